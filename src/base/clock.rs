@@ -1,0 +1,120 @@
+//! Time as values: a monotonic instant that passes during suspend, and a wall-clock stamp.
+
+use std::{
+    fmt,
+    ops::{Add, Sub},
+    sync::Mutex,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// An instant of the clock that goes on while the machine sleeps (`CLOCK_BOOTTIME` where there is one).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mono(pub Duration);
+
+impl Mono {
+    /// Time from `earlier` to this instant; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Mono {
+    type Output = Self;
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span))
+    }
+}
+
+impl Sub<Duration> for Mono {
+    type Output = Self;
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span))
+    }
+}
+
+/// Milliseconds since 1970 in UTC; may jump when the clock is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnixMillis(pub i64);
+
+impl fmt::Display for UnixMillis {
+    /// RFC 3339 in UTC, to the millisecond.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(at) => write!(f, "{at:.3}"),
+            Err(_) => f.write_str("unknown time"),
+        }
+    }
+}
+
+/// Where time is read from; tests hand in [`Fake`].
+pub trait Clock: Send + Sync {
+    fn mono(&self) -> Mono;
+    fn unix(&self) -> UnixMillis;
+
+    /// The wall-clock stamp of a monotonic instant, as seen now.
+    fn unix_at(&self, at: Mono) -> UnixMillis {
+        let (mono, unix) = (self.mono(), self.unix());
+        let ahead = i64::try_from(at.since(mono).as_millis()).unwrap_or(i64::MAX);
+        let behind = i64::try_from(mono.since(at).as_millis()).unwrap_or(i64::MAX);
+        UnixMillis(unix.0.saturating_add(ahead).saturating_sub(behind))
+    }
+}
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+impl Clock for System {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn mono(&self) -> Mono {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+        Mono(Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default()))
+    }
+
+    // Darwin's CLOCK_MONOTONIC and Windows' QueryPerformanceCounter both go on while the machine sleeps.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else is handed")]
+    fn mono(&self) -> Mono {
+        static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        Mono(START.get_or_init(std::time::Instant::now).elapsed() + Duration::from_secs(1))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else is handed")]
+    fn unix(&self) -> UnixMillis {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A clock that a test moves by hand.
+#[derive(Debug)]
+pub struct Fake(Mutex<(Mono, UnixMillis)>);
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self(Mutex::new((Mono(Duration::from_secs(1_000)), UnixMillis(1_700_000_000_000))))
+    }
+}
+
+impl Fake {
+    /// Lets time pass on both clocks.
+    pub fn pass(&self, span: Duration) {
+        let mut at = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        at.0 = at.0 + span;
+        at.1.0 += i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    }
+}
+
+impl Clock for Fake {
+    fn mono(&self) -> Mono {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
+    }
+    fn unix(&self) -> UnixMillis {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
+    }
+}

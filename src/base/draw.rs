@@ -1,0 +1,58 @@
+//! Chance as a value: decisions are handed their luck, so tests can script it.
+
+/// A source of uniform choices.
+pub trait Draw {
+    /// A number in `0.0..1.0`.
+    fn unit(&mut self) -> f64;
+}
+
+/// A small fast generator (xorshift64*), seeded by the operating system; not for secrets.
+#[derive(Debug)]
+pub struct Seeded(u64);
+
+impl Seeded {
+    /// Seeded by the operating system.
+    #[must_use]
+    pub fn from_os() -> Self {
+        let mut seed = [0; 8];
+        // Without entropy the choice is only less random; there is nothing to tell anybody.
+        if getrandom::fill(&mut seed).is_err() {
+            seed = *b"aiproxy!";
+        }
+        Self::new(u64::from_le_bytes(seed))
+    }
+
+    /// The same luck every time, for simulations.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+}
+
+impl Draw for Seeded {
+    fn unit(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
+        bits as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// Luck written down beforehand; repeats its last value.
+#[derive(Debug)]
+pub struct Scripted(Vec<f64>);
+
+impl Scripted {
+    /// Gives these values in order.
+    #[must_use]
+    pub fn new(values: &[f64]) -> Self {
+        Self(values.iter().rev().copied().collect())
+    }
+}
+
+impl Draw for Scripted {
+    fn unit(&mut self) -> f64 {
+        if self.0.len() > 1 { self.0.pop().unwrap_or_default() } else { self.0.last().copied().unwrap_or_default() }
+    }
+}

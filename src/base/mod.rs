@@ -1,0 +1,18 @@
+//! Leaf mechanisms; nothing here knows what AI is.
+
+pub mod backoff;
+pub mod clean;
+pub mod clock;
+pub mod disk;
+pub mod draw;
+pub mod ewma;
+pub mod id;
+pub mod json;
+pub mod ndjson;
+pub mod near;
+pub mod pattern;
+pub mod redact;
+pub mod splice;
+pub mod sse;
+pub mod units;
+pub mod window;

@@ -1,0 +1,147 @@
+//! Name patterns: exact, glob, `re:` regex, `!` exclusion.
+
+use std::fmt;
+
+/// One pattern over model or upstream names. Globs know `*` and `?`; `re:` is an anchored regular expression.
+#[derive(Clone)]
+pub enum Pattern {
+    Exact(String),
+    Glob(String),
+    Regex(String, regex::Regex),
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    ///
+    /// The regex engine's sentence, for a `re:` that does not compile.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(source) = text.strip_prefix("re:") {
+            let regex = regex::RegexBuilder::new(&format!("^(?:{source})$")).size_limit(1 << 20).build();
+            return regex
+                .map(|regex| Self::Regex(text.to_owned(), regex))
+                .map_err(|e| e.to_string().lines().last().unwrap_or("bad regex").trim().to_owned());
+        }
+        Ok(if text.contains(['*', '?']) { Self::Glob(text.to_owned()) } else { Self::Exact(text.to_owned()) })
+    }
+
+    /// The pattern as written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Exact(text) | Self::Glob(text) | Self::Regex(text, _) => text,
+        }
+    }
+
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(text) => text == name,
+            Self::Glob(text) => glob(text.as_bytes(), name.as_bytes()),
+            Self::Regex(_, regex) => regex.is_match(name),
+        }
+    }
+
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        matches!(self, Self::Exact(_))
+    }
+
+    /// The bare `*`.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        matches!(self, Self::Glob(text) if text == "*")
+    }
+}
+
+/// Patterns with exclusions: a name belongs if some plain pattern matches and no `!pattern` does. Only exclusions
+/// means "all but these".
+#[derive(Clone, Debug, Default)]
+pub struct Patterns {
+    pub yes: Vec<Pattern>,
+    pub no: Vec<Pattern>,
+}
+
+impl Patterns {
+    /// `["*"]`
+    #[must_use]
+    pub fn any() -> Self {
+        Self { yes: vec![Pattern::Glob("*".to_owned())], no: Vec::new() }
+    }
+
+    /// Reads a list.
+    ///
+    /// # Errors
+    ///
+    /// Index of the bad entry, and the sentence.
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, (usize, String)> {
+        let mut out = Self::default();
+        for (index, text) in texts.into_iter().enumerate() {
+            let (list, text) = text.strip_prefix('!').map_or((&mut out.yes, text), |rest| (&mut out.no, rest));
+            list.push(Pattern::parse(text).map_err(|e| (index, e))?);
+        }
+        Ok(out)
+    }
+
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let yes = self.yes.is_empty() && !self.no.is_empty() || self.yes.iter().any(|p| p.matches(name));
+        yes && !self.no.iter().any(|p| p.matches(name))
+    }
+}
+
+/// `*` any run, `?` any one byte; linear in the text for each star.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    p = at + 1;
+                    t = from + 1;
+                    star = Some((at, t));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_documented() {
+        let list = Patterns::parse(["deepseek-ai/*", "re:^minimaxai/.*", "gpt-?o", "!*-beta"]).expect("good patterns");
+        for (name, want) in [
+            ("deepseek-ai/r1", true),
+            ("deepseek-ai/r1-beta", false),
+            ("minimaxai/m2", true),
+            ("gpt-4o", true),
+            ("gpt-44o", false),
+            ("other", false),
+        ] {
+            assert_eq!(list.matches(name), want, "{name}");
+        }
+        assert!(Pattern::parse("re:(").is_err());
+        assert!(Patterns::parse(["!x"]).expect("only exclusions").matches("y"));
+        assert!(Pattern::parse("a*b*c").expect("glob").matches("a--b--b-c"));
+    }
+}

@@ -1,0 +1,329 @@
+//! Settings as the program uses them: complete, checked, with ids for names.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::pattern::{Pattern, Patterns},
+    ir::op::Dialect,
+    secrets::Reference,
+};
+
+/// An upstream's number; given once per process and name, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(pub u32);
+
+/// A key's number; given once per process and `upstream/label`, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub u32);
+
+/// Everything the config says, defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub server: Server,
+    pub discover: Discover,
+    pub log: Log,
+    pub timeouts: Timeouts,
+    pub retry: Retry,
+    pub cooldown: Cooldown,
+    pub strategy: Strategy,
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub models: Vec<Arc<LogicalModel>>,
+    /// In file order. Patterns keep their order; exact ones win anyway.
+    pub aliases: Vec<Alias>,
+    /// Project `default` is always among them unless the file replaces it.
+    pub projects: Vec<Arc<Project>>,
+    pub tui: Tui,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Port 0 only from `--listen`.
+    pub listen: Vec<SocketAddr>,
+    /// Listeners that may be left out where the machine has no IPv6 (`"8642"` and `":8642"` mean both families).
+    pub optional_v6: bool,
+    pub auth: bool,
+    pub trusted_hosts: Vec<String>,
+    pub allowed_origins: Vec<String>,
+    pub max_request_bytes: u64,
+    pub max_response_bytes: u64,
+    pub max_connections: usize,
+    pub max_requests: usize,
+    /// `None` is "auto".
+    pub max_buffered: Option<u64>,
+    pub drain: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Discover {
+    pub env: bool,
+    pub local: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// error | warn | info | debug | trace
+    pub level: String,
+    pub json: bool,
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub idle: Duration,
+    pub total: Duration,
+    pub client_head: Duration,
+    pub client_idle: Duration,
+    pub client_keepalive: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    pub max_attempts: u32,
+    pub backoff: Duration,
+    pub max_backoff: Duration,
+    pub budget: f64,
+    pub statuses: StatusSet,
+    pub queue_for: Duration,
+}
+
+/// A set of HTTP statuses, written as `["429", "500-599"]`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct StatusSet(pub Vec<(u16, u16)>);
+
+impl StatusSet {
+    #[must_use]
+    pub fn has(&self, status: u16) -> bool {
+        self.0.iter().any(|&(low, high)| (low..=high).contains(&status))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cooldown {
+    pub rate_limited: Duration,
+    pub server_error: Duration,
+    pub max: Duration,
+    pub max_hint: Duration,
+    pub quota: Duration,
+    pub failures: u32,
+}
+
+/// How a candidate is drawn from the best ready tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// The first of equals in config order; keys by stride over their weights.
+    #[default]
+    Priority,
+    RoundRobin,
+    Weighted,
+}
+
+/// Where an upstream was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    Demo,
+    Env,
+    File,
+    Local,
+}
+
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub id: UpstreamId,
+    pub name: Arc<str>,
+    pub origin: Origin,
+    pub preset: Option<Arc<str>>,
+    /// What it speaks natively, the preferred end first; never empty.
+    pub ends: Vec<End>,
+    pub auth: Auth,
+    /// `None`: what the provider lists.
+    pub models: Option<Patterns>,
+    /// Client name → upstream name.
+    pub rename: BTreeMap<String, String>,
+    /// Lower is tried first.
+    pub priority: u32,
+    pub weight: f64,
+    /// 0 is no limit.
+    pub max_concurrency: u32,
+    /// 0 is no limit.
+    pub max_rps: f64,
+    pub region: String,
+    pub proxy: Proxy,
+    pub headers: Vec<(String, String)>,
+    pub ca_file: Option<PathBuf>,
+    pub insecure_tls: bool,
+    pub ask_usage: bool,
+    pub retry_statuses: Option<StatusSet>,
+    pub health: Option<Health>,
+    /// Empty where no credential is needed (`auth` is then `None`) or none is configured yet.
+    pub keys: Vec<Arc<Key>>,
+    pub enabled: bool,
+    pub timeouts: Timeouts,
+    pub patch: Patch,
+    /// Whether it takes compressed request bodies as they come.
+    pub takes_compressed: bool,
+    /// On this machine: loopback or the demo.
+    pub local: bool,
+    /// Where a person gets a key, from the preset.
+    pub key_page: Option<Arc<str>>,
+    /// Variable that usually holds its key, from the preset.
+    pub key_env: Option<Arc<str>>,
+}
+
+impl Upstream {
+    /// The end that speaks this dialect natively.
+    #[must_use]
+    pub fn end(&self, dialect: Dialect) -> Option<&End> {
+        self.ends.iter().find(|end| end.dialect == dialect)
+    }
+}
+
+/// One dialect spoken natively, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    pub dialect: Dialect,
+    /// Normalised, no trailing slash: `https://api.openai.com/v1`. `demo:` for the built-in upstream.
+    pub base_url: String,
+    /// Added to every request (`api-version=…`), without `?`.
+    pub query: Option<String>,
+}
+
+/// How a credential travels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer KEY`
+    Bearer,
+    /// The named header holds the bare key (`x-api-key`, `x-goog-api-key`, `api-key`).
+    Header(String),
+    /// No credential.
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// What HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say.
+    Environment,
+    Direct,
+    /// http, https, socks5 or socks5h URL, credentials allowed.
+    Url(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub path: String,
+    pub every: Duration,
+}
+
+/// Edits to a JSON request body; pointers are RFC 6901.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Patch {
+    pub set: Vec<(String, serde_json::Value)>,
+    pub default: Vec<(String, serde_json::Value)>,
+    pub remove: Vec<String>,
+}
+
+impl Patch {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.default.is_empty() && self.remove.is_empty()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub id: KeyId,
+    /// `upstream/label`
+    pub name: Arc<str>,
+    pub label: Arc<str>,
+    pub reference: Reference,
+    /// Shared by keys of one account; defaults to the key's own name.
+    pub account: Arc<str>,
+    pub priority: u32,
+    pub weight: f64,
+    /// 0 is no limit.
+    pub rpm: u32,
+    /// 0 is no limit.
+    pub max_concurrency: u32,
+    /// Read the reference again this often.
+    pub refresh: Option<Duration>,
+    pub enabled: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogicalModel {
+    pub name: Pattern,
+    pub targets: Vec<ModelTarget>,
+    pub strategy: Strategy,
+    pub first_byte: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub total: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelTarget {
+    /// `None` where the row names no upstream (`targets = ["gpt-4o"]`): resolved by name.
+    pub upstream: Option<Arc<str>>,
+    pub model: Arc<str>,
+    pub priority: Option<u32>,
+    pub weight: Option<f64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Alias {
+    pub name: Pattern,
+    /// A name, `upstream:model`, or a glob whose newest match is meant.
+    pub target: Arc<str>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Project {
+    pub name: Arc<str>,
+    /// `None` for `default` without a row: its key is generated and kept in the keyring or the data dir.
+    pub key: Option<Reference>,
+    pub models: Patterns,
+    pub upstreams: Patterns,
+    /// 0 is no limit.
+    pub rpm: u32,
+    /// 0 is no limit.
+    pub max_concurrency: u32,
+    /// `ADDR/BITS`; empty: everybody that can reach a listener.
+    pub subnets: Vec<Subnet>,
+    pub admin: bool,
+    pub enabled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    pub addr: std::net::IpAddr,
+    pub bits: u8,
+}
+
+impl Subnet {
+    #[must_use]
+    pub fn has(&self, addr: std::net::IpAddr) -> bool {
+        use std::net::IpAddr::{V4, V6};
+        match (self.addr, addr.to_canonical()) {
+            (V4(net), V4(ip)) => {
+                u32::from(net) >> (32 - u32::from(self.bits)).min(31) == u32::from(ip) >> (32 - u32::from(self.bits)).min(31)
+                    || self.bits == 0
+            }
+            (V6(net), V6(ip)) => {
+                self.bits == 0
+                    || u128::from(net) >> (128 - u32::from(self.bits)).min(127) == u128::from(ip) >> (128 - u32::from(self.bits)).min(127)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tui {
+    /// dark | light | contrast | mono
+    pub theme: String,
+    pub mouse: bool,
+}

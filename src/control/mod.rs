@@ -1,0 +1,3 @@
+//! What viewers and commands see and do: the snapshot, the actions, the client that reaches a running proxy.
+
+pub mod snapshot;

@@ -1,0 +1,132 @@
+//! Everything a viewer that attaches late needs; the body of `GET /aiproxy/v1/snapshot`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{base::clock::UnixMillis, config::settings::Origin, events::live::Live};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub version: String,
+    pub pid: u32,
+    pub at: UnixMillis,
+    pub started: UnixMillis,
+    /// `127.0.0.1:8642`, …
+    pub listen: Vec<String>,
+    pub config: ConfigView,
+    pub upstreams: Vec<UpstreamView>,
+    pub keys: Vec<KeyView>,
+    /// Names that a client may ask for, with what they resolve to.
+    pub models: Vec<ModelView>,
+    pub projects: Vec<String>,
+    pub live: Live,
+    /// Our own network is down.
+    pub offline: bool,
+    pub draining: bool,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ConfigView {
+    /// `None` while there is no file.
+    pub path: Option<String>,
+    /// Of the file as it is now: rendered problems (`file:line:column: …`); empty when it is what runs.
+    pub problems: Vec<String>,
+    pub warnings: Vec<String>,
+    pub applied: UnixMillis,
+    /// `listen` changed: a restart applies it.
+    pub needs_restart: bool,
+}
+
+/// `healthy cooling open probing disabled` for an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamState {
+    Healthy,
+    Cooling,
+    Open,
+    Probing,
+    Disabled,
+}
+
+/// `ok partly cooling rejected probing waiting disabled missing` for a key; `partly` means only some models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyHealth {
+    Ok,
+    Partly,
+    Cooling,
+    Rejected,
+    Probing,
+    Waiting,
+    Disabled,
+    Missing,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpstreamView {
+    pub name: String,
+    pub dialects: Vec<String>,
+    pub base_url: String,
+    pub origin: Origin,
+    pub priority: u32,
+    pub state: UpstreamState,
+    pub cause: Option<String>,
+    pub until: Option<UnixMillis>,
+    /// Ready keys and all keys.
+    pub keys_ready: u32,
+    pub keys: u32,
+    /// Of the last 100 attempts or 15 minutes.
+    pub stats: Stats,
+    /// Models served, where known.
+    pub models: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    pub attempts: u32,
+    pub errors: u32,
+    pub ttft_p50_ms: Option<u32>,
+    pub ttft_p95_ms: Option<u32>,
+    /// Attempts (and failed ones) per 20 s over the last five minutes, oldest first.
+    pub spark: Vec<(u32, u32)>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeyView {
+    pub upstream: String,
+    pub label: String,
+    pub account: String,
+    /// Empty until the secret was read.
+    pub fingerprint: String,
+    pub reference: String,
+    pub state: KeyHealth,
+    pub cause: Option<String>,
+    pub until: Option<UnixMillis>,
+    /// When the present state began, for the countdown gauge.
+    pub since: Option<UnixMillis>,
+    /// A vendor's hint (true) or our own belief (false).
+    pub hinted: bool,
+    /// Narrower states, per model.
+    pub scopes: Vec<ModelScope>,
+    pub requests: u64,
+    pub tokens: u64,
+    pub running: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModelScope {
+    pub model: String,
+    pub state: KeyHealth,
+    pub cause: Option<String>,
+    pub until: Option<UnixMillis>,
+    pub since: Option<UnixMillis>,
+    pub hinted: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModelView {
+    pub name: String,
+    /// `alias`, `logical`, `configured`, `discovered`.
+    pub kind: String,
+    /// `upstream:model`, in order of trial.
+    pub targets: Vec<String>,
+}

@@ -1,0 +1,58 @@
+//! Where events go: folded once for everybody who comes late, and broadcast, lossily, to those who watch now.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::broadcast;
+
+use super::{
+    kind::{Event, EventKind},
+    live::Live,
+};
+use crate::base::clock::UnixMillis;
+
+/// Events a slow viewer may lag behind before it must take a new snapshot.
+const LAG: usize = 1_024;
+
+/// One per process.
+pub struct Bus {
+    live: Mutex<Live>,
+    viewers: broadcast::Sender<Arc<Event>>,
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self { live: Mutex::default(), viewers: broadcast::channel(LAG).0 }
+    }
+}
+
+impl Bus {
+    /// Tells what happened.
+    pub fn tell(&self, at: UnixMillis, kind: EventKind) {
+        // A poisoned fold is still a fold: single events are applied whole or not at all as far as viewers can see.
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = Event { seq: live.seq + 1, at, kind };
+        live.apply(&event);
+        // Sent under the lock, so that no viewer sees events out of order. Nobody watching is no error.
+        if self.viewers.receiver_count() > 0 {
+            drop(self.viewers.send(Arc::new(event)));
+        }
+    }
+
+    /// Whether anybody watches: sampled progress is only worth telling then.
+    #[must_use]
+    pub fn watched(&self) -> bool {
+        self.viewers.receiver_count() > 0
+    }
+
+    /// Looks at the fold.
+    pub fn look<T>(&self, look: impl FnOnce(&Live) -> T) -> T {
+        look(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The fold as it is, and every event after it.
+    #[must_use]
+    pub fn watch(&self) -> (Live, broadcast::Receiver<Arc<Event>>) {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        (live.clone(), self.viewers.subscribe())
+    }
+}

@@ -1,0 +1,195 @@
+//! The fold of events: requests now and recently, the newest log lines, totals since start. Bounded.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    kind::{Event, EventKind, Level},
+    record::{RequestRecord, State},
+};
+use crate::base::{clock::UnixMillis, id::RequestId};
+
+/// Finished requests kept.
+pub const RECENT: usize = 500;
+/// Log lines kept.
+pub const LINES: usize = 1_000;
+
+/// What any viewer folds events into; the proxy keeps one, each dashboard its own.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Live {
+    /// The newest event folded in.
+    pub seq: u64,
+    /// In order of start.
+    pub running: Vec<RequestRecord>,
+    /// Newest last.
+    pub recent: VecDeque<RequestRecord>,
+    /// Newest last.
+    pub lines: VecDeque<Line>,
+    pub totals: Totals,
+    /// Places of `running`; rebuilt when absent.
+    #[serde(skip)]
+    places: HashMap<RequestId, usize>,
+}
+
+/// Counts since the proxy started.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Totals {
+    pub requests: u64,
+    pub failed: u64,
+    pub input: u64,
+    pub cached: u64,
+    pub output: u64,
+}
+
+/// One line of the Log screen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    pub at: UnixMillis,
+    pub level: Level,
+    pub text: Arc<str>,
+    /// The request it is about.
+    pub id: Option<RequestId>,
+}
+
+impl Live {
+    /// Folds one event in. Events of requests that are not known (a late viewer) are passed over.
+    pub fn apply(&mut self, event: &Event) {
+        self.seq = event.seq;
+        match &event.kind {
+            EventKind::Accepted { request } => {
+                self.places.insert(request.id, self.running.len());
+                self.running.push((**request).clone());
+            }
+            EventKind::Queued { id, reason } => self.with(*id, |r| {
+                r.state = State::Queued;
+                r.reason = Some(Arc::clone(reason));
+            }),
+            EventKind::AttemptStarted { id, attempt, reason } => self.with(*id, |r| {
+                r.state = State::Waiting;
+                r.reason = Some(Arc::clone(reason));
+                r.attempts.push((**attempt).clone());
+            }),
+            EventKind::AttemptEnded { id, number, ended_ms, status, outcome, maybe_billed } => {
+                let mut about = None;
+                self.with(*id, |r| {
+                    if let Some(attempt) = r.attempts.iter_mut().find(|a| a.number == *number) {
+                        attempt.ended_ms = Some(*ended_ms);
+                        attempt.status = *status;
+                        attempt.outcome = Some(Arc::clone(outcome));
+                        attempt.maybe_billed = *maybe_billed;
+                        let key = if attempt.key.is_empty() { String::new() } else { format!("/{}", attempt.key) };
+                        about = Some(format!("attempt {number} of {} at {}{key}: {outcome}", r.asked, attempt.upstream));
+                    }
+                });
+                if let Some(text) = about {
+                    self.line(event.at, Level::Warn, text.into(), Some(*id));
+                }
+            }
+            EventKind::FirstContent { id, ttft_ms, head_ms, status } => self.with(*id, |r| {
+                r.state = State::Streaming;
+                r.ttft_ms = Some(*ttft_ms);
+                r.status = Some(*status);
+                if let Some(attempt) = r.attempts.last_mut() {
+                    attempt.head_ms = Some(*head_ms);
+                    attempt.status = Some(*status);
+                    attempt.won = true;
+                }
+            }),
+            EventKind::Progress { id, answer_bytes, events } => self.with(*id, |r| {
+                r.answer_bytes = *answer_bytes;
+                r.events = *events;
+            }),
+            EventKind::Ended { .. } => self.ended(event),
+            EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
+                self.line(event.at, *level, Arc::clone(text), None)
+            }
+            EventKind::Config { text, ok } => self.line(event.at, if *ok { Level::Info } else { Level::Error }, Arc::clone(text), None),
+        }
+    }
+
+    fn ended(&mut self, event: &Event) {
+        let EventKind::Ended { id, state, status, duration_ms, usage, finish, answer_bytes, events, error } = &event.kind else { return };
+        let Some(place) = self.place(*id) else { return };
+        let mut record = self.running.remove(place);
+        self.places.remove(id);
+        for at in self.places.values_mut().filter(|at| **at > place) {
+            *at -= 1;
+        }
+        record.state = *state;
+        record.status = *status;
+        record.duration_ms = Some(*duration_ms);
+        record.usage = *usage;
+        record.finish = finish.clone();
+        record.answer_bytes = *answer_bytes;
+        record.events = *events;
+        record.error = error.clone();
+        if let Some(attempt) = record.attempts.last_mut().filter(|a| a.ended_ms.is_none()) {
+            attempt.ended_ms = Some(*duration_ms);
+            attempt.won = *state == State::Done;
+        }
+        self.totals.requests += 1;
+        self.totals.failed += u64::from(*state == State::Failed);
+        if let Some(usage) = usage {
+            self.totals.input = self.totals.input.saturating_add(usage.input_total());
+            self.totals.cached = self.totals.cached.saturating_add(usage.cache_read);
+            self.totals.output = self.totals.output.saturating_add(usage.output_total());
+        }
+        let (level, text) = summary(&record);
+        self.line(event.at, level, text, Some(*id));
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(record);
+    }
+
+    fn line(&mut self, at: UnixMillis, level: Level, text: Arc<str>, id: Option<RequestId>) {
+        if self.lines.len() >= LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(Line { at, level, text, id });
+    }
+
+    fn place(&mut self, id: RequestId) -> Option<usize> {
+        if self.places.len() != self.running.len() {
+            self.places = self.running.iter().enumerate().map(|(at, r)| (r.id, at)).collect();
+        }
+        self.places.get(&id).copied()
+    }
+
+    fn with(&mut self, id: RequestId, change: impl FnOnce(&mut RequestRecord)) {
+        if let Some(place) = self.place(id) {
+            change(&mut self.running[place]);
+        }
+    }
+
+    /// A running or recent request by id or unique prefix of it; `last` is the newest finished one.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<&RequestRecord> {
+        if id == "last" {
+            return self.recent.back();
+        }
+        let mut hits = self.running.iter().chain(&self.recent).filter(|r| r.id.to_string().starts_with(id));
+        let hit = hits.next()?;
+        hits.next().is_none().then_some(hit)
+    }
+}
+
+fn summary(record: &RequestRecord) -> (Level, Arc<str>) {
+    let target = record.last().map_or_else(String::new, |a| {
+        let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
+        format!(" by {}{key}", a.upstream)
+    });
+    let took = record.duration_ms.unwrap_or_default();
+    let status = record.status.map_or_else(|| "–".to_owned(), |s| s.to_string());
+    let base = format!("{} {} {status}{target} in {took} ms", record.project, record.asked);
+    match (record.state, &record.error) {
+        (State::Left, _) => (Level::Info, format!("{base}, client left").into()),
+        (State::Failed, Some(error)) => (Level::Error, format!("{base}: {error}").into()),
+        (State::Failed, None) => (Level::Error, base.into()),
+        _ => (Level::Info, base.into()),
+    }
+}

@@ -1,0 +1,6 @@
+//! What happened, as facts: typed events, the record of a request, the table of current and recent ones, the bus.
+
+pub mod bus;
+pub mod kind;
+pub mod live;
+pub mod record;

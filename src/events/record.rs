@@ -1,0 +1,110 @@
+//! The account of a request and its attempts; grows while the request runs, final when it ends.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::{clock::UnixMillis, id::RequestId},
+    ir::{
+        op::{Dialect, Op},
+        usage::Usage,
+    },
+};
+
+/// One request, from accepted to ended. Holds names and numbers only: no secret, no body.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RequestRecord {
+    pub id: RequestId,
+    pub at: UnixMillis,
+    pub project: Arc<str>,
+    /// The client program, from User-Agent: its first word, cleaned.
+    pub client: Arc<str>,
+    pub dialect: Dialect,
+    pub op: Op,
+    /// The model as the client named it; cleaned, cut to 256 characters.
+    pub asked: Arc<str>,
+    pub stream: bool,
+    pub session: Option<Arc<str>>,
+    /// Bytes of the request body.
+    pub request_bytes: u64,
+    pub state: State,
+    pub attempts: Vec<AttemptRecord>,
+    /// Why the last decision went where it did, in words.
+    pub reason: Option<Arc<str>>,
+    /// Milliseconds from `at` to the first content byte sent to the client.
+    pub ttft_ms: Option<u32>,
+    /// Milliseconds from `at` to the end; `None` while it runs.
+    pub duration_ms: Option<u32>,
+    /// Status sent to the client; `None` before the head leaves.
+    pub status: Option<u16>,
+    pub usage: Option<Usage>,
+    pub finish: Option<Arc<str>>,
+    /// Body bytes sent to the client so far.
+    pub answer_bytes: u64,
+    /// Content events so far: about one token each.
+    pub events: u64,
+    /// What went wrong, for a person; redacted, cleaned.
+    pub error: Option<Arc<str>>,
+}
+
+impl RequestRecord {
+    /// The upstream and key of the newest attempt.
+    #[must_use]
+    pub fn last(&self) -> Option<&AttemptRecord> {
+        self.attempts.last()
+    }
+
+    #[must_use]
+    pub fn running(&self) -> bool {
+        !matches!(self.state, State::Done | State::Failed | State::Left)
+    }
+
+    /// Output tokens per second from first content to the end (or to `now`), where both are known.
+    #[must_use]
+    pub fn tokens_per_second(&self, now: UnixMillis) -> Option<f64> {
+        let ttft = i64::from(self.ttft_ms?);
+        let took = self.duration_ms.map_or(now.0 - self.at.0, i64::from) - ttft;
+        let tokens = self.usage.map_or(self.events, |u| u.output_total());
+        (took >= 200 && tokens > 1).then(|| tokens as f64 * 1000.0 / took as f64)
+    }
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Waits for a key; place in the queue is in `reason`.
+    Queued,
+    /// An attempt is under way, nothing came yet.
+    Waiting,
+    /// Content flows.
+    Streaming,
+    Done,
+    Failed,
+    /// The client went away.
+    Left,
+}
+
+/// One try of one target with one key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// 1 for the first.
+    pub number: u32,
+    pub upstream: Arc<str>,
+    /// `label` of the key; empty where none is needed.
+    pub key: Arc<str>,
+    pub fingerprint: Arc<str>,
+    /// The model as the upstream knows it.
+    pub model: Arc<str>,
+    /// Milliseconds from the request's `at`.
+    pub started_ms: u32,
+    pub head_ms: Option<u32>,
+    pub ended_ms: Option<u32>,
+    /// Status of the upstream.
+    pub status: Option<u16>,
+    /// How it ended, in words: "429 for gpt-5, cooling 60s (Retry-After)"; `None` while it runs or when it won.
+    pub outcome: Option<Arc<str>>,
+    pub won: bool,
+    pub maybe_billed: bool,
+}

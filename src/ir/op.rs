@@ -1,0 +1,91 @@
+//! Dialects and operations.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A wire protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    Anthropic,
+    Gemini,
+    Ollama,
+    Openai,
+    Responses,
+}
+
+impl Dialect {
+    pub const ALL: [Self; 5] = [Self::Anthropic, Self::Gemini, Self::Ollama, Self::Openai, Self::Responses];
+
+    /// The name in config, logs and events.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Ollama => "ollama",
+            Self::Openai => "openai",
+            Self::Responses => "responses",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dialect| dialect.name() == name)
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// Speech, transcription, translation.
+    Audio,
+    /// A conversation: chat completions, responses, messages, generateContent, Ollama chat and generate.
+    Chat,
+    /// The old prompt-in, text-out endpoint.
+    Completions,
+    CountTokens,
+    Embed,
+    Image,
+    /// One model's card (`/api/show`).
+    ModelCard,
+    Moderate,
+    /// Anything under `/u/UPSTREAM/`.
+    Raw,
+    Rerank,
+    /// Stored responses: get, delete, cancel, input items, compact, input tokens.
+    Stored,
+}
+
+impl Op {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Chat => "chat",
+            Self::Completions => "completions",
+            Self::CountTokens => "count_tokens",
+            Self::Embed => "embed",
+            Self::Image => "image",
+            Self::ModelCard => "model_card",
+            Self::Moderate => "moderate",
+            Self::Raw => "raw",
+            Self::Rerank => "rerank",
+            Self::Stored => "stored",
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
