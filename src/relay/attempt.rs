@@ -22,9 +22,10 @@ use crate::{
         op::Op,
     },
     routing::{
-        board::{End, Ticket},
         candidate::{Candidate, Target},
-        outcome::{self, Cool},
+        ending::End,
+        health::Ticket,
+        outcome,
     },
     upstream::{
         headers, hints,
@@ -47,10 +48,7 @@ pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket
         Ok(Got::Opaque { status, headers, first, body, idle }) => Ok(Won::Opaque(Box::new(Opaque { status, headers, first, body, guard, idle }))),
         Err(said) => {
             let lost = classify(job, candidate, said);
-            match lost.outcome.cool {
-                Cool::Nothing if matches!(lost.said, Said::Fault { .. }) => guard.close(End::Abandoned),
-                _ => guard.close(End::Failed(&lost.outcome)),
-            }
+            guard.close(End::Failed(&lost.outcome));
             Err(lost)
         }
     }

@@ -23,7 +23,7 @@ use crate::{
         board::Board,
         candidate::{AccountId, KeyState},
         catalog::Catalog,
-        retry::Budget,
+        circuit::Policy,
     },
     upstream::{keys::{self, Keys}, send::Gateway},
 };
@@ -52,7 +52,6 @@ pub struct Engine {
     pub rejected: mpsc::UnboundedSender<KeyId>,
     generation: ArcSwap<Generation>,
     accounts: ArcSwap<HashMap<KeyId, AccountId>>,
-    budget: Mutex<Budget>,
     luck: Mutex<Seeded>,
     /// Requests in flight, and bytes of bodies held for them.
     in_flight: AtomicUsize,
@@ -75,8 +74,7 @@ impl Engine {
     #[must_use]
     pub fn new(parts: Parts, settings: Arc<Settings>) -> Self {
         let Parts { clock, gateway, keys, redactor, lists, rejected } = parts;
-        let board = Board::new(crate::routing::board::Policy::of(&settings));
-        let budget = Budget::new(settings.retry.budget);
+        let board = Board::new(Policy::new(&settings.cooldown, &settings.retry));
         Self {
             bus: Bus::default(),
             board,
@@ -91,7 +89,6 @@ impl Engine {
             rejected,
             generation: ArcSwap::from_pointee(Generation { catalog: Catalog::new(&settings), settings }),
             accounts: ArcSwap::default(),
-            budget: Mutex::new(budget),
             luck: Mutex::new(Seeded::from_os()),
             in_flight: AtomicUsize::new(0),
             buffered: AtomicU64::new(0),
@@ -108,10 +105,11 @@ impl Engine {
 
     /// Swaps the settings; requests under way finish with what they began with.
     pub fn apply(&self, settings: Arc<Settings>) {
-        self.board.set_policy(crate::routing::board::Policy::of(&settings));
-        self.board.keep(&settings.upstreams);
+        self.board.set_policy(Policy::new(&settings.cooldown, &settings.retry));
+        let upstreams: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.id).collect();
+        let keys: Vec<_> = settings.upstreams.iter().flat_map(|upstream| &upstream.keys).map(|key| key.id).collect();
+        self.board.keep(&upstreams, &keys);
         self.gateway.retain(&settings.upstreams);
-        *self.budget.lock().unwrap_or_else(PoisonError::into_inner) = Budget::new(settings.retry.budget);
         self.generation.store(Arc::new(Generation { catalog: Catalog::new(&settings), settings }));
         self.touch();
     }
@@ -150,11 +148,8 @@ impl Engine {
             }
             accounts.insert(key.id, AccountId(account));
         }
+        self.board.set_accounts(accounts.iter().map(|(key, account)| (*key, *account)));
         self.accounts.store(Arc::new(accounts));
-    }
-
-    pub(super) fn with_budget<T>(&self, f: impl FnOnce(&mut Budget) -> T) -> T {
-        f(&mut self.budget.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn with_luck<T>(&self, f: impl FnOnce(&mut Seeded) -> T) -> T {

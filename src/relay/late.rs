@@ -14,7 +14,7 @@ use super::{
     pump::{PING, Pump},
     rounds::Job,
 };
-use crate::{dialect::{Framing, Ingress}, events::record::State, ir::fault::ClientError, routing::board::End};
+use crate::{dialect::{Framing, Ingress}, events::record::State, ir::fault::ClientError, routing::ending::End};
 
 /// The future of a request's rounds.
 pub type Rounds = Pin<Box<dyn Future<Output = (Box<Job>, Result<Won, ClientError>)> + Send>>;
@@ -58,7 +58,7 @@ impl Late {
                     self.stage = match result {
                         Ok(Won::Stream(committed)) => Stage::Flowing(Box::new(Pump::new(job, *committed))),
                         Ok(Won::Whole { body, mut guard, summary, .. }) => {
-                            guard.close(End::Finished { tokens: 0 });
+                            guard.close(End::Finished { ttft: None, tokens: 0 });
                             job.tally.set_status(200);
                             job.tally.end(State::Done, Some(&summary), None);
                             Stage::Last(body)

@@ -22,7 +22,7 @@ use crate::{
     dialect::{Ending, Framing, Step, passage::Passage},
     events::record::State,
     ir::fault::{ClientError, ErrorKind, TransportFault, TransportKind},
-    routing::{board::End, outcome},
+    routing::{ending::End, outcome},
     upstream::send::AnswerBody,
 };
 
@@ -46,6 +46,7 @@ pub struct Pump {
     turns: u8,
     first: bool,
     idle: Duration,
+    ttft: Duration,
     heard: Instant,
     spoke: Instant,
     alarm: Pin<Box<Sleep>>,
@@ -67,7 +68,7 @@ impl Pump {
         let Committed { status, ready, passage, body, broke, guard, idle, .. } = committed;
         let ttft = job.tally.attempt_age();
         job.tally.first_content(status.as_u16());
-        guard.note(End::Content { ttft });
+        guard.note(End::Content);
         let now = Instant::now();
         let state = match (broke, &body) {
             (Some(broke), _) => Stage::Broken(broke),
@@ -86,6 +87,7 @@ impl Pump {
             turns: TURNS,
             first: true,
             idle,
+            ttft,
             heard: now,
             spoke: now,
             alarm: Box::pin(sleep_until(now + linger)),
@@ -254,7 +256,7 @@ impl Pump {
     fn complete(&mut self) {
         let summary = self.passage.summary();
         let tokens = summary.usage.map_or(0, |u| u.input_total().saturating_add(u.output_total()));
-        self.guard.close(End::Finished { tokens });
+        self.guard.close(End::Finished { ttft: Some(self.ttft), tokens });
         self.job.tally.end(State::Done, Some(&summary), None);
         self.state = Stage::Over;
     }
@@ -302,6 +304,7 @@ pub struct Forward {
     body: Option<AnswerBody>,
     guard: Guard,
     idle: Duration,
+    ttft: Duration,
     alarm: Pin<Box<Sleep>>,
 }
 
@@ -311,8 +314,8 @@ impl Forward {
         let Opaque { status, first, body, guard, idle, .. } = opaque;
         let ttft = job.tally.attempt_age();
         job.tally.first_content(status.as_u16());
-        guard.note(End::Content { ttft });
-        Self { job, first, body: Some(body), guard, idle, alarm: Box::pin(sleep_until(Instant::now() + idle)) }
+        guard.note(End::Content);
+        Self { job, first, body: Some(body), guard, idle, ttft, alarm: Box::pin(sleep_until(Instant::now() + idle)) }
     }
 
     /// The next bytes; an error where the upstream broke off.
@@ -339,7 +342,7 @@ impl Forward {
                 }
                 Poll::Ready(None) => {
                     self.body = None;
-                    self.guard.close(End::Finished { tokens: 0 });
+                    self.guard.close(End::Finished { ttft: Some(self.ttft), tokens: 0 });
                     self.job.tally.end(State::Done, None, None);
                     return Poll::Ready(None);
                 }

@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,10 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    answer::{Lost, Said},
+    answer::Said,
     late::Late,
     pump::{Forward, Pump},
-    rounds::Job,
+    rounds::{Job, Last},
 };
 use crate::{
     base::{clean, clock::Mono, id::RequestId},
@@ -25,6 +24,7 @@ use crate::{
         fault::{ClientError, ErrorKind, Fault, FaultKind, TransportFault, TransportKind},
         op::Dialect,
     },
+    config::settings::KeyId,
     routing::candidate::{Candidate, Decision, Why, short},
 };
 
@@ -133,18 +133,25 @@ pub(super) fn mark(headers: &mut HeaderMap, job: &Job) {
 }
 
 /// The error after the last attempt: the upstream's words where they are the client's business, ours where not.
-pub(super) fn last_words(job: &Job, last: Option<(&Lost, &Arc<str>)>, candidates: usize) -> ClientError {
-    let Some((lost, key)) = last else {
+pub(super) fn last_words(job: &Job, last: Option<&Last>, candidates: usize) -> ClientError {
+    let Some(last) = last else {
         return ClientError::new(ErrorKind::Internal, "the request ended without a reason; please report this");
     };
-    let upstream = job.tally.upstream();
-    match &lost.said {
-        Said::Transport(fault) => transport(job, fault, upstream),
-        Said::Fault { fault, .. } => said(job, fault, upstream, key, candidates),
+    match &last.lost.said {
+        Said::Transport(fault) => transport(job, fault, job.tally.upstream()),
+        Said::Fault { fault, .. } => said(job, fault, last, candidates),
     }
 }
 
-fn said(job: &Job, fault: &Fault, upstream: &str, key: &str, candidates: usize) -> ClientError {
+/// How much longer a key is left alone for a model.
+pub(super) fn key_wait(job: &Job, key: KeyId, model: &str, now: Mono) -> Option<Duration> {
+    let view = job.engine.board.key_view(key, now);
+    let of_model = view.models.iter().find(|(name, _)| **name == *model).and_then(|(_, health)| health.until);
+    of_model.into_iter().chain(view.health.until).max().map(|until| until.since(now))
+}
+
+fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError {
+    let (upstream, key) = (job.tally.upstream(), &last.key_name);
     let words = job.engine.redactor.text(&fault.message).into_owned();
     let words = clean::line(&words);
     let pass = |error: ClientError| {
@@ -161,7 +168,7 @@ fn said(job: &Job, fault: &Fault, upstream: &str, key: &str, candidates: usize) 
         }
         FaultKind::Quota => ClientError::new(ErrorKind::OutOfCredit, format!("upstream {upstream}: {words}")).should_retry(false),
         FaultKind::RateLimited | FaultKind::AccountLimited => {
-            let wait = job.engine.board.key_wait(job.tally.model.as_ref(), key, job.engine.clock.mono());
+            let wait = key_wait(job, last.key, &job.tally.model, job.engine.clock.mono());
             pass(ClientError::new(ErrorKind::RateLimited, format!("upstream {upstream}: {words}"))).retry_after(wait.or(fault.hint))
         }
         FaultKind::BadRequest | FaultKind::Forbidden | FaultKind::ModelNotFound => pass(ClientError::new(ErrorKind::UpstreamSaid, words).status(fault.status)),
@@ -186,7 +193,7 @@ pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> Cl
 }
 
 /// Every key is blocked for now: which, why, and when the first is back.
-pub(super) fn all_cooling(job: &Job, last: Option<(&Lost, &Arc<str>)>, decision: &Decision, candidates: &[Candidate], wait: Duration, now: Mono) -> ClientError {
+pub(super) fn all_cooling(job: &Job, last: Option<&Last>, decision: &Decision, candidates: &[Candidate], wait: Duration, now: Mono) -> ClientError {
     let mut keys: Vec<String> = Vec::new();
     for (index, why) in decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn)).take(5) {
         if let Some(candidate) = candidates.get(*index) {
@@ -197,9 +204,9 @@ pub(super) fn all_cooling(job: &Job, last: Option<(&Lost, &Arc<str>)>, decision:
             keys.push(format!("{} {text}", candidate.key_name));
         }
     }
-    let quota = last.is_some_and(|(lost, _)| matches!(&lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Quota));
+    let quota = last.is_some_and(|last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Quota));
     let kind = if quota && candidates.len() == 1 { ErrorKind::OutOfCredit } else { ErrorKind::RateLimited };
-    let words = last.map(|(lost, _)| match &lost.said {
+    let words = last.map(|last| match &last.lost.said {
         Said::Fault { fault, .. } => format!(" The provider said: {}", clean::line(&job.engine.redactor.text(&fault.message))),
         Said::Transport(_) => String::new(),
     });

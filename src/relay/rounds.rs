@@ -11,26 +11,24 @@ use super::{
     engine::{Engine, Generation, Place},
     halt::{Cause, Halt},
     reply,
-    tally::Tally,
+    tally::{Guard, Tally},
 };
 use crate::{
     base::clock::Mono,
-    config::settings::Strategy,
+    config::settings::{KeyId, Strategy},
     dialect::Ingress,
     ir::{
-        fault::{ClientError, ErrorKind, TransportKind},
+        fault::{ClientError, ErrorKind},
         op::Dialect,
     },
     routing::{
         candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
         names::{self, NameError, Resolved},
-        outcome::{Cool, Retry},
-        retry::{self, Again},
+        outcome::Cool,
+        retry::{Again, Attempts, To},
     },
 };
 
-/// Candidates that one request may move over.
-const MOVES: usize = 32;
 /// Model lists that were never learned are waited for this long.
 const LEARN: Duration = Duration::from_secs(5);
 /// While our own network is down it is looked at again this often.
@@ -83,13 +81,18 @@ pub fn halted(cause: Cause) -> ClientError {
 #[derive(Default)]
 struct Memory {
     tried: Vec<Tried>,
-    /// Tries that may have cost upstream work.
-    costly: u32,
-    moves: usize,
-    billed_twice: bool,
-    conflicts: u32,
-    last: Option<(Lost, Arc<str>)>,
+    attempts: Attempts,
+    /// The next try was paid for by a pause or a wait.
+    granted: bool,
+    last: Option<Last>,
     waited: Duration,
+}
+
+/// The newest attempt that was lost.
+pub(super) struct Last {
+    pub lost: Lost,
+    pub key: KeyId,
+    pub key_name: Arc<str>,
 }
 
 async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
@@ -98,6 +101,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
     let total = job.overrides.total.unwrap_or(settings.timeouts.total);
     let deadline = Instant::now() + total;
     let mut memory = Memory::default();
+    job.engine.board.count_request(job.engine.clock.mono());
     loop {
         let candidates = candidate::candidates(&resolved.targets, &|key| job.engine.key_info(key));
         let now = job.engine.clock.mono();
@@ -106,27 +110,21 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
         match (&decision.verdict, ticket) {
             (Verdict::Try { index, why, .. }, Some(ticket)) => {
                 let chosen = &candidates[*index];
-                job.tally.attempt_started(chosen, reason(&resolved, chosen, why));
-                if memory.moves > 0 {
-                    job.engine.with_budget(|budget| budget.attempted(now));
-                } else {
-                    job.engine.with_budget(|budget| budget.asked(now));
-                }
-                match attempt(job, chosen, ticket, deadline).await {
-                    Ok(won) => return Ok(won),
-                    Err(lost) => lose(job, &mut memory, chosen, lost, &candidates)?,
-                }
-                if memory.moves >= MOVES || Instant::now() >= deadline {
+                if !std::mem::take(&mut memory.granted) && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero()) {
+                    drop(Guard::new(&job.engine, ticket));
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }
-                if memory.costly >= settings.retry.max_attempts {
+                job.tally.attempt_started(chosen, reason(&resolved, chosen, why));
+                match attempt(job, chosen, ticket, deadline).await {
+                    Ok(won) => return Ok(won),
+                    Err(lost) => lose(job, &mut memory, chosen, lost),
+                }
+                if Instant::now() >= deadline {
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }
             }
             (Verdict::Again { .. }, _) => {
-                let made = job.tally.attempts();
-                let again = job.engine.with_luck(|luck| job.engine.with_budget(|budget| retry::again(budget, &settings.retry, made, now, luck)));
-                let Again::After(pause) = again else {
+                let Some(pause) = again(job, &mut memory, To::Same) else {
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 };
                 let pause = if job.engine.network.down() { OFFLINE } else { pause };
@@ -135,12 +133,15 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 }
                 job.tally.queued(format!("the same again in {} ms", pause.as_millis()));
                 sleep(pause).await;
+                memory.granted = true;
                 memory.tried.retain(|tried| !tried.may_pass);
             }
             (Verdict::Wait { until }, _) => {
-                if !wait(job, &mut memory, &candidates, *until, deadline, &settings.retry).await {
+                let permitted = memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
+                if !permitted || !wait(job, &mut memory, &candidates, *until, deadline, &settings.retry).await {
                     return Err(finally(job, &memory, &decision, &candidates, *until));
                 }
+                memory.granted = true;
                 memory.tried.retain(|tried| !tried.may_pass);
             }
             (Verdict::Exhausted { retry_at }, _) => return Err(finally(job, &memory, &decision, &candidates, *retry_at)),
@@ -148,6 +149,17 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 return Err(ClientError::new(ErrorKind::Internal, "a candidate was chosen without a ticket; please report this"));
             }
         }
+    }
+}
+
+/// Whether there may be another try, and after which pause; a first try always may be.
+fn again(job: &Job, memory: &mut Memory, to: To) -> Option<Duration> {
+    let Some(last) = &memory.last else { return Some(Duration::ZERO) };
+    let now = job.engine.clock.mono();
+    match job.engine.with_luck(|luck| job.engine.board.again(&last.lost.outcome, &mut memory.attempts, to, now, luck)) {
+        Again::AtOnce => Some(Duration::ZERO),
+        Again::After(pause) => Some(pause),
+        Again::Stop(_) => None,
     }
 }
 
@@ -222,44 +234,26 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen) -> Arc<str> {
     format!("{}; {because}", resolved.via).into()
 }
 
-/// Books a lost attempt; the error where the loop must end at once.
-fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost, candidates: &[Candidate]) -> Result<(), ClientError> {
+/// Books a lost attempt.
+fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
     let status = match &lost.said {
         Said::Fault { fault, .. } => Some(fault.status),
         Said::Transport(_) => None,
     };
-    let left = job.engine.board.key_view(chosen.key, job.engine.clock.mono());
-    let words = match (&lost.said, left.until_for(&chosen.target.model)) {
-        (Said::Fault { fault, .. }, Some(until)) => {
-            format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(until.since(job.engine.clock.mono())))
-        }
+    let now = job.engine.clock.mono();
+    let words = match (&lost.said, reply::key_wait(job, chosen.key, &chosen.target.model, now)) {
+        (Said::Fault { fault, .. }, Some(wait)) => format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(wait)),
         (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
         (Said::Transport(fault), _) => fault.message.clone(),
     };
     job.tally.attempt_lost(status, words, lost.outcome.maybe_billed);
-    memory.moves += 1;
-    memory.costly += u32::from(lost.outcome.counts);
+    memory.attempts.failed(&lost.outcome);
     if lost.outcome.cool == Cool::Rejected {
         // Nobody listening means that the process is ending.
         drop(job.engine.rejected.send(chosen.key));
     }
-    let billed = lost.outcome.maybe_billed;
-    let retry = lost.outcome.retry;
-    let offline = matches!(&lost.said, Said::Transport(fault) if fault.kind == TransportKind::NetworkDown);
     memory.tried.push(Tried { key: chosen.key, upstream: chosen.upstream(), model: Arc::clone(&chosen.target.model), may_pass: lost.may_pass });
-    memory.last = Some((lost, Arc::clone(&chosen.key_name)));
-    let stop = match retry {
-        Retry::No => true,
-        Retry::Once => {
-            memory.conflicts += 1;
-            memory.conflicts > 1
-        }
-        Retry::Other | Retry::OtherAccount | Retry::SameAtOnce => billed && std::mem::replace(&mut memory.billed_twice, true),
-    };
-    if stop && !offline {
-        return Err(reply::last_words(job, memory.last.as_ref().map(|(lost, key)| (lost, key)), candidates.len()));
-    }
-    Ok(())
+    memory.last = Some(Last { lost, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });
 }
 
 /// Waits in the queue; false where waiting does not help in time.
@@ -309,9 +303,9 @@ async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: O
 /// The error when no round is left.
 fn finally(job: &Job, memory: &Memory, decision: &Decision, candidates: &[Candidate], retry_at: Option<Mono>) -> ClientError {
     let now = job.engine.clock.mono();
-    let last = memory.last.as_ref().map(|(lost, key)| (lost, key));
+    let last = memory.last.as_ref();
     // Where other keys will be back, the client should hear of them rather than of the last refusal.
-    let refusal = last.is_none_or(|(lost, _)| matches!(lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota));
+    let refusal = last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota));
     if let Some(at) = retry_at.filter(|_| refusal) {
         return reply::all_cooling(job, last, decision, candidates, at.since(now), now);
     }

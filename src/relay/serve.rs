@@ -23,7 +23,7 @@ use crate::{
         fault::{ClientError, ErrorKind},
         op::Op,
     },
-    routing::board::End,
+    routing::ending::End,
 };
 
 /// Serves one request whose caller was let in.
@@ -86,9 +86,8 @@ fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<Reply
             let ttft = job.tally.attempt_age();
             job.tally.first_content(status.as_u16());
             job.tally.sent(body.len(), 0);
-            guard.note(End::Content { ttft });
             let tokens = summary.usage.map_or(0, |u| u.input_total().saturating_add(u.output_total()));
-            guard.close(End::Finished { tokens });
+            guard.close(End::Finished { ttft: Some(ttft), tokens });
             job.tally.end(State::Done, Some(&summary), None);
             respond(&job, status, headers, ReplyBody::Whole(Some(body)))
         }

@@ -15,8 +15,9 @@ use crate::{
         record::{AttemptRecord, RequestRecord, State},
     },
     routing::{
-        board::{Change, End, Ticket},
         candidate::Candidate,
+        ending::{Change, End},
+        health::Ticket,
     },
 };
 

@@ -8,6 +8,6 @@ use crate::{control::api::Control, relay::engine::Engine};
 /// The server's view of the proxy.
 pub struct Gate {
     pub engine: Arc<Engine>,
-    pub clients: Clients,
+    pub clients: Arc<Clients>,
     pub control: Control,
 }
