@@ -62,11 +62,11 @@ impl Resolver {
     /// [`ResolveError`], but never `OurOwn`.
     pub async fn resolve_client(&self, reference: &Reference) -> Result<Secret, ResolveError> {
         let secret = match reference {
-            Reference::Keyring(label) => self.from_keyring(label).await?,
-            Reference::Env(name) => self.from_env(name)?,
-            Reference::File(path) => from_file(path).await?,
-            Reference::Command(words) => self.from_command(words, reference).await?,
-            Reference::Vault(label) => self.from_vault(label).await?,
+            Reference::Keyring(label) => self.read_keyring(label).await?,
+            Reference::Env(name) => self.read_variable(name)?,
+            Reference::File(path) => read_file(path).await?,
+            Reference::Command(words) => self.run_command(words, reference).await?,
+            Reference::Vault(label) => self.read_vault(label).await?,
             Reference::Literal(secret) => copy(secret),
         };
         checked(&secret).map_err(|flaw| ResolveError::NotAKey { reference: reference.to_string(), flaw })
@@ -79,7 +79,7 @@ impl Resolver {
         }
     }
 
-    async fn from_keyring(&self, label: &str) -> Result<Secret, ResolveError> {
+    async fn read_keyring(&self, label: &str) -> Result<Secret, ResolveError> {
         match self.keyring.get(label).await {
             Ok(Some(secret)) => Ok(secret),
             Ok(None) => Err(ResolveError::NotInKeyring { label: label.to_owned() }),
@@ -87,7 +87,7 @@ impl Resolver {
         }
     }
 
-    fn from_env(&self, name: &str) -> Result<Secret, ResolveError> {
+    fn read_variable(&self, name: &str) -> Result<Secret, ResolveError> {
         self.guard_env([name.to_owned()]);
         let value = self.env.get(name).ok_or_else(|| ResolveError::Unset { name: name.to_owned() })?;
         if value.expose().trim().is_empty() {
@@ -96,7 +96,7 @@ impl Resolver {
         Ok(copy(value))
     }
 
-    async fn from_command(&self, words: &[String], reference: &Reference) -> Result<Secret, ResolveError> {
+    async fn run_command(&self, words: &[String], reference: &Reference) -> Result<Secret, ResolveError> {
         let slot = {
             let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(commands.entry(words.to_vec()).or_default())
@@ -114,7 +114,7 @@ impl Resolver {
         Ok(secret)
     }
 
-    async fn from_vault(&self, label: &str) -> Result<Secret, ResolveError> {
+    async fn read_vault(&self, label: &str) -> Result<Secret, ResolveError> {
         let vault = Arc::clone(&self.vault);
         let wanted = label.to_owned();
         // Deriving the key takes a tenth of a second of one core: not on a runtime's thread.
@@ -128,7 +128,7 @@ impl Resolver {
     }
 }
 
-async fn from_file(path: &Path) -> Result<Secret, ResolveError> {
+async fn read_file(path: &Path) -> Result<Secret, ResolveError> {
     let wanted = path.to_owned();
     let read = tokio::task::spawn_blocking(move || file::read_line(&wanted)).await;
     // Only a shutting-down runtime refuses.

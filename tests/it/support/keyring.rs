@@ -68,12 +68,11 @@ impl Ring {
     /// The variables that lead a program here.
     pub fn env(&self) -> Vec<(&'static str, String)> {
         let home = self.home.path().display().to_string();
-        let runtime = if self.bus.is_some() || self.address.is_empty() { home.clone() } else { "/nonexistent".to_owned() };
         vec![
             ("DBUS_SESSION_BUS_ADDRESS", self.address.clone()),
             ("HOME", home.clone()),
             ("XDG_DATA_HOME", format!("{home}/data")),
-            ("XDG_RUNTIME_DIR", runtime),
+            ("XDG_RUNTIME_DIR", home),
         ]
     }
 
