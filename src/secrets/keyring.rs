@@ -334,7 +334,9 @@ fn classify(error: Error) -> KeyringError {
                 KeyringError::Denied
             } else if says(&["IsLocked"]) {
                 KeyringError::Locked
-            } else if says(&["ServiceUnknown", "NameHasNoOwner", "NoReply", "Spawn", "Disconnected", "no secret service provider"]) {
+            } else if says(&["ServiceUnknown", "NameHasNoOwner", "no secret service provider"]) {
+                KeyringError::NoService("no session bus, or no Secret Service on it".to_owned())
+            } else if says(&["NoReply", "Spawn", "Disconnected"]) {
                 KeyringError::NoService(text)
             } else {
                 KeyringError::Other(text)

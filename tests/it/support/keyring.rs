@@ -89,7 +89,7 @@ impl Ring {
             "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\" \
              \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n<busconfig><type>session</type>\
              <listen>unix:dir={}</listen><servicedir>{}</servicedir><policy context=\"default\">\
-             <allow send_destination=\"*\"/><allow own=\"*\"/></policy></busconfig>\n",
+             <allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>\n",
             self.home.path().display(),
             services.display()
         );
