@@ -88,16 +88,11 @@ impl std::error::Error for CliError {}
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
-        match &error {
-            ClientError::NotReachable { .. } => Self::unreachable(error.to_string()).hint("start it with `aiproxy serve`"),
-            ClientError::SomethingElse { .. } => {
-                Self::unreachable(error.to_string()).hint("another program holds that port; `aiproxy serve --listen 127.0.0.1:PORT` takes another")
-            }
-            ClientError::Refused { status: 401 | 403, .. } => {
-                Self::failed(error.to_string()).hint("the control token is not that of the proxy that answers; see --url and --token-file")
-            }
-            ClientError::Broken { .. } | ClientError::Refused { .. } => Self::failed(error.to_string()),
-        }
+        let exit = match &error {
+            ClientError::NotReachable { .. } | ClientError::SomethingElse => Exit::Unreachable,
+            ClientError::Broken | ClientError::Refused(..) => Exit::Failed,
+        };
+        Self { hint: error.hint().map(str::to_owned), ..Self::new(exit, error.to_string()) }
     }
 }
 

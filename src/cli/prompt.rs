@@ -5,6 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Read, Write};
 use super::{
     Ctx,
     exit::{CliError, Exit},
+    reveal::reveal,
 };
 use crate::secrets::Secret;
 
@@ -56,7 +57,21 @@ impl SecretSource {
 /// # Errors
 ///
 /// What is wrong with it, never what it is.
-pub fn checked(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
+pub fn checked(bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
+    let secret = single_line(bytes, from)?;
+    if reveal(&secret).starts_with("aip-") {
+        return Err(CliError::failed(format!("{from} holds a client key of this proxy (`aip-…`), not a key of a provider"))
+            .hint("after `eval \"$(aiproxy env)\"` OPENAI_API_KEY holds our own token; use the provider's key"));
+    }
+    Ok(secret)
+}
+
+/// As [`checked`], for tokens of any kind.
+///
+/// # Errors
+///
+/// As [`checked`].
+pub fn single_line(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
@@ -82,10 +97,6 @@ pub fn checked(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
     }
     if !text.is_ascii() {
         return wrong("holds characters that no HTTP header can carry: a key is ASCII");
-    }
-    if text.starts_with("aip-") {
-        return Err(CliError::failed(format!("{from} holds a client key of this proxy (`aip-…`), not a key of a provider"))
-            .hint("after `eval \"$(aiproxy env)\"` OPENAI_API_KEY holds our own token; use the provider's key"));
     }
     Ok(Secret::new(text))
 }

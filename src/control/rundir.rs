@@ -4,7 +4,7 @@
 //! that anybody has to clean up. `proxy.json` and `token` are written when the proxy listens.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
@@ -14,7 +14,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{clock::UnixMillis, disk},
+    base::{clock::UnixMillis, disk::{self, Lock}},
     secrets::Secret,
 };
 
@@ -111,19 +111,18 @@ impl RunDir {
         disk::private_dir(data).map_err(io(data))?;
         disk::private_dir(&dir).map_err(io(&dir))?;
         let path = dir.join("lock");
-        let lock = open_lock(&path).map_err(io(&path))?;
-        for look in 0.. {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if look < LOOKS => std::thread::sleep(LOOK),
-                Err(TryLockError::WouldBlock) => {
-                    let card = card(&dir);
-                    let pid = card.as_ref().map_or(0, |card| card.pid);
-                    return Err(ClaimError::AlreadyRunning { pid, listen: card.map(|card| card.listen).unwrap_or_default() });
-                }
-                Err(TryLockError::Error(error)) => return Err(ClaimError::Io { path, error }),
+        let mut looks = 0;
+        let lock = loop {
+            if let Some(lock) = Lock::attempt(&path).map_err(io(&path))? {
+                break lock;
             }
-        }
+            if looks == LOOKS {
+                let (pid, listen) = card(&dir).map_or((0, Vec::new()), |card| (card.pid, card.listen));
+                return Err(ClaimError::AlreadyRunning { pid, listen });
+            }
+            looks += 1;
+            std::thread::sleep(LOOK);
+        };
         let claimed = Claimed { dir, _lock: lock };
         // What a crashed one left behind must not be taken for us while we start.
         claimed.forget();
@@ -153,7 +152,7 @@ impl RunDir {
 #[derive(Debug)]
 pub struct Claimed {
     dir: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Claimed {
@@ -185,14 +184,6 @@ impl Drop for Claimed {
     fn drop(&mut self) {
         self.forget();
     }
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 /// Shared, so that two commands that look at the same time do not take each other for a proxy.
