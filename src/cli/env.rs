@@ -11,7 +11,7 @@ use super::{
     reveal::reveal,
     settings,
 };
-use crate::control::rundir::reachable;
+use crate::control::rundir::{Running, reachable};
 
 pub(super) const EXAMPLES: &str = "\
 The lines hold a client key of this proxy, never a provider's key.
@@ -60,9 +60,8 @@ pub async fn run(ctx: &Ctx, args: EnvArgs) -> Result<Exit, CliError> {
 
 /// Where clients reach the proxy: the one that runs, else where the config would listen.
 pub(super) fn base_url(ctx: &Ctx) -> Result<String, CliError> {
-    if let Some(url) = &ctx.global.url {
-        let url = url.trim_end_matches('/');
-        return Ok(if url.contains("://") { url.to_owned() } else { format!("http://{url}") });
+    if ctx.global.url.is_some() {
+        return Ok(given(ctx));
     }
     if let Some(base) = Reach::look(ctx)?.and_then(|reach| reach.running).and_then(|running| running.base_url()) {
         return Ok(base);
@@ -70,6 +69,17 @@ pub(super) fn base_url(ctx: &Ctx) -> Result<String, CliError> {
     out::note("note: the proxy does not run; start it with `aiproxy serve`");
     let listen = settings::listen(&ctx.global.place()?);
     Ok(format!("http://{}", listen.first().map_or_else(|| settings::LISTEN.to_owned(), |addr| reachable(addr))))
+}
+
+/// The base URL of a proxy that runs.
+pub(super) fn base_url_of(ctx: &Ctx, reach: &Reach) -> String {
+    reach.running.as_ref().and_then(Running::base_url).unwrap_or_else(|| given(ctx))
+}
+
+/// `--url` with its scheme.
+fn given(ctx: &Ctx) -> String {
+    let url = ctx.global.url.as_deref().unwrap_or_default().trim_end_matches('/');
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
 /// Each SDK has its own words for the same two facts.
