@@ -1,7 +1,7 @@
 //! `aiproxy ask`: one question through the proxy, its answer printed as it comes.
 
 use std::{
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     Ctx,
     exit::{CliError, Exit},
-    out, project,
+    out, project, prompt,
     reach::{self, Reach},
     reveal::reveal,
 };
@@ -58,7 +58,7 @@ pub struct AskArgs {
 ///
 /// No proxy runs; the proxy or the provider refuses; the answer breaks off.
 pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
-    let question = question(&args)?;
+    let question = question(&args).await?;
     let base = match Reach::look(ctx)? {
         Some(reach) => super::env::base_url_of(ctx, &reach),
         None => return Err(reach::not_running(ctx).await),
@@ -112,16 +112,10 @@ pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-fn question(args: &AskArgs) -> Result<String, CliError> {
+async fn question(args: &AskArgs) -> Result<String, CliError> {
     let mut parts: Vec<String> = args.prompt.iter().cloned().collect();
     if args.stdin || (parts.is_empty() && !io::stdin().is_terminal()) {
-        let mut text = String::new();
-        io::stdin()
-            .lock()
-            .take(QUESTION_BYTES)
-            .read_to_string(&mut text)
-            .map_err(|e| CliError::failed(format!("standard input: {e}")))?;
-        parts.push(text);
+        parts.push(prompt::text(QUESTION_BYTES).await?);
     }
     let question = parts.join("\n\n");
     if question.trim().is_empty() {

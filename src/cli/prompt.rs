@@ -29,26 +29,52 @@ impl SecretSource {
     /// # Errors
     ///
     /// No terminal to ask at; text that cannot be a key (see [`checked`]).
-    pub fn read(&self, what: &str) -> Result<Secret, CliError> {
+    pub async fn read(&self, what: &str) -> Result<Secret, CliError> {
         if let Some(name) = &self.from_env {
             let text = std::env::var_os(name).ok_or_else(|| CliError::failed(format!("the variable {name} is not set")))?;
             return checked(text.into_encoded_bytes(), &format!("the variable {name}"));
         }
         if self.stdin {
-            let mut bytes = Vec::new();
-            let limit = u64::try_from(LONGEST).unwrap_or(u64::MAX) + 3;
-            io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(|e| CliError::failed(format!("standard input: {e}")))?;
-            return checked(bytes, "standard input");
+            return checked(piped().await?, "standard input");
         }
         if !io::stdin().is_terminal() {
             return Err(CliError::failed(format!("no terminal to ask for {what}")).hint("run with --stdin or --from-env NAME"));
         }
-        match rpassword::prompt_password(format!("{what} (hidden): ")) {
+        let question = format!("{what} (hidden): ");
+        match apart(|| rpassword::prompt_password(question)).await {
             Ok(text) => checked(text.into_bytes(), "the prompt"),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(CliError::quiet(Exit::Failed)),
             Err(error) => Err(CliError::failed(format!("the prompt: {error}")).hint("run with --stdin or --from-env NAME")),
         }
     }
+}
+
+/// Reads on a thread of its own: a person may take long, and Ctrl-C is heard meanwhile.
+async fn apart<T: Send + 'static>(read: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+/// Standard input as text, up to so many bytes.
+///
+/// # Errors
+///
+/// It cannot be read, or is no text.
+pub async fn text(limit: u64) -> Result<String, CliError> {
+    let read = apart(move || {
+        let mut text = String::new();
+        io::stdin().lock().take(limit).read_to_string(&mut text).map(|_| text)
+    });
+    read.await.map_err(|e| CliError::failed(format!("standard input: {e}")))
+}
+
+/// Standard input, up to what could be a key.
+async fn piped() -> Result<Vec<u8>, CliError> {
+    let limit = u64::try_from(LONGEST).unwrap_or(u64::MAX) + 3;
+    let read = apart(move || {
+        let mut bytes = Vec::new();
+        io::stdin().lock().take(limit).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    read.await.map_err(|e| CliError::failed(format!("standard input: {e}")))
 }
 
 /// Takes bytes as a key: one trailing newline is cut, anything that is no single line of visible text is refused, and so
@@ -106,14 +132,14 @@ pub fn single_line(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
 /// # Errors
 ///
 /// "No" ends the command; so does the lack of a terminal.
-pub fn confirm(ctx: &Ctx, question: &str) -> Result<(), CliError> {
+pub async fn confirm(ctx: &Ctx, question: &str) -> Result<(), CliError> {
     if ctx.global.yes {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
         return Err(CliError::failed(format!("{question} — no terminal to ask at")).hint("run with --yes"));
     }
-    match ask_line(&format!("{question} [y/N] "))?.trim().to_ascii_lowercase().as_str() {
+    match ask_line(&format!("{question} [y/N] ")).await?.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(CliError::failed("nothing was changed")),
     }
@@ -124,13 +150,18 @@ pub fn confirm(ctx: &Ctx, question: &str) -> Result<(), CliError> {
 /// # Errors
 ///
 /// The end of standard input.
-pub fn ask_line(question: &str) -> Result<String, CliError> {
-    let mut err = io::stderr().lock();
-    // A question that cannot be shown is answered by nobody; reading goes on all the same.
-    drop(write!(err, "{question}").and_then(|()| err.flush()));
-    let mut line = String::new();
-    let read = io::stdin().lock().take(4096).read_line(&mut line).map_err(|e| CliError::failed(format!("standard input: {e}")))?;
-    if read == 0 { Err(CliError::failed("no answer")) } else { Ok(line) }
+pub async fn ask_line(question: &str) -> Result<String, CliError> {
+    {
+        let mut err = io::stderr().lock();
+        // A question that cannot be shown is answered by nobody; reading goes on all the same.
+        drop(write!(err, "{question}").and_then(|()| err.flush()));
+    }
+    let line = apart(|| {
+        let mut line = String::new();
+        io::stdin().lock().take(4096).read_line(&mut line).map(|_| line)
+    });
+    let line = line.await.map_err(|e| CliError::failed(format!("standard input: {e}")))?;
+    if line.is_empty() { Err(CliError::failed("no answer")) } else { Ok(line) }
 }
 
 /// Whether a word looks like a credential: it must not stand on a command line.

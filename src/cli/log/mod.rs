@@ -1,6 +1,5 @@
 //! `aiproxy log`: recent requests and events, as they come with `--follow`, or one request in full.
 
-mod filter;
 mod show;
 
 use clap::{Args, Subcommand};
@@ -21,11 +20,12 @@ use crate::{
         live::{Line, Live},
         record::{RequestRecord, State},
     },
+    tui::filter::Filter,
 };
-use filter::Filter;
 
 pub(super) const EXAMPLES: &str = "\
-FILTER is words, or model:gpt project:ide status:5xx key:work upstream:groq client:aider state:failed >2s <500ms; all must hold.
+FILTER is words, or model:gpt project:ide status:5xx key:work upstream:groq client:aider state:failed >2s <500ms; all
+must hold. It is the dashboard's.
 With --json each line is one JSON object: {\"request\": …} or {\"event\": …}.
 
 Examples:
@@ -64,7 +64,8 @@ enum LogCommand {
 ///
 /// No proxy runs; a filter that cannot be read; no such request.
 pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
-    let filter = Filter::parse(&args.filter)?;
+    let filter = Filter::parse(&args.filter.join(" "))
+        .map_err(|e| CliError::usage(format!("the filter: {e}")).hint("examples: model:gpt project:ide status:5xx key:work >2s"))?;
     let reach = Reach::find(ctx).await?;
     let paint = Paint::stdout();
     if let Some(LogCommand::Show { id }) = args.command {
@@ -143,8 +144,8 @@ impl Printer {
     /// The newest of what is kept, oldest first.
     fn past(&self, live: &Live, limit: usize) -> Result<(), CliError> {
         // Lines about a request say again what its own row says.
-        let events = live.lines.iter().filter(|line| line.id.is_none() && self.filter.line(line)).map(Entry::Event);
-        let requests = live.recent.iter().filter(|record| self.filter.request(record)).map(Entry::Request);
+        let events = live.lines.iter().filter(|line| line.id.is_none() && self.filter.keeps_line(line, None)).map(Entry::Event);
+        let requests = live.recent.iter().filter(|record| self.filter.keeps_request(record)).map(Entry::Request);
         let mut entries: Vec<_> = events.chain(requests).collect();
         entries.sort_by_key(Entry::at);
         for entry in entries.iter().skip(entries.len().saturating_sub(limit)) {
@@ -157,7 +158,7 @@ impl Printer {
     }
 
     fn request(&self, record: &RequestRecord) -> Result<(), CliError> {
-        if !self.filter.request(record) {
+        if !self.filter.keeps_request(record) {
             return Ok(());
         }
         if self.json {
@@ -167,7 +168,7 @@ impl Printer {
     }
 
     fn event(&self, line: &Line) -> Result<(), CliError> {
-        if !self.filter.line(line) {
+        if !self.filter.keeps_line(line, None) {
             return Ok(());
         }
         if self.json {
