@@ -10,6 +10,7 @@ use super::{
 use crate::{
     control::{
         action::{Action, Reply},
+        admin::Reloaded,
         client::{Client, ClientError},
         rundir::{RunDir, Running, reachable},
         snapshot::Snapshot,
@@ -119,22 +120,10 @@ pub async fn not_running(ctx: &Ctx) -> CliError {
     CliError::unreachable(format!("not running at {}", addresses.join(", "))).hint("start it with `aiproxy serve`")
 }
 
-/// What a reload says.
-#[derive(Debug, serde::Deserialize)]
-pub struct Reloaded {
-    #[serde(default)]
-    pub ok: bool,
-    #[serde(default)]
-    pub problems: Vec<String>,
-}
-
 /// Applies the config to the proxy that runs, after a command changed it. None running is no error, and a proxy that
 /// refuses is a warning: the change itself is made.
 pub async fn reload_if_running(ctx: &Ctx) {
-    let reach = match Reach::look(ctx) {
-        Ok(Some(reach)) => reach,
-        Ok(None) | Err(_) => return,
-    };
+    let Ok(Some(reach)) = Reach::look(ctx) else { return };
     match reload(&reach).await {
         Ok(Reloaded { ok: true, .. }) => {}
         Ok(Reloaded { problems, .. }) => {
@@ -152,6 +141,13 @@ pub async fn reload_if_running(ctx: &Ctx) {
 ///
 /// No answer. A broken file is an answer.
 pub async fn reload(reach: &Reach) -> Result<Reloaded, CliError> {
-    Ok(reach.client.post_json("/v1/reload", &serde_json::json!({})).await?)
+    match reach.client.post_json("/aiproxy/v1/reload", &serde_json::json!({})).await {
+        Ok(reloaded) => Ok(reloaded),
+        Err(ClientError::Refused(422, text)) => {
+            let problems = reach.snapshot().await?.config.problems;
+            let problems = if problems.is_empty() { vec![text.clone()] } else { problems };
+            Ok(Reloaded { ok: false, problems, text, upstreams: 0 })
+        }
+        Err(error) => Err(error.into()),
+    }
 }
-

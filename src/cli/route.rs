@@ -1,7 +1,6 @@
 //! `aiproxy route`: where a request would go now, and the reason every other candidate lost.
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
 use super::{
     Ctx,
@@ -10,7 +9,11 @@ use super::{
     reach::Reach,
     table::{Cell, Table},
 };
-use crate::{base::clean::clean, ir::op::Dialect};
+use crate::{
+    base::clean::clean,
+    control::route::{Explanation, RouteQuestion},
+    ir::op::Dialect,
+};
 
 pub(super) const EXAMPLES: &str = "\
 Nothing is sent to a provider and no state changes. The running proxy answers, with the cooldowns of this moment.
@@ -23,9 +26,9 @@ Examples:
 pub struct RouteArgs {
     /// The name a client would ask for
     model: String,
-    /// As this project
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    project: String,
+    /// As this project [default: default]
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
     /// As a client of this dialect: openai, responses, anthropic, gemini or ollama
     #[arg(long, value_name = "NAME", default_value = "openai", value_parser = dialect)]
     dialect: Dialect,
@@ -35,34 +38,6 @@ pub(super) fn dialect(name: &str) -> Result<Dialect, String> {
     Dialect::parse(name).ok_or_else(|| "one of openai, responses, anthropic, gemini, ollama".to_owned())
 }
 
-#[derive(Serialize)]
-struct Question<'a> {
-    model: &'a str,
-    project: &'a str,
-    dialect: Dialect,
-}
-
-/// The proxy's answer, as it is printed with `--json`.
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-struct Answer {
-    asked: String,
-    resolved_by: Option<String>,
-    verdict: String,
-    chosen: Option<Candidate>,
-    others: Vec<Candidate>,
-    error: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-struct Candidate {
-    upstream: String,
-    key: Option<String>,
-    model: String,
-    why: String,
-}
-
 /// Asks the running proxy and prints its decision.
 ///
 /// # Errors
@@ -70,8 +45,8 @@ struct Candidate {
 /// None runs. A name that goes nowhere is exit code 1, after the explanation.
 pub async fn run(ctx: &Ctx, args: RouteArgs) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
-    let question = Question { model: &args.model, project: &args.project, dialect: args.dialect };
-    let answer: Answer = reach.client.post_json("/aiproxy/v1/route", &question).await?;
+    let question = RouteQuestion { model: args.model, project: args.project, dialect: Some(args.dialect) };
+    let answer: Explanation = reach.client.post_json("/aiproxy/v1/route", &question).await?;
     if ctx.global.json {
         out::json(&answer)?;
     } else {
@@ -80,7 +55,7 @@ pub async fn run(ctx: &Ctx, args: RouteArgs) -> Result<Exit, CliError> {
     Ok(if answer.chosen.is_none() && answer.error.is_some() { Exit::Failed } else { Exit::Ok })
 }
 
-fn show(answer: &Answer, paint: Paint) -> String {
+fn show(answer: &Explanation, paint: Paint) -> String {
     let mut text = paint.paint(Role::Strong, &clean(&answer.asked));
     if let Some(by) = answer.resolved_by.as_deref().filter(|by| !by.is_empty()) {
         text.push_str(&format!("  by {}", clean(by)));
@@ -100,7 +75,7 @@ fn show(answer: &Answer, paint: Paint) -> String {
         table.row(vec![
             Cell::new(role, mark),
             Cell::new(role, &candidate.upstream),
-            candidate.key.as_deref().filter(|key| !key.is_empty()).unwrap_or("–").into(),
+            if candidate.key.is_empty() { "–".into() } else { (&candidate.key).into() },
             (&candidate.model).into(),
             (&candidate.why).into(),
         ]);
@@ -118,11 +93,12 @@ mod tests {
 
     #[test]
     fn every_loser_stands_there_with_its_reason() {
-        let answer: Answer = serde_json::from_value(serde_json::json!({
+        let answer: Explanation = serde_json::from_value(serde_json::json!({
             "asked": "smart", "resolved_by": "alias smart", "verdict": "try",
-            "chosen": {"upstream": "anthropic", "key": "work", "model": "claude-x", "why": "first of the best tier"},
-            "others": [{"upstream": "openai", "key": "main", "model": "gpt", "why": "cooling for 41s: 429"},
-                       {"upstream": "ollama", "key": null, "model": "qwen", "why": "lower tier"}],
+            "chosen": {"upstream": "anthropic", "key": "work", "model": "claude-x", "tier": [10, 0], "why": "first of the best tier"},
+            "others": [{"upstream": "openai", "key": "main", "model": "gpt", "tier": [10, 0], "why": "cooling for 41s: 429"},
+                       {"upstream": "ollama", "key": "", "model": "qwen", "tier": [50, 0], "why": "lower tier"}],
+            "error": null,
         }))
         .unwrap();
 

@@ -1,1 +1,9 @@
+//! Tests of the real thing, in one binary.
 
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+#![allow(unreachable_pub, reason = "one binary of many small modules")]
+
+#[cfg(target_os = "linux")]
+mod keyring;
+#[cfg(target_os = "linux")]
+mod support;

@@ -11,7 +11,8 @@ use crate::{
         presets,
         settings::{Key, KeyId, Upstream},
     },
-    dialect,
+    dialect::registry,
+    ir::op::Dialect,
     secrets::{Reference, Secret},
     upstream::{Gateway, Keys, side},
 };
@@ -32,16 +33,18 @@ pub(super) enum Verdict {
 
 /// Asks the upstream with this key and no other.
 pub(super) async fn key(upstream: &Arc<Upstream>, secret: &Secret) -> Verdict {
-    crate::upstream::tls::provider();
     let Some(end) = upstream.ends.first() else { return Verdict::Unknown("it has no address".to_owned()) };
     let keys = Arc::new(Keys::default());
     let id = KeyId(u32::MAX);
     keys.set(id, Arc::new(Secret::new(reveal(secret).to_owned())));
     let gateway = Gateway::new(Arc::clone(&keys));
-    let egress = dialect::egress(end.dialect);
+    let egress = registry::egress(end.dialect);
     let preset = upstream.preset.as_deref().and_then(presets::find);
     let path = preset.and_then(|p| p.models_path.as_deref()).unwrap_or_else(|| egress.models_path());
-    let headers = HeaderMap::new();
+    let mut headers = HeaderMap::new();
+    if end.dialect == Dialect::Anthropic {
+        headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+    }
     match side::get(&gateway, upstream, end, Some(id), path, headers).await {
         Err(fault) => Verdict::Unknown(clean(&fault.message).into_owned()),
         Ok(answer) => {
