@@ -75,7 +75,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// Open the dashboard: attached to the running proxy, or with one of its own where none runs
     #[command(after_help = "In the dashboard `?` shows all keys. Attached, `q` leaves it and the proxy goes on; started here, `q` asks.")]
-    Tui(TuiArgs),
+    Tui,
     /// Show whether the proxy runs, and the state of config, upstreams, keys and requests
     #[command(after_help = "Exit code 4 where no proxy runs. `aiproxy status --json` is made for scripts; times are RFC 3339.")]
     Status,
@@ -126,7 +126,7 @@ impl Command {
     /// Whether this command runs a proxy in its own process, and so wants more than one thread.
     #[must_use]
     pub fn serves(&self) -> bool {
-        matches!(self, Self::Serve(_) | Self::Restart(_) | Self::Tui(_))
+        matches!(self, Self::Serve(_) | Self::Restart(_) | Self::Tui)
     }
 }
 
@@ -152,14 +152,6 @@ pub struct ServeArgs {
     /// Only the built-in upstream `demo`, whatever the config and the environment say
     #[arg(long)]
     pub demo: bool,
-}
-
-/// Arguments of `tui`.
-#[derive(Clone, Debug, Default, Args)]
-pub struct TuiArgs {
-    /// Colours: dark, light, contrast or mono [default: `tui.theme` of the config]
-    #[arg(long, value_name = "NAME")]
-    pub theme: Option<String>,
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use super::{
     Ctx,
     exit::{CliError, Exit},
-    key::{AddArgs, add_key},
+    key::{
+        self, AddArgs, KeyCommand,
+        check::{self, Verdict},
+    },
     out::{self, Paint, Role},
     prompt,
     reach::{self, Reach},
@@ -72,7 +75,7 @@ pub enum UpstreamCommand {
     /// Leave one alone for a while
     Cool {
         name: String,
-        /// How long: 30s, 10m, 1h [default: until it is warmed]
+        /// How long: 30s, 10m, 1h [default: 10m]
         #[arg(long = "for", value_name = "SPAN", value_parser = units::parse_duration)]
         span: Option<Duration>,
     },
@@ -162,7 +165,7 @@ async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
     }
     settings::edit(ctx, &edits)?;
     if args.stdin {
-        return add_key(ctx, AddArgs::piped(&args.name, args.no_check)).await;
+        return key::run(ctx, KeyCommand::Add(AddArgs::piped(&args.name, args.no_check))).await;
     }
     reach::reload_if_running(ctx).await;
     let file = settings::load(ctx)?;
@@ -193,10 +196,9 @@ async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
     let snapshot = reach.snapshot().await?;
     known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
-    let mut keys: Vec<String> = snapshot.keys.iter().filter(|k| k.upstream == name).map(|k| format!("{}/{}", k.upstream, k.label)).collect();
+    let keys: Vec<String> = snapshot.keys.iter().filter(|k| k.upstream == name).map(|k| format!("{}/{}", k.upstream, k.label)).collect();
     if keys.is_empty() {
-        // It needs none; the proxy tries the upstream itself.
-        keys.push(name.to_owned());
+        return without_key(ctx, name).await;
     }
     let mut exit = Exit::Ok;
     for key in keys {
@@ -211,6 +213,23 @@ async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
         }
     }
     Ok(exit)
+}
+
+/// An upstream that needs no key is asked from here.
+async fn without_key(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let settings = settings::load(ctx)?.with_found();
+    let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
+        return Err(CliError::failed(format!("`{name}` has no keys to try")).hint(format!("`aiproxy upstream show {name}` tells its state")));
+    };
+    match check::ask(upstream, None).await {
+        Verdict::Good { models } => {
+            let models = models.map(|n| format!(", {n} models")).unwrap_or_default();
+            ctx.done(&format!("{name} answers{models}"))
+        }
+        Verdict::Rejected { status, said } => Err(CliError::failed(format!("{name} wants a key (status {status}): {said}"))
+            .hint(format!("`aiproxy key add {name}` gives it one"))),
+        Verdict::Unknown(why) => Err(CliError::failed(format!("{name}: {why}"))),
+    }
 }
 
 /// A name of the file; a found one has no row to change.

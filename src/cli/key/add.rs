@@ -40,7 +40,7 @@ pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     hint_at_other_provider(&plan, &secret);
     let tried = tried(&args, &plan.upstream, &secret).await?;
     let entry = format!("{name}/{}", args.label);
-    let replaced = store.holds(&entry).await?;
+    let replaced = store.get(&entry).await?.is_some();
     store.put(&entry, &secret).await?;
     if let Err(error) = settings::edit(ctx, &plan.edits(&store.reference(&entry))) {
         // Without its reference the key is of no use, and nobody would find it again.
@@ -146,7 +146,7 @@ async fn tried(args: &AddArgs, upstream: &Arc<Upstream>, secret: &Secret) -> Res
     if out::watched() {
         out::note(&format!("trying the key at {} …", upstream.name));
     }
-    match check::key(upstream, secret).await {
+    match check::ask(upstream, Some(secret)).await {
         Verdict::Good { models: Some(models) } => Ok(format!("; it works, {models} models")),
         Verdict::Good { models: None } => Ok("; it works".to_owned()),
         Verdict::Rejected { status, said } => Err(CliError::failed(format!("{} rejects the key (status {status}): {said}", upstream.name))
@@ -176,7 +176,7 @@ async fn missing(ctx: &Ctx, args: &AddArgs, file: &File) -> Result<Exit, CliErro
                     _ => Store::keyring().await?,
                 }),
             };
-            if store.holds(entry).await? {
+            if store.get(entry).await?.is_some() {
                 continue;
             }
             let secret = args.source.read(&format!("key {}", key.name)).await?;

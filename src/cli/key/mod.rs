@@ -3,10 +3,10 @@
 mod act;
 mod add;
 mod adopt;
-mod check;
+pub(super) mod check;
 mod list;
 mod remove;
-mod store;
+pub(super) mod store;
 
 use clap::{Args, Subcommand};
 
@@ -62,7 +62,7 @@ pub enum KeyCommand {
         /// Only for this model of the upstream
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
-        /// How long: 30s, 10m, 1h [default: until it is warmed]
+        /// How long: 30s, 10m, 1h [default: 10m]
         #[arg(long = "for", value_name = "SPAN", value_parser = crate::base::units::parse_duration)]
         span: Option<std::time::Duration>,
     },
@@ -80,7 +80,11 @@ pub enum KeyCommand {
     },
     /// Move keys that stand in the config file into the keyring
     #[command(after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference; the rest of the file stays as it is.")]
-    Adopt,
+    Adopt {
+        /// Into the passphrase-encrypted file of the data dir instead of the OS keyring
+        #[arg(long)]
+        vault: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +116,23 @@ pub struct AddArgs {
     more: Vec<String>,
 }
 
+impl AddArgs {
+    /// As `key add NAME --stdin`.
+    pub(super) fn piped(upstream: &str, no_check: bool) -> Self {
+        Self {
+            upstream: Some(upstream.to_owned()),
+            label: "main".to_owned(),
+            source: SecretSource { stdin: true, from_env: None },
+            vault: false,
+            no_check,
+            preset: None,
+            missing: false,
+            given: None,
+            more: Vec::new(),
+        }
+    }
+}
+
 /// Does one of the key commands.
 ///
 /// # Errors
@@ -120,7 +141,7 @@ pub struct AddArgs {
 pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
     match command {
         KeyCommand::Add(args) => add::run(ctx, args).await,
-        KeyCommand::Adopt => adopt::run(ctx).await,
+        KeyCommand::Adopt { vault } => adopt::run(ctx, vault).await,
         KeyCommand::Cool { key, model, span } => act::cool(ctx, key, model, span).await,
         KeyCommand::Disable { key } => act::enable(ctx, &key, false).await,
         KeyCommand::Enable { key } => act::enable(ctx, &key, true).await,
