@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod home;
+pub mod keyring;
 pub(crate) mod proxy;
 #[cfg(unix)]
 pub(crate) mod pty;

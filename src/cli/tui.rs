@@ -1,0 +1,1 @@
+//! `aiproxy tui`: the dashboard of the running proxy, or of one started for it.
