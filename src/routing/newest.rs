@@ -1,0 +1,1 @@
+//! Which of several model names is the newest.
