@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "one binary of many small modules")]
 
 mod architecture;
+mod cli;
 mod configs;
 mod harness;
 #[cfg(target_os = "linux")]
