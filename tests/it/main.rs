@@ -1,1 +1,3 @@
+//! Behaviour over real sockets.
 
+mod gateway;
