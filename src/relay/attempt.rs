@@ -28,8 +28,9 @@ use crate::{
         outcome,
     },
     upstream::{
+        body::AnswerBody,
         headers, hints,
-        send::{Answer, AnswerBody, Call},
+        send::{Answer, Call},
     },
 };
 

@@ -23,7 +23,7 @@ use crate::{
     events::record::State,
     ir::fault::{ClientError, ErrorKind, TransportFault, TransportKind},
     routing::{ending::End, outcome},
-    upstream::send::AnswerBody,
+    upstream::body::AnswerBody,
 };
 
 /// The scheduler's turns that a chunk may wait for company; measured, not timed.
