@@ -4,7 +4,15 @@
 #![allow(unreachable_pub, reason = "one binary of many small modules")]
 
 mod architecture;
+mod failover;
+mod guards;
 mod harness;
 #[cfg(target_os = "linux")]
 mod keyring;
+mod reload;
+mod serve;
+mod stop;
+mod streams;
 mod support;
+#[cfg(unix)]
+mod terminal;
