@@ -75,7 +75,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// Open the dashboard: attached to the running proxy, or with one of its own where none runs
     #[command(after_help = "In the dashboard `?` shows all keys. Attached, `q` leaves it and the proxy goes on; started here, `q` asks.")]
-    Tui(TuiArgs),
+    Tui,
     /// Show whether the proxy runs, and the state of config, upstreams, keys and requests
     #[command(after_help = "Exit code 4 where no proxy runs. `aiproxy status --json` is made for scripts; times are RFC 3339.")]
     Status,
@@ -83,7 +83,9 @@ pub enum Command {
     #[command(after_help = "Open requests may finish, for as long as `server.drain` says; --now cuts them.")]
     Stop(stop::StopArgs),
     /// End the running proxy and serve again, in this terminal
-    #[command(after_help = "The proxy that was running ends as with `aiproxy stop`; the new one belongs to this terminal, with this command's --config and --data-dir.")]
+    #[command(
+        after_help = "The proxy that was running ends as with `aiproxy stop`; the new one belongs to this terminal, with this command's --config and --data-dir."
+    )]
     Restart(stop::RestartArgs),
     /// Apply the config file and read every key reference again
     #[command(after_help = "Saving the file does the same. A broken file changes nothing: exit code 3, and every problem is printed.")]
@@ -126,7 +128,7 @@ impl Command {
     /// Whether this command runs a proxy in its own process, and so wants more than one thread.
     #[must_use]
     pub fn serves(&self) -> bool {
-        matches!(self, Self::Serve(_) | Self::Restart(_) | Self::Tui(_))
+        matches!(self, Self::Serve(_) | Self::Restart(_) | Self::Tui)
     }
 }
 
@@ -152,14 +154,6 @@ pub struct ServeArgs {
     /// Only the built-in upstream `demo`, whatever the config and the environment say
     #[arg(long)]
     pub demo: bool,
-}
-
-/// Arguments of `tui`.
-#[derive(Clone, Debug, Default, Args)]
-pub struct TuiArgs {
-    /// Colours: dark, light, contrast or mono [default: `tui.theme` of the config]
-    #[arg(long, value_name = "NAME")]
-    pub theme: Option<String>,
 }
 
 #[cfg(test)]

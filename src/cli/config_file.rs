@@ -8,8 +8,7 @@ use serde_json::json;
 use super::{
     Ctx,
     exit::{self, CliError, Exit},
-    out, prompt, reach,
-    settings,
+    out, prompt, reach, settings,
 };
 use crate::{
     base::disk,

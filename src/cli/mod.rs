@@ -82,7 +82,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Serve(args) => Box::pin(serve::serve(&ctx.global, args)).await,
         Command::Status => Box::pin(status::run(&ctx)).await,
         Command::Stop(args) => Box::pin(stop::stop(&ctx, args)).await,
-        Command::Tui(args) => Box::pin(tui::run(&ctx, args)).await,
+        Command::Tui => Box::pin(tui::run(&ctx)).await,
         Command::Upstream(command) => Box::pin(upstream::run(&ctx, command)).await,
     }
 }

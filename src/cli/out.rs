@@ -83,8 +83,18 @@ impl Paint {
     }
 
     #[must_use]
-    pub fn coloured(self) -> bool {
+    pub fn is_on(self) -> bool {
         self.on
+    }
+
+    #[must_use]
+    pub fn bold(self, text: &str) -> String {
+        self.paint(Role::Strong, text)
+    }
+
+    #[must_use]
+    pub fn dim(self, text: &str) -> String {
+        self.paint(Role::Dim, text)
     }
 
     #[must_use]
@@ -113,6 +123,8 @@ pub enum Role {
     Warn,
 }
 
-fn colour_wanted() -> bool {
+/// Whether the environment lets us use colour.
+#[must_use]
+pub fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|v| v != "dumb")
 }

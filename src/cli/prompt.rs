@@ -127,6 +127,29 @@ pub fn single_line(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
     Ok(Secret::new(text))
 }
 
+/// Asks for the passphrase of the encrypted key file; twice where it is a new one.
+///
+/// # Errors
+///
+/// No terminal to ask at; two different answers.
+pub async fn passphrase(exists: bool) -> Result<Secret, CliError> {
+    if !io::stderr().is_terminal() {
+        return Err(CliError::failed("no terminal to ask for the passphrase of the encrypted key file")
+            .hint("put it into a file of mode 600 and name that in AIPROXY_KEYS_PASSPHRASE_FILE"));
+    }
+    let ask = async |question: &'static str| match apart(move || rpassword::prompt_password(question)).await {
+        Ok(text) => Ok(Secret::new(text)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(CliError::quiet(Exit::Failed)),
+        Err(error) => Err(CliError::failed(format!("the prompt: {error}"))),
+    };
+    if exists {
+        return ask("passphrase of the encrypted key file: ").await;
+    }
+    let first = ask("a new passphrase for the encrypted key file: ").await?;
+    let again = ask("the same again: ").await?;
+    if first.digest() == again.digest() { Ok(first) } else { Err(CliError::failed("the two passphrases differ; nothing was stored")) }
+}
+
 /// Asks before something is lost; `--yes` answers.
 ///
 /// # Errors

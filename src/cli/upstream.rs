@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use super::{
     Ctx,
     exit::{CliError, Exit},
-    key::{AddArgs, add_key},
+    key::{
+        self, AddArgs, KeyCommand,
+        check::{self, Verdict},
+    },
     out::{self, Paint, Role},
     prompt,
     reach::{self, Reach},
@@ -72,7 +75,7 @@ pub enum UpstreamCommand {
     /// Leave one alone for a while
     Cool {
         name: String,
-        /// How long: 30s, 10m, 1h [default: until it is warmed]
+        /// How long: 30s, 10m, 1h [default: 10m]
         #[arg(long = "for", value_name = "SPAN", value_parser = units::parse_duration)]
         span: Option<Duration>,
     },
@@ -136,7 +139,9 @@ pub async fn run(ctx: &Ctx, command: UpstreamCommand) -> Result<Exit, CliError> 
 async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
     let file = settings::load_or_empty(ctx)?;
     if prompt::looks_like_key(&args.name) {
-        return Err(CliError::usage("that looks like a key, not like the name of an upstream").hint("aiproxy key add UPSTREAM asks for the key"));
+        return Err(
+            CliError::usage("that looks like a key, not like the name of an upstream").hint("aiproxy key add UPSTREAM asks for the key")
+        );
     }
     if file.settings.upstreams.iter().any(|u| *u.name == *args.name) {
         return Err(CliError::failed(format!("there is an upstream `{}` already", args.name))
@@ -148,8 +153,11 @@ async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
         (None, Some(_)) => None,
     };
     if let Some(preset) = preset.as_deref().filter(|preset| presets::find(preset).is_none()) {
-        let near = near::nearest(preset, presets::all().iter().map(|p| &*p.name)).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
-        return Err(CliError::failed(format!("no preset `{preset}`")).hint(format!("{near}Another provider needs --base-url and --dialect")));
+        let near =
+            near::nearest(preset, presets::all().iter().map(|p| &*p.name)).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+        return Err(
+            CliError::failed(format!("no preset `{preset}`")).hint(format!("{near}Another provider needs --base-url and --dialect"))
+        );
     }
     let dialects: Vec<String> = args.dialect.iter().map(|d| d.name().to_owned()).collect();
     let mut edits = vec![Edit::AddUpstream { name: args.name.clone(), preset, base_url: args.base_url, dialects }];
@@ -162,7 +170,7 @@ async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
     }
     settings::edit(ctx, &edits)?;
     if args.stdin {
-        return add_key(ctx, AddArgs::piped(&args.name, args.no_check)).await;
+        return key::run(ctx, KeyCommand::Add(AddArgs::piped(&args.name, args.no_check))).await;
     }
     reach::reload_if_running(ctx).await;
     let file = settings::load(ctx)?;
@@ -193,10 +201,9 @@ async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
     let snapshot = reach.snapshot().await?;
     known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
-    let mut keys: Vec<String> = snapshot.keys.iter().filter(|k| k.upstream == name).map(|k| format!("{}/{}", k.upstream, k.label)).collect();
+    let keys: Vec<String> = snapshot.keys.iter().filter(|k| k.upstream == name).map(|k| format!("{}/{}", k.upstream, k.label)).collect();
     if keys.is_empty() {
-        // It needs none; the proxy tries the upstream itself.
-        keys.push(name.to_owned());
+        return without_key(ctx, name).await;
     }
     let mut exit = Exit::Ok;
     for key in keys {
@@ -211,6 +218,25 @@ async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
         }
     }
     Ok(exit)
+}
+
+/// An upstream that needs no key is asked from here.
+async fn without_key(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let settings = settings::load(ctx)?.with_found();
+    let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
+        return Err(
+            CliError::failed(format!("`{name}` has no keys to try")).hint(format!("`aiproxy upstream show {name}` tells its state"))
+        );
+    };
+    match check::ask(upstream, None).await {
+        Verdict::Good { models } => {
+            let models = models.map(|n| format!(", {n} models")).unwrap_or_default();
+            ctx.done(&format!("{name} answers{models}"))
+        }
+        Verdict::Rejected { status, said } => Err(CliError::failed(format!("{name} wants a key (status {status}): {said}"))
+            .hint(format!("`aiproxy key add {name}` gives it one"))),
+        Verdict::Unknown(why) => Err(CliError::failed(format!("{name}: {why}"))),
+    }
 }
 
 /// A name of the file; a found one has no row to change.
@@ -305,7 +331,9 @@ async fn show(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
         // What only the running proxy knows: a local server that it found.
         let Some(view) = view else {
             let names = live.iter().flat_map(|s| &s.upstreams).map(|u| u.name.as_str());
-            return Err(known(name, settings.upstreams.iter().map(|u| &*u.name).chain(names)).err().unwrap_or_else(|| CliError::failed(name)));
+            return Err(known(name, settings.upstreams.iter().map(|u| &*u.name).chain(names))
+                .err()
+                .unwrap_or_else(|| CliError::failed(name)));
         };
         if ctx.global.json {
             out::json(&status::upstream_json(view))?;

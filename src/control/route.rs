@@ -9,7 +9,7 @@ use crate::{
     relay::engine::Engine,
     routing::{
         candidate::{self, Candidate, Chosen, Question, Verdict, Why, short},
-        names,
+        names::{self, Patience},
     },
 };
 
@@ -55,24 +55,23 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     let name = question.project.as_deref().unwrap_or("default");
     let projects = &generation.settings.projects;
     // Without a name any project will do that may do the most: the owner asks.
-    let found = projects.iter().find(|project| *project.name == *name).or_else(|| if question.project.is_none() { projects.first() } else { None });
+    let found =
+        projects.iter().find(|project| *project.name == *name).or_else(|| if question.project.is_none() { projects.first() } else { None });
     let Some(project) = found else {
         out.error = Some(format!("no project is named `{name}`; `aiproxy project list` shows all"));
         return out;
     };
     let learned = engine.lists.learned();
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
-    let resolved = match names::resolve(&generation.catalog, &question.model, dialect, project, &|id| learned.get(&id).cloned(), false) {
-        Ok(resolved) => resolved,
-        Err(error) => {
-            out.verdict = "unknown".to_owned();
-            out.error = Some(match error.hint() {
-                Some(hint) => format!("{}; {hint}", error.text()),
-                None => error.text(),
-            });
-            return out;
-        }
-    };
+    let resolved =
+        match names::resolve(&generation.catalog, &question.model, dialect, project, &|id| learned.get(&id).cloned(), Patience::Claim) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                out.verdict = "unknown".to_owned();
+                out.error = Some(format!("{}; {}", error.text(), error.hint()));
+                return out;
+            }
+        };
     out.resolved_by = Some(resolved.via.to_string());
     let candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
@@ -112,7 +111,8 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
             out.error = Some("no key can serve this just now".to_owned());
         }
     }
-    out.others = decision.others.iter().filter_map(|(index, why): &(usize, Why)| candidates.get(*index).map(|c| place(c, why.text(now)))).collect();
+    out.others =
+        decision.others.iter().filter_map(|(index, why): &(usize, Why)| candidates.get(*index).map(|c| place(c, why.text(now)))).collect();
     for upstream in &resolved.no_end {
         let upstream: &Arc<str> = upstream;
         out.others.push(Place {

@@ -10,7 +10,7 @@ use crate::{
     dialect::{Summary, passage::Passage},
     ir::fault::{Fault, TransportFault},
     routing::outcome::Outcome,
-    upstream::send::AnswerBody,
+    upstream::body::AnswerBody,
 };
 
 /// An answer to give the client.
@@ -71,6 +71,9 @@ pub struct Lost {
 #[derive(Debug)]
 pub enum Said {
     /// The upstream's own error; its body, where it may be shown as it is.
-    Fault { fault: Fault, body: Option<Bytes> },
+    Fault {
+        fault: Fault,
+        body: Option<Bytes>,
+    },
     Transport(TransportFault),
 }

@@ -23,7 +23,7 @@ use crate::{
     },
     routing::{
         candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
-        names::{self, NameError, Resolved},
+        names::{self, NameError, Overrides, Patience, Resolved},
         outcome::Cool,
         retry::{Again, Attempts, To},
     },
@@ -49,14 +49,6 @@ pub struct Job {
     pub place: Place,
 }
 
-/// Timeouts that the logical model sets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Overrides {
-    pub first_byte: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub total: Option<Duration>,
-}
-
 /// Runs the request until it is decided; the job comes back for what follows.
 pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ClientError>) {
     let halt = Arc::clone(&job.halt);
@@ -72,7 +64,9 @@ pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ClientError>) {
 #[must_use]
 pub fn halted(cause: Cause) -> ClientError {
     match cause {
-        Cause::Killed => ClientError::new(ErrorKind::Unavailable, "the request was ended from the dashboard").code("killed").should_retry(false),
+        Cause::Killed => {
+            ClientError::new(ErrorKind::Unavailable, "the request was ended from the dashboard").code("killed").should_retry(false)
+        }
         Cause::Shutdown => ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down").retry_after(Some(Duration::from_secs(2))),
     }
 }
@@ -171,14 +165,23 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
     }
     let project = Arc::clone(&job.ask.caller.project);
     let deadline = Instant::now() + LEARN;
-    let mut patient = true;
+    let mut patience = Patience::Wait;
     let resolved = loop {
         let learned = engine.lists.learned();
-        let result = names::resolve(&generation.catalog, &job.ask.asked, job.ask.endpoint.dialect, &project, &|id| learned.get(&id).cloned(), patient);
+        let result = names::resolve(
+            &generation.catalog,
+            &job.ask.asked,
+            job.ask.endpoint.dialect,
+            &project,
+            &|id| learned.get(&id).cloned(),
+            patient,
+        );
         match result {
             Ok(resolved) => break resolved,
-            Err(NameError::Unlearned { upstreams }) => {
-                patient = engine.lists.wait(&upstreams, deadline).await;
+            Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
+                if !engine.lists.wait(&upstreams, deadline).await {
+                    patience = Patience::Claim;
+                }
             }
             Err(e) => return Err(name_error(job.ask.endpoint.dialect, &e)),
         }
@@ -188,10 +191,10 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
         resolved.targets.retain(|target| *target.upstream.name == **pin);
         if resolved.targets.is_empty() {
             let message = format!("`x-aiproxy-upstream` pins this request to `{pin}`, which does not serve `{}`", job.ask.asked);
-            return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::line(&message)));
+            return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::clean(&message)));
         }
     }
-    job.overrides = Overrides { first_byte: resolved.first_byte, idle: resolved.idle, total: resolved.total };
+    job.overrides = resolved.timeouts;
     Ok(resolved)
 }
 
@@ -200,19 +203,23 @@ fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ClientError>> {
     let upstream = job.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
     let project = &job.ask.caller.project;
     let Some(upstream) = upstream.filter(|upstream| project.upstreams.matches(&upstream.name)) else {
-        let message = format!("no upstream is named `{}`; `aiproxy upstream list` shows all", crate::base::clean::line(name));
+        let message = format!("no upstream is named `{}`; `aiproxy upstream list` shows all", crate::base::clean::clean(name));
         return Err(Box::new(ClientError::new(ErrorKind::UnknownPath, message)));
     };
     let dialect = upstream.ends.first().map_or(Dialect::Openai, |end| end.dialect);
-    let target = Target { upstream: Arc::clone(upstream), model: Arc::from(""), dialect, priority: upstream.priority, weight: upstream.weight };
-    Ok(Resolved::only(Arc::new(target), Strategy::Priority, "named in the path"))
+    let target =
+        Target { upstream: Arc::clone(upstream), model: Arc::from(""), dialect, priority: upstream.priority, weight: upstream.weight };
+    Ok(Resolved {
+        targets: vec![Arc::new(target)],
+        strategy: Strategy::Priority,
+        timeouts: Overrides::default(),
+        via: "named in the path".to_owned(),
+        no_end: Vec::new(),
+    })
 }
 
 fn name_error(dialect: Dialect, error: &NameError) -> ClientError {
-    let text = match error.hint() {
-        Some(hint) => format!("{}; {hint}", error.text()),
-        None => error.text(),
-    };
+    let text = format!("{}; {}", error.text(), error.hint());
     match error {
         NameError::Unknown { .. } | NameError::Unlearned { .. } => ClientError::new(ErrorKind::ModelNotFound, text).param("model"),
         NameError::NotAllowed { .. } => ClientError::new(ErrorKind::Forbidden, text).code("model_not_allowed").param("model"),
@@ -252,12 +259,24 @@ fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
         // Nobody listening means that the process is ending.
         drop(job.engine.rejected.send(chosen.key));
     }
-    memory.tried.push(Tried { key: chosen.key, upstream: chosen.upstream(), model: Arc::clone(&chosen.target.model), may_pass: lost.may_pass });
+    memory.tried.push(Tried {
+        key: chosen.key,
+        upstream: chosen.upstream(),
+        model: Arc::clone(&chosen.target.model),
+        may_pass: lost.may_pass,
+    });
     memory.last = Some(Last { lost, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });
 }
 
 /// Waits in the queue; false where waiting does not help in time.
-async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: Option<Mono>, deadline: Instant, settings: &crate::config::settings::Retry) -> bool {
+async fn wait(
+    job: &Job,
+    memory: &mut Memory,
+    candidates: &[Candidate],
+    until: Option<Mono>,
+    deadline: Instant,
+    settings: &crate::config::settings::Retry,
+) -> bool {
     let patience = job.ask.patience.map_or(settings.queue_for, |patience| settings.queue_for.min(patience / 2));
     let Some(left) = patience.checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
     let now = job.engine.clock.mono();

@@ -264,6 +264,14 @@ mod tests {
         assert_eq!(redactor.text("first-secret second-secret"), "first-secret [redacted]");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_keeps_a_known_secret(before in ".*", key in "K%\\PC{8,40}", after in ".*") {
+            let shown = known(&[&key]).text(&format!("{before}{key}{after}")).into_owned();
+            proptest::prop_assert!(!shown.contains(&key) && shown.contains(REDACTED), "{}", shown);
+        }
+    }
+
     #[test]
     fn short_words_are_not_learnt() {
         assert_eq!(known(&["", "local", "1234567"]).text("a local model 1234567"), "a local model 1234567");

@@ -368,6 +368,13 @@ mod tests {
         assert_eq!(ours.expose(), "aip-0123");
     }
 
+    #[test]
+    fn a_reference_is_resolved_on_any_thread() {
+        fn sendable<T: Send>(_: &T) {}
+        let resolver = resolver(&[], VaultSource::none());
+        sendable(&resolver.resolve(&Reference::Env("NAME".to_owned())));
+    }
+
     #[tokio::test]
     async fn what_is_missing_comes_with_the_command_that_stores_it() {
         let resolver = resolver(&[], VaultSource::none());

@@ -4,7 +4,10 @@
 #![allow(unreachable_pub, reason = "one binary of many small modules")]
 
 mod architecture;
+mod cli;
+mod configs;
 mod failover;
+mod gateway;
 mod guards;
 mod harness;
 #[cfg(target_os = "linux")]

@@ -40,7 +40,7 @@ pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     hint_at_other_provider(&plan, &secret);
     let tried = tried(&args, &plan.upstream, &secret).await?;
     let entry = format!("{name}/{}", args.label);
-    let replaced = store.holds(&entry).await?;
+    let replaced = store.get(&entry).await?.is_some();
     store.put(&entry, &secret).await?;
     if let Err(error) = settings::edit(ctx, &plan.edits(&store.reference(&entry))) {
         // Without its reference the key is of no use, and nobody would find it again.
@@ -62,8 +62,9 @@ fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
         return Ok(());
     }
     let upstream = args.upstream.as_deref().filter(|name| !prompt::looks_like_key(name)).unwrap_or("UPSTREAM");
-    Err(CliError::usage("a key does not belong on a command line: other programs and the shell's history see it")
-        .hint(format!("run `aiproxy key add {upstream}` and type it at the prompt, or pipe it in with --stdin; if it was a real key, make a new one")))
+    Err(CliError::usage("a key does not belong on a command line: other programs and the shell's history see it").hint(format!(
+        "run `aiproxy key add {upstream}` and type it at the prompt, or pipe it in with --stdin; if it was a real key, make a new one"
+    )))
 }
 
 async fn open(args: &AddArgs, file: &File) -> Result<Store, CliError> {
@@ -104,7 +105,8 @@ impl Plan {
                 .hint(format!("first `aiproxy upstream add {name} --preset {wanted} --base-url URL`, then `aiproxy key add {name}`")));
         }
         if !preset.needs_key() {
-            return Err(CliError::failed(format!("{} needs no key", preset.title)).hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
+            return Err(CliError::failed(format!("{} needs no key", preset.title))
+                .hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
         }
         let upstream = settings::from_preset(&file.place, name, wanted)?;
         Ok(Self { upstream, preset: Some(preset), label, known: Vec::new() })
@@ -146,7 +148,7 @@ async fn tried(args: &AddArgs, upstream: &Arc<Upstream>, secret: &Secret) -> Res
     if out::watched() {
         out::note(&format!("trying the key at {} …", upstream.name));
     }
-    match check::key(upstream, secret).await {
+    match check::ask(upstream, Some(secret)).await {
         Verdict::Good { models: Some(models) } => Ok(format!("; it works, {models} models")),
         Verdict::Good { models: None } => Ok("; it works".to_owned()),
         Verdict::Rejected { status, said } => Err(CliError::failed(format!("{} rejects the key (status {status}): {said}", upstream.name))
@@ -176,7 +178,7 @@ async fn missing(ctx: &Ctx, args: &AddArgs, file: &File) -> Result<Exit, CliErro
                     _ => Store::keyring().await?,
                 }),
             };
-            if store.holds(entry).await? {
+            if store.get(entry).await?.is_some() {
                 continue;
             }
             let secret = args.source.read(&format!("key {}", key.name)).await?;

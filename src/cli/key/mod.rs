@@ -3,10 +3,10 @@
 mod act;
 mod add;
 mod adopt;
-mod check;
+pub(super) mod check;
 mod list;
 mod remove;
-mod store;
+pub(super) mod store;
 
 use clap::{Args, Subcommand};
 
@@ -62,7 +62,7 @@ pub enum KeyCommand {
         /// Only for this model of the upstream
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
-        /// How long: 30s, 10m, 1h [default: until it is warmed]
+        /// How long: 30s, 10m, 1h [default: 10m]
         #[arg(long = "for", value_name = "SPAN", value_parser = crate::base::units::parse_duration)]
         span: Option<std::time::Duration>,
     },
@@ -79,8 +79,14 @@ pub enum KeyCommand {
         model: Option<String>,
     },
     /// Move keys that stand in the config file into the keyring
-    #[command(after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference; the rest of the file stays as it is.")]
-    Adopt,
+    #[command(
+        after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference; the rest of the file stays as it is."
+    )]
+    Adopt {
+        /// Into the passphrase-encrypted file of the data dir instead of the OS keyring
+        #[arg(long)]
+        vault: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +118,23 @@ pub struct AddArgs {
     more: Vec<String>,
 }
 
+impl AddArgs {
+    /// As `key add NAME --stdin`.
+    pub(super) fn piped(upstream: &str, no_check: bool) -> Self {
+        Self {
+            upstream: Some(upstream.to_owned()),
+            label: "main".to_owned(),
+            source: SecretSource { stdin: true, from_env: None },
+            vault: false,
+            no_check,
+            preset: None,
+            missing: false,
+            given: None,
+            more: Vec::new(),
+        }
+    }
+}
+
 /// Does one of the key commands.
 ///
 /// # Errors
@@ -120,7 +143,7 @@ pub struct AddArgs {
 pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
     match command {
         KeyCommand::Add(args) => add::run(ctx, args).await,
-        KeyCommand::Adopt => adopt::run(ctx).await,
+        KeyCommand::Adopt { vault } => adopt::run(ctx, vault).await,
         KeyCommand::Cool { key, model, span } => act::cool(ctx, key, model, span).await,
         KeyCommand::Disable { key } => act::enable(ctx, &key, false).await,
         KeyCommand::Enable { key } => act::enable(ctx, &key, true).await,
@@ -138,17 +161,19 @@ pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
 /// No such key, with the nearest; an upstream with several.
 pub(super) fn find<'a>(asked: &str, known: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(String, String), CliError> {
     let known: Vec<(&str, &str)> = known.into_iter().collect();
-    if let Some((upstream, label)) = known.iter().find(|(upstream, label)| asked.strip_prefix(upstream).and_then(|r| r.strip_prefix('/')) == Some(label)) {
+    if let Some((upstream, label)) =
+        known.iter().find(|(upstream, label)| asked.strip_prefix(upstream).and_then(|r| r.strip_prefix('/')) == Some(label))
+    {
         return Ok(((*upstream).to_owned(), (*label).to_owned()));
     }
     let own: Vec<_> = known.iter().filter(|(upstream, _)| *upstream == asked).collect();
     let names: Vec<String> = known.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
     match own[..] {
         [(upstream, label)] => Ok(((*upstream).to_owned(), (*label).to_owned())),
-        [] => Err(CliError::failed(format!("no key `{asked}`")).hint(
-            near::nearest(asked, names.iter().map(String::as_str))
-                .map_or_else(|| "`aiproxy key list` shows all".to_owned(), |name| format!("did you mean `{name}`? `aiproxy key list` shows all")),
-        )),
+        [] => Err(CliError::failed(format!("no key `{asked}`")).hint(near::nearest(asked, names.iter().map(String::as_str)).map_or_else(
+            || "`aiproxy key list` shows all".to_owned(),
+            |name| format!("did you mean `{name}`? `aiproxy key list` shows all"),
+        ))),
         _ => {
             let labels: Vec<_> = own.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
             Err(CliError::failed(format!("`{asked}` has {} keys", own.len())).hint(format!("say which: {}", labels.join(", "))))

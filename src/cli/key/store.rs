@@ -3,10 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use crate::{
-    cli::{
-        exit::CliError,
-        prompt,
-    },
+    cli::{exit::CliError, prompt},
     config::file::Place,
     secrets::{
         Secret,
@@ -61,10 +58,10 @@ impl Store {
         }
     }
 
-    pub(in crate::cli) async fn holds(&self, label: &str) -> Result<bool, CliError> {
+    pub(in crate::cli) async fn get(&self, label: &str) -> Result<Option<Secret>, CliError> {
         match self {
-            Self::Keyring(keyring) => Ok(keyring.get(label).await.map_err(|e| keyring_error(&e))?.is_some()),
-            Self::Vault(vault) => Ok(vault.get(label).is_some()),
+            Self::Keyring(keyring) => keyring.get(label).await.map_err(|e| keyring_error(&e)),
+            Self::Vault(vault) => Ok(vault.get(label)),
         }
     }
 
