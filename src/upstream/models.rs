@@ -23,6 +23,15 @@ pub enum FetchError {
     },
 }
 
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(fault) => f.write_str(&fault.message),
+            Self::Status { status, .. } => write!(f, "the model list is answered with {status}"),
+        }
+    }
+}
+
 const LARGEST: u64 = 8 << 20;
 const LONGEST: Duration = Duration::from_secs(10);
 
