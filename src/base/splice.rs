@@ -60,8 +60,6 @@ pub enum ScanErrorKind {
 }
 
 impl ScanError {
-    /// The sentence for the client.
-    #[must_use]
     /// The field that is wrong, where it is one.
     #[must_use]
     pub fn field(&self) -> Option<&'static str> {
@@ -71,6 +69,8 @@ impl ScanError {
         }
     }
 
+    /// The sentence for the client.
+    #[must_use]
     pub fn message(&self) -> String {
         let Self { line, column, .. } = self;
         match &self.kind {
