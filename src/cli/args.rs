@@ -83,7 +83,9 @@ pub enum Command {
     #[command(after_help = "Open requests may finish, for as long as `server.drain` says; --now cuts them.")]
     Stop(stop::StopArgs),
     /// End the running proxy and serve again, in this terminal
-    #[command(after_help = "The proxy that was running ends as with `aiproxy stop`; the new one belongs to this terminal, with this command's --config and --data-dir.")]
+    #[command(
+        after_help = "The proxy that was running ends as with `aiproxy stop`; the new one belongs to this terminal, with this command's --config and --data-dir."
+    )]
     Restart(stop::RestartArgs),
     /// Apply the config file and read every key reference again
     #[command(after_help = "Saving the file does the same. A broken file changes nothing: exit code 3, and every problem is printed.")]

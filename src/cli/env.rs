@@ -5,8 +5,7 @@ use clap::{Args, ValueEnum};
 use super::{
     Ctx,
     exit::{CliError, Exit},
-    out,
-    project,
+    out, project,
     reach::Reach,
     reveal::reveal,
     settings,

@@ -73,7 +73,8 @@ pub async fn run(ctx: &Ctx, command: ModelCommand) -> Result<Exit, CliError> {
 async fn add(ctx: &Ctx, args: ModelArgs) -> Result<Exit, CliError> {
     let file = settings::load_or_empty(ctx)?;
     if configured(&file.settings).iter().any(|row| row.name == args.name) {
-        return Err(CliError::failed(format!("there is a model `{}` already", args.name)).hint(format!("`aiproxy model remove {}` first", args.name)));
+        return Err(CliError::failed(format!("there is a model `{}` already", args.name))
+            .hint(format!("`aiproxy model remove {}` first", args.name)));
     }
     let edit = match &args.targets[..] {
         [target] if args.strategy.is_none() => Edit::SetAlias { name: args.name.clone(), target: target.clone() },

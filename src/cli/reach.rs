@@ -43,7 +43,10 @@ impl Reach {
         let Some(running) = RunDir::find(&ctx.global.place()?.data) else { return Ok(None) };
         let Some(base) = running.base_url() else { return Ok(None) };
         if running.version != VERSION {
-            out::note(&format!("note: the proxy that runs is version {}, this command is {VERSION}; `aiproxy restart` makes them one", running.version));
+            out::note(&format!(
+                "note: the proxy that runs is version {}, this command is {VERSION}; `aiproxy restart` makes them one",
+                running.version
+            ));
         }
         let token = Secret::new(super::reveal::reveal(&running.token).to_owned());
         Ok(Some(Self { client: Client::new(base, token), running: Some(running) }))
@@ -98,7 +101,9 @@ fn token(ctx: &Ctx) -> Result<Secret, CliError> {
     } else if let Some(text) = std::env::var_os("AIPROXY_TOKEN") {
         (text.into_encoded_bytes(), "AIPROXY_TOKEN")
     } else {
-        return Err(CliError::usage("--url needs a control token").hint("set AIPROXY_TOKEN or give --token-file; the proxy's is in DATA/run/token"));
+        return Err(
+            CliError::usage("--url needs a control token").hint("set AIPROXY_TOKEN or give --token-file; the proxy's is in DATA/run/token")
+        );
     };
     prompt::single_line(bytes, from)
 }

@@ -10,8 +10,7 @@ use super::{
 };
 use crate::{
     config::{
-        Environment, Ids, Level, Problem,
-        discover,
+        Environment, Ids, Level, Problem, discover,
         edit::Edit,
         file::{self, EditError, Place},
         load, presets, problem,

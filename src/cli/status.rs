@@ -100,7 +100,12 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
     if s.draining {
         text.push_str(&paint.paint(Role::Warn, "stopping  open requests may finish\n"));
     }
-    text.push_str(&format!("requests  {} running · {} done · {} failed\n\n", s.live.running.len(), s.live.totals.requests, s.live.totals.failed));
+    text.push_str(&format!(
+        "requests  {} running · {} done · {} failed\n\n",
+        s.live.running.len(),
+        s.live.totals.requests,
+        s.live.totals.failed
+    ));
     text.push_str(&upstreams(&s.upstreams, now, paint));
     if !s.keys.is_empty() {
         text.push('\n');
@@ -113,7 +118,10 @@ fn config_lines(s: &Snapshot, paint: Paint) -> String {
     let path = s.config.path.as_deref().map_or("no file: serving what was found", |path| path);
     let mut text = format!("config    {}\n", clean(path));
     if !s.config.problems.is_empty() {
-        text.push_str(&paint.paint(Role::Bad, "          the config file has problems and was not applied; what ran before goes on. Fix it, or see `aiproxy config check`:\n"));
+        text.push_str(&paint.paint(
+            Role::Bad,
+            "          the config file has problems and was not applied; what ran before goes on. Fix it, or see `aiproxy config check`:\n",
+        ));
     }
     let listed = s.config.problems.iter().map(|p| (Role::Bad, p)).chain(s.config.warnings.iter().map(|w| (Role::Warn, w)));
     for line in listed.flat_map(|(role, text)| text.lines().map(move |line| paint.paint(role, &clean(line)))) {

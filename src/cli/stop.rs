@@ -109,7 +109,9 @@ pub async fn reload(ctx: &Ctx) -> Result<Exit, CliError> {
             out::json_line(&serde_json::json!({ "ok": false, "problems": answer.problems }))?;
         }
         answer.problems.iter().for_each(|problem| out::note(problem));
-        return Err(CliError::config("the config was not applied; what ran before goes on").hint("fix it and save, or see `aiproxy config check`"));
+        return Err(
+            CliError::config("the config was not applied; what ran before goes on").hint("fix it and save, or see `aiproxy config check`")
+        );
     }
     let snapshot = reach.snapshot().await?;
     snapshot.config.warnings.iter().for_each(|warning| out::note(warning));

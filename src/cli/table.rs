@@ -87,7 +87,8 @@ mod tests {
         assert_eq!(rows.len(), 3);
         assert!(rows[0].starts_with("NAME") && rows[0].ends_with("STATE") && !rows[0].contains("EMPTY"), "{shown}");
         assert!(!shown.contains('\u{1b}'), "{shown:?}");
-        let columns: Vec<usize> = ["STATE", "ok", "open"].iter().zip(&rows).map(|(word, row)| row[..row.find(word).unwrap()].width()).collect();
+        let columns: Vec<usize> =
+            ["STATE", "ok", "open"].iter().zip(&rows).map(|(word, row)| row[..row.find(word).unwrap()].width()).collect();
         assert!(columns.iter().all(|c| *c == columns[0]), "{shown}");
     }
 }

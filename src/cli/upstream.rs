@@ -139,7 +139,9 @@ pub async fn run(ctx: &Ctx, command: UpstreamCommand) -> Result<Exit, CliError> 
 async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
     let file = settings::load_or_empty(ctx)?;
     if prompt::looks_like_key(&args.name) {
-        return Err(CliError::usage("that looks like a key, not like the name of an upstream").hint("aiproxy key add UPSTREAM asks for the key"));
+        return Err(
+            CliError::usage("that looks like a key, not like the name of an upstream").hint("aiproxy key add UPSTREAM asks for the key")
+        );
     }
     if file.settings.upstreams.iter().any(|u| *u.name == *args.name) {
         return Err(CliError::failed(format!("there is an upstream `{}` already", args.name))
@@ -151,8 +153,11 @@ async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
         (None, Some(_)) => None,
     };
     if let Some(preset) = preset.as_deref().filter(|preset| presets::find(preset).is_none()) {
-        let near = near::nearest(preset, presets::all().iter().map(|p| &*p.name)).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
-        return Err(CliError::failed(format!("no preset `{preset}`")).hint(format!("{near}Another provider needs --base-url and --dialect")));
+        let near =
+            near::nearest(preset, presets::all().iter().map(|p| &*p.name)).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+        return Err(
+            CliError::failed(format!("no preset `{preset}`")).hint(format!("{near}Another provider needs --base-url and --dialect"))
+        );
     }
     let dialects: Vec<String> = args.dialect.iter().map(|d| d.name().to_owned()).collect();
     let mut edits = vec![Edit::AddUpstream { name: args.name.clone(), preset, base_url: args.base_url, dialects }];
@@ -219,7 +224,9 @@ async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
 async fn without_key(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let settings = settings::load(ctx)?.with_found();
     let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
-        return Err(CliError::failed(format!("`{name}` has no keys to try")).hint(format!("`aiproxy upstream show {name}` tells its state")));
+        return Err(
+            CliError::failed(format!("`{name}` has no keys to try")).hint(format!("`aiproxy upstream show {name}` tells its state"))
+        );
     };
     match check::ask(upstream, None).await {
         Verdict::Good { models } => {
@@ -325,7 +332,9 @@ async fn show(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
         // What only the running proxy knows: a local server that it found.
         let Some(view) = view else {
             let names = live.iter().flat_map(|s| &s.upstreams).map(|u| u.name.as_str());
-            return Err(known(name, settings.upstreams.iter().map(|u| &*u.name).chain(names)).err().unwrap_or_else(|| CliError::failed(name)));
+            return Err(known(name, settings.upstreams.iter().map(|u| &*u.name).chain(names))
+                .err()
+                .unwrap_or_else(|| CliError::failed(name)));
         };
         if ctx.global.json {
             out::json(&status::upstream_json(view))?;

@@ -40,9 +40,7 @@ mod tests {
 
     #[test]
     fn spans_are_short() {
-        for (ms, want) in
-            [(-5, "0s"), (999, "0s"), (41_000, "41s"), (125_000, "2m05s"), (11_520_000, "3h12m"), (352_800_000, "4d02h")]
-        {
+        for (ms, want) in [(-5, "0s"), (999, "0s"), (41_000, "41s"), (125_000, "2m05s"), (11_520_000, "3h12m"), (352_800_000, "4d02h")] {
             assert_eq!(span(ms), want);
         }
         assert_eq!(left(Some(UnixMillis(41_001)), UnixMillis(0)), "42s");

@@ -72,7 +72,8 @@ impl Control {
             ("snapshot", true) => json(id, StatusCode::OK, &self.snapshot()),
             ("events", true) => self.events(id),
             ("requests", true) => {
-                let all = self.engine.bus.look(|live| live.running.iter().rev().chain(live.recent.iter().rev()).cloned().collect::<Vec<_>>());
+                let all =
+                    self.engine.bus.look(|live| live.running.iter().rev().chain(live.recent.iter().rev()).cloned().collect::<Vec<_>>());
                 json(id, StatusCode::OK, &all)
             }
             ("act", false) => match self.read::<Action>(body).await {

@@ -74,7 +74,9 @@ type Answer = (Response<Incoming>, Driver);
 
 /// A connection, which moves only while somebody polls it: whoever waits for its answer. `None` once it ended; what it
 /// had read before may still be waiting.
-struct Driver(Option<Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>>);
+struct Driver(Option<Pin<Box<Connection>>>);
+
+type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
 impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) {

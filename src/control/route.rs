@@ -55,7 +55,8 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     let name = question.project.as_deref().unwrap_or("default");
     let projects = &generation.settings.projects;
     // Without a name any project will do that may do the most: the owner asks.
-    let found = projects.iter().find(|project| *project.name == *name).or_else(|| if question.project.is_none() { projects.first() } else { None });
+    let found =
+        projects.iter().find(|project| *project.name == *name).or_else(|| if question.project.is_none() { projects.first() } else { None });
     let Some(project) = found else {
         out.error = Some(format!("no project is named `{name}`; `aiproxy project list` shows all"));
         return out;
@@ -112,7 +113,8 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
             out.error = Some("no key can serve this just now".to_owned());
         }
     }
-    out.others = decision.others.iter().filter_map(|(index, why): &(usize, Why)| candidates.get(*index).map(|c| place(c, why.text(now)))).collect();
+    out.others =
+        decision.others.iter().filter_map(|(index, why): &(usize, Why)| candidates.get(*index).map(|c| place(c, why.text(now)))).collect();
     for upstream in &resolved.no_end {
         let upstream: &Arc<str> = upstream;
         out.others.push(Place {

@@ -14,7 +14,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{clock::UnixMillis, disk::{self, Lock}},
+    base::{
+        clock::UnixMillis,
+        disk::{self, Lock},
+    },
     secrets::Secret,
 };
 
@@ -82,7 +85,9 @@ impl ClaimError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::AlreadyRunning { .. } => "`aiproxy status` shows it, `aiproxy stop` ends it; another one needs its own --data-dir".to_owned(),
+            Self::AlreadyRunning { .. } => {
+                "`aiproxy status` shows it, `aiproxy stop` ends it; another one needs its own --data-dir".to_owned()
+            }
             Self::Io { .. } => "the data dir must be writable; --data-dir or AIPROXY_DATA_DIR names another".to_owned(),
         }
     }

@@ -41,7 +41,13 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                 until: health.until.map(|until| engine.clock.unix_at(until)),
                 keys_ready: count(ready),
                 keys: count(upstream.keys.len()),
-                stats: Stats { attempts: stats.attempts, errors: stats.errors, ttft_p50_ms: stats.ttft_p50_ms, ttft_p95_ms: stats.ttft_p95_ms, spark: stats.spark },
+                stats: Stats {
+                    attempts: stats.attempts,
+                    errors: stats.errors,
+                    ttft_p50_ms: stats.ttft_p50_ms,
+                    ttft_p95_ms: stats.ttft_p95_ms,
+                    spark: stats.spark,
+                },
                 models: learned.get(&upstream.id).map(|set| count(set.entries().len())),
             }
         })

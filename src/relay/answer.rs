@@ -71,6 +71,9 @@ pub struct Lost {
 #[derive(Debug)]
 pub enum Said {
     /// The upstream's own error; its body, where it may be shown as it is.
-    Fault { fault: Fault, body: Option<Bytes> },
+    Fault {
+        fault: Fault,
+        body: Option<Bytes>,
+    },
     Transport(TransportFault),
 }

@@ -50,7 +50,9 @@ pub enum ModelPlace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamPlace {
     /// `"stream": true`; the flag is what absence means.
-    Body { default: bool },
+    Body {
+        default: bool,
+    },
     Yes(Framing),
     No,
 }

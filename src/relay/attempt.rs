@@ -43,9 +43,20 @@ pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket
         Ok(Got::Whole { status, headers, body, summary }) => Ok(Won::Whole { status, headers, body, summary, guard }),
         Ok(Got::Stream { status, headers, shown, passage, body, idle }) => {
             let body = (!shown.ended).then_some(body);
-            Ok(Won::Stream(Box::new(Committed { status, headers, ready: shown.ready, passage: *passage, body, broke: shown.broke, guard, idle })))
+            Ok(Won::Stream(Box::new(Committed {
+                status,
+                headers,
+                ready: shown.ready,
+                passage: *passage,
+                body,
+                broke: shown.broke,
+                guard,
+                idle,
+            })))
         }
-        Ok(Got::Opaque { status, headers, first, body, idle }) => Ok(Won::Opaque(Box::new(Opaque { status, headers, first, body, guard, idle }))),
+        Ok(Got::Opaque { status, headers, first, body, idle }) => {
+            Ok(Won::Opaque(Box::new(Opaque { status, headers, first, body, guard, idle })))
+        }
         Err(said) => {
             let lost = classify(job, candidate, said);
             guard.close(End::Failed(&lost.outcome));
@@ -287,7 +298,10 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
             if fault.kind == FaultKind::RateLimited && !matches!(outcome.cause.split_once(' '), Some((_, said)) if !said.is_empty()) {
                 outcome.cause = format!("{} for {}", fault.status, candidate.target.model).into();
             }
-            let may_pass = matches!(fault.kind, FaultKind::RateLimited | FaultKind::AccountLimited | FaultKind::Transient | FaultKind::Server | FaultKind::Conflict);
+            let may_pass = matches!(
+                fault.kind,
+                FaultKind::RateLimited | FaultKind::AccountLimited | FaultKind::Transient | FaultKind::Server | FaultKind::Conflict
+            );
             Lost { outcome, said: Said::Fault { fault, body }, may_pass }
         }
         Said::Transport(fault) => {
@@ -312,4 +326,3 @@ fn retries(job: &Job, upstream: &Upstream, status: u16) -> bool {
     let set = upstream.retry_statuses.as_ref().unwrap_or(&job.generation.settings.retry.statuses);
     set.has(status) && job.ask.endpoint.op != Op::Raw
 }
-

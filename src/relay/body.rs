@@ -74,7 +74,8 @@ pub(super) async fn whole(first: Option<Bytes>, body: &mut AnswerBody, limits: &
         let Some(data) = data.transpose()? else { break };
         total += data.len() as u64;
         if total > limits.bytes || !held.grow(data.len() as u64, limits.held) {
-            let message = format!("the answer is larger than {} bytes (`max_response_bytes` under [server])", limits.bytes.min(limits.held));
+            let message =
+                format!("the answer is larger than {} bytes (`max_response_bytes` under [server])", limits.bytes.min(limits.held));
             return Err(TransportFault { kind: TransportKind::TooLarge, message, sent: true });
         }
         match (&mut single, &mut many) {
@@ -93,7 +94,11 @@ pub(super) async fn whole(first: Option<Bytes>, body: &mut AnswerBody, limits: &
 
 fn silence(limits: &Limits, until: Instant) -> TransportFault {
     if until >= limits.deadline {
-        return TransportFault { kind: TransportKind::TotalTimeout, message: "the answer was not complete in time (`total` under [timeouts])".to_owned(), sent: true };
+        return TransportFault {
+            kind: TransportKind::TotalTimeout,
+            message: "the answer was not complete in time (`total` under [timeouts])".to_owned(),
+            sent: true,
+        };
     }
     let message = format!("no byte of the answer came for {}s (`idle` under [timeouts])", limits.idle.as_secs_f64());
     TransportFault { kind: TransportKind::IdleTimeout, message, sent: true }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{answer::Broke, body::chunk};
 use crate::{
-    dialect::{Ending, passage::Passage},
+    dialect::passage::{Ending, Passage},
     ir::fault::{Fault, TransportFault, TransportKind},
     upstream::send::AnswerBody,
 };
@@ -30,7 +30,13 @@ pub(super) enum Unshown {
 }
 
 /// Feeds the stream into `passage` until there is content, it ends, it breaks, or `deadline` passes.
-pub(super) async fn hold(passage: &mut Passage, body: &mut AnswerBody, first: Option<Bytes>, deadline: Instant, first_byte: Duration) -> Result<Shown, Unshown> {
+pub(super) async fn hold(
+    passage: &mut Passage,
+    body: &mut AnswerBody,
+    first: Option<Bytes>,
+    deadline: Instant,
+    first_byte: Duration,
+) -> Result<Shown, Unshown> {
     let (mut out, mut events) = (Vec::new(), 0_u64);
     let mut next = first.map(Ok);
     loop {
@@ -42,11 +48,9 @@ pub(super) async fn hold(passage: &mut Passage, body: &mut AnswerBody, first: Op
             Some(Ok(data)) => {
                 let step = passage.feed(data, &mut out);
                 events += u64::from(step.events);
-                match (step.content, step.error) {
-                    (false, Some(fault)) => return Err(Unshown::Said(fault)),
-                    (_, error) if step.content => {
-                        return Ok(Shown { ready: out.into(), ended: false, broke: error.map(Broke::Said) });
-                    }
+                match step.error {
+                    Some(fault) if !step.content => return Err(Unshown::Said(fault)),
+                    error if step.content => return Ok(Shown { ready: out.into(), ended: false, broke: error.map(Broke::Said) }),
                     _ => {}
                 }
                 let full = events > HELD_EVENTS || out.iter().map(Bytes::len).sum::<usize>() > HELD_BYTES;
@@ -61,7 +65,9 @@ pub(super) async fn hold(passage: &mut Passage, body: &mut AnswerBody, first: Op
             None => {
                 return match passage.end(&mut out) {
                     Ending::Complete => Ok(Shown { ready: out.into(), ended: true, broke: None }),
-                    Ending::Truncated if passage.content_events() > 0 => Ok(Shown { ready: out.into(), ended: true, broke: Some(Broke::Truncated) }),
+                    Ending::Truncated if passage.content_events() > 0 => {
+                        Ok(Shown { ready: out.into(), ended: true, broke: Some(Broke::Truncated) })
+                    }
                     Ending::Truncated => Err(Unshown::Transport(TransportFault {
                         kind: TransportKind::BodyBroken,
                         message: "the stream ended before any content".to_owned(),

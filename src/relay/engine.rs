@@ -14,10 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{halt::Halts, lists::ModelLists, network::Network, waiting::Queue};
 use crate::{
     base::{clock::Clock, draw::Seeded, redact::Redactor},
-    config::{
-        Settings,
-        settings::KeyId,
-    },
+    config::{Settings, settings::KeyId},
     events::bus::Bus,
     routing::{
         board::Board,
@@ -25,7 +22,10 @@ use crate::{
         catalog::Catalog,
         circuit::Policy,
     },
-    upstream::{keys::{self, Keys}, send::Gateway},
+    upstream::{
+        keys::{self, Keys},
+        send::Gateway,
+    },
 };
 
 /// What a reload replaces as a whole; a request keeps the one it began with.

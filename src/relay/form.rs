@@ -36,7 +36,8 @@ pub fn field(body: &[u8], boundary: &str, name: &str) -> Option<Range<usize>> {
         let end = content_at + length.checked_sub(2)?;
         let disposition = head.split(|&b| b == b'\n').find(|line| line.to_ascii_lowercase().starts_with(b"content-disposition:"));
         // `filename="…"` also ends in `name="…"`: the byte before tells them apart.
-        let named = disposition.is_some_and(|line| memmem::find_iter(line, wanted.as_bytes()).any(|p| p > 0 && matches!(line[p - 1], b' ' | b';')));
+        let named =
+            disposition.is_some_and(|line| memmem::find_iter(line, wanted.as_bytes()).any(|p| p > 0 && matches!(line[p - 1], b' ' | b';')));
         if named {
             return Some(content_at..end);
         }

@@ -72,7 +72,10 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         include_usage: false,
         stream_options: None,
         object_end: None,
-        session: headers.get("x-session-id").and_then(|v| v.to_str().ok()).map(|s| Arc::from(clean::cut(&clean::line(s), 128).as_str())),
+        session: headers
+            .get("x-session-id")
+            .and_then(|v| v.to_str().ok())
+            .map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref())),
         estimate: (body.len() / 4) as u64,
         patience: patience(&headers),
         pin: headers.get("x-aiproxy-upstream").and_then(|v| v.to_str().ok()).map(Arc::from),
@@ -123,16 +126,23 @@ async fn collect(mut body: Incoming, limits: &Limits, held: &mut Held) -> Result
     Ok(rest.map(BytesMut::freeze).or(first).unwrap_or_default())
 }
 
-fn open(raw: Bytes, headers: &mut HeaderMap, limits: &Limits, held: &mut Held) -> Result<(Bytes, Option<(Bytes, HeaderValue)>), ClientError> {
+fn open(
+    raw: Bytes,
+    headers: &mut HeaderMap,
+    limits: &Limits,
+    held: &mut Held,
+) -> Result<(Bytes, Option<(Bytes, HeaderValue)>), ClientError> {
     let Some(coding) = headers.remove(header::CONTENT_ENCODING) else { return Ok((raw, None)) };
     let name = coding.to_str().unwrap_or("?").to_owned();
     let opened = inflate(&raw, &name, limits.body).map_err(|e| match e {
         InflateError::TooLarge => too_large(limits.body + 1, limits.body),
         InflateError::Unknown(coding) => ClientError::new(
             ErrorKind::UnsupportedMedia,
-            format!("content-encoding `{}` is not known; gzip, br, zstd and deflate are", clean::line(&coding)),
+            format!("content-encoding `{}` is not known; gzip, br, zstd and deflate are", clean::clean(&coding)),
         ),
-        InflateError::Broken(why) => ClientError::new(ErrorKind::BadRequest, format!("the request body is not {}: {}", clean::line(&name), clean::line(&why))),
+        InflateError::Broken(why) => {
+            ClientError::new(ErrorKind::BadRequest, format!("the request body is not {}: {}", clean::clean(&name), clean::clean(&why)))
+        }
     })?;
     if !held.grow(opened.len() as u64, limits.held) {
         return Err(full(limits.held));
@@ -150,7 +160,7 @@ fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
     let content_type = ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     match &ask.endpoint.model {
         ModelPlace::Upstream(name) => {
-            ask.asked = Arc::from(clean::cut(&clean::line(name), MODEL_NAME).as_str());
+            ask.asked = Arc::from(clean::cut_end(&clean::clean(name), MODEL_NAME).as_ref());
             return Ok(());
         }
         ModelPlace::Path(model) => {
@@ -190,7 +200,7 @@ fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
     ask.object_end = Some((scan.end, scan.empty));
     ask.estimate = (body.len() / 4) as u64;
     if ask.session.is_none() {
-        ask.session = scan.session.as_deref().map(|s| Arc::from(clean::cut(&clean::line(s), 128).as_str()));
+        ask.session = scan.session.as_deref().map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref()));
     }
     Ok(())
 }
@@ -203,8 +213,8 @@ fn check_name(name: &str) -> Result<(), ClientError> {
     if name.len() > MODEL_NAME {
         return bad(format!("the model name is {} characters long; {MODEL_NAME} are allowed", name.chars().count()));
     }
-    if name.chars().any(clean::is_hostile) {
-        return bad(format!("the model name `{}` holds control characters", clean::line(name)));
+    if *clean::clean(name) != *name {
+        return bad(format!("the model name `{}` holds control characters", clean::clean(name)));
     }
     Ok(())
 }
@@ -216,7 +226,7 @@ fn json_type(dialect: Dialect, op: Op, content_type: &str) -> Result<(), ClientE
     if json || dialect == Dialect::Ollama || op == Op::Raw {
         return Ok(());
     }
-    let got = if essence.is_empty() { "none".to_owned() } else { format!("`{}`", clean::line(essence)) };
+    let got = if essence.is_empty() { "none".to_owned() } else { format!("`{}`", clean::clean(essence)) };
     Err(ClientError::new(ErrorKind::UnsupportedMedia, format!("expected content-type application/json, got {got}")))
 }
 
@@ -240,7 +250,11 @@ fn full(limit: u64) -> ClientError {
 }
 
 fn slow(idle: Duration) -> ClientError {
-    ClientError::new(ErrorKind::BadRequest, format!("no byte of the request body came for {}s (`client_idle` under [timeouts])", idle.as_secs())).status(408)
+    ClientError::new(
+        ErrorKind::BadRequest,
+        format!("no byte of the request body came for {}s (`client_idle` under [timeouts])", idle.as_secs()),
+    )
+    .status(408)
 }
 
 fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
@@ -249,7 +263,8 @@ fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
 
 /// How long the client's SDK says it waits: its read timeout in seconds, as the headers of two SDK families tell.
 fn patience(headers: &HeaderMap) -> Option<Duration> {
-    let name = ["x-stainless-read-timeout", "x-stainless-timeout", "x-server-timeout"].into_iter().find(|name| headers.contains_key(*name))?;
+    let name =
+        ["x-stainless-read-timeout", "x-stainless-timeout", "x-server-timeout"].into_iter().find(|name| headers.contains_key(*name))?;
     let seconds: f64 = headers.get(name)?.to_str().ok()?.parse().ok()?;
     (seconds.is_finite() && seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0)))
 }

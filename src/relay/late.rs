@@ -14,7 +14,12 @@ use super::{
     pump::{PING, Pump},
     rounds::Job,
 };
-use crate::{dialect::{Framing, Ingress}, events::record::State, ir::fault::ClientError, routing::ending::End};
+use crate::{
+    dialect::{Framing, Ingress},
+    events::record::State,
+    ir::fault::ClientError,
+    routing::ending::End,
+};
 
 /// The future of a request's rounds.
 pub type Rounds = Pin<Box<dyn Future<Output = (Box<Job>, Result<Won, ClientError>)> + Send>>;

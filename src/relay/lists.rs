@@ -8,19 +8,20 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
 
-use super::engine::Engine;
+use super::{engine::Engine, prepare::required};
 use crate::{
     base::disk,
-    config::settings::{Upstream, UpstreamId},
+    config::settings::{End, KeyId, Upstream, UpstreamId},
     dialect::{ModelEntry, registry},
     routing::catalog::ModelSet,
-    upstream::models,
+    upstream::models::{self, FetchError},
 };
 
 /// Lists are asked for again this often.
@@ -53,10 +54,16 @@ impl ModelLists {
     /// Reads what an earlier run learned; a missing or damaged file is an empty one.
     #[must_use]
     pub fn new(file: Option<PathBuf>, upstreams: &[Arc<Upstream>]) -> Self {
-        let kept: Kept = file.as_ref().and_then(|file| std::fs::read(file).ok()).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let kept: Kept = file
+            .as_ref()
+            .and_then(|file| std::fs::read(file).ok())
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
         let mut learned = HashMap::new();
         for upstream in upstreams {
-            if let Some(list) = kept.upstreams.get(&*upstream.name).filter(|list| upstream.ends.iter().any(|end| end.base_url == list.base_url)) {
+            if let Some(list) =
+                kept.upstreams.get(&*upstream.name).filter(|list| upstream.ends.iter().any(|end| end.base_url == list.base_url))
+            {
                 learned.insert(upstream.id, Arc::new(ModelSet::new(list.models.clone())));
             }
         }
@@ -109,7 +116,8 @@ impl ModelLists {
         let mut kept = Kept::default();
         for upstream in upstreams {
             if let (Some(set), Some(end)) = (learned.get(&upstream.id), upstream.ends.first()) {
-                kept.upstreams.insert(upstream.name.to_string(), KeptList { base_url: end.base_url.clone(), models: set.entries().to_vec() });
+                kept.upstreams
+                    .insert(upstream.name.to_string(), KeptList { base_url: end.base_url.clone(), models: set.entries().to_vec() });
             }
         }
         let saved = serde_json::to_vec(&kept).map_err(std::io::Error::other).and_then(|bytes| disk::replace(file, &bytes, 0o600));
@@ -144,10 +152,9 @@ async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSe
         None => return None,
     };
     for end in &upstream.ends {
-        let egress = registry::egress(end.dialect);
-        match models::fetch(&engine.gateway, upstream, end, key, egress.models_path()).await {
+        match ask(engine, upstream, end, key).await {
             Ok(body) => {
-                if let Some(mut entries) = egress.read_models(&body) {
+                if let Some(mut entries) = registry::egress(end.dialect).read_models(&body) {
                     entries.truncate(MOST);
                     return Some(ModelSet::new(entries));
                 }
@@ -156,4 +163,14 @@ async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSe
         }
     }
     None
+}
+
+/// The model list of one end, as it came.
+///
+/// # Errors
+///
+/// As `models::fetch`.
+pub async fn ask(engine: &Engine, upstream: &Arc<Upstream>, end: &End, key: Option<KeyId>) -> Result<Bytes, FetchError> {
+    let path = registry::egress(end.dialect).models_path();
+    models::fetch(&engine.gateway, upstream, end, key, path, required(end.dialect).into_iter().collect()).await
 }

@@ -1,7 +1,7 @@
 //! Makes an attempt's request out of the client's: the model's name spliced in, nothing else touched.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
@@ -25,7 +25,22 @@ pub struct Prepared {
 }
 
 /// Characters that a model's name may not bring into a path; `/` and `:` stay, as providers have both in names.
-const MODEL: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'[').add(b'\\').add(b']').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+const MODEL: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// Splices the target's model name into path or body; adds `stream_options.include_usage` where the upstream is to be
 /// asked for it; applies the upstream's patch.
@@ -68,10 +83,18 @@ pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
         body = coded.clone();
         out.insert(header::CONTENT_ENCODING, coding.clone());
     }
-    if ask.endpoint.dialect == Dialect::Anthropic && !out.contains_key("anthropic-version") {
-        out.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+    for (name, value) in required(ask.endpoint.dialect) {
+        if !out.contains_key(&name) {
+            out.insert(name, value);
+        }
     }
     Prepared { path, headers: out, body, hide_usage: ask_usage }
+}
+
+/// Headers without which a dialect's providers refuse a request.
+pub(super) fn required(dialect: Dialect) -> Option<(HeaderName, HeaderValue)> {
+    // https://docs.anthropic.com/en/api/versioning
+    (dialect == Dialect::Anthropic).then(|| (HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01")))
 }
 
 /// The client's `stream_options` with usage asked for, its other members kept.

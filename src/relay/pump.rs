@@ -19,7 +19,7 @@ use super::{
     tally::Guard,
 };
 use crate::{
-    dialect::{Ending, Framing, Step, passage::Passage},
+    dialect::passage::{Ending, Passage, Step},
     events::record::State,
     ir::fault::{ClientError, ErrorKind, TransportFault, TransportKind},
     routing::{ending::End, outcome},
@@ -249,7 +249,7 @@ impl Pump {
         self.ready_bytes = 0;
         self.first = false;
         self.spoke = self.heard;
-        self.job.tally.sent(bytes.len(), self.passage.content_events());
+        self.job.tally.sent(bytes.len(), u64::from(self.passage.content_events()));
         Some(bytes)
     }
 
@@ -267,7 +267,7 @@ impl Pump {
         let upstream = self.job.tally.upstream().clone();
         let error = match &broke {
             Broke::Said(fault) => {
-                let words = crate::base::clean::line(&self.job.engine.redactor.text(&fault.message));
+                let words = crate::base::clean::clean(&self.job.engine.redactor.text(&fault.message));
                 self.guard.close(End::BrokeAfterContent(&outcome::of_fault(fault, None, true)));
                 ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status)
             }
@@ -276,7 +276,11 @@ impl Pump {
                 reply::transport(&self.job, fault, &upstream)
             }
             Broke::Truncated => {
-                let fault = TransportFault { kind: TransportKind::BodyBroken, message: "the stream ended before it was complete".to_owned(), sent: true };
+                let fault = TransportFault {
+                    kind: TransportKind::BodyBroken,
+                    message: "the stream ended before it was complete".to_owned(),
+                    sent: true,
+                };
                 self.guard.close(End::BrokeAfterContent(&outcome::of_transport(&fault)));
                 reply::transport(&self.job, &fault, &upstream)
             }
@@ -287,14 +291,8 @@ impl Pump {
         };
         let summary = self.passage.summary();
         self.job.tally.end(State::Failed, Some(&summary), Some(&error.message));
-        error_event(&self.job, &self.passage, &error)
+        self.passage.error_tail(&error, &self.job.ask.id.to_string())
     }
-}
-
-/// The in-band error, with regard to what the stream already holds.
-pub(super) fn error_event(job: &Job, passage: &Passage, error: &ClientError) -> Bytes {
-    let event = job.ingress.stream_error(error, &job.ask.id.to_string(), job.ask.framing);
-    if job.ask.framing == Framing::JsonArray { passage.array_tail(&event) } else { event }
 }
 
 /// A body of no known grammar on its way to the client.

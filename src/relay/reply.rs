@@ -19,12 +19,12 @@ use super::{
 };
 use crate::{
     base::{clean, clock::Mono, id::RequestId},
+    config::settings::KeyId,
     dialect::registry,
     ir::{
         fault::{ClientError, ErrorKind, Fault, FaultKind, TransportFault, TransportKind},
         op::Dialect,
     },
-    config::settings::KeyId,
     routing::candidate::{Candidate, Decision, Why, short},
 };
 
@@ -153,17 +153,19 @@ pub(super) fn key_wait(job: &Job, key: KeyId, model: &str, now: Mono) -> Option<
 fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError {
     let (upstream, key) = (job.tally.upstream(), &last.key_name);
     let words = job.engine.redactor.text(&fault.message).into_owned();
-    let words = clean::line(&words);
+    let words = clean::clean(&words);
     let pass = |error: ClientError| {
         let mut error = error;
-        error.code = error.code.or_else(|| fault.code.clone().map(|code| clean::line(&job.engine.redactor.text(&code)).into()));
-        error.param = fault.param.clone().map(|param| clean::line(&param).into());
+        error.code = error.code.or_else(|| fault.code.clone().map(|code| clean::clean(&job.engine.redactor.text(&code)).into()));
+        error.param = fault.param.clone().map(|param| clean::clean(&param).into());
         error
     };
     match fault.kind {
         FaultKind::KeyRejected => {
             let which = if candidates > 1 { format!("key {key} (and no other is left)") } else { format!("key {key}") };
-            let message = format!("the provider rejected {which}: {words}; your aiproxy token is fine. `aiproxy key test {key}` checks it, `aiproxy key add {upstream}` replaces it");
+            let message = format!(
+                "the provider rejected {which}: {words}; your aiproxy token is fine. `aiproxy key test {key}` checks it, `aiproxy key add {upstream}` replaces it"
+            );
             ClientError::new(ErrorKind::Upstream, message).code("upstream_auth").should_retry(false)
         }
         FaultKind::Quota => ClientError::new(ErrorKind::OutOfCredit, format!("upstream {upstream}: {words}")).should_retry(false),
@@ -171,21 +173,28 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
             let wait = key_wait(job, last.key, &job.tally.model, job.engine.clock.mono());
             pass(ClientError::new(ErrorKind::RateLimited, format!("upstream {upstream}: {words}"))).retry_after(wait.or(fault.hint))
         }
-        FaultKind::BadRequest | FaultKind::Forbidden | FaultKind::ModelNotFound => pass(ClientError::new(ErrorKind::UpstreamSaid, words).status(fault.status)),
+        FaultKind::BadRequest | FaultKind::Forbidden | FaultKind::ModelNotFound => {
+            pass(ClientError::new(ErrorKind::UpstreamSaid, words).status(fault.status))
+        }
         FaultKind::Conflict | FaultKind::Transient => {
-            pass(ClientError::new(ErrorKind::UpstreamSaid, format!("upstream {upstream}: {words}")).status(fault.status)).should_retry(false)
+            pass(ClientError::new(ErrorKind::UpstreamSaid, format!("upstream {upstream}: {words}")).status(fault.status))
+                .should_retry(false)
         }
         FaultKind::Portal => ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).should_retry(false),
-        FaultKind::Server => pass(ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status)).should_retry(false),
+        FaultKind::Server => {
+            pass(ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status)).should_retry(false)
+        }
     }
 }
 
 /// A transport fault in words for the client.
 pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> ClientError {
-    let words = clean::line(&job.engine.redactor.text(&fault.message));
+    let words = clean::clean(&job.engine.redactor.text(&fault.message));
     let message = format!("upstream {upstream}: {words}");
     let kind = match fault.kind {
-        TransportKind::FirstByteTimeout | TransportKind::IdleTimeout | TransportKind::TotalTimeout | TransportKind::ConnectTimeout => ErrorKind::Timeout,
+        TransportKind::FirstByteTimeout | TransportKind::IdleTimeout | TransportKind::TotalTimeout | TransportKind::ConnectTimeout => {
+            ErrorKind::Timeout
+        }
         TransportKind::NetworkDown => ErrorKind::Upstream,
         _ => ErrorKind::Upstream,
     };
@@ -193,7 +202,14 @@ pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> Cl
 }
 
 /// Every key is blocked for now: which, why, and when the first is back.
-pub(super) fn all_cooling(job: &Job, last: Option<&Last>, decision: &Decision, candidates: &[Candidate], wait: Duration, now: Mono) -> ClientError {
+pub(super) fn all_cooling(
+    job: &Job,
+    last: Option<&Last>,
+    decision: &Decision,
+    candidates: &[Candidate],
+    wait: Duration,
+    now: Mono,
+) -> ClientError {
     let mut keys: Vec<String> = Vec::new();
     for (index, why) in decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn)).take(5) {
         if let Some(candidate) = candidates.get(*index) {
@@ -207,13 +223,13 @@ pub(super) fn all_cooling(job: &Job, last: Option<&Last>, decision: &Decision, c
     let quota = last.is_some_and(|last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Quota));
     let kind = if quota && candidates.len() == 1 { ErrorKind::OutOfCredit } else { ErrorKind::RateLimited };
     let words = last.map(|last| match &last.lost.said {
-        Said::Fault { fault, .. } => format!(" The provider said: {}", clean::line(&job.engine.redactor.text(&fault.message))),
+        Said::Fault { fault, .. } => format!(" The provider said: {}", clean::clean(&job.engine.redactor.text(&fault.message))),
         Said::Transport(_) => String::new(),
     });
     let message = format!(
         "all {} keys for `{}` are cooling down; the next is back in {} ({}). `aiproxy key warm KEY` lifts a cooldown.{}",
         candidates.len(),
-        clean::line(&job.ask.asked),
+        clean::clean(&job.ask.asked),
         short(wait),
         keys.join("; "),
         words.unwrap_or_default(),

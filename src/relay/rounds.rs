@@ -72,7 +72,9 @@ pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ClientError>) {
 #[must_use]
 pub fn halted(cause: Cause) -> ClientError {
     match cause {
-        Cause::Killed => ClientError::new(ErrorKind::Unavailable, "the request was ended from the dashboard").code("killed").should_retry(false),
+        Cause::Killed => {
+            ClientError::new(ErrorKind::Unavailable, "the request was ended from the dashboard").code("killed").should_retry(false)
+        }
         Cause::Shutdown => ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down").retry_after(Some(Duration::from_secs(2))),
     }
 }
@@ -174,7 +176,14 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
     let mut patient = true;
     let resolved = loop {
         let learned = engine.lists.learned();
-        let result = names::resolve(&generation.catalog, &job.ask.asked, job.ask.endpoint.dialect, &project, &|id| learned.get(&id).cloned(), patient);
+        let result = names::resolve(
+            &generation.catalog,
+            &job.ask.asked,
+            job.ask.endpoint.dialect,
+            &project,
+            &|id| learned.get(&id).cloned(),
+            patient,
+        );
         match result {
             Ok(resolved) => break resolved,
             Err(NameError::Unlearned { upstreams }) => {
@@ -188,7 +197,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
         resolved.targets.retain(|target| *target.upstream.name == **pin);
         if resolved.targets.is_empty() {
             let message = format!("`x-aiproxy-upstream` pins this request to `{pin}`, which does not serve `{}`", job.ask.asked);
-            return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::line(&message)));
+            return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::clean(&message)));
         }
     }
     job.overrides = Overrides { first_byte: resolved.first_byte, idle: resolved.idle, total: resolved.total };
@@ -200,11 +209,12 @@ fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ClientError>> {
     let upstream = job.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
     let project = &job.ask.caller.project;
     let Some(upstream) = upstream.filter(|upstream| project.upstreams.matches(&upstream.name)) else {
-        let message = format!("no upstream is named `{}`; `aiproxy upstream list` shows all", crate::base::clean::line(name));
+        let message = format!("no upstream is named `{}`; `aiproxy upstream list` shows all", crate::base::clean::clean(name));
         return Err(Box::new(ClientError::new(ErrorKind::UnknownPath, message)));
     };
     let dialect = upstream.ends.first().map_or(Dialect::Openai, |end| end.dialect);
-    let target = Target { upstream: Arc::clone(upstream), model: Arc::from(""), dialect, priority: upstream.priority, weight: upstream.weight };
+    let target =
+        Target { upstream: Arc::clone(upstream), model: Arc::from(""), dialect, priority: upstream.priority, weight: upstream.weight };
     Ok(Resolved::only(Arc::new(target), Strategy::Priority, "named in the path"))
 }
 
@@ -252,12 +262,24 @@ fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
         // Nobody listening means that the process is ending.
         drop(job.engine.rejected.send(chosen.key));
     }
-    memory.tried.push(Tried { key: chosen.key, upstream: chosen.upstream(), model: Arc::clone(&chosen.target.model), may_pass: lost.may_pass });
+    memory.tried.push(Tried {
+        key: chosen.key,
+        upstream: chosen.upstream(),
+        model: Arc::clone(&chosen.target.model),
+        may_pass: lost.may_pass,
+    });
     memory.last = Some(Last { lost, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });
 }
 
 /// Waits in the queue; false where waiting does not help in time.
-async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: Option<Mono>, deadline: Instant, settings: &crate::config::settings::Retry) -> bool {
+async fn wait(
+    job: &Job,
+    memory: &mut Memory,
+    candidates: &[Candidate],
+    until: Option<Mono>,
+    deadline: Instant,
+    settings: &crate::config::settings::Retry,
+) -> bool {
     let patience = job.ask.patience.map_or(settings.queue_for, |patience| settings.queue_for.min(patience / 2));
     let Some(left) = patience.checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
     let now = job.engine.clock.mono();

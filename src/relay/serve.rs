@@ -32,7 +32,11 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
     let generation = engine.generation();
     let Some(place) = Place::take(engine, generation.settings.server.max_requests) else {
         let message = format!("too many requests in flight ({}, `max_requests` under [server])", generation.settings.server.max_requests);
-        return reply::error(dialect, id, &ClientError::new(ErrorKind::Overloaded, message).retry_after(Some(std::time::Duration::from_secs(1))));
+        return reply::error(
+            dialect,
+            id,
+            &ClientError::new(ErrorKind::Overloaded, message).retry_after(Some(std::time::Duration::from_secs(1))),
+        );
     };
     let ask = match intake::read(engine, &generation, head, body).await {
         Ok(ask) => ask,

@@ -154,7 +154,7 @@ impl Tally {
     pub(super) fn attempt_lost(&mut self, status: Option<u16>, outcome: String, maybe_billed: bool) {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let outcome = clean::line(&self.engine.redactor.text(&outcome)).into();
+        let outcome = clean::clean(&self.engine.redactor.text(&outcome)).into();
         self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.attempts, ended_ms, status, outcome, maybe_billed });
     }
 
@@ -197,14 +197,14 @@ impl Tally {
         let (at, now) = self.now();
         let duration_ms = self.since_start(now);
         let usage = summary.and_then(|s| s.usage);
-        let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::line(f).as_str()));
-        let error: Option<Arc<str>> = error.map(|e| clean::line(&self.engine.redactor.text(e)).into());
+        let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f).as_str()));
+        let error: Option<Arc<str>> = error.map(|e| clean::clean(&self.engine.redactor.text(e)).into());
         if tracing::enabled!(tracing::Level::INFO) {
             let tokens = usage.map(|u| (u.input_total(), u.output_total()));
             tracing::info!(
                 request = %self.id,
                 project = %self.project,
-                model = %clean::line(&self.asked),
+                model = %clean::clean(&self.asked),
                 upstream = %self.upstream,
                 key = %self.key,
                 fingerprint = %self.fingerprint,
@@ -289,7 +289,7 @@ impl Engine {
     /// Makes events and log lines of health changes.
     pub fn tell_changes(&self, changes: Vec<Change>) {
         for change in changes {
-            let text: Arc<str> = clean::line(&self.redactor.text(&format!("{} {}", change.subject, change.text))).into();
+            let text: Arc<str> = clean::clean(&self.redactor.text(&format!("{} {}", change.subject, change.text))).into();
             match change.level {
                 Level::Info => tracing::info!("{text}"),
                 Level::Warn | Level::Error => tracing::warn!("{text}"),

@@ -42,7 +42,8 @@ pub async fn serve(gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, sto
         Ok(None) | Err(_) => return,
     };
     let wire = TokioIo::new(Wire::new(stream, first.freeze(), Arc::clone(&pulse)));
-    let clocks = Clocks { pulse: Arc::clone(&pulse), head: timeouts.client_head, keepalive: timeouts.client_keepalive, stuck: timeouts.client_idle };
+    let clocks =
+        Clocks { pulse: Arc::clone(&pulse), head: timeouts.client_head, keepalive: timeouts.client_keepalive, stuck: timeouts.client_idle };
     match speaks {
         Speaks::Tls => tracing::info!(%peer, "TLS handshake on the plain HTTP port; use http://, not https://"),
         Speaks::Http1 => {

@@ -32,7 +32,8 @@ pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<TcpListener>,
     let mut out: Vec<TcpListener> = Vec::new();
     for &addr in addrs {
         // Port 0 for both families means the same free port for both.
-        let port = out.first().and_then(|first| first.local_addr().ok()).filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.port());
+        let port =
+            out.first().and_then(|first| first.local_addr().ok()).filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.port());
         let addr = SocketAddr::new(addr.ip(), port);
         match listen(addr) {
             Ok(listener) => out.push(listener),

@@ -14,7 +14,10 @@ use crate::{
 pub enum Route {
     Relay(Endpoint),
     /// Model lists; the shape follows from path and headers.
-    Models { id: Option<String>, gemini: bool },
+    Models {
+        id: Option<String>,
+        gemini: bool,
+    },
     Tags,
     Root,
     Health,
@@ -69,7 +72,9 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Routed,
 fn strip(path: &str) -> (bool, &str) {
     let (mut beta, mut rest) = (false, path);
     loop {
-        let next = ["/v1beta1", "/v1beta", "/v1alpha", "/v1"].iter().find_map(|prefix| rest.strip_prefix(prefix).filter(|after| after.starts_with('/')).map(|after| (prefix, after)));
+        let next = ["/v1beta1", "/v1beta", "/v1alpha", "/v1"]
+            .iter()
+            .find_map(|prefix| rest.strip_prefix(prefix).filter(|after| after.starts_with('/')).map(|after| (prefix, after)));
         let Some((prefix, after)) = next else { return (beta, rest) };
         beta |= *prefix != "/v1";
         rest = after;
@@ -164,13 +169,20 @@ fn models(rest: &str, get: bool, post: bool, beta: bool, query: Option<&str>) ->
     if !post {
         return Err(Some("POST"));
     }
-    Ok(Route::Relay(Endpoint { dialect: Dialect::Gemini, op, path: format!("/models/{{model}}:{action}"), model: ModelPlace::Path(decoded(model)?), stream }))
+    Ok(Route::Relay(Endpoint {
+        dialect: Dialect::Gemini,
+        op,
+        path: format!("/models/{{model}}:{action}"),
+        model: ModelPlace::Path(decoded(model)?),
+        stream,
+    }))
 }
 
 /// Splits a Gemini action off; model names may hold colons themselves.
 fn action(rest: &str) -> Option<(&str, &str)> {
     let (model, action) = rest.rsplit_once(':')?;
-    matches!(action, "generateContent" | "streamGenerateContent" | "countTokens" | "embedContent" | "batchEmbedContents").then_some((model, action))
+    matches!(action, "generateContent" | "streamGenerateContent" | "countTokens" | "embedContent" | "batchEmbedContents")
+        .then_some((model, action))
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! The places of our own: the front page, health, model lists.
 
-use std::{pin::Pin, sync::Arc, task::{Context, Poll}};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -136,7 +140,10 @@ pub fn models(gate: &Gate, id: RequestId, project: &Project, shape: Dialect, one
         return match all.iter().find(|model| *model.name == *wanted) {
             Some(model) => answer(id, &card(model, shape)),
             None => {
-                let message = format!("The model `{}` does not exist or you do not have access to it; GET /v1/models lists the names", clean::line(wanted));
+                let message = format!(
+                    "The model `{}` does not exist or you do not have access to it; GET /v1/models lists the names",
+                    clean::clean(wanted)
+                );
                 reply::error(shape, id, &ClientError::new(ErrorKind::ModelNotFound, message).param("model"))
             }
         };

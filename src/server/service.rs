@@ -100,7 +100,10 @@ async fn go(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, id: 
 fn guard(map: &HeaderMap, uri: &http::Uri, version: Version, settings: &Settings) -> Result<Option<Allowed>, ClientError> {
     host::check(map, uri, version == Version::HTTP_2, &settings.server.trusted_hosts)?;
     let allowed = origin::check(map, &settings.server.allowed_origins)?;
-    if map.contains_key(header::UPGRADE) && version == Version::HTTP_11 && map.get(header::UPGRADE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c")) {
+    if map.contains_key(header::UPGRADE)
+        && version == Version::HTTP_11
+        && map.get(header::UPGRADE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c"))
+    {
         return Err(ClientError::new(ErrorKind::UpgradeRequired, "aiproxy does not switch protocols (no WebSocket here)").status(400));
     }
     if headers::looped(map) {
@@ -110,7 +113,15 @@ fn guard(map: &HeaderMap, uri: &http::Uri, version: Version, settings: &Settings
     Ok(allowed)
 }
 
-async fn dispatch(gate: &Arc<Gate>, routed: Routed, parts: http::request::Parts, body: Incoming, peer: SocketAddr, id: RequestId, settings: &Arc<Settings>) -> Response<ReplyBody> {
+async fn dispatch(
+    gate: &Arc<Gate>,
+    routed: Routed,
+    parts: http::request::Parts,
+    body: Incoming,
+    peer: SocketAddr,
+    id: RequestId,
+    settings: &Arc<Settings>,
+) -> Response<ReplyBody> {
     let Routed { route, dialect, path_key } = routed;
     match &route {
         Route::Root => return places::root(gate, id),
@@ -129,11 +140,20 @@ async fn dispatch(gate: &Arc<Gate>, routed: Routed, parts: http::request::Parts,
     let token = credential::token(&parts.headers, query_key.as_deref(), path_key.as_deref());
     if let Route::Control(rest) = &route {
         let admin = match &token {
-            Some(token) => gate.control.is_token(token) || gate.clients.table().find(token).is_some_and(|project| project.admin && project.enabled),
+            Some(token) => {
+                gate.control.is_token(token) || gate.clients.table().find(token).is_some_and(|project| project.admin && project.enabled)
+            }
             None => false,
         };
         if !admin {
-            return reply::error(dialect, id, &ClientError::new(ErrorKind::Unauthorized, "the control API takes the control token (DATA/run/token) or the key of an admin project"));
+            return reply::error(
+                dialect,
+                id,
+                &ClientError::new(
+                    ErrorKind::Unauthorized,
+                    "the control API takes the control token (DATA/run/token) or the key of an admin project",
+                ),
+            );
         }
         return gate.control.answer(&parts.method, rest, parts.uri.query(), body, id).await;
     }
@@ -247,13 +267,15 @@ fn program(headers: &HeaderMap) -> Arc<str> {
         Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => name,
         _ => word,
     };
-    Arc::from(clean::cut(&clean::line(name), 32).as_str())
+    Arc::from(clean::cut_end(&clean::clean(name), 32).as_ref())
 }
 
 fn nowhere_error(nowhere: &Nowhere, method: &http::Method, path: &str, settings: &Settings) -> ClientError {
-    let path = clean::cut(&clean::line(path), 120);
+    let path = clean::clean(path);
+    let path = clean::cut_end(&path, 120);
     if let Some(allow) = nowhere.allow {
-        return ClientError::new(ErrorKind::MethodNotAllowed, format!("{method} is not allowed for {path}; {allow} is")).code("method_not_supported");
+        return ClientError::new(ErrorKind::MethodNotAllowed, format!("{method} is not allowed for {path}; {allow} is"))
+            .code("method_not_supported");
     }
     let base = settings.server.listen.first().map_or_else(|| "127.0.0.1:8642".to_owned(), ToString::to_string);
     let message = format!(

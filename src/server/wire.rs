@@ -95,7 +95,9 @@ impl Wire {
 
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
         match result {
-            Poll::Pending if self.pulse.stuck.load(Ordering::Relaxed) == 0 => self.pulse.stuck.store(self.pulse.now().max(1), Ordering::Relaxed),
+            Poll::Pending if self.pulse.stuck.load(Ordering::Relaxed) == 0 => {
+                self.pulse.stuck.store(self.pulse.now().max(1), Ordering::Relaxed)
+            }
             Poll::Pending => {}
             Poll::Ready(_) if self.pulse.stuck.load(Ordering::Relaxed) != 0 => self.pulse.stuck.store(0, Ordering::Relaxed),
             Poll::Ready(_) => {}

@@ -39,6 +39,8 @@ pub(super) struct Connector(Arc<Shared>);
 
 struct Shared {
     tcp: HttpConnector<Resolver>,
+    /// To this machine.
+    near: HttpConnector<Resolver>,
     resolver: Resolver,
     route: Route,
     tls: Arc<Tls>,
@@ -57,11 +59,13 @@ impl Connector {
         tcp.set_keepalive(Some(KEEP_ALIVE));
         tcp.set_keepalive_interval(Some(KEEP_ALIVE / 3));
         tcp.set_keepalive_retries(Some(3));
+        // The network to this machine cannot go away, but a busy model server may leave a request unread for long.
+        let near = tcp.clone();
         #[cfg(any(target_os = "android", target_os = "linux"))]
         tcp.set_tcp_user_timeout(Some(USER_TIMEOUT));
         #[cfg(not(any(target_os = "android", target_os = "linux")))]
         let _no_such_option = USER_TIMEOUT;
-        Self(Arc::new(Shared { tcp, resolver, route: Route::new(proxy), tls, within }))
+        Self(Arc::new(Shared { tcp, near, resolver, route: Route::new(proxy), tls, within }))
     }
 
     /// The credentials that a proxy wants with a plain-text request; those of a tunnel are sent when it is made.
@@ -101,12 +105,12 @@ impl Shared {
 
     /// A way to the host of `to`, through a proxy where one is set.
     async fn reach(&self, to: &Uri) -> Result<Hop, ConnectFault> {
-        let Some(proxy) = self.route.through(to).map_err(ConnectFault::proxy)? else {
+        let Some(proxy) = self.route.through(to).map_err(|e| ConnectFault::proxy(&e))? else {
             return Ok(Hop { raw: Raw::Http(self.dial(to).await?), proxied: false });
         };
         let at = with_port(proxy.uri());
         let tcp = self.dial(&at).await.map_err(ConnectFault::of_proxy)?;
-        let refused = |why: String| ConnectFault::proxy(format!("proxy {} gives no way to {}: {why}", place(&at), place(to)));
+        let refused = |why: String| ConnectFault::proxy(&format!("proxy {} gives no way to {}: {why}", place(&at), place(to)));
         match at.scheme_str() {
             Some(scheme @ ("http" | "https")) => {
                 let raw = if scheme == "https" { self.secure(tcp, &at).await? } else { Raw::Http(tcp) };
@@ -130,12 +134,13 @@ impl Shared {
                 let tcp = socks.call(to).await.map_err(|e| refused(e.to_string()))?;
                 Ok(Hop { raw: Raw::Http(tcp), proxied: false })
             }
-            _ => Err(ConnectFault::proxy(format!("proxy {}: http, https, socks5 and socks5h are understood", place(&at)))),
+            _ => Err(ConnectFault::proxy(&format!("proxy {}: http, https, socks5 and socks5h are understood", place(&at)))),
         }
     }
 
     async fn dial(&self, to: &Uri) -> Result<TokioIo<TcpStream>, ConnectFault> {
-        self.tcp.clone().call(to.clone()).await.map_err(|e| ConnectFault::of(to, &e))
+        let mut tcp = if to.host().is_some_and(loopback) { self.near.clone() } else { self.tcp.clone() };
+        tcp.call(to.clone()).await.map_err(|e| ConnectFault::of(to, &e))
     }
 
     async fn secure<T>(&self, io: T, to: &Uri) -> Result<MaybeHttpsStream<T>, ConnectFault>

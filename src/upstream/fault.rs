@@ -65,8 +65,8 @@ impl ConnectFault {
         Self { kind: TransportKind::Tls, message }
     }
 
-    pub(super) fn proxy(message: String) -> Self {
-        Self { kind: TransportKind::Connect, message: clean(&message) }
+    pub(super) fn proxy(message: &str) -> Self {
+        Self { kind: TransportKind::Connect, message: clean(message) }
     }
 
     /// The host that could not be reached is a proxy, not the upstream.
@@ -189,10 +189,10 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     let mut at = Some(error);
     for _ in 0..16 {
         let error = at?;
-        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            if let Some(found) = find::<T>(inner) {
-                return Some(found);
-            }
+        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
+            && let Some(found) = find::<T>(inner)
+        {
+            return Some(found);
         }
         if let Some(found) = error.downcast_ref::<T>() {
             return Some(found);

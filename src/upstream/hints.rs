@@ -91,13 +91,14 @@ fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
 }
 
 fn reset(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+    // A bare number is seconds, unless it can only be a moment since 1970, in seconds or milliseconds.
+    match value.parse::<i64>() {
+        Ok(at @ 1_000_000_000..100_000_000_000) => return Some(span(now.0, at * 1_000)),
+        Ok(at @ 100_000_000_000..) => return Some(span(now.0, at)),
+        _ => {}
+    }
     if let Some(span) = number(value, 1.0) {
-        // A bare number is seconds, unless it can only be a moment since 1970, in seconds or milliseconds.
-        return Some(match span.as_secs() {
-            0..1_000_000_000 => span,
-            s @ 1_000_000_000..100_000_000_000 => self::span(now.0, i64::try_from(s * 1_000).unwrap_or(i64::MAX)),
-            _ => value.parse().map_or(FOREVER, |ms| self::span(now.0, ms)),
-        });
+        return Some(span);
     }
     units(value).or_else(|| {
         let at: jiff::Timestamp = value.parse().ok()?;

@@ -150,7 +150,7 @@ impl Keys {
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.table.load().iter().map(|(key, _)| (key, self.state(*key)))).finish()
+        f.debug_map().entries(self.table.load().keys().map(|key| (key, self.state(*key)))).finish()
     }
 }
 

@@ -145,8 +145,8 @@ impl Pool {
         if self.now() < until {
             return &self.fresh;
         }
-        // Lost to a newer distrust, if there is one meanwhile: then that one holds.
-        drop(self.distrust.compare_exchange(until, 0, Relaxed, Relaxed));
+        // Where a newer distrust came meanwhile, that one holds.
+        let _unless_newer = self.distrust.compare_exchange(until, 0, Relaxed, Relaxed);
         &self.kept
     }
 

@@ -105,6 +105,8 @@ impl Gateway {
             let uri = uri::build("", path, end.query.as_deref(), query).map_err(|e| unsendable(upstream, &e))?;
             let mut request = Request::new(body);
             (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
+            // Without a path of its own the upstream cannot tell which protocol it is asked in.
+            request.extensions_mut().insert(end.dialect);
             let (head, body) = local.answer(request).await.into_parts();
             let body = AnswerBody::local(body, Arc::clone(&upstream.name));
             return Ok(Answer { status: head.status, headers: head.headers, body, reused: false });

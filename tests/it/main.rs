@@ -6,6 +6,7 @@
 mod architecture;
 mod cli;
 mod configs;
+mod gateway;
 mod harness;
 #[cfg(target_os = "linux")]
 mod keyring;

@@ -7,7 +7,9 @@ use crate::{
     cli::{
         Ctx,
         exit::{CliError, Exit},
-        out, reach::{self, Reach}, settings,
+        out,
+        reach::{self, Reach},
+        settings,
     },
     config::edit::Edit,
     control::{action::Action, snapshot::Snapshot},

@@ -64,8 +64,9 @@ fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
         return Ok(());
     }
     let upstream = args.upstream.as_deref().filter(|name| !prompt::looks_like_key(name)).unwrap_or("UPSTREAM");
-    Err(CliError::usage("a key does not belong on a command line: other programs and the shell's history see it")
-        .hint(format!("run `aiproxy key add {upstream}` and type it at the prompt, or pipe it in with --stdin; if it was a real key, make a new one")))
+    Err(CliError::usage("a key does not belong on a command line: other programs and the shell's history see it").hint(format!(
+        "run `aiproxy key add {upstream}` and type it at the prompt, or pipe it in with --stdin; if it was a real key, make a new one"
+    )))
 }
 
 /// A label stands in file names, in the config and on the screen.
@@ -115,7 +116,8 @@ impl Plan {
                 .hint(format!("first `aiproxy upstream add {name} --preset {wanted} --base-url URL`, then `aiproxy key add {name}`")));
         }
         if !preset.needs_key() {
-            return Err(CliError::failed(format!("{} needs no key", preset.title)).hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
+            return Err(CliError::failed(format!("{} needs no key", preset.title))
+                .hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
         }
         let upstream = settings::from_preset(&file.place, name, wanted)?;
         Ok(Self { upstream, preset: Some(preset), label, known: Vec::new() })

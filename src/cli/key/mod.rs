@@ -79,7 +79,9 @@ pub enum KeyCommand {
         model: Option<String>,
     },
     /// Move keys that stand in the config file into the keyring
-    #[command(after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference; the rest of the file stays as it is.")]
+    #[command(
+        after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference; the rest of the file stays as it is."
+    )]
     Adopt {
         /// Into the passphrase-encrypted file of the data dir instead of the OS keyring
         #[arg(long)]
@@ -159,17 +161,19 @@ pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
 /// No such key, with the nearest; an upstream with several.
 pub(super) fn find<'a>(asked: &str, known: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(String, String), CliError> {
     let known: Vec<(&str, &str)> = known.into_iter().collect();
-    if let Some((upstream, label)) = known.iter().find(|(upstream, label)| asked.strip_prefix(upstream).and_then(|r| r.strip_prefix('/')) == Some(label)) {
+    if let Some((upstream, label)) =
+        known.iter().find(|(upstream, label)| asked.strip_prefix(upstream).and_then(|r| r.strip_prefix('/')) == Some(label))
+    {
         return Ok(((*upstream).to_owned(), (*label).to_owned()));
     }
     let own: Vec<_> = known.iter().filter(|(upstream, _)| *upstream == asked).collect();
     let names: Vec<String> = known.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
     match own[..] {
         [(upstream, label)] => Ok(((*upstream).to_owned(), (*label).to_owned())),
-        [] => Err(CliError::failed(format!("no key `{asked}`")).hint(
-            near::nearest(asked, names.iter().map(String::as_str))
-                .map_or_else(|| "`aiproxy key list` shows all".to_owned(), |name| format!("did you mean `{name}`? `aiproxy key list` shows all")),
-        )),
+        [] => Err(CliError::failed(format!("no key `{asked}`")).hint(near::nearest(asked, names.iter().map(String::as_str)).map_or_else(
+            || "`aiproxy key list` shows all".to_owned(),
+            |name| format!("did you mean `{name}`? `aiproxy key list` shows all"),
+        ))),
         _ => {
             let labels: Vec<_> = own.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
             Err(CliError::failed(format!("`{asked}` has {} keys", own.len())).hint(format!("say which: {}", labels.join(", "))))

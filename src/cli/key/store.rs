@@ -3,10 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use crate::{
-    cli::{
-        exit::CliError,
-        prompt,
-    },
+    cli::{exit::CliError, prompt},
     config::file::Place,
     secrets::{
         Secret,

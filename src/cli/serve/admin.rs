@@ -8,17 +8,11 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    super::args::ServeArgs,
-    keys::KeyLoader,
-    logging::LogLevel,
-    with_arguments,
-};
+use super::{super::args::ServeArgs, keys::KeyLoader, logging::LogLevel, with_arguments};
 use crate::{
     base::{clean, id::RequestId},
     config::{
-        Environment, Ids,
-        discover,
+        Environment, Ids, discover,
         edit::Edit,
         file::{self, Place},
         load,
@@ -165,11 +159,12 @@ impl Hands {
     }
 
     fn refused(&self, problems: Vec<Problem>) -> Reloaded {
-        let texts: Vec<String> = problems.iter().filter(|problem| problem.level == crate::config::Level::Error).map(Problem::short).collect();
+        let texts: Vec<String> =
+            problems.iter().filter(|problem| problem.level == crate::config::Level::Error).map(Problem::short).collect();
         let first = texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
         let text = format!("config not applied, the old one goes on: {first}");
         tracing::error!("{text}");
-        self.engine.bus.tell(self.engine.clock.unix(), EventKind::Config { text: clean::line(&text).into(), ok: false });
+        self.engine.bus.tell(self.engine.clock.unix(), EventKind::Config { text: clean::clean(&text).into(), ok: false });
         self.view.lock().unwrap_or_else(PoisonError::into_inner).problems.clone_from(&texts);
         Reloaded { ok: false, problems: texts, text, upstreams: 0 }
     }
@@ -212,14 +207,22 @@ impl Hands {
             Action::DisableUpstream { upstream } => self.switch_upstream(&upstream, false).await,
             Action::Test { key } => {
                 let (upstream, found) = self.key(&key)?;
-                self.loader.check(&upstream, &found).await.map(|()| format!("{} works: the provider gave its model list", found.name)).map_err(|why| format!("{}: {why}", found.name))
+                self.loader
+                    .check(&upstream, &found)
+                    .await
+                    .map(|()| format!("{} works: the provider gave its model list", found.name))
+                    .map_err(|why| format!("{}: {why}", found.name))
             }
             Action::Reload => {
                 let reloaded = self.reload_now("asked for").await;
                 if reloaded.ok { Ok(reloaded.text) } else { Err(reloaded.problems.join("\n")) }
             }
             Action::Kill { id } => {
-                let id = engine.bus.look(|live| live.find(&id).map(|record| record.id)).or_else(|| RequestId::parse(&id)).ok_or("no running request has this id")?;
+                let id = engine
+                    .bus
+                    .look(|live| live.find(&id).map(|record| record.id))
+                    .or_else(|| RequestId::parse(&id))
+                    .ok_or("no running request has this id")?;
                 if engine.halts.kill(id) { Ok(format!("request {id} was ended")) } else { Err(format!("request {id} is not running")) }
             }
             Action::Stop { now } => {
@@ -234,7 +237,9 @@ impl Hands {
 
     fn health(&self, subject: &str, what: String) -> String {
         let text = format!("{subject} {what}");
-        self.engine.bus.tell(self.engine.clock.unix(), EventKind::Health { subject: subject.into(), text: text.as_str().into(), level: Level::Info });
+        self.engine
+            .bus
+            .tell(self.engine.clock.unix(), EventKind::Health { subject: subject.into(), text: text.as_str().into(), level: Level::Info });
         self.engine.touch();
         text
     }
@@ -250,13 +255,20 @@ impl Hands {
         match of_upstream.as_slice() {
             [(upstream, key)] => Ok((Arc::clone(upstream), Arc::clone(key))),
             [] => Err(format!("no key is named `{name}`; `aiproxy key list` shows all")),
-            many => Err(format!("`{name}` has {} keys: {}", many.len(), many.iter().map(|(_, key)| &*key.name).collect::<Vec<_>>().join(", "))),
+            many => {
+                Err(format!("`{name}` has {} keys: {}", many.len(), many.iter().map(|(_, key)| &*key.name).collect::<Vec<_>>().join(", ")))
+            }
         }
     }
 
     fn upstream(&self, name: &str) -> Result<Arc<Upstream>, String> {
         let settings = Arc::clone(&self.engine.generation().settings);
-        settings.upstreams.iter().find(|upstream| *upstream.name == *name).cloned().ok_or_else(|| format!("no upstream is named `{name}`; `aiproxy upstream list` shows all"))
+        settings
+            .upstreams
+            .iter()
+            .find(|upstream| *upstream.name == *name)
+            .cloned()
+            .ok_or_else(|| format!("no upstream is named `{name}`; `aiproxy upstream list` shows all"))
     }
 
     async fn switch_key(self: &Arc<Self>, name: &str, enabled: bool) -> Result<String, String> {
@@ -285,7 +297,9 @@ fn in_file(upstream: &Upstream) -> Result<(), String> {
     match upstream.origin {
         Origin::File => Ok(()),
         Origin::Demo => Err("the demo is always there".to_owned()),
-        Origin::Env | Origin::Local => Err(format!("`{name}` was found, not configured; `aiproxy upstream add {name}` writes it into the config first")),
+        Origin::Env | Origin::Local => {
+            Err(format!("`{name}` was found, not configured; `aiproxy upstream add {name}` writes it into the config first"))
+        }
     }
 }
 

@@ -16,8 +16,8 @@ use crate::{
     config::settings::Origin,
     control::{
         rundir::reachable,
-        views,
         snapshot::{KeyHealth, UpstreamState},
+        views,
     },
     server::gate::Gate,
 };
@@ -35,14 +35,25 @@ pub async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketAddr]) {
         rest = format!(" (and {})", more.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     }
     lines.push(format!("{} listens on {base}{rest}", paint.bold(concat!("aiproxy ", env!("CARGO_PKG_VERSION")))));
-    for (name, url) in [("OpenAI", format!("http://{base}/v1")), ("Anthropic", format!("http://{base}")), ("Gemini", format!("http://{base}")), ("Ollama", format!("http://{base}"))] {
+    for (name, url) in [
+        ("OpenAI", format!("http://{base}/v1")),
+        ("Anthropic", format!("http://{base}")),
+        ("Gemini", format!("http://{base}")),
+        ("Ollama", format!("http://{base}")),
+    ] {
         lines.push(format!("  {name:<11}{url}"));
     }
     let news = gate.clients.news.notified();
     if gate.clients.table().reading {
         drop(timeout(KEY, news).await);
     }
-    let key = hands.loader.default_key.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(secret, kept)| (Arc::clone(secret), kept.to_string()));
+    let key = hands
+        .loader
+        .default_key
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .as_ref()
+        .map(|(secret, kept)| (Arc::clone(secret), kept.to_string()));
     match key {
         Some((secret, kept)) => {
             lines.push(format!("  {:<11}{}", "client key", reveal(&secret)));

@@ -31,10 +31,15 @@ pub async fn look_again(hands: &Arc<Hands>) {
     loop {
         let wanted = hands.engine.generation().settings.discover.local && !hands.args.demo;
         if wanted {
-            let servers: Vec<(LocalServer, String)> = discover::local_servers().into_iter().filter_map(|server| Some((server.probe_url()?, server))).map(|(url, server)| (server, url)).collect();
+            let servers: Vec<(LocalServer, String)> = discover::local_servers()
+                .into_iter()
+                .filter_map(|server| Some((server.probe_url()?, server)))
+                .map(|(url, server)| (server, url))
+                .collect();
             let urls: Vec<&str> = servers.iter().map(|(_, url)| url.as_str()).collect();
             let answers = probe::answering(&urls).await;
-            let up: Vec<LocalServer> = servers.into_iter().zip(answers).filter(|(_, answer)| answer.is_some()).map(|((server, _), _)| server).collect();
+            let up: Vec<LocalServer> =
+                servers.into_iter().zip(answers).filter(|(_, answer)| answer.is_some()).map(|((server, _), _)| server).collect();
             adopt(hands, &up).await;
         }
         tokio::time::sleep(EVERY).await;
@@ -44,7 +49,8 @@ pub async fn look_again(hands: &Arc<Hands>) {
 async fn adopt(hands: &Arc<Hands>, up: &[LocalServer]) {
     let changed = {
         let mut found = hands.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let before: Vec<String> = found.iter().filter(|upstream| upstream.origin == Origin::Local).map(|upstream| upstream.name.to_string()).collect();
+        let before: Vec<String> =
+            found.iter().filter(|upstream| upstream.origin == Origin::Local).map(|upstream| upstream.name.to_string()).collect();
         let now: Vec<String> = up.iter().map(|server| server.name.to_string()).collect();
         if before == now {
             false

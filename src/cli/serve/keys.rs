@@ -17,12 +17,11 @@ use crate::{
         file::Place,
         settings::{Key, KeyId, Project, Upstream},
     },
-    dialect::registry,
     events::kind::{EventKind, Level},
-    relay::engine::Engine,
+    relay::{engine::Engine, lists},
     secrets::{Secret, keyring::Keyring, redact::KnownSecrets, resolve::Resolver},
     server::guard::credential::{Clients, Table},
-    upstream::{keys::State, models},
+    upstream::keys::State,
 };
 
 /// How often references that are to be read again are looked through.
@@ -143,7 +142,9 @@ impl KeyLoader {
                 Ok(None) => return,
                 Err(_) => {
                     let now = self.engine.clock.mono();
-                    for (upstream, key) in settings.upstreams.iter().flat_map(|upstream| upstream.keys.iter().map(move |key| (upstream, key))) {
+                    for (upstream, key) in
+                        settings.upstreams.iter().flat_map(|upstream| upstream.keys.iter().map(move |key| (upstream, key)))
+                    {
                         let Some(every) = key.refresh else { continue };
                         let last = *refreshed.entry(key.id).or_insert(now);
                         if now.since(last) >= every {
@@ -165,8 +166,7 @@ impl KeyLoader {
     /// Asks for the model list, which costs nothing; a key that gets it is well again.
     pub async fn check(&self, upstream: &Arc<Upstream>, key: &Key) -> Result<(), String> {
         let Some(end) = upstream.ends.first() else { return Err("the upstream has no address".to_owned()) };
-        let path = registry::egress(end.dialect).models_path();
-        match models::fetch(&self.engine.gateway, upstream, end, Some(key.id), path).await {
+        match lists::ask(&self.engine, upstream, end, Some(key.id)).await {
             Ok(_) => {
                 self.engine.board.clear_rejected(key.id);
                 self.engine.touch();

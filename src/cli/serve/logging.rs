@@ -50,7 +50,11 @@ pub fn start(log: &Log, data: &Path, dashboard: bool) -> Result<LogLevel, CliErr
     Ok(LogLevel(handle))
 }
 
-fn formatted<W>(json: bool, colour: bool, writer: W) -> Box<dyn Layer<tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>
+fn formatted<W>(
+    json: bool,
+    colour: bool,
+    writer: W,
+) -> Box<dyn Layer<tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>
 where
     W: Fn() -> Writer + Send + Sync + 'static,
 {

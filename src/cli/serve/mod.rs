@@ -42,7 +42,13 @@ use crate::{
         engine::{Engine, Parts},
         lists::{self, ModelLists},
     },
-    secrets::{Secret, keyring::Keyring, redact::KnownSecrets, resolve::{Resolver, VaultSource}, vault::Vault},
+    secrets::{
+        Secret,
+        keyring::Keyring,
+        redact::KnownSecrets,
+        resolve::{Resolver, VaultSource},
+        vault::Vault,
+    },
     server::{
         gate::Gate,
         guard::credential::Clients,
@@ -87,12 +93,14 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
 
     let (tracker, stop, now) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
-    let token = claimed.publish(listen_text.clone(), clock.unix()).map_err(|e| CliError::failed(format!("{}: {e}", place.data.display())))?;
+    let token =
+        claimed.publish(listen_text.clone(), clock.unix()).map_err(|e| CliError::failed(format!("{}: {e}", place.data.display())))?;
     let keyring = Keyring::system();
     let vault = VaultSource::from_env(Vault::at(place.data.join("keys.enc")), &env.vars);
     let names = crate::config::presets::all().iter().flat_map(|preset| &preset.key_env).map(ToString::to_string).collect();
     let resolver = Resolver::new(keyring.clone(), vault, env.vars.clone(), names);
-    let loader = Arc::new(KeyLoader { engine: Arc::clone(&engine), resolver, known, keyring, place: place.clone(), default_key: Mutex::default() });
+    let loader =
+        Arc::new(KeyLoader { engine: Arc::clone(&engine), resolver, known, keyring, place: place.clone(), default_key: Mutex::default() });
     let hands = Arc::new(Hands {
         engine: Arc::clone(&engine),
         loader: Arc::clone(&loader),
@@ -142,7 +150,12 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
 }
 
 /// Waits for a reason to stop.
-async fn run(hands: &Arc<Hands>, stop: &CancellationToken, now: &CancellationToken, dashboard: Option<(Secret, Vec<SocketAddr>)>) -> Result<Exit, CliError> {
+async fn run(
+    hands: &Arc<Hands>,
+    stop: &CancellationToken,
+    now: &CancellationToken,
+    dashboard: Option<(Secret, Vec<SocketAddr>)>,
+) -> Result<Exit, CliError> {
     let mut signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let dashboard = async {
         match dashboard {
@@ -176,7 +189,14 @@ async fn run(hands: &Arc<Hands>, stop: &CancellationToken, now: &CancellationTok
 }
 
 /// Lets open requests finish, then cuts what is left with an error event.
-async fn finish(engine: &Arc<Engine>, settings: &Settings, tracker: &TaskTracker, stop: &CancellationToken, closing: &CancellationToken, now: &CancellationToken) {
+async fn finish(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    closing: &CancellationToken,
+    now: &CancellationToken,
+) {
     engine.drain();
     stop.cancel();
     closing.cancel();
@@ -191,7 +211,13 @@ async fn finish(engine: &Arc<Engine>, settings: &Settings, tracker: &TaskTracker
     drop(tokio::time::timeout(FAREWELL, tracker.wait()).await);
 }
 
-fn spawn_background(tracker: &TaskTracker, stop: &CancellationToken, hands: &Arc<Hands>, gate: &Arc<Gate>, rejections: mpsc::UnboundedReceiver<crate::config::settings::KeyId>) {
+fn spawn_background(
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    hands: &Arc<Hands>,
+    gate: &Arc<Gate>,
+    rejections: mpsc::UnboundedReceiver<crate::config::settings::KeyId>,
+) {
     let until_stop = |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -230,7 +256,8 @@ fn read_config(place: &Place, env: &Environment, ids: &mut Ids) -> Result<Writte
     let loaded = load::load(&source, &place.config, env, ids);
     let Some(settings) = loaded.settings else {
         out::note(&problem::render(&loaded.problems, &source, out::Paint::stderr().is_on()));
-        return Err(CliError::config(format!("{} has errors; nothing was started", place.config.display())).hint("`aiproxy config edit` opens it, `aiproxy config check` checks it"));
+        return Err(CliError::config(format!("{} has errors; nothing was started", place.config.display()))
+            .hint("`aiproxy config edit` opens it, `aiproxy config check` checks it"));
     };
     let view = crate::control::snapshot::ConfigView {
         path: text.is_some().then(|| place.config.display().to_string()),
@@ -286,10 +313,14 @@ fn listen_error(error: ListenError) -> CliError {
     match source.kind() {
         ErrorKind::AddrInUse => {
             let by = process::listening_on(addr).map_or_else(String::new, |who| format!(" by {who}"));
-            CliError::failed(format!("{addr} is in use{by}")).hint("`aiproxy serve --listen 127.0.0.1:PORT` listens elsewhere; `aiproxy status` shows whether it is aiproxy")
+            CliError::failed(format!("{addr} is in use{by}"))
+                .hint("`aiproxy serve --listen 127.0.0.1:PORT` listens elsewhere; `aiproxy status` shows whether it is aiproxy")
         }
-        ErrorKind::PermissionDenied => CliError::failed(format!("{addr}: no permission to listen there")).hint("ports below 1024 belong to the system; choose a higher one"),
-        ErrorKind::AddrNotAvailable => CliError::failed(format!("{addr} is no address of this machine")).hint("`listen` under [server] says where"),
+        ErrorKind::PermissionDenied => CliError::failed(format!("{addr}: no permission to listen there"))
+            .hint("ports below 1024 belong to the system; choose a higher one"),
+        ErrorKind::AddrNotAvailable => {
+            CliError::failed(format!("{addr} is no address of this machine")).hint("`listen` under [server] says where")
+        }
         _ => CliError::failed(format!("{addr}: {source}")),
     }
 }

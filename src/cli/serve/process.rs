@@ -46,10 +46,12 @@ pub fn listening_on(addr: SocketAddr) -> Option<String> {
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(open) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        let ours = open.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str())));
+        let ours = open
+            .flatten()
+            .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str())));
         if ours {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Some(format!("{} (pid {pid})", crate::base::clean::line(name.trim())));
+            return Some(format!("{} (pid {pid})", crate::base::clean::clean(name.trim())));
         }
     }
     None

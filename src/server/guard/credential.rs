@@ -82,7 +82,9 @@ pub fn token(headers: &HeaderMap, query_key: Option<&str>, path_key: Option<&str
 #[must_use]
 pub fn refusal(token: Option<&Secret>) -> ClientError {
     let message = match token {
-        None => "aiproxy token missing: send the client key as Bearer token, x-api-key or x-goog-api-key; `aiproxy project show --reveal` prints it",
+        None => {
+            "aiproxy token missing: send the client key as Bearer token, x-api-key or x-goog-api-key; `aiproxy project show --reveal` prints it"
+        }
         Some(token) if looks_like_providers(token) => {
             "this looks like a provider's key, but aiproxy wants its own client key (aip-…); `aiproxy project show --reveal` prints it"
         }
@@ -104,6 +106,7 @@ pub fn subnet(project: &Project, addr: IpAddr) -> Result<(), ClientError> {
     if project.subnets.is_empty() || project.subnets.iter().any(|net| net.has(addr)) {
         return Ok(());
     }
-    let message = format!("project `{}` may not be used from {addr}; `subnets` of that project in the config says from where", project.name);
+    let message =
+        format!("project `{}` may not be used from {addr}; `subnets` of that project in the config says from where", project.name);
     Err(ClientError::new(ErrorKind::Forbidden, message).code("subnet_not_allowed"))
 }

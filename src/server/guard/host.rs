@@ -35,7 +35,10 @@ pub fn check(headers: &HeaderMap, uri: &Uri, http2: bool, trusted: &[String]) ->
     if allowed(&name, trusted) {
         return Ok(());
     }
-    let message = format!("Host `{}` is not allowed; aiproxy answers to localhost, or to names in `trusted_hosts` under [server]", clean::line(host));
+    let message = format!(
+        "Host `{}` is not allowed; aiproxy answers to localhost, or to names in `trusted_hosts` under [server]",
+        clean::clean(host)
+    );
     Err(ClientError::new(ErrorKind::Forbidden, message).code("host_not_allowed"))
 }
 
@@ -53,7 +56,8 @@ fn name(host: &str) -> Option<String> {
     };
     let port = port?;
     let good_port = port.is_empty() || port.parse::<u16>().is_ok();
-    let good_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'[' | b']' | b':'));
+    let good_name =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'[' | b']' | b':'));
     (good_port && good_name).then(|| name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase())
 }
 

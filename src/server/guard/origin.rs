@@ -22,7 +22,8 @@ pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<Option<Allowed>,
         if allowed.iter().any(|one| one == text) {
             return Ok(Some(Allowed(origin.clone())));
         }
-        let message = format!("origin `{}` is not allowed; list it in `allowed_origins` under [server] to let this web page in", clean::line(text));
+        let message =
+            format!("origin `{}` is not allowed; list it in `allowed_origins` under [server] to let this web page in", clean::clean(text));
         return Err(ClientError::new(ErrorKind::Forbidden, message).code("origin_not_allowed"));
     }
     let site = headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
@@ -46,7 +47,9 @@ pub fn allow(origin: &Allowed, preflight: bool, out: &mut HeaderMap) {
         out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
         out.insert(
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static("authorization, content-type, x-api-key, x-goog-api-key, anthropic-version, anthropic-beta, x-session-id"),
+            HeaderValue::from_static(
+                "authorization, content-type, x-api-key, x-goog-api-key, anthropic-version, anthropic-beta, x-session-id",
+            ),
         );
         out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     } else {
