@@ -9,7 +9,7 @@ use crate::{
     relay::engine::Engine,
     routing::{
         candidate::{self, Candidate, Chosen, Question, Verdict, Why, short},
-        names,
+        names::{self, Patience},
     },
 };
 
@@ -63,17 +63,15 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     };
     let learned = engine.lists.learned();
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
-    let resolved = match names::resolve(&generation.catalog, &question.model, dialect, project, &|id| learned.get(&id).cloned(), false) {
-        Ok(resolved) => resolved,
-        Err(error) => {
-            out.verdict = "unknown".to_owned();
-            out.error = Some(match error.hint() {
-                Some(hint) => format!("{}; {hint}", error.text()),
-                None => error.text(),
-            });
-            return out;
-        }
-    };
+    let resolved =
+        match names::resolve(&generation.catalog, &question.model, dialect, project, &|id| learned.get(&id).cloned(), Patience::Over) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                out.verdict = "unknown".to_owned();
+                out.error = Some(format!("{}; {}", error.text(), error.hint()));
+                return out;
+            }
+        };
     out.resolved_by = Some(resolved.via.to_string());
     let candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();

@@ -1,6 +1,6 @@
 //! The board's beliefs and the settings, told as the views of a snapshot.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::snapshot::{KeyHealth, KeyView, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
 use crate::{
@@ -44,11 +44,11 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                 stats: Stats {
                     attempts: stats.attempts,
                     errors: stats.errors,
-                    ttft_p50_ms: stats.ttft_p50_ms,
-                    ttft_p95_ms: stats.ttft_p95_ms,
+                    ttft_p50_ms: stats.ttft_p50.map(millis),
+                    ttft_p95_ms: stats.ttft_p95.map(millis),
                     spark: stats.spark,
                 },
-                models: learned.get(&upstream.id).map(|set| count(set.entries().len())),
+                models: learned.get(&upstream.id).map(|set| count(set.names().len())),
             }
         })
         .collect()
@@ -58,6 +58,10 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
 pub fn shown(generation: &Generation) -> impl Iterator<Item = &Arc<Upstream>> {
     let alone = generation.settings.upstreams.iter().all(|upstream| upstream.origin == Origin::Demo);
     generation.settings.upstreams.iter().filter(move |upstream| alone || upstream.origin != Origin::Demo)
+}
+
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn count(n: usize) -> u32 {
@@ -140,7 +144,11 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
     let project = owner(generation);
     names::all(&generation.catalog, &project, &|id| learned.get(&id).cloned())
         .into_iter()
-        .map(|listed| ModelView { name: listed.name, kind: listed.kind.to_owned(), targets: listed.targets })
+        .map(|listed| ModelView {
+            name: listed.name.to_string(),
+            kind: listed.kind.name().to_owned(),
+            targets: listed.routes.iter().map(ToString::to_string).collect(),
+        })
         .collect()
 }
 

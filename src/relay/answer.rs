@@ -10,7 +10,7 @@ use crate::{
     dialect::{Summary, passage::Passage},
     ir::fault::{Fault, TransportFault},
     routing::outcome::Outcome,
-    upstream::send::AnswerBody,
+    upstream::body::AnswerBody,
 };
 
 /// An answer to give the client.

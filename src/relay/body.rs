@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::engine::Held;
 use crate::{
     ir::fault::{TransportFault, TransportKind},
-    upstream::send::AnswerBody,
+    upstream::body::AnswerBody,
 };
 
 /// Error bodies are read this far, for this long.

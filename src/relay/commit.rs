@@ -9,7 +9,7 @@ use super::{answer::Broke, body::chunk};
 use crate::{
     dialect::passage::{Ending, Passage},
     ir::fault::{Fault, TransportFault, TransportKind},
-    upstream::send::AnswerBody,
+    upstream::body::AnswerBody,
 };
 
 /// What is held at most; more than this without content is let through.

@@ -19,7 +19,7 @@ use super::{engine::Engine, prepare::required};
 use crate::{
     base::disk,
     config::settings::{End, KeyId, Upstream, UpstreamId},
-    dialect::{ModelEntry, registry},
+    dialect::registry,
     routing::catalog::ModelSet,
     upstream::models::{self, FetchError},
 };
@@ -47,7 +47,7 @@ struct Kept {
 #[derive(Serialize, Deserialize)]
 struct KeptList {
     base_url: String,
-    models: Vec<ModelEntry>,
+    models: Vec<String>,
 }
 
 impl ModelLists {
@@ -116,8 +116,10 @@ impl ModelLists {
         let mut kept = Kept::default();
         for upstream in upstreams {
             if let (Some(set), Some(end)) = (learned.get(&upstream.id), upstream.ends.first()) {
-                kept.upstreams
-                    .insert(upstream.name.to_string(), KeptList { base_url: end.base_url.clone(), models: set.entries().to_vec() });
+                kept.upstreams.insert(
+                    upstream.name.to_string(),
+                    KeptList { base_url: end.base_url.clone(), models: set.names().iter().map(ToString::to_string).collect() },
+                );
             }
         }
         let saved = serde_json::to_vec(&kept).map_err(std::io::Error::other).and_then(|bytes| disk::replace(file, &bytes, 0o600));
@@ -156,7 +158,7 @@ async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSe
             Ok(body) => {
                 if let Some(mut entries) = registry::egress(end.dialect).read_models(&body) {
                     entries.truncate(MOST);
-                    return Some(ModelSet::new(entries));
+                    return Some(ModelSet::new(entries.into_iter().map(|entry| entry.id)));
                 }
             }
             Err(e) => tracing::debug!(upstream = %upstream.name, error = %e, "no model list"),

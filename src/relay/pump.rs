@@ -23,7 +23,7 @@ use crate::{
     events::record::State,
     ir::fault::{ClientError, ErrorKind, TransportFault, TransportKind},
     routing::{ending::End, outcome},
-    upstream::send::AnswerBody,
+    upstream::body::AnswerBody,
 };
 
 /// The scheduler's turns that a chunk may wait for company; measured, not timed.
@@ -267,7 +267,7 @@ impl Pump {
         let upstream = self.job.tally.upstream().clone();
         let error = match &broke {
             Broke::Said(fault) => {
-                let words = crate::base::clean::clean(&self.job.engine.redactor.text(&fault.message));
+                let words = self.job.engine.words(&fault.message);
                 self.guard.close(End::BrokeAfterContent(&outcome::of_fault(fault, None, true)));
                 ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status)
             }

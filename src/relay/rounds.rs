@@ -23,7 +23,7 @@ use crate::{
     },
     routing::{
         candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
-        names::{self, NameError, Resolved},
+        names::{self, NameError, Overrides, Patience, Resolved},
         outcome::Cool,
         retry::{Again, Attempts, To},
     },
@@ -47,14 +47,6 @@ pub struct Job {
     pub hide_usage: bool,
     /// Among the requests in flight.
     pub place: Place,
-}
-
-/// Timeouts that the logical model sets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Overrides {
-    pub first_byte: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub total: Option<Duration>,
 }
 
 /// Runs the request until it is decided; the job comes back for what follows.
@@ -173,7 +165,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
     }
     let project = Arc::clone(&job.ask.caller.project);
     let deadline = Instant::now() + LEARN;
-    let mut patient = true;
+    let mut patience = Patience::Wait;
     let resolved = loop {
         let learned = engine.lists.learned();
         let result = names::resolve(
@@ -182,12 +174,14 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
             job.ask.endpoint.dialect,
             &project,
             &|id| learned.get(&id).cloned(),
-            patient,
+            patience,
         );
         match result {
             Ok(resolved) => break resolved,
-            Err(NameError::Unlearned { upstreams }) => {
-                patient = engine.lists.wait(&upstreams, deadline).await;
+            Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
+                if !engine.lists.wait(&upstreams, deadline).await {
+                    patience = Patience::Over;
+                }
             }
             Err(e) => return Err(name_error(job.ask.endpoint.dialect, &e)),
         }
@@ -200,7 +194,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
             return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::clean(&message)));
         }
     }
-    job.overrides = Overrides { first_byte: resolved.first_byte, idle: resolved.idle, total: resolved.total };
+    job.overrides = resolved.timeouts;
     Ok(resolved)
 }
 
@@ -215,14 +209,17 @@ fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ClientError>> {
     let dialect = upstream.ends.first().map_or(Dialect::Openai, |end| end.dialect);
     let target =
         Target { upstream: Arc::clone(upstream), model: Arc::from(""), dialect, priority: upstream.priority, weight: upstream.weight };
-    Ok(Resolved::only(Arc::new(target), Strategy::Priority, "named in the path"))
+    Ok(Resolved {
+        targets: vec![Arc::new(target)],
+        strategy: Strategy::Priority,
+        timeouts: Overrides::default(),
+        via: "named in the path".to_owned(),
+        no_end: Vec::new(),
+    })
 }
 
 fn name_error(dialect: Dialect, error: &NameError) -> ClientError {
-    let text = match error.hint() {
-        Some(hint) => format!("{}; {hint}", error.text()),
-        None => error.text(),
-    };
+    let text = format!("{}; {}", error.text(), error.hint());
     match error {
         NameError::Unknown { .. } | NameError::Unlearned { .. } => ClientError::new(ErrorKind::ModelNotFound, text).param("model"),
         NameError::NotAllowed { .. } => ClientError::new(ErrorKind::Forbidden, text).code("model_not_allowed").param("model"),

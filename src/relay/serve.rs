@@ -13,7 +13,7 @@ use super::{
     late::{Late, Rounds},
     pump::{Forward, PING, Pump},
     reply::{self, ReplyBody},
-    rounds::{self, Job, Overrides},
+    rounds::{self, Job},
     tally::Tally,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         fault::{ClientError, ErrorKind},
         op::Op,
     },
-    routing::ending::End,
+    routing::{ending::End, names::Overrides},
 };
 
 /// Serves one request whose caller was let in.

@@ -516,7 +516,8 @@ mod tests {
             alias("claude-*-haiku-*", "fast"),
             alias("gpt-*-turbo", "gpt-3.5-turbo"),
         ];
-        out.models = vec![logical("auto", &[(Some("router"), "deepseek/deepseek-r1", None), (None, "gpt-4o", Some(20)), (Some("gone"), "x", None)])];
+        out.models =
+            vec![logical("auto", &[(Some("router"), "deepseek/deepseek-r1", None), (None, "gpt-4o", Some(20)), (Some("gone"), "x", None)])];
         out
     }
 
@@ -564,7 +565,8 @@ mod tests {
 
     #[test]
     fn a_logical_model_brings_its_strategy_timeouts_and_priorities() {
-        let found = resolve(&Catalog::new(&world()), "auto", Dialect::Openai, &project(&["*"], &["*"]), &lists, Patience::Wait).expect("auto");
+        let found =
+            resolve(&Catalog::new(&world()), "auto", Dialect::Openai, &project(&["*"], &["*"]), &lists, Patience::Wait).expect("auto");
         assert_eq!(found.strategy, Strategy::Weighted);
         assert_eq!(found.timeouts.first_byte, Some(Duration::from_secs(7)));
         assert_eq!(found.targets.iter().map(|target| target.priority).collect::<Vec<_>>(), [10, 20, 20]);

@@ -154,7 +154,7 @@ pub fn models(gate: &Gate, id: RequestId, project: &Project, shape: Dialect, one
         &match shape {
             Dialect::Gemini => json!({ "models": cards }),
             Dialect::Anthropic => {
-                let (first, last) = (all.first().map(|m| &m.name), all.last().map(|m| &m.name));
+                let (first, last) = (all.first().map(|m| &*m.name), all.last().map(|m| &*m.name));
                 json!({ "data": cards, "has_more": false, "first_id": first, "last_id": last })
             }
             _ => json!({ "object": "list", "data": cards }),
@@ -171,18 +171,20 @@ pub fn tags(gate: &Gate, id: RequestId, project: &Project) -> Response<ReplyBody
     answer(id, &json!({ "models": cards }))
 }
 
-fn card(model: &names::Listed, shape: Dialect) -> Value {
-    let created = model.created.unwrap_or(0);
-    let at = crate::base::clock::UnixMillis(created.saturating_mul(1_000)).to_string();
+fn card(model: &names::Name, shape: Dialect) -> Value {
+    // When a model was made is told by few; the field must be there all the same.
+    let (created, at) = (0, crate::base::clock::UnixMillis(0).to_string());
+    let owner = model.routes.first().map_or("aiproxy", |route| &route.upstream.name);
+    let name = &*model.name;
     match shape {
         Dialect::Gemini => json!({
-            "name": format!("models/{}", model.name),
-            "displayName": model.name,
+            "name": format!("models/{}", name),
+            "displayName": name,
             "version": "",
             "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens"],
         }),
-        Dialect::Anthropic => json!({ "type": "model", "id": model.name, "display_name": model.name, "created_at": at }),
-        Dialect::Ollama => json!({ "name": model.name, "model": model.name, "modified_at": at, "size": 0, "digest": "", "details": {} }),
-        Dialect::Openai | Dialect::Responses => json!({ "id": model.name, "object": "model", "created": created, "owned_by": model.owner }),
+        Dialect::Anthropic => json!({ "type": "model", "id": name, "display_name": name, "created_at": at }),
+        Dialect::Ollama => json!({ "name": name, "model": name, "modified_at": at, "size": 0, "digest": "", "details": {} }),
+        Dialect::Openai | Dialect::Responses => json!({ "id": name, "object": "model", "created": created, "owned_by": owner }),
     }
 }

@@ -86,14 +86,16 @@ impl Ran {
     }
 }
 
-const UPSTREAM: &str = "[[upstream]]\nname = \"box\" # mine\nbase_url = \"http://127.0.0.1:9/v1\"\ndialect = \"openai\"\nmodels = [\"*\"]\n";
+const UPSTREAM: &str =
+    "[[upstream]]\nname = \"box\" # mine\nbase_url = \"http://127.0.0.1:9/v1\"\ndialect = \"openai\"\nmodels = [\"*\"]\n";
 
 #[test]
 fn help_is_complete_and_a_typing_mistake_gets_a_suggestion() {
     let home = Home::new();
     home.run(&[]).ends(0).says("Exit codes").says("aiproxy serve");
     home.run(&["--version"]).ends(0).says(env!("CARGO_PKG_VERSION"));
-    for command in ["serve", "key", "upstream", "model", "project", "config", "route", "log", "ask", "env", "status", "completions", "man"] {
+    for command in ["serve", "key", "upstream", "model", "project", "config", "route", "log", "ask", "env", "status", "completions", "man"]
+    {
         home.run(&[command, "--help"]).ends(0).says("--config");
     }
     home.run(&["stats"]).ends(2).says("status");
@@ -124,8 +126,11 @@ fn the_config_is_made_shown_edited_and_checked() {
     home.run(&["config", "set", "server.max_requsts", "7"]).ends(3).says("max_requests");
     home.run(&["config", "set", "timeouts.idle", "10"]).ends(3).says("idle");
     home.run(&["config", "get", "server.nonsense"]).ends(1);
-    assert_eq!(fs::read_to_string(home.config()).unwrap(), text.replace("max_requests = 7\n", "").replace("[server]\n", "")
-        .trim_end().to_owned() + "\n", "refused edits change nothing");
+    assert_eq!(
+        fs::read_to_string(home.config()).unwrap(),
+        text.replace("max_requests = 7\n", "").replace("[server]\n", "").trim_end().to_owned() + "\n",
+        "refused edits change nothing"
+    );
 }
 
 #[test]
@@ -186,7 +191,10 @@ fn what_is_no_key_is_refused_before_anything_is_written() {
 #[test]
 fn without_a_keyring_the_error_names_the_vault() {
     let home = Home::new();
-    home.fed(&["key", "add", "openai", "--stdin", "--no-check"], b"sk-CANARY0123456789abcdef\n").ends(1).says("--vault").keeps_quiet_about("CANARY");
+    home.fed(&["key", "add", "openai", "--stdin", "--no-check"], b"sk-CANARY0123456789abcdef\n")
+        .ends(1)
+        .says("--vault")
+        .keeps_quiet_about("CANARY");
     assert!(!home.config().exists());
 }
 

@@ -6,8 +6,16 @@
 mod architecture;
 mod cli;
 mod configs;
+mod failover;
 mod gateway;
+mod guards;
 mod harness;
 #[cfg(target_os = "linux")]
 mod keyring;
+mod reload;
+mod serve;
+mod stop;
+mod streams;
 mod support;
+#[cfg(unix)]
+mod terminal;

@@ -99,6 +99,18 @@ fn pain_2_a_hang_up_in_the_queue_leaves_it() {
 }
 
 #[test]
+fn a_client_that_will_send_nothing_more_is_gone() {
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let mut connection = proxy.open_chat("hi", true);
+    connection.until("\"a\"");
+
+    connection.half_close();
+
+    upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some());
+}
+
+#[test]
 fn pain_34_requests_that_were_left_leave_nothing_behind() {
     let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
