@@ -268,8 +268,10 @@ fn show_all(ctx: &Ctx) -> Result<Exit, CliError> {
 fn get(ctx: &Ctx, path: &str) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
     let Some(text) = show::get(&file.settings, path) else {
-        let near = near::nearest(path, keys::ALL.iter().map(|key| key.path)).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
-        return Err(CliError::failed(format!("there is no `{}` in the config", clean(path))).hint(format!("{near}`aiproxy config show` prints everything")));
+        let near =
+            near::nearest(path, keys::ALL.iter().map(|key| key.path)).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        return Err(CliError::failed(format!("there is no `{}` in the config", clean(path)))
+            .hint(format!("{near}`aiproxy config show` prints everything")));
     };
     if ctx.global.json {
         out::json(&value_json(&text))?;
@@ -286,6 +288,8 @@ fn as_json(text: &str) -> Result<serde_json::Value, CliError> {
 
 /// One setting as JSON: a table, a list, a number; what is none of them is text.
 fn value_json(text: &str) -> serde_json::Value {
-    let row = toml::from_str::<serde_json::Value>(&format!("v = {}", text.trim())).ok().and_then(|mut row| row.get_mut("v").map(serde_json::Value::take));
+    let row = toml::from_str::<serde_json::Value>(&format!("v = {}", text.trim()))
+        .ok()
+        .and_then(|mut row| row.get_mut("v").map(serde_json::Value::take));
     row.or_else(|| toml::from_str(text).ok()).unwrap_or_else(|| text.trim().into())
 }

@@ -4,9 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    Ctx,
-    client_key,
-    env,
+    Ctx, client_key, env,
     exit::{CliError, Exit},
     out::{self, Paint, Role},
     prompt, reach,
@@ -116,7 +114,8 @@ pub(super) async fn client_key(ctx: &Ctx, name: &str) -> Result<Secret, CliError
     let file = settings::load(ctx)?;
     let project = find(&file, name)?;
     if !project.enabled {
-        return Err(CliError::failed(format!("project `{name}` is disabled")).hint("name another project, or `aiproxy project set` it enabled=true"));
+        return Err(CliError::failed(format!("project `{name}` is disabled"))
+            .hint("name another project, or `aiproxy project set` it enabled=true"));
     }
     key_of(&file, project).await.map(|(secret, _)| secret)
 }
@@ -124,7 +123,8 @@ pub(super) async fn client_key(ctx: &Ctx, name: &str) -> Result<Secret, CliError
 fn find<'a>(file: &'a File, name: &str) -> Result<&'a Project, CliError> {
     let projects = &file.settings.projects;
     projects.iter().find(|p| *p.name == *name).map(|p| &**p).ok_or_else(|| {
-        let near = near::nearest(name, projects.iter().map(|p| &*p.name)).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        let near =
+            near::nearest(name, projects.iter().map(|p| &*p.name)).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
         CliError::failed(format!("no project `{name}`")).hint(format!("{near}`aiproxy project add {name}` makes one"))
     })
 }
@@ -286,7 +286,9 @@ async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
     let project = find(&file, name)?;
     let Some(key) = &project.key else {
-        return Err(CliError::failed("the project `default` is there by itself").hint("`aiproxy project set default enabled=false` turns it off"));
+        return Err(
+            CliError::failed("the project `default` is there by itself").hint("`aiproxy project set default enabled=false` turns it off")
+        );
     };
     prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
     settings::edit(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;

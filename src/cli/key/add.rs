@@ -73,7 +73,9 @@ fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
 fn named(label: &str) -> Result<(), CliError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
     if label.is_empty() || label.len() > 64 || !label.chars().all(fine) {
-        return Err(CliError::usage(format!("`{}` is no label for a key", clean(label))).hint("letters, digits, `-`, `_`, `.` and `@`, at most 64"));
+        return Err(
+            CliError::usage(format!("`{}` is no label for a key", clean(label))).hint("letters, digits, `-`, `_`, `.` and `@`, at most 64")
+        );
     }
     Ok(())
 }
@@ -128,7 +130,12 @@ impl Plan {
         let name = self.upstream.name.to_string();
         let mut edits = Vec::new();
         if let Some(preset) = self.preset {
-            edits.push(Edit::AddUpstream { name: name.clone(), preset: Some(preset.name.to_string()), base_url: None, dialects: Vec::new() });
+            edits.push(Edit::AddUpstream {
+                name: name.clone(),
+                preset: Some(preset.name.to_string()),
+                base_url: None,
+                dialects: Vec::new(),
+            });
         }
         match self.known.iter().find(|(label, _)| *label == self.label) {
             // The same entry with a new key in it.

@@ -31,7 +31,11 @@ pub(super) fn request(r: &RequestRecord, paint: Paint) -> String {
     add("session", r.session.as_deref().map(str::to_owned));
     add("status", r.status.map(|s| s.to_string()));
     add("finish", r.finish.as_deref().map(str::to_owned));
-    add("took", r.duration_ms.map(|ms| format!("{}, first token after {}", when::seconds(ms), r.ttft_ms.map_or_else(|| "–".to_owned(), when::seconds))));
+    add(
+        "took",
+        r.duration_ms
+            .map(|ms| format!("{}, first token after {}", when::seconds(ms), r.ttft_ms.map_or_else(|| "–".to_owned(), when::seconds))),
+    );
     add(
         "tokens",
         r.usage.map(|u| format!("{} in ({} cached), {} out ({} reasoning)", u.input_total(), u.cache_read, u.output_total(), u.reasoning)),
@@ -84,7 +88,9 @@ mod tests {
     #[test]
     fn every_attempt_stands_there_with_its_outcome() {
         let text = request(&super::super::tests::record(), Paint::none());
-        for part in ["smart (openai chat, stream)", "2.50s, first token after 0.41s", "429 for big-model", "answered", "spare", "88 in (0 cached)"] {
+        for part in
+            ["smart (openai chat, stream)", "2.50s, first token after 0.41s", "429 for big-model", "answered", "spare", "88 in (0 cached)"]
+        {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }
