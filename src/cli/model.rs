@@ -27,8 +27,8 @@ One target makes an alias, several a logical model that fails over from one to t
 name that is resolved like a client's. NAME may be a pattern: 'claude-*-haiku-*'.
 
 Examples:
-  aiproxy model add fast groq:llama-3.3-70b-versatile
-  aiproxy model add auto nvidia:minimaxai/minimax-m2.1 openai:gpt-4o-mini
+  aiproxy model add fast openai:gpt-5-mini
+  aiproxy model add auto office:big-model openai:gpt-5
   aiproxy model add '*' auto                   whatever nobody else serves";
 
 #[derive(Debug, Subcommand)]

@@ -152,7 +152,7 @@ async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
     }
     let (secret, kept) = client_key::make(&args.name, &file.place.data, &Keyring::system()).await?;
     let mut edits = vec![Edit::AddProject { name: args.name.clone(), key: kept.reference() }];
-    let mut set = |key: &str, value: String| edits.push(Edit::Set { path: format!("project.{}.{key}", args.name), value });
+    let mut set = |key: &str, value| edits.push(Edit::SetProject { name: args.name.clone(), path: key.to_owned(), value });
     for (key, list) in [("models", &args.models), ("upstreams", &args.upstreams), ("subnets", &args.subnets)] {
         if !list.is_empty() {
             set(key, settings::list_value(list));
@@ -276,7 +276,7 @@ async fn set(ctx: &Ctx, name: &str, values: &[String]) -> Result<Exit, CliError>
         let (_, kept) = client_key::default_client_key(&file.place, &Keyring::system()).await?;
         edits.push(Edit::AddProject { name: name.to_owned(), key: kept.reference() });
     }
-    edits.extend(settings::assignments(&format!("project.{name}"), values)?);
+    edits.extend(settings::assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject { name: name.to_owned(), path, value }));
     settings::edit(ctx, &edits)?;
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("project {name} changed"))
@@ -286,8 +286,9 @@ async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
     let project = find(&file, name)?;
     let Some(key) = &project.key else {
-        return Err(CliError::failed("the project `default` is there by itself"))
-            .map_err(|e| e.hint("`aiproxy project set default enabled=false` turns it off"));
+        return Err(
+            CliError::failed("the project `default` is there by itself").hint("`aiproxy project set default enabled=false` turns it off")
+        );
     };
     prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
     settings::edit(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
@@ -310,7 +311,6 @@ fn is_ours(file: &File, name: &str, reference: &Reference) -> bool {
 async fn rotate(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
     let project = find(&file, name)?;
-    let mut edits = Vec::new();
     match &project.key {
         Some(key) if !is_ours(&file, name, key) && !matches!(key, Reference::Literal(_)) => {
             return Err(CliError::failed(format!("the key of project `{name}` is kept in {key}, which is not ours to change"))
@@ -322,8 +322,7 @@ async fn rotate(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let (secret, kept) = client_key::make(name, &file.place.data, &Keyring::system()).await?;
     let now = kept.reference();
     if project.key.as_ref().is_some_and(|key| key.to_string() != now) {
-        edits.push(Edit::Set { path: format!("project.{name}.key"), value: settings::text_value(&now) });
-        settings::edit(ctx, &edits)?;
+        settings::edit(ctx, &[Edit::SetProject { name: name.to_owned(), path: "key".to_owned(), value: settings::text_value(&now) }])?;
     }
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("project {name} has a new key ({}), kept in {kept}", secret.fingerprint()))

@@ -123,6 +123,31 @@ pub(super) fn edit(ctx: &Ctx, edits: &[Edit]) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Says why a change was not made; problems of the whole file are all told.
+pub(super) fn edit_error(error: EditError, place: &Place) -> CliError {
+    match error {
+        EditError::Refused { problems, source } => {
+            out::note(problem::render(&problems, &source, Paint::stderr().is_on()).trim_end());
+            CliError::config(format!("{} was not changed: with this change it would not load", place.config.display()))
+        }
+        EditError::Syntax => CliError::config(format!("{}: {error}", place.config.display())),
+        EditError::Busy(_) | EditError::Io { .. } | EditError::Place(_) => CliError::failed(error.to_string()),
+    }
+}
+
+/// `KEY=VALUE` words, cut.
+///
+/// # Errors
+///
+/// A word without `=`, as a usage error.
+pub(super) fn assignments(words: &[String]) -> Result<Vec<(String, String)>, CliError> {
+    let cut = |word: &String| match word.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err(CliError::usage(format!("`{}` is not KEY=VALUE", crate::base::clean::clean(word))).hint("as in priority=5")),
+    };
+    words.iter().map(cut).collect()
+}
+
 /// A list of texts as TOML.
 pub(super) fn list_value(items: &[String]) -> String {
     let items: Vec<String> = items.iter().map(|item| text_value(item)).collect();

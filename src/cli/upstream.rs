@@ -36,7 +36,7 @@ const ADD: &str = "\
 A preset fills in URL, dialect and everything else that is known of a provider; `aiproxy upstream presets` lists them.
 
 Examples:
-  aiproxy upstream add groq
+  aiproxy upstream add gemini
   aiproxy upstream add office --preset openai --base-url https://ai.example.com/v1
   aiproxy upstream add box --base-url http://192.168.1.5:8000/v1 --dialect openai --models 'qwen*'
   pass show corp | aiproxy upstream add corp --base-url https://ai.corp.example/v1 --dialect openai --stdin";
@@ -45,8 +45,8 @@ const SET: &str = "\
 Values are TOML; what is no TOML is text. The keys are those of [[upstream]] in the config (`aiproxy config schema`).
 
 Examples:
-  aiproxy upstream set nvidia priority=5 max_concurrency=8
-  aiproxy upstream set nvidia 'models=[\"deepseek-ai/*\"]' timeouts.first_byte=30s";
+  aiproxy upstream set office priority=5 max_concurrency=8
+  aiproxy upstream set office 'models=[\"qwen*\"]' timeouts.first_byte=30s";
 
 #[derive(Debug, Subcommand)]
 pub enum UpstreamCommand {
@@ -161,12 +161,12 @@ async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
     }
     let dialects: Vec<String> = args.dialect.iter().map(|d| d.name().to_owned()).collect();
     let mut edits = vec![Edit::AddUpstream { name: args.name.clone(), preset, base_url: args.base_url, dialects }];
-    let path = |key: &str| format!("upstream.{}.{key}", args.name);
+    let mut set = |key: &str, value| edits.push(Edit::SetUpstream { name: args.name.clone(), path: key.to_owned(), value });
     if !args.models.is_empty() {
-        edits.push(Edit::Set { path: path("models"), value: settings::list_value(&args.models) });
+        set("models", settings::list_value(&args.models));
     }
     if let Some(priority) = args.priority {
-        edits.push(Edit::Set { path: path("priority"), value: priority.to_string() });
+        set("priority", priority.to_string());
     }
     settings::edit(ctx, &edits)?;
     if args.stdin {
@@ -253,14 +253,15 @@ fn in_file(file: &settings::File, name: &str) -> Result<(), CliError> {
 
 async fn enable(ctx: &Ctx, name: &str, on: bool) -> Result<Exit, CliError> {
     in_file(&settings::load(ctx)?, name)?;
-    settings::edit(ctx, &[Edit::Set { path: format!("upstream.{name}.enabled"), value: on.to_string() }])?;
+    settings::edit(ctx, &[Edit::SetUpstreamEnabled { name: name.to_owned(), enabled: on }])?;
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("{name} is {}", if on { "enabled" } else { "disabled" }))
 }
 
 async fn set(ctx: &Ctx, name: &str, values: &[String]) -> Result<Exit, CliError> {
     in_file(&settings::load(ctx)?, name)?;
-    settings::edit(ctx, &settings::assignments(&format!("upstream.{name}"), values)?)?;
+    let set = |(path, value)| Edit::SetUpstream { name: name.to_owned(), path, value };
+    settings::edit(ctx, &settings::assignments(values)?.into_iter().map(set).collect::<Vec<_>>())?;
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("upstream {name} changed"))
 }

@@ -71,7 +71,7 @@ pub(super) async fn enable(ctx: &Ctx, key: &str, on: bool) -> Result<Exit, CliEr
     let file = settings::load(ctx)?;
     let keys = file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
     let (upstream, label) = find(key, keys)?;
-    settings::edit(ctx, &[Edit::EnableKey { upstream: upstream.clone(), label: label.clone(), on }])?;
+    settings::edit(ctx, &[Edit::SetKeyEnabled { upstream: upstream.clone(), label: label.clone(), enabled: on }])?;
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("{upstream}/{label} is {}", if on { "enabled" } else { "disabled" }))
 }

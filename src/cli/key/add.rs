@@ -8,7 +8,7 @@ use super::{
     store::Store,
 };
 use crate::{
-    base::near,
+    base::{clean::clean, near},
     cli::{
         Ctx,
         exit::{CliError, Exit},
@@ -32,17 +32,19 @@ use crate::{
 /// A key on the command line; an upstream nobody knows; text that is no key; a key that its provider rejects; no keyring.
 pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     refuse_argv(&args)?;
+    named(&args.label)?;
     let file = settings::load_or_empty(ctx)?;
     let Some(name) = &args.upstream else { return missing(ctx, &args, &file).await };
     let plan = Plan::make(&file, name, &args)?;
     let mut store = open(&args, &file).await?;
+    let entry = format!("{name}/{}", args.label);
+    let edits = plan.edits(&store.reference(&entry))?;
     let secret = args.source.read(&format!("key for {name}")).await?;
     hint_at_other_provider(&plan, &secret);
     let tried = tried(&args, &plan.upstream, &secret).await?;
-    let entry = format!("{name}/{}", args.label);
     let replaced = store.get(&entry).await?.is_some();
     store.put(&entry, &secret).await?;
-    if let Err(error) = settings::edit(ctx, &plan.edits(&store.reference(&entry))) {
+    if let Err(error) = settings::edit(ctx, &edits) {
         // Without its reference the key is of no use, and nobody would find it again.
         if !replaced {
             drop(store.delete(&entry).await);
@@ -65,6 +67,17 @@ fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
     Err(CliError::usage("a key does not belong on a command line: other programs and the shell's history see it").hint(format!(
         "run `aiproxy key add {upstream}` and type it at the prompt, or pipe it in with --stdin; if it was a real key, make a new one"
     )))
+}
+
+/// A label stands in file names, in the config and on the screen.
+fn named(label: &str) -> Result<(), CliError> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    if label.is_empty() || label.len() > 64 || !label.chars().all(fine) {
+        return Err(
+            CliError::usage(format!("`{}` is no label for a key", clean(label))).hint("letters, digits, `-`, `_`, `.` and `@`, at most 64")
+        );
+    }
+    Ok(())
 }
 
 async fn open(args: &AddArgs, file: &File) -> Result<Store, CliError> {
@@ -112,8 +125,28 @@ impl Plan {
         Ok(Self { upstream, preset: Some(preset), label, known: Vec::new() })
     }
 
-    fn edits(&self, reference: &str) -> Vec<Edit> {
-        todo_edits(self, reference)
+    /// What is to be changed so that the config uses the key behind this reference.
+    fn edits(&self, reference: &str) -> Result<Vec<Edit>, CliError> {
+        let name = self.upstream.name.to_string();
+        let mut edits = Vec::new();
+        if let Some(preset) = self.preset {
+            edits.push(Edit::AddUpstream {
+                name: name.clone(),
+                preset: Some(preset.name.to_string()),
+                base_url: None,
+                dialects: Vec::new(),
+            });
+        }
+        match self.known.iter().find(|(label, _)| *label == self.label) {
+            // The same entry with a new key in it.
+            Some((_, known)) if known == reference => {}
+            Some((label, known)) => {
+                return Err(CliError::failed(format!("{name} has a key `{label}` already, kept in {known}"))
+                    .hint("give the new one another --label, or remove the old one first"));
+            }
+            None => edits.push(Edit::AddKey { upstream: name, reference: reference.to_owned(), label: None }),
+        }
+        Ok(edits)
     }
 }
 

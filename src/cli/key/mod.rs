@@ -29,7 +29,7 @@ uses it at once. Where no keyring service answers, --vault keeps it in a file en
 Examples:
   aiproxy key add openai
   aiproxy key add openai --label work
-  pass show groq | aiproxy key add groq --stdin
+  pass show openai | aiproxy key add openai --stdin
   aiproxy key add mycorp --preset openai --from-env CORP_KEY
   aiproxy key add --missing               on a second machine: asks for each key that the config names and nobody has";
 

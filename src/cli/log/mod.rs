@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-FILTER is words, or model:gpt project:ide status:5xx key:work upstream:groq client:aider state:failed >2s <500ms; all
+FILTER is words, or model:gpt project:ide status:5xx key:work upstream:openai client:aider state:failed >2s <500ms; all
 must hold. It is the dashboard's.
 With --json each line is one JSON object: {\"request\": …} or {\"event\": …}.
 
@@ -235,10 +235,10 @@ pub(super) mod tests {
         let at = UnixMillis(1_700_000_000_000);
         let attempt = |number, key: &str, outcome: Option<&str>| AttemptRecord {
             number,
-            upstream: "nvidia".into(),
+            upstream: "office".into(),
             key: key.into(),
-            fingerprint: "nvapi-…12ab".into(),
-            model: "deepseek-r1".into(),
+            fingerprint: "sk-…12ab".into(),
+            model: "big-model".into(),
             started_ms: number * 100,
             head_ms: Some(number * 100 + 50),
             ended_ms: Some(number * 100 + 90),
@@ -259,7 +259,7 @@ pub(super) mod tests {
             session: None,
             request_bytes: 1234,
             state: State::Done,
-            attempts: vec![attempt(1, "main", Some("429 for deepseek-r1, cooling 60s")), attempt(2, "spare", None)],
+            attempts: vec![attempt(1, "main", Some("429 for big-model, cooling 60s")), attempt(2, "spare", None)],
             reason: Some("spare is next".into()),
             ttft_ms: Some(412),
             duration_ms: Some(2_500),
@@ -275,7 +275,7 @@ pub(super) mod tests {
     #[test]
     fn a_request_is_one_line_with_what_matters() {
         let text = row(&record(), Paint::none());
-        for part in ["ide aider", "smart → deepseek-r1", "nvidia/spare", "2 tries", "2.50s", "88→40 tok", "200"] {
+        for part in ["ide aider", "smart → big-model", "office/spare", "2 tries", "2.50s", "88→40 tok", "200"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert_eq!(text.lines().count(), 1);

@@ -88,14 +88,9 @@ mod tests {
     #[test]
     fn every_attempt_stands_there_with_its_outcome() {
         let text = request(&super::super::tests::record(), Paint::none());
-        for part in [
-            "smart (openai chat, stream)",
-            "2.50s, first token after 0.41s",
-            "429 for deepseek-r1",
-            "answered",
-            "spare",
-            "88 in (0 cached)",
-        ] {
+        for part in
+            ["smart (openai chat, stream)", "2.50s, first token after 0.41s", "429 for big-model", "answered", "spare", "88 in (0 cached)"]
+        {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }
