@@ -1,1 +1,519 @@
-//! (being written)
+//! Reads JSON in place: one pass that proves a text well formed while it names the keys, and a lazy reader over the proven text.
+//!
+//! Nothing is built, so odd numbers, lone surrogates and duplicate keys (the last one counts) cost and break nothing.
+
+use std::borrow::Cow;
+
+/// How deep objects and arrays may nest; deeper texts are refused, as the JSON libraries of clients would.
+pub const MAX_DEPTH: usize = 128;
+
+/// What is wrong with a text that should be JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// JSON, but not the object that was expected.
+    NotAnObject,
+    Syntax,
+    TooDeep,
+    Utf8,
+}
+
+/// Where and how a text stops being JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bad {
+    pub flaw: Flaw,
+    pub offset: usize,
+}
+
+impl Bad {
+    /// The sentence, with line and column: "expected value at line 1 column 5".
+    #[must_use]
+    pub fn describe(&self, text: &[u8]) -> String {
+        match self.flaw {
+            Flaw::Utf8 => format!("invalid UTF-8 at byte {}", self.offset),
+            Flaw::TooDeep => format!("nested deeper than {MAX_DEPTH} levels"),
+            Flaw::NotAnObject => format!("expected an object, got {}", Json(std::str::from_utf8(text).unwrap_or_default()).kind()),
+            Flaw::Syntax => match serde_json::from_slice::<serde::de::IgnoredAny>(text) {
+                Err(e) => e.to_string(),
+                Ok(_) => format!("not JSON at byte {}", self.offset),
+            },
+        }
+    }
+}
+
+/// Proves that the whole text is one JSON value in UTF-8.
+///
+/// # Errors
+///
+/// The first flaw.
+pub fn check(text: &[u8]) -> Result<Json<'_>, Bad> {
+    walk(text, |_, _, _| {})
+}
+
+/// Like [`check`], and calls `key` with the depth (1 in the root object), the raw key and the text from its value on.
+///
+/// # Errors
+///
+/// The first flaw; keys before it have been told.
+pub fn walk<'a>(text: &'a [u8], mut key: impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<Json<'a>, Bad> {
+    let valid = std::str::from_utf8(text).map_err(|e| Bad { flaw: Flaw::Utf8, offset: e.valid_up_to() })?;
+    let (mut i, mut depth, mut objects) = (0, 0_usize, 0_u128);
+    'value: loop {
+        i = space(text, i);
+        match text.get(i) {
+            Some(b'"') => i = string(text, i + 1)?,
+            Some(&open @ (b'{' | b'[')) => {
+                if depth == MAX_DEPTH {
+                    return Err(Bad { flaw: Flaw::TooDeep, offset: i });
+                }
+                let object = open == b'{';
+                objects = objects << 1 | u128::from(object);
+                depth += 1;
+                i = space(text, i + 1);
+                if text.get(i) == Some(if object { &b'}' } else { &b']' }) {
+                    objects >>= 1;
+                    depth -= 1;
+                    i += 1;
+                } else {
+                    if object {
+                        i = member(text, i, depth, &mut key)?;
+                    }
+                    continue 'value;
+                }
+            }
+            Some(b't') => i = word(text, i, b"true")?,
+            Some(b'f') => i = word(text, i, b"false")?,
+            Some(b'n') => i = word(text, i, b"null")?,
+            _ => i = number(text, i)?,
+        }
+        loop {
+            i = space(text, i);
+            if depth == 0 {
+                return if i == text.len() { Ok(Json(valid)) } else { Err(syntax(i)) };
+            }
+            let object = objects & 1 == 1;
+            match text.get(i) {
+                Some(b',') => {
+                    i += 1;
+                    if object {
+                        i = member(text, i, depth, &mut key)?;
+                    }
+                    continue 'value;
+                }
+                Some(b'}') if object => {}
+                Some(b']') if !object => {}
+                _ => return Err(syntax(i)),
+            }
+            objects >>= 1;
+            depth -= 1;
+            i += 1;
+        }
+    }
+}
+
+/// Whether a value that begins here says nothing: null, empty text, empty array, empty object.
+#[must_use]
+pub fn is_blank(value: &[u8]) -> bool {
+    match value {
+        [b'n', ..] | [b'"', b'"', ..] | [b'[', b']', ..] | [b'{', b'}', ..] => true,
+        [b'[', rest @ ..] => rest.get(space(rest, 0)) == Some(&b']'),
+        [b'{', rest @ ..] => rest.get(space(rest, 0)) == Some(&b'}'),
+        _ => false,
+    }
+}
+
+/// A key and the colon after it; returns where the value begins.
+#[inline]
+fn member<'a>(text: &'a [u8], at: usize, depth: usize, key: &mut impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<usize, Bad> {
+    let open = space(text, at);
+    if text.get(open) != Some(&b'"') {
+        return Err(syntax(open));
+    }
+    let close = string(text, open + 1)?;
+    let colon = space(text, close);
+    if text.get(colon) != Some(&b':') {
+        return Err(syntax(colon));
+    }
+    let value = space(text, colon + 1);
+    key(depth, &text[open + 1..close - 1], &text[value..]);
+    Ok(value)
+}
+
+fn syntax(offset: usize) -> Bad {
+    Bad { flaw: Flaw::Syntax, offset }
+}
+
+#[inline]
+fn space(text: &[u8], mut i: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\r' | b'\t') = text.get(i) {
+        i += 1;
+    }
+    i
+}
+
+fn word(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Bad> {
+    if text[at..].starts_with(word) { Ok(at + word.len()) } else { Err(syntax(at)) }
+}
+
+/// From after the opening quote to after the closing one.
+#[inline]
+fn string(text: &[u8], mut i: usize) -> Result<usize, Bad> {
+    loop {
+        i = plain_run(text, i);
+        match text.get(i) {
+            Some(b'"') => return Ok(i + 1),
+            Some(b'\\') => match text.get(i + 1) {
+                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => i += 2,
+                Some(b'u') if text.len() >= i + 6 && text[i + 2..i + 6].iter().all(u8::is_ascii_hexdigit) => i += 6,
+                _ => return Err(syntax(i)),
+            },
+            _ => return Err(syntax(i)),
+        }
+    }
+}
+
+/// The next quote, backslash or control character, eight bytes at a time.
+#[inline]
+fn plain_run(text: &[u8], mut i: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const TOPS: u64 = ONES << 7;
+    while let Some(eight) = text.get(i..i + 8).and_then(|s| <[u8; 8]>::try_from(s).ok()) {
+        let w = u64::from_le_bytes(eight);
+        let control = w.wrapping_sub(ONES * 0x20) & !w;
+        let quote = w ^ (ONES * u64::from(b'"'));
+        let slash = w ^ (ONES * u64::from(b'\\'));
+        // A borrow can only mark bytes above a true hit, so the lowest mark is always right.
+        let hits = (control | (quote.wrapping_sub(ONES) & !quote) | (slash.wrapping_sub(ONES) & !slash)) & TOPS;
+        if hits != 0 {
+            return i + (hits.trailing_zeros() / 8) as usize;
+        }
+        i += 8;
+    }
+    while text.get(i).is_some_and(|&b| b >= 0x20 && b != b'"' && b != b'\\') {
+        i += 1;
+    }
+    i
+}
+
+fn number(text: &[u8], mut i: usize) -> Result<usize, Bad> {
+    let digits = |mut i: usize| {
+        let from = i;
+        while text.get(i).is_some_and(u8::is_ascii_digit) {
+            i += 1;
+        }
+        if i > from { Ok(i) } else { Err(syntax(i)) }
+    };
+    if text.get(i) == Some(&b'-') {
+        i += 1;
+    }
+    i = if text.get(i) == Some(&b'0') { i + 1 } else { digits(i)? };
+    if text.get(i) == Some(&b'.') {
+        i = digits(i + 1)?;
+    }
+    if let Some(b'e' | b'E') = text.get(i) {
+        i += 1;
+        if let Some(b'+' | b'-') = text.get(i) {
+            i += 1;
+        }
+        i = digits(i)?;
+    }
+    Ok(i)
+}
+
+/// A value inside a text that [`check`] has proven; reading is lenient: what is not there or of another type is `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Json<'a>(&'a str);
+
+impl<'a> Json<'a> {
+    /// The value's own text.
+    #[must_use]
+    pub fn text(self) -> &'a str {
+        self.0.trim_matches([' ', '\n', '\r', '\t'])
+    }
+
+    /// What it is, in words.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self.text().as_bytes().first() {
+            Some(b'{') => "object",
+            Some(b'[') => "array",
+            Some(b'"') => "string",
+            Some(b't' | b'f') => "boolean",
+            Some(b'n') => "null",
+            Some(_) => "number",
+            None => "nothing",
+        }
+    }
+
+    #[must_use]
+    pub fn is_object(self) -> bool {
+        self.text().starts_with('{')
+    }
+
+    #[must_use]
+    pub fn is_array(self) -> bool {
+        self.text().starts_with('[')
+    }
+
+    /// Absent in all but name: null, empty text, empty array, empty object.
+    #[must_use]
+    pub fn is_blank(self) -> bool {
+        is_blank(self.text().as_bytes())
+    }
+
+    /// A member of an object that is not null; of duplicates the last.
+    #[must_use]
+    pub fn get(self, name: &str) -> Option<Self> {
+        self.members().filter(|(key, _)| *key == name).last().map(|(_, value)| value).filter(|value| !value.0.starts_with('n'))
+    }
+
+    /// A member reached through nested objects.
+    #[must_use]
+    pub fn at(self, path: &[&str]) -> Option<Self> {
+        path.iter().try_fold(self, |value, name| value.get(name))
+    }
+
+    /// Keys (raw, between their quotes) and values of an object; nothing for other values.
+    pub fn members(self) -> impl Iterator<Item = (&'a str, Self)> {
+        let text = self.text();
+        let mut i = if text.starts_with('{') { 1 } else { text.len() };
+        std::iter::from_fn(move || {
+            let b = text.as_bytes();
+            let open = next_token(b, i)?;
+            if b[open] != b'"' {
+                return None;
+            }
+            let close = skip(b, open);
+            let value = next_token(b, close)?;
+            i = skip(b, value).max(value + 1);
+            Some((text.get(open + 1..close.checked_sub(1)?)?, Self(text.get(value..i)?)))
+        })
+    }
+
+    /// Elements of an array; nothing for other values.
+    pub fn items(self) -> impl Iterator<Item = Self> {
+        let text = self.text();
+        let mut i = if text.starts_with('[') { 1 } else { text.len() };
+        std::iter::from_fn(move || {
+            let b = text.as_bytes();
+            let value = next_token(b, i)?;
+            if b[value] == b']' {
+                return None;
+            }
+            i = skip(b, value).max(value + 1);
+            Some(Self(text.get(value..i)?))
+        })
+    }
+
+    /// A string, unescaped; lone surrogates become U+FFFD.
+    #[must_use]
+    pub fn str(self) -> Option<Cow<'a, str>> {
+        let inner = self.text().strip_prefix('"')?.strip_suffix('"')?;
+        Some(if inner.contains('\\') { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) })
+    }
+
+    #[must_use]
+    pub fn bool(self) -> Option<bool> {
+        self.text().parse().ok()
+    }
+
+    /// A whole number that is not negative; `3.0` is one, `1e300`, `-1` and `"3"` are none.
+    #[must_use]
+    pub fn u64(self) -> Option<u64> {
+        let text = self.text();
+        text.parse().ok().or_else(|| text.strip_suffix(".0")?.parse().ok())
+    }
+
+    #[must_use]
+    pub fn i64(self) -> Option<i64> {
+        self.text().parse().ok()
+    }
+}
+
+/// The next byte that is neither space, comma nor colon.
+fn next_token(text: &[u8], mut i: usize) -> Option<usize> {
+    while let b' ' | b'\n' | b'\r' | b'\t' | b',' | b':' = text.get(i)? {
+        i += 1;
+    }
+    Some(i)
+}
+
+/// From a value's first byte to after its last. Sound on proven text; never out of bounds on any other.
+fn skip(text: &[u8], mut i: usize) -> usize {
+    let mut depth = 0_usize;
+    while let Some(&b) = text.get(i) {
+        match b {
+            b'"' => {
+                i = string(text, i + 1).unwrap_or(text.len());
+                if depth == 0 {
+                    return i;
+                }
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                if depth <= 1 {
+                    return i + depth;
+                }
+                depth -= 1;
+            }
+            b',' | b' ' | b'\n' | b'\r' | b'\t' if depth == 0 => return i,
+            _ => {}
+        }
+        i += 1;
+    }
+    text.len()
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let Some(c) = rest.chars().next() else { break };
+        rest = &rest[c.len_utf8()..];
+        match c {
+            'b' => out.push('\u{8}'),
+            'f' => out.push('\u{c}'),
+            'n' => out.push('\n'),
+            'r' => out.push('\r'),
+            't' => out.push('\t'),
+            'u' => {
+                let mut unit = || {
+                    let unit = rest.get(..4).and_then(|hex| u32::from_str_radix(hex, 16).ok())?;
+                    rest = &rest[4..];
+                    Some(unit)
+                };
+                let mut point = unit().unwrap_or(0xFFFD);
+                if (0xD800..0xDC00).contains(&point)
+                    && let Some(low) = rest.strip_prefix("\\u").and_then(|r| u32::from_str_radix(r.get(..4)?, 16).ok())
+                    && (0xDC00..0xE000).contains(&low)
+                {
+                    point = 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00);
+                    rest = &rest[6..];
+                }
+                out.push(char::from_u32(point).unwrap_or('\u{FFFD}'));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn is_json(text: &[u8]) -> bool {
+        std::str::from_utf8(text).is_ok() && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
+    }
+
+    #[test]
+    fn texts_are_judged_as_the_usual_parser_does() {
+        for text in [
+            "{}",
+            "[]",
+            " {\"a\" : [1, -0.5e+3, \"x\\u00e9\\n\"]} ",
+            "null",
+            "\"\"",
+            "0",
+            "-0",
+            "01",
+            "1.",
+            "1e",
+            ".5",
+            "+1",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "[1,]",
+            "[1 2]",
+            "{,}",
+            "tru",
+            "nullx",
+            "\"a\nb\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "{\"a\":1}{",
+            "",
+            " ",
+            "[}",
+            "{\"a\":[1}",
+            "NaN",
+            "1E400",
+            "\"\\ud800\"",
+            "{\"x\": [}",
+            "\"0123456\u{7f}9\"",
+            "\"abcdefg\"",
+            "\"abcdefgh\\\"\"",
+        ] {
+            assert_eq!(check(text.as_bytes()).is_ok(), is_json(text.as_bytes()), "{text:?}");
+        }
+        assert_eq!(check(b"\"\xff\"").map_err(|b| b.flaw), Err(Flaw::Utf8));
+    }
+
+    #[test]
+    fn depth_is_bounded_and_the_bound_is_named() {
+        let nest = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(check(nest(MAX_DEPTH).as_bytes()).is_ok());
+        let deep = nest(MAX_DEPTH + 1);
+        let bad = check(deep.as_bytes()).expect_err("too deep");
+        assert_eq!(bad.describe(deep.as_bytes()), "nested deeper than 128 levels");
+        assert_eq!(check(b"{\"a\": }").expect_err("no value").describe(b"{\"a\": }"), "expected value at line 1 column 7");
+    }
+
+    #[test]
+    fn keys_are_told_with_depth_and_value() {
+        let mut seen = Vec::new();
+        walk(br#"{"a":1,"b":[{"c":null}],"d":{"e":"f"}}"#, |depth, key, value| {
+            seen.push((depth, String::from_utf8_lossy(key).into_owned(), value[0]));
+        })
+        .expect("good");
+        let want = [(1, "a", b'1'), (1, "b", b'['), (3, "c", b'n'), (1, "d", b'{'), (2, "e", b'"')];
+        assert_eq!(seen, want.map(|(d, k, v)| (d, k.to_owned(), v)));
+    }
+
+    #[test]
+    fn values_are_read_leniently_and_the_last_duplicate_counts() {
+        let json = check(br#" {"a":1, "n":null,"s":"x\u00e9\ud83d\ude00\ud800\"","l":[1, "two",{"k":[]} ],"a":2.0,"big":18446744073709551616,"neg":-1} "#).expect("good");
+        assert_eq!(json.get("a").and_then(Json::u64), Some(2));
+        assert_eq!(json.get("n"), None);
+        assert_eq!(json.get("s").and_then(Json::str).as_deref(), Some("xé😀\u{fffd}\""));
+        assert_eq!(json.get("l").map(|l| l.items().map(Json::kind).collect::<Vec<_>>()), Some(vec!["number", "string", "object"]));
+        assert_eq!(json.get("big").and_then(Json::u64), None);
+        assert_eq!(json.get("neg").and_then(Json::u64), None);
+        assert_eq!(json.at(&["l", "x"]), None);
+        assert!(is_blank(b"[ ]") && is_blank(b"{}") && is_blank(b"null") && !is_blank(b"0") && !is_blank(b"\"a\""));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_as_the_usual_parser_does(text in proptest::collection::vec(prop_oneof![
+            Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b','), Just(b':'), Just(b'1'), Just(b'0'), Just(b'-'),
+            Just(b'.'), Just(b'e'), Just(b' '), Just(b'n'), Just(b'u'), Just(b'\n'), any::<u8>()], 0..40)) {
+            prop_assert_eq!(check(&text).is_ok(), is_json(&text));
+        }
+
+        #[test]
+        fn strings_come_back(text in ".{0,60}", ascii in any::<bool>()) {
+            let mut json = serde_json::to_string(&text).expect("a string");
+            if ascii {
+                json = json.chars().map(|c| if c.is_ascii() { c.to_string() } else {
+                    c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect() }).collect();
+            }
+            prop_assert_eq!(check(json.as_bytes()).expect("good").str().expect("string"), text);
+        }
+
+        #[test]
+        fn reading_unproven_text_never_panics(text in "[\\[\\]{}\",:\\\\a1 ]{0,30}") {
+            let json = Json(&text);
+            for (_, value) in json.members() {
+                let _ = value.str();
+            }
+            prop_assert!(json.items().count() <= text.len());
+        }
+    }
+}

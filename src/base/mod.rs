@@ -3,8 +3,10 @@
 pub mod backoff;
 pub mod clean;
 pub mod clock;
+pub mod cut;
 pub mod disk;
 pub mod draw;
+pub mod elements;
 pub mod ewma;
 pub mod id;
 pub mod json;

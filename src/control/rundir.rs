@@ -168,7 +168,7 @@ impl Claimed {
     /// The run dir cannot be written, or the system has no entropy.
     pub fn publish(&self, listen: Vec<String>, started: UnixMillis) -> io::Result<Secret> {
         let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
         let token = URL_SAFE_NO_PAD.encode(bytes);
         let card = Card { pid: std::process::id(), started, version: env!("CARGO_PKG_VERSION").to_owned(), listen };
         // The card last: whoever reads it finds the token that belongs to it.

@@ -2,13 +2,33 @@
 //!
 //! No I/O, no knowledge of each other. `Ingress` is the half that faces clients, `Egress` the half that faces upstreams.
 
+mod anthropic;
+mod any;
+mod classic;
+mod evidence;
+mod fault;
+mod gemini;
+mod models;
+mod ollama;
+mod openai;
+pub mod passage;
+pub mod registry;
+mod responses;
+mod shape;
+mod status;
+mod tokens;
+mod words;
+
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::ir::{
-    fault::{ClientError, Fault},
-    op::{Dialect, Op},
-    usage::Usage,
+use crate::{
+    base::json::Bad,
+    ir::{
+        fault::{ClientError, Fault},
+        op::{Dialect, Op},
+        usage::Usage,
+    },
 };
 
 /// The half that faces clients.
@@ -21,6 +41,12 @@ pub trait Ingress: Send + Sync {
 
     /// The error as the last event of a stream, framed; never followed by anything.
     fn stream_error(&self, error: &ClientError, request_id: &str, framing: Framing) -> Bytes;
+
+    /// The same after `events` events have gone out, for framings where the last one depends on those before.
+    fn stream_error_after(&self, error: &ClientError, request_id: &str, framing: Framing, events: u32) -> Bytes {
+        let _ = events;
+        self.stream_error(error, request_id, framing)
+    }
 
     /// A keep-alive for a stream that is silent; `None` where the dialect has none.
     fn ping(&self, framing: Framing) -> Option<&'static [u8]>;
@@ -113,14 +139,20 @@ pub trait Meter: Send {
 /// What one event was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heed {
-    /// Ping, role, metadata, empty choices, usage alone: nothing that a client would call an answer.
+    /// An event that is not JSON of the expected kind.
+    Bad(Bad),
+    /// Role, metadata, empty choices: nothing that a client would call an answer.
     Nothing,
+    /// A keep-alive of the upstream.
+    Ping,
+    /// Usage and nothing else; hidden where only we asked for it.
+    UsageOnly,
     /// Text, reasoning, a tool call, media.
     Content,
     /// The stream's last event; `complete()` is true from here.
     Terminal,
-    /// To be dropped: a usage chunk that only we asked for, a `[DONE]` toward a dialect that has none.
+    /// To be dropped: a `[DONE]` toward a dialect that has none.
     Hide,
-    /// The upstream's error event, or an event that is not what it claims to be.
+    /// The upstream's error event.
     Error(Box<Fault>),
 }

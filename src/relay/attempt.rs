@@ -13,6 +13,7 @@ use super::{
     prepare::prepare,
     rounds::Job,
     tally::Guard,
+    unframe,
 };
 use crate::{
     config::settings::{Settings, Upstream},
@@ -114,7 +115,8 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     }
 
     let first = first_chunk(&mut body, &clocks).await?;
-    let shape = shape(first.as_deref().unwrap_or_default(), job.ask.framing, &content_type);
+    let framing = if job.ask.stream { job.ask.framing } else { Framing::Sse };
+    let shape = shape(first.as_deref().unwrap_or_default(), framing, &content_type);
     let settings = Arc::clone(&job.generation.settings);
     match (job.ask.stream, shape) {
         (true, Shape::Events(framing)) => {
@@ -133,7 +135,7 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
         }
         (false, Shape::Events(framing)) => {
             let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
-            let events = crate::dialect::passage::events(&text, framing);
+            let events = unframe::events(&text, framing).ok_or_else(|| unreadable(&target.upstream))?;
             let answer = egress.as_answer(job.ask.endpoint.op, &events)?;
             out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let summary = egress.read_answer(job.ask.endpoint.op, "application/json", &answer)?;
@@ -228,6 +230,11 @@ async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Cl
             Err(_) => return Err(clocks.late(job.ask.stream).into()),
         }
     }
+}
+
+fn unreadable(upstream: &Upstream) -> TransportFault {
+    let message = format!("{} answered with a stream that cannot be read", upstream.name);
+    TransportFault { kind: TransportKind::Garbage, message, sent: true }
 }
 
 /// Reads an error answer.

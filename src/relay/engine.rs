@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{halt::Halts, lists::ModelLists, network::Network, waiting::Queue};
 use crate::{
-    base::{clock::Clock, draw::Seeded, redact::Redactor},
+    base::{clean, clock::Clock, draw::Seeded, redact::Redactor},
     config::{Settings, settings::KeyId},
     events::bus::Bus,
     routing::{
@@ -150,6 +150,12 @@ impl Engine {
         }
         self.board.set_accounts(accounts.iter().map(|(key, account)| (*key, *account)));
         self.accounts.store(Arc::new(accounts));
+    }
+
+    /// Text from outside as it may be shown: without secrets, without control characters.
+    #[must_use]
+    pub fn words(&self, text: &str) -> String {
+        clean::clean(&self.redactor.text(text)).into_owned()
     }
 
     pub(super) fn with_luck<T>(&self, f: impl FnOnce(&mut Seeded) -> T) -> T {

@@ -19,4 +19,5 @@ pub mod reply;
 pub mod rounds;
 pub mod serve;
 pub mod tally;
+pub mod unframe;
 pub mod waiting;

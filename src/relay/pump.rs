@@ -267,7 +267,7 @@ impl Pump {
         let upstream = self.job.tally.upstream().clone();
         let error = match &broke {
             Broke::Said(fault) => {
-                let words = crate::base::clean::clean(&self.job.engine.redactor.text(&fault.message));
+                let words = self.job.engine.words(&fault.message);
                 self.guard.close(End::BrokeAfterContent(&outcome::of_fault(fault, None, true)));
                 ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status)
             }

@@ -152,12 +152,11 @@ pub(super) fn key_wait(job: &Job, key: KeyId, model: &str, now: Mono) -> Option<
 
 fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError {
     let (upstream, key) = (job.tally.upstream(), &last.key_name);
-    let words = job.engine.redactor.text(&fault.message).into_owned();
-    let words = clean::clean(&words);
+    let words = job.engine.words(&fault.message);
     let pass = |error: ClientError| {
         let mut error = error;
-        error.code = error.code.or_else(|| fault.code.clone().map(|code| clean::clean(&job.engine.redactor.text(&code)).into()));
-        error.param = fault.param.clone().map(|param| clean::clean(&param).into());
+        error.code = error.code.or_else(|| fault.code.as_deref().map(|code| job.engine.words(code).into()));
+        error.param = fault.param.as_deref().map(|param| job.engine.words(param).into());
         error
     };
     match fault.kind {
@@ -189,7 +188,7 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
 
 /// A transport fault in words for the client.
 pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> ClientError {
-    let words = clean::clean(&job.engine.redactor.text(&fault.message));
+    let words = job.engine.words(&fault.message);
     let message = format!("upstream {upstream}: {words}");
     let kind = match fault.kind {
         TransportKind::FirstByteTimeout | TransportKind::IdleTimeout | TransportKind::TotalTimeout | TransportKind::ConnectTimeout => {
@@ -223,7 +222,7 @@ pub(super) fn all_cooling(
     let quota = last.is_some_and(|last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Quota));
     let kind = if quota && candidates.len() == 1 { ErrorKind::OutOfCredit } else { ErrorKind::RateLimited };
     let words = last.map(|last| match &last.lost.said {
-        Said::Fault { fault, .. } => format!(" The provider said: {}", clean::clean(&job.engine.redactor.text(&fault.message))),
+        Said::Fault { fault, .. } => format!(" The provider said: {}", job.engine.words(&fault.message)),
         Said::Transport(_) => String::new(),
     });
     let message = format!(

@@ -174,13 +174,13 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
             job.ask.endpoint.dialect,
             &project,
             &|id| learned.get(&id).cloned(),
-            patient,
+            patience,
         );
         match result {
             Ok(resolved) => break resolved,
             Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
                 if !engine.lists.wait(&upstreams, deadline).await {
-                    patience = Patience::Claim;
+                    patience = Patience::Over;
                 }
             }
             Err(e) => return Err(name_error(job.ask.endpoint.dialect, &e)),

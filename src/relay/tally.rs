@@ -154,7 +154,7 @@ impl Tally {
     pub(super) fn attempt_lost(&mut self, status: Option<u16>, outcome: String, maybe_billed: bool) {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let outcome = clean::clean(&self.engine.redactor.text(&outcome)).into();
+        let outcome = self.engine.words(&outcome).into();
         self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.attempts, ended_ms, status, outcome, maybe_billed });
     }
 
@@ -197,8 +197,8 @@ impl Tally {
         let (at, now) = self.now();
         let duration_ms = self.since_start(now);
         let usage = summary.and_then(|s| s.usage);
-        let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f).as_str()));
-        let error: Option<Arc<str>> = error.map(|e| clean::clean(&self.engine.redactor.text(e)).into());
+        let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f)));
+        let error: Option<Arc<str>> = error.map(|e| self.engine.words(&e).into());
         if tracing::enabled!(tracing::Level::INFO) {
             let tokens = usage.map(|u| (u.input_total(), u.output_total()));
             tracing::info!(
@@ -289,7 +289,7 @@ impl Engine {
     /// Makes events and log lines of health changes.
     pub fn tell_changes(&self, changes: Vec<Change>) {
         for change in changes {
-            let text: Arc<str> = clean::clean(&self.redactor.text(&format!("{} {}", change.subject, change.text))).into();
+            let text: Arc<str> = self.words(&format!("{} {}", change.subject, change.text)).into();
             match change.level {
                 Level::Info => tracing::info!("{text}"),
                 Level::Warn | Level::Error => tracing::warn!("{text}"),

@@ -171,21 +171,20 @@ fn wrong(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let Some(problem) = problem::worst(app, now) else { return };
     let glyph = if problem.role == Role::Bad { "✕ " } else { "▲ " };
-    let mut hint = Vec::new();
+    let mut words = Vec::new();
+    let roomy = area.width >= 100;
     if problem.more > 0 {
-        hint.push(span(format!("  +{} more", problem.more), Role::Dim));
+        words.push(format!("+{}{}", problem.more, if roomy { " more" } else { "" }));
     }
-    let mut keys = Vec::new();
     if app.screen != problem.screen {
-        keys.push(format!("{} shows {}", problem.screen.digit(), problem.screen.title().to_lowercase()));
+        let what = if roomy { format!(" shows {}", problem.screen.title().to_lowercase()) } else { " shows".to_owned() };
+        words.push(format!("{}{what}", problem.screen.digit()));
     }
     // On lists of keys and upstreams `w` acts on the selected row.
     if problem.act.is_some() && app.over.is_none() && !matches!(app.screen, screens::Screen::Keys | screens::Screen::Upstreams) {
-        keys.push("w warms it".to_owned());
+        words.push(if roomy { "w warms it" } else { "w warms" }.to_owned());
     }
-    if !keys.is_empty() && area.width >= 60 {
-        hint.push(span(format!("  {}", keys.join(" · ")), Role::Dim));
-    }
+    let hint = if words.is_empty() { Vec::new() } else { vec![span(format!("  {}", words.join(" · ")), Role::Dim)] };
     let end = area.x + 1 + room.saturating_sub(spans_width(&hint));
     let x =
         canvas.spans(area.x + 1, area.y, end.saturating_sub(area.x + 1), &[span(glyph, problem.role), span(problem.text, problem.role)]);

@@ -68,6 +68,11 @@ const fn foot(codes: &'static [KeyCode], label: &'static str, on: u16, act: Act,
     Binding { codes, label, on, act, help, foot: Some(foot) }
 }
 
+/// Said in the row before it.
+const fn also(codes: &'static [KeyCode], on: u16, act: Act) -> Binding {
+    bind(codes, "", on, act, "")
+}
+
 /// In the order in which the bottom line and the help page list them. A key may stand in several rows, for different places.
 pub static TABLE: &[Binding] = &[
     foot(&[KeyCode::Enter], "Enter", LIVE, Act::Open, "open", "open the request"),
@@ -81,7 +86,7 @@ pub static TABLE: &[Binding] = &[
     bind(&[KeyCode::Enter], "Enter", UPSTREAMS, Act::Open, "what went through it, in the list of requests"),
     foot(&[KeyCode::Char('R')], "R", CONFIG, Act::Reload, "reload", "read the config file and all secrets again"),
     bind(&[KeyCode::Char('R')], "R", ALL & !CONFIG, Act::Reload, "read the config file and all secrets again"),
-    foot(&[KeyCode::Char('/')], "/", LISTS, Act::Filter, "filter", "words, model:gpt project:ide status:5xx key:work >2s"),
+    foot(&[KeyCode::Char('/')], "/", LISTS, Act::Filter, "filter", "filter by words, model:gpt status:5xx key:work >2s"),
     foot(&[KeyCode::Char('x')], "x", LIVE | REQUEST, Act::Kill, "kill", "end a running request"),
     foot(&[KeyCode::Char('y')], "y", REQUEST, Act::Copy, "copy curl, id", "copy as curl, or the id"),
     foot(&[KeyCode::Char('y')], "y", LIVE, Act::Copy, "copy", "copy as curl, or the id"),
@@ -89,20 +94,20 @@ pub static TABLE: &[Binding] = &[
     foot(&[KeyCode::Char('s')], "s", LISTS, Act::Sort, "sort", "the next order"),
     foot(&[KeyCode::Esc, KeyCode::Backspace], "Esc", REQUEST | HELP, Act::Back, "back", "back"),
     bind(&[KeyCode::Esc], "Esc", LISTS, Act::Back, "clear the filter, follow the top again"),
-    bind(&[KeyCode::Up, KeyCode::Char('k')], "k ↑", ALL, Act::Up, "up"),
-    bind(&[KeyCode::Down, KeyCode::Char('j')], "j ↓", ALL, Act::Down, "down"),
-    bind(&[KeyCode::Home, KeyCode::Char('g')], "g Home", ALL, Act::Top, "to the top, and follow it"),
-    bind(&[KeyCode::End, KeyCode::Char('G')], "G End", ALL, Act::Bottom, "to the end"),
-    bind(&[KeyCode::PageUp], "PgUp", ALL, Act::PageUp, "a page up"),
-    bind(&[KeyCode::PageDown], "PgDn", ALL, Act::PageDown, "a page down"),
+    bind(&[KeyCode::Up, KeyCode::Char('k')], "j k ↑ ↓", ALL, Act::Up, "move"),
+    also(&[KeyCode::Down, KeyCode::Char('j')], ALL, Act::Down),
+    bind(&[KeyCode::Home, KeyCode::Char('g')], "g G", ALL, Act::Top, "to the top, which then stays in view; to the end"),
+    also(&[KeyCode::End, KeyCode::Char('G')], ALL, Act::Bottom),
+    bind(&[KeyCode::PageUp], "PgUp PgDn", ALL, Act::PageUp, "a page"),
+    also(&[KeyCode::PageDown], ALL, Act::PageDown),
     bind(&[KeyCode::Char('1')], "1", ALL, Act::Go(Screen::Live), "Live: requests now and recent"),
     bind(&[KeyCode::Char('2')], "2", ALL, Act::Go(Screen::Upstreams), "Upstreams: which of them work, and how fast"),
     bind(&[KeyCode::Char('3')], "3", ALL, Act::Go(Screen::Keys), "Keys: which of them rest, why, and until when"),
     bind(&[KeyCode::Char('4')], "4", ALL, Act::Go(Screen::Models), "Models: the names a client may ask for"),
     bind(&[KeyCode::Char('5')], "5", ALL, Act::Go(Screen::Log), "Log: what happened"),
     bind(&[KeyCode::Char('6')], "6", ALL, Act::Go(Screen::Config), "Config: what is wrong with it"),
-    foot(&[KeyCode::Tab], "Tab", ALL & !(REQUEST | HELP), Act::NextScreen, "next screen", "the next screen"),
-    bind(&[KeyCode::BackTab], "Shift-Tab", ALL & !(REQUEST | HELP), Act::PreviousScreen, "the screen before"),
+    foot(&[KeyCode::Tab], "Tab", ALL & !(REQUEST | HELP), Act::NextScreen, "next screen", "the next screen; with Shift the one before"),
+    also(&[KeyCode::BackTab], ALL & !(REQUEST | HELP), Act::PreviousScreen),
     bind(&[KeyCode::Char('q')], "q Ctrl-C", ALL, Act::Quit, "quit"),
     foot(&[KeyCode::Char('?'), KeyCode::F(1)], "?", ALL, Act::Help, "all keys", "this page"),
 ];

@@ -57,13 +57,7 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
         let warm = Some(Action::WarmUpstream { upstream: name.clone() });
         if upstream.state == UpstreamState::Open {
             let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
-            add(
-                5,
-                Role::Bad,
-                format!("{name} does not answer{}{cause}", again(upstream.until, now, "; next try in ")),
-                Screen::Upstreams,
-                warm,
-            );
+            add(5, Role::Bad, format!("{name} is down{}{cause}", again(upstream.until, now, ", next try in ")), Screen::Upstreams, warm);
         } else if keys.len() > 1 && keys.iter().all(|key| key.state == KeyHealth::Cooling) {
             let first = keys.iter().filter_map(|key| key.until).min();
             add(
@@ -138,7 +132,7 @@ mod tests {
     #[test]
     fn the_worst_comes_first_and_the_others_are_counted() {
         let found = worst_of(|_| {}).unwrap();
-        assert_eq!(found.text, "dead does not answer; next try in 12s: connection refused (127.0.0.1:9)");
+        assert_eq!(found.text, "dead is down, next try in 12s: connection refused (127.0.0.1:9)");
         assert_eq!(found.act, Some(Action::WarmUpstream { upstream: "dead".to_owned() }));
         assert_eq!(found.more, 1);
 

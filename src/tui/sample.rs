@@ -57,7 +57,7 @@ pub(super) fn attempt(number: u32, upstream: &str, key: &str, model: &str, start
 pub(super) fn running(n: u64, asked: &str, upstream: &str, state: State) -> RequestRecord {
     let started = state != State::Queued;
     RequestRecord {
-        id: id(n),
+        id: id(100 + n),
         at: UnixMillis(NOW.0 - 9_000 + n as i64 * 1_000),
         project: "ide".into(),
         client: "claude-cli".into(),
@@ -84,6 +84,7 @@ pub(super) fn running(n: u64, asked: &str, upstream: &str, state: State) -> Requ
 pub(super) fn finished(n: u64, asked: &str, upstream: &str, status: u16, took_ms: u32) -> RequestRecord {
     let ok = status < 400;
     let mut r = running(n, asked, upstream, if ok { State::Streaming } else { State::Failed });
+    r.id = id(n);
     r.at = UnixMillis(NOW.0 - 120_000 + n as i64 * 10_000);
     r.state = if ok { State::Done } else { State::Failed };
     r.status = Some(status);

@@ -68,8 +68,11 @@ impl Screen {
     ///
     /// # Errors
     ///
-    /// When the terminal is gone.
+    /// When the terminal is gone, or was given back because something panicked.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Buffer)) -> io::Result<()> {
+        if !TAKEN.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         self.terminal.draw(|frame| draw(frame.buffer_mut())).map(drop)
     }
 

@@ -52,7 +52,7 @@ fn the_selection_moves_on_when_its_row_is_gone() {
 #[test]
 fn costly_acts_ask_and_n_means_no() {
     for (screen, key, question, effect) in [
-        (Screen::Live, "jx", "kill the request of ide for essay?", Action::Kill { id: sample::id(1).to_string() }),
+        (Screen::Live, "jx", "kill the request of ide for essay?", Action::Kill { id: sample::id(101).to_string() }),
         (
             Screen::Keys,
             "c",
@@ -208,9 +208,9 @@ fn a_click_selects_two_open_and_a_tab_goes_there() {
         |column, row| Msg::Mouse(MouseEvent { kind: MouseEventKind::Down(MouseButton::Left), column, row, modifiers: KeyModifiers::NONE });
     // Top, tabs, problem, rule, chart, rule, head: the first row is the eighth line.
     update(&mut app, click(30, 8), now());
-    assert_eq!(app.place().selected, Some(RowId::Request(sample::id(2))));
+    assert_eq!(app.place().selected, Some(RowId::Request(sample::id(102))));
     update(&mut app, click(30, 8), later(200));
-    assert_eq!(app.over, Some(Over::Request { id: sample::id(2), scroll: 0 }));
+    assert_eq!(app.over, Some(Over::Request { id: sample::id(102), scroll: 0 }));
     update(&mut app, click(12, 1), later(900));
     assert_eq!((app.screen, &app.over), (Screen::Upstreams, &None));
 }
@@ -218,7 +218,7 @@ fn a_click_selects_two_open_and_a_tab_goes_there() {
 #[test]
 fn copying_never_needs_the_proxy() {
     let mut app = app();
-    assert_eq!(press(&mut app, "yi"), [Effect::Copy(sample::id(1).to_string())]);
+    assert_eq!(press(&mut app, "yi"), [Effect::Copy(sample::id(101).to_string())]);
     let effects = press(&mut app, "yc");
     let [Effect::Copy(curl)] = effects.as_slice() else { panic!("a copy") };
     assert!(curl.starts_with("curl http://127.0.0.1:8642/v1/chat/completions ") && curl.contains(r#""model":"essay""#), "{curl}");

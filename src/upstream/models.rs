@@ -1,6 +1,6 @@
 //! Fetches an upstream's model list, as bytes.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
@@ -21,6 +21,15 @@ pub enum FetchError {
         content_type: String,
         body: Bytes,
     },
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(fault) => f.write_str(&fault.message),
+            Self::Status { status, .. } => write!(f, "the model list is answered with {status}"),
+        }
+    }
 }
 
 const LARGEST: u64 = 8 << 20;

@@ -15,7 +15,6 @@ use tokio::time::Instant;
 
 use super::{
     auth,
-    body::AnswerBody,
     decode::{Coding, DecodeError, Decoder},
     fault,
     keys::Keys,
@@ -28,6 +27,8 @@ use crate::{
     config::settings::{End, KeyId, Upstream},
     ir::fault::{TransportFault, TransportKind},
 };
+
+pub use super::body::AnswerBody;
 
 /// The way out to all upstreams. Lives as long as the process; a reload calls `retain`.
 pub struct Gateway {

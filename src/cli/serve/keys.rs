@@ -41,8 +41,8 @@ pub struct KeyLoader {
 impl KeyLoader {
     /// Reads the references of all provider keys, all at once. A key that is usable stays so until its new secret is known.
     pub async fn load(&self, settings: &Settings) {
-        let keys = settings.upstreams.iter().flat_map(|upstream| upstream.keys.iter().map(move |key| (upstream, key)));
-        join_all(keys.map(|(upstream, key)| self.one(upstream, key))).await;
+        let keys = pairs(settings);
+        join_all(keys.iter().map(|(upstream, key)| self.one(upstream, key))).await;
         self.engine.settle_accounts();
         self.engine.touch();
     }
@@ -150,7 +150,7 @@ impl KeyLoader {
                         if now.since(last) >= every {
                             refreshed.insert(key.id, now);
                             self.resolver.forget(&key.reference);
-                            self.one(upstream, key).await;
+                            self.one(&upstream, &key).await;
                         }
                     }
                     for id in self.engine.board.rejected_due(now) {
@@ -175,6 +175,11 @@ impl KeyLoader {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+fn pairs(settings: &Settings) -> Vec<(Arc<Upstream>, Arc<Key>)> {
+    let of = |upstream: &Arc<Upstream>| upstream.keys.iter().map(|key| (Arc::clone(upstream), Arc::clone(key))).collect::<Vec<_>>();
+    settings.upstreams.iter().flat_map(of).collect()
 }
 
 fn find(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<Key>)> {

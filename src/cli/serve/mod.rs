@@ -116,7 +116,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         now: now.clone(),
         reloading: tokio::sync::Mutex::new(()),
     });
-    let control = Control::new(Arc::clone(&engine), Arc::clone(&hands) as _, listen_text, stop.clone(), &token);
+    let control = Control::new(Arc::clone(&engine), Arc::new(Arc::clone(&hands)), listen_text, stop.clone(), &token);
     let gate = Arc::new(Gate { engine: Arc::clone(&engine), clients: Arc::new(Clients::default()), control });
     if hands.clients.set(Arc::clone(&gate.clients)).is_err() {
         return Err(CliError::failed("the proxy was put together twice; please report this"));

@@ -63,10 +63,10 @@ fn rows(app: &App) -> (Vec<Vec<Span>>, Vec<Vec<Span>>) {
         vec![span(format!("  {label}{pad}"), Role::Accent), span(help, Role::Text)]
     };
     let title = |text: String| vec![span(text, Role::Dim)];
-    let mut here = vec![title(format!("On {}", app.screen.title()))];
-    here.extend(TABLE.iter().filter(|b| b.on(app.screen) && !everywhere(b.act)).map(|b| row(b.label, b.help)));
-    here.push(row("click", "select; twice opens; the wheel scrolls; Shift selects text"));
+    let mut here = vec![title(format!("On {}; Esc closes this page, q quits, j and k scroll", app.screen.title()))];
+    here.extend(TABLE.iter().filter(|b| b.on(app.screen) && !everywhere(b.act) && !b.label.is_empty()).map(|b| row(b.label, b.help)));
+    here.push(row("click", "select; twice opens; Shift-drag selects text"));
     let mut all = vec![title("Everywhere".to_owned())];
-    all.extend(TABLE.iter().filter(|b| everywhere(b.act)).map(|b| row(b.label, b.help)));
+    all.extend(TABLE.iter().filter(|b| everywhere(b.act) && !b.label.is_empty()).map(|b| row(b.label, b.help)));
     (here, all)
 }

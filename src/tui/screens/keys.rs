@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::window;
 use crate::{
     base::{
-        clean::{clean, cut_middle},
+        clean::{clean, cut_middle, width},
         clock::UnixMillis,
     },
     control::snapshot::{KeyHealth, KeyView, ModelScope},
@@ -56,7 +56,7 @@ fn rank(state: KeyHealth) -> u8 {
 pub(super) fn entries(app: &App) -> Vec<Entry> {
     visible(app)
         .into_iter()
-        .map(|k| Entry { id: RowId::Name(name_of(k)), height: 1 + u16::try_from(k.scopes.len().min(SCOPES)).unwrap_or(0) })
+        .map(|k| Entry { id: RowId::Name(name_of(k)), height: 1 + u16::try_from(listed(k).len()).unwrap_or(0) })
         .collect()
 }
 
@@ -118,14 +118,34 @@ fn state(state: KeyHealth) -> Vec<Span> {
     vec![span(format!("{glyph} "), role), span(word(state), calm)]
 }
 
+/// The models listed under a key; a single one stands in its row.
+fn listed(k: &KeyView) -> &[ModelScope] {
+    if k.scopes.len() == 1 && k.state == KeyHealth::Partly { &[] } else { &k.scopes[..k.scopes.len().min(SCOPES)] }
+}
+
+/// The first of its models to come back speaks for a key that only some of them rest on.
+fn why_partly(k: &KeyView, now: Now) -> Option<Vec<Span>> {
+    let first = k.scopes.iter().min_by_key(|scope| scope.until.map_or(i64::MAX, |until| until.0))?;
+    let mut spans = countdown(first.since, first.until, first.hinted, now);
+    let cause = first.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
+    let text = match k.scopes.len() {
+        1 => format!("{} {}{cause}", word(first.state), first.model),
+        n => format!("{n} models rest"),
+    };
+    spans.push(span(text, Role::Dim));
+    Some(spans)
+}
+
 fn why(k: &KeyView, now: Now) -> Vec<Span> {
+    if let Some(spans) = (k.state == KeyHealth::Partly).then(|| why_partly(k, now)).flatten() {
+        return spans;
+    }
     let mut spans = countdown(k.since, k.until, k.hinted, now);
     let text = match (k.state, &k.cause) {
         (_, Some(cause)) => cause.clone(),
         (KeyHealth::Missing, None) => format!("{} gives nothing", k.reference),
         (KeyHealth::Waiting, None) => "its secret is being read".to_owned(),
         (KeyHealth::Probing, None) => "one request let through".to_owned(),
-        (KeyHealth::Partly, None) => format!("{} of its models rest", k.scopes.len()),
         _ if spans.is_empty() => UNKNOWN.to_owned(),
         _ => String::new(),
     };
@@ -145,10 +165,11 @@ fn countdown(since: Option<UnixMillis>, until: Option<UnixMillis>, hinted: bool,
     ]
 }
 
-fn below(k: &KeyView, now: Now) -> Vec<Vec<Span>> {
+fn below(k: &KeyView, now: Now, room: usize) -> Vec<Vec<Span>> {
     let line = |scope: &ModelScope| {
-        let name = cut_middle(&clean(&scope.model), 24).into_owned();
-        let pad = " ".repeat(26_usize.saturating_sub(crate::base::clean::width(&name)));
+        let wide = (room / 4).clamp(8, 28);
+        let name = cut_middle(&clean(&scope.model), wide).into_owned();
+        let pad = " ".repeat(wide + 2 - width(&name).min(wide));
         let mut spans = vec![span(format!("{name}{pad}"), Role::Text)];
         spans.extend(state(scope.state));
         spans.push(span("  ", Role::Text));
@@ -156,7 +177,7 @@ fn below(k: &KeyView, now: Now) -> Vec<Vec<Span>> {
         spans.push(span(scope.cause.clone().unwrap_or_default(), Role::Dim));
         spans
     };
-    k.scopes.iter().take(SCOPES).map(line).collect()
+    listed(k).iter().map(line).collect()
 }
 
 fn known(text: &str) -> Span {

@@ -4,14 +4,14 @@ use ratatui::layout::Rect;
 
 use super::window;
 use crate::{
-    base::clean::{clean, cut_end, cut_middle, width},
+    base::clean::{clean, cut_middle, width},
     events::record::{RequestRecord, State},
     tui::{
         app::{App, Entry, RowId},
         format::{self, Now, UNKNOWN},
         theme::Role,
         widgets::{
-            canvas::{Canvas, Span, span},
+            canvas::{Canvas, Span, span, spans_width},
             gauge,
             table::{self, Column, Rows},
         },
@@ -100,19 +100,25 @@ fn chart(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         span(gauge::bars(&app.rates.token_bars(now.at, bars / 2)), Role::Accent),
         span(format!("{:>5} ", format::count(tokens)), Role::Text),
     ];
-    let end = area.right();
-    let after = canvas.spans(area.x + 1, area.y, area.width, &left);
-    let before = canvas.spans_before(after, end, area.y, &right);
     let middle = shares(app, now);
-    let room = before.saturating_sub(after);
-    let wide = super::super::widgets::canvas::spans_width(&middle);
-    canvas.spans(after + room.saturating_sub(wide) / 2, area.y, room.saturating_sub(1), &middle);
+    let after = canvas.spans(area.x + 1, area.y, area.width, &left);
+    let room = area.right().saturating_sub(after + 1);
+    let (wide, last) = (spans_width(&middle), spans_width(&right));
+    if wide + last + 6 <= room {
+        canvas.spans_before(after, area.right(), area.y, &right);
+        canvas.spans(after + (room - last - wide) / 2, area.y, wide, &middle);
+    } else {
+        canvas.spans(after + 4, area.y, room.saturating_sub(4), &middle);
+    }
 }
 
 /// TTFT and errors of the last hundred, or of the last quarter of an hour where that is less.
 fn shares(app: &App, now: Now) -> Vec<Span> {
     let Some(live) = app.live() else { return Vec::new() };
     let sample: Vec<_> = live.recent.iter().rev().take(SAMPLE).take_while(|r| now.since(r.at) <= SAMPLE_MS).collect();
+    if sample.is_empty() {
+        return Vec::new();
+    }
     let mut ttft: Vec<u32> = sample.iter().filter_map(|r| r.ttft_ms).collect();
     ttft.sort_unstable();
     let rank = |share: usize, least: usize| match ttft.len() {
@@ -202,15 +208,24 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
         State::Waiting => vec![span(format!("{turn} "), Role::Accent), span("waiting", Role::Text)],
         State::Streaming => vec![span(format!("{turn} "), Role::Accent), span("streaming", Role::Text)],
         State::Done => {
-            let retried = if r.attempts.len() > 1 { " retried" } else { "" };
-            let text = format!("{}{retried}", status.as_deref().unwrap_or("done"));
-            vec![span("● ", Role::Ok), span(cut_end(&text, room.saturating_sub(2)), Role::Text)]
+            let words: &[&str] = if r.attempts.len() > 1 { &[" retried", " retr.", ""] } else { &[""] };
+            vec![span("● ", Role::Ok), span(fitting(status.as_deref().unwrap_or("done"), words, room), Role::Text)]
         }
         State::Failed => {
-            vec![span("✕ ", Role::Bad), span(format!("{} {}", status.as_deref().unwrap_or(""), fault(r.status)).trim(), Role::Bad)]
+            let text = match &status {
+                Some(status) => fitting(status, &[&format!(" {}", fault(r.status)), ""], room),
+                None => fault(None).to_owned(),
+            };
+            vec![span("✕ ", Role::Bad), span(text, Role::Bad)]
         }
         State::Left => vec![span("○ ", Role::Dim), span("left", Role::Dim)],
     }
+}
+
+/// The longest of the words that fits behind the status and its glyph.
+fn fitting(status: &str, words: &[&str], room: usize) -> String {
+    let word = words.iter().find(|word| status.len() + word.len() + 2 <= room).copied().unwrap_or_default();
+    format!("{status}{word}")
 }
 
 fn fault(status: Option<u16>) -> &'static str {
@@ -228,7 +243,8 @@ fn fault(status: Option<u16>) -> &'static str {
 
 fn age(r: &RequestRecord, now: Now) -> String {
     match r.duration_ms {
-        Some(ms @ 0..9_950) => format!("{:.1}s", f64::from(ms) / 1_000.0),
+        Some(ms @ 0..100) => format!("{ms}ms"),
+        Some(ms @ 100..9_950) => format!("{:.1}s", f64::from(ms) / 1_000.0),
         Some(ms) => format::age(u64::from(ms)),
         None => format::age(now.since(r.at)),
     }

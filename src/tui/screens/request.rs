@@ -49,13 +49,10 @@ fn head(r: &RequestRecord, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let mut right = live::state(r, now, 20);
     right.push(span(format!(" · {} ", format::took(r.duration_ms.map_or_else(|| now.since(r.at), u64::from))), Role::Text));
     let from = canvas.spans_before(area.x + 8, area.right(), area.y, &right);
-    let left = [
-        span("request ", Role::Dim),
-        span(format!("{}  ", r.id), Role::Dim),
-        span(&*r.project, Role::Text),
-        span(" · ", Role::Dim),
-        span(&*r.asked, Role::Accent),
-    ];
+    let id = r.id.to_string();
+    let id = if area.width < 100 { format!("…{}", &id[id.len() - 4..]) } else { id };
+    let left =
+        [span(format!("request {id}  "), Role::Dim), span(&*r.project, Role::Text), span(" · ", Role::Dim), span(&*r.asked, Role::Accent)];
     canvas.spans(area.x + 1, area.y, from.saturating_sub(area.x + 2), &left);
 }
 
@@ -82,11 +79,7 @@ fn all(r: &RequestRecord, now: Now, columns: u16) -> Vec<Line> {
 
 /// One bar per attempt, all on one time axis: ▒ waits for the head, ░ streams.
 fn attempt(a: &AttemptRecord, whole: u64, columns: u16) -> Vec<Span> {
-    let room: u64 = match columns {
-        ..70 => 10,
-        70..100 => 20,
-        _ => 40,
-    };
+    let room = u64::from((columns / 4).clamp(8, 48));
     let column = |ms: u32| u64::from(ms).min(whole) * room / whole;
     let (start, end) = (column(a.started_ms), a.ended_ms.map_or(room, column).max(column(a.started_ms) + 1).min(room));
     let start = start.min(end.saturating_sub(1));
@@ -108,7 +101,7 @@ fn attempt(a: &AttemptRecord, whole: u64, columns: u16) -> Vec<Span> {
         span(streams, if a.outcome.is_some() { Role::Warn } else { Role::Ok }),
         span(format!("{after}│ "), Role::Dim),
         span(format!("{} {}{key} ", a.number, a.upstream), Role::Text),
-        span(format!("{}  ", a.model), Role::Dim),
+        span(if columns < 100 { " ".to_owned() } else { format!("{}  ", a.model) }, Role::Dim),
         span(format!("{result}{billed}"), role),
     ]
 }
@@ -125,7 +118,9 @@ fn numbers(r: &RequestRecord, now: Now) -> Vec<(&'static str, String)> {
         ),
         ("client", if r.client.is_empty() { unknown() } else { r.client.to_string() }),
         ("session", r.session.as_deref().map_or_else(unknown, str::to_owned)),
-        ("first token", format!("{} · {speed} · whole {}", time(r.ttft_ms), time(r.duration_ms))),
+        ("first token", time(r.ttft_ms)),
+        ("whole", time(r.duration_ms)),
+        ("speed", speed),
         (
             "in",
             r.usage.map_or_else(unknown, |u| {

@@ -52,7 +52,7 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     table::draw(canvas, area, &COLUMNS, &Rows { rows: shown, selected, following, below, sorted }, now);
 }
 
-fn below(u: &UpstreamView, _: Now) -> Vec<Vec<Span>> {
+fn below(u: &UpstreamView, _: Now, _: usize) -> Vec<Vec<Span>> {
     u.cause.iter().map(|cause| vec![span(cause.clone(), Role::Dim)]).collect()
 }
 

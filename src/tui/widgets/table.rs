@@ -28,13 +28,13 @@ pub struct Rows<'a, R> {
     /// Whether the mark stands at the first row only because none is selected.
     pub following: bool,
     /// Lines under a row.
-    pub below: fn(&R, Now) -> Vec<Vec<Span>>,
+    pub below: fn(&R, Now, usize) -> Vec<Vec<Span>>,
     /// The column that the order goes by.
     pub sorted: Option<&'static str>,
 }
 
 /// No lines under rows.
-pub fn nothing_below<R>(_: &R, _: Now) -> Vec<Vec<Span>> {
+pub fn nothing_below<R>(_: &R, _: Now, _: usize) -> Vec<Vec<Span>> {
     Vec::new()
 }
 
@@ -65,9 +65,10 @@ pub fn draw<R>(canvas: &mut Canvas<'_>, area: Rect, columns: &[Column<R>], rows:
             cell(canvas, area.x + x, y, *wide, column.right, &(column.cell)(row, now, usize::from(*wide)));
         }
         y += 1;
-        for line in (rows.below)(row, now) {
+        let room = area.width.saturating_sub(MARK + 3);
+        for line in (rows.below)(row, now, usize::from(room)) {
             if y < area.bottom() {
-                canvas.spans(area.x + MARK + 2, y, area.width.saturating_sub(MARK + 3), &line);
+                canvas.spans(area.x + MARK + 2, y, room, &line);
                 y += 1;
             }
         }
@@ -96,24 +97,21 @@ fn fit<R>(columns: &[Column<R>], width: u16) -> Vec<(&Column<R>, u16, u16)> {
     }
     let mut widths: Vec<u16> = kept.iter().map(|c| c.min).collect();
     let total = |widths: &[u16]| widths.iter().sum::<u16>() + gap * (widths.len() as u16).saturating_sub(1);
-    // What is left goes round, a column each, up to what each can use; what is missing is taken from the widest.
+    // What is missing is taken from the widest; what is left goes round, more of it to those that can use more.
     while total(&widths) > room {
         let Some(widest) = widths.iter_mut().max().filter(|wide| **wide > 1) else { break };
         *widest -= 1;
     }
+    let mut left = room.saturating_sub(total(&widths));
     let mut grew = true;
-    while grew && total(&widths) < room {
+    while grew && left > 0 {
         grew = false;
         for (wide, column) in widths.iter_mut().zip(&kept) {
-            if *wide < column.max {
-                *wide += 1;
-                grew = true;
-            }
+            let more = (1 + (column.max - column.min) / 16).min(column.max.saturating_sub(*wide)).min(left);
+            *wide += more;
+            left -= more;
+            grew |= more > 0;
         }
-    }
-    while total(&widths) > room {
-        let Some(widest) = widths.iter_mut().max().filter(|wide| **wide > 1) else { break };
-        *widest -= 1;
     }
     let mut x = MARK;
     kept.into_iter()

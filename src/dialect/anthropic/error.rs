@@ -1,0 +1,102 @@
+//! Our own errors as Anthropic words them.
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    dialect::{
+        status,
+        words::{self, SENT},
+    },
+    ir::fault::{ClientError, ErrorKind},
+};
+
+pub(super) fn write(error: &ClientError, request_id: &str) -> (StatusCode, Bytes) {
+    let status = status_of(error);
+    (status::code(status), body(error, status, request_id).to_string().into())
+}
+
+/// The name matters: without it the SDKs pass over the event.
+pub(super) fn event(error: &ClientError, request_id: &str) -> Bytes {
+    format!("event: error\ndata: {}\n\n", body(error, status_of(error), request_id)).into()
+}
+
+fn body(error: &ClientError, status: u16, request_id: &str) -> Value {
+    let mut said = json!({ "type": type_of(status), "message": words::escaped(&error.message, SENT) });
+    if let Some(code) = &error.code {
+        said["details"] = json!({ "error_code": code });
+    }
+    json!({ "type": "error", "error": said, "request_id": request_id })
+}
+
+fn status_of(error: &ClientError) -> u16 {
+    error.status.map_or_else(
+        || match error.kind {
+            ErrorKind::BadRequest | ErrorKind::UpstreamSaid => 400,
+            ErrorKind::Unauthorized => 401,
+            ErrorKind::OutOfCredit => 402,
+            ErrorKind::Forbidden => 403,
+            ErrorKind::ModelNotFound | ErrorKind::UnknownPath => 404,
+            ErrorKind::MethodNotAllowed => 405,
+            ErrorKind::Conflict => 409,
+            ErrorKind::TooLarge => 413,
+            ErrorKind::UnsupportedMedia => 415,
+            ErrorKind::UpgradeRequired => 426,
+            ErrorKind::RateLimited => 429,
+            ErrorKind::Internal => 500,
+            ErrorKind::Upstream => 502,
+            ErrorKind::Unavailable => 503,
+            ErrorKind::Timeout => 504,
+            ErrorKind::Overloaded => 529,
+        },
+        status::passed,
+    )
+}
+
+fn type_of(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        402 => "billing_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        409 => "conflict_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        408 | 504 => "timeout_error",
+        529 => "overloaded_error",
+        500.. => "api_error",
+        _ => "invalid_request_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_name_type_and_request() {
+        let (status, body) = write(&ClientError::new(ErrorKind::ModelNotFound, "model: x"), "r1");
+        assert_eq!(status, 404);
+        assert_eq!(body, r#"{"error":{"message":"model: x","type":"not_found_error"},"request_id":"r1","type":"error"}"#);
+        assert!(
+            event(&ClientError::new(ErrorKind::Overloaded, "m"), "r1")
+                .starts_with(b"event: error\ndata: {\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"}")
+        );
+    }
+
+    #[test]
+    fn statuses_are_those_that_its_sdks_know() {
+        for (kind, given, want) in [
+            (ErrorKind::Overloaded, None, 529),
+            (ErrorKind::OutOfCredit, None, 402),
+            (ErrorKind::Upstream, Some(529), 529),
+            (ErrorKind::Upstream, Some(522), 504),
+            (ErrorKind::Timeout, None, 504),
+        ] {
+            let mut error = ClientError::new(kind, "m");
+            error.status = given;
+            assert_eq!(write(&error, "r").0, want, "{kind:?} {given:?}");
+        }
+    }
+}

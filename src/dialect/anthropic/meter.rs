@@ -1,0 +1,180 @@
+//! Watches a stream of message events.
+
+use crate::{
+    base::json::{self, Flaw, Json, is_blank},
+    dialect::{Heed, Meter, Summary, fault, shape, tokens::count},
+    ir::usage::Usage,
+};
+
+#[derive(Default)]
+pub(super) struct MessageMeter {
+    counts: Counts,
+    finish: Option<String>,
+    model: Option<String>,
+    stopped: bool,
+}
+
+/// Usage as told, field by field: later events replace earlier fields.
+#[derive(Default)]
+pub(super) struct Counts {
+    input: Option<u64>,
+    read: Option<u64>,
+    written: Option<u64>,
+    written_1h: Option<u64>,
+    output: Option<u64>,
+    thinking: Option<u64>,
+}
+
+impl Counts {
+    pub(super) fn take(&mut self, usage: Json<'_>) {
+        let set = |place: &mut Option<u64>, path: &[&str]| *place = count(usage, path).or(*place);
+        set(&mut self.input, &["input_tokens"]);
+        set(&mut self.read, &["cache_read_input_tokens"]);
+        set(&mut self.written, &["cache_creation_input_tokens"]);
+        set(&mut self.written_1h, &["cache_creation", "ephemeral_1h_input_tokens"]);
+        set(&mut self.output, &["output_tokens"]);
+        set(&mut self.thinking, &["output_tokens_details", "thinking_tokens"]);
+    }
+
+    pub(super) fn usage(&self) -> Option<Usage> {
+        if self.input.is_none() && self.output.is_none() {
+            return None;
+        }
+        let written = self.written.unwrap_or(0);
+        let cache_write_1h = self.written_1h.unwrap_or(0).min(written);
+        let output = self.output.unwrap_or(0);
+        let reasoning = self.thinking.unwrap_or(0).min(output);
+        Some(Usage {
+            input: self.input.unwrap_or(0),
+            cache_read: self.read.unwrap_or(0),
+            cache_write_5m: written - cache_write_1h,
+            cache_write_1h,
+            output: output - reasoning,
+            reasoning,
+        })
+    }
+}
+
+/// What an event holds, found in the pass that proves it well formed.
+#[derive(Default)]
+struct Marks<'a> {
+    kind: &'a [u8],
+    error: bool,
+    said: bool,
+}
+
+impl Meter for MessageMeter {
+    fn event(&mut self, name: &[u8], data: &[u8]) -> Heed {
+        if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+            return Heed::Hide;
+        }
+        let mut marks = Marks::default();
+        let json = match json::walk(data, |depth, key, value| match (depth, key) {
+            (1, b"type") => marks.kind = value,
+            (1, b"error") => marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
+            // Texts, arguments and citations of a delta; its own type is no content.
+            (2, b"type") => {}
+            (2, _) => marks.said |= !is_blank(value),
+            _ => {}
+        }) {
+            Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
+            Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
+            Err(_) if name == b"error" && !data.starts_with(b"{") => return Heed::Error(Box::new(fault::said(data))),
+            Err(bad) => return Heed::Bad(bad),
+        };
+        let kind = |kind: &[u8]| marks.kind.get(1..=kind.len()) == Some(kind) && marks.kind.get(kind.len() + 1) == Some(&b'"');
+        if kind(b"content_block_delta") {
+            return if marks.said { Heed::Content } else { Heed::Nothing };
+        }
+        if marks.error || name == b"error" || kind(b"error") {
+            return Heed::Error(Box::new(fault::told(None, json)));
+        }
+        if kind(b"ping") {
+            return Heed::Ping;
+        }
+        if kind(b"message_stop") {
+            self.stopped = true;
+            return Heed::Terminal;
+        }
+        if kind(b"message_start") {
+            if let Some(message) = json.get("message") {
+                self.model = shape::name(message.get("model"));
+                if let Some(usage) = message.get("usage") {
+                    self.counts.take(usage);
+                }
+            }
+        } else if kind(b"message_delta") {
+            self.finish = shape::name(json.at(&["delta", "stop_reason"])).or(self.finish.take());
+            if let Some(usage) = json.get("usage") {
+                self.counts.take(usage);
+            }
+        } else if kind(b"content_block_start")
+            && let Some(block) = json.get("content_block")
+        {
+            let quiet = match block.get("type").and_then(Json::str).as_deref() {
+                Some("text") => block.get("text").is_none_or(Json::is_blank),
+                Some("thinking") => block.get("thinking").is_none_or(Json::is_blank),
+                _ => false,
+            };
+            return if quiet { Heed::Nothing } else { Heed::Content };
+        }
+        Heed::Nothing
+    }
+
+    fn complete(&self) -> bool {
+        self.stopped || self.finish.is_some()
+    }
+
+    fn summary(&self) -> Summary {
+        Summary { usage: self.counts.usage(), finish: self.finish.clone(), model: self.model.clone() }
+    }
+
+    fn terminator(&self) -> Option<&'static [u8]> {
+        (!self.stopped && self.finish.is_some()).then_some(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_content_and_what_is_not() {
+        for (event, want) in [
+            (r#"{"type":"ping"}"#, Heed::Ping),
+            (r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":1}}}"#, Heed::Nothing),
+            (r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#, Heed::Nothing),
+            (r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#, Heed::Nothing),
+            (
+                r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"n","input":{}}}"#,
+                Heed::Content,
+            ),
+            (r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#, Heed::Content),
+            (r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}"#, Heed::Nothing),
+            (r#"{"type": "content_block_delta","delta":{"type":"input_json_delta","partial_json":"{"}}"#, Heed::Content),
+            (r#"{"type":"content_block_stop","index":0}"#, Heed::Nothing),
+            (r#"{"type":"message_stop"}"#, Heed::Terminal),
+            ("[DONE]", Heed::Hide),
+        ] {
+            assert_eq!(MessageMeter::default().event(b"", event.as_bytes()), want, "{event}");
+        }
+        assert!(
+            matches!(MessageMeter::default().event(b"error", br#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#), Heed::Error(f) if f.status == 529)
+        );
+        assert!(matches!(MessageMeter::default().event(b"error", br#"{"type":"error","error":{"type":"overl"#), Heed::Bad(_)));
+    }
+
+    #[test]
+    fn usage_is_replaced_field_by_field() {
+        let mut meter = MessageMeter::default();
+        for event in [
+            r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":3,"cache_read_input_tokens":100,"cache_creation_input_tokens":50,"cache_creation":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":20},"output_tokens":1}}}"#,
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9,"input_tokens":null}}"#,
+        ] {
+            assert_eq!(meter.event(b"", event.as_bytes()), Heed::Nothing);
+        }
+        let usage = Usage { input: 3, cache_read: 100, cache_write_5m: 30, cache_write_1h: 20, output: 9, reasoning: 0 };
+        assert_eq!(meter.summary(), Summary { usage: Some(usage), finish: Some("end_turn".to_owned()), model: Some("m".to_owned()) });
+        assert!(meter.complete() && meter.terminator().is_some());
+    }
+}

@@ -1,0 +1,60 @@
+//! Error words of the OpenAI family: status, type and code of every situation, and the body with its four fields.
+
+use serde_json::{Value, json};
+
+use crate::{
+    dialect::{
+        status,
+        words::{self, SENT},
+    },
+    ir::fault::{ClientError, ErrorKind},
+};
+
+/// How a situation is told.
+pub(super) struct Told {
+    pub status: u16,
+    pub kind: &'static str,
+    pub code: Option<&'static str>,
+}
+
+pub(super) fn told(error: &ClientError) -> Told {
+    const INVALID: &str = "invalid_request_error";
+    let (own, kind, code) = match error.kind {
+        ErrorKind::BadRequest => (400, INVALID, None),
+        ErrorKind::Unauthorized => (401, INVALID, Some("invalid_api_key")),
+        ErrorKind::Forbidden => (403, INVALID, None),
+        ErrorKind::ModelNotFound => (404, INVALID, Some("model_not_found")),
+        ErrorKind::UnknownPath => (404, INVALID, Some("unknown_url")),
+        ErrorKind::MethodNotAllowed => (405, INVALID, Some("method_not_supported")),
+        ErrorKind::Conflict => (409, INVALID, None),
+        ErrorKind::TooLarge => (413, INVALID, None),
+        ErrorKind::UnsupportedMedia => (415, INVALID, None),
+        ErrorKind::UpgradeRequired => (426, INVALID, None),
+        ErrorKind::RateLimited => (429, "requests", Some("rate_limit_exceeded")),
+        ErrorKind::OutOfCredit => (429, "insufficient_quota", Some("insufficient_quota")),
+        ErrorKind::Internal => (500, "server_error", None),
+        ErrorKind::Upstream => (502, "server_error", Some("upstream_error")),
+        ErrorKind::UpstreamSaid => (400, INVALID, None),
+        ErrorKind::Overloaded => (503, "server_error", Some("overloaded")),
+        ErrorKind::Unavailable => (503, "server_error", Some("unavailable")),
+        ErrorKind::Timeout => (504, "server_error", Some("timeout")),
+    };
+    // Its SDKs know no 529.
+    let status = error.status.map_or(own, |said| if said == 529 { 503 } else { status::passed(said) });
+    let kind = match (error.kind, status) {
+        (ErrorKind::UpstreamSaid, 429) => "requests",
+        (_, 500..) => "server_error",
+        _ => kind,
+    };
+    Told { status, kind, code }
+}
+
+/// `{"error":{message,type,param,code}}`: the published schema wants all four, the last two text or null.
+pub(super) fn body(error: &ClientError, told: &Told) -> Value {
+    json!({ "error": {
+        "message": words::escaped(&error.message, SENT),
+        "type": told.kind,
+        "param": error.param.as_deref(),
+        "code": error.code.as_deref().or(told.code),
+    } })
+}

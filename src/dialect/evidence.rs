@@ -1,0 +1,135 @@
+//! The table of vendors' words (`assets/faults.toml`): what proves a kind of fault, and which status an error stands for.
+
+use std::sync::LazyLock;
+
+use toml_edit::{DocumentMut, Item, Table};
+
+use crate::ir::fault::FaultKind;
+
+static TABLE: LazyLock<Evidence> = LazyLock::new(|| Evidence::read(include_str!("../../assets/faults.toml")).unwrap_or_default());
+
+/// What a body said, all lower case.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// Code, type, status name, reasons: compared whole.
+    pub(super) codes: Vec<String>,
+    pub(super) message: String,
+    /// The beginning of the body.
+    pub(super) body: String,
+}
+
+/// The kind of a refusal; by the status alone where the words prove nothing.
+#[must_use]
+pub(super) fn kind(status: u16, said: &Said) -> FaultKind {
+    let proven = TABLE.rules.iter().find(|rule| {
+        rule.statuses.contains(&status)
+            && (said.codes.iter().any(|code| rule.codes.contains(code))
+                || rule.phrases.iter().any(|phrase| said.message.contains(phrase.as_str())))
+            && !rule.unless.iter().any(|word| said.body.contains(word.as_str()))
+    });
+    proven.map_or_else(|| by_status(status), |rule| rule.kind)
+}
+
+/// The status that an error inside a 200 stands for.
+#[must_use]
+pub(super) fn stands_for(said: &Said) -> u16 {
+    let number = said.codes.iter().find_map(|code| code.parse().ok()).filter(|code| (400..600).contains(code));
+    number
+        .or_else(|| {
+            said.codes.iter().find_map(|code| TABLE.stands.iter().find(|(_, codes)| codes.contains(code)).map(|(status, _)| *status))
+        })
+        .unwrap_or(502)
+}
+
+/// Who made this HTML page.
+#[must_use]
+pub(super) fn page_maker(page: &str) -> Option<&'static str> {
+    let page = page.to_ascii_lowercase();
+    TABLE.pages.iter().find(|(_, words)| words.iter().any(|word| page.contains(word.as_str()))).map(|(name, _)| name.as_str())
+}
+
+fn by_status(status: u16) -> FaultKind {
+    match status {
+        0..400 => FaultKind::Portal,
+        401 => FaultKind::KeyRejected,
+        402 => FaultKind::Quota,
+        403 => FaultKind::Forbidden,
+        408 | 425 => FaultKind::Transient,
+        409 => FaultKind::Conflict,
+        429 => FaultKind::RateLimited,
+        400..500 => FaultKind::BadRequest,
+        _ => FaultKind::Server,
+    }
+}
+
+#[derive(Default)]
+struct Evidence {
+    rules: Vec<Rule>,
+    stands: Vec<(u16, Vec<String>)>,
+    pages: Vec<(String, Vec<String>)>,
+}
+
+struct Rule {
+    kind: FaultKind,
+    statuses: Vec<u16>,
+    codes: Vec<String>,
+    phrases: Vec<String>,
+    unless: Vec<String>,
+}
+
+impl Evidence {
+    /// `None` where the table is not what its head says; a test holds the built-in one to it.
+    fn read(text: &str) -> Option<Self> {
+        let file: DocumentMut = text.parse().ok()?;
+        let tables =
+            |name: &str| file.get(name).and_then(Item::as_array_of_tables).map(|list| list.iter().collect::<Vec<_>>()).unwrap_or_default();
+        let rule = |t: &Table| {
+            let kind = match t.get("kind")?.as_str()? {
+                "account_limited" => FaultKind::AccountLimited,
+                "key_rejected" => FaultKind::KeyRejected,
+                "model_not_found" => FaultKind::ModelNotFound,
+                "portal" => FaultKind::Portal,
+                "quota" => FaultKind::Quota,
+                _ => return None,
+            };
+            let statuses =
+                t.get("statuses")?.as_array()?.iter().map(|n| n.as_integer().and_then(|n| n.try_into().ok())).collect::<Option<_>>()?;
+            Some(Rule {
+                kind,
+                statuses,
+                codes: texts(t, "codes")?,
+                phrases: texts(t, "phrases")?,
+                unless: texts(t, "unless").unwrap_or_default(),
+            })
+        };
+        Some(Self {
+            rules: tables("rule").into_iter().map(rule).collect::<Option<_>>()?,
+            stands: tables("stands")
+                .into_iter()
+                .map(|t| Some((t.get("status")?.as_integer()?.try_into().ok()?, texts(t, "codes")?)))
+                .collect::<Option<_>>()?,
+            pages: tables("page")
+                .into_iter()
+                .map(|t| Some((t.get("name")?.as_str()?.to_owned(), texts(t, "words")?)))
+                .collect::<Option<_>>()?,
+        })
+    }
+}
+
+fn texts(table: &Table, key: &str) -> Option<Vec<String>> {
+    table.get(key)?.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_whole_and_lower_case() {
+        let table = Evidence::read(include_str!("../../assets/faults.toml")).expect("readable");
+        assert!(table.rules.len() > 5 && table.stands.len() > 5 && table.pages.len() > 2);
+        for text in table.rules.iter().flat_map(|r| r.codes.iter().chain(&r.phrases).chain(&r.unless)) {
+            assert_eq!(*text, text.to_lowercase());
+        }
+    }
+}

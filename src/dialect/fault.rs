@@ -1,0 +1,307 @@
+//! Reads what an upstream says about a failure, in whatever shape it says it.
+//!
+//! One reader for all dialects: compatible upstreams, gateways and proxies answer in each other's shapes.
+
+use std::time::Duration;
+
+use crate::{
+    base::json::{self, Bad, Json},
+    dialect::{
+        evidence::{self, Said},
+        words::{self, MESSAGE},
+    },
+    ir::fault::{Fault, FaultKind},
+};
+
+/// The fault in an error answer, or in a 200 (or a redirect) that is no answer.
+#[must_use]
+pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    if (300..400).contains(&status) {
+        return plain(FaultKind::Portal, 502, format!("network requires sign-in or a proxy answered with a redirect (HTTP {status})"));
+    }
+    if is_html(content_type, body) {
+        return page(status, &String::from_utf8_lossy(body));
+    }
+    let fails = status >= 400;
+    let stands = if fails { status } else { 502 };
+    if body.is_empty() {
+        return plain(evidence::kind(stands, &Said::default()), stands, format!("provider answered HTTP {status} with an empty body"));
+    }
+    match json::check(body) {
+        Ok(json) if fails || is_error(json) => told(fails.then_some(status), json),
+        Ok(json) => unexpected(json.kind()),
+        Err(bad) if !fails || matches!(body[0], b'{' | b'[') => {
+            let message = format!("provider answered HTTP {status} with broken JSON: {}: {}", bad.describe(body), words::excerpt(body));
+            plain(evidence::kind(stands, &Said::default()), stands, words::plain(&message, MESSAGE))
+        }
+        Err(_) => {
+            let message = words::plain(&String::from_utf8_lossy(body), MESSAGE);
+            plain(evidence::kind(status, &Said { message: message.to_lowercase(), ..Said::default() }), status, message)
+        }
+    }
+}
+
+/// Whether a 200's JSON is an error and no answer.
+#[must_use]
+pub(super) fn is_error(json: Json<'_>) -> bool {
+    let json = unlisted(json);
+    let text = |key| json.get(key).and_then(Json::str);
+    json.get("error").is_some_and(|e| matches!(e.kind(), "object" | "string") && !e.is_blank())
+        || text("type").as_deref() == Some("error")
+        || text("object").as_deref() == Some("error")
+}
+
+/// The fault that an error object tells; without a status (inside a 200, in a stream) the one that its words stand for.
+#[must_use]
+pub(super) fn told(status: Option<u16>, json: Json<'_>) -> Fault {
+    let root = unlisted(json);
+    let error = root.get("error").filter(|e| e.is_object()).unwrap_or(root);
+    let text = |from: Json<'_>, key: &str| from.get(key).and_then(scalar);
+    let details = || error.get("details").into_iter().flat_map(Json::items);
+
+    let message = text(error, "message")
+        .or_else(|| root.get("error").and_then(Json::str).map(|text| text.into_owned()))
+        .or_else(|| text(root, "message"))
+        .or_else(|| root.get("detail").or_else(|| error.get("detail")).map(detail))
+        .or_else(|| root.get("errors").map(detail))
+        .filter(|text| !text.trim().is_empty());
+    let reason = details().find_map(|d| text(d, "reason"));
+    let retry = details().find_map(|d| d.get("retryDelay")?.str().and_then(|text| seconds(&text)));
+    // Google's code repeats the status, and its name stands in `status`.
+    let google = error.get("status").and_then(Json::str).map(std::borrow::Cow::into_owned);
+    let code = text(error, "code");
+    let kind_name = google.clone().or_else(|| text(error, "type")).filter(|name| name != "error");
+
+    let mut said = Said {
+        codes: [&code, &kind_name, &reason].into_iter().flatten().map(|text| text.to_lowercase()).collect(),
+        message: message.as_deref().unwrap_or_default().to_lowercase(),
+        body: root.text().chars().take(8192).collect::<String>().to_lowercase(),
+    };
+    if let Some(nested) = error.get("details").filter(|d| d.is_object()).and_then(|d| text(d, "error_code")) {
+        said.codes.push(nested.to_lowercase());
+    }
+    let status = status.unwrap_or_else(|| evidence::stands_for(&said));
+    let message = match message {
+        Some(text) => words::plain(&text, MESSAGE),
+        None => format!("provider answered HTTP {status} without a message: {}", words::excerpt(root.text().as_bytes())),
+    };
+    let clip = |text: String| words::plain(&text, 100);
+    Fault {
+        kind: evidence::kind(status, &said),
+        status,
+        message,
+        code: if google.is_some() { reason } else { code }.map(clip),
+        kind_name: kind_name.map(clip),
+        param: text(error, "param").map(clip),
+        hint: retry,
+    }
+}
+
+/// An answer that is JSON, but not what was asked for.
+#[must_use]
+pub(super) fn unexpected(what: &str) -> Fault {
+    plain(FaultKind::Server, 502, format!("provider answered with an unexpected shape ({what})"))
+}
+
+/// A stream event that is not what it claims to be; `number` counts from 1.
+#[must_use]
+pub(super) fn bad_event(number: u32, bad: Bad, event: &[u8]) -> Fault {
+    plain(FaultKind::Server, 502, format!("bad stream event {number}: {}: {}", bad.describe(event), words::excerpt(event)))
+}
+
+/// A stream event beyond the limit.
+#[must_use]
+pub(super) fn long_event(number: u32, limit: usize) -> Fault {
+    plain(FaultKind::Server, 502, format!("bad stream event {number}: longer than {} MiB", limit >> 20))
+}
+
+/// The words of an error event that is not JSON.
+#[must_use]
+pub(super) fn said(text: &[u8]) -> Fault {
+    let message = words::plain(&String::from_utf8_lossy(text), MESSAGE);
+    let said = Said { message: message.to_lowercase(), ..Said::default() };
+    plain(evidence::kind(502, &said), 502, message)
+}
+
+fn plain(kind: FaultKind, status: u16, message: String) -> Fault {
+    Fault { kind, status, message, code: None, kind_name: None, param: None, hint: None }
+}
+
+/// Google sometimes wraps an error into a list of one.
+fn unlisted(json: Json<'_>) -> Json<'_> {
+    json.items().next().unwrap_or(json)
+}
+
+/// Text, or a number as text.
+fn scalar(json: Json<'_>) -> Option<String> {
+    match json.kind() {
+        "string" => json.str().map(std::borrow::Cow::into_owned),
+        "number" => Some(json.text().to_owned()),
+        _ => None,
+    }
+    .filter(|text| !text.is_empty())
+}
+
+/// FastAPI's `detail`: a text, or a list of messages with places.
+fn detail(json: Json<'_>) -> String {
+    if let Some(text) = json.str() {
+        return text.into_owned();
+    }
+    let one = |item: Json<'_>| {
+        let said = item.str().map(std::borrow::Cow::into_owned).or_else(|| scalar(item.get("msg").or_else(|| item.get("message"))?))?;
+        let place: Vec<_> = item.get("loc").into_iter().flat_map(Json::items).filter_map(scalar).collect();
+        Some(if place.is_empty() { said } else { format!("{said} ({})", place.join(".")) })
+    };
+    let all: Vec<_> = json.items().filter_map(one).take(5).collect();
+    if all.is_empty() { one(json).unwrap_or_default() } else { all.join("; ") }
+}
+
+/// Protobuf's text form of a duration: "31s", "0.5s".
+fn seconds(text: &str) -> Option<Duration> {
+    let span: f64 = text.strip_suffix('s')?.parse().ok()?;
+    Duration::try_from_secs_f64(span.min(1e9)).ok()
+}
+
+fn is_html(content_type: &str, body: &[u8]) -> bool {
+    let begins = |word: &[u8]| body.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word));
+    let markup = body.first() == Some(&b'<');
+    begins(b"<!doctype") || begins(b"<html") || markup && content_type.to_ascii_lowercase().contains("html")
+}
+
+fn page(status: u16, html: &str) -> Fault {
+    let text = words::html(html);
+    if status < 400 || status == 511 {
+        let what = if text.is_empty() { "HTML".to_owned() } else { format!("HTML: {text}") };
+        return plain(
+            FaultKind::Portal,
+            502,
+            words::plain(&format!("network requires sign-in or a proxy answered instead of the provider ({what})"), MESSAGE),
+        );
+    }
+    let maker = evidence::page_maker(html).map_or_else(|| format!("HTTP {status}"), |name| format!("{name} {status}"));
+    let message = format!("provider returned an HTML error page ({maker}){}{text}", if text.is_empty() { "" } else { ": " });
+    plain(evidence::kind(status, &Said::default()), status, words::plain(&message, MESSAGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_of_error_is_read() {
+        use FaultKind as K;
+        let cloudflare = "<!DOCTYPE html>\n<html><head><title>x | 524: A timeout occurred</title></head><body><div id=\"cf-error-details\">Cloudflare Ray ID</div></body>";
+        for (status, body, kind, message) in [
+            (400, r#"{"error":{"message":"bad","type":"invalid_request_error","param":"x","code":null}}"#, K::BadRequest, "bad"),
+            (
+                400,
+                r#"{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}"#,
+                K::KeyRejected,
+                "API key not valid. Please pass a valid API key.",
+            ),
+            (401, r#"{"error":{"code":"401","message":"Access denied"}}"#, K::KeyRejected, "Access denied"),
+            (402, r#"{"error":{"message":"no","type":"x"}}"#, K::Quota, "no"),
+            (403, r#"{"error":{"code":403,"message":"no","status":"PERMISSION_DENIED"}}"#, K::Forbidden, "no"),
+            (
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}"#,
+                K::Quota,
+                "Your credit balance is too low to access the API.",
+            ),
+            (
+                429,
+                r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","code":"insufficient_quota"}}"#,
+                K::Quota,
+                "You exceeded your current quota, please check your plan and billing details.",
+            ),
+            (
+                429,
+                r#"[{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1.5s"}]}}]"#,
+                K::RateLimited,
+                "You exceeded your current quota, please check your plan and billing details.",
+            ),
+            (
+                429,
+                r#"{"error":{"message":"Rate limit reached for m in organization o on tokens per min"}}"#,
+                K::AccountLimited,
+                "Rate limit reached for m in organization o on tokens per min",
+            ),
+            (429, r#"{"error":{"message":"slow down","code":429}}"#, K::RateLimited, "slow down"),
+            (404, r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#, K::ModelNotFound, "model: x"),
+            (404, r#"{"error":"model 'x' not found"}"#, K::ModelNotFound, "model 'x' not found"),
+            (
+                404,
+                r#"{"error":{"code":404,"message":"models/x is not found for API version v1beta","status":"NOT_FOUND"}}"#,
+                K::ModelNotFound,
+                "models/x is not found for API version v1beta",
+            ),
+            (400, r#"{"error":{"code":"model_not_found","message":"gone"}}"#, K::ModelNotFound, "gone"),
+            (404, r#"{"error":{"message":"Invalid URL (POST /v1/x)"}}"#, K::BadRequest, "Invalid URL (POST /v1/x)"),
+            (
+                422,
+                r#"{"detail":[{"loc":["body","max"],"msg":"field required","type":"missing"}]}"#,
+                K::BadRequest,
+                "field required (body.max)",
+            ),
+            (422, r#"{"detail":"nope"}"#, K::BadRequest, "nope"),
+            (500, r#"{"message":"oh"}"#, K::Server, "oh"),
+            (500, r#"{"error":"evil: something broke"}"#, K::Server, "evil: something broke"),
+            (500, "", K::Server, "provider answered HTTP 500 with an empty body"),
+            (500, "upstream connect error\n or reset", K::Server, "upstream connect error or reset"),
+            (
+                500,
+                r#"{"error": {"message": "ev"#,
+                K::Server,
+                "provider answered HTTP 500 with broken JSON: EOF while parsing a string at line 1 column 25: {\"error\": {\"message\": \"ev",
+            ),
+            (500, r#"{"x":null}"#, K::Server, "provider answered HTTP 500 without a message: {\"x\":null}"),
+            (500, "null", K::Server, "provider answered HTTP 500 without a message: null"),
+            (524, cloudflare, K::Server, "provider returned an HTML error page (Cloudflare 524): x | 524: A timeout occurred"),
+            (
+                429,
+                "<html><h1>429 Too Many Requests</h1></html>",
+                K::RateLimited,
+                "provider returned an HTML error page (HTTP 429): 429 Too Many Requests",
+            ),
+            (408, "{}", K::Transient, "provider answered HTTP 408 without a message: {}"),
+            (409, r#"{"message":"busy"}"#, K::Conflict, "busy"),
+            (529, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#, K::Server, "Overloaded"),
+        ] {
+            let fault = read(status, "", body.as_bytes());
+            assert_eq!((fault.kind, fault.message.as_str(), fault.status), (kind, message, status), "{body}");
+        }
+    }
+
+    #[test]
+    fn codes_types_and_hints_are_kept() {
+        let fault =
+            read(429, "", br#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"1.5s"}]}}]"#);
+        assert_eq!(
+            (fault.hint, fault.code, fault.kind_name.as_deref()),
+            (Some(Duration::from_millis(1500)), None, Some("RESOURCE_EXHAUSTED"))
+        );
+        let fault = read(400, "", br#"{"error":{"message":"m","type":"t","param":"p","code":17}}"#);
+        assert_eq!((fault.code.as_deref(), fault.kind_name.as_deref(), fault.param.as_deref()), (Some("17"), Some("t"), Some("p")));
+    }
+
+    #[test]
+    fn an_error_inside_a_200_gets_the_status_it_stands_for() {
+        for (body, status, kind) in [
+            (r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#, 529, FaultKind::Server),
+            (r#"{"error":{"message":"m","type":"requests","code":"rate_limit_exceeded"}}"#, 429, FaultKind::RateLimited),
+            (r#"{"error":{"message":"m","type":"server_error","code":null}}"#, 502, FaultKind::Server),
+            (r#"{"error":{"message":"m","type":"insufficient_quota"}}"#, 429, FaultKind::Quota),
+            (r#"{"error":{"code":500,"message":"m","status":"INTERNAL"}}"#, 500, FaultKind::Server),
+            (r#"{"id":"x"}"#, 502, FaultKind::Server),
+            ("", 502, FaultKind::Server),
+            ("hello", 502, FaultKind::Server),
+            ("<html><body>Please log in to Hotel WiFi</body></html>", 502, FaultKind::Portal),
+        ] {
+            let fault = read(200, "text/html", body.as_bytes());
+            assert_eq!((fault.status, fault.kind), (status, kind), "{body}");
+        }
+        assert_eq!(read(302, "", b"").kind, FaultKind::Portal);
+        assert!(read(200, "", b"<html>x").message.starts_with("network requires sign-in or a proxy answered"));
+    }
+}

@@ -1,0 +1,155 @@
+//! Complete generateContent answers: read, told as a stream, put together from one.
+
+use bytes::{Bytes, BytesMut};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    base::{json::Json, sse},
+    dialect::{
+        Framing, Summary, fault,
+        gemini::meter::{finish, usage},
+        shape,
+    },
+    ir::fault::Fault,
+};
+
+pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+    let json = shape::answer(content_type, body)?;
+    // A blocked prompt has no candidates, only the reason.
+    if json.get("promptFeedback").is_none() || json.get("candidates").is_some() {
+        for candidate in shape::list(json, "candidates")?.items() {
+            let parts = candidate.at(&["content", "parts"]);
+            if !candidate.is_object() || parts.is_some_and(|parts| !parts.is_array()) {
+                return Err(fault::unexpected("a candidate is no candidate"));
+            }
+        }
+    }
+    Ok(Summary { usage: json.get("usageMetadata").and_then(usage), finish: finish(json), model: shape::name(json.get("modelVersion")) })
+}
+
+/// One event that is the whole answer.
+pub(super) fn as_stream(body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
+    read("", body)?;
+    let json = shape::answer("", body)?;
+    // Line ends in JSON stand between tokens only.
+    let line: String = json.text().chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
+    Ok(match framing {
+        Framing::JsonArray => format!("[{line}]").into(),
+        Framing::Ndjson => format!("{line}\n").into(),
+        Framing::Sse => {
+            let mut out = BytesMut::new();
+            sse::write_frame(&mut out, b"", line.as_bytes());
+            out.freeze()
+        }
+    })
+}
+
+/// The chunks of a complete stream as one answer; texts that follow each other become one part.
+pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+    let mut answer = Map::new();
+    let mut candidates: Vec<Map<String, Value>> = Vec::new();
+    let mut done = false;
+    for (_, data) in events {
+        if data.trim_ascii() == b"[DONE]" {
+            continue;
+        }
+        done |= shape::answer("", data).ok().is_some_and(|json: Json<'_>| finish(json).is_some());
+        let mut chunk = shape::event(data)?;
+        if let Some(Value::Array(parts)) = chunk.remove("candidates") {
+            for (at, part) in parts.into_iter().enumerate() {
+                let Value::Object(part) = part else { return Err(fault::unexpected("a candidate is no candidate")) };
+                let index = |candidate: &Map<String, Value>| candidate.get("index").and_then(Value::as_u64);
+                let wanted = index(&part).unwrap_or(at as u64);
+                match candidates.iter_mut().enumerate().find(|(n, known)| index(known).unwrap_or(*n as u64) == wanted) {
+                    Some((_, known)) => merge(known, part),
+                    None => candidates.push(part),
+                }
+            }
+        }
+        answer.extend(chunk);
+    }
+    if !done {
+        return Err(shape::cut());
+    }
+    answer.insert("candidates".to_owned(), candidates.into_iter().map(Value::Object).collect());
+    Ok(Value::Object(answer).to_string().into())
+}
+
+fn merge(candidate: &mut Map<String, Value>, part: Map<String, Value>) {
+    for (key, value) in part {
+        if key != "content" {
+            candidate.insert(key, value);
+            continue;
+        }
+        let content = candidate.entry(key).or_insert_with(|| json!({ "role": "model" }));
+        let Some(content) = content.as_object_mut() else { continue };
+        let Value::Object(mut new) = value else { continue };
+        let parts = new.remove("parts");
+        content.extend(new);
+        if let (Value::Array(old), Some(Value::Array(new))) = (content.entry("parts").or_insert_with(|| json!([])), parts) {
+            for part in new {
+                add(old, part);
+            }
+        }
+    }
+}
+
+fn add(parts: &mut Vec<Value>, part: Value) {
+    // Only plain texts of one kind are joined: a signature belongs to its own part.
+    let plain = |part: &Value| part.as_object().is_some_and(|p| p.contains_key("text") && p.keys().all(|k| k == "text" || k == "thought"));
+    if let (Some(last), Some(text)) = (parts.last_mut(), part.get("text").and_then(Value::as_str))
+        && plain(last)
+        && plain(&part)
+        && last.get("thought") == part.get("thought")
+    {
+        shape::append(&mut last["text"], text);
+        return;
+    }
+    parts.push(part);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_become_one_answer() {
+        let events: Vec<_> = [
+            r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"a","thought":true}]},"index":0}],"modelVersion":"g"}"#,
+            r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"b"}]},"index":0}]}"#,
+            r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"c"},{"functionCall":{"name":"f"}}]},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":1}}"#,
+        ]
+        .iter()
+        .map(|data| (Vec::new(), data.as_bytes().to_vec()))
+        .collect();
+        let got: Value = serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
+        let parts = json!([{"text":"a","thought":true},{"text":"bc"},{"functionCall":{"name":"f"}}]);
+        assert_eq!(
+            got,
+            json!({"candidates":[{"content":{"role":"model","parts":parts},"finishReason":"STOP","index":0}],"modelVersion":"g","usageMetadata":{"promptTokenCount":1}})
+        );
+        assert!(as_answer(&events[..2]).is_err());
+    }
+
+    #[test]
+    fn an_answer_becomes_one_event() {
+        let body = b"{\n \"candidates\": []\r\n}";
+        assert_eq!(as_stream(body, Framing::Sse).expect("an answer"), "data: { \"candidates\": []}\n\n");
+        assert_eq!(as_stream(body, Framing::JsonArray).expect("an answer"), "[{ \"candidates\": []}]");
+    }
+
+    #[test]
+    fn wrong_shapes_are_faults_and_blocked_prompts_are_not() {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"candidates":{}}"#,
+            r#"{"candidates":[{"content":{"parts":"x"}}]}"#,
+            r#"{"error":{"code":500,"message":"m"}}"#,
+        ] {
+            assert!(read("", bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert_eq!(read("", br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#).map(|s| s.finish), Ok(Some("SAFETY".to_owned())));
+    }
+}

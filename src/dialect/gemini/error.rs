@@ -1,0 +1,127 @@
+//! Our own errors as Gemini words them.
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    dialect::{
+        Framing, status,
+        words::{self, SENT},
+    },
+    ir::fault::{ClientError, ErrorKind},
+};
+
+pub(super) fn write(error: &ClientError, request_id: &str) -> (StatusCode, Bytes) {
+    (status::code(status_of(error)), body(error, request_id).to_string().into())
+}
+
+/// The error as the last event; `error` is its first key, or the SDKs pass over it.
+pub(super) fn event(error: &ClientError, request_id: &str, framing: Framing, events: u32) -> Bytes {
+    let body = body(error, request_id);
+    match framing {
+        Framing::JsonArray if events > 0 => format!(",\n{body}]").into(),
+        Framing::JsonArray => format!("[{body}]").into(),
+        Framing::Ndjson => format!("{body}\n").into(),
+        Framing::Sse => format!("data: {body}\n\n").into(),
+    }
+}
+
+/// `code` is the HTTP status as a number; there is no Retry-After, but a detail that says it.
+fn body(error: &ClientError, request_id: &str) -> Value {
+    let status = status_of(error);
+    let mut details = vec![json!({ "@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": request_id })];
+    if let Some(code) = &error.code {
+        details.push(json!({ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code.to_uppercase(), "domain": "aiproxy" }));
+    }
+    if let Some(span) = error.retry_after {
+        details.push(
+            json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": format!("{}s", span.as_millis().div_ceil(1000)) }),
+        );
+    }
+    json!({ "error": { "code": status, "message": words::escaped(&error.message, SENT), "status": name_of(status), "details": details } })
+}
+
+fn status_of(error: &ClientError) -> u16 {
+    let own = match error.kind {
+        ErrorKind::BadRequest | ErrorKind::TooLarge | ErrorKind::UpstreamSaid => 400,
+        ErrorKind::Unauthorized => 401,
+        ErrorKind::Forbidden => 403,
+        ErrorKind::ModelNotFound | ErrorKind::UnknownPath => 404,
+        ErrorKind::MethodNotAllowed => 405,
+        ErrorKind::Conflict => 409,
+        ErrorKind::UnsupportedMedia => 415,
+        ErrorKind::UpgradeRequired => 426,
+        ErrorKind::RateLimited | ErrorKind::OutOfCredit => 429,
+        ErrorKind::Internal => 500,
+        ErrorKind::Upstream | ErrorKind::Overloaded | ErrorKind::Unavailable => 503,
+        ErrorKind::Timeout => 504,
+    };
+    match error.status.map_or(own, status::passed) {
+        // Google's APIs have neither.
+        502 | 529 => 503,
+        status => status,
+    }
+}
+
+fn name_of(status: u16) -> &'static str {
+    match status {
+        401 => "UNAUTHENTICATED",
+        402 => "FAILED_PRECONDITION",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        409 => "ABORTED",
+        429 => "RESOURCE_EXHAUSTED",
+        499 => "CANCELLED",
+        408 | 504 => "DEADLINE_EXCEEDED",
+        405 | 501 => "UNIMPLEMENTED",
+        503 => "UNAVAILABLE",
+        _ if status >= 500 => "INTERNAL",
+        _ => "INVALID_ARGUMENT",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn bodies_say_the_status_twice_and_when_to_come_back() {
+        let error = ClientError::new(ErrorKind::RateLimited, "m").retry_after(Some(Duration::from_millis(1200)));
+        let (status, body) = write(&error, "r");
+        let body: Value = serde_json::from_slice(&body).expect("json");
+        assert_eq!(status, 429);
+        assert_eq!((&body["error"]["code"], &body["error"]["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
+        assert_eq!(body["error"]["details"][1]["retryDelay"], "2s");
+    }
+
+    #[test]
+    fn statuses_are_those_that_google_has() {
+        for (kind, given, want) in [
+            (ErrorKind::Upstream, None, 503),
+            (ErrorKind::Upstream, Some(502), 503),
+            (ErrorKind::Upstream, Some(529), 503),
+            (ErrorKind::Upstream, Some(524), 504),
+            (ErrorKind::Upstream, Some(500), 500),
+            (ErrorKind::TooLarge, None, 400),
+            (ErrorKind::OutOfCredit, None, 429),
+        ] {
+            let mut error = ClientError::new(kind, "m");
+            error.status = given;
+            assert_eq!(write(&error, "r").0, want, "{kind:?} {given:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_event_fits_its_framing() {
+        let error = ClientError::new(ErrorKind::Internal, "m");
+        assert!(event(&error, "r", Framing::Sse, 3).starts_with(b"data: {\"error\":"));
+        for (events, open) in [(0, ""), (2, "[{},{}")] {
+            let whole = format!("{open}{}", String::from_utf8_lossy(&event(&error, "r", Framing::JsonArray, events)));
+            let list: Vec<Value> = serde_json::from_str(&whole).expect("an array");
+            assert_eq!(list.last().expect("one")["error"]["code"], 500);
+        }
+    }
+}

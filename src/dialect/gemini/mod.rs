@@ -1,0 +1,81 @@
+//! Gemini's generateContent and streamGenerateContent.
+
+mod answer;
+mod error;
+mod meter;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use crate::{
+    dialect::{Egress, Framing, Ingress, Meter, ModelEntry, Summary, any::AnyMeter, fault, models, shape},
+    ir::{
+        fault::{ClientError, Fault},
+        op::{Dialect, Op},
+    },
+};
+
+pub(super) struct Gemini;
+
+impl Ingress for Gemini {
+    fn dialect(&self) -> Dialect {
+        Dialect::Gemini
+    }
+
+    fn write_error(&self, error: &ClientError, request_id: &str) -> (StatusCode, Bytes) {
+        error::write(error, request_id)
+    }
+
+    fn stream_error(&self, error: &ClientError, request_id: &str, framing: Framing) -> Bytes {
+        error::event(error, request_id, framing, 0)
+    }
+
+    fn stream_error_after(&self, error: &ClientError, request_id: &str, framing: Framing, events: u32) -> Bytes {
+        error::event(error, request_id, framing, events)
+    }
+
+    /// A blank line: between events it is nothing, between the elements of an array it is white space.
+    fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
+        Some(b"\n")
+    }
+}
+
+impl Egress for Gemini {
+    fn dialect(&self) -> Dialect {
+        Dialect::Gemini
+    }
+
+    fn read_error(&self, status: u16, content_type: &str, body: &[u8]) -> Fault {
+        fault::read(status, content_type, body)
+    }
+
+    fn read_answer(&self, op: Op, content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+        match op {
+            Op::Chat => answer::read(content_type, body),
+            _ => shape::other(content_type, body),
+        }
+    }
+
+    fn meter(&self, op: Op) -> Box<dyn Meter> {
+        match op {
+            Op::Chat => Box::new(meter::ContentMeter::default()),
+            _ => Box::new(AnyMeter::default()),
+        }
+    }
+
+    fn read_models(&self, body: &[u8]) -> Option<Vec<ModelEntry>> {
+        models::read(body)
+    }
+
+    fn models_path(&self) -> &'static str {
+        "/models"
+    }
+
+    fn as_stream(&self, _op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
+        answer::as_stream(body, framing)
+    }
+
+    fn as_answer(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+        answer::as_answer(events)
+    }
+}

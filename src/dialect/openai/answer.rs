@@ -1,0 +1,269 @@
+//! Complete chat and completion answers: read, told as a stream, put together from one.
+
+use bytes::{Bytes, BytesMut};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    base::sse,
+    dialect::{Summary, fault, shape, tokens},
+    ir::{fault::Fault, op::Op},
+};
+
+pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+    let json = shape::answer(content_type, body)?;
+    let choices = shape::list(json, "choices")?;
+    for choice in choices.items() {
+        let told = choice.get("message").or_else(|| choice.get("text")).or_else(|| choice.get("delta"));
+        if !choice.is_object() || told.is_some_and(|told| !matches!(told.kind(), "object" | "string")) {
+            return Err(fault::unexpected("a choice is no choice"));
+        }
+    }
+    let finish = choices.items().next().and_then(|choice| shape::name(choice.get("finish_reason")));
+    Ok(Summary { usage: json.get("usage").and_then(tokens::openai), finish, model: shape::name(json.get("model")) })
+}
+
+/// The head with the role, one chunk with everything, the finish with the usage, `[DONE]`.
+pub(super) fn as_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
+    read("", body)?;
+    let mut answer = shape::tree("", body)?;
+    let choices = answer.remove("choices");
+    let usage = answer.remove("usage");
+    let chat = op == Op::Chat;
+    answer.insert("object".to_owned(), if chat { "chat.completion.chunk" } else { "text_completion" }.into());
+
+    let mut out = BytesMut::new();
+    let mut write = |choices: Value, usage: Option<&Value>| {
+        let mut chunk = answer.clone();
+        chunk.insert("choices".to_owned(), choices);
+        if let Some(usage) = usage {
+            chunk.insert("usage".to_owned(), usage.clone());
+        }
+        sse::write_frame(&mut out, b"", Value::Object(chunk).to_string().as_bytes());
+    };
+    let choices = match choices {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
+    };
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for (at, choice) in choices.into_iter().enumerate() {
+        let Value::Object(mut choice) = choice else { continue };
+        let index = choice.get("index").cloned().unwrap_or_else(|| at.into());
+        let finish = choice.insert("finish_reason".to_owned(), Value::Null).unwrap_or(Value::Null);
+        choice.insert("index".to_owned(), index.clone());
+        if chat {
+            let mut delta = choice.remove("message").unwrap_or_else(|| json!({}));
+            if let Some(calls) = delta.get_mut("tool_calls").and_then(Value::as_array_mut) {
+                for (n, call) in calls.iter_mut().enumerate() {
+                    if let Some(call) = call.as_object_mut() {
+                        call.entry("index").or_insert_with(|| n.into());
+                    }
+                }
+            }
+            choice.insert("delta".to_owned(), delta);
+            last.push(json!({ "index": index, "delta": {}, "logprobs": null, "finish_reason": finish }));
+        } else {
+            last.push(json!({ "index": index, "text": "", "logprobs": null, "finish_reason": finish }));
+        }
+        first.push(Value::Object(choice));
+    }
+    write(first.into(), None);
+    write(last.into(), usage.as_ref());
+    sse::write_frame(&mut out, b"", b"[DONE]");
+    Ok(out.freeze())
+}
+
+/// The chunks of a complete stream as one answer.
+pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
+    let mut answer = Map::new();
+    let mut choices: Vec<Map<String, Value>> = Vec::new();
+    let mut done = false;
+    for (_, data) in events {
+        if data.trim_ascii() == b"[DONE]" {
+            done = true;
+            continue;
+        }
+        let mut chunk = shape::event(data)?;
+        let parts = chunk.remove("choices");
+        for (key, value) in chunk {
+            if !value.is_null() || !answer.contains_key(&key) {
+                answer.insert(key, value);
+            }
+        }
+        let Some(Value::Array(parts)) = parts else { continue };
+        for (at, part) in parts.into_iter().enumerate() {
+            let Value::Object(part) = part else { return Err(fault::unexpected("a choice is no choice")) };
+            let index = part.get("index").and_then(Value::as_u64).unwrap_or(at as u64);
+            let known = choices.iter().position(|choice| choice.get("index").and_then(Value::as_u64) == Some(index));
+            let choice = match known {
+                Some(known) => &mut choices[known],
+                None => {
+                    choices.push(Map::from_iter([("index".to_owned(), index.into()), ("finish_reason".to_owned(), Value::Null)]));
+                    let last = choices.len() - 1;
+                    &mut choices[last]
+                }
+            };
+            merge_choice(choice, part);
+        }
+    }
+    let finished = !choices.is_empty() && choices.iter().all(|choice| choice.get("finish_reason").is_some_and(|reason| !reason.is_null()));
+    if !done && !finished {
+        return Err(shape::cut());
+    }
+    for choice in &mut choices {
+        if op == Op::Chat {
+            let message = choice.entry("message").or_insert_with(|| json!({}));
+            if let Some(message) = message.as_object_mut() {
+                message.entry("role").or_insert_with(|| "assistant".into());
+                message.entry("content").or_insert(Value::Null);
+                if let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) {
+                    calls.iter_mut().filter_map(Value::as_object_mut).for_each(|call| {
+                        call.remove("index");
+                    });
+                }
+            }
+        } else {
+            choice.entry("text").or_insert_with(|| "".into());
+        }
+    }
+    choices.sort_by_key(|choice| choice.get("index").and_then(Value::as_u64));
+    answer.insert("object".to_owned(), if op == Op::Chat { "chat.completion" } else { "text_completion" }.into());
+    answer.insert("choices".to_owned(), choices.into_iter().map(Value::Object).collect());
+    Ok(Value::Object(answer).to_string().into())
+}
+
+fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
+    for (key, value) in part {
+        match (key.as_str(), value) {
+            (_, Value::Null) | ("index", _) => {}
+            ("delta" | "message", Value::Object(delta)) => {
+                let message = choice.entry("message").or_insert_with(|| json!({}));
+                if let Some(message) = message.as_object_mut() {
+                    merge_delta(message, delta);
+                }
+            }
+            ("text", Value::String(text)) => shape::append(choice.entry("text").or_insert(Value::Null), &text),
+            ("logprobs", Value::Object(new)) => match choice.get_mut("logprobs").and_then(Value::as_object_mut) {
+                Some(old) => merge_delta(old, new),
+                None => {
+                    choice.insert(key, Value::Object(new));
+                }
+            },
+            (_, value) => {
+                choice.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Texts and lists grow; names and ids, told once, stay.
+fn merge_delta(message: &mut Map<String, Value>, delta: Map<String, Value>) {
+    for (key, value) in delta {
+        let place = message.entry(key.clone()).or_insert(Value::Null);
+        match (key.as_str(), place, value) {
+            (_, _, Value::Null) => {}
+            ("role" | "id" | "type" | "name", place, value) => {
+                if place.as_str().unwrap_or_default().is_empty() {
+                    *place = value;
+                }
+            }
+            ("tool_calls", place, Value::Array(parts)) => merge_calls(place, parts),
+            (_, Value::Object(old), Value::Object(new)) => merge_delta(old, new),
+            (_, Value::Array(old), Value::Array(new)) => old.extend(new),
+            (_, place @ Value::String(_), Value::String(new)) => shape::append(place, &new),
+            (_, place, value) => *place = value,
+        }
+    }
+}
+
+fn merge_calls(place: &mut Value, parts: Vec<Value>) {
+    if !place.is_array() {
+        *place = json!([]);
+    }
+    let Some(calls) = place.as_array_mut() else { return };
+    for part in parts {
+        let Value::Object(mut part) = part else { continue };
+        // Some vendors leave the index out: an id begins a call, no id goes on with the last.
+        let index = part.get("index").cloned();
+        let known = match &index {
+            Some(index) => calls.iter().position(|call| call.get("index") == Some(index)),
+            None if part.get("id").is_some_and(|id| !id.is_null()) => None,
+            None => calls.len().checked_sub(1),
+        };
+        match known.and_then(|known| calls[known].as_object_mut()) {
+            Some(call) => {
+                part.remove("index");
+                merge_delta(call, part);
+            }
+            None => calls.push(Value::Object(part)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}}]},"logprobs":null,"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}"#;
+
+    fn events(stream: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let text = String::from_utf8_lossy(stream);
+        text.split_terminator("\n\n").map(|event| (Vec::new(), event.trim_start_matches("data: ").as_bytes().to_vec())).collect()
+    }
+
+    #[test]
+    fn an_answer_told_as_a_stream_comes_back() {
+        let stream = as_stream(Op::Chat, ANSWER.as_bytes()).expect("an answer");
+        let back = as_answer(Op::Chat, &events(&stream)).expect("complete");
+        let (mut want, got): (Value, Value) = (serde_json::from_str(ANSWER).expect("json"), serde_json::from_slice(&back).expect("json"));
+        want["choices"][0].as_object_mut().expect("a choice").remove("logprobs");
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn pieces_are_put_together() {
+        let events: Vec<_> = [
+            r#"{"id":"c","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"a"},"finish_reason":null}]}"#,
+            r#"{"id":"c","choices":[{"index":0,"delta":{"content":"b","reasoning_content":"r"}}]}"#,
+            r#"{"id":"c","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"x","type":"function","function":{"name":"f","arguments":""}}]}}]}"#,
+            r#"{"id":"c","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"k\""}}]}}]}"#,
+            r#"{"id":"c","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":":1}"}}]}}]}"#,
+            r#"{"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#,
+            r#"{"id":"c","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#,
+        ]
+        .iter()
+        .map(|data| (Vec::new(), data.as_bytes().to_vec()))
+        .collect();
+        let got: Value = serde_json::from_slice(&as_answer(Op::Chat, &events).expect("complete")).expect("json");
+        assert_eq!(
+            got,
+            json!({"id":"c","model":"m","object":"chat.completion","usage":{"prompt_tokens":1,"completion_tokens":1},"choices":[{"index":0,"finish_reason":"tool_calls","message":{
+                "role":"assistant","content":"ab","reasoning_content":"r","tool_calls":[{"id":"x","type":"function","function":{"name":"f","arguments":"{\"k\":1}"}}]}}]})
+        );
+        assert!(as_answer(Op::Chat, &events[..4]).is_err());
+    }
+
+    #[test]
+    fn wrong_shapes_are_faults_and_empty_answers_are_not() {
+        for bad in [
+            "",
+            "null",
+            "\"x\"",
+            "[]",
+            "{}",
+            r#"{"choices":"x"}"#,
+            r#"{"choices":[1]}"#,
+            r#"{"choices":[]} x"#,
+            r#"{"choices":[]}{}"#,
+            r#"{"choices":null}"#,
+            "{\"choices\":[],\"x\":\"\u{0}\"}",
+        ] {
+            assert!(read("application/json", bad.as_bytes()).is_err(), "{bad}");
+        }
+        assert!(read("", b"{\"choices\":[],\"x\":\"\xff\"}").is_err());
+        assert_eq!(read("", br#"{"choices":[],"model":"m"}"#).map(|s| s.model), Ok(Some("m".to_owned())));
+        assert_eq!(
+            read("", br#"{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}"#).map(|s| s.finish),
+            Ok(Some("stop".to_owned()))
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! Our own errors as OpenAI words them.
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use crate::{
+    dialect::{classic, status},
+    ir::fault::ClientError,
+};
+
+pub(super) fn write(error: &ClientError) -> (StatusCode, Bytes) {
+    let told = classic::told(error);
+    (status::code(told.status), classic::body(error, &told).to_string().into())
+}
+
+/// An event without a name: its SDKs raise for any chunk with a truthy `error`.
+pub(super) fn event(error: &ClientError) -> Bytes {
+    format!("data: {}\n\n", classic::body(error, &classic::told(error))).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::fault::ErrorKind;
+
+    #[test]
+    fn bodies_have_all_four_fields() {
+        let (status, body) = write(&ClientError::new(ErrorKind::ModelNotFound, "no \u{1b}[x").param("model"));
+        assert_eq!(status, 404);
+        assert_eq!(body, r#"{"error":{"code":"model_not_found","message":"no \\u001b[x","param":"model","type":"invalid_request_error"}}"#);
+        assert_eq!(
+            event(&ClientError::new(ErrorKind::Internal, "m")),
+            "data: {\"error\":{\"code\":null,\"message\":\"m\",\"param\":null,\"type\":\"server_error\"}}\n\n"
+        );
+    }
+
+    #[test]
+    fn statuses_are_those_that_its_sdks_know() {
+        for (kind, given, want) in [
+            (ErrorKind::Overloaded, None, 503),
+            (ErrorKind::OutOfCredit, None, 429),
+            (ErrorKind::TooLarge, None, 413),
+            (ErrorKind::Upstream, Some(529), 503),
+            (ErrorKind::Upstream, Some(524), 504),
+            (ErrorKind::Upstream, Some(520), 502),
+            (ErrorKind::Upstream, Some(999), 502),
+            (ErrorKind::UpstreamSaid, Some(422), 422),
+        ] {
+            let mut error = ClientError::new(kind, "m");
+            error.status = given;
+            assert_eq!(write(&error).0, want, "{kind:?} {given:?}");
+        }
+    }
+}

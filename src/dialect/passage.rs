@@ -1,0 +1,418 @@
+//! Passes a stream through in its own dialect: whole events only, as the slices of the chunks they came in.
+//!
+//! What clients of the dialect are known to choke on is re-framed on the way; errors, cuts and the end are found.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    base::{
+        cut::{LIMIT, Piece},
+        elements,
+        json::{self, Json},
+        ndjson, sse,
+    },
+    dialect::{Framing, Heed, Meter, Summary, fault, registry},
+    ir::{
+        fault::{ClientError, Fault},
+        op::{Dialect, Op},
+    },
+};
+
+/// One stream on its way.
+pub struct Passage {
+    dialect: Dialect,
+    framing: Framing,
+    rules: Rules,
+    cutter: Cutter,
+    meter: Box<dyn Meter>,
+    hide_usage: bool,
+    events: u32,
+    content_events: u32,
+    /// Events that were forwarded.
+    passed: u32,
+    state: State,
+    array: Array,
+}
+
+/// What one chunk brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Events that were completed, pings not counted.
+    pub events: u32,
+    /// Some of them were content.
+    pub content: bool,
+    /// Something was completed, and all of it was keep-alives: the upstream lives, but gets no further.
+    pub pings_only: bool,
+    /// The terminal event was among them; nothing more will be forwarded.
+    pub terminal: bool,
+    /// The upstream's error event, or an event that is none; nothing more will be forwarded.
+    pub error: Option<Box<Fault>>,
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Complete,
+    /// Without its terminal event, or after an error.
+    Truncated,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Done,
+    Failed,
+    Open,
+}
+
+/// What is known of a JSON array.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Array {
+    #[default]
+    Before,
+    /// A single value stands where an array should.
+    Bare,
+    Closed,
+    Open,
+}
+
+enum Cutter {
+    Array(elements::Splitter),
+    Lines(ndjson::Splitter),
+    Sse(sse::Splitter),
+}
+
+/// How a dialect's event stream has to look.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// Every event bears its `type` as its name.
+    named: bool,
+    /// Its SDKs take `id` and `retry` for the beginning of an event.
+    no_ids: bool,
+    /// Its SDKs read nothing but `data: ` lines, one for each event.
+    data_only: bool,
+}
+
+impl Rules {
+    const fn of(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Anthropic => Self { named: true, no_ids: false, data_only: false },
+            Dialect::Gemini | Dialect::Ollama => Self { named: false, no_ids: true, data_only: true },
+            Dialect::Openai => Self { named: false, no_ids: true, data_only: false },
+            Dialect::Responses => Self { named: true, no_ids: true, data_only: false },
+        }
+    }
+}
+
+/// What becomes of one unit.
+enum Fate {
+    Drop,
+    Keep,
+    /// Without its first bytes.
+    KeepFrom(usize),
+    /// After a line of ours.
+    KeepAfter(Bytes),
+    Replace(Bytes),
+}
+
+impl Passage {
+    /// A stream from its beginning. `hide_usage`: the client did not ask for the usage chunk that the upstream sends.
+    #[must_use]
+    pub fn new(dialect: Dialect, op: Op, framing: Framing, hide_usage: bool) -> Self {
+        let cutter = match framing {
+            Framing::JsonArray => Cutter::Array(elements::Splitter::default()),
+            Framing::Ndjson => Cutter::Lines(ndjson::Splitter::default()),
+            Framing::Sse => Cutter::Sse(sse::Splitter::default()),
+        };
+        Self {
+            dialect,
+            framing,
+            rules: Rules::of(dialect),
+            cutter,
+            meter: registry::egress(dialect).meter(op),
+            hide_usage,
+            events: 0,
+            content_events: 0,
+            passed: 0,
+            state: State::Open,
+            array: Array::Before,
+        }
+    }
+
+    /// Takes a chunk of the upstream's body; what may be forwarded of it goes to `out`, an unfinished event waits.
+    #[expect(clippy::needless_pass_by_value, reason = "a chunk of only clean events leaves as itself")]
+    pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Step {
+        let mut step = Step::default();
+        let (mut at, mut run, mut whole, mut units, mut pings) = (0, 0, 0, 0_u32, 0_u32);
+        while self.state == State::Open {
+            let piece = match &mut self.cutter {
+                Cutter::Array(splitter) => splitter.next(&chunk, &mut at),
+                Cutter::Lines(splitter) => splitter.next(&chunk, &mut at),
+                Cutter::Sse(splitter) => splitter.next(&chunk, &mut at),
+            };
+            let before = step.events;
+            match piece {
+                Piece::Inside(span) => {
+                    match self.judge(&chunk[span.clone()], &mut step) {
+                        Fate::Keep => {}
+                        Fate::Drop => {
+                            forward(&chunk, run, whole, out);
+                            run = span.end;
+                        }
+                        Fate::KeepFrom(skip) => {
+                            forward(&chunk, run, whole, out);
+                            run = span.start + skip;
+                        }
+                        Fate::KeepAfter(line) => {
+                            forward(&chunk, run, whole, out);
+                            out.push(line);
+                            run = span.start;
+                        }
+                        Fate::Replace(unit) => {
+                            forward(&chunk, run, whole, out);
+                            out.push(unit);
+                            run = span.end;
+                        }
+                    }
+                    whole = span.end;
+                }
+                Piece::Joined(unit) => {
+                    match self.judge(&unit, &mut step) {
+                        Fate::Keep => out.push(unit),
+                        Fate::Drop => {}
+                        Fate::KeepFrom(skip) => out.push(unit.slice(skip..)),
+                        Fate::KeepAfter(line) => out.extend([line, unit]),
+                        Fate::Replace(other) => out.push(other),
+                    }
+                    (run, whole) = (at, at);
+                }
+                Piece::More => break,
+                Piece::TooLong => self.fail(fault::long_event(self.events.saturating_add(1), LIMIT), &mut step),
+            }
+            units += 1;
+            pings += u32::from(step.events == before);
+        }
+        forward(&chunk, run, whole, out);
+        step.pings_only = units > 0 && pings == units && step.error.is_none();
+        step
+    }
+
+    /// The upstream's body has ended: the last event may lack its blank line, the stream its terminator.
+    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
+        if self.state == State::Open {
+            let rest = match &mut self.cutter {
+                Cutter::Array(splitter) => splitter.rest(),
+                Cutter::Lines(splitter) => splitter.rest(),
+                Cutter::Sse(splitter) => splitter.rest(),
+            };
+            self.last(&rest, out);
+        }
+        if self.state == State::Open && self.meter.complete() {
+            if let Some(terminator) = self.meter.terminator() {
+                out.push(Bytes::from_static(terminator));
+            }
+            if self.array == Array::Open {
+                out.push(Bytes::from_static(b"]"));
+                self.array = Array::Closed;
+            }
+            self.state = State::Done;
+        }
+        if self.state == State::Done { Ending::Complete } else { Ending::Truncated }
+    }
+
+    /// Whether the stream has ended by its grammar.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.state == State::Done || self.state == State::Open && self.meter.complete()
+    }
+
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        self.meter.summary()
+    }
+
+    /// Events that were content.
+    #[must_use]
+    pub fn content_events(&self) -> u32 {
+        self.content_events
+    }
+
+    /// Our error as the last thing of this stream, fitting what has been forwarded of it.
+    #[must_use]
+    pub fn error_tail(&self, error: &ClientError, request_id: &str) -> Bytes {
+        if matches!(self.array, Array::Closed | Array::Bare) {
+            return Bytes::new();
+        }
+        registry::ingress(self.dialect).stream_error_after(error, request_id, self.framing, self.passed)
+    }
+
+    fn judge(&mut self, unit: &[u8], step: &mut Step) -> Fate {
+        match self.framing {
+            Framing::JsonArray => self.judge_element(unit, step),
+            Framing::Ndjson => {
+                let line = ndjson::content(unit);
+                if line.is_empty() || self.heed(b"", line, step) { Fate::Keep } else { Fate::Drop }
+            }
+            Framing::Sse => self.judge_block(unit, step),
+        }
+    }
+
+    fn judge_block(&mut self, unit: &[u8], step: &mut Step) -> Fate {
+        let skip = if self.events == 0 && unit.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
+        let block = sse::read(&unit[skip..]);
+        let form = block.form;
+        if block.data.trim_ascii().is_empty() {
+            // No event, but some decoders make one of it.
+            let odd = form.lines > 0 || form.named || form.id || form.lone_cr || self.rules.data_only && (form.comment || form.unknown);
+            return match skip {
+                _ if odd => Fate::Drop,
+                0 => Fate::Keep,
+                skip => Fate::KeepFrom(skip),
+            };
+        }
+        if !self.heed(block.name, &block.data, step) {
+            return Fate::Drop;
+        }
+        let rules = self.rules;
+        let name: Cow<'_, [u8]> = match (rules.named, form.named) {
+            (true, false) => type_of(&block.data),
+            _ => Cow::Borrowed(block.name),
+        };
+        let strange = form.named || form.comment || form.unknown || form.tight || form.lines > 1;
+        if form.lone_cr || rules.no_ids && form.id || rules.data_only && strange {
+            let mut out = BytesMut::new();
+            if rules.data_only && form.lines > 1 {
+                // A line feed inside JSON can only stand between its tokens.
+                let data: Vec<u8> = block.data.iter().map(|&b| if b == b'\n' { b' ' } else { b }).collect();
+                sse::write_frame(&mut out, b"", &data);
+            } else {
+                sse::write_frame(&mut out, if rules.data_only { b"" } else { &name }, &block.data);
+            }
+            return Fate::Replace(out.freeze());
+        }
+        if form.named || name.is_empty() {
+            return if skip == 0 { Fate::Keep } else { Fate::KeepFrom(skip) };
+        }
+        let mut line = BytesMut::with_capacity(name.len() + 8);
+        line.extend_from_slice(b"event: ");
+        line.extend_from_slice(&name);
+        line.extend_from_slice(b"\n");
+        if skip > 0 {
+            line.extend_from_slice(&unit[skip..]);
+            return Fate::Replace(line.freeze());
+        }
+        Fate::KeepAfter(line.freeze())
+    }
+
+    fn judge_element(&mut self, unit: &[u8], step: &mut Step) -> Fate {
+        if matches!(self.array, Array::Closed) {
+            return Fate::Drop;
+        }
+        let first = self.array == Array::Before;
+        let array = !first || unit.trim_ascii_start().starts_with(b"[");
+        let element = elements::content(unit, first);
+        if element.is_empty() {
+            self.array = Array::Closed;
+            return Fate::Keep;
+        }
+        if !self.heed(b"", element, step) {
+            return Fate::Drop;
+        }
+        if first {
+            self.array = if array { Array::Open } else { Array::Bare };
+        }
+        Fate::Keep
+    }
+
+    /// Shows the meter an event; whether it may be forwarded.
+    fn heed(&mut self, name: &[u8], data: &[u8], step: &mut Step) -> bool {
+        self.events = self.events.saturating_add(1);
+        step.events += 1;
+        match self.meter.event(name, data) {
+            Heed::Content => {
+                step.content = true;
+                self.content_events = self.content_events.saturating_add(1);
+            }
+            Heed::Nothing => {}
+            Heed::Ping => step.events -= 1,
+            Heed::Terminal => {
+                step.terminal = true;
+                self.state = State::Done;
+            }
+            Heed::Hide => return false,
+            Heed::UsageOnly if self.hide_usage => return false,
+            Heed::UsageOnly => {}
+            Heed::Bad(bad) => {
+                self.fail(fault::bad_event(self.events, bad, data), step);
+                return false;
+            }
+            Heed::Error(fault) => {
+                self.state = State::Failed;
+                step.error = Some(fault);
+                return false;
+            }
+        }
+        self.passed = self.passed.saturating_add(1);
+        true
+    }
+
+    fn fail(&mut self, fault: Fault, step: &mut Step) {
+        self.state = State::Failed;
+        step.error = Some(Box::new(fault));
+    }
+
+    /// An event that the end of the body has cut short counts if its data is whole.
+    fn last(&mut self, rest: &Bytes, out: &mut Vec<Bytes>) {
+        let mut step = Step::default();
+        let is_whole = |data: &[u8]| data.trim_ascii() == b"[DONE]" || json::check(data).is_ok();
+        match self.framing {
+            Framing::Sse => {
+                let skip = if self.events == 0 && rest.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
+                let block = sse::read(&rest[skip..]);
+                if block.data.trim_ascii().is_empty() || !is_whole(&block.data) {
+                    return;
+                }
+                let mut unit = BytesMut::new();
+                sse::write_frame(&mut unit, block.name, &block.data);
+                let unit = unit.freeze();
+                match self.judge_block(&unit, &mut step) {
+                    Fate::Keep | Fate::KeepFrom(_) => out.push(unit),
+                    Fate::KeepAfter(line) => out.extend([line, unit]),
+                    Fate::Replace(other) => out.push(other),
+                    Fate::Drop => {}
+                }
+            }
+            Framing::Ndjson => {
+                let line = ndjson::content(rest);
+                if line.is_empty() || is_whole(line) && self.heed(b"", line, &mut step) {
+                    out.extend((!rest.is_empty()).then(|| rest.clone()));
+                }
+            }
+            // Elements end by themselves; only white space after the array is nothing to lose.
+            Framing::JsonArray => {
+                if rest.trim_ascii().is_empty() && !rest.is_empty() && matches!(self.array, Array::Closed | Array::Bare) {
+                    out.push(rest.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Pushes a run of clean units; a whole chunk as itself.
+fn forward(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
+    if from < to {
+        out.push(if from == 0 && to == chunk.len() { chunk.clone() } else { chunk.slice(from..to) });
+    }
+}
+
+/// The `type` of an event, where it can stand in an `event:` line.
+fn type_of(data: &[u8]) -> Cow<'_, [u8]> {
+    match json::check(data).ok().and_then(|json| json.get("type")).and_then(Json::str) {
+        Some(Cow::Borrowed(name)) if name.bytes().all(|b| b.is_ascii_graphic()) => Cow::Borrowed(name.as_bytes()),
+        _ => Cow::Borrowed(b""),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::ir::{fault::ErrorKind, usage::Usage};
+
+/// A stream as it left, with what was found in it.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    out: String,
+    ending: Ending,
+    error: Option<Fault>,
+    summary: Summary,
+    content: u32,
+}
+
+fn run(dialect: Dialect, framing: Framing, pieces: &[&[u8]]) -> Outcome {
+    run_op(dialect, framing, false, pieces)
+}
+
+fn run_op(dialect: Dialect, framing: Framing, hide: bool, pieces: &[&[u8]]) -> Outcome {
+    let mut passage = Passage::new(dialect, Op::Chat, framing, hide);
+    let (mut out, mut error) = (Vec::new(), None);
+    for piece in pieces {
+        let step = passage.feed(Bytes::copy_from_slice(piece), &mut out);
+        error = error.or(step.error.map(|fault| *fault));
+    }
+    let ending = passage.end(&mut out);
+    let out = String::from_utf8_lossy(&out.concat()).into_owned();
+    Outcome { out, ending, error, summary: passage.summary(), content: passage.content_events() }
+}
+
+const CHAT: &str = concat!(
+    "data: {\"id\":\"c\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n",
+    "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"w\u{f6}rld \u{1f389}\"},\"finish_reason\":null}]}\n\n",
+    "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+    "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7,\"total_tokens\":18}}\n\n",
+    "data: [DONE]\n\n",
+);
+
+const MESSAGE: &str = concat!(
+    "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}}}\n\n",
+    "event: ping\ndata: {\"type\": \"ping\"}\n\n",
+    "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"hi\"}}\n\n",
+    "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":7}}\n\n",
+    "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+);
+
+const CONTENT: &str = concat!(
+    "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}\r\n\r\n",
+    "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"b\"}]},\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":11,\"candidatesTokenCount\":7}}\r\n\r\n",
+);
+
+fn usage() -> Option<Usage> {
+    Some(Usage { input: 11, output: 7, ..Usage::default() })
+}
+
+#[test]
+fn canonical_streams_keep_their_bytes_and_their_chunks() {
+    for (dialect, text) in [(Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT)] {
+        let got = run(dialect, Framing::Sse, &[text.as_bytes()]);
+        assert_eq!((got.out.as_str(), got.ending, got.error, got.summary.usage), (text, Ending::Complete, None, usage()), "{dialect}");
+        let chunk = Bytes::from_static(text.as_bytes());
+        let mut out = Vec::new();
+        let step = Passage::new(dialect, Op::Chat, Framing::Sse, false).feed(chunk.clone(), &mut out);
+        assert!(step.content && step.error.is_none());
+        assert_eq!((out.len(), out[0].as_ptr()), (1, chunk.as_ptr()), "{dialect}");
+    }
+}
+
+#[test]
+fn a_stream_without_its_terminator_gets_it() {
+    let got = run(Dialect::Openai, Framing::Sse, &[CHAT.trim_end_matches("data: [DONE]\n\n").as_bytes()]);
+    assert_eq!((got.out.as_str(), got.ending), (CHAT, Ending::Complete));
+    let cut = MESSAGE.split("event: message_stop").next().expect("a head");
+    let got = run(Dialect::Anthropic, Framing::Sse, &[cut.as_bytes()]);
+    assert_eq!((got.out.as_str(), got.ending), (MESSAGE, Ending::Complete));
+}
+
+#[test]
+fn a_cut_stream_is_truncated_and_half_an_event_is_dropped() {
+    let first = CHAT.split_inclusive("\n\n").take(2).collect::<String>();
+    for cut in [first.clone(), format!("{first}data: {{\"id\":\"c\",\"choi")] {
+        let got = run(Dialect::Openai, Framing::Sse, &[cut.as_bytes()]);
+        assert_eq!((got.out, got.ending, got.content), (first.clone(), Ending::Truncated, 1));
+    }
+    assert_eq!(run(Dialect::Openai, Framing::Sse, &[]).ending, Ending::Truncated);
+}
+
+#[test]
+fn a_last_event_without_its_blank_line_counts_if_it_is_whole() {
+    for (dialect, text) in [(Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT)] {
+        let got = run(dialect, Framing::Sse, &[text.trim_end().as_bytes()]);
+        assert_eq!((got.ending, got.summary.usage), (Ending::Complete, usage()), "{dialect}");
+        assert!(got.out.ends_with("\n\n"), "{dialect}");
+    }
+}
+
+#[test]
+fn nothing_follows_an_error_or_the_end() {
+    let error = "data: {\"error\":{\"message\":\"Overloaded\",\"type\":\"server_error\",\"code\":\"overloaded\"}}\n\n";
+    let first = CHAT.split_inclusive("\n\n").take(2).collect::<String>();
+    let got = run(Dialect::Openai, Framing::Sse, &[first.as_bytes(), error.as_bytes(), CHAT.as_bytes()]);
+    assert_eq!((got.out, got.ending, got.error.map(|e| e.status)), (first, Ending::Truncated, Some(529)));
+    let got = run(Dialect::Openai, Framing::Sse, &[CHAT.as_bytes(), b"data: [DONE]\n\n", CHAT.as_bytes()]);
+    assert_eq!((got.out.as_str(), got.ending), (CHAT, Ending::Complete));
+}
+
+#[test]
+fn bad_events_are_named_by_number_and_shown() {
+    let got = run(Dialect::Openai, Framing::Sse, &[b"data: {\"choices\":[]}\n\ndata: {\"id\": \"x\", \"choices\": [}\n\n"]);
+    assert_eq!(got.out, "data: {\"choices\":[]}\n\n");
+    assert_eq!(
+        got.error.map(|e| e.message),
+        Some("bad stream event 2: expected value at line 1 column 25: {\"id\": \"x\", \"choices\": [}".to_owned())
+    );
+    for bad in
+        [&b"data: \"\xff\"\n\n"[..], b"data: {\"a\":\"\xff\"}\n\n", b"data: 5\n\n", format!("data: {}\n\n", "[".repeat(100_000)).as_bytes()]
+    {
+        assert!(run(Dialect::Openai, Framing::Sse, &[bad]).error.is_some());
+    }
+}
+
+#[test]
+fn what_sdks_choke_on_is_reframed() {
+    let event = "{\"type\":\"ping\"}";
+    for (dialect, from, want) in [
+        (Dialect::Openai, "id: 1\nretry: 5\ndata: {}\n\n: ping\n\n".to_owned(), "data: {}\n\n: ping\n\n".to_owned()),
+        (Dialect::Openai, "data:\n\ndata: \n\nevent: x\n\ndata: {}\n\n".to_owned(), "data: {}\n\n".to_owned()),
+        (Dialect::Openai, "data: {}\r\rdata: {}\r\n\r\n".to_owned(), "data: {}\n\ndata: {}\r\n\r\n".to_owned()),
+        (Dialect::Openai, ": x\n\n\n\ndata:{}\n\n".to_owned(), ": x\n\n\n\ndata:{}\n\n".to_owned()),
+        (Dialect::Openai, "\u{feff}data: {}\n\n".to_owned(), "data: {}\n\n".to_owned()),
+        (
+            Dialect::Gemini,
+            "data:{}\n\n: x\n\nid: 1\nevent: y\ndata: {}\n\nfoo\ndata: {\ndata: }\n\n".to_owned(),
+            "data: {}\n\ndata: {}\n\ndata: { }\n\n".to_owned(),
+        ),
+        (Dialect::Gemini, "data: {}\n\ndata: [DONE]\n\n".to_owned(), "data: {}\n\n".to_owned()),
+        (Dialect::Anthropic, format!("data: {event}\n\n"), format!("event: ping\ndata: {event}\n\n")),
+        (Dialect::Anthropic, format!("\u{feff}data: {event}\n\ndata: [DONE]\n\n"), format!("event: ping\ndata: {event}\n\n")),
+        (Dialect::Anthropic, format!("event: ping\n: inside\ndata: {event}\n\n"), format!("event: ping\n: inside\ndata: {event}\n\n")),
+        (Dialect::Responses, "id: 4\ndata: {\"type\":\"a.b\"}\n\n".to_owned(), "event: a.b\ndata: {\"type\":\"a.b\"}\n\n".to_owned()),
+    ] {
+        assert_eq!(run(dialect, Framing::Sse, &[from.as_bytes()]).out, want, "{dialect} {from:?}");
+    }
+}
+
+#[test]
+fn a_usage_chunk_that_only_we_asked_for_is_hidden() {
+    let got = run_op(Dialect::Openai, Framing::Sse, true, &[CHAT.as_bytes()]);
+    assert_eq!((got.out.contains("usage"), got.summary.usage), (false, usage()));
+}
+
+#[test]
+fn keepalives_are_told_from_progress() {
+    let mut passage = Passage::new(Dialect::Anthropic, Op::Chat, Framing::Sse, false);
+    let mut feed = |text: &'static str| passage.feed(Bytes::from_static(text.as_bytes()), &mut Vec::new());
+    assert!(feed(": x\n\n").pings_only);
+    assert!(feed("event: ping\ndata: {\"type\":\"ping\"}\n\n").pings_only);
+    assert_eq!(feed("event: content"), Step::default());
+    let step = feed("_block_stop\ndata: {\"type\":\"content_block_stop\"}\n\n");
+    assert_eq!((step.pings_only, step.events, step.content), (false, 1, false));
+}
+
+#[test]
+fn arrays_and_lines_are_passed_untouched() {
+    let array = "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a]\\\"\"}]}}]}\r\n,\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}]}\r\n]\r\n";
+    let got = run(Dialect::Gemini, Framing::JsonArray, &[array.as_bytes()]);
+    assert_eq!((got.out.as_str(), got.ending, got.content), (array, Ending::Complete, 1));
+
+    let lines = "{\"model\":\"m\",\"response\":\"a\",\"done\":false}\n{\"done\":true,\"prompt_eval_count\":11,\"eval_count\":7}\n";
+    let got = run(Dialect::Ollama, Framing::Ndjson, &[lines.as_bytes()]);
+    assert_eq!((got.out.as_str(), got.ending, got.summary.usage), (lines, Ending::Complete, usage()));
+    assert_eq!(run(Dialect::Ollama, Framing::Ndjson, &[lines.trim_end().as_bytes()]).ending, Ending::Complete);
+    let got = run(Dialect::Ollama, Framing::Ndjson, &[b"{\"response\":\"a\",\"done\":false}\n{\"error\":\"broke\"}\n"]);
+    assert_eq!((got.out.as_str(), got.error.map(|e| e.message)), ("{\"response\":\"a\",\"done\":false}\n", Some("broke".to_owned())));
+}
+
+#[test]
+fn an_error_closes_the_array_that_was_begun() {
+    let error = ClientError::new(ErrorKind::Upstream, "broke");
+    for begun in ["", "[{\"candidates\":[]}", "[{\"candidates\":[]},\n", "[{\"candidates\":[]},{\"error\":{\"message\":\"m\"}}"] {
+        let mut passage = Passage::new(Dialect::Gemini, Op::Chat, Framing::JsonArray, false);
+        let mut out = Vec::new();
+        passage.feed(Bytes::copy_from_slice(begun.as_bytes()), &mut out);
+        assert_eq!(passage.end(&mut out), Ending::Truncated);
+        out.push(passage.error_tail(&error, "r"));
+        let list: Vec<serde_json::Value> = serde_json::from_slice(&out.concat()).expect("a whole array");
+        assert_eq!(list.last().expect("one")["error"]["message"], "broke", "{begun}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_cut_gives_the_same_bytes_and_the_same_summary(
+        which in 0_usize..6,
+        noise in prop_oneof![Just(""), Just("\u{feff}"), Just(": x\n\n"), Just("data:\n\n"), Just("id: 1\r\rdata: {\"type\":\"ping\"}\r\r\n")],
+        eol in prop_oneof![Just("\n"), Just("\r\n"), Just("\r")],
+        tail in 0_usize..30,
+        cuts in proptest::collection::vec(0_usize..1000, 0..12),
+    ) {
+        let (dialect, text) = [
+            (Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT), (Dialect::Responses, MESSAGE),
+            (Dialect::Openai, "data: {\"choices\":[]}\n\ndata: {\"error\":\"m\"}\n\ndata: {}\n\n"), (Dialect::Gemini, "data: {\"a\":\ndata: 1}\n\ndata: {]\n\n"),
+        ][which];
+        let text = format!("{noise}{}", text.replace("\r\n", "\n").replace('\n', eol));
+        let bytes = &text.as_bytes()[..text.len() - tail.min(text.len())];
+        let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();
+        cuts.sort_unstable();
+        let pieces: Vec<_> = cuts.windows(2).map(|w| &bytes[w[0]..w[1]]).collect();
+        prop_assert_eq!(run(dialect, Framing::Sse, &pieces), run(dialect, Framing::Sse, &[bytes]));
+    }
+
+    #[test]
+    fn any_cut_of_an_array_gives_the_same(cuts in proptest::collection::vec(0_usize..200, 0..12), end in 0_usize..140) {
+        let text = " [ {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a]\\\"}\"}]}}]} , 5,\"x\" ,{\"candidates\":[{\"finishReason\":\"STOP\"}]}\n] \n";
+        let bytes = &text.as_bytes()[..end.min(text.len())];
+        let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();
+        cuts.sort_unstable();
+        let pieces: Vec<_> = cuts.windows(2).map(|w| &bytes[w[0]..w[1]]).collect();
+        prop_assert_eq!(run(Dialect::Gemini, Framing::JsonArray, &pieces), run(Dialect::Gemini, Framing::JsonArray, &[bytes]));
+    }
+}

@@ -1,0 +1,30 @@
+//! The dialects that there are; nothing else names them all.
+
+use crate::{
+    dialect::{Egress, Ingress, anthropic::Anthropic, gemini::Gemini, ollama::Ollama, openai::Openai, responses::Responses},
+    ir::op::Dialect,
+};
+
+/// The half that faces clients.
+#[must_use]
+pub fn ingress(dialect: Dialect) -> &'static dyn Ingress {
+    match dialect {
+        Dialect::Anthropic => &Anthropic,
+        Dialect::Gemini => &Gemini,
+        Dialect::Ollama => &Ollama,
+        Dialect::Openai => &Openai,
+        Dialect::Responses => &Responses,
+    }
+}
+
+/// The half that faces upstreams.
+#[must_use]
+pub fn egress(dialect: Dialect) -> &'static dyn Egress {
+    match dialect {
+        Dialect::Anthropic => &Anthropic,
+        Dialect::Gemini => &Gemini,
+        Dialect::Ollama => &Ollama,
+        Dialect::Openai => &Openai,
+        Dialect::Responses => &Responses,
+    }
+}

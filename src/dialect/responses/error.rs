@@ -1,0 +1,64 @@
+//! Our own errors in the responses API: OpenAI's bodies, and a failed response where a stream breaks.
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::json;
+
+use crate::{
+    dialect::{
+        classic, status,
+        words::{self, SENT},
+    },
+    ir::fault::{ClientError, ErrorKind},
+};
+
+pub(super) fn write(error: &ClientError) -> (StatusCode, Bytes) {
+    let told = classic::told(error);
+    (status::code(told.status), classic::body(error, &told).to_string().into())
+}
+
+/// `response.failed`, not `error`: SDKs hand the latter to their users as if nothing had happened.
+pub(super) fn event(error: &ClientError, request_id: &str, sequence: u32) -> Bytes {
+    let code = match error.kind {
+        ErrorKind::RateLimited | ErrorKind::OutOfCredit => "rate_limit_exceeded",
+        ErrorKind::BadRequest | ErrorKind::UpstreamSaid => "invalid_prompt",
+        _ => "server_error",
+    };
+    let event = json!({
+        "type": "response.failed",
+        "sequence_number": sequence,
+        "response": {
+            "id": format!("resp_{request_id}"),
+            "object": "response",
+            "created_at": 0,
+            "status": "failed",
+            "error": { "code": code, "message": words::escaped(&error.message, SENT) },
+            "incomplete_details": null,
+            "instructions": null,
+            "metadata": {},
+            "model": "",
+            "output": [],
+            "parallel_tool_calls": true,
+            "temperature": null,
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": null,
+            "usage": null,
+        },
+    });
+    format!("event: response.failed\ndata: {event}\n\n").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_stream_ends_in_a_failed_response() {
+        let event = event(&ClientError::new(ErrorKind::Timeout, "late"), "7", 12);
+        let data = event.strip_prefix(b"event: response.failed\ndata: ").expect("named");
+        let value: serde_json::Value = serde_json::from_slice(data).expect("json");
+        assert_eq!((&value["type"], &value["sequence_number"]), (&json!("response.failed"), &json!(12)));
+        assert_eq!(value["response"]["error"], json!({"code":"server_error","message":"late"}));
+    }
+}

@@ -1,0 +1,75 @@
+//! What JSON answers of all dialects have in common: they are whole, they are objects, and they are no errors.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    base::json::{self, Json},
+    dialect::{Summary, fault, tokens, words},
+    ir::fault::Fault,
+};
+
+/// An answer's root, proven: valid JSON, an object, no error inside.
+pub(super) fn answer<'a>(content_type: &str, body: &'a [u8]) -> Result<Json<'a>, Fault> {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let json = json::check(text).map_err(|_| fault::read(200, content_type, body))?;
+    if fault::is_error(json) {
+        return Err(fault::told(None, json));
+    }
+    if json.is_object() { Ok(json) } else { Err(fault::unexpected(json.kind())) }
+}
+
+/// The answer of an operation that no dialect looks into: whatever is valid, with its usage.
+pub(super) fn other(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let json = json::check(text).map_err(|_| fault::read(200, content_type, body))?;
+    if fault::is_error(json) {
+        return Err(fault::told(None, json));
+    }
+    Ok(Summary { usage: json.get("usage").and_then(tokens::openai), finish: None, model: name(json.get("model")) })
+}
+
+/// A list that has to be there; null counts as absent.
+pub(super) fn list<'a>(json: Json<'a>, key: &str) -> Result<Json<'a>, Fault> {
+    match json.get(key) {
+        Some(list) if list.is_array() => Ok(list),
+        Some(other) => Err(fault::unexpected(&format!("`{key}` is {}", other.kind()))),
+        None => Err(fault::unexpected(&format!("no `{key}`"))),
+    }
+}
+
+/// A name or reason that an upstream gave, made fit to be kept.
+pub(super) fn name(json: Option<Json<'_>>) -> Option<String> {
+    const LONGEST: usize = 200;
+    let json = json?;
+    let text = json
+        .str()
+        .map_or_else(|| if json.kind() == "number" { json.text().to_owned() } else { String::new() }, std::borrow::Cow::into_owned);
+    Some(words::plain(&text, LONGEST)).filter(|text| !text.is_empty())
+}
+
+/// An answer as a tree, for the rare case that it must be told in another framing.
+pub(super) fn tree(content_type: &str, body: &[u8]) -> Result<Map<String, Value>, Fault> {
+    let json = answer(content_type, body)?;
+    match serde_json::from_str(json.text()) {
+        Ok(Value::Object(map)) => Ok(map),
+        _ => Err(fault::unexpected("numbers or characters out of range")),
+    }
+}
+
+/// An event as a tree.
+pub(super) fn event(data: &[u8]) -> Result<Map<String, Value>, Fault> {
+    tree("", data)
+}
+
+/// The stream ended before its answer was whole.
+pub(super) fn cut() -> Fault {
+    fault::unexpected("the stream ended before the answer was complete")
+}
+
+/// Appends a text to the text that is there.
+pub(super) fn append(place: &mut Value, more: &str) {
+    match place {
+        Value::String(text) => text.push_str(more),
+        other => *other = Value::String(more.to_owned()),
+    }
+}

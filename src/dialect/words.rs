@@ -1,0 +1,143 @@
+//! Makes text from upstreams fit to be shown: bounded, one line where wanted, without tags and control characters.
+
+/// The most characters of a vendor's message that are kept.
+pub(super) const MESSAGE: usize = 300;
+/// The most characters of a message that we send.
+pub(super) const SENT: usize = 1500;
+
+/// Characters that act on a terminal or turn the direction of text, instead of being text.
+fn acts(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// One line of plain text: white space runs become one space, acting characters vanish.
+#[must_use]
+pub(super) fn plain(text: &str, max: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(max * 4));
+    let (mut count, mut gap) = (0, false);
+    for c in text.chars() {
+        if c.is_whitespace() || c.is_control() {
+            gap = true;
+        } else if !acts(c) {
+            if count >= max {
+                out.push('…');
+                break;
+            }
+            if gap && count > 0 {
+                out.push(' ');
+                count += 1;
+            }
+            gap = false;
+            out.push(c);
+            count += 1;
+        }
+    }
+    out
+}
+
+/// The text with acting characters written out (`\u001b`), line feeds and tabs kept.
+#[must_use]
+pub(super) fn escaped(text: &str, max: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(max * 4));
+    for (count, c) in text.chars().enumerate() {
+        if count >= max {
+            out.push('…');
+            break;
+        }
+        if acts(c) && c != '\n' && c != '\t' {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The beginning of unreadable bytes, on one line, escaped.
+#[must_use]
+pub(super) fn excerpt(bytes: &[u8]) -> String {
+    const MAX: usize = 120;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX * 4)]);
+    let line: String = text.chars().take(MAX + 1).map(|c| if c == '\n' || c == '\t' { ' ' } else { c }).collect();
+    let mut out = String::new();
+    for (count, c) in escaped(&line, MAX + 1).chars().enumerate() {
+        if count >= MAX {
+            out.push('…');
+            break;
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// The readable part of an HTML page: its title, else its text.
+#[must_use]
+pub(super) fn html(page: &str) -> String {
+    let lower = page.to_ascii_lowercase();
+    let title = lower.find("<title").and_then(|at| {
+        let from = at + page[at..].find('>')? + 1;
+        let to = from + lower[from..].find("</title")?;
+        Some(plain(&stripped(&page[from..to]), MESSAGE))
+    });
+    title.filter(|title| !title.is_empty()).unwrap_or_else(|| plain(&stripped(page), MESSAGE))
+}
+
+/// Text outside of tags, scripts and styles; the commonest entities told as characters, angle brackets never.
+fn stripped(page: &str) -> String {
+    // More than enough for any message; an endless page is not worth reading.
+    let mut rest = cut(page, 64 << 10);
+    let mut out = String::new();
+    while let Some(at) = rest.find('<') {
+        out.push_str(&rest[..at]);
+        out.push(' ');
+        rest = &rest[at..];
+        let lower = cut(rest, 16).to_ascii_lowercase();
+        let end = if lower.starts_with("<script") {
+            "</script"
+        } else if lower.starts_with("<style") {
+            "</style"
+        } else if lower.starts_with("<!--") {
+            "--"
+        } else {
+            ""
+        };
+        let from = rest.to_ascii_lowercase().find(end).unwrap_or(rest.len());
+        rest = rest[from..].find('>').map_or("", |close| &rest[from + close + 1..]);
+    }
+    out.push_str(rest);
+    for (entity, text) in [("&nbsp;", " "), ("&quot;", "\""), ("&#39;", "'"), ("&apos;", "'"), ("&lt;", " "), ("&gt;", " "), ("&amp;", "&")]
+    {
+        out = out.replace(entity, text);
+    }
+    out
+}
+
+/// At most so many bytes, cut between characters.
+fn cut(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_made_harmless() {
+        assert_eq!(plain(" a\n\tb\u{1b}[2J \u{202e}c ", 20), "a b [2J c");
+        assert_eq!(plain("abcdef", 3), "abc…");
+        assert_eq!(escaped("a\u{1b}\n\u{202e}b", 20), "a\\u001b\n\\u202eb");
+        assert_eq!(excerpt(b"{\"a\":\n\xff}"), "{\"a\": \u{fffd}}");
+        assert_eq!(excerpt(&[b'x'; 500]).chars().count(), 121);
+    }
+
+    #[test]
+    fn pages_are_read_as_text() {
+        assert_eq!(html("<html><head><TITLE>502 &amp; more</TITLE></head><body>x</body></html>"), "502 & more");
+        assert_eq!(html("<p>Please <b>log in</b><script>alert('<x>')</script><style>a{}</style><!-- > --> now"), "Please log in now");
+        assert_eq!(html("<"), "");
+    }
+}
