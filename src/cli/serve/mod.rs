@@ -23,6 +23,7 @@ use super::{
     args::{Global, ServeArgs},
     exit::{CliError, Exit},
     out,
+    reveal::reveal,
 };
 use crate::{
     base::clock::{Clock, System},
@@ -136,7 +137,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     spawn_background(&tracker, &stop, &hands, &gate, rejections);
     let watcher = hands.watch(&tracker);
 
-    let shown = Secret::new(token.expose().to_owned());
+    let shown = Secret::new(reveal(&token).to_owned());
     let dashboard = args.tui.then(|| (shown, addrs.clone()));
     if dashboard.is_none() {
         let (gate, hands, addrs) = (Arc::clone(&gate), Arc::clone(&hands), addrs.clone());
