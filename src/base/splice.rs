@@ -371,7 +371,7 @@ mod tests {
             ("{\"stream\":\"true\"}", "`stream`: expected boolean, got string"),
             ("{\"model\":7}", "`model`: expected string, got number"),
             ("{\"model\":null}", "`model`: expected string, got null"),
-            ("{\"model\":\"a\",\n \"model\":\"b\"}", "`model` stands twice in the body (line 2 column 11)"),
+            ("{\"model\":\"a\",\n \"model\":\"b\"}", "`model` stands twice in the body (line 2 column 10)"),
             ("{\"a\":1,\n\"b\": x}", "invalid JSON at line 2 column 6: expected value"),
             ("{\"a\":1} x", "invalid JSON at line 1 column 9: trailing characters"),
             ("{\"a\":[1,2}", "invalid JSON at line 1 column 10: expected `,` or `]`"),

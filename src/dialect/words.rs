@@ -73,6 +73,8 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
 /// The readable part of an HTML page: its title, else its text.
 #[must_use]
 pub(super) fn html(page: &str) -> String {
+    // More than enough for any message; an endless page is not worth reading.
+    let page = cut(page, 64 << 10);
     let lower = page.to_ascii_lowercase();
     let title = lower.find("<title").and_then(|at| {
         let from = at + page[at..].find('>')? + 1;
@@ -84,27 +86,18 @@ pub(super) fn html(page: &str) -> String {
 
 /// Text outside of tags, scripts and styles; the commonest entities told as characters, angle brackets never.
 fn stripped(page: &str) -> String {
-    // More than enough for any message; an endless page is not worth reading.
-    let mut rest = cut(page, 64 << 10);
+    let lower = page.to_ascii_lowercase();
     let mut out = String::new();
-    while let Some(at) = rest.find('<') {
-        out.push_str(&rest[..at]);
+    let mut at = 0;
+    while let Some(open) = page[at..].find('<').map(|i| at + i) {
+        out.push_str(&page[at..open]);
         out.push(' ');
-        rest = &rest[at..];
-        let lower = cut(rest, 16).to_ascii_lowercase();
-        let end = if lower.starts_with("<script") {
-            "</script"
-        } else if lower.starts_with("<style") {
-            "</style"
-        } else if lower.starts_with("<!--") {
-            "--"
-        } else {
-            ""
-        };
-        let from = rest.to_ascii_lowercase().find(end).unwrap_or(rest.len());
-        rest = rest[from..].find('>').map_or("", |close| &rest[from + close + 1..]);
+        let tag = &lower[open..];
+        let end = [("<script", "</script"), ("<style", "</style"), ("<!--", "-->")].iter().find(|(begin, _)| tag.starts_with(begin));
+        let from = end.map_or(Some(open), |(_, end)| tag.find(end).map(|i| open + i));
+        at = from.and_then(|from| page[from..].find('>').map(|i| from + i + 1)).unwrap_or(page.len());
     }
-    out.push_str(rest);
+    out.push_str(&page[at..]);
     for (entity, text) in [("&nbsp;", " "), ("&quot;", "\""), ("&#39;", "'"), ("&apos;", "'"), ("&lt;", " "), ("&gt;", " "), ("&amp;", "&")]
     {
         out = out.replace(entity, text);

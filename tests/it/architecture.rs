@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("demo", &["dialect", "ir", "base"]),
     ("relay", &["routing", "dialect", "upstream", "events", "config", "ir", "base"]),
     ("control", &["relay", "routing", "secrets", "events", "config", "ir", "base"]),
-    ("server", &["relay", "control", "dialect", "config", "secrets", "events", "ir", "base"]),
+    ("server", &["relay", "control", "routing", "dialect", "upstream", "config", "secrets", "events", "ir", "base"]),
     ("tui", &["control", "events", "base"]),
     ("cli", &["server", "tui", "control", "relay", "routing", "dialect", "upstream", "demo", "config", "secrets", "events", "ir", "base"]),
 ];
@@ -35,27 +35,44 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Every Rust file below a folder, with its path from there.
-fn files(root: &Path) -> Vec<(String, String)> {
-    let (mut open, mut found) = (vec![root.to_owned()], Vec::new());
+/// Every Rust file of the program, with its path below `src`; not those that are only compiled for tests.
+fn files() -> Vec<(String, String)> {
+    let root = source();
+    let (mut open, mut found) = (vec![root.clone()], Vec::new());
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
             if entry.is_dir() {
                 open.push(entry);
             } else if entry.extension().is_some_and(|extension| extension == "rs") {
-                let name = entry.strip_prefix(root).expect("below the root").display().to_string().replace('\\', "/");
+                let name = entry.strip_prefix(&root).expect("below the root").display().to_string().replace('\\', "/");
                 found.push((name, fs::read_to_string(&entry).expect("text")));
             }
         }
     }
-    found.sort();
     assert!(!found.is_empty(), "no source below {}", root.display());
+    let only_tests: Vec<_> = found.iter().flat_map(|(file, text)| test_modules(file, text)).collect();
+    found.retain(|(file, _)| !only_tests.iter().any(|module| file == &format!("{module}.rs") || file.starts_with(&format!("{module}/"))));
+    found.sort();
     found
+}
+
+/// The modules that a file declares with `#[cfg(test)] mod name;`, as paths without extension.
+fn test_modules(file: &str, text: &str) -> Vec<String> {
+    let folder = file.strip_suffix("mod.rs").map_or_else(|| format!("{}/", file.trim_end_matches(".rs")), str::to_owned);
+    let declared = text.split("#[cfg(test)]").skip(1).filter_map(|rest| {
+        let line = rest.trim_start().lines().next()?;
+        line.strip_suffix(';')?.rsplit_once("mod ").map(|(_, name)| name.to_owned())
+    });
+    declared.map(|name| format!("{folder}{name}")).collect()
 }
 
 /// The text without comments, and without what stands in a test module of its own at the end.
 fn code(text: &str) -> String {
-    let body = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text);
+    let tests = text.match_indices("\n#[cfg(test)]\n").find(|(at, marker)| {
+        let line = text[at + marker.len()..].lines().next().unwrap_or_default();
+        line.contains("mod ") && line.ends_with('{')
+    });
+    let body = tests.map_or(text, |(at, _)| &text[..at]);
     body.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
@@ -103,10 +120,18 @@ fn the_collector_of_imports_sees_groups_and_paths() {
 }
 
 #[test]
+fn modules_for_tests_are_known_by_their_declaration() {
+    let text = "mod a;\n#[cfg(test)]\nmod fixture;\n#[cfg(test)]\npub(crate) mod world;\n#[cfg(test)]\nmod tests {\n}";
+
+    assert_eq!(test_modules("routing/mod.rs", text), ["routing/fixture", "routing/world"]);
+    assert_eq!(test_modules("tui/app.rs", "#[cfg(test)]\nmod tests;"), ["tui/app/tests"]);
+}
+
+#[test]
 fn rooms_import_only_what_lies_below_them() {
     let names: Vec<_> = ROOMS.iter().map(|(name, _)| *name).collect();
     let mut wrong = Vec::new();
-    for (file, text) in files(&source()) {
+    for (file, text) in files() {
         let Some((room, _)) = file.split_once('/') else { continue };
         let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
             wrong.push(format!("src/{file}: the room `{room}` is not in the table of tests/it/architecture.rs"));
@@ -125,7 +150,7 @@ fn rooms_import_only_what_lies_below_them() {
 
 #[test]
 fn secrets_are_shown_in_few_places() {
-    let shown = files(&source()).into_iter().filter(|(_, text)| code(text).contains(".expose("));
+    let shown = files().into_iter().filter(|(_, text)| code(text).contains(".expose("));
 
     let wrong: Vec<_> = shown.map(|(file, _)| file).filter(|file| !EXPOSING.iter().any(|place| file.starts_with(place))).collect();
 
@@ -147,14 +172,22 @@ fn vendors_are_data() {
     vendors.retain(|vendor| vendor.len() > 2 && !ORDINARY.contains(&vendor.as_str()));
     assert!(vendors.len() > 3, "the preset file has names: {vendors:?}");
     let mut wrong = Vec::new();
-    for (file, text) in files(&source()) {
-        let text = code(&text).to_lowercase();
-        for vendor in vendors.iter().filter(|vendor| has_word(&text, vendor)) {
-            wrong.push(format!("src/{file} names `{vendor}`"));
+    for (file, text) in files() {
+        for literal in words_in_quotes(&code(&text)) {
+            for vendor in vendors.iter().filter(|vendor| has_word(&literal.to_lowercase(), vendor)) {
+                wrong.push(format!("src/{file} says \"{literal}\", which names `{vendor}`"));
+            }
         }
     }
 
     assert!(wrong.is_empty(), "facts about vendors belong in assets/:\n{}", wrong.join("\n"));
+}
+
+/// The string literals that are one word: what code decides by. Sentences, such as examples in a help text, are not.
+fn words_in_quotes(text: &str) -> Vec<&str> {
+    let pieces = text.lines().flat_map(|line| line.split('"').skip(1).step_by(2));
+    // How keys begin ("abc-", alone or in a pattern of alternatives) tells keys from other text, whoever issued them.
+    pieces.filter(|literal| !literal.contains(|c: char| c.is_whitespace() || matches!(c, '|' | '\\')) && !literal.ends_with('-')).collect()
 }
 
 /// Whether a text has a word, not only a part of one.

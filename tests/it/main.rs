@@ -12,10 +12,10 @@ mod guards;
 mod harness;
 #[cfg(target_os = "linux")]
 mod keyring;
+mod passage;
 mod reload;
 mod serve;
 mod stop;
 mod streams;
 mod support;
-#[cfg(unix)]
 mod terminal;
