@@ -1,1 +1,65 @@
-fn main() {}
+//! Arguments in, exit code out.
+
+use std::{process::ExitCode, time::Duration};
+
+use aiproxy::{
+    cli::{self, Cli, CliError, Command, Exit},
+    secrets::secret,
+};
+use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
+
+/// What still runs when a command is done (a keyring prompt, an open connection) is not waited for.
+const PARTING: Duration = Duration::from_millis(200);
+/// More threads than this only cost memory on a laptop.
+const MOST_THREADS: usize = 4;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version end here too; a pipe that closed under them is a failure like any other.
+        Err(error) => {
+            let code = if error.print().is_ok() { error.exit_code() } else { 1 };
+            return ExitCode::from(u8::try_from(code).unwrap_or(1));
+        }
+    };
+    // A system that does not let go of core dumps is no reason not to work.
+    drop(secret::no_core_dumps());
+    let serves = cli.command.as_ref().is_some_and(Command::serves);
+    let runtime = match runtime(serves) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            cli::report(&CliError::failed(format!("the system gives no threads: {error}")));
+            return ExitCode::from(Exit::Failed.code());
+        }
+    };
+    let result = runtime.block_on(async {
+        if serves {
+            return cli::run(cli).await;
+        }
+        tokio::select! {
+            biased;
+            // First, so that it is in place before a prompt hides what is typed: the prompt then ends in order.
+            _ = tokio::signal::ctrl_c() => Err(CliError::quiet(Exit::Failed)),
+            result = cli::run(cli) => result,
+        }
+    });
+    runtime.shutdown_timeout(PARTING);
+    let exit = result.unwrap_or_else(|error| {
+        cli::report(&error);
+        error.exit
+    });
+    ExitCode::from(exit.code())
+}
+
+fn runtime(serves: bool) -> std::io::Result<Runtime> {
+    let mut builder = if serves {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(threads);
+        builder
+    } else {
+        Builder::new_current_thread()
+    };
+    builder.enable_all().build()
+}

@@ -1,1 +1,156 @@
-//! (being written)
+//! Makes text from elsewhere safe to show in a terminal, and measures and cuts it in columns.
+
+use std::borrow::Cow;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// Combining marks kept on one character: enough for every script, too few to climb over other lines.
+const MARKS: usize = 4;
+
+/// The text on one line and without anything a terminal would obey.
+///
+/// Control characters show as `^[` or `\u{9b}`, characters that change the reading direction as `\u{202e}`; breaks and
+/// tabs become a space; characters that take no room and only mislead (zero width space, joiners, variation selectors,
+/// tags) are left out. Combining marks stay, a few per character.
+#[must_use]
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|b| (b' '..0x7f).contains(&b)) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut marks = 0;
+    for c in text.chars() {
+        match c {
+            '\t' | '\n' | '\r' | '\u{2028}' | '\u{2029}' => out.push(' '),
+            '\0'..='\x1f' => out.extend(['^', char::from(c as u8 + b'@')]),
+            '\x7f' => out.push_str("^?"),
+            '\u{80}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+            }
+            _ if misleads(c) => {}
+            _ if c.width() == Some(0) => {
+                if marks < MARKS {
+                    marks += 1;
+                    out.push(c);
+                }
+                continue;
+            }
+            _ => out.push(c),
+        }
+        marks = 0;
+    }
+    Cow::Owned(out)
+}
+
+fn misleads(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Columns that the text takes.
+#[must_use]
+pub fn width(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// The text in at most `room` columns; what is cut off at the end shows as `…`.
+#[must_use]
+pub fn cut_end(text: &str, room: usize) -> Cow<'_, str> {
+    if width(text) <= room {
+        return Cow::Borrowed(text);
+    }
+    if room == 0 {
+        return Cow::Borrowed("");
+    }
+    Cow::Owned(format!("{}…", head(text, room - 1)))
+}
+
+/// The text in at most `room` columns; what is cut out of the middle shows as `…`. For names, whose ends differ.
+#[must_use]
+pub fn cut_middle(text: &str, room: usize) -> Cow<'_, str> {
+    if width(text) <= room {
+        return Cow::Borrowed(text);
+    }
+    if room < 6 {
+        return cut_end(text, room);
+    }
+    let back = (room - 1) * 2 / 5;
+    Cow::Owned(format!("{}…{}", head(text, room - 1 - back), tail(text, back)))
+}
+
+/// The longest beginning that fits. The widths of single characters never add up to less than that of the whole.
+fn head(text: &str, room: usize) -> &str {
+    let mut used = 0;
+    for (at, c) in text.char_indices() {
+        used += c.width().unwrap_or(1);
+        if used > room {
+            return &text[..at];
+        }
+    }
+    text
+}
+
+/// The longest end that fits.
+fn tail(text: &str, room: usize) -> &str {
+    let mut used = 0;
+    let mut from = text.len();
+    for (at, c) in text.char_indices().rev() {
+        let wide = c.width().unwrap_or(1);
+        if used + wide > room {
+            break;
+        }
+        used += wide;
+        // A mark must not lose the character that it stands on.
+        if wide > 0 {
+            from = at;
+        }
+    }
+    &text[from..]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_terminal_has_nothing_to_obey() {
+        for (text, want) in [
+            ("gpt-5-mini", "gpt-5-mini"),
+            ("\x1b[31mred\x1b]0;title\x07", "^[[31mred^[]0;title^G"),
+            ("a\0b\x7f", "a^@b^?"),
+            ("\u{9b}2J", "\\u{9b}2J"),
+            ("one\r\ntwo\tthree", "one  two three"),
+            ("safe\u{202e}fdp.exe", "safe\\u{202e}fdp.exe"),
+            ("a\u{200b}b\u{feff}c\u{e0041}", "abc"),
+            ("cafe\u{301}", "cafe\u{301}"),
+            ("通义-max", "通义-max"),
+        ] {
+            assert_eq!(clean(text), want, "{text:?}");
+        }
+        assert_eq!(clean(&format!("z{}", "\u{301}".repeat(1_000))).chars().count(), 1 + MARKS);
+    }
+
+    #[test]
+    fn names_are_cut_in_the_middle_and_prose_at_the_end() {
+        assert_eq!(cut_middle("deepseek-ai/deepseek-r1", 15), "deepseek-…ek-r1");
+        assert_eq!(cut_middle("short", 15), "short");
+        assert_eq!(cut_end("connection refused", 10), "connectio…");
+        assert_eq!(cut_end("通义千问", 5), "通义…");
+        assert_eq!(cut_end("通义千问", 4), "通…");
+        assert_eq!(cut_end("abc", 0), "");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_takes_more_room_than_it_was_given(text in "\\PC*|.*", room in 0_usize..40) {
+            let text = clean(&text);
+            prop_assert!(!text.chars().any(char::is_control));
+            prop_assert!(width(&cut_end(&text, room)) <= room);
+            prop_assert!(width(&cut_middle(&text, room)) <= room);
+        }
+    }
+}

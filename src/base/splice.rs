@@ -60,6 +60,15 @@ pub enum ScanErrorKind {
 }
 
 impl ScanError {
+    /// The field that is wrong, where it is one.
+    #[must_use]
+    pub fn field(&self) -> Option<&'static str> {
+        match &self.kind {
+            ScanErrorKind::Duplicate(field) | ScanErrorKind::WrongType { field, .. } => Some(field),
+            ScanErrorKind::Empty | ScanErrorKind::NotAnObject(_) | ScanErrorKind::NotUtf8 | ScanErrorKind::Syntax(_) => None,
+        }
+    }
+
     /// The sentence for the client.
     #[must_use]
     pub fn message(&self) -> String {

@@ -1,1 +1,164 @@
-//! (being written)
+//! Counting what happened lately: exact for limits, in buckets for charts and shares, paced for rates.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::clock::Mono;
+
+/// Instants of the last `span`; answers exactly whether one more is within a limit.
+#[derive(Clone, Debug, Default)]
+pub struct Times(VecDeque<Mono>);
+
+impl Times {
+    /// Until when `limit` per `span` is used up; `None` when one more may go now. A limit of 0 is none.
+    #[must_use]
+    pub fn full_until(&self, limit: u32, span: Duration, now: Mono) -> Option<Mono> {
+        let nth = self.0.len().checked_sub(usize::try_from(limit).ok().filter(|&n| n > 0)?)?;
+        let free = *self.0.get(nth)? + span;
+        (free > now).then_some(free)
+    }
+
+    pub fn push(&mut self, span: Duration, now: Mono) {
+        while self.0.front().is_some_and(|&at| at + span <= now) {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+    }
+}
+
+/// Counts in equal buckets; the oldest falls out as time goes on.
+#[derive(Clone, Debug)]
+pub struct Buckets {
+    width: Duration,
+    counts: Box<[u32]>,
+    /// Number of the newest bucket, counted from the clock's zero.
+    newest: u64,
+}
+
+impl Buckets {
+    #[must_use]
+    pub fn new(width: Duration, number: usize) -> Self {
+        Self { width: width.max(Duration::from_millis(1)), counts: vec![0; number.max(1)].into(), newest: 0 }
+    }
+
+    pub fn add(&mut self, n: u32, now: Mono) {
+        let at = self.number(now);
+        let len = self.counts.len() as u64;
+        for gone in (self.newest + 1..=at).rev().take(self.counts.len()) {
+            self.counts[(gone % len) as usize] = 0;
+        }
+        self.newest = self.newest.max(at);
+        // A clock reading from before the newest bucket (two threads) counts as new.
+        let slot = &mut self.counts[(self.newest % len) as usize];
+        *slot = slot.saturating_add(n);
+    }
+
+    /// Oldest first, the last one being the bucket of `now`.
+    pub fn series(&self, now: Mono) -> impl Iterator<Item = u32> + '_ {
+        let (len, end) = (self.counts.len() as u64, self.number(now).max(self.newest));
+        (0..len).map(move |i| {
+            // Counted from the end, so that the first buckets of the clock need no negative number.
+            let back = len - 1 - i;
+            match end.checked_sub(back) {
+                Some(at) if at <= self.newest && at + len > self.newest => self.counts[(at % len) as usize],
+                _ => 0,
+            }
+        })
+    }
+
+    #[must_use]
+    pub fn sum(&self, now: Mono) -> u64 {
+        self.series(now).map(u64::from).sum()
+    }
+
+    fn number(&self, now: Mono) -> u64 {
+        u64::try_from(now.0.as_nanos() / self.width.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// At most so many a second, with bursts of one second's worth (at least one).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// When the traffic so far would have ended at exactly the rate.
+    paid_until: Mono,
+}
+
+impl Pace {
+    /// Until when the rate is used up; `None` when one more may go now. A rate of 0 is none.
+    #[must_use]
+    pub fn full_until(&self, per_second: f64, now: Mono) -> Option<Mono> {
+        let step = step(per_second)?;
+        let free = self.paid_until - Duration::from_secs(1).saturating_sub(step);
+        (free > now).then_some(free)
+    }
+
+    pub fn push(&mut self, per_second: f64, now: Mono) {
+        if let Some(step) = step(per_second) {
+            self.paid_until = self.paid_until.max(now) + step;
+        }
+    }
+}
+
+fn step(per_second: f64) -> Option<Duration> {
+    (per_second > 0.0).then(|| Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Mono {
+        Mono(Duration::from_millis(1_000_000 + millis))
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_limit_frees_exactly_one_span_after_its_oldest_use() {
+        let mut times = Times::default();
+        for ms in [0, 1_000, 2_000] {
+            assert_eq!(times.full_until(3, MINUTE, at(ms)), None);
+            times.push(MINUTE, at(ms));
+        }
+        assert_eq!(times.full_until(3, MINUTE, at(3_000)), Some(at(60_000)));
+        assert_eq!(times.full_until(3, MINUTE, at(60_000)), None);
+        assert_eq!(times.full_until(2, MINUTE, at(3_000)), Some(at(61_000)), "a lowered limit holds at once");
+        assert_eq!(times.full_until(0, MINUTE, at(3_000)), None, "0 is no limit");
+    }
+
+    #[test]
+    fn buckets_forget_what_is_older_than_their_span() {
+        let mut counts = Buckets::new(Duration::from_secs(1), 3);
+        counts.add(1, at(0));
+        counts.add(2, at(1_000));
+        counts.add(4, at(1_500));
+        assert_eq!(counts.series(at(1_900)).collect::<Vec<_>>(), [0, 1, 6]);
+        assert_eq!(counts.series(at(3_000)).collect::<Vec<_>>(), [6, 0, 0]);
+        assert_eq!(counts.sum(at(4_000)), 0);
+        counts.add(1, at(100_000));
+        assert_eq!(counts.series(at(100_000)).collect::<Vec<_>>(), [0, 0, 1]);
+    }
+
+    #[test]
+    fn buckets_near_the_zero_of_the_clock_count_too() {
+        let mut counts = Buckets::new(Duration::from_secs(1), 3);
+        counts.add(1, Mono::default());
+        assert_eq!(counts.series(Mono::default()).collect::<Vec<_>>(), [0, 0, 1]);
+    }
+
+    #[test]
+    fn a_pace_allows_one_second_of_burst_and_then_the_rate() {
+        let mut pace = Pace::default();
+        let mut went = 0;
+        while pace.full_until(5.0, at(0)).is_none() {
+            pace.push(5.0, at(0));
+            went += 1;
+        }
+        assert_eq!(went, 5);
+        assert_eq!(pace.full_until(5.0, at(0)), Some(at(200)));
+        assert_eq!(pace.full_until(5.0, at(200)), None);
+
+        let mut slow = Pace::default();
+        slow.push(0.5, at(0));
+        assert_eq!(slow.full_until(0.5, at(0)), Some(at(2_000)));
+    }
+}

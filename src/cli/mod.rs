@@ -1,1 +1,101 @@
-//! (being written)
+//! The commands: what a person types, taken apart, done, and answered in sentences or JSON.
+
+pub mod args;
+pub mod ask;
+pub mod client_key;
+pub mod completions;
+pub mod config_file;
+pub mod env;
+pub mod exit;
+pub mod key;
+pub mod log;
+pub mod model;
+pub mod out;
+pub mod project;
+pub mod prompt;
+pub mod reach;
+pub mod reveal;
+pub mod route;
+pub mod serve;
+pub mod settings;
+pub mod status;
+pub mod stop;
+pub mod table;
+pub mod tui;
+pub mod upstream;
+pub mod when;
+
+use clap::CommandFactory;
+
+use crate::base::clean::clean;
+
+pub use args::{Cli, Command, Global, ServeArgs};
+pub use exit::{CliError, Exit};
+
+/// What every command is handed.
+#[derive(Debug)]
+pub struct Ctx {
+    pub global: Global,
+}
+
+impl Ctx {
+    /// Tells the result of an act: a sentence, or `{"ok": true, "text": …}`.
+    ///
+    /// # Errors
+    ///
+    /// Standard output is gone.
+    pub fn done(&self, text: &str) -> Result<Exit, CliError> {
+        if self.global.json {
+            out::json_line(&serde_json::json!({ "ok": true, "text": text }))?;
+        } else {
+            out::line(text)?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// Does what a command line says.
+///
+/// # Errors
+///
+/// What failed, for [`report`].
+pub async fn run(cli: Cli) -> Result<Exit, CliError> {
+    let ctx = Ctx { global: cli.global };
+    let Some(command) = cli.command else {
+        out::print(&Cli::command().render_help().to_string())?;
+        return Ok(Exit::Ok);
+    };
+    // Boxed, so that the future of the longest command is not carried around by the shortest.
+    match command {
+        Command::Ask(args) => Box::pin(ask::run(&ctx, args)).await,
+        Command::Completions(args) => completions::completions(&args),
+        Command::Config(command) => Box::pin(config_file::run(&ctx, command)).await,
+        Command::Env(args) => Box::pin(env::run(&ctx, args)).await,
+        Command::Key(command) => Box::pin(key::run(&ctx, command)).await,
+        Command::Log(args) => Box::pin(log::run(&ctx, args)).await,
+        Command::Man(args) => completions::man(&args),
+        Command::Model(command) => Box::pin(model::run(&ctx, command)).await,
+        Command::Project(command) => Box::pin(project::run(&ctx, command)).await,
+        Command::Reload => Box::pin(stop::reload(&ctx)).await,
+        Command::Restart(args) => Box::pin(stop::restart(&ctx, args)).await,
+        Command::Route(args) => Box::pin(route::run(&ctx, args)).await,
+        Command::Serve(args) => Box::pin(serve::serve(&ctx.global, args)).await,
+        Command::Status => Box::pin(status::run(&ctx)).await,
+        Command::Stop(args) => Box::pin(stop::stop(&ctx, args)).await,
+        Command::Tui => Box::pin(tui::run(&ctx)).await,
+        Command::Upstream(command) => Box::pin(upstream::run(&ctx, command)).await,
+    }
+}
+
+/// Says on stderr why a command failed.
+pub fn report(error: &CliError) {
+    if error.text.is_empty() {
+        return;
+    }
+    let paint = out::Paint::stderr();
+    let text: Vec<_> = error.text.lines().map(clean).collect();
+    out::note(&format!("{} {}", paint.paint(out::Role::Bad, "error:"), text.join("\n")));
+    for hint in error.hint.iter().flat_map(|hint| hint.lines()) {
+        out::note(&format!("  {}", clean(hint)));
+    }
+}

@@ -1,5 +1,29 @@
 //! The config file: read with every problem named, resolved into complete settings, edited without losing a comment.
+//!
+//! `read` takes the TOML tree apart, `schema` knows which keys there are, `resolve` fills in presets and defaults,
+//! `check` looks at what must fit together; `load` is all four in a row. `edit` and `file` go the other way.
 
+pub mod base_url;
+pub mod check;
+pub mod discover;
+pub mod edit;
+pub mod file;
+mod ids;
+pub mod keys;
+pub mod listen;
+pub mod load;
+pub mod mask;
+pub mod presets;
+pub mod problem;
+mod read;
+mod resolve;
+mod schema;
 pub mod settings;
+pub mod show;
+pub mod watch;
 
+pub use discover::Environment;
+pub use ids::Ids;
+pub use load::Loaded;
+pub use problem::{Level, Problem};
 pub use settings::Settings;

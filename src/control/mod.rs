@@ -1,3 +1,10 @@
 //! What viewers and commands see and do: the snapshot, the actions, the client that reaches a running proxy.
 
+pub mod action;
+pub mod admin;
+pub mod api;
+pub mod client;
+pub mod route;
+pub mod rundir;
 pub mod snapshot;
+pub mod views;

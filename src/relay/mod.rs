@@ -1,1 +1,23 @@
-//! (being written)
+//! One request, from read to done; the files are its stages.
+
+pub mod answer;
+pub mod ask;
+pub mod attempt;
+pub mod body;
+pub mod commit;
+pub mod engine;
+pub mod form;
+pub mod halt;
+pub mod inflate;
+pub mod intake;
+pub mod late;
+pub mod lists;
+pub mod network;
+pub mod prepare;
+pub mod pump;
+pub mod reply;
+pub mod rounds;
+pub mod serve;
+pub mod tally;
+pub mod unframe;
+pub mod waiting;

@@ -1,1 +1,245 @@
-//! (being written)
+//! Everything believed about upstreams, keys and accounts, behind the one lock: decisions, ends of attempts, actions.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    candidate::{AccountId, Decision, Question, Verdict},
+    circuit::{Circuit, Policy, Signal},
+    decide::decide,
+    ending,
+    health::Health,
+    outcome::{Cool, Outcome},
+    retry::{self, Again, Attempts, Budget, To},
+};
+pub use super::{
+    ending::{Change, End},
+    health::{ActScope, Ticket},
+    stats::StatsView,
+    view::{HealthState, HealthView, KeyHealthView},
+};
+use crate::{
+    base::{clock::Mono, draw::Draw},
+    config::settings::{KeyId, UpstreamId},
+};
+
+/// Shared by all requests. A decision that tries something marks it in the same critical section, so no two requests
+/// are the same probe. A poisoned lock is entered all the same: updates replace whole values, and one panic must not
+/// stop the proxy.
+#[derive(Debug)]
+pub struct Board {
+    state: Mutex<State>,
+    changed: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    health: Health,
+    budget: Budget,
+}
+
+/// The luck of a dry run: none.
+struct Plain;
+
+impl Draw for Plain {
+    fn unit(&mut self) -> f64 {
+        0.0
+    }
+}
+
+impl Board {
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self { state: Mutex::new(State { health: Health::new(policy), budget: Budget::default() }), changed: AtomicU64::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Grows whenever a request that waits might go on. Time alone does not make it grow: a waiter also looks again at
+    /// the decision's `until`, and at least every [`VERDICT`](super::circuit::VERDICT).
+    #[must_use]
+    pub fn changed(&self) -> u64 {
+        self.changed.load(Ordering::Acquire)
+    }
+
+    fn bump(&self) {
+        self.changed.fetch_add(1, Ordering::Release);
+    }
+
+    /// Decides, and where the verdict is `Try` starts that attempt: the ticket's holder calls [`Board::record`] with
+    /// exactly one final end.
+    pub fn decide(&self, q: &Question<'_>, now: Mono, draw: &mut dyn Draw) -> (Decision, Option<Ticket>) {
+        let mut state = self.lock();
+        let decision = decide(q, &state.health, now, draw);
+        let ticket = match decision.verdict {
+            Verdict::Try { index, probe, .. } => Some(state.health.take(&q.candidates[index], q.strategy, probe, now)),
+            Verdict::Again { .. } | Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
+        };
+        (decision, ticket)
+    }
+
+    /// What [`Board::decide`] would say; marks nothing.
+    #[must_use]
+    pub fn decide_dry(&self, q: &Question<'_>, now: Mono) -> Decision {
+        decide(q, &self.lock().health, now, &mut Plain)
+    }
+
+    /// Records how an attempt went; gives back what there is to tell.
+    pub fn record(&self, ticket: &Ticket, end: End<'_>, now: Mono) -> Vec<Change> {
+        let changes = ending::record(&mut self.lock().health, ticket, end, now);
+        self.bump();
+        changes
+    }
+
+    /// Counts a request for the retry budget.
+    pub fn count_request(&self, now: Mono) {
+        self.lock().budget.request(now);
+    }
+
+    /// Whether a request may be tried again ([`retry::again`], with the rules and the budget in force).
+    pub fn again(&self, outcome: &Outcome, so_far: &mut Attempts, to: To, now: Mono, draw: &mut dyn Draw) -> Again {
+        let State { health, budget } = &mut *self.lock();
+        retry::again(outcome, so_far, to, &health.policy.retry, budget, now, draw)
+    }
+
+    /// A reloaded config.
+    pub fn set_policy(&self, policy: Policy) {
+        self.lock().health.policy = Arc::new(policy);
+        self.bump();
+    }
+
+    /// Our own network went down or came back.
+    pub fn set_offline(&self, offline: bool) {
+        self.lock().health.offline = offline;
+        self.bump();
+    }
+
+    #[must_use]
+    pub fn offline(&self) -> bool {
+        self.lock().health.offline
+    }
+
+    /// Which account each key belongs to, as far as known before its first attempt.
+    pub fn set_accounts(&self, accounts: impl IntoIterator<Item = (KeyId, AccountId)>) {
+        let mut state = self.lock();
+        for (key, account) in accounts {
+            state.health.keys.entry(key).or_default().account = Some(account);
+        }
+    }
+
+    /// Leaves a scope alone by hand; nothing but its end or `warm` brings it back.
+    pub fn cool(&self, scope: &ActScope, span: Duration, now: Mono) {
+        let health = &mut self.lock().health;
+        let signal = Signal::Cooled { span, newest: health.newest };
+        let policy = Arc::clone(&health.policy);
+        let targets = match scope {
+            ActScope::All => health.keys.keys().map(|id| ActScope::Key(*id)).collect(),
+            one => vec![one.clone()],
+        };
+        for target in targets {
+            if let Some(circuit) = health.circuit_mut(&target, true) {
+                circuit.turn(&signal, &policy, now);
+            }
+        }
+    }
+
+    /// Forgets what is held against a scope and everything narrower; a key's account is warmed with it, as the key
+    /// would stay out otherwise.
+    pub fn warm(&self, scope: &ActScope) {
+        self.lock().health.warm(scope);
+        self.bump();
+    }
+
+    /// The key has a new secret: it starts clean, and attempts made with the old one say nothing about it.
+    pub fn forget_key(&self, key: KeyId) {
+        {
+            let health = &mut self.lock().health;
+            health.warm(&ActScope::Key(key));
+            let newest = health.newest;
+            if let Some(key) = health.keys.get_mut(&key) {
+                key.born = newest;
+            }
+        }
+        self.bump();
+    }
+
+    /// Rejected keys that are due for a free check; each is due again only after a longer while.
+    #[must_use]
+    pub fn rejected_due(&self, now: Mono) -> Vec<KeyId> {
+        let health = &mut self.lock().health;
+        let mut due = Vec::new();
+        for (id, key) in &mut health.keys {
+            if matches!(key.circuit, Circuit::Shut { retest_at, .. } if retest_at <= now) {
+                key.circuit.turn(&Signal::Retested, &health.policy, now);
+                due.push(*id);
+            }
+        }
+        due.sort_unstable();
+        due
+    }
+
+    /// A free check of a rejected key succeeded.
+    pub fn clear_rejected(&self, key: KeyId) {
+        if let Some(key) = self.lock().health.keys.get_mut(&key)
+            && matches!(key.circuit, Circuit::Shut { .. })
+        {
+            key.circuit = Circuit::default();
+        }
+        self.bump();
+    }
+
+    /// A fresh list of an upstream's models came: what it names is not missing any more.
+    pub fn listed(&self, upstream: UpstreamId, names: &dyn Fn(&str) -> bool) {
+        for key in self.lock().health.keys.values_mut().filter(|key| key.upstream == Some(upstream)) {
+            let missing = |circuit: &Circuit| circuit.belief().is_some_and(|belief| belief.class == Cool::ModelMissing);
+            key.models.retain(|(model, circuit)| !(missing(circuit) && names(model)));
+        }
+        self.bump();
+    }
+
+    /// After a reload: drops what is known of upstreams and keys that are gone.
+    pub fn keep(&self, upstreams: &[UpstreamId], keys: &[KeyId]) {
+        {
+            let health = &mut self.lock().health;
+            let keyless = |key: &KeyId| upstreams.iter().any(|upstream| super::candidate::keyless(*upstream) == *key);
+            health.upstreams.retain(|id, _| upstreams.contains(id));
+            health.keys.retain(|id, _| keys.contains(id) || keyless(id));
+            let accounts: Vec<AccountId> = health.keys.values().filter_map(|key| key.account).collect();
+            health.accounts.retain(|id, _| accounts.contains(id));
+        }
+        self.bump();
+    }
+
+    #[must_use]
+    pub fn upstream_view(&self, id: UpstreamId, now: Mono) -> HealthView {
+        let state = self.lock();
+        state.health.upstreams.get(&id).map(|upstream| HealthView::of_upstream(&upstream.circuit, now)).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn key_view(&self, id: KeyId, now: Mono) -> KeyHealthView {
+        let State { health, .. } = &*self.lock();
+        let Some(key) = health.keys.get(&id) else { return KeyHealthView::default() };
+        KeyHealthView::of(key, key.account.and_then(|account| health.accounts.get(&account)), now)
+    }
+
+    /// The upstream's last hundred attempts or fifteen minutes.
+    #[must_use]
+    pub fn stats(&self, id: UpstreamId, now: Mono) -> StatsView {
+        let state = self.lock();
+        state.health.upstreams.get(&id).map_or_else(|| super::stats::Stats::default().view(now), |upstream| upstream.stats.view(now))
+    }
+
+    /// Attempts under way at an upstream.
+    #[must_use]
+    pub fn running(&self, id: UpstreamId) -> u32 {
+        self.lock().health.upstreams.get(&id).map_or(0, |upstream| upstream.running)
+    }
+}

@@ -2,9 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use super::outcome::Cool;
 use crate::{
     base::clock::Mono,
-    config::settings::{KeyId, Strategy, Upstream, UpstreamId},
+    config::settings::{Auth, Key, KeyId, Strategy, Upstream, UpstreamId},
     ir::op::Dialect,
 };
 
@@ -46,6 +47,63 @@ impl Candidate {
     #[must_use]
     pub fn upstream(&self) -> UpstreamId {
         self.target.upstream.id
+    }
+}
+
+/// The id that stands for an upstream without keys in health and limits; real ids count up from zero.
+#[must_use]
+pub fn keyless(upstream: UpstreamId) -> KeyId {
+    KeyId(u32::MAX - upstream.0)
+}
+
+/// Targets × keys, in config order. `key_info` tells what is known of a key's secret, and its account.
+#[must_use]
+pub fn candidates(targets: &[Arc<Target>], key_info: &dyn Fn(KeyId) -> (KeyState, AccountId)) -> Vec<Candidate> {
+    let mut out = Vec::with_capacity(targets.iter().map(|target| target.upstream.keys.len().max(1)).sum());
+    for target in targets {
+        match &target.upstream.keys[..] {
+            [] => out.push(without_key(target)),
+            keys => out.extend(keys.iter().map(|key| with_key(target, key, key_info))),
+        }
+    }
+    out
+}
+
+fn with_key(target: &Arc<Target>, key: &Key, key_info: &dyn Fn(KeyId) -> (KeyState, AccountId)) -> Candidate {
+    let (state, account) = key_info(key.id);
+    Candidate {
+        target: Arc::clone(target),
+        key: key.id,
+        key_name: Arc::clone(&key.name),
+        account,
+        tier: (target.priority, key.priority),
+        key_weight: key.weight,
+        key_rpm: key.rpm,
+        key_max_concurrency: key.max_concurrency,
+        key_state: if key.enabled && target.upstream.enabled { state } else { KeyState::Disabled },
+    }
+}
+
+fn without_key(target: &Arc<Target>) -> Candidate {
+    let upstream = &target.upstream;
+    let key = keyless(upstream.id);
+    let key_state = match &upstream.auth {
+        _ if !upstream.enabled => KeyState::Disabled,
+        Auth::None => KeyState::Ready,
+        Auth::Bearer | Auth::Header(_) => {
+            KeyState::Missing(format!("{0} has no key; `aiproxy key add {0}` adds one", upstream.name).into())
+        }
+    };
+    Candidate {
+        target: Arc::clone(target),
+        key,
+        key_name: Arc::clone(&upstream.name),
+        account: AccountId(key.0),
+        tier: (target.priority, 0),
+        key_weight: 1.0,
+        key_rpm: 0,
+        key_max_concurrency: 0,
+        key_state,
     }
 }
 
@@ -121,12 +179,16 @@ pub enum Why {
         until: Mono,
         cause: Arc<str>,
         scope: ScopeKind,
+        /// What the failure was: tells "rate limited" from "out of money" and "no such model".
+        class: Cool,
     },
     Disabled,
     FailedHere,
     LowerTier,
     Missing(Arc<str>),
     NotDrawn,
+    /// Our own network is down.
+    Offline,
     OverLimit {
         what: &'static str,
     },
@@ -154,15 +216,15 @@ impl Why {
     #[must_use]
     pub fn text(&self, now: Mono) -> String {
         match self {
-            Self::Cooling { until, cause, scope } => {
-                let left = until.since(now).as_secs_f64().ceil();
-                format!("{} cools for {left:.0}s: {cause}", scope.name())
+            Self::Cooling { until, cause, scope, .. } => {
+                format!("{} cools for {}: {cause}", scope.name(), short(until.since(now)))
             }
             Self::Disabled => "disabled".to_owned(),
             Self::FailedHere => "already failed in this request".to_owned(),
             Self::LowerTier => "a lower tier".to_owned(),
             Self::Missing(reason) => reason.to_string(),
             Self::NotDrawn => "ready, another was drawn".to_owned(),
+            Self::Offline => "our own network is down".to_owned(),
             Self::OverLimit { what } => format!("over its {what}"),
             Self::Probing => "a probe is under way".to_owned(),
             Self::Rejected { cause } => format!("rejected: {cause}"),

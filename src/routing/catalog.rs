@@ -1,1 +1,240 @@
-//! (being written)
+//! Which upstream serves which names, as far as config and learned lists say; built once per config.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::{
+    base::pattern::{Pattern, Patterns},
+    config::settings::{LogicalModel, Settings, Strategy, Upstream, UpstreamId},
+};
+
+/// The models that an upstream listed, in its order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelSet {
+    names: Vec<Arc<str>>,
+    known: HashSet<Arc<str>>,
+}
+
+impl ModelSet {
+    #[must_use]
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let mut out = Self::default();
+        for name in names {
+            let name: Arc<str> = name.into();
+            if out.known.insert(Arc::clone(&name)) {
+                out.names.push(name);
+            }
+        }
+        out
+    }
+
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.known.contains(name)
+    }
+
+    #[must_use]
+    pub fn names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+}
+
+/// What is known of an upstream's list; `None`: it was never learned.
+pub type Learned<'a> = &'a dyn Fn(UpstreamId) -> Option<Arc<ModelSet>>;
+
+/// Names of config: upstreams, aliases, logical models.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    /// In config order.
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub strategy: Strategy,
+    by_name: HashMap<Arc<str>, usize>,
+    exact: HashMap<Arc<str>, Entry>,
+    /// In file order, aliases first; without `*`.
+    patterns: Vec<(Pattern, Entry)>,
+    any: Option<Entry>,
+    /// Exact names in file order, for listings.
+    named: Vec<Arc<str>>,
+}
+
+/// What a name of config stands for.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    Alias(Arc<str>),
+    Logical(Arc<LogicalModel>),
+}
+
+/// How sure it is that an upstream serves a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It serves anything, so it serves this where nobody else does.
+    Any,
+    No,
+    /// Its list was never learned.
+    Unlearned,
+    Yes,
+}
+
+impl Catalog {
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let mut out = Self {
+            upstreams: settings.upstreams.clone(),
+            strategy: settings.strategy,
+            by_name: settings.upstreams.iter().enumerate().map(|(at, upstream)| (Arc::clone(&upstream.name), at)).collect(),
+            exact: HashMap::new(),
+            patterns: Vec::new(),
+            any: None,
+            named: Vec::new(),
+        };
+        for alias in &settings.aliases {
+            out.add(&alias.name, Entry::Alias(Arc::clone(&alias.target)));
+        }
+        for model in &settings.models {
+            out.add(&model.name, Entry::Logical(Arc::clone(model)));
+        }
+        out
+    }
+
+    fn add(&mut self, name: &Pattern, entry: Entry) {
+        match name {
+            Pattern::Exact(text) => {
+                let name: Arc<str> = text.as_str().into();
+                if !self.exact.contains_key(&name) {
+                    self.named.push(Arc::clone(&name));
+                    self.exact.insert(name, entry);
+                }
+            }
+            any if any.is_any() => _ = self.any.get_or_insert(entry),
+            pattern => self.patterns.push((pattern.clone(), entry)),
+        }
+    }
+
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.by_name.get(name).and_then(|&at| self.upstreams.get(at))
+    }
+
+    /// The alias or logical model of exactly this name.
+    #[must_use]
+    pub fn exact(&self, name: &str) -> Option<&Entry> {
+        self.exact.get(name)
+    }
+
+    /// Aliases and logical models whose pattern, other than `*`, matches.
+    pub fn patterns<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+        self.patterns.iter().filter(move |(pattern, _)| pattern.matches(name)).map(|(pattern, entry)| (pattern.text(), entry))
+    }
+
+    /// What everything else stands for.
+    #[must_use]
+    pub fn any(&self) -> Option<&Entry> {
+        self.any.as_ref()
+    }
+
+    /// Exact names of aliases and logical models, in file order.
+    #[must_use]
+    pub fn named(&self) -> &[Arc<str>] {
+        &self.named
+    }
+}
+
+/// Whether the upstream serves a name that a client may ask for. Disabled ones serve none.
+#[must_use]
+pub fn claim(upstream: &Upstream, name: &str, learned: Learned<'_>) -> Claim {
+    if !upstream.enabled {
+        return Claim::No;
+    }
+    if upstream.rename.contains_key(name) {
+        return Claim::Yes;
+    }
+    let listed = || learned(upstream.id).map(|list| list.has(name));
+    let Some(patterns) = &upstream.models else {
+        return match listed() {
+            Some(true) => Claim::Yes,
+            Some(false) => Claim::No,
+            None => Claim::Unlearned,
+        };
+    };
+    if !patterns.matches(name) {
+        Claim::No
+    } else if chooses(patterns, name) || listed() == Some(true) {
+        Claim::Yes
+    } else {
+        Claim::Any
+    }
+}
+
+/// Whether the patterns mean this name, rather than everything.
+fn chooses(patterns: &Patterns, name: &str) -> bool {
+    patterns.yes.iter().any(|pattern| !pattern.is_any() && pattern.matches(name))
+}
+
+/// Names that the upstream is known to serve, as clients may ask for them: configured ones (true), then listed ones.
+#[must_use]
+pub fn served(upstream: &Upstream, learned: Learned<'_>) -> Vec<(Arc<str>, bool)> {
+    if !upstream.enabled {
+        return Vec::new();
+    }
+    let mut out: Vec<(Arc<str>, bool)> = upstream.rename.keys().map(|name| (name.as_str().into(), true)).collect();
+    let mut seen: HashSet<Arc<str>> = out.iter().map(|(name, _)| Arc::clone(name)).collect();
+    let mut add = |name: Arc<str>, configured| {
+        if seen.insert(Arc::clone(&name)) {
+            out.push((name, configured));
+        }
+    };
+    if let Some(patterns) = &upstream.models {
+        for pattern in &patterns.yes {
+            if pattern.is_exact() && patterns.matches(pattern.text()) {
+                add(pattern.text().into(), true);
+            }
+        }
+    }
+    for name in learned(upstream.id).iter().flat_map(|list| list.names()) {
+        if upstream.models.as_ref().is_none_or(|patterns| patterns.matches(name)) {
+            add(Arc::clone(name), false);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::fixture::upstream;
+
+    fn list(names: &[&str]) -> Option<Arc<ModelSet>> {
+        Some(Arc::new(ModelSet::new(names.iter().map(|&name| name.to_owned()))))
+    }
+
+    #[test]
+    fn claims_by_config_and_by_what_was_learned() {
+        let any: Option<&[&str]> = Some(&["*", "!x-*"]);
+        for (models, learned, name, want) in [
+            (None, None, "gpt", Claim::Unlearned),
+            (None, list(&["gpt"]), "gpt", Claim::Yes),
+            (None, list(&["gpt"]), "other", Claim::No),
+            (Some(&["g*"][..]), None, "gpt", Claim::Yes),
+            (Some(&["g*"]), list(&["gpt"]), "other", Claim::No),
+            (any, None, "gpt", Claim::Any),
+            (any, list(&["gpt"]), "gpt", Claim::Yes),
+            (any, list(&["x-1"]), "x-1", Claim::No),
+        ] {
+            let mut one = upstream(1, "one", models, 1);
+            assert_eq!(claim(&one, name, &|_| learned.clone()), want, "{models:?} {learned:?} {name}");
+            one.enabled = false;
+            assert_eq!(claim(&one, name, &|_| learned.clone()), Claim::No);
+        }
+    }
+
+    #[test]
+    fn served_names_are_the_configured_and_the_listed_ones_that_the_patterns_let_through() {
+        let mut one = upstream(1, "one", Some(&["a", "b-*", "!b-2"]), 1);
+        one.rename.insert("short".to_owned(), "b-1".to_owned());
+        let got = served(&one, &|_| list(&["b-1", "b-2", "c", "a"]));
+        let names: Vec<(&str, bool)> = got.iter().map(|(name, configured)| (&**name, *configured)).collect();
+        assert_eq!(names, [("short", true), ("a", true), ("b-1", false)]);
+    }
+}

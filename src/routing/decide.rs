@@ -1,1 +1,111 @@
-//! (being written)
+//! Decides which candidate serves the next attempt, and why the others do not.
+
+use super::{
+    candidate::{Candidate, Chosen, Decision, Question, Verdict, Why},
+    circuit::VERDICT,
+    health::{Health, Rank, Standing},
+    strategy,
+};
+use crate::base::{clock::Mono, draw::Draw};
+
+/// Requests estimated larger than this are not used as probes while another candidate is ready.
+const LARGE: u64 = 32_000;
+
+/// The decision; changes nothing.
+#[must_use]
+pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw) -> Decision {
+    let entrants = entrants(q, health, now);
+    let fresh_ready = entrants.iter().any(|e| e.is_fresh() && e.standing.rank == Rank::Ready);
+    let most = if fresh_ready && q.estimate > LARGE { Rank::Ready } else { Rank::Due };
+    let usable = |e: &Entrant<'_>| e.is_fresh() && e.standing.rank <= most;
+
+    let best = entrants.iter().zip(q.candidates).filter(|(e, _)| usable(e)).map(|(_, c)| c.tier).min();
+    if let Some(tier) = best {
+        let pool: Vec<usize> = (0..entrants.len()).filter(|&i| q.candidates[i].tier == tier && usable(&entrants[i])).collect();
+        let index = strategy::choose(q.strategy, &pool, q.candidates, health, draw);
+        let probe = entrants[index].standing.rank == Rank::Due;
+        let why = match (probe, pool.len()) {
+            (true, _) => Chosen::Probe,
+            (false, 1) if !entrants.iter().enumerate().any(|(i, e)| i != index && usable(e)) => Chosen::Only,
+            (false, of) => Chosen::Best { tier, of },
+        };
+        return Decision { verdict: Verdict::Try { index, why, probe }, others: others(&entrants, q.candidates, index, Some(tier)) };
+    }
+    if let Some(index) = least(&entrants, q.candidates, |e| e.is_fresh() && e.standing.rank == Rank::Suspect) {
+        let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
+        return Decision { verdict, others: others(&entrants, q.candidates, index, None) };
+    }
+    if let Some(index) = least(&entrants, q.candidates, |e| e.tried == Some(true) && e.standing.rank <= Rank::Suspect) {
+        return Decision { verdict: Verdict::Again { index }, others: others(&entrants, q.candidates, index, None) };
+    }
+    Decision { verdict: waiting(&entrants, now), others: others(&entrants, q.candidates, usize::MAX, None) }
+}
+
+/// A candidate's standing, and whether it failed in this request already: then, whether that may pass.
+struct Entrant<'a> {
+    standing: Standing<'a>,
+    tried: Option<bool>,
+}
+
+impl Entrant<'_> {
+    fn is_fresh(&self) -> bool {
+        self.tried.is_none()
+    }
+}
+
+fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<'a>> {
+    let mut known = None;
+    let entrant = |candidate: &'a Candidate| {
+        let id = candidate.upstream();
+        let upstream = match known {
+            Some((last, upstream)) if last == id => upstream,
+            _ => known.insert((id, health.upstreams.get(&id))).1,
+        };
+        Entrant { standing: health.standing(candidate, upstream, now), tried: tried(q, candidate) }
+    };
+    q.candidates.iter().map(entrant).collect()
+}
+
+fn tried(q: &Question<'_>, candidate: &Candidate) -> Option<bool> {
+    let same = q.tried.iter().filter(|t| t.key == candidate.key && t.upstream == candidate.upstream() && t.model == candidate.target.model);
+    same.map(|t| t.may_pass).reduce(|a, b| a && b)
+}
+
+/// The one whose doubt ends first, the better tier among equals, the first among those.
+fn least(entrants: &[Entrant<'_>], candidates: &[Candidate], fits: impl Fn(&Entrant<'_>) -> bool) -> Option<usize> {
+    let fitting = entrants.iter().enumerate().filter(|(_, e)| fits(e));
+    fitting.min_by_key(|(i, e)| (e.standing.rank, e.standing.until, candidates[*i].tier)).map(|(i, _)| i)
+}
+
+/// Nothing can be tried: what is waited for, if anything.
+fn waiting(entrants: &[Entrant<'_>], now: Mono) -> Verdict {
+    let ends = || entrants.iter().filter(|e| e.standing.rank == Rank::Blocked).filter_map(|e| e.standing.until);
+    // What failed here for good is not waited for, though others may like to know when it comes back.
+    let lasting = |e: &&Entrant<'_>| e.tried != Some(false);
+    let held = entrants.iter().filter(lasting).any(|e| e.standing.rank == Rank::Held);
+    let soonest = entrants.iter().filter(lasting).filter(|e| e.standing.rank == Rank::Blocked).filter_map(|e| e.standing.until).min();
+    match (held, soonest) {
+        // Whatever is held may come free at any moment, but an end that is near is worth waking up for.
+        (true, until) => Verdict::Wait { until: until.filter(|until| *until <= now + VERDICT) },
+        (false, Some(until)) => Verdict::Wait { until: Some(until) },
+        (false, None) => Verdict::Exhausted { retry_at: ends().min() },
+    }
+}
+
+/// Why each but the chosen one lost; `tier` is the tier that was drawn from.
+fn others(entrants: &[Entrant<'_>], candidates: &[Candidate], chosen: usize, tier: Option<(u32, u32)>) -> Vec<(usize, Why)> {
+    if entrants.len() == 1 && chosen == 0 {
+        return Vec::new();
+    }
+    let why = |i: usize, e: &Entrant<'_>| match (e.tried, tier) {
+        // Where nothing is left, when it comes back says more than that it failed.
+        (Some(_), None) => e.standing.why().unwrap_or(Why::FailedHere),
+        (Some(_), Some(_)) => Why::FailedHere,
+        (None, _) => {
+            e.standing.why().unwrap_or(if tier.is_some_and(|tier| candidates[i].tier > tier) { Why::LowerTier } else { Why::NotDrawn })
+        }
+    };
+    let mut out = Vec::with_capacity(entrants.len());
+    out.extend(entrants.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(i, e)| (i, why(i, e))));
+    out
+}

@@ -5,7 +5,14 @@ pub mod candidate;
 pub mod catalog;
 pub mod circuit;
 pub mod decide;
+pub mod ending;
+#[cfg(test)]
+mod fixture;
+pub mod health;
 pub mod names;
+mod newest;
 pub mod outcome;
 pub mod retry;
+pub mod stats;
 pub mod strategy;
+pub mod view;

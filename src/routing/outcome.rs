@@ -21,6 +21,26 @@ pub struct Outcome {
     pub cause: Arc<str>,
 }
 
+impl Outcome {
+    /// Whether the same candidate may do better after a pause ([`Tried::may_pass`](super::candidate::Tried)).
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match (self.cool, self.retry) {
+            (_, Retry::No | Retry::SameAtOnce) => false,
+            (Cool::ServerError | Cool::RateLimited, _) | (Cool::Nothing, Retry::Once) => true,
+            (Cool::ModelMissing | Cool::Quota | Cool::Rejected, _) => false,
+            // Our own network comes back; a login page stays until somebody signs in.
+            (Cool::Nothing, Retry::Other | Retry::OtherAccount) => !self.counts,
+        }
+    }
+
+    /// The upstream spoke for itself, and what was wrong is the request: it is up.
+    #[must_use]
+    pub fn answered(&self) -> bool {
+        self.blame == Blame::Nobody && matches!(self.retry, Retry::No | Retry::Once)
+    }
+}
+
 /// Whose fault it is: the scope that strikes are counted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
@@ -113,5 +133,129 @@ pub fn of_transport(fault: &TransportFault) -> Outcome {
             Outcome { counts: true, maybe_billed: fault.sent, ..base }
         }
         TransportKind::Garbage | TransportKind::BodyBroken | TransportKind::IdleTimeout => Outcome { counts: true, ..base },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(kind: FaultKind, status: u16, code: &str) -> Fault {
+        let code = (!code.is_empty()).then(|| code.to_owned());
+        Fault { kind, status, message: String::new(), code, kind_name: None, param: None, hint: None }
+    }
+
+    fn said(kind: FaultKind, status: u16) -> Outcome {
+        of_fault(&fault(kind, status, ""), None, true)
+    }
+
+    fn did(kind: TransportKind, sent: bool) -> Outcome {
+        of_transport(&TransportFault { kind, message: "connection refused (a.example:443)".to_owned(), sent })
+    }
+
+    #[track_caller]
+    fn assert_row(outcome: &Outcome, blame: Blame, cool: Cool, retry: Retry, counts: bool, may_pass: bool) {
+        let got = (outcome.blame, outcome.cool, outcome.retry, outcome.counts, outcome.may_pass());
+        assert_eq!(got, (blame, cool, retry, counts, may_pass));
+    }
+
+    #[test]
+    fn a_bad_request_is_nobodys_fault_and_is_not_tried_again() {
+        for status in [400, 404, 413, 422] {
+            let outcome = said(FaultKind::BadRequest, status);
+            assert_row(&outcome, Blame::Nobody, Cool::Nothing, Retry::No, false, false);
+            assert!(outcome.answered(), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_rejected_key_is_left_alone_and_another_key_is_tried() {
+        assert_row(&said(FaultKind::KeyRejected, 401), Blame::Key, Cool::Rejected, Retry::Other, false, false);
+    }
+
+    #[test]
+    fn a_key_that_may_not_use_a_model_is_out_for_that_model_only() {
+        assert_row(&said(FaultKind::Forbidden, 403), Blame::KeyModel, Cool::Quota, Retry::Other, false, false);
+    }
+
+    #[test]
+    fn an_account_without_money_is_out_and_another_account_is_tried() {
+        for status in [402, 429, 400] {
+            assert_row(&said(FaultKind::Quota, status), Blame::Account, Cool::Quota, Retry::OtherAccount, false, false);
+        }
+    }
+
+    #[test]
+    fn a_missing_model_sends_the_request_to_another_target() {
+        assert_row(&said(FaultKind::ModelNotFound, 404), Blame::KeyModel, Cool::ModelMissing, Retry::Other, false, false);
+    }
+
+    #[test]
+    fn a_429_cools_the_key_for_that_model_only() {
+        let outcome = of_fault(&fault(FaultKind::RateLimited, 429, "rate_limit_exceeded"), Some(Duration::from_secs(30)), true);
+        assert_row(&outcome, Blame::KeyModel, Cool::RateLimited, Retry::Other, false, true);
+        assert_eq!(outcome.hint, Some(Duration::from_secs(30)));
+        assert_eq!(&*outcome.cause, "429 rate_limit_exceeded");
+    }
+
+    #[test]
+    fn a_429_of_the_whole_account_cools_the_account() {
+        assert_row(&said(FaultKind::AccountLimited, 429), Blame::Account, Cool::RateLimited, Retry::OtherAccount, false, true);
+    }
+
+    #[test]
+    fn a_server_error_counts_against_upstream_and_key_and_is_tried_again() {
+        for (kind, status) in [(FaultKind::Transient, 408), (FaultKind::Transient, 425), (FaultKind::Server, 500), (FaultKind::Server, 529)]
+        {
+            assert_row(&said(kind, status), Blame::UpstreamAndKey, Cool::ServerError, Retry::Other, true, true);
+        }
+        let unlisted = of_fault(&fault(FaultKind::Server, 501, ""), None, false);
+        assert_row(&unlisted, Blame::UpstreamAndKey, Cool::ServerError, Retry::No, true, false);
+    }
+
+    #[test]
+    fn a_conflict_is_tried_once_more() {
+        assert_row(&said(FaultKind::Conflict, 409), Blame::Nobody, Cool::Nothing, Retry::Once, true, true);
+    }
+
+    #[test]
+    fn a_login_page_cools_nothing_and_is_not_asked_twice() {
+        assert_row(&said(FaultKind::Portal, 200), Blame::Nobody, Cool::Nothing, Retry::Other, true, false);
+        assert!(!said(FaultKind::Portal, 200).answered());
+    }
+
+    #[test]
+    fn an_unreachable_upstream_is_to_blame_and_moving_on_is_free() {
+        for kind in [TransportKind::Connect, TransportKind::ConnectTimeout, TransportKind::Dns, TransportKind::Tls] {
+            assert_row(&did(kind, false), Blame::Upstream, Cool::ServerError, Retry::Other, false, true);
+        }
+    }
+
+    #[test]
+    fn a_stale_connection_is_tried_again_at_once_uncounted() {
+        assert_row(&did(TransportKind::Stale, true), Blame::Nobody, Cool::Nothing, Retry::SameAtOnce, false, false);
+    }
+
+    #[test]
+    fn a_request_that_was_sent_and_lost_may_have_been_billed() {
+        for kind in [TransportKind::Reset, TransportKind::FirstByteTimeout, TransportKind::TotalTimeout] {
+            let outcome = did(kind, true);
+            assert_row(&outcome, Blame::Upstream, Cool::ServerError, Retry::Other, true, true);
+            assert!(outcome.maybe_billed, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_broke_before_content_counts_against_the_upstream() {
+        for kind in [TransportKind::BodyBroken, TransportKind::IdleTimeout, TransportKind::Garbage] {
+            let outcome = did(kind, true);
+            assert_row(&outcome, Blame::Upstream, Cool::ServerError, Retry::Other, true, true);
+            assert!(!outcome.maybe_billed, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_network_is_nobodys_fault() {
+        assert_row(&did(TransportKind::NetworkDown, false), Blame::Nobody, Cool::Nothing, Retry::Other, false, true);
     }
 }

@@ -1,1 +1,326 @@
-//! (being written)
+//! A key from a password manager: runs a program, takes the first line it writes.
+
+use std::{
+    io,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+    time::timeout,
+};
+use zeroize::Zeroizing;
+
+use super::{
+    Secret,
+    redact::{printable, shapes},
+};
+
+/// Runs a program without a shell and returns the first line of its output.
+///
+/// It gets no input and our environment, without the variables that `forbid_env` names, those whose value looks like a
+/// key, and our own token. At the timeout it is killed with everything it started; so it is when the future is dropped.
+/// What it leaves running after a good end (an agent that keeps a passphrase) is left alone.
+///
+/// # Errors
+///
+/// [`CommandError`]; what the program wrote to stderr is in it, shortened, never what it wrote to stdout.
+pub fn run(
+    words: &[String],
+    forbid_env: &dyn Fn(&str) -> bool,
+    limit: Duration,
+) -> impl Future<Output = Result<Secret, CommandError>> + Send + use<> {
+    let prepared = prepare(words, forbid_env);
+    async move {
+        let (program, mut command) = prepared?;
+        let child = command.spawn().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => CommandError::NotFound { program },
+            _ => CommandError::Start { program, error },
+        })?;
+        let mut running = Running { child, ended: false };
+        timeout(limit, running.first_line()).await.unwrap_or(Err(CommandError::Timeout { limit }))
+    }
+}
+
+/// Why a command gave no key. Never holds what the program wrote to stdout.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("the program wrote nothing{}", said(.stderr))]
+    Empty { stderr: String },
+    #[error("the program ended with {status}{}", said(.stderr))]
+    Failed { status: ExitStatus, stderr: String },
+    #[error("no program given")]
+    NoProgram,
+    #[error("no program `{program}`")]
+    NotFound { program: String },
+    #[error("the program wrote bytes that are not text")]
+    NotText,
+    #[error("the program's output cannot be read: {0}")]
+    Read(io::Error),
+    #[error("`{program}` cannot be started: {error}")]
+    Start { program: String, error: io::Error },
+    #[error("the program did not end within {} s", limit.as_secs_f32())]
+    Timeout { limit: Duration },
+    #[error("the program wrote more than a key")]
+    TooMuch,
+}
+
+impl CommandError {
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoProgram | Self::NotFound { .. } | Self::Start { .. } => {
+                "install it, or give its full path; there is no shell in between"
+            }
+            Self::Timeout { .. } => "it must not ask anything: unlock the password manager first, then `aiproxy reload`",
+            Self::Failed { .. } | Self::Empty { .. } => "run it by hand as it stands there; it must write the key on its first line",
+            Self::NotText | Self::Read(_) | Self::TooMuch => "it must write the key, and only the key, on its first line",
+        }
+    }
+}
+
+fn said(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!(": {stderr}") }
+}
+
+fn prepare(words: &[String], forbid_env: &dyn Fn(&str) -> bool) -> Result<(String, Command), CommandError> {
+    let (program, arguments) = words.split_first().ok_or(CommandError::NoProgram)?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    for (name, value) in std::env::vars_os() {
+        if is_kept_back(&name.to_string_lossy(), &value.to_string_lossy(), forbid_env) {
+            command.env_remove(&name);
+        }
+    }
+    // A group of its own: what it starts can be killed with it.
+    #[cfg(unix)]
+    command.process_group(0);
+    Ok((program.clone(), command))
+}
+
+fn is_kept_back(name: &str, value: &str, forbid_env: &dyn Fn(&str) -> bool) -> bool {
+    OURS.contains(&name) || forbid_env(name) || shapes(value) != value
+}
+
+/// A started program; killed with its whole group when this is dropped before its end was seen.
+struct Running {
+    child: Child,
+    ended: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if !self.ended
+            && let Some(group) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()))
+        {
+            // It may have ended this very moment; then there is nobody to kill.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+impl Running {
+    async fn first_line(&mut self) -> Result<Secret, CommandError> {
+        let (mut stdout, mut stderr) = (self.child.stdout.take(), self.child.stderr.take());
+        let (mut line, mut tail) = (Line::new(), Tail::default());
+        let mut buffer = Zeroizing::new(vec![0; CHUNK]);
+        let mut errors = Zeroizing::new(vec![0; CHUNK]);
+        let status = loop {
+            tokio::select! {
+                biased;
+                n = read(&mut stdout, &mut buffer) => line.feed(&buffer[..n.map_err(CommandError::Read)?])?,
+                n = read(&mut stderr, &mut errors) => tail.feed(&errors[..n.unwrap_or(0)]),
+                status = self.child.wait() => break status.map_err(CommandError::Read)?,
+            }
+        };
+        self.ended = true;
+        // All it wrote is in the pipes by now. Their end may never come: something it started may still hold them.
+        let rest = async {
+            while stdout.is_some() {
+                let n = read(&mut stdout, &mut buffer).await.map_err(CommandError::Read)?;
+                line.feed(&buffer[..n])?;
+            }
+            while stderr.is_some() {
+                let n = read(&mut stderr, &mut errors).await.unwrap_or(0);
+                tail.feed(&errors[..n]);
+            }
+            Ok(())
+        };
+        timeout(GRACE, rest).await.unwrap_or(Ok(()))?;
+
+        let text = line.text();
+        let stderr = || tail.shown(text.unwrap_or_default());
+        if !status.success() {
+            return Err(CommandError::Failed { status, stderr: stderr() });
+        }
+        match text {
+            Err(_) => Err(CommandError::NotText),
+            Ok(text) if text.trim().is_empty() => Err(CommandError::Empty { stderr: stderr() }),
+            Ok(text) => Ok(Secret::new(text.to_owned())),
+        }
+    }
+}
+
+/// Reads what there is; at the end the pipe is taken away, and one that is away is never ready.
+async fn read<R: AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut [u8]) -> io::Result<usize> {
+    let Some(open) = pipe else { return std::future::pending().await };
+    let n = open.read(buffer).await;
+    if !matches!(n, Ok(1..)) {
+        *pipe = None;
+    }
+    n
+}
+
+/// The first line of a stream; the rest is counted and forgotten.
+struct Line {
+    bytes: Zeroizing<Vec<u8>>,
+    complete: bool,
+    seen: usize,
+}
+
+impl Line {
+    fn new() -> Self {
+        // As large as it can get, so that no outgrown copy is left behind in freed memory.
+        Self { bytes: Zeroizing::new(Vec::with_capacity(LINE_BYTES)), complete: false, seen: 0 }
+    }
+
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), CommandError> {
+        self.seen += chunk.len();
+        if !self.complete {
+            let end = memchr::memchr(b'\n', chunk);
+            self.complete = end.is_some();
+            let part = &chunk[..end.unwrap_or(chunk.len())];
+            if self.bytes.len() + part.len() > LINE_BYTES {
+                return Err(CommandError::TooMuch);
+            }
+            self.bytes.extend_from_slice(part);
+        }
+        if self.seen > OUTPUT_BYTES { Err(CommandError::TooMuch) } else { Ok(()) }
+    }
+
+    fn text(&self) -> Result<&str, std::str::Utf8Error> {
+        Ok(std::str::from_utf8(&self.bytes)?.trim_end_matches('\r'))
+    }
+}
+
+/// The last bytes of a stream.
+#[derive(Default)]
+struct Tail(Zeroizing<Vec<u8>>);
+
+impl Tail {
+    fn feed(&mut self, chunk: &[u8]) {
+        self.0.extend_from_slice(chunk);
+        let over = self.0.len().saturating_sub(TAIL_BYTES);
+        self.0.drain(..over);
+    }
+
+    /// One harmless line, without the key in case the program echoed it.
+    fn shown(&self, key: &str) -> String {
+        let text = String::from_utf8_lossy(&self.0);
+        let text = if key.trim().is_empty() { text } else { text.replace(key.trim(), crate::base::redact::REDACTED).into() };
+        printable(&text, SHOWN)
+    }
+}
+
+/// Variables of our own that open something.
+const OURS: [&str; 2] = ["AIPROXY_TOKEN", "AIPROXY_KEYS_PASSPHRASE_FILE"];
+const CHUNK: usize = 4096;
+const LINE_BYTES: usize = 64 * 1024;
+const OUTPUT_BYTES: usize = 1024 * 1024;
+const TAIL_BYTES: usize = 1024;
+const SHOWN: usize = 300;
+/// How long the pipes of a program that has ended may stay open.
+const GRACE: Duration = Duration::from_millis(250);
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    async fn sh(script: &str) -> Result<Secret, CommandError> {
+        let words = ["/bin/sh", "-c", script].map(str::to_owned);
+        run(&words, &|name| name == "PATH", Duration::from_secs(20)).await
+    }
+
+    #[tokio::test]
+    async fn the_first_line_is_the_key() {
+        for script in ["echo sk-one; echo more", "printf sk-one", "printf 'sk-one\r\nuser: me\n'", "echo sk-one; echo warning >&2"] {
+            assert_eq!(sh(script).await.expect(script).expose(), "sk-one", "{script}");
+        }
+    }
+
+    #[tokio::test]
+    async fn forbidden_variables_do_not_reach_the_program() {
+        // A shell sets PATH itself if it got none, but does not export it.
+        assert_eq!(sh("env | grep -c ^PATH= || true").await.unwrap_or_else(|e| panic!("{e}")).expose(), "0");
+    }
+
+    #[test]
+    fn keys_are_kept_back_by_name_and_by_shape() {
+        let forbid: &dyn Fn(&str) -> bool = &|name| name == "SOME_API_KEY";
+        for (name, value, kept_back) in [
+            ("SOME_API_KEY", "anything", true),
+            ("AIPROXY_TOKEN", "anything", true),
+            ("MY_OWN_NAME", "sk-0123456789abcdef0123", true),
+            ("HOME", "/home/me", false),
+            ("PASSWORD_STORE_DIR", "/home/me/.password-store", false),
+        ] {
+            assert_eq!(is_kept_back(name, value, forbid), kept_back, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_without_the_key() {
+        for (script, said) in [
+            ("echo sk-one; echo 'vault is \u{1b}[1mlocked for sk-one' >&2; exit 3", "exit status: 3: vault is  [1mlocked for [redacted]"),
+            ("exit 0", "wrote nothing"),
+            ("echo; echo sk-one", "wrote nothing"),
+            ("printf 'sk-\\377\\n'", "not text"),
+            ("head -c 70000 /dev/zero", "more than a key"),
+            ("echo sk-one; yes", "more than a key"),
+            ("kill -9 $$", "SIGKILL"),
+        ] {
+            let error = sh(script).await.expect_err(script).to_string();
+            assert!(error.contains(said) && !error.contains("sk-one"), "{script}: {error}");
+        }
+        let nowhere = run(&["/nowhere/pass".to_owned()], &|_| false, GRACE).await.expect_err("nowhere");
+        assert_eq!(nowhere.to_string(), "no program `/nowhere/pass`");
+        assert!(matches!(run(&[], &|_| false, GRACE).await, Err(CommandError::NoProgram)));
+    }
+
+    #[tokio::test]
+    async fn an_agent_left_behind_does_not_hold_us_up() {
+        assert_eq!(sh("sleep 600 & echo $!").await.map(|pid| kill(pid.expose())).expect("a pid"), Ok(()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn at_the_timeout_everything_it_started_is_killed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let told = dir.path().join("pid");
+        let script = format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", told.display());
+        let words = ["/bin/sh", "-c", &script].map(str::to_owned);
+
+        // Long enough for a busy machine to write the number.
+        let error = run(&words, &|_| false, Duration::from_secs(2)).await.expect_err("it waits");
+
+        assert_eq!(error.to_string(), "the program did not end within 2 s");
+        let pid = std::fs::read_to_string(told).expect("its number");
+        // A kill takes effect in its own time, and the killed one may wait for somebody to collect it.
+        let runs = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|state| !state.contains(") Z"));
+        let gone = async {
+            while runs() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), gone).await.expect("it still runs");
+    }
+
+    fn kill(pid: &str) -> rustix::io::Result<()> {
+        let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process number");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+    }
+}

@@ -1,1 +1,470 @@
-//! (being written)
+//! The OS keyring, behind one plain thread that may block for as long as a person takes to answer its prompt.
+//!
+//! A prompt nobody answers would hold up a runtime's blocking pool, and with it shutdown; a plain thread holds up nobody.
+//! Callers wait [`PATIENCE`] and no longer: while the thread is still held by a call that was given up, they are told so
+//! at once.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use keyring_core::{CredentialStore, Entry, Error};
+use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
+
+use super::{Secret, redact::printable};
+
+/// A handle to the keyring's thread; clones share it. The thread starts with the first question and ends with the last
+/// handle.
+#[derive(Clone)]
+pub struct Keyring {
+    way: Way,
+    patience: Duration,
+}
+
+#[derive(Clone)]
+enum Way {
+    Thread(Arc<Worker>),
+    Nowhere(Arc<str>),
+}
+
+impl Keyring {
+    /// The keyring of this session: Secret Service, Keychain or Credential Manager. Nothing is asked yet.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::through(connect)
+    }
+
+    /// A keyring that is not to be used; every call says why.
+    #[must_use]
+    pub fn none(reason: impl Into<Arc<str>>) -> Self {
+        Self { way: Way::Nowhere(reason.into()), patience: PATIENCE }
+    }
+
+    /// The same keyring, with callers that wait this long; for a person who may have to type a passphrase first.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The key stored under a label (entry: service `aiproxy`, user LABEL); `None` if there is none.
+    ///
+    /// A service whose collection was never unlocked also says "none"; only [`Keyring::probe`] tells the difference.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyringError`], without any value in it.
+    pub async fn get(&self, label: &str) -> Result<Option<Secret>, KeyringError> {
+        let label = checked(label)?;
+        self.call(move |session| session.get(&label)).await
+    }
+
+    /// Stores a key, replacing the one that was there.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyringError`]. After `Timeout` the key may still be stored, once the prompt is answered.
+    pub async fn set(&self, label: &str, secret: &Secret) -> Result<(), KeyringError> {
+        let label = checked(label)?;
+        let secret = Zeroizing::new(secret.expose().to_owned());
+        self.call(move |session| session.set(&label, secret.as_bytes())).await
+    }
+
+    /// Removes a key; `false` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyringError`].
+    pub async fn delete(&self, label: &str) -> Result<bool, KeyringError> {
+        let label = checked(label)?;
+        self.call(move |session| session.delete(&label)).await
+    }
+
+    /// Finds out whether keys can be kept here, by storing, reading and removing an entry of our own: a service that
+    /// answers may still have nowhere to keep anything.
+    ///
+    /// # Errors
+    ///
+    /// What stood in the way.
+    pub async fn probe(&self) -> Result<(), KeyringError> {
+        self.call(Session::probe).await
+    }
+
+    fn through(connect: impl Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync + 'static) -> Self {
+        let worker = Worker { connect: Arc::new(connect), queue: OnceLock::new(), hold: Arc::default() };
+        Self { way: Way::Thread(Arc::new(worker)), patience: PATIENCE }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Session) -> Result<T, KeyringError> + Send + 'static,
+    ) -> Result<T, KeyringError> {
+        let worker = match &self.way {
+            Way::Thread(worker) => worker,
+            Way::Nowhere(reason) => return Err(KeyringError::NoService(reason.to_string())),
+        };
+        if worker.hold.is_given_up() {
+            return Err(KeyringError::Busy);
+        }
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |session| {
+            // Whoever was told "timeout" while this waited in the queue must not find it done after all.
+            if !reply.is_closed() {
+                // Nobody may be waiting any more; then the answer, with the key in it, is wiped here.
+                drop(reply.send(task(session)));
+            }
+        });
+        let queue = worker.queue()?;
+        let answered = tokio::time::timeout(self.patience, async {
+            queue.send(job).await.map_err(|_| KeyringError::Other(GONE.to_owned()))?;
+            answer.await.map_err(|_| KeyringError::Other(GONE.to_owned()))?
+        });
+        answered.await.unwrap_or_else(|_| {
+            worker.hold.give_up();
+            Err(KeyringError::Timeout)
+        })
+    }
+}
+
+/// Why the keyring did not do what was asked. Never holds a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyringError {
+    #[error("the OS keyring has not answered an earlier question yet; it may be waiting at a prompt")]
+    Busy,
+    #[error("the OS keyring refused access")]
+    Denied,
+    #[error("the OS keyring is locked and its prompt was not answered")]
+    Locked,
+    #[error("no OS keyring service: {0}")]
+    NoService(String),
+    #[error("the OS keyring: {0}")]
+    Other(String),
+    #[error("the OS keyring did not answer in time; it may be waiting at a prompt")]
+    Timeout,
+}
+
+impl KeyringError {
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Busy | Self::Timeout => {
+                "answer the keyring's prompt, then `aiproxy reload`; without a desktop keep keys in the encrypted file \
+                 (`aiproxy key add UPSTREAM --vault`) or in a variable (`env:NAME`)"
+            }
+            Self::Denied => {
+                "allow aiproxy in the keyring's own settings, or keep the key in the encrypted file \
+                 (`aiproxy key add UPSTREAM --vault`) or in a variable (`env:NAME`)"
+            }
+            Self::Locked => {
+                "unlock the keyring and `aiproxy reload`, or keep the key in the encrypted file \
+                 (`aiproxy key add UPSTREAM --vault`, with a vault passphrase) or in a variable (`env:NAME`)"
+            }
+            Self::NoService(_) | Self::Other(_) => {
+                "keep the key in the encrypted file instead (`aiproxy key add UPSTREAM --vault`, with a vault passphrase) \
+                 or in a variable (`env:NAME`)"
+            }
+        }
+    }
+}
+
+struct Worker {
+    connect: Arc<dyn Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync>,
+    queue: OnceLock<Result<mpsc::Sender<Job>, String>>,
+    hold: Arc<Hold>,
+}
+
+impl Worker {
+    fn queue(&self) -> Result<&mpsc::Sender<Job>, KeyringError> {
+        let queue = self.queue.get_or_init(|| {
+            let (queue, jobs) = mpsc::channel(QUEUE);
+            let session = Session { connect: Arc::clone(&self.connect), store: None };
+            let hold = Arc::clone(&self.hold);
+            let thread = std::thread::Builder::new().name("keyring".to_owned());
+            thread.spawn(move || serve(jobs, session, &hold)).map(|_| queue).map_err(|e| format!("no thread for it: {e}"))
+        });
+        queue.as_ref().map_err(|e| KeyringError::Other(e.clone()))
+    }
+}
+
+type Job = Box<dyn FnOnce(&mut Session) + Send>;
+
+fn serve(mut jobs: mpsc::Receiver<Job>, mut session: Session, hold: &Hold) {
+    let mut number = 0;
+    while let Some(job) = jobs.blocking_recv() {
+        number += 1;
+        hold.running.store(number, Ordering::SeqCst);
+        // The libraries below expect(): a panic in one call must not take the keyring away from all later ones.
+        if catch_unwind(AssertUnwindSafe(|| job(&mut session))).is_err() {
+            session.store = None;
+        }
+        hold.running.store(0, Ordering::SeqCst);
+    }
+}
+
+/// Which call holds the thread, and whether somebody has given up on it.
+#[derive(Default)]
+struct Hold {
+    /// The number of the call being made; 0 while there is none.
+    running: AtomicU64,
+    given_up: AtomicU64,
+}
+
+impl Hold {
+    fn give_up(&self) {
+        self.given_up.store(self.running.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    fn is_given_up(&self) -> bool {
+        let running = self.running.load(Ordering::SeqCst);
+        running != 0 && running == self.given_up.load(Ordering::SeqCst)
+    }
+}
+
+/// The thread's connection to the store.
+struct Session {
+    connect: Arc<dyn Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync>,
+    store: Option<Arc<CredentialStore>>,
+}
+
+impl Session {
+    fn get(&mut self, label: &str) -> Result<Option<Secret>, KeyringError> {
+        let Some(bytes) = self.ask(label, Entry::get_secret)? else { return Ok(None) };
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Some(Secret::new(text))),
+            Err(error) => {
+                drop(Zeroizing::new(error.into_bytes()));
+                Err(KeyringError::Other("the entry is not text".to_owned()))
+            }
+        }
+    }
+
+    fn set(&mut self, label: &str, secret: &[u8]) -> Result<(), KeyringError> {
+        match self.ask(label, |entry| entry.set_secret(secret))? {
+            Some(()) => Ok(()),
+            None => Err(KeyringError::NoService("it has no collection to keep a key in".to_owned())),
+        }
+    }
+
+    fn delete(&mut self, label: &str) -> Result<bool, KeyringError> {
+        Ok(self.ask(label, Entry::delete_credential)?.is_some())
+    }
+
+    fn probe(&mut self) -> Result<(), KeyringError> {
+        // One entry per process: two that look at the same time do not disturb each other.
+        let label = format!("probe/{}", std::process::id());
+        let value = b"aiproxy looks whether keys can be kept here";
+        self.set(&label, value)?;
+        let read = self.get(&label)?;
+        self.delete(&label)?;
+        if read.is_some_and(|read| read.expose().as_bytes() == value) {
+            Ok(())
+        } else {
+            Err(KeyringError::Other("what was stored could not be read again".to_owned()))
+        }
+    }
+
+    /// `None` when there is no such entry.
+    fn ask<T>(&mut self, label: &str, act: impl Fn(&Entry) -> keyring_core::Result<T>) -> Result<Option<T>, KeyringError> {
+        let reused = self.store.is_some();
+        let mut answer = self.ask_once(label, &act)?;
+        // A service that was restarted has forgotten our session, and every call over it fails for ever.
+        if reused && matches!(answer, Err(Error::PlatformFailure(_) | Error::NoDefaultStore)) {
+            self.store = None;
+            answer = self.ask_once(label, &act)?;
+        }
+        match answer {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::NoEntry) => Ok(None),
+            Err(error) => Err(classify(error)),
+        }
+    }
+
+    fn ask_once<T>(
+        &mut self,
+        label: &str,
+        act: &impl Fn(&Entry) -> keyring_core::Result<T>,
+    ) -> Result<keyring_core::Result<T>, KeyringError> {
+        let store = match &self.store {
+            Some(store) => store,
+            None => self.store.insert((self.connect)()?),
+        };
+        Ok(store.build(SERVICE, label, None).and_then(|entry| act(&entry)))
+    }
+}
+
+/// A new connection each time: `keyring::Entry` tries once per process and stays with what that gave.
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
+fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
+    match zbus_secret_service_keyring_store::Store::new() {
+        Ok(store) => Ok(store),
+        Err(error) => Err(match classify(error) {
+            KeyringError::Other(why) => KeyringError::NoService(why),
+            other => other,
+        }),
+    }
+}
+
+#[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
+fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
+    let status = keyring::Entry::store_status().as_ref().map_err(|error| printable(&error.to_string(), SHOWN));
+    status
+        .and_then(|()| keyring_core::get_default_store().ok_or_else(|| "none for this system".to_owned()))
+        .map_err(KeyringError::NoService)
+}
+
+/// The cause as one of ours. Only texts of the transport are passed on, never what an entry held.
+fn classify(error: Error) -> KeyringError {
+    match error {
+        Error::NoStorageAccess(cause) => match format!("{cause:?}").as_str() {
+            "NoResult" => KeyringError::NoService("it has no default collection".to_owned()),
+            "Locked" | "Prompt" | "PromptDisconnected" => KeyringError::Locked,
+            _ => KeyringError::Denied,
+        },
+        Error::PlatformFailure(cause) => {
+            let text = printable(&cause.to_string(), SHOWN);
+            let says = |names: &[&str]| names.iter().any(|name| text.contains(name));
+            if says(&["AccessDenied"]) {
+                KeyringError::Denied
+            } else if says(&["IsLocked"]) {
+                KeyringError::Locked
+            } else if says(&["ServiceUnknown", "NameHasNoOwner", "no secret service provider"]) {
+                KeyringError::NoService("no session bus, or no Secret Service on it".to_owned())
+            } else if says(&["NoReply", "Spawn", "Disconnected"]) {
+                KeyringError::NoService(text)
+            } else {
+                KeyringError::Other(text)
+            }
+        }
+        Error::BadEncoding(bytes) | Error::BadDataFormat(bytes, _) => {
+            drop(Zeroizing::new(bytes));
+            KeyringError::Other("the entry is not text".to_owned())
+        }
+        Error::Ambiguous(entries) => KeyringError::Other(format!("{} entries have this label; remove all but one", entries.len())),
+        Error::NoDefaultStore => KeyringError::NoService("none for this system".to_owned()),
+        Error::TooLong(_, limit) => KeyringError::Other(format!("it takes at most {limit} characters")),
+        other => KeyringError::Other(printable(&other.to_string(), SHOWN)),
+    }
+}
+
+/// The service's transport takes no NUL, and a label is shown on terminals.
+fn checked(label: &str) -> Result<String, KeyringError> {
+    if label.is_empty() || label.len() > LABEL_BYTES || label.chars().any(char::is_control) {
+        return Err(KeyringError::Other(format!("a label has 1 to {LABEL_BYTES} bytes and no control characters")));
+    }
+    Ok(label.to_owned())
+}
+
+/// The service of every entry of ours.
+pub const SERVICE: &str = "aiproxy";
+/// How long a caller waits for an answer.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions waiting at the thread; more wait in their callers, within the same patience.
+const QUEUE: usize = 64;
+const LABEL_BYTES: usize = 256;
+/// Characters of a foreign error text that are passed on.
+const SHOWN: usize = 200;
+const GONE: &str = "its library broke off";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc as std_mpsc};
+
+    use super::*;
+
+    fn mock() -> Keyring {
+        Keyring::through(|| Ok(keyring_core::mock::Store::new().expect("a mock store")))
+    }
+
+    /// A keyring whose first answers wait for a word in the channel.
+    fn gated() -> (Keyring, std_mpsc::Sender<()>) {
+        let (open, gate) = std_mpsc::channel();
+        let gate = Mutex::new(gate);
+        let keyring = Keyring::through(move || {
+            gate.lock().expect("one thread").recv().map_err(|_| KeyringError::Other("gate gone".to_owned()))?;
+            Ok(keyring_core::mock::Store::new().expect("a mock store"))
+        });
+        (keyring, open)
+    }
+
+    #[tokio::test]
+    async fn a_key_is_kept_replaced_and_removed() {
+        let keyring = mock();
+
+        assert!(keyring.get("openai/work").await.expect("get").is_none());
+        keyring.set("openai/work", &Secret::new("sk-one".to_owned())).await.expect("set");
+        keyring.set("openai/work", &Secret::new("sk-two".to_owned())).await.expect("set again");
+        assert_eq!(keyring.get("openai/work").await.expect("get").expect("a key").expose(), "sk-two");
+        assert!(keyring.delete("openai/work").await.expect("delete"));
+        assert!(!keyring.delete("openai/work").await.expect("delete again"));
+        keyring.probe().await.expect("usable");
+    }
+
+    #[tokio::test]
+    async fn a_silent_keyring_costs_one_patience_and_then_nothing() {
+        let (keyring, open) = gated();
+        let hasty = keyring.clone().with_patience(Duration::from_millis(50));
+
+        assert_eq!(hasty.get("a").await.expect_err("silent"), KeyringError::Timeout);
+        // On a busy machine the thread may not have come to the first call yet; then that one was not what held it.
+        while hasty.get("a").await.expect_err("silent") == KeyringError::Timeout {}
+        assert_eq!(keyring.get("a").await.expect_err("held"), KeyringError::Busy);
+
+        open.send(()).expect("the thread waits");
+        while matches!(keyring.get("a").await, Err(KeyringError::Busy)) {
+            tokio::task::yield_now().await;
+        }
+        keyring.set("a", &Secret::new("sk-late".to_owned())).await.expect("answered again");
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_in_the_queue_is_not_done_later() {
+        let (keyring, open) = gated();
+        let hasty = keyring.clone().with_patience(Duration::from_millis(50));
+
+        let (first, second) = tokio::join!(hasty.get("a"), async {
+            let secret = Secret::new("sk-late".to_owned());
+            hasty.set("b", &secret).await
+        });
+        assert!(first.is_err() && second.is_err());
+        open.send(()).expect("the thread waits");
+
+        while matches!(keyring.get("a").await, Err(KeyringError::Busy)) {
+            tokio::task::yield_now().await;
+        }
+        assert!(keyring.get("b").await.expect("get").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_library_ends_one_call_only() {
+        let calls = AtomicU64::new(0);
+        let keyring = Keyring::through(move || {
+            assert!(calls.fetch_add(1, Ordering::SeqCst) > 0, "a bug in the library");
+            Ok(keyring_core::mock::Store::new().expect("a mock store"))
+        });
+
+        assert!(matches!(keyring.get("a").await, Err(KeyringError::Other(_))));
+        assert!(keyring.get("a").await.expect("still there").is_none());
+    }
+
+    #[tokio::test]
+    async fn no_keyring_says_why_and_what_else() {
+        let error = Keyring::none("switched off").get("a").await.expect_err("none");
+
+        assert_eq!(error.to_string(), "no OS keyring service: switched off");
+        assert!(error.hint().contains("--vault") && error.hint().contains("env:"));
+    }
+
+    #[tokio::test]
+    async fn labels_that_the_transport_cannot_carry_are_refused() {
+        for label in ["", "a\0b", "a\nb", &"x".repeat(300)] {
+            assert!(matches!(mock().get(label).await, Err(KeyringError::Other(_))), "{label:?}");
+        }
+    }
+}

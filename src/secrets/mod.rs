@@ -1,6 +1,7 @@
 //! Keys: the type that cannot be printed, where keys are kept, and how a reference becomes a key.
 
 pub mod command;
+pub mod file;
 pub mod keyring;
 pub mod redact;
 pub mod reference;

@@ -1,1 +1,285 @@
-//! (being written)
+//! Removes known secrets and key-shaped text from what others wrote: error bodies, log fields, exports.
+
+use std::{
+    borrow::Cow,
+    ops::Range,
+    sync::{LazyLock, PoisonError, RwLock},
+};
+
+use base64::{Engine, engine::general_purpose};
+use memchr::memmem;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use regex::Regex;
+use zeroize::Zeroizing;
+
+use super::Secret;
+use crate::base::redact::{REDACTED, Redactor};
+
+/// The secrets of this process, in every form in which they may come back.
+#[derive(Default)]
+pub struct KnownSecrets(RwLock<Known>);
+
+#[derive(Default)]
+struct Known {
+    current: Vec<Forms>,
+    /// Those before the last [`KnownSecrets::replace_all`]: requests that began with them are still under way.
+    previous: Vec<Forms>,
+}
+
+impl KnownSecrets {
+    /// Knows nothing yet; key-shaped text is found all the same.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Learns a secret. One of fewer than 8 bytes is not learnt: replacing it would garble ordinary words.
+    pub fn add(&self, secret: &Secret) {
+        let Some(forms) = Forms::of(secret) else { return };
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if !known.current.iter().any(|other| other.digest == forms.digest) {
+            known.current.push(forms);
+        }
+    }
+
+    /// Knows these from now on, and those from before until the next time.
+    pub fn replace_all<'a>(&self, secrets: impl IntoIterator<Item = &'a Secret>) {
+        let mut current: Vec<Forms> = secrets.into_iter().filter_map(Forms::of).collect();
+        current.sort_by_key(|forms| forms.digest);
+        current.dedup_by_key(|forms| forms.digest);
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        known.previous = std::mem::replace(&mut known.current, current);
+    }
+}
+
+impl Redactor for KnownSecrets {
+    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut found = shaped(text);
+        {
+            let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            for form in known.current.iter().chain(&known.previous).flat_map(|forms| &forms.found) {
+                // Forms are ASCII or whole UTF-8 texts, so every hit begins and ends between characters.
+                found.extend(memmem::find_iter(text.as_bytes(), form.as_bytes()).map(|at| at..at + form.len()));
+            }
+        }
+        cut(text, found)
+    }
+}
+
+/// The text without anything that has the shape of a key, for where no secret is known.
+#[must_use]
+pub fn shapes(text: &str) -> Cow<'_, str> {
+    cut(text, shaped(text))
+}
+
+/// A foreign text in one line that is safe to show: no control characters, nothing key-shaped, at most so many characters.
+#[must_use]
+pub(super) fn printable(text: &str, most: usize) -> String {
+    let flat: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SCANNED).collect();
+    let flat = shapes(flat.trim());
+    match flat.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &flat[..at]),
+        None => flat.into_owned(),
+    }
+}
+
+/// One secret as it may appear.
+struct Forms {
+    digest: [u8; 32],
+    found: Vec<Zeroizing<String>>,
+}
+
+impl Forms {
+    fn of(secret: &Secret) -> Option<Self> {
+        let plain = secret.expose();
+        if plain.len() < SHORTEST {
+            return None;
+        }
+        let mut found = vec![Zeroizing::new(plain.to_owned())];
+        let mut also = |form: String| {
+            let form = Zeroizing::new(form);
+            if form.len() >= SHORTEST && !found.contains(&form) {
+                found.push(form);
+            }
+        };
+        for before in 0..3 {
+            also(base64_inside(plain, before, &general_purpose::STANDARD_NO_PAD));
+            also(base64_inside(plain, before, &general_purpose::URL_SAFE_NO_PAD));
+        }
+        let escaped = utf8_percent_encode(plain, ESCAPED_IN_URLS).to_string();
+        also(lower_escapes(&escaped));
+        also(escaped);
+        if let Ok(json) = serde_json::to_string(plain).map(Zeroizing::new) {
+            let inner = &json[1..json.len() - 1];
+            also(inner.replace('/', "\\/"));
+            also(inner.to_owned());
+        }
+        Some(Self { digest: secret.digest(), found })
+    }
+}
+
+/// The characters of a base64 text that say the secret and nothing else, when `before` bytes (modulo 3) precede it.
+fn base64_inside(plain: &str, before: usize, engine: &impl Engine) -> String {
+    let bytes = Zeroizing::new([&[0; 2][..before], plain.as_bytes()].concat());
+    let all = Zeroizing::new(engine.encode(&*bytes));
+    // The first characters hold bits of what precedes; the last one, where the end is not even, of what follows.
+    let begin = [0, 2, 3][before];
+    let end = all.len() - usize::from(bytes.len() % 3 != 0);
+    all.get(begin..end).unwrap_or_default().to_owned()
+}
+
+/// The same text with `%2F` as `%2f`: which one is written differs.
+fn lower_escapes(text: &str) -> String {
+    let mut digits = 0;
+    let lower = |c: char| {
+        let digit = digits > 0;
+        digits = if c == '%' { 2_u8 } else { digits.saturating_sub(1) };
+        if digit { c.to_ascii_lowercase() } else { c }
+    };
+    text.chars().map(lower).collect()
+}
+
+/// Where text has the shape of a key.
+fn shaped(text: &str) -> Vec<Range<usize>> {
+    // Nearly all texts have none; the look costs a few scans at memory speed.
+    if !BEGINNINGS.iter().any(|beginning| memmem::find(text.as_bytes(), beginning.as_bytes()).is_some()) {
+        return Vec::new();
+    }
+    SHAPE.captures_iter(text).filter_map(|found| found.name("token").or_else(|| found.get(0)).map(|part| part.range())).collect()
+}
+
+fn cut(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
+    if found.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    found.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for range in found {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    let (mut out, mut done) = (String::with_capacity(text.len()), 0);
+    for range in merged {
+        out.push_str(&text[done..range.start]);
+        out.push_str(REDACTED);
+        done = range.end;
+    }
+    out.push_str(&text[done..]);
+    Cow::Owned(out)
+}
+
+const SHORTEST: usize = 8;
+/// Characters of a foreign text that [`printable`] looks at.
+const SCANNED: usize = 4096;
+/// Everything but the characters that need no escape anywhere in a URL.
+const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// One of these stands in every text that [`SHAPE`] matches.
+const BEGINNINGS: [&str; 11] = ["sk-", "gsk_", "xai-", "nvapi-", "hf_", "aip-", "AIza", "pplx-", "r8_", "earer", "EARER"];
+/// A key's well-known beginning and 16 or more characters of a key; a masked key (`sk-abc***xyz`) is none.
+static SHAPE: LazyLock<Regex> = LazyLock::new(|| {
+    let prefixes = "sk-|gsk_|xai-|nvapi-|hf_|aip-|AIza|pplx-|r8_";
+    let shape = format!(r"(?-u:\b)(?:(?:{prefixes})[A-Za-z0-9_-]{{16,}}|(?:[Bb]earer|BEARER)[ \t]+(?<token>[A-Za-z0-9._~+/=-]{{16,}}))");
+    Regex::new(&shape).expect("a constant pattern that a test compiles")
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "k+y/with=odd\"chars\\0123456789";
+
+    fn known(keys: &[&str]) -> KnownSecrets {
+        let known = KnownSecrets::new();
+        for key in keys {
+            known.add(&Secret::new((*key).to_owned()));
+        }
+        known
+    }
+
+    #[test]
+    fn a_known_secret_is_removed_in_every_form() {
+        let redactor = known(&[KEY]);
+        let json = serde_json::to_string(KEY).expect("json");
+        let escaped = utf8_percent_encode(KEY, ESCAPED_IN_URLS).to_string();
+        for form in [
+            KEY.to_owned(),
+            json[1..json.len() - 1].to_owned(),
+            escaped.clone(),
+            escaped.replace("%2B", "%2b").replace("%2F", "%2f").replace("%3D", "%3d").replace("%5C", "%5c"),
+        ] {
+            assert_eq!(redactor.text(&format!("<{form}> and <{form}>")), "<[redacted]> and <[redacted]>", "{form}");
+        }
+    }
+
+    #[test]
+    fn base64_is_found_wherever_the_secret_stands_in_it() {
+        for key in ["plain-key-of-20-char", "plain-key-of-21-chars", "plain-key-of-22-charsx", "k\u{fb}\u{fc}\u{ff}???>>>~~~"] {
+            let redactor = known(&[key]);
+            for before in 0..7 {
+                for after in 0..4 {
+                    let whole = format!("{}{key}{}", &"prefix!"[..before], &"tail"[..after]);
+                    for text in [general_purpose::STANDARD.encode(&whole), general_purpose::URL_SAFE_NO_PAD.encode(&whole)] {
+                        let shown = redactor.text(&text);
+                        assert!(shown.contains(REDACTED) && shown.len() < REDACTED.len() + 20, "{key} {before} {after}: {shown}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_key_is_removed_and_what_does_not_stays() {
+        for (text, shown) in [
+            ("Incorrect API key: sk-proj-abcdef0123456789ABCD.", "Incorrect API key: [redacted]."),
+            ("x=AIzaSyA0123456789abcdefghij&y", "x=[redacted]&y"),
+            ("aip-0123456789abcdef0123456789abcdef", "[redacted]"),
+            ("Authorization: Bearer abc.def-0123456789==, next", "Authorization: Bearer [redacted], next"),
+            ("(hf_0123456789abcdefgh) (gsk_0123456789abcdefgh)", "([redacted]) ([redacted])"),
+        ] {
+            assert_eq!(KnownSecrets::new().text(text), shown);
+        }
+        for text in ["", "sk-abc***********wxyz", "task-management-of-everything-here", "sk-short", "sk-\u{2026}ab12", "bearer of bad news"]
+        {
+            assert!(matches!(KnownSecrets::new().text(text), Cow::Borrowed(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn overlapping_secrets_leave_nothing_between_them() {
+        let redactor = known(&["abcdefghij", "fghijklmno", "klmno-and-more"]);
+
+        assert_eq!(redactor.text("<abcdefghijklmno> <abcdefghijklmno-and-more>"), "<[redacted]> <[redacted]>");
+        assert_eq!(redactor.text("abcdefghij\u{e4}"), "[redacted]\u{e4}");
+    }
+
+    #[test]
+    fn secrets_of_the_last_generation_are_still_removed() {
+        let redactor = known(&["first-secret"]);
+        redactor.replace_all([&Secret::new("second-secret".to_owned())]);
+        assert_eq!(redactor.text("first-secret second-secret"), "[redacted] [redacted]");
+
+        redactor.replace_all([&Secret::new("third-secret".to_owned())]);
+        assert_eq!(redactor.text("first-secret second-secret"), "first-secret [redacted]");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_keeps_a_known_secret(before in ".*", key in "K%\\PC{8,40}", after in ".*") {
+            let shown = known(&[&key]).text(&format!("{before}{key}{after}")).into_owned();
+            proptest::prop_assert!(!shown.contains(&key) && shown.contains(REDACTED), "{}", shown);
+        }
+    }
+
+    #[test]
+    fn short_words_are_not_learnt() {
+        assert_eq!(known(&["", "local", "1234567"]).text("a local model 1234567"), "a local model 1234567");
+    }
+
+    #[test]
+    fn foreign_text_becomes_one_bounded_harmless_line() {
+        assert_eq!(printable(" a\n\u{1b}[31mb sk-0123456789abcdefgh ", 100), "a  [31mb [redacted]");
+        assert_eq!(printable(&"\u{e4}".repeat(20), 5), "\u{e4}\u{e4}\u{e4}\u{e4}\u{e4}\u{2026}");
+    }
+}

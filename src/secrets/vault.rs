@@ -1,1 +1,496 @@
-//! (being written)
+//! The encrypted key file: where keys are kept when no keyring answers.
+//!
+//! One file, 0600, replaced whole: a header (magic, version, Argon2id costs, salt, nonce) that the encryption vouches
+//! for, a JSON map of labels to keys under XChaCha20-Poly1305, and a SHA-256 of all that. The digest is no protection;
+//! it tells a damaged file from a wrong passphrase.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::Secret;
+
+/// Where the encrypted file is; opened with a passphrase.
+#[derive(Clone, Debug)]
+pub struct Vault {
+    path: PathBuf,
+    costs: Costs,
+}
+
+impl Vault {
+    /// The vault in this file, which need not exist yet.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        let default = Params::default();
+        let costs = Costs { memory_kib: default.m_cost(), passes: default.t_cost(), lanes: default.p_cost() };
+        Self { path: path.into(), costs }
+    }
+
+    /// Whether there is a file already; if not, the next passphrase is a new one and worth asking for twice.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.path.symlink_metadata().is_ok()
+    }
+
+    /// Opens the file, which takes a tenth of a second on purpose and must not be done on a runtime's thread. A file that
+    /// does not exist opens empty and is made by the first [`OpenVault::set`].
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`]: a wrong passphrase, a damaged or newer file, or the disk.
+    pub fn open(&self, passphrase: &Secret) -> Result<OpenVault, VaultError> {
+        if passphrase.expose().is_empty() {
+            return Err(VaultError::EmptyPassphrase);
+        }
+        let Some(bytes) = read(&self.path)? else {
+            let mut salt = [0; SALT];
+            getrandom::fill(&mut salt).map_err(|_| VaultError::NoEntropy)?;
+            let lock = Lock { costs: self.costs, salt, key: self.costs.derive(passphrase, &salt)? };
+            return Ok(OpenVault { path: self.path.clone(), lock, keys: BTreeMap::new() });
+        };
+        let sealed = Sealed::parse(&bytes)?;
+        let lock = Lock { costs: sealed.costs, salt: sealed.salt, key: sealed.costs.derive(passphrase, &sealed.salt)? };
+        let keys = lock.unseal(&sealed)?;
+        Ok(OpenVault { path: self.path.clone(), lock, keys })
+    }
+}
+
+/// A vault whose passphrase was right; holds the keys in memory, wiped when dropped.
+pub struct OpenVault {
+    path: PathBuf,
+    lock: Lock,
+    keys: BTreeMap<String, Secret>,
+}
+
+impl OpenVault {
+    /// The key under a label.
+    #[must_use]
+    pub fn get(&self, label: &str) -> Option<Secret> {
+        self.keys.get(label).map(copy)
+    }
+
+    /// All labels, sorted.
+    #[must_use]
+    pub fn labels(&self) -> Vec<String> {
+        self.keys.keys().cloned().collect()
+    }
+
+    /// Stores a key and saves the file; what another process has saved meanwhile stays.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`]; the file is then as it was.
+    pub fn set(&mut self, label: &str, secret: &Secret) -> Result<(), VaultError> {
+        self.change(|keys| keys.insert(label.to_owned(), copy(secret)).is_some()).map(|_| ())
+    }
+
+    /// Removes a key and saves the file; `false` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError`]; the file is then as it was.
+    pub fn remove(&mut self, label: &str) -> Result<bool, VaultError> {
+        self.change(|keys| keys.remove(label).is_some())
+    }
+
+    /// Reads the file again, with the passphrase it was opened with.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Changed`] if it was made anew with another one.
+    pub fn refresh(&mut self) -> Result<(), VaultError> {
+        self.keys = match read(&self.path)? {
+            Some(bytes) => {
+                let sealed = Sealed::parse(&bytes)?;
+                if sealed.salt != self.lock.salt {
+                    return Err(VaultError::Changed);
+                }
+                self.lock.unseal(&sealed)?
+            }
+            None => BTreeMap::new(),
+        };
+        Ok(())
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Secret>) -> bool) -> Result<bool, VaultError> {
+        let path = self.path.clone();
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        private_folder(folder)?;
+        let _writer = only_writer(&path)?;
+        self.refresh()?;
+        let changed = change(&mut self.keys);
+        replace(folder, &path, &self.lock.seal(&self.keys)?)?;
+        Ok(changed)
+    }
+}
+
+/// Why the vault did not do what was asked. Never holds a value.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    #[error("another process is writing the encrypted key file")]
+    Busy,
+    #[error("the encrypted key file was made anew with another passphrase meanwhile")]
+    Changed,
+    #[error("the encrypted key file is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("an empty passphrase protects nothing")]
+    EmptyPassphrase,
+    #[error("the encrypted key file {path}: cannot {doing}: {error}")]
+    Io { path: String, doing: &'static str, error: io::Error },
+    #[error("the encrypted key file is of version {0}, newer than this program reads ({VERSION})")]
+    Newer(u8),
+    #[error("no random bytes from the operating system")]
+    NoEntropy,
+    #[error("the encrypted key file would be larger than {} MiB", LIMIT_BYTES >> 20)]
+    TooLarge,
+    #[error("wrong passphrase for the encrypted key file")]
+    WrongPassphrase,
+}
+
+impl VaultError {
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Busy | Self::Changed => "try again",
+            Self::Damaged(_) => {
+                "restore it from a backup, or move it away and store the keys again with `aiproxy key add UPSTREAM --vault`"
+            }
+            Self::EmptyPassphrase => "choose a passphrase, or put one into a file of mode 600 and name it in AIPROXY_KEYS_PASSPHRASE_FILE",
+            Self::Io { .. } => "see that the data folder exists, belongs to you and has room",
+            Self::Newer(_) => "use the newer aiproxy that wrote it",
+            Self::NoEntropy => "try again later; nothing was written",
+            Self::TooLarge => "remove keys that are not used any more: `aiproxy key list`",
+            Self::WrongPassphrase => "type it again, or correct the file that AIPROXY_KEYS_PASSPHRASE_FILE names",
+        }
+    }
+}
+
+/// What Argon2id may spend; written into the file, so that it may change later.
+#[derive(Clone, Copy, Debug)]
+struct Costs {
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+}
+
+impl Costs {
+    fn derive(self, passphrase: &Secret, salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        // A file from elsewhere must not make us spend all the memory there is.
+        if self.memory_kib > 1 << 20 || self.passes > 64 || self.lanes > 16 {
+            return Err(VaultError::Damaged("it asks for absurd amounts of memory or time"));
+        }
+        let refused = |_| VaultError::Damaged("it asks for impossible costs");
+        let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(refused)?;
+        let mut key = Zeroizing::new([0; 32]);
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into(passphrase.expose().as_bytes(), salt, key.as_mut())
+            .map_err(refused)?;
+        Ok(key)
+    }
+}
+
+/// The key of the file, and what it was made from.
+struct Lock {
+    costs: Costs,
+    salt: [u8; SALT],
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl Lock {
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(self.key.as_ref().into())
+    }
+
+    fn seal(&self, keys: &BTreeMap<String, Secret>) -> Result<Vec<u8>, VaultError> {
+        let shown: BTreeMap<&str, &str> = keys.iter().map(|(label, key)| (label.as_str(), key.expose())).collect();
+        // Room for every character escaped, so that no outgrown copy is left behind in freed memory.
+        let room = shown.iter().map(|(label, key)| 6 * (label.len() + key.len()) + 8).sum::<usize>() + 2;
+        let mut plain = Zeroizing::new(Vec::with_capacity(room));
+        serde_json::to_writer(&mut *plain, &shown).map_err(|_| VaultError::TooLarge)?;
+        if plain.len() > LIMIT_BYTES / 2 {
+            return Err(VaultError::TooLarge);
+        }
+
+        let mut nonce = [0; NONCE];
+        getrandom::fill(&mut nonce).map_err(|_| VaultError::NoEntropy)?;
+        let mut out = MAGIC.to_vec();
+        out.push(VERSION);
+        for cost in [self.costs.memory_kib, self.costs.passes, self.costs.lanes] {
+            out.extend(cost.to_le_bytes());
+        }
+        out.extend(self.salt);
+        out.extend(nonce);
+        let payload = Payload { msg: &plain, aad: &out };
+        let sealed = self.cipher().encrypt(XNonce::from_slice(&nonce), payload).map_err(|_| VaultError::TooLarge)?;
+        out.extend(sealed);
+        out.extend(Sha256::digest(&out));
+        Ok(out)
+    }
+
+    fn unseal(&self, sealed: &Sealed<'_>) -> Result<BTreeMap<String, Secret>, VaultError> {
+        let payload = Payload { msg: sealed.text, aad: sealed.header };
+        let plain = self.cipher().decrypt(XNonce::from_slice(&sealed.nonce), payload).map_err(|_| VaultError::WrongPassphrase)?;
+        let plain = Zeroizing::new(plain);
+        let keys: BTreeMap<String, String> = serde_json::from_slice(&plain).map_err(|_| VaultError::Damaged("it holds no map of keys"))?;
+        Ok(keys.into_iter().map(|(label, key)| (label, Secret::new(key))).collect())
+    }
+}
+
+/// The parts of a file whose digest is right.
+struct Sealed<'a> {
+    header: &'a [u8],
+    costs: Costs,
+    salt: [u8; SALT],
+    nonce: [u8; NONCE],
+    text: &'a [u8],
+}
+
+impl<'a> Sealed<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, VaultError> {
+        let cut = VaultError::Damaged("it is cut short");
+        let Some(rest) = bytes.strip_prefix(MAGIC) else { return Err(VaultError::Damaged("it does not begin like one")) };
+        let (&version, rest) = rest.split_first().ok_or(cut)?;
+        if version != VERSION {
+            return Err(if version > VERSION { VaultError::Newer(version) } else { VaultError::Damaged("its version is unknown") });
+        }
+        let parts = || {
+            let (&memory, rest) = rest.split_first_chunk::<4>()?;
+            let (&passes, rest) = rest.split_first_chunk::<4>()?;
+            let (&lanes, rest) = rest.split_first_chunk::<4>()?;
+            let (&salt, rest) = rest.split_first_chunk::<SALT>()?;
+            let (&nonce, rest) = rest.split_first_chunk::<NONCE>()?;
+            let (text, &digest) = rest.split_last_chunk::<32>()?;
+            let costs =
+                Costs { memory_kib: u32::from_le_bytes(memory), passes: u32::from_le_bytes(passes), lanes: u32::from_le_bytes(lanes) };
+            Some((costs, salt, nonce, text, digest))
+        };
+        let (costs, salt, nonce, text, digest) = parts().ok_or(VaultError::Damaged("it is cut short"))?;
+        let (whole, header) = (bytes.len() - digest.len(), bytes.len() - digest.len() - text.len());
+        if Sha256::digest(&bytes[..whole]).as_slice() != digest {
+            return Err(VaultError::Damaged("its checksum is wrong"));
+        }
+        Ok(Self { header: &bytes[..header], costs, salt, nonce, text })
+    }
+}
+
+fn copy(secret: &Secret) -> Secret {
+    Secret::new(secret.expose().to_owned())
+}
+
+/// The file's bytes; `None` if there is no file.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(path, "open it")(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(LIMIT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed(path, "read it"))?;
+    if bytes.len() > LIMIT_BYTES { Err(VaultError::Damaged("it is too large")) } else { Ok(Some(bytes)) }
+}
+
+/// Puts new content in the file's place: all of it or none, readable by nobody else at any moment.
+fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|_| VaultError::NoEntropy)?;
+    let fresh = beside(path, &format!(".{:016x}.new", u64::from_le_bytes(random)));
+    let write = || {
+        let mut file = private().write(true).create_new(true).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        #[cfg(unix)]
+        File::open(folder)?.sync_all()?;
+        Ok(())
+    };
+    write().map_err(|error| {
+        // What is left is encrypted, and the error that matters is the first one.
+        drop(fs::remove_file(&fresh));
+        failed(folder, "write it")(error)
+    })
+}
+
+/// Holds the lock file until dropped. It stays where it is: removing it would let two in.
+fn only_writer(path: &Path) -> Result<File, VaultError> {
+    let path = beside(path, ".lock");
+    let file = private().write(true).create(true).truncate(false).open(&path).map_err(failed(&path, "lock it"))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(failed(&path, "lock it")(error)),
+        }
+    }
+    Err(VaultError::Busy)
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    }
+    // One who only ever opens it for reading would not get a lock everywhere.
+    options.read(true);
+    options
+}
+
+fn private_folder(folder: &Path) -> Result<(), VaultError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(failed(folder, "make its folder"))
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+fn failed(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> VaultError {
+    let path = path.display().to_string();
+    move |error| VaultError::Io { path, doing, error }
+}
+
+const MAGIC: &[u8] = b"aiproxy vault\n";
+const VERSION: u8 = 1;
+const SALT: usize = 16;
+const NONCE: usize = 24;
+const LIMIT_BYTES: usize = 4 << 20;
+/// Two seconds in all; a writer holds the lock for milliseconds.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.to_owned())
+    }
+
+    /// A vault that opens quickly, in a folder of its own.
+    fn vault() -> (tempfile::TempDir, Vault) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("data/keys.enc");
+        (dir, Vault { path, costs: Costs { memory_kib: 64, passes: 1, lanes: 1 } })
+    }
+
+    #[test]
+    fn keys_come_back_with_the_passphrase_only() {
+        let (_dir, vault) = vault();
+        let mut open = vault.open(&secret("correct horse")).expect("a new one");
+        open.set("openai/work", &secret("sk-\"quoted\"\u{e4}")).expect("saved");
+        open.set("openai/home", &secret("sk-home")).expect("saved");
+
+        let again = vault.open(&secret("correct horse")).expect("the right passphrase");
+        assert_eq!(again.labels(), ["openai/home", "openai/work"]);
+        assert_eq!(again.get("openai/work").expect("kept").expose(), "sk-\"quoted\"\u{e4}");
+        assert!(again.get("none").is_none());
+        assert!(matches!(vault.open(&secret("wrong")), Err(VaultError::WrongPassphrase)));
+        assert!(matches!(vault.open(&secret("")), Err(VaultError::EmptyPassphrase)));
+        let bytes = fs::read(&vault.path).expect("the file");
+        assert!(!bytes.windows(5).any(|w| w == b"sk-ho" || w == b"opena"));
+    }
+
+    #[test]
+    fn any_damage_is_told_from_a_wrong_passphrase() {
+        let (_dir, vault) = vault();
+        vault.open(&secret("p")).expect("new").set("a", &secret("sk-a")).expect("saved");
+        let whole = fs::read(&vault.path).expect("the file");
+
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            assert!(matches!(Sealed::parse(&bytes), Err(VaultError::Damaged(_))), "byte {at}");
+            assert!(matches!(Sealed::parse(&whole[..at]), Err(VaultError::Damaged(_))), "cut at {at}");
+        }
+        let mut newer = whole;
+        newer[MAGIC.len()] = VERSION + 1;
+        assert!(matches!(Sealed::parse(&newer), Err(VaultError::Newer(2))));
+    }
+
+    #[test]
+    fn costs_from_a_forged_file_are_bounded() {
+        for costs in [Costs { memory_kib: u32::MAX, passes: 1, lanes: 1 }, Costs { memory_kib: 64, passes: 0, lanes: 1 }] {
+            assert!(matches!(costs.derive(&secret("p"), &[0; SALT]), Err(VaultError::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn a_changed_header_is_not_vouched_for() {
+        let (_dir, vault) = vault();
+        let open = vault.open(&secret("p")).expect("new");
+        let mut bytes = open.lock.seal(&BTreeMap::from([("a".to_owned(), secret("sk-a"))])).expect("sealed");
+        // The costs, with the checksum made right again.
+        bytes[MAGIC.len() + 1] ^= 1;
+        let end = bytes.len() - 32;
+        let digest = Sha256::digest(&bytes[..end]);
+        bytes[end..].copy_from_slice(&digest);
+
+        let sealed = Sealed::parse(&bytes).expect("the checksum is right");
+        assert!(matches!(open.lock.unseal(&sealed), Err(VaultError::WrongPassphrase)));
+    }
+
+    #[test]
+    fn two_writers_do_not_lose_each_others_keys() {
+        let (_dir, vault) = vault();
+        vault.open(&secret("p")).expect("new").set("first", &secret("sk-1")).expect("saved");
+        let (mut one, mut two) = (vault.open(&secret("p")).expect("open"), vault.open(&secret("p")).expect("open"));
+
+        one.set("one", &secret("sk-one")).expect("saved");
+        assert!(two.remove("first").expect("saved"));
+        two.set("two", &secret("sk-two")).expect("saved");
+        one.refresh().expect("read again");
+
+        assert_eq!(one.labels(), ["one", "two"]);
+        let held = only_writer(&vault.path).expect("free");
+        assert!(matches!(one.set("late", &secret("sk-late")), Err(VaultError::Busy)));
+        drop(held);
+    }
+
+    #[test]
+    fn a_file_made_anew_meanwhile_is_not_overwritten() {
+        let (_dir, vault) = vault();
+        let mut one = vault.open(&secret("p")).expect("new");
+        vault.open(&secret("q")).expect("new").set("a", &secret("sk-a")).expect("saved");
+
+        assert!(matches!(one.set("b", &secret("sk-b")), Err(VaultError::Changed)));
+        assert_eq!(vault.open(&secret("q")).expect("as it was").labels(), ["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_private_and_nothing_is_left_beside_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_dir, vault) = vault();
+        vault.open(&secret("p")).expect("new").set("a", &secret("sk-a")).expect("saved");
+
+        let folder = vault.path.parent().expect("a folder");
+        assert_eq!(fs::metadata(folder).expect("made").permissions().mode() & 0o777, 0o700);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder).expect("readable") {
+            let entry = entry.expect("an entry");
+            assert_eq!(entry.metadata().expect("there").permissions().mode() & 0o777, 0o600);
+            names.push(entry.file_name().into_string().expect("text"));
+        }
+        names.sort();
+        assert_eq!(names, ["keys.enc", "keys.enc.lock"]);
+    }
+}

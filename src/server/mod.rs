@@ -1,1 +1,10 @@
-//! (being written)
+//! The HTTP side that clients see: listeners, connections, guards, paths.
+
+pub mod connection;
+pub mod gate;
+pub mod guard;
+pub mod listen;
+pub mod paths;
+pub mod places;
+pub mod service;
+pub mod wire;

@@ -1,1 +1,48 @@
-//! (being written)
+//! Puts into a request what its upstream wants to see: credential, configured headers, our own mark.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{ACCEPT_ENCODING, AUTHORIZATION},
+};
+
+use super::{headers, keys::Keys};
+use crate::{
+    config::settings::{Auth, KeyId, Upstream},
+    ir::fault::{TransportFault, TransportKind},
+};
+
+/// Dresses already filtered client headers for `upstream`.
+///
+/// # Errors
+///
+/// The key's secret is not there (any more).
+pub(super) fn dress(headers: &mut HeaderMap, upstream: &Upstream, key: Option<KeyId>, keys: &Keys) -> Result<(), TransportFault> {
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers::mark(headers);
+    for (name, value) in &upstream.headers {
+        // The config was checked when it was read; a header that still cannot be written is left out.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
+    let Some(key) = key else { return Ok(()) };
+    let written = match &upstream.auth {
+        Auth::None => true,
+        Auth::Bearer => keys.bearer(key).map(|value| headers.insert(AUTHORIZATION, value)).is_some(),
+        Auth::Header(name) => match (HeaderName::from_bytes(name.as_bytes()), keys.bare(key)) {
+            (Ok(name), Some(value)) => {
+                headers.insert(name, value);
+                true
+            }
+            _ => false,
+        },
+    };
+    if written { Ok(()) } else { Err(keyless(upstream)) }
+}
+
+fn keyless(upstream: &Upstream) -> TransportFault {
+    let name = Arc::clone(&upstream.name);
+    TransportFault { kind: TransportKind::Connect, message: format!("the key of `{name}` is not there any more"), sent: false }
+}

@@ -1,1 +1,276 @@
-//! (being written)
+//! Opens connections: proxy or not, TLS or not, within one time limit.
+
+use std::{
+    io,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderValue, Uri, uri::Scheme};
+use hyper_rustls::{DefaultServerNameResolver, HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::{
+        legacy::connect::{
+            Connection, HttpConnector,
+            proxy::{SocksV5, Tunnel},
+        },
+        proxy::matcher::{Intercept, Matcher},
+    },
+    rt::TokioIo,
+};
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use super::{
+    fault::ConnectFault,
+    line::{Hop, Line, Raw},
+    lookup::Resolver,
+    tls::Tls,
+    uri::place,
+};
+use crate::config::settings::Proxy;
+
+/// The connector of one pool.
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Shared>);
+
+struct Shared {
+    tcp: HttpConnector<Resolver>,
+    /// To this machine.
+    near: HttpConnector<Resolver>,
+    resolver: Resolver,
+    route: Route,
+    tls: Arc<Tls>,
+    within: Duration,
+}
+
+/// Unanswered data for this long means that the other side is gone (a changed network, a dropped NAT entry).
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+impl Connector {
+    pub(super) fn new(resolver: Resolver, proxy: &Proxy, tls: Arc<Tls>, within: Duration) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEP_ALIVE));
+        tcp.set_keepalive_interval(Some(KEEP_ALIVE / 3));
+        tcp.set_keepalive_retries(Some(3));
+        // The network to this machine cannot go away, but a busy model server may leave a request unread for long.
+        let near = tcp.clone();
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        tcp.set_tcp_user_timeout(Some(USER_TIMEOUT));
+        #[cfg(not(any(target_os = "android", target_os = "linux")))]
+        let _no_such_option = USER_TIMEOUT;
+        Self(Arc::new(Shared { tcp, near, resolver, route: Route::new(proxy), tls, within }))
+    }
+
+    /// The credentials that a proxy wants with a plain-text request; those of a tunnel are sent when it is made.
+    pub(super) fn proxy_credentials(&self, uri: &Uri) -> Option<HeaderValue> {
+        if uri.scheme() != Some(&Scheme::HTTP) {
+            return None;
+        }
+        self.0.route.through(uri).ok().flatten()?.basic_auth().cloned()
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Line>;
+    type Error = ConnectFault;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectFault>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectFault>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let this = Arc::clone(&self.0);
+        Box::pin(async move {
+            match tokio::time::timeout(this.within, this.open(&to)).await {
+                Ok(opened) => opened.map(|stream| TokioIo::new(Line::new(stream))),
+                Err(_) => Err(ConnectFault::too_slow(&to, this.within)),
+            }
+        })
+    }
+}
+
+impl Shared {
+    async fn open(&self, to: &Uri) -> Result<MaybeHttpsStream<Hop>, ConnectFault> {
+        let hop = self.reach(to).await?;
+        if to.scheme() == Some(&Scheme::HTTPS) { self.secure(hop, to).await } else { Ok(MaybeHttpsStream::Http(hop)) }
+    }
+
+    /// A way to the host of `to`, through a proxy where one is set.
+    async fn reach(&self, to: &Uri) -> Result<Hop, ConnectFault> {
+        let Some(proxy) = self.route.through(to).map_err(|e| ConnectFault::proxy(&e))? else {
+            return Ok(Hop { raw: Raw::Http(self.dial(to).await?), proxied: false });
+        };
+        let at = with_port(proxy.uri());
+        let tcp = self.dial(&at).await.map_err(ConnectFault::of_proxy)?;
+        let refused = |why: String| ConnectFault::proxy(&format!("proxy {} gives no way to {}: {why}", place(&at), place(to)));
+        match at.scheme_str() {
+            Some(scheme @ ("http" | "https")) => {
+                let raw = if scheme == "https" { self.secure(tcp, &at).await? } else { Raw::Http(tcp) };
+                if to.scheme() != Some(&Scheme::HTTPS) {
+                    return Ok(Hop { raw, proxied: true });
+                }
+                let mut tunnel = Tunnel::new(at.clone(), Open(Some(raw)));
+                if let Some(credentials) = proxy.basic_auth() {
+                    tunnel = tunnel.with_auth(credentials.clone());
+                }
+                let raw = tunnel.call(to.clone()).await.map_err(|e| refused(e.to_string()))?;
+                Ok(Hop { raw, proxied: false })
+            }
+            Some(scheme @ ("socks5" | "socks5h")) => {
+                let mut socks = SocksV5::new(at.clone(), Open(Some(tcp)));
+                if let Some((user, password)) = proxy.raw_auth() {
+                    socks = socks.with_auth(user.to_owned(), password.to_owned());
+                }
+                // `socks5`: the name is looked up here, by our own resolver, as the connector's own would block.
+                let to = if scheme == "socks5" { self.numeric(to).await? } else { with_port(to) };
+                let tcp = socks.call(to).await.map_err(|e| refused(e.to_string()))?;
+                Ok(Hop { raw: Raw::Http(tcp), proxied: false })
+            }
+            _ => Err(ConnectFault::proxy(&format!("proxy {}: http, https, socks5 and socks5h are understood", place(&at)))),
+        }
+    }
+
+    async fn dial(&self, to: &Uri) -> Result<TokioIo<TcpStream>, ConnectFault> {
+        let mut tcp = if to.host().is_some_and(loopback) { self.near.clone() } else { self.tcp.clone() };
+        tcp.call(to.clone()).await.map_err(|e| ConnectFault::of(to, &e))
+    }
+
+    async fn secure<T>(&self, io: T, to: &Uri) -> Result<MaybeHttpsStream<T>, ConnectFault>
+    where
+        T: hyper::rt::Read + hyper::rt::Write + Connection + Send + Unpin + 'static,
+    {
+        let config = self.tls.config().await.map_err(ConnectFault::tls)?;
+        let names = Arc::new(DefaultServerNameResolver::default());
+        HttpsConnector::new(Open(Some(io)), config, true, names).call(to.clone()).await.map_err(|e| ConnectFault::of(to, &*e))
+    }
+
+    async fn numeric(&self, to: &Uri) -> Result<Uri, ConnectFault> {
+        let to = with_port(to);
+        let host = to.host().unwrap_or_default();
+        if ip(host).is_some() {
+            return Ok(to);
+        }
+        let found = self.resolver.find(host).await.map_err(|e| ConnectFault::of(&to, &e))?;
+        let address = found.first().map(|first| (first.ip(), to.port_u16().unwrap_or(443)));
+        address
+            .and_then(|address| format!("http://{}/", std::net::SocketAddr::from(address)).parse().ok())
+            .ok_or_else(|| ConnectFault::unresolved(&to))
+    }
+}
+
+/// How hosts are reached.
+enum Route {
+    Direct,
+    /// What the variables (or the system) say; never for this machine.
+    Environment(Matcher),
+    /// Always this proxy.
+    Fixed(Matcher),
+    /// The configured URL is no proxy.
+    Unusable,
+}
+
+impl Route {
+    fn new(proxy: &Proxy) -> Self {
+        match proxy {
+            Proxy::Direct => Self::Direct,
+            Proxy::Environment => Self::Environment(Matcher::from_system()),
+            Proxy::Url(url) => {
+                let matcher = Matcher::builder().all(url.as_str()).build();
+                let usable = matcher.intercept(&Uri::from_static("https://host")).is_some();
+                if usable { Self::Fixed(matcher) } else { Self::Unusable }
+            }
+        }
+    }
+
+    fn through(&self, to: &Uri) -> Result<Option<Intercept>, String> {
+        match self {
+            Self::Direct => Ok(None),
+            Self::Environment(_) if to.host().is_some_and(loopback) => Ok(None),
+            Self::Environment(matcher) | Self::Fixed(matcher) => Ok(matcher.intercept(to)),
+            Self::Unusable => Err("the configured `proxy` is not a URL of http, https, socks5 or socks5h".to_owned()),
+        }
+    }
+}
+
+fn ip(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+fn loopback(host: &str) -> bool {
+    match ip(host) {
+        Some(ip) => ip.to_canonical().is_loopback() || ip.is_unspecified(),
+        None => host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost"),
+    }
+}
+
+/// Proxies have default ports of their own, and the SOCKS connector takes 443 for a port that is not said.
+fn with_port(uri: &Uri) -> Uri {
+    if uri.port().is_some() {
+        return uri.clone();
+    }
+    let whole = format!("{}://{}/", uri.scheme_str().unwrap_or("http"), place(uri));
+    whole.parse().unwrap_or_else(|_| uri.clone())
+}
+
+/// A connection that is there already, for connectors that want to be given one.
+struct Open<T>(Option<T>);
+
+impl<T: Send + 'static> Service<Uri> for Open<T> {
+    type Response = T;
+    type Error = io::Error;
+    type Future = std::future::Ready<Result<T, io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        std::future::ready(self.0.take().ok_or_else(|| io::Error::other("the connection was taken already")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn via(proxy: &Proxy, to: &str) -> Result<Option<String>, String> {
+        let found = Route::new(proxy).through(&to.parse().expect("a URI"))?;
+        Ok(found.map(|proxy| with_port(proxy.uri()).to_string()))
+    }
+
+    #[test]
+    fn a_configured_proxy_is_always_used_and_its_port_is_filled_in() {
+        for (url, expected) in [
+            ("http://u:p%40ss@proxy.corp", "http://proxy.corp:80/"),
+            ("https://proxy.corp:8443", "https://proxy.corp:8443/"),
+            ("socks5h://u:p@10.0.0.1", "socks5h://10.0.0.1:1080/"),
+        ] {
+            assert_eq!(via(&Proxy::Url(url.to_owned()), "https://api.x.com"), Ok(Some(expected.to_owned())));
+        }
+        assert!(via(&Proxy::Url("ftp://x".to_owned()), "https://api.x.com").is_err());
+        assert_eq!(via(&Proxy::Direct, "https://api.x.com"), Ok(None));
+    }
+
+    #[test]
+    fn this_machine_is_never_behind_the_environments_proxy() {
+        let route = Route::Environment(Matcher::builder().all("http://proxy.corp:3128").build());
+        for (to, proxied) in [
+            ("http://127.0.0.1:11434/", false),
+            ("http://[::1]:11434/", false),
+            ("http://localhost/", false),
+            ("http://models.localhost/", false),
+            ("https://api.x.com/", true),
+        ] {
+            let through = route.through(&to.parse().expect("a URI")).expect("usable");
+            assert_eq!(through.is_some(), proxied, "{to}");
+        }
+    }
+}

@@ -1,1 +1,556 @@
-//! (being written)
+//! Content codings: decoded as the bytes come, so that what an upstream flushed leaves at once; bounded per step.
+
+use std::{fmt, io::Read};
+
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use bytes::{Buf, Bytes, BytesMut};
+use flate2::{Crc, Decompress, FlushDecompress, Status};
+use http::{HeaderMap, header::CONTENT_ENCODING};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+/// The codings that are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    Brotli,
+    Deflate,
+    Gzip,
+    Zstd,
+}
+
+/// Why bytes cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    Corrupt(Coding),
+    /// The coding ended before its own end mark.
+    Truncated(Coding),
+    /// More than one coding, or one that is not known.
+    Unknown,
+    /// Larger than the bound, decoded.
+    TooLarge,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Corrupt(coding) => write!(f, "the {} data is corrupt", coding.name()),
+            Self::Truncated(coding) => write!(f, "the {} data is cut short", coding.name()),
+            Self::Unknown => f.write_str("the content coding is not known; gzip, deflate, br and zstd are"),
+            Self::TooLarge => f.write_str("the body is too large once decoded"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl Coding {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Brotli => "br",
+            Self::Deflate => "deflate",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The coding of a body with these headers; `None` where it is plain.
+    ///
+    /// # Errors
+    ///
+    /// `Unknown`, also for two codings one over the other.
+    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, DecodeError> {
+        let mut found = None;
+        for value in headers.get_all(CONTENT_ENCODING) {
+            for token in value.to_str().map_err(|_| DecodeError::Unknown)?.split(',').map(str::trim) {
+                let coding = match token.to_ascii_lowercase().as_str() {
+                    "" | "identity" => continue,
+                    "br" => Self::Brotli,
+                    "deflate" => Self::Deflate,
+                    "gzip" | "x-gzip" => Self::Gzip,
+                    "zstd" => Self::Zstd,
+                    _ => return Err(DecodeError::Unknown),
+                };
+                if found.replace(coding).is_some() {
+                    return Err(DecodeError::Unknown);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Decodes a body that is there whole, to at most `limit` bytes.
+///
+/// # Errors
+///
+/// `Corrupt`, `Truncated` or `TooLarge`.
+pub fn whole(coding: Coding, body: &Bytes, limit: usize) -> Result<Bytes, DecodeError> {
+    let mut decoder = Decoder::new(coding);
+    let mut input = body.clone();
+    let mut out = BytesMut::new();
+    while let Some(piece) = decoder.step(&mut input)? {
+        if out.len() + piece.len() > limit {
+            return Err(DecodeError::TooLarge);
+        }
+        out.extend_from_slice(&piece);
+    }
+    decoder.finish()?;
+    Ok(out.freeze())
+}
+
+/// One body's decoding.
+pub struct Decoder {
+    coding: Coding,
+    state: State,
+    scratch: Box<[u8]>,
+    /// An empty body is no corrupt one.
+    begun: bool,
+}
+
+/// The most that one step gives.
+const STEP: usize = 16 * 1024;
+/// The most that a gzip header with its optional fields may hold.
+const GZIP_HEADER: usize = 64 * 1024;
+/// RFC 9659.
+const ZSTD_WINDOW: u64 = 8 << 20;
+
+enum State {
+    Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
+    /// Two bytes tell zlib from raw deflate, which is what some servers send.
+    DeflateHead(BytesMut),
+    Deflate(Decompress),
+    GzipHead(BytesMut, Members),
+    Gzip(Decompress, Crc),
+    GzipTail(BytesMut, Crc),
+    Zstd(Box<Zstd>),
+    /// The coding has ended; what comes after it is dropped.
+    Ended,
+}
+
+/// Whether a gzip member came before: what follows it may be another or garbage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Members {
+    First,
+    Further,
+}
+
+struct Zstd {
+    decoder: FrameDecoder,
+    held: BytesMut,
+    /// A frame is under way, and whether it ends with a checksum.
+    frame: Option<bool>,
+    frames: u32,
+}
+
+impl Decoder {
+    #[must_use]
+    pub fn new(coding: Coding) -> Self {
+        let state = match coding {
+            Coding::Brotli => State::Brotli(Box::new(BrotliState::new_strict(
+                StandardAlloc::default(),
+                StandardAlloc::default(),
+                StandardAlloc::default(),
+            ))),
+            Coding::Deflate => State::DeflateHead(BytesMut::new()),
+            Coding::Gzip => State::GzipHead(BytesMut::new(), Members::First),
+            Coding::Zstd => State::Zstd(Box::new(Zstd { decoder: FrameDecoder::new(), held: BytesMut::new(), frame: None, frames: 0 })),
+        };
+        Self { coding, state, scratch: vec![0; STEP].into(), begun: false }
+    }
+
+    /// Takes from `input` and gives the next decoded piece, at most 16 KiB; `None` when all of `input` is used up and
+    /// nothing is left to give.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt`.
+    pub fn step(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
+        self.begun |= !input.is_empty();
+        loop {
+            let corrupt = DecodeError::Corrupt(self.coding);
+            match &mut self.state {
+                State::Ended => {
+                    input.clear();
+                    return Ok(None);
+                }
+                State::DeflateHead(head) => {
+                    fill(head, input, 2);
+                    let [first, second, ..] = head[..] else { return Ok(None) };
+                    let zlib = first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31);
+                    give_back(head, input);
+                    self.state = State::Deflate(Decompress::new(zlib));
+                }
+                State::Deflate(inflate) => {
+                    let (written, ended) = step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
+                    if ended {
+                        self.state = State::Ended;
+                    }
+                    if written > 0 {
+                        return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
+                    }
+                    if !ended {
+                        return Ok(None);
+                    }
+                }
+                State::GzipHead(head, members) => {
+                    head.extend_from_slice(input);
+                    input.clear();
+                    match gzip_header(head) {
+                        Ok(Some(length)) => {
+                            head.advance(length);
+                            *input = std::mem::take(head).freeze();
+                            self.state = State::Gzip(Decompress::new(false), Crc::new());
+                        }
+                        Ok(None) if head.len() <= GZIP_HEADER => return Ok(None),
+                        _ if *members == Members::Further => self.state = State::Ended,
+                        _ => return Err(corrupt),
+                    }
+                }
+                State::Gzip(inflate, crc) => {
+                    let (written, ended) = step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
+                    crc.update(&self.scratch[..written]);
+                    if ended {
+                        self.state = State::GzipTail(BytesMut::with_capacity(8), std::mem::take(crc));
+                    }
+                    if written > 0 {
+                        return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
+                    }
+                    if !ended {
+                        return Ok(None);
+                    }
+                }
+                State::GzipTail(tail, crc) => {
+                    fill(tail, input, 8);
+                    let [a, b, c, d, e, f, g, h] = tail[..] else { return Ok(None) };
+                    if u32::from_le_bytes([a, b, c, d]) != crc.sum() || u32::from_le_bytes([e, f, g, h]) != crc.amount() {
+                        return Err(corrupt);
+                    }
+                    self.state = State::GzipHead(BytesMut::new(), Members::Further);
+                }
+                State::Brotli(brotli) => {
+                    let (mut left, mut taken, mut room, mut written, mut total) = (input.len(), 0, STEP, 0, 0);
+                    let result = BrotliDecompressStream(
+                        &mut left,
+                        &mut taken,
+                        input,
+                        &mut room,
+                        &mut written,
+                        &mut self.scratch,
+                        &mut total,
+                        brotli,
+                    );
+                    input.advance(taken);
+                    match result {
+                        BrotliResult::ResultFailure => return Err(corrupt),
+                        BrotliResult::ResultSuccess => self.state = State::Ended,
+                        BrotliResult::NeedsMoreInput if written == 0 => return Ok(None),
+                        BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
+                    }
+                    if written > 0 {
+                        return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
+                    }
+                }
+                State::Zstd(zstd) => {
+                    zstd.held.extend_from_slice(input);
+                    input.clear();
+                    match zstd.step(&mut self.scratch).ok_or(corrupt)? {
+                        Told::Bytes(written) => return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written]))),
+                        Told::NeedsInput => return Ok(None),
+                        Told::Ended => self.state = State::Ended,
+                    }
+                }
+            }
+        }
+    }
+
+    /// To be asked when the body has ended.
+    ///
+    /// # Errors
+    ///
+    /// `Truncated` where the coding has not.
+    pub fn finish(&self) -> Result<(), DecodeError> {
+        let ended = match &self.state {
+            State::Ended | State::GzipHead(_, Members::Further) => true,
+            State::Zstd(zstd) => zstd.frame.is_none() && zstd.frames > 0,
+            _ => false,
+        };
+        if ended || !self.begun { Ok(()) } else { Err(DecodeError::Truncated(self.coding)) }
+    }
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Decoder({})", self.coding.name())
+    }
+}
+
+/// Moves bytes until `head` holds `wanted`.
+fn fill(head: &mut BytesMut, input: &mut Bytes, wanted: usize) {
+    let take = wanted.saturating_sub(head.len()).min(input.len());
+    head.extend_from_slice(&input.split_to(take));
+}
+
+fn give_back(head: &BytesMut, input: &mut Bytes) {
+    *input = [&head[..], &input[..]].concat().into();
+}
+
+/// One inflate step: bytes written, and whether the deflate data has ended.
+fn step(inflate: &mut Decompress, input: &mut Bytes, scratch: &mut [u8]) -> Option<(usize, bool)> {
+    let (read, written) = (inflate.total_in(), inflate.total_out());
+    let status = inflate.decompress(input, scratch, FlushDecompress::None).ok()?;
+    input.advance(usize::try_from(inflate.total_in() - read).ok()?);
+    Some((usize::try_from(inflate.total_out() - written).ok()?, status == Status::StreamEnd))
+}
+
+/// The length of a gzip member's header (RFC 1952); `None` while it is not all there.
+fn gzip_header(bytes: &[u8]) -> Result<Option<usize>, ()> {
+    if bytes.iter().zip([0x1f, 0x8b, 8]).any(|(have, want)| *have != want) {
+        return Err(());
+    }
+    let Some(&flags) = bytes.get(3) else { return Ok(None) };
+    if flags & 0xe0 != 0 {
+        return Err(());
+    }
+    let mut at = 10;
+    if flags & 4 != 0 {
+        let (Some(&low), Some(&high)) = (bytes.get(at), bytes.get(at + 1)) else { return Ok(None) };
+        at += 2 + usize::from(u16::from_le_bytes([low, high]));
+    }
+    for flag in [8, 16] {
+        if flags & flag != 0 {
+            let Some(end) = bytes.get(at..).and_then(|rest| memchr::memchr(0, rest)) else { return Ok(None) };
+            at += end + 1;
+        }
+    }
+    if flags & 2 != 0 {
+        at += 2;
+    }
+    Ok((bytes.len() >= at).then_some(at))
+}
+
+enum Told {
+    Bytes(usize),
+    Ended,
+    NeedsInput,
+}
+
+impl Zstd {
+    /// The decoder wants whole blocks, and would decode all it is given before giving anything: so it gets one block at
+    /// a time. It keeps back a window's worth until the frame ends.
+    fn step(&mut self, scratch: &mut [u8]) -> Option<Told> {
+        loop {
+            let written = self.decoder.read(scratch).ok()?;
+            if written > 0 {
+                return Some(Told::Bytes(written));
+            }
+            let Some(checksum) = self.frame else {
+                match zstd_header(&self.held) {
+                    Ok(Some((length, checksum))) => {
+                        self.decoder.init(&self.held[..length]).ok()?;
+                        self.held.advance(length);
+                        self.frame = Some(checksum);
+                        self.frames += 1;
+                        continue;
+                    }
+                    Ok(None) => return Some(Told::NeedsInput),
+                    // Bytes after the last frame.
+                    Err(()) if self.frames > 0 => return Some(Told::Ended),
+                    Err(()) => return None,
+                }
+            };
+            let [a, b, c, ..] = self.held[..] else { return Some(Told::NeedsInput) };
+            let header = u32::from_le_bytes([a, b, c, 0]);
+            let (last, kind, size) = (header & 1 == 1, header >> 1 & 3, (header >> 3) as usize);
+            let length = 3 + if kind == 1 { 1 } else { size } + if last && checksum { 4 } else { 0 };
+            if kind == 3 || size > 128 * 1024 {
+                return None;
+            }
+            if self.held.len() < length {
+                return Some(Told::NeedsInput);
+            }
+            self.decoder.decode_blocks(&self.held[..length], BlockDecodingStrategy::UptoBlocks(1)).ok()?;
+            self.held.advance(length);
+            if last {
+                self.frame = None;
+            }
+        }
+    }
+}
+
+/// Length of a zstd frame header (RFC 8878) and whether a checksum ends the frame; `None` while it is not all there.
+fn zstd_header(bytes: &[u8]) -> Result<Option<(usize, bool)>, ()> {
+    if bytes.iter().zip([0x28, 0xb5, 0x2f, 0xfd]).any(|(have, want)| *have != want) {
+        return Err(());
+    }
+    let Some(&descriptor) = bytes.get(4) else { return Ok(None) };
+    let single = descriptor & 0x20 != 0;
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size = match descriptor >> 6 {
+        0 => usize::from(single),
+        1 => 2,
+        2 => 4,
+        _ => 8,
+    };
+    let length = 5 + usize::from(!single) + dictionary + size;
+    let Some(header) = bytes.get(..length) else { return Ok(None) };
+    let window = if single {
+        let mut le = [0; 8];
+        le[..size].copy_from_slice(&header[length - size..]);
+        u64::from_le_bytes(le)
+    } else {
+        let base = 1_u64 << (10 + (header[5] >> 3));
+        base + base / 8 * u64::from(header[5] & 7)
+    };
+    if window > ZSTD_WINDOW { Err(()) } else { Ok(Some((length, descriptor & 4 != 0))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use flate2::{Compression, write};
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"event one\nevent two\nevent three, the last\n";
+    // TEXT as another program compresses it.
+    const BROTLI: &str = "GykA+AV0Y/0lSbfWgemCiLYHiqhCkFLApeHwRhthv6uBXEgF";
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut out = write::GzEncoder::new(Vec::new(), Compression::default());
+        out.write_all(data).expect("memory");
+        out.finish().expect("memory")
+    }
+
+    fn zlib(data: &[u8]) -> Vec<u8> {
+        let mut out = write::ZlibEncoder::new(Vec::new(), Compression::default());
+        out.write_all(data).expect("memory");
+        out.finish().expect("memory")
+    }
+
+    fn raw(data: &[u8]) -> Vec<u8> {
+        let mut out = write::DeflateEncoder::new(Vec::new(), Compression::default());
+        out.write_all(data).expect("memory");
+        out.finish().expect("memory")
+    }
+
+    fn zstd(data: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(data, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    fn brotli() -> Vec<u8> {
+        BASE64_STANDARD.decode(BROTLI).expect("base64")
+    }
+
+    /// Fed in pieces of `size`, as a socket would.
+    fn pieces(coding: Coding, data: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
+        let mut decoder = Decoder::new(coding);
+        let mut out = Vec::new();
+        for piece in data.chunks(size) {
+            let mut piece = Bytes::copy_from_slice(piece);
+            while let Some(bytes) = decoder.step(&mut piece)? {
+                out.extend_from_slice(&bytes);
+            }
+        }
+        decoder.finish().map(|()| out)
+    }
+
+    #[test]
+    fn every_coding_is_decoded_however_it_is_cut() {
+        for (coding, data) in [
+            (Coding::Gzip, gzip(TEXT)),
+            (Coding::Deflate, zlib(TEXT)),
+            (Coding::Deflate, raw(TEXT)),
+            (Coding::Brotli, brotli()),
+            (Coding::Zstd, zstd(TEXT)),
+        ] {
+            for size in [1, 2, 3, 7, 1_000] {
+                assert_eq!(pieces(coding, &data, size).as_deref(), Ok(TEXT), "{coding:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_flushed_comes_out_at_once() {
+        let mut encoder = write::GzEncoder::new(Vec::new(), Compression::default());
+        let mut decoder = Decoder::new(Coding::Gzip);
+        for event in ["data: one\n\n", "data: two\n\n", "data: three\n\n"] {
+            encoder.write_all(event.as_bytes()).expect("memory");
+            encoder.flush().expect("memory");
+            let mut sent = Bytes::from(std::mem::take(encoder.get_mut()));
+            assert_eq!(decoder.step(&mut sent), Ok(Some(Bytes::from_static(event.as_bytes()))));
+            assert_eq!(decoder.step(&mut sent), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_cut_coding_is_truncated_and_a_changed_one_corrupt() {
+        for (coding, data) in
+            [(Coding::Gzip, gzip(TEXT)), (Coding::Deflate, zlib(TEXT)), (Coding::Brotli, brotli()), (Coding::Zstd, zstd(TEXT))]
+        {
+            let cut = pieces(coding, &data[..data.len() - 3], 5);
+            assert_eq!(cut, Err(DecodeError::Truncated(coding)));
+            assert_eq!(pieces(coding, b"", 1), Ok(Vec::new()));
+        }
+        for coding in [Coding::Gzip, Coding::Zstd] {
+            assert_eq!(pieces(coding, TEXT, 5), Err(DecodeError::Corrupt(coding)));
+        }
+        let mut wrong = gzip(TEXT);
+        let crc = wrong.len() - 8;
+        wrong[crc] ^= 1;
+        assert_eq!(pieces(Coding::Gzip, &wrong, 99), Err(DecodeError::Corrupt(Coding::Gzip)));
+    }
+
+    #[test]
+    fn bytes_after_the_end_are_tolerated_and_a_second_member_is_read() {
+        let garbage = [gzip(TEXT), b"trailing garbage".to_vec()].concat();
+        let twice = [gzip(TEXT), gzip(b"more")].concat();
+        for size in [1, 4, 1_000] {
+            assert_eq!(pieces(Coding::Gzip, &garbage, size).as_deref(), Ok(TEXT));
+            assert_eq!(pieces(Coding::Gzip, &twice, size), Ok([TEXT, b"more"].concat()));
+            assert_eq!(pieces(Coding::Zstd, &[zstd(TEXT), zstd(b"more")].concat(), size), Ok([TEXT, b"more"].concat()));
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_cut_at_the_limit() {
+        let zeros = vec![0; 8 << 20];
+        for (coding, data) in [(Coding::Gzip, gzip(&zeros)), (Coding::Zstd, zstd(&zeros))] {
+            assert_eq!(whole(coding, &data.into(), 1 << 20), Err(DecodeError::TooLarge));
+        }
+    }
+
+    #[test]
+    fn codings_are_told_by_their_header_and_double_ones_refused() {
+        for (value, expected) in [
+            ("gzip", Ok(Some(Coding::Gzip))),
+            (" X-Gzip ", Ok(Some(Coding::Gzip))),
+            ("identity", Ok(None)),
+            ("br, identity", Ok(Some(Coding::Brotli))),
+            ("gzip, gzip", Err(DecodeError::Unknown)),
+            ("snappy", Err(DecodeError::Unknown)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_str(value).expect("a value"));
+            assert_eq!(Coding::of(&headers), expected, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(data in proptest::collection::vec(any::<u8>(), 0..400), which in 0..4_usize, size in 1..50_usize) {
+            let coding = [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd][which];
+            let prefix: &[u8] = [&b"\x1f\x8b\x08\0\0\0\0\0\0\0"[..], b"\x78\x9c", b"", b"\x28\xb5\x2f\xfd"][which];
+            drop(pieces(coding, &[prefix, &data].concat(), size));
+        }
+
+        #[test]
+        fn any_text_survives_any_cut(data in proptest::collection::vec(any::<u8>(), 0..5_000), size in 1..700_usize) {
+            prop_assert_eq!(pieces(Coding::Gzip, &gzip(&data), size), Ok(data.clone()));
+            prop_assert_eq!(pieces(Coding::Zstd, &zstd(&data), size), Ok(data));
+        }
+    }
+}

@@ -1,1 +1,209 @@
-//! (being written)
+//! Which headers pass between client and upstream.
+
+use std::sync::OnceLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONNECTION};
+
+/// Marks a request with the proxies that sent it on, so that a loop is seen.
+pub const HOP: &str = "x-aiproxy-hop";
+/// Where an upstream's own request id goes.
+pub const UPSTREAM_REQUEST_ID: &str = "x-upstream-request-id";
+/// More marks than anybody has proxies in a row.
+const MAX_HOPS: usize = 16;
+
+/// What of a client's headers goes to an upstream of the same dialect: all but hop-by-hop ones, credentials, cookies,
+/// browser and forwarding headers, our own, and values that are not visible ASCII.
+#[must_use]
+pub fn request_filter(from: &HeaderMap) -> HeaderMap {
+    let mut out = HeaderMap::with_capacity(from.len() + 4);
+    let hop_by_hop = Named::of(from);
+    for (name, value) in from {
+        if (common(name.as_str()) && name.as_str() != HOP) || hop_by_hop.has(name) || !visible(value) {
+            continue;
+        }
+        out.append(name, value.clone());
+    }
+    out
+}
+
+/// What of an upstream's headers goes to the client; appended to `out`, which is not cleared.
+pub fn response_filter(from: &HeaderMap, out: &mut HeaderMap) {
+    out.reserve(from.len());
+    let hop_by_hop = Named::of(from);
+    for (name, value) in from {
+        let text = name.as_str();
+        if common(text) || only_from_upstream(text) || hop_by_hop.has(name) || !visible(value) {
+            continue;
+        }
+        if matches!(text, "x-request-id" | "request-id") {
+            out.entry(HeaderName::from_static(UPSTREAM_REQUEST_ID)).or_insert_with(|| value.clone());
+        } else {
+            out.append(name, value.clone());
+        }
+    }
+}
+
+/// This process's mark.
+#[must_use]
+pub fn hop() -> &'static str {
+    static MARK: OnceLock<String> = OnceLock::new();
+    MARK.get_or_init(|| {
+        let mut bytes = [0; 8];
+        if getrandom::fill(&mut bytes).is_err() {
+            bytes = u64::from(std::process::id()).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
+        }
+        format!("{:016x}", u64::from_le_bytes(bytes))
+    })
+}
+
+/// Whether a request was sent by this very process, or has passed too many proxies like it.
+#[must_use]
+pub fn looped(headers: &HeaderMap) -> bool {
+    let mut marks = headers.get_all(HOP).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim);
+    let mut count = 0;
+    marks.any(|mark| {
+        count += 1;
+        mark == hop() || count > MAX_HOPS
+    })
+}
+
+/// Adds this process's mark to those that are there.
+pub(super) fn mark(headers: &mut HeaderMap) {
+    static MARK: OnceLock<HeaderValue> = OnceLock::new();
+    let own = MARK.get_or_init(|| HeaderValue::from_str(hop()).unwrap_or_else(|_| HeaderValue::from_static("aiproxy")));
+    headers.append(HeaderName::from_static(HOP), own.clone());
+}
+
+/// The headers that `Connection` declares to be for this hop only.
+struct Named<'a>(Option<&'a HeaderMap>);
+
+impl<'a> Named<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        Self(headers.contains_key(CONNECTION).then_some(headers))
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        let Some(headers) = self.0 else { return false };
+        headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    }
+}
+
+/// Never passes in either direction.
+fn common(name: &str) -> bool {
+    match name {
+        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "http2-settings" => true,
+        "host" | "content-length" | "accept-encoding" | "expect" | "cookie" | "cookie2" => true,
+        "authorization" | "x-api-key" | "x-goog-api-key" | "api-key" => true,
+        "origin" | "referer" | "forwarded" => true,
+        _ => ["proxy-", "sec-", "x-forwarded-", "x-aiproxy-"].iter().any(|prefix| name.starts_with(prefix)),
+    }
+}
+
+/// Means something only between the upstream and us, or is ours to say.
+fn only_from_upstream(name: &str) -> bool {
+    matches!(name, "set-cookie" | "set-cookie2" | "alt-svc" | "server" | "retry-after" | "retry-after-ms" | "x-should-retry")
+        || name.starts_with("access-control-")
+}
+
+fn visible(value: &HeaderValue) -> bool {
+    value.as_bytes().iter().all(|&b| matches!(b, b'\t' | 0x20..=0x7e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(rows: &[(&str, &[u8])]) -> HeaderMap {
+        let mut out = HeaderMap::new();
+        for (name, value) in rows {
+            out.append(
+                HeaderName::from_bytes(name.as_bytes()).expect("a header name"),
+                HeaderValue::from_bytes(value).expect("a header value"),
+            );
+        }
+        out
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn a_request_keeps_what_the_client_says_and_loses_what_is_not_for_the_upstream() {
+        let from = map(&[
+            ("connection", b"keep-alive, X-Hop"),
+            ("x-hop", b"1"),
+            ("keep-alive", b"timeout=5"),
+            ("host", b"localhost:8642"),
+            ("content-length", b"3"),
+            ("accept-encoding", b"gzip"),
+            ("expect", b"100-continue"),
+            ("cookie", b"a=b"),
+            ("authorization", b"Bearer aip-x"),
+            ("x-api-key", b"aip-x"),
+            ("x-goog-api-key", b"aip-x"),
+            ("api-key", b"aip-x"),
+            ("proxy-authorization", b"Basic x"),
+            ("origin", b"http://localhost"),
+            ("referer", b"http://localhost"),
+            ("sec-fetch-mode", b"cors"),
+            ("forwarded", b"for=1"),
+            ("x-forwarded-for", b"1.2.3.4"),
+            ("x-aiproxy-upstream", b"work"),
+            ("x-odd", b"caf\xc3\xa9"),
+            ("user-agent", b"tool/1"),
+            ("traceparent", b"00-1"),
+            ("content-type", b"application/json"),
+            ("beta", b"a"),
+            ("beta", b"b"),
+        ]);
+        let out = request_filter(&from);
+        assert_eq!(names(&out), ["beta", "content-type", "traceparent", "user-agent"]);
+        assert_eq!(out.get_all("beta").iter().count(), 2);
+    }
+
+    #[test]
+    fn a_response_loses_cookies_cors_credentials_and_what_is_ours_to_say() {
+        let from = map(&[
+            ("connection", b"x-private"),
+            ("x-private", b"1"),
+            ("proxy-authenticate", b"Basic"),
+            ("proxy-connection", b"keep-alive"),
+            ("upgrade", b"h2c"),
+            ("set-cookie", b"a=b"),
+            ("access-control-allow-origin", b"*"),
+            ("alt-svc", b"h3"),
+            ("server", b"x"),
+            ("retry-after", b"3"),
+            ("x-should-retry", b"true"),
+            ("authorization", b"Bearer sk-1"),
+            ("x-api-key", b"sk-1"),
+            ("content-length", b"5"),
+            ("x-request-id", b"req_1"),
+            ("request-id", b"req_2"),
+            ("content-type", b"text/event-stream"),
+            ("x-ratelimit-remaining-requests", b"9"),
+        ]);
+        let mut out = HeaderMap::new();
+        response_filter(&from, &mut out);
+        assert_eq!(names(&out), ["content-type", "x-ratelimit-remaining-requests", "x-upstream-request-id"]);
+        assert!(["req_1", "req_2"].contains(&out["x-upstream-request-id"].to_str().expect("ascii")));
+    }
+
+    #[test]
+    fn a_request_that_this_process_sent_is_known_again_even_through_another_proxy() {
+        let mut headers = request_filter(&map(&[("x-aiproxy-hop", b"0123456789abcdef")]));
+        assert!(!looped(&headers));
+        mark(&mut headers);
+        let mut again = request_filter(&headers);
+        again.append(HOP, HeaderValue::from_static("fedcba9876543210"));
+        assert!(looped(&again));
+        assert!(looped(&map(&[(HOP, "a,".repeat(40).as_bytes())])));
+    }
+}

@@ -1,1 +1,213 @@
-//! (being written)
+//! How long an upstream's headers ask to be left alone.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use crate::base::clock::UnixMillis;
+
+/// What an upstream's headers ask of whoever would try again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hint {
+    pub retry_after: Option<Duration>,
+    pub should_retry: Option<bool>,
+}
+
+/// Longer than any wait that makes sense, and short enough to be added to any clock.
+const FOREVER: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+/// Reads the hints of an answer's head.
+///
+/// `retry-after-ms` wins over `Retry-After` (seconds, also with a fraction, or an HTTP date, which is taken relative to
+/// the answer's own `Date` where it has one); only where neither is there, a 429's `…ratelimit…reset` headers count, and
+/// of these only the ones whose `remaining` is zero or not told. A date in the past is zero; what makes no sense is
+/// nothing; what is too long is a hundred years.
+#[must_use]
+pub fn read(status: StatusCode, headers: &HeaderMap, now: UnixMillis) -> Hint {
+    let should_retry = match headers.get("x-should-retry").map(HeaderValue::as_bytes) {
+        Some(b"true") => Some(true),
+        Some(b"false") => Some(false),
+        _ => None,
+    };
+    let retry_after = text(headers.get("retry-after-ms"))
+        .and_then(|ms| number(ms, 1e-3))
+        .or_else(|| text(headers.get(header::RETRY_AFTER)).and_then(|value| number(value, 1.0).or_else(|| until_date(value, headers, now))))
+        .or_else(|| if status == StatusCode::TOO_MANY_REQUESTS { resets(headers, now) } else { None });
+    Hint { retry_after, should_retry }
+}
+
+fn text(value: Option<&HeaderValue>) -> Option<&str> {
+    value.and_then(|v| v.to_str().ok()).map(str::trim)
+}
+
+/// Digits with at most one point, times `unit` seconds. No sign, no exponent, no `inf`.
+fn number(text: &str, unit: f64) -> Option<Duration> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return None;
+    }
+    text.parse::<f64>().ok().map(|n| seconds(n * unit))
+}
+
+fn seconds(n: f64) -> Duration {
+    Duration::try_from_secs_f64(n).unwrap_or(FOREVER).min(FOREVER)
+}
+
+fn until_date(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+    let at = http_date(value)?;
+    let from = text(headers.get(header::DATE)).and_then(http_date).unwrap_or(now.0);
+    Some(span(from, at))
+}
+
+/// Milliseconds since 1970.
+fn http_date(value: &str) -> Option<i64> {
+    let at = httpdate::parse_http_date(value).ok()?;
+    i64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+fn span(from: i64, at: i64) -> Duration {
+    Duration::from_millis(u64::try_from(at.saturating_sub(from)).unwrap_or(0)).min(FOREVER)
+}
+
+/// Both spellings in use: `x-ratelimit-reset-requests` and `vendor-ratelimit-requests-reset`, each beside a `remaining`
+/// of the same form. The latest of those that are used up, as all must have reset.
+fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+    let mut latest = None;
+    for (name, value) in headers {
+        let name = name.as_str();
+        let Some((before, after)) = name.split_once("ratelimit-") else { continue };
+        let remaining = if let Some(what) = after.strip_prefix("reset-") {
+            format!("{before}ratelimit-remaining-{what}")
+        } else if let Some(what) = after.strip_suffix("-reset") {
+            format!("{before}ratelimit-{what}-remaining")
+        } else {
+            continue;
+        };
+        if headers.get(remaining).and_then(|v| text(Some(v))).is_some_and(|left| left.parse::<f64>() != Ok(0.0)) {
+            continue;
+        }
+        latest = latest.max(text(Some(value)).and_then(|v| reset(v, headers, now)));
+    }
+    latest
+}
+
+fn reset(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+    // A bare number is seconds, unless it can only be a moment since 1970, in seconds or milliseconds.
+    match value.parse::<i64>() {
+        Ok(at @ 1_000_000_000..100_000_000_000) => return Some(span(now.0, at * 1_000)),
+        Ok(at @ 100_000_000_000..) => return Some(span(now.0, at)),
+        _ => {}
+    }
+    if let Some(span) = number(value, 1.0) {
+        return Some(span);
+    }
+    units(value).or_else(|| {
+        let at: jiff::Timestamp = value.parse().ok()?;
+        let from = text(headers.get(header::DATE)).and_then(http_date).unwrap_or(now.0);
+        Some(span(from, at.as_millisecond()))
+    })
+}
+
+/// `2s`, `120ms`, `1m3s`, `6m0s`, `1h2m0.5s`.
+fn units(value: &str) -> Option<Duration> {
+    let mut rest = value;
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| !c.is_ascii_alphabetic() && c != 'µ').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        let unit = match unit {
+            "d" => 86_400.0,
+            "h" => 3_600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * unit;
+        rest = tail;
+    }
+    (!value.is_empty()).then(|| seconds(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_700_000_000_000); // Tue, 14 Nov 2023 22:13:20 GMT
+
+    fn hint(status: u16, rows: &[(&str, &str)]) -> Option<f64> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in rows {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).expect("a name"), HeaderValue::from_str(value).expect("a value"));
+        }
+        read(StatusCode::from_u16(status).expect("a status"), &headers, NOW).retry_after.map(|d| d.as_secs_f64())
+    }
+
+    #[test]
+    fn retry_after_is_read_in_all_its_forms() {
+        for (rows, expected) in [
+            (&[("retry-after", "2")][..], Some(2.0)),
+            (&[("retry-after", " 1.5 ")], Some(1.5)),
+            (&[("retry-after", "0")], Some(0.0)),
+            (&[("retry-after-ms", "300")], Some(0.3)),
+            (&[("retry-after", "9"), ("retry-after-ms", "300")], Some(0.3)),
+            (&[("retry-after", "9"), ("retry-after-ms", "soon")], Some(9.0)),
+            (&[("retry-after", "Tue, 14 Nov 2023 22:13:25 GMT")], Some(5.0)),
+            (&[("retry-after", "Tue, 14 Nov 2023 22:13:25 GMT"), ("date", "Tue, 14 Nov 2023 22:13:23 GMT")], Some(2.0)),
+            (&[("retry-after", "Tue, 14 Nov 2000 22:13:25 GMT")], Some(0.0)),
+            (&[("retry-after", "-5")], None),
+            (&[("retry-after", "NaN")], None),
+            (&[("retry-after", "inf")], None),
+            (&[("retry-after", "1e9")], None),
+            (&[("retry-after", ".")], None),
+            (&[("retry-after", "")], None),
+            (&[("retry-after", "tomorrow")], None),
+            (&[("retry-after", "99999999999999999999999999")], Some(FOREVER.as_secs_f64())),
+        ] {
+            assert_eq!(hint(503, rows), expected, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn resets_count_only_on_a_429_and_only_where_nothing_remains() {
+        for (rows, expected) in [
+            (&[("x-ratelimit-reset-requests", "2s")][..], Some(2.0)),
+            (&[("x-ratelimit-reset-tokens", "120ms"), ("x-ratelimit-remaining-tokens", "0")], Some(0.12)),
+            (&[("x-ratelimit-reset-tokens", "6m0s"), ("x-ratelimit-remaining-tokens", "17")], None),
+            (
+                &[
+                    ("x-ratelimit-reset-requests", "1m3s"),
+                    ("x-ratelimit-remaining-requests", "0"),
+                    ("x-ratelimit-reset-tokens", "6m0s"),
+                    ("x-ratelimit-remaining-tokens", "900"),
+                ],
+                Some(63.0),
+            ),
+            (&[("vendor-ratelimit-requests-reset", "2023-11-14T22:13:22Z"), ("vendor-ratelimit-requests-remaining", "0")], Some(2.0)),
+            (&[("vendor-ratelimit-tokens-reset", "2023-11-14T22:13:22Z"), ("vendor-ratelimit-tokens-remaining", "5")], None),
+            (&[("x-ratelimit-reset-requests", "12.5")], Some(12.5)),
+            (&[("x-ratelimit-reset-requests", "1700000004")], Some(4.0)),
+            (&[("x-ratelimit-reset-requests", "1700000004000")], Some(4.0)),
+            (&[("x-ratelimit-reset-requests", "5 parsecs")], None),
+            (&[("x-ratelimit-reset-requests", "2s"), ("retry-after", "1")], Some(1.0)),
+        ] {
+            assert_eq!(hint(429, rows), expected, "{rows:?}");
+        }
+        assert_eq!(hint(200, &[("x-ratelimit-reset-requests", "2s")]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_value_panics_or_outlasts_a_century(value in "[ -~]{0,40}", name in 0..3_usize) {
+            let name = ["retry-after", "x-ratelimit-reset-requests", "vendor-ratelimit-tokens-reset"][name];
+            let seconds = hint(429, &[(name, &value)]);
+            prop_assert!(seconds.is_none_or(|s| (0.0..=FOREVER.as_secs_f64()).contains(&s)));
+        }
+    }
+}

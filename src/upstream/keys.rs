@@ -1,1 +1,214 @@
-//! (being written)
+//! Provider secrets while the proxy runs: the only place on a request's way that holds one.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+use crate::{
+    config::settings::KeyId,
+    secrets::{Fingerprint, Secret},
+};
+
+/// All keys of the process by id. Reading takes no lock; writing copies the (small) table.
+#[derive(Default)]
+pub struct Keys {
+    table: ArcSwap<HashMap<KeyId, Entry>>,
+    writing: Mutex<()>,
+}
+
+/// What may be told of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    pub state: State,
+    /// Empty unless `Ready`.
+    pub fingerprint: Fingerprint,
+}
+
+/// Whether a key's secret is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    /// Still being read.
+    Waiting,
+    /// Why there is none.
+    Missing(Arc<str>),
+}
+
+#[derive(Clone)]
+enum Entry {
+    Ready(Arc<Held>),
+    Waiting,
+    Missing(Arc<str>),
+}
+
+/// A secret in the forms in which it travels, made once.
+struct Held {
+    secret: Arc<Secret>,
+    fingerprint: Fingerprint,
+    digest: [u8; 32],
+    bearer: HeaderValue,
+    bare: HeaderValue,
+}
+
+impl Keys {
+    /// Makes a key usable. A secret that no header can carry is `Missing`, with that as the reason.
+    pub fn set(&self, key: KeyId, secret: Arc<Secret>) {
+        let entry = match (header("Bearer ", &secret), header("", &secret)) {
+            (Some(bearer), Some(bare)) => {
+                Entry::Ready(Arc::new(Held { fingerprint: secret.fingerprint(), digest: secret.digest(), bearer, bare, secret }))
+            }
+            _ => Entry::Missing("the key has characters that no header can carry; was it copied whole, on one line?".into()),
+        };
+        self.change(|table| drop(table.insert(key, entry)));
+    }
+
+    /// The reference resolves to nothing.
+    pub fn missing(&self, key: KeyId, reason: Arc<str>) {
+        self.change(|table| drop(table.insert(key, Entry::Missing(reason))));
+    }
+
+    /// The secret is being read from a slow store.
+    pub fn waiting(&self, key: KeyId) {
+        self.change(|table| drop(table.insert(key, Entry::Waiting)));
+    }
+
+    /// The key is gone from the config.
+    pub fn forget(&self, key: KeyId) {
+        self.change(|table| drop(table.remove(&key)));
+    }
+
+    /// A key that was never mentioned is `Waiting`.
+    #[must_use]
+    pub fn state(&self, key: KeyId) -> KeyInfo {
+        match self.table.load().get(&key) {
+            Some(Entry::Ready(held)) => KeyInfo { state: State::Ready, fingerprint: Arc::clone(&held.fingerprint) },
+            Some(Entry::Missing(reason)) => KeyInfo { state: State::Missing(Arc::clone(reason)), fingerprint: "".into() },
+            Some(Entry::Waiting) | None => KeyInfo { state: State::Waiting, fingerprint: "".into() },
+        }
+    }
+
+    /// Whether a request could use it now.
+    #[must_use]
+    pub fn ready(&self, key: KeyId) -> bool {
+        matches!(self.table.load().get(&key), Some(Entry::Ready(_)))
+    }
+
+    /// SHA-256 of the secret: keys with the same one share an account.
+    #[must_use]
+    pub fn digest(&self, key: KeyId) -> Option<[u8; 32]> {
+        match self.table.load().get(&key) {
+            Some(Entry::Ready(held)) => Some(held.digest),
+            _ => None,
+        }
+    }
+
+    /// Whether the key holds this very secret already.
+    #[must_use]
+    pub fn same_secret(&self, key: KeyId, secret: &Secret) -> bool {
+        self.digest(key).is_some_and(|held| held == secret.digest())
+    }
+
+    /// The secret itself, for the few who must compare or redact it.
+    #[must_use]
+    pub fn secret(&self, key: KeyId) -> Option<Arc<Secret>> {
+        match self.table.load().get(&key) {
+            Some(Entry::Ready(held)) => Some(Arc::clone(&held.secret)),
+            _ => None,
+        }
+    }
+
+    /// The value of `Authorization`.
+    pub(super) fn bearer(&self, key: KeyId) -> Option<HeaderValue> {
+        match self.table.load().get(&key) {
+            Some(Entry::Ready(held)) => Some(held.bearer.clone()),
+            _ => None,
+        }
+    }
+
+    /// The bare key, for headers of other names.
+    pub(super) fn bare(&self, key: KeyId) -> Option<HeaderValue> {
+        match self.table.load().get(&key) {
+            Some(Entry::Ready(held)) => Some(held.bare.clone()),
+            _ => None,
+        }
+    }
+
+    fn change(&self, edit: impl FnOnce(&mut HashMap<KeyId, Entry>)) {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = HashMap::clone(&self.table.load());
+        edit(&mut table);
+        self.table.store(Arc::new(table));
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.table.load().keys().map(|key| (key, self.state(*key)))).finish()
+    }
+}
+
+/// The header value shares its bytes with a buffer that is overwritten when the last copy goes.
+fn header(prefix: &str, secret: &Secret) -> Option<HeaderValue> {
+    let text = secret.expose();
+    if text.is_empty() || text.bytes().any(|b| !(0x21..=0x7e).contains(&b)) {
+        return None;
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(prefix.len() + text.len()));
+    bytes.extend_from_slice(prefix.as_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Arc<Secret> {
+        Arc::new(Secret::new(text.to_owned()))
+    }
+
+    #[test]
+    fn a_key_goes_from_waiting_to_ready_to_missing_to_forgotten() {
+        let (keys, id) = (Keys::default(), KeyId(1));
+        keys.waiting(id);
+        assert_eq!(keys.state(id).state, State::Waiting);
+
+        keys.set(id, secret("sk-abcdef"));
+        assert_eq!(keys.state(id).state, State::Ready);
+        assert_eq!(keys.bearer(id).expect("ready"), "Bearer sk-abcdef");
+        assert_eq!(keys.bare(id).expect("ready"), "sk-abcdef");
+        assert!(keys.same_secret(id, &secret("sk-abcdef")) && !keys.same_secret(id, &secret("sk-other")));
+
+        keys.missing(id, "no such variable".into());
+        assert_eq!(keys.state(id).state, State::Missing("no such variable".into()));
+        assert_eq!((keys.digest(id), keys.bearer(id)), (None, None));
+
+        keys.forget(id);
+        assert_eq!(keys.state(id).state, State::Waiting);
+    }
+
+    #[test]
+    fn a_secret_that_no_header_can_carry_is_missing() {
+        for text in ["", "two words", "line\nbreak", "schlüssel"] {
+            let keys = Keys::default();
+            keys.set(KeyId(1), secret(text));
+            assert!(matches!(keys.state(KeyId(1)).state, State::Missing(_)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_key_is_printed() {
+        let keys = Keys::default();
+        keys.set(KeyId(1), secret("sk-abcdefghijk"));
+        assert!(!format!("{keys:?} {:?}", keys.bearer(KeyId(1))).contains("abcdef"));
+    }
+}

@@ -1,3 +1,21 @@
-//! The program as a whole, and what needs recordings or sockets.
+//! The tests that look at the program from outside, in one binary.
+#![allow(clippy::disallowed_methods, reason = "tests have real clocks, real files and an environment of their own")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+#![allow(unreachable_pub, reason = "one binary of many small modules")]
 
+mod architecture;
+mod cli;
+mod configs;
+mod failover;
+mod gateway;
+mod guards;
+mod harness;
+#[cfg(target_os = "linux")]
+mod keyring;
 mod passage;
+mod reload;
+mod serve;
+mod stop;
+mod streams;
+mod support;
+mod terminal;

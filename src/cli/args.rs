@@ -1,0 +1,177 @@
+//! The words of the command line. Each command's own arguments stand beside its code.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{ask, completions, config_file, env, exit::CliError, key, log, model, project, route, stop, upstream};
+use crate::config::{
+    discover::Environment,
+    file::{self, Place},
+};
+
+const ABOUT: &str = "The AI proxy on your laptop: every tool, every provider key, one localhost port, one live dashboard";
+
+const AFTER: &str = "\
+Start here:
+  aiproxy serve                    serve what the environment and this machine offer; works without any key
+  aiproxy key add openai           store a key in the OS keyring and use it
+  eval \"$(aiproxy env)\"            point the SDKs and tools of this shell at the proxy
+  aiproxy tui                      the dashboard
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 config error, 4 proxy not reachable.
+Environment: AIPROXY_CONFIG, AIPROXY_DATA_DIR, AIPROXY_TOKEN, AIPROXY_KEYS_PASSPHRASE_FILE, NO_COLOR, VISUAL, EDITOR.";
+
+/// A whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "aiproxy", version, about = ABOUT, after_help = AFTER)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Options that every command takes, before or after its name.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Config file [default: config.toml in the platform's config dir, or AIPROXY_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data dir [default: the platform's data dir, or AIPROXY_DATA_DIR]; commands find the proxy by it
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Talk to the proxy at this URL; its control token comes from AIPROXY_TOKEN or --token-file
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// File that holds the control token for --url
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Do not ask before something is lost
+    #[arg(long, short = 'y', global = true)]
+    pub yes: bool,
+}
+
+impl Global {
+    /// Where config and data are.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where neither a flag nor the environment says it and there is no home.
+    pub fn place(&self) -> Result<Place, CliError> {
+        file::locate(self.config.as_deref(), self.data_dir.as_deref(), &Environment::from_process()).map_err(CliError::failed)
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy in this terminal
+    #[command(after_help = SERVE)]
+    Serve(ServeArgs),
+    /// Open the dashboard: attached to the running proxy, or with one of its own where none runs
+    #[command(after_help = "In the dashboard `?` shows all keys. Attached, `q` leaves it and the proxy goes on; started here, `q` asks.")]
+    Tui,
+    /// Show whether the proxy runs, and the state of config, upstreams, keys and requests
+    #[command(after_help = "Exit code 4 where no proxy runs. `aiproxy status --json` is made for scripts; times are RFC 3339.")]
+    Status,
+    /// End the running proxy
+    #[command(after_help = "Open requests may finish, for as long as `server.drain` says; --now cuts them.")]
+    Stop(stop::StopArgs),
+    /// End the running proxy and serve again, in this terminal
+    #[command(
+        after_help = "The proxy that was running ends as with `aiproxy stop`; the new one belongs to this terminal, with this command's --config and --data-dir."
+    )]
+    Restart(stop::RestartArgs),
+    /// Apply the config file and read every key reference again
+    #[command(after_help = "Saving the file does the same. A broken file changes nothing: exit code 3, and every problem is printed.")]
+    Reload,
+    /// Print shell lines that point SDKs and tools at the proxy
+    #[command(after_help = env::EXAMPLES)]
+    Env(env::EnvArgs),
+    /// Provider keys: add, list, test, cool, warm, …
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Upstreams: provider endpoints
+    #[command(subcommand)]
+    Upstream(upstream::UpstreamCommand),
+    /// Models: what clients may ask for
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Projects: client identities and their keys
+    #[command(subcommand)]
+    Project(project::ProjectCommand),
+    /// The config file
+    #[command(subcommand)]
+    Config(config_file::ConfigCommand),
+    /// Explain where a request for a model would go, and why nowhere else
+    #[command(after_help = route::EXAMPLES)]
+    Route(route::RouteArgs),
+    /// Show recent requests and events, or one request in full
+    #[command(after_help = log::EXAMPLES, args_conflicts_with_subcommands = true)]
+    Log(log::LogArgs),
+    /// Ask a model through the proxy and print its answer as it comes
+    #[command(after_help = ask::EXAMPLES)]
+    Ask(ask::AskArgs),
+    /// Print the completions of a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionArgs),
+    /// Write the man pages into a folder
+    Man(completions::ManArgs),
+}
+
+impl Command {
+    /// Whether this command runs a proxy in its own process, and so wants more than one thread.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(self, Self::Serve(_) | Self::Restart(_) | Self::Tui)
+    }
+}
+
+const SERVE: &str = "\
+Without a config file it serves what it finds: keys in the environment (OPENAI_API_KEY, …), local servers on their usual
+ports, and the built-in upstream `demo`.
+
+Examples:
+  aiproxy serve
+  aiproxy serve --listen 127.0.0.1:9000
+  aiproxy serve --tui
+  aiproxy serve --demo             only the built-in upstream: nothing leaves this machine";
+
+/// Arguments of `serve`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArgs {
+    /// Listen here instead of where the config says; may be given again. `8642` means loopback, both families; port 0 any free one
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// With the dashboard in this terminal
+    #[arg(long)]
+    pub tui: bool,
+    /// Only the built-in upstream `demo`, whatever the config and the environment say
+    #[arg(long)]
+    pub demo: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in [&["aiproxy", "--config", "a", "key", "list", "--json"][..], &["aiproxy", "key", "list", "--json", "--config", "a"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(cli.global.json && cli.global.config == Some(PathBuf::from("a")), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! `aiproxy ask`: one question through the proxy, its answer printed as it comes.
+
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Ctx,
+    exit::{CliError, Exit},
+    out, project, prompt,
+    reach::{self, Reach},
+    reveal::reveal,
+};
+use crate::base::{
+    clean::clean,
+    cut::Piece,
+    sse::{self, Splitter},
+};
+
+pub(super) const EXAMPLES: &str = "\
+The question goes through the running proxy with the project's client key, like any client's. Ctrl-C ends the answer.
+
+Examples:
+  aiproxy ask demo/echo \"hello\"
+  aiproxy ask smart \"why is the sky blue?\" --system \"one sentence\"
+  git diff | aiproxy ask smart \"write a commit message for this diff\" --stdin";
+
+/// The most that is read from standard input.
+const QUESTION_BYTES: u64 = 16 << 20;
+/// The most of an error answer that is read.
+const ERROR_BYTES: usize = 64 << 10;
+const CONNECT: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug, Args)]
+pub struct AskArgs {
+    /// A name that a client may ask for
+    model: String,
+    /// The question
+    prompt: Option<String>,
+    /// Add standard input to the question
+    #[arg(long)]
+    stdin: bool,
+    /// A system message
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Ask as this project
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    project: String,
+}
+
+/// Asks and prints.
+///
+/// # Errors
+///
+/// No proxy runs; the proxy or the provider refuses; the answer breaks off.
+pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
+    let question = question(&args).await?;
+    let base = match Reach::look(ctx)? {
+        Some(reach) => super::env::base_url_of(ctx, &reach),
+        None => return Err(reach::not_running(ctx).await),
+    };
+    let mut messages = Vec::new();
+    messages.extend(args.system.as_deref().map(|text| json!({ "role": "system", "content": text })));
+    messages.push(json!({ "role": "user", "content": question }));
+    let body = json!({ "model": args.model, "stream": true, "messages": messages });
+    let key = project::client_key(ctx, &args.project).await?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .user_agent(concat!("aiproxy-ask/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|e| told(&e))?;
+    let request = client
+        .post(format!("{base}/v1/chat/completions"))
+        .header("content-type", "application/json")
+        .bearer_auth(reveal(&key))
+        .body(body.to_string());
+    let mut response = request.send().await.map_err(|e| told(&e))?;
+    let (status, id) = (response.status(), header(&response, "x-request-id"));
+    if !status.is_success() {
+        return Err(refused(status.as_u16(), &head(&mut response).await, id.as_deref()));
+    }
+    let upstream = header(&response, "x-aiproxy-upstream");
+    let mut answer = Answer { quiet: ctx.global.json, raw: !io::stdout().is_terminal(), ..Answer::default() };
+    let mut splitter = Splitter::default();
+    while let Some(chunk) = response.chunk().await.map_err(|e| told(&e))? {
+        let mut at = 0;
+        loop {
+            match splitter.next(&chunk, &mut at) {
+                Piece::Inside(range) => answer.event(&chunk[range])?,
+                Piece::Joined(block) => answer.event(&block)?,
+                Piece::More => break,
+                Piece::TooLong => return Err(CliError::failed("the answer holds an event of more than 8 MiB")),
+            }
+        }
+    }
+    answer.event(&splitter.rest())?;
+    let hint = || format!("`aiproxy log show {}` tells what happened", id.as_deref().unwrap_or("last"));
+    if !answer.done {
+        return Err(CliError::failed("the answer broke off").hint(hint()));
+    }
+    if ctx.global.json {
+        out::json(&json!({ "model": answer.model, "upstream": upstream, "request": id, "text": answer.text, "finish": answer.finish }))?;
+    } else {
+        out::print(if answer.text.ends_with('\n') { "" } else { "\n" })?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn question(args: &AskArgs) -> Result<String, CliError> {
+    let mut parts: Vec<String> = args.prompt.iter().cloned().collect();
+    if args.stdin || (parts.is_empty() && !io::stdin().is_terminal()) {
+        parts.push(prompt::text(QUESTION_BYTES).await?);
+    }
+    let question = parts.join("\n\n");
+    if question.trim().is_empty() {
+        return Err(CliError::usage("no question").hint("aiproxy ask MODEL \"your question\""));
+    }
+    Ok(question)
+}
+
+fn header(response: &reqwest::Response, name: &str) -> Option<String> {
+    response.headers().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// The beginning of an error answer; what cannot be read is left out.
+async fn head(response: &mut reqwest::Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await
+        && body.len() < ERROR_BYTES
+    {
+        body.extend_from_slice(&chunk);
+    }
+    body.truncate(ERROR_BYTES);
+    body
+}
+
+fn refused(status: u16, body: &[u8], id: Option<&str>) -> CliError {
+    let said = serde_json::from_slice::<Value>(body).ok().and_then(|v| v["error"]["message"].as_str().map(str::to_owned));
+    let text = said.unwrap_or_else(|| format!("the proxy answers with status {status}"));
+    let error = CliError::failed(text);
+    match id {
+        Some(id) => error.hint(format!("`aiproxy log show {id}` tells what was tried")),
+        None => error,
+    }
+}
+
+/// A transport error with its cause, and without its URL.
+fn told(error: &reqwest::Error) -> CliError {
+    let mut text = if error.is_connect() { "the proxy cannot be reached" } else { "the connection to the proxy broke" }.to_owned();
+    if let Some(cause) = std::iter::successors(std::error::Error::source(error), |e| e.source()).last() {
+        text.push_str(&format!(": {cause}"));
+    }
+    if error.is_connect() { CliError::unreachable(text) } else { CliError::failed(text) }
+}
+
+/// What came so far.
+#[derive(Debug, Default)]
+struct Answer {
+    /// Nothing is printed while it comes.
+    quiet: bool,
+    /// Nobody's terminal: the bytes as the model said them.
+    raw: bool,
+    text: String,
+    model: Option<String>,
+    finish: Option<String>,
+    done: bool,
+}
+
+impl Answer {
+    fn event(&mut self, block: &[u8]) -> Result<(), CliError> {
+        let data = sse::read(block).data;
+        if *data == *b"[DONE]" {
+            self.done = true;
+            return Ok(());
+        }
+        let Ok(event) = serde_json::from_slice::<Value>(&data) else { return Ok(()) };
+        if let Some(error) = event.get("error").filter(|error| !error.is_null()) {
+            let text = error["message"].as_str().unwrap_or("the answer ended with an error");
+            // The answer so far stands on a line of its own.
+            if !self.quiet && !self.text.is_empty() {
+                out::print("\n")?;
+            }
+            return Err(CliError::failed(text));
+        }
+        if let Some(model) = event["model"].as_str() {
+            self.model = Some(model.to_owned());
+        }
+        let choice = &event["choices"][0];
+        if let Some(finish) = choice["finish_reason"].as_str() {
+            self.finish = Some(finish.to_owned());
+        }
+        let Some(text) = choice["delta"]["content"].as_str().filter(|text| !text.is_empty()) else { return Ok(()) };
+        self.text.push_str(text);
+        match (self.quiet, self.raw) {
+            (true, _) => Ok(()),
+            (false, true) => out::print(text),
+            (false, false) => out::print(&harmless(text)),
+        }
+    }
+}
+
+/// A model's words for a terminal: lines and tabs stay, what a terminal would obey does not.
+fn harmless(text: &str) -> String {
+    text.split_inclusive(['\n', '\t'])
+        .map(|part| match part.as_bytes().last() {
+            Some(&end @ (b'\n' | b'\t')) => format!("{}{}", clean(&part[..part.len() - 1]), char::from(end)),
+            _ => clean(part).into_owned(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_put_together_and_the_end_is_known() {
+        let mut answer = Answer { quiet: true, ..Answer::default() };
+        for block in [
+            "data: {\"model\":\"m\",\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\n",
+            ": ping\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"lo\"},\"finish_reason\":\"stop\"}]}\n\n",
+        ] {
+            answer.event(block.as_bytes()).unwrap();
+        }
+        assert!(!answer.done);
+        answer.event(b"data: [DONE]\n\n").unwrap();
+        assert!(answer.done && answer.text == "hello" && answer.finish.as_deref() == Some("stop") && answer.model.as_deref() == Some("m"));
+
+        let error = answer.event(b"data: {\"error\":{\"message\":\"upstream broke\"}}\n\n").unwrap_err();
+        assert_eq!(error.text, "upstream broke");
+    }
+
+    #[test]
+    fn a_terminal_is_not_steered_by_a_model() {
+        let shown = harmless("a\n\tb\u{1b}[2Jc");
+        assert!(shown.starts_with("a\n\tb") && !shown.contains('\u{1b}'), "{shown:?}");
+    }
+}

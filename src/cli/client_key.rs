@@ -1,0 +1,167 @@
+//! Client keys of our own making: kept in the OS keyring, or where none answers in a private file of the data dir.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::{exit::CliError, reveal::reveal};
+use crate::{
+    base::disk,
+    config::file::Place,
+    secrets::{
+        Secret, file,
+        keyring::Keyring,
+        secret::{self, NoEntropy},
+    },
+};
+
+/// Where a client key is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptIn {
+    File(PathBuf),
+    /// The entry's label.
+    Keyring(String),
+}
+
+impl KeptIn {
+    /// As a reference of the config.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        match self {
+            Self::File(path) => format!("file:{}", path.display()),
+            Self::Keyring(label) => format!("keyring:{label}"),
+        }
+    }
+}
+
+impl fmt::Display for KeptIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Keyring(label) => write!(f, "the OS keyring (entry aiproxy, {label})"),
+        }
+    }
+}
+
+/// Why there is no client key.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientKeyError {
+    #[error("the client key could not be kept in {}: {error}", path.display())]
+    Disk { path: PathBuf, error: std::io::Error },
+    #[error("the file of the client key, {}: {error}", path.display())]
+    File { path: PathBuf, error: file::FileError },
+    #[error(transparent)]
+    NoEntropy(#[from] NoEntropy),
+}
+
+impl From<ClientKeyError> for CliError {
+    fn from(error: ClientKeyError) -> Self {
+        let hint = match &error {
+            ClientKeyError::Disk { .. } => Some("the data dir must be writable; --data-dir or AIPROXY_DATA_DIR names another"),
+            ClientKeyError::File { .. } => Some("remove the file and a new key is made"),
+            ClientKeyError::NoEntropy(_) => None,
+        };
+        Self { hint: hint.map(str::to_owned), ..Self::failed(error.to_string()) }
+    }
+}
+
+/// The key of project `default`, made if there is none yet.
+///
+/// A key that was once made in the file stays the key when a keyring answers later, so that tools which hold it go on
+/// working.
+///
+/// # Errors
+///
+/// Neither the keyring nor the data dir takes a new key; a file that is there cannot be read.
+pub async fn default_client_key(place: &Place, keyring: &Keyring) -> Result<(Secret, KeptIn), ClientKeyError> {
+    let label = label("default");
+    // A keyring that does not answer is no failure: the file is there for it.
+    if let Ok(Some(secret)) = keyring.get(&label).await {
+        return Ok((secret, KeptIn::Keyring(label)));
+    }
+    let path = path(&place.data, "default");
+    if path.exists() {
+        let error = |error| ClientKeyError::File { path: path.clone(), error };
+        let line = file::read_line(&path).map_err(error)?;
+        return Ok((Secret::new(line.as_str().to_owned()), KeptIn::File(path)));
+    }
+    make("default", &place.data, keyring).await
+}
+
+/// Makes a new key for a project and keeps it where it can be kept, replacing the one that was there.
+///
+/// # Errors
+///
+/// As [`default_client_key`].
+pub async fn make(project: &str, data: &Path, keyring: &Keyring) -> Result<(Secret, KeptIn), ClientKeyError> {
+    let (secret, label, path) = (secret::generate()?, label(project), path(data, project));
+    // Where the file exists the project's readers look there only if the keyring has no entry: the entry wins from here on.
+    if keyring.set(&label, &secret).await.is_ok() {
+        drop(std::fs::remove_file(&path));
+        return Ok((secret, KeptIn::Keyring(label)));
+    }
+    let error = |error| ClientKeyError::Disk { path: path.clone(), error };
+    disk::private_dir(data).map_err(error)?;
+    if let Some(folder) = path.parent() {
+        disk::private_dir(folder).map_err(error)?;
+    }
+    disk::replace(&path, format!("{}\n", reveal(&secret)).as_bytes(), 0o600).map_err(error)?;
+    Ok((secret, KeptIn::File(path)))
+}
+
+/// Forgets a project's key, wherever it was kept.
+pub async fn forget(project: &str, data: &Path, keyring: &Keyring) {
+    // Both may well not exist; what is left behind opens nothing once the project is gone.
+    drop(keyring.delete(&label(project)).await);
+    drop(std::fs::remove_file(path(data, project)));
+}
+
+fn label(project: &str) -> String {
+    format!("client/{project}")
+}
+
+fn path(data: &Path, project: &str) -> PathBuf {
+    if project == "default" { data.join("client.key") } else { data.join("clients").join(format!("{project}.key")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(data: &Path) -> Place {
+        Place { config: data.join("config.toml"), explicit: false, data: data.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn without_a_keyring_the_key_is_made_once_in_a_private_file() {
+        let home = tempfile::tempdir().unwrap();
+        let (place, keyring) = (place(&home.path().join("data")), Keyring::none("a test"));
+
+        let (made, kept) = default_client_key(&place, &keyring).await.unwrap();
+        let (again, _) = default_client_key(&place, &keyring).await.unwrap();
+
+        assert_eq!(kept, KeptIn::File(home.path().join("data/client.key")));
+        assert_eq!(made.digest(), again.digest());
+        assert!(reveal(&made).starts_with("aip-"));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(home.path().join("data/client.key")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rotated_key_is_another_one() {
+        let home = tempfile::tempdir().unwrap();
+        let (place, keyring) = (place(home.path()), Keyring::none("a test"));
+        let (first, _) = default_client_key(&place, &keyring).await.unwrap();
+
+        let (second, _) = make("default", &place.data, &keyring).await.unwrap();
+
+        let (now, _) = default_client_key(&place, &keyring).await.unwrap();
+        assert_ne!(first.digest(), second.digest());
+        assert_eq!(now.digest(), second.digest());
+    }
+}

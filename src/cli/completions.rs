@@ -1,0 +1,55 @@
+//! Shell completions and man pages, made from the same words that parse the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::{
+    Cli,
+    exit::{self, CliError, Exit},
+    out,
+};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  aiproxy completions bash > ~/.local/share/bash-completion/completions/aiproxy
+  aiproxy completions zsh > ~/.zfunc/_aiproxy
+  aiproxy completions fish > ~/.config/fish/completions/aiproxy.fish";
+
+#[derive(Clone, Debug, Args)]
+pub struct CompletionArgs {
+    /// bash, elvish, fish, powershell or zsh
+    shell: Shell,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ManArgs {
+    /// Folder for the pages, made if it is missing
+    dir: PathBuf,
+}
+
+/// Prints the completions of a shell.
+///
+/// # Errors
+///
+/// Standard output is gone.
+pub fn completions(args: &CompletionArgs) -> Result<Exit, CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "aiproxy", &mut script);
+    out::print(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Ok)
+}
+
+/// Writes one page for each command.
+///
+/// # Errors
+///
+/// The folder cannot be written.
+pub fn man(args: &ManArgs) -> Result<Exit, CliError> {
+    std::fs::create_dir_all(&args.dir)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), &args.dir))
+        .map_err(|e| exit::at(&args.dir, &e))?;
+    out::line(&format!("man pages are in {}", args.dir.display()))?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,135 @@
+//! `aiproxy env`: shell lines that point SDKs and tools at the proxy.
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    Ctx,
+    exit::{CliError, Exit},
+    out, project,
+    reach::Reach,
+    reveal::reveal,
+    settings,
+};
+use crate::control::rundir::{Running, reachable};
+
+pub(super) const EXAMPLES: &str = "\
+The lines hold a client key of this proxy, never a provider's key.
+
+Examples:
+  eval \"$(aiproxy env)\"                                    sh, bash, zsh
+  aiproxy env --shell fish | source
+  aiproxy env --shell powershell | Out-String | Invoke-Expression
+  aiproxy env ide                                          as the project `ide`";
+
+#[derive(Clone, Debug, Args)]
+pub struct EnvArgs {
+    /// The project whose key the tools use
+    #[arg(default_value = "default")]
+    project: String,
+    /// How the shell sets a variable
+    #[arg(long, value_enum, default_value_t = Shell::Sh)]
+    shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shell {
+    Fish,
+    Powershell,
+    Sh,
+}
+
+/// Prints the lines.
+///
+/// # Errors
+///
+/// No such project; its key cannot be read.
+pub async fn run(ctx: &Ctx, args: EnvArgs) -> Result<Exit, CliError> {
+    let base = base_url(ctx)?;
+    let key = project::client_key(ctx, &args.project).await?;
+    let variables = variables(&base, reveal(&key));
+    if ctx.global.json {
+        let map: serde_json::Map<_, _> = variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        out::json(&map)?;
+    } else {
+        let lines: String = variables.iter().map(|(name, value)| format!("{}\n", line(args.shell, name, value))).collect();
+        out::print(&lines)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Where clients reach the proxy: the one that runs, else where the config would listen.
+pub(super) fn base_url(ctx: &Ctx) -> Result<String, CliError> {
+    if ctx.global.url.is_some() {
+        return Ok(given(ctx));
+    }
+    if let Some(base) = Reach::look(ctx)?.and_then(|reach| reach.running).and_then(|running| running.base_url()) {
+        return Ok(base);
+    }
+    out::note("note: the proxy does not run; start it with `aiproxy serve`");
+    let listen = settings::listen(&ctx.global.place()?);
+    Ok(format!("http://{}", listen.first().map_or_else(|| settings::LISTEN.to_owned(), |addr| reachable(addr))))
+}
+
+/// The base URL of a proxy that runs.
+pub(super) fn base_url_of(ctx: &Ctx, reach: &Reach) -> String {
+    reach.running.as_ref().and_then(Running::base_url).unwrap_or_else(|| given(ctx))
+}
+
+/// `--url` with its scheme.
+fn given(ctx: &Ctx) -> String {
+    let url = ctx.global.url.as_deref().unwrap_or_default().trim_end_matches('/');
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
+}
+
+/// Each SDK has its own words for the same two facts.
+fn variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("OPENAI_BASE_URL", format!("{base}/v1")),
+        ("OPENAI_API_BASE", format!("{base}/v1")),
+        ("OPENAI_API_KEY", key.to_owned()),
+        ("ANTHROPIC_BASE_URL", base.to_owned()),
+        ("ANTHROPIC_API_KEY", key.to_owned()),
+        ("ANTHROPIC_AUTH_TOKEN", key.to_owned()),
+        ("GOOGLE_GEMINI_BASE_URL", base.to_owned()),
+        ("GEMINI_API_KEY", key.to_owned()),
+        // A client that can send no credential carries it in the path.
+        ("OLLAMA_HOST", format!("{base}/~{key}")),
+    ]
+}
+
+fn line(shell: Shell, name: &str, value: &str) -> String {
+    match shell {
+        Shell::Fish => format!("set -gx {name} '{}';", value.replace('\\', "\\\\").replace('\'', "\\'")),
+        Shell::Powershell => format!("$env:{name} = '{}'", value.replace('\'', "''")),
+        Shell::Sh => format!("export {name}='{}'", value.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_breaks_out_of_its_quotes() {
+        for (shell, want) in [
+            (Shell::Sh, r"export K='a'\''b\c$(d)'"),
+            (Shell::Fish, r"set -gx K 'a\'b\\c$(d)';"),
+            (Shell::Powershell, r"$env:K = 'a''b\c$(d)'"),
+        ] {
+            assert_eq!(line(shell, "K", r"a'b\c$(d)"), want);
+        }
+    }
+
+    #[test]
+    fn each_dialect_has_its_base_url_and_key() {
+        let got = variables("http://127.0.0.1:8642", "aip-x");
+        for want in [
+            ("OPENAI_BASE_URL", "http://127.0.0.1:8642/v1"),
+            ("ANTHROPIC_BASE_URL", "http://127.0.0.1:8642"),
+            ("GEMINI_API_KEY", "aip-x"),
+            ("OLLAMA_HOST", "http://127.0.0.1:8642/~aip-x"),
+        ] {
+            assert!(got.contains(&(want.0, want.1.to_owned())), "{want:?}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! How a command ends: the exit code, and for a failure the sentence with what to do next.
+
+use std::{fmt, io};
+
+use crate::control::client::ClientError;
+
+/// Exit codes, as documented in `--help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Ok,
+    Failed,
+    Usage,
+    Config,
+    Unreachable,
+}
+
+impl Exit {
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Config => 3,
+            Self::Unreachable => 4,
+        }
+    }
+}
+
+/// Why a command failed: what happened, and what to do next.
+#[derive(Debug)]
+pub struct CliError {
+    pub exit: Exit,
+    /// Empty where there is nothing to say: a closed pipe, Ctrl-C, problems that were printed already.
+    pub text: String,
+    pub hint: Option<String>,
+}
+
+impl CliError {
+    fn new(exit: Exit, text: impl Into<String>) -> Self {
+        Self { exit, text: text.into(), hint: None }
+    }
+
+    #[must_use]
+    pub fn failed(text: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, text)
+    }
+
+    #[must_use]
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, text)
+    }
+
+    #[must_use]
+    pub fn config(text: impl Into<String>) -> Self {
+        Self::new(Exit::Config, text)
+    }
+
+    #[must_use]
+    pub fn unreachable(text: impl Into<String>) -> Self {
+        Self::new(Exit::Unreachable, text)
+    }
+
+    /// Everything was said already.
+    #[must_use]
+    pub fn quiet(exit: Exit) -> Self {
+        Self::new(exit, "")
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::NotReachable { .. } | ClientError::SomethingElse => Exit::Unreachable,
+            ClientError::Broken | ClientError::Refused(..) => Exit::Failed,
+        };
+        Self { hint: error.hint().map(str::to_owned), ..Self::new(exit, error.to_string()) }
+    }
+}
+
+/// A failure at a file or folder.
+pub(super) fn at(path: &std::path::Path, error: &io::Error) -> CliError {
+    CliError::failed(format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,231 @@
+//! `aiproxy key add`: takes a key in, tries it, stores it, and has it used.
+
+use std::sync::Arc;
+
+use super::{
+    AddArgs,
+    check::{self, Verdict},
+    store::Store,
+};
+use crate::{
+    base::{clean::clean, near},
+    cli::{
+        Ctx,
+        exit::{CliError, Exit},
+        out, prompt,
+        reach::{self, Reach},
+        reveal::reveal,
+        settings::{self, File},
+    },
+    config::{
+        edit::Edit,
+        presets::{self, Preset},
+        settings::Upstream,
+    },
+    secrets::{Reference, Secret},
+};
+
+/// Adds one key, or with `--missing` every one that is nowhere.
+///
+/// # Errors
+///
+/// A key on the command line; an upstream nobody knows; text that is no key; a key that its provider rejects; no keyring.
+pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
+    refuse_argv(&args)?;
+    named(&args.label)?;
+    let file = settings::load_or_empty(ctx)?;
+    let Some(name) = &args.upstream else { return missing(ctx, &args, &file).await };
+    let plan = Plan::make(&file, name, &args)?;
+    let mut store = open(&args, &file).await?;
+    let entry = format!("{name}/{}", args.label);
+    let edits = plan.edits(&store.reference(&entry))?;
+    let secret = args.source.read(&format!("key for {name}")).await?;
+    hint_at_other_provider(&plan, &secret);
+    let tried = tried(&args, &plan.upstream, &secret).await?;
+    let replaced = store.get(&entry).await?.is_some();
+    store.put(&entry, &secret).await?;
+    if let Err(error) = settings::edit(ctx, &edits) {
+        // Without its reference the key is of no use, and nobody would find it again.
+        if !replaced {
+            drop(store.delete(&entry).await);
+        }
+        return Err(error);
+    }
+    reach::reload_if_running(ctx).await;
+    let verb = if replaced { "replaced" } else { "stored" };
+    let next = if Reach::look(ctx).is_ok_and(|reach| reach.is_some()) { "" } else { "; `aiproxy serve` uses it" };
+    ctx.done(&format!("{entry} ({}) {verb} in {}{tried}{next}", secret.fingerprint(), store.name()))
+}
+
+/// A key that came in by the command line is known to every program on the machine: it is not repeated, and not used.
+fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
+    let named = args.upstream.as_deref().is_some_and(prompt::looks_like_key) || prompt::looks_like_key(&args.label);
+    if args.given.is_none() && args.more.is_empty() && !named {
+        return Ok(());
+    }
+    let upstream = args.upstream.as_deref().filter(|name| !prompt::looks_like_key(name)).unwrap_or("UPSTREAM");
+    Err(CliError::usage("a key does not belong on a command line: other programs and the shell's history see it").hint(format!(
+        "run `aiproxy key add {upstream}` and type it at the prompt, or pipe it in with --stdin; if it was a real key, make a new one"
+    )))
+}
+
+/// A label stands in file names, in the config and on the screen.
+fn named(label: &str) -> Result<(), CliError> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    if label.is_empty() || label.len() > 64 || !label.chars().all(fine) {
+        return Err(
+            CliError::usage(format!("`{}` is no label for a key", clean(label))).hint("letters, digits, `-`, `_`, `.` and `@`, at most 64")
+        );
+    }
+    Ok(())
+}
+
+async fn open(args: &AddArgs, file: &File) -> Result<Store, CliError> {
+    if args.vault {
+        return Store::vault(&file.place).await;
+    }
+    Store::keyring().await.map_err(|error| {
+        let hint = error.hint.clone().filter(|hint| hint.contains("--vault"));
+        error.hint(hint.unwrap_or_else(|| "add --vault to keep the key in a file encrypted with a passphrase".to_owned()))
+    })
+}
+
+/// What the config needs, worked out before anybody is asked for a key.
+struct Plan {
+    upstream: Arc<Upstream>,
+    /// The upstream is not in the config yet.
+    preset: Option<&'static Preset>,
+    label: String,
+    /// References that the upstream has already.
+    known: Vec<(String, String)>,
+}
+
+impl Plan {
+    fn make(file: &File, name: &str, args: &AddArgs) -> Result<Self, CliError> {
+        let label = args.label.clone();
+        if let Some(upstream) = file.settings.upstreams.iter().find(|u| *u.name == *name) {
+            if args.preset.as_deref().is_some_and(|preset| upstream.preset.as_deref() != Some(preset)) {
+                return Err(CliError::failed(format!("`{name}` is an upstream of the config and not of that preset"))
+                    .hint("leave --preset out, or give the new upstream another name"));
+            }
+            let known = upstream.keys.iter().map(|key| (key.label.to_string(), key.reference.to_string())).collect();
+            return Ok(Self { upstream: Arc::clone(upstream), preset: None, label, known });
+        }
+        let wanted = args.preset.as_deref().unwrap_or(name);
+        let Some(preset) = presets::find(wanted) else { return Err(unknown(file, name, args.preset.as_deref())) };
+        if preset.needs_url {
+            return Err(CliError::failed(format!("{} has a base URL of your own", preset.title))
+                .hint(format!("first `aiproxy upstream add {name} --preset {wanted} --base-url URL`, then `aiproxy key add {name}`")));
+        }
+        if !preset.needs_key() {
+            return Err(CliError::failed(format!("{} needs no key", preset.title))
+                .hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
+        }
+        let upstream = settings::from_preset(&file.place, name, wanted)?;
+        Ok(Self { upstream, preset: Some(preset), label, known: Vec::new() })
+    }
+
+    /// What is to be changed so that the config uses the key behind this reference.
+    fn edits(&self, reference: &str) -> Result<Vec<Edit>, CliError> {
+        let name = self.upstream.name.to_string();
+        let mut edits = Vec::new();
+        if let Some(preset) = self.preset {
+            edits.push(Edit::AddUpstream {
+                name: name.clone(),
+                preset: Some(preset.name.to_string()),
+                base_url: None,
+                dialects: Vec::new(),
+            });
+        }
+        match self.known.iter().find(|(label, _)| *label == self.label) {
+            // The same entry with a new key in it.
+            Some((_, known)) if known == reference => {}
+            Some((label, known)) => {
+                return Err(CliError::failed(format!("{name} has a key `{label}` already, kept in {known}"))
+                    .hint("give the new one another --label, or remove the old one first"));
+            }
+            None => edits.push(Edit::AddKey { upstream: name, reference: reference.to_owned(), label: None }),
+        }
+        Ok(edits)
+    }
+}
+
+fn unknown(file: &File, name: &str, preset: Option<&str>) -> CliError {
+    let presets = presets::all().iter().map(|p| &*p.name);
+    if let Some(preset) = preset {
+        let near = near::nearest(preset, presets).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        return CliError::failed(format!("no preset `{preset}`")).hint(format!("{near}`aiproxy upstream presets` shows all"));
+    }
+    let known = file.settings.upstreams.iter().map(|u| &*u.name).chain(presets);
+    let near = near::nearest(name, known).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    CliError::failed(format!("no upstream `{name}` in the config, and no preset of that name"))
+        .hint(format!("{near}Another provider: `aiproxy upstream add {name} --base-url URL --dialect openai`"))
+}
+
+/// Keys of many providers begin in a way of their own.
+fn hint_at_other_provider(plan: &Plan, secret: &Secret) {
+    let own = plan.upstream.preset.as_deref();
+    if let (Some(own), Some(other)) = (own, presets::by_key(reveal(secret)))
+        && *other.name != *own
+        && presets::find(own).is_some_and(|preset| preset.key_prefix.is_some())
+    {
+        out::note(&format!("warning: this looks like a key of {}, not of {own}", other.title));
+    }
+}
+
+/// Tries the key; the words for what came of it.
+async fn tried(args: &AddArgs, upstream: &Arc<Upstream>, secret: &Secret) -> Result<String, CliError> {
+    if args.no_check {
+        return Ok(String::new());
+    }
+    if out::watched() {
+        out::note(&format!("trying the key at {} …", upstream.name));
+    }
+    match check::ask(upstream, Some(secret)).await {
+        Verdict::Good { models: Some(models) } => Ok(format!("; it works, {models} models")),
+        Verdict::Good { models: None } => Ok("; it works".to_owned()),
+        Verdict::Rejected { status, said } => Err(CliError::failed(format!("{} rejects the key (status {status}): {said}", upstream.name))
+            .hint("nothing was stored; --no-check stores a key without trying it")),
+        Verdict::Unknown(why) => {
+            out::note(&format!("warning: the key could not be checked: {why}"));
+            Ok("; not checked".to_owned())
+        }
+    }
+}
+
+/// Asks for each `keyring:` and `vault:` reference of the config that nobody holds.
+async fn missing(ctx: &Ctx, args: &AddArgs, file: &File) -> Result<Exit, CliError> {
+    let mut stored = 0_u32;
+    let (mut keyring, mut vault) = (None, None);
+    for upstream in &file.settings.upstreams {
+        for key in &upstream.keys {
+            let (slot, entry) = match &key.reference {
+                Reference::Keyring(entry) => (&mut keyring, entry),
+                Reference::Vault(entry) => (&mut vault, entry),
+                Reference::Command(_) | Reference::Env(_) | Reference::File(_) | Reference::Literal(_) => continue,
+            };
+            let store = match slot {
+                Some(store) => store,
+                None => slot.insert(match &key.reference {
+                    Reference::Vault(_) => Store::vault(&file.place).await?,
+                    _ => Store::keyring().await?,
+                }),
+            };
+            if store.get(entry).await?.is_some() {
+                continue;
+            }
+            let secret = args.source.read(&format!("key {}", key.name)).await?;
+            let tried = tried(args, upstream, &secret).await?;
+            store.put(entry, &secret).await?;
+            out::line(&format!("{} ({}) stored in {}{tried}", key.name, secret.fingerprint(), store.name()))?;
+            stored += 1;
+        }
+    }
+    if stored > 0 {
+        reach::reload_if_running(ctx).await;
+    }
+    ctx.done(match stored {
+        0 => "no key is missing",
+        _ => "all keys are there",
+    })
+}

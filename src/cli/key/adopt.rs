@@ -1,0 +1,82 @@
+//! `aiproxy key adopt`: keys that stand in the config file move into the keyring.
+
+use super::store::Store;
+use crate::{
+    cli::{
+        Ctx,
+        exit::{CliError, Exit},
+        out, reach, settings,
+    },
+    config::edit::Edit,
+    secrets::{Reference, Secret},
+};
+
+/// A name that is taken by another key gets a number; this many are tried.
+const TRIES: u32 = 100;
+
+/// Moves every literal key.
+///
+/// # Errors
+///
+/// No keyring; the file cannot be changed, in which case it still holds the keys.
+pub(super) async fn run(ctx: &Ctx, vault: bool) -> Result<Exit, CliError> {
+    let file = settings::load(ctx)?;
+    let keys: Vec<_> = file
+        .settings
+        .upstreams
+        .iter()
+        .flat_map(|u| u.keys.iter().map(move |k| (u, k)))
+        .filter_map(|(u, k)| match &k.reference {
+            Reference::Literal(secret) => Some((u, k, secret)),
+            _ => None,
+        })
+        .collect();
+    let projects: Vec<_> = file
+        .settings
+        .projects
+        .iter()
+        .filter_map(|p| match &p.key {
+            Some(Reference::Literal(secret)) => Some((p, secret)),
+            _ => None,
+        })
+        .collect();
+    if keys.is_empty() && projects.is_empty() {
+        return ctx.done("no key stands in the config file");
+    }
+    let mut store = if vault { Store::vault(&file.place).await? } else { Store::keyring().await? };
+    let mut edits = Vec::new();
+    for (upstream, key, secret) in keys {
+        let entry = kept(&mut store, &format!("{}/{}", upstream.name, key.label), secret).await?;
+        let reference = store.reference(&entry);
+        out::note(&format!("{} ({}) → {reference}", key.name, secret.fingerprint()));
+        edits.push(Edit::ReplaceKeyReference { upstream: upstream.name.to_string(), label: key.label.to_string(), reference });
+    }
+    for (project, secret) in projects {
+        let entry = kept(&mut store, &format!("client/{}", project.name), secret).await?;
+        let reference = store.reference(&entry);
+        out::note(&format!("project {} ({}) → {reference}", project.name, secret.fingerprint()));
+        let value = settings::text_value(&reference);
+        edits.push(Edit::SetProject { name: project.name.to_string(), path: "key".to_owned(), value });
+    }
+    // Last: until here the file holds every key, and what lies in the store twice does no harm.
+    settings::edit(ctx, &edits)?;
+    reach::reload_if_running(ctx).await;
+    let many = if edits.len() == 1 { "1 key".to_owned() } else { format!("{} keys", edits.len()) };
+    ctx.done(&format!("{many} moved into {}; the config refers to them", store.name()))
+}
+
+/// Stores a key under this name, or where another key has it, under the name with a number.
+async fn kept(store: &mut Store, entry: &str, secret: &Secret) -> Result<String, CliError> {
+    for number in 1..TRIES {
+        let name = if number == 1 { entry.to_owned() } else { format!("{entry}-{number}") };
+        match store.get(&name).await? {
+            Some(there) if there.digest() == secret.digest() => return Ok(name),
+            Some(_) => {}
+            None => {
+                store.put(&name, secret).await?;
+                return Ok(name);
+            }
+        }
+    }
+    Err(CliError::failed(format!("{} holds too many keys named {entry}", store.name())))
+}

@@ -1,0 +1,198 @@
+//! `aiproxy key`: provider keys, which live in the OS keyring and are known here by name and fingerprint.
+
+mod act;
+mod add;
+mod adopt;
+pub(super) mod check;
+mod list;
+mod remove;
+pub(super) mod store;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    Ctx,
+    exit::{CliError, Exit},
+    prompt::SecretSource,
+};
+use crate::base::near;
+
+/// What `KEY` means everywhere.
+const KEY: &str = "KEY is UPSTREAM/LABEL, or UPSTREAM where it has one key.";
+
+const ADD: &str = "\
+The key is asked for with hidden input, or read with --stdin or --from-env; never from the command line, where other
+programs and the shell's history see it. It is tried with a free call (the list of models), stored in the OS keyring as
+UPSTREAM/LABEL, and referred to by the config; an upstream that the config lacks is added from its preset. A running proxy
+uses it at once. Where no keyring service answers, --vault keeps it in a file encrypted with a passphrase.
+
+Examples:
+  aiproxy key add openai
+  aiproxy key add openai --label work
+  pass show openai | aiproxy key add openai --stdin
+  aiproxy key add mycorp --preset openai --from-env CORP_KEY
+  aiproxy key add --missing               on a second machine: asks for each key that the config names and nobody has";
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Store a key and use it
+    #[command(after_help = ADD)]
+    Add(AddArgs),
+    /// List keys: fingerprint, state, where each is kept
+    List,
+    /// Try keys with a free call to their provider
+    #[command(after_help = KEY)]
+    Test {
+        /// Only this one
+        key: Option<String>,
+    },
+    /// Take a key out of the config and the keyring
+    #[command(after_help = KEY)]
+    Remove { key: String },
+    /// Use a key again
+    #[command(after_help = KEY)]
+    Enable { key: String },
+    /// Stop using a key, without forgetting it
+    #[command(after_help = KEY)]
+    Disable { key: String },
+    /// Leave a key alone for a while
+    #[command(after_help = KEY)]
+    Cool {
+        key: String,
+        /// Only for this model of the upstream
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
+        /// How long: 30s, 10m, 1h [default: 10m]
+        #[arg(long = "for", value_name = "SPAN", value_parser = crate::base::units::parse_duration)]
+        span: Option<std::time::Duration>,
+    },
+    /// End a key's cooldowns, or a rejection, at once
+    #[command(after_help = KEY)]
+    Warm {
+        #[arg(required_unless_present = "all")]
+        key: Option<String>,
+        /// Every key and upstream
+        #[arg(long, conflicts_with_all = ["key", "model"])]
+        all: bool,
+        /// Only for this model of the upstream
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
+    },
+    /// Move keys that stand in the config file into the keyring
+    #[command(
+        after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference; the rest of the file stays as it is."
+    )]
+    Adopt {
+        /// Into the passphrase-encrypted file of the data dir instead of the OS keyring
+        #[arg(long)]
+        vault: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The upstream the key is for: a name of the config, or of a preset (`aiproxy upstream presets`)
+    #[arg(required_unless_present = "missing")]
+    upstream: Option<String>,
+    /// The key's own name inside its upstream
+    #[arg(long, short, value_name = "NAME", default_value = "main")]
+    label: String,
+    #[command(flatten)]
+    source: SecretSource,
+    /// Keep the key in the passphrase-encrypted file of the data dir instead of the OS keyring
+    #[arg(long)]
+    vault: bool,
+    /// Store the key without trying it
+    #[arg(long)]
+    no_check: bool,
+    /// Make the upstream from this preset, if the config has none of that name
+    #[arg(long, value_name = "PRESET")]
+    preset: Option<String>,
+    /// Ask for every key that the config refers to and that is nowhere
+    #[arg(long, conflicts_with_all = ["upstream", "from_env", "stdin", "preset"])]
+    missing: bool,
+    /// Taken in only to be refused: a key never stands on a command line.
+    #[arg(long = "key", hide = true, value_name = "KEY")]
+    given: Option<String>,
+    #[arg(hide = true)]
+    more: Vec<String>,
+}
+
+impl AddArgs {
+    /// As `key add NAME --stdin`.
+    pub(super) fn piped(upstream: &str, no_check: bool) -> Self {
+        Self {
+            upstream: Some(upstream.to_owned()),
+            label: "main".to_owned(),
+            source: SecretSource { stdin: true, from_env: None },
+            vault: false,
+            no_check,
+            preset: None,
+            missing: false,
+            given: None,
+            more: Vec::new(),
+        }
+    }
+}
+
+/// Does one of the key commands.
+///
+/// # Errors
+///
+/// See each.
+pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
+    match command {
+        KeyCommand::Add(args) => add::run(ctx, args).await,
+        KeyCommand::Adopt { vault } => adopt::run(ctx, vault).await,
+        KeyCommand::Cool { key, model, span } => act::cool(ctx, key, model, span).await,
+        KeyCommand::Disable { key } => act::enable(ctx, &key, false).await,
+        KeyCommand::Enable { key } => act::enable(ctx, &key, true).await,
+        KeyCommand::List => list::run(ctx).await,
+        KeyCommand::Remove { key } => remove::run(ctx, &key).await,
+        KeyCommand::Test { key } => act::test(ctx, key).await,
+        KeyCommand::Warm { key, model, .. } => act::warm(ctx, key, model).await,
+    }
+}
+
+/// The key that `KEY` means, as (upstream, label).
+///
+/// # Errors
+///
+/// No such key, with the nearest; an upstream with several.
+pub(super) fn find<'a>(asked: &str, known: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(String, String), CliError> {
+    let known: Vec<(&str, &str)> = known.into_iter().collect();
+    if let Some((upstream, label)) =
+        known.iter().find(|(upstream, label)| asked.strip_prefix(upstream).and_then(|r| r.strip_prefix('/')) == Some(label))
+    {
+        return Ok(((*upstream).to_owned(), (*label).to_owned()));
+    }
+    let own: Vec<_> = known.iter().filter(|(upstream, _)| *upstream == asked).collect();
+    let names: Vec<String> = known.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
+    match own[..] {
+        [(upstream, label)] => Ok(((*upstream).to_owned(), (*label).to_owned())),
+        [] => Err(CliError::failed(format!("no key `{asked}`")).hint(near::nearest(asked, names.iter().map(String::as_str)).map_or_else(
+            || "`aiproxy key list` shows all".to_owned(),
+            |name| format!("did you mean `{name}`? `aiproxy key list` shows all"),
+        ))),
+        _ => {
+            let labels: Vec<_> = own.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
+            Err(CliError::failed(format!("`{asked}` has {} keys", own.len())).hint(format!("say which: {}", labels.join(", "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_by_its_name_or_by_an_upstream_that_has_one() {
+        let known = [("openai", "work"), ("openai", "home"), ("groq", "main"), ("a/b", "c")];
+        assert_eq!(find("openai/work", known).unwrap(), ("openai".into(), "work".into()));
+        assert_eq!(find("groq", known).unwrap(), ("groq".into(), "main".into()));
+        assert_eq!(find("a/b/c", known).unwrap(), ("a/b".into(), "c".into()));
+        assert!(find("openai", known).unwrap_err().hint.unwrap().contains("openai/home"));
+        assert!(find("openai/wrok", known).unwrap_err().hint.unwrap().contains("`openai/work`"));
+        assert!(find("nobody", known).unwrap_err().hint.unwrap().contains("key list"));
+    }
+}

@@ -1,0 +1,100 @@
+//! Where a command keeps a key: the OS keyring, or the encrypted file of the data dir.
+
+use std::{io::IsTerminal, time::Duration};
+
+use crate::{
+    cli::{exit::CliError, prompt},
+    config::file::Place,
+    secrets::{
+        Secret,
+        keyring::{Keyring, KeyringError},
+        resolve::{self, PASSPHRASE_FILE},
+        vault::{OpenVault, Vault, VaultError},
+    },
+};
+
+/// A person may have to type the keyring's own passphrase first.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An open place for keys.
+pub(in crate::cli) enum Store {
+    Keyring(Keyring),
+    Vault(Box<OpenVault>),
+}
+
+impl Store {
+    /// The OS keyring, after it has shown that it can keep a key.
+    pub(in crate::cli) async fn keyring() -> Result<Self, CliError> {
+        let keyring = Keyring::system().with_patience(patience());
+        keyring.probe().await.map_err(|e| keyring_error(&e))?;
+        Ok(Self::Keyring(keyring))
+    }
+
+    /// The encrypted file, opened with the passphrase that AIPROXY_KEYS_PASSPHRASE_FILE names or a person types.
+    pub(in crate::cli) async fn vault(place: &Place) -> Result<Self, CliError> {
+        let vault = vault(place);
+        let passphrase = match std::env::var_os(PASSPHRASE_FILE).filter(|path| !path.is_empty()) {
+            Some(path) => resolve::read_passphrase(path.as_ref()).map_err(|e| CliError::failed(format!("{PASSPHRASE_FILE}: {e}")))?,
+            None => prompt::passphrase(vault.exists()).await?,
+        };
+        // A tenth of a second of computing, on purpose; nothing else runs here.
+        let open = vault.open(&passphrase).map_err(|e| vault_error(&e))?;
+        Ok(Self::Vault(Box::new(open)))
+    }
+
+    /// The reference that names an entry of this store.
+    pub(in crate::cli) fn reference(&self, label: &str) -> String {
+        match self {
+            Self::Keyring(_) => format!("keyring:{label}"),
+            Self::Vault(_) => format!("vault:{label}"),
+        }
+    }
+
+    /// In words.
+    pub(in crate::cli) fn name(&self) -> &'static str {
+        match self {
+            Self::Keyring(_) => "the OS keyring",
+            Self::Vault(_) => "the encrypted key file",
+        }
+    }
+
+    pub(in crate::cli) async fn get(&self, label: &str) -> Result<Option<Secret>, CliError> {
+        match self {
+            Self::Keyring(keyring) => keyring.get(label).await.map_err(|e| keyring_error(&e)),
+            Self::Vault(vault) => Ok(vault.get(label)),
+        }
+    }
+
+    pub(in crate::cli) async fn put(&mut self, label: &str, secret: &Secret) -> Result<(), CliError> {
+        match self {
+            Self::Keyring(keyring) => keyring.set(label, secret).await.map_err(|e| keyring_error(&e)),
+            Self::Vault(vault) => vault.set(label, secret).map_err(|e| vault_error(&e)),
+        }
+    }
+
+    /// `false` where there was none.
+    pub(in crate::cli) async fn delete(&mut self, label: &str) -> Result<bool, CliError> {
+        match self {
+            Self::Keyring(keyring) => keyring.delete(label).await.map_err(|e| keyring_error(&e)),
+            Self::Vault(vault) => vault.remove(label).map_err(|e| vault_error(&e)),
+        }
+    }
+}
+
+/// The encrypted file of a data dir.
+pub(in crate::cli) fn vault(place: &Place) -> Vault {
+    Vault::at(place.data.join("keys.enc"))
+}
+
+/// Without a person a prompt will not be answered.
+fn patience() -> Duration {
+    if std::io::stdin().is_terminal() || std::io::stderr().is_terminal() { PATIENCE } else { Duration::from_secs(10) }
+}
+
+pub(in crate::cli) fn keyring_error(error: &KeyringError) -> CliError {
+    CliError::failed(error.to_string()).hint(error.hint())
+}
+
+fn vault_error(error: &VaultError) -> CliError {
+    CliError::failed(error.to_string()).hint(error.hint())
+}

@@ -1,0 +1,283 @@
+//! `aiproxy log`: recent requests and events, as they come with `--follow`, or one request in full.
+
+mod show;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{
+    Ctx,
+    exit::{CliError, Exit},
+    out::{self, Paint, Role},
+    reach::Reach,
+    when,
+};
+use crate::{
+    base::{clean::clean, clock::UnixMillis},
+    control::client::Told,
+    events::{
+        kind::{EventKind, Level},
+        live::{Line, Live},
+        record::{RequestRecord, State},
+    },
+    tui::filter::Filter,
+};
+
+pub(super) const EXAMPLES: &str = "\
+FILTER is words, or model:gpt project:ide status:5xx key:work upstream:openai client:aider state:failed >2s <500ms; all
+must hold. It is the dashboard's.
+With --json each line is one JSON object: {\"request\": …} or {\"event\": …}.
+
+Examples:
+  aiproxy log                         the last 50 requests and events of the running proxy
+  aiproxy log status:5xx >2s
+  aiproxy log --follow project:ide
+  aiproxy log show last               one request: attempts, times, tokens, the reason for its route";
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    #[command(subcommand)]
+    command: Option<LogCommand>,
+    /// What to show; everything without
+    #[arg(value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Go on and print what happens
+    #[arg(long, short)]
+    follow: bool,
+    /// At most this many lines of what was
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Everything about one request
+    Show {
+        /// Its id, a unique beginning of it, or `last`
+        id: String,
+    },
+}
+
+/// Prints the log.
+///
+/// # Errors
+///
+/// No proxy runs; a filter that cannot be read; no such request.
+pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
+    let filter = Filter::parse(&args.filter.join(" "))
+        .map_err(|e| CliError::usage(format!("the filter: {e}")).hint("examples: model:gpt project:ide status:5xx key:work >2s"))?;
+    let reach = Reach::find(ctx).await?;
+    let paint = Paint::stdout();
+    if let Some(LogCommand::Show { id }) = args.command {
+        let snapshot = reach.snapshot().await?;
+        let record = snapshot.live.find(&id).ok_or_else(|| unknown(&snapshot.live, &id))?;
+        if ctx.global.json {
+            out::json(record)?;
+        } else {
+            out::print(&show::request(record, paint))?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let printer = Printer { filter, json: ctx.global.json, paint };
+    // Listening begins before the picture is taken, so that nothing falls between.
+    let mut events = if args.follow { Some(reach.client.events().await?) } else { None };
+    let mut live = reach.snapshot().await?.live;
+    printer.past(&live, usize::try_from(args.limit).unwrap_or(usize::MAX))?;
+    while let Some(stream) = &mut events {
+        let event = match stream.next().await? {
+            Told::Event(event) => event,
+            Told::Resync => {
+                live = reach.snapshot().await?.live;
+                out::note("note: some events were missed");
+                continue;
+            }
+        };
+        if event.seq <= live.seq {
+            continue;
+        }
+        live.apply(&event);
+        match &event.kind {
+            EventKind::Ended { id, .. } => {
+                if let Some(record) = live.recent.back().filter(|record| record.id == *id) {
+                    printer.request(record)?;
+                }
+            }
+            EventKind::Config { .. } | EventKind::Health { .. } | EventKind::Notice { .. } => {
+                if let Some(line) = live.lines.back() {
+                    printer.event(line)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn unknown(live: &Live, id: &str) -> CliError {
+    let several = live.running.iter().chain(&live.recent).filter(|r| r.id.to_string().starts_with(id)).count() > 1;
+    let text = if several { format!("`{id}` begins more than one request id") } else { format!("no request `{id}` among the recent ones") };
+    CliError::failed(text).hint("`aiproxy log` shows their ids; `last` is the newest finished one")
+}
+
+struct Printer {
+    filter: Filter,
+    json: bool,
+    paint: Paint,
+}
+
+/// What the log is made of.
+enum Entry<'a> {
+    Event(&'a Line),
+    Request(&'a RequestRecord),
+}
+
+impl Entry<'_> {
+    fn at(&self) -> UnixMillis {
+        match self {
+            Self::Event(line) => line.at,
+            Self::Request(record) => UnixMillis(record.at.0 + i64::from(record.duration_ms.unwrap_or_default())),
+        }
+    }
+}
+
+impl Printer {
+    /// The newest of what is kept, oldest first.
+    fn past(&self, live: &Live, limit: usize) -> Result<(), CliError> {
+        // Lines about a request say again what its own row says.
+        let events = live.lines.iter().filter(|line| line.id.is_none() && self.filter.keeps_line(line, None)).map(Entry::Event);
+        let requests = live.recent.iter().filter(|record| self.filter.keeps_request(record)).map(Entry::Request);
+        let mut entries: Vec<_> = events.chain(requests).collect();
+        entries.sort_by_key(Entry::at);
+        for entry in entries.iter().skip(entries.len().saturating_sub(limit)) {
+            match entry {
+                Entry::Event(line) => self.event(line)?,
+                Entry::Request(record) => self.request(record)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&self, record: &RequestRecord) -> Result<(), CliError> {
+        if !self.filter.keeps_request(record) {
+            return Ok(());
+        }
+        if self.json {
+            return out::json_line(&json!({ "request": record }));
+        }
+        out::line(&row(record, self.paint))
+    }
+
+    fn event(&self, line: &Line) -> Result<(), CliError> {
+        if !self.filter.keeps_line(line, None) {
+            return Ok(());
+        }
+        if self.json {
+            return out::json_line(&json!({ "event": line }));
+        }
+        let role = match line.level {
+            Level::Error => Role::Bad,
+            Level::Info => Role::Dim,
+            Level::Warn => Role::Warn,
+        };
+        out::line(&format!("{} {}", when::clock(line.at), self.paint.paint(role, &clean(&line.text))))
+    }
+}
+
+/// One request on one line.
+fn row(record: &RequestRecord, paint: Paint) -> String {
+    let status = record.status.map_or_else(|| "–".to_owned(), |s| s.to_string());
+    let (role, state) = match record.state {
+        State::Done => (Role::Good, status),
+        State::Failed => (Role::Bad, status),
+        State::Left => (Role::Dim, "left".to_owned()),
+        State::Queued | State::Streaming | State::Waiting => (Role::Plain, "running".to_owned()),
+    };
+    let mut parts = vec![when::clock(record.at), record.id.to_string(), paint.paint(role, &state)];
+    parts.push(format!("{} {}", clean(&record.project), clean(&record.client)));
+    parts.push(match record.last() {
+        Some(last) if last.model != record.asked => format!("{} → {}", clean(&record.asked), clean(&last.model)),
+        _ => clean(&record.asked).into_owned(),
+    });
+    if let Some(last) = record.last() {
+        parts.push(match &*last.key {
+            "" => clean(&last.upstream).into_owned(),
+            key => format!("{}/{}", clean(&last.upstream), clean(key)),
+        });
+    }
+    if record.attempts.len() > 1 {
+        parts.push(format!("{} tries", record.attempts.len()));
+    }
+    if let Some(ms) = record.duration_ms {
+        parts.push(when::seconds(ms));
+    }
+    if let Some(usage) = record.usage {
+        parts.push(format!("{}→{} tok", usage.input_total(), usage.output_total()));
+    }
+    if let Some(error) = &record.error {
+        parts.push(paint.paint(Role::Bad, &clean(error)));
+    }
+    parts.join("  ")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::{
+        base::id::RequestId,
+        events::record::AttemptRecord,
+        ir::{
+            op::{Dialect, Op},
+            usage::Usage,
+        },
+    };
+
+    pub(in crate::cli) fn record() -> RequestRecord {
+        let at = UnixMillis(1_700_000_000_000);
+        let attempt = |number, key: &str, outcome: Option<&str>| AttemptRecord {
+            number,
+            upstream: "office".into(),
+            key: key.into(),
+            fingerprint: "sk-…12ab".into(),
+            model: "big-model".into(),
+            started_ms: number * 100,
+            head_ms: Some(number * 100 + 50),
+            ended_ms: Some(number * 100 + 90),
+            status: Some(if outcome.is_some() { 429 } else { 200 }),
+            outcome: outcome.map(Into::into),
+            won: outcome.is_none(),
+            maybe_billed: false,
+        };
+        RequestRecord {
+            id: RequestId::new(at),
+            at,
+            project: "ide".into(),
+            client: "aider".into(),
+            dialect: Dialect::Openai,
+            op: Op::Chat,
+            asked: "smart".into(),
+            stream: true,
+            session: None,
+            request_bytes: 1234,
+            state: State::Done,
+            attempts: vec![attempt(1, "main", Some("429 for big-model, cooling 60s")), attempt(2, "spare", None)],
+            reason: Some("spare is next".into()),
+            ttft_ms: Some(412),
+            duration_ms: Some(2_500),
+            status: Some(200),
+            usage: Some(Usage { input: 88, output: 40, ..Usage::default() }),
+            finish: Some("stop".into()),
+            answer_bytes: 999,
+            events: 40,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn a_request_is_one_line_with_what_matters() {
+        let text = row(&record(), Paint::none());
+        for part in ["ide aider", "smart → big-model", "office/spare", "2 tries", "2.50s", "88→40 tok", "200"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        assert_eq!(text.lines().count(), 1);
+    }
+}

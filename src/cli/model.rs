@@ -1,0 +1,172 @@
+//! `aiproxy model`: logical models, aliases and discovered models in one list.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{
+    Ctx,
+    exit::{CliError, Exit},
+    out::{self, Paint, Role},
+    prompt,
+    reach::{self, Reach},
+    settings,
+    table::{Cell, Table},
+    upstream::as_text,
+};
+use crate::{
+    base::near,
+    config::{
+        edit::Edit,
+        settings::{ModelTarget, Settings},
+    },
+    control::snapshot::ModelView,
+};
+
+const ADD: &str = "\
+One target makes an alias, several a logical model that fails over from one to the next. A target is UPSTREAM:MODEL, or a
+name that is resolved like a client's. NAME may be a pattern: 'claude-*-haiku-*'.
+
+Examples:
+  aiproxy model add fast openai:gpt-5-mini
+  aiproxy model add auto office:big-model openai:gpt-5
+  aiproxy model add '*' auto                   whatever nobody else serves";
+
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Add an alias or a logical model
+    #[command(after_help = ADD)]
+    Add(ModelArgs),
+    /// List what clients may ask for
+    List,
+    /// Show what a name leads to
+    Show { name: String },
+    /// Take an alias or logical model out of the config
+    Remove { name: String },
+}
+
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// What clients ask for
+    name: String,
+    /// Where it leads, in order of trial
+    #[arg(required = true, value_name = "TARGET")]
+    targets: Vec<String>,
+    /// How one of several equals is drawn: priority, weighted or round_robin
+    #[arg(long, value_name = "NAME", value_parser = ["priority", "weighted", "round_robin"])]
+    strategy: Option<String>,
+}
+
+/// Does one of the model commands.
+///
+/// # Errors
+///
+/// See each.
+pub async fn run(ctx: &Ctx, command: ModelCommand) -> Result<Exit, CliError> {
+    match command {
+        ModelCommand::Add(args) => add(ctx, args).await,
+        ModelCommand::List => list(ctx).await,
+        ModelCommand::Remove { name } => remove(ctx, &name).await,
+        ModelCommand::Show { name } => show(ctx, &name).await,
+    }
+}
+
+async fn add(ctx: &Ctx, args: ModelArgs) -> Result<Exit, CliError> {
+    let file = settings::load_or_empty(ctx)?;
+    if configured(&file.settings).iter().any(|row| row.name == args.name) {
+        return Err(CliError::failed(format!("there is a model `{}` already", args.name))
+            .hint(format!("`aiproxy model remove {}` first", args.name)));
+    }
+    let edit = match &args.targets[..] {
+        [target] if args.strategy.is_none() => Edit::SetAlias { name: args.name.clone(), target: target.clone() },
+        targets => Edit::AddModel { name: args.name.clone(), targets: targets.to_vec(), strategy: args.strategy },
+    };
+    settings::edit(ctx, &[edit])?;
+    reach::reload_if_running(ctx).await;
+    ctx.done(&format!("{} → {}", args.name, args.targets.join(", ")))
+}
+
+async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let file = settings::load(ctx)?;
+    let rows = configured(&file.settings);
+    if !rows.iter().any(|row| row.name == name) {
+        return Err(unknown(name, &rows));
+    }
+    prompt::confirm(ctx, &format!("remove model {name} from the config?")).await?;
+    settings::edit(ctx, &[Edit::RemoveModel { name: name.to_owned() }])?;
+    reach::reload_if_running(ctx).await;
+    ctx.done(&format!("model {name} removed"))
+}
+
+fn unknown(name: &str, rows: &[ModelView]) -> CliError {
+    let near = near::near(name, rows.iter().map(|row| row.name.as_str()), 3);
+    let near = if near.is_empty() { String::new() } else { format!("near: {}; ", near.join(", ")) };
+    CliError::failed(format!("no model `{name}`")).hint(format!("{near}`aiproxy model list` shows all"))
+}
+
+/// The running proxy's models, or those of the config.
+async fn rows(ctx: &Ctx) -> Result<Vec<ModelView>, CliError> {
+    match Reach::look(ctx)? {
+        Some(reach) => Ok(reach.snapshot().await?.models),
+        None => {
+            out::note("note: the proxy does not run, so models that upstreams list are not known");
+            Ok(configured(&settings::load(ctx)?.settings))
+        }
+    }
+}
+
+async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
+    let rows = rows(ctx).await?;
+    if ctx.global.json {
+        out::json(&rows)?;
+    } else if rows.is_empty() {
+        out::line("no models yet; `aiproxy model add NAME TARGET…` adds one")?;
+    } else {
+        let mut table = Table::new(&["MODEL", "KIND", "TARGETS"]);
+        for row in &rows {
+            table.row(vec![(&row.name).into(), Cell::new(Role::Dim, &row.kind), row.targets.join(", ").into()]);
+        }
+        out::print(&table.show(Paint::stdout()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn show(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let rows = rows(ctx).await?;
+    let row = rows.iter().find(|row| row.name == name).ok_or_else(|| unknown(name, &rows))?;
+    let mut facts = json!({ "name": row.name, "kind": row.kind, "targets": row.targets });
+    // How it is set up is in the config; a name that was only discovered has no more to tell.
+    let settings = settings::load(ctx)?.settings;
+    if let Some(model) = settings.models.iter().find(|model| model.name.text() == name) {
+        facts["strategy"] = serde_json::to_value(model.strategy).unwrap_or(Value::Null);
+        facts["targets"] = model.targets.iter().map(target).collect();
+    }
+    if ctx.global.json {
+        out::json(&facts)?;
+    } else {
+        out::print(&as_text(&facts))?;
+        out::line(&format!("\n`aiproxy route {name}` tells where a request would go now"))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn target(t: &ModelTarget) -> String {
+    let name = t.upstream.as_ref().map_or_else(|| t.model.to_string(), |upstream| format!("{upstream}:{}", t.model));
+    let priority = t.priority.map(|p| format!(" priority {p}")).unwrap_or_default();
+    let weight = t.weight.map(|w| format!(" weight {w}")).unwrap_or_default();
+    format!("{name}{priority}{weight}")
+}
+
+/// Aliases and logical models of the config, in its order.
+fn configured(settings: &Settings) -> Vec<ModelView> {
+    let models = settings.models.iter().map(|model| ModelView {
+        name: model.name.text().to_owned(),
+        kind: "logical".to_owned(),
+        targets: model.targets.iter().map(target).collect(),
+    });
+    let aliases = settings.aliases.iter().map(|alias| ModelView {
+        name: alias.name.text().to_owned(),
+        kind: "alias".to_owned(),
+        targets: vec![alias.target.to_string()],
+    });
+    models.chain(aliases).collect()
+}

@@ -1,0 +1,329 @@
+//! `aiproxy project`: client identities, and the keys that clients send.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{
+    Ctx, client_key, env,
+    exit::{CliError, Exit},
+    out::{self, Paint, Role},
+    prompt, reach,
+    reveal::reveal,
+    settings::{self, File},
+    table::{Cell, Table},
+    upstream::as_text,
+};
+use crate::{
+    base::{near, pattern::Patterns},
+    config::{edit::Edit, settings::Project},
+    secrets::{Reference, Secret, keyring::Keyring},
+};
+
+const ADD: &str = "\
+A project is a client identity with a key of its own, which is made here and kept in the OS keyring (or, where none
+answers, in a private file of the data dir).
+
+Examples:
+  aiproxy project add ide
+  aiproxy project add agent --models 'gpt-*,fast' --rpm 60 --max-concurrency 4
+  aiproxy project show agent --reveal            the key, for a tool's settings";
+
+const SET: &str = "\
+Values are TOML; what is no TOML is text. The keys are those of [[project]] in the config.
+
+Examples:
+  aiproxy project set ide rpm=120
+  aiproxy project set agent 'models=[\"gpt-*\", \"!*-pro\"]'";
+
+#[derive(Debug, Subcommand)]
+pub enum ProjectCommand {
+    /// Add a project, with a key of its own
+    #[command(after_help = ADD)]
+    Add(ProjectArgs),
+    /// List projects and what they may use
+    List,
+    /// Show one, with the fingerprint of its key
+    Show {
+        #[arg(default_value = "default")]
+        name: String,
+        /// Print the key itself
+        #[arg(long)]
+        reveal: bool,
+    },
+    /// Change settings of one
+    #[command(after_help = SET)]
+    Set {
+        name: String,
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        values: Vec<String>,
+    },
+    /// Take one out of the config, and its key out of the keyring
+    Remove { name: String },
+    /// Make a new key; the old one stops working at once
+    Rotate {
+        #[arg(default_value = "default")]
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ProjectArgs {
+    name: String,
+    /// Models it may use, patterns and !exclusions allowed
+    #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
+    models: Vec<String>,
+    /// Upstreams it may use
+    #[arg(long, value_name = "UPSTREAM,…", value_delimiter = ',')]
+    upstreams: Vec<String>,
+    /// Requests per minute
+    #[arg(long, value_name = "N")]
+    rpm: Option<u32>,
+    /// Requests at the same time
+    #[arg(long, value_name = "N")]
+    max_concurrency: Option<u32>,
+    /// Networks it may come from, as in 192.168.1.0/24
+    #[arg(long, value_name = "NET,…", value_delimiter = ',')]
+    subnets: Vec<String>,
+    /// It may also control the proxy
+    #[arg(long)]
+    admin: bool,
+}
+
+/// Does one of the project commands.
+///
+/// # Errors
+///
+/// See each.
+pub async fn run(ctx: &Ctx, command: ProjectCommand) -> Result<Exit, CliError> {
+    match command {
+        ProjectCommand::Add(args) => add(ctx, args).await,
+        ProjectCommand::List => list(ctx),
+        ProjectCommand::Remove { name } => remove(ctx, &name).await,
+        ProjectCommand::Rotate { name } => rotate(ctx, &name).await,
+        ProjectCommand::Set { name, values } => set(ctx, &name, &values).await,
+        ProjectCommand::Show { name, reveal } => show(ctx, &name, reveal).await,
+    }
+}
+
+/// The key that clients of a project send.
+///
+/// # Errors
+///
+/// No such project, or it is disabled; its reference resolves to nothing.
+pub(super) async fn client_key(ctx: &Ctx, name: &str) -> Result<Secret, CliError> {
+    let file = settings::load(ctx)?;
+    let project = find(&file, name)?;
+    if !project.enabled {
+        return Err(CliError::failed(format!("project `{name}` is disabled"))
+            .hint("name another project, or `aiproxy project set` it enabled=true"));
+    }
+    key_of(&file, project).await.map(|(secret, _)| secret)
+}
+
+fn find<'a>(file: &'a File, name: &str) -> Result<&'a Project, CliError> {
+    let projects = &file.settings.projects;
+    projects.iter().find(|p| *p.name == *name).map(|p| &**p).ok_or_else(|| {
+        let near =
+            near::nearest(name, projects.iter().map(|p| &*p.name)).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        CliError::failed(format!("no project `{name}`")).hint(format!("{near}`aiproxy project add {name}` makes one"))
+    })
+}
+
+/// The key, and where it is kept in words.
+async fn key_of(file: &File, project: &Project) -> Result<(Secret, String), CliError> {
+    match &project.key {
+        Some(reference) => {
+            let secret = file.resolver().resolve_client(reference).await.map_err(|e| CliError::failed(e.text()).hint(e.hint()))?;
+            Ok((secret, reference.to_string()))
+        }
+        None => {
+            let (secret, kept) = client_key::default_client_key(&file.place, &Keyring::system()).await?;
+            Ok((secret, kept.to_string()))
+        }
+    }
+}
+
+async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
+    let file = settings::load_or_empty(ctx)?;
+    named(&args.name)?;
+    if file.settings.projects.iter().any(|p| *p.name == *args.name) {
+        return Err(CliError::failed(format!("there is a project `{}` already", args.name))
+            .hint(format!("`aiproxy project set {0} KEY=VALUE` changes it, `aiproxy project rotate {0}` gives it a new key", args.name)));
+    }
+    let (secret, kept) = client_key::make(&args.name, &file.place.data, &Keyring::system()).await?;
+    let mut edits = vec![Edit::AddProject { name: args.name.clone(), key: kept.reference() }];
+    let mut set = |key: &str, value| edits.push(Edit::SetProject { name: args.name.clone(), path: key.to_owned(), value });
+    for (key, list) in [("models", &args.models), ("upstreams", &args.upstreams), ("subnets", &args.subnets)] {
+        if !list.is_empty() {
+            set(key, settings::list_value(list));
+        }
+    }
+    for (key, number) in [("rpm", args.rpm), ("max_concurrency", args.max_concurrency)] {
+        if let Some(number) = number {
+            set(key, number.to_string());
+        }
+    }
+    if args.admin {
+        set("admin", "true".to_owned());
+    }
+    if let Err(error) = settings::edit(ctx, &edits) {
+        client_key::forget(&args.name, &file.place.data, &Keyring::system()).await;
+        return Err(error);
+    }
+    reach::reload_if_running(ctx).await;
+    ctx.done(&format!(
+        "project {0} added; its key ({1}) is kept in {kept}\n`eval \"$(aiproxy env {0})\"` uses it, `aiproxy project show {0} --reveal` prints it",
+        args.name,
+        secret.fingerprint()
+    ))
+}
+
+/// A project's name is also a file's name and part of a keyring entry.
+fn named(name: &str) -> Result<(), CliError> {
+    if prompt::looks_like_key(name) {
+        return Err(CliError::usage("that looks like a key, not like the name of a project").hint("the key is made for you"));
+    }
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name.starts_with('.') {
+        return Err(CliError::usage(format!("`{}` is no name for a project", crate::base::clean::clean(name)))
+            .hint("letters, digits, `-`, `_` and `.`, at most 64"));
+    }
+    Ok(())
+}
+
+fn list(ctx: &Ctx) -> Result<Exit, CliError> {
+    let file = settings::load(ctx)?;
+    if ctx.global.json {
+        out::json(&file.settings.projects.iter().map(|p| facts(p)).collect::<Vec<_>>())?;
+        return Ok(Exit::Ok);
+    }
+    let mut table = Table::new(&["PROJECT", "MODELS", "UPSTREAMS", "RPM", "AT ONCE", "FROM", "KEY", ""]);
+    let number = |n: u32| if n == 0 { "–".to_owned() } else { n.to_string() };
+    for p in &file.settings.projects {
+        let notes = [(p.admin, "admin"), (!p.enabled, "disabled")].into_iter().filter_map(|(on, word)| on.then_some(word));
+        table.row(vec![
+            (&*p.name).into(),
+            texts(&p.models).join(" ").into(),
+            texts(&p.upstreams).join(" ").into(),
+            number(p.rpm).into(),
+            number(p.max_concurrency).into(),
+            p.subnets.iter().map(|s| format!("{}/{}", s.addr, s.bits)).collect::<Vec<_>>().join(" ").into(),
+            Cell::new(Role::Dim, reference(p)),
+            notes.collect::<Vec<_>>().join(" ").into(),
+        ]);
+    }
+    out::print(&table.show(Paint::stdout()))?;
+    Ok(Exit::Ok)
+}
+
+fn texts(patterns: &Patterns) -> Vec<String> {
+    patterns.yes.iter().map(|p| p.text().to_owned()).chain(patterns.no.iter().map(|p| format!("!{}", p.text()))).collect()
+}
+
+fn reference(p: &Project) -> String {
+    p.key.as_ref().map_or_else(|| "made at first use".to_owned(), ToString::to_string)
+}
+
+fn facts(p: &Project) -> Value {
+    json!({
+        "name": &*p.name,
+        "key": reference(p),
+        "models": texts(&p.models),
+        "upstreams": texts(&p.upstreams),
+        "rpm": p.rpm,
+        "max_concurrency": p.max_concurrency,
+        "subnets": p.subnets.iter().map(|s| format!("{}/{}", s.addr, s.bits)).collect::<Vec<_>>(),
+        "admin": p.admin,
+        "enabled": p.enabled,
+    })
+}
+
+async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
+    let file = settings::load(ctx)?;
+    let project = find(&file, name)?;
+    let mut facts = facts(project);
+    match key_of(&file, project).await {
+        Ok((secret, kept)) => {
+            facts["key"] = kept.into();
+            facts["fingerprint"] = (*secret.fingerprint()).into();
+            if revealed {
+                facts["client_key"] = reveal(&secret).into();
+            }
+        }
+        // What was asked for is the key: without it there is nothing to show.
+        Err(error) if revealed => return Err(error),
+        Err(error) => out::note(&format!("warning: the key cannot be read: {error}")),
+    }
+    if ctx.global.json {
+        out::json(&facts)?;
+        return Ok(Exit::Ok);
+    }
+    out::print(&as_text(&facts))?;
+    if revealed {
+        let base = env::base_url(ctx)?;
+        out::print(&format!("\nopenai          {base}/v1\nanthropic       {base}\ngemini          {base}\nollama          {base}\n"))?;
+    } else {
+        out::line(&format!("\n`aiproxy project show {name} --reveal` prints the key"))?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn set(ctx: &Ctx, name: &str, values: &[String]) -> Result<Exit, CliError> {
+    let file = settings::load_or_empty(ctx)?;
+    let mut edits = Vec::new();
+    // The project that exists by itself has no row to change yet.
+    if find(&file, name)?.key.is_none() {
+        let (_, kept) = client_key::default_client_key(&file.place, &Keyring::system()).await?;
+        edits.push(Edit::AddProject { name: name.to_owned(), key: kept.reference() });
+    }
+    edits.extend(settings::assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject { name: name.to_owned(), path, value }));
+    settings::edit(ctx, &edits)?;
+    reach::reload_if_running(ctx).await;
+    ctx.done(&format!("project {name} changed"))
+}
+
+async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let file = settings::load(ctx)?;
+    let project = find(&file, name)?;
+    let Some(key) = &project.key else {
+        return Err(
+            CliError::failed("the project `default` is there by itself").hint("`aiproxy project set default enabled=false` turns it off")
+        );
+    };
+    prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
+    settings::edit(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
+    if is_ours(&file, name, key) {
+        client_key::forget(name, &file.place.data, &Keyring::system()).await;
+    }
+    reach::reload_if_running(ctx).await;
+    ctx.done(&format!("project {name} removed"))
+}
+
+/// Whether a key was made by us; one that the user keeps elsewhere is theirs to change.
+fn is_ours(file: &File, name: &str, reference: &Reference) -> bool {
+    match reference {
+        Reference::Keyring(label) => *label == format!("client/{name}"),
+        Reference::File(path) => path.starts_with(&file.place.data),
+        Reference::Command(_) | Reference::Env(_) | Reference::Literal(_) | Reference::Vault(_) => false,
+    }
+}
+
+async fn rotate(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let file = settings::load(ctx)?;
+    let project = find(&file, name)?;
+    match &project.key {
+        Some(key) if !is_ours(&file, name, key) && !matches!(key, Reference::Literal(_)) => {
+            return Err(CliError::failed(format!("the key of project `{name}` is kept in {key}, which is not ours to change"))
+                .hint(format!("change it there, or `aiproxy config unset project.{name}.key` first")));
+        }
+        _ => {}
+    }
+    prompt::confirm(ctx, &format!("make a new key for project {name}? Tools that hold the old one stop working")).await?;
+    let (secret, kept) = client_key::make(name, &file.place.data, &Keyring::system()).await?;
+    let now = kept.reference();
+    if project.key.as_ref().is_some_and(|key| key.to_string() != now) {
+        settings::edit(ctx, &[Edit::SetProject { name: name.to_owned(), path: "key".to_owned(), value: settings::text_value(&now) }])?;
+    }
+    reach::reload_if_running(ctx).await;
+    ctx.done(&format!("project {name} has a new key ({}), kept in {kept}", secret.fingerprint()))
+}

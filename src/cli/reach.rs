@@ -1,0 +1,158 @@
+//! Finds the proxy that a command speaks to, and says so when there is none.
+
+use std::time::Duration;
+
+use super::{
+    Ctx,
+    exit::{CliError, Exit},
+    out, prompt, settings,
+};
+use crate::{
+    control::{
+        action::{Action, Reply},
+        admin::Reloaded,
+        client::{Client, ClientError},
+        rundir::{RunDir, Running, reachable},
+        snapshot::Snapshot,
+    },
+    secrets::Secret,
+};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const LOOK: Duration = Duration::from_millis(300);
+
+/// A proxy that runs, as far as its run dir or `--url` says.
+#[derive(Debug)]
+pub struct Reach {
+    pub client: Client,
+    /// What the run dir says; `None` with `--url`.
+    pub running: Option<Running>,
+}
+
+impl Reach {
+    /// The proxy of `--url` or of the data dir; `None` where none runs.
+    ///
+    /// # Errors
+    ///
+    /// `--url` without a token; no data dir.
+    pub fn look(ctx: &Ctx) -> Result<Option<Self>, CliError> {
+        if let Some(url) = &ctx.global.url {
+            let base = if url.contains("://") { url.clone() } else { format!("http://{url}") };
+            return Ok(Some(Self { client: Client::new(base, token(ctx)?), running: None }));
+        }
+        let Some(running) = RunDir::find(&ctx.global.place()?.data) else { return Ok(None) };
+        let Some(base) = running.base_url() else { return Ok(None) };
+        if running.version != VERSION {
+            out::note(&format!(
+                "note: the proxy that runs is version {}, this command is {VERSION}; `aiproxy restart` makes them one",
+                running.version
+            ));
+        }
+        let token = Secret::new(super::reveal::reveal(&running.token).to_owned());
+        Ok(Some(Self { client: Client::new(base, token), running: Some(running) }))
+    }
+
+    /// The proxy, or the error that none runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reach::look`], and exit code 4 where none runs.
+    pub async fn find(ctx: &Ctx) -> Result<Self, CliError> {
+        match Self::look(ctx)? {
+            Some(reach) => Ok(reach),
+            None => Err(not_running(ctx).await),
+        }
+    }
+
+    /// Everything as it is now, from the proxy that the run dir means.
+    ///
+    /// # Errors
+    ///
+    /// No answer; somebody else's answer.
+    pub async fn snapshot(&self) -> Result<Snapshot, CliError> {
+        let snapshot = self.client.snapshot().await?;
+        match &self.running {
+            Some(running) if running.pid != snapshot.pid => Err(ClientError::SomethingElse.into()),
+            None if snapshot.version != VERSION => {
+                out::note(&format!("note: the proxy that runs is version {}, this command is {VERSION}", snapshot.version));
+                Ok(snapshot)
+            }
+            _ => Ok(snapshot),
+        }
+    }
+
+    /// Does something; a refusal is an error.
+    ///
+    /// # Errors
+    ///
+    /// No answer, or "no".
+    pub async fn act(&self, action: &Action) -> Result<String, CliError> {
+        match self.client.act(action).await? {
+            Reply { ok: true, text } => Ok(text),
+            Reply { ok: false, text } => Err(CliError::failed(text)),
+        }
+    }
+}
+
+/// The control token for `--url`.
+fn token(ctx: &Ctx) -> Result<Secret, CliError> {
+    let (bytes, from) = if let Some(path) = &ctx.global.token_file {
+        (std::fs::read(path).map_err(|e| super::exit::at(path, &e))?, "the token file")
+    } else if let Some(text) = std::env::var_os("AIPROXY_TOKEN") {
+        (text.into_encoded_bytes(), "AIPROXY_TOKEN")
+    } else {
+        return Err(
+            CliError::usage("--url needs a control token").hint("set AIPROXY_TOKEN or give --token-file; the proxy's is in DATA/run/token")
+        );
+    };
+    prompt::single_line(bytes, from)
+}
+
+/// The error of a command that needs a proxy: where it would be, and whether somebody else stands there.
+pub async fn not_running(ctx: &Ctx) -> CliError {
+    let Ok(place) = ctx.global.place() else { return CliError::unreachable("not running") };
+    let addresses = settings::listen(&place);
+    if RunDir::is_held(&place.data) {
+        return CliError::unreachable("the proxy is starting and does not listen yet").hint("try again in a moment");
+    }
+    for addr in &addresses {
+        let addr = reachable(addr);
+        if matches!(tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(&addr)).await, Ok(Ok(_))) {
+            return CliError::unreachable(format!("not running; something else answers at {addr}"))
+                .hint(format!("no proxy of the data dir {} runs; give its --data-dir or --url", place.data.display()));
+        }
+    }
+    CliError::unreachable(format!("not running at {}", addresses.join(", "))).hint("start it with `aiproxy serve`")
+}
+
+/// Applies the config to the proxy that runs, after a command changed it. None running is no error, and a proxy that
+/// refuses is a warning: the change itself is made.
+pub async fn reload_if_running(ctx: &Ctx) {
+    let Ok(Some(reach)) = Reach::look(ctx) else { return };
+    match reload(&reach).await {
+        Ok(Reloaded { ok: true, .. }) => {}
+        Ok(Reloaded { problems, .. }) => {
+            out::note("warning: the running proxy did not apply it:");
+            problems.iter().for_each(|problem| out::note(problem));
+        }
+        Err(error) if error.exit == Exit::Unreachable => {}
+        Err(error) => out::note(&format!("warning: the running proxy did not apply it: {error}")),
+    }
+}
+
+/// Asks for a reload.
+///
+/// # Errors
+///
+/// No answer. A broken file is an answer.
+pub async fn reload(reach: &Reach) -> Result<Reloaded, CliError> {
+    match reach.client.post_json("/aiproxy/v1/reload", &serde_json::json!({})).await {
+        Ok(reloaded) => Ok(reloaded),
+        Err(ClientError::Refused(422, text)) => {
+            let problems = reach.snapshot().await?.config.problems;
+            let problems = if problems.is_empty() { vec![text.clone()] } else { problems };
+            Ok(Reloaded { ok: false, problems, text, upstreams: 0 })
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,324 @@
+//! The hands of the control API: reload, act, and tell of the config.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{super::args::ServeArgs, keys::KeyLoader, logging::LogLevel, with_arguments};
+use crate::{
+    base::{clean, id::RequestId},
+    config::{
+        Environment, Ids, discover,
+        edit::Edit,
+        file::{self, Place},
+        load,
+        problem::Problem,
+        settings::{Key, Origin, Upstream},
+        watch,
+    },
+    control::{
+        action::{Action, Reply},
+        admin::{Admin, Doing, Reloaded},
+        snapshot::ConfigView,
+    },
+    events::kind::{EventKind, Level},
+    relay::{engine::Engine, lists},
+    routing::{candidate::short, health::ActScope},
+    server::guard::credential::Clients,
+};
+
+/// References are waited for this long before a reload says that it is done; slow ones go on in the background.
+const READING: Duration = Duration::from_secs(3);
+/// What `cool` means without a span.
+const COOL: Duration = Duration::from_secs(600);
+
+/// Everything that a reload and an act need.
+pub struct Hands {
+    pub engine: Arc<Engine>,
+    pub loader: Arc<KeyLoader>,
+    pub place: Place,
+    pub env: Environment,
+    pub ids: Mutex<Ids>,
+    pub args: ServeArgs,
+    /// Upstreams that no file names.
+    pub found: Mutex<Vec<Arc<Upstream>>>,
+    pub view: Mutex<ConfigView>,
+    pub log: LogLevel,
+    pub clients: OnceLock<Arc<Clients>>,
+    pub stop: CancellationToken,
+    pub now: CancellationToken,
+    /// One reload at a time.
+    pub reloading: tokio::sync::Mutex<()>,
+}
+
+impl Hands {
+    /// Watches the config file; the watch ends when the value is dropped.
+    pub fn watch(self: &Arc<Self>, tracker: &TaskTracker) -> Option<watch::Watch> {
+        let (tell, mut changes) = mpsc::channel(1);
+        let watch = match watch::start(&self.place.config, tell) {
+            Ok(watch) => watch,
+            Err(error) => {
+                tracing::warn!(%error, "the config file cannot be watched; `aiproxy reload` applies changes");
+                return None;
+            }
+        };
+        let (hands, stop) = (Arc::clone(self), self.stop.clone());
+        tracker.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    change = changes.recv() => match change {
+                        Some(()) => drop(hands.reload_now("the file changed").await),
+                        None => return,
+                    },
+                }
+            }
+        });
+        Some(watch)
+    }
+
+    /// Reads the file and all references again and applies them; a broken file changes nothing.
+    pub async fn reload_now(self: &Arc<Self>, why: &str) -> Reloaded {
+        let turn = self.reloading.lock().await;
+        let reloaded = self.apply(why).await;
+        drop(turn);
+        reloaded
+    }
+
+    async fn apply(self: &Arc<Self>, why: &str) -> Reloaded {
+        let at = self.engine.clock.unix();
+        let text = match file::read(&self.place.config) {
+            Ok(text) => text,
+            Err(problem) => return self.refused(vec![problem]),
+        };
+        let loaded = {
+            let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            load::load(text.as_deref().unwrap_or_default(), &self.place.config, &self.env, &mut ids)
+        };
+        let Some(settings) = loaded.settings else { return self.refused(loaded.problems) };
+        // What `serve` was told on its command line stands above the file, as at the start.
+        let mut settings = match with_arguments(settings, &self.args) {
+            Ok(settings) => settings,
+            Err(error) => return Reloaded { ok: false, problems: vec![error.text.clone()], text: error.text, upstreams: 0 },
+        };
+        let before = self.engine.generation();
+        let needs_restart = settings.server.listen != before.settings.server.listen;
+        settings.server.listen.clone_from(&before.settings.server.listen);
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found: Vec<_> = found.into_iter().filter(|upstream| upstream.origin != Origin::Env || settings.discover.env).collect();
+        let settings = Arc::new(discover::merge(&settings, &found));
+        self.log.set(&settings.log.level);
+        self.engine.apply(Arc::clone(&settings));
+        {
+            let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+            *view = ConfigView {
+                path: text.is_some().then(|| self.place.config.display().to_string()),
+                problems: Vec::new(),
+                warnings: loaded.problems.iter().map(Problem::short).collect(),
+                applied: at,
+                needs_restart,
+            };
+        }
+        self.read_references(&settings).await;
+        let count = settings.upstreams.iter().filter(|upstream| upstream.origin != Origin::Demo).count();
+        let restart = if needs_restart { "; `listen` changed: `aiproxy restart` applies that" } else { "" };
+        let text = format!("config applied ({why}): {count} upstreams, {} projects{restart}", settings.projects.len());
+        tracing::info!("{text}");
+        self.engine.bus.tell(at, EventKind::Config { text: text.as_str().into(), ok: true });
+        Reloaded { ok: true, problems: Vec::new(), text, upstreams: count }
+    }
+
+    /// Reads every reference again; slow ones go on while the reload is already done.
+    async fn read_references(self: &Arc<Self>, settings: &Arc<crate::config::Settings>) {
+        for key in settings.upstreams.iter().flat_map(|upstream| &upstream.keys) {
+            self.loader.resolver.forget(&key.reference);
+        }
+        let (loader, settings, clients) = (Arc::clone(&self.loader), Arc::clone(settings), self.clients.get().cloned());
+        let engine = Arc::clone(&self.engine);
+        let reading = async move {
+            tokio::join!(loader.load(&settings), async {
+                if let Some(clients) = clients {
+                    loader.load_clients(&clients, &settings).await;
+                }
+            });
+        };
+        #[expect(clippy::disallowed_methods, reason = "may outlive the reload that began it, and must not hold up a shutdown")]
+        let reading = tokio::spawn(async move {
+            reading.await;
+            lists::refresh(&engine).await;
+        });
+        let references = async {
+            // The lists come after the references; a reload waits for neither for long.
+            let _ = reading.await;
+        };
+        drop(timeout(READING, references).await);
+    }
+
+    fn refused(&self, problems: Vec<Problem>) -> Reloaded {
+        let texts: Vec<String> =
+            problems.iter().filter(|problem| problem.level == crate::config::Level::Error).map(Problem::short).collect();
+        let first = texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
+        let text = format!("config not applied, the old one goes on: {first}");
+        tracing::error!("{text}");
+        self.engine.bus.tell(self.engine.clock.unix(), EventKind::Config { text: clean::clean(&text).into(), ok: false });
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).problems.clone_from(&texts);
+        Reloaded { ok: false, problems: texts, text, upstreams: 0 }
+    }
+
+    async fn do_it(self: Arc<Self>, action: Action) -> Result<String, String> {
+        let (engine, now) = (&self.engine, self.engine.clock.mono());
+        match action {
+            Action::Cool { key, model, for_ms } => {
+                let (_, found) = self.key(&key)?;
+                let span = for_ms.map_or(COOL, Duration::from_millis);
+                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| ActScope::KeyModel(found.id, model.into()));
+                engine.board.cool(&scope, span, now);
+                Ok(self.health(&found.name, format!("rests for {}", short(span))))
+            }
+            Action::CoolUpstream { upstream, for_ms } => {
+                let found = self.upstream(&upstream)?;
+                let span = for_ms.map_or(COOL, Duration::from_millis);
+                engine.board.cool(&ActScope::Upstream(found.id), span, now);
+                Ok(self.health(&found.name, format!("rests for {}", short(span))))
+            }
+            Action::Warm { key: None, .. } => {
+                engine.board.warm(&ActScope::All);
+                engine.network.reset();
+                Ok(self.health("everything", "is warm again".to_owned()))
+            }
+            Action::Warm { key: Some(key), model } => {
+                let (_, found) = self.key(&key)?;
+                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| ActScope::KeyModel(found.id, model.into()));
+                engine.board.warm(&scope);
+                Ok(self.health(&found.name, "is warm again".to_owned()))
+            }
+            Action::WarmUpstream { upstream } => {
+                let found = self.upstream(&upstream)?;
+                engine.board.warm(&ActScope::Upstream(found.id));
+                Ok(self.health(&found.name, "is warm again".to_owned()))
+            }
+            Action::EnableKey { key } => self.switch_key(&key, true).await,
+            Action::DisableKey { key } => self.switch_key(&key, false).await,
+            Action::EnableUpstream { upstream } => self.switch_upstream(&upstream, true).await,
+            Action::DisableUpstream { upstream } => self.switch_upstream(&upstream, false).await,
+            Action::Test { key } => {
+                let (upstream, found) = self.key(&key)?;
+                self.loader
+                    .check(&upstream, &found)
+                    .await
+                    .map(|()| format!("{} works: the provider gave its model list", found.name))
+                    .map_err(|why| format!("{}: {why}", found.name))
+            }
+            Action::Reload => {
+                let reloaded = self.reload_now("asked for").await;
+                if reloaded.ok { Ok(reloaded.text) } else { Err(reloaded.problems.join("\n")) }
+            }
+            Action::Kill { id } => {
+                let id = engine
+                    .bus
+                    .look(|live| live.find(&id).map(|record| record.id))
+                    .or_else(|| RequestId::parse(&id))
+                    .ok_or("no running request has this id")?;
+                if engine.halts.kill(id) { Ok(format!("request {id} was ended")) } else { Err(format!("request {id} is not running")) }
+            }
+            Action::Stop { now } => {
+                if now {
+                    self.now.cancel();
+                }
+                self.stop.cancel();
+                Ok("stopping".to_owned())
+            }
+        }
+    }
+
+    fn health(&self, subject: &str, what: String) -> String {
+        let text = format!("{subject} {what}");
+        self.engine
+            .bus
+            .tell(self.engine.clock.unix(), EventKind::Health { subject: subject.into(), text: text.as_str().into(), level: Level::Info });
+        self.engine.touch();
+        text
+    }
+
+    /// A key by `upstream/label`, or by its upstream where that has one key.
+    fn key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<Key>), String> {
+        let settings = Arc::clone(&self.engine.generation().settings);
+        let all = || settings.upstreams.iter().flat_map(|upstream| upstream.keys.iter().map(move |key| (upstream, key)));
+        if let Some((upstream, key)) = all().find(|(_, key)| *key.name == *name) {
+            return Ok((Arc::clone(upstream), Arc::clone(key)));
+        }
+        let of_upstream: Vec<_> = all().filter(|(upstream, _)| *upstream.name == *name).collect();
+        match of_upstream.as_slice() {
+            [(upstream, key)] => Ok((Arc::clone(upstream), Arc::clone(key))),
+            [] => Err(format!("no key is named `{name}`; `aiproxy key list` shows all")),
+            many => {
+                Err(format!("`{name}` has {} keys: {}", many.len(), many.iter().map(|(_, key)| &*key.name).collect::<Vec<_>>().join(", ")))
+            }
+        }
+    }
+
+    fn upstream(&self, name: &str) -> Result<Arc<Upstream>, String> {
+        let settings = Arc::clone(&self.engine.generation().settings);
+        settings
+            .upstreams
+            .iter()
+            .find(|upstream| *upstream.name == *name)
+            .cloned()
+            .ok_or_else(|| format!("no upstream is named `{name}`; `aiproxy upstream list` shows all"))
+    }
+
+    async fn switch_key(self: &Arc<Self>, name: &str, enabled: bool) -> Result<String, String> {
+        let (upstream, key) = self.key(name)?;
+        in_file(&upstream)?;
+        let edit = Edit::SetKeyEnabled { upstream: upstream.name.to_string(), label: key.label.to_string(), enabled };
+        self.edit(edit, &format!("{} is {}", key.name, if enabled { "enabled" } else { "disabled" })).await
+    }
+
+    async fn switch_upstream(self: &Arc<Self>, name: &str, enabled: bool) -> Result<String, String> {
+        let upstream = self.upstream(name)?;
+        in_file(&upstream)?;
+        let edit = Edit::SetUpstreamEnabled { name: upstream.name.to_string(), enabled };
+        self.edit(edit, &format!("{} is {}", upstream.name, if enabled { "enabled" } else { "disabled" })).await
+    }
+
+    async fn edit(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
+        file::edit(&self.place.config, &self.env, &[edit]).map_err(|error| error.to_string())?;
+        let reloaded = self.reload_now(done).await;
+        if reloaded.ok { Ok(done.to_owned()) } else { Err(reloaded.text) }
+    }
+}
+
+fn in_file(upstream: &Upstream) -> Result<(), String> {
+    let name = &upstream.name;
+    match upstream.origin {
+        Origin::File => Ok(()),
+        Origin::Demo => Err("the demo is always there".to_owned()),
+        Origin::Env | Origin::Local => {
+            Err(format!("`{name}` was found, not configured; `aiproxy upstream add {name}` writes it into the config first"))
+        }
+    }
+}
+
+impl Admin for Arc<Hands> {
+    fn reload(&self) -> Doing<'_, Reloaded> {
+        Box::pin(self.reload_now("asked for"))
+    }
+
+    fn act(&self, action: Action) -> Doing<'_, Reply> {
+        let hands = Arc::clone(self);
+        Box::pin(async move {
+            match hands.do_it(action).await {
+                Ok(text) => Reply { ok: true, text },
+                Err(text) => Reply { ok: false, text },
+            }
+        })
+    }
+
+    fn config(&self) -> ConfigView {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,68 @@
+//! Upstreams that nobody wrote down: keys in the environment, servers on this machine, the demo.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use super::{super::args::ServeArgs, admin::Hands};
+use crate::{
+    config::{
+        Environment, Ids, Settings,
+        discover::{self, LocalServer},
+        settings::{Origin, Upstream},
+    },
+    upstream::probe,
+};
+
+/// Local servers are looked for this often.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// What can be found without asking anybody: the environment's keys, and the demo.
+pub fn at_start(settings: &Settings, args: &ServeArgs, env: &Environment, ids: &mut Ids) -> (Vec<Arc<Upstream>>, Vec<String>) {
+    let (mut found, notes) =
+        if settings.discover.env && !args.demo { discover::from_env(env, ids, &settings.timeouts) } else { (Vec::new(), Vec::new()) };
+    found.push(Arc::new(discover::demo_upstream(ids, &settings.timeouts)));
+    (found, notes)
+}
+
+/// Looks for local servers now and every minute; applies what changed.
+pub async fn look_again(hands: &Arc<Hands>) {
+    loop {
+        let wanted = hands.engine.generation().settings.discover.local && !hands.args.demo;
+        if wanted {
+            let servers: Vec<(LocalServer, String)> = discover::local_servers()
+                .into_iter()
+                .filter_map(|server| Some((server.probe_url()?, server)))
+                .map(|(url, server)| (server, url))
+                .collect();
+            let urls: Vec<&str> = servers.iter().map(|(_, url)| url.as_str()).collect();
+            let answers = probe::answering(&urls).await;
+            let up: Vec<LocalServer> =
+                servers.into_iter().zip(answers).filter(|(_, answer)| answer.is_some()).map(|((server, _), _)| server).collect();
+            adopt(hands, &up).await;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn adopt(hands: &Arc<Hands>, up: &[LocalServer]) {
+    let changed = {
+        let mut found = hands.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let before: Vec<String> =
+            found.iter().filter(|upstream| upstream.origin == Origin::Local).map(|upstream| upstream.name.to_string()).collect();
+        let now: Vec<String> = up.iter().map(|server| server.name.to_string()).collect();
+        if before == now {
+            false
+        } else {
+            let timeouts = hands.engine.generation().settings.timeouts;
+            let mut ids = hands.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            found.retain(|upstream| upstream.origin != Origin::Local);
+            found.extend(up.iter().map(|server| Arc::new(discover::local_upstream(server, &mut ids, &timeouts))));
+            true
+        }
+    };
+    if changed {
+        hands.reload_now("local servers").await;
+    }
+}

@@ -1,0 +1,195 @@
+//! Reads key references in the background and keeps the results where requests find them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+
+use super::super::client_key::{self, KeptIn};
+use crate::{
+    base::clock::Mono,
+    config::{
+        Settings,
+        file::Place,
+        settings::{Key, KeyId, Project, Upstream},
+    },
+    events::kind::{EventKind, Level},
+    relay::{engine::Engine, lists},
+    secrets::{Secret, keyring::Keyring, redact::KnownSecrets, resolve::Resolver},
+    server::guard::credential::{Clients, Table},
+    upstream::keys::State,
+};
+
+/// How often references that are to be read again are looked through.
+const TICK: Duration = Duration::from_secs(15);
+
+/// The reader of references.
+pub struct KeyLoader {
+    pub engine: Arc<Engine>,
+    pub resolver: Resolver,
+    pub known: Arc<KnownSecrets>,
+    pub keyring: Keyring,
+    pub place: Place,
+    /// The key of project `default`, and where it is kept, once known.
+    pub default_key: Mutex<Option<(Arc<Secret>, KeptIn)>>,
+}
+
+impl KeyLoader {
+    /// Reads the references of all provider keys, all at once. A key that is usable stays so until its new secret is known.
+    pub async fn load(&self, settings: &Settings) {
+        let keys = pairs(settings);
+        join_all(keys.iter().map(|(upstream, key)| self.one(upstream, key))).await;
+        self.engine.settle_accounts();
+        self.engine.touch();
+    }
+
+    async fn one(&self, upstream: &Upstream, key: &Key) {
+        if !key.enabled || !upstream.enabled {
+            return;
+        }
+        if !self.engine.keys.ready(key.id) {
+            self.engine.keys.waiting(key.id);
+        }
+        match self.resolver.resolve(&key.reference).await {
+            Ok(secret) => {
+                if self.engine.keys.same_secret(key.id, &secret) {
+                    return;
+                }
+                self.known.add(&secret);
+                let secret = Arc::new(secret);
+                self.engine.keys.set(key.id, secret);
+                // Whatever was held against the old secret says nothing about the new one.
+                self.engine.board.forget_key(key.id);
+            }
+            Err(error) => {
+                let text = format!("{}; {}", error.text(), error.hint());
+                if self.engine.keys.state(key.id).state != State::Missing(text.as_str().into()) {
+                    tracing::warn!(key = %key.name, "{text}");
+                    let notice = format!("{} is not usable: {text}", key.name);
+                    self.engine.bus.tell(self.engine.clock.unix(), EventKind::Notice { text: notice.into(), level: Level::Warn });
+                }
+                self.engine.keys.missing(key.id, text.into());
+            }
+        }
+        self.engine.touch();
+    }
+
+    /// Until the client keys are read, unknown tokens wait rather than being refused. Literal keys are known at once.
+    pub fn expect_clients(&self, clients: &Clients, settings: &Settings) {
+        let literal: Vec<_> = settings
+            .projects
+            .iter()
+            .filter_map(|project| match &project.key {
+                Some(crate::secrets::Reference::Literal(secret)) => Some((&**secret, Arc::clone(project))),
+                _ => None,
+            })
+            .collect();
+        clients.set(Table::new(literal, true, anybody(settings)));
+    }
+
+    /// Reads the client keys of all projects.
+    pub async fn load_clients(&self, clients: &Clients, settings: &Settings) {
+        let read = settings.projects.iter().map(|project| async move { (self.client(project).await, Arc::clone(project)) });
+        let read = join_all(read).await;
+        let keys: Vec<_> = read.iter().filter_map(|(secret, project)| Some((secret.as_deref()?, Arc::clone(project)))).collect();
+        for (secret, _) in &keys {
+            self.known.add(secret);
+        }
+        clients.set(Table::new(keys, false, anybody(settings)));
+    }
+
+    async fn client(&self, project: &Project) -> Option<Arc<Secret>> {
+        let Some(reference) = &project.key else {
+            return match client_key::default_client_key(&self.place, &self.keyring).await {
+                Ok((secret, kept)) => {
+                    let secret = Arc::new(secret);
+                    *self.default_key.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&secret), kept));
+                    Some(secret)
+                }
+                Err(error) => {
+                    tracing::error!(project = %project.name, "{error}");
+                    None
+                }
+            };
+        };
+        match self.resolver.resolve_client(reference).await {
+            Ok(secret) => Some(Arc::new(secret)),
+            Err(error) => {
+                tracing::warn!(project = %project.name, "the project's key cannot be read: {}; {}", error.text(), error.hint());
+                None
+            }
+        }
+    }
+
+    /// Reads references again where a provider rejected the key or a refresh is due; checks rejected keys now and then.
+    pub async fn tend(&self, mut rejections: mpsc::UnboundedReceiver<KeyId>) {
+        let mut refreshed: HashMap<KeyId, Mono> = HashMap::new();
+        loop {
+            let rejected = tokio::time::timeout(TICK, rejections.recv()).await;
+            let settings = Arc::clone(&self.engine.generation().settings);
+            match rejected {
+                Ok(Some(id)) => {
+                    if let Some((upstream, key)) = find(&settings, id) {
+                        self.resolver.forget(&key.reference);
+                        self.one(upstream, key).await;
+                        self.engine.settle_accounts();
+                    }
+                }
+                Ok(None) => return,
+                Err(_) => {
+                    let now = self.engine.clock.mono();
+                    for (upstream, key) in
+                        settings.upstreams.iter().flat_map(|upstream| upstream.keys.iter().map(move |key| (upstream, key)))
+                    {
+                        let Some(every) = key.refresh else { continue };
+                        let last = *refreshed.entry(key.id).or_insert(now);
+                        if now.since(last) >= every {
+                            refreshed.insert(key.id, now);
+                            self.resolver.forget(&key.reference);
+                            self.one(&upstream, &key).await;
+                        }
+                    }
+                    for id in self.engine.board.rejected_due(now) {
+                        if let Some((upstream, key)) = find(&settings, id) {
+                            self.check(upstream, key).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for the model list, which costs nothing; a key that gets it is well again.
+    pub async fn check(&self, upstream: &Arc<Upstream>, key: &Key) -> Result<(), String> {
+        let Some(end) = upstream.ends.first() else { return Err("the upstream has no address".to_owned()) };
+        match lists::ask(&self.engine, upstream, end, Some(key.id)).await {
+            Ok(_) => {
+                self.engine.board.clear_rejected(key.id);
+                self.engine.touch();
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn pairs(settings: &Settings) -> Vec<(Arc<Upstream>, Arc<Key>)> {
+    let of = |upstream: &Arc<Upstream>| upstream.keys.iter().map(|key| (Arc::clone(upstream), Arc::clone(key))).collect::<Vec<_>>();
+    settings.upstreams.iter().flat_map(of).collect()
+}
+
+fn find(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<Key>)> {
+    settings.upstreams.iter().find_map(|upstream| upstream.keys.iter().find(|key| key.id == id).map(|key| (upstream, key)))
+}
+
+/// Who everybody is where `auth = false`.
+fn anybody(settings: &Settings) -> Option<Arc<Project>> {
+    if settings.server.auth {
+        return None;
+    }
+    settings.projects.iter().find(|project| &*project.name == "default").or_else(|| settings.projects.first()).cloned()
+}

@@ -1,0 +1,22 @@
+//! Joins the demo to the gateway: an upstream without a socket.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::{Request, Response};
+
+use crate::{
+    demo::Demo,
+    ir::op::Dialect,
+    upstream::local::{Local, LocalBody},
+};
+
+/// The demo as the gateway asks it.
+pub struct DemoUpstream(pub Demo);
+
+impl Local for DemoUpstream {
+    fn answer(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<LocalBody>> + Send + '_>> {
+        let dialect = request.extensions().get::<Dialect>().copied().unwrap_or(Dialect::Openai);
+        Box::pin(self.0.answer(dialect, &request))
+    }
+}

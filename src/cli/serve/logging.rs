@@ -1,0 +1,139 @@
+//! The process log: to stderr or a file, text or JSON, our own lines at the wanted level, libraries only when they warn.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+use super::super::exit::CliError;
+use crate::config::settings::Log;
+
+/// A log file is put aside at this size; this many are kept.
+const FILE_BYTES: u64 = 10 << 20;
+const FILES: usize = 3;
+
+/// Changes the level of a running log.
+pub struct LogLevel(reload::Handle<Targets, Registry>);
+
+impl LogLevel {
+    pub fn set(&self, level: &str) {
+        // The subscriber lives as long as the process: there is always something to modify.
+        drop(self.0.modify(|targets| *targets = filter(level)));
+    }
+}
+
+/// Starts logging.
+///
+/// # Errors
+///
+/// The file cannot be written.
+pub fn start(log: &Log, data: &Path, dashboard: bool) -> Result<LogLevel, CliError> {
+    let (level, handle) = reload::Layer::new(filter(&log.level));
+    // A dashboard owns the terminal.
+    let path = log.file.clone().or_else(|| dashboard.then(|| data.join("aiproxy.log")));
+    let layer: Box<dyn Layer<_> + Send + Sync> = match path {
+        Some(path) => {
+            let file = Arc::new(LogFile::open(path.clone()).map_err(|e| CliError::failed(format!("log file {}: {e}", path.display())))?);
+            formatted(log.json, false, move || Writer::File(Arc::clone(&file)))
+        }
+        None => {
+            let colour = io::stderr().is_terminal() && super::super::out::colour_wanted();
+            formatted(log.json, colour, || Writer::Stderr)
+        }
+    };
+    // Only tests put two proxies into one process; the first one's log serves both.
+    drop(tracing_subscriber::registry().with(level).with(layer).try_init());
+    Ok(LogLevel(handle))
+}
+
+fn formatted<W>(
+    json: bool,
+    colour: bool,
+    writer: W,
+) -> Box<dyn Layer<tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>
+where
+    W: Fn() -> Writer + Send + Sync + 'static,
+{
+    if json {
+        return Box::new(fmt::layer().json().flatten_event(true).with_writer(writer));
+    }
+    Box::new(fmt::layer().with_ansi(colour).with_target(false).with_writer(writer))
+}
+
+fn filter(level: &str) -> Targets {
+    let ours = level.parse().unwrap_or(tracing::Level::INFO);
+    Targets::new().with_default(tracing::Level::WARN.min(ours)).with_target("aiproxy", ours)
+}
+
+/// Where a line goes.
+enum Writer {
+    Stderr,
+    File(Arc<LogFile>),
+}
+
+impl Write for Writer {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self {
+            // A closed pipe must not end the proxy: the line is lost, and only that.
+            Self::Stderr => drop(io::stderr().write_all(line)),
+            Self::File(file) => file.write(line),
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A log file that is put aside when it has grown.
+struct LogFile {
+    path: PathBuf,
+    open: Mutex<(std::fs::File, u64)>,
+}
+
+impl LogFile {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = append(&path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { path, open: Mutex::new((file, size)) })
+    }
+
+    fn write(&self, line: &[u8]) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.1 + line.len() as u64 > FILE_BYTES
+            && let Ok(file) = self.rotate()
+        {
+            *open = (file, 0);
+        }
+        // A full disk loses log lines, never requests.
+        if open.0.write_all(line).is_ok() {
+            open.1 += line.len() as u64;
+        }
+    }
+
+    fn rotate(&self) -> io::Result<std::fs::File> {
+        let aside = |n: usize| self.path.with_extension(format!("log.{n}"));
+        for n in (1..FILES - 1).rev() {
+            // The older one may not exist yet.
+            drop(std::fs::rename(aside(n), aside(n + 1)));
+        }
+        std::fs::rename(&self.path, aside(1))?;
+        append(&self.path)
+    }
+}
+
+fn append(path: &Path) -> io::Result<std::fs::File> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    }
+    options.open(path)
+}

@@ -1,0 +1,326 @@
+//! `aiproxy serve`: puts the parts together, listens, and ends in order.
+
+mod admin;
+mod banner;
+mod discovery;
+mod keys;
+mod local;
+mod logging;
+mod process;
+mod signals;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{admin::Hands, keys::KeyLoader, signals::Signal};
+use super::{
+    args::{Global, ServeArgs},
+    exit::{CliError, Exit},
+    out,
+};
+use crate::{
+    base::clock::{Clock, System},
+    config::{
+        Environment, Ids, Settings, file,
+        file::Place,
+        load::{self, parse_listen},
+        problem,
+    },
+    control::{
+        api::Control,
+        rundir::{ClaimError, RunDir},
+    },
+    demo::Demo,
+    events::kind::{EventKind, Level},
+    relay::{
+        engine::{Engine, Parts},
+        lists::{self, ModelLists},
+    },
+    secrets::{
+        Secret,
+        keyring::Keyring,
+        redact::KnownSecrets,
+        resolve::{Resolver, VaultSource},
+        vault::Vault,
+    },
+    server::{
+        gate::Gate,
+        guard::credential::Clients,
+        listen::{self, ListenError},
+    },
+    upstream::{keys::Keys, send::Gateway},
+};
+
+/// After the drain, cut streams have this long to take their error event.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Runs the proxy until it is told to stop.
+///
+/// # Errors
+///
+/// A config that does not load (exit 3), an address in use or a second proxy on the same data dir (exit 1).
+pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
+    let place = global.place()?;
+    let env = Environment::from_process();
+    let mut ids = Ids::default();
+    let written = read_config(&place, &env, &mut ids)?;
+    let settings = with_arguments(written.settings, &args)?;
+    // Claimed before anything is listened on, so that two starts at once cannot both believe they are the one.
+    let claimed = RunDir::claim(&place.data).map_err(claim_error)?;
+    let log = logging::start(&settings.log, &place.data, args.tui)?;
+    let listeners = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
+    let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+
+    let clock: Arc<dyn Clock> = Arc::new(System);
+    let keys = Arc::new(Keys::default());
+    let known = Arc::new(KnownSecrets::new());
+    let demo = Arc::new(local::DemoUpstream(Demo::new(Arc::clone(&clock))));
+    let gateway = Gateway::new(Arc::clone(&keys)).with_local("demo", demo);
+    let (found, notes) = discovery::at_start(&settings, &args, &env, &mut ids);
+    let settings = Arc::new(crate::config::discover::merge(&settings, &found));
+    let (rejected, rejections) = mpsc::unbounded_channel();
+    let lists = ModelLists::new(Some(place.data.join("models.json")), &settings.upstreams);
+    let engine = Arc::new(Engine::new(
+        Parts { clock: Arc::clone(&clock), gateway, keys, redactor: Arc::clone(&known) as _, lists, rejected },
+        Arc::clone(&settings),
+    ));
+
+    let (tracker, stop, now) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+    let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
+    let token =
+        claimed.publish(listen_text.clone(), clock.unix()).map_err(|e| CliError::failed(format!("{}: {e}", place.data.display())))?;
+    let keyring = Keyring::system();
+    let vault = VaultSource::from_env(Vault::at(place.data.join("keys.enc")), &env.vars);
+    let names = crate::config::presets::all().iter().flat_map(|preset| &preset.key_env).map(ToString::to_string).collect();
+    let resolver = Resolver::new(keyring.clone(), vault, env.vars.clone(), names);
+    let loader =
+        Arc::new(KeyLoader { engine: Arc::clone(&engine), resolver, known, keyring, place: place.clone(), default_key: Mutex::default() });
+    let hands = Arc::new(Hands {
+        engine: Arc::clone(&engine),
+        loader: Arc::clone(&loader),
+        place: place.clone(),
+        env,
+        ids: Mutex::new(ids),
+        args: args.clone(),
+        found: Mutex::new(found),
+        view: Mutex::new(written.view),
+        log,
+        clients: std::sync::OnceLock::new(),
+        stop: stop.clone(),
+        now: now.clone(),
+        reloading: tokio::sync::Mutex::new(()),
+    });
+    let control = Control::new(Arc::clone(&engine), Arc::new(Arc::clone(&hands)), listen_text, stop.clone(), &token);
+    let gate = Arc::new(Gate { engine: Arc::clone(&engine), clients: Arc::new(Clients::default()), control });
+    if hands.clients.set(Arc::clone(&gate.clients)).is_err() {
+        return Err(CliError::failed("the proxy was put together twice; please report this"));
+    }
+    loader.expect_clients(&gate.clients, &settings);
+
+    let places = Arc::new(Semaphore::new(settings.server.max_connections));
+    let closing = CancellationToken::new();
+    for listener in listeners {
+        tracker.spawn(listen::accept(listener, Arc::clone(&gate), Arc::clone(&places), tracker.clone(), closing.clone()));
+    }
+    for text in notes {
+        tracing::info!("{text}");
+        engine.bus.tell(clock.unix(), EventKind::Notice { text: text.into(), level: Level::Info });
+    }
+    warn_about(&settings, &addrs);
+    spawn_background(&tracker, &stop, &hands, &gate, rejections);
+    let watcher = hands.watch(&tracker);
+
+    let shown = Secret::new(token.expose().to_owned());
+    let dashboard = args.tui.then(|| (shown, addrs.clone()));
+    if dashboard.is_none() {
+        let (gate, hands, addrs) = (Arc::clone(&gate), Arc::clone(&hands), addrs.clone());
+        tracker.spawn(async move { banner::print(&gate, &hands, &addrs).await });
+    }
+    let outcome = run(&hands, &stop, &now, dashboard).await;
+    drop(watcher);
+    finish(&engine, &settings, &tracker, &stop, &closing, &now).await;
+    drop(claimed);
+    outcome
+}
+
+/// Waits for a reason to stop.
+async fn run(
+    hands: &Arc<Hands>,
+    stop: &CancellationToken,
+    now: &CancellationToken,
+    dashboard: Option<(Secret, Vec<SocketAddr>)>,
+) -> Result<Exit, CliError> {
+    let mut signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
+    let dashboard = async {
+        match dashboard {
+            Some((token, addrs)) => super::tui::in_process(&hands.place, &addrs, token).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(dashboard);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(Exit::Ok),
+            ended = &mut dashboard => {
+                stop.cancel();
+                return ended;
+            }
+            signal = signals.next() => match signal {
+                Signal::Stop => {
+                    tracing::info!("stopping: open requests may finish; once more stops at once");
+                    stop.cancel();
+                    signals.stop_at_once_on_next(now.clone());
+                    return Ok(Exit::Ok);
+                }
+                Signal::Reload => {
+                    let hands = Arc::clone(hands);
+                    let reloaded = hands.reload_now("SIGHUP").await;
+                    tracing::debug!(ok = reloaded.ok, "reload asked for by signal");
+                }
+            },
+        }
+    }
+}
+
+/// Lets open requests finish, then cuts what is left with an error event.
+async fn finish(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    closing: &CancellationToken,
+    now: &CancellationToken,
+) {
+    engine.drain();
+    stop.cancel();
+    closing.cancel();
+    tracker.close();
+    engine.bus.tell(engine.clock.unix(), EventKind::Notice { text: "stopping".into(), level: Level::Info });
+    tokio::select! {
+        () = tracker.wait() => return,
+        () = tokio::time::sleep(settings.server.drain) => tracing::warn!(requests = engine.halts.running(), "drain is over; open requests are cut"),
+        () = now.cancelled() => {}
+    }
+    engine.halts.cut_all();
+    drop(tokio::time::timeout(FAREWELL, tracker.wait()).await);
+}
+
+fn spawn_background(
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    hands: &Arc<Hands>,
+    gate: &Arc<Gate>,
+    rejections: mpsc::UnboundedReceiver<crate::config::settings::KeyId>,
+) {
+    let until_stop = |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    };
+    let engine = Arc::clone(&gate.engine);
+    let (loader, clients) = (Arc::clone(&hands.loader), Arc::clone(&gate.clients));
+    let first = async move {
+        let settings = Arc::clone(&engine.generation().settings);
+        tokio::join!(loader.load(&settings), loader.load_clients(&clients, &settings));
+        loop {
+            lists::refresh(&engine).await;
+            tokio::time::sleep(lists::REFRESH).await;
+        }
+    };
+    tracker.spawn(until_stop(stop.clone(), Box::pin(first)));
+    let loader = Arc::clone(&hands.loader);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { loader.tend(rejections).await })));
+    let finder = Arc::clone(hands);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { discovery::look_again(&finder).await })));
+}
+
+/// A config as the start found it.
+pub(super) struct Written {
+    pub settings: Settings,
+    pub view: crate::control::snapshot::ConfigView,
+}
+
+fn read_config(place: &Place, env: &Environment, ids: &mut Ids) -> Result<Written, CliError> {
+    let text = file::read(&place.config).map_err(|problem| CliError::config(problem.short()))?;
+    if text.is_none() && place.explicit {
+        return Err(CliError::config(format!("{}: no such file; `aiproxy config init` writes one", place.config.display())));
+    }
+    let source = text.clone().unwrap_or_default();
+    let loaded = load::load(&source, &place.config, env, ids);
+    let Some(settings) = loaded.settings else {
+        out::note(&problem::render(&loaded.problems, &source, out::Paint::stderr().is_on()));
+        return Err(CliError::config(format!("{} has errors; nothing was started", place.config.display()))
+            .hint("`aiproxy config edit` opens it, `aiproxy config check` checks it"));
+    };
+    let view = crate::control::snapshot::ConfigView {
+        path: text.is_some().then(|| place.config.display().to_string()),
+        problems: Vec::new(),
+        warnings: loaded.problems.iter().map(problem::Problem::short).collect(),
+        applied: System.unix(),
+        needs_restart: false,
+    };
+    Ok(Written { settings, view })
+}
+
+/// The settings with what the command line says on top.
+pub(super) fn with_arguments(mut settings: Settings, args: &ServeArgs) -> Result<Settings, CliError> {
+    if !args.listen.is_empty() {
+        let (mut addrs, mut optional) = (Vec::new(), false);
+        for text in &args.listen {
+            let (more, v6) = parse_listen(text).map_err(|e| CliError::usage(format!("--listen {text}: {e}")))?;
+            addrs.extend(more);
+            optional |= v6;
+        }
+        if !settings.server.auth && addrs.iter().any(|addr| !addr.ip().is_loopback()) {
+            return Err(CliError::usage("--listen: an address that others can reach needs `auth = true` under [server]"));
+        }
+        (settings.server.listen, settings.server.optional_v6) = (addrs, optional);
+    }
+    if args.demo {
+        settings.upstreams.clear();
+        settings.models.clear();
+        settings.aliases.clear();
+    }
+    if settings.server.max_buffered.is_none() {
+        settings.server.max_buffered = Some(process::buffer_limit());
+    }
+    Ok(settings)
+}
+
+fn warn_about(settings: &Settings, addrs: &[SocketAddr]) {
+    for upstream in settings.upstreams.iter().filter(|upstream| upstream.insecure_tls) {
+        tracing::warn!(upstream = %upstream.name, "insecure_tls is on: anybody between here and there can read the key");
+    }
+    if let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) {
+        tracing::warn!(%addr, "listening beyond this machine; every request needs a client key");
+    }
+}
+
+fn claim_error(error: ClaimError) -> CliError {
+    CliError::failed(error.to_string()).hint(error.hint())
+}
+
+fn listen_error(error: ListenError) -> CliError {
+    use std::io::ErrorKind;
+    let ListenError { addr, source } = error;
+    match source.kind() {
+        ErrorKind::AddrInUse => {
+            let by = process::listening_on(addr).map_or_else(String::new, |who| format!(" by {who}"));
+            CliError::failed(format!("{addr} is in use{by}"))
+                .hint("`aiproxy serve --listen 127.0.0.1:PORT` listens elsewhere; `aiproxy status` shows whether it is aiproxy")
+        }
+        ErrorKind::PermissionDenied => CliError::failed(format!("{addr}: no permission to listen there"))
+            .hint("ports below 1024 belong to the system; choose a higher one"),
+        ErrorKind::AddrNotAvailable => {
+            CliError::failed(format!("{addr} is no address of this machine")).hint("`listen` under [server] says where")
+        }
+        _ => CliError::failed(format!("{addr}: {source}")),
+    }
+}

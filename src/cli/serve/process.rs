@@ -1,0 +1,64 @@
+//! Facts about this machine and its other processes.
+
+use std::net::SocketAddr;
+
+/// `max_buffered = "auto"`: the smaller of this and a quarter of the memory.
+const MOST: u64 = 512 << 20;
+
+/// Bytes of bodies that may be held at once.
+#[must_use]
+pub fn buffer_limit() -> u64 {
+    memory().map_or(MOST, |bytes| MOST.min(bytes / 4))
+}
+
+/// Memory that this process may use: the machine's, or less where a cgroup says so.
+#[cfg(target_os = "linux")]
+fn memory() -> Option<u64> {
+    let total = rustix::system::sysinfo();
+    let machine = (total.totalram as u64).saturating_mul(u64::from(total.mem_unit));
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok();
+    let path = own.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::"))).unwrap_or("/").trim_end_matches('/');
+    let group = [format!("/sys/fs/cgroup{path}/memory.max"), "/sys/fs/cgroup/memory.max".to_owned()];
+    let limit = group.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    Some(limit.map_or(machine, |limit| limit.min(machine)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn memory() -> Option<u64> {
+    None
+}
+
+/// Name and pid of the process that listens on an address, where the system tells.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn listening_on(addr: SocketAddr) -> Option<String> {
+    let wanted = format!(":{:04X}", addr.port());
+    let mut inodes = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for line in std::fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // Local address, state LISTEN, inode.
+            if fields.len() > 9 && fields[1].ends_with(&wanted) && fields[3] == "0A" {
+                inodes.push(format!("socket:[{}]", fields[9]));
+            }
+        }
+    }
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(open) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        let ours = open
+            .flatten()
+            .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str())));
+        if ours {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("{} (pid {pid})", crate::base::clean::clean(name.trim())));
+        }
+    }
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+#[must_use]
+pub fn listening_on(_addr: SocketAddr) -> Option<String> {
+    None
+}

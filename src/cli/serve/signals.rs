@@ -1,0 +1,95 @@
+//! What the system tells a running proxy: stop, reload, or that its terminal is gone.
+
+use std::io;
+
+use tokio_util::sync::CancellationToken;
+
+/// What a signal asks for.
+pub enum Signal {
+    Reload,
+    Stop,
+}
+
+/// SIGTERM, SIGINT and SIGHUP.
+#[cfg(unix)]
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    /// The process began with a terminal of its own.
+    terminal: bool,
+}
+
+#[cfg(unix)]
+impl Signals {
+    pub fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            terminal: has_terminal(),
+        })
+    }
+
+    pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            // A daemon is told to reload; a foreground process whose terminal closed is told to go.
+            _ = self.hangup.recv() => if self.terminal && !has_terminal() { Signal::Stop } else { Signal::Reload },
+        }
+    }
+
+    /// The next stop signal cuts open requests.
+    pub fn stop_at_once_on_next(self, now: CancellationToken) {
+        let Self { mut terminate, mut interrupt, .. } = self;
+        #[expect(clippy::disallowed_methods, reason = "the shutdown that it may cut short must not wait for it")]
+        drop(tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            now.cancel();
+        }));
+    }
+}
+
+#[cfg(unix)]
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Ctrl-C and Ctrl-Break; written to the platform's documentation.
+#[cfg(not(unix))]
+pub struct Signals {
+    interrupt: tokio::signal::windows::CtrlC,
+    close: tokio::signal::windows::CtrlBreak,
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: tokio::signal::windows::ctrl_c()?, close: tokio::signal::windows::ctrl_break()? })
+    }
+
+    pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.close.recv() => {}
+        }
+        Signal::Stop
+    }
+
+    pub fn stop_at_once_on_next(self, now: CancellationToken) {
+        let Self { mut interrupt, mut close } = self;
+        #[expect(clippy::disallowed_methods, reason = "the shutdown that it may cut short must not wait for it")]
+        drop(tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = close.recv() => {}
+            }
+            now.cancel();
+        }));
+    }
+}

@@ -1,0 +1,160 @@
+//! The config as commands read and change it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    Ctx,
+    exit::CliError,
+    key::store,
+    out::{self, Paint},
+};
+use crate::{
+    config::{
+        Environment, Ids, Level, Problem, discover,
+        edit::Edit,
+        file::{self, EditError, Place},
+        load, presets, problem,
+        settings::{Settings, Tui, Upstream},
+    },
+    secrets::{
+        keyring::Keyring,
+        resolve::{Resolver, VaultSource},
+    },
+};
+
+/// Where a proxy listens when the config cannot say.
+pub(super) const LISTEN: &str = "127.0.0.1:8642";
+
+/// The file, read.
+pub(super) struct File {
+    pub(super) place: Place,
+    /// `None` where there is no file yet.
+    pub(super) text: Option<String>,
+    /// What the file says; what was found is not among it.
+    pub(super) settings: Settings,
+    pub(super) warnings: Vec<Problem>,
+    pub(super) env: Environment,
+}
+
+/// Reads the config; a file that was named and is not there is an error.
+pub(super) fn load(ctx: &Ctx) -> Result<File, CliError> {
+    let file = load_or_empty(ctx)?;
+    if file.text.is_none() && file.place.explicit {
+        return Err(CliError::config(format!("{}: no such file", file.place.config.display())).hint("`aiproxy config init` writes one"));
+    }
+    Ok(file)
+}
+
+/// Reads the config; no file is an empty one. For commands that would make it.
+pub(super) fn load_or_empty(ctx: &Ctx) -> Result<File, CliError> {
+    let place = ctx.global.place()?;
+    let env = Environment::from_process();
+    let text = file::read(&place.config).map_err(|problem| CliError::config(problem.short()))?;
+    let source = text.as_deref().unwrap_or_default();
+    let loaded = load::load(source, &place.config, &env, &mut Ids::default());
+    match loaded.settings {
+        Some(settings) => Ok(File { place, settings, warnings: loaded.problems, env, text }),
+        None => Err(refused(&loaded.problems, source, &place)),
+    }
+}
+
+/// Says all problems, and that the file cannot be used.
+pub(super) fn refused(problems: &[Problem], source: &str, place: &Place) -> CliError {
+    out::note(problem::render(problems, source, Paint::stderr().is_on()).trim_end());
+    let errors = problems.iter().filter(|problem| problem.level == Level::Error).count();
+    CliError::config(format!("{} has {errors} error{}", place.config.display(), if errors == 1 { "" } else { "s" }))
+        .hint("`aiproxy config edit` opens it")
+}
+
+impl File {
+    /// The settings with what the environment offers.
+    pub(super) fn with_found(&self) -> Settings {
+        if !self.settings.discover.env {
+            return self.settings.clone();
+        }
+        let (found, _) = discover::from_env(&self.env, &mut Ids::default(), &self.settings.timeouts);
+        discover::merge(&self.settings, &found)
+    }
+
+    /// Reads references as the proxy would, with this command's environment.
+    pub(super) fn resolver(&self) -> Resolver {
+        let vault = VaultSource::from_env(store::vault(&self.place), &self.env.vars);
+        let names: HashSet<String> = presets::all().iter().flat_map(|preset| &preset.key_env).map(ToString::to_string).collect();
+        Resolver::new(Keyring::system(), vault, self.env.vars.clone(), names)
+    }
+}
+
+/// Where the config would have the proxy listen; the default where it cannot be read.
+pub(super) fn listen(place: &Place) -> Vec<String> {
+    let read = settings(place);
+    let addrs: Vec<String> = read.iter().flat_map(|s| &s.server.listen).map(ToString::to_string).collect();
+    if addrs.is_empty() { vec![LISTEN.to_owned()] } else { addrs }
+}
+
+/// How the dashboard is to look; the defaults where the config cannot be read.
+pub(super) fn tui(place: &Place) -> Tui {
+    settings(place).map_or_else(|| Tui { theme: "dark".to_owned(), mouse: true }, |s| s.tui)
+}
+
+fn settings(place: &Place) -> Option<Settings> {
+    let text = file::read(&place.config).ok()?.unwrap_or_default();
+    load::load(&text, &place.config, &Environment::from_process(), &mut Ids::default()).settings
+}
+
+/// The upstream that a row with nothing but a preset would be.
+pub(super) fn from_preset(place: &Place, name: &str, preset: &str) -> Result<Arc<Upstream>, CliError> {
+    let row = format!("[[upstream]]\nname = {}\npreset = {}\n", text_value(name), text_value(preset));
+    let loaded = load::load(&row, &place.config, &Environment::from_process(), &mut Ids::default());
+    let made = loaded.settings.and_then(|settings| settings.upstreams.into_iter().find(|u| *u.name == *name));
+    made.ok_or_else(|| {
+        let why = loaded.problems.first().map_or_else(|| "it cannot be used".to_owned(), |problem| problem.title.clone());
+        CliError::failed(format!("`{name}` from the preset `{preset}`: {why}"))
+    })
+}
+
+/// Changes the file, as one step: all of it or nothing.
+///
+/// # Errors
+///
+/// The result would not be a valid config (exit code 3); the file cannot be written.
+pub(super) fn edit(ctx: &Ctx, edits: &[Edit]) -> Result<(), CliError> {
+    let place = ctx.global.place()?;
+    file::edit(&place.config, &Environment::from_process(), edits).map_err(|error| edit_error(error, &place))?;
+    Ok(())
+}
+
+/// Says why a change was not made; problems of the whole file are all told.
+pub(super) fn edit_error(error: EditError, place: &Place) -> CliError {
+    match error {
+        EditError::Refused { problems, source } => {
+            out::note(problem::render(&problems, &source, Paint::stderr().is_on()).trim_end());
+            CliError::config(format!("{} was not changed: with this change it would not load", place.config.display()))
+        }
+        EditError::Syntax => CliError::config(format!("{}: {error}", place.config.display())),
+        EditError::Busy(_) | EditError::Io { .. } | EditError::Place(_) => CliError::failed(error.to_string()),
+    }
+}
+
+/// `KEY=VALUE` words, cut.
+///
+/// # Errors
+///
+/// A word without `=`, as a usage error.
+pub(super) fn assignments(words: &[String]) -> Result<Vec<(String, String)>, CliError> {
+    let cut = |word: &String| match word.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err(CliError::usage(format!("`{}` is not KEY=VALUE", crate::base::clean::clean(word))).hint("as in priority=5")),
+    };
+    words.iter().map(cut).collect()
+}
+
+/// A list of texts as TOML.
+pub(super) fn list_value(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| text_value(item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// A text as TOML.
+pub(super) fn text_value(text: &str) -> String {
+    toml_edit::Value::from(text).to_string()
+}

@@ -1,0 +1,295 @@
+//! `aiproxy status`: how things are, for a person or as the JSON that scripts rely on.
+
+use serde_json::{Value, json};
+
+use super::{
+    Ctx,
+    exit::{CliError, Exit},
+    out::{self, Paint, Role},
+    reach::Reach,
+    table::{Cell, Table},
+    when,
+};
+use crate::{
+    base::{
+        clean::clean,
+        clock::{Clock, System, UnixMillis},
+    },
+    config::settings::Origin,
+    control::snapshot::{KeyHealth, KeyView, Snapshot, UpstreamState, UpstreamView},
+};
+
+/// Shows the running proxy's state.
+///
+/// # Errors
+///
+/// None runs, or something else answers.
+pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
+    let snapshot = Reach::find(ctx).await?.snapshot().await?;
+    let now = System.unix();
+    if ctx.global.json {
+        out::json(&as_json(&snapshot, now))?;
+    } else {
+        out::print(&as_text(&snapshot, now, Paint::stdout()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn stamp(at: Option<UnixMillis>) -> Option<String> {
+    at.map(|at| at.to_string())
+}
+
+/// The documented form of `status --json`.
+fn as_json(s: &Snapshot, now: UnixMillis) -> Value {
+    json!({
+        "version": s.version,
+        "pid": s.pid,
+        "listen": s.listen,
+        "uptime_s": (now.0 - s.started.0).max(0) / 1000,
+        "config": { "path": s.config.path, "problems": s.config.problems },
+        "upstreams": s.upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
+        "keys": s.keys.iter().map(key_json).collect::<Vec<_>>(),
+        "requests": { "running": s.live.running.len(), "total": s.live.totals.requests, "failed": s.live.totals.failed },
+    })
+}
+
+/// One upstream, as every listing gives it.
+pub(super) fn upstream_json(u: &UpstreamView) -> Value {
+    json!({
+        "name": u.name,
+        "dialect": u.dialects.first(),
+        "origin": u.origin,
+        "state": u.state,
+        "cause": u.cause,
+        "until": stamp(u.until),
+    })
+}
+
+/// One key, as every listing gives it.
+pub(super) fn key_json(k: &KeyView) -> Value {
+    json!({
+        "upstream": k.upstream,
+        "label": k.label,
+        "account": k.account,
+        "fingerprint": k.fingerprint,
+        "state": k.state,
+        "cause": k.cause,
+        "until": stamp(k.until),
+        "scopes": k.scopes.iter().map(|scope| json!({
+            "model": scope.model,
+            "state": scope.state,
+            "cause": scope.cause,
+            "until": stamp(scope.until),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
+    let mut text = format!(
+        "{} {} at {} · pid {} · up {}\n",
+        paint.paint(Role::Strong, "aiproxy"),
+        clean(&s.version),
+        clean(&s.listen.join(", ")),
+        s.pid,
+        when::span(now.0 - s.started.0)
+    );
+    text.push_str(&config_lines(s, paint));
+    if s.offline {
+        text.push_str(&paint.paint(Role::Warn, "network   down: requests wait until it is back\n"));
+    }
+    if s.draining {
+        text.push_str(&paint.paint(Role::Warn, "stopping  open requests may finish\n"));
+    }
+    text.push_str(&format!(
+        "requests  {} running · {} done · {} failed\n\n",
+        s.live.running.len(),
+        s.live.totals.requests,
+        s.live.totals.failed
+    ));
+    text.push_str(&upstreams(&s.upstreams, now, paint));
+    if !s.keys.is_empty() {
+        text.push('\n');
+        text.push_str(&keys(&s.keys, now, paint));
+    }
+    text
+}
+
+fn config_lines(s: &Snapshot, paint: Paint) -> String {
+    let path = s.config.path.as_deref().map_or("no file: serving what was found", |path| path);
+    let mut text = format!("config    {}\n", clean(path));
+    if !s.config.problems.is_empty() {
+        text.push_str(&paint.paint(
+            Role::Bad,
+            "          the config file has problems and was not applied; what ran before goes on. Fix it, or see `aiproxy config check`:\n",
+        ));
+    }
+    let listed = s.config.problems.iter().map(|p| (Role::Bad, p)).chain(s.config.warnings.iter().map(|w| (Role::Warn, w)));
+    for line in listed.flat_map(|(role, text)| text.lines().map(move |line| paint.paint(role, &clean(line)))) {
+        text.push_str(&format!("          {line}\n"));
+    }
+    if s.config.needs_restart {
+        text.push_str(&paint.paint(Role::Warn, "          `listen` changed: `aiproxy restart` applies it\n"));
+    }
+    text
+}
+
+/// Upstreams as a table.
+pub(super) fn upstreams(views: &[UpstreamView], now: UnixMillis, paint: Paint) -> String {
+    let mut table = Table::new(&["UPSTREAM", "DIALECT", "FROM", "STATE", "KEYS", "LEFT", "CAUSE"]);
+    for u in views {
+        table.row(vec![
+            (&u.name).into(),
+            u.dialects.join(",").into(),
+            origin(u.origin).into(),
+            upstream_state(u.state),
+            if u.keys == 0 { "–".into() } else { format!("{}/{}", u.keys_ready, u.keys).into() },
+            when::left(u.until, now).into(),
+            u.cause.as_deref().unwrap_or("").into(),
+        ]);
+    }
+    table.show(paint)
+}
+
+/// Keys as a table, each followed by the models it is out for.
+pub(super) fn keys(views: &[KeyView], now: UnixMillis, paint: Paint) -> String {
+    let mut table = Table::new(&["KEY", "FINGERPRINT", "STATE", "LEFT", "CAUSE", "REFERENCE"]);
+    for k in views {
+        let fingerprint = if k.fingerprint.is_empty() { "–" } else { &k.fingerprint };
+        table.row(vec![
+            format!("{}/{}", k.upstream, k.label).into(),
+            fingerprint.into(),
+            key_state(k.state),
+            when::left(k.until, now).into(),
+            k.cause.as_deref().unwrap_or("").into(),
+            Cell::new(Role::Dim, &k.reference),
+        ]);
+        for scope in &k.scopes {
+            table.row(vec![
+                format!("  {}", scope.model).into(),
+                "".into(),
+                key_state(scope.state),
+                when::left(scope.until, now).into(),
+                scope.cause.as_deref().unwrap_or("").into(),
+                "".into(),
+            ]);
+        }
+    }
+    table.show(paint)
+}
+
+pub(super) fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Demo => "demo",
+        Origin::Env => "env",
+        Origin::File => "file",
+        Origin::Local => "local",
+    }
+}
+
+fn upstream_state(state: UpstreamState) -> Cell {
+    let (role, word) = match state {
+        UpstreamState::Cooling => (Role::Warn, "cooling"),
+        UpstreamState::Disabled => (Role::Dim, "disabled"),
+        UpstreamState::Healthy => (Role::Good, "healthy"),
+        UpstreamState::Open => (Role::Bad, "open"),
+        UpstreamState::Probing => (Role::Warn, "probing"),
+    };
+    Cell::new(role, word)
+}
+
+fn key_state(state: KeyHealth) -> Cell {
+    let (role, word) = match state {
+        KeyHealth::Cooling => (Role::Warn, "cooling"),
+        KeyHealth::Disabled => (Role::Dim, "disabled"),
+        KeyHealth::Missing => (Role::Bad, "missing"),
+        KeyHealth::Ok => (Role::Good, "ok"),
+        KeyHealth::Partly => (Role::Warn, "partly"),
+        KeyHealth::Probing => (Role::Warn, "probing"),
+        KeyHealth::Rejected => (Role::Bad, "rejected"),
+        KeyHealth::Waiting => (Role::Dim, "waiting"),
+    };
+    Cell::new(role, word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::snapshot::{ConfigView, ModelScope, Stats};
+
+    const NOW: UnixMillis = UnixMillis(1_700_000_100_000);
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            version: "0.1.0".into(),
+            pid: 7,
+            at: NOW,
+            started: UnixMillis(1_700_000_000_000),
+            listen: vec!["127.0.0.1:8642".into()],
+            config: ConfigView { path: Some("/c.toml".into()), problems: vec!["/c.toml:3:1: unknown key".into()], ..ConfigView::default() },
+            upstreams: vec![UpstreamView {
+                name: "nvidia".into(),
+                dialects: vec!["openai".into(), "responses".into()],
+                base_url: "https://x/v1".into(),
+                origin: Origin::File,
+                priority: 10,
+                state: UpstreamState::Open,
+                cause: Some("refused".into()),
+                until: Some(UnixMillis(NOW.0 + 41_000)),
+                keys_ready: 1,
+                keys: 2,
+                stats: Stats::default(),
+                models: None,
+            }],
+            keys: vec![KeyView {
+                upstream: "nvidia".into(),
+                label: "main".into(),
+                account: "me".into(),
+                fingerprint: "nvapi-…12ab".into(),
+                reference: "keyring:nvidia/main".into(),
+                state: KeyHealth::Partly,
+                cause: None,
+                until: None,
+                since: None,
+                hinted: false,
+                scopes: vec![ModelScope {
+                    model: "glm".into(),
+                    state: KeyHealth::Cooling,
+                    cause: Some("429".into()),
+                    until: Some(UnixMillis(NOW.0 + 5_000)),
+                    since: None,
+                    hinted: true,
+                }],
+                requests: 1,
+                tokens: 2,
+                running: 0,
+            }],
+            models: vec![],
+            projects: vec![],
+            live: crate::events::live::Live::default(),
+            offline: false,
+            draining: false,
+        }
+    }
+
+    #[test]
+    fn the_json_is_the_documented_one() {
+        let want = json!({
+            "version": "0.1.0", "pid": 7, "listen": ["127.0.0.1:8642"], "uptime_s": 100,
+            "config": {"path": "/c.toml", "problems": ["/c.toml:3:1: unknown key"]},
+            "upstreams": [{"name": "nvidia", "dialect": "openai", "origin": "file", "state": "open", "cause": "refused",
+                           "until": "2023-11-14T22:15:41.000Z"}],
+            "keys": [{"upstream": "nvidia", "label": "main", "account": "me", "fingerprint": "nvapi-…12ab", "state": "partly", "cause": null,
+                      "until": null, "scopes": [{"model": "glm", "state": "cooling", "cause": "429", "until": "2023-11-14T22:15:05.000Z"}]}],
+            "requests": {"running": 0, "total": 0, "failed": 0},
+        });
+        assert_eq!(as_json(&snapshot(), NOW), want);
+    }
+
+    #[test]
+    fn the_text_names_states_causes_ends_and_config_problems() {
+        let text = as_text(&snapshot(), NOW, Paint::none());
+        for part in ["up 1m40s", "config file has problems", "/c.toml:3:1", "nvidia/main", "41s", "refused", "glm", "partly", "1/2"] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+}

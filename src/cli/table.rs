@@ -1,0 +1,94 @@
+//! Lists for people: columns as wide as their widest cell, control characters taken out, nothing cut.
+
+use unicode_width::UnicodeWidthStr;
+
+use super::out::{Paint, Role};
+use crate::base::clean;
+
+/// One cell: text and what it means.
+#[derive(Clone, Debug)]
+pub struct Cell(String, Role);
+
+impl Cell {
+    /// A cell with a meaning.
+    pub fn new(role: Role, text: impl AsRef<str>) -> Self {
+        Self(clean::clean(text.as_ref()).into_owned(), role)
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::new(Role::Plain, text)
+    }
+}
+
+/// Rows under a heading.
+#[derive(Debug)]
+pub struct Table {
+    head: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    #[must_use]
+    pub fn new(head: &[&'static str]) -> Self {
+        Self { head: head.to_vec(), rows: Vec::new() }
+    }
+
+    pub fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The table as lines; a column that is empty in every row is left out.
+    #[must_use]
+    pub fn show(&self, paint: Paint) -> String {
+        let columns: Vec<(usize, usize)> = (0..self.head.len())
+            .filter_map(|at| {
+                let widest = self.rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.0.width()).max()?;
+                (widest > 0).then(|| (at, widest.max(self.head[at].width())))
+            })
+            .collect();
+        let head: Vec<Cell> = self.head.iter().map(|text| Cell::new(Role::Dim, text)).collect();
+        let mut out = String::new();
+        for row in std::iter::once(&head).chain(&self.rows) {
+            let mut line = String::new();
+            let mut owed = 0;
+            for &(at, width) in &columns {
+                let Some(Cell(text, role)) = row.get(at) else { continue };
+                line.extend(std::iter::repeat_n(' ', owed));
+                line.push_str(&paint.paint(*role, text));
+                owed = (width + 2).saturating_sub(text.width());
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_also_under_wide_characters_and_escapes_are_taken_out() {
+        let mut table = Table::new(&["NAME", "EMPTY", "STATE"]);
+        table.row(vec!["通义".into(), "".into(), "ok".into()]);
+        table.row(vec!["a\u{1b}[31mlong-one".into(), "".into(), Cell::new(Role::Bad, "open")]);
+
+        let shown = table.show(Paint::none());
+
+        let rows: Vec<&str> = shown.lines().collect();
+        assert_eq!(rows.len(), 3);
+        assert!(rows[0].starts_with("NAME") && rows[0].ends_with("STATE") && !rows[0].contains("EMPTY"), "{shown}");
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
+        let columns: Vec<usize> =
+            ["STATE", "ok", "open"].iter().zip(&rows).map(|(word, row)| row[..row.find(word).unwrap()].width()).collect();
+        assert!(columns.iter().all(|c| *c == columns[0]), "{shown}");
+    }
+}

@@ -1,0 +1,101 @@
+//! `aiproxy tui`: the dashboard of the running proxy, or of one started for it in this process.
+
+use std::{io::IsTerminal, net::SocketAddr};
+
+use super::{
+    Ctx, ServeArgs,
+    exit::{CliError, Exit},
+    out,
+    reach::{self, Reach},
+    reveal::reveal,
+    serve, settings,
+};
+use crate::{
+    config::file::Place,
+    control::{
+        client::Client,
+        rundir::{RunDir, Running, reachable},
+    },
+    secrets::Secret,
+    tui::{
+        run::{self, Options},
+        source::Connect,
+    },
+};
+
+/// Opens the dashboard.
+///
+/// # Errors
+///
+/// No terminal to show it on; what `serve` says where it has to start a proxy.
+pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
+    if !std::io::stdout().is_terminal() {
+        return Err(CliError::failed("the dashboard needs a terminal").hint("`aiproxy status` and `aiproxy log` print"));
+    }
+    let place = ctx.global.place()?;
+    let Some(reach) = Reach::look(ctx)? else {
+        if RunDir::is_held(&place.data) {
+            return Err(reach::not_running(ctx).await);
+        }
+        return serve::serve(&ctx.global, ServeArgs { tui: true, ..ServeArgs::default() }).await;
+    };
+    // Asked once before the screen is taken: what is wrong is then said where it can be read.
+    reach.snapshot().await?;
+    let again: Box<dyn Fn() -> Option<Client> + Send + Sync> = match &ctx.global.url {
+        Some(_) => {
+            let global = ctx.global.clone();
+            Box::new(move || Reach::look(&Ctx { global: global.clone() }).ok().flatten().map(|reach| reach.client))
+        }
+        None => Box::new({
+            let data = place.data.clone();
+            move || RunDir::find(&data).as_ref().and_then(client)
+        }),
+    };
+    let source = Connect { client: reach.client, reconnect: again };
+    show(source, options(&place, false)).await.map(|_| Exit::Ok)
+}
+
+/// The dashboard of the proxy in this process. Ends when its reader wants the proxy stopped, or the terminal is gone;
+/// where only the dashboard was left, the proxy goes on.
+///
+/// # Errors
+///
+/// No terminal to show it on.
+pub(super) async fn in_process(place: &Place, addrs: &[SocketAddr], token: Secret) -> Result<Exit, CliError> {
+    let base = addrs.first().map_or_else(String::new, |addr| format!("http://{}", reachable(&addr.to_string())));
+    let text = reveal(&token).to_owned();
+    let again = base.clone();
+    let client = Client::new(base, token);
+    let source = Connect { client, reconnect: Box::new(move || Some(Client::new(again.clone(), Secret::new(text.clone())))) };
+    let left = show(source, options(place, true)).await?;
+    if !left.stop_proxy {
+        out::note("the proxy goes on; Ctrl-C or `aiproxy stop` ends it, `aiproxy tui` in another terminal shows it");
+        std::future::pending::<()>().await;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn show(source: Connect, options: Options) -> Result<run::Exit, CliError> {
+    Box::pin(run::run(source, options)).await.map_err(|e| CliError::failed(e.to_string()))
+}
+
+fn client(running: &Running) -> Option<Client> {
+    Some(Client::new(running.base_url()?, Secret::new(reveal(&running.token).to_owned())))
+}
+
+fn options(place: &Place, in_process: bool) -> Options {
+    let tui = settings::tui(place);
+    Options { theme: tui.theme, mouse: tui.mouse, in_process, utf8: utf8(), colour: out::colour_wanted(), screen: None }
+}
+
+/// The first of these variables that says anything decides, as in the C library.
+fn utf8() -> bool {
+    let said = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(std::env::var_os).find(|value| !value.is_empty());
+    match said {
+        Some(locale) => {
+            let locale = locale.to_string_lossy().to_ascii_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        }
+        None => cfg!(windows),
+    }
+}

@@ -1,0 +1,480 @@
+//! `aiproxy upstream`: the provider endpoints of the config, found ones included.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{
+    Ctx,
+    exit::{CliError, Exit},
+    key::{
+        self, AddArgs, KeyCommand,
+        check::{self, Verdict},
+    },
+    out::{self, Paint, Role},
+    prompt,
+    reach::{self, Reach},
+    settings, status,
+    table::{Cell, Table},
+};
+use crate::{
+    base::{
+        clock::{Clock, System},
+        near, units,
+    },
+    config::{
+        edit::Edit,
+        presets,
+        settings::{Auth, Settings, Upstream},
+    },
+    control::action::Action,
+    ir::op::Dialect,
+};
+
+const ADD: &str = "\
+A preset fills in URL, dialect and everything else that is known of a provider; `aiproxy upstream presets` lists them.
+
+Examples:
+  aiproxy upstream add gemini
+  aiproxy upstream add office --preset openai --base-url https://ai.example.com/v1
+  aiproxy upstream add box --base-url http://192.168.1.5:8000/v1 --dialect openai --models 'qwen*'
+  pass show corp | aiproxy upstream add corp --base-url https://ai.corp.example/v1 --dialect openai --stdin";
+
+const SET: &str = "\
+Values are TOML; what is no TOML is text. The keys are those of [[upstream]] in the config (`aiproxy config schema`).
+
+Examples:
+  aiproxy upstream set office priority=5 max_concurrency=8
+  aiproxy upstream set office 'models=[\"qwen*\"]' timeouts.first_byte=30s";
+
+#[derive(Debug, Subcommand)]
+pub enum UpstreamCommand {
+    /// Add an upstream to the config
+    #[command(after_help = ADD)]
+    Add(UpstreamArgs),
+    /// List upstreams: those of the config and those that were found
+    List,
+    /// Show everything about one
+    Show { name: String },
+    /// Change settings of one
+    #[command(after_help = SET)]
+    Set {
+        name: String,
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        values: Vec<String>,
+    },
+    /// Take one out of the config; its keys stay in the keyring
+    Remove { name: String },
+    /// Use one again
+    Enable { name: String },
+    /// Stop using one
+    Disable { name: String },
+    /// Try one with each of its keys
+    Test { name: String },
+    /// Leave one alone for a while
+    Cool {
+        name: String,
+        /// How long: 30s, 10m, 1h [default: 10m]
+        #[arg(long = "for", value_name = "SPAN", value_parser = units::parse_duration)]
+        span: Option<Duration>,
+    },
+    /// End the cooldowns of one, its keys included
+    Warm { name: String },
+    /// List the providers that are known
+    Presets,
+}
+
+#[derive(Debug, Args)]
+pub struct UpstreamArgs {
+    /// Its name in the config, and before the `/` of its keys
+    name: String,
+    /// The provider's preset [default: the one of that name, unless --base-url is given]
+    #[arg(long, value_name = "PRESET")]
+    preset: Option<String>,
+    /// Where it answers
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+    /// What it speaks: openai, responses, anthropic, gemini or ollama
+    #[arg(long, value_name = "NAME", value_parser = super::route::dialect)]
+    dialect: Option<Dialect>,
+    /// Models it serves, patterns allowed [default: what it lists]
+    #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
+    models: Vec<String>,
+    /// Lower is tried first
+    #[arg(long, value_name = "N")]
+    priority: Option<u32>,
+    /// Read its key from standard input and store it as `aiproxy key add` does
+    #[arg(long)]
+    stdin: bool,
+    /// Store the key without trying it
+    #[arg(long, requires = "stdin")]
+    no_check: bool,
+}
+
+/// Does one of the upstream commands.
+///
+/// # Errors
+///
+/// See each.
+pub async fn run(ctx: &Ctx, command: UpstreamCommand) -> Result<Exit, CliError> {
+    match command {
+        UpstreamCommand::Add(args) => Box::pin(add(ctx, args)).await,
+        UpstreamCommand::Cool { name, span } => {
+            let for_ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+            act(ctx, &name, |upstream| Action::CoolUpstream { upstream, for_ms }).await
+        }
+        UpstreamCommand::Disable { name } => enable(ctx, &name, false).await,
+        UpstreamCommand::Enable { name } => enable(ctx, &name, true).await,
+        UpstreamCommand::List => list(ctx).await,
+        UpstreamCommand::Presets => list_presets(ctx),
+        UpstreamCommand::Remove { name } => remove(ctx, &name).await,
+        UpstreamCommand::Set { name, values } => set(ctx, &name, &values).await,
+        UpstreamCommand::Show { name } => show(ctx, &name).await,
+        UpstreamCommand::Test { name } => test(ctx, &name).await,
+        UpstreamCommand::Warm { name } => act(ctx, &name, |upstream| Action::WarmUpstream { upstream }).await,
+    }
+}
+
+async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
+    let file = settings::load_or_empty(ctx)?;
+    if prompt::looks_like_key(&args.name) {
+        return Err(
+            CliError::usage("that looks like a key, not like the name of an upstream").hint("aiproxy key add UPSTREAM asks for the key")
+        );
+    }
+    if file.settings.upstreams.iter().any(|u| *u.name == *args.name) {
+        return Err(CliError::failed(format!("there is an upstream `{}` already", args.name))
+            .hint(format!("`aiproxy upstream set {} KEY=VALUE` changes it", args.name)));
+    }
+    let preset = match (&args.preset, &args.base_url) {
+        (Some(preset), _) => Some(preset.clone()),
+        (None, None) => Some(args.name.clone()),
+        (None, Some(_)) => None,
+    };
+    if let Some(preset) = preset.as_deref().filter(|preset| presets::find(preset).is_none()) {
+        let near =
+            near::nearest(preset, presets::all().iter().map(|p| &*p.name)).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+        return Err(
+            CliError::failed(format!("no preset `{preset}`")).hint(format!("{near}Another provider needs --base-url and --dialect"))
+        );
+    }
+    let dialects: Vec<String> = args.dialect.iter().map(|d| d.name().to_owned()).collect();
+    let mut edits = vec![Edit::AddUpstream { name: args.name.clone(), preset, base_url: args.base_url, dialects }];
+    let mut set = |key: &str, value| edits.push(Edit::SetUpstream { name: args.name.clone(), path: key.to_owned(), value });
+    if !args.models.is_empty() {
+        set("models", settings::list_value(&args.models));
+    }
+    if let Some(priority) = args.priority {
+        set("priority", priority.to_string());
+    }
+    settings::edit(ctx, &edits)?;
+    if args.stdin {
+        return key::run(ctx, KeyCommand::Add(AddArgs::piped(&args.name, args.no_check))).await;
+    }
+    reach::reload_if_running(ctx).await;
+    let file = settings::load(ctx)?;
+    let added = file.settings.upstreams.iter().find(|u| *u.name == *args.name);
+    let keyless = added.is_some_and(|u| u.auth != Auth::None && u.keys.is_empty());
+    let next = if keyless { format!("; `aiproxy key add {}` gives it a key", args.name) } else { String::new() };
+    ctx.done(&format!("upstream {} added{next}", args.name))
+}
+
+async fn act(ctx: &Ctx, name: &str, action: impl FnOnce(String) -> Action) -> Result<Exit, CliError> {
+    let reach = Reach::find(ctx).await?;
+    let snapshot = reach.snapshot().await?;
+    known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
+    let text = reach.act(&action(name.to_owned())).await?;
+    ctx.done(&text)
+}
+
+/// An error with the nearest name where there is none such.
+pub(super) fn known<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), CliError> {
+    if names.clone().any(|known| known == name) {
+        return Ok(());
+    }
+    let near = near::nearest(name, names).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    Err(CliError::failed(format!("no upstream `{name}`")).hint(format!("{near}`aiproxy upstream list` shows all")))
+}
+
+async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let reach = Reach::find(ctx).await?;
+    let snapshot = reach.snapshot().await?;
+    known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
+    let keys: Vec<String> = snapshot.keys.iter().filter(|k| k.upstream == name).map(|k| format!("{}/{}", k.upstream, k.label)).collect();
+    if keys.is_empty() {
+        return without_key(ctx, name).await;
+    }
+    let mut exit = Exit::Ok;
+    for key in keys {
+        let reply = reach.client.act(&Action::Test { key: key.clone() }).await?;
+        if !reply.ok {
+            exit = Exit::Failed;
+        }
+        if ctx.global.json {
+            out::json_line(&json!({ "key": key, "ok": reply.ok, "text": reply.text }))?;
+        } else {
+            out::line(&crate::base::clean::clean(&reply.text))?;
+        }
+    }
+    Ok(exit)
+}
+
+/// An upstream that needs no key is asked from here.
+async fn without_key(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let settings = settings::load(ctx)?.with_found();
+    let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
+        return Err(
+            CliError::failed(format!("`{name}` has no keys to try")).hint(format!("`aiproxy upstream show {name}` tells its state"))
+        );
+    };
+    match check::ask(upstream, None).await {
+        Verdict::Good { models } => {
+            let models = models.map(|n| format!(", {n} models")).unwrap_or_default();
+            ctx.done(&format!("{name} answers{models}"))
+        }
+        Verdict::Rejected { status, said } => Err(CliError::failed(format!("{name} wants a key (status {status}): {said}"))
+            .hint(format!("`aiproxy key add {name}` gives it one"))),
+        Verdict::Unknown(why) => Err(CliError::failed(format!("{name}: {why}"))),
+    }
+}
+
+/// A name of the file; a found one has no row to change.
+fn in_file(file: &settings::File, name: &str) -> Result<(), CliError> {
+    let merged = file.with_found();
+    if !file.settings.upstreams.iter().any(|u| *u.name == *name)
+        && let Some(found) = merged.upstreams.iter().find(|u| *u.name == *name)
+    {
+        return Err(CliError::failed(format!("`{name}` was found ({}) and is not in the config", status::origin(found.origin)))
+            .hint(format!("`aiproxy upstream add {name}` writes it there")));
+    }
+    known(name, file.settings.upstreams.iter().map(|u| &*u.name))
+}
+
+async fn enable(ctx: &Ctx, name: &str, on: bool) -> Result<Exit, CliError> {
+    in_file(&settings::load(ctx)?, name)?;
+    settings::edit(ctx, &[Edit::SetUpstreamEnabled { name: name.to_owned(), enabled: on }])?;
+    reach::reload_if_running(ctx).await;
+    ctx.done(&format!("{name} is {}", if on { "enabled" } else { "disabled" }))
+}
+
+async fn set(ctx: &Ctx, name: &str, values: &[String]) -> Result<Exit, CliError> {
+    in_file(&settings::load(ctx)?, name)?;
+    let set = |(path, value)| Edit::SetUpstream { name: name.to_owned(), path, value };
+    settings::edit(ctx, &settings::assignments(values)?.into_iter().map(set).collect::<Vec<_>>())?;
+    reach::reload_if_running(ctx).await;
+    ctx.done(&format!("upstream {name} changed"))
+}
+
+async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    in_file(&settings::load(ctx)?, name)?;
+    prompt::confirm(ctx, &format!("remove upstream {name} from the config?")).await?;
+    settings::edit(ctx, &[Edit::RemoveUpstream { name: name.to_owned() }])?;
+    reach::reload_if_running(ctx).await;
+    ctx.done(&format!("upstream {name} removed; its keys stay where they are"))
+}
+
+async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
+    if let Some(reach) = Reach::look(ctx)? {
+        let upstreams = reach.snapshot().await?.upstreams;
+        if ctx.global.json {
+            out::json(&upstreams.iter().map(status::upstream_json).collect::<Vec<_>>())?;
+        } else {
+            out::print(&status::upstreams(&upstreams, System.unix(), Paint::stdout()))?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let settings = settings::load(ctx)?.with_found();
+    if ctx.global.json {
+        out::json(&settings.upstreams.iter().map(|u| resting_json(u)).collect::<Vec<_>>())?;
+    } else if settings.upstreams.is_empty() {
+        out::line("no upstreams but the built-in `demo`; `aiproxy key add UPSTREAM` or `aiproxy upstream add NAME` adds one")?;
+    } else {
+        out::print(&resting(&settings, Paint::stdout()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn resting_json(u: &Upstream) -> Value {
+    json!({
+        "name": &*u.name,
+        "dialect": u.ends.first().map(|end| end.dialect),
+        "origin": u.origin,
+        "state": if u.enabled { Value::Null } else { "disabled".into() },
+        "cause": null,
+        "until": null,
+    })
+}
+
+fn resting(settings: &Settings, paint: Paint) -> String {
+    let mut table = Table::new(&["UPSTREAM", "DIALECT", "FROM", "KEYS", "URL", ""]);
+    for u in &settings.upstreams {
+        table.row(vec![
+            (&*u.name).into(),
+            u.ends.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(",").into(),
+            status::origin(u.origin).into(),
+            u.keys.len().to_string().into(),
+            u.ends.first().map_or("", |end| end.base_url.as_str()).into(),
+            if u.enabled { "".into() } else { Cell::new(Role::Dim, "disabled") },
+        ]);
+    }
+    table.show(paint)
+}
+
+async fn show(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let settings = settings::load(ctx)?.with_found();
+    let live = match Reach::look(ctx)? {
+        Some(reach) => Some(reach.snapshot().await?),
+        None => None,
+    };
+    let view = live.as_ref().and_then(|s| s.upstreams.iter().find(|u| u.name == name));
+    let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
+        // What only the running proxy knows: a local server that it found.
+        let Some(view) = view else {
+            let names = live.iter().flat_map(|s| &s.upstreams).map(|u| u.name.as_str());
+            return Err(known(name, settings.upstreams.iter().map(|u| &*u.name).chain(names))
+                .err()
+                .unwrap_or_else(|| CliError::failed(name)));
+        };
+        if ctx.global.json {
+            out::json(&status::upstream_json(view))?;
+        } else {
+            out::print(&status::upstreams(std::slice::from_ref(view), System.unix(), Paint::stdout()))?;
+        }
+        return Ok(Exit::Ok);
+    };
+    let mut facts = facts(upstream);
+    if let Some(view) = view {
+        facts["state"] = status::upstream_json(view)["state"].clone();
+        facts["cause"] = view.cause.clone().into();
+        facts["until"] = view.until.map(|at| at.to_string()).into();
+    }
+    if ctx.global.json {
+        out::json(&facts)?;
+    } else {
+        out::print(&as_text(&facts))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Everything that is set for an upstream, without any secret: references name theirs, headers may hold one.
+fn facts(u: &Upstream) -> Value {
+    let patterns = |p: &crate::base::pattern::Patterns| -> Vec<String> {
+        p.yes.iter().map(|p| p.text().to_owned()).chain(p.no.iter().map(|p| format!("!{}", p.text()))).collect()
+    };
+    json!({
+        "name": &*u.name,
+        "origin": u.origin,
+        "preset": u.preset.as_deref(),
+        "dialects": u.ends.iter().map(|end| json!({ "dialect": end.dialect, "base_url": end.base_url })).collect::<Vec<_>>(),
+        "models": u.models.as_ref().map(patterns),
+        "rename": u.rename,
+        "priority": u.priority,
+        "weight": u.weight,
+        "max_concurrency": u.max_concurrency,
+        "max_rps": u.max_rps,
+        "headers": u.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        "ask_usage": u.ask_usage,
+        "insecure_tls": u.insecure_tls,
+        "enabled": u.enabled,
+        "key_page": u.key_page.as_deref(),
+        "keys": u.keys.iter().map(|k| json!({
+            "label": &*k.label,
+            "reference": k.reference.to_string(),
+            "account": &*k.account,
+            "priority": k.priority,
+            "weight": k.weight,
+            "enabled": k.enabled,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// JSON facts as `name  value` lines; what is empty or absent is left out.
+pub(super) fn as_text(facts: &Value) -> String {
+    let mut text = String::new();
+    for (name, value) in facts.as_object().into_iter().flatten() {
+        let shown = match value {
+            Value::Null => continue,
+            Value::String(s) => vec![s.clone()],
+            Value::Array(items) if items.is_empty() => continue,
+            Value::Array(items) if items.iter().all(Value::is_string) => {
+                vec![items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")]
+            }
+            Value::Array(items) => items.iter().map(one_line).collect(),
+            Value::Object(map) if map.is_empty() => continue,
+            Value::Object(_) => vec![one_line(value)],
+            Value::Bool(_) | Value::Number(_) => vec![value.to_string()],
+        };
+        for (at, line) in shown.iter().enumerate() {
+            let name = if at == 0 { name.as_str() } else { "" };
+            text.push_str(&format!("{name:<16}{}\n", crate::base::clean::clean(line)));
+        }
+    }
+    text
+}
+
+fn one_line(value: &Value) -> String {
+    let Some(map) = value.as_object() else { return value.to_string() };
+    let part = |(name, value): (&String, &Value)| match value {
+        Value::Null => None,
+        Value::String(text) => Some(format!("{name} {text}")),
+        other => Some(format!("{name} {other}")),
+    };
+    map.iter().filter_map(part).collect::<Vec<_>>().join(" · ")
+}
+
+fn list_presets(ctx: &Ctx) -> Result<Exit, CliError> {
+    if ctx.global.json {
+        let rows: Vec<_> = presets::all()
+            .iter()
+            .map(|p| {
+                json!({
+                    "name": &*p.name,
+                    "title": p.title,
+                    "dialects": p.ends.iter().map(|end| end.dialect).collect::<Vec<_>>(),
+                    "base_url": p.ends.first().map(|end| &end.base_url),
+                    "key_env": p.key_env.iter().map(|name| &**name).collect::<Vec<_>>(),
+                    "key_page": p.key_page.as_deref(),
+                    "needs_url": p.needs_url,
+                    "needs_key": p.needs_key(),
+                })
+            })
+            .collect();
+        out::json(&rows)?;
+        return Ok(Exit::Ok);
+    }
+    let mut table = Table::new(&["PRESET", "PROVIDER", "DIALECTS", "KEY VARIABLE", "KEYS FROM"]);
+    for p in presets::all() {
+        table.row(vec![
+            (&*p.name).into(),
+            (&p.title).into(),
+            p.ends.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(",").into(),
+            p.key_env.first().map_or("", |name| &**name).into(),
+            Cell::new(Role::Dim, p.key_page.as_deref().unwrap_or("")),
+        ]);
+    }
+    out::print(&table.show(Paint::stdout()))?;
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_told_line_by_line_and_empty_ones_are_left_out() {
+        let text = as_text(&json!({
+            "name": "box", "preset": null, "rename": {}, "models": ["a", "b-*"], "priority": 10,
+            "keys": [{"label": "one", "reference": "env:A"}, {"label": "two", "reference": "env:B"}],
+        }));
+        assert!(text.contains("name            box\n") && text.contains("models          a, b-*\n"), "{text}");
+        assert!(text.contains("keys            label one · reference env:A\n                label two"), "{text}");
+        assert!(!text.contains("preset") && !text.contains("rename"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_name_gets_the_nearest() {
+        let error = known("opneai", ["groq", "openai"].into_iter()).unwrap_err();
+        assert!(error.hint.unwrap().contains("`openai`"));
+    }
+}

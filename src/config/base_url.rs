@@ -1,0 +1,307 @@
+//! The normal form of a base URL: what people paste, made what the program appends paths to.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::ir::op::Dialect;
+
+/// Ends of endpoint paths that people paste with the base; longer ones first where one ends with another.
+const ENDPOINTS: [(&str, Dialect); 18] = [
+    ("/chat/completions", Dialect::Openai),
+    ("/completions", Dialect::Openai),
+    ("/responses", Dialect::Responses),
+    ("/messages/count_tokens", Dialect::Anthropic),
+    ("/messages", Dialect::Anthropic),
+    ("/embeddings", Dialect::Openai),
+    ("/moderations", Dialect::Openai),
+    ("/images/generations", Dialect::Openai),
+    ("/audio/speech", Dialect::Openai),
+    ("/audio/transcriptions", Dialect::Openai),
+    ("/rerank", Dialect::Openai),
+    ("/api/chat", Dialect::Ollama),
+    ("/api/generate", Dialect::Ollama),
+    ("/api/tags", Dialect::Ollama),
+    ("/api/embed", Dialect::Ollama),
+    ("/api/embeddings", Dialect::Ollama),
+    ("/api/show", Dialect::Ollama),
+    ("/models", Dialect::Openai),
+];
+
+/// A base URL and the query that stood behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Normalised, without query.
+    pub base: String,
+    /// Without `?`.
+    pub query: Option<String>,
+}
+
+/// Brings a base URL into normal form: known endpoint suffixes are cut, an empty path gets the dialect's default, any
+/// other path stays, and there is no slash at the end.
+///
+/// # Errors
+///
+/// A sentence: what is wrong, then after `; ` what to write instead.
+pub fn normalise(text: &str, dialect: Dialect) -> Result<String, String> {
+    let parts = parse(text, dialect)?;
+    match parts.query {
+        None => Ok(parts.base),
+        Some(_) => Err(format!(
+            "a query (`?…`) does not belong into a base URL; write `{}`, and parameters of requests into the requests",
+            parts.base
+        )),
+    }
+}
+
+/// As [`normalise`], with the query apart, for providers that need one.
+///
+/// # Errors
+///
+/// As [`normalise`].
+pub fn parse(text: &str, dialect: Dialect) -> Result<Parts, String> {
+    let text = text.trim();
+    let (scheme, rest) = split_scheme(text)?;
+    let (rest, fragment) = rest.split_once('#').map_or((rest, None), |(rest, fragment)| (rest, Some(fragment)));
+    if fragment.is_some() {
+        return Err("a fragment (`#…`) does not belong into a base URL; cut it off".to_owned());
+    }
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query.to_owned())));
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    if authority.contains('@') {
+        return Err("credentials do not belong into a base URL; put the key under `keys`".to_owned());
+    }
+    let authority = checked_authority(authority)?;
+    if path.contains(['{', '}', '<', '>']) || authority.contains(['{', '}', '<', '>']) {
+        return Err("the base URL still has a placeholder in it; put the real name there".to_owned());
+    }
+    let path = trimmed_path(path, dialect);
+    let path = if path.is_empty() { default_path(dialect) } else { path };
+    Ok(Parts { base: format!("{scheme}://{authority}{path}"), query: query.filter(|q| !q.is_empty()) })
+}
+
+/// The dialect that a pasted endpoint speaks, where the path tells.
+#[must_use]
+pub fn dialect_of(text: &str) -> Option<Dialect> {
+    let path = text.trim().split(['?', '#']).next()?.trim_end_matches('/');
+    if path.contains(":generateContent") || path.contains(":streamGenerateContent") {
+        return Some(Dialect::Gemini);
+    }
+    let (_, dialect) = ENDPOINTS.iter().find(|(end, _)| *end != "/models" && path.ends_with(end))?;
+    Some(if path.ends_with("/api/embeddings") { Dialect::Ollama } else { *dialect })
+}
+
+/// Host and port of a normalised URL.
+#[must_use]
+pub fn host_port(url: &str) -> Option<(String, u16)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let default = if scheme == "https" { 443 } else { 80 };
+    let (host, port) = split_port(authority);
+    let port = match port {
+        Some(port) => port.parse().ok()?,
+        None => default,
+    };
+    Some((host.trim_matches(['[', ']']).to_owned(), port))
+}
+
+/// Whether a host name means this machine.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    host.eq_ignore_ascii_case("localhost")
+        || host.to_ascii_lowercase().ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback() || ip.is_unspecified())
+}
+
+/// Whether this URL leads back to one of our own listeners.
+#[must_use]
+pub fn is_own(url: &str, listen: &[SocketAddr]) -> bool {
+    let Some((host, port)) = host_port(url) else { return false };
+    let here = is_loopback(&host);
+    let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+    listen.iter().any(|at| {
+        let own = at.ip().to_canonical();
+        at.port() == port && (here && (own.is_loopback() || own.is_unspecified()) || ip == Some(own))
+    })
+}
+
+/// What an empty path becomes.
+fn default_path(dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Openai | Dialect::Responses | Dialect::Anthropic => "/v1",
+        Dialect::Gemini => "/v1beta",
+        Dialect::Ollama => "",
+    }
+    .to_owned()
+}
+
+fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
+    if text.is_empty() {
+        return Err("an empty base URL; write the provider's address, as in `https://api.example.com/v1`".to_owned());
+    }
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("a base URL has no spaces; remove them".to_owned());
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        // A host with a port looks like a scheme; a name with an `@` would show a password.
+        if text.contains('@') {
+            return Err("credentials do not belong into a base URL; put the key under `keys`".to_owned());
+        }
+        let host = text.split(['/', ':']).next().unwrap_or_default();
+        let local = is_loopback(host) || host.parse::<IpAddr>().is_ok();
+        let scheme = if local { "http" } else { "https" };
+        return Err(format!("a base URL begins with http:// or https://; write `{scheme}://{}`", super::read::clip(text)));
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" => Ok(("http", rest)),
+        "https" => Ok(("https", rest)),
+        other => Err(format!("`{}://` is not a scheme that providers are reached by; use https:// or http://", super::read::clip(other))),
+    }
+}
+
+/// Host and port as sent: lower case, the scheme's own port left as written.
+fn checked_authority(authority: &str) -> Result<String, String> {
+    let (host, port) = split_port(authority);
+    if host.is_empty() || host == "[]" {
+        return Err("the base URL names no host; write it like `https://api.example.com/v1`".to_owned());
+    }
+    if !host.is_ascii() {
+        return Err("the host has letters outside ASCII; write it in its `xn--` form".to_owned());
+    }
+    let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    if bracketed.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_err())
+        || (bracketed.is_none() && host.contains([':', '[', ']']))
+    {
+        return Err("an IPv6 address stands in brackets; write it like `http://[::1]:8000/v1`".to_owned());
+    }
+    let placeholder = host.contains(['<', '>', '{', '}']);
+    if bracketed.is_none() && !placeholder && !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
+        return Err("the host has a character that no host name has; check the base URL".to_owned());
+    }
+    let host = host.to_ascii_lowercase();
+    match port {
+        None => Ok(host),
+        Some(port) => match port.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(format!("{host}:{port}")),
+            _ => Err(format!("`{}` is not a port; ports are 1 to 65535", super::read::clip(port))),
+        },
+    }
+}
+
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        // the last colon may be inside an IPv6 address
+        Some((host, port)) if !port.contains(']') && (!host.contains(':') || host.ends_with(']')) => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+fn trimmed_path(path: &str, dialect: Dialect) -> String {
+    let mut path = path.trim_end_matches('/');
+    if let Some(at) = path.find("/models/")
+        && path[at..].contains(':')
+    {
+        // …/models/NAME:generateContent
+        path = &path[..at];
+    }
+    let mut ends: Vec<_> =
+        ENDPOINTS.iter().map(|(end, _)| *end).filter(|end| !end.starts_with("/api/") || dialect == Dialect::Ollama).collect();
+    ends.sort_by_key(|end| std::cmp::Reverse(end.len()));
+    if let Some(cut) = ends.iter().find_map(|end| path.strip_suffix(end)) {
+        path = cut.trim_end_matches('/');
+    }
+    if dialect == Dialect::Ollama {
+        path = path.strip_suffix("/api").or_else(|| path.strip_suffix("/v1")).unwrap_or(path).trim_end_matches('/');
+    }
+    path.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_paste_becomes_one_form() {
+        use Dialect::{Anthropic, Gemini, Ollama, Openai, Responses};
+        for (text, dialect, want) in [
+            ("https://api.example.com", Openai, "https://api.example.com/v1"),
+            ("https://API.Example.com/", Anthropic, "https://api.example.com/v1"),
+            (" https://a.b/v1/chat/completions ", Openai, "https://a.b/v1"),
+            ("https://a.b/v1/messages", Anthropic, "https://a.b/v1"),
+            ("https://a.b/v1/responses/", Responses, "https://a.b/v1"),
+            ("https://a.b/api/paas/v4/chat/completions", Openai, "https://a.b/api/paas/v4"),
+            ("https://a.b/openai/v1", Openai, "https://a.b/openai/v1"),
+            ("https://a.b/v1/models", Openai, "https://a.b/v1"),
+            ("https://a.b/v1beta/models/g-1:generateContent", Gemini, "https://a.b/v1beta"),
+            ("https://a.b", Gemini, "https://a.b/v1beta"),
+            ("http://localhost:11434", Ollama, "http://localhost:11434"),
+            ("http://localhost:11434/api/chat", Ollama, "http://localhost:11434"),
+            ("http://localhost:11434/api", Ollama, "http://localhost:11434"),
+            ("http://localhost:11434/v1/", Ollama, "http://localhost:11434"),
+            ("http://[::1]:8000/v1", Openai, "http://[::1]:8000/v1"),
+            ("http://[::1]", Openai, "http://[::1]/v1"),
+            ("http://10.0.0.1:80/x", Openai, "http://10.0.0.1:80/x"),
+        ] {
+            assert_eq!(normalise(text, dialect), Ok(want.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_form_has_its_own_sentence() {
+        for (text, part) in [
+            ("", "empty"),
+            ("api.example.com/v1", "write `https://api.example.com/v1`"),
+            ("localhost:8080/v1", "write `http://localhost:8080/v1`"),
+            ("ftp://x", "`ftp://`"),
+            ("https://user:pw@a.b/v1", "credentials"),
+            ("user:pw@a.b/v1", "credentials"),
+            ("https://a.b/v1?x=1", "query"),
+            ("https://a.b/v1#x", "fragment"),
+            ("https://a b/v1", "spaces"),
+            ("https://bücher.example/v1", "xn--"),
+            ("https:///v1", "no host"),
+            ("https://a.b:0/v1", "ports are"),
+            ("https://a.b:70000/v1", "ports are"),
+            ("http://::1/v1", "brackets"),
+            ("https://RESOURCE_{x}.a.b/v1", "placeholder"),
+        ] {
+            let said = normalise(text, Dialect::Openai).expect_err(text);
+            assert!(said.contains(part) && !said.contains("pw"), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn our_own_address_is_recognised_in_every_spelling() {
+        let listen: Vec<SocketAddr> = vec!["127.0.0.1:8642".parse().expect("address")];
+        for (url, own) in [
+            ("http://127.0.0.1:8642/v1", true),
+            ("http://localhost:8642/v1", true),
+            ("http://[::1]:8642/v1", true),
+            ("http://127.9.9.9:8642/v1", true),
+            ("http://[::ffff:127.0.0.1]:8642/v1", true),
+            ("http://0.0.0.0:8642/v1", true),
+            ("http://localhost:8643/v1", false),
+            ("https://api.example.com/v1", false),
+        ] {
+            assert_eq!(is_own(url, &listen), own, "{url}");
+        }
+        assert!(is_own("http://192.168.1.5:8642/v1", &["192.168.1.5:8642".parse().expect("address")]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_normal_form_is_its_own_normal_form(host in "[a-z]{1,8}(:[1-9][0-9]{1,3})?", path in "(/[a-z0-9.]{1,6}){0,3}/?") {
+            for dialect in Dialect::ALL {
+                if let Ok(once) = normalise(&format!("https://{host}{path}"), dialect) {
+                    proptest::prop_assert_eq!(normalise(&once, dialect), Ok(once.clone()));
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_is_answered_without_a_panic(text in ".{0,60}") {
+            for dialect in Dialect::ALL {
+                drop(normalise(&text, dialect));
+            }
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What must fit together: names that stand twice, targets that lead nowhere or in a circle, addresses that are our
+//! own, credentials in the wrong place; and, apart from loading, references that resolve to nothing.
+
+use std::{collections::HashMap, path::Path};
+
+use super::{
+    Environment, base_url, presets,
+    problem::Report,
+    read::{At, Span, clip},
+    schema::{
+        Written,
+        model::{Alias, Model, Target},
+        upstream::{self as written, BaseUrl, Looks},
+    },
+    settings::{Key, Server, Settings, Upstream},
+};
+use crate::{
+    base::{disk, near, pattern::Pattern},
+    secrets::Reference,
+};
+
+/// The upstream that is always there.
+pub const DEMO: &str = "demo";
+
+/// Names that stand twice, listeners that everybody could use, and client keys in the file.
+pub(super) fn names(all: &Written, report: &mut Report) {
+    unique(all.upstreams.iter().map(|row| (row.name.value.as_str(), &row.name.span)), "upstreams", report);
+    unique(all.projects.iter().map(|row| (row.name.value.as_str(), &row.name.span)), "projects", report);
+    let models = all.models.iter().map(|row| (row.name.value.text(), &row.name.span));
+    let aliases = all.aliases.iter().map(|row| (row.name.value.text(), &row.name.span));
+    unique(models.chain(aliases), "models or aliases", report);
+    listeners(all, report);
+    let mut seen: Vec<(String, &Span)> = Vec::new();
+    for row in &all.projects {
+        let Some(key) = &row.key else { continue };
+        if matches!(key.value, Reference::Literal(_)) {
+            literal(&key.span, &format!("project.{}.key", row.name.value), report);
+        }
+        let shown = match &key.value {
+            Reference::Literal(secret) => format!("{:?}", secret.digest()),
+            other => other.to_string(),
+        };
+        match seen.iter().find(|(known, _)| *known == shown) {
+            Some((_, first)) => {
+                let help = Some("give each project a key of its own: `aiproxy project rotate NAME`".to_owned());
+                report.twice(&key.span, first, format!("`project.{}.key` is the key of another project", row.name.value), help);
+            }
+            None => seen.push((shown, &key.span)),
+        }
+    }
+}
+
+fn unique<'a>(names: impl Iterator<Item = (&'a str, &'a Span)>, what: &str, report: &mut Report) {
+    let mut seen: HashMap<&str, &Span> = HashMap::new();
+    for (name, span) in names {
+        match seen.get(name) {
+            Some(first) => report.twice(span, first, format!("two {what} are called `{name}`"), Some("rename one of them".to_owned())),
+            None => drop(seen.insert(name, span)),
+        }
+    }
+}
+
+fn listeners(all: &Written, report: &mut Report) {
+    let general = &all.general;
+    let far = general.server.listen.iter().find(|at| !at.ip().to_canonical().is_loopback());
+    if let (Some(far), false) = (far, general.server.auth) {
+        let span = general.auth_at.as_ref().or(general.listen_at.as_ref()).cloned().unwrap_or(0..0);
+        let help = "remove `auth = false`, or listen on 127.0.0.1 and [::1] only".to_owned();
+        report.error(&span, format!("`server.auth` is off while `server.listen` has {far}, which other machines can reach"), Some(help));
+    }
+}
+
+/// What concerns one upstream.
+pub(super) fn upstream(row: &written::Upstream, upstream: &Upstream, server: &Server, report: &mut Report) {
+    let name = &row.name.value;
+    if let Some(end) = upstream.ends.iter().find(|end| base_url::is_own(&end.base_url, &server.listen)) {
+        let span = match &row.base_url {
+            Some(BaseUrl::One(url)) => url.span.clone(),
+            Some(BaseUrl::Each(_, span)) => span.clone(),
+            None => row.name.span.clone(),
+        };
+        let help = "name the provider's address, or listen on another port".to_owned();
+        report.error(
+            &span,
+            format!("`upstream.{name}.base_url`: {} is this proxy itself; requests would go in a circle", end.base_url),
+            Some(help),
+        );
+    }
+    if let Some(at) = row.insecure_tls.as_ref().filter(|at| at.value) {
+        let help = "to trust a company's own authority, name it in `ca_file`".to_owned();
+        report.warn(
+            &at.span,
+            format!("`upstream.{name}.insecure_tls`: anybody on the way can read and change what is sent, keys included"),
+            Some(help),
+        );
+    }
+    for key in &row.keys {
+        let path = format!("upstream.{name}.keys");
+        match (&key.reference.value, key.looks) {
+            (Reference::Literal(_), Looks::Ours) => {
+                let help = format!("put the provider's key there: `aiproxy key add {name}`");
+                report.error(
+                    &key.reference.span,
+                    format!("`{path}`: this is a client key of aiproxy (aip-…), not a key of a provider"),
+                    Some(help),
+                );
+            }
+            (Reference::Literal(_), looks) => {
+                literal(&key.reference.span, &path, report);
+                if let (Looks::Of(other), Some(preset)) = (looks, upstream.preset.as_deref().and_then(presets::find))
+                    && other != &*preset.name
+                    && preset.key_prefix.is_some()
+                {
+                    let title = presets::find(other).map_or(other, |other| &other.title);
+                    report.warn(&key.reference.span, format!("`{path}`: this looks like a key of {title}, not of {}", preset.title), None);
+                }
+            }
+            _ => {}
+        }
+    }
+    let needs = upstream.preset.as_deref().and_then(presets::find).is_some_and(presets::Preset::needs_key);
+    if needs && upstream.keys.is_empty() && row.keys.is_empty() && upstream.enabled {
+        report.warn(&row.name.span, format!("`upstream.{name}` has no key"), Some(format!("`aiproxy key add {name}` adds one")));
+    }
+}
+
+fn literal(span: &Span, path: &str, report: &mut Report) {
+    let help = "`aiproxy key adopt` moves it into the keyring".to_owned();
+    report.warn(span, format!("`{path}`: a key stands in the file itself"), Some(help));
+}
+
+/// Splits `upstream:model` where the first part is an upstream: of the file, of a preset (it may be found), or `demo`.
+pub(super) fn split<'a>(text: &'a str, upstreams: &[written::Upstream]) -> (Option<&'a str>, &'a str) {
+    match text.split_once(':') {
+        Some((upstream, model)) if exists(upstream, upstreams) && !model.is_empty() => (Some(upstream), model),
+        _ => (None, text),
+    }
+}
+
+fn exists(name: &str, upstreams: &[written::Upstream]) -> bool {
+    name == DEMO || presets::find(name).is_some() || upstreams.iter().any(|row| row.name.value == name)
+}
+
+/// Targets of models and aliases: unknown upstreams, and circles.
+pub(super) fn targets(models: &[Model], aliases: &[Alias], upstreams: &[written::Upstream], report: &mut Report) {
+    for row in models {
+        for target in &row.targets {
+            match target {
+                Target::Text(text) => prefix(text, &format!("model.{}.targets", row.name.value.text()), upstreams, report),
+                Target::Table { upstream: Some(at), .. } if !exists(&at.value, upstreams) => {
+                    unknown(at, &at.value, &format!("model.{}.targets", row.name.value.text()), None, upstreams, report);
+                }
+                Target::Table { .. } => {}
+            }
+        }
+    }
+    for row in aliases {
+        prefix(&row.target, &format!("aliases.{}", row.name.value.text()), upstreams, report);
+    }
+    circles(models, aliases, upstreams, report);
+}
+
+/// A target of the form `x:y` whose `x` is no upstream, unless it is a model name with a colon in it.
+fn prefix(text: &At<String>, path: &str, upstreams: &[written::Upstream], report: &mut Report) {
+    let Some((upstream, model)) = text.value.split_once(':') else { return };
+    if exists(upstream, upstreams) || upstream == "re" {
+        return;
+    }
+    // `llama3:8b`, `qwen2.5:latest`, `vendor/model:free`
+    let tag = model.starts_with(|c: char| c.is_ascii_digit()) || model == "latest";
+    let model_name = upstream.contains(['/', '.', '*']) || upstream.chars().any(|c| c.is_ascii_digit());
+    let near = near_upstream(upstream, upstreams);
+    if tag || (model_name && near.is_none()) {
+        return;
+    }
+    unknown(text, upstream, path, Some(model), upstreams, report);
+}
+
+fn near_upstream<'a>(name: &str, upstreams: &'a [written::Upstream]) -> Option<&'a str> {
+    let names = upstreams.iter().map(|row| row.name.value.as_str()).chain(presets::all().iter().map(|preset| &*preset.name));
+    near::nearest(name, names)
+}
+
+fn unknown<T>(at: &At<T>, name: &str, path: &str, model: Option<&str>, upstreams: &[written::Upstream], report: &mut Report) {
+    let help = match (near_upstream(name, upstreams), model) {
+        (Some(known), _) => format!("did you mean `{known}`?"),
+        (None, Some(model)) => {
+            format!("`aiproxy upstream add {name}` adds it; a model whose name has a colon is written {{ model = \"{name}:{model}\" }}")
+        }
+        (None, None) => format!("`aiproxy upstream add {name}` adds it"),
+    };
+    report.error(&at.span, format!("`{path}`: there is no upstream `{}`", clip(name)), Some(help));
+}
+
+/// A name that leads to other names.
+struct Step<'a> {
+    name: &'a Pattern,
+    span: &'a Span,
+    next: Vec<&'a str>,
+}
+
+/// Aliases that lead back to themselves.
+fn circles(models: &[Model], aliases: &[Alias], upstreams: &[written::Upstream], report: &mut Report) {
+    let names_only = |target: &'_ str| split(target, upstreams).0.is_none() && !target.contains(['*', '?']);
+    let mut steps = Vec::new();
+    for row in models {
+        let next = row.targets.iter().filter_map(|target| match target {
+            Target::Text(text) => Some(text.value.as_str()),
+            Target::Table { upstream: None, model, .. } => Some(model.value.as_str()),
+            Target::Table { .. } => None,
+        });
+        steps.push(Step { name: &row.name.value, span: &row.name.span, next: next.filter(|t| names_only(t)).collect() });
+    }
+    for row in aliases {
+        let next = Some(row.target.value.as_str()).filter(|t| names_only(t)).into_iter().collect();
+        steps.push(Step { name: &row.name.value, span: &row.name.span, next });
+    }
+    // 0 unseen, 1 on the way, 2 done
+    let mut state = vec![0_u8; steps.len()];
+    for start in 0..steps.len() {
+        walk(start, &steps, &mut state, &mut Vec::new(), report);
+    }
+}
+
+fn walk(at: usize, steps: &[Step<'_>], state: &mut [u8], way: &mut Vec<usize>, report: &mut Report) {
+    if state[at] == 2 {
+        return;
+    }
+    if state[at] == 1 {
+        let begin = way.iter().position(|step| *step == at).unwrap_or(0);
+        let names: Vec<_> = way[begin..].iter().chain([&at]).map(|step| format!("`{}`", steps[*step].name.text())).collect();
+        let help = Some("let one of them name a model that an upstream serves, as in \"openai:gpt-4o\"".to_owned());
+        report.error(steps[at].span, format!("names in a circle: {}", names.join(" → ")), help);
+        return;
+    }
+    // A chain as long as this is a mistake as well, and must not exhaust the stack.
+    if way.len() < 200 {
+        state[at] = 1;
+        way.push(at);
+        for next in &steps[at].next {
+            // A pattern may lead to a name that it matches itself: that name is then a model's own.
+            if let Some(next) = follow(next, steps).filter(|next| *next != at || steps[at].name.is_exact()) {
+                walk(next, steps, state, way, report);
+            }
+        }
+        way.pop();
+    }
+    state[at] = 2;
+}
+
+/// Where a name leads: exact ones first, then patterns other than `*`.
+fn follow(name: &str, steps: &[Step<'_>]) -> Option<usize> {
+    let exact = steps.iter().position(|step| step.name.is_exact() && step.name.text() == name);
+    exact.or_else(|| steps.iter().position(|step| !step.name.is_exact() && !step.name.is_any() && step.name.matches(name)))
+}
+
+/// References of the config that resolve to nothing, without asking the keyring or running a command. Each line names
+/// the reference, never its value.
+#[must_use]
+pub fn references(settings: &Settings, env: &Environment) -> Vec<String> {
+    let mut out = Vec::new();
+    for upstream in settings.upstreams.iter().filter(|upstream| upstream.enabled) {
+        for key in &upstream.keys {
+            out.extend(provider_key(upstream, key, env));
+        }
+        if let Some(file) = &upstream.ca_file
+            && let Err(e) = std::fs::metadata(file)
+        {
+            out.push(format!("`upstream.{}.ca_file`: {}: {}", upstream.name, file.display(), plain(&e)));
+        }
+    }
+    for project in settings.projects.iter().filter(|project| project.enabled) {
+        let found = project.key.as_ref().and_then(|reference| missing(reference, env));
+        out.extend(found.map(|said| format!("key of project `{}`: {said}", project.name)));
+    }
+    out
+}
+
+fn provider_key(upstream: &Upstream, key: &Key, env: &Environment) -> Option<String> {
+    let said = missing(&key.reference, env);
+    let said = said.or_else(|| {
+        let Reference::Env(name) = &key.reference else { return None };
+        let value = env.get(name)?.trim();
+        let preset = upstream.preset.as_deref().and_then(presets::find)?;
+        match Looks::of(value) {
+            Looks::Ours => Some(format!("env:{name} holds a client key of aiproxy (aip-…), not a key of a provider")),
+            Looks::Of(other) if other != &*preset.name && preset.key_prefix.is_some() => {
+                let title = presets::find(other).map_or(other, |other| &other.title);
+                Some(format!("env:{name} looks like a key of {title}, not of {}", preset.title))
+            }
+            Looks::Of(_) | Looks::Unknown => None,
+        }
+    })?;
+    Some(format!("key `{}`: {said}", key.name))
+}
+
+fn missing(reference: &Reference, env: &Environment) -> Option<String> {
+    match reference {
+        Reference::Env(name) => match env.get(name) {
+            None => Some(format!("env:{name} is not set")),
+            Some(value) if value.trim().is_empty() => Some(format!("env:{name} is set but empty")),
+            Some(value) if value.trim().contains(|c: char| c.is_whitespace() || c.is_control()) => {
+                Some(format!("env:{name} has spaces or line ends inside: no key has"))
+            }
+            Some(value) if value.starts_with("aip-") => Some(format!("env:{name} holds a client key of aiproxy (aip-…)")),
+            Some(_) => None,
+        },
+        Reference::File(path) => file(path),
+        Reference::Command(words) => program(words.first()?, env),
+        Reference::Keyring(_) | Reference::Literal(_) | Reference::Vault(_) => None,
+    }
+}
+
+fn file(path: &Path) -> Option<String> {
+    let shown = format!("file:{}", path.display());
+    match std::fs::metadata(path) {
+        Err(e) => Some(format!("{shown}: {}", plain(&e))),
+        Ok(found) if !found.is_file() => Some(format!("{shown} is not a file")),
+        Ok(_) => {
+            let mode = disk::open_to_others(path)?;
+            Some(format!("{shown}: others can read it (mode {mode}); `chmod 600` closes it"))
+        }
+    }
+}
+
+fn program(name: &str, env: &Environment) -> Option<String> {
+    if name.contains('/') {
+        return std::fs::metadata(name).err().map(|e| format!("cmd:{name}: {}", plain(&e)));
+    }
+    let found =
+        std::env::split_paths(env.get("PATH")?).any(|folder| folder.join(name).is_file() || folder.join(format!("{name}.exe")).is_file());
+    (!found).then(|| format!("cmd:{name}: there is no such program on the PATH"))
+}
+
+/// An I/O error in words.
+pub(super) fn plain(e: &std::io::Error) -> String {
+    match e.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "it may not be read".to_owned(),
+        _ => e.to_string(),
+    }
+}

@@ -1,0 +1,283 @@
+//! Upstreams that nobody configured: keys in the environment, servers on this machine, and the demo.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use super::{
+    Ids, Settings, base_url, check,
+    presets::{self, Preset},
+    resolve::{FILE_PRIORITY, FOUND_PRIORITY},
+    settings::{Auth, End, Key, Origin, Patch, Proxy, Timeouts, Upstream},
+};
+use crate::{base::pattern::Patterns, ir::op::Dialect, secrets::Reference};
+
+/// The variables of a process, as they were when it was asked. Values may be keys: `Debug` shows names only.
+#[derive(Clone, Default)]
+pub struct Environment {
+    pub vars: HashMap<String, String>,
+}
+
+impl Environment {
+    /// The environment of this process; what is not UTF-8 is left out.
+    #[must_use]
+    pub fn from_process() -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        Self { vars: std::env::vars_os().filter_map(text).collect() }
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str)
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        Self { vars: pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.vars.keys()).finish()
+    }
+}
+
+/// An upstream for every preset whose variable holds a key, and a note for each that holds something else.
+#[must_use]
+pub fn from_env(env: &Environment, ids: &mut Ids, timeouts: &Timeouts) -> (Vec<Arc<Upstream>>, Vec<String>) {
+    let (mut found, mut notes) = (Vec::new(), Vec::new());
+    for preset in presets::all() {
+        let mut upstream = from_preset(preset, Origin::Env, ids, timeouts);
+        let mut seen = Vec::new();
+        for name in &preset.key_env {
+            let Some(value) = env.get(name).map(str::trim).filter(|value| !value.is_empty()) else { continue };
+            if value.starts_with("aip-") {
+                notes.push(format!("{name} holds a client key of aiproxy; not used as a key of {}", preset.title));
+            } else if value.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                notes.push(format!("{name} has spaces or line ends inside, which no key has; not used"));
+            } else if preset.needs_url {
+                notes.push(format!(
+                    "{name} is set; {} also needs a base URL: `aiproxy upstream add {} --base-url URL`",
+                    preset.title, preset.name
+                ));
+            } else if !seen.contains(&value) {
+                seen.push(value);
+                upstream.keys.push(Arc::new(env_key(&upstream.name, name, ids)));
+            }
+        }
+        if !upstream.keys.is_empty() {
+            found.push(Arc::new(upstream));
+        }
+    }
+    (found, notes)
+}
+
+fn env_key(upstream: &str, variable: &str, ids: &mut Ids) -> Key {
+    let name: Arc<str> = format!("{upstream}/{variable}").into();
+    Key {
+        id: ids.key(&name),
+        account: name.clone(),
+        name,
+        label: variable.into(),
+        reference: Reference::Env(variable.to_owned()),
+        priority: FILE_PRIORITY,
+        weight: 1.0,
+        rpm: 0,
+        max_concurrency: 0,
+        refresh: None,
+        enabled: true,
+    }
+}
+
+/// A server that may run on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalServer {
+    pub preset: Arc<str>,
+    pub name: Arc<str>,
+    /// Of its preferred dialect.
+    pub base_url: String,
+    /// From the root of the server: a GET there answers 200 where it runs.
+    pub probe_path: String,
+}
+
+impl LocalServer {
+    /// The URL to ask whether it is there.
+    #[must_use]
+    pub fn probe_url(&self) -> Option<String> {
+        let (host, port) = base_url::host_port(&self.base_url)?;
+        Some(format!("http://{host}:{port}{}", self.probe_path))
+    }
+}
+
+/// The servers to look for.
+#[must_use]
+pub fn local_servers() -> Vec<LocalServer> {
+    let local = presets::all().iter().filter(|preset| preset.is_local());
+    local
+        .map(|preset| LocalServer {
+            preset: preset.name.clone(),
+            name: preset.name.clone(),
+            base_url: preset.ends[0].base_url.clone(),
+            probe_path: preset.probe.clone().unwrap_or_else(|| "/v1/models".to_owned()),
+        })
+        .collect()
+}
+
+/// The upstream for a local server that answered.
+#[must_use]
+pub fn local_upstream(server: &LocalServer, ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
+    let Some(preset) = presets::find(&server.preset) else {
+        let end = End { dialect: Dialect::Openai, base_url: server.base_url.clone(), query: None };
+        return bare(&server.name, vec![end], Origin::Local, ids, timeouts);
+    };
+    from_preset(preset, Origin::Local, ids, timeouts)
+}
+
+/// The upstream inside this process; it speaks every dialect and costs nothing.
+#[must_use]
+pub fn demo_upstream(ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
+    let speaks = [Dialect::Openai, Dialect::Responses, Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama];
+    let ends = speaks.map(|dialect| End { dialect, base_url: "demo:".to_owned(), query: None });
+    let mut upstream = bare(check::DEMO, ends.to_vec(), Origin::Demo, ids, timeouts);
+    upstream.models = Patterns::parse(["echo", "lorem", "tools", "flaky", "embed"]).ok();
+    upstream
+}
+
+/// The settings with what was found put below what the file says. What was found earlier goes: this is the whole list.
+/// A found upstream yields to one of the file that has its name, its preset or its address; and our own listener,
+/// should it answer where a local server usually does, is none.
+#[must_use]
+pub fn merge(settings: &Settings, found: &[Arc<Upstream>]) -> Settings {
+    let mut upstreams: Vec<_> = settings.upstreams.iter().filter(|upstream| upstream.origin == Origin::File).cloned().collect();
+    for new in found {
+        let taken = upstreams.iter().any(|known| same(known, new));
+        let own = new.ends.iter().any(|end| base_url::is_own(&end.base_url, &settings.server.listen));
+        if !taken && !own {
+            upstreams.push(new.clone());
+        }
+    }
+    Settings { upstreams, ..settings.clone() }
+}
+
+fn same(known: &Upstream, new: &Upstream) -> bool {
+    let place = |end: &End| {
+        let (host, port) = base_url::host_port(&end.base_url)?;
+        // Every name of this machine is one place.
+        let host =
+            if base_url::is_loopback(&host) || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) { String::new() } else { host };
+        Some((host, port))
+    };
+    let address = |a: &End| {
+        new.ends.iter().any(|b| a.base_url == b.base_url || (known.local && new.local && place(a).is_some() && place(a) == place(b)))
+    };
+    known.name == new.name || (known.preset.is_some() && known.preset == new.preset) || known.ends.iter().any(address)
+}
+
+fn from_preset(preset: &Preset, origin: Origin, ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
+    let mut upstream = bare(&preset.name, preset.ends.clone(), origin, ids, timeouts);
+    upstream.preset = Some(preset.name.clone());
+    upstream.auth = preset.auth.clone();
+    upstream.models = preset.models.clone();
+    upstream.ask_usage = preset.ask_usage;
+    upstream.takes_compressed = preset.takes_compressed;
+    upstream.local = preset.is_local();
+    upstream.key_page = preset.key_page.clone();
+    upstream.key_env = preset.key_env.first().cloned();
+    upstream
+}
+
+fn bare(name: &str, ends: Vec<End>, origin: Origin, ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
+    Upstream {
+        id: ids.upstream(name),
+        name: name.into(),
+        origin,
+        preset: None,
+        ends,
+        auth: Auth::None,
+        models: None,
+        rename: std::collections::BTreeMap::new(),
+        priority: FOUND_PRIORITY,
+        weight: 1.0,
+        max_concurrency: 0,
+        max_rps: 0.0,
+        region: String::new(),
+        proxy: Proxy::Environment,
+        headers: Vec::new(),
+        ca_file: None,
+        insecure_tls: false,
+        ask_usage: false,
+        retry_statuses: None,
+        health: None,
+        keys: Vec::new(),
+        enabled: true,
+        timeouts: *timeouts,
+        patch: Patch::default(),
+        takes_compressed: false,
+        local: true,
+        key_page: None,
+        key_env: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::load::load;
+
+    fn settings(text: &str, ids: &mut Ids) -> Settings {
+        let loaded = load(text, Path::new("/etc/x/config.toml"), &Environment::default(), ids);
+        loaded.settings.unwrap_or_else(|| panic!("{:#?}", loaded.problems))
+    }
+
+    #[test]
+    fn keys_of_the_environment_make_upstreams_and_our_own_do_not() {
+        let mut ids = Ids::default();
+        let env: Environment = [
+            ("GROQ_API_KEY", "gsk_x"),
+            ("OPENAI_API_KEY", "aip-ours"),
+            ("GEMINI_API_KEY", "AIza1"),
+            ("GOOGLE_API_KEY", "AIza1"),
+            ("MISTRAL_API_KEY", "  "),
+            ("XAI_API_KEY", "two words"),
+        ]
+        .into_iter()
+        .collect();
+        let base = settings("", &mut ids);
+
+        let (found, notes) = from_env(&env, &mut ids, &base.timeouts);
+
+        let names: Vec<_> = found.iter().map(|u| (&*u.name, u.keys.len(), u.priority)).collect();
+        assert_eq!(names, [("gemini", 1, 50), ("groq", 1, 50)]);
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].contains("OPENAI_API_KEY") && !notes[0].contains("aip-ours"), "{notes:?}");
+        assert!(!format!("{env:?}").contains("gsk_x"));
+    }
+
+    #[test]
+    fn the_file_wins_over_what_is_found() {
+        let mut ids = Ids::default();
+        let text = "[[upstream]]\nname = \"mine\"\npreset = \"groq\"\nkeys = [\"env:X\"]\n[[upstream]]\nname = \"box\"\nbase_url = \"http://localhost:11434\"\ndialect = \"ollama\"\n";
+        let base = settings(text, &mut ids);
+        let env = [("GROQ_API_KEY", "gsk_x"), ("DEEPSEEK_API_KEY", "sk-y")].into_iter().collect();
+        let (mut found, _) = from_env(&env, &mut ids, &base.timeouts);
+        for server in local_servers() {
+            found.push(Arc::new(local_upstream(&server, &mut ids, &base.timeouts)));
+        }
+
+        let merged = merge(&base, &found);
+
+        let names: Vec<_> = merged.upstreams.iter().map(|u| &*u.name).collect();
+        assert_eq!(names, ["mine", "box", "deepseek", "lmstudio", "llamacpp", "vllm"]);
+        assert_eq!(merge(&merged, &[]).upstreams.len(), 2, "what is found no more is gone");
+    }
+
+    #[test]
+    fn a_local_server_that_is_ourselves_is_none() {
+        let mut ids = Ids::default();
+        let base = settings("[server]\nlisten = \"8080\"\n", &mut ids);
+        let found: Vec<_> = local_servers().iter().map(|s| Arc::new(local_upstream(s, &mut ids, &base.timeouts))).collect();
+        assert!(!merge(&base, &found).upstreams.iter().any(|u| &*u.name == "llamacpp"));
+    }
+}

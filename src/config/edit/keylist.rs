@@ -1,0 +1,150 @@
+//! The `keys` of one upstream: a list of references, each a string or a table.
+
+use toml_edit::{Array, InlineTable, Item, TableLike, Value};
+
+use super::{EditError, nothing, row};
+use crate::{config::resolve, secrets::Reference};
+
+/// Adds a key; the very same reference is left as it is.
+pub(super) fn add(upstream: &mut dyn TableLike, reference: &str, label: Option<&str>) -> Result<(), EditError> {
+    let keys = list(upstream)?;
+    if keys.iter().any(|key| reference_of(key) == Some(reference)) {
+        return Ok(());
+    }
+    let usual = Reference::parse(reference).ok().and_then(|reference| reference.label());
+    let value = match label.filter(|label| usual.as_deref() != Some(*label)) {
+        None => Value::from(reference),
+        Some(label) => {
+            let mut table = InlineTable::new();
+            table.insert("ref", reference.into());
+            table.insert("label", label.into());
+            Value::InlineTable(table)
+        }
+    };
+    row::push(keys, value);
+    Ok(())
+}
+
+/// Takes a key out; comments of the list stay.
+pub(super) fn remove(upstream: &mut dyn TableLike, name: &str, label: &str) -> Result<(), EditError> {
+    let keys = list(upstream)?;
+    let at = position(keys, name, label)?;
+    let gone = keys.remove(at);
+    let before = gone.decor().prefix().and_then(|p| p.as_str()).unwrap_or_default();
+    let after = gone.decor().suffix().and_then(|p| p.as_str()).unwrap_or_default();
+    let kept = [before, after].into_iter().filter(|text| text.contains('#')).collect::<String>();
+    match keys.get_mut(at) {
+        Some(next) if !kept.is_empty() => {
+            let prefix = next.decor().prefix().and_then(|p| p.as_str()).unwrap_or_default();
+            let prefix = joined(&kept, prefix);
+            next.decor_mut().set_prefix(prefix);
+        }
+        None if !kept.is_empty() => {
+            let trailing = joined(&kept, keys.trailing().as_str().unwrap_or_default());
+            keys.set_trailing(trailing);
+        }
+        // The first of a list on one line has no space before it.
+        Some(next) if at == 0 && !before.contains('\n') => next.decor_mut().set_prefix(before),
+        Some(_) | None => {}
+    }
+    if keys.is_empty() && !keys.trailing().as_str().is_some_and(|text| text.contains('#')) {
+        keys.set_trailing("");
+        keys.set_trailing_comma(false);
+    }
+    Ok(())
+}
+
+/// Comments, then what followed: on a line of its own, for a comment ends with its line.
+fn joined(kept: &str, next: &str) -> String {
+    let comments = kept.trim_end();
+    let own_line = next.find(|c: char| !c.is_whitespace()).map_or(next, |at| &next[..at]).contains('\n');
+    if own_line {
+        return format!("{comments}{next}");
+    }
+    let indent = kept[comments.len()..].rsplit('\n').next().unwrap_or_default();
+    format!("{comments}\n{indent}{}", next.trim_start())
+}
+
+/// Points a key at another place; its label stays what it was.
+pub(super) fn replace(upstream: &mut dyn TableLike, name: &str, label: &str, reference: &str) -> Result<(), EditError> {
+    let keys = list(upstream)?;
+    let at = position(keys, name, label)?;
+    let usual = Reference::parse(reference).ok().and_then(|reference| reference.label());
+    let Some(key) = keys.get_mut(at) else { return Ok(()) };
+    if key.is_str() && usual.as_deref() == Some(label) {
+        put(key, Value::from(reference));
+        return Ok(());
+    }
+    let table = as_table(key);
+    table.insert("ref", reference.into());
+    if usual.as_deref() != Some(label) {
+        table.insert("label", label.into());
+    }
+    Ok(())
+}
+
+pub(super) fn enable(upstream: &mut dyn TableLike, name: &str, label: &str, enabled: bool) -> Result<(), EditError> {
+    let keys = list(upstream)?;
+    let at = position(keys, name, label)?;
+    let Some(key) = keys.get_mut(at) else { return Ok(()) };
+    if !enabled {
+        as_table(key).insert("enabled", false.into());
+    } else if let Some(table) = key.as_inline_table_mut() {
+        table.remove("enabled");
+    }
+    Ok(())
+}
+
+/// The list, made of a lone value or anew where needed.
+fn list(upstream: &mut dyn TableLike) -> Result<&mut Array, EditError> {
+    let item = upstream.entry("keys").or_insert_with(|| Item::Value(Value::Array(Array::new())));
+    if let Some(value) = item.as_value_mut()
+        && (value.is_str() || value.is_inline_table())
+    {
+        let mut list = Array::new();
+        let mut one = value.clone();
+        one.decor_mut().clear();
+        list.push_formatted(one);
+        put(value, Value::Array(list));
+    }
+    item.as_array_mut().ok_or_else(|| EditError::Place("`keys` is not a list".to_owned()))
+}
+
+fn reference_of(key: &Value) -> Option<&str> {
+    key.as_str().or_else(|| key.as_inline_table()?.get("ref")?.as_str())
+}
+
+fn position(keys: &Array, name: &str, label: &str) -> Result<usize, EditError> {
+    let mut literals = 0;
+    let labels: Vec<String> = keys
+        .iter()
+        .map(|key| {
+            let written = key.as_inline_table().and_then(|table| table.get("label")?.as_str());
+            let reference = reference_of(key).and_then(|text| Reference::parse(text).ok());
+            reference.map(|reference| resolve::label(written, &reference, &mut literals)).unwrap_or_default()
+        })
+        .collect();
+    labels.iter().position(|known| known == label).ok_or_else(|| {
+        let known: Vec<_> = labels.iter().map(|known| format!("{name}/{known}")).collect();
+        nothing("key", &format!("{name}/{label}"), known.iter().map(String::as_str))
+    })
+}
+
+fn as_table(key: &mut Value) -> &mut InlineTable {
+    if !key.is_inline_table() {
+        let mut table = InlineTable::new();
+        if let Some(reference) = key.as_str() {
+            table.insert("ref", reference.into());
+        }
+        put(key, Value::InlineTable(table));
+    }
+    match key {
+        Value::InlineTable(table) => table,
+        _ => unreachable!("it was made a table above"),
+    }
+}
+
+fn put(place: &mut Value, mut value: Value) {
+    *value.decor_mut() = place.decor().clone();
+    *place = value;
+}

@@ -1,0 +1,152 @@
+//! Where the config file is, how it is read, and how it is changed so that nobody loses anything.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Environment, Ids, Level, Loaded, Problem, check,
+    edit::{self, Edit},
+    load::load,
+};
+use crate::base::disk::{self, Lock};
+
+pub use super::edit::EditError;
+
+/// A larger file is none that a person wrote.
+const LARGEST: u64 = 1 << 20;
+
+/// Where the program keeps its things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub config: PathBuf,
+    /// The config file was named, so it must be there.
+    pub explicit: bool,
+    pub data: PathBuf,
+}
+
+/// Finds config file and data folder: from the flags, else from AIPROXY_CONFIG and AIPROXY_DATA_DIR, else where the
+/// platform keeps such things.
+///
+/// # Errors
+///
+/// A sentence, where there is no home and not both were named.
+pub fn locate(config: Option<&Path>, data: Option<&Path>, env: &Environment) -> Result<Place, String> {
+    let variable = |name| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = config.map(Path::to_owned).or_else(|| variable("AIPROXY_CONFIG"));
+    let data = data.map(Path::to_owned).or_else(|| variable("AIPROXY_DATA_DIR"));
+    let explicit = config.is_some();
+    let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|e| format!("{}: {e}", path.display()));
+    let home = || {
+        directories::ProjectDirs::from("", "", "aiproxy")
+            .ok_or("no home folder was found (HOME is not set); name the places with --config FILE and --data-dir DIR")
+    };
+    Ok(Place {
+        config: absolute(match config {
+            Some(path) => path,
+            None => home()?.config_dir().join("config.toml"),
+        })?,
+        data: absolute(match data {
+            Some(path) => path,
+            None => home()?.data_dir().to_owned(),
+        })?,
+        explicit,
+    })
+}
+
+/// The text of the config file; `None` where there is none.
+///
+/// # Errors
+///
+/// A problem of the file as a whole: a folder, unreadable, too large, not UTF-8.
+pub fn read(path: &Path) -> Result<Option<String>, Problem> {
+    let whole = |title: &str, help: Option<&str>| Problem::whole(Level::Error, path, title.to_owned(), help.map(str::to_owned));
+    let found = match std::fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let dangling = std::fs::symlink_metadata(path).is_ok();
+            return if dangling { Err(whole("a link to a file that is not there", None)) } else { Ok(None) };
+        }
+        Err(e) => return Err(whole(&check::plain(&e), None)),
+        Ok(found) => found,
+    };
+    if found.is_dir() {
+        return Err(whole("a folder, not a file", Some("name the file in it: `--config FOLDER/config.toml`")));
+    }
+    if found.len() > LARGEST {
+        return Err(whole("larger than the 1MiB a config may have", Some("is it another file?")));
+    }
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) if bytes.len() as u64 > LARGEST => return Err(whole("larger than the 1MiB a config may have", None)),
+        Ok(bytes) => bytes,
+        Err(e) => return Err(whole(&check::plain(&e), Some("check who owns it and its mode"))),
+    };
+    String::from_utf8(bytes).map(Some).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let before = &e.as_bytes()[..at];
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        let begin = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let column = String::from_utf8_lossy(&before[begin..]).chars().count() + 1;
+        let help = Some("save the file as UTF-8".to_owned());
+        Problem { line, column, span: at..at, ..Problem::whole(Level::Error, path, "not UTF-8 text".to_owned(), help) }
+    })
+}
+
+/// Makes changes to the file: under a lock, on the text as it now is, and only if the result loads. A link is
+/// followed and its target replaced; a missing file is made, with 0600.
+///
+/// # Errors
+///
+/// See [`EditError`]; the file is then as it was.
+pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, EditError> {
+    let io = |e: &io::Error| EditError::Io { path: path.to_owned(), said: check::plain(e) };
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+        disk::private_dir(folder).map_err(|e| io(&e))?;
+    }
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let _lock = lock(&target)?;
+    // An editor that saves in between is seen by the second look; its text is then the one that is changed.
+    for _ in 0..5 {
+        let before = read(path).map_err(|problem| EditError::Refused { problems: vec![problem], text: String::new() })?;
+        let text = edit::apply(before.as_deref().unwrap_or_default(), edits)?;
+        let loaded = load(&text, path, env, &mut Ids::default());
+        if loaded.settings.is_none() {
+            return Err(EditError::Refused { problems: loaded.problems, text });
+        }
+        if before.as_deref() == Some(text.as_str()) {
+            return Ok(loaded);
+        }
+        let now = read(path).map_err(|problem| EditError::Refused { problems: vec![problem], text: String::new() })?;
+        if now == before {
+            disk::replace(&target, text.as_bytes(), mode(&target)).map_err(|e| io(&e))?;
+            return Ok(loaded);
+        }
+    }
+    Err(EditError::Busy(path.to_owned()))
+}
+
+/// The lock stands beside the file, for the file itself is replaced; half a minute is longer than any edit takes.
+fn lock(target: &Path) -> Result<Lock, EditError> {
+    let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let beside = target.with_file_name(format!(".{name}.lock"));
+    for _ in 0..1_500 {
+        match Lock::attempt(&beside) {
+            Ok(Some(lock)) => return Ok(lock),
+            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+            Err(e) => return Err(EditError::Io { said: check::plain(&e), path: beside }),
+        }
+    }
+    Err(EditError::Busy(target.to_owned()))
+}
+
+#[cfg(unix)]
+fn mode(target: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(target).map_or(0o600, |found| found.permissions().mode() & 0o777)
+}
+
+#[cfg(not(unix))]
+fn mode(_: &Path) -> u32 {
+    0o600
+}

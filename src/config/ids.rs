@@ -1,0 +1,26 @@
+//! Numbers for names; given once per process, so that what was learned about a name survives every reload.
+
+use std::collections::HashMap;
+
+use super::settings::{KeyId, UpstreamId};
+
+/// The interner. One lives as long as the process and is handed to every load.
+#[derive(Debug, Default)]
+pub struct Ids {
+    upstreams: HashMap<String, UpstreamId>,
+    keys: HashMap<String, KeyId>,
+}
+
+impl Ids {
+    /// The number of an upstream's name.
+    pub fn upstream(&mut self, name: &str) -> UpstreamId {
+        let next = UpstreamId(u32::try_from(self.upstreams.len()).unwrap_or(u32::MAX));
+        *self.upstreams.entry(name.to_owned()).or_insert(next)
+    }
+
+    /// The number of a key's name, `upstream/label`.
+    pub fn key(&mut self, name: &str) -> KeyId {
+        let next = KeyId(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
+        *self.keys.entry(name.to_owned()).or_insert(next)
+    }
+}

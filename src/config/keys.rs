@@ -1,0 +1,388 @@
+//! The table of config keys: what each is for, its kind and its default. The JSON schema, `config set` and the docs
+//! come from it.
+
+use serde_json::{Map, Value, json};
+
+pub use super::show::{get, show};
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// From the top; keys of rows without the row's name: `upstream.priority`.
+    pub path: &'static str,
+    pub kind: Kind,
+    /// As it would be written; empty where there is none.
+    pub default: &'static str,
+    pub doc: &'static str,
+}
+
+/// What a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A URL, or a table of URLs by dialect.
+    BaseUrl,
+    /// From, to.
+    Count(u32, u32),
+    Dialects,
+    Duration,
+    Flag,
+    Health,
+    /// References or tables: see [`KEY`].
+    Keys,
+    /// A share or a weight.
+    Number,
+    Patch,
+    Size,
+    /// `"auto"` or a size.
+    SizeOrAuto,
+    Statuses,
+    Targets,
+    Text,
+    /// Text by text.
+    TextMap,
+    Texts,
+    /// Any of `[timeouts]`.
+    Timeouts,
+    Words(&'static [&'static str]),
+}
+
+impl Kind {
+    /// Whether what is written in quotes is all it takes, so that `config set` needs none.
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        matches!(
+            self,
+            Self::BaseUrl
+                | Self::Dialects
+                | Self::Duration
+                | Self::Keys
+                | Self::Size
+                | Self::SizeOrAuto
+                | Self::Targets
+                | Self::Text
+                | Self::Texts
+                | Self::Words(_)
+        )
+    }
+}
+
+const STRATEGIES: &[&str] = &["priority", "weighted", "round_robin"];
+const MANY: u32 = 1_000_000;
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { path, kind, default, doc }
+}
+
+/// Every key that has an effect, table by table.
+#[rustfmt::skip]
+pub const ALL: &[Key] = &[
+    key("server.listen", Kind::Texts, r#"["127.0.0.1:8642", "[::1]:8642"]"#, "Where to listen; \"8642\" means loopback, both families"),
+    key("server.auth", Kind::Flag, "true", "Ask clients for a key; may be off only where every address is loopback"),
+    key("server.trusted_hosts", Kind::Texts, "[]", "Host headers accepted beside localhost, 127.0.0.1 and [::1]"),
+    key("server.allowed_origins", Kind::Texts, "[]", "Browser origins let in"),
+    key("server.max_request_bytes", Kind::Size, r#""64MiB""#, "Largest request body"),
+    key("server.max_response_bytes", Kind::Size, r#""64MiB""#, "Largest answer that is not a stream"),
+    key("server.max_connections", Kind::Count(1, MANY), "1024", "Client connections at once"),
+    key("server.max_requests", Kind::Count(1, MANY), "512", "Requests in flight; beyond it 503"),
+    key("server.max_buffered", Kind::SizeOrAuto, r#""auto""#, "Bodies held at once; auto is the smaller of 512MiB and a quarter of memory"),
+    key("server.drain", Kind::Duration, r#""30s""#, "At shutdown, how long open requests may finish"),
+    key("discover.env", Kind::Flag, "true", "Use provider keys found in the environment"),
+    key("discover.local", Kind::Flag, "true", "Look for model servers on this machine"),
+    key("log.level", Kind::Words(&["error", "warn", "info", "debug", "trace"]), r#""info""#, "What is logged"),
+    key("log.format", Kind::Words(&["text", "json"]), r#""text""#, "How it is written"),
+    key("log.file", Kind::Text, r#""""#, "Where to; empty is stderr"),
+    key("timeouts.connect", Kind::Duration, r#""10s""#, "To connect to an upstream"),
+    key("timeouts.first_byte", Kind::Duration, r#""120s""#, "Until a stream's first event with content"),
+    key("timeouts.idle", Kind::Duration, r#""180s""#, "Silence inside a stream"),
+    key("timeouts.total", Kind::Duration, r#""15m""#, "A request that is not a stream, all attempts together"),
+    key("timeouts.client_head", Kind::Duration, r#""10s""#, "A client's request head"),
+    key("timeouts.client_idle", Kind::Duration, r#""60s""#, "Silence inside a client's request body"),
+    key("timeouts.client_keepalive", Kind::Duration, r#""90s""#, "An idle client connection"),
+    key("retry.max_attempts", Kind::Count(1, 32), "4", "Tries that may have cost upstream work, the first included"),
+    key("retry.backoff", Kind::Duration, r#""250ms""#, "Base of the delay when the same key is tried again"),
+    key("retry.max_backoff", Kind::Duration, r#""8s""#, "Ceiling of that delay"),
+    key("retry.budget", Kind::Number, "0.2", "Share that such retries may add to the request rate, 0 to 1"),
+    key("retry.statuses", Kind::Statuses, r#"["408", "409", "425", "429", "500-599"]"#, "Statuses that are tried again"),
+    key("retry.queue_for", Kind::Duration, r#""10s""#, "Wait so long for the soonest key rather than answer 429"),
+    key("cooldown.rate_limited", Kind::Duration, r#""5s""#, "After a 429 without a hint, doubling"),
+    key("cooldown.server_error", Kind::Duration, r#""15s""#, "After a 5xx or a network error, doubling"),
+    key("cooldown.max", Kind::Duration, r#""10m""#, "Ceiling of the doubling"),
+    key("cooldown.max_hint", Kind::Duration, r#""1h""#, "Ceiling of what a provider asks for"),
+    key("cooldown.quota", Kind::Duration, r#""1h""#, "After spent quota, billing trouble or an unknown model"),
+    key("cooldown.failures", Kind::Count(1, 1_000), "3", "Strikes that open the circuit of an upstream"),
+    key("routing.strategy", Kind::Words(STRATEGIES), r#""priority""#, "How a candidate is drawn from the best tier"),
+    key("upstream.name", Kind::Text, "", "What it is called here"),
+    key("upstream.preset", Kind::Text, "", "A known provider, which fills in the rest; `aiproxy upstream presets` lists them"),
+    key("upstream.base_url", Kind::BaseUrl, "", "Where it is; a table by dialect where they differ"),
+    key("upstream.dialect", Kind::Dialects, "", "What it speaks: one or several of openai, responses, anthropic, gemini, ollama"),
+    key("upstream.models", Kind::Texts, "", "What it serves: names, globs, re:REGEX, !EXCLUSION; omitted is what it lists"),
+    key("upstream.rename", Kind::TextMap, "", "Names for clients, and what they are called there"),
+    key("upstream.priority", Kind::Count(0, MANY), "10", "Lower is tried first"),
+    key("upstream.weight", Kind::Number, "1.0", "Share inside a tier"),
+    key("upstream.max_concurrency", Kind::Count(0, MANY), "0", "Requests at once; 0 is no limit"),
+    key("upstream.max_rps", Kind::Number, "0", "Requests a second; 0 is no limit"),
+    key("upstream.region", Kind::Text, r#""""#, "Where it stands"),
+    key("upstream.proxy", Kind::Text, "", "http, https, socks5 or socks5h URL; \"none\" ignores the environment's"),
+    key("upstream.headers", Kind::TextMap, "", "Added to each request"),
+    key("upstream.ca_file", Kind::Text, "", "Certificates trusted beside the system's; relative to this file"),
+    key("upstream.insecure_tls", Kind::Flag, "false", "Trust any certificate"),
+    key("upstream.ask_usage", Kind::Flag, "", "Ask a stream for its usage where the client did not; presets set it"),
+    key("upstream.retry_statuses", Kind::Statuses, "", "Instead of retry.statuses"),
+    key("upstream.health", Kind::Health, "", "Ask this path now and then"),
+    key("upstream.keys", Kind::Keys, "", "Credentials: references, or tables"),
+    key("upstream.enabled", Kind::Flag, "true", "Whether it is used"),
+    key("upstream.timeouts", Kind::Timeouts, "", "Instead of [timeouts]"),
+    key("upstream.patch", Kind::Patch, "", "Edits to request bodies"),
+    key("model.name", Kind::Text, "", "What clients ask for; may be a pattern"),
+    key("model.targets", Kind::Targets, "", "\"UPSTREAM:MODEL\", or tables"),
+    key("model.strategy", Kind::Words(STRATEGIES), "", "Instead of routing.strategy"),
+    key("model.timeouts", Kind::Timeouts, "", "Instead of [timeouts]"),
+    key("project.name", Kind::Text, "", "What it is called"),
+    key("project.key", Kind::Text, "", "Reference to its client key"),
+    key("project.models", Kind::Texts, r#"["*"]"#, "What it may ask for"),
+    key("project.upstreams", Kind::Texts, r#"["*"]"#, "What may serve it"),
+    key("project.rpm", Kind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
+    key("project.max_concurrency", Kind::Count(0, MANY), "0", "Requests at once; 0 is no limit"),
+    key("project.subnets", Kind::Texts, "[]", "Where its clients may be; empty is anywhere"),
+    key("project.admin", Kind::Flag, "false", "May control the proxy"),
+    key("project.enabled", Kind::Flag, "true", "Whether its key is accepted"),
+    key("tui.theme", Kind::Words(&["dark", "light", "contrast", "mono"]), r#""dark""#, "Colours of the dashboard"),
+    key("tui.mouse", Kind::Flag, "true", "Whether the dashboard takes the mouse"),
+];
+
+/// Keys of a table in `keys`.
+#[rustfmt::skip]
+pub const KEY: &[Key] = &[
+    key("ref", Kind::Text, "", "keyring:LABEL, env:NAME, file:PATH, cmd:PROGRAM ARGS or vault:LABEL"),
+    key("label", Kind::Text, "", "Its name; else the last part of the reference"),
+    key("account", Kind::Text, "", "Shared by keys that share limits"),
+    key("priority", Kind::Count(0, MANY), "10", "Lower is tried first"),
+    key("weight", Kind::Number, "1.0", "Share inside a tier"),
+    key("rpm", Kind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
+    key("max_concurrency", Kind::Count(0, MANY), "0", "Requests at once; 0 is no limit"),
+    key("refresh", Kind::Duration, "", "Read the reference again this often"),
+    key("enabled", Kind::Flag, "true", "Whether it is used"),
+];
+
+/// Keys of a table in `targets`.
+#[rustfmt::skip]
+pub const TARGET: &[Key] = &[
+    key("upstream", Kind::Text, "", "Which upstream; else any that serves the model"),
+    key("model", Kind::Text, "", "The model's name there"),
+    key("priority", Kind::Count(0, MANY), "", "Instead of the upstream's"),
+    key("weight", Kind::Number, "", "Instead of the upstream's"),
+];
+
+/// The key of this path.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    ALL.iter().find(|key| key.path == path).or_else(|| {
+        // `upstream.timeouts.idle` is as `timeouts.idle`.
+        let (_, below) = path.split_once(".timeouts.")?;
+        ALL.iter().find(|key| key.path.strip_prefix("timeouts.") == Some(below))
+    })
+}
+
+/// The JSON schema (2020-12) of the file, for editors.
+#[must_use]
+pub fn schema() -> Value {
+    let mut tables: Map<String, Value> = Map::new();
+    for key in ALL {
+        let Some((table, name)) = key.path.split_once('.') else { continue };
+        let entry = tables.entry(table).or_insert_with(|| object(&Map::new()));
+        if let Some(properties) = entry.get_mut("properties").and_then(Value::as_object_mut) {
+            properties.insert(name.to_owned(), described(key));
+        }
+    }
+    let timeouts = tables.get("timeouts").cloned().unwrap_or_default();
+    for (name, needed) in [("upstream", json!(["name"])), ("model", json!(["name", "targets"])), ("project", json!(["name"]))] {
+        if let Some(mut row) = tables.remove(name) {
+            row["required"] = needed;
+            tables.insert(name.to_owned(), json!({ "type": "array", "items": row }));
+        }
+    }
+    tables.insert("timeouts".to_owned(), json!({ "$ref": "#/$defs/timeouts" }));
+    tables.insert(
+        "aliases".to_owned(),
+        json!({ "type": "object", "additionalProperties": { "type": "string" }, "description": "Other names for models" }),
+    );
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "aiproxy config.toml",
+        "type": "object",
+        "properties": tables,
+        "additionalProperties": false,
+        "$defs": {
+            "timeouts": timeouts,
+            "duration": { "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" },
+            "size": { "type": "string", "pattern": "^[0-9]+([KMGT]?i?B)$" },
+            "dialect": { "enum": crate::ir::op::Dialect::ALL.map(crate::ir::op::Dialect::name) },
+        },
+    })
+}
+
+fn object(properties: &Map<String, Value>) -> Value {
+    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+fn described(key: &Key) -> Value {
+    let mut schema = shape(key.kind);
+    schema["description"] = key.doc.into();
+    let default = format!("x = {}", key.default).parse::<toml_edit::DocumentMut>().ok();
+    if let Some(value) = default.as_ref().and_then(|doc| json_of(doc.get("x")?.as_value()?)) {
+        schema["default"] = value;
+    }
+    schema
+}
+
+fn json_of(value: &toml_edit::Value) -> Option<Value> {
+    use toml_edit::Value as Toml;
+    match value {
+        Toml::String(text) => Some(Value::from(text.value().as_str())),
+        Toml::Integer(number) => Some(Value::from(*number.value())),
+        Toml::Float(number) => Some(Value::from(*number.value())),
+        Toml::Boolean(flag) => Some(Value::from(*flag.value())),
+        Toml::Array(list) => list.iter().map(json_of).collect(),
+        Toml::Datetime(_) | Toml::InlineTable(_) => None,
+    }
+}
+
+fn shape(kind: Kind) -> Value {
+    let text = json!({ "type": "string" });
+    let table = |keys: &[Key]| object(&keys.iter().map(|key| (key.path.to_owned(), described(key))).collect());
+    let some = |one: &Value| json!({ "anyOf": [one, { "type": "array", "items": one }] });
+    match kind {
+        Kind::BaseUrl => {
+            json!({ "anyOf": [text, { "type": "object", "propertyNames": { "$ref": "#/$defs/dialect" }, "additionalProperties": text }] })
+        }
+        Kind::Count(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
+        Kind::Dialects => some(&json!({ "$ref": "#/$defs/dialect" })),
+        Kind::Duration => json!({ "$ref": "#/$defs/duration" }),
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::Health => {
+            json!({ "type": "object", "properties": { "path": text, "every": { "$ref": "#/$defs/duration" } }, "additionalProperties": false })
+        }
+        Kind::Keys => some(&json!({ "anyOf": [text, table(KEY)] })),
+        Kind::Number => json!({ "type": "number", "minimum": 0 }),
+        Kind::Patch => json!({
+            "type": "object",
+            "properties": { "set": { "type": "object" }, "default": { "type": "object" }, "remove": { "type": "array", "items": text } },
+            "additionalProperties": false,
+        }),
+        Kind::Size => json!({ "$ref": "#/$defs/size" }),
+        Kind::SizeOrAuto => json!({ "anyOf": [{ "const": "auto" }, { "$ref": "#/$defs/size" }] }),
+        Kind::Statuses => some(&json!({ "type": ["string", "integer"] })),
+        Kind::Targets => some(&json!({ "anyOf": [text, table(TARGET)] })),
+        Kind::Text => text,
+        Kind::TextMap => json!({ "type": "object", "additionalProperties": text }),
+        Kind::Texts => some(&text),
+        Kind::Timeouts => json!({ "$ref": "#/$defs/timeouts" }),
+        Kind::Words(words) => json!({ "enum": words }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Environment, Ids, load::load};
+
+    /// The text of a file that sets nothing but this key, to its default or to something of its kind.
+    fn sample(key: &Key) -> String {
+        let value = match key.kind {
+            _ if !key.default.is_empty() => key.default.to_owned(),
+            Kind::BaseUrl => "\"https://a.example\"".to_owned(),
+            Kind::Dialects => "\"openai\"".to_owned(),
+            Kind::Flag => "true".to_owned(),
+            Kind::Health => "{ path = \"/x\", every = \"60s\" }".to_owned(),
+            Kind::Keys => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, max_concurrency = 1, refresh = \"45m\", enabled = true }]".to_owned(),
+            Kind::Patch => "{ set = { \"/a\" = 1 }, default = {}, remove = [\"/b\"] }".to_owned(),
+            Kind::Statuses => "[\"429\"]".to_owned(),
+            Kind::Targets => "[{ upstream = \"a\", model = \"m\", priority = 1, weight = 1 }]".to_owned(),
+            Kind::TextMap => "{ a = \"b\" }".to_owned(),
+            Kind::Texts => "[\"a\"]".to_owned(),
+            Kind::Timeouts => "{ first_byte = \"1s\", idle = \"1s\", total = \"1s\" }".to_owned(),
+            Kind::Words(words) => format!("\"{}\"", words[0]),
+            Kind::Count(..) | Kind::Duration | Kind::Number | Kind::Size | Kind::SizeOrAuto | Kind::Text => "\"none\"".to_owned(),
+        };
+        let (table, name) = key.path.split_once('.').expect("a table and a key");
+        match (table, name) {
+            ("upstream", "name") => "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n".to_owned(),
+            ("upstream", "base_url") => format!("[[upstream]]\nname = \"a\"\nbase_url = {value}\n"),
+            ("upstream", "preset") => "[[upstream]]\nname = \"a\"\npreset = \"openai\"\n".to_owned(),
+            ("upstream", _) => format!("[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n{name} = {value}\n"),
+            ("model", "name") => "[[model]]\nname = \"m\"\ntargets = [\"x\"]\n".to_owned(),
+            ("model", "targets") => {
+                format!("[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n[[model]]\nname = \"n\"\ntargets = {value}\n")
+            }
+            ("model", _) => format!("[[model]]\nname = \"m\"\ntargets = [\"x\"]\n{name} = {value}\n"),
+            ("project", "name") => "[[project]]\nname = \"p\"\nkey = \"env:P\"\n".to_owned(),
+            ("project", "key") => "[[project]]\nname = \"p\"\nkey = \"env:P\"\n".to_owned(),
+            ("project", _) => format!("[[project]]\nname = \"p\"\nkey = \"env:P\"\n{name} = {value}\n"),
+            _ => format!("[{table}]\n{name} = {value}\n"),
+        }
+    }
+
+    #[test]
+    fn the_reader_knows_every_key_of_the_table_and_takes_its_default() {
+        for key in ALL {
+            let text = sample(key);
+            let loaded = load(&text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
+            assert!(loaded.settings.is_some(), "{text}: {:#?}", loaded.problems);
+        }
+    }
+
+    #[test]
+    fn written_defaults_are_the_defaults() {
+        let load = |text: &str| load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default()).settings.expect("it loads");
+        let plain = show(&load(""));
+        for key in ALL.iter().filter(|key| {
+            !key.default.is_empty() && !["upstream", "model", "project"].contains(&key.path.split('.').next().expect("a table"))
+        }) {
+            assert_eq!(show(&load(&sample(key))), plain, "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn the_table_names_every_key_that_the_reader_asks_for() {
+        // An unknown key in each table makes the reader say what it knows there.
+        let text = "zz = 1\n[server]\nzz = 1\n[discover]\nzz = 1\n[log]\nzz = 1\n[timeouts]\nzz = 1\n[retry]\nzz = 1\n[cooldown]\nzz = 1\n[routing]\nzz = 1\n[tui]\nzz = 1\n\
+            [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nzz = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nzz = 1\n[[project]]\nname = \"a\"\nkey = \"env:A\"\nzz = 1\n";
+        const NOT_YET: [&str; 19] = [
+            "keyless",
+            "budget",
+            "translation",
+            "ledger",
+            "prices",
+            "rates",
+            "alerts",
+            "sticky",
+            "sticky_ttl",
+            "region",
+            "lang",
+            "think_split",
+            "stream_keepalive",
+            "rule",
+            "prices_win",
+            "hedge",
+            "rescue",
+            "tpm",
+            "limits",
+        ];
+        let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
+        assert_eq!(loaded.problems.len(), 12, "{:#?}", loaded.problems);
+        for problem in loaded.problems {
+            let table =
+                problem.title.split("in `").nth(1).map(|rest| rest.trim_end_matches('`').split('.').next().unwrap_or_default().to_owned());
+            let help = problem.help.expect("the known ones");
+            for name in help.trim_start_matches("known here: ").split(", ").filter(|name| !NOT_YET.contains(name)) {
+                let known = match &table {
+                    None => name == "aliases" || ALL.iter().any(|key| key.path.split('.').next() == Some(name)),
+                    Some(table) => ALL.iter().any(|key| key.path == format!("{table}.{name}")),
+                };
+                assert!(known, "{table:?}.{name} is not in the table of keys");
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Where the proxy listens: `"8642"`, `":8642"`, `"127.0.0.1:8642"`, `"[::1]:8642"`, `"localhost:8642"`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The port where none is configured.
+pub const DEFAULT_PORT: u16 = 8642;
+
+/// Reads one address. The flag tells that the IPv6 one may be left out where the machine has none: the form meant both
+/// families. Port 0 is read like any other.
+///
+/// # Errors
+///
+/// A sentence: what is wrong, then after `; ` the forms that are allowed.
+pub fn parse(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
+    const FORMS: &str = "write \"8642\", \"127.0.0.1:8642\" or \"[::1]:8642\"";
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(format!("an empty address; {FORMS}"));
+    }
+    if text.contains("://") {
+        return Err(format!("an address to listen on is no URL; {FORMS}"));
+    }
+    let both = |port| vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+    let (host, port) = match text.rsplit_once(':') {
+        None if text.bytes().all(|b| b.is_ascii_digit()) => ("", text),
+        None => return Err(format!("`{}` has no port; {FORMS}", super::read::clip(text))),
+        Some((host, port)) => (host, port),
+    };
+    if host.contains(':') && !host.starts_with('[') {
+        return Err(format!("an IPv6 address stands in brackets; {FORMS}"));
+    }
+    let port = port.parse::<u16>().map_err(|_| format!("`{}` is not a port: 1 to 65535; {FORMS}", super::read::clip(port)))?;
+    if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
+        return Ok((both(port), true));
+    }
+    if host == "*" {
+        return Err("`*` is not an address; to be reached from other machines write \"0.0.0.0:8642\" or \"[::]:8642\"".to_owned());
+    }
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    match bare.parse::<IpAddr>() {
+        Ok(ip) => Ok((vec![SocketAddr::new(ip, port)], false)),
+        Err(_) => Err(format!("`{}` is not an IP address; {FORMS}", super::read::clip(host))),
+    }
+}
+
+/// Reads a list, as `--listen` has it: commas between addresses. The flag is set where every form meant both families.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn parse_all(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
+    let each = text.split(',').map(parse).collect::<Result<Vec<_>, _>>()?;
+    Ok(join(each))
+}
+
+/// Puts addresses together, each once.
+pub(super) fn join(each: Vec<(Vec<SocketAddr>, bool)>) -> (Vec<SocketAddr>, bool) {
+    let mut addresses = Vec::new();
+    let mut optional = false;
+    for (list, both) in each {
+        optional |= both;
+        for address in list {
+            // port 0 is another port each time
+            if address.port() == 0 || !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+    }
+    (addresses, optional)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_read() {
+        for (text, want, optional) in [
+            ("8642", "127.0.0.1:8642 [::1]:8642", true),
+            (":8642", "127.0.0.1:8642 [::1]:8642", true),
+            ("localhost:8642", "127.0.0.1:8642 [::1]:8642", true),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("[::1]:8642", "[::1]:8642", false),
+            ("0.0.0.0:80", "0.0.0.0:80", false),
+            ("127.0.0.1:1,[::1]:2", "127.0.0.1:1 [::1]:2", false),
+        ] {
+            let (list, flag) = parse_all(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let shown: Vec<_> = list.iter().map(ToString::to_string).collect();
+            assert_eq!((shown.join(" ").as_str(), flag), (want, optional), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_bad_form_has_its_sentence() {
+        for (text, part) in [
+            ("", "empty"),
+            ("127.0.0.1", "no port"),
+            ("70000", "not a port"),
+            ("127.0.0.1:x", "not a port"),
+            ("::1:8642", "brackets"),
+            ("http://127.0.0.1:8642", "no URL"),
+            ("example.com:1", "not an IP address"),
+            ("*:1", "0.0.0.0"),
+        ] {
+            let said = parse(text).expect_err(text);
+            assert!(said.contains(part), "{text}: {said}");
+        }
+    }
+}

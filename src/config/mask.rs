@@ -1,0 +1,122 @@
+//! Blots out what is secret in a config file's text, so that its lines can be shown.
+
+use std::{ops::Range, sync::LazyLock};
+
+use regex::Regex;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// Keys whose strings are credentials unless they are references.
+const SECRET: [&str; 5] = ["key", "keys", "ref", "secret", "headers"];
+const REFERENCES: [&str; 5] = ["keyring:", "env:", "file:", "cmd:", "vault:"];
+
+/// The text with every literal credential replaced by asterisks; as many bytes as before, line ends kept.
+#[must_use]
+pub fn secrets(text: &str) -> String {
+    let mut spans = Vec::new();
+    let (table, _) = DeTable::parse_recoverable(text);
+    for (name, value) in table.get_ref() {
+        visit(name.get_ref(), value, false, &mut spans);
+    }
+    by_shape(text, &mut spans);
+    let mut out = text.as_bytes().to_vec();
+    for span in spans {
+        for byte in out.get_mut(span).unwrap_or_default() {
+            if !matches!(byte, b'\n' | b'\r' | b'"' | b'\'') {
+                *byte = b'*';
+            }
+        }
+    }
+    // Whole strings were replaced; should a character have been cut all the same, it is replaced too.
+    String::from_utf8(out).unwrap_or_else(|e| "*".repeat(e.as_bytes().len()))
+}
+
+/// What stands in the tree below a secret name.
+fn visit(name: &str, value: &Spanned<DeValue<'_>>, secret: bool, spans: &mut Vec<Range<usize>>) {
+    let secret = secret || SECRET.contains(&name);
+    match value.get_ref() {
+        DeValue::String(text) if secret && !is_reference(text) => spans.push(value.span()),
+        DeValue::Array(items) => items.iter().for_each(|item| visit("", item, secret, spans)),
+        DeValue::Table(rows) => {
+            for (name, row) in rows {
+                // Beside a key's reference stand its label and limits.
+                let inherits = secret && !matches!(name.get_ref().as_ref(), "label" | "account" | "refresh");
+                visit(name.get_ref(), row, inherits, spans);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_reference(text: &str) -> bool {
+    REFERENCES.iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// What the tree does not hold, because the file is broken there: by the look of it.
+fn by_shape(text: &str, spans: &mut Vec<Range<usize>>) {
+    static RULES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+        [
+            // the rest of a line that sets a credential
+            r#"(?m)^[^#\n]*?\b(?:key|keys|ref|secret)"?\s*=\s*\[?\s*["']?([^\n]*)"#,
+            // key-shaped words
+            r"((?:sk-|gsk_|xai-|aip-|AIza|nvapi-|hf_|pplx-|r8_|ghp_|github_pat_)[A-Za-z0-9_\-\.]{6,})",
+            // credentials in a URL
+            r#"://([^/@\s"']+)@"#,
+        ]
+        .iter()
+        .filter_map(|rule| Regex::new(rule).ok())
+        .collect()
+    });
+    for (index, rule) in RULES.iter().enumerate() {
+        for found in rule.captures_iter(text) {
+            let Some(part) = found.get(1) else { continue };
+            if index > 0 || !text_is_whole(part.as_str()) {
+                spans.push(part.range());
+            }
+        }
+    }
+}
+
+/// Whether the tree reader will have seen this: the line's strings are closed, or it begins with a reference.
+fn text_is_whole(rest: &str) -> bool {
+    let quotes = rest.bytes().filter(|b| matches!(b, b'"' | b'\'')).count();
+    quotes > 0 || rest.trim().is_empty() || is_reference(rest) || rest.starts_with(['{', '[', '$'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literal_keys_vanish_and_references_stay() {
+        let text = concat!(
+            "keys = [\"abcdefghij\", { ref = 'klmnopqrst', label = \"main\" }, \"env:NAME\"]\n",
+            "[[project]]\nkey = \"uvwxyz1234\"\nproxy = \"http://user:passw0rd@h:1\"\n",
+            "headers = { authorization = \"Bearer zzzzyyyyxxxx\" }\n",
+        );
+        let shown = secrets(text);
+        assert_eq!(shown.len(), text.len());
+        for gone in ["abcdefghij", "klmnopqrst", "uvwxyz1234", "passw0rd", "zzzzyyyyxxxx"] {
+            assert!(!shown.contains(gone), "{shown}");
+        }
+        for kept in ["main", "env:NAME", "[[project]]", "http://"] {
+            assert!(shown.contains(kept), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_broken_line_hides_its_key_too() {
+        for text in ["key = \"neverclosed99", "keys = [\"neverclosed99", "key = neverclosed99\n", "x = sk-neverclosed99\n[bro"] {
+            assert!(!secrets(text).contains("neverclosed99"), "{text}: {}", secrets(text));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_keeps_its_length(text in "(?s).{0,80}") {
+            proptest::prop_assert_eq!(secrets(&text).len(), text.len());
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What is wrong with a config file: where, which line, what to do. Keys written into the file are never shown.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use annotate_snippets::{AnnotationKind, Level as Shown, Renderer, Snippet};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use super::mask;
+
+/// More than this nobody reads.
+const MOST: usize = 100;
+
+/// Whether a file with this problem can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Error,
+    Warning,
+}
+
+/// One problem of the config, with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub level: Level,
+    pub path: PathBuf,
+    /// From 1; 0 where the problem is the file as a whole.
+    pub line: usize,
+    /// In characters, from 1; 0 where the problem is the file as a whole.
+    pub column: usize,
+    /// In bytes of the text that was loaded.
+    pub span: Range<usize>,
+    pub title: String,
+    pub help: Option<String>,
+}
+
+impl Problem {
+    /// A problem of the file as a whole: missing, unreadable, too large.
+    #[must_use]
+    pub fn whole(level: Level, path: &Path, title: String, help: Option<String>) -> Self {
+        Self { level, path: path.to_owned(), line: 0, column: 0, span: 0..0, title, help }
+    }
+
+    /// One line: `config.toml:12:3: unknown key `base_ulr`; did you mean `base_url`?`
+    #[must_use]
+    pub fn short(&self) -> String {
+        let help = self.help.as_deref().map(|help| format!("; {help}")).unwrap_or_default();
+        let name = self.path.display();
+        if self.line == 0 {
+            return format!("{name}: {}{help}", self.title);
+        }
+        format!("{name}:{}:{}: {}{help}", self.line, self.column, self.title)
+    }
+}
+
+/// A finding before it has a line number; what the readers collect.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    pub(super) level: Level,
+    pub(super) span: Range<usize>,
+    pub(super) title: String,
+    pub(super) help: Option<String>,
+    /// The other place, where two contradict each other.
+    pub(super) first: Option<Range<usize>>,
+    /// Something is missing: no news where the file could not be read to its end.
+    pub(super) absent: bool,
+}
+
+/// All findings of one load.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Report {
+    pub(super) fn error(&mut self, span: &Range<usize>, title: impl Into<String>, help: Option<String>) {
+        self.add(Level::Error, span, title.into(), help);
+    }
+
+    pub(super) fn warn(&mut self, span: &Range<usize>, title: impl Into<String>, help: Option<String>) {
+        self.add(Level::Warning, span, title.into(), help);
+    }
+
+    /// An error with two places; the later one is reported, the first is named.
+    pub(super) fn twice(&mut self, span: &Range<usize>, first: &Range<usize>, title: impl Into<String>, help: Option<String>) {
+        let (title, level) = (title.into(), Level::Error);
+        self.findings.push(Finding { level, span: span.clone(), title, help, first: Some(first.clone()), absent: false });
+    }
+
+    /// An error that something is not there.
+    pub(super) fn absent(&mut self, span: &Range<usize>, title: impl Into<String>, help: Option<String>) {
+        let (title, level) = (title.into(), Level::Error);
+        self.findings.push(Finding { level, span: span.clone(), title, help, first: None, absent: true });
+    }
+
+    fn add(&mut self, level: Level, span: &Range<usize>, title: String, help: Option<String>) {
+        self.findings.push(Finding { level, span: span.clone(), title, help, first: None, absent: false });
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        self.findings.iter().any(|f| f.level == Level::Error)
+    }
+
+    /// Problems in the order of the file.
+    pub(super) fn into_problems(self, text: &str, path: &Path) -> Vec<Problem> {
+        let mut findings = self.findings;
+        findings.sort_by_key(|f| (f.span.start, f.level));
+        // A file of another kind gives one for every line.
+        findings.truncate(MOST);
+        findings
+            .into_iter()
+            .map(|f| {
+                let (line, column) = place(text, f.span.start);
+                let title = match f.first {
+                    Some(first) => format!("{} (first at line {})", f.title, place(text, first.start).0),
+                    None => f.title,
+                };
+                Problem { level: f.level, path: path.to_owned(), line, column, span: f.span, title, help: f.help }
+            })
+            .collect()
+    }
+}
+
+/// Line and column, from 1; a byte order mark has no column.
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..floor(text, offset)];
+    let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
+    let begin = before.rfind('\n').map_or(0, |at| at + 1);
+    (line, before[begin..].chars().filter(|c| *c != '\u{feff}').count() + 1)
+}
+
+fn floor(text: &str, offset: usize) -> usize {
+    (0..=offset.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+/// The problems for a person: each with its line, the place marked, and the fix. Literal keys in the lines are masked.
+#[must_use]
+pub fn render(problems: &[Problem], source: &str, coloured: bool) -> String {
+    static CONTROL: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[\x00-\x08\x0b-\x1f\x7f]").ok());
+    let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
+    // Same number of bytes, so that every span still points at its place.
+    let masked = mask::secrets(source);
+    let shown = match CONTROL.as_ref() {
+        Some(control) => control.replace_all(&masked, " "),
+        None => masked.as_str().into(),
+    };
+    let mut out = String::new();
+    for problem in problems {
+        let title = match problem.level {
+            Level::Error => Shown::ERROR,
+            Level::Warning => Shown::WARNING,
+        }
+        .primary_title(problem.title.as_str());
+        let path = problem.path.to_string_lossy();
+        let help = problem.help.as_deref().map(|help| Shown::HELP.message(help));
+        let group = if problem.line == 0 {
+            title.element(annotate_snippets::Origin::path(path.as_ref()))
+        } else {
+            // The first line is enough: a span over a whole table would show all of it.
+            let start = floor(&shown, problem.span.start);
+            let line_end = shown[start..].find('\n').map_or(shown.len(), |at| start + at);
+            let end = floor(&shown, problem.span.end).clamp(start, line_end);
+            let snippet = Snippet::source(shown.as_ref()).path(path.as_ref());
+            title.element(snippet.annotation(AnnotationKind::Primary.span(start..end)))
+        };
+        let group = help.into_iter().fold(group, annotate_snippets::Group::element);
+        out.push_str(&renderer.render(&[group]));
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_count_characters_and_forget_the_byte_order_mark() {
+        let text = "\u{feff}a = 1\nbé = 2\n";
+        assert_eq!(place(text, 3), (1, 1));
+        assert_eq!(place(text, text.find('2').expect("there")), (2, 6));
+        assert_eq!(place(text, 999), (3, 1));
+    }
+
+    #[test]
+    fn a_rendered_problem_shows_place_line_and_fix_but_no_key() {
+        let source = "[[upstream]]\nname = \"a\"\nbase_ulr = \"x\"\nkeys = [\"sk-secret-value\", 5]\n";
+        let mut report = Report::default();
+        let at = source.find("base_ulr").expect("there");
+        report.error(&(at..at + 8), "unknown key `base_ulr`", Some("did you mean `base_url`?".to_owned()));
+        let at = source.find(", 5").expect("there") + 2;
+        report.warn(&(at..at + 1), "a number", None);
+        let problems = report.into_problems(source, Path::new("config.toml"));
+
+        let text = render(&problems, source, false);
+
+        assert!(text.contains("config.toml:3:1") && text.contains("did you mean `base_url`?"), "{text}");
+        assert!(text.contains("keys = [") && !text.contains("secret-value"), "{text}");
+        assert_eq!(problems[0].short(), "config.toml:3:1: unknown key `base_ulr`; did you mean `base_url`?");
+    }
+}

@@ -1,0 +1,336 @@
+//! Reads a TOML tree by asking for what is known: every value with its place, what nobody asked for is an unknown key,
+//! and no problem hides another.
+
+use std::{ops::Range, time::Duration};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::problem::Report;
+use crate::base::{near, units};
+
+pub(super) type Span = Range<usize>;
+pub(super) type Node<'a> = Spanned<DeValue<'a>>;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) span: Span,
+}
+
+impl<T> At<T> {
+    pub(super) fn new(value: T, span: Span) -> Self {
+        Self { value, span }
+    }
+}
+
+/// Why a value cannot be used.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) title: String,
+    pub(super) help: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn new(title: impl Into<String>) -> Self {
+        Self { title: title.into(), help: None }
+    }
+
+    pub(super) fn with(title: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { title: title.into(), help: Some(help.into()) }
+    }
+}
+
+/// A table being read.
+pub(super) struct Table<'a> {
+    /// How its keys are called in messages and by `config set`: empty at the top, `timeouts`, `upstream.nvidia`.
+    path: String,
+    pub(super) span: Span,
+    rows: Vec<Row<'a>>,
+    known: Vec<&'static str>,
+}
+
+struct Row<'a> {
+    name: String,
+    name_span: Span,
+    value: &'a Node<'a>,
+    taken: bool,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(path: impl Into<String>, span: Span, table: &'a DeTable<'a>) -> Self {
+        let mut rows: Vec<_> = table
+            .iter()
+            .map(|(name, value)| Row { name: name.get_ref().clone().into_owned(), name_span: name.span(), value, taken: false })
+            .collect();
+        // The map is sorted by name; order means something to people, and to aliases.
+        rows.sort_by_key(|row| row.name_span.start);
+        Self { path: path.into(), span, rows, known: Vec::new() }
+    }
+
+    /// A value as a table; anything else is reported.
+    pub(super) fn of(path: impl Into<String>, node: &'a Node<'a>, report: &mut Report) -> Option<Self> {
+        let path = path.into();
+        match node.get_ref() {
+            DeValue::Table(table) => Some(Self::new(path, node.span(), table)),
+            other => {
+                report.error(&node.span(), format!("`{path}` must be a table, not {}", kind(other)), None);
+                None
+            }
+        }
+    }
+
+    /// From now on keys are called by the row's own name.
+    pub(super) fn rename(&mut self, path: String) {
+        self.path = path;
+    }
+
+    pub(super) fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    pub(super) fn node(&mut self, name: &'static str) -> Option<&'a Node<'a>> {
+        self.known.push(name);
+        let row = self.rows.iter_mut().find(|row| row.name == name)?;
+        row.taken = true;
+        Some(row.value)
+    }
+
+    /// The value of a key, read by `read`; a value that cannot be used is reported and counts as absent.
+    pub(super) fn take<T>(
+        &mut self,
+        name: &'static str,
+        report: &mut Report,
+        read: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
+    ) -> Option<At<T>> {
+        let node = self.node(name)?;
+        let path = self.path_of(name);
+        one(&path, node, report, &read)
+    }
+
+    /// As [`Self::take`], with a default.
+    pub(super) fn or<T>(
+        &mut self,
+        name: &'static str,
+        report: &mut Report,
+        default: T,
+        read: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
+    ) -> T {
+        self.take(name, report, read).map_or(default, |at| at.value)
+    }
+
+    /// A list; one value alone is a list of one.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        report: &mut Report,
+        read: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
+    ) -> Option<At<Vec<At<T>>>> {
+        let node = self.node(name)?;
+        let path = self.path_of(name);
+        let values = match node.get_ref() {
+            DeValue::Array(items) => items.iter().filter_map(|item| one(&path, item, report, &read)).collect(),
+            _ => one(&path, node, report, &read).into_iter().collect(),
+        };
+        let values: Vec<_> = values;
+        // Each of them has been reported: an empty list would be reported once more.
+        let unusable = values.is_empty() && node.get_ref().as_array().is_none_or(|items| !items.is_empty());
+        (!unusable).then(|| At::new(values, node.span()))
+    }
+
+    /// The table under a key.
+    pub(super) fn table(&mut self, name: &'static str, report: &mut Report) -> Option<Table<'a>> {
+        let node = self.node(name)?;
+        Table::of(self.path_of(name), node, report)
+    }
+
+    /// The tables of `[[name]]`.
+    pub(super) fn tables(&mut self, name: &'static str, report: &mut Report) -> Vec<Table<'a>> {
+        let Some(node) = self.node(name) else { return Vec::new() };
+        let DeValue::Array(items) = node.get_ref() else {
+            report.error(&node.span(), format!("`{name}` is a list of tables"), Some(format!("begin each with a line `[[{name}]]`")));
+            return Vec::new();
+        };
+        let each = items.iter().enumerate();
+        each.filter_map(|(index, item)| Table::of(format!("{name}[{}]", index + 1), item, report)).collect()
+    }
+
+    /// Whatever is left, by name: for tables whose keys are the user's own words.
+    pub(super) fn rest(&mut self) -> Vec<(At<String>, &'a Node<'a>)> {
+        let rows = self.rows.iter_mut().filter(|row| !row.taken);
+        rows.map(|row| {
+            row.taken = true;
+            (At::new(row.name.clone(), row.name_span.clone()), row.value)
+        })
+        .collect()
+    }
+
+    /// Keys of the format that this version does not act on.
+    pub(super) fn later(&mut self, names: &[&'static str], report: &mut Report) {
+        for &name in names {
+            self.known.push(name);
+            let path = self.path_of(name);
+            for row in self.rows.iter_mut().filter(|row| row.name == name) {
+                row.taken = true;
+                let shown = match row.value.get_ref() {
+                    DeValue::Table(_) if self.path.is_empty() => format!("`[{path}]`"),
+                    DeValue::Array(_) if self.path.is_empty() => format!("`[[{path}]]`"),
+                    _ => format!("`{path}`"),
+                };
+                report.warn(&row.name_span, format!("{shown} has no effect in this version"), None);
+            }
+        }
+    }
+
+    /// Says of everything nobody asked for that it is unknown.
+    pub(super) fn end(mut self, report: &mut Report) {
+        let path = self.path.clone();
+        for (name, _) in self.rest() {
+            let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
+            let help = match near::nearest(&name.value, self.known.iter().copied()) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => {
+                    let mut known = self.known.clone();
+                    known.sort_unstable();
+                    format!("known here: {}", known.join(", "))
+                }
+            };
+            report.error(&name.span, format!("unknown key `{}`{place}", clip(&name.value)), Some(help));
+        }
+    }
+}
+
+pub(super) fn one<T>(path: &str, node: &Node<'_>, report: &mut Report, read: &impl Fn(&DeValue<'_>) -> Result<T, Fault>) -> Option<At<T>> {
+    match read(node.get_ref()) {
+        Ok(value) => Some(At::new(value, node.span())),
+        Err(fault) => {
+            report.error(&node.span(), format!("`{path}`: {}", fault.title), fault.help);
+            None
+        }
+    }
+}
+
+/// What a value is, with its article.
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn expected(what: &str, value: &DeValue<'_>) -> Fault {
+    Fault::new(format!("expected {what}, found {}", kind(value)))
+}
+
+/// Long names are cut before they are quoted.
+pub(super) fn clip(text: &str) -> String {
+    if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(60).chain(['…']).collect() }
+}
+
+// What follows reads one value each.
+
+pub(super) fn text(value: &DeValue<'_>) -> Result<String, Fault> {
+    value.as_str().map(str::to_owned).ok_or_else(|| expected("a string", value))
+}
+
+pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, Fault> {
+    value.as_bool().ok_or_else(|| match value.as_str() {
+        Some("true" | "false") => Fault::with("expected a boolean, found a string", "write it without quotes"),
+        _ => expected("true or false", value),
+    })
+}
+
+fn integer(value: &DeValue<'_>) -> Result<i128, Fault> {
+    let DeValue::Integer(number) = value else {
+        let fault = expected("a whole number", value);
+        let quoted = value.as_str().is_some_and(|text| text.parse::<i64>().is_ok());
+        return Err(if quoted { Fault { help: Some("write it without quotes".to_owned()), ..fault } } else { fault });
+    };
+    i128::from_str_radix(&number.as_str().replace('_', ""), number.radix()).map_err(|_| Fault::new("a number far out of range"))
+}
+
+/// A whole number within bounds.
+pub(super) fn count(low: u32, high: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, Fault> {
+    move |value| {
+        let number = integer(value)?;
+        u32::try_from(number)
+            .ok()
+            .filter(|n| (low..=high).contains(n))
+            .ok_or_else(|| Fault::new(format!("{number} is out of range: {low} to {high}")))
+    }
+}
+
+/// A number within bounds; whole ones too.
+pub(super) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64, Fault> {
+    move |value| {
+        let number = match value {
+            DeValue::Float(float) => float.as_str().replace('_', "").parse::<f64>().map_err(|_| expected("a number", value))?,
+            DeValue::Integer(_) => integer(value)? as f64,
+            _ => return Err(expected("a number", value)),
+        };
+        if number.is_finite() && (low..=high).contains(&number) {
+            return Ok(number);
+        }
+        Err(Fault::new(format!("{number} is out of range: {low} to {high}")))
+    }
+}
+
+/// A duration within bounds.
+pub(super) fn duration(low: Duration, high: Duration) -> impl Fn(&DeValue<'_>) -> Result<Duration, Fault> {
+    move |value| {
+        if let Ok(number) = integer(value) {
+            return Err(Fault::with("a duration needs a unit", format!("for seconds write \"{number}s\"; units are ms, s, m, h, d")));
+        }
+        let text = value.as_str().ok_or_else(|| expected("a duration such as \"30s\"", value))?;
+        let span = units::parse_duration(text).map_err(split)?;
+        if (low..=high).contains(&span) {
+            return Ok(span);
+        }
+        let (low, high) = (units::print_duration(low), units::print_duration(high));
+        Err(Fault::new(format!("`{text}` is out of range: {low} to {high}")))
+    }
+}
+
+/// A size within bounds.
+pub(super) fn size(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Fault> {
+    move |value| {
+        if let Ok(number) = integer(value) {
+            return Err(Fault::with("a size needs a unit", format!("write \"{number}B\", or use KiB, MiB, GiB")));
+        }
+        let text = value.as_str().ok_or_else(|| expected("a size such as \"64MiB\"", value))?;
+        let bytes = units::parse_size(text).map_err(split)?;
+        if (low..=high).contains(&bytes) {
+            return Ok(bytes);
+        }
+        Err(Fault::new(format!("`{text}` is out of range: {} to {}", units::print_size(low), units::print_size(high))))
+    }
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Fault> {
+    move |value| {
+        let text = value.as_str().ok_or_else(|| expected("a string", value))?;
+        if let Some(&(_, found)) = words.iter().find(|(word, _)| *word == text) {
+            return Ok(found);
+        }
+        let all = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+        let help = near::nearest(text, words.iter().map(|(word, _)| *word)).map(|word| format!("did you mean \"{word}\"?"));
+        Err(Fault { title: format!("\"{}\" is not one of {all}", clip(text)), help })
+    }
+}
+
+/// A sentence of `base`, cut at its semicolon into what is wrong and what to do.
+fn split(sentence: String) -> Fault {
+    match sentence.split_once("; ") {
+        Some((title, help)) => Fault::with(title, help),
+        None => Fault::new(sentence),
+    }
+}

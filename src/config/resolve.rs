@@ -1,0 +1,383 @@
+//! What is written, with presets and defaults filled in: the settings as the program uses them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    base_url, check,
+    ids::Ids,
+    presets::{self, Preset},
+    problem::Report,
+    read::{At, clip},
+    schema::{
+        Written, model,
+        upstream::{self as written, BaseUrl, TimeoutsPart},
+    },
+    settings::{Alias, Auth, End, Key, LogicalModel, ModelTarget, Origin, Project, Settings, Timeouts, Upstream},
+};
+use crate::{
+    base::{near, pattern::Patterns},
+    ir::op::Dialect,
+    secrets::Reference,
+};
+
+/// Tier of upstreams of the file, and of keys, that name none.
+pub(super) const FILE_PRIORITY: u32 = 10;
+/// Tier of upstreams that were found.
+pub(super) const FOUND_PRIORITY: u32 = 50;
+
+/// What paths in the file are relative to.
+pub(super) struct Ground<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) home: Option<&'a Path>,
+}
+
+impl Ground<'_> {
+    /// `~/x` is in the home, `x` beside the config file.
+    fn place(&self, path: &Path) -> PathBuf {
+        match (path.strip_prefix("~"), self.home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => self.folder.join(path),
+        }
+    }
+}
+
+pub(super) fn settings(all: Written, ground: &Ground<'_>, ids: &mut Ids, report: &mut Report) -> Settings {
+    check::names(&all, report);
+    let general = all.general;
+    let mut upstreams = Vec::new();
+    for row in &all.upstreams {
+        if let Some(upstream) = upstream(row, &general.timeouts, ground, ids, report) {
+            check::upstream(row, &upstream, &general.server, report);
+            upstreams.push(Arc::new(upstream));
+        }
+    }
+    check::targets(&all.models, &all.aliases, &all.upstreams, report);
+    let strategy = general.strategy;
+    Settings {
+        server: general.server,
+        discover: general.discover,
+        log: general.log,
+        timeouts: general.timeouts,
+        retry: general.retry,
+        cooldown: general.cooldown,
+        strategy,
+        models: all.models.iter().map(|row| Arc::new(model(row, strategy, &all.upstreams))).collect(),
+        aliases: all.aliases.into_iter().map(|row| Alias { name: row.name.value, target: row.target.value.into() }).collect(),
+        projects: projects(all.projects, ground),
+        tui: general.tui,
+        upstreams,
+    }
+}
+
+fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: &mut Ids, report: &mut Report) -> Option<Upstream> {
+    let name = row.name.value.as_str();
+    let preset = preset_of(row, report)?;
+    let ends = ends(row, preset, report)?;
+    let keys = keys(row, ground, ids, report);
+    let auth = match preset {
+        Some(preset) if preset.auth != Auth::None || keys.is_empty() => preset.auth.clone(),
+        _ if keys.is_empty() => Auth::None,
+        _ => usual_auth(ends[0].dialect),
+    };
+    let local = ends.iter().any(|end| base_url::host_port(&end.base_url).is_some_and(|(host, _)| base_url::is_loopback(&host)));
+    Some(Upstream {
+        id: ids.upstream(name),
+        name: name.into(),
+        origin: Origin::File,
+        preset: preset.map(|preset| preset.name.clone()),
+        ends,
+        auth,
+        models: row.models.as_ref().map(|at| at.value.clone()).or_else(|| preset.and_then(|preset| preset.models.clone())),
+        rename: row.rename.iter().cloned().collect(),
+        priority: row.priority.unwrap_or(FILE_PRIORITY),
+        weight: row.weight.unwrap_or(1.0),
+        max_concurrency: row.max_concurrency,
+        max_rps: row.max_rps,
+        region: row.region.clone(),
+        proxy: row.proxy.clone(),
+        headers: row.headers.clone(),
+        ca_file: row.ca_file.as_ref().map(|file| ground.place(file)),
+        insecure_tls: row.insecure_tls.as_ref().is_some_and(|at| at.value),
+        ask_usage: row.ask_usage.unwrap_or_else(|| preset.is_some_and(|preset| preset.ask_usage)),
+        retry_statuses: row.retry_statuses.clone(),
+        health: row.health.clone(),
+        keys,
+        enabled: row.enabled,
+        timeouts: over(base, &row.timeouts),
+        patch: row.patch.clone(),
+        takes_compressed: preset.is_some_and(|preset| preset.takes_compressed && row.base_url.is_none()),
+        local,
+        key_page: preset.and_then(|preset| preset.key_page.clone()),
+        key_env: preset.and_then(|preset| preset.key_env.first().cloned()),
+    })
+}
+
+/// How a credential travels where nothing else is known.
+fn usual_auth(dialect: Dialect) -> Auth {
+    match dialect {
+        Dialect::Anthropic => Auth::Header("x-api-key".to_owned()),
+        Dialect::Gemini => Auth::Header("x-goog-api-key".to_owned()),
+        Dialect::Ollama | Dialect::Openai | Dialect::Responses => Auth::Bearer,
+    }
+}
+
+/// The preset that is named, or that the upstream is named after; `None` where the row cannot be used.
+fn preset_of(row: &written::Upstream, report: &mut Report) -> Option<Option<&'static Preset>> {
+    let names = || presets::all().iter().map(|preset| &*preset.name);
+    if let Some(asked) = &row.preset {
+        let found = presets::find(&asked.value);
+        if found.is_none() {
+            let help = match near::nearest(&asked.value, names()) {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => "`aiproxy upstream presets` lists them; without a preset write `base_url` and `dialect`".to_owned(),
+            };
+            report.error(
+                &asked.span,
+                format!("`upstream.{}.preset`: there is no preset \"{}\"", row.name.value, clip(&asked.value)),
+                Some(help),
+            );
+            return None;
+        }
+        return Some(found);
+    }
+    if row.base_url.is_some() {
+        return Some(None);
+    }
+    let found = presets::find(&row.name.value);
+    if found.is_none() {
+        let help = match near::nearest(&row.name.value, names()) {
+            Some(name) => format!("add base_url = \"https://…\", or preset = \"{name}\""),
+            None => "add base_url = \"https://…\"; `aiproxy upstream presets` lists what is known".to_owned(),
+        };
+        report.absent(&row.name.span, format!("`upstream.{}` has neither `base_url` nor `preset`", row.name.value), Some(help));
+        return None;
+    }
+    Some(found)
+}
+
+/// The dialects spoken and where; `None` where a problem was reported.
+fn ends(row: &written::Upstream, preset: Option<&Preset>, report: &mut Report) -> Option<Vec<End>> {
+    let path = format!("upstream.{}", row.name.value);
+    let asked = row.dialects.as_ref();
+    if let Some(asked) = asked.filter(|asked| asked.value.is_empty()) {
+        report.error(&asked.span, format!("`{path}.dialect` names no dialect"), Some("write dialect = \"openai\"".to_owned()));
+        return None;
+    }
+    let asked: Option<Vec<Dialect>> = asked.map(|list| list.value.iter().map(|at| at.value).collect());
+    match (&row.base_url, preset) {
+        (Some(BaseUrl::Each(each, span)), _) => {
+            let mut out: Vec<End> = Vec::new();
+            for (dialect, url) in each {
+                out.push(end(&path, url, dialect.value, preset, report)?);
+            }
+            if let Some(lack) = asked.iter().flatten().find(|dialect| !out.iter().any(|end| end.dialect == **dialect)) {
+                report.error(
+                    span,
+                    format!("`{path}.base_url` has no URL for the dialect \"{lack}\""),
+                    Some(format!("add {lack} = \"https://…\"")),
+                );
+                return None;
+            }
+            if out.is_empty() {
+                report.error(span, format!("`{path}.base_url` is an empty table"), Some("write { openai = \"https://…\" }".to_owned()));
+                return None;
+            }
+            let order = asked.unwrap_or_default();
+            out.sort_by_key(|end| order.iter().position(|dialect| *dialect == end.dialect).unwrap_or(usize::MAX));
+            Some(out)
+        }
+        (Some(BaseUrl::One(url)), Some(preset)) => moved(&path, url, asked, preset, report),
+        (Some(BaseUrl::One(url)), None) => {
+            let spoken = asked.unwrap_or_else(|| vec![base_url::dialect_of(&url.value).unwrap_or(Dialect::Openai)]);
+            spoken.into_iter().map(|dialect| end(&path, url, dialect, None, report)).collect()
+        }
+        (None, Some(preset)) if preset.needs_url => {
+            let help = format!("add base_url = \"{}\" with the name of yours", preset.ends[0].base_url);
+            report.absent(&row.name.span, format!("`{path}` needs a `base_url`: {} has one for each customer", preset.title), Some(help));
+            None
+        }
+        (None, Some(preset)) => {
+            let Some(asked) = asked else { return Some(preset.ends.clone()) };
+            let spoken: Vec<_> = asked.iter().filter_map(|dialect| preset.end(*dialect).cloned()).collect();
+            if spoken.len() == asked.len() {
+                return Some(spoken);
+            }
+            let known = preset.ends.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(", ");
+            let span = row.dialects.as_ref().map_or(&row.name.span, |at| &at.span);
+            report.error(
+                span,
+                format!("`{path}.dialect`: {} speaks {known}", preset.title),
+                Some("leave the others out, or name their `base_url`".to_owned()),
+            );
+            None
+        }
+        // `preset_of` has reported it.
+        (None, None) => None,
+    }
+}
+
+/// The ends of a preset at another address: those that stand at or below its first one move along.
+fn moved(path: &str, url: &At<String>, asked: Option<Vec<Dialect>>, preset: &Preset, report: &mut Report) -> Option<Vec<End>> {
+    let first = &preset.ends[0];
+    let home = end(path, url, first.dialect, Some(preset), report)?;
+    let spoken = asked
+        .unwrap_or_else(|| preset.ends.iter().filter(|end| end.base_url.starts_with(&first.base_url)).map(|end| end.dialect).collect());
+    let place = |dialect: Dialect, report: &mut Report| match preset.end(dialect).and_then(|end| end.base_url.strip_prefix(&first.base_url))
+    {
+        Some(below) if dialect == first.dialect || !below.is_empty() => {
+            Some(End { dialect, base_url: format!("{}{below}", home.base_url), query: home.query.clone() })
+        }
+        _ => end(path, url, dialect, Some(preset), report),
+    };
+    spoken.into_iter().map(|dialect| place(dialect, report)).collect()
+}
+
+fn end(path: &str, url: &At<String>, dialect: Dialect, preset: Option<&Preset>, report: &mut Report) -> Option<End> {
+    let known = preset.and_then(|preset| preset.end(dialect));
+    // The preset's own URL needs no rules: some have no path where the dialect has a default.
+    if let Some(known) = known.filter(|known| known.base_url == url.value.trim().trim_end_matches('/')) {
+        return Some(known.clone());
+    }
+    let usual = known.and_then(|known| known.query.clone());
+    let parsed = if usual.is_some() {
+        base_url::parse(&url.value, dialect)
+    } else {
+        base_url::normalise(&url.value, dialect).map(|base| base_url::Parts { base, query: None })
+    };
+    match parsed {
+        Ok(parts) => Some(End { dialect, base_url: parts.base, query: parts.query.or(usual) }),
+        Err(sentence) => {
+            let (title, help) = sentence.split_once("; ").map_or((sentence.as_str(), None), |(title, help)| (title, Some(help.to_owned())));
+            let said = format!("`{path}.base_url`: {title}");
+            // One URL for three dialects is wrong once.
+            if !report.findings.iter().any(|f| f.span == url.span && f.title == said) {
+                report.error(&url.span, said, help);
+            }
+            None
+        }
+    }
+}
+
+/// The label of a key: as written, else from its reference; literals are numbered.
+pub(super) fn label(written: Option<&str>, reference: &Reference, literals: &mut usize) -> String {
+    if matches!(reference, Reference::Literal(_)) {
+        *literals += 1;
+    }
+    match (written, reference.label()) {
+        (Some(label), _) => label.to_owned(),
+        (None, Some(label)) => label.chars().map(|c| if c.is_whitespace() || c.is_control() { '-' } else { c }).collect(),
+        (None, None) => format!("literal-{literals}"),
+    }
+}
+
+fn keys(row: &written::Upstream, ground: &Ground<'_>, ids: &mut Ids, report: &mut Report) -> Vec<Arc<Key>> {
+    let mut out: Vec<Arc<Key>> = Vec::new();
+    let mut places = Vec::new();
+    let mut literals = 0;
+    for key in &row.keys {
+        let label = label(key.label.as_ref().map(|at| at.value.as_str()), &key.reference.value, &mut literals);
+        let place = key.label.as_ref().map_or(&key.reference.span, |at| &at.span);
+        if let Some(first) = out.iter().position(|known| *known.label == label) {
+            let help = Some("give one of them another label: { ref = \"…\", label = \"second\" }".to_owned());
+            report.twice(place, &places[first], format!("two keys of `upstream.{}` are called `{label}`", row.name.value), help);
+            continue;
+        }
+        places.push(place.clone());
+        let name: Arc<str> = format!("{}/{label}", row.name.value).into();
+        out.push(Arc::new(Key {
+            id: ids.key(&name),
+            label: label.into(),
+            reference: absolute(&key.reference.value, ground),
+            account: key.account.as_deref().map_or_else(|| name.clone(), Arc::from),
+            priority: key.priority.unwrap_or(FILE_PRIORITY),
+            weight: key.weight.unwrap_or(1.0),
+            rpm: key.rpm,
+            max_concurrency: key.max_concurrency,
+            refresh: key.refresh,
+            enabled: key.enabled,
+            name,
+        }));
+    }
+    out
+}
+
+fn absolute(reference: &Reference, ground: &Ground<'_>) -> Reference {
+    match reference {
+        Reference::File(path) => Reference::File(ground.place(path)),
+        other => other.clone(),
+    }
+}
+
+fn over(base: &Timeouts, part: &TimeoutsPart) -> Timeouts {
+    Timeouts {
+        connect: part.connect.unwrap_or(base.connect),
+        first_byte: part.first_byte.unwrap_or(base.first_byte),
+        idle: part.idle.unwrap_or(base.idle),
+        total: part.total.unwrap_or(base.total),
+        client_head: part.client_head.unwrap_or(base.client_head),
+        client_idle: part.client_idle.unwrap_or(base.client_idle),
+        client_keepalive: part.client_keepalive.unwrap_or(base.client_keepalive),
+    }
+}
+
+fn model(row: &model::Model, strategy: super::settings::Strategy, upstreams: &[written::Upstream]) -> LogicalModel {
+    let target = |target: &model::Target| match target {
+        model::Target::Text(text) => {
+            let (upstream, model) = check::split(&text.value, upstreams);
+            ModelTarget { upstream: upstream.map(Arc::from), model: model.into(), priority: None, weight: None }
+        }
+        model::Target::Table { upstream, model, priority, weight } => ModelTarget {
+            upstream: upstream.as_ref().map(|at| at.value.as_str().into()),
+            model: model.value.as_str().into(),
+            priority: *priority,
+            weight: *weight,
+        },
+    };
+    LogicalModel {
+        name: row.name.value.clone(),
+        targets: row.targets.iter().map(target).collect(),
+        strategy: row.strategy.unwrap_or(strategy),
+        first_byte: row.timeouts.first_byte,
+        idle: row.timeouts.idle,
+        total: row.timeouts.total,
+    }
+}
+
+fn projects(rows: Vec<super::schema::project::Project>, ground: &Ground<'_>) -> Vec<Arc<Project>> {
+    let mut out = Vec::new();
+    if !rows.iter().any(|row| row.name.value == "default") {
+        out.push(Arc::new(default_project()));
+    }
+    for row in rows {
+        out.push(Arc::new(Project {
+            key: row.key.map(|at| absolute(&at.value, ground)),
+            models: row.models.unwrap_or_else(Patterns::any),
+            upstreams: row.upstreams.map_or_else(Patterns::any, |at| at.value),
+            rpm: row.rpm,
+            max_concurrency: row.max_concurrency,
+            subnets: row.subnets,
+            admin: row.admin,
+            enabled: row.enabled,
+            name: row.name.value.into(),
+        }));
+    }
+    out
+}
+
+/// The project that exists unless a row replaces it.
+fn default_project() -> Project {
+    Project {
+        name: "default".into(),
+        key: None,
+        models: Patterns::any(),
+        upstreams: Patterns::any(),
+        rpm: 0,
+        max_concurrency: 0,
+        subnets: Vec::new(),
+        admin: false,
+        enabled: true,
+    }
+}

@@ -1,0 +1,390 @@
+//! The settings as they are used, written as TOML. No credential is in it: references stand as references, a literal
+//! key as its fingerprint.
+
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
+
+use super::settings::{Key, LogicalModel, ModelTarget, Patch, Project, Proxy, Settings, StatusSet, Strategy, Timeouts, Upstream};
+use crate::base::{pattern::Patterns, units};
+
+/// All of it.
+#[must_use]
+pub fn show(settings: &Settings) -> String {
+    document(settings).to_string()
+}
+
+/// One key, table or row by its path: `timeouts.idle`, `upstream.nvidia.priority`, `upstream`.
+#[must_use]
+pub fn get(settings: &Settings, path: &str) -> Option<String> {
+    let doc = document(settings);
+    let mut item = doc.as_item();
+    let mut rest = path.trim();
+    while !rest.is_empty() {
+        // Names of rows and aliases may have dots: the longest that fits is meant.
+        let mut ends: Vec<usize> = rest.match_indices('.').map(|(at, _)| at).chain([rest.len()]).collect();
+        ends.reverse();
+        let (found, end) = ends.into_iter().find_map(|end| Some((below(item, rest[..end].trim_matches('"'))?, end)))?;
+        item = found;
+        rest = rest.get(end + 1..).unwrap_or_default();
+    }
+    Some(match item {
+        Item::Value(Value::String(text)) => text.value().clone(),
+        Item::Value(value) => value.clone().decorated("", "").to_string(),
+        Item::Table(table) => table.to_string().trim().to_owned(),
+        Item::ArrayOfTables(_) => {
+            let mut doc = DocumentMut::new();
+            doc.insert(path.rsplit('.').next().unwrap_or(path), item.clone());
+            doc.to_string().trim().to_owned()
+        }
+        Item::None => return None,
+    })
+}
+
+fn below<'a>(item: &'a Item, name: &str) -> Option<&'a Item> {
+    match item {
+        Item::ArrayOfTables(rows) => {
+            let at = rows.iter().position(|row| row.get("name").and_then(Item::as_str) == Some(name))?;
+            item.get(at)
+        }
+        _ => item.get(name),
+    }
+}
+
+fn document(settings: &Settings) -> DocumentMut {
+    let mut doc = DocumentMut::new();
+    let server = &settings.server;
+    let mut table = Rows::default();
+    table.put("listen", list(server.listen.iter().map(ToString::to_string)));
+    table.put("auth", server.auth);
+    table.put("trusted_hosts", list(&server.trusted_hosts));
+    table.put("allowed_origins", list(&server.allowed_origins));
+    table.put("max_request_bytes", units::print_size(server.max_request_bytes));
+    table.put("max_response_bytes", units::print_size(server.max_response_bytes));
+    table.put("max_connections", whole(server.max_connections));
+    table.put("max_requests", whole(server.max_requests));
+    table.put("max_buffered", server.max_buffered.map_or_else(|| "auto".to_owned(), units::print_size));
+    table.put("drain", units::print_duration(server.drain));
+    table.into(&mut doc, "server");
+
+    let mut table = Rows::default();
+    table.put("env", settings.discover.env);
+    table.put("local", settings.discover.local);
+    table.into(&mut doc, "discover");
+
+    let mut table = Rows::default();
+    table.put("level", settings.log.level.as_str());
+    table.put("format", if settings.log.json { "json" } else { "text" });
+    table.put("file", settings.log.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default());
+    table.into(&mut doc, "log");
+
+    timeouts(&settings.timeouts, None).into(&mut doc, "timeouts");
+
+    let retry = &settings.retry;
+    let mut table = Rows::default();
+    table.put("max_attempts", i64::from(retry.max_attempts));
+    table.put("backoff", units::print_duration(retry.backoff));
+    table.put("max_backoff", units::print_duration(retry.max_backoff));
+    table.put("budget", retry.budget);
+    table.put("statuses", statuses(&retry.statuses));
+    table.put("queue_for", units::print_duration(retry.queue_for));
+    table.into(&mut doc, "retry");
+
+    let cooldown = &settings.cooldown;
+    let mut table = Rows::default();
+    for (name, span) in [
+        ("rate_limited", cooldown.rate_limited),
+        ("server_error", cooldown.server_error),
+        ("max", cooldown.max),
+        ("max_hint", cooldown.max_hint),
+        ("quota", cooldown.quota),
+    ] {
+        table.put(name, units::print_duration(span));
+    }
+    table.put("failures", i64::from(cooldown.failures));
+    table.into(&mut doc, "cooldown");
+
+    let mut table = Rows::default();
+    table.put("strategy", strategy(settings.strategy));
+    table.into(&mut doc, "routing");
+
+    rows(&mut doc, "upstream", settings.upstreams.iter().map(|row| upstream(row, &settings.timeouts)));
+    rows(&mut doc, "model", settings.models.iter().map(|row| model(row)));
+    let mut table = Rows::default();
+    for alias in &settings.aliases {
+        table.put(alias.name.text(), &*alias.target);
+    }
+    if !settings.aliases.is_empty() {
+        table.into(&mut doc, "aliases");
+    }
+    rows(&mut doc, "project", settings.projects.iter().map(|row| project(row)));
+
+    let mut table = Rows::default();
+    table.put("theme", settings.tui.theme.as_str());
+    table.put("mouse", settings.tui.mouse);
+    table.into(&mut doc, "tui");
+    doc
+}
+
+/// A table being written.
+#[derive(Default)]
+struct Rows(Table);
+
+impl Rows {
+    fn put(&mut self, name: &str, value: impl Into<Value>) {
+        self.0.insert(name, Item::Value(value.into()));
+    }
+
+    fn into(mut self, doc: &mut DocumentMut, name: &str) {
+        let prefix = if doc.as_table().is_empty() { "" } else { "\n" };
+        self.0.decor_mut().set_prefix(prefix);
+        doc.insert(name, Item::Table(self.0));
+    }
+}
+
+fn rows(doc: &mut DocumentMut, kind: &str, each: impl Iterator<Item = Rows>) {
+    let mut list = ArrayOfTables::new();
+    for mut row in each {
+        row.0.decor_mut().set_prefix("\n");
+        list.push(row.0);
+    }
+    if !list.is_empty() {
+        doc.insert(kind, Item::ArrayOfTables(list));
+    }
+}
+
+fn list<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Array {
+    texts.into_iter().map(|text| text.as_ref().to_owned()).collect()
+}
+
+fn patterns(patterns: &Patterns) -> Array {
+    let no = patterns.no.iter().map(|pattern| format!("!{}", pattern.text()));
+    list(patterns.yes.iter().map(|pattern| pattern.text().to_owned()).chain(no))
+}
+
+fn statuses(set: &StatusSet) -> Array {
+    list(set.0.iter().map(|&(low, high)| if low == high { low.to_string() } else { format!("{low}-{high}") }))
+}
+
+fn whole(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn strategy(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::Priority => "priority",
+        Strategy::RoundRobin => "round_robin",
+        Strategy::Weighted => "weighted",
+    }
+}
+
+/// The timeouts, or only those that differ from the usual ones.
+fn timeouts(of: &Timeouts, usual: Option<&Timeouts>) -> Rows {
+    let mut table = Rows::default();
+    let each = |t: &Timeouts| [t.connect, t.first_byte, t.idle, t.total, t.client_head, t.client_idle, t.client_keepalive];
+    let names = ["connect", "first_byte", "idle", "total", "client_head", "client_idle", "client_keepalive"];
+    for (index, (name, span)) in names.into_iter().zip(each(of)).enumerate() {
+        if usual.is_none_or(|usual| each(usual)[index] != span) {
+            table.put(name, units::print_duration(span));
+        }
+    }
+    table
+}
+
+fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
+    let mut table = Rows::default();
+    table.put("name", &*upstream.name);
+    if let Some(preset) = &upstream.preset {
+        table.put("preset", &**preset);
+    }
+    let mut urls = InlineTable::new();
+    for end in &upstream.ends {
+        let query = end.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        urls.insert(end.dialect.name(), format!("{}{query}", end.base_url).into());
+    }
+    table.put("base_url", urls);
+    if let Some(models) = &upstream.models {
+        table.put("models", patterns(models));
+    }
+    if !upstream.rename.is_empty() {
+        table.put("rename", upstream.rename.iter().map(|(name, real)| (name.as_str(), real.as_str())).collect::<InlineTable>());
+    }
+    table.put("priority", i64::from(upstream.priority));
+    table.put("weight", upstream.weight);
+    table.put("max_concurrency", i64::from(upstream.max_concurrency));
+    table.put("max_rps", upstream.max_rps);
+    if !upstream.region.is_empty() {
+        table.put("region", upstream.region.as_str());
+    }
+    match &upstream.proxy {
+        Proxy::Environment => {}
+        Proxy::Direct => table.put("proxy", "none"),
+        Proxy::Url(url) => table.put("proxy", without_credentials(url)),
+    }
+    if !upstream.headers.is_empty() {
+        // Some are credentials, and nothing tells which.
+        table.put("headers", upstream.headers.iter().map(|(name, _)| (name.as_str(), "…")).collect::<InlineTable>());
+    }
+    if let Some(file) = &upstream.ca_file {
+        table.put("ca_file", file.display().to_string());
+    }
+    table.put("insecure_tls", upstream.insecure_tls);
+    table.put("ask_usage", upstream.ask_usage);
+    if let Some(set) = &upstream.retry_statuses {
+        table.put("retry_statuses", statuses(set));
+    }
+    if let Some(health) = &upstream.health {
+        let mut value = InlineTable::new();
+        value.insert("path", health.path.as_str().into());
+        value.insert("every", units::print_duration(health.every).into());
+        table.put("health", value);
+    }
+    table.put("keys", upstream.keys.iter().map(|each| Value::InlineTable(key(each))).collect::<Array>());
+    table.put("enabled", upstream.enabled);
+    let own = timeouts(&upstream.timeouts, Some(usual)).0;
+    if !own.is_empty() {
+        table.put("timeouts", own.into_inline_table());
+    }
+    if !upstream.patch.is_empty() {
+        table.put("patch", patch(&upstream.patch));
+    }
+    table
+}
+
+fn without_credentials(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) if rest.contains('@') => format!("{scheme}://…@{}", rest.rsplit('@').next().unwrap_or_default()),
+        _ => url.to_owned(),
+    }
+}
+
+fn key(key: &Key) -> InlineTable {
+    let mut table = InlineTable::new();
+    table.insert("ref", key.reference.to_string().into());
+    table.insert("label", (&*key.label).into());
+    if key.account != key.name {
+        table.insert("account", (&*key.account).into());
+    }
+    table.insert("priority", i64::from(key.priority).into());
+    table.insert("weight", key.weight.into());
+    if key.rpm > 0 {
+        table.insert("rpm", i64::from(key.rpm).into());
+    }
+    if key.max_concurrency > 0 {
+        table.insert("max_concurrency", i64::from(key.max_concurrency).into());
+    }
+    if let Some(span) = key.refresh {
+        table.insert("refresh", units::print_duration(span).into());
+    }
+    if !key.enabled {
+        table.insert("enabled", false.into());
+    }
+    table
+}
+
+fn patch(patch: &Patch) -> InlineTable {
+    let mut table = InlineTable::new();
+    for (name, edits) in [("set", &patch.set), ("default", &patch.default)] {
+        if !edits.is_empty() {
+            table.insert(name, Value::InlineTable(edits.iter().map(|(pointer, value)| (pointer.as_str(), toml(value))).collect()));
+        }
+    }
+    if !patch.remove.is_empty() {
+        table.insert("remove", Value::Array(list(&patch.remove)));
+    }
+    table
+}
+
+/// JSON as TOML, which has no null: an empty text stands for it.
+fn toml(value: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    match value {
+        Json::Null => "".into(),
+        Json::Bool(flag) => (*flag).into(),
+        Json::Number(number) => number.as_i64().map_or_else(|| number.as_f64().unwrap_or_default().into(), Value::from),
+        Json::String(text) => text.as_str().into(),
+        Json::Array(items) => Value::Array(items.iter().map(toml).collect()),
+        Json::Object(fields) => Value::InlineTable(fields.iter().map(|(name, value)| (name.as_str(), toml(value))).collect()),
+    }
+}
+
+fn model(model: &LogicalModel) -> Rows {
+    let mut table = Rows::default();
+    table.put("name", model.name.text());
+    table.put("targets", model.targets.iter().map(target).collect::<Array>());
+    table.put("strategy", strategy(model.strategy));
+    let mut own = InlineTable::new();
+    for (name, span) in [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)] {
+        if let Some(span) = span {
+            own.insert(name, units::print_duration(span).into());
+        }
+    }
+    if !own.is_empty() {
+        table.put("timeouts", own);
+    }
+    table
+}
+
+fn target(target: &ModelTarget) -> Value {
+    let mut table = InlineTable::new();
+    if let Some(upstream) = &target.upstream {
+        table.insert("upstream", (&**upstream).into());
+    }
+    table.insert("model", (&*target.model).into());
+    if let Some(priority) = target.priority {
+        table.insert("priority", i64::from(priority).into());
+    }
+    if let Some(weight) = target.weight {
+        table.insert("weight", weight.into());
+    }
+    Value::InlineTable(table)
+}
+
+fn project(project: &Project) -> Rows {
+    let mut table = Rows::default();
+    table.put("name", &*project.name);
+    if let Some(key) = &project.key {
+        table.put("key", key.to_string());
+    }
+    table.put("models", patterns(&project.models));
+    table.put("upstreams", patterns(&project.upstreams));
+    table.put("rpm", i64::from(project.rpm));
+    table.put("max_concurrency", i64::from(project.max_concurrency));
+    table.put("subnets", list(project.subnets.iter().map(|net| format!("{}/{}", net.addr, net.bits))));
+    table.put("admin", project.admin);
+    table.put("enabled", project.enabled);
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Environment, Ids, load::load};
+
+    #[test]
+    fn what_is_shown_has_no_credential_and_can_be_asked_for_by_path() {
+        let text = concat!(
+            "[[upstream]]\nname = \"a.b\"\nbase_url = \"https://a.example\"\nkeys = [\"sk-abcdefghijkl\", \"env:X\"]\n",
+            "proxy = \"http://user:passw0rd@h:1\"\nheaders = { \"x-token\" = \"zzzyyy\" }\n[aliases]\n\"gpt-4.1\" = \"a.b:m\"\n",
+        );
+        let settings = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default()).settings.expect("it loads");
+
+        let shown = show(&settings);
+
+        for gone in ["abcdefgh", "passw0rd", "zzzyyy"] {
+            assert!(!shown.contains(gone), "{shown}");
+        }
+        assert!(shown.contains("env:X") && shown.contains("literal (sk-…"), "{shown}");
+        for (path, want) in [
+            ("timeouts.idle", "3m"),
+            ("upstream.a.b.priority", "10"),
+            ("aliases.gpt-4.1", "a.b:m"),
+            ("server.auth", "true"),
+            ("tui", "theme = \"dark\"\nmouse = true"),
+        ] {
+            assert_eq!(get(&settings, path).as_deref(), Some(want), "{path}");
+        }
+        assert!(get(&settings, "upstream").is_some_and(|all| all.starts_with("[[upstream]]")));
+        assert_eq!(get(&settings, "timeouts.nothing"), None);
+    }
+}

@@ -1,0 +1,208 @@
+//! `/aiproxy/v1/*`: snapshot, events, requests, acts, dry-run routing; all behind the control token or an admin project.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+use subtle::ConstantTimeEq;
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    action::Action,
+    admin::Admin,
+    route::{self, RouteQuestion},
+    snapshot::Snapshot,
+    views,
+};
+use crate::{
+    base::{clock::UnixMillis, id::RequestId},
+    events::kind::Event,
+    ir::{
+        fault::{ClientError, ErrorKind},
+        op::Dialect,
+    },
+    relay::{
+        engine::Engine,
+        reply::{self, ReplyBody},
+    },
+    secrets::Secret,
+};
+
+/// Bodies of acts are small.
+const BODY: usize = 64 << 10;
+/// A silent event stream says that it is alive.
+const PING: Duration = Duration::from_secs(10);
+
+/// The control API of a process.
+pub struct Control {
+    pub engine: Arc<Engine>,
+    pub admin: Arc<dyn Admin>,
+    pub started: UnixMillis,
+    pub listen: Vec<String>,
+    /// Ends event streams when the proxy stops.
+    pub stop: CancellationToken,
+    token: [u8; 32],
+}
+
+impl Control {
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, admin: Arc<dyn Admin>, listen: Vec<String>, stop: CancellationToken, token: &Secret) -> Self {
+        let started = engine.clock.unix();
+        Self { engine, admin, started, listen, stop, token: token.digest() }
+    }
+
+    /// Whether this is the control token; compared in constant time.
+    #[must_use]
+    pub fn is_token(&self, token: &Secret) -> bool {
+        bool::from(self.token.ct_eq(&token.digest()))
+    }
+
+    /// Answers one request below `/aiproxy/v1/`.
+    pub async fn answer(&self, method: &Method, path: &str, _query: Option<&str>, body: Incoming, id: RequestId) -> Response<ReplyBody> {
+        let get = matches!(*method, Method::GET | Method::HEAD);
+        match (path, get) {
+            ("snapshot", true) => json(id, StatusCode::OK, &self.snapshot()),
+            ("events", true) => self.events(id),
+            ("requests", true) => {
+                let all =
+                    self.engine.bus.look(|live| live.running.iter().rev().chain(live.recent.iter().rev()).cloned().collect::<Vec<_>>());
+                json(id, StatusCode::OK, &all)
+            }
+            ("act", false) => match self.read::<Action>(body).await {
+                Ok(action) => json(id, StatusCode::OK, &self.admin.act(action).await),
+                Err(error) => reply::error(Dialect::Openai, id, &error),
+            },
+            ("route", false) => match self.read::<RouteQuestion>(body).await {
+                Ok(question) => json(id, StatusCode::OK, &route::explain(&self.engine, &question)),
+                Err(error) => reply::error(Dialect::Openai, id, &error),
+            },
+            ("reload", false) => self.reload(id).await,
+            (other, true) if other.starts_with("requests/") => {
+                let wanted = other.trim_start_matches("requests/");
+                match self.engine.bus.look(|live| live.find(wanted).cloned()) {
+                    Some(record) => json(id, StatusCode::OK, &record),
+                    None => {
+                        let message = "no such request (or several begin so); finished ones are kept for a while only";
+                        reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::UnknownPath, message).code("unknown_request"))
+                    }
+                }
+            }
+            _ => {
+                let message = "the control API has snapshot, events, requests, requests/ID (GET) and act, route, reload (POST)";
+                reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::UnknownPath, message).code("unknown_url"))
+            }
+        }
+    }
+
+    /// `POST /v1/reload`.
+    pub async fn reload(&self, id: RequestId) -> Response<ReplyBody> {
+        let reloaded = self.admin.reload().await;
+        let status = if reloaded.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+        json(id, status, &reloaded)
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(&self, body: Incoming) -> Result<T, ClientError> {
+        let bad = |why: String| ClientError::new(ErrorKind::BadRequest, why);
+        let bytes = timeout(PING, Limited::new(body, BODY).collect()).await.map_err(|_| bad("the body did not come".to_owned()))?;
+        let bytes = bytes.map_err(|e| bad(format!("the body cannot be read: {e}")))?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body is not what this takes: {e}")))
+    }
+
+    /// Everything a viewer needs to begin with.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let engine = &self.engine;
+        let generation = engine.generation();
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            at: engine.clock.unix(),
+            started: self.started,
+            listen: self.listen.clone(),
+            config: self.admin.config(),
+            upstreams: views::upstreams(engine, &generation),
+            keys: views::keys(engine, &generation),
+            models: views::models(engine, &generation),
+            projects: generation.settings.projects.iter().map(|project| project.name.to_string()).collect(),
+            live: engine.bus.look(Clone::clone),
+            offline: engine.network.down(),
+            draining: engine.draining(),
+        }
+    }
+
+    fn events(&self, id: RequestId) -> Response<ReplyBody> {
+        let (live, events) = self.engine.bus.watch();
+        let hello = Bytes::from(format!(": events after {}\n\n", live.seq));
+        let body = ReplyBody::Events(Box::pin(feed(hello, events, self.stop.clone())));
+        let mut response = Response::new(body);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        mark(&mut response, id);
+        response
+    }
+}
+
+/// Events as SSE; a viewer that fell behind is told to take a new snapshot.
+fn feed(hello: Bytes, events: Receiver<Arc<Event>>, stop: CancellationToken) -> impl Stream<Item = Bytes> + Send {
+    stream::unfold((Some(hello), events, stop), |(hello, mut events, stop)| async move {
+        if let Some(hello) = hello {
+            return Some((hello, (None, events, stop)));
+        }
+        let next = tokio::select! {
+            next = timeout(PING, events.recv()) => next,
+            () = stop.cancelled() => return None,
+        };
+        let bytes = match next {
+            Err(_) => Bytes::from_static(b": ping\n\n"),
+            Ok(Err(RecvError::Closed)) => return None,
+            Ok(Err(RecvError::Lagged(_))) => Bytes::from_static(b"event: resync\ndata: {}\n\n"),
+            Ok(Ok(event)) => {
+                let mut out = frame(&event);
+                // What else is there goes with it.
+                while out.len() < 32 << 10 {
+                    match events.try_recv() {
+                        Ok(event) => out.extend_from_slice(&frame(&event)),
+                        Err(_) => break,
+                    }
+                }
+                Bytes::from(out)
+            }
+        };
+        Some((bytes, (None, events, stop)))
+    })
+}
+
+fn frame(event: &Event) -> Vec<u8> {
+    let mut out = b"data: ".to_vec();
+    // Events hold only strings and numbers: writing them cannot fail, and a viewer resyncs over a gap anyway.
+    if serde_json::to_writer(&mut out, event).is_err() {
+        return b"event: resync\ndata: {}\n\n".to_vec();
+    }
+    out.extend_from_slice(b"\n\n");
+    out
+}
+
+fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<ReplyBody> {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut response = reply::whole(status, "application/json", id, body.into());
+            mark(&mut response, id);
+            response
+        }
+        Err(e) => reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::Internal, format!("cannot be written: {e}"))),
+    }
+}
+
+fn mark(response: &mut Response<ReplyBody>, id: RequestId) {
+    reply::stamp(response.headers_mut(), id);
+    response.headers_mut().insert("x-aiproxy", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    response.headers_mut().insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+}

@@ -1,0 +1,417 @@
+//! Reaches a running proxy over its control routes: one plain HTTP/1.1 connection per question, one for the events.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{
+    action::{Action, Reply},
+    snapshot::Snapshot,
+};
+use crate::{events::kind::Event, secrets::secret::Secret};
+
+/// Where the program listens when nobody says otherwise.
+const PORT: u16 = 8642;
+const CONNECT: Duration = Duration::from_secs(2);
+/// For the whole of an answer; a key test waits for its upstream.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Pings come every 10 s; after this the events have stopped without saying so.
+const SILENCE: Duration = Duration::from_secs(35);
+const ANSWER_BYTES: usize = 64 << 20;
+const FRAME_BYTES: usize = 4 << 20;
+
+/// Speaks to one proxy.
+#[derive(Debug)]
+pub struct Client {
+    base: String,
+    token: Secret,
+}
+
+/// Why there is no answer, or not the one that was wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("the connection to aiproxy broke off")]
+    Broken,
+    #[error("nothing listens at {addr}")]
+    NotReachable { addr: String },
+    /// Status and message of the proxy.
+    #[error("{1} (status {0})")]
+    Refused(u16, String),
+    #[error("what answers there is not aiproxy")]
+    SomethingElse,
+}
+
+impl ClientError {
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Broken => None,
+            Self::NotReachable { .. } => Some("start it with `aiproxy serve`"),
+            Self::Refused(401 | 403, _) => {
+                Some("the control token changes at each start; --url takes it from AIPROXY_TOKEN or --token-file")
+            }
+            Self::Refused(..) => None,
+            Self::SomethingElse => Some("another program has this port; see `listen` in the config, or give --url"),
+        }
+    }
+}
+
+type Answer = (Response<Incoming>, Driver);
+
+/// A connection, which moves only while somebody polls it: whoever waits for its answer. `None` once it ended; what it
+/// had read before may still be waiting.
+struct Driver(Option<Pin<Box<Connection>>>);
+
+type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if self.0.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
+            self.0 = None;
+        }
+    }
+}
+
+impl Client {
+    /// A client of the proxy at `base` (`http://127.0.0.1:8642` or `127.0.0.1:8642`); nothing is sent yet.
+    #[must_use]
+    pub fn new(base: String, token: Secret) -> Self {
+        Self { base, token }
+    }
+
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Everything as it is now.
+    ///
+    /// # Errors
+    ///
+    /// Like every question: see [`ClientError`].
+    pub async fn snapshot(&self) -> Result<Snapshot, ClientError> {
+        self.get_json("/aiproxy/v1/snapshot").await
+    }
+
+    /// Does something.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; an act that was understood and failed is a `Reply` with `ok: false`.
+    pub async fn act(&self, action: &Action) -> Result<Reply, ClientError> {
+        self.post_json("/aiproxy/v1/act", action).await
+    }
+
+    /// Asks for a JSON document.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.json(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Sends a JSON document and reads the one that comes back.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn post_json<T: DeserializeOwned>(&self, path: &str, body: &(impl serde::Serialize + Sync)) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|_| ClientError::Broken)?;
+        self.json(Method::POST, path, body.into()).await
+    }
+
+    /// Every event from now on.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn events(&self) -> Result<EventStream, ClientError> {
+        let (response, driver) =
+            timeout(ANSWER, self.send(Method::GET, "/aiproxy/v1/events", Bytes::new())).await.map_err(|_| ClientError::Broken)??;
+        let stream = response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
+        if response.status().is_success() && stream {
+            return Ok(EventStream { driver, body: response.into_body(), buffer: Vec::new(), frame: Frame::default() });
+        }
+        let (status, ours) = (response.status().as_u16(), ours(&response));
+        let bytes = whole(response.into_body(), driver).await?;
+        Err(refusal(status, ours, &bytes))
+    }
+
+    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+        let question = async {
+            let (response, driver) = self.send(method, path, body).await?;
+            let (status, ours) = (response.status(), ours(&response));
+            let bytes = whole(response.into_body(), driver).await?;
+            if !status.is_success() {
+                return Err(refusal(status.as_u16(), ours, &bytes));
+            }
+            // Another version's answer may not read as ours; then it is still aiproxy that answered.
+            serde_json::from_slice(&bytes).map_err(|e| match ours {
+                true => ClientError::Refused(
+                    status.as_u16(),
+                    format!("the running aiproxy answers in another form than this version reads ({e}); restart it"),
+                ),
+                false => ClientError::SomethingElse,
+            })
+        };
+        timeout(ANSWER, Box::pin(question)).await.map_err(|_| ClientError::Broken)?
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
+        let (host, port) = self.address().ok_or_else(|| ClientError::NotReachable { addr: self.base.clone() })?;
+        let addr = format!("{host}:{port}");
+        let connect = timeout(CONNECT, TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
+        let Ok(Ok(socket)) = connect else { return Err(ClientError::NotReachable { addr }) };
+        // Without it a small question may wait for an acknowledgement; that is all there is to lose.
+        drop(socket.set_nodelay(true));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(|_| ClientError::Broken)?;
+        let mut driver = Driver(Some(Box::pin(connection)));
+        let request = self.request(method, path, &addr, body).ok_or(ClientError::Broken)?;
+        let mut answer = pin!(sender.send_request(request));
+        let response = poll_fn(|cx| {
+            driver.poll(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await;
+        match response {
+            Ok(response) => Ok((response, driver)),
+            Err(e) if e.is_parse() => Err(ClientError::SomethingElse),
+            Err(_) => Err(ClientError::Broken),
+        }
+    }
+
+    fn request(&self, method: Method, path: &str, host: &str, body: Bytes) -> Option<Request<Full<Bytes>>> {
+        let mut token = HeaderValue::try_from(format!("Bearer {}", self.token.expose())).ok()?;
+        token.set_sensitive(true);
+        let request = Request::builder().method(method).uri(path).header(header::HOST, host).header(header::AUTHORIZATION, token);
+        let request = if body.is_empty() { request } else { request.header(header::CONTENT_TYPE, "application/json") };
+        request.body(Full::new(body)).ok()
+    }
+
+    fn address(&self) -> Option<(String, u16)> {
+        let base = self.base.trim_end_matches('/');
+        let plain = if base.contains("://") { base.strip_prefix("http://")? } else { base };
+        let uri = plain.parse::<Uri>().ok()?;
+        Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(PORT)))
+    }
+}
+
+fn ours(response: &Response<Incoming>) -> bool {
+    response.headers().contains_key("x-aiproxy")
+}
+
+/// Reads a whole answer while its connection is kept moving.
+async fn whole(body: Incoming, mut driver: Driver) -> Result<Bytes, ClientError> {
+    let mut body = pin!(Limited::new(body, ANSWER_BYTES).collect());
+    poll_fn(|cx| {
+        driver.poll(cx);
+        body.as_mut().poll(cx)
+    })
+    .await
+    .map(http_body_util::Collected::to_bytes)
+    .map_err(|_| ClientError::Broken)
+}
+
+/// An error answer in words: ours say `{"error": {"message": …}}` or `{"error": "…"}`.
+fn refusal(status: u16, ours: bool, body: &[u8]) -> ClientError {
+    let said = serde_json::from_slice::<Value>(body).ok().and_then(|value| {
+        let error = value.get("error").unwrap_or(&value);
+        let text = error.get("message").or_else(|| error.get("text")).unwrap_or(error);
+        text.as_str().map(str::to_owned)
+    });
+    match said {
+        Some(text) if ours || matches!(status, 401 | 403) => ClientError::Refused(status, text),
+        None if ours => ClientError::Refused(status, "refused without a reason".to_owned()),
+        _ => ClientError::SomethingElse,
+    }
+}
+
+/// The events of one connection.
+pub struct EventStream {
+    driver: Driver,
+    body: Incoming,
+    buffer: Vec<u8>,
+    frame: Frame,
+}
+
+/// What the stream says next.
+#[derive(Debug)]
+pub enum Told {
+    Event(Box<Event>),
+    /// This viewer fell behind: a new snapshot is needed.
+    Resync,
+}
+
+#[derive(Debug, Default)]
+struct Frame {
+    name: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl EventStream {
+    /// The next event. May be dropped and called again: nothing is lost.
+    ///
+    /// # Errors
+    ///
+    /// `Broken` when the stream ended, fell silent, or said what nobody understands.
+    pub async fn next(&mut self) -> Result<Told, ClientError> {
+        loop {
+            while let Some(end) = memchr::memchr(b'\n', &self.buffer) {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                if let Some(told) = self.frame.line(line.trim_ascii_end())? {
+                    return Ok(told);
+                }
+            }
+            if self.buffer.len() > FRAME_BYTES {
+                return Err(ClientError::Broken);
+            }
+            let chunk = timeout(SILENCE, self.chunk()).await.map_err(|_| ClientError::Broken)??;
+            self.buffer.extend_from_slice(&chunk);
+        }
+    }
+
+    async fn chunk(&mut self) -> Result<Bytes, ClientError> {
+        poll_fn(|cx| {
+            self.driver.poll(cx);
+            loop {
+                match Pin::new(&mut self.body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Poll::Ready(Ok(data));
+                        }
+                    }
+                    Poll::Ready(_) => return Poll::Ready(Err(ClientError::Broken)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Frame {
+    /// Takes one line in; the empty one ends a frame.
+    fn line(&mut self, line: &[u8]) -> Result<Option<Told>, ClientError> {
+        if line.is_empty() {
+            let frame = std::mem::take(self);
+            return match (frame.name.as_slice(), frame.data.as_slice()) {
+                (b"resync", _) => Ok(Some(Told::Resync)),
+                (_, b"") => Ok(None),
+                (_, data) => serde_json::from_slice(data).map(|event| Some(Told::Event(Box::new(event)))).map_err(|_| ClientError::Broken),
+            };
+        }
+        if let Some(name) = line.strip_prefix(b"event:") {
+            self.name = name.trim_ascii().to_vec();
+        } else if let Some(data) = line.strip_prefix(b"data:") {
+            if self.data.len() + data.len() > FRAME_BYTES {
+                return Err(ClientError::Broken);
+            }
+            if !self.data.is_empty() {
+                self.data.push(b'\n');
+            }
+            self.data.extend_from_slice(data.trim_ascii_start());
+        }
+        // Comments (pings) and fields that we do not know are passed over.
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::kind::EventKind;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    /// Plays one answer to one connection; gives back what was asked.
+    async fn play(listener: &TcpListener, answer: &str) -> String {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut asked = vec![0; 4_096];
+        let read = socket.read(&mut asked).await.unwrap();
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&asked[..read]).into_owned()
+    }
+
+    async fn listen() -> (TcpListener, Client) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/", listener.local_addr().unwrap());
+        (listener, Client::new(base, Secret::new("token-1".to_owned())))
+    }
+
+    fn json(status: &str, head: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\n{head}content-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn an_act_carries_the_token_and_brings_a_reply() {
+        let (listener, client) = listen().await;
+
+        let answer = json("200 OK", "x-aiproxy: 1\r\n", r#"{"ok":true,"text":"warmed"}"#);
+        let (asked, reply) = tokio::join!(play(&listener, &answer), client.act(&Action::Reload));
+
+        assert_eq!(reply.unwrap().text, "warmed");
+        assert!(asked.starts_with("POST /aiproxy/v1/act HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("authorization: Bearer token-1\r\n") && asked.ends_with(r#"{"action":"reload"}"#), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_aiproxy_is_told_from_what_refuses() {
+        for (answer, want) in [
+            (json("401 Unauthorized", "x-aiproxy: 1\r\n", r#"{"error":{"message":"no"}}"#), "Refused(401, \"no\")"),
+            (json("404 Not Found", "", "<html>nginx</html>"), "SomethingElse"),
+            (json("200 OK", "", "<html>hello</html>"), "SomethingElse"),
+            ("SSH-2.0-OpenSSH_9\r\n".to_owned(), "SomethingElse"),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{".to_owned(), "Broken"),
+        ] {
+            let (listener, client) = listen().await;
+            let (_, got) = tokio::join!(play(&listener, &answer), client.get_json::<Reply>("/x"));
+            assert_eq!(format!("{:?}", got.unwrap_err()), want, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_not_reachable() {
+        let (listener, client) = listen().await;
+        let addr = listener.local_addr().unwrap().to_string();
+        drop(listener);
+
+        let got = client.snapshot().await.unwrap_err();
+
+        assert!(matches!(&got, ClientError::NotReachable { addr: at } if *at == addr), "{got:?}");
+        let https = Client::new("https://127.0.0.1:1".to_owned(), Secret::new(String::new()));
+        assert!(matches!(https.snapshot().await, Err(ClientError::NotReachable { .. })));
+    }
+
+    #[tokio::test]
+    async fn events_come_one_by_one_and_a_resync_is_told() {
+        let (listener, client) = listen().await;
+        let frames =
+            ": ping\n\ndata: {\"seq\":7,\"at\":1,\"kind\":\"notice\",\"text\":\"hi\",\"level\":\"info\"}\n\nevent: resync\ndata: {}\n\n";
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{frames}");
+
+        let (_, stream) = tokio::join!(play(&listener, &answer), client.events());
+        let mut stream = stream.unwrap();
+
+        let Told::Event(event) = stream.next().await.unwrap() else { panic!("an event") };
+        assert!(event.seq == 7 && matches!(event.kind, EventKind::Notice { .. }));
+        assert!(matches!(stream.next().await.unwrap(), Told::Resync));
+        assert!(matches!(stream.next().await, Err(ClientError::Broken)));
+    }
+}

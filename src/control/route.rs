@@ -1,0 +1,127 @@
+//! Why a request would go where: the dry run behind `aiproxy route`.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ir::op::Dialect,
+    relay::engine::Engine,
+    routing::{
+        candidate::{self, Candidate, Chosen, Question, Verdict, Why, short},
+        names::{self, Patience},
+    },
+};
+
+/// What is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteQuestion {
+    pub model: String,
+    #[serde(default)]
+    pub project: Option<String>,
+    #[serde(default)]
+    pub dialect: Option<Dialect>,
+}
+
+/// The explanation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Explanation {
+    pub asked: String,
+    /// How the name was understood.
+    pub resolved_by: Option<String>,
+    /// `try`, `wait`, `exhausted`.
+    pub verdict: String,
+    pub chosen: Option<Place>,
+    /// Every other candidate and why it lost.
+    pub others: Vec<Place>,
+    pub error: Option<String>,
+}
+
+/// One candidate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Place {
+    pub upstream: String,
+    pub key: String,
+    pub model: String,
+    pub tier: (u32, u32),
+    pub why: String,
+}
+
+/// Decides without marking anything.
+#[must_use]
+pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
+    let generation = engine.generation();
+    let mut out = Explanation { asked: question.model.clone(), ..Explanation::default() };
+    let name = question.project.as_deref().unwrap_or("default");
+    let projects = &generation.settings.projects;
+    // Without a name any project will do that may do the most: the owner asks.
+    let found =
+        projects.iter().find(|project| *project.name == *name).or_else(|| if question.project.is_none() { projects.first() } else { None });
+    let Some(project) = found else {
+        out.error = Some(format!("no project is named `{name}`; `aiproxy project list` shows all"));
+        return out;
+    };
+    let learned = engine.lists.learned();
+    let dialect = question.dialect.unwrap_or(Dialect::Openai);
+    let resolved =
+        match names::resolve(&generation.catalog, &question.model, dialect, project, &|id| learned.get(&id).cloned(), Patience::Over) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                out.verdict = "unknown".to_owned();
+                out.error = Some(format!("{}; {}", error.text(), error.hint()));
+                return out;
+            }
+        };
+    out.resolved_by = Some(resolved.via.to_string());
+    let candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
+    let now = engine.clock.mono();
+    let asked = Question { candidates: &candidates, tried: &[], strategy: resolved.strategy, estimate: 0 };
+    let decision = engine.board.decide_dry(&asked, now);
+    let place = |candidate: &Candidate, why: String| Place {
+        upstream: candidate.target.upstream.name.to_string(),
+        key: candidate.key_name.to_string(),
+        model: candidate.target.model.to_string(),
+        tier: candidate.tier,
+        why,
+    };
+    match &decision.verdict {
+        Verdict::Try { index, why, .. } => {
+            out.verdict = "try".to_owned();
+            let words = match why {
+                Chosen::Only => "the only candidate ready".to_owned(),
+                Chosen::Best { tier, of } => format!("the best of {of} ready in tier {}", tier.0),
+                Chosen::Probe => "a probe after its cooldown".to_owned(),
+                Chosen::LeastSuspect => "nothing is ready: the least suspect".to_owned(),
+            };
+            out.chosen = candidates.get(*index).map(|candidate| place(candidate, words));
+        }
+        Verdict::Again { index } => {
+            out.verdict = "try".to_owned();
+            out.chosen = candidates.get(*index).map(|candidate| place(candidate, "the only one left".to_owned()));
+        }
+        Verdict::Wait { until } => {
+            out.verdict = "wait".to_owned();
+            out.error = Some(match until {
+                Some(until) => format!("everything is blocked for {} more", short(until.since(now))),
+                None => "a verdict is awaited (a probe is under way, or keys are being read)".to_owned(),
+            });
+        }
+        Verdict::Exhausted { .. } => {
+            out.verdict = "exhausted".to_owned();
+            out.error = Some("no key can serve this just now".to_owned());
+        }
+    }
+    out.others =
+        decision.others.iter().filter_map(|(index, why): &(usize, Why)| candidates.get(*index).map(|c| place(c, why.text(now)))).collect();
+    for upstream in &resolved.no_end {
+        let upstream: &Arc<str> = upstream;
+        out.others.push(Place {
+            upstream: upstream.to_string(),
+            key: String::new(),
+            model: question.model.clone(),
+            tier: (0, 0),
+            why: format!("does not speak {dialect} itself"),
+        });
+    }
+    out
+}

@@ -1,0 +1,272 @@
+//! DATA/run: one proxy per data dir, and how commands find it.
+//!
+//! `lock` is held while a proxy serves, so its file is worth nothing once the lock is free: a crash leaves nothing behind
+//! that anybody has to clean up. `proxy.json` and `token` are written when the proxy listens.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::{
+        clock::UnixMillis,
+        disk::{self, Lock},
+    },
+    secrets::Secret,
+};
+
+/// A command that looks for a proxy touches the lock for a moment; a start waits that moment out.
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The files are small; anything bigger is not ours.
+const LARGEST: u64 = 64 * 1024;
+
+/// What a proxy says about itself in `proxy.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Card {
+    pid: u32,
+    started: UnixMillis,
+    version: String,
+    listen: Vec<String>,
+}
+
+/// A proxy that runs.
+#[derive(Debug)]
+pub struct Running {
+    pub pid: u32,
+    pub started: UnixMillis,
+    pub version: String,
+    /// `127.0.0.1:8642`, …; the first is the one that commands talk to.
+    pub listen: Vec<String>,
+    /// The control token of this run.
+    pub token: Secret,
+}
+
+impl Running {
+    /// Base URL that reaches it from this machine; `None` if it listens nowhere.
+    #[must_use]
+    pub fn base_url(&self) -> Option<String> {
+        self.listen.first().map(|addr| format!("http://{}", reachable(addr)))
+    }
+}
+
+/// An address as a client on this machine dials it: "everywhere" is not an address to connect to.
+#[must_use]
+pub fn reachable(listen: &str) -> String {
+    match listen.parse::<std::net::SocketAddr>() {
+        Ok(std::net::SocketAddr::V4(addr)) if addr.ip().is_unspecified() => format!("127.0.0.1:{}", addr.port()),
+        Ok(std::net::SocketAddr::V6(addr)) if addr.ip().is_unspecified() => format!("[::1]:{}", addr.port()),
+        _ => listen.to_owned(),
+    }
+}
+
+/// Why a data dir could not be claimed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    #[error("a proxy of this data dir runs already{}", told(*pid, listen))]
+    AlreadyRunning {
+        /// 0 while it has not said yet.
+        pid: u32,
+        listen: Vec<String>,
+    },
+    #[error("{}: {error}", path.display())]
+    Io { path: PathBuf, error: io::Error },
+}
+
+impl ClaimError {
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::AlreadyRunning { .. } => {
+                "`aiproxy status` shows it, `aiproxy stop` ends it; another one needs its own --data-dir".to_owned()
+            }
+            Self::Io { .. } => "the data dir must be writable; --data-dir or AIPROXY_DATA_DIR names another".to_owned(),
+        }
+    }
+}
+
+fn told(pid: u32, listen: &[String]) -> String {
+    let at = if listen.is_empty() { String::new() } else { format!(" at {}", listen.join(", ")) };
+    if pid == 0 { at } else { format!("{at} (pid {pid})") }
+}
+
+/// The run dir of a data dir.
+pub struct RunDir;
+
+impl RunDir {
+    /// Takes the data dir for this process; made if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// Another proxy holds it, or it cannot be written.
+    pub fn claim(data: &Path) -> Result<Claimed, ClaimError> {
+        let dir = data.join("run");
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |error| ClaimError::Io { path, error }
+        };
+        disk::private_dir(data).map_err(io(data))?;
+        disk::private_dir(&dir).map_err(io(&dir))?;
+        let path = dir.join("lock");
+        let mut looks = 0;
+        let lock = loop {
+            if let Some(lock) = Lock::attempt(&path).map_err(io(&path))? {
+                break lock;
+            }
+            if looks == LOOKS {
+                let (pid, listen) = card(&dir).map_or((0, Vec::new()), |card| (card.pid, card.listen));
+                return Err(ClaimError::AlreadyRunning { pid, listen });
+            }
+            looks += 1;
+            std::thread::sleep(LOOK);
+        };
+        let claimed = Claimed { dir, _lock: lock };
+        // What a crashed one left behind must not be taken for us while we start.
+        claimed.forget();
+        Ok(claimed)
+    }
+
+    /// The proxy that serves from this data dir now.
+    #[must_use]
+    pub fn find(data: &Path) -> Option<Running> {
+        let dir = data.join("run");
+        if !held(&dir.join("lock")) {
+            return None;
+        }
+        let Card { pid, started, version, listen } = card(&dir)?;
+        let token = Secret::new(read(&dir.join("token"))?.trim().to_owned());
+        Some(Running { pid, started, version, listen, token })
+    }
+
+    /// Whether a proxy holds this data dir, listening or not.
+    #[must_use]
+    pub fn is_held(data: &Path) -> bool {
+        held(&data.join("run").join("lock"))
+    }
+}
+
+/// A data dir that is ours until this is dropped.
+#[derive(Debug)]
+pub struct Claimed {
+    dir: PathBuf,
+    _lock: Lock,
+}
+
+impl Claimed {
+    /// Tells commands where this proxy listens, and makes the control token of this run.
+    ///
+    /// # Errors
+    ///
+    /// The run dir cannot be written, or the system has no entropy.
+    pub fn publish(&self, listen: Vec<String>, started: UnixMillis) -> io::Result<Secret> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+        let token = URL_SAFE_NO_PAD.encode(bytes);
+        let card = Card { pid: std::process::id(), started, version: env!("CARGO_PKG_VERSION").to_owned(), listen };
+        // The card last: whoever reads it finds the token that belongs to it.
+        disk::replace(&self.dir.join("token"), token.as_bytes(), 0o600)?;
+        disk::replace(&self.dir.join("proxy.json"), &serde_json::to_vec(&card)?, 0o600)?;
+        Ok(Secret::new(token))
+    }
+
+    fn forget(&self) {
+        for name in ["proxy.json", "token"] {
+            // Mostly "not found"; and a file that cannot be removed is worth nothing without the lock.
+            drop(fs::remove_file(self.dir.join(name)));
+        }
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// Shared, so that two commands that look at the same time do not take each other for a proxy.
+fn held(path: &Path) -> bool {
+    File::open(path).is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+fn card(dir: &Path) -> Option<Card> {
+    serde_json::from_str(&read(&dir.join("proxy.json"))?).ok()
+}
+
+fn read(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(LARGEST).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STARTED: UnixMillis = UnixMillis(1_700_000_000_000);
+
+    #[test]
+    fn a_proxy_is_found_while_it_holds_the_data_dir_and_not_after() {
+        let data = tempfile::tempdir().unwrap();
+        assert!(RunDir::find(data.path()).is_none());
+
+        let claimed = RunDir::claim(data.path()).unwrap();
+        assert!(RunDir::find(data.path()).is_none(), "before it listens");
+        let token = claimed.publish(vec!["0.0.0.0:8642".to_owned(), "[::1]:8642".to_owned()], STARTED).unwrap();
+
+        let found = RunDir::find(data.path()).unwrap();
+        assert_eq!((found.pid, found.started), (std::process::id(), STARTED));
+        assert_eq!(found.token.digest(), token.digest());
+        assert_eq!(found.base_url().as_deref(), Some("http://127.0.0.1:8642"));
+
+        drop(claimed);
+        assert!(RunDir::find(data.path()).is_none() && !RunDir::is_held(data.path()));
+    }
+
+    #[test]
+    fn a_second_proxy_is_refused_and_told_about_the_first() {
+        let data = tempfile::tempdir().unwrap();
+        let first = RunDir::claim(data.path()).unwrap();
+        drop(first.publish(vec!["127.0.0.1:8642".to_owned()], STARTED).unwrap());
+
+        let error = RunDir::claim(data.path()).unwrap_err();
+
+        assert!(error.to_string().contains("127.0.0.1:8642") && error.to_string().contains(&std::process::id().to_string()), "{error}");
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_is_no_proxy() {
+        let data = tempfile::tempdir().unwrap();
+        let run = data.path().join("run");
+        fs::create_dir_all(&run).unwrap();
+        fs::File::create(run.join("lock")).unwrap();
+        disk::replace(&run.join("token"), b"old", 0o600).unwrap();
+        disk::replace(&run.join("proxy.json"), br#"{"pid":1,"started":1,"version":"0","listen":["127.0.0.1:1"]}"#, 0o600).unwrap();
+
+        assert!(RunDir::find(data.path()).is_none());
+        let claimed = RunDir::claim(data.path()).unwrap();
+        assert!(!run.join("proxy.json").exists());
+        drop(claimed);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_in_it_is_readable_by_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let data = tempfile::tempdir().unwrap();
+        let claimed = RunDir::claim(&data.path().join("inner")).unwrap();
+        drop(claimed.publish(vec![], STARTED).unwrap());
+
+        for name in ["", "run", "run/lock", "run/token", "run/proxy.json"] {
+            let mode = fs::metadata(data.path().join("inner").join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
+        }
+    }
+}

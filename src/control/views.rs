@@ -1,0 +1,171 @@
+//! The board's beliefs and the settings, told as the views of a snapshot.
+
+use std::{sync::Arc, time::Duration};
+
+use super::snapshot::{KeyHealth, KeyView, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
+use crate::{
+    base::clock::Mono,
+    config::settings::{Key, Origin, Project, Upstream},
+    relay::engine::{Engine, Generation},
+    routing::{
+        candidate::KeyState,
+        names,
+        view::{HealthState, HealthView},
+    },
+};
+
+/// Every upstream that is served; `demo` only while there is no other.
+#[must_use]
+pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> {
+    let (now, learned) = (engine.clock.mono(), engine.lists.learned());
+    let shown = shown(generation);
+    shown
+        .map(|upstream| {
+            let health = engine.board.upstream_view(upstream.id, now);
+            let stats = engine.board.stats(upstream.id, now);
+            let ready = upstream.keys.iter().filter(|key| key_state(engine, upstream, key, now).0 == KeyHealth::Ok).count();
+            UpstreamView {
+                name: upstream.name.to_string(),
+                dialects: upstream.ends.iter().map(|end| end.dialect.to_string()).collect(),
+                base_url: upstream.ends.first().map(|end| end.base_url.clone()).unwrap_or_default(),
+                origin: upstream.origin,
+                priority: upstream.priority,
+                state: match health.state {
+                    _ if !upstream.enabled => UpstreamState::Disabled,
+                    HealthState::Ok => UpstreamState::Healthy,
+                    HealthState::Cooling | HealthState::Rejected => UpstreamState::Cooling,
+                    HealthState::Open => UpstreamState::Open,
+                    HealthState::Probing => UpstreamState::Probing,
+                },
+                cause: health.cause.as_deref().map(str::to_owned),
+                until: health.until.map(|until| engine.clock.unix_at(until)),
+                keys_ready: count(ready),
+                keys: count(upstream.keys.len()),
+                stats: Stats {
+                    attempts: stats.attempts,
+                    errors: stats.errors,
+                    ttft_p50_ms: stats.ttft_p50.map(millis),
+                    ttft_p95_ms: stats.ttft_p95.map(millis),
+                    spark: stats.spark,
+                },
+                models: learned.get(&upstream.id).map(|set| count(set.names().len())),
+            }
+        })
+        .collect()
+}
+
+/// The upstreams that listings show.
+pub fn shown(generation: &Generation) -> impl Iterator<Item = &Arc<Upstream>> {
+    let alone = generation.settings.upstreams.iter().all(|upstream| upstream.origin == Origin::Demo);
+    generation.settings.upstreams.iter().filter(move |upstream| alone || upstream.origin != Origin::Demo)
+}
+
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Every key of every upstream.
+#[must_use]
+pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
+    let now = engine.clock.mono();
+    let mut out = Vec::new();
+    for upstream in shown(generation) {
+        for key in &upstream.keys {
+            let view = engine.board.key_view(key.id, now);
+            let (state, cause) = key_state(engine, upstream, key, now);
+            let health = &view.health;
+            let narrow: Vec<ModelScope> = view
+                .models
+                .iter()
+                .filter(|(_, health)| health.state != HealthState::Ok)
+                .map(|(model, health)| ModelScope {
+                    model: model.to_string(),
+                    state: of(health),
+                    cause: health.cause.as_deref().map(str::to_owned),
+                    until: health.until.map(|until| engine.clock.unix_at(until)),
+                    since: health.since.map(|since| engine.clock.unix_at(since)),
+                    hinted: health.hinted,
+                })
+                .collect();
+            out.push(KeyView {
+                upstream: upstream.name.to_string(),
+                label: key.label.to_string(),
+                account: key.account.to_string(),
+                fingerprint: engine.keys.state(key.id).fingerprint.to_string(),
+                reference: key.reference.to_string(),
+                state,
+                cause: cause.or_else(|| health.cause.as_deref().map(str::to_owned)),
+                until: health.until.map(|until| engine.clock.unix_at(until)),
+                since: health.since.map(|since| engine.clock.unix_at(since)),
+                hinted: health.hinted,
+                scopes: narrow,
+                requests: view.requests,
+                tokens: view.tokens,
+                running: view.running,
+            });
+        }
+    }
+    out
+}
+
+fn key_state(engine: &Engine, upstream: &Upstream, key: &Key, now: Mono) -> (KeyHealth, Option<String>) {
+    if !key.enabled || !upstream.enabled {
+        return (KeyHealth::Disabled, None);
+    }
+    match engine.key_info(key.id).0 {
+        KeyState::Missing(reason) => return (KeyHealth::Missing, Some(reason.to_string())),
+        KeyState::Waiting => return (KeyHealth::Waiting, None),
+        KeyState::Disabled => return (KeyHealth::Disabled, None),
+        KeyState::Ready => {}
+    }
+    let view = engine.board.key_view(key.id, now);
+    let own = of(&view.health);
+    let narrow = view.models.iter().any(|(_, health)| health.state != HealthState::Ok);
+    (if own == KeyHealth::Ok && narrow { KeyHealth::Partly } else { own }, None)
+}
+
+fn of(health: &HealthView) -> KeyHealth {
+    match health.state {
+        HealthState::Ok => KeyHealth::Ok,
+        HealthState::Cooling | HealthState::Open => KeyHealth::Cooling,
+        HealthState::Probing => KeyHealth::Probing,
+        HealthState::Rejected => KeyHealth::Rejected,
+    }
+}
+
+/// Every name that the owner may ask for.
+#[must_use]
+pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
+    let learned = engine.lists.learned();
+    let project = owner(generation);
+    names::all(&generation.catalog, &project, &|id| learned.get(&id).cloned())
+        .into_iter()
+        .map(|listed| ModelView {
+            name: listed.name.to_string(),
+            kind: listed.kind.name().to_owned(),
+            targets: listed.routes.iter().map(ToString::to_string).collect(),
+        })
+        .collect()
+}
+
+/// Somebody who may use everything.
+fn owner(generation: &Generation) -> Arc<Project> {
+    let admin = generation.settings.projects.iter().find(|project| project.admin).or_else(|| generation.settings.projects.first());
+    admin.cloned().unwrap_or_else(|| {
+        Arc::new(Project {
+            name: "owner".into(),
+            key: None,
+            models: crate::base::pattern::Patterns::any(),
+            upstreams: crate::base::pattern::Patterns::any(),
+            rpm: 0,
+            max_concurrency: 0,
+            subnets: Vec::new(),
+            admin: true,
+            enabled: true,
+        })
+    })
+}

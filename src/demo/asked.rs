@@ -1,0 +1,98 @@
+//! What a chat request asks, in nobody's dialect, as far as the demo cares.
+
+use serde_json::Value;
+
+/// Bytes of the last message that are kept: `echo` says no more than this.
+const PROMPT_LIMIT: usize = 32 * 1024;
+
+/// One chat request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Asked {
+    /// Text of the last user message.
+    pub(super) prompt: String,
+    /// What the tool answered, where the conversation ends with that.
+    pub(super) tool_result: Option<String>,
+    pub(super) tools: Vec<Tool>,
+    pub(super) choice: Choice,
+    /// The answer must be JSON: of this schema, or any (`Value::Null`).
+    pub(super) format: Option<Value>,
+    pub(super) stop: Vec<String>,
+    /// The longest answer, in tokens.
+    pub(super) limit: Option<u64>,
+    /// Tokens of everything that was sent.
+    pub(super) input: u64,
+    pub(super) stream: bool,
+}
+
+/// A function that may be called.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Tool {
+    pub(super) name: String,
+    pub(super) schema: Value,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Choice {
+    #[default]
+    Free,
+    Never,
+    Named(String),
+}
+
+impl Asked {
+    /// Keeps the text of a user message; the last one wins, and a tool's result before it is answered.
+    pub(super) fn user(&mut self, text: String) {
+        self.prompt = cut(text, PROMPT_LIMIT);
+        self.tool_result = None;
+    }
+
+    /// Keeps what a tool answered.
+    pub(super) fn result(&mut self, text: String) {
+        self.tool_result = Some(cut(text, PROMPT_LIMIT));
+    }
+
+    /// Reads a stop field: a string or a list of them.
+    pub(super) fn stops(&mut self, value: &Value) {
+        let many = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        let all = many.iter().chain(std::iter::once(value)).filter_map(Value::as_str);
+        self.stop = all.filter(|text| !text.is_empty()).take(16).map(str::to_owned).collect();
+    }
+}
+
+/// The text of a content field: a string, an object with `text`, or a list of those.
+pub(super) fn text_of(content: &Value) -> String {
+    match content {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().map(text_of).collect(),
+        Value::Object(part) => part.get("text").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Tokens of everything textual in these values: four bytes each, media not counted.
+pub(super) fn weigh(values: &[&Value]) -> u64 {
+    values.iter().map(|value| bytes_of(value)).sum::<u64>().div_ceil(4)
+}
+
+/// Tokens of a text.
+pub(super) fn tokens(text: &str) -> u64 {
+    (text.len() as u64).div_ceil(4)
+}
+
+fn bytes_of(value: &Value) -> u64 {
+    const MEDIA: [&str; 6] = ["data", "file_data", "image_url", "images", "type", "url"];
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(items) => items.iter().map(bytes_of).sum(),
+        Value::Object(fields) => {
+            fields.iter().filter(|(key, _)| !MEDIA.contains(&key.as_str())).map(|(key, value)| key.len() as u64 / 2 + bytes_of(value)).sum()
+        }
+        _ => 1,
+    }
+}
+
+/// The text, no longer than so many bytes.
+pub(super) fn cut(mut text: String, limit: usize) -> String {
+    text.truncate(text.floor_char_boundary(limit));
+    text
+}

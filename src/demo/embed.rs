@@ -1,0 +1,71 @@
+//! Vectors of texts: made of their words, so that texts with words in common lie close.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::json::Json;
+use crate::base::draw::{Draw, Seeded};
+
+/// Length of a vector where the request names none.
+pub(super) const DIMENSIONS: u64 = 256;
+const MOST_DIMENSIONS: u64 = 4_096;
+const MOST_WORDS: usize = 2_000;
+const MOST_TEXTS: usize = 2_048;
+
+/// The texts of an input field: a string, a list of strings, or lists of token ids.
+pub(super) fn texts(input: &serde_json::Value) -> Vec<String> {
+    match input {
+        serde_json::Value::String(text) => vec![text.clone()],
+        serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_number) => vec![input.to_string()],
+        serde_json::Value::Array(items) => {
+            items.iter().take(MOST_TEXTS).map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The unit vector of a text.
+pub(super) fn vector(text: &str, dimensions: Option<u64>) -> Vec<f32> {
+    let length = usize::try_from(dimensions.unwrap_or(DIMENSIONS).clamp(1, MOST_DIMENSIONS)).unwrap_or(1);
+    let mut sum = vec![0.0_f64; length];
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    // A text without words gets the direction of the empty one.
+    for word in words.take(MOST_WORDS).map(str::to_lowercase).chain(std::iter::once(String::new())) {
+        let mut draw = Seeded::new(hash(&word));
+        let share = if word.is_empty() { 0.01 } else { 1.0 };
+        for place in &mut sum {
+            *place += (draw.unit() - 0.5) * share;
+        }
+    }
+    let norm = sum.iter().map(|place| place * place).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+    sum.iter().map(|place| (place / norm) as f32).collect()
+}
+
+/// A vector as a list of numbers.
+pub(super) fn list(vector: &[f32]) -> Json {
+    vector.iter().map(|&number| Json::float(number)).collect::<Vec<_>>().into()
+}
+
+/// A vector as little-endian floats in base64, as the OpenAI SDK asks for.
+pub(super) fn packed(vector: &[f32]) -> Json {
+    let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+    STANDARD.encode(bytes).as_str().into()
+}
+
+/// FNV-1a, 64 bits.
+fn hash(word: &str) -> u64 {
+    word.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_with_common_words_lie_closer() {
+        let near = |a: &str, b: &str| vector(a, None).iter().zip(vector(b, None)).map(|(x, y)| x * y).sum::<f32>();
+
+        assert!(near("the red car", "a red car") > near("the red car", "quarterly tax report") + 0.3);
+        assert!((near("same", "same") - 1.0).abs() < 1e-3);
+        assert_eq!(vector("", Some(7)).len(), 7);
+    }
+}

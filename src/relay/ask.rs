@@ -1,0 +1,95 @@
+//! What the relay knows of a request without parsing it.
+
+use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::engine::Held;
+use crate::{
+    base::{
+        clock::{Mono, UnixMillis},
+        id::RequestId,
+    },
+    config::settings::Project,
+    dialect::Framing,
+    ir::op::{Dialect, Op},
+};
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub project: Arc<Project>,
+    /// The client program, from User-Agent.
+    pub program: Arc<str>,
+    pub addr: IpAddr,
+}
+
+/// What the path said: enough to read the body.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub dialect: Dialect,
+    pub op: Op,
+    /// Below the upstream's base URL, begins with `/`; `{model}` stands where the path holds the model.
+    pub path: String,
+    pub model: ModelPlace,
+    pub stream: StreamPlace,
+}
+
+/// Where the model's name stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelPlace {
+    Body,
+    /// Decoded from the path.
+    Path(String),
+    /// The upstream is named in the path and nothing is resolved (`/u/UPSTREAM/…`).
+    Upstream(String),
+}
+
+/// How a client asks for a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamPlace {
+    /// `"stream": true`; the flag is what absence means.
+    Body {
+        default: bool,
+    },
+    Yes(Framing),
+    No,
+}
+
+/// A request, read.
+pub struct Ask {
+    pub id: RequestId,
+    pub at: UnixMillis,
+    pub received: Mono,
+    pub endpoint: Endpoint,
+    pub caller: Caller,
+    pub method: Method,
+    pub query: Option<String>,
+    pub headers: HeaderMap,
+    /// Decoded, whole.
+    pub body: Bytes,
+    /// The body as it came, with its coding, where it was compressed.
+    pub coded: Option<(Bytes, HeaderValue)>,
+    /// Where the model's name stands in `body`, JSON quotes included for JSON.
+    pub model_span: Option<Range<usize>>,
+    /// Whether the span is in a form rather than in JSON.
+    pub form: bool,
+    pub asked: Arc<str>,
+    pub stream: bool,
+    pub framing: Framing,
+    /// Whether the client asked for usage in the stream.
+    pub include_usage: bool,
+    /// Span of `stream_options` in the body.
+    pub stream_options: Option<Range<usize>>,
+    /// Where a field can be added to the JSON object: its closing brace, and whether it is empty.
+    pub object_end: Option<(usize, bool)>,
+    pub session: Option<Arc<str>>,
+    /// Estimated input tokens.
+    pub estimate: u64,
+    /// How long the client says it will wait.
+    pub patience: Option<Duration>,
+    /// `x-aiproxy-upstream` of the client: only this one.
+    pub pin: Option<Arc<str>>,
+    pub held: Held,
+}

@@ -1,0 +1,336 @@
+//! One try of one candidate: sent, read as far as failover needs, classified.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    answer::{Committed, Lost, Opaque, Said, Won},
+    body::{self, Limits},
+    commit::{self, Unshown},
+    prepare::prepare,
+    rounds::Job,
+    tally::Guard,
+    unframe,
+};
+use crate::{
+    config::settings::{Settings, Upstream},
+    dialect::{Egress, Framing, passage::Passage, registry},
+    ir::{
+        fault::{Fault, FaultKind, TransportFault, TransportKind},
+        op::Op,
+    },
+    routing::{
+        candidate::{Candidate, Target},
+        ending::End,
+        health::Ticket,
+        outcome,
+    },
+    upstream::{
+        body::AnswerBody,
+        headers, hints,
+        send::{Answer, Call},
+    },
+};
+
+/// A stale pooled connection is replaced this often before it counts as a fault.
+const STALE: u32 = 3;
+
+/// Tries one candidate.
+pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket, deadline: Instant) -> Result<Won, Lost> {
+    let mut guard = Guard::new(&job.engine, ticket);
+    match go(job, candidate, &guard, deadline).await {
+        Ok(Got::Whole { status, headers, body, summary }) => Ok(Won::Whole { status, headers, body, summary, guard }),
+        Ok(Got::Stream { status, headers, shown, passage, body, idle }) => {
+            let body = (!shown.ended).then_some(body);
+            Ok(Won::Stream(Box::new(Committed {
+                status,
+                headers,
+                ready: shown.ready,
+                passage: *passage,
+                body,
+                broke: shown.broke,
+                guard,
+                idle,
+            })))
+        }
+        Ok(Got::Opaque { status, headers, first, body, idle }) => {
+            Ok(Won::Opaque(Box::new(Opaque { status, headers, first, body, guard, idle })))
+        }
+        Err(said) => {
+            let lost = classify(job, candidate, said);
+            guard.close(End::Failed(&lost.outcome));
+            Err(lost)
+        }
+    }
+}
+
+enum Got {
+    Whole { status: StatusCode, headers: HeaderMap, body: Bytes, summary: crate::dialect::Summary },
+    Stream { status: StatusCode, headers: HeaderMap, shown: commit::Shown, passage: Box<Passage>, body: AnswerBody, idle: Duration },
+    Opaque { status: StatusCode, headers: HeaderMap, first: Option<Bytes>, body: AnswerBody, idle: Duration },
+}
+
+/// What came instead of an answer, with the wait that its headers ask for.
+struct Failed {
+    said: Said,
+    hint: Option<Duration>,
+}
+
+impl From<TransportFault> for Failed {
+    fn from(fault: TransportFault) -> Self {
+        Self { said: Said::Transport(fault), hint: None }
+    }
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self { said: Said::Fault { fault, body: None }, hint: None }
+    }
+}
+
+async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Instant) -> Result<Got, Failed> {
+    let target = Arc::clone(&candidate.target);
+    let clocks = Clocks::of(job, &target, deadline);
+    let answer = send(job, candidate, &target, &clocks).await?;
+    if job.engine.network.answered(&target.upstream, job.engine.clock.mono()) {
+        job.engine.touch();
+    }
+    let egress = registry::egress(target.dialect);
+    let status = answer.status;
+    let raw = job.ask.endpoint.op == Op::Raw;
+    if !status.is_success() && !(raw && passes_raw(status)) {
+        return Err(refused(job, egress, answer).await);
+    }
+    guard.note(End::Head2xx);
+
+    let mut out = HeaderMap::with_capacity(answer.headers.len() + 8);
+    headers::response_filter(&answer.headers, &mut out);
+    let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let mut body = answer.body;
+    if raw || is_media(&content_type, job.ask.endpoint.op) {
+        return Ok(Got::Opaque { status, headers: out, first: None, body, idle: clocks.idle });
+    }
+
+    let first = first_chunk(&mut body, &clocks).await?;
+    let framing = if job.ask.stream { job.ask.framing } else { Framing::Sse };
+    let shape = shape(first.as_deref().unwrap_or_default(), framing, &content_type);
+    let settings = Arc::clone(&job.generation.settings);
+    match (job.ask.stream, shape) {
+        (true, Shape::Events(framing)) => {
+            let mut passage = Box::new(Passage::new(job.ask.endpoint.dialect, job.ask.endpoint.op, framing, job.hide_usage));
+            let shown = commit::hold(&mut passage, &mut body, first, clocks.first_byte_at, clocks.first_byte).await;
+            match shown {
+                Ok(shown) => {
+                    if framing == Framing::Sse && !content_type.to_ascii_lowercase().contains("event-stream") {
+                        out.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+                    }
+                    Ok(Got::Stream { status, headers: out, shown, passage, body, idle: clocks.idle })
+                }
+                Err(Unshown::Said(fault)) => Err((*fault).into()),
+                Err(Unshown::Transport(fault)) => Err(fault.into()),
+            }
+        }
+        (false, Shape::Events(framing)) => {
+            let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+            let events = unframe::events(&text, framing).ok_or_else(|| unreadable(&target.upstream))?;
+            let answer = egress.as_answer(job.ask.endpoint.op, &events)?;
+            out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let summary = egress.read_answer(job.ask.endpoint.op, "application/json", &answer)?;
+            Ok(Got::Whole { status, headers: out, body: answer, summary })
+        }
+        (stream, Shape::Document) => {
+            let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+            let summary = egress.read_answer(job.ask.endpoint.op, &content_type, &text)?;
+            if !stream {
+                return Ok(Got::Whole { status, headers: out, body: text, summary });
+            }
+            let told = egress.as_stream(job.ask.endpoint.op, &text, job.ask.framing)?;
+            let mut passage = Box::new(Passage::new(job.ask.endpoint.dialect, job.ask.endpoint.op, job.ask.framing, false));
+            let mut ready = Vec::new();
+            passage.feed(told, &mut ready);
+            passage.end(&mut ready);
+            out.insert(header::CONTENT_TYPE, stream_type(job.ask.framing));
+            let shown = commit::Shown { ready: VecDeque::from(ready), ended: true, broke: None };
+            Ok(Got::Stream { status, headers: out, shown, passage, body, idle: clocks.idle })
+        }
+    }
+}
+
+/// The clocks of one attempt.
+struct Clocks {
+    first_byte: Duration,
+    first_byte_at: Instant,
+    idle: Duration,
+    /// A non-streaming attempt ends here.
+    end: Instant,
+    connect: Duration,
+}
+
+impl Clocks {
+    fn of(job: &Job, target: &Target, deadline: Instant) -> Self {
+        let timeouts = &target.upstream.timeouts;
+        let now = Instant::now();
+        let first_byte = job.overrides.first_byte.unwrap_or(timeouts.first_byte);
+        let total = job.overrides.total.unwrap_or(timeouts.total);
+        // A non-streaming attempt may take half of the whole, so that the one repetition that is allowed still fits in.
+        let end = deadline.min(now + total / 2);
+        Self {
+            first_byte,
+            first_byte_at: if job.ask.stream { now + first_byte } else { end },
+            idle: job.overrides.idle.unwrap_or(timeouts.idle),
+            end,
+            connect: timeouts.connect,
+        }
+    }
+
+    fn whole(&self, settings: &Settings) -> Limits {
+        Limits {
+            bytes: settings.server.max_response_bytes,
+            held: settings.server.max_buffered.unwrap_or(u64::MAX),
+            deadline: self.end.max(self.first_byte_at),
+            idle: self.idle,
+        }
+    }
+
+    fn late(&self, stream: bool) -> TransportFault {
+        if stream {
+            return commit::late(self.first_byte);
+        }
+        let message = "no answer came in time (half of `total` under [timeouts] for one attempt)".to_owned();
+        TransportFault { kind: TransportKind::TotalTimeout, message, sent: true }
+    }
+}
+
+async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Clocks) -> Result<Answer, Failed> {
+    let prepared = prepare(&job.ask, target);
+    job.hide_usage = prepared.hide_usage;
+    let Some(end) = target.upstream.end(target.dialect) else {
+        let message = format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
+        return Err(TransportFault { kind: TransportKind::Connect, message, sent: false }.into());
+    };
+    let mut stale = 0;
+    loop {
+        let call = Call {
+            upstream: &target.upstream,
+            end,
+            key: (!target.upstream.keys.is_empty()).then_some(candidate.key),
+            method: job.ask.method.clone(),
+            path: &prepared.path,
+            query: job.ask.query.as_deref(),
+            headers: prepared.headers.clone(),
+            body: prepared.body.clone(),
+        };
+        match timeout_at(clocks.first_byte_at, job.engine.gateway.send(call)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(fault)) if fault.kind == TransportKind::Stale && stale < STALE => stale += 1,
+            Ok(Err(fault)) => return Err(fault.into()),
+            Err(_) => return Err(clocks.late(job.ask.stream).into()),
+        }
+    }
+}
+
+fn unreadable(upstream: &Upstream) -> TransportFault {
+    let message = format!("{} answered with a stream that cannot be read", upstream.name);
+    TransportFault { kind: TransportKind::Garbage, message, sent: true }
+}
+
+/// Reads an error answer.
+async fn refused(job: &Job, egress: &'static dyn Egress, answer: Answer) -> Failed {
+    let status = answer.status.as_u16();
+    let hint = hints::read(answer.status, &answer.headers, job.engine.clock.unix()).retry_after;
+    let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let body = body::error_body(answer.body).await;
+    let fault = egress.read_error(status, &content_type, &body);
+    Failed { said: Said::Fault { fault, body: Some(body) }, hint }
+}
+
+async fn first_chunk(body: &mut AnswerBody, clocks: &Clocks) -> Result<Option<Bytes>, Failed> {
+    match timeout_at(clocks.first_byte_at, body::chunk(body)).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(data))) => Ok(Some(data)),
+        Ok(Some(Err(fault))) => Err(fault.into()),
+        Err(_) => Err(commit::late(clocks.first_byte).into()),
+    }
+}
+
+enum Shape {
+    Events(Framing),
+    Document,
+}
+
+/// Looks at the first bytes rather than at the Content-Type, which is often wrong.
+fn shape(first: &[u8], framing: Framing, content_type: &str) -> Shape {
+    let bytes = first.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(first);
+    match bytes.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'{') if framing == Framing::Ndjson => Shape::Events(Framing::Ndjson),
+        Some(b'[') if framing == Framing::JsonArray => Shape::Events(Framing::JsonArray),
+        Some(b'{' | b'[' | b'<' | b'"' | b'n' | b'0'..=b'9' | b'-') => Shape::Document,
+        Some(b'd' | b'e' | b'i' | b'r' | b':') => Shape::Events(Framing::Sse),
+        _ if content_type.to_ascii_lowercase().contains("event-stream") => Shape::Events(Framing::Sse),
+        _ => Shape::Document,
+    }
+}
+
+fn stream_type(framing: Framing) -> HeaderValue {
+    HeaderValue::from_static(match framing {
+        Framing::Sse => "text/event-stream",
+        Framing::Ndjson => "application/x-ndjson",
+        Framing::JsonArray => "application/json",
+    })
+}
+
+/// Audio, images and the like: forwarded from the first byte.
+fn is_media(content_type: &str, op: Op) -> bool {
+    let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    match op {
+        Op::Audio | Op::Image => !(essence.is_empty() || essence.contains("json")),
+        _ => false,
+    }
+}
+
+/// Raw requests see the upstream's own answers, but for those that speak of our key or of its limits.
+fn passes_raw(status: StatusCode) -> bool {
+    !matches!(status.as_u16(), 401 | 402 | 429) && !status.is_server_error()
+}
+
+fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
+    let upstream = &candidate.target.upstream;
+    match failed.said {
+        Said::Fault { fault, body } => {
+            let retryable = retries(job, upstream, fault.status);
+            let hint = failed.hint.filter(|hint| !hint.is_zero());
+            let mut outcome = outcome::of_fault(&fault, hint, retryable);
+            if fault.kind == FaultKind::RateLimited && !matches!(outcome.cause.split_once(' '), Some((_, said)) if !said.is_empty()) {
+                outcome.cause = format!("{} for {}", fault.status, candidate.target.model).into();
+            }
+            let may_pass = matches!(
+                fault.kind,
+                FaultKind::RateLimited | FaultKind::AccountLimited | FaultKind::Transient | FaultKind::Server | FaultKind::Conflict
+            );
+            Lost { outcome, said: Said::Fault { fault, body }, may_pass }
+        }
+        Said::Transport(fault) => {
+            let mut outcome = outcome::of_transport(&fault);
+            if job.engine.network.failed(upstream, &fault, job.engine.clock.mono()) {
+                outcome = outcome::of_transport(&TransportFault { kind: TransportKind::NetworkDown, ..fault.clone() });
+            }
+            if job.ask.stream {
+                outcome.maybe_billed = false;
+            }
+            if job.ask.endpoint.op == Op::Raw && fault.sent {
+                // A file or a batch may have been made already: never twice.
+                outcome.retry = outcome::Retry::No;
+            }
+            let may_pass = !matches!(fault.kind, TransportKind::TooLarge | TransportKind::Tls);
+            Lost { outcome, said: Said::Transport(fault), may_pass }
+        }
+    }
+}
+
+fn retries(job: &Job, upstream: &Upstream, status: u16) -> bool {
+    let set = upstream.retry_statuses.as_ref().unwrap_or(&job.generation.settings.retry.statuses);
+    set.has(status) && job.ask.endpoint.op != Op::Raw
+}

@@ -1,0 +1,105 @@
+//! Reading answer bodies with limits of size and time.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::engine::Held;
+use crate::{
+    ir::fault::{TransportFault, TransportKind},
+    upstream::body::AnswerBody,
+};
+
+/// Error bodies are read this far, for this long.
+const ERROR_BYTES: usize = 64 << 10;
+const ERROR_TIME: Duration = Duration::from_secs(5);
+
+/// The next data chunk, or `None` at the end.
+pub(super) async fn chunk(body: &mut AnswerBody) -> Option<Result<Bytes, TransportFault>> {
+    loop {
+        match body.frame().await? {
+            Ok(frame) => {
+                if let Ok(data) = frame.into_data()
+                    && !data.is_empty()
+                {
+                    return Some(Ok(data));
+                }
+            }
+            Err(fault) => return Some(Err(fault)),
+        }
+    }
+}
+
+/// As much of an error body as is worth reading; what breaks on the way is left out.
+pub(super) async fn error_body(mut body: AnswerBody) -> Bytes {
+    let mut out = BytesMut::new();
+    let read = async {
+        while let Some(Ok(data)) = chunk(&mut body).await {
+            let room = ERROR_BYTES - out.len();
+            out.extend_from_slice(&data[..data.len().min(room)]);
+            if out.len() >= ERROR_BYTES {
+                break;
+            }
+        }
+    };
+    // A slow error body is an error all the same; what came is used.
+    drop(timeout(ERROR_TIME, read).await);
+    out.freeze()
+}
+
+/// Limits of a body that is held whole.
+pub(super) struct Limits {
+    pub bytes: u64,
+    /// Bytes of all bodies together.
+    pub held: u64,
+    pub deadline: Instant,
+    pub idle: Duration,
+}
+
+/// The whole body.
+pub(super) async fn whole(first: Option<Bytes>, body: &mut AnswerBody, limits: &Limits, held: &mut Held) -> Result<Bytes, TransportFault> {
+    let (mut single, mut many): (Option<Bytes>, Option<BytesMut>) = (None, None);
+    let mut total = 0_u64;
+    let mut next = first.map(Ok);
+    loop {
+        let data = match next.take() {
+            Some(data) => Some(data),
+            None => {
+                let until = limits.deadline.min(Instant::now() + limits.idle);
+                timeout_at(until, chunk(body)).await.map_err(|_| silence(limits, until))?
+            }
+        };
+        let Some(data) = data.transpose()? else { break };
+        total += data.len() as u64;
+        if total > limits.bytes || !held.grow(data.len() as u64, limits.held) {
+            let message =
+                format!("the answer is larger than {} bytes (`max_response_bytes` under [server])", limits.bytes.min(limits.held));
+            return Err(TransportFault { kind: TransportKind::TooLarge, message, sent: true });
+        }
+        match (&mut single, &mut many) {
+            (None, None) => single = Some(data),
+            (Some(_), None) => {
+                let mut all = BytesMut::with_capacity((total as usize) * 2);
+                all.extend_from_slice(&single.take().unwrap_or_default());
+                all.extend_from_slice(&data);
+                many = Some(all);
+            }
+            (_, Some(all)) => all.extend_from_slice(&data),
+        }
+    }
+    Ok(many.map(BytesMut::freeze).or(single).unwrap_or_default())
+}
+
+fn silence(limits: &Limits, until: Instant) -> TransportFault {
+    if until >= limits.deadline {
+        return TransportFault {
+            kind: TransportKind::TotalTimeout,
+            message: "the answer was not complete in time (`total` under [timeouts])".to_owned(),
+            sent: true,
+        };
+    }
+    let message = format!("no byte of the answer came for {}s (`idle` under [timeouts])", limits.idle.as_secs_f64());
+    TransportFault { kind: TransportKind::IdleTimeout, message, sent: true }
+}

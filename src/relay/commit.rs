@@ -1,0 +1,86 @@
+//! Holds the head of a stream until its first content, so that failover before it is invisible.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use super::{answer::Broke, body::chunk};
+use crate::{
+    dialect::passage::{Ending, Passage},
+    ir::fault::{Fault, TransportFault, TransportKind},
+    upstream::body::AnswerBody,
+};
+
+/// What is held at most; more than this without content is let through.
+const HELD_EVENTS: u64 = 64;
+const HELD_BYTES: usize = 256 << 10;
+
+/// The stream has shown content (or ended well without any).
+pub(super) struct Shown {
+    pub ready: VecDeque<Bytes>,
+    pub ended: bool,
+    pub broke: Option<Broke>,
+}
+
+/// What went wrong before any content.
+pub(super) enum Unshown {
+    Said(Box<Fault>),
+    Transport(TransportFault),
+}
+
+/// Feeds the stream into `passage` until there is content, it ends, it breaks, or `deadline` passes.
+pub(super) async fn hold(
+    passage: &mut Passage,
+    body: &mut AnswerBody,
+    first: Option<Bytes>,
+    deadline: Instant,
+    first_byte: Duration,
+) -> Result<Shown, Unshown> {
+    let (mut out, mut events) = (Vec::new(), 0_u64);
+    let mut next = first.map(Ok);
+    loop {
+        let data = match next.take() {
+            Some(data) => Some(data),
+            None => timeout_at(deadline, chunk(body)).await.map_err(|_| Unshown::Transport(late(first_byte)))?,
+        };
+        match data {
+            Some(Ok(data)) => {
+                let step = passage.feed(data, &mut out);
+                events += u64::from(step.events);
+                match step.error {
+                    Some(fault) if !step.content => return Err(Unshown::Said(fault)),
+                    error if step.content => return Ok(Shown { ready: out.into(), ended: false, broke: error.map(Broke::Said) }),
+                    _ => {}
+                }
+                let full = events > HELD_EVENTS || out.iter().map(Bytes::len).sum::<usize>() > HELD_BYTES;
+                if step.terminal || full {
+                    return Ok(Shown { ready: out.into(), ended: false, broke: None });
+                }
+            }
+            Some(Err(fault)) => {
+                // A last event that was cut from its blank line may still be whole.
+                return Err(Unshown::Transport(fault));
+            }
+            None => {
+                return match passage.end(&mut out) {
+                    Ending::Complete => Ok(Shown { ready: out.into(), ended: true, broke: None }),
+                    Ending::Truncated if passage.content_events() > 0 => {
+                        Ok(Shown { ready: out.into(), ended: true, broke: Some(Broke::Truncated) })
+                    }
+                    Ending::Truncated => Err(Unshown::Transport(TransportFault {
+                        kind: TransportKind::BodyBroken,
+                        message: "the stream ended before any content".to_owned(),
+                        sent: true,
+                    })),
+                };
+            }
+        }
+    }
+}
+
+/// The fault of a stream whose first content did not come in time.
+pub(super) fn late(first_byte: Duration) -> TransportFault {
+    let message = format!("no content came within {}s (`first_byte` under [timeouts])", first_byte.as_secs_f64());
+    TransportFault { kind: TransportKind::FirstByteTimeout, message, sent: true }
+}

@@ -1,0 +1,237 @@
+//! What lives as long as the process, and the generation that a reload swaps.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc};
+
+use super::{halt::Halts, lists::ModelLists, network::Network, waiting::Queue};
+use crate::{
+    base::{clean, clock::Clock, draw::Seeded, redact::Redactor},
+    config::{Settings, settings::KeyId},
+    events::bus::Bus,
+    routing::{
+        board::Board,
+        candidate::{AccountId, KeyState},
+        catalog::Catalog,
+        circuit::Policy,
+    },
+    upstream::{
+        keys::{self, Keys},
+        send::Gateway,
+    },
+};
+
+/// What a reload replaces as a whole; a request keeps the one it began with.
+pub struct Generation {
+    pub settings: Arc<Settings>,
+    pub catalog: Catalog,
+}
+
+/// The parts of the proxy that outlive a reload.
+pub struct Engine {
+    pub clock: Arc<dyn Clock>,
+    pub bus: Bus,
+    pub board: Board,
+    pub gateway: Gateway,
+    pub keys: Arc<Keys>,
+    pub redactor: Arc<dyn Redactor>,
+    pub lists: ModelLists,
+    pub queue: Queue,
+    pub halts: Halts,
+    pub network: Network,
+    /// Told when a waiter might now proceed.
+    pub changed: Notify,
+    /// Keys that an upstream rejected: their references are read again.
+    pub rejected: mpsc::UnboundedSender<KeyId>,
+    generation: ArcSwap<Generation>,
+    accounts: ArcSwap<HashMap<KeyId, AccountId>>,
+    luck: Mutex<Seeded>,
+    /// Requests in flight, and bytes of bodies held for them.
+    in_flight: AtomicUsize,
+    buffered: AtomicU64,
+    draining: AtomicBool,
+}
+
+/// The process-wide parts that are made elsewhere and handed in.
+pub struct Parts {
+    pub clock: Arc<dyn Clock>,
+    pub gateway: Gateway,
+    pub keys: Arc<Keys>,
+    pub redactor: Arc<dyn Redactor>,
+    pub lists: ModelLists,
+    pub rejected: mpsc::UnboundedSender<KeyId>,
+}
+
+impl Engine {
+    /// Puts the parts together around the first settings.
+    #[must_use]
+    pub fn new(parts: Parts, settings: Arc<Settings>) -> Self {
+        let Parts { clock, gateway, keys, redactor, lists, rejected } = parts;
+        let board = Board::new(Policy::new(&settings.cooldown, &settings.retry));
+        Self {
+            bus: Bus::default(),
+            board,
+            gateway,
+            keys,
+            redactor,
+            lists,
+            queue: Queue::default(),
+            halts: Halts::default(),
+            network: Network::default(),
+            changed: Notify::new(),
+            rejected,
+            generation: ArcSwap::from_pointee(Generation { catalog: Catalog::new(&settings), settings }),
+            accounts: ArcSwap::default(),
+            luck: Mutex::new(Seeded::from_os()),
+            in_flight: AtomicUsize::new(0),
+            buffered: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            clock,
+        }
+    }
+
+    /// What requests that begin now are served with.
+    #[must_use]
+    pub fn generation(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// Swaps the settings; requests under way finish with what they began with.
+    pub fn apply(&self, settings: Arc<Settings>) {
+        self.board.set_policy(Policy::new(&settings.cooldown, &settings.retry));
+        let upstreams: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.id).collect();
+        let keys: Vec<_> = settings.upstreams.iter().flat_map(|upstream| &upstream.keys).map(|key| key.id).collect();
+        self.board.keep(&upstreams, &keys);
+        self.gateway.retain(&settings.upstreams);
+        self.generation.store(Arc::new(Generation { catalog: Catalog::new(&settings), settings }));
+        self.touch();
+    }
+
+    /// Wakes everything that waits: a key was read, warmed, or the settings changed.
+    pub fn touch(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// What is known of a key, for building candidates.
+    #[must_use]
+    pub fn key_info(&self, key: KeyId) -> (KeyState, AccountId) {
+        let state = match self.keys.state(key).state {
+            keys::State::Ready => KeyState::Ready,
+            keys::State::Waiting => KeyState::Waiting,
+            keys::State::Missing(reason) => KeyState::Missing(reason),
+        };
+        let account = self.accounts.load().get(&key).copied().unwrap_or(AccountId(key.0));
+        (state, account)
+    }
+
+    /// Works out which keys share an account: by the account's name, or because they are the same secret. An account's
+    /// number is that of its first key, so that it stays while the key does.
+    pub fn settle_accounts(&self) {
+        let settings = Arc::clone(&self.generation.load().settings);
+        let all = || settings.upstreams.iter().flat_map(|upstream| &upstream.keys);
+        let (mut by_name, mut by_digest): (HashMap<&str, u32>, HashMap<[u8; 32], u32>) = (HashMap::new(), HashMap::new());
+        let mut accounts = HashMap::new();
+        for key in all() {
+            let digest = self.keys.digest(key.id);
+            let same_secret = digest.and_then(|digest| by_digest.get(&digest).copied());
+            let account = same_secret.or_else(|| by_name.get(&*key.account).copied()).unwrap_or(key.id.0);
+            by_name.entry(&key.account).or_insert(account);
+            if let Some(digest) = digest {
+                by_digest.entry(digest).or_insert(account);
+            }
+            accounts.insert(key.id, AccountId(account));
+        }
+        self.board.set_accounts(accounts.iter().map(|(key, account)| (*key, *account)));
+        self.accounts.store(Arc::new(accounts));
+    }
+
+    /// Text from outside as it may be shown: without secrets, without control characters.
+    #[must_use]
+    pub fn words(&self, text: &str) -> String {
+        clean::clean(&self.redactor.text(text)).into_owned()
+    }
+
+    pub(super) fn with_luck<T>(&self, f: impl FnOnce(&mut Seeded) -> T) -> T {
+        f(&mut self.luck.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on new requests are answered 503.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Requests in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// A place among the requests in flight; given back when dropped.
+pub struct Place(Arc<Engine>);
+
+impl Place {
+    /// Takes a place, if one of `max` is free.
+    #[must_use]
+    pub fn take(engine: &Arc<Engine>, max: usize) -> Option<Self> {
+        let before = engine.in_flight.fetch_add(1, Ordering::Relaxed);
+        if before >= max {
+            engine.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self(Arc::clone(engine)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of bodies held in memory, counted against `max_buffered`; given back when dropped.
+pub struct Held {
+    engine: Arc<Engine>,
+    bytes: u64,
+}
+
+impl Held {
+    #[must_use]
+    pub fn none(engine: &Arc<Engine>) -> Self {
+        Self { engine: Arc::clone(engine), bytes: 0 }
+    }
+
+    /// Holds more; false, and nothing taken, where that would be beyond `max`.
+    pub fn grow(&mut self, bytes: u64, max: u64) -> bool {
+        let before = self.engine.buffered.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > max {
+            self.engine.buffered.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
+
+    /// Gives everything back.
+    pub fn release(&mut self) {
+        self.engine.buffered.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

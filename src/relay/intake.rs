@@ -1,0 +1,270 @@
+//! Reads a request: bounded, once, shallowly; what comes out is an `Ask`.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::time::timeout;
+
+use super::{
+    ask::{Ask, Caller, Endpoint, ModelPlace, StreamPlace},
+    engine::{Engine, Generation, Held},
+    form,
+    inflate::{InflateError, inflate},
+};
+use crate::{
+    base::{clean, id::RequestId, splice},
+    dialect::Framing,
+    ir::{
+        fault::{ClientError, ErrorKind},
+        op::{Dialect, Op},
+    },
+};
+
+/// Longest model name that is looked up.
+const MODEL_NAME: usize = 256;
+/// Beyond this a coded body is not kept for forwarding as it came.
+const KEEP_CODED: usize = 8 << 20;
+
+/// What the server knows when the head was read and the caller let in.
+pub struct Head {
+    pub id: RequestId,
+    pub endpoint: Endpoint,
+    pub caller: Caller,
+    pub method: Method,
+    pub query: Option<String>,
+    pub headers: HeaderMap,
+}
+
+/// Reads the body and looks for what routing needs.
+///
+/// # Errors
+///
+/// Everything that is wrong with a request before anybody is asked: too large, slow, undecodable, not JSON, no model.
+pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, body: Incoming) -> Result<Ask, ClientError> {
+    let (at, received) = (engine.clock.unix(), engine.clock.mono());
+    let settings = &generation.settings;
+    let mut held = Held::none(engine);
+    let limits = Limits {
+        body: settings.server.max_request_bytes,
+        held: settings.server.max_buffered.unwrap_or(u64::MAX),
+        idle: settings.timeouts.client_idle,
+    };
+    let raw = collect(body, &limits, &mut held).await?;
+    let mut headers = head.headers;
+    let (body, coded) = open(raw, &mut headers, &limits, &mut held)?;
+
+    let mut ask = Ask {
+        id: head.id,
+        at,
+        received,
+        caller: head.caller,
+        method: head.method,
+        query: head.query,
+        coded,
+        model_span: None,
+        form: false,
+        asked: Arc::from(""),
+        stream: false,
+        framing: Framing::Sse,
+        include_usage: false,
+        stream_options: None,
+        object_end: None,
+        session: headers
+            .get("x-session-id")
+            .and_then(|v| v.to_str().ok())
+            .map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref())),
+        estimate: (body.len() / 4) as u64,
+        patience: patience(&headers),
+        pin: headers.get("x-aiproxy-upstream").and_then(|v| v.to_str().ok()).map(Arc::from),
+        held,
+        headers,
+        body,
+        endpoint: head.endpoint,
+    };
+    find_model(&mut ask)?;
+    Ok(ask)
+}
+
+struct Limits {
+    body: u64,
+    held: u64,
+    idle: Duration,
+}
+
+async fn collect(mut body: Incoming, limits: &Limits, held: &mut Held) -> Result<Bytes, ClientError> {
+    if body.size_hint().lower() > limits.body {
+        return Err(too_large(body.size_hint().lower(), limits.body));
+    }
+    let (mut first, mut rest): (Option<Bytes>, Option<BytesMut>) = (None, None);
+    let mut total = 0_u64;
+    loop {
+        let frame = if body.is_end_stream() { None } else { timeout(limits.idle, body.frame()).await.map_err(|_| slow(limits.idle))? };
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|e| ClientError::new(ErrorKind::BadRequest, format!("the request body broke off: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        total += data.len() as u64;
+        if total > limits.body {
+            return Err(too_large(total, limits.body));
+        }
+        if !held.grow(data.len() as u64, limits.held) {
+            return Err(full(limits.held));
+        }
+        match (&mut first, &mut rest) {
+            (None, None) => first = Some(data),
+            (Some(_), None) => {
+                let mut all = BytesMut::with_capacity((total + body.size_hint().lower()) as usize);
+                all.extend_from_slice(&first.take().unwrap_or_default());
+                all.extend_from_slice(&data);
+                rest = Some(all);
+            }
+            (_, Some(all)) => all.extend_from_slice(&data),
+        }
+    }
+    Ok(rest.map(BytesMut::freeze).or(first).unwrap_or_default())
+}
+
+fn open(
+    raw: Bytes,
+    headers: &mut HeaderMap,
+    limits: &Limits,
+    held: &mut Held,
+) -> Result<(Bytes, Option<(Bytes, HeaderValue)>), ClientError> {
+    let Some(coding) = headers.remove(header::CONTENT_ENCODING) else { return Ok((raw, None)) };
+    let name = coding.to_str().unwrap_or("?").to_owned();
+    let opened = inflate(&raw, &name, limits.body).map_err(|e| match e {
+        InflateError::TooLarge => too_large(limits.body + 1, limits.body),
+        InflateError::Unknown(coding) => ClientError::new(
+            ErrorKind::UnsupportedMedia,
+            format!("content-encoding `{}` is not known; gzip, br, zstd and deflate are", clean::clean(&coding)),
+        ),
+        InflateError::Broken(why) => {
+            ClientError::new(ErrorKind::BadRequest, format!("the request body is not {}: {}", clean::clean(&name), clean::clean(&why)))
+        }
+    })?;
+    if !held.grow(opened.len() as u64, limits.held) {
+        return Err(full(limits.held));
+    }
+    let keep = raw.len() <= KEEP_CODED;
+    Ok((opened, keep.then_some((raw, coding))))
+}
+
+fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
+    if let StreamPlace::Yes(framing) = ask.endpoint.stream {
+        (ask.stream, ask.framing) = (true, framing);
+    } else if ask.endpoint.dialect == Dialect::Ollama {
+        ask.framing = Framing::Ndjson;
+    }
+    let content_type = ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match &ask.endpoint.model {
+        ModelPlace::Upstream(name) => {
+            ask.asked = Arc::from(clean::cut_end(&clean::clean(name), MODEL_NAME).as_ref());
+            return Ok(());
+        }
+        ModelPlace::Path(model) => {
+            check_name(model)?;
+            ask.asked = Arc::from(model.as_str());
+        }
+        ModelPlace::Body if starts_with_ignoring_case(content_type, "multipart/form-data") => {
+            let span = form::boundary(content_type).and_then(|boundary| form::field(&ask.body, boundary, "model"));
+            let name = span.clone().and_then(|span| std::str::from_utf8(&ask.body[span]).ok()).ok_or_else(no_model)?;
+            check_name(name)?;
+            ask.asked = Arc::from(name);
+            (ask.model_span, ask.form) = (span, true);
+            return Ok(());
+        }
+        ModelPlace::Body => {}
+    }
+    json_type(ask.endpoint.dialect, ask.endpoint.op, content_type)?;
+    let body = ask.body.clone();
+    let scan = splice::scan(&body).map_err(|e| {
+        let error = ClientError::new(ErrorKind::BadRequest, e.message()).code("invalid_json");
+        match e.field() {
+            Some(field) => ClientError { code: None, ..error }.param(field),
+            None => error,
+        }
+    })?;
+    if ask.endpoint.model == ModelPlace::Body {
+        let found = scan.model.as_ref().ok_or_else(no_model)?;
+        check_name(&found.name)?;
+        ask.asked = Arc::from(found.name.as_ref());
+        ask.model_span = Some(found.span.clone());
+    }
+    if let StreamPlace::Body { default } = ask.endpoint.stream {
+        ask.stream = scan.stream.unwrap_or(default);
+    }
+    ask.include_usage = scan.include_usage.unwrap_or(false);
+    ask.stream_options = scan.stream_options.clone();
+    ask.object_end = Some((scan.end, scan.empty));
+    ask.estimate = (body.len() / 4) as u64;
+    if ask.session.is_none() {
+        ask.session = scan.session.as_deref().map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref()));
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), ClientError> {
+    let bad = |message: String| Err(ClientError::new(ErrorKind::BadRequest, message).param("model"));
+    if name.is_empty() {
+        return Err(no_model());
+    }
+    if name.len() > MODEL_NAME {
+        return bad(format!("the model name is {} characters long; {MODEL_NAME} are allowed", name.chars().count()));
+    }
+    if *clean::clean(name) != *name {
+        return bad(format!("the model name `{}` holds control characters", clean::clean(name)));
+    }
+    Ok(())
+}
+
+fn json_type(dialect: Dialect, op: Op, content_type: &str) -> Result<(), ClientError> {
+    let essence = content_type.split(';').next().unwrap_or("").trim();
+    let json = essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json");
+    // Ollama takes what curl sends by default, and so do its clients rely on.
+    if json || dialect == Dialect::Ollama || op == Op::Raw {
+        return Ok(());
+    }
+    let got = if essence.is_empty() { "none".to_owned() } else { format!("`{}`", clean::clean(essence)) };
+    Err(ClientError::new(ErrorKind::UnsupportedMedia, format!("expected content-type application/json, got {got}")))
+}
+
+fn no_model() -> ClientError {
+    ClientError::new(ErrorKind::BadRequest, "you must provide a model parameter; GET /v1/models lists the names").param("model")
+}
+
+fn too_large(size: u64, limit: u64) -> ClientError {
+    ClientError::new(
+        ErrorKind::TooLarge,
+        format!("the request body has {size} bytes or more; {limit} are allowed (`max_request_bytes` under [server] in the config)"),
+    )
+}
+
+fn full(limit: u64) -> ClientError {
+    ClientError::new(
+        ErrorKind::Overloaded,
+        format!("request and answer bodies already hold the {limit} bytes that `max_buffered` under [server] allows; try again shortly"),
+    )
+    .retry_after(Some(Duration::from_secs(1)))
+}
+
+fn slow(idle: Duration) -> ClientError {
+    ClientError::new(
+        ErrorKind::BadRequest,
+        format!("no byte of the request body came for {}s (`client_idle` under [timeouts])", idle.as_secs()),
+    )
+    .status(408)
+}
+
+fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// How long the client's SDK says it waits: its read timeout in seconds, as the headers of two SDK families tell.
+fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let name =
+        ["x-stainless-read-timeout", "x-stainless-timeout", "x-server-timeout"].into_iter().find(|name| headers.contains_key(*name))?;
+    let seconds: f64 = headers.get(name)?.to_str().ok()?.parse().ok()?;
+    (seconds.is_finite() && seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0)))
+}

@@ -1,0 +1,178 @@
+//! What each upstream says it serves: learned in the background, kept over restarts, never asked on the request path.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use super::{engine::Engine, prepare::required};
+use crate::{
+    base::disk,
+    config::settings::{End, KeyId, Upstream, UpstreamId},
+    dialect::registry,
+    routing::catalog::ModelSet,
+    upstream::models::{self, FetchError},
+};
+
+/// Lists are asked for again this often.
+pub const REFRESH: Duration = Duration::from_secs(600);
+/// More than this from one upstream is cut.
+const MOST: usize = 5_000;
+
+/// The learned lists.
+pub struct ModelLists {
+    learned: ArcSwap<HashMap<UpstreamId, Arc<ModelSet>>>,
+    /// Upstreams whose list was asked for and could not be had: they are not waited for.
+    failed: Mutex<HashSet<UpstreamId>>,
+    news: Notify,
+    /// Where the lists are kept, by upstream name.
+    file: Option<PathBuf>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Kept {
+    upstreams: BTreeMap<String, KeptList>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptList {
+    base_url: String,
+    models: Vec<String>,
+}
+
+impl ModelLists {
+    /// Reads what an earlier run learned; a missing or damaged file is an empty one.
+    #[must_use]
+    pub fn new(file: Option<PathBuf>, upstreams: &[Arc<Upstream>]) -> Self {
+        let kept: Kept = file
+            .as_ref()
+            .and_then(|file| std::fs::read(file).ok())
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        let mut learned = HashMap::new();
+        for upstream in upstreams {
+            if let Some(list) =
+                kept.upstreams.get(&*upstream.name).filter(|list| upstream.ends.iter().any(|end| end.base_url == list.base_url))
+            {
+                learned.insert(upstream.id, Arc::new(ModelSet::new(list.models.clone())));
+            }
+        }
+        Self { learned: ArcSwap::from_pointee(learned), failed: Mutex::default(), news: Notify::new(), file }
+    }
+
+    /// All lists as they are now.
+    #[must_use]
+    pub fn learned(&self) -> Arc<HashMap<UpstreamId, Arc<ModelSet>>> {
+        self.learned.load_full()
+    }
+
+    /// Waits until one of these lists is learned or known not to be had; whether waiting on is of use.
+    pub async fn wait(&self, upstreams: &[UpstreamId], deadline: Instant) -> bool {
+        let news = self.news.notified();
+        tokio::pin!(news);
+        news.as_mut().enable();
+        if self.settled(upstreams) {
+            return false;
+        }
+        timeout_at(deadline, news).await.is_ok() && !self.settled(upstreams)
+    }
+
+    fn settled(&self, upstreams: &[UpstreamId]) -> bool {
+        let (learned, failed) = (self.learned.load(), self.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        upstreams.iter().all(|id| learned.contains_key(id) || failed.contains(id))
+    }
+
+    fn put(&self, id: UpstreamId, list: Option<ModelSet>) {
+        match list {
+            Some(list) => {
+                let list = Arc::new(list);
+                self.learned.rcu(|old| {
+                    let mut new = HashMap::clone(old);
+                    new.insert(id, Arc::clone(&list));
+                    new
+                });
+                self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            }
+            None => {
+                self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+            }
+        }
+        self.news.notify_waiters();
+    }
+
+    fn keep(&self, upstreams: &[Arc<Upstream>]) {
+        let Some(file) = &self.file else { return };
+        let learned = self.learned.load();
+        let mut kept = Kept::default();
+        for upstream in upstreams {
+            if let (Some(set), Some(end)) = (learned.get(&upstream.id), upstream.ends.first()) {
+                kept.upstreams.insert(
+                    upstream.name.to_string(),
+                    KeptList { base_url: end.base_url.clone(), models: set.names().iter().map(ToString::to_string).collect() },
+                );
+            }
+        }
+        let saved = serde_json::to_vec(&kept).map_err(std::io::Error::other).and_then(|bytes| disk::replace(file, &bytes, 0o600));
+        if let Err(e) = saved {
+            tracing::warn!(file = %file.display(), error = %e, "model lists could not be kept");
+        }
+    }
+}
+
+/// Asks every enabled upstream for its list, all at once; the names of those that answered.
+pub async fn refresh(engine: &Arc<Engine>) -> HashSet<String> {
+    let settings = Arc::clone(&engine.generation().settings);
+    let asked = settings.upstreams.iter().filter(|upstream| upstream.enabled).map(|upstream| async move {
+        let list = fetch(engine, upstream).await;
+        let found = list.is_some();
+        engine.lists.put(upstream.id, list);
+        found.then(|| upstream.name.to_string())
+    });
+    let found: HashSet<String> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+    if !found.is_empty() {
+        engine.lists.keep(&settings.upstreams);
+        engine.touch();
+    }
+    found
+}
+
+async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSet> {
+    // A key that may be used just now; without one the list cannot be had.
+    let key = match upstream.keys.iter().find(|key| key.enabled && engine.keys.ready(key.id)) {
+        Some(key) => Some(key.id),
+        None if upstream.keys.is_empty() => None,
+        None => return None,
+    };
+    for end in &upstream.ends {
+        match ask(engine, upstream, end, key).await {
+            Ok(body) => {
+                if let Some(mut entries) = registry::egress(end.dialect).read_models(&body) {
+                    entries.truncate(MOST);
+                    return Some(ModelSet::new(entries.into_iter().map(|entry| entry.id)));
+                }
+            }
+            Err(e) => tracing::debug!(upstream = %upstream.name, error = %e, "no model list"),
+        }
+    }
+    None
+}
+
+/// The model list of one end, as it came.
+///
+/// # Errors
+///
+/// As `models::fetch`.
+pub async fn ask(engine: &Engine, upstream: &Arc<Upstream>, end: &End, key: Option<KeyId>) -> Result<Bytes, FetchError> {
+    let path = registry::egress(end.dialect).models_path();
+    models::fetch(&engine.gateway, upstream, end, key, path, required(end.dialect).into_iter().collect()).await
+}

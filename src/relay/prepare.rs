@@ -1,0 +1,186 @@
+//! Makes an attempt's request out of the client's: the model's name spliced in, nothing else touched.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::Value;
+
+use super::ask::{Ask, ModelPlace};
+use crate::{
+    base::splice,
+    config::settings::Patch,
+    dialect::Framing,
+    ir::op::{Dialect, Op},
+    routing::candidate::Target,
+    upstream::headers,
+};
+
+/// What leaves for the upstream, but for address and credential.
+pub struct Prepared {
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// Usage in the stream that only we asked for: kept to ourselves.
+    pub hide_usage: bool,
+}
+
+/// Characters that a model's name may not bring into a path; `/` and `:` stay, as providers have both in names.
+const MODEL: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// Splices the target's model name into path or body; adds `stream_options.include_usage` where the upstream is to be
+/// asked for it; applies the upstream's patch.
+#[must_use]
+pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
+    let upstream = &target.upstream;
+    let mut out = headers::request_filter(&ask.headers);
+    let path = match &ask.endpoint.model {
+        ModelPlace::Path(_) => ask.endpoint.path.replace("{model}", &utf8_percent_encode(&target.model, MODEL).to_string()),
+        _ => ask.endpoint.path.clone(),
+    };
+    let ask_usage = upstream.ask_usage
+        && ask.stream
+        && !ask.include_usage
+        && ask.framing == Framing::Sse
+        && ask.endpoint.dialect == Dialect::Openai
+        && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
+
+    let mut edits = Vec::new();
+    if let Some(span) = ask.model_span.clone().filter(|_| *ask.asked != *target.model) {
+        edits.push((span, if ask.form { Bytes::copy_from_slice(target.model.as_bytes()) } else { splice::json_string(&target.model) }));
+    }
+    if ask_usage {
+        match (&ask.stream_options, ask.object_end) {
+            (Some(span), _) => edits.push((span.clone(), with_usage(&ask.body[span.clone()]))),
+            (None, Some((end, empty))) => {
+                let comma = if empty { "" } else { "," };
+                edits.push((end..end, format!("{comma}\"stream_options\":{{\"include_usage\":true}}").into()));
+            }
+            (None, None) => {}
+        }
+        edits.sort_by_key(|(span, _)| span.start);
+    }
+    let untouched = edits.is_empty() && upstream.patch.is_empty();
+    let mut body = splice::splice(&ask.body, &edits);
+    if !upstream.patch.is_empty() && !ask.form {
+        body = patched(body, &upstream.patch);
+    }
+    if let Some((coded, coding)) = ask.coded.as_ref().filter(|_| untouched && upstream.takes_compressed) {
+        body = coded.clone();
+        out.insert(header::CONTENT_ENCODING, coding.clone());
+    }
+    for (name, value) in required(ask.endpoint.dialect) {
+        if !out.contains_key(&name) {
+            out.insert(name, value);
+        }
+    }
+    Prepared { path, headers: out, body, hide_usage: ask_usage }
+}
+
+/// Headers without which a dialect's providers refuse a request.
+pub(super) fn required(dialect: Dialect) -> Option<(HeaderName, HeaderValue)> {
+    // https://docs.anthropic.com/en/api/versioning
+    (dialect == Dialect::Anthropic).then(|| (HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01")))
+}
+
+/// The client's `stream_options` with usage asked for, its other members kept.
+fn with_usage(options: &[u8]) -> Bytes {
+    let mut value = serde_json::from_slice::<Value>(options).unwrap_or(Value::Null);
+    match &mut value {
+        Value::Object(members) => {
+            members.insert("include_usage".to_owned(), Value::Bool(true));
+        }
+        other => *other = serde_json::json!({ "include_usage": true }),
+    }
+    value.to_string().into()
+}
+
+/// Applies the patch; a body that is not JSON stays as it is. Numbers keep their value but not always their spelling,
+/// which is why a patch is for vendor quirks only.
+fn patched(body: Bytes, patch: &Patch) -> Bytes {
+    let Ok(mut value) = serde_json::from_slice::<Value>(&body) else { return body };
+    for (pointer, wanted) in &patch.default {
+        if value.pointer(pointer).is_none() {
+            set(&mut value, pointer, wanted);
+        }
+    }
+    for (pointer, wanted) in &patch.set {
+        set(&mut value, pointer, wanted);
+    }
+    for pointer in &patch.remove {
+        if let Some((parent, name)) = pointer.rsplit_once('/') {
+            let name = name.replace("~1", "/").replace("~0", "~");
+            match value.pointer_mut(parent) {
+                Some(Value::Object(members)) => drop(members.remove(&name)),
+                Some(Value::Array(items)) => {
+                    if let Some(index) = name.parse().ok().filter(|index: &usize| *index < items.len()) {
+                        items.remove(index);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    value.to_string().into()
+}
+
+/// Puts a value at a pointer, making the objects on the way.
+fn set(root: &mut Value, pointer: &str, wanted: &Value) {
+    let mut at = root;
+    for name in pointer.split('/').skip(1) {
+        let name = name.replace("~1", "/").replace("~0", "~");
+        at = match at {
+            Value::Array(items) => match name.parse::<usize>().ok().and_then(|index| items.get_mut(index)) {
+                Some(item) => item,
+                None => return,
+            },
+            other => {
+                if !other.is_object() {
+                    *other = Value::Object(serde_json::Map::new());
+                }
+                match other {
+                    Value::Object(members) => members.entry(name).or_insert(Value::Null),
+                    _ => return,
+                }
+            }
+        };
+    }
+    *at = wanted.clone();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_sets_defaults_and_removes() {
+        let patch = Patch {
+            set: vec![("/a/b".to_owned(), serde_json::json!(1))],
+            default: vec![("/kept".to_owned(), serde_json::json!(2)), ("/made".to_owned(), serde_json::json!(3))],
+            remove: vec!["/gone".to_owned(), "/list/0".to_owned()],
+        };
+        let body = patched(Bytes::from_static(br#"{"kept":0,"gone":1,"list":[1,2]}"#), &patch);
+        let value: Value = serde_json::from_slice(&body).expect("json");
+        assert_eq!(value, serde_json::json!({"kept": 0, "made": 3, "a": {"b": 1}, "list": [2]}));
+    }
+
+    #[test]
+    fn the_clients_stream_options_are_kept() {
+        let value: Value = serde_json::from_slice(&with_usage(br#"{"x":1,"include_usage":false}"#)).expect("json");
+        assert_eq!(value, serde_json::json!({"x": 1, "include_usage": true}));
+    }
+}

@@ -1,0 +1,366 @@
+//! Bytes on: whole events as they come, what is ready in one write, the first never waiting; the meter watches beside.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{
+    answer::{Broke, Committed, Opaque},
+    reply::{self, BrokeOff},
+    rounds::{self, Job},
+    tally::Guard,
+};
+use crate::{
+    dialect::passage::{Ending, Passage, Step},
+    events::record::State,
+    ir::fault::{ClientError, ErrorKind, TransportFault, TransportKind},
+    routing::{ending::End, outcome},
+    upstream::body::AnswerBody,
+};
+
+/// The scheduler's turns that a chunk may wait for company; measured, not timed.
+const TURNS: u8 = 3;
+/// Gathered at most.
+const GATHER: usize = 32 << 10;
+/// Silence after which the client gets a ping of its own dialect.
+pub(super) const PING: Duration = Duration::from_secs(10);
+/// After the terminal event the upstream has this long to end its body, so that its connection can be used again.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// A committed stream on its way to the client. Dropping it closes the upstream.
+pub struct Pump {
+    job: Box<Job>,
+    passage: Passage,
+    body: Option<AnswerBody>,
+    guard: Guard,
+    ready: VecDeque<Bytes>,
+    ready_bytes: usize,
+    turns: u8,
+    first: bool,
+    idle: Duration,
+    ttft: Duration,
+    heard: Instant,
+    spoke: Instant,
+    alarm: Pin<Box<Sleep>>,
+    state: Stage,
+}
+
+enum Stage {
+    Flowing,
+    /// The terminal event was seen: the body's end is awaited for a moment.
+    Lingering,
+    Broken(Broke),
+    Over,
+}
+
+impl Pump {
+    /// Takes over a stream whose first content is held.
+    #[must_use]
+    pub fn new(mut job: Box<Job>, committed: Committed) -> Self {
+        let Committed { status, ready, passage, body, broke, guard, idle, .. } = committed;
+        let ttft = job.tally.attempt_age();
+        job.tally.first_content(status.as_u16());
+        guard.note(End::Content);
+        let now = Instant::now();
+        let state = match (broke, &body) {
+            (Some(broke), _) => Stage::Broken(broke),
+            (None, Some(_)) if passage.complete() => Stage::Lingering,
+            (None, _) => Stage::Flowing,
+        };
+        let ready_bytes = ready.iter().map(Bytes::len).sum();
+        let linger = if matches!(state, Stage::Lingering) { LINGER } else { idle.min(PING) };
+        Self {
+            job,
+            passage,
+            body,
+            guard,
+            ready,
+            ready_bytes,
+            turns: TURNS,
+            first: true,
+            idle,
+            ttft,
+            heard: now,
+            spoke: now,
+            alarm: Box::pin(sleep_until(now + linger)),
+            state,
+        }
+    }
+
+    /// The next bytes for the client; `None` at the end.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if matches!(self.state, Stage::Flowing)
+            && let Poll::Ready(cause) = self.job.halt.poll(cx)
+        {
+            self.body = None;
+            self.state = Stage::Broken(Broke::Halted(cause));
+        }
+        loop {
+            match self.state {
+                Stage::Flowing | Stage::Lingering if self.body.is_some() => match self.pull(cx) {
+                    Poll::Ready(()) => {}
+                    Poll::Pending => return self.gather(cx),
+                },
+                Stage::Flowing | Stage::Lingering => {
+                    if let Some(bytes) = self.take() {
+                        return Poll::Ready(Some(bytes));
+                    }
+                    self.complete();
+                }
+                Stage::Broken(_) => {
+                    if let Some(bytes) = self.take() {
+                        return Poll::Ready(Some(bytes));
+                    }
+                    return Poll::Ready(Some(self.fail()));
+                }
+                Stage::Over => return Poll::Ready(None),
+            }
+            if self.ready_bytes >= GATHER
+                && let Some(bytes) = self.take()
+            {
+                return Poll::Ready(Some(bytes));
+            }
+        }
+    }
+
+    /// Reads one chunk of the upstream, or its end.
+    fn pull(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(body) = &mut self.body else { return Poll::Ready(()) };
+        let frame = match Pin::new(body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => return Poll::Pending,
+        };
+        match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+            Some(Ok(Ok(data))) if matches!(self.state, Stage::Flowing) => {
+                self.heard = Instant::now();
+                let before = self.ready.len();
+                let mut out = Vec::new();
+                let Step { error, terminal, .. } = self.passage.feed(data, &mut out);
+                self.ready_bytes += out.iter().map(Bytes::len).sum::<usize>();
+                self.ready.extend(out);
+                if let Some(fault) = error {
+                    self.body = None;
+                    self.state = Stage::Broken(Broke::Said(fault));
+                } else if terminal {
+                    self.state = Stage::Lingering;
+                    self.alarm.as_mut().reset(self.heard + LINGER);
+                }
+                if before == 0 && !self.ready.is_empty() {
+                    self.turns = 0;
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) if matches!(self.state, Stage::Lingering) => self.body = None,
+            Some(Err(fault)) => {
+                self.body = None;
+                // What was cut may have been only the end of a stream that is complete.
+                let mut out = Vec::new();
+                let ending = self.passage.end(&mut out);
+                self.push(out);
+                if ending == Ending::Truncated || fault.kind != TransportKind::BodyBroken {
+                    self.state = Stage::Broken(Broke::Transport(fault));
+                }
+            }
+            None => {
+                self.body = None;
+                if matches!(self.state, Stage::Flowing) {
+                    let mut out = Vec::new();
+                    let ending = self.passage.end(&mut out);
+                    self.push(out);
+                    if ending == Ending::Truncated {
+                        self.state = Stage::Broken(Broke::Truncated);
+                    }
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn push(&mut self, out: Vec<Bytes>) {
+        self.ready_bytes += out.iter().map(Bytes::len).sum::<usize>();
+        self.ready.extend(out);
+    }
+
+    /// Nothing more came: what is ready goes, after a few turns in which more may come.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if !self.ready.is_empty() {
+            if !self.first && self.turns < TURNS {
+                self.turns += 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            return Poll::Ready(self.take());
+        }
+        ready!(self.alarm.as_mut().poll(cx));
+        self.silent(cx)
+    }
+
+    /// The alarm rang: idle limit, ping, or the end of lingering.
+    fn silent(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let now = Instant::now();
+        if matches!(self.state, Stage::Lingering) {
+            self.body = None;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if now >= self.heard + self.idle {
+            self.body = None;
+            let message = format!("no byte came for {}s inside the stream (`idle` under [timeouts])", self.idle.as_secs_f64());
+            self.state = Stage::Broken(Broke::Transport(TransportFault { kind: TransportKind::IdleTimeout, message, sent: true }));
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut ping = None;
+        if now >= self.spoke + PING {
+            self.spoke = now;
+            ping = self.job.ingress.ping(self.job.ask.framing);
+        }
+        self.alarm.as_mut().reset((self.heard + self.idle).min(self.spoke + PING));
+        match ping {
+            Some(ping) => Poll::Ready(Some(Bytes::from_static(ping))),
+            None => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Everything that is ready, as one piece.
+    fn take(&mut self) -> Option<Bytes> {
+        let first = self.ready.pop_front()?;
+        let bytes = if self.ready.is_empty() {
+            first
+        } else {
+            let mut all = BytesMut::with_capacity(self.ready_bytes);
+            all.extend_from_slice(&first);
+            for next in self.ready.drain(..) {
+                all.extend_from_slice(&next);
+            }
+            all.freeze()
+        };
+        self.ready_bytes = 0;
+        self.first = false;
+        self.spoke = self.heard;
+        self.job.tally.sent(bytes.len(), u64::from(self.passage.content_events()));
+        Some(bytes)
+    }
+
+    fn complete(&mut self) {
+        let summary = self.passage.summary();
+        let tokens = summary.usage.map_or(0, |u| u.input_total().saturating_add(u.output_total()));
+        self.guard.close(End::Finished { ttft: Some(self.ttft), tokens });
+        self.job.tally.end(State::Done, Some(&summary), None);
+        self.state = Stage::Over;
+    }
+
+    /// The error event of the client's dialect, and the end.
+    fn fail(&mut self) -> Bytes {
+        let Stage::Broken(broke) = std::mem::replace(&mut self.state, Stage::Over) else { return Bytes::new() };
+        let upstream = self.job.tally.upstream().clone();
+        let error = match &broke {
+            Broke::Said(fault) => {
+                let words = self.job.engine.words(&fault.message);
+                self.guard.close(End::BrokeAfterContent(&outcome::of_fault(fault, None, true)));
+                ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status)
+            }
+            Broke::Transport(fault) => {
+                self.guard.close(End::BrokeAfterContent(&outcome::of_transport(fault)));
+                reply::transport(&self.job, fault, &upstream)
+            }
+            Broke::Truncated => {
+                let fault = TransportFault {
+                    kind: TransportKind::BodyBroken,
+                    message: "the stream ended before it was complete".to_owned(),
+                    sent: true,
+                };
+                self.guard.close(End::BrokeAfterContent(&outcome::of_transport(&fault)));
+                reply::transport(&self.job, &fault, &upstream)
+            }
+            Broke::Halted(cause) => {
+                self.guard.close(End::Abandoned);
+                rounds::halted(*cause)
+            }
+        };
+        let summary = self.passage.summary();
+        self.job.tally.end(State::Failed, Some(&summary), Some(&error.message));
+        self.passage.error_tail(&error, &self.job.ask.id.to_string())
+    }
+}
+
+/// A body of no known grammar on its way to the client.
+pub struct Forward {
+    job: Box<Job>,
+    first: Option<Bytes>,
+    body: Option<AnswerBody>,
+    guard: Guard,
+    idle: Duration,
+    ttft: Duration,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Forward {
+    #[must_use]
+    pub fn new(mut job: Box<Job>, opaque: Opaque) -> Self {
+        let Opaque { status, first, body, guard, idle, .. } = opaque;
+        let ttft = job.tally.attempt_age();
+        job.tally.first_content(status.as_u16());
+        guard.note(End::Content);
+        Self { job, first, body: Some(body), guard, idle, ttft, alarm: Box::pin(sleep_until(Instant::now() + idle)) }
+    }
+
+    /// The next bytes; an error where the upstream broke off.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokeOff>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        if let Poll::Ready(cause) = self.job.halt.poll(cx) {
+            let error = rounds::halted(cause);
+            return Poll::Ready(self.broke(End::Abandoned, &error.message));
+        }
+        loop {
+            let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.alarm.as_mut().reset(Instant::now() + self.idle);
+                        self.job.tally.sent(data.len(), 0);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(fault))) => {
+                    return Poll::Ready(self.broke(End::BrokeAfterContent(&outcome::of_transport(&fault)), &fault.message));
+                }
+                Poll::Ready(None) => {
+                    self.body = None;
+                    self.guard.close(End::Finished { ttft: Some(self.ttft), tokens: 0 });
+                    self.job.tally.end(State::Done, None, None);
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    ready!(self.alarm.as_mut().poll(cx));
+                    let fault = TransportFault {
+                        kind: TransportKind::IdleTimeout,
+                        message: format!("no byte came for {}s inside the answer (`idle` under [timeouts])", self.idle.as_secs_f64()),
+                        sent: true,
+                    };
+                    return Poll::Ready(self.broke(End::BrokeAfterContent(&outcome::of_transport(&fault)), &fault.message));
+                }
+            }
+        }
+    }
+
+    fn broke(&mut self, end: End<'_>, message: &str) -> Option<Result<Bytes, BrokeOff>> {
+        self.body.take()?;
+        self.guard.close(end);
+        self.job.tally.end(State::Failed, None, Some(message));
+        Some(Err(BrokeOff))
+    }
+}

@@ -1,0 +1,352 @@
+//! The loop of a request: decide, attempt, record, again, until something won or nothing helps.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::{
+    answer::{Lost, Said, Won},
+    ask::{Ask, ModelPlace},
+    attempt::attempt,
+    engine::{Engine, Generation, Place},
+    halt::{Cause, Halt},
+    reply,
+    tally::{Guard, Tally},
+};
+use crate::{
+    base::clock::Mono,
+    config::settings::{KeyId, Strategy},
+    dialect::Ingress,
+    ir::{
+        fault::{ClientError, ErrorKind},
+        op::Dialect,
+    },
+    routing::{
+        candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
+        names::{self, NameError, Overrides, Patience, Resolved},
+        outcome::Cool,
+        retry::{Again, Attempts, To},
+    },
+};
+
+/// Model lists that were never learned are waited for this long.
+const LEARN: Duration = Duration::from_secs(5);
+/// While our own network is down it is looked at again this often.
+const OFFLINE: Duration = Duration::from_secs(2);
+
+/// A request under way.
+pub struct Job {
+    pub engine: Arc<Engine>,
+    pub generation: Arc<Generation>,
+    pub ask: Ask,
+    pub ingress: &'static dyn Ingress,
+    pub tally: Tally,
+    pub halt: Arc<Halt>,
+    pub overrides: Overrides,
+    /// Usage in the stream that only we asked for is kept to ourselves.
+    pub hide_usage: bool,
+    /// Among the requests in flight.
+    pub place: Place,
+}
+
+/// Runs the request until it is decided; the job comes back for what follows.
+pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ClientError>) {
+    let halt = Arc::clone(&job.halt);
+    let result = tokio::select! {
+        biased;
+        cause = halt.wait() => Err(halted(cause)),
+        result = rounds(&mut job) => result,
+    };
+    (job, result)
+}
+
+/// What a client is told when its request is ended from outside.
+#[must_use]
+pub fn halted(cause: Cause) -> ClientError {
+    match cause {
+        Cause::Killed => {
+            ClientError::new(ErrorKind::Unavailable, "the request was ended from the dashboard").code("killed").should_retry(false)
+        }
+        Cause::Shutdown => ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down").retry_after(Some(Duration::from_secs(2))),
+    }
+}
+
+/// What the rounds remember.
+#[derive(Default)]
+struct Memory {
+    tried: Vec<Tried>,
+    attempts: Attempts,
+    /// The next try was paid for by a pause or a wait.
+    granted: bool,
+    last: Option<Last>,
+    waited: Duration,
+}
+
+/// The newest attempt that was lost.
+pub(super) struct Last {
+    pub lost: Lost,
+    pub key: KeyId,
+    pub key_name: Arc<str>,
+}
+
+async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
+    let resolved = resolve(job).await?;
+    let settings = Arc::clone(&job.generation.settings);
+    let total = job.overrides.total.unwrap_or(settings.timeouts.total);
+    let deadline = Instant::now() + total;
+    let mut memory = Memory::default();
+    job.engine.board.count_request(job.engine.clock.mono());
+    loop {
+        let candidates = candidate::candidates(&resolved.targets, &|key| job.engine.key_info(key));
+        let now = job.engine.clock.mono();
+        let question = Question { candidates: &candidates, tried: &memory.tried, strategy: resolved.strategy, estimate: job.ask.estimate };
+        let (decision, ticket) = job.engine.with_luck(|luck| job.engine.board.decide(&question, now, luck));
+        match (&decision.verdict, ticket) {
+            (Verdict::Try { index, why, .. }, Some(ticket)) => {
+                let chosen = &candidates[*index];
+                if !std::mem::take(&mut memory.granted) && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero()) {
+                    drop(Guard::new(&job.engine, ticket));
+                    return Err(finally(job, &memory, &decision, &candidates, None));
+                }
+                job.tally.attempt_started(chosen, reason(&resolved, chosen, why));
+                match attempt(job, chosen, ticket, deadline).await {
+                    Ok(won) => return Ok(won),
+                    Err(lost) => lose(job, &mut memory, chosen, lost),
+                }
+                if Instant::now() >= deadline {
+                    return Err(finally(job, &memory, &decision, &candidates, None));
+                }
+            }
+            (Verdict::Again { .. }, _) => {
+                let Some(pause) = again(job, &mut memory, To::Same) else {
+                    return Err(finally(job, &memory, &decision, &candidates, None));
+                };
+                let pause = if job.engine.network.down() { OFFLINE } else { pause };
+                if Instant::now() + pause >= deadline {
+                    return Err(finally(job, &memory, &decision, &candidates, None));
+                }
+                job.tally.queued(format!("the same again in {} ms", pause.as_millis()));
+                sleep(pause).await;
+                memory.granted = true;
+                memory.tried.retain(|tried| !tried.may_pass);
+            }
+            (Verdict::Wait { until }, _) => {
+                let permitted = memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
+                if !permitted || !wait(job, &mut memory, &candidates, *until, deadline, &settings.retry).await {
+                    return Err(finally(job, &memory, &decision, &candidates, *until));
+                }
+                memory.granted = true;
+                memory.tried.retain(|tried| !tried.may_pass);
+            }
+            (Verdict::Exhausted { retry_at }, _) => return Err(finally(job, &memory, &decision, &candidates, *retry_at)),
+            (Verdict::Try { .. }, None) => {
+                return Err(ClientError::new(ErrorKind::Internal, "a candidate was chosen without a ticket; please report this"));
+            }
+        }
+    }
+}
+
+/// Whether there may be another try, and after which pause; a first try always may be.
+fn again(job: &Job, memory: &mut Memory, to: To) -> Option<Duration> {
+    let Some(last) = &memory.last else { return Some(Duration::ZERO) };
+    let now = job.engine.clock.mono();
+    match job.engine.with_luck(|luck| job.engine.board.again(&last.lost.outcome, &mut memory.attempts, to, now, luck)) {
+        Again::AtOnce => Some(Duration::ZERO),
+        Again::After(pause) => Some(pause),
+        Again::Stop(_) => None,
+    }
+}
+
+/// Names to targets; waits for model lists that were never learned.
+async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
+    let (engine, generation) = (Arc::clone(&job.engine), Arc::clone(&job.generation));
+    if let ModelPlace::Upstream(name) = &job.ask.endpoint.model {
+        return raw(job, name).map_err(|e| *e);
+    }
+    let project = Arc::clone(&job.ask.caller.project);
+    let deadline = Instant::now() + LEARN;
+    let mut patience = Patience::Wait;
+    let resolved = loop {
+        let learned = engine.lists.learned();
+        let result = names::resolve(
+            &generation.catalog,
+            &job.ask.asked,
+            job.ask.endpoint.dialect,
+            &project,
+            &|id| learned.get(&id).cloned(),
+            patience,
+        );
+        match result {
+            Ok(resolved) => break resolved,
+            Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
+                if !engine.lists.wait(&upstreams, deadline).await {
+                    patience = Patience::Over;
+                }
+            }
+            Err(e) => return Err(name_error(job.ask.endpoint.dialect, &e)),
+        }
+    };
+    let mut resolved = resolved;
+    if let Some(pin) = &job.ask.pin {
+        resolved.targets.retain(|target| *target.upstream.name == **pin);
+        if resolved.targets.is_empty() {
+            let message = format!("`x-aiproxy-upstream` pins this request to `{pin}`, which does not serve `{}`", job.ask.asked);
+            return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::clean(&message)));
+        }
+    }
+    job.overrides = resolved.timeouts;
+    Ok(resolved)
+}
+
+/// The target of `/u/UPSTREAM/…`.
+fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ClientError>> {
+    let upstream = job.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
+    let project = &job.ask.caller.project;
+    let Some(upstream) = upstream.filter(|upstream| project.upstreams.matches(&upstream.name)) else {
+        let message = format!("no upstream is named `{}`; `aiproxy upstream list` shows all", crate::base::clean::clean(name));
+        return Err(Box::new(ClientError::new(ErrorKind::UnknownPath, message)));
+    };
+    let dialect = upstream.ends.first().map_or(Dialect::Openai, |end| end.dialect);
+    let target =
+        Target { upstream: Arc::clone(upstream), model: Arc::from(""), dialect, priority: upstream.priority, weight: upstream.weight };
+    Ok(Resolved {
+        targets: vec![Arc::new(target)],
+        strategy: Strategy::Priority,
+        timeouts: Overrides::default(),
+        via: "named in the path".to_owned(),
+        no_end: Vec::new(),
+    })
+}
+
+fn name_error(dialect: Dialect, error: &NameError) -> ClientError {
+    let text = format!("{}; {}", error.text(), error.hint());
+    match error {
+        NameError::Unknown { .. } | NameError::Unlearned { .. } => ClientError::new(ErrorKind::ModelNotFound, text).param("model"),
+        NameError::NotAllowed { .. } => ClientError::new(ErrorKind::Forbidden, text).code("model_not_allowed").param("model"),
+        NameError::NoEnd { .. } => {
+            let text = format!("{text}; this version passes {dialect} requests only to upstreams that speak it themselves");
+            ClientError::new(ErrorKind::ModelNotFound, text).param("model")
+        }
+    }
+}
+
+fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen) -> Arc<str> {
+    let (tier, _) = chosen.tier;
+    let because = match why {
+        Chosen::Only => "the only candidate ready".to_owned(),
+        Chosen::Best { of, .. } => format!("priority {tier}, one of {of} ready"),
+        Chosen::Probe => "let through as a probe after a cooldown".to_owned(),
+        Chosen::LeastSuspect => "nothing is ready: the least suspect is tried".to_owned(),
+    };
+    format!("{}; {because}", resolved.via).into()
+}
+
+/// Books a lost attempt.
+fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
+    let status = match &lost.said {
+        Said::Fault { fault, .. } => Some(fault.status),
+        Said::Transport(_) => None,
+    };
+    let now = job.engine.clock.mono();
+    let words = match (&lost.said, reply::key_wait(job, chosen.key, &chosen.target.model, now)) {
+        (Said::Fault { fault, .. }, Some(wait)) => format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(wait)),
+        (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
+        (Said::Transport(fault), _) => fault.message.clone(),
+    };
+    job.tally.attempt_lost(status, words, lost.outcome.maybe_billed);
+    memory.attempts.failed(&lost.outcome);
+    if lost.outcome.cool == Cool::Rejected {
+        // Nobody listening means that the process is ending.
+        drop(job.engine.rejected.send(chosen.key));
+    }
+    memory.tried.push(Tried {
+        key: chosen.key,
+        upstream: chosen.upstream(),
+        model: Arc::clone(&chosen.target.model),
+        may_pass: lost.may_pass,
+    });
+    memory.last = Some(Last { lost, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });
+}
+
+/// Waits in the queue; false where waiting does not help in time.
+async fn wait(
+    job: &Job,
+    memory: &mut Memory,
+    candidates: &[Candidate],
+    until: Option<Mono>,
+    deadline: Instant,
+    settings: &crate::config::settings::Retry,
+) -> bool {
+    let patience = job.ask.patience.map_or(settings.queue_for, |patience| settings.queue_for.min(patience / 2));
+    let Some(left) = patience.checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
+    let now = job.engine.clock.mono();
+    let span = until.map(|until| until.since(now));
+    if span.is_some_and(|span| span > left) {
+        return false;
+    }
+    let Some(place) = job.engine.queue.join(candidates) else { return false };
+    let begun = Instant::now();
+    let give_up = (begun + left).min(deadline);
+    job.tally.queued(match span {
+        Some(span) => format!("waits {} for a key ({} before it)", short(span), place.before()),
+        None => "waits for a verdict on the only candidate".to_owned(),
+    });
+    // Woken by the end of the cooldown or by any change; the first in line goes, the others look again.
+    let ok = loop {
+        let changed = job.engine.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let alarm = begun + span.unwrap_or(left);
+        tokio::select! {
+            () = &mut changed => {}
+            () = sleep_until(alarm.min(give_up)) => {}
+        }
+        let at = Instant::now();
+        if place.before() == 0 {
+            break at < give_up || span.is_some();
+        }
+        if at >= give_up {
+            break false;
+        }
+        if at >= alarm {
+            // Behind another: its going will tell.
+            drop(timeout_at(give_up, job.engine.changed.notified()).await);
+        }
+    };
+    memory.waited += begun.elapsed();
+    drop(place);
+    job.engine.touch();
+    ok
+}
+
+/// The error when no round is left.
+fn finally(job: &Job, memory: &Memory, decision: &Decision, candidates: &[Candidate], retry_at: Option<Mono>) -> ClientError {
+    let now = job.engine.clock.mono();
+    let last = memory.last.as_ref();
+    // Where other keys will be back, the client should hear of them rather than of the last refusal.
+    let refusal = last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota));
+    if let Some(at) = retry_at.filter(|_| refusal) {
+        return reply::all_cooling(job, last, decision, candidates, at.since(now), now);
+    }
+    if last.is_some() {
+        return reply::last_words(job, last, candidates.len());
+    }
+    let mut reasons: Vec<String> = Vec::new();
+    for (index, why) in decision.others.iter().take(6) {
+        let name = candidates.get(*index).map_or("?", |c| &c.key_name);
+        let hint = match why {
+            Why::Disabled => format!("`aiproxy key enable {name}`"),
+            Why::Missing(_) => format!("`aiproxy key add {}`", name.split('/').next().unwrap_or(name)),
+            Why::Rejected { .. } => format!("`aiproxy key add {}` or `aiproxy key warm {name}`", name.split('/').next().unwrap_or(name)),
+            _ => String::new(),
+        };
+        let hint = if hint.is_empty() { hint } else { format!(" ({hint})") };
+        reasons.push(format!("{name}: {}{hint}", why.text(now)));
+    }
+    let message = if reasons.is_empty() {
+        format!("no upstream has a key for `{}`; add one with `aiproxy key add UPSTREAM`", job.ask.asked)
+    } else {
+        format!("no key can serve `{}`: {}", job.ask.asked, reasons.join("; "))
+    };
+    ClientError::new(ErrorKind::Unavailable, message).code("no_available_key").should_retry(false)
+}

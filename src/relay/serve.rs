@@ -1,0 +1,128 @@
+//! The way of one request through the relay: read, decided, answered.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::{
+    answer::{Committed, Opaque, Won},
+    engine::{Engine, Place},
+    intake::{self, Head},
+    late::{Late, Rounds},
+    pump::{Forward, PING, Pump},
+    reply::{self, ReplyBody},
+    rounds::{self, Job},
+    tally::Tally,
+};
+use crate::{
+    dialect::{Framing, registry},
+    events::record::State,
+    ir::{
+        fault::{ClientError, ErrorKind},
+        op::Op,
+    },
+    routing::{ending::End, names::Overrides},
+};
+
+/// Serves one request whose caller was let in.
+pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response<ReplyBody> {
+    let (dialect, id) = (head.endpoint.dialect, head.id);
+    let generation = engine.generation();
+    let Some(place) = Place::take(engine, generation.settings.server.max_requests) else {
+        let message = format!("too many requests in flight ({}, `max_requests` under [server])", generation.settings.server.max_requests);
+        return reply::error(
+            dialect,
+            id,
+            &ClientError::new(ErrorKind::Overloaded, message).retry_after(Some(std::time::Duration::from_secs(1))),
+        );
+    };
+    let ask = match intake::read(engine, &generation, head, body).await {
+        Ok(ask) => ask,
+        Err(error) => {
+            tracing::debug!(request = %id, error = %error.message, "request refused");
+            return reply::error(dialect, id, &error);
+        }
+    };
+    let tally = Tally::open(engine, &ask);
+    let halt = engine.halts.enter(id);
+    let waits_for_content = ask.stream && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
+    let framing = ask.framing;
+    let ingress = registry::ingress(dialect);
+    let job = Box::new(Job {
+        engine: Arc::clone(engine),
+        generation,
+        ask,
+        ingress,
+        tally,
+        halt,
+        overrides: Overrides::default(),
+        hide_usage: false,
+        place,
+    });
+    if !waits_for_content {
+        let (job, result) = rounds::run(job).await;
+        return answer(job, result);
+    }
+    let mut rounds: Rounds = Box::pin(rounds::run(job));
+    match timeout(PING, &mut rounds).await {
+        Ok((job, result)) => answer(job, result),
+        Err(_) => {
+            let mut response = Response::new(ReplyBody::Late(Box::new(Late::new(ingress, framing, rounds))));
+            let headers = response.headers_mut();
+            let content_type = match framing {
+                Framing::Sse => "text/event-stream",
+                Framing::Ndjson => "application/x-ndjson",
+                Framing::JsonArray => "application/json",
+            };
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            reply::stamp(headers, id);
+            response
+        }
+    }
+}
+
+fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<ReplyBody> {
+    match result {
+        Ok(Won::Whole { status, headers, body, summary, mut guard }) => {
+            let ttft = job.tally.attempt_age();
+            job.tally.first_content(status.as_u16());
+            job.tally.sent(body.len(), 0);
+            let tokens = summary.usage.map_or(0, |u| u.input_total().saturating_add(u.output_total()));
+            guard.close(End::Finished { ttft: Some(ttft), tokens });
+            job.tally.end(State::Done, Some(&summary), None);
+            respond(&job, status, headers, ReplyBody::Whole(Some(body)))
+        }
+        Ok(Won::Stream(committed)) => {
+            let mut committed: Committed = *committed;
+            let (status, headers) = (committed.status, std::mem::take(&mut committed.headers));
+            let mut response = respond(&job, status, headers, ReplyBody::Whole(None));
+            *response.body_mut() = ReplyBody::Pump(Box::new(Pump::new(job, committed)));
+            response
+        }
+        Ok(Won::Opaque(opaque)) => {
+            let mut opaque: Opaque = *opaque;
+            let (status, headers) = (opaque.status, std::mem::take(&mut opaque.headers));
+            let mut response = respond(&job, status, headers, ReplyBody::Whole(None));
+            *response.body_mut() = ReplyBody::Forward(Box::new(Forward::new(job, opaque)));
+            response
+        }
+        Err(error) => {
+            let mut response = reply::error(job.ask.endpoint.dialect, job.ask.id, &error);
+            reply::mark(response.headers_mut(), &job);
+            job.tally.set_status(response.status().as_u16());
+            job.tally.end(State::Failed, None, Some(&error.message));
+            response
+        }
+    }
+}
+
+fn respond(job: &Job, status: StatusCode, headers: HeaderMap, body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    reply::mark(response.headers_mut(), job);
+    response
+}

@@ -1,0 +1,300 @@
+//! The account of a request: tells the bus what happened, and reports the end exactly once, also when dropped.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{ask::Ask, engine::Engine};
+use crate::{
+    base::{
+        clean,
+        clock::{Mono, UnixMillis},
+        id::RequestId,
+    },
+    dialect::Summary,
+    events::{
+        kind::{EventKind, Level},
+        record::{AttemptRecord, RequestRecord, State},
+    },
+    routing::{
+        candidate::Candidate,
+        ending::{Change, End},
+        health::Ticket,
+    },
+};
+
+/// Sampled progress is told at most this often.
+const PROGRESS: Duration = Duration::from_millis(250);
+
+/// One request's account.
+pub struct Tally {
+    engine: Arc<Engine>,
+    pub id: RequestId,
+    at: UnixMillis,
+    received: Mono,
+    project: Arc<str>,
+    asked: Arc<str>,
+    attempts: u32,
+    upstream: Arc<str>,
+    key: Arc<str>,
+    fingerprint: Arc<str>,
+    pub model: Arc<str>,
+    attempt_began: Mono,
+    status: Option<u16>,
+    ttft: Option<Duration>,
+    answer_bytes: u64,
+    events: u64,
+    progressed: Mono,
+    ended: bool,
+}
+
+impl Tally {
+    /// Opens the account.
+    #[must_use]
+    pub fn open(engine: &Arc<Engine>, ask: &Ask) -> Self {
+        let record = RequestRecord {
+            id: ask.id,
+            at: ask.at,
+            project: Arc::clone(&ask.caller.project.name),
+            client: Arc::clone(&ask.caller.program),
+            dialect: ask.endpoint.dialect,
+            op: ask.endpoint.op,
+            asked: Arc::clone(&ask.asked),
+            stream: ask.stream,
+            session: ask.session.clone(),
+            request_bytes: ask.body.len() as u64,
+            state: State::Waiting,
+            attempts: Vec::with_capacity(1),
+            reason: None,
+            ttft_ms: None,
+            duration_ms: None,
+            status: None,
+            usage: None,
+            finish: None,
+            answer_bytes: 0,
+            events: 0,
+            error: None,
+        };
+        engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
+        let none: Arc<str> = Arc::from("");
+        Self {
+            engine: Arc::clone(engine),
+            id: ask.id,
+            at: ask.at,
+            received: ask.received,
+            project: Arc::clone(&ask.caller.project.name),
+            asked: Arc::clone(&ask.asked),
+            attempts: 0,
+            upstream: Arc::clone(&none),
+            key: Arc::clone(&none),
+            fingerprint: Arc::clone(&none),
+            model: none,
+            attempt_began: ask.received,
+            status: None,
+            ttft: None,
+            answer_bytes: 0,
+            events: 0,
+            progressed: ask.received,
+            ended: false,
+        }
+    }
+
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Name of the upstream of the newest attempt; empty before the first.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<str> {
+        &self.upstream
+    }
+
+    fn now(&self) -> (UnixMillis, Mono) {
+        let mono = self.engine.clock.mono();
+        let since = i64::try_from(mono.since(self.received).as_millis()).unwrap_or(i64::MAX);
+        // Counted from the start on the monotonic clock, so that no clock jump makes a negative duration.
+        (UnixMillis(self.at.0.saturating_add(since)), mono)
+    }
+
+    fn since_start(&self, now: Mono) -> u32 {
+        u32::try_from(now.since(self.received).as_millis()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn queued(&self, reason: String) {
+        self.engine.bus.tell(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
+    }
+
+    pub(super) fn attempt_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
+        let (at, now) = self.now();
+        self.attempts += 1;
+        self.attempt_began = now;
+        self.upstream = Arc::clone(&candidate.target.upstream.name);
+        let label = candidate.key_name.split_once('/').map_or("", |(_, label)| label);
+        if *self.key != *label {
+            self.key = Arc::from(label);
+        }
+        self.fingerprint = self.engine.keys.state(candidate.key).fingerprint;
+        self.model = Arc::clone(&candidate.target.model);
+        let attempt = AttemptRecord {
+            number: self.attempts,
+            upstream: Arc::clone(&self.upstream),
+            key: Arc::clone(&self.key),
+            fingerprint: Arc::clone(&self.fingerprint),
+            model: Arc::clone(&self.model),
+            started_ms: self.since_start(now),
+            head_ms: None,
+            ended_ms: None,
+            status: None,
+            outcome: None,
+            won: false,
+            maybe_billed: false,
+        };
+        self.engine.bus.tell(at, EventKind::AttemptStarted { id: self.id, attempt: Box::new(attempt), reason });
+    }
+
+    pub(super) fn attempt_lost(&mut self, status: Option<u16>, outcome: String, maybe_billed: bool) {
+        let (at, now) = self.now();
+        let ended_ms = self.since_start(now);
+        let outcome = self.engine.words(&outcome).into();
+        self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.attempts, ended_ms, status, outcome, maybe_billed });
+    }
+
+    /// The first content leaves.
+    pub(super) fn first_content(&mut self, status: u16) {
+        let (at, now) = self.now();
+        let ttft_ms = self.since_start(now);
+        self.ttft = Some(now.since(self.received));
+        self.status = Some(status);
+        self.engine.bus.tell(at, EventKind::FirstContent { id: self.id, ttft_ms, head_ms: ttft_ms, status });
+    }
+
+    /// Time from the start of the winning attempt to now.
+    pub(super) fn attempt_age(&self) -> Duration {
+        self.engine.clock.mono().since(self.attempt_began)
+    }
+
+    pub(super) fn set_status(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
+    /// Counts what went to the client; told to viewers now and then.
+    pub(super) fn sent(&mut self, bytes: usize, events: u64) {
+        self.answer_bytes += bytes as u64;
+        self.events = events;
+        if self.engine.bus.watched() {
+            let (at, now) = self.now();
+            if now.since(self.progressed) >= PROGRESS {
+                self.progressed = now;
+                self.engine.bus.tell(at, EventKind::Progress { id: self.id, answer_bytes: self.answer_bytes, events: self.events });
+            }
+        }
+    }
+
+    /// Closes the account; later calls do nothing.
+    pub(super) fn end(&mut self, state: State, summary: Option<&Summary>, error: Option<&str>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let (at, now) = self.now();
+        let duration_ms = self.since_start(now);
+        let usage = summary.and_then(|s| s.usage);
+        let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f)));
+        let error: Option<Arc<str>> = error.map(|e| self.engine.words(&e).into());
+        if tracing::enabled!(tracing::Level::INFO) {
+            let tokens = usage.map(|u| (u.input_total(), u.output_total()));
+            tracing::info!(
+                request = %self.id,
+                project = %self.project,
+                model = %clean::clean(&self.asked),
+                upstream = %self.upstream,
+                key = %self.key,
+                fingerprint = %self.fingerprint,
+                attempts = self.attempts,
+                status = self.status,
+                state = ?state,
+                ttft_ms = self.ttft.map(|t| t.as_millis() as u64),
+                duration_ms,
+                input_tokens = tokens.map(|t| t.0),
+                output_tokens = tokens.map(|t| t.1),
+                error = error.as_deref(),
+                "request"
+            );
+        }
+        self.engine.bus.tell(
+            at,
+            EventKind::Ended {
+                id: self.id,
+                state,
+                status: self.status,
+                duration_ms,
+                usage,
+                finish,
+                answer_bytes: self.answer_bytes,
+                events: self.events,
+                error,
+            },
+        );
+        self.engine.halts.leave(self.id);
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.end(State::Left, None, None);
+    }
+}
+
+/// Gives an attempt's verdict to the board exactly once; dropped without one, the attempt counts as abandoned.
+pub struct Guard {
+    engine: Arc<Engine>,
+    ticket: Option<Ticket>,
+}
+
+impl Guard {
+    pub(super) fn new(engine: &Arc<Engine>, ticket: Ticket) -> Self {
+        Self { engine: Arc::clone(engine), ticket: Some(ticket) }
+    }
+
+    /// A verdict that is not the last: head or first content came.
+    pub(super) fn note(&self, end: End<'_>) {
+        if let Some(ticket) = &self.ticket {
+            self.engine.record(ticket, end);
+        }
+    }
+
+    /// The last verdict.
+    pub(super) fn close(&mut self, end: End<'_>) {
+        if let Some(ticket) = self.ticket.take() {
+            self.engine.record(&ticket, end);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.close(End::Abandoned);
+    }
+}
+
+impl Engine {
+    /// Records a verdict and tells everybody what it changed.
+    pub(super) fn record(&self, ticket: &Ticket, end: End<'_>) {
+        let before = self.board.changed();
+        let changes = self.board.record(ticket, end, self.clock.mono());
+        self.tell_changes(changes);
+        if self.board.changed() != before {
+            self.touch();
+        }
+    }
+
+    /// Makes events and log lines of health changes.
+    pub fn tell_changes(&self, changes: Vec<Change>) {
+        for change in changes {
+            let text: Arc<str> = self.words(&format!("{} {}", change.subject, change.text)).into();
+            match change.level {
+                Level::Info => tracing::info!("{text}"),
+                Level::Warn | Level::Error => tracing::warn!("{text}"),
+            }
+            self.bus.tell(self.clock.unix(), EventKind::Health { subject: change.subject.into(), text, level: change.level });
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What an attempt's end changes: which scopes it is a verdict on, and what there is to tell.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    candidate::short,
+    circuit::{Circuit, Failure, Signal},
+    health::{ActScope, Health, Ticket},
+    outcome::{Blame, Cool, Outcome},
+};
+use crate::{base::clock::Mono, events::kind::Level};
+
+/// How an attempt went. The relay's guard tells exactly one final end.
+#[derive(Clone, Copy, Debug)]
+pub enum End<'a> {
+    /// Final: the client is gone. Releases what it held without a verdict.
+    Abandoned,
+    /// Final: the stream broke after content, which counts against the upstream.
+    BrokeAfterContent(&'a Outcome),
+    /// The first content came: the upstream works.
+    Content,
+    /// Final: it failed before any content, or the upstream refused the request.
+    Failed(&'a Outcome),
+    /// Final: a whole answer.
+    Finished { ttft: Option<Duration>, tokens: u64 },
+    /// A 2xx head came: the key works.
+    Head2xx,
+}
+
+/// A change worth telling: "openai/work" "cools for 41s: 429 rate_limit_exceeded for gpt-5".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub subject: String,
+    pub text: String,
+    pub level: Level,
+}
+
+/// Records an end; gives back what there is to tell.
+pub fn record(health: &mut Health, ticket: &Ticket, end: End<'_>, now: Mono) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut recorder = Recorder { health, ticket, now, changes: &mut changes };
+    match end {
+        End::Head2xx => recorder.key_works(),
+        End::Content => {
+            recorder.key_works();
+            recorder.upstream_works();
+        }
+        End::Finished { ttft, tokens } => {
+            recorder.key_works();
+            recorder.upstream_works();
+            recorder.over(Some((false, ttft)), tokens);
+        }
+        End::Failed(outcome) => recorder.failed(outcome),
+        End::BrokeAfterContent(outcome) => {
+            if outcome.cool != Cool::Nothing {
+                recorder.fails(Scope::Upstream, Cool::ServerError, outcome);
+            }
+            recorder.over(Some((true, None)), 0);
+        }
+        End::Abandoned => recorder.over(None, 0),
+    }
+    changes
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Account,
+    Key,
+    KeyModel,
+    Upstream,
+}
+
+struct Recorder<'a> {
+    health: &'a mut Health,
+    ticket: &'a Ticket,
+    now: Mono,
+    changes: &'a mut Vec<Change>,
+}
+
+impl Recorder<'_> {
+    fn key_works(&mut self) {
+        for scope in [Scope::Account, Scope::Key, Scope::KeyModel] {
+            self.signal(scope, &Signal::Succeeded { id: self.ticket.id, newest: self.health.newest });
+        }
+    }
+
+    fn upstream_works(&mut self) {
+        self.signal(Scope::Upstream, &Signal::Succeeded { id: self.ticket.id, newest: self.health.newest });
+    }
+
+    fn failed(&mut self, outcome: &Outcome) {
+        // While our own network is down, a failure on the way says nothing about who was to be reached.
+        let ours = self.health.offline && !self.ticket.local && outcome.blame == Blame::Upstream;
+        let blame = if ours { Blame::Nobody } else { outcome.blame };
+        match blame {
+            Blame::Account => self.refused(Scope::Account, outcome),
+            Blame::Key => self.refused(Scope::Key, outcome),
+            Blame::KeyModel => self.refused(Scope::KeyModel, outcome),
+            // Told that the request itself is wrong: whoever says so is up.
+            Blame::Nobody if outcome.answered() => self.upstream_works(),
+            Blame::Nobody => {}
+            Blame::Upstream => self.fails(Scope::Upstream, outcome.cool, outcome),
+            Blame::UpstreamAndKey => {
+                self.fails(Scope::Key, outcome.cool, outcome);
+                self.fails(Scope::Upstream, outcome.cool, outcome);
+            }
+        }
+        let counted = blame != Blame::Nobody || outcome.answered();
+        self.over(counted.then_some((blame != Blame::Nobody, None)), 0);
+    }
+
+    /// A refusal about a key or account: the upstream that gave it works.
+    fn refused(&mut self, scope: Scope, outcome: &Outcome) {
+        self.fails(scope, outcome.cool, outcome);
+        self.upstream_works();
+    }
+
+    fn fails(&mut self, scope: Scope, class: Cool, outcome: &Outcome) {
+        let threshold = if scope == Scope::Upstream { self.health.policy.cooldown.failures.max(1) } else { 1 };
+        let failure = Failure { class, hint: outcome.hint, cause: &outcome.cause, threshold, local: self.ticket.local };
+        self.signal(scope, &Signal::Failed { id: self.ticket.id, newest: self.health.newest, failure });
+    }
+
+    /// Frees what the attempt held.
+    fn over(&mut self, counted: Option<(bool, Option<Duration>)>, tokens: u64) {
+        for scope in [Scope::Account, Scope::Key, Scope::KeyModel, Scope::Upstream] {
+            self.signal(scope, &Signal::Ended { id: self.ticket.id });
+        }
+        if let Some(upstream) = self.health.upstreams.get_mut(&self.ticket.upstream) {
+            upstream.running = upstream.running.saturating_sub(1);
+            if let Some((failed, ttft)) = counted {
+                upstream.stats.add(failed, ttft, self.now);
+            }
+        }
+        if let Some(key) = self.health.keys.get_mut(&self.ticket.key) {
+            key.running = key.running.saturating_sub(1);
+            key.tokens = key.tokens.saturating_add(tokens);
+        }
+    }
+
+    fn signal(&mut self, scope: Scope, signal: &Signal<'_>) {
+        let Self { health, ticket, now, .. } = self;
+        // A key that left the config, or got a new secret meanwhile, is no longer what this attempt tested.
+        let current = health.keys.get(&ticket.key).is_some_and(|key| ticket.id > key.born);
+        let act = match scope {
+            Scope::Upstream if health.upstreams.contains_key(&ticket.upstream) => ActScope::Upstream(ticket.upstream),
+            Scope::Account if current => ActScope::Account(ticket.account),
+            Scope::Key if current => ActScope::Key(ticket.key),
+            Scope::KeyModel if current => ActScope::KeyModel(ticket.key, Arc::clone(&ticket.model)),
+            _ => return,
+        };
+        let policy = Arc::clone(&health.policy);
+        let Some(circuit) = health.circuit_mut(&act, matches!(signal, Signal::Failed { .. })) else { return };
+        let before = circuit.turn(signal, &policy, *now);
+        let told = told(&before, circuit, scope, *now);
+        if let Some((text, level)) = told {
+            let subject = if scope == Scope::Upstream { &ticket.upstream_name } else { &ticket.key_name };
+            let text = if scope == Scope::KeyModel { format!("{text} for {}", ticket.model) } else { text };
+            self.changes.push(Change { subject: subject.to_string(), text, level });
+        }
+    }
+}
+
+/// What a turn of a circuit is in words; `None` where nobody needs to know.
+fn told(before: &Circuit, after: &Circuit, scope: Scope, now: Mono) -> Option<(String, Level)> {
+    let whose = if scope == Scope::Account { "its account " } else { "" };
+    match (before, after) {
+        (Circuit::Shut { .. }, Circuit::Shut { .. }) => None,
+        (_, Circuit::Shut { cause, .. }) => Some((format!("was rejected and is not used until its secret changes: {cause}"), Level::Error)),
+        (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if *until <= *old => None,
+        (Circuit::Probing { .. }, Circuit::Open { until, .. }) if *until <= now => None,
+        (_, Circuit::Open { belief, until }) => {
+            let (span, cause) = (short(until.since(now)), &belief.cause);
+            Some((format!("{whose}cools for {span}: {cause}"), Level::Warn))
+        }
+        (Circuit::Closed { .. }, Circuit::Closed { .. }) => None,
+        (_, Circuit::Closed { .. }) => Some((format!("{whose}works again"), Level::Info)),
+        (_, Circuit::Probing { .. }) => None,
+    }
+}

@@ -1,0 +1,156 @@
+//! Upstreams, keys and settings for the tests of this room.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{
+    candidate::{AccountId, Candidate, KeyState, Target, candidates},
+    circuit::Policy,
+};
+use crate::{
+    base::{clock::Mono, pattern::Patterns},
+    config::settings::{
+        Auth, Cooldown, End, Key, KeyId, Origin, Patch, Project, Proxy, Retry, Settings, StatusSet, Strategy, Timeouts, Upstream,
+        UpstreamId,
+    },
+    ir::op::Dialect,
+    secrets::Reference,
+};
+
+pub(super) fn at(seconds: u64) -> Mono {
+    Mono(Duration::from_secs(1_000_000 + seconds))
+}
+
+pub(super) fn cases() -> proptest::test_runner::Config {
+    proptest::test_runner::Config { cases: 128, failure_persistence: None, ..Default::default() }
+}
+
+pub(super) fn policy() -> Policy {
+    let s = Duration::from_secs;
+    Policy {
+        cooldown: Cooldown { rate_limited: s(5), server_error: s(15), max: s(600), max_hint: s(3_600), quota: s(3_600), failures: 3 },
+        retry: Retry {
+            max_attempts: 4,
+            backoff: Duration::from_millis(250),
+            max_backoff: s(8),
+            budget: 0.2,
+            statuses: StatusSet(vec![(408, 409), (425, 425), (429, 429), (500, 599)]),
+            queue_for: s(10),
+        },
+    }
+}
+
+fn timeouts() -> Timeouts {
+    let s = Duration::from_secs(10);
+    Timeouts { connect: s, first_byte: s, idle: s, total: s, client_head: s, client_idle: s, client_keepalive: s }
+}
+
+/// An upstream that speaks one dialect, with so many keys.
+pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) -> Upstream {
+    Upstream {
+        id: UpstreamId(id),
+        name: name.into(),
+        origin: Origin::File,
+        preset: None,
+        ends: vec![End { dialect: Dialect::Openai, base_url: format!("https://{name}.example/v1"), query: None }],
+        auth: if keys == 0 { Auth::None } else { Auth::Bearer },
+        models: models.map(|list| Patterns::parse(list.iter().copied()).expect("good patterns")),
+        rename: BTreeMap::new(),
+        priority: 10,
+        weight: 1.0,
+        max_concurrency: 0,
+        max_rps: 0.0,
+        region: String::new(),
+        proxy: Proxy::Environment,
+        headers: Vec::new(),
+        ca_file: None,
+        insecure_tls: false,
+        ask_usage: false,
+        retry_statuses: None,
+        health: None,
+        keys: (0..keys).map(|n| Arc::new(key(id * 100 + n, name, n))).collect(),
+        enabled: true,
+        timeouts: timeouts(),
+        patch: Patch::default(),
+        takes_compressed: false,
+        local: false,
+        key_page: None,
+        key_env: None,
+    }
+}
+
+pub(super) fn key(id: u32, upstream: &str, n: u32) -> Key {
+    let name: Arc<str> = format!("{upstream}/k{n}").into();
+    Key {
+        id: KeyId(id),
+        name: Arc::clone(&name),
+        label: format!("k{n}").into(),
+        reference: Reference::parse(&format!("env:KEY_{id}")).expect("a reference"),
+        account: name,
+        priority: 10,
+        weight: 1.0,
+        rpm: 0,
+        max_concurrency: 0,
+        refresh: None,
+        enabled: true,
+    }
+}
+
+pub(super) fn target(upstream: &Arc<Upstream>, model: &str) -> Arc<Target> {
+    Arc::new(Target {
+        upstream: Arc::clone(upstream),
+        model: model.into(),
+        dialect: Dialect::Openai,
+        priority: upstream.priority,
+        weight: upstream.weight,
+    })
+}
+
+/// All keys ready, each its own account.
+pub(super) fn ready(targets: &[Arc<Target>]) -> Vec<Candidate> {
+    candidates(targets, &|key| (KeyState::Ready, AccountId(key.0)))
+}
+
+pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
+    Project {
+        name: "ide".into(),
+        key: None,
+        models: Patterns::parse(models.iter().copied()).expect("good patterns"),
+        upstreams: Patterns::parse(upstreams.iter().copied()).expect("good patterns"),
+        rpm: 0,
+        max_concurrency: 0,
+        subnets: Vec::new(),
+        admin: false,
+        enabled: true,
+    }
+}
+
+pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
+    use crate::config::settings::{Discover, Log, Server, Tui};
+    let policy = policy();
+    Settings {
+        server: Server {
+            listen: Vec::new(),
+            optional_v6: true,
+            auth: true,
+            trusted_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            max_request_bytes: 1,
+            max_response_bytes: 1,
+            max_connections: 1,
+            max_requests: 1,
+            max_buffered: None,
+            drain: Duration::ZERO,
+        },
+        discover: Discover { env: false, local: false },
+        log: Log { level: "info".to_owned(), json: false, file: None },
+        timeouts: timeouts(),
+        retry: policy.retry,
+        cooldown: policy.cooldown,
+        strategy: Strategy::Priority,
+        upstreams: upstreams.into_iter().map(Arc::new).collect(),
+        models: Vec::new(),
+        aliases: Vec::new(),
+        projects: Vec::new(),
+        tui: Tui { theme: "dark".to_owned(), mouse: false },
+    }
+}

@@ -1,0 +1,436 @@
+//! What is known of upstreams, keys and accounts, as plain state: what each candidate's standing is, and what starting
+//! an attempt changes. The board puts the lock around it.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    candidate::{AccountId, Candidate, KeyState, ScopeKind, Why},
+    circuit::{Circuit, Policy, Signal, Stance},
+    stats::Stats,
+};
+use crate::{
+    base::{
+        clock::Mono,
+        window::{Pace, Times},
+    },
+    config::settings::{KeyId, Strategy, UpstreamId},
+};
+
+/// Models of one key that may be in a cooldown of their own; names come from clients, so they are bounded.
+const MODELS_PER_KEY: usize = 64;
+
+/// Per key or account request limits are over this span.
+pub const MINUTE: Duration = Duration::from_secs(60);
+
+/// All beliefs and counts.
+#[derive(Debug)]
+pub struct Health {
+    pub policy: Arc<Policy>,
+    /// Our own network is down: remote upstreams are not tried, and their failures say nothing about them.
+    pub offline: bool,
+    /// The newest attempt's number.
+    pub newest: u64,
+    pub upstreams: IdMap<UpstreamId, UpstreamHealth>,
+    pub keys: IdMap<KeyId, KeyHealth>,
+    pub accounts: IdMap<AccountId, Circuit>,
+    /// Where the stride over targets stands.
+    pub target_time: f64,
+}
+
+#[derive(Debug, Default)]
+pub struct UpstreamHealth {
+    pub circuit: Circuit,
+    pub running: u32,
+    pub pace: Pace,
+    pub stats: Stats,
+    /// Where the stride over this upstream's keys stands.
+    pub key_time: f64,
+    /// Where each of its targets stands in the stride over targets.
+    pub passes: Vec<(Arc<str>, f64)>,
+}
+
+#[derive(Debug, Default)]
+pub struct KeyHealth {
+    pub circuit: Circuit,
+    pub models: Vec<(Arc<str>, Circuit)>,
+    pub account: Option<AccountId>,
+    pub upstream: Option<UpstreamId>,
+    pub running: u32,
+    pub requests: u64,
+    pub tokens: u64,
+    pub times: Times,
+    /// Where it stands in the stride over its upstream's keys.
+    pub pass: f64,
+    /// Attempts numbered up to this were made with an earlier secret.
+    pub born: u64,
+}
+
+/// The chosen attempt; whoever holds it tells the board exactly one final end.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// Grows with each attempt.
+    pub id: u64,
+    pub upstream: UpstreamId,
+    pub upstream_name: Arc<str>,
+    pub key: KeyId,
+    /// `upstream/label`
+    pub key_name: Arc<str>,
+    pub model: Arc<str>,
+    pub account: AccountId,
+    pub started: Mono,
+    /// It tests a scope after a cooldown, or the least suspect one.
+    pub probe: bool,
+    /// The upstream is on this machine.
+    pub local: bool,
+}
+
+/// A scope that an action or a signal is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActScope {
+    Account(AccountId),
+    All,
+    Key(KeyId),
+    KeyModel(KeyId, Arc<str>),
+    Upstream(UpstreamId),
+}
+
+/// How a candidate stands; the greater, the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    Ready,
+    /// Ready as a probe.
+    Due,
+    Suspect,
+    /// Something that may happen at any moment is waited for: a verdict, a free slot, a secret.
+    Held,
+    Blocked,
+    Out,
+}
+
+/// A candidate's rank, until when, and why.
+#[derive(Clone, Debug)]
+pub struct Standing<'a> {
+    pub rank: Rank,
+    pub until: Option<Mono>,
+    reason: Reason<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Reason<'a> {
+    Circuit(ScopeKind, &'a Circuit),
+    Fine,
+    Key(&'a KeyState),
+    Limit(&'static str),
+    Offline,
+}
+
+impl Health {
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(policy),
+            offline: false,
+            newest: 0,
+            upstreams: IdMap::default(),
+            keys: IdMap::default(),
+            accounts: IdMap::default(),
+            target_time: 0.0,
+        }
+    }
+
+    /// How the candidate stands now; `upstream` is what is known of its upstream.
+    #[must_use]
+    pub fn standing<'a>(&'a self, candidate: &'a Candidate, upstream: Option<&'a UpstreamHealth>, now: Mono) -> Standing<'a> {
+        let mut standing = Standing { rank: Rank::Ready, until: None, reason: Reason::Fine };
+        match &candidate.key_state {
+            KeyState::Ready => {}
+            KeyState::Waiting => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
+            KeyState::Disabled | KeyState::Missing(_) => {
+                standing.worsen(Rank::Out, None, Reason::Key(&candidate.key_state));
+                return standing;
+            }
+        }
+        let settings = &*candidate.target.upstream;
+        if self.offline && !settings.local {
+            standing.worsen(Rank::Held, None, Reason::Offline);
+        }
+        if let Some(upstream) = upstream {
+            standing.limited(settings.max_concurrency, upstream.running, "requests at once of the upstream");
+            if let Some(until) = upstream.pace.full_until(settings.max_rps, now) {
+                standing.worsen(Rank::Blocked, Some(until), Reason::Limit("requests per second of the upstream"));
+            }
+            standing.count(ScopeKind::Upstream, &upstream.circuit, now);
+        }
+        if let Some(key) = self.keys.get(&candidate.key) {
+            standing.limited(candidate.key_max_concurrency, key.running, "requests at once");
+            if let Some(until) = key.times.full_until(candidate.key_rpm, MINUTE, now) {
+                standing.worsen(Rank::Blocked, Some(until), Reason::Limit("requests per minute"));
+            }
+            standing.count(ScopeKind::Key, &key.circuit, now);
+            if let Some(circuit) = key.model(&candidate.target.model) {
+                standing.count(ScopeKind::KeyModel, circuit, now);
+            }
+        }
+        if !self.accounts.is_empty()
+            && let Some(circuit) = self.accounts.get(&candidate.account)
+        {
+            standing.count(ScopeKind::Account, circuit, now);
+        }
+        standing
+    }
+
+    /// Starts an attempt: counts it and makes it the probe of every scope that needs one.
+    pub fn take(&mut self, candidate: &Candidate, strategy: Strategy, probe: bool, now: Mono) -> Ticket {
+        self.newest += 1;
+        let target = &candidate.target;
+        let ticket = Ticket {
+            id: self.newest,
+            upstream: candidate.upstream(),
+            upstream_name: Arc::clone(&target.upstream.name),
+            key: candidate.key,
+            key_name: Arc::clone(&candidate.key_name),
+            model: Arc::clone(&target.model),
+            account: candidate.account,
+            started: now,
+            probe,
+            local: target.upstream.local,
+        };
+        let sent = Signal::Sent { id: ticket.id };
+
+        let upstream = self.upstreams.entry(ticket.upstream).or_default();
+        let key = self.keys.entry(ticket.key).or_default();
+        upstream.running = upstream.running.saturating_add(1);
+        upstream.pace.push(target.upstream.max_rps, now);
+        upstream.circuit.turn(&sent, &self.policy, now);
+        key.running = key.running.saturating_add(1);
+        key.requests += 1;
+        key.account = Some(ticket.account);
+        key.upstream = Some(ticket.upstream);
+        if candidate.key_rpm > 0 {
+            key.times.push(MINUTE, now);
+        }
+        key.circuit.turn(&sent, &self.policy, now);
+        if let Some(circuit) = key.model_mut(&ticket.model) {
+            circuit.turn(&sent, &self.policy, now);
+        }
+        if let Some(circuit) = self.accounts.get_mut(&ticket.account) {
+            circuit.turn(&sent, &self.policy, now);
+        }
+
+        // A key or target that was away starts at the current minimum, or it would be sent all that it missed.
+        let stood = key.pass.max(upstream.key_time);
+        upstream.key_time = stood;
+        key.pass = stood + step(candidate.key_weight);
+        let weight = match strategy {
+            Strategy::Priority => return ticket,
+            Strategy::RoundRobin => 1.0,
+            Strategy::Weighted => target.weight,
+        };
+        let stood = upstream.pass(&ticket.model).max(self.target_time);
+        self.target_time = stood;
+        upstream.set_pass(&ticket.model, stood + step(weight));
+        ticket
+    }
+
+    /// Forgets what is held against a scope, and everything narrower.
+    pub fn warm(&mut self, scope: &ActScope) {
+        match scope {
+            ActScope::All => {
+                self.accounts.clear();
+                for upstream in self.upstreams.values_mut() {
+                    upstream.circuit = Circuit::default();
+                }
+                for key in self.keys.values_mut() {
+                    key.warm();
+                }
+            }
+            ActScope::Account(id) => {
+                self.accounts.remove(id);
+                for key in self.keys.values_mut().filter(|key| key.account == Some(*id)) {
+                    key.warm();
+                }
+            }
+            ActScope::Key(id) => {
+                if let Some(key) = self.keys.get_mut(id) {
+                    key.warm();
+                    if let Some(account) = key.account {
+                        self.accounts.remove(&account);
+                    }
+                }
+            }
+            ActScope::KeyModel(id, model) => {
+                if let Some(key) = self.keys.get_mut(id) {
+                    key.models.retain(|(name, _)| !same(name, model));
+                }
+            }
+            ActScope::Upstream(id) => {
+                if let Some(upstream) = self.upstreams.get_mut(id) {
+                    upstream.circuit = Circuit::default();
+                }
+                let accounts: Vec<AccountId> =
+                    self.keys.values().filter(|key| key.upstream == Some(*id)).filter_map(|key| key.account).collect();
+                self.accounts.retain(|id, _| !accounts.contains(id));
+                for key in self.keys.values_mut().filter(|key| key.upstream == Some(*id)) {
+                    key.warm();
+                }
+            }
+        }
+    }
+
+    /// The circuit of a scope, where one is known; `make` creates it.
+    pub fn circuit_mut(&mut self, scope: &ActScope, make: bool) -> Option<&mut Circuit> {
+        match scope {
+            ActScope::All => None,
+            ActScope::Account(id) if make => Some(self.accounts.entry(*id).or_default()),
+            ActScope::Account(id) => self.accounts.get_mut(id),
+            ActScope::Key(id) if make => Some(&mut self.keys.entry(*id).or_default().circuit),
+            ActScope::Key(id) => self.keys.get_mut(id).map(|key| &mut key.circuit),
+            ActScope::KeyModel(id, model) if make => Some(self.keys.entry(*id).or_default().model_made(model)),
+            ActScope::KeyModel(id, model) => self.keys.get_mut(id)?.model_mut(model),
+            ActScope::Upstream(id) if make => Some(&mut self.upstreams.entry(*id).or_default().circuit),
+            ActScope::Upstream(id) => self.upstreams.get_mut(id).map(|upstream| &mut upstream.circuit),
+        }
+    }
+}
+
+/// The share of the stride that one attempt uses up.
+fn step(weight: f64) -> f64 {
+    if weight.is_finite() { 1.0 / weight.max(1e-6) } else { 1.0 }
+}
+
+impl UpstreamHealth {
+    /// Where a target stands in the stride over targets.
+    #[must_use]
+    pub fn pass(&self, model: &Arc<str>) -> f64 {
+        self.passes.iter().find(|(name, _)| same(name, model)).map_or(0.0, |(_, pass)| *pass)
+    }
+
+    fn set_pass(&mut self, model: &Arc<str>, pass: f64) {
+        if let Some((_, stood)) = self.passes.iter_mut().find(|(name, _)| same(name, model)) {
+            *stood = pass;
+            return;
+        }
+        if self.passes.len() >= MODELS_PER_KEY {
+            self.passes.remove(0);
+        }
+        self.passes.push((Arc::clone(model), pass));
+    }
+}
+
+impl KeyHealth {
+    fn warm(&mut self) {
+        self.circuit = Circuit::default();
+        self.models.clear();
+    }
+
+    #[must_use]
+    pub fn model(&self, model: &Arc<str>) -> Option<&Circuit> {
+        self.models.iter().find(|(name, _)| same(name, model)).map(|(_, circuit)| circuit)
+    }
+
+    pub fn model_mut(&mut self, model: &Arc<str>) -> Option<&mut Circuit> {
+        self.models.iter_mut().find(|(name, _)| same(name, model)).map(|(_, circuit)| circuit)
+    }
+
+    fn model_made(&mut self, model: &Arc<str>) -> &mut Circuit {
+        let at = match self.models.iter().position(|(name, _)| same(name, model)) {
+            Some(at) => at,
+            None => {
+                if self.models.len() >= MODELS_PER_KEY {
+                    // A closed one first, else the oldest: forgetting a belief costs one attempt.
+                    let closed = self.models.iter().position(|(_, circuit)| matches!(circuit, Circuit::Closed { .. }));
+                    self.models.remove(closed.unwrap_or(0));
+                }
+                self.models.push((Arc::clone(model), Circuit::default()));
+                self.models.len() - 1
+            }
+        };
+        &mut self.models[at].1
+    }
+}
+
+fn same(a: &Arc<str>, b: &Arc<str>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}
+
+impl Circuit {
+    /// Goes on to the next state in place; gives back the one before.
+    pub fn turn(&mut self, signal: &Signal<'_>, policy: &Policy, now: Mono) -> Self {
+        let before = self.clone();
+        *self = mem::take(self).after(signal, policy, now);
+        before
+    }
+}
+
+impl<'a> Standing<'a> {
+    fn worsen(&mut self, rank: Rank, until: Option<Mono>, reason: Reason<'a>) {
+        if rank > self.rank || rank == self.rank && until > self.until {
+            *self = Self { rank, until, reason };
+        }
+    }
+
+    fn limited(&mut self, limit: u32, running: u32, what: &'static str) {
+        if limit > 0 && running >= limit {
+            self.worsen(Rank::Held, None, Reason::Limit(what));
+        }
+    }
+
+    fn count(&mut self, scope: ScopeKind, circuit: &'a Circuit, now: Mono) {
+        let (rank, until) = match circuit.stance(now) {
+            Stance::Clear => return,
+            Stance::Due => (Rank::Due, None),
+            Stance::Suspect(until) => (Rank::Suspect, Some(until)),
+            Stance::Held => (Rank::Held, None),
+            Stance::Blocked(until) => (Rank::Blocked, Some(until)),
+            Stance::Shut => (Rank::Out, None),
+        };
+        self.worsen(rank, until, Reason::Circuit(scope, circuit));
+    }
+
+    /// Why it cannot be used now; `None` where it can.
+    #[must_use]
+    pub fn why(&self) -> Option<Why> {
+        Some(match (self.reason, self.rank) {
+            (Reason::Fine, _) | (_, Rank::Ready | Rank::Due) => return None,
+            (Reason::Key(KeyState::Waiting), _) => Why::WaitingForKey,
+            (Reason::Key(KeyState::Missing(reason)), _) => Why::Missing(Arc::clone(reason)),
+            (Reason::Key(KeyState::Disabled | KeyState::Ready), _) => Why::Disabled,
+            (Reason::Limit(what), _) => Why::OverLimit { what },
+            (Reason::Offline, _) => Why::Offline,
+            (Reason::Circuit(_, Circuit::Shut { cause, .. }), _) => Why::Rejected { cause: Arc::clone(cause) },
+            (Reason::Circuit(scope, Circuit::Open { belief, until }), _) => {
+                Why::Cooling { until: *until, cause: Arc::clone(&belief.cause), scope, class: belief.class }
+            }
+            (Reason::Circuit(_, Circuit::Probing { .. } | Circuit::Closed { .. }), _) => Why::Probing,
+        })
+    }
+}
+
+/// A map by our own small ids.
+pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// Spreads one small number: ids are ours, so nobody can choose them to collide.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(u32::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.0 = (self.0 ^ u64::from(n)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}

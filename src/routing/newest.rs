@@ -1,0 +1,67 @@
+//! Which of several model names is the newest: versions are compared as numbers, dates as dates.
+
+use std::cmp::{Ordering, Reverse};
+
+/// The newest of the names; `None` of none.
+#[must_use]
+pub(super) fn newest<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names.max_by(|a, b| compare(a, b))
+}
+
+/// Higher versions are newer, then later dates; a name without a date stands for the latest of its version. Among
+/// equals the shorter name, as the rest is `-preview` and the like.
+fn compare(a: &str, b: &str) -> Ordering {
+    let key = |name: &str| {
+        let (version, date) = read(name);
+        (version, date.is_none(), date, Reverse(name.len()))
+    };
+    key(a).cmp(&key(b)).then_with(|| b.cmp(a))
+}
+
+/// The numbers of a name, and the date among them.
+fn read(name: &str) -> (Vec<u64>, Option<u64>) {
+    let runs: Vec<&str> = name.split(|c: char| !c.is_ascii_digit()).collect();
+    let (mut version, mut date, mut at) = (Vec::new(), None, 0);
+    while let Some(run) = runs.get(at) {
+        at += 1;
+        if run.is_empty() {
+            continue;
+        }
+        let next = |ahead: usize| runs.get(at + ahead).copied().unwrap_or_default();
+        let number = run.parse().unwrap_or(u64::MAX);
+        match run.len() {
+            8 if (19_000_000..21_000_000).contains(&number) => date = Some(number),
+            4 if (2000..2100).contains(&number) && next(0).len() == 2 && next(1).len() == 2 => {
+                let day = |text: &str| text.parse::<u64>().unwrap_or(0);
+                date = Some(number * 10_000 + day(next(0)) * 100 + day(next(1)));
+                at += 2;
+            }
+            // Month and day, as in `-0613`.
+            4 if (101..1232).contains(&number) && (1..=31).contains(&(number % 100)) => date = Some(number),
+            _ => version.push(number),
+        }
+    }
+    (version, date)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_is_the_highest_version_then_the_latest_date() {
+        for (names, want) in [
+            (&["claude-sonnet-4-20250514", "claude-sonnet-4-5-20250929", "claude-3-7-sonnet-20250219"][..], "claude-sonnet-4-5-20250929"),
+            (&["claude-sonnet-4-5-20250929", "claude-sonnet-4-5"], "claude-sonnet-4-5"),
+            (&["gpt-4o-2024-05-13", "gpt-4o-2024-11-20", "gpt-4o-2024-08-06"], "gpt-4o-2024-11-20"),
+            (&["gpt-4-0613", "gpt-4-1106-preview", "gpt-4-0125-preview"], "gpt-4-1106-preview"),
+            (&["llama-3.1-405b", "llama-3.3-70b"], "llama-3.3-70b"),
+            (&["gemini-2.5-pro-preview", "gemini-2.5-pro", "gemini-2.0-pro"], "gemini-2.5-pro"),
+            (&["m-9", "m-10"], "m-10"),
+        ] {
+            assert_eq!(newest(names.iter().copied()), Some(want));
+            assert_eq!(newest(names.iter().rev().copied()), Some(want), "in any order");
+        }
+        assert_eq!(newest(std::iter::empty()), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! How an upstream did lately: the last hundred attempts of the last quarter of an hour, and five minutes in buckets.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::base::{clock::Mono, window::Buckets};
+
+const KEPT: usize = 100;
+const SPAN: Duration = Duration::from_secs(15 * 60);
+/// The chart: so many buckets of so many seconds.
+pub const SPARK: usize = 15;
+const SPARK_WIDTH: Duration = Duration::from_secs(20);
+
+/// What is kept per upstream.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// When it ended, whether it failed, time to first token.
+    ends: VecDeque<(Mono, bool, Option<Duration>)>,
+    attempts: Buckets,
+    failed: Buckets,
+}
+
+/// The sum of it, for screens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatsView {
+    pub attempts: u32,
+    pub errors: u32,
+    pub ttft_p50: Option<Duration>,
+    pub ttft_p95: Option<Duration>,
+    /// Attempts and failed ones per 20 s over five minutes, oldest first.
+    pub spark: Vec<(u32, u32)>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { ends: VecDeque::new(), attempts: Buckets::new(SPARK_WIDTH, SPARK), failed: Buckets::new(SPARK_WIDTH, SPARK) }
+    }
+}
+
+impl Stats {
+    pub fn add(&mut self, failed: bool, ttft: Option<Duration>, now: Mono) {
+        if self.ends.len() >= KEPT {
+            self.ends.pop_front();
+        }
+        self.ends.push_back((now, failed, ttft));
+        self.attempts.add(1, now);
+        self.failed.add(u32::from(failed), now);
+    }
+
+    #[must_use]
+    pub fn view(&self, now: Mono) -> StatsView {
+        let recent = || self.ends.iter().filter(|(at, ..)| now.since(*at) < SPAN);
+        let mut ttft: Vec<Duration> = recent().filter_map(|(_, _, ttft)| *ttft).collect();
+        ttft.sort_unstable();
+        StatsView {
+            attempts: recent().count() as u32,
+            errors: recent().filter(|(_, failed, _)| *failed).count() as u32,
+            ttft_p50: percentile(&ttft, 50),
+            ttft_p95: percentile(&ttft, 95),
+            spark: self.attempts.series(now).zip(self.failed.series(now)).collect(),
+        }
+    }
+}
+
+/// The nearest-rank percentile of sorted values.
+fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::fixture::at;
+
+    #[test]
+    fn stats_are_of_the_last_hundred_attempts_and_quarter_of_an_hour() {
+        let mut stats = Stats::default();
+        assert_eq!(stats.view(at(0)).ttft_p50, None);
+        for n in 1..=120_u64 {
+            stats.add(n % 10 == 0, Some(Duration::from_millis(n)), at(n));
+        }
+
+        let view = stats.view(at(120));
+
+        assert_eq!((view.attempts, view.errors), (100, 10));
+        assert_eq!(view.ttft_p50, Some(Duration::from_millis(70)));
+        assert_eq!(view.ttft_p95, Some(Duration::from_millis(115)));
+        assert_eq!(view.spark.len(), SPARK);
+        assert_eq!(view.spark.iter().map(|(all, _)| all).sum::<u32>(), 120, "the chart counts all of five minutes");
+        let later = stats.view(at(120 + 900));
+        assert_eq!((later.attempts, later.ttft_p95), (0, None));
+    }
+}

@@ -1,0 +1,13 @@
+//! What every connection shares.
+
+use std::sync::Arc;
+
+use super::guard::credential::Clients;
+use crate::{control::api::Control, relay::engine::Engine};
+
+/// The server's view of the proxy.
+pub struct Gate {
+    pub engine: Arc<Engine>,
+    pub clients: Arc<Clients>,
+    pub control: Control,
+}

@@ -1,0 +1,112 @@
+//! Whose token it is: client keys compared by digest in constant time, wherever a client puts them.
+
+use std::{net::IpAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
+
+use crate::{
+    config::settings::Project,
+    ir::fault::{ClientError, ErrorKind},
+    secrets::Secret,
+};
+
+/// The keys of all projects, by digest.
+#[derive(Default)]
+pub struct Clients {
+    table: ArcSwap<Table>,
+    /// Told when the table was replaced.
+    pub news: Notify,
+}
+
+/// One state of the table.
+#[derive(Default)]
+pub struct Table {
+    keys: Vec<([u8; 32], Arc<Project>)>,
+    /// Some keys are still being read from a slow store.
+    pub reading: bool,
+    /// Set where `auth = false`: who everybody is.
+    pub anybody: Option<Arc<Project>>,
+}
+
+impl Table {
+    #[must_use]
+    pub fn new(keys: Vec<(&Secret, Arc<Project>)>, reading: bool, anybody: Option<Arc<Project>>) -> Self {
+        Self { keys: keys.into_iter().map(|(secret, project)| (secret.digest(), project)).collect(), reading, anybody }
+    }
+
+    /// The project of this token. Every entry is looked at, whatever is found on the way.
+    #[must_use]
+    pub fn find(&self, token: &Secret) -> Option<&Arc<Project>> {
+        let digest = token.digest();
+        let mut found = None;
+        for (known, project) in &self.keys {
+            if bool::from(known.ct_eq(&digest)) {
+                found = Some(project);
+            }
+        }
+        found
+    }
+}
+
+impl Clients {
+    pub fn set(&self, table: Table) {
+        self.table.store(Arc::new(table));
+        self.news.notify_waiters();
+    }
+
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+}
+
+/// The token a request carries: Bearer, x-api-key, x-goog-api-key, `?key=` (where the path is Gemini's), or the one of
+/// a `/~KEY` path.
+#[must_use]
+pub fn token(headers: &HeaderMap, query_key: Option<&str>, path_key: Option<&str>) -> Option<Secret> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim).filter(|text| !text.is_empty());
+    let bearer = header("authorization").and_then(|text| {
+        let (scheme, rest) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
+    });
+    // Several at once are common: an SDK sends both Bearer and its own header. The first that is ours wins.
+    let all = [path_key, bearer, header("x-api-key"), header("x-goog-api-key"), header("api-key"), query_key];
+    let ours = all.iter().flatten().find(|text| text.starts_with("aip-"));
+    ours.or_else(|| all.iter().flatten().next()).map(|text| Secret::new((*text).to_owned()))
+}
+
+/// The refusal of a request without a known token.
+#[must_use]
+pub fn refusal(token: Option<&Secret>) -> ClientError {
+    let message = match token {
+        None => {
+            "aiproxy token missing: send the client key as Bearer token, x-api-key or x-goog-api-key; `aiproxy project show --reveal` prints it"
+        }
+        Some(token) if looks_like_providers(token) => {
+            "this looks like a provider's key, but aiproxy wants its own client key (aip-…); `aiproxy project show --reveal` prints it"
+        }
+        Some(_) => "aiproxy token not known; `aiproxy project show --reveal` prints the right one",
+    };
+    ClientError::new(ErrorKind::Unauthorized, message)
+}
+
+fn looks_like_providers(token: &Secret) -> bool {
+    ["sk-", "AIza", "gsk_", "xai-", "hf_", "nvapi-", "pplx-"].iter().any(|prefix| token.expose().starts_with(prefix))
+}
+
+/// Whether the project may be used from this address.
+///
+/// # Errors
+///
+/// 403 naming the address.
+pub fn subnet(project: &Project, addr: IpAddr) -> Result<(), ClientError> {
+    if project.subnets.is_empty() || project.subnets.iter().any(|net| net.has(addr)) {
+        return Ok(());
+    }
+    let message =
+        format!("project `{}` may not be used from {addr}; `subnets` of that project in the config says from where", project.name);
+    Err(ClientError::new(ErrorKind::Forbidden, message).code("subnet_not_allowed"))
+}

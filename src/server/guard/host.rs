@@ -1,0 +1,98 @@
+//! Refuses requests whose Host is not ours: the defence against DNS rebinding.
+
+use http::{HeaderMap, Uri, header};
+
+use crate::{
+    base::clean,
+    ir::fault::{ClientError, ErrorKind},
+};
+
+/// Checks Host (and `:authority`, and an absolute-form URI) against loopback names and `trusted`.
+///
+/// # Errors
+///
+/// 400 for a missing, doubled or malformed Host; 403 for one that is not allowed.
+pub fn check(headers: &HeaderMap, uri: &Uri, http2: bool, trusted: &[String]) -> Result<(), ClientError> {
+    let bad = |message: &str| Err(ClientError::new(ErrorKind::BadRequest, message));
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return bad("two Host headers");
+    }
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    let host = match (first, authority) {
+        (Some(host), authority) => {
+            let Ok(host) = host.to_str() else { return bad("the Host header is not text") };
+            if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
+                return bad("the request's address and its Host header disagree");
+            }
+            host
+        }
+        (None, Some(authority)) if http2 => authority,
+        (None, _) => return bad("the request has no Host header"),
+    };
+    let Some(name) = name(host) else { return bad("the Host header is malformed") };
+    if allowed(&name, trusted) {
+        return Ok(());
+    }
+    let message = format!(
+        "Host `{}` is not allowed; aiproxy answers to localhost, or to names in `trusted_hosts` under [server]",
+        clean::clean(host)
+    );
+    Err(ClientError::new(ErrorKind::Forbidden, message).code("host_not_allowed"))
+}
+
+/// The host without port, lower case, without a trailing dot; `None` where it is no host.
+fn name(host: &str) -> Option<String> {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => {
+            let (inside, after) = rest.split_once(']')?;
+            (format!("[{inside}]"), after.strip_prefix(':').or_else(|| after.is_empty().then_some("")))
+        }
+        None => match host.split_once(':') {
+            Some((name, port)) => (name.to_owned(), Some(port)),
+            None => (host.to_owned(), Some("")),
+        },
+    };
+    let port = port?;
+    let good_port = port.is_empty() || port.parse::<u16>().is_ok();
+    let good_name =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'[' | b']' | b':'));
+    (good_port && good_name).then(|| name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase())
+}
+
+fn allowed(name: &str, trusted: &[String]) -> bool {
+    // Written out rather than parsed: `127.1`, `2130706433` and mapped addresses are how filters are slipped past.
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]") || trusted.iter().any(|host| host.trim_end_matches('.').eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pain_23_only_our_own_names_are_answered() {
+        let trusted = ["mybox.lan".to_owned()];
+        for (host, ok) in [
+            ("localhost:8642", true),
+            ("LOCALHOST", true),
+            ("localhost.:80", true),
+            ("127.0.0.1:1", true),
+            ("[::1]:8642", true),
+            ("MyBox.lan:8642", true),
+            ("127.1", false),
+            ("2130706433", false),
+            ("[::ffff:127.0.0.1]", false),
+            ("127.0.0.1.evil.example", false),
+            ("localhost@evil.example", false),
+            ("a b", false),
+            ("", false),
+            ("localhost:99999", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().expect("header text"));
+            assert_eq!(check(&headers, &Uri::from_static("/"), false, &trusted).is_ok(), ok, "{host}");
+        }
+        assert!(check(&HeaderMap::new(), &Uri::from_static("/"), false, &[]).is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! Refuses browsers: requests from another origin are let in only where the user lists that origin.
+
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use crate::{
+    base::clean,
+    ir::fault::{ClientError, ErrorKind},
+};
+
+/// What the answer must say to a browser whose origin is allowed.
+#[derive(Clone, Debug)]
+pub struct Allowed(pub HeaderValue);
+
+/// Checks Origin and Sec-Fetch-Site.
+///
+/// # Errors
+///
+/// 403 for any origin that is not listed, `null` included, and for cross-site fetches without an Origin.
+pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<Option<Allowed>, ClientError> {
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let text = origin.to_str().unwrap_or("?");
+        if allowed.iter().any(|one| one == text) {
+            return Ok(Some(Allowed(origin.clone())));
+        }
+        let message =
+            format!("origin `{}` is not allowed; list it in `allowed_origins` under [server] to let this web page in", clean::clean(text));
+        return Err(ClientError::new(ErrorKind::Forbidden, message).code("origin_not_allowed"));
+    }
+    let site = headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
+    if matches!(site, Some("cross-site" | "same-site")) {
+        return Err(ClientError::new(ErrorKind::Forbidden, "a web page may not ask aiproxy").code("origin_not_allowed"));
+    }
+    Ok(None)
+}
+
+/// Whether this is a preflight, which an allowed origin gets answered.
+#[must_use]
+pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The headers of an answer to an allowed origin; never with credentials.
+pub fn allow(origin: &Allowed, preflight: bool, out: &mut HeaderMap) {
+    out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.0.clone());
+    out.insert(header::VARY, HeaderValue::from_static("Origin"));
+    if preflight {
+        out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+        out.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static(
+                "authorization, content-type, x-api-key, x-goog-api-key, anthropic-version, anthropic-beta, x-session-id",
+            ),
+        );
+        out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    } else {
+        out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pain_23_pages_are_refused_unless_listed() {
+        let allowed = ["http://localhost:3000".to_owned()];
+        for (name, value, ok) in [
+            ("origin", "http://localhost:3000", true),
+            ("origin", "http://localhost:3001", false),
+            ("origin", "null", false),
+            ("origin", "https://evil.example", false),
+            ("sec-fetch-site", "cross-site", false),
+            ("sec-fetch-site", "none", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            assert_eq!(check(&headers, &allowed).is_ok(), ok, "{name}: {value}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Listening sockets, and the loop that accepts from them.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::Semaphore,
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{connection, gate::Gate};
+
+const BACKLOG: u32 = 1_024;
+/// Pause after an accept that failed for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// An address that could not be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("{addr}: {source}")]
+pub struct ListenError {
+    pub addr: SocketAddr,
+    pub source: io::Error,
+}
+
+/// Binds all addresses; IPv6 ones are left out where `optional_v6` and the machine has no IPv6.
+///
+/// # Errors
+///
+/// The first address that cannot be had.
+pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<TcpListener>, ListenError> {
+    let mut out: Vec<TcpListener> = Vec::new();
+    for &addr in addrs {
+        // Port 0 for both families means the same free port for both.
+        let port =
+            out.first().and_then(|first| first.local_addr().ok()).filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.port());
+        let addr = SocketAddr::new(addr.ip(), port);
+        match listen(addr) {
+            Ok(listener) => out.push(listener),
+            Err(e) if addr.is_ipv6() && optional_v6 && matches!(e.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported) => {
+                tracing::warn!(%addr, "no IPv6 on this machine; this address is left out");
+            }
+            Err(e) if addr.is_ipv6() && optional_v6 && e.raw_os_error() == Some(97) => {
+                tracing::warn!(%addr, "no IPv6 on this machine; this address is left out");
+            }
+            Err(source) => return Err(ListenError { addr, source }),
+        }
+    }
+    Ok(out)
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // So that a restart need not wait for old connections; on Windows the option means something else.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until told to stop; every connection is a task of the tracker.
+pub async fn accept(listener: TcpListener, gate: Arc<Gate>, places: Arc<Semaphore>, tracker: TaskTracker, stop: CancellationToken) {
+    loop {
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
+            () = stop.cancelled() => return,
+        };
+        let Ok(place) = place else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (gate, stop) = (Arc::clone(&gate), stop.clone());
+                tracker.spawn(async move {
+                    connection::serve(gate, stream, peer, stop).await;
+                    drop(place);
+                });
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(e) => {
+                // Out of descriptors: the connection stays in the backlog, and a tight loop would only burn CPU.
+                tracing::warn!(error = %e, "cannot accept connections just now");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Paths to what they ask for: dialect and operation, or a place of our own.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    dialect::Framing,
+    ir::op::{Dialect, Op},
+    relay::ask::{Endpoint, ModelPlace, StreamPlace},
+};
+
+/// Where a request goes.
+#[derive(Debug)]
+pub enum Route {
+    Relay(Endpoint),
+    /// Model lists; the shape follows from path and headers.
+    Models {
+        id: Option<String>,
+        gemini: bool,
+    },
+    Tags,
+    Root,
+    Health,
+    Version,
+    Reload,
+    /// Below `/aiproxy/v1/`.
+    Control(String),
+}
+
+/// A path, read.
+#[derive(Debug)]
+pub struct Routed {
+    pub route: Route,
+    /// In which errors are told.
+    pub dialect: Dialect,
+    /// The client key of a `/~KEY/…` path.
+    pub path_key: Option<String>,
+}
+
+/// Nothing is here.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Nowhere {
+    pub dialect: Dialect,
+    /// The methods that the path knows, where it is known.
+    pub allow: Option<&'static str>,
+}
+
+/// Finds what a method and path ask for. Every prefix form works: `/v1`, none, doubled.
+///
+/// # Errors
+///
+/// `Nowhere`, with the dialect to say so in.
+pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Routed, Nowhere> {
+    let (path_key, path) = match path.strip_prefix("/~") {
+        Some(rest) => {
+            let (key, rest) = rest.split_once('/').unwrap_or((rest, ""));
+            (Some(key.to_owned()), format!("/{rest}"))
+        }
+        None => (None, path.to_owned()),
+    };
+    let (beta, below) = strip(&path);
+    let dialect = dialect_of(below, beta);
+    let get = matches!(*method, Method::GET | Method::HEAD);
+    let found = find(method, get, &path, below, beta, query);
+    match found {
+        Ok(route) => Ok(Routed { route, dialect, path_key }),
+        Err(allow) => Err(Nowhere { dialect, allow }),
+    }
+}
+
+/// Takes version prefixes off; whether one of them was Gemini's.
+fn strip(path: &str) -> (bool, &str) {
+    let (mut beta, mut rest) = (false, path);
+    loop {
+        let next = ["/v1beta1", "/v1beta", "/v1alpha", "/v1"]
+            .iter()
+            .find_map(|prefix| rest.strip_prefix(prefix).filter(|after| after.starts_with('/')).map(|after| (prefix, after)));
+        let Some((prefix, after)) = next else { return (beta, rest) };
+        beta |= *prefix != "/v1";
+        rest = after;
+    }
+}
+
+fn dialect_of(below: &str, beta: bool) -> Dialect {
+    if beta || below.strip_prefix("/models/").is_some_and(|rest| rest.contains(':') && action(rest).is_some()) {
+        Dialect::Gemini
+    } else if below.starts_with("/messages") {
+        Dialect::Anthropic
+    } else if below.starts_with("/responses") {
+        Dialect::Responses
+    } else if below.starts_with("/api/") {
+        Dialect::Ollama
+    } else {
+        Dialect::Openai
+    }
+}
+
+fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: Option<&str>) -> Result<Route, Option<&'static str>> {
+    let post = *method == Method::POST;
+    let only_get = |route: Route| if get { Ok(route) } else { Err(Some("GET")) };
+    match path {
+        "/" | "" => return only_get(Route::Root),
+        "/health" => return only_get(Route::Health),
+        "/v1/reload" => return if post { Ok(Route::Reload) } else { Err(Some("POST")) },
+        _ => {}
+    }
+    if let Some(rest) = path.strip_prefix("/aiproxy/v1/") {
+        return Ok(Route::Control(rest.to_owned()));
+    }
+    if let Some(rest) = path.strip_prefix("/u/") {
+        let (upstream, rest) = rest.split_once('/').ok_or(None)?;
+        if rest.split('/').any(|segment| matches!(segment, "." | "..") || segment.to_ascii_lowercase().starts_with("%2e")) {
+            return Err(None);
+        }
+        let upstream = percent_decode_str(upstream).decode_utf8().map_err(|_| None)?.into_owned();
+        return Ok(Route::Relay(Endpoint {
+            dialect: Dialect::Openai,
+            op: Op::Raw,
+            path: format!("/{rest}"),
+            model: ModelPlace::Upstream(upstream),
+            stream: StreamPlace::No,
+        }));
+    }
+    if let Some(rest) = below.strip_prefix("/models") {
+        return models(rest, get, post, beta, query);
+    }
+    let (op, stream) = match below {
+        "/chat/completions" => (Op::Chat, StreamPlace::Body { default: false }),
+        "/completions" => (Op::Completions, StreamPlace::Body { default: false }),
+        "/embeddings" => (Op::Embed, StreamPlace::No),
+        "/moderations" => (Op::Moderate, StreamPlace::No),
+        "/rerank" => (Op::Rerank, StreamPlace::No),
+        "/images/generations" | "/images/edits" | "/images/variations" => (Op::Image, StreamPlace::Body { default: false }),
+        "/audio/speech" | "/audio/transcriptions" | "/audio/translations" => (Op::Audio, StreamPlace::Body { default: false }),
+        "/responses" => (Op::Chat, StreamPlace::Body { default: false }),
+        "/responses/compact" | "/responses/input_tokens" => (Op::Stored, StreamPlace::No),
+        "/messages" => (Op::Chat, StreamPlace::Body { default: false }),
+        "/messages/count_tokens" => (Op::CountTokens, StreamPlace::No),
+        "/api/chat" | "/api/generate" => (Op::Chat, StreamPlace::Body { default: true }),
+        "/api/embed" | "/api/embeddings" => (Op::Embed, StreamPlace::No),
+        "/api/show" => (Op::ModelCard, StreamPlace::No),
+        "/api/tags" => return only_get(Route::Tags),
+        "/api/version" => return only_get(Route::Version),
+        _ => return Err(None),
+    };
+    if !post {
+        return Err(Some("POST"));
+    }
+    let endpoint = Endpoint { dialect: dialect_of(below, false), op, path: below.to_owned(), model: ModelPlace::Body, stream };
+    Ok(Route::Relay(endpoint))
+}
+
+/// `/models`, `/models/{id}`, and Gemini's `/models/{id}:{action}`.
+fn models(rest: &str, get: bool, post: bool, beta: bool, query: Option<&str>) -> Result<Route, Option<&'static str>> {
+    let only_get = |id| if get { Ok(Route::Models { id, gemini: beta }) } else { Err(Some("GET")) };
+    let rest = match rest {
+        "" | "/" => return only_get(None),
+        rest => rest.strip_prefix('/').ok_or(None)?,
+    };
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| None);
+    let Some((model, action)) = action(rest) else { return only_get(Some(decoded(rest)?)) };
+    let sse = query.is_some_and(|query| query.split('&').any(|pair| pair.eq_ignore_ascii_case("alt=sse")));
+    let (op, stream) = match action {
+        "generateContent" => (Op::Chat, StreamPlace::No),
+        "streamGenerateContent" => (Op::Chat, StreamPlace::Yes(if sse { Framing::Sse } else { Framing::JsonArray })),
+        "countTokens" => (Op::CountTokens, StreamPlace::No),
+        _ => (Op::Embed, StreamPlace::No),
+    };
+    if !post {
+        return Err(Some("POST"));
+    }
+    Ok(Route::Relay(Endpoint {
+        dialect: Dialect::Gemini,
+        op,
+        path: format!("/models/{{model}}:{action}"),
+        model: ModelPlace::Path(decoded(model)?),
+        stream,
+    }))
+}
+
+/// Splits a Gemini action off; model names may hold colons themselves.
+fn action(rest: &str) -> Option<(&str, &str)> {
+    let (model, action) = rest.rsplit_once(':')?;
+    matches!(action, "generateContent" | "streamGenerateContent" | "countTokens" | "embedContent" | "batchEmbedContents")
+        .then_some((model, action))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(method: &Method, path: &str) -> Result<(Dialect, Op, String), Nowhere> {
+        match route(method, path, Some("alt=sse"))?.route {
+            Route::Relay(endpoint) => Ok((endpoint.dialect, endpoint.op, endpoint.path)),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_prefix_form_reaches_the_same_endpoint() {
+        for path in ["/v1/chat/completions", "/chat/completions", "/v1/v1/chat/completions", "/~aip-key/v1/chat/completions"] {
+            assert_eq!(at(&Method::POST, path), Ok((Dialect::Openai, Op::Chat, "/chat/completions".to_owned())), "{path}");
+        }
+        for path in ["/v1/messages", "/messages", "/v1/v1/messages"] {
+            assert_eq!(at(&Method::POST, path), Ok((Dialect::Anthropic, Op::Chat, "/messages".to_owned())), "{path}");
+        }
+        for path in ["/v1beta/models/a%2Fb:generateContent", "/v1/models/a/b:generateContent", "/models/a/b:generateContent"] {
+            assert_eq!(at(&Method::POST, path), Ok((Dialect::Gemini, Op::Chat, "/models/{model}:generateContent".to_owned())), "{path}");
+        }
+        assert_eq!(at(&Method::POST, "/u/openai/v1/files"), Ok((Dialect::Openai, Op::Raw, "/v1/files".to_owned())));
+    }
+
+    #[test]
+    fn wrong_paths_and_methods_say_so_in_the_right_dialect() {
+        for (method, path, dialect, allow) in [
+            (Method::POST, "/v1/foo", Dialect::Openai, None),
+            (Method::GET, "/v1/messages", Dialect::Anthropic, Some("POST")),
+            (Method::DELETE, "/v1/chat/completions", Dialect::Openai, Some("POST")),
+            (Method::POST, "/v1beta/foo", Dialect::Gemini, None),
+            (Method::GET, "/v1/../aiproxy/v1/snapshot", Dialect::Openai, None),
+            (Method::POST, "/u/openai/../x", Dialect::Openai, None),
+            (Method::POST, "/api/pull", Dialect::Ollama, None),
+        ] {
+            assert_eq!(route(&method, path, None).map(|r| format!("{r:?}")), Err(Nowhere { dialect, allow }), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_the_path_is_taken_out_of_it() {
+        let routed = route(&Method::GET, "/~aip-abc/v1/models", None).expect("a route");
+        assert_eq!(routed.path_key.as_deref(), Some("aip-abc"));
+        assert!(matches!(routed.route, Route::Models { id: None, gemini: false }));
+    }
+}

@@ -1,0 +1,285 @@
+//! One request: guards, path, caller; then the relay, a place of our own, or a refusal in the client's dialect.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::{
+    gate::Gate,
+    guard::{
+        credential::{self, Table},
+        host,
+        origin::{self, Allowed},
+    },
+    paths::{self, Nowhere, Route, Routed},
+    places,
+    wire::Pulse,
+};
+use crate::{
+    base::{clean, id::RequestId},
+    config::settings::{Project, Settings},
+    ir::{
+        fault::{ClientError, ErrorKind},
+        op::Dialect,
+    },
+    relay::{
+        ask::Caller,
+        intake::Head,
+        reply::{self, ReplyBody},
+        serve,
+    },
+    upstream::headers,
+};
+
+/// An unknown credential waits this long while project keys are still being read.
+const KEYS: Duration = Duration::from_secs(5);
+
+/// A response body that tells the connection when the answer is over.
+pub type Reply = Response<places::Tracked>;
+
+/// Answers one request; never fails.
+///
+/// # Errors
+///
+/// None; the type is hyper's.
+pub async fn answer(gate: Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, pulse: Option<Arc<Pulse>>) -> Result<Reply, Infallible> {
+    let id = RequestId::new(gate.engine.clock.unix());
+    // A chunked body may have hidden a Content-Length that somebody before us believed: the connection is not reused.
+    let close = request.version() == Version::HTTP_11 && request.headers().contains_key(header::TRANSFER_ENCODING);
+    let mut response = go(&gate, request, peer, id).await;
+    if close {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response.map(|body| places::Tracked::new(body, pulse)))
+}
+
+async fn go(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, id: RequestId) -> Response<ReplyBody> {
+    let (parts, body) = request.into_parts();
+    let generation = gate.engine.generation();
+    let settings = Arc::clone(&generation.settings);
+    drop(generation);
+    let routed = paths::route(&parts.method, parts.uri.path(), parts.uri.query());
+    let dialect = match &routed {
+        Ok(routed) => routed.dialect,
+        Err(nowhere) => nowhere.dialect,
+    };
+    let refuse = |error: ClientError| {
+        tracing::debug!(request = %id, %peer, error = %error.message, "request refused");
+        reply::error(dialect, id, &error)
+    };
+    if parts.method == http::Method::CONNECT || parts.method == http::Method::TRACE {
+        return refuse(ClientError::new(ErrorKind::MethodNotAllowed, "aiproxy is no forward proxy"));
+    }
+    let allowed = match guard(&parts.headers, &parts.uri, parts.version, &settings) {
+        Ok(allowed) => allowed,
+        Err(error) => return refuse(error),
+    };
+    if let Some(allowed) = allowed.as_ref().filter(|_| origin::is_preflight(&parts.method, &parts.headers)) {
+        let mut response = Response::new(ReplyBody::Whole(None));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        reply::stamp(response.headers_mut(), id);
+        origin::allow(allowed, true, response.headers_mut());
+        return response;
+    }
+    let routed = match routed {
+        Ok(routed) => routed,
+        Err(nowhere) => return refuse(nowhere_error(&nowhere, &parts.method, parts.uri.path(), &settings)),
+    };
+    let mut response = dispatch(gate, routed, parts, body, peer, id, &settings).await;
+    if let Some(Allowed(_)) = &allowed
+        && let Some(allowed) = &allowed
+    {
+        origin::allow(allowed, false, response.headers_mut());
+    }
+    response
+}
+
+/// Host, Origin, upgrades and loops; the credential comes with the path.
+fn guard(map: &HeaderMap, uri: &http::Uri, version: Version, settings: &Settings) -> Result<Option<Allowed>, ClientError> {
+    host::check(map, uri, version == Version::HTTP_2, &settings.server.trusted_hosts)?;
+    let allowed = origin::check(map, &settings.server.allowed_origins)?;
+    if map.contains_key(header::UPGRADE)
+        && version == Version::HTTP_11
+        && map.get(header::UPGRADE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c"))
+    {
+        return Err(ClientError::new(ErrorKind::UpgradeRequired, "aiproxy does not switch protocols (no WebSocket here)").status(400));
+    }
+    if headers::looped(map) {
+        let message = "this request came from aiproxy itself: an upstream's base_url points back here; `aiproxy upstream list` shows them";
+        return Err(ClientError::new(ErrorKind::BadRequest, message).code("loop"));
+    }
+    Ok(allowed)
+}
+
+async fn dispatch(
+    gate: &Arc<Gate>,
+    routed: Routed,
+    parts: http::request::Parts,
+    body: Incoming,
+    peer: SocketAddr,
+    id: RequestId,
+    settings: &Arc<Settings>,
+) -> Response<ReplyBody> {
+    let Routed { route, dialect, path_key } = routed;
+    match &route {
+        Route::Root => return places::root(gate, id),
+        Route::Health => return places::health(gate, id, parts.uri.query()).await,
+        Route::Version => return places::version(id),
+        _ => {}
+    }
+    if gate.engine.draining() && !matches!(route, Route::Control(_)) {
+        let error = ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down").retry_after(Some(Duration::from_secs(2)));
+        let mut response = reply::error(dialect, id, &error);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
+    // Taken out before anybody could log or forward it.
+    let (query, query_key) = take_key(parts.uri.query(), dialect);
+    let token = credential::token(&parts.headers, query_key.as_deref(), path_key.as_deref());
+    if let Route::Control(rest) = &route {
+        let admin = match &token {
+            Some(token) => {
+                gate.control.is_token(token) || gate.clients.table().find(token).is_some_and(|project| project.admin && project.enabled)
+            }
+            None => false,
+        };
+        if !admin {
+            return reply::error(
+                dialect,
+                id,
+                &ClientError::new(
+                    ErrorKind::Unauthorized,
+                    "the control API takes the control token (DATA/run/token) or the key of an admin project",
+                ),
+            );
+        }
+        return gate.control.answer(&parts.method, rest, parts.uri.query(), body, id).await;
+    }
+    let control = token.as_ref().is_some_and(|token| gate.control.is_token(token));
+    let project = match (control, caller(gate, token.as_ref()).await) {
+        (_, Ok(project)) => project,
+        (true, Err(_)) if matches!(route, Route::Reload) => return gate.control.reload(id).await,
+        (_, Err(error)) => return reply::error(dialect, id, &error),
+    };
+    if let Err(error) = credential::subnet(&project, peer.ip()) {
+        return reply::error(dialect, id, &error);
+    }
+    match route {
+        Route::Relay(endpoint) => {
+            let head = Head {
+                id,
+                endpoint,
+                caller: Caller { project, program: program(&parts.headers), addr: peer.ip() },
+                method: parts.method,
+                query,
+                headers: parts.headers,
+            };
+            serve::serve(&gate.engine, head, body).await
+        }
+        Route::Models { id: model, gemini } => {
+            let shape = if gemini || parts.headers.contains_key("x-goog-api-key") {
+                Dialect::Gemini
+            } else if parts.headers.contains_key("anthropic-version") {
+                Dialect::Anthropic
+            } else {
+                Dialect::Openai
+            };
+            places::models(gate, id, &project, shape, model.as_deref())
+        }
+        Route::Tags => places::tags(gate, id, &project),
+        Route::Reload => {
+            if project.admin {
+                return gate.control.reload(id).await;
+            }
+            let message = format!("project `{}` is no admin; `aiproxy reload` works for the owner of this machine", project.name);
+            reply::error(dialect, id, &ClientError::new(ErrorKind::Forbidden, message))
+        }
+        Route::Root | Route::Health | Route::Version | Route::Control(_) => {
+            let _ = settings;
+            reply::error(dialect, id, &ClientError::new(ErrorKind::Internal, "this place is answered before; please report this"))
+        }
+    }
+}
+
+/// The project of a token; an unknown one waits while keys are still being read.
+async fn caller(gate: &Gate, token: Option<&crate::secrets::Secret>) -> Result<Arc<Project>, ClientError> {
+    let look = |table: &Table| match token {
+        Some(token) => table.find(token).or(table.anybody.as_ref()).cloned(),
+        None => table.anybody.clone(),
+    };
+    let news = gate.clients.news.notified();
+    tokio::pin!(news);
+    news.as_mut().enable();
+    let mut table = gate.clients.table();
+    if let Some(project) = look(&table) {
+        return enabled(project);
+    }
+    if table.reading && token.is_some() {
+        drop(timeout(KEYS, news).await);
+        table = gate.clients.table();
+        if let Some(project) = look(&table) {
+            return enabled(project);
+        }
+        if table.reading {
+            let message = "project keys are still being read from a slow keyring; try again shortly";
+            return Err(ClientError::new(ErrorKind::Overloaded, message).retry_after(Some(Duration::from_secs(2))));
+        }
+    }
+    Err(credential::refusal(token))
+}
+
+fn enabled(project: Arc<Project>) -> Result<Arc<Project>, ClientError> {
+    if project.enabled {
+        return Ok(project);
+    }
+    let message = format!("project `{}` is disabled; set `enabled = true` in its [[project]] row", project.name);
+    Err(ClientError::new(ErrorKind::Forbidden, message).code("project_disabled"))
+}
+
+/// Cuts `key=` out of a query; only Gemini's clients use it as a credential.
+fn take_key(query: Option<&str>, dialect: Dialect) -> (Option<String>, Option<String>) {
+    let Some(query) = query else { return (None, None) };
+    if !query.contains("key=") {
+        return (Some(query.to_owned()), None);
+    }
+    let mut key = None;
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| match pair.strip_prefix("key=") {
+            Some(value) => {
+                key = Some(value.to_owned());
+                false
+            }
+            None => true,
+        })
+        .collect();
+    let kept = kept.join("&");
+    ((!kept.is_empty()).then_some(kept), key.filter(|_| dialect == Dialect::Gemini))
+}
+
+/// The first word of User-Agent: `claude-cli`, `OpenAI/Python`.
+fn program(headers: &HeaderMap) -> Arc<str> {
+    let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let word = agent.split([' ', '(']).next().unwrap_or("");
+    let name = match word.rsplit_once('/') {
+        Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => name,
+        _ => word,
+    };
+    Arc::from(clean::cut_end(&clean::clean(name), 32).as_ref())
+}
+
+fn nowhere_error(nowhere: &Nowhere, method: &http::Method, path: &str, settings: &Settings) -> ClientError {
+    let path = clean::clean(path);
+    let path = clean::cut_end(&path, 120);
+    if let Some(allow) = nowhere.allow {
+        return ClientError::new(ErrorKind::MethodNotAllowed, format!("{method} is not allowed for {path}; {allow} is"))
+            .code("method_not_supported");
+    }
+    let base = settings.server.listen.first().map_or_else(|| "127.0.0.1:8642".to_owned(), ToString::to_string);
+    let message = format!(
+        "Unknown request URL: {method} {path}. aiproxy serves the OpenAI API below http://{base}/v1, Anthropic's and Gemini's below http://{base}, and anything else of an upstream below http://{base}/u/UPSTREAM/"
+    );
+    ClientError::new(ErrorKind::UnknownPath, message).code("unknown_url")
+}

@@ -1,0 +1,151 @@
+//! A client's socket as hyper sees it: replays what was peeked, and knows when bytes last moved.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+
+/// What a connection is doing, for the clocks that watch it.
+pub struct Pulse {
+    phase: AtomicU8,
+    /// Milliseconds after `born` when the phase began.
+    since: AtomicU64,
+    /// Milliseconds after `born` since when a write is stuck; 0 where none is.
+    stuck: AtomicU64,
+    born: Instant,
+}
+
+/// The phases of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Between requests, nothing read.
+    Idle,
+    /// A head is being read.
+    Head,
+    /// A request is being served.
+    Busy,
+}
+
+impl Pulse {
+    #[must_use]
+    pub fn new() -> Self {
+        Self { phase: AtomicU8::new(1), since: AtomicU64::new(0), stuck: AtomicU64::new(0), born: Instant::now() }
+    }
+
+    fn now(&self) -> u64 {
+        self.born.elapsed().as_millis() as u64
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.since.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// The phase and when it began.
+    #[must_use]
+    pub fn phase(&self) -> (Phase, Instant) {
+        let phase = match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            _ => Phase::Busy,
+        };
+        (phase, self.born + std::time::Duration::from_millis(self.since.load(Ordering::Relaxed)))
+    }
+
+    /// Since when the client takes no bytes that are ready for it.
+    #[must_use]
+    pub fn stuck(&self) -> Option<Instant> {
+        match self.stuck.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(self.born + std::time::Duration::from_millis(at)),
+        }
+    }
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The socket.
+pub struct Wire {
+    stream: TcpStream,
+    peeked: Bytes,
+    pulse: Arc<Pulse>,
+}
+
+impl Wire {
+    #[must_use]
+    pub fn new(stream: TcpStream, peeked: Bytes, pulse: Arc<Pulse>) -> Self {
+        Self { stream, peeked, pulse }
+    }
+
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Pending if self.pulse.stuck.load(Ordering::Relaxed) == 0 => {
+                self.pulse.stuck.store(self.pulse.now().max(1), Ordering::Relaxed)
+            }
+            Poll::Pending => {}
+            Poll::Ready(_) if self.pulse.stuck.load(Ordering::Relaxed) != 0 => self.pulse.stuck.store(0, Ordering::Relaxed),
+            Poll::Ready(_) => {}
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.peeked.has_remaining() {
+            let length = this.peeked.len().min(buf.remaining());
+            buf.put_slice(&this.peeked.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if buf.filled().len() > before && this.pulse.phase.load(Ordering::Relaxed) == Phase::Idle as u8 {
+            this.pulse.enter(Phase::Head);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write(cx, data);
+        this.wrote(&result);
+        result
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.wrote(&result);
+        result
+    }
+}

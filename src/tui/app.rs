@@ -1,0 +1,255 @@
+//! The state of the dashboard: what is known of the proxy, and where its reader is.
+
+use super::{
+    effect::Effect,
+    filter::Filter,
+    format::Now,
+    layout::Layout,
+    rates::Rates,
+    screens::{self, Screen},
+};
+use crate::{
+    base::{clock::UnixMillis, id::RequestId},
+    control::snapshot::Snapshot,
+    events::{kind::Level, live::Live, record::RequestRecord},
+};
+
+/// Everything that `draw` looks at.
+#[derive(Debug)]
+pub struct App {
+    /// `None` until the first one came. Its `live` goes on with the events.
+    pub snapshot: Option<Box<Snapshot>>,
+    pub link: Link,
+    pub rates: Rates,
+    pub screen: Screen,
+    /// What lies over the screen.
+    pub over: Option<Over>,
+    pub dialog: Option<Dialog>,
+    pub toast: Option<Toast>,
+    pub paused: Option<Pause>,
+    /// Columns and rows of the terminal.
+    pub size: (u16, u16),
+    /// The proxy runs in this process.
+    pub in_process: bool,
+    pub(super) fresh: Freshness,
+    pub(super) clicked: Option<(RowId, UnixMillis)>,
+    places: [Place; Screen::ALL.len()],
+}
+
+/// The line to the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    Connecting,
+    Lost { why: String, retry_at: UnixMillis },
+    Up,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Over {
+    Help { scroll: u16 },
+    Request { id: RequestId, scroll: u16 },
+}
+
+/// A question at the bottom of the screen; it has the keys until it is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dialog {
+    /// `y` does it.
+    Ask { question: String, effect: Effect },
+    /// What of a request to copy.
+    Copy { id: String, curl: String },
+    /// A filter being typed; `before` comes back on Esc.
+    Filter { text: String, error: Option<String>, before: Filter },
+    /// Leaving ends more than the dashboard.
+    Stop,
+}
+
+/// The result of an act, for three seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Toast {
+    pub text: String,
+    pub level: Level,
+    pub until: UnixMillis,
+}
+
+/// The picture that is frozen while the proxy goes on.
+#[derive(Debug)]
+pub struct Pause {
+    pub live: Live,
+    pub at: UnixMillis,
+}
+
+/// What a row stands for: it stays selected by this while rows move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowId {
+    /// A log line: its time and a sum of its text.
+    Line(UnixMillis, u64),
+    Name(String),
+    Request(RequestId),
+}
+
+/// A row of a list, before it is drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub id: RowId,
+    /// Lines it takes.
+    pub height: u16,
+}
+
+/// Where the reader is in one list.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// `None` follows the top.
+    pub selected: Option<RowId>,
+    /// The first row shown.
+    pub offset: usize,
+    pub filter: Filter,
+    /// Which of the screen's orders.
+    pub sort: usize,
+    /// Where the selected row was, for when it leaves.
+    index: usize,
+}
+
+/// How old the views of upstreams and keys are, and whether newer ones are on their way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Freshness {
+    /// Something happened since.
+    pub stale: bool,
+    /// Health or config changed: it matters on every screen.
+    pub urgent: bool,
+    pub pending: bool,
+    /// Events were missed: the requests of the next snapshot count, not ours.
+    pub missed: bool,
+    pub at: UnixMillis,
+}
+
+impl App {
+    /// The dashboard before it knows anything.
+    #[must_use]
+    pub fn new(screen: Screen, in_process: bool) -> Self {
+        Self {
+            snapshot: None,
+            link: Link::Connecting,
+            rates: Rates::default(),
+            screen,
+            over: None,
+            dialog: None,
+            toast: None,
+            paused: None,
+            size: (80, 24),
+            in_process,
+            fresh: Freshness::default(),
+            clicked: None,
+            places: Default::default(),
+        }
+    }
+
+    /// The requests and lines to show: as they are, or as they were when the picture was frozen.
+    #[must_use]
+    pub fn live(&self) -> Option<&Live> {
+        match &self.paused {
+            Some(pause) => Some(&pause.live),
+            None => self.snapshot.as_ref().map(|s| &s.live),
+        }
+    }
+
+    /// The time that belongs to [`App::live`].
+    #[must_use]
+    pub fn live_now(&self, now: Now) -> Now {
+        self.paused.as_ref().map_or(now, |pause| Now { at: pause.at, ..now })
+    }
+
+    /// The request with this id, as long as it is kept.
+    #[must_use]
+    pub fn request(&self, id: RequestId) -> Option<&RequestRecord> {
+        let live = self.live()?;
+        live.running.iter().chain(live.recent.iter().rev()).find(|r| r.id == id)
+    }
+
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        self.place_of(self.screen)
+    }
+
+    #[must_use]
+    pub fn place_of(&self, screen: Screen) -> &Place {
+        &self.places[screen.index()]
+    }
+
+    pub(super) fn place_mut(&mut self) -> &mut Place {
+        &mut self.places[self.screen.index()]
+    }
+
+    /// The row that keys act on: the selected one, else the first.
+    #[must_use]
+    pub fn current(&self) -> Option<RowId> {
+        self.place().selected.clone().or_else(|| screens::entries(self).into_iter().next().map(|entry| entry.id))
+    }
+
+    /// Whether a second more changes the picture: something runs, or a wait counts down.
+    #[must_use]
+    pub fn counting(&self, now: UnixMillis) -> bool {
+        if self.toast.is_some() || self.link != Link::Up {
+            return true;
+        }
+        let Some(snapshot) = &self.snapshot else { return false };
+        let ahead = |until: Option<UnixMillis>| until.is_some_and(|until| until.0 > now.0 - 1_000);
+        !snapshot.live.running.is_empty()
+            || snapshot.upstreams.iter().any(|u| ahead(u.until))
+            || snapshot.keys.iter().any(|k| ahead(k.until) || k.scopes.iter().any(|s| ahead(s.until)))
+            // The charts run empty, and the time since the start is told by the minute.
+            || self.rates.requests_per_minute(now) > 0
+            || now.0.rem_euclid(60_000) < 1_000
+    }
+
+    /// Moves the selection by rows; from the top that was followed, the first step selects.
+    pub(super) fn step(&mut self, by: isize) {
+        let entries = screens::entries(self);
+        let Some(last) = entries.len().checked_sub(1) else { return };
+        let place = self.place_mut();
+        let at = match position(&entries, place.selected.as_ref()) {
+            Some(at) => at.saturating_add_signed(by).min(last),
+            None if by > 0 => (by.unsigned_abs() - 1).min(last),
+            None => 0,
+        };
+        place.index = at;
+        place.selected = entries.into_iter().nth(at).map(|entry| entry.id);
+    }
+
+    pub(super) fn select(&mut self, id: RowId) {
+        self.place_mut().selected = Some(id);
+    }
+
+    /// Brings selection and scrolling into line with the rows there are; before each frame.
+    pub fn settle(&mut self, now: Now) {
+        let entries = screens::entries(self);
+        let (columns, rows) = self.size;
+        let room = screens::list_area(self.screen, Layout::of(self, columns, rows, now).body).height;
+        let place = self.place_mut();
+        if place.selected.is_some() {
+            match position(&entries, place.selected.as_ref()) {
+                Some(at) => place.index = at,
+                None => {
+                    place.index = place.index.min(entries.len().saturating_sub(1));
+                    place.selected = entries.get(place.index).map(|entry| entry.id.clone());
+                }
+            }
+        }
+        let shown = if place.selected.is_some() { place.index } else { 0 };
+        place.offset = place.offset.min(shown).min(entries.len().saturating_sub(1));
+        while place.offset < shown && height(&entries[place.offset..=shown]) > room {
+            place.offset += 1;
+        }
+        // No empty lines at the end while there are rows above.
+        while place.offset > 0 && height(&entries[place.offset - 1..]) <= room {
+            place.offset -= 1;
+        }
+    }
+}
+
+fn position(entries: &[Entry], id: Option<&RowId>) -> Option<usize> {
+    entries.iter().position(|entry| Some(&entry.id) == id)
+}
+
+fn height(entries: &[Entry]) -> u16 {
+    entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.height))
+}

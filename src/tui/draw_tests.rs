@@ -1,0 +1,233 @@
+//! Every screen at the sizes people have, and no panic at any other.
+
+use insta::assert_snapshot;
+use proptest::prelude::*;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::*;
+use crate::{
+    base::clock::UnixMillis,
+    events::record::State,
+    tui::{app::Over, msg::Msg, sample, screens::Screen, update::update},
+};
+
+fn frame(app: &mut App, columns: u16, rows: u16, theme: &str, utf8: bool) -> Buffer {
+    app.size = (columns, rows);
+    app.settle(sample::now());
+    let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
+    let look = Look { theme: Theme::named(theme).unwrap(), utf8 };
+    draw(app, sample::now(), &look, &mut buffer);
+    buffer
+}
+
+fn text(buffer: &Buffer) -> String {
+    let width = usize::from(buffer.area.width);
+    let line = |cells: &[ratatui::buffer::Cell]| cells.iter().map(ratatui::buffer::Cell::symbol).collect::<String>();
+    buffer.content.chunks(width.max(1)).map(line).map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+fn shown(app: &mut App, columns: u16, rows: u16) -> String {
+    text(&frame(app, columns, rows, "dark", true))
+}
+
+const SIZES: [(u16, u16); 3] = [(60, 16), (80, 24), (120, 40)];
+
+fn at_all_sizes(name: &str, app: &mut App) {
+    for (columns, rows) in SIZES {
+        assert_snapshot!(format!("{name}_{columns}x{rows}"), shown(app, columns, rows));
+    }
+}
+
+#[test]
+fn screens() {
+    for screen in Screen::ALL {
+        let mut app = sample::app();
+        app.screen = screen;
+        at_all_sizes(&screen.title().to_lowercase(), &mut app);
+    }
+}
+
+#[test]
+fn help_and_request() {
+    let mut app = sample::app();
+    app.over = Some(Over::Help { scroll: 0 });
+    at_all_sizes("help", &mut app);
+    app.over = Some(Over::Request { id: sample::id(7), scroll: 0 });
+    at_all_sizes("request", &mut app);
+    app.over = Some(Over::Request { id: sample::id(2), scroll: 0 });
+    assert_snapshot!("request_failed_80x24", shown(&mut app, 80, 24));
+}
+
+#[test]
+fn a_lost_proxy_says_when_it_is_tried_again() {
+    let mut app = sample::app();
+    update(&mut app, Msg::Lost { why: "nothing listens at 127.0.0.1:8642".to_owned(), retry_ms: 3_000 }, sample::now());
+    let buffer = frame(&mut app, 80, 24, "dark", true);
+    assert!(text(&buffer).contains("connection lost, trying again (3s)"));
+    assert!(buffer[(4, 8)].modifier.contains(ratatui::style::Modifier::DIM));
+}
+
+#[test]
+fn questions_filters_and_toasts_stand_in_the_bottom_line() {
+    let key = |app: &mut App, c| drop(update(app, Msg::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE)), sample::now()));
+    let last = |app: &mut App| shown(app, 100, 24).trim_end().lines().last().unwrap_or_default().to_owned();
+
+    let mut app = sample::app();
+    app.in_process = true;
+    key(&mut app, 'q');
+    assert_eq!(last(&mut app), " stop the proxy too? 2 requests are running  y/n/Esc");
+
+    let mut app = sample::app();
+    key(&mut app, 'x');
+    assert_eq!(last(&mut app), " kill the request of ide for essay?  y/n");
+
+    let mut app = sample::app();
+    for c in "/model:chat >x".chars() {
+        key(&mut app, c);
+    }
+    assert_eq!(last(&mut app), " / model:chat >x█  `>x`: a span is >2s, <500ms or >1m");
+    assert_eq!(last(&mut sample::app()), " Enter open · / filter · x kill · y copy · p pause · ? all keys");
+}
+
+#[test]
+fn an_empty_proxy_says_what_to_try() {
+    let mut app = sample::app();
+    let snapshot = app.snapshot.as_mut().unwrap();
+    snapshot.live = crate::events::live::Live::default();
+    assert_snapshot!("live_empty_80x24", shown(&mut app, 80, 24));
+}
+
+#[test]
+fn wide_characters_keep_columns_straight() {
+    let mut app = sample::app();
+    let snapshot = app.snapshot.as_mut().unwrap();
+    snapshot.live.recent.push_back(sample::finished(9, "通义千问-max-一二三四五六七八九十-最新版本", "健康", 200, 800));
+    let buffer = frame(&mut app, 120, 40, "dark", true);
+    let column_of =
+        |word: &str, row: u16| (0..120).find(|x| (*x..120).map(|x| buffer[(x, row)].symbol()).collect::<String>().starts_with(word));
+    let head = column_of("UPSTREAM", 6).unwrap();
+    assert_eq!(buffer[(head, 9)].symbol(), "健");
+    assert_eq!(buffer[(head, 10)].symbol(), "h");
+}
+
+#[test]
+fn mono_has_no_colour_and_ascii_nothing_else() {
+    for screen in Screen::ALL {
+        let mut app = sample::app();
+        app.screen = screen;
+        let buffer = frame(&mut app, 120, 40, "mono", false);
+        for cell in &buffer.content {
+            assert_eq!((cell.fg, cell.bg), (ratatui::style::Color::Reset, ratatui::style::Color::Reset));
+            assert!(cell.symbol().is_ascii(), "{}", cell.symbol());
+        }
+    }
+}
+
+#[test]
+fn the_smallest_terminals_are_asked_to_grow() {
+    assert!(shown(&mut sample::app(), 39, 24).contains("enlarge to 40x10"));
+    assert!(shown(&mut sample::app(), 40, 9).contains("enlarge to 40x10"));
+    assert!(shown(&mut sample::app(), 40, 10).contains("Live"));
+}
+
+#[test]
+fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
+    let mut app = sample::app();
+    let snapshot = app.snapshot.as_mut().unwrap();
+    let evil = "\x1b]0;pwned\x07\u{9b}2J\u{202e}x\0\r\ny";
+    for r in snapshot.live.recent.iter_mut().chain(&mut snapshot.live.running) {
+        r.asked = evil.into();
+        r.project = evil.into();
+        r.error = Some(evil.into());
+        r.reason = Some(evil.into());
+    }
+    snapshot.upstreams[2].cause = Some(evil.to_owned());
+    snapshot.keys[0].label = evil.to_owned();
+    snapshot.models[0].name = evil.to_owned();
+    snapshot.config.problems = vec![evil.to_owned()];
+    for screen in Screen::ALL {
+        app.screen = screen;
+        for over in [None, Some(Over::Request { id: sample::id(2), scroll: 0 })] {
+            app.over = over;
+            let text = shown(&mut app, 120, 40);
+            assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
+        }
+    }
+}
+
+fn hostile() -> impl Strategy<Value = String> {
+    prop_oneof![".{0,40}", Just("x".repeat(5_000)), Just("e\u{301}\u{301}".repeat(300)), Just("通义👨‍👩‍👧".repeat(40)), Just(String::new())]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_state_draws_at_any_size(
+        columns in 1_u16..=250,
+        rows in 1_u16..=80,
+        names in prop::collection::vec(hostile(), 1..6),
+        numbers in prop::collection::vec(any::<u64>(), 4),
+        picks in prop::collection::vec(0_u8..=255, 8),
+        keys in prop::collection::vec(prop::sample::select("jkgGsxcwtpy/?123456 q\u{1b}\n\t".chars().collect::<Vec<_>>()), 0..12),
+    ) {
+        let mut app = sample::app();
+        let snapshot = app.snapshot.as_mut().unwrap();
+        let mut name = names.iter().cycle();
+        let mut next = || name.next().cloned().unwrap_or_default();
+        for r in snapshot.live.running.iter_mut().chain(&mut snapshot.live.recent) {
+            r.at = UnixMillis(numbers[0] as i64);
+            r.asked = next().into();
+            r.project = next().into();
+            r.error = Some(next().into());
+            r.duration_ms = r.duration_ms.map(|_| numbers[1] as u32);
+            r.ttft_ms = Some(numbers[2] as u32);
+            r.events = numbers[3];
+            r.state = [State::Queued, State::Waiting, State::Streaming, State::Done, State::Failed, State::Left][usize::from(picks[0] % 6)];
+            for a in &mut r.attempts {
+                a.upstream = next().into();
+                a.key = next().into();
+                a.model = next().into();
+                a.started_ms = numbers[0] as u32;
+                a.head_ms = Some(numbers[1] as u32);
+                a.ended_ms = (picks[1] > 100).then_some(numbers[2] as u32);
+            }
+        }
+        snapshot.live.totals.input = numbers[0];
+        snapshot.live.totals.output = numbers[1];
+        snapshot.started = UnixMillis(numbers[2] as i64);
+        for u in &mut snapshot.upstreams {
+            u.name = next();
+            u.cause = Some(next());
+            u.until = Some(UnixMillis(numbers[3] as i64));
+            u.stats.attempts = numbers[1] as u32;
+            u.stats.errors = numbers[2] as u32 / 3;
+            u.stats.spark.truncate(usize::from(picks[2] % 20));
+        }
+        for k in &mut snapshot.keys {
+            k.label = next();
+            k.until = Some(UnixMillis(numbers[1] as i64));
+            k.since = Some(UnixMillis(numbers[2] as i64));
+            k.tokens = numbers[3];
+        }
+        for m in &mut snapshot.models {
+            m.targets = vec![next(), next()];
+        }
+        for line in &mut snapshot.live.lines {
+            line.text = next().into();
+        }
+        app.size = (columns, rows);
+        for key in keys {
+            let code = match key {
+                '\u{1b}' => KeyCode::Esc,
+                '\n' => KeyCode::Enter,
+                '\t' => KeyCode::Tab,
+                c => KeyCode::Char(c),
+            };
+            update(&mut app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), sample::now());
+            app.settle(sample::now());
+        }
+        let drawn = text(&frame(&mut app, columns, rows, "dark", picks[3] > 20));
+        prop_assert!(!drawn.chars().any(|c| c.is_control() && c != '\n'));
+    }
+}

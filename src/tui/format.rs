@@ -1,0 +1,163 @@
+//! Numbers, spans and times in the few columns that a screen has for them.
+
+use crate::base::clock::UnixMillis;
+
+/// Stands for what nobody knows.
+pub const UNKNOWN: &str = "–";
+
+/// The time of a frame, and how far local time is ahead of UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    pub at: UnixMillis,
+    /// Seconds.
+    pub offset: i32,
+}
+
+impl Now {
+    /// Milliseconds since `then`; 0 when it is ahead.
+    #[must_use]
+    pub fn since(self, then: UnixMillis) -> u64 {
+        u64::try_from(self.at.0.saturating_sub(then.0)).unwrap_or(0)
+    }
+
+    /// Milliseconds until `then`; 0 when it is over.
+    #[must_use]
+    pub fn until(self, then: UnixMillis) -> u64 {
+        u64::try_from(then.0.saturating_sub(self.at.0)).unwrap_or(0)
+    }
+}
+
+/// `7`, `999`, `1.2k`, `12.1k`, `340k`, `1.21M`: at most five columns up to a thousand billions.
+#[must_use]
+pub fn count(n: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
+    for (unit, size) in UNITS {
+        // What would round up to the next unit's first number is said in that unit.
+        if n >= size || (n >= 1_000 && n.saturating_add(size / 2_000) >= size) {
+            let value = n as f64 / size as f64;
+            let digits = match value {
+                v if v >= 99.95 => 0,
+                v if v >= 9.995 || unit == "k" => 1,
+                _ => 2,
+            };
+            return format!("{value:.digits$}{unit}");
+        }
+    }
+    n.to_string()
+}
+
+/// Milliseconds that were measured: `0.41s`, `12.3s`, `118s`, `2h05m`.
+#[must_use]
+pub fn took(ms: u64) -> String {
+    match ms {
+        0..9_995 => format!("{:.2}s", ms as f64 / 1_000.0),
+        9_995..99_950 => format!("{:.1}s", ms as f64 / 1_000.0),
+        99_950..1_000_000 => format!("{:.0}s", ms as f64 / 1_000.0),
+        _ => span(ms),
+    }
+}
+
+/// A span by the second: `41s`, `1m58s`, `3h12m`, `2d05h`.
+#[must_use]
+pub fn span(ms: u64) -> String {
+    let s = ms / 1_000;
+    match s {
+        0..60 => format!("{s}s"),
+        60..3_600 => format!("{}m{:02}s", s / 60, s % 60),
+        3_600..86_400 => format!("{}h{:02}m", s / 3_600, s / 60 % 60),
+        _ => format!("{}d{:02}h", s / 86_400, s / 3_600 % 24),
+    }
+}
+
+/// What is left of a wait: whole seconds, begun ones counted, so that it ends at 0.
+#[must_use]
+pub fn left(ms: u64) -> String {
+    span(ms.div_ceil(1_000).saturating_mul(1_000))
+}
+
+/// An age in at most four columns: `8s`, `12m`, `3h`, `9d`.
+#[must_use]
+pub fn age(ms: u64) -> String {
+    let s = ms / 1_000;
+    match s {
+        0..100 => format!("{s}s"),
+        100..6_000 => format!("{}m", s / 60),
+        6_000..360_000 => format!("{}h", s / 3_600),
+        _ => format!("{}d", (s / 86_400).min(999)),
+    }
+}
+
+/// The time of day: `14:03:21`.
+#[must_use]
+pub fn clock(at: UnixMillis, now: Now) -> String {
+    let s = at.0.div_euclid(1_000).saturating_add(i64::from(now.offset)).rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
+}
+
+/// A share of a whole: a fraction while there are fewer than 20, else per cent.
+#[must_use]
+pub fn share(part: u64, whole: u64) -> String {
+    match whole {
+        0 => UNKNOWN.to_owned(),
+        1..20 => format!("{part}/{whole}"),
+        _ => {
+            let percent = part as f64 * 100.0 / whole as f64;
+            if percent > 0.0 && percent < 9.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_change_their_width_rarely() {
+        for (n, want) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1.0k"),
+            (1_234, "1.2k"),
+            (12_149, "12.1k"),
+            (99_960, "100k"),
+            (340_000, "340k"),
+            (999_600, "1.00M"),
+            (1_214_000, "1.21M"),
+            (12_140_000, "12.1M"),
+            (1_500_000_000, "1.50G"),
+            (u64::MAX, "18446744T"),
+        ] {
+            assert_eq!(count(n), want, "{n}");
+        }
+    }
+
+    #[test]
+    fn spans_say_no_more_than_matters() {
+        for (ms, want) in [(0, "0s"), (41_900, "41s"), (118_000, "1m58s"), (11_520_000, "3h12m"), (190_800_000, "2d05h")] {
+            assert_eq!(span(ms), want);
+        }
+        for (ms, want) in [(0, "0s"), (1, "1s"), (41_000, "41s"), (41_001, "42s"), (59_500, "1m00s")] {
+            assert_eq!(left(ms), want);
+        }
+        for (ms, want) in [(410, "0.41s"), (9_994, "9.99s"), (9_996, "10.0s"), (99_990, "100s"), (7_500_000, "2h05m")] {
+            assert_eq!(took(ms), want);
+        }
+        for (ms, want) in [(8_000, "8s"), (99_000, "99s"), (720_000, "12m"), (10_800_000, "3h"), (864_000_000, "10d")] {
+            assert_eq!(age(ms), want);
+        }
+    }
+
+    #[test]
+    fn shares_are_per_cent_only_of_enough() {
+        for (part, whole, want) in [(0, 0, "–"), (1, 3, "1/3"), (1, 100, "1.0 %"), (0, 100, "0 %"), (71, 100, "71 %")] {
+            assert_eq!(share(part, whole), want);
+        }
+    }
+
+    #[test]
+    fn clocks_are_local() {
+        let now = Now { at: UnixMillis(0), offset: 3_600 };
+        assert_eq!(clock(UnixMillis(1_700_000_000_000), now), "23:13:20");
+        assert_eq!(clock(UnixMillis(-1), Now::default()), "23:59:59");
+    }
+}

@@ -1,0 +1,74 @@
+//! Where the lines of a frame are; the mouse asks the same question as the drawing.
+
+use ratatui::layout::Rect;
+
+use super::{
+    app::{App, Link},
+    format::Now,
+    problem,
+    screens::Screen,
+};
+use crate::base::clean::width;
+
+/// Below this a frame says only to make it larger.
+pub const SMALLEST: (u16, u16) = (40, 10);
+/// Narrower than this, one line says how things are and where you are.
+const WIDE: u16 = 80;
+
+/// The parts of a frame, from the top; a part that is not there has no height.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub top: Rect,
+    pub tabs: Rect,
+    pub problem: Rect,
+    pub body: Rect,
+    pub foot: Rect,
+}
+
+impl Layout {
+    /// The parts of a frame of this size for this state.
+    #[must_use]
+    pub fn of(app: &App, columns: u16, rows: u16, now: Now) -> Self {
+        let line = |y: u16, height: u16| Rect::new(0, y.min(rows), columns, height.min(rows.saturating_sub(y)));
+        let tabs = u16::from(columns >= WIDE);
+        let wrong = u16::from(matches!(app.link, Link::Lost { .. }) || problem::worst(app, now).is_some());
+        let head = 1 + tabs + wrong;
+        // A rule above the body and one below it.
+        let body = rows.saturating_sub(head + 3);
+        Self {
+            top: line(0, 1),
+            tabs: line(1, tabs),
+            problem: line(1 + tabs, wrong),
+            body: line(head + 1, body),
+            foot: line(rows.saturating_sub(1), 1),
+        }
+    }
+
+    #[must_use]
+    pub fn wide(&self) -> bool {
+        self.tabs.height > 0
+    }
+}
+
+/// Each tab's label, with the columns it takes.
+#[must_use]
+pub fn tabs(columns: u16) -> Vec<(Screen, String, u16)> {
+    let mut x = 1;
+    let mut tabs = Vec::new();
+    for screen in Screen::ALL {
+        let label = format!("{} {}", screen.digit(), screen.title());
+        let wide = u16::try_from(width(&label)).unwrap_or(u16::MAX);
+        if x + wide >= columns {
+            break;
+        }
+        tabs.push((screen, label, x));
+        x += wide + 3;
+    }
+    tabs
+}
+
+/// The tab at a column.
+#[must_use]
+pub fn tab_at(column: u16, columns: u16) -> Option<Screen> {
+    tabs(columns).into_iter().rev().find(|(_, label, x)| column >= *x && usize::from(column - x) < width(label)).map(|(screen, ..)| screen)
+}

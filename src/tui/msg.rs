@@ -1,0 +1,33 @@
+//! What can happen to the dashboard.
+
+use ratatui::crossterm::event::{KeyEvent, MouseEvent};
+
+use crate::{
+    control::{action::Reply, snapshot::Snapshot},
+    events::kind::Event,
+};
+
+/// One happening; `update` says what follows from it.
+#[derive(Clone, Debug)]
+pub enum Msg {
+    /// An act was answered, or could not be asked (`Err` says why).
+    Answered(Result<Reply, String>),
+    Event(Box<Event>),
+    Key(KeyEvent),
+    /// The proxy is gone; how long until the next try.
+    Lost {
+        why: String,
+        retry_ms: u64,
+    },
+    Mouse(MouseEvent),
+    Paste(String),
+    Resized {
+        columns: u16,
+        rows: u16,
+    },
+    /// This viewer fell behind.
+    Resync,
+    Snapshot(Box<Snapshot>),
+    /// A second went by.
+    Tick,
+}

@@ -1,0 +1,193 @@
+//! The loop: messages in, frames and effects out. Draws when something changed, and not more often than the eye needs.
+
+use std::{io, time::Duration};
+
+use ratatui::crossterm::event::Event as Input;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{
+    app::App,
+    draw::{Look, draw},
+    effect::Effect,
+    format::Now,
+    msg::Msg,
+    screens::Screen as Place,
+    source::{self, Ask, Connect},
+    terminal::{Heard, Input as Terminal, Screen, inside},
+    theme::Theme,
+    update::update,
+};
+use crate::base::{
+    clean::clean,
+    clock::{Clock, System, UnixMillis},
+};
+
+/// Least time between frames: fifteen a second.
+const FRAME: Duration = Duration::from_millis(66);
+/// Messages taken in before a frame may be drawn.
+const BATCH: usize = 256;
+const TOLD: usize = 1_024;
+const ASKS: usize = 32;
+
+/// How the dashboard is to look and behave.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `dark`, `light`, `contrast`, `mono`; what is unknown is `dark`.
+    pub theme: String,
+    pub mouse: bool,
+    /// The proxy runs in this process: leaving asks whether to stop it too.
+    pub in_process: bool,
+    /// The locale shows more than ASCII.
+    pub utf8: bool,
+    /// False for NO_COLOR and terminals without: the mono theme whatever `theme` says.
+    pub colour: bool,
+    /// The first screen: `live` where `None` or unknown.
+    pub screen: Option<String>,
+}
+
+/// How the reader left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub stop_proxy: bool,
+}
+
+/// Why there is no dashboard.
+#[derive(Debug, thiserror::Error)]
+pub enum TuiError {
+    #[error("the dashboard needs a terminal, and stdout is none; `aiproxy status` and `aiproxy log` print")]
+    NoTerminal,
+    #[error("the terminal does not answer: {0}")]
+    Terminal(io::Error),
+}
+
+/// Shows the dashboard until its reader leaves.
+///
+/// # Errors
+///
+/// When there is no terminal to show it on. A proxy that is gone is no error: it is waited for.
+pub async fn run(source: Connect, options: Options) -> Result<Exit, TuiError> {
+    inside(show(source, options)).await
+}
+
+async fn show(source: Connect, options: Options) -> Result<Exit, TuiError> {
+    let look = look(&options);
+    let screen = Screen::take(options.mouse, !options.in_process).map_err(|e| match e.kind() {
+        io::ErrorKind::Unsupported => TuiError::NoTerminal,
+        _ => TuiError::Terminal(e),
+    })?;
+    let terminal = Terminal::open(!options.in_process).map_err(TuiError::Terminal)?;
+    let (ask, asks) = mpsc::channel(ASKS);
+    let (tell, told) = mpsc::channel(TOLD);
+    let place = options.screen.as_deref().and_then(Place::named).unwrap_or(Place::Live);
+    let app = App::new(place, options.in_process);
+    // Both live in this task, so that leaving ends both.
+    tokio::select! {
+        exit = Box::pin(attend(app, screen, terminal, look, ask, told)) => Ok(exit),
+        () = Box::pin(source::follow(source, asks, tell)) => Ok(Exit { stop_proxy: false }),
+    }
+}
+
+fn look(options: &Options) -> Look {
+    let name = if options.colour { options.theme.as_str() } else { "mono" };
+    let theme = Theme::named(name).or_else(|| Theme::named("dark")).expect("a test reads every built-in theme");
+    Look { theme, utf8: options.utf8 }
+}
+
+async fn attend(
+    mut app: App,
+    mut screen: Screen,
+    mut terminal: Terminal,
+    look: Look,
+    ask: mpsc::Sender<Ask>,
+    mut told: mpsc::Receiver<Msg>,
+) -> Exit {
+    let gone = Exit { stop_proxy: app.in_process };
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut changed = true;
+    let mut next_frame = Instant::now();
+    app.size = screen.size();
+    loop {
+        let mut msgs = Vec::new();
+        tokio::select! {
+            biased;
+            heard = terminal.next() => match heard {
+                Heard::Gone => return gone,
+                Heard::Event(event) => msgs.extend(msg(event)),
+                Heard::Resized => {
+                    let (columns, rows) = screen.size();
+                    msgs.push(Msg::Resized { columns, rows });
+                }
+            },
+            () = sleep_until(next_frame), if changed => {
+                let now = local(System.unix());
+                app.settle(now);
+                if screen.draw(|buffer| draw(&app, now, &look, buffer)).is_err() {
+                    return gone;
+                }
+                changed = false;
+                next_frame = Instant::now() + FRAME;
+                continue;
+            }
+            _ = second.tick() => {
+                if !terminal.alive() {
+                    return gone;
+                }
+                // A second that changes nothing costs no frame.
+                changed |= app.counting(System.unix());
+                for effect in update(&mut app, Msg::Tick, local(System.unix())) {
+                    if let Some(exit) = carry_out(effect, &screen, &ask) {
+                        return exit;
+                    }
+                }
+                continue;
+            }
+            count = told.recv_many(&mut batch, BATCH) => {
+                if count == 0 {
+                    return gone;
+                }
+                msgs.append(&mut batch);
+            }
+        }
+        let now = local(System.unix());
+        for msg in msgs {
+            changed = true;
+            for effect in update(&mut app, msg, now) {
+                if let Some(exit) = carry_out(effect, &screen, &ask) {
+                    return exit;
+                }
+            }
+        }
+    }
+}
+
+fn msg(event: Input) -> Option<Msg> {
+    match event {
+        Input::Key(key) => Some(Msg::Key(key)),
+        Input::Mouse(mouse) => Some(Msg::Mouse(mouse)),
+        Input::Paste(text) => Some(Msg::Paste(text)),
+        Input::Resize(columns, rows) => Some(Msg::Resized { columns, rows }),
+        Input::FocusGained | Input::FocusLost => None,
+    }
+}
+
+fn carry_out(effect: Effect, screen: &Screen, ask: &mpsc::Sender<Ask>) -> Option<Exit> {
+    // A full queue means that the proxy has not answered the last thirty: one more would not either.
+    match effect {
+        Effect::Act(action) => drop(ask.try_send(Ask::Act(action))),
+        // A terminal that is gone shows at the next frame.
+        Effect::Copy(text) => drop(screen.copy(&clean(&text))),
+        Effect::FetchSnapshot => drop(ask.try_send(Ask::Snapshot)),
+        Effect::Leave { stop_proxy } => return Some(Exit { stop_proxy }),
+    }
+    None
+}
+
+fn local(at: UnixMillis) -> Now {
+    let offset = jiff::Timestamp::from_millisecond(at.0).map_or(0, |stamp| jiff::tz::TimeZone::system().to_offset(stamp).seconds());
+    Now { at, offset }
+}

@@ -1,0 +1,241 @@
+//! A proxy as tests see it: three upstreams of different fates and some requests.
+
+use super::{
+    app::{App, Link},
+    format::Now,
+    msg::Msg,
+    screens::Screen,
+    update::update,
+};
+use crate::{
+    base::{clock::UnixMillis, id::RequestId},
+    config::settings::Origin,
+    control::snapshot::{ConfigView, KeyHealth, KeyView, ModelScope, ModelView, Snapshot, Stats, UpstreamState, UpstreamView},
+    events::{
+        kind::Level,
+        live::{Line, Live, Totals},
+        record::{AttemptRecord, RequestRecord, State},
+    },
+    ir::{
+        op::{Dialect, Op},
+        usage::Usage,
+    },
+};
+
+/// 2023-11-14 22:13:20 UTC.
+pub(super) const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+pub(super) fn now() -> Now {
+    Now { at: NOW, offset: 0 }
+}
+
+pub(super) fn later(ms: i64) -> Now {
+    Now { at: UnixMillis(NOW.0 + ms), offset: 0 }
+}
+
+pub(super) fn id(n: u64) -> RequestId {
+    RequestId::parse(&format!("018bcfe56800{n:08x}")).unwrap()
+}
+
+pub(super) fn attempt(number: u32, upstream: &str, key: &str, model: &str, started_ms: u32) -> AttemptRecord {
+    AttemptRecord {
+        number,
+        upstream: upstream.into(),
+        key: key.into(),
+        fingerprint: "sk-…9f2c".into(),
+        model: model.into(),
+        started_ms,
+        head_ms: None,
+        ended_ms: None,
+        status: None,
+        outcome: None,
+        won: false,
+        maybe_billed: false,
+    }
+}
+
+pub(super) fn running(n: u64, asked: &str, upstream: &str, state: State) -> RequestRecord {
+    let started = state != State::Queued;
+    RequestRecord {
+        id: id(100 + n),
+        at: UnixMillis(NOW.0 - 9_000 + n as i64 * 1_000),
+        project: "ide".into(),
+        client: "claude-cli".into(),
+        dialect: Dialect::Openai,
+        op: Op::Chat,
+        asked: asked.into(),
+        stream: true,
+        session: None,
+        request_bytes: 2_300,
+        state,
+        attempts: if started { vec![attempt(1, upstream, "work", asked, 12)] } else { Vec::new() },
+        reason: Some("priority 10, the only healthy key of that tier".into()),
+        ttft_ms: (state == State::Streaming).then_some(410),
+        duration_ms: None,
+        status: (state == State::Streaming).then_some(200),
+        usage: None,
+        finish: None,
+        answer_bytes: 0,
+        events: if state == State::Streaming { 512 } else { 0 },
+        error: None,
+    }
+}
+
+pub(super) fn finished(n: u64, asked: &str, upstream: &str, status: u16, took_ms: u32) -> RequestRecord {
+    let ok = status < 400;
+    let mut r = running(n, asked, upstream, if ok { State::Streaming } else { State::Failed });
+    r.id = id(n);
+    r.at = UnixMillis(NOW.0 - 120_000 + n as i64 * 10_000);
+    r.state = if ok { State::Done } else { State::Failed };
+    r.status = Some(status);
+    r.duration_ms = Some(took_ms);
+    r.ttft_ms = ok.then_some(350);
+    r.usage = ok.then_some(Usage { input: 901, cache_read: 11_000, output: 340, ..Usage::default() });
+    r.finish = ok.then(|| "stop".into());
+    r.error = (!ok).then(|| "connection refused by 127.0.0.1:9".into());
+    if let Some(a) = r.attempts.last_mut() {
+        a.ended_ms = Some(took_ms);
+        a.status = Some(status);
+        a.won = ok;
+        a.outcome = (!ok).then(|| "connection refused".into());
+    }
+    r
+}
+
+pub(super) fn live() -> Live {
+    let mut retried = finished(7, "auto", "healthy", 200, 6_200);
+    let mut first = attempt(1, "limited", "LIMITED_KEY", "chat-limited", 3);
+    first.ended_ms = Some(380);
+    first.status = Some(429);
+    first.outcome = Some("429 for chat-limited, cooling 2m (Retry-After)".into());
+    let mut second = attempt(2, "healthy", "work", "chat-large", 384);
+    second.head_ms = Some(720);
+    second.ended_ms = Some(6_200);
+    second.status = Some(200);
+    second.won = true;
+    retried.attempts = vec![first, second];
+    let mut left = finished(4, "claude-sonnet-4-5", "healthy", 200, 3_000);
+    left.state = State::Left;
+    left.project = "agent".into();
+    let line = |ago: i64, level, text: &str, id| Line { at: UnixMillis(NOW.0 - ago), level, text: text.into(), id };
+    let mut live = Live::default();
+    live.seq = 41;
+    live.running = vec![running(1, "essay", "healthy", State::Streaming), running(2, "gpt-5-mini", "healthy", State::Waiting)];
+    live.recent = [
+        finished(1, "chat-large", "healthy", 200, 1_200),
+        finished(2, "chat-dead", "dead", 502, 12_000),
+        finished(3, "chat-large", "healthy", 200, 900),
+        left,
+        finished(5, "broken", "healthy", 400, 40),
+        finished(6, "chat-large", "healthy", 200, 1_000),
+        retried,
+        finished(8, "deepseek-ai/deepseek-r1-distill-llama-70b", "healthy", 200, 2_000),
+    ]
+    .into();
+    live.lines = [
+        line(90_000, Level::Info, "listening at 127.0.0.1:8642", None),
+        line(50_000, Level::Warn, "limited/LIMITED_KEY cools for 2m: 429 for chat-limited", None),
+        line(49_000, Level::Info, "ide auto 200 by healthy/work in 6200 ms", Some(id(7))),
+        line(48_000, Level::Error, "ide chat-dead 502 by dead/work in 12000 ms: connection refused", Some(id(2))),
+    ]
+    .into();
+    live.totals = Totals { requests: 214, failed: 2, input: 1_200_000, cached: 852_000, output: 12_000 };
+    live
+}
+
+fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
+    UpstreamView {
+        name: name.to_owned(),
+        dialects: vec!["openai".to_owned()],
+        base_url: "http://127.0.0.1:9/v1".to_owned(),
+        origin: Origin::File,
+        priority: 10,
+        state,
+        cause: None,
+        until: None,
+        keys_ready: 1,
+        keys: 1,
+        stats: Stats {
+            attempts: 240,
+            errors: 1,
+            ttft_p50_ms: Some(380),
+            ttft_p95_ms: Some(1_900),
+            spark: (0..15).map(|n| (n * 3 % 11, 0)).collect(),
+        },
+        models: Some(41),
+    }
+}
+
+fn key(upstream: &str, label: &str) -> KeyView {
+    KeyView {
+        upstream: upstream.to_owned(),
+        label: label.to_owned(),
+        account: upstream.to_owned(),
+        fingerprint: "sk-…9f2c".to_owned(),
+        reference: format!("env:{label}"),
+        state: KeyHealth::Ok,
+        cause: None,
+        until: None,
+        since: None,
+        hinted: false,
+        scopes: Vec::new(),
+        requests: 1_204,
+        tokens: 48_200,
+        running: 0,
+    }
+}
+
+pub(super) fn snapshot() -> Snapshot {
+    let mut dead = upstream("dead", UpstreamState::Open);
+    dead.cause = Some("connection refused (127.0.0.1:9)".to_owned());
+    dead.until = Some(UnixMillis(NOW.0 + 12_000));
+    dead.stats =
+        Stats { attempts: 3, errors: 3, spark: (0..15).map(|n| if n > 10 { (2, 2) } else { (0, 0) }).collect(), ..Stats::default() };
+    dead.models = None;
+    let mut limited = key("limited", "LIMITED_KEY");
+    limited.state = KeyHealth::Partly;
+    limited.scopes = vec![ModelScope {
+        model: "chat-limited".to_owned(),
+        state: KeyHealth::Cooling,
+        cause: Some("429, Retry-After".to_owned()),
+        until: Some(UnixMillis(NOW.0 + 88_000)),
+        since: Some(UnixMillis(NOW.0 - 32_000)),
+        hinted: true,
+    }];
+    let model = |name: &str, kind: &str, targets: &[&str]| ModelView {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        targets: targets.iter().map(|t| (*t).to_owned()).collect(),
+    };
+    Snapshot {
+        version: "0.1.0".to_owned(),
+        pid: 4_711,
+        at: NOW,
+        started: UnixMillis(NOW.0 - 11_520_000),
+        listen: vec!["127.0.0.1:8642".to_owned()],
+        config: ConfigView {
+            path: Some("/home/ann/.config/aiproxy/config.toml".to_owned()),
+            applied: UnixMillis(NOW.0 - 600_000),
+            ..ConfigView::default()
+        },
+        upstreams: vec![upstream("healthy", UpstreamState::Healthy), upstream("limited", UpstreamState::Healthy), dead],
+        keys: vec![key("healthy", "work"), limited, key("dead", "DEAD_KEY")],
+        models: vec![
+            model("auto", "logical", &["limited:chat-limited", "dead:chat-dead", "healthy:chat-large"]),
+            model("essay", "logical", &["healthy:fault-infinite--s1"]),
+            model("chat-large", "discovered", &["healthy:chat-large"]),
+        ],
+        projects: vec!["default".to_owned(), "ide".to_owned()],
+        live: live(),
+        offline: false,
+        draining: false,
+    }
+}
+
+/// A dashboard that has just got its first snapshot.
+pub(super) fn app() -> App {
+    let mut app = App::new(Screen::Live, false);
+    update(&mut app, Msg::Snapshot(Box::new(snapshot())), now());
+    assert_eq!(app.link, Link::Up);
+    app
+}

@@ -1,0 +1,199 @@
+//! The screens; each answers one question, each is a file.
+
+pub mod config;
+pub mod help;
+pub mod keys;
+pub mod live;
+pub mod log;
+pub mod models;
+pub mod request;
+pub mod upstreams;
+
+use ratatui::layout::Rect;
+
+use super::{
+    app::{App, Entry, Over, RowId},
+    format::Now,
+    widgets::canvas::Canvas,
+};
+use crate::{
+    base::{clean::clean, id::RequestId},
+    control::snapshot::{KeyHealth, Snapshot, UpstreamState},
+};
+
+/// Where the reader can go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screen {
+    Live,
+    Upstreams,
+    Keys,
+    Models,
+    Log,
+    Config,
+}
+
+impl Screen {
+    /// In the order of their tabs.
+    pub const ALL: [Self; 6] = [Self::Live, Self::Upstreams, Self::Keys, Self::Models, Self::Log, Self::Config];
+
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Config => "Config",
+            Self::Keys => "Keys",
+            Self::Live => "Live",
+            Self::Log => "Log",
+            Self::Models => "Models",
+            Self::Upstreams => "Upstreams",
+        }
+    }
+
+    /// The screen of a title, in any case.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|screen| screen.title().eq_ignore_ascii_case(name))
+    }
+
+    pub(super) fn index(self) -> usize {
+        Self::ALL.iter().position(|screen| *screen == self).unwrap_or(0)
+    }
+
+    /// The key that goes there.
+    pub(super) fn digit(self) -> usize {
+        self.index() + 1
+    }
+
+    pub(super) fn after(self, steps: usize) -> Self {
+        Self::ALL[(self.index() + steps) % Self::ALL.len()]
+    }
+}
+
+/// Draws the screen where the reader is, or what lies over it.
+pub fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+    match &app.over {
+        Some(Over::Help { scroll }) => return help::draw(app, canvas, area, *scroll),
+        Some(Over::Request { id, scroll }) => return request::draw(app, app.live_now(now), canvas, area, *id, *scroll),
+        None => {}
+    }
+    match app.screen {
+        Screen::Config => config::draw(app, now, canvas, area),
+        Screen::Keys => keys::draw(app, now, canvas, area),
+        Screen::Live => live::draw(app, now, canvas, area),
+        Screen::Log => log::draw(app, now, canvas, area),
+        Screen::Models => models::draw(app, now, canvas, area),
+        Screen::Upstreams => upstreams::draw(app, now, canvas, area),
+    }
+}
+
+/// The rows of the screen's list, in order.
+#[must_use]
+pub fn entries(app: &App) -> Vec<Entry> {
+    match app.screen {
+        Screen::Config => Vec::new(),
+        Screen::Keys => keys::entries(app),
+        Screen::Live => live::entries(app),
+        Screen::Log => log::entries(app),
+        Screen::Models => models::entries(app),
+        Screen::Upstreams => upstreams::entries(app),
+    }
+}
+
+/// The orders that `s` goes through; the first is the usual one.
+#[must_use]
+pub fn orders(screen: Screen) -> &'static [&'static str] {
+    match screen {
+        Screen::Config => &[],
+        Screen::Keys => &keys::ORDERS,
+        Screen::Live => &live::ORDERS,
+        Screen::Log => &log::ORDERS,
+        Screen::Models => &models::ORDERS,
+        Screen::Upstreams => &upstreams::ORDERS,
+    }
+}
+
+/// The lines of a body that hold rows.
+#[must_use]
+pub fn list_area(screen: Screen, body: Rect) -> Rect {
+    let above = if screen == Screen::Live { live::chart_height(body) } else { 0 } + 1;
+    let above = above.min(body.height);
+    Rect { y: body.y + above, height: body.height - above, ..body }
+}
+
+/// The row at a line of the terminal.
+#[must_use]
+pub fn row_at(app: &App, body: Rect, line: u16) -> Option<RowId> {
+    let list = list_area(app.screen, body);
+    if line < list.y || line >= list.bottom() {
+        return None;
+    }
+    let mut y = list.y;
+    for entry in entries(app).into_iter().skip(app.place().offset) {
+        y += entry.height;
+        if line < y {
+            return Some(entry.id);
+        }
+    }
+    None
+}
+
+/// How far what lies over the screen can be scrolled.
+#[must_use]
+pub fn over_lines(app: &App) -> u16 {
+    let lines = match &app.over {
+        Some(Over::Help { .. }) => help::lines(app),
+        Some(Over::Request { id, .. }) => request::lines(app, *id),
+        None => 0,
+    };
+    u16::try_from(lines).unwrap_or(u16::MAX).saturating_sub(app.size.1.saturating_sub(6))
+}
+
+/// The request that a log line is about.
+#[must_use]
+pub fn request_of(app: &App, line: &RowId) -> Option<RequestId> {
+    log::request_of(app, line)
+}
+
+pub(super) fn upstream_disabled(snapshot: &Snapshot, name: &str) -> bool {
+    snapshot.upstreams.iter().any(|u| u.name == name && u.state == UpstreamState::Disabled)
+}
+
+pub(super) fn key_disabled(snapshot: &Snapshot, name: &str) -> bool {
+    snapshot.keys.iter().any(|k| super::problem::name_of(k) == name && k.state == KeyHealth::Disabled)
+}
+
+pub(super) fn first_model(snapshot: &Snapshot) -> &str {
+    snapshot.models.first().map_or("auto", |model| model.name.as_str())
+}
+
+/// A command that asks a model through the proxy; whoever pastes it has nothing hidden in it.
+#[must_use]
+pub fn curl(snapshot: &Snapshot, model: &str) -> String {
+    let base = snapshot.listen.first().map_or("127.0.0.1:8642", String::as_str);
+    let body = serde_json::json!({"model": clean(model), "messages": [{"role": "user", "content": "hello"}]}).to_string();
+    let quoted = body.replace('\'', r"'\''");
+    format!(
+        "curl http://{}/v1/chat/completions -H \"authorization: Bearer $OPENAI_API_KEY\" -H 'content-type: application/json' -d '{quoted}'",
+        clean(base)
+    )
+}
+
+/// The part of a list that is shown, with the place of the selected row in it.
+fn window<'a, R>(app: &App, rows: &'a [R], is: impl Fn(&R, &RowId) -> bool) -> (&'a [R], Option<usize>, bool) {
+    let place = app.place();
+    let shown = rows.get(place.offset..).unwrap_or_default();
+    let selected = place.selected.as_ref().and_then(|id| shown.iter().position(|row| is(row, id)));
+    (shown, selected, place.selected.is_none() && place.offset == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::sample;
+
+    #[test]
+    fn a_copied_command_runs_nothing_else() {
+        let app = sample::app();
+        let curl = curl(app.snapshot.as_ref().unwrap(), "a'; rm -rf ~; '\x1b[31m");
+        assert!(curl.ends_with(r#"-d '{"messages":[{"content":"hello","role":"user"}],"model":"a'\''; rm -rf ~; '\''^[[31m"}'"#), "{curl}");
+    }
+}

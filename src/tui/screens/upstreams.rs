@@ -1,0 +1,145 @@
+//! Which upstreams work, and how fast?
+
+use ratatui::layout::Rect;
+
+use super::window;
+use crate::{
+    base::clean::{clean, cut_middle},
+    control::snapshot::{UpstreamState, UpstreamView},
+    tui::{
+        app::{App, Entry, RowId},
+        format::{self, Now, UNKNOWN},
+        theme::Role,
+        widgets::{
+            canvas::{Canvas, Span, span},
+            gauge,
+            table::{self, Column, Rows},
+        },
+    },
+};
+
+pub(super) const ORDERS: [&str; 3] = ["config", "tier", "errors"];
+
+fn visible(app: &App) -> Vec<&UpstreamView> {
+    let Some(snapshot) = &app.snapshot else { return Vec::new() };
+    let place = app.place_of(super::Screen::Upstreams);
+    let mut rows: Vec<_> = snapshot.upstreams.iter().filter(|u| place.filter.keeps_names(&[&u.name, &u.base_url, word(u.state)])).collect();
+    match place.sort {
+        1 => rows.sort_by_key(|u| u.priority),
+        2 => rows.sort_by_key(|u| std::cmp::Reverse(u64::from(u.stats.errors) * 1_000 / u64::from(u.stats.attempts.max(1)))),
+        _ => {}
+    }
+    rows
+}
+
+pub(super) fn entries(app: &App) -> Vec<Entry> {
+    visible(app).into_iter().map(|u| Entry { id: RowId::Name(u.name.clone()), height: 1 + u16::from(u.cause.is_some()) }).collect()
+}
+
+pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+    let rows = visible(app);
+    if rows.is_empty() && app.snapshot.is_some() {
+        let text = if app.place().filter.is_empty() {
+            "No upstreams yet. `aiproxy upstream add NAME` adds one."
+        } else {
+            "No upstream matches the filter. Esc clears it."
+        };
+        canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
+        return;
+    }
+    let (shown, selected, following) = window(app, &rows, |u, id| RowId::Name(u.name.clone()) == *id);
+    let sorted = [None, Some("TIER"), Some("ERR")][app.place().sort.min(2)];
+    table::draw(canvas, area, &COLUMNS, &Rows { rows: shown, selected, following, below, sorted }, now);
+}
+
+fn below(u: &UpstreamView, _: Now, _: usize) -> Vec<Vec<Span>> {
+    u.cause.iter().map(|cause| vec![span(cause.clone(), Role::Dim)]).collect()
+}
+
+const COLUMNS: [Column<UpstreamView>; 10] = [
+    Column {
+        title: "UPSTREAM",
+        min: 12,
+        max: 24,
+        right: false,
+        leaves: 0,
+        cell: |u, _, room| vec![span(cut_middle(&clean(&u.name), room), Role::Text)],
+    },
+    Column { title: "DIALECT", min: 9, max: 18, right: false, leaves: 2, cell: |u, _, _| vec![span(u.dialects.join(" "), Role::Dim)] },
+    Column { title: "STATE", min: 20, max: 24, right: false, leaves: 0, cell: |u, now, _| state(u, now) },
+    Column { title: "TIER", min: 4, max: 5, right: true, leaves: 3, cell: |u, _, _| vec![span(u.priority.to_string(), Role::Text)] },
+    Column { title: "KEYS", min: 5, max: 6, right: true, leaves: 7, cell: |u, _, _| vec![keys(u)] },
+    Column { title: "p50", min: 6, max: 6, right: true, leaves: 5, cell: |u, _, _| vec![time(u.stats.ttft_p50_ms)] },
+    Column { title: "p95", min: 6, max: 6, right: true, leaves: 4, cell: |u, _, _| vec![time(u.stats.ttft_p95_ms)] },
+    Column { title: "ERR", min: 6, max: 7, right: true, leaves: 8, cell: |u, _, _| vec![errors(u)] },
+    Column { title: "LAST 5 MIN", min: 15, max: 15, right: false, leaves: 6, cell: |u, _, _| spark(u) },
+    Column { title: "MODELS", min: 6, max: 6, right: true, leaves: 1, cell: |u, _, _| vec![models(u)] },
+];
+
+fn word(state: UpstreamState) -> &'static str {
+    match state {
+        UpstreamState::Cooling => "cooling",
+        UpstreamState::Disabled => "disabled",
+        UpstreamState::Healthy => "healthy",
+        UpstreamState::Open => "open",
+        UpstreamState::Probing => "probing",
+    }
+}
+
+fn state(u: &UpstreamView, now: Now) -> Vec<Span> {
+    let (glyph, role) = match u.state {
+        UpstreamState::Cooling => ("▲", Role::Warn),
+        UpstreamState::Disabled => ("○", Role::Dim),
+        UpstreamState::Healthy => ("●", Role::Ok),
+        UpstreamState::Open => ("✕", Role::Bad),
+        UpstreamState::Probing => ("◐", Role::Accent),
+    };
+    let calm = if u.state == UpstreamState::Healthy { Role::Text } else { role };
+    let mut spans = vec![span(format!("{glyph} "), role), span(word(u.state), calm)];
+    if let Some(until) = u.until.filter(|until| until.0 > now.at.0) {
+        let before = if u.state == UpstreamState::Open { ", probe in " } else { " " };
+        spans.push(span(format!("{before}{}", format::left(now.until(until))), calm));
+    }
+    spans
+}
+
+fn keys(u: &UpstreamView) -> Span {
+    match u.keys {
+        0 => span(UNKNOWN, Role::Dim),
+        all => span(format!("{}/{all}", u.keys_ready), if u.keys_ready == 0 { Role::Warn } else { Role::Text }),
+    }
+}
+
+fn time(ms: Option<u32>) -> Span {
+    ms.map_or_else(|| span(UNKNOWN, Role::Dim), |ms| span(format::took(u64::from(ms)), Role::Text))
+}
+
+fn errors(u: &UpstreamView) -> Span {
+    let text = format::share(u64::from(u.stats.errors), u64::from(u.stats.attempts));
+    let role = match (u.stats.errors, u.stats.attempts) {
+        (_, 0) => Role::Dim,
+        (0, _) => Role::Text,
+        (errors, attempts) if errors * 2 >= attempts => Role::Bad,
+        _ => Role::Warn,
+    };
+    span(text, role)
+}
+
+/// Attempts per 20 s; where all of them failed, a cross.
+fn spark(u: &UpstreamView) -> Vec<Span> {
+    let spark = &u.stats.spark[u.stats.spark.len().saturating_sub(15)..];
+    let bars = gauge::bars(&spark.iter().map(|(attempts, _)| u64::from(*attempts)).collect::<Vec<_>>());
+    let mut spans: Vec<Span> = Vec::new();
+    for ((attempts, failed), bar) in spark.iter().zip(bars.chars()) {
+        let (glyph, role) = if *attempts > 0 && failed >= attempts { ('✕', Role::Bad) } else { (bar, Role::Accent) };
+        match spans.last_mut().filter(|(_, before)| *before == role) {
+            Some((text, _)) => text.push(glyph),
+            None => spans.push(span(glyph, role)),
+        }
+    }
+    spans
+}
+
+fn models(u: &UpstreamView) -> Span {
+    u.models.map_or_else(|| span(UNKNOWN, Role::Dim), |n| span(format::count(u64::from(n)), Role::Text))
+}

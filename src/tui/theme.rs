@@ -1,0 +1,139 @@
+//! Roles and what they look like: themes are data, and no other file knows a colour.
+
+use ratatui::style::{Color, Modifier, Style};
+use toml_edit::{Document, Item, TableLike, Value};
+
+/// What a piece of text is there for. State is always a word or a glyph as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Accent,
+    Bad,
+    Dim,
+    Ok,
+    Text,
+    Warn,
+}
+
+/// One style per role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Theme {
+    accent: Style,
+    bad: Style,
+    dim: Style,
+    ok: Style,
+    select: Style,
+    text: Style,
+    warn: Style,
+}
+
+const BUILT_IN: [(&str, &str); 4] = [
+    ("dark", include_str!("../../assets/themes/dark.toml")),
+    ("light", include_str!("../../assets/themes/light.toml")),
+    ("contrast", include_str!("../../assets/themes/contrast.toml")),
+    ("mono", include_str!("../../assets/themes/mono.toml")),
+];
+
+impl Theme {
+    /// A built-in theme: `dark`, `light`, `contrast`, `mono`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name)?;
+        Self::parse(text)
+    }
+
+    /// The theme of a file of roles; `None` when it is not one. A role that is not there looks like the terminal's text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let document = Document::parse(text).ok()?;
+        let role = |name: &str| document.get(name).and_then(Item::as_table_like).map_or(Some(Style::new()), style);
+        Some(Self {
+            accent: role("accent")?,
+            bad: role("bad")?,
+            dim: role("dim")?,
+            ok: role("ok")?,
+            select: role("select")?,
+            text: role("text")?,
+            warn: role("warn")?,
+        })
+    }
+
+    #[must_use]
+    pub fn style(&self, role: Role) -> Style {
+        match role {
+            Role::Accent => self.accent,
+            Role::Bad => self.bad,
+            Role::Dim => self.dim,
+            Role::Ok => self.ok,
+            Role::Text => self.text,
+            Role::Warn => self.warn,
+        }
+    }
+
+    /// Laid over the selected row.
+    #[must_use]
+    pub fn select(&self) -> Style {
+        self.select
+    }
+}
+
+fn style(table: &dyn TableLike) -> Option<Style> {
+    let mut style = Style::new();
+    for (name, value) in table.iter() {
+        let value = value.as_value()?;
+        let modifier = match name {
+            "fg" => {
+                style = style.fg(colour(value)?);
+                continue;
+            }
+            "bg" => {
+                style = style.bg(colour(value)?);
+                continue;
+            }
+            "bold" => Modifier::BOLD,
+            "dim" => Modifier::DIM,
+            "italic" => Modifier::ITALIC,
+            "reverse" => Modifier::REVERSED,
+            "underline" => Modifier::UNDERLINED,
+            _ => return None,
+        };
+        if value.as_bool()? {
+            style = style.add_modifier(modifier);
+        }
+    }
+    Some(style)
+}
+
+fn colour(value: &Value) -> Option<Color> {
+    if let Some(index) = value.as_integer() {
+        return u8::try_from(index).ok().map(Color::Indexed);
+    }
+    let digits = value.as_str()?.strip_prefix('#').filter(|digits| digits.len() == 6)?;
+    u32::from_str_radix(digits, 16).ok().map(Color::from_u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_theme_reads_and_mono_has_no_colour() {
+        for (name, _) in BUILT_IN {
+            assert!(Theme::named(name).is_some(), "{name}");
+        }
+        let mono = Theme::named("mono").unwrap();
+        for style in [mono.accent, mono.bad, mono.dim, mono.ok, mono.select, mono.text, mono.warn] {
+            assert_eq!((style.fg, style.bg), (None, None));
+        }
+        assert_eq!(Theme::named("solarized"), None);
+    }
+
+    #[test]
+    fn a_theme_file_says_colours_and_attributes() {
+        let theme = Theme::parse("ok = { fg = 114, bold = true }\nbad = { fg = '#ff0000' }").unwrap();
+        assert_eq!(theme.style(Role::Ok), Style::new().fg(Color::Indexed(114)).add_modifier(Modifier::BOLD));
+        assert_eq!(theme.style(Role::Bad).fg, Some(Color::Rgb(255, 0, 0)));
+        assert_eq!(Theme::parse("ok = { fg = 300 }"), None);
+        assert_eq!(Theme::parse("ok = { colour = 3 }"), None);
+        assert_eq!(Theme::parse("not toml"), None);
+    }
+}

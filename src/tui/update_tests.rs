@@ -1,0 +1,239 @@
+//! What keys, events and snapshots do to the state.
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+
+use super::*;
+use crate::{
+    control::action::Reply,
+    events::record::State,
+    tui::sample::{self, app, later, now},
+};
+
+fn press(app: &mut App, keys: &str) -> Vec<Effect> {
+    keys.chars().flat_map(|c| code(app, KeyCode::Char(c))).collect()
+}
+
+fn code(app: &mut App, code: KeyCode) -> Vec<Effect> {
+    update(app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), now())
+}
+
+fn event(seq: u64, kind: EventKind) -> Msg {
+    Msg::Event(Box::new(Event { seq, at: sample::NOW, kind }))
+}
+
+fn accepted(seq: u64) -> Msg {
+    event(seq, EventKind::Accepted { request: Box::new(sample::running(100 + seq, "new", "healthy", State::Waiting)) })
+}
+
+#[test]
+fn the_selected_row_stays_selected_while_others_come() {
+    let mut app = app();
+    press(&mut app, "jjj");
+    let before = app.place().selected.clone();
+    assert_eq!(before, Some(RowId::Request(sample::id(8))));
+
+    update(&mut app, accepted(42), now());
+    app.settle(now());
+
+    assert_eq!(app.place().selected, before);
+}
+
+#[test]
+fn the_selection_moves_on_when_its_row_is_gone() {
+    let mut app = app();
+    press(&mut app, "jj");
+    app.settle(now());
+    press(&mut app, "/chat-dead");
+    app.settle(now());
+
+    assert_eq!(app.place().selected, Some(RowId::Request(sample::id(2))));
+}
+
+#[test]
+fn costly_acts_ask_and_n_means_no() {
+    for (screen, key, question, effect) in [
+        (Screen::Live, "jx", "kill the request of ide for essay?", Action::Kill { id: sample::id(101).to_string() }),
+        (
+            Screen::Keys,
+            "c",
+            "cool healthy/work for 10 minutes?",
+            Action::Cool { key: "healthy/work".to_owned(), model: None, for_ms: Some(600_000) },
+        ),
+        (
+            Screen::Upstreams,
+            "jc",
+            "cool healthy for 10 minutes?",
+            Action::CoolUpstream { upstream: "healthy".to_owned(), for_ms: Some(600_000) },
+        ),
+        (Screen::Keys, "t", "test healthy/work with a small request?", Action::Test { key: "healthy/work".to_owned() }),
+    ] {
+        let mut app = app();
+        app.screen = screen;
+        assert_eq!(press(&mut app, key), []);
+        assert!(matches!(&app.dialog, Some(Dialog::Ask { question: asked, .. }) if asked == question), "{:?}", app.dialog);
+
+        assert_eq!(press(&mut app, "n"), []);
+        assert_eq!(app.dialog, None);
+        let mut app = sample::app();
+        app.screen = screen;
+        assert_eq!(press(&mut app, &format!("{key}y")).last(), Some(&Effect::Act(effect)));
+    }
+}
+
+#[test]
+fn w_acts_on_the_row_and_elsewhere_on_the_problem() {
+    for (screen, keys, want) in [
+        (Screen::Live, "w", Action::WarmUpstream { upstream: "dead".to_owned() }),
+        (Screen::Keys, "jjw", Action::Warm { key: Some("limited/LIMITED_KEY".to_owned()), model: None }),
+        (Screen::Upstreams, "w", Action::WarmUpstream { upstream: "healthy".to_owned() }),
+    ] {
+        let mut app = app();
+        app.screen = screen;
+        assert_eq!(press(&mut app, keys), [Effect::Act(want)]);
+    }
+}
+
+#[test]
+fn leaving_asks_only_where_it_ends_the_proxy() {
+    let mut app = app();
+    assert_eq!(press(&mut app, "q"), [Effect::Leave { stop_proxy: false }]);
+
+    app.in_process = true;
+    assert_eq!(press(&mut app, "q"), []);
+    assert_eq!(app.dialog, Some(Dialog::Stop));
+    assert_eq!(code(&mut app, KeyCode::Esc), []);
+    assert_eq!(press(&mut app, "qn"), [Effect::Leave { stop_proxy: false }]);
+    let interrupt = Msg::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+    assert_eq!(update(&mut app, interrupt.clone(), now()), []);
+    assert_eq!(update(&mut app, interrupt, now()), [Effect::Leave { stop_proxy: true }]);
+}
+
+#[test]
+fn a_filter_holds_while_it_is_typed_and_a_bad_one_keeps_the_rows() {
+    let mut app = app();
+    press(&mut app, "/status:5xx");
+    assert_eq!(screens::entries(&app).len(), 1);
+
+    press(&mut app, " >soon");
+    assert!(matches!(&app.dialog, Some(Dialog::Filter { error: Some(_), .. })));
+    assert_eq!(screens::entries(&app).len(), 1);
+
+    code(&mut app, KeyCode::Esc);
+    assert!(app.dialog.is_none() && app.place().filter.is_empty());
+    assert_eq!(screens::entries(&app).len(), 10);
+}
+
+#[test]
+fn a_gap_in_the_events_asks_for_a_snapshot_once() {
+    let mut app = app();
+    assert_eq!(update(&mut app, accepted(42), now()), []);
+    assert_eq!(update(&mut app, accepted(42), now()), [], "known already");
+    assert_eq!(update(&mut app, accepted(50), now()), [Effect::FetchSnapshot]);
+    assert_eq!(update(&mut app, accepted(51), now()), []);
+
+    let mut snapshot = sample::snapshot();
+    snapshot.live.seq = 51;
+    update(&mut app, Msg::Snapshot(Box::new(snapshot)), now());
+    assert_eq!(update(&mut app, accepted(52), now()), []);
+    assert_eq!(app.live().unwrap().running.len(), 3);
+}
+
+#[test]
+fn a_snapshot_does_not_undo_what_events_told() {
+    let mut app = app();
+    update(&mut app, accepted(42), now());
+    update(&mut app, Msg::Snapshot(Box::new(sample::snapshot())), now());
+    assert_eq!(app.live().unwrap().seq, 42);
+}
+
+#[test]
+fn health_is_asked_for_at_once_and_numbers_only_where_they_show() {
+    let mut app = app();
+    assert_eq!(update(&mut app, accepted(42), later(60_000)), []);
+    app.screen = Screen::Upstreams;
+    assert_eq!(update(&mut app, accepted(43), later(1_000)), []);
+    assert_eq!(update(&mut app, Msg::Tick, later(2_000)), [Effect::FetchSnapshot]);
+
+    let mut app = sample::app();
+    let health = EventKind::Health { subject: "limited".into(), text: "cools".into(), level: Level::Warn };
+    assert_eq!(update(&mut app, event(42, health), later(300)), [Effect::FetchSnapshot]);
+}
+
+#[test]
+fn a_wait_that_ends_is_looked_at_again() {
+    let mut app = app();
+    assert_eq!(update(&mut app, Msg::Tick, later(11_000)), []);
+    assert_eq!(update(&mut app, Msg::Tick, later(12_500)), [Effect::FetchSnapshot]);
+}
+
+#[test]
+fn a_lost_proxy_keeps_the_last_picture_and_comes_back() {
+    let mut app = app();
+    update(&mut app, Msg::Lost { why: "gone".to_owned(), retry_ms: 3_000 }, now());
+    assert_eq!(app.link, Link::Lost { why: "gone".to_owned(), retry_at: UnixMillis(sample::NOW.0 + 3_000) });
+    assert!(app.live().is_some());
+
+    let mut fresh = sample::snapshot();
+    fresh.pid = 1;
+    fresh.live.seq = 3;
+    update(&mut app, Msg::Snapshot(Box::new(fresh)), now());
+    assert_eq!((&app.link, app.live().unwrap().seq), (&Link::Up, 3));
+}
+
+#[test]
+fn a_paused_picture_stands_still() {
+    let mut app = app();
+    press(&mut app, "p");
+    update(&mut app, accepted(42), now());
+    assert_eq!(app.live().unwrap().running.len(), 2);
+    press(&mut app, "p");
+    assert_eq!(app.live().unwrap().running.len(), 3);
+}
+
+#[test]
+fn the_answer_to_an_act_shows_for_three_seconds() {
+    let mut app = app();
+    update(&mut app, Msg::Answered(Ok(Reply { ok: true, text: "warmed".to_owned() })), now());
+    update(&mut app, Msg::Tick, later(2_900));
+    assert!(app.toast.is_some());
+    update(&mut app, Msg::Tick, later(3_000));
+    assert_eq!(app.toast, None);
+}
+
+#[test]
+fn a_click_selects_two_open_and_a_tab_goes_there() {
+    let mut app = app();
+    app.size = (120, 40);
+    let click =
+        |column, row| Msg::Mouse(MouseEvent { kind: MouseEventKind::Down(MouseButton::Left), column, row, modifiers: KeyModifiers::NONE });
+    // Top, tabs, problem, rule, chart, rule, head: the first row is the eighth line.
+    update(&mut app, click(30, 8), now());
+    assert_eq!(app.place().selected, Some(RowId::Request(sample::id(102))));
+    update(&mut app, click(30, 8), later(200));
+    assert_eq!(app.over, Some(Over::Request { id: sample::id(102), scroll: 0 }));
+    update(&mut app, click(12, 1), later(900));
+    assert_eq!((app.screen, &app.over), (Screen::Upstreams, &None));
+}
+
+#[test]
+fn copying_never_needs_the_proxy() {
+    let mut app = app();
+    assert_eq!(press(&mut app, "yi"), [Effect::Copy(sample::id(101).to_string())]);
+    let effects = press(&mut app, "yc");
+    let [Effect::Copy(curl)] = effects.as_slice() else { panic!("a copy") };
+    assert!(curl.starts_with("curl http://127.0.0.1:8642/v1/chat/completions ") && curl.contains(r#""model":"essay""#), "{curl}");
+}
+
+#[test]
+fn enter_opens_what_the_row_is_about() {
+    let mut app = app();
+    press(&mut app, "5");
+    code(&mut app, KeyCode::Enter);
+    assert_eq!(app.over, Some(Over::Request { id: sample::id(2), scroll: 0 }));
+    code(&mut app, KeyCode::Esc);
+    assert_eq!((app.screen, &app.over), (Screen::Log, &None));
+
+    press(&mut app, "3j");
+    code(&mut app, KeyCode::Enter);
+    assert_eq!((app.screen, app.place().filter.text()), (Screen::Log, "healthy/work"));
+}

@@ -1,0 +1,118 @@
+//! The only way onto the screen: cleans every text, keeps to its room, and knows colours only by role.
+
+use ratatui::{buffer::Buffer, layout::Rect, style::Modifier};
+
+use crate::{
+    base::clean::{clean, cut_end, width},
+    tui::theme::{Role, Theme},
+};
+
+/// A piece of text and its role.
+pub type Span = (String, Role);
+
+/// A piece of text and its role.
+#[must_use]
+pub fn span(text: impl Into<String>, role: Role) -> Span {
+    (text.into(), role)
+}
+
+/// Columns that a row of pieces takes.
+#[must_use]
+pub fn spans_width(spans: &[Span]) -> u16 {
+    spans.iter().fold(0, |sum, (text, _)| sum.saturating_add(columns(&clean(text))))
+}
+
+fn columns(text: &str) -> u16 {
+    u16::try_from(width(text)).unwrap_or(u16::MAX)
+}
+
+/// A frame being drawn.
+pub struct Canvas<'a> {
+    pub buffer: &'a mut Buffer,
+    pub theme: &'a Theme,
+}
+
+impl Canvas<'_> {
+    /// Writes a text, at most `room` columns of it, and says where it ended.
+    pub fn put(&mut self, x: u16, y: u16, room: u16, text: &str, role: Role) -> u16 {
+        let area = self.buffer.area;
+        if x >= area.right() || y >= area.bottom() || x < area.left() || y < area.top() {
+            return x;
+        }
+        let room = room.min(area.right() - x);
+        // A text of a megabyte is not looked at beyond what could ever be seen of it.
+        let text = match text.char_indices().nth(1_000) {
+            Some((end, _)) => &text[..end],
+            None => text,
+        };
+        let text = clean(text);
+        let text = cut_end(&text, usize::from(room));
+        self.buffer.set_stringn(x, y, &text, usize::from(room), self.theme.style(role)).0
+    }
+
+    /// Writes pieces one after the other.
+    pub fn spans(&mut self, x: u16, y: u16, room: u16, spans: &[Span]) -> u16 {
+        let end = x.saturating_add(room);
+        spans.iter().fold(x, |x, (text, role)| self.put(x, y, end.saturating_sub(x), text, *role))
+    }
+
+    /// Writes pieces so that they end before column `end`; says where they begin.
+    pub fn spans_before(&mut self, from: u16, end: u16, y: u16, spans: &[Span]) -> u16 {
+        let x = end.saturating_sub(spans_width(spans)).max(from);
+        self.spans(x, y, end.saturating_sub(x), spans);
+        x
+    }
+
+    /// A thin line over a row of an area.
+    pub fn rule(&mut self, area: Rect, y: u16) {
+        if y < area.bottom() {
+            self.put(area.x, y, area.width, &"─".repeat(usize::from(area.width)), Role::Dim);
+        }
+    }
+
+    /// A thin line with a title in it.
+    pub fn titled_rule(&mut self, area: Rect, y: u16, title: &str) {
+        self.rule(area, y);
+        self.put(area.x.saturating_add(1), y, area.width.saturating_sub(1), &format!(" {title} "), Role::Accent);
+    }
+
+    /// Shows rows of the screen as selected.
+    pub fn select(&mut self, area: Rect) {
+        self.buffer.set_style(area.intersection(self.buffer.area), self.theme.select());
+    }
+
+    /// Shows an area as not of this moment.
+    pub fn fade(&mut self, area: Rect) {
+        let style = self.theme.style(Role::Dim).add_modifier(Modifier::DIM);
+        self.buffer.set_style(area.intersection(self.buffer.area), style);
+    }
+
+    /// Replaces every glyph that a terminal without UTF-8 could not show.
+    pub fn ascii(&mut self) {
+        for cell in &mut self.buffer.content {
+            if !cell.symbol().is_ascii() {
+                let c = cell.symbol().chars().next().map_or(' ', plain);
+                cell.set_char(c);
+            }
+        }
+    }
+}
+
+fn plain(glyph: char) -> char {
+    match glyph {
+        '●' => '*',
+        '○' | '◐' => 'o',
+        '▲' => '^',
+        '✕' => 'x',
+        '▸' | '→' => '>',
+        '▾' => 'v',
+        '▁' | '▂' | '·' => '.',
+        '▃' | '▄' | '▅' => ':',
+        '▆' | '▇' | '│' => '|',
+        '█' => '#',
+        '▒' => '=',
+        '…' => '~',
+        '–' | '—' | '─' | '░' | '\u{2800}'..='\u{28ff}' => '-',
+        _ => '?',
+    }
+}

@@ -1,0 +1,186 @@
+//! A connection to an upstream that remembers what went over it.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::MaybeHttpsStream;
+use hyper_util::{
+    client::legacy::connect::{Connected, Connection},
+    rt::TokioIo,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+
+/// TCP, or TLS to a proxy over TCP.
+pub(super) type Raw = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// The way to the upstream's host, through a proxy or not; TLS to the upstream goes over it.
+pub(super) struct Hop {
+    pub(super) raw: Raw,
+    /// A proxy at the other end takes requests in absolute form.
+    pub(super) proxied: bool,
+}
+
+/// What happened on a connection; shared with whoever must judge its end.
+#[derive(Debug, Default)]
+pub(super) struct LineState {
+    /// Answers whose head was received.
+    pub(super) answers: AtomicU32,
+    /// Something was received since the last write.
+    pub(super) heard: AtomicBool,
+    /// It lay in the pool before its first request.
+    pub(super) rested: AtomicBool,
+}
+
+impl LineState {
+    /// Whether it was open already when its present request came.
+    pub(super) fn reused(&self) -> bool {
+        self.answers.load(Relaxed) > 0 || self.rested.load(Relaxed)
+    }
+}
+
+/// A connection that waited this long for its first request may have been closed meanwhile.
+const REST: Duration = Duration::from_millis(500);
+
+/// The connection as the HTTP client sees it.
+pub(super) struct Line {
+    io: TokioIo<MaybeHttpsStream<Hop>>,
+    state: Arc<LineState>,
+    opened: Instant,
+    written: bool,
+    /// Writing failed: the other side reads no more. What it has said may still be read.
+    deaf: bool,
+}
+
+impl Line {
+    pub(super) fn new(io: MaybeHttpsStream<Hop>) -> Self {
+        Self { io: TokioIo::new(io), state: Arc::default(), opened: Instant::now(), written: false, deaf: false }
+    }
+
+    fn before_write(&mut self) {
+        if !self.written {
+            self.written = true;
+            self.state.rested.store(self.opened.elapsed() > REST, Relaxed);
+        }
+        if self.state.heard.load(Relaxed) {
+            self.state.heard.store(false, Relaxed);
+        }
+    }
+
+    /// An upstream may answer (413) and close while the request is still being written. The client would give up at
+    /// the failed write and never look at the answer: so the rest is taken and dropped, and reading tells what happened.
+    fn after_write(&mut self, result: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Err(_)) => {
+                self.deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let result = Pin::new(&mut this.io).poll_read(cx, buf);
+        if buf.filled().len() > before && !this.state.heard.load(Relaxed) {
+            this.state.heard.store(true, Relaxed);
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        this.before_write();
+        let result = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.after_write(result, buf.len())
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let length = || bufs.iter().map(|b| b.len()).sum();
+        if this.deaf {
+            return Poll::Ready(Ok(length()));
+        }
+        this.before_write();
+        let result = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.after_write(result, length())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let result = Pin::new(&mut this.io).poll_flush(cx).map_ok(|()| 0);
+        this.after_write(result, 0).map_ok(drop)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+impl Connection for Line {
+    fn connected(&self) -> Connected {
+        self.io.inner().connected().extra(Arc::clone(&self.state))
+    }
+}
+
+impl Connection for Hop {
+    // Without the addresses that a TCP stream would add: they would be copied into every response.
+    fn connected(&self) -> Connected {
+        Connected::new().proxy(self.proxied)
+    }
+}
+
+impl Read for Hop {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().raw).poll_read(cx, buf)
+    }
+}
+
+impl Write for Hop {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().raw).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().raw).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().raw).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.raw.is_write_vectored()
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().raw).poll_write_vectored(cx, bufs)
+    }
+}

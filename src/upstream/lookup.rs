@@ -1,0 +1,117 @@
+//! Names to addresses: off the runtime's threads, once per name at a time, so that a name server that hangs holds up
+//! nobody but those who asked for that name.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{SocketAddr, ToSocketAddrs},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    vec,
+};
+
+use hyper_util::client::legacy::connect::dns::Name;
+use tokio::sync::oneshot;
+use tower_service::Service;
+
+/// Looks names up with the system's resolver. Nothing is remembered: not a success, as the system caches, and not a
+/// failure, as the next try may succeed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Resolver(Arc<Mutex<HashMap<Box<str>, Waiters>>>);
+
+type Waiters = Vec<oneshot::Sender<Found>>;
+type Found = Result<Vec<SocketAddr>, LookupError>;
+
+/// Why a name has no address.
+#[derive(Clone, Debug)]
+pub(super) struct LookupError(Arc<str>);
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LookupError {}
+
+/// Names looked up at the same time: far more than there are upstreams.
+const AT_ONCE: usize = 64;
+/// What `getaddrinfo` and the modules behind it may need.
+const STACK: usize = 512 * 1024;
+
+impl Resolver {
+    /// All addresses of a host, with port 0.
+    pub(super) async fn find(&self, host: &str) -> Found {
+        // RFC 6761: these never exist, and a name server that cannot be reached would take seconds to say so.
+        if host.trim_end_matches('.').rsplit('.').next().is_some_and(|top| top.eq_ignore_ascii_case("invalid")) {
+            return Err(LookupError("the name does not exist".into()));
+        }
+        match self.join(host) {
+            Ok(answer) => answer.await.unwrap_or_else(|_| Err(LookupError("the lookup broke off".into()))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Joins the lookup that is under way for this name, or starts one.
+    fn join(&self, host: &str) -> Result<oneshot::Receiver<Found>, LookupError> {
+        let (tell, answer) = oneshot::channel();
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiters) = running.get_mut(host) {
+            waiters.retain(|w| !w.is_closed());
+            waiters.push(tell);
+            return Ok(answer);
+        }
+        if running.len() >= AT_ONCE {
+            return Err(LookupError("too many name lookups hang".into()));
+        }
+        let (name, table) = (Box::<str>::from(host), Arc::clone(&self.0));
+        // A plain thread: shutdown does not wait for it, unlike for the runtime's blocking ones.
+        let started = std::thread::Builder::new().name("lookup".to_owned()).stack_size(STACK).spawn(move || {
+            let found = (&*name, 0_u16).to_socket_addrs().map(Iterator::collect).map_err(|e| LookupError(e.to_string().into()));
+            let waiters = table.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            for waiter in waiters.unwrap_or_default() {
+                // Whoever gave up waiting needs no answer.
+                drop(waiter.send(found.clone()));
+            }
+        });
+        match started {
+            Ok(_detached) => {
+                running.insert(host.into(), vec![tell]);
+                Ok(answer)
+            }
+            Err(error) => Err(LookupError(format!("no thread for a name lookup: {error}").into())),
+        }
+    }
+}
+
+impl Service<Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = LookupError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, LookupError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { this.find(name.as_str()).await.map(Vec::into_iter) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn names_are_found_also_by_many_at_once_and_nothing_stays_behind() {
+        let resolver = Resolver::default();
+        let all = futures_util::future::join_all((0..20).map(|_| resolver.find("localhost"))).await;
+        for found in all {
+            assert!(found.expect("localhost has an address").iter().all(|a| a.ip().is_loopback()));
+        }
+        assert!(resolver.0.lock().expect("no panic").is_empty());
+        assert!(resolver.find("nx.invalid").await.is_err());
+    }
+}

@@ -1,0 +1,37 @@
+//! Which local servers answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Uri, header::ACCEPT};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+
+/// A server on this machine answers in this time or is not there.
+const WITHIN: Duration = Duration::from_millis(300);
+const LARGEST: usize = 4 << 20;
+
+/// Asks all URLs (plain HTTP, without a proxy) at once; for each its JSON body, where it answered 2xx with one within
+/// 300 ms.
+pub async fn answering<S: AsRef<str>>(urls: &[S]) -> Vec<Option<Bytes>> {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(WITHIN));
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    let ask = |url: &S| {
+        let (client, uri) = (client.clone(), url.as_ref().parse::<Uri>());
+        async move {
+            let request = Request::get(uri.ok()?).header(ACCEPT, "application/json").body(Full::<Bytes>::default()).ok()?;
+            let answer = client.request(request).await.ok()?;
+            if !answer.status().is_success() {
+                return None;
+            }
+            let body = Limited::new(answer.into_body(), LARGEST).collect().await.ok()?.to_bytes();
+            matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')).then_some(body)
+        }
+    };
+    join_all(urls.iter().map(|url| async { tokio::time::timeout(WITHIN, ask(url)).await.ok().flatten() })).await
+}

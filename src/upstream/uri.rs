@@ -1,0 +1,81 @@
+//! Where a request goes: base URL, path, and the two queries made one.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{Uri, uri::InvalidUri};
+
+/// The whole address of a request. `path` begins with `/`.
+///
+/// # Errors
+///
+/// The result is not a URI.
+pub(super) fn build(base: &str, path: &str, ends: Option<&str>, clients: Option<&str>) -> Result<Uri, InvalidUri> {
+    let room = base.len() + path.len() + ends.map_or(0, str::len) + clients.map_or(0, str::len) + 2;
+    let mut out = BytesMut::with_capacity(room);
+    out.put_slice(base.as_bytes());
+    out.put_slice(path.as_bytes());
+    let mut mark = b'?';
+    if let Some(query) = ends.filter(|q| !q.is_empty()) {
+        out.put_u8(mark);
+        out.put_slice(query.as_bytes());
+        mark = b'&';
+    }
+    for pair in clients.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+        let name = name(pair);
+        // `key` is a client's credential for us; what the upstream's config sets, a client does not override.
+        if &*name == "key" || ends.is_some_and(|q| q.split('&').any(|own| self::name(own) == name)) {
+            continue;
+        }
+        out.put_u8(mark);
+        out.put_slice(pair.as_bytes());
+        mark = b'&';
+    }
+    Uri::from_maybe_shared(out.freeze())
+}
+
+fn name(pair: &str) -> std::borrow::Cow<'_, str> {
+    let raw = pair.split_once('=').map_or(pair, |(name, _)| name);
+    percent_encoding::percent_decode_str(raw).decode_utf8_lossy()
+}
+
+/// `host:port`, for messages. Never with user or password.
+#[must_use]
+pub fn place(uri: &Uri) -> String {
+    let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
+        Some("https") => 443,
+        Some("socks5" | "socks5h") => 1080,
+        _ => 80,
+    });
+    format!("{}:{port}", uri.host().unwrap_or("?"))
+}
+
+/// The same of a base URL.
+#[must_use]
+pub fn place_of(base_url: &str) -> String {
+    Uri::from_maybe_shared(Bytes::copy_from_slice(base_url.as_bytes())).map_or_else(|_| "?".to_owned(), |uri| place(&uri))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_path_and_queries_are_joined_and_a_clients_key_never_passes() {
+        for (base, path, ends, clients, expected) in [
+            ("https://a.b/v1", "/models", None, None, "https://a.b/v1/models"),
+            ("https://a.b", "/x", None, Some("alt=sse&key=aip-1"), "https://a.b/x?alt=sse"),
+            ("https://a.b", "/x", None, Some("key=aip-1"), "https://a.b/x"),
+            ("https://a.b", "/x", None, Some("%6Bey=aip-1&a"), "https://a.b/x?a"),
+            ("http://a:1/o", "/x", Some("api-version=2"), Some("api-version=1&b=c"), "http://a:1/o/x?api-version=2&b=c"),
+            ("http://a:1/o", "/x", Some("api-version=2"), None, "http://a:1/o/x?api-version=2"),
+        ] {
+            assert_eq!(build(base, path, ends, clients).expect("a URI").to_string(), expected);
+        }
+        assert!(build("https://a.b", "/a b", None, None).is_err());
+    }
+
+    #[test]
+    fn places_name_host_and_port_only() {
+        assert_eq!(place_of("https://user:secret@api.x.com/v1"), "api.x.com:443");
+        assert_eq!(place_of("http://[::1]:8080"), "[::1]:8080");
+    }
+}

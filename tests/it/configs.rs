@@ -1,0 +1,359 @@
+//! Config files that must load, and files that must not, with what is said about them.
+//!
+//! `data/configs/bad/NAME.toml` has its expected problems beside it in `NAME.txt`, one a line, without the path.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aiproxy::{
+    base::disk,
+    config::{
+        Environment, Ids, Level, check,
+        edit::{Edit, EditError, apply},
+        file, keys,
+        load::load,
+        problem::render,
+        watch,
+    },
+};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/configs").join(name)
+}
+
+fn files(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder(name)).expect("the folder is there");
+    let mut files: Vec<_> = entries.map(|e| e.expect("listed").path()).filter(|p| p.extension().is_some_and(|e| e == "toml")).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+#[test]
+fn good_files_load_without_an_error() {
+    for path in files("good") {
+        let text = fs::read_to_string(&path).expect("readable");
+        let loaded = load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+        let errors: Vec<_> = loaded.problems.iter().filter(|p| p.level == Level::Error).map(|p| p.short()).collect();
+        assert!(errors.is_empty() && loaded.settings.is_some(), "{}: {errors:#?}", path.display());
+    }
+}
+
+#[test]
+fn bad_files_are_told_every_problem_with_its_place() {
+    for path in files("bad") {
+        let text = fs::read_to_string(&path).expect("readable");
+        let loaded = load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+        let level = |level| if level == Level::Error { "" } else { "warning " };
+        let said: String =
+            loaded.problems.iter().map(|p| format!("{}{}\n", level(p.level), p.short().trim_start_matches("config.toml:"))).collect();
+        let beside = path.with_extension("txt");
+        if std::env::var_os("WRITE_EXPECTED").is_some() {
+            fs::File::create(&beside).and_then(|mut f| std::io::Write::write_all(&mut f, said.as_bytes())).expect("written");
+        }
+        let expected = fs::read_to_string(&beside).unwrap_or_default();
+        assert_eq!(said, expected, "{}", path.display());
+        assert!(loaded.settings.is_none(), "{} loads", path.display());
+        let shown = render(&loaded.problems, &text, false);
+        assert!(!shown.contains("SECRET"), "{}: {shown}", path.display());
+    }
+}
+
+#[test]
+fn broken_endings_never_hide_the_line_and_never_panic() {
+    for path in files("good") {
+        let text = fs::read_to_string(&path).expect("readable");
+        for (cut, _) in text.char_indices().step_by(41) {
+            let loaded = load(&text[..cut], Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+            drop(render(&loaded.problems, &text[..cut], true));
+            assert_eq!(loaded.settings.is_none(), loaded.has_errors());
+        }
+    }
+}
+
+#[test]
+fn the_example_loads_and_changes_nothing() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/config.example.toml")).expect("readable");
+    let load = |text: &str| load(text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+    let (example, empty) = (load(&text), load(""));
+    assert!(example.problems.is_empty(), "{:#?}", example.problems);
+    assert_eq!(keys::show(&example.settings.expect("it loads")), keys::show(&empty.settings.expect("it loads")));
+    // Every line that is commented out as a setting is one that would load.
+    let mut on = String::new();
+    for line in text.lines() {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        let setting = bare.starts_with('[') || bare.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '));
+        on.push_str(if setting { bare } else { line });
+        on.push('\n');
+    }
+    let all_on = load(&on);
+    assert!(!all_on.has_errors(), "{:#?}", all_on.problems);
+    assert_eq!(all_on.settings.expect("it loads").upstreams.len(), 2);
+}
+
+#[test]
+fn the_schema_in_assets_is_the_one_the_program_prints() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/schema.json");
+    let printed = format!("{:#}\n", keys::schema());
+    if std::env::var_os("WRITE_EXPECTED").is_some() {
+        fs::File::create(&path).and_then(|mut f| std::io::Write::write_all(&mut f, printed.as_bytes())).expect("written");
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), printed, "WRITE_EXPECTED=1 writes it");
+}
+
+const FULL_OF_COMMENTS: &str = r#"# 1 head of the file
+
+# 2 above server
+[server] # 3 behind the header
+listen = "8642" # 4 behind listen
+# 5 between
+
+# 6 above the first upstream
+[[upstream]] # 7
+name = "one" # 8
+base_url = "https://one.example" # 9
+keys = [ # 10
+  # 11 above the first key
+  "keyring:one/main", # 12
+  { ref = "env:ONE", label = "second" }, # 13
+  "sk-literal-key" # 14
+  # 15 at the end
+] # 16
+# 17 above timeouts
+[upstream.timeouts] # 18
+idle = "5m" # 19
+
+[[upstream]]
+name = "two" # 20
+base_url = "https://two.example"
+keys = "env:TWO" # 21
+
+[aliases] # 22
+fast = "one:m" # 23
+# 24 above gpt
+"gpt-4.1" = "two:m" # 25
+
+[[project]] # 26
+name = "ide"
+key = "env:IDE" # 27
+# 28 the end
+"#;
+
+fn comments(text: &str) -> std::collections::BTreeSet<String> {
+    text.lines()
+        .filter_map(|line| Some(line.split_once("# ")?.1.split(' ').next()?.to_owned()))
+        .filter(|n| n.parse::<u32>().is_ok())
+        .collect()
+}
+
+fn any_edit() -> impl proptest::strategy::Strategy<Value = Edit> {
+    use proptest::prelude::*;
+    let upstream = || prop_oneof![Just("one".to_owned()), Just("two".to_owned())];
+    let word = || "[a-z]{1,6}";
+    let path = prop_oneof![
+        Just(("timeouts.idle", "5m")),
+        Just(("server.listen", "9000")),
+        Just(("server.max_requests", "7")),
+        Just(("log.level", "debug")),
+        Just(("upstream.one.timeouts.idle", "7m")),
+        Just(("upstream.two.timeouts.idle", "7m")),
+        Just(("upstream.two.weight", "2")),
+        Just(("aliases.gpt-4.1", "one:x")),
+        Just(("project.ide.rpm", "5")),
+    ];
+    prop_oneof![
+        (upstream(), word()).prop_map(|(upstream, word)| Edit::AddKey { upstream, reference: format!("env:{word}"), label: None }),
+        (upstream(), word()).prop_map(|(upstream, word)| Edit::AddKey {
+            upstream,
+            reference: format!("keyring:{word}/main"),
+            label: Some(format!("l{word}"))
+        }),
+        (word(), word()).prop_map(|(name, target)| Edit::SetAlias { name, target: format!("one:{target}") }),
+        path.prop_map(|(path, value)| Edit::Set { path: path.to_owned(), value: value.to_owned() }),
+        (upstream(), any::<bool>()).prop_map(|(name, enabled)| Edit::SetUpstreamEnabled { name, enabled }),
+        any::<bool>().prop_map(|enabled| Edit::SetKeyEnabled { upstream: "one".to_owned(), label: "second".to_owned(), enabled }),
+        Just(Edit::ReplaceKeyReference {
+            upstream: "one".to_owned(),
+            label: "second".to_owned(),
+            reference: "keyring:one/second".to_owned()
+        }),
+        prop_oneof![Just("main"), Just("second"), Just("literal-1")]
+            .prop_map(|label| Edit::RemoveKey { upstream: "one".to_owned(), label: label.to_owned() }),
+        word().prop_map(|name| Edit::AddModel { name: format!("m-{name}"), targets: vec!["one:m".to_owned()], strategy: None }),
+        word().prop_map(|name| Edit::AddProject { name: format!("p-{name}"), key: format!("env:P_{name}") }),
+        word().prop_map(|name| Edit::AddUpstream {
+            name: format!("u-{name}"),
+            preset: None,
+            base_url: Some("https://u.example".to_owned()),
+            dialects: vec!["openai".to_owned()],
+        }),
+    ]
+}
+
+proptest::proptest! {
+    #[test]
+    fn edits_keep_every_comment_and_give_a_file_that_loads(edits in proptest::collection::vec(any_edit(), 1..8)) {
+        let mut text = FULL_OF_COMMENTS.to_owned();
+        for edit in &edits {
+            match apply(&text, std::slice::from_ref(edit)) {
+                Ok(next) => text = next,
+                // Something that an earlier edit took away, or put there already.
+                Err(EditError::Place(_)) => continue,
+                Err(other) => panic!("{edit:?}: {other}\n{text}"),
+            }
+            proptest::prop_assert_eq!(comments(&text), comments(FULL_OF_COMMENTS), "{:?}\n{}", edit, text);
+            let loaded = load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+            proptest::prop_assert!(loaded.settings.is_some(), "{:?}\n{}\n{:#?}", edit, text, loaded.problems);
+        }
+    }
+}
+
+#[test]
+fn what_is_taken_out_leaves_the_rest_byte_for_byte() {
+    let cut = |edit| apply(FULL_OF_COMMENTS, &[edit]).expect("it can be taken out");
+    let without = |from: &str, to: &str| {
+        let (start, end) = (FULL_OF_COMMENTS.find(from).expect("from"), FULL_OF_COMMENTS.find(to).expect("to"));
+        format!("{}{}", &FULL_OF_COMMENTS[..start], &FULL_OF_COMMENTS[end..])
+    };
+    assert_eq!(cut(Edit::RemoveUpstream { name: "one".to_owned() }), without("# 6 above", "[[upstream]]\nname = \"two\""));
+    assert_eq!(cut(Edit::RemoveUpstream { name: "two".to_owned() }), without("[[upstream]]\nname = \"two\"", "[aliases] # 22"));
+    assert_eq!(cut(Edit::RemoveAlias { name: "fast".to_owned() }), without("fast = ", "# 24"));
+    assert_eq!(cut(Edit::Unset { path: "server.listen".to_owned() }), without("listen = ", "# 5"));
+    assert_eq!(cut(Edit::Unset { path: "upstream.one.timeouts.idle".to_owned() }), without("idle = ", "\n[[upstream]]\nname = \"two\""));
+    assert_eq!(cut(Edit::Unset { path: "aliases.gpt-4.1".to_owned() }), without("\"gpt-4.1\"", "\n[[project]]"));
+    assert_eq!(cut(Edit::RemoveProject { name: "ide".to_owned() }), without("[[project]]", "# 28"));
+    assert!(matches!(apply(FULL_OF_COMMENTS, &[Edit::Unset { path: "log.level".to_owned() }]), Err(EditError::Place(_))));
+    let said = apply(FULL_OF_COMMENTS, &[Edit::RemoveUpstream { name: "oen".to_owned() }]).expect_err("no such row").to_string();
+    assert!(said.contains("did you mean `one`?"), "{said}");
+}
+
+#[test]
+fn a_new_file_gets_what_commands_write() {
+    let edits = [
+        Edit::AddUpstream { name: "openai".to_owned(), preset: Some("openai".to_owned()), base_url: None, dialects: Vec::new() },
+        Edit::AddKey { upstream: "openai".to_owned(), reference: "keyring:openai/main".to_owned(), label: Some("main".to_owned()) },
+        Edit::AddKey { upstream: "openai".to_owned(), reference: "env:SECOND".to_owned(), label: None },
+        Edit::SetKeyEnabled { upstream: "openai".to_owned(), label: "SECOND".to_owned(), enabled: false },
+        Edit::SetAlias { name: "fast".to_owned(), target: "openai:gpt-4o-mini".to_owned() },
+        Edit::Set { path: "timeouts.idle".to_owned(), value: "5m".to_owned() },
+        Edit::Set { path: "upstream.openai.models".to_owned(), value: "[\"gpt-*\"]".to_owned() },
+        Edit::Set { path: "upstream.openai.region".to_owned(), value: "1".to_owned() },
+    ];
+    let text = apply("", &edits).expect("applied");
+    assert_eq!(
+        text,
+        concat!(
+            "[[upstream]]\nname = \"openai\"\npreset = \"openai\"\n",
+            "keys = [\"keyring:openai/main\", { ref = \"env:SECOND\", enabled = false }]\nmodels = [\"gpt-*\"]\nregion = \"1\"\n",
+            "\n[aliases]\nfast = \"openai:gpt-4o-mini\"\n\n[timeouts]\nidle = \"5m\"\n"
+        )
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_is_made_private_kept_in_its_mode_and_followed_through_links() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    let home = tempfile::tempdir().expect("a folder");
+    let (path, link) = (home.path().join("new/config.toml"), home.path().join("link.toml"));
+    let env = Environment::default();
+    let set = |path: &Path, n: u32| file::edit(path, &env, &[Edit::Set { path: "server.max_requests".to_owned(), value: n.to_string() }]);
+
+    set(&path, 1).expect("made");
+    assert_eq!((mode(&path), mode(&home.path().join("new"))), (0o600, 0o700));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("changed");
+    std::os::unix::fs::symlink(&path, &link).expect("linked");
+    set(&link, 2).expect("through the link");
+
+    assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+    assert_eq!((mode(&path), fs::read_to_string(&path).expect("read").as_str()), (0o640, "[server]\nmax_requests = 2\n"));
+    let refused = set(&path, 0).expect_err("out of range");
+    assert!(refused.to_string().contains("config.toml:2:") || refused.to_string().contains("max_requests"), "{refused}");
+    assert_eq!(fs::read_to_string(&path).expect("read"), "[server]\nmax_requests = 2\n", "a refused change changes nothing");
+}
+
+#[test]
+fn many_editors_at_once_lose_nothing() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("config.toml");
+    std::thread::scope(|scope| {
+        for hand in 0..4 {
+            let path = &path;
+            scope.spawn(move || {
+                for turn in 0..10 {
+                    let edit = Edit::SetAlias { name: format!("a{hand}-{turn}"), target: "openai:m".to_owned() };
+                    file::edit(path, &Environment::default(), &[edit]).expect("edited");
+                }
+            });
+        }
+    });
+    let text = file::read(&path).expect("readable").expect("there");
+    assert_eq!(text.lines().filter(|line| line.contains("openai:m")).count(), 40, "{text}");
+}
+
+#[test]
+fn files_that_are_none_are_told_apart() {
+    let home = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| home.path().join(name);
+    let write =
+        |name: &str, bytes: &[u8]| fs::File::create(at(name)).and_then(|mut f| std::io::Write::write_all(&mut f, bytes)).expect("written");
+    write("large", &vec![b'#'; (1 << 20) + 1]);
+    write("latin1", b"# caf\xe9\n");
+    assert_eq!(file::read(&at("missing")).expect("no problem"), None);
+    for (name, part) in [("", "a folder"), ("large", "larger than"), ("latin1", "latin1:1:6: not UTF-8")] {
+        let said = file::read(&at(name)).expect_err(name).short();
+        assert!(said.contains(part), "{name}: {said}");
+    }
+}
+
+#[test]
+fn references_that_lead_nowhere_are_named_without_their_value() {
+    let home = tempfile::tempdir().expect("a folder");
+    let open = home.path().join("open.key");
+    fs::File::create(&open).and_then(|mut f| std::io::Write::write_all(&mut f, b"sk-SECRET")).expect("written");
+    #[cfg(unix)]
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("opened");
+    let text = format!(
+        "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nkeys = [\"env:NOT_SET_ANYWHERE\", \"env:BLANK\", \"env:OURS\", \"env:GOOD\", \"file:{}\", \"file:missing.key\"]\n",
+        open.display()
+    );
+    let env: Environment = [("BLANK", " "), ("OURS", "aip-SECRET"), ("GOOD", "sk-SECRET")].into_iter().collect();
+    let loaded = load(&text, &home.path().join("config.toml"), &env, &mut Ids::default());
+
+    let said = check::references(&loaded.settings.expect("references are no load errors"), &env);
+
+    let all = said.join("\n");
+    let missing = home.path().join("missing.key").display().to_string();
+    for part in ["env:NOT_SET_ANYWHERE is not set", "env:BLANK is set but empty", "env:OURS holds a client key", missing.as_str()] {
+        assert!(all.contains(part), "{all}");
+    }
+    #[cfg(unix)]
+    assert!(all.contains("others can read it (mode 644)"), "{all}");
+    assert!(!all.contains("SECRET") && !all.contains("GOOD"), "{all}");
+}
+
+#[test]
+fn places_come_from_flags_then_variables_then_the_platform() {
+    let env: Environment = [("AIPROXY_CONFIG", "/e/c.toml"), ("AIPROXY_DATA_DIR", "/e/data")].into_iter().collect();
+    let place = file::locate(Some(Path::new("/f/c.toml")), None, &env).expect("both are named");
+    assert_eq!((place.config.as_path(), place.data.as_path(), place.explicit), (Path::new("/f/c.toml"), Path::new("/e/data"), true));
+}
+
+#[tokio::test]
+async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("config.toml");
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let watch = watch::start(&path, tell).expect("watched");
+    for text in ["[tui]\n", "[tui]\nmouse = true\n"] {
+        disk::replace(&path, text.as_bytes(), 0o600).expect("saved");
+        told.recv().await.expect("told of a rename");
+    }
+    fs::File::options().append(true).open(&path).and_then(|mut f| std::io::Write::write_all(&mut f, b"# more\n")).expect("appended");
+    told.recv().await.expect("told of a write");
+    drop(watch);
+    assert!(told.recv().await.is_none(), "the watch ends with its value");
+}

@@ -1,0 +1,228 @@
+//! Failover: which key and upstream serve the next attempt, what cools, what the client is told.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{
+    client::events,
+    proxy::{Setup, body, secret},
+    until,
+    upstream::{Scene, Upstream},
+};
+
+/// Retries that do not make a test wait.
+const QUICK: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
+
+#[test]
+fn pain_16_a_429_moves_on_to_the_next_key_and_cools_the_first() {
+    let upstream = Upstream::directed(|seen, _| {
+        if seen.key() == secret("one", "work") { Scene::status(429).header("retry-after", "30") } else { Scene::chat("hello") }
+    });
+    let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
+
+    let answers: Vec<_> = (0..5).map(|_| proxy.chat("hi")).collect();
+
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.said() == "hello"));
+    assert_eq!(answers[0].header("x-aiproxy-attempts"), Some("2"));
+    let asked: Vec<_> = upstream.journal().iter().map(|seen| seen.key() == secret("one", "work")).collect();
+    assert_eq!(asked, [true, false, false, false, false, false], "the limited key is asked once");
+    let scope = proxy.key("one/work")["scopes"][0].clone();
+    assert_eq!((scope["model"].as_str(), scope["state"].as_str()), (Some("m"), Some("cooling")), "{scope}");
+    assert_eq!(proxy.key("one/spare")["state"], "ok");
+}
+
+#[test]
+fn pain_16_when_every_key_is_limited_the_client_hears_the_earliest_true_time() {
+    let upstream = Upstream::directed(|seen, _| {
+        Scene::status(429).header("retry-after", if seen.key() == secret("one", "work") { "300" } else { "40" })
+    });
+    let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
+    let begun = Instant::now();
+
+    let answer = proxy.chat("hi");
+
+    assert_eq!(answer.status, 429, "{}", answer.text());
+    let wait: u64 = answer.header("retry-after").and_then(|value| value.parse().ok()).expect("Retry-After in seconds");
+    assert!((35..=40).contains(&wait), "{wait}");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(answer.json()["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
+    assert_eq!(upstream.journal().len(), 2);
+}
+
+#[test]
+fn pain_16_a_model_that_is_limited_does_not_take_others_with_it() {
+    let upstream = Upstream::directed(|seen, _| {
+        if seen.json()["model"] == "busy" { Scene::status(429).header("retry-after", "30") } else { Scene::chat("hello") }
+    });
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+
+    let busy = proxy.ask(&body("busy", "hi", false));
+    let idle = proxy.ask(&body("idle", "hi", false));
+
+    assert_eq!((busy.status, idle.status), (429, 200), "{}", idle.text());
+    assert_eq!(proxy.key("one/work")["state"], "partly");
+}
+
+#[test]
+fn pain_16_a_short_limit_is_waited_out() {
+    let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+
+    let answer = proxy.chat("hi");
+
+    assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
+    let journal = upstream.journal();
+    assert!(journal[1].at - journal[0].at >= Duration::from_millis(990), "not before the second it was asked for");
+}
+
+#[test]
+fn a_server_error_is_tried_elsewhere() {
+    let broken = Upstream::start(vec![Scene::status(500)]);
+    let good = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config(QUICK).upstream("one", &broken, &["work"]).upstream("two", &good, &["work"]).start();
+
+    let answer = proxy.chat("hi");
+
+    assert_eq!(answer.said(), "hello");
+    assert_eq!(answer.header("x-aiproxy-upstream"), Some("two"));
+}
+
+#[test]
+fn a_refused_connection_is_tried_elsewhere_at_once() {
+    let good = Upstream::start(vec![Scene::chat("hello")]);
+    let dead = format!("http://{}/v1", Upstream::refused());
+    let proxy = Setup::new().upstream_at("one", &dead, &["work"], "").upstream("two", &good, &["work"]).start();
+    let begun = Instant::now();
+
+    let answer = proxy.chat("hi");
+
+    assert_eq!(answer.said(), "hello");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn one_500_on_the_only_key_is_no_outage() {
+    let upstream = Upstream::start(vec![Scene::status(500), Scene::chat("hello")]);
+    let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
+
+    let answer = proxy.chat("hi");
+
+    assert_eq!(answer.said(), "hello", "{}", answer.text());
+}
+
+#[test]
+fn pain_7_an_error_inside_a_200_fails_over() {
+    let lying = Upstream::start(vec![Scene::json(200, &json!({"error": {"message": "overloaded", "type": "server_error"}}))]);
+    let good = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config(QUICK).upstream("one", &lying, &["work"]).upstream("two", &good, &["work"]).start();
+
+    let answer = proxy.chat("hi");
+
+    assert_eq!(answer.said(), "hello", "{}", answer.text());
+}
+
+#[test]
+fn pain_7_a_stream_that_breaks_before_content_fails_over_unseen() {
+    let broken = Upstream::start(vec![Scene::sse(&["never"]).cut_after(1)]);
+    let good = Upstream::start(vec![Scene::sse(&["hel", "lo"])]);
+    let proxy = Setup::new().config(QUICK).upstream("one", &broken, &["work"]).upstream("two", &good, &["work"]).start();
+
+    let answer = proxy.chat_stream("hi");
+
+    assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
+    assert_eq!(events(&answer.body).iter().filter(|data| *data == "[DONE]").count(), 1);
+}
+
+#[test]
+fn pain_8_nothing_is_sent_again_once_content_has_left() {
+    let broken = Upstream::start(vec![Scene::sse(&["hel", "lo"]).cut_after(2)]);
+    let good = Upstream::start(vec![Scene::sse(&["other"])]);
+    let proxy = Setup::new().config(QUICK).upstream("one", &broken, &["work"]).upstream("two", &good, &["work"]).start();
+
+    let answer = proxy.chat_stream("hi");
+
+    assert_eq!(answer.said(), "hel");
+    assert!(answer.text().contains("\"error\"") && !answer.text().contains("[DONE]"), "{}", answer.text());
+    assert!(good.journal().is_empty());
+}
+
+#[test]
+fn pain_29_a_bad_request_cools_nothing() {
+    let upstream = Upstream::start(vec![Scene::status(400), Scene::status(422), Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+
+    let statuses = [proxy.chat("a").status, proxy.chat("b").status, proxy.chat("c").status];
+
+    assert_eq!(statuses, [400, 422, 200]);
+    assert_eq!(proxy.key("one/work")["state"], "ok");
+}
+
+#[test]
+fn pain_29_a_request_that_we_refuse_ourselves_cools_nothing() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config("[server]\nmax_request_bytes = \"1KiB\"").upstream("one", &upstream, &["work"]).start();
+
+    let refused = proxy.chat(&"x".repeat(4_096));
+
+    assert_eq!(refused.status, 413);
+    assert_eq!(proxy.key("one/work")["state"], "ok");
+    assert_eq!(proxy.chat("hi").said(), "hello");
+}
+
+#[test]
+fn pain_31_an_attempt_is_one_value_url_key_and_model() {
+    let first = Upstream::start(vec![Scene::status(503)]);
+    let second = Upstream::start(vec![Scene::chat("hello")]);
+    let config = format!("{QUICK}\n[[model]]\nname = \"auto\"\ntargets = [\"one:model-a\", \"two:model-b\"]");
+    let proxy = Setup::new().config(&config).upstream("one", &first, &["work"]).upstream("two", &second, &["home"]).start();
+
+    let answer = proxy.ask(&body("auto", "hi", false));
+
+    assert_eq!(answer.said(), "hello", "{}", answer.text());
+    for (upstream, model, key) in [(&first, "model-a", secret("one", "work")), (&second, "model-b", secret("two", "home"))] {
+        for seen in upstream.journal() {
+            assert_eq!((seen.json()["model"].as_str(), seen.key()), (Some(model), key.as_str()));
+            assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v1/chat/completions"));
+        }
+        assert!(!upstream.journal().is_empty());
+    }
+}
+
+#[test]
+fn a_rejected_key_is_left_alone_until_it_is_warmed() {
+    let upstream =
+        Upstream::directed(|seen, _| if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") });
+    let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
+
+    let said: Vec<_> = (0..3).map(|_| proxy.chat("hi").said()).collect();
+
+    assert_eq!(said, ["hello"; 3]);
+    assert_eq!(upstream.journal().iter().filter(|seen| seen.key() == secret("one", "work")).count(), 1);
+    assert_eq!(proxy.key("one/work")["state"], "rejected");
+}
+
+#[test]
+fn the_only_key_rejected_is_a_502_that_names_the_key_and_not_its_secret() {
+    let upstream = Upstream::start(vec![Scene::status(401)]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+
+    let answer = proxy.chat("hi");
+
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert!(answer.text().contains("one/work") && !answer.text().contains(&secret("one", "work")), "{}", answer.text());
+    assert_eq!(answer.header("x-should-retry"), Some("false"));
+}
+
+#[test]
+fn a_warmed_key_is_used_again() {
+    let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "600"), Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    assert_eq!(proxy.chat("hi").status, 429);
+
+    let warmed = proxy.cli(&["key", "warm", "one/work"]);
+
+    assert!(warmed.status.success(), "{}", String::from_utf8_lossy(&warmed.stderr));
+    assert_eq!(proxy.chat("hi").said(), "hello");
+    until("the key to be well again", || (proxy.key("one/work")["state"] == "ok").then_some(()));
+}

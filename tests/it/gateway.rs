@@ -1,0 +1,786 @@
+//! What the gateway makes of upstreams that behave and of those that do not.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use aiproxy::{
+    config::settings::{Auth, End, KeyId, Origin, Patch, Proxy, Timeouts, Upstream, UpstreamId},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        op::Dialect,
+    },
+    secrets::Secret,
+    upstream::{
+        Answer, Call, Gateway, Keys, headers,
+        local::{Local, LocalBody, whole},
+        models, probe, side,
+    },
+};
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+const KEY: KeyId = KeyId(7);
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A server whose connections are each played by `play`, which gets the connection's number.
+struct Server {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn start(play: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (count, play) = (Arc::clone(&connections), Arc::new(play));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (number, play) = (count.fetch_add(1, SeqCst), Arc::clone(&play));
+                std::thread::spawn(move || play(number, stream));
+            }
+        });
+        Self { address, connections }
+    }
+
+    /// Answers the first request of every connection with these bytes and closes.
+    fn saying(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        Self::start(move |_, mut stream| {
+            request(&mut stream);
+            say(&mut stream, &bytes);
+        })
+    }
+
+    fn upstream(&self) -> Upstream {
+        upstream(&format!("http://{}/v1", self.address))
+    }
+
+    fn seen(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+}
+
+/// Reads one request whole; empty when the other side closed.
+fn request(stream: &mut impl Read) -> String {
+    let (mut bytes, mut byte) = (Vec::new(), [0]);
+    while !bytes.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            return String::new();
+        }
+        bytes.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&bytes).to_lowercase();
+    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |n| n.trim().parse().expect("a length"));
+    let mut body = vec![0; length];
+    if stream.read_exact(&mut body).is_err() {
+        return String::new();
+    }
+    bytes.extend_from_slice(&body);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The other side may be gone: that is for it to judge.
+fn say(stream: &mut impl Write, bytes: &[u8]) {
+    let _gone = stream.write_all(bytes).and_then(|()| stream.flush());
+}
+
+fn upstream(base_url: &str) -> Upstream {
+    let second = Duration::from_secs(1);
+    Upstream {
+        id: UpstreamId(1),
+        name: "work".into(),
+        origin: Origin::File,
+        preset: None,
+        ends: vec![End { dialect: Dialect::Openai, base_url: base_url.to_owned(), query: None }],
+        auth: Auth::Bearer,
+        models: None,
+        rename: BTreeMap::new(),
+        priority: 10,
+        weight: 1.0,
+        max_concurrency: 0,
+        max_rps: 0.0,
+        region: String::new(),
+        proxy: Proxy::Environment,
+        headers: Vec::new(),
+        ca_file: None,
+        insecure_tls: false,
+        ask_usage: true,
+        retry_statuses: None,
+        health: None,
+        keys: Vec::new(),
+        enabled: true,
+        timeouts: Timeouts {
+            connect: 5 * second,
+            first_byte: 5 * second,
+            idle: 5 * second,
+            total: 60 * second,
+            client_head: second,
+            client_idle: second,
+            client_keepalive: second,
+        },
+        patch: Patch::default(),
+        takes_compressed: false,
+        local: true,
+        key_page: None,
+        key_env: None,
+    }
+}
+
+fn gateway() -> Gateway {
+    let keys = Arc::new(Keys::default());
+    keys.set(KEY, Arc::new(Secret::new("sk-very-secret".to_owned())));
+    Gateway::new(keys)
+}
+
+async fn post(gateway: &Gateway, upstream: &Upstream, body: &'static [u8]) -> Result<Answer, TransportFault> {
+    let upstream = Arc::new(upstream.clone());
+    let call = Call {
+        upstream: &upstream,
+        end: &upstream.ends[0],
+        key: Some(KEY),
+        method: Method::POST,
+        path: "/chat/completions",
+        query: None,
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(body),
+    };
+    gateway.send(call).await
+}
+
+async fn text(answer: Result<Answer, TransportFault>) -> Result<String, TransportFault> {
+    let bytes = answer?.body.read(1 << 20).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+async fn fault(upstream: &Upstream) -> TransportFault {
+    text(post(&gateway(), upstream, b"{}").await).await.expect_err("a fault")
+}
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut out = GzEncoder::new(Vec::new(), Compression::default());
+    out.write_all(data).expect("memory");
+    out.finish().expect("memory")
+}
+
+fn coded(coding: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+#[tokio::test]
+async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
+    let (tell, told) = mpsc::channel();
+    let server = Server::start(move |_, mut stream| {
+        tell.send(request(&mut stream)).expect("the test waits");
+        say(&mut stream, OK);
+    });
+    let mut upstream = server.upstream();
+    upstream.headers = vec![("x-team".to_owned(), "blue".to_owned())];
+    upstream.ends[0].query = Some("api-version=3".to_owned());
+    let upstream = Arc::new(upstream);
+    let mut client = HeaderMap::new();
+    client.insert("user-agent", HeaderValue::from_static("tool/1"));
+    client.insert("authorization", HeaderValue::from_static("Bearer aip-client"));
+    let call = Call {
+        upstream: &upstream,
+        end: &upstream.ends[0],
+        key: Some(KEY),
+        method: Method::POST,
+        path: "/chat/completions",
+        query: Some("key=aip-client&beta=true"),
+        headers: headers::request_filter(&client),
+        body: Bytes::from_static(b"{\"a\":1}"),
+    };
+
+    let answer = gateway().send(call).await.expect("an answer");
+
+    assert_eq!((answer.status, answer.reused), (StatusCode::OK, false));
+    let sent = told.recv().expect("a request").to_lowercase();
+    assert!(sent.starts_with("post /v1/chat/completions?api-version=3&beta=true http/1.1\r\n"), "{sent}");
+    for expected in [
+        "authorization: bearer sk-very-secret\r\n",
+        "accept-encoding: identity\r\n",
+        "user-agent: tool/1\r\n",
+        "x-team: blue\r\n",
+        "content-length: 7\r\n",
+        &format!("host: {}\r\n", server.address),
+        &format!("{}: {}\r\n", headers::HOP, headers::hop()),
+    ] {
+        assert!(sent.contains(expected), "{expected} in {sent}");
+    }
+    assert!(sent.ends_with("{\"a\":1}") && !sent.contains("aip-client"), "{sent}");
+}
+
+#[tokio::test]
+async fn coded_answers_are_decoded_and_lose_the_headers_of_their_coding() {
+    let server = Server::saying(coded("gzip", &gzip(b"hello")));
+    let answer = post(&gateway(), &server.upstream(), b"{}").await.expect("an answer");
+    assert!(!answer.headers.contains_key("content-encoding") && !answer.headers.contains_key("content-length"));
+    assert_eq!(text(Ok(answer)).await.as_deref(), Ok("hello"));
+
+    let trailing = Server::saying(coded("gzip", &[&gzip(b"hello")[..], b"junk"].concat()));
+    assert_eq!(text(post(&gateway(), &trailing.upstream(), b"{}").await).await.as_deref(), Ok("hello"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_is_a_fault() {
+    let cut = gzip(b"hello, hello, hello");
+    for (coding, body, kind) in [
+        ("gzip", &cut[..cut.len() - 6], TransportKind::BodyBroken),
+        ("gzip", b"{\"plain\":1}", TransportKind::BodyBroken),
+        ("snappy", b"x", TransportKind::Garbage),
+        ("gzip, gzip", &cut, TransportKind::Garbage),
+    ] {
+        let fault = fault(&Server::saying(coded(coding, body)).upstream()).await;
+        assert_eq!(fault.kind, kind, "{coding}: {fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_flushed_event_arrives_before_the_next_is_sent() {
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let server = Server::start(move |_, mut stream| {
+        request(&mut stream);
+        say(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n");
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        for event in ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"] {
+            encoder.write_all(event.as_bytes()).expect("memory");
+            encoder.flush().expect("memory");
+            let piece = std::mem::take(encoder.get_mut());
+            say(&mut stream, format!("{:x}\r\n", piece.len()).as_bytes());
+            say(&mut stream, &[&piece[..], b"\r\n"].concat());
+            gate.lock().expect("no panic").recv().expect("the test opens it");
+        }
+        let rest = encoder.finish().expect("memory");
+        say(&mut stream, format!("{:x}\r\n", rest.len()).as_bytes());
+        say(&mut stream, &[&rest[..], b"\r\n0\r\n\r\n"].concat());
+    });
+
+    let mut answer = post(&gateway(), &server.upstream(), b"{}").await.expect("an answer");
+
+    for expected in ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"] {
+        let frame = answer.body.frame().await.expect("an event").expect("no fault").into_data().expect("data");
+        assert_eq!(&frame[..], expected.as_bytes());
+        go.send(()).expect("the server waits");
+    }
+    assert!(answer.body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message() {
+    for said in [
+        &b"SSH-2.0-OpenSSH_9.0\r\n"[..],
+        b"\x15\x03\x01\x00\x02\x02\x28",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999999\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+    ] {
+        let server = Server::saying(said);
+        let fault = fault(&server.upstream()).await;
+        assert_eq!(fault.kind, TransportKind::Garbage, "{} gave {fault:?}", said.escape_ascii());
+        assert!(fault.sent && fault.message.contains(&server.address.to_string()), "{fault:?}");
+        assert!(!fault.message.contains("OpenSSH") && !fault.message.chars().any(char::is_control), "{fault:?}");
+    }
+    let long = [b"HTTP/1.1 200 OK\r\nx-long: ", &vec![b'a'; 600_000][..], b"\r\n\r\n"].concat();
+    let many = [&b"HTTP/1.1 200 OK\r\n"[..], &b"x-many: 1\r\n".repeat(5_000), b"\r\n"].concat();
+    for said in [long, many] {
+        assert_eq!(fault(&Server::saying(said).upstream()).await.kind, TransportKind::Garbage);
+    }
+}
+
+#[tokio::test]
+async fn connections_that_do_not_come_about_or_end_early_say_so() {
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port").local_addr().expect("bound");
+    let refused = fault(&upstream(&format!("http://{closed}/v1"))).await;
+    let message = format!("connection refused ({closed})");
+    assert_eq!(refused, TransportFault { kind: TransportKind::Connect, message, sent: false });
+
+    let unknown = fault(&upstream("http://nx.invalid/v1")).await;
+    let message = "cannot resolve nx.invalid".to_owned();
+    assert_eq!(unknown, TransportFault { kind: TransportKind::Dns, message, sent: false });
+
+    let close = fault(&Server::saying(b"").upstream()).await;
+    assert_eq!((close.kind, close.sent), (TransportKind::Reset, true), "{close:?}");
+
+    let half = fault(&Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-"[..]).upstream()).await;
+    assert_eq!((half.kind, half.sent), (TransportKind::Reset, true), "{half:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_is_broken_in_one_way() {
+    for said in [
+        &b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello"[..],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nffffffffffffffffff\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    ] {
+        let fault = fault(&Server::saying(said).upstream()).await;
+        assert_eq!(fault.kind, TransportKind::BodyBroken, "{} gave {fault:?}", said.escape_ascii());
+    }
+    let delimited = Server::saying(&b"HTTP/1.0 200 OK\r\n\r\nto the end"[..]);
+    assert_eq!(text(post(&gateway(), &delimited.upstream(), b"{}").await).await.as_deref(), Ok("to the end"));
+    let trailers = Server::saying(&b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"[..]);
+    assert_eq!(text(post(&gateway(), &trailers.upstream(), b"{}").await).await.as_deref(), Ok("ok"));
+
+    let bomb = Server::saying(coded("gzip", &gzip(&vec![0; 4 << 20])));
+    let answer = post(&gateway(), &bomb.upstream(), b"{}").await.expect("an answer");
+    let fault = answer.body.read(100_000).await.expect_err("too much");
+    assert_eq!(fault.kind, TransportKind::TooLarge);
+}
+
+#[tokio::test]
+async fn informational_answers_are_passed_over() {
+    let flood = [&b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(200)[..], OK].concat();
+    assert_eq!(text(post(&gateway(), &Server::saying(flood).upstream(), b"{}").await).await.as_deref(), Ok("ok"));
+}
+
+#[tokio::test]
+async fn connections_are_kept_until_idle_ones_are_dropped() {
+    let server = Server::start(|_, mut stream| {
+        while !request(&mut stream).is_empty() {
+            say(&mut stream, OK);
+        }
+    });
+    let (gateway, upstream) = (gateway(), server.upstream());
+    let mut reused = Vec::new();
+    for round in 0..4 {
+        if round == 2 {
+            gateway.drop_idle();
+        }
+        let answer = post(&gateway, &upstream, b"{}").await.expect("an answer");
+        reused.push(answer.reused);
+        assert_eq!(text(Ok(answer)).await.as_deref(), Ok("ok"));
+        gateway.retain(&[Arc::new(upstream.clone())]);
+    }
+    assert_eq!((reused, server.seen()), (vec![false, true, false, true], 2));
+    gateway.retain(&[]);
+    assert!(!post(&gateway, &upstream, b"{}").await.expect("an answer").reused);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_is_dead_is_stale_and_the_next_try_gets_a_fresh_one() {
+    // Answers once, then takes one more request on the same connection and closes without a byte.
+    let server = Server::start(|_, mut stream| {
+        request(&mut stream);
+        say(&mut stream, OK);
+        request(&mut stream);
+    });
+    let (gateway, upstream) = (gateway(), server.upstream());
+    for round in 0..5 {
+        let mut answer = post(&gateway, &upstream, b"{}").await;
+        if round > 0 && answer.is_err() {
+            assert_eq!(answer.expect_err("checked").kind, TransportKind::Stale);
+            answer = post(&gateway, &upstream, b"{}").await;
+        }
+        assert_eq!(text(answer).await.as_deref(), Ok("ok"), "round {round}");
+    }
+    assert!(server.seen() > 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_close_although_they_promised_not_to_cost_at_most_one_more_try() {
+    let server = Server::start(|_, mut stream| {
+        request(&mut stream);
+        say(&mut stream, OK);
+    });
+    let (gateway, upstream) = (gateway(), server.upstream());
+    let one = || async {
+        let answer = match text(post(&gateway, &upstream, b"{}").await).await {
+            Err(fault) if fault.kind == TransportKind::Stale => text(post(&gateway, &upstream, b"{}").await).await,
+            other => other,
+        };
+        assert_eq!(answer.as_deref(), Ok("ok"));
+    };
+    for _ in 0..20 {
+        futures_util::future::join_all((0..8).map(|_| one())).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_asked_for_is_never_given_to_the_next_request() {
+    let server = Server::start(|_, mut stream| {
+        request(&mut stream);
+        say(&mut stream, &[OK, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nGHOST"].concat());
+        request(&mut stream);
+        say(&mut stream, OK);
+    });
+    let (gateway, upstream) = (gateway(), server.upstream());
+    for _ in 0..20 {
+        match text(post(&gateway, &upstream, b"{}").await).await {
+            Ok(said) => assert_eq!(said, "ok"),
+            Err(fault) => assert!(matches!(fault.kind, TransportKind::Stale | TransportKind::Garbage), "{fault:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_during_the_upload_is_delivered() {
+    static LARGE: [u8; 20 << 20] = [b'x'; 20 << 20];
+    let server = Server::start(|_, mut stream| {
+        let mut some = [0; 1_000];
+        let _read = stream.read(&mut some);
+        say(&mut stream, b"HTTP/1.1 413 Too Large\r\ncontent-length: 8\r\nconnection: close\r\n\r\ntoo much");
+        // Closed with unread bytes: the system resets the connection.
+    });
+    for _ in 0..5 {
+        let answer = post(&gateway(), &server.upstream(), &LARGE).await.expect("the 413, not a broken pipe");
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(text(Ok(answer)).await.as_deref(), Ok("too much"));
+    }
+}
+
+#[tokio::test]
+async fn whoever_stops_waiting_closes_the_upstreams_connection() {
+    let (tell, told) = mpsc::channel();
+    let (heard, hearing) = tokio::sync::oneshot::channel();
+    let heard = Mutex::new(Some(heard));
+    let server = Server::start(move |_, mut stream| {
+        request(&mut stream);
+        let heard = heard.lock().expect("no panic").take().expect("one connection");
+        heard.send(()).expect("the test waits");
+        tell.send(stream.read(&mut [0]).unwrap_or(0)).expect("the test waits");
+    });
+    let (gateway, upstream) = (gateway(), server.upstream());
+    tokio::select! {
+        answer = post(&gateway, &upstream, b"{}") => panic!("nobody answered, but {answer:?} came"),
+        _ = hearing => {}
+    }
+    let read = tokio::task::spawn_blocking(move || told.recv_timeout(Duration::from_secs(5))).await.expect("no panic");
+    assert_eq!(read, Ok(0), "the connection is still open");
+}
+
+// ---- TLS
+
+struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self { certificate, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    fn server(&self, name: &str, alpn: &[&str]) -> Arc<ServerConfig> {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.into())
+            .expect("key and certificate");
+        config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    fn file(&self, folder: &tempfile::TempDir) -> PathBuf {
+        let path = folder.path().join("ca.pem");
+        let mut file = std::fs::File::create(&path).expect("a file");
+        file.write_all(self.certificate.pem().as_bytes()).expect("written");
+        path
+    }
+}
+
+type Tls = StreamOwned<ServerConnection, TcpStream>;
+
+fn secure(config: Arc<ServerConfig>, play: impl Fn(usize, Tls) + Send + Sync + 'static) -> Server {
+    Server::start(move |number, stream| {
+        let connection = ServerConnection::new(Arc::clone(&config)).expect("a config");
+        play(number, StreamOwned::new(connection, stream));
+    })
+}
+
+fn https(server: &Server, host: &str) -> Upstream {
+    upstream(&format!("https://{host}:{}/v1", server.address.port()))
+}
+
+fn answering(config: Arc<ServerConfig>) -> Server {
+    secure(config, |_, mut stream| {
+        while !request(&mut stream).is_empty() {
+            say(&mut stream, OK);
+        }
+    })
+}
+
+#[tokio::test]
+async fn certificates_are_checked_against_system_and_ca_file() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
+    let server = answering(authority.server("localhost", &["http/1.1"]));
+
+    let untrusted = fault(&https(&server, "localhost")).await;
+    assert_eq!((untrusted.kind, untrusted.sent), (TransportKind::Tls, false), "{untrusted:?}");
+    let expected = "certificate of localhost not trusted: unknown issuer; set `ca_file` or add it to the system store";
+    assert_eq!(untrusted.message, expected);
+
+    let mut trusting = https(&server, "localhost");
+    trusting.ca_file = Some(authority.file(&folder));
+    let gateway = gateway();
+    assert_eq!(text(post(&gateway, &trusting, b"{}").await).await.as_deref(), Ok("ok"));
+    assert!(post(&gateway, &trusting, b"{}").await.expect("an answer").reused);
+
+    let mut other_name = https(&server, "127.0.0.1");
+    other_name.ca_file.clone_from(&trusting.ca_file);
+    let other_name_fault = fault(&other_name).await;
+    assert!(other_name_fault.message.contains("another name"), "{other_name_fault:?}");
+    other_name.insecure_tls = true;
+    assert_eq!(text(post(&gateway, &other_name, b"{}").await).await.as_deref(), Ok("ok"));
+
+    let mut no_file = https(&server, "localhost");
+    no_file.ca_file = Some(folder.path().join("none.pem"));
+    let no_file = fault(&no_file).await;
+    assert!(no_file.kind == TransportKind::Tls && no_file.message.contains("none.pem"), "{no_file:?}");
+}
+
+#[tokio::test]
+async fn servers_that_speak_no_tls_or_nothing_are_told_apart() {
+    let plain = Server::start(|_, mut stream| {
+        let _hello = stream.read(&mut [0; 100]);
+        say(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    let no_tls = fault(&https(&plain, "127.0.0.1")).await;
+    assert!(no_tls.kind == TransportKind::Tls && no_tls.message.contains("http://"), "{no_tls:?}");
+
+    let silent = Server::start(|_, mut stream| drop(stream.read_to_end(&mut Vec::new())));
+    let mut slow = https(&silent, "127.0.0.1");
+    slow.timeouts.connect = Duration::from_millis(100);
+    let slow = fault(&slow).await;
+    assert_eq!((slow.kind, slow.sent), (TransportKind::ConnectTimeout, false), "{slow:?}");
+}
+
+/// Reads frames up to the head of a request; gives the number of its stream.
+fn h2_request(stream: &mut Tls) -> Option<[u8; 4]> {
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        stream.read_exact(&mut vec![0; length]).ok()?;
+        if head[3] == 1 {
+            return Some([head[5], head[6], head[7], head[8]]);
+        }
+    }
+}
+
+fn h2_frame(kind: u8, flags: u8, stream: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream, payload].concat()
+}
+
+#[tokio::test]
+async fn http2_is_spoken_and_requests_that_it_refuses_may_be_sent_again() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
+    // The first connection refuses the stream, the second closes in order, the third answers.
+    let server = secure(authority.server("localhost", &["h2"]), |number, mut stream| {
+        let mut preface = [0; 24];
+        if stream.read_exact(&mut preface).is_err() {
+            return;
+        }
+        say(&mut stream, &h2_frame(4, 0, [0; 4], &[]));
+        while let Some(id) = h2_request(&mut stream) {
+            let answer = match number {
+                0 => [h2_frame(3, 0, id, &[0, 0, 0, 7]), h2_frame(7, 0, [0; 4], &[0; 8])].concat(),
+                1 => h2_frame(7, 0, [0; 4], &[0; 8]),
+                _ => h2_frame(1, 5, id, &[0x88]),
+            };
+            say(&mut stream, &answer);
+        }
+    });
+    let mut upstream = https(&server, "localhost");
+    upstream.ca_file = Some(authority.file(&folder));
+    let gateway = gateway();
+    for _ in 0..2 {
+        let fault = post(&gateway, &upstream, b"{}").await.expect_err("refused");
+        assert_eq!((fault.kind, fault.sent), (TransportKind::Stale, false), "{fault:?}");
+    }
+    assert_eq!(post(&gateway, &upstream, b"{}").await.expect("an answer").status, StatusCode::OK);
+}
+
+// ---- proxies
+
+#[tokio::test]
+async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
+    let target = answering(authority.server("localhost", &["http/1.1"]));
+    let (tell, told) = mpsc::channel();
+    let port = target.address.port();
+    let proxy = Server::start(move |_, mut stream| {
+        let asked = request(&mut stream).to_lowercase();
+        let tunnel = asked.starts_with("connect ");
+        tell.send(asked).expect("the test waits");
+        if !tunnel {
+            return say(&mut stream, OK);
+        }
+        say(&mut stream, b"HTTP/1.1 200 Connection established\r\n\r\n");
+        splice(stream, TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the target"));
+    });
+
+    let mut plain = upstream("http://models.test/v1");
+    plain.proxy = Proxy::Url(format!("http://user:p%40ss@{}", proxy.address));
+    assert_eq!(text(post(&gateway(), &plain, b"{}").await).await.as_deref(), Ok("ok"));
+    let asked = told.recv().expect("a request");
+    assert!(asked.starts_with("post http://models.test/v1/chat/completions http/1.1\r\n"), "{asked}");
+    assert!(asked.contains("proxy-authorization: basic dxnlcjpwqhnz\r\n"), "{asked}");
+
+    let mut tunnelled = https(&target, "localhost");
+    tunnelled.ca_file = Some(authority.file(&folder));
+    tunnelled.proxy = plain.proxy.clone();
+    assert_eq!(text(post(&gateway(), &tunnelled, b"{}").await).await.as_deref(), Ok("ok"));
+    let asked = told.recv().expect("a request");
+    assert!(asked.starts_with(&format!("connect localhost:{port} http/1.1\r\n")), "{asked}");
+    assert!(asked.contains("proxy-authorization: basic dxnlcjpwqhnz\r\n") && !asked.contains("sk-very"), "{asked}");
+}
+
+#[tokio::test]
+async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
+    let (tell, told) = mpsc::channel();
+    let proxy = Server::start(move |_, mut stream| {
+        let mut said = |length: usize| {
+            let mut bytes = vec![0; length];
+            stream.read_exact(&mut bytes).expect("a SOCKS client");
+            bytes
+        };
+        assert_eq!(said(3), [5, 1, 2]);
+        say(&mut stream, &[5, 2]);
+        let mut login = vec![0; 3 + 4 + 4];
+        stream.read_exact(&mut login).expect("a login");
+        say(&mut stream, &[1, 0]);
+        let mut target = vec![0; 4];
+        stream.read_exact(&mut target).expect("a target");
+        let mut length = [4];
+        if target[3] == 3 {
+            stream.read_exact(&mut length).expect("a length");
+        }
+        let mut rest = vec![0; usize::from(length[0]) + 2];
+        stream.read_exact(&mut rest).expect("an address");
+        say(&mut stream, &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        tell.send((login, target[3], rest)).expect("the test waits");
+        request(&mut stream);
+        say(&mut stream, OK);
+    });
+    for (scheme, kind, address) in [("socks5h", 3, &b"localhost\0\x50"[..]), ("socks5", 1, b"\x7f\0\0\x01\0\x50")] {
+        let host = if scheme == "socks5" { "127.0.0.1" } else { "localhost" };
+        let mut upstream = upstream(&format!("http://{host}/v1"));
+        upstream.proxy = Proxy::Url(format!("{scheme}://user:p%40ss@{}", proxy.address));
+        assert_eq!(text(post(&gateway(), &upstream, b"{}").await).await.as_deref(), Ok("ok"));
+        let (login, said_kind, said) = told.recv().expect("a login");
+        assert_eq!((&login[..], said_kind, &said[..]), (&b"\x01\x04user\x04p@ss"[..], kind, address));
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_or_is_not_there_is_named() {
+    let refusing = Server::saying(&b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"[..]);
+    let mut upstream = upstream("https://api.test/v1");
+    upstream.proxy = Proxy::Url(format!("http://user:hidden@{}", refusing.address));
+    let refused = fault(&upstream).await;
+    assert_eq!((refused.kind, refused.sent), (TransportKind::Connect, false));
+    assert!(refused.message.contains(&refusing.address.to_string()) && !refused.message.contains("hidden"), "{refused:?}");
+
+    upstream.proxy = Proxy::Url("http://nx.invalid:3128".to_owned());
+    let gone = fault(&upstream).await;
+    assert_eq!((gone.kind, gone.message.as_str()), (TransportKind::Dns, "proxy: cannot resolve nx.invalid"));
+}
+
+fn splice(a: TcpStream, b: TcpStream) {
+    let (mut from, mut to) = (a.try_clone().expect("a socket"), b.try_clone().expect("a socket"));
+    std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+    let (mut from, mut to) = (b, a);
+    let _closed = std::io::copy(&mut from, &mut to);
+}
+
+// ---- beside the request path
+
+struct Echo;
+
+impl Local for Echo {
+    fn answer(&self, request: http::Request<Bytes>) -> Pin<Box<dyn Future<Output = http::Response<LocalBody>> + Send + '_>> {
+        Box::pin(async move { http::Response::new(whole(format!("{} {}", request.method(), request.uri()))) })
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_in_the_process_needs_no_socket() {
+    let gateway = gateway().with_local("demo", Arc::new(Echo));
+    let mut upstream = upstream("demo:");
+    upstream.auth = Auth::None;
+    assert_eq!(text(post(&gateway, &upstream, b"{}").await).await.as_deref(), Ok("POST /chat/completions"));
+    let upstream = Arc::new(upstream);
+    let listed = models::fetch(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new()).await;
+    assert_eq!(listed.expect("a list"), "GET /models");
+    let checked = side::get(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new()).await;
+    assert_eq!(checked.expect("an answer").body, "GET /models");
+}
+
+#[tokio::test]
+async fn key_checks_use_the_upstreams_own_trust_and_key() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
+    let (tell, told) = mpsc::channel();
+    let server = secure(authority.server("localhost", &["http/1.1"]), move |_, mut stream| {
+        tell.send(request(&mut stream)).expect("the test waits");
+        say(&mut stream, b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}");
+    });
+    let mut upstream = https(&server, "localhost");
+    upstream.local = false;
+    upstream.proxy = Proxy::Direct;
+    upstream.auth = Auth::Header("x-api-key".to_owned());
+    upstream.ca_file = Some(authority.file(&folder));
+    let upstream = Arc::new(upstream);
+    let checked = side::get(&gateway(), &upstream, &upstream.ends[0], Some(KEY), "/models", HeaderMap::new()).await;
+    assert_eq!(checked.expect("an answer").status, StatusCode::UNAUTHORIZED);
+    let asked = told.recv().expect("a request").to_lowercase();
+    assert!(asked.starts_with("get /v1/models http/1.1") && asked.contains("x-api-key: sk-very-secret\r\n"), "{asked}");
+
+    let mut untrusting = Upstream::clone(&upstream);
+    untrusting.ca_file = None;
+    let untrusting = Arc::new(untrusting);
+    let fault = side::get(&gateway(), &untrusting, &untrusting.ends[0], Some(KEY), "/models", HeaderMap::new()).await;
+    let fault = fault.expect_err("not trusted");
+    assert!(fault.kind == TransportKind::Tls && fault.message.contains("not trusted"), "{fault:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_gone_sends_nothing() {
+    let server = Server::saying(OK);
+    let gateway = gateway();
+    gateway.keys().forget(KEY);
+    let fault = post(&gateway, &server.upstream(), b"{}").await.expect_err("no key");
+    assert!(!fault.sent);
+    assert_eq!(server.seen(), 0);
+}
+
+#[tokio::test]
+async fn only_local_servers_that_answer_json_are_found() {
+    let json = Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"[..]);
+    let html = Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>"[..]);
+    let missing = Server::saying(&b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}"[..]);
+    let silent = Server::start(|_, mut stream| drop(stream.read_to_end(&mut Vec::new())));
+    let urls: Vec<_> = [&json, &html, &missing, &silent].iter().map(|s| format!("http://{}/api/tags", s.address)).collect();
+    let found: Vec<_> = probe::answering(&urls).await.iter().map(Option::is_some).collect();
+    assert_eq!(found, [true, false, false, false]);
+}

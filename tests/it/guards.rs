@@ -1,0 +1,146 @@
+//! The door: who may come in, and what goes through it.
+
+use serde_json::json;
+
+use crate::support::{
+    client::Request,
+    proxy::{CLIENT_KEY, Proxy, Setup, body},
+    upstream::{Scene, Upstream},
+};
+
+fn open() -> (Upstream, Proxy) {
+    let upstream = Upstream::start(vec![Scene::chat("hello").header("set-cookie", "session=1").header("x-request-id", "req_theirs")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    (upstream, proxy)
+}
+
+fn chat() -> Request {
+    Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(CLIENT_KEY)
+}
+
+#[test]
+fn pain_23_other_hosts_other_origins_and_strangers_are_refused() {
+    let (upstream, proxy) = open();
+
+    for (what, request, status) in [
+        ("a rebound name", chat().header("host", "evil.example"), 403),
+        ("a foreign page", chat().header("origin", "https://evil.example"), 403),
+        ("a page from a file", chat().header("origin", "null"), 403),
+        ("a local page that nobody listed", chat().header("origin", "http://localhost:3000"), 403),
+        ("a page's simple request", chat().header("origin", "https://evil.example").header("content-type", "text/plain"), 403),
+        ("a cross-site fetch", chat().header("sec-fetch-site", "cross-site"), 403),
+        ("no token", Request::post("/v1/chat/completions", &body("m", "hi", false)), 401),
+        ("a wrong token", chat().bearer("aip-wrong"), 401),
+        ("a form", chat().header("content-type", "application/x-www-form-urlencoded"), 415),
+    ] {
+        let answer = request.send(proxy.addr);
+
+        assert_eq!(answer.status, status, "{what}: {}", answer.text());
+        assert!(answer.json()["error"]["message"].is_string(), "{what}: {}", answer.text());
+        assert!(answer.header("access-control-allow-origin").is_none(), "{what}");
+    }
+    assert!(upstream.journal().is_empty());
+}
+
+#[test]
+fn pain_23_control_and_lists_need_their_tokens() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let config = "[[project]]\nname = \"guest\"\nkey = \"aip-guest-0123456789abcdef\"";
+    let proxy = Setup::new().config(config).upstream("one", &upstream, &["work"]).start();
+    let guest = "aip-guest-0123456789abcdef";
+
+    assert_eq!(Request::get("/health").send(proxy.addr).status, 200);
+    assert_eq!(Request::get("/v1/models").send(proxy.addr).status, 401);
+    assert_eq!(Request::get("/v1/models").bearer(guest).send(proxy.addr).status, 200);
+    for path in ["/aiproxy/v1/snapshot", "/aiproxy/v1/events"] {
+        assert_eq!(Request::get(path).send(proxy.addr).status, 401, "{path}");
+        assert!(matches!(Request::get(path).bearer(guest).send(proxy.addr).status, 401 | 403), "{path}");
+    }
+    assert!(matches!(Request::post("/v1/reload", &json!({})).bearer(guest).send(proxy.addr).status, 401 | 403));
+    assert_eq!(proxy.snapshot()["pid"], proxy.pid());
+}
+
+#[test]
+fn pain_23_off_loopback_needs_auth() {
+    let home = Setup::new().whole_config("[server]\nlisten = \"0.0.0.0:8642\"\nauth = false\n").home();
+
+    let out = home.command().args(["config", "check"]).output().expect("run");
+
+    assert_eq!(out.status.code(), Some(3), "{}", String::from_utf8_lossy(&out.stdout));
+}
+
+#[test]
+fn a_providers_key_used_as_ours_is_told_apart() {
+    let (_, proxy) = open();
+
+    let answer = chat().bearer("sk-proj-0123456789").send(proxy.addr);
+
+    assert_eq!(answer.status, 401);
+    assert!(answer.text().contains("aiproxy project show --reveal"), "{}", answer.text());
+    assert!(!answer.text().contains("0123456789"));
+}
+
+#[test]
+fn the_token_may_come_in_every_usual_place() {
+    let (_, proxy) = open();
+    let bare = || Request::post("/v1/chat/completions", &body("m", "hi", false));
+
+    for (what, request) in [
+        ("bearer", bare().bearer(CLIENT_KEY)),
+        ("x-api-key", bare().header("x-api-key", CLIENT_KEY)),
+        ("x-goog-api-key", bare().header("x-goog-api-key", CLIENT_KEY)),
+        ("the path", Request::post(&format!("/~{CLIENT_KEY}/v1/chat/completions"), &body("m", "hi", false))),
+    ] {
+        assert_eq!(request.send(proxy.addr).said(), "hello", "{what}");
+    }
+}
+
+#[test]
+fn what_belongs_to_the_client_stays_with_the_client() {
+    let (upstream, proxy) = open();
+
+    let request = chat().header("cookie", "a=b").header("x-api-key", CLIENT_KEY).header("x-aiproxy-secret", "1").header("x-title", "mine");
+    let answer = request.header("forwarded", "for=me").header("connection", "x-hop").header("x-hop", "1").send(proxy.addr);
+
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen = upstream.request(0);
+    for name in ["cookie", "x-api-key", "x-aiproxy-secret", "forwarded", "x-hop", "origin"] {
+        assert_eq!(seen.header(name), None, "{name} reached the upstream");
+    }
+    assert!(!seen.headers.iter().any(|(_, value)| value.contains(CLIENT_KEY)));
+    assert_eq!(seen.header("x-title"), Some("mine"));
+    assert_eq!(answer.header("set-cookie"), None);
+    assert_eq!(answer.header("x-upstream-request-id"), Some("req_theirs"));
+    assert!(answer.header("x-request-id").is_some_and(|id| id != "req_theirs"));
+}
+
+#[test]
+fn the_bytes_of_request_and_answer_are_not_rewritten() {
+    let odd = "{ \"model\" : \"m\",\n \"n\": 1.10, \"big\": 123456789012345678901234567890, \"messages\":[{\"role\":\"user\",\"content\":\"\\u00e9\"}], \"x\":1e3 }";
+    let reply = json!({"id": "x", "choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}]});
+    let upstream = Upstream::start(vec![Scene::json(200, &reply)]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+
+    let request = Request::post_bytes("/v1/chat/completions", odd.as_bytes().to_vec()).header("content-type", "application/json");
+    let answer = proxy.send(&request);
+
+    assert_eq!(String::from_utf8_lossy(&upstream.request(0).body), odd);
+    assert_eq!(answer.text(), reply.to_string());
+}
+
+#[test]
+fn unknown_paths_methods_and_models_are_told_in_the_clients_dialect() {
+    let (upstream, proxy) = open();
+
+    let unknown = proxy.send(&Request::post("/v1/nowhere", &json!({})));
+    let method = proxy.send(&Request::get("/v1/chat/completions").method("DELETE"));
+    let not_json =
+        proxy.send(&Request::post_bytes("/v1/chat/completions", b"{\"model\":".to_vec()).header("content-type", "application/json"));
+    let no_model = proxy.ask(&json!({"messages": []}));
+    let anthropic = proxy.send(&Request::post("/v1/messages", &json!({})));
+
+    assert_eq!([unknown.status, method.status, not_json.status, no_model.status, anthropic.status], [404, 405, 400, 400, 400]);
+    assert!(method.header("allow").is_some());
+    assert_eq!(anthropic.json()["type"], "error");
+    assert!(upstream.journal().is_empty());
+}

@@ -1,0 +1,227 @@
+//! Serving: the first start, big and compressed bodies, secrets that stay where they are.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::Request,
+    proxy::{CLIENT_KEY, Proxy, Setup, body, secret},
+    upstream::{Scene, Upstream},
+};
+
+/// What `aiproxy env` exports.
+fn variables(proxy: &Proxy) -> BTreeMap<String, String> {
+    let out = proxy.cli(&["env"]);
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let pair = |line: &str| {
+        let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+        Some((name.to_owned(), value.trim_matches('\'').to_owned()))
+    };
+    let found: BTreeMap<_, _> = text.lines().filter_map(pair).collect();
+    assert!(found.contains_key("OPENAI_API_KEY"), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    found
+}
+
+#[test]
+fn without_config_and_keys_every_dialect_is_answered_by_the_demo() {
+    let proxy = Setup::new().whole_config("").start();
+    let key = variables(&proxy)["OPENAI_API_KEY"].clone();
+    let messages = json!([{"role": "user", "content": "hello"}]);
+
+    for (path, body, at) in [
+        ("/v1/chat/completions", json!({"model": "demo/echo", "messages": messages}), "/choices/0/message/content"),
+        ("/v1/responses", json!({"model": "demo/echo", "input": "hello"}), "/output/0/content/0/text"),
+        ("/v1/messages", json!({"model": "demo/echo", "max_tokens": 9, "messages": messages}), "/content/0/text"),
+        (
+            "/v1beta/models/echo:generateContent",
+            json!({"contents": [{"parts": [{"text": "hello"}]}]}),
+            "/candidates/0/content/parts/0/text",
+        ),
+        ("/api/chat", json!({"model": "demo/echo", "messages": messages, "stream": false}), "/message/content"),
+    ] {
+        let answer = Request::post(path, &body).bearer(&key).send(proxy.addr);
+
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert_eq!(answer.json().pointer(at), Some(&json!("hello")), "{path}: {}", answer.text());
+        assert!(answer.header("x-request-id").is_some());
+        assert_eq!(answer.header("x-aiproxy-upstream"), Some("demo"));
+    }
+}
+
+#[test]
+fn pain_25_it_answers_soon_after_it_was_started() {
+    // Unoptimised, beside other tests: the bound is wide, and one good start of three is enough.
+    let best = (0..3).map(|_| {
+        let begun = Instant::now();
+        let proxy = Setup::new().start();
+        assert_eq!(Request::get("/health").send(proxy.addr).status, 200);
+        assert!(proxy.started_in <= begun.elapsed());
+        begun.elapsed()
+    });
+
+    let best = best.min().expect("three starts");
+
+    assert!(best < Duration::from_millis(500), "{best:?}");
+}
+
+#[test]
+fn pain_14_compressed_bodies_are_understood() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let plain = body("m", "compress me", false).to_string().into_bytes();
+    let gzip = || {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        writer.write_all(&plain).and_then(|()| writer.finish()).expect("gzip")
+    };
+    let deflate = || {
+        let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        writer.write_all(&plain).and_then(|()| writer.finish()).expect("deflate")
+    };
+    let zstd = || ruzstd::encoding::compress_to_vec(&plain[..], ruzstd::encoding::CompressionLevel::Fastest);
+
+    for (number, (coding, bytes)) in [("gzip", gzip()), ("deflate", deflate()), ("zstd", zstd())].into_iter().enumerate() {
+        let request = Request::post_bytes("/v1/chat/completions", bytes).header("content-type", "application/json");
+
+        let answer = proxy.send(&request.header("content-encoding", coding));
+
+        assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{coding}: {}", answer.text());
+        let seen = upstream.request(number);
+        assert_eq!(
+            (seen.header("content-encoding"), seen.json()["messages"][0]["content"].as_str()),
+            (None, Some("compress me")),
+            "{coding}"
+        );
+    }
+}
+
+#[test]
+fn pain_14_a_bomb_is_refused() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config("[server]\nmax_request_bytes = \"1MiB\"").upstream("one", &upstream, &["work"]).start();
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    writer.write_all(&vec![b' '; 16 << 20]).expect("gzip");
+    let bomb = writer.finish().expect("gzip");
+    assert!(bomb.len() < 64 * 1024);
+
+    let request = Request::post_bytes("/v1/chat/completions", bomb).header("content-type", "application/json");
+    let answer = proxy.send(&request.header("content-encoding", "gzip"));
+
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    assert!(upstream.journal().is_empty());
+}
+
+#[test]
+fn pain_18_long_conversations_pass_and_the_limit_names_itself() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config("[server]\nmax_request_bytes = \"9MiB\"").upstream("one", &upstream, &["work"]).start();
+
+    let long = proxy.chat(&"x".repeat(8 << 20));
+    let longer = proxy.chat(&"x".repeat(10 << 20));
+
+    assert_eq!(long.said(), "hello");
+    assert_eq!(upstream.request(0).json()["messages"][0]["content"].as_str().map(str::len), Some(8 << 20));
+    assert_eq!(longer.status, 413);
+    let message = longer.json()["error"]["message"].as_str().expect("a message").to_owned();
+    assert!(message.contains("max_request_bytes") && message.contains('9'), "{message}");
+    assert_eq!(upstream.journal().len(), 1);
+}
+
+#[test]
+fn pain_20_a_key_that_an_upstream_echoes_is_seen_nowhere() {
+    let upstream = Upstream::directed(|seen, number| {
+        let key = seen.key().to_owned();
+        match number {
+            0 => Scene::json(400, &json!({"error": {"message": format!("bad key {key}"), "type": "x"}})),
+            1 => Scene::json(500, &json!({"error": {"message": format!("oops {key}"), "type": "x"}})).header("x-api-key", &key),
+            2 => Scene::sse(&["hi"]).header("authorization", &format!("Bearer {key}")).header("set-cookie", &key),
+            _ => Scene::json(401, &json!({"error": {"message": format!("Incorrect API key provided: {key}"), "type": "x"}})),
+        }
+    });
+    let quick = "[retry]\nmax_attempts = 1\n[log]\nlevel = \"trace\"";
+    let proxy = Setup::new().config(quick).upstream("one", &upstream, &["work"]).start();
+
+    let answers = [proxy.chat("a"), proxy.chat("b"), proxy.chat_stream("c"), proxy.chat("d")];
+    let commands: Vec<_> = [&["status", "--json"][..], &["key", "list", "--json"], &["log", "--json"], &["config", "show"], &["env"]]
+        .map(|args| {
+            let out = proxy.cli(args);
+            String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+        })
+        .into();
+    let snapshot = proxy.snapshot().to_string();
+
+    let canary = secret("one", "work");
+    let canary = canary.as_str();
+    for answer in &answers {
+        assert!(!answer.text().contains(canary), "{}", answer.text());
+        assert!(!answer.headers.iter().any(|(_, value)| value.contains(canary)), "{:?}", answer.headers);
+    }
+    assert!(!commands.concat().contains(canary) && !snapshot.contains(canary) && !proxy.output().contains(canary));
+    assert_eq!(holding(proxy.home.path(), canary), Vec::<String>::new());
+    assert_eq!(upstream.request(0).key(), canary, "the upstream did get its key");
+}
+
+#[test]
+fn pain_21_tools_are_given_a_local_token_and_no_provider_key() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+
+    let exported = variables(&proxy);
+
+    let key = &exported["OPENAI_API_KEY"];
+    assert!(key.starts_with("aip-"), "{exported:?}");
+    assert!(!exported.values().any(|value| value.contains(&secret("one", "work"))));
+    let answer = Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(key).send(proxy.addr);
+    assert_eq!(answer.said(), "hello");
+}
+
+#[test]
+fn pain_32_a_proxy_that_is_its_own_upstream_refuses_instead_of_looping() {
+    let proxy = Setup::new().start();
+    let text = Setup::new().upstream_at("self", &format!("http://{}/v1", proxy.addr), &[], "").text();
+    let text = text.replace("keys = []", &format!("keys = [\"{CLIENT_KEY}\"]"));
+    proxy.home.write_config(&text);
+    let reload = proxy.cli(&["reload"]);
+    let begun = Instant::now();
+
+    let answer = proxy.chat("hi");
+
+    let said = String::from_utf8_lossy(&[reload.stdout, reload.stderr].concat()).into_owned();
+    assert!(reload.status.code() == Some(3) || answer.status >= 400, "{said} {}", answer.text());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let total = proxy.status_json()["requests"]["total"].as_u64().unwrap_or_default();
+    assert!(total < 12, "{total} requests out of one");
+}
+
+/// Files below a folder that hold this text.
+fn holding(folder: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            found.extend(holding(&entry, text));
+        } else if std::fs::read(&entry).is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes())) {
+            found.push(entry.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn models_are_listed_in_the_form_of_the_client() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).config("[aliases]\nfast = \"one:m\"").start();
+
+    let openai = proxy.send(&Request::get("/v1/models"));
+    let anthropic = proxy.send(&Request::get("/v1/models").header("anthropic-version", "2023-06-01"));
+    let gemini = proxy.send(&Request::get("/v1beta/models"));
+
+    let has = |rows: &Value, key: &str, name: &str| rows.as_array().is_some_and(|rows| rows.iter().any(|row| row[key] == name));
+    assert!(has(&openai.json()["data"], "id", "fast"), "{}", openai.text());
+    assert!(has(&anthropic.json()["data"], "id", "fast"), "{}", anthropic.text());
+    assert!(has(&gemini.json()["models"], "name", "models/fast"), "{}", gemini.text());
+}

@@ -1,0 +1,125 @@
+//! The end of a run: streams may finish, nothing hangs, one proxy per home.
+
+use std::net::TcpStream;
+
+use crate::support::{
+    client::Request,
+    proxy::{Proxy, Setup},
+    until,
+    upstream::{Gate, Scene, Upstream},
+};
+
+/// Whether anybody still accepts connections there.
+fn listens(proxy: &Proxy) -> bool {
+    TcpStream::connect(proxy.addr).is_ok()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_term_signal_lets_streams_finish() {
+    let gate = Gate::shut();
+    let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
+    let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let mut connection = proxy.open_chat("hi", true);
+    connection.until("\"a\"");
+
+    proxy.signal(rustix::process::Signal::TERM);
+    until("the port to close", || (!listens(&proxy)).then_some(()));
+    gate.open();
+
+    let rest = connection.answer();
+    assert!(rest.whole && rest.text().contains("[DONE]"), "{}", rest.text());
+    assert_eq!(proxy.exit_code(), Some(0), "{}", proxy.output());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_second_signal_ends_at_once() {
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let mut connection = proxy.open_chat("hi", true);
+    connection.until("\"a\"");
+
+    proxy.signal(rustix::process::Signal::TERM);
+    until("the port to close", || (!listens(&proxy)).then_some(()));
+    proxy.signal(rustix::process::Signal::TERM);
+
+    proxy.exit_code();
+}
+
+#[test]
+fn stop_now_ends_streams_with_an_error_in_their_dialect() {
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let mut connection = proxy.open_chat("hi", true);
+    connection.until("\"a\"");
+
+    let stopped = proxy.cli(&["stop", "--now"]);
+
+    assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
+    let rest = connection.answer();
+    assert!(rest.text().contains("\"error\"") && !rest.text().contains("[DONE]"), "{}", rest.text());
+    assert_eq!(proxy.exit_code(), Some(0), "{}", proxy.output());
+}
+
+#[test]
+fn a_drain_that_takes_too_long_ends_streams_with_an_error() {
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let mut proxy = Setup::new().config("[server]\ndrain = \"200ms\"").upstream("one", &upstream, &["work"]).start();
+    let mut connection = proxy.open_chat("hi", true);
+    connection.until("\"a\"");
+
+    assert!(proxy.cli(&["stop"]).status.success());
+
+    let rest = connection.answer();
+    assert!(rest.text().contains("\"error\"") && !rest.text().contains("[DONE]"), "{}", rest.text());
+    assert_eq!(proxy.exit_code(), Some(0), "{}", proxy.output());
+}
+
+#[test]
+fn a_home_has_one_proxy() {
+    let proxy = Setup::new().start();
+
+    let second = proxy.cli(&["serve", "--listen", "127.0.0.1:0"]);
+
+    assert_eq!(second.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(told.contains(&proxy.pid().to_string()) || told.contains(&proxy.addr.to_string()), "{told}");
+    assert_eq!(Request::get("/health").send(proxy.addr).status, 200);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("an address").to_string();
+    let home = Setup::new().home();
+
+    let out = home.command().args(["serve", "--listen", &addr]).output().expect("run");
+
+    assert_eq!(out.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(told.contains(&addr) && told.contains("--listen"), "{told}");
+}
+
+#[test]
+fn where_nothing_runs_commands_say_so() {
+    let home = Setup::new().home();
+
+    let out = home.command().arg("status").output().expect("run");
+
+    assert_eq!(out.status.code(), Some(4), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_killed_proxy_leaves_nothing_that_blocks_the_next() {
+    let proxy = Setup::new().start();
+    proxy.signal(rustix::process::Signal::KILL);
+    until("the port to close", || (!listens(&proxy)).then_some(()));
+
+    let again = proxy.home.command().args(["status"]).output().expect("run");
+    let second = proxy.cli(&["config", "check"]);
+
+    assert_eq!(again.status.code(), Some(4));
+    assert!(second.status.success());
+}

@@ -1,0 +1,223 @@
+//! Streams: they pass as they come, end as they must, and stop when the client leaves.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{
+    client::{Request, events},
+    proxy::{CLIENT_KEY, Proxy, Setup, body},
+    until,
+    upstream::{Gate, Scene, Upstream, chunk},
+};
+
+/// How soon the upstream must be let go after the client has left.
+const SOON: Duration = Duration::from_millis(50);
+
+/// The best of three: the machine may be busy with other tests, the proxy may not be slow three times.
+fn best_of_three(measure: impl Fn() -> Duration) {
+    let best = (0..3).map(|_| measure()).min().expect("three tries");
+    assert!(best < SOON, "the upstream was let go after {best:?} at best");
+}
+
+fn running(proxy: &Proxy) -> u64 {
+    proxy.status_json()["requests"]["running"].as_u64().expect("a number")
+}
+
+#[test]
+fn pain_2_a_hang_up_before_the_head_closes_the_upstream() {
+    for stream in [true, false] {
+        best_of_three(|| {
+            let upstream = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::shut())]);
+            let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+            let connection = proxy.open_chat("hi", stream);
+            upstream.request(0);
+
+            let left = Instant::now();
+            drop(connection);
+
+            upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some()).left.expect("left") - left
+        });
+    }
+}
+
+#[test]
+fn pain_2_a_hang_up_while_streaming_closes_the_upstream() {
+    best_of_three(|| {
+        let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &Gate::shut())]);
+        let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+        let mut connection = proxy.open_chat("hi", true);
+        connection.until("\"a\"");
+
+        let left = Instant::now();
+        drop(connection);
+
+        upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some()).left.expect("left") - left
+    });
+}
+
+#[test]
+fn pain_2_a_hang_up_between_role_and_content_closes_the_upstream() {
+    best_of_three(|| {
+        let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(1, &Gate::shut())]);
+        let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+        let connection = proxy.open_chat("hi", true);
+        upstream.request(0);
+
+        let left = Instant::now();
+        drop(connection);
+
+        upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some()).left.expect("left") - left
+    });
+}
+
+#[test]
+fn pain_2_a_hang_up_between_retries_asks_no_more() {
+    let upstream = Upstream::start(vec![Scene::status(500)]);
+    let proxy = Setup::new().config("[retry]\nbackoff = \"20s\"\nmax_backoff = \"20s\"").upstream("one", &upstream, &["work"]).start();
+    let connection = proxy.open_chat("hi", false);
+    upstream.until(0, "the first try", |seen| seen.answered);
+
+    drop(connection);
+
+    until("the request to be forgotten", || (running(&proxy) == 0).then_some(()));
+    assert_eq!(upstream.journal().len(), 1);
+}
+
+#[test]
+fn pain_2_a_hang_up_in_the_queue_leaves_it() {
+    let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "9")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let connection = proxy.open_chat("hi", false);
+    upstream.until(0, "the refusal", |seen| seen.answered);
+    assert_eq!(until("the request to wait", || Some(running(&proxy)).filter(|count| *count > 0)), 1);
+
+    drop(connection);
+
+    until("the queue to be empty", || (running(&proxy) == 0).then_some(()));
+    assert_eq!(upstream.journal().len(), 1);
+}
+
+#[test]
+fn a_client_that_will_send_nothing_more_is_gone() {
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let mut connection = proxy.open_chat("hi", true);
+    connection.until("\"a\"");
+
+    connection.half_close();
+
+    upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some());
+}
+
+#[test]
+fn pain_34_requests_that_were_left_leave_nothing_behind() {
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let leave = |count: usize| {
+        let open: Vec<_> = (0..count).map(|_| proxy.open_chat("hi", true)).collect();
+        for mut connection in open {
+            connection.until("\"a\"");
+        }
+        until("everything to end", || (running(&proxy) == 0).then_some(()));
+    };
+    leave(2);
+    let before = open_files(&proxy);
+
+    leave(40);
+
+    until("the sockets to be closed", || (open_files(&proxy) <= before + 4).then_some(()));
+    assert!(upstream.journal().iter().all(|seen| seen.left.is_some()));
+}
+
+/// Open files of the proxy; 0 where the system does not tell.
+fn open_files(proxy: &Proxy) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).map_or(0, Iterator::count)
+}
+
+#[test]
+fn pain_36_events_pass_one_by_one_as_they_come() {
+    let gates: Vec<_> = (0..3).map(|_| Gate::shut()).collect();
+    let texts = ["a", "b", "c"];
+    for (index, text) in texts.iter().enumerate() {
+        // The next event is not even sent before this one has been seen.
+        let upstream = Upstream::start(vec![Scene::sse(&texts).gate(index + 2, &gates[index])]);
+        let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+        let mut connection = proxy.open_chat("hi", true);
+
+        connection.until(&format!("\"{text}\""));
+
+        gates[index].open();
+        assert!(connection.answer().whole);
+    }
+}
+
+#[test]
+fn pain_36_the_pace_of_the_upstream_is_the_pace_of_the_client() {
+    let pace = Duration::from_millis(20);
+    let upstream = Upstream::start(vec![Scene::sse(&["a"; 10]).pace(pace)]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let mut connection = proxy.open_chat("hi", true);
+    connection.head();
+
+    let pieces = connection.timed();
+
+    // Twelve pauses were made upstream; in one lump they would all arrive at the end.
+    let spread = pieces.last().expect("pieces").0 - pieces[0].0;
+    assert!(pieces.len() >= 10, "{} pieces", pieces.len());
+    assert!(spread >= 8 * pace, "{spread:?}");
+}
+
+#[test]
+fn pain_6_a_truncated_stream_ends_with_an_error_and_not_as_if_it_were_whole() {
+    for cut in [Scene::sse(&["a", "b"]).cut_after(2), Scene::events([chunk(&json!({"content": "a"}), None)])] {
+        let upstream = Upstream::start(vec![cut]);
+        let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+
+        let answer = proxy.chat_stream("hi");
+
+        let last = events(&answer.body).pop().expect("events");
+        assert!(last.contains("\"error\""), "{last}");
+        assert!(!answer.text().contains("[DONE]"));
+        until("the failure to be counted", || (proxy.status_json()["requests"]["failed"] == 1).then_some(()));
+    }
+}
+
+#[test]
+fn pain_35_events_may_be_cut_anywhere() {
+    let whole: String = ["h\u{e9}", "\u{1f600}", "\\n\\n"].iter().map(|text| chunk(&json!({ "content": text }), None)).collect();
+    let whole = whole + &chunk(&json!({}), Some("stop")) + "data: [DONE]\n\n";
+    for size in [1, 2, 3, 7, 64] {
+        let upstream = Upstream::start(vec![Scene::events(whole.as_bytes().chunks(size).map(<[u8]>::to_vec))]);
+        let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+
+        let answer = proxy.chat_stream("hi");
+
+        assert_eq!(answer.text(), whole, "in pieces of {size}");
+    }
+}
+
+#[test]
+fn a_garbled_answer_is_a_502_in_the_clients_dialect() {
+    let upstream = Upstream::start(vec![Scene::raw("\u{1b}[31mnot http at all\r\n\r\n")]);
+    let proxy = Setup::new().config("[retry]\nmax_attempts = 1").upstream("one", &upstream, &["work"]).start();
+
+    let answer = proxy.chat("hi");
+
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert!(answer.json()["error"]["message"].is_string());
+    assert!(!answer.text().contains('\u{1b}') && !answer.text().contains("\\u001b"));
+}
+
+#[test]
+fn requests_on_one_connection_are_answered_in_order() {
+    let upstream = Upstream::directed(|_, number| Scene::chat(&format!("answer {number}")));
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let mut connection = proxy.open_chat("first", false);
+
+    let first = connection.answer();
+    connection.write(&Request::post("/v1/chat/completions", &body("m", "second", false)).bearer(CLIENT_KEY).bytes(proxy.addr));
+    let second = connection.answer();
+
+    assert_eq!([first.said(), second.said()], ["answer 0", "answer 1"]);
+}

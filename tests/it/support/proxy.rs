@@ -1,0 +1,242 @@
+//! The real program, serving from a home of its own.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Output, Stdio},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    client::{Answer, Connection, Request},
+    home::Home,
+    until,
+    upstream::Upstream,
+};
+
+/// The client key of the tests' own project.
+pub(crate) const CLIENT_KEY: &str = "aip-it-0123456789abcdef0123456789abcdef";
+
+/// What a proxy is to be started with.
+pub(crate) struct Setup {
+    home: Home,
+    rows: String,
+    extra: String,
+    whole: Option<String>,
+    args: Vec<String>,
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        Self { home: Home::new(), rows: String::new(), extra: String::new(), whole: None, args: Vec::new() }
+    }
+
+    /// An upstream of the OpenAI dialect that serves every model, with keys of these labels. The secret of `work` at
+    /// `one` is [`secret`]`("one", "work")`; keys are tried in this order.
+    pub(crate) fn upstream(self, name: &str, upstream: &Upstream, labels: &[&str]) -> Self {
+        self.upstream_at(name, &upstream.url(), labels, "")
+    }
+
+    /// The same at any URL, with more lines of TOML.
+    pub(crate) fn upstream_at(mut self, name: &str, url: &str, labels: &[&str], more: &str) -> Self {
+        let mut keys = Vec::new();
+        for (index, label) in labels.iter().enumerate() {
+            let variable = format!("IT_{}_{}", name.to_uppercase(), label.to_uppercase());
+            self.home.set(&variable, &secret(name, label));
+            keys.push(format!("{{ ref = \"env:{variable}\", label = \"{label}\", priority = {} }}", 10 + index));
+        }
+        self.rows += &format!(
+            "\n[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [{}]\n{more}\n",
+            keys.join(", ")
+        );
+        self
+    }
+
+    /// More TOML, after the tests' own project and before the upstreams.
+    pub(crate) fn config(mut self, text: &str) -> Self {
+        self.extra += text;
+        self.extra.push('\n');
+        self
+    }
+
+    /// Exactly this config file and nothing else.
+    pub(crate) fn whole_config(mut self, text: &str) -> Self {
+        self.whole = Some(text.to_owned());
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.home.set(name, value);
+        self
+    }
+
+    pub(crate) fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// The config file that `start` writes.
+    pub(crate) fn text(&self) -> String {
+        self.whole.clone().unwrap_or_else(|| {
+            format!(
+                "{}\n[discover]\nenv = false\nlocal = false\n\n[[project]]\nname = \"it\"\nkey = \"{CLIENT_KEY}\"\nadmin = true\n{}",
+                self.extra, self.rows
+            )
+        })
+    }
+
+    /// Starts the program and waits until it listens.
+    pub(crate) fn start(self) -> Proxy {
+        self.home.write_config(&self.text());
+        Proxy::spawn(self.home, &self.args)
+    }
+
+    /// The home alone, for commands that need no proxy.
+    pub(crate) fn home(self) -> Home {
+        self.home.write_config(&self.text());
+        self.home
+    }
+}
+
+/// The secret behind a key of [`Setup::upstream`].
+pub(crate) fn secret(upstream: &str, label: &str) -> String {
+    format!("sk-it-{upstream}-{label}-5c1d8e02b7")
+}
+
+/// A running program; killed when dropped.
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
+    pub(crate) home: Home,
+    /// From the start of the process to the moment it said where it listens.
+    pub(crate) started_in: std::time::Duration,
+    child: Child,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Proxy {
+    pub(crate) fn spawn(home: Home, args: &[String]) -> Self {
+        let begun = Instant::now();
+        let mut child = home
+            .command()
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start aiproxy");
+        let stderr = Arc::new(Mutex::new(String::new()));
+        collect(child.stderr.take().expect("stderr"), Arc::clone(&stderr));
+        collect(child.stdout.take().expect("stdout"), Arc::clone(&stderr));
+        let run = home.data().join("run/proxy.json");
+        let said = Arc::clone(&stderr);
+        let addr = until("the proxy to listen", || {
+            let gone = child.try_wait().expect("the child");
+            assert!(gone.is_none(), "aiproxy ended with {gone:?}: {}", said.lock().expect("stderr"));
+            let run: Value = serde_json::from_slice(&std::fs::read(&run).ok()?).ok()?;
+            (run["pid"] == child.id()).then(|| run["listen"][0].as_str()?.parse().ok()).flatten()
+        });
+        Self { addr, home, started_in: begun.elapsed(), child, stderr }
+    }
+
+    /// One chat request for model `m`, not streamed.
+    pub(crate) fn chat(&self, prompt: &str) -> Answer {
+        self.ask(&body("m", prompt, false))
+    }
+
+    /// One chat request for model `m`, streamed, read to its end.
+    pub(crate) fn chat_stream(&self, prompt: &str) -> Answer {
+        self.ask(&body("m", prompt, true))
+    }
+
+    pub(crate) fn ask(&self, body: &Value) -> Answer {
+        self.send(&Request::post("/v1/chat/completions", body))
+    }
+
+    /// Sends with the client key.
+    pub(crate) fn send(&self, request: &Request) -> Answer {
+        request.clone().bearer(CLIENT_KEY).send(self.addr)
+    }
+
+    /// Sends a chat request for model `m` and leaves the answer to the caller.
+    pub(crate) fn open_chat(&self, prompt: &str, stream: bool) -> Connection {
+        Request::post("/v1/chat/completions", &body("m", prompt, stream)).bearer(CLIENT_KEY).open(self.addr)
+    }
+
+    /// Runs another command of the program in the same home.
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        self.home.command().args(args).stdin(Stdio::null()).output().expect("run aiproxy")
+    }
+
+    /// `status --json`.
+    pub(crate) fn status_json(&self) -> Value {
+        let output = self.cli(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// The row of a key (`one/work`) in `status --json`.
+    pub(crate) fn key(&self, name: &str) -> Value {
+        let status = self.status_json();
+        let rows = status["keys"].as_array().cloned().unwrap_or_default();
+        let found =
+            rows.into_iter().find(|row| format!("{}/{}", row["upstream"].as_str().unwrap(), row["label"].as_str().unwrap()) == name);
+        found.unwrap_or_else(|| panic!("no key {name} in {status}"))
+    }
+
+    /// What the dashboard sees.
+    pub(crate) fn snapshot(&self) -> Value {
+        let token = std::fs::read_to_string(self.home.data().join("run/token")).expect("the control token");
+        let answer = Request::get("/aiproxy/v1/snapshot").bearer(token.trim()).send(self.addr);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("send a signal");
+    }
+
+    /// Waits until the program ends; its exit code, `None` where a signal ended it.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        until("the proxy to end", || self.child.try_wait().expect("the child")).code()
+    }
+
+    /// What it printed so far.
+    pub(crate) fn output(&self) -> String {
+        self.stderr.lock().expect("stderr").clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- aiproxy said:\n{}", self.output());
+        }
+    }
+}
+
+/// A chat request.
+pub(crate) fn body(model: &str, prompt: &str, stream: bool) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": prompt}], "stream": stream})
+}
+
+fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let mut text = into.lock().expect("the text");
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+}

@@ -1,0 +1,114 @@
+//! A terminal: starts the program in it, presses keys, reads the screen.
+
+use std::{
+    io::{Read, Write},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::{Duration, Instant},
+};
+
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+
+use super::{PATIENCE, home::Home};
+
+/// A program in a terminal of its own; killed when dropped.
+pub(crate) struct Terminal {
+    master: Option<Box<dyn MasterPty + Send>>,
+    writer: Box<dyn Write + Send>,
+    child: Box<dyn Child + Send + Sync>,
+    parser: vt100::Parser,
+    bytes: Receiver<Vec<u8>>,
+    /// Everything the program wrote.
+    pub(crate) raw: Vec<u8>,
+}
+
+impl Terminal {
+    /// Starts `aiproxy` with these arguments.
+    pub(crate) fn start(home: &Home, args: &[&str], rows: u16, columns: u16) -> Self {
+        let size = PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).expect("a terminal");
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_aiproxy"));
+        command.env_clear();
+        for (name, value) in home.env() {
+            command.env(name, value);
+        }
+        command.env("TERM", "xterm-256color");
+        command.cwd(home.path());
+        command.args(args);
+        let child = pair.slave.spawn_command(command).expect("start aiproxy in a terminal");
+        // Held open, the slave would keep the reader from ever seeing the end.
+        drop(pair.slave);
+        let (sender, bytes) = channel();
+        let mut reader = pair.master.try_clone_reader().expect("a reader");
+        let writer = pair.master.take_writer().expect("a writer");
+        std::thread::spawn(move || {
+            let mut piece = [0; 8 * 1024];
+            while let Ok(count @ 1..) = reader.read(&mut piece) {
+                if sender.send(piece[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { master: Some(pair.master), writer, child, parser: vt100::Parser::new(rows, columns, 0), bytes, raw: Vec::new() }
+    }
+
+    pub(crate) fn press(&mut self, keys: &str) {
+        self.writer.write_all(keys.as_bytes()).expect("press keys");
+        self.writer.flush().expect("press keys");
+    }
+
+    pub(crate) fn resize(&mut self, rows: u16, columns: u16) {
+        let size = PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 };
+        self.master.as_ref().expect("an open terminal").resize(size).expect("resize");
+        self.parser.screen_mut().set_size(rows, columns);
+    }
+
+    /// Closes the terminal under the program.
+    pub(crate) fn close(&mut self) {
+        self.master = None;
+    }
+
+    pub(crate) fn screen(&self) -> String {
+        self.parser.screen().contents()
+    }
+
+    /// Reads until the screen shows this.
+    pub(crate) fn until(&mut self, wanted: &str) -> String {
+        self.until_seen(wanted, |screen| screen.contains(wanted))
+    }
+
+    /// Reads until the screen satisfies.
+    pub(crate) fn until_seen(&mut self, what: &str, test: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + PATIENCE;
+        while !test(&self.screen()) {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(self.read(left), "the screen never showed {what:?}:\n{}", self.screen());
+        }
+        self.screen()
+    }
+
+    /// Takes what the program writes next; false when it ended or the time is over.
+    fn read(&mut self, patience: Duration) -> bool {
+        match self.bytes.recv_timeout(patience) {
+            Ok(bytes) => {
+                self.parser.process(&bytes);
+                self.raw.extend(bytes);
+                true
+            }
+            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => false,
+        }
+    }
+
+    /// Waits until the program ends: its exit code. Everything it wrote until then is in `raw`.
+    pub(crate) fn exit_code(&mut self) -> u32 {
+        let end = Instant::now() + PATIENCE;
+        while self.read(end.saturating_duration_since(Instant::now())) {}
+        super::until("the program in the terminal to end", || self.child.try_wait().expect("the child")).exit_code()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

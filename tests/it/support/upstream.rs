@@ -1,0 +1,413 @@
+//! A provider that does as it is told: answers, errs, stalls, paces, cuts, and writes down what it saw.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, LazyLock, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::Semaphore,
+};
+
+use super::until;
+
+/// All upstreams of the test binary live here.
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime for the upstreams")
+});
+
+/// Holds a scene until the test opens it.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(Arc<Semaphore>);
+
+impl Gate {
+    pub(crate) fn shut() -> Self {
+        Self(Arc::new(Semaphore::new(0)))
+    }
+
+    /// Lets everybody through from now on.
+    pub(crate) fn open(&self) {
+        self.0.close();
+    }
+
+    async fn pass(&self) {
+        // The semaphore has no permits; it ends the wait by being closed.
+        drop(self.0.acquire().await);
+    }
+}
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Scene {
+    status: u16,
+    headers: Vec<(String, String)>,
+    pieces: Vec<Vec<u8>>,
+    framing: Framing,
+    delay: Duration,
+    pace: Duration,
+    head_gate: Option<Gate>,
+    /// Held before the piece of this index.
+    gate: Option<(usize, Gate)>,
+    /// The connection breaks after so many pieces.
+    cut: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Framing {
+    Chunked,
+    Length,
+    /// The pieces are all there is: no head, closed at their end.
+    Raw,
+}
+
+impl Scene {
+    fn new(status: u16, framing: Framing, pieces: Vec<Vec<u8>>) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            pieces,
+            framing,
+            delay: Duration::ZERO,
+            pace: Duration::ZERO,
+            head_gate: None,
+            gate: None,
+            cut: None,
+        }
+    }
+
+    /// An answer with a JSON body.
+    pub(crate) fn json(status: u16, body: &Value) -> Self {
+        Self::new(status, Framing::Length, vec![body.to_string().into_bytes()]).header("content-type", "application/json")
+    }
+
+    /// An OpenAI error of this status.
+    pub(crate) fn status(status: u16) -> Self {
+        let error = json!({"message": format!("scripted {status}"), "type": "scripted", "param": null, "code": null});
+        Self::json(status, &json!({ "error": error }))
+    }
+
+    /// A non-streaming OpenAI chat answer.
+    pub(crate) fn chat(text: &str) -> Self {
+        Self::json(
+            200,
+            &json!({
+                "id": "chatcmpl-it", "object": "chat.completion", "created": 1, "model": "m",
+                "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+            }),
+        )
+    }
+
+    /// An OpenAI chat stream: role, one event per text, finish, `[DONE]`; each is one piece.
+    pub(crate) fn sse(texts: &[&str]) -> Self {
+        let mut events = vec![chunk(&json!({"role": "assistant", "content": ""}), None)];
+        events.extend(texts.iter().map(|text| chunk(&json!({ "content": text }), None)));
+        events.push(chunk(&json!({}), Some("stop")));
+        events.push("data: [DONE]\n\n".to_owned());
+        Self::events(events)
+    }
+
+    /// A stream of these pieces.
+    pub(crate) fn events(pieces: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        Self::new(200, Framing::Chunked, pieces.into_iter().map(Into::into).collect()).header("content-type", "text/event-stream")
+    }
+
+    /// These bytes and nothing else, then the connection closes.
+    pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::new(0, Framing::Raw, vec![bytes.into()])
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Waits before the head.
+    pub(crate) fn delay(mut self, span: Duration) -> Self {
+        self.delay = span;
+        self
+    }
+
+    /// Waits before each piece but the first.
+    pub(crate) fn pace(mut self, span: Duration) -> Self {
+        self.pace = span;
+        self
+    }
+
+    /// Sends nothing at all until the gate opens.
+    pub(crate) fn head_gate(mut self, gate: &Gate) -> Self {
+        self.head_gate = Some(gate.clone());
+        self
+    }
+
+    /// Holds the piece of this index until the gate opens.
+    pub(crate) fn gate(mut self, before: usize, gate: &Gate) -> Self {
+        self.gate = Some((before, gate.clone()));
+        self
+    }
+
+    /// Closes the connection after so many pieces, in the middle of the answer.
+    pub(crate) fn cut_after(mut self, pieces: usize) -> Self {
+        self.cut = Some(pieces);
+        self
+    }
+
+    fn head(&self) -> Vec<u8> {
+        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        match self.framing {
+            Framing::Chunked => head += "transfer-encoding: chunked\r\n",
+            Framing::Length => head += &format!("content-length: {}\r\n", self.pieces.iter().map(Vec::len).sum::<usize>()),
+            Framing::Raw => return Vec::new(),
+        }
+        (head + "\r\n").into_bytes()
+    }
+}
+
+/// One OpenAI chunk, framed.
+pub(crate) fn chunk(delta: &Value, finish: Option<&str>) -> String {
+    let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
+    let data = json!({"id": "chatcmpl-it", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]});
+    format!("data: {data}\n\n")
+}
+
+/// One request as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) at: Instant,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    /// When the caller hung up, if it did so before the answer's end.
+    pub(crate) left: Option<Instant>,
+    /// The whole answer was sent.
+    pub(crate) answered: bool,
+}
+
+impl Seen {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The bearer token.
+    pub(crate) fn key(&self) -> &str {
+        self.header("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// Model lists are asked for by the proxy itself, at moments of its choosing.
+    fn is_list(&self) -> bool {
+        self.method == "GET"
+    }
+}
+
+type Director = dyn Fn(&Seen, usize) -> Scene + Send + Sync;
+
+/// A scripted upstream; it stops when the test does.
+#[derive(Clone)]
+pub(crate) struct Upstream {
+    addr: SocketAddr,
+    journal: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Upstream {
+    /// Plays these scenes in order, the last one for ever. Model lists (GET) are no scene: they tell of one model, `m`.
+    pub(crate) fn start(scenes: Vec<Scene>) -> Self {
+        Self::directed(move |_, number| scenes[number.min(scenes.len() - 1)].clone())
+    }
+
+    /// Chooses each scene by the request and its number.
+    pub(crate) fn directed(director: impl Fn(&Seen, usize) -> Scene + Send + Sync + 'static) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("non-blocking");
+        let addr = listener.local_addr().expect("an address");
+        let (journal, director): (Arc<Mutex<Vec<Seen>>>, Arc<Director>) = (Arc::default(), Arc::new(director));
+        let stage = Stage { journal: Arc::clone(&journal), director };
+        RUNTIME.spawn(async move {
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            while let Ok((socket, _)) = listener.accept().await {
+                RUNTIME.spawn(stage.clone().serve(socket));
+            }
+        });
+        Self { addr, journal }
+    }
+
+    /// A port where nobody listens.
+    pub(crate) fn refused() -> SocketAddr {
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The OpenAI base URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.addr)
+    }
+
+    /// Requests so far, without model lists.
+    pub(crate) fn journal(&self) -> Vec<Seen> {
+        self.everything().into_iter().filter(|seen| !seen.is_list()).collect()
+    }
+
+    /// Requests so far, model lists included.
+    pub(crate) fn everything(&self) -> Vec<Seen> {
+        self.journal.lock().expect("the journal").clone()
+    }
+
+    /// Waits for the request of this number (0 is the first) to satisfy.
+    pub(crate) fn until(&self, number: usize, what: &str, test: impl Fn(&Seen) -> bool) -> Seen {
+        until(what, || self.journal().get(number).filter(|seen| test(seen)).cloned())
+    }
+
+    /// Waits for the request of this number to arrive.
+    pub(crate) fn request(&self, number: usize) -> Seen {
+        self.until(number, &format!("request {number} at the upstream"), |_| true)
+    }
+}
+
+/// What a connection needs to know.
+#[derive(Clone)]
+struct Stage {
+    journal: Arc<Mutex<Vec<Seen>>>,
+    director: Arc<Director>,
+}
+
+impl Stage {
+    async fn serve(self, socket: TcpStream) {
+        drop(socket.set_nodelay(true));
+        let (mut reader, mut writer) = socket.into_split();
+        let mut buffer = Vec::new();
+        while let Some(seen) = read_request(&mut reader, &mut buffer).await {
+            let (row, scene) = {
+                let mut journal = self.journal.lock().expect("the journal");
+                let number = journal.iter().filter(|seen| !seen.is_list()).count();
+                let list = json!({"object": "list", "data": [{"id": "m", "object": "model"}]});
+                let scene = if seen.is_list() { Scene::json(200, &list) } else { (self.director)(&seen, number) };
+                journal.push(seen);
+                (journal.len() - 1, scene)
+            };
+            let ended = tokio::select! {
+                ended = play(&scene, &mut writer) => ended,
+                () = hung_up(&mut reader, &mut buffer) => {
+                    self.journal.lock().expect("the journal")[row].left = Some(Instant::now());
+                    return;
+                }
+            };
+            self.journal.lock().expect("the journal")[row].answered = ended == Ended::Whole;
+            if ended != Ended::Whole || scene.framing == Framing::Raw {
+                return;
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ended {
+    Cut,
+    Lost,
+    Whole,
+}
+
+async fn play(scene: &Scene, writer: &mut OwnedWriteHalf) -> Ended {
+    if let Some(gate) = &scene.head_gate {
+        gate.pass().await;
+    }
+    if !scene.delay.is_zero() {
+        tokio::time::sleep(scene.delay).await;
+    }
+    let chunked = scene.framing == Framing::Chunked;
+    if writer.write_all(&scene.head()).await.is_err() {
+        return Ended::Lost;
+    }
+    for (index, piece) in scene.pieces.iter().enumerate() {
+        if scene.cut == Some(index) {
+            return Ended::Cut;
+        }
+        if let Some((_, gate)) = scene.gate.as_ref().filter(|(before, _)| *before == index) {
+            gate.pass().await;
+        }
+        if index > 0 && !scene.pace.is_zero() {
+            tokio::time::sleep(scene.pace).await;
+        }
+        let framed = if chunked { [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat() } else { piece.clone() };
+        if writer.write_all(&framed).await.is_err() {
+            return Ended::Lost;
+        }
+    }
+    if scene.cut.is_some() {
+        return Ended::Cut;
+    }
+    if chunked && writer.write_all(b"0\r\n\r\n").await.is_err() {
+        return Ended::Lost;
+    }
+    Ended::Whole
+}
+
+/// Ends when the caller closes; what it sends meanwhile is kept.
+async fn hung_up(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) {
+    while reader.read_buf(buffer).await.is_ok_and(|count| count > 0) {}
+}
+
+async fn read_request(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Option<Seen> {
+    let end = loop {
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        more(reader, buffer).await?;
+    };
+    let head: Vec<_> = buffer.drain(..end).collect();
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next()?.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
+    let headers: Vec<_> =
+        lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
+    let find = |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let mut body = Vec::new();
+    if find("transfer-encoding").is_some() {
+        loop {
+            let line = loop {
+                if let Some(line) = buffer.windows(2).position(|window| window == b"\r\n") {
+                    break line;
+                }
+                more(reader, buffer).await?;
+            };
+            let size = usize::from_str_radix(std::str::from_utf8(&buffer[..line]).ok()?.trim(), 16).ok()?;
+            while buffer.len() < line + 2 + size + 2 {
+                more(reader, buffer).await?;
+            }
+            body.extend_from_slice(&buffer[line + 2..line + 2 + size]);
+            buffer.drain(..line + 2 + size + 2);
+            if size == 0 {
+                break;
+            }
+        }
+    } else {
+        let length = find("content-length").and_then(|length| length.parse().ok()).unwrap_or(0_usize);
+        while buffer.len() < length {
+            more(reader, buffer).await?;
+        }
+        body = buffer.drain(..length).collect();
+    }
+    Some(Seen { at: Instant::now(), method, path, headers, body, left: None, answered: false })
+}
+
+async fn more(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Option<()> {
+    let count = reader.read_buf(buffer).await.ok()?;
+    (count > 0).then_some(())
+}
