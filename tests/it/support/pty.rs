@@ -10,6 +10,9 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 
 use super::{PATIENCE, home::Home};
 
+/// The question where the cursor is, which every terminal answers.
+const WHERE: &[u8] = b"\x1b[6n";
+
 /// A program in a terminal of its own; killed when dropped.
 pub(crate) struct Terminal {
     master: Option<Box<dyn MasterPty + Send>>,
@@ -91,6 +94,10 @@ impl Terminal {
         match self.bytes.recv_timeout(patience) {
             Ok(bytes) => {
                 self.parser.process(&bytes);
+                if bytes.windows(WHERE.len()).any(|window| window == WHERE) {
+                    let (row, column) = self.parser.screen().cursor_position();
+                    self.press(&format!("\x1b[{};{}R", row + 1, column + 1));
+                }
                 self.raw.extend(bytes);
                 true
             }
