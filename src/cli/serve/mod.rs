@@ -74,6 +74,8 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let settings = with_arguments(written.settings, &args)?;
     // Claimed before anything is listened on, so that two starts at once cannot both believe they are the one.
     let claimed = RunDir::claim(&place.data).map_err(claim_error)?;
+    // Before anybody can know of this proxy: a signal that comes early must not find the system's default, death.
+    let signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let log = logging::start(&settings.log, &place.data, args.tui)?;
     let listeners = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
     let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -143,7 +145,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         let (gate, hands, addrs) = (Arc::clone(&gate), Arc::clone(&hands), addrs.clone());
         tracker.spawn(async move { banner::print(&gate, &hands, &addrs).await });
     }
-    let outcome = run(&hands, &stop, &now, dashboard).await;
+    let outcome = run(&hands, signals, &stop, &now, dashboard).await;
     drop(watcher);
     finish(&engine, &settings, &tracker, &stop, &closing, &now).await;
     drop(claimed);
@@ -153,11 +155,11 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
 /// Waits for a reason to stop.
 async fn run(
     hands: &Arc<Hands>,
+    mut signals: signals::Signals,
     stop: &CancellationToken,
     now: &CancellationToken,
     dashboard: Option<(Secret, Vec<SocketAddr>)>,
 ) -> Result<Exit, CliError> {
-    let mut signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let dashboard = async {
         match dashboard {
             Some((token, addrs)) => super::tui::in_process(&hands.place, &addrs, token).await,
