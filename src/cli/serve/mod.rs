@@ -74,8 +74,8 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     // Claimed before anything is listened on, so that two starts at once cannot both believe they are the one.
     let claimed = RunDir::claim(&place.data).map_err(claim_error)?;
     let log = logging::start(&settings.log, &place.data, args.tui)?;
-    let listeners = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
-    let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let bound = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
+    let addrs: Vec<SocketAddr> = bound.iter().map(|bound| bound.addr).collect();
 
     let clock: Arc<dyn Clock> = Arc::new(System);
     let keys = Arc::new(Keys::default());
@@ -125,7 +125,9 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
 
     let places = Arc::new(Semaphore::new(settings.server.max_connections));
     let closing = CancellationToken::new();
-    for listener in listeners {
+    for bound in bound {
+        // Only now, so that who gets through finds everything in place, the run dir too.
+        let listener = bound.listen().map_err(listen_error)?;
         tracker.spawn(listen::accept(listener, Arc::clone(&gate), Arc::clone(&places), tracker.clone(), closing.clone()));
     }
     for text in notes {
