@@ -104,9 +104,9 @@ pub enum EditError {
     /// The change names something that is not there, or is there already.
     #[error("{0}")]
     Place(String),
-    /// The file with the change would not load; `text` is what it would be.
+    /// The file with the change would not load; `source` is that text, no error of its own.
     #[error("{}", first(problems))]
-    Refused { problems: Vec<Problem>, text: String },
+    Refused { problems: Vec<Problem>, r#source: String },
     #[error("the file is not valid TOML, so nothing can be changed in it; `aiproxy config edit` opens it")]
     Syntax,
 }

@@ -108,16 +108,16 @@ pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, Ed
     let _lock = lock(&target)?;
     // An editor that saves in between is seen by the second look; its text is then the one that is changed.
     for _ in 0..5 {
-        let before = read(path).map_err(|problem| EditError::Refused { problems: vec![problem], text: String::new() })?;
+        let before = read(path).map_err(|problem| EditError::Refused { problems: vec![problem], source: String::new() })?;
         let text = edit::apply(before.as_deref().unwrap_or_default(), edits)?;
         let loaded = load(&text, path, env, &mut Ids::default());
         if loaded.settings.is_none() {
-            return Err(EditError::Refused { problems: loaded.problems, text });
+            return Err(EditError::Refused { problems: loaded.problems, source: text });
         }
         if before.as_deref() == Some(text.as_str()) {
             return Ok(loaded);
         }
-        let now = read(path).map_err(|problem| EditError::Refused { problems: vec![problem], text: String::new() })?;
+        let now = read(path).map_err(|problem| EditError::Refused { problems: vec![problem], source: String::new() })?;
         if now == before {
             disk::replace(&target, text.as_bytes(), mode(&target)).map_err(|e| io(&e))?;
             return Ok(loaded);

@@ -28,7 +28,7 @@ pub struct Preset {
     pub ask_usage: bool,
     /// Where it publishes no list.
     pub models: Option<Patterns>,
-    /// Below the base URL, or a whole URL.
+    /// Below the base URL; else the dialect's own.
     pub models_path: Option<String>,
     /// The base URL differs from customer to customer.
     pub needs_url: bool,

@@ -381,3 +381,117 @@ fn default_project() -> Project {
         enabled: true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, load::load};
+
+    fn upstream(row: &str) -> Arc<Upstream> {
+        let text = format!("[[upstream]]\nname = \"u\"\n{row}\n");
+        let loaded = load(&text, Path::new("/etc/x/config.toml"), &Environment::default(), &mut Ids::default());
+        loaded.settings.unwrap_or_else(|| panic!("{row}: {:#?}", loaded.problems)).upstreams[0].clone()
+    }
+
+    fn ends(upstream: &Upstream) -> String {
+        let each = upstream.ends.iter().map(|end| format!("{}={}{}", end.dialect, end.base_url, end.query.as_deref().unwrap_or_default()));
+        each.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn presets_dialects_and_addresses_come_together() {
+        for (row, want) in [
+            (r#"preset = "openai""#, "openai=https://api.openai.com/v1 responses=https://api.openai.com/v1"),
+            (
+                r#"preset = "openai"
+base_url = "https://gateway.example""#,
+                "openai=https://gateway.example/v1 responses=https://gateway.example/v1",
+            ),
+            (
+                r#"preset = "openai"
+dialect = "responses""#,
+                "responses=https://api.openai.com/v1",
+            ),
+            (
+                r#"preset = "ollama"
+base_url = "http://10.0.0.2:11434/api/chat""#,
+                "ollama=http://10.0.0.2:11434 openai=http://10.0.0.2:11434/v1",
+            ),
+            (
+                r#"preset = "perplexity"
+base_url = "https://api.perplexity.ai/""#,
+                "openai=https://api.perplexity.ai",
+            ),
+            (
+                r#"preset = "azure-openai"
+base_url = "https://mine.openai.azure.com/openai/v1?api-version=2026-01-01""#,
+                "openai=https://mine.openai.azure.com/openai/v1api-version=2026-01-01 responses=https://mine.openai.azure.com/openai/v1api-version=2026-01-01",
+            ),
+            (r#"base_url = "https://a.example/v1/messages""#, "anthropic=https://a.example/v1"),
+            (
+                r#"base_url = "https://a.example"
+dialect = ["anthropic", "gemini"]"#,
+                "anthropic=https://a.example/v1 gemini=https://a.example/v1beta",
+            ),
+            (
+                r#"base_url = { openai = "https://a.example/o", anthropic = "https://a.example/a" }
+dialect = ["anthropic", "openai"]"#,
+                "anthropic=https://a.example/a openai=https://a.example/o",
+            ),
+        ] {
+            assert_eq!(ends(&upstream(row)), want, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_key_travels_the_way_of_its_end() {
+        let keys = "keys = [\"env:K\"]";
+        for (row, dialect, want) in [
+            (format!("preset = \"gemini\"\n{keys}"), Dialect::Gemini, Auth::Header("x-goog-api-key".to_owned())),
+            (format!("preset = \"gemini\"\n{keys}"), Dialect::Openai, Auth::Bearer),
+            (
+                format!("preset = \"azure-openai\"\nbase_url = \"https://a.example/v1\"\n{keys}"),
+                Dialect::Responses,
+                Auth::Header("api-key".to_owned()),
+            ),
+            (
+                format!("base_url = \"https://a.example\"\ndialect = \"anthropic\"\n{keys}"),
+                Dialect::Anthropic,
+                Auth::Header("x-api-key".to_owned()),
+            ),
+            (format!("preset = \"ollama\"\n{keys}"), Dialect::Ollama, Auth::Bearer),
+            ("preset = \"ollama\"".to_owned(), Dialect::Ollama, Auth::None),
+            ("base_url = \"http://127.0.0.1:9000\"".to_owned(), Dialect::Openai, Auth::None),
+            ("preset = \"openai\"".to_owned(), Dialect::Openai, Auth::Bearer),
+        ] {
+            assert_eq!(upstream(&row).auth_at(dialect), &want, "{row}");
+        }
+    }
+
+    #[test]
+    fn keys_are_named_and_files_are_found_beside_the_config() {
+        let upstream = upstream(
+            "base_url = \"https://a.example\"\nkeys = [\"keyring:a/work\", \"sk-one\", \"file:k/two.key\", \"sk-three\", { ref = \"env:X\", label = \"x\", account = \"me\" }]",
+        );
+        let names: Vec<_> = upstream.keys.iter().map(|key| &*key.name).collect();
+        assert_eq!(names, ["u/work", "u/literal-1", "u/two.key", "u/literal-2", "u/x"]);
+        assert_eq!(upstream.keys[2].reference.to_string(), "file:/etc/x/k/two.key");
+        assert_eq!((&*upstream.keys[0].account, &*upstream.keys[4].account), ("u/work", "me"));
+    }
+
+    #[test]
+    fn a_name_keeps_its_number_over_reloads() {
+        let mut ids = Ids::default();
+        let mut numbers = |text: &str| {
+            let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut ids);
+            loaded.settings.expect("it loads").upstreams.iter().map(|u| u.id.0).collect::<Vec<_>>()
+        };
+        let (a, b) = (
+            "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n",
+            "[[upstream]]\nname = \"b\"\nbase_url = \"https://b.example\"\n",
+        );
+        assert_eq!(numbers(&format!("{a}{b}")), [0, 1]);
+        assert_eq!(numbers(b), [1]);
+        assert_eq!(numbers(&format!("{b}{a}")), [1, 0]);
+    }
+}

@@ -181,6 +181,18 @@ impl Upstream {
     pub fn end(&self, dialect: Dialect) -> Option<&End> {
         self.ends.iter().find(|end| end.dialect == dialect)
     }
+
+    /// How the credential travels to the end of this dialect: a header that belongs to one dialect is used there only,
+    /// the provider's other ends take the key as bearer.
+    #[must_use]
+    pub fn auth_at(&self, dialect: Dialect) -> &Auth {
+        let owner = match &self.auth {
+            Auth::Header(name) if name.eq_ignore_ascii_case("x-goog-api-key") => Dialect::Gemini,
+            Auth::Header(name) if name.eq_ignore_ascii_case("x-api-key") => Dialect::Anthropic,
+            auth => return auth,
+        };
+        if owner == dialect { &self.auth } else { &Auth::Bearer }
+    }
 }
 
 /// One dialect spoken natively, and where.

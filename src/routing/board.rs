@@ -243,3 +243,6 @@ impl Board {
         self.lock().health.upstreams.get(&id).map_or(0, |upstream| upstream.running)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,9 @@ impl Candidate {
     }
 }
 
+/// What a key has whose row names no priority; an upstream without keys is level with it.
+const KEY_PRIORITY: u32 = 10;
+
 /// The id that stands for an upstream without keys in health and limits; real ids count up from zero.
 #[must_use]
 pub fn keyless(upstream: UpstreamId) -> KeyId {
@@ -99,7 +102,7 @@ fn without_key(target: &Arc<Target>) -> Candidate {
         key,
         key_name: Arc::clone(&upstream.name),
         account: AccountId(key.0),
-        tier: (target.priority, 0),
+        tier: (target.priority, KEY_PRIORITY),
         key_weight: 1.0,
         key_rpm: 0,
         key_max_concurrency: 0,

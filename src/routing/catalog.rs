@@ -175,29 +175,33 @@ fn chooses(patterns: &Patterns, name: &str) -> bool {
 /// Names that the upstream is known to serve, as clients may ask for them: configured ones (true), then listed ones.
 #[must_use]
 pub fn served(upstream: &Upstream, learned: Learned<'_>) -> Vec<(Arc<str>, bool)> {
-    if !upstream.enabled {
-        return Vec::new();
-    }
-    let mut out: Vec<(Arc<str>, bool)> = upstream.rename.keys().map(|name| (name.as_str().into(), true)).collect();
-    let mut seen: HashSet<Arc<str>> = out.iter().map(|(name, _)| Arc::clone(name)).collect();
-    let mut add = |name: Arc<str>, configured| {
+    let (mut out, mut seen) = (Vec::new(), HashSet::new());
+    each_served(upstream, learned, &mut |name, configured| {
+        let name: Arc<str> = name.into();
         if seen.insert(Arc::clone(&name)) {
             out.push((name, configured));
         }
-    };
-    if let Some(patterns) = &upstream.models {
-        for pattern in &patterns.yes {
-            if pattern.is_exact() && patterns.matches(pattern.text()) {
-                add(pattern.text().into(), true);
-            }
+    });
+    out
+}
+
+/// The same one by one, some perhaps twice.
+pub fn each_served(upstream: &Upstream, learned: Learned<'_>, each: &mut dyn FnMut(&str, bool)) {
+    if !upstream.enabled {
+        return;
+    }
+    upstream.rename.keys().for_each(|name| each(name, true));
+    let patterns = upstream.models.as_ref();
+    for pattern in patterns.iter().flat_map(|patterns| &patterns.yes) {
+        if pattern.is_exact() && patterns.is_some_and(|patterns| patterns.matches(pattern.text())) {
+            each(pattern.text(), true);
         }
     }
     for name in learned(upstream.id).iter().flat_map(|list| list.names()) {
-        if upstream.models.as_ref().is_none_or(|patterns| patterns.matches(name)) {
-            add(Arc::clone(name), false);
+        if patterns.is_none_or(|patterns| patterns.matches(name)) {
+            each(name, false);
         }
     }
-    out
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     candidate::Target,
-    catalog::{Catalog, Claim, Entry, Learned, claim, served},
-    newest::newest,
+    catalog::{Catalog, Claim, Entry, Learned, claim, each_served, served},
+    newest::Newest,
 };
 use crate::{
-    base::pattern::Pattern,
+    base::{near, pattern::Pattern},
     config::settings::{LogicalModel, Origin, Project, Strategy, Upstream, UpstreamId},
     ir::op::Dialect,
 };
@@ -139,8 +139,9 @@ pub fn resolve(
         if search.hidden {
             return Err(not_allowed());
         }
-        let (alias_of, near) = (search.via.pop(), near(asked, known(catalog, project, learned)));
-        return Err(NameError::Unknown { asked: asked.to_owned(), alias_of, near });
+        let known = known(catalog, project, learned);
+        let near = near::near(asked, known.iter().map(|name| &**name), 3).into_iter().map(str::to_owned).collect();
+        return Err(NameError::Unknown { asked: asked.to_owned(), alias_of: search.via.pop(), near });
     }
     found.routes.retain(|route| project.models.matches(&route.named) || project.models.matches(&route.model));
     if found.routes.is_empty() {
@@ -337,19 +338,34 @@ impl<'a> Search<'a> {
             self.via.push(route.to_string());
             return Some(Found::one(route, "the newest match"));
         }
-        let names = known(self.catalog, self.project, self.learned);
-        let Some(name) = newest(names.iter().map(|name| &**name).filter(|name| pattern.matches(name) && !self.was_entered(name))) else {
+        let mut best = Newest::default();
+        for name in self.catalog.named().iter().filter(|name| pattern.matches(name) && !self.was_entered(name)) {
+            best.offer(name);
+        }
+        for upstream in self.catalog.upstreams.iter().filter(|upstream| self.project.upstreams.matches(&upstream.name)) {
+            each_served(upstream, self.learned, &mut |name, _| {
+                if pattern.matches(name) && self.project.models.matches(name) {
+                    best.offer(name);
+                }
+            });
+        }
+        let Some(name) = best.0 else {
             self.wait_for_lists(None);
             return None;
         };
-        self.via.push(name.to_owned());
-        self.find(name)
+        self.via.push(name.clone());
+        self.find(&name)
     }
 
     fn newest_at(&mut self, upstream: &Arc<Upstream>, pattern: &Pattern) -> Option<Route> {
-        let names = served(upstream, self.learned);
-        match newest(names.iter().map(|(name, _)| &**name).filter(|name| pattern.matches(name))) {
-            Some(name) => self.at(upstream, name),
+        let mut best = Newest::default();
+        each_served(upstream, self.learned, &mut |name, _| {
+            if pattern.matches(name) {
+                best.offer(name);
+            }
+        });
+        match best.0 {
+            Some(name) => self.at(upstream, &name),
             None => {
                 self.wait_for_lists(Some(upstream.id));
                 None
@@ -428,36 +444,6 @@ fn known(catalog: &Catalog, project: &Project, learned: Learned<'_>) -> Vec<Arc<
     out.sort_unstable();
     out.dedup();
     out
-}
-
-/// Up to three names that are like the one asked for, the likest first.
-fn near(asked: &str, names: Vec<Arc<str>>) -> Vec<String> {
-    let asked: Vec<char> = asked.chars().take(64).flat_map(char::to_lowercase).collect();
-    let scored = names.into_iter().filter_map(|name| {
-        let chars: Vec<char> = name.chars().take(64).flat_map(char::to_lowercase).collect();
-        let tail = chars.iter().rposition(|&c| c == '/').map_or(&chars[..], |at| &chars[at + 1..]);
-        let score = distance(&asked, &chars).min(distance(&asked, tail) + 1);
-        // A name cut short, or with a date too many, is near whatever its length.
-        let cut = asked.len() >= 3 && (chars.starts_with(&asked) || tail.starts_with(&asked) || asked.starts_with(&chars[..]));
-        (cut || score <= asked.len() / 3).then_some((score, name))
-    });
-    let mut scored: Vec<(usize, Arc<str>)> = scored.collect();
-    scored.sort();
-    scored.into_iter().take(3).map(|(_, name)| name.to_string()).collect()
-}
-
-/// Edits between two texts: insertions, deletions, replacements.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -2,10 +2,16 @@
 
 use std::cmp::{Ordering, Reverse};
 
-/// The newest of the names; `None` of none.
-#[must_use]
-pub(super) fn newest<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    names.max_by(|a, b| compare(a, b))
+/// The newest of the names offered so far.
+#[derive(Debug, Default)]
+pub(super) struct Newest(pub(super) Option<String>);
+
+impl Newest {
+    pub(super) fn offer(&mut self, name: &str) {
+        if self.0.as_deref().is_none_or(|best| compare(name, best) == Ordering::Greater) {
+            self.0 = Some(name.to_owned());
+        }
+    }
 }
 
 /// Higher versions are newer, then later dates; a name without a date stands for the latest of its version. Among
@@ -59,9 +65,10 @@ mod tests {
             (&["gemini-2.5-pro-preview", "gemini-2.5-pro", "gemini-2.0-pro"], "gemini-2.5-pro"),
             (&["m-9", "m-10"], "m-10"),
         ] {
-            assert_eq!(newest(names.iter().copied()), Some(want));
-            assert_eq!(newest(names.iter().rev().copied()), Some(want), "in any order");
+            let (mut there, mut back) = (Newest::default(), Newest::default());
+            names.iter().for_each(|name| there.offer(name));
+            names.iter().rev().for_each(|name| back.offer(name));
+            assert_eq!((there.0.as_deref(), back.0.as_deref()), (Some(want), Some(want)));
         }
-        assert_eq!(newest(std::iter::empty()), None);
     }
 }

@@ -9,21 +9,21 @@ use super::{
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    config::settings::Origin,
     control::snapshot::{ConfigView, KeyHealth, KeyView, ModelScope, ModelView, Snapshot, Stats, UpstreamState, UpstreamView},
     events::{
         kind::Level,
         live::{Line, Live, Totals},
         record::{AttemptRecord, RequestRecord, State},
     },
-    ir::{
-        op::{Dialect, Op},
-        usage::Usage,
-    },
 };
 
 /// 2023-11-14 22:13:20 UTC.
 pub(super) const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+/// A value of a type that this room does not name.
+fn read<T: serde::de::DeserializeOwned>(json: &str) -> T {
+    serde_json::from_str(json).unwrap()
+}
 
 pub(super) fn now() -> Now {
     Now { at: NOW, offset: 0 }
@@ -61,8 +61,8 @@ pub(super) fn running(n: u64, asked: &str, upstream: &str, state: State) -> Requ
         at: UnixMillis(NOW.0 - 9_000 + n as i64 * 1_000),
         project: "ide".into(),
         client: "claude-cli".into(),
-        dialect: Dialect::Openai,
-        op: Op::Chat,
+        dialect: read("\"openai\""),
+        op: read("\"chat\""),
         asked: asked.into(),
         stream: true,
         session: None,
@@ -90,7 +90,7 @@ pub(super) fn finished(n: u64, asked: &str, upstream: &str, status: u16, took_ms
     r.status = Some(status);
     r.duration_ms = Some(took_ms);
     r.ttft_ms = ok.then_some(350);
-    r.usage = ok.then_some(Usage { input: 901, cache_read: 11_000, output: 340, ..Usage::default() });
+    r.usage = ok.then(|| read(r#"{"input":901,"cache_read":11000,"cache_write_5m":0,"cache_write_1h":0,"output":340,"reasoning":0}"#));
     r.finish = ok.then(|| "stop".into());
     r.error = (!ok).then(|| "connection refused by 127.0.0.1:9".into());
     if let Some(a) = r.attempts.last_mut() {
@@ -148,7 +148,7 @@ fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
         name: name.to_owned(),
         dialects: vec!["openai".to_owned()],
         base_url: "http://127.0.0.1:9/v1".to_owned(),
-        origin: Origin::File,
+        origin: read("\"file\""),
         priority: 10,
         state,
         cause: None,

@@ -10,15 +10,24 @@ use http::{
 use super::{headers, keys::Keys};
 use crate::{
     config::settings::{Auth, KeyId, Upstream},
-    ir::fault::{TransportFault, TransportKind},
+    ir::{
+        fault::{TransportFault, TransportKind},
+        op::Dialect,
+    },
 };
 
-/// Dresses already filtered client headers for `upstream`.
+/// Dresses already filtered client headers for the end of `upstream` that speaks `dialect`.
 ///
 /// # Errors
 ///
 /// The key's secret is not there (any more).
-pub(super) fn dress(headers: &mut HeaderMap, upstream: &Upstream, key: Option<KeyId>, keys: &Keys) -> Result<(), TransportFault> {
+pub(super) fn dress(
+    headers: &mut HeaderMap,
+    upstream: &Upstream,
+    dialect: Dialect,
+    key: Option<KeyId>,
+    keys: &Keys,
+) -> Result<(), TransportFault> {
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers::mark(headers);
     for (name, value) in &upstream.headers {
@@ -28,7 +37,7 @@ pub(super) fn dress(headers: &mut HeaderMap, upstream: &Upstream, key: Option<Ke
         }
     }
     let Some(key) = key else { return Ok(()) };
-    let written = match &upstream.auth {
+    let written = match upstream.auth_at(dialect) {
         Auth::None => true,
         Auth::Bearer => keys.bearer(key).map(|value| headers.insert(AUTHORIZATION, value)).is_some(),
         Auth::Header(name) => match (HeaderName::from_bytes(name.as_bytes()), keys.bare(key)) {

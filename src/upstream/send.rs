@@ -101,7 +101,7 @@ impl Gateway {
     /// Everything else as `TransportKind` says; `sent` tells whether the upstream may have read the request.
     pub async fn send(&self, call: Call<'_>) -> Result<Answer, TransportFault> {
         let Call { upstream, end, key, method, path, query, mut headers, body } = call;
-        auth::dress(&mut headers, upstream, key, &self.keys)?;
+        auth::dress(&mut headers, upstream, end.dialect, key, &self.keys)?;
         if let Some(local) = self.local(end) {
             let uri = uri::build("", path, end.query.as_deref(), query).map_err(|e| unsendable(upstream, &e))?;
             let mut request = Request::new(body);

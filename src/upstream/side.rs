@@ -71,7 +71,7 @@ pub async fn get(
     if gateway.local(end).is_some() || (upstream.local && upstream.proxy == Proxy::Environment) {
         return through_gateway(gateway, upstream, end, key, path, headers).await;
     }
-    auth::dress(&mut headers, upstream, key, gateway.keys())?;
+    auth::dress(&mut headers, upstream, end.dialect, key, gateway.keys())?;
     let url = uri::build(&end.base_url, path, end.query.as_deref(), None)
         .map_err(|e| unusable(TransportKind::Connect, format!("the address of `{}` is not a URL: {e}", upstream.name)))?;
     let client = client(gateway, upstream).await?;

@@ -10,7 +10,10 @@ use aiproxy::{
 };
 use bytes::Bytes;
 
+mod decide;
+
 fn main() {
+    decide::run();
     scan_and_splice();
     passage("openai", Dialect::Openai, &|i| {
         format!(

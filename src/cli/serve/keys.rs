@@ -142,9 +142,7 @@ impl KeyLoader {
                 Ok(None) => return,
                 Err(_) => {
                     let now = self.engine.clock.mono();
-                    for (upstream, key) in
-                        settings.upstreams.iter().flat_map(|upstream| upstream.keys.iter().map(move |key| (upstream, key)))
-                    {
+                    for (upstream, key) in pairs(&settings) {
                         let Some(every) = key.refresh else { continue };
                         let last = *refreshed.entry(key.id).or_insert(now);
                         if now.since(last) >= every {

@@ -62,7 +62,8 @@ fn key_in(text: &str, table: &Table, path: &[&str]) -> Option<Cut> {
         Item::Table(below) => key_in(text, below, rest),
         Item::Value(value) if rest.is_empty() => {
             let start = table.key(name)?.span()?.start;
-            Some(Cut::Ranges(Vec::from([line_start(text, start)..line_end(text, value.span()?.end)])))
+            let lines = line_start(text, start)..line_end(text, value.span()?.end);
+            Some(Cut::Ranges(std::iter::once(lines).collect()))
         }
         Item::Value(value) if value.is_inline_table() => Some(Cut::Inside),
         Item::ArrayOfTables(rows) if rest.is_empty() => {

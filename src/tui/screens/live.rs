@@ -200,8 +200,8 @@ fn maybe(text: Option<String>) -> Span {
 
 /// A glyph and a word; both say the same.
 pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
-    const TURN: [&str; 8] = ["⣾", "⣷", "⣯", "⣟", "⡿", "⢿", "⣻", "⣽"];
-    let turn = TURN[usize::try_from(now.at.0.div_euclid(1_000).rem_euclid(8)).unwrap_or(0)];
+    const TURN: [&str; 4] = ["◐", "◓", "◑", "◒"];
+    let turn = TURN[usize::try_from(now.at.0.div_euclid(1_000).rem_euclid(4)).unwrap_or(0)];
     let status = r.status.map(|s| s.to_string());
     match r.state {
         State::Queued => vec![span("○ ", Role::Warn), span("queued", Role::Warn)],
