@@ -126,8 +126,8 @@ pub(super) fn edit(ctx: &Ctx, edits: &[Edit]) -> Result<(), CliError> {
 /// Says why a change was not made; problems of the whole file are all told.
 pub(super) fn edit_error(error: EditError, place: &Place) -> CliError {
     match error {
-        EditError::Refused { problems, text } => {
-            out::note(problem::render(&problems, &text, Paint::stderr().is_on()).trim_end());
+        EditError::Refused { problems, source } => {
+            out::note(problem::render(&problems, &source, Paint::stderr().is_on()).trim_end());
             CliError::config(format!("{} was not changed: with this change it would not load", place.config.display()))
         }
         EditError::Syntax => CliError::config(format!("{}: {error}", place.config.display())),
