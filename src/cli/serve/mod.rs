@@ -23,6 +23,7 @@ use super::{
     args::{Global, ServeArgs},
     exit::{CliError, Exit},
     out,
+    reveal::reveal,
 };
 use crate::{
     base::clock::{Clock, System},
@@ -73,6 +74,8 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let settings = with_arguments(written.settings, &args)?;
     // Claimed before anything is listened on, so that two starts at once cannot both believe they are the one.
     let claimed = RunDir::claim(&place.data).map_err(claim_error)?;
+    // Before anybody can know of this proxy: a signal that comes early must not find the system's default, death.
+    let signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let log = logging::start(&settings.log, &place.data, args.tui)?;
     let bound = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
     let addrs: Vec<SocketAddr> = bound.iter().map(|bound| bound.addr).collect();
@@ -138,13 +141,13 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     spawn_background(&tracker, &stop, &hands, &gate, rejections);
     let watcher = hands.watch(&tracker);
 
-    let shown = Secret::new(token.expose().to_owned());
+    let shown = Secret::new(reveal(&token).to_owned());
     let dashboard = args.tui.then(|| (shown, addrs.clone()));
     if dashboard.is_none() {
         let (gate, hands, addrs) = (Arc::clone(&gate), Arc::clone(&hands), addrs.clone());
         tracker.spawn(async move { banner::print(&gate, &hands, &addrs).await });
     }
-    let outcome = run(&hands, &stop, &now, dashboard).await;
+    let outcome = run(&hands, signals, &stop, &now, dashboard).await;
     drop(watcher);
     finish(&engine, &settings, &tracker, &stop, &closing, &now).await;
     drop(claimed);
@@ -154,11 +157,11 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
 /// Waits for a reason to stop.
 async fn run(
     hands: &Arc<Hands>,
+    mut signals: signals::Signals,
     stop: &CancellationToken,
     now: &CancellationToken,
     dashboard: Option<(Secret, Vec<SocketAddr>)>,
 ) -> Result<Exit, CliError> {
-    let mut signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let dashboard = async {
         match dashboard {
             Some((token, addrs)) => super::tui::in_process(&hands.place, &addrs, token).await,
