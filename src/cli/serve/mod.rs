@@ -77,8 +77,8 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     // Before anybody can know of this proxy: a signal that comes early must not find the system's default, death.
     let signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let log = logging::start(&settings.log, &place.data, args.tui)?;
-    let listeners = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
-    let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let bound = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
+    let addrs: Vec<SocketAddr> = bound.iter().map(|bound| bound.addr).collect();
 
     let clock: Arc<dyn Clock> = Arc::new(System);
     let keys = Arc::new(Keys::default());
@@ -128,7 +128,9 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
 
     let places = Arc::new(Semaphore::new(settings.server.max_connections));
     let closing = CancellationToken::new();
-    for listener in listeners {
+    for bound in bound {
+        // Only now, so that who gets through finds everything in place, the run dir too.
+        let listener = bound.listen().map_err(listen_error)?;
         tracker.spawn(listen::accept(listener, Arc::clone(&gate), Arc::clone(&places), tracker.clone(), closing.clone()));
     }
     for text in notes {
