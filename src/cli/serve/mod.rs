@@ -31,7 +31,7 @@ use crate::{
         Environment, Ids, Settings, file,
         file::Place,
         load::{self, parse_listen},
-        problem,
+        problem, watch,
     },
     control::{
         api::Control,
@@ -70,6 +70,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let place = global.place()?;
     let env = Environment::from_process();
     let mut ids = Ids::default();
+    let stamp = watch::stamp(&place.config);
     let written = read_config(&place, &env, &mut ids)?;
     let settings = with_arguments(written.settings, &args)?;
     // Claimed before anything is listened on, so that two starts at once cannot both believe they are the one.
@@ -139,7 +140,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     }
     warn_about(&settings, &addrs);
     spawn_background(&tracker, &stop, &hands, &gate, rejections);
-    let watcher = hands.watch(&tracker);
+    let watcher = hands.watch(&tracker, stamp);
 
     let shown = Secret::new(reveal(&token).to_owned());
     let dashboard = args.tui.then(|| (shown, addrs.clone()));
