@@ -3,11 +3,12 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{exit::CliError, reveal::reveal};
 use crate::{
-    base::disk,
+    base::disk::{self, Lock},
     config::file::Place,
     secrets::{
         Secret, file,
@@ -15,6 +16,10 @@ use crate::{
         secret::{self, NoEntropy},
     },
 };
+
+/// Another process that makes the key is waited for: so often, so long.
+const LOOKS: u32 = 500;
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Where a client key is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,18 +80,45 @@ impl From<ClientKeyError> for CliError {
 ///
 /// Neither the keyring nor the data dir takes a new key; a file that is there cannot be read.
 pub async fn default_client_key(place: &Place, keyring: &Keyring) -> Result<(Secret, KeptIn), ClientKeyError> {
+    if let Some(found) = find(place, keyring).await? {
+        return Ok(found);
+    }
+    // A proxy that just starts and a command that asks for the key must not make two.
+    let turn = turn(&place.data).await?;
+    let key = match find(place, keyring).await? {
+        Some(found) => found,
+        None => make("default", &place.data, keyring).await?,
+    };
+    drop(turn);
+    Ok(key)
+}
+
+async fn find(place: &Place, keyring: &Keyring) -> Result<Option<(Secret, KeptIn)>, ClientKeyError> {
     let label = label("default");
     // A keyring that does not answer is no failure: the file is there for it.
     if let Ok(Some(secret)) = keyring.get(&label).await {
-        return Ok((secret, KeptIn::Keyring(label)));
+        return Ok(Some((secret, KeptIn::Keyring(label))));
     }
     let path = path(&place.data, "default");
-    if path.exists() {
-        let error = |error| ClientKeyError::File { path: path.clone(), error };
-        let line = file::read_line(&path).map_err(error)?;
-        return Ok((Secret::new(line.as_str().to_owned()), KeptIn::File(path)));
+    if !path.exists() {
+        return Ok(None);
     }
-    make("default", &place.data, keyring).await
+    let line = file::read_line(&path).map_err(|error| ClientKeyError::File { path: path.clone(), error })?;
+    Ok(Some((Secret::new(line.as_str().to_owned()), KeptIn::File(path))))
+}
+
+/// The right to make the key; `None` where whoever has it keeps it for longer than making a key takes.
+async fn turn(data: &Path) -> Result<Option<Lock>, ClientKeyError> {
+    let path = data.join("client.lock");
+    let error = |error| ClientKeyError::Disk { path: path.clone(), error };
+    disk::private_dir(data).map_err(error)?;
+    for _ in 0..LOOKS {
+        if let Some(lock) = Lock::attempt(&path).map_err(error)? {
+            return Ok(Some(lock));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(None)
 }
 
 /// Makes a new key for a project and keeps it where it can be kept, replacing the one that was there.
@@ -150,6 +182,18 @@ mod tests {
             let mode = std::fs::metadata(home.path().join("data/client.key")).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn those_who_ask_at_once_get_the_same_key() {
+        let home = tempfile::tempdir().unwrap();
+        let (place, keyring) = (place(home.path()), Keyring::none("a test"));
+
+        let all = (0..8).map(|_| default_client_key(&place, &keyring));
+        let keys: std::collections::BTreeSet<_> =
+            futures_util::future::join_all(all).await.into_iter().map(|key| key.unwrap().0.digest()).collect();
+
+        assert_eq!(keys.len(), 1);
     }
 
     #[tokio::test]

@@ -177,7 +177,7 @@ fn pain_21_tools_are_given_a_local_token_and_no_provider_key() {
     assert!(key.starts_with("aip-"), "{exported:?}");
     assert!(!exported.values().any(|value| value.contains(&secret("one", "work"))));
     let answer = Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(key).send(proxy.addr);
-    assert_eq!(answer.said(), "hello");
+    assert_eq!(answer.said(), "hello", "{} {}", answer.status, answer.text());
 }
 
 #[test]
