@@ -23,7 +23,7 @@ pub fn print(text: &str) -> Result<(), CliError> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn line(text: &str) -> Result<(), CliError> {
     print(&format!("{text}\n"))
 }
@@ -32,7 +32,7 @@ pub fn line(text: &str) -> Result<(), CliError> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn json(value: &impl Serialize) -> Result<(), CliError> {
     line(&serde_json::to_string_pretty(value).map_err(|e| CliError::failed(format!("JSON: {e}")))?)
 }
@@ -41,7 +41,7 @@ pub fn json(value: &impl Serialize) -> Result<(), CliError> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
     line(&serde_json::to_string(value).map_err(|e| CliError::failed(format!("JSON: {e}")))?)
 }

@@ -1,7 +1,7 @@
 //! The built-in upstream `demo`: speaks like a real provider in every dialect, without an account or a network.
 //!
-//! A request is read by its dialect's file into [`asked::Asked`], [`script`] decides what is said, and the same file
-//! writes that down as its provider would; [`reply`] delivers it at the pace of the model.
+//! A request is read by its dialect's file into `asked::Asked`, `script` decides what is said, and the same file
+//! writes that down as its provider would; `reply` delivers it at the pace of the model.
 
 mod anthropic;
 mod asked;

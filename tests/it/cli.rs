@@ -257,6 +257,8 @@ fn commands_that_need_a_proxy_say_that_none_runs() {
         home.run(args).ends(4).says("something else answers");
     }
     drop(held);
+    // Where nobody listens: a port that was just free may be another test's by now.
+    home.write("[server]\nlisten = \"127.0.0.1:1\"\n");
     home.run(&["status", "--json"]).ends(4).says("not running").says("aiproxy serve");
     home.run(&["status", "--url", "127.0.0.1:1"]).ends(2).says("AIPROXY_TOKEN");
 }
