@@ -5,8 +5,8 @@ use std::{fmt::Write, hint::black_box, path::Path, sync::Arc, time::Duration};
 use aiproxy::{
     base::{clock::Mono, draw::Seeded},
     config::{
+        Ids,
         discover::Environment,
-        ids::Ids,
         load::load,
         settings::{Settings, Strategy},
     },
@@ -23,7 +23,7 @@ use aiproxy::{
 const ROUNDS: u32 = 1_000;
 
 /// Prints nanoseconds per call.
-pub fn run() {
+pub(super) fn run() {
     for (upstreams, keys) in [(1, 1), (1, 10), (20, 10)] {
         let settings = settings(upstreams, keys);
         let found = candidates_of(&settings);

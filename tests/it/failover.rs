@@ -191,7 +191,8 @@ fn pain_31_an_attempt_is_one_value_url_key_and_model() {
 
 #[test]
 fn a_rejected_key_is_left_alone_until_it_is_warmed() {
-    let upstream = Upstream::directed(|seen, _| if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") });
+    let upstream =
+        Upstream::directed(|seen, _| if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") });
     let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
 
     let said: Vec<_> = (0..3).map(|_| proxy.chat("hi").said()).collect();

@@ -134,7 +134,8 @@ fn unknown_paths_methods_and_models_are_told_in_the_clients_dialect() {
 
     let unknown = proxy.send(&Request::post("/v1/nowhere", &json!({})));
     let method = proxy.send(&Request::get("/v1/chat/completions").method("DELETE"));
-    let not_json = proxy.send(&Request::post_bytes("/v1/chat/completions", b"{\"model\":".to_vec()).header("content-type", "application/json"));
+    let not_json =
+        proxy.send(&Request::post_bytes("/v1/chat/completions", b"{\"model\":".to_vec()).header("content-type", "application/json"));
     let no_model = proxy.ask(&json!({"messages": []}));
     let anthropic = proxy.send(&Request::post("/v1/messages", &json!({})));
 

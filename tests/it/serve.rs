@@ -38,7 +38,11 @@ fn without_config_and_keys_every_dialect_is_answered_by_the_demo() {
         ("/v1/chat/completions", json!({"model": "demo/echo", "messages": messages}), "/choices/0/message/content"),
         ("/v1/responses", json!({"model": "demo/echo", "input": "hello"}), "/output/0/content/0/text"),
         ("/v1/messages", json!({"model": "demo/echo", "max_tokens": 9, "messages": messages}), "/content/0/text"),
-        ("/v1beta/models/echo:generateContent", json!({"contents": [{"parts": [{"text": "hello"}]}]}), "/candidates/0/content/parts/0/text"),
+        (
+            "/v1beta/models/echo:generateContent",
+            json!({"contents": [{"parts": [{"text": "hello"}]}]}),
+            "/candidates/0/content/parts/0/text",
+        ),
         ("/api/chat", json!({"model": "demo/echo", "messages": messages, "stream": false}), "/message/content"),
     ] {
         let answer = Request::post(path, &body).bearer(&key).send(proxy.addr);
@@ -88,7 +92,11 @@ fn pain_14_compressed_bodies_are_understood() {
 
         assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{coding}: {}", answer.text());
         let seen = upstream.request(number);
-        assert_eq!((seen.header("content-encoding"), seen.json()["messages"][0]["content"].as_str()), (None, Some("compress me")), "{coding}");
+        assert_eq!(
+            (seen.header("content-encoding"), seen.json()["messages"][0]["content"].as_str()),
+            (None, Some("compress me")),
+            "{coding}"
+        );
     }
 }
 
