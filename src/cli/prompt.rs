@@ -24,6 +24,24 @@ pub struct SecretSource {
 }
 
 impl SecretSource {
+    /// Whether the secret comes without a person being asked.
+    #[must_use]
+    pub fn given(&self) -> bool {
+        self.stdin || self.from_env.is_some()
+    }
+
+    /// That somebody is there to be asked, where the secret does not come by itself.
+    ///
+    /// # Errors
+    ///
+    /// No terminal.
+    pub fn possible(&self, what: &str) -> Result<(), CliError> {
+        if self.given() || io::stdin().is_terminal() {
+            return Ok(());
+        }
+        Err(CliError::failed(format!("no terminal to ask for {what}")).hint("run with --stdin or --from-env NAME"))
+    }
+
     /// Reads and checks the secret.
     ///
     /// # Errors
@@ -37,9 +55,7 @@ impl SecretSource {
         if self.stdin {
             return checked(piped().await?, "standard input");
         }
-        if !io::stdin().is_terminal() {
-            return Err(CliError::failed(format!("no terminal to ask for {what}")).hint("run with --stdin or --from-env NAME"));
-        }
+        self.possible(what)?;
         let question = format!("{what} (hidden): ");
         match apart(|| rpassword::prompt_password(question)).await {
             Ok(text) => checked(text.into_bytes(), "the prompt"),

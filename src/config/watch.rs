@@ -32,17 +32,17 @@ enum Told {
     Stop,
 }
 
-/// Starts to watch a file, which need not exist. Each change that has settled sends one `()`; where one is waiting to
+/// Starts to watch a file, which need not exist. `seen` is how it was when it was last read, so that a change between
+/// that and now is told too. Each change that has settled sends one `()`; where one is waiting to
 /// be read already, none is added.
 ///
 /// # Errors
 ///
 /// The system has no thread to give.
-pub fn start(path: &Path, tell: tokio::sync::mpsc::Sender<()>) -> std::io::Result<Watch> {
+pub fn start(path: &Path, mut seen: Stamp, tell: tokio::sync::mpsc::Sender<()>) -> std::io::Result<Watch> {
     let (stop, told) = mpsc::channel();
     let told_by_system = stop.clone();
     let path = std::path::absolute(path)?;
-    let mut seen = stamp(&path);
     let run = move || {
         // Held as long as the loop runs; without it, the loop looks by itself.
         let mut watcher = watcher(&path, &told_by_system);
@@ -87,14 +87,16 @@ fn settled(told: &mpsc::Receiver<Told>) -> bool {
 }
 
 /// What is compared to see whether the file is another.
-#[derive(PartialEq, Eq)]
-struct Stamp {
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stamp {
     target: Option<PathBuf>,
     modified: Option<SystemTime>,
     length: u64,
 }
 
-fn stamp(path: &Path) -> Stamp {
+/// How the file is now.
+#[must_use]
+pub fn stamp(path: &Path) -> Stamp {
     let found = std::fs::metadata(path).ok();
     Stamp {
         target: std::fs::canonicalize(path).ok(),

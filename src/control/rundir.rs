@@ -246,7 +246,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let run = data.path().join("run");
         fs::create_dir_all(&run).unwrap();
-        fs::File::create(run.join("lock")).unwrap();
+        File::create(run.join("lock")).unwrap();
         disk::replace(&run.join("token"), b"old", 0o600).unwrap();
         disk::replace(&run.join("proxy.json"), br#"{"pid":1,"started":1,"version":"0","listen":["127.0.0.1:1"]}"#, 0o600).unwrap();
 

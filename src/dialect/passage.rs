@@ -34,6 +34,8 @@ pub struct Passage {
     passed: u32,
     state: State,
     array: Array,
+    /// The upstream's own error event, where clients of the dialect can read it.
+    own_error: Option<Bytes>,
 }
 
 /// What one chunk brought.
@@ -137,6 +139,7 @@ impl Passage {
             passed: 0,
             state: State::Open,
             array: Array::Before,
+            own_error: None,
         }
     }
 
@@ -236,6 +239,12 @@ impl Passage {
     #[must_use]
     pub fn content_events(&self) -> u32 {
         self.content_events
+    }
+
+    /// The upstream's own error event, framed, where clients of the dialect can read it; not yet searched for secrets.
+    #[must_use]
+    pub fn own_error(&self) -> Option<&Bytes> {
+        self.own_error.as_ref()
     }
 
     /// Our error as the last thing of this stream, fitting what has been forwarded of it.
@@ -349,6 +358,11 @@ impl Passage {
             }
             Heed::Error(fault) => {
                 self.state = State::Failed;
+                if self.framing == Framing::Sse && readable_error(self.dialect, name, data) {
+                    let mut frame = BytesMut::new();
+                    sse::write_frame(&mut frame, name, data);
+                    self.own_error = Some(frame.freeze());
+                }
                 step.error = Some(fault);
                 return false;
             }
@@ -411,6 +425,24 @@ fn type_of(data: &[u8]) -> Cow<'_, [u8]> {
     match json::check(data).ok().and_then(|json| json.get("type")).and_then(Json::str) {
         Some(Cow::Borrowed(name)) if name.bytes().all(|b| b.is_ascii_graphic()) => Cow::Borrowed(name.as_bytes()),
         _ => Cow::Borrowed(b""),
+    }
+}
+
+/// Whether the official SDKs of a dialect raise an exception for this error event as it is.
+fn readable_error(dialect: Dialect, name: &[u8], data: &[u8]) -> bool {
+    let Ok(event) = json::check(data) else { return false };
+    let text = |path: &[&str]| event.at(path).and_then(Json::str).is_some();
+    match dialect {
+        Dialect::Openai => text(&["error", "message"]),
+        Dialect::Anthropic => {
+            name == b"error"
+                && event.get("type").and_then(Json::str).as_deref() == Some("error")
+                && text(&["error", "type"])
+                && text(&["error", "message"])
+        }
+        Dialect::Gemini => data.starts_with(b"{\"error\":") && text(&["error", "message"]),
+        Dialect::Responses => name == b"response.failed",
+        Dialect::Ollama => false,
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Committed {
     pub passage: Passage,
     /// `None` once the upstream's body has ended.
     pub body: Option<AnswerBody>,
+    /// The terminal event is among them: the body's end is of no more interest.
+    pub terminal: bool,
     /// What ended the stream already while it was held, after its first content.
     pub broke: Option<Broke>,
     pub guard: Guard,

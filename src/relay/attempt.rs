@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
     answer::{Committed, Lost, Opaque, Said, Won},
@@ -51,6 +51,7 @@ pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket
                 ready: shown.ready,
                 passage: *passage,
                 body,
+                terminal: shown.terminal,
                 broke: shown.broke,
                 guard,
                 idle,
@@ -153,7 +154,7 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
             passage.feed(told, &mut ready);
             passage.end(&mut ready);
             out.insert(header::CONTENT_TYPE, stream_type(job.ask.framing));
-            let shown = commit::Shown { ready: VecDeque::from(ready), ended: true, broke: None };
+            let shown = commit::Shown { ready: VecDeque::from(ready), ended: true, terminal: true, broke: None };
             Ok(Got::Stream { status, headers: out, shown, passage, body, idle: clocks.idle })
         }
     }
@@ -166,7 +167,6 @@ struct Clocks {
     idle: Duration,
     /// A non-streaming attempt ends here.
     end: Instant,
-    connect: Duration,
 }
 
 impl Clocks {
@@ -182,7 +182,6 @@ impl Clocks {
             first_byte_at: if job.ask.stream { now + first_byte } else { end },
             idle: job.overrides.idle.unwrap_or(timeouts.idle),
             end,
-            connect: timeouts.connect,
         }
     }
 
@@ -223,11 +222,11 @@ async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Cl
             headers: prepared.headers.clone(),
             body: prepared.body.clone(),
         };
-        match timeout_at(clocks.first_byte_at, job.engine.gateway.send(call)).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(fault)) if fault.kind == TransportKind::Stale && stale < STALE => stale += 1,
-            Ok(Err(fault)) => return Err(fault.into()),
-            Err(_) => return Err(clocks.late(job.ask.stream).into()),
+        match body::within(clocks.first_byte_at, job.engine.gateway.send(call)).await {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(fault)) if fault.kind == TransportKind::Stale && stale < STALE => stale += 1,
+            Some(Err(fault)) => return Err(fault.into()),
+            None => return Err(clocks.late(job.ask.stream).into()),
         }
     }
 }
@@ -248,11 +247,11 @@ async fn refused(job: &Job, egress: &'static dyn Egress, answer: Answer) -> Fail
 }
 
 async fn first_chunk(body: &mut AnswerBody, clocks: &Clocks) -> Result<Option<Bytes>, Failed> {
-    match timeout_at(clocks.first_byte_at, body::chunk(body)).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(data))) => Ok(Some(data)),
-        Ok(Some(Err(fault))) => Err(fault.into()),
-        Err(_) => Err(commit::late(clocks.first_byte).into()),
+    match body::within(clocks.first_byte_at, body::chunk(body)).await {
+        Some(None) => Ok(None),
+        Some(Some(Ok(data))) => Ok(Some(data)),
+        Some(Some(Err(fault))) => Err(fault.into()),
+        None => Err(commit::late(clocks.first_byte).into()),
     }
 }
 

@@ -16,6 +16,19 @@ use crate::{
 const ERROR_BYTES: usize = 64 << 10;
 const ERROR_TIME: Duration = Duration::from_secs(5);
 
+/// After a deadline the sockets are read once more: a process that slept, or whose machine did, finds all its timers
+/// expired and what came meanwhile unread.
+pub(super) const GRACE: Duration = Duration::from_millis(100);
+
+/// Waits for something until a deadline that is only judged after what is there was read.
+pub(super) async fn within<T>(deadline: Instant, wanted: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(wanted);
+    if let Ok(got) = timeout_at(deadline, &mut wanted).await {
+        return Some(got);
+    }
+    timeout(GRACE, wanted).await.ok()
+}
+
 /// The next data chunk, or `None` at the end.
 pub(super) async fn chunk(body: &mut AnswerBody) -> Option<Result<Bytes, TransportFault>> {
     loop {
@@ -68,7 +81,7 @@ pub(super) async fn whole(first: Option<Bytes>, body: &mut AnswerBody, limits: &
             Some(data) => Some(data),
             None => {
                 let until = limits.deadline.min(Instant::now() + limits.idle);
-                timeout_at(until, chunk(body)).await.map_err(|_| silence(limits, until))?
+                within(until, chunk(body)).await.ok_or_else(|| silence(limits, until))?
             }
         };
         let Some(data) = data.transpose()? else { break };

@@ -3,9 +3,12 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::{answer::Broke, body::chunk};
+use super::{
+    answer::Broke,
+    body::{chunk, within},
+};
 use crate::{
     dialect::passage::{Ending, Passage},
     ir::fault::{Fault, TransportFault, TransportKind},
@@ -20,6 +23,8 @@ const HELD_BYTES: usize = 256 << 10;
 pub(super) struct Shown {
     pub ready: VecDeque<Bytes>,
     pub ended: bool,
+    /// The terminal event is among them.
+    pub terminal: bool,
     pub broke: Option<Broke>,
 }
 
@@ -42,7 +47,7 @@ pub(super) async fn hold(
     loop {
         let data = match next.take() {
             Some(data) => Some(data),
-            None => timeout_at(deadline, chunk(body)).await.map_err(|_| Unshown::Transport(late(first_byte)))?,
+            None => within(deadline, chunk(body)).await.ok_or_else(|| Unshown::Transport(late(first_byte)))?,
         };
         match data {
             Some(Ok(data)) => {
@@ -50,12 +55,14 @@ pub(super) async fn hold(
                 events += u64::from(step.events);
                 match step.error {
                     Some(fault) if !step.content => return Err(Unshown::Said(fault)),
-                    error if step.content => return Ok(Shown { ready: out.into(), ended: false, broke: error.map(Broke::Said) }),
+                    error if step.content => {
+                        return Ok(Shown { ready: out.into(), ended: false, terminal: step.terminal, broke: error.map(Broke::Said) });
+                    }
                     _ => {}
                 }
                 let full = events > HELD_EVENTS || out.iter().map(Bytes::len).sum::<usize>() > HELD_BYTES;
                 if step.terminal || full {
-                    return Ok(Shown { ready: out.into(), ended: false, broke: None });
+                    return Ok(Shown { ready: out.into(), ended: false, terminal: step.terminal, broke: None });
                 }
             }
             Some(Err(fault)) => {
@@ -64,9 +71,9 @@ pub(super) async fn hold(
             }
             None => {
                 return match passage.end(&mut out) {
-                    Ending::Complete => Ok(Shown { ready: out.into(), ended: true, broke: None }),
+                    Ending::Complete => Ok(Shown { ready: out.into(), ended: true, terminal: true, broke: None }),
                     Ending::Truncated if passage.content_events() > 0 => {
-                        Ok(Shown { ready: out.into(), ended: true, broke: Some(Broke::Truncated) })
+                        Ok(Shown { ready: out.into(), ended: true, terminal: false, broke: Some(Broke::Truncated) })
                     }
                     Ending::Truncated => Err(Unshown::Transport(TransportFault {
                         kind: TransportKind::BodyBroken,

@@ -1,6 +1,7 @@
 //! Bytes on: whole events as they come, what is ready in one write, the first never waiting; the meter watches beside.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     future::Future,
     pin::Pin,
@@ -14,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     answer::{Broke, Committed, Opaque},
+    body::GRACE,
     reply::{self, BrokeOff},
     rounds::{self, Job},
     tally::Guard,
@@ -48,6 +50,8 @@ pub struct Pump {
     idle: Duration,
     ttft: Duration,
     heard: Instant,
+    /// The idle limit has passed once; this is the second look.
+    last_look: bool,
     spoke: Instant,
     alarm: Pin<Box<Sleep>>,
     state: Stage,
@@ -65,14 +69,14 @@ impl Pump {
     /// Takes over a stream whose first content is held.
     #[must_use]
     pub fn new(mut job: Box<Job>, committed: Committed) -> Self {
-        let Committed { status, ready, passage, body, broke, guard, idle, .. } = committed;
+        let Committed { status, ready, passage, body, terminal, broke, guard, idle, .. } = committed;
         let ttft = job.tally.attempt_age();
         job.tally.first_content(status.as_u16());
         guard.note(End::Content);
         let now = Instant::now();
         let state = match (broke, &body) {
             (Some(broke), _) => Stage::Broken(broke),
-            (None, Some(_)) if passage.complete() => Stage::Lingering,
+            (None, Some(_)) if terminal => Stage::Lingering,
             (None, _) => Stage::Flowing,
         };
         let ready_bytes = ready.iter().map(Bytes::len).sum();
@@ -89,6 +93,7 @@ impl Pump {
             idle,
             ttft,
             heard: now,
+            last_look: false,
             spoke: now,
             alarm: Box::pin(sleep_until(now + linger)),
             state,
@@ -141,6 +146,7 @@ impl Pump {
         match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
             Some(Ok(Ok(data))) if matches!(self.state, Stage::Flowing) => {
                 self.heard = Instant::now();
+                self.last_look = false;
                 let before = self.ready.len();
                 let mut out = Vec::new();
                 let Step { error, terminal, .. } = self.passage.feed(data, &mut out);
@@ -211,8 +217,19 @@ impl Pump {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if now >= self.heard + self.idle && !std::mem::replace(&mut self.last_look, true) {
+            // What came while this process slept is read before the limit is judged.
+            self.alarm.as_mut().reset(now + GRACE);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if now >= self.heard + self.idle {
             self.body = None;
+            if self.passage.complete() {
+                // Everything was said; only the end of the body is missing.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let message = format!("no byte came for {}s inside the stream (`idle` under [timeouts])", self.idle.as_secs_f64());
             self.state = Stage::Broken(Broke::Transport(TransportFault { kind: TransportKind::IdleTimeout, message, sent: true }));
             cx.waker().wake_by_ref();
@@ -291,7 +308,11 @@ impl Pump {
         };
         let summary = self.passage.summary();
         self.job.tally.end(State::Failed, Some(&summary), Some(&error.message));
-        self.passage.error_tail(&error, &self.job.ask.id.to_string())
+        // The upstream's own words, where they are fit to be shown as they are.
+        let own = self.passage.own_error().filter(|_| matches!(broke, Broke::Said(_)));
+        let own = own
+            .filter(|event| std::str::from_utf8(event).is_ok_and(|text| matches!(self.job.engine.redactor.text(text), Cow::Borrowed(_))));
+        own.cloned().unwrap_or_else(|| self.passage.error_tail(&error, &self.job.ask.id.to_string()))
     }
 }
 

@@ -58,7 +58,6 @@ pub async fn serve(gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, sto
                 .half_close(false)
                 .max_buf_size(HEAD_BYTES)
                 .max_headers(HEADERS)
-                .pipeline_flush(true)
                 .serve_connection(wire, service);
             let mut connection = pin!(connection);
             let mut closing = false;

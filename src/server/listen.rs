@@ -23,20 +23,37 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
+/// An address that is ours, on which nobody is answered yet.
+pub struct Bound {
+    socket: TcpSocket,
+    pub addr: SocketAddr,
+}
+
+impl Bound {
+    /// From now on clients are taken in.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn listen(self) -> Result<TcpListener, ListenError> {
+        let Self { socket, addr } = self;
+        socket.listen(BACKLOG).map_err(|source| ListenError { addr, source })
+    }
+}
+
 /// Binds all addresses; IPv6 ones are left out where `optional_v6` and the machine has no IPv6.
 ///
 /// # Errors
 ///
 /// The first address that cannot be had.
-pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<TcpListener>, ListenError> {
-    let mut out: Vec<TcpListener> = Vec::new();
+pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<Bound>, ListenError> {
+    let mut out: Vec<Bound> = Vec::new();
     for &addr in addrs {
         // Port 0 for both families means the same free port for both.
-        let port =
-            out.first().and_then(|first| first.local_addr().ok()).filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.port());
+        let port = out.first().filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.addr.port());
         let addr = SocketAddr::new(addr.ip(), port);
-        match listen(addr) {
-            Ok(listener) => out.push(listener),
+        match bound(addr) {
+            Ok(socket) => out.push(socket),
             Err(e) if addr.is_ipv6() && optional_v6 && matches!(e.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported) => {
                 tracing::warn!(%addr, "no IPv6 on this machine; this address is left out");
             }
@@ -49,13 +66,14 @@ pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<TcpListener>,
     Ok(out)
 }
 
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+fn bound(addr: SocketAddr) -> io::Result<Bound> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // So that a restart need not wait for old connections; on Windows the option means something else.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
-    socket.listen(BACKLOG)
+    let addr = socket.local_addr()?;
+    Ok(Bound { socket, addr })
 }
 
 /// Accepts until told to stop; every connection is a task of the tracker.

@@ -85,7 +85,13 @@ async fn go(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, id: 
     }
     let routed = match routed {
         Ok(routed) => routed,
-        Err(nowhere) => return refuse(nowhere_error(&nowhere, &parts.method, parts.uri.path(), &settings)),
+        Err(nowhere) => {
+            let mut response = refuse(nowhere_error(&nowhere, &parts.method, parts.uri.path(), &settings));
+            if let Some(allow) = nowhere.allow {
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+            }
+            return response;
+        }
     };
     let mut response = dispatch(gate, routed, parts, body, peer, id, &settings).await;
     if let Some(Allowed(_)) = &allowed

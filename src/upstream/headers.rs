@@ -28,12 +28,15 @@ pub fn request_filter(from: &HeaderMap) -> HeaderMap {
 
 /// What of an upstream's headers goes to the client; appended to `out`, which is not cleared.
 pub fn response_filter(from: &HeaderMap, out: &mut HeaderMap) {
-    out.reserve(from.len());
+    out.reserve(from.len().min(MOST));
     let hop_by_hop = Named::of(from);
     for (name, value) in from {
         let text = name.as_str();
-        if common(text) || only_from_upstream(text) || hop_by_hop.has(name) || !visible(value) {
+        if common(text) || only_from_upstream(text) || hop_by_hop.has(name) || !visible(value) || value.len() > LONGEST {
             continue;
+        }
+        if out.len() >= MOST {
+            break;
         }
         if matches!(text, "x-request-id" | "request-id") {
             out.entry(HeaderName::from_static(UPSTREAM_REQUEST_ID)).or_insert_with(|| value.clone());
@@ -42,6 +45,11 @@ pub fn response_filter(from: &HeaderMap, out: &mut HeaderMap) {
         }
     }
 }
+
+/// A header value longer than this, and headers beyond this many, are nothing that clients read; some refuse the whole
+/// answer for them.
+const LONGEST: usize = 8 << 10;
+const MOST: usize = 64;
 
 /// This process's mark.
 #[must_use]

@@ -347,7 +347,7 @@ async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
     let home = tempfile::tempdir().expect("a folder");
     let path = home.path().join("config.toml");
     let (tell, mut told) = tokio::sync::mpsc::channel(1);
-    let watch = watch::start(&path, tell).expect("watched");
+    let watch = watch::start(&path, watch::stamp(&path), tell).expect("watched");
     for text in ["[tui]\n", "[tui]\nmouse = true\n"] {
         disk::replace(&path, text.as_bytes(), 0o600).expect("saved");
         told.recv().await.expect("told of a rename");
@@ -356,4 +356,17 @@ async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
     told.recv().await.expect("told of a write");
     drop(watch);
     assert!(told.recv().await.is_none(), "the watch ends with its value");
+}
+
+#[tokio::test]
+async fn a_file_that_changed_between_reading_and_watching_is_told_too() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("config.toml");
+    let read = watch::stamp(&path);
+    fs::write(&path, "[tui]\n").expect("saved meanwhile");
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+
+    let _watch = watch::start(&path, read, tell).expect("watched");
+
+    told.recv().await.expect("told of what was missed");
 }

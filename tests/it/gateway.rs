@@ -748,13 +748,13 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
     let mut upstream = https(&server, "localhost");
     upstream.local = false;
     upstream.proxy = Proxy::Direct;
-    upstream.auth = Auth::Header("x-api-key".to_owned());
+    upstream.auth = Auth::Header("api-key".to_owned());
     upstream.ca_file = Some(authority.file(&folder));
     let upstream = Arc::new(upstream);
     let checked = side::get(&gateway(), &upstream, &upstream.ends[0], Some(KEY), "/models", HeaderMap::new()).await;
     assert_eq!(checked.expect("an answer").status, StatusCode::UNAUTHORIZED);
     let asked = told.recv().expect("a request").to_lowercase();
-    assert!(asked.starts_with("get /v1/models http/1.1") && asked.contains("x-api-key: sk-very-secret\r\n"), "{asked}");
+    assert!(asked.starts_with("get /v1/models http/1.1") && asked.contains("api-key: sk-very-secret\r\n"), "{asked}");
 
     let mut untrusting = Upstream::clone(&upstream);
     untrusting.ca_file = None;

@@ -36,10 +36,16 @@ pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     let file = settings::load_or_empty(ctx)?;
     let Some(name) = &args.upstream else { return missing(ctx, &args, &file).await };
     let plan = Plan::make(&file, name, &args)?;
+    // What comes by itself is looked at first; a person is asked when it is sure that there is a place for the answer.
+    args.source.possible("a key")?;
+    let given = if args.source.given() { Some(args.source.read("key").await?) } else { None };
     let mut store = open(&args, &file).await?;
     let entry = format!("{name}/{}", args.label);
     let edits = plan.edits(&store.reference(&entry))?;
-    let secret = args.source.read(&format!("key for {name}")).await?;
+    let secret = match given {
+        Some(secret) => secret,
+        None => args.source.read(&format!("key for {name}")).await?,
+    };
     hint_at_other_provider(&plan, &secret);
     let tried = tried(&args, &plan.upstream, &secret).await?;
     let replaced = store.get(&entry).await?.is_some();

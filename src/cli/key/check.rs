@@ -53,7 +53,7 @@ pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret
         Ok(answer) => {
             let content_type = answer.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
             verdict(answer.status.as_u16(), egress.read_models(&answer.body).map(|list| list.len()), || {
-                egress.read_error(answer.status.as_u16(), content_type, &answer.body).message.to_string()
+                egress.read_error(answer.status.as_u16(), content_type, &answer.body).message
             })
         }
     }

@@ -57,9 +57,9 @@ pub struct Hands {
 
 impl Hands {
     /// Watches the config file; the watch ends when the value is dropped.
-    pub fn watch(self: &Arc<Self>, tracker: &TaskTracker) -> Option<watch::Watch> {
+    pub fn watch(self: &Arc<Self>, tracker: &TaskTracker, read: watch::Stamp) -> Option<watch::Watch> {
         let (tell, mut changes) = mpsc::channel(1);
-        let watch = match watch::start(&self.place.config, tell) {
+        let watch = match watch::start(&self.place.config, read, tell) {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::warn!(%error, "the config file cannot be watched; `aiproxy reload` applies changes");

@@ -23,6 +23,7 @@ use super::{
     args::{Global, ServeArgs},
     exit::{CliError, Exit},
     out,
+    reveal::reveal,
 };
 use crate::{
     base::clock::{Clock, System},
@@ -30,7 +31,7 @@ use crate::{
         Environment, Ids, Settings, file,
         file::Place,
         load::{self, parse_listen},
-        problem,
+        problem, watch,
     },
     control::{
         api::Control,
@@ -69,13 +70,16 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let place = global.place()?;
     let env = Environment::from_process();
     let mut ids = Ids::default();
+    let stamp = watch::stamp(&place.config);
     let written = read_config(&place, &env, &mut ids)?;
     let settings = with_arguments(written.settings, &args)?;
     // Claimed before anything is listened on, so that two starts at once cannot both believe they are the one.
     let claimed = RunDir::claim(&place.data).map_err(claim_error)?;
+    // Before anybody can know of this proxy: a signal that comes early must not find the system's default, death.
+    let signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let log = logging::start(&settings.log, &place.data, args.tui)?;
-    let listeners = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
-    let addrs: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let bound = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
+    let addrs: Vec<SocketAddr> = bound.iter().map(|bound| bound.addr).collect();
 
     let clock: Arc<dyn Clock> = Arc::new(System);
     let keys = Arc::new(Keys::default());
@@ -125,7 +129,9 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
 
     let places = Arc::new(Semaphore::new(settings.server.max_connections));
     let closing = CancellationToken::new();
-    for listener in listeners {
+    for bound in bound {
+        // Only now, so that who gets through finds everything in place, the run dir too.
+        let listener = bound.listen().map_err(listen_error)?;
         tracker.spawn(listen::accept(listener, Arc::clone(&gate), Arc::clone(&places), tracker.clone(), closing.clone()));
     }
     for text in notes {
@@ -134,15 +140,15 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     }
     warn_about(&settings, &addrs);
     spawn_background(&tracker, &stop, &hands, &gate, rejections);
-    let watcher = hands.watch(&tracker);
+    let watcher = hands.watch(&tracker, stamp);
 
-    let shown = Secret::new(token.expose().to_owned());
+    let shown = Secret::new(reveal(&token).to_owned());
     let dashboard = args.tui.then(|| (shown, addrs.clone()));
     if dashboard.is_none() {
         let (gate, hands, addrs) = (Arc::clone(&gate), Arc::clone(&hands), addrs.clone());
         tracker.spawn(async move { banner::print(&gate, &hands, &addrs).await });
     }
-    let outcome = run(&hands, &stop, &now, dashboard).await;
+    let outcome = run(&hands, signals, &stop, &now, dashboard).await;
     drop(watcher);
     finish(&engine, &settings, &tracker, &stop, &closing, &now).await;
     drop(claimed);
@@ -152,11 +158,11 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
 /// Waits for a reason to stop.
 async fn run(
     hands: &Arc<Hands>,
+    mut signals: signals::Signals,
     stop: &CancellationToken,
     now: &CancellationToken,
     dashboard: Option<(Secret, Vec<SocketAddr>)>,
 ) -> Result<Exit, CliError> {
-    let mut signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let dashboard = async {
         match dashboard {
             Some((token, addrs)) => super::tui::in_process(&hands.place, &addrs, token).await,

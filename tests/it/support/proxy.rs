@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     process::{Child, Output, Stdio},
     sync::{Arc, Mutex},
     time::Instant,
@@ -26,12 +26,11 @@ pub(crate) struct Setup {
     rows: String,
     extra: String,
     whole: Option<String>,
-    args: Vec<String>,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { home: Home::new(), rows: String::new(), extra: String::new(), whole: None, args: Vec::new() }
+        Self { home: Home::new(), rows: String::new(), extra: String::new(), whole: None }
     }
 
     /// An upstream of the OpenAI dialect that serves every model, with keys of these labels. The secret of `work` at
@@ -68,16 +67,6 @@ impl Setup {
         self
     }
 
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.home.set(name, value);
-        self
-    }
-
-    pub(crate) fn arg(mut self, arg: &str) -> Self {
-        self.args.push(arg.to_owned());
-        self
-    }
-
     /// The config file that `start` writes.
     pub(crate) fn text(&self) -> String {
         self.whole.clone().unwrap_or_else(|| {
@@ -91,7 +80,7 @@ impl Setup {
     /// Starts the program and waits until it listens.
     pub(crate) fn start(self) -> Proxy {
         self.home.write_config(&self.text());
-        Proxy::spawn(self.home, &self.args)
+        Proxy::spawn(self.home)
     }
 
     /// The home alone, for commands that need no proxy.
@@ -117,12 +106,11 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn spawn(home: Home, args: &[String]) -> Self {
+    pub(crate) fn spawn(home: Home) -> Self {
         let begun = Instant::now();
         let mut child = home
             .command()
             .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -137,7 +125,9 @@ impl Proxy {
             let gone = child.try_wait().expect("the child");
             assert!(gone.is_none(), "aiproxy ended with {gone:?}: {}", said.lock().expect("stderr"));
             let run: Value = serde_json::from_slice(&std::fs::read(&run).ok()?).ok()?;
-            (run["pid"] == child.id()).then(|| run["listen"][0].as_str()?.parse().ok()).flatten()
+            let addr: SocketAddr = (run["pid"] == child.id()).then(|| run["listen"][0].as_str()?.parse().ok()).flatten()?;
+            // Said a moment before it is so.
+            TcpStream::connect(addr).is_ok().then_some(addr)
         });
         Self { addr, home, started_in: begun.elapsed(), child, stderr }
     }

@@ -10,9 +10,12 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 
 use super::{PATIENCE, home::Home};
 
+/// The question where the cursor is, which every terminal answers.
+const WHERE: &[u8] = b"\x1b[6n";
+
 /// A program in a terminal of its own; killed when dropped.
 pub(crate) struct Terminal {
-    master: Option<Box<dyn MasterPty + Send>>,
+    master: Box<dyn MasterPty + Send>,
     writer: Box<dyn Write + Send>,
     child: Box<dyn Child + Send + Sync>,
     parser: vt100::Parser,
@@ -48,7 +51,7 @@ impl Terminal {
                 }
             }
         });
-        Self { master: Some(pair.master), writer, child, parser: vt100::Parser::new(rows, columns, 0), bytes, raw: Vec::new() }
+        Self { master: pair.master, writer, child, parser: vt100::Parser::new(rows, columns, 0), bytes, raw: Vec::new() }
     }
 
     pub(crate) fn press(&mut self, keys: &str) {
@@ -58,13 +61,8 @@ impl Terminal {
 
     pub(crate) fn resize(&mut self, rows: u16, columns: u16) {
         let size = PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 };
-        self.master.as_ref().expect("an open terminal").resize(size).expect("resize");
+        self.master.resize(size).expect("resize");
         self.parser.screen_mut().set_size(rows, columns);
-    }
-
-    /// Closes the terminal under the program.
-    pub(crate) fn close(&mut self) {
-        self.master = None;
     }
 
     pub(crate) fn screen(&self) -> String {
@@ -91,6 +89,10 @@ impl Terminal {
         match self.bytes.recv_timeout(patience) {
             Ok(bytes) => {
                 self.parser.process(&bytes);
+                if bytes.windows(WHERE.len()).any(|window| window == WHERE) {
+                    let (row, column) = self.parser.screen().cursor_position();
+                    self.press(&format!("\x1b[{};{}R", row + 1, column + 1));
+                }
                 self.raw.extend(bytes);
                 true
             }
