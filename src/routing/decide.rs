@@ -6,7 +6,10 @@ use super::{
     health::{Health, Rank, Standing},
     strategy,
 };
-use crate::base::{clock::Mono, draw::Draw};
+use crate::{
+    base::{clock::Mono, draw::Draw},
+    config::settings::UpstreamId,
+};
 
 /// Requests estimated larger than this are not used as probes while another candidate is ready.
 const LARGE: u64 = 32_000;
@@ -15,11 +18,19 @@ const LARGE: u64 = 32_000;
 #[must_use]
 pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw) -> Decision {
     let entrants = entrants(q, health, now);
-    let fresh_ready = entrants.iter().any(|e| e.is_fresh() && e.standing.rank == Rank::Ready);
-    let most = if fresh_ready && q.estimate > LARGE { Rank::Ready } else { Rank::Due };
+    // The best tiers of those that are ready, and of those that are ready as probes.
+    let (mut ready, mut due) = (None, None);
+    for (entrant, candidate) in entrants.iter().zip(q.candidates).filter(|(entrant, _)| entrant.is_fresh()) {
+        let best = match entrant.standing.rank {
+            Rank::Ready => &mut ready,
+            Rank::Due => &mut due,
+            _ => continue,
+        };
+        *best = Some(best.map_or(candidate.tier, |tier: (u32, u32)| tier.min(candidate.tier)));
+    }
+    let most = if ready.is_some() && q.estimate > LARGE { Rank::Ready } else { Rank::Due };
     let usable = |e: &Entrant<'_>| e.is_fresh() && e.standing.rank <= most;
-
-    let best = entrants.iter().zip(q.candidates).filter(|(e, _)| usable(e)).map(|(_, c)| c.tier).min();
+    let best = if most == Rank::Ready { ready } else { [ready, due].into_iter().flatten().min() };
     if let Some(tier) = best {
         let pool: Vec<usize> = (0..entrants.len()).filter(|&i| q.candidates[i].tier == tier && usable(&entrants[i])).collect();
         let index = strategy::choose(q.strategy, &pool, q.candidates, health, draw);
@@ -54,16 +65,24 @@ impl Entrant<'_> {
 }
 
 fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<'a>> {
-    let mut known = None;
-    let entrant = |candidate: &'a Candidate| {
+    let mut known: Option<(UpstreamId, Standing<'a>)> = None;
+    let mut entrants = Vec::with_capacity(q.candidates.len());
+    entrants.extend(
+        q.candidates
+            .iter()
+            .map(|candidate| Entrant { standing: Standing::fine(), tried: if q.tried.is_empty() { None } else { tried(q, candidate) } }),
+    );
+    for (entrant, candidate) in entrants.iter_mut().zip(q.candidates) {
         let id = candidate.upstream();
-        let upstream = match known {
-            Some((last, upstream)) if last == id => upstream,
-            _ => known.insert((id, health.upstreams.get(&id))).1,
-        };
-        Entrant { standing: health.standing(candidate, upstream, now), tried: tried(q, candidate) }
-    };
-    q.candidates.iter().map(entrant).collect()
+        if known.as_ref().is_none_or(|(last, _)| *last != id) {
+            known = Some((id, health.upstream_standing(&candidate.target.upstream, now)));
+        }
+        if let Some((_, upstream)) = known.as_ref().filter(|(_, upstream)| upstream.rank != Rank::Ready) {
+            entrant.standing.at_least(upstream);
+        }
+        health.stand(&mut entrant.standing, candidate, now);
+    }
+    entrants
 }
 
 fn tried(q: &Question<'_>, candidate: &Candidate) -> Option<bool> {

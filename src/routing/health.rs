@@ -19,7 +19,7 @@ use crate::{
         clock::Mono,
         window::{Pace, Times},
     },
-    config::settings::{KeyId, Strategy, UpstreamId},
+    config::settings::{KeyId, Strategy, Upstream, UpstreamId},
 };
 
 /// Models of one key that may be in a cooldown of their own; names come from clients, so they are bounded.
@@ -114,7 +114,7 @@ pub enum Rank {
 }
 
 /// A candidate's rank, until when, and why.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Standing<'a> {
     pub rank: Rank,
     pub until: Option<Mono>,
@@ -144,28 +144,33 @@ impl Health {
         }
     }
 
-    /// How the candidate stands now; `upstream` is what is known of its upstream.
+    /// How an upstream stands now, whatever the key.
     #[must_use]
-    pub fn standing<'a>(&'a self, candidate: &'a Candidate, upstream: Option<&'a UpstreamHealth>, now: Mono) -> Standing<'a> {
-        let mut standing = Standing { rank: Rank::Ready, until: None, reason: Reason::Fine };
-        match &candidate.key_state {
-            KeyState::Ready => {}
-            KeyState::Waiting => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
-            KeyState::Disabled | KeyState::Missing(_) => {
-                standing.worsen(Rank::Out, None, Reason::Key(&candidate.key_state));
-                return standing;
-            }
-        }
-        let settings = &*candidate.target.upstream;
+    pub fn upstream_standing(&self, settings: &Upstream, now: Mono) -> Standing<'_> {
+        let mut standing = Standing::fine();
         if self.offline && !settings.local {
             standing.worsen(Rank::Held, None, Reason::Offline);
         }
-        if let Some(upstream) = upstream {
+        if let Some(upstream) = self.upstreams.get(&settings.id) {
             standing.limited(settings.max_concurrency, upstream.running, "requests at once of the upstream");
             if let Some(until) = upstream.pace.full_until(settings.max_rps, now) {
                 standing.worsen(Rank::Blocked, Some(until), Reason::Limit("requests per second of the upstream"));
             }
             standing.count(ScopeKind::Upstream, &upstream.circuit, now);
+        }
+        standing
+    }
+
+    /// Adds to its upstream's standing what there is about the candidate's key. In place: with hundreds of candidates
+    /// the copies would cost more than the rest.
+    pub fn stand<'a>(&'a self, standing: &mut Standing<'a>, candidate: &'a Candidate, now: Mono) {
+        match &candidate.key_state {
+            KeyState::Ready => {}
+            KeyState::Waiting => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
+            KeyState::Disabled | KeyState::Missing(_) => {
+                standing.worsen(Rank::Out, None, Reason::Key(&candidate.key_state));
+                return;
+            }
         }
         if let Some(key) = self.keys.get(&candidate.key) {
             standing.limited(candidate.key_max_concurrency, key.running, "requests at once");
@@ -182,7 +187,6 @@ impl Health {
         {
             standing.count(ScopeKind::Account, circuit, now);
         }
-        standing
     }
 
     /// Starts an attempt: counts it and makes it the probe of every scope that needs one.
@@ -369,6 +373,17 @@ impl Circuit {
 }
 
 impl<'a> Standing<'a> {
+    /// Nothing is known against it.
+    #[must_use]
+    pub fn fine() -> Self {
+        Self { rank: Rank::Ready, until: None, reason: Reason::Fine }
+    }
+
+    /// As bad as the other, if that is worse.
+    pub fn at_least(&mut self, other: &Self) {
+        self.worsen(other.rank, other.until, other.reason);
+    }
+
     fn worsen(&mut self, rank: Rank, until: Option<Mono>, reason: Reason<'a>) {
         if rank > self.rank || rank == self.rank && until > self.until {
             *self = Self { rank, until, reason };

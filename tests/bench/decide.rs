@@ -23,7 +23,7 @@ use aiproxy::{
 const ROUNDS: u32 = 1_000;
 
 /// Prints nanoseconds per call.
-pub(crate) fn run() {
+pub(super) fn run() {
     for (upstreams, keys) in [(1, 1), (1, 10), (20, 10)] {
         let settings = settings(upstreams, keys);
         let found = candidates_of(&settings);
