@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,7 @@ use super::clock::UnixMillis;
 pub struct RequestId(u128);
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
+static SALT: OnceLock<u64> = OnceLock::new();
 
 impl RequestId {
     /// A new id; no two calls of one process give the same.
@@ -21,7 +25,7 @@ impl RequestId {
     pub fn new(now: UnixMillis) -> Self {
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         // The first ids of two processes started in the same millisecond must differ.
-        let salt = u64::from(std::process::id()).wrapping_mul(0x9E37_79B9);
+        let salt = *SALT.get_or_init(|| u64::from(std::process::id()).wrapping_mul(0x9E37_79B9));
         let low = u128::from(count.wrapping_add(salt) & 0xFFFF_FFFF);
         Self((u128::from(now.0.unsigned_abs() & 0xFFFF_FFFF_FFFF) << 32) | low)
     }

@@ -8,10 +8,15 @@ use crate::{
     ir::fault::Fault,
 };
 
+/// Whatever the body says, proven to be JSON.
+pub(super) fn proven<'a>(content_type: &str, body: &'a [u8]) -> Result<Json<'a>, Fault> {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    json::check(text).map_err(|_| fault::read(200, content_type, body))
+}
+
 /// An answer's root, proven: valid JSON, an object, no error inside.
 pub(super) fn answer<'a>(content_type: &str, body: &'a [u8]) -> Result<Json<'a>, Fault> {
-    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let json = json::check(text).map_err(|_| fault::read(200, content_type, body))?;
+    let json = proven(content_type, body)?;
     if fault::is_error(json) {
         return Err(fault::told(None, json));
     }

@@ -31,11 +31,13 @@ impl Bus {
         // A poisoned fold is still a fold: single events are applied whole or not at all as far as viewers can see.
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let event = Event { seq: live.seq + 1, at, kind };
-        live.apply(&event);
-        // Sent under the lock, so that no viewer sees events out of order. Nobody watching is no error.
-        if self.viewers.receiver_count() > 0 {
-            drop(self.viewers.send(Arc::new(event)));
+        if self.viewers.receiver_count() == 0 {
+            live.fold(event);
+            return;
         }
+        live.apply(&event);
+        // Sent under the lock, so that no viewer sees events out of order. A viewer that has just left is no error.
+        drop(self.viewers.send(Arc::new(event)));
     }
 
     /// Whether anybody watches: sampled progress is only worth telling then.

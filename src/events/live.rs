@@ -58,88 +58,94 @@ pub struct Line {
 impl Live {
     /// Folds one event in. Events of requests that are not known (a late viewer) are passed over.
     pub fn apply(&mut self, event: &Event) {
+        self.fold(event.clone());
+    }
+
+    /// The same for an event that nobody else needs.
+    pub fn fold(&mut self, event: Event) {
         self.seq = event.seq;
-        match &event.kind {
+        let at = event.at;
+        match event.kind {
             EventKind::Accepted { request } => {
                 self.places.insert(request.id, self.running.len());
-                self.running.push((**request).clone());
+                self.running.push(*request);
             }
-            EventKind::Queued { id, reason } => self.with(*id, |r| {
+            EventKind::Queued { id, reason } => self.with(id, |r| {
                 r.state = State::Queued;
-                r.reason = Some(Arc::clone(reason));
+                r.reason = Some(reason);
             }),
-            EventKind::AttemptStarted { id, attempt, reason } => self.with(*id, |r| {
+            EventKind::AttemptStarted { id, attempt, reason } => self.with(id, |r| {
                 r.state = State::Waiting;
-                r.reason = Some(Arc::clone(reason));
-                r.attempts.push((**attempt).clone());
+                r.reason = Some(reason);
+                r.attempts.push(*attempt);
             }),
             EventKind::AttemptEnded { id, number, ended_ms, status, outcome, maybe_billed } => {
                 let mut about = None;
-                self.with(*id, |r| {
-                    if let Some(attempt) = r.attempts.iter_mut().find(|a| a.number == *number) {
-                        attempt.ended_ms = Some(*ended_ms);
-                        attempt.status = *status;
-                        attempt.outcome = Some(Arc::clone(outcome));
-                        attempt.maybe_billed = *maybe_billed;
+                self.with(id, |r| {
+                    if let Some(attempt) = r.attempts.iter_mut().find(|a| a.number == number) {
+                        attempt.ended_ms = Some(ended_ms);
+                        attempt.status = status;
+                        attempt.outcome = Some(Arc::clone(&outcome));
+                        attempt.maybe_billed = maybe_billed;
                         let key = if attempt.key.is_empty() { String::new() } else { format!("/{}", attempt.key) };
                         about = Some(format!("attempt {number} of {} at {}{key}: {outcome}", r.asked, attempt.upstream));
                     }
                 });
                 if let Some(text) = about {
-                    self.line(event.at, Level::Warn, text.into(), Some(*id));
+                    self.line(at, Level::Warn, text.into(), Some(id));
                 }
             }
-            EventKind::FirstContent { id, ttft_ms, head_ms, status } => self.with(*id, |r| {
+            EventKind::FirstContent { id, ttft_ms, head_ms, status } => self.with(id, |r| {
                 r.state = State::Streaming;
-                r.ttft_ms = Some(*ttft_ms);
-                r.status = Some(*status);
+                r.ttft_ms = Some(ttft_ms);
+                r.status = Some(status);
                 if let Some(attempt) = r.attempts.last_mut() {
-                    attempt.head_ms = Some(*head_ms);
-                    attempt.status = Some(*status);
+                    attempt.head_ms = Some(head_ms);
+                    attempt.status = Some(status);
                     attempt.won = true;
                 }
             }),
-            EventKind::Progress { id, answer_bytes, events } => self.with(*id, |r| {
-                r.answer_bytes = *answer_bytes;
-                r.events = *events;
+            EventKind::Progress { id, answer_bytes, events } => self.with(id, |r| {
+                r.answer_bytes = answer_bytes;
+                r.events = events;
             }),
-            EventKind::Ended { .. } => self.ended(event),
+            ended @ EventKind::Ended { .. } => self.ended(at, ended),
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
-                self.line(event.at, *level, Arc::clone(text), None)
+                self.line(at, level, text, None);
             }
-            EventKind::Config { text, ok } => self.line(event.at, if *ok { Level::Info } else { Level::Error }, Arc::clone(text), None),
+            EventKind::Config { text, ok } => self.line(at, if ok { Level::Info } else { Level::Error }, text, None),
         }
     }
 
-    fn ended(&mut self, event: &Event) {
-        let EventKind::Ended { id, state, status, duration_ms, usage, finish, answer_bytes, events, error } = &event.kind else { return };
-        let Some(place) = self.place(*id) else { return };
+    fn ended(&mut self, at: UnixMillis, kind: EventKind) {
+        let EventKind::Ended { id, state, status, duration_ms, usage, finish, answer_bytes, events, error } = kind else { return };
+        let Some(place) = self.place(id) else { return };
         let mut record = self.running.remove(place);
-        self.places.remove(id);
-        for at in self.places.values_mut().filter(|at| **at > place) {
-            *at -= 1;
+        self.places.remove(&id);
+        for later in self.places.values_mut().filter(|later| **later > place) {
+            *later -= 1;
         }
-        record.state = *state;
-        record.status = *status;
-        record.duration_ms = Some(*duration_ms);
-        record.usage = *usage;
-        record.finish = finish.clone();
-        record.answer_bytes = *answer_bytes;
-        record.events = *events;
-        record.error = error.clone();
+        record.state = state;
+        record.status = status;
+        record.duration_ms = Some(duration_ms);
+        record.usage = usage;
+        record.finish = finish;
+        record.answer_bytes = answer_bytes;
+        record.events = events;
+        record.error = error;
         if let Some(attempt) = record.attempts.last_mut().filter(|a| a.ended_ms.is_none()) {
-            attempt.ended_ms = Some(*duration_ms);
-            attempt.won = *state == State::Done;
+            attempt.ended_ms = Some(duration_ms);
+            attempt.won = state == State::Done;
         }
         self.totals.requests += 1;
-        self.totals.failed += u64::from(*state == State::Failed);
+        self.totals.failed += u64::from(state == State::Failed);
         if let Some(usage) = usage {
             self.totals.input = self.totals.input.saturating_add(usage.input_total());
             self.totals.cached = self.totals.cached.saturating_add(usage.cache_read);
             self.totals.output = self.totals.output.saturating_add(usage.output_total());
         }
         let (level, text) = summary(&record);
-        self.line(event.at, level, text, Some(*id));
+        self.line(at, level, text, Some(id));
         if self.recent.len() >= RECENT {
             self.recent.pop_front();
         }

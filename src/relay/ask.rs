@@ -66,6 +66,7 @@ pub struct Ask {
     pub caller: Caller,
     pub method: Method,
     pub query: Option<String>,
+    /// What of them may go to an upstream.
     pub headers: HeaderMap,
     /// Decoded, whole.
     pub body: Bytes,

@@ -102,14 +102,15 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     let egress = registry::egress(target.dialect);
     let status = answer.status;
     let raw = job.ask.endpoint.op == Op::Raw;
-    if !status.is_success() && !(raw && passes_raw(status)) {
+    let passes = status.is_success() || raw && passes_raw(status);
+    if !passes {
         return Err(refused(job, egress, answer).await);
     }
     guard.note(End::Head2xx);
 
-    let mut out = HeaderMap::with_capacity(answer.headers.len() + 8);
-    headers::response_filter(&answer.headers, &mut out);
-    let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let mut out = answer.headers;
+    let content_type = out.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    headers::response_filter(&mut out);
     let mut body = answer.body;
     if raw || is_media(&content_type, job.ask.endpoint.op) {
         return Ok(Got::Opaque { status, headers: out, first: None, body, idle: clocks.idle });

@@ -21,6 +21,7 @@ use crate::{
         fault::{ClientError, ErrorKind},
         op::{Dialect, Op},
     },
+    upstream::headers,
 };
 
 /// Longest model name that is looked up.
@@ -53,8 +54,8 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         idle: settings.timeouts.client_idle,
     };
     let raw = collect(body, &limits, &mut held).await?;
-    let mut headers = head.headers;
-    let (body, coded) = open(raw, &mut headers, &limits, &mut held)?;
+    let mut map = head.headers;
+    let (body, coded) = open(raw, &mut map, &limits, &mut held)?;
 
     let mut ask = Ask {
         id: head.id,
@@ -72,19 +73,17 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         include_usage: false,
         stream_options: None,
         object_end: None,
-        session: headers
-            .get("x-session-id")
-            .and_then(|v| v.to_str().ok())
-            .map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref())),
+        session: map.get("x-session-id").and_then(|v| v.to_str().ok()).map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref())),
         estimate: (body.len() / 4) as u64,
-        patience: patience(&headers),
-        pin: headers.get("x-aiproxy-upstream").and_then(|v| v.to_str().ok()).map(Arc::from),
+        patience: patience(&map),
+        pin: map.get("x-aiproxy-upstream").and_then(|v| v.to_str().ok()).map(Arc::from),
         held,
-        headers,
+        headers: map,
         body,
         endpoint: head.endpoint,
     };
     find_model(&mut ask)?;
+    headers::request_filter(&mut ask.headers);
     Ok(ask)
 }
 

@@ -12,7 +12,6 @@ use crate::{
     dialect::Framing,
     ir::op::{Dialect, Op},
     routing::candidate::Target,
-    upstream::headers,
 };
 
 /// What leaves for the upstream, but for address and credential.
@@ -47,7 +46,7 @@ const MODEL: &AsciiSet = &CONTROLS
 #[must_use]
 pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
     let upstream = &target.upstream;
-    let mut out = headers::request_filter(&ask.headers);
+    let mut out = ask.headers.clone();
     let path = match &ask.endpoint.model {
         ModelPlace::Path(_) => ask.endpoint.path.replace("{model}", &utf8_percent_encode(&target.model, MODEL).to_string()),
         _ => ask.endpoint.path.clone(),
@@ -83,10 +82,10 @@ pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
         body = coded.clone();
         out.insert(header::CONTENT_ENCODING, coding.clone());
     }
-    for (name, value) in required(ask.endpoint.dialect) {
-        if !out.contains_key(&name) {
-            out.insert(name, value);
-        }
+    if let Some((name, value)) = required(ask.endpoint.dialect)
+        && !out.contains_key(&name)
+    {
+        out.insert(name, value);
     }
     Prepared { path, headers: out, body, hide_usage: ask_usage }
 }

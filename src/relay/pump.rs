@@ -28,7 +28,8 @@ use crate::{
     upstream::body::AnswerBody,
 };
 
-/// The scheduler's turns that a chunk may wait for company; measured, not timed.
+/// The scheduler's turns without a new chunk after which what is ready goes: measured, not timed. The upstream's
+/// connection hands chunks over one at a time, a turn for each.
 const TURNS: u8 = 3;
 /// Gathered at most.
 const GATHER: usize = 32 << 10;
@@ -147,7 +148,6 @@ impl Pump {
             Some(Ok(Ok(data))) if matches!(self.state, Stage::Flowing) => {
                 self.heard = Instant::now();
                 self.last_look = false;
-                let before = self.ready.len();
                 let mut out = Vec::new();
                 let Step { error, terminal, .. } = self.passage.feed(data, &mut out);
                 self.ready_bytes += out.iter().map(Bytes::len).sum::<usize>();
@@ -159,9 +159,7 @@ impl Pump {
                     self.state = Stage::Lingering;
                     self.alarm.as_mut().reset(self.heard + LINGER);
                 }
-                if before == 0 && !self.ready.is_empty() {
-                    self.turns = 0;
-                }
+                self.turns = 0;
             }
             Some(Ok(_)) => {}
             Some(Err(_)) if matches!(self.state, Stage::Lingering) => self.body = None,

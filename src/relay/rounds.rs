@@ -253,11 +253,11 @@ fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
         (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
         (Said::Transport(fault), _) => fault.message.clone(),
     };
-    job.tally.attempt_lost(status, words, lost.outcome.maybe_billed);
+    job.tally.attempt_lost(status, &words, lost.outcome.maybe_billed);
     memory.attempts.failed(&lost.outcome);
     if lost.outcome.cool == Cool::Rejected {
         // Nobody listening means that the process is ending.
-        drop(job.engine.rejected.send(chosen.key));
+        job.engine.rejected.send(chosen.key).unwrap_or_default();
     }
     memory.tried.push(Tried {
         key: chosen.key,

@@ -151,10 +151,10 @@ impl Tally {
         self.engine.bus.tell(at, EventKind::AttemptStarted { id: self.id, attempt: Box::new(attempt), reason });
     }
 
-    pub(super) fn attempt_lost(&mut self, status: Option<u16>, outcome: String, maybe_billed: bool) {
+    pub(super) fn attempt_lost(&mut self, status: Option<u16>, outcome: &str, maybe_billed: bool) {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let outcome = self.engine.words(&outcome).into();
+        let outcome = self.engine.words(outcome).into();
         self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.attempts, ended_ms, status, outcome, maybe_billed });
     }
 
@@ -198,7 +198,7 @@ impl Tally {
         let duration_ms = self.since_start(now);
         let usage = summary.and_then(|s| s.usage);
         let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f)));
-        let error: Option<Arc<str>> = error.map(|e| self.engine.words(&e).into());
+        let error: Option<Arc<str>> = error.map(|e| self.engine.words(e).into());
         if tracing::enabled!(tracing::Level::INFO) {
             let tokens = usage.map(|u| (u.input_total(), u.output_total()));
             tracing::info!(

@@ -36,11 +36,8 @@ pub async fn serve(gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, sto
         peeked = timeout(timeouts.client_head, peek(&mut stream, &mut first)) => peeked,
         () = stop.cancelled() => return,
     };
-    let speaks = match peeked {
-        Ok(Some(speaks)) => speaks,
-        // Silent for too long, or gone before the first byte.
-        Ok(None) | Err(_) => return,
-    };
+    // Silent for too long, or gone before the first byte.
+    let Ok(Some(speaks)) = peeked else { return };
     let wire = TokioIo::new(Wire::new(stream, first.freeze(), Arc::clone(&pulse)));
     let clocks =
         Clocks { pulse: Arc::clone(&pulse), head: timeouts.client_head, keepalive: timeouts.client_keepalive, stuck: timeouts.client_idle };

@@ -163,11 +163,12 @@ async fn dispatch(
         }
         return gate.control.answer(&parts.method, rest, parts.uri.query(), body, id).await;
     }
-    let control = token.as_ref().is_some_and(|token| gate.control.is_token(token));
-    let project = match (control, caller(gate, token.as_ref()).await) {
-        (_, Ok(project)) => project,
-        (true, Err(_)) if matches!(route, Route::Reload) => return gate.control.reload(id).await,
-        (_, Err(error)) => return reply::error(dialect, id, &error),
+    if matches!(route, Route::Reload) && token.as_ref().is_some_and(|token| gate.control.is_token(token)) {
+        return gate.control.reload(id).await;
+    }
+    let project = match caller(gate, token.as_ref()).await {
+        Ok(project) => project,
+        Err(error) => return reply::error(dialect, id, &error),
     };
     if let Err(error) = credential::subnet(&project, peer.ip()) {
         return reply::error(dialect, id, &error);

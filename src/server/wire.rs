@@ -96,7 +96,7 @@ impl Wire {
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
         match result {
             Poll::Pending if self.pulse.stuck.load(Ordering::Relaxed) == 0 => {
-                self.pulse.stuck.store(self.pulse.now().max(1), Ordering::Relaxed)
+                self.pulse.stuck.store(self.pulse.now().max(1), Ordering::Relaxed);
             }
             Poll::Pending => {}
             Poll::Ready(_) if self.pulse.stuck.load(Ordering::Relaxed) != 0 => self.pulse.stuck.store(0, Ordering::Relaxed),

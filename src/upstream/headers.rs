@@ -11,37 +11,38 @@ pub const UPSTREAM_REQUEST_ID: &str = "x-upstream-request-id";
 /// More marks than anybody has proxies in a row.
 const MAX_HOPS: usize = 16;
 
-/// What of a client's headers goes to an upstream of the same dialect: all but hop-by-hop ones, credentials, cookies,
-/// browser and forwarding headers, our own, and values that are not visible ASCII.
-#[must_use]
-pub fn request_filter(from: &HeaderMap) -> HeaderMap {
-    let mut out = HeaderMap::with_capacity(from.len() + 4);
-    let hop_by_hop = Named::of(from);
-    for (name, value) in from {
-        if (common(name.as_str()) && name.as_str() != HOP) || hop_by_hop.has(name) || !visible(value) {
-            continue;
-        }
-        out.append(name, value.clone());
+/// Leaves of a client's headers what goes to an upstream of the same dialect: all but hop-by-hop ones, credentials,
+/// cookies, browser and forwarding headers, our own, and values that are not visible ASCII.
+pub fn request_filter(headers: &mut HeaderMap) {
+    let hop_by_hop = Named::of(headers);
+    let kept = |name: &HeaderName| !common(name.as_str()) || name.as_str() == HOP;
+    let gone = headers.iter().filter(|(name, value)| !kept(name) || hop_by_hop.has(name) || !visible(value));
+    let gone: Vec<HeaderName> = gone.map(|(name, _)| name.clone()).collect();
+    for name in gone {
+        headers.remove(name);
     }
-    out
 }
 
-/// What of an upstream's headers goes to the client; appended to `out`, which is not cleared.
-pub fn response_filter(from: &HeaderMap, out: &mut HeaderMap) {
-    out.reserve(from.len().min(MOST));
-    let hop_by_hop = Named::of(from);
-    for (name, value) in from {
+/// Leaves of an upstream's headers what goes to the client. Taken in place, as most answers lose one or two.
+pub fn response_filter(headers: &mut HeaderMap) {
+    if headers.len() > MOST {
+        let beyond: Vec<HeaderName> = headers.keys().skip(MOST).cloned().collect();
+        for name in beyond {
+            headers.remove(name);
+        }
+    }
+    let hop_by_hop = Named::of(headers);
+    let passes = |name: &HeaderName, value: &HeaderValue| {
         let text = name.as_str();
-        if common(text) || only_from_upstream(text) || hop_by_hop.has(name) || !visible(value) || value.len() > LONGEST {
-            continue;
-        }
-        if out.len() >= MOST {
-            break;
-        }
-        if matches!(text, "x-request-id" | "request-id") {
-            out.entry(HeaderName::from_static(UPSTREAM_REQUEST_ID)).or_insert_with(|| value.clone());
-        } else {
-            out.append(name, value.clone());
+        !(common(text) || only_from_upstream(text) || hop_by_hop.has(name) || !visible(value) || value.len() > LONGEST)
+    };
+    let own_id = |name: &HeaderName| matches!(name.as_str(), "x-request-id" | "request-id");
+    let gone: Vec<HeaderName> =
+        headers.iter().filter(|(name, value)| own_id(name) || !passes(name, value)).map(|(name, _)| name.clone()).collect();
+    for name in gone {
+        let value = headers.remove(&name);
+        if let Some(value) = value.filter(|value| own_id(&name) && visible(value)) {
+            headers.entry(HeaderName::from_static(UPSTREAM_REQUEST_ID)).or_insert(value);
         }
     }
 }
@@ -171,7 +172,8 @@ mod tests {
             ("beta", b"a"),
             ("beta", b"b"),
         ]);
-        let out = request_filter(&from);
+        let mut out = from;
+        request_filter(&mut out);
         assert_eq!(names(&out), ["beta", "content-type", "traceparent", "user-agent"]);
         assert_eq!(out.get_all("beta").iter().count(), 2);
     }
@@ -198,18 +200,20 @@ mod tests {
             ("content-type", b"text/event-stream"),
             ("x-ratelimit-remaining-requests", b"9"),
         ]);
-        let mut out = HeaderMap::new();
-        response_filter(&from, &mut out);
+        let mut out = from;
+        response_filter(&mut out);
         assert_eq!(names(&out), ["content-type", "x-ratelimit-remaining-requests", "x-upstream-request-id"]);
         assert!(["req_1", "req_2"].contains(&out["x-upstream-request-id"].to_str().expect("ascii")));
     }
 
     #[test]
     fn a_request_that_this_process_sent_is_known_again_even_through_another_proxy() {
-        let mut headers = request_filter(&map(&[("x-aiproxy-hop", b"0123456789abcdef")]));
+        let mut headers = map(&[("x-aiproxy-hop", b"0123456789abcdef")]);
+        request_filter(&mut headers);
         assert!(!looped(&headers));
         mark(&mut headers);
-        let mut again = request_filter(&headers);
+        let mut again = headers.clone();
+        request_filter(&mut again);
         again.append(HOP, HeaderValue::from_static("fedcba9876543210"));
         assert!(looped(&again));
         assert!(looped(&map(&[(HOP, "a,".repeat(40).as_bytes())])));

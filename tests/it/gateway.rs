@@ -196,6 +196,7 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
     let mut client = HeaderMap::new();
     client.insert("user-agent", HeaderValue::from_static("tool/1"));
     client.insert("authorization", HeaderValue::from_static("Bearer aip-client"));
+    headers::request_filter(&mut client);
     let call = Call {
         upstream: &upstream,
         end: &upstream.ends[0],
@@ -203,7 +204,7 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
         method: Method::POST,
         path: "/chat/completions",
         query: Some("key=aip-client&beta=true"),
-        headers: headers::request_filter(&client),
+        headers: client.clone(),
         body: Bytes::from_static(b"{\"a\":1}"),
     };
 

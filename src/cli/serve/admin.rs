@@ -93,13 +93,13 @@ impl Hands {
         let at = self.engine.clock.unix();
         let text = match file::read(&self.place.config) {
             Ok(text) => text,
-            Err(problem) => return self.refused(vec![problem]),
+            Err(problem) => return self.refused(&[problem]),
         };
         let loaded = {
             let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
             load::load(text.as_deref().unwrap_or_default(), &self.place.config, &self.env, &mut ids)
         };
-        let Some(settings) = loaded.settings else { return self.refused(loaded.problems) };
+        let Some(settings) = loaded.settings else { return self.refused(&loaded.problems) };
         // What `serve` was told on its command line stands above the file, as at the start.
         let mut settings = match with_arguments(settings, &self.args) {
             Ok(settings) => settings,
@@ -139,26 +139,22 @@ impl Hands {
         }
         let (loader, settings, clients) = (Arc::clone(&self.loader), Arc::clone(settings), self.clients.get().cloned());
         let engine = Arc::clone(&self.engine);
-        let reading = async move {
+        let (done, read) = tokio::sync::oneshot::channel();
+        #[expect(clippy::disallowed_methods, reason = "may outlive the reload that began it, and must not hold up a shutdown")]
+        drop(tokio::spawn(async move {
             tokio::join!(loader.load(&settings), async {
                 if let Some(clients) = clients {
                     loader.load_clients(&clients, &settings).await;
                 }
             });
-        };
-        #[expect(clippy::disallowed_methods, reason = "may outlive the reload that began it, and must not hold up a shutdown")]
-        let reading = tokio::spawn(async move {
-            reading.await;
+            // A reload that waited no longer is nothing to worry about.
+            done.send(()).unwrap_or_default();
             lists::refresh(&engine).await;
-        });
-        let references = async {
-            // The lists come after the references; a reload waits for neither for long.
-            let _ = reading.await;
-        };
-        drop(timeout(READING, references).await);
+        }));
+        drop(timeout(READING, read).await);
     }
 
-    fn refused(&self, problems: Vec<Problem>) -> Reloaded {
+    fn refused(&self, problems: &[Problem]) -> Reloaded {
         let texts: Vec<String> =
             problems.iter().filter(|problem| problem.level == crate::config::Level::Error).map(Problem::short).collect();
         let first = texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
@@ -177,29 +173,29 @@ impl Hands {
                 let span = for_ms.map_or(COOL, Duration::from_millis);
                 let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| ActScope::KeyModel(found.id, model.into()));
                 engine.board.cool(&scope, span, now);
-                Ok(self.health(&found.name, format!("rests for {}", short(span))))
+                Ok(self.health(&found.name, &format!("rests for {}", short(span))))
             }
             Action::CoolUpstream { upstream, for_ms } => {
                 let found = self.upstream(&upstream)?;
                 let span = for_ms.map_or(COOL, Duration::from_millis);
                 engine.board.cool(&ActScope::Upstream(found.id), span, now);
-                Ok(self.health(&found.name, format!("rests for {}", short(span))))
+                Ok(self.health(&found.name, &format!("rests for {}", short(span))))
             }
             Action::Warm { key: None, .. } => {
                 engine.board.warm(&ActScope::All);
                 engine.network.reset();
-                Ok(self.health("everything", "is warm again".to_owned()))
+                Ok(self.health("everything", "is warm again"))
             }
             Action::Warm { key: Some(key), model } => {
                 let (_, found) = self.key(&key)?;
                 let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| ActScope::KeyModel(found.id, model.into()));
                 engine.board.warm(&scope);
-                Ok(self.health(&found.name, "is warm again".to_owned()))
+                Ok(self.health(&found.name, "is warm again"))
             }
             Action::WarmUpstream { upstream } => {
                 let found = self.upstream(&upstream)?;
                 engine.board.warm(&ActScope::Upstream(found.id));
-                Ok(self.health(&found.name, "is warm again".to_owned()))
+                Ok(self.health(&found.name, "is warm again"))
             }
             Action::EnableKey { key } => self.switch_key(&key, true).await,
             Action::DisableKey { key } => self.switch_key(&key, false).await,
@@ -235,7 +231,7 @@ impl Hands {
         }
     }
 
-    fn health(&self, subject: &str, what: String) -> String {
+    fn health(&self, subject: &str, what: &str) -> String {
         let text = format!("{subject} {what}");
         self.engine
             .bus

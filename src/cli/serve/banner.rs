@@ -26,7 +26,7 @@ use crate::{
 const KEY: Duration = Duration::from_secs(5);
 
 /// Prints the panel; where nobody reads it, nothing happens.
-pub async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketAddr]) {
+pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketAddr]) {
     let base = addrs.first().map_or_else(String::new, |addr| reachable(&addr.to_string()));
     let paint = out::Paint::stdout();
     let (mut lines, dim) = (Vec::new(), |text: &str| paint.dim(text));

@@ -19,7 +19,7 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(60);
 
 /// What can be found without asking anybody: the environment's keys, and the demo.
-pub fn at_start(settings: &Settings, args: &ServeArgs, env: &Environment, ids: &mut Ids) -> (Vec<Arc<Upstream>>, Vec<String>) {
+pub(super) fn at_start(settings: &Settings, args: &ServeArgs, env: &Environment, ids: &mut Ids) -> (Vec<Arc<Upstream>>, Vec<String>) {
     let (mut found, notes) =
         if settings.discover.env && !args.demo { discover::from_env(env, ids, &settings.timeouts) } else { (Vec::new(), Vec::new()) };
     found.push(Arc::new(discover::demo_upstream(ids, &settings.timeouts)));
@@ -27,7 +27,7 @@ pub fn at_start(settings: &Settings, args: &ServeArgs, env: &Environment, ids: &
 }
 
 /// Looks for local servers now and every minute; applies what changed.
-pub async fn look_again(hands: &Arc<Hands>) {
+pub(super) async fn look_again(hands: &Arc<Hands>) {
     loop {
         let wanted = hands.engine.generation().settings.discover.local && !hands.args.demo;
         if wanted {

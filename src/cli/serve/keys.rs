@@ -153,7 +153,9 @@ impl KeyLoader {
                     }
                     for id in self.engine.board.rejected_due(now) {
                         if let Some((upstream, key)) = find(&settings, id) {
-                            self.check(upstream, key).await;
+                            if let Err(why) = self.check(upstream, key).await {
+                                tracing::debug!(key = %key.name, %why, "still rejected");
+                            }
                         }
                     }
                 }

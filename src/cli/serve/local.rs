@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The demo as the gateway asks it.
-pub struct DemoUpstream(pub Demo);
+pub(super) struct DemoUpstream(pub Demo);
 
 impl Local for DemoUpstream {
     fn answer(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<LocalBody>> + Send + '_>> {

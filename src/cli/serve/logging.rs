@@ -31,7 +31,7 @@ impl LogLevel {
 /// # Errors
 ///
 /// The file cannot be written.
-pub fn start(log: &Log, data: &Path, dashboard: bool) -> Result<LogLevel, CliError> {
+pub(super) fn start(log: &Log, data: &Path, dashboard: bool) -> Result<LogLevel, CliError> {
     let (level, handle) = reload::Layer::new(filter(&log.level));
     // A dashboard owns the terminal.
     let path = log.file.clone().or_else(|| dashboard.then(|| data.join("aiproxy.log")));

@@ -74,7 +74,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let written = read_config(&place, &env, &mut ids)?;
     let settings = with_arguments(written.settings, &args)?;
     // Claimed before anything is listened on, so that two starts at once cannot both believe they are the one.
-    let claimed = RunDir::claim(&place.data).map_err(claim_error)?;
+    let claimed = RunDir::claim(&place.data).map_err(|e| claim_error(&e))?;
     // Before anybody can know of this proxy: a signal that comes early must not find the system's default, death.
     let signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let log = logging::start(&settings.log, &place.data, args.tui)?;
@@ -309,7 +309,7 @@ fn warn_about(settings: &Settings, addrs: &[SocketAddr]) {
     }
 }
 
-fn claim_error(error: ClaimError) -> CliError {
+fn claim_error(error: &ClaimError) -> CliError {
     CliError::failed(error.to_string()).hint(error.hint())
 }
 

@@ -7,7 +7,7 @@ const MOST: u64 = 512 << 20;
 
 /// Bytes of bodies that may be held at once.
 #[must_use]
-pub fn buffer_limit() -> u64 {
+pub(super) fn buffer_limit() -> u64 {
     memory().map_or(MOST, |bytes| MOST.min(bytes / 4))
 }
 
@@ -31,7 +31,7 @@ fn memory() -> Option<u64> {
 /// Name and pid of the process that listens on an address, where the system tells.
 #[cfg(target_os = "linux")]
 #[must_use]
-pub fn listening_on(addr: SocketAddr) -> Option<String> {
+pub(super) fn listening_on(addr: SocketAddr) -> Option<String> {
     let wanted = format!(":{:04X}", addr.port());
     let mut inodes = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {

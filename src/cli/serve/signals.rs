@@ -5,14 +5,14 @@ use std::io;
 use tokio_util::sync::CancellationToken;
 
 /// What a signal asks for.
-pub enum Signal {
+pub(super) enum Signal {
     Reload,
     Stop,
 }
 
 /// SIGTERM, SIGINT and SIGHUP.
 #[cfg(unix)]
-pub struct Signals {
+pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
@@ -22,7 +22,7 @@ pub struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -32,7 +32,7 @@ impl Signals {
         })
     }
 
-    pub async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.interrupt.recv() => Signal::Stop,
@@ -42,7 +42,7 @@ impl Signals {
     }
 
     /// The next stop signal cuts open requests.
-    pub fn stop_at_once_on_next(self, now: CancellationToken) {
+    pub(super) fn stop_at_once_on_next(self, now: CancellationToken) {
         let Self { mut terminate, mut interrupt, .. } = self;
         #[expect(clippy::disallowed_methods, reason = "the shutdown that it may cut short must not wait for it")]
         drop(tokio::spawn(async move {

@@ -10,8 +10,22 @@ use crate::{
 };
 
 pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
-    let json = shape::answer(content_type, body)?;
-    let choices = shape::list(json, "choices")?;
+    let json = shape::proven(content_type, body)?;
+    // One pass for what a good answer has; anything else is looked at again with care.
+    let (mut choices, mut usage, mut model, mut plain) = (None, None, None, json.is_object());
+    for (key, value) in json.members() {
+        match key {
+            "choices" => choices = Some(value).filter(|list| list.is_array()),
+            "usage" => usage = Some(value),
+            "model" => model = Some(value),
+            "error" => plain = false,
+            _ => {}
+        }
+    }
+    let choices = match choices {
+        Some(choices) if plain => choices,
+        _ => shape::list(shape::answer(content_type, body)?, "choices")?,
+    };
     for choice in choices.items() {
         let told = choice.get("message").or_else(|| choice.get("text")).or_else(|| choice.get("delta"));
         if !choice.is_object() || told.is_some_and(|told| !matches!(told.kind(), "object" | "string")) {
@@ -19,7 +33,7 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
         }
     }
     let finish = choices.items().next().and_then(|choice| shape::name(choice.get("finish_reason")));
-    Ok(Summary { usage: json.get("usage").and_then(tokens::openai), finish, model: shape::name(json.get("model")) })
+    Ok(Summary { usage: usage.and_then(tokens::openai), finish, model: shape::name(model) })
 }
 
 /// The head with the role, one chunk with everything, the finish with the usage, `[DONE]`.
