@@ -16,11 +16,20 @@ use crate::{
 /// An answer to give the client.
 pub enum Won {
     /// A complete body.
-    Whole { status: StatusCode, headers: HeaderMap, body: Bytes, summary: Summary, guard: Guard },
+    Whole(Box<Whole>),
     /// An event stream that has shown its first content.
     Stream(Box<Committed>),
     /// A body that is only forwarded.
     Opaque(Box<Opaque>),
+}
+
+/// An answer that is complete.
+pub struct Whole {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub summary: Summary,
+    pub guard: Guard,
 }
 
 /// A stream past its first content: nothing is replayed from here on.

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
-    answer::{Committed, Lost, Opaque, Said, Won},
+    answer::{Committed, Lost, Opaque, Said, Whole, Won},
     body::{self, Limits},
     commit::{self, Unshown},
     prepare::prepare,
@@ -42,7 +42,7 @@ const STALE: u32 = 3;
 pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket, deadline: Instant) -> Result<Won, Lost> {
     let mut guard = Guard::new(&job.engine, ticket);
     match go(job, candidate, &guard, deadline).await {
-        Ok(Got::Whole { status, headers, body, summary }) => Ok(Won::Whole { status, headers, body, summary, guard }),
+        Ok(Got::Whole { status, headers, body, summary }) => Ok(Won::Whole(Box::new(Whole { status, headers, body, summary, guard }))),
         Ok(Got::Stream { status, headers, shown, passage, body, idle }) => {
             let body = (!shown.ended).then_some(body);
             Ok(Won::Stream(Box::new(Committed {

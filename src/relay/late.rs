@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    answer::Won,
+    answer::{Whole, Won},
     pump::{PING, Pump},
     rounds::Job,
 };
@@ -62,7 +62,8 @@ impl Late {
                     };
                     self.stage = match result {
                         Ok(Won::Stream(committed)) => Stage::Flowing(Box::new(Pump::new(job, *committed))),
-                        Ok(Won::Whole { body, mut guard, summary, .. }) => {
+                        Ok(Won::Whole(whole)) => {
+                            let Whole { body, mut guard, summary, .. } = *whole;
                             guard.close(End::Finished { ttft: None, tokens: 0 });
                             job.tally.set_status(200);
                             job.tally.end(State::Done, Some(&summary), None);

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{
-    answer::{Committed, Opaque, Won},
+    answer::{Committed, Opaque, Whole, Won},
     engine::{Engine, Place},
     intake::{self, Head},
     late::{Late, Rounds},
@@ -86,7 +86,8 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
 
 fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<ReplyBody> {
     match result {
-        Ok(Won::Whole { status, headers, body, summary, mut guard }) => {
+        Ok(Won::Whole(whole)) => {
+            let Whole { status, headers, body, summary, mut guard } = *whole;
             let ttft = job.tally.attempt_age();
             job.tally.first_content(status.as_u16());
             job.tally.sent(body.len(), 0);

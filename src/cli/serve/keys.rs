@@ -152,10 +152,10 @@ impl KeyLoader {
                         }
                     }
                     for id in self.engine.board.rejected_due(now) {
-                        if let Some((upstream, key)) = find(&settings, id) {
-                            if let Err(why) = self.check(upstream, key).await {
-                                tracing::debug!(key = %key.name, %why, "still rejected");
-                            }
+                        if let Some((upstream, key)) = find(&settings, id)
+                            && let Err(why) = self.check(upstream, key).await
+                        {
+                            tracing::debug!(key = %key.name, %why, "still rejected");
                         }
                     }
                 }
