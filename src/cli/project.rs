@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Ctx, client_key, env,
     exit::{CliError, Exit},
+    key::remove::forget,
     out::{self, Paint, Role},
     prompt, reach,
     reveal::reveal,
@@ -293,7 +294,11 @@ async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
     settings::edit(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
     if is_ours(&file, name, key) {
-        client_key::forget(name, &file.place.data, &Keyring::system()).await;
+        match key {
+            // Opening the encrypted file may take a passphrase: a person is asked for it only where it holds the key.
+            Reference::Vault(_) => drop(forget(&file, key).await),
+            _ => client_key::forget(name, &file.place.data, &Keyring::system()).await,
+        }
     }
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("project {name} removed"))
@@ -302,9 +307,9 @@ async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
 /// Whether a key was made by us; one that the user keeps elsewhere is theirs to change.
 fn is_ours(file: &File, name: &str, reference: &Reference) -> bool {
     match reference {
-        Reference::Keyring(label) => *label == format!("client/{name}"),
+        Reference::Keyring(label) | Reference::Vault(label) => *label == format!("client/{name}"),
         Reference::File(path) => path.starts_with(&file.place.data),
-        Reference::Command(_) | Reference::Env(_) | Reference::Literal(_) | Reference::Vault(_) => false,
+        Reference::Command(_) | Reference::Env(_) | Reference::Literal(_) => false,
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn dialect(name: &str) -> Result<Dialect, String> {
 ///
 /// # Errors
 ///
-/// None runs. A name that goes nowhere is exit code 1, after the explanation.
+/// None runs. A name that nobody serves is exit code 1, after the explanation.
 pub async fn run(ctx: &Ctx, args: RouteArgs) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
     let question = RouteQuestion { model: args.model, project: args.project, dialect: Some(args.dialect) };
@@ -52,13 +52,14 @@ pub async fn run(ctx: &Ctx, args: RouteArgs) -> Result<Exit, CliError> {
     } else {
         out::print(&show(&answer, Paint::stdout()))?;
     }
-    Ok(if answer.chosen.is_none() && answer.error.is_some() { Exit::Failed } else { Exit::Ok })
+    // That everything is blocked just now is an answer; that nobody serves the name is a mistake.
+    Ok(if answer.verdict == "unknown" || answer.verdict.is_empty() { Exit::Failed } else { Exit::Ok })
 }
 
 fn show(answer: &Explanation, paint: Paint) -> String {
     let mut text = paint.paint(Role::Strong, &clean(&answer.asked));
     if let Some(by) = answer.resolved_by.as_deref().filter(|by| !by.is_empty()) {
-        text.push_str(&format!("  by {}", clean(by)));
+        text.push_str(&format!(" ({})", clean(by)));
     }
     if !answer.verdict.is_empty() {
         text.push_str(&format!(": {}", clean(&answer.verdict)));
@@ -104,7 +105,7 @@ mod tests {
 
         let text = show(&answer, Paint::none());
 
-        for part in ["smart  by alias smart: try", "→  anthropic  work", "cooling for 41s: 429", "lower tier", "ollama     –"] {
+        for part in ["smart (alias smart): try", "→  anthropic  work", "cooling for 41s: 429", "lower tier", "ollama     –"] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

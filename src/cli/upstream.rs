@@ -392,7 +392,10 @@ fn facts(u: &Upstream) -> Value {
 /// JSON facts as `name  value` lines; what is empty or absent is left out.
 pub(super) fn as_text(facts: &Value) -> String {
     let mut text = String::new();
-    for (name, value) in facts.as_object().into_iter().flatten() {
+    let mut rows: Vec<_> = facts.as_object().into_iter().flatten().collect();
+    // Its name first, then in alphabetical order.
+    rows.sort_by_key(|(name, _)| *name != "name");
+    for (name, value) in rows {
         let shown = match value {
             Value::Null => continue,
             Value::String(s) => vec![s.clone()],

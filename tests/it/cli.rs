@@ -9,6 +9,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::support::proxy::Setup;
+
 /// A home without anything of the machine's: no keyring, no keys in the environment.
 struct Home(TempDir);
 
@@ -285,4 +287,28 @@ fn a_closed_pipe_ends_a_command_quietly() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(1), ""));
+}
+
+#[test]
+fn a_running_proxy_is_asked_explained_and_acted_upon() {
+    let proxy = Setup::new()
+        .config("[aliases]\nfast = \"demo:echo\"")
+        .upstream_at("box", "http://127.0.0.1:9/v1", &["work"], "priority = 20")
+        .start();
+    let run = |args: &[&str]| Ran::from(proxy.home.command().args(args).stdin(Stdio::null()).output().unwrap());
+
+    assert_eq!(run(&["ask", "fast", "hello there", "--project", "it"]).ends(0).out.trim(), "hello there");
+    run(&["ask", "nobody-has-this:x", "hi", "--project", "it", "--json"]).ends(1);
+    run(&["route", "fast", "--project", "it"]).ends(0).says("demo").says("echo").says("→");
+    run(&["log", "model:fast"]).ends(0).says("200").says("fast").keeps_quiet_about("nobody-has-this");
+    run(&["log", ">soon"]).ends(2).says("status:5xx");
+    run(&["log", "show", "last"]).ends(0).says("request");
+    run(&["key", "cool", "box", "--for", "5m"]).ends(0).says("box/work");
+    run(&["key", "list"]).ends(0).says("cooling");
+    run(&["key", "warm", "box/work"]).ends(0);
+    run(&["key", "cool", "bx"]).ends(1).says("no key");
+    let status: serde_json::Value = serde_json::from_str(&run(&["status", "--json"]).ends(0).out).unwrap();
+    assert_eq!((&status["keys"][0]["state"], &status["requests"]["running"]), (&"ok".into(), &0.into()), "{status}");
+    run(&["stop"]).ends(0);
+    run(&["status"]).ends(4);
 }

@@ -5,7 +5,7 @@ mod add;
 mod adopt;
 pub(super) mod check;
 mod list;
-mod remove;
+pub(super) mod remove;
 pub(super) mod store;
 
 use clap::{Args, Subcommand};

@@ -44,7 +44,7 @@ fn uses(settings: &Settings, reference: &Reference) -> usize {
 
 /// Deletes the entry behind a reference; where it was. The config is changed already, so a store that does not answer is
 /// a warning.
-async fn forget(file: &settings::File, reference: &Reference) -> Option<&'static str> {
+pub(in crate::cli) async fn forget(file: &settings::File, reference: &Reference) -> Option<&'static str> {
     let (store, entry) = match reference {
         Reference::Keyring(entry) => (Store::keyring().await, entry),
         Reference::Vault(entry) => (Store::vault(&file.place).await, entry),
