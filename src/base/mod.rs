@@ -7,7 +7,6 @@ pub mod cut;
 pub mod disk;
 pub mod draw;
 pub mod elements;
-pub mod ewma;
 pub mod id;
 pub mod json;
 pub mod ndjson;

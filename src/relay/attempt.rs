@@ -26,7 +26,7 @@ use crate::{
         candidate::{Candidate, Target},
         ending::End,
         health::Ticket,
-        outcome,
+        outcome::{self, Cool},
     },
     upstream::{
         body::AnswerBody,
@@ -39,7 +39,8 @@ use crate::{
 const STALE: u32 = 3;
 
 /// Tries one candidate.
-pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket, deadline: Instant) -> Result<Won, Lost> {
+/// `repeat`: the same failed in this request before; another failure a moment later says nothing new about its health.
+pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket, deadline: Instant, repeat: bool) -> Result<Won, Lost> {
     let mut guard = Guard::new(&job.engine, ticket);
     match go(job, candidate, &guard, deadline).await {
         Ok(Got::Whole { status, headers, body, summary }) => Ok(Won::Whole(Box::new(Whole { status, headers, body, summary, guard }))),
@@ -62,7 +63,8 @@ pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket
         }
         Err(said) => {
             let lost = classify(job, candidate, said);
-            guard.close(End::Failed(&lost.outcome));
+            let news = !repeat || lost.outcome.cool != Cool::ServerError || lost.outcome.hint.is_some();
+            guard.close(if news { End::Failed(&lost.outcome) } else { End::Abandoned });
             Err(lost)
         }
     }
@@ -97,6 +99,8 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     let clocks = Clocks::of(job, &target, deadline);
     let answer = send(job, candidate, &target, &clocks).await?;
     if job.engine.network.answered(&target.upstream, job.engine.clock.mono()) {
+        // Connections from before the network went are dead, and only look alive.
+        job.engine.gateway.drop_idle();
         job.engine.touch();
     }
     let egress = registry::egress(target.dialect);

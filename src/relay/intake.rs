@@ -12,7 +12,6 @@ use super::{
     ask::{Ask, Caller, Endpoint, ModelPlace, StreamPlace},
     engine::{Engine, Generation, Held},
     form,
-    inflate::{InflateError, inflate},
 };
 use crate::{
     base::{clean, id::RequestId, splice},
@@ -21,7 +20,10 @@ use crate::{
         fault::{ClientError, ErrorKind},
         op::{Dialect, Op},
     },
-    upstream::headers,
+    upstream::{
+        decode::{self, Coding, DecodeError},
+        headers,
+    },
 };
 
 /// Longest model name that is looked up.
@@ -131,18 +133,24 @@ fn open(
     limits: &Limits,
     held: &mut Held,
 ) -> Result<(Bytes, Option<(Bytes, HeaderValue)>), ClientError> {
-    let Some(coding) = headers.remove(header::CONTENT_ENCODING) else { return Ok((raw, None)) };
-    let name = coding.to_str().unwrap_or("?").to_owned();
-    let opened = inflate(&raw, &name, limits.body).map_err(|e| match e {
-        InflateError::TooLarge => too_large(limits.body + 1, limits.body),
-        InflateError::Unknown(coding) => ClientError::new(
-            ErrorKind::UnsupportedMedia,
-            format!("content-encoding `{}` is not known; gzip, br, zstd and deflate are", clean::clean(&coding)),
-        ),
-        InflateError::Broken(why) => {
-            ClientError::new(ErrorKind::BadRequest, format!("the request body is not {}: {}", clean::clean(&name), clean::clean(&why)))
+    let refused = |headers: &HeaderMap, error: DecodeError| {
+        let name = headers.get(header::CONTENT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or("?");
+        let name = clean::clean(name);
+        match error {
+            DecodeError::TooLarge => too_large(limits.body + 1, limits.body),
+            DecodeError::Unknown => {
+                let message = format!("content-encoding `{name}` is not known; gzip, br, zstd and deflate are, one at a time");
+                ClientError::new(ErrorKind::UnsupportedMedia, message)
+            }
+            DecodeError::Corrupt(_) | DecodeError::Truncated(_) => {
+                ClientError::new(ErrorKind::BadRequest, format!("the request body is not {name}: {error}"))
+            }
         }
-    })?;
+    };
+    let Some(found) = Coding::of(headers).map_err(|e| refused(headers, e))? else { return Ok((raw, None)) };
+    let most = usize::try_from(limits.body).unwrap_or(usize::MAX);
+    let opened = decode::whole(found, &raw, most).map_err(|e| refused(headers, e))?;
+    let Some(coding) = headers.remove(header::CONTENT_ENCODING) else { return Ok((opened, None)) };
     if !held.grow(opened.len() as u64, limits.held) {
         return Err(full(limits.held));
     }

@@ -135,6 +135,9 @@ pub async fn refresh(engine: &Arc<Engine>) -> HashSet<String> {
     let asked = settings.upstreams.iter().filter(|upstream| upstream.enabled).map(|upstream| async move {
         let list = fetch(engine, upstream).await;
         let found = list.is_some();
+        if let Some(list) = &list {
+            engine.board.listed(upstream.id, &|name| list.has(name));
+        }
         engine.lists.put(upstream.id, list);
         found.then(|| upstream.name.to_string())
     });

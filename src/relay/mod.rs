@@ -8,7 +8,6 @@ pub mod commit;
 pub mod engine;
 pub mod form;
 pub mod halt;
-pub mod inflate;
 pub mod intake;
 pub mod late;
 pub mod lists;

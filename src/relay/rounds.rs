@@ -75,6 +75,8 @@ pub fn halted(cause: Cause) -> ClientError {
 #[derive(Default)]
 struct Memory {
     tried: Vec<Tried>,
+    /// Everything that failed, also what may be tried again.
+    failed: Vec<(KeyId, Arc<str>)>,
     attempts: Attempts,
     /// The next try was paid for by a pause or a wait.
     granted: bool,
@@ -109,10 +111,13 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }
                 job.tally.attempt_started(chosen, reason(&resolved, chosen, why));
-                match attempt(job, chosen, ticket, deadline).await {
+                let here = (chosen.key, Arc::clone(&chosen.target.model));
+                let repeat = memory.failed.contains(&here);
+                match attempt(job, chosen, ticket, deadline, repeat).await {
                     Ok(won) => return Ok(won),
                     Err(lost) => lose(job, &mut memory, chosen, lost),
                 }
+                memory.failed.push(here);
                 if Instant::now() >= deadline {
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }

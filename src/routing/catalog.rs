@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     base::pattern::{Pattern, Patterns},
-    config::settings::{LogicalModel, Settings, Strategy, Upstream, UpstreamId},
+    config::settings::{LogicalModel, Origin, Settings, Strategy, Upstream, UpstreamId},
 };
 
 /// The models that an upstream listed, in its order.
@@ -47,10 +47,11 @@ pub type Learned<'a> = &'a dyn Fn(UpstreamId) -> Option<Arc<ModelSet>>;
 /// Names of config: upstreams, aliases, logical models.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    /// In config order.
+    /// Those that names are looked for at, in config order: all but the demo, which then answers to its own name only,
+    /// or the demo alone.
     pub upstreams: Vec<Arc<Upstream>>,
     pub strategy: Strategy,
-    by_name: HashMap<Arc<str>, usize>,
+    by_name: HashMap<Arc<str>, Arc<Upstream>>,
     exact: HashMap<Arc<str>, Entry>,
     /// In file order, aliases first; without `*`.
     patterns: Vec<(Pattern, Entry)>,
@@ -80,10 +81,12 @@ pub enum Claim {
 impl Catalog {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
+        let alone = settings.upstreams.iter().all(|upstream| upstream.origin == Origin::Demo);
+        let sought = settings.upstreams.iter().filter(|upstream| alone || upstream.origin != Origin::Demo);
         let mut out = Self {
-            upstreams: settings.upstreams.clone(),
+            upstreams: sought.cloned().collect(),
             strategy: settings.strategy,
-            by_name: settings.upstreams.iter().enumerate().map(|(at, upstream)| (Arc::clone(&upstream.name), at)).collect(),
+            by_name: settings.upstreams.iter().map(|upstream| (Arc::clone(&upstream.name), Arc::clone(upstream))).collect(),
             exact: HashMap::new(),
             patterns: Vec::new(),
             any: None,
@@ -114,7 +117,7 @@ impl Catalog {
 
     #[must_use]
     pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.by_name.get(name).and_then(|&at| self.upstreams.get(at))
+        self.by_name.get(name)
     }
 
     /// The alias or logical model of exactly this name.

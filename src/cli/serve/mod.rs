@@ -241,10 +241,26 @@ fn spawn_background(
         }
     };
     tracker.spawn(until_stop(stop.clone(), Box::pin(first)));
+    let sleeper = Arc::clone(&gate.engine);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { notice_sleep(&sleeper).await })));
     let loader = Arc::clone(&hands.loader);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { loader.tend(rejections).await })));
     let finder = Arc::clone(hands);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { discovery::look_again(&finder).await })));
+}
+
+/// After the machine slept, connections that were kept are dead: they are dropped before a request finds out.
+async fn notice_sleep(engine: &Engine) {
+    const LOOK: Duration = Duration::from_secs(10);
+    loop {
+        let (boot, awake) = (engine.clock.mono(), tokio::time::Instant::now());
+        tokio::time::sleep(LOOK).await;
+        // The one clock goes on while the machine sleeps, the other does not.
+        if engine.clock.mono().since(boot) > awake.elapsed() + LOOK {
+            tracing::info!("the machine slept; idle connections are dropped");
+            engine.gateway.drop_idle();
+        }
+    }
 }
 
 /// A config as the start found it.
