@@ -1,6 +1,6 @@
 //! How a request ends inside the relay: an answer that won, or an attempt that was lost.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -37,7 +37,7 @@ pub struct Committed {
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// Whole events that were held.
-    pub ready: VecDeque<Bytes>,
+    pub ready: Vec<Bytes>,
     pub passage: Passage,
     /// `None` once the upstream's body has ended.
     pub body: Option<AnswerBody>,

@@ -1,6 +1,6 @@
 //! One try of one candidate: sent, read as far as failover needs, classified.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -159,7 +159,7 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
             passage.feed(told, &mut ready);
             passage.end(&mut ready);
             out.insert(header::CONTENT_TYPE, stream_type(job.ask.framing));
-            let shown = commit::Shown { ready: VecDeque::from(ready), ended: true, terminal: true, broke: None };
+            let shown = commit::Shown { ready, ended: true, terminal: true, broke: None };
             Ok(Got::Stream { status, headers: out, shown, passage, body, idle: clocks.idle })
         }
     }

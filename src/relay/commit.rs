@@ -1,6 +1,6 @@
 //! Holds the head of a stream until its first content, so that failover before it is invisible.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ const HELD_BYTES: usize = 256 << 10;
 
 /// The stream has shown content (or ended well without any).
 pub(super) struct Shown {
-    pub ready: VecDeque<Bytes>,
+    pub ready: Vec<Bytes>,
     pub ended: bool,
     /// The terminal event is among them.
     pub terminal: bool,
@@ -56,13 +56,13 @@ pub(super) async fn hold(
                 match step.error {
                     Some(fault) if !step.content => return Err(Unshown::Said(fault)),
                     error if step.content => {
-                        return Ok(Shown { ready: out.into(), ended: false, terminal: step.terminal, broke: error.map(Broke::Said) });
+                        return Ok(Shown { ready: out, ended: false, terminal: step.terminal, broke: error.map(Broke::Said) });
                     }
                     _ => {}
                 }
                 let full = events > HELD_EVENTS || out.iter().map(Bytes::len).sum::<usize>() > HELD_BYTES;
                 if step.terminal || full {
-                    return Ok(Shown { ready: out.into(), ended: false, terminal: step.terminal, broke: None });
+                    return Ok(Shown { ready: out, ended: false, terminal: step.terminal, broke: None });
                 }
             }
             Some(Err(fault)) => {
@@ -71,9 +71,9 @@ pub(super) async fn hold(
             }
             None => {
                 return match passage.end(&mut out) {
-                    Ending::Complete => Ok(Shown { ready: out.into(), ended: true, terminal: true, broke: None }),
+                    Ending::Complete => Ok(Shown { ready: out, ended: true, terminal: true, broke: None }),
                     Ending::Truncated if passage.content_events() > 0 => {
-                        Ok(Shown { ready: out.into(), ended: true, terminal: false, broke: Some(Broke::Truncated) })
+                        Ok(Shown { ready: out, ended: true, terminal: false, broke: Some(Broke::Truncated) })
                     }
                     Ending::Truncated => Err(Unshown::Transport(TransportFault {
                         kind: TransportKind::BodyBroken,

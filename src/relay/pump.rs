@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    collections::VecDeque,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -31,6 +30,8 @@ use crate::{
 /// The scheduler's turns without a new chunk after which what is ready goes: measured, not timed. The upstream's
 /// connection hands chunks over one at a time, a turn for each.
 const TURNS: u8 = 3;
+/// Only where chunks come closer together than this is there company to wait for; a lone one goes at once.
+const BURST: Duration = Duration::from_micros(300);
 /// Gathered at most.
 const GATHER: usize = 32 << 10;
 /// Silence after which the client gets a ping of its own dialect.
@@ -44,9 +45,10 @@ pub struct Pump {
     passage: Passage,
     body: Option<AnswerBody>,
     guard: Guard,
-    ready: VecDeque<Bytes>,
+    ready: Vec<Bytes>,
     ready_bytes: usize,
     turns: u8,
+    burst: bool,
     first: bool,
     idle: Duration,
     ttft: Duration,
@@ -90,6 +92,7 @@ impl Pump {
             ready,
             ready_bytes,
             turns: TURNS,
+            burst: false,
             first: true,
             idle,
             ttft,
@@ -146,12 +149,13 @@ impl Pump {
         };
         match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
             Some(Ok(Ok(data))) if matches!(self.state, Stage::Flowing) => {
-                self.heard = Instant::now();
+                let now = Instant::now();
+                self.burst = now - self.heard < BURST;
+                self.heard = now;
                 self.last_look = false;
-                let mut out = Vec::new();
-                let Step { error, terminal, .. } = self.passage.feed(data, &mut out);
-                self.ready_bytes += out.iter().map(Bytes::len).sum::<usize>();
-                self.ready.extend(out);
+                let before = self.ready.len();
+                let Step { error, terminal, .. } = self.passage.feed(data, &mut self.ready);
+                self.ready_bytes += self.ready[before..].iter().map(Bytes::len).sum::<usize>();
                 if let Some(fault) = error {
                     self.body = None;
                     self.state = Stage::Broken(Broke::Said(fault));
@@ -196,7 +200,7 @@ impl Pump {
     /// Nothing more came: what is ready goes, after a few turns in which more may come.
     fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if !self.ready.is_empty() {
-            if !self.first && self.turns < TURNS {
+            if self.burst && !self.first && self.turns < TURNS {
                 self.turns += 1;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -250,15 +254,15 @@ impl Pump {
 
     /// Everything that is ready, as one piece.
     fn take(&mut self) -> Option<Bytes> {
-        let first = self.ready.pop_front()?;
+        let last = self.ready.pop()?;
         let bytes = if self.ready.is_empty() {
-            first
+            last
         } else {
             let mut all = BytesMut::with_capacity(self.ready_bytes);
-            all.extend_from_slice(&first);
-            for next in self.ready.drain(..) {
-                all.extend_from_slice(&next);
+            for piece in self.ready.drain(..) {
+                all.extend_from_slice(&piece);
             }
+            all.extend_from_slice(&last);
             all.freeze()
         };
         self.ready_bytes = 0;
