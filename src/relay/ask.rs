@@ -94,3 +94,13 @@ pub struct Ask {
     pub pin: Option<Arc<str>>,
     pub held: Held,
 }
+
+impl Ask {
+    /// Nothing is sent again from here on: what was kept for that is let go.
+    pub fn forget_body(&mut self) {
+        self.body = Bytes::new();
+        self.coded = None;
+        self.headers = HeaderMap::new();
+        self.held.release();
+    }
+}

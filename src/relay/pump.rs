@@ -74,6 +74,7 @@ impl Pump {
     pub fn new(mut job: Box<Job>, committed: Committed) -> Self {
         let Committed { status, ready, passage, body, terminal, broke, guard, idle, .. } = committed;
         let ttft = job.tally.attempt_age();
+        job.ask.forget_body();
         job.tally.first_content(status.as_u16());
         guard.note(End::Content);
         let now = Instant::now();
@@ -334,6 +335,7 @@ impl Forward {
     pub fn new(mut job: Box<Job>, opaque: Opaque) -> Self {
         let Opaque { status, first, body, guard, idle, .. } = opaque;
         let ttft = job.tally.attempt_age();
+        job.ask.forget_body();
         job.tally.first_content(status.as_u16());
         guard.note(End::Content);
         Self { job, first, body: Some(body), guard, idle, ttft, alarm: Box::pin(sleep_until(Instant::now() + idle)) }
