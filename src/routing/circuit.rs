@@ -211,7 +211,9 @@ impl Circuit {
             Self::Open { belief, until } if *until > now => Some((belief.since, *until, belief.blocked, belief.hinted)),
             _ => None,
         };
-        if !counts && !term.fact {
+        // While a newer probe is under way its verdict is what counts, not that of one it took over from.
+        let overtaken = matches!(&self, Self::Probing { ticket, .. } if *ticket > id);
+        if (!counts || overtaken) && !term.fact {
             return self;
         }
         let struck = if counts { newest } else { struck };

@@ -645,6 +645,10 @@ mod model_check {
                     Step::End(place, how) if !running.is_empty() => {
                         let ticket = running.remove(place % running.len());
                         end(&world, &ticket, how, now);
+                        // A verdict of any attempt begins a new state; probes of the one before it are overtaken.
+                        if how != 1 {
+                            running.iter_mut().for_each(|other| other.probe = false);
+                        }
                     }
                     Step::End(..) | Step::Warm => {}
                     Step::Pass(seconds) => now += seconds,
