@@ -20,6 +20,7 @@ pub(super) struct Exchange {
 }
 
 /// All exchanges of the APIs; none where the folder is absent.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(super) fn of(apis: &[&str]) -> Vec<Exchange> {
     #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where recordings are")]
     let told = env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
