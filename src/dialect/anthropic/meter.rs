@@ -51,6 +51,7 @@ impl Counts {
             cache_write_1h,
             output: output - reasoning,
             reasoning,
+            ..Usage::default()
         })
     }
 }
@@ -173,7 +174,7 @@ mod tests {
         ] {
             assert_eq!(meter.event(b"", event.as_bytes()), Heed::Nothing);
         }
-        let usage = Usage { input: 3, cache_read: 100, cache_write_5m: 30, cache_write_1h: 20, output: 9, reasoning: 0 };
+        let usage = Usage { input: 3, cache_read: 100, cache_write_5m: 30, cache_write_1h: 20, output: 9, ..Usage::default() };
         assert_eq!(meter.summary(), Summary { usage: Some(usage), finish: Some("end_turn".to_owned()), model: Some("m".to_owned()) });
         assert!(meter.complete() && meter.terminator().is_some());
     }
