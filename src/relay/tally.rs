@@ -68,6 +68,7 @@ impl Tally {
             duration_ms: None,
             status: None,
             usage: None,
+            cost: None,
             finish: None,
             answer_bytes: 0,
             events: 0,

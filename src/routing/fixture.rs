@@ -149,7 +149,7 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
         log: Log { level: "info".to_owned(), json: false, file: None },
         ledger: Ledger::default(),
         prices: Vec::new(),
-        rates: std::collections::BTreeMap::new(),
+        rates: BTreeMap::new(),
         timeouts: timeouts(),
         retry: policy.retry,
         cooldown: policy.cooldown,

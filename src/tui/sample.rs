@@ -74,6 +74,7 @@ pub(super) fn running(n: u64, asked: &str, upstream: &str, state: State) -> Requ
         duration_ms: None,
         status: (state == State::Streaming).then_some(200),
         usage: None,
+        cost: None,
         finish: None,
         answer_bytes: 0,
         events: if state == State::Streaming { 512 } else { 0 },

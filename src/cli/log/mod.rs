@@ -16,16 +16,16 @@ use crate::{
     base::{clean::clean, clock::UnixMillis},
     control::client::Told,
     events::{
+        filter::Filter,
         kind::{EventKind, Level},
         live::{Line, Live},
         record::{RequestRecord, State},
     },
-    tui::filter::Filter,
 };
 
 pub(super) const EXAMPLES: &str = "\
-FILTER is words, or model:gpt project:ide status:5xx key:work upstream:openai client:aider state:failed >2s <500ms; all
-must hold. It is the dashboard's.
+FILTER is words, or model:gpt project:ide status:5xx key:work upstream:openai client:aider state:failed >2s <500ms cost>0.01;
+all must hold. It is the dashboard's.
 With --json each line is one JSON object: {\"request\": …} or {\"event\": …}.
 
 Examples:
@@ -265,6 +265,7 @@ pub(super) mod tests {
             duration_ms: Some(2_500),
             status: Some(200),
             usage: Some(Usage { input: 88, output: 40, ..Usage::default() }),
+            cost: None,
             finish: Some("stop".into()),
             answer_bytes: 999,
             events: 40,
