@@ -12,6 +12,8 @@ mod gemini;
 mod models;
 mod ollama;
 mod openai;
+#[cfg(test)]
+mod pairs;
 pub mod passage;
 #[cfg(test)]
 mod recorded;
