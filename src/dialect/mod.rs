@@ -12,6 +12,7 @@ mod models;
 mod ollama;
 mod openai;
 pub mod passage;
+pub mod preload;
 #[cfg(test)]
 mod recorded;
 pub mod registry;
