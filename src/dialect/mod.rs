@@ -19,6 +19,7 @@ pub mod registry;
 mod responses;
 mod shape;
 mod status;
+pub mod tokenizer;
 mod tokens;
 pub mod translate;
 mod words;
