@@ -8,6 +8,7 @@ mod classic;
 mod evidence;
 mod fault;
 mod gemini;
+pub mod lists;
 mod models;
 mod ollama;
 mod openai;
