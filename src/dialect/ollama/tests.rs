@@ -71,7 +71,7 @@ fn normal(mut body: Value) -> Value {
         }
     }
     let root = body.as_object_mut().expect("an object");
-    root.retain(|key, value| !matches!(&**key, "model" | "stream") && !blank(value) && !(key == "raw" && value == false));
+    root.retain(|key, value| !(matches!(&**key, "model" | "stream") || blank(value) || key == "raw" && value == false));
     for message in root.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
         let message = message.as_object_mut().expect("an object");
         message.retain(|_, value| !blank(value));
