@@ -9,18 +9,21 @@ mod evidence;
 mod fault;
 pub mod flow;
 mod gemini;
+pub mod lists;
 mod models;
 mod ollama;
 mod openai;
 #[cfg(test)]
 mod pairs;
 pub mod passage;
+pub mod preload;
 #[cfg(test)]
 mod recorded;
 pub mod registry;
 mod responses;
 mod shape;
 mod status;
+pub mod tokenizer;
 mod tokens;
 pub mod translate;
 mod words;
