@@ -25,7 +25,7 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits, names: &Names, a: &m
     writer.system(a);
     for (at, message) in request.messages.iter().enumerate() {
         match message.role {
-            Role::System => writer.told(message, message.blocks.iter().collect(), a),
+            Role::System => writer.told(message, &message.blocks.iter().collect::<Vec<_>>(), a),
             Role::User => writer.user(message, a),
             Role::Assistant => writer.assistant(at, message, a),
         }
@@ -92,11 +92,11 @@ impl<'w> Writer<'w> {
     }
 
     /// A message of a user or of the system, as it stands.
-    fn told(&mut self, message: &Message, blocks: Vec<&Block>, a: &mut Array<'_>) {
+    fn told(&mut self, message: &Message, blocks: &[&Block], a: &mut Array<'_>) {
         let role = if message.role == Role::System { self.system_role() } else { "user" };
         a.object(|o| {
             o.str("role", role).opt_str("name", message.name.as_deref());
-            parts_write::content(&blocks, message.extras.get(OWN, "cache_control").is_some(), o, self.losses);
+            parts_write::content(blocks, message.extras.get(OWN, "cache_control").is_some(), o, self.losses);
             message.extras.write(OWN, o, |key| self.losses.add(format!("messages.{key}")));
         });
     }
@@ -122,7 +122,7 @@ impl<'w> Writer<'w> {
         if !message.blocks.is_empty() && own.is_empty() && orphans.is_empty() {
             return;
         }
-        self.told(message, orphans.iter().chain(own).collect(), a);
+        self.told(message, &orphans.iter().chain(own).collect::<Vec<_>>(), a);
     }
 
     fn assistant(&mut self, at: usize, message: &Message, a: &mut Array<'_>) {
@@ -162,15 +162,7 @@ impl<'w> Writer<'w> {
             if !said.thought.is_empty() {
                 o.str("reasoning_content", &said.thought);
             }
-            if !said.details.is_empty() {
-                o.array("reasoning_details", |a| {
-                    said.details.iter().for_each(|details| {
-                        details.json().items().for_each(|item| {
-                            a.text(item.text());
-                        })
-                    })
-                });
-            }
+            o.opt_raw("reasoning_details", reasoning::joined(&said.details).as_ref());
             o.opt_raw("extra_content", parts_write::extra_content(blocks).as_ref());
             if !calls.is_empty() {
                 o.array("tool_calls", |a| {
@@ -290,7 +282,7 @@ impl<'w> Writer<'w> {
             });
         }
         if !shown.is_empty() {
-            self.told(&Message::new(Role::User, Vec::new()), shown.iter().collect(), a);
+            self.told(&Message::new(Role::User, Vec::new()), &shown.iter().collect::<Vec<_>>(), a);
         }
     }
 

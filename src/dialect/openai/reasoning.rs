@@ -58,26 +58,51 @@ pub(super) fn as_details(proof: Option<&Proof>) -> Option<Raw> {
     Raw::parse(&proof.value).filter(|raw| raw.json().is_array())
 }
 
+/// Several arrays as one; a single one stays as it is, byte for byte.
+pub(super) fn joined(details: &[Raw]) -> Option<Raw> {
+    match details {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Raw::parse(&write::array(|a| {
+            for item in several.iter().flat_map(|details| details.json().items()) {
+                a.text(item.text());
+            }
+        })),
+    }
+}
+
 /// `reasoning_details` as they come in a stream: pieces of one item are put together.
 #[derive(Debug, Default)]
 pub(super) struct Details {
     items: Vec<Item>,
+    /// The array, where there was but one.
+    only: Option<Raw>,
+    arrays: u32,
     bytes: usize,
     sealed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Item {
     index: Option<u64>,
     kind: String,
-    grows: Vec<(&'static str, String)>,
-    rest: Vec<(Box<str>, Raw)>,
+    /// The array it was last told in; an array tells no item twice.
+    array: u32,
+    members: Vec<(Box<str>, Member)>,
+}
+
+#[derive(Debug)]
+enum Member {
+    Grows(String),
+    Told(Raw),
 }
 
 impl Details {
     pub(super) fn feed(&mut self, details: Json<'_>) {
+        self.arrays = self.arrays.saturating_add(1);
+        self.only = (self.arrays == 1).then(|| Raw::of(details));
         for part in details.items().filter(|part| part.is_object()) {
-            self.bytes += part.text().len();
+            self.bytes = self.bytes.saturating_add(part.text().len());
             if self.bytes > MOST {
                 self.items.clear();
                 return;
@@ -89,47 +114,54 @@ impl Details {
     fn piece(&mut self, part: Json<'_>) {
         let index = part.get("index").and_then(Json::u64);
         let kind = part.get("type").and_then(Json::str).unwrap_or_default();
-        let data = part.get("data").is_some_and(|data| !data.is_blank());
         // Sealed data comes whole; a second one is another item.
+        let data = part.get("data").is_some_and(|data| !data.is_blank());
         let same = |item: &Item| {
-            item.kind == kind && item.index == index && !(data && item.grows.iter().any(|(key, text)| *key == "data" && !text.is_empty()))
+            item.kind == kind
+                && item.index == index
+                && item.array != self.arrays
+                && !(data && item.members.iter().any(|(key, _)| **key == *"data"))
         };
         let at = self.items.iter().rposition(same).filter(|at| index.is_some() || at + 1 == self.items.len());
         let at = at.unwrap_or_else(|| {
-            self.items.push(Item { index, kind: kind.into_owned(), ..Item::default() });
+            self.items.push(Item { index, kind: kind.into_owned(), array: 0, members: Vec::new() });
             self.items.len() - 1
         });
         let item = &mut self.items[at];
-        for (key, value) in part.members().filter(|(_, value)| value.kind() != "null") {
-            let grown = ["text", "summary", "data", "signature"].into_iter().find(|name| *name == key);
-            match (grown, value.str()) {
-                (Some(name), Some(text)) => {
-                    self.sealed |= matches!(name, "data" | "signature") && !text.is_empty();
-                    match item.grows.iter_mut().find(|(key, _)| *key == name) {
-                        Some((_, all)) => all.push_str(&text),
-                        None => item.grows.push((name, text.into_owned())),
-                    }
-                }
-                _ => match item.rest.iter_mut().find(|(name, _)| **name == *key) {
-                    Some((_, last)) => *last = Raw::of(value),
-                    None => item.rest.push((key.into(), Raw::of(value))),
-                },
+        item.array = self.arrays;
+        for (key, value) in part.members() {
+            let text = value.str().filter(|_| matches!(key, "text" | "summary" | "data" | "signature"));
+            self.sealed |= matches!(key, "data" | "signature") && text.as_ref().is_some_and(|text| !text.is_empty());
+            let known = item.members.iter_mut().find(|(name, _)| **name == *key).map(|(_, member)| member);
+            match (known, text) {
+                (Some(Member::Grows(all)), Some(text)) => all.push_str(&text),
+                (Some(_), None) if value.kind() == "null" => {}
+                (Some(member), None) => *member = Member::Told(Raw::of(value)),
+                (Some(member), Some(text)) => *member = Member::Grows(text.into_owned()),
+                (None, Some(text)) => item.members.push((key.into(), Member::Grows(text.into_owned()))),
+                (None, None) => item.members.push((key.into(), Member::Told(Raw::of(value)))),
             }
         }
     }
 
     /// The proof that has come together, if there is a seal; what follows begins anew.
     pub(super) fn take(&mut self) -> Option<Proof> {
+        if self.arrays == 0 {
+            return None;
+        }
         let whole = std::mem::take(self);
+        if let Some(only) = whole.only.filter(|_| whole.sealed) {
+            return Some(proof(only.text()));
+        }
         (whole.sealed && !whole.items.is_empty()).then(|| {
             proof(&write::array(|a| {
                 for item in &whole.items {
                     a.object(|o| {
-                        for (key, value) in &item.rest {
-                            o.raw(key, value);
-                        }
-                        for (key, text) in &item.grows {
-                            o.str(key, text);
+                        for (key, member) in &item.members {
+                            match member {
+                                Member::Grows(text) => o.str(key, text),
+                                Member::Told(raw) => o.raw(key, raw),
+                            };
                         }
                     });
                 }

@@ -44,7 +44,8 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
 
 fn settings(s: &Settings, extras: &Extras, traits: &Traits, o: &mut Object<'_>, losses: &mut Losses) {
     if let Some(limit) = s.max_tokens {
-        o.num(traits.limit_field, limit);
+        // Providers refuse more than the model can say, though no answer would be longer.
+        o.num(traits.limit_field, limit.min(traits.max_output.unwrap_or(limit)));
     }
     o.opt_raw("temperature", s.temperature.as_ref()).opt_raw("top_p", s.top_p.as_ref());
     o.opt_raw("frequency_penalty", s.frequency_penalty.as_ref()).opt_raw("presence_penalty", s.presence_penalty.as_ref());

@@ -128,13 +128,7 @@ fn message(blocks: &[Block], shape: &Shape, o: &mut Object<'_>) {
         if !said.thought.is_empty() {
             o.str("reasoning_content", &said.thought);
         }
-        if !said.details.is_empty() {
-            o.array("reasoning_details", |a| {
-                for item in said.details.iter().flat_map(|details| details.json().items()) {
-                    a.text(item.text());
-                }
-            });
-        }
+        o.opt_raw("reasoning_details", reasoning::joined(&said.details).as_ref());
         o.array("annotations", |a| said.citations.iter().for_each(|(from, length, citation)| annotation(citation, *from, *length, a)));
         if said.media.iter().any(|media| media.kind == MediaKind::Image) {
             let images = said.media.iter().filter(|media| media.kind == MediaKind::Image);

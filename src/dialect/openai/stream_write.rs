@@ -43,7 +43,10 @@ enum Told {
     Text {
         from: u64,
     },
-    Thought,
+    /// `apart`: other thoughts were told before.
+    Thought {
+        apart: bool,
+    },
     Refusal,
     Call {
         index: u32,
@@ -128,7 +131,7 @@ impl ChunkWriter {
     fn open(&mut self, head: Head, out: &mut Vec<u8>) {
         let told = match head {
             Head::Text => Told::Text { from: self.characters },
-            Head::Reasoning { .. } => Told::Thought,
+            Head::Reasoning { .. } => Told::Thought { apart: self.thought },
             Head::Refusal => Told::Refusal,
             Head::ToolCall { .. } if self.old() || self.legacy && self.calls > 0 => Told::Hidden,
             Head::ToolCall { id, name, form } => self.open_call(id, name, form, out),
@@ -210,8 +213,14 @@ impl ChunkWriter {
                     })
                 }
             }
-            Some(Told::Thought) if !old => {
+            Some(Told::Thought { apart }) if !old => {
+                let apart = std::mem::take(apart);
                 self.thought = true;
+                if apart {
+                    self.delta(out, |o| {
+                        o.str("reasoning_content", "\n\n");
+                    });
+                }
                 self.delta(out, |o| {
                     o.str("reasoning_content", text);
                 });
@@ -240,7 +249,7 @@ impl ChunkWriter {
                     });
                 });
             }
-            Some(Told::Hidden | Told::Thought) | None => {}
+            Some(Told::Hidden | Told::Thought { .. }) | None => {}
         }
     }
 
@@ -336,14 +345,7 @@ impl StreamWriter for ChunkWriter {
                     });
                 }
             }
-            ChatEvent::Open { head, .. } => {
-                if matches!(head, Head::Reasoning { .. }) && std::mem::take(&mut self.thought) && !self.old() {
-                    self.delta(out, |o| {
-                        o.str("reasoning_content", "\n\n");
-                    });
-                }
-                self.open(head, out);
-            }
+            ChatEvent::Open { head, .. } => self.open(head, out),
             ChatEvent::Delta { block, text } => self.grow(block, &text, out),
             ChatEvent::Proof { block, proof } => self.proof(block, &proof, out),
             ChatEvent::Citation { block, citation } => {

@@ -1,3 +1,5 @@
+//! Answers, whole and in pieces.
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -288,7 +290,7 @@ fn seals_come_back_whole() {
     ]);
     let said = meaning(&response);
     assert_eq!((said.thought.as_str(), said.text.as_str()), ("hm", "x"));
-    assert_eq!(said.proofs, [r#"[{"type":"reasoning.text","index":0,"text":"hm","signature":"S/+="}]"#, r#"{"v":{"s":"T"}}"#]);
+    assert_eq!(said.proofs, [r#"[{"type":"reasoning.text","text":"hm","index":0,"signature":"S/+="}]"#, r#"{"v":{"s":"T"}}"#]);
     let whole: Value = serde_json::from_slice(&Openai.write_response(&response, &shape())).expect("json");
     assert_eq!(whole["choices"][0]["message"]["reasoning_details"][0]["signature"], "S/+=");
 }

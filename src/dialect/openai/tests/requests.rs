@@ -1,3 +1,5 @@
+//! Requests, and what of them goes where.
+
 use serde_json::{Map, Value, json};
 
 use super::traits;
