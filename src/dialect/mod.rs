@@ -25,6 +25,8 @@ mod words;
 use bytes::Bytes;
 use http::StatusCode;
 
+pub use responses::stored;
+
 use crate::{
     base::json::Bad,
     ir::{

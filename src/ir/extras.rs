@@ -10,6 +10,8 @@ use crate::{
 pub struct Extras {
     from: Option<Dialect>,
     fields: Vec<(Box<str>, Raw)>,
+    /// What only its own dialect misses (ids and states of items); no loss elsewhere.
+    notes: Vec<(Box<str>, Raw)>,
 }
 
 impl Extras {
@@ -21,7 +23,7 @@ impl Extras {
             .filter(|(key, value)| !known.contains(key) && value.kind() != "null")
             .map(|(key, value)| (Box::from(key), Raw::of(value)))
             .collect();
-        Self { from: Some(from), fields }
+        Self { from: Some(from), fields, notes: Vec::new() }
     }
 
     /// One more field.
@@ -30,16 +32,28 @@ impl Extras {
         self.fields.push((key.into(), value));
     }
 
+    /// Keeps what means nothing in other dialects: it is no loss there, and only [`get`](Self::get) finds it.
+    pub fn note(&mut self, from: Dialect, key: &str, value: Raw) {
+        self.from = Some(from);
+        self.notes.push((key.into(), value));
+    }
+
+    /// Whether a reader of this dialect made it.
+    #[must_use]
+    pub fn is_from(&self, dialect: Dialect) -> bool {
+        self.from == Some(dialect)
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
 
-    /// A field that a reader of the same dialect left here.
+    /// A field or note that a reader of the same dialect left here.
     #[must_use]
     pub fn get(&self, dialect: Dialect, key: &str) -> Option<&Raw> {
         let own = self.from == Some(dialect);
-        self.fields.iter().find(|(name, _)| own && **name == *key).map(|(_, value)| value)
+        self.fields.iter().chain(&self.notes).find(|(name, _)| own && **name == *key).map(|(_, value)| value)
     }
 
     /// The fields, in the order in which they stood.

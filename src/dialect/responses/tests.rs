@@ -1,0 +1,337 @@
+//! The laws of translation over recorded traffic, and cases that recordings lack.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    dialect::{
+        Loss, Thinking,
+        recorded::{self, Exchange},
+        translate::Reading,
+    },
+    ir::{
+        assemble::{Assembler, events},
+        block::{Block, BlockKind, CallForm, Proof, ProofKind, Reasoning, ToolCall, ToolResult},
+        event::ChatEvent,
+        extras::Extras,
+        fault::ErrorKind,
+        grammar,
+        request::{Message, Role},
+        response::FinishKind,
+        tool::{FunctionTool, Tool, ToolChoice},
+    },
+};
+
+fn shape() -> Shape {
+    Shape {
+        place: Place::Main,
+        model: "asked".to_owned(),
+        id: "7".to_owned(),
+        now: 1_700_000_000,
+        framing: Framing::Sse,
+        usage: true,
+        custom: Vec::new(),
+        namespaced: Vec::new(),
+        echo: Extras::default(),
+    }
+}
+
+fn traits() -> Traits {
+    Traits {
+        model: "m".to_owned(),
+        stream: false,
+        max_output: None,
+        thinking: Thinking::Effort,
+        limit_field: "max_output_tokens",
+        developer_role: false,
+        takes_reasoning: false,
+        seed: "s".to_owned(),
+    }
+}
+
+fn carry() -> Carry {
+    Carry { renamed: Vec::new(), seed: "s".to_owned() }
+}
+
+fn recordings() -> Vec<Exchange> {
+    recorded::of(&["openai.responses"])
+}
+
+fn written(request: &ChatRequest) -> (Value, Vec<Loss>) {
+    let encoded = Responses.write_request(request, &traits());
+    (serde_json::from_slice(&encoded.body).expect("json"), encoded.losses)
+}
+
+fn asked(body: &Value) -> ChatRequest {
+    Responses.read_request(Place::Main, body.to_string().as_bytes()).expect("a request")
+}
+
+/// A request as it is compared: what means the same looks the same.
+fn normal(body: &Value) -> Value {
+    let mut body = body.clone();
+    let root = body.as_object_mut().expect("an object");
+    for key in ["model", "stream", "store", "include", "previous_response_id", "stream_options"] {
+        root.remove(key);
+    }
+    if let Some(text) = root.get("input").and_then(Value::as_str) {
+        let item = json!([{ "role": "user", "content": text }]);
+        root.insert("input".to_owned(), item);
+    }
+    for item in root.get_mut("input").and_then(Value::as_array_mut).into_iter().flatten() {
+        if item.get("role").is_some() && item.get("type").is_none() {
+            item["type"] = "message".into();
+        }
+        if item["content"].is_string() && item["type"] == "message" {
+            let kind = if item["role"] == "assistant" { "output_text" } else { "input_text" };
+            item["content"] = json!([{ "type": kind, "text": item["content"] }]);
+        }
+    }
+    bare(&body)
+}
+
+/// Without nulls and empty lists.
+fn bare(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let kept =
+                map.iter().map(|(k, v)| (k.clone(), bare(v))).filter(|(k, v)| !(v.is_null() || k == "annotations" && *v == json!([])));
+            Value::Object(kept.collect())
+        }
+        Value::Array(list) => Value::Array(list.iter().map(bare).collect()),
+        other => other.clone(),
+    }
+}
+
+/// What an answer says, put together from what SDKs show.
+#[derive(Debug, PartialEq)]
+struct Said {
+    text: String,
+    refusal: String,
+    reasoning: String,
+    calls: Vec<(String, String, String)>,
+    sealed: Vec<String>,
+    foreign: Vec<Value>,
+    status: Value,
+    usage: Value,
+}
+
+fn said(response: &Value) -> Said {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut out = Said {
+        text: String::new(),
+        refusal: String::new(),
+        reasoning: String::new(),
+        calls: Vec::new(),
+        sealed: Vec::new(),
+        foreign: Vec::new(),
+        status: if response["status"] == "complete" { "completed".into() } else { response["status"].clone() },
+        usage: json!([
+            response["usage"]["input_tokens"],
+            response["usage"]["output_tokens"],
+            response["usage"]["input_tokens_details"]["cached_tokens"],
+            response["usage"]["output_tokens_details"]["reasoning_tokens"]
+        ]),
+    };
+    for item in response["output"].as_array().into_iter().flatten() {
+        match item["type"].as_str().unwrap_or_default() {
+            "message" => {
+                for part in item["content"].as_array().into_iter().flatten() {
+                    out.text.push_str(&text(&part["text"]));
+                    out.refusal.push_str(&text(&part["refusal"]));
+                }
+            }
+            "function_call" => out.calls.push((text(&item["call_id"]), text(&item["name"]), text(&item["arguments"]))),
+            "custom_tool_call" => out.calls.push((text(&item["call_id"]), text(&item["name"]), text(&item["input"]))),
+            "reasoning" => {
+                let summary = item["summary"].as_array().filter(|list| !list.is_empty());
+                for part in summary.or_else(|| item["content"].as_array()).into_iter().flatten() {
+                    out.reasoning.extend(text(&part["text"]).chars().filter(|c| !c.is_whitespace()));
+                }
+                out.sealed.extend(item["encrypted_content"].as_str().map(str::to_owned));
+            }
+            _ => out.foreign.push(item.clone()),
+        }
+    }
+    out
+}
+
+fn body(response: &ChatResponse) -> Value {
+    serde_json::from_slice(&Responses.write_response(response, &shape())).expect("json")
+}
+
+fn streamed(text: &str, cuts: &[usize]) -> (Vec<ChatEvent>, bool) {
+    let mut reading = Reading::new(Framing::Sse, Responses.stream_reader(&carry()), false);
+    let (mut said, bytes) = (Vec::new(), Bytes::copy_from_slice(text.as_bytes()));
+    let mut at = 0;
+    for cut in cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([bytes.len()]) {
+        let step = reading.feed(&bytes.slice(at.min(cut)..cut.max(at)), &mut said);
+        assert_eq!(step.error, None);
+        at = at.max(cut);
+    }
+    reading.end(&mut said);
+    (said, reading.complete())
+}
+
+fn assembled(events: &[ChatEvent]) -> ChatResponse {
+    let mut assembler = Assembler::default();
+    events.iter().for_each(|event| assembler.feed(event));
+    assembler.finish().expect("complete")
+}
+
+/// The response of a recorded stream's terminal event.
+fn terminal(stream: &str) -> Value {
+    let events = stream.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?.trim()).ok());
+    let mut items = Vec::new();
+    for event in events {
+        match event["type"].as_str().unwrap_or_default() {
+            "response.output_item.done" => items.push(event["item"].clone()),
+            "response.completed" | "response.incomplete" => {
+                let mut response = event["response"].clone();
+                if response["output"].as_array().is_none_or(Vec::is_empty) {
+                    response["output"] = items.into();
+                }
+                return response;
+            }
+            _ => {}
+        }
+    }
+    Value::Null
+}
+
+fn write_stream(shape: &Shape, events: Vec<ChatEvent>) -> Vec<Value> {
+    let (mut writer, mut out) = (Responses.stream_writer(shape), Vec::new());
+    for event in events {
+        writer.event(event, &mut out);
+    }
+    parse(&out)
+}
+
+fn parse(out: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(out).expect("text");
+    let frames = text.split_terminator("\n\n").map(|frame| {
+        let (name, data) = frame.split_once("\ndata: ").expect("two lines");
+        let event: Value = serde_json::from_str(data).expect("json");
+        assert_eq!(event["type"], name.strip_prefix("event: ").expect("a name"));
+        event
+    });
+    let events: Vec<Value> = frames.collect();
+    for (event, number) in events.iter().zip(0..) {
+        assert_eq!(event["sequence_number"], number);
+    }
+    events
+}
+
+/// Deltas must say what the items say, and the items what the end says.
+fn consistent(events: &[Value]) -> Value {
+    let mut told: BTreeMap<(String, u64), String> = BTreeMap::new();
+    let (mut items, mut added) = (Vec::new(), Vec::new());
+    for event in events {
+        let kind = event["type"].as_str().expect("a type");
+        let index = event["output_index"].as_u64().unwrap_or_default();
+        if kind.ends_with(".delta") {
+            assert_eq!(added[index as usize], event["item_id"], "{kind}");
+            told.entry((kind.to_owned(), index)).or_default().push_str(event["delta"].as_str().expect("text"));
+        } else if kind == "response.output_item.added" {
+            assert_eq!(index as usize, added.len());
+            added.push(event["item"]["id"].clone());
+        } else if kind == "response.output_item.done" {
+            assert_eq!(index as usize, items.len());
+            items.push(event["item"].clone());
+        }
+    }
+    let response = events.last().expect("an end")["response"].clone();
+    assert_eq!(response["output"], json!(items));
+    for (item, index) in items.iter().zip(0..) {
+        let told = |kind: &str| told.get(&(format!("response.{kind}.delta"), index)).cloned().unwrap_or_default();
+        assert_eq!(item["id"], added[index as usize]);
+        let one = Said { status: Value::Null, usage: Value::Null, ..said(&json!({ "output": [item] })) };
+        match item["type"].as_str().expect("a type") {
+            "message" => assert_eq!((told("output_text"), told("refusal")), (one.text, one.refusal)),
+            "function_call" => assert_eq!(told("function_call_arguments"), one.calls[0].2),
+            "custom_tool_call" => assert_eq!(told("custom_tool_call_input"), one.calls[0].2),
+            "reasoning" => assert_eq!(told("reasoning_summary_text").split_whitespace().collect::<String>(), one.reasoning),
+            _ => {}
+        }
+    }
+    response
+}
+
+#[test]
+fn every_recorded_request_comes_back_without_loss() {
+    for exchange in recordings() {
+        if !exchange.request.is_object() || exchange.features.iter().any(|f| f == "error") || exchange.id.contains("dangling") {
+            continue;
+        }
+        let (back, losses) = written(&asked(&exchange.request));
+        assert_eq!(normal(&back), normal(&exchange.request), "{}", exchange.id);
+        assert_eq!(losses, Vec::new(), "{}", exchange.id);
+    }
+}
+
+#[test]
+fn every_recorded_answer_comes_back() {
+    for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "json") {
+        let response = Responses.read_response(&exchange.content_type, exchange.response.as_bytes(), &carry()).expect("an answer");
+        let recorded: Value = serde_json::from_str(&exchange.response).expect("json");
+        assert_eq!(said(&body(&response)), said(&recorded), "{}", exchange.id);
+        grammar::check(&events(&response)).expect("well formed");
+        let written = write_stream(&shape(), events(&response));
+        if response.finish.kind != FinishKind::Pause {
+            assert_eq!(said(&consistent(&written)), said(&recorded), "{}", exchange.id);
+        }
+    }
+}
+
+#[test]
+fn every_recorded_stream_says_what_its_end_says() {
+    for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
+        let (events, complete) = streamed(&exchange.response, &[]);
+        assert!(complete, "{}", exchange.id);
+        grammar::check(&events).expect(&exchange.id);
+        let want = said(&terminal(&exchange.response));
+        assert_eq!(said(&body(&assembled(&events))), want, "{}", exchange.id);
+        assert_eq!(said(&consistent(&write_stream(&shape(), events))), want, "{}", exchange.id);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn streams_say_the_same_wherever_they_are_cut(cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8)) {
+        for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(exchange.response.len())).collect();
+            cuts.sort_unstable();
+            let (events, _) = streamed(&exchange.response, &cuts);
+            prop_assert_eq!(grammar::check(&events), Ok(()));
+            prop_assert_eq!(&events, &streamed(&exchange.response, &[]).0);
+        }
+    }
+
+    #[test]
+    fn nonsense_never_panics(text in "[\\[\\]{}\",:a-z0-9_. ]{0,80}") {
+        drop(Responses.read_request(Place::Main, text.as_bytes()));
+        drop(Responses.read_response("", text.as_bytes(), &carry()));
+        let mut reader = Responses.stream_reader(&carry());
+        drop(reader.event(b"", text.as_bytes(), &mut Vec::new()));
+    }
+}
+
+#[test]
+fn prefixes_of_a_stream_are_never_complete() {
+    for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "sse") {
+        let end = exchange
+            .response
+            .find("event: response.completed")
+            .or_else(|| exchange.response.find("\"response.completed\""))
+            .expect("an end");
+        let mut reading = Reading::new(Framing::Sse, Responses.stream_reader(&carry()), false);
+        let mut said = Vec::new();
+        reading.feed(&Bytes::copy_from_slice(&exchange.response.as_bytes()[..end]), &mut said);
+        reading.end(&mut said);
+        assert!(!reading.complete(), "{}", exchange.id);
+    }
+}
