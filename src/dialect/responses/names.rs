@@ -70,8 +70,10 @@ impl<'a> Names<'a> {
         self.custom.contains(&name)
     }
 
+    /// For the reader of the answer, who also has to know which tools stand in namespaces.
     pub(super) fn renamed(self) -> Vec<(String, String)> {
-        self.renamed
+        let inside = self.inside.into_iter().map(|(name, _)| (name.to_owned(), name.to_owned()));
+        self.renamed.into_iter().chain(inside).collect()
     }
 }
 

@@ -97,11 +97,9 @@ pub(super) fn call_id(told: String, carry: &Carry, calls: &mut u32) -> String {
 
 /// The called tool's name as the client knows it.
 pub(super) fn name(item: Json<'_>, sent: &str, carry: &Carry) -> String {
-    match string(item, "namespace") {
-        // Tools that are found late stand in a namespace of their own name.
-        Some(space) if !space.is_empty() && space != sent => items_read::joined(&space, sent),
-        _ => carry.name(sent).to_owned(),
-    }
+    let full = string(item, "namespace").map(|space| items_read::joined(&space, sent));
+    // Tools that the provider found by itself stand in namespaces of which the client knows nothing.
+    full.filter(|full| carry.renamed.iter().any(|(known, _)| known == full)).unwrap_or_else(|| carry.name(sent).to_owned())
 }
 
 /// Elements of the log probabilities of an item's texts.
