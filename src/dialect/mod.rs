@@ -33,6 +33,8 @@ pub(crate) use shape::cut;
 use bytes::Bytes;
 use http::StatusCode;
 
+pub use responses::stored;
+
 use crate::{
     base::json::Bad,
     ir::{
