@@ -22,6 +22,7 @@ mod tokens;
 pub mod translate;
 mod words;
 
+pub use anthropic::UNSIGNED;
 use bytes::Bytes;
 use http::StatusCode;
 
