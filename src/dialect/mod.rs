@@ -30,6 +30,7 @@ mod words;
 
 pub(crate) use shape::cut;
 
+pub use anthropic::UNSIGNED;
 use bytes::Bytes;
 use http::StatusCode;
 
