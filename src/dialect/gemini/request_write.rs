@@ -351,3 +351,219 @@ fn tier(o: &mut Object<'_>, settings: &Settings, losses: &mut Losses) {
         Some(_) => losses.add("service_tier"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ir::{
+        block::{CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning, Source, Text, ToolCall, ToolResult},
+        extras::Extras,
+        request::Message,
+        tool::CustomTool,
+    };
+
+    fn traits(thinking: Thinking) -> Traits {
+        Traits {
+            model: "m".to_owned(),
+            stream: false,
+            max_output: Some(1000),
+            thinking,
+            limit_field: "max_tokens",
+            developer_role: false,
+            takes_reasoning: false,
+            seed: "s".to_owned(),
+        }
+    }
+
+    fn written(request: &ChatRequest, thinking: Thinking) -> (Value, Vec<String>) {
+        let encoded = write(request, &traits(thinking));
+        let losses = encoded.losses.into_iter().map(|loss| loss.0.into_owned()).collect();
+        (serde_json::from_slice(&encoded.body).expect("json"), losses)
+    }
+
+    fn call(id: &str, name: &str, arguments: &str) -> Block {
+        let call = ToolCall { id: id.to_owned(), name: name.to_owned(), arguments: arguments.to_owned(), form: CallForm::Function };
+        Block::new(BlockKind::ToolCall(call))
+    }
+
+    fn media(kind: MediaKind, source: Source) -> Block {
+        Block::new(BlockKind::Media(Media { kind, source, mime: None, name: None, detail: None }))
+    }
+
+    fn sealed(mut block: Block, dialect: Dialect, value: &str) -> Block {
+        block.proof = Some(Proof { dialect, kind: ProofKind::Signature, value: value.to_owned(), id: None });
+        block
+    }
+
+    fn of(messages: Vec<(Role, Vec<Block>)>) -> ChatRequest {
+        let messages = messages.into_iter().map(|(role, blocks)| Message::new(role, blocks)).collect();
+        ChatRequest { messages, ..ChatRequest::default() }
+    }
+
+    /// Pains 3 and 33: signatures stay where they were, foreign ones are left out and said so, images in results are kept.
+    #[test]
+    fn a_tool_loop_of_another_dialect_is_written() {
+        let thought = Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
+        let image = media(MediaKind::Image, Source::Base64("iVBORw0K".to_owned()));
+        let result = ToolResult {
+            call: "1".to_owned(),
+            content: vec![Block::text("a"), Block::text("b"), image],
+            is_error: true,
+            ..ToolResult::default()
+        };
+        let request = of(vec![
+            (Role::User, vec![Block::text("hi")]),
+            (Role::Assistant, vec![sealed(thought, Dialect::Anthropic, "x"), call("1", "f", ""), call("2", "f", "[1]")]),
+            (Role::User, vec![Block::text("and?"), Block::new(BlockKind::ToolResult(result))]),
+            (Role::Assistant, vec![sealed(call("3", "f", "{\"a\":1.0}"), Dialect::Gemini, "own")]),
+        ]);
+
+        let (body, losses) = written(&request, Thinking::Effort);
+
+        let png = json!({"inlineData": {"mimeType": "image/png", "data": "iVBORw0K"}});
+        let none =
+            |id: &str| json!({"functionResponse": {"id": id, "name": "f", "response": {"error": "no result was given for this call"}}});
+        let want = json!([
+            {"role": "user", "parts": [{"text": "hi"}]},
+            {"role": "model", "parts": [
+                {"text": "hm", "thought": true},
+                {"functionCall": {"id": "1", "name": "f", "args": {}}, "thoughtSignature": "skip_thought_signature_validator"},
+                {"functionCall": {"id": "2", "name": "f", "args": {"input": [1]}}},
+            ]},
+            {"role": "user", "parts": [
+                {"functionResponse": {"id": "1", "name": "f", "response": {"error": "a\nb"}, "parts": [png]}},
+                none("2"),
+                {"text": "and?"},
+            ]},
+            {"role": "model", "parts": [{"functionCall": {"id": "3", "name": "f", "args": {"a": 1.0}}, "thoughtSignature": "own"}]},
+            {"role": "user", "parts": [none("3")]},
+        ]);
+        assert_eq!(body["contents"], want);
+        assert_eq!(losses, ["reasoning.proof"]);
+        let (body, _) = written(&request, Thinking::Budget);
+        assert_eq!(body["contents"][1]["parts"][1].get("thoughtSignature"), None);
+        let beside = body["contents"][2]["parts"].as_array().expect("parts").iter().position(|part| *part == png);
+        assert_eq!(beside, Some(2), "after all results");
+    }
+
+    #[test]
+    fn tools_of_other_dialects_are_written() {
+        let hosted =
+            |kind, body: &str| Tool::Hosted(HostedTool { kind, dialect: Dialect::Anthropic, body: Raw::parse(body).expect("json") });
+        let named = |name: &str| Tool::Function(FunctionTool { name: name.to_owned(), strict: Some(true), ..FunctionTool::default() });
+        let search = || hosted(Hosted::WebSearch, r#"{"type":"web_search_1","name":"web_search","max_uses":3}"#);
+        let mut request = of(vec![(Role::User, vec![Block::text("hi")])]);
+
+        request.tools = vec![search(), hosted(Hosted::Other, r#"{"type":"memory_1"}"#)];
+        request.tool_choice = Some(ToolChoice::Auto);
+        let (body, losses) = written(&request, Thinking::Budget);
+        assert_eq!((&body["tools"], body.get("toolConfig")), (&json!([{"googleSearch": {}}]), None));
+        assert_eq!(losses, ["tools.web_search.max_uses", "tools.memory_1"]);
+
+        let custom = Tool::Custom(CustomTool { name: "patch".to_owned(), ..CustomTool::default() });
+        request.tools = vec![search(), named("1 bad/name"), custom];
+        request.tool_choice = Some(ToolChoice::Named("1 bad/name".to_owned()));
+        let encoded = write(&request, &traits(Thinking::Budget));
+        let body: Value = serde_json::from_slice(&encoded.body).expect("json");
+        let sent = body["tools"][0]["functionDeclarations"][0]["name"].as_str().expect("a name");
+        assert!(sent.starts_with("_1_bad_name_"), "{sent}");
+        assert_eq!(encoded.carry.name(sent), "1 bad/name");
+        assert_eq!(body["tools"][0]["functionDeclarations"][1]["parametersJsonSchema"]["required"], json!(["input"]));
+        assert_eq!(body["toolConfig"], json!({"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [sent]}}));
+        let losses: Vec<_> = encoded.losses.iter().map(|loss| &*loss.0).collect();
+        assert_eq!(losses, ["tools.strict", "tools.web_search"]);
+    }
+
+    #[test]
+    fn settings_of_other_dialects_are_written_or_lost() {
+        let mut request = of(vec![(Role::System, vec![Block::text("late")]), (Role::User, vec![Block::text("hi")])]);
+        request.system = vec![Block::text("early")];
+        let raw = |text: &str| Raw::parse(text);
+        request.settings = Settings {
+            max_tokens: Some(5000),
+            temperature: raw("0.10"),
+            min_p: raw("1"),
+            stop: ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec(),
+            n: Some(2),
+            logprobs: Some(true),
+            top_logprobs: Some(3),
+            format: Some(Format::Schema {
+                name: None,
+                description: None,
+                schema: raw(r#"{"type":"object","uniqueItems":true}"#).expect("json"),
+                strict: None,
+            }),
+            reasoning: Some(ReasoningWish { effort: Some(Effort::XHigh), ..ReasoningWish::default() }),
+            service_tier: Some("flex".to_owned()),
+            user: Some("u".to_owned()),
+            parallel_tools: Some(false),
+            ..Settings::default()
+        };
+        request.extras = Extras::default();
+        request.extras.push(Dialect::Openai, "store", Raw::from(true));
+
+        let (body, mut losses) = written(&request, Thinking::Budget);
+
+        assert_eq!(body["systemInstruction"], json!({"parts": [{"text": "early"}, {"text": "late"}]}));
+        assert_eq!(
+            body["generationConfig"],
+            json!({"maxOutputTokens": 1000, "temperature": 0.10, "stopSequences": ["a", "b", "c", "d", "e"], "responseLogprobs": true, "logprobs": 3,
+                "responseMimeType": "application/json", "responseJsonSchema": {"type": "object"},
+                "thinkingConfig": {"thinkingBudget": 24576, "includeThoughts": true}})
+        );
+        assert_eq!(body["serviceTier"], "flex");
+        losses.sort();
+        assert_eq!(losses, ["min_p", "n", "response_format.schema.uniqueItems", "stop", "store", "user"]);
+        assert_eq!(written(&request, Thinking::Effort).0["generationConfig"]["thinkingConfig"]["thinkingLevel"], "HIGH");
+        assert!(written(&request, Thinking::Never).1.contains(&"reasoning".to_owned()));
+    }
+
+    #[test]
+    fn content_of_other_dialects_is_written_or_lost() {
+        let mut cached = Block::text("hi");
+        cached.cache = Some(CacheMark { raw: Raw::from(true) });
+        let cited = Block::new(BlockKind::Text(Text { text: "t".to_owned(), citations: vec![Citation::default()] }));
+        let foreign = Block::new(BlockKind::Foreign {
+            dialect: Dialect::Anthropic,
+            body: Raw::parse(r#"{"type":"server_tool_use"}"#).expect("json"),
+        });
+        let request = of(vec![
+            (
+                Role::User,
+                vec![
+                    cached,
+                    media(MediaKind::Image, Source::Url("https://x/a.png?b".to_owned())),
+                    media(MediaKind::Image, Source::Url("https://x/a".to_owned())),
+                    media(MediaKind::Image, Source::Url("data:image/gif;base64,R0lG".to_owned())),
+                    media(MediaKind::File, Source::FileId("file-1".to_owned())),
+                    media(MediaKind::Document, Source::Text("words".to_owned())),
+                    Block::text(""),
+                ],
+            ),
+            (Role::Assistant, vec![cited, foreign, Block::new(BlockKind::Refusal("no".to_owned()))]),
+        ]);
+
+        let (body, losses) = written(&request, Thinking::Budget);
+
+        let want = json!([
+            {"role": "user", "parts": [
+                {"text": "hi"},
+                {"fileData": {"mimeType": "image/png", "fileUri": "https://x/a.png?b"}},
+                {"fileData": {"fileUri": "https://x/a"}},
+                {"inlineData": {"mimeType": "image/gif", "data": "R0lG"}},
+                {"text": "words"},
+            ]},
+            {"role": "model", "parts": [{"text": "t"}, {"text": "no"}]},
+        ]);
+        assert_eq!(body["contents"], want);
+        assert_eq!(losses, ["messages.cache_control", "messages.file_id", "messages.citations", "messages.server_tool_use"]);
+    }
+
+    #[test]
+    fn instructions_alone_become_the_question() {
+        let request = ChatRequest { system: vec![Block::text("be")], ..ChatRequest::default() };
+        assert_eq!(written(&request, Thinking::Budget).0, json!({"contents": [{"role": "user", "parts": [{"text": "be"}]}]}));
+    }
+}

@@ -365,3 +365,105 @@ fn file(value: Json<'_>) -> Media {
         detail: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(chunks: &[&str]) -> (Vec<ChatEvent>, Option<Box<Fault>>, bool) {
+        let carry = Carry { renamed: vec![("_f".to_owned(), "f".to_owned())], seed: "s".to_owned() };
+        let (mut reader, mut out, mut fault) = (ContentReader::new(&carry), Vec::new(), None);
+        for chunk in chunks {
+            fault = reader.event(b"", chunk.as_bytes(), &mut out).err().or(fault);
+        }
+        let done = fault.is_none() && reader.end(&mut out);
+        crate::ir::grammar::check(&out).expect("well formed");
+        (out, fault, done)
+    }
+
+    fn finished(events: &[ChatEvent]) -> (FinishKind, Option<&str>) {
+        match events.last() {
+            Some(ChatEvent::End { finish, .. }) => (finish.kind, finish.said.as_deref()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn finish_reasons_are_understood() {
+        for (reason, want) in [
+            ("1", (FinishKind::Stop, Some("STOP"))),
+            ("\"OTHER\"", (FinishKind::Stop, Some("OTHER"))),
+            ("2", (FinishKind::Length, Some("MAX_TOKENS"))),
+            ("\"SPII\"", (FinishKind::Filter, Some("SPII"))),
+            ("\"NEWS\"", (FinishKind::Stop, Some("NEWS"))),
+        ] {
+            let chunk = format!(r#"{{"candidates":[{{"finishReason":{reason}}}],"usageMetadata":{{"promptTokenCount":1}}}}"#);
+            let (events, _, done) = said(&[&chunk]);
+            assert_eq!((finished(&events), done), (want, true), "{reason}");
+        }
+        let (events, _, done) = said(&[r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#]);
+        assert_eq!((finished(&events), done), ((FinishKind::Filter, Some("SAFETY")), true));
+        let (_, fault, _) = said(&[r#"{"candidates":[{"finishReason":"MALFORMED_FUNCTION_CALL","finishMessage":"bad call"}]}"#]);
+        assert_eq!(fault.expect("a fault").message, "bad call (MALFORMED_FUNCTION_CALL)");
+    }
+
+    /// Pains 5 and 6: calls of one chunk stay apart; without a finish reason nothing is complete.
+    #[test]
+    fn calls_have_ids_and_their_clients_names() {
+        let chunk = r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"_f","args":{"a": 1}},"thoughtSignature":"x_-"},
+            {"functionCall":{"id":"own","name":"g"}},{"functionCall":{"id":"own","name":"h","args":null}}]}}]}"#;
+        let (events, _, done) = said(&[chunk]);
+        assert!(!done);
+        let (events_with_end, _, _) = said(&[chunk, r#"{"candidates":[{"finishReason":"STOP"}]}"#, "[DONE]"]);
+        assert_eq!(finished(&events_with_end).0, FinishKind::ToolCalls);
+        let calls: Vec<_> = events
+            .iter()
+            .filter_map(|event| match event {
+                ChatEvent::Open { head: Head::ToolCall { id, name, .. }, .. } => Some(format!("{id} {name}")),
+                ChatEvent::Delta { text, .. } => Some(text.clone()),
+                ChatEvent::Proof { proof, .. } => Some(proof.value.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(calls, ["call_s_0 f", "{\"a\": 1}", "x_-", "own g", "{}", "call_s_2 h", "{}"]);
+    }
+
+    #[test]
+    fn a_signature_seals_what_came_before_it() {
+        let text = |text: &str, more: &str| format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"{more}}}]}}}}]}}"#);
+        let (events, _, done) = said(&[
+            &text("a", r#","thought":true"#),
+            &text("b", ""),
+            &text("c", r#","thoughtSignature":"1""#),
+            &text("d", ""),
+            &text("", r#","thoughtSignature":"2""#),
+            r#"{"candidates":[{"content":{"parts":[{"toolCall":{}},{"inlineData":{"mimeType":"image/png","data":"aa"}}]},"finishReason":"STOP"}]}"#,
+        ]);
+        let shape: Vec<String> = events
+            .iter()
+            .map(|event| match event {
+                ChatEvent::Open { block, head } => {
+                    format!("open {block} {}", format!("{head:?}").split([' ', '(']).next().unwrap_or_default())
+                }
+                ChatEvent::Delta { block, text } => format!("{block} {text}"),
+                ChatEvent::Proof { block, proof } => format!("{block} signed {}", proof.value),
+                ChatEvent::Close { block } => format!("close {block}"),
+                _ => String::new(),
+            })
+            .filter(|line| !line.is_empty())
+            .collect();
+        assert_eq!(
+            shape.join(", "),
+            "open 0 Reasoning, 0 a, close 0, open 1 Text, 1 b, 1 c, 1 signed 1, close 1, open 2 Text, 2 d, 2 signed 2, close 2, open 3 Foreign, close 3, open 4 Media, close 4"
+        );
+        assert!(done);
+    }
+
+    #[test]
+    fn errors_and_noise_are_faults() {
+        for bad in ["[]", "nope", r#"{"error":{"code":429,"message":"m"}}"#, r#"[{"error":{"code":500,"message":"m"}}]"#] {
+            assert!(said(&[bad]).1.is_some(), "{bad}");
+        }
+        assert!(said(&[r#"{"candidates":null,"new":1}"#]).1.is_none());
+    }
+}

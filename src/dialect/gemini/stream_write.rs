@@ -285,3 +285,158 @@ impl StreamWriter for ContentWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        base::raw::Raw,
+        dialect::Place,
+        ir::{
+            block::{CallForm, Citation, ProofKind},
+            extras::Extras,
+            fault::ErrorKind,
+            response::{Finish, FinishKind},
+            usage::Usage,
+        },
+    };
+
+    fn writer(framing: Framing) -> ContentWriter {
+        ContentWriter::new(&Shape {
+            place: Place::Main,
+            model: "m".to_owned(),
+            id: "i".to_owned(),
+            now: 0,
+            framing,
+            usage: false,
+            custom: Vec::new(),
+            namespaced: Vec::new(),
+            echo: Extras::default(),
+        })
+    }
+
+    fn chunks(events: Vec<ChatEvent>) -> Vec<Value> {
+        let (mut writer, mut out) = (writer(Framing::Sse), Vec::new());
+        events.into_iter().for_each(|event| writer.event(event, &mut out));
+        let text = String::from_utf8(out).expect("text");
+        text.split_terminator("\n\n")
+            .map(|block| serde_json::from_str(block.strip_prefix("data: ").expect("data")).expect("json"))
+            .collect()
+    }
+
+    fn open(block: u32, head: Head) -> ChatEvent {
+        ChatEvent::Open { block, head }
+    }
+
+    fn delta(block: u32, text: &str) -> ChatEvent {
+        ChatEvent::Delta { block, text: text.to_owned() }
+    }
+
+    fn call(block: u32, name: &str) -> ChatEvent {
+        open(block, Head::ToolCall { id: name.to_owned(), name: name.to_owned(), form: CallForm::Function })
+    }
+
+    fn end(kind: FinishKind) -> ChatEvent {
+        ChatEvent::End { finish: Finish { kind, ..Finish::default() }, usage: None, service_tier: None }
+    }
+
+    fn proof(block: u32, dialect: Dialect) -> ChatEvent {
+        ChatEvent::Proof { block, proof: Proof { dialect, kind: ProofKind::Signature, value: "sig".to_owned(), id: None } }
+    }
+
+    /// Pain 5: interleaved calls are told whole, in their order.
+    #[test]
+    fn calls_are_told_whole() {
+        let got = chunks(vec![
+            call(0, "a"),
+            delta(0, "{\n\"x\":"),
+            call(1, "b"),
+            delta(1, "{}"),
+            proof(1, Dialect::Gemini),
+            ChatEvent::Close { block: 1 },
+            delta(0, "1}"),
+            proof(0, Dialect::Anthropic),
+            ChatEvent::Close { block: 0 },
+            end(FinishKind::ToolCalls),
+        ]);
+        let parts: Vec<&Value> = got.iter().map(|chunk| &chunk["candidates"][0]["content"]["parts"][0]).collect();
+        assert_eq!(
+            parts,
+            [
+                &json!({"functionCall": {"id": "a", "name": "a", "args": {"x": 1}}}),
+                &json!({"functionCall": {"id": "b", "name": "b", "args": {}}, "thoughtSignature": "sig"}),
+                &json!({"text": ""}),
+            ]
+        );
+        assert_eq!(got[2]["candidates"][0]["finishReason"], "STOP");
+    }
+
+    #[test]
+    fn thoughts_citations_and_usage_are_told() {
+        let usage = Usage { input: 3, cache_read: 2, output: 5, reasoning: 7, ..Usage::default() };
+        let citation = Citation { url: Some("u".to_owned()), span: Some((0, 2)), ..Citation::default() };
+        let got = chunks(vec![
+            open(0, Head::Reasoning { summary: false }),
+            delta(0, "hm"),
+            ChatEvent::Close { block: 0 },
+            open(1, Head::Text),
+            delta(1, "yes"),
+            proof(1, Dialect::Gemini),
+            ChatEvent::Citation { block: 1, citation },
+            ChatEvent::Logprobs(Raw::parse(r#"[{"token":"yes","logprob":-1,"top_logprobs":[]}]"#).expect("json")),
+            ChatEvent::Close { block: 1 },
+            ChatEvent::End { finish: Finish { kind: FinishKind::Length, ..Finish::default() }, usage: Some(usage), service_tier: None },
+        ]);
+        assert_eq!(
+            got[0],
+            json!({"candidates": [{"content": {"parts": [{"text": "hm", "thought": true}], "role": "model"}, "index": 0}], "modelVersion": "m", "responseId": "i"})
+        );
+        assert_eq!(got[2]["candidates"][0]["content"]["parts"], json!([{"text": "", "thoughtSignature": "sig"}]));
+        assert_eq!(got[3]["candidates"][0]["logprobsResult"]["chosenCandidates"], json!([{"token": "yes", "logProbability": -1}]));
+        assert_eq!(
+            got[4]["candidates"][0],
+            json!({"content": {"parts": [{"text": ""}], "role": "model"}, "finishReason": "MAX_TOKENS", "index": 0, "groundingMetadata": {
+                "groundingChunks": [{"web": {"uri": "u"}}],
+                "groundingSupports": [{"segment": {"startIndex": 0, "endIndex": 2}, "groundingChunkIndices": [0]}]}})
+        );
+        assert_eq!(
+            got[4]["usageMetadata"],
+            json!({"promptTokenCount": 5, "candidatesTokenCount": 5, "cachedContentTokenCount": 2, "thoughtsTokenCount": 7, "totalTokenCount": 17})
+        );
+    }
+
+    /// Pain 6: a stream that broke says so, and never that it ended well.
+    #[test]
+    fn errors_end_the_stream_in_its_framing() {
+        let error = ClientError::new(ErrorKind::Internal, "m");
+        for (framing, before) in [(Framing::Sse, true), (Framing::Sse, false), (Framing::JsonArray, true), (Framing::JsonArray, false)] {
+            let (mut writer, mut out) = (writer(framing), Vec::new());
+            if before {
+                writer.event(open(0, Head::Text), &mut out);
+                writer.event(delta(0, "a"), &mut out);
+            }
+            writer.error(&error, "r", &mut out);
+            writer.event(end(FinishKind::Stop), &mut out);
+            let text = String::from_utf8(out).expect("text");
+            if framing == Framing::JsonArray {
+                let list: Vec<Value> = serde_json::from_str(&text).expect("an array");
+                assert_eq!((list.len(), &list[list.len() - 1]["error"]["code"]), (1 + usize::from(before), &json!(500)));
+            } else {
+                assert!(text.trim_end().rsplit("\n\n").next().is_some_and(|last| last.starts_with("data: {\"error\":")), "{text}");
+            }
+            assert!(!text.contains("finishReason"));
+        }
+    }
+
+    #[test]
+    fn an_answer_without_content_is_well_formed() {
+        for (framing, want) in [(Framing::Sse, "data: {\"candidates\""), (Framing::JsonArray, "[{\"candidates\"")] {
+            let (mut writer, mut out) = (writer(framing), Vec::new());
+            writer.event(end(FinishKind::Filter), &mut out);
+            let text = String::from_utf8(out).expect("text");
+            assert!(text.starts_with(want) && text.contains("\"finishReason\":\"SAFETY\""), "{text}");
+        }
+    }
+}
