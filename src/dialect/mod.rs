@@ -7,10 +7,13 @@ mod any;
 mod classic;
 mod evidence;
 mod fault;
+pub mod flow;
 mod gemini;
 mod models;
 mod ollama;
 mod openai;
+#[cfg(test)]
+mod pairs;
 pub mod passage;
 #[cfg(test)]
 mod recorded;
@@ -21,6 +24,8 @@ mod status;
 mod tokens;
 pub mod translate;
 mod words;
+
+pub(crate) use shape::cut;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -316,6 +321,11 @@ pub trait Meter: Send {
     fn complete(&self) -> bool;
 
     fn summary(&self) -> Summary;
+
+    /// The answer's id, where its dialect can be asked for it later (Responses).
+    fn answer_id(&self) -> Option<&str> {
+        None
+    }
 
     /// Where a non-error stream ends well without its terminator: the bytes that supply it (OpenAI's `[DONE]`).
     fn terminator(&self) -> Option<&'static [u8]>;

@@ -30,6 +30,11 @@ impl Extras {
         self.fields.push((key.into(), value));
     }
 
+    /// Takes a field out.
+    pub fn remove(&mut self, key: &str) {
+        self.fields.retain(|(name, _)| **name != *key);
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
