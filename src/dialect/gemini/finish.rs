@@ -47,9 +47,10 @@ pub(super) fn failure(reason: &str, message: Option<&str>) -> Fault {
 pub(super) fn word(finish: &Finish) -> &str {
     let kind = if finish.kind == FinishKind::ToolCalls { FinishKind::Stop } else { finish.kind };
     let usual = match kind {
-        FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Pause => "STOP",
+        // A refusal's words are told as text.
+        FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Pause | FinishKind::Refusal => "STOP",
         FinishKind::Length => "MAX_TOKENS",
-        FinishKind::Filter | FinishKind::Refusal => "SAFETY",
+        FinishKind::Filter => "SAFETY",
     };
     const OWN: [&str; 9] =
         ["OTHER", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_RECITATION", "STOP"];
