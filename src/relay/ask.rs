@@ -98,8 +98,8 @@ pub struct Ask {
     pub read_as: Dialect,
     /// The response that the request goes on from (`previous_response_id`).
     pub previous: Option<Box<str>>,
-    /// That response is kept by us: the conversation is put together before it is sent.
-    pub expand: bool,
+    /// The body cannot pass as it is: it names or holds what only we understand.
+    pub rewrite: bool,
     /// Only this upstream, only this key: what the request names lives there.
     pub home: Option<(UpstreamId, Option<KeyId>)>,
     /// `x-aiproxy-strict: 1`: nothing may be lost in translation.

@@ -85,7 +85,7 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         pin: map.get("x-aiproxy-upstream").and_then(|v| v.to_str().ok()).map(Arc::from),
         read_as: head.endpoint.dialect,
         previous: None,
-        expand: false,
+        rewrite: false,
         home: head.home,
         strict: map.get("x-aiproxy-strict").is_some_and(|v| matches!(v.as_bytes(), b"1" | b"true")),
         held,
@@ -213,6 +213,7 @@ fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
         ask.stream = scan.stream.unwrap_or(default || ask.add_stream);
     }
     ask.read_as = read_as(&ask.endpoint, &scan, &body);
+    ask.rewrite = holds_ours(ask.endpoint.dialect, &body);
     ask.previous = scan.previous.as_deref().filter(|_| ask.endpoint.dialect == Dialect::Responses).map(Box::from);
     ask.include_usage = scan.include_usage.unwrap_or(false);
     ask.stream_options = scan.stream_options.clone();
@@ -236,6 +237,16 @@ fn read_as(endpoint: &Endpoint, scan: &splice::Scan<'_>, body: &[u8]) -> Dialect
         splice::Scan { messages: true, .. } if has(b"\"input_schema\"") && !has(b"\"parameters\"") => Dialect::Anthropic,
         _ => Dialect::Openai,
     }
+}
+
+/// Whether a body holds reasoning that we told in this dialect without its provider's proof, which would refuse it.
+fn holds_ours(dialect: Dialect, body: &[u8]) -> bool {
+    let mark: &[u8] = match dialect {
+        Dialect::Anthropic => b"\"aiproxy-unsigned",
+        Dialect::Responses => b"\"rs_aip_",
+        Dialect::Gemini | Dialect::Ollama | Dialect::Openai => return false,
+    };
+    memchr::memmem::find(body, mark).is_some()
 }
 
 /// Whether the client asks for an event stream by its `Accept` alone.

@@ -225,7 +225,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
 fn at_home(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ClientError> {
     let Some(id) = &job.ask.previous else { return Ok(()) };
     match job.engine.stored.find(&job.ask.caller.project.name, id) {
-        Some(Home::Here { .. }) => job.ask.expand = true,
+        Some(Home::Here { .. }) => job.ask.rewrite = true,
         Some(Home::There { upstream, key }) => {
             targets.retain(|target| target.upstream.id == upstream && target.dialect == Dialect::Responses);
             if targets.is_empty() {

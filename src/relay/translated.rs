@@ -47,7 +47,7 @@ pub fn can(op: Op) -> bool {
 pub(super) fn needed(ask: &Ask, target: &Target) -> bool {
     let upstream = &target.upstream;
     let changed = upstream.think_split || upstream.stream_keepalive && !ask.stream;
-    let other = target.dialect != ask.endpoint.dialect || ask.read_as != ask.endpoint.dialect || ask.expand;
+    let other = target.dialect != ask.endpoint.dialect || ask.read_as != ask.endpoint.dialect || ask.rewrite;
     can(ask.endpoint.op) && (other || changed && ask.endpoint.op == Op::Chat)
 }
 
