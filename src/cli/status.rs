@@ -268,6 +268,7 @@ mod tests {
             live: crate::events::live::Live::default(),
             offline: false,
             draining: false,
+            ledger: None,
         }
     }
 

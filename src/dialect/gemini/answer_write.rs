@@ -9,7 +9,7 @@ use crate::{
 pub(super) fn usage(o: &mut Object<'_>, usage: Option<Usage>, tier: Option<&str>) {
     let usage = usage.unwrap_or_default();
     o.object("usageMetadata", |o| {
-        o.num("promptTokenCount", usage.input_total()).num("candidatesTokenCount", usage.output);
+        o.num("promptTokenCount", usage.input_total()).num("candidatesTokenCount", usage.output_total().saturating_sub(usage.reasoning));
         if usage.cache_read > 0 {
             o.num("cachedContentTokenCount", usage.cache_read);
         }
