@@ -52,14 +52,14 @@ impl Books {
 
     pub(super) async fn history(&self, question: &HistoryQuestion) -> Result<Page, CliError> {
         match self {
-            Self::File(reader) => question.ask(reader, System.unix()).map_err(refused),
+            Self::File(reader) => question.ask(reader, System.unix()).map_err(|e| refused(&e)),
             Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
         }
     }
 
     pub(super) async fn usage(&self, question: &UsageQuestion) -> Result<View, CliError> {
         match self {
-            Self::File(reader) => question.ask(reader, System.unix()).map_err(refused),
+            Self::File(reader) => question.ask(reader, System.unix()).map_err(|e| refused(&e)),
             Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
         }
     }
@@ -68,16 +68,16 @@ impl Books {
     pub(super) async fn full(&self, id: &str) -> Result<Full, CliError> {
         let known = id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()));
         if !known {
-            return Err(refused(QueryError::Unknown(id.to_owned()).into()));
+            return Err(refused(&QueryError::Unknown(id.to_owned()).into()));
         }
         match self {
-            Self::File(reader) => reader.full(id).map_err(|error| refused(error.into())),
+            Self::File(reader) => reader.full(id).map_err(|error| refused(&error.into())),
             Self::Proxy(reach) => Ok(reach.client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await?),
         }
     }
 }
 
-fn refused(refused: Refused) -> CliError {
+fn refused(refused: &Refused) -> CliError {
     let text = refused.to_string();
     match refused {
         Refused::Question(_) => CliError { exit: Exit::Usage, ..CliError::failed(text) },

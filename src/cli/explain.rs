@@ -72,7 +72,7 @@ fn page(full: &Full, paint: Paint) -> String {
     }
     match r.cost {
         Some(cost) => {
-            text.push_str(&format!("  {} {}\n", paint.paint(Role::Strong, &cost.to_string()), trust(cost.sure, cost.usd.is_some())))
+            text.push_str(&format!("  {} {}\n", paint.paint(Role::Strong, &cost.to_string()), trust(cost.sure, cost.usd.is_some())));
         }
         None => text.push_str("  –\n"),
     }
@@ -202,7 +202,7 @@ fn advice(full: &Full) -> Vec<String> {
             (Some(401 | 403), Some(a)) => lines.push(format!("`aiproxy key test {}/{}` shows whether the key works", a.upstream, a.key)),
             (Some(404), _) => lines.push("`aiproxy model list` shows the names that are known".to_owned()),
             (Some(429), _) => {
-                lines.push("`aiproxy key list` shows which keys rest and until when; `aiproxy key warm KEY` ends that".to_owned())
+                lines.push("`aiproxy key list` shows which keys rest and until when; `aiproxy key warm KEY` ends that".to_owned());
             }
             (Some(500..=599), Some(a)) => lines.push(format!("`aiproxy upstream test {}` shows whether it answers", a.upstream)),
             _ => {}

@@ -354,7 +354,10 @@ fn price(tx: &Transaction<'_>, used: &Arc<Used>, prices: &mut Vec<(Arc<Used>, i6
 
 /// Sums of a batch by day and names, so that a busy second writes a few rows.
 #[derive(Default)]
-struct Daily(HashMap<(i64, [Arc<str>; 5], &'static str, bool), [i64; 18]>);
+struct Daily(HashMap<Place, [i64; 18]>);
+
+/// Day; project, client, upstream, key, model; operation; whether it is the demo.
+type Place = (i64, [Arc<str>; 5], &'static str, bool);
 
 impl Daily {
     fn add(&mut self, entry: &Entry, zone: &TimeZone) {

@@ -211,9 +211,9 @@ impl Reader {
         let from = since.moment(now, zone);
         let mut tally = Tally::default();
         if own && since.whole_days() && by != By::Session {
-            self.from_days(&mut tally, by, day(from, zone))?;
+            self.sum_days(&mut tally, by, day(from, zone))?;
         } else {
-            self.from_requests(&mut tally, by, from, zone)?;
+            self.sum_requests(&mut tally, by, from, zone)?;
         }
         let mut rows = by_name(tally.rows);
         if by != By::Day {
@@ -224,7 +224,7 @@ impl Reader {
         Ok(View { by, from, until: now, tz, rows, days: by_name(tally.days), total: tally.total, demo: tally.demo })
     }
 
-    fn from_days(&self, tally: &mut Tally, by: By, first: i64) -> rusqlite::Result<()> {
+    fn sum_days(&self, tally: &mut Tally, by: By, first: i64) -> rusqlite::Result<()> {
         let name = match by {
             By::Client => "client",
             By::Day | By::Session => "''",
@@ -260,7 +260,7 @@ impl Reader {
     }
 
     /// The same from the requests themselves, for what the sums by day cannot tell.
-    fn from_requests(&self, tally: &mut Tally, by: By, from: UnixMillis, zone: &TimeZone) -> rusqlite::Result<()> {
+    fn sum_requests(&self, tally: &mut Tally, by: By, from: UnixMillis, zone: &TimeZone) -> rusqlite::Result<()> {
         let mut query = self.connection.prepare_cached(&format!(
             "SELECT finished, project, client, session, upstream, key, model, state, attempts, cost, sure, demo, id, {}
              FROM request WHERE finished >= ?1 AND op IN ({})",

@@ -270,7 +270,7 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
             }
             4 => {
                 (entry.record.state, entry.record.attempts, entry.parts, entry.record.cost, entry.record.usage) =
-                    (State::Failed, Vec::new(), Vec::new(), Some(Cost { usd: Some(NanoUsd::ZERO), sure: Sure::Exact }), None)
+                    (State::Failed, Vec::new(), Vec::new(), Some(Cost { usd: Some(NanoUsd::ZERO), sure: Sure::Exact }), None);
             }
             _ => {}
         }
