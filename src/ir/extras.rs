@@ -12,6 +12,8 @@ pub struct Extras {
     fields: Vec<(Box<str>, Raw)>,
     /// Fields that the common form says too, in the dialect's own spelling: nobody else misses them.
     spelled: Vec<(Box<str>, Raw)>,
+    /// What only its own dialect misses (ids and states of items); no loss elsewhere.
+    notes: Vec<(Box<str>, Raw)>,
 }
 
 impl Extras {
@@ -23,7 +25,7 @@ impl Extras {
             .filter(|(key, value)| !known.contains(key) && value.kind() != "null")
             .map(|(key, value)| (Box::from(key), Raw::of(value)))
             .collect();
-        Self { from: Some(from), fields, spelled: Vec::new() }
+        Self { from: Some(from), fields, spelled: Vec::new(), notes: Vec::new() }
     }
 
     /// One more field.
@@ -32,10 +34,27 @@ impl Extras {
         self.fields.push((key.into(), value));
     }
 
+    /// Takes a field out.
+    pub fn remove(&mut self, key: &str) {
+        self.fields.retain(|(name, _)| **name != *key);
+    }
+
     /// One more field that the common form says too: written back to its own dialect, no loss in another.
     pub fn also(&mut self, from: Dialect, key: &str, value: Raw) {
         self.from = Some(from);
         self.spelled.push((key.into(), value));
+    }
+
+    /// Keeps what means nothing in other dialects: it is no loss there, and only [`get`](Self::get) finds it.
+    pub fn note(&mut self, from: Dialect, key: &str, value: Raw) {
+        self.from = Some(from);
+        self.notes.push((key.into(), value));
+    }
+
+    /// Whether a reader of this dialect made it.
+    #[must_use]
+    pub fn is_from(&self, dialect: Dialect) -> bool {
+        self.from == Some(dialect)
     }
 
     #[must_use]
@@ -43,11 +62,11 @@ impl Extras {
         self.fields.is_empty() && self.spelled.is_empty()
     }
 
-    /// A field that a reader of the same dialect left here.
+    /// A field or note that a reader of the same dialect left here.
     #[must_use]
     pub fn get(&self, dialect: Dialect, key: &str) -> Option<&Raw> {
         let own = self.from == Some(dialect);
-        self.fields.iter().chain(&self.spelled).find(|(name, _)| own && **name == *key).map(|(_, value)| value)
+        self.fields.iter().chain(&self.spelled).chain(&self.notes).find(|(name, _)| own && **name == *key).map(|(_, value)| value)
     }
 
     /// The fields that are said nowhere else, in the order in which they stood.
