@@ -144,6 +144,8 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
         o.str("content", NO_RESULT).bool("is_error", true);
         return;
     }
+    // A failed call may only say words; what else it gave stands after the results.
+    let failed = results.iter().any(|result| result.is_error);
     let mut only_text = None;
     let mut count = 0;
     let blocks = write::array(|a| {
@@ -163,6 +165,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                         finish(o, block.cache.as_ref(), Some(&block.extras), lost);
                     });
                 }
+                BlockKind::Media(_) if failed => continue,
                 BlockKind::Media(medium) => {
                     if let Some(whole) = super::blocks_read::WHOLE.iter().find_map(|key| block.extras.get(ME, key)) {
                         a.raw(whole);
@@ -185,7 +188,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                     }
                     only_text = None;
                 }
-                BlockKind::Foreign { dialect: ME, body } => {
+                BlockKind::Foreign { dialect: ME, body } if !failed => {
                     a.raw(body);
                     only_text = None;
                 }
@@ -207,7 +210,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
         }
         _ => {}
     }
-    if results.iter().any(|result| result.is_error) {
+    if failed {
         o.bool("is_error", true);
     }
 }
