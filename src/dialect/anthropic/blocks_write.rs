@@ -55,6 +55,8 @@ pub(super) fn object(arguments: &str) -> Cow<'_, str> {
     }
     match json::check(text.as_bytes()) {
         Ok(json) if json.is_object() => Cow::Borrowed(text),
+        // Some languages write an object without members so.
+        Ok(json) if json.is_array() && json.is_blank() => Cow::Borrowed("{}"),
         Ok(json) => match json.str().filter(|inner| json::check(inner.as_bytes()).is_ok_and(json::Json::is_object)) {
             Some(inner) => Cow::Owned(inner.into_owned()),
             None => write::object(|o| {

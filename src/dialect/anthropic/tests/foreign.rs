@@ -48,7 +48,7 @@ fn tool_results_stand_right_after_their_calls_whatever_the_client_did() {
         messages: vec![
             assistant(vec![Block::text("hello")]),
             user(vec![Block::text("go"), Block::text(" ")]),
-            assistant(vec![call("a:1", "f.g", "{\"x\":1}"), call("b", "f.g", "not json"), call("c", "h", "")]),
+            assistant(vec![call("a:1", "f.g", "{\"x\":1}"), call("b", "f.g", "not json"), call("c", "h", "[]")]),
             Message::new(Role::System, vec![Block::text("be brief")]),
             user(vec![Block::text("and?"), result("b", "two")]),
             user(vec![result("a:1", "one"), result("gone", "three")]),
