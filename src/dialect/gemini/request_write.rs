@@ -32,12 +32,10 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     let mut losses = Losses::default();
     let mut carry = Carry { renamed: Vec::new(), seed: traits.seed.clone() };
     let mut contents = contents_write::write(&request.messages, traits, &mut losses);
-    let mut system = system(request, &mut losses);
-    if contents == "[]"
-        && let Some(parts) = system.take()
-    {
+    let system = system(request, &mut losses);
+    if contents == "[]" {
         // There is no answer to instructions alone.
-        contents = format!(r#"[{{"role":"user","parts":{parts}}}]"#);
+        contents = format!("[{}]", contents_write::FILLER);
     }
     let config = config(request, traits, &mut losses);
     let body = write::object(|o| {
@@ -562,8 +560,9 @@ mod tests {
     }
 
     #[test]
-    fn instructions_alone_become_the_question() {
+    fn instructions_alone_are_asked_to_be_followed() {
         let request = ChatRequest { system: vec![Block::text("be")], ..ChatRequest::default() };
-        assert_eq!(written(&request, Thinking::Budget).0, json!({"contents": [{"role": "user", "parts": [{"text": "be"}]}]}));
+        let contents = json!([{"role": "user", "parts": [{"text": "Continue."}]}]);
+        assert_eq!(written(&request, Thinking::Budget).0, json!({"contents": contents, "systemInstruction": {"parts": [{"text": "be"}]}}));
     }
 }
