@@ -122,7 +122,7 @@ fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &
                     o.array("functionDeclarations", |a| {
                         functions.iter().for_each(|function| {
                             a.text(function);
-                        })
+                        });
                     });
                 });
             }
@@ -208,7 +208,7 @@ fn choice(o: &mut Object<'_>, choice: Option<&ToolChoice>, own_mode: Option<&Raw
         o.array("allowedFunctionNames", |a| {
             names.iter().for_each(|name| {
                 a.str(&fit(name));
-            })
+            });
         });
     };
     match choice {
@@ -256,7 +256,7 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
             o.array("stopSequences", |a| {
                 settings.stop.iter().take(MOST_STOPS).for_each(|stop| {
                     a.str(stop);
-                })
+                });
             });
         }
         if settings.logprobs == Some(true) {
