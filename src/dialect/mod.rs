@@ -9,26 +9,32 @@ mod evidence;
 mod fault;
 pub mod flow;
 mod gemini;
+pub mod lists;
 mod models;
 mod ollama;
 mod openai;
 #[cfg(test)]
 mod pairs;
 pub mod passage;
+pub mod preload;
 #[cfg(test)]
 mod recorded;
 pub mod registry;
 mod responses;
 mod shape;
 mod status;
+pub mod tokenizer;
 mod tokens;
 pub mod translate;
 mod words;
 
 pub(crate) use shape::cut;
 
+pub use anthropic::UNSIGNED;
 use bytes::Bytes;
 use http::StatusCode;
+
+pub use responses::stored;
 
 use crate::{
     base::json::Bad,

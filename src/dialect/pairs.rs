@@ -152,6 +152,7 @@ fn coarse(mut said: Said, client: Dialect, response: &ChatResponse) -> Said {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the table of pairs, for whoever runs this test alone")]
 fn every_recorded_answer_means_the_same_in_every_dialect() {
     let mut wrong = Vec::new();
     let mut counts: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();

@@ -309,8 +309,9 @@ def judge(client, upstream):
         true(QUESTION in text, f"text {text!r}")
         true(ended, "finish")
 
-    def loop(stream):
-        name, arguments, last = client.loop(upstream + "/tools", stream)
+    def loop(stream, model="tools"):
+        # `think` refuses a tool's answer that comes without its own thought and the proof of it.
+        name, arguments, last = client.loop(f"{upstream}/{model}", stream)
         equal(name, "weather", "tool")
         true(isinstance(arguments, dict) and "city" in arguments, f"arguments {arguments!r}")
         true("sunny" in last, f"last answer {last!r}")
@@ -319,6 +320,8 @@ def judge(client, upstream):
     case("stream", lambda: talk(client.stream))
     case("tools", lambda: loop(False))
     case("tools, streamed", lambda: loop(True))
+    case("thinking", lambda: loop(False, "think"))
+    case("thinking, streamed", lambda: loop(True, "think"))
     case("image", lambda: true("Look" in client.image(upstream + "/echo"), "text"))
     case("error", lambda: true(client.error(upstream + "/flaky"), "no exception of its class"))
     return wrong
