@@ -23,6 +23,12 @@ pub struct Scan<'a> {
     pub empty: bool,
     /// The most output tokens that the client wants, in whatever dialect it says so.
     pub max_tokens: Option<u64>,
+    /// Members by which a body of another dialect is told: Gemini's `contents`, the `messages` of most, Anthropic's `system`.
+    pub contents: bool,
+    pub messages: bool,
+    pub system: bool,
+    /// `previous_response_id`.
+    pub previous: Option<Cow<'a, str>>,
     /// What names the conversation: `prompt_cache_key`, else `user`, `metadata.user_id`, `previous_response_id`.
     pub session: Option<Cow<'a, str>>,
 }
@@ -159,6 +165,9 @@ struct Members<'a> {
     session: [Option<&'a RawValue>; 3],
     metadata: Option<&'a RawValue>,
     twice: Option<(&'static str, &'a RawValue)>,
+    contents: bool,
+    messages: bool,
+    system: bool,
     any: bool,
 }
 
@@ -210,6 +219,10 @@ impl<'a> Members<'a> {
                 let settings = read(self.settings)?;
                 settings.get("maxOutputTokens").or_else(|| settings.get("max_output_tokens")).or_else(|| settings.get("num_predict"))?.u64()
             }),
+            contents: self.contents,
+            messages: self.messages,
+            system: self.system,
+            previous: texts(previous),
             session: texts(cache_key)
                 .or_else(|| texts(user))
                 .or_else(|| read(self.metadata)?.get("user_id")?.str().filter(|text| !text.is_empty()))
@@ -238,7 +251,9 @@ fn error(kind: ScanErrorKind, body: &[u8], offset: usize) -> ScanError {
 
 #[derive(Clone, Copy)]
 enum Member {
+    Contents,
     MaxTokens,
+    Messages,
     Metadata,
     Model,
     Other,
@@ -246,6 +261,7 @@ enum Member {
     Settings,
     Stream,
     StreamOptions,
+    System,
 }
 
 struct Name;
@@ -267,9 +283,12 @@ impl Visitor<'_> for Name {
 
     fn visit_str<E>(self, name: &str) -> Result<Member, E> {
         Ok(match name {
+            "contents" => Member::Contents,
+            "messages" => Member::Messages,
             "model" => Member::Model,
             "stream" => Member::Stream,
             "stream_options" => Member::StreamOptions,
+            "system" => Member::System,
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Member::MaxTokens,
             "generationConfig" | "generation_config" | "options" => Member::Settings,
             "prompt_cache_key" => Member::Session(0),
@@ -298,7 +317,10 @@ impl<'de> Visitor<'de> for &mut Members<'de> {
         while let Some(member) = map.next_key_seed(Name)? {
             self.any = true;
             let place = match member {
-                Member::Other => {
+                Member::Contents | Member::Messages | Member::Other | Member::System => {
+                    self.contents |= matches!(member, Member::Contents);
+                    self.messages |= matches!(member, Member::Messages);
+                    self.system |= matches!(member, Member::System);
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }

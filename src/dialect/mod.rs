@@ -7,21 +7,30 @@ mod any;
 mod classic;
 mod evidence;
 mod fault;
+pub mod flow;
 mod gemini;
+pub mod lists;
 mod models;
 mod ollama;
 mod openai;
+#[cfg(test)]
+mod pairs;
 pub mod passage;
+pub mod preload;
 #[cfg(test)]
 mod recorded;
 pub mod registry;
 mod responses;
 mod shape;
 mod status;
+pub mod tokenizer;
 mod tokens;
 pub mod translate;
 mod words;
 
+pub(crate) use shape::cut;
+
+pub use anthropic::UNSIGNED;
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -318,6 +327,11 @@ pub trait Meter: Send {
     fn complete(&self) -> bool;
 
     fn summary(&self) -> Summary;
+
+    /// The answer's id, where its dialect can be asked for it later (Responses).
+    fn answer_id(&self) -> Option<&str> {
+        None
+    }
 
     /// Where a non-error stream ends well without its terminator: the bytes that supply it (OpenAI's `[DONE]`).
     fn terminator(&self) -> Option<&'static [u8]>;

@@ -185,6 +185,8 @@ pub struct Translator {
     writer: Box<dyn StreamWriter>,
     said: Vec<ChatEvent>,
     content_events: u32,
+    /// Of an answer that came whole.
+    summary: Option<Summary>,
     /// Where the answer is kept for later turns.
     keep: Option<Assembler>,
 }
@@ -193,7 +195,7 @@ impl Translator {
     /// `keep`: the answer is put together beside, for [`kept`](Self::kept).
     #[must_use]
     pub fn new(reading: Reading, writer: Box<dyn StreamWriter>, keep: bool) -> Self {
-        Self { reading, writer, said: Vec::new(), content_events: 0, keep: keep.then(Assembler::default) }
+        Self { reading, writer, said: Vec::new(), content_events: 0, summary: None, keep: keep.then(Assembler::default) }
     }
 
     /// Takes a chunk of the upstream's body; what the client gets for it goes to `out`.
@@ -204,8 +206,9 @@ impl Translator {
     }
 
     /// Tells an answer that came whole.
-    pub fn whole(&mut self, events: Vec<ChatEvent>, out: &mut Vec<Bytes>) {
+    pub fn whole(&mut self, events: Vec<ChatEvent>, summary: Summary, out: &mut Vec<Bytes>) {
         self.reading.state = State::Done;
+        self.summary = Some(summary);
         self.said.extend(events);
         self.tell(out);
     }
@@ -224,7 +227,7 @@ impl Translator {
 
     #[must_use]
     pub fn summary(&self) -> Summary {
-        self.reading.summary()
+        self.summary.clone().unwrap_or_else(|| self.reading.summary())
     }
 
     /// Pieces of content that were told.

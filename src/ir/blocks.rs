@@ -102,6 +102,12 @@ impl Blocks {
         self.calls.iter().any(|call| call.key == key)
     }
 
+    /// The block of a call, while it is open.
+    #[must_use]
+    pub fn open_call(&self, key: u64) -> Option<u32> {
+        self.calls.iter().rfind(|call| call.key == key && !call.closed).map(|call| call.block)
+    }
+
     /// Opens a call; returns its block.
     pub fn call(&mut self, key: u64, id: String, name: String, form: CallForm, out: &mut Vec<ChatEvent>) -> u32 {
         self.settle(out);
