@@ -16,6 +16,7 @@ pub(super) struct Exchange {
     /// The request's body as the client sent it, as JSON.
     pub request: Value,
     pub response: String,
+    pub features: Vec<String>,
 }
 
 /// All exchanges of the APIs; none where the folder is absent.
@@ -44,6 +45,7 @@ pub(super) fn of(apis: &[&str]) -> Vec<Exchange> {
                 content_type: string(&x["response"]["headers"]["content-type"]),
                 request: x["request"]["body"].clone(),
                 response: string(&x["response"]["body"]),
+                features: x["features"].as_array().into_iter().flatten().map(string).collect(),
             }
         })
         .collect()
