@@ -20,7 +20,7 @@ use crate::{
     config::settings::{KeyId, Strategy, UpstreamId},
     dialect::{Carry, Ingress, Loss},
     ir::{
-        fault::{ClientError, ErrorKind},
+        fault::{ClientError, ErrorKind, FaultKind},
         op::{Dialect, Op},
         request::ChatRequest,
     },
@@ -364,7 +364,9 @@ fn finally(job: &Job, memory: &Memory, decision: &Decision, candidates: &[Candid
     let now = job.engine.clock.mono();
     let last = memory.last.as_ref();
     // Where other keys will be back, the client should hear of them rather than of the last refusal.
-    let refusal = last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota));
+    let forbidden = |last: &Last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Forbidden);
+    let refusal =
+        last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota) && !forbidden(last));
     if let Some(at) = retry_at.filter(|_| refusal) {
         return reply::all_cooling(job, last, decision, candidates, at.since(now), now);
     }
