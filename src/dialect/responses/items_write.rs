@@ -65,6 +65,10 @@ impl Frames {
             build(o);
         });
         self.number += 1;
+        // What stands as others wrote it may be laid out over lines; inside of strings JSON has no bare line ends.
+        if self.line.contains(['\n', '\r']) {
+            self.line = self.line.replace(['\n', '\r'], " ");
+        }
         for piece in ["event: ", kind, "\ndata: ", &self.line, "\n\n"] {
             out.extend_from_slice(piece.as_bytes());
         }

@@ -213,6 +213,7 @@ fn parse(out: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(out).expect("text");
     let frames = text.split_terminator("\n\n").map(|frame| {
         let (name, data) = frame.split_once("\ndata: ").expect("two lines");
+        assert!(!data.contains(['\n', '\r']), "{data}");
         let event: Value = serde_json::from_str(data).expect("json");
         assert_eq!(event["type"], name.strip_prefix("event: ").expect("a name"));
         event
