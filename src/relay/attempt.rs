@@ -1,6 +1,6 @@
 //! One try of one candidate: sent, read as far as failover needs, classified.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -18,7 +18,10 @@ use super::{
     translated, unframe,
 };
 use crate::{
-    config::settings::{Settings, Upstream},
+    config::{
+        base_url,
+        settings::{Settings, Upstream},
+    },
     dialect::{Egress, Framing, flow::Flow, passage::Passage, registry},
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
@@ -274,11 +277,16 @@ async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Cl
         let message = format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
         return Err(TransportFault { kind: TransportKind::Connect, message, sent: false }.into());
     };
+    let mut end = Cow::Borrowed(end);
+    if prepared.at_host {
+        let host = base_url::host(&end.base_url).to_owned();
+        end.to_mut().base_url = host;
+    }
     let mut stale = 0;
     loop {
         let call = Call {
             upstream: &target.upstream,
-            end,
+            end: &end,
             key: (!target.upstream.keys.is_empty()).then_some(candidate.key),
             method: job.ask.method.clone(),
             path: &prepared.path,

@@ -1,16 +1,22 @@
 //! What we answer ourselves where no upstream of the client's dialect can: a model's card, a count of tokens.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{rounds::Job, small};
+use super::{rounds::Job, small, translated};
 use crate::{
     base::{clock::UnixMillis, write},
     config::facts::{self, Thinks},
+    dialect::preload,
     ir::{
         fault::{ClientError, ErrorKind},
         op::{Dialect, Op},
     },
-    routing::names::{self, Patience},
+    routing::{
+        candidate::Target,
+        names::{self, Patience},
+    },
 };
 
 /// What a card tells where the model's window is unknown; clients cut conversations by it.
@@ -27,8 +33,18 @@ pub(super) async fn instead(job: &mut Job, error: ClientError) -> Result<Bytes, 
     }
 }
 
-/// The name as an upstream knows it.
-fn model(job: &Job) -> Option<std::sync::Arc<str>> {
+/// The answer to an Ollama client that only loads or unloads a model, where that model is elsewhere: nothing is to be done.
+pub(super) fn loaded(job: &Job) -> Option<Bytes> {
+    if job.ask.endpoint.dialect != Dialect::Ollama || job.ask.endpoint.op != Op::Chat {
+        return None;
+    }
+    let answer = preload::answer(Dialect::Ollama, &translated::shape(job), &job.ask.body)?;
+    let away = |target: &Arc<Target>| target.dialect != Dialect::Ollama;
+    targets(job).filter(|targets| targets.iter().all(away)).map(|_| answer)
+}
+
+/// Who serves the model, whatever they speak.
+fn targets(job: &Job) -> Option<Vec<Arc<Target>>> {
     let learned = job.engine.lists.learned();
     let resolved = names::resolve(
         &job.generation.catalog,
@@ -39,7 +55,7 @@ fn model(job: &Job) -> Option<std::sync::Arc<str>> {
         &|id| learned.get(&id).cloned(),
         Patience::Over,
     );
-    resolved.ok()?.targets.first().map(|target| std::sync::Arc::clone(&target.model))
+    Some(resolved.ok()?.targets)
 }
 
 /// A model's card as Ollama shows it (`POST /api/show`).
@@ -47,7 +63,7 @@ fn card(job: &Job) -> Option<Bytes> {
     if job.ask.endpoint.dialect != Dialect::Ollama {
         return None;
     }
-    let model = model(job)?;
+    let model = Arc::clone(&targets(job)?.first()?.model);
     let facts = facts::of(&model);
     let text = write::object(|o| {
         o.str("modelfile", "").str("parameters", "").str("template", "");

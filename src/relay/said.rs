@@ -21,8 +21,8 @@ pub enum Said {
     Chat(ChatRequest),
     /// A conversation to be made shorter: itself, and the request that asks a model for its summary.
     Compact {
-        whole: ChatRequest,
-        ask: ChatRequest,
+        whole: Box<ChatRequest>,
+        ask: Box<ChatRequest>,
     },
     /// A conversation whose tokens are to be counted.
     Count(ChatRequest),
@@ -50,7 +50,7 @@ impl Said {
             Op::Stored if ask.endpoint.path == INPUT_TOKENS => conversation(body).map(Self::Count),
             Op::Stored => {
                 let whole = conversation(body)?;
-                Ok(Self::Compact { ask: stored::to_compact(&whole), whole })
+                Ok(Self::Compact { ask: Box::new(stored::to_compact(&whole)), whole: Box::new(whole) })
             }
             _ => conversation(body).map(Self::Chat),
         }

@@ -72,6 +72,13 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
         chosen: None,
         place,
     });
+    if let Some(line) = ourselves::loaded(&job) {
+        let kind = if job.ask.stream { "application/x-ndjson" } else { "application/json" };
+        let mut response = own(job, line);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.headers_mut().remove(ESTIMATED);
+        return response;
+    }
     if !waits_for_content {
         let (mut job, result) = rounds::run(job).await;
         return match result {

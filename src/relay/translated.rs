@@ -92,7 +92,7 @@ fn complete(job: &Job, mut said: Said) -> Result<Said, ClientError> {
         job.engine.continuity.restore(project, request, job.engine.clock.mono());
     }
     Ok(match said {
-        Said::Compact { whole, .. } => Said::Compact { ask: stored::to_compact(&whole), whole },
+        Said::Compact { whole, .. } => Said::Compact { ask: Box::new(stored::to_compact(&whole)), whole },
         said => said,
     })
 }
@@ -183,14 +183,16 @@ pub(super) fn prepare(job: &mut Job, target: &Target) -> Option<Prepared> {
         headers: out,
         body,
         hide_usage: false,
+        // Forms that name their version stand beside the base URL, which has one of its own.
+        at_host: path.starts_with("/v1/") || path.starts_with("/v2/"),
     })
 }
 
 /// How the client must be answered.
-fn shape(job: &Job) -> Shape {
+pub(super) fn shape(job: &Job) -> Shape {
     let asked = match &job.said {
         Some(Said::Chat(request)) => Some(request),
-        Some(Said::Compact { whole, .. }) => Some(whole),
+        Some(Said::Compact { whole, .. }) => Some(&**whole),
         _ => None,
     };
     let tools = asked.map_or(&[][..], |request| &request.tools[..]);
