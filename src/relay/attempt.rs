@@ -113,16 +113,17 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     guard.note(End::Head2xx);
 
     let mut out = answer.headers;
-    let content_type = out.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let content_type = out.get(header::CONTENT_TYPE).cloned();
+    let content_type = content_type.as_ref().and_then(|v| v.to_str().ok()).unwrap_or("");
     headers::response_filter(&mut out);
     let mut body = answer.body;
-    if raw || is_media(&content_type, job.ask.endpoint.op) {
+    if raw || is_media(content_type, job.ask.endpoint.op) {
         return Ok(Got::Opaque { status, headers: out, first: None, body, idle: clocks.idle });
     }
 
     let first = first_chunk(&mut body, &clocks).await?;
     let framing = if job.ask.stream { job.ask.framing } else { Framing::Sse };
-    let shape = shape(first.as_deref().unwrap_or_default(), framing, &content_type);
+    let shape = shape(first.as_deref().unwrap_or_default(), framing, content_type);
     let settings = Arc::clone(&job.generation.settings);
     match (job.ask.stream, shape) {
         (true, Shape::Events(framing)) => {
@@ -149,7 +150,7 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
         }
         (stream, Shape::Document) => {
             let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
-            let summary = egress.read_answer(job.ask.endpoint.op, &content_type, &text)?;
+            let summary = egress.read_answer(job.ask.endpoint.op, content_type, &text)?;
             if !stream {
                 return Ok(Got::Whole { status, headers: out, body: text, summary });
             }
@@ -209,14 +210,15 @@ impl Clocks {
 }
 
 async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Clocks) -> Result<Answer, Failed> {
-    let prepared = prepare(&job.ask, target);
-    job.hide_usage = prepared.hide_usage;
     let Some(end) = target.upstream.end(target.dialect) else {
         let message = format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
         return Err(TransportFault { kind: TransportKind::Connect, message, sent: false }.into());
     };
     let mut stale = 0;
     loop {
+        // Made anew for each sending: that is rare, and a copy for every first one would cost all of them.
+        let prepared = prepare(&job.ask, target);
+        job.hide_usage = prepared.hide_usage;
         let call = Call {
             upstream: &target.upstream,
             end,
@@ -224,8 +226,8 @@ async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Cl
             method: job.ask.method.clone(),
             path: &prepared.path,
             query: job.ask.query.as_deref(),
-            headers: prepared.headers.clone(),
-            body: prepared.body.clone(),
+            headers: prepared.headers,
+            body: prepared.body,
         };
         match body::within(clocks.first_byte_at, job.engine.gateway.send(call)).await {
             Some(Ok(answer)) => return Ok(answer),
@@ -288,11 +290,11 @@ fn stream_type(framing: Framing) -> HeaderValue {
 
 /// Audio, images and the like: forwarded from the first byte.
 fn is_media(content_type: &str, op: Op) -> bool {
-    let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    match op {
-        Op::Audio | Op::Image => !(essence.is_empty() || essence.contains("json")),
-        _ => false,
+    if !matches!(op, Op::Audio | Op::Image) {
+        return false;
     }
+    let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    !(essence.is_empty() || essence.contains("json"))
 }
 
 /// Raw requests see the upstream's own answers, but for those that speak of our key or of its limits.
