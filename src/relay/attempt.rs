@@ -1,6 +1,6 @@
 //! One try of one candidate: sent, read as far as failover needs, classified.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -229,7 +229,7 @@ async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Cl
             headers: prepared.headers,
             body: prepared.body,
         };
-        match body::within(clocks.first_byte_at, job.engine.gateway.send(call)).await {
+        match body::within(clocks.first_byte_at, pin!(job.engine.gateway.send(call))).await {
             Some(Ok(answer)) => return Ok(answer),
             Some(Err(fault)) if fault.kind == TransportKind::Stale && stale < STALE => stale += 1,
             Some(Err(fault)) => return Err(fault.into()),
@@ -254,7 +254,7 @@ async fn refused(job: &Job, egress: &'static dyn Egress, answer: Answer) -> Fail
 }
 
 async fn first_chunk(body: &mut AnswerBody, clocks: &Clocks) -> Result<Option<Bytes>, Failed> {
-    match body::within(clocks.first_byte_at, body::chunk(body)).await {
+    match body::within(clocks.first_byte_at, pin!(body::chunk(body))).await {
         Some(None) => Ok(None),
         Some(Some(Ok(data))) => Ok(Some(data)),
         Some(Some(Err(fault))) => Err(fault.into()),

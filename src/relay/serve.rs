@@ -61,11 +61,13 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
         hide_usage: false,
         place,
     });
+    // Boxed, as it is large and over when the answer begins, while the room of this future is kept as long as the
+    // client's connection.
+    let mut rounds: Rounds = Box::pin(rounds::run(job));
     if !waits_for_content {
-        let (job, result) = rounds::run(job).await;
+        let (job, result) = rounds.await;
         return answer(job, result);
     }
-    let mut rounds: Rounds = Box::pin(rounds::run(job));
     match timeout(PING, &mut rounds).await {
         Ok((job, result)) => answer(job, result),
         Err(_) => {

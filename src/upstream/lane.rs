@@ -91,7 +91,8 @@ impl Lanes {
         loop {
             let mut lane = match self.take(&authority).filter(|_| kept) {
                 Some(lane) => lane,
-                None => self.open(&uri, connector).await?,
+                // Boxed: rare, and large.
+                None => Box::pin(self.open(&uri, connector)).await?,
             };
             match lane.exchange(request).await {
                 Ok(response) => {
