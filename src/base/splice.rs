@@ -23,6 +23,12 @@ pub struct Scan<'a> {
     pub empty: bool,
     /// The most output tokens that the client wants, in whatever dialect it says so.
     pub max_tokens: Option<u64>,
+    /// Members by which a body of another dialect is told: Gemini's `contents`, the `messages` of most, Anthropic's `system`.
+    pub contents: bool,
+    pub messages: bool,
+    pub system: bool,
+    /// `previous_response_id`.
+    pub previous: Option<Cow<'a, str>>,
     /// What names the conversation: `prompt_cache_key`, else `user`, `metadata.user_id`, `previous_response_id`.
     pub session: Option<Cow<'a, str>>,
 }
@@ -163,6 +169,9 @@ struct Members<'a> {
     session: [Option<&'a str>; 3],
     metadata: Option<&'a str>,
     twice: Option<(&'static str, &'a str)>,
+    contents: bool,
+    messages: bool,
+    system: bool,
     any: bool,
 }
 
@@ -214,6 +223,10 @@ impl<'a> Members<'a> {
                 let settings = read(self.settings)?;
                 settings.get("maxOutputTokens").or_else(|| settings.get("max_output_tokens")).or_else(|| settings.get("num_predict"))?.u64()
             }),
+            contents: self.contents,
+            messages: self.messages,
+            system: self.system,
+            previous: texts(previous),
             session: texts(cache_key)
                 .or_else(|| texts(user))
                 .or_else(|| read(self.metadata)?.get("user_id")?.str().filter(|text| !text.is_empty()))
@@ -242,7 +255,9 @@ fn error(kind: ScanErrorKind, body: &[u8], offset: usize) -> ScanError {
 
 #[derive(Clone, Copy)]
 enum Member {
+    Contents,
     MaxTokens,
+    Messages,
     Metadata,
     Model,
     Other,
@@ -250,14 +265,23 @@ enum Member {
     Settings,
     Stream,
     StreamOptions,
+    System,
 }
 
 impl Member {
+    /// Whether its value is looked at.
+    fn is_read(self) -> bool {
+        !matches!(self, Self::Contents | Self::Messages | Self::Other | Self::System)
+    }
+
     fn named(name: &[u8]) -> Self {
         match name {
+            b"contents" => Self::Contents,
+            b"messages" => Self::Messages,
             b"model" => Self::Model,
             b"stream" => Self::Stream,
             b"stream_options" => Self::StreamOptions,
+            b"system" => Self::System,
             b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" => Self::MaxTokens,
             b"generationConfig" | b"generation_config" | b"options" => Self::Settings,
             b"prompt_cache_key" => Self::Session(0),
@@ -304,8 +328,8 @@ impl<'de> Members<'de> {
                 odd |= key.contains(&b'\\');
                 out.any = true;
                 match Member::named(key) {
-                    Member::Other => {}
-                    member => out.take(member, json::first(value)),
+                    member if member.is_read() => out.take(member, json::first(value)),
+                    member => out.see(member),
                 }
             }
         })
@@ -313,9 +337,16 @@ impl<'de> Members<'de> {
         (!odd).then_some(out)
     }
 
+    /// A member of which only matters that it is there.
+    fn see(&mut self, member: Member) {
+        self.contents |= matches!(member, Member::Contents);
+        self.messages |= matches!(member, Member::Messages);
+        self.system |= matches!(member, Member::System);
+    }
+
     fn take(&mut self, member: Member, value: &'de str) {
         let place = match member {
-            Member::Other => return,
+            Member::Contents | Member::Messages | Member::Other | Member::System => return,
             Member::MaxTokens => &mut self.max_tokens,
             Member::Metadata => &mut self.metadata,
             Member::Model => &mut self.model,
@@ -348,8 +379,11 @@ impl<'de> Visitor<'de> for &mut Members<'de> {
         while let Some(member) = map.next_key_seed(Name)? {
             self.any = true;
             match member {
-                Member::Other => drop(map.next_value::<IgnoredAny>()?),
-                member => self.take(member, map.next_value::<&'de RawValue>()?.get()),
+                member if member.is_read() => self.take(member, map.next_value::<&'de RawValue>()?.get()),
+                member => {
+                    self.see(member);
+                    map.next_value::<IgnoredAny>()?;
+                }
             }
         }
         Ok(())

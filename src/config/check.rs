@@ -30,6 +30,7 @@ pub(super) fn names(all: &Written, report: &mut Report) {
     let aliases = all.aliases.iter().map(|row| (row.name.value.text(), &row.name.span));
     unique(models.chain(aliases), "models or aliases", report);
     listeners(all, report);
+    keyless(all, report);
     let mut seen: Vec<(String, &Span)> = Vec::new();
     for row in &all.projects {
         let Some(key) = &row.key else { continue };
@@ -67,6 +68,21 @@ fn listeners(all: &Written, report: &mut Report) {
         let span = general.auth_at.as_ref().or(general.listen_at.as_ref()).cloned().unwrap_or(0..0);
         let help = "remove `auth = false`, or listen on 127.0.0.1 and [::1] only".to_owned();
         report.error(&span, format!("`server.auth` is off while `server.listen` has {far}, which other machines can reach"), Some(help));
+    }
+}
+
+fn keyless(all: &Written, report: &mut Report) {
+    for row in &all.keyless {
+        if let Some(name) = row.project.as_ref().filter(|name| name.value != "default")
+            && !all.projects.iter().any(|project| project.name.value == name.value)
+        {
+            let help = format!("`aiproxy project add {}` makes it", name.value);
+            report.error(&name.span, format!("no project is called `{}`", name.value), Some(help));
+        }
+        if let Some(same) = row.listen.value.0.iter().find(|at| all.general.server.listen.contains(at)) {
+            let help = "give the keyless listener a port of its own, such as 127.0.0.1:11435".to_owned();
+            report.error(&row.listen.span, format!("{same} is where `server.listen` listens"), Some(help));
+        }
     }
 }
 

@@ -180,6 +180,7 @@ fn from_preset(preset: &Preset, origin: Origin, ids: &mut Ids, timeouts: &Timeou
     upstream.auth = preset.auth.clone();
     upstream.models = preset.models.clone();
     upstream.ask_usage = preset.ask_usage;
+    upstream.reasoning_back = preset.reasoning_back;
     upstream.takes_compressed = preset.takes_compressed;
     upstream.local = preset.is_local();
     upstream.key_page = preset.key_page.clone();
@@ -207,6 +208,9 @@ fn bare(name: &str, ends: Vec<End>, origin: Origin, ids: &mut Ids, timeouts: &Ti
         ca_file: None,
         insecure_tls: false,
         ask_usage: false,
+        think_split: false,
+        stream_keepalive: false,
+        reasoning_back: true,
         retry_statuses: None,
         health: None,
         keys: Vec::new(),

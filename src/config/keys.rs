@@ -127,6 +127,8 @@ pub const ALL: &[Key] = &[
     key("upstream.ca_file", Kind::Text, "", "Certificates trusted beside the system's; relative to this file"),
     key("upstream.insecure_tls", Kind::Flag, "false", "Trust any certificate"),
     key("upstream.ask_usage", Kind::Flag, "", "Ask a stream for its usage where the client did not; presets set it"),
+    key("upstream.think_split", Kind::Flag, "false", "<think> text at the beginning of an answer is reasoning"),
+    key("upstream.stream_keepalive", Kind::Flag, "false", "Run whole answers as streams, so that no idle timeout ends them"),
     key("upstream.retry_statuses", Kind::Statuses, "", "Instead of retry.statuses"),
     key("upstream.health", Kind::Health, "", "Ask this path now and then"),
     key("upstream.keys", Kind::Keys, "", "Credentials: references, or tables"),
@@ -137,6 +139,9 @@ pub const ALL: &[Key] = &[
     key("model.targets", Kind::Targets, "", "\"UPSTREAM:MODEL\", or tables"),
     key("model.strategy", Kind::Words(STRATEGIES), "", "Instead of routing.strategy"),
     key("model.timeouts", Kind::Timeouts, "", "Instead of [timeouts]"),
+    key("keyless.listen", Kind::Text, "", "Where clients without a credential are served; this machine only"),
+    key("keyless.project", Kind::Text, r#""default""#, "Whose requests they are"),
+    key("keyless.dialects", Kind::Dialects, r#"["ollama"]"#, "What may be spoken there"),
     key("project.name", Kind::Text, "", "What it is called"),
     key("project.key", Kind::Text, "", "Reference to its client key"),
     key("project.models", Kind::Texts, r#"["*"]"#, "What it may ask for"),
@@ -146,6 +151,7 @@ pub const ALL: &[Key] = &[
     key("project.subnets", Kind::Texts, "[]", "Where its clients may be; empty is anywhere"),
     key("project.admin", Kind::Flag, "false", "May control the proxy"),
     key("project.enabled", Kind::Flag, "true", "Whether its key is accepted"),
+    key("translation.losses", Kind::Words(&["tell", "refuse"]), r#""tell""#, "Fields that an upstream's protocol has no place for: left out and named, or refused"),
     key("tui.theme", Kind::Words(&["dark", "light", "contrast", "mono"]), r#""dark""#, "Colours of the dashboard"),
     key("tui.mouse", Kind::Flag, "true", "Whether the dashboard takes the mouse"),
 ];
@@ -195,7 +201,9 @@ pub fn schema() -> Value {
         }
     }
     let timeouts = tables.get("timeouts").cloned().unwrap_or_default();
-    for (name, needed) in [("upstream", json!(["name"])), ("model", json!(["name", "targets"])), ("project", json!(["name"]))] {
+    for (name, needed) in
+        [("upstream", json!(["name"])), ("model", json!(["name", "targets"])), ("project", json!(["name"])), ("keyless", json!(["listen"]))]
+    {
         if let Some(mut row) = tables.remove(name) {
             row["required"] = needed;
             tables.insert(name.to_owned(), json!({ "type": "array", "items": row }));
@@ -317,6 +325,8 @@ mod tests {
                 format!("[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n[[model]]\nname = \"n\"\ntargets = {value}\n")
             }
             ("model", _) => format!("[[model]]\nname = \"m\"\ntargets = [\"x\"]\n{name} = {value}\n"),
+            ("keyless", "listen") => "[[keyless]]\nlisten = \"127.0.0.1:11435\"\n".to_owned(),
+            ("keyless", _) => format!("[[keyless]]\nlisten = \"127.0.0.1:11435\"\n{name} = {value}\n"),
             ("project", "name") => "[[project]]\nname = \"p\"\nkey = \"env:P\"\n".to_owned(),
             ("project", "key") => "[[project]]\nname = \"p\"\nkey = \"env:P\"\n".to_owned(),
             ("project", _) => format!("[[project]]\nname = \"p\"\nkey = \"env:P\"\n{name} = {value}\n"),
@@ -338,7 +348,7 @@ mod tests {
         let load = |text: &str| load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default()).settings.expect("it loads");
         let plain = show(&load(""));
         for key in ALL.iter().filter(|key| {
-            !key.default.is_empty() && !["upstream", "model", "project"].contains(&key.path.split('.').next().expect("a table"))
+            !key.default.is_empty() && !["upstream", "model", "project", "keyless"].contains(&key.path.split('.').next().expect("a table"))
         }) {
             assert_eq!(show(&load(&sample(key))), plain, "{}", key.path);
         }
@@ -349,10 +359,8 @@ mod tests {
         // An unknown key in each table makes the reader say what it knows there.
         let text = "zz = 1\n[server]\nzz = 1\n[discover]\nzz = 1\n[log]\nzz = 1\n[timeouts]\nzz = 1\n[retry]\nzz = 1\n[cooldown]\nzz = 1\n[routing]\nzz = 1\n[tui]\nzz = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nzz = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nzz = 1\n[[project]]\nname = \"a\"\nkey = \"env:A\"\nzz = 1\n";
-        const NOT_YET: [&str; 19] = [
-            "keyless",
+        const NOT_YET: [&str; 15] = [
             "budget",
-            "translation",
             "ledger",
             "prices",
             "rates",
@@ -361,8 +369,6 @@ mod tests {
             "sticky_ttl",
             "region",
             "lang",
-            "think_split",
-            "stream_keepalive",
             "rule",
             "prices_win",
             "hedge",

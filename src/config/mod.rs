@@ -7,6 +7,7 @@ pub mod base_url;
 pub mod check;
 pub mod discover;
 pub mod edit;
+pub mod facts;
 pub mod file;
 mod ids;
 pub mod keys;

@@ -26,6 +26,8 @@ pub struct Preset {
     pub key_prefix: Option<String>,
     pub key_page: Option<Arc<str>>,
     pub ask_usage: bool,
+    /// Whether its chat models take their reasoning back.
+    pub reasoning_back: bool,
     /// Where it publishes no list.
     pub models: Option<Patterns>,
     /// Below the base URL; else the dialect's own.
@@ -112,6 +114,7 @@ fn preset(mut row: Table<'_>, report: &mut Report) -> Option<Preset> {
         key_prefix: row.take("key_prefix", report, read::text).map(|at| at.value),
         key_page: row.take("key_page", report, read::text).map(|at| at.value.into()),
         ask_usage: row.or("ask_usage", report, false, read::flag),
+        reasoning_back: row.or("reasoning_back", report, true, read::flag),
         models: models.and_then(|texts| Patterns::parse(texts.iter().map(String::as_str)).ok()),
         models_path: row.take("models_path", report, read::text).map(|at| at.value),
         needs_url: row.or("needs_url", report, false, read::flag),

@@ -15,7 +15,7 @@ use super::{
         Written, model,
         upstream::{self as written, BaseUrl, TimeoutsPart},
     },
-    settings::{Alias, Auth, End, Key, LogicalModel, ModelTarget, Origin, Project, Settings, Timeouts, Upstream},
+    settings::{Alias, Auth, End, Key, Keyless, LogicalModel, ModelTarget, Origin, Project, Settings, Timeouts, Upstream},
 };
 use crate::{
     base::{near, pattern::Patterns},
@@ -58,18 +58,26 @@ pub(super) fn settings(all: Written, ground: &Ground<'_>, ids: &mut Ids, report:
     let strategy = general.strategy;
     Settings {
         server: general.server,
+        keyless: all.keyless.into_iter().map(keyless).collect(),
         discover: general.discover,
         log: general.log,
         timeouts: general.timeouts,
         retry: general.retry,
         cooldown: general.cooldown,
         strategy,
+        losses: general.losses,
         models: all.models.iter().map(|row| Arc::new(model(row, strategy, &all.upstreams))).collect(),
         aliases: all.aliases.into_iter().map(|row| Alias { name: row.name.value, target: row.target.value.into() }).collect(),
         projects: projects(all.projects, ground),
         tui: general.tui,
         upstreams,
     }
+}
+
+fn keyless(row: super::schema::keyless::Keyless) -> Keyless {
+    let (listen, optional_v6) = row.listen.value;
+    let project = row.project.map_or_else(|| Arc::from("default"), |name| Arc::from(name.value));
+    Keyless { listen, optional_v6, project, dialects: row.dialects }
 }
 
 fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: &mut Ids, report: &mut Report) -> Option<Upstream> {
@@ -102,6 +110,9 @@ fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: 
         ca_file: row.ca_file.as_ref().map(|file| ground.place(file)),
         insecure_tls: row.insecure_tls.as_ref().is_some_and(|at| at.value),
         ask_usage: row.ask_usage.unwrap_or_else(|| preset.is_some_and(|preset| preset.ask_usage)),
+        think_split: row.think_split,
+        stream_keepalive: row.stream_keepalive,
+        reasoning_back: preset.is_none_or(|preset| preset.reasoning_back),
         retry_statuses: row.retry_statuses.clone(),
         health: row.health.clone(),
         keys,

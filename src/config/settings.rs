@@ -22,12 +22,16 @@ pub struct KeyId(pub u32);
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub server: Server,
+    /// Listeners for clients that can send no credential.
+    pub keyless: Vec<Keyless>,
     pub discover: Discover,
     pub log: Log,
     pub timeouts: Timeouts,
     pub retry: Retry,
     pub cooldown: Cooldown,
     pub strategy: Strategy,
+    /// What becomes of fields that an upstream's dialect has no place for.
+    pub losses: Losses,
     pub upstreams: Vec<Arc<Upstream>>,
     pub models: Vec<Arc<LogicalModel>>,
     /// In file order. Patterns keep their order; exact ones win anyway.
@@ -53,6 +57,17 @@ pub struct Server {
     /// `None` is "auto".
     pub max_buffered: Option<u64>,
     pub drain: Duration,
+}
+
+/// A listener on this machine whose clients need no credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyless {
+    pub listen: Vec<SocketAddr>,
+    pub optional_v6: bool,
+    /// Whose requests they are.
+    pub project: Arc<str>,
+    /// What may be spoken there.
+    pub dialects: Vec<Dialect>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -158,6 +173,12 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     pub insecure_tls: bool,
     pub ask_usage: bool,
+    /// `<think>` text at the beginning of an answer is reasoning.
+    pub think_split: bool,
+    /// Requests that want a whole answer are run as a stream and put together here.
+    pub stream_keepalive: bool,
+    /// Whether its chat models take their reasoning back as `reasoning_content`.
+    pub reasoning_back: bool,
     pub retry_statuses: Option<StatusSet>,
     pub health: Option<Health>,
     /// Empty where no credential is needed (`auth` is then `None`) or none is configured yet.
@@ -193,6 +214,16 @@ impl Upstream {
         };
         if owner == dialect { &self.auth } else { &Auth::Bearer }
     }
+}
+
+/// `[translation] losses`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Losses {
+    /// They are left out and named in `x-aiproxy-losses`.
+    #[default]
+    Tell,
+    /// The request is refused.
+    Refuse,
 }
 
 /// One dialect spoken natively, and where.

@@ -3,7 +3,9 @@
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
-use super::settings::{Key, LogicalModel, ModelTarget, Patch, Project, Proxy, Settings, StatusSet, Strategy, Timeouts, Upstream};
+use super::settings::{
+    Key, Keyless, LogicalModel, Losses, ModelTarget, Patch, Project, Proxy, Settings, StatusSet, Strategy, Timeouts, Upstream,
+};
 use crate::base::{pattern::Patterns, units};
 
 /// All of it.
@@ -106,6 +108,11 @@ fn document(settings: &Settings) -> DocumentMut {
     table.put("strategy", strategy(settings.strategy));
     table.into(&mut doc, "routing");
 
+    let mut table = Rows::default();
+    table.put("losses", if settings.losses == Losses::Refuse { "refuse" } else { "tell" });
+    table.into(&mut doc, "translation");
+
+    rows(&mut doc, "keyless", settings.keyless.iter().map(keyless));
     rows(&mut doc, "upstream", settings.upstreams.iter().map(|row| upstream(row, &settings.timeouts)));
     rows(&mut doc, "model", settings.models.iter().map(|row| model(row)));
     let mut table = Rows::default();
@@ -168,6 +175,14 @@ fn whole(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+fn keyless(row: &Keyless) -> Rows {
+    let mut table = Rows::default();
+    table.put("listen", row.listen.first().map(ToString::to_string).unwrap_or_default());
+    table.put("project", &*row.project);
+    table.put("dialects", row.dialects.iter().map(|dialect| dialect.name()).collect::<Array>());
+    table
+}
+
 fn strategy(strategy: Strategy) -> &'static str {
     match strategy {
         Strategy::Priority => "priority",
@@ -228,6 +243,8 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
     }
     table.put("insecure_tls", upstream.insecure_tls);
     table.put("ask_usage", upstream.ask_usage);
+    table.put("think_split", upstream.think_split);
+    table.put("stream_keepalive", upstream.stream_keepalive);
     if let Some(set) = &upstream.retry_statuses {
         table.put("retry_statuses", statuses(set));
     }

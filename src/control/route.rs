@@ -64,7 +64,8 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     let learned = engine.lists.learned();
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
     let resolved =
-        match names::resolve(&generation.catalog, &question.model, dialect, project, &|id| learned.get(&id).cloned(), Patience::Over) {
+        match names::resolve(&generation.catalog, &question.model, dialect, true, project, &|id| learned.get(&id).cloned(), Patience::Over)
+        {
             Ok(resolved) => resolved,
             Err(error) => {
                 out.verdict = "unknown".to_owned();

@@ -9,7 +9,7 @@ use super::{
     json::{Json, object},
     models::{self, Kind, Model},
     reply::{Piece, Reply, SSE},
-    script::{self, Finish, Said},
+    script::{self, Finish, PROOF, Said},
 };
 
 pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
@@ -76,8 +76,12 @@ fn messages(call: &Call<'_>) -> Result<Reply, Refusal> {
         || object! { "type": "text", "text": said.text() },
         |tool| object! { "type": "tool_use", "id": call.id("toolu_"), "name": &tool.name, "input": &tool.arguments },
     );
+    let thought = said.thought.as_ref().map(|thought| object! { "type": "thinking", "thinking": thought, "signature": PROOF });
     let (reason, sequence) = finish(&said);
-    Ok(Reply::whole(&said, message(call, model.name, vec![block], Some(reason), sequence, usage(said.input, said.output))))
+    Ok(Reply::whole(
+        &said,
+        message(call, model.name, thought.into_iter().chain([block]).collect(), Some(reason), sequence, usage(said.input, said.output)),
+    ))
 }
 
 fn read(body: &Value) -> Result<Asked, Refusal> {
@@ -104,6 +108,8 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
         ..Asked::default()
     };
     asked.stops(&body["stop_sequences"]);
+    let thoughts = messages.iter().flat_map(|message| message["content"].as_array().into_iter().flatten());
+    asked.proven = thoughts.filter(|block| block["type"] == "thinking").any(|block| block["signature"] == PROOF);
     for message in messages.iter().filter(|message| message["role"] == "user") {
         let content = &message["content"];
         let result = content.as_array().into_iter().flatten().rfind(|block| block["type"] == "tool_result");
@@ -149,17 +155,23 @@ fn usage(input: u64, output: u64) -> Json {
 }
 
 fn events(call: &Call<'_>, model: &str, said: &Said) -> Vec<Piece> {
-    let delta = |delta: Json| event("content_block_delta", vec![("index", 0_u64.into()), ("delta", delta)]);
+    let number = u64::from(said.thought.is_some());
+    let at = |index: u64, delta: Json| event("content_block_delta", vec![("index", index.into()), ("delta", delta)]);
+    let delta = |delta: Json| at(number, delta);
     let begin = message(call, model, Vec::new(), None, None, usage(said.input, 1));
     let block = said.call.as_ref().map_or_else(
         || object! { "type": "text", "text": "" },
         |tool| object! { "type": "tool_use", "id": call.id("toolu_"), "name": &tool.name, "input": Json::empty() },
     );
-    let mut out = vec![
-        Piece::now(event("message_start", vec![("message", begin)])),
-        Piece::now(event("content_block_start", vec![("index", 0_u64.into()), ("content_block", block)])),
-        Piece::now(event("ping", Vec::new())),
-    ];
+    let mut out = vec![Piece::now(event("message_start", vec![("message", begin)])), Piece::now(event("ping", Vec::new()))];
+    if let Some(thought) = &said.thought {
+        let open = object! { "type": "thinking", "thinking": "", "signature": "" };
+        out.push(Piece::now(event("content_block_start", vec![("index", 0_u64.into()), ("content_block", open)])));
+        out.push(Piece::now(at(0, object! { "type": "thinking_delta", "thinking": thought })));
+        out.push(Piece::now(at(0, object! { "type": "signature_delta", "signature": PROOF })));
+        out.push(Piece::now(event("content_block_stop", vec![("index", 0_u64.into())])));
+    }
+    out.push(Piece::now(event("content_block_start", vec![("index", number.into()), ("content_block", block)])));
     for (after, text) in said.paced() {
         out.push(Piece::after(after, delta(object! { "type": "text_delta", "text": text })));
     }
@@ -174,7 +186,7 @@ fn events(call: &Call<'_>, model: &str, said: &Said) -> Vec<Piece> {
         "output_tokens": said.output,
     };
     let end = object! { "stop_reason": reason, "stop_sequence": sequence };
-    out.push(Piece::now(event("content_block_stop", vec![("index", 0_u64.into())])));
+    out.push(Piece::now(event("content_block_stop", vec![("index", number.into())])));
     out.push(Piece::now(event("message_delta", vec![("delta", end), ("usage", counts)])));
     out.push(Piece::now(event("message_stop", Vec::new())));
     out

@@ -22,6 +22,8 @@ pub(super) struct Asked {
     /// Tokens of everything that was sent.
     pub(super) input: u64,
     pub(super) stream: bool,
+    /// The conversation brings back what `think` thought, with what proves it.
+    pub(super) proven: bool,
 }
 
 /// A function that may be called.

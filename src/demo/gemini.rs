@@ -11,7 +11,7 @@ use super::{
     json::{Json, object},
     models::{self, Kind, Model},
     reply::{Piece, Reply, SSE},
-    script::{self, Finish, Said},
+    script::{self, Finish, PROOF, Said},
 };
 
 pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
@@ -97,8 +97,8 @@ fn generate(call: &Call<'_>, name: &str, method: &str) -> Result<Reply, Refusal>
     let said = script::say(model, &asked, call)?;
     let answer = Answer { model: model.name, said: &said, id: call.id("") };
     if method == "generateContent" {
-        let part = said.call.as_ref().map_or_else(|| object! { "text": said.text() }, |tool| function(call, tool));
-        return Ok(Reply::whole(&said, answer.chunk(vec![part], true, said.output)));
+        let part = said.call.as_ref().map_or_else(|| object! { "text": said.text() }, |tool| function(call, tool, &said));
+        return Ok(Reply::whole(&said, answer.chunk(answer.thought().into_iter().chain([part]).collect(), true, said.output)));
     }
     let chunks = answer.chunks(call);
     if call.query.split('&').any(|pair| pair == "alt=sse") {
@@ -148,6 +148,10 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
         ..Asked::default()
     };
     asked.stops(field(config, "stopSequences", "stop_sequences"));
+    let parts = contents.iter().flat_map(|content| content["parts"].as_array().into_iter().flatten());
+    asked.proven = parts
+        .filter(|part| !field(part, "functionCall", "function_call").is_null())
+        .any(|part| field(part, "thoughtSignature", "thought_signature") == PROOF);
     for content in contents.iter().filter(|content| content["role"] != "model") {
         let parts = content["parts"].as_array().map(Vec::as_slice).unwrap_or_default();
         let result = parts.iter().map(|part| field(part, "functionResponse", "function_response")).rfind(|answer| !answer.is_null());
@@ -172,8 +176,12 @@ fn weight(body: &Value) -> u64 {
     weigh(&[&body["contents"], field(body, "systemInstruction", "system_instruction"), &body["tools"]]).max(1)
 }
 
-fn function(call: &Call<'_>, tool: &script::ToolCall) -> Json {
-    object! { "functionCall": object! { "id": call.id("call_"), "name": &tool.name, "args": &tool.arguments } }
+fn function(call: &Call<'_>, tool: &script::ToolCall, said: &Said) -> Json {
+    let what = object! { "id": call.id("call_"), "name": &tool.name, "args": &tool.arguments };
+    match said.thought {
+        Some(_) => object! { "functionCall": what, "thoughtSignature": PROOF },
+        None => object! { "functionCall": what },
+    }
 }
 
 /// One answer and its names.
@@ -186,18 +194,25 @@ struct Answer<'a> {
 impl Answer<'_> {
     fn chunks(&self, call: &Call<'_>) -> Vec<(std::time::Duration, Json)> {
         if let Some(tool) = &self.said.call {
-            return vec![(self.said.pause(0), self.chunk(vec![function(call, tool)], true, self.said.output))];
+            let parts = self.thought().into_iter().chain([function(call, tool, self.said)]).collect();
+            return vec![(self.said.pause(0), self.chunk(parts, true, self.said.output))];
         }
         let (last, mut text) = (self.said.pieces.len().saturating_sub(1), String::new());
         let paced = self.said.paced().enumerate().map(|(index, (after, piece))| {
             text.push_str(piece);
             (after, self.chunk(vec![object! { "text": piece }], index == last, tokens(&text)))
         });
-        let chunks: Vec<_> = paced.collect();
+        let thought = self.thought().map(|part| (std::time::Duration::ZERO, self.chunk(vec![part], false, 0)));
+        let chunks: Vec<_> = thought.into_iter().chain(paced).collect();
         if chunks.is_empty() { vec![(self.said.pause(0), self.chunk(vec![object! { "text": "" }], true, 1))] } else { chunks }
     }
 
+    fn thought(&self) -> Option<Json> {
+        self.said.thought.as_ref().map(|thought| object! { "text": thought, "thought": true })
+    }
+
     fn chunk(&self, parts: Vec<Json>, last: bool, output: u64) -> Json {
+        let output = output.saturating_sub(if last { self.said.thinking() } else { 0 });
         let mut candidate = vec![("content", object! { "parts": parts, "role": "model" })];
         if last {
             let reason = if self.said.finish == Finish::Length { "MAX_TOKENS" } else { "STOP" };
@@ -209,7 +224,8 @@ impl Answer<'_> {
             "usageMetadata": object! {
                 "promptTokenCount": self.said.input,
                 "candidatesTokenCount": output,
-                "totalTokenCount": self.said.input + output,
+                "thoughtsTokenCount": self.said.thinking(),
+                "totalTokenCount": self.said.input + output + self.said.thinking(),
                 "promptTokensDetails": vec![object! { "modality": "TEXT", "tokenCount": self.said.input }],
             },
             "modelVersion": self.model,

@@ -27,6 +27,11 @@ pub const ALL: &[Model] = &[
     Model { name: "lorem", kind: Kind::Chat, about: "Says forty words, one every 20 ms" },
     Model { name: "tools", kind: Kind::Chat, about: "Calls the first tool it is offered, then tells what came back" },
     Model {
+        name: "think",
+        kind: Kind::Chat,
+        about: "Thinks first, as reasoning models do, and wants its thought back with a tool's answer",
+    },
+    Model {
         name: "flaky",
         kind: Kind::Chat,
         about: "Refuses every first request of three with 503; `fail 429`, `cut` and `slow` in the message choose what happens",

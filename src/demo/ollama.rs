@@ -89,10 +89,10 @@ fn speak(call: &Call<'_>, kin: Kin) -> Result<Reply, Refusal> {
     let name = call.body["model"].as_str().unwrap_or(model.name);
     let asked = read(call.body, kin);
     let said = script::say(model, &asked, call)?;
-    let line = |text: &str, tool: Option<&script::ToolCall>, last: bool| {
+    let line = |text: &str, tool: Option<&script::ToolCall>, thought: Option<&str>, last: bool| {
         let mut fields = vec![("model", Json::from(name)), ("created_at", (&call.now.to_string()).into())];
         match kin {
-            Kin::Chat => fields.push(("message", message(text, tool))),
+            Kin::Chat => fields.push(("message", message(text, tool, thought))),
             Kin::Generate => fields.push(("response", text.into())),
         }
         if last {
@@ -103,14 +103,17 @@ fn speak(call: &Call<'_>, kin: Kin) -> Result<Reply, Refusal> {
         Json::object(&fields)
     };
     if !asked.stream {
-        return Ok(Reply::whole(&said, line(&said.text(), said.call.as_ref(), true)));
+        return Ok(Reply::whole(&said, line(&said.text(), said.call.as_ref(), said.thought.as_deref(), true)));
     }
     let row = |json: &Json| format!("{}\n", json.text());
-    let mut out: Vec<_> = said.paced().map(|(after, text)| Piece::after(after, row(&line(text, None, false)))).collect();
-    if said.call.is_some() {
-        out.push(Piece::after(said.pause(0), row(&line("", said.call.as_ref(), false))));
+    let mut out: Vec<_> = said.paced().map(|(after, text)| Piece::after(after, row(&line(text, None, None, false)))).collect();
+    if said.thought.is_some() {
+        out.insert(0, Piece::now(row(&line("", None, said.thought.as_deref(), false))));
     }
-    out.push(Piece::now(row(&line("", None, true))));
+    if said.call.is_some() {
+        out.push(Piece::after(said.pause(0), row(&line("", said.call.as_ref(), None, false))));
+    }
+    out.push(Piece::now(row(&line("", None, None, true))));
     Ok(Reply::stream(&said, NDJSON, out))
 }
 
@@ -132,6 +135,7 @@ fn read(body: &Value, kin: Kin) -> Asked {
         asked.user(text_of(&body["prompt"]));
     }
     for message in body["messages"].as_array().into_iter().flatten() {
+        asked.proven |= message["tool_calls"].is_array() && message["thinking"].as_str().is_some_and(|text| !text.is_empty());
         match message["role"].as_str() {
             Some("user") => asked.user(text_of(&message["content"])),
             Some("tool") => asked.result(text_of(&message["content"])),
@@ -141,8 +145,9 @@ fn read(body: &Value, kin: Kin) -> Asked {
     asked
 }
 
-fn message(text: &str, tool: Option<&script::ToolCall>) -> Json {
+fn message(text: &str, tool: Option<&script::ToolCall>, thought: Option<&str>) -> Json {
     let mut fields = vec![("role", Json::from("assistant")), ("content", text.into())];
+    fields.extend(thought.map(|thought| ("thinking", thought.into())));
     if let Some(tool) = tool {
         let call = object! { "function": object! { "name": &tool.name, "arguments": &tool.arguments } };
         fields.push(("tool_calls", vec![call].into()));

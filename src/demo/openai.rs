@@ -83,6 +83,7 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
     };
     asked.stops(&body["stop"]);
     for message in messages {
+        asked.proven |= message["tool_calls"].is_array() && message["reasoning_content"].as_str().is_some_and(|text| !text.is_empty());
         match message["role"].as_str() {
             Some("user") => asked.user(text_of(&message["content"])),
             Some("tool" | "function") => asked.result(text_of(&message["content"])),
@@ -118,6 +119,7 @@ fn completed(call: &Call<'_>, model: &str, said: &Said) -> Json {
     });
     let content = said.call.is_none().then(|| said.text());
     let mut message = vec![("role", "assistant".into()), ("content", content.as_ref().into())];
+    message.extend(said.thought.as_ref().map(|thought| ("reasoning_content", thought.into())));
     message.extend(calls.map(|calls| ("tool_calls", calls.into())));
     message.extend([("refusal", Json::NULL.into()), ("annotations", Vec::new().into())]);
     let one = object! { "index": 0_u64, "message": Json::object(&message), "logprobs": Json::NULL, "finish_reason": finish(said) };
@@ -156,6 +158,9 @@ fn streamed(call: &Call<'_>, model: &str, said: &Said, wants_usage: bool) -> Vec
     };
     let content = if said.call.is_some() { Json::NULL.into() } else { Json::from("") };
     let mut out = vec![Piece::now(delta(object! { "role": "assistant", "content": content, "refusal": Json::NULL }, None))];
+    if let Some(thought) = &said.thought {
+        out.push(Piece::now(delta(object! { "reasoning_content": thought }, None)));
+    }
     for (after, text) in said.paced() {
         out.push(Piece::after(after, delta(object! { "content": text }, None)));
     }
@@ -200,7 +205,7 @@ fn usage(said: &Said) -> Json {
         "total_tokens": said.input + said.output,
         "prompt_tokens_details": object! { "cached_tokens": 0_u64, "audio_tokens": 0_u64 },
         "completion_tokens_details": object! {
-            "reasoning_tokens": 0_u64,
+            "reasoning_tokens": said.thinking(),
             "audio_tokens": 0_u64,
             "accepted_prediction_tokens": 0_u64,
             "rejected_prediction_tokens": 0_u64,

@@ -10,7 +10,7 @@ use super::{
     models::Kind,
     openai::{self, choice, function},
     reply::{Piece, Reply, SSE},
-    script::{self, Finish, Said},
+    script::{self, Finish, PROOF, Said},
 };
 
 pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
@@ -62,6 +62,7 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
         Value::String(text) => asked.user(text.clone()),
         Value::Array(items) => {
             for item in items {
+                asked.proven |= item["type"] == "reasoning" && item["encrypted_content"] == PROOF;
                 match (item["type"].as_str(), item["role"].as_str()) {
                     (Some("function_call_output" | "custom_tool_call_output"), _) => asked.result(text_of(&item["output"])),
                     (_, Some("user")) => asked.user(text_of(&item["content"])),
@@ -123,7 +124,7 @@ impl Answer<'_> {
             "max_output_tokens": &body["max_output_tokens"],
             "max_tool_calls": Json::NULL,
             "model": self.model,
-            "output": if done { vec![self.item(State::Done)] } else { Vec::new() },
+            "output": if done { self.thought().into_iter().chain([self.item(State::Done)]).collect() } else { Vec::new() },
             "parallel_tool_calls": or("parallel_tool_calls", true.into()),
             "previous_response_id": &body["previous_response_id"],
             "prompt_cache_key": &body["prompt_cache_key"],
@@ -149,12 +150,19 @@ impl Answer<'_> {
             "input_tokens": self.said.input,
             "input_tokens_details": object! { "cached_tokens": 0_u64 },
             "output_tokens": self.said.output,
-            "output_tokens_details": object! { "reasoning_tokens": 0_u64 },
+            "output_tokens_details": object! { "reasoning_tokens": self.said.thinking() },
             "total_tokens": self.said.input + self.said.output,
         }
     }
 
-    /// The one output item: a message or a function call.
+    /// What was thought, as an item of its own.
+    fn thought(&self) -> Option<Json> {
+        let thought = self.said.thought.as_ref()?;
+        let summary = vec![object! { "type": "summary_text", "text": thought }];
+        Some(object! { "id": self.call.id("rs_"), "type": "reasoning", "summary": summary, "encrypted_content": PROOF })
+    }
+
+    /// The last output item: a message or a function call.
     fn item(&self, state: State) -> Json {
         let done = state == State::Done;
         let status = match (done, &self.said.finish) {
@@ -182,9 +190,22 @@ impl Answer<'_> {
         for name in ["response.created", "response.in_progress"] {
             out.push(name, vec![("response", self.response(State::Begun))]);
         }
-        out.push("response.output_item.added", vec![("item", self.item(State::Begun)), ("output_index", 0_u64.into())]);
+        let number = u64::from(self.said.thought.is_some());
+        if let (Some(item), Some(thought)) = (self.thought(), &self.said.thought) {
+            let id = self.call.id("rs_");
+            let open = object! { "id": &id, "type": "reasoning", "summary": Vec::new() };
+            let at = || vec![("item_id", Json::from(&id)), ("output_index", 0_u64.into()), ("summary_index", 0_u64.into())];
+            let part = |text: &str| object! { "type": "summary_text", "text": text };
+            out.push("response.output_item.added", vec![("item", open), ("output_index", 0_u64.into())]);
+            out.push("response.reasoning_summary_part.added", [at(), vec![("part", part(""))]].concat());
+            out.push("response.reasoning_summary_text.delta", [at(), vec![("delta", thought.into())]].concat());
+            out.push("response.reasoning_summary_text.done", [at(), vec![("text", thought.into())]].concat());
+            out.push("response.reasoning_summary_part.done", [at(), vec![("part", part(thought))]].concat());
+            out.push("response.output_item.done", vec![("item", item), ("output_index", 0_u64.into())]);
+        }
+        out.push("response.output_item.added", vec![("item", self.item(State::Begun)), ("output_index", number.into())]);
         let at = |content: bool| {
-            let mut fields = vec![("item_id", Json::from(&self.item_id)), ("output_index", 0_u64.into())];
+            let mut fields = vec![("item_id", Json::from(&self.item_id)), ("output_index", number.into())];
             if content {
                 fields.push(("content_index", 0_u64.into()));
             }
@@ -207,7 +228,7 @@ impl Answer<'_> {
             out.push("response.output_text.done", [at(true), vec![("text", (&text).into()), ("logprobs", Vec::new().into())]].concat());
             out.push("response.content_part.done", [at(true), vec![("part", part(&text))]].concat());
         }
-        out.push("response.output_item.done", vec![("item", self.item(State::Done)), ("output_index", 0_u64.into())]);
+        out.push("response.output_item.done", vec![("item", self.item(State::Done)), ("output_index", number.into())]);
         let last = if self.said.finish == Finish::Length { "response.incomplete" } else { "response.completed" };
         out.push(last, vec![("response", self.response(State::Done))]);
         out.pieces

@@ -19,6 +19,8 @@ const PIECES: usize = 400;
 pub(super) struct Said {
     /// The text in the pieces in which it streams.
     pub(super) pieces: Vec<String>,
+    /// What was thought before.
+    pub(super) thought: Option<String>,
     pub(super) call: Option<ToolCall>,
     pub(super) finish: Finish,
     pub(super) input: u64,
@@ -49,6 +51,11 @@ pub(super) enum Finish {
 impl Said {
     pub(super) fn text(&self) -> String {
         self.pieces.concat()
+    }
+
+    /// Tokens of the thought; they are part of the output.
+    pub(super) fn thinking(&self) -> u64 {
+        self.thought.as_deref().map_or(0, tokens)
     }
 
     /// The pieces, each with the pause before it.
@@ -94,6 +101,7 @@ pub(super) fn say(model: &Model, asked: &Asked, call: &Call<'_>) -> Result<Said,
     };
     let mut said = Said {
         pieces: Vec::new(),
+        thought: (model.name == "think").then(|| thought(asked)),
         call: None,
         finish: Finish::Stop,
         input: asked.input.max(1),
@@ -102,17 +110,31 @@ pub(super) fn say(model: &Model, asked: &Asked, call: &Call<'_>) -> Result<Said,
         each: Duration::from_millis(each),
         cut: wish == Wish::Cut,
     };
+    if said.thought.is_some() && asked.tool_result.is_some() && !asked.proven {
+        let text = "demo/think wants its own thought back, unchanged and with its proof, before a tool's answer";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, text));
+    }
     if let Some(call) = tool_call(model, asked) {
-        said.output = tokens(&call.name) + tokens(&call.arguments.to_string());
+        said.output = tokens(&call.name) + tokens(&call.arguments.to_string()) + said.thinking();
         said.finish = Finish::Tool;
         said.call = Some(call);
         return Ok(said);
     }
     let (text, finish) = shorten(words(model, asked, &wish), asked);
-    said.output = tokens(&text).max(1);
+    said.output = tokens(&text).max(1) + said.thinking();
     said.finish = finish;
     said.pieces = pieces(&text);
     Ok(said)
+}
+
+/// What proves a thought to be the demo's; opaque to everybody else.
+pub(super) const PROOF: &str = "ZGVtby10aG91Z2h0LXByb29mLTEyMzQ1Njc4OTA=";
+
+fn thought(asked: &Asked) -> String {
+    match &asked.tool_result {
+        Some(_) => "The tool has answered; I pass that on.".to_owned(),
+        None => "I am asked something. Let me think about it before I answer.".to_owned(),
+    }
 }
 
 /// What the last message asks `flaky` to do.
@@ -149,7 +171,7 @@ fn tool_call(model: &Model, asked: &Asked) -> Option<ToolCall> {
         _ if asked.tool_result.is_some() => return None,
         Choice::Never => return None,
         Choice::Named(name) => asked.tools.iter().find(|tool| tool.name == *name)?,
-        Choice::Free if model.name == "tools" => asked.tools.first()?,
+        Choice::Free if matches!(model.name, "tools" | "think") => asked.tools.first()?,
         Choice::Free => return None,
     };
     Some(ToolCall { name: tool.name.clone(), arguments: sample::arguments(&tool.schema) })

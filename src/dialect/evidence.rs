@@ -41,6 +41,13 @@ pub(super) fn stands_for(said: &Said) -> u16 {
         .unwrap_or(502)
 }
 
+/// Whether a refusal means that the conversation is longer than the model's window.
+#[must_use]
+pub(super) fn overflows(said: &Said) -> bool {
+    let (codes, phrases) = &TABLE.overflow;
+    said.codes.iter().any(|code| codes.contains(code)) || phrases.iter().any(|phrase| said.message.contains(phrase.as_str()))
+}
+
 /// Who made this HTML page.
 #[must_use]
 pub(super) fn page_maker(page: &str) -> Option<&'static str> {
@@ -67,6 +74,8 @@ struct Evidence {
     rules: Vec<Rule>,
     stands: Vec<(u16, Vec<String>)>,
     pages: Vec<(String, Vec<String>)>,
+    /// Codes and phrases of a conversation that is too long.
+    overflow: (Vec<String>, Vec<String>),
 }
 
 struct Rule {
@@ -108,6 +117,10 @@ impl Evidence {
                 .into_iter()
                 .map(|t| Some((t.get("status")?.as_integer()?.try_into().ok()?, texts(t, "codes")?)))
                 .collect::<Option<_>>()?,
+            overflow: {
+                let table = file.get("overflow").and_then(Item::as_table)?;
+                (texts(table, "codes")?, texts(table, "phrases")?)
+            },
             pages: tables("page")
                 .into_iter()
                 .map(|t| Some((t.get("name")?.as_str()?.to_owned(), texts(t, "words")?)))

@@ -13,6 +13,9 @@ use crate::{
     ir::fault::{Fault, FaultKind},
 };
 
+/// The code of a conversation that is longer than the model's window.
+const CONTEXT: &str = "context_length_exceeded";
+
 /// The fault in an error answer, or in a 200 (or a redirect) that is no answer.
 #[must_use]
 pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
@@ -87,11 +90,14 @@ pub(super) fn told(status: Option<u16>, json: Json<'_>) -> Fault {
         None => format!("provider answered HTTP {status} without a message: {}", words::excerpt(root.text().as_bytes())),
     };
     let clip = |text: String| words::plain(&text, 100);
+    let kind = evidence::kind(status, &said);
+    // Clients act on it (they shorten the conversation), so it bears one code whoever says it.
+    let overflow = kind == FaultKind::BadRequest && evidence::overflows(&said);
     Fault {
-        kind: evidence::kind(status, &said),
+        kind,
         status,
         message,
-        code: if google.is_some() { reason } else { code }.map(clip),
+        code: if overflow { Some(CONTEXT.to_owned()) } else { if google.is_some() { reason } else { code }.map(clip) },
         kind_name: kind_name.map(clip),
         param: text(error, "param").map(clip),
         hint: retry,
@@ -283,6 +289,19 @@ mod tests {
         );
         let fault = read(400, "", br#"{"error":{"message":"m","type":"t","param":"p","code":17}}"#);
         assert_eq!((fault.code.as_deref(), fault.kind_name.as_deref(), fault.param.as_deref()), (Some("17"), Some("t"), Some("p")));
+    }
+
+    #[test]
+    fn a_conversation_that_is_too_long_bears_one_code_whoever_says_it() {
+        for body in [
+            r#"{"error":{"message":"This model's maximum context length is 8192 tokens.","type":"invalid_request_error","code":"context_length_exceeded"}}"#,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 215000 tokens > 200000 maximum"}}"#,
+            r#"{"error":{"code":400,"message":"The input token count (1100000) exceeds the maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}"#,
+            r#"{"error":"the request exceeds the available context size"}"#,
+        ] {
+            assert_eq!(read(400, "", body.as_bytes()).code.as_deref(), Some("context_length_exceeded"), "{body}");
+        }
+        assert_eq!(read(400, "", br#"{"error":{"message":"bad image"}}"#).code, None);
     }
 
     #[test]

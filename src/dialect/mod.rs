@@ -7,26 +7,44 @@ mod any;
 mod classic;
 mod evidence;
 mod fault;
+pub mod flow;
 mod gemini;
+pub mod lists;
 mod models;
 mod ollama;
 mod openai;
+#[cfg(test)]
+mod pairs;
 pub mod passage;
+pub mod preload;
+#[cfg(test)]
+mod recorded;
 pub mod registry;
 mod responses;
 mod shape;
 mod status;
+pub mod tokenizer;
 mod tokens;
+pub mod translate;
 mod words;
 
+pub(crate) use shape::cut;
+
+pub use anthropic::UNSIGNED;
 use bytes::Bytes;
 use http::StatusCode;
+
+pub use responses::stored;
 
 use crate::{
     base::json::Bad,
     ir::{
+        event::ChatEvent,
+        extras::Extras,
         fault::{ClientError, Fault},
         op::{Dialect, Op},
+        request::ChatRequest,
+        response::ChatResponse,
         usage::Usage,
     },
 };
@@ -50,6 +68,69 @@ pub trait Ingress: Send + Sync {
 
     /// A keep-alive for a stream that is silent; `None` where the dialect has none.
     fn ping(&self, framing: Framing) -> Option<&'static [u8]>;
+
+    /// Reads a generation request whole. Lenient where providers are, and bounded by the JSON checks before it.
+    ///
+    /// # Errors
+    ///
+    /// What the dialect's own provider would refuse: messages missing or of the wrong type; names the field.
+    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
+        let _ = (place, body);
+        unreachable!("written next")
+    }
+
+    /// A whole answer in this dialect.
+    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
+        let _ = (response, shape);
+        unreachable!("written next")
+    }
+
+    /// A writer of an answer as a stream, in `shape.framing`.
+    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
+        let _ = shape;
+        unreachable!("written next")
+    }
+}
+
+/// Which of its dialect's generation endpoints a client asked; most dialects have only the main one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    #[default]
+    Main,
+    /// OpenAI `/v1/completions`.
+    Completions,
+    /// Ollama `/api/generate`.
+    Generate,
+}
+
+/// How a client must be answered.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub place: Place,
+    /// The model's name as the client asked for it.
+    pub model: String,
+    /// Our request id: the seed of ids that an answer of this dialect must have (`chatcmpl-…`, `msg_…`, `resp_…`).
+    pub id: String,
+    /// Unix seconds at which the answer begins.
+    pub now: i64,
+    pub framing: Framing,
+    /// Whether the client asked for usage in the stream (OpenAI `stream_options.include_usage`).
+    pub usage: bool,
+    /// Names of the request's custom tools, whose calls came back as functions with one argument `input`.
+    pub custom: Vec<String>,
+    /// Tools that stand in a namespace: the name that calls bear, namespace, name inside it.
+    pub namespaced: Vec<(String, String, String)>,
+    /// Fields of the request that the answer repeats.
+    pub echo: Extras,
+}
+
+/// Writes an answer as it comes.
+pub trait StreamWriter: Send {
+    /// Appends what the client gets for one event. Events are well formed (see `ir::grammar`); `End` writes the terminator.
+    fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>);
+
+    /// Appends the error that ends the stream instead of its `End`, fitting what has been written; also before `Begin`.
+    fn error(&mut self, error: &ClientError, request_id: &str, out: &mut Vec<u8>);
 }
 
 /// How a streamed body is cut into events.
@@ -100,6 +181,121 @@ pub trait Egress: Send + Sync {
     ///
     /// The fault, when the events are no complete answer.
     fn as_answer(&self, op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault>;
+
+    /// Where a translated conversation is sent, below the base URL; `{model}` stands where the path holds the model's
+    /// name. With it the query, without `?`, empty where there is none.
+    fn chat_path(&self, stream: bool) -> (&'static str, &'static str) {
+        let _ = stream;
+        unreachable!("written next")
+    }
+
+    /// How a translated conversation's stream is framed.
+    fn chat_framing(&self) -> Framing {
+        unreachable!("written next")
+    }
+
+    /// Writes a conversation in this dialect. What has no place here is named among the losses.
+    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
+        let _ = (request, traits);
+        unreachable!("written next")
+    }
+
+    /// Reads a whole answer (status 2xx). An error inside it is a fault.
+    ///
+    /// # Errors
+    ///
+    /// The fault, when the body is no answer.
+    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
+        let _ = (content_type, body, carry);
+        unreachable!("written next")
+    }
+
+    /// A reader of an answer's stream.
+    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
+        let _ = carry;
+        unreachable!("written next")
+    }
+}
+
+/// What is known of a target: data from presets, config and model facts, never a vendor's name.
+#[derive(Clone, Debug)]
+pub struct Traits {
+    /// The model as the upstream knows it.
+    pub model: String,
+    pub stream: bool,
+    /// The most that the model can answer, where known.
+    pub max_output: Option<u64>,
+    /// How the model is told how much to think.
+    pub thinking: Thinking,
+    /// Name of the field that limits output tokens (`max_tokens`, `max_completion_tokens`).
+    pub limit_field: &'static str,
+    /// Whether system messages are to bear the role `developer`.
+    pub developer_role: bool,
+    /// Whether the upstream takes reasoning text back in `reasoning_content`.
+    pub takes_reasoning: bool,
+    /// Seed of ids that are made for calls that have none.
+    pub seed: String,
+}
+
+/// How a model is told how much to think.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Thinking {
+    /// An effort by name (`reasoning_effort`, Anthropic `output_config.effort` with adaptive thinking, Gemini `thinkingLevel`).
+    Effort,
+    /// A number of tokens (`thinking.budget_tokens`, `thinkingBudget`).
+    #[default]
+    Budget,
+    /// It cannot think, or not be told.
+    Never,
+}
+
+/// A request in an upstream's dialect.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    pub body: Bytes,
+    /// Headers that the body needs (beta features).
+    pub headers: Vec<(&'static str, String)>,
+    pub losses: Vec<Loss>,
+    pub carry: Carry,
+}
+
+/// What has no place in the upstream's dialect and was left out: the field, in the words of whoever said it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Loss(pub std::borrow::Cow<'static, str>);
+
+/// What the writer of a request tells the reader of its answer.
+#[derive(Clone, Debug, Default)]
+pub struct Carry {
+    /// Tools that went by another name: as sent, as the client knows them.
+    pub renamed: Vec<(String, String)>,
+    /// Seed of ids that are made for calls that have none.
+    pub seed: String,
+}
+
+impl Carry {
+    /// The tool's name as the client knows it.
+    #[must_use]
+    pub fn name<'a>(&'a self, sent: &'a str) -> &'a str {
+        self.renamed.iter().find(|(as_sent, _)| as_sent == sent).map_or(sent, |(_, name)| name)
+    }
+}
+
+/// Reads an answer as it comes.
+pub trait StreamReader: Send {
+    /// Takes one event (name and data of an SSE event, a line, an array's element) and appends what it says. After `End`
+    /// nothing more is said.
+    ///
+    /// # Errors
+    ///
+    /// The upstream's error event, or an event that is none.
+    fn event(&mut self, name: &[u8], data: &[u8], out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>>;
+
+    /// The body has ended: where the answer is complete by the dialect's grammar though its terminator is missing, says
+    /// its `End`. Whether the answer is complete.
+    fn end(&mut self, out: &mut Vec<ChatEvent>) -> bool;
+
+    /// What is known so far.
+    fn summary(&self) -> Summary;
 }
 
 /// One row of an upstream's model list.
@@ -131,6 +327,11 @@ pub trait Meter: Send {
     fn complete(&self) -> bool;
 
     fn summary(&self) -> Summary;
+
+    /// The answer's id, where its dialect can be asked for it later (Responses).
+    fn answer_id(&self) -> Option<&str> {
+        None
+    }
 
     /// Where a non-error stream ends well without its terminator: the bytes that supply it (OpenAI's `[DONE]`).
     fn terminator(&self) -> Option<&'static [u8]>;

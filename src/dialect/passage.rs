@@ -235,6 +235,12 @@ impl Passage {
         self.meter.summary()
     }
 
+    /// The answer's id, where its dialect can be asked for it later.
+    #[must_use]
+    pub fn answer_id(&self) -> Option<&str> {
+        self.meter.answer_id()
+    }
+
     /// Events that were content.
     #[must_use]
     pub fn content_events(&self) -> u32 {

@@ -65,7 +65,7 @@ pub(super) fn event(data: &[u8]) -> Result<Map<String, Value>, Fault> {
 }
 
 /// The stream ended before its answer was whole.
-pub(super) fn cut() -> Fault {
+pub(crate) fn cut() -> Fault {
     fault::unexpected("the stream ended before the answer was complete")
 }
 

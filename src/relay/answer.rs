@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{halt::Cause, tally::Guard};
 use crate::{
-    dialect::{Summary, passage::Passage},
+    dialect::{Summary, flow::Flow},
     ir::fault::{Fault, TransportFault},
     routing::outcome::Outcome,
     upstream::body::AnswerBody,
@@ -38,7 +38,7 @@ pub struct Committed {
     pub headers: HeaderMap,
     /// Whole events that were held.
     pub ready: Vec<Bytes>,
-    pub passage: Passage,
+    pub flow: Flow,
     /// `None` once the upstream's body has ended.
     pub body: Option<AnswerBody>,
     /// The terminal event is among them: the body's end is of no more interest.

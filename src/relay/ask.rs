@@ -16,7 +16,7 @@ use crate::{
         clock::{Mono, UnixMillis},
         id::RequestId,
     },
-    config::settings::Project,
+    config::settings::{KeyId, Project, UpstreamId},
     dialect::Framing,
     ir::op::{Dialect, Op},
 };
@@ -83,6 +83,8 @@ pub struct Ask {
     pub form: bool,
     pub asked: Arc<str>,
     pub stream: bool,
+    /// Only `Accept` asks for the stream; the upstream has to be told in the body.
+    pub add_stream: bool,
     pub framing: Framing,
     /// Whether the client asked for usage in the stream.
     pub include_usage: bool,
@@ -97,6 +99,16 @@ pub struct Ask {
     pub patience: Option<Duration>,
     /// `x-aiproxy-upstream` of the client: only this one.
     pub pin: Option<Arc<str>>,
+    /// Whose request the body is; another dialect's than the path says where a body was taken for what it looks like.
+    pub read_as: Dialect,
+    /// The response that the request goes on from (`previous_response_id`).
+    pub previous: Option<Box<str>>,
+    /// The body cannot pass as it is: it names or holds what only we understand.
+    pub rewrite: bool,
+    /// Only this upstream, only this key: what the request names lives there.
+    pub home: Option<(UpstreamId, Option<KeyId>)>,
+    /// `x-aiproxy-strict: 1`: nothing may be lost in translation.
+    pub strict: bool,
     pub held: Held,
 }
 

@@ -13,11 +13,11 @@ use super::{
     prepare::prepare,
     rounds::Job,
     tally::Guard,
-    unframe,
+    translated, unframe,
 };
 use crate::{
     config::settings::{Settings, Upstream},
-    dialect::{Egress, Framing, passage::Passage, registry},
+    dialect::{Egress, Framing, flow::Flow, passage::Passage, registry},
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
         op::Op,
@@ -44,13 +44,13 @@ pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket
     let mut guard = Guard::new(&job.engine, ticket);
     match go(job, candidate, &guard, deadline).await {
         Ok(Got::Whole { status, headers, body, summary }) => Ok(Won::Whole(Box::new(Whole { status, headers, body, summary, guard }))),
-        Ok(Got::Stream { status, headers, shown, passage, body, idle }) => {
+        Ok(Got::Stream { status, headers, shown, flow, body, idle }) => {
             let body = (!shown.ended).then_some(body);
             Ok(Won::Stream(Box::new(Committed {
                 status,
                 headers,
                 ready: shown.ready,
-                passage: *passage,
+                flow,
                 body,
                 terminal: shown.terminal,
                 broke: shown.broke,
@@ -72,7 +72,7 @@ pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket
 
 enum Got {
     Whole { status: StatusCode, headers: HeaderMap, body: Bytes, summary: crate::dialect::Summary },
-    Stream { status: StatusCode, headers: HeaderMap, shown: commit::Shown, passage: Box<Passage>, body: AnswerBody, idle: Duration },
+    Stream { status: StatusCode, headers: HeaderMap, shown: commit::Shown, flow: Flow, body: AnswerBody, idle: Duration },
     Opaque { status: StatusCode, headers: HeaderMap, first: Option<Bytes>, body: AnswerBody, idle: Duration },
 }
 
@@ -122,19 +122,23 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     }
 
     let first = first_chunk(&mut body, &clocks).await?;
+    if job.carry.is_some() {
+        let came = Came { status, headers: out, content_type: content_type.to_owned(), first, body };
+        return translate(job, &target, came, &clocks).await;
+    }
     let framing = if job.ask.stream { job.ask.framing } else { Framing::Sse };
     let shape = shape(first.as_deref().unwrap_or_default(), framing, content_type);
     let settings = Arc::clone(&job.generation.settings);
     match (job.ask.stream, shape) {
         (true, Shape::Events(framing)) => {
-            let mut passage = Box::new(Passage::new(job.ask.endpoint.dialect, job.ask.endpoint.op, framing, job.hide_usage));
-            let shown = commit::hold(&mut passage, &mut body, first, clocks.first_byte_at, clocks.first_byte).await;
+            let mut flow = Flow::Pass(Box::new(Passage::new(job.ask.endpoint.dialect, job.ask.endpoint.op, framing, job.hide_usage)));
+            let shown = commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte).await;
             match shown {
                 Ok(shown) => {
                     if framing == Framing::Sse && !content_type.to_ascii_lowercase().contains("event-stream") {
                         out.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
                     }
-                    Ok(Got::Stream { status, headers: out, shown, passage, body, idle: clocks.idle })
+                    Ok(Got::Stream { status, headers: out, shown, flow, body, idle: clocks.idle })
                 }
                 Err(Unshown::Said(fault)) => Err((*fault).into()),
                 Err(Unshown::Transport(fault)) => Err(fault.into()),
@@ -161,9 +165,52 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
             passage.end(&mut ready);
             out.insert(header::CONTENT_TYPE, stream_type(job.ask.framing));
             let shown = commit::Shown { ready, ended: true, terminal: true, broke: None };
-            Ok(Got::Stream { status, headers: out, shown, passage, body, idle: clocks.idle })
+            let flow = Flow::Pass(passage);
+            Ok(Got::Stream { status, headers: out, shown, flow, body, idle: clocks.idle })
         }
     }
+}
+
+/// An answer of another dialect, as far as it was read.
+struct Came {
+    status: StatusCode,
+    headers: HeaderMap,
+    content_type: String,
+    first: Option<Bytes>,
+    body: AnswerBody,
+}
+
+/// Reads an answer of another dialect and tells it in the client's.
+async fn translate(job: &mut Job, target: &Target, came: Came, clocks: &Clocks) -> Result<Got, Failed> {
+    let Came { status, headers, content_type, first, mut body } = came;
+    let framing = registry::egress(target.dialect).chat_framing();
+    let shape = shape(first.as_deref().unwrap_or_default(), framing, &content_type);
+    let kind = if job.ask.stream { stream_type(job.ask.framing) } else { HeaderValue::from_static("application/json") };
+    let headers = translated::headers(&headers, kind);
+    if let (true, Shape::Events(framing)) = (job.ask.stream, &shape) {
+        let mut flow = translated::flow(job, target, *framing);
+        let shown = commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte).await;
+        return match shown {
+            Ok(shown) => Ok(Got::Stream { status, headers, shown, flow, body, idle: clocks.idle }),
+            Err(Unshown::Said(fault)) => Err((*fault).into()),
+            Err(Unshown::Transport(fault)) => Err(fault.into()),
+        };
+    }
+    let settings = Arc::clone(&job.generation.settings);
+    let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+    let response = match shape {
+        Shape::Events(framing) => translated::gathered(job, target, framing, &text)?,
+        Shape::Document => translated::response(job, target, &content_type, &text)?,
+    };
+    if job.ask.stream {
+        let mut ready = Vec::new();
+        let flow = translated::told(job, target, &response, &mut ready);
+        let shown = commit::Shown { ready, ended: true, terminal: true, broke: None };
+        return Ok(Got::Stream { status, headers, shown, flow, body, idle: clocks.idle });
+    }
+    translated::remember(job, &response);
+    let summary = translated::summary(&response);
+    Ok(Got::Whole { status, headers, body: translated::written(job, &response), summary })
 }
 
 /// The clocks of one attempt.
@@ -217,7 +264,13 @@ async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Cl
     let mut stale = 0;
     loop {
         // Made anew for each sending: that is rare, and a copy for every first one would cost all of them.
-        let prepared = prepare(&job.ask, target);
+        job.carry = None;
+        job.losses.clear();
+        let prepared = if translated::needed(&job.ask, target) {
+            translated::prepare(job, target).unwrap_or_else(|| prepare(&job.ask, target))
+        } else {
+            prepare(&job.ask, target)
+        };
         job.hide_usage = prepared.hide_usage;
         let call = Call {
             upstream: &target.upstream,
@@ -225,7 +278,7 @@ async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Cl
             key: (!target.upstream.keys.is_empty()).then_some(candidate.key),
             method: job.ask.method.clone(),
             path: &prepared.path,
-            query: job.ask.query.as_deref(),
+            query: prepared.query.as_deref(),
             headers: prepared.headers,
             body: prepared.body,
         };

@@ -10,7 +10,7 @@ use super::{
     body::{chunk, within},
 };
 use crate::{
-    dialect::passage::{Ending, Passage},
+    dialect::{flow::Flow, passage::Ending},
     ir::fault::{Fault, TransportFault, TransportKind},
     upstream::body::AnswerBody,
 };
@@ -34,9 +34,9 @@ pub(super) enum Unshown {
     Transport(TransportFault),
 }
 
-/// Feeds the stream into `passage` until there is content, it ends, it breaks, or `deadline` passes.
+/// Feeds the stream into `flow` until there is content, it ends, it breaks, or `deadline` passes.
 pub(super) async fn hold(
-    passage: &mut Passage,
+    flow: &mut Flow,
     body: &mut AnswerBody,
     first: Option<Bytes>,
     deadline: Instant,
@@ -51,7 +51,7 @@ pub(super) async fn hold(
         };
         match data {
             Some(Ok(data)) => {
-                let step = passage.feed(data, &mut out);
+                let step = flow.feed(data, &mut out);
                 events += u64::from(step.events);
                 match step.error {
                     Some(fault) if !step.content => return Err(Unshown::Said(fault)),
@@ -70,9 +70,9 @@ pub(super) async fn hold(
                 return Err(Unshown::Transport(fault));
             }
             None => {
-                return match passage.end(&mut out) {
+                return match flow.end(&mut out) {
                     Ending::Complete => Ok(Shown { ready: out, ended: true, terminal: true, broke: None }),
-                    Ending::Truncated if passage.content_events() > 0 => {
+                    Ending::Truncated if flow.content_events() > 0 => {
                         Ok(Shown { ready: out, ended: true, terminal: false, broke: Some(Broke::Truncated) })
                     }
                     Ending::Truncated => Err(Unshown::Transport(TransportFault {

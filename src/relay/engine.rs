@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
-use super::{halt::Halts, lists::ModelLists, network::Network, waiting::Queue};
+use super::{continuity::Continuity, halt::Halts, lists::ModelLists, network::Network, stored::Stored, waiting::Queue};
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
     config::{Settings, settings::KeyId},
@@ -46,6 +46,8 @@ pub struct Engine {
     pub queue: Queue,
     pub halts: Halts,
     pub network: Network,
+    pub continuity: Continuity,
+    pub stored: Stored,
     /// Told when a waiter might now proceed.
     pub changed: Notify,
     /// Keys that an upstream rejected: their references are read again.
@@ -85,6 +87,8 @@ impl Engine {
             queue: Queue::default(),
             halts: Halts::default(),
             network: Network::default(),
+            continuity: Continuity::default(),
+            stored: Stored::default(),
             changed: Notify::new(),
             rejected,
             generation: ArcSwap::from_pointee(Generation { catalog: Catalog::new(&settings), settings }),

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     base::{clean, id::RequestId, splice},
+    config::settings::{KeyId, UpstreamId},
     dialect::Framing,
     ir::{
         fault::{ClientError, ErrorKind},
@@ -39,6 +40,8 @@ pub struct Head {
     pub method: Method,
     pub query: Option<String>,
     pub headers: HeaderMap,
+    /// Only this upstream, only this key.
+    pub home: Option<(UpstreamId, Option<KeyId>)>,
 }
 
 /// Reads the body and looks for what routing needs.
@@ -71,6 +74,7 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         form: false,
         asked: nothing(),
         stream: false,
+        add_stream: false,
         framing: Framing::Sse,
         include_usage: false,
         stream_options: None,
@@ -79,6 +83,11 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         estimate: (body.len() / 4) as u64,
         patience: patience(&map),
         pin: map.get("x-aiproxy-upstream").and_then(|v| v.to_str().ok()).map(Arc::from),
+        read_as: head.endpoint.dialect,
+        previous: None,
+        rewrite: false,
+        home: head.home,
+        strict: map.get("x-aiproxy-strict").is_some_and(|v| matches!(v.as_bytes(), b"1" | b"true")),
         held,
         headers: map,
         body,
@@ -200,8 +209,12 @@ fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
         ask.model_span = Some(found.span.clone());
     }
     if let StreamPlace::Body { default } = ask.endpoint.stream {
-        ask.stream = scan.stream.unwrap_or(default);
+        ask.add_stream = scan.stream.is_none() && !default && wants_events(&ask.headers, ask.endpoint.op);
+        ask.stream = scan.stream.unwrap_or(default || ask.add_stream);
     }
+    ask.read_as = read_as(&ask.endpoint, &scan, &body);
+    ask.rewrite = holds_ours(ask.endpoint.dialect, &body);
+    ask.previous = scan.previous.as_deref().filter(|_| ask.endpoint.dialect == Dialect::Responses).map(Box::from);
     ask.include_usage = scan.include_usage.unwrap_or(false);
     ask.stream_options = scan.stream_options.clone();
     ask.object_end = Some((scan.end, scan.empty));
@@ -210,6 +223,36 @@ fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
         ask.session = scan.session.as_deref().map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref()));
     }
     Ok(())
+}
+
+/// Whose request a body is: chat clients also send what looks like Anthropic's or Gemini's.
+fn read_as(endpoint: &Endpoint, scan: &splice::Scan<'_>, body: &[u8]) -> Dialect {
+    if endpoint.dialect != Dialect::Openai || endpoint.op != Op::Chat {
+        return endpoint.dialect;
+    }
+    let has = |key: &[u8]| memchr::memmem::find(body, key).is_some();
+    match scan {
+        splice::Scan { messages: false, contents: true, .. } => Dialect::Gemini,
+        splice::Scan { messages: true, system: true, .. } => Dialect::Anthropic,
+        splice::Scan { messages: true, .. } if has(b"\"input_schema\"") && !has(b"\"parameters\"") => Dialect::Anthropic,
+        _ => Dialect::Openai,
+    }
+}
+
+/// Whether a body holds reasoning that we told in this dialect without its provider's proof, which would refuse it.
+fn holds_ours(dialect: Dialect, body: &[u8]) -> bool {
+    let mark: &[u8] = match dialect {
+        Dialect::Anthropic => b"\"aiproxy-unsigned",
+        Dialect::Responses => b"\"rs_aip_",
+        Dialect::Gemini | Dialect::Ollama | Dialect::Openai => return false,
+    };
+    memchr::memmem::find(body, mark).is_some()
+}
+
+/// Whether the client asks for an event stream by its `Accept` alone.
+fn wants_events(headers: &HeaderMap, op: Op) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    matches!(op, Op::Chat | Op::Completions) && accept.split(',').any(|each| starts_with_ignoring_case(each.trim(), "text/event-stream"))
 }
 
 fn check_name(name: &str) -> Result<(), ClientError> {

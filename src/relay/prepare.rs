@@ -17,6 +17,8 @@ use crate::{
 /// What leaves for the upstream, but for address and credential.
 pub struct Prepared {
     pub path: String,
+    /// Without `?`.
+    pub query: Option<String>,
     pub headers: HeaderMap,
     pub body: Bytes,
     /// Usage in the stream that only we asked for: kept to ourselves.
@@ -24,7 +26,7 @@ pub struct Prepared {
 }
 
 /// Characters that a model's name may not bring into a path; `/` and `:` stay, as providers have both in names.
-const MODEL: &AsciiSet = &CONTROLS
+pub(super) const MODEL: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
     .add(b'#')
@@ -58,21 +60,25 @@ pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
         && ask.endpoint.dialect == Dialect::Openai
         && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
 
-    let mut edits = Vec::new();
+    let (mut edits, mut added) = (Vec::new(), Vec::new());
+    if ask.add_stream {
+        added.push("\"stream\":true");
+    }
     if let Some(span) = ask.model_span.clone().filter(|_| *ask.asked != *target.model) {
         edits.push((span, if ask.form { Bytes::copy_from_slice(target.model.as_bytes()) } else { splice::json_string(&target.model) }));
     }
     if ask_usage {
         match (&ask.stream_options, ask.object_end) {
             (Some(span), _) => edits.push((span.clone(), with_usage(&ask.body[span.clone()]))),
-            (None, Some((end, empty))) => {
-                let comma = if empty { "" } else { "," };
-                edits.push((end..end, format!("{comma}\"stream_options\":{{\"include_usage\":true}}").into()));
-            }
+            (None, Some(_)) => added.push("\"stream_options\":{\"include_usage\":true}"),
             (None, None) => {}
         }
-        edits.sort_by_key(|(span, _)| span.start);
     }
+    if let Some((end, empty)) = ask.object_end.filter(|_| !added.is_empty()) {
+        let comma = if empty { "" } else { "," };
+        edits.push((end..end, format!("{comma}{}", added.join(",")).into()));
+    }
+    edits.sort_by_key(|(span, _)| span.start);
     let untouched = edits.is_empty() && upstream.patch.is_empty();
     let mut body = splice::splice(&ask.body, &edits);
     if !upstream.patch.is_empty() && !ask.form {
@@ -87,7 +93,7 @@ pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
     {
         out.insert(name, value);
     }
-    Prepared { path, headers: out, body, hide_usage: ask_usage }
+    Prepared { path, query: ask.query.clone(), headers: out, body, hide_usage: ask_usage }
 }
 
 /// Headers without which a dialect's providers refuse a request.
@@ -110,7 +116,7 @@ fn with_usage(options: &[u8]) -> Bytes {
 
 /// Applies the patch; a body that is not JSON stays as it is. Numbers keep their value but not always their spelling,
 /// which is why a patch is for vendor quirks only.
-fn patched(body: Bytes, patch: &Patch) -> Bytes {
+pub(super) fn patched(body: Bytes, patch: &Patch) -> Bytes {
     let Ok(mut value) = serde_json::from_slice::<Value>(&body) else { return body };
     for (pointer, wanted) in &patch.default {
         if value.pointer(pointer).is_none() {

@@ -18,9 +18,13 @@ use super::{
     reply::{self, BrokeOff},
     rounds::{self, Job},
     tally::Guard,
+    translated,
 };
 use crate::{
-    dialect::passage::{Ending, Passage, Step},
+    dialect::{
+        flow::Flow,
+        passage::{Ending, Step},
+    },
     events::record::State,
     ir::fault::{ClientError, ErrorKind, TransportFault, TransportKind},
     routing::{ending::End, outcome},
@@ -42,7 +46,7 @@ const LINGER: Duration = Duration::from_millis(20);
 /// A committed stream on its way to the client. Dropping it closes the upstream.
 pub struct Pump {
     job: Box<Job>,
-    passage: Passage,
+    flow: Flow,
     body: Option<AnswerBody>,
     guard: Guard,
     ready: Vec<Bytes>,
@@ -72,7 +76,7 @@ impl Pump {
     /// Takes over a stream whose first content is held.
     #[must_use]
     pub fn new(mut job: Box<Job>, committed: Committed) -> Self {
-        let Committed { status, ready, passage, body, terminal, broke, guard, idle, .. } = committed;
+        let Committed { status, ready, flow, body, terminal, broke, guard, idle, .. } = committed;
         let ttft = job.tally.attempt_age();
         job.ask.forget_body();
         job.tally.first_content(status.as_u16());
@@ -87,7 +91,7 @@ impl Pump {
         let linger = if matches!(state, Stage::Lingering) { LINGER } else { idle.min(PING) };
         Self {
             job,
-            passage,
+            flow,
             body,
             guard,
             ready,
@@ -155,7 +159,7 @@ impl Pump {
                 self.heard = now;
                 self.last_look = false;
                 let before = self.ready.len();
-                let Step { error, terminal, .. } = self.passage.feed(data, &mut self.ready);
+                let Step { error, terminal, .. } = self.flow.feed(data, &mut self.ready);
                 self.ready_bytes += self.ready[before..].iter().map(Bytes::len).sum::<usize>();
                 if let Some(fault) = error {
                     self.body = None;
@@ -172,7 +176,7 @@ impl Pump {
                 self.body = None;
                 // What was cut may have been only the end of a stream that is complete.
                 let mut out = Vec::new();
-                let ending = self.passage.end(&mut out);
+                let ending = self.flow.end(&mut out);
                 self.push(out);
                 if ending == Ending::Truncated || fault.kind != TransportKind::BodyBroken {
                     self.state = Stage::Broken(Broke::Transport(fault));
@@ -182,7 +186,7 @@ impl Pump {
                 self.body = None;
                 if matches!(self.state, Stage::Flowing) {
                     let mut out = Vec::new();
-                    let ending = self.passage.end(&mut out);
+                    let ending = self.flow.end(&mut out);
                     self.push(out);
                     if ending == Ending::Truncated {
                         self.state = Stage::Broken(Broke::Truncated);
@@ -228,7 +232,7 @@ impl Pump {
         }
         if now >= self.heard + self.idle {
             self.body = None;
-            if self.passage.complete() {
+            if self.flow.complete() {
                 // Everything was said; only the end of the body is missing.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -269,12 +273,16 @@ impl Pump {
         self.ready_bytes = 0;
         self.first = false;
         self.spoke = self.heard;
-        self.job.tally.sent(bytes.len(), u64::from(self.passage.content_events()));
+        self.job.tally.sent(bytes.len(), u64::from(self.flow.content_events()));
         Some(bytes)
     }
 
     fn complete(&mut self) {
-        let summary = self.passage.summary();
+        let summary = self.flow.summary();
+        if let Some(response) = self.flow.kept() {
+            translated::remember(&self.job, &response);
+        }
+        translated::learn(&self.job, self.flow.answer_id(), &Bytes::new());
         let tokens = summary.usage.map_or(0, |u| u.input_total().saturating_add(u.output_total()));
         self.guard.close(End::Finished { ttft: Some(self.ttft), tokens });
         self.job.tally.end(State::Done, Some(&summary), None);
@@ -309,13 +317,13 @@ impl Pump {
                 rounds::halted(*cause)
             }
         };
-        let summary = self.passage.summary();
+        let summary = self.flow.summary();
         self.job.tally.end(State::Failed, Some(&summary), Some(&error.message));
         // The upstream's own words, where they are fit to be shown as they are.
-        let own = self.passage.own_error().filter(|_| matches!(broke, Broke::Said(_)));
+        let own = self.flow.own_error().filter(|_| matches!(broke, Broke::Said(_)));
         let own = own
             .filter(|event| std::str::from_utf8(event).is_ok_and(|text| matches!(self.job.engine.redactor.text(text), Cow::Borrowed(_))));
-        own.cloned().unwrap_or_else(|| self.passage.error_tail(&error, &self.job.ask.id.to_string()))
+        own.cloned().unwrap_or_else(|| self.flow.error_tail(&error, &self.job.ask.id.to_string()))
     }
 }
 

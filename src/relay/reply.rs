@@ -16,6 +16,7 @@ use super::{
     late::Late,
     pump::{Forward, Pump},
     rounds::{Job, Last},
+    translated,
 };
 use crate::{
     base::{clean, clock::Mono, id::RequestId},
@@ -34,6 +35,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const UPSTREAM: HeaderName = HeaderName::from_static("x-aiproxy-upstream");
 const MODEL: HeaderName = HeaderName::from_static("x-aiproxy-model");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-aiproxy-attempts");
+const LOSSES: HeaderName = HeaderName::from_static("x-aiproxy-losses");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// Above this wait an SDK must not sleep by itself.
@@ -134,6 +136,11 @@ pub(super) fn mark(headers: &mut HeaderMap, job: &Job) {
         more => HeaderValue::from(more),
     };
     headers.insert(ATTEMPTS, attempts);
+    if !job.losses.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&translated::names(&job.losses))
+    {
+        headers.insert(LOSSES, value);
+    }
 }
 
 /// The error after the last attempt: the upstream's words where they are the client's business, ours where not.

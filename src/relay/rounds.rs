@@ -11,15 +11,18 @@ use super::{
     engine::{Engine, Generation, Place},
     halt::{Cause, Halt},
     reply,
+    stored::{self, Home},
     tally::{Guard, Tally},
+    translated,
 };
 use crate::{
     base::clock::Mono,
-    config::settings::{KeyId, Strategy},
-    dialect::Ingress,
+    config::settings::{KeyId, Strategy, UpstreamId},
+    dialect::{Carry, Ingress, Loss},
     ir::{
         fault::{ClientError, ErrorKind},
-        op::Dialect,
+        op::{Dialect, Op},
+        request::ChatRequest,
     },
     routing::{
         candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
@@ -45,6 +48,14 @@ pub struct Job {
     pub overrides: Overrides,
     /// Usage in the stream that only we asked for is kept to ourselves.
     pub hide_usage: bool,
+    /// The request in the common form, once a target needs it.
+    pub said: Option<Arc<ChatRequest>>,
+    /// What the newest attempt's request lost on the way to its dialect.
+    pub losses: Vec<Loss>,
+    /// What its writer tells the reader of its answer; `None` where the answer passes as it is.
+    pub carry: Option<Carry>,
+    /// Who serves the newest attempt.
+    pub chosen: Option<(UpstreamId, KeyId)>,
     /// Among the requests in flight.
     pub place: Place,
 }
@@ -99,7 +110,10 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
     let mut memory = Memory::default();
     job.engine.board.count_request(job.engine.clock.mono());
     loop {
-        let candidates = candidate::candidates(&resolved.targets, &|key| job.engine.key_info(key));
+        let mut candidates = candidate::candidates(&resolved.targets, &|key| job.engine.key_info(key));
+        if let Some((_, Some(key))) = job.ask.home {
+            candidates.retain(|candidate| candidate.key == key);
+        }
         let now = job.engine.clock.mono();
         let question = Question { candidates: &candidates, tried: &memory.tried, strategy: resolved.strategy, estimate: job.ask.estimate };
         let (decision, ticket) = job.engine.with_luck(|luck| job.engine.board.decide(&question, now, luck));
@@ -110,6 +124,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                     drop(Guard::new(&job.engine, ticket));
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }
+                job.chosen = Some((chosen.upstream(), chosen.key));
                 job.tally.attempt_started(chosen, reason(&resolved, chosen, why));
                 let here = (chosen.key, Arc::clone(&chosen.target.model));
                 let repeat = memory.failed.contains(&here);
@@ -177,6 +192,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
             &generation.catalog,
             &job.ask.asked,
             job.ask.endpoint.dialect,
+            translated::can(job.ask.endpoint.op),
             &project,
             &|id| learned.get(&id).cloned(),
             patience,
@@ -188,7 +204,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
                     patience = Patience::Over;
                 }
             }
-            Err(e) => return Err(name_error(job.ask.endpoint.dialect, &e)),
+            Err(e) => return Err(name_error(&e)),
         }
     };
     let mut resolved = resolved;
@@ -199,8 +215,27 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
             return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::clean(&message)));
         }
     }
+    at_home(job, &mut resolved.targets)?;
+    translated::read(job, &mut resolved.targets)?;
     job.overrides = resolved.timeouts;
     Ok(resolved)
+}
+
+/// A response that is gone on from lives with us or with one upstream; nobody else knows it.
+fn at_home(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ClientError> {
+    let Some(id) = &job.ask.previous else { return Ok(()) };
+    match job.engine.stored.find(&job.ask.caller.project.name, id) {
+        Some(Home::Here { .. }) => job.ask.rewrite = true,
+        Some(Home::There { upstream, key }) => {
+            targets.retain(|target| target.upstream.id == upstream && target.dialect == Dialect::Responses);
+            if targets.is_empty() {
+                return Err(stored::unknown(id));
+            }
+            job.ask.home = Some((upstream, key));
+        }
+        None => {}
+    }
+    Ok(())
 }
 
 /// The target of `/u/UPSTREAM/…`.
@@ -211,7 +246,10 @@ fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ClientError>> {
         let message = format!("no upstream is named `{}`; `aiproxy upstream list` shows all", crate::base::clean::clean(name));
         return Err(Box::new(ClientError::new(ErrorKind::UnknownPath, message)));
     };
-    let dialect = upstream.ends.first().map_or(Dialect::Openai, |end| end.dialect);
+    let dialect = match job.ask.endpoint.op {
+        Op::Stored => Dialect::Responses,
+        _ => upstream.ends.first().map_or(Dialect::Openai, |end| end.dialect),
+    };
     let target =
         Target { upstream: Arc::clone(upstream), model: Arc::from(""), dialect, priority: upstream.priority, weight: upstream.weight };
     Ok(Resolved {
@@ -223,15 +261,12 @@ fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ClientError>> {
     })
 }
 
-fn name_error(dialect: Dialect, error: &NameError) -> ClientError {
+fn name_error(error: &NameError) -> ClientError {
     let text = format!("{}; {}", error.text(), error.hint());
     match error {
         NameError::Unknown { .. } | NameError::Unlearned { .. } => ClientError::new(ErrorKind::ModelNotFound, text).param("model"),
         NameError::NotAllowed { .. } => ClientError::new(ErrorKind::Forbidden, text).code("model_not_allowed").param("model"),
-        NameError::NoEnd { .. } => {
-            let text = format!("{text}; this version passes {dialect} requests only to upstreams that speak it themselves");
-            ClientError::new(ErrorKind::ModelNotFound, text).param("model")
-        }
+        NameError::NoEnd { .. } => ClientError::new(ErrorKind::ModelNotFound, text).param("model"),
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     reply::{self, ReplyBody},
     rounds::{self, Job},
     tally::Tally,
+    translated,
 };
 use crate::{
     dialect::{Framing, registry},
@@ -59,6 +60,10 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
         halt,
         overrides: Overrides::default(),
         hide_usage: false,
+        said: None,
+        losses: Vec::new(),
+        carry: None,
+        chosen: None,
         place,
     });
     // Boxed, as it is large and over when the answer begins, while the room of this future is kept as long as the
@@ -93,6 +98,7 @@ fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<Reply
             let ttft = job.tally.attempt_age();
             job.tally.first_content(status.as_u16());
             job.tally.sent(body.len(), 0);
+            translated::learn(&job, None, &body);
             let tokens = summary.usage.map_or(0, |u| u.input_total().saturating_add(u.output_total()));
             guard.close(End::Finished { ttft: Some(ttft), tokens });
             job.tally.end(State::Done, Some(&summary), None);

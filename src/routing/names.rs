@@ -34,7 +34,7 @@ pub struct Resolved {
     pub timeouts: Overrides,
     /// How the name was resolved, in words: "alias fast → groq:llama-3.3-70b".
     pub via: String,
-    /// Upstreams that serve the name, but not in the client's dialect.
+    /// Upstreams that serve the name, but not in the client's dialect, where nothing can be translated.
     pub no_end: Vec<Arc<str>>,
 }
 
@@ -65,7 +65,10 @@ impl NameError {
     pub fn text(&self) -> String {
         match self {
             Self::NoEnd { asked, dialect, upstreams } => {
-                format!("`{asked}` is served by {} only, which does not speak {dialect}; it needs translation", upstreams.join(", "))
+                format!(
+                    "`{asked}` is served by {} only, which does not speak {dialect}, and this kind of request is not translated",
+                    upstreams.join(", ")
+                )
             }
             Self::NotAllowed { asked, project } => format!("project `{project}` may not use `{asked}`"),
             Self::Unknown { asked, alias_of: Some(target), .. } => format!("`{asked}` stands for `{target}`, which nobody serves"),
@@ -113,7 +116,8 @@ impl fmt::Display for Route {
     }
 }
 
-/// Resolves a name for a project and dialect.
+/// Resolves a name for a project and dialect. `translates`: an upstream that does not speak the dialect itself is asked
+/// in its preferred one.
 ///
 /// # Errors
 ///
@@ -122,6 +126,7 @@ pub fn resolve(
     catalog: &Catalog,
     asked: &str,
     dialect: Dialect,
+    translates: bool,
     project: &Project,
     learned: Learned<'_>,
     patience: Patience,
@@ -149,12 +154,14 @@ pub fn resolve(
     }
     let (mut targets, mut no_end) = (Vec::with_capacity(found.routes.len()), Vec::new());
     for route in found.routes {
-        if route.upstream.end(dialect).is_none() {
+        let other = || route.upstream.ends.first().filter(|_| translates);
+        let Some(end) = route.upstream.end(dialect).or_else(other) else {
             if !no_end.contains(&route.upstream.name) {
                 no_end.push(Arc::clone(&route.upstream.name));
             }
             continue;
-        }
+        };
+        let dialect = end.dialect;
         let Route { upstream, model, priority, weight, .. } = route;
         targets.push(Arc::new(Target { upstream, model, dialect, priority, weight }));
     }
@@ -517,7 +524,7 @@ mod tests {
     }
 
     fn ask(world: &Settings, asked: &str) -> Result<Vec<String>, NameError> {
-        let found = resolve(&Catalog::new(world), asked, Dialect::Openai, &project(&["*"], &["*"]), &lists, Patience::Wait)?;
+        let found = resolve(&Catalog::new(world), asked, Dialect::Openai, false, &project(&["*"], &["*"]), &lists, Patience::Wait)?;
         Ok(found.targets.iter().map(|target| format!("{}:{}", target.upstream.name, target.model)).collect())
     }
 
@@ -551,8 +558,8 @@ mod tests {
 
     #[test]
     fn a_logical_model_brings_its_strategy_timeouts_and_priorities() {
-        let found =
-            resolve(&Catalog::new(&world()), "auto", Dialect::Openai, &project(&["*"], &["*"]), &lists, Patience::Wait).expect("auto");
+        let found = resolve(&Catalog::new(&world()), "auto", Dialect::Openai, false, &project(&["*"], &["*"]), &lists, Patience::Wait)
+            .expect("auto");
         assert_eq!(found.strategy, Strategy::Weighted);
         assert_eq!(found.timeouts.first_byte, Some(Duration::from_secs(7)));
         assert_eq!(found.targets.iter().map(|target| target.priority).collect::<Vec<_>>(), [10, 20, 20]);
@@ -603,7 +610,7 @@ mod tests {
     fn an_unlearned_upstream_is_waited_for_and_then_takes_anything() {
         let world = settings(vec![upstream(1, "fresh", None, 1), upstream(2, "old", Some(&["known"]), 1)]);
         let (catalog, all) = (Catalog::new(&world), project(&["*"], &["*"]));
-        let ask = |name, patience| resolve(&catalog, name, Dialect::Openai, &all, &|_| None, patience);
+        let ask = |name, patience| resolve(&catalog, name, Dialect::Openai, false, &all, &|_| None, patience);
 
         let upstreams = vec![UpstreamId(1)];
         assert_eq!(ask("new", Patience::Wait).err(), Some(NameError::Unlearned { asked: "new".to_owned(), upstreams }));
@@ -617,7 +624,7 @@ mod tests {
         let world = world();
         let catalog = Catalog::new(&world);
         let ask = |models: &[&str], upstreams: &[&str], name: &str| {
-            let found = resolve(&catalog, name, Dialect::Openai, &project(models, upstreams), &lists, Patience::Wait);
+            let found = resolve(&catalog, name, Dialect::Openai, false, &project(models, upstreams), &lists, Patience::Wait);
             found.map(|found| found.targets.iter().map(|target| target.upstream.name.to_string()).collect::<Vec<_>>())
         };
         let not_allowed = |name: &str| Err(NameError::NotAllowed { asked: name.to_owned(), project: "ide".into() });
@@ -634,10 +641,13 @@ mod tests {
     fn an_upstream_without_the_clients_dialect_needs_translation() {
         let world = world();
         let (catalog, all) = (Catalog::new(&world), project(&["*"], &["*"]));
-        let shared = resolve(&catalog, "shared", Dialect::Openai, &all, &lists, Patience::Wait).expect("openai speaks it");
+        let shared = resolve(&catalog, "shared", Dialect::Openai, false, &all, &lists, Patience::Wait).expect("openai speaks it");
         assert_eq!(shared.no_end, ["claude".into()]);
-        let error = resolve(&catalog, "claude-opus", Dialect::Openai, &all, &lists, Patience::Wait).expect_err("anthropic only");
-        assert_eq!(error.text(), "`claude-opus` is served by claude only, which does not speak openai; it needs translation");
+        let error = resolve(&catalog, "claude-opus", Dialect::Openai, false, &all, &lists, Patience::Wait).expect_err("anthropic only");
+        assert_eq!(
+            error.text(),
+            "`claude-opus` is served by claude only, which does not speak openai, and this kind of request is not translated"
+        );
     }
 
     #[test]
@@ -663,7 +673,7 @@ mod tests {
             let world = world();
             let patience = if patience { Patience::Wait } else { Patience::Over };
             let only = project(&["*"], &["router", "demo"]);
-            if let Ok(found) = resolve(&Catalog::new(&world), &asked, Dialect::Openai, &only, &lists, patience) {
+            if let Ok(found) = resolve(&Catalog::new(&world), &asked, Dialect::Openai, false, &only, &lists, patience) {
                 assert!(found.targets.iter().all(|target| only.upstreams.matches(&target.upstream.name)));
             }
         }

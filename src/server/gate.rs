@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::guard::credential::Clients;
-use crate::{control::api::Control, relay::engine::Engine};
+use crate::{config::settings::Keyless, control::api::Control, relay::engine::Engine};
 
 /// The server's view of the proxy.
 pub struct Gate {
     pub engine: Arc<Engine>,
     pub clients: Arc<Clients>,
-    pub control: Control,
+    pub control: Arc<Control>,
+    /// Who comes in here needs no credential.
+    pub keyless: Option<Keyless>,
 }

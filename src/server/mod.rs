@@ -7,4 +7,5 @@ pub mod listen;
 pub mod paths;
 pub mod places;
 pub mod service;
+mod stored;
 pub mod wire;

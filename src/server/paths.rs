@@ -21,12 +21,26 @@ pub enum Route {
         gemini: bool,
     },
     Tags,
+    /// A response that was made before.
+    Stored {
+        id: String,
+        what: Stored,
+    },
     Root,
     Health,
     Version,
     Reload,
     /// Below `/aiproxy/v1/`.
     Control(String),
+}
+
+/// What is wanted of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    Cancel,
+    Delete,
+    Get,
+    InputItems,
 }
 
 /// A path, read.
@@ -126,6 +140,9 @@ fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: 
     if let Some(rest) = below.strip_prefix("/models") {
         return models(rest, get, post, beta, query);
     }
+    if let Some(rest) = below.strip_prefix("/responses/").filter(|rest| !matches!(*rest, "compact" | "input_tokens")) {
+        return stored(method, get, rest);
+    }
     let (op, stream) = match below {
         "/chat/completions" => (Op::Chat, StreamPlace::Body { default: false }),
         "/completions" => (Op::Completions, StreamPlace::Body { default: false }),
@@ -150,6 +167,25 @@ fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: 
     }
     let endpoint = Endpoint { dialect: dialect_of(below, false), op, path: below.to_owned(), model: ModelPlace::Body, stream };
     Ok(Route::Relay(endpoint))
+}
+
+/// `/responses/{id}`, `/responses/{id}/cancel`, `/responses/{id}/input_items`.
+fn stored(method: &Method, get: bool, rest: &str) -> Result<Route, Option<&'static str>> {
+    let (id, action) = rest.split_once('/').map_or((rest, None), |(id, action)| (id, Some(action)));
+    if id.is_empty() || id.len() > 256 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')) || id == ".." {
+        return Err(None);
+    }
+    let what = match action {
+        None if get => Stored::Get,
+        None if *method == Method::DELETE => Stored::Delete,
+        None => return Err(Some("GET, DELETE")),
+        Some("cancel") if *method == Method::POST => Stored::Cancel,
+        Some("cancel") => return Err(Some("POST")),
+        Some("input_items") if get => Stored::InputItems,
+        Some("input_items") => return Err(Some("GET")),
+        Some(_) => return Err(None),
+    };
+    Ok(Route::Stored { id: id.to_owned(), what })
 }
 
 /// `/models`, `/models/{id}`, and Gemini's `/models/{id}:{action}`.

@@ -14,15 +14,15 @@ use super::{
         origin::{self, Allowed},
     },
     paths::{self, Nowhere, Route, Routed},
-    places,
+    places, stored,
     wire::Pulse,
 };
 use crate::{
     base::{clean, id::RequestId},
-    config::settings::{Project, Settings},
+    config::settings::{Keyless, Project, Settings},
     ir::{
         fault::{ClientError, ErrorKind},
-        op::Dialect,
+        op::{Dialect, Op},
     },
     relay::{
         ask::Caller,
@@ -72,7 +72,7 @@ async fn go(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, id: 
     if parts.method == http::Method::CONNECT || parts.method == http::Method::TRACE {
         return refuse(ClientError::new(ErrorKind::MethodNotAllowed, "aiproxy is no forward proxy"));
     }
-    let allowed = match guard(&parts.headers, &parts.uri, parts.version, &settings) {
+    let allowed = match guard(&parts.headers, &parts.uri, parts.version, &settings, dialect) {
         Ok(allowed) => allowed,
         Err(error) => return refuse(error),
     };
@@ -103,14 +103,22 @@ async fn go(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, id: 
 }
 
 /// Host, Origin, upgrades and loops; the credential comes with the path.
-fn guard(map: &HeaderMap, uri: &http::Uri, version: Version, settings: &Settings) -> Result<Option<Allowed>, ClientError> {
+fn guard(
+    map: &HeaderMap,
+    uri: &http::Uri,
+    version: Version,
+    settings: &Settings,
+    dialect: Dialect,
+) -> Result<Option<Allowed>, ClientError> {
     host::check(map, uri, version == Version::HTTP_2, &settings.server.trusted_hosts)?;
     let allowed = origin::check(map, &settings.server.allowed_origins)?;
     if map.contains_key(header::UPGRADE)
         && version == Version::HTTP_11
         && map.get(header::UPGRADE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"h2c"))
     {
-        return Err(ClientError::new(ErrorKind::UpgradeRequired, "aiproxy does not switch protocols (no WebSocket here)").status(400));
+        // Agents that try a WebSocket for responses first fall back to HTTP at once on a 426.
+        let status = if dialect == Dialect::Responses { 426 } else { 400 };
+        return Err(ClientError::new(ErrorKind::UpgradeRequired, "aiproxy does not switch protocols (no WebSocket here)").status(status));
     }
     if headers::looped(map) {
         let message = "this request came from aiproxy itself: an upstream's base_url points back here; `aiproxy upstream list` shows them";
@@ -145,6 +153,9 @@ async fn dispatch(
     // Taken out before anybody could log or forward it.
     let (query, query_key) = take_key(parts.uri.query(), dialect);
     let token = credential::token(&parts.headers, query_key.as_deref(), path_key.as_deref());
+    if let (Route::Control(_), Some(_)) = (&route, &gate.keyless) {
+        return reply::error(dialect, id, &ClientError::new(ErrorKind::Forbidden, "the control API is not served at a keyless listener"));
+    }
     if let Route::Control(rest) = &route {
         let admin = match &token {
             Some(token) => {
@@ -167,7 +178,11 @@ async fn dispatch(
     if matches!(route, Route::Reload) && token.as_ref().is_some_and(|token| gate.control.is_token(token)) {
         return Box::pin(gate.control.reload(id)).await;
     }
-    let project = match caller(gate, token.as_ref()).await {
+    let known = match &gate.keyless {
+        Some(keyless) => without_key(keyless, &route, dialect, settings),
+        None => caller(gate, token.as_ref()).await,
+    };
+    let project = match known {
         Ok(project) => project,
         Err(error) => return reply::error(dialect, id, &error),
     };
@@ -183,6 +198,7 @@ async fn dispatch(
                 method: parts.method,
                 query,
                 headers: parts.headers,
+                home: None,
             };
             serve::serve(&gate.engine, head, body).await
         }
@@ -195,6 +211,10 @@ async fn dispatch(
                 Dialect::Openai
             };
             places::models(gate, id, &project, shape, model.as_deref())
+        }
+        Route::Stored { id: response, what } => {
+            let caller = Caller { project, program: program(&parts.headers), addr: peer.ip() };
+            stored::answer(gate, id, caller, (response, what), (parts.method, query, parts.headers), body).await
         }
         Route::Tags => places::tags(gate, id, &project),
         Route::Reload => {
@@ -209,6 +229,27 @@ async fn dispatch(
             reply::error(dialect, id, &ClientError::new(ErrorKind::Internal, "this place is answered before; please report this"))
         }
     }
+}
+
+/// The project of a listener whose clients need no credential, for what may be spoken there.
+fn without_key(keyless: &Keyless, route: &Route, dialect: Dialect, settings: &Settings) -> Result<Arc<Project>, ClientError> {
+    let spoken = match route {
+        Route::Models { gemini: true, .. } => keyless.dialects.contains(&Dialect::Gemini),
+        Route::Models { .. } => keyless.dialects.iter().any(|dialect| *dialect != Dialect::Gemini),
+        Route::Reload => false,
+        _ => keyless.dialects.contains(&dialect),
+    };
+    let raw = matches!(route, Route::Relay(endpoint) if endpoint.op == Op::Raw);
+    if !spoken || raw {
+        let spoken: Vec<&str> = keyless.dialects.iter().map(|dialect| dialect.name()).collect();
+        let message =
+            format!("this listener serves {} only, without a client key; the others need theirs at the main address", spoken.join(", "));
+        return Err(ClientError::new(ErrorKind::Forbidden, message));
+    }
+    let project = settings.projects.iter().find(|project| project.name == keyless.project);
+    let missing =
+        || ClientError::new(ErrorKind::Forbidden, format!("project `{}` of this listener is gone from the config", keyless.project));
+    enabled(Arc::clone(project.ok_or_else(missing)?))
 }
 
 /// The project of a token; an unknown one waits while keys are still being read.

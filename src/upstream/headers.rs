@@ -23,6 +23,18 @@ pub fn request_filter(headers: &mut HeaderMap) {
     }
 }
 
+/// What of a client's filtered headers goes to an upstream of another dialect: nothing that only its own would understand.
+#[must_use]
+pub fn neutral(headers: &HeaderMap) -> HeaderMap {
+    let mut out = HeaderMap::new();
+    for (name, value) in headers {
+        if matches!(name.as_str(), "user-agent" | "traceparent" | "tracestate" | "baggage" | HOP) {
+            out.append(name.clone(), value.clone());
+        }
+    }
+    out
+}
+
 /// Leaves of an upstream's headers what goes to the client. Taken in place, as most answers lose one or two.
 pub fn response_filter(headers: &mut HeaderMap) {
     if headers.len() > MOST {

@@ -48,7 +48,7 @@ pub(super) fn run() {
         });
         let (catalog, project) = (Catalog::new(&settings), Arc::clone(&settings.projects[0]));
         print(&format!("resolve a name, {upstreams} upstreams"), &mut |_| {
-            black_box(resolve(&catalog, "model-1", Dialect::Openai, &project, &|_| None, Patience::Wait).is_ok());
+            black_box(resolve(&catalog, "model-1", Dialect::Openai, false, &project, &|_| None, Patience::Wait).is_ok());
         });
     }
 }
@@ -66,7 +66,7 @@ fn settings(upstreams: u32, keys: u32) -> Settings {
 }
 
 fn candidates_of(settings: &Settings) -> Vec<Candidate> {
-    let found = resolve(&Catalog::new(settings), "model-1", Dialect::Openai, &settings.projects[0], &|_| None, Patience::Wait);
+    let found = resolve(&Catalog::new(settings), "model-1", Dialect::Openai, false, &settings.projects[0], &|_| None, Patience::Wait);
     candidates(&found.expect("everybody serves it").targets, &|key| (KeyState::Ready, AccountId(key.0)))
 }
 

@@ -226,3 +226,33 @@ fn a_warmed_key_is_used_again() {
     assert_eq!(proxy.chat("hi").said(), "hello");
     until("the key to be well again", || (proxy.key("one/work")["state"] == "ok").then_some(()));
 }
+
+#[test]
+fn among_a_rejected_a_limited_and_a_good_key_two_hundred_requests_succeed() {
+    let upstream = Upstream::directed(|seen, _| match seen.key() {
+        key if key == secret("one", "bad") => Scene::status(401),
+        key if key == secret("one", "slow") => Scene::status(429).header("retry-after", "60"),
+        _ => Scene::chat("hello"),
+    });
+    let proxy = Setup::new().upstream("one", &upstream, &["bad", "slow", "good"]).start();
+    const AT_ONCE: usize = 20;
+
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| (0..10).map(|_| proxy.chat("hi").status).collect::<Vec<_>>())).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+
+    assert_eq!(statuses, [200; 200]);
+    let asked = |label: &str| upstream.journal().iter().filter(|seen| seen.key() == secret("one", label)).count();
+    let (bad, slow, good) = (asked("bad"), asked("slow"), asked("good"));
+    // Only what was under way before the first refusal may have met it.
+    assert!((1..=AT_ONCE).contains(&bad) && (1..=AT_ONCE).contains(&slow), "{bad} {slow}");
+    assert_eq!(good, 200);
+    assert_eq!(proxy.key("one/bad")["state"], "rejected");
+    let limited = proxy.key("one/slow")["scopes"][0].clone();
+    assert_eq!(limited["state"], "cooling", "{limited}");
+    assert!(limited["until"].as_str().is_some_and(|until| until.contains('T')), "{limited}");
+
+    assert_eq!(proxy.chat("hi").status, 200);
+    assert_eq!((asked("bad"), asked("slow")), (bad, slow), "out is out");
+}

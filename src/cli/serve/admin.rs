@@ -106,7 +106,8 @@ impl Hands {
             Err(error) => return Reloaded { ok: false, problems: vec![error.text.clone()], text: error.text, upstreams: 0 },
         };
         let before = self.engine.generation();
-        let needs_restart = settings.server.listen != before.settings.server.listen;
+        let addresses = |settings: &crate::config::Settings| settings.keyless.iter().map(|row| row.listen.clone()).collect::<Vec<_>>();
+        let needs_restart = settings.server.listen != before.settings.server.listen || addresses(&settings) != addresses(&before.settings);
         settings.server.listen.clone_from(&before.settings.server.listen);
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let found: Vec<_> = found.into_iter().filter(|upstream| upstream.origin != Origin::Env || settings.discover.env).collect();

@@ -80,6 +80,10 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let log = logging::start(&settings.log, &place.data, args.tui)?;
     let bound = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
     let addrs: Vec<SocketAddr> = bound.iter().map(|bound| bound.addr).collect();
+    let mut open = Vec::new();
+    for keyless in &settings.keyless {
+        open.push((keyless.clone(), listen::bind(&keyless.listen, keyless.optional_v6).map_err(listen_error)?));
+    }
 
     let clock: Arc<dyn Clock> = Arc::new(System);
     let keys = Arc::new(Keys::default());
@@ -121,7 +125,8 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         reloading: tokio::sync::Mutex::new(()),
     });
     let control = Control::new(Arc::clone(&engine), Arc::new(Arc::clone(&hands)), listen_text, stop.clone(), &token);
-    let gate = Arc::new(Gate { engine: Arc::clone(&engine), clients: Arc::new(Clients::default()), control });
+    let control = Arc::new(control);
+    let gate = Arc::new(Gate { engine: Arc::clone(&engine), clients: Arc::new(Clients::default()), control, keyless: None });
     if hands.clients.set(Arc::clone(&gate.clients)).is_err() {
         return Err(CliError::failed("the proxy was put together twice; please report this"));
     }
@@ -133,6 +138,18 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         // Only now, so that who gets through finds everything in place, the run dir too.
         let listener = bound.listen().map_err(listen_error)?;
         tracker.spawn(listen::accept(listener, Arc::clone(&gate), Arc::clone(&places), tracker.clone(), closing.clone()));
+    }
+    for (keyless, bound) in open {
+        let gate = Arc::new(Gate {
+            engine: Arc::clone(&engine),
+            clients: Arc::clone(&gate.clients),
+            control: Arc::clone(&gate.control),
+            keyless: Some(keyless),
+        });
+        for bound in bound {
+            let listener = bound.listen().map_err(listen_error)?;
+            tracker.spawn(listen::accept(listener, Arc::clone(&gate), Arc::clone(&places), tracker.clone(), closing.clone()));
+        }
     }
     for text in notes {
         tracing::info!("{text}");

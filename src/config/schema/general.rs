@@ -9,7 +9,7 @@ use crate::config::{
     listen,
     problem::Report,
     read::{self, Fault, Span, Table, count, duration, flag, number, size, text, word},
-    settings::{Cooldown, Discover, Log, Retry, Server, StatusSet, Strategy, Timeouts, Tui},
+    settings::{Cooldown, Discover, Log, Losses, Retry, Server, StatusSet, Strategy, Timeouts, Tui},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -30,6 +30,7 @@ pub(in crate::config) struct General {
     pub(in crate::config) retry: Retry,
     pub(in crate::config) cooldown: Cooldown,
     pub(in crate::config) strategy: Strategy,
+    pub(in crate::config) losses: Losses,
     pub(in crate::config) tui: Tui,
 }
 
@@ -48,6 +49,7 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         retry: default_retry(),
         cooldown: default_cooldown(),
         strategy: Strategy::Priority,
+        losses: Losses::Tell,
         tui: Tui { theme: "dark".to_owned(), mouse: true },
     };
     if let Some(mut table) = top.table("discover", report) {
@@ -70,6 +72,10 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
     if let Some(mut table) = top.table("routing", report) {
         general.strategy = table.or("strategy", report, Strategy::Priority, super::strategy);
         table.later(&["sticky", "sticky_ttl", "region"], report);
+        table.end(report);
+    }
+    if let Some(mut table) = top.table("translation", report) {
+        general.losses = table.or("losses", report, Losses::Tell, word(&[("tell", Losses::Tell), ("refuse", Losses::Refuse)]));
         table.end(report);
     }
     if let Some(mut table) = top.table("tui", report) {

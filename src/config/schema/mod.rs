@@ -1,6 +1,7 @@
 //! Which keys the config has, table by table, as written: every value with its place, nothing filled in from elsewhere.
 
 pub(super) mod general;
+pub(super) mod keyless;
 pub(super) mod model;
 pub(super) mod project;
 pub(super) mod upstream;
@@ -21,10 +22,11 @@ pub(super) struct Written {
     pub(super) models: Vec<model::Model>,
     pub(super) aliases: Vec<model::Alias>,
     pub(super) projects: Vec<project::Project>,
+    pub(super) keyless: Vec<keyless::Keyless>,
 }
 
 /// Tables of the format that this version accepts and does nothing with.
-const LATER: [&str; 7] = ["keyless", "budget", "translation", "ledger", "prices", "rates", "alerts"];
+const LATER: [&str; 5] = ["budget", "ledger", "prices", "rates", "alerts"];
 
 pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
     let mut top = Table::new("", 0..0, table);
@@ -33,6 +35,7 @@ pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
         upstreams: top.tables("upstream", report).into_iter().filter_map(|row| upstream::read(row, report)).collect(),
         models: top.tables("model", report).into_iter().filter_map(|row| model::read(row, report)).collect(),
         aliases: top.table("aliases", report).map(|table| model::aliases(table, report)).unwrap_or_default(),
+        keyless: top.tables("keyless", report).into_iter().filter_map(|row| keyless::read(row, report)).collect(),
         projects: top.tables("project", report).into_iter().filter_map(|row| project::read(row, report)).collect(),
     };
     top.later(&LATER, report);

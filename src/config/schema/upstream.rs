@@ -36,6 +36,8 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) ca_file: Option<PathBuf>,
     pub(in crate::config) insecure_tls: Option<At<bool>>,
     pub(in crate::config) ask_usage: Option<bool>,
+    pub(in crate::config) think_split: bool,
+    pub(in crate::config) stream_keepalive: bool,
     pub(in crate::config) retry_statuses: Option<StatusSet>,
     pub(in crate::config) health: Option<Health>,
     pub(in crate::config) keys: Vec<Key>,
@@ -113,6 +115,8 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         ca_file: row.take("ca_file", report, text).map(|at| at.value).filter(|file| !file.is_empty()).map(PathBuf::from),
         insecure_tls: row.take("insecure_tls", report, flag),
         ask_usage: row.take("ask_usage", report, flag).map(|at| at.value),
+        think_split: row.or("think_split", report, false, flag),
+        stream_keepalive: row.or("stream_keepalive", report, false, flag),
         retry_statuses: statuses(&mut row, "retry_statuses", report),
         health: row.table("health", report).and_then(|table| health(table, report)),
         keys: keys(&mut row, report),
@@ -121,7 +125,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         patch: row.table("patch", report).map(|table| patch(table, report)).unwrap_or_default(),
         name: row_name.clone().unwrap_or_else(|| At::new(String::new(), row.span.clone())),
     };
-    row.later(&["think_split", "stream_keepalive", "budget", "rule", "prices_win"], report);
+    row.later(&["budget", "rule", "prices_win"], report);
     row.end(report);
     row_name.map(|_| upstream)
 }
@@ -153,10 +157,12 @@ fn base_url(row: &mut Table<'_>, report: &mut Report) -> Option<BaseUrl> {
 }
 
 fn dialects(row: &mut Table<'_>, report: &mut Report) -> Option<At<Vec<At<Dialect>>>> {
-    row.list("dialect", report, |value| {
-        let name = text(value)?;
-        Dialect::parse(&name).ok_or_else(|| Fault { title: not_a_dialect(&name), help: near_dialect(&name) })
-    })
+    row.list("dialect", report, dialect)
+}
+
+pub(super) fn dialect(value: &DeValue<'_>) -> Result<Dialect, Fault> {
+    let name = text(value)?;
+    Dialect::parse(&name).ok_or_else(|| Fault { title: not_a_dialect(&name), help: near_dialect(&name) })
 }
 
 fn not_a_dialect(name: &str) -> String {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     dialect::{
+        anthropic::overflow,
         status,
         words::{self, SENT},
     },
@@ -23,7 +24,8 @@ pub(super) fn event(error: &ClientError, request_id: &str) -> Bytes {
 }
 
 fn body(error: &ClientError, status: u16, request_id: &str) -> Value {
-    let mut said = json!({ "type": type_of(status), "message": words::escaped(&error.message, SENT) });
+    let message = overflow::worded(error).unwrap_or_else(|| error.message.clone());
+    let mut said = json!({ "type": type_of(status), "message": words::escaped(&message, SENT) });
     if let Some(code) = &error.code {
         said["details"] = json!({ "error_code": code });
     }
@@ -31,6 +33,9 @@ fn body(error: &ClientError, status: u16, request_id: &str) -> Value {
 }
 
 fn status_of(error: &ClientError) -> u16 {
+    if overflow::is(error) {
+        return 400;
+    }
     error.status.map_or_else(
         || match error.kind {
             ErrorKind::BadRequest | ErrorKind::UpstreamSaid => 400,
@@ -83,6 +88,17 @@ mod tests {
             event(&ClientError::new(ErrorKind::Overloaded, "m"), "r1")
                 .starts_with(b"event: error\ndata: {\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"}")
         );
+    }
+
+    #[test]
+    fn a_conversation_that_is_too_long_is_said_in_the_words_that_clients_look_for() {
+        let mut error = ClientError::new(ErrorKind::UpstreamSaid, "This model's maximum context length is 10 tokens.").status(413);
+        error.code = Some("context_length_exceeded".into());
+        let (status, body) = write(&error, "r");
+        assert_eq!(status, 400);
+        let text = String::from_utf8_lossy(&body).into_owned();
+        assert!(text.contains(r#""message":"prompt is too long: This model's maximum"#), "{text}");
+        assert!(text.contains(r#""type":"invalid_request_error""#), "{text}");
     }
 
     #[test]

@@ -1,19 +1,44 @@
 //! Anthropic's messages.
 
 mod answer;
+mod blocks_read;
+mod blocks_write;
 mod error;
+mod losses;
+mod media;
 mod meter;
+mod names;
+mod overflow;
+mod request_read;
+mod request_write;
+mod response_read;
+mod response_write;
+mod schema;
+mod stream_read;
+mod stream_write;
+#[cfg(test)]
+mod tests;
+mod thinking;
+mod tools_write;
+mod turns;
 
 use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
-    dialect::{Egress, Framing, Ingress, Meter, ModelEntry, Summary, any::AnyMeter, fault, models, shape},
+    dialect::{
+        Carry, Egress, Encoded, Framing, Ingress, Meter, ModelEntry, Place, Shape, StreamReader, StreamWriter, Summary, Traits,
+        any::AnyMeter, fault, models, shape,
+    },
     ir::{
         fault::{ClientError, Fault},
         op::{Dialect, Op},
+        request::ChatRequest,
+        response::ChatResponse,
     },
 };
+
+pub use blocks_read::UNSIGNED;
 
 pub(super) struct Anthropic;
 
@@ -32,6 +57,18 @@ impl Ingress for Anthropic {
 
     fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
         Some(b"event: ping\ndata: {\"type\":\"ping\"}\n\n")
+    }
+
+    fn read_request(&self, _place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
+        request_read::read(body)
+    }
+
+    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
+        response_write::write(response, shape)
+    }
+
+    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
+        Box::new(stream_write::MessageWriter::new(shape))
     }
 }
 
@@ -72,5 +109,25 @@ impl Egress for Anthropic {
 
     fn as_answer(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         answer::as_answer(events)
+    }
+
+    fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {
+        ("/messages", "")
+    }
+
+    fn chat_framing(&self) -> Framing {
+        Framing::Sse
+    }
+
+    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
+        request_write::write(request, traits)
+    }
+
+    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
+        response_read::read(content_type, body, carry)
+    }
+
+    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
+        Box::new(stream_read::MessageReader::new(carry))
     }
 }

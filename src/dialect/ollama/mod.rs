@@ -1,7 +1,15 @@
 //! Ollama's chat and generate.
 
 mod answer;
+mod answer_write;
+mod image;
 mod meter;
+mod request_read;
+mod request_write;
+mod schema;
+mod stream_read;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -9,7 +17,7 @@ use serde_json::json;
 
 use crate::{
     dialect::{
-        Egress, Framing, Ingress, Meter, ModelEntry, Summary,
+        Carry, Egress, Encoded, Framing, Ingress, Meter, ModelEntry, Place, Shape, StreamReader, StreamWriter, Summary, Traits,
         any::AnyMeter,
         classic, fault, models, shape, status,
         words::{self, SENT},
@@ -17,8 +25,12 @@ use crate::{
     ir::{
         fault::{ClientError, Fault},
         op::{Dialect, Op},
+        request::ChatRequest,
+        response::ChatResponse,
     },
 };
+
+pub(super) use answer_write::loaded;
 
 pub(super) struct Ollama;
 
@@ -37,6 +49,18 @@ impl Ingress for Ollama {
 
     fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
         None
+    }
+
+    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
+        request_read::read(place, body)
+    }
+
+    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
+        answer_write::whole(response, shape)
+    }
+
+    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
+        Box::new(answer_write::LineWriter::new(shape))
     }
 }
 
@@ -83,17 +107,24 @@ impl Egress for Ollama {
     fn as_answer(&self, _op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         answer::as_answer(events)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ir::fault::ErrorKind;
+    fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {
+        ("/api/chat", "")
+    }
 
-    #[test]
-    fn errors_are_one_line_with_a_sentence() {
-        let error = ClientError::new(ErrorKind::ModelNotFound, "model \"x\" not found");
-        assert_eq!(Ollama.write_error(&error, "r"), (StatusCode::NOT_FOUND, Bytes::from_static(br#"{"error":"model \"x\" not found"}"#)));
-        assert_eq!(Ollama.stream_error(&error, "r", Framing::Ndjson), "{\"error\":\"model \\\"x\\\" not found\"}\n");
+    fn chat_framing(&self) -> Framing {
+        Framing::Ndjson
+    }
+
+    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
+        request_write::write(request, traits)
+    }
+
+    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
+        stream_read::whole(content_type, body, carry)
+    }
+
+    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
+        Box::new(stream_read::LineReader::new(carry))
     }
 }

@@ -1,17 +1,40 @@
 //! OpenAI's chat and completions, and everything that speaks like them.
 
 mod answer;
+mod completions;
 mod error;
+mod losses;
+mod messages_read;
+mod messages_write;
 mod meter;
+mod names;
+mod parts_read;
+mod parts_write;
+mod reasoning;
+mod request_read;
+mod request_write;
+mod response_read;
+mod response_write;
+mod stream_read;
+mod stream_write;
+#[cfg(test)]
+mod tests;
+mod tools_read;
+mod tools_write;
 
 use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
-    dialect::{Egress, Framing, Ingress, Meter, ModelEntry, Summary, any::AnyMeter, fault, models, shape},
+    dialect::{
+        Carry, Egress, Encoded, Framing, Ingress, Meter, ModelEntry, Place, Shape, StreamReader, StreamWriter, Summary, Traits,
+        any::AnyMeter, fault, models, shape,
+    },
     ir::{
         fault::{ClientError, Fault},
         op::{Dialect, Op},
+        request::ChatRequest,
+        response::ChatResponse,
     },
 };
 
@@ -32,6 +55,18 @@ impl Ingress for Openai {
 
     fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
         Some(b": keep-alive\n\n")
+    }
+
+    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
+        request_read::read(place, body)
+    }
+
+    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
+        response_write::write(response, shape)
+    }
+
+    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
+        Box::new(stream_write::ChunkWriter::new(shape))
     }
 }
 
@@ -72,5 +107,25 @@ impl Egress for Openai {
 
     fn as_answer(&self, op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         answer::as_answer(op, events)
+    }
+
+    fn chat_path(&self, _stream: bool) -> (&'static str, &'static str) {
+        ("/chat/completions", "")
+    }
+
+    fn chat_framing(&self) -> Framing {
+        Framing::Sse
+    }
+
+    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
+        request_write::write(request, traits)
+    }
+
+    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
+        response_read::read(content_type, body, carry)
+    }
+
+    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
+        Box::new(stream_read::ChunkReader::new(carry))
     }
 }

@@ -17,13 +17,17 @@ pub(super) fn write(error: &ClientError) -> (StatusCode, Bytes) {
     (status::code(told.status), classic::body(error, &told).to_string().into())
 }
 
-/// `response.failed`, not `error`: SDKs hand the latter to their users as if nothing had happened.
-pub(super) fn event(error: &ClientError, request_id: &str, sequence: u32) -> Bytes {
-    let code = match error.kind {
+/// The code of a response that failed for this.
+pub(super) fn code(kind: ErrorKind) -> &'static str {
+    match kind {
         ErrorKind::RateLimited | ErrorKind::OutOfCredit => "rate_limit_exceeded",
         ErrorKind::BadRequest | ErrorKind::UpstreamSaid => "invalid_prompt",
         _ => "server_error",
-    };
+    }
+}
+
+/// `response.failed`, not `error`: SDKs hand the latter to their users as if nothing had happened.
+pub(super) fn event(error: &ClientError, request_id: &str, sequence: u32) -> Bytes {
     let event = json!({
         "type": "response.failed",
         "sequence_number": sequence,
@@ -32,7 +36,7 @@ pub(super) fn event(error: &ClientError, request_id: &str, sequence: u32) -> Byt
             "object": "response",
             "created_at": 0,
             "status": "failed",
-            "error": { "code": code, "message": words::escaped(&error.message, SENT) },
+            "error": { "code": code(error.kind), "message": words::escaped(&error.message, SENT) },
             "incomplete_details": null,
             "instructions": null,
             "metadata": {},

@@ -8,6 +8,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct ResponseMeter {
     summary: Summary,
+    id: Option<String>,
     done: bool,
 }
 
@@ -71,6 +72,9 @@ impl Meter for ResponseMeter {
             },
             b"response.output_item.done" => Heed::Content,
             _ => {
+                if self.id.is_none() {
+                    self.id = shape::name(json.at(&["response", "id"]));
+                }
                 if self.summary.model.is_none() {
                     self.summary.model = shape::name(json.at(&["response", "model"]));
                 }
@@ -85,6 +89,10 @@ impl Meter for ResponseMeter {
 
     fn summary(&self) -> Summary {
         self.summary.clone()
+    }
+
+    fn answer_id(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 
     fn terminator(&self) -> Option<&'static [u8]> {

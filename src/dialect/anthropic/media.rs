@@ -1,0 +1,158 @@
+//! Images and documents as this dialect takes them.
+
+use std::borrow::Cow;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use crate::{
+    base::write,
+    ir::block::{Media, MediaKind, Source},
+};
+
+/// The kind of block and its `source`, a JSON object; `Err` names what is lost where there is no place for it.
+pub(super) fn sent(media: &Media) -> Result<(&'static str, String), &'static str> {
+    let lost = name(media.kind);
+    let mime = mime(media);
+    let image = match media.kind {
+        MediaKind::Image => true,
+        MediaKind::Audio | MediaKind::Video => return Err(lost),
+        MediaKind::Document | MediaKind::File => mime.starts_with("image/"),
+    };
+    let kind = if image { "image" } else { "document" };
+    let source = match &media.source {
+        Source::Base64(data) => {
+            let data = standard(data);
+            match &*mime {
+                _ if image => base64_source(&mime, &data),
+                "application/pdf" => base64_source(&mime, &data),
+                _ if textual(&mime) => text_source(&decoded(&data).ok_or(lost)?),
+                _ => return Err(lost),
+            }
+        }
+        Source::Url(url) => match data_url(url) {
+            Some((mime, data)) => {
+                let (mime, source) = (Some(mime.to_owned()), Source::Base64(data.to_owned()));
+                return sent(&Media { mime, source, ..media.clone() });
+            }
+            None => write::object(|o| {
+                o.str("type", "url").str("url", url);
+            }),
+        },
+        // Files are stored at their provider; ids of others look different.
+        Source::FileId(id) if id.starts_with("file_") => write::object(|o| {
+            o.str("type", "file").str("file_id", id);
+        }),
+        Source::FileId(_) => return Err("file_id"),
+        Source::Text(text) if text.trim().is_empty() => return Err(lost),
+        Source::Text(text) => text_source(text),
+    };
+    Ok((kind, source))
+}
+
+/// What a medium is called among the losses.
+pub(super) fn name(kind: MediaKind) -> &'static str {
+    match kind {
+        MediaKind::Image => "image",
+        MediaKind::Audio => "audio",
+        MediaKind::Document => "document",
+        MediaKind::Video => "video",
+        MediaKind::File => "file",
+    }
+}
+
+fn base64_source(mime: &str, data: &str) -> String {
+    write::object(|o| {
+        o.str("type", "base64").str("media_type", mime).str("data", data);
+    })
+}
+
+fn text_source(text: &str) -> String {
+    write::object(|o| {
+        o.str("type", "text").str("media_type", "text/plain").str("data", text);
+    })
+}
+
+fn textual(mime: &str) -> bool {
+    mime.starts_with("text/") || matches!(mime, "application/json" | "application/xml" | "application/yaml" | "application/x-yaml")
+}
+
+fn decoded(data: &str) -> Option<String> {
+    String::from_utf8(STANDARD.decode(data).ok()?).ok().filter(|text| !text.trim().is_empty())
+}
+
+/// Base64 in the usual alphabet; some clients send the one for URLs, or lines.
+fn standard(data: &str) -> Cow<'_, str> {
+    if data.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=')) {
+        return Cow::Borrowed(data);
+    }
+    let kept = data.chars().filter(|c| !c.is_ascii_whitespace());
+    kept.map(|c| match c {
+        '-' => '+',
+        '_' => '/',
+        c => c,
+    })
+    .collect::<String>()
+    .into()
+}
+
+fn data_url(url: &str) -> Option<(&str, &str)> {
+    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
+    Some((head.strip_suffix(";base64")?, data))
+}
+
+/// The type as told, else as the first bytes say.
+fn mime(media: &Media) -> Cow<'_, str> {
+    if let Some(mime) = media.mime.as_deref().filter(|mime| !mime.is_empty()) {
+        let plain = mime.split(';').next().unwrap_or(mime).trim();
+        return if plain == "image/jpg" { Cow::Borrowed("image/jpeg") } else { Cow::Borrowed(plain) };
+    }
+    let Source::Base64(data) = &media.source else { return Cow::Borrowed("") };
+    let begins = [
+        ("iVBOR", "image/png"),
+        ("/9j/", "image/jpeg"),
+        ("_9j_", "image/jpeg"),
+        ("R0lG", "image/gif"),
+        ("UklG", "image/webp"),
+        ("JVBER", "application/pdf"),
+    ];
+    let told = begins.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
+    Cow::Borrowed(told.unwrap_or(if media.kind == MediaKind::Image { "image/png" } else { "text/plain" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_become_the_source_that_fits_them() {
+        let media = |kind, source, mime: Option<&str>| Media { kind, source, mime: mime.map(str::to_owned), name: None, detail: None };
+        let base64 = |data: &str| Source::Base64(data.to_owned());
+        let (image, document) = (MediaKind::Image, MediaKind::Document);
+        for (given, want) in [
+            (media(image, base64("iVBORw0"), None), Ok(("image", r#"{"type":"base64","media_type":"image/png","data":"iVBORw0"}"#))),
+            (
+                media(image, base64("a-_b\n"), Some("image/jpg")),
+                Ok(("image", r#"{"type":"base64","media_type":"image/jpeg","data":"a+/b"}"#)),
+            ),
+            (media(image, Source::Url("https://x/y".to_owned()), None), Ok(("image", r#"{"type":"url","url":"https://x/y"}"#))),
+            (
+                media(image, Source::Url("data:image/gif;base64,R0lG".to_owned()), None),
+                Ok(("image", r#"{"type":"base64","media_type":"image/gif","data":"R0lG"}"#)),
+            ),
+            (
+                media(MediaKind::File, base64("JVBERi0"), None),
+                Ok(("document", r#"{"type":"base64","media_type":"application/pdf","data":"JVBERi0"}"#)),
+            ),
+            (
+                media(document, base64("aGk="), Some("text/csv")),
+                Ok(("document", r#"{"type":"text","media_type":"text/plain","data":"hi"}"#)),
+            ),
+            (media(document, base64("aGk="), Some("application/zip")), Err("document")),
+            (media(image, Source::FileId("file-1".to_owned()), None), Err("file_id")),
+            (media(image, Source::FileId("file_1".to_owned()), None), Ok(("image", r#"{"type":"file","file_id":"file_1"}"#))),
+            (media(MediaKind::Audio, base64("aGk="), None), Err("audio")),
+        ] {
+            assert_eq!(sent(&given).as_ref().map(|(kind, source)| (*kind, source.as_str())).map_err(|lost| *lost), want, "{given:?}");
+        }
+    }
+}

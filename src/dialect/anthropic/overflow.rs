@@ -1,0 +1,114 @@
+//! A conversation that is too long for the model, said in the words by which clients of this dialect know to shorten it.
+
+use crate::ir::fault::{ClientError, ErrorKind};
+
+/// How clients recognise it: these words, then the tokens there are and the tokens there may be.
+const WORDS: &str = "prompt is too long";
+
+/// How upstreams of all dialects say it, in lower case.
+const SAID: [&str; 12] = [
+    "maximum context length",
+    "exceeds the context window",
+    "exceed the context window",
+    "exceeds the model's context",
+    "exceeds the available context size",
+    "context window exceeded",
+    "context length exceeded",
+    "context_length_exceeded",
+    "input token count",
+    "input tokens exceed",
+    "exceeds the maximum number of tokens",
+    WORDS,
+];
+
+/// Words that stand around the number that may not be passed.
+const BOUND: [&str; 7] = ["maximum", "limit", "context length", "context size", "context window", "allowed", "up to"];
+
+/// Whether the error says that the conversation is too long.
+pub(super) fn is(error: &ClientError) -> bool {
+    let fits = matches!(error.kind, ErrorKind::BadRequest | ErrorKind::TooLarge | ErrorKind::UpstreamSaid);
+    let message = error.message.to_lowercase();
+    let refused = error.status.is_none_or(|status| matches!(status, 400 | 413 | 422));
+    fits && refused
+        && (error.code.as_deref().is_some_and(|code| matches!(code, "context_length_exceeded" | "context_window_exceeded"))
+            || SAID.iter().any(|words| message.contains(words)))
+}
+
+/// The message in those words, with the numbers where they are told, before what the upstream said.
+pub(super) fn worded(error: &ClientError) -> Option<String> {
+    if !is(error) || error.message.contains(WORDS) {
+        return None;
+    }
+    Some(match counts(&error.message.to_lowercase()) {
+        Some((there, most)) => format!("{WORDS}: {there} tokens > {most} maximum: {}", error.message),
+        None => format!("{WORDS}: {}", error.message),
+    })
+}
+
+/// The tokens there are and the tokens there may be: the latter stands by a word that bounds, the former is the largest number above it.
+fn counts(message: &str) -> Option<(u64, u64)> {
+    let numbers = numbers(message);
+    let near = |at: usize| {
+        let from = message.char_indices().map(|(i, _)| i).rev().find(|i| *i + 45 <= at).unwrap_or(0);
+        BOUND.iter().any(|word| message[from..at].contains(word))
+    };
+    let most = numbers.iter().find(|(at, _)| near(*at)).or_else(|| numbers.iter().min_by_key(|(_, number)| *number))?.1;
+    let there = numbers.iter().map(|(_, number)| *number).max().filter(|there| *there > most)?;
+    Some((there, most))
+}
+
+/// Counts in a text with where they begin; versions, years and the like are too small.
+fn numbers(message: &str) -> Vec<(usize, u64)> {
+    const LEAST: u64 = 256;
+    let mut out = Vec::new();
+    let mut rest = 0;
+    while let Some(at) = message[rest..].find(|c: char| c.is_ascii_digit()).map(|at| rest + at) {
+        let end = message[at..].find(|c: char| !c.is_ascii_digit() && c != ',' && c != '_').map_or(message.len(), |end| at + end);
+        let digits: String = message[at..end].chars().filter(char::is_ascii_digit).collect();
+        out.extend(digits.parse().ok().filter(|number| *number >= LEAST).map(|number| (at, number)));
+        rest = end;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_found_in_everybody_s_words() {
+        for (message, want) in [
+            (
+                "This model's maximum context length is 128000 tokens. However, your messages resulted in 150001 tokens.",
+                Some("prompt is too long: 150001 tokens > 128000 maximum"),
+            ),
+            (
+                "This model's maximum context length is 8192 tokens, however you requested 10000 tokens (6000 in the messages, 4000 in the completion).",
+                Some("prompt is too long: 10000 tokens > 8192 maximum"),
+            ),
+            (
+                "Input tokens exceed the configured limit of 272,000 tokens. Your messages resulted in 300,000 tokens.",
+                Some("prompt is too long: 300000 tokens > 272000 maximum"),
+            ),
+            (
+                "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+                Some("prompt is too long: 1200000 tokens > 1048576 maximum"),
+            ),
+            (
+                "the request exceeds the available context size (4096 tokens), try increasing it",
+                Some("prompt is too long: the request exceeds"),
+            ),
+            ("Your input exceeds the context window of this model.", Some("prompt is too long: Your input exceeds")),
+            ("prompt is too long: 5 tokens > 4 maximum", None),
+            ("max_tokens is too large: 5000", None),
+        ] {
+            let error = ClientError::new(ErrorKind::UpstreamSaid, message).status(400);
+            let worded = worded(&error);
+            assert_eq!(worded.is_some(), want.is_some(), "{message}");
+            if let (Some(worded), Some(want)) = (worded, want) {
+                assert!(worded.starts_with(want) && worded.ends_with(message), "{worded}");
+            }
+        }
+        assert!(!is(&ClientError::new(ErrorKind::RateLimited, "maximum context length").status(429)));
+    }
+}

@@ -1,0 +1,212 @@
+//! Requests of clients.
+
+use crate::{
+    base::{
+        json::{self, Json},
+        raw::Raw,
+    },
+    dialect::anthropic::blocks_read,
+    ir::{
+        block::BlockKind,
+        extras::Extras,
+        fault::{ClientError, ErrorKind},
+        op::Dialect,
+        request::{ChatRequest, Message, Role},
+        settings::{Effort, Format, ReasoningWish, Settings},
+        tool::{FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+    },
+};
+
+const ME: Dialect = Dialect::Anthropic;
+
+pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
+    let json = json::check(body).map_err(|bad| ClientError::new(ErrorKind::BadRequest, format!("invalid JSON: {}", bad.describe(body))))?;
+    if !json.is_object() {
+        return Err(refused("", "expected an object"));
+    }
+    let known = [
+        "model",
+        "messages",
+        "system",
+        "tools",
+        "tool_choice",
+        "stream",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "stop_sequences",
+        "metadata",
+        "service_tier",
+        "thinking",
+        "output_config",
+        "output_format",
+    ];
+    let mut extras = Extras::of(ME, json, &known);
+    let mut settings = settings(json, &mut extras);
+    let mut request = ChatRequest {
+        system: blocks_read::content(json.get("system")),
+        messages: messages(json)?,
+        tools: json.get("tools").into_iter().flat_map(Json::items).filter(|tool| tool.is_object()).map(tool).collect(),
+        stream: json.get("stream").and_then(Json::bool).unwrap_or(false),
+        ..ChatRequest::default()
+    };
+    let leading = request.messages.iter().take_while(|message| message.role == Role::System).count();
+    for message in request.messages.drain(..leading) {
+        request.system.extend(message.blocks);
+    }
+    if let Some(choice) = json.get("tool_choice") {
+        settings.parallel_tools = choice.get("disable_parallel_tool_use").and_then(Json::bool).map(|no| !no);
+        request.tool_choice = tool_choice(choice);
+    }
+    name_results(&mut request.messages);
+    (request.settings, request.extras) = (settings, extras);
+    Ok(request)
+}
+
+fn refused(field: &str, what: &str) -> ClientError {
+    let message = if field.is_empty() { what.to_owned() } else { format!("{field}: {what}") };
+    ClientError::new(ErrorKind::BadRequest, message).param(field.to_owned())
+}
+
+fn messages(json: Json<'_>) -> Result<Vec<Message>, ClientError> {
+    let list = json.get("messages").ok_or_else(|| refused("messages", "field required"))?;
+    if !list.is_array() {
+        return Err(refused("messages", &format!("expected a list, got {}", list.kind())));
+    }
+    list.items().enumerate().map(|(at, message)| self::message(at, message)).collect()
+}
+
+fn message(at: usize, json: Json<'_>) -> Result<Message, ClientError> {
+    if !json.is_object() {
+        return Err(refused(&format!("messages.{at}"), &format!("expected an object, got {}", json.kind())));
+    }
+    let role = match json.get("role").and_then(Json::str).as_deref() {
+        Some("user") => Role::User,
+        Some("assistant") => Role::Assistant,
+        Some("system" | "developer") => Role::System,
+        _ => return Err(refused(&format!("messages.{at}.role"), "expected `user`, `assistant` or `system`")),
+    };
+    let content = json.get("content");
+    if content.is_some_and(|content| !matches!(content.kind(), "string" | "array" | "object")) {
+        return Err(refused(&format!("messages.{at}.content"), "expected a text or a list of blocks"));
+    }
+    let extras = Extras::of(ME, json, &["role", "content"]);
+    Ok(Message { extras, ..Message::new(role, blocks_read::content(content)) })
+}
+
+/// Results say whose they are only by id; other dialects want the tool's name as well.
+fn name_results(messages: &mut [Message]) {
+    let mut names: Vec<(String, String)> = Vec::new();
+    for block in messages.iter_mut().flat_map(|message| &mut message.blocks) {
+        match &mut block.kind {
+            BlockKind::ToolCall(call) => names.push((call.id.clone(), call.name.clone())),
+            BlockKind::ToolResult(result) => {
+                result.name = names.iter().rev().find(|(id, _)| *id == result.call).map(|(_, name)| name.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn settings(json: Json<'_>, extras: &mut Extras) -> Settings {
+    let number = |key: &str| json.get(key).filter(|value| value.kind() == "number").map(Raw::of);
+    let mut settings = Settings {
+        max_tokens: json.get("max_tokens").and_then(Json::u64),
+        temperature: number("temperature"),
+        top_p: number("top_p"),
+        top_k: number("top_k"),
+        stop: strings(json.get("stop_sequences")),
+        service_tier: blocks_read::string(json, "service_tier")
+            .map(|tier| if tier == "standard_only" { "default".to_owned() } else { tier }),
+        ..Settings::default()
+    };
+    if let Some(metadata) = json.get("metadata") {
+        settings.user = blocks_read::string(metadata, "user_id");
+        keep(extras, "metadata", metadata, &["user_id"]);
+    }
+    let mut wish = thinking(json.get("thinking"), extras);
+    let mut format = json.get("output_format");
+    if let Some(config) = json.get("output_config") {
+        let effort = config.get("effort").and_then(Json::str).and_then(|name| Effort::parse(&name));
+        if effort.is_some() {
+            wish.get_or_insert_default().effort = effort;
+        }
+        format = config.get("format").or(format);
+        keep(extras, "output_config", config, if effort.is_some() { &["effort", "format"] } else { &["format"] });
+    }
+    settings.reasoning = wish;
+    settings.format = format.and_then(|format| format.get("schema")).map(|schema| Format::Schema {
+        name: None,
+        description: None,
+        schema: Raw::of(schema),
+        strict: None,
+    });
+    settings
+}
+
+/// What is left of an object whose known members are told elsewhere.
+fn keep(extras: &mut Extras, key: &str, json: Json<'_>, known: &[&str]) {
+    let rest = Extras::of(ME, json, known);
+    if !rest.is_empty() {
+        let raw = Raw::object(|o| rest.write(ME, o, |_| {}));
+        extras.push(ME, key, raw);
+    }
+}
+
+fn strings(json: Option<Json<'_>>) -> Vec<String> {
+    let Some(json) = json else { return Vec::new() };
+    match json.str() {
+        Some(one) => vec![one.into_owned()],
+        None => json.items().filter_map(Json::str).map(std::borrow::Cow::into_owned).collect(),
+    }
+}
+
+fn thinking(json: Option<Json<'_>>, extras: &mut Extras) -> Option<ReasoningWish> {
+    let json = json?;
+    let (enabled, adaptive) = match json.get("type").and_then(Json::str).as_deref() {
+        Some("enabled") => (true, false),
+        Some("adaptive") => (true, true),
+        Some("disabled") => (false, false),
+        _ => {
+            extras.push(ME, "thinking", Raw::of(json));
+            return None;
+        }
+    };
+    let show = match json.get("display").and_then(Json::str).as_deref() {
+        Some("summarized") => Some(true),
+        Some("omitted") => Some(false),
+        _ => None,
+    };
+    let budget = json.get("budget_tokens").and_then(Json::u64);
+    Some(ReasoningWish { enabled: Some(enabled), effort: None, budget, adaptive, show, summary: None })
+}
+
+fn tool_choice(json: Json<'_>) -> Option<ToolChoice> {
+    let kind = json.get("type").or(Some(json)).and_then(Json::str)?;
+    Some(match &*kind {
+        "auto" => ToolChoice::Auto,
+        "any" => ToolChoice::Required,
+        "none" => ToolChoice::None,
+        "tool" => ToolChoice::Named(blocks_read::string(json, "name")?),
+        _ => return None,
+    })
+}
+
+fn tool(json: Json<'_>) -> Tool {
+    let kind = json.get("type").and_then(Json::str);
+    if let Some(kind) = kind.as_deref().filter(|kind| *kind != "custom") {
+        let kinds = [("web_search_", Hosted::WebSearch), ("web_fetch_", Hosted::UrlContext), ("code_execution_", Hosted::CodeExecution)];
+        let kind = kinds.into_iter().find(|(begin, _)| kind.starts_with(begin)).map_or(Hosted::Other, |(_, kind)| kind);
+        return Tool::Hosted(HostedTool { kind, dialect: ME, body: Raw::of(json) });
+    }
+    Tool::Function(FunctionTool {
+        name: blocks_read::string(json, "name").unwrap_or_default(),
+        description: blocks_read::string(json, "description"),
+        schema: json.get("input_schema").map(Raw::of),
+        strict: json.get("strict").and_then(Json::bool),
+        namespace: None,
+        cache: blocks_read::cache(json),
+        extras: Extras::of(ME, json, &["type", "name", "description", "input_schema", "strict", "cache_control"]),
+    })
+}

@@ -1,0 +1,176 @@
+//! Answers to clients that are told whole, and the parts that streams share with them.
+
+use bytes::Bytes;
+
+use crate::{
+    base::write::{self, Array, Object},
+    dialect::{
+        Shape,
+        anthropic::{blocks_read::UNSIGNED, blocks_write},
+    },
+    ir::{
+        block::{Block, BlockKind, CallForm, Citation, Proof, ProofKind},
+        op::Dialect,
+        response::{ChatResponse, Finish, FinishKind},
+        tool,
+        usage::Usage,
+    },
+};
+
+const ME: Dialect = Dialect::Anthropic;
+
+pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
+    let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
+    let body = write::object(|o| {
+        o.str("id", &id(shape)).str("type", "message").str("role", "assistant").str("model", &shape.model);
+        o.array("content", |a| response.blocks.iter().for_each(|it| block(a, it)));
+        stop(o, &response.finish, refused);
+        o.object("usage", |o| {
+            usage(o, response.usage.as_ref(), response.service_tier.as_deref());
+            let rest = response.extras.get(ME, "usage");
+            for (key, value) in rest.into_iter().flat_map(|rest| rest.json().members()) {
+                o.json(key, value);
+            }
+        });
+        for (key, raw) in response.extras.iter().filter(|(key, _)| *key != "usage") {
+            if response.extras.get(ME, key).is_some() {
+                o.raw(key, raw);
+            }
+        }
+    });
+    body.into()
+}
+
+/// The answer's id in this dialect's form.
+pub(super) fn id(shape: &Shape) -> String {
+    format!("msg_{}", shape.id)
+}
+
+/// The fields `stop_reason` and `stop_sequence`.
+pub(super) fn stop(o: &mut Object<'_>, finish: &Finish, refused: bool) {
+    let sequence = finish.sequence.as_deref();
+    let reason = match finish.kind {
+        FinishKind::Stop if refused => "refusal",
+        FinishKind::Stop if sequence.is_some() => "stop_sequence",
+        FinishKind::Stop => "end_turn",
+        FinishKind::ToolCalls => "tool_use",
+        FinishKind::Length if finish.said.as_deref() == Some("model_context_window_exceeded") => "model_context_window_exceeded",
+        FinishKind::Length => "max_tokens",
+        FinishKind::Filter | FinishKind::Refusal => "refusal",
+        FinishKind::Pause => "pause_turn",
+    };
+    o.str("stop_reason", reason);
+    match sequence.filter(|_| reason == "stop_sequence") {
+        Some(sequence) => o.str("stop_sequence", sequence),
+        None => o.null("stop_sequence"),
+    };
+}
+
+/// The members of `usage`. The counts have to be there; what nobody told is 0. Input leaves out what the cache holds.
+pub(super) fn usage(o: &mut Object<'_>, usage: Option<&Usage>, tier: Option<&str>) {
+    let counts = usage.copied().unwrap_or_default();
+    totals(o, &counts);
+    o.object("cache_creation", |o| {
+        o.num("ephemeral_5m_input_tokens", counts.cache_write_5m).num("ephemeral_1h_input_tokens", counts.cache_write_1h);
+    });
+    let tier = tier.map(|tier| if tier == "default" { "standard" } else { tier });
+    o.opt_str("service_tier", tier.filter(|tier| matches!(*tier, "standard" | "priority" | "batch")));
+}
+
+/// The counts that also stand at the end of a stream.
+pub(super) fn totals(o: &mut Object<'_>, counts: &Usage) {
+    o.num("input_tokens", counts.input);
+    o.num("cache_creation_input_tokens", counts.cache_write_5m.saturating_add(counts.cache_write_1h));
+    o.num("cache_read_input_tokens", counts.cache_read);
+    o.num("output_tokens", counts.output_total());
+    if counts.reasoning > 0 {
+        o.object("output_tokens_details", |o| {
+            o.num("thinking_tokens", counts.reasoning);
+        });
+    }
+}
+
+/// A citation, as the dialect wrote it, or as one of a search where its source is on the web.
+pub(super) fn citation(citation: &Citation) -> Option<String> {
+    match (&citation.raw, &citation.url) {
+        (Some((ME, raw)), _) => Some(raw.text().to_owned()),
+        (_, Some(url)) => Some(write::object(|o| {
+            o.str("type", "web_search_result_location").str("url", url);
+            match &citation.title {
+                Some(title) => o.str("title", title),
+                None => o.null("title"),
+            };
+            o.str("cited_text", citation.cited.as_deref().unwrap_or_default()).str("encrypted_index", "");
+        })),
+        _ => None,
+    }
+}
+
+/// What a proof means to clients of this dialect.
+pub(super) enum Seal<'p> {
+    /// The thought itself.
+    Redacted(&'p str),
+    Signature(&'p str),
+}
+
+pub(super) fn seal(proof: Option<&Proof>) -> Seal<'_> {
+    match proof.filter(|proof| proof.dialect == ME).map(|proof| (proof.kind, proof.value.as_str())) {
+        Some((ProofKind::Redacted, data)) => Seal::Redacted(data),
+        Some((ProofKind::Signature, value)) => Seal::Signature(value),
+        _ => Seal::Signature(UNSIGNED),
+    }
+}
+
+/// Blocks that this dialect's answers have no place for (pictures, other dialects' own) are left out.
+fn block(a: &mut Array<'_>, block: &Block) {
+    match &block.kind {
+        BlockKind::Text(text) if text.text.is_empty() && text.citations.is_empty() => {}
+        BlockKind::Text(text) => {
+            a.object(|o| {
+                o.str("type", "text").str("text", &text.text);
+                let citations: Vec<String> = text.citations.iter().filter_map(citation).collect();
+                if !citations.is_empty() {
+                    o.text("citations", &format!("[{}]", citations.join(",")));
+                }
+                rest(o, block);
+            });
+        }
+        BlockKind::Refusal(text) if text.is_empty() => {}
+        BlockKind::Refusal(text) => {
+            a.object(|o| {
+                o.str("type", "text").str("text", text);
+            });
+        }
+        BlockKind::Reasoning(thought) => match seal(block.proof.as_ref()) {
+            Seal::Redacted(data) => {
+                a.object(|o| {
+                    o.str("type", "redacted_thinking").str("data", data);
+                });
+            }
+            Seal::Signature(UNSIGNED) if thought.text.is_empty() => {}
+            Seal::Signature(signature) => {
+                a.object(|o| {
+                    o.str("type", "thinking").str("thinking", &thought.text).str("signature", signature);
+                });
+            }
+        },
+        BlockKind::ToolCall(call) => {
+            let input = match call.form {
+                CallForm::Custom => tool::custom_arguments(&call.arguments).into(),
+                CallForm::Function => blocks_write::object(&call.arguments),
+            };
+            a.object(|o| {
+                o.str("type", "tool_use").str("id", &call.id).str("name", &call.name).text("input", &input);
+                rest(o, block);
+            });
+        }
+        BlockKind::Foreign { dialect: ME, body } => {
+            a.raw(body);
+        }
+        BlockKind::Foreign { .. } | BlockKind::Media(_) | BlockKind::ToolResult(_) => {}
+    }
+}
+
+fn rest(o: &mut Object<'_>, block: &Block) {
+    block.extras.write(ME, o, |_| {});
+}

@@ -1,0 +1,296 @@
+//! JSON Schemas as this dialect takes them, rewritten as little as possible; the order of properties stays.
+//!
+//! The arguments of a tool may be described by any schema whose root is an object. What is enforced word by word (strict
+//! tools, answers in a format) must be said in a subset: every object closed, no bounds on numbers, texts and lists, few
+//! formats. Bounds become part of the description, so that the model still reads them.
+
+use std::fmt::Write as _;
+
+use crate::base::{json::Json, raw::Raw, write};
+
+/// The arguments of a tool without any.
+pub(super) const NOTHING: &str = r#"{"type":"object","properties":{}}"#;
+
+/// How a schema fits into the enforced subset.
+#[derive(Debug, PartialEq)]
+pub(super) enum Fit {
+    /// It does; objects are closed where they were not.
+    Whole(String),
+    /// Constraints became words.
+    Looser(String),
+    /// It cannot be said: open objects, recursion, tuples.
+    No,
+}
+
+/// A schema whose root is an object without alternatives; those are merged into one object. Whether it had to be changed
+/// in what it means.
+pub(super) fn rooted(schema: &Raw) -> (String, bool) {
+    let json = schema.json();
+    if !json.is_object() {
+        return (NOTHING.to_owned(), false);
+    }
+    let branching = ["anyOf", "oneOf", "allOf"].iter().any(|key| json.get(key).is_some());
+    let object = json.get("type").and_then(Json::str).as_deref() == Some("object");
+    if object && !branching {
+        return (json.text().to_owned(), false);
+    }
+    let text = write::object(|o| {
+        o.str("type", "object");
+        if branching {
+            merged(json, o);
+        }
+        for (key, value) in json.members() {
+            let told = matches!(key, "type") || branching && matches!(key, "anyOf" | "oneOf" | "allOf" | "properties" | "required");
+            if !told {
+                o.json(key, value);
+            }
+        }
+    });
+    (text, branching)
+}
+
+/// The properties of an object and of all its alternatives; required is what every alternative requires.
+fn merged(root: Json<'_>, o: &mut write::Object<'_>) {
+    let branches =
+        |key: &str| -> Vec<Json<'_>> { root.get(key).into_iter().flat_map(Json::items).map(|branch| resolved(root, branch)).collect() };
+    let all: Vec<Json<'_>> = branches("allOf");
+    let any: Vec<Json<'_>> = branches("anyOf").into_iter().chain(branches("oneOf")).collect();
+    let mut seen: Vec<&str> = Vec::new();
+    o.object("properties", |o| {
+        for node in std::iter::once(&root).chain(&all).chain(&any) {
+            for (key, value) in node.get("properties").into_iter().flat_map(Json::members) {
+                if !seen.contains(&key) {
+                    seen.push(key);
+                    o.json(key, value);
+                }
+            }
+        }
+    });
+    let required = |node: &Json<'_>| -> Vec<String> {
+        node.get("required").into_iter().flat_map(Json::items).map(|name| name.text().to_owned()).collect()
+    };
+    let mut names: Vec<String> = std::iter::once(&root).chain(&all).flat_map(required).collect();
+    if let Some((first, others)) = any.split_first() {
+        names.extend(required(first).into_iter().filter(|name| others.iter().all(|node| required(node).contains(name))));
+    }
+    names.sort();
+    names.dedup();
+    if !names.is_empty() {
+        o.text("required", &format!("[{}]", names.join(",")));
+    }
+}
+
+/// A branch, or what it refers to inside the root.
+fn resolved<'a>(root: Json<'a>, branch: Json<'a>) -> Json<'a> {
+    let path = branch.get("$ref").and_then(Json::str);
+    let target =
+        path.as_deref().and_then(|path| path.strip_prefix("#/")).and_then(|path| path.split('/').try_fold(root, |at, key| at.get(key)));
+    target.unwrap_or(branch)
+}
+
+/// The schema in the enforced subset. `title` and `description` are added where the schema has none.
+pub(super) fn subset(schema: &str, title: Option<&str>, description: Option<&str>) -> Fit {
+    let Some(raw) = Raw::parse(schema) else { return Fit::No };
+    let json = raw.json();
+    if recursive(json) {
+        return Fit::No;
+    }
+    let mut state = State { looser: false };
+    let Some(mut text) = state.node(json) else { return Fit::No };
+    for (key, value) in [("title", title), ("description", description)] {
+        if let Some(value) = value.filter(|_| json.get(key).is_none() && text.len() > 2) {
+            text.pop();
+            text.push_str(&format!(",\"{key}\":"));
+            write::string(&mut text, value);
+            text.push('}');
+        }
+    }
+    if state.looser { Fit::Looser(text) } else { Fit::Whole(text) }
+}
+
+/// Whether a definition leads back to itself, or a reference out of the schema.
+fn recursive(root: Json<'_>) -> bool {
+    fn references(json: Json<'_>, out: &mut Vec<String>) {
+        if let Some(path) = json.get("$ref").and_then(Json::str) {
+            out.push(path.into_owned());
+        }
+        for inner in json.members().filter(|(key, _)| !matches!(*key, "$defs" | "definitions")).map(|(_, value)| value).chain(json.items())
+        {
+            references(inner, out);
+        }
+    }
+    fn follow(root: Json<'_>, json: Json<'_>, way: &mut Vec<String>, seen: &mut Vec<String>) -> bool {
+        let mut paths = Vec::new();
+        references(json, &mut paths);
+        for path in paths {
+            if way.contains(&path) {
+                return true;
+            }
+            if seen.contains(&path) {
+                continue;
+            }
+            let target = path.strip_prefix("#/").and_then(|path| path.split('/').try_fold(root, |at, key| at.get(key)));
+            let Some(target) = target else { return true };
+            way.push(path.clone());
+            if follow(root, target, way, seen) {
+                return true;
+            }
+            way.pop();
+            seen.push(path);
+        }
+        false
+    }
+    follow(root, root, &mut Vec::new(), &mut Vec::new())
+}
+
+struct State {
+    looser: bool,
+}
+
+const FORMATS: [&str; 10] = ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
+
+impl State {
+    /// The node in the subset; `None` where it cannot be said.
+    fn node(&mut self, json: Json<'_>) -> Option<String> {
+        let says = |key: &str| json.get(key).is_some();
+        if !json.is_object() || !["type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"].iter().any(|key| says(key)) {
+            return None;
+        }
+        let kinds: Vec<_> = match json.get("type") {
+            Some(kind) if kind.is_array() => kind.items().filter_map(Json::str).collect(),
+            kind => kind.and_then(Json::str).into_iter().collect(),
+        };
+        let object = kinds.iter().any(|kind| kind == "object");
+        if object && !says("properties") {
+            // Nothing but open: closed it would always be empty.
+            return None;
+        }
+        if object && json.get("additionalProperties").is_some_and(|open| open.is_object() && !open.is_blank()) {
+            return None;
+        }
+        let mut words = String::new();
+        let mut out = String::from("{");
+        let mut member = |key: &str, value: &str| {
+            if out.len() > 1 {
+                out.push(',');
+            }
+            // Writing to a String cannot fail.
+            write!(out, "\"{key}\":{value}").unwrap_or_default();
+        };
+        let mut description = None;
+        for (key, value) in json.members() {
+            match key {
+                "description" => description = value.str(),
+                "additionalProperties" if object => {}
+                "properties" | "$defs" | "definitions" => member(key, &self.each(value)?),
+                "items" => member(key, &self.node(value)?),
+                "anyOf" | "allOf" => member(key, &self.list(value)?),
+                "oneOf" if says("anyOf") => return None,
+                "oneOf" => member("anyOf", &self.list(value)?),
+                "enum" if value.items().any(|it| it.is_object() || it.is_array()) => return None,
+                "patternProperties" | "prefixItems" => return None,
+                "minItems" if matches!(value.u64(), Some(0 | 1)) => member(key, value.text()),
+                "format" if value.str().is_some_and(|format| FORMATS.contains(&&*format)) => member(key, value.text()),
+                "type" | "enum" | "const" | "$ref" | "title" | "default" | "required" => member(key, value.text()),
+                // Says nothing about values.
+                "$schema" | "$id" | "$comment" | "examples" | "deprecated" | "readOnly" | "writeOnly" => {}
+                _ if value.kind() == "null" => {}
+                _ => {
+                    self.looser = true;
+                    let comma = if words.is_empty() { "" } else { ", " };
+                    write!(words, "{comma}{key}: {}", value.text()).unwrap_or_default();
+                }
+            }
+        }
+        if object {
+            member("additionalProperties", "false");
+        }
+        if description.is_some() || !words.is_empty() {
+            let mut said = description.map(std::borrow::Cow::into_owned).unwrap_or_default();
+            if !words.is_empty() {
+                let gap = if said.is_empty() { "" } else { " " };
+                write!(said, "{gap}({words})").unwrap_or_default();
+            }
+            let mut quoted = String::new();
+            write::string(&mut quoted, &said);
+            member("description", &quoted);
+        }
+        out.push('}');
+        Some(out)
+    }
+
+    fn each(&mut self, json: Json<'_>) -> Option<String> {
+        let mut nodes = Vec::new();
+        for (key, value) in json.members() {
+            nodes.push((key, self.node(value)?));
+        }
+        Some(write::object(|o| {
+            for (key, node) in &nodes {
+                o.text(key, node);
+            }
+        }))
+    }
+
+    fn list(&mut self, json: Json<'_>) -> Option<String> {
+        let nodes: Option<Vec<String>> = json.items().map(|node| self.node(node)).collect();
+        Some(format!("[{}]", nodes?.join(",")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subset_of(schema: &str) -> Fit {
+        subset(schema, None, None)
+    }
+
+    #[test]
+    fn objects_are_closed_and_bounds_become_words() {
+        let given = r#"{"$schema":"x","type":"object","properties":{"b":{"type":"integer","minimum":1,"description":"How many"},"a":{"type":"array","items":{"type":"object","properties":{"u":{"type":"string","format":"uri"}}},"maxItems":3}},"required":["b"]}"#;
+        let want = r#"{"type":"object","properties":{"b":{"type":"integer","description":"How many (minimum: 1)"},"a":{"type":"array","items":{"type":"object","properties":{"u":{"type":"string","format":"uri"}},"additionalProperties":false},"description":"(maxItems: 3)"}},"required":["b"],"additionalProperties":false}"#;
+        assert_eq!(subset_of(given), Fit::Looser(want.to_owned()));
+        assert_eq!(
+            subset(r#"{"oneOf":[{"type":"string"},{"enum":[1,null]}]}"#, Some("t"), Some("d")),
+            Fit::Whole(r#"{"anyOf":[{"type":"string"},{"enum":[1,null]}],"title":"t","description":"d"}"#.to_owned())
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_enforced_is_said_so() {
+        for schema in [
+            "{}",
+            "true",
+            "nonsense",
+            r#"{"type":"object"}"#,
+            r#"{"type":"object","properties":{"m":{"type":"object","additionalProperties":{"type":"string"}}}}"#,
+            r##"{"$ref":"#/$defs/n","$defs":{"n":{"type":"object","properties":{"next":{"$ref":"#/$defs/n"}}}}}"##,
+            r##"{"type":"object","properties":{"me":{"$ref":"#"}}}"##,
+            r#"{"type":"array","prefixItems":[{"type":"string"}]}"#,
+            r#"{"enum":[{"a":1}]}"#,
+        ] {
+            assert_eq!(subset_of(schema), Fit::No, "{schema}");
+        }
+        let shared = r##"{"type":"object","properties":{"a":{"$ref":"#/$defs/n"},"b":{"$ref":"#/$defs/n"}},"$defs":{"n":{"type":"string"}},"additionalProperties":false}"##;
+        assert!(matches!(subset_of(shared), Fit::Whole(_)));
+    }
+
+    #[test]
+    fn a_tool_s_schema_has_an_object_at_its_root() {
+        let rooted = |schema: &str| rooted(&Raw::parse(schema).expect("json"));
+        for same in [NOTHING, r#"{"type":"object","properties":{"a":{"anyOf":[{"type":"null"}]}}}"#] {
+            assert_eq!(rooted(same), (same.to_owned(), false));
+        }
+        assert_eq!(rooted("null"), (NOTHING.to_owned(), false));
+        assert_eq!(rooted(r#"{"properties":{}}"#), (r#"{"type":"object","properties":{}}"#.to_owned(), false));
+        let union = r##"{"anyOf":[{"type":"object","properties":{"a":{"type":"string"},"c":{"type":"null"}},"required":["a","c"]},{"$ref":"#/$defs/b"}],"$defs":{"b":{"properties":{"b":{"type":"string"},"c":{"type":"null"}},"required":["c","b"]}}}"##;
+        assert_eq!(
+            rooted(union),
+            (
+                r#"{"type":"object","properties":{"a":{"type":"string"},"c":{"type":"null"},"b":{"type":"string"}},"required":["c"],"$defs":{"b":{"properties":{"b":{"type":"string"},"c":{"type":"null"}},"required":["c","b"]}}}"#
+                    .to_owned(),
+                true
+            )
+        );
+    }
+}

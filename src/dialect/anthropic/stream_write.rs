@@ -1,0 +1,330 @@
+//! Answers to clients as they come.
+
+use crate::{
+    base::write::{self, Object},
+    dialect::{
+        Shape, StreamWriter,
+        anthropic::{
+            blocks_read::UNSIGNED,
+            blocks_write, error,
+            response_write::{self, Seal},
+        },
+    },
+    ir::{
+        block::{CallForm, Citation, Proof},
+        event::{ChatEvent, Head},
+        fault::ClientError,
+        op::Dialect,
+        response::Finish,
+        sequence::Sequence,
+        usage::Usage,
+    },
+};
+
+const ME: Dialect = Dialect::Anthropic;
+
+pub(super) struct MessageWriter {
+    shape: Shape,
+    sequence: Sequence,
+    /// What may be told now; kept for its room.
+    told: Vec<ChatEvent>,
+    /// Likewise for the text of an event.
+    text: String,
+    begun: bool,
+    /// Known of the input since the beginning.
+    usage: Option<Usage>,
+    refused: bool,
+    /// The client's number of the next block; blocks that say nothing get none.
+    index: u32,
+    now: Now,
+}
+
+/// The block that is being told.
+enum Now {
+    Call {
+        form: CallForm,
+        arguments: Arguments,
+    },
+    /// Nothing, or a block that this dialect has no place for.
+    Nothing,
+    Text {
+        open: bool,
+    },
+    Thought {
+        open: bool,
+        proof: Option<Proof>,
+    },
+}
+
+/// The arguments of a call have to become an object.
+enum Arguments {
+    /// They do.
+    Flow,
+    /// Not known yet, or none: told when they are whole.
+    Held(String),
+}
+
+impl MessageWriter {
+    pub(super) fn new(shape: &Shape) -> Self {
+        Self {
+            shape: shape.clone(),
+            sequence: Sequence::default(),
+            told: Vec::new(),
+            text: String::new(),
+            begun: false,
+            usage: None,
+            refused: false,
+            index: 0,
+            now: Now::Nothing,
+        }
+    }
+
+    fn frame(&mut self, out: &mut Vec<u8>, name: &str, build: impl FnOnce(&mut Object<'_>)) {
+        self.text.clear();
+        write::object_into(&mut self.text, |o| {
+            o.str("type", name);
+            build(o);
+        });
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\ndata: ");
+        out.extend_from_slice(self.text.as_bytes());
+        out.extend_from_slice(b"\n\n");
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let (id, model, usage) = (response_write::id(&self.shape), self.shape.model.clone(), self.usage);
+        self.frame(out, "message_start", |o| {
+            o.object("message", |o| {
+                o.str("id", &id).str("type", "message").str("role", "assistant").str("model", &model).array("content", |_| {});
+                o.null("stop_reason").null("stop_sequence");
+                o.object("usage", |o| response_write::usage(o, usage.as_ref(), None));
+            });
+        });
+    }
+
+    fn start(&mut self, out: &mut Vec<u8>, block: impl FnOnce(&mut Object<'_>)) {
+        let index = self.index;
+        self.frame(out, "content_block_start", |o| {
+            o.num("index", index).object("content_block", block);
+        });
+    }
+
+    fn delta(&mut self, out: &mut Vec<u8>, kind: &str, build: impl FnOnce(&mut Object<'_>)) {
+        let index = self.index;
+        self.frame(out, "content_block_delta", |o| {
+            o.num("index", index).object("delta", |o| {
+                o.str("type", kind);
+                build(o);
+            });
+        });
+    }
+
+    fn stop(&mut self, out: &mut Vec<u8>) {
+        let index = self.index;
+        self.frame(out, "content_block_stop", |o| {
+            o.num("index", index);
+        });
+        self.index += 1;
+    }
+
+    fn arguments(&mut self, out: &mut Vec<u8>, json: &str) {
+        self.delta(out, "input_json_delta", |o| {
+            o.str("partial_json", json);
+        });
+    }
+
+    fn open(&mut self, head: Head, out: &mut Vec<u8>) {
+        self.now = match head {
+            Head::Text => Now::Text { open: false },
+            Head::Refusal => {
+                self.refused = true;
+                Now::Text { open: false }
+            }
+            Head::Reasoning { .. } => Now::Thought { open: false, proof: None },
+            Head::ToolCall { id, name, form } => {
+                self.start(out, |o| {
+                    o.str("type", "tool_use").str("id", &id).str("name", &name).object("input", |_| {});
+                });
+                let arguments = match form {
+                    CallForm::Function => Arguments::Held(String::new()),
+                    CallForm::Custom => {
+                        self.arguments(out, "{\"input\":\"");
+                        Arguments::Flow
+                    }
+                };
+                Now::Call { form, arguments }
+            }
+            Head::Foreign { dialect: ME, body } => {
+                let index = self.index;
+                self.frame(out, "content_block_start", |o| {
+                    o.num("index", index).raw("content_block", &body);
+                });
+                self.stop(out);
+                Now::Nothing
+            }
+            Head::Foreign { .. } | Head::Media(_) => Now::Nothing,
+        };
+    }
+
+    fn open_text(&mut self, out: &mut Vec<u8>) {
+        if let Now::Text { open } = &mut self.now
+            && !std::mem::replace(open, true)
+        {
+            self.start(out, |o| {
+                o.str("type", "text").str("text", "");
+            });
+        }
+    }
+
+    fn open_thought(&mut self, out: &mut Vec<u8>) {
+        if let Now::Thought { open, .. } = &mut self.now
+            && !std::mem::replace(open, true)
+        {
+            self.start(out, |o| {
+                o.str("type", "thinking").str("thinking", "").str("signature", "");
+            });
+        }
+    }
+
+    fn grow(&mut self, text: &str, out: &mut Vec<u8>) {
+        if text.is_empty() {
+            return;
+        }
+        match &mut self.now {
+            Now::Nothing => {}
+            Now::Text { .. } => {
+                self.open_text(out);
+                self.delta(out, "text_delta", |o| {
+                    o.str("text", text);
+                });
+            }
+            Now::Thought { .. } => {
+                self.open_thought(out);
+                self.delta(out, "thinking_delta", |o| {
+                    o.str("thinking", text);
+                });
+            }
+            Now::Call { form: CallForm::Custom, .. } => {
+                let mut quoted = String::with_capacity(text.len() + 2);
+                write::string(&mut quoted, text);
+                self.arguments(out, &quoted[1..quoted.len() - 1]);
+            }
+            Now::Call { arguments, .. } => match arguments {
+                Arguments::Flow => self.arguments(out, text),
+                Arguments::Held(held) => {
+                    held.push_str(text);
+                    if held.trim_start().starts_with('{') {
+                        let held = std::mem::take(held);
+                        *arguments = Arguments::Flow;
+                        self.arguments(out, &held);
+                    }
+                }
+            },
+        }
+    }
+
+    fn cite(&mut self, citation: &Citation, out: &mut Vec<u8>) {
+        let Some(json) = response_write::citation(citation).filter(|_| matches!(self.now, Now::Text { .. })) else { return };
+        self.open_text(out);
+        self.delta(out, "citations_delta", |o| {
+            o.text("citation", &json);
+        });
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        match std::mem::replace(&mut self.now, Now::Nothing) {
+            Now::Nothing | Now::Text { open: false } => {}
+            Now::Text { open: true } => self.stop(out),
+            Now::Thought { open, proof } => self.close_thought(open, proof.as_ref(), out),
+            Now::Call { form, arguments } => {
+                match (form, arguments) {
+                    (CallForm::Custom, _) => self.arguments(out, "\"}"),
+                    (CallForm::Function, Arguments::Held(held)) => self.arguments(out, &blocks_write::object(&held)),
+                    (CallForm::Function, Arguments::Flow) => {}
+                }
+                self.stop(out);
+            }
+        }
+    }
+
+    fn close_thought(&mut self, open: bool, proof: Option<&Proof>, out: &mut Vec<u8>) {
+        match response_write::seal(proof) {
+            Seal::Redacted(data) => {
+                if open {
+                    // Words came before: they end unsigned, the sealed part follows.
+                    self.sign(UNSIGNED, out);
+                }
+                self.start(out, |o| {
+                    o.str("type", "redacted_thinking").str("data", data);
+                });
+                self.stop(out);
+            }
+            Seal::Signature(UNSIGNED) if !open => {}
+            Seal::Signature(signature) => {
+                if !open {
+                    self.now = Now::Thought { open: false, proof: None };
+                    self.open_thought(out);
+                    self.now = Now::Nothing;
+                }
+                self.sign(signature, out);
+            }
+        }
+    }
+
+    fn sign(&mut self, signature: &str, out: &mut Vec<u8>) {
+        self.delta(out, "signature_delta", |o| {
+            o.str("signature", signature);
+        });
+        self.stop(out);
+    }
+
+    fn end(&mut self, finish: &Finish, usage: Option<Usage>, out: &mut Vec<u8>) {
+        let counts = usage.or(self.usage).unwrap_or_default();
+        let refused = self.refused;
+        self.frame(out, "message_delta", |o| {
+            o.object("delta", |o| response_write::stop(o, finish, refused));
+            o.object("usage", |o| response_write::totals(o, &counts));
+        });
+        self.frame(out, "message_stop", |_| {});
+    }
+
+    fn tell(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
+        if let ChatEvent::Begin { usage, .. } = &event {
+            self.usage = *usage;
+        }
+        self.begin(out);
+        match event {
+            ChatEvent::Begin { .. } | ChatEvent::Logprobs(_) => {}
+            ChatEvent::Open { head, .. } => self.open(head, out),
+            ChatEvent::Delta { text, .. } => self.grow(&text, out),
+            ChatEvent::Proof { proof, .. } => {
+                if let Now::Thought { proof: place, .. } = &mut self.now {
+                    *place = Some(proof);
+                }
+            }
+            ChatEvent::Citation { citation, .. } => self.cite(&citation, out),
+            ChatEvent::Close { .. } => self.close(out),
+            ChatEvent::End { finish, usage, .. } => self.end(&finish, usage, out),
+        }
+    }
+}
+
+impl StreamWriter for MessageWriter {
+    fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
+        let mut told = std::mem::take(&mut self.told);
+        self.sequence.push(event, &mut told);
+        for event in told.drain(..) {
+            self.tell(event, out);
+        }
+        self.told = told;
+    }
+
+    fn error(&mut self, error: &ClientError, request_id: &str, out: &mut Vec<u8>) {
+        // The name of the event is enough for clients, whatever was told before and even before the first event.
+        out.extend_from_slice(&error::event(error, request_id));
+    }
+}

@@ -1,0 +1,163 @@
+//! How much the model is told to think, and how long it may speak.
+
+use crate::{
+    base::write,
+    dialect::{
+        Thinking, Traits,
+        anthropic::{losses::Losses, turns::Conversation},
+    },
+    ir::settings::{Effort, ReasoningWish, Settings},
+};
+
+/// The least budget that is taken.
+const LEAST: u64 = 1_024;
+/// How long answers may be where neither the client nor the model's facts say; the field has to be there.
+const USUAL: u64 = 8_192;
+
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// The field `thinking`, as JSON.
+    pub thinking: Option<String>,
+    pub effort: Option<&'static str>,
+    pub max_tokens: u64,
+    /// Whether the model thinks, which forbids some settings.
+    pub on: bool,
+}
+
+/// Decides from what was wished for, what the model knows and what the conversation allows.
+///
+/// A limit holds thoughts and words together, in every dialect; so a budget bends to the limit, and the limit is raised only
+/// where it is below the least budget.
+pub(super) fn plan(settings: &Settings, conversation: &Conversation<'_>, traits: &Traits, lost: &mut Losses) -> Plan {
+    let limit = settings.max_tokens.filter(|limit| *limit > 0);
+    let room = traits.max_output.filter(|most| *most > 0).unwrap_or(USUAL);
+    let mut plan = Plan { max_tokens: limit.unwrap_or(room), ..Plan::default() };
+    let Some(wish) = &settings.reasoning else { return plan };
+    if wish.summary.as_deref().is_some_and(|summary| summary != "auto") {
+        lost.add("reasoning.summary");
+    }
+    let told = wish.effort.filter(|effort| *effort != Effort::None);
+    if wish.enabled == Some(false) || !wish.adaptive && wish.level() == Some(Effort::None) {
+        if traits.thinking != Thinking::Never {
+            plan.thinking = Some(r#"{"type":"disabled"}"#.to_owned());
+            plan.effort = told.map(effort_name);
+        }
+        return plan;
+    }
+    let wished = wish.enabled == Some(true) || wish.adaptive || wish.level().is_some() || shown(wish) == Some(true);
+    if !wished {
+        return plan;
+    }
+    match traits.thinking {
+        Thinking::Never => lost.add("reasoning"),
+        Thinking::Effort => {
+            plan.on = true;
+            plan.effort = wish.level().map(effort_name);
+            plan.thinking = Some(write::object(|o| {
+                o.str("type", "adaptive");
+                display(o, wish);
+            }));
+        }
+        Thinking::Budget if conversation.lacks_thought() => lost.add("reasoning"),
+        Thinking::Budget => {
+            let wanted = wish.tokens().unwrap_or_else(|| Effort::Medium.budget()).max(LEAST);
+            let (budget, max_tokens) = fitted(wanted, limit, traits.max_output, room);
+            (plan.on, plan.max_tokens) = (true, max_tokens);
+            // Beside a budget an effort is only passed on, never made.
+            plan.effort = told.filter(|_| wish.budget.is_some()).map(effort_name);
+            plan.thinking = Some(write::object(|o| {
+                o.str("type", "enabled").num("budget_tokens", budget);
+                display(o, wish);
+            }));
+        }
+    }
+    plan
+}
+
+/// A budget below the limit, and the limit.
+fn fitted(wanted: u64, limit: Option<u64>, most: Option<u64>, room: u64) -> (u64, u64) {
+    let bent = |limit: u64| (limit / 4 * 3).max(LEAST);
+    match limit.or(most) {
+        Some(limit) if wanted < limit => (wanted, limit),
+        Some(limit) if bent(limit) < limit => (bent(limit), limit),
+        Some(limit) => (LEAST, limit.saturating_add(LEAST)),
+        None if wanted < room => (wanted, room),
+        None => (wanted, wanted.saturating_add(room)),
+    }
+}
+
+fn shown(wish: &ReasoningWish) -> Option<bool> {
+    wish.show.or(wish.summary.as_ref().map(|_| true))
+}
+
+fn display(o: &mut write::Object<'_>, wish: &ReasoningWish) {
+    o.opt_str("display", shown(wish).map(|show| if show { "summarized" } else { "omitted" }));
+}
+
+fn effort_name(effort: Effort) -> &'static str {
+    match effort {
+        Effort::None | Effort::Minimal | Effort::Low => "low",
+        other => other.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traits(thinking: Thinking, max_output: Option<u64>) -> Traits {
+        Traits {
+            model: "m".to_owned(),
+            stream: false,
+            max_output,
+            thinking,
+            limit_field: "max_tokens",
+            developer_role: false,
+            takes_reasoning: false,
+            seed: "s".to_owned(),
+        }
+    }
+
+    #[test]
+    fn budgets_fit_below_the_limit() {
+        for (limit, most, effort, want) in [
+            (Some(32_000), None, Effort::Medium, (8_192, 32_000)),
+            (Some(8_000), None, Effort::High, (6_000, 8_000)),
+            (Some(500), None, Effort::High, (1_024, 1_524)),
+            (None, None, Effort::Low, (2_048, 8_192)),
+            (None, None, Effort::High, (24_576, 32_768)),
+            (None, Some(16_000), Effort::High, (12_000, 16_000)),
+            (None, Some(64_000), Effort::High, (24_576, 64_000)),
+        ] {
+            let wish = ReasoningWish { effort: Some(effort), ..ReasoningWish::default() };
+            let settings = Settings { max_tokens: limit, reasoning: Some(wish), ..Settings::default() };
+            let plan = plan(&settings, &Conversation::default(), &traits(Thinking::Budget, most), &mut Losses::default());
+            let thinking = format!(r#"{{"type":"enabled","budget_tokens":{}}}"#, want.0);
+            assert_eq!(
+                plan,
+                Plan { thinking: Some(thinking), effort: None, max_tokens: want.1, on: true },
+                "{limit:?} {most:?} {effort:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn efforts_are_told_by_name_or_not_at_all() {
+        let wish = |effort| ReasoningWish { effort: Some(effort), show: Some(true), ..ReasoningWish::default() };
+        for (wish, thinking, want) in [
+            (wish(Effort::Minimal), Thinking::Effort, Some((r#"{"type":"adaptive","display":"summarized"}"#, Some("low"), true))),
+            (wish(Effort::Max), Thinking::Effort, Some((r#"{"type":"adaptive","display":"summarized"}"#, Some("max"), true))),
+            (wish(Effort::None), Thinking::Effort, Some((r#"{"type":"disabled"}"#, None, false))),
+            (wish(Effort::None), Thinking::Never, None),
+            (wish(Effort::High), Thinking::Never, None),
+            (ReasoningWish { show: Some(false), ..ReasoningWish::default() }, Thinking::Effort, None),
+        ] {
+            let mut lost = Losses::default();
+            let settings = Settings { reasoning: Some(wish.clone()), ..Settings::default() };
+            let plan = plan(&settings, &Conversation::default(), &traits(thinking, None), &mut lost);
+            let got = plan.thinking.as_deref().map(|json| (json, plan.effort, plan.on));
+            assert_eq!(got, want, "{wish:?}");
+            assert_eq!(lost.into_vec().len(), usize::from(wish.effort == Some(Effort::High)));
+        }
+    }
+}

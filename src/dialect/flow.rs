@@ -1,0 +1,96 @@
+//! A stream on its way to a client: passed through in its own dialect, or translated from another.
+
+use bytes::Bytes;
+
+use crate::{
+    dialect::{
+        Summary,
+        passage::{Ending, Passage, Step},
+        translate::Translator,
+    },
+    ir::{fault::ClientError, response::ChatResponse},
+};
+
+/// Both ways look the same to whoever moves the bytes.
+pub enum Flow {
+    Pass(Box<Passage>),
+    Translate(Box<Translator>),
+}
+
+impl Flow {
+    /// Takes a chunk of the upstream's body; what may leave for the client goes to `out`, an unfinished event waits.
+    pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Step {
+        match self {
+            Self::Pass(passage) => passage.feed(chunk, out),
+            Self::Translate(translator) => translator.feed(&chunk, out),
+        }
+    }
+
+    /// The upstream's body has ended.
+    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
+        match self {
+            Self::Pass(passage) => passage.end(out),
+            Self::Translate(translator) => translator.end(out),
+        }
+    }
+
+    /// Whether the stream has ended by its grammar.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        match self {
+            Self::Pass(passage) => passage.complete(),
+            Self::Translate(translator) => translator.complete(),
+        }
+    }
+
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        match self {
+            Self::Pass(passage) => passage.summary(),
+            Self::Translate(translator) => translator.summary(),
+        }
+    }
+
+    /// Events that were content.
+    #[must_use]
+    pub fn content_events(&self) -> u32 {
+        match self {
+            Self::Pass(passage) => passage.content_events(),
+            Self::Translate(translator) => translator.content_events(),
+        }
+    }
+
+    /// The upstream's own error event, framed, where clients can read it as it is; not yet searched for secrets.
+    #[must_use]
+    pub fn own_error(&self) -> Option<&Bytes> {
+        match self {
+            Self::Pass(passage) => passage.own_error(),
+            Self::Translate(_) => None,
+        }
+    }
+
+    /// Our error as the last thing of this stream, fitting what has left of it.
+    pub fn error_tail(&mut self, error: &ClientError, request_id: &str) -> Bytes {
+        match self {
+            Self::Pass(passage) => passage.error_tail(error, request_id),
+            Self::Translate(translator) => translator.error_tail(error, request_id),
+        }
+    }
+
+    /// The answer's id, where the provider can be asked for it later.
+    #[must_use]
+    pub fn answer_id(&self) -> Option<&str> {
+        match self {
+            Self::Pass(passage) => passage.answer_id(),
+            Self::Translate(_) => None,
+        }
+    }
+
+    /// The answer that was kept for later turns, once it is complete.
+    pub fn kept(&mut self) -> Option<ChatResponse> {
+        match self {
+            Self::Pass(_) => None,
+            Self::Translate(translator) => translator.kept(),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Why an answer ended, in the provider's words and in ours.
+
+use crate::{
+    dialect::fault,
+    ir::{
+        fault::Fault,
+        response::{Finish, FinishKind},
+    },
+};
+
+/// What a finish reason stands for; `None` where it is the model's failure and no answer.
+pub(super) fn kind_of(reason: &str) -> Option<FinishKind> {
+    Some(match reason {
+        "MAX_TOKENS" => FinishKind::Length,
+        "SAFETY"
+        | "RECITATION"
+        | "LANGUAGE"
+        | "BLOCKLIST"
+        | "PROHIBITED_CONTENT"
+        | "SPII"
+        | "IMAGE_SAFETY"
+        | "IMAGE_RECITATION"
+        | "IMAGE_PROHIBITED_CONTENT"
+        | "MODEL_ARMOR"
+        | "JAILBREAK" => FinishKind::Filter,
+        "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS" | "MISSING_THOUGHT_SIGNATURE" | "MALFORMED_RESPONSE" => {
+            return None;
+        }
+        // STOP, OTHER, and words that are yet to come.
+        _ => FinishKind::Stop,
+    })
+}
+
+/// The fault that such a failure is, with the provider's message where it gave one.
+pub(super) fn failure(reason: &str, message: Option<&str>) -> Fault {
+    let mut fault = fault::unexpected(reason);
+    let told = message.map(str::trim).filter(|message| !message.is_empty());
+    fault.message = match told {
+        Some(message) => crate::dialect::words::plain(&format!("{message} ({reason})"), crate::dialect::words::MESSAGE),
+        None => format!("the model's answer failed ({reason})"),
+    };
+    fault.kind_name = Some(reason.to_owned());
+    fault
+}
+
+/// The finish reason that clients are told; the provider's own where it means the same.
+pub(super) fn word(finish: &Finish) -> &str {
+    let kind = if finish.kind == FinishKind::ToolCalls { FinishKind::Stop } else { finish.kind };
+    let usual = match kind {
+        // A refusal's words are told as text.
+        FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Pause | FinishKind::Refusal => "STOP",
+        FinishKind::Length => "MAX_TOKENS",
+        FinishKind::Filter => "SAFETY",
+    };
+    const OWN: [&str; 9] =
+        ["OTHER", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_RECITATION", "STOP"];
+    finish.said.as_deref().filter(|said| OWN.contains(said) && kind_of(said) == Some(kind)).unwrap_or(usual)
+}

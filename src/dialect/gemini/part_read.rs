@@ -1,0 +1,198 @@
+//! Reads the parts of a request's contents.
+
+use std::borrow::Cow;
+
+use crate::{
+    base::{json::Json, raw::Raw},
+    dialect::gemini::{
+        schema,
+        wire::{self, MADE},
+    },
+    ir::{
+        block::{Block, BlockKind, CallForm, Media, Reasoning, Source, Text, ToolCall, ToolResult},
+        op::Dialect,
+    },
+};
+
+/// The calls of a conversation that wait for their results; ids are made for those that have none.
+#[derive(Default)]
+pub(super) struct Calls {
+    waiting: Vec<(String, String)>,
+    made: u32,
+}
+
+impl Calls {
+    /// An id that is the same on every turn of the conversation, so that prompt caches hold.
+    fn made(&mut self, name: &str, arguments: &str) -> String {
+        self.made += 1;
+        format!("{MADE}{:016x}", wire::hash(&[&self.made.to_string(), name, arguments]))
+    }
+
+    fn called(&mut self, id: Option<Cow<'_, str>>, name: &str, arguments: &str) -> String {
+        let id = id.filter(|id| !id.is_empty()).map_or_else(|| self.made(name, arguments), Cow::into_owned);
+        self.waiting.push((id.clone(), name.to_owned()));
+        id
+    }
+
+    /// The call that a result answers: by id, else the first of its name.
+    fn answered(&mut self, id: Option<Cow<'_, str>>, name: &str) -> String {
+        let id = id.filter(|id| !id.is_empty());
+        let at = match &id {
+            Some(id) => self.waiting.iter().position(|(known, _)| known == id),
+            None => self.waiting.iter().position(|(_, known)| known == name),
+        };
+        let found = at.map(|at| self.waiting.remove(at).0);
+        id.map(Cow::into_owned).or(found).unwrap_or_else(|| self.made(name, "result"))
+    }
+}
+
+/// One part; `None` where it is neither an object nor text.
+pub(super) fn block(part: Json<'_>, calls: &mut Calls) -> Option<Block> {
+    if let Some(text) = part.str() {
+        return Some(Block::text(text));
+    }
+    if !part.is_object() {
+        return None;
+    }
+    let mut block = Block::text("");
+    let (mut kind, mut text, mut thought) = (None, None, false);
+    for (key, value) in wire::members(part) {
+        match &*key {
+            "text" => text = value.str(),
+            "thought" => thought = value.bool() == Some(true),
+            "thoughtSignature" => block.proof = value.str().map(wire::signature),
+            "inlineData" => kind = Some(BlockKind::Media(inline(value))),
+            "fileData" => kind = Some(BlockKind::Media(file(value))),
+            "functionCall" => kind = Some(BlockKind::ToolCall(call(value, calls))),
+            "functionResponse" => kind = Some(BlockKind::ToolResult(result(value, calls, &mut block))),
+            // Code that the provider ran, tools that it called: nobody else knows them.
+            "executableCode" | "codeExecutionResult" | "toolCall" | "toolResponse" => return Some(foreign(part)),
+            key => block.extras.push(Dialect::Gemini, key, Raw::of(value)),
+        }
+    }
+    block.kind = match (kind, text.map(Cow::into_owned)) {
+        (Some(kind), _) => kind,
+        (None, None) if !block.extras.is_empty() => return Some(foreign(part)),
+        (None, text) if thought => BlockKind::Reasoning(Reasoning { text: text.unwrap_or_default(), summary: true }),
+        (None, text) => BlockKind::Text(Text { text: text.unwrap_or_default(), citations: Vec::new() }),
+    };
+    Some(block)
+}
+
+fn foreign(part: Json<'_>) -> Block {
+    Block::new(BlockKind::Foreign { dialect: Dialect::Gemini, body: Raw::of(part) })
+}
+
+fn inline(value: Json<'_>) -> Media {
+    let data = wire::string(value, "data").unwrap_or_default();
+    let mime = wire::string(value, "mimeType").map(Cow::into_owned);
+    Media {
+        kind: wire::kind_of(mime.as_deref().or_else(|| wire::mime_of_data(&data)).unwrap_or_default()),
+        source: Source::Base64(wire::usual_base64(&data)),
+        mime,
+        name: wire::string(value, "displayName").map(Cow::into_owned),
+        detail: None,
+    }
+}
+
+fn file(value: Json<'_>) -> Media {
+    let uri = wire::string(value, "fileUri").unwrap_or_default().into_owned();
+    let mime = wire::string(value, "mimeType").map(Cow::into_owned);
+    // Files of the provider's own store; only it can fetch them.
+    let stored = !uri.starts_with("http") || uri.contains("/v1beta/files/") || uri.contains("/v1/files/");
+    Media {
+        kind: wire::kind_of(mime.as_deref().or_else(|| wire::mime_of_name(&uri)).unwrap_or_default()),
+        source: if stored { Source::FileId(uri) } else { Source::Url(uri) },
+        mime,
+        name: wire::string(value, "displayName").map(Cow::into_owned),
+        detail: None,
+    }
+}
+
+fn call(value: Json<'_>, calls: &mut Calls) -> ToolCall {
+    let name = wire::string(value, "name").unwrap_or_default().into_owned();
+    let arguments = wire::member(value, "args").map_or_else(String::new, |args| args.text().to_owned());
+    ToolCall { id: calls.called(wire::string(value, "id"), &name, &arguments), name, arguments, form: CallForm::Function }
+}
+
+/// A response with a single text is that text; any other is its JSON.
+fn result(value: Json<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
+    let name = wire::string(value, "name").unwrap_or_default().into_owned();
+    let mut result = ToolResult { call: calls.answered(wire::string(value, "id"), &name), name: Some(name), ..ToolResult::default() };
+    let mut media = Vec::new();
+    for (key, value) in wire::members(value) {
+        match &*key {
+            "id" | "name" => {}
+            "response" => {
+                let (mut fields, more) = (value.members(), value.members().nth(1).is_some());
+                let (key, only) = fields.next().filter(|_| !more).unzip();
+                result.is_error = key == Some("error") && only.is_some_and(|only| only.kind() != "null");
+                let text = only.and_then(Json::str).map_or_else(|| schema::readable(value), Cow::into_owned);
+                if !value.is_blank() {
+                    result.content.push(Block::text(text));
+                }
+            }
+            "parts" => {
+                media.extend(wire::list(value).filter_map(|part| block_of_result(part, calls)));
+            }
+            key => block.extras.push(Dialect::Gemini, &format!("functionResponse.{key}"), Raw::of(value)),
+        }
+    }
+    result.content.append(&mut media);
+    result
+}
+
+fn block_of_result(part: Json<'_>, calls: &mut Calls) -> Option<Block> {
+    block(part, calls).filter(|block| matches!(block.kind, BlockKind::Media(_) | BlockKind::Text(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::json;
+
+    fn read(part: &str) -> Block {
+        block(json::check(part.as_bytes()).expect("json"), &mut Calls::default()).expect("a part")
+    }
+
+    #[test]
+    fn parts_become_blocks() {
+        let media = |block: Block| match block.kind {
+            BlockKind::Media(media) => media,
+            other => panic!("{other:?}"),
+        };
+        let image = media(read(r#"{"inline_data":{"mime_type":"image/png","data":"-_8"}}"#));
+        assert_eq!((image.source, image.mime.as_deref()), (Source::Base64("+/8=".to_owned()), Some("image/png")));
+        assert_eq!(media(read(r#"{"fileData":{"fileUri":"https://x/a.jpg"}}"#)).source, Source::Url("https://x/a.jpg".to_owned()));
+        assert_eq!(
+            media(read(r#"{"fileData":{"fileUri":"gs://b/a.pdf","mimeType":"application/pdf"}}"#)).source,
+            Source::FileId("gs://b/a.pdf".to_owned())
+        );
+        let thought = read(r#"{"text":"hm","thought":true,"thoughtSignature":"A_-="}"#);
+        assert_eq!(thought.proof, Some(wire::signature("A_-=")));
+        assert_eq!(thought.kind, BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true }));
+        let code = r#"{"executableCode":{"code":"1"},"thoughtSignature":"s"}"#;
+        assert!(matches!(read(code).kind, BlockKind::Foreign { body, .. } if body.text() == code));
+        assert_eq!(read(r#"{"text":"a","video_metadata":{"fps":1}}"#).extras.iter().next().map(|(key, _)| key), Some("videoMetadata"));
+    }
+
+    #[test]
+    fn responses_are_told_as_text() {
+        for (response, text, is_error) in [
+            (r#"{"output":"a\nb"}"#, Some("a\nb"), false),
+            (r#"{"any":"x"}"#, Some("x"), false),
+            (r#"{"error":"no"}"#, Some("no"), true),
+            (r#"{"error":{"code":1}}"#, Some(r#"{"error":{"code":1}}"#), true),
+            (r#"{"a":1.0,"b":"\u00e9"}"#, Some(r#"{"a":1.0,"b":"é"}"#), false),
+            ("{}", None, false),
+        ] {
+            let BlockKind::ToolResult(result) =
+                read(&format!(r#"{{"functionResponse":{{"name":"f","id":"i","response":{response}}}}}"#)).kind
+            else {
+                panic!("no result")
+            };
+            let want: Vec<Block> = text.map(Block::text).into_iter().collect();
+            assert_eq!((result.call.as_str(), result.name.as_deref(), result.content, result.is_error), ("i", Some("f"), want, is_error));
+        }
+    }
+}

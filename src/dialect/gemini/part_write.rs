@@ -1,0 +1,135 @@
+//! Writes parts: what a request's contents and an answer's content have in common.
+
+use std::borrow::Cow;
+
+use crate::{
+    base::{
+        json,
+        write::{Array, Object},
+    },
+    dialect::gemini::wire,
+    ir::{
+        block::{CallForm, Media, Source, ToolCall},
+        tool,
+    },
+};
+
+pub(super) fn text(o: &mut Object<'_>, text: &str, thought: bool, signature: Option<&str>) {
+    o.str("text", text);
+    if thought {
+        o.bool("thought", true);
+    }
+    o.opt_str("thoughtSignature", signature);
+}
+
+pub(super) fn call(o: &mut Object<'_>, call: &ToolCall, name: &str, signature: Option<&str>) {
+    o.object("functionCall", |o| {
+        if !call.id.starts_with(wire::MADE) {
+            o.str("id", &call.id);
+        }
+        o.str("name", name);
+        arguments(o, &call.arguments, call.form);
+    });
+    o.opt_str("thoughtSignature", signature);
+}
+
+/// Arguments are an object here; whatever else a model wrote becomes one's `input`.
+fn arguments(o: &mut Object<'_>, text: &str, form: CallForm) {
+    if form == CallForm::Custom {
+        o.text("args", &tool::custom_arguments(text));
+        return;
+    }
+    match json::check(text.as_bytes()) {
+        Ok(json) if json.is_object() => o.json("args", json),
+        Ok(json) => o.object("args", |o| {
+            o.json("input", json);
+        }),
+        Err(_) if text.trim().is_empty() => o.object("args", |_| {}),
+        Err(_) => o.object("args", |o| {
+            o.str("input", text);
+        }),
+    };
+}
+
+/// Media as this dialect carries it; `None` where it cannot: the field that is lost.
+pub(super) fn media(media: &Media) -> Result<Carried<'_>, &'static str> {
+    match &media.source {
+        Source::Base64(data) => Ok(Carried::Inline { mime: mime(media, data), data }),
+        Source::Text(text) => Ok(Carried::Text(match &media.name {
+            Some(name) => Cow::Owned(format!("{name}:\n{text}")),
+            None => Cow::Borrowed(text),
+        })),
+        Source::Url(url) => match url.strip_prefix("data:").and_then(|url| url.split_once(',')) {
+            Some((head, data)) => {
+                let told = head.split(';').next().filter(|mime| !mime.is_empty());
+                Ok(Carried::Inline { mime: told.map_or_else(|| mime(media, data), |mime| Cow::Owned(mime.to_owned())), data })
+            }
+            None => Ok(Carried::File { mime: media.mime.as_deref().or_else(|| wire::mime_of_name(url)), uri: url }),
+        },
+        // Another provider's file is no address.
+        Source::FileId(id) if id.contains("://") || id.starts_with("files/") => {
+            Ok(Carried::File { mime: media.mime.as_deref().or_else(|| wire::mime_of_name(id)), uri: id })
+        }
+        Source::FileId(_) => Err("messages.file_id"),
+    }
+}
+
+pub(super) enum Carried<'a> {
+    Inline {
+        mime: Cow<'a, str>,
+        data: &'a str,
+    },
+    /// Without a type the provider finds out itself.
+    File {
+        mime: Option<&'a str>,
+        uri: &'a str,
+    },
+    Text(Cow<'a, str>),
+}
+
+impl Carried<'_> {
+    pub(super) fn write(&self, o: &mut Object<'_>) {
+        match self {
+            Self::Inline { mime, data } => {
+                o.object("inlineData", |o| {
+                    o.str("mimeType", mime).str("data", data);
+                });
+            }
+            Self::File { mime, uri } => {
+                o.object("fileData", |o| {
+                    o.opt_str("mimeType", *mime).str("fileUri", uri);
+                });
+            }
+            Self::Text(text) => {
+                o.str("text", text);
+            }
+        }
+    }
+
+    pub(super) fn push(&self, a: &mut Array<'_>) {
+        a.object(|o| self.write(o));
+    }
+
+    /// Whether a tool's result may hold it among its own parts, at providers that know such.
+    pub(super) fn fits_results(&self) -> bool {
+        const TAKEN: [&str; 5] = ["image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain"];
+        match self {
+            Self::Inline { mime, .. } => TAKEN.contains(&&**mime),
+            Self::File { mime, .. } => mime.is_some_and(|mime| TAKEN.contains(&mime)),
+            Self::Text(_) => false,
+        }
+    }
+}
+
+fn mime<'a>(media: &'a Media, data: &str) -> Cow<'a, str> {
+    use crate::ir::block::MediaKind as K;
+    let known = media.mime.as_deref().filter(|mime| mime.contains('/'));
+    let found = known.or_else(|| wire::mime_of_data(data)).or_else(|| media.name.as_deref().and_then(wire::mime_of_name));
+    Cow::Borrowed(found.unwrap_or(match media.kind {
+        K::Image => "image/jpeg",
+        K::Audio => "audio/wav",
+        K::Document => "application/pdf",
+        K::Video => "video/mp4",
+        K::File => "application/octet-stream",
+    }))
+}

@@ -1,0 +1,345 @@
+//! Reads a generateContent request: every key in either spelling, contents in all forms that the SDKs' users write.
+
+use std::borrow::Cow;
+
+use crate::{
+    base::{
+        json::{self, Json},
+        raw::Raw,
+    },
+    dialect::gemini::{
+        part_read, schema,
+        wire::{self, MODES},
+    },
+    ir::{
+        block::Block,
+        extras::Extras,
+        fault::{ClientError, ErrorKind},
+        op::Dialect,
+        request::{ChatRequest, Message, Role},
+        settings::{Effort, Format, ReasoningWish},
+        tool::{FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+    },
+};
+
+pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
+    let json = json::check(body).map_err(|bad| bad_request(format!("Invalid JSON payload received. {}", bad.describe(body))))?;
+    if !json.is_object() {
+        return Err(bad_request(format!("Invalid JSON payload received. Expected an object, got {}", json.kind())));
+    }
+    let mut request = ChatRequest::default();
+    let mut messages = None;
+    for (key, value) in wire::members(json) {
+        match &*key {
+            "contents" => messages = Some(contents(value)?),
+            "systemInstruction" => request.system = system(value),
+            "tools" => wire::list(value).for_each(|value| tools(value, &mut request.tools)),
+            "toolConfig" => tool_config(value, &mut request),
+            "generationConfig" => generation_config(value, &mut request)?,
+            "serviceTier" => {
+                request.settings.service_tier = value
+                    .str()
+                    .map(|tier| tier.trim_start_matches("SERVICE_TIER_").to_ascii_lowercase())
+                    .filter(|tier| tier != "unspecified");
+            }
+            // The path says both.
+            "model" | "stream" => {}
+            key => request.extras.push(Dialect::Gemini, key, Raw::of(value)),
+        }
+    }
+    request.messages = messages.unwrap_or_default();
+    if request.messages.is_empty() {
+        return Err(bad_request("GenerateContentRequest.contents: contents is not specified").param("contents"));
+    }
+    Ok(request)
+}
+
+fn bad_request(message: impl Into<String>) -> ClientError {
+    ClientError::new(ErrorKind::BadRequest, message)
+}
+
+fn wrong(field: &str, value: Json<'_>) -> ClientError {
+    bad_request(format!("Invalid value at '{field}': {} is not what belongs here", value.kind())).param(field.to_owned())
+}
+
+/// A list of contents; a single content, and texts or parts without one, count as what the user says.
+fn contents(value: Json<'_>) -> Result<Vec<Message>, ClientError> {
+    let mut calls = part_read::Calls::default();
+    let mut messages: Vec<Message> = Vec::new();
+    let mut loose = false;
+    for content in wire::list(value) {
+        let whole = content.is_object() && (wire::member(content, "parts").is_some() || wire::member(content, "role").is_some());
+        if whole {
+            messages.push(message(content, &mut calls)?);
+        } else {
+            let Some(block) = part_read::block(content, &mut calls) else { return Err(wrong("contents", content)) };
+            match messages.last_mut().filter(|_| loose) {
+                Some(last) => last.blocks.push(block),
+                None => messages.push(Message::new(Role::User, vec![block])),
+            }
+        }
+        loose = !whole;
+    }
+    Ok(messages)
+}
+
+fn message(content: Json<'_>, calls: &mut part_read::Calls) -> Result<Message, ClientError> {
+    let mut message = Message::new(Role::User, Vec::new());
+    for (key, value) in wire::members(content) {
+        match &*key {
+            "role" => {
+                message.role = match value.str().as_deref() {
+                    Some("model" | "assistant") => Role::Assistant,
+                    Some("system") => Role::System,
+                    _ => Role::User,
+                }
+            }
+            "parts" => {
+                for part in wire::list(value) {
+                    message.blocks.push(part_read::block(part, calls).ok_or_else(|| wrong("contents.parts", part))?);
+                }
+            }
+            key => message.extras.push(Dialect::Gemini, key, Raw::of(value)),
+        }
+    }
+    Ok(message)
+}
+
+/// A content, its parts, or bare text.
+fn system(value: Json<'_>) -> Vec<Block> {
+    let parts = wire::member(value, "parts").unwrap_or(value);
+    let text = |part: Json<'_>| part.str().or_else(|| wire::string(part, "text")).map(Cow::into_owned);
+    wire::list(parts).filter_map(text).filter(|text| !text.is_empty()).map(Block::text).collect()
+}
+
+/// One tool object; each of its members is a tool, or a list of functions.
+fn tools(value: Json<'_>, tools: &mut Vec<Tool>) {
+    for (key, value) in wire::members(value) {
+        if key == "functionDeclarations" {
+            tools.extend(wire::list(value).map(function));
+            continue;
+        }
+        let kind = match &*key {
+            "googleSearch" | "googleSearchRetrieval" | "enterpriseWebSearch" => Hosted::WebSearch,
+            "codeExecution" => Hosted::CodeExecution,
+            "urlContext" => Hosted::UrlContext,
+            _ => Hosted::Other,
+        };
+        let body = Raw::object(|o| {
+            o.json(&key, value);
+        });
+        tools.push(Tool::Hosted(HostedTool { kind, dialect: Dialect::Gemini, body }));
+    }
+}
+
+fn function(value: Json<'_>) -> Tool {
+    let mut tool = FunctionTool::default();
+    for (key, value) in wire::members(value) {
+        match &*key {
+            "name" => tool.name = value.str().unwrap_or_default().into_owned(),
+            "description" => tool.description = value.str().map(Cow::into_owned),
+            "parameters" => tool.schema = Some(schema::to_json_schema(value)),
+            "parametersJsonSchema" => tool.schema = Some(Raw::of(value)),
+            key => tool.extras.push(Dialect::Gemini, key, Raw::of(value)),
+        }
+    }
+    Tool::Function(tool)
+}
+
+fn tool_config(value: Json<'_>, request: &mut ChatRequest) {
+    for (key, value) in wire::members(value) {
+        if key == "functionCallingConfig" {
+            function_calling(value, request);
+        } else {
+            request.extras.push(Dialect::Gemini, &format!("toolConfig.{key}"), Raw::of(value));
+        }
+    }
+}
+
+fn function_calling(config: Json<'_>, request: &mut ChatRequest) {
+    let (mut mode, mut names) = (String::new(), Vec::new());
+    for (key, value) in wire::members(config) {
+        match &*key {
+            "mode" => mode = wire::word(value, MODES).map(|mode| mode.to_ascii_uppercase()).unwrap_or_default(),
+            "allowedFunctionNames" => names = wire::list(value).filter_map(|name| Some(name.str()?.into_owned())).collect(),
+            key => request.extras.push(Dialect::Gemini, &format!("toolConfig.functionCallingConfig.{key}"), Raw::of(value)),
+        }
+    }
+    request.tool_choice = match (mode.as_str(), names.len()) {
+        ("ANY", 0) => Some(ToolChoice::Required),
+        ("ANY", 1) => names.pop().map(ToolChoice::Named),
+        ("ANY", _) => Some(ToolChoice::Allowed { names, required: true }),
+        ("NONE", _) => Some(ToolChoice::None),
+        ("AUTO" | "VALIDATED", 0) => Some(ToolChoice::Auto),
+        (_, 0) => None,
+        _ => Some(ToolChoice::Allowed { names, required: false }),
+    };
+    if mode == "VALIDATED" && request.tool_choice == Some(ToolChoice::Auto) {
+        request.extras.push(Dialect::Gemini, "toolConfig.functionCallingConfig.mode", Raw::string("VALIDATED"));
+    }
+}
+
+fn generation_config(config: Json<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
+    let settings = &mut request.settings;
+    let (mut mime, mut shape) = (None, None);
+    for (key, value) in wire::members(config) {
+        let number = || number(value).map(Some).ok_or_else(|| wrong(&format!("generation_config.{key}"), value));
+        let count = || count(value).map(Some).ok_or_else(|| wrong(&format!("generation_config.{key}"), value));
+        match &*key {
+            "maxOutputTokens" => settings.max_tokens = count()?,
+            "temperature" => settings.temperature = number()?,
+            "topP" => settings.top_p = number()?,
+            "topK" => settings.top_k = number()?,
+            "presencePenalty" => settings.presence_penalty = number()?,
+            "frequencyPenalty" => settings.frequency_penalty = number()?,
+            "seed" => settings.seed = number()?,
+            "candidateCount" => settings.n = count()?,
+            "responseLogprobs" => settings.logprobs = value.bool(),
+            "logprobs" => settings.top_logprobs = count()?,
+            "stopSequences" => settings.stop = wire::list(value).filter_map(|stop| Some(stop.str()?.into_owned())).collect(),
+            "responseMimeType" => mime = value.str(),
+            "responseSchema" => shape = Some(schema::to_json_schema(value)),
+            "responseJsonSchema" | "_responseJsonSchema" => shape = Some(Raw::of(value)),
+            "thinkingConfig" => settings.reasoning = Some(thinking(value)),
+            // Text alone is what every other dialect answers.
+            "responseModalities" if wire::list(value).all(|it| it.str().is_some_and(|it| it.eq_ignore_ascii_case("text"))) => {}
+            key => request.extras.push(Dialect::Gemini, &format!("generationConfig.{key}"), Raw::of(value)),
+        }
+    }
+    settings.format = match (mime.as_deref(), shape) {
+        (None | Some("application/json" | ""), Some(schema)) => {
+            Some(Format::Schema { name: None, description: None, schema, strict: None })
+        }
+        (Some("application/json"), None) => Some(Format::Json),
+        (Some("text/plain"), _) => Some(Format::Text),
+        (Some(""), None) | (None, None) => None,
+        (Some(other), shape) => {
+            request.extras.push(Dialect::Gemini, "generationConfig.responseMimeType", Raw::string(other));
+            if let Some(shape) = shape {
+                request.extras.push(Dialect::Gemini, "generationConfig.responseJsonSchema", shape);
+            }
+            None
+        }
+    };
+    Ok(())
+}
+
+fn thinking(config: Json<'_>) -> ReasoningWish {
+    // Thoughts are not shown unless asked for.
+    let mut wish = ReasoningWish { show: Some(false), ..ReasoningWish::default() };
+    for (key, value) in wire::members(config) {
+        match &*key {
+            "includeThoughts" => wish.show = Some(value.bool() == Some(true)),
+            "thinkingBudget" => match value.i64().or_else(|| value.str()?.parse().ok()) {
+                Some(0) => wish.enabled = Some(false),
+                Some(-1) => (wish.adaptive, wish.enabled) = (true, Some(true)),
+                Some(budget) => (wish.budget, wish.enabled) = (u64::try_from(budget).ok(), Some(true)),
+                None => {}
+            },
+            "thinkingLevel" => wish.effort = value.str().and_then(|level| Effort::parse(level.trim_start_matches("THINKING_LEVEL_"))),
+            _ => {}
+        }
+    }
+    if wish.enabled.is_none() && (wish.show == Some(true) || wish.effort.is_some()) {
+        wish.enabled = Some(true);
+    }
+    wish
+}
+
+/// A number, with its text; the wire also takes it in quotes.
+fn number(value: Json<'_>) -> Option<Raw> {
+    match value.kind() {
+        "number" => Some(Raw::of(value)),
+        "string" => Raw::parse(&value.str()?).filter(|raw| raw.json().kind() == "number"),
+        _ => None,
+    }
+}
+
+fn count(value: Json<'_>) -> Option<u64> {
+    value.u64().or_else(|| value.str()?.parse().ok())
+}
+
+/// Extras whose key begins with `prefix`, without it.
+pub(super) fn beneath<'a>(extras: &'a Extras, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Raw)> {
+    let own = |key: &str| extras.get(Dialect::Gemini, key).is_some();
+    extras.iter().filter(move |(key, _)| own(key)).filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::block::BlockKind;
+
+    fn read(body: &str) -> ChatRequest {
+        super::read(body.as_bytes()).expect("a request")
+    }
+
+    #[test]
+    fn contents_come_in_many_forms() {
+        for body in [
+            r#"{"contents":"hi"}"#,
+            r#"{"contents":["hi"]}"#,
+            r#"{"contents":{"parts":{"text":"hi"}}}"#,
+            r#"{"contents":[{"parts":[{"text":"hi"}]}]}"#,
+            r#"{"contents":[{"role":"user","parts":["hi"]}]}"#,
+            r#"{"contents":[{"text":"hi"}]}"#,
+        ] {
+            assert_eq!(read(body).messages, [Message::new(Role::User, vec![Block::text("hi")])], "{body}");
+        }
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"contents":[]}"#,
+            r#"{"contents":3}"#,
+            r#"{"contents":[{"parts":[1]}]}"#,
+            r#"{"contents":"a","generationConfig":{"topP":[]}}"#,
+        ] {
+            let error = super::read(bad.as_bytes()).expect_err(bad);
+            assert_eq!(error.kind, ErrorKind::BadRequest);
+        }
+    }
+
+    /// Pain 39: a Gemini side that takes only half of what its clients send.
+    #[test]
+    fn settings_are_read_in_both_spellings() {
+        let request = read(
+            r#"{"contents":"hi","system_instruction":{"parts":{"text":"be"}},"safety_settings":[1],"cachedContent":"c",
+            "tool_config":{"function_calling_config":{"mode":"ANY","allowed_function_names":["f"]}},
+            "tools":[{"google_search":{}},{"function_declarations":[{"name":"f","parameters_json_schema":{"type":"object"}}]}],
+            "generation_config":{"max_output_tokens":5,"top_p":0.50,"stop_sequences":["a"],"response_mime_type":"application/json",
+            "response_schema":{"type":"STRING"},"thinking_config":{"include_thoughts":true,"thinking_level":"LOW"},"speech_config":{},"response_modalities":["TEXT"]}}"#,
+        );
+        let settings = &request.settings;
+        assert_eq!(request.system, [Block::text("be")]);
+        assert_eq!(
+            (settings.max_tokens, settings.top_p.as_ref().map(Raw::text), &*settings.stop),
+            (Some(5), Some("0.50"), &["a".to_owned()][..])
+        );
+        assert!(matches!(&settings.format, Some(Format::Schema { schema, .. }) if schema.text() == r#"{"type":"string"}"#));
+        let wish = ReasoningWish { enabled: Some(true), effort: Some(Effort::Low), show: Some(true), ..ReasoningWish::default() };
+        assert_eq!(settings.reasoning, Some(wish));
+        assert_eq!(request.tool_choice, Some(ToolChoice::Named("f".to_owned())));
+        assert!(
+            matches!(&request.tools[..], [Tool::Hosted(HostedTool { kind: Hosted::WebSearch, .. }), Tool::Function(f)] if f.schema.is_some())
+        );
+        let left: Vec<_> = request.extras.iter().map(|(key, _)| key).collect();
+        assert_eq!(left, ["safetySettings", "cachedContent", "generationConfig.speechConfig"]);
+    }
+
+    #[test]
+    fn calls_without_ids_find_their_results() {
+        let request = read(
+            r#"{"contents":[{"role":"model","parts":[{"functionCall":{"name":"f","args":{"a":1}}},{"functionCall":{"name":"f","args":{"a":1}}}]},
+            {"role":"function","parts":[{"functionResponse":{"name":"f","response":{"output":"x"}}},{"functionResponse":{"name":"f","response":{"error":"y"}}}]}]}"#,
+        );
+        let ids = request.messages.iter().flat_map(|m| &m.blocks).map(|block| match &block.kind {
+            BlockKind::ToolCall(call) => call.id.clone(),
+            BlockKind::ToolResult(result) => result.call.clone(),
+            _ => String::new(),
+        });
+        let ids: Vec<_> = ids.collect();
+        assert_eq!((&ids[0], &ids[1]), (&ids[2], &ids[3]));
+        assert!(ids[0] != ids[1] && ids[0].starts_with(wire::MADE));
+    }
+}

@@ -1,0 +1,569 @@
+//! Writes a conversation as a generateContent request.
+
+use crate::{
+    base::{
+        raw::Raw,
+        write::{self, Object},
+    },
+    dialect::{
+        Carry, Encoded, Thinking, Traits,
+        gemini::{
+            contents_write::{self, fit},
+            request_read::beneath,
+            schema,
+            wire::Losses,
+        },
+    },
+    ir::{
+        block::{Block, BlockKind},
+        op::Dialect,
+        request::{ChatRequest, Role},
+        settings::{Effort, Format, ReasoningWish, Settings},
+        tool::{FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+    },
+};
+
+/// The most stop sequences that are taken.
+const MOST_STOPS: usize = 5;
+/// The largest thinking budget that every thinking model takes.
+const MOST_THOUGHT: u64 = 24_576;
+
+pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
+    let mut losses = Losses::default();
+    let mut carry = Carry { renamed: Vec::new(), seed: traits.seed.clone() };
+    let mut contents = contents_write::write(&request.messages, traits, &mut losses);
+    let mut system = system(request, &mut losses);
+    if contents == "[]"
+        && let Some(parts) = system.take()
+    {
+        // There is no answer to instructions alone.
+        contents = format!(r#"[{{"role":"user","parts":{parts}}}]"#);
+    }
+    let config = config(request, traits, &mut losses);
+    let body = write::object(|o| {
+        o.text("contents", &contents);
+        if let Some(parts) = &system {
+            o.object("systemInstruction", |o| {
+                o.text("parts", parts);
+            });
+        }
+        tools(o, request, &mut carry, &mut losses);
+        if config != "{}" {
+            o.text("generationConfig", &config);
+        }
+        tier(o, &request.settings, &mut losses);
+        for (key, value) in request.extras.iter() {
+            match request.extras.get(Dialect::Gemini, key) {
+                Some(_) if key.starts_with("generationConfig.") || key.starts_with("toolConfig.") => {}
+                Some(_) => {
+                    o.raw(key, value);
+                }
+                None => losses.add(key.to_owned()),
+            }
+        }
+    });
+    Encoded { body: body.into(), headers: Vec::new(), losses: losses.into_inner(), carry }
+}
+
+/// All system text, wherever it stood, as parts.
+fn system(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
+    let within = request.messages.iter().filter(|message| message.role == Role::System).flat_map(|message| &message.blocks);
+    let parts = write::array(|a| {
+        for block in request.system.iter().chain(within) {
+            if block.cache.is_some() {
+                losses.add("system.cache_control");
+            }
+            match &block.kind {
+                BlockKind::Text(it) if it.text.is_empty() => {}
+                BlockKind::Text(it) => {
+                    a.object(|o| {
+                        o.str("text", &it.text);
+                    });
+                }
+                _ => losses.add("system.media"),
+            }
+            foreign_extras(block, "system", losses);
+        }
+    });
+    (parts != "[]").then_some(parts)
+}
+
+fn foreign_extras(block: &Block, place: &str, losses: &mut Losses) {
+    for (key, _) in block.extras.iter().filter(|(key, _)| block.extras.get(Dialect::Gemini, key).is_none()) {
+        losses.add(format!("{place}.{key}"));
+    }
+}
+
+fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &mut Losses) {
+    let functions: Vec<String> = request
+        .tools
+        .iter()
+        .filter_map(|tool| match tool {
+            Tool::Function(tool) => Some(function(tool, carry, losses)),
+            Tool::Custom(tool) => {
+                for (key, _) in tool.extras.iter() {
+                    losses.add(format!("tools.{key}"));
+                }
+                Some(function(&tool.as_function(), carry, losses))
+            }
+            Tool::Hosted(_) => None,
+        })
+        .collect();
+    let hosted: Vec<Raw> = request
+        .tools
+        .iter()
+        .filter_map(|tool| match tool {
+            Tool::Hosted(tool) => own_hosted(tool, !functions.is_empty(), losses),
+            _ => None,
+        })
+        .collect();
+    if !functions.is_empty() || !hosted.is_empty() {
+        o.array("tools", |a| {
+            if !functions.is_empty() {
+                a.object(|o| {
+                    o.array("functionDeclarations", |a| {
+                        functions.iter().for_each(|function| {
+                            a.text(function);
+                        })
+                    });
+                });
+            }
+            hosted.iter().for_each(|tool| {
+                a.raw(tool);
+            });
+        });
+    }
+    let calling = write::object(|o| {
+        if !functions.is_empty() {
+            choice(o, request.tool_choice.as_ref(), request.extras.get(Dialect::Gemini, "toolConfig.functionCallingConfig.mode"));
+        }
+        for (key, value) in beneath(&request.extras, "toolConfig.functionCallingConfig.").filter(|(key, _)| *key != "mode") {
+            o.raw(key, value);
+        }
+    });
+    let config = write::object(|o| {
+        if calling != "{}" {
+            o.text("functionCallingConfig", &calling);
+        }
+        for (key, value) in beneath(&request.extras, "toolConfig.").filter(|(key, _)| !key.starts_with("functionCallingConfig.")) {
+            o.raw(key, value);
+        }
+    });
+    if config != "{}" {
+        o.text("toolConfig", &config);
+    }
+    if request.settings.parallel_tools == Some(false) && !functions.is_empty() {
+        losses.add("parallel_tool_calls");
+    }
+}
+
+fn function(tool: &FunctionTool, carry: &mut Carry, losses: &mut Losses) -> String {
+    let name = fit(&tool.name);
+    if name != tool.name {
+        carry.renamed.push((name.clone().into_owned(), tool.name.clone()));
+    }
+    if tool.strict == Some(true) {
+        losses.add("tools.strict");
+    }
+    if tool.cache.is_some() {
+        losses.add("tools.cache_control");
+    }
+    write::object(|o| {
+        o.str("name", &name).opt_str("description", tool.description.as_deref());
+        if let Some(schema) = tool.schema.as_ref().filter(|schema| schema.json().is_object()) {
+            o.raw("parametersJsonSchema", &schema::from_json_schema(schema.json(), "tools.schema", losses));
+        }
+        tool.extras.write(Dialect::Gemini, o, |key| losses.add(format!("tools.{key}")));
+    })
+}
+
+/// A tool that the provider runs, in its own words. Ones of other dialects give way to functions: the provider takes both
+/// together only where the client can send its calls of them back, which those clients cannot.
+fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option<Raw> {
+    if tool.dialect == Dialect::Gemini {
+        return Some(tool.body.clone());
+    }
+    let (own, name) = match tool.kind {
+        Hosted::WebSearch => ("googleSearch", "tools.web_search"),
+        Hosted::CodeExecution => ("codeExecution", "tools.code_execution"),
+        Hosted::UrlContext => ("urlContext", "tools.url_context"),
+        Hosted::Other => {
+            let kind = tool.body.json().get("type").and_then(|kind| kind.str().map(std::borrow::Cow::into_owned));
+            losses.add(format!("tools.{}", kind.as_deref().unwrap_or("hosted")));
+            return None;
+        }
+    };
+    if functions {
+        losses.add(name);
+        return None;
+    }
+    for (key, _) in tool.body.json().members().filter(|(key, value)| !matches!(*key, "type" | "name") && !value.is_blank()) {
+        losses.add(format!("{name}.{key}"));
+    }
+    Some(Raw::object(|o| {
+        o.object(own, |_| {});
+    }))
+}
+
+fn choice(o: &mut Object<'_>, choice: Option<&ToolChoice>, own_mode: Option<&Raw>) {
+    let names = |o: &mut Object<'_>, names: &[String]| {
+        o.array("allowedFunctionNames", |a| {
+            names.iter().for_each(|name| {
+                a.str(&fit(name));
+            })
+        });
+    };
+    match choice {
+        None => {}
+        Some(ToolChoice::Auto) => match own_mode {
+            Some(mode) => {
+                o.raw("mode", mode);
+            }
+            None => {
+                o.str("mode", "AUTO");
+            }
+        },
+        Some(ToolChoice::None) => {
+            o.str("mode", "NONE");
+        }
+        Some(ToolChoice::Required) => {
+            o.str("mode", "ANY");
+        }
+        Some(ToolChoice::Named(name)) => {
+            o.str("mode", "ANY");
+            names(o, std::slice::from_ref(name));
+        }
+        Some(ToolChoice::Allowed { names: allowed, required }) => {
+            // Names go with a mode that heeds them.
+            o.str("mode", if *required { "ANY" } else { "VALIDATED" });
+            names(o, allowed);
+        }
+    }
+}
+
+fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String {
+    let settings = &request.settings;
+    write::object(|o| {
+        if let Some(limit) = settings.max_tokens {
+            o.num("maxOutputTokens", limit.min(traits.max_output.unwrap_or(u64::MAX)));
+        }
+        o.opt_raw("temperature", settings.temperature.as_ref()).opt_raw("topP", settings.top_p.as_ref());
+        o.opt_raw("topK", settings.top_k.as_ref()).opt_raw("seed", settings.seed.as_ref());
+        o.opt_raw("presencePenalty", settings.presence_penalty.as_ref());
+        o.opt_raw("frequencyPenalty", settings.frequency_penalty.as_ref());
+        if !settings.stop.is_empty() {
+            if settings.stop.len() > MOST_STOPS {
+                losses.add("stop");
+            }
+            o.array("stopSequences", |a| {
+                settings.stop.iter().take(MOST_STOPS).for_each(|stop| {
+                    a.str(stop);
+                })
+            });
+        }
+        if settings.logprobs == Some(true) {
+            o.bool("responseLogprobs", true);
+            if let Some(top) = settings.top_logprobs {
+                o.num("logprobs", top);
+            }
+        }
+        match &settings.format {
+            None | Some(Format::Text) => {}
+            Some(Format::Json) => {
+                o.str("responseMimeType", "application/json");
+            }
+            Some(Format::Schema { schema, .. }) => {
+                o.str("responseMimeType", "application/json");
+                o.raw("responseJsonSchema", &schema::from_json_schema(schema.json(), "response_format.schema", losses));
+            }
+        }
+        if let Some(wish) = &settings.reasoning {
+            let thinking = write::object(|o| thinking(o, wish, traits.thinking, losses));
+            if thinking != "{}" {
+                o.text("thinkingConfig", &thinking);
+            }
+        }
+        for (key, value) in beneath(&request.extras, "generationConfig.") {
+            o.raw(key, value);
+        }
+        lost_settings(settings, losses);
+    })
+}
+
+fn lost_settings(settings: &Settings, losses: &mut Losses) {
+    for (field, lost) in [
+        ("n", settings.n.is_some_and(|n| n > 1)),
+        ("min_p", settings.min_p.is_some()),
+        ("repetition_penalty", settings.repetition_penalty.is_some()),
+        ("verbosity", settings.verbosity.is_some()),
+        ("user", settings.user.is_some()),
+        ("metadata", settings.metadata.as_ref().is_some_and(|metadata| !metadata.json().is_blank())),
+        ("prompt_cache_key", settings.prompt_cache_key.is_some()),
+    ] {
+        if lost {
+            losses.add(field);
+        }
+    }
+}
+
+fn thinking(o: &mut Object<'_>, wish: &ReasoningWish, how: Thinking, losses: &mut Losses) {
+    let wanted = wish.enabled != Some(false) && wish.level() != Some(Effort::None);
+    match how {
+        Thinking::Never if wanted && (wish.enabled == Some(true) || wish.level().is_some()) => losses.add("reasoning"),
+        Thinking::Never => {}
+        Thinking::Effort => {
+            let level = match wish.level() {
+                None => None,
+                Some(Effort::None) => {
+                    // These models always think.
+                    losses.add("reasoning.effort");
+                    Some("LOW")
+                }
+                Some(Effort::Minimal) => Some("MINIMAL"),
+                Some(Effort::Low) => Some("LOW"),
+                Some(Effort::Medium) => Some("MEDIUM"),
+                Some(Effort::High | Effort::XHigh | Effort::Max) => Some("HIGH"),
+            };
+            o.opt_str("thinkingLevel", level);
+        }
+        Thinking::Budget if wish.adaptive => {
+            o.text("thinkingBudget", "-1");
+        }
+        Thinking::Budget => {
+            if let Some(tokens) = wish.tokens() {
+                o.num("thinkingBudget", tokens.min(MOST_THOUGHT));
+            }
+        }
+    }
+    let asked = wish.enabled == Some(true) || wish.level().is_some() || wish.adaptive || wish.summary.is_some();
+    if how != Thinking::Never && wanted && wish.show.unwrap_or(asked) {
+        o.bool("includeThoughts", true);
+    }
+}
+
+/// Tiers have the same names where both sides have them; the standard one need not be said.
+fn tier(o: &mut Object<'_>, settings: &Settings, losses: &mut Losses) {
+    match settings.service_tier.as_deref() {
+        None | Some("auto" | "default" | "standard" | "standard_only") => {}
+        Some(tier @ ("flex" | "priority")) => {
+            o.str("serviceTier", tier);
+        }
+        Some(_) => losses.add("service_tier"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ir::{
+        block::{CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning, Source, Text, ToolCall, ToolResult},
+        extras::Extras,
+        request::Message,
+        tool::CustomTool,
+    };
+
+    fn traits(thinking: Thinking) -> Traits {
+        Traits {
+            model: "m".to_owned(),
+            stream: false,
+            max_output: Some(1000),
+            thinking,
+            limit_field: "max_tokens",
+            developer_role: false,
+            takes_reasoning: false,
+            seed: "s".to_owned(),
+        }
+    }
+
+    fn written(request: &ChatRequest, thinking: Thinking) -> (Value, Vec<String>) {
+        let encoded = write(request, &traits(thinking));
+        let losses = encoded.losses.into_iter().map(|loss| loss.0.into_owned()).collect();
+        (serde_json::from_slice(&encoded.body).expect("json"), losses)
+    }
+
+    fn call(id: &str, name: &str, arguments: &str) -> Block {
+        let call = ToolCall { id: id.to_owned(), name: name.to_owned(), arguments: arguments.to_owned(), form: CallForm::Function };
+        Block::new(BlockKind::ToolCall(call))
+    }
+
+    fn media(kind: MediaKind, source: Source) -> Block {
+        Block::new(BlockKind::Media(Media { kind, source, mime: None, name: None, detail: None }))
+    }
+
+    fn sealed(mut block: Block, dialect: Dialect, value: &str) -> Block {
+        block.proof = Some(Proof { dialect, kind: ProofKind::Signature, value: value.to_owned(), id: None });
+        block
+    }
+
+    fn of(messages: Vec<(Role, Vec<Block>)>) -> ChatRequest {
+        let messages = messages.into_iter().map(|(role, blocks)| Message::new(role, blocks)).collect();
+        ChatRequest { messages, ..ChatRequest::default() }
+    }
+
+    /// Pains 3 and 33: signatures stay where they were, foreign ones are left out and said so, images in results are kept.
+    #[test]
+    fn a_tool_loop_of_another_dialect_is_written() {
+        let thought = Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
+        let image = media(MediaKind::Image, Source::Base64("iVBORw0K".to_owned()));
+        let result = ToolResult {
+            call: "1".to_owned(),
+            content: vec![Block::text("a"), Block::text("b"), image],
+            is_error: true,
+            ..ToolResult::default()
+        };
+        let request = of(vec![
+            (Role::User, vec![Block::text("hi")]),
+            (Role::Assistant, vec![sealed(thought, Dialect::Anthropic, "x"), call("1", "f", ""), call("2", "f", "[1]")]),
+            (Role::User, vec![Block::text("and?"), Block::new(BlockKind::ToolResult(result))]),
+            (Role::Assistant, vec![sealed(call("3", "f", "{\"a\":1.0}"), Dialect::Gemini, "own")]),
+        ]);
+
+        let (body, losses) = written(&request, Thinking::Effort);
+
+        let png = json!({"inlineData": {"mimeType": "image/png", "data": "iVBORw0K"}});
+        let none =
+            |id: &str| json!({"functionResponse": {"id": id, "name": "f", "response": {"error": "no result was given for this call"}}});
+        let want = json!([
+            {"role": "user", "parts": [{"text": "hi"}]},
+            {"role": "model", "parts": [
+                {"text": "hm", "thought": true},
+                {"functionCall": {"id": "1", "name": "f", "args": {}}, "thoughtSignature": "skip_thought_signature_validator"},
+                {"functionCall": {"id": "2", "name": "f", "args": {"input": [1]}}},
+            ]},
+            {"role": "user", "parts": [
+                {"functionResponse": {"id": "1", "name": "f", "response": {"error": "a\nb"}, "parts": [png]}},
+                none("2"),
+                {"text": "and?"},
+            ]},
+            {"role": "model", "parts": [{"functionCall": {"id": "3", "name": "f", "args": {"a": 1.0}}, "thoughtSignature": "own"}]},
+            {"role": "user", "parts": [none("3")]},
+        ]);
+        assert_eq!(body["contents"], want);
+        assert_eq!(losses, ["reasoning.proof"]);
+        let (body, _) = written(&request, Thinking::Budget);
+        assert_eq!(body["contents"][1]["parts"][1].get("thoughtSignature"), None);
+        let beside = body["contents"][2]["parts"].as_array().expect("parts").iter().position(|part| *part == png);
+        assert_eq!(beside, Some(2), "after all results");
+    }
+
+    #[test]
+    fn tools_of_other_dialects_are_written() {
+        let hosted =
+            |kind, body: &str| Tool::Hosted(HostedTool { kind, dialect: Dialect::Anthropic, body: Raw::parse(body).expect("json") });
+        let named = |name: &str| Tool::Function(FunctionTool { name: name.to_owned(), strict: Some(true), ..FunctionTool::default() });
+        let search = || hosted(Hosted::WebSearch, r#"{"type":"web_search_1","name":"web_search","max_uses":3}"#);
+        let mut request = of(vec![(Role::User, vec![Block::text("hi")])]);
+
+        request.tools = vec![search(), hosted(Hosted::Other, r#"{"type":"memory_1"}"#)];
+        request.tool_choice = Some(ToolChoice::Auto);
+        let (body, losses) = written(&request, Thinking::Budget);
+        assert_eq!((&body["tools"], body.get("toolConfig")), (&json!([{"googleSearch": {}}]), None));
+        assert_eq!(losses, ["tools.web_search.max_uses", "tools.memory_1"]);
+
+        let custom = Tool::Custom(CustomTool { name: "patch".to_owned(), ..CustomTool::default() });
+        request.tools = vec![search(), named("1 bad/name"), custom];
+        request.tool_choice = Some(ToolChoice::Named("1 bad/name".to_owned()));
+        let encoded = write(&request, &traits(Thinking::Budget));
+        let body: Value = serde_json::from_slice(&encoded.body).expect("json");
+        let sent = body["tools"][0]["functionDeclarations"][0]["name"].as_str().expect("a name");
+        assert!(sent.starts_with("_1_bad_name_"), "{sent}");
+        assert_eq!(encoded.carry.name(sent), "1 bad/name");
+        assert_eq!(body["tools"][0]["functionDeclarations"][1]["parametersJsonSchema"]["required"], json!(["input"]));
+        assert_eq!(body["toolConfig"], json!({"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [sent]}}));
+        let losses: Vec<_> = encoded.losses.iter().map(|loss| &*loss.0).collect();
+        assert_eq!(losses, ["tools.strict", "tools.web_search"]);
+    }
+
+    #[test]
+    fn settings_of_other_dialects_are_written_or_lost() {
+        let mut request = of(vec![(Role::System, vec![Block::text("late")]), (Role::User, vec![Block::text("hi")])]);
+        request.system = vec![Block::text("early")];
+        let raw = |text: &str| Raw::parse(text);
+        request.settings = Settings {
+            max_tokens: Some(5000),
+            temperature: raw("0.10"),
+            min_p: raw("1"),
+            stop: ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec(),
+            n: Some(2),
+            logprobs: Some(true),
+            top_logprobs: Some(3),
+            format: Some(Format::Schema {
+                name: None,
+                description: None,
+                schema: raw(r#"{"type":"object","uniqueItems":true}"#).expect("json"),
+                strict: None,
+            }),
+            reasoning: Some(ReasoningWish { effort: Some(Effort::XHigh), ..ReasoningWish::default() }),
+            service_tier: Some("flex".to_owned()),
+            user: Some("u".to_owned()),
+            parallel_tools: Some(false),
+            ..Settings::default()
+        };
+        request.extras = Extras::default();
+        request.extras.push(Dialect::Openai, "store", Raw::from(true));
+
+        let (body, mut losses) = written(&request, Thinking::Budget);
+
+        assert_eq!(body["systemInstruction"], json!({"parts": [{"text": "early"}, {"text": "late"}]}));
+        assert_eq!(
+            body["generationConfig"],
+            json!({"maxOutputTokens": 1000, "temperature": 0.10, "stopSequences": ["a", "b", "c", "d", "e"], "responseLogprobs": true, "logprobs": 3,
+                "responseMimeType": "application/json", "responseJsonSchema": {"type": "object"},
+                "thinkingConfig": {"thinkingBudget": 24576, "includeThoughts": true}})
+        );
+        assert_eq!(body["serviceTier"], "flex");
+        losses.sort();
+        assert_eq!(losses, ["min_p", "n", "response_format.schema.uniqueItems", "stop", "store", "user"]);
+        assert_eq!(written(&request, Thinking::Effort).0["generationConfig"]["thinkingConfig"]["thinkingLevel"], "HIGH");
+        assert!(written(&request, Thinking::Never).1.contains(&"reasoning".to_owned()));
+    }
+
+    #[test]
+    fn content_of_other_dialects_is_written_or_lost() {
+        let mut cached = Block::text("hi");
+        cached.cache = Some(CacheMark { raw: Raw::from(true) });
+        let cited = Block::new(BlockKind::Text(Text { text: "t".to_owned(), citations: vec![Citation::default()] }));
+        let foreign = Block::new(BlockKind::Foreign {
+            dialect: Dialect::Anthropic,
+            body: Raw::parse(r#"{"type":"server_tool_use"}"#).expect("json"),
+        });
+        let request = of(vec![
+            (
+                Role::User,
+                vec![
+                    cached,
+                    media(MediaKind::Image, Source::Url("https://x/a.png?b".to_owned())),
+                    media(MediaKind::Image, Source::Url("https://x/a".to_owned())),
+                    media(MediaKind::Image, Source::Url("data:image/gif;base64,R0lG".to_owned())),
+                    media(MediaKind::File, Source::FileId("file-1".to_owned())),
+                    media(MediaKind::Document, Source::Text("words".to_owned())),
+                    Block::text(""),
+                ],
+            ),
+            (Role::Assistant, vec![cited, foreign, Block::new(BlockKind::Refusal("no".to_owned()))]),
+        ]);
+
+        let (body, losses) = written(&request, Thinking::Budget);
+
+        let want = json!([
+            {"role": "user", "parts": [
+                {"text": "hi"},
+                {"fileData": {"mimeType": "image/png", "fileUri": "https://x/a.png?b"}},
+                {"fileData": {"fileUri": "https://x/a"}},
+                {"inlineData": {"mimeType": "image/gif", "data": "R0lG"}},
+                {"text": "words"},
+            ]},
+            {"role": "model", "parts": [{"text": "t"}, {"text": "no"}]},
+        ]);
+        assert_eq!(body["contents"], want);
+        assert_eq!(losses, ["messages.cache_control", "messages.file_id", "messages.citations", "messages.server_tool_use"]);
+    }
+
+    #[test]
+    fn instructions_alone_become_the_question() {
+        let request = ChatRequest { system: vec![Block::text("be")], ..ChatRequest::default() };
+        assert_eq!(written(&request, Thinking::Budget).0, json!({"contents": [{"role": "user", "parts": [{"text": "be"}]}]}));
+    }
+}

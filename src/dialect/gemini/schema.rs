@@ -1,0 +1,459 @@
+//! Schemas in both directions: this dialect's own kind to JSON Schema, and JSON Schema to what the provider takes of it.
+//!
+//! Toward the provider the full-schema fields (`parametersJsonSchema`, `responseJsonSchema`) are written. They are documented
+//! to heed `$id $defs $ref $anchor type format title description enum items prefixItems minItems maxItems minimum maximum
+//! anyOf oneOf properties additionalProperties required propertyOrdering`; the provider's own schema type knows `default
+//! example pattern minLength maxLength minProperties maxProperties nullable` besides. The rewriting is the least that is needed:
+//!
+//! - `$ref` is replaced by what it names (a reference with siblings, or to a definition that has gone, is refused); where a
+//!   schema contains itself the inner one is cut to its bare type, which is the loss `tools.schema.$ref`;
+//! - `allOf` is folded into the schema around it, `const` becomes a one-element `enum`, `exclusiveMinimum` and `-Maximum`
+//!   become inclusive, a list in `items` becomes `prefixItems`, the schemas `true` and `false` become `{}`;
+//! - `enum` keeps strings and numbers, `required` only names that are there, the root gets the type `object`;
+//! - other keywords go: those that constrain are losses (`tools.schema.uniqueItems`), annotations (`$schema`, `$comment`,
+//!   `examples`, `deprecated`, `readOnly`, `writeOnly`, `$id`, `$anchor`) are not.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use crate::{
+    base::{
+        json::Json,
+        raw::Raw,
+        write::{self, Array, Object},
+    },
+    dialect::gemini::wire::{self, Losses},
+};
+
+/// How much a schema may grow by its references, in bytes; beyond, they are cut.
+const MOST_BYTES: usize = 1 << 20;
+/// How deep schemas may stand in each other; deeper ones are left out.
+const MOST_LEVELS: u32 = 60;
+
+/// This dialect's own kind of schema as JSON Schema.
+pub(super) fn to_json_schema(schema: Json<'_>) -> Raw {
+    let mut out = String::with_capacity(schema.text().len());
+    plain(&mut out, schema);
+    Raw::parse(&out).unwrap_or_else(|| Raw::of(schema))
+}
+
+fn plain(out: &mut String, schema: Json<'_>) {
+    if !schema.is_object() {
+        out.push_str(schema.text());
+        return;
+    }
+    let nullable = wire::member(schema, "nullable").and_then(Json::bool) == Some(true);
+    write::object_into(out, |o| {
+        for (key, value) in wire::members(schema) {
+            match &*key {
+                "type" => {
+                    let word = wire::word(value, wire::TYPES).map(|word| word.to_ascii_lowercase());
+                    match word.as_deref() {
+                        Some("type_unspecified") => {}
+                        Some(word) if nullable && word != "null" => {
+                            o.array("type", |a| {
+                                a.str(word).str("null");
+                            });
+                        }
+                        Some(word) => {
+                            o.str("type", word);
+                        }
+                        None => {
+                            o.json("type", value);
+                        }
+                    }
+                }
+                "properties" | "$defs" | "defs" | "definitions" => {
+                    o.object(&key, |o| {
+                        for (name, value) in value.members() {
+                            o.text(name, &plain_text(value));
+                        }
+                    });
+                }
+                "anyOf" | "oneOf" | "allOf" | "prefixItems" => {
+                    o.array(&key, |a| {
+                        for value in value.items() {
+                            a.text(&plain_text(value));
+                        }
+                        if nullable && key == "anyOf" && wire::member(schema, "type").is_none() {
+                            a.text(r#"{"type":"null"}"#);
+                        }
+                    });
+                }
+                "items" | "additionalProperties" | "not" => {
+                    o.text(&key, &plain_text(value));
+                }
+                "enum" if nullable => {
+                    o.array("enum", |a| {
+                        for value in value.items().filter(|value| value.kind() != "null") {
+                            a.text(value.text());
+                        }
+                        a.text("null");
+                    });
+                }
+                "example" => {
+                    o.array("examples", |a| {
+                        a.text(value.text());
+                    });
+                }
+                // Counts are 64-bit numbers, which the wire may put into quotes.
+                "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties" | "maxProperties" => {
+                    let told = value.str().filter(|text| text.parse::<u64>().is_ok());
+                    o.text(&key, told.as_deref().unwrap_or(value.text()));
+                }
+                "nullable" | "propertyOrdering" => {}
+                "format" if value.str().as_deref() == Some("enum") => {}
+                _ => {
+                    o.json(&key, value);
+                }
+            }
+        }
+    });
+}
+
+fn plain_text(schema: Json<'_>) -> String {
+    let mut out = String::with_capacity(schema.text().len());
+    plain(&mut out, schema);
+    out
+}
+
+/// JSON Schema as the provider takes it; what of it constrains and is not taken is told to `losses`, after `prefix`.
+pub(super) fn from_json_schema(schema: Json<'_>, prefix: &'static str, losses: &mut Losses) -> Raw {
+    let mut fitting = Fitting { root: schema, grown: 0, level: 0, prefix, losses };
+    let mut out = String::with_capacity(schema.text().len() + 32);
+    fitting.schema(&mut out, schema, &mut Vec::new(), true);
+    Raw::parse(&out).unwrap_or_else(|| Raw::of(schema))
+}
+
+struct Fitting<'a, 'l> {
+    root: Json<'a>,
+    grown: usize,
+    level: u32,
+    prefix: &'static str,
+    losses: &'l mut Losses,
+}
+
+/// The members of a schema with its references and `allOf` folded in: what stands nearer comes first.
+struct Folded<'a> {
+    members: Vec<(Cow<'a, str>, Json<'a>)>,
+    references: Vec<Cow<'a, str>>,
+    cut: bool,
+}
+
+impl<'a> Fitting<'a, '_> {
+    fn lose(&mut self, keyword: &str) {
+        self.losses.add(format!("{}.{keyword}", self.prefix));
+    }
+
+    fn schema(&mut self, out: &mut String, schema: Json<'a>, within: &mut Vec<Cow<'a, str>>, root: bool) {
+        let mut folded = Folded { members: Vec::new(), references: Vec::new(), cut: self.level > MOST_LEVELS };
+        if !folded.cut {
+            self.fold(schema, within, &mut folded, 0);
+        }
+        if folded.cut {
+            self.lose("$ref");
+        }
+        self.level += 1;
+        let depth = within.len();
+        within.append(&mut folded.references);
+        let members = folded.members;
+        let first = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
+        let integer = first("type").and_then(Json::str).as_deref() == Some("integer");
+        let names = || members.iter().filter(|(key, _)| key == "properties").flat_map(|(_, value)| value.members());
+        write::object_into(out, |o| {
+            if root && first("type").is_none() {
+                o.str("type", "object");
+            }
+            for (at, (key, value)) in members.iter().enumerate() {
+                if members[..at].iter().any(|(known, _)| known == key) {
+                    continue;
+                }
+                match &**key {
+                    "properties" if folded.cut => {}
+                    "properties" => {
+                        o.object("properties", |o| {
+                            let mut told: Vec<&str> = Vec::new();
+                            for (name, value) in names() {
+                                if !told.contains(&name) {
+                                    told.push(name);
+                                    o.text(name, &self.text(value, within));
+                                }
+                            }
+                        });
+                    }
+                    "required" => self.required(o, &members, first("properties").is_some()),
+                    "items" if folded.cut => {}
+                    "items" if value.is_array() => self.list(o, "prefixItems", *value, within),
+                    "items" => {
+                        o.text("items", &self.text(*value, within));
+                    }
+                    "additionalProperties" if value.is_object() => {
+                        o.text("additionalProperties", &self.text(*value, within));
+                    }
+                    "anyOf" | "oneOf" | "prefixItems" if folded.cut => {}
+                    "anyOf" | "oneOf" | "prefixItems" => self.list(o, key, *value, within),
+                    "const" if first("enum").is_none() && matches!(value.kind(), "string" | "number") => {
+                        o.array("enum", |a| {
+                            a.text(value.text());
+                        });
+                    }
+                    "enum" => {
+                        let fit = || value.items().filter(|value| matches!(value.kind(), "string" | "number"));
+                        if fit().next().is_some() {
+                            o.array("enum", |a| {
+                                fit().for_each(|value| {
+                                    a.text(value.text());
+                                })
+                            });
+                        }
+                    }
+                    "exclusiveMinimum" | "exclusiveMaximum" => {
+                        let inclusive = if key == "exclusiveMinimum" { "minimum" } else { "maximum" };
+                        if first(inclusive).is_none() && value.kind() == "number" {
+                            let step = if key == "exclusiveMinimum" { 1 } else { -1 };
+                            match value.i64().filter(|_| integer).and_then(|n| n.checked_add(step)) {
+                                Some(n) => o.num(inclusive, n),
+                                None => o.json(inclusive, *value),
+                            };
+                        }
+                    }
+                    "type"
+                    | "format"
+                    | "title"
+                    | "description"
+                    | "minItems"
+                    | "maxItems"
+                    | "minimum"
+                    | "maximum"
+                    | "additionalProperties"
+                    | "propertyOrdering"
+                    | "default"
+                    | "example"
+                    | "pattern"
+                    | "minLength"
+                    | "maxLength"
+                    | "minProperties"
+                    | "maxProperties"
+                    | "nullable" => {
+                        o.json(key, *value);
+                    }
+                    "$schema" | "$id" | "$anchor" | "$comment" | "$vocabulary" | "$defs" | "definitions" | "examples" | "deprecated"
+                    | "readOnly" | "writeOnly" | "const" | "contentMediaType" | "contentEncoding" | "id" | "strict" => {}
+                    key if key.starts_with("x-") => {}
+                    key => self.lose(key),
+                }
+            }
+        });
+        within.truncate(depth);
+        self.level -= 1;
+    }
+
+    fn text(&mut self, schema: Json<'a>, within: &mut Vec<Cow<'a, str>>) -> String {
+        let mut out = String::with_capacity(schema.text().len());
+        self.schema(&mut out, schema, within, false);
+        out
+    }
+
+    fn list(&mut self, o: &mut Object<'_>, key: &str, schemas: Json<'a>, within: &mut Vec<Cow<'a, str>>) {
+        o.array(key, |a: &mut Array<'_>| {
+            for schema in schemas.items() {
+                a.text(&self.text(schema, within));
+            }
+        });
+    }
+
+    fn required(&self, o: &mut Object<'_>, members: &[(Cow<'a, str>, Json<'a>)], known: bool) {
+        let properties = || members.iter().filter(|(key, _)| key == "properties").flat_map(|(_, value)| value.members());
+        let mut told: Vec<&str> = Vec::new();
+        for name in members.iter().filter(|(key, _)| key == "required").flat_map(|(_, value)| value.items()) {
+            let text = name.text();
+            let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            if inner.is_some_and(|inner| !known || properties().any(|(key, _)| key == inner)) && !told.contains(&text) {
+                told.push(text);
+            }
+        }
+        if !told.is_empty() {
+            o.array("required", |a| {
+                told.iter().for_each(|name| {
+                    a.text(name);
+                })
+            });
+        }
+    }
+
+    fn fold(&mut self, schema: Json<'a>, within: &[Cow<'a, str>], folded: &mut Folded<'a>, depth: u32) {
+        let own = schema.members().filter(|(key, value)| !matches!(*key, "$ref" | "allOf") && value.kind() != "null");
+        folded.members.extend(own.map(|(key, value)| (Cow::Borrowed(key), value)));
+        if let Some(reference) = schema.get("$ref").and_then(Json::str) {
+            let known = within.contains(&reference) || folded.references.contains(&reference);
+            match self.target(&reference) {
+                Some(target) if known || self.grown > MOST_BYTES || depth > 20 => {
+                    folded.cut = true;
+                    let bare = target.members().filter(|(key, _)| matches!(*key, "type" | "title" | "description"));
+                    folded.members.extend(bare.map(|(key, value)| (Cow::Borrowed(key), value)));
+                }
+                Some(target) => {
+                    self.grown += target.text().len();
+                    folded.references.push(reference);
+                    self.fold(target, within, folded, depth + 1);
+                }
+                None => self.lose("$ref"),
+            }
+        }
+        for part in schema.get("allOf").into_iter().flat_map(Json::items) {
+            if depth > 20 {
+                folded.cut = true;
+            } else {
+                self.fold(part, within, folded, depth + 1);
+            }
+        }
+    }
+
+    /// What a reference into the same document names.
+    fn target(&self, reference: &str) -> Option<Json<'a>> {
+        let pointer = reference.strip_prefix('#')?;
+        pointer.split('/').skip(1).try_fold(self.root, |json, step| {
+            let step = step.replace("~1", "/").replace("~0", "~");
+            let step = percent_encoding::percent_decode_str(&step).decode_utf8_lossy().into_owned();
+            match step.parse::<usize>() {
+                Ok(at) if json.is_array() => json.items().nth(at),
+                _ => json.get(&key_text(&step)),
+            }
+        })
+    }
+}
+
+/// A key as it stands between its quotes.
+fn key_text(key: &str) -> String {
+    let mut out = String::new();
+    write::string(&mut out, key);
+    out[1..out.len() - 1].to_owned()
+}
+
+/// A JSON value's text with its escapes undone where they need not be: what people and models read best.
+pub(super) fn readable(json: Json<'_>) -> String {
+    let mut out = String::with_capacity(json.text().len());
+    tell(&mut out, json);
+    out
+}
+
+fn tell(out: &mut String, json: Json<'_>) {
+    let text = json.text();
+    if !text.contains("\\u") {
+        out.push_str(text);
+    } else if let Some(text) = json.str() {
+        write::string(out, &text);
+    } else if json.is_object() {
+        for (at, (key, value)) in json.members().enumerate() {
+            // Writing to a String cannot fail.
+            write!(out, "{}\"{key}\":", if at == 0 { '{' } else { ',' }).unwrap_or_default();
+            tell(out, value);
+        }
+        out.push('}');
+    } else {
+        for (at, value) in json.items().enumerate() {
+            out.push(if at == 0 { '[' } else { ',' });
+            tell(out, value);
+        }
+        out.push(']');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn fitted(schema: &Value) -> (Value, Vec<String>) {
+        let (raw, mut losses) = (Raw::from(schema), Losses::default());
+        let got = from_json_schema(raw.json(), "tools.schema", &mut losses).value();
+        (got, losses.into_inner().into_iter().map(|loss| loss.0.into_owned()).collect())
+    }
+
+    #[test]
+    fn own_schemas_become_json_schema() {
+        for (given, want) in [
+            (
+                json!({"type":"OBJECT","properties":{"type":{"type":"STRING","nullable":true,"format":"enum","enum":["A"]}},"required":["type"],"propertyOrdering":["type"]}),
+                json!({"type":"object","properties":{"type":{"type":["string","null"],"enum":["A",null]}},"required":["type"]}),
+            ),
+            (
+                json!({"type":6,"properties":{"a_b":{"type":5,"items":{"type":3,"format":"int64"},"min_items":"1"}}}),
+                json!({"type":"object","properties":{"a_b":{"type":"array","items":{"type":"integer","format":"int64"},"minItems":1}}}),
+            ),
+            (
+                json!({"any_of":[{"type":"STRING"}],"nullable":true,"example":3}),
+                json!({"anyOf":[{"type":"string"},{"type":"null"}],"examples":[3]}),
+            ),
+        ] {
+            assert_eq!(to_json_schema(Raw::from(&given).json()).value(), want);
+        }
+    }
+
+    /// Pain 24: tool schemas that the provider refuses.
+    #[test]
+    fn references_are_replaced_and_recursion_is_cut() {
+        let (got, losses) = fitted(&json!({
+            "$schema": "x", "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/A", "description": "mine"}, "n": {"$ref": "#/definitions/Node"}, "lost": {"$ref": "#/$defs/none"}},
+            "$defs": {"A": {"type": "string", "description": "theirs", "minLength": 1}},
+            "definitions": {"Node": {"type": "object", "properties": {"next": {"$ref": "#/definitions/Node"}, "a": {"$ref": "#/$defs/A"}}}}
+        }));
+        let a = json!({"type": "string", "description": "theirs", "minLength": 1});
+        assert_eq!(
+            got,
+            json!({"type": "object", "properties": {
+                "a": {"type": "string", "description": "mine", "minLength": 1},
+                "n": {"type": "object", "properties": {"next": {"type": "object"}, "a": a}},
+                "lost": {}
+            }})
+        );
+        assert_eq!(losses, ["tools.schema.$ref"]);
+    }
+
+    /// Pain 24 again.
+    #[test]
+    fn keywords_are_rewritten_or_lost() {
+        let (got, losses) = fitted(&json!({
+            "properties": {
+                "c": {"const": "x"}, "n": {"type": "integer", "exclusiveMinimum": 0, "multipleOf": 2}, "f": {"type": "number", "exclusiveMaximum": 1.5},
+                "t": {"type": "array", "items": [{"type": "string"}, true], "uniqueItems": true},
+                "e": {"enum": ["a", null, 1, true]}, "k": {"type": ["string", "null"], "pattern": "^a", "x-note": 1},
+                "all": {"allOf": [{"type": "object", "properties": {"p": {"type": "string"}}, "required": ["p"]}, {"properties": {"q": {}}, "required": ["q", "z"]}]}
+            },
+            "required": ["c", "gone"], "additionalProperties": false, "if": {}
+        }));
+        assert_eq!(
+            got,
+            json!({"type": "object", "properties": {
+                "c": {"enum": ["x"]}, "n": {"type": "integer", "minimum": 1}, "f": {"type": "number", "maximum": 1.5},
+                "t": {"type": "array", "prefixItems": [{"type": "string"}, {}]},
+                "e": {"enum": ["a", 1]}, "k": {"type": ["string", "null"], "pattern": "^a"},
+                "all": {"type": "object", "properties": {"p": {"type": "string"}, "q": {}}, "required": ["p", "q"]}
+            }, "required": ["c"], "additionalProperties": false})
+        );
+        let mut losses = losses;
+        losses.sort();
+        assert_eq!(losses, ["tools.schema.if", "tools.schema.multipleOf", "tools.schema.uniqueItems"]);
+    }
+
+    #[test]
+    fn schemas_that_explode_stay_bounded() {
+        let mut defs = serde_json::Map::new();
+        for n in 0..40 {
+            let next = json!({"$ref": format!("#/$defs/d{}", n + 1)});
+            defs.insert(format!("d{n}"), json!({"type": "object", "properties": {"a": next, "b": next, "c": next}}));
+        }
+        defs.insert("d40".to_owned(), json!({"type": "string"}));
+        let (got, losses) = fitted(&json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": defs}));
+        assert!(got.to_string().len() < 4 * MOST_BYTES);
+        assert_eq!(losses, ["tools.schema.$ref"]);
+        assert_eq!(fitted(&json!({"$ref": "#"})).0["type"], "object");
+    }
+
+    #[test]
+    fn texts_are_told_readably() {
+        let raw = Raw::parse(r#"{"a":"\u00e9 <","b":[1.50,"\n"]}"#).expect("json");
+        assert_eq!(readable(raw.json()), "{\"a\":\"é <\",\"b\":[1.50,\"\\n\"]}");
+    }
+}

@@ -1,0 +1,434 @@
+//! Embeddings: requests and answers of every form, read into the common one and written from it.
+//!
+//! A body that is already of the upstream's form need not come here: it can pass as it is.
+
+use bytes::Bytes;
+
+use super::{
+    Written,
+    embed_wire::{Words, words},
+    lose, lose_extras, object, refused, string,
+};
+use crate::{
+    base::{
+        json::Json,
+        raw::Raw,
+        write::{self, Object},
+    },
+    dialect::{fault, shape, tokens},
+    ir::{
+        embed::{EmbedForm, EmbedInput, EmbedRequest, EmbedResponse, Vector},
+        extras::Extras,
+        fault::{ClientError, Fault},
+        op::Dialect,
+        usage::Usage,
+    },
+};
+
+/// The dialect whose extra fields a form has.
+fn speaker(form: EmbedForm) -> Dialect {
+    match form {
+        EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType | EmbedForm::Texts => Dialect::Openai,
+        EmbedForm::Gemini | EmbedForm::GeminiBatch => Dialect::Gemini,
+        EmbedForm::Ollama | EmbedForm::OllamaPrompt => Dialect::Ollama,
+    }
+}
+
+/// The usual form of an upstream of this dialect; `None` where the dialect has no embeddings.
+#[must_use]
+pub fn form(dialect: Dialect) -> Option<EmbedForm> {
+    match dialect {
+        Dialect::Anthropic => None,
+        Dialect::Gemini => Some(EmbedForm::GeminiBatch),
+        Dialect::Ollama => Some(EmbedForm::Ollama),
+        Dialect::Openai | Dialect::Responses => Some(EmbedForm::Openai),
+    }
+}
+
+/// Reads a client's request; the form is told by the path, at `/embeddings` by the fields.
+///
+/// # Errors
+///
+/// What is no JSON object, and a request without inputs; names the field.
+pub fn read_request(dialect: Dialect, path: &str, body: &[u8]) -> Result<EmbedRequest, ClientError> {
+    let root = object(body)?;
+    let form = match dialect {
+        Dialect::Gemini if path.ends_with(":batchEmbedContents") => return gemini_batch(root),
+        Dialect::Gemini => return gemini(root).map(|request| EmbedRequest { alone: true, ..request }),
+        Dialect::Ollama if path.ends_with("/embeddings") => EmbedForm::OllamaPrompt,
+        Dialect::Ollama => EmbedForm::Ollama,
+        Dialect::Anthropic | Dialect::Openai | Dialect::Responses => told_by_fields(root),
+    };
+    plain(root, form)
+}
+
+fn told_by_fields(root: Json<'_>) -> EmbedForm {
+    let any = |keys: &[&str]| keys.iter().any(|key| root.get(key).is_some());
+    if any(&["texts", "embedding_types"]) {
+        EmbedForm::Texts
+    } else if any(&["input_type", "output_dimension", "output_dtype", "truncation"]) {
+        EmbedForm::InputType
+    } else if any(&["task", "embedding_type", "normalized", "late_chunking"]) {
+        EmbedForm::Task
+    } else {
+        EmbedForm::Openai
+    }
+}
+
+fn plain(root: Json<'_>, form: EmbedForm) -> Result<EmbedRequest, ClientError> {
+    let words = words(form);
+    let mut request = EmbedRequest { form, ..EmbedRequest::default() };
+    let mut input = None;
+    for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
+        let text = value.str().map(std::borrow::Cow::into_owned);
+        match key {
+            "model" => {}
+            _ if key == words.input => input = Some(value),
+            // Some clients say the other word.
+            "input" | "prompt" | "texts" if input.is_none() => input = Some(value),
+            _ if Some(key) == words.dimensions && value.u64().is_some() => request.dimensions = value.u64(),
+            _ if Some(key) == words.encoding => {
+                request.encoding = text.or_else(|| value.items().next()?.str().map(std::borrow::Cow::into_owned));
+            }
+            _ if Some(key) == words.task && text.is_some() => request.task = text.as_deref().map(|task| words.read_task(task)),
+            _ if Some(key) == words.truncate && words.read_truncate(value).is_some() => request.truncate = words.read_truncate(value),
+            "user" if text.is_some() && speaker(form) == Dialect::Openai => request.user = text,
+            _ if value.is_blank() && speaker(form) == Dialect::Ollama => {}
+            _ => request.extras.push(speaker(form), key, Raw::of(value)),
+        }
+    }
+    let input = input.ok_or_else(|| missing(words.input))?;
+    (request.inputs, request.alone) = inputs(input, words.input)?;
+    if request.inputs.is_empty() && speaker(form) != Dialect::Ollama {
+        return Err(refused(format!("`{}` must not be empty", words.input)).param(words.input));
+    }
+    Ok(request)
+}
+
+fn missing(field: &'static str) -> ClientError {
+    refused(format!("missing `{field}`")).param(field)
+}
+
+fn inputs(value: Json<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, bool), ClientError> {
+    let one = |value: Json<'_>| match value.kind() {
+        "string" => value.str().map(|text| EmbedInput::Text(text.into_owned())),
+        "array" if value.items().all(|token| token.u64().is_some()) => Some(EmbedInput::Tokens(Raw::of(value))),
+        "object" => {
+            let text = string(value, "text").filter(|_| value.members().count() == 1);
+            Some(text.map_or_else(|| EmbedInput::Other(Raw::of(value)), EmbedInput::Text))
+        }
+        _ => None,
+    };
+    let tokens = value.is_array() && !value.is_blank() && value.items().all(|token| token.kind() == "number");
+    let wrong = |value: Json<'_>| refused(format!("`{field}` must hold texts or lists of tokens, got {}", value.kind())).param(field);
+    if tokens || !value.is_array() {
+        return one(value).map(|input| (vec![input], true)).ok_or_else(|| wrong(value));
+    }
+    let all: Result<Vec<_>, _> = value.items().map(|item| one(item).ok_or_else(|| wrong(item))).collect();
+    all.map(|inputs| (inputs, false))
+}
+
+fn gemini(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
+    let content = root.get("content").ok_or_else(|| missing("content"))?;
+    let parts: Vec<Json<'_>> = match content.get("parts") {
+        Some(parts) if parts.is_array() => parts.items().collect(),
+        Some(part) => vec![part],
+        None => content.str().map(|_| content).into_iter().collect(),
+    };
+    let texts: Vec<_> = parts.iter().filter_map(|part| part.str().or_else(|| part.get("text")?.str())).collect();
+    let input = if texts.len() == parts.len() { EmbedInput::Text(texts.concat()) } else { EmbedInput::Other(Raw::of(content)) };
+    let either = |a: &str, b: &str| root.get(a).or_else(|| root.get(b));
+    let words = words(EmbedForm::Gemini);
+    Ok(EmbedRequest {
+        form: EmbedForm::Gemini,
+        inputs: vec![input],
+        dimensions: either("outputDimensionality", "output_dimensionality").and_then(Json::u64),
+        task: either("taskType", "task_type").and_then(Json::str).map(|task| words.read_task(&task)),
+        title: string(root, "title"),
+        extras: Extras::of(
+            Dialect::Gemini,
+            root,
+            &["model", "content", "outputDimensionality", "output_dimensionality", "taskType", "task_type", "title"],
+        ),
+        ..EmbedRequest::default()
+    })
+}
+
+/// What the requests of a batch say beside their contents is taken from the first.
+fn gemini_batch(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
+    let list = root.get("requests").filter(|list| list.is_array() && !list.is_blank()).ok_or_else(|| missing("requests"))?;
+    let mut all = list.items().map(gemini);
+    let mut request = all.next().ok_or_else(|| missing("requests"))??;
+    for more in all {
+        request.inputs.extend(more?.inputs);
+    }
+    request.form = EmbedForm::GeminiBatch;
+    Ok(request)
+}
+
+/// Writes a request in an upstream's form; `None` where the form cannot say the inputs (tokens, pictures).
+#[must_use]
+pub fn write_request(form: EmbedForm, request: &EmbedRequest, model: &str) -> Option<Written> {
+    let same = speaker(form) == speaker(request.form);
+    let fits = request.inputs.iter().all(|input| match input {
+        EmbedInput::Text(_) => true,
+        EmbedInput::Tokens(_) => matches!(form, EmbedForm::Openai),
+        EmbedInput::Other(_) => same && form != EmbedForm::Openai,
+    });
+    if !fits || form == EmbedForm::OllamaPrompt && request.inputs.len() != 1 {
+        return None;
+    }
+    let words = words(form);
+    let mut losses = Vec::new();
+    lose_extras(&mut losses, &request.extras, speaker(form));
+    let body = match form {
+        EmbedForm::Gemini | EmbedForm::GeminiBatch => gemini_body(request, model, &words),
+        _ => write::object(|o| plain_body(o, request, model, &words)),
+    };
+    let gemini = speaker(form) == Dialect::Gemini;
+    lose(&mut losses, request.dimensions.is_some() && words.dimensions.is_none(), "dimensions");
+    lose(&mut losses, request.task.as_ref().is_some_and(|task| words.write_task(task, same).is_none()), "task");
+    lose(&mut losses, request.title.is_some() && !gemini, "title");
+    lose(&mut losses, request.user.is_some() && form != EmbedForm::Openai, "user");
+    lose(&mut losses, request.truncate.is_some() && words.truncate.is_none(), "truncate");
+    let quantised = request.encoding.as_deref().is_some_and(|kind| !matches!(kind, "base64" | "float"));
+    lose(&mut losses, quantised && words.encoding.is_none(), "encoding_format");
+    let path = match form {
+        EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType => "/embeddings",
+        EmbedForm::Texts => "/v2/embed",
+        EmbedForm::Gemini => "/models/{model}:embedContent",
+        EmbedForm::GeminiBatch if request.inputs.len() == 1 => "/models/{model}:embedContent",
+        EmbedForm::GeminiBatch => "/models/{model}:batchEmbedContents",
+        EmbedForm::Ollama => "/api/embed",
+        EmbedForm::OllamaPrompt => "/api/embeddings",
+    };
+    Some(Written { path, body: body.into(), losses })
+}
+
+fn plain_body(o: &mut Object<'_>, request: &EmbedRequest, model: &str, words: &Words) {
+    let form = words.form;
+    o.str("model", model);
+    let alone = match form {
+        EmbedForm::OllamaPrompt => true,
+        EmbedForm::Texts => false,
+        _ => request.alone && request.inputs.len() == 1,
+    };
+    let value = |input: &EmbedInput| match input {
+        EmbedInput::Text(text) => Raw::string(text),
+        EmbedInput::Tokens(raw) | EmbedInput::Other(raw) => raw.clone(),
+    };
+    match request.inputs.first() {
+        Some(input) if alone => o.raw(words.input, &value(input)),
+        _ => o.array(words.input, |a| {
+            for input in &request.inputs {
+                a.raw(&value(input));
+            }
+        }),
+    };
+    if let (Some(field), Some(dimensions)) = (words.dimensions, request.dimensions) {
+        o.num(field, dimensions);
+    }
+    match (words.encoding, &request.encoding) {
+        // The one form that gives no vectors unless told which.
+        (Some(field), encoding) if form == EmbedForm::Texts => {
+            let kind = encoding.as_deref().unwrap_or("float");
+            o.array(field, |a| {
+                a.str(kind);
+            });
+        }
+        // Floats are what one gets unasked, and one upstream refuses the word.
+        (Some(field), Some(kind)) if kind != "float" || form == EmbedForm::Openai => {
+            o.str(field, kind);
+        }
+        _ => {}
+    }
+    let same = speaker(form) == speaker(request.form);
+    let task = request.task.as_ref().and_then(|task| words.write_task(task, same));
+    if let (Some(field), Some(task)) = (words.task, task.or((form == EmbedForm::Texts).then_some("search_document"))) {
+        o.str(field, task);
+    }
+    if let (Some(field), Some(truncate)) = (words.truncate, request.truncate) {
+        match form {
+            EmbedForm::Texts => o.str(field, if truncate { "END" } else { "NONE" }),
+            _ => o.bool(field, truncate),
+        };
+    }
+    if let (EmbedForm::Openai, Some(user)) = (form, &request.user) {
+        o.str("user", user);
+    }
+    request.extras.write(speaker(form), o, |_| {});
+}
+
+fn gemini_body(request: &EmbedRequest, model: &str, words: &Words) -> String {
+    let own = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));
+    let one = |o: &mut Object<'_>, input: &EmbedInput| {
+        o.str("model", &own);
+        match input {
+            EmbedInput::Other(raw) | EmbedInput::Tokens(raw) => o.raw("content", raw),
+            EmbedInput::Text(text) => o.object("content", |o| {
+                o.array("parts", |a| {
+                    a.object(|o| {
+                        o.str("text", text);
+                    });
+                });
+            }),
+        };
+        let same = speaker(request.form) == Dialect::Gemini;
+        o.opt_str("taskType", request.task.as_ref().and_then(|task| words.write_task(task, same)));
+        o.opt_str("title", request.title.as_deref());
+        if let Some(dimensions) = request.dimensions {
+            o.num("outputDimensionality", dimensions);
+        }
+        request.extras.write(Dialect::Gemini, o, |_| {});
+    };
+    match request.inputs.as_slice() {
+        [input] => write::object(|o| one(o, input)),
+        inputs => write::object(|o| {
+            o.array("requests", |a| {
+                for input in inputs {
+                    a.object(|o| one(o, input));
+                }
+            });
+        }),
+    }
+}
+
+/// Reads an answer of any form.
+///
+/// # Errors
+///
+/// The fault, when the body holds no vectors.
+pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, Fault> {
+    let root = shape::answer(content_type, body)?;
+    let vector = |value: Json<'_>| match value.kind() {
+        "array" => Some(Vector::Numbers(Raw::of(value))),
+        "string" => value.str().map(|text| Vector::Packed(text.into_owned())),
+        _ => None,
+    };
+    let wrapped = |value: Json<'_>| vector(value.get("values").or_else(|| value.get("embedding")).unwrap_or(value));
+    let listed = root.get("data").or_else(|| root.get("embeddings"));
+    let vectors: Option<Vec<Vector>> = match (listed, root.get("embedding")) {
+        (Some(list), _) if list.is_array() => ordered(list).into_iter().map(wrapped).collect(),
+        // By type: the first type that there is, as one was asked for.
+        (Some(types), _) => {
+            types.members().find(|(_, list)| list.is_array() && !list.is_blank()).and_then(|(_, list)| list.items().map(vector).collect())
+        }
+        (None, Some(one)) => wrapped(one).map(|vector| vec![vector]),
+        (None, None) => None,
+    };
+    Ok(EmbedResponse {
+        id: string(root, "id").unwrap_or_default(),
+        model: shape::name(root.get("model")).unwrap_or_default(),
+        vectors: vectors.ok_or_else(|| fault::unexpected("no embeddings"))?,
+        usage: usage(root),
+    })
+}
+
+/// By their indexes, where they have some.
+fn ordered(list: Json<'_>) -> Vec<Json<'_>> {
+    let mut all: Vec<(u64, Json<'_>)> =
+        list.items().zip(0..).map(|(item, at)| (item.get("index").and_then(Json::u64).unwrap_or(at), item)).collect();
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, item)| item).collect()
+}
+
+fn usage(root: Json<'_>) -> Option<Usage> {
+    let input = |path: &[&str]| tokens::count(root, path).map(|input| Usage { input, ..Usage::default() });
+    root.get("usage")
+        .and_then(tokens::openai)
+        .or_else(|| input(&["usageMetadata", "promptTokenCount"]))
+        .or_else(|| input(&["prompt_eval_count"]))
+        .or_else(|| input(&["meta", "billed_units", "input_tokens"]))
+        .or_else(|| input(&["meta", "tokens", "input_tokens"]))
+}
+
+/// Writes an answer in the form in which the client asked.
+#[must_use]
+pub fn write_response(response: &EmbedResponse, request: &EmbedRequest, asked_model: &str) -> Bytes {
+    let tokens = response.usage.map(|usage| usage.input_total());
+    let vectors = |packed: bool| response.vectors.iter().map(move |vector| vector.told(packed));
+    let first = || vectors(false).next().unwrap_or_else(|| Raw::object(|_| {}));
+    let values = |vector: &Raw| {
+        Raw::object(|o| {
+            o.raw("values", vector);
+        })
+    };
+    let metadata = |o: &mut Object<'_>| {
+        if let Some(tokens) = tokens {
+            o.object("usageMetadata", |o| {
+                o.num("promptTokenCount", tokens).num("totalTokenCount", tokens);
+            });
+        }
+    };
+    let body = write::object(|o| match request.form {
+        EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType => {
+            o.str("object", "list").array("data", |a| {
+                for (vector, at) in vectors(request.packed()).zip(0_u64..) {
+                    a.object(|o| {
+                        o.str("object", "embedding").num("index", at).raw("embedding", &vector);
+                    });
+                }
+            });
+            // The schema wants counts, also where nobody told them.
+            let tokens = tokens.unwrap_or(0);
+            o.str("model", asked_model).object("usage", |o| {
+                o.num("prompt_tokens", tokens).num("total_tokens", tokens);
+            });
+        }
+        EmbedForm::Texts => {
+            o.str("id", &response.id).str("response_type", "embeddings_by_type");
+            o.object("embeddings", |o| {
+                o.array(request.encoding.as_deref().unwrap_or("float"), |a| {
+                    for vector in vectors(request.packed()) {
+                        a.raw(&vector);
+                    }
+                });
+            });
+            o.array("texts", |a| {
+                for input in &request.inputs {
+                    if let EmbedInput::Text(text) = input {
+                        a.str(text);
+                    }
+                }
+            });
+            o.object("meta", |o| {
+                o.object("api_version", |o| {
+                    o.str("version", "2");
+                });
+                if let Some(tokens) = tokens {
+                    o.object("billed_units", |o| {
+                        o.num("input_tokens", tokens);
+                    });
+                }
+            });
+        }
+        EmbedForm::Gemini => {
+            o.raw("embedding", &values(&first()));
+            metadata(o);
+        }
+        EmbedForm::GeminiBatch => {
+            o.array("embeddings", |a| {
+                for vector in vectors(false) {
+                    a.raw(&values(&vector));
+                }
+            });
+            metadata(o);
+        }
+        EmbedForm::Ollama => {
+            o.str("model", asked_model).array("embeddings", |a| {
+                for vector in vectors(false) {
+                    a.raw(&vector);
+                }
+            });
+            // Not measured here; see the chat's answers.
+            o.num("total_duration", 1).num("load_duration", 1).num("prompt_eval_count", tokens.unwrap_or(0));
+        }
+        EmbedForm::OllamaPrompt => {
+            o.raw("embedding", &first());
+        }
+    });
+    body.into()
+}
+
+#[cfg(test)]
+mod tests;

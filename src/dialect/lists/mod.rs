@@ -1,0 +1,53 @@
+//! The small operations, which need no halves: embeddings, reranking, counts of tokens.
+
+pub mod count;
+pub mod embed;
+mod embed_wire;
+pub mod estimate;
+mod media_size;
+pub mod rerank;
+
+use bytes::Bytes;
+
+use crate::{
+    base::json::{self, Json},
+    dialect::Loss,
+    ir::{
+        extras::Extras,
+        fault::{ClientError, ErrorKind},
+        op::Dialect,
+    },
+};
+
+/// A request in an upstream's form.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Below the base URL; `{model}` stands where it holds the model's name.
+    pub path: &'static str,
+    pub body: Bytes,
+    pub losses: Vec<Loss>,
+}
+
+fn refused(message: impl Into<String>) -> ClientError {
+    ClientError::new(ErrorKind::BadRequest, message)
+}
+
+fn object(body: &[u8]) -> Result<Json<'_>, ClientError> {
+    let root = json::check(body).map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
+    if root.is_object() { Ok(root) } else { Err(refused(format!("expected an object, got {}", root.kind()))) }
+}
+
+fn string(json: Json<'_>, key: &str) -> Option<String> {
+    json.get(key).and_then(Json::str).map(std::borrow::Cow::into_owned).filter(|text| !text.is_empty())
+}
+
+fn lose(losses: &mut Vec<Loss>, lost: bool, name: &'static str) {
+    if lost {
+        losses.push(Loss(name.into()));
+    }
+}
+
+fn lose_extras(losses: &mut Vec<Loss>, extras: &Extras, dialect: Dialect) {
+    let foreign = extras.iter().filter(|(key, _)| extras.get(dialect, key).is_none());
+    losses.extend(foreign.map(|(key, _)| Loss(key.to_owned().into())));
+}

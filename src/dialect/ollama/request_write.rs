@@ -1,0 +1,401 @@
+//! Chat requests: common form to wire.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use crate::{
+    base::{
+        raw::Raw,
+        write::{self, Array, Object},
+    },
+    dialect::{
+        Carry, Encoded, Loss, Thinking, Traits,
+        ollama::{image, request_read::UNNAMED, schema},
+    },
+    ir::{
+        block::{Block, BlockKind, CallForm, Media, MediaKind, Source, ToolCall, ToolResult},
+        extras::Extras,
+        op::Dialect,
+        request::{ChatRequest, Message, Role},
+        settings::{Effort, Format, ReasoningWish},
+        tool::{self, FunctionTool, Hosted, Tool, ToolChoice},
+    },
+};
+
+const OWN: Dialect = Dialect::Ollama;
+/// Between parts of a message that must become one text.
+const GAP: &str = "\n\n";
+
+/// What was left out, each thing once.
+#[derive(Default)]
+struct Losses(Vec<Loss>);
+
+impl Losses {
+    fn name(&mut self, name: impl Into<Cow<'static, str>>) {
+        let loss = Loss(name.into());
+        if !self.0.contains(&loss) {
+            self.0.push(loss);
+        }
+    }
+
+    fn when(&mut self, lost: bool, name: &'static str) {
+        if lost {
+            self.name(name);
+        }
+    }
+}
+
+pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
+    let mut losses = Losses::default();
+    let choice = request.tool_choice.as_ref();
+    // There is no choice to be told, but a tool that is not named cannot be called.
+    let tools: &[Tool] = if choice == Some(&ToolChoice::None) { &[] } else { &request.tools };
+    losses.when(!tools.is_empty() && !matches!(choice, None | Some(ToolChoice::Auto)), "tool_choice");
+    let body = write::object(|o| {
+        o.str("model", &traits.model);
+        o.array("messages", |a| messages(a, request, &mut losses));
+        if !tools.is_empty() {
+            o.array("tools", |a| self::tools(a, tools, &mut losses));
+        }
+        o.bool("stream", traits.stream);
+        settings(o, request, traits, &mut losses);
+        for (key, value) in request.extras.iter() {
+            match request.extras.get(OWN, key) {
+                Some(_) if key.starts_with("options.") => {}
+                Some(_) => {
+                    o.raw(key, value);
+                }
+                None => losses.name(key.to_owned()),
+            }
+        }
+    });
+    let carry = Carry { renamed: Vec::new(), seed: traits.seed.clone() };
+    Encoded { body: body.into(), headers: Vec::new(), losses: losses.0, carry }
+}
+
+fn settings(o: &mut Object<'_>, request: &ChatRequest, traits: &Traits, losses: &mut Losses) {
+    let settings = &request.settings;
+    match &settings.format {
+        Some(Format::Json) => {
+            o.str("format", "json");
+        }
+        Some(Format::Schema { schema, .. }) => {
+            o.raw("format", schema);
+        }
+        Some(Format::Text) | None => {}
+    }
+    if let Some(wish) = &settings.reasoning {
+        think(o, wish, traits.thinking, losses);
+    }
+    if let Some(yes) = settings.logprobs {
+        o.bool("logprobs", yes);
+    }
+    if let Some(count) = settings.top_logprobs {
+        o.num("top_logprobs", count);
+    }
+    let options = write::object(|o| {
+        if let Some(most) = settings.max_tokens {
+            o.num("num_predict", most);
+        }
+        o.opt_raw("temperature", settings.temperature.as_ref())
+            .opt_raw("top_p", settings.top_p.as_ref())
+            .opt_raw("top_k", settings.top_k.as_ref())
+            .opt_raw("min_p", settings.min_p.as_ref())
+            .opt_raw("frequency_penalty", settings.frequency_penalty.as_ref())
+            .opt_raw("presence_penalty", settings.presence_penalty.as_ref())
+            .opt_raw("repeat_penalty", settings.repetition_penalty.as_ref())
+            .opt_raw("seed", settings.seed.as_ref());
+        if !settings.stop.is_empty() {
+            o.array("stop", |a| {
+                for stop in &settings.stop {
+                    a.str(stop);
+                }
+            });
+        }
+        for (key, value) in request.extras.iter() {
+            if let (Some(option), Some(_)) = (key.strip_prefix("options."), request.extras.get(OWN, key)) {
+                o.raw(option, value);
+            }
+        }
+    });
+    if options != "{}" {
+        o.text("options", &options);
+    }
+    losses.when(settings.n.is_some_and(|n| n > 1), "n");
+    losses.when(settings.verbosity.is_some(), "verbosity");
+    losses.when(settings.service_tier.is_some(), "service_tier");
+    losses.when(settings.user.is_some(), "user");
+    losses.when(settings.metadata.is_some(), "metadata");
+    losses.when(settings.prompt_cache_key.is_some(), "prompt_cache_key");
+    losses.when(settings.parallel_tools == Some(false), "parallel_tool_calls");
+}
+
+/// Levels are taken by models that know levels, and count as `true` with the others.
+fn think(o: &mut Object<'_>, wish: &ReasoningWish, thinking: Thinking, losses: &mut Losses) {
+    if wish.level() == Some(Effort::None) {
+        o.bool("think", false);
+        return;
+    }
+    let wished = wish.enabled == Some(true) || wish.adaptive || wish.level().is_some();
+    if !wished {
+        return;
+    }
+    let level = match (thinking, wish.effort, wish.level()) {
+        (Thinking::Never, ..) => {
+            losses.name("reasoning");
+            return;
+        }
+        (_, Some(effort), _) | (Thinking::Effort, None, Some(effort)) => effort,
+        (_, None, level) => {
+            losses.when(level.is_some(), "reasoning.budget_tokens");
+            o.bool("think", true);
+            return;
+        }
+    };
+    o.str(
+        "think",
+        match level {
+            Effort::None | Effort::Minimal | Effort::Low => "low",
+            Effort::Medium => "medium",
+            Effort::High | Effort::XHigh | Effort::Max => "high",
+        },
+    );
+}
+
+fn tools(a: &mut Array<'_>, tools: &[Tool], losses: &mut Losses) {
+    for tool in tools {
+        match tool {
+            Tool::Function(tool) => function(a, tool, losses),
+            Tool::Custom(tool) => {
+                tool.extras.iter().for_each(|(key, _)| losses.name(format!("tools.{key}")));
+                function(a, &tool.as_function(), losses);
+            }
+            Tool::Hosted(tool) if tool.dialect == OWN => {
+                a.raw(&tool.body);
+            }
+            Tool::Hosted(tool) => losses.name(match tool.kind {
+                Hosted::WebSearch => "tools.web_search",
+                Hosted::CodeExecution => "tools.code_execution",
+                Hosted::UrlContext => "tools.url_context",
+                Hosted::Other => "tools.hosted",
+            }),
+        }
+    }
+}
+
+fn function(a: &mut Array<'_>, tool: &FunctionTool, losses: &mut Losses) {
+    losses.when(tool.strict == Some(true), "tools.strict");
+    losses.when(tool.cache.is_some(), "tools.cache_control");
+    a.object(|o| {
+        o.str("type", "function").object("function", |o| {
+            o.str("name", &tool.name).opt_str("description", tool.description.as_deref());
+            o.text("parameters", &schema::parameters(tool.schema.as_ref()));
+            tool.extras.write(OWN, o, |key| losses.name(format!("tools.{key}")));
+        });
+    });
+}
+
+fn messages(a: &mut Array<'_>, request: &ChatRequest, losses: &mut Losses) {
+    if !request.system.is_empty() {
+        losses.when(request.system.iter().any(|block| block.cache.is_some()), "system.cache_control");
+        said(a, "system", None, &request.system.iter().collect::<Vec<_>>(), &Extras::default(), losses);
+    }
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    let mut rest = request.messages.as_slice();
+    while let Some(first) = rest.first() {
+        let run = if first.role == Role::User { rest.iter().take_while(|message| message.role == Role::User).count() } else { 1 };
+        let (now, later) = rest.split_at(run);
+        rest = later;
+        match first.role {
+            Role::Assistant => {
+                for block in &first.blocks {
+                    if let BlockKind::ToolCall(call) = &block.kind {
+                        names.insert(&call.id, &call.name);
+                    }
+                }
+                assistant(a, first, losses);
+            }
+            Role::System => said(a, "system", first.name.as_deref(), &first.blocks.iter().collect::<Vec<_>>(), &first.extras, losses),
+            // Results stand directly after the calls, before anything else that the user says.
+            Role::User => {
+                for block in now.iter().flat_map(|message| &message.blocks) {
+                    if let BlockKind::ToolResult(it) = &block.kind {
+                        result(a, it, block, names.get(it.call.as_str()).copied(), losses);
+                    }
+                }
+                for message in now {
+                    let rest: Vec<&Block> = message.blocks.iter().filter(|block| !matches!(block.kind, BlockKind::ToolResult(_))).collect();
+                    if !rest.is_empty() || message.blocks.is_empty() {
+                        said(a, "user", message.name.as_deref(), &rest, &message.extras, losses);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A message of the system or the user.
+fn said(a: &mut Array<'_>, role: &str, name: Option<&str>, blocks: &[&Block], extras: &Extras, losses: &mut Losses) {
+    let (content, images) = content(blocks, GAP, losses);
+    losses.when(name.is_some(), "messages.name");
+    a.object(|o| {
+        o.str("role", role).str("content", &content);
+        list(o, "images", &images);
+        extras.write(OWN, o, |key| losses.name(format!("messages.{key}")));
+    });
+}
+
+fn assistant(a: &mut Array<'_>, message: &Message, losses: &mut Losses) {
+    let mut thinking: Vec<&str> = Vec::new();
+    let (mut rest, mut calls): (Vec<&Block>, Vec<(&Block, &ToolCall)>) = (Vec::new(), Vec::new());
+    for block in &message.blocks {
+        match &block.kind {
+            BlockKind::Reasoning(it) => {
+                losses.when(block.proof.is_some(), "reasoning.proof");
+                if !it.text.is_empty() {
+                    thinking.push(&it.text);
+                }
+            }
+            BlockKind::ToolCall(call) => calls.push((block, call)),
+            _ => rest.push(block),
+        }
+    }
+    let (content, images) = content(&rest, "", losses);
+    losses.when(message.name.is_some(), "messages.name");
+    a.object(|o| {
+        o.str("role", "assistant").str("content", &content);
+        if !thinking.is_empty() {
+            o.str("thinking", &thinking.join(GAP));
+        }
+        list(o, "images", &images);
+        if !calls.is_empty() {
+            o.array("tool_calls", |a| {
+                for (block, call) in calls {
+                    marks(block, losses);
+                    a.object(|o| {
+                        if !call.id.starts_with(UNNAMED) {
+                            o.str("id", &call.id);
+                        }
+                        o.object("function", |o| {
+                            o.str("name", &call.name).text("arguments", &arguments(&call.arguments, call.form));
+                        });
+                        block.extras.write(OWN, o, |key| losses.name(format!("messages.{key}")));
+                    });
+                }
+            });
+        }
+        message.extras.write(OWN, o, |key| losses.name(format!("messages.{key}")));
+    });
+}
+
+fn result(a: &mut Array<'_>, result: &ToolResult, block: &Block, called: Option<&str>, losses: &mut Losses) {
+    let (content, images) = content(&result.content.iter().collect::<Vec<_>>(), GAP, losses);
+    losses.when(result.is_error, "messages.is_error");
+    marks(block, losses);
+    a.object(|o| {
+        o.str("role", "tool").str("content", &content);
+        list(o, "images", &images);
+        o.opt_str("tool_name", result.name.as_deref().or(called));
+        if !result.call.starts_with(UNNAMED) {
+            o.str("tool_call_id", &result.call);
+        }
+        block.extras.write(OWN, o, |key| losses.name(format!("messages.{key}")));
+    });
+}
+
+/// Arguments as the object that they must be; text that is none stands as its one value.
+pub(super) fn arguments(text: &str, form: CallForm) -> Cow<'_, str> {
+    let trimmed = text.trim();
+    if form == CallForm::Custom {
+        return tool::custom_arguments(text).into();
+    }
+    if trimmed.is_empty() {
+        return "{}".into();
+    }
+    let object = trimmed.starts_with('{') && Raw::parse(trimmed).is_some();
+    if object { trimmed.into() } else { tool::custom_arguments(text).into() }
+}
+
+fn list(o: &mut Object<'_>, key: &str, texts: &[Cow<'_, str>]) {
+    if !texts.is_empty() {
+        o.array(key, |a| {
+            for text in texts {
+                a.str(text);
+            }
+        });
+    }
+}
+
+fn marks(block: &Block, losses: &mut Losses) {
+    losses.when(block.cache.is_some(), "messages.cache_control");
+    losses.when(block.proof.is_some(), "reasoning.proof");
+}
+
+/// The words and the pictures of a message.
+fn content<'b>(blocks: &[&'b Block], gap: &str, losses: &mut Losses) -> (String, Vec<Cow<'b, str>>) {
+    let (mut text, mut images) = (String::new(), Vec::new());
+    for block in blocks {
+        marks(block, losses);
+        block.extras.iter().for_each(|(key, _)| losses.name(format!("messages.{key}")));
+        let mut say = |words: &str| {
+            if !words.is_empty() {
+                if !text.is_empty() {
+                    text.push_str(gap);
+                }
+                text.push_str(words);
+            }
+        };
+        match &block.kind {
+            BlockKind::Text(it) => {
+                losses.when(!it.citations.is_empty(), "messages.citations");
+                say(&it.text);
+            }
+            BlockKind::Refusal(words) => say(words),
+            BlockKind::Media(media) => media_content(media, &mut images, &mut say, losses),
+            BlockKind::Foreign { body, .. } => {
+                let kind = body.json().get("type").and_then(|kind| kind.str());
+                losses.name(kind.map_or(Cow::Borrowed("messages.foreign"), |kind| format!("messages.{kind}").into()));
+            }
+            // Where they may stand they were taken out before.
+            BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => losses.name("messages.misplaced"),
+        }
+    }
+    (text, images)
+}
+
+/// Pictures go as they are, documents that are text as text; nothing else can be shown to the model.
+fn media_content<'b>(media: &'b Media, images: &mut Vec<Cow<'b, str>>, say: &mut impl FnMut(&str), losses: &mut Losses) {
+    losses.when(media.kind == MediaKind::Image && media.detail.as_deref().is_some_and(|d| d != "auto"), "messages.detail");
+    match (media.kind, &media.source) {
+        (MediaKind::Image, Source::Base64(data)) => images.push(image::standard(data)),
+        (MediaKind::Image, Source::Url(url)) => match image::data_url(url) {
+            Some((_, data)) => images.push(image::standard(data)),
+            None => {
+                losses.name("messages.image_url");
+                say(&format!("[image: {url}]"));
+            }
+        },
+        (_, Source::Text(text)) => document(media, text, say),
+        (MediaKind::Document | MediaKind::File, Source::Base64(data)) if media.mime.as_deref().is_some_and(is_text) => {
+            match image::bytes(data).and_then(|bytes| String::from_utf8(bytes).ok()) {
+                Some(text) => document(media, &text, say),
+                None => losses.name("messages.document"),
+            }
+        }
+        (MediaKind::Image, _) => losses.name("messages.image"),
+        (MediaKind::Audio, _) => losses.name("messages.audio"),
+        (MediaKind::Document, _) => losses.name("messages.document"),
+        (MediaKind::Video, _) => losses.name("messages.video"),
+        (MediaKind::File, _) => losses.name("messages.file"),
+    }
+}
+
+fn document(media: &Media, text: &str, say: &mut impl FnMut(&str)) {
+    match &media.name {
+        Some(name) => say(&format!("{name}:\n{text}")),
+        None => say(text),
+    }
+}
+
+fn is_text(mime: &str) -> bool {
+    mime.starts_with("text/") || matches!(mime, "application/json" | "application/xml" | "application/yaml")
+}

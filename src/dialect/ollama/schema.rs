@@ -1,0 +1,96 @@
+//! JSON Schema of a tool's arguments, as far as it is read: an object whose properties are objects.
+//!
+//! Unknown words are skipped by the server, but words of a wrong type make it refuse the whole request: properties that
+//! are `true` or `false`, a `required` that is no list. Those are rewritten, everything else stays as it is.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::base::{json::Json, raw::Raw};
+
+const NONE: &str = r#"{"type":"object","properties":{}}"#;
+
+/// The parameters of a function; with none of their own, those of a function without arguments.
+pub(super) fn parameters(schema: Option<&Raw>) -> Cow<'_, str> {
+    let Some(schema) = schema.filter(|schema| schema.json().is_object()) else { return NONE.into() };
+    let json = schema.json();
+    let whole =
+        json.get("type").is_some_and(|kind| kind.str().as_deref() == Some("object")) && json.get("properties").is_some_and(Json::is_object);
+    if whole && fits(json, true) {
+        return schema.text().into();
+    }
+    let mut value = schema.value();
+    if let Value::Object(map) = &mut value {
+        // Its type is a plain name here; below it may be a list.
+        if !map.get("type").is_some_and(|kind| kind == "object") {
+            map.insert("type".to_owned(), "object".into());
+        }
+        repair(map);
+        if !map.get("properties").is_some_and(Value::is_object) {
+            map.insert("properties".to_owned(), Value::Object(Map::new()));
+        }
+    }
+    value.to_string().into()
+}
+
+fn fits(schema: Json<'_>, root: bool) -> bool {
+    schema.members().all(|(key, value)| match key {
+        "properties" => value.is_object() && value.members().all(|(_, inner)| inner.is_object() && fits(inner, false)),
+        "required" | "enum" => value.is_array(),
+        "description" => value.kind() == "string",
+        "anyOf" if !root => value.is_array() && value.items().all(|inner| inner.is_object() && fits(inner, false)),
+        "type" if !root => matches!(value.kind(), "string" | "array"),
+        _ => true,
+    })
+}
+
+fn repair(schema: &mut Map<String, Value>) {
+    schema.retain(|key, value| match &**key {
+        "required" | "enum" | "anyOf" => value.is_array(),
+        "properties" => value.is_object(),
+        "description" => value.is_string(),
+        "type" => value.is_string() || value.is_array(),
+        _ => true,
+    });
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(|map| map.values_mut());
+    for inner in properties {
+        mend(inner);
+    }
+    for inner in schema.get_mut("anyOf").and_then(Value::as_array_mut).into_iter().flatten() {
+        mend(inner);
+    }
+}
+
+/// `true` allows anything, as `{}` does; what `false` forbids can only be said in words.
+fn mend(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => repair(map),
+        Value::Bool(false) => *schema = serde_json::json!({ "not": {} }),
+        other => *other = Value::Object(Map::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_would_be_refused_is_rewritten() {
+        for (schema, want) in [
+            (None, NONE),
+            (Some("{}"), r#"{"properties":{},"type":"object"}"#),
+            (
+                Some(r#"{"type":"object","properties":{"a":{"type":["string","null"]}},"additionalProperties":false,"x":1.10}"#),
+                r#"{"type":"object","properties":{"a":{"type":["string","null"]}},"additionalProperties":false,"x":1.10}"#,
+            ),
+            (
+                Some(r#"{"type":"object","properties":{"a":true,"b":false,"c":{"properties":{"d":true}}},"required":null}"#),
+                r#"{"properties":{"a":{},"b":{"not":{}},"c":{"properties":{"d":{}}}},"type":"object"}"#,
+            ),
+        ] {
+            let raw = schema.map(|text| Raw::parse(text).expect("json"));
+            assert_eq!(parameters(raw.as_ref()), want);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Names and ids that this dialect's providers take: tools by a narrow alphabet, calls by a short id.
+
+use std::borrow::Cow;
+
+use crate::ir::{
+    block::BlockKind,
+    request::ChatRequest,
+    tool::{Tool, ToolChoice},
+};
+
+/// The most characters of a tool's name.
+const NAME: usize = 64;
+/// The most characters of a call's id.
+const ID: usize = 40;
+
+/// Tools that go by another name: as sent, as the client knows them.
+#[derive(Debug, Default)]
+pub(super) struct Names(Vec<(String, String)>);
+
+impl Names {
+    pub(super) fn of(request: &ChatRequest) -> Self {
+        let choice = match &request.tool_choice {
+            Some(ToolChoice::Named(name)) => std::slice::from_ref(name),
+            Some(ToolChoice::Allowed { names, .. }) => names.as_slice(),
+            _ => &[],
+        };
+        let calls = request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| match &block.kind {
+            BlockKind::ToolCall(call) => Some(call.name.as_str()),
+            _ => None,
+        });
+        let all = || request.tools.iter().filter_map(Tool::name).chain(choice.iter().map(String::as_str)).chain(calls.clone());
+        let mut names = Self::default();
+        for name in all().filter(|name| !fits(name)) {
+            if names.0.iter().all(|(_, known)| known != name) {
+                // The same name becomes the same in every request, so that prompt caches hold.
+                let mut salt = 0;
+                let sent = loop {
+                    let sent = narrowed(name, NAME, salt);
+                    if all().all(|other| other != sent) && names.0.iter().all(|(other, _)| *other != sent) {
+                        break sent;
+                    }
+                    salt += 1;
+                };
+                names.0.push((sent, name.to_owned()));
+            }
+        }
+        names
+    }
+
+    pub(super) fn sent<'a>(&'a self, name: &'a str) -> &'a str {
+        self.0.iter().find(|(_, known)| known == name).map_or(name, |(sent, _)| sent)
+    }
+
+    pub(super) fn into_vec(self) -> Vec<(String, String)> {
+        self.0
+    }
+}
+
+/// A name in the narrow alphabet, as it stands where it fits.
+pub(super) fn fitting(name: &str) -> Cow<'_, str> {
+    if fits(name) { Cow::Borrowed(name) } else { Cow::Owned(narrowed(name, NAME, 0)) }
+}
+
+/// A call's id; longer ones are shortened the same way in calls and results.
+pub(super) fn id(id: &str) -> Cow<'_, str> {
+    if id.chars().count() <= ID { Cow::Borrowed(id) } else { Cow::Owned(narrowed(id, ID, 0)) }
+}
+
+fn fits(name: &str) -> bool {
+    (1..=NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+/// What fits of a text, and a digest of the whole.
+fn narrowed(text: &str, most: usize, salt: u32) -> String {
+    let narrow = text.chars().take(most - 9).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' });
+    let mut digest = 0x811c_9dc5_u32 ^ salt;
+    for b in text.bytes() {
+        digest = (digest ^ u32::from(b)).wrapping_mul(0x0100_0193);
+    }
+    format!("{}_{digest:08x}", narrow.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::tool::FunctionTool;
+
+    #[test]
+    fn names_that_do_not_fit_are_renamed_always_alike_and_unique() {
+        let tool = |name: &str| Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() });
+        let long = "x".repeat(65);
+        let request = ChatRequest { tools: vec![tool("a.b"), tool("a b"), tool("ok-1_"), tool(&long)], ..ChatRequest::default() };
+        let names = Names::of(&request);
+        assert_eq!(names.sent("ok-1_"), "ok-1_");
+        let sent: Vec<_> = ["a.b", "a b", &long].map(|name| names.sent(name).to_owned()).into();
+        assert!(sent.iter().all(|name| fits(name)), "{sent:?}");
+        assert!(sent[0].starts_with("a_b_") && sent[1].starts_with("a_b_") && sent[0] != sent[1], "{sent:?}");
+        assert_eq!(Names::of(&request).into_vec(), names.into_vec());
+        assert_eq!(id("call_1"), "call_1");
+        assert_eq!(id(&"y".repeat(60)).len(), 40);
+    }
+}

@@ -1,0 +1,121 @@
+//! Reads content: a text, or a list of parts.
+
+use crate::{
+    base::{json::Json, raw::Raw},
+    dialect::openai::{reasoning, request_read::refuse},
+    ir::{
+        block::{Block, BlockKind, CacheMark, Media, MediaKind, Reasoning, Source, Text},
+        extras::Extras,
+        fault::ClientError,
+        op::Dialect,
+    },
+};
+
+const OWN: Dialect = Dialect::Openai;
+
+/// The blocks of a content; `at` names the message.
+pub(super) fn content(value: Option<Json<'_>>, at: usize) -> Result<Vec<Block>, ClientError> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    match value.kind() {
+        "string" => Ok(value.str().map(|text| Block::text(text.into_owned())).into_iter().collect()),
+        "array" => Ok(value.items().map(part).collect()),
+        "object" => Ok(vec![part(value)]),
+        kind => Err(refuse(
+            format!("messages[{at}].content"),
+            format!("Invalid type for 'messages[{at}].content': expected a string or an array of content parts, but got {kind}."),
+        )),
+    }
+}
+
+/// A cache mark of a message, part or tool, kept in its own spelling too.
+pub(super) fn mark(object: Json<'_>, extras: &mut Extras) -> Option<CacheMark> {
+    let raw = Raw::of(object.get("cache_control").filter(|mark| mark.is_object())?);
+    extras.also(OWN, "cache_control", raw.clone());
+    Some(CacheMark { raw })
+}
+
+/// A URL, taken apart where it is a data URL; with its media type where it tells one.
+pub(super) fn source(url: &str) -> (Source, Option<String>) {
+    let apart = url.strip_prefix("data:").and_then(|rest| rest.split_once(','));
+    match apart.and_then(|(head, data)| Some((head.strip_suffix(";base64")?, data))) {
+        Some((mime, data)) => {
+            let mime = mime.split(';').next().filter(|mime| !mime.is_empty()).map(str::to_owned);
+            (Source::Base64(data.to_owned()), mime)
+        }
+        None => (Source::Url(url.to_owned()), None),
+    }
+}
+
+fn part(part: Json<'_>) -> Block {
+    if let Some(text) = part.str() {
+        return Block::text(text);
+    }
+    let Some((kind, known)) = known(part) else {
+        return Block::new(BlockKind::Foreign { dialect: OWN, body: Raw::of(part) });
+    };
+    let mut block = Block::new(kind);
+    block.extras = Extras::of(OWN, part, &["type", "cache_control", known]);
+    block.cache = mark(part, &mut block.extras);
+    if let BlockKind::Reasoning(_) = block.kind {
+        block.extras = Extras::default();
+        block.extras.also(OWN, "thinking", Raw::of(part));
+    }
+    block
+}
+
+/// What a part says, and the field that says it.
+fn known(part: Json<'_>) -> Option<(BlockKind, &'static str)> {
+    let text = |value: Json<'_>| value.str().map(std::borrow::Cow::into_owned);
+    let kind = part.get("type").and_then(Json::str);
+    match kind.as_deref() {
+        Some("text" | "input_text" | "output_text") | None => {
+            let told = Text { text: text(part.get("text")?)?, citations: Vec::new() };
+            Some((BlockKind::Text(told), "text"))
+        }
+        Some("image_url" | "input_image") => {
+            let image = part.get("image_url")?;
+            let (source, mime) = source(&image.str().or_else(|| image.get("url")?.str())?);
+            let detail = image.get("detail").or_else(|| part.get("detail")).and_then(text);
+            Some((media(MediaKind::Image, source, mime, None, detail), "image_url"))
+        }
+        Some("video_url") => {
+            let video = part.get("video_url")?;
+            let (source, mime) = source(&video.str().or_else(|| video.get("url")?.str())?);
+            Some((media(MediaKind::Video, source, mime, None, None), "video_url"))
+        }
+        Some("input_audio") => {
+            let audio = part.get("input_audio")?;
+            let data = audio.get("data")?.str()?;
+            let (source, mime) = if data.starts_with("data:") { source(&data) } else { (Source::Base64(data.into_owned()), None) };
+            let mime = audio.get("format").and_then(Json::str).map(|format| audio_mime(&format)).or(mime);
+            Some((media(MediaKind::Audio, source, mime, None, None), "input_audio"))
+        }
+        Some("file" | "input_file") => {
+            let file = part.get("file").unwrap_or(part);
+            let name = file.get("filename").and_then(text);
+            let (source, mime) = match (file.get("file_data").and_then(Json::str), file.get("file_id").and_then(text)) {
+                (Some(data), _) if data.starts_with("data:") || data.contains("://") => source(&data),
+                (Some(data), _) => (Source::Base64(data.into_owned()), None),
+                (None, id) => (Source::FileId(id?), None),
+            };
+            let pdf = || name.as_deref().is_some_and(|name| name.to_ascii_lowercase().ends_with(".pdf"));
+            let mime = mime.or_else(|| pdf().then(|| "application/pdf".to_owned()));
+            let document = mime.as_deref().is_none_or(|mime| mime == "application/pdf" || mime.starts_with("text/"));
+            Some((media(if document { MediaKind::Document } else { MediaKind::File }, source, mime, name, None), "file"))
+        }
+        Some("refusal") => Some((BlockKind::Refusal(text(part.get("refusal")?)?), "refusal")),
+        Some("thinking") => {
+            let told = reasoning::plain(part.get("thinking")?)?.into_owned();
+            Some((BlockKind::Reasoning(Reasoning { text: told, summary: false }), "thinking"))
+        }
+        Some(_) => None,
+    }
+}
+
+fn media(kind: MediaKind, source: Source, mime: Option<String>, name: Option<String>, detail: Option<String>) -> BlockKind {
+    BlockKind::Media(Media { kind, source, mime, name, detail })
+}
+
+fn audio_mime(format: &str) -> String {
+    format!("audio/{}", if format == "mp3" { "mpeg" } else { format })
+}

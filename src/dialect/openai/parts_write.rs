@@ -1,0 +1,171 @@
+//! Writes content: a text where that says all, else a list of parts.
+
+use crate::{
+    base::write::{Array, Object},
+    dialect::openai::{losses::Losses, reasoning},
+    ir::{
+        block::{Block, BlockKind, Media, MediaKind, Source},
+        extras::Extras,
+        op::Dialect,
+    },
+};
+
+const OWN: Dialect = Dialect::Openai;
+
+/// Writes `content`; `marked` where the whole message bears a cache mark in our own spelling.
+pub(super) fn content(blocks: &[&Block], marked: bool, o: &mut Object<'_>, losses: &mut Losses) {
+    match blocks {
+        [] => {
+            o.str("content", "");
+        }
+        [Block { kind: BlockKind::Text(text), extras, .. }] if !ours(extras) => {
+            beside(blocks[0], marked, losses);
+            foreign(extras, losses);
+            o.str("content", &text.text);
+        }
+        _ => {
+            o.array("content", |a| {
+                for block in blocks {
+                    part(block, marked, a, losses);
+                }
+            });
+        }
+    }
+}
+
+/// Whether a part bears fields of ours, so that it must be written as one.
+pub(super) fn ours(extras: &Extras) -> bool {
+    extras.get(OWN, "cache_control").is_some() || extras.iter().any(|(key, _)| extras.get(OWN, key).is_some())
+}
+
+/// Names what only another dialect knows.
+pub(super) fn foreign(extras: &Extras, losses: &mut Losses) {
+    for (key, _) in extras.iter().filter(|(key, _)| extras.get(OWN, key).is_none()) {
+        losses.add(format!("messages.{key}"));
+    }
+}
+
+/// What a block bears besides its words.
+pub(super) fn beside(block: &Block, marked: bool, losses: &mut Losses) {
+    if block.cache.is_some() && !marked && block.extras.get(OWN, "cache_control").is_none() {
+        losses.add("messages.cache_control");
+    }
+    if block.proof.as_ref().is_some_and(|proof| proof.dialect != OWN) {
+        losses.add("reasoning.proof");
+    }
+    if let BlockKind::Text(text) = &block.kind
+        && !text.citations.is_empty()
+    {
+        losses.add("messages.citations");
+    }
+}
+
+/// Writes one part; a block that has none is a loss.
+pub(super) fn part(block: &Block, marked: bool, a: &mut Array<'_>, losses: &mut Losses) {
+    beside(block, marked, losses);
+    match &block.kind {
+        BlockKind::Text(text) => {
+            a.object(|o| {
+                o.str("type", "text").str("text", &text.text);
+                own(block, o, losses);
+            });
+        }
+        BlockKind::Media(media) => self::media(block, media, a, losses),
+        BlockKind::Refusal(words) => {
+            a.object(|o| {
+                o.str("type", "refusal").str("refusal", words);
+                own(block, o, losses);
+            });
+        }
+        BlockKind::Foreign { dialect: Dialect::Openai, body } => {
+            a.raw(body);
+        }
+        BlockKind::Foreign { .. } => losses.add("messages.server_tools"),
+        BlockKind::Reasoning(_) => match block.extras.get(OWN, "thinking") {
+            Some(part) => {
+                a.raw(part);
+            }
+            None => losses.add("reasoning"),
+        },
+        BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => losses.add("messages.tools"),
+    }
+}
+
+fn own(block: &Block, o: &mut Object<'_>, losses: &mut Losses) {
+    // What a system message says beside its content stands in the message.
+    let head = block.extras.get(OWN, "system").map(crate::base::raw::Raw::json);
+    let outside = |key: &str| key == "system" || head.is_some_and(|head| head.get(key).is_some());
+    block.extras.write_but(outside, OWN, o, |key| losses.add(format!("messages.{key}")));
+}
+
+fn media(block: &Block, media: &Media, a: &mut Array<'_>, losses: &mut Losses) {
+    let mime = || media.mime.as_deref();
+    let data_url = |data: &str, usual: &str| format!("data:{};base64,{data}", mime().unwrap_or(usual));
+    match (media.kind, &media.source) {
+        (_, Source::Text(text)) => {
+            let told = media.name.as_ref().map_or_else(|| text.clone(), |name| format!("{name}:\n\n{text}"));
+            a.object(|o| {
+                o.str("type", "text").str("text", &told);
+                own(block, o, losses);
+            });
+        }
+        (_, Source::FileId(id)) => {
+            a.object(|o| {
+                o.str("type", "file").object("file", |o| {
+                    o.str("file_id", id);
+                });
+                own(block, o, losses);
+            });
+        }
+        (MediaKind::Image | MediaKind::Video, source) => {
+            let (kind, usual) = if media.kind == MediaKind::Image { ("image_url", "image/png") } else { ("video_url", "video/mp4") };
+            let url = match source {
+                Source::Base64(data) => data_url(data, usual),
+                Source::Url(url) | Source::FileId(url) | Source::Text(url) => url.clone(),
+            };
+            a.object(|o| {
+                o.str("type", kind).object(kind, |o| {
+                    o.str("url", &url).opt_str("detail", media.detail.as_deref());
+                });
+                own(block, o, losses);
+            });
+        }
+        (MediaKind::Audio, Source::Base64(data)) => {
+            let format = mime().and_then(|mime| mime.strip_prefix("audio/")).unwrap_or("wav");
+            let format = match format {
+                "mpeg" | "mpga" => "mp3",
+                "wave" | "x-wav" | "vnd.wave" => "wav",
+                other => other,
+            };
+            a.object(|o| {
+                o.str("type", "input_audio").object("input_audio", |o| {
+                    o.str("data", data).str("format", format);
+                });
+                own(block, o, losses);
+            });
+        }
+        (MediaKind::Document | MediaKind::File, Source::Base64(data)) => {
+            let told = mime().unwrap_or("application/pdf");
+            let ending = told.rsplit('/').next().filter(|ending| ending.len() <= 5).unwrap_or("bin");
+            let name = media.name.clone().unwrap_or_else(|| format!("document.{}", if ending == "plain" { "txt" } else { ending }));
+            a.object(|o| {
+                o.str("type", "file").object("file", |o| {
+                    o.str("filename", &name).str("file_data", &data_url(data, "application/pdf"));
+                });
+                own(block, o, losses);
+            });
+        }
+        // Providers of this dialect fetch images only.
+        (MediaKind::Audio | MediaKind::Document | MediaKind::File, Source::Url(url)) => {
+            losses.add("messages.document_url");
+            a.object(|o| {
+                o.str("type", "text").str("text", url);
+            });
+        }
+    }
+}
+
+/// The proof of an assistant's text in its own form.
+pub(super) fn extra_content(blocks: &[Block]) -> Option<crate::base::raw::Raw> {
+    blocks.iter().filter(|block| matches!(block.kind, BlockKind::Text(_))).find_map(|block| reasoning::as_beside(block.proof.as_ref()))
+}

@@ -1,0 +1,183 @@
+//! Writes a conversation as a chat request: settings here, messages and tools in their own files.
+
+use crate::{
+    base::{write, write::Object},
+    dialect::{
+        Carry, Encoded, Thinking, Traits,
+        openai::{losses::Losses, messages_write, names, names::Names, tools_write},
+    },
+    ir::{
+        extras::Extras,
+        op::Dialect,
+        request::ChatRequest,
+        settings::{Effort, Format, ReasoningWish, Settings},
+    },
+};
+
+const OWN: Dialect = Dialect::Openai;
+
+pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
+    let names = Names::of(request);
+    let mut losses = Losses::default();
+    let body = write::object(|o| {
+        o.str("model", &traits.model);
+        o.array("messages", |a| messages_write::write(request, traits, &names, a, &mut losses));
+        tools_write::write(&request.tools, request.tool_choice.as_ref(), &names, o, &mut losses);
+        settings(&request.settings, &request.extras, traits, o, &mut losses);
+        if let Some(parallel) = request.settings.parallel_tools.filter(|_| request.tools.iter().any(|tool| tool.name().is_some())) {
+            o.bool("parallel_tool_calls", parallel);
+        }
+        extras(&request.extras, o, &mut losses);
+        if traits.stream {
+            o.bool("stream", true).object("stream_options", |o| {
+                o.bool("include_usage", true);
+            });
+        }
+    });
+    Encoded {
+        body: body.into(),
+        headers: Vec::new(),
+        losses: losses.into_vec(),
+        carry: Carry { renamed: names.into_vec(), seed: traits.seed.clone() },
+    }
+}
+
+fn settings(s: &Settings, extras: &Extras, traits: &Traits, o: &mut Object<'_>, losses: &mut Losses) {
+    if let Some(limit) = s.max_tokens {
+        // Providers refuse more than the model can say, though no answer would be longer.
+        o.num(traits.limit_field, limit.min(traits.max_output.unwrap_or(limit)));
+    }
+    o.opt_raw("temperature", s.temperature.as_ref()).opt_raw("top_p", s.top_p.as_ref());
+    o.opt_raw("frequency_penalty", s.frequency_penalty.as_ref()).opt_raw("presence_penalty", s.presence_penalty.as_ref());
+    match s.stop.as_slice() {
+        [] => {}
+        [one] => {
+            o.str("stop", one);
+        }
+        several => {
+            o.array("stop", |a| {
+                several.iter().for_each(|stop| {
+                    a.str(stop);
+                })
+            });
+        }
+    }
+    o.opt_raw("seed", s.seed.as_ref());
+    match s.n {
+        // One answer is read back, so more would be paid for in vain.
+        Some(2..) => losses.add("n"),
+        Some(n) => {
+            o.num("n", n);
+        }
+        None => {}
+    }
+    if let Some(logprobs) = s.logprobs {
+        o.bool("logprobs", logprobs);
+    }
+    if let Some(top) = s.top_logprobs {
+        o.num("top_logprobs", top);
+    }
+    if extras.get(OWN, "response_format").is_none() {
+        s.format.iter().for_each(|format| self::format(format, o));
+    }
+    o.opt_str("verbosity", s.verbosity.as_deref()).opt_str("prompt_cache_key", s.prompt_cache_key.as_deref());
+    if extras.get(OWN, "safety_identifier").is_none() || s.user.as_deref() != spelled(extras, "safety_identifier").as_deref() {
+        o.opt_str("user", s.user.as_deref());
+    }
+    const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
+    if let Some(tier) = s.service_tier.as_deref().filter(|_| extras.get(OWN, "service_tier").is_none()) {
+        match TIERS.contains(&tier) {
+            true => {
+                o.str("service_tier", tier);
+            }
+            false => losses.add("service_tier"),
+        }
+    }
+    // Written from the extras where they came in this dialect; its providers refuse them unasked.
+    for (field, told) in [
+        ("top_k", s.top_k.is_some()),
+        ("min_p", s.min_p.is_some()),
+        ("repetition_penalty", s.repetition_penalty.is_some()),
+        ("metadata", s.metadata.is_some()),
+    ] {
+        if told && extras.get(OWN, field).is_none() {
+            losses.add(field);
+        }
+    }
+    if let Some(wish) = &s.reasoning
+        && !WISHES.iter().any(|key| extras.get(OWN, key).is_some())
+    {
+        self::wish(wish, traits, o, losses);
+    }
+}
+
+/// Fields in which this dialect's clients say how much to think.
+const WISHES: [&str; 7] =
+    ["reasoning_effort", "reasoning", "thinking", "enable_thinking", "thinking_budget", "include_reasoning", "chat_template_kwargs"];
+
+fn spelled(extras: &Extras, key: &str) -> Option<String> {
+    extras.get(OWN, key)?.json().str().map(std::borrow::Cow::into_owned)
+}
+
+fn wish(wish: &ReasoningWish, traits: &Traits, o: &mut Object<'_>, losses: &mut Losses) {
+    if wish.show == Some(false) {
+        losses.add("reasoning.show");
+    }
+    if wish.summary.is_some() {
+        losses.add("reasoning.summary");
+    }
+    let effort = match (traits.thinking, wish.effort, wish.enabled) {
+        (Thinking::Never, ..) => {
+            if wish.level().is_some_and(|level| level > Effort::None) || wish.adaptive {
+                losses.add("reasoning");
+            }
+            return;
+        }
+        (_, Some(effort), Some(true) | None) => Some(effort),
+        (Thinking::Effort, _, Some(false)) => Some(Effort::None),
+        // A budget comes to no more than what every thinking model knows.
+        (_, None, _) if wish.level() > Some(Effort::None) => wish.level().map(|level| level.min(Effort::High)),
+        (Thinking::Effort, ..) => wish.level(),
+        (Thinking::Budget, ..) => {
+            if wish.level() == Some(Effort::None) {
+                losses.add("reasoning.enabled");
+            }
+            None
+        }
+    };
+    if let Some(effort) = effort {
+        o.str("reasoning_effort", effort.min(Effort::XHigh).name());
+    }
+}
+
+fn format(format: &Format, o: &mut Object<'_>) {
+    o.object("response_format", |o| match format {
+        Format::Text => {
+            o.str("type", "text");
+        }
+        Format::Json => {
+            o.str("type", "json_object");
+        }
+        Format::Schema { name, description, schema, strict } => {
+            o.str("type", "json_schema").object("json_schema", |o| {
+                let name = name.as_deref().filter(|name| !name.is_empty()).unwrap_or("answer");
+                o.str("name", &names::fitting(name)).opt_str("description", description.as_deref());
+                o.raw("schema", schema);
+                if let Some(strict) = strict {
+                    o.bool("strict", *strict);
+                }
+            });
+        }
+    });
+}
+
+/// What came in this dialect goes back into it, save what only the old endpoint knows.
+fn extras(extras: &Extras, o: &mut Object<'_>, losses: &mut Losses) {
+    const OLD: [&str; 2] = ["best_of", "echo"];
+    for field in OLD {
+        if extras.get(OWN, field).is_some() {
+            losses.add(field);
+        }
+    }
+    extras.write_but(|key| OLD.contains(&key), OWN, o, |key| losses.add(key.to_owned()));
+}

@@ -1,0 +1,220 @@
+//! Reads a whole answer: the first choice, whatever form its provider gives it.
+
+use std::borrow::Cow;
+
+use crate::{
+    base::{json::Json, raw::Raw},
+    dialect::{
+        Carry, fault,
+        openai::{parts_read, reasoning},
+        shape, tokens,
+    },
+    ir::{
+        block::{Block, BlockKind, CallForm, Citation, Media, MediaKind, Reasoning, Source, Text, ToolCall},
+        extras::Extras,
+        fault::Fault,
+        op::Dialect,
+        response::{ChatResponse, Finish, FinishKind},
+    },
+};
+
+const OWN: Dialect = Dialect::Openai;
+
+pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
+    let json = shape::answer(content_type, body)?;
+    let choices = shape::list(json, "choices")?;
+    let choice =
+        choices.items().find(|choice| choice.get("index").and_then(Json::u64).unwrap_or(0) == 0).or_else(|| choices.items().next());
+    let mut response = ChatResponse {
+        id: text(json.get("id")).unwrap_or_default(),
+        model: text(json.get("model")).unwrap_or_default(),
+        created: json.get("created").and_then(Json::i64).filter(|&at| at > 0),
+        usage: json.get("usage").and_then(tokens::openai),
+        service_tier: text(json.get("service_tier")),
+        extras: Extras::of(OWN, json, &["id", "object", "created", "model", "choices", "usage", "service_tier"]),
+        ..ChatResponse::default()
+    };
+    let Some(choice) = choice else { return Ok(response) };
+    if !choice.is_object() {
+        return Err(fault::unexpected("a choice is no choice"));
+    }
+    if let Some(error) = choice.get("error").filter(|error| error.is_object() && !error.is_blank()) {
+        return Err(fault::told(None, error));
+    }
+    match choice.get("message").or_else(|| choice.get("delta")) {
+        Some(message) if message.is_object() => message_blocks(message, carry, &mut response.blocks),
+        Some(_) => return Err(fault::unexpected("a message is no message")),
+        None => response.blocks.extend(text(choice.get("text")).map(Block::text)),
+    }
+    let told = choice.get("message").unwrap_or(choice);
+    cite(&mut response.blocks, citations(told, json));
+    response.logprobs = choice.at(&["logprobs", "content"]).filter(|list| list.is_array() && !list.is_blank()).map(Raw::of);
+    let called = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
+    let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
+    let said = shape::name(choice.get("finish_reason"));
+    if said.as_deref() == Some("error") {
+        return Err(fault::unexpected("the provider ended the answer with an error"));
+    }
+    response.finish = finish(said, called, refused);
+    response.finish.sequence = text(choice.get("stop_reason"));
+    Ok(response)
+}
+
+/// A text that says something.
+pub(super) fn text(value: Option<Json<'_>>) -> Option<String> {
+    value?.str().filter(|text| !text.is_empty()).map(Cow::into_owned)
+}
+
+/// The finish that a word of a provider comes to.
+pub(super) fn finish(said: Option<String>, called: bool, refused: bool) -> Finish {
+    let kind = match said.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        Some("length" | "max_tokens" | "max_length" | "model_length" | "max_output_tokens" | "insufficient_system_resource") => {
+            FinishKind::Length
+        }
+        Some("content_filter" | "content_filtered" | "safety" | "sensitive" | "prohibited_content" | "recitation") => FinishKind::Filter,
+        Some("refusal") => FinishKind::Refusal,
+        Some("pause_turn") => FinishKind::Pause,
+        _ if called => FinishKind::ToolCalls,
+        _ if refused => FinishKind::Refusal,
+        _ => FinishKind::Stop,
+    };
+    Finish { kind, said, sequence: None }
+}
+
+fn message_blocks(message: Json<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
+    let content = message.get("content");
+    let parts = content.and_then(|content| parts_read::content(Some(content), 0).ok()).unwrap_or_default();
+    let thinks = parts.iter().any(|block| matches!(block.kind, BlockKind::Reasoning(_)));
+    thought(message, thinks, blocks);
+    for mut block in parts {
+        // How a part is spelled matters only where it goes back.
+        block.extras = Extras::default();
+        if !matches!(&block.kind, BlockKind::Text(Text { text, .. }) | BlockKind::Reasoning(Reasoning { text, .. }) if text.is_empty()) {
+            blocks.push(block);
+        }
+    }
+    if let Some(proof) = reasoning::beside(message)
+        && let Some(block) = blocks.iter_mut().rfind(|block| matches!(block.kind, BlockKind::Text(_)))
+    {
+        block.proof = Some(proof);
+    }
+    blocks.extend(images(message).map(|media| Block::new(BlockKind::Media(media))));
+    if let Some(audio) = message.get("audio") {
+        blocks.extend(text(audio.get("transcript")).map(Block::text));
+        blocks.extend(text(audio.get("data")).map(|data| {
+            let source = Source::Base64(data);
+            Block::new(BlockKind::Media(Media { kind: MediaKind::Audio, source, mime: None, name: None, detail: None }))
+        }));
+    }
+    blocks.extend(text(message.get("refusal")).map(|words| Block::new(BlockKind::Refusal(words))));
+    let mut ids = Ids::new(&carry.seed);
+    for call in message.get("tool_calls").into_iter().flat_map(Json::items) {
+        let Some((form, inside)) = call_inside(call) else { continue };
+        let made = ids.own(text(call.get("id")));
+        let mut block = Block::new(BlockKind::ToolCall(called(made, form, inside, carry)));
+        block.proof = reasoning::beside(call);
+        blocks.push(block);
+    }
+    if let Some(call) = message.get("function_call").filter(|call| text(call.get("name")).is_some()) {
+        blocks.push(Block::new(BlockKind::ToolCall(called(ids.own(None), CallForm::Function, call, carry))));
+    }
+}
+
+/// Reasoning in the first place that holds some, and the details' seals.
+fn thought(message: Json<'_>, in_parts: bool, blocks: &mut Vec<Block>) {
+    let details = message.get("reasoning_details").filter(|details| details.is_array());
+    let plain = reasoning::FIELDS.iter().filter_map(|key| reasoning::plain(message.get(key)?)).find(|text| !text.is_empty());
+    let words = plain.map(Cow::into_owned).or_else(|| details.map(reasoning::words)).filter(|_| !in_parts).unwrap_or_default();
+    let sealed = details.filter(|details| reasoning::sealed(*details));
+    if !words.is_empty() || sealed.is_some() {
+        let mut block = Block::new(BlockKind::Reasoning(Reasoning { text: words, summary: false }));
+        block.proof = sealed.map(|details| reasoning::proof(details.text()));
+        blocks.push(block);
+    }
+}
+
+/// Images that stand beside the content.
+pub(super) fn images(message: Json<'_>) -> impl Iterator<Item = Media> {
+    message.get("images").into_iter().flat_map(Json::items).filter_map(|image| {
+        let at = image.get("image_url").unwrap_or(image);
+        let url = at.str().or_else(|| at.get("url")?.str())?;
+        let (source, mime) = parts_read::source(&url);
+        Some(Media { kind: MediaKind::Image, source, mime, name: None, detail: None })
+    })
+}
+
+/// What a call says, and in which form.
+pub(super) fn call_inside(call: Json<'_>) -> Option<(CallForm, Json<'_>)> {
+    let function = call.get("function").map(|function| (CallForm::Function, function));
+    function.or_else(|| call.get("custom").map(|custom| (CallForm::Custom, custom)))
+}
+
+/// A call's arguments: text, or (against the rules) the object itself.
+pub(super) fn arguments<'a>(form: CallForm, inside: Json<'a>) -> Option<Cow<'a, str>> {
+    let told = inside.get(if form == CallForm::Custom { "input" } else { "arguments" })?;
+    Some(told.str().unwrap_or_else(|| Cow::Borrowed(told.text())))
+}
+
+fn called(id: String, form: CallForm, inside: Json<'_>, carry: &Carry) -> ToolCall {
+    let name = inside.get("name").and_then(Json::str).unwrap_or_default();
+    let arguments = arguments(form, inside).unwrap_or_default().into_owned();
+    ToolCall { id, name: carry.name(&name).to_owned(), arguments, form }
+}
+
+/// Ids of calls: each call has one, and one of its own.
+#[derive(Debug)]
+pub(super) struct Ids {
+    seed: String,
+    given: Vec<String>,
+}
+
+impl Ids {
+    pub(super) fn new(seed: &str) -> Self {
+        Self { seed: seed.to_owned(), given: Vec::new() }
+    }
+
+    pub(super) fn own(&mut self, told: Option<String>) -> String {
+        let told = told.filter(|id| !self.given.contains(id));
+        let id = told.unwrap_or_else(|| format!("call_{}_{}", self.seed, self.given.len()));
+        self.given.push(id.clone());
+        id
+    }
+}
+
+/// Sources: annotations of the message, else the lists that search providers put beside the choices.
+pub(super) fn citations(message: Json<'_>, root: Json<'_>) -> Vec<Citation> {
+    let annotated: Vec<_> = message.get("annotations").into_iter().flat_map(Json::items).filter_map(annotation).collect();
+    if annotated.is_empty() { listed(root) } else { annotated }
+}
+
+pub(super) fn annotation(one: Json<'_>) -> Option<Citation> {
+    let told = one.get("url_citation")?;
+    let span = told.get("start_index").and_then(Json::u64).zip(told.get("end_index").and_then(Json::u64)).filter(|(from, to)| to > from);
+    Some(Citation {
+        url: Some(text(told.get("url"))?),
+        title: text(told.get("title")),
+        cited: text(told.get("content")),
+        span,
+        raw: Some((OWN, Raw::of(one))),
+    })
+}
+
+/// `search_results`, else plain addresses in `citations`.
+pub(super) fn listed(root: Json<'_>) -> Vec<Citation> {
+    let one = |source: Json<'_>| {
+        let url = source.str().map(Cow::into_owned).or_else(|| text(source.get("url")))?;
+        Some(Citation { url: Some(url), title: text(source.get("title")), ..Citation::default() })
+    };
+    let list = |key: &str| root.get(key).into_iter().flat_map(Json::items).filter_map(one).collect::<Vec<_>>();
+    Some(list("search_results")).filter(|found| !found.is_empty()).unwrap_or_else(|| list("citations"))
+}
+
+fn cite(blocks: &mut [Block], citations: Vec<Citation>) {
+    let text = blocks.iter_mut().find_map(|block| match &mut block.kind {
+        BlockKind::Text(text) => Some(text),
+        _ => None,
+    });
+    if let Some(text) = text {
+        text.citations = citations;
+    }
+}

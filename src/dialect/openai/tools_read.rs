@@ -1,0 +1,203 @@
+//! Reads what the model may call: tools, legacy functions, and the choice among them.
+
+use crate::{
+    base::{json::Json, raw::Raw},
+    dialect::openai::request_read::refuse,
+    ir::{
+        block::CacheMark,
+        extras::Extras,
+        fault::ClientError,
+        op::Dialect,
+        request::ChatRequest,
+        tool::{CustomTool, FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+    },
+};
+
+const OWN: Dialect = Dialect::Openai;
+
+pub(super) fn read(json: Json<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
+    if let Some(tools) = json.get("tools") {
+        if !tools.is_array() {
+            return Err(refuse("tools", format!("Invalid type for 'tools': expected an array, but got {}.", tools.kind())));
+        }
+        for (at, one) in tools.items().enumerate() {
+            request.tools.push(tool(one).ok_or_else(|| {
+                refuse(format!("tools[{at}].function.name"), format!("Missing required parameter: 'tools[{at}].function.name'."))
+            })?);
+        }
+    }
+    for one in json.get("functions").into_iter().flat_map(Json::items) {
+        let named = function(one, one).ok_or_else(|| refuse("functions", "Missing required parameter: 'functions[].name'."))?;
+        request.tools.push(Tool::Function(named));
+        if request.echo.is_empty() {
+            // Who asks with functions knows no tool calls.
+            request.echo.push(OWN, "functions", Raw::from(true));
+        }
+    }
+    if json.get("web_search_options").is_some() {
+        let body = Raw::object(|o| {
+            o.json("web_search_options", json.get("web_search_options").unwrap_or(json));
+        });
+        request.tools.push(Tool::Hosted(HostedTool { kind: Hosted::WebSearch, dialect: OWN, body }));
+    }
+    request.tool_choice = match json.get("tool_choice").or_else(|| json.get("function_call")) {
+        None => None,
+        Some(told) => match choice(told) {
+            Some(choice) => Some(choice),
+            None => {
+                request.extras.push(OWN, "tool_choice", Raw::of(told));
+                None
+            }
+        },
+    };
+    Ok(())
+}
+
+fn text(value: Json<'_>) -> Option<String> {
+    value.str().map(std::borrow::Cow::into_owned)
+}
+
+/// `None`: a function without a name.
+fn tool(one: Json<'_>) -> Option<Tool> {
+    let kind = one.get("type").and_then(Json::str).unwrap_or("function".into());
+    if let Some(custom) = one.get("custom").filter(|custom| kind == "custom" && custom.is_object()) {
+        return Some(Tool::Custom(self::custom(one, custom)?));
+    }
+    let inside = one.get("function").filter(|function| function.is_object());
+    // Some clients send the tools of other dialects, whose fields stand in the tool itself.
+    let flat = || Some(one).filter(|one| one.get("parameters").or_else(|| one.get("input_schema")).is_some() && one.get("name").is_some());
+    match inside.or_else(flat) {
+        Some(inside) if kind == "function" || kind == "custom" => function(one, inside).map(Tool::Function),
+        None if kind == "function" && one.get("name").is_none() => None,
+        None if kind == "function" => function(one, one).map(Tool::Function),
+        _ => {
+            let kind = if kind.contains("web_search") {
+                Hosted::WebSearch
+            } else if kind.contains("code_interpreter") || kind.contains("code_execution") {
+                Hosted::CodeExecution
+            } else {
+                Hosted::Other
+            };
+            Some(Tool::Hosted(HostedTool { kind, dialect: OWN, body: Raw::of(one) }))
+        }
+    }
+}
+
+fn function(one: Json<'_>, inside: Json<'_>) -> Option<FunctionTool> {
+    const INSIDE: [&str; 5] = ["name", "description", "parameters", "input_schema", "strict"];
+    let nested = one != inside;
+    let known: &[&str] = if nested { &["type", "function", "cache_control"] } else { &["type", "cache_control"] };
+    let mut extras = Extras::of(OWN, one, &[known, if nested { &[] } else { &INSIDE }].concat());
+    if nested {
+        for (key, value) in inside.members().filter(|(key, value)| !INSIDE.contains(key) && value.kind() != "null") {
+            extras.push(OWN, &format!("function.{key}"), Raw::of(value));
+        }
+    }
+    let cache = one.get("cache_control").filter(|mark| mark.is_object()).map(|mark| CacheMark { raw: Raw::of(mark) });
+    if let Some(mark) = &cache {
+        extras.also(OWN, "cache_control", mark.raw.clone());
+    }
+    Some(FunctionTool {
+        name: inside.get("name").and_then(text).filter(|name| !name.is_empty())?,
+        description: inside.get("description").and_then(text),
+        schema: inside.get("parameters").or_else(|| inside.get("input_schema")).filter(|schema| schema.is_object()).map(Raw::of),
+        strict: inside.get("strict").and_then(Json::bool),
+        namespace: None,
+        cache,
+        extras,
+    })
+}
+
+fn custom(one: Json<'_>, inside: Json<'_>) -> Option<CustomTool> {
+    let mut extras = Extras::of(OWN, one, &["type", "custom"]);
+    // Only who sends it in this form can have it in this form.
+    extras.also(OWN, "type", Raw::string("custom"));
+    let format = inside.get("format").map(|format| match format.get("grammar") {
+        // The common form has the grammar's fields beside the type.
+        Some(grammar) => Raw::object(|o| {
+            o.str("type", "grammar");
+            grammar.members().for_each(|(key, value)| {
+                o.json(key, value);
+            });
+        }),
+        None => Raw::of(format),
+    });
+    Some(CustomTool {
+        name: inside.get("name").and_then(text).filter(|name| !name.is_empty())?,
+        description: inside.get("description").and_then(text),
+        format,
+        extras,
+    })
+}
+
+fn choice(told: Json<'_>) -> Option<ToolChoice> {
+    let word = |word: &str| match word {
+        "auto" => Some(ToolChoice::Auto),
+        "none" => Some(ToolChoice::None),
+        "required" | "any" => Some(ToolChoice::Required),
+        _ => None,
+    };
+    if let Some(said) = told.str() {
+        return word(&said);
+    }
+    let kind = told.get("type").and_then(Json::str).unwrap_or_default();
+    if kind == "allowed_tools" {
+        let allowed = told.get("allowed_tools").unwrap_or(told);
+        let names = allowed.get("tools").into_iter().flat_map(Json::items).filter_map(named).collect();
+        let required = allowed.get("mode").and_then(Json::str).as_deref() == Some("required");
+        return Some(ToolChoice::Allowed { names, required });
+    }
+    named(told).map(ToolChoice::Named).or_else(|| word(&kind))
+}
+
+fn named(tool: Json<'_>) -> Option<String> {
+    let inside = tool.get("function").or_else(|| tool.get("custom")).unwrap_or(tool);
+    inside.get("name").and_then(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(text: &str) -> ChatRequest {
+        let mut request = ChatRequest::default();
+        read(Raw::parse(text).expect("json").json(), &mut request).expect("good");
+        request
+    }
+
+    #[test]
+    fn choices_are_read_in_all_forms() {
+        let named = |name: &str| Some(ToolChoice::Named(name.to_owned()));
+        for (text, want) in [
+            (r#""auto""#, Some(ToolChoice::Auto)),
+            (r#""any""#, Some(ToolChoice::Required)),
+            (r#"{"type":"function","function":{"name":"f"}}"#, named("f")),
+            (r#"{"type":"custom","custom":{"name":"f"}}"#, named("f")),
+            (r#"{"type":"function","name":"f"}"#, named("f")),
+            (r#"{"name":"f"}"#, named("f")),
+            (r#"{"type":"none"}"#, Some(ToolChoice::None)),
+            (
+                r#"{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":{"name":"f"}}]}}"#,
+                Some(ToolChoice::Allowed { names: vec!["f".to_owned()], required: true }),
+            ),
+            ("7", None),
+        ] {
+            assert_eq!(read_all(&format!("{{\"tool_choice\":{text}}}")).tool_choice, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn tools_are_read_leniently() {
+        let request = read_all(
+            r#"{"tools":[{"function":{"name":"a","x":1}},{"type":"function","name":"b","parameters":{}},{"name":"c","input_schema":{"type":"object"}},
+                {"type":"custom","custom":{"name":"d","format":{"type":"grammar","grammar":{"syntax":"lark","definition":"x"}}}},{"type":"v:web_search"}]}"#,
+        );
+        let names: Vec<_> = request.tools.iter().map(|tool| tool.name().unwrap_or("-")).collect();
+        assert_eq!(names, ["a", "b", "c", "d", "-"]);
+        let Tool::Custom(custom) = &request.tools[3] else { panic!("custom") };
+        assert_eq!(custom.format.as_ref().map(Raw::text), Some(r#"{"type":"grammar","syntax":"lark","definition":"x"}"#));
+        assert!(matches!(&request.tools[4], Tool::Hosted(HostedTool { kind: Hosted::WebSearch, .. })));
+        let mut request = ChatRequest::default();
+        assert!(read(Raw::parse(r#"{"tools":[{"type":"function"}]}"#).expect("json").json(), &mut request).is_err());
+    }
+}

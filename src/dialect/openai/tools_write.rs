@@ -1,0 +1,175 @@
+//! Writes what the model may call.
+
+use crate::{
+    base::{
+        raw::Raw,
+        write::{Array, Object},
+    },
+    dialect::openai::{losses::Losses, names::Names},
+    ir::{
+        op::Dialect,
+        tool::{CustomTool, FunctionTool, Hosted, Tool, ToolChoice},
+    },
+};
+
+const OWN: Dialect = Dialect::Openai;
+
+/// Whether the tool came in this dialect's own form for free text, so that its provider knows it; others are bridged.
+pub(super) fn native(tool: &CustomTool) -> bool {
+    tool.extras.get(OWN, "type").is_some()
+}
+
+pub(super) fn write(tools: &[Tool], choice: Option<&ToolChoice>, names: &Names, o: &mut Object<'_>, losses: &mut Losses) {
+    // Hosted tools of others have no place, and one of ours is a field of the request.
+    let searching = |tool: &Tool| match tool {
+        Tool::Hosted(hosted) if hosted.dialect == OWN => hosted.body.json().get("web_search_options").map(Raw::of),
+        _ => None,
+    };
+    let sent: Vec<&Tool> = tools
+        .iter()
+        .filter(|tool| match tool {
+            Tool::Hosted(hosted) if hosted.dialect != OWN => {
+                losses.add(match hosted.kind {
+                    Hosted::WebSearch => "tools.web_search",
+                    Hosted::CodeExecution => "tools.code_execution",
+                    Hosted::UrlContext => "tools.url_context",
+                    Hosted::Other => "tools.hosted",
+                });
+                false
+            }
+            tool => searching(tool).is_none(),
+        })
+        .collect();
+    if let Some(options) = tools.iter().find_map(searching) {
+        o.raw("web_search_options", &options);
+    }
+    if !sent.is_empty() {
+        o.array("tools", |a| {
+            for tool in &sent {
+                match tool {
+                    Tool::Function(tool) => function(tool, names, a, losses),
+                    Tool::Custom(tool) if native(tool) => custom(tool, names, a),
+                    Tool::Custom(tool) => {
+                        tool.extras.iter().for_each(|(key, _)| losses.add(format!("tools.{key}")));
+                        function(&tool.as_function(), names, a, losses);
+                    }
+                    Tool::Hosted(tool) => {
+                        a.raw(&tool.body);
+                    }
+                }
+            }
+        });
+    }
+    match choice {
+        Some(choice) if !sent.is_empty() => self::choice(choice, tools, names, o),
+        Some(ToolChoice::Required | ToolChoice::Named(_) | ToolChoice::Allowed { .. }) => losses.add("tool_choice"),
+        // Providers refuse a choice where there is nothing to choose; it goes without saying.
+        Some(ToolChoice::Auto | ToolChoice::None) | None => {}
+    }
+}
+
+fn function(tool: &FunctionTool, names: &Names, a: &mut Array<'_>, losses: &mut Losses) {
+    if tool.cache.is_some() && tool.extras.get(OWN, "cache_control").is_none() {
+        losses.add("tools.cache_control");
+    }
+    a.object(|o| {
+        o.str("type", "function").object("function", |o| {
+            o.str("name", names.sent(&tool.name)).opt_str("description", tool.description.as_deref());
+            if let Some(schema) = &tool.schema {
+                o.text("parameters", &rooted(schema));
+            }
+            if let Some(strict) = tool.strict {
+                o.bool("strict", strict);
+            }
+            for (key, _) in tool.extras.iter() {
+                if let (Some(inside), Some(value)) = (key.strip_prefix("function."), tool.extras.get(OWN, key)) {
+                    o.raw(inside, value);
+                }
+            }
+        });
+        tool.extras.write_but(|key| key.starts_with("function."), OWN, o, |key| losses.add(format!("tools.{key}")));
+    });
+}
+
+/// Parameters must be an object with properties at their root; a schema that leaves that unsaid is refused.
+fn rooted(schema: &Raw) -> std::borrow::Cow<'_, str> {
+    let json = schema.json();
+    let (kind, properties) = (json.get("type").is_some(), json.get("properties").is_some());
+    if kind && properties || !json.is_object() {
+        return schema.text().into();
+    }
+    let whole = Raw::object(|o| {
+        if !kind {
+            o.str("type", "object");
+        }
+        json.members().for_each(|(key, value)| {
+            o.json(key, value);
+        });
+        if !properties {
+            o.object("properties", |_| {});
+        }
+    });
+    whole.text().to_owned().into()
+}
+
+fn custom(tool: &CustomTool, names: &Names, a: &mut Array<'_>) {
+    a.object(|o| {
+        o.object("custom", |o| {
+            o.str("name", names.sent(&tool.name)).opt_str("description", tool.description.as_deref());
+            let Some(format) = &tool.format else { return };
+            if format.json().get("definition").is_none() {
+                o.raw("format", format);
+                return;
+            }
+            o.object("format", |o| {
+                o.str("type", "grammar").object("grammar", |o| {
+                    let rest = format.json().members().filter(|(key, _)| *key != "type");
+                    rest.for_each(|(key, value)| {
+                        o.json(key, value);
+                    });
+                });
+            });
+        });
+        tool.extras.write(OWN, o, |_| {});
+    });
+}
+
+fn choice(choice: &ToolChoice, tools: &[Tool], names: &Names, o: &mut Object<'_>) {
+    let named = |o: &mut Object<'_>, name: &str| {
+        let free = tools.iter().any(|tool| matches!(tool, Tool::Custom(tool) if tool.name == name && native(tool)));
+        let kind = if free { "custom" } else { "function" };
+        o.str("type", kind).object(kind, |o| {
+            o.str("name", names.sent(name));
+        });
+    };
+    match choice {
+        ToolChoice::Auto => {
+            o.str("tool_choice", "auto");
+        }
+        ToolChoice::None => {
+            o.str("tool_choice", "none");
+        }
+        ToolChoice::Required => {
+            o.str("tool_choice", "required");
+        }
+        ToolChoice::Named(name) => {
+            o.object("tool_choice", |o| named(o, name));
+        }
+        // One that must be called is said in the form that every provider knows.
+        ToolChoice::Allowed { names: allowed, required: true } if allowed.len() == 1 => {
+            o.object("tool_choice", |o| named(o, &allowed[0]));
+        }
+        ToolChoice::Allowed { names: allowed, required } => {
+            o.object("tool_choice", |o| {
+                o.str("type", "allowed_tools").object("allowed_tools", |o| {
+                    o.str("mode", if *required { "required" } else { "auto" });
+                    o.array("tools", |a| {
+                        allowed.iter().for_each(|name| {
+                            a.object(|o| named(o, name));
+                        })
+                    });
+                });
+            });
+        }
+    }
+}

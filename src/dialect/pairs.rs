@@ -1,0 +1,329 @@
+//! Every recorded exchange through every pair of dialects: what was said survives being told in another dialect.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::{
+    Carry, Framing, Place, Shape, Thinking, Traits,
+    recorded::{self, Exchange},
+    registry,
+    translate::{Reading, Translator},
+};
+use crate::ir::{
+    assemble::{self, Assembler},
+    block::{Block, BlockKind, MediaKind, Source},
+    event::ChatEvent,
+    extras::Extras,
+    fault::{ClientError, ErrorKind},
+    grammar,
+    op::Dialect,
+    request::{ChatRequest, Role},
+    response::{ChatResponse, FinishKind},
+    tool::{Tool, ToolChoice},
+};
+
+const APIS: [(&str, Dialect); 7] = [
+    ("openai.chat", Dialect::Openai),
+    ("openai.responses", Dialect::Responses),
+    ("anthropic.messages", Dialect::Anthropic),
+    ("vertex.anthropic", Dialect::Anthropic),
+    ("gemini.generateContent", Dialect::Gemini),
+    ("gemini.streamGenerateContent", Dialect::Gemini),
+    ("ollama.chat", Dialect::Ollama),
+];
+
+fn all() -> Vec<(Dialect, Exchange)> {
+    let found = recorded::of(&APIS.map(|(api, _)| api));
+    found.into_iter().filter_map(|x| APIS.iter().find(|(api, _)| *api == x.api).map(|(_, dialect)| (*dialect, x))).collect()
+}
+
+/// What an answer says, whoever tells it.
+#[derive(Debug, Default, PartialEq)]
+struct Said {
+    text: String,
+    reasoning: String,
+    calls: Vec<(String, Value)>,
+    finish: FinishKind,
+    input: Option<u64>,
+    output: Option<u64>,
+    cached: Option<u64>,
+}
+
+fn arguments(text: &str) -> Value {
+    match text.trim() {
+        "" => Value::Object(serde_json::Map::new()),
+        text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
+    }
+}
+
+/// Where a dialect has no refusals of their own, they are told as text.
+fn said(response: &ChatResponse, refusal_is_text: bool) -> Said {
+    let mut out = Said { finish: response.finish.kind, ..Said::default() };
+    for block in &response.blocks {
+        match &block.kind {
+            BlockKind::Text(text) => out.text.push_str(&text.text),
+            BlockKind::Reasoning(reasoning) => out.reasoning.push_str(&reasoning.text),
+            BlockKind::Refusal(text) if refusal_is_text => out.text.push_str(text),
+            BlockKind::ToolCall(call) => out.calls.push((call.name.clone(), arguments(&call.arguments))),
+            _ => {}
+        }
+    }
+    if refusal_is_text && out.finish == FinishKind::Refusal {
+        out.finish = FinishKind::Stop;
+    }
+    if let Some(usage) = response.usage {
+        (out.input, out.output) = (Some(usage.input_total()), Some(usage.output_total()));
+        out.cached = Some(usage.cache_read);
+    }
+    out
+}
+
+fn framing(x: &Exchange) -> Framing {
+    match x.kind.as_str() {
+        "ndjson" => Framing::Ndjson,
+        "json" => Framing::JsonArray,
+        _ => Framing::Sse,
+    }
+}
+
+/// The recorded answer, read; `None` where it is an error or breaks off.
+fn answer(dialect: Dialect, x: &Exchange) -> Option<(ChatResponse, Vec<ChatEvent>)> {
+    if x.status >= 400 {
+        return None;
+    }
+    let carry = Carry { seed: "seed".to_owned(), ..Carry::default() };
+    if !x.streaming {
+        let response = registry::egress(dialect).read_response(&x.content_type, x.response.as_bytes(), &carry).ok()?;
+        let events = assemble::events(&response);
+        return Some((response, events));
+    }
+    let mut reading = Reading::new(framing(x), registry::egress(dialect).stream_reader(&carry), false);
+    let mut events = Vec::new();
+    let step = reading.feed(&Bytes::copy_from_slice(x.response.as_bytes()), &mut events);
+    reading.end(&mut events);
+    if step.error.is_some() {
+        return None;
+    }
+    grammar::check(&events).unwrap_or_else(|e| panic!("{}: {e}", x.id));
+    let mut assembler = Assembler::default();
+    events.iter().for_each(|event| assembler.feed(event));
+    Some((assembler.finish()?, events))
+}
+
+fn shape(framing: Framing) -> Shape {
+    Shape {
+        place: Place::Main,
+        model: "asked".to_owned(),
+        id: "01".to_owned(),
+        now: 1_700_000_000,
+        framing,
+        usage: true,
+        custom: Vec::new(),
+        namespaced: Vec::new(),
+        echo: Extras::default(),
+    }
+}
+
+fn client_framing(dialect: Dialect) -> Framing {
+    if dialect == Dialect::Ollama { Framing::Ndjson } else { Framing::Sse }
+}
+
+fn has_refusals(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::Openai | Dialect::Responses)
+}
+
+/// What the client's dialect cannot tell apart.
+fn coarse(mut said: Said, client: Dialect, response: &ChatResponse) -> Said {
+    if !has_refusals(client) && said.finish == FinishKind::Refusal {
+        said.finish = FinishKind::Stop;
+    }
+    match (client, said.finish) {
+        // No word for a paused turn, or for a filter.
+        (_, FinishKind::Pause) => said.finish = FinishKind::Stop,
+        (Dialect::Anthropic | Dialect::Ollama, FinishKind::Filter) => said.finish = FinishKind::Stop,
+        _ => {}
+    }
+    if client == Dialect::Ollama {
+        said.cached = response.usage.map(|_| 0);
+    }
+    said
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the table of pairs, for whoever runs this test alone")]
+fn every_recorded_answer_means_the_same_in_every_dialect() {
+    let mut wrong = Vec::new();
+    let mut counts: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
+    for (dialect, x) in all() {
+        let Some((response, events)) = answer(dialect, &x) else { continue };
+        for client in Dialect::ALL {
+            let carry = Carry { seed: "seed".to_owned(), ..Carry::default() };
+            let refusal_is_text = !has_refusals(client);
+            let want = coarse(said(&response, refusal_is_text), client, &response);
+            let mut check = |how: &str, got: Option<ChatResponse>| {
+                let got = got.map(|got| coarse(said(&got, refusal_is_text), client, &response));
+                let count = counts.entry((client.name(), dialect.name())).or_default();
+                count.1 += 1;
+                match got {
+                    Some(got) if got == want => count.0 += 1,
+                    got => wrong.push(format!("{} {dialect} → {client} {how}\n  want {want:?}\n  got  {got:?}", x.id)),
+                }
+            };
+            let whole = registry::ingress(client).write_response(&response, &shape(client_framing(client)));
+            check("whole", registry::egress(client).read_response("application/json", &whole, &carry).ok());
+
+            let reading = Reading::new(Framing::Sse, registry::egress(dialect).stream_reader(&carry), false);
+            let writer = registry::ingress(client).stream_writer(&shape(client_framing(client)));
+            let mut translator = Translator::new(reading, writer, false);
+            let mut out = Vec::new();
+            translator.whole(events.clone(), super::Summary::default(), &mut out);
+            let mut back = Reading::new(client_framing(client), registry::egress(client).stream_reader(&carry), false);
+            let mut told = Vec::new();
+            let error = back.feed(&out.concat().into(), &mut told).error;
+            back.end(&mut told);
+            let mut assembler = Assembler::default();
+            told.iter().for_each(|event| assembler.feed(event));
+            check("stream", assembler.finish().filter(|_| error.is_none()));
+        }
+    }
+    for ((client, upstream), (good, of)) in &counts {
+        println!("{client:10} ← {upstream:10} {good}/{of}");
+    }
+    assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n"));
+}
+
+/// What a request says, whoever tells it.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    system: String,
+    users: String,
+    calls: Vec<(String, Value)>,
+    results: Vec<String>,
+    images: Vec<String>,
+    tools: Vec<String>,
+    choice: Option<ToolChoice>,
+    limit: Option<u64>,
+}
+
+fn squeeze(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn texts(blocks: &[Block]) -> String {
+    let texts = blocks.iter().filter_map(|block| match &block.kind {
+        BlockKind::Text(text) => Some(text.text.as_str()),
+        _ => None,
+    });
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+fn asked(request: &ChatRequest) -> Asked {
+    let mut out = Asked { system: squeeze(&texts(&request.system)), limit: request.settings.max_tokens, ..Asked::default() };
+    fn media(blocks: &[Block], images: &mut Vec<String>) {
+        for block in blocks {
+            if let BlockKind::Media(media) = &block.kind
+                && let (MediaKind::Image, Source::Base64(data)) = (media.kind, &media.source)
+            {
+                images.push(data.trim_end_matches('=').to_owned());
+            }
+        }
+    }
+    for message in &request.messages {
+        media(&message.blocks, &mut out.images);
+        if message.role == Role::User {
+            out.users.push_str(&squeeze(&texts(&message.blocks)));
+            out.users.push('\n');
+        }
+        for block in &message.blocks {
+            match &block.kind {
+                BlockKind::ToolCall(call) => out.calls.push((call.name.clone(), arguments(&call.arguments))),
+                BlockKind::ToolResult(result) => {
+                    out.results.push(squeeze(&texts(&result.content)));
+                    media(&result.content, &mut out.images);
+                }
+                _ => {}
+            }
+        }
+    }
+    out.images.sort();
+    out.tools = request.tools.iter().filter_map(Tool::name).map(str::to_owned).collect();
+    out.tools.sort();
+    out.choice = request.tool_choice.clone().filter(|choice| !out.tools.is_empty() && *choice != ToolChoice::Auto);
+    out
+}
+
+fn traits() -> Traits {
+    Traits {
+        model: "m".to_owned(),
+        stream: false,
+        max_output: Some(64_000),
+        thinking: Thinking::Effort,
+        limit_field: "max_tokens",
+        developer_role: false,
+        takes_reasoning: true,
+        seed: "seed".to_owned(),
+    }
+}
+
+#[test]
+fn every_recorded_request_asks_the_same_in_every_dialect() {
+    let mut wrong = Vec::new();
+    for (dialect, x) in all() {
+        let Ok(request) = registry::ingress(dialect).read_request(Place::Main, x.request.to_string().as_bytes()) else {
+            // What the provider refused we may refuse as well.
+            if x.status < 400 {
+                wrong.push(format!("{}: not read", x.id));
+            }
+            continue;
+        };
+        let want = asked(&request);
+        for upstream in Dialect::ALL {
+            let encoded = registry::egress(upstream).write_request(&request, &traits());
+            if upstream == dialect && !encoded.losses.is_empty() {
+                wrong.push(format!("{} {dialect} loses {:?} to itself", x.id, encoded.losses));
+            }
+            let back = match registry::ingress(upstream).read_request(Place::Main, &encoded.body) {
+                Ok(back) => asked(&back),
+                Err(e) => {
+                    wrong.push(format!("{} {dialect} → {upstream} cannot be read back: {}", x.id, e.message));
+                    continue;
+                }
+            };
+            let same = back.system.contains(&want.system)
+                && want.users.lines().filter(|line| !line.is_empty()).all(|line| back.users.contains(line))
+                && back.calls == want.calls
+                && want.results.iter().all(|result| back.results.iter().any(|other| other.contains(result)))
+                && (back.images == want.images || upstream == Dialect::Ollama)
+                && (back.tools == want.tools || want.choice == Some(ToolChoice::None))
+                && (back.choice == want.choice || upstream == Dialect::Ollama || want.choice == Some(ToolChoice::None))
+                && (want.limit.is_none() || back.limit == want.limit);
+            if !same && want.calls.iter().all(|(_, arguments)| arguments.is_object()) {
+                wrong.push(format!("{} {dialect} → {upstream}\n  want {want:?}\n  got  {back:?}", x.id));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn an_error_ends_a_stream_in_every_dialect_without_a_success() {
+    for client in Dialect::ALL {
+        let mut writer = registry::ingress(client).stream_writer(&shape(client_framing(client)));
+        let mut out = Vec::new();
+        for event in [
+            ChatEvent::Begin { id: String::new(), model: "m".to_owned(), created: None, usage: None },
+            ChatEvent::Open { block: 0, head: crate::ir::event::Head::Text },
+            ChatEvent::Delta { block: 0, text: "half".to_owned() },
+        ] {
+            writer.event(event, &mut out);
+        }
+        writer.error(&ClientError::new(ErrorKind::Upstream, "broke"), "01", &mut out);
+        let mut reading = Reading::new(client_framing(client), registry::egress(client).stream_reader(&Carry::default()), false);
+        let mut events = Vec::new();
+        let step = reading.feed(&out.into(), &mut events);
+        assert!(step.error.is_some_and(|fault| fault.message.contains("broke")), "{client}");
+        assert!(!events.iter().any(|event| matches!(event, ChatEvent::End { .. })), "{client}");
+    }
+}

@@ -1,0 +1,236 @@
+//! Reads a request: what is to be answered, with what, and how.
+
+use crate::{
+    base::{
+        json::{self, Json},
+        raw::Raw,
+    },
+    dialect::responses::{
+        input_read::Input,
+        items_read::{OWN, string},
+        tools_read,
+    },
+    ir::{
+        block::Block,
+        fault::{ClientError, ErrorKind},
+        request::ChatRequest,
+        settings::{Effort, Format, ReasoningWish},
+    },
+};
+
+/// Fields that the response object repeats.
+pub(super) const ECHOED: [&str; 20] = [
+    "instructions",
+    "tools",
+    "tool_choice",
+    "temperature",
+    "top_p",
+    "metadata",
+    "parallel_tool_calls",
+    "max_output_tokens",
+    "text",
+    "reasoning",
+    "truncation",
+    "store",
+    "user",
+    "previous_response_id",
+    "prompt_cache_key",
+    "safety_identifier",
+    "service_tier",
+    "max_tool_calls",
+    "top_logprobs",
+    "background",
+];
+/// Settings that this API does not have officially, though some upstreams of it do.
+pub(super) const UNOFFICIAL: [&str; 8] =
+    ["frequency_penalty", "presence_penalty", "repetition_penalty", "top_k", "min_p", "seed", "stop", "n"];
+pub(super) const LOGPROBS: &str = "message.output_text.logprobs";
+pub(super) const ENCRYPTED: &str = "reasoning.encrypted_content";
+
+/// # Errors
+///
+/// What the API itself refuses: no input, or input of the wrong type.
+pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
+    let root = json::check(body).map_err(|bad| refused(format!("the body is not JSON: {}", bad.describe(body)), None))?;
+    if !root.is_object() {
+        return Err(refused(format!("the body must be an object, got {}", root.kind()), None));
+    }
+    let mut request = ChatRequest::default();
+    // Even where nothing is left over, it is known who spoke.
+    request.extras.note(OWN, "dialect", Raw::string("responses"));
+    if let Some(tools) = root.get("tools") {
+        request.tools = tools_read::tools(array(tools, "tools")?);
+    }
+    for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
+        field(&mut request, key, value)?;
+        if ECHOED.contains(&key) {
+            request.echo.push(OWN, key, Raw::of(value));
+        }
+    }
+    let mut input = Input::new(&request.tools);
+    match root.get("input") {
+        Some(text) if text.kind() == "string" => input.said(&text.str().unwrap_or_default()),
+        Some(list) if list.is_array() => {
+            for (item, at) in list.items().zip(0..) {
+                input.item(item, at)?;
+            }
+        }
+        Some(other) => return Err(wrong("input", "a string or an array", other)),
+        None if ["previous_response_id", "conversation", "prompt"].iter().any(|key| root.get(key).is_some()) => {}
+        None => {
+            return Err(
+                refused("Missing required parameter: 'input'.".to_owned(), Some("input".to_owned())).code("missing_required_parameter")
+            );
+        }
+    }
+    let (system, messages) = input.finish();
+    request.system.extend(system);
+    request.messages = messages;
+    Ok(request)
+}
+
+fn field(request: &mut ChatRequest, key: &str, value: Json<'_>) -> Result<(), ClientError> {
+    let settings = &mut request.settings;
+    let text = || value.str().map(std::borrow::Cow::into_owned);
+    match key {
+        "model" | "input" | "tools" => {}
+        "stream" => request.stream = value.bool().unwrap_or(false),
+        "instructions" => match value.str() {
+            Some(text) => request.system.insert(0, Block::text(text)),
+            None if value.is_array() => {
+                let parts = value.items().filter_map(|item| string(item, "content").or_else(|| string(item, "text")));
+                request.system.extend(parts.map(Block::text));
+            }
+            None => return Err(wrong(key, "a string", value)),
+        },
+        "max_output_tokens" => settings.max_tokens = Some(value.u64().ok_or_else(|| wrong(key, "a whole number", value))?),
+        "temperature" => settings.temperature = Some(number(key, value)?),
+        "top_p" => settings.top_p = Some(number(key, value)?),
+        "top_logprobs" => settings.top_logprobs = Some(value.u64().ok_or_else(|| wrong(key, "a whole number", value))?),
+        "parallel_tool_calls" => settings.parallel_tools = value.bool(),
+        "prompt_cache_key" => settings.prompt_cache_key = text(),
+        "service_tier" => settings.service_tier = text(),
+        "metadata" => settings.metadata = Some(Raw::of(value)),
+        "user" => settings.user = text(),
+        "safety_identifier" => {
+            request.extras.note(OWN, key, Raw::of(value));
+            settings.user = settings.user.take().or_else(text);
+        }
+        "text" => format(request, value),
+        "reasoning" => reasoning(request, value),
+        "tool_choice" => {
+            request.tool_choice = tools_read::choice(value, &request.tools);
+            if request.tool_choice.is_none() {
+                request.extras.push(OWN, key, Raw::of(value));
+            } else if value.is_object() {
+                request.extras.note(OWN, key, Raw::of(value));
+            }
+        }
+        "include" => {
+            let wished = |name: &str| value.items().any(|one| one.str().as_deref() == Some(name));
+            if wished(LOGPROBS) {
+                settings.logprobs = Some(true);
+            }
+            let known = value.items().all(|one| one.str().is_some_and(|name| name == ENCRYPTED || name == LOGPROBS));
+            if known {
+                request.extras.note(OWN, key, Raw::of(value));
+            } else {
+                request.extras.push(OWN, key, Raw::of(value));
+            }
+        }
+        // The proxy itself does these, or they say what is so anyway.
+        "store" | "previous_response_id" | "stream_options" => request.extras.note(OWN, key, Raw::of(value)),
+        "truncation" if value.str().as_deref() == Some("disabled") => request.extras.note(OWN, key, Raw::of(value)),
+        "background" if value.bool() == Some(false) => request.extras.note(OWN, key, Raw::of(value)),
+        _ if UNOFFICIAL.contains(&key) => {
+            unofficial(request, key, value);
+            request.extras.note(OWN, key, Raw::of(value));
+        }
+        _ => request.extras.push(OWN, key, Raw::of(value)),
+    }
+    Ok(())
+}
+
+fn unofficial(request: &mut ChatRequest, key: &str, value: Json<'_>) {
+    let settings = &mut request.settings;
+    let raw = Some(Raw::of(value));
+    match key {
+        "frequency_penalty" => settings.frequency_penalty = raw,
+        "presence_penalty" => settings.presence_penalty = raw,
+        "repetition_penalty" => settings.repetition_penalty = raw,
+        "top_k" => settings.top_k = raw,
+        "min_p" => settings.min_p = raw,
+        "seed" => settings.seed = raw,
+        "n" => settings.n = value.u64(),
+        _ => {
+            let one = value.str().map(std::borrow::Cow::into_owned);
+            settings.stop = one.into_iter().chain(value.items().filter_map(|stop| Some(stop.str()?.into_owned()))).collect();
+        }
+    }
+}
+
+fn format(request: &mut ChatRequest, text: Json<'_>) {
+    request.settings.verbosity = string(text, "verbosity");
+    leftovers(request, "text.", text, &["format", "verbosity"]);
+    let Some(format) = text.get("format") else { return };
+    request.settings.format = match string(format, "type").as_deref() {
+        Some("text") => Some(Format::Text),
+        Some("json_object") => Some(Format::Json),
+        Some("json_schema") => {
+            // The form of chat nests it once more.
+            let inner = format.get("json_schema").filter(|inner| inner.is_object()).unwrap_or(format);
+            let schema = inner.get("schema").map_or_else(|| Raw::object(|_| {}), Raw::of);
+            let strict = inner.get("strict").and_then(Json::bool);
+            Some(Format::Schema { name: string(inner, "name"), description: string(inner, "description"), schema, strict })
+        }
+        _ => {
+            request.extras.push(OWN, "text.format", Raw::of(format));
+            None
+        }
+    };
+}
+
+fn reasoning(request: &mut ChatRequest, json: Json<'_>) {
+    let told = string(json, "effort");
+    let effort = told.as_deref().and_then(Effort::parse);
+    if effort.is_none()
+        && let Some(unknown) = json.get("effort")
+    {
+        request.extras.push(OWN, "reasoning.effort", Raw::of(unknown));
+    }
+    let summary = string(json, "summary").or_else(|| string(json, "generate_summary"));
+    request.settings.reasoning = Some(ReasoningWish {
+        enabled: effort.map(|effort| effort != Effort::None),
+        effort,
+        show: summary.as_deref().map(|word| word != "none"),
+        summary,
+        ..ReasoningWish::default()
+    });
+    leftovers(request, "reasoning.", json, &["effort", "summary", "generate_summary"]);
+}
+
+fn leftovers(request: &mut ChatRequest, prefix: &str, json: Json<'_>, known: &[&str]) {
+    for (key, value) in json.members().filter(|(key, value)| !known.contains(key) && value.kind() != "null") {
+        request.extras.push(OWN, &format!("{prefix}{key}"), Raw::of(value));
+    }
+}
+
+fn number(key: &str, value: Json<'_>) -> Result<Raw, ClientError> {
+    if value.kind() == "number" { Ok(Raw::of(value)) } else { Err(wrong(key, "a number", value)) }
+}
+
+fn array<'a>(value: Json<'a>, key: &str) -> Result<Json<'a>, ClientError> {
+    if value.is_array() { Ok(value) } else { Err(wrong(key, "an array", value)) }
+}
+
+pub(super) fn wrong(place: &str, wanted: &str, got: Json<'_>) -> ClientError {
+    refused(format!("Invalid type for '{place}': expected {wanted}, but got {}.", got.kind()), Some(place.to_owned())).code("invalid_type")
+}
+
+pub(super) fn refused(message: String, place: Option<String>) -> ClientError {
+    let error = ClientError::new(ErrorKind::BadRequest, message);
+    match place {
+        Some(place) => error.param(place),
+        None => error,
+    }
+}

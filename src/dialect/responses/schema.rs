@@ -1,0 +1,214 @@
+//! The response object as the strictest schema wants it: every field, null or the usual value where nothing was said.
+
+use crate::{
+    base::{raw::Raw, write},
+    dialect::{Shape, responses::items_read::OWN},
+    ir::{block::Citation, response::Finish, response::FinishKind, usage::Usage},
+};
+
+/// Fields that only repeat the request, with what stands there where the request said nothing.
+const REPEATED: [(&str, &str); 16] = [
+    ("background", "false"),
+    ("instructions", "null"),
+    ("max_output_tokens", "null"),
+    ("max_tool_calls", "null"),
+    ("metadata", "{}"),
+    ("parallel_tool_calls", "true"),
+    ("previous_response_id", "null"),
+    ("prompt_cache_key", "null"),
+    ("safety_identifier", "null"),
+    ("store", "true"),
+    ("temperature", "1.0"),
+    ("tool_choice", "\"auto\""),
+    ("top_logprobs", "0"),
+    ("top_p", "1.0"),
+    ("truncation", "\"disabled\""),
+    ("user", "null"),
+];
+
+/// What of a response does not change while it comes.
+#[derive(Debug)]
+pub(super) struct Envelope {
+    pub(super) id: String,
+    created: i64,
+    now: i64,
+    model: String,
+    tier: String,
+    /// The members that repeat the request, as text, from the first one's value on.
+    rest: String,
+}
+
+/// How far a response is.
+pub(super) enum State<'a> {
+    Running,
+    Ended { finish: &'a Finish, word: &'a str, usage: Option<&'a Usage>, tier: Option<&'a str> },
+    Failed { code: &'a str, message: &'a str },
+}
+
+impl Envelope {
+    pub(super) fn new(shape: &Shape) -> Self {
+        let repeated = write::object(|o| {
+            o.text("presence_penalty", "0.0");
+            for (key, usual) in REPEATED {
+                match shape.echo.get(OWN, key) {
+                    Some(said) => o.raw(key, said),
+                    None => o.text(key, usual),
+                };
+            }
+            o.text("reasoning", &reasoning(shape.echo.get(OWN, "reasoning")));
+            o.text("text", &text(shape.echo.get(OWN, "text")));
+            o.array("tools", |a| {
+                for tool in shape.echo.get(OWN, "tools").into_iter().flat_map(|list| list.json().items().map(Raw::of).collect::<Vec<_>>()) {
+                    a.text(&self::tool(&tool));
+                }
+            });
+        });
+        let tier = shape.echo.get(OWN, "service_tier").and_then(|tier| Some(tier.json().str()?.into_owned()));
+        Self {
+            id: format!("resp_{}", shape.id),
+            created: shape.now,
+            now: shape.now,
+            model: shape.model.clone(),
+            tier: tier.unwrap_or_else(|| "auto".to_owned()),
+            rest: format!("0.0,{}", repeated.trim_start_matches('{').strip_suffix('}').unwrap_or_default()),
+        }
+    }
+
+    /// When the upstream says that it began.
+    pub(super) fn created(&mut self, at: Option<i64>) {
+        self.created = at.filter(|at| *at > 0).unwrap_or(self.created);
+    }
+
+    /// Writes the object; `output` is the text of the items.
+    pub(super) fn object(&self, o: &mut write::Object<'_>, state: &State<'_>, output: &str) {
+        let completed = matches!(state, State::Ended { word: "completed", .. });
+        o.str("id", &self.id).str("object", "response").num("created_at", self.created);
+        let word = match state {
+            State::Running => "in_progress",
+            State::Ended { word, .. } => word,
+            State::Failed { .. } => "failed",
+        };
+        o.str("status", word);
+        if completed {
+            o.num("completed_at", self.now.max(self.created))
+        } else {
+            o.null("completed_at")
+        };
+        match state {
+            State::Failed { code, message } => o.object("error", |o| {
+                o.str("code", code).str("message", message);
+            }),
+            _ => o.null("error"),
+        };
+        match state {
+            State::Ended { finish, word: "incomplete", .. } => o.object("incomplete_details", |o| {
+                o.str("reason", if finish.kind == FinishKind::Length { "max_output_tokens" } else { "content_filter" });
+            }),
+            _ => o.null("incomplete_details"),
+        };
+        o.str("model", &self.model).text("output", &format!("[{output}]"));
+        match state {
+            State::Ended { usage: Some(usage), .. } => o.object("usage", |o| self::usage(o, usage)),
+            _ => o.null("usage"),
+        };
+        let told = match state {
+            State::Ended { tier, .. } => Some(tier.map_or("default", |tier| if TIERS.contains(&tier) { tier } else { "default" })),
+            _ => None,
+        };
+        o.str("service_tier", told.unwrap_or(&self.tier));
+        // The first of the members brings the others along.
+        o.text("frequency_penalty", &self.rest);
+    }
+}
+
+const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
+
+/// The word for how a response has ended.
+pub(super) fn word(finish: &Finish, refused: bool) -> &str {
+    match finish.kind {
+        FinishKind::Length | FinishKind::Filter => "incomplete",
+        FinishKind::Refusal if !refused => "incomplete",
+        // Begun in the background, as the upstream says.
+        FinishKind::Pause => finish.said.as_deref().filter(|said| matches!(*said, "queued" | "in_progress")).unwrap_or("completed"),
+        FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Refusal => "completed",
+    }
+}
+
+pub(super) fn usage(o: &mut write::Object<'_>, usage: &Usage) {
+    let (input, output) = (usage.input_total(), usage.output_total());
+    o.num("input_tokens", input);
+    o.object("input_tokens_details", |o| {
+        o.num("cached_tokens", usage.cache_read).num("cache_write_tokens", usage.cache_write_5m.saturating_add(usage.cache_write_1h));
+    });
+    o.num("output_tokens", output);
+    o.object("output_tokens_details", |o| {
+        o.num("reasoning_tokens", usage.reasoning);
+    });
+    o.num("total_tokens", input.saturating_add(output));
+}
+
+/// A citation as an annotation; `None` where this API has none of its kind. `end` is where the text ends.
+pub(super) fn annotation(citation: &Citation, end: u64) -> Option<String> {
+    if let Some((OWN, raw)) = &citation.raw {
+        return Some(raw.text().to_owned());
+    }
+    let url = citation.url.as_deref().filter(|url| !url.is_empty())?;
+    let (from, to) = citation.span.unwrap_or((0, end));
+    Some(write::object(|o| {
+        o.str("type", "url_citation").str("url", url).str("title", citation.title.as_deref().unwrap_or(url));
+        o.num("start_index", from).num("end_index", to);
+    }))
+}
+
+fn reasoning(said: Option<&Raw>) -> String {
+    filled(said, &[("effort", "null"), ("summary", "null")])
+}
+
+fn text(said: Option<&Raw>) -> String {
+    let Some(said) = said else { return r#"{"format":{"type":"text"}}"#.to_owned() };
+    let json = said.json();
+    let Some(format) = json.get("format").filter(|format| format.is_object()) else {
+        return filled(Some(said), &[("format", r#"{"type":"text"}"#)]);
+    };
+    let schema = format.get("type").and_then(|kind| kind.str()).as_deref() == Some("json_schema");
+    let format =
+        if schema { filled(Some(&Raw::of(format)), &[("description", "null"), ("strict", "false")]) } else { format.text().to_owned() };
+    write::object(|o| {
+        o.text("format", &format);
+        for (key, value) in json.members().filter(|(key, _)| *key != "format") {
+            o.json(key, value);
+        }
+    })
+}
+
+fn tool(said: &Raw) -> String {
+    let json = said.json();
+    match json.get("type").and_then(|kind| kind.str()).as_deref() {
+        Some("function") => filled(Some(said), &[("description", "null"), ("parameters", "null"), ("strict", "null")]),
+        Some("namespace") => write::object(|o| {
+            for (key, value) in json.members().filter(|(key, _)| *key != "tools") {
+                o.json(key, value);
+            }
+            o.array("tools", |a| {
+                for inner in json.get("tools").into_iter().flat_map(crate::base::json::Json::items) {
+                    a.text(&tool(&Raw::of(inner)));
+                }
+            });
+        }),
+        _ => said.text().to_owned(),
+    }
+}
+
+/// An object with what it lacks.
+fn filled(said: Option<&Raw>, usual: &[(&str, &str)]) -> String {
+    write::object(|o| {
+        for (key, value) in said.into_iter().flat_map(|said| said.json().members()) {
+            o.json(key, value);
+        }
+        for (key, usual) in usual {
+            if said.is_none_or(|said| said.json().members().all(|(known, _)| known != *key)) {
+                o.text(key, usual);
+            }
+        }
+    })
+}

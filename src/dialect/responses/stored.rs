@@ -1,0 +1,247 @@
+//! Answers about conversations that the proxy itself keeps: their input items, deletion, compaction, token counts.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::{
+    base::write,
+    dialect::{
+        Shape, Thinking, Traits,
+        responses::{input_write::Items, names::Names, request_write::Losses, schema},
+    },
+    ir::{
+        block::{Block, BlockKind},
+        request::{ChatRequest, Message, Role},
+        response::ChatResponse,
+        settings::Settings,
+        tool::ToolChoice,
+    },
+};
+
+/// Which part of a list a client wants to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub limit: usize,
+    /// The id of the item before the first wanted one.
+    pub after: Option<String>,
+    pub ascending: bool,
+}
+
+/// Begins the content of a compaction that was made here; what follows is the summary, as it is.
+const MARK: &str = "aip1:";
+const SUMMARY: &str = "The conversation so far, in short:\n\n";
+const ASK: &str = "Summarise this conversation for a reader who has to go on with it and will see nothing of it but your summary and the \
+     user's own messages. Tell what was asked, what was found out, decided and done (with names, paths, numbers and code that will be \
+     needed again), what is still open, and what the next step is. Answer with the summary only. Call no tools.";
+
+impl Page {
+    /// Reads the query of a list: `limit`, `after`, `order`. What makes no sense counts as absent.
+    #[must_use]
+    pub fn of(query: &str) -> Self {
+        let find =
+            |key: &str| query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| value);
+        Self {
+            limit: find("limit").and_then(|limit| limit.parse().ok()).unwrap_or(20_usize).clamp(1, 100),
+            after: find("after").map(str::to_owned),
+            ascending: find("order") == Some("asc"),
+        }
+    }
+}
+
+/// `GET /v1/responses/{id}/input_items`: what was asked, as items with ids. `id` is the response's.
+#[must_use]
+pub fn input_items(request: &ChatRequest, id: &str, page: &Page) -> Bytes {
+    let mut all: Vec<Value> = items(request, id);
+    if !page.ascending {
+        all.reverse();
+    }
+    let from = match &page.after {
+        Some(after) => all.iter().position(|item| item["id"] == after.as_str()).map_or(all.len(), |at| at + 1),
+        None => 0,
+    };
+    let rest = &all[from.min(all.len())..];
+    let data = &rest[..rest.len().min(page.limit)];
+    let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
+    let list = json!({
+        "object": "list",
+        "data": data,
+        "first_id": id(data.first()),
+        "last_id": id(data.last()),
+        "has_more": rest.len() > data.len(),
+    });
+    list.to_string().into()
+}
+
+fn items(request: &ChatRequest, id: &str) -> Vec<Value> {
+    let traits = Traits {
+        model: String::new(),
+        stream: false,
+        max_output: None,
+        thinking: Thinking::Effort,
+        limit_field: "max_output_tokens",
+        developer_role: false,
+        takes_reasoning: true,
+        seed: id.to_owned(),
+    };
+    let (names, mut losses) = (Names::of(request), Losses::default());
+    let mut items = Items::new(request, &names, &traits, &mut losses);
+    items.all();
+    let seed = id.strip_prefix("resp_").unwrap_or(id);
+    let told = items.list.iter().filter_map(|text| serde_json::from_str::<Value>(text).ok()).filter(Value::is_object);
+    told.enumerate().map(|(n, item)| complete(item, seed, n)).collect()
+}
+
+/// Adds what an item of a request may lack and an item of a list may not.
+fn complete(mut item: Value, seed: &str, n: usize) -> Value {
+    let kind = item["type"].as_str().unwrap_or("message").to_owned();
+    item["type"] = kind.as_str().into();
+    if item["id"].as_str().is_none_or(str::is_empty) {
+        let prefix = match kind.as_str() {
+            "message" => "msg",
+            "function_call" => "fc",
+            "function_call_output" => "fco",
+            "custom_tool_call" => "ctc",
+            "custom_tool_call_output" => "ctco",
+            "reasoning" => "rs_aip",
+            _ => "item",
+        };
+        item["id"] = format!("{prefix}_{seed}_in{n}").into();
+    }
+    if item["status"].is_null() && kind != "reasoning" {
+        item["status"] = "completed".into();
+    }
+    if kind == "message"
+        && let Some(text) = item["content"].as_str()
+    {
+        let part = if item["role"] == "assistant" {
+            json!({ "type": "output_text", "text": text, "annotations": [] })
+        } else {
+            json!({ "type": "input_text", "text": text })
+        };
+        item["content"] = json!([part]);
+    }
+    item
+}
+
+/// `DELETE /v1/responses/{id}`.
+#[must_use]
+pub fn deleted(id: &str) -> Bytes {
+    json!({ "id": id, "object": "response", "deleted": true }).to_string().into()
+}
+
+/// `POST /v1/responses/input_tokens`.
+#[must_use]
+pub fn input_tokens(count: u64) -> Bytes {
+    json!({ "object": "response.input_tokens", "input_tokens": count }).to_string().into()
+}
+
+/// The request that asks any model for the summary that [`compacted`] needs.
+#[must_use]
+pub fn to_compact(request: &ChatRequest) -> ChatRequest {
+    let mut messages = request.messages.clone();
+    messages.push(Message::new(Role::User, vec![Block::text(ASK)]));
+    ChatRequest {
+        system: request.system.clone(),
+        messages,
+        tools: request.tools.clone(),
+        tool_choice: (!request.tools.is_empty()).then_some(ToolChoice::None),
+        settings: Settings {
+            user: request.settings.user.clone(),
+            prompt_cache_key: request.settings.prompt_cache_key.clone(),
+            ..Settings::default()
+        },
+        ..ChatRequest::default()
+    }
+}
+
+/// `POST /v1/responses/compact`: the user's messages, and the model's summary of everything as a `compaction` item. It is
+/// not encrypted; [`summary`] takes it back on a later turn, so that it can go to any upstream.
+#[must_use]
+pub fn compacted(request: &ChatRequest, answer: &ChatResponse, shape: &Shape) -> Bytes {
+    let kept = |message: &&Message| {
+        message.role == Role::User
+            && message.blocks.iter().any(|block| !matches!(block.kind, BlockKind::ToolResult(_) | BlockKind::Foreign { .. }))
+    };
+    let users = ChatRequest { messages: request.messages.iter().filter(kept).cloned().collect(), ..ChatRequest::default() };
+    let said = answer.blocks.iter().filter_map(|block| match &block.kind {
+        BlockKind::Text(text) => Some(text.text.as_str()),
+        _ => None,
+    });
+    let summary = format!("{MARK}{}", said.collect::<Vec<_>>().join("\n"));
+    let mut output = items(&users, &shape.id);
+    output.push(json!({ "id": format!("cmp_{}", shape.id), "type": "compaction", "encrypted_content": summary }));
+    let body = write::object(|o| {
+        o.str("id", &format!("resp_{}", shape.id)).str("object", "response.compaction").num("created_at", shape.now);
+        o.text("output", &Value::Array(output).to_string());
+        o.object("usage", |o| schema::usage(o, &answer.usage.unwrap_or_default()));
+    });
+    body.into()
+}
+
+/// What a compaction that was made here says to a model; `None` for a provider's own.
+pub(super) fn summary(content: &str) -> Option<String> {
+    content.strip_prefix(MARK).map(|summary| format!("{SUMMARY}{summary}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::json,
+        dialect::{Framing, Place, responses::request_read},
+        ir::extras::Extras,
+    };
+
+    fn value(bytes: &Bytes) -> Value {
+        serde_json::from_slice(bytes).expect("json")
+    }
+
+    fn request(body: &str) -> ChatRequest {
+        request_read::read(body.as_bytes()).expect("a request")
+    }
+
+    #[test]
+    fn input_items_are_listed_newest_first_page_by_page() {
+        let request = request(
+            r#"{"input":[{"role":"user","content":"a"},{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"x"}]}"#,
+        );
+        let list = value(&input_items(&request, "resp_7", &Page::of("")));
+        let kinds: Vec<_> = list["data"].as_array().expect("a list").iter().map(|item| item["type"].as_str().expect("a type")).collect();
+        assert_eq!((kinds, &list["has_more"]), (vec!["function_call_output", "function_call", "message"], &json!(false)));
+        assert_eq!(
+            list["data"][2],
+            json!({"type":"message","role":"user","id":"msg_7_in0","status":"completed","content":[{"type":"input_text","text":"a"}]})
+        );
+        let page = value(&input_items(&request, "resp_7", &Page::of("limit=1&order=asc&after=msg_7_in0")));
+        assert_eq!(
+            (&page["data"][0]["type"], &page["has_more"], &page["first_id"]),
+            (&json!("function_call"), &json!(true), &json!("fc_7_in1"))
+        );
+    }
+
+    #[test]
+    fn a_compaction_of_ours_goes_on_over_any_upstream() {
+        let asked = request(
+            r#"{"input":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"tools":[{"type":"function","name":"f"}]}"#,
+        );
+        let ask = to_compact(&asked);
+        assert_eq!((ask.messages.len(), ask.tool_choice), (3, Some(ToolChoice::None)));
+        let shape = Shape {
+            place: Place::Main,
+            model: "m".to_owned(),
+            id: "7".to_owned(),
+            now: 5,
+            framing: Framing::Sse,
+            usage: true,
+            custom: Vec::new(),
+            namespaced: Vec::new(),
+            echo: Extras::default(),
+        };
+        let answer = ChatResponse { blocks: vec![Block::text("they said b")], ..ChatResponse::default() };
+        let body = value(&compacted(&asked, &answer, &shape));
+        assert_eq!((&body["object"], body["output"].as_array().map(Vec::len)), (&json!("response.compaction"), Some(2)));
+        let next = request(&json!({ "input": body["output"] }).to_string());
+        assert_eq!(next.messages[1].blocks, vec![Block::text("The conversation so far, in short:\n\nthey said b")]);
+        assert!(json::check(&deleted("resp_7")).is_ok() && json::check(&input_tokens(3)).is_ok());
+    }
+}

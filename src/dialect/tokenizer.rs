@@ -1,0 +1,309 @@
+//! Counts the tokens of texts by the o200k vocabulary, for estimates where no provider was asked.
+//!
+//! The vocabulary is kept as what it was made by: the list of merges, two tokens each, 0.7 MB in the program and 5 MB in
+//! memory once it was needed (token texts would be 3.6 MB and 46 MB). The texts themselves are never looked at.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    io::{self, Read},
+    sync::LazyLock,
+};
+
+use flate2::read::ZlibDecoder;
+
+/// Deflated: three bytes of every merge's left token as planes, the same of the right, the tokens of the single bytes,
+/// and the classes of characters as ranges. Made by the test `pack` below.
+const PACKED: &[u8] = include_bytes!("../../assets/o200k.bin");
+const MERGES: usize = 199_742;
+/// Tokens of single bytes.
+const BYTES: u32 = 256;
+/// Longer pieces are counted in parts: they are no words, and at each cut the count is one too high at most.
+const LONGEST: usize = 1 << 16;
+/// Up to here the next merge is found by looking through the piece.
+const SHORT: usize = 24;
+
+static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| Vocabulary::unpack(PACKED).unwrap_or_default());
+
+/// How many tokens a text has. The first call unpacks the vocabulary, which takes some 20 ms.
+#[must_use]
+pub fn count(text: &str) -> u64 {
+    let vocabulary = &*VOCABULARY;
+    let (mut sum, mut buffer) = (0_usize, Merging::default());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (piece, later) = rest.split_at(vocabulary.piece(rest));
+        for part in piece.as_bytes().chunks(LONGEST) {
+            sum += vocabulary.merge(part, &mut buffer).len();
+        }
+        rest = later;
+    }
+    sum as u64
+}
+
+/// What a character is to the rule that cuts a text into pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Class {
+    #[default]
+    Other,
+    Upper,
+    Lower,
+    /// Letters without case.
+    Letter,
+    Mark,
+    Number,
+    Space,
+}
+
+impl Class {
+    const ALL: [Self; 7] = [Self::Other, Self::Upper, Self::Lower, Self::Letter, Self::Mark, Self::Number, Self::Space];
+
+    fn of_ascii(byte: u8) -> Self {
+        match byte {
+            b'A'..=b'Z' => Self::Upper,
+            b'a'..=b'z' => Self::Lower,
+            b'0'..=b'9' => Self::Number,
+            b'\t'..=b'\r' | b' ' => Self::Space,
+            _ => Self::Other,
+        }
+    }
+
+    fn may_begin_word(self) -> bool {
+        matches!(self, Self::Upper | Self::Letter | Self::Mark)
+    }
+
+    fn may_end_word(self) -> bool {
+        matches!(self, Self::Lower | Self::Letter | Self::Mark)
+    }
+
+    fn may_stand_before_word(self) -> bool {
+        matches!(self, Self::Other | Self::Mark | Self::Space)
+    }
+
+    fn is_sign(self) -> bool {
+        matches!(self, Self::Other | Self::Mark)
+    }
+}
+
+#[derive(Default)]
+struct Vocabulary {
+    singles: Vec<u32>,
+    merges: Merges,
+    /// Where each run of characters of one class begins.
+    classes: Vec<(u32, Class)>,
+}
+
+impl Vocabulary {
+    fn unpack(packed: &[u8]) -> io::Result<Self> {
+        let mut plain = Vec::with_capacity(MERGES * 6 + 4096);
+        ZlibDecoder::new(packed).read_to_end(&mut plain)?;
+        let (planes, rest) = plain.split_at_checked(MERGES * 6).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (singles, ranges) = rest.split_at_checked(BYTES as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let token = |plane: usize, at: usize| {
+            let byte = |n: usize| u64::from(planes[(plane + n) * MERGES + at]);
+            byte(0) | byte(1) << 8 | byte(2) << 16
+        };
+        let mut merges = Merges::with_room();
+        for at in 0..MERGES {
+            merges.insert(token(0, at), token(3, at), at as u64 + u64::from(BYTES));
+        }
+        let (ranges, _) = ranges.as_chunks::<4>();
+        let class = |number: u8| Class::ALL.get(usize::from(number)).copied().unwrap_or_default();
+        let classes = ranges.iter().map(|&[a, b, c, number]| (u32::from_le_bytes([a, b, c, 0]), class(number))).collect();
+        Ok(Self { singles: singles.iter().map(|&single| u32::from(single)).collect(), merges, classes })
+    }
+
+    fn class(&self, c: char) -> Class {
+        match u8::try_from(c) {
+            Ok(byte) if byte.is_ascii() => Class::of_ascii(byte),
+            _ => {
+                let after = self.classes.partition_point(|(from, _)| *from <= u32::from(c));
+                after.checked_sub(1).map_or(Class::Other, |at| self.classes[at].1)
+            }
+        }
+    }
+
+    /// Length of the piece at the beginning of a text that is not empty: a word with one sign before it, up to three
+    /// digits, a run of signs, or space. Merges never cross pieces.
+    fn piece(&self, text: &str) -> usize {
+        let Some(first) = text.chars().next() else { return 0 };
+        let class = self.class(first);
+        let width = first.len_utf8();
+        let leads = class.may_stand_before_word() && !matches!(first, '\r' | '\n');
+        let word = leads
+            .then(|| self.mixed(text, width))
+            .flatten()
+            .or_else(|| self.mixed(text, 0))
+            .or_else(|| leads.then(|| self.capitals(text, width)).flatten())
+            .or_else(|| self.capitals(text, 0));
+        if let Some(end) = word {
+            return end + contraction(&text[end..]);
+        }
+        if class == Class::Number {
+            return self.run(text, 0, 3, |class| class == Class::Number);
+        }
+        let from = usize::from(first == ' ');
+        let signs = self.run(text, from, usize::MAX, Class::is_sign);
+        if signs > from {
+            return signs + text[signs..].bytes().take_while(|b| matches!(b, b'\r' | b'\n' | b'/')).count();
+        }
+        let space = self.run(text, 0, usize::MAX, |class| class == Class::Space);
+        if let Some(line_end) = text[..space].rfind(['\r', '\n']) {
+            return line_end + 1;
+        }
+        // The last space before a word belongs to the word.
+        let last = text[..space].chars().next_back().map_or(0, char::len_utf8);
+        if space < text.len() && last < space { space - last } else { space.max(width) }
+    }
+
+    /// Letters that end in small ones, from `from` on; its end.
+    fn mixed(&self, text: &str, from: usize) -> Option<usize> {
+        let (mut at, mut caseless) = (from, None);
+        for c in text[from..].chars() {
+            let class = self.class(c);
+            if !class.may_begin_word() {
+                break;
+            }
+            at += c.len_utf8();
+            if class.may_end_word() {
+                caseless = Some(at);
+            }
+        }
+        let end = self.run(text, at, usize::MAX, Class::may_end_word);
+        // Without small letters it ends with the last that could be one.
+        if end > at { Some(end) } else { caseless }
+    }
+
+    /// Large letters, from `from` on; their end.
+    fn capitals(&self, text: &str, from: usize) -> Option<usize> {
+        let end = self.run(text, from, usize::MAX, Class::may_begin_word);
+        (end > from).then_some(end)
+    }
+
+    fn run(&self, text: &str, from: usize, most: usize, fits: impl Fn(Class) -> bool) -> usize {
+        from + text[from..].chars().take(most).take_while(|&c| fits(self.class(c))).map(char::len_utf8).sum::<usize>()
+    }
+
+    /// The tokens of a piece: the earliest merge of the vocabulary that fits somewhere is done first, leftmost first.
+    fn merge<'b>(&self, piece: &[u8], buffer: &'b mut Merging) -> &'b [u32] {
+        buffer.tokens.clear();
+        buffer.tokens.extend(piece.iter().map(|&byte| self.singles.get(usize::from(byte)).copied().unwrap_or(0)));
+        if piece.len() > SHORT {
+            self.merge_long(buffer);
+        } else {
+            self.merge_short(&mut buffer.tokens);
+        }
+        &buffer.tokens
+    }
+
+    fn merge_short(&self, tokens: &mut Vec<u32>) {
+        loop {
+            let pairs = tokens.windows(2).enumerate().filter_map(|(at, pair)| Some((self.merges.get(pair[0], pair[1])?, at)));
+            let Some((token, at)) = pairs.min() else { return };
+            tokens[at] = token;
+            tokens.remove(at + 1);
+        }
+    }
+
+    /// The same for pieces of any length, in n log n: what may be merged waits in a heap, what was merged is skipped.
+    fn merge_long(&self, buffer: &mut Merging) {
+        let Merging { tokens, next, before, heap } = buffer;
+        let length = tokens.len();
+        let gone = u32::MAX;
+        next.clear();
+        next.extend(1..=length);
+        before.clear();
+        before.extend((0..length).map(|at| at.wrapping_sub(1)));
+        heap.clear();
+        let pair = |tokens: &[u32], left: usize, right: usize| {
+            let right = tokens.get(right)?;
+            self.merges.get(tokens[left], *right)
+        };
+        heap.extend((0..length).filter_map(|at| Some(Reverse((pair(tokens, at, at + 1)?, at)))));
+        while let Some(Reverse((token, at))) = heap.pop() {
+            // What stands here may have changed since.
+            if tokens[at] == gone || pair(tokens, at, next[at]) != Some(token) {
+                continue;
+            }
+            let right = next[at];
+            tokens[at] = token;
+            tokens[right] = gone;
+            next[at] = next[right];
+            if let Some(back) = before.get_mut(next[at]) {
+                *back = at;
+            }
+            heap.extend(pair(tokens, at, next[at]).map(|token| Reverse((token, at))));
+            if let Some(left) = before.get(at).copied().filter(|&left| left < length) {
+                heap.extend(pair(tokens, left, at).map(|token| Reverse((token, left))));
+            }
+        }
+        tokens.retain(|&token| token != gone);
+    }
+}
+
+/// What merging needs, used again for each piece.
+#[derive(Default)]
+struct Merging {
+    tokens: Vec<u32>,
+    next: Vec<usize>,
+    before: Vec<usize>,
+    heap: BinaryHeap<Reverse<(u32, usize)>>,
+}
+
+/// An English ending like `'s` or `'ll` at the beginning of the text; its length.
+fn contraction(text: &str) -> usize {
+    let mut chars = text.chars();
+    if chars.next() != Some('\'') {
+        return 0;
+    }
+    let small = |c: Option<char>| c.map(|c| c.to_ascii_lowercase());
+    match small(chars.next()) {
+        Some('s' | 't' | 'm' | 'd') => 2,
+        // The long s, which is an `s` where case does not matter.
+        Some('ſ') => 3,
+        Some('r' | 'v') if small(chars.next()) == Some('e') => 3,
+        Some('l') if small(chars.next()) == Some('l') => 3,
+        _ => 0,
+    }
+}
+
+/// From two tokens to the one that they make: 18 bits each, in a table with open addressing.
+#[derive(Default)]
+struct Merges(Vec<u64>);
+
+impl Merges {
+    const SLOTS: usize = 1 << 19;
+
+    fn with_room() -> Self {
+        Self(vec![u64::MAX; Self::SLOTS])
+    }
+
+    fn insert(&mut self, left: u64, right: u64, token: u64) {
+        let key = left << 18 | right;
+        let mut slot = Self::slot(key);
+        while self.0[slot] != u64::MAX {
+            slot = (slot + 1) % Self::SLOTS;
+        }
+        self.0[slot] = key << 18 | token;
+    }
+
+    fn get(&self, left: u32, right: u32) -> Option<u32> {
+        let key = u64::from(left) << 18 | u64::from(right);
+        let mut slot = Self::slot(key);
+        loop {
+            match self.0.get(slot) {
+                Some(&entry) if entry >> 18 == key => return u32::try_from(entry & 0x3_FFFF).ok(),
+                None | Some(&u64::MAX) => return None,
+                Some(_) => slot = (slot + 1) % Self::SLOTS,
+            }
+        }
+    }
+
+    fn slot(key: u64) -> usize {
+        // Fibonacci hashing; the top 19 bits.
+        (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 45) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests;

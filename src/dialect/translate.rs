@@ -1,0 +1,269 @@
+//! One stream on its way between two dialects: the upstream's events are read, told in the common form, and written anew.
+
+use bytes::Bytes;
+
+use crate::{
+    base::{
+        cut::{LIMIT, Piece},
+        elements, ndjson, sse,
+    },
+    dialect::{
+        Framing, StreamReader, StreamWriter, Summary, fault,
+        passage::{Ending, Step},
+    },
+    ir::{assemble::Assembler, event::ChatEvent, fault::ClientError, response::ChatResponse, think},
+};
+
+/// Cuts an upstream's body into events and reads them; the half that faces the upstream.
+pub struct Reading {
+    cutter: Cutter,
+    reader: Box<dyn StreamReader>,
+    /// Changes what was said before anybody hears it.
+    think: Option<think::Split>,
+    events: u32,
+    first_unit: bool,
+    state: State,
+}
+
+enum Cutter {
+    Array(elements::Splitter),
+    Lines(ndjson::Splitter),
+    Sse(sse::Splitter),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Done,
+    Failed,
+    Open,
+}
+
+impl Reading {
+    /// `think_split`: `<think>` text at the beginning of the answer is reasoning.
+    #[must_use]
+    pub fn new(framing: Framing, reader: Box<dyn StreamReader>, think_split: bool) -> Self {
+        let cutter = match framing {
+            Framing::JsonArray => Cutter::Array(elements::Splitter::default()),
+            Framing::Ndjson => Cutter::Lines(ndjson::Splitter::default()),
+            Framing::Sse => Cutter::Sse(sse::Splitter::default()),
+        };
+        let think = think_split.then(think::Split::default);
+        Self { cutter, reader, think, events: 0, first_unit: true, state: State::Open }
+    }
+
+    /// Takes a chunk of the upstream's body and appends what it says; an unfinished event waits.
+    pub fn feed(&mut self, chunk: &Bytes, said: &mut Vec<ChatEvent>) -> Step {
+        let mut step = Step::default();
+        let (mut at, mut units, mut pings) = (0, 0_u32, 0_u32);
+        while self.state == State::Open {
+            let piece = match &mut self.cutter {
+                Cutter::Array(splitter) => splitter.next(chunk, &mut at),
+                Cutter::Lines(splitter) => splitter.next(chunk, &mut at),
+                Cutter::Sse(splitter) => splitter.next(chunk, &mut at),
+            };
+            let before = step.events;
+            match piece {
+                Piece::Inside(span) => self.unit(&chunk[span], said, &mut step),
+                Piece::Joined(unit) => self.unit(&unit, said, &mut step),
+                Piece::More => break,
+                Piece::TooLong => self.fail(Box::new(fault::long_event(self.events.saturating_add(1), LIMIT)), &mut step),
+            }
+            units += 1;
+            pings += u32::from(step.events == before);
+        }
+        step.pings_only = units > 0 && pings == units && step.error.is_none();
+        step
+    }
+
+    /// The body has ended: the last event may lack its blank line, the stream its terminator.
+    pub fn end(&mut self, said: &mut Vec<ChatEvent>) -> (Ending, Step) {
+        let mut step = Step::default();
+        if self.state == State::Open {
+            let rest = match &mut self.cutter {
+                Cutter::Array(splitter) => splitter.rest(),
+                Cutter::Lines(splitter) => splitter.rest(),
+                Cutter::Sse(splitter) => splitter.rest(),
+            };
+            let whole = match &self.cutter {
+                // Only a whole last event counts; half of one is the cut itself.
+                Cutter::Sse(_) => {
+                    let data = sse::read(rest.strip_prefix(sse::BOM).unwrap_or(&rest)).data.into_owned();
+                    data.trim_ascii() == b"[DONE]" || crate::base::json::check(&data).is_ok()
+                }
+                Cutter::Lines(_) => crate::base::json::check(ndjson::content(&rest)).is_ok(),
+                Cutter::Array(_) => false,
+            };
+            if whole {
+                self.unit(&rest, said, &mut step);
+            }
+        }
+        if self.state == State::Open {
+            let from = said.len();
+            if self.reader.end(said) {
+                self.state = State::Done;
+            }
+            self.split(said, from);
+        }
+        (if self.state == State::Done { Ending::Complete } else { Ending::Truncated }, step)
+    }
+
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.state == State::Done
+    }
+
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        self.reader.summary()
+    }
+
+    fn unit(&mut self, unit: &[u8], said: &mut Vec<ChatEvent>, step: &mut Step) {
+        let first = std::mem::take(&mut self.first_unit);
+        match &self.cutter {
+            Cutter::Sse(_) => {
+                let block = sse::read(if first { unit.strip_prefix(sse::BOM).unwrap_or(unit) } else { unit });
+                if !block.data.trim_ascii().is_empty() {
+                    self.event(block.name, &block.data, said, step);
+                }
+            }
+            Cutter::Lines(_) => {
+                let line = ndjson::content(unit);
+                if !line.is_empty() {
+                    self.event(b"", line, said, step);
+                }
+            }
+            Cutter::Array(_) => {
+                let element = elements::content(unit, first);
+                if !element.is_empty() {
+                    self.event(b"", element, said, step);
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, name: &[u8], data: &[u8], said: &mut Vec<ChatEvent>, step: &mut Step) {
+        self.events = self.events.saturating_add(1);
+        let from = said.len();
+        let result = self.reader.event(name, data, said);
+        self.split(said, from);
+        if name != b"ping" {
+            step.events += 1;
+        }
+        for event in &said[from..] {
+            match event {
+                ChatEvent::Open { .. } | ChatEvent::Delta { .. } | ChatEvent::Proof { .. } => step.content = true,
+                ChatEvent::End { .. } => {
+                    step.terminal = true;
+                    self.state = State::Done;
+                }
+                _ => {}
+            }
+        }
+        if let Err(fault) = result {
+            self.fail(fault, step);
+        }
+    }
+
+    fn split(&mut self, said: &mut Vec<ChatEvent>, from: usize) {
+        if let Some(think) = &mut self.think {
+            let events: Vec<ChatEvent> = said.drain(from..).collect();
+            for event in events {
+                think.push(event, said);
+            }
+        }
+    }
+
+    fn fail(&mut self, fault: Box<crate::ir::fault::Fault>, step: &mut Step) {
+        self.state = State::Failed;
+        step.error = Some(fault);
+    }
+}
+
+/// A stream between two dialects.
+pub struct Translator {
+    reading: Reading,
+    writer: Box<dyn StreamWriter>,
+    said: Vec<ChatEvent>,
+    content_events: u32,
+    /// Of an answer that came whole.
+    summary: Option<Summary>,
+    /// Where the answer is kept for later turns.
+    keep: Option<Assembler>,
+}
+
+impl Translator {
+    /// `keep`: the answer is put together beside, for [`kept`](Self::kept).
+    #[must_use]
+    pub fn new(reading: Reading, writer: Box<dyn StreamWriter>, keep: bool) -> Self {
+        Self { reading, writer, said: Vec::new(), content_events: 0, summary: None, keep: keep.then(Assembler::default) }
+    }
+
+    /// Takes a chunk of the upstream's body; what the client gets for it goes to `out`.
+    pub fn feed(&mut self, chunk: &Bytes, out: &mut Vec<Bytes>) -> Step {
+        let step = self.reading.feed(chunk, &mut self.said);
+        self.tell(out);
+        step
+    }
+
+    /// Tells an answer that came whole.
+    pub fn whole(&mut self, events: Vec<ChatEvent>, summary: Summary, out: &mut Vec<Bytes>) {
+        self.reading.state = State::Done;
+        self.summary = Some(summary);
+        self.said.extend(events);
+        self.tell(out);
+    }
+
+    /// The upstream's body has ended.
+    pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
+        let (ending, _) = self.reading.end(&mut self.said);
+        self.tell(out);
+        ending
+    }
+
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.reading.complete()
+    }
+
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        self.summary.clone().unwrap_or_else(|| self.reading.summary())
+    }
+
+    /// Pieces of content that were told.
+    #[must_use]
+    pub fn content_events(&self) -> u32 {
+        self.content_events
+    }
+
+    /// Our error as the last thing of this stream.
+    pub fn error_tail(&mut self, error: &ClientError, request_id: &str) -> Bytes {
+        let mut out = Vec::new();
+        self.writer.error(error, request_id, &mut out);
+        out.into()
+    }
+
+    /// The answer that was kept, once it is complete.
+    pub fn kept(&mut self) -> Option<ChatResponse> {
+        self.keep.take().and_then(Assembler::finish)
+    }
+
+    fn tell(&mut self, out: &mut Vec<Bytes>) {
+        if self.said.is_empty() {
+            return;
+        }
+        let mut bytes = Vec::new();
+        for event in self.said.drain(..) {
+            if matches!(event, ChatEvent::Delta { .. }) {
+                self.content_events = self.content_events.saturating_add(1);
+            }
+            if let Some(keep) = &mut self.keep {
+                keep.feed(&event);
+            }
+            self.writer.event(event, &mut bytes);
+        }
+        if !bytes.is_empty() {
+            out.push(Bytes::from(bytes));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! An answer's events as one answer, and one answer as events.
+
+use crate::{
+    base::raw::Raw,
+    ir::{
+        block::{Block, BlockKind, Reasoning, Text, ToolCall},
+        event::{ChatEvent, Head},
+        response::ChatResponse,
+    },
+};
+
+/// Puts an answer together from its events.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    response: ChatResponse,
+    logprobs: String,
+    ended: bool,
+}
+
+impl Assembler {
+    pub fn feed(&mut self, event: &ChatEvent) {
+        match event {
+            ChatEvent::Begin { id, model, created, usage } => {
+                self.response.id.clone_from(id);
+                self.response.model.clone_from(model);
+                (self.response.created, self.response.usage) = (*created, *usage);
+            }
+            ChatEvent::Open { head, .. } => self.response.blocks.push(Block::new(match head {
+                Head::Text => BlockKind::Text(Text::default()),
+                Head::Reasoning { summary } => BlockKind::Reasoning(Reasoning { text: String::new(), summary: *summary }),
+                Head::Refusal => BlockKind::Refusal(String::new()),
+                Head::ToolCall { id, name, form } => {
+                    BlockKind::ToolCall(ToolCall { id: id.clone(), name: name.clone(), arguments: String::new(), form: *form })
+                }
+                Head::Media(media) => BlockKind::Media(media.clone()),
+                Head::Foreign { dialect, body } => BlockKind::Foreign { dialect: *dialect, body: body.clone() },
+            })),
+            ChatEvent::Delta { block, text } => {
+                if let Some(block) = self.block(*block) {
+                    match &mut block.kind {
+                        BlockKind::Text(it) => it.text.push_str(text),
+                        BlockKind::Reasoning(it) => it.text.push_str(text),
+                        BlockKind::Refusal(it) => it.push_str(text),
+                        BlockKind::ToolCall(it) => it.arguments.push_str(text),
+                        BlockKind::Media(_) | BlockKind::ToolResult(_) | BlockKind::Foreign { .. } => {}
+                    }
+                }
+            }
+            ChatEvent::Proof { block, proof } => {
+                if let Some(block) = self.block(*block) {
+                    block.proof = Some(proof.clone());
+                }
+            }
+            ChatEvent::Citation { block, citation } => {
+                if let Some(Block { kind: BlockKind::Text(text), .. }) = self.block(*block) {
+                    text.citations.push(citation.clone());
+                }
+            }
+            ChatEvent::Logprobs(raw) => {
+                for item in raw.json().items() {
+                    self.logprobs.push(if self.logprobs.is_empty() { '[' } else { ',' });
+                    self.logprobs.push_str(item.text());
+                }
+            }
+            ChatEvent::Close { .. } => {}
+            ChatEvent::End { finish, usage, service_tier } => {
+                self.response.finish = finish.clone();
+                self.response.usage = usage.or(self.response.usage);
+                self.response.service_tier.clone_from(service_tier);
+                self.ended = true;
+            }
+        }
+    }
+
+    /// The answer; `None` where its end has not come.
+    #[must_use]
+    pub fn finish(mut self) -> Option<ChatResponse> {
+        if !self.logprobs.is_empty() {
+            self.logprobs.push(']');
+            self.response.logprobs = Raw::parse(&self.logprobs);
+        }
+        self.ended.then_some(self.response)
+    }
+
+    fn block(&mut self, number: u32) -> Option<&mut Block> {
+        self.response.blocks.get_mut(number as usize)
+    }
+}
+
+/// The events of an answer that came whole.
+#[must_use]
+pub fn events(response: &ChatResponse) -> Vec<ChatEvent> {
+    let mut out =
+        vec![ChatEvent::Begin { id: response.id.clone(), model: response.model.clone(), created: response.created, usage: response.usage }];
+    let mut logprobs = response.logprobs.as_ref();
+    for (block, number) in response.blocks.iter().zip(0..) {
+        let (head, text) = match &block.kind {
+            BlockKind::Text(it) => (Head::Text, it.text.as_str()),
+            BlockKind::Reasoning(it) => (Head::Reasoning { summary: it.summary }, it.text.as_str()),
+            BlockKind::Refusal(it) => (Head::Refusal, it.as_str()),
+            BlockKind::ToolCall(it) => (Head::ToolCall { id: it.id.clone(), name: it.name.clone(), form: it.form }, it.arguments.as_str()),
+            BlockKind::Media(it) => (Head::Media(it.clone()), ""),
+            BlockKind::Foreign { dialect, body } => (Head::Foreign { dialect: *dialect, body: body.clone() }, ""),
+            // Results are the client's to give; no answer holds one.
+            BlockKind::ToolResult(_) => continue,
+        };
+        out.push(ChatEvent::Open { block: number, head });
+        if !text.is_empty() {
+            out.push(ChatEvent::Delta { block: number, text: text.to_owned() });
+        }
+        if let BlockKind::Text(it) = &block.kind {
+            out.extend(logprobs.take().cloned().map(ChatEvent::Logprobs));
+            out.extend(it.citations.iter().cloned().map(|citation| ChatEvent::Citation { block: number, citation }));
+        }
+        out.extend(block.proof.clone().map(|proof| ChatEvent::Proof { block: number, proof }));
+        out.push(ChatEvent::Close { block: number });
+    }
+    out.push(ChatEvent::End { finish: response.finish.clone(), usage: response.usage, service_tier: response.service_tier.clone() });
+    out
+}

@@ -1,0 +1,125 @@
+//! What the model may call.
+
+use crate::{
+    base::raw::Raw,
+    ir::{block::CacheMark, extras::Extras, op::Dialect},
+};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tool {
+    Function(FunctionTool),
+    /// Takes free text (Responses `custom`, with its grammar).
+    Custom(CustomTool),
+    /// Run by the provider: web search, code execution, MCP.
+    Hosted(HostedTool),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FunctionTool {
+    pub name: String,
+    pub description: Option<String>,
+    /// JSON Schema of the arguments; absent means no arguments.
+    pub schema: Option<Raw>,
+    pub strict: Option<bool>,
+    /// The namespace it stands in (Responses); `name` is then unique as `namespace__name`.
+    pub namespace: Option<String>,
+    pub cache: Option<CacheMark>,
+    pub extras: Extras,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CustomTool {
+    pub name: String,
+    pub description: Option<String>,
+    /// `{"type":"grammar",…}` or `{"type":"text"}`.
+    pub format: Option<Raw>,
+    pub extras: Extras,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostedTool {
+    pub kind: Hosted,
+    pub dialect: Dialect,
+    /// The tool as its dialect wrote it, whole.
+    pub body: Raw,
+}
+
+/// What hosted tools have in common across dialects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosted {
+    WebSearch,
+    CodeExecution,
+    UrlContext,
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToolChoice {
+    Auto,
+    None,
+    /// Some tool must be called.
+    Required,
+    /// This tool must be called.
+    Named(String),
+    /// Only these may be called (OpenAI `allowed_tools`, Gemini `allowedFunctionNames`).
+    Allowed {
+        names: Vec<String>,
+        required: bool,
+    },
+}
+
+impl Tool {
+    /// The name that calls bear; hosted tools have none.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Function(tool) => Some(&tool.name),
+            Self::Custom(tool) => Some(&tool.name),
+            Self::Hosted(_) => None,
+        }
+    }
+}
+
+impl CustomTool {
+    /// As a function with one text argument `input`, for dialects that know only functions. The call comes back as
+    /// `{"input": "…"}`, see [`custom_input`].
+    #[must_use]
+    pub fn as_function(&self) -> FunctionTool {
+        let mut description = self.description.clone().unwrap_or_default();
+        if let Some(definition) =
+            self.format.as_ref().and_then(|format| format.json().get("definition")?.str().map(std::borrow::Cow::into_owned))
+        {
+            if !description.is_empty() {
+                description.push_str("\n\n");
+            }
+            description.push_str("`input` is free text, not JSON. It must follow this grammar:\n");
+            description.push_str(&definition);
+        }
+        FunctionTool {
+            name: self.name.clone(),
+            description: (!description.is_empty()).then_some(description),
+            schema: Raw::parse(
+                r#"{"type":"object","properties":{"input":{"type":"string","description":"The tool's whole input, as free text."}},"required":["input"],"additionalProperties":false}"#,
+            ),
+            strict: None,
+            namespace: None,
+            cache: None,
+            extras: Extras::default(),
+        }
+    }
+}
+
+/// The free text inside the arguments of a bridged custom tool; the arguments themselves where they are something else.
+#[must_use]
+pub fn custom_input(arguments: &str) -> String {
+    let inside = Raw::parse(arguments).and_then(|raw| raw.json().get("input")?.str().map(std::borrow::Cow::into_owned));
+    inside.unwrap_or_else(|| arguments.to_owned())
+}
+
+/// The arguments of a bridged custom tool that hold this free text.
+#[must_use]
+pub fn custom_arguments(input: &str) -> String {
+    crate::base::write::object(|o| {
+        o.str("input", input);
+    })
+}

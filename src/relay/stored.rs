@@ -1,0 +1,167 @@
+//! Answers that a Responses client may come back to: by `previous_response_id`, or to fetch, list and delete them.
+//!
+//! Kept in memory, bounded in bytes and time, per project; `store: false` keeps nothing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    base::{clean, clock::Mono, json},
+    config::settings::{KeyId, UpstreamId},
+    ir::{
+        fault::{ClientError, ErrorKind},
+        op::Dialect,
+        request::{ChatRequest, Message, Role},
+        response::ChatResponse,
+    },
+};
+
+const TTL: Duration = Duration::from_secs(24 * 3600);
+const BYTES: usize = 64 << 20;
+const LARGEST: usize = 8 << 20;
+
+/// The kept answers of all projects.
+#[derive(Default)]
+pub struct Stored(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    by_id: HashMap<Name, Entry>,
+    order: VecDeque<(Mono, Name)>,
+    bytes: usize,
+}
+
+/// Project and response id.
+type Name = (Arc<str>, Box<str>);
+
+struct Entry {
+    bytes: usize,
+    home: Home,
+}
+
+/// Where a response lives.
+#[derive(Clone)]
+pub enum Home {
+    /// With us: the conversation up to and with the answer, and the answer as it was told.
+    Here { conversation: Arc<ChatRequest>, asked: usize, body: Bytes },
+    /// With the provider, reachable with this key.
+    There { upstream: UpstreamId, key: Option<KeyId> },
+}
+
+impl Stored {
+    /// Keeps a translated answer, unless the request said `store: false`.
+    pub fn keep(&self, project: &Arc<str>, request: &ChatRequest, response: &ChatResponse, body: Bytes, now: Mono) {
+        if request.echo.get(Dialect::Responses, "store").is_some_and(|store| store.text() == "false") {
+            return;
+        }
+        let id = json::check(&body).ok().and_then(|json| json.get("id")?.str().map(|id| Box::from(&*id)));
+        let Some(id) = id else { return };
+        let asked = request.messages.len();
+        let mut conversation = ChatRequest { messages: request.messages.clone(), ..ChatRequest::default() };
+        conversation.messages.push(Message::new(Role::Assistant, response.blocks.clone()));
+        let bytes = body.len() * 2 + request.messages.iter().map(|message| message.blocks.len() * 256).sum::<usize>() + said(&conversation);
+        self.put(project, id, Entry { bytes, home: Home::Here { conversation: Arc::new(conversation), asked, body } }, now);
+    }
+
+    /// Remembers which upstream holds a response that was passed through.
+    pub fn learn(&self, project: &Arc<str>, id: &str, upstream: UpstreamId, key: Option<KeyId>, now: Mono) {
+        self.put(project, id.into(), Entry { bytes: 200, home: Home::There { upstream, key } }, now);
+    }
+
+    /// Where a response lives.
+    #[must_use]
+    pub fn find(&self, project: &Arc<str>, id: &str) -> Option<Home> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.by_id.get(&(Arc::clone(project), id.into())).map(|entry| entry.home.clone())
+    }
+
+    /// Forgets a response; whether it was known.
+    pub fn forget(&self, project: &Arc<str>, id: &str) -> bool {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = kept.by_id.remove(&(Arc::clone(project), id.into()));
+        kept.bytes -= entry.as_ref().map_or(0, |entry| entry.bytes);
+        entry.is_some()
+    }
+
+    /// Puts the conversation that `previous_response_id` names before the request's own messages.
+    ///
+    /// # Errors
+    ///
+    /// The response is not known here.
+    pub fn expand(&self, project: &Arc<str>, request: &mut ChatRequest) -> Result<(), ClientError> {
+        let Some(id) = previous(request) else { return Ok(()) };
+        match self.find(project, &id) {
+            Some(Home::Here { conversation, .. }) => {
+                request.messages.splice(0..0, conversation.messages.iter().cloned());
+                request.extras.remove("previous_response_id");
+                Ok(())
+            }
+            _ => Err(unknown(&id)),
+        }
+    }
+
+    fn put(&self, project: &Arc<str>, id: Box<str>, entry: Entry, now: Mono) {
+        if entry.bytes > LARGEST {
+            return;
+        }
+        let name = (Arc::clone(project), id);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.bytes += entry.bytes;
+        if let Some(old) = kept.by_id.insert(name.clone(), entry) {
+            kept.bytes -= old.bytes;
+        }
+        kept.order.push_back((now, name));
+        while let Some((at, _)) = kept.order.front() {
+            if kept.bytes <= BYTES && now.since(*at) < TTL {
+                break;
+            }
+            if let Some((_, name)) = kept.order.pop_front()
+                && let Some(old) = kept.by_id.remove(&name)
+            {
+                kept.bytes -= old.bytes;
+            }
+        }
+    }
+}
+
+/// The response that a request goes on from.
+#[must_use]
+pub fn previous(request: &ChatRequest) -> Option<String> {
+    let id = request.extras.get(Dialect::Responses, "previous_response_id")?;
+    id.json().str().map(std::borrow::Cow::into_owned)
+}
+
+/// The refusal of a response id that nobody knows.
+#[must_use]
+pub fn unknown(id: &str) -> ClientError {
+    let id = clean::clean(id);
+    let id = clean::cut_end(&id, 80);
+    let message = format!(
+        "Previous response with id '{id}' not found. aiproxy keeps responses in memory for a day, for the project that asked; send the whole conversation as `input` instead"
+    );
+    ClientError::new(ErrorKind::BadRequest, message).code("previous_response_not_found").param("previous_response_id")
+}
+
+fn said(conversation: &ChatRequest) -> usize {
+    use crate::ir::block::{BlockKind, Source};
+    let blocks = conversation.messages.iter().flat_map(|message| &message.blocks);
+    blocks
+        .map(|block| match &block.kind {
+            BlockKind::Text(text) => text.text.len(),
+            BlockKind::Reasoning(reasoning) => reasoning.text.len() + block.proof.as_ref().map_or(0, |proof| proof.value.len()),
+            BlockKind::ToolCall(call) => call.arguments.len(),
+            BlockKind::ToolResult(result) => result.content.len() * 1024,
+            BlockKind::Media(media) => match &media.source {
+                Source::Base64(data) | Source::Text(data) => data.len(),
+                Source::Url(_) | Source::FileId(_) => 100,
+            },
+            BlockKind::Refusal(text) => text.len(),
+            BlockKind::Foreign { body, .. } => body.text().len(),
+        })
+        .sum()
+}

@@ -1,0 +1,300 @@
+//! Requests whose upstream speaks another dialect than their client: read once, written for each target, answered anew.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use percent_encoding::utf8_percent_encode;
+
+use super::{
+    ask::Ask,
+    prepare::{MODEL, Prepared, patched, required},
+    rounds::Job,
+};
+use crate::{
+    base::json,
+    config::{
+        facts::{self, Thinks},
+        settings::{Losses, Upstream},
+    },
+    dialect::{
+        Encoded, Loss, Place, Shape, Summary, Thinking, Traits,
+        flow::Flow,
+        registry,
+        translate::{Reading, Translator},
+    },
+    ir::{
+        assemble::{self, Assembler},
+        fault::{ClientError, ErrorKind, Fault},
+        op::{Dialect, Op},
+        request::ChatRequest,
+        response::ChatResponse,
+        think,
+        tool::Tool,
+    },
+    routing::candidate::Target,
+    upstream::headers,
+};
+
+/// Whether requests of this kind can be put into another dialect.
+#[must_use]
+pub fn can(op: Op) -> bool {
+    matches!(op, Op::Chat | Op::Completions)
+}
+
+/// Whether this target's answer has to be translated; also where the dialect is the same, but something is to be changed.
+#[must_use]
+pub(super) fn needed(ask: &Ask, target: &Target) -> bool {
+    let upstream = &target.upstream;
+    let changed = upstream.think_split || upstream.stream_keepalive && !ask.stream;
+    let other = target.dialect != ask.endpoint.dialect || ask.read_as != ask.endpoint.dialect || ask.rewrite;
+    can(ask.endpoint.op) && (other || changed && ask.endpoint.op == Op::Chat)
+}
+
+/// Reads the request, if any of the targets needs that and it was not read before. Where it cannot be read, the targets
+/// that need it are left out; the error only where no target is left.
+pub(super) fn read(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ClientError> {
+    if job.said.is_some() || !targets.iter().any(|target| needed(&job.ask, target)) {
+        return Ok(());
+    }
+    let reader = registry::ingress(job.ask.read_as);
+    let read = reader.read_request(place(&job.ask), &job.ask.body).and_then(|request| complete(job, request));
+    let error = match read {
+        Ok(request) => {
+            job.said = Some(Arc::new(request));
+            match refused(job, targets) {
+                None => return Ok(()),
+                Some(error) => error,
+            }
+        }
+        Err(error) => {
+            targets.retain(|target| !needed(&job.ask, target));
+            error
+        }
+    };
+    if targets.is_empty() { Err(error) } else { Ok(()) }
+}
+
+/// What the body does not say: where it was asked, and what the proxy keeps for the conversation.
+fn complete(job: &Job, mut request: ChatRequest) -> Result<ChatRequest, ClientError> {
+    request.stream = job.ask.stream;
+    job.engine.stored.expand(&job.ask.caller.project.name, &mut request)?;
+    job.engine.continuity.restore(&job.ask.caller.project.name, &mut request, job.engine.clock.mono());
+    Ok(request)
+}
+
+/// With losses refused, leaves out the targets that would lose something; the error names it.
+fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ClientError> {
+    if !job.ask.strict && job.generation.settings.losses != Losses::Refuse {
+        return None;
+    }
+    let mut lost = None;
+    targets.retain(|target| {
+        let Some(encoded) = needed(&job.ask, target).then(|| encode(job, target)).flatten() else { return true };
+        if !encoded.losses.is_empty() {
+            lost.get_or_insert((target.dialect, encoded.losses));
+            return false;
+        }
+        true
+    });
+    lost.map(|(dialect, losses)| {
+        let names = names(&losses);
+        let message = format!(
+            "this request would lose {names} on the way to {dialect}, and losses are refused (`x-aiproxy-strict`, or `losses = \"refuse\"` under [translation])"
+        );
+        ClientError::new(ErrorKind::BadRequest, message).code("translation_loss")
+    })
+}
+
+/// Which of its dialect's endpoints was asked.
+fn place(ask: &Ask) -> Place {
+    match (ask.endpoint.op, ask.endpoint.path.as_str()) {
+        (Op::Completions, _) => Place::Completions,
+        (_, "/api/generate") => Place::Generate,
+        _ => Place::Main,
+    }
+}
+
+/// What is known of the target.
+fn traits(job: &Job, target: &Target) -> Traits {
+    let facts = facts::of(&target.model);
+    Traits {
+        model: target.model.to_string(),
+        stream: job.ask.stream || target.upstream.stream_keepalive,
+        max_output: facts.output,
+        thinking: match facts.thinking {
+            Some(Thinks::Budget) => Thinking::Budget,
+            Some(Thinks::Effort) | None => Thinking::Effort,
+            Some(Thinks::Never) => Thinking::Never,
+        },
+        limit_field: if facts.limit.as_deref() == Some("max_completion_tokens") { "max_completion_tokens" } else { "max_tokens" },
+        developer_role: facts.developer == Some(true),
+        takes_reasoning: target.upstream.reasoning_back,
+        seed: job.ask.id.to_string(),
+    }
+}
+
+fn encode(job: &Job, target: &Target) -> Option<Encoded> {
+    let request = job.said.as_ref()?;
+    Some(registry::egress(target.dialect).write_request(request, &traits(job, target)))
+}
+
+/// Writes the request for a target; `None` where it was not read.
+pub(super) fn prepare(job: &mut Job, target: &Target) -> Option<Prepared> {
+    let Encoded { mut body, headers, losses, carry } = encode(job, target)?;
+    let upstream: &Upstream = &target.upstream;
+    let egress = registry::egress(target.dialect);
+    let (path, query) = egress.chat_path(job.ask.stream || upstream.stream_keepalive);
+    if !upstream.patch.is_empty() {
+        body = patched(body, &upstream.patch);
+    }
+    let mut out = headers::neutral(&job.ask.headers);
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            out.append(HeaderName::from_static(name), value);
+        }
+    }
+    if let Some((name, value)) = required(target.dialect)
+        && !out.contains_key(&name)
+    {
+        out.insert(name, value);
+    }
+    job.losses = losses;
+    job.carry = Some(carry);
+    Some(Prepared {
+        path: path.replace("{model}", &utf8_percent_encode(&target.model, MODEL).to_string()),
+        query: (!query.is_empty()).then(|| query.to_owned()),
+        headers: out,
+        body,
+        hide_usage: false,
+    })
+}
+
+/// How the client must be answered.
+fn shape(job: &Job) -> Shape {
+    let tools = job.said.as_deref().map_or(&[][..], |request| &request.tools[..]);
+    let custom = tools.iter().filter_map(|tool| match tool {
+        Tool::Custom(tool) => Some(tool.name.clone()),
+        _ => None,
+    });
+    let namespaced = tools.iter().filter_map(|tool| match tool {
+        Tool::Function(tool) => {
+            let space = tool.namespace.clone()?;
+            let inner = tool.name.strip_prefix(&format!("{space}__")).unwrap_or(&tool.name).to_owned();
+            Some((tool.name.clone(), space, inner))
+        }
+        _ => None,
+    });
+    Shape {
+        place: place(&job.ask),
+        model: job.ask.asked.to_string(),
+        id: job.ask.id.to_string(),
+        now: job.ask.at.0 / 1000,
+        framing: job.ask.framing,
+        usage: job.ask.include_usage,
+        custom: custom.collect(),
+        namespaced: namespaced.collect(),
+        echo: job.said.as_ref().map(|request| request.echo.clone()).unwrap_or_default(),
+    }
+}
+
+/// The way of a streamed answer of this target.
+pub(super) fn flow(job: &Job, target: &Target, framing: crate::dialect::Framing) -> Flow {
+    let carry = job.carry.clone().unwrap_or_default();
+    let reader = registry::egress(target.dialect).stream_reader(&carry);
+    let reading = Reading::new(framing, reader, target.upstream.think_split);
+    Flow::Translate(Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), true)))
+}
+
+/// An answer that came whole, for a client that wants a stream.
+pub(super) fn told(job: &Job, target: &Target, response: &ChatResponse, ready: &mut Vec<Bytes>) -> Flow {
+    let mut flow = flow(job, target, crate::dialect::Framing::Sse);
+    if let Flow::Translate(translator) = &mut flow {
+        translator.whole(assemble::events(response), summary(response), ready);
+    }
+    flow
+}
+
+/// Reads a whole answer.
+pub(super) fn response(job: &Job, target: &Target, content_type: &str, body: &[u8]) -> Result<ChatResponse, Fault> {
+    let carry = job.carry.clone().unwrap_or_default();
+    let mut response = registry::egress(target.dialect).read_response(content_type, body, &carry)?;
+    if target.upstream.think_split {
+        think::split(&mut response);
+    }
+    Ok(response)
+}
+
+/// Reads a stream that is complete, for a client that wants a whole answer.
+pub(super) fn gathered(job: &Job, target: &Target, framing: crate::dialect::Framing, body: &Bytes) -> Result<ChatResponse, Fault> {
+    let carry = job.carry.clone().unwrap_or_default();
+    let reader = registry::egress(target.dialect).stream_reader(&carry);
+    let mut reading = Reading::new(framing, reader, target.upstream.think_split);
+    let mut said = Vec::new();
+    if let Some(fault) = reading.feed(body, &mut said).error {
+        return Err(*fault);
+    }
+    if let Some(fault) = reading.end(&mut said).1.error {
+        return Err(*fault);
+    }
+    let mut assembler = Assembler::default();
+    said.iter().for_each(|event| assembler.feed(event));
+    assembler.finish().ok_or_else(crate::dialect::cut)
+}
+
+/// The whole answer in the client's dialect.
+pub(super) fn written(job: &Job, response: &ChatResponse) -> Bytes {
+    job.ingress.write_response(response, &shape(job))
+}
+
+/// Keeps of an answer what later turns of the conversation need.
+pub(super) fn remember(job: &Job, response: &ChatResponse) {
+    let project = &job.ask.caller.project.name;
+    job.engine.continuity.keep(project, response, job.engine.clock.mono());
+    if let Some(request) = job.said.as_ref().filter(|_| job.ask.endpoint.dialect == Dialect::Responses) {
+        let body = job.ingress.write_response(response, &shape(job));
+        job.engine.stored.keep(project, request, response, body, job.engine.clock.mono());
+    }
+}
+
+/// Remembers which upstream holds a response that passed as it was.
+pub(super) fn learn(job: &Job, id: Option<&str>, body: &Bytes) {
+    let (Dialect::Responses, Op::Chat, None, Some((upstream, key))) =
+        (job.ask.endpoint.dialect, job.ask.endpoint.op, &job.carry, job.chosen)
+    else {
+        return;
+    };
+    let said = || Some(json::check(body).ok()?.get("id")?.str()?.into_owned());
+    if let Some(id) = id.map(str::to_owned).or_else(said) {
+        job.engine.stored.learn(&job.ask.caller.project.name, &id, upstream, Some(key), job.engine.clock.mono());
+    }
+}
+
+/// What an answer added up to.
+#[must_use]
+pub(super) fn summary(response: &ChatResponse) -> Summary {
+    let finish = response.finish.said.clone().unwrap_or_else(|| format!("{:?}", response.finish.kind).to_lowercase());
+    Summary { usage: response.usage, finish: Some(finish), model: (!response.model.is_empty()).then(|| response.model.clone()) }
+}
+
+/// The headers of a translated answer: what the upstream's say is about another body.
+#[must_use]
+pub(super) fn headers(from: &HeaderMap, content_type: HeaderValue) -> HeaderMap {
+    let mut out = HeaderMap::new();
+    let id = HeaderName::from_static(headers::UPSTREAM_REQUEST_ID);
+    if let Some(value) = from.get(&id) {
+        out.insert(id, value.clone());
+    }
+    out.insert(header::CONTENT_TYPE, content_type);
+    out
+}
+
+/// The losses as a header tells them.
+#[must_use]
+pub(super) fn names(losses: &[Loss]) -> String {
+    let mut names: Vec<&str> = losses.iter().map(|loss| &*loss.0).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
