@@ -181,6 +181,7 @@ fn from_preset(preset: &Preset, origin: Origin, ids: &mut Ids, timeouts: &Timeou
     upstream.models = preset.models.clone();
     upstream.ask_usage = preset.ask_usage;
     upstream.reasoning_back = preset.reasoning_back;
+    (upstream.embed, upstream.rerank) = (preset.embed, preset.rerank);
     upstream.takes_compressed = preset.takes_compressed;
     upstream.local = preset.is_local();
     upstream.key_page = preset.key_page.clone();
@@ -211,6 +212,8 @@ fn bare(name: &str, ends: Vec<End>, origin: Origin, ids: &mut Ids, timeouts: &Ti
         think_split: false,
         stream_keepalive: false,
         reasoning_back: true,
+        embed: None,
+        rerank: None,
         retry_statuses: None,
         health: None,
         keys: Vec::new(),

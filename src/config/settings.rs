@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::pattern::{Pattern, Patterns},
-    ir::op::Dialect,
+    ir::{embed::EmbedForm, op::Dialect, rerank::RerankForm},
     secrets::Reference,
 };
 
@@ -179,6 +179,10 @@ pub struct Upstream {
     pub stream_keepalive: bool,
     /// Whether its chat models take their reasoning back as `reasoning_content`.
     pub reasoning_back: bool,
+    /// How its embeddings are asked for, where not as its dialect does.
+    pub embed: Option<EmbedForm>,
+    /// How its reranking is asked for, where known.
+    pub rerank: Option<RerankForm>,
     pub retry_statuses: Option<StatusSet>,
     pub health: Option<Health>,
     /// Empty where no credential is needed (`auth` is then `None`) or none is configured yet.

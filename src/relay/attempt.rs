@@ -12,6 +12,8 @@ use super::{
     commit::{self, Unshown},
     prepare::prepare,
     rounds::Job,
+    said::Said as Asked,
+    small,
     tally::Guard,
     translated, unframe,
 };
@@ -198,6 +200,10 @@ async fn translate(job: &mut Job, target: &Target, came: Came, clocks: &Clocks) 
     }
     let settings = Arc::clone(&job.generation.settings);
     let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+    if !matches!(job.said, Some(Asked::Chat(_) | Asked::Compact { .. })) {
+        let (body, summary) = small::answer(job, &content_type, &text)?;
+        return Ok(Got::Whole { status, headers, body, summary });
+    }
     let response = match shape {
         Shape::Events(framing) => translated::gathered(job, target, framing, &text)?,
         Shape::Document => translated::response(job, target, &content_type, &text)?,

@@ -123,6 +123,8 @@ fn upstream(base_url: &str) -> Upstream {
         think_split: false,
         stream_keepalive: false,
         reasoning_back: true,
+        embed: None,
+        rerank: None,
         retry_statuses: None,
         health: None,
         keys: Vec::new(),
