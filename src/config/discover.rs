@@ -140,7 +140,7 @@ pub fn demo_upstream(ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
     let ends = speaks.map(|dialect| End { dialect, base_url: "demo:".to_owned(), query: None });
     let mut upstream = bare(check::DEMO, ends.to_vec(), Origin::Demo, ids, timeouts);
     upstream.ask_usage = true;
-    upstream.models = Patterns::parse(["echo", "lorem", "tools", "flaky", "embed"]).ok();
+    upstream.models = Patterns::parse(["echo", "lorem", "tools", "think", "flaky", "embed"]).ok();
     upstream
 }
 

@@ -277,13 +277,14 @@ fn name_error(error: &NameError) -> ClientError {
 
 fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen) -> Arc<str> {
     let (tier, _) = chosen.tier;
-    let because = match why {
-        Chosen::Only => "the only candidate ready".to_owned(),
-        Chosen::Best { of, .. } => format!("priority {tier}, one of {of} ready"),
-        Chosen::Probe => "let through as a probe after a cooldown".to_owned(),
-        Chosen::LeastSuspect => "nothing is ready: the least suspect is tried".to_owned(),
-    };
-    format!("{}; {because}", resolved.via).into()
+    let via = &resolved.via;
+    match why {
+        Chosen::Only => [via, "; the only candidate ready"].concat(),
+        Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
+        Chosen::Probe => [via, "; let through as a probe after a cooldown"].concat(),
+        Chosen::LeastSuspect => [via, "; nothing is ready: the least suspect is tried"].concat(),
+    }
+    .into()
 }
 
 /// Books a lost attempt.

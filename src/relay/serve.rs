@@ -79,17 +79,19 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
         response.headers_mut().remove(ESTIMATED);
         return response;
     }
+    // Boxed, as it is large and over when the answer begins, while the room of this future is kept as long as the
+    // client's connection.
+    let mut rounds: Rounds = Box::pin(rounds::run(job));
     if !waits_for_content {
-        let (mut job, result) = rounds::run(job).await;
+        let (mut job, result) = rounds.await;
         return match result {
-            Err(error) => match ourselves::instead(&mut job, error).await {
+            Err(error) => match Box::pin(ourselves::instead(&mut job, error)).await {
                 Ok(body) => own(job, body),
                 Err(error) => answer(job, Err(error)),
             },
             result => answer(job, result),
         };
     }
-    let mut rounds: Rounds = Box::pin(rounds::run(job));
     match timeout(PING, &mut rounds).await {
         Ok((job, result)) => answer(job, result),
         Err(_) => {

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ask::Ask, engine::Engine};
+use super::{
+    ask::{Ask, nothing},
+    engine::Engine,
+};
 use crate::{
     base::{
         clean,
@@ -74,7 +77,7 @@ impl Tally {
             error: None,
         };
         engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
-        let none: Arc<str> = Arc::from("");
+        let none = nothing();
         Self {
             engine: Arc::clone(engine),
             id: ask.id,
