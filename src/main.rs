@@ -11,6 +11,8 @@ use tokio::runtime::{Builder, Runtime};
 
 /// What still runs when a command is done (a keyring prompt, an open connection) is not waited for.
 const PARTING: Duration = Duration::from_millis(200);
+/// Bodies up to this size are usual.
+const USUAL_BLOCK: usize = 1 << 20;
 /// More threads than this only cost memory on a laptop.
 const MOST_THREADS: usize = 4;
 
@@ -33,6 +35,9 @@ fn main() -> ExitCode {
             return ExitCode::from(Exit::Failed.code());
         }
     };
+    if serves {
+        keep_freed_memory();
+    }
     let result = runtime.block_on(async {
         if serves {
             return cli::run(cli).await;
@@ -50,6 +55,12 @@ fn main() -> ExitCode {
         error.exit
     });
     ExitCode::from(exit.code())
+}
+
+/// Has the C library keep some of the memory that bodies leave behind, rather than give it back to the system and take
+/// it again page by page for the next one. GNU's learns what is usual from the blocks that are freed.
+fn keep_freed_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(USUAL_BLOCK)));
 }
 
 fn runtime(serves: bool) -> std::io::Result<Runtime> {

@@ -1,7 +1,9 @@
-//! Sortable ids of requests.
+//! Sortable ids of requests, and maps by ids of our own.
 
 use std::{
+    collections::HashMap,
     fmt,
+    hash::{BuildHasherDefault, Hash, Hasher},
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -12,8 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::UnixMillis;
 
+/// Digits of a request's id as text.
+const DIGITS: usize = 20;
+
 /// An id of a request: 48 bits of time, then 32 bits that are this process's start and a counter; 20 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(u128);
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -33,13 +38,32 @@ impl RequestId {
     /// Reads the form that `Display` writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 20).then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+        (text.len() == DIGITS).then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+
+    /// The text, without an allocation.
+    #[must_use]
+    pub fn digits(self) -> [u8; DIGITS] {
+        let mut out = [0; DIGITS];
+        let mut left = self.0;
+        for digit in out.iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(left & 0xF) as usize];
+            left >>= 4;
+        }
+        out
+    }
+}
+
+impl Hash for RequestId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The counter and the low bits of the time tell requests of one process apart.
+        state.write_u64(self.0 as u64);
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:020x}", self.0)
+        f.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
@@ -59,6 +83,33 @@ impl<'de> Deserialize<'de> for RequestId {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'_, str>>::deserialize(from)?;
         Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a request id"))
+    }
+}
+
+/// A map by our own small ids.
+pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// Spreads one small number: ids are ours, so nobody can choose them to collide.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0 ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }
 

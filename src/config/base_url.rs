@@ -103,6 +103,14 @@ pub fn host_port(url: &str) -> Option<(String, u16)> {
     Some((host.trim_matches(['[', ']']).to_owned(), port))
 }
 
+/// Scheme, host and port of a URL.
+#[must_use]
+pub fn host(url: &str) -> &str {
+    let begin = url.find("://").map_or(0, |at| at + 3);
+    let end = url[begin..].find('/').map_or(url.len(), |at| begin + at);
+    &url[..end]
+}
+
 /// Whether a host name means this machine.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {

@@ -140,7 +140,7 @@ pub fn demo_upstream(ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
     let ends = speaks.map(|dialect| End { dialect, base_url: "demo:".to_owned(), query: None });
     let mut upstream = bare(check::DEMO, ends.to_vec(), Origin::Demo, ids, timeouts);
     upstream.ask_usage = true;
-    upstream.models = Patterns::parse(["echo", "lorem", "tools", "flaky", "embed"]).ok();
+    upstream.models = Patterns::parse(["echo", "lorem", "tools", "think", "flaky", "embed"]).ok();
     upstream
 }
 
@@ -181,6 +181,7 @@ fn from_preset(preset: &Preset, origin: Origin, ids: &mut Ids, timeouts: &Timeou
     upstream.models = preset.models.clone();
     upstream.ask_usage = preset.ask_usage;
     upstream.reasoning_back = preset.reasoning_back;
+    (upstream.embed, upstream.rerank) = (preset.embed, preset.rerank);
     upstream.takes_compressed = preset.takes_compressed;
     upstream.local = preset.is_local();
     upstream.key_page = preset.key_page.clone();
@@ -212,6 +213,8 @@ fn bare(name: &str, ends: Vec<End>, origin: Origin, ids: &mut Ids, timeouts: &Ti
         stream_keepalive: false,
         prices_win: false,
         reasoning_back: true,
+        embed: None,
+        rerank: None,
         retry_statuses: None,
         health: None,
         keys: Vec::new(),

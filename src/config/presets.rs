@@ -9,7 +9,19 @@ use super::{
     read::{self, Table},
     settings::{Auth, End},
 };
-use crate::{base::pattern::Patterns, ir::op::Dialect};
+use crate::{
+    base::pattern::Patterns,
+    ir::{embed::EmbedForm, op::Dialect, rerank::RerankForm},
+};
+
+const EMBEDS: [(&str, EmbedForm); 3] = [("input_type", EmbedForm::InputType), ("task", EmbedForm::Task), ("texts", EmbedForm::Texts)];
+const RERANKS: [(&str, RerankForm); 5] = [
+    ("data", RerankForm::Data),
+    ("meta", RerankForm::Meta),
+    ("meta_texts", RerankForm::MetaTexts),
+    ("results", RerankForm::Results),
+    ("scores", RerankForm::Scores),
+];
 
 const TEXT: &str = include_str!("../../assets/presets.toml");
 
@@ -28,6 +40,9 @@ pub struct Preset {
     pub ask_usage: bool,
     /// Whether its chat models take their reasoning back.
     pub reasoning_back: bool,
+    /// Forms of its embeddings and reranking, where not as its dialect has them.
+    pub embed: Option<EmbedForm>,
+    pub rerank: Option<RerankForm>,
     /// Where it publishes no list.
     pub models: Option<Patterns>,
     /// Below the base URL; else the dialect's own.
@@ -114,6 +129,8 @@ fn preset(mut row: Table<'_>, report: &mut Report) -> Option<Preset> {
         key_prefix: row.take("key_prefix", report, read::text).map(|at| at.value),
         key_page: row.take("key_page", report, read::text).map(|at| at.value.into()),
         ask_usage: row.or("ask_usage", report, false, read::flag),
+        embed: row.take("embed", report, read::word(&EMBEDS)).map(|at| at.value),
+        rerank: row.take("rerank", report, read::word(&RERANKS)).map(|at| at.value),
         reasoning_back: row.or("reasoning_back", report, true, read::flag),
         models: models.and_then(|texts| Patterns::parse(texts.iter().map(String::as_str)).ok()),
         models_path: row.take("models_path", report, read::text).map(|at| at.value),

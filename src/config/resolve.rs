@@ -116,6 +116,8 @@ fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: 
         think_split: row.think_split,
         stream_keepalive: row.stream_keepalive,
         reasoning_back: preset.is_none_or(|preset| preset.reasoning_back),
+        embed: preset.and_then(|preset| preset.embed),
+        rerank: preset.and_then(|preset| preset.rerank),
         retry_statuses: row.retry_statuses.clone(),
         health: row.health.clone(),
         keys,

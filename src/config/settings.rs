@@ -9,7 +9,7 @@ use crate::{
         clock::UnixMillis,
         pattern::{Pattern, Patterns},
     },
-    ir::{cost::Rates, op::Dialect},
+    ir::{cost::Rates, embed::EmbedForm, op::Dialect, rerank::RerankForm},
     secrets::Reference,
 };
 
@@ -187,6 +187,10 @@ pub struct Upstream {
     pub stream_keepalive: bool,
     /// Whether its chat models take their reasoning back as `reasoning_content`.
     pub reasoning_back: bool,
+    /// How its embeddings are asked for, where not as its dialect does.
+    pub embed: Option<EmbedForm>,
+    /// How its reranking is asked for, where known.
+    pub rerank: Option<RerankForm>,
     pub retry_statuses: Option<StatusSet>,
     pub health: Option<Health>,
     /// Empty where no credential is needed (`auth` is then `None`) or none is configured yet.

@@ -74,22 +74,13 @@ pub trait Ingress: Send + Sync {
     /// # Errors
     ///
     /// What the dialect's own provider would refuse: messages missing or of the wrong type; names the field.
-    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
-        let _ = (place, body);
-        unreachable!("written next")
-    }
+    fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ClientError>;
 
     /// A whole answer in this dialect.
-    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes {
-        let _ = (response, shape);
-        unreachable!("written next")
-    }
+    fn write_response(&self, response: &ChatResponse, shape: &Shape) -> Bytes;
 
     /// A writer of an answer as a stream, in `shape.framing`.
-    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter> {
-        let _ = shape;
-        unreachable!("written next")
-    }
+    fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter>;
 }
 
 /// Which of its dialect's generation endpoints a client asked; most dialects have only the main one.
@@ -184,37 +175,23 @@ pub trait Egress: Send + Sync {
 
     /// Where a translated conversation is sent, below the base URL; `{model}` stands where the path holds the model's
     /// name. With it the query, without `?`, empty where there is none.
-    fn chat_path(&self, stream: bool) -> (&'static str, &'static str) {
-        let _ = stream;
-        unreachable!("written next")
-    }
+    fn chat_path(&self, stream: bool) -> (&'static str, &'static str);
 
     /// How a translated conversation's stream is framed.
-    fn chat_framing(&self) -> Framing {
-        unreachable!("written next")
-    }
+    fn chat_framing(&self) -> Framing;
 
     /// Writes a conversation in this dialect. What has no place here is named among the losses.
-    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded {
-        let _ = (request, traits);
-        unreachable!("written next")
-    }
+    fn write_request(&self, request: &ChatRequest, traits: &Traits) -> Encoded;
 
     /// Reads a whole answer (status 2xx). An error inside it is a fault.
     ///
     /// # Errors
     ///
     /// The fault, when the body is no answer.
-    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
-        let _ = (content_type, body, carry);
-        unreachable!("written next")
-    }
+    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault>;
 
     /// A reader of an answer's stream.
-    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader> {
-        let _ = carry;
-        unreachable!("written next")
-    }
+    fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader>;
 }
 
 /// What is known of a target: data from presets, config and model facts, never a vendor's name.

@@ -145,7 +145,13 @@ fn coarse(mut said: Said, client: Dialect, response: &ChatResponse) -> Said {
         (Dialect::Anthropic | Dialect::Ollama, FinishKind::Filter) => said.finish = FinishKind::Stop,
         _ => {}
     }
-    if client == Dialect::Ollama {
+    if (said.input, said.output) == (Some(0), Some(0)) {
+        // Some schemas want numbers where nothing is known.
+        (said.input, said.output, said.cached) = (None, None, None);
+    }
+    // Parts of a thought are put together with white space of the dialect's own.
+    said.reasoning = squeeze(&said.reasoning);
+    if client == Dialect::Ollama && said.input.is_some() {
         said.cached = response.usage.map(|_| 0);
     }
     said
@@ -157,7 +163,8 @@ fn every_recorded_answer_means_the_same_in_every_dialect() {
     let mut wrong = Vec::new();
     let mut counts: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
     for (dialect, x) in all() {
-        let Some((response, events)) = answer(dialect, &x) else { continue };
+        let spoken = x.request["modalities"].as_array().is_some_and(|all| all.iter().any(|one| one == "audio"));
+        let Some((response, events)) = answer(dialect, &x).filter(|_| !spoken) else { continue };
         for client in Dialect::ALL {
             let carry = Carry { seed: "seed".to_owned(), ..Carry::default() };
             let refusal_is_text = !has_refusals(client);

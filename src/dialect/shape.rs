@@ -46,9 +46,7 @@ pub(super) fn list<'a>(json: Json<'a>, key: &str) -> Result<Json<'a>, Fault> {
 pub(super) fn name(json: Option<Json<'_>>) -> Option<String> {
     const LONGEST: usize = 200;
     let json = json?;
-    let text = json
-        .str()
-        .map_or_else(|| if json.kind() == "number" { json.text().to_owned() } else { String::new() }, std::borrow::Cow::into_owned);
+    let text = json.str().unwrap_or_else(|| if json.kind() == "number" { json.text().into() } else { "".into() });
     Some(words::plain(&text, LONGEST)).filter(|text| !text.is_empty())
 }
 

@@ -13,6 +13,9 @@ fn acts(c: char) -> bool {
 /// One line of plain text: white space runs become one space, acting characters vanish.
 #[must_use]
 pub(super) fn plain(text: &str, max: usize) -> String {
+    if text.len() <= max && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len().min(max * 4));
     let (mut count, mut gap) = (0, false);
     for c in text.chars() {

@@ -1,7 +1,8 @@
 //! The fold of events: requests now and recently, the newest log lines, totals since start. Bounded.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
+    fmt::{self, Write},
     sync::Arc,
 };
 
@@ -11,7 +12,11 @@ use super::{
     kind::{Event, EventKind, Level},
     record::{RequestRecord, State},
 };
-use crate::base::{clock::UnixMillis, id::RequestId, money::NanoUsd};
+use crate::base::{
+    clock::UnixMillis,
+    id::{IdMap, RequestId},
+    money::NanoUsd,
+};
 
 /// Finished requests kept.
 pub const RECENT: usize = 500;
@@ -32,7 +37,10 @@ pub struct Live {
     pub totals: Totals,
     /// Places of `running`; rebuilt when absent.
     #[serde(skip)]
-    places: HashMap<RequestId, usize>,
+    places: IdMap<RequestId, usize>,
+    /// Where the text of a line is put together.
+    #[serde(skip)]
+    draft: String,
 }
 
 /// Counts since the proxy started.
@@ -156,7 +164,9 @@ impl Live {
             Some(None) => self.totals.unpriced += 1,
             None => {}
         }
-        let (level, text) = summary(&record);
+        self.draft.clear();
+        let level = summary(&record, &mut self.draft);
+        let text = self.draft.as_str().into();
         self.line(at, level, text, Some(id));
         if self.recent.len() >= RECENT {
             self.recent.pop_front();
@@ -196,18 +206,31 @@ impl Live {
     }
 }
 
-fn summary(record: &RequestRecord) -> (Level, Arc<str>) {
-    let target = record.last().map_or_else(String::new, |a| {
-        let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
-        format!(" by {}{key}", a.upstream)
-    });
-    let took = record.duration_ms.unwrap_or_default();
-    let status = record.status.map_or_else(|| "–".to_owned(), |s| s.to_string());
-    let base = format!("{} {} {status}{target} in {took} ms", record.project, record.asked);
+/// The line that a request ends with.
+fn summary(record: &RequestRecord, out: &mut String) -> Level {
+    // Writing into a string does not fail.
+    let mut put = |text: fmt::Arguments<'_>| out.write_fmt(text).unwrap_or_default();
+    put(format_args!("{} {} ", record.project, record.asked));
+    match record.status {
+        Some(status) => put(format_args!("{status}")),
+        None => put(format_args!("–")),
+    }
+    if let Some(attempt) = record.last() {
+        let slash = if attempt.key.is_empty() { "" } else { "/" };
+        put(format_args!(" by {}{slash}{}", attempt.upstream, attempt.key));
+    }
+    put(format_args!(" in {} ms", record.duration_ms.unwrap_or_default()));
     match (record.state, &record.error) {
-        (State::Left, _) => (Level::Info, format!("{base}, client left").into()),
-        (State::Failed, Some(error)) => (Level::Error, format!("{base}: {error}").into()),
-        (State::Failed, None) => (Level::Error, base.into()),
-        _ => (Level::Info, base.into()),
+        (State::Left, _) => {
+            put(format_args!(", client left"));
+            Level::Info
+        }
+        (State::Failed, error) => {
+            if let Some(error) = error {
+                put(format_args!(": {error}"));
+            }
+            Level::Error
+        }
+        _ => Level::Info,
     }
 }

@@ -6,7 +6,7 @@ use crate::base::money::NanoUsd;
 
 /// Tokens of one answer. Every token is in exactly one class, so sums never count twice; each dialect adds them up its
 /// own way when it writes. Unknown is `None` at the holder, never 0 here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Input text read fresh.
     pub input: u64,
@@ -59,6 +59,19 @@ impl Usage {
         self.output.saturating_add(self.reasoning).saturating_add(self.audio_out).saturating_add(self.image_out)
     }
 }
+
+/// The same tokens: searches and what the provider asks are another matter, and no dialect but its own has words for it.
+impl PartialEq for Usage {
+    fn eq(&self, other: &Self) -> bool {
+        let counts = |u: &Self| {
+            let cached = [u.cache_read, u.cache_write_5m, u.cache_write_1h];
+            ([u.input, u.audio_in, u.image_in], cached, [u.output, u.reasoning, u.audio_out, u.image_out])
+        };
+        counts(self) == counts(other)
+    }
+}
+
+impl Eq for Usage {}
 
 fn none(count: &u64) -> bool {
     *count == 0

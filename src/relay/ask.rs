@@ -1,6 +1,11 @@
 //! What the relay knows of a request without parsing it.
 
-use std::{net::IpAddr, ops::Range, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    ops::Range,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
@@ -105,6 +110,12 @@ pub struct Ask {
     /// `x-aiproxy-strict: 1`: nothing may be lost in translation.
     pub strict: bool,
     pub held: Held,
+}
+
+/// The empty text, shared.
+pub(super) fn nothing() -> Arc<str> {
+    static NOTHING: OnceLock<Arc<str>> = OnceLock::new();
+    Arc::clone(NOTHING.get_or_init(|| Arc::from("")))
 }
 
 impl Ask {

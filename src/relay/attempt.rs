@@ -1,6 +1,6 @@
 //! One try of one candidate: sent, read as far as failover needs, classified.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -12,11 +12,16 @@ use super::{
     commit::{self, Unshown},
     prepare::prepare,
     rounds::Job,
+    said::Said as Asked,
+    small,
     tally::Guard,
     translated, unframe,
 };
 use crate::{
-    config::settings::{Settings, Upstream},
+    config::{
+        base_url,
+        settings::{Settings, Upstream},
+    },
     dialect::{Egress, Framing, flow::Flow, passage::Passage, registry},
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
@@ -113,20 +118,21 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     guard.note(End::Head2xx);
 
     let mut out = answer.headers;
-    let content_type = out.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let content_type = out.get(header::CONTENT_TYPE).cloned();
+    let content_type = content_type.as_ref().and_then(|v| v.to_str().ok()).unwrap_or("");
     headers::response_filter(&mut out);
     let mut body = answer.body;
-    if raw || is_media(&content_type, job.ask.endpoint.op) {
+    if raw || is_media(content_type, job.ask.endpoint.op) {
         return Ok(Got::Opaque { status, headers: out, first: None, body, idle: clocks.idle });
     }
 
     let first = first_chunk(&mut body, &clocks).await?;
     if job.carry.is_some() {
-        let came = Came { status, headers: out, content_type, first, body };
+        let came = Came { status, headers: out, content_type: content_type.to_owned(), first, body };
         return translate(job, &target, came, &clocks).await;
     }
     let framing = if job.ask.stream { job.ask.framing } else { Framing::Sse };
-    let shape = shape(first.as_deref().unwrap_or_default(), framing, &content_type);
+    let shape = shape(first.as_deref().unwrap_or_default(), framing, content_type);
     let settings = Arc::clone(&job.generation.settings);
     match (job.ask.stream, shape) {
         (true, Shape::Events(framing)) => {
@@ -153,7 +159,7 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
         }
         (stream, Shape::Document) => {
             let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
-            let summary = egress.read_answer(job.ask.endpoint.op, &content_type, &text)?;
+            let summary = egress.read_answer(job.ask.endpoint.op, content_type, &text)?;
             if !stream {
                 return Ok(Got::Whole { status, headers: out, body: text, summary });
             }
@@ -197,6 +203,10 @@ async fn translate(job: &mut Job, target: &Target, came: Came, clocks: &Clocks) 
     }
     let settings = Arc::clone(&job.generation.settings);
     let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+    if !matches!(job.said, Some(Asked::Chat(_) | Asked::Compact { .. })) {
+        let (body, summary) = small::answer(job, &content_type, &text)?;
+        return Ok(Got::Whole { status, headers, body, summary });
+    }
     let response = match shape {
         Shape::Events(framing) => translated::gathered(job, target, framing, &text)?,
         Shape::Document => translated::response(job, target, &content_type, &text)?,
@@ -256,31 +266,37 @@ impl Clocks {
 }
 
 async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Clocks) -> Result<Answer, Failed> {
-    job.carry = None;
-    job.losses.clear();
-    let prepared = if translated::needed(&job.ask, target) {
-        translated::prepare(job, target).unwrap_or_else(|| prepare(&job.ask, target))
-    } else {
-        prepare(&job.ask, target)
-    };
-    job.hide_usage = prepared.hide_usage;
     let Some(end) = target.upstream.end(target.dialect) else {
         let message = format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
         return Err(TransportFault { kind: TransportKind::Connect, message, sent: false }.into());
     };
     let mut stale = 0;
     loop {
+        // Made anew for each sending: that is rare, and a copy for every first one would cost all of them.
+        job.carry = None;
+        job.losses.clear();
+        let prepared = if translated::needed(&job.ask, target) {
+            translated::prepare(job, target).unwrap_or_else(|| prepare(&job.ask, target))
+        } else {
+            prepare(&job.ask, target)
+        };
+        job.hide_usage = prepared.hide_usage;
+        let mut end = Cow::Borrowed(end);
+        if prepared.at_host {
+            let host = base_url::host(&end.base_url).to_owned();
+            end.to_mut().base_url = host;
+        }
         let call = Call {
             upstream: &target.upstream,
-            end,
+            end: &end,
             key: (!target.upstream.keys.is_empty()).then_some(candidate.key),
             method: job.ask.method.clone(),
             path: &prepared.path,
             query: prepared.query.as_deref(),
-            headers: prepared.headers.clone(),
-            body: prepared.body.clone(),
+            headers: prepared.headers,
+            body: prepared.body,
         };
-        match body::within(clocks.first_byte_at, job.engine.gateway.send(call)).await {
+        match body::within(clocks.first_byte_at, pin!(job.engine.gateway.send(call))).await {
             Some(Ok(answer)) => return Ok(answer),
             Some(Err(fault)) if fault.kind == TransportKind::Stale && stale < STALE => stale += 1,
             Some(Err(fault)) => return Err(fault.into()),
@@ -305,7 +321,7 @@ async fn refused(job: &Job, egress: &'static dyn Egress, answer: Answer) -> Fail
 }
 
 async fn first_chunk(body: &mut AnswerBody, clocks: &Clocks) -> Result<Option<Bytes>, Failed> {
-    match body::within(clocks.first_byte_at, body::chunk(body)).await {
+    match body::within(clocks.first_byte_at, pin!(body::chunk(body))).await {
         Some(None) => Ok(None),
         Some(Some(Ok(data))) => Ok(Some(data)),
         Some(Some(Err(fault))) => Err(fault.into()),
@@ -341,11 +357,11 @@ fn stream_type(framing: Framing) -> HeaderValue {
 
 /// Audio, images and the like: forwarded from the first byte.
 fn is_media(content_type: &str, op: Op) -> bool {
-    let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    match op {
-        Op::Audio | Op::Image => !(essence.is_empty() || essence.contains("json")),
-        _ => false,
+    if !matches!(op, Op::Audio | Op::Image) {
+        return false;
     }
+    let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    !(essence.is_empty() || essence.contains("json"))
 }
 
 /// Raw requests see the upstream's own answers, but for those that speak of our key or of its limits.

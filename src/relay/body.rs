@@ -1,6 +1,9 @@
 //! Reading answer bodies with limits of size and time.
 
-use std::time::Duration;
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -20,10 +23,10 @@ const ERROR_TIME: Duration = Duration::from_secs(5);
 /// expired and what came meanwhile unread.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
 
-/// Waits for something until a deadline that is only judged after what is there was read.
-pub(super) async fn within<T>(deadline: Instant, wanted: impl Future<Output = T>) -> Option<T> {
-    tokio::pin!(wanted);
-    if let Ok(got) = timeout_at(deadline, &mut wanted).await {
+/// Waits for something until a deadline that is only judged after what is there was read. It comes pinned, as a future
+/// that is handed on by value has room made for it twice.
+pub(super) async fn within<T>(deadline: Instant, mut wanted: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    if let Ok(got) = timeout_at(deadline, wanted.as_mut()).await {
         return Some(got);
     }
     timeout(GRACE, wanted).await.ok()
@@ -81,7 +84,7 @@ pub(super) async fn whole(first: Option<Bytes>, body: &mut AnswerBody, limits: &
             Some(data) => Some(data),
             None => {
                 let until = limits.deadline.min(Instant::now() + limits.idle);
-                within(until, chunk(body)).await.ok_or_else(|| silence(limits, until))?
+                within(until, pin!(chunk(body))).await.ok_or_else(|| silence(limits, until))?
             }
         };
         let Some(data) = data.transpose()? else { break };

@@ -1,6 +1,6 @@
 //! Holds the head of a stream until its first content, so that failover before it is invisible.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -47,7 +47,7 @@ pub(super) async fn hold(
     loop {
         let data = match next.take() {
             Some(data) => Some(data),
-            None => within(deadline, chunk(body)).await.ok_or_else(|| Unshown::Transport(late(first_byte)))?,
+            None => within(deadline, pin!(chunk(body))).await.ok_or_else(|| Unshown::Transport(late(first_byte)))?,
         };
         match data {
             Some(Ok(data)) => {

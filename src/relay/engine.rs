@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{continuity::Continuity, halt::Halts, lists::ModelLists, network::Network, stored::Stored, waiting::Queue};
 use crate::{
-    base::{clean, clock::Clock, draw::Seeded, redact::Redactor},
+    base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
     config::{
         Settings,
         settings::{Bodies, KeyId},
@@ -69,7 +69,7 @@ pub struct Engine {
     /// Keys that an upstream rejected: their references are read again.
     pub rejected: mpsc::UnboundedSender<KeyId>,
     generation: ArcSwap<Generation>,
-    accounts: ArcSwap<HashMap<KeyId, AccountId>>,
+    accounts: ArcSwap<IdMap<KeyId, AccountId>>,
     luck: Mutex<Seeded>,
     /// Requests in flight, and bytes of bodies held for them.
     in_flight: AtomicUsize,
@@ -166,7 +166,7 @@ impl Engine {
         let settings = Arc::clone(&self.generation.load().settings);
         let all = || settings.upstreams.iter().flat_map(|upstream| &upstream.keys);
         let (mut by_name, mut by_digest): (HashMap<&str, u32>, HashMap<[u8; 32], u32>) = (HashMap::new(), HashMap::new());
-        let mut accounts = HashMap::new();
+        let mut accounts = IdMap::default();
         for key in all() {
             let digest = self.keys.digest(key.id);
             let same_secret = digest.and_then(|digest| by_digest.get(&digest).copied());

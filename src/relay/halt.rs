@@ -1,7 +1,6 @@
 //! Ending running requests from outside: killed by the user, or cut at the end of the drain.
 
 use std::{
-    collections::HashMap,
     future::poll_fn,
     sync::{
         Arc, Mutex, PoisonError,
@@ -12,7 +11,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use crate::base::id::RequestId;
+use crate::base::id::{IdMap, RequestId};
 
 /// Why a request was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +51,7 @@ impl Halt {
 
 /// All running requests.
 #[derive(Default)]
-pub struct Halts(Mutex<HashMap<RequestId, Arc<Halt>>>);
+pub struct Halts(Mutex<IdMap<RequestId, Arc<Halt>>>);
 
 impl Halts {
     pub(super) fn enter(&self, id: RequestId) -> Arc<Halt> {

@@ -9,7 +9,7 @@ use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
 use super::{
-    ask::{Ask, Caller, Endpoint, ModelPlace, StreamPlace},
+    ask::{Ask, Caller, Endpoint, ModelPlace, StreamPlace, nothing},
     engine::{Engine, Generation, Held},
     form,
 };
@@ -72,7 +72,7 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         coded,
         model_span: None,
         form: false,
-        asked: Arc::from(""),
+        asked: nothing(),
         stream: false,
         add_stream: false,
         framing: Framing::Sse,

@@ -23,6 +23,8 @@ pub struct Prepared {
     pub body: Bytes,
     /// Usage in the stream that only we asked for: kept to ourselves.
     pub hide_usage: bool,
+    /// The path begins at the host rather than at the base URL.
+    pub at_host: bool,
 }
 
 /// Characters that a model's name may not bring into a path; `/` and `:` stay, as providers have both in names.
@@ -93,7 +95,7 @@ pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
     {
         out.insert(name, value);
     }
-    Prepared { path, query: ask.query.clone(), headers: out, body, hide_usage: ask_usage }
+    Prepared { path, query: ask.query.clone(), headers: out, body, hide_usage: ask_usage, at_host: false }
 }
 
 /// Headers without which a dialect's providers refuse a request.

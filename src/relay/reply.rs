@@ -115,7 +115,7 @@ pub fn error(dialect: Dialect, id: RequestId, error: &ClientError) -> Response<R
 
 /// Marks an answer with its request id, and keeps browsers from guessing.
 pub fn stamp(headers: &mut HeaderMap, id: RequestId) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(id.to_string())) {
+    if let Ok(value) = HeaderValue::from_bytes(&id.digits()) {
         headers.insert(REQUEST_ID, value);
     }
     headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
@@ -131,7 +131,11 @@ pub(super) fn mark(headers: &mut HeaderMap, job: &Job) {
             headers.insert(name, value);
         }
     }
-    headers.insert(ATTEMPTS, HeaderValue::from(job.tally.attempts()));
+    let attempts = match job.tally.attempts() {
+        1 => HeaderValue::from_static("1"),
+        more => HeaderValue::from(more),
+    };
+    headers.insert(ATTEMPTS, attempts);
     if !job.losses.is_empty()
         && let Ok(value) = HeaderValue::from_str(&translated::names(&job.losses))
     {

@@ -11,6 +11,7 @@ use super::{
     engine::{Engine, Generation, Place},
     halt::{Cause, Halt},
     reply,
+    said::{self, Said as Asked},
     stored::{self, Home},
     tally::{Guard, Tally},
     translated,
@@ -20,9 +21,8 @@ use crate::{
     config::settings::{KeyId, Strategy, UpstreamId},
     dialect::{Carry, Ingress, Loss},
     ir::{
-        fault::{ClientError, ErrorKind},
+        fault::{ClientError, ErrorKind, FaultKind},
         op::{Dialect, Op},
-        request::ChatRequest,
     },
     routing::{
         candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
@@ -49,7 +49,9 @@ pub struct Job {
     /// Usage in the stream that only we asked for is kept to ourselves.
     pub hide_usage: bool,
     /// The request in the common form, once a target needs it.
-    pub said: Option<Arc<ChatRequest>>,
+    pub said: Option<Asked>,
+    /// No upstream can be asked for this; we may have an answer ourselves.
+    pub unspoken: bool,
     /// What the newest attempt's request lost on the way to its dialect.
     pub losses: Vec<Loss>,
     /// What its writer tells the reader of its answer; `None` where the answer passes as it is.
@@ -192,7 +194,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
             &generation.catalog,
             &job.ask.asked,
             job.ask.endpoint.dialect,
-            translated::can(job.ask.endpoint.op),
+            said::translates(&job.ask),
             &project,
             &|id| learned.get(&id).cloned(),
             patience,
@@ -204,7 +206,10 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
                     patience = Patience::Over;
                 }
             }
-            Err(e) => return Err(name_error(&e)),
+            Err(e) => {
+                job.unspoken = matches!(e, NameError::NoEnd { .. });
+                return Err(name_error(&e));
+            }
         }
     };
     let mut resolved = resolved;
@@ -272,13 +277,14 @@ fn name_error(error: &NameError) -> ClientError {
 
 fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen) -> Arc<str> {
     let (tier, _) = chosen.tier;
-    let because = match why {
-        Chosen::Only => "the only candidate ready".to_owned(),
-        Chosen::Best { of, .. } => format!("priority {tier}, one of {of} ready"),
-        Chosen::Probe => "let through as a probe after a cooldown".to_owned(),
-        Chosen::LeastSuspect => "nothing is ready: the least suspect is tried".to_owned(),
-    };
-    format!("{}; {because}", resolved.via).into()
+    let via = &resolved.via;
+    match why {
+        Chosen::Only => [via, "; the only candidate ready"].concat(),
+        Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
+        Chosen::Probe => [via, "; let through as a probe after a cooldown"].concat(),
+        Chosen::LeastSuspect => [via, "; nothing is ready: the least suspect is tried"].concat(),
+    }
+    .into()
 }
 
 /// Books a lost attempt.
@@ -364,7 +370,9 @@ fn finally(job: &Job, memory: &Memory, decision: &Decision, candidates: &[Candid
     let now = job.engine.clock.mono();
     let last = memory.last.as_ref();
     // Where other keys will be back, the client should hear of them rather than of the last refusal.
-    let refusal = last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota));
+    let forbidden = |last: &Last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Forbidden);
+    let refusal =
+        last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota) && !forbidden(last));
     if let Some(at) = retry_at.filter(|_| refusal) {
         return reply::all_cooling(job, last, decision, candidates, at.since(now), now);
     }

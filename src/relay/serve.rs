@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -11,6 +12,7 @@ use super::{
     engine::{Engine, Place},
     intake::{self, Head},
     late::{Late, Rounds},
+    ourselves,
     pump::{Forward, PING, Pump},
     reply::{self, ReplyBody},
     rounds::{self, Job},
@@ -26,6 +28,9 @@ use crate::{
     },
     routing::{ending::End, names::Overrides},
 };
+
+/// Marks a count that no provider made.
+const ESTIMATED: HeaderName = HeaderName::from_static("x-aiproxy-estimated");
 
 /// Serves one request whose caller was let in.
 pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response<ReplyBody> {
@@ -61,16 +66,32 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
         overrides: Overrides::default(),
         hide_usage: false,
         said: None,
+        unspoken: false,
         losses: Vec::new(),
         carry: None,
         chosen: None,
         place,
     });
-    if !waits_for_content {
-        let (job, result) = rounds::run(job).await;
-        return answer(job, result);
+    if let Some(line) = ourselves::loaded(&job) {
+        let kind = if job.ask.stream { "application/x-ndjson" } else { "application/json" };
+        let mut response = own(job, line);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.headers_mut().remove(ESTIMATED);
+        return response;
     }
+    // Boxed, as it is large and over when the answer begins, while the room of this future is kept as long as the
+    // client's connection.
     let mut rounds: Rounds = Box::pin(rounds::run(job));
+    if !waits_for_content {
+        let (mut job, result) = rounds.await;
+        return match result {
+            Err(error) => match Box::pin(ourselves::instead(&mut job, error)).await {
+                Ok(body) => own(job, body),
+                Err(error) => answer(job, Err(error)),
+            },
+            result => answer(job, result),
+        };
+    }
     match timeout(PING, &mut rounds).await {
         Ok((job, result)) => answer(job, result),
         Err(_) => {
@@ -124,6 +145,19 @@ fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<Reply
             response
         }
     }
+}
+
+/// An answer of ours, where no upstream could give one.
+fn own(mut job: Box<Job>, body: Bytes) -> Response<ReplyBody> {
+    job.losses.clear();
+    let mut response = reply::whole(StatusCode::OK, "application/json", job.ask.id, body);
+    reply::mark(response.headers_mut(), &job);
+    if job.ask.endpoint.op != Op::ModelCard {
+        response.headers_mut().insert(ESTIMATED, HeaderValue::from_static("input-tokens"));
+    }
+    job.tally.set_status(200);
+    job.tally.end(State::Done, None, None);
+    response
 }
 
 fn respond(job: &Job, status: StatusCode, headers: HeaderMap, body: ReplyBody) -> Response<ReplyBody> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     account::{Account, Went},
-    ask::Ask,
+    ask::{Ask, nothing},
     engine::Engine,
 };
 use crate::{
@@ -80,7 +80,7 @@ impl Tally {
             error: None,
         };
         engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
-        let none: Arc<str> = Arc::from("");
+        let none = nothing();
         Self {
             engine: Arc::clone(engine),
             id: ask.id,

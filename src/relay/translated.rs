@@ -10,24 +10,26 @@ use super::{
     ask::Ask,
     prepare::{MODEL, Prepared, patched, required},
     rounds::Job,
+    said::{self, Said},
+    small,
 };
 use crate::{
-    base::json,
+    base::{clean, json},
     config::{
         facts::{self, Thinks},
         settings::{Losses, Upstream},
     },
     dialect::{
-        Encoded, Loss, Place, Shape, Summary, Thinking, Traits,
+        Carry, Encoded, Loss, Shape, Summary, Thinking, Traits,
         flow::Flow,
-        registry,
+        lists::Written,
+        registry, stored,
         translate::{Reading, Translator},
     },
     ir::{
         assemble::{self, Assembler},
         fault::{ClientError, ErrorKind, Fault},
         op::{Dialect, Op},
-        request::ChatRequest,
         response::ChatResponse,
         think,
         tool::Tool,
@@ -36,33 +38,34 @@ use crate::{
     upstream::headers,
 };
 
-/// Whether requests of this kind can be put into another dialect.
-#[must_use]
-pub fn can(op: Op) -> bool {
-    matches!(op, Op::Chat | Op::Completions)
-}
-
 /// Whether this target's answer has to be translated; also where the dialect is the same, but something is to be changed.
 #[must_use]
 pub(super) fn needed(ask: &Ask, target: &Target) -> bool {
     let upstream = &target.upstream;
-    let changed = upstream.think_split || upstream.stream_keepalive && !ask.stream;
     let other = target.dialect != ask.endpoint.dialect || ask.read_as != ask.endpoint.dialect || ask.rewrite;
-    can(ask.endpoint.op) && (other || changed && ask.endpoint.op == Op::Chat)
+    match ask.endpoint.op {
+        Op::Chat => other || upstream.think_split || upstream.stream_keepalive && !ask.stream,
+        Op::Completions => other,
+        _ => small::needed(ask, target),
+    }
 }
 
-/// Reads the request, if any of the targets needs that and it was not read before. Where it cannot be read, the targets
-/// that need it are left out; the error only where no target is left.
+/// Reads the request, if any of the targets needs that and it was not read before. Targets that cannot be asked are left
+/// out; an error only where no target is left.
 pub(super) fn read(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ClientError> {
     if job.said.is_some() || !targets.iter().any(|target| needed(&job.ask, target)) {
         return Ok(());
     }
-    let reader = registry::ingress(job.ask.read_as);
-    let read = reader.read_request(place(&job.ask), &job.ask.body).and_then(|request| complete(job, request));
-    let error = match read {
-        Ok(request) => {
-            job.said = Some(Arc::new(request));
+    let error = match Said::read(&job.ask).and_then(|said| complete(job, said)) {
+        Ok(said) => {
+            job.said = Some(said);
+            let before = targets.len();
+            targets.retain(|target| !needed(&job.ask, target) || small::reaches(job, target));
+            if targets.is_empty() && before > 0 {
+                job.unspoken = true;
+            }
             match refused(job, targets) {
+                None if targets.is_empty() => unreachable_in(&job.ask),
                 None => return Ok(()),
                 Some(error) => error,
             }
@@ -75,12 +78,23 @@ pub(super) fn read(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), 
     if targets.is_empty() { Err(error) } else { Ok(()) }
 }
 
+fn unreachable_in(ask: &Ask) -> ClientError {
+    let message = format!("no upstream that serves `{}` takes this kind of {} request", clean::clean(&ask.asked), ask.endpoint.op);
+    ClientError::new(ErrorKind::BadRequest, message)
+}
+
 /// What the body does not say: where it was asked, and what the proxy keeps for the conversation.
-fn complete(job: &Job, mut request: ChatRequest) -> Result<ChatRequest, ClientError> {
-    request.stream = job.ask.stream;
-    job.engine.stored.expand(&job.ask.caller.project.name, &mut request)?;
-    job.engine.continuity.restore(&job.ask.caller.project.name, &mut request, job.engine.clock.mono());
-    Ok(request)
+fn complete(job: &Job, mut said: Said) -> Result<Said, ClientError> {
+    let project = &job.ask.caller.project.name;
+    if let Some(request) = said.asked() {
+        request.stream = job.ask.stream;
+        job.engine.stored.expand(project, request)?;
+        job.engine.continuity.restore(project, request, job.engine.clock.mono());
+    }
+    Ok(match said {
+        Said::Compact { whole, .. } => Said::Compact { ask: Box::new(stored::to_compact(&whole)), whole },
+        said => said,
+    })
 }
 
 /// With losses refused, leaves out the targets that would lose something; the error names it.
@@ -106,15 +120,6 @@ fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ClientError> {
     })
 }
 
-/// Which of its dialect's endpoints was asked.
-fn place(ask: &Ask) -> Place {
-    match (ask.endpoint.op, ask.endpoint.path.as_str()) {
-        (Op::Completions, _) => Place::Completions,
-        (_, "/api/generate") => Place::Generate,
-        _ => Place::Main,
-    }
-}
-
 /// What is known of the target.
 fn traits(job: &Job, target: &Target) -> Traits {
     let facts = facts::of(&target.model);
@@ -134,17 +139,27 @@ fn traits(job: &Job, target: &Target) -> Traits {
     }
 }
 
-fn encode(job: &Job, target: &Target) -> Option<Encoded> {
-    let request = job.said.as_ref()?;
+/// The conversation in the target's dialect.
+pub(super) fn encode(job: &Job, target: &Target) -> Option<Encoded> {
+    let request = job.said.as_ref()?.conversation()?;
     Some(registry::egress(target.dialect).write_request(request, &traits(job, target)))
 }
 
 /// Writes the request for a target; `None` where it was not read.
 pub(super) fn prepare(job: &mut Job, target: &Target) -> Option<Prepared> {
-    let Encoded { mut body, headers, losses, carry } = encode(job, target)?;
     let upstream: &Upstream = &target.upstream;
     let egress = registry::egress(target.dialect);
-    let (path, query) = egress.chat_path(job.ask.stream || upstream.stream_keepalive);
+    let (path, query, mut body, headers, losses, carry) = match &job.said {
+        Some(Said::Chat(_) | Said::Compact { .. }) => {
+            let Encoded { body, headers, losses, carry } = encode(job, target)?;
+            let (path, query) = egress.chat_path(job.ask.stream || upstream.stream_keepalive);
+            (path, query, body, headers, losses, carry)
+        }
+        _ => {
+            let Written { path, body, losses } = small::write(job, target)?;
+            (path, "", body, Vec::new(), losses, Carry::default())
+        }
+    };
     if !upstream.patch.is_empty() {
         body = patched(body, &upstream.patch);
     }
@@ -168,12 +183,19 @@ pub(super) fn prepare(job: &mut Job, target: &Target) -> Option<Prepared> {
         headers: out,
         body,
         hide_usage: false,
+        // Forms that name their version stand beside the base URL, which has one of its own.
+        at_host: path.starts_with("/v1/") || path.starts_with("/v2/"),
     })
 }
 
 /// How the client must be answered.
-fn shape(job: &Job) -> Shape {
-    let tools = job.said.as_deref().map_or(&[][..], |request| &request.tools[..]);
+pub(super) fn shape(job: &Job) -> Shape {
+    let asked = match &job.said {
+        Some(Said::Chat(request)) => Some(request),
+        Some(Said::Compact { whole, .. }) => Some(&**whole),
+        _ => None,
+    };
+    let tools = asked.map_or(&[][..], |request| &request.tools[..]);
     let custom = tools.iter().filter_map(|tool| match tool {
         Tool::Custom(tool) => Some(tool.name.clone()),
         _ => None,
@@ -187,7 +209,7 @@ fn shape(job: &Job) -> Shape {
         _ => None,
     });
     Shape {
-        place: place(&job.ask),
+        place: said::place(&job.ask),
         model: job.ask.asked.to_string(),
         id: job.ask.id.to_string(),
         now: job.ask.at.0 / 1000,
@@ -195,7 +217,7 @@ fn shape(job: &Job) -> Shape {
         usage: job.ask.include_usage,
         custom: custom.collect(),
         namespaced: namespaced.collect(),
-        echo: job.said.as_ref().map(|request| request.echo.clone()).unwrap_or_default(),
+        echo: asked.map(|request| request.echo.clone()).unwrap_or_default(),
     }
 }
 
@@ -245,6 +267,9 @@ pub(super) fn gathered(job: &Job, target: &Target, framing: crate::dialect::Fram
 
 /// The whole answer in the client's dialect.
 pub(super) fn written(job: &Job, response: &ChatResponse) -> Bytes {
+    if let Some(Said::Compact { whole, .. }) = &job.said {
+        return stored::compacted(whole, response, &shape(job));
+    }
     job.ingress.write_response(response, &shape(job))
 }
 
@@ -252,7 +277,7 @@ pub(super) fn written(job: &Job, response: &ChatResponse) -> Bytes {
 pub(super) fn remember(job: &Job, response: &ChatResponse) {
     let project = &job.ask.caller.project.name;
     job.engine.continuity.keep(project, response, job.engine.clock.mono());
-    if let Some(request) = job.said.as_ref().filter(|_| job.ask.endpoint.dialect == Dialect::Responses) {
+    if let (Some(Said::Chat(request)), Dialect::Responses) = (&job.said, job.ask.endpoint.dialect) {
         let body = job.ingress.write_response(response, &shape(job));
         job.engine.stored.keep(project, request, response, body, job.engine.clock.mono());
     }

@@ -69,6 +69,8 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
         stream_keepalive: false,
         prices_win: false,
         reasoning_back: true,
+        embed: None,
+        rerank: None,
         retry_statuses: None,
         health: None,
         keys: (0..keys).map(|n| Arc::new(key(id * 100 + n, name, n))).collect(),

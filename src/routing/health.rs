@@ -1,13 +1,7 @@
 //! What is known of upstreams, keys and accounts, as plain state: what each candidate's standing is, and what starting
 //! an attempt changes. The board puts the lock around it.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    mem,
-    sync::Arc,
-    time::Duration,
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use super::{
     candidate::{AccountId, Candidate, KeyState, ScopeKind, Why},
@@ -17,6 +11,7 @@ use super::{
 use crate::{
     base::{
         clock::Mono,
+        id::IdMap,
         window::{Pace, Times},
     },
     config::settings::{KeyId, Strategy, Upstream, UpstreamId},
@@ -424,28 +419,5 @@ impl<'a> Standing<'a> {
             }
             (Reason::Circuit(_, Circuit::Probing { .. } | Circuit::Closed { .. }), _) => Why::Probing,
         })
-    }
-}
-
-/// A map by our own small ids.
-pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
-
-/// Spreads one small number: ids are ours, so nobody can choose them to collide.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(u32::from(byte));
-        }
-    }
-
-    fn write_u32(&mut self, n: u32) {
-        self.0 = (self.0 ^ u64::from(n)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }

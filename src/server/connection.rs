@@ -18,11 +18,13 @@ use super::{
     wire::{Phase, Pulse, Wire},
 };
 
+/// Read at once at most, where much comes: a body that is read in one piece need not be put together.
+const READ_BYTES: usize = 256 << 10;
 /// RFC 9113 section 3.4.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The request head, all of it.
+/// The request head, all of it. How many headers it may have is left to hyper, which parses its own number of them
+/// (100) without an allocation.
 const HEAD_BYTES: usize = 64 << 10;
-const HEADERS: usize = 128;
 
 /// Serves a connection to its end.
 pub async fn serve(gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
@@ -53,13 +55,14 @@ pub async fn serve(gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, sto
                 .timer(TokioTimer::new())
                 .header_read_timeout(None)
                 .half_close(false)
-                .max_buf_size(HEAD_BYTES)
-                .max_headers(HEADERS)
+                .max_header_size(HEAD_BYTES)
+                .max_buf_size(READ_BYTES)
                 .serve_connection(wire, service);
             let mut connection = pin!(connection);
             let mut closing = false;
             loop {
                 tokio::select! {
+                    biased;
                     result = &mut connection => {
                         if let Err(e) = result {
                             tracing::debug!(%peer, error = %e, "connection ended");

@@ -1,5 +1,7 @@
 //! Paths to what they ask for: dialect and operation, or a place of our own.
 
+use std::borrow::Cow;
+
 use http::Method;
 use percent_encoding::percent_decode_str;
 
@@ -68,9 +70,9 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Routed,
     let (path_key, path) = match path.strip_prefix("/~") {
         Some(rest) => {
             let (key, rest) = rest.split_once('/').unwrap_or((rest, ""));
-            (Some(key.to_owned()), format!("/{rest}"))
+            (Some(key.to_owned()), Cow::Owned(format!("/{rest}")))
         }
-        None => (None, path.to_owned()),
+        None => (None, Cow::Borrowed(path)),
     };
     let (beta, below) = strip(&path);
     let dialect = dialect_of(below, beta);

@@ -139,7 +139,8 @@ async fn dispatch(
     let Routed { route, dialect, path_key } = routed;
     match &route {
         Route::Root => return places::root(gate, id),
-        Route::Health => return places::health(gate, id, parts.uri.query()).await,
+        // Boxed, as what is rare and large would make every request's future as large.
+        Route::Health => return Box::pin(places::health(gate, id, parts.uri.query())).await,
         Route::Version => return places::version(id),
         _ => {}
     }
@@ -172,10 +173,10 @@ async fn dispatch(
                 ),
             );
         }
-        return gate.control.answer(&parts.method, rest, parts.uri.query(), body, id).await;
+        return Box::pin(gate.control.answer(&parts.method, rest, parts.uri.query(), body, id)).await;
     }
     if matches!(route, Route::Reload) && token.as_ref().is_some_and(|token| gate.control.is_token(token)) {
-        return gate.control.reload(id).await;
+        return Box::pin(gate.control.reload(id)).await;
     }
     let known = match &gate.keyless {
         Some(keyless) => without_key(keyless, &route, dialect, settings),
@@ -218,7 +219,7 @@ async fn dispatch(
         Route::Tags => places::tags(gate, id, &project),
         Route::Reload => {
             if project.admin {
-                return gate.control.reload(id).await;
+                return Box::pin(gate.control.reload(id)).await;
             }
             let message = format!("project `{}` is no admin; `aiproxy reload` works for the owner of this machine", project.name);
             reply::error(dialect, id, &ClientError::new(ErrorKind::Forbidden, message))

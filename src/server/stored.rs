@@ -5,10 +5,12 @@ use hyper::body::Incoming;
 
 use super::{gate::Gate, paths::Stored};
 use crate::{
-    base::{clean, id::RequestId, write},
+    base::{clean, id::RequestId},
+    dialect::stored,
     ir::{
         fault::{ClientError, ErrorKind},
         op::{Dialect, Op},
+        request::ChatRequest,
     },
     relay::{
         ask::{Caller, Endpoint, ModelPlace, StreamPlace},
@@ -36,15 +38,13 @@ pub(super) async fn answer(
             let text = match what {
                 Stored::Get => body,
                 Stored::InputItems => {
-                    let _ = (&conversation, asked);
-                    return refuse(&unknown(&response));
+                    let asked =
+                        ChatRequest { messages: conversation.messages.iter().take(asked).cloned().collect(), ..ChatRequest::default() };
+                    stored::input_items(&asked, &response, &stored::Page::of(query.as_deref().unwrap_or_default()))
                 }
                 Stored::Delete => {
                     gate.engine.stored.forget(&project, &response);
-                    write::object(|o| {
-                        o.str("id", &response).str("object", "response").bool("deleted", true);
-                    })
-                    .into()
+                    stored::deleted(&response)
                 }
                 Stored::Cancel => {
                     let message = "this response is complete; only background responses can be cancelled";

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::{
     decode::{DecodeError, Decoder},
     fault,
+    lane::LaneBody,
     local::LocalBody,
 };
 use crate::ir::fault::{TransportFault, TransportKind};
@@ -36,12 +37,17 @@ pub struct AnswerBody {
 enum Source {
     Local(LocalBody),
     Network(Incoming),
+    Lane(LaneBody),
     Whole(Option<Bytes>),
 }
 
 impl AnswerBody {
     pub(super) fn network(body: Incoming, decoder: Option<Decoder>, from: Arc<str>) -> Self {
         Self::new(Source::Network(body), decoder.map(Box::new), from)
+    }
+
+    pub(super) fn lane(body: LaneBody, decoder: Option<Decoder>, from: Arc<str>) -> Self {
+        Self::new(Source::Lane(body), decoder.map(Box::new), from)
     }
 
     pub(super) fn local(body: LocalBody, from: Arc<str>) -> Self {
@@ -92,6 +98,7 @@ impl AnswerBody {
                 Source::Network(body) => {
                     ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from)))
                 }
+                Source::Lane(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from))),
                 Source::Local(body) => ready!(Pin::new(body).poll_frame(cx)),
                 Source::Whole(bytes) => return Poll::Ready(bytes.take().map(Ok)),
             };
@@ -168,6 +175,7 @@ impl Body for AnswerBody {
             || (self.decoder.is_none()
                 && match &self.source {
                     Source::Network(body) => body.is_end_stream(),
+                    Source::Lane(body) => body.is_end_stream(),
                     Source::Local(body) => body.is_end_stream(),
                     Source::Whole(bytes) => bytes.is_none(),
                 })
@@ -177,6 +185,7 @@ impl Body for AnswerBody {
         match (&self.source, &self.decoder) {
             (_, Some(_)) => SizeHint::default(),
             (Source::Network(body), None) => body.size_hint(),
+            (Source::Lane(body), None) => body.size_hint(),
             (Source::Local(body), None) => body.size_hint(),
             (Source::Whole(bytes), None) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
         }

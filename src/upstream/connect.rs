@@ -68,6 +68,11 @@ impl Connector {
         Self(Arc::new(Shared { tcp, near, resolver, route: Route::new(proxy), tls, within }))
     }
 
+    /// Whether nothing but HTTP/1 to the host itself can be spoken: plain text, and no proxy between.
+    pub(super) fn is_plain(&self, to: &Uri) -> bool {
+        to.scheme() == Some(&Scheme::HTTP) && self.0.route.through(to).is_ok_and(|proxy| proxy.is_none())
+    }
+
     /// The credentials that a proxy wants with a plain-text request; those of a tunnel are sent when it is made.
     pub(super) fn proxy_credentials(&self, uri: &Uri) -> Option<HeaderValue> {
         if uri.scheme() != Some(&Scheme::HTTP) {

@@ -7,6 +7,7 @@ use hyper_util::client::legacy;
 use rustls::CertificateError;
 
 use super::{
+    lane::LaneError,
     line::LineState,
     lookup::LookupError,
     uri::{place, place_of},
@@ -78,12 +79,8 @@ impl ConnectFault {
 /// Reads why no head came. `waited` is the time since the request was handed over.
 pub(super) fn of_send(error: &legacy::Error, upstream: &Upstream, end: &End, waited: Duration) -> TransportFault {
     if let Some(fault) = find::<ConnectFault>(error) {
-        // "No route" to this very machine says nothing of our network.
-        let kind = if upstream.local && fault.kind == TransportKind::NetworkDown { TransportKind::Connect } else { fault.kind };
-        return TransportFault { kind, message: fault.message.clone(), sent: false };
+        return of_connect(fault, upstream);
     }
-    let place = place_of(&end.base_url);
-    let fault = |kind, sent, what: &str| TransportFault { kind, message: format!("{what} ({place})"), sent };
     let (mut reused, mut heard, mut h2) = (false, false, false);
     if let Some(info) = error.connect_info() {
         let mut extras = Extensions::new();
@@ -94,8 +91,40 @@ pub(super) fn of_send(error: &legacy::Error, upstream: &Upstream, end: &End, wai
         h2 = info.is_negotiated_h2();
     }
     let Some(hyper) = find::<hyper::Error>(error) else {
-        return fault(TransportKind::Connect, false, "no connection");
+        let message = format!("no connection ({})", place_of(&end.base_url));
+        return TransportFault { kind: TransportKind::Connect, message, sent: false };
     };
+    of_exchange(hyper, &Used { reused, heard, h2 }, upstream, end, waited)
+}
+
+/// Reads why no head came over a plain-text connection.
+pub(super) fn of_lane(error: &LaneError, upstream: &Upstream, end: &End, waited: Duration) -> TransportFault {
+    match error {
+        LaneError::Connect(fault) => of_connect(fault, upstream),
+        LaneError::Exchange(error, line) => {
+            let heard = line.heard.load(std::sync::atomic::Ordering::Relaxed);
+            of_exchange(error, &Used { reused: line.reused(), heard, h2: false }, upstream, end, waited)
+        }
+    }
+}
+
+fn of_connect(fault: &ConnectFault, upstream: &Upstream) -> TransportFault {
+    // "No route" to this very machine says nothing of our network.
+    let kind = if upstream.local && fault.kind == TransportKind::NetworkDown { TransportKind::Connect } else { fault.kind };
+    TransportFault { kind, message: fault.message.clone(), sent: false }
+}
+
+/// What is known of the connection that failed.
+struct Used {
+    reused: bool,
+    heard: bool,
+    h2: bool,
+}
+
+fn of_exchange(hyper: &hyper::Error, used: &Used, upstream: &Upstream, end: &End, waited: Duration) -> TransportFault {
+    let place = place_of(&end.base_url);
+    let fault = |kind, sent, what: &str| TransportFault { kind, message: format!("{what} ({place})"), sent };
+    let Used { reused, mut heard, h2 } = *used;
     if hyper.is_canceled() {
         // The connection went away before the request was begun.
         return if reused {
@@ -129,7 +158,7 @@ pub(super) fn of_send(error: &legacy::Error, upstream: &Upstream, end: &End, wai
     if reused && !heard && waited < STALE {
         return fault(TransportKind::Stale, true, "the kept connection was closed");
     }
-    match find::<io::Error>(error).map(io::Error::kind) {
+    match find::<io::Error>(hyper).map(io::Error::kind) {
         Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown | io::ErrorKind::HostUnreachable) if !upstream.local => {
             fault(TransportKind::NetworkDown, true, "the network went away")
         }

@@ -1,7 +1,6 @@
 //! Provider secrets while the proxy runs: the only place on a request's way that holds one.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -12,6 +11,7 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use crate::{
+    base::id::IdMap,
     config::settings::KeyId,
     secrets::{Fingerprint, Secret},
 };
@@ -19,7 +19,7 @@ use crate::{
 /// All keys of the process by id. Reading takes no lock; writing copies the (small) table.
 #[derive(Default)]
 pub struct Keys {
-    table: ArcSwap<HashMap<KeyId, Entry>>,
+    table: ArcSwap<IdMap<KeyId, Entry>>,
     writing: Mutex<()>,
 }
 
@@ -140,9 +140,9 @@ impl Keys {
         }
     }
 
-    fn change(&self, edit: impl FnOnce(&mut HashMap<KeyId, Entry>)) {
+    fn change(&self, edit: impl FnOnce(&mut IdMap<KeyId, Entry>)) {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut table = HashMap::clone(&self.table.load());
+        let mut table = IdMap::clone(&self.table.load());
         edit(&mut table);
         self.table.store(Arc::new(table));
     }

@@ -69,6 +69,10 @@ impl Line {
         Self { io: TokioIo::new(io), state: Arc::default(), opened: Instant::now(), written: false, deaf: false }
     }
 
+    pub(super) fn state(&self) -> &Arc<LineState> {
+        &self.state
+    }
+
     fn before_write(&mut self) {
         if !self.written {
             self.written = true;

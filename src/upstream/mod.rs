@@ -8,6 +8,7 @@ pub mod fault;
 pub mod headers;
 pub mod hints;
 pub mod keys;
+pub mod lane;
 pub mod line;
 pub mod local;
 pub mod lookup;

@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use tokio::{sync::OnceCell, time::Instant};
 
-use super::{connect::Connector, lookup::Resolver, tls::Tls};
+use super::{connect::Connector, lane::Lanes, lookup::Resolver, tls::Tls};
 use crate::config::settings::{Proxy, Upstream};
 
 type Http = Client<Connector, Full<Bytes>>;
@@ -36,6 +36,8 @@ pub(super) struct Pool {
     way: Way,
     pub(super) tls: Arc<Tls>,
     pub(super) connector: Connector,
+    /// Plain-text connections.
+    pub(super) lanes: Arc<Lanes>,
     kept: Http,
     /// Opens a connection for every request.
     fresh: Http,
@@ -101,6 +103,13 @@ impl Pools {
         self.replace(|pool| Some(Arc::new(Pool::new(pool.way.clone(), Arc::clone(&pool.tls), self.resolver.clone()))));
     }
 
+    /// Drops kept plain-text connections that lay too long or were closed.
+    pub(super) fn sweep(&self) {
+        for pool in self.list.load().iter() {
+            pool.lanes.sweep();
+        }
+    }
+
     fn replace(&self, by: impl Fn(&Arc<Pool>) -> Option<Arc<Pool>>) {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let list = self.list.load().iter().filter_map(by).collect();
@@ -133,27 +142,34 @@ impl Pool {
         let kept = builder.build(connector.clone());
         let fresh = builder.pool_max_idle_per_host(0).build(connector.clone());
         let (started, distrust) = (Instant::now(), AtomicU64::new(0));
-        Self { way, tls, connector, kept, fresh, started, distrust, side: OnceCell::new() }
+        let lanes = Arc::new(Lanes::new(IDLE, IDLE_PER_HOST, MAX_HEAD));
+        Self { way, tls, connector, lanes, kept, fresh, started, distrust, side: OnceCell::new() }
     }
 
     /// The client for the next request.
     pub(super) fn client(&self) -> &Http {
+        if self.trusts() { &self.kept } else { &self.fresh }
+    }
+
+    /// Whether the next request may go over a kept connection.
+    pub(super) fn trusts(&self) -> bool {
         let until = self.distrust.load(Relaxed);
         if until == 0 {
-            return &self.kept;
+            return true;
         }
         if self.now() < until {
-            return &self.fresh;
+            return false;
         }
         // Where a newer distrust came meanwhile, that one holds.
         let _unless_newer = self.distrust.compare_exchange(until, 0, Relaxed, Relaxed);
-        &self.kept
+        true
     }
 
     /// A kept connection turned out dead.
     pub(super) fn distrust(&self) {
         let until = self.now() + u64::try_from(DISTRUST.as_millis()).unwrap_or(u64::MAX);
         self.distrust.store(until, Relaxed);
+        self.lanes.clear();
     }
 
     fn now(&self) -> u64 {

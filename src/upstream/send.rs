@@ -11,6 +11,7 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, PROXY_AUTHORIZATION},
 };
 use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
     decode::{Coding, DecodeError, Decoder},
     fault,
     keys::Keys,
+    lane::LaneBody,
     line::LineState,
     local::Local,
     pool::{Pool, Pools},
@@ -87,6 +89,11 @@ impl Gateway {
         self.pools.retain(upstreams);
     }
 
+    /// Drops idle connections that lay too long or were closed; to be called now and then.
+    pub fn sweep(&self) {
+        self.pools.sweep();
+    }
+
     /// Drops all idle connections: after sleep, or when the network changed.
     pub fn drop_idle(&self) {
         self.pools.drop_idle();
@@ -121,15 +128,19 @@ impl Gateway {
         let mut request = Request::new(Full::new(body));
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
         let started = Instant::now();
-        let response = pool.client().request(request).await.map_err(|error| {
-            let fault = fault::of_send(&error, upstream, end, started.elapsed());
-            if fault.kind == TransportKind::Stale {
-                pool.distrust();
-            }
-            fault
-        })?;
-        let (mut head, body) = response.into_parts();
-        let reused = head.extensions.get::<Arc<LineState>>().is_some_and(|line| line.answers.fetch_add(1, Relaxed) > 0);
+        let (mut head, body, line) = if pool.connector.is_plain(request.uri()) {
+            let sent = pool.lanes.send(request, &pool.connector, pool.trusts()).await;
+            let (response, line) = sent.map_err(|error| stale(&pool, fault::of_lane(&error, upstream, end, started.elapsed())))?;
+            let (head, body) = response.into_parts();
+            (head, Coming::Lane(body), Some(line))
+        } else {
+            let sent = pool.client().request(request).await;
+            let response = sent.map_err(|error| stale(&pool, fault::of_send(&error, upstream, end, started.elapsed())))?;
+            let (mut head, body) = response.into_parts();
+            let line = head.extensions.remove::<Arc<LineState>>();
+            (head, Coming::Network(body), line)
+        };
+        let reused = line.is_some_and(|line| line.answers.fetch_add(1, Relaxed) > 0);
         if head.status.is_informational() {
             // Nobody asked for a change of protocol.
             return Err(garbage(end, "an HTTP answer that is none"));
@@ -142,7 +153,11 @@ impl Gateway {
                 head.headers.remove(CONTENT_LENGTH);
             }
         }
-        let body = AnswerBody::network(body, decoder, Arc::clone(&upstream.name));
+        let from = Arc::clone(&upstream.name);
+        let body = match body {
+            Coming::Lane(body) => AnswerBody::lane(body, decoder, from),
+            Coming::Network(body) => AnswerBody::network(body, decoder, from),
+        };
         Ok(Answer { status: head.status, headers: head.headers, body, reused })
     }
 
@@ -160,6 +175,20 @@ impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway").field("keys", &self.keys).finish_non_exhaustive()
     }
+}
+
+/// The body of an answer by the kind of connection that it comes over.
+enum Coming {
+    Lane(LaneBody),
+    Network(Incoming),
+}
+
+/// Where a kept connection turned out dead, the others are not trusted for a while.
+fn stale(pool: &Pool, fault: TransportFault) -> TransportFault {
+    if fault.kind == TransportKind::Stale {
+        pool.distrust();
+    }
+    fault
 }
 
 fn unsendable(upstream: &Upstream, error: &http::uri::InvalidUri) -> TransportFault {

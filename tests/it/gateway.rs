@@ -124,6 +124,8 @@ fn upstream(base_url: &str) -> Upstream {
         stream_keepalive: false,
         prices_win: false,
         reasoning_back: true,
+        embed: None,
+        rerank: None,
         retry_statuses: None,
         health: None,
         keys: Vec::new(),

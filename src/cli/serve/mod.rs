@@ -280,12 +280,14 @@ fn spawn_background(
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { discovery::look_again(&finder).await })));
 }
 
-/// After the machine slept, connections that were kept are dead: they are dropped before a request finds out.
+/// After the machine slept, connections that were kept are dead: they are dropped before a request finds out. Those
+/// that died otherwise are swept away on the same rounds.
 async fn notice_sleep(engine: &Engine) {
     const LOOK: Duration = Duration::from_secs(10);
     loop {
         let (boot, awake) = (engine.clock.mono(), tokio::time::Instant::now());
         tokio::time::sleep(LOOK).await;
+        engine.gateway.sweep();
         // The one clock goes on while the machine sleeps, the other does not.
         if engine.clock.mono().since(boot) > awake.elapsed() + LOOK {
             tracing::info!("the machine slept; idle connections are dropped");

@@ -55,6 +55,8 @@ pub(super) fn object(arguments: &str) -> Cow<'_, str> {
     }
     match json::check(text.as_bytes()) {
         Ok(json) if json.is_object() => Cow::Borrowed(text),
+        // Some languages write an object without members so.
+        Ok(json) if json.is_array() && json.is_blank() => Cow::Borrowed("{}"),
         Ok(json) => match json.str().filter(|inner| json::check(inner.as_bytes()).is_ok_and(json::Json::is_object)) {
             Some(inner) => Cow::Owned(inner.into_owned()),
             None => write::object(|o| {
@@ -144,6 +146,8 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
         o.str("content", NO_RESULT).bool("is_error", true);
         return;
     }
+    // A failed call may only say words; what else it gave stands after the results.
+    let failed = results.iter().any(|result| result.is_error);
     let mut only_text = None;
     let mut count = 0;
     let blocks = write::array(|a| {
@@ -163,6 +167,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                         finish(o, block.cache.as_ref(), Some(&block.extras), lost);
                     });
                 }
+                BlockKind::Media(_) if failed => continue,
                 BlockKind::Media(medium) => {
                     if let Some(whole) = super::blocks_read::WHOLE.iter().find_map(|key| block.extras.get(ME, key)) {
                         a.raw(whole);
@@ -185,7 +190,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                     }
                     only_text = None;
                 }
-                BlockKind::Foreign { dialect: ME, body } => {
+                BlockKind::Foreign { dialect: ME, body } if !failed => {
                     a.raw(body);
                     only_text = None;
                 }
@@ -207,7 +212,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
         }
         _ => {}
     }
-    if results.iter().any(|result| result.is_error) {
+    if failed {
         o.bool("is_error", true);
     }
 }

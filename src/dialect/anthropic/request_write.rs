@@ -41,7 +41,7 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     let mut lost = Losses::default();
     let names = Names::of(request, &tools_write::fixed_names(request));
     let mut conversation = turns::arrange(request, &traits.seed, &mut lost);
-    let plan = thinking::plan(&request.settings, &conversation, traits, &mut lost);
+    let plan = thinking::plan(&request.settings, tools_write::forced(request), &conversation, traits, &mut lost);
     let (format, wish) = format(request.settings.format.as_ref(), &mut lost);
     if let Some(wish) = wish {
         conversation.system.push(Piece { what: What::Text { text: wish.into(), citations: &[] }, cache: None, extras: None });
@@ -62,7 +62,7 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
         });
         if !tools.is_empty() {
             o.text("tools", &format!("[{}]", tools.join(",")));
-            if let Some(choice) = tools_write::choice(request, plan.on, &names, &mut lost) {
+            if let Some(choice) = tools_write::choice(request, &names) {
                 o.text("tool_choice", &choice);
             }
         } else if matches!(request.tool_choice, Some(ToolChoice::Named(_) | ToolChoice::Required)) {

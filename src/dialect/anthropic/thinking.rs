@@ -27,8 +27,9 @@ pub(super) struct Plan {
 /// Decides from what was wished for, what the model knows and what the conversation allows.
 ///
 /// A limit holds thoughts and words together, in every dialect; so a budget bends to the limit, and the limit is raised only
-/// where it is below the least budget.
-pub(super) fn plan(settings: &Settings, conversation: &Conversation<'_>, traits: &Traits, lost: &mut Losses) -> Plan {
+/// where it is below the least budget. A model that thinks cannot be made to call a tool: where it must (`forced`), as for
+/// structured output, it does not think.
+pub(super) fn plan(settings: &Settings, forced: bool, conversation: &Conversation<'_>, traits: &Traits, lost: &mut Losses) -> Plan {
     let limit = settings.max_tokens.filter(|limit| *limit > 0);
     let room = traits.max_output.filter(|most| *most > 0).unwrap_or(USUAL);
     let mut plan = Plan { max_tokens: limit.unwrap_or(room), ..Plan::default() };
@@ -50,6 +51,7 @@ pub(super) fn plan(settings: &Settings, conversation: &Conversation<'_>, traits:
     }
     match traits.thinking {
         Thinking::Never => lost.add("reasoning"),
+        _ if forced => lost.add("reasoning"),
         Thinking::Effort => {
             plan.on = true;
             plan.effort = wish.level().map(effort_name);
@@ -131,7 +133,7 @@ mod tests {
         ] {
             let wish = ReasoningWish { effort: Some(effort), ..ReasoningWish::default() };
             let settings = Settings { max_tokens: limit, reasoning: Some(wish), ..Settings::default() };
-            let plan = plan(&settings, &Conversation::default(), &traits(Thinking::Budget, most), &mut Losses::default());
+            let plan = plan(&settings, false, &Conversation::default(), &traits(Thinking::Budget, most), &mut Losses::default());
             let thinking = format!(r#"{{"type":"enabled","budget_tokens":{}}}"#, want.0);
             assert_eq!(
                 plan,
@@ -154,7 +156,7 @@ mod tests {
         ] {
             let mut lost = Losses::default();
             let settings = Settings { reasoning: Some(wish.clone()), ..Settings::default() };
-            let plan = plan(&settings, &Conversation::default(), &traits(thinking, None), &mut lost);
+            let plan = plan(&settings, false, &Conversation::default(), &traits(thinking, None), &mut lost);
             let got = plan.thinking.as_deref().map(|json| (json, plan.effort, plan.on));
             assert_eq!(got, want, "{wish:?}");
             assert_eq!(lost.into_vec().len(), usize::from(wish.effort == Some(Effort::High)));

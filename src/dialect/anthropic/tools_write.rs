@@ -118,24 +118,26 @@ fn search(json: Json<'_>, lost: &mut Losses) -> String {
     })
 }
 
-/// The field `tool_choice`; nothing where the usual is meant. A model that thinks cannot be forced to call.
-pub(super) fn choice(request: &ChatRequest, thinks: bool, names: &Names, lost: &mut Losses) -> Option<String> {
-    let one = request.settings.parallel_tools.map(|parallel| !parallel);
-    let asked = match &request.tool_choice {
+/// What is said of the choice, in the words that this dialect has.
+fn wanted(request: &ChatRequest) -> Option<ToolChoice> {
+    match &request.tool_choice {
         Some(ToolChoice::Allowed { names, required: true }) if names.len() == 1 => Some(ToolChoice::Named(names[0].clone())),
         Some(ToolChoice::Allowed { required: true, .. }) => Some(ToolChoice::Required),
         Some(ToolChoice::Allowed { required: false, .. }) => Some(ToolChoice::Auto),
         other => other.clone(),
-    };
-    let asked = match asked {
-        Some(ToolChoice::Named(_) | ToolChoice::Required) if thinks => {
-            lost.add("tool_choice");
-            Some(ToolChoice::Auto)
-        }
-        // Needed only to say that calls come one at a time.
-        None => (one == Some(true)).then_some(ToolChoice::Auto),
-        some => some,
-    };
+    }
+}
+
+/// Whether the model must call.
+pub(super) fn forced(request: &ChatRequest) -> bool {
+    !request.tools.is_empty() && matches!(wanted(request), Some(ToolChoice::Named(_) | ToolChoice::Required))
+}
+
+/// The field `tool_choice`; nothing where the usual is meant.
+pub(super) fn choice(request: &ChatRequest, names: &Names) -> Option<String> {
+    let one = request.settings.parallel_tools.map(|parallel| !parallel);
+    // Needed only to say that calls come one at a time.
+    let asked = wanted(request).or_else(|| (one == Some(true)).then_some(ToolChoice::Auto));
     let (kind, name) = match asked? {
         ToolChoice::None => return Some(r#"{"type":"none"}"#.to_owned()),
         ToolChoice::Named(name) => ("tool", Some(names.sent(&name).to_owned())),

@@ -218,7 +218,10 @@ impl<'a> Arranger<'a, '_> {
             return self.orphan(result);
         };
         // Where it stood a turn of the user stands, though it may end up empty.
-        let _ = self.turn(false);
+        self.turn(false);
+        if result.is_error {
+            self.pictures(result);
+        }
         match self.results.get_mut(&id) {
             Some((_, Piece { what: What::Result { results, .. }, .. })) => results.push(result),
             _ => {
@@ -237,6 +240,11 @@ impl<'a> Arranger<'a, '_> {
         texts.for_each(|text| words.push_str(text));
         words.push_str("\n</tool-result>");
         self.turn(false).pieces.push(Piece::said(words));
+        self.pictures(result);
+    }
+
+    /// Media of a result that may hold only words: the user shows them.
+    fn pictures(&mut self, result: &'a ToolResult) {
         for block in result.content.iter().filter(|block| matches!(block.kind, BlockKind::Media(_))) {
             self.block(false, block);
         }

@@ -7,8 +7,9 @@ use crate::{
 
 /// `promptTokenCount` includes what was cached, `candidatesTokenCount` excludes thoughts.
 pub(super) fn usage(o: &mut Object<'_>, usage: Option<Usage>, tier: Option<&str>) {
-    let usage = usage.unwrap_or_default();
     o.object("usageMetadata", |o| {
+        // What nobody counted is not zero; the object is there all the same, for clients that look into it.
+        let Some(usage) = usage else { return };
         o.num("promptTokenCount", usage.input_total()).num("candidatesTokenCount", usage.output_total().saturating_sub(usage.reasoning));
         if usage.cache_read > 0 {
             o.num("cachedContentTokenCount", usage.cache_read);

@@ -116,7 +116,7 @@ fn entry(o: &mut write::Object<'_>, token: Json<'_>) {
     o.array("bytes", |a| {
         text.bytes().for_each(|b| {
             a.num(b);
-        })
+        });
     });
 }
 

@@ -22,6 +22,8 @@ use crate::{
 
 /// What the provider documents for calls whose signature nobody has: ones that another model made, or that a client forgot.
 const UNSIGNED: &str = "skip_thought_signature_validator";
+/// What the user says where somebody has to.
+pub(super) const FILLER: &str = r#"{"role":"user","parts":[{"text":"Continue."}]}"#;
 /// Names longer than this are refused.
 const LONGEST_NAME: usize = 128;
 
@@ -43,9 +45,7 @@ pub(super) fn write(messages: &[Message], traits: &Traits, losses: &mut Losses) 
             }
             if turn.model && model_last && turn.items.iter().any(is_call) {
                 // A call must follow something.
-                contents.object(|o| {
-                    o.str("role", "user").text("parts", r#"[{"text":"…"}]"#);
-                });
+                contents.text(FILLER);
             }
             model_last = turn.model;
             contents.object(|o| {

@@ -144,6 +144,10 @@ fn normal(body: &Value) -> Value {
 }
 
 fn normal_part(part: &mut Value) {
+    // A signature alone seals an empty text.
+    if part.as_object().is_some_and(|part| part.len() == 1 && part.contains_key("thoughtSignature")) {
+        part["text"] = json!("");
+    }
     if let Some(call) = part.get_mut("functionCall") {
         let args = call.get("args").cloned().unwrap_or(json!({}));
         call["args"] = args;

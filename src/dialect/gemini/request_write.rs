@@ -32,12 +32,10 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     let mut losses = Losses::default();
     let mut carry = Carry { renamed: Vec::new(), seed: traits.seed.clone() };
     let mut contents = contents_write::write(&request.messages, traits, &mut losses);
-    let mut system = system(request, &mut losses);
-    if contents == "[]"
-        && let Some(parts) = system.take()
-    {
+    let system = system(request, &mut losses);
+    if contents == "[]" {
         // There is no answer to instructions alone.
-        contents = format!(r#"[{{"role":"user","parts":{parts}}}]"#);
+        contents = format!("[{}]", contents_write::FILLER);
     }
     let config = config(request, traits, &mut losses);
     let body = write::object(|o| {
@@ -124,7 +122,7 @@ fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &
                     o.array("functionDeclarations", |a| {
                         functions.iter().for_each(|function| {
                             a.text(function);
-                        })
+                        });
                     });
                 });
             }
@@ -210,7 +208,7 @@ fn choice(o: &mut Object<'_>, choice: Option<&ToolChoice>, own_mode: Option<&Raw
         o.array("allowedFunctionNames", |a| {
             names.iter().for_each(|name| {
                 a.str(&fit(name));
-            })
+            });
         });
     };
     match choice {
@@ -258,7 +256,7 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
             o.array("stopSequences", |a| {
                 settings.stop.iter().take(MOST_STOPS).for_each(|stop| {
                     a.str(stop);
-                })
+                });
             });
         }
         if settings.logprobs == Some(true) {
@@ -562,8 +560,9 @@ mod tests {
     }
 
     #[test]
-    fn instructions_alone_become_the_question() {
+    fn instructions_alone_are_asked_to_be_followed() {
         let request = ChatRequest { system: vec![Block::text("be")], ..ChatRequest::default() };
-        assert_eq!(written(&request, Thinking::Budget).0, json!({"contents": [{"role": "user", "parts": [{"text": "be"}]}]}));
+        let contents = json!([{"role": "user", "parts": [{"text": "Continue."}]}]);
+        assert_eq!(written(&request, Thinking::Budget).0, json!({"contents": contents, "systemInstruction": {"parts": [{"text": "be"}]}}));
     }
 }

@@ -202,7 +202,7 @@ impl<'a> Fitting<'a, '_> {
                             o.array("enum", |a| {
                                 fit().for_each(|value| {
                                     a.text(value.text());
-                                })
+                                });
                             });
                         }
                     }
@@ -275,7 +275,7 @@ impl<'a> Fitting<'a, '_> {
             o.array("required", |a| {
                 told.iter().for_each(|name| {
                     a.text(name);
-                })
+                });
             });
         }
     }

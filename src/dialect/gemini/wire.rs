@@ -159,8 +159,14 @@ pub(super) fn usual_base64(data: &str) -> String {
 pub(super) struct Losses(Vec<Loss>);
 
 impl Losses {
+    /// Names a field once; names that clients made up are cut to what a header can tell.
     pub(super) fn add(&mut self, field: impl Into<Cow<'static, str>>) {
-        let loss = Loss(field.into());
+        const LONGEST: usize = 80;
+        let mut field = field.into();
+        if field.len() > LONGEST || !field.bytes().all(|b| b.is_ascii_graphic() && b != b',') {
+            field = field.chars().filter(|&c| c.is_ascii_graphic() && c != ',').take(LONGEST).collect();
+        }
+        let loss = Loss(field);
         if !self.0.contains(&loss) {
             self.0.push(loss);
         }
@@ -187,10 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn base64_takes_its_usual_form() {
+    fn what_clients_send_takes_its_usual_form() {
         for (given, want) in [("-_8", "+/8="), ("QUJD", "QUJD"), ("QQ==", "QQ=="), ("QQ", "QQ=="), ("", "")] {
             assert_eq!(usual_base64(given), want);
         }
+        let mut losses = Losses::default();
+        ["a", "a", "b\r\n,c"].into_iter().for_each(|field| losses.add(field));
+        assert_eq!(losses.into_inner(), [Loss("a".into()), Loss("bc".into())]);
         assert_eq!(mime_of_name("https://x/y.PNG?z=1.pdf"), Some("image/png"));
         assert_eq!(mime_of_name("https://x.y/z"), None);
     }

@@ -364,7 +364,7 @@ fn content<'b>(blocks: &[&'b Block], gap: &str, losses: &mut Losses) -> (String,
 
 /// Pictures go as they are, documents that are text as text; nothing else can be shown to the model.
 fn media_content<'b>(media: &'b Media, images: &mut Vec<Cow<'b, str>>, say: &mut impl FnMut(&str), losses: &mut Losses) {
-    losses.when(media.kind == MediaKind::Image && media.detail.as_deref().is_some_and(|d| d != "auto"), "messages.detail");
+    losses.when(media.kind == MediaKind::Image && media.detail.as_deref().is_some_and(|d| d != "auto"), "messages.image_url.detail");
     match (media.kind, &media.source) {
         (MediaKind::Image, Source::Base64(data)) => images.push(image::standard(data)),
         (MediaKind::Image, Source::Url(url)) => match image::data_url(url) {

@@ -44,12 +44,12 @@ pub(super) fn logprobs(tokens: &Raw, offset: &mut u64) -> String {
         o.array("token_logprobs", |a| {
             items().for_each(|token| {
                 a.text(token.get("logprob").map_or("null", Json::text));
-            })
+            });
         });
         o.array("tokens", |a| {
             items().for_each(|token| {
                 a.str(&of(token));
-            })
+            });
         });
         o.array("top_logprobs", |a| {
             for token in items() {

@@ -58,7 +58,7 @@ fn settings(s: &Settings, extras: &Extras, traits: &Traits, o: &mut Object<'_>, 
             o.array("stop", |a| {
                 several.iter().for_each(|stop| {
                     a.str(stop);
-                })
+                });
             });
         }
     }

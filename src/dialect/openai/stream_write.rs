@@ -206,11 +206,11 @@ impl ChunkWriter {
             Some(Told::Text { .. }) => {
                 self.characters += text.chars().count() as u64;
                 if old {
-                    self.text(text, out)
+                    self.text(text, out);
                 } else {
                     self.delta(out, |o| {
                         o.str("content", text);
-                    })
+                    });
                 }
             }
             Some(Told::Thought { apart }) if !old => {
@@ -228,11 +228,11 @@ impl ChunkWriter {
             Some(Told::Refusal) => {
                 self.refused = true;
                 if old {
-                    self.text(text, out)
+                    self.text(text, out);
                 } else {
                     self.delta(out, |o| {
                         o.str("refusal", text);
-                    })
+                    });
                 }
             }
             Some(Told::Call { index, some }) => {

@@ -166,7 +166,7 @@ fn choice(choice: &ToolChoice, tools: &[Tool], names: &Names, o: &mut Object<'_>
                     o.array("tools", |a| {
                         allowed.iter().for_each(|name| {
                             a.object(|o| named(o, name));
-                        })
+                        });
                     });
                 });
             });

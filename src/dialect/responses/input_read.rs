@@ -164,7 +164,7 @@ impl<'a> Input<'a> {
         };
         match self.messages.last_mut() {
             Some(last) if last.role == Role::User && !last.blocks.is_empty() && last.blocks.iter().all(is_result) => {
-                last.blocks.push(block)
+                last.blocks.push(block);
             }
             _ => self.messages.push(Message::new(Role::User, vec![block])),
         }

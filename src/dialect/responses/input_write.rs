@@ -7,11 +7,12 @@ use crate::{
         responses::{
             items_read::{ITEM, ITEM_FIELD, OWN, PART, SEALED, members},
             names::{Names, call_id},
+            parts_write::part,
             request_write::Losses,
         },
     },
     ir::{
-        block::{Block, BlockKind, CallForm, Media, MediaKind, ProofKind, Reasoning, Source, Text, ToolCall, ToolResult},
+        block::{Block, BlockKind, CallForm, ProofKind, Reasoning, ToolCall, ToolResult},
         extras::Extras,
         request::{ChatRequest, Message, Role},
         tool,
@@ -121,7 +122,7 @@ impl<'a> Items<'a> {
             if !own && matches!(&block.kind, BlockKind::Text(text) if text.text.is_empty()) {
                 continue;
             }
-            parts.extend(self.part(role, block));
+            parts.extend(part(role, block, self.losses));
         }
         let plain = match blocks {
             [Block { kind: BlockKind::Text(text), extras, .. }]
@@ -174,108 +175,6 @@ impl<'a> Items<'a> {
                 }
             }
         })
-    }
-
-    /// A part of a message or of a result.
-    fn part(&mut self, role: Role, block: &Block) -> Option<String> {
-        if block.cache.is_some() {
-            self.losses.add("messages.cache_control");
-        }
-        if block.proof.is_some() {
-            self.losses.add("reasoning.proof");
-        }
-        let own = block.extras.is_from(OWN);
-        for (key, _) in block.extras.iter().filter(|_| !own) {
-            self.losses.add(format!("messages.{key}"));
-        }
-        let more = |o: &mut write::Object<'_>| {
-            for (key, value) in block.extras.iter().filter(|(key, _)| own && !key.starts_with(ITEM_FIELD)) {
-                o.raw(key, value);
-            }
-        };
-        match &block.kind {
-            BlockKind::Text(text) => Some(write::object(|o| {
-                o.str("type", if role == Role::Assistant { "output_text" } else { "input_text" }).str("text", &text.text);
-                if role == Role::Assistant {
-                    o.text("annotations", &annotations(text));
-                }
-                more(o);
-            })),
-            BlockKind::Refusal(text) if role == Role::Assistant => Some(write::object(|o| {
-                o.str("type", "refusal").str("refusal", text);
-                more(o);
-            })),
-            BlockKind::Refusal(text) => Some(write::object(|o| {
-                o.str("type", "input_text").str("text", text);
-            })),
-            BlockKind::Media(media) if role != Role::Assistant => self.media(media, &more),
-            BlockKind::Media(media) => {
-                self.losses.add(format!("messages.{}", kind_name(media.kind)));
-                None
-            }
-            BlockKind::Foreign { dialect: OWN, body } => Some(body.text().to_owned()),
-            _ => None,
-        }
-    }
-
-    fn media(&mut self, media: &Media, more: &dyn Fn(&mut write::Object<'_>)) -> Option<String> {
-        let url = |data: &str, usual: &str| format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or(usual));
-        match (media.kind, &media.source) {
-            (MediaKind::Video, _)
-            | (MediaKind::Image | MediaKind::Audio, Source::Text(_))
-            | (MediaKind::Audio, Source::Url(_) | Source::FileId(_)) => {
-                self.losses.add(format!("messages.{}", kind_name(media.kind)));
-                None
-            }
-            (MediaKind::Image, source) => Some(write::object(|o| {
-                o.str("type", "input_image");
-                match source {
-                    Source::Base64(data) => o.str("image_url", &url(data, "image/png")),
-                    Source::FileId(id) => o.str("file_id", id),
-                    Source::Url(at) | Source::Text(at) => o.str("image_url", at),
-                };
-                o.opt_str("detail", media.detail.as_deref());
-                more(o);
-            })),
-            (MediaKind::Audio, Source::Base64(data)) => Some(write::object(|o| {
-                o.str("type", "input_audio").object("input_audio", |o| {
-                    let format = media.mime.as_deref().and_then(|mime| mime.split_once('/')).map_or("wav", |(_, format)| format);
-                    let format = match format {
-                        "mpeg" | "mp3" => "mp3",
-                        "x-wav" | "wave" => "wav",
-                        other => other,
-                    };
-                    o.str("data", data).str("format", format);
-                });
-                more(o);
-            })),
-            (MediaKind::Document | MediaKind::File, Source::Text(text)) => Some(write::object(|o| {
-                let text = media.name.as_ref().map_or_else(|| text.clone(), |name| format!("{name}:\n{text}"));
-                o.str("type", "input_text").str("text", &text);
-                more(o);
-            })),
-            (MediaKind::Document | MediaKind::File, source) => Some(write::object(|o| {
-                o.str("type", "input_file");
-                match source {
-                    Source::Base64(data) => {
-                        let usual = if media.mime.as_deref().is_some_and(|mime| mime.starts_with("text/")) {
-                            "document.txt"
-                        } else {
-                            "document.pdf"
-                        };
-                        o.str("filename", media.name.as_deref().unwrap_or(usual)).str("file_data", &url(data, "application/pdf"));
-                    }
-                    Source::FileId(id) => {
-                        o.opt_str("filename", media.name.as_deref()).str("file_id", id);
-                    }
-                    Source::Url(at) | Source::Text(at) => {
-                        o.opt_str("filename", media.name.as_deref()).str("file_url", at);
-                    }
-                }
-                o.opt_str("detail", media.detail.as_deref());
-                more(o);
-            })),
-        }
     }
 
     fn call(&mut self, call: &ToolCall, block: &Block) {
@@ -364,8 +263,11 @@ impl<'a> Items<'a> {
             }
             _ => None,
         };
-        let parts: Vec<String> =
-            if plain.is_some() { Vec::new() } else { result.content.iter().filter_map(|block| self.part(Role::User, block)).collect() };
+        let parts: Vec<String> = if plain.is_some() {
+            Vec::new()
+        } else {
+            result.content.iter().filter_map(|block| part(Role::User, block, self.losses)).collect()
+        };
         self.list.push(write::object(|o| {
             o.str("type", if custom { "custom_tool_call_output" } else { "function_call_output" });
             if let Some(item) = block.extras.get(OWN, ITEM) {
@@ -395,7 +297,7 @@ impl<'a> Items<'a> {
         let head = quoted(&format!("Result of the tool call {}:", result.call));
         let mut parts = vec![format!(r#"{{"type":"input_text","text":{head}}}"#)];
         for block in &result.content {
-            parts.extend(self.part(Role::User, block));
+            parts.extend(part(Role::User, block, self.losses));
         }
         let item = self.said(Role::User, &Extras::default(), &parts, false);
         self.list.push(item);
@@ -412,7 +314,13 @@ impl<'a> Items<'a> {
         } else if let Some(proof) = mine {
             self.list.push(write::object(|o| {
                 o.str("type", "reasoning").opt_str("id", proof.id.as_deref());
-                o.array("summary", |a| summary(a, thought));
+                o.array("summary", |a| {
+                    if !thought.text.is_empty() {
+                        a.object(|o| {
+                            o.str("type", "summary_text").str("text", &thought.text);
+                        });
+                    }
+                });
                 o.str("encrypted_content", &proof.value);
             }));
         } else if self.takes_reasoning && !thought.text.is_empty() {
@@ -447,14 +355,6 @@ impl<'a> Items<'a> {
     }
 }
 
-pub(super) fn summary(a: &mut write::Array<'_>, thought: &Reasoning) {
-    if !thought.text.is_empty() {
-        a.object(|o| {
-            o.str("type", "summary_text").str("text", &thought.text);
-        });
-    }
-}
-
 fn item_fields(o: &mut write::Object<'_>, extras: &Extras) {
     if extras.is_from(OWN) {
         for (key, value) in extras.iter().filter_map(|(key, value)| Some((key.strip_prefix(ITEM_FIELD)?, value))) {
@@ -465,25 +365,4 @@ fn item_fields(o: &mut write::Object<'_>, extras: &Extras) {
 
 fn quoted(text: &str) -> String {
     Raw::string(text).text().to_owned()
-}
-
-/// Where a text's statements come from, as this API tells it.
-pub(super) fn annotations(text: &Text) -> String {
-    write::array(|a| {
-        for citation in &text.citations {
-            if let Some(json) = super::schema::annotation(citation, text.text.chars().count() as u64) {
-                a.text(&json);
-            }
-        }
-    })
-}
-
-fn kind_name(kind: MediaKind) -> &'static str {
-    match kind {
-        MediaKind::Image => "image",
-        MediaKind::Audio => "audio",
-        MediaKind::Document => "document",
-        MediaKind::Video => "video",
-        MediaKind::File => "file",
-    }
 }

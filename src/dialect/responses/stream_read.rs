@@ -421,6 +421,7 @@ impl StreamReader for Reader {
                 self.begin(None, out);
                 self.grow(kind, event, out);
             }
+            _ if fault::is_error(event) => return Err(Box::new(fault::told(None, event))),
             _ => {}
         }
         Ok(())

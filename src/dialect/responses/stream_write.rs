@@ -6,7 +6,8 @@ use crate::{
         Shape, StreamWriter,
         responses::{
             error,
-            items_read::{MADE, OWN},
+            items_read::OWN,
+            items_write::{Call, Frames, Item, Part, Speech, Thought, append, message, place, summary_text},
             names::inner,
             schema::{self, Envelope, State},
         },
@@ -18,7 +19,6 @@ use crate::{
         fault::ClientError,
         response::{Finish, FinishKind},
         sequence::Sequence,
-        tool,
         usage::Usage,
     },
 };
@@ -39,83 +39,6 @@ pub(super) struct Writer {
     /// How many there are.
     count: u64,
     item: Item,
-}
-
-/// Events on their way out.
-struct Frames {
-    number: u64,
-    line: String,
-    /// Nobody listens: only the whole answer is wanted.
-    quiet: bool,
-}
-
-/// The item that is being told.
-enum Item {
-    None,
-    Call(Call),
-    Message(Speech),
-    Reasoning(Thought),
-}
-
-struct Call {
-    id: String,
-    call: String,
-    name: String,
-    space: Option<String>,
-    text: String,
-    custom: bool,
-    /// A free-text tool's input is inside of JSON arguments and told when it is whole.
-    bridged: bool,
-}
-
-struct Speech {
-    id: String,
-    /// The parts that are complete, as text.
-    parts: String,
-    count: u64,
-    open: Option<Part>,
-}
-
-#[derive(Default)]
-struct Part {
-    refusal: bool,
-    text: String,
-    annotations: String,
-    cited: u64,
-    logprobs: String,
-}
-
-struct Thought {
-    id: Option<String>,
-    text: String,
-    proof: Option<String>,
-    summarised: bool,
-}
-
-impl Frames {
-    fn emit(&mut self, kind: &str, out: &mut Vec<u8>, build: impl FnOnce(&mut write::Object<'_>)) {
-        if self.quiet {
-            return;
-        }
-        self.line.clear();
-        let number = self.number;
-        write::object_into(&mut self.line, |o| {
-            o.str("type", kind).num("sequence_number", number);
-            build(o);
-        });
-        self.number += 1;
-        for piece in ["event: ", kind, "\ndata: ", &self.line, "\n\n"] {
-            out.extend_from_slice(piece.as_bytes());
-        }
-    }
-}
-
-/// Appends an element to the text of a list.
-fn append(list: &mut String, element: &str) {
-    if !list.is_empty() {
-        list.push(',');
-    }
-    list.push_str(element);
 }
 
 impl Writer {
@@ -471,77 +394,4 @@ impl StreamWriter for Writer {
 /// How the last item has ended.
 fn item_word(finish: &Finish) -> &'static str {
     if matches!(finish.kind, FinishKind::Length | FinishKind::Filter) { "incomplete" } else { "completed" }
-}
-
-fn place<'p, 'o>(o: &'p mut write::Object<'o>, id: &str, index: u64, part: u64) -> &'p mut write::Object<'o> {
-    o.str("item_id", id).num("output_index", index).num("content_index", part)
-}
-
-fn message(o: &mut write::Object<'_>, id: &str, word: &str, parts: &str) {
-    o.str("id", id).str("type", "message").str("status", word).str("role", "assistant").text("content", &format!("[{parts}]"));
-}
-
-fn summary_text(o: &mut write::Object<'_>, text: &str) {
-    o.str("type", "summary_text").str("text", text);
-}
-
-impl Part {
-    fn object(&self, o: &mut write::Object<'_>) {
-        if self.refusal {
-            o.str("type", "refusal").str("refusal", &self.text);
-        } else {
-            o.str("type", "output_text").str("text", &self.text);
-            o.text("annotations", &format!("[{}]", self.annotations)).text("logprobs", &format!("[{}]", self.logprobs));
-        }
-    }
-}
-
-impl Call {
-    fn kind(&self, what: &str) -> &'static str {
-        match (self.custom, what) {
-            (true, "delta") => "response.custom_tool_call_input.delta",
-            (true, _) => "response.custom_tool_call_input.done",
-            (false, "delta") => "response.function_call_arguments.delta",
-            (false, _) => "response.function_call_arguments.done",
-        }
-    }
-
-    /// What was said, and whether it has been told piece by piece.
-    fn said(&self) -> (String, bool) {
-        if self.bridged {
-            return (tool::custom_input(&self.text), false);
-        }
-        if !self.custom && self.text.trim().is_empty() { ("{}".to_owned(), false) } else { (self.text.clone(), true) }
-    }
-
-    fn object(&self, o: &mut write::Object<'_>, word: &str, said: &str) {
-        o.str("id", &self.id).str("type", if self.custom { "custom_tool_call" } else { "function_call" }).str("status", word);
-        o.str("call_id", &self.call).str("name", &self.name).opt_str("namespace", self.space.as_deref());
-        o.str(if self.custom { "input" } else { "arguments" }, said);
-    }
-}
-
-impl Thought {
-    /// Tells the item's beginning, once.
-    fn begin(&mut self, id: Option<String>, request: &str, index: u64, frames: &mut Frames, out: &mut Vec<u8>) {
-        if self.id.is_some() {
-            return;
-        }
-        let id = id.unwrap_or_else(|| format!("{MADE}{request}_{index}"));
-        frames.emit("response.output_item.added", out, |o| {
-            o.num("output_index", index).object("item", |o| {
-                o.str("id", &id).str("type", "reasoning").array("summary", |_| {});
-            });
-        });
-        self.id = Some(id);
-    }
-
-    fn object(&self, o: &mut write::Object<'_>) {
-        o.opt_str("id", self.id.as_deref()).str("type", "reasoning").array("summary", |a| {
-            if !self.text.is_empty() {
-                a.object(|o| summary_text(o, &self.text));
-            }
-        });
-        o.opt_str("encrypted_content", self.proof.as_deref());
-    }
 }

@@ -32,7 +32,7 @@ pub fn check(headers: &HeaderMap, uri: &Uri, http2: bool, trusted: &[String]) ->
         (None, _) => return bad("the request has no Host header"),
     };
     let Some(name) = name(host) else { return bad("the Host header is malformed") };
-    if allowed(&name, trusted) {
+    if allowed(name, trusted) {
         return Ok(());
     }
     let message = format!(
@@ -42,28 +42,27 @@ pub fn check(headers: &HeaderMap, uri: &Uri, http2: bool, trusted: &[String]) ->
     Err(ClientError::new(ErrorKind::Forbidden, message).code("host_not_allowed"))
 }
 
-/// The host without port, lower case, without a trailing dot; `None` where it is no host.
-fn name(host: &str) -> Option<String> {
+/// The host without port and without a trailing dot; `None` where it is no host.
+fn name(host: &str) -> Option<&str> {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => {
-            let (inside, after) = rest.split_once(']')?;
-            (format!("[{inside}]"), after.strip_prefix(':').or_else(|| after.is_empty().then_some("")))
+            let inside = rest.find(']')?;
+            let (name, after) = host.split_at(inside + 2);
+            (name, after.strip_prefix(':').or_else(|| after.is_empty().then_some(""))?)
         }
-        None => match host.split_once(':') {
-            Some((name, port)) => (name.to_owned(), Some(port)),
-            None => (host.to_owned(), Some("")),
-        },
+        None => host.split_once(':').unwrap_or((host, "")),
     };
-    let port = port?;
     let good_port = port.is_empty() || port.parse::<u16>().is_ok();
     let good_name =
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'[' | b']' | b':'));
-    (good_port && good_name).then(|| name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase())
+    (good_port && good_name).then(|| name.strip_suffix('.').unwrap_or(name))
 }
 
 fn allowed(name: &str, trusted: &[String]) -> bool {
     // Written out rather than parsed: `127.1`, `2130706433` and mapped addresses are how filters are slipped past.
-    matches!(name, "localhost" | "127.0.0.1" | "[::1]") || trusted.iter().any(|host| host.trim_end_matches('.').eq_ignore_ascii_case(name))
+    let ours = ["localhost", "127.0.0.1", "[::1]"];
+    let is = |host: &str| host.eq_ignore_ascii_case(name);
+    ours.into_iter().any(is) || trusted.iter().any(|host| is(host.trim_end_matches('.')))
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ fn wishes_for_reasoning_are_read_in_all_spellings() {
         ),
         (json!({"thinking": {"type": "disabled"}}), Some(ReasoningWish { enabled: Some(false), ..base.clone() })),
         (json!({"enable_thinking": true}), Some(ReasoningWish { enabled: Some(true), ..base.clone() })),
-        (json!({"reasoning": {"enabled": true}}), Some(ReasoningWish { enabled: Some(true), ..base.clone() })),
+        (json!({"reasoning": {"enabled": true}}), Some(ReasoningWish { enabled: Some(true), ..base })),
     ] {
         assert_eq!(wish(told.clone()), want, "{told}");
     }

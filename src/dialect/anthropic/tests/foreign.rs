@@ -1,0 +1,399 @@
+//! Conversations of other dialects become ones that this one takes; answers of others are told in its words.
+
+use serde_json::{Value, json};
+
+use super::{Anthropic, client_stream, put_together, shape, written};
+use crate::{
+    base::raw::Raw,
+    dialect::{Ingress, Place, Thinking, UNSIGNED},
+    ir::{
+        block::{
+            Block, BlockKind, CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning, Source, Text, ToolCall,
+            ToolResult,
+        },
+        extras::Extras,
+        op::Dialect,
+        request::{ChatRequest, Message, Role},
+        response::{ChatResponse, Finish, FinishKind},
+        settings::{Effort, Format, ReasoningWish, Settings},
+        tool::{FunctionTool, Hosted, HostedTool, Tool, ToolChoice},
+        usage::Usage,
+    },
+};
+
+fn call(id: &str, name: &str, arguments: &str) -> Block {
+    Block::new(BlockKind::ToolCall(ToolCall {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        arguments: arguments.to_owned(),
+        form: CallForm::Function,
+    }))
+}
+
+fn result(call: &str, text: &str) -> Block {
+    Block::new(BlockKind::ToolResult(ToolResult { call: call.to_owned(), content: vec![Block::text(text)], ..ToolResult::default() }))
+}
+
+fn user(blocks: Vec<Block>) -> Message {
+    Message::new(Role::User, blocks)
+}
+
+fn assistant(blocks: Vec<Block>) -> Message {
+    Message::new(Role::Assistant, blocks)
+}
+
+#[test]
+fn tool_results_stand_right_after_their_calls_whatever_the_client_did() {
+    let request = ChatRequest {
+        messages: vec![
+            assistant(vec![Block::text("hello")]),
+            user(vec![Block::text("go"), Block::text(" ")]),
+            assistant(vec![call("a:1", "f.g", "{\"x\":1}"), call("b", "f.g", "not json"), call("c", "h", "[]")]),
+            Message::new(Role::System, vec![Block::text("be brief")]),
+            user(vec![Block::text("and?"), result("b", "two")]),
+            user(vec![result("a:1", "one"), result("gone", "three")]),
+            assistant(vec![Block::text("done \n")]),
+        ],
+        ..ChatRequest::default()
+    };
+
+    let (body, losses) = written(&request, Thinking::Never);
+
+    assert_eq!(
+        body["messages"],
+        json!([
+            { "role": "user", "content": "…" },
+            { "role": "assistant", "content": "hello" },
+            { "role": "user", "content": "go" },
+            { "role": "assistant", "content": [
+                { "type": "tool_use", "id": "a_1", "name": "f_g", "input": { "x": 1 } },
+                { "type": "tool_use", "id": "b", "name": "f_g", "input": { "arguments": "not json" } },
+                { "type": "tool_use", "id": "c", "name": "h", "input": {} },
+            ] },
+            { "role": "user", "content": [
+                { "type": "tool_result", "tool_use_id": "b", "content": "two" },
+                { "type": "tool_result", "tool_use_id": "a_1", "content": "one" },
+                { "type": "tool_result", "tool_use_id": "c", "content": "No result was given for this call.", "is_error": true },
+                { "type": "text", "text": "<system-message>\nbe brief\n</system-message>" },
+                { "type": "text", "text": "and?" },
+                { "type": "text", "text": "<tool-result>\nResult, a call before this conversation:\nthree\n</tool-result>" },
+            ] },
+            { "role": "assistant", "content": "done" },
+        ])
+    );
+    assert_eq!((losses, &body["max_tokens"]), (vec![], &json!(8192)));
+}
+
+#[test]
+fn images_in_results_and_breakpoints_everywhere_arrive() {
+    let mark = || Some(CacheMark { raw: Raw::parse(r#"{"type":"ephemeral"}"#).expect("json") });
+    let image = Block::new(BlockKind::Media(Media {
+        kind: MediaKind::Image,
+        source: Source::Base64("iVBORw0".to_owned()),
+        mime: None,
+        name: None,
+        detail: None,
+    }));
+    let mut answered = result("a", "see");
+    if let BlockKind::ToolResult(result) = &mut answered.kind {
+        result.content.push(image.clone());
+    }
+    let mut failed = result("b", "oh");
+    if let BlockKind::ToolResult(result) = &mut failed.kind {
+        result.content.push(image);
+        result.is_error = true;
+    }
+    answered.cache = mark();
+    let request = ChatRequest {
+        system: vec![Block { cache: mark(), ..Block::text("s") }],
+        messages: vec![
+            user(vec![Block { cache: mark(), ..Block::text("u") }]),
+            assistant(vec![call("a", "f", "{}"), call("b", "f", "{}")]),
+            user(vec![Block { cache: mark(), ..Block::text("") }, answered, failed]),
+        ],
+        tools: vec![Tool::Function(FunctionTool { name: "f".to_owned(), cache: mark(), ..FunctionTool::default() })],
+        ..ChatRequest::default()
+    };
+
+    let (body, _) = written(&request, Thinking::Never);
+
+    let mark = json!({ "type": "ephemeral" });
+    assert_eq!(body["system"], json!([{ "type": "text", "text": "s", "cache_control": mark }]));
+    assert_eq!(body["messages"][0]["content"], json!([{ "type": "text", "text": "u", "cache_control": mark }]));
+    assert_eq!(
+        body["messages"][2]["content"],
+        json!([
+            { "type": "tool_result", "tool_use_id": "a", "cache_control": mark, "content": [
+                { "type": "text", "text": "see" },
+                { "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "iVBORw0" } },
+            ] },
+            // Failed calls may only say words; their pictures follow.
+            { "type": "tool_result", "tool_use_id": "b", "content": "oh", "is_error": true },
+            { "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "iVBORw0" } },
+        ])
+    );
+    assert_eq!(body["tools"], json!([{ "name": "f", "input_schema": { "type": "object", "properties": {} }, "cache_control": mark }]));
+}
+
+fn thought(text: &str, dialect: Dialect, kind: ProofKind) -> Block {
+    let proof = Some(Proof { dialect, kind, value: "sig".to_owned(), id: None });
+    Block { proof, ..Block::new(BlockKind::Reasoning(Reasoning { text: text.to_owned(), summary: false })) }
+}
+
+#[test]
+fn only_thoughts_that_this_dialect_signed_are_sent_back() {
+    let messages = vec![
+        user(vec![Block::text("q")]),
+        assistant(vec![
+            thought("mine", Dialect::Anthropic, ProofKind::Signature),
+            thought("", Dialect::Anthropic, ProofKind::Redacted),
+            thought("theirs", Dialect::Responses, ProofKind::Encrypted),
+            call("a", "f", "{}"),
+        ]),
+        user(vec![result("a", "r")]),
+    ];
+    let wish = Some(ReasoningWish { effort: Some(Effort::Low), ..ReasoningWish::default() });
+    let request = ChatRequest { messages, settings: Settings { reasoning: wish, ..Settings::default() }, ..ChatRequest::default() };
+
+    let (body, losses) = written(&request, Thinking::Budget);
+
+    assert_eq!(
+        body["messages"][1]["content"],
+        json!([
+            { "type": "thinking", "thinking": "mine", "signature": "sig" },
+            { "type": "redacted_thinking", "data": "sig" },
+            { "type": "tool_use", "id": "a", "name": "f", "input": {} },
+        ])
+    );
+    assert_eq!(body["thinking"], json!({ "type": "enabled", "budget_tokens": 2048 }));
+    assert_eq!(losses, ["reasoning.proof", "reasoning"]);
+
+    // Without its thought at the front the turn could not go on thinking within a budget; by effort it can.
+    let mut unsigned = request;
+    unsigned.messages[1].blocks.drain(..2);
+    assert_eq!(written(&unsigned, Thinking::Budget).0.get("thinking"), None);
+    assert_eq!(written(&unsigned, Thinking::Effort).0["thinking"], json!({ "type": "adaptive" }));
+}
+
+#[test]
+fn unsigned_thoughts_keep_their_mark_and_lose_it_on_the_way_back() {
+    let response = ChatResponse {
+        blocks: vec![Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true })), Block::text("x")],
+        ..ChatResponse::default()
+    };
+
+    let whole: Value = serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+    let streamed = put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
+
+    assert_eq!(whole["content"], json!([{ "type": "thinking", "thinking": "hm", "signature": UNSIGNED }, { "type": "text", "text": "x" }]));
+    assert_eq!(streamed["content"], whole["content"]);
+    let body = json!({ "messages": [{ "role": "assistant", "content": whole["content"] }] }).to_string();
+    let request = Anthropic.read_request(Place::Main, body.as_bytes()).expect("a request");
+    assert_eq!(request.messages[0].blocks[0].proof, None);
+    assert!(matches!(&request.messages[0].blocks[0].kind, BlockKind::Reasoning(it) if it.text == "hm"));
+}
+
+#[test]
+fn answers_of_others_are_told_in_full() {
+    let citation = Citation { url: Some("https://x".to_owned()), title: Some("X".to_owned()), ..Citation::default() };
+    let mut custom = call("c", "patch", "a \"b\"");
+    if let BlockKind::ToolCall(call) = &mut custom.kind {
+        call.form = CallForm::Custom;
+    }
+    let response = ChatResponse {
+        blocks: vec![
+            Block::new(BlockKind::Reasoning(Reasoning::default())),
+            Block::new(BlockKind::Text(Text { text: "t".to_owned(), citations: vec![citation] })),
+            call("a", "f", "{\"x\": 1.0}"),
+            call("b", "g", ""),
+            call("d", "g", "\"{\\\"y\\\":2}\""),
+            custom,
+            Block::new(BlockKind::Foreign { dialect: Dialect::Gemini, body: Raw::parse("{}").expect("json") }),
+        ],
+        finish: Finish { kind: FinishKind::ToolCalls, ..Finish::default() },
+        usage: Some(Usage { input: 5, cache_read: 3, cache_write_5m: 2, cache_write_1h: 1, output: 7, reasoning: 4, ..Usage::default() }),
+        service_tier: Some("default".to_owned()),
+        ..ChatResponse::default()
+    };
+
+    let whole: Value = serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+    let mut streamed = put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
+
+    let want = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "m",
+        "content": [
+            { "type": "text", "text": "t", "citations": [
+                { "type": "web_search_result_location", "url": "https://x", "title": "X", "cited_text": "", "encrypted_index": "" },
+            ] },
+            { "type": "tool_use", "id": "a", "name": "f", "input": { "x": 1.0 } },
+            { "type": "tool_use", "id": "b", "name": "g", "input": {} },
+            { "type": "tool_use", "id": "d", "name": "g", "input": { "y": 2 } },
+            { "type": "tool_use", "id": "c", "name": "patch", "input": { "input": "a \"b\"" } },
+        ],
+        "stop_reason": "tool_use", "stop_sequence": null,
+        "usage": {
+            "input_tokens": 5, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 3,
+            "cache_creation": { "ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 1 },
+            "output_tokens": 11, "output_tokens_details": { "thinking_tokens": 4 }, "service_tier": "standard",
+        },
+    });
+    assert_eq!(whole, want);
+    streamed["usage"]["service_tier"] = json!("standard");
+    assert_eq!(streamed, want);
+}
+
+#[test]
+fn finishes_have_this_dialect_s_words() {
+    let refusal = Block::new(BlockKind::Refusal("no".to_owned()));
+    for (blocks, kind, said, sequence, want) in [
+        (vec![], FinishKind::Stop, None, None, json!(["end_turn", null])),
+        (vec![], FinishKind::Stop, None, Some("x"), json!(["stop_sequence", "x"])),
+        (vec![refusal], FinishKind::Stop, None, None, json!(["refusal", null])),
+        (vec![], FinishKind::Filter, None, None, json!(["refusal", null])),
+        (vec![], FinishKind::Length, Some("length"), None, json!(["max_tokens", null])),
+        (vec![], FinishKind::Length, Some("model_context_window_exceeded"), None, json!(["model_context_window_exceeded", null])),
+        (vec![], FinishKind::Pause, None, None, json!(["pause_turn", null])),
+    ] {
+        let finish = Finish { kind, said: said.map(str::to_owned), sequence: sequence.map(str::to_owned) };
+        let response = ChatResponse { blocks, finish, ..ChatResponse::default() };
+        let whole: Value = serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+        let streamed = put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
+        for answer in [&whole, &streamed] {
+            assert_eq!(json!([answer["stop_reason"], answer["stop_sequence"]]), want);
+            assert_eq!(answer["usage"]["input_tokens"], json!(0));
+        }
+    }
+}
+
+#[test]
+fn settings_of_others_are_said_or_named_as_lost() {
+    let raw = |text: &str| Raw::parse(text);
+    let mut extras = Extras::default();
+    extras.push(Dialect::Openai, "store", Raw::from(true));
+    let schema = raw(r#"{"type":"object","properties":{"n":{"type":"integer","minimum":1}}}"#).expect("json");
+    let request = ChatRequest {
+        system: vec![Block::text("s")],
+        messages: vec![user(vec![Block::text("q")])],
+        tools: vec![
+            Tool::Function(FunctionTool {
+                name: "f".to_owned(),
+                schema: Some(schema.clone()),
+                strict: Some(true),
+                ..FunctionTool::default()
+            }),
+            Tool::Hosted(HostedTool {
+                kind: Hosted::WebSearch,
+                dialect: Dialect::Responses,
+                body: raw(
+                    r#"{"type":"web_search","filters":{"allowed_domains":["a.b"]},"user_location":{"type":"approximate","city":"C"}}"#,
+                )
+                .expect("json"),
+            }),
+            Tool::Hosted(HostedTool {
+                kind: Hosted::Other,
+                dialect: Dialect::Responses,
+                body: raw(r#"{"type":"file_search"}"#).expect("json"),
+            }),
+        ],
+        tool_choice: Some(ToolChoice::Required),
+        settings: Settings {
+            max_tokens: Some(100),
+            temperature: raw("1.5"),
+            top_p: raw("1"),
+            frequency_penalty: raw("0"),
+            presence_penalty: raw("0.5"),
+            stop: vec!["X".to_owned(), "\n".to_owned()],
+            seed: raw("7"),
+            n: Some(2),
+            format: Some(Format::Schema { name: Some("N".to_owned()), description: None, schema, strict: Some(true) }),
+            service_tier: Some("flex".to_owned()),
+            user: Some("u".to_owned()),
+            parallel_tools: Some(false),
+            ..Settings::default()
+        },
+        extras,
+        ..ChatRequest::default()
+    };
+
+    let (body, mut losses) = written(&request, Thinking::Never);
+
+    let closed = json!({
+        "type": "object", "additionalProperties": false, "properties": { "n": { "type": "integer", "description": "(minimum: 1)" } },
+    });
+    let mut format = closed.clone();
+    format["title"] = json!("N");
+    assert_eq!(
+        body,
+        json!({
+            "model": "m", "max_tokens": 100, "system": "s", "messages": [{ "role": "user", "content": "q" }],
+            "tools": [
+                { "name": "f", "input_schema": closed, "strict": true },
+                { "type": "web_search_20250305", "name": "web_search", "allowed_domains": ["a.b"],
+                  "user_location": { "type": "approximate", "city": "C" } },
+            ],
+            "tool_choice": { "type": "any", "disable_parallel_tool_use": true },
+            "temperature": 1, "stop_sequences": ["X"], "metadata": { "user_id": "u" },
+            "output_config": { "format": { "type": "json_schema", "schema": format } },
+        })
+    );
+    losses.sort();
+    assert_eq!(
+        losses,
+        [
+            "n",
+            "presence_penalty",
+            "response_format.schema",
+            "seed",
+            "service_tier",
+            "stop",
+            "store",
+            "temperature",
+            "tools.file_search",
+            "tools.schema",
+        ]
+    );
+}
+
+#[test]
+fn a_thinking_model_is_not_forced_and_gets_no_sampling() {
+    let settings = Settings {
+        temperature: Raw::parse("0.2"),
+        top_k: Raw::parse("5"),
+        top_p: Raw::parse("0.97"),
+        reasoning: Some(ReasoningWish { effort: Some(Effort::High), ..ReasoningWish::default() }),
+        format: Some(Format::Json),
+        ..Settings::default()
+    };
+    let tools = vec![Tool::Function(FunctionTool { name: "f".to_owned(), ..FunctionTool::default() })];
+    let request = ChatRequest {
+        messages: vec![user(vec![Block::text("q")])],
+        tools,
+        tool_choice: Some(ToolChoice::Named("f".to_owned())),
+        settings,
+        ..ChatRequest::default()
+    };
+
+    let (body, losses) = written(&request, Thinking::Effort);
+
+    assert_eq!(body["tool_choice"], json!({ "type": "auto" }));
+    assert_eq!(body["output_config"], json!({ "effort": "high" }));
+    assert_eq!((body.get("temperature"), body.get("top_k"), &body["top_p"]), (None, None, &json!(0.97)));
+    assert!(body["system"].as_str().is_some_and(|system| system.contains("JSON")));
+    assert_eq!(losses, ["tool_choice", "temperature", "top_k"]);
+}
+
+#[test]
+fn what_is_no_request_is_refused_with_the_field() {
+    for (body, param) in [
+        ("", ""),
+        ("[]", ""),
+        ("{}", "messages"),
+        (r#"{"messages":"x"}"#, "messages"),
+        (r#"{"messages":[1]}"#, "messages.0"),
+        (r#"{"messages":[{"role":"robot"}]}"#, "messages.0.role"),
+        (r#"{"messages":[{"role":"user","content":1}]}"#, "messages.0.content"),
+    ] {
+        let error = Anthropic.read_request(Place::Main, body.as_bytes()).expect_err(body);
+        assert_eq!(error.param.as_deref().unwrap_or_default(), param, "{body}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Writes the parts of messages and of results.
+
+use crate::{
+    base::write,
+    dialect::responses::{
+        items_read::{ITEM_FIELD, OWN},
+        request_write::Losses,
+        schema,
+    },
+    ir::{
+        block::{Block, BlockKind, Media, MediaKind, Source, Text},
+        request::Role,
+    },
+};
+
+/// A part of a message or of a result.
+pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<String> {
+    if block.cache.is_some() {
+        losses.add("messages.cache_control");
+    }
+    if block.proof.is_some() {
+        losses.add("reasoning.proof");
+    }
+    let own = block.extras.is_from(OWN);
+    for (key, _) in block.extras.iter().filter(|_| !own) {
+        losses.add(format!("messages.{key}"));
+    }
+    let more = |o: &mut write::Object<'_>| {
+        for (key, value) in block.extras.iter().filter(|(key, _)| own && !key.starts_with(ITEM_FIELD)) {
+            o.raw(key, value);
+        }
+    };
+    match &block.kind {
+        BlockKind::Text(text) => Some(write::object(|o| {
+            o.str("type", if role == Role::Assistant { "output_text" } else { "input_text" }).str("text", &text.text);
+            if role == Role::Assistant {
+                o.text("annotations", &annotations(text));
+            }
+            more(o);
+        })),
+        BlockKind::Refusal(text) if role == Role::Assistant => Some(write::object(|o| {
+            o.str("type", "refusal").str("refusal", text);
+            more(o);
+        })),
+        BlockKind::Refusal(text) => Some(write::object(|o| {
+            o.str("type", "input_text").str("text", text);
+        })),
+        BlockKind::Media(media) if role != Role::Assistant => self::media(media, &more, losses),
+        BlockKind::Media(media) => {
+            losses.add(format!("messages.{}", kind_name(media.kind)));
+            None
+        }
+        BlockKind::Foreign { dialect: OWN, body } => Some(body.text().to_owned()),
+        _ => None,
+    }
+}
+
+fn media(media: &Media, more: &dyn Fn(&mut write::Object<'_>), losses: &mut Losses) -> Option<String> {
+    let url = |data: &str, usual: &str| format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or(usual));
+    match (media.kind, &media.source) {
+        (MediaKind::Video, _)
+        | (MediaKind::Image | MediaKind::Audio, Source::Text(_))
+        | (MediaKind::Audio, Source::Url(_) | Source::FileId(_)) => {
+            losses.add(format!("messages.{}", kind_name(media.kind)));
+            None
+        }
+        (MediaKind::Image, source) => Some(write::object(|o| {
+            o.str("type", "input_image");
+            match source {
+                Source::Base64(data) => o.str("image_url", &url(data, "image/png")),
+                Source::FileId(id) => o.str("file_id", id),
+                Source::Url(at) | Source::Text(at) => o.str("image_url", at),
+            };
+            o.opt_str("detail", media.detail.as_deref());
+            more(o);
+        })),
+        (MediaKind::Audio, Source::Base64(data)) => Some(write::object(|o| {
+            o.str("type", "input_audio").object("input_audio", |o| {
+                let format = media.mime.as_deref().and_then(|mime| mime.split_once('/')).map_or("wav", |(_, format)| format);
+                let format = match format {
+                    "mpeg" | "mp3" => "mp3",
+                    "x-wav" | "wave" => "wav",
+                    other => other,
+                };
+                o.str("data", data).str("format", format);
+            });
+            more(o);
+        })),
+        (MediaKind::Document | MediaKind::File, Source::Text(text)) => Some(write::object(|o| {
+            let text = media.name.as_ref().map_or_else(|| text.clone(), |name| format!("{name}:\n{text}"));
+            o.str("type", "input_text").str("text", &text);
+            more(o);
+        })),
+        (MediaKind::Document | MediaKind::File, source) => Some(write::object(|o| {
+            o.str("type", "input_file");
+            match source {
+                Source::Base64(data) => {
+                    let usual =
+                        if media.mime.as_deref().is_some_and(|mime| mime.starts_with("text/")) { "document.txt" } else { "document.pdf" };
+                    o.str("filename", media.name.as_deref().unwrap_or(usual)).str("file_data", &url(data, "application/pdf"));
+                }
+                Source::FileId(id) => {
+                    o.opt_str("filename", media.name.as_deref()).str("file_id", id);
+                }
+                Source::Url(at) | Source::Text(at) => {
+                    o.opt_str("filename", media.name.as_deref()).str("file_url", at);
+                }
+            }
+            o.opt_str("detail", media.detail.as_deref());
+            more(o);
+        })),
+    }
+}
+
+/// Where a text's statements come from, as this API tells it.
+fn annotations(text: &Text) -> String {
+    write::array(|a| {
+        for citation in &text.citations {
+            if let Some(json) = schema::annotation(citation, text.text.chars().count() as u64) {
+                a.text(&json);
+            }
+        }
+    })
+}
+
+fn kind_name(kind: MediaKind) -> &'static str {
+    match kind {
+        MediaKind::Image => "image",
+        MediaKind::Audio => "audio",
+        MediaKind::Document => "document",
+        MediaKind::Video => "video",
+        MediaKind::File => "file",
+    }
+}
