@@ -150,7 +150,7 @@ fn coarse(mut said: Said, client: Dialect, response: &ChatResponse) -> Said {
         (said.input, said.output, said.cached) = (None, None, None);
     }
     // Parts of a thought are put together with white space of the dialect's own.
-    said.reasoning = squeeze(&said.reasoning);
+    said.reasoning.retain(|c| !c.is_whitespace());
     if client == Dialect::Ollama && said.input.is_some() {
         said.cached = response.usage.map(|_| 0);
     }

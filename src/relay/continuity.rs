@@ -1,7 +1,7 @@
 //! Reasoning that a client's dialect cannot carry: kept here, and put back when the conversation goes on.
 //!
-//! Found again by the ids of an answer's tool calls, or by its text where it called nothing. Bounded in bytes and time,
-//! per project.
+//! Found again by the ids of an answer's tool calls (by their names and arguments, for clients that keep no ids), or by its
+//! text where it called nothing. Bounded in bytes and time, per project.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,7 +13,7 @@ use std::{
 use crate::{
     base::clock::Mono,
     ir::{
-        block::{Block, BlockKind},
+        block::{Block, BlockKind, ToolCall},
         request::{ChatRequest, Role},
         response::ChatResponse,
     },
@@ -42,13 +42,16 @@ struct Answer {
 }
 
 impl Continuity {
-    /// Keeps an answer whose blocks bear proofs.
+    /// Keeps an answer whose blocks bear proofs, and thoughts that led to calls: some providers want those back as well.
     pub fn keep(&self, project: &str, response: &ChatResponse, now: Mono) {
-        if !response.blocks.iter().any(|block| block.proof.is_some()) {
+        let thought = |block: &Block| matches!(block.kind, BlockKind::Reasoning(_));
+        let called = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
+        let kept = |block: &&Block| block.proof.is_some() || called && thought(block);
+        if !response.blocks.iter().any(|block| kept(&block)) {
             return;
         }
         let keys = keys(project, &response.blocks);
-        let blocks: Vec<Block> = response.blocks.iter().filter(|block| block.proof.is_some()).map(slim).collect();
+        let blocks: Vec<Block> = response.blocks.iter().filter(kept).map(slim).collect();
         let bytes = blocks.iter().map(weight).sum::<usize>() + 64;
         if keys.is_empty() || bytes > LARGEST {
             return;
@@ -101,15 +104,17 @@ fn keys(project: &str, blocks: &[Block]) -> Vec<u64> {
         (project, kind, text).hash(&mut hasher);
         hasher.finish()
     };
-    let calls: Vec<u64> = blocks
-        .iter()
-        .filter_map(|block| match &block.kind {
-            BlockKind::ToolCall(call) => Some(hash(0, &call.id)),
+    let calls = || {
+        blocks.iter().filter_map(|block| match &block.kind {
+            BlockKind::ToolCall(call) => Some(call),
             _ => None,
         })
-        .collect();
-    if !calls.is_empty() {
-        return calls;
+    };
+    let by_id = calls().map(|call| hash(0, &call.id));
+    let by_words = calls().map(|call| hash(2, &words(call)));
+    let keys: Vec<u64> = by_id.chain(by_words).collect();
+    if !keys.is_empty() {
+        return keys;
     }
     let text: String = blocks
         .iter()
@@ -121,13 +126,18 @@ fn keys(project: &str, blocks: &[Block]) -> Vec<u64> {
     if text.is_empty() { Vec::new() } else { vec![hash(1, &text)] }
 }
 
+/// A call without its id; JSON that means the same reads the same.
+fn words(call: &ToolCall) -> String {
+    let arguments =
+        serde_json::from_str::<serde_json::Value>(&call.arguments).map_or_else(|_| call.arguments.clone(), |json| json.to_string());
+    format!("{}\0{}", call.name, if call.arguments.trim().is_empty() { "{}" } else { &arguments })
+}
+
 /// A block without what the client sends back anyway.
 fn slim(block: &Block) -> Block {
     let mut block = block.clone();
-    match &mut block.kind {
-        BlockKind::Text(text) => text.citations.clear(),
-        BlockKind::ToolCall(call) => call.arguments.clear(),
-        _ => {}
+    if let BlockKind::Text(text) = &mut block.kind {
+        text.citations.clear();
     }
     block
 }
@@ -137,7 +147,7 @@ fn weight(block: &Block) -> usize {
     let text = match &block.kind {
         BlockKind::Text(text) => text.text.len(),
         BlockKind::Reasoning(reasoning) => reasoning.text.len(),
-        BlockKind::ToolCall(call) => call.id.len() + call.name.len(),
+        BlockKind::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
         BlockKind::Foreign { body, .. } => body.text().len(),
         _ => 0,
     };
@@ -148,10 +158,11 @@ fn put_back(kept: &[Block], blocks: &mut Vec<Block>) {
     let mut reasoning = Vec::new();
     for block in kept {
         match &block.kind {
-            BlockKind::Reasoning(_) if blocks.iter().any(|own| own.proof.is_some() && own.proof == block.proof) => {}
+            BlockKind::Reasoning(_) if blocks.iter().any(|own| *own == *block || own.proof.is_some() && own.proof == block.proof) => {}
             BlockKind::Reasoning(_) => reasoning.push(block.clone()),
             BlockKind::ToolCall(call) => {
-                let same = blocks.iter_mut().find(|own| matches!(&own.kind, BlockKind::ToolCall(own) if own.id == call.id));
+                let same = |own: &ToolCall| own.id == call.id || words(own) == words(call);
+                let same = blocks.iter_mut().find(|own| matches!(&own.kind, BlockKind::ToolCall(own) if same(own)));
                 if let Some(own) = same.filter(|own| own.proof.is_none()) {
                     own.proof.clone_from(&block.proof);
                 }
@@ -176,7 +187,7 @@ fn put_back(kept: &[Block], blocks: &mut Vec<Block>) {
 mod tests {
     use super::*;
     use crate::ir::{
-        block::{Proof, ProofKind, Reasoning, ToolCall},
+        block::{Proof, ProofKind, Reasoning},
         op::Dialect,
         request::Message,
     };
@@ -191,7 +202,7 @@ mod tests {
     }
 
     fn call(id: &str) -> Block {
-        Block::new(BlockKind::ToolCall(ToolCall { id: id.to_owned(), name: "t".to_owned(), ..ToolCall::default() }))
+        Block::new(BlockKind::ToolCall(ToolCall { id: id.to_owned(), name: format!("tool of {id}"), ..ToolCall::default() }))
     }
 
     fn turn(blocks: Vec<Block>) -> ChatRequest {
@@ -211,6 +222,14 @@ mod tests {
         let mut again = request.clone();
         kept.restore("a", &mut again, now);
         assert_eq!(again, request, "once is enough");
+
+        let mut other = call("made up");
+        if let BlockKind::ToolCall(call) = &mut other.kind {
+            call.name = "tool of c2".to_owned();
+        }
+        let mut request = turn(vec![other.clone()]);
+        kept.restore("a", &mut request, now);
+        assert_eq!(request.messages[0].blocks, [thought("hm", true), other], "by name and arguments");
 
         let mut request = turn(vec![Block::text("yes")]);
         kept.restore("a", &mut request, now);
@@ -233,6 +252,6 @@ mod tests {
             kept.keep("a", &ChatResponse { blocks: vec![block, call(&n.to_string())], ..ChatResponse::default() }, Mono::default());
         }
         let inside = kept.0.lock().expect("not poisoned");
-        assert!(inside.bytes <= BYTES && inside.by_key.len() < 40 && inside.by_key.len() == inside.order.len());
+        assert!(inside.bytes <= BYTES && inside.by_key.len() < 80 && inside.order.len() < 40);
     }
 }

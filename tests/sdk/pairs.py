@@ -107,7 +107,8 @@ class Openai:
             said = self.client.chat.completions.create(model=model, messages=messages, tools=self.tools).choices[0]
         equal(said.finish_reason, "tool_calls", "finish")
         call = said.message.tool_calls[0]
-        messages += [{"role": "assistant", "content": said.message.content, "tool_calls": [{"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": call.function.arguments}}]},
+        thought = getattr(said.message, "reasoning_content", None)
+        messages += [{"role": "assistant", "content": said.message.content, **({"reasoning_content": thought} if thought else {}), "tool_calls": [{"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": call.function.arguments}}]},
                      {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
         last = self.client.chat.completions.create(model=model, messages=messages, tools=self.tools)
         return call.function.name, json.loads(call.function.arguments), last.choices[0].message.content
@@ -152,8 +153,12 @@ class Responses(Openai):
         else:
             said = self.client.responses.create(model=model, input=QUESTION, tools=self.tools)
         call = next(item for item in said.output if item.type == "function_call")
-        last = self.client.responses.create(model=model, previous_response_id=said.id, tools=self.tools,
-                                            input=[{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}])
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+        if model.endswith("think"):
+            items = [item.model_dump(exclude_none=True) for item in said.output]
+            last = self.client.responses.create(model=model, tools=self.tools, input=[{"role": "user", "content": QUESTION}, *items, result])
+        else:
+            last = self.client.responses.create(model=model, previous_response_id=said.id, tools=self.tools, input=[result])
         return call.name, json.loads(call.arguments), last.output_text
 
     def image(self, model):
@@ -201,7 +206,7 @@ class Anthropic:
         messages += [{"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in said.content]},
                      {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "sunny"}]}]
         last = self.ask(model, messages, tools=self.tools)
-        return call.name, call.input, last.content[0].text
+        return call.name, call.input, "".join(block.text for block in last.content if block.type == "text")
 
     def image(self, model):
         source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(PIXEL).decode()}
@@ -276,11 +281,12 @@ class Ollama:
     def loop(self, model, stream):
         messages = [{"role": "user", "content": QUESTION}]
         if stream:
-            calls = [call for chunk in self.client.chat(model=model, messages=messages, tools=self.tools, stream=True) for call in chunk.message.tool_calls or []]
+            said = [chunk.message for chunk in self.client.chat(model=model, messages=messages, tools=self.tools, stream=True)]
         else:
-            calls = self.client.chat(model=model, messages=messages, tools=self.tools).message.tool_calls
-        call = calls[0].function
-        messages += [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": call.name, "arguments": dict(call.arguments)}}]},
+            said = [self.client.chat(model=model, messages=messages, tools=self.tools).message]
+        call = next(call for message in said for call in message.tool_calls or []).function
+        thought = "".join(message.thinking or "" for message in said)
+        messages += [{"role": "assistant", "content": "", "thinking": thought, "tool_calls": [{"function": {"name": call.name, "arguments": dict(call.arguments)}}]},
                      {"role": "tool", "tool_name": call.name, "content": "sunny"}]
         return call.name, dict(call.arguments), self.client.chat(model=model, messages=messages, tools=self.tools).message.content
 

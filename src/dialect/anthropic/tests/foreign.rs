@@ -355,7 +355,7 @@ fn settings_of_others_are_said_or_named_as_lost() {
 }
 
 #[test]
-fn a_thinking_model_is_not_forced_and_gets_no_sampling() {
+fn a_model_that_must_call_does_not_think_and_one_that_thinks_gets_no_sampling() {
     let settings = Settings {
         temperature: Raw::parse("0.2"),
         top_k: Raw::parse("5"),
@@ -365,7 +365,7 @@ fn a_thinking_model_is_not_forced_and_gets_no_sampling() {
         ..Settings::default()
     };
     let tools = vec![Tool::Function(FunctionTool { name: "f".to_owned(), ..FunctionTool::default() })];
-    let request = ChatRequest {
+    let mut request = ChatRequest {
         messages: vec![user(vec![Block::text("q")])],
         tools,
         tool_choice: Some(ToolChoice::Named("f".to_owned())),
@@ -375,11 +375,18 @@ fn a_thinking_model_is_not_forced_and_gets_no_sampling() {
 
     let (body, losses) = written(&request, Thinking::Effort);
 
-    assert_eq!(body["tool_choice"], json!({ "type": "auto" }));
+    assert_eq!(body["tool_choice"], json!({ "type": "tool", "name": "f" }));
+    assert_eq!((body.get("thinking"), &body["top_k"]), (None, &json!(5)));
+    assert_eq!(losses, ["reasoning"]);
+
+    request.tool_choice = None;
+    let (body, losses) = written(&request, Thinking::Effort);
+
+    assert_eq!(body["thinking"]["type"], "adaptive");
     assert_eq!(body["output_config"], json!({ "effort": "high" }));
     assert_eq!((body.get("temperature"), body.get("top_k"), &body["top_p"]), (None, None, &json!(0.97)));
     assert!(body["system"].as_str().is_some_and(|system| system.contains("JSON")));
-    assert_eq!(losses, ["tool_choice", "temperature", "top_k"]);
+    assert_eq!(losses, ["temperature", "top_k"]);
 }
 
 #[test]
