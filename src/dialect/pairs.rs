@@ -183,7 +183,7 @@ fn every_recorded_answer_means_the_same_in_every_dialect() {
 
             let reading = Reading::new(Framing::Sse, registry::egress(dialect).stream_reader(&carry), false);
             let writer = registry::ingress(client).stream_writer(&shape(client_framing(client)));
-            let mut translator = Translator::new(reading, writer, false);
+            let mut translator = Translator::new(reading, writer, 0);
             let mut out = Vec::new();
             translator.whole(events.clone(), super::Summary::default(), &mut out);
             let mut back = Reading::new(client_framing(client), registry::egress(client).stream_reader(&carry), false);

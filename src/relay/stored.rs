@@ -24,7 +24,7 @@ use crate::{
 
 const TTL: Duration = Duration::from_secs(24 * 3600);
 const BYTES: usize = 64 << 20;
-const LARGEST: usize = 8 << 20;
+pub(super) const LARGEST: usize = 8 << 20;
 
 /// The kept answers of all projects.
 #[derive(Default)]

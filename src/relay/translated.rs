@@ -8,10 +8,11 @@ use percent_encoding::utf8_percent_encode;
 
 use super::{
     ask::Ask,
+    continuity,
     prepare::{MODEL, Prepared, patched, required},
     rounds::Job,
     said::{self, Said},
-    small,
+    small, stored as responses,
 };
 use crate::{
     base::{clean, json},
@@ -232,12 +233,25 @@ pub(super) fn shape(job: &Job) -> Shape {
     }
 }
 
+/// How much of an answer is kept beside its stream: what later turns may need, and all that a Responses client may ask for
+/// again.
+fn room(job: &Job) -> usize {
+    if job.ask.endpoint.dialect == Dialect::Responses { responses::LARGEST } else { continuity::LARGEST }
+}
+
+/// What was read of a request is of use no longer, once its answer flows; unless the answer is kept with it.
+pub(super) fn let_go(job: &mut Job) {
+    if job.ask.endpoint.dialect != Dialect::Responses {
+        job.said = None;
+    }
+}
+
 /// The way of a streamed answer of this target.
 pub(super) fn flow(job: &Job, target: &Target, framing: crate::dialect::Framing) -> Flow {
     let carry = job.carry.clone().unwrap_or_default();
     let reader = registry::egress(target.dialect).stream_reader(&carry);
     let reading = Reading::new(framing, reader, target.upstream.think_split);
-    Flow::Translate(Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), true)))
+    Flow::Translate(Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), room(job))))
 }
 
 /// An answer that came whole, for a client that wants a stream.
