@@ -8,6 +8,7 @@ mod architecture;
 mod cli;
 mod configs;
 mod failover;
+mod fuzzed;
 mod gateway;
 mod guards;
 mod harness;

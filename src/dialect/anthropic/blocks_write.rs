@@ -197,7 +197,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                     only_text = None;
                 }
                 BlockKind::Foreign { body, .. } => {
-                    lost.add(&foreign_name(body));
+                    lost.add(foreign_name(body));
                     continue;
                 }
                 BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => continue,

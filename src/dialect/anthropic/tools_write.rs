@@ -90,7 +90,7 @@ fn hosted(tool: &HostedTool, lost: &mut Losses) -> Option<String> {
         return Some(search(json, lost));
     }
     let kind = json.get("type").and_then(Json::str).map_or_else(|| "hosted".to_owned(), std::borrow::Cow::into_owned);
-    lost.add(&format!("tools.{kind}"));
+    lost.add(format!("tools.{kind}"));
     None
 }
 

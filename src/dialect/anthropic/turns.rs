@@ -211,7 +211,7 @@ impl<'a> Arranger<'a, '_> {
                 let piece = Piece { what: What::Foreign(body), cache: None, extras: None };
                 return self.turn(assistant).pieces.push(piece);
             }
-            BlockKind::Foreign { body, .. } => return self.lost.add(&foreign_name(body)),
+            BlockKind::Foreign { body, .. } => return self.lost.add(foreign_name(body)),
         };
         self.turn(assistant).pieces.push(Piece::new(what, block));
     }

@@ -46,7 +46,7 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
                 Some(_) => {
                     o.raw(key, value);
                 }
-                None => losses.add(key.to_owned()),
+                None => losses.add(key),
             }
         }
     });

@@ -182,5 +182,5 @@ fn extras(extras: &Extras, o: &mut Object<'_>, losses: &mut Losses) {
             losses.add(field);
         }
     }
-    extras.write_but(|key| OLD.contains(&key), OWN, o, |key| losses.add(key.to_owned()));
+    extras.write_but(|key| OLD.contains(&key), OWN, o, |key| losses.add(key));
 }

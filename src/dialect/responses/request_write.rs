@@ -279,7 +279,7 @@ fn leftover(request: &ChatRequest, own: bool, o: &mut write::Object<'_>, losses:
     }
     for (key, value) in request.extras.iter() {
         if !own {
-            losses.add(key.to_owned());
+            losses.add(key);
         } else if key != "include" && !key.contains('.') {
             o.raw(key, value);
         }
