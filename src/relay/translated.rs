@@ -23,7 +23,7 @@ use crate::{
         Carry, Encoded, Loss, Shape, Summary, Thinking, Traits,
         flow::Flow,
         lists::Written,
-        registry, stored,
+        losses, registry, stored,
         translate::{Reading, Translator},
     },
     ir::{
@@ -112,12 +112,23 @@ fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ClientError> {
         true
     });
     lost.map(|(dialect, losses)| {
-        let names = names(&losses);
+        let reasons = reasons(dialect, &losses);
         let message = format!(
-            "this request would lose {names} on the way to {dialect}, and losses are refused (`x-aiproxy-strict`, or `losses = \"refuse\"` under [translation])"
+            "this request would lose {reasons} on the way to {dialect}, and losses are refused (`x-aiproxy-strict`, or `losses = \"refuse\"` under [translation])"
         );
         ClientError::new(ErrorKind::BadRequest, message).code("translation_loss")
     })
+}
+
+/// The losses with their reasons; a few speak for all.
+fn reasons(dialect: Dialect, lost: &[Loss]) -> String {
+    const TOLD: usize = 5;
+    let why = |name: &str| losses::row(name, dialect).map(|row| format!(" ({})", row.why)).unwrap_or_default();
+    let mut told: Vec<String> = lost.iter().take(TOLD).map(|loss| format!("`{}`{}", loss.0, why(&loss.0))).collect();
+    if lost.len() > TOLD {
+        told.push(format!("and {} more", lost.len() - TOLD));
+    }
+    told.join(", ")
 }
 
 /// What is known of the target.
@@ -315,11 +326,21 @@ pub(super) fn headers(from: &HeaderMap, content_type: HeaderValue) -> HeaderMap 
     out
 }
 
-/// The losses as a header tells them.
+/// The losses as a header tells them: all that fit into what every client takes.
 #[must_use]
 pub(super) fn names(losses: &[Loss]) -> String {
+    const LONGEST: usize = 2048;
     let mut names: Vec<&str> = losses.iter().map(|loss| &*loss.0).collect();
     names.sort_unstable();
     names.dedup();
-    names.join(", ")
+    let mut out = String::new();
+    for name in names {
+        if out.len() + name.len() > LONGEST {
+            out.push_str(", ...");
+            break;
+        }
+        out.push_str(if out.is_empty() { "" } else { ", " });
+        out.push_str(name);
+    }
+    out
 }
