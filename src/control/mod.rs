@@ -4,6 +4,7 @@ pub mod action;
 pub mod admin;
 pub mod api;
 pub mod client;
+pub mod history;
 pub mod route;
 pub mod rundir;
 pub mod snapshot;

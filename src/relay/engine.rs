@@ -14,8 +14,15 @@ use tokio::sync::{Notify, mpsc};
 use super::{continuity::Continuity, halt::Halts, lists::ModelLists, network::Network, stored::Stored, waiting::Queue};
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
-    config::{Settings, settings::KeyId},
-    events::bus::Bus,
+    config::{
+        Settings,
+        settings::{Bodies, KeyId},
+    },
+    events::{
+        bus::Bus,
+        sink::{Sink, Wanted},
+    },
+    pricing::Book,
     routing::{
         board::Board,
         candidate::{AccountId, KeyState},
@@ -32,12 +39,21 @@ use crate::{
 pub struct Generation {
     pub settings: Arc<Settings>,
     pub catalog: Catalog,
+    pub prices: Book,
+}
+
+impl Generation {
+    fn new(settings: Arc<Settings>) -> Self {
+        Self { catalog: Catalog::new(&settings), prices: Book::new(&settings), settings }
+    }
 }
 
 /// The parts of the proxy that outlive a reload.
 pub struct Engine {
     pub clock: Arc<dyn Clock>,
     pub bus: Bus,
+    /// The way to the ledger.
+    pub sink: Sink,
     pub board: Board,
     pub gateway: Gateway,
     pub keys: Arc<Keys>,
@@ -69,16 +85,19 @@ pub struct Parts {
     pub redactor: Arc<dyn Redactor>,
     pub lists: ModelLists,
     pub rejected: mpsc::UnboundedSender<KeyId>,
+    pub sink: Sink,
 }
 
 impl Engine {
     /// Puts the parts together around the first settings.
     #[must_use]
     pub fn new(parts: Parts, settings: Arc<Settings>) -> Self {
-        let Parts { clock, gateway, keys, redactor, lists, rejected } = parts;
+        let Parts { clock, gateway, keys, redactor, lists, rejected, sink } = parts;
+        want(&sink, &settings);
         let board = Board::new(Policy::new(&settings.cooldown, &settings.retry));
         Self {
             bus: Bus::default(),
+            sink,
             board,
             gateway,
             keys,
@@ -91,7 +110,7 @@ impl Engine {
             stored: Stored::default(),
             changed: Notify::new(),
             rejected,
-            generation: ArcSwap::from_pointee(Generation { catalog: Catalog::new(&settings), settings }),
+            generation: ArcSwap::from_pointee(Generation::new(settings)),
             accounts: ArcSwap::default(),
             luck: Mutex::new(Seeded::from_os()),
             in_flight: AtomicUsize::new(0),
@@ -107,6 +126,11 @@ impl Engine {
         self.generation.load_full()
     }
 
+    /// The same for a short look.
+    pub(super) fn generation_now(&self) -> arc_swap::Guard<Arc<Generation>> {
+        self.generation.load()
+    }
+
     /// Swaps the settings; requests under way finish with what they began with.
     pub fn apply(&self, settings: Arc<Settings>) {
         self.board.set_policy(Policy::new(&settings.cooldown, &settings.retry));
@@ -114,7 +138,8 @@ impl Engine {
         let keys: Vec<_> = settings.upstreams.iter().flat_map(|upstream| &upstream.keys).map(|key| key.id).collect();
         self.board.keep(&upstreams, &keys);
         self.gateway.retain(&settings.upstreams);
-        self.generation.store(Arc::new(Generation { catalog: Catalog::new(&settings), settings }));
+        want(&self.sink, &settings);
+        self.generation.store(Arc::new(Generation::new(settings)));
         self.touch();
     }
 
@@ -181,6 +206,16 @@ impl Engine {
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
+}
+
+/// Tells the way to the ledger which bodies are to be kept.
+fn want(sink: &Sink, settings: &Settings) {
+    let wanted = match settings.ledger.bodies {
+        Bodies::All => Wanted::All,
+        Bodies::Errors => Wanted::Errors,
+        Bodies::Off => Wanted::None,
+    };
+    sink.want(wanted, settings.ledger.body_limit);
 }
 
 /// A place among the requests in flight; given back when dropped.

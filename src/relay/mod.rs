@@ -1,5 +1,6 @@
 //! One request, from read to done; the files are its stages.
 
+mod account;
 pub mod answer;
 pub mod ask;
 pub mod attempt;

@@ -274,7 +274,7 @@ impl Pump {
         self.ready_bytes = 0;
         self.first = false;
         self.spoke = self.heard;
-        self.job.tally.sent(bytes.len(), u64::from(self.flow.content_events()));
+        self.job.tally.sent(&bytes, u64::from(self.flow.content_events()));
         Some(bytes)
     }
 
@@ -328,6 +328,16 @@ impl Pump {
     }
 }
 
+impl Drop for Pump {
+    /// The client went away: what was used up to here is known only now.
+    fn drop(&mut self) {
+        if !matches!(self.state, Stage::Over) {
+            let summary = self.flow.summary();
+            self.job.tally.end(State::Left, Some(&summary), None);
+        }
+    }
+}
+
 /// A body of no known grammar on its way to the client.
 pub struct Forward {
     job: Box<Job>,
@@ -365,7 +375,7 @@ impl Forward {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         self.alarm.as_mut().reset(Instant::now() + self.idle);
-                        self.job.tally.sent(data.len(), 0);
+                        self.job.tally.sent(&data, 0);
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }

@@ -116,7 +116,7 @@ fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<Reply
             let Whole { status, headers, body, summary, mut guard } = *whole;
             let ttft = job.tally.attempt_age();
             job.tally.first_content(status.as_u16());
-            job.tally.sent(body.len(), 0);
+            job.tally.sent(&body, 0);
             translated::learn(&job, None, &body);
             let tokens = summary.usage.map_or(0, |u| u.input_total().saturating_add(u.output_total()));
             guard.close(End::Finished { ttft: Some(ttft), tokens });

@@ -2,7 +2,6 @@
 
 use super::{
     effect::Effect,
-    filter::Filter,
     format::Now,
     layout::Layout,
     rates::Rates,
@@ -11,7 +10,7 @@ use super::{
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     control::snapshot::Snapshot,
-    events::{kind::Level, live::Live, record::RequestRecord},
+    events::{filter::Filter, kind::Level, live::Live, record::RequestRecord},
 };
 
 /// Everything that `draw` looks at.

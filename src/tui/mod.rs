@@ -7,7 +7,6 @@
 pub mod app;
 pub mod draw;
 pub mod effect;
-pub mod filter;
 pub mod format;
 pub mod keys;
 pub mod layout;

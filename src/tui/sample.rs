@@ -74,6 +74,7 @@ pub(super) fn running(n: u64, asked: &str, upstream: &str, state: State) -> Requ
         duration_ms: None,
         status: (state == State::Streaming).then_some(200),
         usage: None,
+        cost: None,
         finish: None,
         answer_bytes: 0,
         events: if state == State::Streaming { 512 } else { 0 },
@@ -139,7 +140,7 @@ pub(super) fn live() -> Live {
         line(48_000, Level::Error, "ide chat-dead 502 by dead/work in 12000 ms: connection refused", Some(id(2))),
     ]
     .into();
-    live.totals = Totals { requests: 214, failed: 2, input: 1_200_000, cached: 852_000, output: 12_000 };
+    live.totals = Totals { requests: 214, failed: 2, input: 1_200_000, cached: 852_000, output: 12_000, ..Totals::default() };
     live
 }
 
@@ -229,6 +230,7 @@ pub(super) fn snapshot() -> Snapshot {
         live: live(),
         offline: false,
         draining: false,
+        ledger: None,
     }
 }
 

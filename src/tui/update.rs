@@ -5,7 +5,6 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, M
 use super::{
     app::{App, Dialog, Link, Over, Pause, RowId, Toast},
     effect::Effect,
-    filter::Filter,
     format::Now,
     keys::{self, Act},
     layout::{self, Layout},
@@ -18,6 +17,7 @@ use crate::{
     base::clock::UnixMillis,
     control::{action::Action, snapshot::Snapshot},
     events::{
+        filter::Filter,
         kind::{Event, EventKind, Level},
         record::RequestRecord,
     },

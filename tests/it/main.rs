@@ -14,6 +14,7 @@ mod guards;
 mod harness;
 #[cfg(target_os = "linux")]
 mod keyring;
+mod ledger;
 mod passage;
 mod reload;
 mod serve;

@@ -1,15 +1,15 @@
-//! The tables that stand once: server, discover, log, timeouts, retry, cooldown, routing, tui.
+//! The tables that stand once: server, discover, log, timeouts, retry, cooldown, routing, ledger, tui.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use toml::de::DeValue;
 
-use super::statuses;
+use super::{ledger, statuses};
 use crate::config::{
     listen,
     problem::Report,
     read::{self, Fault, Span, Table, count, duration, flag, number, size, text, word},
-    settings::{Cooldown, Discover, Log, Losses, Retry, Server, StatusSet, Strategy, Timeouts, Tui},
+    settings::{Cooldown, Discover, Ledger, Log, Losses, Retry, Server, StatusSet, Strategy, Timeouts, Tui},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -31,6 +31,7 @@ pub(in crate::config) struct General {
     pub(in crate::config) cooldown: Cooldown,
     pub(in crate::config) strategy: Strategy,
     pub(in crate::config) losses: Losses,
+    pub(in crate::config) ledger: Ledger,
     pub(in crate::config) tui: Tui,
 }
 
@@ -50,6 +51,7 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         cooldown: default_cooldown(),
         strategy: Strategy::Priority,
         losses: Losses::Tell,
+        ledger: Ledger::default(),
         tui: Tui { theme: "dark".to_owned(), mouse: true },
     };
     if let Some(mut table) = top.table("discover", report) {
@@ -77,6 +79,9 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
     if let Some(mut table) = top.table("translation", report) {
         general.losses = table.or("losses", report, Losses::Tell, word(&[("tell", Losses::Tell), ("refuse", Losses::Refuse)]));
         table.end(report);
+    }
+    if let Some(table) = top.table("ledger", report) {
+        general.ledger = ledger::read(table, report);
     }
     if let Some(mut table) = top.table("tui", report) {
         let themes = word(&[("dark", "dark"), ("light", "light"), ("contrast", "contrast"), ("mono", "mono")]);

@@ -38,6 +38,7 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) ask_usage: Option<bool>,
     pub(in crate::config) think_split: bool,
     pub(in crate::config) stream_keepalive: bool,
+    pub(in crate::config) prices_win: bool,
     pub(in crate::config) retry_statuses: Option<StatusSet>,
     pub(in crate::config) health: Option<Health>,
     pub(in crate::config) keys: Vec<Key>,
@@ -117,6 +118,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         ask_usage: row.take("ask_usage", report, flag).map(|at| at.value),
         think_split: row.or("think_split", report, false, flag),
         stream_keepalive: row.or("stream_keepalive", report, false, flag),
+        prices_win: row.or("prices_win", report, false, flag),
         retry_statuses: statuses(&mut row, "retry_statuses", report),
         health: row.table("health", report).and_then(|table| health(table, report)),
         keys: keys(&mut row, report),
@@ -125,7 +127,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         patch: row.table("patch", report).map(|table| patch(table, report)).unwrap_or_default(),
         name: row_name.clone().unwrap_or_else(|| At::new(String::new(), row.span.clone())),
     };
-    row.later(&["budget", "rule", "prices_win"], report);
+    row.later(&["budget", "rule"], report);
     row.end(report);
     row_name.map(|_| upstream)
 }

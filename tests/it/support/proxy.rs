@@ -214,6 +214,11 @@ impl Proxy {
         until("the proxy to end", || self.child.try_wait().expect("the child")).code()
     }
 
+    /// The home for the next one, once this has ended.
+    pub(crate) fn take_home(&mut self) -> Home {
+        std::mem::replace(&mut self.home, Home::new())
+    }
+
     /// What it printed so far.
     pub(crate) fn output(&self) -> String {
         self.stderr.lock().expect("stderr").clone()

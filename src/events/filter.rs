@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use crate::events::{
+use super::{
     live::Line,
     record::{RequestRecord, State},
 };
+use crate::base::money::NanoUsd;
 
 /// What a reader wants to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,16 +15,23 @@ pub struct Filter {
     terms: Vec<Term>,
 }
 
+/// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Term {
+pub enum Term {
+    /// More than so much.
+    Costlier(NanoUsd),
+    Cheaper(NanoUsd),
+    /// The value is in lower case.
     Field(Field, String),
+    /// Milliseconds.
     Longer(u64),
     Shorter(u64),
     Word(String),
 }
 
+/// What `field:value` asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
+pub enum Field {
     Client,
     Id,
     Key,
@@ -36,13 +44,14 @@ enum Field {
     Upstream,
 }
 
-/// A term that cannot be read.
+/// A term that cannot be read: a span or a sum that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterError(String);
 
 impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: a span is >2s, <500ms or >1m", self.0)
+        let right = if self.0.starts_with("cost") { "a sum is cost>0.01 or cost<1" } else { "a span is >2s, <500ms or >1m" };
+        write!(f, "`{}`: {right}", self.0)
     }
 }
 
@@ -62,6 +71,12 @@ impl Filter {
         self.terms.is_empty()
     }
 
+    /// All of these must hold.
+    #[must_use]
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
     /// As it was typed.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -71,6 +86,8 @@ impl Filter {
     #[must_use]
     pub fn keeps_request(&self, r: &RequestRecord) -> bool {
         self.terms.iter().all(|term| match term {
+            Term::Costlier(sum) => r.cost.and_then(|cost| cost.usd).is_some_and(|usd| usd > *sum),
+            Term::Cheaper(sum) => r.cost.and_then(|cost| cost.usd).is_some_and(|usd| usd < *sum),
             Term::Longer(ms) => r.duration_ms.is_some_and(|d| u64::from(d) > *ms),
             Term::Shorter(ms) => r.duration_ms.is_some_and(|d| u64::from(d) < *ms),
             Term::Field(Field::Client, v) => has(&r.client, v),
@@ -98,7 +115,7 @@ impl Filter {
         self.terms.iter().all(|term| match term {
             Term::Field(Field::Level, v) => has(level(line), v),
             Term::Word(w) => has(&line.text, w) || has(level(line), w) || line.id.is_some_and(|id| id.to_string().starts_with(w)),
-            Term::Field(..) | Term::Longer(_) | Term::Shorter(_) => {
+            _ => {
                 about.is_some_and(|r| Self { text: String::new(), terms: vec![term.clone()] }.keeps_request(r))
                     || matches!(term, Term::Field(_, v) if has(&line.text, v))
             }
@@ -110,7 +127,7 @@ impl Filter {
     pub fn keeps_names(&self, names: &[&str]) -> bool {
         self.terms.iter().all(|term| match term {
             Term::Field(_, value) | Term::Word(value) => names.iter().any(|name| has(name, value)),
-            Term::Longer(_) | Term::Shorter(_) => true,
+            Term::Cheaper(_) | Term::Costlier(_) | Term::Longer(_) | Term::Shorter(_) => true,
         })
     }
 }
@@ -124,6 +141,15 @@ fn term(word: &str) -> Result<Term, FilterError> {
         return millis(span).map(Term::Shorter).ok_or_else(bad);
     }
     let word = word.to_lowercase();
+    if let Some(sum) = word.strip_prefix("cost") {
+        let read = |sum: &str| sum.trim_start_matches('$').parse().ok().and_then(NanoUsd::from_dollars).ok_or_else(bad);
+        if let Some(sum) = sum.strip_prefix('>') {
+            return read(sum).map(Term::Costlier);
+        }
+        if let Some(sum) = sum.strip_prefix('<') {
+            return read(sum).map(Term::Cheaper);
+        }
+    }
     let Some((field, value)) = word.split_once(':') else { return Ok(Term::Word(word)) };
     let field = match field {
         "client" => Field::Client,
@@ -185,12 +211,60 @@ fn state(state: State) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tui::sample;
+    use crate::{
+        base::{clock::UnixMillis, id::RequestId},
+        events::record::AttemptRecord,
+        ir::{
+            cost::Cost,
+            op::{Dialect, Op},
+        },
+    };
+
+    fn failed() -> RequestRecord {
+        let at = UnixMillis(1_700_000_000_000);
+        let attempt = AttemptRecord {
+            number: 1,
+            upstream: "openai".into(),
+            key: "work".into(),
+            fingerprint: "sk-…9f2c".into(),
+            model: "gpt-5-mini".into(),
+            started_ms: 0,
+            head_ms: None,
+            ended_ms: Some(2_500),
+            status: Some(502),
+            outcome: Some("502".into()),
+            won: false,
+            maybe_billed: false,
+        };
+        RequestRecord {
+            id: RequestId::new(at),
+            at,
+            project: "ide".into(),
+            client: "aider".into(),
+            dialect: Dialect::Openai,
+            op: Op::Chat,
+            asked: "gpt-5-mini".into(),
+            stream: true,
+            session: None,
+            request_bytes: 1,
+            state: State::Failed,
+            attempts: vec![attempt],
+            reason: None,
+            ttft_ms: None,
+            duration_ms: Some(2_500),
+            status: Some(502),
+            usage: None,
+            cost: Some(Cost { usd: Some(NanoUsd(11_000_000)), ..Cost::default() }),
+            finish: None,
+            answer_bytes: 0,
+            events: 0,
+            error: None,
+        }
+    }
 
     #[test]
     fn all_terms_of_a_filter_must_hold() {
-        let mut r = sample::finished(1, "gpt-5-mini", "openai", 502, 2_500);
-        r.project = "ide".into();
+        let r = failed();
         for (text, keeps) in [
             ("", true),
             ("GPT", true),
@@ -204,6 +278,10 @@ mod tests {
             ("state:failed", true),
             ("mini gemini", false),
             ("llama3:8b", false),
+            ("cost>0.01", true),
+            ("cost>$0.02 gpt", false),
+            ("cost<0.5", true),
+            ("costly", false),
         ] {
             assert_eq!(Filter::parse(text).unwrap().keeps_request(&r), keeps, "{text}");
         }
@@ -213,5 +291,6 @@ mod tests {
     fn a_span_that_is_none_is_said() {
         assert_eq!(Filter::parse("gpt >soon").unwrap_err().to_string(), "`>soon`: a span is >2s, <500ms or >1m");
         assert!(Filter::parse(">-1s").is_err());
+        assert_eq!(Filter::parse("cost>much").unwrap_err().to_string(), "`cost>much`: a sum is cost>0.01 or cost<1");
     }
 }
