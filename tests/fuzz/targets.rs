@@ -123,7 +123,7 @@ pub fn streams(data: &[u8]) {
         grammar::check(&said).unwrap_or_else(|e| panic!("{upstream}: {e}"));
     }
     let reading = Reading::new(framing(upstream), registry::egress(upstream).stream_reader(&Carry::default()), false);
-    let mut translator = Translator::new(reading, registry::ingress(client).stream_writer(&shape(framing(client))), true);
+    let mut translator = Translator::new(reading, registry::ingress(client).stream_writer(&shape(framing(client))), 1 << 16);
     let mut out = Vec::new();
     translator.feed(&Bytes::copy_from_slice(body), &mut out);
     translator.end(&mut out);
