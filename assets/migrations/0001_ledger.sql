@@ -1,4 +1,5 @@
--- One row for each finished request; its id begins with the time, so the order of the table is that of their starts.
+-- One row for each finished request; its id begins with the time, so the order of the table is that of their starts, and
+-- needs no other index.
 CREATE TABLE request (
   id TEXT PRIMARY KEY,
   at INTEGER NOT NULL,            -- milliseconds since 1970, UTC
@@ -42,8 +43,6 @@ CREATE TABLE request (
   replay_of TEXT
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX request_finished ON request (finished);
-
 CREATE TABLE attempt (
   request TEXT NOT NULL,
   number INTEGER NOT NULL,
@@ -59,7 +58,7 @@ CREATE TABLE attempt (
   outcome TEXT,
   won INTEGER NOT NULL,
   maybe_billed INTEGER NOT NULL,
-  usage TEXT,                     -- JSON, where it is known
+  usage TEXT,                     -- JSON, where it is known and not that of the request, whose only attempt this is
   cost INTEGER,
   sure TEXT NOT NULL,
   source TEXT NOT NULL,

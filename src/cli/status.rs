@@ -100,6 +100,14 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
     if s.draining {
         text.push_str(&paint.paint(Role::Warn, "stopping  open requests may finish\n"));
     }
+    if let Some(ledger) = &s.ledger
+        && let Some(trouble) = &ledger.trouble
+    {
+        let line =
+            format!("ledger    {}: {}; {} requests wait in memory, {} were lost\n", ledger.path, trouble, ledger.waiting, ledger.lost);
+        text.push_str(&paint.paint(Role::Bad, &clean(line.trim_end())));
+        text.push('\n');
+    }
     text.push_str(&format!(
         "requests  {} running · {} done · {} failed\n\n",
         s.live.running.len(),

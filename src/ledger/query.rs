@@ -21,6 +21,7 @@ use crate::{
     ir::{
         cost::{Bill, Cost, Source, Sure},
         op::{Dialect, Op},
+        usage::Usage,
     },
 };
 
@@ -123,15 +124,17 @@ impl Reader {
     /// None of that name, or several.
     pub fn full(&self, id: &str) -> Result<Full, QueryError> {
         let unknown = || QueryError::Unknown(id.chars().take(40).collect());
-        let sql = |rest: &str| format!("SELECT {} FROM request WHERE {rest}", columns());
+        let sql = |rest: &str| format!("SELECT {} FROM {rest}", columns());
         let mut found: Vec<Found> = if id == "last" {
-            let mut query = self.connection.prepare(&sql("1 ORDER BY finished DESC, id DESC LIMIT 1"))?;
+            let mut query = self
+                .connection
+                .prepare(&sql("(SELECT * FROM request ORDER BY id DESC LIMIT 1000) ORDER BY finished DESC, id DESC LIMIT 1"))?;
             query.query_map([], read_request)?.collect::<Result<_, _>>()?
         } else {
             if id.is_empty() || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return Err(unknown());
             }
-            let mut query = self.connection.prepare(&sql("id >= ?1 AND id < ?1 || 'g' LIMIT 2"))?;
+            let mut query = self.connection.prepare(&sql("request WHERE id >= ?1 AND id < ?1 || 'g' LIMIT 2"))?;
             query.query_map([id.to_ascii_lowercase()], read_request)?.collect::<Result<_, _>>()?
         };
         if found.len() > 1 {
@@ -142,8 +145,14 @@ impl Reader {
         let mut parts = Vec::new();
         for (attempt, part) in self.attempts(&name)? {
             record.attempts.push(attempt);
-            parts.extend(part);
+            parts.push(part);
         }
+        if let ([part], Some(usage)) = (parts.as_mut_slice(), record.usage) {
+            // Of an only attempt it stands in the request's own row.
+            let reported = part.bill.reported;
+            part.usage = part.usage.or(Some(Usage { reported, ..usage }));
+        }
+        parts.retain(|part| part.usage.is_some() || part.bill.source != Source::Unknown);
         Ok(Full { bodies: bodies::read(&self.connection, &name)?, record, parts, demo, replay_of })
     }
 
@@ -156,7 +165,7 @@ impl Reader {
         Ok(bodies::read(&self.connection, &id.to_string())?)
     }
 
-    fn attempts(&self, request: &str) -> rusqlite::Result<Vec<(AttemptRecord, Option<Part>)>> {
+    fn attempts(&self, request: &str) -> rusqlite::Result<Vec<(AttemptRecord, Part)>> {
         let mut query = self.connection.prepare_cached(
             "SELECT number, upstream, key, fingerprint, model, started_ms, head_ms, ended_ms, status, outcome, won, maybe_billed, answered,
                     usage, cost, sure, source, computed, reported, (SELECT used FROM price WHERE id = attempt.price)
@@ -190,9 +199,8 @@ impl Reader {
                 price: row.get::<_, Option<String>>(19)?.and_then(|text| serde_json::from_str(&text).ok()).map(Arc::new),
             };
             let usage = row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok());
-            let told = usage.is_some() || bill.source != Source::Unknown;
             let part = Part { number: attempt.number, answered: some(12)?, usage, bill };
-            Ok((attempt, told.then_some(part)))
+            Ok((attempt, part))
         })?;
         rows.collect()
     }

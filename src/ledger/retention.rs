@@ -8,7 +8,10 @@ use super::{
     bodies,
     sqlite::{File, Trouble},
 };
-use crate::{base::clock::UnixMillis, config::settings::Ledger as Settings};
+use crate::{
+    base::{clock::UnixMillis, id::RequestId},
+    config::settings::Ledger as Settings,
+};
 
 /// Rows taken out in one transaction: writers and readers wait for no more than that.
 const AT_ONCE: usize = 500;
@@ -21,14 +24,15 @@ pub(super) fn tend(file: &mut File, settings: &Settings, now: UnixMillis) -> Res
     let total = i64::try_from(settings.bodies_total).unwrap_or(i64::MAX);
     let tx = file.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let (gone, freed) = bodies::drop_oldest(&tx, before(settings.keep_bodies), file.bodies.saturating_sub(total).max(0), AT_ONCE)?;
+    let kept = before(settings.keep);
     let mut old: Vec<String> = {
-        let mut query = tx.prepare_cached("SELECT id FROM request WHERE finished < ?1 ORDER BY finished LIMIT ?2")?;
-        query.query_map((before(settings.keep), AT_ONCE as i64), |row| row.get(0))?.collect::<Result<_, _>>()?
+        let mut query = tx.prepare_cached("SELECT id FROM request WHERE id < ?1 AND finished < ?2 ORDER BY id LIMIT ?3")?;
+        query.query_map((RequestId::floor(UnixMillis(kept)), kept, AT_ONCE as i64), |row| row.get(0))?.collect::<Result<_, _>>()?
     };
     let number = |name: &str| tx.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let used = (number("page_count")? - number("freelist_count")?).saturating_mul(number("page_size")?);
     if old.is_empty() && used > total.saturating_add(ROWS) {
-        let mut query = tx.prepare_cached("SELECT id FROM request ORDER BY finished LIMIT ?1")?;
+        let mut query = tx.prepare_cached("SELECT id FROM request ORDER BY id LIMIT ?1")?;
         old = query.query_map([AT_ONCE as i64], |row| row.get(0))?.collect::<Result<_, _>>()?;
     }
     for id in &old {

@@ -121,9 +121,10 @@ impl File {
         for note in notes {
             match note {
                 Note::Request(entry) => {
-                    if request(&tx, entry)? {
+                    let id = entry.record.id.to_string();
+                    if request(&tx, &id, entry)? {
                         for (attempt, part) in paired(entry) {
-                            self::attempt(&tx, entry, attempt, part, &mut prices)?;
+                            self::attempt(&tx, &id, entry, attempt, part, &mut prices)?;
                         }
                         daily.add(entry, &self.zone);
                     }
@@ -172,7 +173,7 @@ fn int(n: u64) -> i64 {
 }
 
 /// Writes the row of a request; false where it is there already.
-fn request(tx: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<bool> {
+fn request(tx: &Transaction<'_>, id: &str, entry: &Entry) -> rusqlite::Result<bool> {
     let r: &RequestRecord = &entry.record;
     let last = r.last();
     let usage = r.usage.unwrap_or_default();
@@ -185,7 +186,7 @@ fn request(tx: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<bool> {
              ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40)",
         )?
         .execute(params![
-            r.id.to_string(),
+            id,
             r.at.0,
             r.at.0.saturating_add(i64::from(took)),
             &*r.project,
@@ -292,6 +293,7 @@ pub(super) fn sure(sure: Sure) -> &'static str {
 
 fn attempt(
     tx: &Transaction<'_>,
+    id: &str,
     entry: &Entry,
     a: &AttemptRecord,
     part: Option<&Part>,
@@ -304,12 +306,14 @@ fn attempt(
         Some(used) => Some(price(tx, used, prices)?),
         None => None,
     };
-    let usage = part.and_then(|part| part.usage).and_then(|usage| serde_json::to_string(&usage).ok());
+    // Of an only attempt it stands in the request's own row.
+    let own = part.and_then(|part| part.usage).filter(|_| entry.record.attempts.len() > 1 || entry.record.usage.is_none());
+    let usage = own.and_then(|usage| serde_json::to_string(&usage).ok());
     tx.prepare_cached(
         "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     )?
     .execute(params![
-        entry.record.id.to_string(),
+        id,
         a.number,
         &*a.upstream,
         &*a.key,

@@ -11,13 +11,16 @@ use super::{
     sqlite::{CLASSES, day, usage},
 };
 use crate::{
-    base::{clock::UnixMillis, money::NanoUsd, units},
+    base::{clock::UnixMillis, id::RequestId, money::NanoUsd, units},
     ir::{
         cost::{Cost, Sure},
         op::Op,
         usage::Usage,
     },
 };
+
+/// No request takes longer.
+const LONGEST_MS: i64 = 2 * 86_400_000;
 
 /// What sums are told apart by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,13 +266,15 @@ impl Reader {
     fn sum_requests(&self, tally: &mut Tally, by: By, from: UnixMillis, zone: &TimeZone) -> rusqlite::Result<()> {
         let mut query = self.connection.prepare_cached(&format!(
             "SELECT finished, project, client, session, upstream, key, model, state, attempts, cost, sure, demo, id, {}
-             FROM request WHERE finished >= ?1 AND op IN ({})",
+             FROM request WHERE id >= ?1 AND finished >= ?2 AND op IN ({})",
             CLASSES.join(", "),
             generating()
         ))?;
         let mut others =
             self.connection.prepare_cached("SELECT upstream, key, model, usage, cost FROM attempt WHERE request = ?1 ORDER BY number")?;
-        let mut rows = query.query(params![from.0])?;
+        // What finished since then began no longer before.
+        let begun = RequestId::floor(UnixMillis(from.0.saturating_sub(LONGEST_MS)));
+        let mut rows = query.query(params![begun, from.0])?;
         while let Some(row) = rows.next()? {
             let text =
                 |at: usize| row.get_ref(at)?.as_str_or_null().map(|text| text.unwrap_or("").to_owned()).map_err(rusqlite::Error::from);

@@ -79,6 +79,7 @@ impl Pump {
         let Committed { status, ready, flow, body, terminal, broke, guard, idle, .. } = committed;
         let ttft = job.tally.attempt_age();
         job.ask.forget_body();
+        translated::let_go(&mut job);
         job.tally.first_content(status.as_u16());
         guard.note(End::Content);
         let now = Instant::now();

@@ -40,7 +40,21 @@ impl Setup {
     }
 
     /// The same at any URL, with more lines of TOML.
-    pub(crate) fn upstream_at(mut self, name: &str, url: &str, labels: &[&str], more: &str) -> Self {
+    pub(crate) fn upstream_at(self, name: &str, url: &str, labels: &[&str], more: &str) -> Self {
+        self.row(name, "openai", url, labels, more)
+    }
+
+    /// An upstream of any dialect with one key, `work`.
+    pub(crate) fn speaking(self, dialect: &str, name: &str, upstream: &Upstream, more: &str) -> Self {
+        let below = match dialect {
+            "gemini" => "/v1beta",
+            "ollama" => "",
+            _ => "/v1",
+        };
+        self.row(name, dialect, &format!("http://{}{below}", upstream.addr()), &["work"], more)
+    }
+
+    fn row(mut self, name: &str, dialect: &str, url: &str, labels: &[&str], more: &str) -> Self {
         let mut keys = Vec::new();
         for (index, label) in labels.iter().enumerate() {
             let variable = format!("IT_{}_{}", name.to_uppercase(), label.to_uppercase());
@@ -48,7 +62,7 @@ impl Setup {
             keys.push(format!("{{ ref = \"env:{variable}\", label = \"{label}\", priority = {} }}", 10 + index));
         }
         self.rows += &format!(
-            "\n[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [{}]\n{more}\n",
+            "\n[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\ndialect = \"{dialect}\"\nmodels = [\"*\"]\nkeys = [{}]\n{more}\n",
             keys.join(", ")
         );
         self
