@@ -97,7 +97,7 @@ texts! {
         no_editor nothing_said not_kept
     }
     foot: Foot {
-        open cool warm toggle test reload filter kill copy copy_long pause sort back next quit all pane headers raw replay group days
+        open cool warm toggle test reload filter kill copy pause sort back next quit all pane headers replay group days
         edit requests
     }
     help: Helps {
@@ -120,7 +120,7 @@ texts! {
     live: LiveTexts { empty no_match per_minute last ttft errors speed }
     request: RequestTexts {
         way conversation answer headers numbers why none gone billed under_way answered ended lost error began streamed whole client
-        session first took speed input output bytes finish asked_headers answered_headers no_headers not_kept waiting_text nothing_said
+        session first took speed input output bytes finish asked_headers answered_headers no_headers not_kept waiting_text listening nothing_said
         missing raw more system user assistant tool thinking refusal result media call cost split
     }
     upstreams: UpstreamTexts { empty no_match }

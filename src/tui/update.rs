@@ -1,10 +1,18 @@
 //! What follows from what happens: the state changes here and nowhere else, and nothing is done here.
 
+mod moving;
+mod refresh;
+mod request;
+
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
+use self::{
+    moving::{open, scroll, top},
+    refresh::{looked_at, refresh, story_came},
+    request::{ask_to_kill, ask_to_replay, copy, copy_answer, copy_menu},
+};
 use super::{
     app::{App, Dialog, Link, Look, Over, Pane, Pause, RowId, Toast},
-    curl,
     effect::Effect,
     format::Now,
     keys::{self, Act},
@@ -17,12 +25,8 @@ use super::{
     text::fill,
 };
 use crate::{
-    base::{clock::UnixMillis, id::RequestId},
-    control::{
-        action::Action,
-        snapshot::Snapshot,
-        story::{Part, Story, Who, Wish},
-    },
+    base::clock::UnixMillis,
+    control::{action::Action, snapshot::Snapshot},
     events::{
         filter::Filter,
         kind::{Event, EventKind, Level},
@@ -32,21 +36,10 @@ use crate::{
 
 /// How long a toast stays.
 const TOAST_MS: i64 = 3_000;
-/// Views of upstreams and keys are asked for at most this often, on the screens that show them.
-const REFRESH_MS: i64 = 2_000;
-/// After a change of health.
-const URGENT_MS: i64 = 250;
-/// An answer that is looked at is read this often while it grows.
-const STORY_MS: i64 = 200;
-/// Sums are asked for anew this often where they are shown, and where only the top line says them.
-const SUMS_MS: i64 = 5_000;
-const TODAY_MS: i64 = 30_000;
 const DOUBLE_CLICK_MS: i64 = 400;
 /// What `c` asks for.
 const COOL_MS: u64 = 600_000;
 const FILTER_CHARS: usize = 200;
-/// Texts that are printed when the reader leaves.
-const COPIED: usize = 10;
 
 /// Takes one happening in; what it asks of the world comes back.
 pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
@@ -120,137 +113,6 @@ fn toast(app: &mut App, text: String, level: Level, now: Now) {
 fn fetch(app: &mut App) -> Vec<Effect> {
     app.fresh.pending = true;
     vec![Effect::FetchSnapshot]
-}
-
-/// Asks for newer views where they are needed and not too often.
-fn refresh(app: &mut App, now: Now) -> Vec<Effect> {
-    if app.link != Link::Up {
-        return Vec::new();
-    }
-    let mut effects = Vec::new();
-    let fresh = &app.fresh;
-    let shown = matches!(app.screen, Screen::Config | Screen::Keys | Screen::Models | Screen::Upstreams);
-    let age = now.at.0 - fresh.at.0;
-    if !fresh.pending && ((fresh.urgent && age >= URGENT_MS) || (fresh.stale && shown && age >= REFRESH_MS)) {
-        effects.extend(fetch(app));
-    }
-    effects.extend(ask_story(app, now));
-    effects.extend(ask_sums(app, now));
-    effects.extend(ask_past(app));
-    effects
-}
-
-fn looked_at(app: &App) -> Option<Look> {
-    match &app.over {
-        Some(Over::Request(look)) => Some(*look),
-        _ => None,
-    }
-}
-
-/// More of the request that is looked at.
-fn ask_story(app: &mut App, now: Now) -> Option<Effect> {
-    let look = looked_at(app)?;
-    let known = app.told(look.id).filter(|story| story.raw == look.raw);
-    let due = known.is_none() || (app.reading.stale && now.at.0 - app.reading.at.0 >= STORY_MS);
-    if app.reading.pending || !due {
-        return None;
-    }
-    let running = app.request(look.id).is_some_and(RequestRecord::running);
-    let only_answer = known.is_some_and(|story| running && !story.conversation.is_empty());
-    app.reading = super::app::Reading { stale: false, pending: true, at: now.at };
-    Some(Effect::FetchStory { id: look.id, wish: Wish { only_answer, raw: look.raw } })
-}
-
-/// Sums that are shown, or that the top line says.
-fn ask_sums(app: &mut App, now: Now) -> Vec<Effect> {
-    let mut effects = Vec::new();
-    if app.snapshot.as_ref().is_none_or(|s| s.ledger.is_none()) {
-        return effects;
-    }
-    let (screen, sums) = (app.screen, &mut app.sums);
-    let wait = if matches!(screen, Screen::Keys | Screen::Usage) { SUMS_MS } else { TODAY_MS };
-    let due = sums.today.is_none() || now.at.0 - sums.today_at.0 >= wait;
-    if sums.today_stale && !sums.today_asked && due {
-        (sums.today_stale, sums.today_asked) = (false, true);
-        effects.push(Effect::FetchToday);
-    }
-    if screen == Screen::Usage {
-        let wanted = (sums.by, sums.days);
-        if sums.asked != Some(wanted) || (sums.stale && now.at.0 - sums.at.0 >= SUMS_MS) {
-            (sums.asked, sums.stale, sums.at) = (Some(wanted), false, now.at);
-            effects.push(Effect::FetchUsage { by: wanted.0, days: wanted.1 });
-        }
-    }
-    effects
-}
-
-/// Requests from before, where the reader of the log comes near their end.
-fn ask_past(app: &mut App) -> Option<Effect> {
-    if app.screen != Screen::Log || matches!(app.dialog, Some(Dialog::Filter { .. })) {
-        return None;
-    }
-    let snapshot = app.snapshot.as_ref()?;
-    snapshot.ledger.as_ref()?;
-    let filter = app.place_of(Screen::Log).filter.text().to_owned();
-    if app.past.filter != filter {
-        app.past.restart(&filter);
-    }
-    let near_the_end = app.place_of(Screen::Log).offset + 2 * usize::from(app.size.1) >= screens::entries(app).len();
-    if !app.past.wants() || !near_the_end {
-        return None;
-    }
-    // What the events tell of is not asked for again.
-    let oldest = snapshot.live.recent.iter().chain(&snapshot.live.running).map(|r| r.id).min();
-    let before = app.past.next.or(oldest);
-    app.past.pending = true;
-    Some(Effect::FetchHistory { filter, before })
-}
-
-fn story_came(app: &mut App, story: Result<Box<Story>, String>, now: Now) -> Vec<Effect> {
-    app.reading.pending = false;
-    let Some(look) = looked_at(app) else { return Vec::new() };
-    match story {
-        Ok(mut story) if story.id == look.id => {
-            if story.only_answer
-                && let Some(before) = app.story.take().filter(|before| before.id == story.id)
-            {
-                story.conversation = before.conversation;
-                story.kept = before.kept;
-            }
-            if let (Some(Dialog::Copy { id, curl }), Some(snapshot)) = (&mut app.dialog, &app.snapshot)
-                && *id == story.id
-                && story.raw
-                && let (Some(record), [Part { who: Who::Raw, text, chars, .. }]) = (&story.record, story.conversation.as_slice())
-                && text.chars().count() as u64 == *chars
-                && let Some(again) = curl::again(snapshot, record, text)
-            {
-                *curl = again;
-            }
-            // Another form of it may have been asked for only to be copied.
-            if story.raw == look.raw {
-                app.story = Some(story);
-            }
-        }
-        Ok(_) => {}
-        Err(_) if app.request(look.id).is_some() => {
-            // The account is there, only the words are not: asked again when something happens.
-            let record = app.request(look.id).cloned().map(Box::new);
-            let story = Story {
-                id: look.id,
-                asked: Vec::new(),
-                answered: Vec::new(),
-                conversation: Vec::new(),
-                answer: Vec::new(),
-                kept: false,
-                only_answer: false,
-                raw: look.raw,
-                record,
-            };
-            app.story = Some(Box::new(story));
-        }
-        Err(why) => toast(app, why, Level::Warn, now),
-    }
-    Vec::new()
 }
 
 fn ended_since(snapshot: &Snapshot, then: UnixMillis, now: UnixMillis) -> bool {
@@ -445,7 +307,7 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
             if let Some(Over::Request(look)) = &mut app.over {
                 look.raw = !look.raw;
                 look.scroll = Look::at(look.id).scroll;
-                if look.pane == Pane::Way {
+                if !matches!(look.pane, Pane::Answer | Pane::Conversation) {
                     look.pane = Pane::Answer;
                 }
             }
@@ -513,70 +375,6 @@ fn page(app: &App) -> isize {
     isize::try_from(app.size.1.saturating_sub(8).max(1)).unwrap_or(1)
 }
 
-fn scroll(app: &mut App, by: isize, now: Now) {
-    let most = screens::over_lines(app, now);
-    let moved = |from: u16| u16::try_from(usize::from(from).saturating_add_signed(by)).unwrap_or(u16::MAX).min(most);
-    match &mut app.over {
-        Some(Over::Help { scroll, .. }) => *scroll = moved(*scroll),
-        Some(Over::Request(look)) => {
-            let follows = look.follow && look.pane == Pane::Answer;
-            let scroll = &mut look.scroll[look.pane as usize];
-            *scroll = moved(if follows { most } else { *scroll });
-            if look.pane == Pane::Answer {
-                look.follow = *scroll >= most;
-            }
-        }
-        None => app.step(by),
-    }
-}
-
-fn top(app: &mut App) {
-    match &mut app.over {
-        Some(Over::Help { scroll, .. }) => *scroll = 0,
-        Some(Over::Request(look)) => {
-            look.scroll[look.pane as usize] = 0;
-            look.follow &= look.pane != Pane::Answer;
-        }
-        None => app.place_mut().selected = None,
-    }
-}
-
-fn look_at(app: &mut App, id: RequestId, now: Now) -> Vec<Effect> {
-    let mut look = Look::at(id);
-    // What has ended is read from its beginning.
-    look.follow = app.request(id).is_some_and(RequestRecord::running);
-    app.over = Some(Over::Request(look));
-    app.story = None;
-    app.reading.stale = true;
-    refresh(app, now)
-}
-
-fn open(app: &mut App, now: Now) -> Vec<Effect> {
-    let Some(current) = app.current() else { return Vec::new() };
-    match (app.screen, current) {
-        (_, RowId::Request(id)) => {
-            app.select(RowId::Request(id));
-            return look_at(app, id, now);
-        }
-        (Screen::Log, line) => match screens::request_of(app, &line) {
-            Some(id) => {
-                app.select(line);
-                return look_at(app, id, now);
-            }
-            None => toast(app, now.text.toast.no_single.clone(), Level::Info, now),
-        },
-        (Screen::Keys, RowId::Name(name)) => return show(app, Screen::Log, &name, now),
-        (Screen::Upstreams, RowId::Name(name)) => return show(app, Screen::Live, &format!("upstream:{name}"), now),
-        (Screen::Usage, RowId::Name(name)) => {
-            if let Some(filter) = screens::usage_filter(app, &name) {
-                return show(app, Screen::Log, &filter, now);
-            }
-        }
-        _ => {}
-    }
-    Vec::new()
-}
-
 /// Goes to a screen and filters it.
 fn show(app: &mut App, screen: Screen, filter: &str, now: Now) -> Vec<Effect> {
     let effects = go(app, screen, now);
@@ -584,67 +382,6 @@ fn show(app: &mut App, screen: Screen, filter: &str, now: Now) -> Vec<Effect> {
         app.place_mut().filter = filter;
     }
     effects
-}
-
-fn subject(app: &App) -> Option<&RequestRecord> {
-    match (&app.over, app.current()) {
-        (Some(Over::Request(look)), _) => app.request(look.id),
-        (None, Some(RowId::Request(id))) => app.request(id),
-        _ => None,
-    }
-}
-
-fn ask_to_kill(app: &mut App, now: Now) {
-    match subject(app) {
-        Some(r) if r.running() => {
-            let question = fill(&now.text.ask.kill, &[("project", &r.project), ("model", &r.asked)]);
-            let id = r.id.to_string();
-            ask(app, question, Effect::Act(Action::Kill { id }));
-        }
-        Some(_) => toast(app, now.text.toast.ended_already.clone(), Level::Info, now),
-        None => toast(app, now.text.toast.none_selected.clone(), Level::Info, now),
-    }
-}
-
-/// Asks to which model; the one of the first time stands there.
-fn ask_to_replay(app: &mut App, now: Now) {
-    match subject(app) {
-        Some(r) => app.dialog = Some(Dialog::Replay { id: r.id, model: r.asked.to_string() }),
-        None => toast(app, now.text.toast.none_selected.clone(), Level::Info, now),
-    }
-}
-
-fn copy_menu(app: &mut App, now: Now) -> Vec<Effect> {
-    let Some(snapshot) = &app.snapshot else { return Vec::new() };
-    if let Some(r) = subject(app) {
-        let (id, curl) = (r.id, curl::hello(snapshot, &r.asked));
-        app.dialog = Some(Dialog::Copy { id, curl });
-        // The bytes of the request make a better command, where they are kept.
-        let wish = Wish { only_answer: false, raw: true };
-        return if looked_at(app).is_some() { vec![Effect::FetchStory { id, wish }] } else { Vec::new() };
-    }
-    let curl = curl::hello(snapshot, screens::first_model(snapshot));
-    copy(app, curl, &now.text.toast.the_curl, now)
-}
-
-fn copy(app: &mut App, text: String, what: &str, now: Now) -> Vec<Effect> {
-    toast(app, fill(&now.text.toast.copied, &[("what", what)]), Level::Info, now);
-    if app.copied.len() >= COPIED {
-        app.copied.remove(0);
-    }
-    app.copied.push(text.clone());
-    vec![Effect::Copy(text)]
-}
-
-fn copy_answer(app: &mut App, id: RequestId, now: Now) -> Vec<Effect> {
-    let parts = app.told(id).map(|story| story.answer.iter().map(|part| part.text.as_str()).collect::<Vec<_>>());
-    match parts.map(|parts| parts.join("\n")).filter(|text| !text.is_empty()) {
-        Some(text) => copy(app, text, &now.text.toast.the_answer, now),
-        None => {
-            toast(app, now.text.toast.nothing_said.clone(), Level::Info, now);
-            Vec::new()
-        }
-    }
 }
 
 fn ask_to_cool(app: &mut App, now: Now) -> Vec<Effect> {
@@ -716,5 +453,4 @@ fn clicked(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
 }
 
 #[cfg(test)]
-#[path = "update_tests.rs"]
 mod tests;

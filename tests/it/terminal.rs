@@ -1,6 +1,6 @@
 //! The dashboard in a real terminal: it opens, follows, leaves, and gives the terminal back.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use rustix::process::{Pid, test_kill_process};
 
@@ -119,4 +119,143 @@ fn without_a_proxy_the_dashboard_brings_one_along() {
 
     assert_eq!(terminal.exit_code(), 0);
     assert!(restored(&terminal));
+}
+
+#[test]
+fn a_running_answer_is_read_as_it_grows_and_nobody_else_notices() {
+    let gate = Gate::shut();
+    let upstream = Upstream::start(vec![Scene::sse(&["first ", "second ", "third"]).gate(2, &gate)]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
+    terminal.until("Live");
+
+    let mut connection = proxy.open_chat("a question of mine", true);
+    connection.until("first");
+    terminal.until("streaming");
+    terminal.press("\r");
+    terminal.until("a question of mine");
+    gate.open();
+    connection.answer();
+
+    terminal.until("first second third");
+    assert!(terminal.screen().contains("why here"), "{}", terminal.screen());
+    terminal.press("h");
+    terminal.until("The client asked with");
+    terminal.press("b");
+    terminal.until("chat.completion.chunk");
+}
+
+#[test]
+fn a_request_is_sent_again_from_its_screen() {
+    let upstream = Upstream::start(vec![Scene::chat("hello"), Scene::chat("hello again")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    assert_eq!(proxy.chat("hi").said(), "hello");
+    let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
+    terminal.until("200");
+
+    terminal.press("r");
+    terminal.until("send again");
+    terminal.press("\r");
+
+    terminal.until("goes out again");
+    until("the second request", || (upstream.journal().len() == 2).then_some(()));
+    assert_eq!(upstream.journal()[0].json(), upstream.journal()[1].json());
+    terminal.press("6");
+    terminal.until_seen("both in the log", |screen| screen.matches(" 200 by one/work").count() == 2);
+}
+
+#[test]
+fn the_way_through_all_screens_a_filter_a_cooled_key_and_another_dashboard() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
+    proxy.chat("hi");
+    let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
+    terminal.until("200");
+    for (key, shown) in [
+        ("2", "LAST 5 MIN"),
+        ("3", "FINGERPRINT"),
+        ("4", "TRIED IN ORDER"),
+        ("5", "by day"),
+        ("6", "LEVEL"),
+        ("7", "config.toml"),
+        ("?", "quit"),
+    ] {
+        terminal.press(key);
+        terminal.until(shown);
+    }
+
+    terminal.press("\x1b");
+    terminal.until_seen("the help to close", |screen| !screen.contains("this page"));
+    terminal.press("1");
+    terminal.until("req/min");
+    terminal.press("/status:5xx\r");
+    terminal.until("No request matches the filter");
+    terminal.press("3");
+    terminal.until("FINGERPRINT");
+    terminal.press("c");
+    terminal.until("for 10 minutes?");
+    terminal.press("y");
+    terminal.until_seen("the key to cool", |screen| screen.contains("▲ cooling") && screen.contains("9m"));
+    terminal.press("q");
+    assert_eq!(terminal.exit_code(), 0);
+
+    let mut again = Terminal::start(&proxy.home, &["tui"], 16, 60);
+    again.until("is cooling");
+    again.resize(24, 80);
+    again.until("3 Keys");
+    again.press("3w");
+    again.until_seen("the key to be warm", |screen| !screen.contains("▲ cooling"));
+}
+
+#[test]
+fn the_dashboard_speaks_chinese_where_the_config_says_so() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config("[tui]\nlang = \"zh\"").upstream("one", &upstream, &["work"]).start();
+    let mut terminal = Terminal::start(&proxy.home, &["tui"], 24, 80);
+    terminal.until("还没有请求");
+    terminal.press("5");
+    terminal.until("今日");
+}
+
+#[test]
+fn a_panic_while_a_frame_is_drawn_gives_the_terminal_back() {
+    let home = Setup::new().home();
+    let program = std::env::current_exe().expect("this program");
+    let args = ["--exact", "terminal::a_frame_that_panics", "--ignored", "--nocapture"];
+    let mut terminal = Terminal::run(&program, &home, &args, 24, 80);
+
+    assert_ne!(terminal.exit_code(), 0);
+    assert!(restored(&terminal));
+    let raw = String::from_utf8_lossy(&terminal.raw);
+    let (_, after) = raw.rsplit_once("\u{1b}[?1049l").expect("the main screen");
+    assert!(after.contains("drawn wrong"), "the reason stands on the main screen: {after:?}");
+}
+
+#[test]
+#[ignore = "is run by the test before it, in a terminal"]
+fn a_frame_that_panics() {
+    let mut screen = aiproxy::tui::terminal::Screen::take(false, true).expect("a terminal");
+    screen.draw(|_| panic!("drawn wrong")).expect("a frame");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dashboard_that_nothing_happens_to_costs_next_to_nothing() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    proxy.chat("hi");
+    let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
+    terminal.until("200");
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", terminal.pid())).expect("a process");
+        let after: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        after[11].parse::<u64>().expect("ticks") + after[12].parse::<u64>().expect("ticks")
+    };
+
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(4));
+
+    // A tick is 10 ms. This is not optimised, and the charts of the last minute still move once a second.
+    let used = ticks() - before;
+    assert!(used <= 12, "{used} ticks in 4 s");
 }

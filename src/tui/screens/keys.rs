@@ -203,7 +203,7 @@ fn why_partly(k: &KeyView, now: Now) -> Option<Vec<Span>> {
     let mut spans = countdown(first.since, first.until, first.hinted, now);
     let cause = first.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
     let text = match k.scopes.len() {
-        1 => format!("{} {}{cause}", say(first.state, now.text), first.model),
+        1 => format!("{}{cause}", first.model),
         n => fill(&now.text.keys.rest, &[("n", &n.to_string())]),
     };
     spans.push(span(text, Role::Dim));

@@ -209,7 +209,7 @@ fn days(view: &View, days: u32, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let skip = values.len().saturating_sub(usize::from(room / each));
     for (at, (month, day, value, said)) in values.iter().skip(skip).enumerate() {
         let x = left + u16::try_from(at).unwrap_or(0) * each;
-        let wide = each.saturating_sub(1).max(1);
+        let wide = each.saturating_sub(1).clamp(1, 5);
         for (line, piece) in gauge::column(*value, most, usize::from(CHART)).into_iter().enumerate() {
             let y = area.y + CHART - u16::try_from(line).unwrap_or(0);
             canvas.put(x, y, wide, &piece.to_string().repeat(usize::from(wide)), Role::Accent);

@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read, Write},
+    path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     time::{Duration, Instant},
 };
@@ -27,9 +28,14 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts `aiproxy` with these arguments.
     pub(crate) fn start(home: &Home, args: &[&str], rows: u16, columns: u16) -> Self {
+        Self::run(env!("CARGO_BIN_EXE_aiproxy").as_ref(), home, args, rows, columns)
+    }
+
+    /// Starts a program with these arguments.
+    pub(crate) fn run(program: &Path, home: &Home, args: &[&str], rows: u16, columns: u16) -> Self {
         let size = PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).expect("a terminal");
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_aiproxy"));
+        let mut command = CommandBuilder::new(program);
         command.env_clear();
         for (name, value) in home.env() {
             command.env(name, value);
@@ -52,6 +58,11 @@ impl Terminal {
             }
         });
         Self { master: pair.master, writer, child, parser: vt100::Parser::new(rows, columns, 0), bytes, raw: Vec::new() }
+    }
+
+    /// The program's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.process_id().expect("a process")
     }
 
     pub(crate) fn press(&mut self, keys: &str) {

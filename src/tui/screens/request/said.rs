@@ -59,6 +59,7 @@ pub(super) fn answer(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec
     }
     if lines.is_empty() {
         return one(match (r.running(), story.kept || r.answer_bytes == 0) {
+            (true, _) if r.answer_bytes > 0 => &text.listening,
             (true, _) => &text.waiting_text,
             (false, true) => &text.nothing_said,
             (false, false) => &text.not_kept,

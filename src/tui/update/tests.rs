@@ -7,6 +7,7 @@ use crate::{
     control::{
         action::Reply,
         history::{By, Page},
+        story::{Part, Who, Wish},
     },
     events::record::State,
     tui::sample::{self, app, later, now},
