@@ -270,6 +270,7 @@ mod tests {
                 requests: 1,
                 tokens: 2,
                 running: 0,
+                limits: Vec::new(),
             }],
             models: vec![],
             projects: vec![],

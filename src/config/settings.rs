@@ -383,6 +383,8 @@ pub struct Tui {
     /// dark | light | contrast | mono
     pub theme: String,
     pub mouse: bool,
+    /// auto (the locale's) | en | zh
+    pub lang: String,
 }
 
 /// `[ledger]`.

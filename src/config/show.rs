@@ -148,6 +148,7 @@ fn document(settings: &Settings) -> DocumentMut {
     let mut table = Rows::default();
     table.put("theme", settings.tui.theme.as_str());
     table.put("mouse", settings.tui.mouse);
+    table.put("lang", settings.tui.lang.as_str());
     table.into(&mut doc, "tui");
     doc
 }
@@ -487,7 +488,7 @@ mod tests {
             ("upstream.a.b.priority", "10"),
             ("aliases.gpt-4.1", "a.b:m"),
             ("server.auth", "true"),
-            ("tui", "theme = \"dark\"\nmouse = true"),
+            ("tui", "theme = \"dark\"\nmouse = true\nlang = \"auto\""),
         ] {
             assert_eq!(get(&settings, path).as_deref(), Some(want), "{path}");
         }

@@ -21,7 +21,7 @@ use super::{
     history::Books,
     route::{self, RouteQuestion},
     snapshot::Snapshot,
-    views,
+    story, views,
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
@@ -99,6 +99,9 @@ impl Control {
             ("reload", false) => self.reload(id).await,
             (other, true) if other.starts_with("requests/") => {
                 let wanted = other.trim_start_matches("requests/");
+                if let Some(wanted) = wanted.strip_suffix("/story") {
+                    return told(id, story::tell(&self.engine, self.books.as_ref(), wanted, story::wish(query)).await);
+                }
                 if let Some(wanted) = wanted.strip_suffix("/full") {
                     return self.ledger(Asked::Full(wanted), id).await;
                 }
@@ -108,7 +111,7 @@ impl Control {
                 }
             }
             _ => {
-                let message = "the control API has snapshot, events, requests, requests/ID, requests/ID/full, history, usage (GET) and act, route, reload (POST)";
+                let message = "the control API has snapshot, events, requests, requests/ID, requests/ID/full, requests/ID/story, history, usage (GET) and act, route, reload (POST)";
                 reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::UnknownPath, message).code("unknown_url"))
             }
         }

@@ -11,12 +11,15 @@ use crate::{
     ir::fault::{ClientError, ErrorKind},
     ledger::{
         Ledger, Reader,
+        bodies::Shown,
         query::{Full, QueryError},
-        usage::{By, Since, View},
+        usage::Since,
         writer::zone,
     },
     relay::engine::Engine,
 };
+
+pub use crate::ledger::usage::{By, Row, Sums, View};
 
 /// Requests in one page at most.
 pub const PAGE: usize = 1_000;
@@ -185,6 +188,21 @@ impl Books {
     pub async fn full(&self, id: &str) -> Result<Full, ClientError> {
         let id = id.to_owned();
         self.ask(move |reader, _| Ok(reader.full(&id)?)).await
+    }
+
+    /// What is kept of a request, also while it runs.
+    ///
+    /// # Errors
+    ///
+    /// No ledger.
+    pub async fn bodies(&self, id: RequestId) -> Result<Vec<Shown>, ClientError> {
+        self.ask(move |reader, _| Ok(reader.bodies(id)?)).await
+    }
+
+    /// The refusal for a request that nobody knows.
+    #[must_use]
+    pub fn unknown(id: &str) -> ClientError {
+        Refused::Ledger(QueryError::Unknown(id.chars().take(40).collect())).into()
     }
 }
 

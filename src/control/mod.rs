@@ -8,4 +8,5 @@ pub mod history;
 pub mod route;
 pub mod rundir;
 pub mod snapshot;
+pub mod story;
 pub mod views;

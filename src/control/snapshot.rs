@@ -112,6 +112,20 @@ pub struct KeyView {
     pub requests: u64,
     pub tokens: u64,
     pub running: u32,
+    /// What its provider said is left of its own limits, as far as they have not been reset since.
+    #[serde(default)]
+    pub limits: Vec<LimitLeft>,
+}
+
+/// What is left of a provider's limit for one key and model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LimitLeft {
+    pub model: String,
+    /// `requests`, `tokens`, `input tokens`, `output tokens`.
+    pub what: String,
+    pub limit: Option<u64>,
+    pub remaining: u64,
+    pub until: UnixMillis,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -131,4 +145,15 @@ pub struct ModelView {
     pub kind: String,
     /// `upstream:model`, in order of trial.
     pub targets: Vec<String>,
+    /// Of the first of them.
+    #[serde(default)]
+    pub price: Option<ModelPrice>,
+}
+
+/// Usual prices for a million tokens, as decimal numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelPrice {
+    pub currency: String,
+    pub input: String,
+    pub output: Option<String>,
 }

@@ -48,6 +48,14 @@ pub enum Field {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterError(String);
 
+impl FilterError {
+    /// What could not be read.
+    #[must_use]
+    pub fn term(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let right = if self.0.starts_with("cost") { "a sum is cost>0.01 or cost<1" } else { "a span is >2s, <500ms or >1m" };

@@ -207,7 +207,7 @@ impl Live {
 }
 
 /// The line that a request ends with.
-fn summary(record: &RequestRecord, out: &mut String) -> Level {
+pub fn summary(record: &RequestRecord, out: &mut String) -> Level {
     // Writing into a string does not fail.
     let mut put = |text: fmt::Arguments<'_>| out.write_fmt(text).unwrap_or_default();
     put(format_args!("{} {} ", record.project, record.asked));

@@ -301,6 +301,12 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// Beginning and end of the answer up to now, and how long it is.
+    #[must_use]
+    pub fn so_far(&self) -> (&[u8], &[u8], u64) {
+        (&self.head, &self.tail, self.total)
+    }
+
     /// More of the answer.
     pub fn answer(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;

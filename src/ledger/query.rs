@@ -156,6 +156,15 @@ impl Reader {
         Ok(Full { bodies: bodies::read(&self.connection, &name)?, record, parts, demo, replay_of })
     }
 
+    /// What is kept of a request's bodies, also while it runs.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub fn bodies(&self, id: RequestId) -> Result<Vec<Shown>, QueryError> {
+        Ok(bodies::read(&self.connection, &id.to_string())?)
+    }
+
     fn attempts(&self, request: &str) -> rusqlite::Result<Vec<(AttemptRecord, Part)>> {
         let mut query = self.connection.prepare_cached(
             "SELECT number, upstream, key, fingerprint, model, started_ms, head_ms, ended_ms, status, outcome, won, maybe_billed, answered,

@@ -18,6 +18,14 @@ pub struct Tariff {
     pub(super) usual: Arc<Used>,
 }
 
+impl Tariff {
+    /// The price that holds under no condition.
+    #[must_use]
+    pub fn usual(&self) -> &Used {
+        &self.usual
+    }
+}
+
 /// All prices of one vendor.
 #[derive(Debug, Default)]
 struct Shelf {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::header;
 
-use super::{ask::Ask, engine::Engine};
+use super::{ask::Ask, engine::Engine, peek::Before};
 use crate::{
-    base::clock::UnixMillis,
+    base::{clock::UnixMillis, id::RequestId},
     config::settings::Origin,
     dialect::Summary,
     events::{
@@ -46,6 +46,7 @@ pub(super) struct Account {
     resolution: Option<Box<str>>,
     quality: Option<Box<str>>,
     demo: bool,
+    replay_of: Option<RequestId>,
 }
 
 /// How an attempt went, as far as its cost goes.
@@ -78,6 +79,7 @@ impl Account {
             resolution: picture("\"size\""),
             quality: picture("\"quality\""),
             demo: false,
+            replay_of: ask.replay_of,
         }
     }
 
@@ -104,6 +106,11 @@ impl Account {
         if let Some(capture) = &mut self.capture {
             capture.answer(bytes);
         }
+    }
+
+    /// What is kept of the answer up to now, where it is kept.
+    pub(super) fn so_far(&self) -> Before<'_> {
+        self.capture.as_ref().map(|capture| capture.so_far())
     }
 
     /// Settles the attempt under way; what the whole request used and cost.
@@ -184,7 +191,7 @@ impl Account {
         }
         if let (Some(slot), Some(record)) = (self.slot.take(), record) {
             let parts = std::mem::take(&mut self.parts);
-            drop(slot.send(Note::Request(Box::new(Entry { record, parts, demo: self.demo, replay_of: None }))));
+            drop(slot.send(Note::Request(Box::new(Entry { record, parts, demo: self.demo, replay_of: self.replay_of }))));
         }
     }
 }

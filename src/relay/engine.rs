@@ -11,7 +11,9 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
-use super::{continuity::Continuity, halt::Halts, lists::ModelLists, network::Network, stored::Stored, waiting::Queue};
+use super::{
+    continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network, peek::Peeks, stored::Stored, waiting::Queue,
+};
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
     config::{
@@ -61,6 +63,8 @@ pub struct Engine {
     pub lists: ModelLists,
     pub queue: Queue,
     pub halts: Halts,
+    pub heads: Heads,
+    pub peeks: Peeks,
     pub network: Network,
     pub continuity: Continuity,
     pub stored: Stored,
@@ -105,6 +109,8 @@ impl Engine {
             lists,
             queue: Queue::default(),
             halts: Halts::default(),
+            heads: Heads::default(),
+            peeks: Peeks::default(),
             network: Network::default(),
             continuity: Continuity::default(),
             stored: Stored::default(),

@@ -79,6 +79,7 @@ impl Tally {
             events: 0,
             error: None,
         };
+        engine.heads.asked(ask.id, &ask.headers, ask.received);
         engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
         let none = nothing();
         Self {
@@ -187,6 +188,9 @@ impl Tally {
 
     /// Counts what went to the client; told to viewers now and then.
     pub(super) fn sent(&mut self, bytes: &[u8], events: u64) {
+        if self.engine.peeks.any() {
+            self.engine.peeks.sent(self.id, bytes, self.answer_bytes, self.account.so_far(), self.engine.clock.mono());
+        }
         self.answer_bytes += bytes.len() as u64;
         self.account.answer(bytes);
         self.events = events;
@@ -245,6 +249,7 @@ impl Tally {
         let record = self.engine.bus.tell_end(at, ended, self.id);
         self.account.hand_over(&self.engine, record);
         self.engine.halts.leave(self.id);
+        self.engine.peeks.leave(self.id);
     }
 }
 

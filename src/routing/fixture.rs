@@ -162,6 +162,6 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
         models: Vec::new(),
         aliases: Vec::new(),
         projects: Vec::new(),
-        tui: Tui { theme: "dark".to_owned(), mouse: false },
+        tui: Tui { theme: "dark".to_owned(), mouse: false, lang: "auto".to_owned() },
     }
 }

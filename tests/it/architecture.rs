@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ledger", &["events", "config", "ir", "base"]),
     ("demo", &["dialect", "ir", "base"]),
     ("relay", &["routing", "dialect", "upstream", "pricing", "events", "config", "ir", "base"]),
-    ("control", &["relay", "routing", "ledger", "secrets", "events", "config", "ir", "base"]),
+    ("control", &["relay", "routing", "dialect", "ledger", "secrets", "events", "config", "ir", "base"]),
     ("server", &["relay", "control", "routing", "dialect", "upstream", "config", "secrets", "events", "ir", "base"]),
     ("tui", &["control", "events", "base"]),
     (

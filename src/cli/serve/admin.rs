@@ -51,6 +51,7 @@ pub struct Hands {
     pub view: Mutex<ConfigView>,
     pub log: LogLevel,
     pub clients: OnceLock<Arc<Clients>>,
+    pub tracker: TaskTracker,
     pub stop: CancellationToken,
     pub now: CancellationToken,
     /// One reload at a time.
@@ -230,6 +231,7 @@ impl Hands {
                     .ok_or("no running request has this id")?;
                 if engine.halts.kill(id) { Ok(format!("request {id} was ended")) } else { Err(format!("request {id} is not running")) }
             }
+            Action::Replay { id, model } => self.replay(&id, model).await,
             Action::Stop { now } => {
                 if now {
                     self.now.cancel();

@@ -8,6 +8,7 @@ mod ledger;
 mod local;
 mod logging;
 mod process;
+mod replay;
 mod signals;
 
 use std::{
@@ -128,6 +129,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         view: Mutex::new(written.view),
         log,
         clients: std::sync::OnceLock::new(),
+        tracker: tracker.clone(),
         stop: stop.clone(),
         now: now.clone(),
         reloading: tokio::sync::Mutex::new(()),

@@ -52,7 +52,7 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         strategy: Strategy::Priority,
         losses: Losses::Tell,
         ledger: Ledger::default(),
-        tui: Tui { theme: "dark".to_owned(), mouse: true },
+        tui: Tui { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
     };
     if let Some(mut table) = top.table("discover", report) {
         general.discover.env = table.or("env", report, true, flag);
@@ -87,7 +87,8 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         let themes = word(&[("dark", "dark"), ("light", "light"), ("contrast", "contrast"), ("mono", "mono")]);
         general.tui.theme = table.or("theme", report, "dark", themes).to_owned();
         general.tui.mouse = table.or("mouse", report, true, flag);
-        table.later(&["lang"], report);
+        let languages = word(&[("auto", "auto"), ("en", "en"), ("zh", "zh")]);
+        general.tui.lang = table.or("lang", report, "auto", languages).to_owned();
         table.end(report);
     }
     general
