@@ -336,6 +336,8 @@ pub struct Project {
     pub upstreams: Patterns,
     /// 0 is no limit.
     pub rpm: u32,
+    /// Tokens a minute, input and output; 0 is no limit.
+    pub tpm: u32,
     /// 0 is no limit.
     pub max_concurrency: u32,
     /// `ADDR/BITS`; empty: everybody that can reach a listener.

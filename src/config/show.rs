@@ -364,6 +364,7 @@ fn project(project: &Project) -> Rows {
     table.put("models", patterns(&project.models));
     table.put("upstreams", patterns(&project.upstreams));
     table.put("rpm", i64::from(project.rpm));
+    table.put("tpm", i64::from(project.tpm));
     table.put("max_concurrency", i64::from(project.max_concurrency));
     table.put("subnets", list(project.subnets.iter().map(|net| format!("{}/{}", net.addr, net.bits))));
     table.put("admin", project.admin);

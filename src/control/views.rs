@@ -162,6 +162,7 @@ fn owner(generation: &Generation) -> Arc<Project> {
             models: crate::base::pattern::Patterns::any(),
             upstreams: crate::base::pattern::Patterns::any(),
             rpm: 0,
+            tpm: 0,
             max_concurrency: 0,
             subnets: Vec::new(),
             admin: true,

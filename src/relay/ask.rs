@@ -95,6 +95,8 @@ pub struct Ask {
     pub session: Option<Arc<str>>,
     /// Estimated input tokens.
     pub estimate: u64,
+    /// The most output tokens that the client wants.
+    pub max_tokens: Option<u64>,
     /// How long the client says it will wait.
     pub patience: Option<Duration>,
     /// `x-aiproxy-upstream` of the client: only this one.

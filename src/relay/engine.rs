@@ -21,6 +21,7 @@ use crate::{
         candidate::{AccountId, KeyState},
         catalog::Catalog,
         circuit::Policy,
+        limits::Projects,
     },
     upstream::{
         keys::{self, Keys},
@@ -44,6 +45,8 @@ pub struct Engine {
     pub redactor: Arc<dyn Redactor>,
     pub lists: ModelLists,
     pub queue: Queue,
+    /// What projects have used of their limits.
+    pub projects: Projects,
     pub halts: Halts,
     pub network: Network,
     pub continuity: Continuity,
@@ -85,6 +88,7 @@ impl Engine {
             redactor,
             lists,
             queue: Queue::default(),
+            projects: Projects::default(),
             halts: Halts::default(),
             network: Network::default(),
             continuity: Continuity::default(),

@@ -81,6 +81,7 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         object_end: None,
         session: map.get("x-session-id").and_then(|v| v.to_str().ok()).map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref())),
         estimate: (body.len() / 4) as u64,
+        max_tokens: None,
         patience: patience(&map),
         pin: map.get("x-aiproxy-upstream").and_then(|v| v.to_str().ok()).map(Arc::from),
         read_as: head.endpoint.dialect,
@@ -219,6 +220,7 @@ fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
     ask.stream_options = scan.stream_options.clone();
     ask.object_end = Some((scan.end, scan.empty));
     ask.estimate = (body.len() / 4) as u64;
+    ask.max_tokens = scan.max_tokens;
     if ask.session.is_none() {
         ask.session = scan.session.as_deref().map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref()));
     }

@@ -1,5 +1,6 @@
 //! One request, from read to done; the files are its stages.
 
+pub mod admission;
 pub mod answer;
 pub mod ask;
 pub mod attempt;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{
+    admission,
     answer::{Lost, Said, Won},
     ask::{Ask, ModelPlace},
     attempt::attempt,
@@ -15,6 +16,7 @@ use super::{
     stored::{self, Home},
     tally::{Guard, Tally},
     translated,
+    waiting::{Line, set_of},
 };
 use crate::{
     base::clock::Mono,
@@ -62,6 +64,14 @@ pub struct Job {
     pub place: Place,
 }
 
+impl Job {
+    /// How long this request may wait in a queue: as configured, and no longer than half of what its client waits.
+    pub(super) fn patience(&self) -> Duration {
+        let queue_for = self.generation.settings.retry.queue_for;
+        self.ask.patience.map_or(queue_for, |patience| queue_for.min(patience / 2))
+    }
+}
+
 /// Runs the request until it is decided; the job comes back for what follows.
 pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ClientError>) {
     let halt = Arc::clone(&job.halt);
@@ -95,6 +105,8 @@ struct Memory {
     granted: bool,
     last: Option<Last>,
     waited: Duration,
+    /// Its place in the queue, kept from one wait to the next.
+    place: Option<Line>,
 }
 
 /// The newest attempt that was lost.
@@ -105,6 +117,7 @@ pub(super) struct Last {
 }
 
 async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
+    admission::enter(job).await?;
     let resolved = resolve(job).await?;
     let settings = Arc::clone(&job.generation.settings);
     let total = job.overrides.total.unwrap_or(settings.timeouts.total);
@@ -121,6 +134,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
         let (decision, ticket) = job.engine.with_luck(|luck| job.engine.board.decide(&question, now, luck));
         match (&decision.verdict, ticket) {
             (Verdict::Try { index, why, .. }, Some(ticket)) => {
+                memory.place = None;
                 let chosen = &candidates[*index];
                 if !std::mem::take(&mut memory.granted) && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero()) {
                     drop(Guard::new(&job.engine, ticket));
@@ -154,7 +168,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             }
             (Verdict::Wait { until }, _) => {
                 let permitted = memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
-                if !permitted || !wait(job, &mut memory, &candidates, *until, deadline, &settings.retry).await {
+                if !permitted || !wait(job, &mut memory, &candidates, *until, deadline).await {
                     return Err(finally(job, &memory, &decision, &candidates, *until));
                 }
                 memory.granted = true;
@@ -315,22 +329,17 @@ fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
 }
 
 /// Waits in the queue; false where waiting does not help in time.
-async fn wait(
-    job: &Job,
-    memory: &mut Memory,
-    candidates: &[Candidate],
-    until: Option<Mono>,
-    deadline: Instant,
-    settings: &crate::config::settings::Retry,
-) -> bool {
-    let patience = job.ask.patience.map_or(settings.queue_for, |patience| settings.queue_for.min(patience / 2));
-    let Some(left) = patience.checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
+async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: Option<Mono>, deadline: Instant) -> bool {
+    let Some(left) = job.patience().checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
     let now = job.engine.clock.mono();
     let span = until.map(|until| until.since(now));
     if span.is_some_and(|span| span > left) {
         return false;
     }
-    let Some(place) = job.engine.queue.join(candidates) else { return false };
+    if memory.place.is_none() {
+        memory.place = Line::join(&job.engine, set_of(candidates), &job.ask.caller.project.name);
+    }
+    let Some(place) = &memory.place else { return false };
     let begun = Instant::now();
     let give_up = (begun + left).min(deadline);
     job.tally.queued(match span {
@@ -360,8 +369,6 @@ async fn wait(
         }
     };
     memory.waited += begun.elapsed();
-    drop(place);
-    job.engine.touch();
     ok
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    admission::Admission,
     ask::{Ask, nothing},
     engine::Engine,
 };
@@ -47,6 +48,8 @@ pub struct Tally {
     events: u64,
     progressed: Mono,
     ended: bool,
+    /// What it holds of its project's limits, where those are set.
+    pub(super) admission: Option<Box<Admission>>,
 }
 
 impl Tally {
@@ -97,6 +100,7 @@ impl Tally {
             events: 0,
             progressed: ask.received,
             ended: false,
+            admission: None,
         }
     }
 
@@ -200,6 +204,9 @@ impl Tally {
         let (at, now) = self.now();
         let duration_ms = self.since_start(now);
         let usage = summary.and_then(|s| s.usage);
+        if let Some(admission) = &mut self.admission {
+            admission.settle(state != State::Failed || self.ttft.is_some(), usage);
+        }
         let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f)));
         let error: Option<Arc<str>> = error.map(|e| self.engine.words(e).into());
         if tracing::enabled!(tracing::Level::INFO) {

@@ -122,6 +122,7 @@ pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
         models: Patterns::parse(models.iter().copied()).expect("good patterns"),
         upstreams: Patterns::parse(upstreams.iter().copied()).expect("good patterns"),
         rpm: 0,
+        tpm: 0,
         max_concurrency: 0,
         subnets: Vec::new(),
         admin: false,

@@ -9,6 +9,7 @@ pub mod ending;
 #[cfg(test)]
 mod fixture;
 pub mod health;
+pub mod limits;
 pub mod names;
 mod newest;
 pub mod outcome;

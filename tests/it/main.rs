@@ -15,6 +15,7 @@ mod harness;
 mod keyring;
 mod passage;
 mod reload;
+mod routing;
 mod serve;
 mod stop;
 mod streams;

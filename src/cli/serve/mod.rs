@@ -339,9 +339,6 @@ fn warn_about(settings: &Settings, addrs: &[SocketAddr]) {
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.insecure_tls) {
         tracing::warn!(upstream = %upstream.name, "insecure_tls is on: anybody between here and there can read the key");
     }
-    for project in settings.projects.iter().filter(|project| project.rpm > 0 || project.max_concurrency > 0) {
-        tracing::warn!(project = %project.name, "`rpm` and `max_concurrency` of a project are not enforced by this version");
-    }
     if let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) {
         tracing::warn!(%addr, "listening beyond this machine; every request needs a client key");
     }
