@@ -29,6 +29,8 @@ pub enum Kind {
     Health,
     /// References or tables: see [`KEY`].
     Keys,
+    /// `{ "PATTERN" = { rpm = 10, tpm = 1000 } }`
+    Limits,
     /// A share or a weight.
     Number,
     Patch,
@@ -166,6 +168,8 @@ pub const KEY: &[Key] = &[
     key("priority", Kind::Count(0, MANY), "10", "Lower is tried first"),
     key("weight", Kind::Number, "1.0", "Share inside a tier"),
     key("rpm", Kind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
+    key("tpm", Kind::Count(0, u32::MAX), "0", "Tokens a minute; 0 is no limit"),
+    key("limits", Kind::Limits, "", "The same for some models: { \"glm-*\" = { rpm = 10 } }"),
     key("max_concurrency", Kind::Count(0, MANY), "0", "Requests at once; 0 is no limit"),
     key("refresh", Kind::Duration, "", "Read the reference again this often"),
     key("enabled", Kind::Flag, "true", "Whether it is used"),
@@ -272,6 +276,10 @@ fn shape(kind: Kind) -> Value {
             json!({ "type": "object", "properties": { "path": text, "every": { "$ref": "#/$defs/duration" } }, "additionalProperties": false })
         }
         Kind::Keys => some(&json!({ "anyOf": [text, table(KEY)] })),
+        Kind::Limits => {
+            let number = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+            json!({ "type": "object", "additionalProperties": object(&Map::from_iter([("rpm".to_owned(), number.clone()), ("tpm".to_owned(), number)])) })
+        }
         Kind::Number => json!({ "type": "number", "minimum": 0 }),
         Kind::Patch => json!({
             "type": "object",
@@ -305,7 +313,8 @@ mod tests {
             Kind::Dialects => "\"openai\"".to_owned(),
             Kind::Flag => "true".to_owned(),
             Kind::Health => "{ path = \"/x\", every = \"60s\" }".to_owned(),
-            Kind::Keys => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, max_concurrency = 1, refresh = \"45m\", enabled = true }]".to_owned(),
+            Kind::Keys => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, tpm = 1, limits = { \"m-*\" = { rpm = 1 } }, max_concurrency = 1, refresh = \"45m\", enabled = true }]".to_owned(),
+            Kind::Limits => "{ \"a-*\" = { rpm = 1, tpm = 1 } }".to_owned(),
             Kind::Patch => "{ set = { \"/a\" = 1 }, default = {}, remove = [\"/b\"] }".to_owned(),
             Kind::Statuses => "[\"429\"]".to_owned(),
             Kind::Targets => "[{ upstream = \"a\", model = \"m\", priority = 1, weight = 1 }]".to_owned(),
@@ -360,7 +369,7 @@ mod tests {
         // An unknown key in each table makes the reader say what it knows there.
         let text = "zz = 1\n[server]\nzz = 1\n[discover]\nzz = 1\n[log]\nzz = 1\n[timeouts]\nzz = 1\n[retry]\nzz = 1\n[cooldown]\nzz = 1\n[routing]\nzz = 1\n[tui]\nzz = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nzz = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nzz = 1\n[[project]]\nname = \"a\"\nkey = \"env:A\"\nzz = 1\n";
-        const NOT_YET: [&str; 15] = [
+        const NOT_YET: [&str; 13] = [
             "budget",
             "ledger",
             "prices",
@@ -374,8 +383,6 @@ mod tests {
             "prices_win",
             "hedge",
             "rescue",
-            "tpm",
-            "limits",
         ];
         let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
         assert_eq!(loaded.problems.len(), 12, "{:#?}", loaded.problems);

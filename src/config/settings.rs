@@ -292,13 +292,37 @@ pub struct Key {
     pub account: Arc<str>,
     pub priority: u32,
     pub weight: f64,
-    /// 0 is no limit.
-    pub rpm: u32,
+    /// Over all models.
+    pub limit: Limit,
+    /// By model, as the upstream knows it; the first that matches narrows.
+    pub limits: Vec<(Pattern, Limit)>,
     /// 0 is no limit.
     pub max_concurrency: u32,
     /// Read the reference again this often.
     pub refresh: Option<Duration>,
     pub enabled: bool,
+}
+
+impl Key {
+    /// What narrows the key's limit for a model.
+    #[must_use]
+    pub fn limit_for(&self, model: &str) -> Limit {
+        self.limits.iter().find(|(pattern, _)| pattern.matches(model)).map_or_else(Limit::default, |(_, limit)| *limit)
+    }
+}
+
+/// Requests and tokens a minute; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    pub rpm: u32,
+    pub tpm: u32,
+}
+
+impl Limit {
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    Key, Keyless, LogicalModel, Losses, ModelTarget, Patch, Project, Proxy, Settings, StatusSet, Strategy, Timeouts, Upstream,
+    Key, Keyless, Limit, LogicalModel, Losses, ModelTarget, Patch, Project, Proxy, Settings, StatusSet, Strategy, Timeouts, Upstream,
 };
 use crate::base::{pattern::Patterns, units};
 
@@ -282,11 +282,18 @@ fn key(key: &Key) -> InlineTable {
     }
     table.insert("priority", i64::from(key.priority).into());
     table.insert("weight", key.weight.into());
-    if key.rpm > 0 {
-        table.insert("rpm", i64::from(key.rpm).into());
-    }
+    limit(&mut table, key.limit);
     if key.max_concurrency > 0 {
         table.insert("max_concurrency", i64::from(key.max_concurrency).into());
+    }
+    if !key.limits.is_empty() {
+        let mut rows = InlineTable::new();
+        for (pattern, narrow) in &key.limits {
+            let mut row = InlineTable::new();
+            limit(&mut row, *narrow);
+            rows.insert(pattern.text(), row.into());
+        }
+        table.insert("limits", rows.into());
     }
     if let Some(span) = key.refresh {
         table.insert("refresh", units::print_duration(span).into());
@@ -295,6 +302,14 @@ fn key(key: &Key) -> InlineTable {
         table.insert("enabled", false.into());
     }
     table
+}
+
+fn limit(table: &mut InlineTable, limit: Limit) {
+    for (name, number) in [("rpm", limit.rpm), ("tpm", limit.tpm)] {
+        if number > 0 {
+            table.insert(name, i64::from(number).into());
+        }
+    }
 }
 
 fn patch(patch: &Patch) -> InlineTable {

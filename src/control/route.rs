@@ -76,7 +76,7 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     out.resolved_by = Some(resolved.via.to_string());
     let candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
-    let asked = Question { candidates: &candidates, tried: &[], strategy: resolved.strategy, estimate: 0 };
+    let asked = Question { candidates: &candidates, tried: &[], strategy: resolved.strategy, estimate: 0, output: 0 };
     let decision = engine.board.decide_dry(&asked, now);
     let place = |candidate: &Candidate, why: String| Place {
         upstream: candidate.target.upstream.name.to_string(),

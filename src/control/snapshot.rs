@@ -110,6 +110,20 @@ pub struct KeyView {
     pub requests: u64,
     pub tokens: u64,
     pub running: u32,
+    /// What its provider said is left of its own limits, as far as they have not been reset since.
+    #[serde(default)]
+    pub limits: Vec<LimitLeft>,
+}
+
+/// What is left of a provider's limit for one key and model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LimitLeft {
+    pub model: String,
+    /// `requests`, `tokens`, `input tokens`, `output tokens`.
+    pub what: String,
+    pub limit: Option<u64>,
+    pub remaining: u64,
+    pub until: UnixMillis,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

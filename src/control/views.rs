@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::snapshot::{KeyHealth, KeyView, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
+use super::snapshot::{KeyHealth, KeyView, LimitLeft, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
 use crate::{
     base::clock::Mono,
     config::settings::{Key, Origin, Project, Upstream},
@@ -106,6 +106,17 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 requests: view.requests,
                 tokens: view.tokens,
                 running: view.running,
+                limits: view
+                    .limits
+                    .iter()
+                    .map(|(model, kind, window)| LimitLeft {
+                        model: model.to_string(),
+                        what: kind.name().to_owned(),
+                        limit: window.limit,
+                        remaining: window.remaining,
+                        until: engine.clock.unix_at(window.until),
+                    })
+                    .collect(),
             });
         }
     }

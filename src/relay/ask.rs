@@ -121,6 +121,12 @@ pub(super) fn nothing() -> Arc<str> {
 }
 
 impl Ask {
+    /// The most output tokens that the client allows; 0 where no answer of tokens is to come.
+    #[must_use]
+    pub fn output(&self) -> u64 {
+        if matches!(self.endpoint.op, Op::Chat | Op::Completions) { self.max_tokens.unwrap_or(u64::MAX) } else { 0 }
+    }
+
     /// Nothing is sent again from here on: what was kept for that is let go.
     pub fn forget_body(&mut self) {
         self.body = Bytes::new();

@@ -112,6 +112,7 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     let status = answer.status;
     let raw = job.ask.endpoint.op == Op::Raw;
     let passes = status.is_success() || raw && passes_raw(status);
+    guard.hear(&hints::allowances(&answer.headers, job.engine.clock.unix()));
     if !passes {
         return Err(refused(job, egress, answer).await);
     }

@@ -130,7 +130,13 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             candidates.retain(|candidate| candidate.key == key);
         }
         let now = job.engine.clock.mono();
-        let question = Question { candidates: &candidates, tried: &memory.tried, strategy: resolved.strategy, estimate: job.ask.estimate };
+        let question = Question {
+            candidates: &candidates,
+            tried: &memory.tried,
+            strategy: resolved.strategy,
+            estimate: job.ask.estimate,
+            output: job.ask.output(),
+        };
         let (decision, ticket) = job.engine.with_luck(|luck| job.engine.board.decide(&question, now, luck));
         match (&decision.verdict, ticket) {
             (Verdict::Try { index, why, .. }, Some(ticket)) => {

@@ -18,6 +18,7 @@ use crate::{
         kind::{EventKind, Level},
         record::{AttemptRecord, RequestRecord, State},
     },
+    ir::allowance::Allowances,
     routing::{
         candidate::Candidate,
         ending::{Change, End},
@@ -268,6 +269,13 @@ impl Guard {
     pub(super) fn note(&self, end: End<'_>) {
         if let Some(ticket) = &self.ticket {
             self.engine.record(ticket, end);
+        }
+    }
+
+    /// An answer's head told what is left of the provider's limits.
+    pub(super) fn hear(&self, said: &Allowances) {
+        if let Some(ticket) = self.ticket.as_ref().filter(|_| !said.is_empty()) {
+            self.engine.board.hear(ticket, said, self.engine.clock.mono());
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
     circuit::{Circuit, Policy, Signal},
     decide::decide,
     ending,
-    health::Health,
+    health::{Asked, Health},
     outcome::{Cool, Outcome},
     retry::{self, Again, Attempts, Budget, To},
 };
@@ -26,6 +26,7 @@ pub use super::{
 use crate::{
     base::{clock::Mono, draw::Draw},
     config::settings::{KeyId, UpstreamId},
+    ir::allowance::Allowances,
 };
 
 /// Shared by all requests. A decision that tries something marks it in the same critical section, so no two requests
@@ -79,7 +80,11 @@ impl Board {
         let mut state = self.lock();
         let decision = decide(q, &state.health, now, draw);
         let ticket = match decision.verdict {
-            Verdict::Try { index, probe, .. } => Some(state.health.take(&q.candidates[index], q.strategy, probe, now)),
+            Verdict::Try { index, probe, .. } => {
+                let mut ticket = state.health.take(&q.candidates[index], q.strategy, probe, now);
+                state.health.reserve(&mut ticket, &q.candidates[index], Asked { input: q.estimate, output: q.output }, now);
+                Some(ticket)
+            }
             Verdict::Again { .. } | Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
         };
         (decision, ticket)
@@ -96,6 +101,15 @@ impl Board {
         let changes = ending::record(&mut self.lock().health, ticket, end, now);
         self.bump();
         changes
+    }
+
+    /// Takes over what an answer's head said is left of the provider's limits.
+    pub fn hear(&self, ticket: &Ticket, said: &Allowances, now: Mono) {
+        let health = &mut self.lock().health;
+        let most = health.policy.cooldown.max_hint;
+        if let Some(key) = health.keys.get_mut(&ticket.key).filter(|key| ticket.id > key.born) {
+            key.spent.learned_mut(&ticket.model, now).hear(said, most, now);
+        }
     }
 
     /// Counts a request for the retry budget.

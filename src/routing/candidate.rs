@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::outcome::Cool;
 use crate::{
     base::clock::Mono,
-    config::settings::{Auth, Key, KeyId, Strategy, Upstream, UpstreamId},
+    config::settings::{Auth, Key, KeyId, Limit, Strategy, Upstream, UpstreamId},
     ir::op::Dialect,
 };
 
@@ -35,8 +35,9 @@ pub struct Candidate {
     /// Target priority, then key priority: lower is tried first.
     pub tier: (u32, u32),
     pub key_weight: f64,
-    /// 0 is no limit.
-    pub key_rpm: u32,
+    pub key_limit: Limit,
+    /// What narrows it for this model.
+    pub model_limit: Limit,
     /// 0 is no limit.
     pub key_max_concurrency: u32,
     /// Whether the key can be used at all, as far as config and secrets say.
@@ -81,7 +82,8 @@ fn with_key(target: &Arc<Target>, key: &Key, key_info: &dyn Fn(KeyId) -> (KeySta
         account,
         tier: (target.priority, key.priority),
         key_weight: key.weight,
-        key_rpm: key.rpm,
+        key_limit: key.limit,
+        model_limit: key.limit_for(&target.model),
         key_max_concurrency: key.max_concurrency,
         key_state: if key.enabled && target.upstream.enabled { state } else { KeyState::Disabled },
     }
@@ -104,7 +106,8 @@ fn without_key(target: &Arc<Target>) -> Candidate {
         account: AccountId(key.0),
         tier: (target.priority, KEY_PRIORITY),
         key_weight: 1.0,
-        key_rpm: 0,
+        key_limit: Limit::default(),
+        model_limit: Limit::default(),
         key_max_concurrency: 0,
         key_state,
     }
@@ -140,6 +143,8 @@ pub struct Question<'a> {
     pub strategy: Strategy,
     /// Estimated input tokens; large requests are not used as probes.
     pub estimate: u64,
+    /// The most output tokens that its client allows; 0 where its answer is of none.
+    pub output: u64,
 }
 
 /// The answer: what to do, and why each other candidate lost. Indices are into the question's candidates.
@@ -197,6 +202,12 @@ pub enum Why {
     },
     /// A probe is under way.
     Probing,
+    /// The provider said that too little is left for this request.
+    NearLimit {
+        what: &'static str,
+        remaining: u64,
+        until: Mono,
+    },
     /// The key was rejected.
     Rejected {
         cause: Arc<str>,
@@ -229,6 +240,9 @@ impl Why {
             Self::NotDrawn => "ready, another was drawn".to_owned(),
             Self::Offline => "our own network is down".to_owned(),
             Self::OverLimit { what } => format!("over its {what}"),
+            Self::NearLimit { what, remaining, until } => {
+                format!("has {remaining} {what} left at the provider for {}, too few for this request", short(until.since(now)))
+            }
             Self::Probing => "a probe is under way".to_owned(),
             Self::Rejected { cause } => format!("rejected: {cause}"),
             Self::WaitingForKey => "its key is still being read".to_owned(),

@@ -3,7 +3,7 @@
 use super::{
     candidate::{Candidate, Chosen, Decision, Question, Verdict, Why},
     circuit::VERDICT,
-    health::{Health, Rank, Standing},
+    health::{Asked, Health, Rank, Standing},
     strategy,
 };
 use crate::{
@@ -65,6 +65,7 @@ impl Entrant<'_> {
 }
 
 fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<'a>> {
+    let asked = Asked { input: q.estimate, output: q.output };
     let mut known: Option<(UpstreamId, Standing<'a>)> = None;
     let mut entrants = Vec::with_capacity(q.candidates.len());
     entrants.extend(
@@ -80,7 +81,7 @@ fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<
         if let Some((_, upstream)) = known.as_ref().filter(|(_, upstream)| upstream.rank != Rank::Ready) {
             entrant.standing.at_least(upstream);
         }
-        health.stand(&mut entrant.standing, candidate, now);
+        health.stand(&mut entrant.standing, candidate, asked, now);
     }
     entrants
 }

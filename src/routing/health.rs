@@ -6,15 +6,15 @@ use std::{mem, sync::Arc, time::Duration};
 use super::{
     candidate::{AccountId, Candidate, KeyState, ScopeKind, Why},
     circuit::{Circuit, Policy, Signal, Stance},
+    learned::{Demand, Kind, Window},
+    limits::Usual,
+    spent::{Hurdle, Reserved, Spent},
     stats::Stats,
 };
 use crate::{
-    base::{
-        clock::Mono,
-        id::IdMap,
-        window::{Pace, Times},
-    },
+    base::{clock::Mono, id::IdMap, window::Pace},
     config::settings::{KeyId, Strategy, Upstream, UpstreamId},
+    ir::op::Dialect,
 };
 
 /// Models of one key that may be in a cooldown of their own; names come from clients, so they are bounded.
@@ -36,6 +36,8 @@ pub struct Health {
     pub accounts: IdMap<AccountId, Circuit>,
     /// Where the stride over targets stands.
     pub target_time: f64,
+    /// How long answers usually are, by model.
+    pub usual: Usual,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +61,7 @@ pub struct KeyHealth {
     pub running: u32,
     pub requests: u64,
     pub tokens: u64,
-    pub times: Times,
+    pub spent: Spent,
     /// Where it stands in the stride over its upstream's keys.
     pub pass: f64,
     /// Attempts numbered up to this were made with an earlier secret.
@@ -83,6 +85,18 @@ pub struct Ticket {
     pub probe: bool,
     /// The upstream is on this machine.
     pub local: bool,
+    /// What it reserved of its key's limits.
+    pub reserved: Option<Reserved>,
+    /// Input that the provider reads from its cache does not count against its limits.
+    pub cached_free: bool,
+}
+
+/// What a request asks for, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub input: u64,
+    /// The most output that its client allows.
+    pub output: u64,
 }
 
 /// A scope that an action or a signal is about.
@@ -122,6 +136,7 @@ enum Reason<'a> {
     Fine,
     Key(&'a KeyState),
     Limit(&'static str),
+    Near(Kind, Window),
     Offline,
 }
 
@@ -136,6 +151,7 @@ impl Health {
             keys: IdMap::default(),
             accounts: IdMap::default(),
             target_time: 0.0,
+            usual: Usual::default(),
         }
     }
 
@@ -158,7 +174,7 @@ impl Health {
 
     /// Adds to its upstream's standing what there is about the candidate's key. In place: with hundreds of candidates
     /// the copies would cost more than the rest.
-    pub fn stand<'a>(&'a self, standing: &mut Standing<'a>, candidate: &'a Candidate, now: Mono) {
+    pub fn stand<'a>(&'a self, standing: &mut Standing<'a>, candidate: &'a Candidate, asked: Asked, now: Mono) {
         match &candidate.key_state {
             KeyState::Ready => {}
             KeyState::Waiting => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
@@ -169,8 +185,15 @@ impl Health {
         }
         if let Some(key) = self.keys.get(&candidate.key) {
             standing.limited(candidate.key_max_concurrency, key.running, "requests at once");
-            if let Some(until) = key.times.full_until(candidate.key_rpm, MINUTE, now) {
-                standing.worsen(Rank::Blocked, Some(until), Reason::Limit("requests per minute"));
+            if key.spent.is_limited(candidate.key_limit, candidate.model_limit) {
+                let demand = self.demand(&candidate.target.model, asked);
+                match key.spent.hurdle(&candidate.target.model, candidate.key_limit, candidate.model_limit, demand, now) {
+                    None => {}
+                    Some(Hurdle::Full { what, until }) => standing.worsen(Rank::Blocked, Some(until), Reason::Limit(what)),
+                    Some(Hurdle::Short { kind, window }) => {
+                        standing.worsen(Rank::Suspect, Some(window.until), Reason::Near(kind, window));
+                    }
+                }
             }
             standing.count(ScopeKind::Key, &key.circuit, now);
             if let Some(circuit) = key.model(&candidate.target.model) {
@@ -181,6 +204,23 @@ impl Health {
             && let Some(circuit) = self.accounts.get(&candidate.account)
         {
             standing.count(ScopeKind::Account, circuit, now);
+        }
+    }
+
+    /// The tokens that a request is expected to take of a model.
+    #[must_use]
+    pub fn demand(&self, model: &Arc<str>, asked: Asked) -> Demand {
+        let output = if asked.output == 0 { 0 } else { self.usual.output(model, Some(asked.output)) };
+        Demand { input: asked.input, output }
+    }
+
+    /// Reserves what the attempt is expected to take of its key's limits.
+    pub fn reserve(&mut self, ticket: &mut Ticket, candidate: &Candidate, asked: Asked, now: Mono) {
+        let demand = self.demand(&ticket.model, asked);
+        if let Some(key) = self.keys.get_mut(&ticket.key)
+            && key.spent.is_limited(candidate.key_limit, candidate.model_limit)
+        {
+            ticket.reserved = key.spent.reserve(&ticket.model, candidate.key_limit, candidate.model_limit, demand, now);
         }
     }
 
@@ -199,6 +239,8 @@ impl Health {
             started: now,
             probe,
             local: target.upstream.local,
+            reserved: None,
+            cached_free: target.dialect == Dialect::Anthropic,
         };
         let sent = Signal::Sent { id: ticket.id };
 
@@ -211,9 +253,6 @@ impl Health {
         key.requests += 1;
         key.account = Some(ticket.account);
         key.upstream = Some(ticket.upstream);
-        if candidate.key_rpm > 0 {
-            key.times.push(MINUTE, now);
-        }
         key.circuit.turn(&sent, &self.policy, now);
         if let Some(circuit) = key.model_mut(&ticket.model) {
             circuit.turn(&sent, &self.policy, now);
@@ -266,6 +305,7 @@ impl Health {
             ActScope::KeyModel(id, model) => {
                 if let Some(key) = self.keys.get_mut(id) {
                     key.models.retain(|(name, _)| !same(name, model));
+                    key.spent.forget(Some(model));
                 }
             }
             ActScope::Upstream(id) => {
@@ -326,6 +366,7 @@ impl KeyHealth {
     fn warm(&mut self) {
         self.circuit = Circuit::default();
         self.models.clear();
+        self.spent.forget(None);
     }
 
     #[must_use]
@@ -412,6 +453,7 @@ impl<'a> Standing<'a> {
             (Reason::Key(KeyState::Missing(reason)), _) => Why::Missing(Arc::clone(reason)),
             (Reason::Key(KeyState::Disabled | KeyState::Ready), _) => Why::Disabled,
             (Reason::Limit(what), _) => Why::OverLimit { what },
+            (Reason::Near(kind, window), _) => Why::NearLimit { what: kind.name(), remaining: window.remaining, until: window.until },
             (Reason::Offline, _) => Why::Offline,
             (Reason::Circuit(_, Circuit::Shut { cause, .. }), _) => Why::Rejected { cause: Arc::clone(cause) },
             (Reason::Circuit(scope, Circuit::Open { belief, until }), _) => {

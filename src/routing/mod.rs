@@ -9,11 +9,13 @@ pub mod ending;
 #[cfg(test)]
 mod fixture;
 pub mod health;
+pub mod learned;
 pub mod limits;
 pub mod names;
 mod newest;
 pub mod outcome;
 pub mod retry;
+pub mod spent;
 pub mod stats;
 pub mod strategy;
 pub mod view;

@@ -182,6 +182,7 @@ fn key(upstream: &str, label: &str) -> KeyView {
         requests: 1_204,
         tokens: 48_200,
         running: 0,
+        limits: Vec::new(),
     }
 }
 

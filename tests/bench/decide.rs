@@ -29,12 +29,12 @@ pub(super) fn run() {
         let found = candidates_of(&settings);
         let (board, mut luck) = (Board::new(Policy::new(&settings.cooldown, &settings.retry)), Seeded::new(1));
         for strategy in [Strategy::Priority, Strategy::Weighted] {
-            let question = Question { candidates: &found, tried: &[], strategy, estimate: 1_000 };
+            let question = Question { candidates: &found, tried: &[], strategy, estimate: 1_000, output: 4_096 };
             let mut round = |now| {
                 let (decision, ticket) = board.decide(&question, now, &mut luck);
                 black_box(&decision);
                 if let Some(ticket) = ticket {
-                    board.record(&ticket, End::Finished { ttft: None, tokens: 1 }, now);
+                    board.record(&ticket, End::Finished { ttft: None, usage: None }, now);
                 }
             };
             print(&format!("decide + record, {} candidates, {strategy:?}", found.len()), &mut round);
@@ -42,7 +42,7 @@ pub(super) fn run() {
         for candidate in found.iter().step_by(2).take(found.len() / 2) {
             board.cool(&ActScope::Key(candidate.key), Duration::from_secs(1 << 30), Mono::default());
         }
-        let question = Question { candidates: &found, tried: &[], strategy: Strategy::Priority, estimate: 1_000 };
+        let question = Question { candidates: &found, tried: &[], strategy: Strategy::Priority, estimate: 1_000, output: 4_096 };
         print(&format!("decide alone, {} candidates, half of them cooling", found.len()), &mut |now| {
             black_box(board.decide_dry(&question, now));
         });

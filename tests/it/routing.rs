@@ -1,10 +1,12 @@
 //! Limits, strategies, affinity and wishes: what decides who serves a request, seen from outside.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::support::{
     client::{Answer, Request},
-    proxy::{Setup, body},
+    proxy::{Setup, body, secret},
     until,
     upstream::{Gate, Scene, Upstream},
 };
@@ -80,4 +82,64 @@ fn a_projects_requests_at_once_wait_for_each_other() {
     assert_eq!(first.answer().status, 200);
     assert_eq!(second.answer().status, 200);
     assert_eq!(upstream.journal().len(), 2);
+}
+
+#[test]
+fn pain_16_a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429() {
+    let upstream = Upstream::directed(|seen, _| {
+        let scene = Scene::chat("hello");
+        if seen.key() != secret("one", "work") {
+            return scene;
+        }
+        scene
+            .header("x-ratelimit-limit-requests", "10")
+            .header("x-ratelimit-remaining-requests", "0")
+            .header("x-ratelimit-reset-requests", "1m0s")
+    });
+    let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
+
+    let answers: Vec<_> = (0..3).map(|_| proxy.chat("hi")).collect();
+
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    let asked: Vec<_> = upstream.journal().iter().map(|seen| seen.key() == secret("one", "work")).collect();
+    assert_eq!(asked, [true, false, false]);
+    let left = proxy.key("one/work")["limits"][0].clone();
+    assert_eq!(
+        (left["what"].as_str(), left["limit"].as_u64(), left["remaining"].as_u64()),
+        (Some("requests"), Some(10), Some(0)),
+        "{left}"
+    );
+    let told = proxy.cli(&["route", "m"]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("has 0 requests left at the provider"), "{told:?}");
+}
+
+#[test]
+fn a_key_of_which_nothing_is_left_is_still_used_where_there_is_no_other() {
+    let scene = Scene::chat("hello").header("x-ratelimit-remaining-tokens", "0").header("x-ratelimit-reset-tokens", "30s");
+    let upstream = Upstream::start(vec![scene]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let begun = Instant::now();
+
+    let statuses = [proxy.chat("hi").status, proxy.chat("hi").status];
+
+    assert_eq!(statuses, [200, 200], "a belief is no sentence");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn a_keys_limit_for_some_models_holds_for_these_only() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let row = format!(
+        "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [\
+         {{ ref = \"sk-it-first-000000000000\", label = \"first\", priority = 1, limits = {{ \"glm-*\" = {{ rpm = 1 }} }} }}, \
+         {{ ref = \"sk-it-second-00000000000\", label = \"second\", priority = 2 }}]",
+        upstream.url()
+    );
+    let proxy = Setup::new().config(&row).start();
+
+    let models = ["glm-5", "glm-5", "gpt-5", "gpt-5"];
+    assert!(models.iter().all(|model| proxy.ask(&body(model, "hi", false)).status == 200));
+
+    let keys: Vec<_> = upstream.journal().iter().map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned()).collect();
+    assert_eq!(keys, ["first", "second", "first", "first"]);
 }

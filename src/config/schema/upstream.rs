@@ -6,12 +6,15 @@ use toml::de::DeValue;
 
 use super::{name, patterns, row_name, statuses};
 use crate::{
-    base::{near, pattern::Patterns},
+    base::{
+        near,
+        pattern::{Pattern, Patterns},
+    },
     config::{
         presets,
         problem::Report,
         read::{self, At, Fault, Node, Span, Table, clip, count, duration, flag, number, text},
-        settings::{Health, Patch, Proxy, StatusSet},
+        settings::{Health, Limit, Patch, Proxy, StatusSet},
     },
     ir::op::Dialect,
     secrets::Reference,
@@ -60,7 +63,8 @@ pub(in crate::config) struct Key {
     pub(in crate::config) account: Option<String>,
     pub(in crate::config) priority: Option<u32>,
     pub(in crate::config) weight: Option<f64>,
-    pub(in crate::config) rpm: u32,
+    pub(in crate::config) limit: Limit,
+    pub(in crate::config) limits: Vec<(Pattern, Limit)>,
     pub(in crate::config) max_concurrency: u32,
     pub(in crate::config) refresh: Option<Duration>,
     pub(in crate::config) enabled: bool,
@@ -297,7 +301,8 @@ fn key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Key> {
             account: None,
             priority: None,
             weight: None,
-            rpm: 0,
+            limit: Limit::default(),
+            limits: Vec::new(),
             max_concurrency: 0,
             refresh: None,
             enabled: true,
@@ -318,14 +323,38 @@ fn key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Key> {
         account: table.take("account", report, text).map(|at| at.value),
         priority: table.take("priority", report, count(0, MANY)).map(|at| at.value),
         weight: table.take("weight", report, number(0.001, 1e6)).map(|at| at.value),
-        rpm: table.or("rpm", report, 0, count(0, u32::MAX)),
+        limit: limit(&mut table, report),
+        limits: limits(&mut table, report),
         max_concurrency: table.or("max_concurrency", report, 0, count(0, MANY)),
         refresh: table.take("refresh", report, duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400))).map(|at| at.value),
         enabled: table.or("enabled", report, true, flag),
     };
-    table.later(&["tpm", "limits", "budget"], report);
+    table.later(&["budget"], report);
     table.end(report);
     found.map(|_| key)
+}
+
+fn limit(table: &mut Table<'_>, report: &mut Report) -> Limit {
+    Limit { rpm: table.or("rpm", report, 0, count(0, u32::MAX)), tpm: table.or("tpm", report, 0, count(0, u32::MAX)) }
+}
+
+/// `limits = { "glm-*" = { rpm = 10 } }`
+fn limits(table: &mut Table<'_>, report: &mut Report) -> Vec<(Pattern, Limit)> {
+    let Some(mut rows) = table.table("limits", report) else { return Vec::new() };
+    let mut out = Vec::new();
+    for (name, node) in rows.rest() {
+        let path = rows.path_of(&name.value);
+        let pattern = Pattern::parse(&name.value).ok().filter(|_| !name.value.is_empty() && !name.value.starts_with('!'));
+        let Some(pattern) = pattern else {
+            report.error(&name.span, format!("`{path}`: not a model's name or pattern"), Some("write it as in \"glm-*\"".to_owned()));
+            continue;
+        };
+        if let Some(mut row) = Table::of(path, node, report) {
+            out.push((pattern, limit(&mut row, report)));
+            row.end(report);
+        }
+    }
+    out
 }
 
 /// A reference, or a literal key; neither is ever quoted back.

@@ -7,7 +7,10 @@ use crate::{
     base::draw::Scripted,
     config::settings::{Strategy, Upstream},
     events::kind::Level,
-    ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
+    ir::{
+        fault::{Fault, FaultKind, TransportFault, TransportKind},
+        usage::Usage,
+    },
     routing::{
         candidate::{Candidate, Chosen, KeyState, ScopeKind, Tried, Why, candidates, keyless},
         fixture::{at, policy, ready, target, upstream},
@@ -59,12 +62,12 @@ impl World {
     }
 
     fn ask_large(&self, tried: &[Tried], estimate: u64, now: u64) -> (Decision, Option<Ticket>) {
-        let question = Question { candidates: &self.candidates, tried, strategy: Strategy::Priority, estimate };
+        let question = Question { candidates: &self.candidates, tried, strategy: Strategy::Priority, estimate, output: 0 };
         self.board.decide(&question, at(now), &mut Scripted::new(&[0.0]))
     }
 
     fn verdict(&self, tried: &[Tried], now: u64) -> Verdict {
-        let question = Question { candidates: &self.candidates, tried, strategy: Strategy::Priority, estimate: 100 };
+        let question = Question { candidates: &self.candidates, tried, strategy: Strategy::Priority, estimate: 100, output: 0 };
         self.board.decide_dry(&question, at(now)).verdict
     }
 
@@ -81,7 +84,11 @@ impl World {
     }
 
     fn finish(&self, ticket: &Ticket, now: u64) {
-        self.board.record(ticket, End::Finished { ttft: Some(Duration::from_millis(400)), tokens: 10 }, at(now));
+        self.board.record(
+            ticket,
+            End::Finished { ttft: Some(Duration::from_millis(400)), usage: Some(Usage { input: 6, output: 4, ..Usage::default() }) },
+            at(now),
+        );
     }
 
     fn tried(&self, index: usize, outcome: &Outcome) -> Tried {
@@ -373,7 +380,7 @@ fn while_our_own_network_is_down_nobody_is_blamed_and_local_upstreams_go_on() {
 #[test]
 fn limits_hold_and_free_themselves() {
     let mut limited = upstream(1, "openai", None, 1);
-    Arc::make_mut(&mut limited.keys[0]).rpm = 2;
+    Arc::make_mut(&mut limited.keys[0]).limit.rpm = 2;
     let world = World::new(vec![limited]);
     for now in [0, 10] {
         world.finish(&world.start(0, now), now);
@@ -588,7 +595,7 @@ mod model_check {
             // A day later nothing but a rejection keeps anybody out.
             let day = now + 86_400;
             for candidate in &world.candidates {
-                let question = Question { candidates: std::slice::from_ref(candidate), tried: &[], strategy: Strategy::Priority, estimate: 0 };
+                let question = Question { candidates: std::slice::from_ref(candidate), tried: &[], strategy: Strategy::Priority, estimate: 0, output: 0 };
                 let verdict = world.board.decide_dry(&question, at(day)).verdict;
                 let rejected = world.board.key_view(candidate.key, at(day)).health.state == HealthState::Rejected;
                 let out = rejected || candidate.key_state == KeyState::Disabled;
