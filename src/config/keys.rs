@@ -68,7 +68,15 @@ impl Kind {
     }
 }
 
-const STRATEGIES: &[&str] = &["priority", "weighted", "round_robin"];
+const STRATEGIES: &[&str] = &{
+    let mut names = [""; super::settings::Strategy::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = super::settings::Strategy::ALL[at].0;
+        at += 1;
+    }
+    names
+};
 const MANY: u32 = 1_000_000;
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
@@ -113,6 +121,7 @@ pub const ALL: &[Key] = &[
     key("cooldown.quota", Kind::Duration, r#""1h""#, "After spent quota, billing trouble or an unknown model"),
     key("cooldown.failures", Kind::Count(1, 1_000), "3", "Strikes that open the circuit of an upstream"),
     key("routing.strategy", Kind::Words(STRATEGIES), r#""priority""#, "How a candidate is drawn from the best tier"),
+    key("routing.region", Kind::Text, r#""""#, "Upstreams of this region are preferred to their equals"),
     key("upstream.name", Kind::Text, "", "What it is called here"),
     key("upstream.preset", Kind::Text, "", "A known provider, which fills in the rest; `aiproxy upstream presets` lists them"),
     key("upstream.base_url", Kind::BaseUrl, "", "Where it is; a table by dialect where they differ"),
@@ -369,21 +378,8 @@ mod tests {
         // An unknown key in each table makes the reader say what it knows there.
         let text = "zz = 1\n[server]\nzz = 1\n[discover]\nzz = 1\n[log]\nzz = 1\n[timeouts]\nzz = 1\n[retry]\nzz = 1\n[cooldown]\nzz = 1\n[routing]\nzz = 1\n[tui]\nzz = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nzz = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nzz = 1\n[[project]]\nname = \"a\"\nkey = \"env:A\"\nzz = 1\n";
-        const NOT_YET: [&str; 13] = [
-            "budget",
-            "ledger",
-            "prices",
-            "rates",
-            "alerts",
-            "sticky",
-            "sticky_ttl",
-            "region",
-            "lang",
-            "rule",
-            "prices_win",
-            "hedge",
-            "rescue",
-        ];
+        const NOT_YET: [&str; 12] =
+            ["budget", "ledger", "prices", "rates", "alerts", "sticky", "sticky_ttl", "lang", "rule", "prices_win", "hedge", "rescue"];
         let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
         assert_eq!(loaded.problems.len(), 12, "{:#?}", loaded.problems);
         for problem in loaded.problems {

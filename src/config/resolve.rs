@@ -65,6 +65,7 @@ pub(super) fn settings(all: Written, ground: &Ground<'_>, ids: &mut Ids, report:
         retry: general.retry,
         cooldown: general.cooldown,
         strategy,
+        region: general.region,
         losses: general.losses,
         models: all.models.iter().map(|row| Arc::new(model(row, strategy, &all.upstreams))).collect(),
         aliases: all.aliases.into_iter().map(|row| Alias { name: row.name.value, target: row.target.value.into() }).collect(),

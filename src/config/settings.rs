@@ -30,6 +30,8 @@ pub struct Settings {
     pub retry: Retry,
     pub cooldown: Cooldown,
     pub strategy: Strategy,
+    /// Upstreams there are preferred to their equals elsewhere; empty is nowhere.
+    pub region: String,
     /// What becomes of fields that an upstream's dialect has no place for.
     pub losses: Losses,
     pub upstreams: Vec<Arc<Upstream>>,
@@ -130,11 +132,65 @@ pub struct Cooldown {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
+    /// By what each did lately.
+    Adaptive(Mix),
+    /// The fewest requests under way, for its weight.
+    LeastBusy,
+    /// The cheapest for this request; those without a price last.
+    LeastCost,
+    /// The quickest to its first token lately.
+    LeastLatency,
     /// The first of equals in config order; keys by stride over their weights.
     #[default]
     Priority,
     RoundRobin,
     Weighted,
+}
+
+/// What counts for [`Strategy::Adaptive`], and how much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mix {
+    #[default]
+    Balanced,
+    CostFirst,
+    /// Weight over the square of the error rate, nothing else.
+    ErrorRate,
+    LatencyFirst,
+    ReliabilityFirst,
+}
+
+impl Strategy {
+    /// Every strategy by its name in the config.
+    pub const ALL: [(&str, Self); 11] = [
+        ("priority", Self::Priority),
+        ("weighted", Self::Weighted),
+        ("round_robin", Self::RoundRobin),
+        ("least_latency", Self::LeastLatency),
+        ("least_cost", Self::LeastCost),
+        ("least_busy", Self::LeastBusy),
+        ("adaptive", Self::Adaptive(Mix::Balanced)),
+        ("adaptive:latency_first", Self::Adaptive(Mix::LatencyFirst)),
+        ("adaptive:cost_first", Self::Adaptive(Mix::CostFirst)),
+        ("adaptive:reliability_first", Self::Adaptive(Mix::ReliabilityFirst)),
+        ("adaptive:error_rate", Self::Adaptive(Mix::ErrorRate)),
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, each)| *each == self).map_or("adaptive", |(name, _)| name)
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, each)| *each)
+    }
+
+    /// Whether prices have a say.
+    #[must_use]
+    pub fn asks_cost(self) -> bool {
+        matches!(self, Self::LeastCost | Self::Adaptive(Mix::Balanced | Mix::CostFirst | Mix::LatencyFirst | Mix::ReliabilityFirst))
+    }
 }
 
 /// Where an upstream was found.

@@ -4,7 +4,7 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    Key, Keyless, Limit, LogicalModel, Losses, ModelTarget, Patch, Project, Proxy, Settings, StatusSet, Strategy, Timeouts, Upstream,
+    Key, Keyless, Limit, LogicalModel, Losses, ModelTarget, Patch, Project, Proxy, Settings, StatusSet, Timeouts, Upstream,
 };
 use crate::base::{pattern::Patterns, units};
 
@@ -105,7 +105,8 @@ fn document(settings: &Settings) -> DocumentMut {
     table.into(&mut doc, "cooldown");
 
     let mut table = Rows::default();
-    table.put("strategy", strategy(settings.strategy));
+    table.put("strategy", settings.strategy.name());
+    table.put("region", settings.region.as_str());
     table.into(&mut doc, "routing");
 
     let mut table = Rows::default();
@@ -181,14 +182,6 @@ fn keyless(row: &Keyless) -> Rows {
     table.put("project", &*row.project);
     table.put("dialects", row.dialects.iter().map(|dialect| dialect.name()).collect::<Array>());
     table
-}
-
-fn strategy(strategy: Strategy) -> &'static str {
-    match strategy {
-        Strategy::Priority => "priority",
-        Strategy::RoundRobin => "round_robin",
-        Strategy::Weighted => "weighted",
-    }
 }
 
 /// The timeouts, or only those that differ from the usual ones.
@@ -342,7 +335,7 @@ fn model(model: &LogicalModel) -> Rows {
     let mut table = Rows::default();
     table.put("name", model.name.text());
     table.put("targets", model.targets.iter().map(target).collect::<Array>());
-    table.put("strategy", strategy(model.strategy));
+    table.put("strategy", model.strategy.name());
     let mut own = InlineTable::new();
     for (name, span) in [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)] {
         if let Some(span) = span {

@@ -9,6 +9,7 @@ use crate::{
     relay::engine::Engine,
     routing::{
         candidate::{self, Candidate, Chosen, Question, Verdict, Why, short},
+        health::Size,
         names::{self, Patience},
     },
 };
@@ -76,7 +77,8 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     out.resolved_by = Some(resolved.via.to_string());
     let candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
-    let asked = Question { candidates: &candidates, tried: &[], strategy: resolved.strategy, estimate: 0, output: 0 };
+    let costs = if resolved.strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
+    let asked = Question { strategy: resolved.strategy, costs: &costs, region: &generation.settings.region, ..Question::of(&candidates) };
     let decision = engine.board.decide_dry(&asked, now);
     let place = |candidate: &Candidate, why: String| Place {
         upstream: candidate.target.upstream.name.to_string(),

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -14,13 +14,18 @@ use tokio::sync::{Notify, mpsc};
 use super::{continuity::Continuity, halt::Halts, lists::ModelLists, network::Network, stored::Stored, waiting::Queue};
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
-    config::{Settings, settings::KeyId},
+    config::{
+        Settings,
+        settings::{KeyId, Upstream},
+    },
     events::bus::Bus,
     routing::{
         board::Board,
-        candidate::{AccountId, KeyState},
+        candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
         circuit::Policy,
+        cost::{self, Price},
+        health::Size,
         limits::Projects,
     },
     upstream::{
@@ -34,6 +39,9 @@ pub struct Generation {
     pub settings: Arc<Settings>,
     pub catalog: Catalog,
 }
+
+/// The price of a model at an upstream, where one is known.
+pub type Prices = Box<dyn Fn(&Upstream, &str) -> Option<Price> + Send + Sync>;
 
 /// The parts of the proxy that outlive a reload.
 pub struct Engine {
@@ -55,6 +63,7 @@ pub struct Engine {
     pub changed: Notify,
     /// Keys that an upstream rejected: their references are read again.
     pub rejected: mpsc::UnboundedSender<KeyId>,
+    prices: OnceLock<Prices>,
     generation: ArcSwap<Generation>,
     accounts: ArcSwap<IdMap<KeyId, AccountId>>,
     luck: Mutex<Seeded>,
@@ -95,6 +104,7 @@ impl Engine {
             stored: Stored::default(),
             changed: Notify::new(),
             rejected,
+            prices: OnceLock::new(),
             generation: ArcSwap::from_pointee(Generation { catalog: Catalog::new(&settings), settings }),
             accounts: ArcSwap::default(),
             luck: Mutex::new(Seeded::from_os()),
@@ -158,6 +168,21 @@ impl Engine {
         }
         self.board.set_accounts(accounts.iter().map(|(key, account)| (*key, *account)));
         self.accounts.store(Arc::new(accounts));
+    }
+
+    /// Says once where prices are to be asked for; without, none is known.
+    pub fn set_prices(&self, prices: Prices) {
+        // The first stays: there is one book of prices per process.
+        drop(self.prices.set(prices));
+    }
+
+    /// What a request would cost at each candidate, as far as prices are known.
+    #[must_use]
+    pub fn costs(&self, candidates: &[Candidate], asked: Size) -> Vec<Option<f64>> {
+        match self.prices.get() {
+            Some(prices) => cost::of(candidates, asked, &**prices),
+            None => Vec::new(),
+        }
     }
 
     /// Text from outside as it may be shown: without secrets, without control characters.

@@ -28,6 +28,7 @@ use crate::{
     },
     routing::{
         candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
+        health::Size,
         names::{self, NameError, Overrides, Patience, Resolved},
         outcome::Cool,
         retry::{Again, Attempts, To},
@@ -130,12 +131,16 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             candidates.retain(|candidate| candidate.key == key);
         }
         let now = job.engine.clock.mono();
+        let asked = Size { input: job.ask.estimate, output: job.ask.output() };
+        let costs = if resolved.strategy.asks_cost() { job.engine.costs(&candidates, asked) } else { Vec::new() };
         let question = Question {
-            candidates: &candidates,
             tried: &memory.tried,
             strategy: resolved.strategy,
-            estimate: job.ask.estimate,
-            output: job.ask.output(),
+            estimate: asked.input,
+            output: asked.output,
+            costs: &costs,
+            region: &settings.region,
+            ..Question::of(&candidates)
         };
         let (decision, ticket) = job.engine.with_luck(|luck| job.engine.board.decide(&question, now, luck));
         match (&decision.verdict, ticket) {

@@ -13,7 +13,7 @@ use super::{
     circuit::{Circuit, Policy, Signal},
     decide::decide,
     ending,
-    health::{Asked, Health},
+    health::{Health, Size},
     outcome::{Cool, Outcome},
     retry::{self, Again, Attempts, Budget, To},
 };
@@ -82,7 +82,7 @@ impl Board {
         let ticket = match decision.verdict {
             Verdict::Try { index, probe, .. } => {
                 let mut ticket = state.health.take(&q.candidates[index], q.strategy, probe, now);
-                state.health.reserve(&mut ticket, &q.candidates[index], Asked { input: q.estimate, output: q.output }, now);
+                state.health.reserve(&mut ticket, &q.candidates[index], Size { input: q.estimate, output: q.output }, now);
                 Some(ticket)
             }
             Verdict::Again { .. } | Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,

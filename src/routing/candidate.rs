@@ -145,6 +145,18 @@ pub struct Question<'a> {
     pub estimate: u64,
     /// The most output tokens that its client allows; 0 where its answer is of none.
     pub output: u64,
+    /// What the request would cost at each candidate, in billionths of a dollar; empty where nobody asked.
+    pub costs: &'a [Option<f64>],
+    /// Upstreams there are preferred to their equals; empty is nowhere.
+    pub region: &'a str,
+}
+
+impl<'a> Question<'a> {
+    /// A first try of a small request, by the usual strategy.
+    #[must_use]
+    pub fn of(candidates: &'a [Candidate]) -> Self {
+        Self { candidates, tried: &[], strategy: Strategy::Priority, estimate: 0, output: 0, costs: &[], region: "" }
+    }
 }
 
 /// The answer: what to do, and why each other candidate lost. Indices are into the question's candidates.
@@ -197,6 +209,8 @@ pub enum Why {
     NotDrawn,
     /// Our own network is down.
     Offline,
+    /// Ready, but others are in the preferred region.
+    OtherRegion,
     OverLimit {
         what: &'static str,
     },
@@ -239,6 +253,7 @@ impl Why {
             Self::Missing(reason) => reason.to_string(),
             Self::NotDrawn => "ready, another was drawn".to_owned(),
             Self::Offline => "our own network is down".to_owned(),
+            Self::OtherRegion => "ready, in another region".to_owned(),
             Self::OverLimit { what } => format!("over its {what}"),
             Self::NearLimit { what, remaining, until } => {
                 format!("has {remaining} {what} left at the provider for {}, too few for this request", short(until.since(now)))

@@ -3,7 +3,7 @@
 use super::{
     candidate::{Candidate, Chosen, Decision, Question, Verdict, Why},
     circuit::VERDICT,
-    health::{Asked, Health, Rank, Standing},
+    health::{Health, Rank, Size, Standing},
     strategy,
 };
 use crate::{
@@ -33,23 +33,30 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
     let best = if most == Rank::Ready { ready } else { [ready, due].into_iter().flatten().min() };
     if let Some(tier) = best {
         let pool: Vec<usize> = (0..entrants.len()).filter(|&i| q.candidates[i].tier == tier && usable(&entrants[i])).collect();
-        let index = strategy::choose(q.strategy, &pool, q.candidates, health, draw);
+        let pool = in_region(q, pool);
+        let index = strategy::choose(q, &pool, health, now, draw);
         let probe = entrants[index].standing.rank == Rank::Due;
         let why = match (probe, pool.len()) {
             (true, _) => Chosen::Probe,
             (false, 1) if !entrants.iter().enumerate().any(|(i, e)| i != index && usable(e)) => Chosen::Only,
             (false, of) => Chosen::Best { tier, of },
         };
-        return Decision { verdict: Verdict::Try { index, why, probe }, others: others(&entrants, q.candidates, index, Some(tier)) };
+        return Decision { verdict: Verdict::Try { index, why, probe }, others: others(&entrants, q, index, Some(tier)) };
     }
     if let Some(index) = least(&entrants, q.candidates, |e| e.is_fresh() && e.standing.rank == Rank::Suspect) {
         let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
-        return Decision { verdict, others: others(&entrants, q.candidates, index, None) };
+        return Decision { verdict, others: others(&entrants, q, index, None) };
     }
     if let Some(index) = least(&entrants, q.candidates, |e| e.tried == Some(true) && e.standing.rank <= Rank::Suspect) {
-        return Decision { verdict: Verdict::Again { index }, others: others(&entrants, q.candidates, index, None) };
+        return Decision { verdict: Verdict::Again { index }, others: others(&entrants, q, index, None) };
     }
-    Decision { verdict: waiting(&entrants, now), others: others(&entrants, q.candidates, usize::MAX, None) }
+    Decision { verdict: waiting(&entrants, now), others: others(&entrants, q, usize::MAX, None) }
+}
+
+/// Those of the preferred region, where there are any.
+fn in_region(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
+    let there = |i: &usize| q.candidates[*i].target.upstream.region == q.region;
+    if q.region.is_empty() || !pool.iter().any(there) { pool } else { pool.into_iter().filter(there).collect() }
 }
 
 /// A candidate's standing, and whether it failed in this request already: then, whether that may pass.
@@ -65,7 +72,7 @@ impl Entrant<'_> {
 }
 
 fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<'a>> {
-    let asked = Asked { input: q.estimate, output: q.output };
+    let asked = Size { input: q.estimate, output: q.output };
     let mut known: Option<(UpstreamId, Standing<'a>)> = None;
     let mut entrants = Vec::with_capacity(q.candidates.len());
     entrants.extend(
@@ -113,7 +120,10 @@ fn waiting(entrants: &[Entrant<'_>], now: Mono) -> Verdict {
 }
 
 /// Why each but the chosen one lost; `tier` is the tier that was drawn from.
-fn others(entrants: &[Entrant<'_>], candidates: &[Candidate], chosen: usize, tier: Option<(u32, u32)>) -> Vec<(usize, Why)> {
+fn others(entrants: &[Entrant<'_>], q: &Question<'_>, chosen: usize, tier: Option<(u32, u32)>) -> Vec<(usize, Why)> {
+    let candidates = q.candidates;
+    let region = |i: usize| candidates.get(i).map_or("", |candidate| &candidate.target.upstream.region);
+    let preferred = !q.region.is_empty() && region(chosen) == q.region;
     if entrants.len() == 1 && chosen == 0 {
         return Vec::new();
     }
@@ -121,9 +131,11 @@ fn others(entrants: &[Entrant<'_>], candidates: &[Candidate], chosen: usize, tie
         // Where nothing is left, when it comes back says more than that it failed.
         (Some(_), None) => e.standing.why().unwrap_or(Why::FailedHere),
         (Some(_), Some(_)) => Why::FailedHere,
-        (None, _) => {
-            e.standing.why().unwrap_or(if tier.is_some_and(|tier| candidates[i].tier > tier) { Why::LowerTier } else { Why::NotDrawn })
-        }
+        (None, _) => e.standing.why().unwrap_or(match tier {
+            Some(tier) if candidates[i].tier > tier => Why::LowerTier,
+            Some(_) if preferred && region(i) != q.region => Why::OtherRegion,
+            _ => Why::NotDrawn,
+        }),
     };
     let mut out = Vec::with_capacity(entrants.len());
     out.extend(entrants.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(i, e)| (i, why(i, e))));

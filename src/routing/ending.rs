@@ -151,6 +151,9 @@ impl Recorder<'_> {
         if let Some(upstream) = self.health.upstreams.get_mut(&self.ticket.upstream) {
             upstream.running = upstream.running.saturating_sub(1);
             if let Some((failed, ttft)) = counted {
+                if let Some(ttft) = ttft {
+                    upstream.target_mut(&self.ticket.model).ttft.add(ttft, self.now);
+                }
                 upstream.stats.add(failed, ttft, self.now);
             }
         }

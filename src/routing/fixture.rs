@@ -154,6 +154,7 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
         retry: policy.retry,
         cooldown: policy.cooldown,
         strategy: Strategy::Priority,
+        region: String::new(),
         keyless: Vec::new(),
         losses: crate::config::settings::Losses::Tell,
         upstreams: upstreams.into_iter().map(Arc::new).collect(),

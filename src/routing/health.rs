@@ -8,6 +8,7 @@ use super::{
     circuit::{Circuit, Policy, Signal, Stance},
     learned::{Demand, Kind, Window},
     limits::Usual,
+    recent::Peak,
     spent::{Hurdle, Reserved, Spent},
     stats::Stats,
 };
@@ -48,8 +49,17 @@ pub struct UpstreamHealth {
     pub stats: Stats,
     /// Where the stride over this upstream's keys stands.
     pub key_time: f64,
-    /// Where each of its targets stands in the stride over targets.
-    pub passes: Vec<(Arc<str>, f64)>,
+    /// Its models that were asked for.
+    pub targets: Vec<TargetHealth>,
+}
+
+/// One model of an upstream.
+#[derive(Clone, Debug)]
+pub struct TargetHealth {
+    pub model: Arc<str>,
+    /// Where it stands in the stride over targets.
+    pub pass: f64,
+    pub ttft: Peak,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +103,7 @@ pub struct Ticket {
 
 /// What a request asks for, in tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct Size {
     pub input: u64,
     /// The most output that its client allows.
     pub output: u64,
@@ -174,7 +184,7 @@ impl Health {
 
     /// Adds to its upstream's standing what there is about the candidate's key. In place: with hundreds of candidates
     /// the copies would cost more than the rest.
-    pub fn stand<'a>(&'a self, standing: &mut Standing<'a>, candidate: &'a Candidate, asked: Asked, now: Mono) {
+    pub fn stand<'a>(&'a self, standing: &mut Standing<'a>, candidate: &'a Candidate, asked: Size, now: Mono) {
         match &candidate.key_state {
             KeyState::Ready => {}
             KeyState::Waiting => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
@@ -209,13 +219,13 @@ impl Health {
 
     /// The tokens that a request is expected to take of a model.
     #[must_use]
-    pub fn demand(&self, model: &Arc<str>, asked: Asked) -> Demand {
+    pub fn demand(&self, model: &Arc<str>, asked: Size) -> Demand {
         let output = if asked.output == 0 { 0 } else { self.usual.output(model, Some(asked.output)) };
         Demand { input: asked.input, output }
     }
 
     /// Reserves what the attempt is expected to take of its key's limits.
-    pub fn reserve(&mut self, ticket: &mut Ticket, candidate: &Candidate, asked: Asked, now: Mono) {
+    pub fn reserve(&mut self, ticket: &mut Ticket, candidate: &Candidate, asked: Size, now: Mono) {
         let demand = self.demand(&ticket.model, asked);
         if let Some(key) = self.keys.get_mut(&ticket.key)
             && key.spent.is_limited(candidate.key_limit, candidate.model_limit)
@@ -266,13 +276,13 @@ impl Health {
         upstream.key_time = stood;
         key.pass = stood + step(candidate.key_weight);
         let weight = match strategy {
-            Strategy::Priority => return ticket,
+            Strategy::Priority | Strategy::Adaptive(_) | Strategy::LeastCost | Strategy::LeastLatency => return ticket,
             Strategy::RoundRobin => 1.0,
-            Strategy::Weighted => target.weight,
+            Strategy::LeastBusy | Strategy::Weighted => target.weight,
         };
-        let stood = upstream.pass(&ticket.model).max(self.target_time);
+        let stood = upstream.target(&ticket.model).map_or(0.0, |target| target.pass).max(self.target_time);
         self.target_time = stood;
-        upstream.set_pass(&ticket.model, stood + step(weight));
+        upstream.target_mut(&ticket.model).pass = stood + step(weight);
         ticket
     }
 
@@ -344,21 +354,24 @@ fn step(weight: f64) -> f64 {
 }
 
 impl UpstreamHealth {
-    /// Where a target stands in the stride over targets.
     #[must_use]
-    pub fn pass(&self, model: &Arc<str>) -> f64 {
-        self.passes.iter().find(|(name, _)| same(name, model)).map_or(0.0, |(_, pass)| *pass)
+    pub fn target(&self, model: &Arc<str>) -> Option<&TargetHealth> {
+        self.targets.iter().find(|target| same(&target.model, model))
     }
 
-    fn set_pass(&mut self, model: &Arc<str>, pass: f64) {
-        if let Some((_, stood)) = self.passes.iter_mut().find(|(name, _)| same(name, model)) {
-            *stood = pass;
-            return;
-        }
-        if self.passes.len() >= MODELS_PER_KEY {
-            self.passes.remove(0);
-        }
-        self.passes.push((Arc::clone(model), pass));
+    /// What is known of a model; made where nothing is.
+    pub fn target_mut(&mut self, model: &Arc<str>) -> &mut TargetHealth {
+        let at = match self.targets.iter().position(|target| same(&target.model, model)) {
+            Some(at) => at,
+            None => {
+                if self.targets.len() >= MODELS_PER_KEY {
+                    self.targets.remove(0);
+                }
+                self.targets.push(TargetHealth { model: Arc::clone(model), pass: 0.0, ttft: Peak::default() });
+                self.targets.len() - 1
+            }
+        };
+        &mut self.targets[at]
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Output that is reserved while nothing is known of a model's answers.
-const USUAL: u64 = 1_024;
+pub(super) const USUAL: u64 = 1_024;
 /// The share of the newest answer in what counts as usual.
 const NEWEST: f64 = 0.2;
 /// Models whose usual answer is kept per project; names come from clients, so they are bounded.

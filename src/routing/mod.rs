@@ -4,6 +4,7 @@ pub mod board;
 pub mod candidate;
 pub mod catalog;
 pub mod circuit;
+pub mod cost;
 pub mod decide;
 pub mod ending;
 #[cfg(test)]
@@ -14,6 +15,7 @@ pub mod limits;
 pub mod names;
 mod newest;
 pub mod outcome;
+pub mod recent;
 pub mod retry;
 pub mod spent;
 pub mod stats;

@@ -143,3 +143,46 @@ fn a_keys_limit_for_some_models_holds_for_these_only() {
     let keys: Vec<_> = upstream.journal().iter().map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned()).collect();
     assert_eq!(keys, ["first", "second", "first", "first"]);
 }
+
+#[test]
+fn the_quickest_upstream_gets_what_follows() {
+    let slow = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(300))]);
+    let quick = Upstream::start(vec![Scene::chat("quick")]);
+    let config = "[routing]\nstrategy = \"least_latency\"";
+    let proxy = Setup::new().config(config).upstream("one", &slow, &["work"]).upstream("two", &quick, &["work"]).start();
+
+    let said: Vec<_> = (0..5).map(|_| proxy.chat("hi").said()).collect();
+
+    assert_eq!(said, ["slow", "quick", "quick", "quick", "quick"]);
+}
+
+#[test]
+fn the_preferred_region_goes_first_and_gives_way_to_health() {
+    let far = Upstream::start(vec![Scene::chat("far")]);
+    let near = Upstream::start(vec![Scene::chat("near"), Scene::status(401)]);
+    let proxy = Setup::new()
+        .config("[routing]\nregion = \"here\"")
+        .upstream_at("one", &far.url(), &["work"], "region = \"there\"")
+        .upstream_at("two", &near.url(), &["work"], "region = \"here\"")
+        .start();
+
+    let told = proxy.cli(&["route", "m"]);
+    let said = [proxy.chat("hi").said(), proxy.chat("hi").said(), proxy.chat("hi").said()];
+
+    assert!(String::from_utf8_lossy(&told.stdout).contains("ready, in another region"), "{told:?}");
+    assert_eq!(said, ["near", "far", "far"]);
+}
+
+#[test]
+fn an_adaptive_mix_leaves_an_upstream_that_errs() {
+    let bad = Upstream::directed(|_, number| if number % 2 == 0 { Scene::status(500) } else { Scene::chat("bad") });
+    let good = Upstream::start(vec![Scene::chat("good")]);
+    let config = "[cooldown]\nserver_error = \"1ms\"\nmax = \"1ms\"\n[retry]\nbackoff = \"1ms\"\nmax_backoff = \"1ms\"\n[routing]\nstrategy = \"adaptive:error_rate\"";
+    let proxy = Setup::new().config(config).upstream("one", &bad, &["work"]).upstream("two", &good, &["work"]).start();
+
+    let said: Vec<_> = (0..120).map(|_| proxy.chat("hi").said()).collect();
+
+    assert!(said.iter().all(|said| !said.is_empty()), "nothing fails while one is healthy");
+    let late = said[60..].iter().filter(|said| *said == "bad").count();
+    assert!(late < 15, "{late} of 60");
+}

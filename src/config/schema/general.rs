@@ -30,6 +30,7 @@ pub(in crate::config) struct General {
     pub(in crate::config) retry: Retry,
     pub(in crate::config) cooldown: Cooldown,
     pub(in crate::config) strategy: Strategy,
+    pub(in crate::config) region: String,
     pub(in crate::config) losses: Losses,
     pub(in crate::config) tui: Tui,
 }
@@ -49,6 +50,7 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         retry: default_retry(),
         cooldown: default_cooldown(),
         strategy: Strategy::Priority,
+        region: String::new(),
         losses: Losses::Tell,
         tui: Tui { theme: "dark".to_owned(), mouse: true },
     };
@@ -71,7 +73,8 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
     }
     if let Some(mut table) = top.table("routing", report) {
         general.strategy = table.or("strategy", report, Strategy::Priority, super::strategy);
-        table.later(&["sticky", "sticky_ttl", "region"], report);
+        general.region = table.or("region", report, String::new(), text);
+        table.later(&["sticky", "sticky_ttl"], report);
         table.end(report);
     }
     if let Some(mut table) = top.table("translation", report) {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::*;
 use crate::{
     base::draw::Scripted,
-    config::settings::{Strategy, Upstream},
+    config::settings::Upstream,
     events::kind::Level,
     ir::{
         fault::{Fault, FaultKind, TransportFault, TransportKind},
@@ -62,12 +62,12 @@ impl World {
     }
 
     fn ask_large(&self, tried: &[Tried], estimate: u64, now: u64) -> (Decision, Option<Ticket>) {
-        let question = Question { candidates: &self.candidates, tried, strategy: Strategy::Priority, estimate, output: 0 };
+        let question = Question { tried, estimate, ..Question::of(&self.candidates) };
         self.board.decide(&question, at(now), &mut Scripted::new(&[0.0]))
     }
 
     fn verdict(&self, tried: &[Tried], now: u64) -> Verdict {
-        let question = Question { candidates: &self.candidates, tried, strategy: Strategy::Priority, estimate: 100, output: 0 };
+        let question = Question { tried, estimate: 100, ..Question::of(&self.candidates) };
         self.board.decide_dry(&question, at(now)).verdict
     }
 
@@ -595,7 +595,7 @@ mod model_check {
             // A day later nothing but a rejection keeps anybody out.
             let day = now + 86_400;
             for candidate in &world.candidates {
-                let question = Question { candidates: std::slice::from_ref(candidate), tried: &[], strategy: Strategy::Priority, estimate: 0, output: 0 };
+                let question = Question::of(std::slice::from_ref(candidate));
                 let verdict = world.board.decide_dry(&question, at(day)).verdict;
                 let rejected = world.board.key_view(candidate.key, at(day)).health.state == HealthState::Rejected;
                 let out = rejected || candidate.key_state == KeyState::Disabled;
