@@ -216,6 +216,7 @@ fn bare(name: &str, ends: Vec<End>, origin: Origin, ids: &mut Ids, timeouts: &Ti
         embed: None,
         rerank: None,
         retry_statuses: None,
+        rules: Vec::new(),
         health: None,
         keys: Vec::new(),
         enabled: true,

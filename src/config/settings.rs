@@ -32,6 +32,9 @@ pub struct Settings {
     pub strategy: Strategy,
     /// Upstreams there are preferred to their equals elsewhere; empty is nowhere.
     pub region: String,
+    pub sticky: Sticky,
+    /// How long a silent conversation is remembered.
+    pub sticky_ttl: Duration,
     /// What becomes of fields that an upstream's dialect has no place for.
     pub losses: Losses,
     pub upstreams: Vec<Arc<Upstream>>,
@@ -160,6 +163,26 @@ pub enum Mix {
     ReliabilityFirst,
 }
 
+/// Whether the turns of a conversation go to one account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sticky {
+    /// By the conversation itself, and by what its client calls it.
+    #[default]
+    Auto,
+    Off,
+    /// Only by what its client calls it.
+    Session,
+}
+
+impl Sticky {
+    pub const ALL: [(&str, Self); 3] = [("auto", Self::Auto), ("session", Self::Session), ("off", Self::Off)];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, each)| *each == self).map_or("auto", |(name, _)| name)
+    }
+}
+
 impl Strategy {
     /// Every strategy by its name in the config.
     pub const ALL: [(&str, Self); 11] = [
@@ -240,6 +263,8 @@ pub struct Upstream {
     /// How its reranking is asked for, where known.
     pub rerank: Option<RerankForm>,
     pub retry_statuses: Option<StatusSet>,
+    /// What its refusals mean, where not what they usually do; the first that matches counts.
+    pub rules: Vec<Rule>,
     pub health: Option<Health>,
     /// Empty where no credential is needed (`auth` is then `None`) or none is configured yet.
     pub keys: Vec<Arc<Key>>,
@@ -316,6 +341,91 @@ pub enum Proxy {
     Url(String),
 }
 
+/// What becomes of refusals of some kind.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// `None` is any.
+    pub statuses: Option<StatusSet>,
+    /// What must stand in the answer; `None` is anything.
+    pub text: Option<Needle>,
+    pub action: RuleAction,
+    /// What is left alone.
+    pub scope: RuleScope,
+    /// How long; `None` is as long as after a 429 without a hint.
+    pub span: Option<Duration>,
+}
+
+/// Text to be found in an answer: plain, case ignored, or `re:` and a regular expression.
+#[derive(Clone, Debug)]
+pub enum Needle {
+    Plain(String),
+    Regex(regex::Regex),
+}
+
+impl Needle {
+    /// Reads one.
+    ///
+    /// # Errors
+    ///
+    /// The regex engine's sentence, for a `re:` that does not compile.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(source) = text.strip_prefix("re:") else { return Ok(Self::Plain(text.to_lowercase())) };
+        let regex = regex::RegexBuilder::new(source).case_insensitive(true).size_limit(1 << 20).build();
+        regex.map(Self::Regex).map_err(|e| e.to_string().lines().last().unwrap_or("bad regex").trim().to_owned())
+    }
+
+    #[must_use]
+    pub fn is_in(&self, text: &str) -> bool {
+        match self {
+            Self::Plain(needle) => text.to_lowercase().contains(needle),
+            Self::Regex(regex) => regex.is_match(text),
+        }
+    }
+
+    /// As written, as far as case goes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Plain(text) => text.clone(),
+            Self::Regex(regex) => format!("re:{}", regex.as_str()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleAction {
+    /// Left alone for a while, and tried elsewhere.
+    Cool,
+    /// Told to the client as it is.
+    Pass,
+    /// Tried elsewhere, or again.
+    Retry,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuleScope {
+    Account,
+    Key,
+    #[default]
+    KeyModel,
+    Request,
+    Upstream,
+}
+
+impl RuleAction {
+    pub const ALL: [(&str, Self); 3] = [("retry", Self::Retry), ("pass", Self::Pass), ("cool", Self::Cool)];
+}
+
+impl RuleScope {
+    pub const ALL: [(&str, Self); 5] = [
+        ("request", Self::Request),
+        ("key_model", Self::KeyModel),
+        ("key", Self::Key),
+        ("account", Self::Account),
+        ("upstream", Self::Upstream),
+    ];
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     pub path: String,
@@ -386,6 +496,8 @@ pub struct LogicalModel {
     pub name: Pattern,
     pub targets: Vec<ModelTarget>,
     pub strategy: Strategy,
+    pub sticky: Option<Sticky>,
+    pub sticky_ttl: Option<Duration>,
     pub first_byte: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,

@@ -4,7 +4,8 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    Key, Keyless, Limit, LogicalModel, Losses, ModelTarget, Patch, Project, Proxy, Settings, StatusSet, Timeouts, Upstream,
+    Key, Keyless, Limit, LogicalModel, Losses, ModelTarget, Patch, Project, Proxy, Rule, RuleAction, RuleScope, Settings, StatusSet,
+    Timeouts, Upstream,
 };
 use crate::base::{pattern::Patterns, units};
 
@@ -107,6 +108,8 @@ fn document(settings: &Settings) -> DocumentMut {
     let mut table = Rows::default();
     table.put("strategy", settings.strategy.name());
     table.put("region", settings.region.as_str());
+    table.put("sticky", settings.sticky.name());
+    table.put("sticky_ttl", units::print_duration(settings.sticky_ttl));
     table.into(&mut doc, "routing");
 
     let mut table = Rows::default();
@@ -241,6 +244,9 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
     if let Some(set) = &upstream.retry_statuses {
         table.put("retry_statuses", statuses(set));
     }
+    if !upstream.rules.is_empty() {
+        table.put("rule", upstream.rules.iter().map(|each| Value::InlineTable(rule(each))).collect::<Array>());
+    }
     if let Some(health) = &upstream.health {
         let mut value = InlineTable::new();
         value.insert("path", health.path.as_str().into());
@@ -255,6 +261,24 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
     }
     if !upstream.patch.is_empty() {
         table.put("patch", patch(&upstream.patch));
+    }
+    table
+}
+
+fn rule(rule: &Rule) -> InlineTable {
+    let mut table = InlineTable::new();
+    if let Some(set) = &rule.statuses {
+        table.insert("status", statuses(set).into());
+    }
+    if let Some(needle) = &rule.text {
+        table.insert("match", needle.text().into());
+    }
+    let action = RuleAction::ALL.iter().find(|(_, each)| *each == rule.action).map_or("", |(name, _)| name);
+    table.insert("action", action.into());
+    let scope = RuleScope::ALL.iter().find(|(_, each)| *each == rule.scope).map_or("", |(name, _)| name);
+    table.insert("scope", scope.into());
+    if let Some(span) = rule.span {
+        table.insert("for", units::print_duration(span).into());
     }
     table
 }
@@ -336,6 +360,12 @@ fn model(model: &LogicalModel) -> Rows {
     table.put("name", model.name.text());
     table.put("targets", model.targets.iter().map(target).collect::<Array>());
     table.put("strategy", model.strategy.name());
+    if let Some(sticky) = model.sticky {
+        table.put("sticky", sticky.name());
+    }
+    if let Some(span) = model.sticky_ttl {
+        table.put("sticky_ttl", units::print_duration(span));
+    }
     let mut own = InlineTable::new();
     for (name, span) in [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)] {
         if let Some(span) = span {

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::engine::Held;
+use super::{engine::Held, wishes::Wishes};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
@@ -111,6 +111,8 @@ pub struct Ask {
     pub home: Option<(UpstreamId, Option<KeyId>)>,
     /// `x-aiproxy-strict: 1`: nothing may be lost in translation.
     pub strict: bool,
+    /// What it wishes of routing, taken out of the body.
+    pub wishes: Option<Box<Wishes>>,
     pub held: Held,
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::RandomState,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -11,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
-use super::{continuity::Continuity, halt::Halts, lists::ModelLists, network::Network, stored::Stored, waiting::Queue};
+use super::{continuity::Continuity, halt::Halts, lists::ModelLists, network::Network, remember::Remember, stored::Stored, waiting::Queue};
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
     config::{
@@ -63,6 +64,10 @@ pub struct Engine {
     pub changed: Notify,
     /// Keys that an upstream rejected: their references are read again.
     pub rejected: mpsc::UnboundedSender<KeyId>,
+    /// What hashes of conversations are made with.
+    pub seed: RandomState,
+    /// What is believed, over a restart.
+    pub remember: Remember,
     prices: OnceLock<Prices>,
     generation: ArcSwap<Generation>,
     accounts: ArcSwap<IdMap<KeyId, AccountId>>,
@@ -81,13 +86,14 @@ pub struct Parts {
     pub redactor: Arc<dyn Redactor>,
     pub lists: ModelLists,
     pub rejected: mpsc::UnboundedSender<KeyId>,
+    pub remember: Remember,
 }
 
 impl Engine {
     /// Puts the parts together around the first settings.
     #[must_use]
     pub fn new(parts: Parts, settings: Arc<Settings>) -> Self {
-        let Parts { clock, gateway, keys, redactor, lists, rejected } = parts;
+        let Parts { clock, gateway, keys, redactor, lists, rejected, remember } = parts;
         let board = Board::new(Policy::new(&settings.cooldown, &settings.retry));
         Self {
             bus: Bus::default(),
@@ -104,6 +110,8 @@ impl Engine {
             stored: Stored::default(),
             changed: Notify::new(),
             rejected,
+            seed: RandomState::new(),
+            remember,
             prices: OnceLock::new(),
             generation: ArcSwap::from_pointee(Generation { catalog: Catalog::new(&settings), settings }),
             accounts: ArcSwap::default(),
@@ -174,6 +182,12 @@ impl Engine {
     pub fn set_prices(&self, prices: Prices) {
         // The first stays: there is one book of prices per process.
         drop(self.prices.set(prices));
+    }
+
+    /// The price of a model at an upstream, where one is known.
+    #[must_use]
+    pub fn price(&self, upstream: &Upstream, model: &str) -> Option<Price> {
+        self.prices.get().and_then(|prices| prices(upstream, model))
     }
 
     /// What a request would cost at each candidate, as far as prices are known.

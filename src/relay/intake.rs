@@ -11,11 +11,14 @@ use tokio::time::timeout;
 use super::{
     ask::{Ask, Caller, Endpoint, ModelPlace, StreamPlace, nothing},
     engine::{Engine, Generation, Held},
-    form,
+    form, wishes,
 };
 use crate::{
     base::{clean, id::RequestId, splice},
-    config::settings::{KeyId, UpstreamId},
+    config::{
+        Settings,
+        settings::{KeyId, UpstreamId},
+    },
     dialect::Framing,
     ir::{
         fault::{ClientError, ErrorKind},
@@ -89,12 +92,13 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         rewrite: false,
         home: head.home,
         strict: map.get("x-aiproxy-strict").is_some_and(|v| matches!(v.as_bytes(), b"1" | b"true")),
+        wishes: None,
         held,
         headers: map,
         body,
         endpoint: head.endpoint,
     };
-    find_model(&mut ask)?;
+    find_model(&mut ask, settings)?;
     headers::request_filter(&mut ask.headers);
     Ok(ask)
 }
@@ -168,7 +172,7 @@ fn open(
     Ok((opened, keep.then_some((raw, coding))))
 }
 
-fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
+fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
     if let StreamPlace::Yes(framing) = ask.endpoint.stream {
         (ask.stream, ask.framing) = (true, framing);
     } else if ask.endpoint.dialect == Dialect::Ollama {
@@ -203,6 +207,13 @@ fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
             None => error,
         }
     })?;
+    if scan.wishes && ask.wishes.is_none() && matches!(ask.endpoint.op, Op::Chat | Op::Completions | Op::Embed) {
+        let known = |name: &str| settings.upstreams.iter().any(|upstream| upstream.name.eq_ignore_ascii_case(name));
+        if let Some((wishes, rest)) = wishes::take(&body, &known)? {
+            (ask.wishes, ask.body, ask.coded) = (Some(Box::new(wishes)), rest, None);
+            return find_model(ask, settings);
+        }
+    }
     if ask.endpoint.model == ModelPlace::Body {
         let found = scan.model.as_ref().ok_or_else(no_model)?;
         check_name(&found.name)?;

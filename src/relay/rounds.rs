@@ -9,7 +9,9 @@ use super::{
     answer::{Lost, Said, Won},
     ask::{Ask, ModelPlace},
     attempt::attempt,
+    conversation,
     engine::{Engine, Generation, Place},
+    fitness::Needs,
     halt::{Cause, Halt},
     reply,
     said::{self, Said as Asked},
@@ -27,6 +29,7 @@ use crate::{
         op::{Dialect, Op},
     },
     routing::{
+        affinity::{Keys, PATIENCE},
         candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
         health::Size,
         names::{self, NameError, Overrides, Patience, Resolved},
@@ -108,6 +111,32 @@ struct Memory {
     waited: Duration,
     /// Its place in the queue, kept from one wait to the next.
     place: Option<Line>,
+    /// What its conversation is known by; worked out once, where there is a choice.
+    talk: Option<Option<Talk>>,
+    /// What it needs of a model; looked for once, where there is a choice.
+    needs: Option<Option<Needs>>,
+}
+
+/// A conversation that is to be served where it was served before.
+struct Talk {
+    keys: Arc<Keys>,
+    ttl: Duration,
+    /// It waits so long for that.
+    wait: Mono,
+}
+
+impl Talk {
+    fn of(job: &Job, candidates: &[Candidate], now: Mono) -> Option<Self> {
+        let account = candidates.first()?.account;
+        // Where there is nobody else, there is nothing to be bound to.
+        if candidates.iter().all(|candidate| candidate.account == account) {
+            return None;
+        }
+        let settings = &job.generation.settings;
+        let keys = conversation::keys(&job.engine.seed, &job.ask, job.overrides.sticky.unwrap_or(settings.sticky))?;
+        let ttl = job.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
+        Some(Self { keys: Arc::new(keys), ttl, wait: now + PATIENCE })
+    }
 }
 
 /// The newest attempt that was lost.
@@ -130,6 +159,9 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
         if let Some((_, Some(key))) = job.ask.home {
             candidates.retain(|candidate| candidate.key == key);
         }
+        if let Some(needs) = memory.needs.get_or_insert_with(|| Needs::of(&job.ask, &candidates)) {
+            needs.mark(&mut candidates);
+        }
         let now = job.engine.clock.mono();
         let asked = Size { input: job.ask.estimate, output: job.ask.output() };
         let costs = if resolved.strategy.asks_cost() { job.engine.costs(&candidates, asked) } else { Vec::new() };
@@ -142,7 +174,11 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             region: &settings.region,
             ..Question::of(&candidates)
         };
-        let (decision, ticket) = job.engine.with_luck(|luck| job.engine.board.decide(&question, now, luck));
+        let talk = memory.talk.get_or_insert_with(|| Talk::of(job, &candidates, now)).as_ref();
+        let (decision, ticket) = job.engine.with_luck(|luck| match talk {
+            Some(talk) => job.engine.board.decide_for(&question, (&talk.keys, talk.ttl, talk.wait), now, luck),
+            None => job.engine.board.decide(&question, now, luck),
+        });
         match (&decision.verdict, ticket) {
             (Verdict::Try { index, why, .. }, Some(ticket)) => {
                 memory.place = None;
@@ -210,34 +246,38 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
     if let ModelPlace::Upstream(name) = &job.ask.endpoint.model {
         return raw(job, name).map_err(|e| *e);
     }
-    let project = Arc::clone(&job.ask.caller.project);
-    let deadline = Instant::now() + LEARN;
-    let mut patience = Patience::Wait;
-    let resolved = loop {
-        let learned = engine.lists.learned();
-        let result = names::resolve(
-            &generation.catalog,
-            &job.ask.asked,
-            job.ask.endpoint.dialect,
-            said::translates(&job.ask),
-            &project,
-            &|id| learned.get(&id).cloned(),
-            patience,
-        );
-        match result {
-            Ok(resolved) => break resolved,
-            Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
-                if !engine.lists.wait(&upstreams, deadline).await {
-                    patience = Patience::Over;
-                }
-            }
-            Err(e) => {
-                job.unspoken = matches!(e, NameError::NoEnd { .. });
-                return Err(name_error(&e));
+    let asked = Arc::clone(&job.ask.asked);
+    let wishes = job.ask.wishes.take();
+    let mut resolved = named(job, &engine, &generation, &asked).await;
+    if let Some(wishes) = &wishes {
+        let price = |target: &Target| engine.price(&target.upstream, &target.model);
+        if let Ok(first) = &mut resolved {
+            wishes.apply(&mut first.targets, 0, &price);
+        }
+        for (nth, name) in wishes.models.iter().filter(|name| **name != *asked).enumerate() {
+            let Ok(mut more) = named(job, &engine, &generation, name).await else { continue };
+            wishes.apply(&mut more.targets, nth + 1, &price);
+            match &mut resolved {
+                Ok(first) => first.targets.extend(more.targets),
+                Err(_) => resolved = Ok(more),
             }
         }
+        job.ask.strict |= wishes.all_parameters;
+    }
+    let mut resolved = match resolved {
+        Ok(resolved) => resolved,
+        Err(e) => {
+            job.unspoken = matches!(e, NameError::NoEnd { .. });
+            return Err(name_error(&e));
+        }
     };
-    let mut resolved = resolved;
+    if let Some(wishes) = wishes {
+        resolved.strategy = wishes.strategy().unwrap_or(resolved.strategy);
+        if resolved.targets.is_empty() {
+            let message = format!("what `provider` of the request wishes leaves nobody that serves `{asked}`");
+            return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::clean(&message)).param("provider"));
+        }
+    }
     if let Some(pin) = &job.ask.pin {
         resolved.targets.retain(|target| *target.upstream.name == **pin);
         if resolved.targets.is_empty() {
@@ -249,6 +289,34 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
     translated::read(job, &mut resolved.targets)?;
     job.overrides = resolved.timeouts;
     Ok(resolved)
+}
+
+/// One name to its targets, its ending left off where that chooses a strategy.
+async fn named(job: &Job, engine: &Engine, generation: &Generation, asked: &str) -> Result<Resolved, NameError> {
+    let project = &job.ask.caller.project;
+    let deadline = Instant::now() + LEARN;
+    let mut patience = Patience::Wait;
+    loop {
+        let learned = engine.lists.learned();
+        let learned = |id| learned.get(&id).cloned();
+        let (name, strategy) = match names::ending(&generation.catalog, asked, &learned) {
+            Some((name, strategy)) => (name, Some(strategy)),
+            None => (asked, None),
+        };
+        let (dialect, translates) = (job.ask.endpoint.dialect, said::translates(&job.ask));
+        match names::resolve(&generation.catalog, name, dialect, translates, project, &learned, patience) {
+            Ok(mut resolved) => {
+                resolved.strategy = strategy.unwrap_or(resolved.strategy);
+                return Ok(resolved);
+            }
+            Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
+                if !engine.lists.wait(&upstreams, deadline).await {
+                    patience = Patience::Over;
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// A response that is gone on from lives with us or with one upstream; nobody else knows it.
@@ -306,6 +374,8 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen) -> Arc<str> {
     match why {
         Chosen::Only => [via, "; the only candidate ready"].concat(),
         Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
+        Chosen::Bound { better: false } => [via, "; where its conversation was served before"].concat(),
+        Chosen::Bound { better: true } => [via, "; where its conversation was served before, though a better tier is back"].concat(),
         Chosen::Probe => [via, "; let through as a probe after a cooldown"].concat(),
         Chosen::LeastSuspect => [via, "; nothing is ready: the least suspect is tried"].concat(),
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::outcome::Cool;
+use super::{affinity::Bound, outcome::Cool};
 use crate::{
     base::clock::Mono,
     config::settings::{Auth, Key, KeyId, Limit, Strategy, Upstream, UpstreamId},
@@ -42,6 +42,20 @@ pub struct Candidate {
     pub key_max_concurrency: u32,
     /// Whether the key can be used at all, as far as config and secrets say.
     pub key_state: KeyState,
+    /// Why its model cannot take this request, where that is known.
+    pub unfit: Option<Unfit>,
+}
+
+/// What a model is known not to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Tokens: what question and answer need, what the model holds.
+    Context {
+        needs: u64,
+        holds: u64,
+    },
+    Tools,
+    Vision,
 }
 
 impl Candidate {
@@ -86,6 +100,7 @@ fn with_key(target: &Arc<Target>, key: &Key, key_info: &dyn Fn(KeyId) -> (KeySta
         model_limit: key.limit_for(&target.model),
         key_max_concurrency: key.max_concurrency,
         key_state: if key.enabled && target.upstream.enabled { state } else { KeyState::Disabled },
+        unfit: None,
     }
 }
 
@@ -110,6 +125,7 @@ fn without_key(target: &Arc<Target>) -> Candidate {
         model_limit: Limit::default(),
         key_max_concurrency: 0,
         key_state,
+        unfit: None,
     }
 }
 
@@ -149,13 +165,15 @@ pub struct Question<'a> {
     pub costs: &'a [Option<f64>],
     /// Upstreams there are preferred to their equals; empty is nowhere.
     pub region: &'a str,
+    /// Where the conversation was served before.
+    pub bound: Option<Bound<'a>>,
 }
 
 impl<'a> Question<'a> {
     /// A first try of a small request, by the usual strategy.
     #[must_use]
     pub fn of(candidates: &'a [Candidate]) -> Self {
-        Self { candidates, tried: &[], strategy: Strategy::Priority, estimate: 0, output: 0, costs: &[], region: "" }
+        Self { candidates, tried: &[], strategy: Strategy::Priority, estimate: 0, output: 0, costs: &[], region: "", bound: None }
     }
 }
 
@@ -178,6 +196,23 @@ pub enum Verdict {
     Exhausted { retry_at: Option<Mono> },
 }
 
+impl Verdict {
+    /// In words.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match self {
+            Self::Try { why: Chosen::Only, .. } => "the only candidate ready".to_owned(),
+            Self::Try { why: Chosen::Best { tier, of }, .. } => format!("the best of {of} ready in tier {}", tier.0),
+            Self::Try { why: Chosen::Bound { .. }, .. } => "where its conversation was served before".to_owned(),
+            Self::Try { why: Chosen::Probe, .. } => "a probe after its cooldown".to_owned(),
+            Self::Try { why: Chosen::LeastSuspect, .. } => "nothing is ready: the least suspect".to_owned(),
+            Self::Again { .. } => "the only one left".to_owned(),
+            Self::Wait { .. } => "everything is blocked for now".to_owned(),
+            Self::Exhausted { .. } => "no key can serve this just now".to_owned(),
+        }
+    }
+}
+
 /// Why the chosen one was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
@@ -185,6 +220,8 @@ pub enum Chosen {
     Only,
     /// The best of its tier by the strategy.
     Best { tier: (u32, u32), of: usize },
+    /// Where the conversation was served before; whether that is so though a better tier is ready.
+    Bound { better: bool },
     /// After a cooldown, one request is let through.
     Probe,
     /// Nothing is ready: the least suspect is tried.
@@ -226,6 +263,8 @@ pub enum Why {
     Rejected {
         cause: Arc<str>,
     },
+    /// Its model cannot take this request, and others can.
+    Unfit(Unfit),
     /// The secret is still being read.
     WaitingForKey,
 }
@@ -260,6 +299,11 @@ impl Why {
             }
             Self::Probing => "a probe is under way".to_owned(),
             Self::Rejected { cause } => format!("rejected: {cause}"),
+            Self::Unfit(Unfit::Context { needs, holds }) => {
+                format!("the request needs about {needs} tokens of context, its model holds {holds}")
+            }
+            Self::Unfit(Unfit::Tools) => "its model takes no tools".to_owned(),
+            Self::Unfit(Unfit::Vision) => "its model sees no pictures".to_owned(),
             Self::WaitingForKey => "its key is still being read".to_owned(),
         }
     }

@@ -4,7 +4,8 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use super::{
-    candidate::{AccountId, Candidate, KeyState, ScopeKind, Why},
+    affinity::Keys,
+    candidate::{AccountId, Candidate, KeyState, ScopeKind, Unfit, Why},
     circuit::{Circuit, Policy, Signal, Stance},
     learned::{Demand, Kind, Window},
     limits::Usual,
@@ -99,6 +100,10 @@ pub struct Ticket {
     pub reserved: Option<Reserved>,
     /// Input that the provider reads from its cache does not count against its limits.
     pub cached_free: bool,
+    /// What the conversation is known by, to be bound where it is served.
+    pub conversation: Option<Arc<Keys>>,
+    /// Its conversation stays in this tier though a better one has been ready since then.
+    pub better: Option<Mono>,
 }
 
 /// What a request asks for, in tokens.
@@ -148,6 +153,7 @@ enum Reason<'a> {
     Limit(&'static str),
     Near(Kind, Window),
     Offline,
+    Unfit(Unfit),
 }
 
 impl Health {
@@ -234,6 +240,16 @@ impl Health {
         }
     }
 
+    /// Whether the provider said of one of these keys that more than a fifth of everything is left.
+    pub fn has_plenty(&self, candidates: &[Candidate], mut places: impl Iterator<Item = usize>, now: Mono) -> bool {
+        places.any(|i| {
+            let Some(key) = self.keys.get(&candidates[i].key) else { return false };
+            let mut known = key.spent.learned(now).filter(|(model, ..)| same(model, &candidates[i].target.model)).peekable();
+            let plenty = |window: Window| window.limit.is_some_and(|limit| window.remaining.saturating_mul(5) > limit);
+            known.peek().is_some() && known.all(|(.., window)| plenty(window))
+        })
+    }
+
     /// Starts an attempt: counts it and makes it the probe of every scope that needs one.
     pub fn take(&mut self, candidate: &Candidate, strategy: Strategy, probe: bool, now: Mono) -> Ticket {
         self.newest += 1;
@@ -251,6 +267,8 @@ impl Health {
             local: target.upstream.local,
             reserved: None,
             cached_free: target.dialect == Dialect::Anthropic,
+            conversation: None,
+            better: None,
         };
         let sent = Signal::Sent { id: ticket.id };
 
@@ -391,7 +409,7 @@ impl KeyHealth {
         self.models.iter_mut().find(|(name, _)| same(name, model)).map(|(_, circuit)| circuit)
     }
 
-    fn model_made(&mut self, model: &Arc<str>) -> &mut Circuit {
+    pub(super) fn model_made(&mut self, model: &Arc<str>) -> &mut Circuit {
         let at = match self.models.iter().position(|(name, _)| same(name, model)) {
             Some(at) => at,
             None => {
@@ -439,6 +457,17 @@ impl<'a> Standing<'a> {
         }
     }
 
+    /// Others can take the request, this one cannot.
+    pub fn unfit(&mut self, unfit: Unfit) {
+        self.worsen(Rank::Out, None, Reason::Unfit(unfit));
+    }
+
+    /// Only its own limits keep it from being used.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self.reason, Reason::Limit(_))
+    }
+
     fn limited(&mut self, limit: u32, running: u32, what: &'static str) {
         if limit > 0 && running >= limit {
             self.worsen(Rank::Held, None, Reason::Limit(what));
@@ -468,6 +497,7 @@ impl<'a> Standing<'a> {
             (Reason::Limit(what), _) => Why::OverLimit { what },
             (Reason::Near(kind, window), _) => Why::NearLimit { what: kind.name(), remaining: window.remaining, until: window.until },
             (Reason::Offline, _) => Why::Offline,
+            (Reason::Unfit(unfit), _) => Why::Unfit(unfit),
             (Reason::Circuit(_, Circuit::Shut { cause, .. }), _) => Why::Rejected { cause: Arc::clone(cause) },
             (Reason::Circuit(scope, Circuit::Open { belief, until }), _) => {
                 Why::Cooling { until: *until, cause: Arc::clone(&belief.cause), scope, class: belief.class }

@@ -1,5 +1,6 @@
 //! Which key serves the next attempt, and why the others do not. Pure: clock and chance are handed in.
 
+pub mod affinity;
 pub mod board;
 pub mod candidate;
 pub mod catalog;
@@ -10,6 +11,7 @@ pub mod ending;
 #[cfg(test)]
 mod fixture;
 pub mod health;
+pub mod kept;
 pub mod learned;
 pub mod limits;
 pub mod names;

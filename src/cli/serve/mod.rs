@@ -42,6 +42,7 @@ use crate::{
     relay::{
         engine::{Engine, Parts},
         lists::{self, ModelLists},
+        remember::{self, Remember},
     },
     secrets::{
         Secret,
@@ -94,10 +95,15 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let settings = Arc::new(crate::config::discover::merge(&settings, &found));
     let (rejected, rejections) = mpsc::unbounded_channel();
     let lists = ModelLists::new(Some(place.data.join("models.json")), &settings.upstreams);
+    let remember = Remember::at(place.data.join("health.json"));
     let engine = Arc::new(Engine::new(
-        Parts { clock: Arc::clone(&clock), gateway, keys, redactor: Arc::clone(&known) as _, lists, rejected },
+        Parts { clock: Arc::clone(&clock), gateway, keys, redactor: Arc::clone(&known) as _, lists, rejected, remember },
         Arc::clone(&settings),
     ));
+
+    for upstream in &settings.upstreams {
+        engine.remember.upstream(&engine, upstream);
+    }
 
     let (tracker, stop, now) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
@@ -168,6 +174,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let outcome = run(&hands, signals, &stop, &now, dashboard).await;
     drop(watcher);
     finish(&engine, &settings, &tracker, &stop, &closing, &now).await;
+    engine.remember.save(&engine);
     drop(claimed);
     outcome
 }
@@ -260,6 +267,14 @@ fn spawn_background(
     tracker.spawn(until_stop(stop.clone(), Box::pin(first)));
     let sleeper = Arc::clone(&gate.engine);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { notice_sleep(&sleeper).await })));
+    let keeper = Arc::clone(&gate.engine);
+    let keep = async move {
+        loop {
+            tokio::time::sleep(remember::SAVE).await;
+            keeper.remember.save(&keeper);
+        }
+    };
+    tracker.spawn(until_stop(stop.clone(), Box::pin(keep)));
     let loader = Arc::clone(&hands.loader);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { loader.tend(rejections).await })));
     let finder = Arc::clone(hands);

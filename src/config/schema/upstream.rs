@@ -14,7 +14,7 @@ use crate::{
         presets,
         problem::Report,
         read::{self, At, Fault, Node, Span, Table, clip, count, duration, flag, number, text},
-        settings::{Health, Limit, Patch, Proxy, StatusSet},
+        settings::{Health, Limit, Needle, Patch, Proxy, Rule, RuleAction, RuleScope, StatusSet},
     },
     ir::op::Dialect,
     secrets::Reference,
@@ -42,6 +42,7 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) think_split: bool,
     pub(in crate::config) stream_keepalive: bool,
     pub(in crate::config) retry_statuses: Option<StatusSet>,
+    pub(in crate::config) rules: Vec<Rule>,
     pub(in crate::config) health: Option<Health>,
     pub(in crate::config) keys: Vec<Key>,
     pub(in crate::config) enabled: bool,
@@ -122,6 +123,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         think_split: row.or("think_split", report, false, flag),
         stream_keepalive: row.or("stream_keepalive", report, false, flag),
         retry_statuses: statuses(&mut row, "retry_statuses", report),
+        rules: row.tables("rule", report).into_iter().map(|row| rule(row, report)).collect(),
         health: row.table("health", report).and_then(|table| health(table, report)),
         keys: keys(&mut row, report),
         enabled: row.or("enabled", report, true, flag),
@@ -129,7 +131,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         patch: row.table("patch", report).map(|table| patch(table, report)).unwrap_or_default(),
         name: row_name.clone().unwrap_or_else(|| At::new(String::new(), row.span.clone())),
     };
-    row.later(&["budget", "rule", "prices_win"], report);
+    row.later(&["budget", "prices_win"], report);
     row.end(report);
     row_name.map(|_| upstream)
 }
@@ -252,6 +254,32 @@ fn proxy(value: &DeValue<'_>) -> Result<Proxy, Fault> {
         return Err(Fault::with("the proxy's URL has no usable host and port", FORMS));
     }
     Ok(Proxy::Url(url))
+}
+
+fn rule(mut row: Table<'_>, report: &mut Report) -> Rule {
+    let needle = |value: &DeValue<'_>| {
+        let written = text(value)?;
+        if written.is_empty() {
+            return Err(Fault::with("an empty text stands everywhere", "leave `match` out where any text will do"));
+        }
+        Needle::parse(&written).map_err(|sentence| Fault::new(format!("`{}` is no regular expression: {sentence}", clip(&written))))
+    };
+    let rule = Rule {
+        statuses: statuses(&mut row, "status", report),
+        text: row.take("match", report, needle).map(|at| at.value),
+        action: row.or("action", report, RuleAction::Cool, read::word(&RuleAction::ALL)),
+        scope: row.or("scope", report, RuleScope::KeyModel, read::word(&RuleScope::ALL)),
+        span: row.take("for", report, duration(Duration::from_millis(1), Duration::from_secs(30 * 86_400))).map(|at| at.value),
+    };
+    if rule.statuses.is_none() && rule.text.is_none() {
+        report.absent(
+            &row.span,
+            "a [[upstream.rule]] for every refusal there is".to_owned(),
+            Some("add a line `status = \"400\"` or `match = \"…\"`".to_owned()),
+        );
+    }
+    row.end(report);
+    rule
 }
 
 fn health(mut table: Table<'_>, report: &mut Report) -> Option<Health> {

@@ -1,5 +1,7 @@
 //! Decisions and ends together: what a request meets after what others met.
 
+mod bound;
+
 use std::{sync::Arc, time::Duration};
 
 use super::*;
@@ -12,7 +14,7 @@ use crate::{
         usage::Usage,
     },
     routing::{
-        candidate::{Candidate, Chosen, KeyState, ScopeKind, Tried, Why, candidates, keyless},
+        candidate::{Candidate, Chosen, KeyState, ScopeKind, Tried, Unfit, Why, candidates, keyless},
         fixture::{at, policy, ready, target, upstream},
         outcome::{of_fault, of_transport},
     },
@@ -469,6 +471,25 @@ fn a_reload_keeps_what_stays_and_drops_what_is_gone() {
     assert_eq!(world.board.key_view(keyless(UpstreamId(2)), at(1)).health.state, HealthState::Cooling);
     assert!(world.fail(&late, &out, 1).is_empty(), "an attempt of what is gone changes nothing");
     assert_eq!(tries(&world.verdict(&[], 1)), Some((0, false)));
+}
+
+#[test]
+fn a_model_that_cannot_take_the_request_is_passed_over_while_another_can() {
+    let mut spare = upstream(2, "spare", None, 1);
+    spare.priority = 20;
+    let mut world = World::new(vec![upstream(1, "main", None, 1), spare]);
+    let unfit = Unfit::Context { needs: 9_000, holds: 8_192 };
+    world.candidates[0].unfit = Some(unfit);
+
+    let (decision, ticket) = world.ask(&[], 0);
+    assert_eq!(*ticket.expect("a ticket").key_name, *"spare/k0");
+    assert_eq!(decision.others, [(0, Why::Unfit(unfit))]);
+
+    // Where the other refused for good, or neither can, it is tried all the same: what is known may be wrong.
+    let refused = world.tried(1, &said(FaultKind::BadRequest, 400, "", None));
+    assert!(matches!(world.verdict(&[refused], 1), Verdict::Try { index: 0, .. }));
+    world.candidates[1].unfit = Some(Unfit::Vision);
+    assert!(matches!(world.verdict(&[], 1), Verdict::Try { index: 0, .. }));
 }
 
 #[test]
