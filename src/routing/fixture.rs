@@ -21,7 +21,9 @@ pub(super) fn at(seconds: u64) -> Mono {
 }
 
 pub(super) fn cases() -> proptest::test_runner::Config {
-    proptest::test_runner::Config { cases: 128, failure_persistence: None, ..Default::default() }
+    // `PROPTEST_CASES` asks for more.
+    let usual = proptest::test_runner::Config { failure_persistence: None, ..Default::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() { usual } else { proptest::test_runner::Config { cases: 128, ..usual } }
 }
 
 pub(super) fn policy() -> Policy {
