@@ -19,6 +19,8 @@ pub mod demo;
 pub mod dialect;
 pub mod events;
 pub mod ir;
+pub mod ledger;
+pub mod pricing;
 pub mod relay;
 pub mod routing;
 pub mod secrets;

@@ -35,6 +35,12 @@ impl RequestId {
         Self((u128::from(now.0.unsigned_abs() & 0xFFFF_FFFF_FFFF) << 32) | low)
     }
 
+    /// The text that no id of this moment or later is below.
+    #[must_use]
+    pub fn floor(at: UnixMillis) -> String {
+        format!("{:012x}", at.0.clamp(0, 0xFFFF_FFFF_FFFF))
+    }
+
     /// Reads the form that `Display` writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -123,5 +129,7 @@ mod tests {
         assert!(a < b);
         assert_eq!(RequestId::parse(&a.to_string()), Some(a));
         assert_eq!(RequestId::parse("nonsense"), None);
+        assert!(RequestId::floor(UnixMillis(1_700_000_000_000)) <= a.to_string());
+        assert!(RequestId::floor(UnixMillis(1_700_000_000_001)) > a.to_string());
     }
 }

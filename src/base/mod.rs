@@ -9,6 +9,7 @@ pub mod draw;
 pub mod elements;
 pub mod id;
 pub mod json;
+pub mod money;
 pub mod ndjson;
 pub mod near;
 pub mod pattern;

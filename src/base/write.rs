@@ -43,6 +43,16 @@ pub fn array(build: impl FnOnce(&mut Array<'_>)) -> String {
     out
 }
 
+/// Appends JSON on one line, as events and lines need it. What stands as others wrote it may be laid out over several; line
+/// ends can only stand between its tokens, as those inside texts are escaped.
+pub fn one_line(out: &mut Vec<u8>, json: &str) {
+    let from = out.len();
+    out.extend_from_slice(json.as_bytes());
+    if memchr::memchr2(b'\n', b'\r', &out[from..]).is_some() {
+        out[from..].iter_mut().filter(|b| matches!(b, b'\n' | b'\r')).for_each(|b| *b = b' ');
+    }
+}
+
 /// Appends a JSON string; everything that JSON wants escaped is.
 pub fn string(out: &mut String, text: &str) {
     out.push('"');

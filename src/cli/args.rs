@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{ask, completions, config_file, env, exit::CliError, key, log, model, project, route, stop, upstream};
+use super::{ask, completions, config_file, env, exit::CliError, explain, key, log, model, project, route, stop, upstream, usage};
 use crate::config::{
     discover::Environment,
     file::{self, Place},
@@ -114,6 +114,12 @@ pub enum Command {
     /// Show recent requests and events, or one request in full
     #[command(after_help = log::EXAMPLES, args_conflicts_with_subcommands = true)]
     Log(log::LogArgs),
+    /// Sum up tokens and money: by model, project, upstream, key, client, session or day
+    #[command(after_help = usage::EXAMPLES)]
+    Usage(usage::UsageArgs),
+    /// Give the full account of a request: its way, what it cost and why, what to do
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::ExplainArgs),
     /// Ask a model through the proxy and print its answer as it comes
     #[command(after_help = ask::EXAMPLES)]
     Ask(ask::AskArgs),

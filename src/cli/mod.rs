@@ -2,11 +2,13 @@
 
 pub mod args;
 pub mod ask;
+mod books;
 pub mod client_key;
 pub mod completions;
 pub mod config_file;
 pub mod env;
 pub mod exit;
+pub mod explain;
 pub mod key;
 pub mod log;
 pub mod model;
@@ -23,6 +25,7 @@ pub mod stop;
 pub mod table;
 pub mod tui;
 pub mod upstream;
+pub mod usage;
 pub mod when;
 
 use clap::CommandFactory;
@@ -70,6 +73,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Ask(args) => Box::pin(ask::run(&ctx, args)).await,
         Command::Completions(args) => completions::completions(&args),
         Command::Config(command) => Box::pin(config_file::run(&ctx, command)).await,
+        Command::Explain(args) => Box::pin(explain::run(&ctx, args)).await,
         Command::Env(args) => Box::pin(env::run(&ctx, args)).await,
         Command::Key(command) => Box::pin(key::run(&ctx, command)).await,
         Command::Log(args) => Box::pin(log::run(&ctx, args)).await,
@@ -84,6 +88,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Stop(args) => Box::pin(stop::stop(&ctx, args)).await,
         Command::Tui => Box::pin(tui::run(&ctx)).await,
         Command::Upstream(command) => Box::pin(upstream::run(&ctx, command)).await,
+        Command::Usage(args) => Box::pin(usage::run(&ctx, args)).await,
     }
 }
 

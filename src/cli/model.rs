@@ -161,11 +161,13 @@ fn configured(settings: &Settings) -> Vec<ModelView> {
     let models = settings.models.iter().map(|model| ModelView {
         name: model.name.text().to_owned(),
         kind: "logical".to_owned(),
+        price: None,
         targets: model.targets.iter().map(target).collect(),
     });
     let aliases = settings.aliases.iter().map(|alias| ModelView {
         name: alias.name.text().to_owned(),
         kind: "alias".to_owned(),
+        price: None,
         targets: vec![alias.target.to_string()],
     });
     models.chain(aliases).collect()

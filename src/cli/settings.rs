@@ -93,7 +93,7 @@ pub(super) fn listen(place: &Place) -> Vec<String> {
 
 /// How the dashboard is to look; the defaults where the config cannot be read.
 pub(super) fn tui(place: &Place) -> Tui {
-    settings(place).map_or_else(|| Tui { theme: "dark".to_owned(), mouse: true }, |s| s.tui)
+    settings(place).map_or_else(|| Tui { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() }, |s| s.tui)
 }
 
 fn settings(place: &Place) -> Option<Settings> {

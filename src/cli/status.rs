@@ -107,6 +107,14 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
     if s.draining {
         text.push_str(&paint.paint(Role::Warn, "stopping  open requests may finish\n"));
     }
+    if let Some(ledger) = &s.ledger
+        && let Some(trouble) = &ledger.trouble
+    {
+        let line =
+            format!("ledger    {}: {}; {} requests wait in memory, {} were lost\n", ledger.path, trouble, ledger.waiting, ledger.lost);
+        text.push_str(&paint.paint(Role::Bad, &clean(line.trim_end())));
+        text.push('\n');
+    }
     text.push_str(&format!(
         "requests  {} running · {} done · {} failed\n\n",
         s.live.running.len(),
@@ -280,13 +288,14 @@ mod tests {
                 requests: 1,
                 tokens: 2,
                 running: 0,
-                limits: vec![],
+                limits: Vec::new(),
             }],
             models: vec![],
             projects: vec![],
             live: crate::events::live::Live::default(),
             offline: false,
             draining: false,
+            ledger: None,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     tui::{
         run::{self, Options},
         source::Connect,
+        text::Lang,
     },
 };
 
@@ -52,7 +53,9 @@ pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
         }),
     };
     let source = Connect { client: reach.client, reconnect: again };
-    show(source, options(&place, false)).await.map(|_| Exit::Ok)
+    let left = show(source, options(&place, false)).await?;
+    print(&left.copied)?;
+    Ok(Exit::Ok)
 }
 
 /// The dashboard of the proxy in this process. Ends when its reader wants the proxy stopped, or the terminal is gone;
@@ -68,11 +71,17 @@ pub(super) async fn in_process(place: &Place, addrs: &[SocketAddr], token: Secre
     let client = Client::new(base, token);
     let source = Connect { client, reconnect: Box::new(move || Some(Client::new(again.clone(), Secret::new(text.clone())))) };
     let left = show(source, options(place, true)).await?;
+    print(&left.copied)?;
     if !left.stop_proxy {
         out::note("the proxy goes on; Ctrl-C or `aiproxy stop` ends it, `aiproxy tui` in another terminal shows it");
         std::future::pending::<()>().await;
     }
     Ok(Exit::Ok)
+}
+
+/// What was copied in the dashboard, for terminals that keep their clipboard to themselves.
+fn print(copied: &[String]) -> Result<(), CliError> {
+    copied.iter().try_for_each(|text| out::print(&format!("{}\n", run::lines(text))))
 }
 
 async fn show(source: Connect, options: Options) -> Result<run::Exit, CliError> {
@@ -85,7 +94,27 @@ fn client(running: &Running) -> Option<Client> {
 
 fn options(place: &Place, in_process: bool) -> Options {
     let tui = settings::tui(place);
-    Options { theme: tui.theme, mouse: tui.mouse, in_process, utf8: utf8(), colour: out::colour_wanted(), screen: None }
+    let (utf8, locale) = (utf8(), locale());
+    Options {
+        theme: tui.theme,
+        mouse: tui.mouse,
+        in_process,
+        utf8,
+        colour: out::colour_wanted(),
+        screen: None,
+        // A terminal that shows only ASCII shows only English.
+        lang: if utf8 { Lang::pick(&tui.lang, &locale) } else { Lang::English },
+        editor: ["VISUAL", "EDITOR"]
+            .into_iter()
+            .filter_map(std::env::var_os)
+            .find_map(|it| it.into_string().ok().filter(|it| !it.is_empty())),
+    }
+}
+
+/// The language that the reader wants messages in.
+fn locale() -> String {
+    let said = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().filter_map(std::env::var_os).find(|value| !value.is_empty());
+    said.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The first of these variables that says anything decides, as in the C library.

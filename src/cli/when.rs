@@ -1,6 +1,6 @@
 //! Times for people: relative where they are fresh, a clock where they are not.
 
-use crate::base::clock::UnixMillis;
+use crate::base::clock::{Clock, System, UnixMillis};
 
 /// A span as `41s`, `2m05s`, `3h12m`, `4d02h`.
 #[must_use]
@@ -32,6 +32,15 @@ pub fn seconds(ms: u32) -> String {
 pub fn clock(at: UnixMillis) -> String {
     let zone = jiff::tz::TimeZone::try_system().unwrap_or(jiff::tz::TimeZone::UTC);
     jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| "–".to_owned(), |at| at.to_zoned(zone).strftime("%H:%M:%S").to_string())
+}
+
+/// The clock of today, and the day before it where it is another: `14:03:21`, `09-30 14:03:21`.
+#[must_use]
+pub fn moment(at: UnixMillis) -> String {
+    let zone = jiff::tz::TimeZone::try_system().unwrap_or(jiff::tz::TimeZone::UTC);
+    let Ok(at) = jiff::Timestamp::from_millisecond(at.0) else { return "–".to_owned() };
+    let (at, now) = (at.to_zoned(zone.clone()), jiff::Timestamp::from_millisecond(System.unix().0).unwrap_or_default().to_zoned(zone));
+    at.strftime(if at.date() == now.date() { "%H:%M:%S" } else { "%m-%d %H:%M:%S" }).to_string()
 }
 
 #[cfg(test)]

@@ -212,6 +212,7 @@ fn bare(name: &str, ends: Vec<End>, origin: Origin, ids: &mut Ids, timeouts: &Ti
         ask_usage: false,
         think_split: false,
         stream_keepalive: false,
+        prices_win: false,
         reasoning_back: true,
         embed: None,
         rerank: None,

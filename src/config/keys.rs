@@ -21,6 +21,8 @@ pub struct Key {
 pub enum Kind {
     /// A URL, or a table of URLs by dialect.
     BaseUrl,
+    /// Tables of conditions and prices: see [`WHEN`].
+    Conditions,
     /// From, to.
     Count(u32, u32),
     Dialects,
@@ -145,6 +147,7 @@ pub const ALL: &[Key] = &[
     key("upstream.ask_usage", Kind::Flag, "", "Ask a stream for its usage where the client did not; presets set it"),
     key("upstream.think_split", Kind::Flag, "false", "<think> text at the beginning of an answer is reasoning"),
     key("upstream.stream_keepalive", Kind::Flag, "false", "Run whole answers as streams, so that no idle timeout ends them"),
+    key("upstream.prices_win", Kind::Flag, "false", "Its rows in [prices] count, whatever costs it reports"),
     key("upstream.retry_statuses", Kind::Statuses, "", "Instead of retry.statuses"),
     key("upstream.rule", Kind::Rules, "", "What becomes of refusals of some kind"),
     key("upstream.health", Kind::Health, "", "Ask this path now and then"),
@@ -172,8 +175,32 @@ pub const ALL: &[Key] = &[
     key("project.admin", Kind::Flag, "false", "May control the proxy"),
     key("project.enabled", Kind::Flag, "true", "Whether its key is accepted"),
     key("translation.losses", Kind::Words(&["tell", "refuse"]), r#""tell""#, "Fields that an upstream's protocol has no place for: left out and named, or refused"),
+    key("ledger.path", Kind::Text, r#""ledger.db""#, "Where requests are recorded; relative to the data dir"),
+    key("ledger.tz", Kind::Text, r#""""#, "Time zone of days; empty is the machine's"),
+    key("ledger.bodies", Kind::Words(&["off", "errors", "all"]), r#""all""#, "Which requests and answers are kept whole; secrets are taken out"),
+    key("ledger.bodies_total", Kind::Size, r#""256MiB""#, "Room for them; the oldest go first"),
+    key("ledger.body_limit", Kind::Size, r#""4MiB""#, "Of a longer one beginning and end are kept"),
+    key("ledger.keep", Kind::Duration, r#""90d""#, "How long requests are kept; sums by day stay"),
+    key("ledger.keep_bodies", Kind::Duration, r#""3d""#, "How long bodies are kept"),
+    key("prices.input", Kind::Number, "", "A million tokens of input"),
+    key("prices.cache_read", Kind::Number, "", "Of input read from the prompt cache; else as input"),
+    key("prices.cache_write_5m", Kind::Number, "", "Of input written to it for five minutes; else as input"),
+    key("prices.cache_write_1h", Kind::Number, "", "For an hour; else as for five minutes"),
+    key("prices.audio_in", Kind::Number, "", "Of sound; else as input"),
+    key("prices.image_in", Kind::Number, "", "Of pictures; else as input"),
+    key("prices.output", Kind::Number, "", "A million tokens of output"),
+    key("prices.reasoning", Kind::Number, "", "Of reasoning; else as output"),
+    key("prices.audio_out", Kind::Number, "", "Of sound; else as output"),
+    key("prices.image_out", Kind::Number, "", "Of pictures; else as output"),
+    key("prices.search", Kind::Number, "", "A thousand web searches"),
+    key("prices.request", Kind::Number, "", "One request"),
+    key("prices.currency", Kind::Text, r#""USD""#, "What these are in; others need a rate"),
+    key("prices.page", Kind::Text, "", "Where they were read"),
+    key("prices.date", Kind::Text, "", "When they were read"),
+    key("prices.when", Kind::Conditions, "", "Other prices, under conditions; the narrowest that holds wins"),
     key("tui.theme", Kind::Words(&["dark", "light", "contrast", "mono"]), r#""dark""#, "Colours of the dashboard"),
     key("tui.mouse", Kind::Flag, "true", "Whether the dashboard takes the mouse"),
+    key("tui.lang", Kind::Words(&["auto", "en", "zh"]), r#""auto""#, "Language of the dashboard; auto is that of the locale"),
 ];
 
 /// Keys of a table in `keys`.
@@ -211,6 +238,22 @@ pub const TARGET: &[Key] = &[
     key("weight", Kind::Number, "", "Instead of the upstream's"),
 ];
 
+/// Keys of a table in `when`, beside the prices themselves.
+#[rustfmt::skip]
+pub const WHEN: &[Key] = &[
+    key("input_above", Kind::Count(0, u32::MAX), "", "More input tokens than this, cached ones counted"),
+    key("input_upto", Kind::Count(0, u32::MAX), "", "So many or fewer"),
+    key("output_above", Kind::Count(0, u32::MAX), "", "More output tokens than this"),
+    key("output_upto", Kind::Count(0, u32::MAX), "", "So many or fewer"),
+    key("tier", Kind::Text, "", "This service tier"),
+    key("resolution", Kind::Text, "", "Pictures of this size"),
+    key("quality", Kind::Text, "", "Pictures of this quality"),
+    key("thinking", Kind::Flag, "", "Whether it reasoned"),
+    key("from", Kind::Text, "", "From this date on"),
+    key("until", Kind::Text, "", "Before this date"),
+    key("hours", Kind::Text, "", "A span of the day in UTC: 16:30-00:30"),
+];
+
 /// The key of this path.
 #[must_use]
 pub fn find(path: &str) -> Option<&'static Key> {
@@ -241,6 +284,14 @@ pub fn schema() -> Value {
             tables.insert(name.to_owned(), json!({ "type": "array", "items": row }));
         }
     }
+    if let Some(mut row) = tables.remove("prices") {
+        row["description"] = "By \"UPSTREAM/MODEL\"; the model may be a glob".into();
+        tables.insert("prices".to_owned(), json!({ "type": "object", "additionalProperties": row }));
+    }
+    tables.insert(
+        "rates".to_owned(),
+        json!({ "type": "object", "additionalProperties": shape(Kind::Number), "description": "Dollars for one unit of a currency" }),
+    );
     tables.insert("timeouts".to_owned(), json!({ "$ref": "#/$defs/timeouts" }));
     tables.insert(
         "aliases".to_owned(),
@@ -295,6 +346,11 @@ fn shape(kind: Kind) -> Value {
         Kind::BaseUrl => {
             json!({ "anyOf": [text, { "type": "object", "propertyNames": { "$ref": "#/$defs/dialect" }, "additionalProperties": text }] })
         }
+        Kind::Conditions => {
+            let prices = ALL.iter().filter(|key| key.kind == Kind::Number).filter_map(|key| Some((key.path.strip_prefix("prices.")?, key)));
+            let all = WHEN.iter().map(|key| (key.path, key)).chain(prices);
+            some(&object(&all.map(|(name, key)| (name.to_owned(), described(key))).collect()))
+        }
         Kind::Count(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
         Kind::Dialects => some(&json!({ "$ref": "#/$defs/dialect" })),
         Kind::Duration => json!({ "$ref": "#/$defs/duration" }),
@@ -338,6 +394,7 @@ mod tests {
         let value = match key.kind {
             _ if !key.default.is_empty() => key.default.to_owned(),
             Kind::BaseUrl => "\"https://a.example\"".to_owned(),
+            Kind::Conditions => "[{ input_above = 1, hours = \"16:30-00:30\", from = \"2025-01-01\", input = 1 }]".to_owned(),
             Kind::Dialects => "\"openai\"".to_owned(),
             Kind::Flag => "true".to_owned(),
             Kind::Health => "{ path = \"/x\", every = \"60s\" }".to_owned(),
@@ -370,6 +427,11 @@ mod tests {
             ("project", "name") => "[[project]]\nname = \"p\"\nkey = \"env:P\"\n".to_owned(),
             ("project", "key") => "[[project]]\nname = \"p\"\nkey = \"env:P\"\n".to_owned(),
             ("project", _) => format!("[[project]]\nname = \"p\"\nkey = \"env:P\"\n{name} = {value}\n"),
+            ("prices", _) => {
+                let input = if name == "input" { "" } else { "input = 1\n" };
+                let value = if key.kind == Kind::Number { "1" } else { &value };
+                format!("[prices.\"a/b\"]\n{input}{name} = {value}\n")
+            }
             _ => format!("[{table}]\n{name} = {value}\n"),
         }
     }
@@ -388,7 +450,8 @@ mod tests {
         let load = |text: &str| load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default()).settings.expect("it loads");
         let plain = show(&load(""));
         for key in ALL.iter().filter(|key| {
-            !key.default.is_empty() && !["upstream", "model", "project", "keyless"].contains(&key.path.split('.').next().expect("a table"))
+            !key.default.is_empty()
+                && !["upstream", "model", "project", "keyless", "prices"].contains(&key.path.split('.').next().expect("a table"))
         }) {
             assert_eq!(show(&load(&sample(key))), plain, "{}", key.path);
         }
@@ -399,7 +462,7 @@ mod tests {
         // An unknown key in each table makes the reader say what it knows there.
         let text = "zz = 1\n[server]\nzz = 1\n[discover]\nzz = 1\n[log]\nzz = 1\n[timeouts]\nzz = 1\n[retry]\nzz = 1\n[cooldown]\nzz = 1\n[routing]\nzz = 1\n[tui]\nzz = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nzz = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nzz = 1\n[[project]]\nname = \"a\"\nkey = \"env:A\"\nzz = 1\n";
-        const NOT_YET: [&str; 9] = ["budget", "ledger", "prices", "rates", "alerts", "lang", "prices_win", "hedge", "rescue"];
+        const NOT_YET: [&str; 4] = ["budget", "alerts", "hedge", "rescue"];
         let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
         assert_eq!(loaded.problems.len(), 12, "{:#?}", loaded.problems);
         for problem in loaded.problems {
@@ -408,7 +471,7 @@ mod tests {
             let help = problem.help.expect("the known ones");
             for name in help.trim_start_matches("known here: ").split(", ").filter(|name| !NOT_YET.contains(name)) {
                 let known = match &table {
-                    None => name == "aliases" || ALL.iter().any(|key| key.path.split('.').next() == Some(name)),
+                    None => matches!(name, "aliases" | "rates") || ALL.iter().any(|key| key.path.split('.').next() == Some(name)),
                     Some(table) => ALL.iter().any(|key| key.path == format!("{table}.{name}")),
                 };
                 assert!(known, "{table:?}.{name} is not in the table of keys");

@@ -15,6 +15,7 @@ pub mod listen;
 pub mod load;
 pub mod mask;
 pub mod presets;
+pub mod prices;
 pub mod problem;
 mod read;
 mod resolve;

@@ -73,6 +73,9 @@ pub(super) fn settings(all: Written, ground: &Ground<'_>, ids: &mut Ids, report:
         aliases: all.aliases.into_iter().map(|row| Alias { name: row.name.value, target: row.target.value.into() }).collect(),
         projects: projects(all.projects, ground),
         tui: general.tui,
+        ledger: general.ledger,
+        prices: all.prices,
+        rates: all.rates,
         upstreams,
     }
 }
@@ -125,6 +128,7 @@ fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: 
         enabled: row.enabled,
         timeouts: over(base, &row.timeouts),
         patch: row.patch.clone(),
+        prices_win: row.prices_win,
         takes_compressed: preset.is_some_and(|preset| preset.takes_compressed && row.base_url.is_none()),
         local,
         key_page: preset.and_then(|preset| preset.key_page.clone()),

@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::pattern::{Pattern, Patterns},
-    ir::{embed::EmbedForm, op::Dialect, rerank::RerankForm},
+    base::{
+        clock::UnixMillis,
+        pattern::{Pattern, Patterns},
+    },
+    ir::{cost::Rates, embed::EmbedForm, op::Dialect, rerank::RerankForm},
     secrets::Reference,
 };
 
@@ -44,6 +47,11 @@ pub struct Settings {
     /// Project `default` is always among them unless the file replaces it.
     pub projects: Vec<Arc<Project>>,
     pub tui: Tui,
+    pub ledger: Ledger,
+    /// `[prices]`, in file order.
+    pub prices: Vec<PriceRow>,
+    /// `[rates]`: billionths of a dollar for one unit of a currency.
+    pub rates: BTreeMap<String, i64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -273,6 +281,8 @@ pub struct Upstream {
     pub patch: Patch,
     /// Whether it takes compressed request bodies as they come.
     pub takes_compressed: bool,
+    /// Its prices in `[prices]` count, whatever it reports itself.
+    pub prices_win: bool,
     /// On this machine: loopback or the demo.
     pub local: bool,
     /// Where a person gets a key, from the preset.
@@ -567,4 +577,124 @@ pub struct Tui {
     /// dark | light | contrast | mono
     pub theme: String,
     pub mouse: bool,
+    /// auto (the locale's) | en | zh
+    pub lang: String,
+}
+
+/// `[ledger]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Relative to the data dir.
+    pub path: PathBuf,
+    /// Empty is the machine's.
+    pub tz: String,
+    pub bodies: Bodies,
+    /// Bytes that all kept bodies may take on disk.
+    pub bodies_total: u64,
+    /// Bytes kept of one body, half of its beginning and half of its end.
+    pub body_limit: u64,
+    pub keep: Duration,
+    pub keep_bodies: Duration,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Self {
+            path: "ledger.db".into(),
+            tz: String::new(),
+            bodies: Bodies::All,
+            bodies_total: 256 << 20,
+            body_limit: 4 << 20,
+            keep: 90 * DAY,
+            keep_bodies: 3 * DAY,
+        }
+    }
+}
+
+/// Which bodies are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bodies {
+    #[default]
+    All,
+    /// Of requests that failed.
+    Errors,
+    Off,
+}
+
+/// One row of `[prices]` or of the built-in table.
+#[derive(Clone, Debug)]
+pub struct PriceRow {
+    /// An upstream, or the preset of one.
+    pub vendor: String,
+    pub model: Pattern,
+    pub price: Price,
+}
+
+/// What a model costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Price {
+    pub rates: Rates,
+    /// Other prices under conditions; what they do not name stays.
+    pub when: Vec<When>,
+    pub currency: Arc<str>,
+    /// Where it was read, and on which day; empty where that is not told.
+    pub page: Arc<str>,
+    pub date: Arc<str>,
+}
+
+impl Default for Price {
+    fn default() -> Self {
+        Self { rates: Rates::default(), when: Vec::new(), currency: "USD".into(), page: Arc::default(), date: Arc::default() }
+    }
+}
+
+/// Conditions that must all hold, and the prices that hold then.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct When {
+    /// Input tokens, cached ones too: more than.
+    pub input_above: Option<u64>,
+    /// So many or fewer.
+    pub input_upto: Option<u64>,
+    pub output_above: Option<u64>,
+    pub output_upto: Option<u64>,
+    /// Service tier.
+    pub tier: Option<String>,
+    /// Of pictures: `1024x1024`.
+    pub resolution: Option<String>,
+    pub quality: Option<String>,
+    /// Whether it reasoned.
+    pub thinking: Option<bool>,
+    pub from: Option<UnixMillis>,
+    pub until: Option<UnixMillis>,
+    /// Minutes of the day in UTC; may go over midnight.
+    pub hours: Option<(u16, u16)>,
+    pub rates: Rates,
+}
+
+impl When {
+    /// How many conditions it has: the narrower one wins.
+    #[must_use]
+    pub fn conditions(&self) -> usize {
+        let some = [
+            self.input_above.is_some(),
+            self.input_upto.is_some(),
+            self.output_above.is_some(),
+            self.output_upto.is_some(),
+            self.tier.is_some(),
+            self.resolution.is_some(),
+            self.quality.is_some(),
+            self.thinking.is_some(),
+            self.from.is_some(),
+            self.until.is_some(),
+            self.hours.is_some(),
+        ];
+        some.into_iter().filter(|some| *some).count()
+    }
+
+    #[must_use]
+    pub fn is_always(&self) -> bool {
+        self.conditions() == 0
+    }
 }

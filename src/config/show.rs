@@ -4,10 +4,13 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    Key, Keyless, Limit, LogicalModel, Losses, ModelTarget, Patch, Project, Proxy, Rule, RuleAction, RuleScope, Settings, StatusSet,
-    Timeouts, Upstream,
+    Bodies, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Patch, Price, Project, Proxy, Rule, RuleAction, RuleScope,
+    Settings, StatusSet, Timeouts, Upstream, When,
 };
-use crate::base::{pattern::Patterns, units};
+use crate::{
+    base::{money::NANO, pattern::Patterns, units},
+    ir::cost::{Class, Rates},
+};
 
 /// All of it.
 #[must_use]
@@ -128,11 +131,95 @@ fn document(settings: &Settings) -> DocumentMut {
     }
     rows(&mut doc, "project", settings.projects.iter().map(|row| project(row)));
 
+    ledger(&settings.ledger).into(&mut doc, "ledger");
+    let mut prices = Table::new();
+    prices.set_implicit(true);
+    for row in &settings.prices {
+        prices.insert(&format!("{}/{}", row.vendor, row.model.text()), Item::Table(price(&row.price)));
+    }
+    if !prices.is_empty() {
+        doc.insert("prices", Item::Table(prices));
+    }
+    let mut table = Rows::default();
+    for (currency, dollars) in &settings.rates {
+        table.put(currency, *dollars as f64 / NANO as f64);
+    }
+    if !settings.rates.is_empty() {
+        table.into(&mut doc, "rates");
+    }
+
     let mut table = Rows::default();
     table.put("theme", settings.tui.theme.as_str());
     table.put("mouse", settings.tui.mouse);
+    table.put("lang", settings.tui.lang.as_str());
     table.into(&mut doc, "tui");
     doc
+}
+
+fn ledger(ledger: &Ledger) -> Rows {
+    let mut table = Rows::default();
+    table.put("path", ledger.path.display().to_string());
+    table.put("tz", ledger.tz.as_str());
+    table.put(
+        "bodies",
+        match ledger.bodies {
+            Bodies::All => "all",
+            Bodies::Errors => "errors",
+            Bodies::Off => "off",
+        },
+    );
+    table.put("bodies_total", units::print_size(ledger.bodies_total));
+    table.put("body_limit", units::print_size(ledger.body_limit));
+    table.put("keep", units::print_duration(ledger.keep));
+    table.put("keep_bodies", units::print_duration(ledger.keep_bodies));
+    table
+}
+
+fn price(price: &Price) -> Table {
+    let mut table = Rows::default();
+    rates(&price.rates, &mut |name, value| table.put(name, value));
+    table.put("currency", &*price.currency);
+    for (name, text) in [("page", &price.page), ("date", &price.date)] {
+        if !text.is_empty() {
+            table.put(name, &**text);
+        }
+    }
+    if !price.when.is_empty() {
+        table.put("when", price.when.iter().map(|when| Value::InlineTable(condition(when))).collect::<Array>());
+    }
+    table.0.decor_mut().set_prefix("\n");
+    table.0
+}
+
+fn rates(rates: &Rates, put: &mut dyn FnMut(&'static str, Value)) {
+    for class in Class::ALL {
+        if let Some(price) = rates.written(class) {
+            put(class.name(), (price as f64 / NANO as f64).into());
+        }
+    }
+}
+
+fn condition(when: &When) -> InlineTable {
+    let mut table = InlineTable::new();
+    let tokens = |n: Option<u64>| n.map(|n| Value::from(i64::try_from(n).unwrap_or(i64::MAX)));
+    let text = |text: &Option<String>| text.as_deref().map(Value::from);
+    let time = |(from, to): (u16, u16)| format!("{:02}:{:02}-{:02}:{:02}", from / 60, from % 60, to / 60, to % 60);
+    let all = [
+        ("input_above", tokens(when.input_above)),
+        ("input_upto", tokens(when.input_upto)),
+        ("output_above", tokens(when.output_above)),
+        ("output_upto", tokens(when.output_upto)),
+        ("tier", text(&when.tier)),
+        ("resolution", text(&when.resolution)),
+        ("quality", text(&when.quality)),
+        ("thinking", when.thinking.map(Value::from)),
+        ("from", when.from.map(|at| at.to_string().into())),
+        ("until", when.until.map(|at| at.to_string().into())),
+        ("hours", when.hours.map(|hours| time(hours).into())),
+    ];
+    table.extend(all.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    rates(&when.rates, &mut |name, value| drop(table.insert(name, value)));
+    table
 }
 
 /// A table being written.
@@ -241,6 +328,9 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
     table.put("ask_usage", upstream.ask_usage);
     table.put("think_split", upstream.think_split);
     table.put("stream_keepalive", upstream.stream_keepalive);
+    if upstream.prices_win {
+        table.put("prices_win", true);
+    }
     if let Some(set) = &upstream.retry_statuses {
         table.put("retry_statuses", statuses(set));
     }
@@ -436,7 +526,7 @@ mod tests {
             ("upstream.a.b.priority", "10"),
             ("aliases.gpt-4.1", "a.b:m"),
             ("server.auth", "true"),
-            ("tui", "theme = \"dark\"\nmouse = true"),
+            ("tui", "theme = \"dark\"\nmouse = true\nlang = \"auto\""),
         ] {
             assert_eq!(get(&settings, path).as_deref(), Some(want), "{path}");
         }

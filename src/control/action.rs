@@ -33,6 +33,11 @@ pub enum Action {
         id: String,
     },
     Reload,
+    /// Sends a request from before once more, perhaps to another model.
+    Replay {
+        id: String,
+        model: Option<String>,
+    },
     Stop {
         now: bool,
     },

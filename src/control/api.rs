@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     action::Action,
     admin::Admin,
+    history::Books,
     route::{self, RouteQuestion},
     snapshot::Snapshot,
-    views,
+    story, views,
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
@@ -47,6 +48,8 @@ pub struct Control {
     pub admin: Arc<dyn Admin>,
     pub started: UnixMillis,
     pub listen: Vec<String>,
+    /// `None` where no ledger could be started.
+    pub books: Option<Books>,
     /// Ends event streams when the proxy stops.
     pub stop: CancellationToken,
     token: [u8; 32],
@@ -56,7 +59,14 @@ impl Control {
     #[must_use]
     pub fn new(engine: Arc<Engine>, admin: Arc<dyn Admin>, listen: Vec<String>, stop: CancellationToken, token: &Secret) -> Self {
         let started = engine.clock.unix();
-        Self { engine, admin, started, listen, stop, token: token.digest() }
+        Self { engine, admin, started, listen, books: None, stop, token: token.digest() }
+    }
+
+    /// The same with a ledger to ask.
+    #[must_use]
+    pub fn with_books(mut self, books: Option<Books>) -> Self {
+        self.books = books;
+        self
     }
 
     /// Whether this is the control token; compared in constant time.
@@ -66,11 +76,13 @@ impl Control {
     }
 
     /// Answers one request below `/aiproxy/v1/`.
-    pub async fn answer(&self, method: &Method, path: &str, _query: Option<&str>, body: Incoming, id: RequestId) -> Response<ReplyBody> {
+    pub async fn answer(&self, method: &Method, path: &str, query: Option<&str>, body: Incoming, id: RequestId) -> Response<ReplyBody> {
         let get = matches!(*method, Method::GET | Method::HEAD);
         match (path, get) {
             ("snapshot", true) => json(id, StatusCode::OK, &self.snapshot()),
             ("events", true) => self.events(id),
+            ("history", true) => self.ledger(Asked::History(query), id).await,
+            ("usage", true) => self.ledger(Asked::Usage(query), id).await,
             ("requests", true) => {
                 let all =
                     self.engine.bus.look(|live| live.running.iter().rev().chain(live.recent.iter().rev()).cloned().collect::<Vec<_>>());
@@ -87,18 +99,34 @@ impl Control {
             ("reload", false) => self.reload(id).await,
             (other, true) if other.starts_with("requests/") => {
                 let wanted = other.trim_start_matches("requests/");
+                if let Some(wanted) = wanted.strip_suffix("/story") {
+                    return told(id, story::tell(&self.engine, self.books.as_ref(), wanted, story::wish(query)).await);
+                }
+                if let Some(wanted) = wanted.strip_suffix("/full") {
+                    return self.ledger(Asked::Full(wanted), id).await;
+                }
                 match self.engine.bus.look(|live| live.find(wanted).cloned()) {
                     Some(record) => json(id, StatusCode::OK, &record),
-                    None => {
-                        let message = "no such request (or several begin so); finished ones are kept for a while only";
-                        reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::UnknownPath, message).code("unknown_request"))
-                    }
+                    None => self.ledger(Asked::Record(wanted), id).await,
                 }
             }
             _ => {
-                let message = "the control API has snapshot, events, requests, requests/ID (GET) and act, route, reload (POST)";
+                let message = "the control API has snapshot, events, requests, requests/ID, requests/ID/full, requests/ID/story, history, usage (GET) and act, route, reload (POST)";
                 reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::UnknownPath, message).code("unknown_url"))
             }
+        }
+    }
+
+    /// What the ledger says, where there is one.
+    async fn ledger(&self, question: Asked<'_>, id: RequestId) -> Response<ReplyBody> {
+        let Some(books) = &self.books else {
+            return reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::Unavailable, "no ledger is kept").code("no_ledger"));
+        };
+        match question {
+            Asked::Full(wanted) => told(id, books.full(wanted).await),
+            Asked::History(query) => told(id, books.history(query).await),
+            Asked::Record(wanted) => told(id, books.full(wanted).await.map(|full| full.record)),
+            Asked::Usage(query) => told(id, books.usage(query).await),
         }
     }
 
@@ -135,6 +163,7 @@ impl Control {
             live: engine.bus.look(Clone::clone),
             offline: engine.network.down(),
             draining: engine.draining(),
+            ledger: self.books.as_ref().map(|books| books.ledger.status()),
         }
     }
 
@@ -148,6 +177,14 @@ impl Control {
         mark(&mut response, id);
         response
     }
+}
+
+/// What the ledger is asked.
+enum Asked<'a> {
+    Full(&'a str),
+    History(Option<&'a str>),
+    Record(&'a str),
+    Usage(Option<&'a str>),
 }
 
 /// Events as SSE; a viewer that fell behind is told to take a new snapshot.
@@ -198,6 +235,13 @@ fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<
             response
         }
         Err(e) => reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::Internal, format!("cannot be written: {e}"))),
+    }
+}
+
+fn told<T: Serialize>(id: RequestId, answer: Result<T, ClientError>) -> Response<ReplyBody> {
+    match answer {
+        Ok(value) => json(id, StatusCode::OK, &value),
+        Err(error) => reply::error(Dialect::Openai, id, &error),
     }
 }
 

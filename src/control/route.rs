@@ -89,7 +89,7 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         key: candidate.key_name.to_string(),
         model: candidate.target.model.to_string(),
         tier: candidate.tier,
-        why,
+        why: if candidate.target.dialect == dialect { why } else { format!("{why}; translated to {}", candidate.target.dialect) },
     };
     match &decision.verdict {
         Verdict::Try { index, .. } | Verdict::Again { index } => {

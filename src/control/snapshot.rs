@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{base::clock::UnixMillis, config::settings::Origin, events::live::Live};
+use crate::{base::clock::UnixMillis, config::settings::Origin, events::live::Live, ledger};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -22,6 +22,8 @@ pub struct Snapshot {
     /// Our own network is down.
     pub offline: bool,
     pub draining: bool,
+    #[serde(default)]
+    pub ledger: Option<ledger::Status>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -143,4 +145,15 @@ pub struct ModelView {
     pub kind: String,
     /// `upstream:model`, in order of trial.
     pub targets: Vec<String>,
+    /// Of the first of them.
+    #[serde(default)]
+    pub price: Option<ModelPrice>,
+}
+
+/// Usual prices for a million tokens, as decimal numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelPrice {
+    pub currency: String,
+    pub input: String,
+    pub output: Option<String>,
 }

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::snapshot::{KeyHealth, KeyView, LimitLeft, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
+use super::snapshot::{KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
 use crate::{
-    base::clock::Mono,
+    base::{clock::Mono, money},
     config::settings::{Key, Origin, Project, Upstream},
+    ir::cost::Class,
     relay::engine::{Engine, Generation},
     routing::{
         candidate::KeyState,
@@ -158,9 +159,18 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
         .map(|listed| ModelView {
             name: listed.name.to_string(),
             kind: listed.kind.name().to_owned(),
+            price: listed.routes.first().and_then(|route| price(generation, &route.upstream, &route.model)),
             targets: listed.routes.iter().map(ToString::to_string).collect(),
         })
         .collect()
+}
+
+/// What a million tokens cost there; `None` where nobody knows.
+fn price(generation: &Generation, upstream: &Upstream, model: &str) -> Option<ModelPrice> {
+    let (_, tariff) = generation.prices.find(upstream, model, None)?;
+    let used = tariff.usual();
+    let written = |class| used.rates.written(class).map(|nano| money::decimal(nano));
+    Some(ModelPrice { currency: used.currency.to_string(), input: written(Class::Input)?, output: written(Class::Output) })
 }
 
 /// Somebody who may use everything.

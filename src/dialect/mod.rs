@@ -10,6 +10,7 @@ mod fault;
 pub mod flow;
 mod gemini;
 pub mod lists;
+pub mod losses;
 mod models;
 mod ollama;
 mod openai;

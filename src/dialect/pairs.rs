@@ -11,16 +11,17 @@ use super::{
     registry,
     translate::{Reading, Translator},
 };
+use crate::base::raw::Raw;
 use crate::ir::{
     assemble::{self, Assembler},
-    block::{Block, BlockKind, MediaKind, Source},
-    event::ChatEvent,
+    block::{Block, BlockKind, Citation, MediaKind, Source},
+    event::{ChatEvent, Head},
     extras::Extras,
     fault::{ClientError, ErrorKind},
     grammar,
     op::Dialect,
     request::{ChatRequest, Role},
-    response::{ChatResponse, FinishKind},
+    response::{ChatResponse, Finish, FinishKind},
     tool::{Tool, ToolChoice},
 };
 
@@ -183,7 +184,7 @@ fn every_recorded_answer_means_the_same_in_every_dialect() {
 
             let reading = Reading::new(Framing::Sse, registry::egress(dialect).stream_reader(&carry), false);
             let writer = registry::ingress(client).stream_writer(&shape(client_framing(client)));
-            let mut translator = Translator::new(reading, writer, false);
+            let mut translator = Translator::new(reading, writer, 0);
             let mut out = Vec::new();
             translator.whole(events.clone(), super::Summary::default(), &mut out);
             let mut back = Reading::new(client_framing(client), registry::egress(client).stream_reader(&carry), false);
@@ -314,6 +315,47 @@ fn every_recorded_request_asks_the_same_in_every_dialect() {
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n"));
 }
 
+/// JSON that others laid out over lines: their blocks, citations, log probabilities, and what an answer repeats.
+#[test]
+fn raw_values_with_line_breaks_stay_inside_their_event() {
+    const BROKEN: &str = "{\n\t\"type\":\r\n \"web_search_call\",\r\"id\": \"w\",\n\"a\": [\n1]}";
+    let raw = || Raw::parse(BROKEN).expect("json");
+    for client in Dialect::ALL {
+        for framing in [client_framing(client), if client == Dialect::Gemini { Framing::JsonArray } else { client_framing(client) }] {
+            let mut shape = shape(framing);
+            shape.echo.push(Dialect::Responses, "metadata", raw());
+            shape.echo.push(Dialect::Responses, "tools", Raw::parse(&format!("[\n{BROKEN}\n]")).expect("json"));
+            let mut writer = registry::ingress(client).stream_writer(&shape);
+            let mut out = Vec::new();
+            let citation = Citation { url: Some("u".to_owned()), raw: Some((client, raw())), ..Citation::default() };
+            for event in [
+                ChatEvent::Begin { id: String::new(), model: "m".to_owned(), created: None, usage: None },
+                ChatEvent::Open { block: 0, head: Head::Foreign { dialect: client, body: raw() } },
+                ChatEvent::Close { block: 0 },
+                ChatEvent::Open { block: 1, head: Head::Text },
+                ChatEvent::Delta { block: 1, text: "said\nso".to_owned() },
+                ChatEvent::Logprobs(
+                    Raw::parse("[\n{\"token\": \"said\",\n\"logprob\": -1, \"bytes\": null, \"top_logprobs\": []}\n]").expect("json"),
+                ),
+                ChatEvent::Citation { block: 1, citation },
+                ChatEvent::Close { block: 1 },
+                ChatEvent::End { finish: Finish::default(), usage: None, service_tier: None },
+            ] {
+                writer.event(event, &mut out);
+            }
+            let text = String::from_utf8(out.clone()).expect("text");
+            let known =
+                |line: &str| ["", "]"].contains(&line) || ["data: ", "event: ", "{", "[", ","].iter().any(|begin| line.starts_with(begin));
+            assert!(text.split(['\n', '\r']).all(known), "{client}: {text}");
+            let mut reading = Reading::new(framing, registry::egress(client).stream_reader(&Carry::default()), false);
+            let mut events = Vec::new();
+            assert_eq!(reading.feed(&out.into(), &mut events).error, None, "{client}: {text}");
+            assert!(events.iter().any(|event| matches!(event, ChatEvent::Delta { text, .. } if text == "said\nso")), "{client}: {text}");
+            assert!(events.iter().any(|event| matches!(event, ChatEvent::End { .. })), "{client}: {text}");
+        }
+    }
+}
+
 #[test]
 fn an_error_ends_a_stream_in_every_dialect_without_a_success() {
     for client in Dialect::ALL {
@@ -321,7 +363,7 @@ fn an_error_ends_a_stream_in_every_dialect_without_a_success() {
         let mut out = Vec::new();
         for event in [
             ChatEvent::Begin { id: String::new(), model: "m".to_owned(), created: None, usage: None },
-            ChatEvent::Open { block: 0, head: crate::ir::event::Head::Text },
+            ChatEvent::Open { block: 0, head: Head::Text },
             ChatEvent::Delta { block: 0, text: "half".to_owned() },
         ] {
             writer.event(event, &mut out);

@@ -189,13 +189,15 @@ pub struct Translator {
     summary: Option<Summary>,
     /// Where the answer is kept for later turns.
     keep: Option<Assembler>,
+    /// Bytes that may still be kept.
+    room: usize,
 }
 
 impl Translator {
-    /// `keep`: the answer is put together beside, for [`kept`](Self::kept).
+    /// `keep`: the answer is put together beside, for [`kept`](Self::kept), while its texts have no more bytes than this.
     #[must_use]
-    pub fn new(reading: Reading, writer: Box<dyn StreamWriter>, keep: bool) -> Self {
-        Self { reading, writer, said: Vec::new(), content_events: 0, summary: None, keep: keep.then(Assembler::default) }
+    pub fn new(reading: Reading, writer: Box<dyn StreamWriter>, keep: usize) -> Self {
+        Self { reading, writer, said: Vec::new(), content_events: 0, summary: None, keep: (keep > 0).then(Assembler::default), room: keep }
     }
 
     /// Takes a chunk of the upstream's body; what the client gets for it goes to `out`.
@@ -248,20 +250,36 @@ impl Translator {
         self.keep.take().and_then(Assembler::finish)
     }
 
+    /// An answer beyond all measure is told, but not kept.
+    fn remember(&mut self, event: &ChatEvent) {
+        let Some(keep) = &mut self.keep else { return };
+        if let ChatEvent::Delta { text, .. } = event {
+            match self.room.checked_sub(text.len()) {
+                Some(room) => self.room = room,
+                None => {
+                    self.keep = None;
+                    return;
+                }
+            }
+        }
+        keep.feed(event);
+    }
+
     fn tell(&mut self, out: &mut Vec<Bytes>) {
         if self.said.is_empty() {
             return;
         }
         let mut bytes = Vec::new();
-        for event in self.said.drain(..) {
+        let mut said = std::mem::take(&mut self.said);
+        for event in said.drain(..) {
             if matches!(event, ChatEvent::Delta { .. }) {
                 self.content_events = self.content_events.saturating_add(1);
             }
-            if let Some(keep) = &mut self.keep {
-                keep.feed(&event);
-            }
+            self.remember(&event);
             self.writer.event(event, &mut bytes);
         }
+        // Its room is used again.
+        self.said = said;
         if !bytes.is_empty() {
             out.push(Bytes::from(bytes));
         }

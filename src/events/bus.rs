@@ -7,8 +7,9 @@ use tokio::sync::broadcast;
 use super::{
     kind::{Event, EventKind},
     live::Live,
+    record::RequestRecord,
 };
-use crate::base::clock::UnixMillis;
+use crate::base::{clock::UnixMillis, id::RequestId};
 
 /// Events a slow viewer may lag behind before it must take a new snapshot.
 const LAG: usize = 1_024;
@@ -29,7 +30,17 @@ impl Bus {
     /// Tells what happened.
     pub fn tell(&self, at: UnixMillis, kind: EventKind) {
         // A poisoned fold is still a fold: single events are applied whole or not at all as far as viewers can see.
+        self.fold(&mut self.live.lock().unwrap_or_else(PoisonError::into_inner), at, kind);
+    }
+
+    /// Tells the end of a request, and gives back its record as it is now for good.
+    pub fn tell_end(&self, at: UnixMillis, kind: EventKind, id: RequestId) -> Option<RequestRecord> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fold(&mut live, at, kind);
+        live.recent.back().filter(|record| record.id == id).cloned()
+    }
+
+    fn fold(&self, live: &mut Live, at: UnixMillis, kind: EventKind) {
         let event = Event { seq: live.seq + 1, at, kind };
         if self.viewers.receiver_count() == 0 {
             live.fold(event);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{AttemptRecord, RequestRecord, State};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    ir::usage::Usage,
+    ir::{cost::Cost, usage::Usage},
 };
 
 /// One fact. `seq` grows by one; a viewer that misses one takes a new snapshot.
@@ -42,6 +42,8 @@ pub enum EventKind {
         status: Option<u16>,
         duration_ms: u32,
         usage: Option<Usage>,
+        #[serde(default)]
+        cost: Option<Cost>,
         finish: Option<Arc<str>>,
         answer_bytes: u64,
         events: u64,

@@ -15,6 +15,7 @@ use super::{
 use crate::base::{
     clock::UnixMillis,
     id::{IdMap, RequestId},
+    money::NanoUsd,
 };
 
 /// Finished requests kept.
@@ -50,6 +51,12 @@ pub struct Totals {
     pub input: u64,
     pub cached: u64,
     pub output: u64,
+    /// Of what has a known price.
+    #[serde(default)]
+    pub cost: NanoUsd,
+    /// Requests whose price nobody knows.
+    #[serde(default)]
+    pub unpriced: u64,
 }
 
 /// One line of the Log screen.
@@ -125,7 +132,7 @@ impl Live {
     }
 
     fn ended(&mut self, at: UnixMillis, kind: EventKind) {
-        let EventKind::Ended { id, state, status, duration_ms, usage, finish, answer_bytes, events, error } = kind else { return };
+        let EventKind::Ended { id, state, status, duration_ms, usage, cost, finish, answer_bytes, events, error } = kind else { return };
         let Some(place) = self.place(id) else { return };
         let mut record = self.running.remove(place);
         self.places.remove(&id);
@@ -136,6 +143,7 @@ impl Live {
         record.status = status;
         record.duration_ms = Some(duration_ms);
         record.usage = usage;
+        record.cost = cost;
         record.finish = finish;
         record.answer_bytes = answer_bytes;
         record.events = events;
@@ -150,6 +158,11 @@ impl Live {
             self.totals.input = self.totals.input.saturating_add(usage.input_total());
             self.totals.cached = self.totals.cached.saturating_add(usage.cache_read);
             self.totals.output = self.totals.output.saturating_add(usage.output_total());
+        }
+        match cost.map(|cost| cost.usd) {
+            Some(Some(usd)) => self.totals.cost += usd,
+            Some(None) => self.totals.unpriced += 1,
+            None => {}
         }
         self.draft.clear();
         let level = summary(&record, &mut self.draft);
@@ -194,7 +207,7 @@ impl Live {
 }
 
 /// The line that a request ends with.
-fn summary(record: &RequestRecord, out: &mut String) -> Level {
+pub fn summary(record: &RequestRecord, out: &mut String) -> Level {
     // Writing into a string does not fail.
     let mut put = |text: fmt::Arguments<'_>| out.write_fmt(text).unwrap_or_default();
     put(format_args!("{} {} ", record.project, record.asked));

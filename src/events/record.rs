@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     ir::{
+        cost::Cost,
         op::{Dialect, Op},
         usage::Usage,
     },
@@ -39,6 +40,9 @@ pub struct RequestRecord {
     /// Status sent to the client; `None` before the head leaves.
     pub status: Option<u16>,
     pub usage: Option<Usage>,
+    /// All attempts together; `None` while it runs.
+    #[serde(default)]
+    pub cost: Option<Cost>,
     pub finish: Option<Arc<str>>,
     /// Body bytes sent to the client so far.
     pub answer_bytes: u64,
@@ -84,6 +88,27 @@ pub enum State {
     Failed,
     /// The client went away.
     Left,
+}
+
+impl State {
+    pub const ALL: [Self; 6] = [Self::Queued, Self::Waiting, Self::Streaming, Self::Done, Self::Failed, Self::Left];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Waiting => "waiting",
+            Self::Streaming => "streaming",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Left => "left",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
 }
 
 /// One try of one target with one key.

@@ -4,6 +4,7 @@ pub mod allowance;
 pub mod assemble;
 pub mod block;
 pub mod blocks;
+pub mod cost;
 pub mod embed;
 pub mod event;
 pub mod extras;

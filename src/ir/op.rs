@@ -66,6 +66,31 @@ pub enum Op {
 }
 
 impl Op {
+    pub const ALL: [Self; 11] = [
+        Self::Audio,
+        Self::Chat,
+        Self::Completions,
+        Self::CountTokens,
+        Self::Embed,
+        Self::Image,
+        Self::ModelCard,
+        Self::Moderate,
+        Self::Raw,
+        Self::Rerank,
+        Self::Stored,
+    ];
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|op| op.name() == name)
+    }
+
+    /// Whether a model works for it: what counts as a request, and costs.
+    #[must_use]
+    pub fn generates(self) -> bool {
+        !matches!(self, Self::CountTokens | Self::ModelCard | Self::Raw | Self::Stored)
+    }
+
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

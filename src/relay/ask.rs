@@ -65,6 +65,8 @@ pub enum StreamPlace {
 /// A request, read.
 pub struct Ask {
     pub id: RequestId,
+    /// The request that this one repeats.
+    pub replay_of: Option<RequestId>,
     pub at: UnixMillis,
     pub received: Mono,
     pub endpoint: Endpoint,

@@ -22,7 +22,7 @@ use crate::{
 const TTL: Duration = Duration::from_secs(6 * 3600);
 const BYTES: usize = 32 << 20;
 /// One answer's share; a larger one is not kept.
-const LARGEST: usize = 4 << 20;
+pub(super) const LARGEST: usize = 1 << 20;
 
 /// The kept answers of all projects.
 #[derive(Default)]
@@ -247,11 +247,11 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let kept = Continuity::default();
         for n in 0..200 {
-            let mut block = thought(&"x".repeat(1 << 20), true);
+            let mut block = thought(&"x".repeat(1 << 19), true);
             block.proof = proof(&n.to_string());
             kept.keep("a", &ChatResponse { blocks: vec![block, call(&n.to_string())], ..ChatResponse::default() }, Mono::default());
         }
         let inside = kept.0.lock().expect("not poisoned");
-        assert!(inside.bytes <= BYTES && inside.by_key.len() < 80 && inside.order.len() < 40);
+        assert!(inside.bytes <= BYTES && inside.by_key.len() < 160 && inside.order.len() < 80);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     hash::RandomState,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -12,14 +12,22 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
-use super::{continuity::Continuity, halt::Halts, lists::ModelLists, network::Network, remember::Remember, stored::Stored, waiting::Queue};
+use super::{
+    continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network, peek::Peeks, remember::Remember,
+    stored::Stored, waiting::Queue,
+};
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
     config::{
         Settings,
-        settings::{KeyId, Upstream},
+        settings::{Bodies, KeyId, Upstream},
     },
-    events::bus::Bus,
+    events::{
+        bus::Bus,
+        sink::{Sink, Wanted},
+    },
+    ir::cost::Class,
+    pricing::Book,
     routing::{
         board::Board,
         candidate::{AccountId, Candidate, KeyState},
@@ -39,15 +47,21 @@ use crate::{
 pub struct Generation {
     pub settings: Arc<Settings>,
     pub catalog: Catalog,
+    pub prices: Book,
 }
 
-/// The price of a model at an upstream, where one is known.
-pub type Prices = Box<dyn Fn(&Upstream, &str) -> Option<Price> + Send + Sync>;
+impl Generation {
+    fn new(settings: Arc<Settings>) -> Self {
+        Self { catalog: Catalog::new(&settings), prices: Book::new(&settings), settings }
+    }
+}
 
 /// The parts of the proxy that outlive a reload.
 pub struct Engine {
     pub clock: Arc<dyn Clock>,
     pub bus: Bus,
+    /// The way to the ledger.
+    pub sink: Sink,
     pub board: Board,
     pub gateway: Gateway,
     pub keys: Arc<Keys>,
@@ -57,6 +71,8 @@ pub struct Engine {
     /// What projects have used of their limits.
     pub projects: Projects,
     pub halts: Halts,
+    pub heads: Heads,
+    pub peeks: Peeks,
     pub network: Network,
     pub continuity: Continuity,
     pub stored: Stored,
@@ -68,7 +84,6 @@ pub struct Engine {
     pub seed: RandomState,
     /// What is believed, over a restart.
     pub remember: Remember,
-    prices: OnceLock<Prices>,
     generation: ArcSwap<Generation>,
     accounts: ArcSwap<IdMap<KeyId, AccountId>>,
     luck: Mutex<Seeded>,
@@ -87,16 +102,19 @@ pub struct Parts {
     pub lists: ModelLists,
     pub rejected: mpsc::UnboundedSender<KeyId>,
     pub remember: Remember,
+    pub sink: Sink,
 }
 
 impl Engine {
     /// Puts the parts together around the first settings.
     #[must_use]
     pub fn new(parts: Parts, settings: Arc<Settings>) -> Self {
-        let Parts { clock, gateway, keys, redactor, lists, rejected, remember } = parts;
+        let Parts { clock, gateway, keys, redactor, lists, rejected, sink, remember } = parts;
+        want(&sink, &settings);
         let board = Board::new(Policy::new(&settings.cooldown, &settings.retry));
         Self {
             bus: Bus::default(),
+            sink,
             board,
             gateway,
             keys,
@@ -105,6 +123,8 @@ impl Engine {
             queue: Queue::default(),
             projects: Projects::default(),
             halts: Halts::default(),
+            heads: Heads::default(),
+            peeks: Peeks::default(),
             network: Network::default(),
             continuity: Continuity::default(),
             stored: Stored::default(),
@@ -112,8 +132,7 @@ impl Engine {
             rejected,
             seed: RandomState::new(),
             remember,
-            prices: OnceLock::new(),
-            generation: ArcSwap::from_pointee(Generation { catalog: Catalog::new(&settings), settings }),
+            generation: ArcSwap::from_pointee(Generation::new(settings)),
             accounts: ArcSwap::default(),
             luck: Mutex::new(Seeded::from_os()),
             in_flight: AtomicUsize::new(0),
@@ -129,6 +148,11 @@ impl Engine {
         self.generation.load_full()
     }
 
+    /// The same for a short look.
+    pub(super) fn generation_now(&self) -> arc_swap::Guard<Arc<Generation>> {
+        self.generation.load()
+    }
+
     /// Swaps the settings; requests under way finish with what they began with.
     pub fn apply(&self, settings: Arc<Settings>) {
         self.board.set_policy(Policy::new(&settings.cooldown, &settings.retry));
@@ -136,7 +160,8 @@ impl Engine {
         let keys: Vec<_> = settings.upstreams.iter().flat_map(|upstream| &upstream.keys).map(|key| key.id).collect();
         self.board.keep(&upstreams, &keys);
         self.gateway.retain(&settings.upstreams);
-        self.generation.store(Arc::new(Generation { catalog: Catalog::new(&settings), settings }));
+        want(&self.sink, &settings);
+        self.generation.store(Arc::new(Generation::new(settings)));
         self.touch();
     }
 
@@ -178,25 +203,17 @@ impl Engine {
         self.accounts.store(Arc::new(accounts));
     }
 
-    /// Says once where prices are to be asked for; without, none is known.
-    pub fn set_prices(&self, prices: Prices) {
-        // The first stays: there is one book of prices per process.
-        drop(self.prices.set(prices));
-    }
-
-    /// The price of a model at an upstream, where one is known.
+    /// The usual price of a model at an upstream, where one is known.
     #[must_use]
     pub fn price(&self, upstream: &Upstream, model: &str) -> Option<Price> {
-        self.prices.get().and_then(|prices| prices(upstream, model))
+        price(&self.generation.load().prices, upstream, model)
     }
 
     /// What a request would cost at each candidate, as far as prices are known.
     #[must_use]
     pub fn costs(&self, candidates: &[Candidate], asked: Size) -> Vec<Option<f64>> {
-        match self.prices.get() {
-            Some(prices) => cost::of(candidates, asked, &**prices),
-            None => Vec::new(),
-        }
+        let book = &self.generation.load().prices;
+        cost::of(candidates, asked, &|upstream, model| price(book, upstream, model))
     }
 
     /// Text from outside as it may be shown: without secrets, without control characters.
@@ -224,6 +241,27 @@ impl Engine {
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
+}
+
+/// Servers on this machine cost nothing; a price under conditions is not looked for before there is an answer.
+fn price(book: &Book, upstream: &Upstream, model: &str) -> Option<Price> {
+    let Some((_, tariff)) = book.find(upstream, model, None) else {
+        return upstream.local.then(Price::default);
+    };
+    let used = tariff.usual();
+    // Rates are of a million tokens, in billionths of a unit that is so many billionths of a dollar.
+    let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
+    Some(Price { input: of(Class::Input), output: of(Class::Output) })
+}
+
+/// Tells the way to the ledger which bodies are to be kept.
+fn want(sink: &Sink, settings: &Settings) {
+    let wanted = match settings.ledger.bodies {
+        Bodies::All => Wanted::All,
+        Bodies::Errors => Wanted::Errors,
+        Bodies::Off => Wanted::None,
+    };
+    sink.want(wanted, settings.ledger.body_limit);
 }
 
 /// A place among the requests in flight; given back when dropped.

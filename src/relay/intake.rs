@@ -14,7 +14,12 @@ use super::{
     form, wishes,
 };
 use crate::{
-    base::{clean, id::RequestId, splice},
+    base::{
+        clean,
+        clock::{Mono, UnixMillis},
+        id::RequestId,
+        splice,
+    },
     config::{
         Settings,
         settings::{KeyId, UpstreamId},
@@ -54,19 +59,43 @@ pub struct Head {
 /// Everything that is wrong with a request before anybody is asked: too large, slow, undecodable, not JSON, no model.
 pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, body: Incoming) -> Result<Ask, ClientError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
-    let settings = &generation.settings;
     let mut held = Held::none(engine);
-    let limits = Limits {
-        body: settings.server.max_request_bytes,
-        held: settings.server.max_buffered.unwrap_or(u64::MAX),
-        idle: settings.timeouts.client_idle,
-    };
+    let limits = limits(generation);
     let raw = collect(body, &limits, &mut held).await?;
+    understand(Arrived { at, received, raw, replay_of: None }, head, (generation, &limits), held)
+}
+
+/// Reads a body that was kept, as the request that it was.
+///
+/// # Errors
+///
+/// As [`read`].
+pub(super) fn again(engine: &Arc<Engine>, generation: &Generation, head: Head, body: Bytes, of: RequestId) -> Result<Ask, ClientError> {
+    let (at, received) = (engine.clock.unix(), engine.clock.mono());
+    let limits = limits(generation);
+    let mut held = Held::none(engine);
+    if !held.grow(body.len() as u64, limits.held) {
+        return Err(full(limits.held));
+    }
+    understand(Arrived { at, received, raw: body, replay_of: Some(of) }, head, (generation, &limits), held)
+}
+
+/// A body that is there, and since when.
+struct Arrived {
+    at: UnixMillis,
+    received: Mono,
+    raw: Bytes,
+    replay_of: Option<RequestId>,
+}
+
+fn understand(arrived: Arrived, head: Head, (generation, limits): (&Generation, &Limits), mut held: Held) -> Result<Ask, ClientError> {
+    let Arrived { at, received, raw, replay_of } = arrived;
     let mut map = head.headers;
-    let (body, coded) = open(raw, &mut map, &limits, &mut held)?;
+    let (body, coded) = open(raw, &mut map, limits, &mut held)?;
 
     let mut ask = Ask {
         id: head.id,
+        replay_of,
         at,
         received,
         caller: head.caller,
@@ -98,7 +127,7 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
         body,
         endpoint: head.endpoint,
     };
-    find_model(&mut ask, settings)?;
+    find_model(&mut ask, &generation.settings)?;
     headers::request_filter(&mut ask.headers);
     Ok(ask)
 }
@@ -107,6 +136,15 @@ struct Limits {
     body: u64,
     held: u64,
     idle: Duration,
+}
+
+fn limits(generation: &Generation) -> Limits {
+    let settings = &generation.settings;
+    Limits {
+        body: settings.server.max_request_bytes,
+        held: settings.server.max_buffered.unwrap_or(u64::MAX),
+        idle: settings.timeouts.client_idle,
+    }
 }
 
 async fn collect(mut body: Incoming, limits: &Limits, held: &mut Held) -> Result<Bytes, ClientError> {

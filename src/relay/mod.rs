@@ -1,5 +1,6 @@
 //! One request, from read to done; the files are its stages.
 
+mod account;
 pub mod admission;
 pub mod answer;
 pub mod ask;
@@ -12,14 +13,17 @@ pub mod engine;
 mod fitness;
 pub mod form;
 pub mod halt;
+pub mod heads;
 pub mod intake;
 pub mod late;
 pub mod lists;
 pub mod network;
 pub mod ourselves;
+pub mod peek;
 pub mod prepare;
 pub mod pump;
 pub mod remember;
+pub mod replay;
 pub mod reply;
 pub mod rounds;
 pub mod said;
@@ -27,6 +31,7 @@ pub mod serve;
 pub mod small;
 pub mod stored;
 pub mod tally;
+pub mod transcript;
 pub mod translated;
 pub mod unframe;
 pub mod waiting;

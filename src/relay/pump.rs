@@ -79,6 +79,7 @@ impl Pump {
         let Committed { status, ready, flow, body, terminal, broke, guard, idle, .. } = committed;
         let ttft = job.tally.attempt_age();
         job.ask.forget_body();
+        translated::let_go(&mut job);
         job.tally.first_content(status.as_u16());
         guard.note(End::Content);
         let now = Instant::now();
@@ -273,7 +274,7 @@ impl Pump {
         self.ready_bytes = 0;
         self.first = false;
         self.spoke = self.heard;
-        self.job.tally.sent(bytes.len(), u64::from(self.flow.content_events()));
+        self.job.tally.sent(&bytes, u64::from(self.flow.content_events()));
         Some(bytes)
     }
 
@@ -326,6 +327,16 @@ impl Pump {
     }
 }
 
+impl Drop for Pump {
+    /// The client went away: what was used up to here is known only now.
+    fn drop(&mut self) {
+        if !matches!(self.state, Stage::Over) {
+            let summary = self.flow.summary();
+            self.job.tally.end(State::Left, Some(&summary), None);
+        }
+    }
+}
+
 /// A body of no known grammar on its way to the client.
 pub struct Forward {
     job: Box<Job>,
@@ -363,7 +374,7 @@ impl Forward {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         self.alarm.as_mut().reset(Instant::now() + self.idle);
-                        self.job.tally.sent(data.len(), 0);
+                        self.job.tally.sent(&data, 0);
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }

@@ -188,7 +188,8 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }
                 job.chosen = Some((chosen.upstream(), chosen.key));
-                job.tally.attempt_started(chosen, reason(&resolved, chosen, why));
+                let why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
+                job.tally.attempt_started(chosen, why);
                 let here = (chosen.key, Arc::clone(&chosen.target.model));
                 let repeat = memory.failed.contains(&here);
                 match attempt(job, chosen, ticket, deadline, repeat).await {
@@ -368,18 +369,19 @@ fn name_error(error: &NameError) -> ClientError {
     }
 }
 
-fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen) -> Arc<str> {
+fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect) -> Arc<str> {
     let (tier, _) = chosen.tier;
     let via = &resolved.via;
-    match why {
+    let text = match why {
         Chosen::Only => [via, "; the only candidate ready"].concat(),
         Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
         Chosen::Bound { better: false } => [via, "; where its conversation was served before"].concat(),
         Chosen::Bound { better: true } => [via, "; where its conversation was served before, though a better tier is back"].concat(),
         Chosen::Probe => [via, "; let through as a probe after a cooldown"].concat(),
         Chosen::LeastSuspect => [via, "; nothing is ready: the least suspect is tried"].concat(),
-    }
-    .into()
+    };
+    let to = chosen.target.dialect;
+    if to == asked { text } else { format!("{text}; translated to {to}") }.into()
 }
 
 /// Books a lost attempt.

@@ -9,7 +9,8 @@ use tokio::time::timeout;
 
 use super::{
     answer::{Committed, Opaque, Whole, Won},
-    engine::{Engine, Place},
+    ask::Ask,
+    engine::{Engine, Generation, Place},
     intake::{self, Head},
     late::{Late, Rounds},
     ourselves,
@@ -51,6 +52,12 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
             return reply::error(dialect, id, &error);
         }
     };
+    begin(engine, generation, ask, place).await
+}
+
+/// Answers a request that was read, whether it came over a socket or is one from before, sent again.
+pub(super) async fn begin(engine: &Arc<Engine>, generation: Arc<Generation>, ask: Ask, place: Place) -> Response<ReplyBody> {
+    let (dialect, id) = (ask.endpoint.dialect, ask.id);
     let tally = Tally::open(engine, &ask);
     let halt = engine.halts.enter(id);
     let waits_for_content = ask.stream && matches!(ask.endpoint.op, Op::Chat | Op::Completions);
@@ -116,7 +123,7 @@ fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<Reply
             let Whole { status, headers, body, summary, mut guard } = *whole;
             let ttft = job.tally.attempt_age();
             job.tally.first_content(status.as_u16());
-            job.tally.sent(body.len(), 0);
+            job.tally.sent(&body, 0);
             translated::learn(&job, None, &body);
             guard.close(End::Finished { ttft: Some(ttft), usage: summary.usage });
             job.tally.end(State::Done, Some(&summary), None);
@@ -139,6 +146,7 @@ fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<Reply
         Err(error) => {
             let mut response = reply::error(job.ask.endpoint.dialect, job.ask.id, &error);
             reply::mark(response.headers_mut(), &job);
+            job.engine.heads.answered(job.ask.id, response.headers());
             job.tally.set_status(response.status().as_u16());
             job.tally.end(State::Failed, None, Some(&error.message));
             response
@@ -164,5 +172,6 @@ fn respond(job: &Job, status: StatusCode, headers: HeaderMap, body: ReplyBody) -
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     reply::mark(response.headers_mut(), job);
+    job.engine.heads.answered(job.ask.id, response.headers());
     response
 }

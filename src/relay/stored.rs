@@ -14,6 +14,7 @@ use crate::{
     base::{clean, clock::Mono, json},
     config::settings::{KeyId, UpstreamId},
     ir::{
+        block::{BlockKind, CallForm, Source},
         fault::{ClientError, ErrorKind},
         op::Dialect,
         request::{ChatRequest, Message, Role},
@@ -23,7 +24,7 @@ use crate::{
 
 const TTL: Duration = Duration::from_secs(24 * 3600);
 const BYTES: usize = 64 << 20;
-const LARGEST: usize = 8 << 20;
+pub(super) const LARGEST: usize = 8 << 20;
 
 /// The kept answers of all projects.
 #[derive(Default)]
@@ -98,6 +99,7 @@ impl Stored {
         match self.find(project, &id) {
             Some(Home::Here { conversation, .. }) => {
                 request.messages.splice(0..0, conversation.messages.iter().cloned());
+                name_results(request);
                 request.extras.remove("previous_response_id");
                 Ok(())
             }
@@ -129,6 +131,24 @@ impl Stored {
     }
 }
 
+/// Results of calls that stood in the earlier part learn their tools' names, which some dialects have to tell.
+fn name_results(request: &mut ChatRequest) {
+    let mut names: HashMap<String, (String, CallForm)> = HashMap::new();
+    for block in request.messages.iter_mut().flat_map(|message| &mut message.blocks) {
+        match &mut block.kind {
+            BlockKind::ToolCall(call) => {
+                names.insert(call.id.clone(), (call.name.clone(), call.form));
+            }
+            BlockKind::ToolResult(result) if result.name.is_none() => {
+                if let Some((name, form)) = names.get(&result.call) {
+                    (result.name, result.form) = (Some(name.clone()), *form);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The response that a request goes on from.
 #[must_use]
 pub fn previous(request: &ChatRequest) -> Option<String> {
@@ -148,7 +168,6 @@ pub fn unknown(id: &str) -> ClientError {
 }
 
 fn said(conversation: &ChatRequest) -> usize {
-    use crate::ir::block::{BlockKind, Source};
     let blocks = conversation.messages.iter().flat_map(|message| &message.blocks);
     blocks
         .map(|block| match &block.kind {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    account::{Account, Went},
     admission::Admission,
     ask::{Ask, nothing},
     engine::Engine,
@@ -48,6 +49,7 @@ pub struct Tally {
     answer_bytes: u64,
     events: u64,
     progressed: Mono,
+    account: Account,
     ended: bool,
     /// What it holds of its project's limits, where those are set.
     pub(super) admission: Option<Box<Admission>>,
@@ -75,11 +77,13 @@ impl Tally {
             duration_ms: None,
             status: None,
             usage: None,
+            cost: None,
             finish: None,
             answer_bytes: 0,
             events: 0,
             error: None,
         };
+        engine.heads.asked(ask.id, &ask.headers, ask.received);
         engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
         let none = nothing();
         Self {
@@ -100,6 +104,7 @@ impl Tally {
             answer_bytes: 0,
             events: 0,
             progressed: ask.received,
+            account: Account::open(engine, ask),
             ended: false,
             admission: None,
         }
@@ -135,6 +140,7 @@ impl Tally {
         let (at, now) = self.now();
         self.attempts += 1;
         self.attempt_began = now;
+        self.account.attempt(&candidate.target, at);
         self.upstream = Arc::clone(&candidate.target.upstream.name);
         let label = candidate.key_name.split_once('/').map_or("", |(_, label)| label);
         if *self.key != *label {
@@ -163,6 +169,7 @@ impl Tally {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
         let outcome = self.engine.words(outcome).into();
+        self.account.lost(&self.engine, self.attempts, maybe_billed);
         self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.attempts, ended_ms, status, outcome, maybe_billed });
     }
 
@@ -185,8 +192,12 @@ impl Tally {
     }
 
     /// Counts what went to the client; told to viewers now and then.
-    pub(super) fn sent(&mut self, bytes: usize, events: u64) {
-        self.answer_bytes += bytes as u64;
+    pub(super) fn sent(&mut self, bytes: &[u8], events: u64) {
+        if self.engine.peeks.any() {
+            self.engine.peeks.sent(self.id, bytes, self.answer_bytes, self.account.so_far(), self.engine.clock.mono());
+        }
+        self.answer_bytes += bytes.len() as u64;
+        self.account.answer(bytes);
         self.events = events;
         if self.engine.bus.watched() {
             let (at, now) = self.now();
@@ -204,7 +215,8 @@ impl Tally {
         }
         let (at, now) = self.now();
         let duration_ms = self.since_start(now);
-        let usage = summary.and_then(|s| s.usage);
+        let went = Went { state, summary, content: self.ttft.is_some(), answer_bytes: self.answer_bytes, events: self.events };
+        let (usage, cost) = self.account.settle(&self.engine, self.attempts, went);
         if let Some(admission) = &mut self.admission {
             admission.settle(state != State::Failed || self.ttft.is_some(), usage);
         }
@@ -230,21 +242,22 @@ impl Tally {
                 "request"
             );
         }
-        self.engine.bus.tell(
-            at,
-            EventKind::Ended {
-                id: self.id,
-                state,
-                status: self.status,
-                duration_ms,
-                usage,
-                finish,
-                answer_bytes: self.answer_bytes,
-                events: self.events,
-                error,
-            },
-        );
+        let ended = EventKind::Ended {
+            id: self.id,
+            state,
+            status: self.status,
+            duration_ms,
+            usage,
+            cost: Some(cost),
+            finish,
+            answer_bytes: self.answer_bytes,
+            events: self.events,
+            error,
+        };
+        let record = self.engine.bus.tell_end(at, ended, self.id);
+        self.account.hand_over(&self.engine, record);
         self.engine.halts.leave(self.id);
+        self.engine.peeks.leave(self.id);
     }
 }
 

@@ -8,10 +8,11 @@ use percent_encoding::utf8_percent_encode;
 
 use super::{
     ask::Ask,
+    continuity,
     prepare::{MODEL, Prepared, patched, required},
     rounds::Job,
     said::{self, Said},
-    small,
+    small, stored as responses,
 };
 use crate::{
     base::{clean, json},
@@ -23,7 +24,7 @@ use crate::{
         Carry, Encoded, Loss, Shape, Summary, Thinking, Traits,
         flow::Flow,
         lists::Written,
-        registry, stored,
+        losses, registry, stored,
         translate::{Reading, Translator},
     },
     ir::{
@@ -112,12 +113,23 @@ fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ClientError> {
         true
     });
     lost.map(|(dialect, losses)| {
-        let names = names(&losses);
+        let reasons = reasons(dialect, &losses);
         let message = format!(
-            "this request would lose {names} on the way to {dialect}, and losses are refused (`x-aiproxy-strict`, or `losses = \"refuse\"` under [translation])"
+            "this request would lose {reasons} on the way to {dialect}, and losses are refused (`x-aiproxy-strict`, or `losses = \"refuse\"` under [translation])"
         );
         ClientError::new(ErrorKind::BadRequest, message).code("translation_loss")
     })
+}
+
+/// The losses with their reasons; a few speak for all.
+fn reasons(dialect: Dialect, lost: &[Loss]) -> String {
+    const TOLD: usize = 5;
+    let why = |name: &str| losses::row(name, dialect).map(|row| format!(" ({})", row.why)).unwrap_or_default();
+    let mut told: Vec<String> = lost.iter().take(TOLD).map(|loss| format!("`{}`{}", loss.0, why(&loss.0))).collect();
+    if lost.len() > TOLD {
+        told.push(format!("and {} more", lost.len() - TOLD));
+    }
+    told.join(", ")
 }
 
 /// What is known of the target.
@@ -221,12 +233,25 @@ pub(super) fn shape(job: &Job) -> Shape {
     }
 }
 
+/// How much of an answer is kept beside its stream: what later turns may need, and all that a Responses client may ask for
+/// again.
+fn room(job: &Job) -> usize {
+    if job.ask.endpoint.dialect == Dialect::Responses { responses::LARGEST } else { continuity::LARGEST }
+}
+
+/// What was read of a request is of use no longer, once its answer flows; unless the answer is kept with it.
+pub(super) fn let_go(job: &mut Job) {
+    if job.ask.endpoint.dialect != Dialect::Responses {
+        job.said = None;
+    }
+}
+
 /// The way of a streamed answer of this target.
 pub(super) fn flow(job: &Job, target: &Target, framing: crate::dialect::Framing) -> Flow {
     let carry = job.carry.clone().unwrap_or_default();
     let reader = registry::egress(target.dialect).stream_reader(&carry);
     let reading = Reading::new(framing, reader, target.upstream.think_split);
-    Flow::Translate(Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), true)))
+    Flow::Translate(Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), room(job))))
 }
 
 /// An answer that came whole, for a client that wants a stream.
@@ -315,11 +340,21 @@ pub(super) fn headers(from: &HeaderMap, content_type: HeaderValue) -> HeaderMap 
     out
 }
 
-/// The losses as a header tells them.
+/// The losses as a header tells them: all that fit into what every client takes.
 #[must_use]
 pub(super) fn names(losses: &[Loss]) -> String {
+    const LONGEST: usize = 2048;
     let mut names: Vec<&str> = losses.iter().map(|loss| &*loss.0).collect();
     names.sort_unstable();
     names.dedup();
-    names.join(", ")
+    let mut out = String::new();
+    for name in names {
+        if out.len() + name.len() > LONGEST {
+            out.push_str(", ...");
+            break;
+        }
+        out.push_str(if out.is_empty() { "" } else { ", " });
+        out.push_str(name);
+    }
+    out
 }

@@ -69,6 +69,7 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
         ask_usage: false,
         think_split: false,
         stream_keepalive: false,
+        prices_win: false,
         reasoning_back: true,
         embed: None,
         rerank: None,
@@ -135,7 +136,7 @@ pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
 }
 
 pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
-    use crate::config::settings::{Discover, Log, Server, Tui};
+    use crate::config::settings::{Discover, Ledger, Log, Server, Tui};
     let policy = policy();
     Settings {
         server: Server {
@@ -153,6 +154,9 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
         },
         discover: Discover { env: false, local: false },
         log: Log { level: "info".to_owned(), json: false, file: None },
+        ledger: Ledger::default(),
+        prices: Vec::new(),
+        rates: BTreeMap::new(),
         timeouts: timeouts(),
         retry: policy.retry,
         cooldown: policy.cooldown,
@@ -166,6 +170,6 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
         models: Vec::new(),
         aliases: Vec::new(),
         projects: Vec::new(),
-        tui: Tui { theme: "dark".to_owned(), mouse: false },
+        tui: Tui { theme: "dark".to_owned(), mouse: false, lang: "auto".to_owned() },
     }
 }

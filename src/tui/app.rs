@@ -2,16 +2,16 @@
 
 use super::{
     effect::Effect,
-    filter::Filter,
     format::Now,
     layout::Layout,
+    past::{Past, Sums},
     rates::Rates,
     screens::{self, Screen},
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    control::snapshot::Snapshot,
-    events::{kind::Level, live::Live, record::RequestRecord},
+    control::{snapshot::Snapshot, story::Story},
+    events::{filter::Filter, kind::Level, live::Live, record::RequestRecord},
 };
 
 /// Everything that `draw` looks at.
@@ -21,6 +21,10 @@ pub struct App {
     pub snapshot: Option<Box<Snapshot>>,
     pub link: Link,
     pub rates: Rates,
+    pub sums: Sums,
+    pub past: Past,
+    /// What was said in the request that is looked at.
+    pub story: Option<Box<Story>>,
     pub screen: Screen,
     /// What lies over the screen.
     pub over: Option<Over>,
@@ -31,6 +35,9 @@ pub struct App {
     pub size: (u16, u16),
     /// The proxy runs in this process.
     pub in_process: bool,
+    /// What was copied: printed when the reader leaves, for terminals that take nothing into their clipboard.
+    pub copied: Vec<String>,
+    pub(super) reading: Reading,
     pub(super) fresh: Freshness,
     pub(super) clicked: Option<(RowId, UnixMillis)>,
     places: [Place; Screen::ALL.len()],
@@ -46,8 +53,58 @@ pub enum Link {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Over {
-    Help { scroll: u16 },
-    Request { id: RequestId, scroll: u16 },
+    /// Over a request, where there is one under it.
+    Help {
+        scroll: u16,
+        under: Option<Box<Look>>,
+    },
+    Request(Look),
+}
+
+/// A look at one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    pub id: RequestId,
+    pub pane: Pane,
+    /// First line shown of each pane.
+    pub scroll: [u16; Pane::ALL.len()],
+    /// Goes on with an answer that grows.
+    pub follow: bool,
+    /// Bytes, not what they say.
+    pub raw: bool,
+}
+
+impl Look {
+    /// A look from the beginning.
+    #[must_use]
+    pub fn at(id: RequestId) -> Self {
+        Self { id, pane: Pane::Way, scroll: [0; Pane::ALL.len()], follow: true, raw: false }
+    }
+}
+
+/// A part of the Request screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pane {
+    Way,
+    Conversation,
+    Answer,
+    Headers,
+}
+
+impl Pane {
+    pub const ALL: [Self; 4] = [Self::Way, Self::Conversation, Self::Answer, Self::Headers];
+
+    pub(super) fn after(self, steps: usize) -> Self {
+        Self::ALL[(self as usize + steps) % Self::ALL.len()]
+    }
+}
+
+/// Whether more of the story is on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reading {
+    pub stale: bool,
+    pub pending: bool,
+    pub at: UnixMillis,
 }
 
 /// A question at the bottom of the screen; it has the keys until it is answered.
@@ -56,9 +113,11 @@ pub enum Dialog {
     /// `y` does it.
     Ask { question: String, effect: Effect },
     /// What of a request to copy.
-    Copy { id: String, curl: String },
+    Copy { id: RequestId, curl: String },
     /// A filter being typed; `before` comes back on Esc.
     Filter { text: String, error: Option<String>, before: Filter },
+    /// The model that a request is to be sent to again.
+    Replay { id: RequestId, model: String },
     /// Leaving ends more than the dashboard.
     Stop,
 }
@@ -130,6 +189,9 @@ impl App {
             snapshot: None,
             link: Link::Connecting,
             rates: Rates::default(),
+            sums: Sums::default(),
+            past: Past::default(),
+            story: None,
             screen,
             over: None,
             dialog: None,
@@ -137,6 +199,8 @@ impl App {
             paused: None,
             size: (80, 24),
             in_process,
+            copied: Vec::new(),
+            reading: Reading::default(),
             fresh: Freshness::default(),
             clicked: None,
             places: Default::default(),
@@ -161,8 +225,15 @@ impl App {
     /// The request with this id, as long as it is kept.
     #[must_use]
     pub fn request(&self, id: RequestId) -> Option<&RequestRecord> {
-        let live = self.live()?;
-        live.running.iter().chain(live.recent.iter().rev()).find(|r| r.id == id)
+        let held = self.live().and_then(|live| live.running.iter().chain(live.recent.iter().rev()).find(|r| r.id == id));
+        let told = || self.told(id).and_then(|story| story.record.as_deref());
+        held.or_else(|| self.past.rows.iter().find(|r| r.id == id)).or_else(told)
+    }
+
+    /// What is known of what was said in a request.
+    #[must_use]
+    pub fn told(&self, id: RequestId) -> Option<&Story> {
+        self.story.as_deref().filter(|story| story.id == id)
     }
 
     #[must_use]

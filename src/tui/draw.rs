@@ -8,6 +8,7 @@ use super::{
     keys::{Act, TABLE},
     layout::{self, Layout, SMALLEST},
     problem, screens,
+    text::fill,
     theme::{Role, Theme},
     widgets::canvas::{Canvas, Span, span, spans_width},
 };
@@ -29,7 +30,7 @@ pub fn draw(app: &App, now: Now, look: &Look, buffer: &mut Buffer) {
     let area = buffer.area;
     let mut canvas = Canvas { buffer, theme: &look.theme };
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
-        too_small(&mut canvas, area);
+        too_small(now, &mut canvas, area);
     } else {
         whole(app, now, &mut canvas, area);
     }
@@ -38,9 +39,9 @@ pub fn draw(app: &App, now: Now, look: &Look, buffer: &mut Buffer) {
     }
 }
 
-fn too_small(canvas: &mut Canvas<'_>, area: Rect) {
-    let text = format!("enlarge to {}x{}", SMALLEST.0, SMALLEST.1);
-    let x = area.width.saturating_sub(text.len() as u16) / 2;
+fn too_small(now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+    let text = fill(&now.text.top.enlarge, &[("size", &format!("{}x{}", SMALLEST.0, SMALLEST.1))]);
+    let x = area.width.saturating_sub(spans_width(&[span(text.as_str(), Role::Text)])) / 2;
     canvas.put(area.x + x, area.y + area.height.saturating_sub(1) / 2, area.width, &text, Role::Text);
 }
 
@@ -48,9 +49,9 @@ fn whole(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let layout = Layout::of(app, area.width, area.height, now);
     if layout.wide() {
         top(app, now, canvas, layout.top);
-        tabs(app, canvas, layout.tabs);
+        tabs(app, now, canvas, layout.tabs);
     } else {
-        narrow_top(app, canvas, layout.top);
+        narrow_top(app, now, canvas, layout.top);
     }
     if layout.problem.height > 0 {
         wrong(app, now, canvas, layout.problem);
@@ -66,21 +67,25 @@ fn whole(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 }
 
 fn top(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+    let text = &now.text.top;
     let mut left = vec![span("aiproxy", Role::Accent)];
     let mut right = Vec::new();
     if let Some(snapshot) = &app.snapshot {
         let listen = snapshot.listen.first().map_or("", String::as_str);
         left.push(span(format!("  {listen}"), Role::Text));
-        left.push(span(format!(" · up {}", up(now.since(snapshot.started))), Role::Dim));
-        if snapshot.draining {
-            left.push(span(" · draining", Role::Warn));
+        if area.width >= 100 {
+            left.push(span(" · ", Role::Dim));
+            left.push(span(fill(&text.up, &[("span", &up(now.since(snapshot.started)))]), Role::Dim));
         }
-        right = totals(app, area.width >= 100);
+        if snapshot.draining {
+            left.push(span(format!(" · {}", text.draining), Role::Warn));
+        }
+        right = totals(app, now, if area.width >= 100 { 2 } else { 1 });
     } else {
-        left.push(span("  connecting…", Role::Dim));
+        left.push(span(format!("  {}", text.connecting), Role::Dim));
     }
     if app.paused.is_some() {
-        left.push(span("  ▸ paused", Role::Warn));
+        left.push(span(format!("  ▸ {}", text.paused), Role::Warn));
     }
     let from = canvas.spans_before(area.x + 9, area.right().saturating_sub(1), area.y, &right);
     canvas.spans(area.x + 1, area.y, from.saturating_sub(area.x + 2), &left);
@@ -97,73 +102,98 @@ fn up(ms: u64) -> String {
     }
 }
 
-/// What runs, and the sums since the start.
-fn totals(app: &App, long: bool) -> Vec<Span> {
+/// What runs, what there was since the start, and what it cost today; the more room, the more of it.
+fn totals(app: &App, now: Now, room: u8) -> Vec<Span> {
     let Some(live) = app.live() else { return Vec::new() };
-    let totals = live.totals;
+    let (text, totals) = (&now.text.top, live.totals);
     let running = live.running.len() as u64;
-    let mut spans = vec![span(format!("{} running", format::count(running)), if running > 0 { Role::Accent } else { Role::Dim })];
-    spans.push(span(format!(" · {} requests", format::count(totals.requests)), Role::Text));
-    if totals.failed > 0 {
-        spans.push(span(format!(" · {} failed", format::count(totals.failed)), Role::Warn));
+    let number = |text: &str, n: u64| fill(text, &[("n", &format::count(n))]);
+    let mut spans = vec![span(number(&text.running, running), if running > 0 { Role::Accent } else { Role::Dim })];
+    let mut add = |text: String, role| {
+        spans.push(span(" · ", Role::Dim));
+        spans.push(span(text, role));
+    };
+    if room >= 1 {
+        add(number(&text.requests, totals.requests), Role::Text);
     }
-    if long {
-        spans.push(span(format!(" · {} tok", format::count(totals.input.saturating_add(totals.output))), Role::Text));
-        if totals.input > 0 && totals.requests >= 20 {
-            spans.push(span(format!(" · cache {}", format::share(totals.cached, totals.input.max(20))), Role::Text));
-        }
+    if totals.failed > 0 {
+        add(number(&text.failed, totals.failed), Role::Warn);
+    }
+    if room >= 2 {
+        add(number(&text.tokens, totals.input.saturating_add(totals.output)), Role::Text);
+    }
+    if let Some(cost) = cost_today(app) {
+        add(fill(&text.today, &[("cost", &cost)]), Role::Text);
+    }
+    if room >= 2 && totals.input > 0 && totals.requests >= 20 {
+        add(fill(&text.cache, &[("share", &format::share(totals.cached, totals.input.max(20)))]), Role::Text);
     }
     spans
 }
 
-fn tabs(app: &App, canvas: &mut Canvas<'_>, area: Rect) {
-    for (screen, label, x) in layout::tabs(area.width) {
+/// What the ledger has of today, and what was spent since it was asked.
+pub(super) fn cost_today(app: &App) -> Option<String> {
+    let today = app.sums.today.as_ref()?.total;
+    let since = app.snapshot.as_ref()?.live.totals.cost.0.saturating_sub(app.sums.today_base).max(0);
+    let mut sum = today;
+    sum.cost.0 = sum.cost.0.saturating_add(since);
+    Some(sum.shown().to_string())
+}
+
+fn tabs(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+    let tabs = layout::tabs(area.width, now.text);
+    for (screen, label, x) in &tabs {
         let (digit, title) = label.split_at(2);
-        let here = screen == app.screen;
+        let here = *screen == app.screen;
         let (number, word) = if here { (Role::Accent, Role::Accent) } else { (Role::Dim, Role::Text) };
         let next = canvas.put(area.x + x, area.y, 2, digit, number);
         canvas.put(next, area.y, area.width, title, word);
         if here {
-            canvas.select(Rect { x: (area.x + x).saturating_sub(1), y: area.y, width: label.len() as u16 + 2, height: 1 });
+            let wide = spans_width(&[span(label.as_str(), word)]);
+            canvas.select(Rect { x: (area.x + x).saturating_sub(1), y: area.y, width: wide + 2, height: 1 });
         }
     }
-    let place = app.place();
+    let (text, place) = (&now.text.top, app.place());
     let mut right = Vec::new();
     if place.sort > 0 {
-        right.push(span(format!(" sorted by {} ", screens::orders(app.screen)[place.sort]), Role::Dim));
+        let order = screens::orders(app.screen).get(place.sort).map_or("", |order| (order.word)(now.text));
+        right.push(span(format!(" {} ", fill(&text.sorted, &[("order", order)])), Role::Dim));
     }
     if !place.filter.is_empty() && app.over.is_none() {
-        right.push(span(format!(" filter: {} ", place.filter.text()), Role::Warn));
+        right.push(span(format!(" {} ", fill(&text.filter, &[("text", place.filter.text())])), Role::Warn));
     }
-    let after = layout::tabs(area.width).last().map_or(0, |(_, label, x)| x + label.len() as u16 + 2);
+    let after = tabs.last().map_or(0, |(_, label, x)| x + spans_width(&[span(label.as_str(), Role::Text)]) + 2);
     canvas.spans_before(area.x + after, area.right(), area.y, &right);
 }
 
 /// One line for both on a narrow terminal.
-fn narrow_top(app: &App, canvas: &mut Canvas<'_>, area: Rect) {
-    let mut spans = vec![span(app.screen.title(), Role::Accent), span("  aiproxy", Role::Text)];
+fn narrow_top(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
+    let text = &now.text.top;
+    let mut spans = vec![span(app.screen.word(now.text), Role::Accent), span("  aiproxy", Role::Text)];
     if let Some(snapshot) = &app.snapshot {
         let port = snapshot.listen.first().and_then(|listen| listen.rsplit(':').next()).unwrap_or_default();
         spans.push(span(format!(" :{port}  "), Role::Dim));
-        spans.extend(totals(app, false));
     } else {
-        spans.push(span("  connecting…", Role::Dim));
+        spans.push(span(format!("  {}", text.connecting), Role::Dim));
     }
     if app.paused.is_some() {
-        spans.push(span(" paused", Role::Warn));
+        spans.push(span(format!("{}  ", text.paused), Role::Warn));
     }
-    if !app.place().filter.is_empty() {
-        spans.push(span(format!("  /{}", app.place().filter.text()), Role::Warn));
+    if app.place().filter.is_empty() {
+        spans.extend(totals(app, now, 0));
+    } else {
+        // What is shown matters more than what is not.
+        spans.push(span(format!("/{}", app.place().filter.text()), Role::Warn));
     }
     canvas.spans(area.x + 1, area.y, area.width.saturating_sub(2), &spans);
 }
 
 fn wrong(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
-    let room = area.width.saturating_sub(2);
+    let (text, room) = (&now.text.top, area.width.saturating_sub(2));
     if let Link::Lost { why, retry_at } = &app.link {
         let spans = [
             span("✕ ", Role::Bad),
-            span(format!("connection lost, trying again ({})", format::left(now.until(*retry_at))), Role::Bad),
+            span(fill(&text.lost, &[("span", &format::left(now.until(*retry_at)))]), Role::Bad),
             span(format!("  {why}"), Role::Dim),
         ];
         canvas.spans(area.x + 1, area.y, room, &spans);
@@ -174,15 +204,16 @@ fn wrong(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let mut words = Vec::new();
     let roomy = area.width >= 100;
     if problem.more > 0 {
-        words.push(format!("+{}{}", problem.more, if roomy { " more" } else { "" }));
+        let more = problem.more.to_string();
+        words.push(if roomy { fill(&text.more, &[("n", &more)]) } else { format!("+{more}") });
     }
     if app.screen != problem.screen {
-        let what = if roomy { format!(" shows {}", problem.screen.title().to_lowercase()) } else { " shows".to_owned() };
-        words.push(format!("{}{what}", problem.screen.digit()));
+        let (key, screen) = (problem.screen.digit().to_string(), problem.screen.word(now.text).to_lowercase());
+        words.push(fill(if roomy { &text.shows } else { &text.shows_short }, &[("key", &key), ("screen", &screen)]));
     }
     // On lists of keys and upstreams `w` acts on the selected row.
     if problem.act.is_some() && app.over.is_none() && !matches!(app.screen, screens::Screen::Keys | screens::Screen::Upstreams) {
-        words.push(if roomy { "w warms it" } else { "w warms" }.to_owned());
+        words.push(if roomy { text.warms.clone() } else { text.warms_short.clone() });
     }
     let hint = if words.is_empty() { Vec::new() } else { vec![span(format!("  {}", words.join(" · ")), Role::Dim)] };
     let end = area.x + 1 + room.saturating_sub(spans_width(&hint));
@@ -194,7 +225,7 @@ fn wrong(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 fn foot(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let room = area.width.saturating_sub(2);
     let line = match (&app.dialog, &app.toast) {
-        (Some(dialog), _) => question(app, dialog, usize::from(room)),
+        (Some(dialog), _) => question(app, dialog, now, usize::from(room)),
         (None, Some(toast)) if toast.until > now.at => {
             let (glyph, role) = match toast.level {
                 Level::Error => ("✕ ", Role::Bad),
@@ -203,18 +234,18 @@ fn foot(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
             };
             vec![span(glyph, role), span(toast.text.clone(), if toast.level == Level::Info { Role::Text } else { role })]
         }
-        _ => footer(app, room),
+        _ => footer(app, now, room),
     };
     canvas.spans(area.x + 1, area.y, room, &line);
 }
 
 /// The six keys that matter here, as many as there is room for, and always the way to all.
-fn footer(app: &App, room: u16) -> Vec<Span> {
+fn footer(app: &App, now: Now, room: u16) -> Vec<Span> {
     let piece = |label: &str, word: &str| [span(label, Role::Accent), span(format!(" {word}"), Role::Dim)];
     let mut pieces: Vec<[Span; 2]> = Vec::new();
     let mut help = None;
     for binding in TABLE.iter().filter(|binding| binding.here(app)) {
-        let Some(word) = binding.foot else { continue };
+        let Some(word) = binding.foot.map(|word| word(now.text)) else { continue };
         if binding.act == Act::Help {
             help = Some(piece(binding.label, word));
         } else if pieces.len() < FOOT - 1 {
@@ -237,38 +268,42 @@ fn footer(app: &App, room: u16) -> Vec<Span> {
     line
 }
 
-fn question(app: &App, dialog: &Dialog, room: usize) -> Vec<Span> {
+fn question(app: &App, dialog: &Dialog, now: Now, room: usize) -> Vec<Span> {
+    let text = &now.text.ask;
+    // The end of a long line is where it is being typed.
+    let typed = |line: &str| -> String { line.chars().skip(line.chars().count().saturating_sub(room / 2)).collect() };
     match dialog {
         Dialog::Ask { question, .. } => vec![span(question.clone(), Role::Warn), span("  y/n", Role::Accent)],
         Dialog::Copy { .. } => {
-            vec![
-                span("copy  ", Role::Dim),
-                span("c", Role::Accent),
-                span(" curl · ", Role::Dim),
-                span("i", Role::Accent),
-                span(" id · ", Role::Dim),
-                span("Esc", Role::Accent),
-            ]
+            let mut spans = vec![span(format!("{}  ", text.copy), Role::Dim)];
+            for (key, word) in [("c", &text.copy_curl), ("i", &text.copy_id), ("b", &text.copy_answer)] {
+                spans.push(span(key, Role::Accent));
+                spans.push(span(format!(" {} · ", word.trim()), Role::Dim));
+            }
+            spans.push(span("Esc", Role::Accent));
+            spans
         }
-        Dialog::Filter { text, error, .. } => {
-            // The end of a long filter is where it is being typed.
-            let skip = text.chars().count().saturating_sub(room / 2);
-            let shown: String = text.chars().skip(skip).collect();
-            let mut spans = vec![span("/ ", Role::Accent), span(shown, Role::Text), span("█", Role::Accent)];
+        Dialog::Filter { text: line, error, .. } => {
+            let mut spans = vec![span("/ ", Role::Accent), span(typed(line), Role::Text), span("█", Role::Accent)];
             spans.push(match error {
                 Some(error) => span(format!("  {error}"), Role::Bad),
-                None => span("  Enter keeps · Esc drops · words model: project: status:5xx key: >2s", Role::Dim),
+                None => span(format!("  {}", text.filter), Role::Dim),
             });
             spans
         }
+        Dialog::Replay { model, .. } => vec![
+            span(format!("{}: ", text.replay), Role::Warn),
+            span(typed(model), Role::Text),
+            span("█", Role::Accent),
+            span(format!("  {}", text.keep), Role::Dim),
+        ],
         Dialog::Stop => {
-            let running = app.snapshot.as_ref().map_or(0, |s| s.live.running.len());
-            let are = match running {
-                0 => "nothing is running".to_owned(),
-                1 => "1 request is running".to_owned(),
-                n => format!("{n} requests are running"),
+            let running = match app.snapshot.as_ref().map_or(0, |s| s.live.running.len()) {
+                0 => text.running_none.clone(),
+                1 => text.running_one.clone(),
+                n => fill(&text.running_many, &[("n", &n.to_string())]),
             };
-            vec![span(format!("stop the proxy too? {are}"), Role::Warn), span("  y/n/Esc", Role::Accent)]
+            vec![span(fill(&text.stop, &[("running", &running)]), Role::Warn), span("  y/n/Esc", Role::Accent)]
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What the dashboard wants done outside of itself.
 
-use crate::control::action::Action;
+use crate::{
+    base::id::RequestId,
+    control::{action::Action, history::By, story::Wish},
+};
 
 /// One wish; the loop carries it out and answers with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,7 +11,23 @@ pub enum Effect {
     Act(Action),
     /// Into the clipboard of the terminal.
     Copy(String),
+    /// Opens a file in the reader's editor.
+    Edit(String),
+    FetchHistory {
+        filter: String,
+        before: Option<RequestId>,
+    },
     FetchSnapshot,
+    FetchStory {
+        id: RequestId,
+        wish: Wish,
+    },
+    /// Today's sums by key.
+    FetchToday,
+    FetchUsage {
+        by: By,
+        days: u32,
+    },
     Leave {
         stop_proxy: bool,
     },

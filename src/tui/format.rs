@@ -1,19 +1,33 @@
 //! Numbers, spans and times in the few columns that a screen has for them.
 
+use super::text::{Lang, Texts};
 use crate::base::clock::UnixMillis;
 
 /// Stands for what nobody knows.
 pub const UNKNOWN: &str = "–";
 
-/// The time of a frame, and how far local time is ahead of UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The moment of a frame as its reader has it: the time, how far theirs is ahead of UTC, and their language.
+#[derive(Clone, Copy, Debug)]
 pub struct Now {
     pub at: UnixMillis,
     /// Seconds.
     pub offset: i32,
+    pub text: &'static Texts,
+}
+
+impl Default for Now {
+    fn default() -> Self {
+        Self { at: UnixMillis(0), offset: 0, text: Lang::English.texts() }
+    }
 }
 
 impl Now {
+    /// Days since 1970 where the reader is.
+    #[must_use]
+    pub fn day(self, at: UnixMillis) -> i64 {
+        at.0.div_euclid(1_000).saturating_add(i64::from(self.offset)).div_euclid(86_400)
+    }
+
     /// Milliseconds since `then`; 0 when it is ahead.
     #[must_use]
     pub fn since(self, then: UnixMillis) -> u64 {
@@ -94,6 +108,31 @@ pub fn clock(at: UnixMillis, now: Now) -> String {
     format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
 }
 
+/// The time of day where that is enough, else month and day with it: `11-14 22:13`.
+#[must_use]
+pub fn moment(at: UnixMillis, now: Now) -> String {
+    let clock = clock(at, now);
+    if now.day(at) == now.day(now.at) {
+        return clock;
+    }
+    let (_, month, day) = date(now.day(at));
+    format!("{month:02}-{day:02} {}", &clock[..5])
+}
+
+/// Year, month and day of a number of days since 1970.
+#[must_use]
+pub fn date(days: i64) -> (i64, i64, i64) {
+    // Counted from March of year 0, so that a leap day is the last of its year; in whole eras of 400 years.
+    let days = days.clamp(-1_000_000_000, 1_000_000_000) + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (era * 400 + year + i64::from(month <= 2), month, day)
+}
+
 /// A share of a whole: a fraction while there are fewer than 20, else per cent.
 #[must_use]
 pub fn share(part: u64, whole: u64) -> String {
@@ -156,8 +195,15 @@ mod tests {
 
     #[test]
     fn clocks_are_local() {
-        let now = Now { at: UnixMillis(0), offset: 3_600 };
+        let now = Now { offset: 3_600, ..Now::default() };
         assert_eq!(clock(UnixMillis(1_700_000_000_000), now), "23:13:20");
         assert_eq!(clock(UnixMillis(-1), Now::default()), "23:59:59");
+        assert_eq!(moment(UnixMillis(1_700_000_000_000), now), "11-14 23:13");
+        assert_eq!(moment(UnixMillis(1_000), now), "01:00:01");
+        for (days, want) in
+            [(0, (1970, 1, 1)), (-1, (1969, 12, 31)), (19_675, (2023, 11, 14)), (11_016, (2000, 2, 29)), (19_782, (2024, 2, 29))]
+        {
+            assert_eq!(date(days), want);
+        }
     }
 }

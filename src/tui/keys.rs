@@ -5,6 +5,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::{
     app::{App, Over},
     screens::Screen,
+    text::Word,
 };
 
 /// What a key press means.
@@ -14,19 +15,27 @@ pub enum Act {
     Bottom,
     Cool,
     Copy,
+    Days,
     Down,
+    Edit,
     Filter,
     Go(Screen),
+    Group,
+    Headers,
     Help,
     Kill,
+    NextPane,
     NextScreen,
     Open,
     PageDown,
     PageUp,
     Pause,
+    PreviousPane,
     PreviousScreen,
     Quit,
+    Raw,
     Reload,
+    Replay,
     Sort,
     Test,
     Toggle,
@@ -36,7 +45,6 @@ pub enum Act {
 }
 
 /// A row of the table.
-#[derive(Debug)]
 pub struct Binding {
     pub codes: &'static [KeyCode],
     /// As it is written on screen.
@@ -44,9 +52,9 @@ pub struct Binding {
     /// Where it holds: a set of the places below.
     on: u16,
     pub act: Act,
-    pub help: &'static str,
+    pub help: Option<Word>,
     /// For the bottom line of those places, where it matters.
-    pub foot: Option<&'static str>,
+    pub foot: Option<Word>,
 }
 
 const LIVE: u16 = 1;
@@ -57,66 +65,86 @@ const LOG: u16 = 1 << 4;
 const CONFIG: u16 = 1 << 5;
 const REQUEST: u16 = 1 << 6;
 const HELP: u16 = 1 << 7;
-const LISTS: u16 = LIVE | UPSTREAMS | KEYS | MODELS | LOG;
+const USAGE: u16 = 1 << 8;
+const LISTS: u16 = LIVE | UPSTREAMS | KEYS | MODELS | USAGE | LOG;
 const ALL: u16 = LISTS | CONFIG | REQUEST | HELP;
 
-const fn bind(codes: &'static [KeyCode], label: &'static str, on: u16, act: Act, help: &'static str) -> Binding {
-    Binding { codes, label, on, act, help, foot: None }
+const fn bind(codes: &'static [KeyCode], label: &'static str, on: u16, act: Act, help: Word) -> Binding {
+    Binding { codes, label, on, act, help: Some(help), foot: None }
 }
 
-const fn foot(codes: &'static [KeyCode], label: &'static str, on: u16, act: Act, foot: &'static str, help: &'static str) -> Binding {
-    Binding { codes, label, on, act, help, foot: Some(foot) }
+const fn foot(codes: &'static [KeyCode], label: &'static str, on: u16, act: Act, foot: Word, help: Word) -> Binding {
+    Binding { codes, label, on, act, help: Some(help), foot: Some(foot) }
 }
 
 /// Said in the row before it.
 const fn also(codes: &'static [KeyCode], on: u16, act: Act) -> Binding {
-    bind(codes, "", on, act, "")
+    Binding { codes, label: "", on, act, help: None, foot: None }
+}
+
+const fn key(c: char) -> KeyCode {
+    KeyCode::Char(c)
 }
 
 /// In the order in which the bottom line and the help page list them. A key may stand in several rows, for different places.
 pub static TABLE: &[Binding] = &[
-    foot(&[KeyCode::Enter], "Enter", LIVE, Act::Open, "open", "open the request"),
-    foot(&[KeyCode::Enter], "Enter", LOG, Act::Open, "open", "open what the line is about"),
-    foot(&[KeyCode::Char('c')], "c", KEYS | UPSTREAMS, Act::Cool, "cool", "let the selected one rest for 10 minutes"),
-    foot(&[KeyCode::Char('w')], "w", KEYS | UPSTREAMS, Act::Warm, "warm", "use the selected one again at once"),
-    bind(&[KeyCode::Char('w')], "w", LIVE | MODELS | LOG | CONFIG, Act::Warm, "use again what the problem line names"),
-    foot(&[KeyCode::Char(' ')], "space", KEYS | UPSTREAMS, Act::Toggle, "on/off", "enable or disable the selected one"),
-    foot(&[KeyCode::Char('t')], "t", KEYS, Act::Test, "test", "send a small request with the selected one"),
-    bind(&[KeyCode::Enter], "Enter", KEYS, Act::Open, "what happened to it, in the log"),
-    bind(&[KeyCode::Enter], "Enter", UPSTREAMS, Act::Open, "what went through it, in the list of requests"),
-    foot(&[KeyCode::Char('R')], "R", CONFIG, Act::Reload, "reload", "read the config file and all secrets again"),
-    bind(&[KeyCode::Char('R')], "R", ALL & !CONFIG, Act::Reload, "read the config file and all secrets again"),
-    foot(&[KeyCode::Char('/')], "/", LISTS, Act::Filter, "filter", "filter by words, model:gpt status:5xx key:work >2s"),
-    foot(&[KeyCode::Char('x')], "x", LIVE | REQUEST, Act::Kill, "kill", "end a running request"),
-    foot(&[KeyCode::Char('y')], "y", REQUEST, Act::Copy, "copy curl, id", "copy as curl, or the id"),
-    foot(&[KeyCode::Char('y')], "y", LIVE, Act::Copy, "copy", "copy as curl, or the id"),
-    foot(&[KeyCode::Char('p')], "p", LIVE | LOG, Act::Pause, "pause", "freeze the picture; the proxy goes on"),
-    foot(&[KeyCode::Char('s')], "s", LISTS, Act::Sort, "sort", "the next order"),
-    foot(&[KeyCode::Esc, KeyCode::Backspace], "Esc", REQUEST | HELP, Act::Back, "back", "back"),
-    bind(&[KeyCode::Esc], "Esc", LISTS, Act::Back, "clear the filter, follow the top again"),
-    bind(&[KeyCode::Up, KeyCode::Char('k')], "j k ↑ ↓", ALL, Act::Up, "move"),
-    also(&[KeyCode::Down, KeyCode::Char('j')], ALL, Act::Down),
-    bind(&[KeyCode::Home, KeyCode::Char('g')], "g G", ALL, Act::Top, "to the top, which then stays in view; to the end"),
-    also(&[KeyCode::End, KeyCode::Char('G')], ALL, Act::Bottom),
-    bind(&[KeyCode::PageUp], "PgUp PgDn", ALL, Act::PageUp, "a page"),
+    foot(&[KeyCode::Enter, key('i')], "Enter", LIVE, Act::Open, |t| &t.foot.open, |t| &t.help.open_request),
+    foot(&[KeyCode::Enter, key('i')], "Enter", LOG, Act::Open, |t| &t.foot.open, |t| &t.help.open_line),
+    foot(&[KeyCode::Enter], "Enter", USAGE, Act::Open, |t| &t.foot.requests, |t| &t.help.open_usage),
+    foot(&[KeyCode::Tab], "Tab", REQUEST, Act::NextPane, |t| &t.foot.pane, |t| &t.help.pane),
+    also(&[KeyCode::BackTab], REQUEST, Act::PreviousPane),
+    foot(&[key('o')], "o", USAGE, Act::Group, |t| &t.foot.group, |t| &t.help.group),
+    foot(&[key('d')], "d", USAGE, Act::Days, |t| &t.foot.days, |t| &t.help.days),
+    foot(&[key('c')], "c", KEYS | UPSTREAMS, Act::Cool, |t| &t.foot.cool, |t| &t.help.cool),
+    foot(&[key('w')], "w", KEYS | UPSTREAMS, Act::Warm, |t| &t.foot.warm, |t| &t.help.warm),
+    bind(&[key('w')], "w", LIVE | MODELS | USAGE | LOG | CONFIG, Act::Warm, |t| &t.help.warm_problem),
+    foot(&[key(' ')], "space", KEYS | UPSTREAMS, Act::Toggle, |t| &t.foot.toggle, |t| &t.help.toggle),
+    foot(&[key('t')], "t", KEYS, Act::Test, |t| &t.foot.test, |t| &t.help.test),
+    bind(&[KeyCode::Enter], "Enter", KEYS, Act::Open, |t| &t.help.key_log),
+    bind(&[KeyCode::Enter], "Enter", UPSTREAMS, Act::Open, |t| &t.help.upstream_live),
+    foot(&[key('e')], "e", CONFIG, Act::Edit, |t| &t.foot.edit, |t| &t.help.edit),
+    foot(&[key('R')], "R", CONFIG, Act::Reload, |t| &t.foot.reload, |t| &t.help.reload),
+    bind(&[key('R')], "R", ALL & !CONFIG, Act::Reload, |t| &t.help.reload),
+    foot(&[key('/')], "/", LISTS, Act::Filter, |t| &t.foot.filter, |t| &t.help.filter),
+    foot(&[key('x')], "x", LIVE | REQUEST, Act::Kill, |t| &t.foot.kill, |t| &t.help.kill),
+    foot(&[key('y')], "y", REQUEST, Act::Copy, |t| &t.foot.copy, |t| &t.help.copy),
+    foot(&[key('r')], "r", REQUEST, Act::Replay, |t| &t.foot.replay, |t| &t.help.replay),
+    foot(&[key('h')], "h", REQUEST, Act::Headers, |t| &t.foot.headers, |t| &t.help.headers),
+    foot(&[key('b')], "b", REQUEST, Act::Raw, |t| &t.foot.raw, |t| &t.help.raw),
+    foot(&[key('r')], "r", LIVE, Act::Replay, |t| &t.foot.replay, |t| &t.help.replay),
+    foot(&[key('y')], "y", LIVE, Act::Copy, |t| &t.foot.copy, |t| &t.help.copy),
+    foot(&[key('p')], "p", LIVE | LOG, Act::Pause, |t| &t.foot.pause, |t| &t.help.pause),
+    foot(&[key('s')], "s", LISTS, Act::Sort, |t| &t.foot.sort, |t| &t.help.sort),
+    foot(&[KeyCode::Esc, KeyCode::Backspace], "Esc", REQUEST | HELP, Act::Back, |t| &t.foot.back, |t| &t.help.back),
+    bind(&[KeyCode::Esc], "Esc", LISTS, Act::Back, |t| &t.help.clear),
+    bind(&[KeyCode::Up, key('k')], "j k ↑ ↓", ALL, Act::Up, |t| &t.help.move_),
+    also(&[KeyCode::Down, key('j')], ALL, Act::Down),
+    bind(&[KeyCode::Home, key('g')], "g G", ALL, Act::Top, |t| &t.help.ends),
+    also(&[KeyCode::End, key('G')], ALL, Act::Bottom),
+    bind(&[KeyCode::PageUp], "PgUp PgDn", ALL, Act::PageUp, |t| &t.help.page),
     also(&[KeyCode::PageDown], ALL, Act::PageDown),
-    bind(&[KeyCode::Char('1')], "1", ALL, Act::Go(Screen::Live), "Live: requests now and recent"),
-    bind(&[KeyCode::Char('2')], "2", ALL, Act::Go(Screen::Upstreams), "Upstreams: which of them work, and how fast"),
-    bind(&[KeyCode::Char('3')], "3", ALL, Act::Go(Screen::Keys), "Keys: which of them rest, why, and until when"),
-    bind(&[KeyCode::Char('4')], "4", ALL, Act::Go(Screen::Models), "Models: the names a client may ask for"),
-    bind(&[KeyCode::Char('5')], "5", ALL, Act::Go(Screen::Log), "Log: what happened"),
-    bind(&[KeyCode::Char('6')], "6", ALL, Act::Go(Screen::Config), "Config: what is wrong with it"),
-    foot(&[KeyCode::Tab], "Tab", ALL & !(REQUEST | HELP), Act::NextScreen, "next screen", "the next screen; with Shift the one before"),
+    bind(&[key('1')], "1", ALL, Act::Go(Screen::Live), |t| &t.help.live),
+    bind(&[key('2')], "2", ALL, Act::Go(Screen::Upstreams), |t| &t.help.upstreams),
+    bind(&[key('3')], "3", ALL, Act::Go(Screen::Keys), |t| &t.help.keys),
+    bind(&[key('4')], "4", ALL, Act::Go(Screen::Models), |t| &t.help.models),
+    bind(&[key('5')], "5", ALL, Act::Go(Screen::Usage), |t| &t.help.usage),
+    bind(&[key('6')], "6", ALL, Act::Go(Screen::Log), |t| &t.help.log),
+    bind(&[key('7')], "7", ALL, Act::Go(Screen::Config), |t| &t.help.config),
+    foot(&[KeyCode::Tab], "Tab", ALL & !(REQUEST | HELP), Act::NextScreen, |t| &t.foot.next, |t| &t.help.next),
     also(&[KeyCode::BackTab], ALL & !(REQUEST | HELP), Act::PreviousScreen),
-    bind(&[KeyCode::Char('q')], "q Ctrl-C", ALL, Act::Quit, "quit"),
-    foot(&[KeyCode::Char('?'), KeyCode::F(1)], "?", ALL, Act::Help, "all keys", "this page"),
+    bind(&[key('q')], "q Ctrl-C", ALL, Act::Quit, |t| &t.help.quit),
+    foot(&[key('?'), KeyCode::F(1)], "?", ALL, Act::Help, |t| &t.foot.all, |t| &t.help.help),
 ];
 
 impl Binding {
-    /// Whether it holds on this screen.
+    /// Whether it holds where the reader was when the help page was opened: on the screen, or on a request.
     #[must_use]
-    pub fn on(&self, screen: Screen) -> bool {
-        self.on & bit(screen) != 0
+    pub fn under_help(&self, app: &App) -> bool {
+        let place = match &app.over {
+            Some(Over::Help { under: Some(_), .. }) => REQUEST,
+            _ => bit(app.screen),
+        };
+        self.on & place != 0
     }
 
     /// Whether it holds where the reader is.
@@ -124,7 +152,7 @@ impl Binding {
     pub fn here(&self, app: &App) -> bool {
         let place = match &app.over {
             Some(Over::Help { .. }) => HELP,
-            Some(Over::Request { .. }) => REQUEST,
+            Some(Over::Request(_)) => REQUEST,
             None => bit(app.screen),
         };
         self.on & place != 0
@@ -139,6 +167,7 @@ fn bit(screen: Screen) -> u16 {
         Screen::Log => LOG,
         Screen::Models => MODELS,
         Screen::Upstreams => UPSTREAMS,
+        Screen::Usage => USAGE,
     }
 }
 
@@ -169,7 +198,7 @@ mod tests {
         for (at, a) in TABLE.iter().enumerate() {
             for b in &TABLE[at + 1..] {
                 let both = a.codes.iter().any(|code| b.codes.contains(code)) && a.on & b.on != 0;
-                assert!(!both, "{} and {}", a.help, b.help);
+                assert!(!both, "{:?} and {:?}", a.act, b.act);
             }
         }
     }

@@ -7,6 +7,7 @@ use super::{
     format::Now,
     problem,
     screens::Screen,
+    text::Texts,
 };
 use crate::base::clean::width;
 
@@ -52,11 +53,11 @@ impl Layout {
 
 /// Each tab's label, with the columns it takes.
 #[must_use]
-pub fn tabs(columns: u16) -> Vec<(Screen, String, u16)> {
+pub fn tabs(columns: u16, text: &Texts) -> Vec<(Screen, String, u16)> {
     let mut x = 1;
     let mut tabs = Vec::new();
     for screen in Screen::ALL {
-        let label = format!("{} {}", screen.digit(), screen.title());
+        let label = format!("{} {}", screen.digit(), screen.word(text));
         let wide = u16::try_from(width(&label)).unwrap_or(u16::MAX);
         if x + wide >= columns {
             break;
@@ -69,6 +70,10 @@ pub fn tabs(columns: u16) -> Vec<(Screen, String, u16)> {
 
 /// The tab at a column.
 #[must_use]
-pub fn tab_at(column: u16, columns: u16) -> Option<Screen> {
-    tabs(columns).into_iter().rev().find(|(_, label, x)| column >= *x && usize::from(column - x) < width(label)).map(|(screen, ..)| screen)
+pub fn tab_at(column: u16, columns: u16, text: &Texts) -> Option<Screen> {
+    tabs(columns, text)
+        .into_iter()
+        .rev()
+        .find(|(_, label, x)| column >= *x && usize::from(column - x) < width(label))
+        .map(|(screen, ..)| screen)
 }

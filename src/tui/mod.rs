@@ -5,13 +5,14 @@
 //! the reader.
 
 pub mod app;
+pub mod curl;
 pub mod draw;
 pub mod effect;
-pub mod filter;
 pub mod format;
 pub mod keys;
 pub mod layout;
 pub mod msg;
+pub mod past;
 pub mod problem;
 pub mod rates;
 pub mod run;
@@ -20,6 +21,7 @@ mod sample;
 pub mod screens;
 pub mod source;
 pub mod terminal;
+pub mod text;
 pub mod theme;
 pub mod update;
 pub mod widgets;

@@ -3,7 +3,12 @@
 use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 
 use crate::{
-    control::{action::Reply, snapshot::Snapshot},
+    control::{
+        action::Reply,
+        history::{Page, View},
+        snapshot::Snapshot,
+        story::Story,
+    },
     events::kind::Event,
 };
 
@@ -13,6 +18,13 @@ pub enum Msg {
     /// An act was answered, or could not be asked (`Err` says why).
     Answered(Result<Reply, String>),
     Event(Box<Event>),
+    /// The editor could not be opened.
+    EditorMissing,
+    /// A page of the past for the filter it was asked with.
+    History {
+        filter: String,
+        page: Result<Page, String>,
+    },
     Key(KeyEvent),
     /// The proxy is gone; how long until the next try.
     Lost {
@@ -28,6 +40,9 @@ pub enum Msg {
     /// This viewer fell behind.
     Resync,
     Snapshot(Box<Snapshot>),
+    Story(Result<Box<Story>, String>),
     /// A second went by.
     Tick,
+    Today(Result<Box<View>, String>),
+    Usage(Result<Box<View>, String>),
 }

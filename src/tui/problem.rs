@@ -4,6 +4,7 @@ use super::{
     app::App,
     format::{self, Now},
     screens::Screen,
+    text::fill,
     theme::Role,
 };
 use crate::{
@@ -41,35 +42,38 @@ pub fn worst(app: &App, now: Now) -> Option<Problem> {
 }
 
 fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
+    let text = &now.text.wrong;
     let mut found = Vec::new();
     let mut add = |rank, role, text: String, screen, act| found.push(Problem { rank, role, text, screen, act, more: 0 });
     if snapshot.offline {
-        add(9, Role::Bad, "this machine seems to be offline; requests wait for the network".to_owned(), Screen::Upstreams, None);
+        add(9, Role::Bad, text.offline.clone(), Screen::Upstreams, None);
     }
     if let Some(first) = snapshot.config.problems.first() {
-        add(7, Role::Bad, format!("the config file was not applied: {first}"), Screen::Config, None);
+        add(7, Role::Bad, fill(&text.not_applied, &[("what", first)]), Screen::Config, None);
     } else if snapshot.config.needs_restart {
-        add(1, Role::Warn, "`listen` changed; `aiproxy restart` applies it".to_owned(), Screen::Config, None);
+        add(1, Role::Warn, text.restart.clone(), Screen::Config, None);
+    }
+    if let Some(trouble) = snapshot.ledger.as_ref().and_then(|ledger| ledger.trouble.as_ref()) {
+        add(4, Role::Warn, fill(&text.ledger, &[("what", trouble)]), Screen::Config, None);
     }
     for upstream in &snapshot.upstreams {
         let name = &upstream.name;
         let keys: Vec<&KeyView> = snapshot.keys.iter().filter(|key| key.upstream == *name).collect();
         let warm = Some(Action::WarmUpstream { upstream: name.clone() });
         if upstream.state == UpstreamState::Open {
-            let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
-            add(5, Role::Bad, format!("{name} is down{}{cause}", again(upstream.until, now, ", next try in ")), Screen::Upstreams, warm);
+            let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| fill(&text.cause, &[("what", cause)]));
+            let next = again(upstream.until, now, &text.down_next);
+            add(5, Role::Bad, fill(&text.down, &[("name", name), ("next", &next), ("cause", &cause)]), Screen::Upstreams, warm);
         } else if keys.len() > 1 && keys.iter().all(|key| key.state == KeyHealth::Cooling) {
             let first = keys.iter().filter_map(|key| key.until).min();
-            add(
-                6,
-                Role::Bad,
-                format!("all {} keys of {name} are cooling{}", keys.len(), again(first, now, "; the first is back in ")),
-                Screen::Keys,
-                warm,
-            );
+            let back = again(first, now, &text.first_back);
+            let said = fill(&text.all_cooling, &[("n", &keys.len().to_string()), ("name", name), ("back", &back)]);
+            add(6, Role::Bad, said, Screen::Keys, warm);
             continue;
         } else if upstream.state == UpstreamState::Cooling {
-            add(3, Role::Warn, format!("{name} is cooling{}", again(upstream.until, now, " for ")), Screen::Upstreams, warm);
+            let span = again(upstream.until, now, &text.for_span);
+            let said = fill(&text.cooling, &[("name", name), ("for", &span), ("because", ""), ("instead", "")]);
+            add(3, Role::Warn, said, Screen::Upstreams, warm);
         }
         for key in &keys {
             if let Some((rank, role, text)) = key_problem(key, &keys, now) {
@@ -81,35 +85,32 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
 }
 
 fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Role, String)> {
-    let name = name_of(key);
+    let (text, name) = (&now.text.wrong, name_of(key));
+    let because = |cause: Option<&String>| cause.map_or_else(String::new, |cause| fill(&text.because, &[("what", cause)]));
     Some(match key.state {
-        KeyHealth::Rejected => (8, Role::Bad, format!("{name} was rejected{}; it rests until it is changed", because(key.cause.as_ref()))),
-        KeyHealth::Missing => (4, Role::Warn, format!("{name} has no secret: {} gives nothing", key.reference)),
+        KeyHealth::Rejected => (8, Role::Bad, fill(&text.rejected, &[("name", &name), ("because", &because(key.cause.as_ref()))])),
+        KeyHealth::Missing => (4, Role::Warn, fill(&text.missing, &[("name", &name), ("reference", &key.reference)])),
         KeyHealth::Cooling => {
             let instead = siblings
                 .iter()
                 .find(|other| other.state == KeyHealth::Ok)
-                .map_or_else(String::new, |other| format!("; requests use {}", name_of(other)));
-            (2, Role::Warn, format!("{name} is cooling{}{}{instead}", again(key.until, now, " for "), because(key.cause.as_ref())))
+                .map_or_else(String::new, |other| fill(&text.instead, &[("name", &name_of(other))]));
+            let span = again(key.until, now, &text.for_span);
+            let because = because(key.cause.as_ref());
+            (2, Role::Warn, fill(&text.cooling, &[("name", &name), ("for", &span), ("because", &because), ("instead", &instead)]))
         }
         KeyHealth::Partly => {
             let scope = key.scopes.iter().find(|scope| scope.until.is_none_or(|until| until > now.at))?;
-            (
-                2,
-                Role::Warn,
-                format!("{name} is cooling for {}{}{}", scope.model, again(scope.until, now, ", "), because(scope.cause.as_ref())),
-            )
+            let span = again(scope.until, now, &text.for_span);
+            let because = because(scope.cause.as_ref());
+            (2, Role::Warn, fill(&text.partly, &[("name", &name), ("model", &scope.model), ("for", &span), ("because", &because)]))
         }
         KeyHealth::Disabled | KeyHealth::Ok | KeyHealth::Probing | KeyHealth::Waiting => return None,
     })
 }
 
-fn because(cause: Option<&String>) -> String {
-    cause.map_or_else(String::new, |cause| format!(" ({cause})"))
-}
-
-fn again(until: Option<UnixMillis>, now: Now, before: &str) -> String {
-    until.filter(|until| until.0 > now.at.0).map_or_else(String::new, |until| format!("{before}{}", format::left(now.until(until))))
+fn again(until: Option<UnixMillis>, now: Now, text: &str) -> String {
+    until.filter(|until| until.0 > now.at.0).map_or_else(String::new, |until| fill(text, &[("span", &format::left(now.until(until)))]))
 }
 
 /// A key as commands name it: `UPSTREAM/LABEL`.

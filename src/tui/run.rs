@@ -17,6 +17,7 @@ use super::{
     screens::Screen as Place,
     source::{self, Ask, Connect},
     terminal::{Heard, Input as Terminal, Screen, inside},
+    text::{Lang, Texts},
     theme::Theme,
     update::update,
 };
@@ -46,12 +47,17 @@ pub struct Options {
     pub colour: bool,
     /// The first screen: `live` where `None` or unknown.
     pub screen: Option<String>,
+    pub lang: Lang,
+    /// The command that opens a file for editing, where there is one.
+    pub editor: Option<String>,
 }
 
 /// How the reader left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
     pub stop_proxy: bool,
+    /// What was copied, for terminals that take nothing into their clipboard.
+    pub copied: Vec<String>,
 }
 
 /// Why there is no dashboard.
@@ -85,8 +91,8 @@ async fn show(source: Connect, options: Options) -> Result<Exit, TuiError> {
     let app = App::new(place, options.in_process);
     // Both live in this task, so that leaving ends both.
     tokio::select! {
-        exit = Box::pin(attend(app, screen, terminal, look, ask, told)) => Ok(exit),
-        () = Box::pin(source::follow(source, asks, tell)) => Ok(Exit { stop_proxy: false }),
+        exit = Box::pin(attend(app, Ends { screen, terminal, look, options, ask }, told)) => Ok(exit),
+        () = Box::pin(source::follow(source, asks, tell)) => Ok(Exit { stop_proxy: false, copied: Vec::new() }),
     }
 }
 
@@ -96,15 +102,19 @@ fn look(options: &Options) -> Look {
     Look { theme, utf8: options.utf8 }
 }
 
-async fn attend(
-    mut app: App,
-    mut screen: Screen,
-    mut terminal: Terminal,
+/// Where the loop gets its frames, keys and answers from.
+struct Ends {
+    screen: Screen,
+    terminal: Terminal,
     look: Look,
+    options: Options,
     ask: mpsc::Sender<Ask>,
-    mut told: mpsc::Receiver<Msg>,
-) -> Exit {
-    let gone = Exit { stop_proxy: app.in_process };
+}
+
+async fn attend(mut app: App, ends: Ends, mut told: mpsc::Receiver<Msg>) -> Exit {
+    let Ends { mut screen, mut terminal, look, options, ask } = ends;
+    let text = options.lang.texts();
+    let gone = Exit { stop_proxy: app.in_process, copied: Vec::new() };
     let mut second = interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = Vec::with_capacity(BATCH);
@@ -124,7 +134,7 @@ async fn attend(
                 }
             },
             () = sleep_until(next_frame), if changed => {
-                let now = local(System.unix());
+                let now = local(System.unix(), text);
                 app.settle(now);
                 if screen.draw(|buffer| draw(&app, now, &look, buffer)).is_err() {
                     return gone;
@@ -138,13 +148,15 @@ async fn attend(
                     return gone;
                 }
                 // A second that changes nothing costs no frame.
-                changed |= app.counting(System.unix());
-                for effect in update(&mut app, Msg::Tick, local(System.unix())) {
-                    if let Some(exit) = carry_out(effect, &screen, &ask) {
-                        return exit;
+                let still = !changed && !app.counting(System.unix());
+                msgs.push(Msg::Tick);
+                if still {
+                    changed = false;
+                    for effect in update(&mut app, Msg::Tick, local(System.unix(), text)) {
+                        carry_out(effect, &screen, &ask);
                     }
+                    continue;
                 }
-                continue;
             }
             count = told.recv_many(&mut batch, BATCH) => {
                 if count == 0 {
@@ -153,16 +165,38 @@ async fn attend(
                 msgs.append(&mut batch);
             }
         }
-        let now = local(System.unix());
+        let now = local(System.unix(), text);
+        let mut effects = Vec::new();
         for msg in msgs {
             changed = true;
-            for effect in update(&mut app, msg, now) {
-                if let Some(exit) = carry_out(effect, &screen, &ask) {
-                    return exit;
+            effects.extend(update(&mut app, msg, now));
+        }
+        for effect in effects {
+            match effect {
+                Effect::Leave { stop_proxy } => return Exit { stop_proxy, copied: app.copied },
+                Effect::Edit(path) => {
+                    let opened = edit(&mut screen, &path, options.editor.as_deref()).await;
+                    match opened {
+                        Ok(true) => {}
+                        Ok(false) => drop(update(&mut app, Msg::EditorMissing, now)),
+                        Err(_) => return gone,
+                    }
+                    app.size = screen.size();
                 }
+                effect => carry_out(effect, &screen, &ask),
             }
         }
     }
+}
+
+/// Gives the terminal to the reader's editor until it ends; false where there is none, or no such file.
+async fn edit(screen: &mut Screen, path: &str, editor: Option<&str>) -> io::Result<bool> {
+    let mut words = editor.unwrap_or_default().split_whitespace();
+    let (Some(program), true) = (words.next(), tokio::fs::try_exists(path).await.unwrap_or(false)) else { return Ok(false) };
+    screen.lend()?;
+    let ended = tokio::process::Command::new(program).args(words).arg(path).status().await;
+    screen.take_back()?;
+    Ok(ended.is_ok())
 }
 
 fn msg(event: Input) -> Option<Msg> {
@@ -175,19 +209,29 @@ fn msg(event: Input) -> Option<Msg> {
     }
 }
 
-fn carry_out(effect: Effect, screen: &Screen, ask: &mpsc::Sender<Ask>) -> Option<Exit> {
-    // A full queue means that the proxy has not answered the last thirty: one more would not either.
-    match effect {
-        Effect::Act(action) => drop(ask.try_send(Ask::Act(action))),
+fn carry_out(effect: Effect, screen: &Screen, ask: &mpsc::Sender<Ask>) {
+    let asked = match effect {
+        Effect::Act(action) => Ask::Act(action),
         // A terminal that is gone shows at the next frame.
-        Effect::Copy(text) => drop(screen.copy(&clean(&text))),
-        Effect::FetchSnapshot => drop(ask.try_send(Ask::Snapshot)),
-        Effect::Leave { stop_proxy } => return Some(Exit { stop_proxy }),
-    }
-    None
+        Effect::Copy(text) => return drop(screen.copy(&lines(&text))),
+        Effect::FetchHistory { filter, before } => Ask::History { filter, before },
+        Effect::FetchSnapshot => Ask::Snapshot,
+        Effect::FetchStory { id, wish } => Ask::Story { id, wish },
+        Effect::FetchToday => Ask::Today,
+        Effect::FetchUsage { by, days } => Ask::Usage { by, days },
+        Effect::Edit(_) | Effect::Leave { .. } => return,
+    };
+    // A full queue means that the proxy has not answered the last thirty: one more would not either.
+    drop(ask.try_send(asked));
 }
 
-fn local(at: UnixMillis) -> Now {
+/// The text with its lines, and without anything else that a terminal would obey when it is pasted.
+#[must_use]
+pub fn lines(text: &str) -> String {
+    text.split('\n').map(|line| clean(line.trim_end_matches('\r'))).collect::<Vec<_>>().join("\n")
+}
+
+fn local(at: UnixMillis, text: &'static Texts) -> Now {
     let offset = jiff::Timestamp::from_millisecond(at.0).map_or(0, |stamp| jiff::tz::TimeZone::system().to_offset(stamp).seconds());
-    Now { at, offset }
+    Now { at, offset, text }
 }

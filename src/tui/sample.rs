@@ -9,7 +9,13 @@ use super::{
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    control::snapshot::{ConfigView, KeyHealth, KeyView, ModelScope, ModelView, Snapshot, Stats, UpstreamState, UpstreamView},
+    control::{
+        history::View,
+        snapshot::{
+            ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, Snapshot, Stats, UpstreamState, UpstreamView,
+        },
+        story::{Kind, Part, Story, Who},
+    },
     events::{
         kind::Level,
         live::{Line, Live, Totals},
@@ -26,11 +32,11 @@ fn read<T: serde::de::DeserializeOwned>(json: &str) -> T {
 }
 
 pub(super) fn now() -> Now {
-    Now { at: NOW, offset: 0 }
+    Now { at: NOW, ..Now::default() }
 }
 
 pub(super) fn later(ms: i64) -> Now {
-    Now { at: UnixMillis(NOW.0 + ms), offset: 0 }
+    Now { at: UnixMillis(NOW.0 + ms), ..Now::default() }
 }
 
 pub(super) fn id(n: u64) -> RequestId {
@@ -74,6 +80,7 @@ pub(super) fn running(n: u64, asked: &str, upstream: &str, state: State) -> Requ
         duration_ms: None,
         status: (state == State::Streaming).then_some(200),
         usage: None,
+        cost: None,
         finish: None,
         answer_bytes: 0,
         events: if state == State::Streaming { 512 } else { 0 },
@@ -90,6 +97,7 @@ pub(super) fn finished(n: u64, asked: &str, upstream: &str, status: u16, took_ms
     r.status = Some(status);
     r.duration_ms = Some(took_ms);
     r.ttft_ms = ok.then_some(350);
+    r.cost = ok.then(|| read(r#"{"usd":21400000,"sure":"exact"}"#));
     r.usage = ok.then(|| read(r#"{"input":901,"cache_read":11000,"cache_write_5m":0,"cache_write_1h":0,"output":340,"reasoning":0}"#));
     r.finish = ok.then(|| "stop".into());
     r.error = (!ok).then(|| "connection refused by 127.0.0.1:9".into());
@@ -139,7 +147,7 @@ pub(super) fn live() -> Live {
         line(48_000, Level::Error, "ide chat-dead 502 by dead/work in 12000 ms: connection refused", Some(id(2))),
     ]
     .into();
-    live.totals = Totals { requests: 214, failed: 2, input: 1_200_000, cached: 852_000, output: 12_000 };
+    live.totals = Totals { requests: 214, failed: 2, input: 1_200_000, cached: 852_000, output: 12_000, ..Totals::default() };
     live
 }
 
@@ -203,10 +211,24 @@ pub(super) fn snapshot() -> Snapshot {
         since: Some(UnixMillis(NOW.0 - 32_000)),
         hinted: true,
     }];
+    let mut work = key("healthy", "work");
+    let limit = |what: &str, limit: u64, remaining: u64| LimitLeft {
+        model: "chat-large".to_owned(),
+        what: what.to_owned(),
+        limit: Some(limit),
+        remaining,
+        until: UnixMillis(NOW.0 + 30_000),
+    };
+    work.limits = vec![limit("requests", 60, 3), limit("tokens", 200_000, 182_000)];
     let model = |name: &str, kind: &str, targets: &[&str]| ModelView {
         name: name.to_owned(),
         kind: kind.to_owned(),
         targets: targets.iter().map(|t| (*t).to_owned()).collect(),
+        price: (kind == "logical").then(|| ModelPrice {
+            currency: "USD".to_owned(),
+            input: "0.25".to_owned(),
+            output: Some("2".to_owned()),
+        }),
     };
     Snapshot {
         version: "0.1.0".to_owned(),
@@ -220,7 +242,7 @@ pub(super) fn snapshot() -> Snapshot {
             ..ConfigView::default()
         },
         upstreams: vec![upstream("healthy", UpstreamState::Healthy), upstream("limited", UpstreamState::Healthy), dead],
-        keys: vec![key("healthy", "work"), limited, key("dead", "DEAD_KEY")],
+        keys: vec![work, limited, key("dead", "DEAD_KEY")],
         models: vec![
             model("auto", "logical", &["limited:chat-limited", "dead:chat-dead", "healthy:chat-large"]),
             model("essay", "logical", &["healthy:fault-infinite--s1"]),
@@ -230,6 +252,77 @@ pub(super) fn snapshot() -> Snapshot {
         live: live(),
         offline: false,
         draining: false,
+        ledger: Some(read(r#"{"path":"/home/ann/.local/share/aiproxy/ledger.db","trouble":null,"waiting":0,"lost":0}"#)),
+    }
+}
+
+fn sums(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -> String {
+    format!(
+        r#""requests":{requests},"failed":{},"attempts":{requests},"input":{input},"cache_read":{cached},"cache_write_5m":0,"cache_write_1h":0,"output":{output},"reasoning":120,"cost":{nano},"unpriced":0,"estimated":0,"at_least":0"#,
+        requests / 50
+    )
+}
+
+/// Sums of a week, as the ledger tells them.
+pub(super) fn view(by: &str) -> View {
+    let row = |name: &str, sums: String| format!(r#"{{"name":"{name}",{sums}}}"#);
+    let rows = match by {
+        "key" => vec![row("healthy/work", sums(61, 210_000, 64_000, 19_000, 920_000_000))],
+        _ => vec![
+            row("claude-sonnet-4-5", sums(122, 200_000, 900_000, 48_200, 1_310_000_000)),
+            row("gpt-5-mini", sums(61, 146_000, 64_000, 19_000, 402_000_000)),
+            row("deepseek-r1", sums(20, 88_000, 0, 11_400, 128_000_000)),
+            row("通义千问-max", sums(2, 900, 0, 1_400, 300_000)),
+        ],
+    };
+    let days = [
+        row("2023-11-09", sums(20, 80_000, 0, 11_400, 900_000_000)),
+        row("2023-11-10", sums(61, 210_000, 64_000, 19_000, 402_000_000)),
+        row("2023-11-14", sums(122, 200_000, 900_000, 48_200, 1_840_000_000)),
+    ];
+    read(&format!(
+        r#"{{"by":"{by}","from":0,"until":{},"tz":"UTC","rows":[{}],"total":{{{}}},"days":[{}],"demo":{{{}}}}}"#,
+        NOW.0,
+        rows.join(","),
+        sums(205, 434_900, 964_000, 80_000, 1_840_300_000),
+        days.join(","),
+        sums(0, 0, 0, 0, 0)
+    ))
+}
+
+fn part(who: Who, kind: Kind, name: &str, text: &str) -> Part {
+    Part { who, kind, name: name.to_owned(), text: text.to_owned(), chars: text.chars().count() as u64 }
+}
+
+/// What was said in a request.
+pub(super) fn story(id: RequestId) -> Story {
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut system = part(Who::System, Kind::Text, "", "You are a careful engineer. Read before you write.");
+    system.chars = 4_102;
+    Story {
+        id,
+        asked: vec![header("user-agent", "claude-cli/2.1 (external, cli)"), header("anthropic-beta", "interleaved-thinking-2025-05-14")],
+        answered: vec![header("content-type", "text/event-stream"), header("x-aiproxy-losses", "logit_bias, user")],
+        conversation: vec![
+            system,
+            part(Who::User, Kind::Text, "", "fix the flaky test in relay; it fails about once in ten runs"),
+            part(Who::Assistant, Kind::Thinking, "", "The clock is read twice there."),
+            part(Who::Assistant, Kind::Call, "Bash", r#"{"command":"cargo test it::relay"}"#),
+            part(Who::Tool, Kind::Result, "Bash", "exit 101\nthread 'main' panicked at src/relay.rs:42"),
+        ],
+        answer: vec![
+            part(Who::Assistant, Kind::Thinking, "", "So the second reading may be later than the first."),
+            part(
+                Who::Assistant,
+                Kind::Text,
+                "",
+                "I'll look at the failing test first.\n\nThe clock in `relay` is read twice; 我先看一下失败的测试。",
+            ),
+        ],
+        kept: true,
+        only_answer: false,
+        raw: false,
+        record: None,
     }
 }
 
@@ -237,6 +330,8 @@ pub(super) fn snapshot() -> Snapshot {
 pub(super) fn app() -> App {
     let mut app = App::new(Screen::Live, false);
     update(&mut app, Msg::Snapshot(Box::new(snapshot())), now());
+    update(&mut app, Msg::Today(Ok(Box::new(view("key")))), now());
+    update(&mut app, Msg::Usage(Ok(Box::new(view("model")))), now());
     assert_eq!(app.link, Link::Up);
     app
 }

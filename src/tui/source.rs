@@ -6,15 +6,22 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::msg::Msg;
-use crate::control::{
-    action::Action,
-    client::{Client, ClientError, EventStream, Told},
+use crate::{
+    base::id::RequestId,
+    control::{
+        action::Action,
+        client::{Client, ClientError, EventStream, Told},
+        history::{By, HistoryQuestion, UsageQuestion, View},
+        story::{self, Wish},
+    },
 };
 
 /// Between tries to reach a proxy that is gone.
 const RETRY: Duration = Duration::from_secs(3);
 /// Acts under way at once; more than a hand can type.
 const ACTS: usize = 16;
+/// Requests in one page of the past.
+const PAGE: usize = 200;
 
 /// Where the proxy is.
 pub struct Connect {
@@ -27,8 +34,16 @@ pub struct Connect {
 #[derive(Debug)]
 pub(super) enum Ask {
     Act(Action),
+    History { filter: String, before: Option<RequestId> },
     Snapshot,
+    Story { id: RequestId, wish: Wish },
+    Today,
+    Usage { by: By, days: u32 },
 }
+
+/// Marks of refusals that are ours, said in the reader's language by whoever shows them.
+pub(super) const TOO_MANY: &str = "too many";
+pub(super) const UNREACHABLE: &str = "unreachable";
 
 type Doing = FuturesUnordered<Pin<Box<dyn Future<Output = Msg> + Send>>>;
 
@@ -79,7 +94,7 @@ async fn attend(
             },
             ask = asks.recv() => {
                 match ask? {
-                    Ask::Act(_) if doing.len() >= ACTS => Msg::Answered(Err("too many acts are under way; try again in a moment".to_owned())),
+                    Ask::Act(_) if doing.len() >= ACTS => Msg::Answered(Err(TOO_MANY.to_owned())),
                     ask => {
                         doing.push(Box::pin(carry_out(Arc::clone(client), ask)));
                         continue;
@@ -95,11 +110,23 @@ async fn attend(
 async fn carry_out(client: Arc<Client>, ask: Ask) -> Msg {
     match ask {
         Ask::Act(action) => Msg::Answered(client.act(&action).await.map_err(|e| said(&e))),
+        Ask::History { filter, before } => {
+            let question = HistoryQuestion { filter: filter.clone(), since: None, before, limit: PAGE };
+            Msg::History { filter, page: client.get_json(&question.path()).await.map_err(|e| said(&e)) }
+        }
         Ask::Snapshot => match client.snapshot().await {
             Ok(snapshot) => Msg::Snapshot(Box::new(snapshot)),
             Err(e) => Msg::Lost { why: e.to_string(), retry_ms: 0 },
         },
+        Ask::Story { id, wish } => Msg::Story(client.get_json(&story::path(id, wish)).await.map(Box::new).map_err(|e| said(&e))),
+        Ask::Today => Msg::Today(usage(&client, By::Key, 1).await),
+        Ask::Usage { by, days } => Msg::Usage(usage(&client, by, days).await),
     }
+}
+
+async fn usage(client: &Client, by: By, days: u32) -> Result<Box<View>, String> {
+    let question = UsageQuestion { by, since: format!("{days}d"), tz: String::new() };
+    client.get_json(&question.path()).await.map(Box::new).map_err(|e| said(&e))
 }
 
 fn said(e: &ClientError) -> String {
@@ -115,9 +142,10 @@ async fn wait(asks: &mut mpsc::Receiver<Ask>, tell: &mpsc::Sender<Msg>) -> bool 
             () = tell.closed() => return false,
             ask = asks.recv() => match ask {
                 None => return false,
-                Some(Ask::Snapshot) => {}
+                // What was only to be looked at is asked again when the proxy is back.
+                Some(Ask::History { .. } | Ask::Snapshot | Ask::Story { .. } | Ask::Today | Ask::Usage { .. }) => {}
                 Some(Ask::Act(_)) => {
-                    if tell.send(Msg::Answered(Err("the proxy cannot be reached now".to_owned()))).await.is_err() {
+                    if tell.send(Msg::Answered(Err(UNREACHABLE.to_owned()))).await.is_err() {
                         return false;
                     }
                 }

@@ -36,6 +36,7 @@ thread_local! {
 /// The terminal while it is ours; dropping gives it back.
 pub struct Screen {
     terminal: Terminal<CrosstermBackend<io::Stdout>>,
+    mouse: bool,
 }
 
 impl Screen {
@@ -50,18 +51,33 @@ impl Screen {
         }
         ALONE.store(alone, Ordering::SeqCst);
         hook_panics();
-        enable_raw_mode()?;
-        TAKEN.store(true, Ordering::SeqCst);
         // From here on an early return gives it back.
         let back = GiveBack;
-        execute!(stdout(), EnterAlternateScreen, event::EnableBracketedPaste, cursor::Hide)?;
-        if mouse {
-            execute!(stdout(), event::EnableMouseCapture)?;
-        }
+        enter(mouse)?;
         let mut terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         terminal.clear()?;
         std::mem::forget(back);
-        Ok(Self { terminal })
+        Ok(Self { terminal, mouse })
+    }
+
+    /// Gives the terminal to another program for a while.
+    ///
+    /// # Errors
+    ///
+    /// When the terminal is gone.
+    pub fn lend(&self) -> io::Result<()> {
+        give_back();
+        stdout().flush()
+    }
+
+    /// Takes it over again, and draws everything anew.
+    ///
+    /// # Errors
+    ///
+    /// When the terminal is gone.
+    pub fn take_back(&mut self) -> io::Result<()> {
+        enter(self.mouse)?;
+        self.terminal.clear()
     }
 
     /// Draws a frame; only what changed is written.
@@ -107,6 +123,16 @@ impl Drop for GiveBack {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+fn enter(mouse: bool) -> io::Result<()> {
+    enable_raw_mode()?;
+    TAKEN.store(true, Ordering::SeqCst);
+    execute!(stdout(), EnterAlternateScreen, event::EnableBracketedPaste, cursor::Hide)?;
+    if mouse {
+        execute!(stdout(), event::EnableMouseCapture)?;
+    }
+    Ok(())
 }
 
 fn give_back() {

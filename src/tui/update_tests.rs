@@ -4,7 +4,10 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, Mo
 
 use super::*;
 use crate::{
-    control::action::Reply,
+    control::{
+        action::Reply,
+        history::{By, Page},
+    },
     events::record::State,
     tui::sample::{self, app, later, now},
 };
@@ -210,7 +213,7 @@ fn a_click_selects_two_open_and_a_tab_goes_there() {
     update(&mut app, click(30, 8), now());
     assert_eq!(app.place().selected, Some(RowId::Request(sample::id(102))));
     update(&mut app, click(30, 8), later(200));
-    assert_eq!(app.over, Some(Over::Request { id: sample::id(102), scroll: 0 }));
+    assert_eq!(app.over, Some(Over::Request(Look::at(sample::id(102)))));
     update(&mut app, click(12, 1), later(900));
     assert_eq!((app.screen, &app.over), (Screen::Upstreams, &None));
 }
@@ -219,6 +222,7 @@ fn a_click_selects_two_open_and_a_tab_goes_there() {
 fn copying_never_needs_the_proxy() {
     let mut app = app();
     assert_eq!(press(&mut app, "yi"), [Effect::Copy(sample::id(101).to_string())]);
+    assert_eq!(app.copied, [sample::id(101).to_string()]);
     let effects = press(&mut app, "yc");
     let [Effect::Copy(curl)] = effects.as_slice() else { panic!("a copy") };
     assert!(curl.starts_with("curl http://127.0.0.1:8642/v1/chat/completions ") && curl.contains(r#""model":"essay""#), "{curl}");
@@ -227,13 +231,154 @@ fn copying_never_needs_the_proxy() {
 #[test]
 fn enter_opens_what_the_row_is_about() {
     let mut app = app();
-    press(&mut app, "5");
+    press(&mut app, "6");
     code(&mut app, KeyCode::Enter);
-    assert_eq!(app.over, Some(Over::Request { id: sample::id(2), scroll: 0 }));
+    assert_eq!(app.over, Some(Over::Request(Look { follow: false, ..Look::at(sample::id(2)) })));
     code(&mut app, KeyCode::Esc);
     assert_eq!((app.screen, &app.over), (Screen::Log, &None));
 
     press(&mut app, "3j");
     code(&mut app, KeyCode::Enter);
     assert_eq!((app.screen, app.place().filter.text()), (Screen::Log, "healthy/work"));
+}
+
+#[test]
+fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
+    let mut app = app();
+    press(&mut app, "j");
+    let wish = |only_answer| Effect::FetchStory { id: sample::id(101), wish: Wish { only_answer, raw: false } };
+    assert_eq!(code(&mut app, KeyCode::Enter), [wish(false)]);
+
+    let mut story = sample::story(sample::id(101));
+    update(&mut app, Msg::Story(Ok(Box::new(story.clone()))), now());
+    assert_eq!(update(&mut app, Msg::Tick, later(100)), [], "read a moment ago");
+    let progress = EventKind::Progress { id: sample::id(101), answer_bytes: 10, events: 3 };
+    assert_eq!(update(&mut app, event(42, progress.clone()), later(300)), [wish(true)]);
+    assert_eq!(update(&mut app, event(43, progress), later(900)), [], "the answer to the question before is awaited");
+
+    // The conversation stays while the answer grows.
+    story.conversation.clear();
+    story.only_answer = true;
+    story.answer[1].text.push_str(" more");
+    update(&mut app, Msg::Story(Ok(Box::new(story))), later(900));
+    let told = app.told(sample::id(101)).unwrap();
+    assert!(!told.conversation.is_empty() && told.answer[1].text.ends_with("more"));
+
+    code(&mut app, KeyCode::Esc);
+    assert!(app.story.is_none(), "nothing is held of what is not looked at");
+}
+
+#[test]
+fn an_answer_is_followed_until_its_reader_scrolls_up() {
+    let mut app = app();
+    app.size = (80, 24);
+    press(&mut app, "j");
+    code(&mut app, KeyCode::Enter);
+    let mut story = sample::story(sample::id(101));
+    story.answer[1].text = "line\n".repeat(100);
+    update(&mut app, Msg::Story(Ok(Box::new(story))), now());
+    code(&mut app, KeyCode::Tab);
+    code(&mut app, KeyCode::Tab);
+    let look = |app: &App| match &app.over {
+        Some(Over::Request(look)) => *look,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((look(&app).pane, look(&app).follow), (Pane::Answer, true));
+
+    press(&mut app, "k");
+    assert!(!look(&app).follow);
+    press(&mut app, "G");
+    assert!(look(&app).follow);
+}
+
+#[test]
+fn a_replay_asks_for_the_model_and_goes_on_enter() {
+    let mut app = app();
+    press(&mut app, "jjjr");
+    assert!(matches!(&app.dialog, Some(Dialog::Replay { model, .. }) if model.starts_with("deepseek")));
+    update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL)), now());
+    press(&mut app, "essay");
+    let id = sample::id(8).to_string();
+    assert_eq!(code(&mut app, KeyCode::Enter), [Effect::Act(Action::Replay { id, model: Some("essay".to_owned()) })]);
+}
+
+#[test]
+fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
+    let mut app = app();
+    press(&mut app, "jjj");
+    code(&mut app, KeyCode::Enter);
+    let id = sample::id(8);
+    assert_eq!(press(&mut app, "y"), [Effect::FetchStory { id, wish: Wish { only_answer: false, raw: true } }]);
+    let mut story = sample::story(id);
+    story.raw = true;
+    story.record = app.request(id).cloned().map(Box::new);
+    story.conversation = vec![Part { who: Who::Raw, text: "{\"model\":\"m\"}".to_owned(), chars: 13, ..story.conversation[0].clone() }];
+    update(&mut app, Msg::Story(Ok(Box::new(story))), now());
+
+    let effects = press(&mut app, "c");
+    let [Effect::Copy(curl)] = effects.as_slice() else { panic!("a copy: {effects:?}") };
+    assert!(curl.ends_with("-d '{\"model\":\"m\"}'"), "{curl}");
+}
+
+#[test]
+fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
+    let mut app = app();
+    let ask = |by, days| Effect::FetchUsage { by, days };
+    assert_eq!(press(&mut app, "5"), [ask(By::Model, 7)]);
+    assert_eq!(press(&mut app, "d"), [ask(By::Model, 30)]);
+    assert_eq!(press(&mut app, "o"), [ask(By::Project, 30)]);
+    assert_eq!(update(&mut app, Msg::Tick, later(9_000)), [], "nothing ended meanwhile");
+
+    let ended = EventKind::Ended {
+        id: sample::id(101),
+        state: State::Done,
+        status: Some(200),
+        duration_ms: 10,
+        usage: None,
+        cost: None,
+        finish: None,
+        answer_bytes: 0,
+        events: 0,
+        error: None,
+    };
+    assert_eq!(update(&mut app, event(42, ended), later(31_000)), [Effect::FetchToday, ask(By::Project, 30)]);
+}
+
+#[test]
+fn a_row_of_sums_leads_to_its_requests() {
+    let mut app = app();
+    app.screen = Screen::Usage;
+    press(&mut app, "j");
+    code(&mut app, KeyCode::Enter);
+    assert_eq!((app.screen, app.place().filter.text()), (Screen::Log, "model:claude-sonnet-4-5"));
+}
+
+#[test]
+fn the_log_goes_on_with_the_past_for_its_filter() {
+    let mut app = app();
+    let before = Some(sample::id(1));
+    let ask = |filter: &str| Effect::FetchHistory { filter: filter.to_owned(), before };
+    assert_eq!(press(&mut app, "6"), [ask("")]);
+    let page = |n: u64| Page { requests: vec![sample::finished(n, "older", "healthy", 200, 10)], next: None };
+    update(&mut app, Msg::History { filter: String::new(), page: Ok(page(50)) }, now());
+    assert_eq!(screens::entries(&app).len(), 5);
+    assert_eq!(update(&mut app, Msg::Tick, later(10)), [], "that was all");
+
+    press(&mut app, "/ide");
+    assert_eq!(code(&mut app, KeyCode::Enter), []);
+    assert_eq!(update(&mut app, Msg::Tick, later(20)), [ask("ide")]);
+    update(&mut app, Msg::History { filter: String::new(), page: Ok(page(51)) }, now());
+    assert!(app.past.rows.is_empty(), "the answer to another question");
+}
+
+#[test]
+fn help_over_a_request_goes_back_to_it() {
+    let mut app = app();
+    press(&mut app, "j");
+    code(&mut app, KeyCode::Enter);
+    let before = app.over.clone();
+    press(&mut app, "?");
+    assert_ne!(app.over, before);
+    code(&mut app, KeyCode::Esc);
+    assert_eq!(app.over, before);
 }

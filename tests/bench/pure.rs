@@ -11,9 +11,11 @@ use aiproxy::{
 use bytes::Bytes;
 
 mod decide;
+mod translate;
 
 fn main() {
     decide::run();
+    translate::run();
     scan_and_splice();
     passage("openai", Dialect::Openai, &|i| {
         format!(

@@ -16,12 +16,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("dialect", &["ir", "base"]),
     ("routing", &["config", "ir", "events", "base"]),
     ("upstream", &["config", "secrets", "ir", "base"]),
+    ("pricing", &["config", "ir", "base"]),
+    ("ledger", &["events", "config", "ir", "base"]),
     ("demo", &["dialect", "ir", "base"]),
-    ("relay", &["routing", "dialect", "upstream", "events", "config", "ir", "base"]),
-    ("control", &["relay", "routing", "secrets", "events", "config", "ir", "base"]),
+    ("relay", &["routing", "dialect", "upstream", "pricing", "events", "config", "ir", "base"]),
+    ("control", &["relay", "routing", "dialect", "ledger", "secrets", "events", "config", "ir", "base"]),
     ("server", &["relay", "control", "routing", "dialect", "upstream", "config", "secrets", "events", "ir", "base"]),
     ("tui", &["control", "events", "base"]),
-    ("cli", &["server", "tui", "control", "relay", "routing", "dialect", "upstream", "demo", "config", "secrets", "events", "ir", "base"]),
+    (
+        "cli",
+        &[
+            "server", "tui", "control", "relay", "routing", "dialect", "upstream", "pricing", "ledger", "demo", "config", "secrets",
+            "events", "ir", "base",
+        ],
+    ),
 ];
 
 /// Where a secret may leave its wrapper: where it is kept, where it becomes a header, where a client's key is compared,

@@ -122,6 +122,7 @@ fn upstream(base_url: &str) -> Upstream {
         ask_usage: true,
         think_split: false,
         stream_keepalive: false,
+        prices_win: false,
         reasoning_back: true,
         embed: None,
         rerank: None,

@@ -8,11 +8,13 @@ mod architecture;
 mod cli;
 mod configs;
 mod failover;
+mod fuzzed;
 mod gateway;
 mod guards;
 mod harness;
 #[cfg(target_os = "linux")]
 mod keyring;
+mod ledger;
 mod passage;
 mod reload;
 mod routing;
@@ -21,3 +23,4 @@ mod stop;
 mod streams;
 mod support;
 mod terminal;
+mod translate;

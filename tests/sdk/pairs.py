@@ -2,7 +2,9 @@
 """The official SDKs against every upstream dialect: one proxy plays the provider (its demo), another stands before it and
 has one upstream for each dialect. Prints a table of SDK by upstream; ends with 1 where anything is wrong.
 
-    tests/sdk/pairs.py BINARY        needs the packages of tests/sdk/requirements.txt
+    tests/sdk/pairs.py BINARY            needs the packages of tests/sdk/requirements.txt
+    tests/sdk/pairs.py BINARY --write    writes the table into docs/translation.md as well
+    tests/sdk/pairs.py BINARY --check    also wrong where the table there is another
 """
 import base64
 import json
@@ -333,8 +335,33 @@ def judge(client, upstream):
     return wrong
 
 
+DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "translation.md")
+BEGIN, END = "<!-- pairs: written by tests/sdk/pairs.py -->\n", "<!-- end of pairs -->"
+
+
+def table(clients, found):
+    """The pairs in Markdown."""
+    lines = ["| SDK | " + " | ".join(f"`{d}`" for d in DIALECTS) + " |", "| --- |" + " --- |" * len(DIALECTS)]
+    for client in clients:
+        cells = ["yes" if not found[client.name, d].result() else "no" for d in DIALECTS]
+        lines.append(f"| {client.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def documented(pairs, write):
+    """Whether the docs hold this table, once it is written if so wished."""
+    with open(DOCS, encoding="utf-8") as file:
+        text = file.read()
+    before, rest = text.split(BEGIN)
+    wanted = before + BEGIN + "\n" + pairs + "\n" + END + rest.split(END)[1]
+    if write:
+        with open(DOCS, "w", encoding="utf-8") as file:
+            file.write(wanted)
+    return write or text == wanted
+
+
 def main():
-    binary = sys.argv[1]
+    binary, options = sys.argv[1], sys.argv[2:]
     provider = Proxy(binary, "[server]\nauth = false\n" + PROJECT, "--demo")
     proxy = Proxy(binary, front(provider.url) + '[retry]\nmax_attempts = 1\nqueue_for = "0s"\n[cooldown]\nrate_limited = "1ms"\nmax_hint = "1ms"\n')
     try:
@@ -345,6 +372,8 @@ def main():
         for client in clients:
             print(f"{client.name:20}" + "".join(f"{'yes' if not found[client.name, d].result() else 'NO':11}" for d in DIALECTS))
         wrong = [f"{name} at {upstream}: {each}" for (name, upstream), result in found.items() for each in result.result()]
+        if options and not documented(table(clients, found), "--write" in options):
+            wrong.append("the table in docs/translation.md is another; --write writes it")
         print("\n".join(wrong))
         return 1 if wrong else 0
     finally:

@@ -1,12 +1,14 @@
-//! `aiproxy log`: recent requests and events, as they come with `--follow`, or one request in full.
+//! `aiproxy log`: the history of requests and recent events, as they come with `--follow`, one request in full, exports.
 
-mod show;
+mod export;
+pub(super) mod show;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
     Ctx,
+    books::Books,
     exit::{CliError, Exit},
     out::{self, Paint, Role},
     reach::Reach,
@@ -14,25 +16,29 @@ use super::{
 };
 use crate::{
     base::{clean::clean, clock::UnixMillis},
-    control::client::Told,
+    control::{client::Told, history::HistoryQuestion},
     events::{
+        filter::Filter,
         kind::{EventKind, Level},
         live::{Line, Live},
         record::{RequestRecord, State},
     },
-    tui::filter::Filter,
+    ledger::query::Full,
 };
 
 pub(super) const EXAMPLES: &str = "\
-FILTER is words, or model:gpt project:ide status:5xx key:work upstream:openai client:aider state:failed >2s <500ms; all
-must hold. It is the dashboard's.
+FILTER is words, or model:gpt project:ide status:5xx key:work upstream:openai client:aider state:failed >2s <500ms cost>0.01;
+all must hold. It is the dashboard's.
 With --json each line is one JSON object: {\"request\": …} or {\"event\": …}.
 
 Examples:
-  aiproxy log                         the last 50 requests and events of the running proxy
+  aiproxy log                         the last 50 requests and events
   aiproxy log status:5xx >2s
   aiproxy log --follow project:ide
-  aiproxy log show last               one request: attempts, times, tokens, the reason for its route";
+  aiproxy log --since today 'cost>0.10'
+  aiproxy log show last               one request: attempts, times, tokens, the reason for its route
+  aiproxy log show last --body answer
+  aiproxy log export --since 30d --format csv > requests.csv";
 
 #[derive(Debug, Args)]
 pub struct LogArgs {
@@ -44,6 +50,9 @@ pub struct LogArgs {
     /// Go on and print what happens
     #[arg(long, short)]
     follow: bool,
+    /// Since when: 7d, today, 36h, a date or a time
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// At most this many lines of what was
     #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
     limit: u32,
@@ -51,10 +60,15 @@ pub struct LogArgs {
 
 #[derive(Debug, Subcommand)]
 enum LogCommand {
+    /// Print the history for other programs
+    Export(export::ExportArgs),
     /// Everything about one request
     Show {
         /// Its id, a unique beginning of it, or `last`
         id: String,
+        /// Print what was sent, or what was answered, and nothing else
+        #[arg(long, value_enum)]
+        body: Option<show::Which>,
     },
 }
 
@@ -66,23 +80,40 @@ enum LogCommand {
 pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
     let filter = Filter::parse(&args.filter.join(" "))
         .map_err(|e| CliError::usage(format!("the filter: {e}")).hint("examples: model:gpt project:ide status:5xx key:work >2s"))?;
-    let reach = Reach::find(ctx).await?;
     let paint = Paint::stdout();
-    if let Some(LogCommand::Show { id }) = args.command {
-        let snapshot = reach.snapshot().await?;
-        let record = snapshot.live.find(&id).ok_or_else(|| unknown(&snapshot.live, &id))?;
-        if ctx.global.json {
-            out::json(record)?;
-        } else {
-            out::print(&show::request(record, paint))?;
-        }
-        return Ok(Exit::Ok);
+    let books = Books::open(ctx).await?;
+    match args.command {
+        Some(LogCommand::Export(args)) => return export::run(&books, args).await,
+        Some(LogCommand::Show { id, body }) => return show_one(ctx, &books, &id, body, paint).await,
+        None => {}
     }
     let printer = Printer { filter, json: ctx.global.json, paint };
+    let question = HistoryQuestion {
+        filter: printer.filter.text().to_owned(),
+        since: args.since,
+        before: None,
+        limit: args.limit.clamp(1, 1_000) as usize,
+    };
+    let Some(reach) = books.proxy() else {
+        if args.follow {
+            return Err(super::reach::not_running(ctx).await);
+        }
+        printer.past(&Live::default(), books.history(&question).await?.requests, question.limit)?;
+        return Ok(Exit::Ok);
+    };
     // Listening begins before the picture is taken, so that nothing falls between.
     let mut events = if args.follow { Some(reach.client.events().await?) } else { None };
     let mut live = reach.snapshot().await?.live;
-    printer.past(&live, usize::try_from(args.limit).unwrap_or(usize::MAX))?;
+    let history = match books.history(&question).await {
+        Ok(page) => page.requests,
+        // A wrong question is an error; a ledger that cannot be read leaves what the proxy remembers.
+        Err(error) if question.since.is_some() => return Err(error),
+        Err(error) => {
+            out::note(&format!("note: only what the running proxy remembers: {error}"));
+            Vec::new()
+        }
+    };
+    printer.past(&live, history, question.limit)?;
     while let Some(stream) = &mut events {
         let event = match stream.next().await? {
             Told::Event(event) => event,
@@ -113,10 +144,40 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-fn unknown(live: &Live, id: &str) -> CliError {
-    let several = live.running.iter().chain(&live.recent).filter(|r| r.id.to_string().starts_with(id)).count() > 1;
-    let text = if several { format!("`{id}` begins more than one request id") } else { format!("no request `{id}` among the recent ones") };
-    CliError::failed(text).hint("`aiproxy log` shows their ids; `last` is the newest finished one")
+/// One request: as it runs, or as the ledger has it.
+async fn show_one(ctx: &Ctx, books: &Books, id: &str, body: Option<show::Which>, paint: Paint) -> Result<Exit, CliError> {
+    let running = match books.proxy() {
+        Some(reach) => running(reach, id).await?,
+        None => None,
+    };
+    let full = match running {
+        Some(record) => Full { record, parts: Vec::new(), bodies: Vec::new(), demo: false, replay_of: None },
+        None => books.full(id).await?,
+    };
+    if let Some(which) = body {
+        let text = show::body(&full, which)
+            .ok_or_else(|| CliError::failed("that was not kept").hint("`bodies` under [ledger] says what is; older ones go first"))?;
+        out::print(&text)?;
+    } else if ctx.global.json {
+        let mut value = serde_json::to_value(&full.record).map_err(|e| CliError::failed(format!("JSON: {e}")))?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("parts".to_owned(), json!(full.parts));
+            fields.insert("bodies".to_owned(), json!(full.bodies));
+        }
+        out::json(&value)?;
+    } else {
+        let mut text = show::request(&full.record, paint);
+        if !full.record.attempts.is_empty() {
+            text.push_str(&format!("\n{}", show::waterfall(&full.record, paint)));
+        }
+        out::print(&text)?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn running(reach: &Reach, id: &str) -> Result<Option<RequestRecord>, CliError> {
+    let live = reach.snapshot().await?.live;
+    Ok(live.find(id).filter(|record| record.running()).cloned())
 }
 
 struct Printer {
@@ -141,11 +202,13 @@ impl Entry<'_> {
 }
 
 impl Printer {
-    /// The newest of what is kept, oldest first.
-    fn past(&self, live: &Live, limit: usize) -> Result<(), CliError> {
+    /// The newest of what is kept, oldest first: requests of the ledger and those that only the proxy remembers yet.
+    fn past(&self, live: &Live, mut history: Vec<RequestRecord>, limit: usize) -> Result<(), CliError> {
+        let known: std::collections::HashSet<_> = history.iter().map(|record| record.id).collect();
+        history.extend(live.recent.iter().filter(|record| !known.contains(&record.id)).cloned());
         // Lines about a request say again what its own row says.
         let events = live.lines.iter().filter(|line| line.id.is_none() && self.filter.keeps_line(line, None)).map(Entry::Event);
-        let requests = live.recent.iter().filter(|record| self.filter.keeps_request(record)).map(Entry::Request);
+        let requests = history.iter().filter(|record| self.filter.keeps_request(record)).map(Entry::Request);
         let mut entries: Vec<_> = events.chain(requests).collect();
         entries.sort_by_key(Entry::at);
         for entry in entries.iter().skip(entries.len().saturating_sub(limit)) {
@@ -179,7 +242,7 @@ impl Printer {
             Level::Info => Role::Dim,
             Level::Warn => Role::Warn,
         };
-        out::line(&format!("{} {}", when::clock(line.at), self.paint.paint(role, &clean(&line.text))))
+        out::line(&format!("{} {}", when::moment(line.at), self.paint.paint(role, &clean(&line.text))))
     }
 }
 
@@ -192,7 +255,7 @@ fn row(record: &RequestRecord, paint: Paint) -> String {
         State::Left => (Role::Dim, "left".to_owned()),
         State::Queued | State::Streaming | State::Waiting => (Role::Plain, "running".to_owned()),
     };
-    let mut parts = vec![when::clock(record.at), record.id.to_string(), paint.paint(role, &state)];
+    let mut parts = vec![when::moment(record.at), record.id.to_string(), paint.paint(role, &state)];
     parts.push(format!("{} {}", clean(&record.project), clean(&record.client)));
     parts.push(match record.last() {
         Some(last) if last.model != record.asked => format!("{} → {}", clean(&record.asked), clean(&last.model)),
@@ -212,6 +275,9 @@ fn row(record: &RequestRecord, paint: Paint) -> String {
     }
     if let Some(usage) = record.usage {
         parts.push(format!("{}→{} tok", usage.input_total(), usage.output_total()));
+    }
+    if let Some(cost) = record.cost.filter(|cost| cost.usd.is_none_or(|usd| !usd.is_zero())) {
+        parts.push(cost.to_string());
     }
     if let Some(error) = &record.error {
         parts.push(paint.paint(Role::Bad, &clean(error)));
@@ -265,6 +331,7 @@ pub(super) mod tests {
             duration_ms: Some(2_500),
             status: Some(200),
             usage: Some(Usage { input: 88, output: 40, ..Usage::default() }),
+            cost: None,
             finish: Some("stop".into()),
             answer_bytes: 999,
             events: 40,

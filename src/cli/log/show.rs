@@ -1,5 +1,7 @@
 //! One request in full: who asked, what was tried when, and how it ended.
 
+use clap::ValueEnum;
+
 use crate::{
     base::clean::clean,
     cli::{
@@ -7,11 +9,77 @@ use crate::{
         table::{Cell, Table},
         when,
     },
-    events::record::{AttemptRecord, RequestRecord, State},
+    events::{
+        record::{AttemptRecord, RequestRecord, State},
+        sink::Side,
+    },
+    ledger::query::Full,
 };
 
+/// What was sent, or what came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Which {
+    Answer,
+    Request,
+}
+
+/// A body as it was kept; a gap in the middle is marked.
+pub(in crate::cli) fn body(full: &Full, which: Which) -> Option<String> {
+    let side = if which == Which::Request { Side::Request } else { Side::Answer };
+    let body = full.bodies.iter().find(|body| body.side == side)?;
+    if body.head.is_empty() && body.total > 0 {
+        return None;
+    }
+    let left_out = body.total.saturating_sub((body.head.len() + body.tail.len()) as u64);
+    let gap = if body.tail.is_empty() { String::new() } else { format!("\n… about {left_out} bytes were not kept …\n") };
+    // A terminal must not obey what a model says; lines stay lines.
+    let text = format!("{}{gap}{}", body.head, body.tail);
+    Some(
+        text.split_inclusive('\n')
+            .map(|line| format!("{}{}", clean(line.trim_end_matches('\n')), if line.ends_with('\n') { "\n" } else { "" }))
+            .collect::<String>()
+            + "\n",
+    )
+}
+
+/// Columns of the time axis.
+const AXIS: u32 = 40;
+
+/// One bar per attempt on one axis: ▒ waits for the head, ░ streams.
+pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
+    let end = r.attempts.iter().filter_map(|a| a.ended_ms.or(a.head_ms)).chain(r.duration_ms).max().unwrap_or(1).max(1);
+    let column = |ms: u32| u32::try_from(u64::from(ms) * u64::from(AXIS) / u64::from(end)).unwrap_or(AXIS).min(AXIS) as usize;
+    let mut text = String::new();
+    for a in &r.attempts {
+        let ended = a.ended_ms.unwrap_or(end);
+        let head = a.head_ms.unwrap_or(ended).clamp(a.started_ms, ended.max(a.started_ms));
+        let (from, mid) = (column(a.started_ms), column(head));
+        let to = column(ended).max(from + 1);
+        let waits = (mid.max(from + usize::from(mid == from && to == from + 1)) - from).max(usize::from(a.head_ms.is_none()));
+        let waits = waits.min(to - from);
+        let bar = format!("{}{}{}", " ".repeat(from), "▒".repeat(waits), "░".repeat(to - from - waits));
+        let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
+        let how = match (&a.outcome, a.won, a.status) {
+            (Some(outcome), ..) => paint.paint(Role::Warn, &clean(outcome)),
+            (None, true, status) => paint.paint(Role::Good, &status.map_or_else(|| "answered".to_owned(), |s| s.to_string())),
+            (None, false, _) => "not finished".to_owned(),
+        };
+        let line = format!(
+            "{:>6} │{bar:<width$}│ {} {}{}  {how}",
+            when::seconds(a.started_ms),
+            a.number,
+            clean(&a.upstream),
+            clean(&key),
+            width = AXIS as usize
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 /// The request as a page of text.
-pub(super) fn request(r: &RequestRecord, paint: Paint) -> String {
+pub(in crate::cli) fn request(r: &RequestRecord, paint: Paint) -> String {
     let (role, state) = match r.state {
         State::Done => (Role::Good, "done"),
         State::Failed => (Role::Bad, "failed"),
@@ -40,6 +108,7 @@ pub(super) fn request(r: &RequestRecord, paint: Paint) -> String {
         "tokens",
         r.usage.map(|u| format!("{} in ({} cached), {} out ({} reasoning)", u.input_total(), u.cache_read, u.output_total(), u.reasoning)),
     );
+    add("cost", r.cost.map(|cost| cost.to_string()));
     add("answer", (r.answer_bytes > 0).then(|| format!("{} bytes", r.answer_bytes)));
     add("route", r.reason.as_deref().map(str::to_owned));
     add("error", r.error.as_deref().map(str::to_owned));
@@ -93,5 +162,16 @@ mod tests {
         {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn attempts_lie_on_one_axis() {
+        let text = waterfall(&super::super::tests::record(), Paint::none());
+        let bars: Vec<&str> = text.lines().map(|line| line.split('│').nth(1).unwrap()).collect();
+        assert_eq!(bars.len(), 2);
+        assert!(bars.iter().all(|bar| bar.chars().count() == AXIS as usize), "{text}");
+        assert!(bars[0].trim().starts_with('▒'), "{text}");
+        assert!(bars[1].starts_with("  "), "{text}");
+        assert!(text.contains("429 for big-model"), "{text}");
     }
 }

@@ -26,6 +26,7 @@ use crate::{
         snapshot::ConfigView,
     },
     events::kind::{EventKind, Level},
+    ledger::Ledger,
     relay::{engine::Engine, lists},
     routing::{candidate::short, health::ActScope},
     server::guard::credential::Clients,
@@ -42,6 +43,7 @@ pub struct Hands {
     pub loader: Arc<KeyLoader>,
     pub place: Place,
     pub env: Environment,
+    pub ledger: Option<Arc<Ledger>>,
     pub ids: Mutex<Ids>,
     pub args: ServeArgs,
     /// Upstreams that no file names.
@@ -49,6 +51,7 @@ pub struct Hands {
     pub view: Mutex<ConfigView>,
     pub log: LogLevel,
     pub clients: OnceLock<Arc<Clients>>,
+    pub tracker: TaskTracker,
     pub stop: CancellationToken,
     pub now: CancellationToken,
     /// One reload at a time.
@@ -107,13 +110,19 @@ impl Hands {
         };
         let before = self.engine.generation();
         let addresses = |settings: &crate::config::Settings| settings.keyless.iter().map(|row| row.listen.clone()).collect::<Vec<_>>();
-        let needs_restart = settings.server.listen != before.settings.server.listen || addresses(&settings) != addresses(&before.settings);
+        let of_file = |settings: &crate::config::Settings| (settings.ledger.path.clone(), settings.ledger.tz.clone());
+        let needs_restart = settings.server.listen != before.settings.server.listen
+            || of_file(&settings) != of_file(&before.settings)
+            || addresses(&settings) != addresses(&before.settings);
         settings.server.listen.clone_from(&before.settings.server.listen);
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let found: Vec<_> = found.into_iter().filter(|upstream| upstream.origin != Origin::Env || settings.discover.env).collect();
         let settings = Arc::new(discover::merge(&settings, &found));
         self.log.set(&settings.log.level);
         self.engine.apply(Arc::clone(&settings));
+        if let Some(ledger) = &self.ledger {
+            ledger.apply(&settings.ledger);
+        }
         {
             let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
             *view = ConfigView {
@@ -222,6 +231,7 @@ impl Hands {
                     .ok_or("no running request has this id")?;
                 if engine.halts.kill(id) { Ok(format!("request {id} was ended")) } else { Err(format!("request {id} is not running")) }
             }
+            Action::Replay { id, model } => self.replay(&id, model).await,
             Action::Stop { now } => {
                 if now {
                     self.now.cancel();

@@ -4,9 +4,11 @@ mod admin;
 mod banner;
 mod discovery;
 mod keys;
+mod ledger;
 mod local;
 mod logging;
 mod process;
+mod replay;
 mod signals;
 
 use std::{
@@ -35,10 +37,14 @@ use crate::{
     },
     control::{
         api::Control,
+        history::Books,
         rundir::{ClaimError, RunDir},
     },
     demo::Demo,
-    events::kind::{EventKind, Level},
+    events::{
+        kind::{EventKind, Level},
+        sink::Sink,
+    },
     relay::{
         engine::{Engine, Parts},
         lists::{self, ModelLists},
@@ -94,17 +100,18 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let (found, notes) = discovery::at_start(&settings, &args, &env, &mut ids);
     let settings = Arc::new(crate::config::discover::merge(&settings, &found));
     let (rejected, rejections) = mpsc::unbounded_channel();
+    let (sink, notes_of_requests) = Sink::new();
     let lists = ModelLists::new(Some(place.data.join("models.json")), &settings.upstreams);
     let remember = Remember::at(place.data.join("health.json"));
     let engine = Arc::new(Engine::new(
-        Parts { clock: Arc::clone(&clock), gateway, keys, redactor: Arc::clone(&known) as _, lists, rejected, remember },
+        Parts { clock: Arc::clone(&clock), gateway, keys, redactor: Arc::clone(&known) as _, lists, rejected, sink, remember },
         Arc::clone(&settings),
     ));
 
     for upstream in &settings.upstreams {
         engine.remember.upstream(&engine, upstream);
     }
-
+    let ledger = ledger::start(&engine, &place.data, notes_of_requests);
     let (tracker, stop, now) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
     let token =
@@ -120,18 +127,21 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         loader: Arc::clone(&loader),
         place: place.clone(),
         env,
+        ledger: ledger.clone(),
         ids: Mutex::new(ids),
         args: args.clone(),
         found: Mutex::new(found),
         view: Mutex::new(written.view),
         log,
         clients: std::sync::OnceLock::new(),
+        tracker: tracker.clone(),
         stop: stop.clone(),
         now: now.clone(),
         reloading: tokio::sync::Mutex::new(()),
     });
+    let books = ledger.clone().map(|ledger| Books { engine: Arc::clone(&engine), ledger });
     let control = Control::new(Arc::clone(&engine), Arc::new(Arc::clone(&hands)), listen_text, stop.clone(), &token);
-    let control = Arc::new(control);
+    let control = Arc::new(control.with_books(books));
     let gate = Arc::new(Gate { engine: Arc::clone(&engine), clients: Arc::new(Clients::default()), control, keyless: None });
     if hands.clients.set(Arc::clone(&gate.clients)).is_err() {
         return Err(CliError::failed("the proxy was put together twice; please report this"));
@@ -175,6 +185,9 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     drop(watcher);
     finish(&engine, &settings, &tracker, &stop, &closing, &now).await;
     engine.remember.save(&engine);
+    if let Some(ledger) = ledger {
+        ledger.close(&engine.sink).await;
+    }
     drop(claimed);
     outcome
 }
@@ -275,6 +288,8 @@ fn spawn_background(
         }
     };
     tracker.spawn(until_stop(stop.clone(), Box::pin(keep)));
+    let looked_after = Arc::clone(&gate.engine);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { ledger::look_after(&looked_after).await })));
     let loader = Arc::clone(&hands.loader);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { loader.tend(rejections).await })));
     let finder = Arc::clone(hands);

@@ -1,15 +1,15 @@
-//! The tables that stand once: server, discover, log, timeouts, retry, cooldown, routing, tui.
+//! The tables that stand once: server, discover, log, timeouts, retry, cooldown, routing, ledger, tui.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use toml::de::DeValue;
 
-use super::statuses;
+use super::{ledger, statuses};
 use crate::config::{
     listen,
     problem::Report,
     read::{self, Fault, Span, Table, count, duration, flag, number, size, text, word},
-    settings::{Cooldown, Discover, Log, Losses, Retry, Server, StatusSet, Sticky, Strategy, Timeouts, Tui},
+    settings::{Cooldown, Discover, Ledger, Log, Losses, Retry, Server, StatusSet, Sticky, Strategy, Timeouts, Tui},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -35,6 +35,7 @@ pub(in crate::config) struct General {
     pub(in crate::config) sticky: Sticky,
     pub(in crate::config) sticky_ttl: Duration,
     pub(in crate::config) losses: Losses,
+    pub(in crate::config) ledger: Ledger,
     pub(in crate::config) tui: Tui,
 }
 
@@ -57,7 +58,8 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         sticky: Sticky::Auto,
         sticky_ttl: STICKY_TTL,
         losses: Losses::Tell,
-        tui: Tui { theme: "dark".to_owned(), mouse: true },
+        ledger: Ledger::default(),
+        tui: Tui { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
     };
     if let Some(mut table) = top.table("discover", report) {
         general.discover.env = table.or("env", report, true, flag);
@@ -87,11 +89,15 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         general.losses = table.or("losses", report, Losses::Tell, word(&[("tell", Losses::Tell), ("refuse", Losses::Refuse)]));
         table.end(report);
     }
+    if let Some(table) = top.table("ledger", report) {
+        general.ledger = ledger::read(table, report);
+    }
     if let Some(mut table) = top.table("tui", report) {
         let themes = word(&[("dark", "dark"), ("light", "light"), ("contrast", "contrast"), ("mono", "mono")]);
         general.tui.theme = table.or("theme", report, "dark", themes).to_owned();
         general.tui.mouse = table.or("mouse", report, true, flag);
-        table.later(&["lang"], report);
+        let languages = word(&[("auto", "auto"), ("en", "en"), ("zh", "zh")]);
+        general.tui.lang = table.or("lang", report, "auto", languages).to_owned();
         table.end(report);
     }
     general

@@ -2,16 +2,19 @@
 
 pub(super) mod general;
 pub(super) mod keyless;
+pub(super) mod ledger;
 pub(super) mod model;
+pub(super) mod price;
 pub(super) mod project;
 pub(super) mod upstream;
 
 use toml::de::{DeTable, DeValue};
 
 use super::{
+    prices,
     problem::Report,
     read::{self, At, Fault, Table},
-    settings::{StatusSet, Strategy},
+    settings::{PriceRow, StatusSet, Strategy},
 };
 use crate::base::pattern::Patterns;
 
@@ -23,19 +26,26 @@ pub(super) struct Written {
     pub(super) aliases: Vec<model::Alias>,
     pub(super) projects: Vec<project::Project>,
     pub(super) keyless: Vec<keyless::Keyless>,
+    pub(super) prices: Vec<PriceRow>,
+    pub(super) rates: price::Currencies,
 }
 
 /// Tables of the format that this version accepts and does nothing with.
-const LATER: [&str; 5] = ["budget", "ledger", "prices", "rates", "alerts"];
+const LATER: [&str; 2] = ["budget", "alerts"];
 
 pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
     let mut top = Table::new("", 0..0, table);
+    let rates = top.table("rates", report).map(|table| price::currencies(table, report)).unwrap_or_default();
+    let mut known = prices::currencies().clone();
+    known.extend(rates.clone());
     let written = Written {
         general: general::read(&mut top, report),
         upstreams: top.tables("upstream", report).into_iter().filter_map(|row| upstream::read(row, report)).collect(),
         models: top.tables("model", report).into_iter().filter_map(|row| model::read(row, report)).collect(),
         aliases: top.table("aliases", report).map(|table| model::aliases(table, report)).unwrap_or_default(),
         keyless: top.tables("keyless", report).into_iter().filter_map(|row| keyless::read(row, report)).collect(),
+        prices: top.table("prices", report).map(|table| price::rows(table, &known, report)).unwrap_or_default(),
+        rates,
         projects: top.tables("project", report).into_iter().filter_map(|row| project::read(row, report)).collect(),
     };
     top.later(&LATER, report);

@@ -41,6 +41,7 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) ask_usage: Option<bool>,
     pub(in crate::config) think_split: bool,
     pub(in crate::config) stream_keepalive: bool,
+    pub(in crate::config) prices_win: bool,
     pub(in crate::config) retry_statuses: Option<StatusSet>,
     pub(in crate::config) rules: Vec<Rule>,
     pub(in crate::config) health: Option<Health>,
@@ -122,6 +123,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         ask_usage: row.take("ask_usage", report, flag).map(|at| at.value),
         think_split: row.or("think_split", report, false, flag),
         stream_keepalive: row.or("stream_keepalive", report, false, flag),
+        prices_win: row.or("prices_win", report, false, flag),
         retry_statuses: statuses(&mut row, "retry_statuses", report),
         rules: row.tables("rule", report).into_iter().map(|row| rule(row, report)).collect(),
         health: row.table("health", report).and_then(|table| health(table, report)),
@@ -131,7 +133,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         patch: row.table("patch", report).map(|table| patch(table, report)).unwrap_or_default(),
         name: row_name.clone().unwrap_or_else(|| At::new(String::new(), row.span.clone())),
     };
-    row.later(&["budget", "prices_win"], report);
+    row.later(&["budget"], report);
     row.end(report);
     row_name.map(|_| upstream)
 }

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 
 use crate::{
     base::{json, write},
-    dialect::anthropic::{
+    dialect::{
+        anthropic::{
+            media,
+            names::Names,
+            turns::{Piece, Turn, What, foreign_name, text_of},
+        },
         losses::Losses,
-        media,
-        names::Names,
-        turns::{Piece, Turn, What, foreign_name, text_of},
     },
     ir::{
         block::{BlockKind, CacheMark, CallForm, Citation, ToolCall, ToolResult},
@@ -34,7 +36,7 @@ pub(super) fn turn(turn: &Turn<'_>, names: &Names, lost: &mut Losses) -> String 
         o.str("role", if turn.assistant { "assistant" } else { "user" });
         o.text("content", &said(&turn.pieces, names, lost));
         for extras in &turn.extras {
-            extras.write(ME, o, |key| lost.add(key));
+            extras.write(ME, o, |key| lost.add(format!("messages.{key}")));
         }
     })
 }
@@ -122,7 +124,7 @@ fn piece(a: &mut write::Array<'_>, piece: &Piece<'_>, names: &Names, lost: &mut 
 fn finish(o: &mut write::Object<'_>, cache: Option<&CacheMark>, extras: Option<&Extras>, lost: &mut Losses) {
     o.opt_raw("cache_control", cache.map(|mark| &mark.raw));
     if let Some(extras) = extras {
-        extras.write(ME, o, |key| lost.add(key));
+        extras.write(ME, o, |key| lost.add(format!("messages.{key}")));
     }
 }
 
@@ -130,7 +132,7 @@ fn finish(o: &mut write::Object<'_>, cache: Option<&CacheMark>, extras: Option<&
 fn citations(o: &mut write::Object<'_>, citations: &[Citation], lost: &mut Losses) {
     let own: Vec<_> = citations.iter().filter_map(|it| it.raw.as_ref().filter(|(dialect, _)| *dialect == ME)).collect();
     if own.len() < citations.len() {
-        lost.add("citations");
+        lost.add("messages.citations");
     }
     if !own.is_empty() {
         o.array("citations", |a| {
@@ -195,7 +197,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                     only_text = None;
                 }
                 BlockKind::Foreign { body, .. } => {
-                    lost.add(&foreign_name(body));
+                    lost.add(foreign_name(body));
                     continue;
                 }
                 BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => continue,

@@ -42,7 +42,7 @@ pub(super) fn sent(media: &Media) -> Result<(&'static str, String), &'static str
         Source::FileId(id) if id.starts_with("file_") => write::object(|o| {
             o.str("type", "file").str("file_id", id);
         }),
-        Source::FileId(_) => return Err("file_id"),
+        Source::FileId(_) => return Err("messages.file_id"),
         Source::Text(text) if text.trim().is_empty() => return Err(lost),
         Source::Text(text) => text_source(text),
     };
@@ -52,11 +52,11 @@ pub(super) fn sent(media: &Media) -> Result<(&'static str, String), &'static str
 /// What a medium is called among the losses.
 pub(super) fn name(kind: MediaKind) -> &'static str {
     match kind {
-        MediaKind::Image => "image",
-        MediaKind::Audio => "audio",
-        MediaKind::Document => "document",
-        MediaKind::Video => "video",
-        MediaKind::File => "file",
+        MediaKind::Image => "messages.image",
+        MediaKind::Audio => "messages.audio",
+        MediaKind::Document => "messages.document",
+        MediaKind::Video => "messages.video",
+        MediaKind::File => "messages.file",
     }
 }
 
@@ -147,10 +147,10 @@ mod tests {
                 media(document, base64("aGk="), Some("text/csv")),
                 Ok(("document", r#"{"type":"text","media_type":"text/plain","data":"hi"}"#)),
             ),
-            (media(document, base64("aGk="), Some("application/zip")), Err("document")),
-            (media(image, Source::FileId("file-1".to_owned()), None), Err("file_id")),
+            (media(document, base64("aGk="), Some("application/zip")), Err("messages.document")),
+            (media(image, Source::FileId("file-1".to_owned()), None), Err("messages.file_id")),
             (media(image, Source::FileId("file_1".to_owned()), None), Ok(("image", r#"{"type":"file","file_id":"file_1"}"#))),
-            (media(MediaKind::Audio, base64("aGk="), None), Err("audio")),
+            (media(MediaKind::Audio, base64("aGk="), None), Err("messages.audio")),
         ] {
             assert_eq!(sent(&given).as_ref().map(|(kind, source)| (*kind, source.as_str())).map_err(|lost| *lost), want, "{given:?}");
         }

@@ -1,8 +1,14 @@
 //! Watches a stream of message events.
 
 use crate::{
-    base::json::{self, Flaw, Json, is_blank},
-    dialect::{Heed, Meter, Summary, fault, shape, tokens::count},
+    base::{
+        json::{self, Flaw, Json, is_blank},
+        money::NanoUsd,
+    },
+    dialect::{
+        Heed, Meter, Summary, fault, shape,
+        tokens::{count, reported},
+    },
     ir::usage::Usage,
 };
 
@@ -23,6 +29,8 @@ pub(super) struct Counts {
     written_1h: Option<u64>,
     output: Option<u64>,
     thinking: Option<u64>,
+    searches: Option<u64>,
+    reported: Option<NanoUsd>,
 }
 
 impl Counts {
@@ -34,6 +42,8 @@ impl Counts {
         set(&mut self.written_1h, &["cache_creation", "ephemeral_1h_input_tokens"]);
         set(&mut self.output, &["output_tokens"]);
         set(&mut self.thinking, &["output_tokens_details", "thinking_tokens"]);
+        set(&mut self.searches, &["server_tool_use", "web_search_requests"]);
+        self.reported = reported(usage).or(self.reported);
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
@@ -51,6 +61,9 @@ impl Counts {
             cache_write_1h,
             output: output - reasoning,
             reasoning,
+            searches: self.searches.unwrap_or(0),
+            reported: self.reported,
+            ..Usage::default()
         })
     }
 }
@@ -173,7 +186,7 @@ mod tests {
         ] {
             assert_eq!(meter.event(b"", event.as_bytes()), Heed::Nothing);
         }
-        let usage = Usage { input: 3, cache_read: 100, cache_write_5m: 30, cache_write_1h: 20, output: 9, reasoning: 0 };
+        let usage = Usage { input: 3, cache_read: 100, cache_write_5m: 30, cache_write_1h: 20, output: 9, ..Usage::default() };
         assert_eq!(meter.summary(), Summary { usage: Some(usage), finish: Some("end_turn".to_owned()), model: Some("m".to_owned()) });
         assert!(meter.complete() && meter.terminator().is_some());
     }

@@ -4,7 +4,6 @@ mod answer;
 mod blocks_read;
 mod blocks_write;
 mod error;
-mod losses;
 mod media;
 mod meter;
 mod names;

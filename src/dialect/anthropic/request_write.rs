@@ -10,13 +10,13 @@ use crate::{
         Carry, Encoded, Traits,
         anthropic::{
             blocks_write,
-            losses::Losses,
             names::Names,
             schema::{self, Fit},
             thinking::{self, Plan},
             tools_write,
             turns::{self, Piece, What},
         },
+        losses::Losses,
     },
     ir::{
         op::Dialect,

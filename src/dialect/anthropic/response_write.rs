@@ -79,7 +79,7 @@ pub(super) fn usage(o: &mut Object<'_>, usage: Option<&Usage>, tier: Option<&str
 
 /// The counts that also stand at the end of a stream.
 pub(super) fn totals(o: &mut Object<'_>, counts: &Usage) {
-    o.num("input_tokens", counts.input);
+    o.num("input_tokens", counts.fresh());
     o.num("cache_creation_input_tokens", counts.cache_write_5m.saturating_add(counts.cache_write_1h));
     o.num("cache_read_input_tokens", counts.cache_read);
     o.num("output_tokens", counts.output_total());

@@ -88,7 +88,7 @@ impl MessageWriter {
         out.extend_from_slice(b"event: ");
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\ndata: ");
-        out.extend_from_slice(self.text.as_bytes());
+        write::one_line(out, &self.text);
         out.extend_from_slice(b"\n\n");
     }
 

@@ -2,10 +2,7 @@
 
 use crate::{
     base::write,
-    dialect::{
-        Thinking, Traits,
-        anthropic::{losses::Losses, turns::Conversation},
-    },
+    dialect::{Thinking, Traits, anthropic::turns::Conversation, losses::Losses},
     ir::settings::{Effort, ReasoningWish, Settings},
 };
 
@@ -30,7 +27,9 @@ pub(super) struct Plan {
 /// where it is below the least budget. A model that thinks cannot be made to call a tool: where it must (`forced`), as for
 /// structured output, it does not think.
 pub(super) fn plan(settings: &Settings, forced: bool, conversation: &Conversation<'_>, traits: &Traits, lost: &mut Losses) -> Plan {
-    let limit = settings.max_tokens.filter(|limit| *limit > 0);
+    let most = traits.max_output.filter(|most| *most > 0).unwrap_or(u64::MAX);
+    let limit = settings.max_tokens.filter(|limit| *limit > 0).map(|limit| limit.min(most));
+    lost.when(settings.max_tokens.is_some_and(|told| told > most), "max_tokens");
     let room = traits.max_output.filter(|most| *most > 0).unwrap_or(USUAL);
     let mut plan = Plan { max_tokens: limit.unwrap_or(room), ..Plan::default() };
     let Some(wish) = &settings.reasoning else { return plan };
@@ -64,6 +63,7 @@ pub(super) fn plan(settings: &Settings, forced: bool, conversation: &Conversatio
         Thinking::Budget => {
             let wanted = wish.tokens().unwrap_or_else(|| Effort::Medium.budget()).max(LEAST);
             let (budget, max_tokens) = fitted(wanted, limit, traits.max_output, room);
+            lost.when(limit.is_some_and(|limit| limit != max_tokens), "max_tokens");
             (plan.on, plan.max_tokens) = (true, max_tokens);
             // Beside a budget an effort is only passed on, never made.
             plan.effort = told.filter(|_| wish.budget.is_some()).map(effort_name);

@@ -2,10 +2,12 @@
 
 use crate::{
     base::{json::Json, write},
-    dialect::anthropic::{
+    dialect::{
+        anthropic::{
+            names::Names,
+            schema::{self, Fit},
+        },
         losses::Losses,
-        names::Names,
-        schema::{self, Fit},
     },
     ir::{
         op::Dialect,
@@ -42,7 +44,7 @@ pub(super) fn tools(request: &ChatRequest, names: &Names, lost: &mut Losses) -> 
             Tool::Function(tool) => out.push(function(tool, names, lost)),
             Tool::Custom(tool) => {
                 out.push(function(&tool.as_function(), names, lost));
-                tool.extras.iter().for_each(|(key, _)| lost.add(key));
+                tool.extras.iter().for_each(|(key, _)| lost.add(format!("tools.{key}")));
             }
             Tool::Hosted(tool) => out.extend(hosted(tool, lost)),
         }
@@ -75,7 +77,7 @@ fn function(tool: &FunctionTool, names: &Names, lost: &mut Losses) -> String {
             o.bool("strict", true);
         }
         o.opt_raw("cache_control", tool.cache.as_ref().map(|mark| &mark.raw));
-        tool.extras.write(ME, o, |key| lost.add(key));
+        tool.extras.write(ME, o, |key| lost.add(format!("tools.{key}")));
     })
 }
 
@@ -88,7 +90,7 @@ fn hosted(tool: &HostedTool, lost: &mut Losses) -> Option<String> {
         return Some(search(json, lost));
     }
     let kind = json.get("type").and_then(Json::str).map_or_else(|| "hosted".to_owned(), std::borrow::Cow::into_owned);
-    lost.add(&format!("tools.{kind}"));
+    lost.add(format!("tools.{kind}"));
     None
 }
 
@@ -97,7 +99,7 @@ fn search(json: Json<'_>, lost: &mut Losses) -> String {
     let filters = json.get("filters").unwrap_or(json);
     let place = json.get("user_location").map(|place| place.get("approximate").unwrap_or(place));
     if json.get("search_context_size").and_then(Json::str).is_some_and(|size| size != "medium") {
-        lost.add("search_context_size");
+        lost.add("tools.web_search.search_context_size");
     }
     write::object(|o| {
         o.str("type", "web_search_20250305").str("name", SEARCH);

@@ -4,7 +4,10 @@ use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
     base::raw::Raw,
-    dialect::anthropic::{blocks_read::WHOLE, losses::Losses, media, names::Ids},
+    dialect::{
+        anthropic::{blocks_read::WHOLE, media, names::Ids},
+        losses::Losses,
+    },
     ir::{
         block::{Block, BlockKind, CacheMark, Citation, ProofKind, ToolCall, ToolResult},
         extras::Extras,
@@ -187,7 +190,7 @@ impl<'a> Arranger<'a, '_> {
             BlockKind::Media(medium) if assistant => return self.lost.add(media::name(medium.kind)),
             BlockKind::Media(medium) => {
                 if medium.detail.as_deref().is_some_and(|detail| detail != "auto") {
-                    self.lost.add("image.detail");
+                    self.lost.add("messages.image_url.detail");
                 }
                 match media::sent(medium) {
                     Ok((kind, source)) => What::Media { kind, source, title: medium.name.as_deref() },
@@ -208,7 +211,7 @@ impl<'a> Arranger<'a, '_> {
                 let piece = Piece { what: What::Foreign(body), cache: None, extras: None };
                 return self.turn(assistant).pieces.push(piece);
             }
-            BlockKind::Foreign { body, .. } => return self.lost.add(&foreign_name(body)),
+            BlockKind::Foreign { body, .. } => return self.lost.add(foreign_name(body)),
         };
         self.turn(assistant).pieces.push(Piece::new(what, block));
     }

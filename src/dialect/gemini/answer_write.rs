@@ -10,7 +10,7 @@ pub(super) fn usage(o: &mut Object<'_>, usage: Option<Usage>, tier: Option<&str>
     o.object("usageMetadata", |o| {
         // What nobody counted is not zero; the object is there all the same, for clients that look into it.
         let Some(usage) = usage else { return };
-        o.num("promptTokenCount", usage.input_total()).num("candidatesTokenCount", usage.output);
+        o.num("promptTokenCount", usage.input_total()).num("candidatesTokenCount", usage.output_total().saturating_sub(usage.reasoning));
         if usage.cache_read > 0 {
             o.num("cachedContentTokenCount", usage.cache_read);
         }

@@ -10,8 +10,9 @@ use crate::{
             part_write::{self, Carried},
             request_read::beneath,
             turns::{self, Item, Turn},
-            wire::{self, Losses},
+            wire,
         },
+        losses::Losses,
     },
     ir::{
         block::{Block, BlockKind, Reasoning, ToolResult},
@@ -143,7 +144,7 @@ fn part(a: &mut Array<'_>, block: &Block, needed: &mut bool, losses: &mut Losses
         }
         BlockKind::Foreign { body, .. } => {
             let kind = body.json().get("type").and_then(|kind| kind.str().map(Cow::into_owned));
-            losses.add(format!("messages.{}", kind.as_deref().unwrap_or("unknown")));
+            losses.add(format!("messages.{}", kind.as_deref().unwrap_or("foreign")));
         }
         BlockKind::Refusal(_) | BlockKind::ToolResult(_) => {}
     }

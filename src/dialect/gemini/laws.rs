@@ -4,11 +4,12 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Gemini, schema, wire, wire::Losses};
+use super::{Gemini, schema, wire};
 use crate::{
     base::{raw::Raw, sse},
     dialect::{
         Carry, Egress as _, Framing, Ingress as _, Place, Shape, Thinking, Traits,
+        losses::Losses,
         passage::Ending,
         recorded::{self, Exchange},
         translate::Reading,

@@ -11,8 +11,8 @@ use crate::{
             contents_write::{self, fit},
             request_read::beneath,
             schema,
-            wire::Losses,
         },
+        losses::Losses,
     },
     ir::{
         block::{Block, BlockKind},
@@ -56,11 +56,11 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
                 Some(_) => {
                     o.raw(key, value);
                 }
-                None => losses.add(key.to_owned()),
+                None => losses.add(key),
             }
         }
     });
-    Encoded { body: body.into(), headers: Vec::new(), losses: losses.into_inner(), carry }
+    Encoded { body: body.into(), headers: Vec::new(), losses: losses.into_vec(), carry }
 }
 
 /// All system text, wherever it stood, as parts.
@@ -243,7 +243,9 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
     let settings = &request.settings;
     write::object(|o| {
         if let Some(limit) = settings.max_tokens {
-            o.num("maxOutputTokens", limit.min(traits.max_output.unwrap_or(u64::MAX)));
+            let most = traits.max_output.filter(|most| *most < limit);
+            losses.when(most.is_some(), "max_tokens");
+            o.num("maxOutputTokens", most.unwrap_or(limit));
         }
         o.opt_raw("temperature", settings.temperature.as_ref()).opt_raw("topP", settings.top_p.as_ref());
         o.opt_raw("topK", settings.top_k.as_ref()).opt_raw("seed", settings.seed.as_ref());

@@ -21,7 +21,7 @@ use crate::{
         raw::Raw,
         write::{self, Array, Object},
     },
-    dialect::gemini::wire::{self, Losses},
+    dialect::{gemini::wire, losses::Losses},
 };
 
 /// How much a schema may grow by its references, in bytes; beyond, they are cut.
@@ -367,7 +367,7 @@ mod tests {
     fn fitted(schema: &Value) -> (Value, Vec<String>) {
         let (raw, mut losses) = (Raw::from(schema), Losses::default());
         let got = from_json_schema(raw.json(), "tools.schema", &mut losses).value();
-        (got, losses.into_inner().into_iter().map(|loss| loss.0.into_owned()).collect())
+        (got, losses.into_vec().into_iter().map(|loss| loss.0.into_owned()).collect())
     }
 
     #[test]

@@ -108,12 +108,7 @@ impl ContentWriter {
             (Framing::JsonArray, _) => b",\n",
             (Framing::Ndjson, _) => b"",
         });
-        let from = out.len();
-        out.extend_from_slice(text.as_bytes());
-        if memchr::memchr2(b'\n', b'\r', &out[from..]).is_some() {
-            // Line ends can only stand between tokens of JSON that was carried as it stood.
-            out[from..].iter_mut().filter(|b| matches!(b, b'\n' | b'\r')).for_each(|b| *b = b' ');
-        }
+        write::one_line(out, &text);
         out.extend_from_slice(match self.framing {
             Framing::Sse => b"\n\n",
             Framing::JsonArray => b"",

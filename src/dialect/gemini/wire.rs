@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use crate::{
     base::json::Json,
-    dialect::Loss,
     ir::{
         block::{MediaKind, Proof, ProofKind},
         op::Dialect,
@@ -154,29 +153,6 @@ pub(super) fn usual_base64(data: &str) -> String {
     out
 }
 
-/// What has no place here, each thing once.
-#[derive(Debug, Default)]
-pub(super) struct Losses(Vec<Loss>);
-
-impl Losses {
-    /// Names a field once; names that clients made up are cut to what a header can tell.
-    pub(super) fn add(&mut self, field: impl Into<Cow<'static, str>>) {
-        const LONGEST: usize = 80;
-        let mut field = field.into();
-        if field.len() > LONGEST || !field.bytes().all(|b| b.is_ascii_graphic() && b != b',') {
-            field = field.chars().filter(|&c| c.is_ascii_graphic() && c != ',').take(LONGEST).collect();
-        }
-        let loss = Loss(field);
-        if !self.0.contains(&loss) {
-            self.0.push(loss);
-        }
-    }
-
-    pub(super) fn into_inner(self) -> Vec<Loss> {
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,9 +173,6 @@ mod tests {
         for (given, want) in [("-_8", "+/8="), ("QUJD", "QUJD"), ("QQ==", "QQ=="), ("QQ", "QQ=="), ("", "")] {
             assert_eq!(usual_base64(given), want);
         }
-        let mut losses = Losses::default();
-        ["a", "a", "b\r\n,c"].into_iter().for_each(|field| losses.add(field));
-        assert_eq!(losses.into_inner(), [Loss("a".into()), Loss("bc".into())]);
         assert_eq!(mime_of_name("https://x/y.PNG?z=1.pdf"), Some("image/png"));
         assert_eq!(mime_of_name("https://x.y/z"), None);
     }

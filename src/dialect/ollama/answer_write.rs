@@ -117,11 +117,6 @@ fn ending(o: &mut Object<'_>, kind: FinishKind, usage: Option<Usage>, extras: &E
     }
 }
 
-/// JSON on one line: line breaks stand only between values, as those inside texts are escaped.
-fn one_line(text: String) -> String {
-    if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text }
-}
-
 /// The picture, where it is one that can be told.
 fn picture(media: &Media) -> Option<Cow<'_, str>> {
     match (media.kind, &media.source) {
@@ -146,7 +141,9 @@ pub(super) fn whole(response: &ChatResponse, shape: &Shape) -> Bytes {
     }
     let said = Said { text: &text, thinking: &thinking, images: &images, calls: &calls, logprobs: response.logprobs.as_ref() };
     let frame = Frame::new(shape, response.created);
-    one_line(frame.write(&said, |o| ending(o, response.finish.kind, response.usage, &response.extras))).into()
+    let mut line = Vec::new();
+    write::one_line(&mut line, &frame.write(&said, |o| ending(o, response.finish.kind, response.usage, &response.extras)));
+    line.into()
 }
 
 pub(super) struct LineWriter {
@@ -184,7 +181,7 @@ impl LineWriter {
         let line = frame.write(said, |o| {
             o.bool("done", false);
         });
-        out.extend_from_slice(one_line(line).as_bytes());
+        write::one_line(out, &line);
         out.push(b'\n');
     }
 
@@ -248,7 +245,7 @@ impl StreamWriter for LineWriter {
                 let usage = usage.or(self.usage);
                 let frame = self.frame.get_or_insert_with(|| Frame::new(&self.shape, None));
                 let line = frame.write(&Said::default(), |o| ending(o, finish.kind, usage, &Extras::default()));
-                out.extend_from_slice(one_line(line).as_bytes());
+                write::one_line(out, &line);
                 out.push(b'\n');
             }
             ChatEvent::Proof { .. } | ChatEvent::Citation { .. } => {}

@@ -8,7 +8,8 @@ use crate::{
         write::{self, Array, Object},
     },
     dialect::{
-        Carry, Encoded, Loss, Thinking, Traits,
+        Carry, Encoded, Thinking, Traits,
+        losses::Losses,
         ollama::{image, request_read::UNNAMED, schema},
     },
     ir::{
@@ -24,25 +25,6 @@ use crate::{
 const OWN: Dialect = Dialect::Ollama;
 /// Between parts of a message that must become one text.
 const GAP: &str = "\n\n";
-
-/// What was left out, each thing once.
-#[derive(Default)]
-struct Losses(Vec<Loss>);
-
-impl Losses {
-    fn name(&mut self, name: impl Into<Cow<'static, str>>) {
-        let loss = Loss(name.into());
-        if !self.0.contains(&loss) {
-            self.0.push(loss);
-        }
-    }
-
-    fn when(&mut self, lost: bool, name: &'static str) {
-        if lost {
-            self.name(name);
-        }
-    }
-}
 
 pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     let mut losses = Losses::default();
@@ -64,12 +46,12 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
                 Some(_) => {
                     o.raw(key, value);
                 }
-                None => losses.name(key.to_owned()),
+                None => losses.add(key),
             }
         }
     });
     let carry = Carry { renamed: Vec::new(), seed: traits.seed.clone() };
-    Encoded { body: body.into(), headers: Vec::new(), losses: losses.0, carry }
+    Encoded { body: body.into(), headers: Vec::new(), losses: losses.into_vec(), carry }
 }
 
 fn settings(o: &mut Object<'_>, request: &ChatRequest, traits: &Traits, losses: &mut Losses) {
@@ -141,7 +123,7 @@ fn think(o: &mut Object<'_>, wish: &ReasoningWish, thinking: Thinking, losses: &
     }
     let level = match (thinking, wish.effort, wish.level()) {
         (Thinking::Never, ..) => {
-            losses.name("reasoning");
+            losses.add("reasoning");
             return;
         }
         (_, Some(effort), _) | (Thinking::Effort, None, Some(effort)) => effort,
@@ -166,13 +148,13 @@ fn tools(a: &mut Array<'_>, tools: &[Tool], losses: &mut Losses) {
         match tool {
             Tool::Function(tool) => function(a, tool, losses),
             Tool::Custom(tool) => {
-                tool.extras.iter().for_each(|(key, _)| losses.name(format!("tools.{key}")));
+                tool.extras.iter().for_each(|(key, _)| losses.add(format!("tools.{key}")));
                 function(a, &tool.as_function(), losses);
             }
             Tool::Hosted(tool) if tool.dialect == OWN => {
                 a.raw(&tool.body);
             }
-            Tool::Hosted(tool) => losses.name(match tool.kind {
+            Tool::Hosted(tool) => losses.add(match tool.kind {
                 Hosted::WebSearch => "tools.web_search",
                 Hosted::CodeExecution => "tools.code_execution",
                 Hosted::UrlContext => "tools.url_context",
@@ -189,7 +171,7 @@ fn function(a: &mut Array<'_>, tool: &FunctionTool, losses: &mut Losses) {
         o.str("type", "function").object("function", |o| {
             o.str("name", &tool.name).opt_str("description", tool.description.as_deref());
             o.text("parameters", &schema::parameters(tool.schema.as_ref()));
-            tool.extras.write(OWN, o, |key| losses.name(format!("tools.{key}")));
+            tool.extras.write(OWN, o, |key| losses.add(format!("tools.{key}")));
         });
     });
 }
@@ -240,7 +222,7 @@ fn said(a: &mut Array<'_>, role: &str, name: Option<&str>, blocks: &[&Block], ex
     a.object(|o| {
         o.str("role", role).str("content", &content);
         list(o, "images", &images);
-        extras.write(OWN, o, |key| losses.name(format!("messages.{key}")));
+        extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
     });
 }
 
@@ -278,12 +260,12 @@ fn assistant(a: &mut Array<'_>, message: &Message, losses: &mut Losses) {
                         o.object("function", |o| {
                             o.str("name", &call.name).text("arguments", &arguments(&call.arguments, call.form));
                         });
-                        block.extras.write(OWN, o, |key| losses.name(format!("messages.{key}")));
+                        block.extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
                     });
                 }
             });
         }
-        message.extras.write(OWN, o, |key| losses.name(format!("messages.{key}")));
+        message.extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
     });
 }
 
@@ -298,7 +280,7 @@ fn result(a: &mut Array<'_>, result: &ToolResult, block: &Block, called: Option<
         if !result.call.starts_with(UNNAMED) {
             o.str("tool_call_id", &result.call);
         }
-        block.extras.write(OWN, o, |key| losses.name(format!("messages.{key}")));
+        block.extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
     });
 }
 
@@ -335,7 +317,7 @@ fn content<'b>(blocks: &[&'b Block], gap: &str, losses: &mut Losses) -> (String,
     let (mut text, mut images) = (String::new(), Vec::new());
     for block in blocks {
         marks(block, losses);
-        block.extras.iter().for_each(|(key, _)| losses.name(format!("messages.{key}")));
+        block.extras.iter().for_each(|(key, _)| losses.add(format!("messages.{key}")));
         let mut say = |words: &str| {
             if !words.is_empty() {
                 if !text.is_empty() {
@@ -353,10 +335,10 @@ fn content<'b>(blocks: &[&'b Block], gap: &str, losses: &mut Losses) -> (String,
             BlockKind::Media(media) => media_content(media, &mut images, &mut say, losses),
             BlockKind::Foreign { body, .. } => {
                 let kind = body.json().get("type").and_then(|kind| kind.str());
-                losses.name(kind.map_or(Cow::Borrowed("messages.foreign"), |kind| format!("messages.{kind}").into()));
+                losses.add(kind.map_or(Cow::Borrowed("messages.foreign"), |kind| format!("messages.{kind}").into()));
             }
             // Where they may stand they were taken out before.
-            BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => losses.name("messages.misplaced"),
+            BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => losses.add("messages.misplaced"),
         }
     }
     (text, images)
@@ -370,7 +352,7 @@ fn media_content<'b>(media: &'b Media, images: &mut Vec<Cow<'b, str>>, say: &mut
         (MediaKind::Image, Source::Url(url)) => match image::data_url(url) {
             Some((_, data)) => images.push(image::standard(data)),
             None => {
-                losses.name("messages.image_url");
+                losses.add("messages.image_url");
                 say(&format!("[image: {url}]"));
             }
         },
@@ -378,14 +360,14 @@ fn media_content<'b>(media: &'b Media, images: &mut Vec<Cow<'b, str>>, say: &mut
         (MediaKind::Document | MediaKind::File, Source::Base64(data)) if media.mime.as_deref().is_some_and(is_text) => {
             match image::bytes(data).and_then(|bytes| String::from_utf8(bytes).ok()) {
                 Some(text) => document(media, &text, say),
-                None => losses.name("messages.document"),
+                None => losses.add("messages.document"),
             }
         }
-        (MediaKind::Image, _) => losses.name("messages.image"),
-        (MediaKind::Audio, _) => losses.name("messages.audio"),
-        (MediaKind::Document, _) => losses.name("messages.document"),
-        (MediaKind::Video, _) => losses.name("messages.video"),
-        (MediaKind::File, _) => losses.name("messages.file"),
+        (MediaKind::Image, _) => losses.add("messages.image"),
+        (MediaKind::Audio, _) => losses.add("messages.audio"),
+        (MediaKind::Document, _) => losses.add("messages.document"),
+        (MediaKind::Video, _) => losses.add("messages.video"),
+        (MediaKind::File, _) => losses.add("messages.file"),
     }
 }
 

@@ -7,7 +7,8 @@ use crate::{
     },
     dialect::{
         Traits,
-        openai::{losses::Losses, names, names::Names, parts_write, reasoning, tools_write},
+        losses::Losses,
+        openai::{names, names::Names, parts_write, reasoning, tools_write},
     },
     ir::{
         block::{Block, BlockKind, CallForm, ToolCall, ToolResult},

@@ -3,7 +3,6 @@
 mod answer;
 mod completions;
 mod error;
-mod losses;
 mod messages_read;
 mod messages_write;
 mod meter;

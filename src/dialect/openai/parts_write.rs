@@ -2,7 +2,7 @@
 
 use crate::{
     base::write::{Array, Object},
-    dialect::openai::{losses::Losses, reasoning},
+    dialect::{losses::Losses, openai::reasoning},
     ir::{
         block::{Block, BlockKind, Media, MediaKind, Source},
         extras::Extras,

@@ -4,7 +4,8 @@ use crate::{
     base::{write, write::Object},
     dialect::{
         Carry, Encoded, Thinking, Traits,
-        openai::{losses::Losses, messages_write, names, names::Names, tools_write},
+        losses::Losses,
+        openai::{messages_write, names, names::Names, tools_write},
     },
     ir::{
         extras::Extras,
@@ -45,7 +46,9 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
 fn settings(s: &Settings, extras: &Extras, traits: &Traits, o: &mut Object<'_>, losses: &mut Losses) {
     if let Some(limit) = s.max_tokens {
         // Providers refuse more than the model can say, though no answer would be longer.
-        o.num(traits.limit_field, limit.min(traits.max_output.unwrap_or(limit)));
+        let most = traits.max_output.filter(|most| *most < limit);
+        losses.when(most.is_some(), "max_tokens");
+        o.num(traits.limit_field, most.unwrap_or(limit));
     }
     o.opt_raw("temperature", s.temperature.as_ref()).opt_raw("top_p", s.top_p.as_ref());
     o.opt_raw("frequency_penalty", s.frequency_penalty.as_ref()).opt_raw("presence_penalty", s.presence_penalty.as_ref());
@@ -179,5 +182,5 @@ fn extras(extras: &Extras, o: &mut Object<'_>, losses: &mut Losses) {
             losses.add(field);
         }
     }
-    extras.write_but(|key| OLD.contains(&key), OWN, o, |key| losses.add(key.to_owned()));
+    extras.write_but(|key| OLD.contains(&key), OWN, o, |key| losses.add(key));
 }

@@ -251,14 +251,20 @@ pub(super) fn usage(usage: &Usage, o: &mut Object<'_>) {
     let (input, output) = (usage.input_total(), usage.output_total());
     o.num("prompt_tokens", input).num("completion_tokens", output).num("total_tokens", input.saturating_add(output));
     o.object("prompt_tokens_details", |o| {
-        o.num("cached_tokens", usage.cache_read).num("audio_tokens", 0);
+        o.num("cached_tokens", usage.cache_read).num("audio_tokens", usage.audio_in);
         let written = usage.cache_write_5m.saturating_add(usage.cache_write_1h);
         if written > 0 {
             o.num("cache_write_tokens", written);
         }
+        if usage.image_in > 0 {
+            o.num("image_tokens", usage.image_in);
+        }
     });
     o.object("completion_tokens_details", |o| {
-        o.num("reasoning_tokens", usage.reasoning).num("audio_tokens", 0);
+        o.num("reasoning_tokens", usage.reasoning).num("audio_tokens", usage.audio_out);
         o.num("accepted_prediction_tokens", 0).num("rejected_prediction_tokens", 0);
+        if usage.image_out > 0 {
+            o.num("image_tokens", usage.image_out);
+        }
     });
 }

@@ -103,7 +103,7 @@ impl ChunkWriter {
         write::object_into(&mut self.json, build);
         out.extend_from_slice(self.head.as_bytes());
         out.extend_from_slice(b"[{\"index\":0,\"delta\":");
-        out.extend_from_slice(self.json.as_bytes());
+        write::one_line(out, &self.json);
         out.extend_from_slice(b",\"logprobs\":null,\"finish_reason\":null}]");
         out.extend_from_slice(self.tail.as_bytes());
     }
@@ -117,7 +117,7 @@ impl ChunkWriter {
         });
         out.extend_from_slice(self.head.as_bytes());
         out.push(b'[');
-        out.extend_from_slice(self.json.as_bytes());
+        write::one_line(out, &self.json);
         out.push(b']');
         out.extend_from_slice(self.tail.as_bytes());
     }

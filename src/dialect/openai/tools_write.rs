@@ -5,7 +5,7 @@ use crate::{
         raw::Raw,
         write::{Array, Object},
     },
-    dialect::openai::{losses::Losses, names::Names},
+    dialect::{losses::Losses, openai::names::Names},
     ir::{
         op::Dialect,
         tool::{CustomTool, FunctionTool, Hosted, Tool, ToolChoice},

@@ -4,11 +4,11 @@ use crate::{
     base::{raw::Raw, write},
     dialect::{
         Traits,
+        losses::Losses,
         responses::{
             items_read::{ITEM, ITEM_FIELD, OWN, PART, SEALED, members},
             names::{Names, call_id},
             parts_write::part,
-            request_write::Losses,
         },
     },
     ir::{

@@ -65,13 +65,11 @@ impl Frames {
             build(o);
         });
         self.number += 1;
-        // What stands as others wrote it may be laid out over lines; inside of strings JSON has no bare line ends.
-        if self.line.contains(['\n', '\r']) {
-            self.line = self.line.replace(['\n', '\r'], " ");
-        }
-        for piece in ["event: ", kind, "\ndata: ", &self.line, "\n\n"] {
+        for piece in ["event: ", kind, "\ndata: "] {
             out.extend_from_slice(piece.as_bytes());
         }
+        write::one_line(out, &self.line);
+        out.extend_from_slice(b"\n\n");
     }
 }
 

@@ -2,10 +2,12 @@
 
 use crate::{
     base::write,
-    dialect::responses::{
-        items_read::{ITEM_FIELD, OWN},
-        request_write::Losses,
-        schema,
+    dialect::{
+        losses::Losses,
+        responses::{
+            items_read::{ITEM_FIELD, OWN},
+            schema,
+        },
     },
     ir::{
         block::{Block, BlockKind, Media, MediaKind, Source, Text},

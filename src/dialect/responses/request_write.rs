@@ -1,11 +1,10 @@
 //! Writes a conversation as a request of this API.
 
-use std::borrow::Cow;
-
 use crate::{
     base::{raw::Raw, write},
     dialect::{
-        Carry, Encoded, Loss, Thinking, Traits,
+        Carry, Encoded, Thinking, Traits,
+        losses::Losses,
         responses::{
             input_write::Items,
             items_read::{ITEM, OWN},
@@ -20,19 +19,6 @@ use crate::{
         settings::{Effort, Format, ReasoningWish},
     },
 };
-
-/// What has been lost so far, each once.
-#[derive(Default)]
-pub(super) struct Losses(Vec<Loss>);
-
-impl Losses {
-    pub(super) fn add(&mut self, what: impl Into<Cow<'static, str>>) {
-        let loss = Loss(what.into());
-        if !self.0.contains(&loss) {
-            self.0.push(loss);
-        }
-    }
-}
 
 /// The API takes no smaller limit.
 const LEAST_TOKENS: u64 = 16;
@@ -73,7 +59,9 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
         }
         if let Some(limit) = settings.max_tokens {
             let most = traits.max_output.unwrap_or(u64::MAX).max(LEAST_TOKENS);
-            o.num("max_output_tokens", limit.clamp(LEAST_TOKENS, most));
+            let taken = limit.clamp(LEAST_TOKENS, most);
+            losses.when(taken != limit, "max_tokens");
+            o.num("max_output_tokens", taken);
         }
         o.opt_raw("temperature", settings.temperature.as_ref()).opt_raw("top_p", settings.top_p.as_ref());
         if let Some(count) = settings.top_logprobs {
@@ -102,7 +90,7 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     Encoded {
         body: body.into(),
         headers: Vec::new(),
-        losses: losses.0,
+        losses: losses.into_vec(),
         carry: Carry { renamed: names.renamed(), seed: traits.seed.clone() },
     }
 }
@@ -122,7 +110,7 @@ fn instructions(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
                 }
                 out.push_str(&text.text);
             }
-            _ => losses.add("system"),
+            _ => losses.add("system.media"),
         }
         for (key, _) in block.extras.iter() {
             losses.add(format!("system.{key}"));
@@ -291,7 +279,7 @@ fn leftover(request: &ChatRequest, own: bool, o: &mut write::Object<'_>, losses:
     }
     for (key, value) in request.extras.iter() {
         if !own {
-            losses.add(key.to_owned());
+            losses.add(key);
         } else if key != "include" && !key.contains('.') {
             o.raw(key, value);
         }

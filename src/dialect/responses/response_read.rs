@@ -146,9 +146,5 @@ pub(super) fn finish(response: Json<'_>, called: bool, refused: bool) -> Finish 
 }
 
 pub(super) fn usage(usage: Json<'_>) -> Option<Usage> {
-    let mut told = tokens::openai(usage)?;
-    let written = tokens::count(usage, &["input_tokens_details", "cache_write_tokens"]).unwrap_or(0).min(told.input);
-    told.input -= written;
-    told.cache_write_5m = written;
-    Some(told)
+    tokens::openai(usage)
 }

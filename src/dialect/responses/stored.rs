@@ -7,7 +7,8 @@ use crate::{
     base::write,
     dialect::{
         Shape, Thinking, Traits,
-        responses::{input_write::Items, names::Names, request_write::Losses, schema},
+        losses::Losses,
+        responses::{input_write::Items, names::Names, schema},
     },
     ir::{
         block::{Block, BlockKind},

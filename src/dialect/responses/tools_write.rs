@@ -2,11 +2,13 @@
 
 use crate::{
     base::{raw::Raw, write},
-    dialect::responses::{
-        items_read::{OWN, members},
-        names::Names,
-        request_write::Losses,
-        tools_read::{self, NAMESPACE},
+    dialect::{
+        losses::Losses,
+        responses::{
+            items_read::{OWN, members},
+            names::Names,
+            tools_read::{self, NAMESPACE},
+        },
     },
     ir::{
         extras::Extras,
@@ -137,7 +139,7 @@ fn hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
     match tool.kind {
         Hosted::WebSearch => {
             for key in ["max_uses", "blocked_domains"].into_iter().filter(|key| body.get(key).is_some_and(|value| !value.is_blank())) {
-                losses.add(format!("tools.{key}"));
+                losses.add(format!("tools.web_search.{key}"));
             }
             Some(write::object(|o| {
                 o.str("type", "web_search");

@@ -2,12 +2,20 @@
 
 use ratatui::layout::Rect;
 
-use crate::tui::{
-    app::App,
-    format::{self, Now},
-    theme::Role,
-    widgets::canvas::{Canvas, Span, span},
+use crate::{
+    base::clean::width,
+    events::kind::Level,
+    tui::{
+        app::App,
+        format::{self, Now},
+        text::fill,
+        theme::Role,
+        widgets::canvas::{Canvas, Span, span},
+    },
 };
+
+/// Columns of the names.
+const NAMES: usize = 14;
 
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     for (line, y) in lines(app, now).iter().zip(area.y..area.bottom()) {
@@ -17,34 +25,54 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 
 fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
-    let config = &snapshot.config;
+    let (config, text) = (&snapshot.config, &now.text.config);
+    let (time, span_ago) = (format::moment(config.applied, now), format::span(now.since(config.applied)));
     let mut lines = vec![
-        fact("file", config.path.clone().unwrap_or_else(|| "none; `aiproxy config init` writes one".to_owned())),
-        fact("applied", format!("{} ({} ago)", format::clock(config.applied, now), format::span(now.since(config.applied)))),
-        fact("listens at", snapshot.listen.join(" ")),
-        fact("projects", snapshot.projects.join(" ")),
-        fact("version", format!("{} · pid {}", snapshot.version, snapshot.pid)),
-        Vec::new(),
+        fact(&text.file, config.path.clone().unwrap_or_else(|| text.none.clone())),
+        fact(&text.applied, fill(&text.ago, &[("time", &time), ("span", &span_ago)])),
+        fact(&text.listens, snapshot.listen.join(" ")),
+        fact(&text.projects, snapshot.projects.join(" ")),
+        fact(&text.version, format!("{} · pid {}", snapshot.version, snapshot.pid)),
     ];
+    match &snapshot.ledger {
+        Some(ledger) => {
+            let mut said = vec![ledger.path.clone()];
+            let number = |text: &str, n: u64| fill(text, &[("n", &format::count(n))]);
+            said.extend((ledger.lost > 0).then(|| number(&text.ledger_lost, ledger.lost)));
+            said.extend((ledger.waiting > 0 && ledger.trouble.is_some()).then(|| number(&text.ledger_waits, ledger.waiting)));
+            said.extend(ledger.trouble.clone());
+            lines.push(fact(&text.ledger, said.join(" · ")));
+        }
+        None => lines.push(fact(&text.ledger, text.ledger_none.clone())),
+    }
+    // The events of reloads begin with these words.
+    let reloads = |text: &str| text.starts_with("config applied") || text.starts_with("config not applied");
+    if let Some(last) = snapshot.live.lines.iter().rev().find(|line| reloads(&line.text)) {
+        let mut spans = fact(&text.reload, format!("{}  ", format::moment(last.at, now)));
+        spans.push(span(&*last.text, if last.level == Level::Error { Role::Bad } else { Role::Text }));
+        lines.push(spans);
+    }
+    lines.push(Vec::new());
     if config.needs_restart {
-        lines.push(vec![span("▲ ", Role::Warn), span("`listen` changed; `aiproxy restart` applies it", Role::Warn)]);
+        lines.push(vec![span("▲ ", Role::Warn), span(text.restart.clone(), Role::Warn)]);
     }
     if config.problems.is_empty() {
-        lines.push(vec![span("● ", Role::Ok), span("no problems: the file is valid and is what runs", Role::Text)]);
+        lines.push(vec![span("● ", Role::Ok), span(text.fine.clone(), Role::Text)]);
     } else {
-        lines.push(vec![span("✕ ", Role::Bad), span("the file is not applied; the config from before goes on. Problems:", Role::Bad)]);
+        lines.push(vec![span("✕ ", Role::Bad), span(text.broken.clone(), Role::Bad)]);
         lines.extend(prose(&config.problems, Role::Text));
     }
     if !config.warnings.is_empty() {
         lines.push(Vec::new());
-        lines.push(vec![span("▲ ", Role::Warn), span("warnings", Role::Warn)]);
+        lines.push(vec![span("▲ ", Role::Warn), span(text.warnings.clone(), Role::Warn)]);
         lines.extend(prose(&config.warnings, Role::Text));
     }
     lines
 }
 
 fn fact(name: &str, value: String) -> Vec<Span> {
-    vec![span(format!("  {name:<12}"), Role::Dim), span(value, Role::Text)]
+    let pad = " ".repeat(NAMES.saturating_sub(width(name)));
+    vec![span(format!("  {name}{pad}"), Role::Dim), span(value, Role::Text)]
 }
 
 /// A problem may have several lines: the place, the offending text, what to do.

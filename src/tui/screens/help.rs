@@ -5,23 +5,25 @@ use ratatui::layout::Rect;
 use crate::{
     base::clean::width,
     tui::{
-        app::App,
+        app::{App, Over},
+        format::Now,
         keys::{Act, TABLE},
+        text::fill,
         theme::Role,
         widgets::canvas::{Canvas, Span, span},
     },
 };
 
 /// From this width on there are two columns.
-const TWO: u16 = 110;
+const TWO: u16 = 160;
 
-pub(super) fn lines(app: &App) -> usize {
-    let (screens, rest) = rows(app);
+pub(super) fn lines(app: &App, now: Now) -> usize {
+    let (screens, rest) = rows(app, now);
     if app.size.0 >= TWO { screens.len().max(rest.len()) } else { screens.len() + rest.len() + 1 }
 }
 
-pub(super) fn draw(app: &App, canvas: &mut Canvas<'_>, area: Rect, scroll: u16) {
-    let (mut first, mut second) = rows(app);
+pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect, scroll: u16) {
+    let (mut first, mut second) = rows(app, now);
     let skip = usize::from(scroll);
     if area.width >= TWO {
         let half = area.width / 2;
@@ -41,7 +43,7 @@ fn column(canvas: &mut Canvas<'_>, area: Rect, rows: &[Vec<Span>], skip: usize) 
 }
 
 /// What holds on this screen, and what holds everywhere: moving, screens, leaving.
-fn rows(app: &App) -> (Vec<Vec<Span>>, Vec<Vec<Span>>) {
+fn rows(app: &App, now: Now) -> (Vec<Vec<Span>>, Vec<Vec<Span>>) {
     let everywhere = |act: Act| {
         matches!(
             act,
@@ -62,11 +64,19 @@ fn rows(app: &App) -> (Vec<Vec<Span>>, Vec<Vec<Span>>) {
         let pad = " ".repeat(11_usize.saturating_sub(width(label)));
         vec![span(format!("  {label}{pad}"), Role::Accent), span(help, Role::Text)]
     };
-    let title = |text: String| vec![span(text, Role::Dim)];
-    let mut here = vec![title(format!("On {}; Esc closes this page, q quits, j and k scroll", app.screen.title()))];
-    here.extend(TABLE.iter().filter(|b| b.on(app.screen) && !everywhere(b.act) && !b.label.is_empty()).map(|b| row(b.label, b.help)));
-    here.push(row("click", "select; twice opens; Shift-drag selects text"));
-    let mut all = vec![title("Everywhere".to_owned())];
-    all.extend(TABLE.iter().filter(|b| everywhere(b.act) && !b.label.is_empty()).map(|b| row(b.label, b.help)));
+    let text = &now.text.help;
+    let screen = match &app.over {
+        Some(Over::Help { under: Some(_), .. }) => now.text.screen.request.as_str(),
+        _ => app.screen.word(now.text),
+    };
+    let mut here = vec![vec![span(fill(&text.here, &[("screen", screen)]), Role::Dim)]];
+    for binding in TABLE.iter().filter(|b| b.under_help(app) && !everywhere(b.act)) {
+        here.extend(binding.help.map(|help| row(binding.label, help(now.text))));
+    }
+    here.push(row("click", &text.click));
+    let mut all = vec![vec![span(text.everywhere.clone(), Role::Dim)]];
+    for binding in TABLE.iter().filter(|b| everywhere(b.act)) {
+        all.extend(binding.help.map(|help| row(binding.label, help(now.text))));
+    }
     (here, all)
 }

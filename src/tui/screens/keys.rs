@@ -2,17 +2,21 @@
 
 use ratatui::layout::Rect;
 
-use super::window;
+use super::{Order, window};
 use crate::{
     base::{
         clean::{clean, cut_middle, width},
         clock::UnixMillis,
     },
-    control::snapshot::{KeyHealth, KeyView, ModelScope},
+    control::{
+        history::Sums,
+        snapshot::{KeyHealth, KeyView, LimitLeft, ModelScope},
+    },
     tui::{
         app::{App, Entry, RowId},
         format::{self, Now, UNKNOWN},
         problem::name_of,
+        text::{Texts, fill},
         theme::Role,
         widgets::{
             canvas::{Canvas, Span, span},
@@ -22,7 +26,19 @@ use crate::{
     },
 };
 
-pub(super) const ORDERS: [&str; 3] = ["config", "state", "most used"];
+pub(super) const ORDERS: [Order; 3] = [
+    Order { word: |t| &t.order.config, column: None },
+    Order { word: |t| &t.order.state, column: Some(2) },
+    Order { word: |t| &t.order.most_used, column: Some(5) },
+];
+
+/// A key, with what the ledger has of it today.
+struct Row<'a> {
+    key: &'a KeyView,
+    today: Option<&'a Sums>,
+    /// Whether there is a ledger that would know.
+    counted: bool,
+}
 
 /// Models listed under a key.
 const SCOPES: usize = 6;
@@ -63,35 +79,79 @@ pub(super) fn entries(app: &App) -> Vec<Entry> {
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let rows = visible(app);
     if rows.is_empty() && app.snapshot.is_some() {
-        let text = if app.place().filter.is_empty() {
-            "No keys yet. `aiproxy key add UPSTREAM` adds one."
-        } else {
-            "No key matches the filter. Esc clears it."
-        };
+        let text = &now.text.keys;
+        let text = if app.place().filter.is_empty() { &text.empty } else { &text.no_match };
         canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
         return;
     }
     let (shown, selected, following) = window(app, &rows, |k, id| RowId::Name(name_of(k)) == *id);
-    let sorted = [None, Some("STATE"), Some("REQ")][app.place().sort.min(2)];
-    table::draw(canvas, area, &COLUMNS, &Rows { rows: shown, selected, following, below, sorted }, now);
+    let sums = app.sums.today.as_deref();
+    let today = |key: &KeyView| sums.and_then(|view| view.rows.iter().find(|row| row.name == name_of(key))).map(|row| &row.sums);
+    let shown: Vec<Row<'_>> = shown.iter().map(|key| Row { key, today: today(key), counted: sums.is_some() }).collect();
+    let shown: Vec<&Row<'_>> = shown.iter().collect();
+    let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
+    // Columns that nobody has anything for leave their room to the others.
+    let limited = app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| !key.limits.is_empty()));
+    let columns: Vec<_> = columns().into_iter().enumerate().filter(|(at, _)| limited || !LIMITS.contains(at)).map(|(_, c)| c).collect();
+    table::draw(canvas, area, &columns, &Rows { rows: &shown, selected, following, below, sorted }, now);
 }
 
-const COLUMNS: [Column<KeyView>; 7] = [
-    Column {
-        title: "KEY",
-        min: 16,
-        max: 36,
-        right: false,
-        leaves: 0,
-        cell: |k, _, room| vec![span(cut_middle(&clean(&name_of(k)), room), Role::Text)],
-    },
-    Column { title: "FINGERPRINT", min: 11, max: 12, right: false, leaves: 3, cell: |k, _, _| vec![known(&k.fingerprint)] },
-    Column { title: "STATE", min: 10, max: 12, right: false, leaves: 0, cell: |k, _, _| state(k.state) },
-    Column { title: "UNTIL / WHY", min: 26, max: 70, right: false, leaves: 0, cell: |k, now, _| why(k, now) },
-    Column { title: "RUN", min: 3, max: 4, right: true, leaves: 2, cell: |k, _, _| vec![number(u64::from(k.running))] },
-    Column { title: "REQ", min: 5, max: 6, right: true, leaves: 4, cell: |k, _, _| vec![number(k.requests)] },
-    Column { title: "TOKENS", min: 6, max: 7, right: true, leaves: 1, cell: |k, _, _| vec![number(k.tokens)] },
-];
+/// Places of the columns that show limits of providers.
+const LIMITS: std::ops::RangeInclusive<usize> = 7..=8;
+
+fn columns<'a>() -> [Column<Row<'a>>; 10] {
+    [
+        Column {
+            title: |t| &t.col.key,
+            min: 16,
+            max: 36,
+            right: false,
+            leaves: 0,
+            cell: |row, _, room| vec![span(cut_middle(&clean(&name_of(row.key)), room), Role::Text)],
+        },
+        Column {
+            title: |t| &t.col.fingerprint,
+            min: 11,
+            max: 12,
+            right: false,
+            leaves: 5,
+            cell: |row, _, _| vec![known(&row.key.fingerprint)],
+        },
+        Column { title: |t| &t.col.state, min: 10, max: 12, right: false, leaves: 0, cell: |row, now, _| state(row.key.state, now.text) },
+        Column { title: |t| &t.col.until, min: 26, max: 70, right: false, leaves: 0, cell: |row, now, _| why(row.key, now) },
+        Column {
+            title: |t| &t.col.run,
+            min: 3,
+            max: 4,
+            right: true,
+            leaves: 4,
+            cell: |row, _, _| vec![number(u64::from(row.key.running))],
+        },
+        Column { title: |t| &t.col.requests, min: 5, max: 6, right: true, leaves: 6, cell: |row, _, _| vec![number(row.key.requests)] },
+        Column { title: |t| &t.col.used, min: 6, max: 7, right: true, leaves: 3, cell: |row, _, _| vec![number(row.key.tokens)] },
+        Column { title: |t| &t.col.rpm, min: 9, max: 11, right: true, leaves: 2, cell: |row, now, _| left_of(row.key, "requests", now) },
+        Column { title: |t| &t.col.tpm, min: 9, max: 11, right: true, leaves: 1, cell: |row, now, _| left_of(row.key, "tokens", now) },
+        Column { title: |t| &t.col.today, min: 7, max: 8, right: true, leaves: 7, cell: |row, _, _| vec![today(row)] },
+    ]
+}
+
+fn today(row: &Row<'_>) -> Span {
+    match row.today {
+        Some(sums) => span(sums.shown().to_string(), Role::Text),
+        None if row.counted => span("$0", Role::Dim),
+        None => span(UNKNOWN, Role::Dim),
+    }
+}
+
+/// What is left of a limit that the provider told of: the scarcest, where models have limits of their own.
+fn left_of(k: &KeyView, what: &str, now: Now) -> Vec<Span> {
+    let share = |limit: &LimitLeft| limit.remaining.saturating_mul(1_000) / limit.limit.unwrap_or(u64::MAX).max(1);
+    let known = k.limits.iter().filter(|limit| limit.what.ends_with(what) && limit.until > now.at);
+    let Some(limit) = known.min_by_key(|limit| share(limit)) else { return vec![span(UNKNOWN, Role::Dim)] };
+    let role = if limit.remaining == 0 || share(limit) < 100 { Role::Warn } else { Role::Text };
+    let all = limit.limit.map_or_else(String::new, |all| format!("/{}", format::count(all)));
+    vec![span(format!("{}{all}", format::count(limit.remaining)), role)]
+}
 
 fn word(state: KeyHealth) -> &'static str {
     match state {
@@ -106,7 +166,21 @@ fn word(state: KeyHealth) -> &'static str {
     }
 }
 
-fn state(state: KeyHealth) -> Vec<Span> {
+fn say(state: KeyHealth, text: &Texts) -> &str {
+    let text = &text.state;
+    match state {
+        KeyHealth::Cooling => &text.cooling,
+        KeyHealth::Disabled => &text.disabled,
+        KeyHealth::Missing => &text.missing,
+        KeyHealth::Ok => &text.ok,
+        KeyHealth::Partly => &text.partly,
+        KeyHealth::Probing => &text.probing,
+        KeyHealth::Rejected => &text.rejected,
+        KeyHealth::Waiting => &text.key_waiting,
+    }
+}
+
+fn state(state: KeyHealth, text: &Texts) -> Vec<Span> {
     let (glyph, role) = match state {
         KeyHealth::Cooling | KeyHealth::Partly => ("▲", Role::Warn),
         KeyHealth::Disabled => ("○", Role::Dim),
@@ -115,7 +189,7 @@ fn state(state: KeyHealth) -> Vec<Span> {
         KeyHealth::Probing | KeyHealth::Waiting => ("◐", Role::Accent),
     };
     let calm = if state == KeyHealth::Ok { Role::Text } else { role };
-    vec![span(format!("{glyph} "), role), span(word(state), calm)]
+    vec![span(format!("{glyph} "), role), span(say(state, text), calm)]
 }
 
 /// The models listed under a key; a single one stands in its row.
@@ -129,8 +203,8 @@ fn why_partly(k: &KeyView, now: Now) -> Option<Vec<Span>> {
     let mut spans = countdown(first.since, first.until, first.hinted, now);
     let cause = first.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
     let text = match k.scopes.len() {
-        1 => format!("{} {}{cause}", word(first.state), first.model),
-        n => format!("{n} models rest"),
+        1 => format!("{} {}{cause}", say(first.state, now.text), first.model),
+        n => fill(&now.text.keys.rest, &[("n", &n.to_string())]),
     };
     spans.push(span(text, Role::Dim));
     Some(spans)
@@ -140,12 +214,13 @@ fn why(k: &KeyView, now: Now) -> Vec<Span> {
     if let Some(spans) = (k.state == KeyHealth::Partly).then(|| why_partly(k, now)).flatten() {
         return spans;
     }
+    let said = &now.text.keys;
     let mut spans = countdown(k.since, k.until, k.hinted, now);
     let text = match (k.state, &k.cause) {
         (_, Some(cause)) => cause.clone(),
-        (KeyHealth::Missing, None) => format!("{} gives nothing", k.reference),
-        (KeyHealth::Waiting, None) => "its secret is being read".to_owned(),
-        (KeyHealth::Probing, None) => "one request let through".to_owned(),
+        (KeyHealth::Missing, None) => fill(&said.gives_nothing, &[("reference", &k.reference)]),
+        (KeyHealth::Waiting, None) => said.being_read.clone(),
+        (KeyHealth::Probing, None) => said.let_through.clone(),
         _ if spans.is_empty() => UNKNOWN.to_owned(),
         _ => String::new(),
     };
@@ -165,19 +240,19 @@ fn countdown(since: Option<UnixMillis>, until: Option<UnixMillis>, hinted: bool,
     ]
 }
 
-fn below(k: &KeyView, now: Now, room: usize) -> Vec<Vec<Span>> {
+fn below(row: &Row<'_>, now: Now, room: usize) -> Vec<Vec<Span>> {
     let line = |scope: &ModelScope| {
         let wide = (room / 4).clamp(8, 28);
         let name = cut_middle(&clean(&scope.model), wide).into_owned();
         let pad = " ".repeat(wide + 2 - width(&name).min(wide));
         let mut spans = vec![span(format!("{name}{pad}"), Role::Text)];
-        spans.extend(state(scope.state));
+        spans.extend(state(scope.state, now.text));
         spans.push(span("  ", Role::Text));
         spans.extend(countdown(scope.since, scope.until, scope.hinted, now));
         spans.push(span(scope.cause.clone().unwrap_or_default(), Role::Dim));
         spans
     };
-    listed(k).iter().map(line).collect()
+    listed(row.key).iter().map(line).collect()
 }
 
 fn known(text: &str) -> Span {

@@ -2,13 +2,15 @@
 
 use ratatui::layout::Rect;
 
-use super::window;
+use super::{Order, window};
 use crate::{
     base::clean::{clean, cut_middle, width},
     events::record::{RequestRecord, State},
     tui::{
         app::{App, Entry, RowId},
+        curl,
         format::{self, Now, UNKNOWN},
+        text::{Texts, fill},
         theme::Role,
         widgets::{
             canvas::{Canvas, Span, span, spans_width},
@@ -18,7 +20,12 @@ use crate::{
     },
 };
 
-pub(super) const ORDERS: [&str; 3] = ["newest", "slowest", "most output"];
+pub(super) const ORDERS: [Order; 4] = [
+    Order { word: |t| &t.order.newest, column: None },
+    Order { word: |t| &t.order.slowest, column: Some(6) },
+    Order { word: |t| &t.order.most_output, column: Some(10) },
+    Order { word: |t| &t.order.costliest, column: Some(11) },
+];
 
 /// Requests that the shares and percentiles are about, and for how long.
 const SAMPLE: usize = 100;
@@ -35,6 +42,7 @@ pub(super) fn visible(app: &App) -> Vec<&RequestRecord> {
     match place.sort {
         1 => finished.sort_by_key(|r| std::cmp::Reverse(r.duration_ms)),
         2 => finished.sort_by_key(|r| std::cmp::Reverse(r.usage.map(|u| u.output_total()))),
+        3 => finished.sort_by_key(|r| std::cmp::Reverse(r.cost.and_then(|cost| cost.usd))),
         _ => {}
     }
     live.running.iter().filter(keeps).chain(finished).collect()
@@ -59,23 +67,23 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let list = Rect { y: area.y + charts, height: area.height - charts, ..area };
     let rows = visible(app);
     if rows.is_empty() {
-        return empty(app, canvas, list);
+        return empty(app, now, canvas, list);
     }
     let (shown, selected, following) = window(app, &rows, |r, id| RowId::Request(r.id) == *id);
-    let sorted = [None, Some("AGE"), Some("IN→OUT")][app.place().sort.min(2)];
+    let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
     table::draw(canvas, list, &COLUMNS, &Rows { rows: shown, selected, following, below: table::nothing_below, sorted }, now);
 }
 
-fn empty(app: &App, canvas: &mut Canvas<'_>, area: Rect) {
+fn empty(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let Some(snapshot) = &app.snapshot else { return };
     let room = area.width.saturating_sub(4);
     let y = area.y + u16::from(area.height > 2);
     if !app.place().filter.is_empty() {
-        canvas.put(area.x + 3, y, room, "No request matches the filter. Esc clears it.", Role::Dim);
+        canvas.put(area.x + 3, y, room, &now.text.live.no_match, Role::Dim);
         return;
     }
-    canvas.put(area.x + 3, y, room, "No requests yet. Try this (press y to copy it):", Role::Dim);
-    let curl = super::curl(snapshot, super::first_model(snapshot));
+    canvas.put(area.x + 3, y, room, &now.text.live.empty, Role::Dim);
+    let curl = curl::hello(snapshot, super::first_model(snapshot));
     let mut rest = curl.as_str();
     let mut y = y + 2;
     while !rest.is_empty() && y < area.bottom() {
@@ -89,14 +97,15 @@ fn empty(app: &App, canvas: &mut Canvas<'_>, area: Rect) {
 fn chart(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let bars = if area.width >= 110 { 16 } else { 8 };
     let per_minute = app.rates.requests_per_minute(now.at);
+    let text = &now.text.live;
     let left = [
-        span("req/min ", Role::Dim),
+        span(format!("{} ", text.per_minute), Role::Dim),
         span(gauge::bars(&app.rates.request_bars(now.at, bars)), Role::Accent),
         span(format!("{:>5}", format::count(per_minute)), Role::Text),
     ];
     let tokens = app.rates.tokens_per_second(now.at);
     let right = [
-        span("out tok/s ", Role::Dim),
+        span(format!("{} ", text.speed), Role::Dim),
         span(gauge::bars(&app.rates.token_bars(now.at, bars / 2)), Role::Accent),
         span(format!("{:>5} ", format::count(tokens)), Role::Text),
     ];
@@ -127,44 +136,74 @@ fn shares(app: &App, now: Now) -> Vec<Span> {
         }
         _ => UNKNOWN.to_owned(),
     };
+    let text = &now.text.live;
     let failed = sample.iter().filter(|r| r.state == State::Failed).count();
     let errors = format::share(failed as u64, sample.len() as u64);
     vec![
-        span(format!("last {}: TTFT p50 ", sample.len()), Role::Dim),
+        span(format!("{} {} p50 ", fill(&text.last, &[("n", &sample.len().to_string())]), text.ttft), Role::Dim),
         span(rank(50, 1), Role::Text),
         span(" p95 ", Role::Dim),
         span(rank(95, ENOUGH), Role::Text),
-        span("  errors ", Role::Dim),
+        span(format!("  {} ", text.errors), Role::Dim),
         span(errors, if failed > 0 { Role::Warn } else { Role::Text }),
     ]
 }
 
-const COLUMNS: [Column<RequestRecord>; 11] = [
-    Column { title: "TIME", min: 8, max: 8, right: false, leaves: 4, cell: |r, now, _| vec![span(format::clock(r.at, now), Role::Dim)] },
-    Column { title: "CLIENT", min: 8, max: 16, right: false, leaves: 5, cell: |r, _, room| vec![span(client(r, room), Role::Text)] },
-    Column { title: "MODEL", min: 18, max: 52, right: false, leaves: 0, cell: |r, _, room| vec![span(model(r, room), Role::Text)] },
+const COLUMNS: [Column<RequestRecord>; 12] = [
     Column {
-        title: "UPSTREAM",
+        title: |t| &t.col.time,
+        min: 8,
+        max: 8,
+        right: false,
+        leaves: 5,
+        cell: |r, now, _| vec![span(format::clock(r.at, now), Role::Dim)],
+    },
+    Column {
+        title: |t| &t.col.client,
+        min: 8,
+        max: 16,
+        right: false,
+        leaves: 6,
+        cell: |r, _, room| vec![span(client(r, room), Role::Text)],
+    },
+    Column {
+        title: |t| &t.col.model,
+        min: 18,
+        max: 52,
+        right: false,
+        leaves: 0,
+        cell: |r, _, room| vec![span(model(r, room), Role::Text)],
+    },
+    Column {
+        title: |t| &t.col.upstream,
         min: 10,
         max: 20,
         right: false,
         leaves: 0,
         cell: |r, _, room| vec![name(r.last().map(|a| &*a.upstream), room)],
     },
-    Column { title: "KEY", min: 8, max: 20, right: false, leaves: 3, cell: |r, _, room| vec![name(r.last().map(|a| &*a.key), room)] },
-    Column { title: "STATE", min: 11, max: 14, right: false, leaves: 0, cell: |r, now, room| state(r, now, room) },
-    Column { title: "AGE", min: 4, max: 5, right: true, leaves: 6, cell: |r, now, _| vec![span(age(r, now), Role::Text)] },
-    Column { title: "TRY", min: 3, max: 3, right: true, leaves: 7, cell: |r, _, _| tries(r) },
     Column {
-        title: "TTFT",
+        title: |t| &t.col.key,
+        min: 8,
+        max: 20,
+        right: false,
+        leaves: 4,
+        cell: |r, _, room| vec![name(r.last().map(|a| &*a.key), room)],
+    },
+    Column { title: |t| &t.col.state, min: 11, max: 14, right: false, leaves: 0, cell: |r, now, room| state(r, now, room) },
+    Column { title: |t| &t.col.age, min: 4, max: 5, right: true, leaves: 7, cell: |r, now, _| vec![span(age(r, now), Role::Text)] },
+    Column { title: |t| &t.col.try_, min: 3, max: 3, right: true, leaves: 8, cell: |r, _, _| tries(r) },
+    Column {
+        title: |t| &t.col.ttft,
         min: 6,
         max: 6,
         right: true,
-        leaves: 8,
+        leaves: 9,
         cell: |r, _, _| vec![maybe(r.ttft_ms.map(|ms| format::took(u64::from(ms))))],
     },
-    Column { title: "TOK/S", min: 6, max: 6, right: true, leaves: 2, cell: |r, now, _| vec![maybe(speed(r, now))] },
-    Column { title: "IN→OUT", min: 11, max: 12, right: true, leaves: 1, cell: |r, _, _| vec![span(tokens(r), Role::Text)] },
+    Column { title: |t| &t.col.speed, min: 6, max: 6, right: true, leaves: 3, cell: |r, now, _| vec![maybe(speed(r, now))] },
+    Column { title: |t| &t.col.tokens, min: 11, max: 12, right: true, leaves: 2, cell: |r, _, _| vec![span(tokens(r), Role::Text)] },
+    Column { title: |t| &t.col.cost, min: 7, max: 8, right: true, leaves: 1, cell: |r, _, _| vec![cost(r)] },
 ];
 
 /// The project, or the program where the project says nothing.
@@ -203,41 +242,45 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
     const TURN: [&str; 4] = ["◐", "◓", "◑", "◒"];
     let turn = TURN[usize::try_from(now.at.0.div_euclid(1_000).rem_euclid(4)).unwrap_or(0)];
     let status = r.status.map(|s| s.to_string());
+    let text = now.text;
+    let say = &text.state;
     match r.state {
-        State::Queued => vec![span("○ ", Role::Warn), span("queued", Role::Warn)],
-        State::Waiting => vec![span(format!("{turn} "), Role::Accent), span("waiting", Role::Text)],
-        State::Streaming => vec![span(format!("{turn} "), Role::Accent), span("streaming", Role::Text)],
+        State::Queued => vec![span("○ ", Role::Warn), span(say.queued.clone(), Role::Warn)],
+        State::Waiting => vec![span(format!("{turn} "), Role::Accent), span(say.waiting.clone(), Role::Text)],
+        State::Streaming => vec![span(format!("{turn} "), Role::Accent), span(say.streaming.clone(), Role::Text)],
         State::Done => {
-            let words: &[&str] = if r.attempts.len() > 1 { &[" retried", " retr.", ""] } else { &[""] };
-            vec![span("● ", Role::Ok), span(fitting(status.as_deref().unwrap_or("done"), words, room), Role::Text)]
+            let (long, short) = (format!(" {}", say.retried), format!(" {}", say.retried_short));
+            let words: &[&str] = if r.attempts.len() > 1 { &[&long, &short, ""] } else { &[""] };
+            vec![span("● ", Role::Ok), span(fitting(status.as_deref().unwrap_or(&say.done), words, room), Role::Text)]
         }
         State::Failed => {
-            let text = match &status {
-                Some(status) => fitting(status, &[&format!(" {}", fault(r.status)), ""], room),
-                None => fault(None).to_owned(),
+            let said = match &status {
+                Some(status) => fitting(status, &[&format!(" {}", fault(r.status, text)), ""], room),
+                None => fault(None, text).to_owned(),
             };
-            vec![span("✕ ", Role::Bad), span(text, Role::Bad)]
+            vec![span("✕ ", Role::Bad), span(said, Role::Bad)]
         }
-        State::Left => vec![span("○ ", Role::Dim), span("left", Role::Dim)],
+        State::Left => vec![span("○ ", Role::Dim), span(say.left.clone(), Role::Dim)],
     }
 }
 
 /// The longest of the words that fits behind the status and its glyph.
 fn fitting(status: &str, words: &[&str], room: usize) -> String {
-    let word = words.iter().find(|word| status.len() + word.len() + 2 <= room).copied().unwrap_or_default();
+    let word = words.iter().find(|word| width(status) + width(word) + 2 <= room).copied().unwrap_or_default();
     format!("{status}{word}")
 }
 
-fn fault(status: Option<u16>) -> &'static str {
+fn fault(status: Option<u16>, text: &Texts) -> &str {
+    let text = &text.state;
     match status {
-        None | Some(..400) => "broke",
-        Some(401 | 403) => "denied",
-        Some(404) => "unknown",
-        Some(429) => "limited",
-        Some(502) => "down",
-        Some(504) => "timeout",
-        Some(400..500) => "refused",
-        Some(_) => "error",
+        None | Some(..400) => &text.broke,
+        Some(401 | 403) => &text.denied,
+        Some(404) => &text.unknown,
+        Some(429) => &text.limited,
+        Some(502) => &text.down,
+        Some(504) => &text.timeout,
+        Some(400..500) => &text.refused,
+        Some(_) => &text.error,
     }
 }
 
@@ -262,7 +305,14 @@ fn speed(r: &RequestRecord, now: Now) -> Option<String> {
     Some(if rate < 99.95 { format!("{about}{rate:.1}") } else { format!("{about}{}", format::count(rate as u64)) })
 }
 
-fn tokens(r: &RequestRecord) -> String {
+fn cost(r: &RequestRecord) -> Span {
+    match r.cost {
+        Some(cost) if cost.usd.is_some() => span(cost.to_string(), Role::Text),
+        _ => span(UNKNOWN, Role::Dim),
+    }
+}
+
+pub(super) fn tokens(r: &RequestRecord) -> String {
     match r.usage {
         Some(usage) => format!("{}→{}", format::count(usage.input_total()), format::count(usage.output_total())),
         None if r.events > 0 => format!("{UNKNOWN}→~{}", format::count(r.events)),

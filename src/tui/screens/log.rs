@@ -1,14 +1,19 @@
-//! What happened?
+//! What happened? The newest from events, what was before from the ledger.
 
 use ratatui::layout::Rect;
 
-use super::window;
+use super::{Order, window};
 use crate::{
-    base::id::RequestId,
-    events::{kind::Level, live::Line},
+    base::{clock::UnixMillis, id::RequestId},
+    events::{
+        kind::Level,
+        live::{Line, summary},
+        record::RequestRecord,
+    },
     tui::{
         app::{App, Entry, RowId},
         format::{self, Now},
+        text::Texts,
         theme::Role,
         widgets::{
             canvas::{Canvas, Span, span},
@@ -17,61 +22,122 @@ use crate::{
     },
 };
 
-pub(super) const ORDERS: [&str; 2] = ["newest", "oldest"];
+pub(super) const ORDERS: [Order; 2] =
+    [Order { word: |t| &t.order.newest, column: Some(0) }, Order { word: |t| &t.order.oldest, column: Some(0) }];
 
-fn visible(app: &App) -> Vec<&Line> {
+/// A line of the log: an event, or a request of the past.
+#[derive(Clone, Copy)]
+enum Row<'a> {
+    Event(&'a Line),
+    Past(&'a RequestRecord),
+}
+
+impl Row<'_> {
+    fn at(&self) -> UnixMillis {
+        match self {
+            Self::Event(line) => line.at,
+            Self::Past(r) => r.at,
+        }
+    }
+
+    fn id(&self) -> RowId {
+        match self {
+            Self::Event(line) => {
+                // FNV-1a: tells lines of one millisecond apart.
+                let sum =
+                    line.text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+                RowId::Line(line.at, sum)
+            }
+            Self::Past(r) => RowId::Request(r.id),
+        }
+    }
+}
+
+/// The newest first; those of the past were filtered where they came from.
+fn visible(app: &App) -> Vec<Row<'_>> {
     let Some(live) = app.live() else { return Vec::new() };
     let place = app.place_of(super::Screen::Log);
     let keeps = |line: &&Line| place.filter.is_empty() || place.filter.keeps_line(line, line.id.and_then(|id| app.request(id)));
-    if place.sort == 1 { live.lines.iter().filter(keeps).collect() } else { live.lines.iter().rev().filter(keeps).collect() }
-}
-
-fn id_of(line: &Line) -> RowId {
-    // FNV-1a: tells lines of one millisecond apart.
-    let sum = line.text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    RowId::Line(line.at, sum)
+    let events = live.lines.iter().rev().filter(keeps).map(Row::Event);
+    let past = if app.past.filter == place.filter.text() { app.past.rows.as_slice() } else { &[] };
+    let mut rows: Vec<_> = events.chain(past.iter().map(Row::Past)).collect();
+    if place.sort == 1 {
+        rows.reverse();
+    }
+    rows
 }
 
 pub(super) fn entries(app: &App) -> Vec<Entry> {
-    visible(app).into_iter().map(|line| Entry { id: id_of(line), height: 1 }).collect()
+    visible(app).into_iter().map(|row| Entry { id: row.id(), height: 1 }).collect()
 }
 
 pub(super) fn request_of(app: &App, row: &RowId) -> Option<RequestId> {
-    visible(app).into_iter().find(|line| id_of(line) == *row)?.id
+    match visible(app).into_iter().find(|line| line.id() == *row)? {
+        Row::Event(line) => line.id,
+        Row::Past(r) => Some(r.id),
+    }
 }
 
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let rows = visible(app);
     if rows.is_empty() && app.snapshot.is_some() {
-        let text = if app.place().filter.is_empty() { "Nothing happened yet." } else { "No line matches the filter. Esc clears it." };
+        let text = &now.text.log;
+        let text = if app.place().filter.is_empty() { &text.empty } else { &text.no_match };
         canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
         return;
     }
-    let (shown, selected, following) = window(app, &rows, |line, id| id_of(line) == *id);
-    table::draw(canvas, area, &COLUMNS, &Rows { rows: shown, selected, following, below: table::nothing_below, sorted: Some("TIME") }, now);
+    let references: Vec<&Row<'_>> = rows.iter().collect();
+    let (shown, selected, following) = window(app, &references, |row, id| row.id() == *id);
+    let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
+    table::draw(canvas, area, &columns(), &Rows { rows: shown, selected, following, below: table::nothing_below, sorted }, now);
 }
 
-const COLUMNS: [Column<Line>; 3] = [
-    Column {
-        title: "TIME",
-        min: 8,
-        max: 8,
-        right: false,
-        leaves: 0,
-        cell: |line, now, _| vec![span(format::clock(line.at, now), Role::Dim)],
-    },
-    Column { title: "LEVEL", min: 7, max: 7, right: false, leaves: 1, cell: |line, _, _| level(line) },
-    Column { title: "WHAT", min: 20, max: 400, right: false, leaves: 0, cell: |line, _, _| vec![span(&*line.text, role(line))] },
-];
-
-fn role(line: &Line) -> Role {
-    if line.level == Level::Error { Role::Bad } else { Role::Text }
+fn columns<'a>() -> [Column<Row<'a>>; 3] {
+    [
+        Column {
+            title: |t| &t.col.time,
+            min: 8,
+            max: 11,
+            right: false,
+            leaves: 0,
+            cell: |row, now, room| {
+                let moment = if room >= 11 { format::moment(row.at(), now) } else { format::clock(row.at(), now) };
+                vec![span(moment, Role::Dim)]
+            },
+        },
+        Column { title: |t| &t.col.level, min: 7, max: 7, right: false, leaves: 1, cell: |row, now, _| level(row, now.text) },
+        Column { title: |t| &t.col.what, min: 20, max: 400, right: false, leaves: 0, cell: |row, _, _| what(row) },
+    ]
 }
 
-fn level(line: &Line) -> Vec<Span> {
-    match line.level {
-        Level::Error => vec![span("✕ error", Role::Bad)],
-        Level::Info => vec![span("  info", Role::Dim)],
-        Level::Warn => vec![span("▲ warn", Role::Warn)],
+fn what(row: &Row<'_>) -> Vec<Span> {
+    match row {
+        Row::Event(line) => vec![span(&*line.text, role(line.level))],
+        Row::Past(r) => {
+            let mut text = String::new();
+            let level = summary(r, &mut text);
+            let mut spans = vec![span(text, role(level))];
+            if let Some(cost) = r.cost.filter(|cost| cost.usd.is_some_and(|usd| !usd.is_zero())) {
+                spans.push(span(format!("  {cost}"), Role::Dim));
+            }
+            spans
+        }
+    }
+}
+
+fn role(level: Level) -> Role {
+    if level == Level::Error { Role::Bad } else { Role::Text }
+}
+
+fn level(row: &Row<'_>, text: &Texts) -> Vec<Span> {
+    let level = match row {
+        Row::Event(line) => line.level,
+        Row::Past(r) => summary(r, &mut String::new()),
+    };
+    let text = &text.state;
+    match level {
+        Level::Error => vec![span(format!("✕ {}", text.error), Role::Bad)],
+        Level::Info => vec![span(format!("  {}", text.info), Role::Dim)],
+        Level::Warn => vec![span(format!("▲ {}", text.warn), Role::Warn)],
     }
 }

@@ -8,16 +8,18 @@ pub mod log;
 pub mod models;
 pub mod request;
 pub mod upstreams;
+pub mod usage;
 
 use ratatui::layout::Rect;
 
 use super::{
     app::{App, Entry, Over, RowId},
     format::Now,
+    text::{Texts, Word},
     widgets::canvas::Canvas,
 };
 use crate::{
-    base::{clean::clean, id::RequestId},
+    base::id::RequestId,
     control::snapshot::{KeyHealth, Snapshot, UpstreamState},
 };
 
@@ -28,14 +30,16 @@ pub enum Screen {
     Upstreams,
     Keys,
     Models,
+    Usage,
     Log,
     Config,
 }
 
 impl Screen {
     /// In the order of their tabs.
-    pub const ALL: [Self; 6] = [Self::Live, Self::Upstreams, Self::Keys, Self::Models, Self::Log, Self::Config];
+    pub const ALL: [Self; 7] = [Self::Live, Self::Upstreams, Self::Keys, Self::Models, Self::Usage, Self::Log, Self::Config];
 
+    /// Its name for commands.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -45,6 +49,22 @@ impl Screen {
             Self::Log => "Log",
             Self::Models => "Models",
             Self::Upstreams => "Upstreams",
+            Self::Usage => "Usage",
+        }
+    }
+
+    /// Its name for readers.
+    #[must_use]
+    pub fn word(self, text: &Texts) -> &str {
+        let text = &text.screen;
+        match self {
+            Self::Config => &text.config,
+            Self::Keys => &text.keys,
+            Self::Live => &text.live,
+            Self::Log => &text.log,
+            Self::Models => &text.models,
+            Self::Upstreams => &text.upstreams,
+            Self::Usage => &text.usage,
         }
     }
 
@@ -68,11 +88,18 @@ impl Screen {
     }
 }
 
+/// One of the orders that a list can have.
+pub struct Order {
+    pub word: Word,
+    /// The column that it goes by.
+    pub column: Option<usize>,
+}
+
 /// Draws the screen where the reader is, or what lies over it.
 pub fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     match &app.over {
-        Some(Over::Help { scroll }) => return help::draw(app, canvas, area, *scroll),
-        Some(Over::Request { id, scroll }) => return request::draw(app, app.live_now(now), canvas, area, *id, *scroll),
+        Some(Over::Help { scroll, .. }) => return help::draw(app, now, canvas, area, *scroll),
+        Some(Over::Request(look)) => return request::draw(app, app.live_now(now), canvas, area, look),
         None => {}
     }
     match app.screen {
@@ -82,6 +109,7 @@ pub fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         Screen::Log => log::draw(app, now, canvas, area),
         Screen::Models => models::draw(app, now, canvas, area),
         Screen::Upstreams => upstreams::draw(app, now, canvas, area),
+        Screen::Usage => usage::draw(app, now, canvas, area),
     }
 }
 
@@ -95,12 +123,13 @@ pub fn entries(app: &App) -> Vec<Entry> {
         Screen::Log => log::entries(app),
         Screen::Models => models::entries(app),
         Screen::Upstreams => upstreams::entries(app),
+        Screen::Usage => usage::entries(app),
     }
 }
 
 /// The orders that `s` goes through; the first is the usual one.
 #[must_use]
-pub fn orders(screen: Screen) -> &'static [&'static str] {
+pub fn orders(screen: Screen) -> &'static [Order] {
     match screen {
         Screen::Config => &[],
         Screen::Keys => &keys::ORDERS,
@@ -108,13 +137,18 @@ pub fn orders(screen: Screen) -> &'static [&'static str] {
         Screen::Log => &log::ORDERS,
         Screen::Models => &models::ORDERS,
         Screen::Upstreams => &upstreams::ORDERS,
+        Screen::Usage => &usage::ORDERS,
     }
 }
 
 /// The lines of a body that hold rows.
 #[must_use]
 pub fn list_area(screen: Screen, body: Rect) -> Rect {
-    let above = if screen == Screen::Live { live::chart_height(body) } else { 0 } + 1;
+    let above = match screen {
+        Screen::Live => live::chart_height(body),
+        Screen::Usage => usage::head_height(body),
+        _ => 0,
+    } + 1;
     let above = above.min(body.height);
     Rect { y: body.y + above, height: body.height - above, ..body }
 }
@@ -138,10 +172,10 @@ pub fn row_at(app: &App, body: Rect, line: u16) -> Option<RowId> {
 
 /// How far what lies over the screen can be scrolled.
 #[must_use]
-pub fn over_lines(app: &App) -> u16 {
+pub fn over_lines(app: &App, now: Now) -> u16 {
     let lines = match &app.over {
-        Some(Over::Help { .. }) => help::lines(app),
-        Some(Over::Request { id, .. }) => request::lines(app, *id),
+        Some(Over::Help { .. }) => help::lines(app, now),
+        Some(Over::Request(look)) => return request::most(app, now, look),
         None => 0,
     };
     u16::try_from(lines).unwrap_or(u16::MAX).saturating_sub(app.size.1.saturating_sub(6))
@@ -165,16 +199,9 @@ pub(super) fn first_model(snapshot: &Snapshot) -> &str {
     snapshot.models.first().map_or("auto", |model| model.name.as_str())
 }
 
-/// A command that asks a model through the proxy; whoever pastes it has nothing hidden in it.
-#[must_use]
-pub fn curl(snapshot: &Snapshot, model: &str) -> String {
-    let base = snapshot.listen.first().map_or("127.0.0.1:8642", String::as_str);
-    let body = serde_json::json!({"model": clean(model), "messages": [{"role": "user", "content": "hello"}]}).to_string();
-    let quoted = body.replace('\'', r"'\''");
-    format!(
-        "curl http://{}/v1/chat/completions -H \"authorization: Bearer $OPENAI_API_KEY\" -H 'content-type: application/json' -d '{quoted}'",
-        clean(base)
-    )
+/// A filter for what a row of sums stands for.
+pub(super) fn usage_filter(app: &App, name: &str) -> Option<String> {
+    usage::filter(app, name)
 }
 
 /// The part of a list that is shown, with the place of the selected row in it.
@@ -183,17 +210,4 @@ fn window<'a, R>(app: &App, rows: &'a [R], is: impl Fn(&R, &RowId) -> bool) -> (
     let shown = rows.get(place.offset..).unwrap_or_default();
     let selected = place.selected.as_ref().and_then(|id| shown.iter().position(|row| is(row, id)));
     (shown, selected, place.selected.is_none() && place.offset == 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tui::sample;
-
-    #[test]
-    fn a_copied_command_runs_nothing_else() {
-        let app = sample::app();
-        let curl = curl(app.snapshot.as_ref().unwrap(), "a'; rm -rf ~; '\x1b[31m");
-        assert!(curl.ends_with(r#"-d '{"messages":[{"content":"hello","role":"user"}],"model":"a'\''; rm -rf ~; '\''^[[31m"}'"#), "{curl}");
-    }
 }

@@ -2,22 +2,31 @@
 
 use ratatui::layout::Rect;
 
-use super::window;
+use super::{Order, window};
 use crate::{
     base::clean::{clean, cut_middle},
-    control::snapshot::ModelView,
+    control::snapshot::{KeyHealth, ModelView, Snapshot, UpstreamState},
     tui::{
         app::{App, Entry, RowId},
         format::{Now, UNKNOWN},
+        text::fill,
         theme::Role,
         widgets::{
-            canvas::{Canvas, span},
+            canvas::{Canvas, Span, span},
             table::{self, Column, Rows},
         },
     },
 };
 
-pub(super) const ORDERS: [&str; 2] = ["config", "name"];
+pub(super) const ORDERS: [Order; 2] =
+    [Order { word: |t| &t.order.config, column: None }, Order { word: |t| &t.order.name, column: Some(0) }];
+
+/// A name, with what is known of the upstreams behind it.
+struct Row<'a> {
+    model: &'a ModelView,
+    /// Targets that can be asked now.
+    ready: usize,
+}
 
 fn visible(app: &App) -> Vec<&ModelView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
@@ -40,31 +49,94 @@ pub(super) fn entries(app: &App) -> Vec<Entry> {
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let rows = visible(app);
     if rows.is_empty() && app.snapshot.is_some() {
-        let text = if app.place().filter.is_empty() {
-            "No models are known yet. `aiproxy model add` names one."
-        } else {
-            "No model matches the filter. Esc clears it."
-        };
+        let text = &now.text.models;
+        let text = if app.place().filter.is_empty() { &text.empty } else { &text.no_match };
         canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
         return;
     }
     let (shown, selected, following) = window(app, &rows, |m, id| RowId::Name(m.name.clone()) == *id);
-    let sorted = [None, Some("MODEL")][app.place().sort.min(1)];
-    table::draw(canvas, area, &COLUMNS, &Rows { rows: shown, selected, following, below: table::nothing_below, sorted }, now);
+    let Some(snapshot) = &app.snapshot else { return };
+    // Only what can be seen is looked up.
+    let shown: Vec<Row<'_>> =
+        shown.iter().take(usize::from(area.height)).map(|model| Row { model, ready: ready(snapshot, model) }).collect();
+    let shown: Vec<&Row<'_>> = shown.iter().collect();
+    let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
+    table::draw(canvas, area, &columns(), &Rows { rows: &shown, selected, following, below: table::nothing_below, sorted }, now);
 }
 
-const COLUMNS: [Column<ModelView>; 3] = [
-    Column {
-        title: "MODEL",
-        min: 18,
-        max: 44,
-        right: false,
-        leaves: 0,
-        cell: |m, _, room| vec![span(cut_middle(&clean(&m.name), room), Role::Text)],
-    },
-    Column { title: "KIND", min: 10, max: 11, right: false, leaves: 1, cell: |m, _, _| vec![span(m.kind.clone(), Role::Dim)] },
-    Column { title: "TRIED IN ORDER", min: 16, max: 120, right: false, leaves: 0, cell: |m, _, _| vec![span(targets(m), Role::Text)] },
-];
+/// Targets whose upstream is up and has a key that is not resting for the model.
+fn ready(snapshot: &Snapshot, model: &ModelView) -> usize {
+    let is_ready = |target: &&String| {
+        let (upstream, name) = target.split_once(':').unwrap_or((target, ""));
+        let up =
+            snapshot.upstreams.iter().any(|u| u.name == upstream && matches!(u.state, UpstreamState::Healthy | UpstreamState::Probing));
+        let mut keys = snapshot.keys.iter().filter(|key| key.upstream == upstream).peekable();
+        let keyless = keys.peek().is_none();
+        let usable = |key: &crate::control::snapshot::KeyView| match key.state {
+            KeyHealth::Ok | KeyHealth::Probing => true,
+            KeyHealth::Partly => !key.scopes.iter().any(|scope| scope.model == name),
+            _ => false,
+        };
+        up && (keyless || keys.any(usable))
+    };
+    model.targets.iter().filter(is_ready).count()
+}
+
+fn columns<'a>() -> [Column<Row<'a>>; 5] {
+    [
+        Column {
+            title: |t| &t.col.model,
+            min: 18,
+            max: 44,
+            right: false,
+            leaves: 0,
+            cell: |row, _, room| vec![span(cut_middle(&clean(&row.model.name), room), Role::Text)],
+        },
+        Column {
+            title: |t| &t.col.kind,
+            min: 10,
+            max: 11,
+            right: false,
+            leaves: 1,
+            cell: |row, _, _| vec![span(row.model.kind.clone(), Role::Dim)],
+        },
+        Column { title: |t| &t.col.health, min: 8, max: 10, right: false, leaves: 3, cell: |row, now, _| health(row, now) },
+        Column { title: |t| &t.col.price, min: 11, max: 14, right: true, leaves: 2, cell: |row, _, _| vec![price(row.model)] },
+        Column {
+            title: |t| &t.col.targets,
+            min: 16,
+            max: 120,
+            right: false,
+            leaves: 0,
+            cell: |row, _, _| vec![span(targets(row.model), Role::Text)],
+        },
+    ]
+}
+
+fn health(row: &Row<'_>, now: Now) -> Vec<Span> {
+    let text = &now.text.models;
+    let all = row.model.targets.len();
+    match row.ready {
+        _ if all == 0 => vec![span(UNKNOWN, Role::Dim)],
+        0 => vec![span("✕ ", Role::Bad), span(text.none.clone(), Role::Bad)],
+        n if n == all => vec![span("● ", Role::Ok), span(text.ready.clone(), Role::Text)],
+        n => {
+            let said = fill(&text.some, &[("n", &n.to_string()), ("all", &all.to_string())]);
+            vec![span("▲ ", Role::Warn), span(said, Role::Warn)]
+        }
+    }
+}
+
+fn price(model: &ModelView) -> Span {
+    match &model.price {
+        Some(price) => {
+            let output = price.output.as_deref().unwrap_or("0");
+            let currency = if price.currency == "USD" { String::new() } else { format!(" {}", price.currency) };
+            span(format!("{}→{output}{currency}", price.input), Role::Text)
+        }
+        None => span(UNKNOWN, Role::Dim),
+    }
+}
 
 fn targets(m: &ModelView) -> String {
     if m.targets.is_empty() { UNKNOWN.to_owned() } else { m.targets.join(" · ") }

@@ -2,13 +2,14 @@
 
 use ratatui::layout::Rect;
 
-use super::window;
+use super::{Order, window};
 use crate::{
     base::clean::{clean, cut_middle},
     control::snapshot::{UpstreamState, UpstreamView},
     tui::{
         app::{App, Entry, RowId},
         format::{self, Now, UNKNOWN},
+        text::{Texts, fill},
         theme::Role,
         widgets::{
             canvas::{Canvas, Span, span},
@@ -18,7 +19,11 @@ use crate::{
     },
 };
 
-pub(super) const ORDERS: [&str; 3] = ["config", "tier", "errors"];
+pub(super) const ORDERS: [Order; 3] = [
+    Order { word: |t| &t.order.config, column: None },
+    Order { word: |t| &t.order.tier, column: Some(3) },
+    Order { word: |t| &t.order.errors, column: Some(7) },
+];
 
 fn visible(app: &App) -> Vec<&UpstreamView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
@@ -39,16 +44,13 @@ pub(super) fn entries(app: &App) -> Vec<Entry> {
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let rows = visible(app);
     if rows.is_empty() && app.snapshot.is_some() {
-        let text = if app.place().filter.is_empty() {
-            "No upstreams yet. `aiproxy upstream add NAME` adds one."
-        } else {
-            "No upstream matches the filter. Esc clears it."
-        };
+        let text = &now.text.upstreams;
+        let text = if app.place().filter.is_empty() { &text.empty } else { &text.no_match };
         canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
         return;
     }
     let (shown, selected, following) = window(app, &rows, |u, id| RowId::Name(u.name.clone()) == *id);
-    let sorted = [None, Some("TIER"), Some("ERR")][app.place().sort.min(2)];
+    let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
     table::draw(canvas, area, &COLUMNS, &Rows { rows: shown, selected, following, below, sorted }, now);
 }
 
@@ -58,22 +60,36 @@ fn below(u: &UpstreamView, _: Now, _: usize) -> Vec<Vec<Span>> {
 
 const COLUMNS: [Column<UpstreamView>; 10] = [
     Column {
-        title: "UPSTREAM",
+        title: |t| &t.col.upstream,
         min: 12,
         max: 24,
         right: false,
         leaves: 0,
         cell: |u, _, room| vec![span(cut_middle(&clean(&u.name), room), Role::Text)],
     },
-    Column { title: "DIALECT", min: 9, max: 18, right: false, leaves: 2, cell: |u, _, _| vec![span(u.dialects.join(" "), Role::Dim)] },
-    Column { title: "STATE", min: 20, max: 24, right: false, leaves: 0, cell: |u, now, _| state(u, now) },
-    Column { title: "TIER", min: 4, max: 5, right: true, leaves: 3, cell: |u, _, _| vec![span(u.priority.to_string(), Role::Text)] },
-    Column { title: "KEYS", min: 5, max: 6, right: true, leaves: 7, cell: |u, _, _| vec![keys(u)] },
-    Column { title: "p50", min: 6, max: 6, right: true, leaves: 5, cell: |u, _, _| vec![time(u.stats.ttft_p50_ms)] },
-    Column { title: "p95", min: 6, max: 6, right: true, leaves: 4, cell: |u, _, _| vec![time(u.stats.ttft_p95_ms)] },
-    Column { title: "ERR", min: 6, max: 7, right: true, leaves: 8, cell: |u, _, _| vec![errors(u)] },
-    Column { title: "LAST 5 MIN", min: 15, max: 15, right: false, leaves: 6, cell: |u, _, _| spark(u) },
-    Column { title: "MODELS", min: 6, max: 6, right: true, leaves: 1, cell: |u, _, _| vec![models(u)] },
+    Column {
+        title: |t| &t.col.dialect,
+        min: 9,
+        max: 18,
+        right: false,
+        leaves: 2,
+        cell: |u, _, _| vec![span(u.dialects.join(" "), Role::Dim)],
+    },
+    Column { title: |t| &t.col.state, min: 20, max: 24, right: false, leaves: 0, cell: |u, now, _| state(u, now) },
+    Column {
+        title: |t| &t.col.tier,
+        min: 4,
+        max: 5,
+        right: true,
+        leaves: 3,
+        cell: |u, _, _| vec![span(u.priority.to_string(), Role::Text)],
+    },
+    Column { title: |t| &t.col.keys, min: 5, max: 6, right: true, leaves: 7, cell: |u, _, _| vec![keys(u)] },
+    Column { title: |t| &t.col.p50, min: 6, max: 6, right: true, leaves: 5, cell: |u, _, _| vec![time(u.stats.ttft_p50_ms)] },
+    Column { title: |t| &t.col.p95, min: 6, max: 6, right: true, leaves: 4, cell: |u, _, _| vec![time(u.stats.ttft_p95_ms)] },
+    Column { title: |t| &t.col.errors, min: 6, max: 7, right: true, leaves: 8, cell: |u, _, _| vec![errors(u)] },
+    Column { title: |t| &t.col.minutes, min: 15, max: 15, right: false, leaves: 6, cell: |u, _, _| spark(u) },
+    Column { title: |t| &t.col.models, min: 6, max: 6, right: true, leaves: 1, cell: |u, _, _| vec![models(u)] },
 ];
 
 fn word(state: UpstreamState) -> &'static str {
@@ -86,6 +102,17 @@ fn word(state: UpstreamState) -> &'static str {
     }
 }
 
+fn say(state: UpstreamState, text: &Texts) -> &str {
+    let text = &text.state;
+    match state {
+        UpstreamState::Cooling => &text.cooling,
+        UpstreamState::Disabled => &text.disabled,
+        UpstreamState::Healthy => &text.healthy,
+        UpstreamState::Open => &text.open,
+        UpstreamState::Probing => &text.probing,
+    }
+}
+
 fn state(u: &UpstreamView, now: Now) -> Vec<Span> {
     let (glyph, role) = match u.state {
         UpstreamState::Cooling => ("▲", Role::Warn),
@@ -95,10 +122,11 @@ fn state(u: &UpstreamView, now: Now) -> Vec<Span> {
         UpstreamState::Probing => ("◐", Role::Accent),
     };
     let calm = if u.state == UpstreamState::Healthy { Role::Text } else { role };
-    let mut spans = vec![span(format!("{glyph} "), role), span(word(u.state), calm)];
+    let mut spans = vec![span(format!("{glyph} "), role), span(say(u.state, now.text), calm)];
     if let Some(until) = u.until.filter(|until| until.0 > now.at.0) {
-        let before = if u.state == UpstreamState::Open { ", probe in " } else { " " };
-        spans.push(span(format!("{before}{}", format::left(now.until(until))), calm));
+        let left = format::left(now.until(until));
+        let said = if u.state == UpstreamState::Open { fill(&now.text.state.probe_in, &[("span", &left)]) } else { left };
+        spans.push(span(format!(" {said}"), calm));
     }
     spans
 }

@@ -16,6 +16,25 @@ pub fn bars(values: &[u64]) -> String {
     values.iter().map(|value| BARS[(u128::from(*value) * 7).div_ceil(u128::from(most)).min(7) as usize]).collect()
 }
 
+/// A bar whose length is `part` of `whole`, in at most `room` columns; by eighths, and never nothing for something.
+#[must_use]
+pub fn bar(part: u64, whole: u64, room: usize) -> String {
+    const ENDS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (u128::from(part.min(whole)) * room as u128 * 8).div_ceil(u128::from(whole.max(1))) as usize;
+    "█".repeat(eighths / 8) + ENDS[eighths % 8]
+}
+
+/// A standing bar of at most `lines` pieces, from below.
+#[must_use]
+pub fn column(part: u64, whole: u64, lines: usize) -> Vec<char> {
+    let eighths = (u128::from(part.min(whole)) * lines as u128 * 8).div_ceil(u128::from(whole.max(1))) as usize;
+    let mut pieces = vec!['█'; eighths / 8];
+    if eighths % 8 > 0 {
+        pieces.push(BARS[eighths % 8 - 1]);
+    }
+    pieces
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +49,7 @@ mod tests {
         assert_eq!(bars(&[0, 1, 4, 8]), "▁▂▅█");
         assert_eq!(bars(&[0, 0]), "▁▁");
         assert_eq!(bars(&[u64::MAX, 0]), "█▁");
+        assert_eq!([bar(0, 10, 4), bar(1, 1_000, 4), bar(5, 10, 4), bar(10, 10, 4)], ["", "▏", "██", "████"]);
+        assert_eq!([column(0, 10, 3), column(5, 10, 3), column(u64::MAX, u64::MAX, 3)], [vec![], vec!['█', '▄'], vec!['█'; 3]]);
     }
 }

@@ -3,14 +3,14 @@
 use ratatui::layout::Rect;
 
 use super::canvas::{Canvas, Span, spans_width};
-use crate::tui::{format::Now, theme::Role};
+use crate::tui::{format::Now, text::Word, theme::Role};
 
 /// Columns before the first one, for the mark of the selected row.
 const MARK: u16 = 3;
 
 /// A column of rows of type `R`.
 pub struct Column<R> {
-    pub title: &'static str,
+    pub title: Word,
     pub min: u16,
     pub max: u16,
     pub right: bool,
@@ -29,8 +29,8 @@ pub struct Rows<'a, R> {
     pub following: bool,
     /// Lines under a row.
     pub below: fn(&R, Now, usize) -> Vec<Vec<Span>>,
-    /// The column that the order goes by.
-    pub sorted: Option<&'static str>,
+    /// The column that the order goes by, by its place.
+    pub sorted: Option<usize>,
 }
 
 /// No lines under rows.
@@ -44,9 +44,10 @@ pub fn draw<R>(canvas: &mut Canvas<'_>, area: Rect, columns: &[Column<R>], rows:
         return;
     }
     let places = fit(columns, area.width);
+    let sorted = rows.sorted.and_then(|at| columns.get(at));
     for (column, x, wide) in &places {
-        let role = if rows.sorted == Some(column.title) { Role::Accent } else { Role::Dim };
-        let title = [(column.title.to_owned(), role)];
+        let role = if sorted.is_some_and(|sorted| std::ptr::eq(sorted, *column)) { Role::Accent } else { Role::Dim };
+        let title = [((column.title)(now.text).to_owned(), role)];
         cell(canvas, area.x + x, area.y, *wide, column.right, &title);
     }
     let mut y = area.y + 1;
@@ -128,18 +129,18 @@ fn fit<R>(columns: &[Column<R>], width: u16) -> Vec<(&Column<R>, u16, u16)> {
 mod tests {
     use super::*;
 
-    fn column(title: &'static str, min: u16, max: u16, leaves: u8) -> Column<()> {
-        Column { title, min, max, right: false, leaves, cell: |(), _, _| Vec::new() }
+    fn column(min: u16, max: u16, leaves: u8) -> Column<()> {
+        Column { title: |text| &text.col.model, min, max, right: false, leaves, cell: |(), _, _| Vec::new() }
     }
 
     #[test]
     fn columns_leave_in_their_order_and_grow_up_to_their_most() {
-        let columns = [column("A", 10, 20, 0), column("B", 10, 10, 1), column("C", 10, 10, 2)];
-        let at = |width| fit(&columns, width).into_iter().map(|(c, x, w)| (c.title, x, w)).collect::<Vec<_>>();
+        let columns = [column(10, 20, 0), column(10, 10, 1), column(10, 10, 2)];
+        let at = |width| fit(&columns, width).into_iter().map(|(c, x, w)| (c.leaves, x, w)).collect::<Vec<_>>();
 
-        assert_eq!(at(60), [("A", 3, 20), ("B", 24, 10), ("C", 35, 10)]);
-        assert_eq!(at(36), [("A", 3, 10), ("B", 14, 10), ("C", 25, 10)]);
-        assert_eq!(at(35), [("A", 3, 20), ("C", 24, 10)]);
-        assert_eq!(at(12), [("A", 3, 8)]);
+        assert_eq!(at(60), [(0, 3, 20), (1, 24, 10), (2, 35, 10)]);
+        assert_eq!(at(36), [(0, 3, 10), (1, 14, 10), (2, 25, 10)]);
+        assert_eq!(at(35), [(0, 3, 20), (2, 24, 10)]);
+        assert_eq!(at(12), [(0, 3, 8)]);
     }
 }

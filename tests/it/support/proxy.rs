@@ -40,7 +40,21 @@ impl Setup {
     }
 
     /// The same at any URL, with more lines of TOML.
-    pub(crate) fn upstream_at(mut self, name: &str, url: &str, labels: &[&str], more: &str) -> Self {
+    pub(crate) fn upstream_at(self, name: &str, url: &str, labels: &[&str], more: &str) -> Self {
+        self.row(name, "openai", url, labels, more)
+    }
+
+    /// An upstream of any dialect with one key, `work`.
+    pub(crate) fn speaking(self, dialect: &str, name: &str, upstream: &Upstream, more: &str) -> Self {
+        let below = match dialect {
+            "gemini" => "/v1beta",
+            "ollama" => "",
+            _ => "/v1",
+        };
+        self.row(name, dialect, &format!("http://{}{below}", upstream.addr()), &["work"], more)
+    }
+
+    fn row(mut self, name: &str, dialect: &str, url: &str, labels: &[&str], more: &str) -> Self {
         let mut keys = Vec::new();
         for (index, label) in labels.iter().enumerate() {
             let variable = format!("IT_{}_{}", name.to_uppercase(), label.to_uppercase());
@@ -48,7 +62,7 @@ impl Setup {
             keys.push(format!("{{ ref = \"env:{variable}\", label = \"{label}\", priority = {} }}", 10 + index));
         }
         self.rows += &format!(
-            "\n[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [{}]\n{more}\n",
+            "\n[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\ndialect = \"{dialect}\"\nmodels = [\"*\"]\nkeys = [{}]\n{more}\n",
             keys.join(", ")
         );
         self
@@ -208,6 +222,11 @@ impl Proxy {
     /// Waits until the program ends; its exit code, `None` where a signal ended it.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         until("the proxy to end", || self.child.try_wait().expect("the child")).code()
+    }
+
+    /// The home for the next one, once this has ended.
+    pub(crate) fn take_home(&mut self) -> Home {
+        std::mem::replace(&mut self.home, Home::new())
     }
 
     /// What it printed so far.

@@ -116,7 +116,12 @@ impl Scene {
 
     /// A stream of these pieces.
     pub(crate) fn events(pieces: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
-        Self::new(200, Framing::Chunked, pieces.into_iter().map(Into::into).collect()).header("content-type", "text/event-stream")
+        Self::stream("text/event-stream", pieces)
+    }
+
+    /// The same of any type.
+    pub(crate) fn stream(content_type: &str, pieces: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        Self::new(200, Framing::Chunked, pieces.into_iter().map(Into::into).collect()).header("content-type", content_type)
     }
 
     /// These bytes and nothing else, then the connection closes.
@@ -210,7 +215,7 @@ impl Seen {
 
     /// Model lists are asked for by the proxy itself, at moments of its choosing.
     fn is_list(&self) -> bool {
-        self.method == "GET"
+        self.method == "GET" && !self.path.contains("/responses/")
     }
 }
 

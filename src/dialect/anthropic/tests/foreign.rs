@@ -211,7 +211,7 @@ fn answers_of_others_are_told_in_full() {
             Block::new(BlockKind::Foreign { dialect: Dialect::Gemini, body: Raw::parse("{}").expect("json") }),
         ],
         finish: Finish { kind: FinishKind::ToolCalls, ..Finish::default() },
-        usage: Some(Usage { input: 5, cache_read: 3, cache_write_5m: 2, cache_write_1h: 1, output: 7, reasoning: 4 }),
+        usage: Some(Usage { input: 5, cache_read: 3, cache_write_5m: 2, cache_write_1h: 1, output: 7, reasoning: 4, ..Usage::default() }),
         service_tier: Some("default".to_owned()),
         ..ChatResponse::default()
     };

@@ -362,7 +362,7 @@ fn old_clients_get_old_answers() {
 #[test]
 fn a_broken_stream_ends_with_an_error() {
     let reading = Reading::new(Framing::Sse, Openai.stream_reader(&carry()), false);
-    let mut translator = Translator::new(reading, Openai.stream_writer(&shape()), false);
+    let mut translator = Translator::new(reading, Openai.stream_writer(&shape()), 0);
     let mut out = Vec::new();
     translator.feed(&Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"), &mut out);
     assert_eq!(translator.end(&mut out), Ending::Truncated);

@@ -1,0 +1,131 @@
+//! Money in whole billionths of a US dollar.
+
+use std::{
+    fmt,
+    iter::Sum,
+    ops::{Add, AddAssign},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Billionths in one unit of any currency.
+pub const NANO: i64 = 1_000_000_000;
+/// Nothing that a model does costs a million dollars; a number beyond it is noise.
+const MOST: f64 = 1_000_000.0;
+
+/// Money in billionths of a US dollar. Sums stick at the top instead of wrapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NanoUsd(pub i64);
+
+impl NanoUsd {
+    pub const ZERO: Self = Self(0);
+
+    /// Dollars, rounded to the nearest billionth; `None` for what is no sum: negative, not finite, beyond all measure.
+    #[must_use]
+    pub fn from_dollars(dollars: f64) -> Option<Self> {
+        nano(dollars).map(Self)
+    }
+
+    #[must_use]
+    pub fn dollars(self) -> f64 {
+        self.0 as f64 / NANO as f64
+    }
+
+    #[must_use]
+    pub fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    /// All digits that there are, for the page that shows the arithmetic: `$0.0214`, `$0.000000003`.
+    #[must_use]
+    pub fn exact(self) -> String {
+        format!("${}", decimal(self.0))
+    }
+}
+
+/// A number in billionths; `None` where it is negative, not finite or beyond all measure.
+#[must_use]
+pub fn nano(number: f64) -> Option<i64> {
+    (number.is_finite() && (0.0..=MOST).contains(&number)).then(|| (number * NANO as f64).round() as i64)
+}
+
+/// Billionths as a decimal number without trailing zeros: `0.3`, `15`.
+#[must_use]
+pub fn decimal(nano: i64) -> String {
+    let (sign, nano) = (if nano < 0 { "-" } else { "" }, nano.unsigned_abs());
+    let (whole, rest) = (nano / NANO.unsigned_abs(), nano % NANO.unsigned_abs());
+    if rest == 0 {
+        return format!("{sign}{whole}");
+    }
+    format!("{sign}{whole}.{}", format!("{rest:09}").trim_end_matches('0'))
+}
+
+impl fmt::Display for NanoUsd {
+    /// `$0`, `<$0.001`, `$0.021`, `$1.840`, `$214.05`: what is small says so, and zero is zero.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mill = (self.0.unsigned_abs() + 500_000) / 1_000_000;
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let text = match (self.0, mill) {
+            (0, _) => "$0".to_owned(),
+            (_, 0) => "<$0.001".to_owned(),
+            (_, 1..100_000) => format!("{sign}${}.{:03}", mill / 1_000, mill % 1_000),
+            _ => {
+                let cent = (self.0.unsigned_abs() + 5_000_000) / 10_000_000;
+                format!("{sign}${}.{:02}", cent / 100, cent % 100)
+            }
+        };
+        f.pad(&text)
+    }
+}
+
+impl Add for NanoUsd {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl AddAssign for NanoUsd {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sum for NanoUsd {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::ZERO, Add::add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_shown_as_people_read_them() {
+        for (nano, shown, exact) in [
+            (0, "$0", "$0"),
+            (1, "<$0.001", "$0.000000001"),
+            (499_999, "<$0.001", "$0.000499999"),
+            (500_000, "$0.001", "$0.0005"),
+            (21_400_000, "$0.021", "$0.0214"),
+            (1_840_000_000, "$1.840", "$1.84"),
+            (99_999_400_000, "$99.999", "$99.9994"),
+            (214_050_000_000, "$214.05", "$214.05"),
+            (i64::MAX, "$9223372036.85", "$9223372036.854775807"),
+        ] {
+            assert_eq!((NanoUsd(nano).to_string().as_str(), NanoUsd(nano).exact().as_str()), (shown, exact));
+        }
+    }
+
+    #[test]
+    fn what_is_no_sum_is_none() {
+        assert_eq!(NanoUsd::from_dollars(7.75e-06), Some(NanoUsd(7_750)));
+        assert_eq!(NanoUsd::from_dollars(0.1 + 0.2), Some(NanoUsd(300_000_000)));
+        for bad in [-0.1, f64::NAN, f64::INFINITY, 1e9] {
+            assert_eq!(NanoUsd::from_dollars(bad), None, "{bad}");
+        }
+        assert_eq!(NanoUsd(i64::MAX) + NanoUsd(1), NanoUsd(i64::MAX));
+    }
+}

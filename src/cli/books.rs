@@ -1,0 +1,89 @@
+//! The ledger as commands ask it: through the running proxy, or its file where none runs.
+
+use super::{
+    Ctx,
+    exit::{CliError, Exit},
+    reach::{self, Reach},
+    settings,
+};
+use crate::{
+    base::clock::{Clock, System},
+    control::history::{HistoryQuestion, Page, Refused, UsageQuestion},
+    ledger::{
+        Reader,
+        query::{Full, QueryError},
+        usage::View,
+        writer::zone,
+    },
+};
+
+/// Whom to ask.
+pub(super) enum Books {
+    File(Box<Reader>),
+    Proxy(Box<Reach>),
+}
+
+impl Books {
+    /// The running proxy, or the file.
+    ///
+    /// # Errors
+    ///
+    /// Neither is there.
+    pub(super) async fn open(ctx: &Ctx) -> Result<Self, CliError> {
+        if let Some(reach) = Reach::look(ctx)? {
+            return Ok(Self::Proxy(Box::new(reach)));
+        }
+        let file = settings::load_or_empty(ctx)?;
+        let path = file.place.data.join(&file.settings.ledger.path);
+        match Reader::open(&path, zone(&file.settings.ledger.tz)) {
+            Ok(reader) => Ok(Self::File(Box::new(reader))),
+            Err(QueryError::Missing) => Err(reach::not_running(ctx).await),
+            Err(error) => Err(CliError::failed(format!("{}: {error}", path.display()))),
+        }
+    }
+
+    /// The proxy, where it is the one that is asked.
+    pub(super) fn proxy(&self) -> Option<&Reach> {
+        match self {
+            Self::File(_) => None,
+            Self::Proxy(reach) => Some(reach),
+        }
+    }
+
+    pub(super) async fn history(&self, question: &HistoryQuestion) -> Result<Page, CliError> {
+        match self {
+            Self::File(reader) => question.ask(reader, System.unix()).map_err(|e| refused(&e)),
+            Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
+        }
+    }
+
+    pub(super) async fn usage(&self, question: &UsageQuestion) -> Result<View, CliError> {
+        match self {
+            Self::File(reader) => question.ask(reader, System.unix()).map_err(|e| refused(&e)),
+            Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
+        }
+    }
+
+    /// One request by its id, a unique beginning of it, or `last`.
+    pub(super) async fn full(&self, id: &str) -> Result<Full, CliError> {
+        let known = id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()));
+        if !known {
+            return Err(refused(&QueryError::Unknown(id.to_owned()).into()));
+        }
+        match self {
+            Self::File(reader) => reader.full(id).map_err(|error| refused(&error.into())),
+            Self::Proxy(reach) => Ok(reach.client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await?),
+        }
+    }
+}
+
+fn refused(refused: &Refused) -> CliError {
+    let text = refused.to_string();
+    match refused {
+        Refused::Question(_) => CliError { exit: Exit::Usage, ..CliError::failed(text) },
+        Refused::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
+            CliError::failed(text).hint("`aiproxy log` shows their ids; `last` is the newest finished one")
+        }
+        Refused::Ledger(_) => CliError::failed(text),
+    }
+}

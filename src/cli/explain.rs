@@ -1,0 +1,302 @@
+//! `aiproxy explain ID`: the whole account of one request, the arithmetic of its cost included.
+
+use clap::Args;
+
+use super::{
+    Ctx,
+    books::Books,
+    exit::{CliError, Exit},
+    log::show,
+    out::{self, Paint, Role},
+    table::{Cell, Table},
+    when,
+};
+use crate::{
+    base::{clean::clean, money},
+    events::{
+        record::{AttemptRecord, RequestRecord, State},
+        sink::{Part, Side},
+    },
+    ir::{
+        cost::{Class, Source, Sure, Used},
+        usage::Usage,
+    },
+    ledger::query::Full,
+};
+
+pub(super) const EXAMPLES: &str = "\
+ID is a request's id, a unique beginning of it, or `last`. Answers carry it as `x-request-id`; `aiproxy log` lists them.
+
+Examples:
+  aiproxy explain last
+  aiproxy explain 018f3a
+  aiproxy explain last --json";
+
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// Its id, a unique beginning of it, or `last`
+    id: String,
+}
+
+/// Prints the account.
+///
+/// # Errors
+///
+/// No such request; no ledger.
+pub async fn run(ctx: &Ctx, args: ExplainArgs) -> Result<Exit, CliError> {
+    let full = Books::open(ctx).await?.full(&args.id).await?;
+    if ctx.global.json {
+        out::json(&full)?;
+    } else {
+        out::print(&page(&full, Paint::stdout()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn page(full: &Full, paint: Paint) -> String {
+    let r = &full.record;
+    let mut text = show::request(r, paint);
+    if let Some(of) = full.replay_of {
+        text.push_str(&format!("replay   of {of}\n"));
+    }
+    if full.demo {
+        text.push_str("demo     answered by the built-in upstream: outside of totals\n");
+    }
+    if !r.attempts.is_empty() {
+        text.push_str(&format!("\n{}\n{}", paint.bold("Way"), show::waterfall(r, paint)));
+    }
+    text.push_str(&format!("\n{}\n", paint.bold("Cost")));
+    for attempt in &r.attempts {
+        let part = full.parts.iter().find(|part| part.number == attempt.number);
+        text.push_str(&bill(attempt, part, r.attempts.len() > 1, paint));
+    }
+    match r.cost {
+        Some(cost) => {
+            text.push_str(&format!("  {} {}\n", paint.paint(Role::Strong, &cost.to_string()), trust(cost.sure, cost.usd.is_some())));
+        }
+        None => text.push_str("  –\n"),
+    }
+    text.push_str(&format!("\n{}\n", paint.bold("Kept")));
+    if full.bodies.is_empty() {
+        text.push_str("  neither what was sent nor what was answered (`bodies` under [ledger], or too old)\n");
+    }
+    for body in &full.bodies {
+        let (what, side) = match body.side {
+            Side::Request => ("sent", "request"),
+            Side::Answer => ("answered", "answer"),
+        };
+        let how = if body.head.is_empty() && body.total > 0 {
+            "no text, so only its size is known".to_owned()
+        } else if body.whole() {
+            format!("`aiproxy log show {} --body {side}` prints it", r.id)
+        } else {
+            format!("beginning and end: `aiproxy log show {} --body {side}`", r.id)
+        };
+        text.push_str(&format!("  {what:<9}{} bytes, {}; {how}\n", body.total, clean(&body.media)));
+    }
+    let todo = advice(full);
+    if !todo.is_empty() {
+        text.push_str(&format!("\n{}\n", paint.bold("What to do")));
+        for line in todo {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text
+}
+
+fn bill(attempt: &AttemptRecord, part: Option<&Part>, several: bool, paint: Paint) -> String {
+    let mut text = String::new();
+    if several {
+        text.push_str(&format!("  attempt {} at {}\n", attempt.number, clean(&attempt.upstream)));
+    }
+    let Some(part) = part else { return text + "  nothing is known of its cost\n" };
+    let bill = &part.bill;
+    if let (Some(usage), Some(price)) = (&part.usage, &bill.price) {
+        text.push_str(&arithmetic(usage, price, paint));
+        text.push_str(&format!(
+            "  price {}{}",
+            clean(&price.name),
+            if price.when.is_empty() { String::new() } else { format!(" ({})", clean(&price.when)) }
+        ));
+        let from = match bill.source {
+            Source::Config => ", from [prices] of the config".to_owned(),
+            _ if price.page.is_empty() => String::new(),
+            _ => format!(", {} of {}", clean(&price.page), clean(&price.date)),
+        };
+        text.push_str(&format!("{from}\n"));
+    }
+    let sum = match (bill.cost, bill.source) {
+        (None, _) => match &part.usage {
+            Some(usage) => format!(
+                "nobody knows the price of {} at {}: {} tokens in, {} out",
+                clean(&attempt.model),
+                clean(&attempt.upstream),
+                usage.input_total(),
+                usage.output_total()
+            ),
+            None => "unknown: the provider told neither tokens nor cost".to_owned(),
+        },
+        (Some(_), Source::Free) => "nothing: it was refused, or is not charged".to_owned(),
+        (Some(_), Source::Local) => "nothing: it ran on this machine".to_owned(),
+        (Some(cost), Source::Reported) => match bill.computed {
+            Some(computed) => format!("{}, as the provider says; by the table above {}", cost.exact(), computed.exact()),
+            None => format!("{}, as the provider says", cost.exact()),
+        },
+        (Some(cost), _) => match bill.reported {
+            Some(reported) => format!("{} (`prices_win`); the provider says {}", cost.exact(), reported.exact()),
+            None => format!("{}{}", bill.sure.mark(), cost.exact()),
+        },
+    };
+    text.push_str(&format!("  {sum}\n"));
+    text
+}
+
+fn arithmetic(usage: &Usage, price: &Used, paint: Paint) -> String {
+    let mut table = Table::new(&["  CLASS", "COUNT", "PRICE", "PER", "SUM"]);
+    for class in Class::ALL {
+        let (count, rate) = (class.count(usage), price.rates.of(class));
+        if count == 0 || (class == Class::Request && rate == 0) {
+            continue;
+        }
+        let sum = i128::from(count) * i128::from(rate) / i128::from(class.per());
+        let sum = i64::try_from(sum).unwrap_or(i64::MAX);
+        let per = match class.per() {
+            1 => "request",
+            1_000 => "1,000",
+            _ => "1M tokens",
+        };
+        let borrowed = if price.rates.written(class).is_none() { " (no price of its own)" } else { "" };
+        table.row(vec![
+            format!("  {}", class.name()).into(),
+            count.to_string().into(),
+            format!("{} {}", money::decimal(rate), price.currency).into(),
+            per.into(),
+            Cell::from(format!("{} {}{borrowed}", money::decimal(sum), price.currency)),
+        ]);
+    }
+    let mut text = if table.is_empty() { String::new() } else { table.show(paint) };
+    if *price.currency != *"USD" {
+        text.push_str(&format!("  1 {} is ${}\n", clean(&price.currency), money::decimal(price.dollars)));
+    }
+    text
+}
+
+fn trust(sure: Sure, known: bool) -> &'static str {
+    match (sure, known) {
+        (_, false) => "nobody knows",
+        (Sure::Exact, _) => "all together",
+        (Sure::Estimate, _) => "all together, estimated: the answer ended before its tokens were told",
+        (Sure::AtLeast, _) => "or more: an attempt may have gone on, or has no known price",
+    }
+}
+
+fn advice(full: &Full) -> Vec<String> {
+    let r: &RequestRecord = &full.record;
+    let mut lines = Vec::new();
+    let last = r.last();
+    if let (State::Failed, Some(error)) = (r.state, &r.error) {
+        lines.push(format!("the client was told: {}", clean(error)));
+    }
+    if r.state == State::Failed {
+        match (r.status, last) {
+            (Some(401 | 403), Some(a)) => lines.push(format!("`aiproxy key test {}/{}` shows whether the key works", a.upstream, a.key)),
+            (Some(404), _) => lines.push("`aiproxy model list` shows the names that are known".to_owned()),
+            (Some(429), _) => {
+                lines.push("`aiproxy key list` shows which keys rest and until when; `aiproxy key warm KEY` ends that".to_owned());
+            }
+            (Some(500..=599), Some(a)) => lines.push(format!("`aiproxy upstream test {}` shows whether it answers", a.upstream)),
+            _ => {}
+        }
+        lines.push(format!("`aiproxy route {}` shows where it would go now", clean(&r.asked)));
+    }
+    for (attempt, part) in r.attempts.iter().filter_map(|a| Some((a, full.parts.iter().find(|part| part.number == a.number)?))) {
+        if part.bill.source == Source::Unknown && part.usage.is_some() {
+            lines.push(format!(
+                "a price for it: `[prices.\"{}/{}\"]` with `input` and `output` in the config",
+                clean(&attempt.upstream),
+                clean(&attempt.model)
+            ));
+        }
+    }
+    if let Some(slow) = r.ttft_ms.filter(|ms| *ms > 10_000) {
+        lines.push(format!("the first token took {}; `aiproxy upstream list` shows how the others do", when::seconds(slow)));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        base::money::{NanoUsd, nano},
+        ir::cost::{Bill, Cost, Rates},
+        ledger::bodies::Shown,
+    };
+
+    fn full() -> Full {
+        let mut record = crate::cli::log::tests::record();
+        let mut rates = Rates::default();
+        rates.set(Class::Input, nano(3.0));
+        rates.set(Class::Output, nano(15.0));
+        let price = Used {
+            name: "anthropic/claude-sonnet-4-5".into(),
+            when: "".into(),
+            rates,
+            currency: "USD".into(),
+            dollars: 1_000_000_000,
+            page: "https://example.com/pricing".into(),
+            date: "2025-12-20".into(),
+        };
+        let usage = Usage { input: 1_000, output: 200, reasoning: 10, ..Usage::default() };
+        let cost = price.cost(&usage);
+        record.cost = Some(Cost { usd: Some(cost), sure: Sure::Exact });
+        let bill =
+            Bill { cost: Some(cost), source: Source::Builtin, computed: Some(cost), price: Some(Arc::new(price)), ..Bill::default() };
+        let free = Bill { cost: Some(NanoUsd::ZERO), source: Source::Free, ..Bill::default() };
+        Full {
+            record,
+            parts: vec![
+                Part { number: 1, answered: None, usage: None, bill: free },
+                Part { number: 2, answered: None, usage: Some(usage), bill },
+            ],
+            bodies: vec![Shown {
+                side: Side::Request,
+                media: "application/json".into(),
+                total: 7,
+                head: "{\"a\":1}".into(),
+                tail: String::new(),
+            }],
+            demo: false,
+            replay_of: None,
+        }
+    }
+
+    #[test]
+    fn the_sum_is_shown_step_by_step() {
+        let text = page(&full(), Paint::none());
+        for part in [
+            "attempt 1 at office",
+            "nothing: it was refused",
+            "0.003 USD",
+            "0.00015 USD (no price of its own)",
+            "price anthropic/claude-sonnet-4-5, https://example.com/pricing of 2025-12-20",
+            "$0.00615",
+            "all together",
+            "7 bytes, application/json",
+            "▒",
+        ] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_price_says_how_to_name_it() {
+        let mut unknown = full();
+        unknown.parts[1].bill = Bill::default();
+        unknown.record.cost = Some(Cost::default());
+        let text = page(&unknown, Paint::none());
+        assert!(text.contains("nobody knows the price of big-model at office") && text.contains("[prices.\"office/big-model\"]"), "{text}");
+    }
+}

@@ -1,0 +1,74 @@
+//! Starts the ledger beside the engine, and keeps an eye on it.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc::Receiver;
+
+use crate::{
+    base::units,
+    config::settings::Bodies,
+    events::{
+        kind::{EventKind, Level},
+        sink::Note,
+    },
+    ledger::{Ledger, Start},
+    relay::engine::Engine,
+};
+
+/// The ledger looks after what is old this often, if it has nothing else to do.
+const TICK: Duration = Duration::from_secs(60);
+
+/// Starts the ledger's thread. Without one the proxy serves all the same, and says so.
+pub(super) fn start(engine: &Arc<Engine>, data: &Path, notes: Receiver<Note>) -> Option<Arc<Ledger>> {
+    let settings = engine.generation().settings.ledger.clone();
+    let path = data.join(&settings.path);
+    if !path.exists() && settings.bodies != Bodies::Off {
+        let what = if settings.bodies == Bodies::All { "requests and answers" } else { "requests that fail" };
+        let text = format!(
+            "{what} are kept in {} for {}, at most {}, without secrets; `bodies = \"off\"` under [ledger] keeps none",
+            path.display(),
+            units::print_duration(settings.keep_bodies),
+            units::print_size(settings.bodies_total)
+        );
+        tell(engine, Level::Info, text);
+    }
+    let teller = Arc::clone(engine);
+    let start = Start {
+        path,
+        settings,
+        notes,
+        clock: Arc::clone(&engine.clock),
+        redactor: Arc::clone(&engine.redactor),
+        tell: Box::new(move |level, text| tell(&teller, level, text)),
+    };
+    match Ledger::start(start) {
+        Ok(ledger) => Some(Arc::new(ledger)),
+        Err(error) => {
+            tell(engine, Level::Error, format!("requests are not recorded: no thread for the ledger: {error}"));
+            None
+        }
+    }
+}
+
+fn tell(engine: &Engine, level: Level, text: String) {
+    match level {
+        Level::Error => tracing::error!("{text}"),
+        Level::Info => tracing::info!("{text}"),
+        Level::Warn => tracing::warn!("{text}"),
+    }
+    engine.bus.tell(engine.clock.unix(), EventKind::Notice { text: text.into(), level });
+}
+
+/// Lets old rows go also while nothing happens, and says when requests found no place.
+pub(super) async fn look_after(engine: &Engine) {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(TICK).await;
+        engine.sink.tick();
+        let unrecorded = engine.sink.unrecorded();
+        if unrecorded > told {
+            tell(engine, Level::Error, format!("{} requests are not in the ledger: it could not keep up", unrecorded - told));
+            told = unrecorded;
+        }
+    }
+}

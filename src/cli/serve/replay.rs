@@ -1,0 +1,70 @@
+//! Sends a request from before once more, from the bodies that the ledger keeps.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::admin::Hands;
+use crate::{
+    control::history::Books,
+    events::{record::RequestRecord, sink::Side},
+    ir::op::{Dialect, Op},
+    ledger::bodies::Shown,
+    relay::replay::{self, Replay},
+    server::paths::{self, Route},
+};
+
+impl Hands {
+    pub(super) async fn replay(self: &Arc<Self>, id: &str, model: Option<String>) -> Result<String, String> {
+        let ledger = self.ledger.clone().ok_or("no ledger is kept, so there is no request to send again")?;
+        let books = Books { engine: Arc::clone(&self.engine), ledger };
+        let full = books.full(id).await.map_err(|error| error.message)?;
+        let record = full.record;
+        let body = full.bodies.iter().find(|body| body.side == Side::Request);
+        let body = body.filter(|body| body.whole()).ok_or("its body was not kept whole (`bodies` under [ledger])")?;
+        let generation = self.engine.generation();
+        let project = generation.settings.projects.iter().find(|project| project.name == record.project);
+        let project = project.ok_or_else(|| format!("there is no project `{}` any more", record.project))?;
+        let (path, query) = place(&record, body).ok_or_else(|| format!("a request for `{}` cannot be sent again from here", record.op))?;
+        let Ok(Route::Relay(endpoint)) = paths::route(&Method::POST, &path, query).map(|routed| routed.route) else {
+            return Err(format!("there is nothing at {path}"));
+        };
+        let begun = replay::begin(
+            &self.engine,
+            Replay {
+                of: record.id,
+                endpoint,
+                query: query.map(str::to_owned),
+                project: Arc::clone(project),
+                program: "replay".into(),
+                body: body.head.clone().into(),
+                model: model.filter(|model| !model.is_empty()),
+            },
+        )?;
+        let text = format!("request {} goes out again as {}", record.id, begun.id);
+        self.tracker.spawn(begun.run);
+        Ok(text)
+    }
+}
+
+/// Where the request came in; the ledger keeps dialect and operation of it.
+fn place(record: &RequestRecord, body: &Shown) -> Option<(String, Option<&'static str>)> {
+    let path = match (record.dialect, record.op) {
+        (Dialect::Openai, Op::Chat) => "/v1/chat/completions",
+        (Dialect::Openai, Op::Completions) => "/v1/completions",
+        (Dialect::Openai, Op::Embed) => "/v1/embeddings",
+        (Dialect::Openai, Op::Rerank) => "/v1/rerank",
+        (Dialect::Openai, Op::Moderate) => "/v1/moderations",
+        (Dialect::Responses, Op::Chat) => "/v1/responses",
+        (Dialect::Anthropic, Op::Chat) => "/v1/messages",
+        (Dialect::Ollama, Op::Chat) if body.head.contains("\"messages\"") => "/api/chat",
+        (Dialect::Ollama, Op::Chat) => "/api/generate",
+        (Dialect::Gemini, Op::Chat) => {
+            let name = percent_encoding::utf8_percent_encode(&record.asked, percent_encoding::NON_ALPHANUMERIC);
+            let (action, query) = if record.stream { ("streamGenerateContent", Some("alt=sse")) } else { ("generateContent", None) };
+            return Some((format!("/v1beta/models/{name}:{action}"), query));
+        }
+        _ => return None,
+    };
+    Some((path.to_owned(), None))
+}

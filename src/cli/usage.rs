@@ -1,0 +1,270 @@
+//! `aiproxy usage`: tokens and money, by model, project, upstream, key, client, session or day.
+
+use clap::Args;
+
+use super::{
+    Ctx,
+    books::Books,
+    exit::{CliError, Exit},
+    out::{self, Paint, Role},
+    table::{Cell, Table},
+};
+use crate::{
+    base::money::NanoUsd,
+    control::history::UsageQuestion,
+    ledger::{
+        export,
+        usage::{By, Row, Sums, View},
+    },
+};
+
+pub(super) const EXAMPLES: &str = "\
+IN is all input, CACHED what of it came from a prompt cache, OUT all output, REASON what of it was reasoning.
+`~` marks what was estimated, `≥` what may have been more, `–` what nobody knows. The built-in upstream does not count.
+
+Examples:
+  aiproxy usage                       today, and the last 7 days
+  aiproxy usage --by project --since 30d
+  aiproxy usage --by day --since 2025-09-01
+  aiproxy usage --by key --since 36h --tz UTC
+  aiproxy usage --by model --csv > usage.csv";
+
+/// Width of the longest bar.
+const BAR: usize = 24;
+
+#[derive(Clone, Debug, Args)]
+pub struct UsageArgs {
+    /// What to tell apart: model, project, upstream, key, client, session or day [default: model]
+    #[arg(long, value_name = "WHAT")]
+    by: Option<String>,
+    /// Since when: 7d, today, 36h, a date or a time [default: today and 7d]
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Time zone of days [default: the ledger's]
+    #[arg(long, value_name = "ZONE")]
+    tz: Option<String>,
+    /// Print CSV instead of a table
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+}
+
+/// Prints sums.
+///
+/// # Errors
+///
+/// No ledger; a time or zone that cannot be read.
+pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
+    let by = match args.by.as_deref() {
+        None => By::Model,
+        Some(name) => By::parse(name)
+            .ok_or_else(|| CliError::usage(format!("--by {name}")).hint(format!("it is one of {}", By::ALL.map(By::name).join(", "))))?,
+    };
+    let books = Books::open(ctx).await?;
+    let question = |since: &str| UsageQuestion { by, since: since.to_owned(), tz: args.tz.clone().unwrap_or_default() };
+    let view = books.usage(&question(args.since.as_deref().unwrap_or("7d"))).await?;
+    if ctx.global.json {
+        out::json(&view)?;
+        return Ok(Exit::Ok);
+    }
+    if args.csv {
+        out::print(&csv(&view))?;
+        return Ok(Exit::Ok);
+    }
+    let paint = Paint::stdout();
+    if args.since.is_none() {
+        let today = books.usage(&question("today")).await?;
+        out::print(&one_line("today", &today.total, paint))?;
+    }
+    out::print(&page(&view, paint))?;
+    Ok(Exit::Ok)
+}
+
+fn one_line(name: &str, sums: &Sums, paint: Paint) -> String {
+    let u = &sums.usage;
+    let cached = if u.cache_read > 0 { format!(" ({} cached)", count(u.cache_read)) } else { String::new() };
+    let failed = if sums.failed > 0 { format!(", {} failed", sums.failed) } else { String::new() };
+    format!(
+        "{:<8}{}  {} requests{failed}, {}{cached} → {} tokens\n",
+        name,
+        paint.paint(Role::Strong, &format!("{:>9}", sums.shown())),
+        sums.requests,
+        count(u.input_total()),
+        count(u.output_total())
+    )
+}
+
+fn page(view: &View, paint: Paint) -> String {
+    let name = match view.rows.is_empty() {
+        true => return format!("{}nothing was asked since {}\n", one_line("since", &view.total, paint), day_of(view)),
+        false => day_of(view),
+    };
+    let mut text = one_line("since", &view.total, paint);
+    text.push_str(&paint.dim(&format!("        {name}, days in {}\n\n", view.tz)));
+    let most = view.rows.iter().map(|row| row.sums.cost).max().unwrap_or_default();
+    let most_tokens = view.rows.iter().map(|row| tokens(&row.sums)).max().unwrap_or(0);
+    let head = match view.by {
+        By::Client => "CLIENT",
+        By::Day => "DAY",
+        By::Key => "KEY",
+        By::Model => "MODEL",
+        By::Project => "PROJECT",
+        By::Session => "SESSION",
+        By::Upstream => "UPSTREAM",
+    };
+    // By tokens where nothing has a price.
+    let by_cost = !most.is_zero();
+    let mut table = Table::new(&[head, "REQ", "FAILED", "IN", "CACHED", "OUT", "REASON", "COST", "SHARE"]);
+    for row in &view.rows {
+        let share = if by_cost { row.sums.cost.0 as f64 / most.0 as f64 } else { tokens(&row.sums) as f64 / most_tokens.max(1) as f64 };
+        table.row(cells(row, bar(share)));
+    }
+    text.push_str(&table.show(paint));
+    if view.by != By::Day && view.days.len() > 1 {
+        text.push('\n');
+        let most = view.days.iter().map(|day| day.sums.cost).max().unwrap_or_default().max(NanoUsd(1));
+        for day in &view.days {
+            let share = day.sums.cost.0 as f64 / most.0 as f64;
+            text.push_str(&format!("{}  {:>9}  {}\n", paint.dim(&day.name), day.sums.shown(), bar(share)));
+        }
+    }
+    if view.demo.requests > 0 {
+        text.push_str(&paint.dim(&format!("\nbeside that {} requests to the built-in upstream, which do not count\n", view.demo.requests)));
+    }
+    text
+}
+
+fn cells(row: &Row, bar: String) -> Vec<Cell> {
+    let (sums, u) = (&row.sums, &row.sums.usage);
+    let some = |n: u64, text: String| if n > 0 { text } else { String::new() };
+    let cached = format!("{} {}%", count(u.cache_read), u.cache_read.saturating_mul(100) / u.input_total().max(1));
+    vec![
+        if row.name.is_empty() { Cell::new(Role::Dim, "(none)") } else { (&row.name).into() },
+        sums.requests.to_string().into(),
+        Cell::new(Role::Bad, some(sums.failed, sums.failed.to_string())),
+        count(u.input_total()).into(),
+        some(u.cache_read, cached).into(),
+        count(u.output_total()).into(),
+        some(u.reasoning, count(u.reasoning)).into(),
+        Cell::new(Role::Strong, sums.shown().to_string()),
+        Cell::new(Role::Dim, bar),
+    ]
+}
+
+fn tokens(sums: &Sums) -> u64 {
+    sums.usage.input_total().saturating_add(sums.usage.output_total())
+}
+
+fn day_of(view: &View) -> String {
+    let at = jiff::Timestamp::from_millisecond(view.from.0).unwrap_or_default();
+    let zone = jiff::tz::TimeZone::get(&view.tz).unwrap_or(jiff::tz::TimeZone::system());
+    at.to_zoned(zone).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// A bar in eighths of a column.
+fn bar(share: f64) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (share.clamp(0.0, 1.0) * (BAR * 8) as f64).round() as usize;
+    // What is there is seen, however small.
+    let eighths = if share > 0.0 { eighths.max(1) } else { 0 };
+    format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
+}
+
+/// `999`, `1.2k`, `1.21M`.
+fn count(n: u64) -> String {
+    match n {
+        0..1_000 => n.to_string(),
+        1_000..99_950 => format!("{:.1}k", n as f64 / 1e3),
+        99_950..999_500 => format!("{:.0}k", n as f64 / 1e3),
+        999_500..99_950_000 => format!("{:.2}M", n as f64 / 1e6),
+        _ => format!("{:.0}M", n as f64 / 1e6),
+    }
+}
+
+fn csv(view: &View) -> String {
+    let mut text = format!(
+        "{},requests,failed,attempts,input,cache_read,cache_write_5m,cache_write_1h,output,reasoning,audio_in,audio_out,image_in,image_out,searches,cost_usd,unpriced,estimated,at_least\r\n",
+        view.by.name()
+    );
+    for Row { name, sums } in &view.rows {
+        let u = &sums.usage;
+        let numbers = [
+            sums.requests,
+            sums.failed,
+            sums.attempts,
+            u.input,
+            u.cache_read,
+            u.cache_write_5m,
+            u.cache_write_1h,
+            u.output,
+            u.reasoning,
+            u.audio_in,
+            u.audio_out,
+            u.image_in,
+            u.image_out,
+            u.searches,
+        ];
+        let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        let cost = sums.shown().usd.map(|usd| crate::base::money::decimal(usd.0)).unwrap_or_default();
+        let last = [sums.unpriced, sums.estimated, sums.at_least].map(|n| n.to_string()).join(",");
+        text.push_str(&format!("{},{},{cost},{last}\r\n", export::cell(name), numbers.join(",")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{base::clock::UnixMillis, ir::usage::Usage};
+
+    fn view() -> View {
+        let sums = |requests, input, cache_read, cost, unpriced| Sums {
+            requests,
+            attempts: requests,
+            usage: Usage { input, cache_read, output: 100, reasoning: 20, ..Usage::default() },
+            cost: NanoUsd(cost),
+            unpriced,
+            ..Sums::default()
+        };
+        let rows = vec![
+            Row { name: "claude-sonnet-4-5".into(), sums: sums(122, 200_000, 900_000, 1_310_000_000, 0) },
+            Row { name: "=cheap".into(), sums: sums(2, 10, 0, 400_000, 0) },
+            Row { name: "mystery".into(), sums: sums(3, 50, 0, 0, 3) },
+        ];
+        let day = |name: &str, cost| Row { name: name.into(), sums: sums(1, 1, 0, cost, 0) };
+        View {
+            by: By::Model,
+            from: UnixMillis(1_700_000_000_000),
+            until: UnixMillis(1_700_100_000_000),
+            tz: "UTC".into(),
+            rows,
+            total: sums(127, 200_060, 900_000, 1_310_400_000, 3),
+            days: vec![day("2023-11-14", 1_000_000_000), day("2023-11-15", 310_400_000)],
+            demo: Sums::default(),
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_never_nothing() {
+        let text = page(&view(), Paint::none());
+        let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {text}")).to_owned();
+        assert!(row("claude").contains("1.10M") && row("claude").contains("900k 81%") && row("claude").contains("$1.310"), "{text}");
+        assert!(row("=cheap").contains("<$0.001") && row("=cheap").contains('▏'), "{text}");
+        assert!(row("mystery").contains('–') && !row("mystery").contains('$'), "{text}");
+        assert!(row("since").contains("≥$1.310"), "{text}");
+        assert!(row("2023-11-14").contains("████████████████████████"), "{text}");
+    }
+
+    #[test]
+    fn csv_has_no_formula() {
+        let text = csv(&view());
+        assert_eq!(text.lines().count(), 4);
+        assert!(text.contains("\r\n\"'=cheap\",2,0,2,10,0,0,0,100,20,"), "{text}");
+        assert!(text.contains("mystery,3,0,3,50,0,0,0,100,20,0,0,0,0,0,,3,0,0\r\n"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_said_as_such() {
+        let empty = View { rows: Vec::new(), days: Vec::new(), total: Sums::default(), ..view() };
+        assert!(page(&empty, Paint::none()).contains("nothing was asked since 2023-11-14"));
+    }
+}

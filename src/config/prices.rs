@@ -1,0 +1,77 @@
+//! The built-in prices: what is known about what models cost, from `assets/prices.toml`.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use toml::de::DeTable;
+
+use super::{
+    problem::Report,
+    read::Table,
+    schema::price::{self, DOLLAR, Lists},
+    settings::PriceRow,
+};
+
+const TEXT: &str = include_str!("../../assets/prices.toml");
+
+static ALL: LazyLock<Lists> = LazyLock::new(|| read(TEXT, &mut Report::default()));
+
+/// Every row, each under the preset that it is of.
+#[must_use]
+pub fn all() -> &'static [PriceRow] {
+    &ALL.rows
+}
+
+/// Billionths of a dollar for one unit of each currency that the table knows.
+#[must_use]
+pub fn currencies() -> &'static BTreeMap<String, i64> {
+    &ALL.currencies
+}
+
+/// Billionths of a dollar for one unit of a currency; the config's rates go first.
+#[must_use]
+pub fn dollars(currency: &str, own: &BTreeMap<String, i64>) -> Option<i64> {
+    if currency == "USD" {
+        return Some(DOLLAR);
+    }
+    own.get(currency).or_else(|| ALL.currencies.get(currency)).copied()
+}
+
+fn read(text: &str, report: &mut Report) -> Lists {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        report.error(&error.span().unwrap_or(0..0), error.message(), None);
+    }
+    price::lists(Table::new("", 0..0, table.get_ref()), report)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{config::presets, ir::cost::Class};
+
+    #[test]
+    fn the_embedded_table_is_without_a_problem() {
+        let mut report = Report::default();
+        let lists = read(TEXT, &mut report);
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+        assert!(lists.rows.len() > 100, "{}", lists.rows.len());
+        let names: BTreeSet<_> = lists.rows.iter().map(|row| (row.vendor.as_str(), row.model.text())).collect();
+        assert_eq!(names.len(), lists.rows.len(), "one model stands there twice");
+    }
+
+    #[test]
+    fn every_price_says_where_it_was_read_and_makes_sense() {
+        for row in all() {
+            let name = format!("{}/{}", row.vendor, row.model.text());
+            assert!(presets::find(&row.vendor).is_some(), "{name}: no such preset");
+            assert!(row.price.page.starts_with("https://"), "{name}");
+            assert!(row.price.date.parse::<jiff::civil::Date>().is_ok(), "{name}: {}", row.price.date);
+            let of = |class| row.price.rates.of(class);
+            assert!(of(Class::CacheRead) <= of(Class::Input), "{name}: cached input costs more than fresh");
+            assert!(of(Class::CacheWrite1h) >= of(Class::CacheWrite5m), "{name}");
+            assert!(of(Class::Output) == 0 || of(Class::Output) >= of(Class::Input) / 2, "{name}: input and output changed places?");
+        }
+    }
+}

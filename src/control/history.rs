@@ -1,0 +1,241 @@
+//! What the ledger knows, over the control routes: sums, history, one request in full.
+
+use std::{collections::HashMap, sync::Arc};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::{clock::UnixMillis, id::RequestId},
+    events::{filter::Filter, record::RequestRecord},
+    ir::fault::{ClientError, ErrorKind},
+    ledger::{
+        Ledger, Reader,
+        bodies::Shown,
+        query::{Full, QueryError},
+        usage::Since,
+        writer::zone,
+    },
+    relay::engine::Engine,
+};
+
+pub use crate::ledger::usage::{By, Row, Sums, View};
+
+/// Requests in one page at most.
+pub const PAGE: usize = 1_000;
+
+/// Some of the history, the newest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Page {
+    pub requests: Vec<RequestRecord>,
+    /// Where the next page begins: `before` of the question; `None` at the end.
+    pub next: Option<RequestId>,
+}
+
+/// A question for a page of history.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryQuestion {
+    pub filter: String,
+    pub since: Option<String>,
+    pub before: Option<RequestId>,
+    pub limit: usize,
+}
+
+impl HistoryQuestion {
+    /// The path that asks it.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let mut path = format!("/aiproxy/v1/history?limit={}&filter={}", self.limit, encoded(&self.filter));
+        if let Some(since) = &self.since {
+            path.push_str(&format!("&since={}", encoded(since)));
+        }
+        if let Some(before) = self.before {
+            path.push_str(&format!("&before={before}"));
+        }
+        path
+    }
+
+    /// Asks a reader.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where the filter or the time cannot be read, or the ledger.
+    pub fn ask(&self, reader: &Reader, now: UnixMillis) -> Result<Page, Refused> {
+        let filter = Filter::parse(&self.filter).map_err(|e| Refused::Question(e.to_string()))?;
+        let since = self.since.as_deref().map(Since::parse).transpose().map_err(Refused::Question)?;
+        let since = since.map(|since| since.moment(now, reader.zone()));
+        let limit = self.limit.clamp(1, PAGE);
+        let requests = reader.history(&filter, since, self.before, limit)?;
+        let next = requests.last().filter(|_| requests.len() == limit).map(|record| record.id);
+        Ok(Page { requests, next })
+    }
+}
+
+/// A question for sums.
+#[derive(Clone, Debug)]
+pub struct UsageQuestion {
+    pub by: By,
+    pub since: String,
+    /// Empty is the ledger's.
+    pub tz: String,
+}
+
+impl UsageQuestion {
+    /// The path that asks it.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/aiproxy/v1/usage?by={}&since={}&tz={}", self.by.name(), encoded(&self.since), encoded(&self.tz))
+    }
+
+    /// Asks a reader.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where time or zone cannot be read, or the ledger.
+    pub fn ask(&self, reader: &Reader, now: UnixMillis) -> Result<View, Refused> {
+        let since = Since::parse(&self.since).map_err(Refused::Question)?;
+        let own = if self.tz.is_empty() {
+            None
+        } else if jiff::tz::TimeZone::get(&self.tz).is_ok() {
+            Some(zone(&self.tz))
+        } else {
+            return Err(Refused::Question(format!("`{}` is no time zone; write it like Europe/Berlin or UTC", self.tz)));
+        };
+        Ok(reader.usage(self.by, since, own.as_ref(), now)?)
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("{0}")]
+    Question(String),
+    #[error(transparent)]
+    Ledger(#[from] QueryError),
+}
+
+impl From<Refused> for ClientError {
+    fn from(refused: Refused) -> Self {
+        let text = refused.to_string();
+        match refused {
+            Refused::Question(_) => Self::new(ErrorKind::BadRequest, text),
+            Refused::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
+                Self::new(ErrorKind::UnknownPath, text).code("unknown_request")
+            }
+            Refused::Ledger(_) => Self::new(ErrorKind::Unavailable, text).code("no_ledger"),
+        }
+    }
+}
+
+/// The ledger of this process, and the way to it.
+#[derive(Clone)]
+pub struct Books {
+    pub engine: Arc<Engine>,
+    pub ledger: Arc<Ledger>,
+}
+
+impl Books {
+    /// Asks the ledger aside, after what is on its way has been written.
+    async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Reader, UnixMillis) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        self.engine.sink.flush().await;
+        let (ledger, now) = (Arc::clone(&self.ledger), self.engine.clock.unix());
+        let answer = tokio::task::spawn_blocking(move || ask(&ledger.reader()?, now)).await;
+        answer.map_err(|e| ClientError::new(ErrorKind::Internal, format!("the ledger could not be asked: {e}")))?.map_err(Into::into)
+    }
+
+    /// `GET history`.
+    ///
+    /// # Errors
+    ///
+    /// A bad question, or no ledger.
+    pub async fn history(&self, query: Option<&str>) -> Result<Page, ClientError> {
+        let mut values = values(query);
+        let mut take = |name: &str| values.remove(name).filter(|value| !value.is_empty());
+        let question = HistoryQuestion {
+            filter: take("filter").unwrap_or_default(),
+            since: take("since"),
+            before: take("before").map(|id| RequestId::parse(&id).ok_or_else(|| bad("`before` is the id of a request"))).transpose()?,
+            limit: take("limit").map_or(Ok(100), |n| n.parse().map_err(|_| bad("`limit` is a number")))?,
+        };
+        self.ask(move |reader, now| question.ask(reader, now)).await
+    }
+
+    /// `GET usage`.
+    ///
+    /// # Errors
+    ///
+    /// A bad question, or no ledger.
+    pub async fn usage(&self, query: Option<&str>) -> Result<View, ClientError> {
+        let mut values = values(query);
+        let by = values.remove("by").filter(|by| !by.is_empty()).unwrap_or_else(|| By::default().name().to_owned());
+        let names = By::ALL.map(By::name).join(", ");
+        let question = UsageQuestion {
+            by: By::parse(&by).ok_or_else(|| bad(&format!("`by` is one of {names}")))?,
+            since: values.remove("since").filter(|since| !since.is_empty()).unwrap_or_else(|| "7d".to_owned()),
+            tz: values.remove("tz").unwrap_or_default(),
+        };
+        self.ask(move |reader, now| question.ask(reader, now)).await
+    }
+
+    /// `GET requests/ID/full`.
+    ///
+    /// # Errors
+    ///
+    /// No such request, or no ledger.
+    pub async fn full(&self, id: &str) -> Result<Full, ClientError> {
+        let id = id.to_owned();
+        self.ask(move |reader, _| Ok(reader.full(&id)?)).await
+    }
+
+    /// What is kept of a request, also while it runs.
+    ///
+    /// # Errors
+    ///
+    /// No ledger.
+    pub async fn bodies(&self, id: RequestId) -> Result<Vec<Shown>, ClientError> {
+        self.ask(move |reader, _| Ok(reader.bodies(id)?)).await
+    }
+
+    /// The refusal for a request that nobody knows.
+    #[must_use]
+    pub fn unknown(id: &str) -> ClientError {
+        Refused::Ledger(QueryError::Unknown(id.chars().take(40).collect())).into()
+    }
+}
+
+fn bad(message: &str) -> ClientError {
+    ClientError::new(ErrorKind::BadRequest, message.to_owned())
+}
+
+/// `a=1&b=two%20words`; of two of one name the last counts.
+fn values(query: Option<&str>) -> HashMap<String, String> {
+    let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
+}
+
+fn encoded(text: &str) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(text, KEPT).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_survive_their_path() {
+        let filter = "model:gpt-5 >2s 100% & a=b +c 通义";
+        let path =
+            HistoryQuestion { filter: filter.to_owned(), since: Some("2025-09-01T10:00:00Z".to_owned()), before: None, limit: 7 }.path();
+
+        let read = values(path.split_once('?').map(|(_, query)| query));
+
+        assert_eq!(read["filter"], filter);
+        assert_eq!((read["since"].as_str(), read["limit"].as_str()), ("2025-09-01T10:00:00Z", "7"));
+        assert!(values(None).is_empty());
+    }
+}

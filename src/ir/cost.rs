@@ -1,0 +1,347 @@
+//! What an answer costs: prices by class, and the bill of an attempt.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize, de::Error as _, ser::SerializeMap};
+
+use super::usage::Usage;
+use crate::base::money::{self, NanoUsd};
+
+/// What is charged for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    Input,
+    CacheRead,
+    CacheWrite5m,
+    CacheWrite1h,
+    AudioIn,
+    ImageIn,
+    Output,
+    Reasoning,
+    AudioOut,
+    ImageOut,
+    Search,
+    Request,
+}
+
+impl Class {
+    /// In the order in which a bill names them.
+    pub const ALL: [Self; 12] = [
+        Self::Input,
+        Self::CacheRead,
+        Self::CacheWrite5m,
+        Self::CacheWrite1h,
+        Self::AudioIn,
+        Self::ImageIn,
+        Self::Output,
+        Self::Reasoning,
+        Self::AudioOut,
+        Self::ImageOut,
+        Self::Search,
+        Self::Request,
+    ];
+
+    /// The name in price tables, in the config and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::CacheRead => "cache_read",
+            Self::CacheWrite5m => "cache_write_5m",
+            Self::CacheWrite1h => "cache_write_1h",
+            Self::AudioIn => "audio_in",
+            Self::ImageIn => "image_in",
+            Self::Output => "output",
+            Self::Reasoning => "reasoning",
+            Self::AudioOut => "audio_out",
+            Self::ImageOut => "image_out",
+            Self::Search => "search",
+            Self::Request => "request",
+        }
+    }
+
+    /// How many of it a price is for: a million tokens, a thousand searches, one request.
+    #[must_use]
+    pub fn per(self) -> u64 {
+        match self {
+            Self::Search => 1_000,
+            Self::Request => 1,
+            _ => 1_000_000,
+        }
+    }
+
+    /// How many of it an answer took; one request is one request.
+    #[must_use]
+    pub fn count(self, usage: &Usage) -> u64 {
+        match self {
+            Self::Input => usage.input,
+            Self::CacheRead => usage.cache_read,
+            Self::CacheWrite5m => usage.cache_write_5m,
+            Self::CacheWrite1h => usage.cache_write_1h,
+            Self::AudioIn => usage.audio_in,
+            Self::ImageIn => usage.image_in,
+            Self::Output => usage.output,
+            Self::Reasoning => usage.reasoning,
+            Self::AudioOut => usage.audio_out,
+            Self::ImageOut => usage.image_out,
+            Self::Search => usage.searches,
+            Self::Request => 1,
+        }
+    }
+
+    /// The class whose price holds where this one has none; `None`: it is free then.
+    fn stands_in(self) -> Option<Self> {
+        match self {
+            Self::CacheRead | Self::CacheWrite5m | Self::AudioIn | Self::ImageIn => Some(Self::Input),
+            Self::CacheWrite1h => Some(Self::CacheWrite5m),
+            Self::Reasoning | Self::AudioOut | Self::ImageOut => Some(Self::Output),
+            Self::Input | Self::Output | Self::Request | Self::Search => None,
+        }
+    }
+}
+
+/// Prices by class, in billionths of the currency for as many as [`Class::per`] says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates([Option<i64>; Class::ALL.len()]);
+
+impl Rates {
+    /// The price as written; `None` where none is.
+    #[must_use]
+    pub fn written(&self, class: Class) -> Option<i64> {
+        self.0[class as usize]
+    }
+
+    /// The price in force: another class's where this one has none of its own, else nothing.
+    #[must_use]
+    pub fn of(&self, class: Class) -> i64 {
+        self.written(class).unwrap_or_else(|| class.stands_in().map_or(0, |other| self.of(other)))
+    }
+
+    pub fn set(&mut self, class: Class, price: Option<i64>) {
+        self.0[class as usize] = price;
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    /// These prices where they are written, `below` where not.
+    #[must_use]
+    pub fn over(&self, below: &Self) -> Self {
+        let mut all = *below;
+        for class in Class::ALL {
+            if let Some(price) = self.written(class) {
+                all.set(class, Some(price));
+            }
+        }
+        all
+    }
+}
+
+impl Serialize for Rates {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let written = || Class::ALL.into_iter().filter_map(|class| Some((class.name(), self.written(class)?)));
+        let mut map = to.serialize_map(Some(written().count()))?;
+        for (name, price) in written() {
+            map.serialize_entry(name, &money::decimal(price))?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Rates {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let map = std::collections::BTreeMap::<String, String>::deserialize(from)?;
+        let mut rates = Self::default();
+        for class in Class::ALL {
+            if let Some(text) = map.get(class.name()) {
+                let number: f64 = text.parse().map_err(|_| D::Error::custom("not a price"))?;
+                rates.set(class, Some(money::nano(number).ok_or_else(|| D::Error::custom("not a price"))?));
+            }
+        }
+        Ok(rates)
+    }
+}
+
+/// The price that an attempt was charged at: kept beside it, since prices change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// `vendor/model` of the table.
+    pub name: Arc<str>,
+    /// The condition under which these prices hold, in words; empty for the usual ones.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub when: Arc<str>,
+    pub rates: Rates,
+    pub currency: Arc<str>,
+    /// Billionths of a dollar for one unit of the currency.
+    pub dollars: i64,
+    /// Where the price was read, and when.
+    pub page: Arc<str>,
+    pub date: Arc<str>,
+}
+
+impl Used {
+    /// What so much costs, rounded once.
+    #[must_use]
+    pub fn cost(&self, usage: &Usage) -> NanoUsd {
+        let part = |class: Class| {
+            let scale = i128::from(1_000_000 / class.per());
+            i128::from(class.count(usage)).saturating_mul(i128::from(self.rates.of(class))).saturating_mul(scale)
+        };
+        let millionths = Class::ALL.into_iter().map(part).fold(0_i128, i128::saturating_add);
+        let divisor = 1_000_000 * i128::from(money::NANO);
+        let nano = millionths.saturating_mul(i128::from(self.dollars)).saturating_add(divisor / 2) / divisor;
+        NanoUsd(i64::try_from(nano).unwrap_or(i64::MAX))
+    }
+}
+
+/// How far a sum can be trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sure {
+    #[default]
+    Exact,
+    /// Tokens were estimated: `~`.
+    Estimate,
+    /// It may have been more: `≥`.
+    AtLeast,
+}
+
+impl Sure {
+    /// The mark that stands before a sum.
+    #[must_use]
+    pub fn mark(self) -> &'static str {
+        match self {
+            Self::Exact => "",
+            Self::Estimate => "~",
+            Self::AtLeast => "≥",
+        }
+    }
+}
+
+/// Where a sum comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The built-in table.
+    Builtin,
+    /// `[prices]` of the config.
+    Config,
+    /// Nothing was charged: an error, or what costs nothing.
+    Free,
+    /// A server on this machine.
+    Local,
+    /// The provider said so.
+    Reported,
+    /// No price is known.
+    #[default]
+    Unknown,
+}
+
+impl Source {
+    pub const ALL: [Self; 6] = [Self::Builtin, Self::Config, Self::Free, Self::Local, Self::Reported, Self::Unknown];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Builtin => "builtin",
+            Self::Config => "config",
+            Self::Free => "free",
+            Self::Local => "local",
+            Self::Reported => "reported",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What one attempt cost, and how that came about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bill {
+    /// What counts; `None` where nobody knows.
+    pub cost: Option<NanoUsd>,
+    pub sure: Sure,
+    pub source: Source,
+    /// By tokens and price, where a price is known.
+    pub computed: Option<NanoUsd>,
+    /// By the provider's own words.
+    pub reported: Option<NanoUsd>,
+    pub price: Option<Arc<Used>>,
+}
+
+/// What a request cost, all attempts together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// `None` where nobody knows the price of any attempt that may have cost something.
+    pub usd: Option<NanoUsd>,
+    #[serde(default)]
+    pub sure: Sure,
+}
+
+impl Cost {
+    /// Adds up bills. One unknown price makes the sum a lower bound, all unknown make it unknown.
+    #[must_use]
+    pub fn of<'a>(bills: impl IntoIterator<Item = &'a Bill>) -> Self {
+        let (mut sum, mut known, mut unknown, mut sure) = (NanoUsd::ZERO, false, false, Sure::Exact);
+        for bill in bills {
+            match bill.cost {
+                Some(cost) => {
+                    sum += cost;
+                    known |= bill.source != Source::Free;
+                    sure = sure.max(bill.sure);
+                }
+                None => unknown = true,
+            }
+        }
+        match (known, unknown) {
+            (false, true) => Self { usd: None, sure: Sure::Exact },
+            (true, true) => Self { usd: Some(sum), sure: Sure::AtLeast },
+            (_, false) => Self { usd: Some(sum), sure },
+        }
+    }
+}
+
+impl fmt::Display for Cost {
+    /// `$0.021`, `~$0.021`, `≥$0.021`; `–` where nobody knows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.usd {
+            Some(usd) => f.pad(&format!("{}{usd}", self.sure.mark())),
+            None => f.pad("–"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_unknown_price_makes_a_lower_bound() {
+        let bill = |cost: Option<i64>, sure| Bill { cost: cost.map(NanoUsd), sure, source: Source::Config, ..Bill::default() };
+        let free = Bill { cost: Some(NanoUsd::ZERO), source: Source::Free, ..Bill::default() };
+        let known = bill(Some(21_000_000), Sure::Exact);
+        for (bills, shown) in [
+            (vec![known.clone()], "$0.021"),
+            (vec![known.clone(), free.clone()], "$0.021"),
+            (vec![known.clone(), bill(Some(1_000_000), Sure::Estimate)], "~$0.022"),
+            (vec![known, bill(None, Sure::Exact)], "≥$0.021"),
+            (vec![bill(None, Sure::Exact), free.clone()], "–"),
+            (vec![free], "$0"),
+            (Vec::new(), "$0"),
+        ] {
+            assert_eq!(Cost::of(&bills).to_string(), shown, "{bills:?}");
+        }
+    }
+
+    #[test]
+    fn rates_survive_their_text() {
+        let mut rates = Rates::default();
+        rates.set(Class::Input, money::nano(0.6));
+        rates.set(Class::CacheWrite1h, money::nano(6.0));
+
+        let text = serde_json::to_string(&rates).unwrap();
+
+        assert_eq!(text, r#"{"input":"0.6","cache_write_1h":"6"}"#);
+        assert_eq!(serde_json::from_str::<Rates>(&text).unwrap(), rates);
+    }
+}

@@ -1,0 +1,104 @@
+//! Brings a ledger file to the form that this version writes.
+
+use rusqlite::Connection;
+
+/// The steps, each from one version to the next; never changed once released.
+const STEPS: &[&str] = &[include_str!("../../assets/migrations/0001_ledger.sql")];
+
+/// Marks a file as ours: "aipx".
+const APPLICATION: i32 = 0x6169_7078;
+
+/// Why a file is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    #[error("it holds something else than a ledger")]
+    Foreign,
+    #[error("it was written by a newer aiproxy (version {0} of its form; this one knows {known})", known = STEPS.len())]
+    Newer(usize),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// The version of the form that this program writes.
+#[must_use]
+pub fn latest() -> usize {
+    STEPS.len()
+}
+
+/// Takes every step that the file lacks; all of them or none.
+///
+/// # Errors
+///
+/// A file of a newer version or of another program, which is left as it is; what SQLite says.
+pub fn run(connection: &mut Connection) -> Result<(), MigrateError> {
+    run_to(connection, STEPS)
+}
+
+fn run_to(connection: &mut Connection, steps: &[&str]) -> Result<(), MigrateError> {
+    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let number = |name: &str| tx.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let version = usize::try_from(number("user_version")?).unwrap_or(usize::MAX);
+    if number("application_id")? != APPLICATION {
+        let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables > 0 || version > 0 {
+            return Err(MigrateError::Foreign);
+        }
+    }
+    if version > steps.len() {
+        return Err(MigrateError::Newer(version));
+    }
+    for step in &steps[version..] {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION)?;
+    tx.pragma_update(None, "user_version", i32::try_from(steps.len()).unwrap_or(i32::MAX))?;
+    tx.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(connection: &Connection) -> Vec<(String, String)> {
+        let mut query = connection.prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name").unwrap();
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn every_earlier_version_becomes_the_same() {
+        let mut fresh = Connection::open_in_memory().unwrap();
+        run(&mut fresh).unwrap();
+        for version in 0..=STEPS.len() {
+            let mut old = Connection::open_in_memory().unwrap();
+            if version > 0 {
+                run_to(&mut old, &STEPS[..version]).unwrap();
+            }
+            run(&mut old).unwrap();
+            assert_eq!(schema(&old), schema(&fresh), "from version {version}");
+            run(&mut old).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_newer_or_not_ours_is_left_alone() {
+        let mut newer = Connection::open_in_memory().unwrap();
+        run(&mut newer).unwrap();
+        newer.pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(run(&mut newer), Err(MigrateError::Newer(99))));
+
+        let mut other = Connection::open_in_memory().unwrap();
+        other.execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
+        let before = schema(&other);
+        assert!(matches!(run(&mut other), Err(MigrateError::Foreign)));
+        assert_eq!(schema(&other), before);
+    }
+
+    #[test]
+    fn a_step_that_fails_changes_nothing() {
+        let mut file = Connection::open_in_memory().unwrap();
+        assert!(run_to(&mut file, &["CREATE TABLE a (x)", "CREATE TABLE a (x)"]).is_err());
+        assert!(schema(&file).is_empty());
+    }
+}

@@ -1,0 +1,13 @@
+//! The durable record of requests, attempts, tokens and money: one thread writes, everybody else reads for themselves.
+
+pub mod bodies;
+pub mod export;
+pub mod migrate;
+pub mod query;
+pub mod retention;
+pub mod sqlite;
+pub mod usage;
+pub mod writer;
+
+pub use query::Reader;
+pub use writer::{Ledger, Start, Status};

@@ -1,0 +1,321 @@
+//! Reads the ledger: history, one request in full. Each reader has its own connection and changes nothing.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use jiff::tz::TimeZone;
+use rusqlite::{Connection, OpenFlags, Row, types::Value};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    bodies::{self, Shown},
+    migrate,
+    sqlite::{CLASSES, usage},
+};
+use crate::{
+    base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
+    events::{
+        filter::{Field, Filter, Term},
+        record::{AttemptRecord, RequestRecord, State},
+        sink::Part,
+    },
+    ir::{
+        cost::{Bill, Cost, Source, Sure},
+        op::{Dialect, Op},
+        usage::Usage,
+    },
+};
+
+/// A request as the ledger has it, everything included.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Full {
+    pub record: RequestRecord,
+    /// Bills of its attempts, by their number.
+    pub parts: Vec<Part>,
+    pub bodies: Vec<Shown>,
+    pub demo: bool,
+    pub replay_of: Option<RequestId>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    #[error("`{0}` begins more than one request id")]
+    Ambiguous(String),
+    #[error("there is no ledger yet")]
+    Missing,
+    #[error("the ledger was written by a newer aiproxy")]
+    Newer,
+    #[error("the ledger cannot be read: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("no request `{0}` in the ledger")]
+    Unknown(String),
+}
+
+/// One connection to read with.
+pub struct Reader {
+    pub(super) connection: Connection,
+    pub(super) zone: TimeZone,
+}
+
+impl Reader {
+    /// Opens the file for reading.
+    ///
+    /// # Errors
+    ///
+    /// There is none, it is none, or it is from a newer version.
+    pub fn open(path: &Path, zone: TimeZone) -> Result<Self, QueryError> {
+        if !path.exists() {
+            return Err(QueryError::Missing);
+        }
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(Duration::from_secs(2))?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        match usize::try_from(version).unwrap_or(usize::MAX) {
+            0 => Err(QueryError::Missing),
+            version if version > migrate::latest() => Err(QueryError::Newer),
+            _ => Ok(Self { connection, zone }),
+        }
+    }
+
+    #[must_use]
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    /// Finished requests that a filter keeps, the newest first: those that began before `before`, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub fn history(
+        &self,
+        filter: &Filter,
+        since: Option<UnixMillis>,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<RequestRecord>, QueryError> {
+        let (mut conditions, mut values) = (vec!["1".to_owned()], Vec::new());
+        for term in filter.terms() {
+            conditions.push(condition(term, &mut values));
+        }
+        if let Some(since) = since {
+            values.push(Value::from(since.0));
+            conditions.push(format!("at >= ?{}", values.len()));
+        }
+        if let Some(before) = before {
+            values.push(Value::from(before.to_string()));
+            conditions.push(format!("id < ?{}", values.len()));
+        }
+        values.push(Value::from(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let sql = format!("SELECT {} FROM request WHERE {} ORDER BY id DESC LIMIT ?{}", columns(), conditions.join(" AND "), values.len());
+        let mut query = self.connection.prepare_cached(&sql)?;
+        let rows = query.query_map(rusqlite::params_from_iter(values), |row| read_request(row).map(|found| found.record))?;
+        let mut records = rows.collect::<Result<Vec<_>, _>>()?;
+        for record in &mut records {
+            record.attempts = self.attempts(&record.id.to_string())?.into_iter().map(|(attempt, _)| attempt).collect();
+        }
+        Ok(records)
+    }
+
+    /// One request by its id, a unique beginning of it, or `last`.
+    ///
+    /// # Errors
+    ///
+    /// None of that name, or several.
+    pub fn full(&self, id: &str) -> Result<Full, QueryError> {
+        let unknown = || QueryError::Unknown(id.chars().take(40).collect());
+        let sql = |rest: &str| format!("SELECT {} FROM {rest}", columns());
+        let mut found: Vec<Found> = if id == "last" {
+            let mut query = self
+                .connection
+                .prepare(&sql("(SELECT * FROM request ORDER BY id DESC LIMIT 1000) ORDER BY finished DESC, id DESC LIMIT 1"))?;
+            query.query_map([], read_request)?.collect::<Result<_, _>>()?
+        } else {
+            if id.is_empty() || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(unknown());
+            }
+            let mut query = self.connection.prepare(&sql("request WHERE id >= ?1 AND id < ?1 || 'g' LIMIT 2"))?;
+            query.query_map([id.to_ascii_lowercase()], read_request)?.collect::<Result<_, _>>()?
+        };
+        if found.len() > 1 {
+            return Err(QueryError::Ambiguous(id.to_owned()));
+        }
+        let Found { mut record, demo, replay_of } = found.pop().ok_or_else(unknown)?;
+        let name = record.id.to_string();
+        let mut parts = Vec::new();
+        for (attempt, part) in self.attempts(&name)? {
+            record.attempts.push(attempt);
+            parts.push(part);
+        }
+        if let ([part], Some(usage)) = (parts.as_mut_slice(), record.usage) {
+            // Of an only attempt it stands in the request's own row.
+            let reported = part.bill.reported;
+            part.usage = part.usage.or(Some(Usage { reported, ..usage }));
+        }
+        parts.retain(|part| part.usage.is_some() || part.bill.source != Source::Unknown);
+        Ok(Full { bodies: bodies::read(&self.connection, &name)?, record, parts, demo, replay_of })
+    }
+
+    /// What is kept of a request's bodies, also while it runs.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub fn bodies(&self, id: RequestId) -> Result<Vec<Shown>, QueryError> {
+        Ok(bodies::read(&self.connection, &id.to_string())?)
+    }
+
+    fn attempts(&self, request: &str) -> rusqlite::Result<Vec<(AttemptRecord, Part)>> {
+        let mut query = self.connection.prepare_cached(
+            "SELECT number, upstream, key, fingerprint, model, started_ms, head_ms, ended_ms, status, outcome, won, maybe_billed, answered,
+                    usage, cost, sure, source, computed, reported, (SELECT used FROM price WHERE id = attempt.price)
+             FROM attempt WHERE request = ?1 ORDER BY number",
+        )?;
+        let rows = query.query_map([request], |row| {
+            let text = |at| Ok::<_, rusqlite::Error>(Arc::<str>::from(row.get::<_, String>(at)?));
+            let some = |at| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(at)?.map(Arc::<str>::from));
+            let attempt = AttemptRecord {
+                number: row.get(0)?,
+                upstream: text(1)?,
+                key: text(2)?,
+                fingerprint: text(3)?,
+                model: text(4)?,
+                started_ms: row.get(5)?,
+                head_ms: row.get(6)?,
+                ended_ms: row.get(7)?,
+                status: row.get(8)?,
+                outcome: some(9)?,
+                won: row.get(10)?,
+                maybe_billed: row.get(11)?,
+            };
+            let money = |at| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(at)?.map(NanoUsd));
+            let source = row.get::<_, String>(16)?;
+            let bill = Bill {
+                cost: money(14)?,
+                sure: sure(&row.get::<_, String>(15)?),
+                source: Source::ALL.into_iter().find(|known| known.name() == source).unwrap_or_default(),
+                computed: money(17)?,
+                reported: money(18)?,
+                price: row.get::<_, Option<String>>(19)?.and_then(|text| serde_json::from_str(&text).ok()).map(Arc::new),
+            };
+            let usage = row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok());
+            let part = Part { number: attempt.number, answered: some(12)?, usage, bill };
+            Ok((attempt, part))
+        })?;
+        rows.collect()
+    }
+}
+
+const FIXED: &str = "id, at, project, client, session, dialect, op, asked, stream, state, status, request_bytes, answer_bytes, events, ttft_ms, \
+     duration_ms, finish, error, reason, counted, cost, sure, demo, replay_of";
+const FIXED_COUNT: usize = 24;
+
+fn columns() -> String {
+    format!("{FIXED}, {}", CLASSES.join(", "))
+}
+
+struct Found {
+    record: RequestRecord,
+    demo: bool,
+    replay_of: Option<RequestId>,
+}
+
+fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
+    let text = |at| Ok::<_, rusqlite::Error>(Arc::<str>::from(row.get::<_, String>(at)?));
+    let some = |at| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(at)?.map(Arc::<str>::from));
+    let count = |at| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
+    let id = row.get::<_, String>(0)?;
+    let id = RequestId::parse(&id).ok_or_else(|| rusqlite::Error::InvalidColumnName(id))?;
+    let mut classes = [0; CLASSES.len()];
+    for (index, class) in classes.iter_mut().enumerate() {
+        *class = row.get(FIXED_COUNT + index)?;
+    }
+    let record = RequestRecord {
+        id,
+        at: UnixMillis(row.get(1)?),
+        project: text(2)?,
+        client: text(3)?,
+        session: some(4)?,
+        dialect: Dialect::parse(&text(5)?).unwrap_or(Dialect::Openai),
+        op: Op::parse(&text(6)?).unwrap_or(Op::Raw),
+        asked: text(7)?,
+        stream: row.get(8)?,
+        state: State::parse(&text(9)?).unwrap_or(State::Failed),
+        status: row.get(10)?,
+        request_bytes: count(11)?,
+        answer_bytes: count(12)?,
+        events: count(13)?,
+        ttft_ms: row.get(14)?,
+        duration_ms: Some(row.get(15)?),
+        finish: some(16)?,
+        error: some(17)?,
+        reason: some(18)?,
+        usage: row.get::<_, bool>(19)?.then(|| usage(classes)),
+        cost: Some(Cost { usd: row.get::<_, Option<i64>>(20)?.map(NanoUsd), sure: sure(&row.get::<_, String>(21)?) }),
+        attempts: Vec::new(),
+    };
+    let replay_of = row.get::<_, Option<String>>(23)?.and_then(|id| RequestId::parse(&id));
+    Ok(Found { record, demo: row.get(22)?, replay_of })
+}
+
+pub(super) fn sure(text: &str) -> Sure {
+    match text {
+        "estimate" => Sure::Estimate,
+        "at_least" => Sure::AtLeast,
+        _ => Sure::Exact,
+    }
+}
+
+/// A term of a filter in SQL; it keeps what [`Filter::keeps_request`] keeps.
+fn condition(term: &Term, values: &mut Vec<Value>) -> String {
+    let mut bind = |value: Value| {
+        values.push(value);
+        format!("?{}", values.len())
+    };
+    let inside = |text: &str| format!("%{}%", escaped(text));
+    let has = |column: &str, place: &str| format!("{column} LIKE {place} ESCAPE '\\'");
+    // Names of the last attempt stand in the row itself; only requests with several need a look at the others.
+    let any = |column: &str, place: &str| {
+        format!(
+            "({} OR (attempts > 1 AND EXISTS (SELECT 1 FROM attempt a WHERE a.request = request.id AND {})))",
+            has(column, place),
+            has(&format!("a.{column}"), place)
+        )
+    };
+    let span = |ms: u64| Value::from(i64::try_from(ms).unwrap_or(i64::MAX));
+    match term {
+        Term::Costlier(sum) => format!("cost > {}", bind(sum.0.into())),
+        Term::Cheaper(sum) => format!("cost < {}", bind(sum.0.into())),
+        Term::Longer(ms) => format!("duration_ms > {}", bind(span(*ms))),
+        Term::Shorter(ms) => format!("duration_ms < {}", bind(span(*ms))),
+        Term::Word(word) => {
+            let place = bind(inside(word).into());
+            let begins = bind(format!("{}%", escaped(word)).into());
+            let names = ["project", "client", "asked", "error"].map(|column| has(column, &place)).join(" OR ");
+            let tried = ["upstream", "key", "model"].map(|column| any(column, &place)).join(" OR ");
+            format!("({names} OR {tried} OR {})", has("id", &begins))
+        }
+        Term::Field(field, value) => {
+            let status = "CAST(coalesce(status, (SELECT a.status FROM attempt a WHERE a.request = request.id ORDER BY a.number DESC LIMIT 1), '') AS TEXT)";
+            match field {
+                Field::Client => has("client", &bind(inside(value).into())),
+                Field::Id => has("id", &bind(format!("{}%", escaped(value)).into())),
+                Field::Key => any("key", &bind(inside(value).into())),
+                Field::Level => has("CASE state WHEN 'failed' THEN 'error' ELSE 'info' END", &bind(inside(value).into())),
+                Field::Model => {
+                    let place = bind(inside(value).into());
+                    format!("({} OR {})", has("asked", &place), any("model", &place))
+                }
+                Field::Op => has("op", &bind(inside(value).into())),
+                Field::Project => has("project", &bind(inside(value).into())),
+                Field::State => has("state", &bind(inside(value).into())),
+                Field::Status => has(status, &bind(format!("{}%", escaped(value.trim_end_matches('x'))).into())),
+                Field::Upstream => any("upstream", &bind(inside(value).into())),
+            }
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}

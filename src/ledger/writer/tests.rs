@@ -1,0 +1,523 @@
+//! The ledger as a whole: what is told is there once, whatever happens to the file.
+
+use std::{borrow::Cow, fs, io::Write as _, path::Path, sync::mpsc, time::Duration};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    base::{
+        clock::{Fake, UnixMillis},
+        id::RequestId,
+        money::NanoUsd,
+    },
+    events::{
+        filter::Filter,
+        record::{AttemptRecord, RequestRecord, State},
+        sink::{Entry, Part, Wanted},
+    },
+    ir::{
+        cost::{Bill, Class, Cost, Rates, Source, Sure, Used},
+        op::{Dialect, Op},
+        usage::Usage,
+    },
+    ledger::usage::{By, Since},
+};
+
+struct Plain;
+
+impl Redactor for Plain {
+    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        Cow::Owned(text.replace("sk-very-secret", "[redacted]"))
+    }
+}
+
+struct World {
+    home: tempfile::TempDir,
+    clock: Arc<Fake>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { home: tempfile::tempdir().unwrap(), clock: Arc::default() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.home.path().join("ledger.db")
+    }
+
+    fn start(&self) -> (Sink, Ledger, mpsc::Receiver<String>) {
+        self.start_with(Settings { tz: "UTC".to_owned(), ..Settings::default() })
+    }
+
+    fn start_with(&self, settings: Settings) -> (Sink, Ledger, mpsc::Receiver<String>) {
+        let (sink, notes) = Sink::new();
+        sink.want(Wanted::All, settings.body_limit);
+        let (tell, told) = mpsc::channel();
+        let start = Start {
+            path: self.path(),
+            settings,
+            notes,
+            clock: Arc::clone(&self.clock) as _,
+            redactor: Arc::new(Plain),
+            tell: Box::new(move |_, text| tell.send(text).unwrap_or_default()),
+        };
+        (sink, Ledger::start(start).unwrap(), told)
+    }
+
+    fn entry(&self, n: i64) -> Entry {
+        let at = UnixMillis(1_700_000_000_000 + n * 1_000);
+        let used = Used {
+            name: "openai/gpt-5-mini".into(),
+            when: "".into(),
+            rates: {
+                let mut rates = Rates::default();
+                rates.set(Class::Input, Some(250_000_000));
+                rates
+            },
+            currency: "USD".into(),
+            dollars: 1_000_000_000,
+            page: "https://example.com".into(),
+            date: "2025-12-20".into(),
+        };
+        let attempt = |number: u32, key: &str, won: bool| AttemptRecord {
+            number,
+            upstream: "openai".into(),
+            key: key.into(),
+            fingerprint: "sk-…9f2c".into(),
+            model: "gpt-5-mini".into(),
+            started_ms: number,
+            head_ms: Some(number + 5),
+            ended_ms: Some(number + 10),
+            status: Some(if won { 200 } else { 429 }),
+            outcome: (!won).then(|| "429, cooling 5s".into()),
+            won,
+            maybe_billed: false,
+        };
+        let usage = Usage { input: 100, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() };
+        let bill = Bill {
+            cost: Some(NanoUsd(25_000)),
+            sure: Sure::Exact,
+            source: Source::Builtin,
+            computed: Some(NanoUsd(25_000)),
+            reported: None,
+            price: Some(Arc::new(used)),
+        };
+        Entry {
+            record: RequestRecord {
+                id: RequestId::new(at),
+                at,
+                project: if n % 2 == 0 { "ide".into() } else { "default".into() },
+                client: "aider".into(),
+                dialect: Dialect::Openai,
+                op: Op::Chat,
+                asked: "smart_1".into(),
+                stream: true,
+                session: Some("s1".into()),
+                request_bytes: 10,
+                state: State::Done,
+                attempts: vec![attempt(1, "work", false), attempt(2, "spare", true)],
+                reason: Some("the only candidate".into()),
+                ttft_ms: Some(40),
+                duration_ms: Some(500),
+                status: Some(200),
+                usage: Some(usage),
+                cost: Some(Cost { usd: Some(NanoUsd(25_000)), sure: Sure::Exact }),
+                finish: Some("stop".into()),
+                answer_bytes: 99,
+                events: 7,
+                error: None,
+            },
+            parts: vec![
+                Part {
+                    number: 1,
+                    answered: None,
+                    usage: None,
+                    bill: Bill { cost: Some(NanoUsd::ZERO), source: Source::Free, ..Bill::default() },
+                },
+                Part { number: 2, answered: Some("gpt-5-mini-2025".into()), usage: Some(usage), bill },
+            ],
+            demo: false,
+            replay_of: None,
+        }
+    }
+}
+
+fn send(sink: &Sink, entry: Entry) {
+    drop(sink.slot().expect("a slot").send(Note::Request(Box::new(entry))));
+}
+
+fn all() -> Filter {
+    Filter::parse("").unwrap()
+}
+
+fn spoil(path: &Path, from: usize, bytes: &[u8]) {
+    let mut all = fs::read(path).unwrap();
+    let end = (from + bytes.len()).min(all.len()).max(from.min(all.len()));
+    let from = from.min(end);
+    all.splice(from..end, bytes.iter().copied());
+    fs::File::create(path).and_then(|mut file| file.write_all(&all)).unwrap();
+}
+
+#[tokio::test]
+async fn what_was_told_is_there_once_and_complete() {
+    let world = World::new();
+    let (sink, ledger, _told) = world.start();
+    let entry = world.entry(1);
+    send(&sink, entry.clone());
+    send(&sink, entry.clone());
+    send(&sink, world.entry(2));
+    sink.flush().await;
+
+    let reader = ledger.reader().unwrap();
+    let history = reader.history(&all(), None, None, 10).unwrap();
+    let full = reader.full(&entry.record.id.to_string()).unwrap();
+
+    assert_eq!(history.len(), 2, "a request that is told twice is there once");
+    assert_eq!(serde_json::to_value(&full.record).unwrap(), serde_json::to_value(&entry.record).unwrap());
+    assert_eq!(full.parts, entry.parts);
+    assert_eq!(reader.full("last").unwrap().record.asked, "smart_1".into());
+    assert!(matches!(reader.full("0"), Err(QueryError::Ambiguous(_))));
+    assert!(matches!(reader.full("ffff"), Err(QueryError::Unknown(_))));
+    assert!(matches!(reader.full("'; DROP TABLE request"), Err(QueryError::Unknown(_))));
+    ledger.close(&sink).await;
+}
+
+#[tokio::test]
+async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
+    let world = World::new();
+    let (sink, ledger, _told) = world.start();
+    let entries: Vec<Entry> = (0..6)
+        .map(|n| {
+            let mut entry = world.entry(n);
+            let r = &mut entry.record;
+            match n {
+                3 => (r.state, r.status, r.error) = (State::Failed, Some(502), Some("connection refused 100%".into())),
+                4 => (r.duration_ms, r.client) = (Some(9_000), "claude-cli".into()),
+                5 => (r.state, r.status, r.cost) = (State::Left, None, Some(Cost { usd: Some(NanoUsd(2_000_000_000)), sure: Sure::Exact })),
+                _ => {}
+            }
+            entry
+        })
+        .collect();
+    for entry in &entries {
+        send(&sink, entry.clone());
+    }
+    sink.flush().await;
+    let reader = ledger.reader().unwrap();
+    for text in [
+        "",
+        "ide",
+        "project:ide",
+        "project:default state:done",
+        "status:5xx",
+        "status:200",
+        "status:502",
+        "key:work",
+        "key:spare",
+        "key:none",
+        "upstream:open",
+        "model:smart_",
+        "model:smartx",
+        "model:gpt",
+        ">2s",
+        "<2s",
+        "cost>1",
+        "cost<1",
+        "100%",
+        "refused",
+        "claude",
+        "level:error",
+        "state:left",
+        "op:chat",
+        "client:aider >100ms",
+        "%",
+        "_",
+        "gpt 5-mini",
+    ] {
+        let filter = Filter::parse(text).unwrap();
+        let mut want: Vec<String> = entries.iter().filter(|e| filter.keeps_request(&e.record)).map(|e| e.record.id.to_string()).collect();
+        want.reverse();
+        let got: Vec<String> = reader.history(&filter, None, None, 10).unwrap().iter().map(|r| r.id.to_string()).collect();
+        assert_eq!(got, want, "`{text}`");
+    }
+    let page = reader.history(&all(), None, Some(entries[3].record.id), 2).unwrap();
+    assert_eq!(page.iter().map(|r| r.id).collect::<Vec<_>>(), [entries[2].record.id, entries[1].record.id]);
+    ledger.close(&sink).await;
+}
+
+#[tokio::test]
+async fn sums_by_day_are_the_sums_of_the_requests() {
+    let world = World::new();
+    let (sink, ledger, _told) = world.start();
+    for n in 0..50 {
+        let mut entry = world.entry(n * 3_600);
+        match n % 10 {
+            0 => entry.demo = true,
+            1 => entry.record.op = Op::CountTokens,
+            2 => (entry.record.cost, entry.parts[1].bill) = (Some(Cost::default()), Bill::default()),
+            3 => {
+                // The first attempt cost something too, at another upstream.
+                entry.record.attempts[0].upstream = "groq".into();
+                entry.parts[0] = Part {
+                    number: 1,
+                    answered: None,
+                    usage: Some(Usage { input: 5, ..Usage::default() }),
+                    bill: Bill { cost: Some(NanoUsd(7)), source: Source::Config, ..Bill::default() },
+                };
+                entry.record.cost = Some(Cost { usd: Some(NanoUsd(25_007)), sure: Sure::AtLeast });
+                entry.record.usage = Some(Usage { input: 105, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() });
+            }
+            4 => {
+                (entry.record.state, entry.record.attempts, entry.parts, entry.record.cost, entry.record.usage) =
+                    (State::Failed, Vec::new(), Vec::new(), Some(Cost { usd: Some(NanoUsd::ZERO), sure: Sure::Exact }), None);
+            }
+            _ => {}
+        }
+        send(&sink, entry);
+    }
+    sink.flush().await;
+    let reader = ledger.reader().unwrap();
+    let now = UnixMillis(1_700_000_000_000 + 51 * 3_600_000);
+    let first = UnixMillis(1_699_920_000_000);
+    for by in [By::Project, By::Upstream, By::Key, By::Client, By::Day] {
+        let days = reader.usage(by, Since::Days(30), None, now).unwrap();
+        let requests = reader.usage(by, Since::Moment(first), None, now).unwrap();
+        assert_eq!(days.rows, requests.rows, "{by:?}");
+        assert_eq!((days.total, days.demo, &days.days), (requests.total, requests.demo, &requests.days));
+    }
+    let view = reader.usage(By::Upstream, Since::Days(30), None, now).unwrap();
+    assert_eq!((view.total.requests, view.demo.requests, view.total.unpriced, view.total.at_least), (40, 5, 5, 5));
+    assert_eq!(view.total.cost, NanoUsd(25_000 * 30 + 7 * 5));
+    assert_eq!(view.rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["openai", "groq", ""]);
+    assert_eq!(view.days.len(), 2, "on the first day nothing was asked that counts");
+    assert_eq!(reader.usage(By::Session, Since::Ago(10 * 3_600_000), None, now).unwrap().rows[0].name, "s1");
+    ledger.close(&sink).await;
+}
+
+#[tokio::test]
+async fn a_broken_file_is_moved_aside_and_said() {
+    for (what, from, bytes) in [
+        ("another kind of file", 0, &b"\x89PNG\r\n\x1a\n and so on"[..]),
+        ("noise in the middle", 4_096, &[0xA7; 4_096][..]),
+        ("noise at the beginning", 0, &[0x5C; 200][..]),
+    ] {
+        let world = World::new();
+        let (sink, ledger, _told) = world.start();
+        send(&sink, world.entry(1));
+        sink.flush().await;
+        ledger.close(&sink).await;
+        // Without its log beside it, as after a clean end.
+        rusqlite::Connection::open(world.path()).unwrap().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        spoil(&world.path(), from, bytes);
+
+        let (sink, ledger, told) = world.start();
+        send(&sink, world.entry(2));
+        sink.flush().await;
+
+        let said = told.try_recv().unwrap_or_else(|_| panic!("{what}: nothing was said"));
+        assert!(said.contains("damaged") && said.contains("ledger.db.corrupt-"), "{what}: {said}");
+        assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(), 1, "{what}");
+        let aside = fs::read_dir(world.home.path())
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains(".corrupt-"))
+            .count();
+        assert!(aside >= 1, "{what}: the old file is kept");
+        assert_eq!(ledger.status().trouble, None);
+        ledger.close(&sink).await;
+    }
+}
+
+#[tokio::test]
+async fn an_empty_file_is_a_new_ledger() {
+    let world = World::new();
+    drop(fs::File::create(world.path()).unwrap());
+    let (sink, ledger, told) = world.start();
+    send(&sink, world.entry(1));
+    sink.flush().await;
+    assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(), 1);
+    assert!(told.try_recv().is_err());
+    ledger.close(&sink).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_waits_and_is_written_later() {
+    let world = World::new();
+    // A folder stands where the file belongs: as good as a disk that takes nothing.
+    fs::create_dir(world.path()).unwrap();
+    let (sink, ledger, told) = world.start();
+    for n in 0..100 {
+        send(&sink, world.entry(n));
+    }
+    sink.flush().await;
+    assert!(told.try_recv().unwrap().contains("held in memory"));
+    assert_eq!((ledger.status().waiting, ledger.status().lost), (100, 0));
+    assert!(ledger.status().trouble.is_some());
+
+    fs::remove_dir(world.path()).unwrap();
+    sink.flush().await;
+
+    assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 1_000).unwrap().len(), 100);
+    assert_eq!(ledger.status(), Status { path: world.path().display().to_string(), ..Status::default() });
+    assert!(told.try_iter().any(|text| text.contains("written again")));
+    ledger.close(&sink).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_degrades_and_recovers() {
+    let world = World::new();
+    let (sink, ledger, _told) = world.start();
+    send(&sink, world.entry(0));
+    sink.flush().await;
+    ledger.close(&sink).await;
+    // A bound on pages is what a full disk looks like to SQLite.
+    let mut file = File::open(&world.path(), TimeZone::UTC).unwrap();
+    let pages: i64 = file.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    file.connection.pragma_update(None, "max_page_count", pages).unwrap();
+    let notes: Vec<Note> = (1..500).map(|n| Note::Request(Box::new(world.entry(n)))).collect();
+
+    let full = file.write(notes.iter(), &Plain, UnixMillis(0));
+    assert!(matches!(&full, Err(Trouble::Passing(text)) if text.contains("disk is full")), "{full:?}");
+
+    file.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+    file.write(notes.iter(), &Plain, UnixMillis(0)).unwrap();
+    drop(file);
+    assert_eq!(Reader::open(&world.path(), TimeZone::UTC).unwrap().history(&all(), None, None, 1_000).unwrap().len(), 500);
+}
+
+#[tokio::test]
+async fn memory_is_bounded_while_nothing_can_be_written() {
+    let world = World::new();
+    fs::create_dir(world.path()).unwrap();
+    let (sink, ledger, _told) = world.start();
+    let many = u64::try_from(WAITING / ROW).unwrap() + 1_000;
+    for round in 0..many.div_ceil(10_000) {
+        for n in 0..10_000.min(many - round * 10_000) {
+            send(&sink, world.entry(i64::try_from(n).unwrap()));
+        }
+        sink.flush().await;
+    }
+    let status = ledger.status();
+    assert_eq!((status.waiting, status.lost), (many - 1_000, 1_000));
+    ledger.close(&sink).await;
+}
+
+#[tokio::test]
+async fn a_newer_file_is_left_as_it_is() {
+    let world = World::new();
+    let (sink, ledger, _told) = world.start();
+    sink.flush().await;
+    ledger.close(&sink).await;
+    rusqlite::Connection::open(world.path()).unwrap().pragma_update(None, "user_version", 99).unwrap();
+
+    let (sink, ledger, told) = world.start();
+    send(&sink, world.entry(1));
+    sink.flush().await;
+
+    assert!(told.try_recv().unwrap().contains("newer aiproxy"));
+    assert!(matches!(ledger.reader(), Err(QueryError::Newer)));
+    assert_eq!(ledger.status().waiting, 1);
+    ledger.close(&sink).await;
+}
+
+#[tokio::test]
+async fn what_is_old_goes_and_no_secret_stays() {
+    let world = World::new();
+    let settings = Settings { tz: "UTC".to_owned(), bodies_total: 200 << 10, keep: Duration::from_secs(3_600), ..Settings::default() };
+    let (sink, ledger, _told) = world.start_with(settings);
+    world.clock.pass(Duration::from_secs(7_000));
+    let ids: Vec<RequestId> = (0..60)
+        .map(|n| {
+            let mut entry = world.entry(n * 120);
+            entry.record.error = None;
+            let id = entry.record.id;
+            let noise: String =
+                (0..2_000_u64).map(|k| format!("{:x}", (k + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(n as u32))).collect();
+            let body = Bytes::from(format!("sk-very-secret {noise}"));
+            let capture = sink.capture(id, "application/json", &body, Mono::default()).unwrap();
+            sink.keep(*capture, "application/json", false, Mono::default());
+            send(&sink, entry);
+            id
+        })
+        .collect();
+    sink.flush().await;
+    for _ in 0..10 {
+        sink.tick();
+        sink.flush().await;
+    }
+
+    let reader = ledger.reader().unwrap();
+    let left = reader.history(&all(), None, None, 1_000).unwrap();
+    assert!(left.len() < 35 && left.len() > 20, "{} requests are younger than an hour", left.len());
+    let bodies = |id: RequestId| reader.full(&id.to_string()).map(|full| full.bodies.len()).unwrap_or(0);
+    assert_eq!((bodies(ids[59]), bodies(ids[40])), (1, 0), "the youngest bodies stay");
+    assert!(reader.full(&ids[59].to_string()).unwrap().bodies[0].head.starts_with("[redacted] "));
+    let days = reader.usage(By::Day, Since::Days(3), None, world.clock.unix()).unwrap();
+    assert_eq!(days.total.requests, 60, "sums outlive the requests");
+    ledger.close(&sink).await;
+    for entry in fs::read_dir(world.home.path()).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        assert!(memchr::memmem::find(&bytes, b"sk-very-secret").is_none());
+    }
+}
+
+/// Time that this thread has had of a processor.
+fn processor() -> Duration {
+    let at = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(at.tv_sec).unwrap(), u32::try_from(at.tv_nsec).unwrap())
+}
+
+/// Not run with the others: `cargo test --release --lib ledger::writer -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "measures; a million rows take a while"]
+#[expect(clippy::print_stderr, reason = "numbers for who asked for them")]
+async fn a_million_requests_are_written_and_summed_up() {
+    let world = World::new();
+    drop(world.start());
+    let mut file = File::open(&world.path(), TimeZone::UTC).unwrap();
+    let clock = crate::base::clock::System;
+    let rows: i64 = std::env::var_os("ROWS").and_then(|n| n.to_str()?.parse().ok()).unwrap_or(1_000_000);
+    let begun = clock.mono();
+    let mut busy = Duration::ZERO;
+    for batch in 0..rows / 1_000 {
+        let notes: Vec<Note> = (0..1_000)
+            .map(|n| {
+                let mut entry = world.entry((batch * 1_000 + n) * 7);
+                entry.record.attempts.remove(0);
+                entry.parts.remove(0);
+                entry.record.asked = format!("model-{}", n % 10).into();
+                entry.record.attempts[0].model = format!("model-{}", n % 10).into();
+                entry.record.attempts[0].key = format!("key-{}", n % 3).into();
+                entry.record.client = format!("client-{}", n % 5).into();
+                Note::Request(Box::new(entry))
+            })
+            .collect();
+        let from = processor();
+        file.write(notes.iter(), &Plain, UnixMillis(0)).unwrap();
+        busy += processor() - from;
+    }
+    eprintln!(
+        "{rows} rows: {:?} of wall, {:.1} µs of the processor a row in the writer",
+        clock.mono().since(begun),
+        busy.as_secs_f64() * 1e6 / rows as f64
+    );
+    let now = UnixMillis(1_700_000_000_000 + rows * 7_000);
+    for (by, since) in [
+        (By::Model, Since::Days(1)),
+        (By::Model, Since::Days(90)),
+        (By::Day, Since::Days(365)),
+        (By::Key, Since::Days(365)),
+        (By::Model, Since::Ago(3_600_000 * 24)),
+        (By::Session, Since::Days(7)),
+    ] {
+        let from = clock.mono();
+        let view = Reader::open(&world.path(), TimeZone::UTC).unwrap().usage(by, since, None, now).unwrap();
+        eprintln!("usage by {} since {since:?}: {:?}, {} requests", by.name(), clock.mono().since(from), view.total.requests);
+    }
+    for filter in ["", "model:model-3 project:ide", "status:5xx", "nothing-like-it"] {
+        let from = clock.mono();
+        let found =
+            Reader::open(&world.path(), TimeZone::UTC).unwrap().history(&Filter::parse(filter).unwrap(), None, None, 50).unwrap().len();
+        eprintln!("history `{filter}`: {:?}, {found} rows", clock.mono().since(from));
+    }
+}

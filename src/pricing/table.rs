@@ -1,0 +1,173 @@
+//! Finds the price of a model: the config's rows, then the built-in ones, under each name that the model goes by.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use crate::{
+    config::{
+        Settings, prices,
+        settings::{Price, PriceRow, Upstream, When},
+    },
+    ir::cost::{Source, Used},
+};
+
+/// A price and its conditions, ready to be used: nothing is put together when an answer is billed.
+#[derive(Debug)]
+pub struct Tariff {
+    /// Names of conditions that hold; the narrower ones first.
+    pub(super) when: Vec<(When, Arc<Used>)>,
+    pub(super) usual: Arc<Used>,
+}
+
+impl Tariff {
+    /// The price that holds under no condition.
+    #[must_use]
+    pub fn usual(&self) -> &Used {
+        &self.usual
+    }
+}
+
+/// All prices of one vendor.
+#[derive(Debug, Default)]
+struct Shelf {
+    exact: HashMap<String, Arc<Tariff>>,
+    /// Rows whose model is a pattern, in their order.
+    patterns: Vec<(PriceRow, Arc<Tariff>)>,
+}
+
+/// Every price; made anew when the config changes.
+#[derive(Debug, Default)]
+pub struct Book {
+    own: HashMap<String, Shelf>,
+    builtin: HashMap<String, Shelf>,
+}
+
+impl Book {
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let mut book = Self::default();
+        for (rows, shelves) in [(settings.prices.as_slice(), &mut book.own), (prices::all(), &mut book.builtin)] {
+            for row in rows {
+                // The reader of the config saw to it that there is a rate.
+                let Some(dollars) = prices::dollars(&row.price.currency, &settings.rates) else { continue };
+                let tariff = Arc::new(tariff(row, dollars));
+                let shelf: &mut Shelf = shelves.entry(row.vendor.clone()).or_default();
+                if row.model.is_exact() {
+                    shelf.exact.insert(row.model.text().to_owned(), tariff);
+                } else {
+                    shelf.patterns.push((row.clone(), tariff));
+                }
+            }
+        }
+        book
+    }
+
+    /// The price of a model at an upstream: as it was sent, as the answer names it, and both without their date.
+    #[must_use]
+    pub fn find(&self, upstream: &Upstream, sent: &str, answered: Option<&str>) -> Option<(Source, &Tariff)> {
+        let answered = answered.filter(|answered| *answered != sent);
+        let names = [Some(sent), answered].into_iter().flatten();
+        let bare = names.clone().map(undated);
+        let names: Vec<Cow<'_, str>> = names.map(Cow::Borrowed).chain(bare).collect();
+        let vendors = [Some(&*upstream.name), upstream.preset.as_deref()];
+        let own = first(&self.own, &vendors, &names).map(|tariff| (Source::Config, tariff));
+        own.or_else(|| first(&self.builtin, &vendors[1..], &names).map(|tariff| (Source::Builtin, tariff)))
+    }
+}
+
+/// The first name that any of the vendors has a price for.
+fn first<'a>(shelves: &'a HashMap<String, Shelf>, vendors: &[Option<&str>], names: &[Cow<'_, str>]) -> Option<&'a Tariff> {
+    if shelves.is_empty() {
+        return None;
+    }
+    let shelves: Vec<&Shelf> = vendors.iter().flatten().filter_map(|vendor| shelves.get(*vendor)).collect();
+    names.iter().find_map(|name| {
+        shelves.iter().find_map(|shelf| {
+            let pattern = || shelf.patterns.iter().find(|(row, _)| row.model.matches(name)).map(|(_, tariff)| tariff);
+            shelf.exact.get(&**name).or_else(pattern).map(|tariff| &**tariff)
+        })
+    })
+}
+
+/// The name without what only dates it or stands before it: `models/`, `-20250929`, `-2025-08-07`, `@20250929`, `:free` stays.
+fn undated(name: &str) -> Cow<'_, str> {
+    let name = name.strip_prefix("models/").unwrap_or(name);
+    // Cloud names: `us.anthropic.claude-…-v1:0`.
+    let name = name.rsplit_once("anthropic.").map_or(name, |(_, rest)| rest);
+    let name = name.strip_suffix("-v1:0").or_else(|| name.strip_suffix("-v2:0")).unwrap_or(name);
+    let name = name.rsplit_once('@').map_or(name, |(name, _)| name);
+    let name = name.strip_suffix("-latest").unwrap_or(name);
+    let digits = |text: &str, n: usize| text.len() == n && text.bytes().all(|b| b.is_ascii_digit());
+    let parts: Vec<&str> = name.split('-').collect();
+    let keep = match parts.as_slice() {
+        [rest @ .., y, m, d] if !rest.is_empty() && digits(y, 4) && digits(m, 2) && digits(d, 2) => rest.len(),
+        [rest @ .., m, d] if rest.len() > 1 && digits(m, 2) && digits(d, 2) => rest.len(),
+        [rest @ .., date] if !rest.is_empty() && digits(date, 8) => rest.len(),
+        [rest @ .., date] if rest.len() > 1 && digits(date, 4) => rest.len(),
+        all => all.len(),
+    };
+    if keep == parts.len() { Cow::Borrowed(name) } else { Cow::Owned(parts[..keep].join("-")) }
+}
+
+fn tariff(row: &PriceRow, dollars: i64) -> Tariff {
+    let PriceRow { vendor, model, price } = row;
+    let name: Arc<str> = format!("{vendor}/{}", model.text()).into();
+    let Price { rates, when, currency, page, date } = price;
+    let used = |when: &str, rates| {
+        let (name, currency, page, date) = (Arc::clone(&name), Arc::clone(currency), Arc::clone(page), Arc::clone(date));
+        Arc::new(Used { name, when: when.into(), rates, currency, dollars, page, date })
+    };
+    let mut conditional: Vec<_> = when.iter().map(|when| (when.clone(), used(&words(when), when.rates.over(rates)))).collect();
+    // Stable: of two with as many conditions the earlier one wins.
+    conditional.sort_by_key(|(when, _)| std::cmp::Reverse(when.conditions()));
+    Tariff { when: conditional, usual: used("", *rates) }
+}
+
+/// Conditions for a person: `more than 200000 input tokens, tier flex`.
+fn words(when: &When) -> String {
+    let time = |at: u16| format!("{:02}:{:02}", at / 60, at % 60);
+    let all = [
+        when.input_above.map(|n| format!("more than {n} input tokens")),
+        when.input_upto.map(|n| format!("at most {n} input tokens")),
+        when.output_above.map(|n| format!("more than {n} output tokens")),
+        when.output_upto.map(|n| format!("at most {n} output tokens")),
+        when.tier.as_ref().map(|tier| format!("tier {tier}")),
+        when.resolution.as_ref().map(|size| format!("pictures of {size}")),
+        when.quality.as_ref().map(|quality| format!("quality {quality}")),
+        when.thinking.map(|thinking| if thinking { "with reasoning".to_owned() } else { "without reasoning".to_owned() }),
+        when.from.map(|at| format!("from {at}")),
+        when.until.map(|at| format!("until {at}")),
+        when.hours.map(|(from, to)| format!("{} to {} UTC", time(from), time(to))),
+    ];
+    all.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_what_only_dates_them() {
+        for (name, want) in [
+            ("gpt-4o-2024-08-06", "gpt-4o"),
+            ("claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
+            ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "claude-sonnet-4-5"),
+            ("claude-3-5-haiku@20241022", "claude-3-5-haiku"),
+            ("claude-3-7-sonnet-latest", "claude-3-7-sonnet"),
+            ("models/gemini-2.5-flash-preview-05-20", "gemini-2.5-flash-preview"),
+            ("kimi-k2-0905", "kimi-k2"),
+            ("gpt-4", "gpt-4"),
+            ("o1", "o1"),
+            ("20250929", "20250929"),
+            ("", ""),
+        ] {
+            assert_eq!(undated(name), want, "{name}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_name_is_undated_without_a_panic(name in "[-a-z0-9@:./é]{0,40}") {
+            proptest::prop_assert!(undated(&name).len() <= name.len());
+        }
+    }
+}

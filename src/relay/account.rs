@@ -1,0 +1,250 @@
+//! What a request used and cost, attempt by attempt, and what of its bodies is kept; handed to the ledger at the end.
+
+use std::sync::Arc;
+
+use http::header;
+
+use super::{ask::Ask, engine::Engine, peek::Before};
+use crate::{
+    base::{clock::UnixMillis, id::RequestId},
+    config::settings::Origin,
+    dialect::Summary,
+    events::{
+        record::{RequestRecord, State},
+        sink::{Capture, Entry, Note, Part, Slot},
+    },
+    ir::{
+        cost::{Bill, Class, Cost, Sure},
+        op::Op,
+        usage::Usage,
+    },
+    pricing::{
+        self, Question,
+        cost::{Facts, free},
+    },
+    routing::candidate::Target,
+};
+
+/// Fields of the request that prices may depend on stand near one of its ends.
+const NEAR: usize = 2 << 10;
+/// Bytes of text that make a token, about.
+const TOKEN: u64 = 4;
+
+/// The money side of one request's tally.
+pub(super) struct Account {
+    slot: Option<Slot>,
+    capture: Option<Box<Capture>>,
+    parts: Vec<Part>,
+    /// Of the attempt that is under way.
+    target: Option<Arc<Target>>,
+    began: UnixMillis,
+    op: Op,
+    stream: bool,
+    /// Estimated input tokens.
+    estimate: u64,
+    tier: Option<Box<str>>,
+    resolution: Option<Box<str>>,
+    quality: Option<Box<str>>,
+    demo: bool,
+    replay_of: Option<RequestId>,
+}
+
+/// How an attempt went, as far as its cost goes.
+#[derive(Clone, Copy)]
+pub(super) struct Went<'a> {
+    pub(super) state: State,
+    pub(super) summary: Option<&'a Summary>,
+    /// Whether content came from it.
+    pub(super) content: bool,
+    pub(super) answer_bytes: u64,
+    /// Content events: about one token each.
+    pub(super) events: u64,
+}
+
+impl Account {
+    pub(super) fn open(engine: &Engine, ask: &Ask) -> Self {
+        let media = ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let op = ask.endpoint.op;
+        let picture = |name| (op == Op::Image).then(|| near_an_end(&ask.body, name)).flatten();
+        Self {
+            slot: engine.sink.slot(),
+            capture: engine.sink.capture(ask.id, media, &ask.body, ask.received),
+            parts: Vec::new(),
+            target: None,
+            began: ask.at,
+            op,
+            stream: ask.stream,
+            estimate: ask.estimate,
+            tier: near_an_end(&ask.body, "\"service_tier\"").or_else(|| near_an_end(&ask.body, "\"serviceTier\"")),
+            resolution: picture("\"size\""),
+            quality: picture("\"quality\""),
+            demo: false,
+            replay_of: ask.replay_of,
+        }
+    }
+
+    pub(super) fn attempt(&mut self, target: &Arc<Target>, at: UnixMillis) {
+        self.began = at;
+        self.demo = target.upstream.origin == Origin::Demo;
+        self.target = Some(Arc::clone(target));
+    }
+
+    /// The attempt brought no answer. What was refused is not charged; what may have been worked on is a lower bound.
+    pub(super) fn lost(&mut self, engine: &Engine, number: u32, maybe_billed: bool) {
+        let Some(target) = self.target.take() else { return };
+        let part = if maybe_billed && self.op.generates() {
+            let usage = Usage { input: self.estimate, ..Usage::default() };
+            self.part(engine, number, &target, None, Some(usage), Sure::AtLeast)
+        } else {
+            Part { number, answered: None, usage: None, bill: free() }
+        };
+        self.parts.push(part);
+    }
+
+    /// More of the answer went to the client.
+    pub(super) fn answer(&mut self, bytes: &[u8]) {
+        if let Some(capture) = &mut self.capture {
+            capture.answer(bytes);
+        }
+    }
+
+    /// What is kept of the answer up to now, where it is kept.
+    pub(super) fn so_far(&self) -> Before<'_> {
+        self.capture.as_ref().map(|capture| capture.so_far())
+    }
+
+    /// Settles the attempt under way; what the whole request used and cost.
+    pub(super) fn settle(&mut self, engine: &Engine, number: u32, went: Went<'_>) -> (Option<Usage>, Cost) {
+        if let Some(target) = self.target.take() {
+            let answered = went.summary.and_then(|summary| summary.model.as_deref());
+            let (usage, sure) = self.used(went);
+            let part = self.part(engine, number, &target, answered, usage, sure);
+            self.parts.push(part);
+        }
+        let mut usages = self.parts.iter().filter_map(|part| part.usage);
+        let usage = usages.next().map(|first| usages.fold(first, sum));
+        (usage, Cost::of(self.parts.iter().map(|part| &part.bill)))
+    }
+
+    /// What the attempt used, and how well that is known.
+    fn used(&self, went: Went<'_>) -> (Option<Usage>, Sure) {
+        let said = went.summary.and_then(|summary| summary.usage);
+        if !self.op.generates() {
+            return (said, Sure::Exact);
+        }
+        // Of media nobody can tell tokens from bytes.
+        let text = !matches!(self.op, Op::Audio | Op::Image);
+        match (went.state, said) {
+            (State::Done, Some(usage)) => (Some(usage), Sure::Exact),
+            (State::Done, None) if !text => (None, Sure::Exact),
+            (_, said) if went.content || went.state == State::Done => {
+                let came = if went.events > 0 { went.events } else { went.answer_bytes / TOKEN };
+                let came = if matches!(self.op, Op::Embed | Op::Rerank | Op::Moderate) { 0 } else { came };
+                let mut usage = said.unwrap_or_default();
+                if usage.input_total() == 0 {
+                    usage.input = self.estimate;
+                }
+                usage.output = usage.output.max(came.saturating_sub(usage.reasoning));
+                (text.then_some(usage).or(said), Sure::Estimate)
+            }
+            // It was under way, and went on working for who knows how long.
+            (_, said) => {
+                let usage = said.filter(|usage| usage.input_total() > 0).unwrap_or(Usage { input: self.estimate, ..Usage::default() });
+                (text.then_some(usage), Sure::AtLeast)
+            }
+        }
+    }
+
+    fn part(&self, engine: &Engine, number: u32, target: &Target, answered: Option<&str>, usage: Option<Usage>, sure: Sure) -> Part {
+        let generation = engine.generation_now();
+        let bill = if self.op.generates() || usage.is_some_and(|usage| usage.reported.is_some()) {
+            // What has no tokens may have a price for each request.
+            let nothing = Usage::default();
+            let facts = Facts { tier: self.tier.as_deref(), resolution: self.resolution.as_deref(), quality: self.quality.as_deref() };
+            let question = Question {
+                upstream: &target.upstream,
+                sent: &target.model,
+                answered,
+                usage: Some(usage.as_ref().unwrap_or(&nothing)),
+                sure,
+                at: self.began,
+                facts,
+            };
+            let bill = pricing::bill(&generation.prices, &question);
+            match &bill.price {
+                // Nobody counted, and it is not charged by the piece.
+                Some(price) if usage.is_none() && price.rates.of(Class::Request) == 0 => Bill::default(),
+                _ => bill,
+            }
+        } else {
+            free()
+        };
+        Part { number, answered: answered.map(Arc::from), usage, bill }
+    }
+
+    /// Hands the request to the ledger.
+    pub(super) fn hand_over(&mut self, engine: &Engine, record: Option<RequestRecord>) {
+        let failed = record.as_ref().is_some_and(|record| record.state == State::Failed);
+        if let Some(capture) = self.capture.take() {
+            let media = if self.stream && !failed { "text/event-stream" } else { "application/json" };
+            engine.sink.keep(*capture, media, failed, engine.clock.mono());
+        }
+        if let (Some(slot), Some(record)) = (self.slot.take(), record) {
+            let parts = std::mem::take(&mut self.parts);
+            drop(slot.send(Note::Request(Box::new(Entry { record, parts, demo: self.demo, replay_of: self.replay_of }))));
+        }
+    }
+}
+
+fn sum(a: Usage, b: Usage) -> Usage {
+    Usage {
+        input: a.input.saturating_add(b.input),
+        cache_read: a.cache_read.saturating_add(b.cache_read),
+        cache_write_5m: a.cache_write_5m.saturating_add(b.cache_write_5m),
+        cache_write_1h: a.cache_write_1h.saturating_add(b.cache_write_1h),
+        audio_in: a.audio_in.saturating_add(b.audio_in),
+        image_in: a.image_in.saturating_add(b.image_in),
+        output: a.output.saturating_add(b.output),
+        reasoning: a.reasoning.saturating_add(b.reasoning),
+        audio_out: a.audio_out.saturating_add(b.audio_out),
+        image_out: a.image_out.saturating_add(b.image_out),
+        searches: a.searches.saturating_add(b.searches),
+        // Two words make no sum: attempts have their own.
+        reported: None,
+    }
+}
+
+/// A short text field of a JSON object, if it stands near the beginning or the end of the body. `name` is in quotes.
+fn near_an_end(body: &[u8], name: &str) -> Option<Box<str>> {
+    let ends = [&body[..body.len().min(NEAR)], &body[body.len().saturating_sub(NEAR)..]];
+    ends.into_iter().find_map(|part| {
+        let at = memchr::memmem::find(part, name.as_bytes())?;
+        // In a text it would be escaped.
+        if at > 0 && part[at - 1] == b'\\' {
+            return None;
+        }
+        let rest = part[at + name.len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
+        let end = memchr::memchr(b'"', &rest[..rest.len().min(33)])?;
+        std::str::from_utf8(&rest[..end]).ok().map(Box::from)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_near_the_ends_only() {
+        let far = format!("{{\"a\":\"{}\",\"service_tier\":\"flex\",\"b\":\"{}\"}}", "x".repeat(5_000), "y".repeat(5_000));
+        for (body, want) in [
+            (r#"{"service_tier" : "flex","messages":[]}"#, Some("flex")),
+            (r#"{"messages":[{"content":"\"service_tier\":\"flex\""}]}"#, None),
+            (r#"{"service_tier":null}"#, None),
+            (r#"{"service_tier":"a very long word that cannot be one of them"}"#, None),
+            (&far, None),
+            ("", None),
+        ] {
+            assert_eq!(near_an_end(body.as_bytes(), "\"service_tier\"").as_deref(), want, "{body}");
+        }
+    }
+}

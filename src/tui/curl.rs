@@ -1,0 +1,69 @@
+//! Commands to paste into a shell: whoever does has nothing hidden in them.
+
+use crate::{base::clean::clean, control::snapshot::Snapshot, events::record::RequestRecord};
+
+/// Longer bodies make no command that a person would paste.
+const BODY: usize = 60_000;
+
+/// A command that says hello to a model.
+#[must_use]
+pub fn hello(snapshot: &Snapshot, model: &str) -> String {
+    let body = serde_json::json!({"model": clean(model), "messages": [{"role": "user", "content": "hello"}]}).to_string();
+    command(snapshot, "/v1/chat/completions", &body)
+}
+
+/// A command that sends the request again as it was; `None` where it was not kept whole or has no place of its own.
+#[must_use]
+pub fn again(snapshot: &Snapshot, record: &RequestRecord, body: &str) -> Option<String> {
+    if body.len() > BODY || body.chars().any(char::is_control) && !body.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r'))
+    {
+        return None;
+    }
+    let path = match (record.dialect.name(), record.op.name()) {
+        ("openai", "chat") => "/v1/chat/completions".to_owned(),
+        ("openai", "completions") => "/v1/completions".to_owned(),
+        ("openai", "embed") => "/v1/embeddings".to_owned(),
+        ("responses", "chat") => "/v1/responses".to_owned(),
+        ("anthropic", "chat") => "/v1/messages".to_owned(),
+        ("anthropic", "count_tokens") => "/v1/messages/count_tokens".to_owned(),
+        ("ollama", "chat") if body.contains("\"messages\"") => "/api/chat".to_owned(),
+        ("ollama", "chat") => "/api/generate".to_owned(),
+        ("gemini", "chat") => {
+            let name: String = record.asked.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '/')).collect();
+            let action = if record.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
+            format!("/v1beta/models/{name}:{action}")
+        }
+        _ => return None,
+    };
+    Some(command(snapshot, &path, body))
+}
+
+fn command(snapshot: &Snapshot, path: &str, body: &str) -> String {
+    let base = snapshot.listen.first().map_or("127.0.0.1:8642", String::as_str);
+    format!(
+        "curl http://{}{} -H \"authorization: Bearer $OPENAI_API_KEY\" -H 'content-type: application/json' -d '{}'",
+        clean(base),
+        if path.contains('?') { format!("'{path}'") } else { path.to_owned() },
+        body.replace('\'', r"'\''")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::sample;
+
+    #[test]
+    fn a_copied_command_runs_nothing_else() {
+        let app = sample::app();
+        let snapshot = app.snapshot.as_ref().unwrap();
+        let curl = hello(snapshot, "a'; rm -rf ~; '\x1b[31m");
+        assert!(curl.ends_with(r#"-d '{"messages":[{"content":"hello","role":"user"}],"model":"a'\''; rm -rf ~; '\''^[[31m"}'"#), "{curl}");
+
+        let record = sample::finished(1, "m", "healthy", 200, 10);
+        assert!(again(snapshot, &record, "{\"a\":\"it's\"}").unwrap().ends_with(
+            r#"/v1/chat/completions -H "authorization: Bearer $OPENAI_API_KEY" -H 'content-type: application/json' -d '{"a":"it'\''s"}'"#
+        ));
+        assert_eq!(again(snapshot, &record, "\x1b[31m"), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! What was said in a request: the conversation, the answer as it grows, the headers.
+
+use crate::{
+    base::id::RequestId,
+    control::story::{Kind, Part, Who},
+    events::record::RequestRecord,
+    tui::{
+        app::App,
+        format::{self, Now},
+        text::fill,
+        theme::Role,
+        widgets::{
+            canvas::{Span, span},
+            prose,
+        },
+    },
+};
+
+/// Lines of one part of a conversation; what is longer is better read elsewhere.
+const PART: usize = 200;
+/// Lines of an answer: the newest.
+const ANSWER: usize = 5_000;
+
+pub(super) fn conversation(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
+    let text = &now.text.request;
+    let Some(story) = app.told(r.id) else { return one(&now.text.usage.loading) };
+    if story.conversation.is_empty() {
+        return one(if story.kept { &text.nothing_said } else { &text.not_kept });
+    }
+    let mut lines = Vec::new();
+    for part in &story.conversation {
+        let (who, role) = match part.who {
+            Who::Assistant => (text.assistant.as_str(), Role::Ok),
+            Who::Gap => ("…", Role::Dim),
+            Who::Raw => (text.raw.as_str(), Role::Dim),
+            Who::System => (text.system.as_str(), Role::Dim),
+            Who::Tool => (text.tool.as_str(), Role::Warn),
+            Who::User => (text.user.as_str(), Role::Accent),
+        };
+        let mut head = vec![span(who.to_owned(), role)];
+        head.extend(kind(part, now).unwrap_or_default());
+        lines.push(head);
+        body(part, now, room, Role::Text, &mut lines);
+    }
+    lines
+}
+
+pub(super) fn answer(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
+    let text = &now.text.request;
+    let Some(story) = app.told(r.id) else { return one(&now.text.usage.loading) };
+    let mut lines = Vec::new();
+    for part in &story.answer {
+        match part.kind {
+            Kind::Text if part.who != Who::Gap => {}
+            _ => lines.push(kind(part, now).unwrap_or_else(|| vec![span(text.missing.clone(), Role::Dim)])),
+        }
+        let role = if part.kind == Kind::Thinking { Role::Dim } else { Role::Text };
+        body(part, now, room, role, &mut lines);
+    }
+    if lines.is_empty() {
+        return one(match (r.running(), story.kept || r.answer_bytes == 0) {
+            (true, _) => &text.waiting_text,
+            (false, true) => &text.nothing_said,
+            (false, false) => &text.not_kept,
+        });
+    }
+    if r.running()
+        && let Some(last) = lines.last_mut()
+    {
+        last.push(span("▌", Role::Accent));
+    }
+    let skip = lines.len().saturating_sub(ANSWER);
+    lines.drain(..skip);
+    lines
+}
+
+pub(super) fn headers(app: &App, id: RequestId, now: Now, room: usize) -> Vec<Vec<Span>> {
+    let text = &now.text.request;
+    let Some(story) = app.told(id) else { return one(&now.text.usage.loading) };
+    if story.asked.is_empty() && story.answered.is_empty() {
+        return one(&text.no_headers);
+    }
+    let mut lines = Vec::new();
+    for (title, headers) in [(&text.asked_headers, &story.asked), (&text.answered_headers, &story.answered)] {
+        if headers.is_empty() {
+            continue;
+        }
+        lines.push(vec![span(title.clone(), Role::Dim)]);
+        for (name, value) in headers {
+            let line = format!("{name}: {value}");
+            for (at, piece) in prose::wrap(&line, room.saturating_sub(2), 8).into_iter().enumerate() {
+                match piece.split_once(": ").filter(|_| at == 0) {
+                    Some((name, value)) => {
+                        lines.push(vec![span(format!("  {name}: "), Role::Accent), span(value.to_owned(), Role::Text)]);
+                    }
+                    None => lines.push(vec![span(format!("  {piece}"), Role::Text)]),
+                }
+            }
+        }
+    }
+    lines
+}
+
+fn one(text: &str) -> Vec<Vec<Span>> {
+    vec![vec![span(text, Role::Dim)]]
+}
+
+/// What kind of part it is, where it is no plain text.
+fn kind(part: &Part, now: Now) -> Option<Vec<Span>> {
+    let text = &now.text.request;
+    let word = match part.kind {
+        Kind::Call => &text.call,
+        Kind::Media => &text.media,
+        Kind::Refusal => &text.refusal,
+        Kind::Result => &text.result,
+        Kind::Text => return None,
+        Kind::Thinking => &text.thinking,
+    };
+    let mut spans = vec![span(format!("  {word}"), Role::Dim)];
+    if !part.name.is_empty() {
+        spans.push(span(format!(" {}", part.name), Role::Accent));
+    }
+    Some(spans)
+}
+
+fn body(part: &Part, now: Now, room: usize, role: Role, lines: &mut Vec<Vec<Span>>) {
+    let indent = if part.kind == Kind::Text { 0 } else { 2 };
+    let most = if part.who == Who::Assistant { ANSWER } else { PART };
+    let text =
+        if part.kind == Kind::Media && part.text.is_empty() { format!("{} B", format::count(part.chars)) } else { part.text.clone() };
+    for line in prose::wrap(&text, room.saturating_sub(indent), most) {
+        lines.push(vec![span(format!("{}{line}", " ".repeat(indent)), role)]);
+    }
+    let shown = text.chars().count() as u64;
+    if part.chars > shown && part.kind != Kind::Media && part.who != Who::Assistant {
+        lines.push(vec![span(fill(&now.text.request.more, &[("n", &format::count(part.chars))]), Role::Dim)]);
+    }
+}

@@ -1,0 +1,127 @@
+//! The way of a request: why it went where, what was tried when, and its numbers.
+
+use crate::{
+    events::record::{AttemptRecord, RequestRecord},
+    tui::{
+        app::App,
+        format::{self, Now, UNKNOWN},
+        text::fill,
+        theme::Role,
+        widgets::{
+            canvas::{Span, span},
+            prose,
+        },
+    },
+};
+
+/// The header in which the relay names what had no place on the way.
+const LOSSES: &str = "x-aiproxy-losses";
+/// Lines of an error.
+const ERROR: usize = 8;
+
+pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec<Vec<Span>> {
+    let text = &now.text.request;
+    let room = usize::from(columns.saturating_sub(4));
+    let mut lines = Vec::new();
+    if let Some(reason) = &r.reason {
+        let said = format!("{}: {reason}", text.why);
+        lines.extend(prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, Role::Text)]));
+    }
+    if r.attempts.is_empty() {
+        lines.push(vec![span(text.none.clone(), Role::Dim)]);
+    }
+    let whole = r.duration_ms.map_or_else(|| now.since(r.at), u64::from).max(1);
+    for a in &r.attempts {
+        attempt(a, whole, now, columns, &mut lines);
+    }
+    if let Some(story) = app.told(r.id)
+        && let Some((_, lost)) = story.answered.iter().find(|(name, _)| name == LOSSES)
+    {
+        lines.push(vec![span(format!("{}: ", text.lost), Role::Warn), span(lost.clone(), Role::Text)]);
+    }
+    if let Some(error) = &r.error {
+        let said = format!("{}: {error}", text.error);
+        lines.extend(prose::wrap(&said, room, ERROR).into_iter().map(|line| vec![span(line, Role::Bad)]));
+    }
+    lines.push(Vec::new());
+    lines.extend(numbers(r, now, room));
+    lines
+}
+
+/// One bar per attempt, all on one time axis: ▒ waits for the head, ░ streams. What came of it stands beside it, or below
+/// where there is no room.
+fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Vec<Vec<Span>>) {
+    let text = &now.text.request;
+    let narrow = columns < 100;
+    let room = u64::from(if narrow { (columns / 3).clamp(8, 30) } else { (columns * 2 / 5).clamp(30, 80) });
+    let column = |ms: u32| u64::from(ms).min(whole) * room / whole;
+    let (start, end) = (column(a.started_ms), a.ended_ms.map_or(room, column).max(column(a.started_ms) + 1).min(room));
+    let start = start.min(end.saturating_sub(1));
+    let head = a.head_ms.map_or(end, column).clamp(start, end);
+    let part = |glyph: &str, n: u64| glyph.repeat(usize::try_from(n).unwrap_or(0));
+    let [before, waits, streams, after] = [part(" ", start), part("▒", head - start), part("░", end - head), part(" ", room - end)];
+    let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
+    let (result, role) = match (&a.outcome, a.won, a.ended_ms) {
+        (Some(outcome), ..) => (outcome.to_string(), Role::Warn),
+        (None, true, _) => (a.status.map_or_else(|| text.answered.clone(), |s| s.to_string()), Role::Ok),
+        (None, false, Some(_)) => (a.status.map_or_else(|| text.ended.clone(), |s| s.to_string()), Role::Text),
+        (None, false, None) => (text.under_way.clone(), Role::Accent),
+    };
+    let billed = if a.maybe_billed && !a.won { format!(" · {}", text.billed) } else { String::new() };
+    let mut line = vec![
+        span(format!("{:>6} │{before}", format::took(u64::from(a.started_ms))), Role::Dim),
+        span(waits, Role::Accent),
+        span(streams, if a.outcome.is_some() { Role::Warn } else { Role::Ok }),
+        span(format!("{after}│ "), Role::Dim),
+        span(format!("{} {}{key}", a.number, a.upstream), Role::Text),
+    ];
+    let said = span(format!("{result}{billed}"), role);
+    if narrow {
+        lines.push(line);
+        let model = span(format!("         {}  ", a.model), Role::Dim);
+        lines.push(vec![model, said]);
+    } else {
+        line.push(span(format!("  {}  ", a.model), Role::Dim));
+        line.push(said);
+        lines.push(line);
+    }
+}
+
+/// Numbers with their names, as many on a line as there is room for.
+fn numbers(r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
+    let text = &now.text.request;
+    let unknown = || UNKNOWN.to_owned();
+    let time = |ms: Option<u32>| ms.map_or_else(unknown, |ms| format::took(u64::from(ms)));
+    let count = format::count;
+    let how = if r.stream { &text.streamed } else { &text.whole };
+    let speed = r.tokens_per_second(now.at).map_or_else(unknown, |rate| format!("{rate:.1} tok/s"));
+    let input = r.usage.map_or_else(unknown, |u| {
+        let written = u.cache_write_5m.saturating_add(u.cache_write_1h);
+        let mut said = count(u.input_total());
+        if u.cache_read > 0 || written > 0 {
+            let (fresh, cached, written) = (count(u.input), count(u.cache_read), count(written));
+            said = fill(&text.split, &[("all", &said), ("fresh", &fresh), ("cached", &cached), ("written", &written)]);
+        }
+        said
+    });
+    let output = r.usage.map_or_else(unknown, |u| match u.reasoning {
+        0 => count(u.output_total()),
+        reasoning => format!("{} ({} {})", count(u.output_total()), count(reasoning), text.thinking),
+    });
+    let all = [
+        (&text.began, format!("{} · {} {} · {how}", format::moment(r.at, now), r.dialect, r.op)),
+        (&text.client, if r.client.is_empty() { unknown() } else { r.client.to_string() }),
+        (&text.session, r.session.as_deref().map_or_else(unknown, str::to_owned)),
+        (&text.first, time(r.ttft_ms)),
+        (&text.took, time(r.duration_ms)),
+        (&text.speed, speed),
+        (&text.input, input),
+        (&text.output, output),
+        (&text.cost, r.cost.map_or_else(unknown, |cost| cost.to_string())),
+        (&text.bytes, format!("{}→{}", count(r.request_bytes), count(r.answer_bytes))),
+        (&text.finish, r.finish.as_deref().map_or_else(unknown, str::to_owned)),
+    ];
+    // Most requests have no session; that needs no words.
+    let told = all.iter().filter(|(name, value)| *name != &text.session || value != UNKNOWN);
+    prose::flow(told.map(|(name, value)| vec![span(format!("{name} "), Role::Dim), span(value.clone(), Role::Text)]), room)
+}

@@ -1,0 +1,181 @@
+//! What the dashboard says, in the reader's language; the words stand in `assets/texts/`.
+
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+/// A language that the dashboard speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lang {
+    #[default]
+    English,
+    Chinese,
+}
+
+impl Lang {
+    /// What the config says, else what the locale (`zh_CN.UTF-8`) says.
+    #[must_use]
+    pub fn pick(config: &str, locale: &str) -> Self {
+        let said = if matches!(config, "en" | "zh") { config } else { locale };
+        if said.get(..2).is_some_and(|begin| begin.eq_ignore_ascii_case("zh")) { Self::Chinese } else { Self::English }
+    }
+
+    /// Everything it says.
+    #[must_use]
+    pub fn texts(self) -> &'static Texts {
+        static ENGLISH: OnceLock<Texts> = OnceLock::new();
+        static CHINESE: OnceLock<Texts> = OnceLock::new();
+        let (place, text) = match self {
+            Self::Chinese => (&CHINESE, include_str!("../../assets/texts/zh.toml")),
+            Self::English => (&ENGLISH, include_str!("../../assets/texts/en.toml")),
+        };
+        place.get_or_init(|| toml::from_str(text).expect("a test reads both files"))
+    }
+}
+
+/// One of the texts, chosen before the language is known.
+pub type Word = fn(&Texts) -> &str;
+
+/// A text with its blanks (`{name}`) filled; a blank that nobody fills stays.
+#[must_use]
+pub fn fill(text: &str, blanks: &[(&str, &str)]) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        out.push_str(&rest[..at]);
+        let blank = rest[at..].find('}').and_then(|end| {
+            let name = &rest[at + 1..at + end];
+            blanks.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value, at + end + 1))
+        });
+        match blank {
+            Some((value, next)) => {
+                out.push_str(value);
+                rest = &rest[next..];
+            }
+            None => {
+                out.push('{');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+macro_rules! texts {
+    ($($section:ident: $name:ident { $($field:ident)* })*) => {
+        /// Every text, by where it stands.
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Texts {
+            $(pub $section: $name,)*
+        }
+
+        $(
+            #[derive(Debug, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            pub struct $name {
+                $(pub $field: String,)*
+            }
+        )*
+    };
+}
+
+texts! {
+    screen: Screens { live upstreams keys models usage log config request help }
+    top: Top {
+        connecting up draining paused running requests failed tokens cache today lost more shows shows_short warms warms_short
+        enlarge sorted filter
+    }
+    wrong: Wrong {
+        offline not_applied restart ledger down down_next cause all_cooling first_back cooling for_span rejected missing instead
+        partly because
+    }
+    ask: Asks { kill cool test stop running_none running_one running_many copy copy_curl copy_id copy_answer filter replay keep }
+    toast: Toasts {
+        resync nothing_here ended_already none_selected copied the_curl the_id the_answer nothing_cooling no_single too_many unreachable
+        no_editor nothing_said not_kept
+    }
+    foot: Foot {
+        open cool warm toggle test reload filter kill copy copy_long pause sort back next quit all pane headers raw replay group days
+        edit requests
+    }
+    help: Helps {
+        here everywhere click open_request open_line cool warm warm_problem toggle test key_log upstream_live reload filter kill copy
+        pause sort back clear move_ ends page live upstreams keys models usage log config next quit help pane headers raw replay
+        group days edit open_usage
+    }
+    order: Orders {
+        newest slowest most_output costliest oldest config tier errors state most_used name cost requests tokens
+    }
+    col: Columns {
+        time client model upstream key state age try_ ttft speed tokens cost dialect tier keys p50 p95 errors minutes models
+        fingerprint until run requests rpm tpm today kind health price targets level what used input cached output reasoning failed share
+        project session day
+    }
+    state: States {
+        queued waiting thinking streaming done retried retried_short left broke denied unknown limited down timeout refused error
+        healthy cooling open probing disabled ok partly rejected missing key_waiting probe_in info warn
+    }
+    live: LiveTexts { empty no_match per_minute last ttft errors speed }
+    request: RequestTexts {
+        way conversation answer headers numbers why none gone billed under_way answered ended lost error began streamed whole client
+        session first took speed input output bytes finish asked_headers answered_headers no_headers not_kept waiting_text nothing_said
+        missing raw more system user assistant tool thinking refusal result media call cost split
+    }
+    upstreams: UpstreamTexts { empty no_match }
+    keys: KeyTexts { empty no_match gives_nothing being_read let_through rest }
+    models: ModelTexts { empty no_match ready some none }
+    usage: UsageTexts {
+        today requests no_ledger empty demo by days one_day by_cost by_tokens loading no_match unnamed estimated
+    }
+    log: LogTexts { empty no_match older }
+    config: ConfigTexts {
+        file none applied ago listens projects version restart fine broken warnings reload ledger ledger_none ledger_lost ledger_waits
+    }
+    filter: FilterTexts { bad_span bad_sum }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_languages_say_everything_with_the_same_blanks() {
+        let read = |text: &str| text.parse::<toml::Table>().unwrap();
+        let (en, zh) = (read(include_str!("../../assets/texts/en.toml")), read(include_str!("../../assets/texts/zh.toml")));
+        // Reading checks that no text is missing and none is left over.
+        assert!(!Lang::English.texts().screen.live.is_empty() && !Lang::Chinese.texts().screen.live.is_empty());
+        let blanks = |text: &str| {
+            let mut names: Vec<String> = text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0.to_owned())).collect();
+            names.sort();
+            names
+        };
+        for (section, texts) in &en {
+            for (name, text) in texts.as_table().unwrap() {
+                let other = zh[section][name].as_str().unwrap();
+                assert_eq!(blanks(text.as_str().unwrap()), blanks(other), "{section}.{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn blanks_are_filled_and_what_fills_them_is_not_looked_at() {
+        assert_eq!(fill("{a} of {b}{c}", &[("a", "{b}"), ("b", "2")]), "{b} of 2{c}");
+        assert_eq!(fill("no { blank", &[("a", "x")]), "no { blank");
+    }
+
+    #[test]
+    fn the_config_stands_above_the_locale() {
+        for (config, locale, want) in [
+            ("auto", "zh_CN.UTF-8", Lang::Chinese),
+            ("auto", "ZH", Lang::Chinese),
+            ("auto", "C.UTF-8", Lang::English),
+            ("en", "zh_CN.UTF-8", Lang::English),
+            ("zh", "", Lang::Chinese),
+            ("auto", "é", Lang::English),
+        ] {
+            assert_eq!(Lang::pick(config, locale), want, "{config} {locale}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What is fuzzed: each target takes any bytes, must not panic, and holds its law. Used by the fuzzer and by an ordinary test.
+#![allow(dead_code, reason = "each fuzz target uses one of them")]
+
+use aiproxy::{
+    base::{cut::Piece, sse},
+    dialect::{
+        Carry, Framing, Place, Shape, Thinking, Traits, registry,
+        translate::{Reading, Translator},
+    },
+    ir::{assemble, event::ChatEvent, extras::Extras, grammar, op::Dialect},
+};
+use bytes::Bytes;
+
+/// The first byte chooses, the rest is the input.
+fn chosen(data: &[u8]) -> Option<(Dialect, Dialect, u8, &[u8])> {
+    let (&[a, b], rest) = data.split_first_chunk::<2>()?;
+    let all = Dialect::ALL;
+    Some((all[usize::from(a) % all.len()], all[usize::from(b) % all.len()], b, rest))
+}
+
+fn shape(framing: Framing) -> Shape {
+    Shape {
+        place: Place::Main,
+        model: "m".to_owned(),
+        id: "01".to_owned(),
+        now: 1,
+        framing,
+        usage: true,
+        custom: vec!["c".to_owned()],
+        namespaced: Vec::new(),
+        echo: Extras::default(),
+    }
+}
+
+fn traits() -> Traits {
+    Traits {
+        model: "m".to_owned(),
+        stream: true,
+        max_output: Some(4096),
+        thinking: Thinking::Budget,
+        limit_field: "max_tokens",
+        developer_role: false,
+        takes_reasoning: true,
+        seed: "s".to_owned(),
+    }
+}
+
+fn framing(dialect: Dialect) -> Framing {
+    if dialect == Dialect::Ollama { Framing::Ndjson } else { Framing::Sse }
+}
+
+/// Any body: what can be read can be written in every dialect, and what was written can be read.
+pub fn requests(data: &[u8]) {
+    let Some((client, upstream, _, body)) = chosen(data) else { return };
+    let Ok(request) = registry::ingress(client).read_request(Place::Main, body) else { return };
+    let written = registry::egress(upstream).write_request(&request, &traits());
+    if request.messages.iter().all(|message| message.blocks.is_empty()) {
+        // There is nothing to ask; the upstream says so.
+        return;
+    }
+    let back = registry::ingress(upstream).read_request(Place::Main, &written.body);
+    assert!(back.is_ok(), "{client} → {upstream}: {:?} in {}", back.err(), String::from_utf8_lossy(&written.body));
+}
+
+/// Any answer: what can be read can be told to every client, and told as a stream.
+pub fn responses(data: &[u8]) {
+    let Some((upstream, client, _, body)) = chosen(data) else { return };
+    let Ok(response) = registry::egress(upstream).read_response("application/json", body, &Carry::default()) else { return };
+    let whole = registry::ingress(client).write_response(&response, &shape(framing(client)));
+    assert!(aiproxy::base::json::check(&whole).is_ok(), "{upstream} → {client}: {}", String::from_utf8_lossy(&whole));
+    let events = assemble::events(&response);
+    grammar::check(&events).unwrap_or_else(|e| panic!("{upstream}: {e}"));
+}
+
+/// The blocks of an event stream are the same however it is cut.
+pub fn sse(data: &[u8]) {
+    let blocks = |chunks: &[&[u8]]| {
+        let (mut splitter, mut out) = (sse::Splitter::default(), Vec::new());
+        for chunk in chunks {
+            let (chunk, mut at) = (Bytes::copy_from_slice(chunk), 0);
+            loop {
+                match splitter.next(&chunk, &mut at) {
+                    Piece::Inside(span) => out.push(chunk[span].to_vec()),
+                    Piece::Joined(unit) => out.push(unit.to_vec()),
+                    Piece::More => break,
+                    Piece::TooLong => return Vec::new(),
+                }
+            }
+        }
+        out.push(splitter.rest().to_vec());
+        out.iter()
+            .map(|block| {
+                let read = sse::read(block);
+                (read.name.to_vec(), read.data.to_vec())
+            })
+            .filter(|(_, data)| !data.is_empty())
+            .collect()
+    };
+    let Some((&cut, body)) = data.split_first() else { return };
+    let (a, b) = body.split_at(usize::from(cut) % (body.len() + 1));
+    assert_eq!(blocks(&[body]), blocks(&[a, b]));
+}
+
+/// Any stream, cut anywhere: the events keep their grammar, are the same as uncut, and the client's end is told once.
+pub fn streams(data: &[u8]) {
+    let Some((upstream, client, cut, body)) = chosen(data) else { return };
+    let read = |chunks: &[&[u8]]| {
+        let mut reading = Reading::new(framing(upstream), registry::egress(upstream).stream_reader(&Carry::default()), cut & 1 == 1);
+        let mut said = Vec::new();
+        for chunk in chunks {
+            if reading.feed(&Bytes::copy_from_slice(chunk), &mut said).error.is_some() {
+                return said;
+            }
+        }
+        reading.end(&mut said);
+        said
+    };
+    let (a, b) = body.split_at(usize::from(cut) * 7 % (body.len() + 1));
+    let said = read(&[body]);
+    assert_eq!(said, read(&[a, b]), "{upstream}, cut at {}", a.len());
+    let ended = said.iter().filter(|event| matches!(event, ChatEvent::End { .. })).count();
+    if ended == 1 {
+        grammar::check(&said).unwrap_or_else(|e| panic!("{upstream}: {e}"));
+    }
+    let reading = Reading::new(framing(upstream), registry::egress(upstream).stream_reader(&Carry::default()), false);
+    let mut translator = Translator::new(reading, registry::ingress(client).stream_writer(&shape(framing(client))), 1 << 16);
+    let mut out = Vec::new();
+    translator.feed(&Bytes::copy_from_slice(body), &mut out);
+    translator.end(&mut out);
+    assert!(ended <= 1);
+}

@@ -1,0 +1,187 @@
+//! The fuzz targets without a fuzzer: found inputs are replayed, recordings and seeds are spoiled for a few seconds.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+#[path = "../fuzz/targets.rs"]
+mod targets;
+
+/// How long each target is tried.
+const SPAN: Duration = Duration::from_secs(2);
+
+const TARGETS: [(&str, fn(&[u8])); 4] =
+    [("requests", targets::requests), ("responses", targets::responses), ("sse", targets::sse), ("streams", targets::streams)];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where each API's dialect stands among all.
+fn place(api: &str) -> Option<u8> {
+    let name = match api {
+        "openai.chat" => "openai",
+        "openai.responses" => "responses",
+        "anthropic.messages" | "vertex.anthropic" => "anthropic",
+        "gemini.generateContent" | "gemini.streamGenerateContent" => "gemini",
+        "ollama.chat" => "ollama",
+        _ => return None,
+    };
+    let at = aiproxy::ir::op::Dialect::ALL.iter().position(|dialect| dialect.name() == name);
+    at.and_then(|at| u8::try_from(at).ok())
+}
+
+/// Inputs to begin with: the recordings where they are, and a few of our own.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let mut out: Vec<Vec<u8>> = Vec::new();
+    let mut add = |dialect: u8, body: &[u8]| out.push([&[dialect, 1][..], body].concat());
+    for dialect in 0..5 {
+        add(dialect, br#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"contents":[{"parts":[{"text":"hi"}]}],"input":"hi","max_tokens":5}"#);
+        add(dialect, b"data: {\"choices\":[{\"delta\":{\"content\":\"<think>a</think>b\",\"tool_calls\":[{\"index\":0,\"id\":\"1\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}}]}\r\n\r\ndata: [DONE]\n\n");
+        add(dialect, b"event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n: c\rdata: {\"type\":\"message_stop\"}\r\r");
+        add(dialect, b"{\"message\":{\"content\":\"a\",\"thinking\":\"b\"},\"done\":false}\n{\"done\":true,\"done_reason\":\"stop\"}\n");
+        add(dialect, b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\",\"thought\":true},{\"functionCall\":{\"name\":\"f\",\"args\":{}}}]},\"finishReason\":\"STOP\"}]}\n\n");
+        add(dialect, b"data: {\"type\":\"response.output_item.added\",\"output_index\":0,\"item\":{\"type\":\"message\"}}\n\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":[]}}\n\n");
+    }
+    let told = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
+    let folder = told.unwrap_or_else(|| root().join("../shared/exchanges"));
+    let index: Vec<Value> =
+        fs::read(folder.join("index.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    for row in &index {
+        let Some(dialect) = row["api"].as_str().and_then(place) else { continue };
+        let text = row["file"].as_str().and_then(|file| fs::read(folder.join(file)).ok()).unwrap_or_default();
+        let Ok(exchange) = serde_json::from_slice::<Value>(&text) else { continue };
+        let body = match target {
+            "requests" => exchange["request"]["body"].to_string(),
+            _ => exchange["response"]["body"].as_str().unwrap_or_default().to_owned(),
+        };
+        if body.len() < 100_000 {
+            add(dialect, body.as_bytes());
+        }
+    }
+    out
+}
+
+/// A generator that gives the same numbers in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 as usize % sides.max(1)
+    }
+}
+
+/// Tokens that mean something in these grammars.
+const WORDS: [&[u8]; 22] = [
+    b"null",
+    b"{}",
+    b"[]",
+    b"\"\"",
+    b"-1",
+    b"1e400",
+    b"18446744073709551616",
+    b"true",
+    b"\"\\ud800\"",
+    b"\xf0\x9f\x8e\x89",
+    b"\xff",
+    b"\n\n",
+    b"\r",
+    b"data: ",
+    b"event: error\n",
+    b"[DONE]",
+    b"\"index\":7,",
+    b"\"type\":\"text\"",
+    b"\"type\":\"tool_use\"",
+    b"\"id\":null,",
+    b"<think>",
+    b"</think>",
+];
+
+fn spoil(seeds: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = seeds[dice.roll(seeds.len())].clone();
+    bytes[0] = if dice.roll(4) == 0 { dice.roll(256) as u8 } else { bytes[0] };
+    bytes[1] = dice.roll(256) as u8;
+    for _ in 0..dice.roll(6) {
+        let at = 2 + dice.roll(bytes.len() - 2);
+        let to = (at + dice.roll(40)).min(bytes.len());
+        match dice.roll(6) {
+            0 => {
+                let last = bytes.len() - 1;
+                bytes[at.min(last)] = dice.roll(256) as u8;
+            }
+            1 => drop(bytes.drain(at.min(to)..to)),
+            2 => drop(bytes.splice(at..at, WORDS[dice.roll(WORDS.len())].iter().copied())),
+            3 => drop(bytes.splice(at..to, WORDS[dice.roll(WORDS.len())].iter().copied())),
+            4 => {
+                let other = &seeds[dice.roll(seeds.len())];
+                let from = 2 + dice.roll(other.len() - 2);
+                let piece = other[from..(from + dice.roll(200)).min(other.len())].to_vec();
+                drop(bytes.splice(at..at, piece));
+            }
+            _ => bytes.truncate(at.max(3)),
+        }
+        if bytes.len() < 4 {
+            bytes.extend_from_slice(b"{}");
+        }
+    }
+    bytes
+}
+
+#[test]
+fn found_inputs_stay_fixed() {
+    for (name, run) in TARGETS {
+        let folder = root().join("tests/fuzz/inputs").join(name);
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.expect("listed").path();
+            eprintln!("{}", path.display());
+            run(&fs::read(&path).expect("readable"));
+        }
+    }
+}
+
+fn tried(name: &str) {
+    let (_, run) = TARGETS.into_iter().find(|(known, _)| *known == name).expect("a target");
+    let seeds = seeds(name);
+    let seed = std::env::var("FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x9e37_79b9_7f4a_7c15);
+    let span = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).map_or(SPAN, Duration::from_secs);
+    let (mut dice, begun) = (Dice(seed), Instant::now());
+    for seed in &seeds {
+        run(seed);
+    }
+    while begun.elapsed() < span {
+        let input = spoil(&seeds, &mut dice);
+        if std::panic::catch_unwind(|| run(&input)).is_err() {
+            let folder = root().join("tests/fuzz/inputs").join(name);
+            let path = folder.join(format!("found-{:016x}", dice.0));
+            fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &input)).expect("written");
+            panic!("{} breaks `{name}`: {}", Path::new(&path).display(), String::from_utf8_lossy(&input));
+        }
+    }
+}
+
+#[test]
+fn spoiled_requests_keep_the_law() {
+    tried("requests");
+}
+
+#[test]
+fn spoiled_responses_keep_the_law() {
+    tried("responses");
+}
+
+#[test]
+fn spoiled_event_streams_keep_the_law() {
+    tried("sse");
+}
+
+#[test]
+fn spoiled_streams_keep_the_law() {
+    tried("streams");
+}

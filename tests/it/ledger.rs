@@ -1,0 +1,269 @@
+//! The ledger: what was asked, what it cost, what was kept; over restarts, kills and broken files.
+
+use std::{
+    collections::HashMap,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    proxy::{Proxy, Setup, body, secret},
+    until,
+    upstream::{Gate, Scene, Upstream},
+};
+
+/// A price for the scripted model: a million tokens cost a dollar in and ten out.
+const PRICED: &str = "[ledger]\ntz = \"UTC\"\n[prices.\"one/m\"]\ninput = 1\noutput = 10";
+
+fn json_of(proxy: &Proxy, args: &[&str]) -> Value {
+    let output = proxy.cli(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}"))
+}
+
+fn text_of(proxy: &Proxy, args: &[&str]) -> String {
+    let output = proxy.cli(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn what_was_asked_is_recorded_with_its_cost_and_can_be_explained() {
+    let upstream = Upstream::directed(|seen, _| {
+        if seen.key() == secret("one", "work") { Scene::status(429).header("retry-after", "30") } else { Scene::chat("hello") }
+    });
+    let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work", "spare"]).start();
+    proxy.chat("how are you?");
+
+    // Three tokens in, two out.
+    let usage = json_of(&proxy, &["usage", "--json"]);
+    assert_eq!(
+        (&usage["rows"][0]["name"], &usage["rows"][0]["cost"], &usage["total"]["requests"]),
+        (&json!("m"), &json!(23_000), &json!(1))
+    );
+    let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+    assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(2));
+    assert_eq!((&shown["cost"]["usd"], &shown["parts"][0]["bill"]["source"]), (&json!(23_000), &json!("free")));
+    let explained = text_of(&proxy, &["explain", "last"]);
+    for part in ["attempt 1 at one", "attempt 2 at one", "0.000003 USD", "0.00002 USD", "$0.000023", "price one/m, from [prices]", "▒"] {
+        assert!(explained.contains(part), "{part} is missing in\n{explained}");
+    }
+    assert!(text_of(&proxy, &["log", "show", "last", "--body", "request"]).contains("how are you?"));
+    assert!(text_of(&proxy, &["log", "show", "last", "--body", "answer"]).contains("hello"));
+    assert_eq!(proxy.snapshot()["live"]["totals"]["cost"], 23_000);
+    for by in ["project", "upstream", "key", "client", "session", "day"] {
+        assert_eq!(json_of(&proxy, &["usage", "--by", by, "--json"])["total"]["cost"], 23_000, "{by}");
+    }
+    let page = text_of(&proxy, &["usage"]);
+    assert!(page.contains("today") && page.contains("<$0.001"), "{page}");
+}
+
+#[test]
+fn history_outlives_the_proxy_and_is_read_without_one() {
+    let upstream = Upstream::directed(|seen, _| match seen.json()["model"].as_str() {
+        Some("=cmd|x") => Scene::status(400),
+        _ => Scene::chat("hello"),
+    });
+    let mut proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
+    proxy.chat("hi");
+    proxy.ask(&body("=cmd|x", "hi", false));
+    proxy.signal(rustix::process::Signal::TERM);
+    assert_eq!(proxy.exit_code(), Some(0));
+
+    let log = text_of(&proxy, &["log", "status:2xx"]);
+    let exported = text_of(&proxy, &["log", "export"]);
+    let csv = text_of(&proxy, &["log", "export", "--format", "csv"]);
+
+    assert_eq!(log.lines().count(), 1, "{log}");
+    let lines: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((lines.len(), &lines[0]["asked"], &lines[1]["asked"]), (2, &json!("=cmd|x"), &json!("m")), "the newest first");
+    assert!(csv.starts_with("id,at,project,") && csv.contains("\"'=cmd|x\""), "{csv}");
+    assert!(csv.lines().all(|line| line.split(',').all(|cell| !cell.starts_with(['=', '+', '-', '@']))), "{csv}");
+    assert_eq!(json_of(&proxy, &["usage", "--json"])["total"]["requests"], 2);
+    assert_eq!(proxy.cli(&["log", "--since", "soon"]).status.code(), Some(2));
+    assert_eq!(proxy.cli(&["usage", "--by", "mood"]).status.code(), Some(2));
+    assert_eq!(proxy.cli(&["log", "show", "ffffff"]).status.code(), Some(1));
+}
+
+#[test]
+fn what_is_not_told_is_estimated_and_marked() {
+    let gate = Gate::shut();
+    let held = Scene::sse(&["one ", "two ", "three ", "four "]).gate(4, &gate);
+    let upstream = Upstream::start(vec![held, Scene::sse(&["one ", "two "])]);
+    let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
+    let mut left = proxy.open_chat("tell me something long", true);
+    left.until("three");
+    drop(left);
+    let cost = until("the request to be recorded", || {
+        let shown = proxy.cli(&["log", "show", "last", "--json"]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
+        (shown["state"] == "left").then(|| shown["cost"].clone())
+    });
+    gate.open();
+
+    assert_eq!(cost["sure"], "estimate", "{cost}");
+    assert!(cost["usd"].as_i64().is_some_and(|nano| nano >= 30_000), "three tokens out and the question: {cost}");
+    // A whole stream without usage is estimated too.
+    proxy.chat_stream("hi");
+    let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+    assert_eq!((&shown["state"], &shown["cost"]["sure"]), (&json!("done"), &json!("estimate")), "{shown}");
+    assert!(text_of(&proxy, &["log"]).contains('~'));
+}
+
+#[test]
+fn what_the_provider_says_that_it_costs_counts() {
+    let mut answer = json!({
+        "id": "1", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.0001, "is_byok": true,
+                  "cost_details": {"upstream_inference_cost": 0.002}},
+    });
+    let told = Scene::json(200, &answer);
+    answer["usage"]["is_byok"] = json!(false);
+    let upstream = Upstream::start(vec![told, Scene::json(200, &answer)]);
+    let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
+    let bill = || {
+        proxy.chat("hi");
+        let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+        (shown["cost"]["usd"].clone(), shown["parts"][0]["bill"]["computed"].clone(), shown["parts"][0]["bill"]["source"].clone())
+    };
+
+    assert_eq!(bill(), (json!(2_100_000), json!(23_000), json!("reported")));
+    assert_eq!(bill(), (json!(100_000), json!(23_000), json!("reported")));
+}
+
+#[test]
+fn pain_22_an_unknown_price_is_never_nothing() {
+    let upstream = Upstream::directed(|_, _| Scene::chat("hello"));
+    let proxy = Setup::new().upstream_at("one", "http://127.0.0.1:1", &[], "enabled = false").upstream("far", &upstream, &["work"]).start();
+    proxy.chat("hi");
+    let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+    // On this machine it is free; elsewhere nobody knows.
+    assert_eq!((&shown["cost"]["usd"], &shown["parts"][0]["bill"]["source"]), (&json!(0), &json!("local")));
+}
+
+#[test]
+fn no_key_reaches_the_files_and_bodies_stay_within_their_room() {
+    let key = secret("one", "work");
+    let echo = key.clone();
+    let upstream = Upstream::directed(move |_, nth| match nth % 3 {
+        0 => Scene::chat(&format!("your key is {echo}")),
+        1 => Scene::json(500, &json!({"error": {"message": format!("bad key {echo}")}})),
+        _ => Scene::sse(&["your key ", &echo, " is leaked"]),
+    });
+    let config = "[retry]\nmax_attempts = 1\n[ledger]\nbodies_total = \"256KiB\"\nbody_limit = \"16KiB\"";
+    let mut proxy = Setup::new().config(config).upstream("one", &upstream, &["work"]).start();
+    for n in 0..60_u64 {
+        let noise: String =
+            (0..1_500_u64).map(|k| format!("{:x}", (k + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(n as u32))).collect();
+        proxy.ask(&body("m", &format!("my key is {key}, {noise}"), n % 2 == 0));
+    }
+    let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+    let sent = shown["bodies"].as_array().and_then(|bodies| bodies.iter().find(|body| body["side"] == "request")).expect("a body").clone();
+    assert!(sent["head"].as_str().is_some_and(|head| head.contains("my key is [redacted]")), "{sent}");
+    assert!(sent["total"].as_u64() > Some(16 << 10) && !sent["tail"].as_str().unwrap_or_default().is_empty(), "beginning and end are kept");
+    proxy.signal(rustix::process::Signal::TERM);
+    proxy.exit_code();
+
+    let mut bytes = 0;
+    for entry in fs::read_dir(proxy.home.data()).expect("the data dir").flatten().filter(|entry| entry.path().is_file()) {
+        let file = fs::read(entry.path()).expect("a file");
+        assert!(memchr::memmem::find(&file, key.as_bytes()).is_none(), "{:?} holds the key", entry.path());
+        bytes += file.len();
+    }
+    assert!(bytes < 1 << 20, "{bytes} bytes");
+}
+
+#[test]
+fn a_damaged_or_locked_file_never_fails_a_request() {
+    let upstream = Upstream::directed(|_, _| Scene::chat("hello"));
+    let setup = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]);
+    let home = setup.home();
+    fs::create_dir_all(home.data()).expect("the data dir");
+    fs::write(home.data().join("ledger.db"), b"\x89PNG\r\n\x1a\n this is a picture, is it not").expect("written");
+    let mut proxy = Proxy::spawn(home);
+    assert_eq!(proxy.chat("hi").status, 200);
+    assert_eq!(json_of(&proxy, &["usage", "--json"])["total"]["requests"], 1);
+    assert!(proxy.output().contains("is damaged"), "{}", proxy.output());
+    let names: Vec<String> =
+        fs::read_dir(proxy.home.data()).expect("it").flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    assert!(names.iter().any(|name| name.starts_with("ledger.db.corrupt-")), "{names:?}");
+
+    // Somebody else holds the file: requests go on, and are there afterwards.
+    let other = rusqlite::Connection::open(proxy.home.data().join("ledger.db")).expect("opened");
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let begun = Instant::now();
+    assert_eq!(proxy.chat("hi").status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(2), "the request waits for nothing");
+    until("the trouble to be known", || proxy.snapshot()["ledger"]["trouble"].as_str().map(str::to_owned));
+    other.execute_batch("COMMIT").expect("unlocked");
+    drop(other);
+    until("it to be written", || (json_of(&proxy, &["usage", "--json"])["total"]["requests"] == 2).then_some(()));
+    proxy.signal(rustix::process::Signal::TERM);
+    assert_eq!(proxy.exit_code(), Some(0));
+}
+
+#[test]
+fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
+    let upstream = Upstream::directed(|_, _| Scene::chat("hello"));
+    let mut proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
+    for round in 0..3 {
+        let (told, stop) = (Arc::new(Mutex::new(Vec::<(String, Instant)>::new())), Arc::new(AtomicBool::new(false)));
+        let killed = std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let (told, stop, proxy) = (Arc::clone(&told), Arc::clone(&stop), &proxy);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        // The connection of the moment of the kill cannot be made.
+                        let asked = AssertUnwindSafe(|| proxy.open_chat("hi", false).try_answer());
+                        let Ok(Some(answer)) = catch_unwind(asked) else { return };
+                        if answer.status != 200 || !answer.whole {
+                            return;
+                        }
+                        let id = answer.header("x-request-id").unwrap_or_default().to_owned();
+                        told.lock().expect("ids").push((id, Instant::now()));
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(1_600 + 300 * round));
+            proxy.signal(rustix::process::Signal::KILL);
+            let killed = Instant::now();
+            stop.store(true, Ordering::Relaxed);
+            killed
+        });
+        assert_eq!(proxy.exit_code(), None, "killed");
+
+        let exported = text_of(&proxy, &["log", "export"]);
+        let mut times: HashMap<String, u32> = HashMap::new();
+        for line in exported.lines() {
+            let record: Value = serde_json::from_str(line).expect("JSON");
+            *times.entry(record["id"].as_str().expect("an id").to_owned()).or_default() += 1;
+        }
+        let due: Vec<String> = told
+            .lock()
+            .expect("ids")
+            .iter()
+            .filter(|(_, at)| killed.duration_since(*at) > Duration::from_secs(1))
+            .map(|(id, _)| id.clone())
+            .collect();
+        assert!(due.len() > 10, "{} requests", due.len());
+        let missing = due.iter().filter(|id| times.get(*id) != Some(&1)).count();
+        assert_eq!(missing, 0, "of {} requests that were answered in time", due.len());
+        assert!(times.values().all(|n| *n == 1), "nothing is there twice");
+        let connection = rusqlite::Connection::open(proxy.home.data().join("ledger.db")).expect("opened");
+        let said: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+        assert_eq!(said, "ok");
+        drop(connection);
+        let home = proxy.take_home();
+        proxy = Proxy::spawn(home);
+        let all = json_of(&proxy, &["usage", "--json"])["total"]["requests"].as_u64().expect("a number");
+        assert_eq!(all, times.len() as u64, "sums agree with rows");
+    }
+}

@@ -1,0 +1,10 @@
+//! One dialect's clients over another's upstreams, over real HTTP.
+
+mod documents;
+mod forms;
+mod hostile;
+mod pains;
+mod requests;
+mod scenes;
+mod stored;
+mod tools;

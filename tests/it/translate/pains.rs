@@ -1,0 +1,397 @@
+//! What hurts users of translating proxies, one by one.
+
+use serde_json::{Value, json};
+
+use super::scenes::{DIALECTS, Heard, anthropic_events, ask, before, event, hear, heard, message, pieces, stream, whole};
+use crate::support::{
+    client::Request,
+    proxy::{CLIENT_KEY, Proxy, Setup},
+    upstream::{Gate, Scene, Upstream, chunk},
+};
+
+/// Bytes that a careless re-encoding would change.
+const SIGNATURE: &str = "EqQB+/==\u{e9}\\\"</sig>";
+
+fn weather() -> Value {
+    json!({"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}})
+}
+
+fn thinking_call() -> Value {
+    message(
+        &json!([{"type": "thinking", "thinking": "I should look.", "signature": SIGNATURE}, {"type": "redacted_thinking", "data": "sealed+/="},
+            {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Łódź"}}]),
+        "tool_use",
+    )
+}
+
+fn same_thought(body: &Value) -> bool {
+    let content = body["messages"][1]["content"].as_array().cloned().unwrap_or_default();
+    content.first() == Some(&json!({"type": "thinking", "thinking": "I should look.", "signature": SIGNATURE}))
+        && content.get(1) == Some(&json!({"type": "redacted_thinking", "data": "sealed+/="}))
+}
+
+#[test]
+fn pain_3_signatures_come_back_byte_for_byte_through_a_client_that_cannot_carry_them() {
+    let (upstream, proxy) = before("anthropic", vec![Scene::json(200, &thinking_call()), whole("anthropic", "sunny")]);
+    let first = proxy.ask(&json!({"model": "m", "tools": [weather()], "messages": [{"role": "user", "content": "?"}]})).json();
+    let said = &first["choices"][0]["message"];
+    let call = &said["tool_calls"][0];
+
+    let answer = proxy.ask(&json!({"model": "m", "tools": [weather()], "messages": [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}]}));
+
+    assert_eq!(answer.said(), "sunny", "{}", answer.text());
+    let sent = upstream.request(1).json();
+    assert!(same_thought(&sent), "{sent:#}");
+    assert_eq!(answer.header("x-aiproxy-losses"), None);
+}
+
+#[test]
+fn pain_3_streamed_signatures_come_back_as_well() {
+    let content = thinking_call()["content"].clone();
+    let mut events = vec![event(&json!({"type": "message_start", "message": message(&json!([]), "tool_use")}))];
+    for (at, block) in content.as_array().expect("blocks").iter().enumerate() {
+        let mut head = block.clone();
+        for key in ["thinking", "signature"] {
+            if head.get(key).is_some() {
+                head[key] = json!("");
+            }
+        }
+        let delta = |delta: Value| event(&json!({"type": "content_block_delta", "index": at, "delta": delta}));
+        if block["type"] == "tool_use" {
+            head["input"] = json!({});
+        }
+        events.push(event(&json!({"type": "content_block_start", "index": at, "content_block": head})));
+        match block["type"].as_str() {
+            Some("thinking") => {
+                events.push(delta(json!({"type": "thinking_delta", "thinking": block["thinking"]})));
+                events.push(delta(json!({"type": "signature_delta", "signature": block["signature"]})));
+            }
+            Some("tool_use") => events.push(delta(json!({"type": "input_json_delta", "partial_json": block["input"].to_string()}))),
+            _ => {}
+        }
+        events.push(event(&json!({"type": "content_block_stop", "index": at})));
+    }
+    events.push(event(&json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}})));
+    events.push(event(&json!({"type": "message_stop"})));
+    let (upstream, proxy) = before("anthropic", vec![Scene::events(events), whole("anthropic", "sunny")]);
+
+    let tools = json!([weather()]);
+    let first = proxy.ask(&json!({"model": "m", "stream": true, "tools": tools, "messages": [{"role": "user", "content": "?"}]}));
+    let said = heard("openai", true, &first);
+    assert_eq!((said.reasoning.as_str(), said.calls), ("I should look.", vec![("weather".to_owned(), json!({"city": "Łódź"}))]));
+    proxy.ask(&json!({"model": "m", "tools": tools, "messages": [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "tool_calls": [{"id": "toolu_1", "type": "function", "function": {"name": "weather", "arguments": "{\"city\":\"Łódź\"}"}}]},
+        {"role": "tool", "tool_call_id": "toolu_1", "content": "sunny"}]}));
+
+    assert!(same_thought(&upstream.request(1).json()), "{:#}", upstream.request(1).json());
+}
+
+#[test]
+fn pain_3_foreign_reasoning_is_dropped_and_said() {
+    for dialect in ["openai", "gemini", "responses", "ollama"] {
+        let (upstream, proxy) = before(dialect, vec![whole(dialect, "on")]);
+        let body = json!({"model": "m", "max_tokens": 99, "messages": [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": SIGNATURE}, {"type": "redacted_thinking", "data": "sealed+/="}, {"type": "text", "text": "a"}]},
+            {"role": "user", "content": "and?"}]});
+
+        let answer = proxy.send(&Request::post("/v1/messages", &body));
+
+        assert_eq!(answer.header("x-aiproxy-losses"), Some("reasoning.proof"), "{dialect}: {:?}", answer.headers);
+        let sent = String::from_utf8_lossy(&upstream.request(0).body).into_owned();
+        assert!(!sent.contains("EqQB") && !sent.contains("sealed"), "{dialect}: {sent}");
+    }
+}
+
+#[test]
+fn pain_4_cache_control_is_carried_on_every_block_type() {
+    let (upstream, proxy) = before("anthropic", vec![whole("anthropic", "ok")]);
+    let mark = json!({"type": "ephemeral", "ttl": "1h"});
+    let png = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="});
+    // What an agent for Claude sends, posted where chat clients post.
+    let body = json!({"model": "m", "max_tokens": 9, "system": [{"type": "text", "text": "s", "cache_control": mark}],
+        "tools": [{"name": "f", "input_schema": {"type": "object"}, "cache_control": mark}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "t", "cache_control": mark}, {"type": "image", "source": png, "cache_control": mark},
+                {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}, "cache_control": mark}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}, "cache_control": mark}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "r", "cache_control": mark}]}]});
+
+    let answer = proxy.ask(&body);
+
+    assert_eq!(answer.said(), "ok", "{}", answer.text());
+    let sent = upstream.request(0).json();
+    for place in [
+        "/system/0",
+        "/tools/0",
+        "/messages/0/content/0",
+        "/messages/0/content/1",
+        "/messages/0/content/2",
+        "/messages/1/content/0",
+        "/messages/2/content/0",
+    ] {
+        assert_eq!(sent.pointer(place).map(|block| &block["cache_control"]), Some(&mark), "{place} of {sent:#}");
+    }
+}
+
+#[test]
+fn pain_4_marks_of_chat_clients_are_carried() {
+    let (upstream, proxy) = before("anthropic", vec![whole("anthropic", "ok")]);
+    let mark = json!({"type": "ephemeral"});
+    let mut tool = weather();
+    tool["cache_control"] = mark.clone();
+    let call = json!({"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}});
+
+    let answer = proxy.ask(&json!({"model": "m", "tools": [tool], "messages": [
+        {"role": "system", "content": [{"type": "text", "text": "s", "cache_control": mark}]},
+        {"role": "user", "content": [{"type": "text", "text": "t", "cache_control": mark},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}, "cache_control": mark}]},
+        {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "r", "cache_control": mark}]}]}));
+
+    let sent = upstream.request(0).json();
+    assert_eq!(answer.header("x-aiproxy-losses"), None);
+    for place in ["/system/0", "/tools/0", "/messages/0/content/0", "/messages/0/content/1"] {
+        assert_eq!(sent.pointer(place).map(|block| &block["cache_control"]), Some(&mark), "{place} of {sent:#}");
+    }
+    let result = &sent["messages"][2]["content"][0];
+    assert!(result["cache_control"] == mark || result["content"][0]["cache_control"] == mark, "{result:#}");
+}
+
+#[test]
+fn pain_5_interleaved_parallel_calls_keep_their_arguments() {
+    let call = |at: usize, mut call: Value| {
+        call["index"] = json!(at);
+        chunk(&json!({"tool_calls": [call]}), None)
+    };
+    let events = vec![
+        call(0, json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": ""}})),
+        call(1, json!({"id": "b", "type": "function", "function": {"name": "g", "arguments": "{\"x\""}})),
+        call(0, json!({"function": {"arguments": "{\"city\":"}})),
+        call(1, json!({"function": {"arguments": ":[1,"}})),
+        call(0, json!({"function": {"arguments": "\"Łódź\"}"}})),
+        call(1, json!({"function": {"arguments": "2]}"}})),
+        chunk(&json!({}), Some("tool_calls")),
+        "data: [DONE]\n\n".to_owned(),
+    ];
+    let (_upstream, proxy) = before("openai", vec![Scene::events(events)]);
+    for client in ["anthropic", "gemini", "ollama", "responses"] {
+        let heard = hear(&proxy, client, true);
+        let want = vec![("f".to_owned(), json!({"city": "Łódź"})), ("g".to_owned(), json!({"x": [1, 2]}))];
+        assert_eq!((heard.calls, heard.success, heard.error), (want, true, None), "{client}");
+    }
+}
+
+#[test]
+fn pain_6_a_truncated_stream_ends_in_an_error_of_the_clients_dialect() {
+    for upstream in DIALECTS {
+        let all = pieces(upstream, &["half", " more"]);
+        // Without what ends it: neither the finish nor the terminal event.
+        let cut = all.len() - if upstream == "openai" || upstream == "anthropic" { 2 } else { 1 };
+        let kind = if upstream == "ollama" { "application/x-ndjson" } else { "text/event-stream" };
+        let (_upstream, proxy) = before(upstream, vec![Scene::stream(kind, all[..cut].to_vec())]);
+        for client in DIALECTS.into_iter().filter(|client| *client != upstream) {
+            let heard = hear(&proxy, client, true);
+            assert!(!heard.success && heard.error.is_some(), "{client} over {upstream}: {heard:?}");
+        }
+    }
+}
+
+/// A proxy with a bad upstream of one dialect before a good one of another.
+fn bad_then_good(dialect: &str, bad: Scene, good: Vec<Scene>) -> (Upstream, Upstream, Proxy) {
+    let (first, second) = (Upstream::start(vec![bad]), Upstream::start(good));
+    let proxy = Setup::new().speaking(dialect, "bad", &first, "priority = 1").speaking("gemini", "good", &second, "priority = 2").start();
+    (first, second, proxy)
+}
+
+#[test]
+fn pain_7_an_error_inside_a_200_of_another_dialect_fails_over() {
+    let error = json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
+    let started = event(&json!({"type": "message_start", "message": message(&json!([]), "end_turn")}));
+    for (streamed, bad) in
+        [(true, Scene::events([started, event(&error)])), (true, Scene::json(200, &error)), (false, Scene::json(200, &error))]
+    {
+        let good = if streamed { stream("gemini", &["good"]) } else { whole("gemini", "good") };
+        let (first, _second, proxy) = bad_then_good("anthropic", bad, vec![good]);
+
+        let heard = hear(&proxy, "openai", streamed);
+
+        assert_eq!(heard, Heard::text("good"), "streamed: {streamed}");
+        assert!(!first.journal().is_empty());
+    }
+}
+
+#[test]
+fn pain_8_nothing_is_replayed_after_content() {
+    let mut events = anthropic_events(&["rm -rf /tmp/a"]);
+    events.truncate(3);
+    events.push(event(&json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})));
+    for client in ["openai", "responses", "gemini", "ollama"] {
+        let (_first, second, proxy) = bad_then_good("anthropic", Scene::events(events.clone()), vec![stream("gemini", &["again"])]);
+
+        let heard = hear(&proxy, client, true);
+
+        assert!(!heard.success && heard.error.as_deref().is_some_and(|e| e.contains("verloaded")), "{client}: {heard:?}");
+        assert!(!heard.text.contains("again"), "{client}: {heard:?}");
+        assert!(second.journal().is_empty());
+    }
+}
+
+#[test]
+fn pain_12_a_silent_translated_stream_is_kept_alive_in_the_clients_dialect() {
+    let gate = Gate::shut();
+    let (_upstream, proxy) = before("openai", vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
+    let waits: Vec<_> = [("anthropic", "event: ping"), ("responses", ": "), ("gemini", "\n\n\n\n")]
+        .into_iter()
+        .map(|(client, ping)| {
+            let mut connection = ask(client, true, "hi").bearer(CLIENT_KEY).open(proxy.addr);
+            std::thread::spawn(move || {
+                let mut seen = connection.until("\"a\"");
+                if client != "gemini" {
+                    seen += &connection.until(ping);
+                }
+                (client, connection, seen)
+            })
+        })
+        .collect();
+    let waited: Vec<_> = waits.into_iter().map(|wait| wait.join().expect("a ping")).collect();
+
+    gate.open();
+
+    for (client, mut connection, _) in waited {
+        let rest = connection.answer();
+        assert!(rest.whole && rest.text().contains("\"b\""), "{client}: {}", rest.text());
+    }
+}
+
+#[test]
+fn pain_19_tokens_are_counted_with_the_tools_where_no_upstream_counts() {
+    let (_upstream, proxy) = before("openai", vec![whole("openai", "never asked")]);
+    let schema: Value =
+        (0..40).map(|n| (format!("property_{n}"), json!({"type": "string", "description": "a long description of it"}))).collect();
+    let tool = json!({"name": "f", "description": "d", "input_schema": {"type": "object", "properties": schema}});
+    let count = |tools: Value| {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "hello there"}], "tools": tools});
+        let answer = proxy.send(&Request::post("/v1/messages/count_tokens", &body));
+        assert_eq!((answer.status, answer.header("x-aiproxy-estimated").is_some()), (200, true), "{}", answer.text());
+        answer.json()["input_tokens"].as_u64().expect("a number")
+    };
+    let (without, with) = (count(json!([])), count(json!([tool])));
+    assert!(without > 2 && with > without + 400, "{without} {with}");
+
+    let gemini = proxy.send(&Request::post("/v1beta/models/m:countTokens", &json!({"contents": [{"parts": [{"text": "hello there"}]}]})));
+    assert!(gemini.json()["totalTokens"].as_u64().is_some_and(|count| count > 2), "{}", gemini.text());
+    assert!(gemini.header("x-aiproxy-estimated").is_some());
+}
+
+#[test]
+fn pain_19_an_upstream_that_counts_is_asked() {
+    let (upstream, proxy) = before("anthropic", vec![Scene::json(200, &json!({"input_tokens": 42}))]);
+    for (path, body, field) in [
+        ("/v1beta/models/m:countTokens", json!({"contents": [{"parts": [{"text": "hi"}]}]}), "totalTokens"),
+        ("/v1/messages/count_tokens", json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}), "input_tokens"),
+        ("/v1/responses/input_tokens", json!({"model": "m", "input": "hi"}), "input_tokens"),
+    ] {
+        let answer = proxy.send(&Request::post(path, &body));
+        assert_eq!((&answer.json()[field], answer.header("x-aiproxy-estimated")), (&json!(42), None), "{path}: {}", answer.text());
+    }
+    assert!(upstream.journal().iter().all(|seen| seen.path.ends_with("/messages/count_tokens")));
+}
+
+#[test]
+fn pain_24_schemas_are_made_to_fit_gemini_and_each_loss_is_named() {
+    let (upstream, proxy) = before("gemini", vec![whole("gemini", "ok")]);
+    let schema = json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "required": ["to"], "additionalProperties": false,
+        "properties": {"to": {"$ref": "#/$defs/person"}, "kind": {"const": "a"}, "tags": {"type": "array", "items": {"type": "string"}, "uniqueItems": true}},
+        "$defs": {"person": {"type": "object", "properties": {"name": {"type": "string"}, "friend": {"$ref": "#/$defs/person"}}}}});
+    let tool = json!({"type": "function", "function": {"name": "send", "parameters": schema}});
+
+    let answer = proxy.ask(&json!({"model": "m", "tools": [tool], "messages": [{"role": "user", "content": "?"}]}));
+
+    assert_eq!(answer.said(), "ok", "{}", answer.text());
+    assert_eq!(answer.header("x-aiproxy-losses"), Some("tools.schema.$ref, tools.schema.uniqueItems"));
+    let sent = upstream.request(0).json();
+    let sent = &sent["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"];
+    assert_eq!(sent["properties"]["to"]["properties"]["name"]["type"], "string");
+    assert_eq!(sent["properties"]["kind"]["enum"], json!(["a"]));
+    for gone in ["$ref", "$defs", "$schema", "uniqueItems", "const"] {
+        assert!(!sent.to_string().contains(&format!("\"{gone}\"")), "{gone} in {sent:#}");
+    }
+}
+
+#[test]
+fn pain_33_results_follow_their_calls_and_keep_their_images() {
+    let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}});
+    let body = json!({"model": "m", "max_tokens": 9, "tools": [{"name": "f", "input_schema": {"type": "object"}}], "messages": [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}, {"type": "tool_use", "id": "2", "name": "f", "input": {}}]},
+        {"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "tool_result", "tool_use_id": "2", "content": "two"},
+            {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "one"}, image]}]}]});
+    for dialect in ["openai", "responses", "gemini", "ollama"] {
+        let (upstream, proxy) = before(dialect, vec![whole(dialect, "ok")]);
+
+        let answer = proxy.send(&Request::post("/v1/messages", &body));
+
+        assert_eq!(answer.status, 200, "{dialect}: {}", answer.text());
+        let sent = upstream.request(0).json();
+        assert!(sent.to_string().contains("iVBORw0KGgo="), "{dialect}: {sent:#}");
+        let order: Vec<&str> = match dialect {
+            "openai" | "ollama" => {
+                sent["messages"].as_array().expect("messages").iter().map(|m| m["role"].as_str().expect("a role")).collect()
+            }
+            "responses" => sent["input"].as_array().expect("items").iter().map(|i| i["type"].as_str().expect("a type")).collect(),
+            _ => sent["contents"][2]["parts"]
+                .as_array()
+                .expect("parts")
+                .iter()
+                .map(|p| p.as_object().expect("a part").keys().next().expect("a key").as_str())
+                .collect(),
+        };
+        let want: &[&str] = match dialect {
+            "openai" => &["user", "assistant", "tool", "tool", "user", "user"],
+            "ollama" => &["user", "assistant", "tool", "tool", "user"],
+            "responses" => &["message", "function_call", "function_call", "function_call_output", "function_call_output", "message"],
+            _ => &["functionResponse", "functionResponse", "text"],
+        };
+        assert_eq!(order, want, "{dialect}: {sent:#}");
+    }
+}
+
+#[test]
+fn pain_35_a_stream_split_at_every_byte_is_read() {
+    for upstream in DIALECTS {
+        let bytes = pieces(upstream, &["zażółć ", "🎉", " gęślą"]).concat().into_bytes();
+        let kind = if upstream == "ollama" { "application/x-ndjson" } else { "text/event-stream" };
+        let (_upstream, proxy) = before(upstream, vec![Scene::stream(kind, bytes.iter().map(|byte| vec![*byte]))]);
+        for client in DIALECTS {
+            assert_eq!(hear(&proxy, client, true), Heard::text("zażółć 🎉 gęślą"), "{client} over {upstream}");
+        }
+    }
+}
+
+#[test]
+fn pain_39_gemini_clients_work_over_every_upstream() {
+    for upstream in ["openai", "responses", "anthropic", "ollama"] {
+        let (_upstream, proxy) =
+            before(upstream, vec![whole(upstream, "one"), stream(upstream, &["t", "wo"]), stream(upstream, &["th", "ree"])]);
+        let body = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "generationConfig": {"maxOutputTokens": 50}});
+        let post = |action: &str| proxy.send(&Request::post(&format!("/v1beta/models/m:{action}"), &body));
+
+        let whole = post("generateContent");
+        assert_eq!(heard("gemini", false, &whole), Heard::text("one"), "{upstream}");
+        assert_eq!(whole.json()["modelVersion"], "m");
+        assert!(whole.json()["usageMetadata"]["totalTokenCount"].as_u64().is_some_and(|total| total == 12), "{}", whole.text());
+
+        let sse = post("streamGenerateContent?alt=sse");
+        assert_eq!(heard("gemini", true, &sse), Heard::text("two"), "{upstream}");
+        assert!(sse.text().lines().all(|line| line.is_empty() || line.starts_with("data: ")), "{}", sse.text());
+
+        let array = post("streamGenerateContent");
+        assert!(array.json().is_array(), "{upstream}: {}", array.text());
+        assert_eq!(heard("gemini", false, &array), Heard::text("three"), "{upstream}");
+    }
+}
