@@ -169,7 +169,7 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
 fn price(generation: &Generation, upstream: &Upstream, model: &str) -> Option<ModelPrice> {
     let (_, tariff) = generation.prices.find(upstream, model, None)?;
     let used = tariff.usual();
-    let written = |class| used.rates.written(class).map(|nano| money::decimal(nano));
+    let written = |class| used.rates.written(class).map(money::decimal);
     Some(ModelPrice { currency: used.currency.to_string(), input: written(Class::Input)?, output: written(Class::Output) })
 }
 

@@ -350,6 +350,7 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
             let mut reading = Reading::new(framing, registry::egress(client).stream_reader(&Carry::default()), false);
             let mut events = Vec::new();
             assert_eq!(reading.feed(&out.into(), &mut events).error, None, "{client}: {text}");
+            reading.end(&mut events);
             assert!(events.iter().any(|event| matches!(event, ChatEvent::Delta { text, .. } if text == "said\nso")), "{client}: {text}");
             assert!(events.iter().any(|event| matches!(event, ChatEvent::End { .. })), "{client}: {text}");
         }

@@ -356,7 +356,7 @@ fn answer(app: &mut App, dialog: Dialog, key: KeyEvent, now: Now) -> Vec<Effect>
             let control = key.modifiers.contains(KeyModifiers::CONTROL);
             match code {
                 KeyCode::Backspace => {
-                    type_into_filter(app, now, |text| text.truncate(text.char_indices().next_back().map_or(0, |(at, _)| at)))
+                    type_into_filter(app, now, |text| text.truncate(text.char_indices().next_back().map_or(0, |(at, _)| at)));
                 }
                 KeyCode::Char('u' | 'w') if control => type_into_filter(app, now, String::clear),
                 KeyCode::Char(c) if !control => type_into_filter(app, now, |text| text.push(c)),

@@ -109,7 +109,7 @@ fn stream(upstream: Dialect, client: Dialect) {
     let time = best(|| {
         out.clear();
         let reading = Reading::new(framing(upstream), registry::egress(upstream).stream_reader(&Carry::default()), false);
-        let mut translator = Translator::new(reading, registry::ingress(client).stream_writer(&shape), true);
+        let mut translator = Translator::new(reading, registry::ingress(client).stream_writer(&shape), 1 << 16);
         black_box(translator.feed(&head, &mut out));
         for chunk in &all {
             black_box(translator.feed(chunk, &mut out));

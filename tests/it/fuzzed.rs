@@ -14,7 +14,10 @@ mod targets;
 /// How long each target is tried.
 const SPAN: Duration = Duration::from_secs(2);
 
-const TARGETS: [(&str, fn(&[u8])); 4] =
+/// A name, and what is done with the bytes.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 4] =
     [("requests", targets::requests), ("responses", targets::responses), ("sse", targets::sse), ("streams", targets::streams)];
 
 fn root() -> PathBuf {

@@ -515,7 +515,7 @@ mod tests {
         );
         assert_eq!(body["serviceTier"], "flex");
         losses.sort();
-        assert_eq!(losses, ["min_p", "n", "response_format.schema.uniqueItems", "stop", "store", "user"]);
+        assert_eq!(losses, ["max_tokens", "min_p", "n", "response_format.schema.uniqueItems", "stop", "store", "user"]);
         assert_eq!(written(&request, Thinking::Effort).0["generationConfig"]["thinkingConfig"]["thinkingLevel"], "HIGH");
         assert!(written(&request, Thinking::Never).1.contains(&"reasoning".to_owned()));
     }

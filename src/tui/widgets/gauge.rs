@@ -29,7 +29,7 @@ pub fn bar(part: u64, whole: u64, room: usize) -> String {
 pub fn column(part: u64, whole: u64, lines: usize) -> Vec<char> {
     let eighths = (u128::from(part.min(whole)) * lines as u128 * 8).div_ceil(u128::from(whole.max(1))) as usize;
     let mut pieces = vec!['█'; eighths / 8];
-    if eighths % 8 > 0 {
+    if !eighths.is_multiple_of(8) {
         pieces.push(BARS[eighths % 8 - 1]);
     }
     pieces

@@ -40,7 +40,7 @@ fn what_was_lost_is_named_and_strict_clients_are_refused() {
     );
 
     let told = proxy.send(&request);
-    let strict = proxy.send(&request.clone().header("x-aiproxy-strict", "1"));
+    let strict = proxy.send(&request.header("x-aiproxy-strict", "1"));
 
     assert_eq!((told.status, told.header("x-aiproxy-losses")), (200, Some("logit_bias, seed")));
     assert_eq!((strict.status, &strict.json()["error"]["code"]), (400, &json!("translation_loss")), "{}", strict.text());

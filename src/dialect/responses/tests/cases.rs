@@ -127,7 +127,7 @@ fn what_other_apis_wish_is_mapped_or_named() {
     settings.reasoning = Some(crate::ir::settings::ReasoningWish { budget: Some(60_000), ..Default::default() });
     let (body, losses) = written(&request);
     let losses: Vec<_> = losses.iter().map(|loss| loss.0.as_ref()).collect();
-    assert_eq!(losses, ["user", "top_k", "stop", "n"]);
+    assert_eq!(losses, ["max_tokens", "user", "top_k", "stop", "n"]);
     assert_eq!(body["max_output_tokens"], 16);
     assert_eq!(body["reasoning"], json!({"effort":"high","summary":"auto"}));
     assert_eq!(body["include"], json!(["reasoning.encrypted_content", "message.output_text.logprobs"]));
