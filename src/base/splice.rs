@@ -27,6 +27,8 @@ pub struct Scan<'a> {
     pub contents: bool,
     pub messages: bool,
     pub system: bool,
+    /// `provider` or `models`: wishes of routing.
+    pub wishes: bool,
     /// `previous_response_id`.
     pub previous: Option<Cow<'a, str>>,
     /// What names the conversation: `prompt_cache_key`, else `user`, `metadata.user_id`, `previous_response_id`.
@@ -172,6 +174,7 @@ struct Members<'a> {
     contents: bool,
     messages: bool,
     system: bool,
+    wishes: bool,
     any: bool,
 }
 
@@ -226,6 +229,7 @@ impl<'a> Members<'a> {
             contents: self.contents,
             messages: self.messages,
             system: self.system,
+            wishes: self.wishes,
             previous: texts(previous),
             session: texts(cache_key)
                 .or_else(|| texts(user))
@@ -266,12 +270,13 @@ enum Member {
     Stream,
     StreamOptions,
     System,
+    Wish,
 }
 
 impl Member {
     /// Whether its value is looked at.
     fn is_read(self) -> bool {
-        !matches!(self, Self::Contents | Self::Messages | Self::Other | Self::System)
+        !matches!(self, Self::Contents | Self::Messages | Self::Other | Self::System | Self::Wish)
     }
 
     fn named(name: &[u8]) -> Self {
@@ -288,6 +293,7 @@ impl Member {
             b"user" => Self::Session(1),
             b"previous_response_id" => Self::Session(2),
             b"metadata" => Self::Metadata,
+            b"models" | b"provider" => Self::Wish,
             _ => Self::Other,
         }
     }
@@ -342,11 +348,12 @@ impl<'de> Members<'de> {
         self.contents |= matches!(member, Member::Contents);
         self.messages |= matches!(member, Member::Messages);
         self.system |= matches!(member, Member::System);
+        self.wishes |= matches!(member, Member::Wish);
     }
 
     fn take(&mut self, member: Member, value: &'de str) {
         let place = match member {
-            Member::Contents | Member::Messages | Member::Other | Member::System => return,
+            Member::Contents | Member::Messages | Member::Other | Member::System | Member::Wish => return,
             Member::MaxTokens => &mut self.max_tokens,
             Member::Metadata => &mut self.metadata,
             Member::Model => &mut self.model,

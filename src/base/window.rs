@@ -17,6 +17,13 @@ impl Times {
         (free > now).then_some(free)
     }
 
+    /// How many of the last `span` there are, and when the newest of them falls out.
+    #[must_use]
+    pub fn recent(&self, span: Duration, now: Mono) -> (usize, Option<Mono>) {
+        let old = self.0.partition_point(|&at| at + span <= now);
+        (self.0.len() - old, self.0.back().map(|&at| at + span).filter(|&at| at > now))
+    }
+
     pub fn push(&mut self, span: Duration, now: Mono) {
         while self.0.front().is_some_and(|&at| at + span <= now) {
             self.0.pop_front();
@@ -75,6 +82,86 @@ impl Buckets {
     }
 }
 
+/// Amounts of the last minute, in buckets of a second; what was booked can be corrected where it stands.
+#[derive(Clone, Debug, Default)]
+pub struct Amounts {
+    /// One more than a minute's worth, as the oldest second may be half over; empty until something is booked.
+    seconds: Vec<u64>,
+    newest: u64,
+    sum: u64,
+}
+
+/// Where an amount was booked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Booked {
+    second: u64,
+    amount: u64,
+}
+
+const SECONDS: u64 = 61;
+
+impl Amounts {
+    pub fn book(&mut self, amount: u64, now: Mono) -> Booked {
+        if self.seconds.is_empty() {
+            self.seconds = vec![0; SECONDS as usize];
+        }
+        let second = now.0.as_secs().max(self.newest);
+        for gone in (self.newest + 1..=second).rev().take(SECONDS as usize) {
+            let slot = &mut self.seconds[(gone % SECONDS) as usize];
+            self.sum -= std::mem::take(slot);
+        }
+        self.newest = second;
+        let amount = amount.min(u64::MAX >> 8);
+        self.put(second, amount, 0);
+        Booked { second, amount }
+    }
+
+    /// What was booked turned out to be another amount; without effect once it has fallen out.
+    pub fn correct(&mut self, booked: Booked, amount: u64) {
+        if self.seconds.is_empty() || booked.second + SECONDS <= self.newest {
+            return;
+        }
+        self.put(booked.second, amount.min(u64::MAX >> 8), booked.amount);
+    }
+
+    fn put(&mut self, second: u64, more: u64, less: u64) {
+        let slot = &mut self.seconds[(second % SECONDS) as usize];
+        let new = slot.saturating_sub(less).saturating_add(more);
+        self.sum = self.sum.saturating_sub(*slot).saturating_add(new);
+        *slot = new;
+    }
+
+    /// Oldest first: each second that still counts, and its amount.
+    fn live(&self, now: Mono) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let from = (now.0.as_secs() + 1).saturating_sub(SECONDS).max((self.newest + 1).saturating_sub(SECONDS));
+        let to = if self.seconds.is_empty() { from } else { self.newest + 1 };
+        (from..to).map(|second| (second, self.seconds[(second % SECONDS) as usize]))
+    }
+
+    #[must_use]
+    pub fn sum(&self, now: Mono) -> u64 {
+        if now.0.as_secs() <= self.newest { self.sum } else { self.live(now).map(|(_, amount)| amount).sum() }
+    }
+
+    /// Until when `amount` more is not within `limit` a minute; `None` when it may go now. A limit of 0 is none. More
+    /// than the whole limit goes alone, when nothing is booked.
+    #[must_use]
+    pub fn full_until(&self, limit: u64, amount: u64, now: Mono) -> Option<Mono> {
+        let mut left = self.sum(now);
+        let fits = |left: u64| left == 0 || left.saturating_add(amount) <= limit;
+        if limit == 0 || fits(left) {
+            return None;
+        }
+        for (second, amount) in self.live(now) {
+            left -= amount;
+            if fits(left) {
+                return Some(Mono(Duration::from_secs(second + SECONDS)));
+            }
+        }
+        None
+    }
+}
+
 /// At most so many a second, with bursts of one second's worth (at least one).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
@@ -104,6 +191,8 @@ fn step(per_second: f64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(millis: u64) -> Mono {
@@ -160,5 +249,57 @@ mod tests {
         let mut slow = Pace::default();
         slow.push(0.5, at(0));
         assert_eq!(slow.full_until(0.5, at(0)), Some(at(2_000)));
+    }
+
+    #[test]
+    fn amounts_are_corrected_where_they_were_booked_and_fall_out_after_a_minute() {
+        let mut tokens = Amounts::default();
+        let first = tokens.book(600, at(0));
+        assert_eq!(tokens.full_until(1_000, 500, at(1_000)), Some(at(61_000)));
+        tokens.correct(first, 100);
+        assert_eq!(tokens.full_until(1_000, 500, at(1_000)), None);
+        tokens.book(500, at(2_000));
+        assert_eq!((tokens.sum(at(2_000)), tokens.sum(at(61_500)), tokens.sum(at(63_000))), (600, 500, 0));
+        tokens.book(1, at(200_000));
+        tokens.correct(first, 9_999);
+        assert_eq!(tokens.sum(at(200_000)), 1, "what fell out is not corrected");
+    }
+
+    #[test]
+    fn more_than_the_limit_goes_alone() {
+        let mut tokens = Amounts::default();
+        assert_eq!(tokens.full_until(1_000, 5_000, at(0)), None);
+        tokens.book(5_000, at(0));
+        assert_eq!(tokens.full_until(1_000, 1, at(500)), Some(at(61_000)));
+        assert_eq!(tokens.full_until(0, 1, at(500)), None, "0 is no limit");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn no_minute_ever_holds_more_than_the_limit_and_an_end_is_true(
+            steps in proptest::collection::vec((0_u64..20_000, 1_u64..400, 0_u64..500), 1..60)
+        ) {
+            let (mut tokens, mut now, mut went) = (Amounts::default(), 0, Vec::<(u64, u64)>::new());
+            for (pass, amount, real) in steps {
+                now += pass;
+                match tokens.full_until(1_000, amount, at(now)) {
+                    None => {
+                        let booked = tokens.book(amount, at(now));
+                        let real = real.min(amount);
+                        tokens.correct(booked, real);
+                        went.push((now, real));
+                    }
+                    Some(until) => {
+                        prop_assert!(until > at(now) && until <= at(now + 61_000));
+                        prop_assert_eq!(tokens.full_until(1_000, amount, until), None);
+                    }
+                }
+                let held: u64 = went.iter().filter(|(at, _)| now - at < 60_000).map(|(_, amount)| amount).sum();
+                prop_assert!(held <= 1_000, "{held}");
+                prop_assert!(tokens.sum(at(now)) >= held);
+            }
+        }
     }
 }

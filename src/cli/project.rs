@@ -79,6 +79,9 @@ pub struct ProjectArgs {
     /// Requests per minute
     #[arg(long, value_name = "N")]
     rpm: Option<u32>,
+    /// Tokens per minute
+    #[arg(long, value_name = "N")]
+    tpm: Option<u32>,
     /// Requests at the same time
     #[arg(long, value_name = "N")]
     max_concurrency: Option<u32>,
@@ -159,7 +162,7 @@ async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
             set(key, settings::list_value(list));
         }
     }
-    for (key, number) in [("rpm", args.rpm), ("max_concurrency", args.max_concurrency)] {
+    for (key, number) in [("rpm", args.rpm), ("tpm", args.tpm), ("max_concurrency", args.max_concurrency)] {
         if let Some(number) = number {
             set(key, number.to_string());
         }
@@ -198,7 +201,7 @@ fn list(ctx: &Ctx) -> Result<Exit, CliError> {
         out::json(&file.settings.projects.iter().map(|p| facts(p)).collect::<Vec<_>>())?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(&["PROJECT", "MODELS", "UPSTREAMS", "RPM", "AT ONCE", "FROM", "KEY", ""]);
+    let mut table = Table::new(&["PROJECT", "MODELS", "UPSTREAMS", "RPM", "TPM", "AT ONCE", "FROM", "KEY", ""]);
     let number = |n: u32| if n == 0 { "–".to_owned() } else { n.to_string() };
     for p in &file.settings.projects {
         let notes = [(p.admin, "admin"), (!p.enabled, "disabled")].into_iter().filter_map(|(on, word)| on.then_some(word));
@@ -207,6 +210,7 @@ fn list(ctx: &Ctx) -> Result<Exit, CliError> {
             texts(&p.models).join(" ").into(),
             texts(&p.upstreams).join(" ").into(),
             number(p.rpm).into(),
+            number(p.tpm).into(),
             number(p.max_concurrency).into(),
             p.subnets.iter().map(|s| format!("{}/{}", s.addr, s.bits)).collect::<Vec<_>>().join(" ").into(),
             Cell::new(Role::Dim, reference(p)),
@@ -232,6 +236,7 @@ fn facts(p: &Project) -> Value {
         "models": texts(&p.models),
         "upstreams": texts(&p.upstreams),
         "rpm": p.rpm,
+        "tpm": p.tpm,
         "max_concurrency": p.max_concurrency,
         "subnets": p.subnets.iter().map(|s| format!("{}/{}", s.addr, s.bits)).collect::<Vec<_>>(),
         "admin": p.admin,

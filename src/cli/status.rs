@@ -81,6 +81,13 @@ pub(super) fn key_json(k: &KeyView) -> Value {
             "cause": scope.cause,
             "until": stamp(scope.until),
         })).collect::<Vec<_>>(),
+        "limits": k.limits.iter().map(|left| json!({
+            "model": left.model,
+            "what": left.what,
+            "limit": left.limit,
+            "remaining": left.remaining,
+            "until": stamp(Some(left.until)),
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -178,6 +185,17 @@ pub(super) fn keys(views: &[KeyView], now: UnixMillis, paint: Paint) -> String {
                 key_state(scope.state),
                 when::left(scope.until, now).into(),
                 scope.cause.as_deref().unwrap_or("").into(),
+                "".into(),
+            ]);
+        }
+        for left in &k.limits {
+            let of = left.limit.map_or_else(String::new, |limit| format!(" of {limit}"));
+            table.row(vec![
+                format!("  {}", left.model).into(),
+                "".into(),
+                "".into(),
+                when::left(Some(left.until), now).into(),
+                Cell::new(Role::Dim, format!("{}{of} {} left at the provider", left.remaining, left.what)),
                 "".into(),
             ]);
         }
@@ -289,7 +307,7 @@ mod tests {
             "upstreams": [{"name": "nvidia", "dialect": "openai", "origin": "file", "state": "open", "cause": "refused",
                            "until": "2023-11-14T22:15:41.000Z"}],
             "keys": [{"upstream": "nvidia", "label": "main", "account": "me", "fingerprint": "nvapi-…12ab", "state": "partly", "cause": null,
-                      "until": null, "scopes": [{"model": "glm", "state": "cooling", "cause": "429", "until": "2023-11-14T22:15:05.000Z"}]}],
+                      "until": null, "scopes": [{"model": "glm", "state": "cooling", "cause": "429", "until": "2023-11-14T22:15:05.000Z"}], "limits": []}],
             "requests": {"running": 0, "total": 0, "failed": 0},
         });
         assert_eq!(as_json(&snapshot(), NOW), want);

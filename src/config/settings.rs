@@ -33,6 +33,11 @@ pub struct Settings {
     pub retry: Retry,
     pub cooldown: Cooldown,
     pub strategy: Strategy,
+    /// Upstreams there are preferred to their equals elsewhere; empty is nowhere.
+    pub region: String,
+    pub sticky: Sticky,
+    /// How long a silent conversation is remembered.
+    pub sticky_ttl: Duration,
     /// What becomes of fields that an upstream's dialect has no place for.
     pub losses: Losses,
     pub upstreams: Vec<Arc<Upstream>>,
@@ -138,11 +143,85 @@ pub struct Cooldown {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
+    /// By what each did lately.
+    Adaptive(Mix),
+    /// The fewest requests under way, for its weight.
+    LeastBusy,
+    /// The cheapest for this request; those without a price last.
+    LeastCost,
+    /// The quickest to its first token lately.
+    LeastLatency,
     /// The first of equals in config order; keys by stride over their weights.
     #[default]
     Priority,
     RoundRobin,
     Weighted,
+}
+
+/// What counts for [`Strategy::Adaptive`], and how much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mix {
+    #[default]
+    Balanced,
+    CostFirst,
+    /// Weight over the square of the error rate, nothing else.
+    ErrorRate,
+    LatencyFirst,
+    ReliabilityFirst,
+}
+
+/// Whether the turns of a conversation go to one account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sticky {
+    /// By the conversation itself, and by what its client calls it.
+    #[default]
+    Auto,
+    Off,
+    /// Only by what its client calls it.
+    Session,
+}
+
+impl Sticky {
+    pub const ALL: [(&str, Self); 3] = [("auto", Self::Auto), ("session", Self::Session), ("off", Self::Off)];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, each)| *each == self).map_or("auto", |(name, _)| name)
+    }
+}
+
+impl Strategy {
+    /// Every strategy by its name in the config.
+    pub const ALL: [(&str, Self); 11] = [
+        ("priority", Self::Priority),
+        ("weighted", Self::Weighted),
+        ("round_robin", Self::RoundRobin),
+        ("least_latency", Self::LeastLatency),
+        ("least_cost", Self::LeastCost),
+        ("least_busy", Self::LeastBusy),
+        ("adaptive", Self::Adaptive(Mix::Balanced)),
+        ("adaptive:latency_first", Self::Adaptive(Mix::LatencyFirst)),
+        ("adaptive:cost_first", Self::Adaptive(Mix::CostFirst)),
+        ("adaptive:reliability_first", Self::Adaptive(Mix::ReliabilityFirst)),
+        ("adaptive:error_rate", Self::Adaptive(Mix::ErrorRate)),
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, each)| *each == self).map_or("adaptive", |(name, _)| name)
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, each)| *each)
+    }
+
+    /// Whether prices have a say.
+    #[must_use]
+    pub fn asks_cost(self) -> bool {
+        matches!(self, Self::LeastCost | Self::Adaptive(Mix::Balanced | Mix::CostFirst | Mix::LatencyFirst | Mix::ReliabilityFirst))
+    }
 }
 
 /// Where an upstream was found.
@@ -192,6 +271,8 @@ pub struct Upstream {
     /// How its reranking is asked for, where known.
     pub rerank: Option<RerankForm>,
     pub retry_statuses: Option<StatusSet>,
+    /// What its refusals mean, where not what they usually do; the first that matches counts.
+    pub rules: Vec<Rule>,
     pub health: Option<Health>,
     /// Empty where no credential is needed (`auth` is then `None`) or none is configured yet.
     pub keys: Vec<Arc<Key>>,
@@ -270,6 +351,91 @@ pub enum Proxy {
     Url(String),
 }
 
+/// What becomes of refusals of some kind.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// `None` is any.
+    pub statuses: Option<StatusSet>,
+    /// What must stand in the answer; `None` is anything.
+    pub text: Option<Needle>,
+    pub action: RuleAction,
+    /// What is left alone.
+    pub scope: RuleScope,
+    /// How long; `None` is as long as after a 429 without a hint.
+    pub span: Option<Duration>,
+}
+
+/// Text to be found in an answer: plain, case ignored, or `re:` and a regular expression.
+#[derive(Clone, Debug)]
+pub enum Needle {
+    Plain(String),
+    Regex(regex::Regex),
+}
+
+impl Needle {
+    /// Reads one.
+    ///
+    /// # Errors
+    ///
+    /// The regex engine's sentence, for a `re:` that does not compile.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(source) = text.strip_prefix("re:") else { return Ok(Self::Plain(text.to_lowercase())) };
+        let regex = regex::RegexBuilder::new(source).case_insensitive(true).size_limit(1 << 20).build();
+        regex.map(Self::Regex).map_err(|e| e.to_string().lines().last().unwrap_or("bad regex").trim().to_owned())
+    }
+
+    #[must_use]
+    pub fn is_in(&self, text: &str) -> bool {
+        match self {
+            Self::Plain(needle) => text.to_lowercase().contains(needle),
+            Self::Regex(regex) => regex.is_match(text),
+        }
+    }
+
+    /// As written, as far as case goes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Plain(text) => text.clone(),
+            Self::Regex(regex) => format!("re:{}", regex.as_str()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleAction {
+    /// Left alone for a while, and tried elsewhere.
+    Cool,
+    /// Told to the client as it is.
+    Pass,
+    /// Tried elsewhere, or again.
+    Retry,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuleScope {
+    Account,
+    Key,
+    #[default]
+    KeyModel,
+    Request,
+    Upstream,
+}
+
+impl RuleAction {
+    pub const ALL: [(&str, Self); 3] = [("retry", Self::Retry), ("pass", Self::Pass), ("cool", Self::Cool)];
+}
+
+impl RuleScope {
+    pub const ALL: [(&str, Self); 5] = [
+        ("request", Self::Request),
+        ("key_model", Self::KeyModel),
+        ("key", Self::Key),
+        ("account", Self::Account),
+        ("upstream", Self::Upstream),
+    ];
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     pub path: String,
@@ -302,8 +468,10 @@ pub struct Key {
     pub account: Arc<str>,
     pub priority: u32,
     pub weight: f64,
-    /// 0 is no limit.
-    pub rpm: u32,
+    /// Over all models.
+    pub limit: Limit,
+    /// By model, as the upstream knows it; the first that matches narrows.
+    pub limits: Vec<(Pattern, Limit)>,
     /// 0 is no limit.
     pub max_concurrency: u32,
     /// Read the reference again this often.
@@ -311,11 +479,35 @@ pub struct Key {
     pub enabled: bool,
 }
 
+impl Key {
+    /// What narrows the key's limit for a model.
+    #[must_use]
+    pub fn limit_for(&self, model: &str) -> Limit {
+        self.limits.iter().find(|(pattern, _)| pattern.matches(model)).map_or_else(Limit::default, |(_, limit)| *limit)
+    }
+}
+
+/// Requests and tokens a minute; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    pub rpm: u32,
+    pub tpm: u32,
+}
+
+impl Limit {
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct LogicalModel {
     pub name: Pattern,
     pub targets: Vec<ModelTarget>,
     pub strategy: Strategy,
+    pub sticky: Option<Sticky>,
+    pub sticky_ttl: Option<Duration>,
     pub first_byte: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
@@ -346,6 +538,8 @@ pub struct Project {
     pub upstreams: Patterns,
     /// 0 is no limit.
     pub rpm: u32,
+    /// Tokens a minute, input and output; 0 is no limit.
+    pub tpm: u32,
     /// 0 is no limit.
     pub max_concurrency: u32,
     /// `ADDR/BITS`; empty: everybody that can reach a listener.

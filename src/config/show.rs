@@ -4,8 +4,8 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    Bodies, Key, Keyless, Ledger, LogicalModel, Losses, ModelTarget, Patch, Price, Project, Proxy, Settings, StatusSet, Strategy, Timeouts,
-    Upstream, When,
+    Bodies, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Patch, Price, Project, Proxy, Rule, RuleAction, RuleScope,
+    Settings, StatusSet, Timeouts, Upstream, When,
 };
 use crate::{
     base::{money::NANO, pattern::Patterns, units},
@@ -109,7 +109,10 @@ fn document(settings: &Settings) -> DocumentMut {
     table.into(&mut doc, "cooldown");
 
     let mut table = Rows::default();
-    table.put("strategy", strategy(settings.strategy));
+    table.put("strategy", settings.strategy.name());
+    table.put("region", settings.region.as_str());
+    table.put("sticky", settings.sticky.name());
+    table.put("sticky_ttl", units::print_duration(settings.sticky_ttl));
     table.into(&mut doc, "routing");
 
     let mut table = Rows::default();
@@ -271,14 +274,6 @@ fn keyless(row: &Keyless) -> Rows {
     table
 }
 
-fn strategy(strategy: Strategy) -> &'static str {
-    match strategy {
-        Strategy::Priority => "priority",
-        Strategy::RoundRobin => "round_robin",
-        Strategy::Weighted => "weighted",
-    }
-}
-
 /// The timeouts, or only those that differ from the usual ones.
 fn timeouts(of: &Timeouts, usual: Option<&Timeouts>) -> Rows {
     let mut table = Rows::default();
@@ -339,6 +334,9 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
     if let Some(set) = &upstream.retry_statuses {
         table.put("retry_statuses", statuses(set));
     }
+    if !upstream.rules.is_empty() {
+        table.put("rule", upstream.rules.iter().map(|each| Value::InlineTable(rule(each))).collect::<Array>());
+    }
     if let Some(health) = &upstream.health {
         let mut value = InlineTable::new();
         value.insert("path", health.path.as_str().into());
@@ -353,6 +351,24 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
     }
     if !upstream.patch.is_empty() {
         table.put("patch", patch(&upstream.patch));
+    }
+    table
+}
+
+fn rule(rule: &Rule) -> InlineTable {
+    let mut table = InlineTable::new();
+    if let Some(set) = &rule.statuses {
+        table.insert("status", statuses(set).into());
+    }
+    if let Some(needle) = &rule.text {
+        table.insert("match", needle.text().into());
+    }
+    let action = RuleAction::ALL.iter().find(|(_, each)| *each == rule.action).map_or("", |(name, _)| name);
+    table.insert("action", action.into());
+    let scope = RuleScope::ALL.iter().find(|(_, each)| *each == rule.scope).map_or("", |(name, _)| name);
+    table.insert("scope", scope.into());
+    if let Some(span) = rule.span {
+        table.insert("for", units::print_duration(span).into());
     }
     table
 }
@@ -373,11 +389,18 @@ fn key(key: &Key) -> InlineTable {
     }
     table.insert("priority", i64::from(key.priority).into());
     table.insert("weight", key.weight.into());
-    if key.rpm > 0 {
-        table.insert("rpm", i64::from(key.rpm).into());
-    }
+    limit(&mut table, key.limit);
     if key.max_concurrency > 0 {
         table.insert("max_concurrency", i64::from(key.max_concurrency).into());
+    }
+    if !key.limits.is_empty() {
+        let mut rows = InlineTable::new();
+        for (pattern, narrow) in &key.limits {
+            let mut row = InlineTable::new();
+            limit(&mut row, *narrow);
+            rows.insert(pattern.text(), row.into());
+        }
+        table.insert("limits", rows.into());
     }
     if let Some(span) = key.refresh {
         table.insert("refresh", units::print_duration(span).into());
@@ -386,6 +409,14 @@ fn key(key: &Key) -> InlineTable {
         table.insert("enabled", false.into());
     }
     table
+}
+
+fn limit(table: &mut InlineTable, limit: Limit) {
+    for (name, number) in [("rpm", limit.rpm), ("tpm", limit.tpm)] {
+        if number > 0 {
+            table.insert(name, i64::from(number).into());
+        }
+    }
 }
 
 fn patch(patch: &Patch) -> InlineTable {
@@ -418,7 +449,13 @@ fn model(model: &LogicalModel) -> Rows {
     let mut table = Rows::default();
     table.put("name", model.name.text());
     table.put("targets", model.targets.iter().map(target).collect::<Array>());
-    table.put("strategy", strategy(model.strategy));
+    table.put("strategy", model.strategy.name());
+    if let Some(sticky) = model.sticky {
+        table.put("sticky", sticky.name());
+    }
+    if let Some(span) = model.sticky_ttl {
+        table.put("sticky_ttl", units::print_duration(span));
+    }
     let mut own = InlineTable::new();
     for (name, span) in [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)] {
         if let Some(span) = span {
@@ -455,6 +492,7 @@ fn project(project: &Project) -> Rows {
     table.put("models", patterns(&project.models));
     table.put("upstreams", patterns(&project.upstreams));
     table.put("rpm", i64::from(project.rpm));
+    table.put("tpm", i64::from(project.tpm));
     table.put("max_concurrency", i64::from(project.max_concurrency));
     table.put("subnets", list(project.subnets.iter().map(|net| format!("{}/{}", net.addr, net.bits))));
     table.put("admin", project.admin);

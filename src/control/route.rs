@@ -8,7 +8,8 @@ use crate::{
     ir::op::Dialect,
     relay::engine::Engine,
     routing::{
-        candidate::{self, Candidate, Chosen, Question, Verdict, Why, short},
+        candidate::{self, Candidate, Question, Verdict, Why, short},
+        health::Size,
         names::{self, Patience},
     },
 };
@@ -63,20 +64,25 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     };
     let learned = engine.lists.learned();
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
-    let resolved =
-        match names::resolve(&generation.catalog, &question.model, dialect, true, project, &|id| learned.get(&id).cloned(), Patience::Over)
-        {
-            Ok(resolved) => resolved,
-            Err(error) => {
-                out.verdict = "unknown".to_owned();
-                out.error = Some(format!("{}; {}", error.text(), error.hint()));
-                return out;
-            }
-        };
+    let learned = |id| learned.get(&id).cloned();
+    let (asked, chosen) = match names::ending(&generation.catalog, &question.model, &learned) {
+        Some((name, strategy)) => (name, Some(strategy)),
+        None => (&*question.model, None),
+    };
+    let mut resolved = match names::resolve(&generation.catalog, asked, dialect, true, project, &learned, Patience::Over) {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            out.verdict = "unknown".to_owned();
+            out.error = Some(format!("{}; {}", error.text(), error.hint()));
+            return out;
+        }
+    };
+    resolved.strategy = chosen.unwrap_or(resolved.strategy);
     out.resolved_by = Some(resolved.via.to_string());
     let candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
-    let asked = Question { candidates: &candidates, tried: &[], strategy: resolved.strategy, estimate: 0 };
+    let costs = if resolved.strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
+    let asked = Question { strategy: resolved.strategy, costs: &costs, region: &generation.settings.region, ..Question::of(&candidates) };
     let decision = engine.board.decide_dry(&asked, now);
     let place = |candidate: &Candidate, why: String| Place {
         upstream: candidate.target.upstream.name.to_string(),
@@ -86,19 +92,9 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         why: if candidate.target.dialect == dialect { why } else { format!("{why}; translated to {}", candidate.target.dialect) },
     };
     match &decision.verdict {
-        Verdict::Try { index, why, .. } => {
+        Verdict::Try { index, .. } | Verdict::Again { index } => {
             out.verdict = "try".to_owned();
-            let words = match why {
-                Chosen::Only => "the only candidate ready".to_owned(),
-                Chosen::Best { tier, of } => format!("the best of {of} ready in tier {}", tier.0),
-                Chosen::Probe => "a probe after its cooldown".to_owned(),
-                Chosen::LeastSuspect => "nothing is ready: the least suspect".to_owned(),
-            };
-            out.chosen = candidates.get(*index).map(|candidate| place(candidate, words));
-        }
-        Verdict::Again { index } => {
-            out.verdict = "try".to_owned();
-            out.chosen = candidates.get(*index).map(|candidate| place(candidate, "the only one left".to_owned()));
+            out.chosen = candidates.get(*index).map(|candidate| place(candidate, decision.verdict.why()));
         }
         Verdict::Wait { until } => {
             out.verdict = "wait".to_owned();

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::snapshot::{KeyHealth, KeyView, ModelPrice, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
+use super::snapshot::{KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
 use crate::{
     base::{clock::Mono, money},
     config::settings::{Key, Origin, Project, Upstream},
@@ -107,7 +107,17 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 requests: view.requests,
                 tokens: view.tokens,
                 running: view.running,
-                limits: Vec::new(),
+                limits: view
+                    .limits
+                    .iter()
+                    .map(|(model, kind, window)| LimitLeft {
+                        model: model.to_string(),
+                        what: kind.name().to_owned(),
+                        limit: window.limit,
+                        remaining: window.remaining,
+                        until: engine.clock.unix_at(window.until),
+                    })
+                    .collect(),
             });
         }
     }
@@ -173,6 +183,7 @@ fn owner(generation: &Generation) -> Arc<Project> {
             models: crate::base::pattern::Patterns::any(),
             upstreams: crate::base::pattern::Patterns::any(),
             rpm: 0,
+            tpm: 0,
             max_concurrency: 0,
             subnets: Vec::new(),
             admin: true,

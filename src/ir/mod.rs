@@ -1,5 +1,6 @@
 //! What is said, in nobody's dialect; types and pure functions.
 
+pub mod allowance;
 pub mod assemble;
 pub mod block;
 pub mod blocks;

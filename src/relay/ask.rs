@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::engine::Held;
+use super::{engine::Held, wishes::Wishes};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
@@ -97,6 +97,8 @@ pub struct Ask {
     pub session: Option<Arc<str>>,
     /// Estimated input tokens.
     pub estimate: u64,
+    /// The most output tokens that the client wants.
+    pub max_tokens: Option<u64>,
     /// How long the client says it will wait.
     pub patience: Option<Duration>,
     /// `x-aiproxy-upstream` of the client: only this one.
@@ -111,6 +113,8 @@ pub struct Ask {
     pub home: Option<(UpstreamId, Option<KeyId>)>,
     /// `x-aiproxy-strict: 1`: nothing may be lost in translation.
     pub strict: bool,
+    /// What it wishes of routing, taken out of the body.
+    pub wishes: Option<Box<Wishes>>,
     pub held: Held,
 }
 
@@ -121,6 +125,12 @@ pub(super) fn nothing() -> Arc<str> {
 }
 
 impl Ask {
+    /// The most output tokens that the client allows; 0 where no answer of tokens is to come.
+    #[must_use]
+    pub fn output(&self) -> u64 {
+        if matches!(self.endpoint.op, Op::Chat | Op::Completions) { self.max_tokens.unwrap_or(u64::MAX) } else { 0 }
+    }
+
     /// Nothing is sent again from here on: what was kept for that is let go.
     pub fn forget_body(&mut self) {
         self.body = Bytes::new();

@@ -112,6 +112,7 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     let status = answer.status;
     let raw = job.ask.endpoint.op == Op::Raw;
     let passes = status.is_success() || raw && passes_raw(status);
+    guard.hear(&hints::allowances(&answer.headers, job.engine.clock.unix()));
     if !passes {
         return Err(refused(job, egress, answer).await);
     }
@@ -375,6 +376,19 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
         Said::Fault { fault, body } => {
             let retryable = retries(job, upstream, fault.status);
             let hint = failed.hint.filter(|hint| !hint.is_zero());
+            let mut fault = fault;
+            let rule = match &upstream.rules[..] {
+                [] => None,
+                rules => {
+                    let text = body.as_deref().map(String::from_utf8_lossy).unwrap_or_else(|| Cow::Borrowed(&*fault.message));
+                    outcome::rule(rules, fault.status, &text)
+                }
+            };
+            if let Some(rule) = rule {
+                let outcome = outcome::of_rule(rule, &mut fault, hint);
+                let may_pass = outcome.retry != outcome::Retry::No;
+                return Lost { outcome, said: Said::Fault { fault, body }, may_pass };
+            }
             let mut outcome = outcome::of_fault(&fault, hint, retryable);
             if fault.kind == FaultKind::RateLimited && !matches!(outcome.cause.split_once(' '), Some((_, said)) if !said.is_empty()) {
                 outcome.cause = format!("{} for {}", fault.status, candidate.target.model).into();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::RandomState,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -12,24 +13,29 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network, peek::Peeks, stored::Stored, waiting::Queue,
+    continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network, peek::Peeks, remember::Remember,
+    stored::Stored, waiting::Queue,
 };
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
     config::{
         Settings,
-        settings::{Bodies, KeyId},
+        settings::{Bodies, KeyId, Upstream},
     },
     events::{
         bus::Bus,
         sink::{Sink, Wanted},
     },
+    ir::cost::Class,
     pricing::Book,
     routing::{
         board::Board,
-        candidate::{AccountId, KeyState},
+        candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
         circuit::Policy,
+        cost::{self, Price},
+        health::Size,
+        limits::Projects,
     },
     upstream::{
         keys::{self, Keys},
@@ -62,6 +68,8 @@ pub struct Engine {
     pub redactor: Arc<dyn Redactor>,
     pub lists: ModelLists,
     pub queue: Queue,
+    /// What projects have used of their limits.
+    pub projects: Projects,
     pub halts: Halts,
     pub heads: Heads,
     pub peeks: Peeks,
@@ -72,6 +80,10 @@ pub struct Engine {
     pub changed: Notify,
     /// Keys that an upstream rejected: their references are read again.
     pub rejected: mpsc::UnboundedSender<KeyId>,
+    /// What hashes of conversations are made with.
+    pub seed: RandomState,
+    /// What is believed, over a restart.
+    pub remember: Remember,
     generation: ArcSwap<Generation>,
     accounts: ArcSwap<IdMap<KeyId, AccountId>>,
     luck: Mutex<Seeded>,
@@ -89,6 +101,7 @@ pub struct Parts {
     pub redactor: Arc<dyn Redactor>,
     pub lists: ModelLists,
     pub rejected: mpsc::UnboundedSender<KeyId>,
+    pub remember: Remember,
     pub sink: Sink,
 }
 
@@ -96,7 +109,7 @@ impl Engine {
     /// Puts the parts together around the first settings.
     #[must_use]
     pub fn new(parts: Parts, settings: Arc<Settings>) -> Self {
-        let Parts { clock, gateway, keys, redactor, lists, rejected, sink } = parts;
+        let Parts { clock, gateway, keys, redactor, lists, rejected, sink, remember } = parts;
         want(&sink, &settings);
         let board = Board::new(Policy::new(&settings.cooldown, &settings.retry));
         Self {
@@ -108,6 +121,7 @@ impl Engine {
             redactor,
             lists,
             queue: Queue::default(),
+            projects: Projects::default(),
             halts: Halts::default(),
             heads: Heads::default(),
             peeks: Peeks::default(),
@@ -116,6 +130,8 @@ impl Engine {
             stored: Stored::default(),
             changed: Notify::new(),
             rejected,
+            seed: RandomState::new(),
+            remember,
             generation: ArcSwap::from_pointee(Generation::new(settings)),
             accounts: ArcSwap::default(),
             luck: Mutex::new(Seeded::from_os()),
@@ -187,6 +203,19 @@ impl Engine {
         self.accounts.store(Arc::new(accounts));
     }
 
+    /// The usual price of a model at an upstream, where one is known.
+    #[must_use]
+    pub fn price(&self, upstream: &Upstream, model: &str) -> Option<Price> {
+        price(&self.generation.load().prices, upstream, model)
+    }
+
+    /// What a request would cost at each candidate, as far as prices are known.
+    #[must_use]
+    pub fn costs(&self, candidates: &[Candidate], asked: Size) -> Vec<Option<f64>> {
+        let book = &self.generation.load().prices;
+        cost::of(candidates, asked, &|upstream, model| price(book, upstream, model))
+    }
+
     /// Text from outside as it may be shown: without secrets, without control characters.
     #[must_use]
     pub fn words(&self, text: &str) -> String {
@@ -212,6 +241,17 @@ impl Engine {
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
+}
+
+/// Servers on this machine cost nothing; a price under conditions is not looked for before there is an answer.
+fn price(book: &Book, upstream: &Upstream, model: &str) -> Option<Price> {
+    let Some((_, tariff)) = book.find(upstream, model, None) else {
+        return upstream.local.then(Price::default);
+    };
+    let used = tariff.usual();
+    // Rates are of a million tokens, in billionths of a unit that is so many billionths of a dollar.
+    let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
+    Some(Price { input: of(Class::Input), output: of(Class::Output) })
 }
 
 /// Tells the way to the ledger which bodies are to be kept.

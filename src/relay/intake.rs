@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{
     ask::{Ask, Caller, Endpoint, ModelPlace, StreamPlace, nothing},
     engine::{Engine, Generation, Held},
-    form,
+    form, wishes,
 };
 use crate::{
     base::{
@@ -20,7 +20,10 @@ use crate::{
         id::RequestId,
         splice,
     },
-    config::settings::{KeyId, UpstreamId},
+    config::{
+        Settings,
+        settings::{KeyId, UpstreamId},
+    },
     dialect::Framing,
     ir::{
         fault::{ClientError, ErrorKind},
@@ -59,7 +62,7 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
     let mut held = Held::none(engine);
     let limits = limits(generation);
     let raw = collect(body, &limits, &mut held).await?;
-    understand(Arrived { at, received, raw, replay_of: None }, head, &limits, held)
+    understand(Arrived { at, received, raw, replay_of: None }, head, (generation, &limits), held)
 }
 
 /// Reads a body that was kept, as the request that it was.
@@ -74,7 +77,7 @@ pub(super) fn again(engine: &Arc<Engine>, generation: &Generation, head: Head, b
     if !held.grow(body.len() as u64, limits.held) {
         return Err(full(limits.held));
     }
-    understand(Arrived { at, received, raw: body, replay_of: Some(of) }, head, &limits, held)
+    understand(Arrived { at, received, raw: body, replay_of: Some(of) }, head, (generation, &limits), held)
 }
 
 /// A body that is there, and since when.
@@ -85,7 +88,7 @@ struct Arrived {
     replay_of: Option<RequestId>,
 }
 
-fn understand(arrived: Arrived, head: Head, limits: &Limits, mut held: Held) -> Result<Ask, ClientError> {
+fn understand(arrived: Arrived, head: Head, (generation, limits): (&Generation, &Limits), mut held: Held) -> Result<Ask, ClientError> {
     let Arrived { at, received, raw, replay_of } = arrived;
     let mut map = head.headers;
     let (body, coded) = open(raw, &mut map, limits, &mut held)?;
@@ -110,6 +113,7 @@ fn understand(arrived: Arrived, head: Head, limits: &Limits, mut held: Held) -> 
         object_end: None,
         session: map.get("x-session-id").and_then(|v| v.to_str().ok()).map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref())),
         estimate: (body.len() / 4) as u64,
+        max_tokens: None,
         patience: patience(&map),
         pin: map.get("x-aiproxy-upstream").and_then(|v| v.to_str().ok()).map(Arc::from),
         read_as: head.endpoint.dialect,
@@ -117,12 +121,13 @@ fn understand(arrived: Arrived, head: Head, limits: &Limits, mut held: Held) -> 
         rewrite: false,
         home: head.home,
         strict: map.get("x-aiproxy-strict").is_some_and(|v| matches!(v.as_bytes(), b"1" | b"true")),
+        wishes: None,
         held,
         headers: map,
         body,
         endpoint: head.endpoint,
     };
-    find_model(&mut ask)?;
+    find_model(&mut ask, &generation.settings)?;
     headers::request_filter(&mut ask.headers);
     Ok(ask)
 }
@@ -205,7 +210,7 @@ fn open(
     Ok((opened, keep.then_some((raw, coding))))
 }
 
-fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
+fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
     if let StreamPlace::Yes(framing) = ask.endpoint.stream {
         (ask.stream, ask.framing) = (true, framing);
     } else if ask.endpoint.dialect == Dialect::Ollama {
@@ -240,6 +245,13 @@ fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
             None => error,
         }
     })?;
+    if scan.wishes && ask.wishes.is_none() && matches!(ask.endpoint.op, Op::Chat | Op::Completions | Op::Embed) {
+        let known = |name: &str| settings.upstreams.iter().any(|upstream| upstream.name.eq_ignore_ascii_case(name));
+        if let Some((wishes, rest)) = wishes::take(&body, &known)? {
+            (ask.wishes, ask.body, ask.coded) = (Some(Box::new(wishes)), rest, None);
+            return find_model(ask, settings);
+        }
+    }
     if ask.endpoint.model == ModelPlace::Body {
         let found = scan.model.as_ref().ok_or_else(no_model)?;
         check_name(&found.name)?;
@@ -257,6 +269,7 @@ fn find_model(ask: &mut Ask) -> Result<(), ClientError> {
     ask.stream_options = scan.stream_options.clone();
     ask.object_end = Some((scan.end, scan.empty));
     ask.estimate = (body.len() / 4) as u64;
+    ask.max_tokens = scan.max_tokens;
     if ask.session.is_none() {
         ask.session = scan.session.as_deref().map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref()));
     }

@@ -64,7 +64,7 @@ impl Late {
                         Ok(Won::Stream(committed)) => Stage::Flowing(Box::new(Pump::new(job, *committed))),
                         Ok(Won::Whole(whole)) => {
                             let Whole { body, mut guard, summary, .. } = *whole;
-                            guard.close(End::Finished { ttft: None, tokens: 0 });
+                            guard.close(End::Finished { ttft: None, usage: summary.usage });
                             job.tally.sent(&body, 0);
                             job.tally.set_status(200);
                             job.tally.end(State::Done, Some(&summary), None);

@@ -1,13 +1,16 @@
 //! One request, from read to done; the files are its stages.
 
 mod account;
+pub mod admission;
 pub mod answer;
 pub mod ask;
 pub mod attempt;
 pub mod body;
 pub mod commit;
 pub mod continuity;
+pub mod conversation;
 pub mod engine;
+mod fitness;
 pub mod form;
 pub mod halt;
 pub mod heads;
@@ -19,6 +22,7 @@ pub mod ourselves;
 pub mod peek;
 pub mod prepare;
 pub mod pump;
+pub mod remember;
 pub mod replay;
 pub mod reply;
 pub mod rounds;
@@ -31,3 +35,4 @@ pub mod transcript;
 pub mod translated;
 pub mod unframe;
 pub mod waiting;
+pub mod wishes;

@@ -284,8 +284,7 @@ impl Pump {
             translated::remember(&self.job, &response);
         }
         translated::learn(&self.job, self.flow.answer_id(), &Bytes::new());
-        let tokens = summary.usage.map_or(0, |u| u.input_total().saturating_add(u.output_total()));
-        self.guard.close(End::Finished { ttft: Some(self.ttft), tokens });
+        self.guard.close(End::Finished { ttft: Some(self.ttft), usage: summary.usage });
         self.job.tally.end(State::Done, Some(&summary), None);
         self.state = Stage::Over;
     }
@@ -384,7 +383,7 @@ impl Forward {
                 }
                 Poll::Ready(None) => {
                     self.body = None;
-                    self.guard.close(End::Finished { ttft: Some(self.ttft), tokens: 0 });
+                    self.guard.close(End::Finished { ttft: Some(self.ttft), usage: None });
                     self.job.tally.end(State::Done, None, None);
                     return Poll::Ready(None);
                 }

@@ -136,6 +136,9 @@ pub(super) fn mark(headers: &mut HeaderMap, job: &Job) {
         more => HeaderValue::from(more),
     };
     headers.insert(ATTEMPTS, attempts);
+    if let Some(admission) = &job.tally.admission {
+        admission.mark(headers);
+    }
     if !job.losses.is_empty()
         && let Ok(value) = HeaderValue::from_str(&translated::names(&job.losses))
     {

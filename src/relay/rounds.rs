@@ -5,16 +5,20 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{
+    admission,
     answer::{Lost, Said, Won},
     ask::{Ask, ModelPlace},
     attempt::attempt,
+    conversation,
     engine::{Engine, Generation, Place},
+    fitness::Needs,
     halt::{Cause, Halt},
     reply,
     said::{self, Said as Asked},
     stored::{self, Home},
     tally::{Guard, Tally},
     translated,
+    waiting::{Line, set_of},
 };
 use crate::{
     base::clock::Mono,
@@ -25,7 +29,9 @@ use crate::{
         op::{Dialect, Op},
     },
     routing::{
+        affinity::{Keys, PATIENCE},
         candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
+        health::Size,
         names::{self, NameError, Overrides, Patience, Resolved},
         outcome::Cool,
         retry::{Again, Attempts, To},
@@ -62,6 +68,14 @@ pub struct Job {
     pub place: Place,
 }
 
+impl Job {
+    /// How long this request may wait in a queue: as configured, and no longer than half of what its client waits.
+    pub(super) fn patience(&self) -> Duration {
+        let queue_for = self.generation.settings.retry.queue_for;
+        self.ask.patience.map_or(queue_for, |patience| queue_for.min(patience / 2))
+    }
+}
+
 /// Runs the request until it is decided; the job comes back for what follows.
 pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ClientError>) {
     let halt = Arc::clone(&job.halt);
@@ -95,6 +109,34 @@ struct Memory {
     granted: bool,
     last: Option<Last>,
     waited: Duration,
+    /// Its place in the queue, kept from one wait to the next.
+    place: Option<Line>,
+    /// What its conversation is known by; worked out once, where there is a choice.
+    talk: Option<Option<Talk>>,
+    /// What it needs of a model; looked for once, where there is a choice.
+    needs: Option<Option<Needs>>,
+}
+
+/// A conversation that is to be served where it was served before.
+struct Talk {
+    keys: Arc<Keys>,
+    ttl: Duration,
+    /// It waits so long for that.
+    wait: Mono,
+}
+
+impl Talk {
+    fn of(job: &Job, candidates: &[Candidate], now: Mono) -> Option<Self> {
+        let account = candidates.first()?.account;
+        // Where there is nobody else, there is nothing to be bound to.
+        if candidates.iter().all(|candidate| candidate.account == account) {
+            return None;
+        }
+        let settings = &job.generation.settings;
+        let keys = conversation::keys(&job.engine.seed, &job.ask, job.overrides.sticky.unwrap_or(settings.sticky))?;
+        let ttl = job.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
+        Some(Self { keys: Arc::new(keys), ttl, wait: now + PATIENCE })
+    }
 }
 
 /// The newest attempt that was lost.
@@ -105,6 +147,7 @@ pub(super) struct Last {
 }
 
 async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
+    admission::enter(job).await?;
     let resolved = resolve(job).await?;
     let settings = Arc::clone(&job.generation.settings);
     let total = job.overrides.total.unwrap_or(settings.timeouts.total);
@@ -116,11 +159,29 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
         if let Some((_, Some(key))) = job.ask.home {
             candidates.retain(|candidate| candidate.key == key);
         }
+        if let Some(needs) = memory.needs.get_or_insert_with(|| Needs::of(&job.ask, &candidates)) {
+            needs.mark(&mut candidates);
+        }
         let now = job.engine.clock.mono();
-        let question = Question { candidates: &candidates, tried: &memory.tried, strategy: resolved.strategy, estimate: job.ask.estimate };
-        let (decision, ticket) = job.engine.with_luck(|luck| job.engine.board.decide(&question, now, luck));
+        let asked = Size { input: job.ask.estimate, output: job.ask.output() };
+        let costs = if resolved.strategy.asks_cost() { job.engine.costs(&candidates, asked) } else { Vec::new() };
+        let question = Question {
+            tried: &memory.tried,
+            strategy: resolved.strategy,
+            estimate: asked.input,
+            output: asked.output,
+            costs: &costs,
+            region: &settings.region,
+            ..Question::of(&candidates)
+        };
+        let talk = memory.talk.get_or_insert_with(|| Talk::of(job, &candidates, now)).as_ref();
+        let (decision, ticket) = job.engine.with_luck(|luck| match talk {
+            Some(talk) => job.engine.board.decide_for(&question, (&talk.keys, talk.ttl, talk.wait), now, luck),
+            None => job.engine.board.decide(&question, now, luck),
+        });
         match (&decision.verdict, ticket) {
             (Verdict::Try { index, why, .. }, Some(ticket)) => {
+                memory.place = None;
                 let chosen = &candidates[*index];
                 if !std::mem::take(&mut memory.granted) && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero()) {
                     drop(Guard::new(&job.engine, ticket));
@@ -155,7 +216,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             }
             (Verdict::Wait { until }, _) => {
                 let permitted = memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
-                if !permitted || !wait(job, &mut memory, &candidates, *until, deadline, &settings.retry).await {
+                if !permitted || !wait(job, &mut memory, &candidates, *until, deadline).await {
                     return Err(finally(job, &memory, &decision, &candidates, *until));
                 }
                 memory.granted = true;
@@ -186,34 +247,38 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
     if let ModelPlace::Upstream(name) = &job.ask.endpoint.model {
         return raw(job, name).map_err(|e| *e);
     }
-    let project = Arc::clone(&job.ask.caller.project);
-    let deadline = Instant::now() + LEARN;
-    let mut patience = Patience::Wait;
-    let resolved = loop {
-        let learned = engine.lists.learned();
-        let result = names::resolve(
-            &generation.catalog,
-            &job.ask.asked,
-            job.ask.endpoint.dialect,
-            said::translates(&job.ask),
-            &project,
-            &|id| learned.get(&id).cloned(),
-            patience,
-        );
-        match result {
-            Ok(resolved) => break resolved,
-            Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
-                if !engine.lists.wait(&upstreams, deadline).await {
-                    patience = Patience::Over;
-                }
-            }
-            Err(e) => {
-                job.unspoken = matches!(e, NameError::NoEnd { .. });
-                return Err(name_error(&e));
+    let asked = Arc::clone(&job.ask.asked);
+    let wishes = job.ask.wishes.take();
+    let mut resolved = named(job, &engine, &generation, &asked).await;
+    if let Some(wishes) = &wishes {
+        let price = |target: &Target| engine.price(&target.upstream, &target.model);
+        if let Ok(first) = &mut resolved {
+            wishes.apply(&mut first.targets, 0, &price);
+        }
+        for (nth, name) in wishes.models.iter().filter(|name| **name != *asked).enumerate() {
+            let Ok(mut more) = named(job, &engine, &generation, name).await else { continue };
+            wishes.apply(&mut more.targets, nth + 1, &price);
+            match &mut resolved {
+                Ok(first) => first.targets.extend(more.targets),
+                Err(_) => resolved = Ok(more),
             }
         }
+        job.ask.strict |= wishes.all_parameters;
+    }
+    let mut resolved = match resolved {
+        Ok(resolved) => resolved,
+        Err(e) => {
+            job.unspoken = matches!(e, NameError::NoEnd { .. });
+            return Err(name_error(&e));
+        }
     };
-    let mut resolved = resolved;
+    if let Some(wishes) = wishes {
+        resolved.strategy = wishes.strategy().unwrap_or(resolved.strategy);
+        if resolved.targets.is_empty() {
+            let message = format!("what `provider` of the request wishes leaves nobody that serves `{asked}`");
+            return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::clean(&message)).param("provider"));
+        }
+    }
     if let Some(pin) = &job.ask.pin {
         resolved.targets.retain(|target| *target.upstream.name == **pin);
         if resolved.targets.is_empty() {
@@ -225,6 +290,34 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
     translated::read(job, &mut resolved.targets)?;
     job.overrides = resolved.timeouts;
     Ok(resolved)
+}
+
+/// One name to its targets, its ending left off where that chooses a strategy.
+async fn named(job: &Job, engine: &Engine, generation: &Generation, asked: &str) -> Result<Resolved, NameError> {
+    let project = &job.ask.caller.project;
+    let deadline = Instant::now() + LEARN;
+    let mut patience = Patience::Wait;
+    loop {
+        let learned = engine.lists.learned();
+        let learned = |id| learned.get(&id).cloned();
+        let (name, strategy) = match names::ending(&generation.catalog, asked, &learned) {
+            Some((name, strategy)) => (name, Some(strategy)),
+            None => (asked, None),
+        };
+        let (dialect, translates) = (job.ask.endpoint.dialect, said::translates(&job.ask));
+        match names::resolve(&generation.catalog, name, dialect, translates, project, &learned, patience) {
+            Ok(mut resolved) => {
+                resolved.strategy = strategy.unwrap_or(resolved.strategy);
+                return Ok(resolved);
+            }
+            Err(NameError::Unlearned { upstreams, .. }) if patience == Patience::Wait => {
+                if !engine.lists.wait(&upstreams, deadline).await {
+                    patience = Patience::Over;
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// A response that is gone on from lives with us or with one upstream; nobody else knows it.
@@ -282,6 +375,8 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect)
     let text = match why {
         Chosen::Only => [via, "; the only candidate ready"].concat(),
         Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
+        Chosen::Bound { better: false } => [via, "; where its conversation was served before"].concat(),
+        Chosen::Bound { better: true } => [via, "; where its conversation was served before, though a better tier is back"].concat(),
         Chosen::Probe => [via, "; let through as a probe after a cooldown"].concat(),
         Chosen::LeastSuspect => [via, "; nothing is ready: the least suspect is tried"].concat(),
     };
@@ -317,22 +412,17 @@ fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
 }
 
 /// Waits in the queue; false where waiting does not help in time.
-async fn wait(
-    job: &Job,
-    memory: &mut Memory,
-    candidates: &[Candidate],
-    until: Option<Mono>,
-    deadline: Instant,
-    settings: &crate::config::settings::Retry,
-) -> bool {
-    let patience = job.ask.patience.map_or(settings.queue_for, |patience| settings.queue_for.min(patience / 2));
-    let Some(left) = patience.checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
+async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: Option<Mono>, deadline: Instant) -> bool {
+    let Some(left) = job.patience().checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
     let now = job.engine.clock.mono();
     let span = until.map(|until| until.since(now));
     if span.is_some_and(|span| span > left) {
         return false;
     }
-    let Some(place) = job.engine.queue.join(candidates) else { return false };
+    if memory.place.is_none() {
+        memory.place = Line::join(&job.engine, set_of(candidates), &job.ask.caller.project.name);
+    }
+    let Some(place) = &memory.place else { return false };
     let begun = Instant::now();
     let give_up = (begun + left).min(deadline);
     job.tally.queued(match span {
@@ -362,8 +452,6 @@ async fn wait(
         }
     };
     memory.waited += begun.elapsed();
-    drop(place);
-    job.engine.touch();
     ok
 }
 

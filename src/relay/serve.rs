@@ -125,8 +125,7 @@ fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<Reply
             job.tally.first_content(status.as_u16());
             job.tally.sent(&body, 0);
             translated::learn(&job, None, &body);
-            let tokens = summary.usage.map_or(0, |u| u.input_total().saturating_add(u.output_total()));
-            guard.close(End::Finished { ttft: Some(ttft), tokens });
+            guard.close(End::Finished { ttft: Some(ttft), usage: summary.usage });
             job.tally.end(State::Done, Some(&summary), None);
             respond(&job, status, headers, ReplyBody::Whole(Some(body)))
         }

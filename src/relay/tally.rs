@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     account::{Account, Went},
+    admission::Admission,
     ask::{Ask, nothing},
     engine::Engine,
 };
@@ -18,6 +19,7 @@ use crate::{
         kind::{EventKind, Level},
         record::{AttemptRecord, RequestRecord, State},
     },
+    ir::allowance::Allowances,
     routing::{
         candidate::Candidate,
         ending::{Change, End},
@@ -49,6 +51,8 @@ pub struct Tally {
     progressed: Mono,
     account: Account,
     ended: bool,
+    /// What it holds of its project's limits, where those are set.
+    pub(super) admission: Option<Box<Admission>>,
 }
 
 impl Tally {
@@ -102,6 +106,7 @@ impl Tally {
             progressed: ask.received,
             account: Account::open(engine, ask),
             ended: false,
+            admission: None,
         }
     }
 
@@ -212,6 +217,9 @@ impl Tally {
         let duration_ms = self.since_start(now);
         let went = Went { state, summary, content: self.ttft.is_some(), answer_bytes: self.answer_bytes, events: self.events };
         let (usage, cost) = self.account.settle(&self.engine, self.attempts, went);
+        if let Some(admission) = &mut self.admission {
+            admission.settle(state != State::Failed || self.ttft.is_some(), usage);
+        }
         let finish = summary.and_then(|s| s.finish.as_deref()).map(|f| Arc::from(clean::clean(f)));
         let error: Option<Arc<str>> = error.map(|e| self.engine.words(e).into());
         if tracing::enabled!(tracing::Level::INFO) {
@@ -274,6 +282,13 @@ impl Guard {
     pub(super) fn note(&self, end: End<'_>) {
         if let Some(ticket) = &self.ticket {
             self.engine.record(ticket, end);
+        }
+    }
+
+    /// An answer's head told what is left of the provider's limits.
+    pub(super) fn hear(&self, said: &Allowances) {
+        if let Some(ticket) = self.ticket.as_ref().filter(|_| !said.is_empty()) {
+            self.engine.board.hear(ticket, said, self.engine.clock.mono());
         }
     }
 

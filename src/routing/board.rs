@@ -9,13 +9,16 @@ use std::{
 };
 
 use super::{
-    candidate::{AccountId, Decision, Question, Verdict},
+    affinity::{Binding, Bindings, Bound, Keys},
+    candidate::{AccountId, Chosen, Decision, Question, Verdict},
     circuit::{Circuit, Policy, Signal},
     decide::decide,
     ending,
-    health::Health,
+    health::{Health, Size},
+    kept::{KeptKey, KeptUpstream},
     outcome::{Cool, Outcome},
     retry::{self, Again, Attempts, Budget, To},
+    strategy,
 };
 pub use super::{
     ending::{Change, End},
@@ -26,6 +29,7 @@ pub use super::{
 use crate::{
     base::{clock::Mono, draw::Draw},
     config::settings::{KeyId, UpstreamId},
+    ir::allowance::Allowances,
 };
 
 /// Shared by all requests. A decision that tries something marks it in the same critical section, so no two requests
@@ -40,6 +44,7 @@ pub struct Board {
 #[derive(Debug)]
 struct State {
     health: Health,
+    bindings: Bindings,
     budget: Budget,
 }
 
@@ -52,10 +57,33 @@ impl Draw for Plain {
     }
 }
 
+/// Starts the attempt that was decided on.
+fn start(health: &mut Health, q: &Question<'_>, index: usize, probe: bool, now: Mono) -> Ticket {
+    let candidate = &q.candidates[index];
+    let mut ticket = health.take(candidate, q.strategy, probe, now);
+    health.reserve(&mut ticket, candidate, Size { input: q.estimate, output: q.output }, now);
+    ticket
+}
+
+fn binding(ticket: &Ticket, now: Mono) -> Binding {
+    Binding {
+        upstream: ticket.upstream,
+        upstream_name: Arc::clone(&ticket.upstream_name),
+        account: ticket.account,
+        model: Arc::clone(&ticket.model),
+        bound: now,
+        seen: now,
+        better: ticket.better,
+    }
+}
+
 impl Board {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { state: Mutex::new(State { health: Health::new(policy), budget: Budget::default() }), changed: AtomicU64::new(0) }
+        Self {
+            state: Mutex::new(State { health: Health::new(policy), bindings: Bindings::default(), budget: Budget::default() }),
+            changed: AtomicU64::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -79,10 +107,50 @@ impl Board {
         let mut state = self.lock();
         let decision = decide(q, &state.health, now, draw);
         let ticket = match decision.verdict {
-            Verdict::Try { index, probe, .. } => Some(state.health.take(&q.candidates[index], q.strategy, probe, now)),
+            Verdict::Try { index, probe, .. } => Some(start(&mut state.health, q, index, probe, now)),
             Verdict::Again { .. } | Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
         };
         (decision, ticket)
+    }
+
+    /// Like [`Board::decide`], for a conversation that is to be served where it was served before; `wait` is how long
+    /// it may wait for that.
+    pub fn decide_for(
+        &self,
+        q: &Question<'_>,
+        (keys, ttl, wait): (&Arc<Keys>, Duration, Mono),
+        now: Mono,
+        draw: &mut dyn Draw,
+    ) -> (Decision, Option<Ticket>) {
+        let State { health, bindings, .. } = &mut *self.lock();
+        let found = bindings.find(keys, ttl, now);
+        let bound = found.and_then(|(key, loose)| Some(Bound { binding: bindings.get(key)?, loose, wait }));
+        let q = Question { bound, ..*q };
+        let decision = decide(&q, health, now, draw);
+        let Verdict::Try { index, probe, ref why } = decision.verdict else { return (decision, None) };
+        let better = match why {
+            Chosen::Bound { better } => Some(*better),
+            _ => None,
+        };
+        let mut ticket = start(health, &q, index, probe, now);
+        ticket.conversation = Some(Arc::clone(keys));
+        if let (Some(better), Some((key, _))) = (better, found) {
+            bindings.better(key, better, now);
+            ticket.better = bindings.get(key).and_then(|binding| binding.better);
+        }
+        (decision, Some(ticket))
+    }
+
+    /// Where a conversation of this key was served last.
+    #[must_use]
+    pub fn binding(&self, key: u64, ttl: Duration, now: Mono) -> Option<Binding> {
+        let state = self.lock();
+        state.bindings.get(key).filter(|binding| now.since(binding.seen) < ttl).cloned()
+    }
+
+    /// Forgets where a conversation was served; whether it was known.
+    pub fn unbind(&self, key: u64) -> bool {
+        self.lock().bindings.forget(key)
     }
 
     /// What [`Board::decide`] would say; marks nothing.
@@ -91,11 +159,47 @@ impl Board {
         decide(q, &self.lock().health, now, &mut Plain)
     }
 
+    /// The same for a conversation.
+    #[must_use]
+    pub fn decide_dry_for(&self, q: &Question<'_>, talk: Option<(&Keys, Duration)>, now: Mono) -> Decision {
+        let state = self.lock();
+        let found = talk.and_then(|(keys, ttl)| state.bindings.find(keys, ttl, now));
+        let bound = found.and_then(|(key, loose)| Some(Bound { binding: state.bindings.get(key)?, loose, wait: now }));
+        decide(&Question { bound, ..*q }, &state.health, now, &mut Plain)
+    }
+
+    /// How well each target suits by the question's strategy, whatever its tier and health.
+    #[must_use]
+    pub fn scores(&self, q: &Question<'_>, now: Mono) -> Vec<(usize, f64)> {
+        let all: Vec<usize> = (0..q.candidates.len()).collect();
+        strategy::scores(q, &all, &self.lock().health, now)
+    }
+
+    /// Remembers where a conversation goes.
+    pub fn bind(&self, keys: &Keys, binding: Binding, now: Mono) {
+        self.lock().bindings.bind(keys, binding, now);
+    }
+
     /// Records how an attempt went; gives back what there is to tell.
     pub fn record(&self, ticket: &Ticket, end: End<'_>, now: Mono) -> Vec<Change> {
-        let changes = ending::record(&mut self.lock().health, ticket, end, now);
+        let changes = {
+            let State { health, bindings, .. } = &mut *self.lock();
+            if let (Some(keys), End::Content | End::Finished { .. }) = (&ticket.conversation, end) {
+                bindings.bind(keys, binding(ticket, now), now);
+            }
+            ending::record(health, ticket, end, now)
+        };
         self.bump();
         changes
+    }
+
+    /// Takes over what an answer's head said is left of the provider's limits.
+    pub fn hear(&self, ticket: &Ticket, said: &Allowances, now: Mono) {
+        let health = &mut self.lock().health;
+        let most = health.policy.cooldown.max_hint;
+        if let Some(key) = health.keys.get_mut(&ticket.key).filter(|key| ticket.id > key.born) {
+            key.spent.learned_mut(&ticket.model, now).hear(said, most, now);
+        }
     }
 
     /// Counts a request for the retry budget.
@@ -105,7 +209,7 @@ impl Board {
 
     /// Whether a request may be tried again ([`retry::again`], with the rules and the budget in force).
     pub fn again(&self, outcome: &Outcome, so_far: &mut Attempts, to: To, now: Mono, draw: &mut dyn Draw) -> Again {
-        let State { health, budget } = &mut *self.lock();
+        let State { health, budget, .. } = &mut *self.lock();
         retry::again(outcome, so_far, to, &health.policy.retry, budget, now, draw)
     }
 
@@ -228,6 +332,26 @@ impl Board {
         let State { health, .. } = &*self.lock();
         let Some(key) = health.keys.get(&id) else { return KeyHealthView::default() };
         KeyHealthView::of(key, key.account.and_then(|account| health.accounts.get(&account)), now)
+    }
+
+    /// What of an upstream is worth keeping over a restart.
+    #[must_use]
+    pub fn kept_upstream(&self, id: UpstreamId, now: Mono) -> KeptUpstream {
+        self.lock().health.kept_upstream(id, now)
+    }
+
+    pub fn restore_upstream(&self, id: UpstreamId, kept: KeptUpstream, now: Mono) {
+        self.lock().health.restore_upstream(id, kept, now);
+    }
+
+    /// What of a key is worth keeping over a restart.
+    #[must_use]
+    pub fn kept_key(&self, id: KeyId, now: Mono) -> KeptKey {
+        self.lock().health.kept_key(id, now)
+    }
+
+    pub fn restore_key(&self, id: KeyId, kept: KeptKey, now: Mono) {
+        self.lock().health.restore_key(id, kept, now);
     }
 
     /// The upstream's last hundred attempts or fifteen minutes.

@@ -2,10 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::outcome::Cool;
+use super::{affinity::Bound, outcome::Cool};
 use crate::{
     base::clock::Mono,
-    config::settings::{Auth, Key, KeyId, Strategy, Upstream, UpstreamId},
+    config::settings::{Auth, Key, KeyId, Limit, Strategy, Upstream, UpstreamId},
     ir::op::Dialect,
 };
 
@@ -35,12 +35,27 @@ pub struct Candidate {
     /// Target priority, then key priority: lower is tried first.
     pub tier: (u32, u32),
     pub key_weight: f64,
-    /// 0 is no limit.
-    pub key_rpm: u32,
+    pub key_limit: Limit,
+    /// What narrows it for this model.
+    pub model_limit: Limit,
     /// 0 is no limit.
     pub key_max_concurrency: u32,
     /// Whether the key can be used at all, as far as config and secrets say.
     pub key_state: KeyState,
+    /// Why its model cannot take this request, where that is known.
+    pub unfit: Option<Unfit>,
+}
+
+/// What a model is known not to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Tokens: what question and answer need, what the model holds.
+    Context {
+        needs: u64,
+        holds: u64,
+    },
+    Tools,
+    Vision,
 }
 
 impl Candidate {
@@ -81,9 +96,11 @@ fn with_key(target: &Arc<Target>, key: &Key, key_info: &dyn Fn(KeyId) -> (KeySta
         account,
         tier: (target.priority, key.priority),
         key_weight: key.weight,
-        key_rpm: key.rpm,
+        key_limit: key.limit,
+        model_limit: key.limit_for(&target.model),
         key_max_concurrency: key.max_concurrency,
         key_state: if key.enabled && target.upstream.enabled { state } else { KeyState::Disabled },
+        unfit: None,
     }
 }
 
@@ -104,9 +121,11 @@ fn without_key(target: &Arc<Target>) -> Candidate {
         account: AccountId(key.0),
         tier: (target.priority, KEY_PRIORITY),
         key_weight: 1.0,
-        key_rpm: 0,
+        key_limit: Limit::default(),
+        model_limit: Limit::default(),
         key_max_concurrency: 0,
         key_state,
+        unfit: None,
     }
 }
 
@@ -140,6 +159,22 @@ pub struct Question<'a> {
     pub strategy: Strategy,
     /// Estimated input tokens; large requests are not used as probes.
     pub estimate: u64,
+    /// The most output tokens that its client allows; 0 where its answer is of none.
+    pub output: u64,
+    /// What the request would cost at each candidate, in billionths of a dollar; empty where nobody asked.
+    pub costs: &'a [Option<f64>],
+    /// Upstreams there are preferred to their equals; empty is nowhere.
+    pub region: &'a str,
+    /// Where the conversation was served before.
+    pub bound: Option<Bound<'a>>,
+}
+
+impl<'a> Question<'a> {
+    /// A first try of a small request, by the usual strategy.
+    #[must_use]
+    pub fn of(candidates: &'a [Candidate]) -> Self {
+        Self { candidates, tried: &[], strategy: Strategy::Priority, estimate: 0, output: 0, costs: &[], region: "", bound: None }
+    }
 }
 
 /// The answer: what to do, and why each other candidate lost. Indices are into the question's candidates.
@@ -161,6 +196,23 @@ pub enum Verdict {
     Exhausted { retry_at: Option<Mono> },
 }
 
+impl Verdict {
+    /// In words.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match self {
+            Self::Try { why: Chosen::Only, .. } => "the only candidate ready".to_owned(),
+            Self::Try { why: Chosen::Best { tier, of }, .. } => format!("the best of {of} ready in tier {}", tier.0),
+            Self::Try { why: Chosen::Bound { .. }, .. } => "where its conversation was served before".to_owned(),
+            Self::Try { why: Chosen::Probe, .. } => "a probe after its cooldown".to_owned(),
+            Self::Try { why: Chosen::LeastSuspect, .. } => "nothing is ready: the least suspect".to_owned(),
+            Self::Again { .. } => "the only one left".to_owned(),
+            Self::Wait { .. } => "everything is blocked for now".to_owned(),
+            Self::Exhausted { .. } => "no key can serve this just now".to_owned(),
+        }
+    }
+}
+
 /// Why the chosen one was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
@@ -168,6 +220,8 @@ pub enum Chosen {
     Only,
     /// The best of its tier by the strategy.
     Best { tier: (u32, u32), of: usize },
+    /// Where the conversation was served before; whether that is so though a better tier is ready.
+    Bound { better: bool },
     /// After a cooldown, one request is let through.
     Probe,
     /// Nothing is ready: the least suspect is tried.
@@ -192,15 +246,25 @@ pub enum Why {
     NotDrawn,
     /// Our own network is down.
     Offline,
+    /// Ready, but others are in the preferred region.
+    OtherRegion,
     OverLimit {
         what: &'static str,
     },
     /// A probe is under way.
     Probing,
+    /// The provider said that too little is left for this request.
+    NearLimit {
+        what: &'static str,
+        remaining: u64,
+        until: Mono,
+    },
     /// The key was rejected.
     Rejected {
         cause: Arc<str>,
     },
+    /// Its model cannot take this request, and others can.
+    Unfit(Unfit),
     /// The secret is still being read.
     WaitingForKey,
 }
@@ -228,9 +292,18 @@ impl Why {
             Self::Missing(reason) => reason.to_string(),
             Self::NotDrawn => "ready, another was drawn".to_owned(),
             Self::Offline => "our own network is down".to_owned(),
+            Self::OtherRegion => "ready, in another region".to_owned(),
             Self::OverLimit { what } => format!("over its {what}"),
+            Self::NearLimit { what, remaining, until } => {
+                format!("has {remaining} {what} left at the provider for {}, too few for this request", short(until.since(now)))
+            }
             Self::Probing => "a probe is under way".to_owned(),
             Self::Rejected { cause } => format!("rejected: {cause}"),
+            Self::Unfit(Unfit::Context { needs, holds }) => {
+                format!("the request needs about {needs} tokens of context, its model holds {holds}")
+            }
+            Self::Unfit(Unfit::Tools) => "its model takes no tools".to_owned(),
+            Self::Unfit(Unfit::Vision) => "its model sees no pictures".to_owned(),
             Self::WaitingForKey => "its key is still being read".to_owned(),
         }
     }

@@ -3,7 +3,7 @@
 use super::{
     candidate::{Candidate, Chosen, Decision, Question, Verdict, Why},
     circuit::VERDICT,
-    health::{Health, Rank, Standing},
+    health::{Health, Rank, Size, Standing},
     strategy,
 };
 use crate::{
@@ -32,24 +32,85 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
     let usable = |e: &Entrant<'_>| e.is_fresh() && e.standing.rank <= most;
     let best = if most == Rank::Ready { ready } else { [ready, due].into_iter().flatten().min() };
     if let Some(tier) = best {
-        let pool: Vec<usize> = (0..entrants.len()).filter(|&i| q.candidates[i].tier == tier && usable(&entrants[i])).collect();
-        let index = strategy::choose(q.strategy, &pool, q.candidates, health, draw);
-        let probe = entrants[index].standing.rank == Rank::Due;
-        let why = match (probe, pool.len()) {
-            (true, _) => Chosen::Probe,
-            (false, 1) if !entrants.iter().enumerate().any(|(i, e)| i != index && usable(e)) => Chosen::Only,
-            (false, of) => Chosen::Best { tier, of },
+        let bound = bound(q, &entrants, tier, &usable, health, now);
+        if let Bond::Waits(until) = bound {
+            return Decision { verdict: Verdict::Wait { until: Some(until) }, others: others(&entrants, q, usize::MAX, None) };
+        }
+        let (pool, tied) = match bound {
+            Bond::To(pool, better) => (pool, Some(better)),
+            _ => {
+                let of_tier = |&i: &usize| q.candidates[i].tier == tier && usable(&entrants[i]);
+                (in_region(q, (0..entrants.len()).filter(of_tier).collect()), None)
+            }
         };
-        return Decision { verdict: Verdict::Try { index, why, probe }, others: others(&entrants, q.candidates, index, Some(tier)) };
+        let index = strategy::choose(q, &pool, health, now, draw);
+        let probe = entrants[index].standing.rank == Rank::Due;
+        let why = match (probe, tied, pool.len()) {
+            (true, ..) => Chosen::Probe,
+            (false, Some(better), _) => Chosen::Bound { better },
+            (false, None, 1) if !entrants.iter().enumerate().any(|(i, e)| i != index && usable(e)) => Chosen::Only,
+            (false, None, of) => Chosen::Best { tier, of },
+        };
+        let tier = q.candidates[index].tier;
+        return Decision { verdict: Verdict::Try { index, why, probe }, others: others(&entrants, q, index, Some(tier)) };
     }
     if let Some(index) = least(&entrants, q.candidates, |e| e.is_fresh() && e.standing.rank == Rank::Suspect) {
         let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
-        return Decision { verdict, others: others(&entrants, q.candidates, index, None) };
+        return Decision { verdict, others: others(&entrants, q, index, None) };
     }
     if let Some(index) = least(&entrants, q.candidates, |e| e.tried == Some(true) && e.standing.rank <= Rank::Suspect) {
-        return Decision { verdict: Verdict::Again { index }, others: others(&entrants, q.candidates, index, None) };
+        return Decision { verdict: Verdict::Again { index }, others: others(&entrants, q, index, None) };
     }
-    Decision { verdict: waiting(&entrants, now), others: others(&entrants, q.candidates, usize::MAX, None) }
+    Decision { verdict: waiting(&entrants, now), others: others(&entrants, q, usize::MAX, None) }
+}
+
+/// What a conversation's binding makes of a decision.
+enum Bond {
+    None,
+    /// These serve it; whether a better tier is ready.
+    To(Vec<usize>, bool),
+    /// What it is bound to is free again very soon.
+    Waits(Mono),
+}
+
+/// A binding acts inside the best tier that is ready, and for a while in a worse one; it yields to health.
+fn bound(
+    q: &Question<'_>,
+    entrants: &[Entrant<'_>],
+    best: (u32, u32),
+    usable: &dyn Fn(&Entrant<'_>) -> bool,
+    health: &Health,
+    now: Mono,
+) -> Bond {
+    let Some(bound) = q.bound else { return Bond::None };
+    let places = || (0..entrants.len()).filter(|&i| bound.is(&q.candidates[i]));
+    let Some(tier) = places().filter(|&i| usable(&entrants[i])).map(|i| q.candidates[i].tier).min() else {
+        let soon = |i: usize| {
+            let standing = &entrants[i].standing;
+            let until = standing.until;
+            let until = match standing.rank {
+                _ if !standing.is_busy() => return None,
+                Rank::Held => until.unwrap_or(bound.wait),
+                Rank::Blocked => until?,
+                _ => return None,
+            };
+            (q.candidates[i].tier <= best && until <= bound.wait).then_some(until)
+        };
+        let waits = q.tried.is_empty() && !bound.loose && bound.wait > now;
+        return places().filter(|_| waits).filter_map(soon).min().map_or(Bond::None, Bond::Waits);
+    };
+    let better = tier > best;
+    let holds = if better { bound.outlasts_better(now) } else { !bound.loose || health.has_plenty(&q.candidates, places(), now) };
+    if !holds {
+        return Bond::None;
+    }
+    Bond::To(places().filter(|&i| q.candidates[i].tier == tier && usable(&entrants[i])).collect(), better)
+}
+
+/// Those of the preferred region, where there are any.
+fn in_region(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
+    let there = |i: &usize| q.candidates[*i].target.upstream.region == q.region;
+    if q.region.is_empty() || !pool.iter().any(there) { pool } else { pool.into_iter().filter(there).collect() }
 }
 
 /// A candidate's standing, and whether it failed in this request already: then, whether that may pass.
@@ -65,6 +126,7 @@ impl Entrant<'_> {
 }
 
 fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<'a>> {
+    let asked = Size { input: q.estimate, output: q.output };
     let mut known: Option<(UpstreamId, Standing<'a>)> = None;
     let mut entrants = Vec::with_capacity(q.candidates.len());
     entrants.extend(
@@ -80,7 +142,18 @@ fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<
         if let Some((_, upstream)) = known.as_ref().filter(|(_, upstream)| upstream.rank != Rank::Ready) {
             entrant.standing.at_least(upstream);
         }
-        health.stand(&mut entrant.standing, candidate, now);
+        health.stand(&mut entrant.standing, candidate, asked, now);
+    }
+    let fit = |(entrant, candidate): (&Entrant<'_>, &Candidate)| {
+        candidate.unfit.is_none() && entrant.standing.rank < Rank::Out && entrant.tried != Some(false)
+    };
+    // Where nobody is known to be able to, those that seem not to be are better than nobody.
+    if entrants.iter().zip(q.candidates).any(fit) {
+        for (entrant, candidate) in entrants.iter_mut().zip(q.candidates) {
+            if let Some(unfit) = candidate.unfit {
+                entrant.standing.unfit(unfit);
+            }
+        }
     }
     entrants
 }
@@ -112,7 +185,10 @@ fn waiting(entrants: &[Entrant<'_>], now: Mono) -> Verdict {
 }
 
 /// Why each but the chosen one lost; `tier` is the tier that was drawn from.
-fn others(entrants: &[Entrant<'_>], candidates: &[Candidate], chosen: usize, tier: Option<(u32, u32)>) -> Vec<(usize, Why)> {
+fn others(entrants: &[Entrant<'_>], q: &Question<'_>, chosen: usize, tier: Option<(u32, u32)>) -> Vec<(usize, Why)> {
+    let candidates = q.candidates;
+    let region = |i: usize| candidates.get(i).map_or("", |candidate| &candidate.target.upstream.region);
+    let preferred = !q.region.is_empty() && region(chosen) == q.region;
     if entrants.len() == 1 && chosen == 0 {
         return Vec::new();
     }
@@ -120,9 +196,11 @@ fn others(entrants: &[Entrant<'_>], candidates: &[Candidate], chosen: usize, tie
         // Where nothing is left, when it comes back says more than that it failed.
         (Some(_), None) => e.standing.why().unwrap_or(Why::FailedHere),
         (Some(_), Some(_)) => Why::FailedHere,
-        (None, _) => {
-            e.standing.why().unwrap_or(if tier.is_some_and(|tier| candidates[i].tier > tier) { Why::LowerTier } else { Why::NotDrawn })
-        }
+        (None, _) => e.standing.why().unwrap_or(match tier {
+            Some(tier) if candidates[i].tier > tier => Why::LowerTier,
+            Some(_) if preferred && region(i) != q.region => Why::OtherRegion,
+            _ => Why::NotDrawn,
+        }),
     };
     let mut out = Vec::with_capacity(entrants.len());
     out.extend(entrants.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(i, e)| (i, why(i, e))));

@@ -8,7 +8,7 @@ use super::{
     health::{ActScope, Health, Ticket},
     outcome::{Blame, Cool, Outcome},
 };
-use crate::{base::clock::Mono, events::kind::Level};
+use crate::{base::clock::Mono, events::kind::Level, ir::usage::Usage};
 
 /// How an attempt went. The relay's guard tells exactly one final end.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub enum End<'a> {
     /// Final: it failed before any content, or the upstream refused the request.
     Failed(&'a Outcome),
     /// Final: a whole answer.
-    Finished { ttft: Option<Duration>, tokens: u64 },
+    Finished { ttft: Option<Duration>, usage: Option<Usage> },
     /// A 2xx head came: the key works.
     Head2xx,
 }
@@ -45,19 +45,20 @@ pub fn record(health: &mut Health, ticket: &Ticket, end: End<'_>, now: Mono) -> 
             recorder.key_works();
             recorder.upstream_works();
         }
-        End::Finished { ttft, tokens } => {
+        End::Finished { ttft, usage } => {
             recorder.key_works();
             recorder.upstream_works();
-            recorder.over(Some((false, ttft)), tokens);
+            recorder.used(usage);
+            recorder.over(Some((false, ttft)));
         }
         End::Failed(outcome) => recorder.failed(outcome),
         End::BrokeAfterContent(outcome) => {
             if outcome.cool != Cool::Nothing {
                 recorder.fails(Scope::Upstream, Cool::ServerError, outcome);
             }
-            recorder.over(Some((true, None)), 0);
+            recorder.over(Some((true, None)));
         }
-        End::Abandoned => recorder.over(None, 0),
+        End::Abandoned => recorder.over(None),
     }
     changes
 }
@@ -106,7 +107,8 @@ impl Recorder<'_> {
             }
         }
         let counted = blame != Blame::Nobody || outcome.answered();
-        self.over(counted.then_some((blame != Blame::Nobody, None)), 0);
+        self.settle(0);
+        self.over(counted.then_some((blame != Blame::Nobody, None)));
     }
 
     /// A refusal about a key or account: the upstream that gave it works.
@@ -121,20 +123,42 @@ impl Recorder<'_> {
         self.signal(scope, &Signal::Failed { id: self.ticket.id, newest: self.health.newest, failure });
     }
 
+    /// What the provider counted; where it did not say, what was reserved stands.
+    fn used(&mut self, usage: Option<Usage>) {
+        let Some(usage) = usage else { return };
+        let (input, output) = (usage.input_total(), usage.output_total());
+        if output > 0 {
+            self.health.usual.learn(&self.ticket.model, output);
+        }
+        if let Some(key) = self.health.keys.get_mut(&self.ticket.key) {
+            key.tokens = key.tokens.saturating_add(input.saturating_add(output));
+        }
+        let free = if self.ticket.cached_free { usage.cache_read } else { 0 };
+        self.settle((input - free).saturating_add(output));
+    }
+
+    fn settle(&mut self, tokens: u64) {
+        if let (Some(reserved), Some(key)) = (self.ticket.reserved, self.health.keys.get_mut(&self.ticket.key)) {
+            key.spent.settle(&self.ticket.model, reserved, tokens);
+        }
+    }
+
     /// Frees what the attempt held.
-    fn over(&mut self, counted: Option<(bool, Option<Duration>)>, tokens: u64) {
+    fn over(&mut self, counted: Option<(bool, Option<Duration>)>) {
         for scope in [Scope::Account, Scope::Key, Scope::KeyModel, Scope::Upstream] {
             self.signal(scope, &Signal::Ended { id: self.ticket.id });
         }
         if let Some(upstream) = self.health.upstreams.get_mut(&self.ticket.upstream) {
             upstream.running = upstream.running.saturating_sub(1);
             if let Some((failed, ttft)) = counted {
+                if let Some(ttft) = ttft {
+                    upstream.target_mut(&self.ticket.model).ttft.add(ttft, self.now);
+                }
                 upstream.stats.add(failed, ttft, self.now);
             }
         }
         if let Some(key) = self.health.keys.get_mut(&self.ticket.key) {
             key.running = key.running.saturating_sub(1);
-            key.tokens = key.tokens.saturating_add(tokens);
         }
     }
 

@@ -21,7 +21,9 @@ pub(super) fn at(seconds: u64) -> Mono {
 }
 
 pub(super) fn cases() -> proptest::test_runner::Config {
-    proptest::test_runner::Config { cases: 128, failure_persistence: None, ..Default::default() }
+    // `PROPTEST_CASES` asks for more.
+    let usual = proptest::test_runner::Config { failure_persistence: None, ..Default::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() { usual } else { proptest::test_runner::Config { cases: 128, ..usual } }
 }
 
 pub(super) fn policy() -> Policy {
@@ -72,6 +74,7 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
         embed: None,
         rerank: None,
         retry_statuses: None,
+        rules: Vec::new(),
         health: None,
         keys: (0..keys).map(|n| Arc::new(key(id * 100 + n, name, n))).collect(),
         enabled: true,
@@ -94,7 +97,8 @@ pub(super) fn key(id: u32, upstream: &str, n: u32) -> Key {
         account: name,
         priority: 10,
         weight: 1.0,
-        rpm: 0,
+        limit: crate::config::settings::Limit::default(),
+        limits: Vec::new(),
         max_concurrency: 0,
         refresh: None,
         enabled: true,
@@ -123,6 +127,7 @@ pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
         models: Patterns::parse(models.iter().copied()).expect("good patterns"),
         upstreams: Patterns::parse(upstreams.iter().copied()).expect("good patterns"),
         rpm: 0,
+        tpm: 0,
         max_concurrency: 0,
         subnets: Vec::new(),
         admin: false,
@@ -156,6 +161,9 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
         retry: policy.retry,
         cooldown: policy.cooldown,
         strategy: Strategy::Priority,
+        region: String::new(),
+        sticky: crate::config::settings::Sticky::Auto,
+        sticky_ttl: Duration::from_secs(3_600),
         keyless: Vec::new(),
         losses: crate::config::settings::Losses::Tell,
         upstreams: upstreams.into_iter().map(Arc::new).collect(),

@@ -4,17 +4,19 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use super::{
-    candidate::{AccountId, Candidate, KeyState, ScopeKind, Why},
+    affinity::Keys,
+    candidate::{AccountId, Candidate, KeyState, ScopeKind, Unfit, Why},
     circuit::{Circuit, Policy, Signal, Stance},
+    learned::{Demand, Kind, Window},
+    limits::Usual,
+    recent::Peak,
+    spent::{Hurdle, Reserved, Spent},
     stats::Stats,
 };
 use crate::{
-    base::{
-        clock::Mono,
-        id::IdMap,
-        window::{Pace, Times},
-    },
+    base::{clock::Mono, id::IdMap, window::Pace},
     config::settings::{KeyId, Strategy, Upstream, UpstreamId},
+    ir::op::Dialect,
 };
 
 /// Models of one key that may be in a cooldown of their own; names come from clients, so they are bounded.
@@ -36,6 +38,8 @@ pub struct Health {
     pub accounts: IdMap<AccountId, Circuit>,
     /// Where the stride over targets stands.
     pub target_time: f64,
+    /// How long answers usually are, by model.
+    pub usual: Usual,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +50,17 @@ pub struct UpstreamHealth {
     pub stats: Stats,
     /// Where the stride over this upstream's keys stands.
     pub key_time: f64,
-    /// Where each of its targets stands in the stride over targets.
-    pub passes: Vec<(Arc<str>, f64)>,
+    /// Its models that were asked for.
+    pub targets: Vec<TargetHealth>,
+}
+
+/// One model of an upstream.
+#[derive(Clone, Debug)]
+pub struct TargetHealth {
+    pub model: Arc<str>,
+    /// Where it stands in the stride over targets.
+    pub pass: f64,
+    pub ttft: Peak,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +72,7 @@ pub struct KeyHealth {
     pub running: u32,
     pub requests: u64,
     pub tokens: u64,
-    pub times: Times,
+    pub spent: Spent,
     /// Where it stands in the stride over its upstream's keys.
     pub pass: f64,
     /// Attempts numbered up to this were made with an earlier secret.
@@ -83,6 +96,22 @@ pub struct Ticket {
     pub probe: bool,
     /// The upstream is on this machine.
     pub local: bool,
+    /// What it reserved of its key's limits.
+    pub reserved: Option<Reserved>,
+    /// Input that the provider reads from its cache does not count against its limits.
+    pub cached_free: bool,
+    /// What the conversation is known by, to be bound where it is served.
+    pub conversation: Option<Arc<Keys>>,
+    /// Its conversation stays in this tier though a better one has been ready since then.
+    pub better: Option<Mono>,
+}
+
+/// What a request asks for, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    pub input: u64,
+    /// The most output that its client allows.
+    pub output: u64,
 }
 
 /// A scope that an action or a signal is about.
@@ -122,7 +151,9 @@ enum Reason<'a> {
     Fine,
     Key(&'a KeyState),
     Limit(&'static str),
+    Near(Kind, Window),
     Offline,
+    Unfit(Unfit),
 }
 
 impl Health {
@@ -136,6 +167,7 @@ impl Health {
             keys: IdMap::default(),
             accounts: IdMap::default(),
             target_time: 0.0,
+            usual: Usual::default(),
         }
     }
 
@@ -158,7 +190,7 @@ impl Health {
 
     /// Adds to its upstream's standing what there is about the candidate's key. In place: with hundreds of candidates
     /// the copies would cost more than the rest.
-    pub fn stand<'a>(&'a self, standing: &mut Standing<'a>, candidate: &'a Candidate, now: Mono) {
+    pub fn stand<'a>(&'a self, standing: &mut Standing<'a>, candidate: &'a Candidate, asked: Size, now: Mono) {
         match &candidate.key_state {
             KeyState::Ready => {}
             KeyState::Waiting => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
@@ -169,8 +201,15 @@ impl Health {
         }
         if let Some(key) = self.keys.get(&candidate.key) {
             standing.limited(candidate.key_max_concurrency, key.running, "requests at once");
-            if let Some(until) = key.times.full_until(candidate.key_rpm, MINUTE, now) {
-                standing.worsen(Rank::Blocked, Some(until), Reason::Limit("requests per minute"));
+            if key.spent.is_limited(candidate.key_limit, candidate.model_limit) {
+                let demand = self.demand(&candidate.target.model, asked);
+                match key.spent.hurdle(&candidate.target.model, candidate.key_limit, candidate.model_limit, demand, now) {
+                    None => {}
+                    Some(Hurdle::Full { what, until }) => standing.worsen(Rank::Blocked, Some(until), Reason::Limit(what)),
+                    Some(Hurdle::Short { kind, window }) => {
+                        standing.worsen(Rank::Suspect, Some(window.until), Reason::Near(kind, window));
+                    }
+                }
             }
             standing.count(ScopeKind::Key, &key.circuit, now);
             if let Some(circuit) = key.model(&candidate.target.model) {
@@ -182,6 +221,33 @@ impl Health {
         {
             standing.count(ScopeKind::Account, circuit, now);
         }
+    }
+
+    /// The tokens that a request is expected to take of a model.
+    #[must_use]
+    pub fn demand(&self, model: &Arc<str>, asked: Size) -> Demand {
+        let output = if asked.output == 0 { 0 } else { self.usual.output(model, Some(asked.output)) };
+        Demand { input: asked.input, output }
+    }
+
+    /// Reserves what the attempt is expected to take of its key's limits.
+    pub fn reserve(&mut self, ticket: &mut Ticket, candidate: &Candidate, asked: Size, now: Mono) {
+        let demand = self.demand(&ticket.model, asked);
+        if let Some(key) = self.keys.get_mut(&ticket.key)
+            && key.spent.is_limited(candidate.key_limit, candidate.model_limit)
+        {
+            ticket.reserved = key.spent.reserve(&ticket.model, candidate.key_limit, candidate.model_limit, demand, now);
+        }
+    }
+
+    /// Whether the provider said of one of these keys that more than a fifth of everything is left.
+    pub fn has_plenty(&self, candidates: &[Candidate], mut places: impl Iterator<Item = usize>, now: Mono) -> bool {
+        places.any(|i| {
+            let Some(key) = self.keys.get(&candidates[i].key) else { return false };
+            let mut known = key.spent.learned(now).filter(|(model, ..)| same(model, &candidates[i].target.model)).peekable();
+            let plenty = |window: Window| window.limit.is_some_and(|limit| window.remaining.saturating_mul(5) > limit);
+            known.peek().is_some() && known.all(|(.., window)| plenty(window))
+        })
     }
 
     /// Starts an attempt: counts it and makes it the probe of every scope that needs one.
@@ -199,6 +265,10 @@ impl Health {
             started: now,
             probe,
             local: target.upstream.local,
+            reserved: None,
+            cached_free: target.dialect == Dialect::Anthropic,
+            conversation: None,
+            better: None,
         };
         let sent = Signal::Sent { id: ticket.id };
 
@@ -211,9 +281,6 @@ impl Health {
         key.requests += 1;
         key.account = Some(ticket.account);
         key.upstream = Some(ticket.upstream);
-        if candidate.key_rpm > 0 {
-            key.times.push(MINUTE, now);
-        }
         key.circuit.turn(&sent, &self.policy, now);
         if let Some(circuit) = key.model_mut(&ticket.model) {
             circuit.turn(&sent, &self.policy, now);
@@ -227,13 +294,13 @@ impl Health {
         upstream.key_time = stood;
         key.pass = stood + step(candidate.key_weight);
         let weight = match strategy {
-            Strategy::Priority => return ticket,
+            Strategy::Priority | Strategy::Adaptive(_) | Strategy::LeastCost | Strategy::LeastLatency => return ticket,
             Strategy::RoundRobin => 1.0,
-            Strategy::Weighted => target.weight,
+            Strategy::LeastBusy | Strategy::Weighted => target.weight,
         };
-        let stood = upstream.pass(&ticket.model).max(self.target_time);
+        let stood = upstream.target(&ticket.model).map_or(0.0, |target| target.pass).max(self.target_time);
         self.target_time = stood;
-        upstream.set_pass(&ticket.model, stood + step(weight));
+        upstream.target_mut(&ticket.model).pass = stood + step(weight);
         ticket
     }
 
@@ -266,6 +333,7 @@ impl Health {
             ActScope::KeyModel(id, model) => {
                 if let Some(key) = self.keys.get_mut(id) {
                     key.models.retain(|(name, _)| !same(name, model));
+                    key.spent.forget(Some(model));
                 }
             }
             ActScope::Upstream(id) => {
@@ -304,21 +372,24 @@ fn step(weight: f64) -> f64 {
 }
 
 impl UpstreamHealth {
-    /// Where a target stands in the stride over targets.
     #[must_use]
-    pub fn pass(&self, model: &Arc<str>) -> f64 {
-        self.passes.iter().find(|(name, _)| same(name, model)).map_or(0.0, |(_, pass)| *pass)
+    pub fn target(&self, model: &Arc<str>) -> Option<&TargetHealth> {
+        self.targets.iter().find(|target| same(&target.model, model))
     }
 
-    fn set_pass(&mut self, model: &Arc<str>, pass: f64) {
-        if let Some((_, stood)) = self.passes.iter_mut().find(|(name, _)| same(name, model)) {
-            *stood = pass;
-            return;
-        }
-        if self.passes.len() >= MODELS_PER_KEY {
-            self.passes.remove(0);
-        }
-        self.passes.push((Arc::clone(model), pass));
+    /// What is known of a model; made where nothing is.
+    pub fn target_mut(&mut self, model: &Arc<str>) -> &mut TargetHealth {
+        let at = match self.targets.iter().position(|target| same(&target.model, model)) {
+            Some(at) => at,
+            None => {
+                if self.targets.len() >= MODELS_PER_KEY {
+                    self.targets.remove(0);
+                }
+                self.targets.push(TargetHealth { model: Arc::clone(model), pass: 0.0, ttft: Peak::default() });
+                self.targets.len() - 1
+            }
+        };
+        &mut self.targets[at]
     }
 }
 
@@ -326,6 +397,7 @@ impl KeyHealth {
     fn warm(&mut self) {
         self.circuit = Circuit::default();
         self.models.clear();
+        self.spent.forget(None);
     }
 
     #[must_use]
@@ -337,7 +409,7 @@ impl KeyHealth {
         self.models.iter_mut().find(|(name, _)| same(name, model)).map(|(_, circuit)| circuit)
     }
 
-    fn model_made(&mut self, model: &Arc<str>) -> &mut Circuit {
+    pub(super) fn model_made(&mut self, model: &Arc<str>) -> &mut Circuit {
         let at = match self.models.iter().position(|(name, _)| same(name, model)) {
             Some(at) => at,
             None => {
@@ -385,6 +457,17 @@ impl<'a> Standing<'a> {
         }
     }
 
+    /// Others can take the request, this one cannot.
+    pub fn unfit(&mut self, unfit: Unfit) {
+        self.worsen(Rank::Out, None, Reason::Unfit(unfit));
+    }
+
+    /// Only its own limits keep it from being used.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self.reason, Reason::Limit(_))
+    }
+
     fn limited(&mut self, limit: u32, running: u32, what: &'static str) {
         if limit > 0 && running >= limit {
             self.worsen(Rank::Held, None, Reason::Limit(what));
@@ -412,7 +495,9 @@ impl<'a> Standing<'a> {
             (Reason::Key(KeyState::Missing(reason)), _) => Why::Missing(Arc::clone(reason)),
             (Reason::Key(KeyState::Disabled | KeyState::Ready), _) => Why::Disabled,
             (Reason::Limit(what), _) => Why::OverLimit { what },
+            (Reason::Near(kind, window), _) => Why::NearLimit { what: kind.name(), remaining: window.remaining, until: window.until },
             (Reason::Offline, _) => Why::Offline,
+            (Reason::Unfit(unfit), _) => Why::Unfit(unfit),
             (Reason::Circuit(_, Circuit::Shut { cause, .. }), _) => Why::Rejected { cause: Arc::clone(cause) },
             (Reason::Circuit(scope, Circuit::Open { belief, until }), _) => {
                 Why::Cooling { until: *until, cause: Arc::clone(&belief.cause), scope, class: belief.class }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     base::{near, pattern::Pattern},
-    config::settings::{LogicalModel, Origin, Project, Strategy, Upstream, UpstreamId},
+    config::settings::{LogicalModel, Mix, Origin, Project, Sticky, Strategy, Upstream, UpstreamId},
     ir::op::Dialect,
 };
 
@@ -38,12 +38,14 @@ pub struct Resolved {
     pub no_end: Vec<Arc<str>>,
 }
 
-/// A logical model's own timeouts.
+/// A logical model's own settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     pub first_byte: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
+    pub sticky: Option<Sticky>,
+    pub sticky_ttl: Option<Duration>,
 }
 
 /// Why a name stands for nothing.
@@ -96,6 +98,24 @@ impl NameError {
             Self::Unlearned { .. } => "try again in a moment".to_owned(),
         }
     }
+}
+
+/// Endings of names that choose a strategy.
+const ENDINGS: [(&str, Strategy); 3] =
+    [(":fast", Strategy::LeastLatency), (":cheap", Strategy::LeastCost), (":best", Strategy::Adaptive(Mix::ReliabilityFirst))];
+
+/// A name without the ending that chooses a strategy, and that strategy; `None` where it has none, or where the whole
+/// is a name.
+#[must_use]
+pub fn ending<'n>(catalog: &Catalog, asked: &'n str, learned: Learned<'_>) -> Option<(&'n str, Strategy)> {
+    let (name, strategy) = ENDINGS.iter().find_map(|(ending, strategy)| Some((asked.strip_suffix(ending)?, *strategy)))?;
+    let lists = |upstream: &Arc<Upstream>| {
+        let configured = upstream.models.iter().flat_map(|models| &models.yes).any(|pattern| pattern.is_exact() && pattern.matches(asked));
+        configured || upstream.rename.contains_key(asked) || learned(upstream.id).is_some_and(|set| set.has(asked))
+    };
+    let whole =
+        name.is_empty() || catalog.exact(asked).is_some() || catalog.upstream(name).is_some() || catalog.upstreams.iter().any(lists);
+    (!whole).then_some((name, strategy))
 }
 
 /// A target before the dialect is chosen.
@@ -393,7 +413,8 @@ impl<'a> Search<'a> {
     }
 
     fn logical(&mut self, model: &LogicalModel) -> Found {
-        let timeouts = Overrides { first_byte: model.first_byte, idle: model.idle, total: model.total };
+        let &LogicalModel { first_byte, idle, total, sticky, sticky_ttl, .. } = model;
+        let timeouts = Overrides { first_byte, idle, total, sticky, sticky_ttl };
         let mut out = Found { strategy: Some(model.strategy), timeouts, how: "logical model", ..Found::default() };
         for target in &model.targets {
             let routes = match target.upstream.as_deref().map(|name| self.catalog.upstream(name)) {
@@ -480,6 +501,8 @@ mod tests {
             weight: None,
         });
         Arc::new(LogicalModel {
+            sticky: None,
+            sticky_ttl: None,
             name: Pattern::parse(name).expect("a pattern"),
             targets: targets.collect(),
             strategy: Strategy::Weighted,
@@ -526,6 +549,19 @@ mod tests {
     fn ask(world: &Settings, asked: &str) -> Result<Vec<String>, NameError> {
         let found = resolve(&Catalog::new(world), asked, Dialect::Openai, false, &project(&["*"], &["*"]), &lists, Patience::Wait)?;
         Ok(found.targets.iter().map(|target| format!("{}:{}", target.upstream.name, target.model)).collect())
+    }
+
+    #[test]
+    fn an_ending_chooses_a_strategy_unless_the_whole_is_a_name() {
+        let mut one = upstream(1, "ollama", Some(&["qwen:fast", "llama*"]), 0);
+        one.origin = Origin::File;
+        let catalog = Catalog::new(&settings(vec![one]));
+        let ending = |asked| ending(&catalog, asked, &|_| None);
+        assert_eq!(ending("llama3:cheap"), Some(("llama3", Strategy::LeastCost)));
+        assert_eq!(ending("llama3:fast"), Some(("llama3", Strategy::LeastLatency)));
+        for whole in ["qwen:fast", "ollama:fast", "llama3", "llama3:8b", ":best"] {
+            assert_eq!(ending(whole), None, "{whole}");
+        }
     }
 
     #[test]

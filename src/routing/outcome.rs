@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::ir::fault::{Fault, FaultKind, TransportFault, TransportKind};
+use crate::{
+    config::settings::{Rule, RuleAction, RuleScope},
+    ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
+};
 
 /// The classified end of an attempt.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +110,40 @@ pub fn of_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outco
         },
         FaultKind::Portal => Outcome { retry: Retry::Other, counts: true, ..base },
     }
+}
+
+/// What a rule of the config makes of a refusal: its fault, changed where it is to be told as it is, and its outcome.
+#[must_use]
+pub fn of_rule(rule: &Rule, fault: &mut Fault, hint: Option<Duration>) -> Outcome {
+    let base = of_fault(fault, hint, true);
+    if rule.action == RuleAction::Pass {
+        fault.kind = FaultKind::BadRequest;
+        return Outcome { blame: Blame::Nobody, retry: Retry::No, cool: Cool::Nothing, counts: false, ..base };
+    }
+    let blame = match rule.scope {
+        RuleScope::Account => Blame::Account,
+        RuleScope::Key => Blame::Key,
+        RuleScope::KeyModel => Blame::KeyModel,
+        RuleScope::Request => Blame::Nobody,
+        RuleScope::Upstream => Blame::Upstream,
+    };
+    let cools = blame != Blame::Nobody && (rule.action == RuleAction::Cool || rule.span.is_some());
+    Outcome {
+        blame: if cools { blame } else { Blame::Nobody },
+        retry: if blame == Blame::Account { Retry::OtherAccount } else { Retry::Other },
+        cool: if cools { Cool::RateLimited } else { Cool::Nothing },
+        hint: rule.span.or(base.hint),
+        counts: rule.action == RuleAction::Retry,
+        ..base
+    }
+}
+
+/// The first rule that is of such a refusal; `text` is all that the answer said.
+#[must_use]
+pub fn rule<'a>(rules: &'a [Rule], status: u16, text: &str) -> Option<&'a Rule> {
+    rules
+        .iter()
+        .find(|rule| rule.statuses.as_ref().is_none_or(|set| set.has(status)) && rule.text.as_ref().is_none_or(|needle| needle.is_in(text)))
 }
 
 /// Reads what the connection did.
@@ -251,6 +288,36 @@ mod tests {
             let outcome = did(kind, true);
             assert_row(&outcome, Blame::Upstream, Cool::ServerError, Retry::Other, true, true);
             assert!(!outcome.maybe_billed, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn rules_of_the_config_say_what_a_refusal_means() {
+        use crate::config::settings::{Needle, StatusSet};
+        let of = |action, scope, seconds: Option<u64>| Rule {
+            statuses: Some(StatusSet(vec![(400, 400)])),
+            text: Some(Needle::parse("Capacity").expect("a text")),
+            action,
+            scope,
+            span: seconds.map(Duration::from_secs),
+        };
+        let rules = [of(RuleAction::Retry, RuleScope::KeyModel, Some(30))];
+        assert!(rule(&rules, 400, "no capacity left").is_some());
+        assert!(rule(&rules, 400, "bad field").is_none() && rule(&rules, 429, "no capacity left").is_none());
+
+        for (action, scope, seconds, blame, cool, retry, counts, may_pass) in [
+            (RuleAction::Retry, RuleScope::Request, None, Blame::Nobody, Cool::Nothing, Retry::Other, true, false),
+            (RuleAction::Retry, RuleScope::KeyModel, Some(30), Blame::KeyModel, Cool::RateLimited, Retry::Other, true, true),
+            (RuleAction::Cool, RuleScope::Key, None, Blame::Key, Cool::RateLimited, Retry::Other, false, true),
+            (RuleAction::Cool, RuleScope::Account, Some(5), Blame::Account, Cool::RateLimited, Retry::OtherAccount, false, true),
+            (RuleAction::Cool, RuleScope::Upstream, Some(5), Blame::Upstream, Cool::RateLimited, Retry::Other, false, true),
+            (RuleAction::Pass, RuleScope::Key, Some(5), Blame::Nobody, Cool::Nothing, Retry::No, false, false),
+        ] {
+            let mut said = fault(FaultKind::Server, 500, "");
+            let outcome = of_rule(&of(action, scope, seconds), &mut said, None);
+            assert_row(&outcome, blame, cool, retry, counts, may_pass);
+            assert_eq!(outcome.hint, seconds.map(Duration::from_secs).filter(|_| action != RuleAction::Pass));
+            assert_eq!(said.kind == FaultKind::BadRequest, action == RuleAction::Pass);
         }
     }
 

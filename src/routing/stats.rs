@@ -1,6 +1,6 @@
 //! How an upstream did lately: the last hundred attempts of the last quarter of an hour, and five minutes in buckets.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{cell::Cell, collections::VecDeque, time::Duration};
 
 use crate::base::{clock::Mono, window::Buckets};
 
@@ -17,6 +17,17 @@ pub struct Stats {
     ends: VecDeque<(Mono, bool, Option<Duration>)>,
     attempts: Buckets,
     failed: Buckets,
+    /// The newest summary, and when it was made: decisions ask for it often.
+    summary: Cell<Option<(Mono, Summary)>>,
+}
+
+/// What strategies ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Summary {
+    pub attempts: u32,
+    /// 0 to 1.
+    pub errors: f64,
+    pub ttft_p95: Option<Duration>,
 }
 
 /// The sum of it, for screens.
@@ -32,7 +43,12 @@ pub struct StatsView {
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { ends: VecDeque::new(), attempts: Buckets::new(SPARK_WIDTH, SPARK), failed: Buckets::new(SPARK_WIDTH, SPARK) }
+        Self {
+            ends: VecDeque::new(),
+            attempts: Buckets::new(SPARK_WIDTH, SPARK),
+            failed: Buckets::new(SPARK_WIDTH, SPARK),
+            summary: Cell::new(None),
+        }
     }
 }
 
@@ -41,9 +57,23 @@ impl Stats {
         if self.ends.len() >= KEPT {
             self.ends.pop_front();
         }
+        self.summary.set(None);
         self.ends.push_back((now, failed, ttft));
         self.attempts.add(1, now);
         self.failed.add(u32::from(failed), now);
+    }
+
+    /// The last hundred attempts in three numbers, at most a second old.
+    #[must_use]
+    pub fn summary(&self, now: Mono) -> Summary {
+        if let Some((_, summary)) = self.summary.get().filter(|(at, _)| now.since(*at) < Duration::from_secs(1)) {
+            return summary;
+        }
+        let StatsView { attempts, errors, ttft_p95, .. } = self.view(now);
+        let errors = if attempts == 0 { 0.0 } else { f64::from(errors) / f64::from(attempts) };
+        let summary = Summary { attempts, errors, ttft_p95 };
+        self.summary.set(Some((now, summary)));
+        summary
     }
 
     #[must_use]

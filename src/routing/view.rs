@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{circuit::Circuit, health::KeyHealth, outcome::Cool};
+use super::{
+    circuit::Circuit,
+    health::KeyHealth,
+    learned::{Kind, Window},
+    outcome::Cool,
+};
 use crate::base::clock::Mono;
 
 /// How a scope stands.
@@ -39,6 +44,8 @@ pub struct KeyHealthView {
     pub requests: u64,
     pub tokens: u64,
     pub running: u32,
+    /// What its provider said is left, by model.
+    pub limits: Vec<(Arc<str>, Kind, Window)>,
 }
 
 impl HealthView {
@@ -107,6 +114,7 @@ impl KeyHealthView {
             requests: key.requests,
             tokens: key.tokens,
             running: key.running,
+            limits: key.spent.learned(now).map(|(model, kind, window)| (Arc::clone(model), kind, window)).collect(),
         }
     }
 }

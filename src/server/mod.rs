@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod gate;
 pub mod guard;
+mod known;
 pub mod listen;
 pub mod paths;
 pub mod places;

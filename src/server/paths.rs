@@ -21,6 +21,8 @@ pub enum Route {
         gemini: bool,
     },
     Tags,
+    /// Of routing itself.
+    Known(Known),
     /// A response that was made before.
     Stored {
         id: String,
@@ -32,6 +34,24 @@ pub enum Route {
     Reload,
     /// Below `/aiproxy/v1/`.
     Control(String),
+}
+
+/// What is wanted of routing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    Decide,
+    /// Where a session goes is forgotten.
+    Forget(String),
+    LogicalModels {
+        id: Option<String>,
+        upstreams: bool,
+    },
+    Providers {
+        id: Option<String>,
+        part: Option<String>,
+    },
+    /// Where a session goes.
+    Session(String),
 }
 
 /// What is wanted of a response.
@@ -137,6 +157,9 @@ fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: 
             stream: StreamPlace::No,
         }));
     }
+    if let Some(found) = known(method, get, below) {
+        return found.map(Route::Known);
+    }
     if let Some(rest) = below.strip_prefix("/models") {
         return models(rest, get, post, beta, query);
     }
@@ -186,6 +209,33 @@ fn stored(method: &Method, get: bool, rest: &str) -> Result<Route, Option<&'stat
         Some(_) => return Err(None),
     };
     Ok(Route::Stored { id: id.to_owned(), what })
+}
+
+/// `/providers…`, `/logical-models…`, `/routing/…`; names of models may hold slashes.
+fn known(method: &Method, get: bool, below: &str) -> Option<Result<Known, Option<&'static str>>> {
+    let only_get = |known| if get { Ok(known) } else { Err(Some("GET")) };
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned()).filter(|text| !text.is_empty());
+    if below == "/routing/decide" {
+        return Some(if *method == Method::POST { Ok(Known::Decide) } else { Err(Some("POST")) });
+    }
+    if let Some(id) = below.strip_prefix("/routing/sessions/").and_then(decoded) {
+        return Some(match method {
+            _ if get => Ok(Known::Session(id)),
+            &Method::DELETE => Ok(Known::Forget(id)),
+            _ => Err(Some("GET, DELETE")),
+        });
+    }
+    if let Some(rest) = below.strip_prefix("/providers").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        let rest = rest.trim_matches('/');
+        let (id, part) = rest.split_once('/').map_or((rest, None), |(id, part)| (id, Some(part)));
+        if part.is_some_and(|part| !matches!(part, "models" | "health" | "metrics")) {
+            return Some(Err(None));
+        }
+        return Some(only_get(Known::Providers { id: decoded(id), part: part.map(str::to_owned) }));
+    }
+    let rest = below.strip_prefix("/logical-models").filter(|rest| rest.is_empty() || rest.starts_with('/'))?.trim_matches('/');
+    let (id, upstreams) = rest.strip_suffix("/upstreams").map_or((rest, false), |id| (id, true));
+    Some(only_get(Known::LogicalModels { id: decoded(id), upstreams }))
 }
 
 /// `/models`, `/models/{id}`, and Gemini's `/models/{id}:{action}`.

@@ -13,6 +13,7 @@ use super::{
         host,
         origin::{self, Allowed},
     },
+    known,
     paths::{self, Nowhere, Route, Routed},
     places, stored,
     wire::Pulse,
@@ -216,6 +217,7 @@ async fn dispatch(
             let caller = Caller { project, program: program(&parts.headers), addr: peer.ip() };
             stored::answer(gate, id, caller, (response, what), (parts.method, query, parts.headers), body).await
         }
+        Route::Known(what) => Box::pin(known::answer(gate, id, &project, what, body)).await,
         Route::Tags => places::tags(gate, id, &project),
         Route::Reload => {
             if project.admin {

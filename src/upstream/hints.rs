@@ -4,7 +4,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::base::clock::UnixMillis;
+use crate::{
+    base::clock::UnixMillis,
+    ir::allowance::{Allowance, Allowances},
+};
 
 /// What an upstream's headers ask of whoever would try again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +15,8 @@ pub struct Hint {
     pub retry_after: Option<Duration>,
     pub should_retry: Option<bool>,
 }
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Longer than any wait that makes sense, and short enough to be added to any clock.
 const FOREVER: Duration = Duration::from_secs(100 * 366 * 86_400);
@@ -88,6 +93,43 @@ fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
         latest = latest.max(text(Some(value)).and_then(|v| reset(v, headers, now)));
     }
     latest
+}
+
+/// What an answer's head says is left of the provider's limits, in both spellings. Limits of spans that it does not
+/// name the end of are taken to be of a minute.
+#[must_use]
+pub fn allowances(headers: &HeaderMap, now: UnixMillis) -> Allowances {
+    let mut out = Allowances::default();
+    for (name, value) in headers {
+        let Some((before, after)) = name.as_str().split_once("ratelimit-") else { continue };
+        let (what, own) = if let Some(what) = after.strip_prefix("remaining-") {
+            (what, true)
+        } else if let Some(what) = after.strip_suffix("-remaining") {
+            (what, false)
+        } else {
+            continue;
+        };
+        let slot = match what {
+            "requests" => &mut out.requests,
+            "tokens" => &mut out.tokens,
+            "input-tokens" => &mut out.input,
+            "output-tokens" => &mut out.output,
+            _ => continue,
+        };
+        let Some(remaining) = text(Some(value)).and_then(whole) else { continue };
+        let beside = |part: &str| {
+            let name = if own { format!("{before}ratelimit-{part}-{what}") } else { format!("{before}ratelimit-{what}-{part}") };
+            text(headers.get(name))
+        };
+        let reset = beside("reset").and_then(|value| reset(value, headers, now)).unwrap_or(MINUTE);
+        *slot = Some(Allowance { limit: beside("limit").and_then(whole), remaining, reset });
+    }
+    out
+}
+
+/// A count; one below zero is nothing left.
+fn whole(text: &str) -> Option<u64> {
+    text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| n.max(0.0) as u64))
 }
 
 fn reset(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
@@ -202,7 +244,45 @@ mod tests {
         assert_eq!(hint(200, &[("x-ratelimit-reset-requests", "2s")]), None);
     }
 
+    #[test]
+    fn what_is_left_is_read_in_both_spellings() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-ratelimit-limit-requests", "60"),
+            ("x-ratelimit-remaining-requests", "59"),
+            ("x-ratelimit-reset-requests", "1s"),
+            ("x-ratelimit-remaining-tokens", "149984"),
+            ("x-ratelimit-reset-tokens", "6m0s"),
+            ("vendor-ratelimit-input-tokens-limit", "50000"),
+            ("vendor-ratelimit-input-tokens-remaining", "49000"),
+            ("vendor-ratelimit-input-tokens-reset", "2023-11-14T22:14:20Z"),
+            ("x-ratelimit-remaining-tokens_usage_based", "1"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+
+        let said = allowances(&headers, NOW);
+
+        let one = |limit, remaining, seconds| Some(Allowance { limit, remaining, reset: Duration::from_secs(seconds) });
+        assert_eq!(said.requests, one(Some(60), 59, 1));
+        assert_eq!(said.tokens, one(None, 149_984, 360));
+        assert_eq!(said.input, one(Some(50_000), 49_000, 60));
+        assert_eq!(said.output, None);
+        assert!(allowances(&HeaderMap::new(), NOW).is_empty());
+    }
+
     proptest! {
+        #[test]
+        fn no_value_of_what_is_left_panics(value in "[ -~]{0,40}", reset in "[ -~]{0,40}") {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [("x-ratelimit-remaining-tokens", &value), ("x-ratelimit-reset-tokens", &reset)] {
+                headers.insert(name, HeaderValue::from_str(value).expect("a value"));
+            }
+            if let Some(said) = allowances(&headers, NOW).tokens {
+                prop_assert!(said.reset <= FOREVER);
+            }
+        }
+
         #[test]
         fn no_header_value_panics_or_outlasts_a_century(value in "[ -~]{0,40}", name in 0..3_usize) {
             let name = ["retry-after", "x-ratelimit-reset-requests", "vendor-ratelimit-tokens-reset"][name];

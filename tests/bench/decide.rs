@@ -8,7 +8,7 @@ use aiproxy::{
         Ids,
         discover::Environment,
         load::load,
-        settings::{Settings, Strategy},
+        settings::{Mix, Settings, Strategy},
     },
     ir::op::Dialect,
     routing::{
@@ -28,13 +28,13 @@ pub(super) fn run() {
         let settings = settings(upstreams, keys);
         let found = candidates_of(&settings);
         let (board, mut luck) = (Board::new(Policy::new(&settings.cooldown, &settings.retry)), Seeded::new(1));
-        for strategy in [Strategy::Priority, Strategy::Weighted] {
-            let question = Question { candidates: &found, tried: &[], strategy, estimate: 1_000 };
+        for strategy in [Strategy::Priority, Strategy::Weighted, Strategy::LeastLatency, Strategy::Adaptive(Mix::Balanced)] {
+            let question = Question { strategy, estimate: 1_000, output: 4_096, ..Question::of(&found) };
             let mut round = |now| {
                 let (decision, ticket) = board.decide(&question, now, &mut luck);
                 black_box(&decision);
                 if let Some(ticket) = ticket {
-                    board.record(&ticket, End::Finished { ttft: None, tokens: 1 }, now);
+                    board.record(&ticket, End::Finished { ttft: None, usage: None }, now);
                 }
             };
             print(&format!("decide + record, {} candidates, {strategy:?}", found.len()), &mut round);
@@ -42,7 +42,7 @@ pub(super) fn run() {
         for candidate in found.iter().step_by(2).take(found.len() / 2) {
             board.cool(&ActScope::Key(candidate.key), Duration::from_secs(1 << 30), Mono::default());
         }
-        let question = Question { candidates: &found, tried: &[], strategy: Strategy::Priority, estimate: 1_000 };
+        let question = Question { estimate: 1_000, output: 4_096, ..Question::of(&found) };
         print(&format!("decide alone, {} candidates, half of them cooling", found.len()), &mut |now| {
             black_box(board.decide_dry(&question, now));
         });

@@ -127,6 +127,7 @@ fn upstream(base_url: &str) -> Upstream {
         embed: None,
         rerank: None,
         retry_statuses: None,
+        rules: Vec::new(),
         health: None,
         keys: Vec::new(),
         enabled: true,

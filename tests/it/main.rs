@@ -17,6 +17,7 @@ mod keyring;
 mod ledger;
 mod passage;
 mod reload;
+mod routing;
 mod serve;
 mod stop;
 mod streams;

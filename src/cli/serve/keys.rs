@@ -64,6 +64,7 @@ impl KeyLoader {
                 self.engine.keys.set(key.id, secret);
                 // Whatever was held against the old secret says nothing about the new one.
                 self.engine.board.forget_key(key.id);
+                self.engine.remember.key(&self.engine, key);
             }
             Err(error) => {
                 let text = format!("{}; {}", error.text(), error.hint());

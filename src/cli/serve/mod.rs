@@ -48,6 +48,7 @@ use crate::{
     relay::{
         engine::{Engine, Parts},
         lists::{self, ModelLists},
+        remember::{self, Remember},
     },
     secrets::{
         Secret,
@@ -101,11 +102,15 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let (rejected, rejections) = mpsc::unbounded_channel();
     let (sink, notes_of_requests) = Sink::new();
     let lists = ModelLists::new(Some(place.data.join("models.json")), &settings.upstreams);
+    let remember = Remember::at(place.data.join("health.json"));
     let engine = Arc::new(Engine::new(
-        Parts { clock: Arc::clone(&clock), gateway, keys, redactor: Arc::clone(&known) as _, lists, rejected, sink },
+        Parts { clock: Arc::clone(&clock), gateway, keys, redactor: Arc::clone(&known) as _, lists, rejected, sink, remember },
         Arc::clone(&settings),
     ));
 
+    for upstream in &settings.upstreams {
+        engine.remember.upstream(&engine, upstream);
+    }
     let ledger = ledger::start(&engine, &place.data, notes_of_requests);
     let (tracker, stop, now) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
@@ -179,6 +184,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let outcome = run(&hands, signals, &stop, &now, dashboard).await;
     drop(watcher);
     finish(&engine, &settings, &tracker, &stop, &closing, &now).await;
+    engine.remember.save(&engine);
     if let Some(ledger) = ledger {
         ledger.close(&engine.sink).await;
     }
@@ -274,6 +280,14 @@ fn spawn_background(
     tracker.spawn(until_stop(stop.clone(), Box::pin(first)));
     let sleeper = Arc::clone(&gate.engine);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { notice_sleep(&sleeper).await })));
+    let keeper = Arc::clone(&gate.engine);
+    let keep = async move {
+        loop {
+            tokio::time::sleep(remember::SAVE).await;
+            keeper.remember.save(&keeper);
+        }
+    };
+    tracker.spawn(until_stop(stop.clone(), Box::pin(keep)));
     let looked_after = Arc::clone(&gate.engine);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { ledger::look_after(&looked_after).await })));
     let loader = Arc::clone(&hands.loader);
@@ -354,9 +368,6 @@ pub(super) fn with_arguments(mut settings: Settings, args: &ServeArgs) -> Result
 fn warn_about(settings: &Settings, addrs: &[SocketAddr]) {
     for upstream in settings.upstreams.iter().filter(|upstream| upstream.insecure_tls) {
         tracing::warn!(upstream = %upstream.name, "insecure_tls is on: anybody between here and there can read the key");
-    }
-    for project in settings.projects.iter().filter(|project| project.rpm > 0 || project.max_concurrency > 0) {
-        tracing::warn!(project = %project.name, "`rpm` and `max_concurrency` of a project are not enforced by this version");
     }
     if let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) {
         tracing::warn!(%addr, "listening beyond this machine; every request needs a client key");

@@ -9,10 +9,11 @@ use crate::config::{
     listen,
     problem::Report,
     read::{self, Fault, Span, Table, count, duration, flag, number, size, text, word},
-    settings::{Cooldown, Discover, Ledger, Log, Losses, Retry, Server, StatusSet, Strategy, Timeouts, Tui},
+    settings::{Cooldown, Discover, Ledger, Log, Losses, Retry, Server, StatusSet, Sticky, Strategy, Timeouts, Tui},
 };
 
 const MS: Duration = Duration::from_millis(1);
+const STICKY_TTL: Duration = seconds(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 const fn seconds(n: u64) -> Duration {
@@ -30,6 +31,9 @@ pub(in crate::config) struct General {
     pub(in crate::config) retry: Retry,
     pub(in crate::config) cooldown: Cooldown,
     pub(in crate::config) strategy: Strategy,
+    pub(in crate::config) region: String,
+    pub(in crate::config) sticky: Sticky,
+    pub(in crate::config) sticky_ttl: Duration,
     pub(in crate::config) losses: Losses,
     pub(in crate::config) ledger: Ledger,
     pub(in crate::config) tui: Tui,
@@ -50,6 +54,9 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         retry: default_retry(),
         cooldown: default_cooldown(),
         strategy: Strategy::Priority,
+        region: String::new(),
+        sticky: Sticky::Auto,
+        sticky_ttl: STICKY_TTL,
         losses: Losses::Tell,
         ledger: Ledger::default(),
         tui: Tui { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
@@ -73,7 +80,9 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
     }
     if let Some(mut table) = top.table("routing", report) {
         general.strategy = table.or("strategy", report, Strategy::Priority, super::strategy);
-        table.later(&["sticky", "sticky_ttl", "region"], report);
+        general.region = table.or("region", report, String::new(), text);
+        general.sticky = table.or("sticky", report, Sticky::Auto, word(&Sticky::ALL));
+        general.sticky_ttl = table.or("sticky_ttl", report, STICKY_TTL, duration(seconds(1), 30 * DAY));
         table.end(report);
     }
     if let Some(mut table) = top.table("translation", report) {

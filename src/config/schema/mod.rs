@@ -16,7 +16,7 @@ use super::{
     read::{self, At, Fault, Table},
     settings::{PriceRow, StatusSet, Strategy},
 };
-use crate::base::{near, pattern::Patterns};
+use crate::base::pattern::Patterns;
 
 /// The whole file as written.
 pub(super) struct Written {
@@ -122,15 +122,5 @@ fn statuses(table: &mut Table<'_>, name: &'static str, report: &mut Report) -> O
 
 /// How a candidate is drawn.
 fn strategy(value: &DeValue<'_>) -> Result<Strategy, Fault> {
-    const NOT_YET: [&str; 4] = ["least_latency", "least_cost", "least_busy", "adaptive"];
-    let known = read::word(&[("priority", Strategy::Priority), ("weighted", Strategy::Weighted), ("round_robin", Strategy::RoundRobin)]);
-    known(value).map_err(|fault| match value.as_str() {
-        Some(text) if NOT_YET.contains(&text) => {
-            Fault::with(format!("strategy \"{text}\" has no effect in this version"), "use \"priority\", \"weighted\" or \"round_robin\"")
-        }
-        Some(text) if near::nearest(text, NOT_YET).is_some() && fault.help.is_none() => {
-            Fault::with(fault.title, "use \"priority\", \"weighted\" or \"round_robin\"")
-        }
-        _ => fault,
-    })
+    read::word(&Strategy::ALL)(value)
 }

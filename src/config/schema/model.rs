@@ -1,5 +1,7 @@
 //! `[[model]]` and `[aliases]` as written.
 
+use std::time::Duration;
+
 use toml::de::DeValue;
 
 use super::{
@@ -10,8 +12,8 @@ use crate::{
     base::pattern::Pattern,
     config::{
         problem::Report,
-        read::{self, At, Fault, Node, Table, count, number, text},
-        settings::Strategy,
+        read::{self, At, Fault, Node, Table, count, duration, number, text, word},
+        settings::{Sticky, Strategy},
     },
 };
 
@@ -19,6 +21,8 @@ pub(in crate::config) struct Model {
     pub(in crate::config) name: At<Pattern>,
     pub(in crate::config) targets: Vec<Target>,
     pub(in crate::config) strategy: Option<Strategy>,
+    pub(in crate::config) sticky: Option<Sticky>,
+    pub(in crate::config) sticky_ttl: Option<Duration>,
     pub(in crate::config) timeouts: TimeoutsPart,
 }
 
@@ -51,10 +55,13 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Model> {
     }
     let strategy = row.take("strategy", report, super::strategy).map(|at| at.value);
     let timeouts = row.table("timeouts", report).map(|table| timeouts_part(table, report)).unwrap_or_default();
-    row.later(&["sticky", "hedge", "rescue"], report);
+    let sticky = row.take("sticky", report, word(&Sticky::ALL)).map(|at| at.value);
+    let span = duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400));
+    let sticky_ttl = row.take("sticky_ttl", report, span).map(|at| at.value);
+    row.later(&["hedge", "rescue"], report);
     row.end(report);
     let name = name?;
-    Some(Model { name: At::new(pattern(&name.value).ok()?, name.span), targets, strategy, timeouts })
+    Some(Model { name: At::new(pattern(&name.value).ok()?, name.span), targets, strategy, sticky, sticky_ttl, timeouts })
 }
 
 fn targets(row: &mut Table<'_>, report: &mut Report) -> Vec<Target> {

@@ -21,6 +21,7 @@ pub(in crate::config) struct Project {
     pub(in crate::config) models: Option<Patterns>,
     pub(in crate::config) upstreams: Option<At<Patterns>>,
     pub(in crate::config) rpm: u32,
+    pub(in crate::config) tpm: u32,
     pub(in crate::config) max_concurrency: u32,
     pub(in crate::config) subnets: Vec<Subnet>,
     pub(in crate::config) admin: bool,
@@ -46,12 +47,13 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Project> {
         models: patterns(&mut row, "models", report).map(|at| at.value),
         upstreams: patterns(&mut row, "upstreams", report),
         rpm: row.or("rpm", report, 0, count(0, u32::MAX)),
+        tpm: row.or("tpm", report, 0, count(0, u32::MAX)),
         max_concurrency: row.or("max_concurrency", report, 0, count(0, 1_000_000)),
         subnets: subnets.map(|at| at.value.into_iter().map(|at| at.value).collect()).unwrap_or_default(),
         admin: row.or("admin", report, false, flag),
         enabled,
     };
-    row.later(&["tpm", "budget"], report);
+    row.later(&["budget"], report);
     row.end(report);
     row_name.map(|_| project)
 }

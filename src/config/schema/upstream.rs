@@ -6,12 +6,15 @@ use toml::de::DeValue;
 
 use super::{name, patterns, row_name, statuses};
 use crate::{
-    base::{near, pattern::Patterns},
+    base::{
+        near,
+        pattern::{Pattern, Patterns},
+    },
     config::{
         presets,
         problem::Report,
         read::{self, At, Fault, Node, Span, Table, clip, count, duration, flag, number, text},
-        settings::{Health, Patch, Proxy, StatusSet},
+        settings::{Health, Limit, Needle, Patch, Proxy, Rule, RuleAction, RuleScope, StatusSet},
     },
     ir::op::Dialect,
     secrets::Reference,
@@ -40,6 +43,7 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) stream_keepalive: bool,
     pub(in crate::config) prices_win: bool,
     pub(in crate::config) retry_statuses: Option<StatusSet>,
+    pub(in crate::config) rules: Vec<Rule>,
     pub(in crate::config) health: Option<Health>,
     pub(in crate::config) keys: Vec<Key>,
     pub(in crate::config) enabled: bool,
@@ -61,7 +65,8 @@ pub(in crate::config) struct Key {
     pub(in crate::config) account: Option<String>,
     pub(in crate::config) priority: Option<u32>,
     pub(in crate::config) weight: Option<f64>,
-    pub(in crate::config) rpm: u32,
+    pub(in crate::config) limit: Limit,
+    pub(in crate::config) limits: Vec<(Pattern, Limit)>,
     pub(in crate::config) max_concurrency: u32,
     pub(in crate::config) refresh: Option<Duration>,
     pub(in crate::config) enabled: bool,
@@ -120,6 +125,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         stream_keepalive: row.or("stream_keepalive", report, false, flag),
         prices_win: row.or("prices_win", report, false, flag),
         retry_statuses: statuses(&mut row, "retry_statuses", report),
+        rules: row.tables("rule", report).into_iter().map(|row| rule(row, report)).collect(),
         health: row.table("health", report).and_then(|table| health(table, report)),
         keys: keys(&mut row, report),
         enabled: row.or("enabled", report, true, flag),
@@ -127,7 +133,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         patch: row.table("patch", report).map(|table| patch(table, report)).unwrap_or_default(),
         name: row_name.clone().unwrap_or_else(|| At::new(String::new(), row.span.clone())),
     };
-    row.later(&["budget", "rule"], report);
+    row.later(&["budget"], report);
     row.end(report);
     row_name.map(|_| upstream)
 }
@@ -252,6 +258,32 @@ fn proxy(value: &DeValue<'_>) -> Result<Proxy, Fault> {
     Ok(Proxy::Url(url))
 }
 
+fn rule(mut row: Table<'_>, report: &mut Report) -> Rule {
+    let needle = |value: &DeValue<'_>| {
+        let written = text(value)?;
+        if written.is_empty() {
+            return Err(Fault::with("an empty text stands everywhere", "leave `match` out where any text will do"));
+        }
+        Needle::parse(&written).map_err(|sentence| Fault::new(format!("`{}` is no regular expression: {sentence}", clip(&written))))
+    };
+    let rule = Rule {
+        statuses: statuses(&mut row, "status", report),
+        text: row.take("match", report, needle).map(|at| at.value),
+        action: row.or("action", report, RuleAction::Cool, read::word(&RuleAction::ALL)),
+        scope: row.or("scope", report, RuleScope::KeyModel, read::word(&RuleScope::ALL)),
+        span: row.take("for", report, duration(Duration::from_millis(1), Duration::from_secs(30 * 86_400))).map(|at| at.value),
+    };
+    if rule.statuses.is_none() && rule.text.is_none() {
+        report.absent(
+            &row.span,
+            "a [[upstream.rule]] for every refusal there is".to_owned(),
+            Some("add a line `status = \"400\"` or `match = \"…\"`".to_owned()),
+        );
+    }
+    row.end(report);
+    rule
+}
+
 fn health(mut table: Table<'_>, report: &mut Report) -> Option<Health> {
     let path = table.take("path", report, |value| match text(value)? {
         path if path.starts_with('/') => Ok(path),
@@ -299,7 +331,8 @@ fn key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Key> {
             account: None,
             priority: None,
             weight: None,
-            rpm: 0,
+            limit: Limit::default(),
+            limits: Vec::new(),
             max_concurrency: 0,
             refresh: None,
             enabled: true,
@@ -320,14 +353,38 @@ fn key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Key> {
         account: table.take("account", report, text).map(|at| at.value),
         priority: table.take("priority", report, count(0, MANY)).map(|at| at.value),
         weight: table.take("weight", report, number(0.001, 1e6)).map(|at| at.value),
-        rpm: table.or("rpm", report, 0, count(0, u32::MAX)),
+        limit: limit(&mut table, report),
+        limits: limits(&mut table, report),
         max_concurrency: table.or("max_concurrency", report, 0, count(0, MANY)),
         refresh: table.take("refresh", report, duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400))).map(|at| at.value),
         enabled: table.or("enabled", report, true, flag),
     };
-    table.later(&["tpm", "limits", "budget"], report);
+    table.later(&["budget"], report);
     table.end(report);
     found.map(|_| key)
+}
+
+fn limit(table: &mut Table<'_>, report: &mut Report) -> Limit {
+    Limit { rpm: table.or("rpm", report, 0, count(0, u32::MAX)), tpm: table.or("tpm", report, 0, count(0, u32::MAX)) }
+}
+
+/// `limits = { "glm-*" = { rpm = 10 } }`
+fn limits(table: &mut Table<'_>, report: &mut Report) -> Vec<(Pattern, Limit)> {
+    let Some(mut rows) = table.table("limits", report) else { return Vec::new() };
+    let mut out = Vec::new();
+    for (name, node) in rows.rest() {
+        let path = rows.path_of(&name.value);
+        let pattern = Pattern::parse(&name.value).ok().filter(|_| !name.value.is_empty() && !name.value.starts_with('!'));
+        let Some(pattern) = pattern else {
+            report.error(&name.span, format!("`{path}`: not a model's name or pattern"), Some("write it as in \"glm-*\"".to_owned()));
+            continue;
+        };
+        if let Some(mut row) = Table::of(path, node, report) {
+            out.push((pattern, limit(&mut row, report)));
+            row.end(report);
+        }
+    }
+    out
 }
 
 /// A reference, or a literal key; neither is ever quoted back.

@@ -1,15 +1,20 @@
 //! Decisions and ends together: what a request meets after what others met.
 
+mod bound;
+
 use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
     base::draw::Scripted,
-    config::settings::{Strategy, Upstream},
+    config::settings::Upstream,
     events::kind::Level,
-    ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
+    ir::{
+        fault::{Fault, FaultKind, TransportFault, TransportKind},
+        usage::Usage,
+    },
     routing::{
-        candidate::{Candidate, Chosen, KeyState, ScopeKind, Tried, Why, candidates, keyless},
+        candidate::{Candidate, Chosen, KeyState, ScopeKind, Tried, Unfit, Why, candidates, keyless},
         fixture::{at, policy, ready, target, upstream},
         outcome::{of_fault, of_transport},
     },
@@ -59,12 +64,12 @@ impl World {
     }
 
     fn ask_large(&self, tried: &[Tried], estimate: u64, now: u64) -> (Decision, Option<Ticket>) {
-        let question = Question { candidates: &self.candidates, tried, strategy: Strategy::Priority, estimate };
+        let question = Question { tried, estimate, ..Question::of(&self.candidates) };
         self.board.decide(&question, at(now), &mut Scripted::new(&[0.0]))
     }
 
     fn verdict(&self, tried: &[Tried], now: u64) -> Verdict {
-        let question = Question { candidates: &self.candidates, tried, strategy: Strategy::Priority, estimate: 100 };
+        let question = Question { tried, estimate: 100, ..Question::of(&self.candidates) };
         self.board.decide_dry(&question, at(now)).verdict
     }
 
@@ -81,7 +86,11 @@ impl World {
     }
 
     fn finish(&self, ticket: &Ticket, now: u64) {
-        self.board.record(ticket, End::Finished { ttft: Some(Duration::from_millis(400)), tokens: 10 }, at(now));
+        self.board.record(
+            ticket,
+            End::Finished { ttft: Some(Duration::from_millis(400)), usage: Some(Usage { input: 6, output: 4, ..Usage::default() }) },
+            at(now),
+        );
     }
 
     fn tried(&self, index: usize, outcome: &Outcome) -> Tried {
@@ -373,7 +382,7 @@ fn while_our_own_network_is_down_nobody_is_blamed_and_local_upstreams_go_on() {
 #[test]
 fn limits_hold_and_free_themselves() {
     let mut limited = upstream(1, "openai", None, 1);
-    Arc::make_mut(&mut limited.keys[0]).rpm = 2;
+    Arc::make_mut(&mut limited.keys[0]).limit.rpm = 2;
     let world = World::new(vec![limited]);
     for now in [0, 10] {
         world.finish(&world.start(0, now), now);
@@ -462,6 +471,25 @@ fn a_reload_keeps_what_stays_and_drops_what_is_gone() {
     assert_eq!(world.board.key_view(keyless(UpstreamId(2)), at(1)).health.state, HealthState::Cooling);
     assert!(world.fail(&late, &out, 1).is_empty(), "an attempt of what is gone changes nothing");
     assert_eq!(tries(&world.verdict(&[], 1)), Some((0, false)));
+}
+
+#[test]
+fn a_model_that_cannot_take_the_request_is_passed_over_while_another_can() {
+    let mut spare = upstream(2, "spare", None, 1);
+    spare.priority = 20;
+    let mut world = World::new(vec![upstream(1, "main", None, 1), spare]);
+    let unfit = Unfit::Context { needs: 9_000, holds: 8_192 };
+    world.candidates[0].unfit = Some(unfit);
+
+    let (decision, ticket) = world.ask(&[], 0);
+    assert_eq!(*ticket.expect("a ticket").key_name, *"spare/k0");
+    assert_eq!(decision.others, [(0, Why::Unfit(unfit))]);
+
+    // Where the other refused for good, or neither can, it is tried all the same: what is known may be wrong.
+    let refused = world.tried(1, &said(FaultKind::BadRequest, 400, "", None));
+    assert!(matches!(world.verdict(&[refused], 1), Verdict::Try { index: 0, .. }));
+    world.candidates[1].unfit = Some(Unfit::Vision);
+    assert!(matches!(world.verdict(&[], 1), Verdict::Try { index: 0, .. }));
 }
 
 #[test]
@@ -588,7 +616,7 @@ mod model_check {
             // A day later nothing but a rejection keeps anybody out.
             let day = now + 86_400;
             for candidate in &world.candidates {
-                let question = Question { candidates: std::slice::from_ref(candidate), tried: &[], strategy: Strategy::Priority, estimate: 0 };
+                let question = Question::of(std::slice::from_ref(candidate));
                 let verdict = world.board.decide_dry(&question, at(day)).verdict;
                 let rejected = world.board.key_view(candidate.key, at(day)).health.state == HealthState::Rejected;
                 let out = rejected || candidate.key_state == KeyState::Disabled;

@@ -146,6 +146,16 @@ impl Proxy {
         Self { addr, home, started_in: begun.elapsed(), child, stderr }
     }
 
+    /// Stops the program in order and starts it again at the same home.
+    #[cfg(unix)]
+    pub(crate) fn restart(mut self) -> Self {
+        self.signal(rustix::process::Signal::TERM);
+        self.exit_code();
+        let home = std::mem::replace(&mut self.home, Home::new());
+        drop(self);
+        Self::spawn(home)
+    }
+
     /// One chat request for model `m`, not streamed.
     pub(crate) fn chat(&self, prompt: &str) -> Answer {
         self.ask(&body("m", prompt, false))

@@ -1,0 +1,96 @@
+//! Whether a target's model can take a request at all, as far as its facts are known.
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use super::ask::Ask;
+use crate::{
+    config::facts,
+    ir::op::{Dialect, Op},
+    routing::candidate::{Candidate, Unfit},
+};
+
+/// Members that hold pictures, in whatever dialect.
+const MEDIA: [&[u8]; 6] = [b"\"image_url\"", b"\"input_image\"", b"\"inlineData\"", b"\"inline_data\"", b"\"media_type\"", b"\"images\""];
+
+/// What a request needs of a model; looked for once, where there is a choice of models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Needs {
+    media: bool,
+    tools: bool,
+    /// Tokens of question and answer; unknown where pictures are in it, whose bytes are no tokens.
+    tokens: Option<u64>,
+}
+
+impl Needs {
+    /// `None` where nothing is to be asked of a model, or there is but one.
+    pub(super) fn of(ask: &Ask, candidates: &[Candidate]) -> Option<Self> {
+        if ask.endpoint.op != Op::Chat {
+            return None;
+        }
+        let first = candidates.first()?;
+        if candidates.iter().all(|candidate| candidate.target.model == first.target.model) {
+            return None;
+        }
+        Some(Self::read(&ask.body, ask.endpoint.dialect, ask.estimate, ask.max_tokens))
+    }
+
+    fn read(body: &Bytes, dialect: Dialect, estimate: u64, max_tokens: Option<u64>) -> Self {
+        let has = |needle: &[u8]| memmem::find(body, needle).is_some();
+        // A member's name, not text that speaks of it: inside a string its quotes are escaped.
+        let media = MEDIA.iter().any(|name| has(name) && (dialect == Dialect::Ollama || *name != b"\"images\""));
+        let tokens = (!media).then(|| estimate.saturating_add(max_tokens.unwrap_or_default()));
+        Self { media, tools: has(b"\"tools\""), tokens }
+    }
+
+    /// Marks the candidates whose model is known not to do.
+    pub(super) fn mark(self, candidates: &mut [Candidate]) {
+        let mut last: Option<(std::sync::Arc<str>, Option<Unfit>)> = None;
+        for candidate in candidates {
+            let model = &candidate.target.model;
+            if last.as_ref().is_none_or(|(known, _)| known != model) {
+                last = Some((std::sync::Arc::clone(model), self.unfit(model)));
+            }
+            candidate.unfit = last.as_ref().and_then(|(_, unfit)| *unfit);
+        }
+    }
+
+    fn unfit(self, model: &str) -> Option<Unfit> {
+        let facts = facts::of(model);
+        match (self.tokens, facts.context) {
+            _ if self.media && facts.vision == Some(false) => Some(Unfit::Vision),
+            _ if self.tools && facts.tools == Some(false) => Some(Unfit::Tools),
+            (Some(needs), Some(holds)) if needs > holds => Some(Unfit::Context { needs, holds }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Needs {
+        Needs::read(&Bytes::from(body.to_owned()), Dialect::Openai, 1_000, Some(50))
+    }
+
+    #[test]
+    fn what_a_request_needs_is_found_in_its_members_and_not_in_its_words() {
+        for (body, media, tools) in [
+            (r#"{"messages":[{"content":"hi"}]}"#, false, false),
+            (r#"{"messages":[{"content":"about \"tools\" and \"image_url\""}]}"#, false, false),
+            (r#"{"tools":[{}],"messages":[]}"#, false, true),
+            (r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"data:"}}]}]}"#, true, false),
+        ] {
+            let needs = read(body);
+            assert_eq!((needs.media, needs.tools), (media, tools), "{body}");
+            assert_eq!(needs.tokens, (!media).then_some(1_050), "{body}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_held_against_a_model_that_is_not_known() {
+        let needs = Needs { media: true, tools: true, tokens: Some(u64::MAX) };
+        assert_eq!(needs.unfit("nobody-knows-this"), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! Which account serves a conversation, so that its next turn finds its beginning in the provider's prompt cache.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use super::candidate::{AccountId, Candidate};
+use crate::{base::clock::Mono, config::settings::UpstreamId};
+
+/// Conversations that are remembered; beyond, those that were silent longest go.
+const MOST: usize = 10_000;
+/// A binding to a worse tier holds so long after the better one is back.
+pub const LAPSE: Duration = Duration::from_secs(300);
+/// A request waits at most so long for the account it is bound to.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a conversation is known by: hashes, made with its project.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// What the client calls it.
+    pub session: Option<u64>,
+    /// Its beginnings up to each message, the longest first; each has a message of the user in it.
+    pub chain: Vec<u64>,
+    /// What stands before the first message: system and tools.
+    pub head: Option<u64>,
+}
+
+impl Keys {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where a conversation was served last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Binding {
+    pub upstream: UpstreamId,
+    pub upstream_name: Arc<str>,
+    pub account: AccountId,
+    pub model: Arc<str>,
+    pub bound: Mono,
+    pub seen: Mono,
+    /// Since when a better tier than its own has been ready.
+    pub better: Option<Mono>,
+}
+
+/// A binding as a decision sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bound<'a> {
+    pub binding: &'a Binding,
+    /// Only system and tools are the same: good for a tie-break, and only while there is plenty left.
+    pub loose: bool,
+    /// It is waited for until then.
+    pub wait: Mono,
+}
+
+impl Bound<'_> {
+    /// Whether a candidate is what the conversation is bound to. Keys of the account may differ, the model may not:
+    /// caches are kept per model.
+    #[must_use]
+    pub fn is(&self, candidate: &Candidate) -> bool {
+        let Binding { upstream, account, model, .. } = self.binding;
+        candidate.account == *account && candidate.upstream() == *upstream && candidate.target.model == *model
+    }
+
+    /// Whether it still holds though a better tier is ready.
+    #[must_use]
+    pub fn outlasts_better(&self, now: Mono) -> bool {
+        !self.loose && self.binding.better.is_none_or(|since| now.since(since) < LAPSE)
+    }
+}
+
+/// All that are remembered.
+#[derive(Debug, Default)]
+pub struct Bindings {
+    by_key: HashMap<u64, Binding>,
+}
+
+impl Bindings {
+    /// The binding of a conversation: by its name, then by its longest known beginning, then by what stands before it.
+    /// Gives its key with it, and whether it is the last kind.
+    #[must_use]
+    pub fn find(&self, keys: &Keys, ttl: Duration, now: Mono) -> Option<(u64, bool)> {
+        let fresh = |key: &u64| self.by_key.get(key).is_some_and(|binding| now.since(binding.seen) < ttl);
+        let firm = keys.session.iter().chain(&keys.chain).copied().find(fresh);
+        firm.map(|key| (key, false)).or_else(|| keys.head.filter(fresh).map(|key| (key, true)))
+    }
+
+    #[must_use]
+    pub fn get(&self, key: u64) -> Option<&Binding> {
+        self.by_key.get(&key)
+    }
+
+    /// Remembers who served a conversation. A binding that stays where it is keeps its beginning.
+    pub fn bind(&mut self, keys: &Keys, mut binding: Binding, now: Mono) {
+        for key in keys.session.into_iter().chain(keys.chain.first().copied()).chain(keys.head) {
+            if let Some(old) = self.by_key.get(&key)
+                && (old.upstream, old.account, &old.model) == (binding.upstream, binding.account, &binding.model)
+            {
+                binding.bound = old.bound;
+            }
+            if self.by_key.len() >= MOST && !self.by_key.contains_key(&key) {
+                self.make_room(now);
+            }
+            self.by_key.insert(key, Binding { seen: now, ..binding.clone() });
+        }
+    }
+
+    /// A better tier than its own is ready, or is not.
+    pub fn better(&mut self, key: u64, ready: bool, now: Mono) {
+        if let Some(binding) = self.by_key.get_mut(&key) {
+            binding.better = if ready { binding.better.or(Some(now)) } else { None };
+        }
+    }
+
+    pub fn forget(&mut self, key: u64) -> bool {
+        self.by_key.remove(&key).is_some()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// Drops the eighth that was silent longest, so that this is rare.
+    fn make_room(&mut self, now: Mono) {
+        let mut silent: Vec<Duration> = self.by_key.values().map(|binding| now.since(binding.seen)).collect();
+        let keep = silent.len() - silent.len() / 8 - 1;
+        let (_, limit, _) = silent.select_nth_unstable(keep);
+        let limit = *limit;
+        let mut room = self.by_key.len() / 8;
+        self.by_key.retain(|_, binding| {
+            let goes = room > 0 && now.since(binding.seen) >= limit;
+            room -= usize::from(goes);
+            !goes
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+    use crate::routing::fixture::{at, cases};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn binding(account: u32, now: u64) -> Binding {
+        Binding {
+            upstream: UpstreamId(1),
+            upstream_name: "one".into(),
+            account: AccountId(account),
+            model: "m".into(),
+            bound: at(now),
+            seen: at(now),
+            better: None,
+        }
+    }
+
+    fn chain(hashes: &[u64]) -> Keys {
+        Keys { session: None, chain: hashes.to_vec(), head: None }
+    }
+
+    #[test]
+    fn the_longest_known_beginning_counts_and_what_stands_before_is_the_last_resort() {
+        let mut all = Bindings::default();
+        all.bind(&Keys { head: Some(9), ..chain(&[3, 2, 1]) }, binding(1, 0), at(0));
+        all.bind(&Keys { head: Some(9), ..chain(&[5, 4, 3, 2, 1]) }, binding(2, 1), at(1));
+
+        let account = |keys: &Keys| all.find(keys, HOUR, at(2)).map(|(key, loose)| (all.get(key).expect("known").account.0, loose));
+        assert_eq!(account(&chain(&[7, 6, 5, 4, 3, 2, 1])), Some((2, false)));
+        assert_eq!(account(&chain(&[8, 3, 2, 1])), Some((1, false)), "a branch goes on from where it left");
+        assert_eq!(account(&chain(&[2, 1])), None, "only whole requests were bound");
+        assert_eq!(account(&Keys { head: Some(9), ..chain(&[77]) }), Some((2, true)));
+    }
+
+    #[test]
+    fn a_name_wins_and_a_binding_ends_with_its_time() {
+        let mut all = Bindings::default();
+        all.bind(&Keys { session: Some(40), ..chain(&[1]) }, binding(1, 0), at(0));
+        all.bind(&chain(&[2, 1]), binding(2, 0), at(0));
+        let keys = Keys { session: Some(40), ..chain(&[2, 1]) };
+        assert_eq!(all.find(&keys, HOUR, at(3_599)), Some((40, false)));
+        assert_eq!(all.find(&keys, HOUR, at(3_600)), None);
+        assert!(all.forget(40) && !all.forget(40));
+    }
+
+    #[test]
+    fn a_binding_that_stays_keeps_its_beginning_and_one_that_moves_does_not() {
+        let mut all = Bindings::default();
+        let keys = Keys { session: Some(40), ..Keys::default() };
+        all.bind(&keys, binding(1, 0), at(0));
+        all.better(40, true, at(5));
+        all.bind(&keys, Binding { better: all.get(40).and_then(|known| known.better), ..binding(1, 10) }, at(10));
+        let stayed = all.get(40).expect("bound").clone();
+        assert_eq!((stayed.bound, stayed.seen, stayed.better), (at(0), at(10), Some(at(5))));
+        all.bind(&keys, binding(2, 20), at(20));
+        let moved = all.get(40).expect("bound");
+        assert_eq!((moved.bound, moved.better, moved.account), (at(20), None, AccountId(2)));
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn there_are_never_more_than_fit_and_the_newest_is_among_them(seeds in proptest::collection::vec(any::<u64>(), 1..40)) {
+            let mut all = Bindings::default();
+            let mut now = 0;
+            for seed in seeds {
+                for n in 0..600 {
+                    all.bind(&chain(&[seed.wrapping_add(n)]), binding(1, now), at(now));
+                    prop_assert!(all.len() <= MOST);
+                }
+                prop_assert_eq!(all.find(&chain(&[seed]), HOUR, at(now)), Some((seed, false)));
+                now += 1;
+            }
+        }
+    }
+}

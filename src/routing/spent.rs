@@ -1,0 +1,207 @@
+//! What a key has used of its limits, over all models and of each: configured ones, and what the provider says of its own.
+
+use std::sync::Arc;
+
+use super::{
+    health::MINUTE,
+    learned::{Demand, Kind, Learned, Window},
+};
+use crate::{
+    base::{
+        clock::Mono,
+        window::{Amounts, Booked, Times},
+    },
+    config::settings::Limit,
+};
+
+/// Models of one key that are counted by themselves; names come from clients, so they are bounded.
+const MODELS: usize = 64;
+
+/// One key's use.
+#[derive(Debug, Default)]
+pub struct Spent {
+    all: Count,
+    models: Vec<(Arc<str>, Count, Learned)>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    requests: Times,
+    tokens: Amounts,
+}
+
+/// What an attempt reserved, to be settled by its true usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    all: Option<Booked>,
+    model: Option<Booked>,
+}
+
+/// What stands against another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hurdle {
+    /// A configured limit is used up.
+    Full { what: &'static str, until: Mono },
+    /// The provider says that too little is left.
+    Short { kind: Kind, window: Window },
+}
+
+impl Spent {
+    /// Whether there is anything to look at; most keys have no limits, and their providers tell of none.
+    #[must_use]
+    pub fn is_limited(&self, all: Limit, narrow: Limit) -> bool {
+        !(all.is_none() && narrow.is_none() && self.models.is_empty())
+    }
+
+    /// What stands against an attempt with this demand; a configured limit before what the provider said.
+    #[must_use]
+    pub fn hurdle(&self, model: &Arc<str>, all: Limit, narrow: Limit, demand: Demand, now: Mono) -> Option<Hurdle> {
+        let full = |until: Option<Mono>, what| until.map(|until| (until, what));
+        let row = if self.models.is_empty() { None } else { self.models.iter().find(|(name, ..)| same(name, model)) };
+        let mut worst = full(self.all.requests.full_until(all.rpm, MINUTE, now), "requests per minute");
+        if all.tpm > 0 {
+            worst = worst.max(full(self.all.tokens.full_until(u64::from(all.tpm), demand.total(), now), "tokens per minute"));
+        }
+        if let Some((_, count, _)) = row {
+            worst = worst.max(full(count.requests.full_until(narrow.rpm, MINUTE, now), "requests per minute for this model"));
+            let tokens = count.tokens.full_until(u64::from(narrow.tpm), demand.total(), now);
+            worst = worst.max(full(tokens, "tokens per minute for this model"));
+        }
+        if let Some((until, what)) = worst {
+            return Some(Hurdle::Full { what, until });
+        }
+        let (kind, window) = row?.2.short_of(demand, now)?;
+        Some(Hurdle::Short { kind, window })
+    }
+
+    /// Counts an attempt.
+    pub fn reserve(&mut self, model: &Arc<str>, all: Limit, narrow: Limit, demand: Demand, now: Mono) -> Option<Reserved> {
+        let mut reserved = Reserved { all: self.all.book(all, demand, now), model: None };
+        if !narrow.is_none() || !self.models.is_empty() {
+            if !narrow.is_none() {
+                reserved.model = self.row(model, now).1.book(narrow, demand, now);
+            }
+            if let Some((.., learned)) = self.models.iter_mut().find(|(name, ..)| same(name, model)) {
+                learned.spend(demand);
+            }
+        }
+        (reserved.all.is_some() || reserved.model.is_some()).then_some(reserved)
+    }
+
+    /// The attempt used so many tokens.
+    pub fn settle(&mut self, model: &Arc<str>, reserved: Reserved, tokens: u64) {
+        if let Some(booked) = reserved.all {
+            self.all.tokens.correct(booked, tokens);
+        }
+        if let Some(booked) = reserved.model
+            && let Some((_, count, _)) = self.models.iter_mut().find(|(name, ..)| same(name, model))
+        {
+            count.tokens.correct(booked, tokens);
+        }
+    }
+
+    /// What is known of the provider's own limits for a model; made where it is not.
+    pub fn learned_mut(&mut self, model: &Arc<str>, now: Mono) -> &mut Learned {
+        &mut self.row(model, now).2
+    }
+
+    /// Forgets what the provider said, for one model or all.
+    pub fn forget(&mut self, model: Option<&Arc<str>>) {
+        for (name, _, learned) in &mut self.models {
+            if model.is_none_or(|model| same(name, model)) {
+                *learned = Learned::default();
+            }
+        }
+    }
+
+    /// The provider's own limits, as far as they hold now.
+    pub fn learned(&self, now: Mono) -> impl Iterator<Item = (&Arc<str>, Kind, Window)> {
+        self.models.iter().flat_map(move |(model, _, learned)| learned.each(now).map(move |(kind, window)| (model, kind, window)))
+    }
+
+    fn row(&mut self, model: &Arc<str>, now: Mono) -> &mut (Arc<str>, Count, Learned) {
+        let at = match self.models.iter().position(|(name, ..)| same(name, model)) {
+            Some(at) => at,
+            None => {
+                if self.models.len() >= MODELS {
+                    let over = self.models.iter().position(|(_, count, learned)| count.tokens.sum(now) == 0 && learned.is_over(now));
+                    self.models.remove(over.unwrap_or(0));
+                }
+                self.models.push((Arc::clone(model), Count::default(), Learned::default()));
+                self.models.len() - 1
+            }
+        };
+        &mut self.models[at]
+    }
+}
+
+impl Count {
+    fn book(&mut self, limit: Limit, demand: Demand, now: Mono) -> Option<Booked> {
+        if limit.rpm > 0 {
+            self.requests.push(MINUTE, now);
+        }
+        (limit.tpm > 0).then(|| self.tokens.book(demand.total(), now))
+    }
+}
+
+fn same(a: &Arc<str>, b: &Arc<str>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        ir::allowance::{Allowance, Allowances},
+        routing::fixture::at,
+    };
+
+    const NONE: Limit = Limit { rpm: 0, tpm: 0 };
+    const SMALL: Demand = Demand { input: 100, output: 100 };
+
+    #[test]
+    fn a_models_own_limit_narrows_that_model_only() {
+        let (glm, gpt): (Arc<str>, Arc<str>) = ("glm".into(), "gpt".into());
+        let (all, narrow) = (Limit { rpm: 3, tpm: 0 }, Limit { rpm: 1, tpm: 0 });
+        let mut spent = Spent::default();
+        spent.reserve(&glm, all, narrow, SMALL, at(0));
+
+        let what = "requests per minute for this model";
+        assert_eq!(spent.hurdle(&glm, all, narrow, SMALL, at(1)), Some(Hurdle::Full { what, until: at(60) }));
+        assert_eq!(spent.hurdle(&gpt, all, NONE, SMALL, at(1)), None);
+        spent.reserve(&gpt, all, NONE, SMALL, at(1));
+        spent.reserve(&gpt, all, NONE, SMALL, at(2));
+        let what = "requests per minute";
+        assert_eq!(spent.hurdle(&gpt, all, NONE, SMALL, at(3)), Some(Hurdle::Full { what, until: at(60) }), "models share the key's own");
+    }
+
+    #[test]
+    fn tokens_are_settled_in_both_windows() {
+        let model: Arc<str> = "m".into();
+        let (all, narrow) = (Limit { rpm: 0, tpm: 1_000 }, Limit { rpm: 0, tpm: 250 });
+        let mut spent = Spent::default();
+        let reserved = spent.reserve(&model, all, narrow, SMALL, at(0)).expect("both reserve");
+        assert!(matches!(
+            spent.hurdle(&model, all, narrow, SMALL, at(1)),
+            Some(Hurdle::Full { what: "tokens per minute for this model", .. })
+        ));
+        spent.settle(&model, reserved, 20);
+        assert_eq!(spent.hurdle(&model, all, narrow, SMALL, at(1)), None);
+    }
+
+    #[test]
+    fn what_the_provider_said_is_of_one_model() {
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let mut spent = Spent::default();
+        let none = Allowance { limit: Some(10), remaining: 0, reset: Duration::from_secs(20) };
+        spent.learned_mut(&a, at(0)).hear(&Allowances { requests: Some(none), ..Allowances::default() }, MINUTE, at(0));
+
+        assert!(matches!(spent.hurdle(&a, NONE, NONE, SMALL, at(1)), Some(Hurdle::Short { kind: Kind::Requests, .. })));
+        assert_eq!(spent.hurdle(&b, NONE, NONE, SMALL, at(1)), None);
+        assert_eq!(spent.learned(at(1)).count(), 1);
+        spent.forget(Some(&a));
+        assert_eq!(spent.hurdle(&a, NONE, NONE, SMALL, at(1)), None);
+    }
+}

@@ -1,0 +1,308 @@
+//! What routing tells its clients: providers, logical models, where a session goes, and what would be decided. Upstreams
+//! and models by name, keys never.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{gate::Gate, paths::Known};
+use crate::{
+    base::{clean, id::RequestId},
+    config::settings::{Mix, Project, Strategy},
+    control::{snapshot::UpstreamState, views},
+    ir::{
+        fault::{ClientError, ErrorKind},
+        op::Dialect,
+    },
+    relay::{
+        conversation,
+        reply::{self, ReplyBody},
+    },
+    routing::{
+        affinity::{Binding, Keys},
+        candidate::{self, Candidate, Question, Verdict, short},
+        health::Size,
+        names::{self, Kind, Patience},
+    },
+};
+
+/// Questions are small.
+const BODY: usize = 64 << 10;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Answers one of these paths for a project.
+pub(super) async fn answer(gate: &Gate, id: RequestId, project: &Arc<Project>, what: Known, body: Incoming) -> Response<ReplyBody> {
+    let told = match what {
+        Known::Decide => match read(body).await {
+            Ok(asked) => decide(gate, project, &asked),
+            Err(error) => Err(error),
+        },
+        Known::Forget(name) => return forget(gate, id, project, &name),
+        Known::LogicalModels { id: wanted, upstreams } => logical(gate, project, wanted.as_deref(), upstreams),
+        Known::Providers { id: wanted, part } => providers(gate, project, wanted.as_deref(), part.as_deref()),
+        Known::Session(name) => session(gate, project, &name),
+    };
+    match told {
+        Ok(value) => reply::whole(StatusCode::OK, "application/json", id, Bytes::from(format!("{value}\n"))),
+        Err(error) => reply::error(Dialect::Openai, id, &error),
+    }
+}
+
+fn unknown(what: &str, name: &str, hint: &str) -> ClientError {
+    let name = clean::clean(name);
+    ClientError::new(ErrorKind::UnknownPath, format!("no {what} is named `{}`; {hint}", clean::cut_end(&name, 80))).code("not_found")
+}
+
+fn key(gate: &Gate, project: &Project, name: &str) -> u64 {
+    conversation::session(&gate.engine.seed, &project.name, name)
+}
+
+/// Where a session was served last.
+fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ClientError> {
+    let engine = &gate.engine;
+    let ttl = engine.generation().settings.sticky_ttl;
+    let Some(bound) = engine.board.binding(key(gate, project, name), ttl, engine.clock.mono()) else {
+        return Err(unknown("session", name, "it may have been silent for longer than `sticky_ttl` under [routing]"));
+    };
+    let at = |at| engine.clock.unix_at(at).to_string();
+    Ok(json!({
+        "conversation_id": name,
+        "provider_id": &*bound.upstream_name,
+        "model_id": &*bound.model,
+        "established_at": at(bound.bound),
+        "last_accessed_at": at(bound.seen),
+        "expires_at": at(bound.seen + ttl),
+    }))
+}
+
+fn forget(gate: &Gate, id: RequestId, project: &Project, name: &str) -> Response<ReplyBody> {
+    if !gate.engine.board.unbind(key(gate, project, name)) {
+        return reply::error(Dialect::Openai, id, &unknown("session", name, "GET /routing/sessions/ID shows one"));
+    }
+    let mut response = Response::new(ReplyBody::Whole(None));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    reply::stamp(response.headers_mut(), id);
+    response
+}
+
+fn providers(gate: &Gate, project: &Project, wanted: Option<&str>, part: Option<&str>) -> Result<Value, ClientError> {
+    let generation = gate.engine.generation();
+    let mut all = views::upstreams(&gate.engine, &generation);
+    all.retain(|view| project.upstreams.matches(&view.name));
+    let one = |view: &crate::control::snapshot::UpstreamView| {
+        let settings = generation.settings.upstreams.iter().find(|upstream| *upstream.name == *view.name);
+        let error_rate = if view.stats.attempts == 0 { 0.0 } else { f64::from(view.stats.errors) / f64::from(view.stats.attempts) };
+        let status = match view.state {
+            UpstreamState::Healthy if error_rate > 0.1 => "degraded",
+            UpstreamState::Healthy => "healthy",
+            UpstreamState::Probing => "degraded",
+            UpstreamState::Cooling | UpstreamState::Open => "down",
+            UpstreamState::Disabled => "disabled",
+        };
+        (settings, error_rate, status)
+    };
+    let Some(wanted) = wanted else {
+        let list: Vec<Value> = all
+            .iter()
+            .map(|view| {
+                let (settings, _, status) = one(view);
+                json!({
+                    "id": view.name, "name": view.name, "dialects": view.dialects, "origin": view.origin, "priority": view.priority,
+                    "region": settings.map(|upstream| upstream.region.as_str()), "status": status,
+                })
+            })
+            .collect();
+        return Ok(json!({ "providers": list, "total": list.len() }));
+    };
+    let view = all.iter().find(|view| view.name == wanted).ok_or_else(|| unknown("provider", wanted, "GET /providers lists them"))?;
+    let (settings, error_rate, status) = one(view);
+    let metrics = json!({
+        "provider_id": view.name, "attempts": view.stats.attempts, "errors": view.stats.errors, "error_rate": error_rate,
+        "latency_p50_ms": view.stats.ttft_p50_ms, "latency_p95_ms": view.stats.ttft_p95_ms, "status": status,
+    });
+    let health = json!({
+        "provider_id": view.name, "status": status, "cause": view.cause, "until": view.until.map(|until| until.to_string()),
+        "keys": view.keys, "keys_ready": view.keys_ready,
+    });
+    Ok(match part {
+        Some("metrics") => metrics,
+        Some("health") => health,
+        Some("models") => {
+            let learned = gate.engine.lists.learned();
+            let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
+            let served = all.iter().filter(|name| matches!(name.kind, Kind::Configured | Kind::Discovered));
+            let served = served.filter(|name| name.routes.iter().any(|route| *route.upstream.name == *wanted));
+            let models: Vec<Value> = served.map(|name| json!({ "id": &*name.name, "provider_id": wanted })).collect();
+            json!({ "models": models, "total": models.len() })
+        }
+        _ => json!({
+            "id": view.name, "name": view.name, "dialects": view.dialects, "base_url": view.base_url, "origin": view.origin,
+            "priority": view.priority, "region": settings.map(|upstream| upstream.region.as_str()),
+            "weight": settings.map(|upstream| upstream.weight), "status": status, "health": health, "metrics": metrics,
+        }),
+    })
+}
+
+fn logical(gate: &Gate, project: &Project, wanted: Option<&str>, upstreams: bool) -> Result<Value, ClientError> {
+    let generation = gate.engine.generation();
+    let learned = gate.engine.lists.learned();
+    let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
+    let routes = |name: &names::Name| -> Vec<Value> {
+        name.routes
+            .iter()
+            .map(|route| json!({ "provider_id": &*route.upstream.name, "model_id": &*route.model, "region": route.upstream.region }))
+            .collect()
+    };
+    let told = |name: &names::Name| {
+        let row = generation.settings.models.iter().find(|model| model.name.text() == &*name.name);
+        let strategy = row.map_or(generation.settings.strategy, |model| model.strategy);
+        json!({
+            "logical_id": &*name.name, "display_name": &*name.name, "kind": name.kind.name(), "enabled": !name.routes.is_empty(),
+            "strategy": strategy.name(), "upstreams": routes(name),
+        })
+    };
+    let mut ours = all.iter().filter(|name| matches!(name.kind, Kind::Alias | Kind::Logical));
+    match wanted {
+        None => {
+            let list: Vec<Value> = ours.map(told).collect();
+            Ok(json!({ "models": list, "total": list.len() }))
+        }
+        Some(wanted) => {
+            let hint = "GET /logical-models lists them";
+            let name = ours.find(|name| *name.name == *wanted).ok_or_else(|| unknown("logical model", wanted, hint))?;
+            Ok(if upstreams { json!({ "upstreams": routes(name) }) } else { told(name) })
+        }
+    }
+}
+
+/// What is asked of a dry decision.
+#[derive(Debug, Deserialize)]
+struct Asked {
+    #[serde(alias = "model")]
+    logical_model: String,
+    conversation_id: Option<String>,
+    preferred_region: Option<String>,
+    strategy: Option<String>,
+    #[serde(default)]
+    exclude_providers: Vec<String>,
+    /// Also binds the conversation to what was selected.
+    #[serde(default)]
+    bind: bool,
+}
+
+async fn read(body: Incoming) -> Result<Asked, ClientError> {
+    let bad = |why: String| ClientError::new(ErrorKind::BadRequest, why);
+    let bytes = timeout(PATIENCE, Limited::new(body, BODY).collect()).await.map_err(|_| bad("the body did not come".to_owned()))?;
+    let bytes = bytes.map_err(|e| bad(format!("the body cannot be read: {e}")))?.to_bytes();
+    serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body is not what this takes: {}", clean::clean(&e.to_string()))))
+}
+
+fn strategy(name: &str) -> Result<Strategy, ClientError> {
+    let mix = match name {
+        "balanced" => Some(Mix::Balanced),
+        "latency_first" => Some(Mix::LatencyFirst),
+        "cost_first" => Some(Mix::CostFirst),
+        "reliability_first" => Some(Mix::ReliabilityFirst),
+        _ => None,
+    };
+    mix.map(Strategy::Adaptive).or_else(|| Strategy::parse(name)).ok_or_else(|| {
+        let all: Vec<&str> = Strategy::ALL.iter().map(|(name, _)| *name).collect();
+        ClientError::new(ErrorKind::BadRequest, format!("no such strategy; there are {}", all.join(", "))).param("strategy")
+    })
+}
+
+/// What would be decided now, and why; binds nothing unless asked to.
+fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, ClientError> {
+    let engine = &gate.engine;
+    let begun = engine.clock.mono();
+    let generation = engine.generation();
+    let learned = engine.lists.learned();
+    let resolved = names::resolve(
+        &generation.catalog,
+        &asked.logical_model,
+        Dialect::Openai,
+        true,
+        project,
+        &|id| learned.get(&id).cloned(),
+        Patience::Over,
+    );
+    let mut resolved = resolved.map_err(|e| ClientError::new(ErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint())))?;
+    resolved.targets.retain(|target| !asked.exclude_providers.iter().any(|name| **name == *target.upstream.name));
+    let strategy = asked.strategy.as_deref().map_or(Ok(resolved.strategy), strategy)?;
+    let candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
+    let costs = if strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
+    let region = asked.preferred_region.as_deref().unwrap_or(&generation.settings.region);
+    let question = Question { strategy, costs: &costs, region, ..Question::of(&candidates) };
+    let keys = asked.conversation_id.as_deref().map(|name| Keys { session: Some(key(gate, project, name)), ..Keys::default() });
+    let ttl = resolved.timeouts.sticky_ttl.unwrap_or(generation.settings.sticky_ttl);
+    let decision = engine.board.decide_dry_for(&question, keys.as_ref().map(|keys| (keys, ttl)), begun);
+    let index = match decision.verdict {
+        Verdict::Try { index, .. } | Verdict::Again { index } => index,
+        Verdict::Wait { until } | Verdict::Exhausted { retry_at: until } => {
+            let wait = until.map(|until| until.since(begun));
+            let message = match wait {
+                Some(wait) => format!("nothing can serve `{}` for {} more", asked.logical_model, short(wait)),
+                None => format!("nothing that is enabled can serve `{}`", asked.logical_model),
+            };
+            return Err(ClientError::new(ErrorKind::Unavailable, clean::clean(&message)).retry_after(wait));
+        }
+    };
+    let chosen =
+        candidates.get(index).ok_or_else(|| ClientError::new(ErrorKind::Internal, "a candidate out of the list; please report this"))?;
+    if let (true, Some(keys)) = (asked.bind, &keys) {
+        engine.board.bind(
+            keys,
+            Binding {
+                upstream: chosen.upstream(),
+                upstream_name: Arc::clone(&chosen.target.upstream.name),
+                account: chosen.account,
+                model: Arc::clone(&chosen.target.model),
+                bound: begun,
+                seen: begun,
+                better: None,
+            },
+            begun,
+        );
+    }
+    let scores = engine.board.scores(&question, begun);
+    let told = |candidate: &Candidate, score: f64, why: &str| {
+        let upstream = &candidate.target.upstream;
+        json!({
+            "upstream": {
+                "provider_id": &*upstream.name, "model_id": &*candidate.target.model, "region": upstream.region,
+                "base_weight": candidate.target.weight, "priority": candidate.target.priority,
+            },
+            "score": if score.is_finite() { json!(score) } else { Value::Null },
+            "reason": why,
+        })
+    };
+    let all: Vec<Value> = scores
+        .iter()
+        .filter_map(|(place, score)| {
+            let candidate = candidates.get(*place)?;
+            if Arc::ptr_eq(&candidate.target, &chosen.target) {
+                return Some(told(chosen, *score, "selected"));
+            }
+            // Of the keys of one target, the one that came closest says why it was not taken.
+            let why = decision.others.iter().filter(|(other, _)| Arc::ptr_eq(&candidates[*other].target, &candidate.target));
+            let why = why.map(|(_, why)| why.text(begun)).next().unwrap_or_default();
+            Some(told(candidate, *score, &why))
+        })
+        .collect();
+    let alternatives: Vec<&Value> = all.iter().filter(|each| each["reason"] != "selected").map(|each| &each["upstream"]).collect();
+    let selected = all.iter().find(|each| each["reason"] == "selected").map(|each| &each["upstream"]);
+    Ok(json!({
+        "selected_upstream": selected,
+        "decision_time": engine.clock.mono().since(begun).as_secs_f64() * 1_000.0,
+        "reasoning": format!("{}; {}", resolved.via, decision.verdict.why()),
+        "alternative_upstreams": alternatives,
+        "strategy_used": strategy.name(),
+        "all_candidates": all,
+    }))
+}

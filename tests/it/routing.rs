@@ -1,0 +1,435 @@
+//! Limits, strategies, affinity and wishes: what decides who serves a request, seen from outside.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{
+    client::{Answer, Request},
+    proxy::{Setup, body, secret},
+    until,
+    upstream::{Gate, Scene, Upstream},
+};
+
+/// Another project, with this client key and these lines.
+fn project(name: &str, key: &str, lines: &str) -> String {
+    format!("[[project]]\nname = \"{name}\"\nkey = \"{key}\"\n{lines}\n")
+}
+
+const IDE: &str = "aip-it-ide-0123456789abcdef0123456789ab";
+
+fn number(answer: &Answer, header: &str) -> u64 {
+    answer
+        .header(header)
+        .and_then(|value| value.trim_end_matches('s').parse().ok())
+        .unwrap_or_else(|| panic!("{header}: {:?}", answer.headers))
+}
+
+#[test]
+fn pain_15_a_project_over_its_requests_a_minute_hears_so_at_once() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config(&project("ide", IDE, "rpm = 2")).upstream("one", &upstream, &["work"]).start();
+    let ask = || Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).send(proxy.addr);
+
+    let answers = [ask(), ask(), ask()];
+
+    assert_eq!(answers.each_ref().map(|answer| answer.status), [200, 200, 429], "{}", answers[2].text());
+    assert_eq!(answers.each_ref().map(|answer| number(answer, "x-ratelimit-remaining-requests")), [1, 0, 0]);
+    assert_eq!(number(&answers[2], "x-ratelimit-limit-requests"), 2);
+    assert!((55..=60).contains(&number(&answers[2], "retry-after")), "{:?}", answers[2].headers);
+    assert!(answers[2].text().contains("rpm"), "{}", answers[2].text());
+    assert_eq!(upstream.journal().len(), 2);
+    assert_eq!(proxy.chat("hi").status, 200, "other projects go on");
+    assert!(!proxy.output().contains("not enforced"));
+}
+
+#[test]
+fn a_projects_tokens_are_reserved_and_settled_by_what_was_used() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config(&project("ide", IDE, "tpm = 2000")).upstream("one", &upstream, &["work"]).start();
+    let ask = |prompt: &str| {
+        let mut body = body("m", prompt, false);
+        body["max_tokens"] = json!(50);
+        Request::post("/v1/chat/completions", &body).bearer(IDE).send(proxy.addr)
+    };
+
+    let first = ask("hi");
+    let left = number(&ask("hi"), "x-ratelimit-remaining-tokens");
+    let large = ask(&"x".repeat(8_000));
+
+    assert_eq!(first.status, 200);
+    assert!((1_900..2_000).contains(&left), "the first was settled at what it used: {left}");
+    assert_eq!(large.status, 429, "{}", large.text());
+    assert!(large.text().contains("tpm"));
+}
+
+#[test]
+fn a_projects_requests_at_once_wait_for_each_other() {
+    let gate = Gate::shut();
+    let upstream = Upstream::start(vec![Scene::chat("hello").head_gate(&gate)]);
+    let proxy = Setup::new().config(&project("ide", IDE, "max_concurrency = 1")).upstream("one", &upstream, &["work"]).start();
+    let open = || Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).open(proxy.addr);
+
+    let mut first = open();
+    until("the first at the upstream", || (upstream.journal().len() == 1).then_some(()));
+    let mut second = open();
+    until("the second in the queue", || {
+        proxy.snapshot()["live"]["running"].as_array().filter(|all| all.iter().any(|r| r["state"] == "queued")).map(|_| ())
+    });
+    assert_eq!(upstream.journal().len(), 1);
+    gate.open();
+
+    assert_eq!(first.answer().status, 200);
+    assert_eq!(second.answer().status, 200);
+    assert_eq!(upstream.journal().len(), 2);
+}
+
+#[test]
+fn pain_16_a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429() {
+    let upstream = Upstream::directed(|seen, _| {
+        let scene = Scene::chat("hello");
+        if seen.key() != secret("one", "work") {
+            return scene;
+        }
+        scene
+            .header("x-ratelimit-limit-requests", "10")
+            .header("x-ratelimit-remaining-requests", "0")
+            .header("x-ratelimit-reset-requests", "1m0s")
+    });
+    let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
+
+    let answers: Vec<_> = (0..3).map(|_| proxy.chat("hi")).collect();
+
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    let asked: Vec<_> = upstream.journal().iter().map(|seen| seen.key() == secret("one", "work")).collect();
+    assert_eq!(asked, [true, false, false]);
+    let left = proxy.key("one/work")["limits"][0].clone();
+    assert_eq!(
+        (left["what"].as_str(), left["limit"].as_u64(), left["remaining"].as_u64()),
+        (Some("requests"), Some(10), Some(0)),
+        "{left}"
+    );
+    let told = proxy.cli(&["route", "m"]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("has 0 requests left at the provider"), "{told:?}");
+}
+
+#[test]
+fn a_key_of_which_nothing_is_left_is_still_used_where_there_is_no_other() {
+    let scene = Scene::chat("hello").header("x-ratelimit-remaining-tokens", "0").header("x-ratelimit-reset-tokens", "30s");
+    let upstream = Upstream::start(vec![scene]);
+    let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
+    let begun = Instant::now();
+
+    let statuses = [proxy.chat("hi").status, proxy.chat("hi").status];
+
+    assert_eq!(statuses, [200, 200], "a belief is no sentence");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn a_keys_limit_for_some_models_holds_for_these_only() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let row = format!(
+        "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [\
+         {{ ref = \"sk-it-first-000000000000\", label = \"first\", priority = 1, limits = {{ \"glm-*\" = {{ rpm = 1 }} }} }}, \
+         {{ ref = \"sk-it-second-00000000000\", label = \"second\", priority = 2 }}]",
+        upstream.url()
+    );
+    let proxy = Setup::new().config(&row).start();
+
+    let models = ["glm-5", "glm-5", "gpt-5", "gpt-5"];
+    assert!(models.iter().all(|model| proxy.ask(&body(model, "hi", false)).status == 200));
+
+    let keys: Vec<_> = upstream.journal().iter().map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned()).collect();
+    assert_eq!(keys, ["first", "second", "first", "first"]);
+}
+
+#[test]
+fn the_quickest_upstream_gets_what_follows() {
+    let slow = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(300))]);
+    let quick = Upstream::start(vec![Scene::chat("quick")]);
+    let config = "[routing]\nstrategy = \"least_latency\"";
+    let proxy = Setup::new().config(config).upstream("one", &slow, &["work"]).upstream("two", &quick, &["work"]).start();
+
+    let said: Vec<_> = (0..5).map(|_| proxy.chat("hi").said()).collect();
+
+    assert_eq!(said, ["slow", "quick", "quick", "quick", "quick"]);
+}
+
+#[test]
+fn the_preferred_region_goes_first_and_gives_way_to_health() {
+    let far = Upstream::start(vec![Scene::chat("far")]);
+    let near = Upstream::start(vec![Scene::chat("near"), Scene::status(401)]);
+    let proxy = Setup::new()
+        .config("[routing]\nregion = \"here\"")
+        .upstream_at("one", &far.url(), &["work"], "region = \"there\"")
+        .upstream_at("two", &near.url(), &["work"], "region = \"here\"")
+        .start();
+
+    let told = proxy.cli(&["route", "m"]);
+    let said = [proxy.chat("hi").said(), proxy.chat("hi").said(), proxy.chat("hi").said()];
+
+    assert!(String::from_utf8_lossy(&told.stdout).contains("ready, in another region"), "{told:?}");
+    assert_eq!(said, ["near", "far", "far"]);
+}
+
+#[test]
+fn an_adaptive_mix_leaves_an_upstream_that_errs() {
+    let bad = Upstream::directed(|_, number| if number % 2 == 0 { Scene::status(500) } else { Scene::chat("bad") });
+    let good = Upstream::start(vec![Scene::chat("good")]);
+    let config = "[cooldown]\nserver_error = \"1ms\"\nmax = \"1ms\"\n[retry]\nbackoff = \"1ms\"\nmax_backoff = \"1ms\"\n[routing]\nstrategy = \"adaptive:error_rate\"";
+    let proxy = Setup::new().config(config).upstream("one", &bad, &["work"]).upstream("two", &good, &["work"]).start();
+
+    let said: Vec<_> = (0..120).map(|_| proxy.chat("hi").said()).collect();
+
+    assert!(said.iter().all(|said| !said.is_empty()), "nothing fails while one is healthy");
+    let late = said[60..].iter().filter(|said| *said == "bad").count();
+    assert!(late < 15, "{late} of 60");
+}
+
+/// A conversation of so many turns, long enough to be cached.
+fn talk(about: &str, turns: usize) -> serde_json::Value {
+    let mut messages = vec![json!({"role": "system", "content": "be brief"})];
+    for turn in 0..turns {
+        messages.push(json!({"role": "user", "content": format!("{about} {turn} {}", "x".repeat(5_000))}));
+        if turn + 1 < turns {
+            messages.push(json!({"role": "assistant", "content": "hello"}));
+        }
+    }
+    json!({"model": "m", "messages": messages})
+}
+
+/// An upstream with two keys that take turns.
+fn pair(upstream: &Upstream) -> String {
+    format!(
+        "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [\
+         {{ ref = \"sk-it-first-000000000000\", label = \"first\" }}, {{ ref = \"sk-it-second-00000000000\", label = \"second\" }}]",
+        upstream.url()
+    )
+}
+
+fn keys_of(upstream: &Upstream) -> Vec<String> {
+    upstream.journal().iter().map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn pain_22_the_turns_of_a_conversation_go_to_the_account_that_has_it_cached() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config(&pair(&upstream)).start();
+
+    for turns in 1..4 {
+        for about in ["cats", "dogs"] {
+            assert_eq!(proxy.ask(&talk(about, turns)).status, 200);
+        }
+    }
+
+    let keys = keys_of(&upstream);
+    assert_ne!(keys[0], keys[1], "two conversations, two keys");
+    assert_eq!(keys, [&keys[0], &keys[1], &keys[0], &keys[1], &keys[0], &keys[1]].map(String::clone));
+}
+
+#[test]
+fn without_affinity_keys_take_turns() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config("[routing]\nsticky = \"off\"").config(&pair(&upstream)).start();
+
+    for turns in 1..4 {
+        proxy.ask(&talk("cats", turns));
+    }
+
+    assert_eq!(keys_of(&upstream), ["first", "second", "first"]);
+}
+
+#[test]
+fn a_session_can_be_looked_at_and_forgotten_by_its_own_project_only() {
+    let upstream = Upstream::start(vec![Scene::chat("hello")]);
+    let proxy = Setup::new().config("[routing]\nsticky = \"session\"").config(&project("ide", IDE, "")).config(&pair(&upstream)).start();
+    let ask = || proxy.send(&Request::post("/v1/chat/completions", &body("m", "hi", false)).header("x-session-id", "s/1"));
+    let path = "/routing/sessions/s%2F1";
+
+    assert_eq!(proxy.send(&Request::get(path)).status, 404);
+    assert!([ask(), ask(), ask()].iter().all(|answer| answer.status == 200));
+    let keys = keys_of(&upstream);
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+
+    let told = proxy.send(&Request::get(path));
+    assert_eq!((told.json()["conversation_id"].as_str(), told.json()["provider_id"].as_str()), (Some("s/1"), Some("one")));
+    assert!(!told.text().contains("first") && !told.text().contains("second"), "keys are never shown: {}", told.text());
+    assert_eq!(Request::get(path).bearer(IDE).send(proxy.addr).status, 404, "another project's session of that name is another");
+    assert_eq!(proxy.send(&Request::get(path).method("DELETE")).status, 204);
+    assert_eq!(proxy.send(&Request::get(path)).status, 404);
+}
+
+#[test]
+fn what_would_be_decided_is_told_without_deciding_it() {
+    let first = Upstream::start(vec![Scene::chat("hello")]);
+    let second = Upstream::start(vec![Scene::chat("hello")]);
+    let model = "[[model]]\nname = \"auto\"\ntargets = [\"one:a\", \"two:b\"]";
+    let proxy = Setup::new()
+        .config(&project("ide", IDE, "models = [\"auto\"]"))
+        .config(model)
+        .upstream_at("one", &first.url(), &["work"], "region = \"eu\"")
+        .upstream_at("two", &second.url(), &["home"], "region = \"us\"")
+        .start();
+    let decide = |body: serde_json::Value| proxy.send(&Request::post("/routing/decide", &body));
+
+    let told = decide(json!({"logical_model": "auto", "conversation_id": "c", "preferred_region": "us", "strategy": "latency_first"}));
+    assert_eq!(told.status, 200, "{}", told.text());
+    assert_eq!(told.json()["selected_upstream"]["provider_id"], "two");
+    assert_eq!(told.json()["strategy_used"], "adaptive:latency_first");
+    assert_eq!(told.json()["all_candidates"].as_array().map(Vec::len), Some(2));
+    assert_eq!(told.json()["alternative_upstreams"][0]["model_id"], "a");
+    assert_eq!(decide(json!({"logical_model": "auto", "exclude_providers": ["one"]})).json()["selected_upstream"]["provider_id"], "two");
+    assert_eq!(decide(json!({"logical_model": "auto", "exclude_providers": ["one", "two"]})).status, 503);
+    let other = Request::post("/routing/decide", &json!({"logical_model": "other"})).bearer(IDE).send(proxy.addr);
+    assert_eq!(other.status, 404, "not for that project: {}", other.text());
+    assert_eq!(decide(json!({"logical_model": "auto", "strategy": "luck"})).status, 400);
+    assert_eq!(proxy.send(&Request::get("/routing/sessions/c")).status, 404, "nothing was bound");
+    decide(json!({"logical_model": "auto", "conversation_id": "c", "bind": true}));
+    assert_eq!(proxy.send(&Request::get("/routing/sessions/c")).json()["provider_id"], "one");
+    assert!(first.journal().is_empty() && second.journal().is_empty());
+
+    let all = [
+        "/providers",
+        "/providers/one",
+        "/providers/one/models",
+        "/providers/one/health",
+        "/providers/one/metrics",
+        "/logical-models",
+        "/logical-models/auto",
+        "/logical-models/auto/upstreams",
+    ];
+    for path in all {
+        let told = proxy.send(&Request::get(path));
+        assert_eq!(told.status, 200, "{path}: {}", told.text());
+        assert!(!told.text().contains("sk-it") && !told.text().contains("work"), "keys are never shown: {path}: {}", told.text());
+    }
+    for path in ["/providers/three", "/logical-models/three"] {
+        assert_eq!(proxy.send(&Request::get(path)).status, 404, "{path}");
+    }
+    assert_eq!(Request::get("/providers").send(proxy.addr).status, 401);
+}
+
+#[test]
+fn a_model_whose_context_is_too_small_is_passed_over_with_that_reason() {
+    let small = Upstream::start(vec![Scene::chat("small")]);
+    let large = Upstream::start(vec![Scene::chat("large")]);
+    let model = "[[model]]\nname = \"auto\"\ntargets = [{ upstream = \"one\", model = \"gpt-4\", priority = 1 }, { upstream = \"two\", model = \"gpt-4o\", priority = 2 }]";
+    let proxy = Setup::new().config(model).upstream("one", &small, &["work"]).upstream("two", &large, &["work"]).start();
+    let ask = |prompt: &str| proxy.ask(&body("auto", prompt, false)).said();
+
+    assert_eq!(ask("hi"), "small");
+    assert_eq!(ask(&"word ".repeat(10_000)), "large");
+}
+
+#[test]
+fn a_model_that_sees_no_pictures_is_passed_over_where_another_does() {
+    let blind = Upstream::start(vec![Scene::chat("blind")]);
+    let seeing = Upstream::start(vec![Scene::chat("seeing")]);
+    let model = "[[model]]\nname = \"auto\"\ntargets = [{ upstream = \"one\", model = \"gpt-3.5-turbo\", priority = 1 }, { upstream = \"two\", model = \"gpt-4o\", priority = 2 }]";
+    let proxy = Setup::new().config(model).upstream("one", &blind, &["work"]).upstream("two", &seeing, &["work"]).start();
+    let picture = json!({"model": "auto", "messages": [{"role": "user", "content": [
+        {"type": "text", "text": "what is this"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]});
+
+    assert_eq!(proxy.ask(&picture).said(), "seeing");
+    assert_eq!(proxy.chat("hi").status, 200);
+    assert_eq!(proxy.ask(&body("auto", "hi", false)).said(), "blind");
+}
+
+#[test]
+fn rules_of_an_upstream_say_what_its_refusals_mean() {
+    let odd = Upstream::directed(|seen, _| {
+        let refuse = |text: &str| Scene::json(400, &json!({"error": {"message": text, "type": "invalid_request_error"}}));
+        match seen.json()["messages"][0]["content"].as_str() {
+            Some("busy") => refuse("at capacity, come back"),
+            Some("wrong") => refuse("bad field"),
+            Some("gone") => Scene::status(500),
+            _ => Scene::chat("one"),
+        }
+    });
+    let good = Upstream::start(vec![Scene::chat("two")]);
+    let rules = "[[upstream.rule]]\nstatus = \"400\"\nmatch = \"Capacity\"\naction = \"cool\"\nscope = \"key_model\"\nfor = \"30s\"\n\
+                 [[upstream.rule]]\nstatus = \"500\"\naction = \"pass\"";
+    let proxy = Setup::new().upstream_at("one", &odd.url(), &["work"], rules).upstream("two", &good, &["work"]).start();
+
+    assert_eq!(proxy.chat("hi").said(), "one");
+    assert_eq!(proxy.chat("wrong").status, 400, "no rule is of that");
+    assert_eq!(proxy.chat("gone").status, 500, "told as it is");
+    assert_eq!(proxy.key("one/work")["state"], "ok");
+    assert_eq!(proxy.chat("busy").said(), "two");
+    assert_eq!(proxy.key("one/work")["scopes"][0]["state"], "cooling");
+    assert_eq!(proxy.chat("hi").said(), "two");
+}
+
+#[test]
+fn a_request_may_wish_who_serves_it_and_the_wish_is_not_sent() {
+    let first = Upstream::start(vec![Scene::chat("first")]);
+    let second = Upstream::start(vec![Scene::chat("second")]);
+    let proxy = Setup::new().upstream("one", &first, &["work"]).upstream("two", &second, &["work"]).start();
+    let wish = |provider: serde_json::Value| {
+        let mut body = body("m", "hi", false);
+        body["provider"] = provider;
+        proxy.ask(&body)
+    };
+
+    assert_eq!(wish(json!({"order": ["two"]})).said(), "second");
+    assert_eq!(wish(json!({"only": ["two"]})).said(), "second");
+    assert_eq!(wish(json!({"ignore": ["one"]})).said(), "second");
+    assert_eq!(wish(json!({"sort": "price"})).said(), "first");
+    let nobody = wish(json!({"only": ["two"], "ignore": ["two"]}));
+    assert_eq!((nobody.status, nobody.json()["error"]["param"].as_str()), (404, Some("provider")), "{}", nobody.text());
+    assert_eq!(wish(json!({"sort": "luck"})).status, 400);
+    assert!(second.journal().iter().all(|seen| seen.json().get("provider").is_none()));
+    assert_eq!(wish(json!({"order": ["somebody-else"]})).said(), "first");
+    assert_eq!(first.journal().last().expect("asked").json()["provider"]["order"][0], "somebody-else", "meant for the provider itself");
+}
+
+#[test]
+fn further_models_are_asked_where_the_first_cannot_be_had() {
+    let first =
+        Upstream::directed(
+            |seen, _| if seen.json()["model"] == "a" { Scene::status(429).header("retry-after", "30") } else { Scene::chat("b") },
+        );
+    let proxy = Setup::new().upstream("one", &first, &["work"]).start();
+    let mut asked = body("a", "hi", false);
+    asked["models"] = json!(["b"]);
+
+    let answer = proxy.ask(&asked);
+
+    assert_eq!((answer.status, answer.said().as_str()), (200, "b"), "{}", answer.text());
+    assert!(first.journal().iter().all(|seen| seen.json().get("models").is_none()));
+}
+
+#[test]
+fn the_ending_of_a_name_chooses_a_strategy() {
+    let slow = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(300))]);
+    let quick = Upstream::start(vec![Scene::chat("quick")]);
+    let proxy = Setup::new().upstream("one", &slow, &["work"]).upstream("two", &quick, &["work"]).start();
+    let ask = |model: &str| proxy.ask(&body(model, "hi", false)).said();
+
+    assert_eq!([ask("m:fast"), ask("m:fast"), ask("m:fast"), ask("m")], ["slow", "quick", "quick", "slow"]);
+    assert!(slow.journal().iter().chain(&quick.journal()).all(|seen| seen.json()["model"] == "m"));
+}
+
+#[test]
+fn what_is_believed_of_keys_survives_a_restart() {
+    let upstream = Upstream::directed(|seen, _| match seen.key() {
+        key if key == secret("one", "work") => Scene::status(429).header("retry-after", "300"),
+        key if key == secret("one", "bad") => Scene::status(401),
+        _ => Scene::chat("hello").header("x-ratelimit-remaining-tokens", "90000").header("x-ratelimit-reset-tokens", "5m0s"),
+    });
+    let proxy = Setup::new().upstream("one", &upstream, &["work", "bad", "spare"]).start();
+    assert_eq!(proxy.chat("hi").said(), "hello");
+    assert_eq!(upstream.journal().len(), 3);
+
+    let proxy = proxy.restart();
+
+    assert_eq!(proxy.chat("hi").said(), "hello");
+    let asked: Vec<_> = upstream.journal().iter().skip(3).map(|seen| seen.key().to_owned()).collect();
+    assert_eq!(asked, [secret("one", "spare")], "who was limited or rejected is not asked again");
+    assert_eq!(proxy.key("one/work")["scopes"][0]["state"], "cooling");
+    assert_eq!(proxy.key("one/bad")["state"], "rejected");
+    assert_eq!(proxy.key("one/spare")["limits"][0]["what"], "tokens");
+    let kept = std::fs::read_to_string(proxy.home.data().join("health.json")).expect("kept");
+    assert!(!kept.contains("sk-it-one"), "no secret is in it: {kept}");
+}
