@@ -210,14 +210,12 @@ mod tests {
         #[test]
         fn there_are_never_more_than_fit_and_the_newest_is_among_them(seeds in proptest::collection::vec(any::<u64>(), 1..40)) {
             let mut all = Bindings::default();
-            let mut now = 0;
-            for seed in seeds {
+            for (now, seed) in (0..).zip(seeds) {
                 for n in 0..600 {
                     all.bind(&chain(&[seed.wrapping_add(n)]), binding(1, now), at(now));
                     prop_assert!(all.len() <= MOST);
                 }
                 prop_assert_eq!(all.find(&chain(&[seed]), HOUR, at(now)), Some((seed, false)));
-                now += 1;
             }
         }
     }

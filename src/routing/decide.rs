@@ -100,7 +100,7 @@ fn bound(
         return places().filter(|_| waits).filter_map(soon).min().map_or(Bond::None, Bond::Waits);
     };
     let better = tier > best;
-    let holds = if better { bound.outlasts_better(now) } else { !bound.loose || health.has_plenty(&q.candidates, places(), now) };
+    let holds = if better { bound.outlasts_better(now) } else { !bound.loose || health.has_plenty(q.candidates, places(), now) };
     if !holds {
         return Bond::None;
     }
