@@ -110,7 +110,7 @@ struct Memory {
     last: Option<Last>,
     waited: Duration,
     /// Its place in the queue, kept from one wait to the next.
-    place: Option<Line>,
+    place: Option<(u64, Line)>,
     /// What its conversation is known by; worked out once, where there is a choice.
     talk: Option<Option<Talk>>,
     /// What it needs of a model; looked for once, where there is a choice.
@@ -136,6 +136,13 @@ impl Talk {
         let keys = conversation::keys(&job.engine.seed, &job.ask, job.overrides.sticky.unwrap_or(settings.sticky))?;
         let ttl = job.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
         Some(Self { keys: Arc::new(keys), ttl, wait: now + PATIENCE })
+    }
+
+    /// It cannot wait for its own account: others may serve it at once. False where that was not what it waited for.
+    fn gives_up(&mut self, now: Mono) -> bool {
+        let waited = self.wait > now;
+        self.wait = self.wait.min(now);
+        waited
     }
 }
 
@@ -209,6 +216,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 if Instant::now() + pause >= deadline {
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }
+                memory.place = None;
                 job.tally.queued(format!("the same again in {} ms", pause.as_millis()));
                 sleep(pause).await;
                 memory.granted = true;
@@ -217,6 +225,9 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             (Verdict::Wait { until }, _) => {
                 let permitted = memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
                 if !permitted || !wait(job, &mut memory, &candidates, *until, deadline).await {
+                    if memory.talk.as_mut().and_then(Option::as_mut).is_some_and(|talk| talk.gives_up(now)) {
+                        continue;
+                    }
                     return Err(finally(job, &memory, &decision, &candidates, *until));
                 }
                 memory.granted = true;
@@ -419,10 +430,14 @@ async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: O
     if span.is_some_and(|span| span > left) {
         return false;
     }
-    if memory.place.is_none() {
-        memory.place = Line::join(&job.engine, set_of(candidates), &job.ask.caller.project.name);
+    // Who waits for its own account waits in nobody's way.
+    let alone = memory.talk.as_ref().and_then(Option::as_ref).is_some_and(|talk| talk.wait > now).then_some(job.ask.id);
+    let set = set_of(candidates, &memory.tried, alone);
+    if memory.place.as_ref().is_none_or(|(known, _)| *known != set) {
+        memory.place = None;
+        memory.place = Line::join(&job.engine, set, &job.ask.caller.project.name).map(|line| (set, line));
     }
-    let Some(place) = &memory.place else { return false };
+    let Some((_, place)) = &memory.place else { return false };
     let begun = Instant::now();
     let give_up = (begun + left).min(deadline);
     job.tally.queued(match span {

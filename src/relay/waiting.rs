@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::engine::Engine;
-use crate::routing::candidate::Candidate;
+use crate::{
+    base::id::RequestId,
+    routing::candidate::{Candidate, Tried},
+};
 
 /// Requests that may wait at once; beyond that a 429 is truer than a place at the end.
 const MOST: usize = 256;
@@ -66,13 +69,16 @@ impl Drop for Line {
     }
 }
 
-/// What is waited for: any of these candidates.
+/// What is waited for: any of these candidates but those that failed here already, so that nobody stands behind one
+/// who cannot use what comes free. `alone` is in a line of its own.
 #[must_use]
-pub fn set_of(candidates: &[Candidate]) -> u64 {
+pub fn set_of(candidates: &[Candidate], tried: &[Tried], alone: Option<RequestId>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for candidate in candidates {
-        (candidate.key, &candidate.target.model).hash(&mut hasher);
+        let failed = tried.iter().any(|tried| tried.key == candidate.key && tried.model == candidate.target.model);
+        (candidate.key, &candidate.target.model, failed).hash(&mut hasher);
     }
+    alone.hash(&mut hasher);
     hasher.finish()
 }
 

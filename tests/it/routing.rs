@@ -433,3 +433,30 @@ fn what_is_believed_of_keys_survives_a_restart() {
     let kept = std::fs::read_to_string(proxy.home.data().join("health.json")).expect("kept");
     assert!(!kept.contains("sk-it-one"), "no secret is in it: {kept}");
 }
+
+#[test]
+fn who_may_not_wait_for_its_own_account_is_served_by_another_at_once() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let upstream = Upstream::directed(move |_, number| {
+        let scene = Scene::chat("hello");
+        if number == 1 { scene.head_gate(&held) } else { scene }
+    });
+    let row = pair(&upstream)
+        .replace("label = \"first\"", "label = \"first\", max_concurrency = 1")
+        .replace("label = \"second\"", "label = \"second\", max_concurrency = 1");
+    let proxy = Setup::new().config("[retry]\nqueue_for = \"0s\"").config(&row).start();
+    assert_eq!(proxy.ask(&talk("cats", 1)).status, 200);
+    let mut busy = Request::post("/v1/chat/completions", &talk("cats", 2)).bearer(crate::support::proxy::CLIENT_KEY).open(proxy.addr);
+    until("the second turn at the upstream", || (upstream.journal().len() == 2).then_some(()));
+    let begun = Instant::now();
+
+    let third = proxy.ask(&talk("cats", 3));
+
+    assert_eq!(third.status, 200, "{}", third.text());
+    assert!(begun.elapsed() < Duration::from_millis(1_500), "it did not wait");
+    let keys = keys_of(&upstream);
+    assert_eq!((&keys[0], keys[0] == keys[2]), (&keys[1], false), "{keys:?}");
+    gate.open();
+    assert_eq!(busy.answer().status, 200);
+}

@@ -96,7 +96,7 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         let themes = word(&[("dark", "dark"), ("light", "light"), ("contrast", "contrast"), ("mono", "mono")]);
         general.tui.theme = table.or("theme", report, "dark", themes).to_owned();
         general.tui.mouse = table.or("mouse", report, true, flag);
-        let languages = word(&[("auto", "auto"), ("en", "en"), ("zh", "zh")]);
+        let languages = word(&[("", "auto"), ("auto", "auto"), ("en", "en"), ("zh", "zh")]);
         general.tui.lang = table.or("lang", report, "auto", languages).to_owned();
         table.end(report);
     }
