@@ -156,7 +156,7 @@ pub fn to_compact(request: &ChatRequest) -> ChatRequest {
 }
 
 /// `POST /v1/responses/compact`: the user's messages, and the model's summary of everything as a `compaction` item. It is
-/// not encrypted; [`summary`] takes it back on a later turn, so that it can go to any upstream.
+/// not encrypted; the reader of requests takes it back on a later turn, so that it can go to any upstream.
 #[must_use]
 pub fn compacted(request: &ChatRequest, answer: &ChatResponse, shape: &Shape) -> Bytes {
     let kept = |message: &&Message| {
