@@ -30,7 +30,7 @@ use crate::{
     },
     routing::{
         affinity::{Keys, PATIENCE},
-        candidate::{self, Candidate, Chosen, Decision, Question, Target, Tried, Verdict, Why, short},
+        candidate::{self, Candidate, Chosen, Decision, KeyState, Question, Target, Tried, Verdict, Why, short},
         health::Size,
         names::{self, NameError, Overrides, Patience, Resolved},
         outcome::Cool,
@@ -223,15 +223,22 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 memory.tried.retain(|tried| !tried.may_pass);
             }
             (Verdict::Wait { until }, _) => {
-                let permitted = memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
+                // Somebody who has not been asked yet, and whose key is still being read: moving on to it is free.
+                let fresh = |c: &Candidate| {
+                    c.key_state == KeyState::Waiting && !memory.tried.iter().any(|t| t.key == c.key && t.model == c.target.model)
+                };
+                let comes = memory.last.is_some() && candidates.iter().any(fresh);
+                let permitted = comes || memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
                 if !permitted || !wait(job, &mut memory, &candidates, *until, deadline).await {
                     if memory.talk.as_mut().and_then(Option::as_mut).is_some_and(|talk| talk.gives_up(now)) {
                         continue;
                     }
                     return Err(finally(job, &memory, &decision, &candidates, *until));
                 }
-                memory.granted = true;
-                memory.tried.retain(|tried| !tried.may_pass);
+                if !comes {
+                    memory.granted = true;
+                    memory.tried.retain(|tried| !tried.may_pass);
+                }
             }
             (Verdict::Exhausted { retry_at }, _) => return Err(finally(job, &memory, &decision, &candidates, *retry_at)),
             (Verdict::Try { .. }, None) => {

@@ -1,7 +1,7 @@
 //! Decides which candidate serves the next attempt, and why the others do not.
 
 use super::{
-    candidate::{Candidate, Chosen, Decision, Question, Verdict, Why},
+    candidate::{Candidate, Chosen, Decision, KeyState, Question, Verdict, Why},
     circuit::VERDICT,
     health::{Health, Rank, Size, Standing},
     strategy,
@@ -57,6 +57,11 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
     if let Some(index) = least(&entrants, q.candidates, |e| e.is_fresh() && e.standing.rank == Rank::Suspect) {
         let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
         return Decision { verdict, others: others(&entrants, q, index, None) };
+    }
+    // A key that is being read will be there in a moment; the same again is worse than somebody who was not asked yet.
+    let read = |(e, c): (&Entrant<'_>, &Candidate)| e.is_fresh() && e.standing.rank == Rank::Held && c.key_state == KeyState::Waiting;
+    if entrants.iter().zip(q.candidates).any(read) {
+        return Decision { verdict: waiting(&entrants, now), others: others(&entrants, q, usize::MAX, None) };
     }
     if let Some(index) = least(&entrants, q.candidates, |e| e.tried == Some(true) && e.standing.rank <= Rank::Suspect) {
         return Decision { verdict: Verdict::Again { index }, others: others(&entrants, q, index, None) };

@@ -256,3 +256,18 @@ fn among_a_rejected_a_limited_and_a_good_key_two_hundred_requests_succeed() {
     assert_eq!(proxy.chat("hi").status, 200);
     assert_eq!((asked("bad"), asked("slow")), (bad, slow), "out is out");
 }
+
+#[test]
+fn a_key_that_is_still_being_read_is_waited_for_when_the_others_have_failed() {
+    let broken = Upstream::start(vec![Scene::sse(&["never"]).cut_after(1)]);
+    let good = Upstream::start(vec![Scene::sse(&["hel", "lo"])]);
+    let slow = format!(
+        "{QUICK}\n[[upstream]]\nname = \"two\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\npriority = 20\nkeys = [\"cmd:sh -c 'sleep 1; echo sk-it-slow'\"]",
+        good.url()
+    );
+    let proxy = Setup::new().config(&slow).upstream("one", &broken, &["work"]).start();
+
+    let answer = proxy.chat_stream("hi");
+
+    assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
+}
