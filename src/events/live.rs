@@ -124,6 +124,7 @@ impl Live {
                 r.events = events;
             }),
             ended @ EventKind::Ended { .. } => self.ended(at, ended),
+            EventKind::Alert { alert } => self.line(at, alert.level, alert.text, None),
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
                 self.line(at, level, text, None);
             }
