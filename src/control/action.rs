@@ -45,6 +45,8 @@ pub enum Action {
     Test {
         key: String,
     },
+    /// Sends an alert every way that is configured, and says how that went.
+    TestAlerts,
     /// Forgets why a key rests, with everything narrower; without a key, all of them.
     Warm {
         key: Option<String>,

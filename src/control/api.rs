@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     action::Action,
     admin::Admin,
+    alerts::Standing,
     history::Books,
+    metrics,
     route::{self, RouteQuestion},
     snapshot::Snapshot,
     story, views,
@@ -35,6 +37,7 @@ use crate::{
         reply::{self, ReplyBody},
     },
     secrets::Secret,
+    telemetry::{self, metrics::Metrics},
 };
 
 /// Bodies of acts are small.
@@ -50,6 +53,8 @@ pub struct Control {
     pub listen: Vec<String>,
     /// `None` where no ledger could be started.
     pub books: Option<Books>,
+    pub alerts: Arc<Standing>,
+    pub metrics: Arc<Metrics>,
     /// Ends event streams when the proxy stops.
     pub stop: CancellationToken,
     token: [u8; 32],
@@ -59,13 +64,20 @@ impl Control {
     #[must_use]
     pub fn new(engine: Arc<Engine>, admin: Arc<dyn Admin>, listen: Vec<String>, stop: CancellationToken, token: &Secret) -> Self {
         let started = engine.clock.unix();
-        Self { engine, admin, started, listen, books: None, stop, token: token.digest() }
+        Self { engine, admin, started, listen, books: None, alerts: Arc::default(), metrics: Arc::default(), stop, token: token.digest() }
     }
 
     /// The same with a ledger to ask.
     #[must_use]
     pub fn with_books(mut self, books: Option<Books>) -> Self {
         self.books = books;
+        self
+    }
+
+    /// The same with what others put together.
+    #[must_use]
+    pub fn with_news(mut self, alerts: Arc<Standing>, metrics: Arc<Metrics>) -> Self {
+        (self.alerts, self.metrics) = (alerts, metrics);
         self
     }
 
@@ -137,6 +149,11 @@ impl Control {
         json(id, status, &reloaded)
     }
 
+    /// `GET /metrics`.
+    pub async fn metrics(&self, id: RequestId) -> Response<ReplyBody> {
+        reply::whole(StatusCode::OK, telemetry::text::MEDIA, id, metrics::page(self).await.into())
+    }
+
     async fn read<T: serde::de::DeserializeOwned>(&self, body: Incoming) -> Result<T, ClientError> {
         let bad = |why: String| ClientError::new(ErrorKind::BadRequest, why);
         let bytes = timeout(PING, Limited::new(body, BODY).collect()).await.map_err(|_| bad("the body did not come".to_owned()))?;
@@ -164,6 +181,7 @@ impl Control {
             offline: engine.network.down(),
             draining: engine.draining(),
             ledger: self.books.as_ref().map(|books| books.ledger.status()),
+            alerts: self.alerts.list(),
         }
     }
 

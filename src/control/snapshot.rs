@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{base::clock::UnixMillis, config::settings::Origin, events::live::Live, ledger};
+use crate::{
+    base::clock::UnixMillis,
+    config::settings::Origin,
+    events::{alert::Alert, live::Live},
+    ledger,
+};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -24,6 +29,16 @@ pub struct Snapshot {
     pub draining: bool,
     #[serde(default)]
     pub ledger: Option<ledger::Status>,
+    /// Troubles that alerts were raised for and that are not over.
+    #[serde(default)]
+    pub alerts: Vec<AlertView>,
+}
+
+/// A trouble that stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertView {
+    pub since: UnixMillis,
+    pub alert: Alert,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

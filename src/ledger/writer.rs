@@ -29,7 +29,7 @@ use crate::{
     config::settings::Ledger as Settings,
     events::{
         kind::Level,
-        sink::{Note, Sink},
+        sink::{Entry, Note, Sink},
     },
 };
 
@@ -58,6 +58,8 @@ pub struct Start {
     pub redactor: Arc<dyn Redactor>,
     /// Tells people.
     pub tell: Box<dyn Fn(Level, String) + Send>,
+    /// Sees each finished request as it comes: off the way of requests, whatever becomes of the file.
+    pub seen: Box<dyn FnMut(&Entry) + Send>,
 }
 
 /// How the ledger does.
@@ -105,6 +107,7 @@ impl Ledger {
             clock: start.clock,
             redactor: start.redactor,
             tell: start.tell,
+            seen: start.seen,
             file: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -172,6 +175,7 @@ struct Writer {
     clock: Arc<dyn Clock>,
     redactor: Arc<dyn Redactor>,
     tell: Box<dyn Fn(Level, String) + Send>,
+    seen: Box<dyn FnMut(&Entry) + Send>,
     file: Option<File>,
     /// What is not on disk yet, oldest first.
     waiting: VecDeque<Note>,
@@ -224,6 +228,9 @@ impl Writer {
             Note::Flush(done) => asked.push(done),
             Note::Tick => {}
             Note::Body(_) | Note::Request(_) => {
+                if let Note::Request(entry) = &note {
+                    (self.seen)(entry);
+                }
                 self.waiting_bytes += weight(&note);
                 self.waiting.push_back(note);
             }

@@ -136,7 +136,7 @@ pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
 }
 
 pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
-    use crate::config::settings::{Discover, Ledger, Log, Server, Tui};
+    use crate::config::settings::{Alerts, Discover, Ledger, Log, Otlp, Server, Tui};
     let policy = policy();
     Settings {
         server: Server {
@@ -155,6 +155,8 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
         discover: Discover { env: false, local: false },
         log: Log { level: "info".to_owned(), json: false, file: None },
         ledger: Ledger::default(),
+        alerts: Alerts::default(),
+        otlp: Otlp::default(),
         prices: Vec::new(),
         rates: BTreeMap::new(),
         timeouts: timeouts(),

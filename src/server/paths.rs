@@ -30,6 +30,7 @@ pub enum Route {
     },
     Root,
     Health,
+    Metrics,
     Version,
     Reload,
     /// Below `/aiproxy/v1/`.
@@ -137,6 +138,7 @@ fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: 
     match path {
         "/" | "" => return only_get(Route::Root),
         "/health" => return only_get(Route::Health),
+        "/metrics" => return only_get(Route::Metrics),
         "/v1/reload" => return if post { Ok(Route::Reload) } else { Err(Some("POST")) },
         _ => {}
     }

@@ -253,6 +253,7 @@ pub(super) fn snapshot() -> Snapshot {
         offline: false,
         draining: false,
         ledger: Some(read(r#"{"path":"/home/ann/.local/share/aiproxy/ledger.db","trouble":null,"waiting":0,"lost":0}"#)),
+        alerts: Vec::new(),
     }
 }
 

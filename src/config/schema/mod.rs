@@ -1,5 +1,6 @@
 //! Which keys the config has, table by table, as written: every value with its place, nothing filled in from elsewhere.
 
+pub(super) mod alerts;
 pub(super) mod general;
 pub(super) mod keyless;
 pub(super) mod ledger;
@@ -21,6 +22,7 @@ use crate::base::pattern::Patterns;
 /// The whole file as written.
 pub(super) struct Written {
     pub(super) general: general::General,
+    pub(super) news: alerts::News,
     pub(super) upstreams: Vec<upstream::Upstream>,
     pub(super) models: Vec<model::Model>,
     pub(super) aliases: Vec<model::Alias>,
@@ -31,7 +33,7 @@ pub(super) struct Written {
 }
 
 /// Tables of the format that this version accepts and does nothing with.
-const LATER: [&str; 2] = ["budget", "alerts"];
+const LATER: [&str; 1] = ["budget"];
 
 pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
     let mut top = Table::new("", 0..0, table);
@@ -40,6 +42,7 @@ pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
     known.extend(rates.clone());
     let written = Written {
         general: general::read(&mut top, report),
+        news: alerts::read(&mut top, report),
         upstreams: top.tables("upstream", report).into_iter().filter_map(|row| upstream::read(row, report)).collect(),
         models: top.tables("model", report).into_iter().filter_map(|row| model::read(row, report)).collect(),
         aliases: top.table("aliases", report).map(|table| model::aliases(table, report)).unwrap_or_default(),

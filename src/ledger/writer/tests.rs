@@ -61,6 +61,7 @@ impl World {
             clock: Arc::clone(&self.clock) as _,
             redactor: Arc::new(Plain),
             tell: Box::new(move |_, text| tell.send(text).unwrap_or_default()),
+            seen: Box::new(|_| ()),
         };
         (sink, Ledger::start(start).unwrap(), told)
     }
