@@ -345,7 +345,18 @@ mod tests {
     #[test]
     fn the_text_names_states_causes_ends_and_config_problems() {
         let text = as_text(&snapshot(), NOW, Paint::none());
-        for part in ["up 1m40s", "config file has problems", "/c.toml:3:1", "nvidia/main", "41s", "refused", "glm", "partly", "1/2", "12 of the last 20 attempts, for 1m30s"] {
+        for part in [
+            "up 1m40s",
+            "config file has problems",
+            "/c.toml:3:1",
+            "nvidia/main",
+            "41s",
+            "refused",
+            "glm",
+            "partly",
+            "1/2",
+            "12 of the last 20 attempts, for 1m30s",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

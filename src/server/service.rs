@@ -220,7 +220,7 @@ async fn dispatch(
             let caller = Caller { project, program: program(&parts.headers), addr: peer.ip() };
             stored::answer(gate, id, caller, (response, what), (parts.method, query, parts.headers), body).await
         }
-        Route::Known(what) => Box::pin(known::answer(gate, id, &project, what, body)).await,
+        Route::Known(what) => Box::pin(known::answer(gate, id, &project, what, query.as_deref(), body)).await,
         Route::Tags => places::tags(gate, id, &project),
         Route::Reload => {
             if project.admin {

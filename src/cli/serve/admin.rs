@@ -238,7 +238,7 @@ impl Hands {
                     .ok_or("no running request has this id")?;
                 if engine.halts.kill(id) { Ok(format!("request {id} was ended")) } else { Err(format!("request {id} is not running")) }
             }
-            Action::Replay { id, model } => self.replay(&id, model).await,
+            Action::Replay { id, model } => self.replay(&id, model).await.map(|(_, id)| id.to_string()),
             Action::TestAlerts => self.alarms.test().await,
             Action::Stop { now } => {
                 if now {
@@ -326,9 +326,15 @@ impl Admin for Arc<Hands> {
     fn act(&self, action: Action) -> Doing<'_, Reply> {
         let hands = Arc::clone(self);
         Box::pin(async move {
-            match hands.do_it(action).await {
-                Ok(text) => Reply { ok: true, text },
-                Err(text) => Reply { ok: false, text },
+            let done = match action {
+                Action::Replay { id, model } => {
+                    hands.replay(&id, model).await.map(|(of, id)| (format!("request {of} goes out again as {id}"), Some(id)))
+                }
+                other => hands.do_it(other).await.map(|text| (text, None)),
+            };
+            match done {
+                Ok((text, id)) => Reply { ok: true, text, id },
+                Err(text) => Reply { ok: false, text, id: None },
             }
         })
     }
