@@ -89,10 +89,17 @@ impl Control {
 
     /// Answers one request below `/aiproxy/v1/`.
     pub async fn answer(&self, method: &Method, path: &str, query: Option<&str>, body: Incoming, id: RequestId) -> Response<ReplyBody> {
+        let mut response = self.find(method, path, query, body, id).await;
+        // Refusals too: who asks can tell them from somebody else's.
+        mark(&mut response, id);
+        response
+    }
+
+    async fn find(&self, method: &Method, path: &str, query: Option<&str>, body: Incoming, id: RequestId) -> Response<ReplyBody> {
         let get = matches!(*method, Method::GET | Method::HEAD);
         match (path, get) {
             ("snapshot", true) => json(id, StatusCode::OK, &self.snapshot()),
-            ("events", true) => self.events(id),
+            ("events", true) => self.events(),
             ("history", true) => self.ledger(Asked::History(query), id).await,
             ("usage", true) => self.ledger(Asked::Usage(query), id).await,
             ("requests", true) => {
@@ -146,7 +153,9 @@ impl Control {
     pub async fn reload(&self, id: RequestId) -> Response<ReplyBody> {
         let reloaded = self.admin.reload().await;
         let status = if reloaded.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-        json(id, status, &reloaded)
+        let mut response = json(id, status, &reloaded);
+        mark(&mut response, id);
+        response
     }
 
     /// `GET /metrics`.
@@ -185,14 +194,13 @@ impl Control {
         }
     }
 
-    fn events(&self, id: RequestId) -> Response<ReplyBody> {
+    fn events(&self) -> Response<ReplyBody> {
         let (live, events) = self.engine.bus.watch();
         let hello = Bytes::from(format!(": events after {}\n\n", live.seq));
         let body = ReplyBody::Events(Box::pin(feed(hello, events, self.stop.clone())));
         let mut response = Response::new(body);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        mark(&mut response, id);
         response
     }
 }
@@ -247,11 +255,7 @@ fn frame(event: &Event) -> Vec<u8> {
 
 fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<ReplyBody> {
     match serde_json::to_vec(value) {
-        Ok(body) => {
-            let mut response = reply::whole(status, "application/json", id, body.into());
-            mark(&mut response, id);
-            response
-        }
+        Ok(body) => reply::whole(status, "application/json", id, body.into()),
         Err(e) => reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::Internal, format!("cannot be written: {e}"))),
     }
 }

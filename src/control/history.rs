@@ -159,15 +159,12 @@ impl Books {
             drop(open.send(reader.interrupter()));
             ask(&reader, now)
         });
-        let answer = match timeout(LONGEST, &mut answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                // Ends what is going on in the file; the thread is free again.
-                if let Ok(interrupter) = opened.await {
-                    interrupter.interrupt();
-                }
-                return Err(Refused::Ledger(QueryError::Long(LONGEST.as_secs())).into());
+        let Ok(answer) = timeout(LONGEST, &mut answer).await else {
+            // Ends what is going on in the file, so that the thread is free again.
+            if let Ok(interrupter) = opened.await {
+                interrupter.interrupt();
             }
+            return Err(Refused::Ledger(QueryError::Long(LONGEST.as_secs())).into());
         };
         answer.map_err(|e| ClientError::new(ErrorKind::Internal, format!("the ledger could not be asked: {e}")))?.map_err(Into::into)
     }

@@ -238,7 +238,7 @@ impl Sums {
         };
         const NAMES: [&str; 5] = ["project", "upstream", "model", "op", "dialect"];
         let labels = |values: &'_ [String; 5]| -> Vec<(&'static str, String)> { NAMES.into_iter().zip(values.iter().cloned()).collect() };
-        let each = |page: &mut Page, of_counts: &dyn Fn(&Counts) -> Vec<(Option<(&'static str, &'static str)>, String)>| {
+        let each = |page: &mut Page, of_counts: &dyn Fn(&Counts) -> Values| {
             for (whose, counts) in requests {
                 let all = labels(&of(whose));
                 for (more, value) in of_counts(counts) {

@@ -36,17 +36,17 @@ impl Parent {
 }
 
 /// One attribute.
-fn attribute(key: &str, value: Value) -> Value {
+fn attribute(key: &str, value: &Value) -> Value {
     json!({ "key": key, "value": value })
 }
 
 fn text(key: &str, value: &str) -> Value {
-    attribute(key, json!({ "stringValue": value }))
+    attribute(key, &json!({ "stringValue": value }))
 }
 
 /// Whole numbers are written as text: JSON has no place for all of them.
 fn number(key: &str, value: u64) -> Value {
-    attribute(key, json!({ "intValue": value.to_string() }))
+    attribute(key, &json!({ "intValue": value.to_string() }))
 }
 
 /// The body of a request to a collector.
@@ -104,7 +104,8 @@ fn request(entry: &Entry, parent: Option<&Parent>, trace: &str, own: &str) -> Va
         attributes.push(text("gen_ai.conversation.id", session));
     }
     if let Some(finish) = &r.finish {
-        attributes.push(attribute("gen_ai.response.finish_reasons", json!({ "arrayValue": { "values": [{ "stringValue": &**finish }] } })));
+        attributes
+            .push(attribute("gen_ai.response.finish_reasons", &json!({ "arrayValue": { "values": [{ "stringValue": &**finish }] } })));
     }
     if let Some(usage) = &r.usage {
         attributes.push(number("gen_ai.usage.input_tokens", usage.input_total()));
@@ -116,7 +117,7 @@ fn request(entry: &Entry, parent: Option<&Parent>, trace: &str, own: &str) -> Va
         attributes.push(number("aiproxy.time_to_first_token_ms", ms.into()));
     }
     if let Some(usd) = r.cost.and_then(|cost| cost.usd) {
-        attributes.push(attribute("aiproxy.cost_usd", json!({ "doubleValue": usd.dollars() })));
+        attributes.push(attribute("aiproxy.cost_usd", &json!({ "doubleValue": usd.dollars() })));
     }
     if let Some(status) = r.status {
         attributes.push(number("http.response.status_code", status.into()));

@@ -15,6 +15,7 @@ mod harness;
 #[cfg(target_os = "linux")]
 mod keyring;
 mod ledger;
+mod observing;
 mod passage;
 mod reload;
 mod routing;
