@@ -129,6 +129,9 @@ fn classes(u: &Usage) -> [u64; CLASSES.len()] {
     [u.input, u.cache_read, u.cache_write_5m, u.cache_write_1h, u.audio_in, u.image_in, u.output, u.reasoning, u.audio_out, u.image_out]
 }
 
+/// What one set of labels has to tell in a family: one more label, and the value.
+type Values = Vec<(Option<(&'static str, &'static str)>, String)>;
+
 impl Metrics {
     /// Counts a finished request.
     pub fn count(&self, entry: &Entry) {
