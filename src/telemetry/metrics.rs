@@ -415,7 +415,7 @@ pub(in crate::telemetry) mod tests {
             events: 1,
             error: None,
         };
-        Entry { record, parts: Vec::new(), demo: false, replay_of: None }
+        Entry { record: Arc::new(record), parts: Vec::new(), demo: false, replay_of: None }
     }
 
     fn page(metrics: &Metrics) -> String {

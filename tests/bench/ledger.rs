@@ -95,7 +95,7 @@ fn entry(n: i64) -> Box<Entry> {
         error: None,
     };
     let parts = vec![Part { number: 1, answered: None, usage: record.usage, bill }];
-    Box::new(Entry { record, parts, demo: false, replay_of: None })
+    Box::new(Entry { record: Arc::new(record), parts, demo: false, replay_of: None })
 }
 
 /// Processor time of the whole process, or of this thread.
