@@ -122,6 +122,9 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
         text.push_str(&paint.paint(Role::Bad, &clean(line.trim_end())));
         text.push('\n');
     }
+    if let Some(skipped) = s.ledger.as_ref().map(|ledger| ledger.skipped).filter(|skipped| *skipped > 0) {
+        text.push_str(&paint.paint(Role::Dim, &format!("ledger    the bodies of {skipped} requests were not kept: too much at once\n")));
+    }
     for standing in &s.alerts {
         let role = if standing.alert.level == Level::Error { Role::Bad } else { Role::Warn };
         let line = format!("alert     {}, for {}", clean(&standing.alert.text), when::span(now.0 - standing.since.0));

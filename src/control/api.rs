@@ -188,7 +188,7 @@ impl Control {
             live: engine.bus.look(Clone::clone),
             offline: engine.network.down(),
             draining: engine.draining(),
-            ledger: self.books.as_ref().map(|books| books.ledger.status()),
+            ledger: self.books.as_ref().map(|books| books.ledger.status(&books.engine.sink)),
             alerts: self.alerts.list(),
         }
     }

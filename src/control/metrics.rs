@@ -46,7 +46,7 @@ fn ledger(control: &Control, page: &mut Page) {
     page.single("aiproxy_ledger_unrecorded_total", "counter", "Requests that found no place in the ledger", sink.unrecorded());
     page.single("aiproxy_ledger_bodies_skipped_total", "counter", "Bodies that were not kept, as too much came at once", sink.skipped());
     page.single("aiproxy_ledger_queue_length", "gauge", "Notes for the ledger that are on their way", sink.waiting());
-    let Some(status) = control.books.as_ref().map(|books| books.ledger.status()) else { return };
+    let Some(status) = control.books.as_ref().map(|books| books.ledger.status(&books.engine.sink)) else { return };
     page.single("aiproxy_ledger_up", "gauge", "1 while the ledger's file can be written", u8::from(status.trouble.is_none()));
     page.single("aiproxy_ledger_waiting", "gauge", "Requests held in memory until it can", status.waiting);
     page.single("aiproxy_ledger_lost_total", "counter", "Requests lost for want of room there", status.lost);

@@ -72,6 +72,12 @@ pub struct Status {
     pub waiting: u64,
     /// Requests that were lost for want of room.
     pub lost: u64,
+    /// Requests that found no place on the way there.
+    #[serde(default)]
+    pub unrecorded: u64,
+    /// Requests whose bodies were not kept, as too much came at once.
+    #[serde(default)]
+    pub skipped: u64,
 }
 
 /// The ledger of a running proxy.
@@ -126,9 +132,12 @@ impl Ledger {
         self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).clone_from(settings);
     }
 
+    /// How it does, and how the way to it does.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self, sink: &Sink) -> Status {
         Status {
+            unrecorded: sink.unrecorded(),
+            skipped: sink.skipped(),
             path: self.path.display().to_string(),
             trouble: self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             waiting: self.shared.waiting.load(Ordering::Relaxed),

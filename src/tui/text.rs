@@ -131,7 +131,7 @@ texts! {
     }
     log: LogTexts { empty no_match older }
     config: ConfigTexts {
-        file none applied ago listens projects version restart fine broken warnings reload ledger ledger_none ledger_lost ledger_waits
+        file none applied ago listens projects version restart fine broken warnings reload ledger ledger_none ledger_lost ledger_skipped ledger_waits
     }
     filter: FilterTexts { bad_span bad_sum }
 }

@@ -208,7 +208,7 @@ impl Alarms {
         let upstreams = views::upstreams(&self.engine, &generation);
         Facts {
             upstreams: upstreams.iter().filter(|u| u.state != UpstreamState::Disabled).map(|u| self.upstream(u, &keys)).collect(),
-            ledger: self.ledger.as_ref().and_then(|ledger| ledger.status().trouble),
+            ledger: self.ledger.as_ref().and_then(|ledger| ledger.status(&self.engine.sink).trouble),
             unrecorded: self.engine.sink.unrecorded(),
             offline: self.engine.network.down(),
         }

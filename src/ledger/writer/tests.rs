@@ -325,7 +325,7 @@ async fn a_broken_file_is_moved_aside_and_said() {
             .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains(".corrupt-"))
             .count();
         assert!(aside >= 1, "{what}: the old file is kept");
-        assert_eq!(ledger.status().trouble, None);
+        assert_eq!(ledger.status(&sink).trouble, None);
         ledger.close(&sink).await;
     }
 }
@@ -353,14 +353,14 @@ async fn what_cannot_be_written_waits_and_is_written_later() {
     }
     sink.flush().await;
     assert!(told.try_recv().unwrap().contains("held in memory"));
-    assert_eq!((ledger.status().waiting, ledger.status().lost), (100, 0));
-    assert!(ledger.status().trouble.is_some());
+    assert_eq!((ledger.status(&sink).waiting, ledger.status(&sink).lost), (100, 0));
+    assert!(ledger.status(&sink).trouble.is_some());
 
     fs::remove_dir(world.path()).unwrap();
     sink.flush().await;
 
     assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 1_000).unwrap().len(), 100);
-    assert_eq!(ledger.status(), Status { path: world.path().display().to_string(), ..Status::default() });
+    assert_eq!(ledger.status(&sink), Status { path: world.path().display().to_string(), ..Status::default() });
     assert!(told.try_iter().any(|text| text.contains("written again")));
     ledger.close(&sink).await;
 }
@@ -399,7 +399,7 @@ async fn memory_is_bounded_while_nothing_can_be_written() {
         }
         sink.flush().await;
     }
-    let status = ledger.status();
+    let status = ledger.status(&sink);
     assert_eq!((status.waiting, status.lost), (many - 1_000, 1_000));
     ledger.close(&sink).await;
 }
@@ -418,7 +418,7 @@ async fn a_newer_file_is_left_as_it_is() {
 
     assert!(told.try_recv().unwrap().contains("newer aiproxy"));
     assert!(matches!(ledger.reader(), Err(QueryError::Newer)));
-    assert_eq!(ledger.status().waiting, 1);
+    assert_eq!(ledger.status(&sink).waiting, 1);
     ledger.close(&sink).await;
 }
 
