@@ -79,6 +79,18 @@ struct Told {
 }
 
 impl Told {
+    /// Keeps what others told for as long as it may stand: until they say that it is over, or for a while.
+    fn hear(&mut self, alert: &Alert, at: UnixMillis) {
+        let lasts = matches!(alert.what, AlertKind::BalanceLow | AlertKind::BudgetNear | AlertKind::BudgetSpent | AlertKind::UsageSpike);
+        if lasts || alert.what == AlertKind::Recovered {
+            self.others.retain(|other| other.alert.subject != alert.subject);
+        }
+        if lasts {
+            self.others.push(AlertView { since: at, alert: alert.clone() });
+            self.others.drain(..self.others.len().saturating_sub(QUEUE));
+        }
+    }
+
     fn standing(&self) -> Vec<AlertView> {
         let own = self.watch.standing().map(|(since, alert)| AlertView { since, alert: alert.clone() });
         own.chain(self.others.iter().cloned()).collect()
@@ -235,13 +247,8 @@ impl Alarms {
         let (now, at) = (self.engine.clock.mono(), self.engine.clock.unix());
         let passed = {
             let mut told = self.told();
-            if matches!(alert.what, AlertKind::BalanceLow | AlertKind::BudgetNear | AlertKind::BudgetSpent | AlertKind::UsageSpike) {
-                told.others.retain(|other| (other.alert.what, &other.alert.subject) != (alert.what, &alert.subject));
-                told.others.push(AlertView { since: at, alert: alert.clone() });
-                let others = told.others.len();
-                told.others.drain(..others.saturating_sub(QUEUE));
-                self.standing.set(told.standing());
-            }
+            told.hear(alert, at);
+            self.standing.set(told.standing());
             told.throttle.pass(alert, &settings.events, now)
         };
         let Some(left_out) = passed else { return };
@@ -373,5 +380,27 @@ fn key(view: &KeyView) -> KeyFacts {
             .filter(|scope| resting(scope.state))
             .map(|scope| (scope.model.clone(), rest(scope.until, &scope.cause)))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_told_stands_until_it_is_over_and_the_newest_counts() {
+        let mut told = Told::default();
+        let alert = |what, subject: &str| Alert { what, subject: subject.into(), text: "x".into(), level: Level::Warn };
+        for (what, subject) in [
+            (AlertKind::BudgetNear, "project ide"),
+            (AlertKind::BalanceLow, "one/work"),
+            (AlertKind::BudgetSpent, "project ide"),
+            (AlertKind::KeyRejected, "two/work"),
+            (AlertKind::Recovered, "one/work"),
+        ] {
+            told.hear(&alert(what, subject), UnixMillis(0));
+        }
+        let standing: Vec<_> = told.standing().into_iter().map(|view| (view.alert.what, view.alert.subject.to_string())).collect();
+        assert_eq!(standing, [(AlertKind::BudgetSpent, "project ide".to_owned())]);
     }
 }
