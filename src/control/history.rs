@@ -29,6 +29,9 @@ pub use crate::ledger::{
 const LONGEST: Duration = Duration::from_secs(20);
 /// Nor for what is on its way to the file.
 const WRITTEN: Duration = Duration::from_secs(5);
+/// What takes longer is told to end, so often and so long apart.
+const INTERRUPTS: u32 = 40;
+const INTERRUPTED: Duration = Duration::from_millis(50);
 
 /// Requests in one page at most.
 pub const PAGE: usize = 1_000;
@@ -160,9 +163,14 @@ impl Books {
             ask(&reader, now)
         });
         let Ok(answer) = timeout(LONGEST, &mut answer).await else {
-            // Ends what is going on in the file, so that the thread is free again.
+            // Ends what is going on in the file, so that the thread is free again; between two statements nobody hears it.
             if let Ok(interrupter) = opened.await {
-                interrupter.interrupt();
+                for _ in 0..INTERRUPTS {
+                    interrupter.interrupt();
+                    if timeout(INTERRUPTED, &mut answer).await.is_ok() {
+                        break;
+                    }
+                }
             }
             return Err(Refused::Ledger(QueryError::Long(LONGEST.as_secs())).into());
         };

@@ -462,3 +462,23 @@ async fn what_is_old_goes_and_no_secret_stays() {
         assert!(memchr::memmem::find(&bytes, b"sk-very-secret").is_none());
     }
 }
+
+#[tokio::test]
+async fn a_question_that_takes_too_long_can_be_ended() {
+    let world = World::new();
+    let (sink, ledger, _told) = world.start();
+    sink.flush().await;
+    let reader = ledger.reader().unwrap();
+    let interrupter = reader.interrupter();
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+    let asking = std::thread::spawn(move || reader.connection.query_row(endless, [], |row| row.get::<_, i64>(0)));
+    // Before it has begun nobody hears it.
+    while !asking.is_finished() {
+        interrupter.interrupt();
+        std::thread::yield_now();
+    }
+
+    let error = asking.join().unwrap().unwrap_err();
+    assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::OperationInterrupted), "{error}");
+    ledger.close(&sink).await;
+}
