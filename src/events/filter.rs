@@ -232,6 +232,7 @@ mod tests {
         let at = UnixMillis(1_700_000_000_000);
         let attempt = AttemptRecord {
             number: 1,
+            task: crate::events::record::Task::Answer,
             upstream: "openai".into(),
             key: "work".into(),
             fingerprint: "sk-…9f2c".into(),

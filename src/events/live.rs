@@ -109,11 +109,14 @@ impl Live {
                     self.line(at, Level::Warn, text.into(), Some(id));
                 }
             }
-            EventKind::FirstContent { id, ttft_ms, head_ms, status } => self.with(id, |r| {
+            EventKind::FirstContent { id, number, ttft_ms, head_ms, status } => self.with(id, |r| {
                 r.state = State::Streaming;
-                r.ttft_ms = Some(ttft_ms);
+                // An answer that is continued elsewhere has begun already.
+                r.ttft_ms = r.ttft_ms.or(Some(ttft_ms));
                 r.status = Some(status);
-                if let Some(attempt) = r.attempts.last_mut() {
+                let newest = r.attempts.len().saturating_sub(1);
+                let of = r.attempts.iter().rposition(|attempt| attempt.number == number).unwrap_or(newest);
+                if let Some(attempt) = r.attempts.get_mut(of) {
                     attempt.head_ms = Some(head_ms);
                     attempt.status = Some(status);
                     attempt.won = true;
@@ -148,7 +151,7 @@ impl Live {
         record.answer_bytes = answer_bytes;
         record.events = events;
         record.error = error;
-        if let Some(attempt) = record.attempts.last_mut().filter(|a| a.ended_ms.is_none()) {
+        for attempt in record.attempts.iter_mut().filter(|a| a.ended_ms.is_none()) {
             attempt.ended_ms = Some(duration_ms);
             attempt.won = state == State::Done;
         }

@@ -53,10 +53,10 @@ pub struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// The upstream and key of the newest attempt.
+    /// The attempt that answered, and the newest while none has.
     #[must_use]
     pub fn last(&self) -> Option<&AttemptRecord> {
-        self.attempts.last()
+        self.attempts.iter().rev().find(|attempt| attempt.won).or(self.attempts.last())
     }
 
     #[must_use]
@@ -111,11 +111,44 @@ impl State {
     }
 }
 
+/// What an attempt was made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// To answer.
+    #[default]
+    Answer,
+    /// To answer before another that was slow to speak.
+    Hedge,
+    /// To continue an answer that broke off.
+    Rescue,
+}
+
+impl Task {
+    pub const ALL: [Self; 3] = [Self::Answer, Self::Hedge, Self::Rescue];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Hedge => "hedge",
+            Self::Rescue => "rescue",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|task| task.name() == name)
+    }
+}
+
 /// One try of one target with one key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttemptRecord {
     /// 1 for the first.
     pub number: u32,
+    #[serde(default)]
+    pub task: Task,
     pub upstream: Arc<str>,
     /// `label` of the key; empty where none is needed.
     pub key: Arc<str>,

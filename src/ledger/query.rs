@@ -15,7 +15,7 @@ use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     events::{
         filter::{Field, Filter, Term},
-        record::{AttemptRecord, RequestRecord, State},
+        record::{AttemptRecord, RequestRecord, State, Task},
         sink::Part,
     },
     ir::{
@@ -168,7 +168,7 @@ impl Reader {
     fn attempts(&self, request: &str) -> rusqlite::Result<Vec<(AttemptRecord, Part)>> {
         let mut query = self.connection.prepare_cached(
             "SELECT number, upstream, key, fingerprint, model, started_ms, head_ms, ended_ms, status, outcome, won, maybe_billed, answered,
-                    usage, cost, sure, source, computed, reported, (SELECT used FROM price WHERE id = attempt.price)
+                    usage, cost, sure, source, computed, reported, (SELECT used FROM price WHERE id = attempt.price), task
              FROM attempt WHERE request = ?1 ORDER BY number",
         )?;
         let rows = query.query_map([request], |row| {
@@ -176,6 +176,7 @@ impl Reader {
             let some = |at| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(at)?.map(Arc::<str>::from));
             let attempt = AttemptRecord {
                 number: row.get(0)?,
+                task: row.get::<_, String>(20).map(|name| Task::parse(&name).unwrap_or_default())?,
                 upstream: text(1)?,
                 key: text(2)?,
                 fingerprint: text(3)?,

@@ -310,7 +310,7 @@ fn attempt(
     let own = part.and_then(|part| part.usage).filter(|_| entry.record.attempts.len() > 1 || entry.record.usage.is_none());
     let usage = own.and_then(|usage| serde_json::to_string(&usage).ok());
     tx.prepare_cached(
-        "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+        "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
     )?
     .execute(params![
         id,
@@ -334,6 +334,7 @@ fn attempt(
         bill.computed.map(|cost| cost.0),
         bill.reported.map(|cost| cost.0),
         price,
+        a.task.name(),
     ])?;
     Ok(())
 }

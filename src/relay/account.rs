@@ -49,6 +49,13 @@ pub(super) struct Account {
     replay_of: Option<RequestId>,
 }
 
+/// An attempt under way that is put aside.
+pub(super) struct Running {
+    target: Option<Arc<Target>>,
+    began: UnixMillis,
+    demo: bool,
+}
+
 /// How an attempt went, as far as its cost goes.
 #[derive(Clone, Copy)]
 pub(super) struct Went<'a> {
@@ -81,6 +88,34 @@ impl Account {
             demo: false,
             replay_of: ask.replay_of,
         }
+    }
+
+    /// Of nothing: it keeps no body and hands nothing over.
+    pub(super) fn mute(ask: &Ask) -> Self {
+        Self {
+            slot: None,
+            capture: None,
+            parts: Vec::new(),
+            target: None,
+            began: ask.at,
+            op: ask.endpoint.op,
+            stream: ask.stream,
+            estimate: ask.estimate,
+            tier: None,
+            resolution: None,
+            quality: None,
+            demo: false,
+            replay_of: None,
+        }
+    }
+
+    /// Puts the attempt under way aside, while another is spoken of.
+    pub(super) fn set_aside(&mut self) -> Running {
+        Running { target: self.target.take(), began: self.began, demo: self.demo }
+    }
+
+    pub(super) fn take_up(&mut self, running: Running) {
+        (self.target, self.began, self.demo) = (running.target, running.began, running.demo);
     }
 
     pub(super) fn attempt(&mut self, target: &Arc<Target>, at: UnixMillis) {

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network, peek::Peeks, remember::Remember,
+    continuity::Continuity, halt::Halts, heads::Heads, hedge::Hedges, lists::ModelLists, network::Network, peek::Peeks, remember::Remember,
     stored::Stored, waiting::Queue,
 };
 use crate::{
@@ -74,6 +74,7 @@ pub struct Engine {
     pub heads: Heads,
     pub peeks: Peeks,
     pub network: Network,
+    pub hedges: Hedges,
     pub continuity: Continuity,
     pub stored: Stored,
     /// Told when a waiter might now proceed.
@@ -126,6 +127,7 @@ impl Engine {
             heads: Heads::default(),
             peeks: Peeks::default(),
             network: Network::default(),
+            hedges: Hedges::default(),
             continuity: Continuity::default(),
             stored: Stored::default(),
             changed: Notify::new(),
@@ -265,9 +267,15 @@ fn want(sink: &Sink, settings: &Settings) {
 }
 
 /// A place among the requests in flight; given back when dropped.
-pub struct Place(Arc<Engine>);
+pub struct Place(Option<Arc<Engine>>);
 
 impl Place {
+    /// No place of its own: that of the request it belongs to counts for both.
+    #[must_use]
+    pub(super) fn shared() -> Self {
+        Self(None)
+    }
+
     /// Takes a place, if one of `max` is free.
     #[must_use]
     pub fn take(engine: &Arc<Engine>, max: usize) -> Option<Self> {
@@ -276,13 +284,15 @@ impl Place {
             engine.in_flight.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Self(Arc::clone(engine)))
+        Some(Self(Some(Arc::clone(engine))))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(engine) = &self.0 {
+            engine.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -307,6 +317,11 @@ impl Held {
         }
         self.bytes += bytes;
         true
+    }
+
+    /// Takes over what another holds.
+    pub(super) fn absorb(&mut self, other: &mut Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 
     /// Gives everything back.

@@ -14,6 +14,7 @@ mod fitness;
 pub mod form;
 pub mod halt;
 pub mod heads;
+pub mod hedge;
 pub mod intake;
 pub mod late;
 pub mod lists;

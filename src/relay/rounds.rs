@@ -13,7 +13,7 @@ use super::{
     engine::{Engine, Generation, Place},
     fitness::Needs,
     halt::{Cause, Halt},
-    reply,
+    hedge, reply,
     said::{self, Said as Asked},
     stored::{self, Home},
     tally::{Guard, Tally},
@@ -172,8 +172,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
         let now = job.engine.clock.mono();
         let asked = Size { input: job.ask.estimate, output: job.ask.output() };
         let costs = if resolved.strategy.asks_cost() { job.engine.costs(&candidates, asked) } else { Vec::new() };
-        let question = Question {
-            tried: &memory.tried,
+        let first = Question {
             strategy: resolved.strategy,
             estimate: asked.input,
             output: asked.output,
@@ -181,6 +180,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             region: &settings.region,
             ..Question::of(&candidates)
         };
+        let question = Question { tried: &memory.tried, ..first };
         let talk = memory.talk.get_or_insert_with(|| Talk::of(job, &candidates, now)).as_ref();
         let (decision, ticket) = job.engine.with_luck(|luck| match talk {
             Some(talk) => job.engine.board.decide_for(&question, (&talk.keys, talk.ttl, talk.wait), now, luck),
@@ -199,6 +199,22 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 job.tally.attempt_started(chosen, why);
                 let here = (chosen.key, Arc::clone(&chosen.target.model));
                 let repeat = memory.failed.contains(&here);
+                if let Some(rule) = job.overrides.hedge.clone().filter(|_| memory.last.is_none()) {
+                    match Box::pin(hedge::attempt(job, &rule, &first, (*index, ticket), deadline)).await {
+                        Ok(won) => return Ok(won),
+                        Err(lost) => {
+                            for (index, lost) in lost {
+                                let chosen = &candidates[index];
+                                memory.failed.push((chosen.key, Arc::clone(&chosen.target.model)));
+                                note(&mut memory, chosen, lost);
+                            }
+                            if Instant::now() >= deadline {
+                                return Err(finally(job, &memory, &decision, &candidates, None));
+                            }
+                            continue;
+                        }
+                    }
+                }
                 match attempt(job, chosen, ticket, deadline, repeat).await {
                     Ok(won) => return Ok(won),
                     Err(lost) => lose(job, &mut memory, chosen, lost),
@@ -306,7 +322,7 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
     }
     at_home(job, &mut resolved.targets)?;
     translated::read(job, &mut resolved.targets)?;
-    job.overrides = resolved.timeouts;
+    job.overrides = std::mem::take(&mut resolved.timeouts);
     Ok(resolved)
 }
 
@@ -404,22 +420,32 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect)
 
 /// Books a lost attempt.
 fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
+    tell_lost(&job.engine, &mut job.tally, chosen, &lost);
+    note(memory, chosen, lost);
+}
+
+/// Tells of a lost attempt.
+pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, lost: &Lost) {
     let status = match &lost.said {
         Said::Fault { fault, .. } => Some(fault.status),
         Said::Transport(_) => None,
     };
-    let now = job.engine.clock.mono();
-    let words = match (&lost.said, reply::key_wait(job, chosen.key, &chosen.target.model, now)) {
+    let now = engine.clock.mono();
+    let words = match (&lost.said, reply::key_wait(engine, chosen.key, &chosen.target.model, now)) {
         (Said::Fault { fault, .. }, Some(wait)) => format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(wait)),
         (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
         (Said::Transport(fault), _) => fault.message.clone(),
     };
-    job.tally.attempt_lost(status, &words, lost.outcome.maybe_billed);
-    memory.attempts.failed(&lost.outcome);
+    tally.attempt_lost(status, &words, lost.outcome.maybe_billed);
     if lost.outcome.cool == Cool::Rejected {
         // Nobody listening means that the process is ending.
-        job.engine.rejected.send(chosen.key).unwrap_or_default();
+        engine.rejected.send(chosen.key).unwrap_or_default();
     }
+}
+
+/// Remembers a lost attempt for what is decided next.
+fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
+    memory.attempts.failed(&lost.outcome);
     memory.tried.push(Tried {
         key: chosen.key,
         upstream: chosen.upstream(),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    account::{Account, Went},
+    account::{Account, Running, Went},
     admission::Admission,
     ask::{Ask, nothing},
     engine::Engine,
@@ -17,7 +17,7 @@ use crate::{
     dialect::Summary,
     events::{
         kind::{EventKind, Level},
-        record::{AttemptRecord, RequestRecord, State},
+        record::{AttemptRecord, RequestRecord, State, Task},
     },
     ir::allowance::Allowances,
     routing::{
@@ -30,6 +30,17 @@ use crate::{
 /// Sampled progress is told at most this often.
 const PROGRESS: Duration = Duration::from_millis(250);
 
+/// What the account holds of one attempt that is under way.
+struct Run {
+    number: u32,
+    upstream: Arc<str>,
+    key: Arc<str>,
+    fingerprint: Arc<str>,
+    model: Arc<str>,
+    began: Mono,
+    bill: Running,
+}
+
 /// One request's account.
 pub struct Tally {
     engine: Arc<Engine>,
@@ -39,6 +50,10 @@ pub struct Tally {
     project: Arc<str>,
     asked: Arc<str>,
     attempts: u32,
+    /// Of the attempt that the fields below are about.
+    number: u32,
+    /// Another attempt that is under way beside it.
+    other: Option<Box<Run>>,
     upstream: Arc<str>,
     key: Arc<str>,
     fingerprint: Arc<str>,
@@ -94,6 +109,8 @@ impl Tally {
             project: Arc::clone(&ask.caller.project.name),
             asked: Arc::clone(&ask.asked),
             attempts: 0,
+            number: 0,
+            other: None,
             upstream: Arc::clone(&none),
             key: Arc::clone(&none),
             fingerprint: Arc::clone(&none),
@@ -106,6 +123,36 @@ impl Tally {
             progressed: ask.received,
             account: Account::open(engine, ask),
             ended: false,
+            admission: None,
+        }
+    }
+
+    /// An account that tells nobody anything: of an attempt whose request has its own.
+    #[must_use]
+    pub(super) fn mute(engine: &Arc<Engine>, ask: &Ask) -> Self {
+        let none = nothing();
+        Self {
+            engine: Arc::clone(engine),
+            id: ask.id,
+            at: ask.at,
+            received: ask.received,
+            project: Arc::clone(&none),
+            asked: Arc::clone(&none),
+            attempts: 0,
+            number: 0,
+            other: None,
+            upstream: Arc::clone(&none),
+            key: Arc::clone(&none),
+            fingerprint: Arc::clone(&none),
+            model: none,
+            attempt_began: ask.received,
+            status: None,
+            ttft: None,
+            answer_bytes: 0,
+            events: 0,
+            progressed: ask.received,
+            account: Account::mute(ask),
+            ended: true,
             admission: None,
         }
     }
@@ -137,8 +184,47 @@ impl Tally {
     }
 
     pub(super) fn attempt_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
+        self.started(candidate, Task::Answer, reason);
+    }
+
+    /// An attempt starts beside the one under way.
+    pub(super) fn hedge_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
+        self.other = Some(Box::new(self.set_aside()));
+        self.started(candidate, Task::Hedge, reason);
+    }
+
+    /// Of the two attempts under way, speaks of the other from here on.
+    pub(super) fn turn(&mut self) {
+        if let Some(other) = self.other.take() {
+            let this = self.set_aside();
+            self.take_up(*other);
+            self.other = Some(Box::new(this));
+        }
+    }
+
+    fn set_aside(&mut self) -> Run {
+        Run {
+            number: self.number,
+            upstream: Arc::clone(&self.upstream),
+            key: Arc::clone(&self.key),
+            fingerprint: Arc::clone(&self.fingerprint),
+            model: Arc::clone(&self.model),
+            began: self.attempt_began,
+            bill: self.account.set_aside(),
+        }
+    }
+
+    fn take_up(&mut self, run: Run) {
+        let Run { number, upstream, key, fingerprint, model, began, bill } = run;
+        (self.number, self.attempt_began) = (number, began);
+        (self.upstream, self.key, self.fingerprint, self.model) = (upstream, key, fingerprint, model);
+        self.account.take_up(bill);
+    }
+
+    fn started(&mut self, candidate: &Candidate, task: Task, reason: Arc<str>) {
         let (at, now) = self.now();
         self.attempts += 1;
+        self.number = self.attempts;
         self.attempt_began = now;
         self.account.attempt(&candidate.target, at);
         self.upstream = Arc::clone(&candidate.target.upstream.name);
@@ -149,7 +235,8 @@ impl Tally {
         self.fingerprint = self.engine.keys.state(candidate.key).fingerprint;
         self.model = Arc::clone(&candidate.target.model);
         let attempt = AttemptRecord {
-            number: self.attempts,
+            number: self.number,
+            task,
             upstream: Arc::clone(&self.upstream),
             key: Arc::clone(&self.key),
             fingerprint: Arc::clone(&self.fingerprint),
@@ -169,8 +256,11 @@ impl Tally {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
         let outcome = self.engine.words(outcome).into();
-        self.account.lost(&self.engine, self.attempts, maybe_billed);
-        self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.attempts, ended_ms, status, outcome, maybe_billed });
+        self.account.lost(&self.engine, self.number, maybe_billed);
+        self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.number, ended_ms, status, outcome, maybe_billed });
+        if let Some(other) = self.other.take() {
+            self.take_up(*other);
+        }
     }
 
     /// The first content leaves.
@@ -179,7 +269,7 @@ impl Tally {
         let ttft_ms = self.since_start(now);
         self.ttft = Some(now.since(self.received));
         self.status = Some(status);
-        self.engine.bus.tell(at, EventKind::FirstContent { id: self.id, ttft_ms, head_ms: ttft_ms, status });
+        self.engine.bus.tell(at, EventKind::FirstContent { id: self.id, number: self.number, ttft_ms, head_ms: ttft_ms, status });
     }
 
     /// Time from the start of the winning attempt to now.
@@ -216,7 +306,14 @@ impl Tally {
         let (at, now) = self.now();
         let duration_ms = self.since_start(now);
         let went = Went { state, summary, content: self.ttft.is_some(), answer_bytes: self.answer_bytes, events: self.events };
-        let (usage, cost) = self.account.settle(&self.engine, self.attempts, went);
+        if let Some(other) = self.other.take() {
+            // Both were under way; of the one that is set aside no more is known than that.
+            let this = self.set_aside();
+            self.take_up(*other);
+            self.account.lost(&self.engine, self.number, true);
+            self.take_up(this);
+        }
+        let (usage, cost) = self.account.settle(&self.engine, self.number, went);
         if let Some(admission) = &mut self.admission {
             admission.settle(state != State::Failed || self.ttft.is_some(), usage);
         }

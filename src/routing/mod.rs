@@ -11,6 +11,7 @@ pub mod ending;
 #[cfg(test)]
 mod fixture;
 pub mod health;
+pub mod hedge;
 pub mod kept;
 pub mod learned;
 pub mod limits;

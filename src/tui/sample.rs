@@ -46,6 +46,7 @@ pub(super) fn id(n: u64) -> RequestId {
 pub(super) fn attempt(number: u32, upstream: &str, key: &str, model: &str, started_ms: u32) -> AttemptRecord {
     AttemptRecord {
         number,
+        task: crate::events::record::Task::Answer,
         upstream: upstream.into(),
         key: key.into(),
         fingerprint: "sk-…9f2c".into(),

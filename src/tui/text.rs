@@ -119,7 +119,7 @@ texts! {
     }
     live: LiveTexts { empty no_match per_minute last ttft errors speed }
     request: RequestTexts {
-        way conversation answer headers numbers why none gone billed under_way answered ended lost error began streamed whole client
+        way conversation answer headers numbers why none gone hedge rescue billed under_way answered ended lost error began streamed whole client
         session first took speed input output bytes finish asked_headers answered_headers no_headers not_kept waiting_text listening nothing_said
         missing raw more system user assistant tool thinking refusal result media call cost split
     }

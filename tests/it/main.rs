@@ -12,6 +12,7 @@ mod fuzzed;
 mod gateway;
 mod guards;
 mod harness;
+mod hedge;
 #[cfg(target_os = "linux")]
 mod keyring;
 mod ledger;

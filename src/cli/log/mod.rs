@@ -301,6 +301,7 @@ pub(super) mod tests {
         let at = UnixMillis(1_700_000_000_000);
         let attempt = |number, key: &str, outcome: Option<&str>| AttemptRecord {
             number,
+            task: crate::events::record::Task::Answer,
             upstream: "office".into(),
             key: key.into(),
             fingerprint: "sk-…12ab".into(),

@@ -10,7 +10,7 @@ use crate::{
         when,
     },
     events::{
-        record::{AttemptRecord, RequestRecord, State},
+        record::{AttemptRecord, RequestRecord, State, Task},
         sink::Side,
     },
     ledger::query::Full,
@@ -65,17 +65,23 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
             (None, false, _) => "not finished".to_owned(),
         };
         let line = format!(
-            "{:>6} │{bar:<width$}│ {} {}{}  {how}",
+            "{:>6} │{bar:<width$}│ {} {}{}{}  {how}",
             when::seconds(a.started_ms),
             a.number,
             clean(&a.upstream),
             clean(&key),
+            task(a),
             width = AXIS as usize
         );
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// What an attempt was made for, where it was not simply to answer.
+fn task(a: &AttemptRecord) -> String {
+    if a.task == Task::Answer { String::new() } else { format!(" ({})", a.task.name()) }
 }
 
 /// The request as a page of text.
@@ -135,7 +141,7 @@ fn attempts(attempts: &[AttemptRecord], paint: Paint) -> String {
             (None, false) => Cell::new(Role::Plain, "running"),
         };
         table.row(vec![
-            a.number.to_string().into(),
+            format!("{}{}", a.number, task(a)).into(),
             (&a.upstream).into(),
             (&a.key).into(),
             (&a.fingerprint).into(),

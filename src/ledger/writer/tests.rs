@@ -82,6 +82,7 @@ impl World {
         };
         let attempt = |number: u32, key: &str, won: bool| AttemptRecord {
             number,
+            task: crate::events::record::Task::Answer,
             upstream: "openai".into(),
             key: key.into(),
             fingerprint: "sk-…9f2c".into(),

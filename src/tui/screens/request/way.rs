@@ -1,7 +1,7 @@
 //! The way of a request: why it went where, what was tried when, and its numbers.
 
 use crate::{
-    events::record::{AttemptRecord, RequestRecord},
+    events::record::{AttemptRecord, RequestRecord, Task},
     tui::{
         app::App,
         format::{self, Now, UNKNOWN},
@@ -75,6 +75,11 @@ fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Ve
         span(format!("{after}│ "), Role::Dim),
         span(format!("{} {}{key}", a.number, a.upstream), Role::Text),
     ];
+    match a.task {
+        Task::Answer => {}
+        Task::Hedge => line.push(span(format!("  {}", text.hedge), Role::Accent)),
+        Task::Rescue => line.push(span(format!("  {}", text.rescue), Role::Accent)),
+    }
     let said = span(format!("{result}{billed}"), role);
     if narrow {
         lines.push(line);

@@ -1,0 +1,2 @@
+-- What an attempt was made for: answer, hedge, rescue.
+ALTER TABLE attempt ADD COLUMN task TEXT NOT NULL DEFAULT 'answer';
