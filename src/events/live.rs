@@ -98,7 +98,9 @@ impl Live {
                 self.with(id, |r| {
                     if let Some(attempt) = r.attempts.iter_mut().find(|a| a.number == number) {
                         attempt.ended_ms = Some(ended_ms);
-                        attempt.status = status;
+                        // One that answered and then broke off has both.
+                        attempt.status = status.or(attempt.status);
+                        attempt.won = false;
                         attempt.outcome = Some(Arc::clone(&outcome));
                         attempt.maybe_billed = maybe_billed;
                         let key = if attempt.key.is_empty() { String::new() } else { format!("/{}", attempt.key) };

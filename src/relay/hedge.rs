@@ -125,6 +125,8 @@ pub(super) fn twin(job: &Job) -> Box<Job> {
         unspoken: false,
         losses: Vec::new(),
         carry: None,
+        spares: job.spares.clone(),
+        continues: false,
         chosen: None,
         place: Place::shared(),
     })

@@ -62,6 +62,10 @@ pub struct Job {
     pub losses: Vec<Loss>,
     /// What its writer tells the reader of its answer; `None` where the answer passes as it is.
     pub carry: Option<Carry>,
+    /// What its name stands for, where its stream is to be continued elsewhere if it breaks off.
+    pub spares: Option<Box<Resolved>>,
+    /// It continues an answer that broke off: what is said is only read.
+    pub continues: bool,
     /// Who serves the newest attempt.
     pub chosen: Option<(UpstreamId, KeyId)>,
     /// Among the requests in flight.
@@ -156,6 +160,9 @@ pub(super) struct Last {
 async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
     admission::enter(job).await?;
     let resolved = resolve(job).await?;
+    if job.overrides.rescue && may_be_continued(&job.ask) {
+        job.spares = Some(Box::new(resolved.clone()));
+    }
     let settings = Arc::clone(&job.generation.settings);
     let total = job.overrides.total.unwrap_or(settings.timeouts.total);
     let deadline = Instant::now() + total;
@@ -321,9 +328,18 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
         }
     }
     at_home(job, &mut resolved.targets)?;
+    if resolved.timeouts.rescue && may_be_continued(&job.ask) && job.ask.endpoint.dialect == Dialect::Responses {
+        // Its events are numbered and its items named throughout: only one hand can write them all.
+        job.ask.rewrite = true;
+    }
     translated::read(job, &mut resolved.targets)?;
     job.overrides = std::mem::take(&mut resolved.timeouts);
     Ok(resolved)
+}
+
+/// Whether a stream that breaks off could be continued by somebody else.
+fn may_be_continued(ask: &Ask) -> bool {
+    ask.stream && ask.endpoint.op == Op::Chat && ask.home.is_none()
 }
 
 /// One name to its targets, its ending left off where that chooses a strategy.

@@ -19,7 +19,7 @@ use crate::{
         kind::{EventKind, Level},
         record::{AttemptRecord, RequestRecord, State, Task},
     },
-    ir::allowance::Allowances,
+    ir::{allowance::Allowances, usage::Usage},
     routing::{
         candidate::Candidate,
         ending::{Change, End},
@@ -63,6 +63,8 @@ pub struct Tally {
     ttft: Option<Duration>,
     answer_bytes: u64,
     events: u64,
+    /// Bytes and events of attempts that broke off, and were gone on from.
+    before: (u64, u64),
     progressed: Mono,
     account: Account,
     ended: bool,
@@ -120,6 +122,7 @@ impl Tally {
             ttft: None,
             answer_bytes: 0,
             events: 0,
+            before: (0, 0),
             progressed: ask.received,
             account: Account::open(engine, ask),
             ended: false,
@@ -150,6 +153,7 @@ impl Tally {
             ttft: None,
             answer_bytes: 0,
             events: 0,
+            before: (0, 0),
             progressed: ask.received,
             account: Account::mute(ask),
             ended: true,
@@ -263,11 +267,30 @@ impl Tally {
         }
     }
 
+    /// The attempt broke off after content, and another is to go on from there; what it used up to then.
+    pub(super) fn broke_off(&mut self, status: Option<u16>, outcome: &str, summary: &Summary) -> Option<Usage> {
+        let (at, now) = self.now();
+        let ended_ms = self.since_start(now);
+        let (answer_bytes, events) = (self.answer_bytes - self.before.0, self.events - self.before.1);
+        let went = Went { state: State::Failed, summary: Some(summary), content: true, answer_bytes, events };
+        let usage = self.account.broke(&self.engine, self.number, went);
+        self.before = (self.answer_bytes, self.events);
+        let outcome = self.engine.words(outcome).into();
+        self.engine
+            .bus
+            .tell(at, EventKind::AttemptEnded { id: self.id, number: self.number, ended_ms, status, outcome, maybe_billed: true });
+        usage
+    }
+
+    pub(super) fn rescue_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
+        self.started(candidate, Task::Rescue, reason);
+    }
+
     /// The first content leaves.
     pub(super) fn first_content(&mut self, status: u16) {
         let (at, now) = self.now();
         let ttft_ms = self.since_start(now);
-        self.ttft = Some(now.since(self.received));
+        self.ttft.get_or_insert(now.since(self.received));
         self.status = Some(status);
         self.engine.bus.tell(at, EventKind::FirstContent { id: self.id, number: self.number, ttft_ms, head_ms: ttft_ms, status });
     }
@@ -305,7 +328,13 @@ impl Tally {
         }
         let (at, now) = self.now();
         let duration_ms = self.since_start(now);
-        let went = Went { state, summary, content: self.ttft.is_some(), answer_bytes: self.answer_bytes, events: self.events };
+        let went = Went {
+            state,
+            summary,
+            content: self.ttft.is_some(),
+            answer_bytes: self.answer_bytes - self.before.0,
+            events: self.events - self.before.1,
+        };
         if let Some(other) = self.other.take() {
             // Both were under way; of the one that is set aside no more is known than that.
             let this = self.set_aside();
