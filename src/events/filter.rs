@@ -233,6 +233,7 @@ mod tests {
         let attempt = AttemptRecord {
             number: 1,
             task: crate::events::record::Task::Answer,
+            bound: false,
             upstream: "openai".into(),
             key: "work".into(),
             fingerprint: "sk-…9f2c".into(),
@@ -246,6 +247,7 @@ mod tests {
             maybe_billed: false,
         };
         RequestRecord {
+            cache_lost: None,
             id: RequestId::new(at),
             at,
             project: "ide".into(),

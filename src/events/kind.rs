@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{AttemptRecord, RequestRecord, State};
+use super::record::{AttemptRecord, CacheLost, RequestRecord, State};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     ir::{cost::Cost, usage::Usage},
@@ -42,6 +42,8 @@ pub enum EventKind {
     },
     /// Sampled, at most four a second and request, only while somebody looks.
     Progress { id: RequestId, answer_bytes: u64, events: u64 },
+    /// The provider's prompt cache did not hold what it should have.
+    CacheLost { id: RequestId, lost: Box<CacheLost> },
     /// The end.
     Ended {
         id: RequestId,

@@ -51,6 +51,9 @@ pub struct Totals {
     pub input: u64,
     pub cached: u64,
     pub output: u64,
+    /// Of what was cached: because conversations went where they were served before.
+    #[serde(default)]
+    pub won: u64,
     /// Of what has a known price.
     #[serde(default)]
     pub cost: NanoUsd,
@@ -128,6 +131,17 @@ impl Live {
                 r.answer_bytes = answer_bytes;
                 r.events = events;
             }),
+            EventKind::CacheLost { id, lost } => {
+                let (level, text) = (if lost.usual { Level::Info } else { Level::Warn }, lost.text());
+                let mut about = None;
+                self.with(id, |r| {
+                    about = Some(format!("{} {}: {text}", r.project, r.asked));
+                    r.cache_lost = Some(lost);
+                });
+                if let Some(text) = about {
+                    self.line(at, level, text.into(), Some(id));
+                }
+            }
             ended @ EventKind::Ended { .. } => self.ended(at, ended),
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
                 self.line(at, level, text, None);
@@ -162,6 +176,7 @@ impl Live {
         if let Some(usage) = usage {
             self.totals.input = self.totals.input.saturating_add(usage.input_total());
             self.totals.cached = self.totals.cached.saturating_add(usage.cache_read);
+            self.totals.won = self.totals.won.saturating_add(record.won());
             self.totals.output = self.totals.output.saturating_add(usage.output_total());
         }
         match cost.map(|cost| cost.usd) {

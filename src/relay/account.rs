@@ -109,6 +109,11 @@ impl Account {
         }
     }
 
+    /// Whether its answers are made of tokens.
+    pub(super) fn generates(&self) -> bool {
+        self.op.generates()
+    }
+
     /// Puts the attempt under way aside, while another is spoken of.
     pub(super) fn set_aside(&mut self) -> Running {
         Running { target: self.target.take(), began: self.began, demo: self.demo }

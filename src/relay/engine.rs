@@ -13,14 +13,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    continuity::Continuity, halt::Halts, heads::Heads, hedge::Hedges, lists::ModelLists, network::Network, peek::Peeks, remember::Remember,
-    stored::Stored, waiting::Queue,
+    continuity::Continuity, guardian::Watch, halt::Halts, heads::Heads, hedge::Hedges, lists::ModelLists, network::Network, peek::Peeks,
+    remember::Remember, stored::Stored, waiting::Queue,
 };
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
     config::{
         Settings,
-        settings::{Bodies, KeyId, Upstream},
+        settings::{Bodies, KeyId, Upstream, UpstreamId},
     },
     events::{
         bus::Bus,
@@ -75,6 +75,7 @@ pub struct Engine {
     pub peeks: Peeks,
     pub network: Network,
     pub hedges: Hedges,
+    pub(super) watch: Watch,
     pub continuity: Continuity,
     pub stored: Stored,
     /// Told when a waiter might now proceed.
@@ -128,6 +129,7 @@ impl Engine {
             peeks: Peeks::default(),
             network: Network::default(),
             hedges: Hedges::default(),
+            watch: Watch::default(),
             continuity: Continuity::default(),
             stored: Stored::default(),
             changed: Notify::new(),
@@ -254,6 +256,16 @@ fn price(book: &Book, upstream: &Upstream, model: &str) -> Option<Price> {
     // Rates are of a million tokens, in billionths of a unit that is so many billionths of a dollar.
     let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
     Some(Price { input: of(Class::Input), output: of(Class::Output) })
+}
+
+/// Billionths of a dollar for a token of input: read afresh, written to the cache, read from it.
+pub(super) fn cache_prices(engine: &Engine, upstream: UpstreamId, model: &str) -> Option<(f64, f64, f64)> {
+    let generation = engine.generation.load();
+    let upstream = generation.settings.upstreams.iter().find(|known| known.id == upstream)?;
+    let (_, tariff) = generation.prices.find(upstream, model, None)?;
+    let used = tariff.usual();
+    let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
+    Some((of(Class::Input), of(Class::CacheWrite5m), of(Class::CacheRead)))
 }
 
 /// Tells the way to the ledger which bodies are to be kept.

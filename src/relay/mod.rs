@@ -12,6 +12,7 @@ pub mod conversation;
 pub mod engine;
 mod fitness;
 pub mod form;
+mod guardian;
 pub mod halt;
 pub mod heads;
 pub mod hedge;

@@ -12,6 +12,7 @@ use super::{
     conversation,
     engine::{Engine, Generation, Place},
     fitness::Needs,
+    guardian,
     halt::{Cause, Halt},
     hedge, reply,
     said::{self, Said as Asked},
@@ -88,6 +89,9 @@ pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ClientError>) {
         cause = halt.wait() => Err(halted(cause)),
         result = rounds(&mut job) => result,
     };
+    if result.is_ok() && job.engine.watch.awake() {
+        guardian::watch(&mut job);
+    }
     (job, result)
 }
 
@@ -202,8 +206,9 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }
                 job.chosen = Some((chosen.upstream(), chosen.key));
+                let bound = matches!(why, Chosen::Bound { .. });
                 let why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
-                job.tally.attempt_started(chosen, why);
+                job.tally.attempt_started(chosen, bound, why);
                 let here = (chosen.key, Arc::clone(&chosen.target.model));
                 let repeat = memory.failed.contains(&here);
                 if let Some(rule) = job.overrides.hedge.clone().filter(|_| memory.last.is_none()) {

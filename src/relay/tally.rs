@@ -7,6 +7,7 @@ use super::{
     admission::Admission,
     ask::{Ask, nothing},
     engine::Engine,
+    guardian::{self, Watched},
 };
 use crate::{
     base::{
@@ -17,7 +18,7 @@ use crate::{
     dialect::Summary,
     events::{
         kind::{EventKind, Level},
-        record::{AttemptRecord, RequestRecord, State, Task},
+        record::{AttemptRecord, CacheLost, RequestRecord, State, Task},
     },
     ir::{allowance::Allowances, usage::Usage},
     routing::{
@@ -68,6 +69,8 @@ pub struct Tally {
     progressed: Mono,
     account: Account,
     ended: bool,
+    /// What stood at the beginning of the request, where its provider's cache is watched.
+    pub(super) watched: Option<Box<Watched>>,
     /// What it holds of its project's limits, where those are set.
     pub(super) admission: Option<Box<Admission>>,
 }
@@ -77,6 +80,7 @@ impl Tally {
     #[must_use]
     pub fn open(engine: &Arc<Engine>, ask: &Ask) -> Self {
         let record = RequestRecord {
+            cache_lost: None,
             id: ask.id,
             at: ask.at,
             project: Arc::clone(&ask.caller.project.name),
@@ -126,6 +130,7 @@ impl Tally {
             progressed: ask.received,
             account: Account::open(engine, ask),
             ended: false,
+            watched: None,
             admission: None,
         }
     }
@@ -157,6 +162,7 @@ impl Tally {
             progressed: ask.received,
             account: Account::mute(ask),
             ended: true,
+            watched: None,
             admission: None,
         }
     }
@@ -187,14 +193,15 @@ impl Tally {
         self.engine.bus.tell(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
     }
 
-    pub(super) fn attempt_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
-        self.started(candidate, Task::Answer, reason);
+    /// `bound`: its conversation was served there before.
+    pub(super) fn attempt_started(&mut self, candidate: &Candidate, bound: bool, reason: Arc<str>) {
+        self.started(candidate, (Task::Answer, bound), reason);
     }
 
     /// An attempt starts beside the one under way.
     pub(super) fn hedge_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
         self.other = Some(Box::new(self.set_aside()));
-        self.started(candidate, Task::Hedge, reason);
+        self.started(candidate, (Task::Hedge, false), reason);
     }
 
     /// Of the two attempts under way, speaks of the other from here on.
@@ -225,7 +232,7 @@ impl Tally {
         self.account.take_up(bill);
     }
 
-    fn started(&mut self, candidate: &Candidate, task: Task, reason: Arc<str>) {
+    fn started(&mut self, candidate: &Candidate, (task, bound): (Task, bool), reason: Arc<str>) {
         let (at, now) = self.now();
         self.attempts += 1;
         self.number = self.attempts;
@@ -241,6 +248,7 @@ impl Tally {
         let attempt = AttemptRecord {
             number: self.number,
             task,
+            bound,
             upstream: Arc::clone(&self.upstream),
             key: Arc::clone(&self.key),
             fingerprint: Arc::clone(&self.fingerprint),
@@ -275,6 +283,8 @@ impl Tally {
         let went = Went { state: State::Failed, summary: Some(summary), content: true, answer_bytes, events };
         let usage = self.account.broke(&self.engine, self.number, went);
         self.before = (self.answer_bytes, self.events);
+        // What goes on from here is another prompt, asked elsewhere.
+        self.watched = None;
         let outcome = self.engine.words(outcome).into();
         self.engine
             .bus
@@ -283,7 +293,7 @@ impl Tally {
     }
 
     pub(super) fn rescue_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
-        self.started(candidate, Task::Rescue, reason);
+        self.started(candidate, (Task::Rescue, false), reason);
     }
 
     /// The first content leaves.
@@ -319,6 +329,22 @@ impl Tally {
                 self.engine.bus.tell(at, EventKind::Progress { id: self.id, answer_bytes: self.answer_bytes, events: self.events });
             }
         }
+    }
+
+    /// The provider's cache did not hold what it should have.
+    fn cache_lost(&self, at: UnixMillis, lost: CacheLost) {
+        let text = lost.text();
+        if lost.usual {
+            tracing::info!(request = %self.id, project = %self.project, "{text}");
+        } else {
+            tracing::warn!(request = %self.id, project = %self.project, "{text}");
+        }
+        self.engine.bus.tell(at, EventKind::CacheLost { id: self.id, lost: Box::new(lost) });
+    }
+
+    /// `upstream/label` of the newest attempt.
+    pub(super) fn key_name(&self) -> Arc<str> {
+        if self.key.is_empty() { Arc::clone(&self.upstream) } else { format!("{}/{}", self.upstream, self.key).into() }
     }
 
     /// Closes the account; later calls do nothing.
@@ -367,6 +393,12 @@ impl Tally {
                 error = error.as_deref(),
                 "request"
             );
+        }
+        if let Some(usage) = summary.and_then(|summary| summary.usage).filter(|_| self.account.generates()) {
+            self.engine.watch.see(&usage);
+            if let Some(lost) = self.watched.take().and_then(|watched| guardian::heard(&self.engine, *watched, &usage)) {
+                self.cache_lost(at, lost);
+            }
         }
         let ended = EventKind::Ended {
             id: self.id,

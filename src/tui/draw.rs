@@ -126,7 +126,9 @@ fn totals(app: &App, now: Now, room: u8) -> Vec<Span> {
         add(fill(&text.today, &[("cost", &cost)]), Role::Text);
     }
     if room >= 2 && totals.input > 0 && totals.requests >= 20 {
-        add(fill(&text.cache, &[("share", &format::share(totals.cached, totals.input.max(20)))]), Role::Text);
+        let share = |tokens| format::share(tokens, totals.input.max(20));
+        let said = if totals.won > 0 { &text.cache_won } else { &text.cache };
+        add(fill(said, &[("share", &share(totals.cached)), ("won", &share(totals.won))]), Role::Text);
     }
     spans
 }

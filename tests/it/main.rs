@@ -10,6 +10,7 @@ mod configs;
 mod failover;
 mod fuzzed;
 mod gateway;
+mod guardian;
 mod guards;
 mod harness;
 mod hedge;

@@ -302,6 +302,7 @@ pub(super) mod tests {
         let attempt = |number, key: &str, outcome: Option<&str>| AttemptRecord {
             number,
             task: crate::events::record::Task::Answer,
+            bound: false,
             upstream: "office".into(),
             key: key.into(),
             fingerprint: "sk-…12ab".into(),
@@ -315,6 +316,7 @@ pub(super) mod tests {
             maybe_billed: false,
         };
         RequestRecord {
+            cache_lost: None,
             id: RequestId::new(at),
             at,
             project: "ide".into(),

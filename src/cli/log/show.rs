@@ -13,6 +13,7 @@ use crate::{
         record::{AttemptRecord, RequestRecord, State, Task},
         sink::Side,
     },
+    ir::usage::Usage,
     ledger::query::Full,
 };
 
@@ -114,6 +115,10 @@ pub(in crate::cli) fn request(r: &RequestRecord, paint: Paint) -> String {
         "tokens",
         r.usage.map(|u| format!("{} in ({} cached), {} out ({} reasoning)", u.input_total(), u.cache_read, u.output_total(), u.reasoning)),
     );
+    let won = if r.won() > 0 { " because it went where its conversation was before" } else { "" };
+    let share = |u: &Usage| u.cache_read.saturating_mul(100) / u.input_total().max(1);
+    add("cached", r.usage.filter(|u| u.cache_read > 0).map(|u| format!("{} % of the input{won}", share(&u))));
+    add("cache", r.cache_lost.as_ref().map(|lost| lost.text()));
     add("cost", r.cost.map(|cost| cost.to_string()));
     add("answer", (r.answer_bytes > 0).then(|| format!("{} bytes", r.answer_bytes)));
     add("route", r.reason.as_deref().map(str::to_owned));
