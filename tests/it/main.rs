@@ -21,6 +21,7 @@ mod passage;
 mod reload;
 mod routing;
 mod serve;
+mod simulation;
 mod stop;
 mod streams;
 mod support;
