@@ -102,6 +102,8 @@ pub struct Ask {
     pub estimate: u64,
     /// The most output tokens that the client wants.
     pub max_tokens: Option<u64>,
+    /// The service tier that the client asks for, on which the price may depend.
+    pub tier: Option<Box<str>>,
     /// How long the client says it will wait.
     pub patience: Option<Duration>,
     /// `x-aiproxy-upstream` of the client: only this one.
@@ -135,8 +137,8 @@ impl Ask {
     }
 
     /// The same request for another attempt beside this one; what is held for its body stays with this one.
-    pub(super) fn twin(&self, engine: &Arc<Engine>) -> Self {
-        Self {
+    pub(super) fn twin(&self, engine: &Arc<Engine>) -> Box<Self> {
+        Box::new(Self {
             id: self.id,
             replay_of: self.replay_of,
             at: self.at,
@@ -168,8 +170,9 @@ impl Ask {
             home: self.home,
             strict: self.strict,
             wishes: None,
+            tier: self.tier.clone(),
             held: Held::none(engine),
-        }
+        })
     }
 
     /// Nothing is sent again from here on: what was kept for that is let go.

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderMap;
+
 use super::{
     account::{Account, Running, Went},
     admission::Admission,
@@ -68,6 +70,8 @@ pub struct Tally {
     before: (u64, u64),
     progressed: Mono,
     account: Account,
+    /// Its headers are kept.
+    heads: bool,
     ended: bool,
     /// What stood at the beginning of the request, where its provider's cache is watched.
     pub(super) watched: Option<Box<Watched>>,
@@ -104,7 +108,7 @@ impl Tally {
             events: 0,
             error: None,
         };
-        engine.heads.asked(ask.id, &ask.headers, ask.received);
+        let heads = engine.heads.asked(ask.id, &ask.headers, ask.received);
         engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
         let none = nothing();
         Self {
@@ -129,6 +133,7 @@ impl Tally {
             before: (0, 0),
             progressed: ask.received,
             account: Account::open(engine, ask),
+            heads,
             ended: false,
             watched: None,
             admission: None,
@@ -160,6 +165,7 @@ impl Tally {
             events: 0,
             before: (0, 0),
             progressed: ask.received,
+            heads: false,
             account: Account::mute(ask),
             ended: true,
             watched: None,
@@ -308,6 +314,13 @@ impl Tally {
     /// Time from the start of the winning attempt to now.
     pub(super) fn attempt_age(&self) -> Duration {
         self.engine.clock.mono().since(self.attempt_began)
+    }
+
+    /// The head of the answer is made.
+    pub(super) fn answered(&self, headers: &HeaderMap) {
+        if self.heads {
+            self.engine.heads.answered(self.id, headers);
+        }
     }
 
     pub(super) fn set_status(&mut self, status: u16) {
