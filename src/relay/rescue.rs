@@ -67,7 +67,7 @@ impl Rescue {
         twin.continues = true;
         let mut tried = Vec::new();
         if let Some((upstream, key)) = job.chosen {
-            tried.push(Tried { key, upstream, model: Arc::clone(&job.tally.model), may_pass: false });
+            tried.push(Tried { key, upstream, model: Arc::clone(&job.tally.model), may_pass: false, upstream_failed: true });
         }
         Some(Box::new(Self { twin: Some(twin), spares, tried, left: MOST }))
     }
@@ -106,6 +106,7 @@ impl Rescue {
             upstream: candidate.upstream(),
             model: Arc::clone(&candidate.target.model),
             may_pass: false,
+            upstream_failed: true,
         });
         let mut twin = self.twin.take()?;
         twin.chosen = Some((candidate.upstream(), candidate.key));

@@ -472,6 +472,7 @@ fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
         upstream: chosen.upstream(),
         model: Arc::clone(&chosen.target.model),
         may_pass: lost.may_pass,
+        upstream_failed: lost.outcome.blames_upstream(),
     });
     memory.last = Some(Last { lost, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });
 }

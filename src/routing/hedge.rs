@@ -70,7 +70,13 @@ pub fn taken(candidates: &[Candidate], tried: &[Tried], first: usize, same_accou
     let Some(first) = candidates.get(first) else { return tried.to_vec() };
     let is_first = |c: &Candidate| c.key == first.key && c.target.model == first.target.model;
     let out = candidates.iter().filter(|c| if same_account { is_first(c) } else { c.account == first.account });
-    let out = out.map(|c| Tried { key: c.key, upstream: c.upstream(), model: Arc::clone(&c.target.model), may_pass: false });
+    let out = out.map(|c| Tried {
+        key: c.key,
+        upstream: c.upstream(),
+        model: Arc::clone(&c.target.model),
+        may_pass: false,
+        upstream_failed: false,
+    });
     tried.iter().cloned().chain(out).collect()
 }
 

@@ -270,9 +270,10 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
     world.report
 }
 
-/// Six upstreams that serve one model, with five keys each; all else is the default.
+/// Six upstreams that serve one model, with five keys each. A request may fail at each of them but the last; all else is the
+/// default.
 fn settings() -> Settings {
-    let mut text = String::new();
+    let mut text = format!("[retry]\nmax_attempts = {UPSTREAMS}\n");
     for u in 0..UPSTREAMS {
         let keys: Vec<String> = (0..KEYS).map(|k| format!("\"env:KEY_{u}_{k}\"")).collect();
         let keys = keys.join(", ");
@@ -489,6 +490,7 @@ impl World {
                         upstream: candidate.upstream(),
                         model: Arc::clone(&candidate.target.model),
                         may_pass: outcome.cool != outcome::Cool::Rejected,
+                        upstream_failed: outcome.blames_upstream(),
                     });
                     request.last = Some(outcome);
                 }

@@ -100,6 +100,7 @@ impl World {
             upstream: candidate.upstream(),
             model: Arc::clone(&candidate.target.model),
             may_pass: outcome.may_pass(),
+            upstream_failed: outcome.blames_upstream(),
         }
     }
 }
@@ -235,6 +236,18 @@ fn twenty_parallel_failures_are_one_strike() {
     }
     assert_eq!(world.board.upstream_view(UpstreamId(1), at(1)).state, HealthState::Ok);
     assert_eq!(tries(&world.verdict(&[], 1)), Some((0, false)));
+}
+
+#[test]
+fn after_a_fault_of_an_upstream_others_of_its_tier_go_before_its_other_keys() {
+    let world =
+        World::new(vec![upstream(1, "a", None, 3), upstream(2, "b", None, 1), Upstream { priority: 20, ..upstream(3, "c", None, 1) }]);
+    let mut tried = Vec::new();
+    for (outcome, want) in [(broken(), 3), (limited(Some(60)), 1), (broken(), 2), (broken(), 4)] {
+        let from = tries(&world.verdict(&tried, 0)).map(|(index, _)| index).expect("somebody");
+        tried.push(world.tried(from, &outcome));
+        assert_eq!(tries(&world.verdict(&tried, 0)).map(|(index, _)| index), Some(want), "{tried:?}");
+    }
 }
 
 #[test]
