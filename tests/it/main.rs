@@ -10,8 +10,10 @@ mod configs;
 mod failover;
 mod fuzzed;
 mod gateway;
+mod guardian;
 mod guards;
 mod harness;
+mod hedge;
 #[cfg(target_os = "linux")]
 mod keyring;
 mod ledger;
@@ -19,6 +21,7 @@ mod passage;
 mod reload;
 mod routing;
 mod serve;
+mod simulation;
 mod stop;
 mod streams;
 mod support;
