@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Ctx,
+    Ctx, budget,
     exit::{CliError, Exit},
     out::{self, Paint, Role},
     reach::Reach,
@@ -49,6 +49,7 @@ fn as_json(s: &Snapshot, now: UnixMillis) -> Value {
         "config": { "path": s.config.path, "problems": s.config.problems },
         "upstreams": s.upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
         "keys": s.keys.iter().map(key_json).collect::<Vec<_>>(),
+        "budgets": s.budgets.iter().map(budget::as_json).collect::<Vec<_>>(),
         "requests": { "running": s.live.running.len(), "total": s.live.totals.requests, "failed": s.live.totals.failed },
     })
 }
@@ -125,6 +126,10 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
     if !s.keys.is_empty() {
         text.push('\n');
         text.push_str(&keys(&s.keys, now, paint));
+    }
+    if !s.budgets.is_empty() {
+        text.push('\n');
+        text.push_str(&budget::table(&s.budgets.iter().collect::<Vec<_>>(), now, paint));
     }
     text
 }
@@ -295,6 +300,7 @@ mod tests {
             live: crate::events::live::Live::default(),
             offline: false,
             draining: false,
+            budgets: Vec::new(),
             ledger: None,
         }
     }
@@ -308,6 +314,7 @@ mod tests {
                            "until": "2023-11-14T22:15:41.000Z"}],
             "keys": [{"upstream": "nvidia", "label": "main", "account": "me", "fingerprint": "nvapi-…12ab", "state": "partly", "cause": null,
                       "until": null, "scopes": [{"model": "glm", "state": "cooling", "cause": "429", "until": "2023-11-14T22:15:05.000Z"}], "limits": []}],
+            "budgets": [],
             "requests": {"running": 0, "total": 0, "failed": 0},
         });
         assert_eq!(as_json(&snapshot(), NOW), want);

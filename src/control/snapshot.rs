@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{base::clock::UnixMillis, config::settings::Origin, events::live::Live, ledger};
+use crate::{
+    base::{clock::UnixMillis, money::NanoUsd},
+    config::settings::{Origin, Per},
+    events::live::Live,
+    ledger,
+};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -24,6 +29,27 @@ pub struct Snapshot {
     pub draining: bool,
     #[serde(default)]
     pub ledger: Option<ledger::Status>,
+    /// The whole, projects, upstreams, keys, as far as they have any.
+    #[serde(default)]
+    pub budgets: Vec<BudgetView>,
+}
+
+/// One budget as it stands: the count that also refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetView {
+    /// `all`, `project NAME`, `upstream NAME`, `key UPSTREAM/LABEL`.
+    pub of: String,
+    pub per: Per,
+    pub usd: NanoUsd,
+    pub spent: NanoUsd,
+    /// By what is under way.
+    pub reserved: NanoUsd,
+    pub percent: u64,
+    /// Attempts whose price nobody knows.
+    pub unpriced: u64,
+    pub from: UnixMillis,
+    /// `None`: it never ends.
+    pub until: Option<UnixMillis>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

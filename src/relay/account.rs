@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header;
 
-use super::{ask::Ask, engine::Engine, peek::Before};
+use super::{ask::Ask, budgets::Reservation, engine::Engine, peek::Before};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     config::settings::Origin,
@@ -37,6 +37,8 @@ pub(super) struct Account {
     parts: Vec<Part>,
     /// Of the attempt that is under way.
     target: Option<Arc<Target>>,
+    /// What that attempt holds of budgets, where there are any.
+    pub(super) reservation: Option<Reservation>,
     began: UnixMillis,
     op: Op,
     stream: bool,
@@ -71,6 +73,7 @@ impl Account {
             capture: engine.sink.capture(ask.id, media, &ask.body, ask.received),
             parts: Vec::new(),
             target: None,
+            reservation: None,
             began: ask.at,
             op,
             stream: ask.stream,
@@ -98,7 +101,15 @@ impl Account {
         } else {
             Part { number, answered: None, usage: None, bill: free() }
         };
+        self.book(&part, &target);
         self.parts.push(part);
+    }
+
+    /// Tells the budgets what the attempt came to.
+    fn book(&mut self, part: &Part, target: &Target) {
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(&part.bill, target);
+        }
     }
 
     /// More of the answer went to the client.
@@ -119,6 +130,7 @@ impl Account {
             let answered = went.summary.and_then(|summary| summary.model.as_deref());
             let (usage, sure) = self.used(went);
             let part = self.part(engine, number, &target, answered, usage, sure);
+            self.book(&part, &target);
             self.parts.push(part);
         }
         let mut usages = self.parts.iter().filter_map(|part| part.usage);

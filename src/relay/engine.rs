@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network, peek::Peeks, remember::Remember,
-    stored::Stored, waiting::Queue,
+    budgets::Unpriced, continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network, peek::Peeks,
+    remember::Remember, stored::Stored, waiting::Queue,
 };
 use crate::{
-    base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
+    base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor, zone::zone},
     config::{
         Settings,
         settings::{Bodies, KeyId, Upstream},
@@ -30,6 +30,7 @@ use crate::{
     pricing::Book,
     routing::{
         board::Board,
+        budget::Budgets,
         candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
         circuit::Policy,
@@ -70,6 +71,9 @@ pub struct Engine {
     pub queue: Queue,
     /// What projects have used of their limits.
     pub projects: Projects,
+    /// What has been spent of budgets.
+    pub budgets: Budgets,
+    pub(super) unpriced: Unpriced,
     pub halts: Halts,
     pub heads: Heads,
     pub peeks: Peeks,
@@ -122,6 +126,8 @@ impl Engine {
             lists,
             queue: Queue::default(),
             projects: Projects::default(),
+            budgets: Budgets::new(zone(&settings.ledger.tz)),
+            unpriced: Unpriced::default(),
             halts: Halts::default(),
             heads: Heads::default(),
             peeks: Peeks::default(),
@@ -251,7 +257,10 @@ fn price(book: &Book, upstream: &Upstream, model: &str) -> Option<Price> {
     let used = tariff.usual();
     // Rates are of a million tokens, in billionths of a unit that is so many billionths of a dollar.
     let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
-    Some(Price { input: of(Class::Input), output: of(Class::Output) })
+    // What is charged by the piece is not free, however many pieces it turns out to be.
+    let pieces = Class::ALL.into_iter().any(|class| used.rates.of(class) > 0);
+    let request = used.rates.of(Class::Request) as f64 * (used.dollars as f64 / 1e9);
+    Some(Price { input: of(Class::Input), output: of(Class::Output), request: request.max(f64::from(u8::from(pieces))) })
 }
 
 /// Tells the way to the ledger which bodies are to be kept.

@@ -6,6 +6,7 @@ pub mod answer;
 pub mod ask;
 pub mod attempt;
 pub mod body;
+pub mod budgets;
 pub mod commit;
 pub mod continuity;
 pub mod conversation;

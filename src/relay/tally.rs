@@ -6,6 +6,7 @@ use super::{
     account::{Account, Went},
     admission::Admission,
     ask::{Ask, nothing},
+    budgets::Reservation,
     engine::Engine,
 };
 use crate::{
@@ -134,6 +135,11 @@ impl Tally {
 
     pub(super) fn queued(&self, reason: String) {
         self.engine.bus.tell(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
+    }
+
+    /// What the next attempt holds of budgets.
+    pub(super) fn reserve(&mut self, reservation: Reservation) {
+        self.account.reservation = Some(reservation);
     }
 
     pub(super) fn attempt_started(&mut self, candidate: &Candidate, reason: Arc<str>) {

@@ -253,6 +253,12 @@ pub(super) fn snapshot() -> Snapshot {
         offline: false,
         draining: false,
         ledger: Some(read(r#"{"path":"/home/ann/.local/share/aiproxy/ledger.db","trouble":null,"waiting":0,"lost":0}"#)),
+        budgets: read(&format!(
+            r#"[{{"of":"all","per":"month","usd":20000000000,"spent":21400000000,"reserved":0,"percent":107,"unpriced":0,"from":0,"until":{end}}},
+                {{"of":"project ide","per":"day","usd":5000000000,"spent":4100000000,"reserved":0,"percent":82,"unpriced":0,"from":0,"until":{end}}},
+                {{"of":"key healthy/work","per":"total","usd":10000000000,"spent":920000000,"reserved":0,"percent":9,"unpriced":3,"from":0,"until":null}}]"#,
+            end = NOW.0 + 6_480_000
+        )),
     }
 }
 

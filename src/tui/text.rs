@@ -128,6 +128,7 @@ texts! {
     models: ModelTexts { empty no_match ready some none }
     usage: UsageTexts {
         today requests no_ledger empty demo by days one_day by_cost by_tokens loading no_match unnamed estimated
+        of_all of_project spent a_day a_week a_month in_total begins unpriced
     }
     log: LogTexts { empty no_match older }
     config: ConfigTexts {

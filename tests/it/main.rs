@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "one binary of many small modules")]
 
 mod architecture;
+mod budgets;
 mod cli;
 mod configs;
 mod failover;

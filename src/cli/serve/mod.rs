@@ -2,6 +2,7 @@
 
 mod admin;
 mod banner;
+mod budgets;
 mod discovery;
 mod keys;
 mod ledger;
@@ -112,6 +113,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         engine.remember.upstream(&engine, upstream);
     }
     let ledger = ledger::start(&engine, &place.data, notes_of_requests);
+    budgets::start(&engine, ledger.as_deref());
     let (tracker, stop, now) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
     let token =
