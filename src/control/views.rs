@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::snapshot::{BudgetView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
+use super::snapshot::{
+    BalanceView, BudgetView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, ProbeView, Stats, UpstreamState,
+    UpstreamView,
+};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
@@ -56,9 +59,23 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                     spark: stats.spark,
                 },
                 models: learned.get(&upstream.id).map(|set| count(set.names().len())),
+                probe: probe(engine, upstream),
             }
         })
         .collect()
+}
+
+fn probe(engine: &Engine, upstream: &Upstream) -> Option<ProbeView> {
+    let health = upstream.health.as_ref()?;
+    let probed = engine.probes.of(upstream.id)?;
+    Some(ProbeView {
+        path: health.path.clone(),
+        every_ms: u64::try_from(health.every.as_millis()).unwrap_or(u64::MAX),
+        at: probed.at,
+        took_ms: millis(probed.took),
+        said: probed.said.to_string(),
+        ok: probed.ok,
+    })
 }
 
 /// The upstreams that listings show.
@@ -120,6 +137,13 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 requests: view.requests,
                 tokens: view.tokens,
                 running: view.running,
+                balance: engine.balances.of(key.id).map(|balance| BalanceView {
+                    text: balance.text(),
+                    low: balance.is_low(),
+                    amount: balance.amount,
+                    currency: balance.currency,
+                    at: balance.at,
+                }),
                 limits: view
                     .limits
                     .iter()

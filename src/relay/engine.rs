@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    budgets::Unpriced, continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network, peek::Peeks,
-    remember::Remember, stored::Stored, waiting::Queue,
+    balance::Balances, budgets::Unpriced, continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network,
+    peek::Peeks, probes::Probes, remember::Remember, stored::Stored, waiting::Queue,
 };
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor, zone::zone},
@@ -78,6 +78,8 @@ pub struct Engine {
     pub heads: Heads,
     pub peeks: Peeks,
     pub network: Network,
+    pub probes: Probes,
+    pub balances: Balances,
     pub continuity: Continuity,
     pub stored: Stored,
     /// Told when a waiter might now proceed.
@@ -132,6 +134,8 @@ impl Engine {
             heads: Heads::default(),
             peeks: Peeks::default(),
             network: Network::default(),
+            probes: Probes::default(),
+            balances: Balances::default(),
             continuity: Continuity::default(),
             stored: Stored::default(),
             changed: Notify::new(),

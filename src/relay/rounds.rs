@@ -34,7 +34,7 @@ use crate::{
         candidate::{self, Candidate, Chosen, Decision, KeyState, Question, Target, Tried, Verdict, Why, short},
         health::Size,
         names::{self, NameError, Overrides, Patience, Resolved},
-        outcome::Cool,
+        outcome::{Blame, Cool},
         retry::{Again, Attempts, To},
     },
 };
@@ -432,6 +432,9 @@ fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
     if lost.outcome.cool == Cool::Rejected {
         // Nobody listening means that the process is ending.
         job.engine.rejected.send(chosen.key).unwrap_or_default();
+    }
+    if lost.outcome.cool == Cool::Quota && lost.outcome.blame == Blame::Account {
+        job.engine.balances.doubt(chosen.key, now);
     }
     memory.tried.push(Tried {
         key: chosen.key,

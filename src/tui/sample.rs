@@ -12,7 +12,8 @@ use crate::{
     control::{
         history::View,
         snapshot::{
-            ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, Snapshot, Stats, UpstreamState, UpstreamView,
+            BalanceView, ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, ProbeView, Snapshot, Stats,
+            UpstreamState, UpstreamView,
         },
         story::{Kind, Part, Story, Who},
     },
@@ -171,6 +172,14 @@ fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
             spark: (0..15).map(|n| (n * 3 % 11, 0)).collect(),
         },
         models: Some(41),
+        probe: (name == "limited").then(|| ProbeView {
+            path: "/models".to_owned(),
+            every_ms: 60_000,
+            at: UnixMillis(NOW.0 - 12_000),
+            took_ms: 41,
+            said: "200".to_owned(),
+            ok: true,
+        }),
     }
 }
 
@@ -190,6 +199,13 @@ fn key(upstream: &str, label: &str) -> KeyView {
         requests: 1_204,
         tokens: 48_200,
         running: 0,
+        balance: (label == "work").then(|| BalanceView {
+            amount: 12.3,
+            currency: "USD".to_owned(),
+            text: "$12.300".to_owned(),
+            low: false,
+            at: UnixMillis(NOW.0 - 90_000),
+        }),
         limits: Vec::new(),
     }
 }

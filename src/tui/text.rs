@@ -111,7 +111,7 @@ texts! {
     col: Columns {
         time client model upstream key state age try_ ttft speed tokens cost dialect tier keys p50 p95 errors minutes models
         fingerprint until run requests rpm tpm today kind health price targets level what used input cached output reasoning failed share
-        project session day
+        project session day balance
     }
     state: States {
         queued waiting thinking streaming done retried retried_short left broke denied unknown limited down timeout refused error
@@ -123,7 +123,7 @@ texts! {
         session first took speed input output bytes finish asked_headers answered_headers no_headers not_kept waiting_text listening nothing_said
         missing raw more system user assistant tool thinking refusal result media call cost split
     }
-    upstreams: UpstreamTexts { empty no_match }
+    upstreams: UpstreamTexts { empty no_match probe }
     keys: KeyTexts { empty no_match gives_nothing being_read let_through rest }
     models: ModelTexts { empty no_match ready some none }
     usage: UsageTexts {

@@ -13,6 +13,7 @@ mod fuzzed;
 mod gateway;
 mod guards;
 mod harness;
+mod health;
 #[cfg(target_os = "linux")]
 mod keyring;
 mod ledger;

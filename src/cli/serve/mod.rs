@@ -47,8 +47,10 @@ use crate::{
         sink::Sink,
     },
     relay::{
+        balance,
         engine::{Engine, Parts},
         lists::{self, ModelLists},
+        probes,
         remember::{self, Remember},
     },
     secrets::{
@@ -290,6 +292,10 @@ fn spawn_background(
         }
     };
     tracker.spawn(until_stop(stop.clone(), Box::pin(keep)));
+    let teller = Arc::clone(&gate.engine);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { balance::run(&teller).await })));
+    let prober = Arc::clone(&gate.engine);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { probes::run(&prober).await })));
     let looked_after = Arc::clone(&gate.engine);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { ledger::look_after(&looked_after).await })));
     let loader = Arc::clone(&hands.loader);

@@ -1,6 +1,7 @@
 //! Decisions and ends together: what a request meets after what others met.
 
 mod bound;
+mod probed;
 
 use std::{sync::Arc, time::Duration};
 
