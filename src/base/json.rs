@@ -31,7 +31,7 @@ impl Bad {
         match self.flaw {
             Flaw::Utf8 => format!("invalid UTF-8 at byte {}", self.offset),
             Flaw::TooDeep => format!("nested deeper than {MAX_DEPTH} levels"),
-            Flaw::NotAnObject => format!("expected an object, got {}", Json(std::str::from_utf8(text).unwrap_or_default()).kind()),
+            Flaw::NotAnObject => format!("expected an object, got {}", Json::proven(std::str::from_utf8(text).unwrap_or_default()).kind()),
             Flaw::Syntax => match serde_json::from_slice::<serde::de::IgnoredAny>(text) {
                 Err(e) => e.to_string(),
                 Ok(_) => format!("not JSON at byte {}", self.offset),
@@ -88,7 +88,7 @@ pub fn walk<'a>(text: &'a [u8], mut key: impl FnMut(usize, &'a [u8], &'a [u8])) 
         loop {
             i = space(text, i);
             if depth == 0 {
-                return if i == text.len() { Ok(Json(valid)) } else { Err(syntax(i)) };
+                return if i == text.len() { Ok(Json::proven(valid)) } else { Err(syntax(i)) };
             }
             let object = objects & 1 == 1;
             match text.get(i) {
@@ -176,6 +176,8 @@ fn string(text: &[u8], mut i: usize) -> Result<usize, Bad> {
 fn plain_run(text: &[u8], mut i: usize) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const TOPS: u64 = ONES << 7;
+    // Most strings are short: many at once are only worth a look where this one is not.
+    let long = i + WIDE / 2;
     while let Some(eight) = text.get(i..i + 8).and_then(|s| <[u8; 8]>::try_from(s).ok()) {
         let w = u64::from_le_bytes(eight);
         let control = w.wrapping_sub(ONES * 0x20) & !w;
@@ -187,8 +189,10 @@ fn plain_run(text: &[u8], mut i: usize) -> usize {
             return i + (hits.trailing_zeros() / 8) as usize;
         }
         i += 8;
-        while text.get(i..i + WIDE).is_some_and(is_plain) {
-            i += WIDE;
+        if i >= long {
+            while text.get(i..i + WIDE).is_some_and(is_plain) {
+                i += WIDE;
+            }
         }
     }
     while text.get(i).is_some_and(|&b| b >= 0x20 && b != b'"' && b != b'\\') {
@@ -238,13 +242,13 @@ pub struct Json<'a>(&'a str);
 impl<'a> Json<'a> {
     /// A text that was proven before.
     pub(super) fn proven(text: &'a str) -> Self {
-        Self(text)
+        Self(text.trim_matches([' ', '\n', '\r', '\t']))
     }
 
-    /// The value's own text.
+    /// The value's own text, without space around it.
     #[must_use]
     pub fn text(self) -> &'a str {
-        self.0.trim_matches([' ', '\n', '\r', '\t'])
+        self.0
     }
 
     /// What it is, in words.
@@ -385,6 +389,12 @@ fn skip(text: &[u8], mut i: usize) -> usize {
 #[must_use]
 pub fn first(text: &[u8]) -> &str {
     std::str::from_utf8(&text[..skip(text, 0)]).unwrap_or_default()
+}
+
+/// The value that a proven text begins with, as [`walk`] tells it.
+#[must_use]
+pub fn told(text: &[u8]) -> Json<'_> {
+    Json(first(text))
 }
 
 fn unescape(text: &str) -> String {
@@ -532,7 +542,7 @@ mod tests {
 
         #[test]
         fn reading_unproven_text_never_panics(text in "[\\[\\]{}\",:\\\\a1 ]{0,30}") {
-            let json = Json(&text);
+            let json = Json::proven(&text);
             for (_, value) in json.members() {
                 drop(value.str());
             }

@@ -29,6 +29,10 @@ pub struct Scan<'a> {
     pub system: bool,
     /// `provider` or `models`: wishes of routing.
     pub wishes: bool,
+    /// `tools` are there.
+    pub tools: bool,
+    /// `service_tier` or `serviceTier`.
+    pub tier: Option<Cow<'a, str>>,
     /// `previous_response_id`.
     pub previous: Option<Cow<'a, str>>,
     /// What names the conversation: `prompt_cache_key`, else `user`, `metadata.user_id`, `previous_response_id`.
@@ -170,10 +174,12 @@ struct Members<'a> {
     settings: Option<&'a str>,
     session: [Option<&'a str>; 3],
     metadata: Option<&'a str>,
+    tier: Option<&'a str>,
     twice: Option<(&'static str, &'a str)>,
     contents: bool,
     messages: bool,
     system: bool,
+    tools: bool,
     wishes: bool,
     any: bool,
 }
@@ -230,6 +236,8 @@ impl<'a> Members<'a> {
             messages: self.messages,
             system: self.system,
             wishes: self.wishes,
+            tools: self.tools,
+            tier: texts(self.tier),
             previous: texts(previous),
             session: texts(cache_key)
                 .or_else(|| texts(user))
@@ -270,13 +278,15 @@ enum Member {
     Stream,
     StreamOptions,
     System,
+    Tier,
+    Tools,
     Wish,
 }
 
 impl Member {
     /// Whether its value is looked at.
     fn is_read(self) -> bool {
-        !matches!(self, Self::Contents | Self::Messages | Self::Other | Self::System | Self::Wish)
+        !matches!(self, Self::Contents | Self::Messages | Self::Other | Self::System | Self::Tools | Self::Wish)
     }
 
     fn named(name: &[u8]) -> Self {
@@ -293,6 +303,8 @@ impl Member {
             b"user" => Self::Session(1),
             b"previous_response_id" => Self::Session(2),
             b"metadata" => Self::Metadata,
+            b"service_tier" | b"serviceTier" => Self::Tier,
+            b"tools" => Self::Tools,
             b"models" | b"provider" => Self::Wish,
             _ => Self::Other,
         }
@@ -348,12 +360,13 @@ impl<'de> Members<'de> {
         self.contents |= matches!(member, Member::Contents);
         self.messages |= matches!(member, Member::Messages);
         self.system |= matches!(member, Member::System);
+        self.tools |= matches!(member, Member::Tools);
         self.wishes |= matches!(member, Member::Wish);
     }
 
     fn take(&mut self, member: Member, value: &'de str) {
         let place = match member {
-            Member::Contents | Member::Messages | Member::Other | Member::System | Member::Wish => return,
+            Member::Contents | Member::Messages | Member::Other | Member::System | Member::Tools | Member::Wish => return,
             Member::MaxTokens => &mut self.max_tokens,
             Member::Metadata => &mut self.metadata,
             Member::Model => &mut self.model,
@@ -361,6 +374,7 @@ impl<'de> Members<'de> {
             Member::Settings => &mut self.settings,
             Member::Stream => &mut self.stream,
             Member::StreamOptions => &mut self.stream_options,
+            Member::Tier => &mut self.tier,
         };
         let before = place.replace(value);
         match member {

@@ -84,8 +84,7 @@ impl Control {
             ("history", true) => self.ledger(Asked::History(query), id).await,
             ("usage", true) => self.ledger(Asked::Usage(query), id).await,
             ("requests", true) => {
-                let all =
-                    self.engine.bus.look(|live| live.running.iter().rev().chain(live.recent.iter().rev()).cloned().collect::<Vec<_>>());
+                let all = self.engine.bus.look(|live| live.running.iter().rev().chain(live.finished().rev()).cloned().collect::<Vec<_>>());
                 json(id, StatusCode::OK, &all)
             }
             ("act", false) => match self.read::<Action>(body).await {

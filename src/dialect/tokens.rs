@@ -11,7 +11,11 @@ const MOST: u64 = 1 << 40;
 /// A count somewhere below `json`.
 #[must_use]
 pub(super) fn count(json: Json<'_>, path: &[&str]) -> Option<u64> {
-    json.at(path)?.u64().filter(|&n| n <= MOST)
+    json.at(path).and_then(number)
+}
+
+fn number(json: Json<'_>) -> Option<u64> {
+    json.u64().filter(|&n| n <= MOST)
 }
 
 /// What the provider says that the answer cost, in dollars. Where the customer's own key was used behind an aggregator,
@@ -30,48 +34,138 @@ pub(super) fn reported(usage: Json<'_>) -> Option<NanoUsd> {
     Some(cost + behind.unwrap_or_default())
 }
 
+/// One side of the counts: the whole, and the parts that it has in an object of their own.
+#[derive(Clone, Copy, Default)]
+struct Side {
+    all: Option<u64>,
+    cached: Option<u64>,
+    written: Option<u64>,
+    created: Option<u64>,
+    reasoning: Option<u64>,
+    audio: Option<u64>,
+    image: Option<u64>,
+}
+
+impl Side {
+    fn read(&mut self, details: Json<'_>) {
+        for (key, value) in details.members() {
+            let place = match key {
+                "cached_tokens" => &mut self.cached,
+                "cache_write_tokens" => &mut self.written,
+                "cache_creation_tokens" => &mut self.created,
+                "reasoning_tokens" => &mut self.reasoning,
+                "audio_tokens" => &mut self.audio,
+                "image_tokens" => &mut self.image,
+                _ => continue,
+            };
+            *place = number(value);
+        }
+    }
+
+    /// Where both words for a side are there, the first is asked before the second.
+    fn or(self, second: Self) -> Self {
+        Self {
+            all: self.all.or(second.all),
+            cached: self.cached.or(second.cached),
+            written: self.written.or(self.created).or(second.written).or(second.created),
+            created: None,
+            reasoning: self.reasoning.or(second.reasoning),
+            audio: self.audio.or(second.audio),
+            image: self.image.or(second.image),
+        }
+    }
+}
+
+/// Members of a usage object, met in one pass: it stands in every answer and in the last event of every stream.
+#[derive(Default)]
+struct Told {
+    prompt: Side,
+    input: Side,
+    completion: Side,
+    output: Side,
+    total: Option<u64>,
+    /// Cached input outside of the details, in the order in which it counts.
+    cached: [Option<u64>; 4],
+    searches: Option<u64>,
+    queries: Option<u64>,
+    /// Something speaks of money.
+    costs: bool,
+}
+
+impl Told {
+    fn read(usage: Json<'_>) -> Self {
+        let mut told = Self::default();
+        for (key, value) in usage.members() {
+            let place = match key {
+                "prompt_tokens" => &mut told.prompt.all,
+                "input_tokens" => &mut told.input.all,
+                "completion_tokens" => &mut told.completion.all,
+                "output_tokens" => &mut told.output.all,
+                "total_tokens" => &mut told.total,
+                "prompt_cache_hit_tokens" => &mut told.cached[0],
+                "num_cached_tokens" => &mut told.cached[1],
+                "cached_tokens" => &mut told.cached[2],
+                "cache_read_input_tokens" => &mut told.cached[3],
+                "num_search_queries" => &mut told.queries,
+                "cost" | "cost_in_usd_ticks" => {
+                    told.costs = true;
+                    continue;
+                }
+                "prompt_tokens_details" => {
+                    told.prompt.read(value);
+                    continue;
+                }
+                "input_tokens_details" => {
+                    told.input.read(value);
+                    continue;
+                }
+                "completion_tokens_details" => {
+                    told.completion.read(value);
+                    continue;
+                }
+                "output_tokens_details" => {
+                    told.output.read(value);
+                    continue;
+                }
+                "server_tool_use" => {
+                    told.searches = count(value, &["web_search_requests"]);
+                    continue;
+                }
+                _ => continue,
+            };
+            *place = number(value);
+        }
+        told
+    }
+}
+
 /// The usage object of the OpenAI family, in the words of chat (`prompt_tokens`) or of responses (`input_tokens`).
 #[must_use]
 pub(super) fn openai(usage: Json<'_>) -> Option<Usage> {
-    let either = |a: &[&str], b: &[&str]| count(usage, a).or_else(|| count(usage, b));
-    let (prompt, completion) = (either(&["prompt_tokens"], &["input_tokens"]), either(&["completion_tokens"], &["output_tokens"]));
-    let total = count(usage, &["total_tokens"]);
-    if prompt.is_none() && completion.is_none() {
+    let told = Told::read(usage);
+    let (ins, outs) = (told.prompt.or(told.input), told.completion.or(told.output));
+    let reported = if told.costs { reported(usage) } else { None };
+    if ins.all.is_none() && outs.all.is_none() {
         // Rerankers tell nothing but a total.
-        return total.map(|input| Usage { input, reported: reported(usage), ..Usage::default() });
+        return told.total.map(|input| Usage { input, reported, ..Usage::default() });
     }
-    let (prompt, completion) = (prompt.unwrap_or(0), completion.unwrap_or(0));
-    let cached = either(&["prompt_tokens_details", "cached_tokens"], &["input_tokens_details", "cached_tokens"]).or_else(|| {
-        ["prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens", "cache_read_input_tokens"]
-            .iter()
-            .find_map(|key| count(usage, &[key]))
-    });
+    let (prompt, completion) = (ins.all.unwrap_or(0), outs.all.unwrap_or(0));
+    let cached = ins.cached.or_else(|| told.cached.into_iter().find_map(|n| n));
     // Some count reasoning only in the total.
-    let output = completion.max(total.unwrap_or(0).saturating_sub(prompt));
-    let reasoning =
-        either(&["completion_tokens_details", "reasoning_tokens"], &["output_tokens_details", "reasoning_tokens"]).unwrap_or(0).min(output);
+    let output = completion.max(told.total.unwrap_or(0).saturating_sub(prompt));
+    let reasoning = outs.reasoning.unwrap_or(0).min(output);
     let cache_read = cached.unwrap_or(0).min(prompt);
-    let detail = |side: [&str; 2], names: &[&str]| {
-        side.into_iter().flat_map(|side| names.iter().map(move |name| [side, name])).find_map(|path| count(usage, &path)).unwrap_or(0)
-    };
-    let (ins, outs) = (["prompt_tokens_details", "input_tokens_details"], ["completion_tokens_details", "output_tokens_details"]);
     // What the details say must fit into what is left of the whole, else classes would overlap.
+    let part = |left: &mut u64, n: Option<u64>| {
+        let taken = n.unwrap_or(0).min(*left);
+        *left -= taken;
+        taken
+    };
     let mut fresh = prompt - cache_read;
-    let mut part = |n: u64| {
-        let taken = n.min(fresh);
-        fresh -= taken;
-        taken
-    };
-    let cache_write_5m = part(detail(ins, &["cache_write_tokens", "cache_creation_tokens"]));
-    let (audio_in, image_in) = (part(detail(ins, &["audio_tokens"])), part(detail(ins, &["image_tokens"])));
+    let cache_write_5m = part(&mut fresh, ins.written);
+    let (audio_in, image_in) = (part(&mut fresh, ins.audio), part(&mut fresh, ins.image));
     let mut plain = output - reasoning;
-    let mut part = |n: u64| {
-        let taken = n.min(plain);
-        plain -= taken;
-        taken
-    };
-    let (audio_out, image_out) = (part(detail(outs, &["audio_tokens"])), part(detail(outs, &["image_tokens"])));
-    let searches = count(usage, &["server_tool_use", "web_search_requests"]).or_else(|| count(usage, &["num_search_queries"]));
+    let (audio_out, image_out) = (part(&mut plain, outs.audio), part(&mut plain, outs.image));
     Some(Usage {
         input: fresh,
         cache_read,
@@ -83,8 +177,8 @@ pub(super) fn openai(usage: Json<'_>) -> Option<Usage> {
         image_in,
         audio_out,
         image_out,
-        searches: searches.unwrap_or(0),
-        reported: reported(usage),
+        searches: told.searches.or(told.queries).unwrap_or(0),
+        reported,
     })
 }
 

@@ -34,7 +34,7 @@ impl Bus {
     }
 
     /// Tells the end of a request, and gives back its record as it is now for good.
-    pub fn tell_end(&self, at: UnixMillis, kind: EventKind, id: RequestId) -> Option<RequestRecord> {
+    pub fn tell_end(&self, at: UnixMillis, kind: EventKind, id: RequestId) -> Option<Arc<RequestRecord>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         self.fold(&mut live, at, kind);
         live.recent.back().filter(|record| record.id == id).cloned()

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    live::Line,
+    line::Line,
     record::{RequestRecord, State},
 };
 use crate::base::money::NanoUsd;

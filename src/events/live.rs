@@ -1,22 +1,18 @@
 //! The fold of events: requests now and recently, the newest log lines, totals since start. Bounded.
 
 use std::{
-    collections::VecDeque,
-    fmt::{self, Write},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     kind::{Event, EventKind, Level},
+    line::Line,
     record::{RequestRecord, State},
 };
-use crate::base::{
-    clock::UnixMillis,
-    id::{IdMap, RequestId},
-    money::NanoUsd,
-};
+use crate::base::{clock::UnixMillis, id::RequestId, money::NanoUsd};
 
 /// Finished requests kept.
 pub const RECENT: usize = 500;
@@ -28,19 +24,59 @@ pub const LINES: usize = 1_000;
 pub struct Live {
     /// The newest event folded in.
     pub seq: u64,
-    /// In order of start.
-    pub running: Vec<RequestRecord>,
-    /// Newest last.
-    pub recent: VecDeque<RequestRecord>,
+    pub running: Running,
+    /// Newest last; shared with the ledger.
+    pub recent: VecDeque<Arc<RequestRecord>>,
     /// Newest last.
     pub lines: VecDeque<Line>,
     pub totals: Totals,
-    /// Places of `running`; rebuilt when absent.
-    #[serde(skip)]
-    places: IdMap<RequestId, usize>,
-    /// Where the text of a line is put together.
-    #[serde(skip)]
-    draft: String,
+}
+
+/// Requests under way, in the order of their ids: that of their start. Boxed, as they move between lists.
+#[derive(Clone, Debug, Default)]
+pub struct Running(BTreeMap<RequestId, Box<RequestRecord>>);
+
+impl Running {
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &RequestRecord> {
+        self.0.values().map(|record| &**record)
+    }
+
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut RequestRecord> {
+        self.0.values_mut().map(|record| &mut **record)
+    }
+
+    #[must_use]
+    pub fn get(&self, id: RequestId) -> Option<&RequestRecord> {
+        self.0.get(&id).map(|record| &**record)
+    }
+}
+
+impl FromIterator<RequestRecord> for Running {
+    fn from_iter<T: IntoIterator<Item = RequestRecord>>(records: T) -> Self {
+        Self(records.into_iter().map(|record| (record.id, Box::new(record))).collect())
+    }
+}
+
+impl Serialize for Running {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Running {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Vec::<RequestRecord>::deserialize(from).map(Self::from_iter)
+    }
 }
 
 /// Counts since the proxy started.
@@ -59,16 +95,6 @@ pub struct Totals {
     pub unpriced: u64,
 }
 
-/// One line of the Log screen.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Line {
-    pub at: UnixMillis,
-    pub level: Level,
-    pub text: Arc<str>,
-    /// The request it is about.
-    pub id: Option<RequestId>,
-}
-
 impl Live {
     /// Folds one event in. Events of requests that are not known (a late viewer) are passed over.
     pub fn apply(&mut self, event: &Event) {
@@ -81,8 +107,7 @@ impl Live {
         let at = event.at;
         match event.kind {
             EventKind::Accepted { request } => {
-                self.places.insert(request.id, self.running.len());
-                self.running.push(*request);
+                self.running.0.insert(request.id, request);
             }
             EventKind::Queued { id, reason } => self.with(id, |r| {
                 r.state = State::Queued;
@@ -106,7 +131,7 @@ impl Live {
                     }
                 });
                 if let Some(text) = about {
-                    self.line(at, Level::Warn, text.into(), Some(id));
+                    self.line(Line::told(at, Level::Warn, text, Some(id)));
                 }
             }
             EventKind::FirstContent { id, ttft_ms, head_ms, status } => self.with(id, |r| {
@@ -126,20 +151,15 @@ impl Live {
             ended @ EventKind::Ended { .. } => self.ended(at, ended),
             EventKind::Alert { alert } => self.line(at, alert.level, alert.text, None),
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
-                self.line(at, level, text, None);
+                self.line(Line::told(at, level, text, None));
             }
-            EventKind::Config { text, ok } => self.line(at, if ok { Level::Info } else { Level::Error }, text, None),
+            EventKind::Config { text, ok } => self.line(Line::told(at, if ok { Level::Info } else { Level::Error }, text, None)),
         }
     }
 
     fn ended(&mut self, at: UnixMillis, kind: EventKind) {
         let EventKind::Ended { id, state, status, duration_ms, usage, cost, finish, answer_bytes, events, error } = kind else { return };
-        let Some(place) = self.place(id) else { return };
-        let mut record = self.running.remove(place);
-        self.places.remove(&id);
-        for later in self.places.values_mut().filter(|later| **later > place) {
-            *later -= 1;
-        }
+        let Some(mut record) = self.running.0.remove(&id) else { return };
         record.state = state;
         record.status = status;
         record.duration_ms = Some(duration_ms);
@@ -165,73 +185,40 @@ impl Live {
             Some(None) => self.totals.unpriced += 1,
             None => {}
         }
-        self.draft.clear();
-        let level = summary(&record, &mut self.draft);
-        let text = self.draft.as_str().into();
-        self.line(at, level, text, Some(id));
+        let record: Arc<RequestRecord> = record.into();
+        self.line(Line::of_request(at, Arc::clone(&record)));
         if self.recent.len() >= RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(record);
     }
 
-    fn line(&mut self, at: UnixMillis, level: Level, text: Arc<str>, id: Option<RequestId>) {
+    fn line(&mut self, line: Line) {
         if self.lines.len() >= LINES {
             self.lines.pop_front();
         }
-        self.lines.push_back(Line { at, level, text, id });
-    }
-
-    fn place(&mut self, id: RequestId) -> Option<usize> {
-        if self.places.len() != self.running.len() {
-            self.places = self.running.iter().enumerate().map(|(at, r)| (r.id, at)).collect();
-        }
-        self.places.get(&id).copied()
+        self.lines.push_back(line);
     }
 
     fn with(&mut self, id: RequestId, change: impl FnOnce(&mut RequestRecord)) {
-        if let Some(place) = self.place(id) {
-            change(&mut self.running[place]);
+        if let Some(record) = self.running.0.get_mut(&id) {
+            change(record);
         }
+    }
+
+    /// Finished requests that are still kept, newest last.
+    pub fn finished(&self) -> impl DoubleEndedIterator<Item = &RequestRecord> {
+        self.recent.iter().map(|record| &**record)
     }
 
     /// A running or recent request by id or unique prefix of it; `last` is the newest finished one.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<&RequestRecord> {
         if id == "last" {
-            return self.recent.back();
+            return self.recent.back().map(|record| &**record);
         }
-        let mut hits = self.running.iter().chain(&self.recent).filter(|r| r.id.to_string().starts_with(id));
+        let mut hits = self.running.iter().chain(self.finished()).filter(|r| r.id.to_string().starts_with(id));
         let hit = hits.next()?;
         hits.next().is_none().then_some(hit)
-    }
-}
-
-/// The line that a request ends with.
-pub fn summary(record: &RequestRecord, out: &mut String) -> Level {
-    // Writing into a string does not fail.
-    let mut put = |text: fmt::Arguments<'_>| out.write_fmt(text).unwrap_or_default();
-    put(format_args!("{} {} ", record.project, record.asked));
-    match record.status {
-        Some(status) => put(format_args!("{status}")),
-        None => put(format_args!("–")),
-    }
-    if let Some(attempt) = record.last() {
-        let slash = if attempt.key.is_empty() { "" } else { "/" };
-        put(format_args!(" by {}{slash}{}", attempt.upstream, attempt.key));
-    }
-    put(format_args!(" in {} ms", record.duration_ms.unwrap_or_default()));
-    match (record.state, &record.error) {
-        (State::Left, _) => {
-            put(format_args!(", client left"));
-            Level::Info
-        }
-        (State::Failed, error) => {
-            if let Some(error) = error {
-                put(format_args!(": {error}"));
-            }
-            Level::Error
-        }
-        _ => Level::Info,
     }
 }

@@ -4,6 +4,7 @@ pub mod alert;
 pub mod bus;
 pub mod filter;
 pub mod kind;
+pub mod line;
 pub mod live;
 pub mod record;
 pub mod sink;

@@ -23,7 +23,7 @@ const SLOTS: usize = 32_768;
 const HELD: u64 = 64 << 20;
 /// Keeping bodies takes time of the processor: so many bytes in a row, then so many a second.
 const BURST: i64 = 64 << 20;
-const A_SECOND: i64 = 8 << 20;
+const A_SECOND: i64 = 4 << 20;
 /// The least that a body counts for.
 const LEAST: i64 = 32 << 10;
 
@@ -43,7 +43,7 @@ pub enum Note {
 /// A finished request, with what it cost.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    pub record: RequestRecord,
+    pub record: Arc<RequestRecord>,
     /// Bills of its attempts, by their number.
     pub parts: Vec<Part>,
     /// Answered by the built-in upstream: outside of totals.
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(kept(Duration::ZERO), 0, "nothing is wanted yet");
         sink.want(Wanted::All, 4 << 20);
         assert_eq!(kept(Duration::ZERO), 1_024);
-        assert_eq!(kept(Duration::from_secs(1)), 128);
+        assert_eq!(kept(Duration::from_secs(1)), 64);
     }
 
     #[test]

@@ -19,8 +19,9 @@ use crate::{
 const SHORTEST: usize = 2 << 10;
 const LONGEST: usize = 64 << 10;
 const MASK: u64 = 0x1FFF << 40;
-/// Less is not worth deflating.
-const SMALL: usize = 128;
+/// Less is not worth deflating: making ready for it takes longer than the work itself, and a file that is bounded does
+/// not suffer from what is short.
+const SMALL: usize = 2 << 10;
 /// What a chunk takes on disk beside its bytes.
 const ROW: i64 = 64;
 /// Where a body was cut, up to so many bytes go with the cut: half a key must not stay.

@@ -65,25 +65,32 @@ impl Book {
     #[must_use]
     pub fn find(&self, upstream: &Upstream, sent: &str, answered: Option<&str>) -> Option<(Source, &Tariff)> {
         let answered = answered.filter(|answered| *answered != sent);
-        let names = [Some(sent), answered].into_iter().flatten();
-        let bare = names.clone().map(undated);
-        let names: Vec<Cow<'_, str>> = names.map(Cow::Borrowed).chain(bare).collect();
+        // Put together only as far as they are needed: the first is nearly always it.
+        let names = || {
+            let said = [Some(sent), answered].into_iter().flatten();
+            said.clone().map(Cow::Borrowed).chain(said.map(undated))
+        };
         let vendors = [Some(&*upstream.name), upstream.preset.as_deref()];
-        let own = first(&self.own, &vendors, &names).map(|tariff| (Source::Config, tariff));
-        own.or_else(|| first(&self.builtin, &vendors[1..], &names).map(|tariff| (Source::Builtin, tariff)))
+        let own = first(&self.own, &vendors, names()).map(|tariff| (Source::Config, tariff));
+        own.or_else(|| first(&self.builtin, &vendors[1..], names()).map(|tariff| (Source::Builtin, tariff)))
     }
 }
 
 /// The first name that any of the vendors has a price for.
-fn first<'a>(shelves: &'a HashMap<String, Shelf>, vendors: &[Option<&str>], names: &[Cow<'_, str>]) -> Option<&'a Tariff> {
-    if shelves.is_empty() {
+fn first<'a, 'n>(
+    shelves: &'a HashMap<String, Shelf>,
+    vendors: &[Option<&str>],
+    mut names: impl Iterator<Item = Cow<'n, str>>,
+) -> Option<&'a Tariff> {
+    let mut known = vendors.iter().flatten().filter_map(|vendor| shelves.get(*vendor));
+    let shelves = [known.next(), known.next()];
+    if shelves[0].is_none() {
         return None;
     }
-    let shelves: Vec<&Shelf> = vendors.iter().flatten().filter_map(|vendor| shelves.get(*vendor)).collect();
-    names.iter().find_map(|name| {
-        shelves.iter().find_map(|shelf| {
-            let pattern = || shelf.patterns.iter().find(|(row, _)| row.model.matches(name)).map(|(_, tariff)| tariff);
-            shelf.exact.get(&**name).or_else(pattern).map(|tariff| &**tariff)
+    names.find_map(|name| {
+        shelves.iter().flatten().find_map(|shelf| {
+            let pattern = || shelf.patterns.iter().find(|(row, _)| row.model.matches(&name)).map(|(_, tariff)| tariff);
+            shelf.exact.get(&*name).or_else(pattern).map(|tariff| &**tariff)
         })
     })
 }

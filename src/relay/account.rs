@@ -78,7 +78,7 @@ impl Account {
             op,
             stream: ask.stream,
             estimate: ask.estimate,
-            tier: near_an_end(&ask.body, "\"service_tier\"").or_else(|| near_an_end(&ask.body, "\"serviceTier\"")),
+            tier: ask.tier.clone(),
             resolution: picture("\"size\""),
             quality: picture("\"quality\""),
             demo: false,
@@ -195,7 +195,7 @@ impl Account {
     }
 
     /// Hands the request to the ledger.
-    pub(super) fn hand_over(&mut self, engine: &Engine, record: Option<RequestRecord>) {
+    pub(super) fn hand_over(&mut self, engine: &Engine, record: Option<Arc<RequestRecord>>) {
         let failed = record.as_ref().is_some_and(|record| record.state == State::Failed);
         if let Some(capture) = self.capture.take() {
             let media = if self.stream && !failed { "text/event-stream" } else { "application/json" };
@@ -247,16 +247,16 @@ mod tests {
 
     #[test]
     fn fields_are_found_near_the_ends_only() {
-        let far = format!("{{\"a\":\"{}\",\"service_tier\":\"flex\",\"b\":\"{}\"}}", "x".repeat(5_000), "y".repeat(5_000));
+        let far = format!("{{\"a\":\"{}\",\"size\":\"1024\",\"b\":\"{}\"}}", "x".repeat(5_000), "y".repeat(5_000));
         for (body, want) in [
-            (r#"{"service_tier" : "flex","messages":[]}"#, Some("flex")),
-            (r#"{"messages":[{"content":"\"service_tier\":\"flex\""}]}"#, None),
-            (r#"{"service_tier":null}"#, None),
-            (r#"{"service_tier":"a very long word that cannot be one of them"}"#, None),
+            (r#"{"size" : "flex","messages":[]}"#, Some("flex")),
+            (r#"{"messages":[{"content":"\"size\":\"flex\""}]}"#, None),
+            (r#"{"size":null}"#, None),
+            (r#"{"size":"a very long word that cannot be one of them"}"#, None),
             (&far, None),
             ("", None),
         ] {
-            assert_eq!(near_an_end(body.as_bytes(), "\"service_tier\"").as_deref(), want, "{body}");
+            assert_eq!(near_an_end(body.as_bytes(), "\"size\"").as_deref(), want, "{body}");
         }
     }
 }

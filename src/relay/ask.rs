@@ -99,6 +99,8 @@ pub struct Ask {
     pub estimate: u64,
     /// The most output tokens that the client wants.
     pub max_tokens: Option<u64>,
+    /// The service tier that the client asks for, on which the price may depend.
+    pub tier: Option<Box<str>>,
     /// How long the client says it will wait.
     pub patience: Option<Duration>,
     /// `x-aiproxy-upstream` of the client: only this one.

@@ -38,23 +38,24 @@ struct Entry {
 }
 
 impl Heads {
-    /// Keeps what a client sent; nothing in it may be secret.
-    pub(super) fn asked(&self, id: RequestId, headers: &HeaderMap, now: Mono) {
+    /// Keeps what a client sent, if there is room for it; nothing in it may be secret.
+    pub(super) fn asked(&self, id: RequestId, headers: &HeaderMap, now: Mono) -> bool {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.0.saturating_sub(kept.second) >= Duration::from_secs(1) {
             (kept.second, kept.count) = (now.0, 0);
         }
         kept.count += 1;
         if kept.count > A_SECOND {
-            return;
+            return false;
         }
         if kept.entries.len() >= KEPT {
             kept.entries.pop_front();
         }
         kept.entries.push_back(Entry { id, asked: lines(headers), answered: Vec::new() });
+        true
     }
 
-    /// Keeps what the client got, where its request is kept.
+    /// Keeps what the client got; its request was kept.
     pub(super) fn answered(&self, id: RequestId, headers: &HeaderMap) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = kept.entries.iter_mut().rev().find(|entry| entry.id == id) {

@@ -37,6 +37,8 @@ use crate::{
 
 /// Longest model name that is looked up.
 const MODEL_NAME: usize = 256;
+/// Longest name of a service tier that a price may depend on.
+const TIER: usize = 32;
 /// Beyond this a coded body is not kept for forwarding as it came.
 const KEEP_CODED: usize = 8 << 20;
 
@@ -57,7 +59,7 @@ pub struct Head {
 /// # Errors
 ///
 /// Everything that is wrong with a request before anybody is asked: too large, slow, undecodable, not JSON, no model.
-pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, body: Incoming) -> Result<Ask, ClientError> {
+pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, body: Incoming) -> Result<Box<Ask>, ClientError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
     let mut held = Held::none(engine);
     let limits = limits(generation);
@@ -70,7 +72,13 @@ pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, bod
 /// # Errors
 ///
 /// As [`read`].
-pub(super) fn again(engine: &Arc<Engine>, generation: &Generation, head: Head, body: Bytes, of: RequestId) -> Result<Ask, ClientError> {
+pub(super) fn again(
+    engine: &Arc<Engine>,
+    generation: &Generation,
+    head: Head,
+    body: Bytes,
+    of: RequestId,
+) -> Result<Box<Ask>, ClientError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
     let limits = limits(generation);
     let mut held = Held::none(engine);
@@ -88,12 +96,14 @@ struct Arrived {
     replay_of: Option<RequestId>,
 }
 
-fn understand(arrived: Arrived, head: Head, (generation, limits): (&Generation, &Limits), mut held: Held) -> Result<Ask, ClientError> {
+fn understand(arrived: Arrived, head: Head, (generation, limits): (&Generation, &Limits), mut held: Held) -> Result<Box<Ask>, ClientError> {
     let Arrived { at, received, raw, replay_of } = arrived;
     let mut map = head.headers;
     let (body, coded) = open(raw, &mut map, limits, &mut held)?;
 
-    let mut ask = Ask {
+    let said = Said::of(&map);
+    // Boxed where it is made: it is large, and goes through many hands.
+    let mut ask = Box::new(Ask {
         id: head.id,
         replay_of,
         at,
@@ -111,22 +121,23 @@ fn understand(arrived: Arrived, head: Head, (generation, limits): (&Generation, 
         include_usage: false,
         stream_options: None,
         object_end: None,
-        session: map.get("x-session-id").and_then(|v| v.to_str().ok()).map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref())),
+        session: said.session,
         estimate: (body.len() / 4) as u64,
         max_tokens: None,
-        patience: patience(&map),
-        pin: map.get("x-aiproxy-upstream").and_then(|v| v.to_str().ok()).map(Arc::from),
+        tier: None,
+        patience: said.patience,
+        pin: said.pin,
         read_as: head.endpoint.dialect,
         previous: None,
         rewrite: false,
         home: head.home,
-        strict: map.get("x-aiproxy-strict").is_some_and(|v| matches!(v.as_bytes(), b"1" | b"true")),
+        strict: said.strict,
         wishes: None,
         held,
         headers: map,
         body,
         endpoint: head.endpoint,
-    };
+    });
     find_model(&mut ask, &generation.settings)?;
     headers::request_filter(&mut ask.headers);
     Ok(ask)
@@ -270,6 +281,7 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
     ask.object_end = Some((scan.end, scan.empty));
     ask.estimate = (body.len() / 4) as u64;
     ask.max_tokens = scan.max_tokens;
+    ask.tier = scan.tier.as_deref().filter(|tier| tier.len() <= TIER).map(Box::from);
     if ask.session.is_none() {
         ask.session = scan.session.as_deref().map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref()));
     }
@@ -285,7 +297,7 @@ fn read_as(endpoint: &Endpoint, scan: &splice::Scan<'_>, body: &[u8]) -> Dialect
     match scan {
         splice::Scan { messages: false, contents: true, .. } => Dialect::Gemini,
         splice::Scan { messages: true, system: true, .. } => Dialect::Anthropic,
-        splice::Scan { messages: true, .. } if has(b"\"input_schema\"") && !has(b"\"parameters\"") => Dialect::Anthropic,
+        splice::Scan { messages: true, tools: true, .. } if has(b"\"input_schema\"") && !has(b"\"parameters\"") => Dialect::Anthropic,
         _ => Dialect::Openai,
     }
 }
@@ -362,10 +374,48 @@ fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
     text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// How long the client's SDK says it waits: its read timeout in seconds, as the headers of two SDK families tell.
-fn patience(headers: &HeaderMap) -> Option<Duration> {
-    let name =
-        ["x-stainless-read-timeout", "x-stainless-timeout", "x-server-timeout"].into_iter().find(|name| headers.contains_key(*name))?;
-    let seconds: f64 = headers.get(name)?.to_str().ok()?.parse().ok()?;
+/// What a client's headers say to us rather than to an upstream; of several of one name the first.
+#[derive(Default)]
+struct Said {
+    session: Option<Arc<str>>,
+    pin: Option<Arc<str>>,
+    strict: bool,
+    patience: Option<Duration>,
+}
+
+impl Said {
+    /// One pass, as looking for each by its name costs more.
+    fn of(headers: &HeaderMap) -> Self {
+        let (mut session, mut pin, mut strict) = (None, None, None);
+        // Timeouts as the headers of SDK families tell them, in the order in which they count.
+        let mut waits = [None; 3];
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "x-session-id" => &mut session,
+                "x-aiproxy-upstream" => &mut pin,
+                "x-aiproxy-strict" => &mut strict,
+                "x-stainless-read-timeout" => &mut waits[0],
+                "x-stainless-timeout" => &mut waits[1],
+                "x-server-timeout" => &mut waits[2],
+                _ => continue,
+            };
+            *place = place.or(Some(value));
+        }
+        fn text(value: &HeaderValue) -> Option<&str> {
+            value.to_str().ok()
+        }
+        let (session, pin) = (session.and_then(text), pin.and_then(text));
+        Self {
+            session: session.map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref())),
+            pin: pin.map(Arc::from),
+            strict: strict.is_some_and(|v| matches!(v.as_bytes(), b"1" | b"true")),
+            patience: waits.into_iter().flatten().next().and_then(text).and_then(patience),
+        }
+    }
+}
+
+/// How long the client's SDK says it waits: its read timeout in seconds.
+fn patience(seconds: &str) -> Option<Duration> {
+    let seconds: f64 = seconds.parse().ok()?;
     (seconds.is_finite() && seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0)))
 }

@@ -48,7 +48,7 @@ const OFFLINE: Duration = Duration::from_secs(2);
 pub struct Job {
     pub engine: Arc<Engine>,
     pub generation: Arc<Generation>,
-    pub ask: Ask,
+    pub ask: Box<Ask>,
     pub ingress: &'static dyn Ingress,
     pub tally: Tally,
     pub halt: Arc<Halt>,

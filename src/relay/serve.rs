@@ -56,7 +56,7 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
 }
 
 /// Answers a request that was read, whether it came over a socket or is one from before, sent again.
-pub(super) async fn begin(engine: &Arc<Engine>, generation: Arc<Generation>, ask: Ask, place: Place) -> Response<ReplyBody> {
+pub(super) async fn begin(engine: &Arc<Engine>, generation: Arc<Generation>, ask: Box<Ask>, place: Place) -> Response<ReplyBody> {
     let (dialect, id) = (ask.endpoint.dialect, ask.id);
     let tally = Tally::open(engine, &ask);
     let halt = engine.halts.enter(id);
@@ -146,7 +146,7 @@ fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<Reply
         Err(error) => {
             let mut response = reply::error(job.ask.endpoint.dialect, job.ask.id, &error);
             reply::mark(response.headers_mut(), &job);
-            job.engine.heads.answered(job.ask.id, response.headers());
+            job.tally.answered(response.headers());
             job.tally.set_status(response.status().as_u16());
             job.tally.end(State::Failed, None, Some(&error.message));
             response
@@ -172,6 +172,6 @@ fn respond(job: &Job, status: StatusCode, headers: HeaderMap, body: ReplyBody) -
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     reply::mark(response.headers_mut(), job);
-    job.engine.heads.answered(job.ask.id, response.headers());
+    job.tally.answered(response.headers());
     response
 }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderMap;
+
 use super::{
     account::{Account, Went},
     admission::Admission,
@@ -51,6 +53,8 @@ pub struct Tally {
     events: u64,
     progressed: Mono,
     account: Account,
+    /// Its headers are kept.
+    heads: bool,
     ended: bool,
     /// What it holds of its project's limits, where those are set.
     pub(super) admission: Option<Box<Admission>>,
@@ -84,7 +88,7 @@ impl Tally {
             events: 0,
             error: None,
         };
-        engine.heads.asked(ask.id, &ask.headers, ask.received);
+        let heads = engine.heads.asked(ask.id, &ask.headers, ask.received);
         engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
         let none = nothing();
         Self {
@@ -106,6 +110,7 @@ impl Tally {
             events: 0,
             progressed: ask.received,
             account: Account::open(engine, ask),
+            heads,
             ended: false,
             admission: None,
         }
@@ -191,6 +196,13 @@ impl Tally {
     /// Time from the start of the winning attempt to now.
     pub(super) fn attempt_age(&self) -> Duration {
         self.engine.clock.mono().since(self.attempt_began)
+    }
+
+    /// The head of the answer is made.
+    pub(super) fn answered(&self, headers: &HeaderMap) {
+        if self.heads {
+            self.engine.heads.answered(self.id, headers);
+        }
     }
 
     pub(super) fn set_status(&mut self, status: u16) {

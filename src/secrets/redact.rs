@@ -48,7 +48,10 @@ impl KnownSecrets {
         current.sort_by_key(|forms| forms.digest);
         current.dedup_by_key(|forms| forms.digest);
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        known.previous = std::mem::replace(&mut known.current, current);
+        let mut previous = std::mem::replace(&mut known.current, current);
+        // Looked for once is enough.
+        previous.retain(|forms| !known.current.iter().any(|other| other.digest == forms.digest));
+        known.previous = previous;
     }
 }
 
@@ -142,7 +145,9 @@ fn lower_escapes(text: &str) -> String {
 /// Where text has the shape of a key.
 fn shaped(text: &str) -> Vec<Range<usize>> {
     // Nearly all texts have none; the look costs a few scans at memory speed.
-    if !BEGINNINGS.iter().any(|beginning| memmem::find(text.as_bytes(), beginning.as_bytes()).is_some()) {
+    static FINDERS: LazyLock<Vec<memmem::Finder<'static>>> =
+        LazyLock::new(|| BEGINNINGS.iter().map(|beginning| memmem::Finder::new(*beginning)).collect());
+    if !FINDERS.iter().any(|finder| finder.find(text.as_bytes()).is_some()) {
         return Vec::new();
     }
     SHAPE.captures_iter(text).filter_map(|found| found.name("token").or_else(|| found.get(0)).map(|part| part.range())).collect()

@@ -49,7 +49,8 @@ pub async fn answer(gate: Arc<Gate>, request: Request<Incoming>, peer: SocketAdd
     let id = RequestId::new(gate.engine.clock.unix());
     // A chunked body may have hidden a Content-Length that somebody before us believed: the connection is not reused.
     let close = request.version() == Version::HTTP_11 && request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut response = go(&gate, request, peer, id).await;
+    // Boxed, as it is large and over when the answer begins, while this future's room lasts as long as the connection.
+    let mut response = Box::pin(go(&gate, request, peer, id)).await;
     if close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

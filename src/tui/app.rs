@@ -225,7 +225,7 @@ impl App {
     /// The request with this id, as long as it is kept.
     #[must_use]
     pub fn request(&self, id: RequestId) -> Option<&RequestRecord> {
-        let held = self.live().and_then(|live| live.running.iter().chain(live.recent.iter().rev()).find(|r| r.id == id));
+        let held = self.live().and_then(|live| live.running.get(id).or_else(|| live.finished().rev().find(|r| r.id == id)));
         let told = || self.told(id).and_then(|story| story.record.as_deref());
         held.or_else(|| self.past.rows.iter().find(|r| r.id == id)).or_else(told)
     }

@@ -1,5 +1,7 @@
 //! Every screen at the sizes people have, and no panic at any other.
 
+use std::sync::Arc;
+
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -194,7 +196,7 @@ fn an_empty_proxy_says_what_to_try() {
 fn wide_characters_keep_columns_straight() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
-    snapshot.live.recent.push_back(sample::finished(9, "通义千问-max-一二三四五六七八九十-最新版本", "健康", 200, 800));
+    snapshot.live.recent.push_back(sample::finished(9, "通义千问-max-一二三四五六七八九十-最新版本", "健康", 200, 800).into());
     let buffer = frame(&mut app, 120, 40, "dark", true);
     let column_of =
         |word: &str, row: u16| (0..120).find(|x| (*x..120).map(|x| buffer[(x, row)].symbol()).collect::<String>().starts_with(word));
@@ -228,7 +230,7 @@ fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
     let evil = "\x1b]0;pwned\x07\u{9b}2J\u{202e}x\0\r\ny";
-    for r in snapshot.live.recent.iter_mut().chain(&mut snapshot.live.running) {
+    for r in snapshot.live.recent.iter_mut().map(Arc::make_mut).chain(snapshot.live.running.iter_mut()) {
         r.asked = evil.into();
         r.project = evil.into();
         r.error = Some(evil.into());
@@ -285,7 +287,7 @@ proptest! {
         let snapshot = app.snapshot.as_mut().unwrap();
         let mut name = names.iter().cycle();
         let mut next = || name.next().cloned().unwrap_or_default();
-        for r in snapshot.live.running.iter_mut().chain(&mut snapshot.live.recent) {
+        for r in snapshot.live.running.iter_mut().chain(snapshot.live.recent.iter_mut().map(Arc::make_mut)) {
             r.at = UnixMillis(numbers[0] as i64);
             r.asked = next().into();
             r.project = next().into();

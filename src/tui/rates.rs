@@ -32,7 +32,7 @@ impl Rates {
     /// What the requests of a snapshot tell about the time before.
     #[must_use]
     pub fn seeded(live: &Live) -> Self {
-        let mut starts: Vec<_> = live.recent.iter().chain(&live.running).map(|r| r.at).collect();
+        let mut starts: Vec<_> = live.finished().chain(live.running.iter()).map(|r| r.at).collect();
         starts.sort_unstable();
         let mut rates = Self::default();
         for at in starts {
@@ -43,7 +43,7 @@ impl Rates {
 
     /// Counts one event; `live` is the fold before it.
     pub fn count(&mut self, event: &Event, live: &Live) {
-        let before = |id| live.running.iter().find(|r| r.id == id).map_or(0, |r| r.events);
+        let before = |id| live.running.get(id).map_or(0, |r| r.events);
         match &event.kind {
             EventKind::Accepted { .. } => self.add(event.at, 1, 0),
             EventKind::Progress { id, events, .. } => self.add(event.at, 0, events.saturating_sub(before(*id))),

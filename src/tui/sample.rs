@@ -1,5 +1,7 @@
 //! A proxy as tests see it: three upstreams of different fates and some requests.
 
+use std::sync::Arc;
+
 use super::{
     app::{App, Link},
     format::Now,
@@ -19,7 +21,8 @@ use crate::{
     },
     events::{
         kind::Level,
-        live::{Line, Live, Totals},
+        line::Line,
+        live::{Live, Totals},
         record::{AttemptRecord, RequestRecord, State},
     },
 };
@@ -129,7 +132,8 @@ pub(super) fn live() -> Live {
     let line = |ago: i64, level, text: &str, id| Line { at: UnixMillis(NOW.0 - ago), level, text: text.into(), id };
     let mut live = Live::default();
     live.seq = 41;
-    live.running = vec![running(1, "essay", "healthy", State::Streaming), running(2, "gpt-5-mini", "healthy", State::Waiting)];
+    live.running =
+        [running(1, "essay", "healthy", State::Streaming), running(2, "gpt-5-mini", "healthy", State::Waiting)].into_iter().collect();
     live.recent = [
         finished(1, "chat-large", "healthy", 200, 1_200),
         finished(2, "chat-dead", "dead", 502, 12_000),
@@ -140,6 +144,7 @@ pub(super) fn live() -> Live {
         retried,
         finished(8, "deepseek-ai/deepseek-r1-distill-llama-70b", "healthy", 200, 2_000),
     ]
+    .map(Arc::new)
     .into();
     live.lines = [
         line(90_000, Level::Info, "listening at 127.0.0.1:8642", None),

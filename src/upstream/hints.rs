@@ -99,32 +99,48 @@ fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
 /// name the end of are taken to be of a minute.
 #[must_use]
 pub fn allowances(headers: &HeaderMap, now: UnixMillis) -> Allowances {
-    let mut out = Allowances::default();
+    const MARK: &[u8] = b"ratelimit-";
+    /// The shortest name that could be one, without what stands before it.
+    const SHORTEST: usize = "ratelimit-limit-tokens".len();
+    /// What is left, of how much, and until when.
+    #[derive(Clone, Copy, Default)]
+    struct Told<'a> {
+        limit: Option<&'a HeaderValue>,
+        remaining: Option<&'a HeaderValue>,
+        reset: Option<&'a HeaderValue>,
+    }
+    let mut told: Option<[Told<'_>; 4]> = None;
     for (name, value) in headers {
-        let Some((before, after)) = name.as_str().split_once("ratelimit-") else { continue };
-        let (what, own) = if let Some(what) = after.strip_prefix("remaining-") {
-            (what, true)
-        } else if let Some(what) = after.strip_suffix("-remaining") {
-            (what, false)
-        } else {
+        let name = name.as_str();
+        if name.len() < SHORTEST {
             continue;
-        };
-        let slot = match what {
-            "requests" => &mut out.requests,
-            "tokens" => &mut out.tokens,
-            "input-tokens" => &mut out.input,
-            "output-tokens" => &mut out.output,
+        }
+        let Some(at) = name.as_bytes().windows(MARK.len()).position(|part| part == MARK) else { continue };
+        let after = &name[at + MARK.len()..];
+        let own = after.split_once('-').filter(|(part, _)| matches!(*part, "limit" | "remaining" | "reset"));
+        let Some((part, what)) = own.or_else(|| after.rsplit_once('-').map(|(what, part)| (part, what))) else { continue };
+        let which = match what {
+            "requests" => 0,
+            "tokens" => 1,
+            "input-tokens" => 2,
+            "output-tokens" => 3,
             _ => continue,
         };
-        let Some(remaining) = text(Some(value)).and_then(whole) else { continue };
-        let beside = |part: &str| {
-            let name = if own { format!("{before}ratelimit-{part}-{what}") } else { format!("{before}ratelimit-{what}-{part}") };
-            text(headers.get(name))
-        };
-        let reset = beside("reset").and_then(|value| reset(value, headers, now)).unwrap_or(MINUTE);
-        *slot = Some(Allowance { limit: beside("limit").and_then(whole), remaining, reset });
+        let slot = &mut told.get_or_insert_default()[which];
+        match part {
+            "limit" => slot.limit = Some(value),
+            "remaining" => slot.remaining = Some(value),
+            "reset" => slot.reset = Some(value),
+            _ => {}
+        }
     }
-    out
+    let Some(told) = told else { return Allowances::default() };
+    let [requests, tokens, input, output] = told.map(|told| {
+        let remaining = text(told.remaining).and_then(whole)?;
+        let reset = text(told.reset).and_then(|value| reset(value, headers, now)).unwrap_or(MINUTE);
+        Some(Allowance { limit: text(told.limit).and_then(whole), remaining, reset })
+    });
+    Allowances { requests, tokens, input, output }
 }
 
 /// A count; one below zero is nothing left.

@@ -20,7 +20,8 @@ use crate::{
     events::{
         filter::Filter,
         kind::{EventKind, Level},
-        live::{Line, Live},
+        line::Line,
+        live::Live,
         record::{RequestRecord, State},
     },
     ledger::query::Full,
@@ -205,7 +206,7 @@ impl Printer {
     /// The newest of what is kept, oldest first: requests of the ledger and those that only the proxy remembers yet.
     fn past(&self, live: &Live, mut history: Vec<RequestRecord>, limit: usize) -> Result<(), CliError> {
         let known: std::collections::HashSet<_> = history.iter().map(|record| record.id).collect();
-        history.extend(live.recent.iter().filter(|record| !known.contains(&record.id)).cloned());
+        history.extend(live.finished().filter(|record| !known.contains(&record.id)).cloned());
         // Lines about a request say again what its own row says.
         let events = live.lines.iter().filter(|line| line.id.is_none() && self.filter.keeps_line(line, None)).map(Entry::Event);
         let requests = history.iter().filter(|record| self.filter.keeps_request(record)).map(Entry::Request);

@@ -4,28 +4,17 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    base::sse,
+    base::{json, sse},
     dialect::{Summary, fault, shape, tokens},
     ir::{fault::Fault, op::Op},
 };
 
 pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
-    let json = shape::proven(content_type, body)?;
-    // One pass for what a good answer has; anything else is looked at again with care.
-    let (mut choices, mut usage, mut model, mut plain) = (None, None, None, json.is_object());
-    for (key, value) in json.members() {
-        match key {
-            "choices" => choices = Some(value).filter(|list| list.is_array()),
-            "usage" => usage = Some(value),
-            "model" => model = Some(value),
-            "error" => plain = false,
-            _ => {}
-        }
+    if let Some(summary) = usual(body) {
+        return Ok(summary);
     }
-    let choices = match choices {
-        Some(choices) if plain => choices,
-        _ => shape::list(shape::answer(content_type, body)?, "choices")?,
-    };
+    let json = shape::answer(content_type, body)?;
+    let choices = shape::list(json, "choices")?;
     for choice in choices.items() {
         let told = choice.get("message").or_else(|| choice.get("text")).or_else(|| choice.get("delta"));
         if !choice.is_object() || told.is_some_and(|told| !matches!(told.kind(), "object" | "string")) {
@@ -33,7 +22,43 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
         }
     }
     let finish = choices.items().next().and_then(|choice| shape::name(choice.get("finish_reason")));
-    Ok(Summary { usage: usage.and_then(tokens::openai), finish, model: shape::name(model) })
+    Ok(Summary { usage: json.get("usage").and_then(tokens::openai), finish, model: shape::name(json.get("model")) })
+}
+
+/// The summary of an answer that is as nearly all are: one choice that tells one thing, found while the text is proven, so
+/// that it is gone over once. `None` where it is anything else.
+fn usual(body: &[u8]) -> Option<Summary> {
+    let (mut usage, mut model, mut choices, mut told, mut reason) = (None, None, None, None, None);
+    let (mut inside, mut odd) = (false, false);
+    let json = json::walk(body, |depth, key, value| {
+        let place = match (depth, key) {
+            (1, b"usage") => &mut usage,
+            (1, b"model") => &mut model,
+            (1, b"choices") => &mut choices,
+            (1, b"error") => {
+                odd = true;
+                return;
+            }
+            (3, b"message" | b"text" | b"delta") if inside => &mut told,
+            (3, b"finish_reason") if inside => &mut reason,
+            _ => {
+                inside &= depth > 1;
+                return;
+            }
+        };
+        inside = depth > 1 || key == b"choices";
+        odd |= place.replace(value).is_some();
+    });
+    let choice = choices?.strip_prefix(b"[")?.trim_ascii_start();
+    let tells = matches!(told?.first()?, b'{' | b'"');
+    if odd || !tells || choice.first() != Some(&b'{') || !json.ok()?.is_object() {
+        return None;
+    }
+    Some(Summary {
+        usage: usage.map(json::told).filter(|usage| usage.kind() != "null").and_then(tokens::openai),
+        finish: shape::name(reason.map(json::told)),
+        model: shape::name(model.map(json::told)),
+    })
 }
 
 /// The head with the role, one chunk with everything, the finish with the usage, `[DONE]`.

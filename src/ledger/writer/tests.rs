@@ -104,7 +104,7 @@ impl World {
             price: Some(Arc::new(used)),
         };
         Entry {
-            record: RequestRecord {
+            record: Arc::new(RequestRecord {
                 id: RequestId::new(at),
                 at,
                 project: if n % 2 == 0 { "ide".into() } else { "default".into() },
@@ -127,7 +127,7 @@ impl World {
                 answer_bytes: 99,
                 events: 7,
                 error: None,
-            },
+            }),
             parts: vec![
                 Part {
                     number: 1,
@@ -190,7 +190,7 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
     let entries: Vec<Entry> = (0..6)
         .map(|n| {
             let mut entry = world.entry(n);
-            let r = &mut entry.record;
+            let r = Arc::make_mut(&mut entry.record);
             match n {
                 3 => (r.state, r.status, r.error) = (State::Failed, Some(502), Some("connection refused 100%".into())),
                 4 => (r.duration_ms, r.client) = (Some(9_000), "claude-cli".into()),
@@ -252,24 +252,25 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
     let (sink, ledger, _told) = world.start();
     for n in 0..50 {
         let mut entry = world.entry(n * 3_600);
+        let record = Arc::make_mut(&mut entry.record);
         match n % 10 {
             0 => entry.demo = true,
-            1 => entry.record.op = Op::CountTokens,
-            2 => (entry.record.cost, entry.parts[1].bill) = (Some(Cost::default()), Bill::default()),
+            1 => record.op = Op::CountTokens,
+            2 => (record.cost, entry.parts[1].bill) = (Some(Cost::default()), Bill::default()),
             3 => {
                 // The first attempt cost something too, at another upstream.
-                entry.record.attempts[0].upstream = "groq".into();
+                record.attempts[0].upstream = "groq".into();
                 entry.parts[0] = Part {
                     number: 1,
                     answered: None,
                     usage: Some(Usage { input: 5, ..Usage::default() }),
                     bill: Bill { cost: Some(NanoUsd(7)), source: Source::Config, ..Bill::default() },
                 };
-                entry.record.cost = Some(Cost { usd: Some(NanoUsd(25_007)), sure: Sure::AtLeast });
-                entry.record.usage = Some(Usage { input: 105, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() });
+                record.cost = Some(Cost { usd: Some(NanoUsd(25_007)), sure: Sure::AtLeast });
+                record.usage = Some(Usage { input: 105, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() });
             }
             4 => {
-                (entry.record.state, entry.record.attempts, entry.parts, entry.record.cost, entry.record.usage) =
+                (record.state, record.attempts, entry.parts, record.cost, record.usage) =
                     (State::Failed, Vec::new(), Vec::new(), Some(Cost { usd: Some(NanoUsd::ZERO), sure: Sure::Exact }), None);
             }
             _ => {}
@@ -429,7 +430,7 @@ async fn what_is_old_goes_and_no_secret_stays() {
     let ids: Vec<RequestId> = (0..60)
         .map(|n| {
             let mut entry = world.entry(n * 120);
-            entry.record.error = None;
+            Arc::make_mut(&mut entry.record).error = None;
             let id = entry.record.id;
             let noise: String =
                 (0..2_000_u64).map(|k| format!("{:x}", (k + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(n as u32))).collect();
@@ -483,12 +484,13 @@ async fn a_million_requests_are_written_and_summed_up() {
         let notes: Vec<Note> = (0..1_000)
             .map(|n| {
                 let mut entry = world.entry((batch * 1_000 + n) * 7);
-                entry.record.attempts.remove(0);
+                let record = Arc::make_mut(&mut entry.record);
+                record.attempts.remove(0);
                 entry.parts.remove(0);
-                entry.record.asked = format!("model-{}", n % 10).into();
-                entry.record.attempts[0].model = format!("model-{}", n % 10).into();
-                entry.record.attempts[0].key = format!("key-{}", n % 3).into();
-                entry.record.client = format!("client-{}", n % 5).into();
+                record.asked = format!("model-{}", n % 10).into();
+                record.attempts[0].model = format!("model-{}", n % 10).into();
+                record.attempts[0].key = format!("key-{}", n % 3).into();
+                record.client = format!("client-{}", n % 5).into();
                 Note::Request(Box::new(entry))
             })
             .collect();

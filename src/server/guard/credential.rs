@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
@@ -12,6 +12,10 @@ use crate::{
     ir::fault::{ClientError, ErrorKind},
     secrets::Secret,
 };
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
 /// The keys of all projects, by digest.
 #[derive(Default)]
@@ -67,14 +71,18 @@ impl Clients {
 /// a `/~KEY` path.
 #[must_use]
 pub fn token(headers: &HeaderMap, query_key: Option<&str>, path_key: Option<&str>) -> Option<Secret> {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim).filter(|text| !text.is_empty());
-    let bearer = header("authorization").and_then(|text| {
+    let header = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim).filter(|text| !text.is_empty());
+    let bearer = header(&AUTHORIZATION).and_then(|text| {
         let (scheme, rest) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
     });
     // Several at once are common: an SDK sends both Bearer and its own header. The first that is ours wins.
-    let all = [path_key, bearer, header("x-api-key"), header("x-goog-api-key"), header("api-key"), query_key];
-    let ours = all.iter().flatten().find(|text| text.starts_with("aip-"));
+    let is_ours = |text: &&str| text.starts_with("aip-");
+    if let Some(ours) = path_key.into_iter().chain(bearer).find(is_ours) {
+        return Some(Secret::new(ours.to_owned()));
+    }
+    let all = [path_key, bearer, header(&X_API_KEY), header(&X_GOOG_API_KEY), header(&API_KEY), query_key];
+    let ours = all.iter().flatten().find(|text| is_ours(text));
     ours.or_else(|| all.iter().flatten().next()).map(|text| Secret::new((*text).to_owned()))
 }
 

@@ -38,7 +38,7 @@ pub(super) fn visible(app: &App) -> Vec<&RequestRecord> {
     let Some(live) = app.live() else { return Vec::new() };
     let place = app.place_of(super::Screen::Live);
     let keeps = |r: &&RequestRecord| place.filter.is_empty() || place.filter.keeps_request(r);
-    let mut finished: Vec<_> = live.recent.iter().rev().filter(keeps).collect();
+    let mut finished: Vec<_> = live.finished().rev().filter(keeps).collect();
     match place.sort {
         1 => finished.sort_by_key(|r| std::cmp::Reverse(r.duration_ms)),
         2 => finished.sort_by_key(|r| std::cmp::Reverse(r.usage.map(|u| u.output_total()))),

@@ -7,7 +7,7 @@ use crate::{
     base::{clock::UnixMillis, id::RequestId},
     events::{
         kind::Level,
-        live::{Line, summary},
+        line::{self, Line, summary},
         record::RequestRecord,
     },
     tui::{
@@ -115,8 +115,8 @@ fn what(row: &Row<'_>) -> Vec<Span> {
         Row::Event(line) => vec![span(&*line.text, role(line.level))],
         Row::Past(r) => {
             let mut text = String::new();
-            let level = summary(r, &mut text);
-            let mut spans = vec![span(text, role(level))];
+            summary(r, &mut text);
+            let mut spans = vec![span(text, role(line::level(r)))];
             if let Some(cost) = r.cost.filter(|cost| cost.usd.is_some_and(|usd| !usd.is_zero())) {
                 spans.push(span(format!("  {cost}"), Role::Dim));
             }
@@ -132,7 +132,7 @@ fn role(level: Level) -> Role {
 fn level(row: &Row<'_>, text: &Texts) -> Vec<Span> {
     let level = match row {
         Row::Event(line) => line.level,
-        Row::Past(r) => summary(r, &mut String::new()),
+        Row::Past(r) => line::level(r),
     };
     let text = &text.state;
     match level {

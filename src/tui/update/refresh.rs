@@ -101,7 +101,7 @@ fn ask_past(app: &mut App) -> Option<Effect> {
         return None;
     }
     // What the events tell of is not asked for again.
-    let oldest = snapshot.live.recent.iter().chain(&snapshot.live.running).map(|r| r.id).min();
+    let oldest = snapshot.live.finished().chain(snapshot.live.running.iter()).map(|r| r.id).min();
     let before = app.past.next.or(oldest);
     app.past.pending = true;
     Some(Effect::FetchHistory { filter, before })
