@@ -54,6 +54,8 @@ pub enum Unfit {
         needs: u64,
         holds: u64,
     },
+    /// An answer bound to a JSON schema.
+    Schema,
     Tools,
     Vision,
 }
@@ -330,6 +332,7 @@ impl Why {
             Self::Unfit(Unfit::Context { needs, holds }) => {
                 format!("the request needs about {needs} tokens of context, its model holds {holds}")
             }
+            Self::Unfit(Unfit::Schema) => "its model cannot be bound to a JSON schema".to_owned(),
             Self::Unfit(Unfit::Tools) => "its model takes no tools".to_owned(),
             Self::Unfit(Unfit::Vision) => "its model sees no pictures".to_owned(),
             Self::WaitingForKey => "its key is still being read".to_owned(),

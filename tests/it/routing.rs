@@ -508,3 +508,18 @@ fn the_cheapest_by_the_built_in_prices_serves() {
     let usage: serde_json::Value = serde_json::from_slice(&proxy.cli(&["log", "show", "last", "--json"]).stdout).expect("JSON");
     assert_eq!(usage["parts"][0]["bill"]["source"], "builtin", "{usage}");
 }
+
+#[test]
+fn a_model_that_cannot_be_bound_to_a_schema_is_passed_over_for_that() {
+    let (old, new) = (Upstream::start(vec![Scene::chat("old")]), Upstream::start(vec![Scene::chat("new")]));
+    let logical = "[[model]]\nname = \"any\"\ntargets = [\"one:gpt-4-turbo\", \"two:gpt-4o\"]";
+    let proxy = Setup::new().config(logical).upstream("one", &old, &["work"]).upstream("two", &new, &["work"]).start();
+    let mut bound = body("any", "hi", false);
+    bound["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
+
+    let said = [proxy.ask(&body("any", "hi", false)).said(), proxy.ask(&bound).said()];
+
+    assert_eq!(said, ["old", "new"]);
+    bound["model"] = json!("one:gpt-4-turbo");
+    assert_eq!(proxy.ask(&bound).said(), "old", "where there is nobody else it is tried");
+}
