@@ -149,7 +149,7 @@ impl Live {
                 r.events = events;
             }),
             ended @ EventKind::Ended { .. } => self.ended(at, ended),
-            EventKind::Alert { alert } => self.line(at, alert.level, alert.text, None),
+            EventKind::Alert { alert } => self.line(Line::told(at, alert.level, alert.text, None)),
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
                 self.line(Line::told(at, level, text, None));
             }
