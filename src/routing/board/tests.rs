@@ -2,6 +2,7 @@
 
 mod bound;
 mod probed;
+mod promises;
 
 use std::{sync::Arc, time::Duration};
 
