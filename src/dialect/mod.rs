@@ -141,7 +141,9 @@ pub trait Egress: Send + Sync {
 
     /// Reads an error answer (status >= 400), or a 200 whose body is no answer. Never fails: HTML, plain text, empty
     /// and broken bodies become a fault with a readable message.
-    fn read_error(&self, status: u16, content_type: &str, body: &[u8]) -> Fault;
+    fn read_error(&self, status: u16, content_type: &str, body: &[u8]) -> Fault {
+        fault::read(status, content_type, body)
+    }
 
     /// Reads a complete non-streaming answer of a generation op: its usage and finish, or the error hidden in it.
     /// The whole body must be valid JSON of the expected shape.
@@ -155,10 +157,14 @@ pub trait Egress: Send + Sync {
     fn meter(&self, op: Op) -> Box<dyn Meter>;
 
     /// Model ids of a model-list answer.
-    fn read_models(&self, body: &[u8]) -> Option<Vec<ModelEntry>>;
+    fn read_models(&self, body: &[u8]) -> Option<Vec<ModelEntry>> {
+        models::read(body)
+    }
 
     /// The path (below the base URL) that lists models.
-    fn models_path(&self) -> &'static str;
+    fn models_path(&self) -> &'static str {
+        "/models"
+    }
 
     /// A complete JSON answer told as a stream, where a stream was asked and JSON came.
     ///

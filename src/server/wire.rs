@@ -111,6 +111,11 @@ impl AsyncRead for Wire {
         if this.peeked.has_remaining() {
             let length = this.peeked.len().min(buf.remaining());
             buf.put_slice(&this.peeked.split_to(length));
+            // Together with what came behind it: read by itself, the little that was peeked would make hyper's buffer
+            // twice as large for as long as the connection lives. An end or an error is met again by the next read.
+            if buf.remaining() > 0 {
+                let _more = Pin::new(&mut this.stream).poll_read(cx, buf);
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

@@ -2,8 +2,6 @@
 
 use std::sync::OnceLock;
 
-use serde::Deserialize;
-
 /// A language that the dashboard speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lang {
@@ -29,7 +27,33 @@ impl Lang {
             Self::Chinese => (&CHINESE, include_str!("../../assets/texts/zh.toml")),
             Self::English => (&ENGLISH, include_str!("../../assets/texts/en.toml")),
         };
-        place.get_or_init(|| toml::from_str(text).expect("a test reads both files"))
+        place.get_or_init(|| Texts::read(text).expect("a test reads both files"))
+    }
+}
+
+/// A file of texts on its way into [`Texts`]. By hand, as derived readers of so many fields are a fortieth of the binary.
+struct Source {
+    sections: toml::Table,
+    missing: Vec<String>,
+}
+
+impl Source {
+    #[inline(never)]
+    fn take(&mut self, section: &str, name: &str) -> String {
+        match self.sections.get_mut(section).and_then(|texts| texts.as_table_mut()?.remove(name)) {
+            Some(toml::Value::String(text)) => text,
+            _ => {
+                self.missing.push(format!("{section}.{name}"));
+                String::new()
+            }
+        }
+    }
+
+    /// What is wrong with the file, once everything was taken that should be there.
+    fn flaw(mut self) -> Option<String> {
+        let left = self.sections.iter().filter_map(|(section, texts)| Some(format!("{section}.{}", texts.as_table()?.keys().next()?)));
+        self.missing.extend(left);
+        (!self.missing.is_empty()).then(|| self.missing.join(", "))
     }
 }
 
@@ -65,19 +89,33 @@ pub fn fill(text: &str, blanks: &[(&str, &str)]) -> String {
 macro_rules! texts {
     ($($section:ident: $name:ident { $($field:ident)* })*) => {
         /// Every text, by where it stands.
-        #[derive(Debug, Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[derive(Debug)]
         pub struct Texts {
             $(pub $section: $name,)*
         }
 
         $(
-            #[derive(Debug, Deserialize)]
-            #[serde(deny_unknown_fields)]
+            #[derive(Debug)]
             pub struct $name {
                 $(pub $field: String,)*
             }
         )*
+
+        impl Texts {
+            /// The texts of a file.
+            ///
+            /// # Errors
+            ///
+            /// It is no TOML; or the names of texts that are missing or that nobody shows.
+            fn read(text: &str) -> Result<Self, String> {
+                let sections = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+                let mut from = Source { sections, missing: Vec::new() };
+                let texts = Self {
+                    $($section: $name { $($field: from.take(stringify!($section), stringify!($field)),)* },)*
+                };
+                from.flaw().map_or(Ok(texts), Err)
+            }
+        }
     };
 }
 
@@ -146,6 +184,11 @@ mod tests {
         let read = |text: &str| text.parse::<toml::Table>().unwrap();
         let (en, zh) = (read(include_str!("../../assets/texts/en.toml")), read(include_str!("../../assets/texts/zh.toml")));
         // Reading checks that no text is missing and none is left over.
+        assert_eq!(Texts::read("[screen]\nlive = \"x\"\nodd = \"y\"").unwrap_err().split(", ").next(), Some("screen.upstreams"));
+        assert!(
+            Texts::read(&include_str!("../../assets/texts/en.toml").replace("[screen]", "[screen]\nodd = \"y\"")).unwrap_err()
+                == "screen.odd"
+        );
         assert!(!Lang::English.texts().screen.live.is_empty() && !Lang::Chinese.texts().screen.live.is_empty());
         let blanks = |text: &str| {
             let mut names: Vec<String> = text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0.to_owned())).collect();

@@ -26,8 +26,7 @@ use http::StatusCode;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, ModelEntry, Place, Shape, StreamReader, StreamWriter, Summary, Traits,
-        any::AnyMeter, fault, models, shape,
+        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter, Summary, Traits, any::AnyMeter, shape,
     },
     ir::{
         fault::{ClientError, Fault},
@@ -79,10 +78,6 @@ impl Egress for Gemini {
         Dialect::Gemini
     }
 
-    fn read_error(&self, status: u16, content_type: &str, body: &[u8]) -> Fault {
-        fault::read(status, content_type, body)
-    }
-
     fn read_answer(&self, op: Op, content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
         match op {
             Op::Chat => answer::read(content_type, body),
@@ -95,14 +90,6 @@ impl Egress for Gemini {
             Op::Chat => Box::new(meter::ContentMeter::default()),
             _ => Box::new(AnyMeter::default()),
         }
-    }
-
-    fn read_models(&self, body: &[u8]) -> Option<Vec<ModelEntry>> {
-        models::read(body)
-    }
-
-    fn models_path(&self) -> &'static str {
-        "/models"
     }
 
     fn as_stream(&self, _op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault> {

@@ -17,9 +17,9 @@ use serde_json::json;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, ModelEntry, Place, Shape, StreamReader, StreamWriter, Summary, Traits,
+        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter, Summary, Traits,
         any::AnyMeter,
-        classic, fault, models, shape, status,
+        classic, shape, status,
         words::{self, SENT},
     },
     ir::{
@@ -73,10 +73,6 @@ impl Egress for Ollama {
         Dialect::Ollama
     }
 
-    fn read_error(&self, status: u16, content_type: &str, body: &[u8]) -> Fault {
-        fault::read(status, content_type, body)
-    }
-
     fn read_answer(&self, op: Op, content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
         match op {
             Op::Chat => answer::read(content_type, body),
@@ -90,10 +86,6 @@ impl Egress for Ollama {
             Op::Chat => Box::new(meter::LineMeter::default()),
             _ => Box::new(AnyMeter::default()),
         }
-    }
-
-    fn read_models(&self, body: &[u8]) -> Option<Vec<ModelEntry>> {
-        models::read(body)
     }
 
     fn models_path(&self) -> &'static str {
