@@ -96,7 +96,8 @@ pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
 
 fn one_line(name: &str, sums: &Sums, paint: Paint) -> String {
     let u = &sums.usage;
-    let cached = if u.cache_read > 0 { format!(" ({} cached)", count(u.cache_read)) } else { String::new() };
+    let won = if sums.won > 0 { format!(", {} by affinity", count(sums.won)) } else { String::new() };
+    let cached = if u.cache_read > 0 { format!(" ({} cached{won})", count(u.cache_read)) } else { String::new() };
     let failed = if sums.failed > 0 { format!(", {} failed", sums.failed) } else { String::new() };
     format!(
         "{:<8}{}  {} requests{failed}, {}{cached} → {} tokens\n",

@@ -31,6 +31,8 @@ pub enum Kind {
     Duration,
     Flag,
     Health,
+    /// When a second target is asked.
+    Hedge,
     /// References or tables: see [`KEY`].
     Keys,
     /// `{ "PATTERN" = { rpm = 10, tpm = 1000 } }`
@@ -163,6 +165,8 @@ pub const ALL: &[Key] = &[
     key("model.strategy", Kind::Words(STRATEGIES), "", "Instead of routing.strategy"),
     key("model.sticky", Kind::Words(STICKY), "", "Instead of routing.sticky"),
     key("model.sticky_ttl", Kind::Duration, "", "Instead of routing.sticky_ttl"),
+    key("model.hedge", Kind::Hedge, "", "Ask a second target where the first is slow to speak"),
+    key("model.rescue", Kind::Flag, "false", "Continue a stream that breaks off elsewhere, from what was said"),
     key("model.timeouts", Kind::Timeouts, "", "Instead of [timeouts]"),
     key("keyless.listen", Kind::Text, "", "Where clients without a credential are served; this machine only"),
     key("keyless.project", Kind::Text, r#""default""#, "Whose requests they are"),
@@ -380,6 +384,15 @@ fn shape(kind: Kind) -> Value {
         Kind::Health => {
             json!({ "type": "object", "properties": { "path": text, "every": { "$ref": "#/$defs/duration" } }, "additionalProperties": false })
         }
+        Kind::Hedge => json!({
+            "type": "object",
+            "properties": {
+                "after": { "anyOf": [{ "const": "p95" }, { "$ref": "#/$defs/duration" }] },
+                "max_share": { "type": "number", "minimum": 0, "maximum": 1 },
+                "max_tokens": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+            },
+            "additionalProperties": false,
+        }),
         Kind::Keys => some(&json!({ "anyOf": [text, table(KEY)] })),
         Kind::Limits => {
             let number = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
@@ -421,6 +434,7 @@ mod tests {
             Kind::Dialects => "\"openai\"".to_owned(),
             Kind::Flag => "true".to_owned(),
             Kind::Health => "{ path = \"/x\", every = \"60s\" }".to_owned(),
+            Kind::Hedge => "{ after = \"p95\", max_share = 0.05, max_tokens = 1 }".to_owned(),
             Kind::Keys => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, tpm = 1, limits = { \"m-*\" = { rpm = 1 } }, max_concurrency = 1, budget = { usd = 1, per = \"total\" }, refresh = \"45m\", enabled = true }]".to_owned(),
             Kind::Limits => "{ \"a-*\" = { rpm = 1, tpm = 1 } }".to_owned(),
             Kind::Patch => "{ set = { \"/a\" = 1 }, default = {}, remove = [\"/b\"] }".to_owned(),
@@ -486,7 +500,7 @@ mod tests {
         // An unknown key in each table makes the reader say what it knows there.
         let text = "zz = 1\n[server]\nzz = 1\n[discover]\nzz = 1\n[log]\nzz = 1\n[timeouts]\nzz = 1\n[retry]\nzz = 1\n[cooldown]\nzz = 1\n[routing]\nzz = 1\n[tui]\nzz = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nzz = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nzz = 1\n[[project]]\nname = \"a\"\nkey = \"env:A\"\nzz = 1\n";
-        const NOT_YET: [&str; 3] = ["alerts", "hedge", "rescue"];
+        const NOT_YET: [&str; 1] = ["alerts"];
         let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
         assert_eq!(loaded.problems.len(), 12, "{:#?}", loaded.problems);
         for problem in loaded.problems {

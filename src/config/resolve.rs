@@ -15,7 +15,7 @@ use super::{
         Written, model,
         upstream::{self as written, BaseUrl, TimeoutsPart},
     },
-    settings::{Alias, Auth, End, Key, Keyless, LogicalModel, ModelTarget, Origin, Project, Settings, Timeouts, Upstream},
+    settings::{Alias, Auth, End, Hedge, Key, Keyless, LogicalModel, ModelTarget, Origin, Project, Settings, Timeouts, Upstream},
 };
 use crate::{
     base::{near, pattern::Patterns},
@@ -367,6 +367,11 @@ fn model(row: &model::Model, strategy: super::settings::Strategy, upstreams: &[w
         strategy: row.strategy.unwrap_or(strategy),
         sticky: row.sticky,
         sticky_ttl: row.sticky_ttl,
+        hedge: row.hedge.as_ref().map(|hedge| {
+            let &model::Hedge { after, max_share, max_tokens } = hedge;
+            Arc::new(Hedge { model: row.name.value.text().into(), after, max_share, max_tokens })
+        }),
+        rescue: row.rescue,
         first_byte: row.timeouts.first_byte,
         idle: row.timeouts.idle,
         total: row.timeouts.total,

@@ -564,9 +564,33 @@ pub struct LogicalModel {
     pub strategy: Strategy,
     pub sticky: Option<Sticky>,
     pub sticky_ttl: Option<Duration>,
+    pub hedge: Option<Arc<Hedge>>,
+    /// A stream that breaks after content is continued elsewhere.
+    pub rescue: bool,
     pub first_byte: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
+}
+
+/// When a second target is asked beside one that has not spoken yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hedge {
+    /// The logical model that it belongs to: its share is counted by it.
+    pub model: Arc<str>,
+    pub after: After,
+    /// 0 to 1, of the requests for this model.
+    pub max_share: f64,
+    /// Requests estimated larger are not asked twice.
+    pub max_tokens: u64,
+}
+
+/// How long the first is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum After {
+    /// As long as nineteen of its twenty answers took.
+    #[default]
+    P95,
+    Span(Duration),
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    Bodies, Budget, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Patch, Price, Project, Proxy, Rule, RuleAction,
+    After, Bodies, Budget, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Patch, Price, Project, Proxy, Rule, RuleAction,
     RuleScope, Settings, StatusSet, Timeouts, Upstream, When,
 };
 use crate::{
@@ -488,6 +488,22 @@ fn model(model: &LogicalModel) -> Rows {
     }
     if let Some(span) = model.sticky_ttl {
         table.put("sticky_ttl", units::print_duration(span));
+    }
+    if let Some(hedge) = &model.hedge {
+        let mut value = InlineTable::new();
+        value.insert(
+            "after",
+            match hedge.after {
+                After::P95 => "p95".into(),
+                After::Span(span) => units::print_duration(span).into(),
+            },
+        );
+        value.insert("max_share", hedge.max_share.into());
+        value.insert("max_tokens", i64::try_from(hedge.max_tokens).unwrap_or(i64::MAX).into());
+        table.put("hedge", value);
+    }
+    if model.rescue {
+        table.put("rescue", true);
     }
     let mut own = InlineTable::new();
     for (name, span) in [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)] {

@@ -134,6 +134,9 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     match (job.ask.stream, shape) {
         (true, Shape::Events(framing)) => {
             let mut flow = Flow::Pass(Box::new(Passage::new(job.ask.endpoint.dialect, job.ask.endpoint.op, framing, job.hide_usage)));
+            if job.spares.is_some() {
+                flow.listen();
+            }
             let shown = commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte).await;
             match shown {
                 Ok(shown) => {

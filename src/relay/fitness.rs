@@ -5,6 +5,7 @@ use memchr::memmem;
 
 use super::ask::Ask;
 use crate::{
+    base::json::{self, Json},
     config::facts,
     ir::op::{Dialect, Op},
     routing::candidate::{Candidate, Unfit},
@@ -79,9 +80,49 @@ fn is_object(body: &[u8], name: &[u8]) -> bool {
     memmem::find_iter(body, name).any(|at| value(at).is_some_and(|value| value.first() == Some(&b'{')))
 }
 
+/// Tools that clients run though their dialect's provider defines them.
+const CLIENTS: [&str; 6] = ["bash_", "computer_", "custom", "function", "memory_", "namespace"];
+/// Members that give a provider something to do beside answering.
+const SIDE: [&str; 4] = ["background", "container", "mcp_servers", "web_search_options"];
+
+/// Whether the provider itself is to run tools for a request; yes where that cannot be told.
+#[must_use]
+pub(super) fn runs_tools(body: &[u8]) -> bool {
+    let Ok(body) = json::check(body) else { return true };
+    let asked = |name: &&str| body.get(name).is_some_and(|value| !matches!(value.text(), "null" | "false"));
+    let theirs = |tool: Json<'_>| match tool.get("type").and_then(Json::str) {
+        Some(kind) => !CLIENTS.iter().any(|known| kind.starts_with(known)) && !kind.starts_with("text_editor_"),
+        None => {
+            let named = tool.get("name").or_else(|| tool.get("function")).is_some();
+            !named && tool.members().any(|(name, _)| !matches!(name, "functionDeclarations" | "function_declarations"))
+        }
+    };
+    SIDE.iter().any(|name| asked(name)) || body.get("tools").is_some_and(|tools| tools.items().any(theirs))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tools_that_the_provider_runs_are_told_from_those_of_the_client() {
+        for (body, want) in [
+            (r#"{"messages":[]}"#, false),
+            (r#"{"tools":[{"type":"function","function":{"name":"a"}}]}"#, false),
+            (r#"{"tools":[{"name":"a","input_schema":{}},{"type":"text_editor_20250728","name":"b"}]}"#, false),
+            (r#"{"tools":[{"functionDeclarations":[]}]}"#, false),
+            (r#"{"tools":[{"functionDeclarations":[]},{"googleSearch":{}}]}"#, true),
+            (r#"{"tools":[{"functionDeclarations":[],"googleSearch":{}}]}"#, true),
+            (r#"{"tools":[{"type":"web_search_20250305","name":"web_search"}]}"#, true),
+            (r#"{"tools":[{"type":"code_interpreter","container":{"type":"auto"}}]}"#, true),
+            (r#"{"web_search_options":{}}"#, true),
+            (r#"{"background":false}"#, false),
+            (r#"{"background":true}"#, true),
+            ("no JSON", true),
+        ] {
+            assert_eq!(runs_tools(body.as_bytes()), want, "{body}");
+        }
+    }
 
     fn read(body: &str) -> Needs {
         Needs::read(&Bytes::from(body.to_owned()), Dialect::Openai, 1_000, Some(50))

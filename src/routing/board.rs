@@ -141,6 +141,17 @@ impl Board {
         (decision, Some(ticket))
     }
 
+    /// Starts an attempt beside or after another one, of whoever is ready for it: nobody is tested or waited for.
+    pub fn decide_ready(&self, q: &Question<'_>, keys: Option<&Arc<Keys>>, now: Mono, draw: &mut dyn Draw) -> Option<(usize, Ticket)> {
+        let health = &mut self.lock().health;
+        let Verdict::Try { index, probe: false, why: Chosen::Only | Chosen::Best { .. } } = decide(q, health, now, draw).verdict else {
+            return None;
+        };
+        let mut ticket = start(health, q, index, false, now);
+        ticket.conversation = keys.map(Arc::clone);
+        Some((index, ticket))
+    }
+
     /// Where a conversation of this key was served last.
     #[must_use]
     pub fn binding(&self, key: u64, ttl: Duration, now: Mono) -> Option<Binding> {

@@ -277,6 +277,20 @@ impl Budgets {
         reached
     }
 
+    /// The share that is spent of the fullest of these holders' budgets; 0 where they have none.
+    #[must_use]
+    pub fn fullest(&self, holders: &[Holder], now: UnixMillis) -> f64 {
+        let mut all = self.lock();
+        let mut fullest = 0_u64;
+        for holder in holders {
+            for row in all.get_mut(holder).into_iter().flat_map(|held| &mut held.rows) {
+                row.turn(now, &self.zone);
+                fullest = fullest.max(row.percent());
+            }
+        }
+        fullest as f64 / 100.0
+    }
+
     /// Every budget as it stands: the whole, projects, upstreams, keys.
     #[must_use]
     pub fn all(&self, now: UnixMillis) -> Vec<BudgetState> {

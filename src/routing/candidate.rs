@@ -173,6 +173,8 @@ pub struct Tried {
     pub model: Arc<str>,
     /// The fault may pass: where nothing else is left, the same may be tried again after a pause.
     pub may_pass: bool,
+    /// It was its upstream that failed, whatever the key.
+    pub upstream_failed: bool,
 }
 
 /// What is asked of a decision.

@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_hint_extends_the_end_and_a_shorter_one_does_not() {
+    fn pain_29_a_longer_hint_extends_the_end_and_a_shorter_one_does_not() {
         let policy = policy();
         let first = Circuit::default().after(&fail(Cool::RateLimited, Some(10), 1, 3), &policy, at(0));
         let longer = first.after(&fail(Cool::RateLimited, Some(60), 2, 3), &policy, at(1));

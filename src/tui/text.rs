@@ -122,7 +122,7 @@ macro_rules! texts {
 texts! {
     screen: Screens { live upstreams keys models usage log config request help }
     top: Top {
-        connecting up draining paused running requests failed tokens cache today lost more shows shows_short warms warms_short
+        connecting up draining paused running requests failed tokens cache cache_won today lost more shows shows_short warms warms_short
         enlarge sorted filter
     }
     wrong: Wrong {
@@ -152,12 +152,12 @@ texts! {
         project session day balance
     }
     state: States {
-        queued waiting thinking streaming done retried retried_short left broke denied unknown limited down timeout refused error
+        queued waiting thinking streaming done retried retried_short cache_lost left broke denied unknown limited down timeout refused error
         healthy cooling open probing disabled ok partly rejected missing key_waiting probe_in info warn
     }
     live: LiveTexts { empty no_match per_minute last ttft errors speed }
     request: RequestTexts {
-        way conversation answer headers numbers why none gone billed under_way answered ended lost error began streamed whole client
+        way conversation answer headers numbers why none gone cache_lost session_cache won hedge rescue billed under_way answered ended lost error began streamed whole client
         session first took speed input output bytes finish asked_headers answered_headers no_headers not_kept waiting_text listening nothing_said
         missing raw more system user assistant tool thinking refusal result media call cost split
     }

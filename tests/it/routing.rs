@@ -26,7 +26,7 @@ fn number(answer: &Answer, header: &str) -> u64 {
 }
 
 #[test]
-fn pain_15_a_project_over_its_requests_a_minute_hears_so_at_once() {
+fn pain_16_a_project_over_its_requests_a_minute_hears_so_at_once() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().config(&project("ide", IDE, "rpm = 2")).upstream("one", &upstream, &["work"]).start();
     let ask = || Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).send(proxy.addr);
@@ -213,7 +213,7 @@ fn keys_of(upstream: &Upstream) -> Vec<String> {
 }
 
 #[test]
-fn pain_22_the_turns_of_a_conversation_go_to_the_account_that_has_it_cached() {
+fn pain_15_the_turns_of_a_conversation_go_to_the_account_that_has_it_cached() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().config(&pair(&upstream)).start();
 

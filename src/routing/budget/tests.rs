@@ -88,6 +88,7 @@ fn marks_are_told_once_in_each_period() {
 
     assert_eq!(told, [vec![], vec![80], vec![], vec![100]]);
     assert_eq!(spend(&budgets, 0.85, tomorrow), [80]);
+    assert!((budgets.fullest(&[Holder::All, ide()], tomorrow) - 0.85).abs() < 1e-9 && budgets.fullest(&[Holder::All], tomorrow) == 0.0);
 }
 
 #[test]

@@ -162,8 +162,10 @@ fn sums(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
             Role::Text,
         ));
         if usage.input_total() > 0 {
-            let cached = format::share(usage.cache_read, usage.input_total().max(20));
-            left.push(span(format!(" · {}", fill(&now.text.top.cache, &[("share", &cached)])), Role::Text));
+            let share = |tokens| format::share(tokens, usage.input_total().max(20));
+            let said = if view.total.won > 0 && area.width >= 110 { &now.text.top.cache_won } else { &now.text.top.cache };
+            let said = fill(said, &[("share", &share(usage.cache_read)), ("won", &share(view.total.won))]);
+            left.push(span(format!(" · {said}"), Role::Text));
         }
     } else {
         left.push(span(format!("   {span_name}"), Role::Dim));
