@@ -84,8 +84,15 @@ impl Message {
     /// The parts of the subject: upstream, key, model, project.
     fn about(&self) -> (Option<&str>, Option<&str>, Option<&str>, Option<&str>) {
         let subject = &*self.alert.subject;
-        if let Some(project) = subject.strip_prefix("project ") {
-            return (None, None, None, Some(project));
+        // Budgets are of projects, upstreams, keys, or of everything.
+        match subject.split_once(' ') {
+            Some(("project", project)) => return (None, None, None, Some(project)),
+            Some(("upstream", upstream)) => return (Some(upstream), None, None, None),
+            Some(("key", key)) => {
+                let (upstream, label) = key.split_once('/').unzip();
+                return (upstream, label, None, None);
+            }
+            _ => {}
         }
         match self.alert.what {
             AlertKind::BudgetNear | AlertKind::BudgetSpent | AlertKind::Ledger | AlertKind::Test | AlertKind::UsageSpike => {
@@ -155,7 +162,9 @@ mod tests {
             (AlertKind::KeysCooling, "groq:meta/llama", ["groq", "", "meta/llama", ""]),
             (AlertKind::UpstreamDown, "groq", ["groq", "", "", ""]),
             (AlertKind::BudgetSpent, "project ide", ["", "", "", "ide"]),
-            (AlertKind::BudgetSpent, "everything", ["", "", "", ""]),
+            (AlertKind::BudgetSpent, "all", ["", "", "", ""]),
+            (AlertKind::BudgetNear, "upstream groq", ["groq", "", "", ""]),
+            (AlertKind::BudgetNear, "key openai/work", ["openai", "work", "", ""]),
             (AlertKind::BalanceLow, "openai/work", ["openai", "work", "", ""]),
             (AlertKind::Recovered, "ledger", ["", "", "", ""]),
             (AlertKind::Recovered, "groq", ["groq", "", "", ""]),

@@ -4,6 +4,7 @@ pub mod alerts;
 pub mod args;
 pub mod ask;
 mod books;
+mod budget;
 pub mod client_key;
 pub mod completions;
 pub mod config_file;

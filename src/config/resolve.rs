@@ -15,7 +15,9 @@ use super::{
         Written, model,
         upstream::{self as written, BaseUrl, TimeoutsPart},
     },
-    settings::{Alerts, Alias, Auth, End, Key, Keyless, LogicalModel, ModelTarget, Origin, Otlp, Project, Settings, Timeouts, Upstream},
+    settings::{
+        Alerts, Alias, Auth, End, Hedge, Key, Keyless, LogicalModel, ModelTarget, Origin, Otlp, Project, Settings, Timeouts, Upstream,
+    },
 };
 use crate::{
     base::{near, pattern::Patterns},
@@ -72,6 +74,7 @@ pub(super) fn settings(all: Written, ground: &Ground<'_>, ids: &mut Ids, report:
         models: all.models.iter().map(|row| Arc::new(model(row, strategy, &all.upstreams))).collect(),
         aliases: all.aliases.into_iter().map(|row| Alias { name: row.name.value, target: row.target.value.into() }).collect(),
         projects: projects(all.projects, ground),
+        budget: all.budget,
         tui: general.tui,
         ledger: general.ledger,
         alerts: Alerts { secret: all.news.alerts.secret.as_ref().map(|secret| absolute(secret, ground)), ..all.news.alerts },
@@ -127,6 +130,7 @@ fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: 
         embed: preset.and_then(|preset| preset.embed),
         rerank: preset.and_then(|preset| preset.rerank),
         retry_statuses: row.retry_statuses.clone(),
+        budget: row.budget.clone(),
         rules: row.rules.clone(),
         health: row.health.clone(),
         keys,
@@ -323,6 +327,7 @@ fn keys(row: &written::Upstream, ground: &Ground<'_>, ids: &mut Ids, report: &mu
             limit: key.limit,
             limits: key.limits.clone(),
             max_concurrency: key.max_concurrency,
+            budget: key.budget.clone(),
             refresh: key.refresh,
             enabled: key.enabled,
             name,
@@ -369,6 +374,11 @@ fn model(row: &model::Model, strategy: super::settings::Strategy, upstreams: &[w
         strategy: row.strategy.unwrap_or(strategy),
         sticky: row.sticky,
         sticky_ttl: row.sticky_ttl,
+        hedge: row.hedge.as_ref().map(|hedge| {
+            let &model::Hedge { after, max_share, max_tokens } = hedge;
+            Arc::new(Hedge { model: row.name.value.text().into(), after, max_share, max_tokens })
+        }),
+        rescue: row.rescue,
         first_byte: row.timeouts.first_byte,
         idle: row.timeouts.idle,
         total: row.timeouts.total,
@@ -388,6 +398,7 @@ fn projects(rows: Vec<super::schema::project::Project>, ground: &Ground<'_>) -> 
             rpm: row.rpm,
             tpm: row.tpm,
             max_concurrency: row.max_concurrency,
+            budget: row.budget,
             subnets: row.subnets,
             admin: row.admin,
             enabled: row.enabled,
@@ -407,6 +418,7 @@ fn default_project() -> Project {
         rpm: 0,
         tpm: 0,
         max_concurrency: 0,
+        budget: Vec::new(),
         subnets: Vec::new(),
         admin: false,
         enabled: true,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     base::{
         clock::UnixMillis,
+        money::NanoUsd,
         pattern::{Pattern, Patterns},
     },
     ir::{cost::Rates, embed::EmbedForm, op::Dialect, rerank::RerankForm},
@@ -46,6 +47,8 @@ pub struct Settings {
     pub aliases: Vec<Alias>,
     /// Project `default` is always among them unless the file replaces it.
     pub projects: Vec<Arc<Project>>,
+    /// `[budget]`: of all projects together.
+    pub budget: Vec<Budget>,
     pub tui: Tui,
     pub ledger: Ledger,
     pub alerts: Alerts,
@@ -273,6 +276,8 @@ pub struct Upstream {
     /// How its reranking is asked for, where known.
     pub rerank: Option<RerankForm>,
     pub retry_statuses: Option<StatusSet>,
+    /// What it may cost; blocked beyond it.
+    pub budget: Vec<Budget>,
     /// What its refusals mean, where not what they usually do; the first that matches counts.
     pub rules: Vec<Rule>,
     pub health: Option<Health>,
@@ -476,6 +481,8 @@ pub struct Key {
     pub limits: Vec<(Pattern, Limit)>,
     /// 0 is no limit.
     pub max_concurrency: u32,
+    /// What it may cost; blocked beyond it.
+    pub budget: Vec<Budget>,
     /// Read the reference again this often.
     pub refresh: Option<Duration>,
     pub enabled: bool,
@@ -503,6 +510,55 @@ impl Limit {
     }
 }
 
+/// How much may be spent in which time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub usd: NanoUsd,
+    pub per: Per,
+    pub unpriced: Unpriced,
+}
+
+/// The time that a budget is for; days, weeks and months are those of the ledger's time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    Day,
+    /// From Monday.
+    Week,
+    Month,
+    /// For good.
+    Total,
+}
+
+impl Per {
+    pub const ALL: [(&str, Self); 4] = [("day", Self::Day), ("week", Self::Week), ("month", Self::Month), ("total", Self::Total)];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, each)| *each == self).map_or("total", |(name, _)| name)
+    }
+}
+
+/// What becomes of requests whose price nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unpriced {
+    /// They are not sent.
+    Refuse,
+    /// Said once per model; they count as nothing.
+    #[default]
+    Warn,
+}
+
+impl Unpriced {
+    pub const ALL: [(&str, Self); 2] = [("warn", Self::Warn), ("refuse", Self::Refuse)];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, each)| *each == self).map_or("warn", |(name, _)| name)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct LogicalModel {
     pub name: Pattern,
@@ -510,9 +566,33 @@ pub struct LogicalModel {
     pub strategy: Strategy,
     pub sticky: Option<Sticky>,
     pub sticky_ttl: Option<Duration>,
+    pub hedge: Option<Arc<Hedge>>,
+    /// A stream that breaks after content is continued elsewhere.
+    pub rescue: bool,
     pub first_byte: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
+}
+
+/// When a second target is asked beside one that has not spoken yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hedge {
+    /// The logical model that it belongs to: its share is counted by it.
+    pub model: Arc<str>,
+    pub after: After,
+    /// 0 to 1, of the requests for this model.
+    pub max_share: f64,
+    /// Requests estimated larger are not asked twice.
+    pub max_tokens: u64,
+}
+
+/// How long the first is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum After {
+    /// As long as nineteen of its twenty answers took.
+    #[default]
+    P95,
+    Span(Duration),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -544,6 +624,8 @@ pub struct Project {
     pub tpm: u32,
     /// 0 is no limit.
     pub max_concurrency: u32,
+    /// What it may spend; refused beyond it.
+    pub budget: Vec<Budget>,
     /// `ADDR/BITS`; empty: everybody that can reach a listener.
     pub subnets: Vec<Subnet>,
     pub admin: bool,

@@ -4,8 +4,8 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    Alerts, Bodies, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Otlp, Patch, Price, Project, Proxy, Rule, RuleAction,
-    RuleScope, Settings, SideUrl, StatusSet, Timeouts, Upstream, When,
+    After, Alerts, Bodies, Budget, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Otlp, Patch, Price, Project, Proxy,
+    Rule, RuleAction, RuleScope, Settings, SideUrl, StatusSet, Timeouts, Upstream, When,
 };
 use crate::{
     base::{money::NANO, pattern::Patterns, units},
@@ -130,6 +130,19 @@ fn document(settings: &Settings) -> DocumentMut {
         table.into(&mut doc, "aliases");
     }
     rows(&mut doc, "project", settings.projects.iter().map(|row| project(row)));
+
+    match settings.budget.as_slice() {
+        [] => {}
+        [one] => {
+            let mut table = Rows::default();
+            budget(one).into_iter().for_each(|(name, value)| table.put(name, value));
+            table.into(&mut doc, "budget");
+        }
+        several => {
+            let each = several.iter().map(|one| Rows(budget(one).into_iter().map(|(name, value)| (name, Item::Value(value))).collect()));
+            rows(&mut doc, "budget", each);
+        }
+    }
 
     ledger(&settings.ledger).into(&mut doc, "ledger");
     alerts(&settings.alerts).into(&mut doc, "alerts");
@@ -363,6 +376,9 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
     if !upstream.rules.is_empty() {
         table.put("rule", upstream.rules.iter().map(|each| Value::InlineTable(rule(each))).collect::<Array>());
     }
+    if let Some(value) = budgets(&upstream.budget) {
+        table.put("budget", value);
+    }
     if let Some(health) = &upstream.health {
         let mut value = InlineTable::new();
         value.insert("path", health.path.as_str().into());
@@ -428,6 +444,9 @@ fn key(key: &Key) -> InlineTable {
         }
         table.insert("limits", rows.into());
     }
+    if let Some(value) = budgets(&key.budget) {
+        table.insert("budget", value);
+    }
     if let Some(span) = key.refresh {
         table.insert("refresh", units::print_duration(span).into());
     }
@@ -435,6 +454,20 @@ fn key(key: &Key) -> InlineTable {
         table.insert("enabled", false.into());
     }
     table
+}
+
+fn budget(budget: &Budget) -> [(&'static str, Value); 3] {
+    [("usd", budget.usd.dollars().into()), ("per", budget.per.name().into()), ("unpriced", budget.unpriced.name().into())]
+}
+
+/// One table, or a list of them.
+fn budgets(all: &[Budget]) -> Option<Value> {
+    let mut each = all.iter().map(|one| Value::InlineTable(budget(one).into_iter().collect()));
+    match all {
+        [] => None,
+        [_] => each.next(),
+        _ => Some(Value::Array(each.collect())),
+    }
 }
 
 fn limit(table: &mut InlineTable, limit: Limit) {
@@ -482,6 +515,22 @@ fn model(model: &LogicalModel) -> Rows {
     if let Some(span) = model.sticky_ttl {
         table.put("sticky_ttl", units::print_duration(span));
     }
+    if let Some(hedge) = &model.hedge {
+        let mut value = InlineTable::new();
+        value.insert(
+            "after",
+            match hedge.after {
+                After::P95 => "p95".into(),
+                After::Span(span) => units::print_duration(span).into(),
+            },
+        );
+        value.insert("max_share", hedge.max_share.into());
+        value.insert("max_tokens", i64::try_from(hedge.max_tokens).unwrap_or(i64::MAX).into());
+        table.put("hedge", value);
+    }
+    if model.rescue {
+        table.put("rescue", true);
+    }
     let mut own = InlineTable::new();
     for (name, span) in [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)] {
         if let Some(span) = span {
@@ -520,6 +569,9 @@ fn project(project: &Project) -> Rows {
     table.put("rpm", i64::from(project.rpm));
     table.put("tpm", i64::from(project.tpm));
     table.put("max_concurrency", i64::from(project.max_concurrency));
+    if let Some(value) = budgets(&project.budget) {
+        table.put("budget", value);
+    }
     table.put("subnets", list(project.subnets.iter().map(|net| format!("{}/{}", net.addr, net.bits))));
     table.put("admin", project.admin);
     table.put("enabled", project.enabled);

@@ -190,6 +190,7 @@ impl Control {
             draining: engine.draining(),
             ledger: self.books.as_ref().map(|books| books.ledger.status(&books.engine.sink)),
             alerts: self.alerts.list(),
+            budgets: views::budgets(engine),
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    base::{clock::UnixMillis, id::RequestId},
+    base::{clock::UnixMillis, id::RequestId, zone::zone},
     events::{filter::Filter, record::RequestRecord},
     ir::fault::{ClientError, ErrorKind},
     ledger::{
@@ -15,7 +15,6 @@ use crate::{
         bodies::Shown,
         query::{QueryError, Turns},
         usage::Since,
-        writer::zone,
     },
     relay::engine::Engine,
 };

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::clock::UnixMillis,
-    config::settings::Origin,
+    base::{clock::UnixMillis, money::NanoUsd},
+    config::settings::{Origin, Per},
     events::{alert::Alert, live::Live},
     ledger,
 };
@@ -32,6 +32,9 @@ pub struct Snapshot {
     /// Troubles that alerts were raised for and that are not over.
     #[serde(default)]
     pub alerts: Vec<AlertView>,
+    /// The whole, projects, upstreams, keys, as far as they have any.
+    #[serde(default)]
+    pub budgets: Vec<BudgetView>,
 }
 
 /// A trouble that stands.
@@ -39,6 +42,24 @@ pub struct Snapshot {
 pub struct AlertView {
     pub since: UnixMillis,
     pub alert: Alert,
+}
+
+/// One budget as it stands: the count that also refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetView {
+    /// `all`, `project NAME`, `upstream NAME`, `key UPSTREAM/LABEL`.
+    pub of: String,
+    pub per: Per,
+    pub usd: NanoUsd,
+    pub spent: NanoUsd,
+    /// By what is under way.
+    pub reserved: NanoUsd,
+    pub percent: u64,
+    /// Attempts whose price nobody knows.
+    pub unpriced: u64,
+    pub from: UnixMillis,
+    /// `None`: it never ends.
+    pub until: Option<UnixMillis>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -95,6 +116,20 @@ pub struct UpstreamView {
     pub stats: Stats,
     /// Models served, where known.
     pub models: Option<u32>,
+    /// What the newest probe of our own found, where it is probed.
+    #[serde(default)]
+    pub probe: Option<ProbeView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeView {
+    pub path: String,
+    pub every_ms: u64,
+    pub at: UnixMillis,
+    pub took_ms: u32,
+    /// `200`, `503`, `connection refused`.
+    pub said: String,
+    pub ok: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -130,6 +165,21 @@ pub struct KeyView {
     /// What its provider said is left of its own limits, as far as they have not been reset since.
     #[serde(default)]
     pub limits: Vec<LimitLeft>,
+    /// What is left at its provider, where that tells.
+    #[serde(default)]
+    pub balance: Option<BalanceView>,
+}
+
+/// What a provider told is left for a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BalanceView {
+    pub amount: f64,
+    pub currency: String,
+    /// `$12.300`, `88.88 CNY`.
+    pub text: String,
+    /// Little, or nothing.
+    pub low: bool,
+    pub at: UnixMillis,
 }
 
 /// What is left of a provider's limit for one key and model.

@@ -4,11 +4,12 @@ use bytes::Bytes;
 
 use crate::{
     dialect::{
-        Summary,
+        StreamWriter, Summary,
         passage::{Ending, Passage, Step},
+        resume::{Tap, Told},
         translate::Translator,
     },
-    ir::{fault::ClientError, response::ChatResponse},
+    ir::{fault::ClientError, response::ChatResponse, usage::Usage},
 };
 
 /// Both ways look the same to whoever moves the bytes.
@@ -83,6 +84,42 @@ impl Flow {
         match self {
             Self::Pass(passage) => passage.answer_id(),
             Self::Translate(_) => None,
+        }
+    }
+
+    /// Keeps what is said from here on, so that another can go on from it; to be asked for before the stream begins.
+    pub fn listen(&mut self) {
+        match self {
+            Self::Pass(passage) => passage.listen(),
+            Self::Translate(translator) => translator.listen(),
+        }
+    }
+
+    /// What was said, where it was kept.
+    #[must_use]
+    pub fn told(&self) -> Option<&Told> {
+        match self {
+            Self::Pass(passage) => passage.tap().map(Tap::told),
+            Self::Translate(translator) => translator.told(),
+        }
+    }
+
+    /// The rest of this answer comes from another, which was read in silence up to now; what it said so far goes to
+    /// `out`. `writer`: for an answer that passed as it was, given its model's name. `before`: what was used for it.
+    pub fn resume(&mut self, rest: Self, writer: impl FnOnce(&str) -> Box<dyn StreamWriter>, before: Usage, out: &mut Vec<Bytes>) {
+        let Self::Translate(rest) = rest else { return };
+        match self {
+            Self::Translate(translator) => translator.resume(*rest, before, out),
+            Self::Pass(passage) => {
+                let Some(told) = passage.take_tap().map(Tap::into_told) else { return };
+                let (id, model) = told.name();
+                let mut writer = writer(model);
+                if !id.is_empty() {
+                    writer.bears(id);
+                }
+                let translator = Translator::taking_over(told, writer, passage.content_events(), *rest, before, out);
+                *self = Self::Translate(Box::new(translator));
+            }
         }
     }
 

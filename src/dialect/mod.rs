@@ -22,6 +22,7 @@ pub mod preload;
 mod recorded;
 pub mod registry;
 mod responses;
+pub mod resume;
 mod shape;
 mod status;
 pub mod tokenizer;
@@ -120,6 +121,11 @@ pub struct Shape {
 pub trait StreamWriter: Send {
     /// Appends what the client gets for one event. Events are well formed (see `ir::grammar`); `End` writes the terminator.
     fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>);
+
+    /// The answer that is written on has begun elsewhere, and bears this id.
+    fn bears(&mut self, id: &str) {
+        let _ = id;
+    }
 
     /// Appends the error that ends the stream instead of its `End`, fitting what has been written; also before `Begin`.
     fn error(&mut self, error: &ClientError, request_id: &str, out: &mut Vec<u8>);

@@ -13,7 +13,7 @@ use crate::{
         json::{self, Json},
         ndjson, sse,
     },
-    dialect::{Framing, Heed, Meter, Summary, fault, registry},
+    dialect::{Carry, Framing, Heed, Meter, Summary, fault, registry, resume::Tap, translate::Reading},
     ir::{
         fault::{ClientError, Fault},
         op::{Dialect, Op},
@@ -36,6 +36,8 @@ pub struct Passage {
     array: Array,
     /// The upstream's own error event, where clients of the dialect can read it.
     own_error: Option<Bytes>,
+    /// Keeps what was said, where another might have to go on from it.
+    tap: Option<Box<Tap>>,
 }
 
 /// What one chunk brought.
@@ -140,12 +142,30 @@ impl Passage {
             state: State::Open,
             array: Array::Before,
             own_error: None,
+            tap: None,
         }
+    }
+
+    /// From here on what is said is kept; to be asked for before the stream begins.
+    pub(super) fn listen(&mut self) {
+        let reader = registry::egress(self.dialect).stream_reader(&Carry::default());
+        self.tap = Some(Box::new(Tap::new(Reading::new(self.framing, reader, false))));
+    }
+
+    pub(super) fn tap(&self) -> Option<&Tap> {
+        self.tap.as_deref()
+    }
+
+    pub(super) fn take_tap(&mut self) -> Option<Tap> {
+        self.tap.take().map(|tap| *tap)
     }
 
     /// Takes a chunk of the upstream's body; what may be forwarded of it goes to `out`, an unfinished event waits.
     #[expect(clippy::needless_pass_by_value, reason = "a chunk of only clean events leaves as itself")]
     pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Step {
+        if let Some(tap) = &mut self.tap {
+            tap.feed(&chunk);
+        }
         let mut step = Step::default();
         let (mut at, mut run, mut whole, mut units, mut pings) = (0, 0, 0, 0_u32, 0_u32);
         while self.state == State::Open {
@@ -203,6 +223,9 @@ impl Passage {
 
     /// The upstream's body has ended: the last event may lack its blank line, the stream its terminator.
     pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
+        if let Some(tap) = &mut self.tap {
+            tap.end();
+        }
         if self.state == State::Open {
             let rest = match &mut self.cutter {
                 Cutter::Array(splitter) => splitter.rest(),

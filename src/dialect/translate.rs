@@ -10,8 +10,9 @@ use crate::{
     dialect::{
         Framing, StreamReader, StreamWriter, Summary, fault,
         passage::{Ending, Step},
+        resume::{Seam, Told},
     },
-    ir::{assemble::Assembler, event::ChatEvent, fault::ClientError, response::ChatResponse, think},
+    ir::{assemble::Assembler, event::ChatEvent, fault::ClientError, response::ChatResponse, think, usage::Usage},
 };
 
 /// Cuts an upstream's body into events and reads them; the half that faces the upstream.
@@ -182,7 +183,12 @@ impl Reading {
 /// A stream between two dialects.
 pub struct Translator {
     reading: Reading,
-    writer: Box<dyn StreamWriter>,
+    /// Where there is none yet, what is said waits.
+    writer: Option<Box<dyn StreamWriter>>,
+    /// Keeps what was said, where another might have to go on from it.
+    told: Option<Box<Told>>,
+    /// Joins what is said to an answer that broke off.
+    seam: Option<Box<Seam>>,
     said: Vec<ChatEvent>,
     content_events: u32,
     /// Of an answer that came whole.
@@ -197,7 +203,49 @@ impl Translator {
     /// `keep`: the answer is put together beside, for [`kept`](Self::kept), while its texts have no more bytes than this.
     #[must_use]
     pub fn new(reading: Reading, writer: Box<dyn StreamWriter>, keep: usize) -> Self {
-        Self { reading, writer, said: Vec::new(), content_events: 0, summary: None, keep: (keep > 0).then(Assembler::default), room: keep }
+        Self { writer: Some(writer), keep: (keep > 0).then(Assembler::default), room: keep, ..Self::silent(reading) }
+    }
+
+    /// One that only reads: what is said waits for the answer that it is to continue.
+    #[must_use]
+    pub fn silent(reading: Reading) -> Self {
+        Self { reading, writer: None, told: None, seam: None, said: Vec::new(), content_events: 0, summary: None, keep: None, room: 0 }
+    }
+
+    /// From here on what is said is kept; to be asked for before the stream begins.
+    pub fn listen(&mut self) {
+        self.told = Some(Box::default());
+    }
+
+    pub(super) fn told(&self) -> Option<&Told> {
+        self.told.as_deref()
+    }
+
+    /// An answer that passed as it was goes on as one that is written, from the rest that was read in silence. `writer`
+    /// writes as if it had written all of it.
+    pub(super) fn taking_over(
+        told: Told,
+        mut writer: Box<dyn StreamWriter>,
+        events: u32,
+        rest: Self,
+        before: Usage,
+        out: &mut Vec<Bytes>,
+    ) -> Self {
+        let mut past = Vec::new();
+        for event in told.events() {
+            writer.event(event, &mut past);
+        }
+        let seam = Some(Box::new(told.seam(before)));
+        let mut whole = Self { writer: Some(writer), told: Some(Box::new(told)), seam, content_events: events, ..rest };
+        whole.tell(out);
+        whole
+    }
+
+    /// The rest of this answer comes from another, which was read in silence up to now; what it said goes to `out`.
+    pub(super) fn resume(&mut self, rest: Self, before: Usage, out: &mut Vec<Bytes>) {
+        self.seam = self.told.as_ref().map(|told| Box::new(told.seam(before)));
+        (self.reading, self.summary, self.said) = (rest.reading, rest.summary, rest.said);
+        self.tell(out);
     }
 
     /// Takes a chunk of the upstream's body; what the client gets for it goes to `out`.
@@ -241,7 +289,9 @@ impl Translator {
     /// Our error as the last thing of this stream.
     pub fn error_tail(&mut self, error: &ClientError, request_id: &str) -> Bytes {
         let mut out = Vec::new();
-        self.writer.error(error, request_id, &mut out);
+        if let Some(writer) = &mut self.writer {
+            writer.error(error, request_id, &mut out);
+        }
         out.into()
     }
 
@@ -269,15 +319,25 @@ impl Translator {
         if self.said.is_empty() {
             return;
         }
+        let Some(mut writer) = self.writer.take() else { return };
         let mut bytes = Vec::new();
         let mut said = std::mem::take(&mut self.said);
+        if let Some(seam) = &mut self.seam {
+            let mut joined = Vec::with_capacity(said.len());
+            said.drain(..).for_each(|event| seam.join(event, &mut joined));
+            said = joined;
+        }
         for event in said.drain(..) {
             if matches!(event, ChatEvent::Delta { .. }) {
                 self.content_events = self.content_events.saturating_add(1);
             }
+            if let Some(told) = &mut self.told {
+                told.hear(&event);
+            }
             self.remember(&event);
-            self.writer.event(event, &mut bytes);
+            writer.event(event, &mut bytes);
         }
+        self.writer = Some(writer);
         // Its room is used again.
         self.said = said;
         if !bytes.is_empty() {

@@ -232,6 +232,8 @@ mod tests {
         let at = UnixMillis(1_700_000_000_000);
         let attempt = AttemptRecord {
             number: 1,
+            task: crate::events::record::Task::Answer,
+            bound: false,
             upstream: "openai".into(),
             key: "work".into(),
             fingerprint: "sk-…9f2c".into(),
@@ -245,6 +247,7 @@ mod tests {
             maybe_billed: false,
         };
         RequestRecord {
+            cache_lost: None,
             id: RequestId::new(at),
             at,
             project: "ide".into(),

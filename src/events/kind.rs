@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     alert::Alert,
-    record::{AttemptRecord, RequestRecord, State},
+    record::{AttemptRecord, CacheLost, RequestRecord, State},
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
@@ -34,10 +34,19 @@ pub enum EventKind {
     AttemptStarted { id: RequestId, attempt: Box<AttemptRecord>, reason: Arc<str> },
     /// An attempt ended without winning.
     AttemptEnded { id: RequestId, number: u32, ended_ms: u32, status: Option<u16>, outcome: Arc<str>, maybe_billed: bool },
-    /// First content left for the client.
-    FirstContent { id: RequestId, ttft_ms: u32, head_ms: u32, status: u16 },
+    /// First content left for the client: of the attempt of this number, of the newest where it is 0.
+    FirstContent {
+        id: RequestId,
+        #[serde(default)]
+        number: u32,
+        ttft_ms: u32,
+        head_ms: u32,
+        status: u16,
+    },
     /// Sampled, at most four a second and request, only while somebody looks.
     Progress { id: RequestId, answer_bytes: u64, events: u64 },
+    /// The provider's prompt cache did not hold what it should have.
+    CacheLost { id: RequestId, lost: Box<CacheLost> },
     /// The end.
     Ended {
         id: RequestId,

@@ -87,6 +87,9 @@ pub struct Totals {
     pub input: u64,
     pub cached: u64,
     pub output: u64,
+    /// Of what was cached: because conversations went where they were served before.
+    #[serde(default)]
+    pub won: u64,
     /// Of what has a known price.
     #[serde(default)]
     pub cost: NanoUsd,
@@ -123,7 +126,9 @@ impl Live {
                 self.with(id, |r| {
                     if let Some(attempt) = r.attempts.iter_mut().find(|a| a.number == number) {
                         attempt.ended_ms = Some(ended_ms);
-                        attempt.status = status;
+                        // One that answered and then broke off has both.
+                        attempt.status = status.or(attempt.status);
+                        attempt.won = false;
                         attempt.outcome = Some(Arc::clone(&outcome));
                         attempt.maybe_billed = maybe_billed;
                         let key = if attempt.key.is_empty() { String::new() } else { format!("/{}", attempt.key) };
@@ -134,11 +139,14 @@ impl Live {
                     self.line(Line::told(at, Level::Warn, text, Some(id)));
                 }
             }
-            EventKind::FirstContent { id, ttft_ms, head_ms, status } => self.with(id, |r| {
+            EventKind::FirstContent { id, number, ttft_ms, head_ms, status } => self.with(id, |r| {
                 r.state = State::Streaming;
-                r.ttft_ms = Some(ttft_ms);
+                // An answer that is continued elsewhere has begun already.
+                r.ttft_ms = r.ttft_ms.or(Some(ttft_ms));
                 r.status = Some(status);
-                if let Some(attempt) = r.attempts.last_mut() {
+                let newest = r.attempts.len().saturating_sub(1);
+                let of = r.attempts.iter().rposition(|attempt| attempt.number == number).unwrap_or(newest);
+                if let Some(attempt) = r.attempts.get_mut(of) {
                     attempt.head_ms = Some(head_ms);
                     attempt.status = Some(status);
                     attempt.won = true;
@@ -148,6 +156,17 @@ impl Live {
                 r.answer_bytes = answer_bytes;
                 r.events = events;
             }),
+            EventKind::CacheLost { id, lost } => {
+                let (level, text) = (if lost.usual { Level::Info } else { Level::Warn }, lost.text());
+                let mut about = None;
+                self.with(id, |r| {
+                    about = Some(format!("{} {}: {text}", r.project, r.asked));
+                    r.cache_lost = Some(lost);
+                });
+                if let Some(text) = about {
+                    self.line(Line::told(at, level, text, Some(id)));
+                }
+            }
             ended @ EventKind::Ended { .. } => self.ended(at, ended),
             EventKind::Alert { alert } => self.line(Line::told(at, alert.level, alert.text, None)),
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
@@ -169,7 +188,7 @@ impl Live {
         record.answer_bytes = answer_bytes;
         record.events = events;
         record.error = error;
-        if let Some(attempt) = record.attempts.last_mut().filter(|a| a.ended_ms.is_none()) {
+        for attempt in record.attempts.iter_mut().filter(|a| a.ended_ms.is_none()) {
             attempt.ended_ms = Some(duration_ms);
             attempt.won = state == State::Done;
         }
@@ -178,6 +197,7 @@ impl Live {
         if let Some(usage) = usage {
             self.totals.input = self.totals.input.saturating_add(usage.input_total());
             self.totals.cached = self.totals.cached.saturating_add(usage.cache_read);
+            self.totals.won = self.totals.won.saturating_add(record.won());
             self.totals.output = self.totals.output.saturating_add(usage.output_total());
         }
         match cost.map(|cost| cost.usd) {

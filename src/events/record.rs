@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{clock::UnixMillis, id::RequestId},
+    base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     ir::{
         cost::Cost,
         op::{Dialect, Op},
@@ -50,13 +50,47 @@ pub struct RequestRecord {
     pub events: u64,
     /// What went wrong, for a person; redacted, cleaned.
     pub error: Option<Arc<str>>,
+    /// The provider's cache did not hold what it should have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_lost: Option<Box<CacheLost>>,
+}
+
+/// A prompt cache that stopped hitting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheLost {
+    /// The first part of the prompt that changed, or what else explains it.
+    pub why: Arc<str>,
+    /// Tokens that should have come from the cache.
+    pub expected: u64,
+    /// Tokens that did.
+    pub cached: u64,
+    /// What it cost more than it would have, where prices are known.
+    pub cost: Option<NanoUsd>,
+    /// It is what one would expect: nothing to look into.
+    pub usual: bool,
+}
+
+impl CacheLost {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let cost = self.cost.map(|cost| format!(", which cost {} more", Cost { usd: Some(cost), ..Cost::default() })).unwrap_or_default();
+        format!("{} of {} tokens came from the prompt cache: {}{cost}", self.cached, self.expected, self.why)
+    }
 }
 
 impl RequestRecord {
-    /// The upstream and key of the newest attempt.
+    /// Tokens that came from a cache because the conversation went where it was served before.
+    #[must_use]
+    pub fn won(&self) -> u64 {
+        let bound = self.last().is_some_and(|attempt| attempt.bound && attempt.task == Task::Answer);
+        self.usage.filter(|_| bound).map_or(0, |usage| usage.cache_read)
+    }
+
+    /// The attempt that answered, and the newest while none has.
     #[must_use]
     pub fn last(&self) -> Option<&AttemptRecord> {
-        self.attempts.last()
+        self.attempts.iter().rev().find(|attempt| attempt.won).or(self.attempts.last())
     }
 
     #[must_use]
@@ -111,11 +145,47 @@ impl State {
     }
 }
 
+/// What an attempt was made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// To answer.
+    #[default]
+    Answer,
+    /// To answer before another that was slow to speak.
+    Hedge,
+    /// To continue an answer that broke off.
+    Rescue,
+}
+
+impl Task {
+    pub const ALL: [Self; 3] = [Self::Answer, Self::Hedge, Self::Rescue];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Hedge => "hedge",
+            Self::Rescue => "rescue",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|task| task.name() == name)
+    }
+}
+
 /// One try of one target with one key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AttemptRecord {
     /// 1 for the first.
     pub number: u32,
+    #[serde(default)]
+    pub task: Task,
+    /// Its conversation had been served there before.
+    #[serde(default)]
+    pub bound: bool,
     pub upstream: Arc<str>,
     /// `label` of the key; empty where none is needed.
     pub key: Arc<str>,

@@ -41,6 +41,25 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Both together, but for what providers say that they cost: two words make no sum.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            input: self.input.saturating_add(other.input),
+            cache_read: self.cache_read.saturating_add(other.cache_read),
+            cache_write_5m: self.cache_write_5m.saturating_add(other.cache_write_5m),
+            cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
+            audio_in: self.audio_in.saturating_add(other.audio_in),
+            image_in: self.image_in.saturating_add(other.image_in),
+            output: self.output.saturating_add(other.output),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
+            audio_out: self.audio_out.saturating_add(other.audio_out),
+            image_out: self.image_out.saturating_add(other.image_out),
+            searches: self.searches.saturating_add(other.searches),
+            reported: None,
+        }
+    }
+
     /// Input that came from no cache and went into none: text, sound, pictures.
     #[must_use]
     pub fn fresh(&self) -> u64 {

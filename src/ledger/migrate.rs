@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// The steps, each from one version to the next; never changed once released.
-const STEPS: &[&str] = &[include_str!("../../assets/migrations/0001_ledger.sql")];
+const STEPS: &[&str] = &[include_str!("../../assets/migrations/0001_ledger.sql"), include_str!("../../assets/migrations/0002_task.sql")];
 
 /// Marks a file as ours: "aipx".
 const APPLICATION: i32 = 0x6169_7078;

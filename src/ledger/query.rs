@@ -15,7 +15,7 @@ use crate::{
     base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     events::{
         filter::{Field, Filter, Term},
-        record::{AttemptRecord, RequestRecord, State},
+        record::{AttemptRecord, RequestRecord, State, Task},
         sink::Part,
     },
     ir::{
@@ -220,7 +220,7 @@ impl Reader {
     fn attempts(&self, request: &str) -> rusqlite::Result<Vec<(AttemptRecord, Part)>> {
         let mut query = self.connection.prepare_cached(
             "SELECT number, upstream, key, fingerprint, model, started_ms, head_ms, ended_ms, status, outcome, won, maybe_billed, answered,
-                    usage, cost, sure, source, computed, reported, (SELECT used FROM price WHERE id = attempt.price)
+                    usage, cost, sure, source, computed, reported, (SELECT used FROM price WHERE id = attempt.price), task, bound
              FROM attempt WHERE request = ?1 ORDER BY number",
         )?;
         let rows = query.query_map([request], |row| {
@@ -228,6 +228,8 @@ impl Reader {
             let some = |at| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(at)?.map(Arc::<str>::from));
             let attempt = AttemptRecord {
                 number: row.get(0)?,
+                task: row.get::<_, String>(20).map(|name| Task::parse(&name).unwrap_or_default())?,
+                bound: row.get(21)?,
                 upstream: text(1)?,
                 key: text(2)?,
                 fingerprint: text(3)?,
@@ -259,8 +261,8 @@ impl Reader {
 }
 
 const FIXED: &str = "id, at, project, client, session, dialect, op, asked, stream, state, status, request_bytes, answer_bytes, events, ttft_ms, \
-     duration_ms, finish, error, reason, counted, cost, sure, demo, replay_of";
-const FIXED_COUNT: usize = 24;
+     duration_ms, finish, error, reason, counted, cost, sure, demo, replay_of, cache_lost";
+const FIXED_COUNT: usize = 25;
 
 fn columns() -> String {
     format!("{FIXED}, {}", CLASSES.join(", "))
@@ -283,6 +285,7 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
         *class = row.get(FIXED_COUNT + index)?;
     }
     let record = RequestRecord {
+        cache_lost: row.get::<_, Option<String>>(24)?.and_then(|text| serde_json::from_str(&text).ok()),
         id,
         at: UnixMillis(row.get(1)?),
         project: text(2)?,

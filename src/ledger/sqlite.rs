@@ -183,7 +183,7 @@ fn request(tx: &Transaction<'_>, id: &str, entry: &Entry) -> rusqlite::Result<bo
     let changed = tx
         .prepare_cached(
             "INSERT OR IGNORE INTO request VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40)",
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42)",
         )?
         .execute(params![
             id,
@@ -226,6 +226,8 @@ fn request(tx: &Transaction<'_>, id: &str, entry: &Entry) -> rusqlite::Result<bo
             sure(cost.sure),
             entry.demo,
             entry.replay_of.map(|id| id.to_string()),
+            int(r.won()),
+            r.cache_lost.as_ref().and_then(|lost| serde_json::to_string(lost).ok()),
         ])?;
     Ok(changed == 1)
 }
@@ -310,7 +312,7 @@ fn attempt(
     let own = part.and_then(|part| part.usage).filter(|_| entry.record.attempts.len() > 1 || entry.record.usage.is_none());
     let usage = own.and_then(|usage| serde_json::to_string(&usage).ok());
     tx.prepare_cached(
-        "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+        "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
     )?
     .execute(params![
         id,
@@ -334,6 +336,8 @@ fn attempt(
         bill.computed.map(|cost| cost.0),
         bill.reported.map(|cost| cost.0),
         price,
+        a.task.name(),
+        a.bound,
     ])?;
     Ok(())
 }
@@ -358,7 +362,7 @@ fn price(tx: &Transaction<'_>, used: &Arc<Used>, prices: &mut Vec<(Arc<Used>, i6
 
 /// Sums of a batch by day and names, so that a busy second writes a few rows.
 #[derive(Default)]
-struct Daily(HashMap<Place, [i64; 18]>);
+struct Daily(HashMap<Place, [i64; 19]>);
 
 /// Day; project, client, upstream, key, model; operation; whether it is the demo.
 type Place = (i64, [Arc<str>; 5], &'static str, bool);
@@ -369,11 +373,13 @@ impl Daily {
         let finished = r.at.0.saturating_add(i64::from(r.duration_ms.unwrap_or_default()));
         let day = day(UnixMillis(finished), zone);
         let nothing: Arc<str> = Arc::default();
-        let last = r.attempts.len().saturating_sub(1);
+        let newest = r.attempts.len().saturating_sub(1);
+        let last = r.attempts.iter().rposition(|attempt| attempt.won).unwrap_or(newest);
+        let won = i64::try_from(r.won()).unwrap_or(i64::MAX);
         let mut book = |upstream: &Arc<str>, key: &Arc<str>, model: &Arc<str>, final_one: bool, part: Option<&Part>| {
             let names = [&r.project, &r.client, upstream, key, model].map(Arc::clone);
-            let sums = self.0.entry((day, names, r.op.name(), entry.demo)).or_insert([0; 18]);
-            let mut row = [0; 18];
+            let sums = self.0.entry((day, names, r.op.name(), entry.demo)).or_insert([0; 19]);
+            let mut row = [0; 19];
             row[0] = i64::from(final_one);
             row[1] = i64::from(final_one && r.state == State::Failed);
             row[2] = i64::from(!r.attempts.is_empty());
@@ -385,6 +391,7 @@ impl Daily {
             row[15] = i64::from(final_one && cost.usd.is_none() && r.op.generates());
             row[16] = i64::from(final_one && cost.sure == Sure::Estimate);
             row[17] = i64::from(final_one && cost.sure == Sure::AtLeast);
+            row[18] = if final_one { won } else { 0 };
             for (sum, more) in sums.iter_mut().zip(row) {
                 *sum = sum.saturating_add(more);
             }
@@ -399,7 +406,7 @@ impl Daily {
 
     fn write(self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
         let mut statement = tx.prepare_cached(
-            "INSERT INTO daily VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)
+            "INSERT INTO daily VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)
              ON CONFLICT DO UPDATE SET
                requests = requests + excluded.requests, failed = failed + excluded.failed, attempts = attempts + excluded.attempts,
                input = input + excluded.input, cache_read = cache_read + excluded.cache_read,
@@ -408,12 +415,12 @@ impl Daily {
                output = output + excluded.output, reasoning = reasoning + excluded.reasoning,
                audio_out = audio_out + excluded.audio_out, image_out = image_out + excluded.image_out,
                searches = searches + excluded.searches, cost = cost + excluded.cost, unpriced = unpriced + excluded.unpriced,
-               estimated = estimated + excluded.estimated, at_least = at_least + excluded.at_least",
+               estimated = estimated + excluded.estimated, at_least = at_least + excluded.at_least, won = won + excluded.won",
         )?;
         for ((day, [project, client, upstream, key, model], op, demo), n) in self.0 {
             statement.execute(params![
                 day, &*project, &*client, &*upstream, &*key, &*model, op, demo, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9],
-                n[10], n[11], n[12], n[13], n[14], n[15], n[16], n[17]
+                n[10], n[11], n[12], n[13], n[14], n[15], n[16], n[17], n[18]
             ])?;
         }
         Ok(())

@@ -143,6 +143,9 @@ pub struct Sums {
     pub estimated: u64,
     /// Requests that may have cost more.
     pub at_least: u64,
+    /// Tokens read from caches because conversations went where they were served before.
+    #[serde(default)]
+    pub won: u64,
 }
 
 impl Sums {
@@ -154,6 +157,7 @@ impl Sums {
         sum(&mut self.unpriced, other.unpriced);
         sum(&mut self.estimated, other.estimated);
         sum(&mut self.at_least, other.at_least);
+        sum(&mut self.won, other.won);
         self.cost += other.cost;
         let (a, b) = (super::sqlite::classes(&self.usage), super::sqlite::classes(&other.usage));
         let mut all = a;
@@ -244,7 +248,7 @@ impl Reader {
         };
         let classes = CLASSES.map(|class| format!("sum({class})")).join(", ");
         let mut query = self.connection.prepare_cached(&format!(
-            "SELECT day, {name}, demo, sum(requests), sum(failed), sum(attempts), sum(cost), sum(unpriced), sum(estimated), sum(at_least), {classes}
+            "SELECT day, {name}, demo, sum(requests), sum(failed), sum(attempts), sum(cost), sum(unpriced), sum(estimated), sum(at_least), sum(won), {classes}
              FROM daily WHERE day >= ?1 AND op IN ({}) GROUP BY 1, 2, 3 ORDER BY 1",
             generating()
         ))?;
@@ -259,7 +263,8 @@ impl Reader {
                 unpriced: count(7)?,
                 estimated: count(8)?,
                 at_least: count(9)?,
-                usage: classes_at(row, 10)?,
+                won: count(10)?,
+                usage: classes_at(row, 11)?,
             };
             let day = label(row.get(0)?);
             let name = if by == By::Day { day.clone() } else { row.get(1)? };
@@ -271,13 +276,14 @@ impl Reader {
     /// The same from the requests themselves, for what the sums by day cannot tell.
     fn sum_requests(&self, tally: &mut Tally, by: By, from: UnixMillis, zone: &TimeZone) -> rusqlite::Result<()> {
         let mut query = self.connection.prepare_cached(&format!(
-            "SELECT finished, project, client, session, upstream, key, model, state, attempts, cost, sure, demo, id, {}
+            "SELECT finished, project, client, session, upstream, key, model, state, attempts, cost, sure, demo, id, won, {}
              FROM request WHERE id >= ?1 AND finished >= ?2 AND op IN ({})",
             CLASSES.join(", "),
             generating()
         ))?;
-        let mut others =
-            self.connection.prepare_cached("SELECT upstream, key, model, usage, cost FROM attempt WHERE request = ?1 ORDER BY number")?;
+        let mut others = self
+            .connection
+            .prepare_cached("SELECT upstream, key, model, usage, cost FROM attempt WHERE request = ?1 ORDER BY won, number")?;
         // What finished since then began no longer before.
         let begun = RequestId::floor(UnixMillis(from.0.saturating_sub(LONGEST_MS)));
         let mut rows = query.query(params![begun, from.0])?;
@@ -294,7 +300,8 @@ impl Reader {
                 unpriced: u64::from(cost.is_none()),
                 estimated: u64::from(sure == Sure::Estimate),
                 at_least: u64::from(sure == Sure::AtLeast),
-                usage: classes_at(row, 13)?,
+                won: u64::try_from(row.get::<_, i64>(13)?).unwrap_or(0),
+                usage: classes_at(row, 14)?,
             };
             let day = label(day(UnixMillis(row.get(0)?), zone));
             let demo = row.get(11)?;

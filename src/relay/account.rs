@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header;
 
-use super::{ask::Ask, engine::Engine, peek::Before};
+use super::{ask::Ask, budgets::Reservation, engine::Engine, peek::Before};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     config::settings::Origin,
@@ -37,6 +37,8 @@ pub(super) struct Account {
     parts: Vec<Part>,
     /// Of the attempt that is under way.
     target: Option<Arc<Target>>,
+    /// What that attempt holds of budgets, where there are any.
+    pub(super) reservation: Option<Reservation>,
     began: UnixMillis,
     op: Op,
     stream: bool,
@@ -47,6 +49,14 @@ pub(super) struct Account {
     quality: Option<Box<str>>,
     demo: bool,
     replay_of: Option<RequestId>,
+}
+
+/// An attempt under way that is put aside.
+pub(super) struct Running {
+    target: Option<Arc<Target>>,
+    reservation: Option<Reservation>,
+    began: UnixMillis,
+    demo: bool,
 }
 
 /// How an attempt went, as far as its cost goes.
@@ -71,6 +81,7 @@ impl Account {
             capture: engine.sink.capture(ask.id, media, &ask.body, ask.received),
             parts: Vec::new(),
             target: None,
+            reservation: None,
             began: ask.at,
             op,
             stream: ask.stream,
@@ -81,6 +92,41 @@ impl Account {
             demo: false,
             replay_of: ask.replay_of,
         }
+    }
+
+    /// Of nothing: it keeps no body and hands nothing over.
+    pub(super) fn mute(ask: &Ask) -> Self {
+        Self {
+            slot: None,
+            capture: None,
+            parts: Vec::new(),
+            target: None,
+            reservation: None,
+            began: ask.at,
+            op: ask.endpoint.op,
+            stream: ask.stream,
+            estimate: ask.estimate,
+            tier: None,
+            resolution: None,
+            quality: None,
+            demo: false,
+            replay_of: None,
+        }
+    }
+
+    /// Whether its answers are made of tokens.
+    pub(super) fn generates(&self) -> bool {
+        self.op.generates()
+    }
+
+    /// Puts the attempt under way aside, while another is spoken of.
+    pub(super) fn set_aside(&mut self) -> Running {
+        Running { target: self.target.take(), reservation: self.reservation.take(), began: self.began, demo: self.demo }
+    }
+
+    pub(super) fn take_up(&mut self, running: Running) {
+        (self.target, self.began, self.demo) = (running.target, running.began, running.demo);
+        self.reservation = running.reservation;
     }
 
     pub(super) fn attempt(&mut self, target: &Arc<Target>, at: UnixMillis) {
@@ -98,7 +144,15 @@ impl Account {
         } else {
             Part { number, answered: None, usage: None, bill: free() }
         };
+        self.book(&part, &target);
         self.parts.push(part);
+    }
+
+    /// Tells the budgets what the attempt came to.
+    fn book(&mut self, part: &Part, target: &Target) {
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(&part.bill, target);
+        }
     }
 
     /// More of the answer went to the client.
@@ -119,11 +173,23 @@ impl Account {
             let answered = went.summary.and_then(|summary| summary.model.as_deref());
             let (usage, sure) = self.used(went);
             let part = self.part(engine, number, &target, answered, usage, sure);
+            self.book(&part, &target);
             self.parts.push(part);
         }
         let mut usages = self.parts.iter().filter_map(|part| part.usage);
-        let usage = usages.next().map(|first| usages.fold(first, sum));
+        let usage = usages.next().map(|first| usages.fold(first, Usage::plus));
         (usage, Cost::of(self.parts.iter().map(|part| &part.bill)))
+    }
+
+    /// The attempt broke off after content, and another goes on from there; what it used up to then.
+    pub(super) fn broke(&mut self, engine: &Engine, number: u32, went: Went<'_>) -> Option<Usage> {
+        let target = self.target.take()?;
+        let answered = went.summary.and_then(|summary| summary.model.as_deref());
+        let (usage, sure) = self.used(went);
+        let part = self.part(engine, number, &target, answered, usage, sure);
+        self.book(&part, &target);
+        self.parts.push(part);
+        usage
     }
 
     /// What the attempt used, and how well that is known.
@@ -193,24 +259,6 @@ impl Account {
             let parts = std::mem::take(&mut self.parts);
             drop(slot.send(Note::Request(Box::new(Entry { record, parts, demo: self.demo, replay_of: self.replay_of }))));
         }
-    }
-}
-
-fn sum(a: Usage, b: Usage) -> Usage {
-    Usage {
-        input: a.input.saturating_add(b.input),
-        cache_read: a.cache_read.saturating_add(b.cache_read),
-        cache_write_5m: a.cache_write_5m.saturating_add(b.cache_write_5m),
-        cache_write_1h: a.cache_write_1h.saturating_add(b.cache_write_1h),
-        audio_in: a.audio_in.saturating_add(b.audio_in),
-        image_in: a.image_in.saturating_add(b.image_in),
-        output: a.output.saturating_add(b.output),
-        reasoning: a.reasoning.saturating_add(b.reasoning),
-        audio_out: a.audio_out.saturating_add(b.audio_out),
-        image_out: a.image_out.saturating_add(b.image_out),
-        searches: a.searches.saturating_add(b.searches),
-        // Two words make no sum: attempts have their own.
-        reported: None,
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{engine::Held, wishes::Wishes};
+use super::{
+    engine::{Engine, Held},
+    wishes::Wishes,
+};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
@@ -131,6 +134,45 @@ impl Ask {
     #[must_use]
     pub fn output(&self) -> u64 {
         if matches!(self.endpoint.op, Op::Chat | Op::Completions) { self.max_tokens.unwrap_or(u64::MAX) } else { 0 }
+    }
+
+    /// The same request for another attempt beside this one; what is held for its body stays with this one.
+    pub(super) fn twin(&self, engine: &Arc<Engine>) -> Box<Self> {
+        Box::new(Self {
+            id: self.id,
+            replay_of: self.replay_of,
+            at: self.at,
+            received: self.received,
+            endpoint: self.endpoint.clone(),
+            caller: self.caller.clone(),
+            method: self.method.clone(),
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            coded: self.coded.clone(),
+            model_span: self.model_span.clone(),
+            form: self.form,
+            asked: Arc::clone(&self.asked),
+            stream: self.stream,
+            add_stream: self.add_stream,
+            framing: self.framing,
+            include_usage: self.include_usage,
+            stream_options: self.stream_options.clone(),
+            object_end: self.object_end,
+            session: self.session.clone(),
+            estimate: self.estimate,
+            max_tokens: self.max_tokens,
+            patience: self.patience,
+            pin: self.pin.clone(),
+            read_as: self.read_as,
+            previous: self.previous.clone(),
+            rewrite: self.rewrite,
+            home: self.home,
+            strict: self.strict,
+            wishes: None,
+            tier: self.tier.clone(),
+            held: Held::none(engine),
+        })
     }
 
     /// Nothing is sent again from here on: what was kept for that is let go.

@@ -10,7 +10,10 @@ use crate::{
     base::json::{self, Json},
     config::settings::Sticky,
     ir::op::{Dialect, Op},
-    routing::affinity::Keys,
+    routing::{
+        affinity::Keys,
+        cache::{MESSAGES, Prefix, Role},
+    },
 };
 
 /// Below so many tokens providers keep nothing in their caches.
@@ -72,6 +75,50 @@ fn chain(seed: &RandomState, whose: &(&str, &str), body: Json<'_>, dialect: Dial
     chain.reverse();
     chain.truncate(LONGEST);
     Keys { session: None, chain, head: head.or(has_head.then_some(before)) }
+}
+
+/// What stands at the beginning of a request, part by part, and whose it is; `None` where it holds no conversation.
+#[must_use]
+pub(super) fn prefix(seed: &RandomState, ask: &Ask) -> Option<(u64, Prefix)> {
+    let body = json::check(&ask.body).ok()?;
+    let prefix = parts(seed, body, ask.endpoint.dialect)?;
+    Some((seed.hash_one((&*ask.caller.project.name, &*ask.asked)), prefix))
+}
+
+fn parts(seed: &RandomState, body: Json<'_>, dialect: Dialect) -> Option<Prefix> {
+    let said = ["messages", "input", "contents"].into_iter().find_map(|name| body.get(name)).filter(|said| said.is_array())?;
+    let tools = ["tools", "functions"].into_iter().find_map(|name| body.get(name));
+    let each = || tools.into_iter().flat_map(Json::items).map(|tool| digest(seed, tool, ""));
+    let mut out = Prefix {
+        tools: each().fold(0, |before, tool| seed.hash_one((before, tool))),
+        tool_set: each().fold(0, u64::wrapping_add),
+        marks: memchr::memmem::find(body.text().as_bytes(), b"\"cache_control\"").is_some(),
+        ..Prefix::default()
+    };
+    for name in ["system", "instructions", "systemInstruction", "system_instruction"] {
+        if let Some(value) = body.get(name) {
+            out.system = seed.hash_one((out.system, digest(seed, value, "content")));
+        }
+    }
+    for message in said.items() {
+        let role = message.get("role").and_then(Json::str);
+        let hash = object(seed, message, &["id", "status"]);
+        let role = match role.as_deref().unwrap_or(if dialect == Dialect::Gemini { "user" } else { "" }) {
+            "system" | "developer" if out.messages.is_empty() => {
+                out.system = seed.hash_one((out.system, hash));
+                continue;
+            }
+            "assistant" | "model" => Role::Assistant,
+            "tool" | "function" => Role::Tool,
+            "user" => Role::User,
+            _ => Role::Other,
+        };
+        if out.messages.len() >= MESSAGES {
+            break;
+        }
+        out.messages.push((role, hash));
+    }
+    (!out.messages.is_empty()).then_some(out)
 }
 
 /// A value's hash; `name` is the key it stands under.
@@ -146,6 +193,23 @@ mod tests {
         assert_eq!(of(&item("msg_1")), of(&item("msg_2")));
         let call = |id: &str| json!({"messages": [turn("user", "hi"), {"role": "assistant", "tool_calls": [{"id": id}]}]});
         assert_ne!(of(&call("a")), of(&call("b")), "the id of a call is part of what was said");
+    }
+
+    #[test]
+    fn the_parts_of_a_prompt_are_told_apart() {
+        static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+        let parts = |body: &Value| parts(&SEED, json::check(body.to_string().as_bytes()).expect("JSON"), Dialect::Openai).expect("parts");
+        let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
+        let messages = json!([turn("system", "be brief"), turn("user", "hi"), turn("assistant", "hello")]);
+        let first = parts(&json!({"tools": [tool("a"), tool("b")], "messages": messages}));
+        let turned = parts(&json!({"tools": [tool("b"), tool("a")], "messages": messages}));
+
+        assert_eq!((first.messages.len(), first.messages[1].0, first.marks), (2, Role::Assistant, false));
+        assert!(first.tools != turned.tools && first.tool_set == turned.tool_set);
+        assert_eq!((first.system, &first.messages), (turned.system, &turned.messages));
+        let marked = json!([{"role": "system", "content": [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}]}, turn("user", "hi")]);
+        let marked = parts(&json!({"messages": marked}));
+        assert_eq!((marked.system, marked.marks), (first.system, true), "a mark is no change of the prompt");
     }
 
     #[test]

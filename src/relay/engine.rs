@@ -13,14 +13,14 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    continuity::Continuity, halt::Halts, heads::Heads, lists::ModelLists, network::Network, peek::Peeks, remember::Remember,
-    stored::Stored, waiting::Queue,
+    balance::Balances, budgets::Unpriced, continuity::Continuity, guardian::Watch, halt::Halts, heads::Heads, hedge::Hedges,
+    lists::ModelLists, network::Network, peek::Peeks, probes::Probes, remember::Remember, stored::Stored, waiting::Queue,
 };
 use crate::{
-    base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
+    base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor, zone::zone},
     config::{
         Settings,
-        settings::{Bodies, KeyId, Upstream},
+        settings::{Bodies, KeyId, Upstream, UpstreamId},
     },
     events::{
         bus::Bus,
@@ -30,6 +30,7 @@ use crate::{
     pricing::Book,
     routing::{
         board::Board,
+        budget::Budgets,
         candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
         circuit::Policy,
@@ -70,10 +71,17 @@ pub struct Engine {
     pub queue: Queue,
     /// What projects have used of their limits.
     pub projects: Projects,
+    /// What has been spent of budgets.
+    pub budgets: Budgets,
+    pub(super) unpriced: Unpriced,
     pub halts: Halts,
     pub heads: Heads,
     pub peeks: Peeks,
     pub network: Network,
+    pub probes: Probes,
+    pub balances: Balances,
+    pub hedges: Hedges,
+    pub(super) watch: Watch,
     pub continuity: Continuity,
     pub stored: Stored,
     /// Told when a waiter might now proceed.
@@ -122,10 +130,16 @@ impl Engine {
             lists,
             queue: Queue::default(),
             projects: Projects::default(),
+            budgets: Budgets::new(zone(&settings.ledger.tz)),
+            unpriced: Unpriced::default(),
             halts: Halts::default(),
             heads: Heads::default(),
             peeks: Peeks::default(),
             network: Network::default(),
+            probes: Probes::default(),
+            balances: Balances::default(),
+            hedges: Hedges::default(),
+            watch: Watch::default(),
             continuity: Continuity::default(),
             stored: Stored::default(),
             changed: Notify::new(),
@@ -251,7 +265,20 @@ fn price(book: &Book, upstream: &Upstream, model: &str) -> Option<Price> {
     let used = tariff.usual();
     // Rates are of a million tokens, in billionths of a unit that is so many billionths of a dollar.
     let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
-    Some(Price { input: of(Class::Input), output: of(Class::Output) })
+    // What is charged by the piece is not free, however many pieces it turns out to be.
+    let pieces = Class::ALL.into_iter().any(|class| used.rates.of(class) > 0);
+    let request = used.rates.of(Class::Request) as f64 * (used.dollars as f64 / 1e9);
+    Some(Price { input: of(Class::Input), output: of(Class::Output), request: request.max(f64::from(u8::from(pieces))) })
+}
+
+/// Billionths of a dollar for a token of input: read afresh, written to the cache, read from it.
+pub(super) fn cache_prices(engine: &Engine, upstream: UpstreamId, model: &str) -> Option<(f64, f64, f64)> {
+    let generation = engine.generation.load();
+    let upstream = generation.settings.upstreams.iter().find(|known| known.id == upstream)?;
+    let (_, tariff) = generation.prices.find(upstream, model, None)?;
+    let used = tariff.usual();
+    let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
+    Some((of(Class::Input), of(Class::CacheWrite5m), of(Class::CacheRead)))
 }
 
 /// Tells the way to the ledger which bodies are to be kept.
@@ -265,9 +292,15 @@ fn want(sink: &Sink, settings: &Settings) {
 }
 
 /// A place among the requests in flight; given back when dropped.
-pub struct Place(Arc<Engine>);
+pub struct Place(Option<Arc<Engine>>);
 
 impl Place {
+    /// No place of its own: that of the request it belongs to counts for both.
+    #[must_use]
+    pub(super) fn shared() -> Self {
+        Self(None)
+    }
+
     /// Takes a place, if one of `max` is free.
     #[must_use]
     pub fn take(engine: &Arc<Engine>, max: usize) -> Option<Self> {
@@ -276,13 +309,15 @@ impl Place {
             engine.in_flight.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Self(Arc::clone(engine)))
+        Some(Self(Some(Arc::clone(engine))))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(engine) = &self.0 {
+            engine.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -307,6 +342,11 @@ impl Held {
         }
         self.bytes += bytes;
         true
+    }
+
+    /// Takes over what another holds.
+    pub(super) fn absorb(&mut self, other: &mut Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 
     /// Gives everything back.

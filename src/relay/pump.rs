@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,20 +14,25 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    answer::{Broke, Committed, Opaque},
+    answer::{Broke, Committed, Opaque, Won},
     body::GRACE,
     reply::{self, BrokeOff},
+    rescue::{self, Begun, Rescue},
     rounds::{self, Job},
     tally::Guard,
     translated,
 };
 use crate::{
     dialect::{
+        Shape,
         flow::Flow,
         passage::{Ending, Step},
     },
     events::record::State,
-    ir::fault::{ClientError, ErrorKind, TransportFault, TransportKind},
+    ir::{
+        fault::{ClientError, ErrorKind, TransportFault, TransportKind},
+        usage::Usage,
+    },
     routing::{ending::End, outcome},
     upstream::body::AnswerBody,
 };
@@ -62,6 +68,10 @@ pub struct Pump {
     spoke: Instant,
     alarm: Pin<Box<Sleep>>,
     state: Stage,
+    /// What is needed to continue it elsewhere, where its model asks for that.
+    rescue: Option<Box<Rescue>>,
+    /// Who was to answer, where nobody could continue it.
+    broke_at: Option<Arc<str>>,
 }
 
 enum Stage {
@@ -69,7 +79,19 @@ enum Stage {
     /// The terminal event was seen: the body's end is awaited for a moment.
     Lingering,
     Broken(Broke),
+    /// Another target is asked to go on from what was said.
+    Rescuing(Box<Rescuing>),
     Over,
+}
+
+/// An attempt to continue a stream, and what broke it.
+struct Rescuing {
+    begun: Begun,
+    broke: Broke,
+    /// Who was to answer.
+    upstream: Arc<str>,
+    /// What was used up to then.
+    before: Usage,
 }
 
 impl Pump {
@@ -78,6 +100,7 @@ impl Pump {
     pub fn new(mut job: Box<Job>, committed: Committed) -> Self {
         let Committed { status, ready, flow, body, terminal, broke, guard, idle, .. } = committed;
         let ttft = job.tally.attempt_age();
+        let rescue = if job.spares.is_some() { Rescue::of(&mut job, &flow) } else { None };
         job.ask.forget_body();
         translated::let_go(&mut job);
         job.tally.first_content(status.as_u16());
@@ -107,12 +130,14 @@ impl Pump {
             spoke: now,
             alarm: Box::pin(sleep_until(now + linger)),
             state,
+            rescue,
+            broke_at: None,
         }
     }
 
     /// The next bytes for the client; `None` at the end.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if matches!(self.state, Stage::Flowing)
+        if matches!(self.state, Stage::Flowing | Stage::Rescuing(_))
             && let Poll::Ready(cause) = self.job.halt.poll(cx)
         {
             self.body = None;
@@ -134,8 +159,11 @@ impl Pump {
                     if let Some(bytes) = self.take() {
                         return Poll::Ready(Some(bytes));
                     }
-                    return Poll::Ready(Some(self.fail()));
+                    if self.rescue.is_none() || !self.rescues(None) {
+                        return Poll::Ready(Some(self.fail()));
+                    }
                 }
+                Stage::Rescuing(_) => return self.rescuing(cx),
                 Stage::Over => return Poll::Ready(None),
             }
             if self.ready_bytes >= GATHER
@@ -278,6 +306,95 @@ impl Pump {
         Some(bytes)
     }
 
+    /// Begins to continue a stream that broke off; false where that cannot be done. `earlier`: who was to answer and what
+    /// was used for it, where an attempt to continue has failed already.
+    fn rescues(&mut self, earlier: Option<(Arc<str>, Usage)>) -> bool {
+        let Stage::Broken(broke) = &self.state else { return false };
+        let (Some(rescue), Some(outcome)) = (&mut self.rescue, rescue::outcome_of(broke)) else { return false };
+        self.guard.close(End::BrokeAfterContent(&outcome));
+        let Some(mut begun) = rescue.begin(&self.flow) else {
+            self.rescue = None;
+            return false;
+        };
+        let Stage::Broken(broke) = std::mem::replace(&mut self.state, Stage::Over) else { return false };
+        let tally = &mut self.job.tally;
+        let (upstream, before) = earlier.unwrap_or_else(|| {
+            let said = format!("broke off after {} characters: {}", begun.from, outcome.cause);
+            let upstream = Arc::clone(tally.upstream());
+            (upstream, tally.broke_off(None, &said, &self.flow.summary()).unwrap_or_default())
+        });
+        let why = format!("a rescue: {upstream} broke off after {} characters ({}), continued from there", begun.from, outcome.cause);
+        tally.rescue_started(&begun.candidate, why.into());
+        if let Some(reservation) = begun.reservation.take() {
+            tally.reserve(reservation);
+        }
+        self.alarm.as_mut().reset(Instant::now() + PING);
+        self.state = Stage::Rescuing(Box::new(Rescuing { begun, broke, upstream, before }));
+        true
+    }
+
+    /// Waits for whoever is to go on; the client is kept alive meanwhile.
+    fn rescuing(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Stage::Rescuing(rescuing) = &mut self.state else { return Poll::Ready(None) };
+        let Poll::Ready((twin, result)) = rescuing.begun.going.as_mut().poll(cx) else {
+            loop {
+                ready!(self.alarm.as_mut().poll(cx));
+                self.spoke = Instant::now();
+                self.alarm.as_mut().reset(self.spoke + PING);
+                if let Some(ping) = self.job.ingress.ping(self.job.ask.framing) {
+                    return Poll::Ready(Some(Bytes::from_static(ping)));
+                }
+            }
+        };
+        let Stage::Rescuing(rescuing) = std::mem::replace(&mut self.state, Stage::Over) else { return Poll::Ready(None) };
+        let Rescuing { begun, broke, upstream, before } = *rescuing;
+        match result {
+            Ok(Won::Stream(committed)) => self.resume(twin, *committed, before),
+            other => {
+                if let Err(lost) = &other {
+                    rounds::tell_lost(&self.job.engine, &mut self.job.tally, &begun.candidate, lost);
+                }
+                if let Some(rescue) = &mut self.rescue {
+                    rescue.give_back(twin);
+                }
+                self.state = Stage::Broken(broke);
+                // The first attempt is told of already; another may still go on.
+                if !self.rescues(Some((Arc::clone(&upstream), before))) {
+                    self.broke_at = Some(upstream);
+                    self.rescue = None;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Goes on with what another target says.
+    fn resume(&mut self, mut twin: Box<Job>, committed: Committed, before: Usage) {
+        let Committed { status, flow, body, terminal, broke, guard, idle, .. } = committed;
+        let (mut out, job) = (Vec::new(), &self.job);
+        let writer = |model: &str| job.ingress.stream_writer(&Shape { model: model.to_owned(), ..translated::shape(job) });
+        self.flow.resume(flow, writer, before, &mut out);
+        self.push(out);
+        self.guard = guard;
+        self.guard.note(End::Content);
+        self.ttft = self.job.tally.attempt_age();
+        self.job.tally.first_content(status.as_u16());
+        (self.job.carry, self.job.chosen) = (twin.carry.take(), twin.chosen);
+        (self.idle, self.heard, self.last_look) = (idle, Instant::now(), false);
+        self.state = match (broke, &body) {
+            (Some(broke), _) => Stage::Broken(broke),
+            (None, Some(_)) if terminal => Stage::Lingering,
+            (None, _) => Stage::Flowing,
+        };
+        let wait = if matches!(self.state, Stage::Lingering) { LINGER } else { idle.min(PING) };
+        self.alarm.as_mut().reset(self.heard + wait);
+        self.body = body;
+        if let Some(rescue) = &mut self.rescue {
+            rescue.give_back(twin);
+        }
+    }
+
     fn complete(&mut self) {
         let summary = self.flow.summary();
         if let Some(response) = self.flow.kept() {
@@ -292,7 +409,7 @@ impl Pump {
     /// The error event of the client's dialect, and the end.
     fn fail(&mut self) -> Bytes {
         let Stage::Broken(broke) = std::mem::replace(&mut self.state, Stage::Over) else { return Bytes::new() };
-        let upstream = self.job.tally.upstream().clone();
+        let upstream = self.broke_at.take().unwrap_or_else(|| self.job.tally.upstream().clone());
         let error = match &broke {
             Broke::Said(fault) => {
                 let words = self.job.engine.words(&fault.message);
@@ -304,11 +421,7 @@ impl Pump {
                 reply::transport(&self.job, fault, &upstream)
             }
             Broke::Truncated => {
-                let fault = TransportFault {
-                    kind: TransportKind::BodyBroken,
-                    message: "the stream ended before it was complete".to_owned(),
-                    sent: true,
-                };
+                let fault = rescue::truncated();
                 self.guard.close(End::BrokeAfterContent(&outcome::of_transport(&fault)));
                 reply::transport(&self.job, &fault, &upstream)
             }

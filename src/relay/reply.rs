@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{
     answer::Said,
+    engine::Engine,
     late::Late,
     pump::{Forward, Pump},
     rounds::{Job, Last},
@@ -158,8 +159,8 @@ pub(super) fn last_words(job: &Job, last: Option<&Last>, candidates: usize) -> C
 }
 
 /// How much longer a key is left alone for a model.
-pub(super) fn key_wait(job: &Job, key: KeyId, model: &str, now: Mono) -> Option<Duration> {
-    let view = job.engine.board.key_view(key, now);
+pub(super) fn key_wait(engine: &Engine, key: KeyId, model: &str, now: Mono) -> Option<Duration> {
+    let view = engine.board.key_view(key, now);
     let of_model = view.models.iter().find(|(name, _)| **name == *model).and_then(|(_, health)| health.until);
     of_model.into_iter().chain(view.health.until).max().map(|until| until.since(now))
 }
@@ -183,7 +184,7 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
         }
         FaultKind::Quota => ClientError::new(ErrorKind::OutOfCredit, format!("upstream {upstream}: {words}")).should_retry(false),
         FaultKind::RateLimited | FaultKind::AccountLimited => {
-            let wait = key_wait(job, last.key, &job.tally.model, job.engine.clock.mono());
+            let wait = key_wait(&job.engine, last.key, &job.tally.model, job.engine.clock.mono());
             pass(ClientError::new(ErrorKind::RateLimited, format!("upstream {upstream}: {words}"))).retry_after(wait.or(fault.hint))
         }
         FaultKind::BadRequest | FaultKind::Forbidden | FaultKind::ModelNotFound => {

@@ -9,11 +9,13 @@ use super::{
     answer::{Lost, Said, Won},
     ask::{Ask, ModelPlace},
     attempt::attempt,
+    budgets::{self, Reservation},
     conversation,
     engine::{Engine, Generation, Place},
     fitness::Needs,
+    guardian,
     halt::{Cause, Halt},
-    reply,
+    hedge, reply,
     said::{self, Said as Asked},
     stored::{self, Home},
     tally::{Guard, Tally},
@@ -33,7 +35,7 @@ use crate::{
         candidate::{self, Candidate, Chosen, Decision, KeyState, Question, Target, Tried, Verdict, Why, short},
         health::Size,
         names::{self, NameError, Overrides, Patience, Resolved},
-        outcome::Cool,
+        outcome::{Blame, Cool},
         retry::{Again, Attempts, To},
     },
 };
@@ -62,6 +64,10 @@ pub struct Job {
     pub losses: Vec<Loss>,
     /// What its writer tells the reader of its answer; `None` where the answer passes as it is.
     pub carry: Option<Carry>,
+    /// What its name stands for, where its stream is to be continued elsewhere if it breaks off.
+    pub spares: Option<Box<Resolved>>,
+    /// It continues an answer that broke off: what is said is only read.
+    pub continues: bool,
     /// Who serves the newest attempt.
     pub chosen: Option<(UpstreamId, KeyId)>,
     /// Among the requests in flight.
@@ -84,6 +90,9 @@ pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ClientError>) {
         cause = halt.wait() => Err(halted(cause)),
         result = rounds(&mut job) => result,
     };
+    if result.is_ok() && job.engine.watch.awake() {
+        guardian::watch(&mut job);
+    }
     (job, result)
 }
 
@@ -156,6 +165,9 @@ pub(super) struct Last {
 async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
     admission::enter(job).await?;
     let resolved = resolve(job).await?;
+    if job.overrides.rescue && may_be_continued(&job.ask) {
+        job.spares = Some(Box::new(resolved.clone()));
+    }
     let settings = Arc::clone(&job.generation.settings);
     let total = job.overrides.total.unwrap_or(settings.timeouts.total);
     let deadline = Instant::now() + total;
@@ -171,9 +183,12 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
         }
         let now = job.engine.clock.mono();
         let asked = Size { input: job.ask.estimate, output: job.ask.output() };
-        let costs = if resolved.strategy.asks_cost() { job.engine.costs(&candidates, asked) } else { Vec::new() };
-        let question = Question {
-            tried: &memory.tried,
+        let budgeted = budgets::concern(&job.engine, &job.ask);
+        let costs = if budgeted || resolved.strategy.asks_cost() { job.engine.costs(&candidates, asked) } else { Vec::new() };
+        if budgeted {
+            budgets::mark(&job.engine, &job.ask.caller.project.name, &mut candidates, &costs);
+        }
+        let first = Question {
             strategy: resolved.strategy,
             estimate: asked.input,
             output: asked.output,
@@ -181,6 +196,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             region: &settings.region,
             ..Question::of(&candidates)
         };
+        let question = Question { tried: &memory.tried, ..first };
         let talk = memory.talk.get_or_insert_with(|| Talk::of(job, &candidates, now)).as_ref();
         let (decision, ticket) = job.engine.with_luck(|luck| match talk {
             Some(talk) => job.engine.board.decide_for(&question, (&talk.keys, talk.ttl, talk.wait), now, luck),
@@ -190,15 +206,40 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             (Verdict::Try { index, why, .. }, Some(ticket)) => {
                 memory.place = None;
                 let chosen = &candidates[*index];
+                if budgeted {
+                    let cost = costs.get(*index).copied().flatten();
+                    let Some(reservation) = Reservation::take(&job.engine, &job.ask.caller.project.name, chosen, cost) else {
+                        drop(Guard::new(&job.engine, ticket));
+                        continue;
+                    };
+                    job.tally.reserve(reservation);
+                }
                 if !std::mem::take(&mut memory.granted) && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero()) {
                     drop(Guard::new(&job.engine, ticket));
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }
                 job.chosen = Some((chosen.upstream(), chosen.key));
+                let bound = matches!(why, Chosen::Bound { .. });
                 let why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
-                job.tally.attempt_started(chosen, why);
+                job.tally.attempt_started(chosen, bound, why);
                 let here = (chosen.key, Arc::clone(&chosen.target.model));
                 let repeat = memory.failed.contains(&here);
+                if let Some(rule) = job.overrides.hedge.clone().filter(|_| memory.last.is_none()) {
+                    match Box::pin(hedge::attempt(job, &rule, &first, (*index, ticket), deadline)).await {
+                        Ok(won) => return Ok(won),
+                        Err(lost) => {
+                            for (index, lost) in lost {
+                                let chosen = &candidates[index];
+                                memory.failed.push((chosen.key, Arc::clone(&chosen.target.model)));
+                                note(&mut memory, chosen, lost);
+                            }
+                            if Instant::now() >= deadline {
+                                return Err(finally(job, &memory, &decision, &candidates, None));
+                            }
+                            continue;
+                        }
+                    }
+                }
                 match attempt(job, chosen, ticket, deadline, repeat).await {
                     Ok(won) => return Ok(won),
                     Err(lost) => lose(job, &mut memory, chosen, lost),
@@ -305,9 +346,18 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
         }
     }
     at_home(job, &mut resolved.targets)?;
+    if resolved.timeouts.rescue && may_be_continued(&job.ask) && job.ask.endpoint.dialect == Dialect::Responses {
+        // Its events are numbered and its items named throughout: only one hand can write them all.
+        job.ask.rewrite = true;
+    }
     translated::read(job, &mut resolved.targets)?;
-    job.overrides = resolved.timeouts;
+    job.overrides = std::mem::take(&mut resolved.timeouts);
     Ok(resolved)
+}
+
+/// Whether a stream that breaks off could be continued by somebody else.
+fn may_be_continued(ask: &Ask) -> bool {
+    ask.stream && ask.endpoint.op == Op::Chat && ask.home.is_none()
 }
 
 /// One name to its targets, its ending left off where that chooses a strategy.
@@ -404,27 +454,41 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect)
 
 /// Books a lost attempt.
 fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
+    tell_lost(&job.engine, &mut job.tally, chosen, &lost);
+    note(memory, chosen, lost);
+}
+
+/// Tells of a lost attempt.
+pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, lost: &Lost) {
     let status = match &lost.said {
         Said::Fault { fault, .. } => Some(fault.status),
         Said::Transport(_) => None,
     };
-    let now = job.engine.clock.mono();
-    let words = match (&lost.said, reply::key_wait(job, chosen.key, &chosen.target.model, now)) {
+    let now = engine.clock.mono();
+    let words = match (&lost.said, reply::key_wait(engine, chosen.key, &chosen.target.model, now)) {
         (Said::Fault { fault, .. }, Some(wait)) => format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(wait)),
         (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
         (Said::Transport(fault), _) => fault.message.clone(),
     };
-    job.tally.attempt_lost(status, &words, lost.outcome.maybe_billed);
-    memory.attempts.failed(&lost.outcome);
+    tally.attempt_lost(status, &words, lost.outcome.maybe_billed);
     if lost.outcome.cool == Cool::Rejected {
         // Nobody listening means that the process is ending.
-        job.engine.rejected.send(chosen.key).unwrap_or_default();
+        engine.rejected.send(chosen.key).unwrap_or_default();
     }
+    if lost.outcome.cool == Cool::Quota && lost.outcome.blame == Blame::Account {
+        engine.balances.doubt(chosen.key, now);
+    }
+}
+
+/// Remembers a lost attempt for what is decided next.
+fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
+    memory.attempts.failed(&lost.outcome);
     memory.tried.push(Tried {
         key: chosen.key,
         upstream: chosen.upstream(),
         model: Arc::clone(&chosen.target.model),
         may_pass: lost.may_pass,
+        upstream_failed: lost.outcome.blames_upstream(),
     });
     memory.last = Some(Last { lost, key: chosen.key, key_name: Arc::clone(&chosen.key_name) });
 }
@@ -481,6 +545,11 @@ async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: O
 fn finally(job: &Job, memory: &Memory, decision: &Decision, candidates: &[Candidate], retry_at: Option<Mono>) -> ClientError {
     let now = job.engine.clock.mono();
     let last = memory.last.as_ref();
+    if last.is_none()
+        && let Some(error) = budgets::refusal(decision, now)
+    {
+        return error;
+    }
     // Where other keys will be back, the client should hear of them rather than of the last refusal.
     let forbidden = |last: &Last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Forbidden);
     let refusal =

@@ -76,6 +76,8 @@ pub(super) async fn begin(engine: &Arc<Engine>, generation: Arc<Generation>, ask
         unspoken: false,
         losses: Vec::new(),
         carry: None,
+        spares: None,
+        continues: false,
         chosen: None,
         place,
     });

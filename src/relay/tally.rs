@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 
 use super::{
-    account::{Account, Went},
+    account::{Account, Running, Went},
     admission::Admission,
     ask::{Ask, nothing},
+    budgets::Reservation,
     engine::Engine,
+    guardian::{self, Watched},
 };
 use crate::{
     base::{
@@ -19,9 +21,9 @@ use crate::{
     dialect::Summary,
     events::{
         kind::{EventKind, Level},
-        record::{AttemptRecord, RequestRecord, State},
+        record::{AttemptRecord, CacheLost, RequestRecord, State, Task},
     },
-    ir::allowance::Allowances,
+    ir::{allowance::Allowances, usage::Usage},
     routing::{
         candidate::Candidate,
         ending::{Change, End},
@@ -32,6 +34,17 @@ use crate::{
 /// Sampled progress is told at most this often.
 const PROGRESS: Duration = Duration::from_millis(250);
 
+/// What the account holds of one attempt that is under way.
+struct Run {
+    number: u32,
+    upstream: Arc<str>,
+    key: Arc<str>,
+    fingerprint: Arc<str>,
+    model: Arc<str>,
+    began: Mono,
+    bill: Running,
+}
+
 /// One request's account.
 pub struct Tally {
     engine: Arc<Engine>,
@@ -41,6 +54,10 @@ pub struct Tally {
     project: Arc<str>,
     asked: Arc<str>,
     attempts: u32,
+    /// Of the attempt that the fields below are about.
+    number: u32,
+    /// Another attempt that is under way beside it.
+    other: Option<Box<Run>>,
     upstream: Arc<str>,
     key: Arc<str>,
     fingerprint: Arc<str>,
@@ -50,11 +67,15 @@ pub struct Tally {
     ttft: Option<Duration>,
     answer_bytes: u64,
     events: u64,
+    /// Bytes and events of attempts that broke off, and were gone on from.
+    before: (u64, u64),
     progressed: Mono,
     account: Account,
     /// Its headers are kept.
     heads: bool,
     ended: bool,
+    /// What stood at the beginning of the request, where its provider's cache is watched.
+    pub(super) watched: Option<Box<Watched>>,
     /// What it holds of its project's limits, where those are set.
     pub(super) admission: Option<Box<Admission>>,
 }
@@ -64,6 +85,7 @@ impl Tally {
     #[must_use]
     pub fn open(engine: &Arc<Engine>, ask: &Ask) -> Self {
         let record = RequestRecord {
+            cache_lost: None,
             id: ask.id,
             at: ask.at,
             project: Arc::clone(&ask.caller.project.name),
@@ -98,6 +120,8 @@ impl Tally {
             project: Arc::clone(&ask.caller.project.name),
             asked: Arc::clone(&ask.asked),
             attempts: 0,
+            number: 0,
+            other: None,
             upstream: Arc::clone(&none),
             key: Arc::clone(&none),
             fingerprint: Arc::clone(&none),
@@ -107,10 +131,45 @@ impl Tally {
             ttft: None,
             answer_bytes: 0,
             events: 0,
+            before: (0, 0),
             progressed: ask.received,
             account: Account::open(engine, ask),
             heads,
             ended: false,
+            watched: None,
+            admission: None,
+        }
+    }
+
+    /// An account that tells nobody anything: of an attempt whose request has its own.
+    #[must_use]
+    pub(super) fn mute(engine: &Arc<Engine>, ask: &Ask) -> Self {
+        let none = nothing();
+        Self {
+            engine: Arc::clone(engine),
+            id: ask.id,
+            at: ask.at,
+            received: ask.received,
+            project: Arc::clone(&none),
+            asked: Arc::clone(&none),
+            attempts: 0,
+            number: 0,
+            other: None,
+            upstream: Arc::clone(&none),
+            key: Arc::clone(&none),
+            fingerprint: Arc::clone(&none),
+            model: none,
+            attempt_began: ask.received,
+            status: None,
+            ttft: None,
+            answer_bytes: 0,
+            events: 0,
+            before: (0, 0),
+            progressed: ask.received,
+            heads: false,
+            account: Account::mute(ask),
+            ended: true,
+            watched: None,
             admission: None,
         }
     }
@@ -141,9 +200,54 @@ impl Tally {
         self.engine.bus.tell(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
     }
 
-    pub(super) fn attempt_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
+    /// What the next attempt holds of budgets.
+    pub(super) fn reserve(&mut self, reservation: Reservation) {
+        self.account.reservation = Some(reservation);
+    }
+
+    /// `bound`: its conversation was served there before.
+    pub(super) fn attempt_started(&mut self, candidate: &Candidate, bound: bool, reason: Arc<str>) {
+        self.started(candidate, (Task::Answer, bound), reason);
+    }
+
+    /// An attempt starts beside the one under way.
+    pub(super) fn hedge_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
+        self.other = Some(Box::new(self.set_aside()));
+        self.started(candidate, (Task::Hedge, false), reason);
+    }
+
+    /// Of the two attempts under way, speaks of the other from here on.
+    pub(super) fn turn(&mut self) {
+        if let Some(other) = self.other.take() {
+            let this = self.set_aside();
+            self.take_up(*other);
+            self.other = Some(Box::new(this));
+        }
+    }
+
+    fn set_aside(&mut self) -> Run {
+        Run {
+            number: self.number,
+            upstream: Arc::clone(&self.upstream),
+            key: Arc::clone(&self.key),
+            fingerprint: Arc::clone(&self.fingerprint),
+            model: Arc::clone(&self.model),
+            began: self.attempt_began,
+            bill: self.account.set_aside(),
+        }
+    }
+
+    fn take_up(&mut self, run: Run) {
+        let Run { number, upstream, key, fingerprint, model, began, bill } = run;
+        (self.number, self.attempt_began) = (number, began);
+        (self.upstream, self.key, self.fingerprint, self.model) = (upstream, key, fingerprint, model);
+        self.account.take_up(bill);
+    }
+
+    fn started(&mut self, candidate: &Candidate, (task, bound): (Task, bool), reason: Arc<str>) {
         let (at, now) = self.now();
         self.attempts += 1;
+        self.number = self.attempts;
         self.attempt_began = now;
         self.account.attempt(&candidate.target, at);
         self.upstream = Arc::clone(&candidate.target.upstream.name);
@@ -154,7 +258,9 @@ impl Tally {
         self.fingerprint = self.engine.keys.state(candidate.key).fingerprint;
         self.model = Arc::clone(&candidate.target.model);
         let attempt = AttemptRecord {
-            number: self.attempts,
+            number: self.number,
+            task,
+            bound,
             upstream: Arc::clone(&self.upstream),
             key: Arc::clone(&self.key),
             fingerprint: Arc::clone(&self.fingerprint),
@@ -174,17 +280,41 @@ impl Tally {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
         let outcome = self.engine.words(outcome).into();
-        self.account.lost(&self.engine, self.attempts, maybe_billed);
-        self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.attempts, ended_ms, status, outcome, maybe_billed });
+        self.account.lost(&self.engine, self.number, maybe_billed);
+        self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.number, ended_ms, status, outcome, maybe_billed });
+        if let Some(other) = self.other.take() {
+            self.take_up(*other);
+        }
+    }
+
+    /// The attempt broke off after content, and another is to go on from there; what it used up to then.
+    pub(super) fn broke_off(&mut self, status: Option<u16>, outcome: &str, summary: &Summary) -> Option<Usage> {
+        let (at, now) = self.now();
+        let ended_ms = self.since_start(now);
+        let (answer_bytes, events) = (self.answer_bytes - self.before.0, self.events - self.before.1);
+        let went = Went { state: State::Failed, summary: Some(summary), content: true, answer_bytes, events };
+        let usage = self.account.broke(&self.engine, self.number, went);
+        self.before = (self.answer_bytes, self.events);
+        // What goes on from here is another prompt, asked elsewhere.
+        self.watched = None;
+        let outcome = self.engine.words(outcome).into();
+        self.engine
+            .bus
+            .tell(at, EventKind::AttemptEnded { id: self.id, number: self.number, ended_ms, status, outcome, maybe_billed: true });
+        usage
+    }
+
+    pub(super) fn rescue_started(&mut self, candidate: &Candidate, reason: Arc<str>) {
+        self.started(candidate, (Task::Rescue, false), reason);
     }
 
     /// The first content leaves.
     pub(super) fn first_content(&mut self, status: u16) {
         let (at, now) = self.now();
         let ttft_ms = self.since_start(now);
-        self.ttft = Some(now.since(self.received));
+        self.ttft.get_or_insert(now.since(self.received));
         self.status = Some(status);
-        self.engine.bus.tell(at, EventKind::FirstContent { id: self.id, ttft_ms, head_ms: ttft_ms, status });
+        self.engine.bus.tell(at, EventKind::FirstContent { id: self.id, number: self.number, ttft_ms, head_ms: ttft_ms, status });
     }
 
     /// Time from the start of the winning attempt to now.
@@ -220,6 +350,22 @@ impl Tally {
         }
     }
 
+    /// The provider's cache did not hold what it should have.
+    fn cache_lost(&self, at: UnixMillis, lost: CacheLost) {
+        let text = lost.text();
+        if lost.usual {
+            tracing::info!(request = %self.id, project = %self.project, "{text}");
+        } else {
+            tracing::warn!(request = %self.id, project = %self.project, "{text}");
+        }
+        self.engine.bus.tell(at, EventKind::CacheLost { id: self.id, lost: Box::new(lost) });
+    }
+
+    /// `upstream/label` of the newest attempt.
+    pub(super) fn key_name(&self) -> Arc<str> {
+        if self.key.is_empty() { Arc::clone(&self.upstream) } else { format!("{}/{}", self.upstream, self.key).into() }
+    }
+
     /// Closes the account; later calls do nothing.
     pub(super) fn end(&mut self, state: State, summary: Option<&Summary>, error: Option<&str>) {
         if std::mem::replace(&mut self.ended, true) {
@@ -227,8 +373,21 @@ impl Tally {
         }
         let (at, now) = self.now();
         let duration_ms = self.since_start(now);
-        let went = Went { state, summary, content: self.ttft.is_some(), answer_bytes: self.answer_bytes, events: self.events };
-        let (usage, cost) = self.account.settle(&self.engine, self.attempts, went);
+        let went = Went {
+            state,
+            summary,
+            content: self.ttft.is_some(),
+            answer_bytes: self.answer_bytes - self.before.0,
+            events: self.events - self.before.1,
+        };
+        if let Some(other) = self.other.take() {
+            // Both were under way; of the one that is set aside no more is known than that.
+            let this = self.set_aside();
+            self.take_up(*other);
+            self.account.lost(&self.engine, self.number, true);
+            self.take_up(this);
+        }
+        let (usage, cost) = self.account.settle(&self.engine, self.number, went);
         if let Some(admission) = &mut self.admission {
             admission.settle(state != State::Failed || self.ttft.is_some(), usage);
         }
@@ -253,6 +412,12 @@ impl Tally {
                 error = error.as_deref(),
                 "request"
             );
+        }
+        if let Some(usage) = summary.and_then(|summary| summary.usage).filter(|_| self.account.generates()) {
+            self.engine.watch.see(&usage);
+            if let Some(lost) = self.watched.take().and_then(|watched| guardian::heard(&self.engine, *watched, &usage)) {
+                self.cache_lost(at, lost);
+            }
         }
         let ended = EventKind::Ended {
             id: self.id,

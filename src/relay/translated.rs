@@ -251,7 +251,14 @@ pub(super) fn flow(job: &Job, target: &Target, framing: crate::dialect::Framing)
     let carry = job.carry.clone().unwrap_or_default();
     let reader = registry::egress(target.dialect).stream_reader(&carry);
     let reading = Reading::new(framing, reader, target.upstream.think_split);
-    Flow::Translate(Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), room(job))))
+    if job.continues {
+        return Flow::Translate(Box::new(Translator::silent(reading)));
+    }
+    let mut translator = Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), room(job)));
+    if job.spares.is_some() {
+        translator.listen();
+    }
+    Flow::Translate(translator)
 }
 
 /// An answer that came whole, for a client that wants a stream.

@@ -40,7 +40,7 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
             Bond::To(pool, better) => (pool, Some(better)),
             _ => {
                 let of_tier = |&i: &usize| q.candidates[i].tier == tier && usable(&entrants[i]);
-                (in_region(q, (0..entrants.len()).filter(of_tier).collect()), None)
+                (elsewhere(q, in_region(q, (0..entrants.len()).filter(of_tier).collect())), None)
             }
         };
         let index = strategy::choose(q, &pool, health, now, draw);
@@ -116,6 +116,12 @@ fn bound(
 fn in_region(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
     let there = |i: &usize| q.candidates[*i].target.upstream.region == q.region;
     if q.region.is_empty() || !pool.iter().any(there) { pool } else { pool.into_iter().filter(there).collect() }
+}
+
+/// Those whose upstream has not failed in this request, where there are any: another of its keys would hardly do better.
+fn elsewhere(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
+    let there = |i: &usize| !q.tried.iter().any(|tried| tried.upstream_failed && tried.upstream == q.candidates[*i].upstream());
+    if q.tried.is_empty() || !pool.iter().any(there) { pool } else { pool.into_iter().filter(there).collect() }
 }
 
 /// A candidate's standing, and whether it failed in this request already: then, whether that may pass.

@@ -2,6 +2,8 @@
 
 pub mod affinity;
 pub mod board;
+pub mod budget;
+pub mod cache;
 pub mod candidate;
 pub mod catalog;
 pub mod circuit;
@@ -11,6 +13,7 @@ pub mod ending;
 #[cfg(test)]
 mod fixture;
 pub mod health;
+pub mod hedge;
 pub mod kept;
 pub mod learned;
 pub mod limits;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     base::{near, pattern::Pattern},
-    config::settings::{LogicalModel, Mix, Origin, Project, Sticky, Strategy, Upstream, UpstreamId},
+    config::settings::{Hedge, LogicalModel, Mix, Origin, Project, Sticky, Strategy, Upstream, UpstreamId},
     ir::op::Dialect,
 };
 
@@ -39,13 +39,15 @@ pub struct Resolved {
 }
 
 /// A logical model's own settings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
     pub first_byte: Option<Duration>,
     pub idle: Option<Duration>,
     pub total: Option<Duration>,
     pub sticky: Option<Sticky>,
     pub sticky_ttl: Option<Duration>,
+    pub hedge: Option<Arc<Hedge>>,
+    pub rescue: bool,
 }
 
 /// Why a name stands for nothing.
@@ -413,8 +415,8 @@ impl<'a> Search<'a> {
     }
 
     fn logical(&mut self, model: &LogicalModel) -> Found {
-        let &LogicalModel { first_byte, idle, total, sticky, sticky_ttl, .. } = model;
-        let timeouts = Overrides { first_byte, idle, total, sticky, sticky_ttl };
+        let &LogicalModel { first_byte, idle, total, sticky, sticky_ttl, rescue, ref hedge, .. } = model;
+        let timeouts = Overrides { first_byte, idle, total, sticky, sticky_ttl, hedge: hedge.clone(), rescue };
         let mut out = Found { strategy: Some(model.strategy), timeouts, how: "logical model", ..Found::default() };
         for target in &model.targets {
             let routes = match target.upstream.as_deref().map(|name| self.catalog.upstream(name)) {
@@ -503,6 +505,8 @@ mod tests {
         Arc::new(LogicalModel {
             sticky: None,
             sticky_ttl: None,
+            hedge: None,
+            rescue: false,
             name: Pattern::parse(name).expect("a pattern"),
             targets: targets.collect(),
             strategy: Strategy::Weighted,

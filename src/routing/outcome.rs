@@ -25,6 +25,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether it says something about the upstream, whatever the key.
+    #[must_use]
+    pub fn blames_upstream(&self) -> bool {
+        matches!(self.blame, Blame::Upstream | Blame::UpstreamAndKey)
+    }
+
     /// Whether the same candidate may do better after a pause ([`Tried::may_pass`](super::candidate::Tried)).
     #[must_use]
     pub fn may_pass(&self) -> bool {

@@ -10,7 +10,7 @@ use super::text::Page;
 use crate::{
     base::money::NanoUsd,
     events::{
-        record::{AttemptRecord, RequestRecord, State},
+        record::{AttemptRecord, RequestRecord, State, Task},
         sink::Entry,
     },
     ir::{
@@ -185,7 +185,8 @@ impl Sums {
             self.shape(r, Which { upstream: Arc::clone(upstream), model, op: r.op });
         }
         for (before, after) in r.attempts.iter().zip(r.attempts.iter().skip(1)) {
-            if before.upstream != after.upstream || before.key != after.key {
+            // A second one beside the first is no flight from it.
+            if after.task != Task::Hedge && (before.upstream != after.upstream || before.key != after.key) {
                 *self.failovers.entry(Arc::clone(&before.upstream)).or_default() += 1;
             }
         }
@@ -390,6 +391,8 @@ pub(in crate::telemetry) mod tests {
             outcome: (status != 200).then(|| "429".into()),
             won: status == 200,
             maybe_billed: false,
+            bound: false,
+            task: Task::Answer,
         };
         let record = RequestRecord {
             id: RequestId::new(at),
@@ -414,6 +417,7 @@ pub(in crate::telemetry) mod tests {
             answer_bytes: 1,
             events: 1,
             error: None,
+            cache_lost: None,
         };
         Entry { record: Arc::new(record), parts: Vec::new(), demo: false, replay_of: None }
     }

@@ -80,7 +80,15 @@ fn top(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         if snapshot.draining {
             left.push(span(format!(" · {}", text.draining), Role::Warn));
         }
-        right = totals(app, now, if area.width >= 100 { 2 } else { 1 });
+        right = totals(
+            app,
+            now,
+            match area.width {
+                120.. => 3,
+                100.. => 2,
+                _ => 1,
+            },
+        );
     } else {
         left.push(span(format!("  {}", text.connecting), Role::Dim));
     }
@@ -126,7 +134,9 @@ fn totals(app: &App, now: Now, room: u8) -> Vec<Span> {
         add(fill(&text.today, &[("cost", &cost)]), Role::Text);
     }
     if room >= 2 && totals.input > 0 && totals.requests >= 20 {
-        add(fill(&text.cache, &[("share", &format::share(totals.cached, totals.input.max(20)))]), Role::Text);
+        let share = |tokens| format::share(tokens, totals.input.max(20));
+        let said = if totals.won > 0 && room >= 3 { &text.cache_won } else { &text.cache };
+        add(fill(said, &[("share", &share(totals.cached)), ("won", &share(totals.won))]), Role::Text);
     }
     spans
 }

@@ -10,11 +10,12 @@ use super::{
     update::update,
 };
 use crate::{
-    base::{clock::UnixMillis, id::RequestId},
+    base::{clock::UnixMillis, id::RequestId, money::NanoUsd},
     control::{
         history::View,
         snapshot::{
-            ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, Snapshot, Stats, UpstreamState, UpstreamView,
+            BalanceView, ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, ProbeView, Snapshot, Stats,
+            UpstreamState, UpstreamView,
         },
         story::{Kind, Part, Story, Who},
     },
@@ -22,7 +23,7 @@ use crate::{
         kind::Level,
         line::Line,
         live::{Live, Totals},
-        record::{AttemptRecord, RequestRecord, State},
+        record::{AttemptRecord, CacheLost, RequestRecord, State, Task},
     },
 };
 
@@ -49,6 +50,8 @@ pub(super) fn id(n: u64) -> RequestId {
 pub(super) fn attempt(number: u32, upstream: &str, key: &str, model: &str, started_ms: u32) -> AttemptRecord {
     AttemptRecord {
         number,
+        task: Task::Answer,
+        bound: false,
         upstream: upstream.into(),
         key: key.into(),
         fingerprint: "sk-…9f2c".into(),
@@ -66,6 +69,7 @@ pub(super) fn attempt(number: u32, upstream: &str, key: &str, model: &str, start
 pub(super) fn running(n: u64, asked: &str, upstream: &str, state: State) -> RequestRecord {
     let started = state != State::Queued;
     RequestRecord {
+        cache_lost: None,
         id: id(100 + n),
         at: UnixMillis(NOW.0 - 9_000 + n as i64 * 1_000),
         project: "ide".into(),
@@ -125,6 +129,25 @@ pub(super) fn live() -> Live {
     second.status = Some(200);
     second.won = true;
     retried.attempts = vec![first, second];
+    let mut hedged = finished(3, "chat-large", "healthy", 200, 900);
+    let mut slow = attempt(1, "limited", "LIMITED_KEY", "chat-limited", 2);
+    slow.ended_ms = Some(900);
+    slow.outcome = Some("cancelled: the second spoke first".into());
+    slow.maybe_billed = true;
+    let mut quick = attempt(2, "healthy", "work", "chat-large", 420);
+    (quick.task, quick.won, quick.status) = (Task::Hedge, true, Some(200));
+    (quick.head_ms, quick.ended_ms) = (Some(700), Some(900));
+    hedged.attempts = vec![slow, quick];
+    let mut colder = finished(6, "chat-large", "healthy", 200, 1_000);
+    colder.session = Some("talk-1".into());
+    colder.attempts[0].bound = true;
+    colder.cache_lost = Some(Box::new(CacheLost {
+        why: "the client changed the order of the tools".into(),
+        expected: 24_000,
+        cached: 11_000,
+        cost: Some(NanoUsd(35_100_000)),
+        usual: false,
+    }));
     let mut left = finished(4, "claude-sonnet-4-5", "healthy", 200, 3_000);
     left.state = State::Left;
     left.project = "agent".into();
@@ -136,10 +159,10 @@ pub(super) fn live() -> Live {
     live.recent = [
         finished(1, "chat-large", "healthy", 200, 1_200),
         finished(2, "chat-dead", "dead", 502, 12_000),
-        finished(3, "chat-large", "healthy", 200, 900),
+        hedged,
         left,
         finished(5, "broken", "healthy", 400, 40),
-        finished(6, "chat-large", "healthy", 200, 1_000),
+        colder,
         retried,
         finished(8, "deepseek-ai/deepseek-r1-distill-llama-70b", "healthy", 200, 2_000),
     ]
@@ -152,7 +175,7 @@ pub(super) fn live() -> Live {
         line(48_000, Level::Error, "ide chat-dead 502 by dead/work in 12000 ms: connection refused", Some(id(2))),
     ]
     .into();
-    live.totals = Totals { requests: 214, failed: 2, input: 1_200_000, cached: 852_000, output: 12_000, ..Totals::default() };
+    live.totals = Totals { requests: 214, failed: 2, input: 1_200_000, cached: 852_000, won: 612_000, output: 12_000, ..Totals::default() };
     live
 }
 
@@ -176,6 +199,14 @@ fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
             spark: (0..15).map(|n| (n * 3 % 11, 0)).collect(),
         },
         models: Some(41),
+        probe: (name == "limited").then(|| ProbeView {
+            path: "/models".to_owned(),
+            every_ms: 60_000,
+            at: UnixMillis(NOW.0 - 12_000),
+            took_ms: 41,
+            said: "200".to_owned(),
+            ok: true,
+        }),
     }
 }
 
@@ -195,6 +226,13 @@ fn key(upstream: &str, label: &str) -> KeyView {
         requests: 1_204,
         tokens: 48_200,
         running: 0,
+        balance: (label == "work").then(|| BalanceView {
+            amount: 12.3,
+            currency: "USD".to_owned(),
+            text: "$12.300".to_owned(),
+            low: false,
+            at: UnixMillis(NOW.0 - 90_000),
+        }),
         limits: Vec::new(),
     }
 }
@@ -259,13 +297,20 @@ pub(super) fn snapshot() -> Snapshot {
         draining: false,
         ledger: Some(read(r#"{"path":"/home/ann/.local/share/aiproxy/ledger.db","trouble":null,"waiting":0,"lost":0}"#)),
         alerts: Vec::new(),
+        budgets: read(&format!(
+            r#"[{{"of":"all","per":"month","usd":20000000000,"spent":21400000000,"reserved":0,"percent":107,"unpriced":0,"from":0,"until":{end}}},
+                {{"of":"project ide","per":"day","usd":5000000000,"spent":4100000000,"reserved":0,"percent":82,"unpriced":0,"from":0,"until":{end}}},
+                {{"of":"key healthy/work","per":"total","usd":10000000000,"spent":920000000,"reserved":0,"percent":9,"unpriced":3,"from":0,"until":null}}]"#,
+            end = NOW.0 + 6_480_000
+        )),
     }
 }
 
 fn sums(requests: u64, input: u64, cached: u64, output: u64, nano: i64) -> String {
     format!(
-        r#""requests":{requests},"failed":{},"attempts":{requests},"input":{input},"cache_read":{cached},"cache_write_5m":0,"cache_write_1h":0,"output":{output},"reasoning":120,"cost":{nano},"unpriced":0,"estimated":0,"at_least":0"#,
-        requests / 50
+        r#""requests":{requests},"failed":{},"attempts":{requests},"input":{input},"cache_read":{cached},"cache_write_5m":0,"cache_write_1h":0,"output":{output},"reasoning":120,"cost":{nano},"unpriced":0,"estimated":0,"at_least":0,"won":{}"#,
+        requests / 50,
+        cached / 2
     )
 }
 

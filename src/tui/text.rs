@@ -122,7 +122,7 @@ macro_rules! texts {
 texts! {
     screen: Screens { live upstreams keys models usage log config request help }
     top: Top {
-        connecting up draining paused running requests failed tokens cache today lost more shows shows_short warms warms_short
+        connecting up draining paused running requests failed tokens cache cache_won today lost more shows shows_short warms warms_short
         enlarge sorted filter
     }
     wrong: Wrong {
@@ -149,23 +149,24 @@ texts! {
     col: Columns {
         time client model upstream key state age try_ ttft speed tokens cost dialect tier keys p50 p95 errors minutes models
         fingerprint until run requests rpm tpm today kind health price targets level what used input cached output reasoning failed share
-        project session day
+        project session day balance
     }
     state: States {
-        queued waiting thinking streaming done retried retried_short left broke denied unknown limited down timeout refused error
+        queued waiting thinking streaming done retried retried_short cache_lost left broke denied unknown limited down timeout refused error
         healthy cooling open probing disabled ok partly rejected missing key_waiting probe_in info warn
     }
     live: LiveTexts { empty no_match per_minute last ttft errors speed }
     request: RequestTexts {
-        way conversation answer headers numbers why none gone billed under_way answered ended lost error began streamed whole client
+        way conversation answer headers numbers why none gone cache_lost session_cache won hedge rescue billed under_way answered ended lost error began streamed whole client
         session first took speed input output bytes finish asked_headers answered_headers no_headers not_kept waiting_text listening nothing_said
         missing raw more system user assistant tool thinking refusal result media call cost split
     }
-    upstreams: UpstreamTexts { empty no_match }
+    upstreams: UpstreamTexts { empty no_match probe }
     keys: KeyTexts { empty no_match gives_nothing being_read let_through rest }
     models: ModelTexts { empty no_match ready some none }
     usage: UsageTexts {
         today requests no_ledger empty demo by days one_day by_cost by_tokens loading no_match unnamed estimated
+        of_all of_project spent a_day a_week a_month in_total begins unpriced
     }
     log: LogTexts { empty no_match older }
     config: ConfigTexts {

@@ -18,7 +18,7 @@ use aiproxy::{
     config::settings::Ledger as Settings,
     events::{
         filter::Filter,
-        record::{AttemptRecord, RequestRecord, State},
+        record::{AttemptRecord, RequestRecord, State, Task},
         sink::{Entry, Note, Part, Sink, Wanted},
     },
     ir::{
@@ -82,6 +82,8 @@ fn entry(n: i64) -> Box<Entry> {
             outcome: None,
             won: true,
             maybe_billed: false,
+            bound: false,
+            task: Task::Answer,
         }],
         reason: Some("the only candidate".into()),
         ttft_ms: Some(40),
@@ -93,6 +95,7 @@ fn entry(n: i64) -> Box<Entry> {
         answer_bytes: 999,
         events: 7,
         error: None,
+        cache_lost: None,
     };
     let parts = vec![Part { number: 1, answered: None, usage: record.usage, bill }];
     Box::new(Entry { record: Arc::new(record), parts, demo: false, replay_of: None })

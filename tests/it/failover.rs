@@ -102,7 +102,7 @@ fn a_refused_connection_is_tried_elsewhere_at_once() {
 }
 
 #[test]
-fn one_500_on_the_only_key_is_no_outage() {
+fn pain_28_one_500_on_the_only_key_is_no_outage() {
     let upstream = Upstream::start(vec![Scene::status(500), Scene::chat("hello")]);
     let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
 
@@ -215,7 +215,7 @@ fn the_only_key_rejected_is_a_502_that_names_the_key_and_not_its_secret() {
 }
 
 #[test]
-fn a_warmed_key_is_used_again() {
+fn pain_1_a_warmed_key_is_used_again() {
     let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "600"), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     assert_eq!(proxy.chat("hi").status, 429);
@@ -225,6 +225,64 @@ fn a_warmed_key_is_used_again() {
     assert!(warmed.status.success(), "{}", String::from_utf8_lossy(&warmed.stderr));
     assert_eq!(proxy.chat("hi").said(), "hello");
     until("the key to be well again", || (proxy.key("one/work")["state"] == "ok").then_some(()));
+}
+
+#[test]
+fn pain_1_a_vendor_that_asks_for_days_gets_what_is_configured() {
+    let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "561600"), Scene::chat("hello")]);
+    let setup = Setup::new().config("[cooldown]\nmax_hint = \"1s\"\n[retry]\nqueue_for = \"0s\"");
+    let proxy = setup.upstream("one", &upstream, &["work"]).start();
+    assert_eq!(proxy.chat("hi").status, 429);
+
+    until("the key to be tested by a request", || (proxy.chat("hi").said() == "hello").then_some(()));
+
+    assert_eq!(upstream.journal().len(), 2, "asked once more, after its second");
+    assert_eq!(proxy.key("one/work")["state"], "ok");
+}
+
+#[test]
+fn pain_28_when_all_keys_cool_a_short_wait_queues_and_a_long_one_names_keys_and_times() {
+    let short = Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
+    let proxy = Setup::new().upstream("one", &short, &["work"]).start();
+    assert_eq!(proxy.chat("hi").said(), "hello", "a second is waited for");
+
+    let long = Upstream::directed(|seen, _| {
+        Scene::status(429).header("retry-after", if seen.key() == secret("one", "work") { "300" } else { "40" })
+    });
+    let proxy = Setup::new().upstream("one", &long, &["work", "spare"]).start();
+    proxy.chat("hi");
+    let text = proxy.chat("again").text();
+
+    for part in ["all 2 keys", "one/work", "one/spare", "5m00s", "back in 40s", "aiproxy key warm"] {
+        assert!(text.contains(part) || text.contains(&part.replace("40s", "39s").replace("5m00s", "4m59s")), "{part} is missing: {text}");
+    }
+    assert_eq!(long.journal().len(), 2, "nobody was asked again");
+}
+
+#[test]
+fn pain_30_an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
+    let error =
+        json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}});
+    let upstream = Upstream::directed(move |seen, _| {
+        if seen.key().contains("first") || seen.key().contains("second") { Scene::json(429, &error) } else { Scene::chat("hello") }
+    });
+    let key = |label: &str, account: &str, priority: u32| {
+        format!("{{ ref = \"sk-it-{label}-000000000000\", label = \"{label}\", account = \"{account}\", priority = {priority} }}")
+    };
+    let row = format!(
+        "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [{}, {}, {}]",
+        upstream.url(),
+        key("first", "me", 10),
+        key("second", "me", 11),
+        key("third", "you", 12)
+    );
+    let proxy = Setup::new().config(&row).start();
+
+    let said: Vec<_> = ["m", "n", "o"].map(|model| proxy.ask(&body(model, "hi", false)).said()).into();
+
+    assert_eq!(said, ["hello"; 3]);
+    let asked: Vec<_> = upstream.journal().iter().map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned()).collect();
+    assert_eq!(asked, ["first", "third", "third", "third"], "its other key and its other models are not asked");
 }
 
 #[test]

@@ -5,13 +5,17 @@
 #![allow(unreachable_pub, reason = "one binary of many small modules")]
 
 mod architecture;
+mod budgets;
 mod cli;
 mod configs;
 mod failover;
 mod fuzzed;
 mod gateway;
+mod guardian;
 mod guards;
 mod harness;
+mod health;
+mod hedge;
 #[cfg(target_os = "linux")]
 mod keyring;
 mod ledger;
@@ -20,6 +24,7 @@ mod passage;
 mod reload;
 mod routing;
 mod serve;
+mod simulation;
 mod stop;
 mod streams;
 mod support;

@@ -310,6 +310,8 @@ pub(super) mod tests {
         let at = UnixMillis(1_700_000_000_000);
         let attempt = |number, key: &str, outcome: Option<&str>| AttemptRecord {
             number,
+            task: crate::events::record::Task::Answer,
+            bound: false,
             upstream: "office".into(),
             key: key.into(),
             fingerprint: "sk-…12ab".into(),
@@ -323,6 +325,7 @@ pub(super) mod tests {
             maybe_billed: false,
         };
         RequestRecord {
+            cache_lost: None,
             id: RequestId::new(at),
             at,
             project: "ide".into(),

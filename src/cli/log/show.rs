@@ -10,9 +10,10 @@ use crate::{
         when,
     },
     events::{
-        record::{AttemptRecord, RequestRecord, State},
+        record::{AttemptRecord, RequestRecord, State, Task},
         sink::Side,
     },
+    ir::usage::Usage,
     ledger::query::Full,
 };
 
@@ -65,17 +66,23 @@ pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
             (None, false, _) => "not finished".to_owned(),
         };
         let line = format!(
-            "{:>6} │{bar:<width$}│ {} {}{}  {how}",
+            "{:>6} │{bar:<width$}│ {} {}{}{}  {how}",
             when::seconds(a.started_ms),
             a.number,
             clean(&a.upstream),
             clean(&key),
+            task(a),
             width = AXIS as usize
         );
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// What an attempt was made for, where it was not simply to answer.
+fn task(a: &AttemptRecord) -> String {
+    if a.task == Task::Answer { String::new() } else { format!(" ({})", a.task.name()) }
 }
 
 /// The request as a page of text.
@@ -108,6 +115,10 @@ pub(in crate::cli) fn request(r: &RequestRecord, paint: Paint) -> String {
         "tokens",
         r.usage.map(|u| format!("{} in ({} cached), {} out ({} reasoning)", u.input_total(), u.cache_read, u.output_total(), u.reasoning)),
     );
+    let won = if r.won() > 0 { " because it went where its conversation was before" } else { "" };
+    let share = |u: &Usage| u.cache_read.saturating_mul(100) / u.input_total().max(1);
+    add("cached", r.usage.filter(|u| u.cache_read > 0).map(|u| format!("{} % of the input{won}", share(&u))));
+    add("cache", r.cache_lost.as_ref().map(|lost| lost.text()));
     add("cost", r.cost.map(|cost| cost.to_string()));
     add("answer", (r.answer_bytes > 0).then(|| format!("{} bytes", r.answer_bytes)));
     add("route", r.reason.as_deref().map(str::to_owned));
@@ -135,7 +146,7 @@ fn attempts(attempts: &[AttemptRecord], paint: Paint) -> String {
             (None, false) => Cell::new(Role::Plain, "running"),
         };
         table.row(vec![
-            a.number.to_string().into(),
+            format!("{}{}", a.number, task(a)).into(),
             (&a.upstream).into(),
             (&a.key).into(),
             (&a.fingerprint).into(),

@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{super::args::ServeArgs, alerts::Alarms, keys::KeyLoader, logging::LogLevel, with_arguments};
+use super::{super::args::ServeArgs, alerts::Alarms, budgets, keys::KeyLoader, logging::LogLevel, with_arguments};
 use crate::{
     base::{clean, id::RequestId},
     config::{
@@ -127,6 +127,7 @@ impl Hands {
             ledger.apply(&settings.ledger);
         }
         self.traces.want(settings.otlp.url.is_some());
+        budgets::reload(&self.engine, self.ledger.as_ref()).await;
         {
             let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
             *view = ConfigView {

@@ -12,8 +12,8 @@ use crate::{
     base::pattern::Pattern,
     config::{
         problem::Report,
-        read::{self, At, Fault, Node, Table, count, duration, number, text, word},
-        settings::{Sticky, Strategy},
+        read::{self, At, Fault, Node, Table, count, duration, flag, number, text, word},
+        settings::{After, Sticky, Strategy},
     },
 };
 
@@ -23,7 +23,15 @@ pub(in crate::config) struct Model {
     pub(in crate::config) strategy: Option<Strategy>,
     pub(in crate::config) sticky: Option<Sticky>,
     pub(in crate::config) sticky_ttl: Option<Duration>,
+    pub(in crate::config) hedge: Option<Hedge>,
+    pub(in crate::config) rescue: bool,
     pub(in crate::config) timeouts: TimeoutsPart,
+}
+
+pub(in crate::config) struct Hedge {
+    pub(in crate::config) after: After,
+    pub(in crate::config) max_share: f64,
+    pub(in crate::config) max_tokens: u64,
 }
 
 pub(in crate::config) enum Target {
@@ -58,10 +66,24 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Model> {
     let sticky = row.take("sticky", report, word(&Sticky::ALL)).map(|at| at.value);
     let span = duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400));
     let sticky_ttl = row.take("sticky_ttl", report, span).map(|at| at.value);
-    row.later(&["hedge", "rescue"], report);
+    let hedge = row.table("hedge", report).map(|table| hedge(table, report));
+    let rescue = row.or("rescue", report, false, flag);
     row.end(report);
     let name = name?;
-    Some(Model { name: At::new(pattern(&name.value).ok()?, name.span), targets, strategy, sticky, sticky_ttl, timeouts })
+    Some(Model { name: At::new(pattern(&name.value).ok()?, name.span), targets, strategy, sticky, sticky_ttl, hedge, rescue, timeouts })
+}
+
+/// `{ after = "p95", max_share = 0.05, max_tokens = 20000 }`; each has its default.
+fn hedge(mut table: Table<'_>, report: &mut Report) -> Hedge {
+    let span = duration(Duration::from_millis(10), Duration::from_secs(3_600));
+    let after = table.or("after", report, After::default(), |value| match value.as_str() {
+        Some("p95") => Ok(After::P95),
+        _ => span(value).map(After::Span).map_err(|fault| Fault::with(fault.title, "\"p95\", or a duration such as \"2s\"")),
+    });
+    let max_share = table.or("max_share", report, 0.05, number(0.0, 1.0));
+    let max_tokens = table.or("max_tokens", report, 20_000, count(1, u32::MAX));
+    table.end(report);
+    Hedge { after, max_share, max_tokens: u64::from(max_tokens) }
 }
 
 fn targets(row: &mut Table<'_>, report: &mut Report) -> Vec<Target> {

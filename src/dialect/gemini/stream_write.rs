@@ -24,6 +24,7 @@ const MOST_CITED: usize = 1000;
 
 pub(super) struct ContentWriter {
     framing: Framing,
+    model: String,
     /// What every chunk ends with: model and id.
     tail: String,
     scratch: String,
@@ -61,12 +62,10 @@ struct Call {
 
 impl ContentWriter {
     pub(super) fn new(shape: &Shape) -> Self {
-        let tail = write::object(|o| {
-            o.str("modelVersion", &shape.model).str("responseId", &shape.id);
-        });
         Self {
             framing: shape.framing,
-            tail: tail[1..].to_owned(),
+            model: shape.model.clone(),
+            tail: tail(&shape.model, &shape.id),
             scratch: String::new(),
             chunks: 0,
             ended: false,
@@ -223,7 +222,19 @@ impl ContentWriter {
     }
 }
 
+/// The last members of every chunk.
+fn tail(model: &str, id: &str) -> String {
+    let tail = write::object(|o| {
+        o.str("modelVersion", model).str("responseId", id);
+    });
+    tail[1..].to_owned()
+}
+
 impl StreamWriter for ContentWriter {
+    fn bears(&mut self, id: &str) {
+        self.tail = tail(&self.model, id);
+    }
+
     fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
         match event {
             _ if self.ended => {}

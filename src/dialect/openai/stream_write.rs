@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct ChunkWriter {
     shape: Shape,
     legacy: bool,
+    /// Where the answer has one already.
+    id: Option<String>,
     /// What every chunk begins with, up to the value of `choices`; made when the answer begins.
     head: String,
     /// What every chunk ends with.
@@ -70,6 +72,7 @@ impl ChunkWriter {
     pub(super) fn new(shape: &Shape) -> Self {
         Self {
             shape: shape.clone(),
+            id: None,
             legacy: response_write::legacy(shape),
             head: String::new(),
             tail: if shape.usage { ",\"usage\":null}\n\n" } else { "}\n\n" },
@@ -90,7 +93,7 @@ impl ChunkWriter {
 
     fn begin(&mut self, created: Option<i64>) {
         let head = write::object(|o| {
-            o.str("id", &response_write::id(&self.shape));
+            o.str("id", self.id.as_deref().unwrap_or(&response_write::id(&self.shape)));
             o.str("object", if self.old() { "text_completion" } else { "chat.completion.chunk" });
             o.num("created", created.unwrap_or(self.shape.now)).str("model", &self.shape.model);
         });
@@ -335,6 +338,10 @@ impl ChunkWriter {
 }
 
 impl StreamWriter for ChunkWriter {
+    fn bears(&mut self, id: &str) {
+        self.id = Some(id.to_owned());
+    }
+
     fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>) {
         match event {
             ChatEvent::Begin { created, .. } => {

@@ -83,6 +83,8 @@ impl World {
         };
         let attempt = |number: u32, key: &str, won: bool| AttemptRecord {
             number,
+            task: crate::events::record::Task::Answer,
+            bound: false,
             upstream: "openai".into(),
             key: key.into(),
             fingerprint: "sk-…9f2c".into(),
@@ -106,6 +108,7 @@ impl World {
         };
         Entry {
             record: Arc::new(RequestRecord {
+                cache_lost: None,
                 id: RequestId::new(at),
                 at,
                 project: if n % 2 == 0 { "ide".into() } else { "default".into() },

@@ -1,6 +1,8 @@
 //! Decisions and ends together: what a request meets after what others met.
 
 mod bound;
+mod probed;
+mod promises;
 
 use std::{sync::Arc, time::Duration};
 
@@ -100,6 +102,7 @@ impl World {
             upstream: candidate.upstream(),
             model: Arc::clone(&candidate.target.model),
             may_pass: outcome.may_pass(),
+            upstream_failed: outcome.blames_upstream(),
         }
     }
 }
@@ -146,7 +149,7 @@ fn after_a_429_all_requests_go_to_the_other_key() {
 }
 
 #[test]
-fn an_account_out_of_money_takes_all_its_keys_out_and_no_other() {
+fn pain_30_an_account_out_of_money_takes_all_its_keys_out_and_no_other() {
     let upstreams = [Arc::new(upstream(1, "openai", None, 3))];
     let account = |key: KeyId| AccountId(u32::from(key.0 == 102));
     let world = World::of(candidates(&[target(&upstreams[0], "gpt")], &|key| (KeyState::Ready, account(key))));
@@ -238,6 +241,18 @@ fn twenty_parallel_failures_are_one_strike() {
 }
 
 #[test]
+fn after_a_fault_of_an_upstream_others_of_its_tier_go_before_its_other_keys() {
+    let world =
+        World::new(vec![upstream(1, "a", None, 3), upstream(2, "b", None, 1), Upstream { priority: 20, ..upstream(3, "c", None, 1) }]);
+    let mut tried = Vec::new();
+    for (outcome, want) in [(broken(), 3), (limited(Some(60)), 1), (broken(), 2), (broken(), 4)] {
+        let from = tries(&world.verdict(&tried, 0)).map(|(index, _)| index).expect("somebody");
+        tried.push(world.tried(from, &outcome));
+        assert_eq!(tries(&world.verdict(&tried, 0)).map(|(index, _)| index), Some(want), "{tried:?}");
+    }
+}
+
+#[test]
 fn three_strikes_open_an_upstream_and_another_serves() {
     let world = World::new(vec![upstream(1, "a", None, 1), upstream(2, "b", None, 1)]);
     for now in 0..2 {
@@ -279,7 +294,7 @@ fn a_refusal_shows_that_the_upstream_works() {
 }
 
 #[test]
-fn a_bad_request_cools_nothing() {
+fn pain_29_a_bad_request_cools_nothing() {
     let world = World::keys(1);
     for _ in 0..10 {
         assert!(world.fail(&world.start(0, 0), &said(FaultKind::BadRequest, 400, "", None), 0).is_empty());
@@ -325,6 +340,23 @@ fn a_free_check_brings_a_rejected_key_back() {
     world.fail(&world.start(0, 0), &said(FaultKind::KeyRejected, 401, "", None), 0);
     world.board.clear_rejected(KeyId(100));
     assert_eq!(tries(&world.verdict(&[], 1)), Some((0, false)));
+}
+
+#[test]
+fn pain_1_no_cooldown_outlives_its_cap_and_the_next_request_tests_it() {
+    let world = World::keys(1);
+    let days = limited(Some(156 * 3_600));
+    world.fail(&world.start(0, 0), &days, 0);
+    assert!(!matches!(world.verdict(&[], 3_599), Verdict::Try { .. }), "an hour is what a vendor gets at most");
+
+    let (decision, ticket) = world.ask(&[], 3_600);
+    assert_eq!(tries(&decision.verdict), Some((0, true)), "one request goes through, whatever the vendor said");
+    world.finish(&ticket.expect("a ticket"), 3_601);
+    assert_eq!(tries(&world.verdict(&[], 3_602)), Some((0, false)), "and it is as if nothing had been");
+    for _ in 0..20 {
+        world.fail(&world.start(0, 4_000), &limited(None), 4_000);
+    }
+    assert!(matches!(world.verdict(&[], 4_000 + 601), Verdict::Try { .. }), "doubling has its ceiling");
 }
 
 #[test]

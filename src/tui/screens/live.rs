@@ -250,8 +250,15 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
         State::Streaming => vec![span(format!("{turn} "), Role::Accent), span(say.streaming.clone(), Role::Text)],
         State::Done => {
             let (long, short) = (format!(" {}", say.retried), format!(" {}", say.retried_short));
-            let words: &[&str] = if r.attempts.len() > 1 { &[&long, &short, ""] } else { &[""] };
-            vec![span("● ", Role::Ok), span(fitting(status.as_deref().unwrap_or(&say.done), words, room), Role::Text)]
+            let lost = r.cache_lost.as_ref().is_some_and(|lost| !lost.usual);
+            let cache = format!(" {}", say.cache_lost);
+            let words: &[&str] = match (lost, r.attempts.len() > 1) {
+                (true, _) => &[&cache, ""],
+                (false, true) => &[&long, &short, ""],
+                (false, false) => &[""],
+            };
+            let glyph = if lost { span("▲ ", Role::Warn) } else { span("● ", Role::Ok) };
+            vec![glyph, span(fitting(status.as_deref().unwrap_or(&say.done), words, room), Role::Text)]
         }
         State::Failed => {
             let said = match &status {

@@ -5,6 +5,7 @@ mod forms;
 mod hostile;
 mod pains;
 mod requests;
+mod rescue;
 mod scenes;
 mod stored;
 mod tools;

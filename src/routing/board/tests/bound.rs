@@ -32,7 +32,7 @@ impl World {
 }
 
 #[test]
-fn pain_22_the_next_turn_goes_where_the_last_one_went() {
+fn pain_15_the_next_turn_goes_where_the_last_one_went() {
     let world = World::keys(3);
     let first = world.served(&keys(&[1]), 0);
     let other = world.served(&keys(&[50]), 1);

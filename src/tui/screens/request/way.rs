@@ -1,7 +1,7 @@
 //! The way of a request: why it went where, what was tried when, and its numbers.
 
 use crate::{
-    events::record::{AttemptRecord, RequestRecord},
+    events::record::{AttemptRecord, RequestRecord, Task},
     tui::{
         app::App,
         format::{self, Now, UNKNOWN},
@@ -39,12 +39,17 @@ pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec
     {
         lines.push(vec![span(format!("{}: ", text.lost), Role::Warn), span(lost.clone(), Role::Text)]);
     }
+    if let Some(lost) = &r.cache_lost {
+        let said = format!("{}: {}", text.cache_lost, lost.text());
+        let role = if lost.usual { Role::Dim } else { Role::Warn };
+        lines.extend(prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, role)]));
+    }
     if let Some(error) = &r.error {
         let said = format!("{}: {error}", text.error);
         lines.extend(prose::wrap(&said, room, ERROR).into_iter().map(|line| vec![span(line, Role::Bad)]));
     }
     lines.push(Vec::new());
-    lines.extend(numbers(r, now, room));
+    lines.extend(numbers(app, r, now, room));
     lines
 }
 
@@ -75,6 +80,11 @@ fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Ve
         span(format!("{after}│ "), Role::Dim),
         span(format!("{} {}{key}", a.number, a.upstream), Role::Text),
     ];
+    match a.task {
+        Task::Answer => {}
+        Task::Hedge => line.push(span(format!("  {}", text.hedge), Role::Accent)),
+        Task::Rescue => line.push(span(format!("  {}", text.rescue), Role::Accent)),
+    }
     let said = span(format!("{result}{billed}"), role);
     if narrow {
         lines.push(line);
@@ -87,8 +97,26 @@ fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Ve
     }
 }
 
+/// A session's name, and what of it came from caches as far as it is remembered.
+fn session(app: &App, name: &str, now: Now) -> String {
+    let all = app.live().into_iter().flat_map(|live| &live.recent).filter(|r| r.session.as_deref() == Some(name));
+    let (mut requests, mut input, mut cached, mut won) = (0_u64, 0_u64, 0_u64, 0_u64);
+    for r in all {
+        let Some(usage) = r.usage else { continue };
+        requests += 1;
+        input = input.saturating_add(usage.input_total());
+        cached = cached.saturating_add(usage.cache_read);
+        won = won.saturating_add(r.won());
+    }
+    if cached == 0 {
+        return name.to_owned();
+    }
+    let (n, share, won) = (format::count(requests), format::share(cached, input.max(20)), format::share(won, input.max(20)));
+    format!("{name} ({})", fill(&now.text.request.session_cache, &[("n", &n), ("share", &share), ("won", &won)]))
+}
+
 /// Numbers with their names, as many on a line as there is room for.
-fn numbers(r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
+fn numbers(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
     let text = &now.text.request;
     let unknown = || UNKNOWN.to_owned();
     let time = |ms: Option<u32>| ms.map_or_else(unknown, |ms| format::took(u64::from(ms)));
@@ -102,6 +130,9 @@ fn numbers(r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
             let (fresh, cached, written) = (count(u.input), count(u.cache_read), count(written));
             said = fill(&text.split, &[("all", &said), ("fresh", &fresh), ("cached", &cached), ("written", &written)]);
         }
+        if r.won() > 0 {
+            said = format!("{said} {}", text.won);
+        }
         said
     });
     let output = r.usage.map_or_else(unknown, |u| match u.reasoning {
@@ -111,7 +142,7 @@ fn numbers(r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
     let all = [
         (&text.began, format!("{} · {} {} · {how}", format::moment(r.at, now), r.dialect, r.op)),
         (&text.client, if r.client.is_empty() { unknown() } else { r.client.to_string() }),
-        (&text.session, r.session.as_deref().map_or_else(unknown, str::to_owned)),
+        (&text.session, r.session.as_deref().map_or_else(unknown, |name| session(app, name, now))),
         (&text.first, time(r.ttft_ms)),
         (&text.took, time(r.duration_ms)),
         (&text.speed, speed),

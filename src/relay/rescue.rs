@@ -1,0 +1,232 @@
+//! Continuing a stream that broke off after content: another target is asked to go on from what was said.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::{
+    answer::{Broke, Lost, Won},
+    attempt::attempt,
+    budgets::{self, Reservation},
+    hedge::twin,
+    rounds::Job,
+    said::Said,
+    tally::Guard,
+    translated,
+};
+use crate::{
+    config::facts,
+    dialect::flow::Flow,
+    ir::{
+        block::{Block, BlockKind},
+        fault::{TransportFault, TransportKind},
+        op::Dialect,
+        request::{ChatRequest, Message, Role},
+        settings::{Effort, Format},
+        tool::Tool,
+    },
+    routing::{
+        candidate::{Candidate, Question, Target, Tried, candidates},
+        health::Size,
+        names::Resolved,
+        outcome::{self, Outcome, Retry},
+    },
+};
+
+/// Attempts to continue one answer.
+const MOST: u32 = 3;
+/// Bytes of text that make a token, about.
+const TOKEN: u64 = 4;
+
+/// An attempt to go on; gives the request back with what came of it.
+pub(super) type Going = Pin<Box<dyn Future<Output = (Box<Job>, Result<Won, Lost>)> + Send>>;
+
+/// What a stream needs to be continued.
+pub(super) struct Rescue {
+    /// The request once more; `None` while an attempt has it.
+    twin: Option<Box<Job>>,
+    spares: Box<Resolved>,
+    tried: Vec<Tried>,
+    left: u32,
+}
+
+/// An attempt that was begun.
+pub(super) struct Begun {
+    pub(super) candidate: Candidate,
+    /// What it holds of budgets, where there are any.
+    pub(super) reservation: Option<Reservation>,
+    pub(super) going: Going,
+    /// Characters that it goes on from.
+    pub(super) from: usize,
+}
+
+impl Rescue {
+    /// Keeps what is needed; `None` where the request does not ask for it, or its stream was not listened to.
+    pub(super) fn of(job: &mut Job, flow: &Flow) -> Option<Box<Self>> {
+        let spares = job.spares.take()?;
+        flow.told()?;
+        let mut twin = twin(job);
+        // Also where the dialect is the same, what was said has to be added.
+        twin.ask.rewrite = true;
+        twin.continues = true;
+        let mut tried = Vec::new();
+        if let Some((upstream, key)) = job.chosen {
+            tried.push(Tried { key, upstream, model: Arc::clone(&job.tally.model), may_pass: false, upstream_failed: true });
+        }
+        Some(Box::new(Self { twin: Some(twin), spares, tried, left: MOST }))
+    }
+
+    /// Begins an attempt to go on from what was said, where that can be done and somebody is ready for it.
+    pub(super) fn begin(&mut self, flow: &Flow) -> Option<Begun> {
+        let text = flow.told()?.text()?;
+        self.left = self.left.checked_sub(1)?;
+        let twin = self.twin.as_mut()?;
+        let targets: Vec<Arc<Target>> = self.spares.targets.iter().filter(|target| goes_on(target)).map(Arc::clone).collect();
+        twin.said = None;
+        translated::read(twin, &mut targets.clone()).ok()?;
+        let Some(Said::Chat(request)) = &mut twin.said else { return None };
+        if !may_go_on(request) {
+            return None;
+        }
+        add(request, &text);
+
+        let engine = Arc::clone(&twin.engine);
+        let mut found = candidates(&targets, &|key| engine.key_info(key));
+        let asked = Size { input: twin.ask.estimate, output: twin.ask.output() };
+        let budgeted = budgets::concern(&engine, &twin.ask);
+        let costs = if budgeted || self.spares.strategy.asks_cost() { engine.costs(&found, asked) } else { Vec::new() };
+        if budgeted {
+            budgets::mark(&engine, &twin.ask.caller.project.name, &mut found, &costs);
+        }
+        let question = Question {
+            tried: &self.tried,
+            strategy: self.spares.strategy,
+            estimate: asked.input,
+            output: asked.output,
+            costs: &costs,
+            ..Question::of(&found)
+        };
+        let now = engine.clock.mono();
+        let (at, ticket) = engine.with_luck(|luck| engine.board.decide_ready(&question, None, now, luck))?;
+        let candidate = found.get(at)?.clone();
+        let reservation = if budgeted {
+            let cost = costs.get(at).copied().flatten();
+            let Some(reservation) = Reservation::take(&engine, &twin.ask.caller.project.name, &candidate, cost) else {
+                drop(Guard::new(&engine, ticket));
+                return None;
+            };
+            Some(reservation)
+        } else {
+            None
+        };
+        self.tried.push(Tried {
+            key: candidate.key,
+            upstream: candidate.upstream(),
+            model: Arc::clone(&candidate.target.model),
+            may_pass: false,
+            upstream_failed: true,
+        });
+        let mut twin = self.twin.take()?;
+        twin.chosen = Some((candidate.upstream(), candidate.key));
+        let total = twin.overrides.total.unwrap_or(twin.generation.settings.timeouts.total);
+        let (deadline, chosen) = (Instant::now() + total, candidate.clone());
+        let going = Box::pin(async move {
+            let result = attempt(&mut twin, &chosen, ticket, deadline, false).await;
+            (twin, result)
+        });
+        Some(Begun { candidate, reservation, going, from: text.chars().count() })
+    }
+
+    /// The attempt is over; the request may be needed again.
+    pub(super) fn give_back(&mut self, twin: Box<Job>) {
+        self.twin = Some(twin);
+    }
+}
+
+/// Whether what broke a stream may be mended by somebody else; how it counts against who was to answer.
+pub(super) fn outcome_of(broke: &Broke) -> Option<Outcome> {
+    let outcome = match broke {
+        Broke::Said(fault) => outcome::of_fault(fault, None, true),
+        Broke::Transport(fault) => outcome::of_transport(fault),
+        Broke::Truncated => outcome::of_transport(&truncated()),
+        Broke::Halted(_) => return None,
+    };
+    (outcome.retry != Retry::No).then_some(outcome)
+}
+
+/// A stream that ended as if it were whole.
+pub(super) fn truncated() -> TransportFault {
+    let message = "the stream ended before it was complete".to_owned();
+    TransportFault { kind: TransportKind::BodyBroken, message, sent: true }
+}
+
+/// Whether a target takes an answer that was begun, and goes on with it.
+fn goes_on(target: &Target) -> bool {
+    matches!(target.dialect, Dialect::Anthropic | Dialect::Openai) && facts::of(&target.model).prefill == Some(true)
+}
+
+/// Whether the answer to a request is such that its rest makes sense alone.
+fn may_go_on(request: &ChatRequest) -> bool {
+    let settings = &request.settings;
+    let thinks = settings.reasoning.as_ref().is_some_and(|wish| wish.adaptive || !matches!(wish.level(), None | Some(Effort::None)));
+    settings.n.is_none_or(|n| n <= 1)
+        && settings.logprobs != Some(true)
+        && settings.top_logprobs.is_none_or(|n| n == 0)
+        && matches!(settings.format, None | Some(Format::Text))
+        && !thinks
+        && !request.tools.iter().any(|tool| matches!(tool, Tool::Hosted(_)))
+}
+
+/// Puts what was said at the end of the conversation. White space at its end is refused by providers.
+fn add(request: &mut ChatRequest, text: &str) {
+    let text = text.trim_end();
+    let begun = request.messages.last_mut().filter(|message| message.role == Role::Assistant).and_then(|message| message.blocks.last_mut());
+    match begun {
+        // The client had begun the answer itself.
+        Some(Block { kind: BlockKind::Text(own), .. }) => own.text.push_str(text),
+        _ => request.messages.push(Message::new(Role::Assistant, vec![Block::text(text)])),
+    }
+    if let Some(most) = &mut request.settings.max_tokens {
+        *most = most.saturating_sub(text.len() as u64 / TOKEN).max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::settings::{ReasoningWish, Settings};
+
+    fn asked(settings: Settings) -> ChatRequest {
+        ChatRequest { messages: vec![Message::new(Role::User, vec![Block::text("hi")])], settings, ..ChatRequest::default() }
+    }
+
+    #[test]
+    fn only_plain_answers_are_gone_on_from() {
+        let plain = Settings::default();
+        for (settings, want) in [
+            (plain.clone(), true),
+            (Settings { n: Some(1), format: Some(Format::Text), ..plain.clone() }, true),
+            (Settings { n: Some(2), ..plain.clone() }, false),
+            (Settings { logprobs: Some(true), ..plain.clone() }, false),
+            (Settings { format: Some(Format::Json), ..plain.clone() }, false),
+            (Settings { reasoning: Some(ReasoningWish { budget: Some(2_000), ..ReasoningWish::default() }), ..plain.clone() }, false),
+            (Settings { reasoning: Some(ReasoningWish { enabled: Some(false), ..ReasoningWish::default() }), ..plain }, true),
+        ] {
+            assert_eq!(may_go_on(&asked(settings.clone())), want, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_ends_the_conversation_and_counts_as_answered() {
+        let mut request = asked(Settings { max_tokens: Some(100), ..Settings::default() });
+        add(&mut request, "It is a long way \n");
+        assert_eq!(request.messages.len(), 2);
+        assert_eq!(request.settings.max_tokens, Some(96));
+        add(&mut request, " to go");
+        assert_eq!(request.messages.len(), 2, "what had been begun is gone on with");
+        assert_eq!(request.messages[1].blocks, [Block::text("It is a long way to go")]);
+        let mut short = asked(Settings { max_tokens: Some(1), ..Settings::default() });
+        add(&mut short, "It is a long way");
+        assert_eq!(short.settings.max_tokens, Some(1));
+    }
+}

@@ -1,0 +1,244 @@
+//! When a second target is asked beside one that has not spoken yet, and who may be: pure, and what it is counted by.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use super::candidate::{Candidate, Tried};
+use crate::config::settings::{After, Hedge, UpstreamId};
+
+/// Answers from which on the slowest twentieth is known.
+pub const ENOUGH: usize = 20;
+/// Newest answers that count for each target.
+const KEPT: usize = 100;
+/// Targets whose answers are remembered; beyond, the one heard of longest ago goes.
+const TARGETS: usize = 256;
+/// Hedges that may be saved up while none is needed.
+const SAVED: f64 = 3.0;
+/// The share of a budget from which on nothing is asked twice.
+pub const SPENT: f64 = 0.8;
+
+/// What a decision looks at of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Estimated input tokens.
+    pub tokens: u64,
+    /// The provider itself runs tools for it: what they do may cost, and may be done only once.
+    pub server_tools: bool,
+    /// The share that is spent of the fullest budget that it counts against.
+    pub spent: f64,
+}
+
+/// Why there will be no second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum No {
+    Budget,
+    Large,
+    /// The share of requests that may be asked twice is used up.
+    Share,
+    ServerTools,
+    /// Too few answers are known to say what is slow.
+    Unknown,
+}
+
+/// After how long a second is asked. `p95`: of the first's answers; `credit`: hedges that the share allows for.
+///
+/// # Errors
+///
+/// Why none is.
+pub fn when(rule: &Hedge, facts: Facts, p95: Option<Duration>, credit: f64) -> Result<Duration, No> {
+    if facts.server_tools {
+        return Err(No::ServerTools);
+    }
+    if facts.tokens > rule.max_tokens {
+        return Err(No::Large);
+    }
+    if facts.spent >= SPENT {
+        return Err(No::Budget);
+    }
+    if credit < 1.0 {
+        return Err(No::Share);
+    }
+    match rule.after {
+        After::Span(span) => Ok(span),
+        After::P95 => p95.ok_or(No::Unknown),
+    }
+}
+
+/// Who counts as asked already when a second is looked for: whoever was, and with `first` its whole account, so that
+/// another one is asked; with `same_account` only itself.
+#[must_use]
+pub fn taken(candidates: &[Candidate], tried: &[Tried], first: usize, same_account: bool) -> Vec<Tried> {
+    let Some(first) = candidates.get(first) else { return tried.to_vec() };
+    let is_first = |c: &Candidate| c.key == first.key && c.target.model == first.target.model;
+    let out = candidates.iter().filter(|c| if same_account { is_first(c) } else { c.account == first.account });
+    let out = out.map(|c| Tried {
+        key: c.key,
+        upstream: c.upstream(),
+        model: Arc::clone(&c.target.model),
+        may_pass: false,
+        upstream_failed: false,
+    });
+    tried.iter().cloned().chain(out).collect()
+}
+
+/// How long a target's answers took to begin, and how many hedges each logical model may still have.
+#[derive(Debug, Default)]
+pub struct Pace {
+    targets: VecDeque<Target>,
+    shares: Vec<(Arc<str>, f64)>,
+}
+
+#[derive(Debug)]
+struct Target {
+    upstream: UpstreamId,
+    model: Arc<str>,
+    /// A whole answer takes longer than the beginning of one.
+    stream: bool,
+    took: VecDeque<Duration>,
+}
+
+impl Pace {
+    /// A request for a logical model: a part of a hedge is allowed for.
+    pub fn asked(&mut self, rule: &Hedge) {
+        match self.shares.iter_mut().find(|(model, _)| *model == rule.model) {
+            Some((_, credit)) => *credit = (*credit + rule.max_share).min(SAVED),
+            None => self.shares.push((Arc::clone(&rule.model), rule.max_share)),
+        }
+    }
+
+    /// Hedges that a logical model may have now.
+    #[must_use]
+    pub fn credit(&self, rule: &Hedge) -> f64 {
+        self.shares.iter().find(|(model, _)| *model == rule.model).map_or(0.0, |(_, credit)| *credit)
+    }
+
+    /// Takes one of them; false where there is none.
+    pub fn take(&mut self, rule: &Hedge) -> bool {
+        match self.shares.iter_mut().find(|(model, _)| *model == rule.model) {
+            // Twenty twentieths are one, whatever their sum is in binary.
+            Some((_, credit)) if *credit >= 1.0 - 1e-9 => {
+                *credit -= 1.0;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A target's answer began after so long.
+    pub fn heard(&mut self, candidate: &Candidate, stream: bool, took: Duration) {
+        let at = self.targets.iter().position(|known| known.is(candidate, stream));
+        let mut target = at.and_then(|at| self.targets.remove(at)).unwrap_or_else(|| Target {
+            upstream: candidate.upstream(),
+            model: Arc::clone(&candidate.target.model),
+            stream,
+            took: VecDeque::new(),
+        });
+        if target.took.len() >= KEPT {
+            target.took.pop_front();
+        }
+        target.took.push_back(took);
+        self.targets.push_back(target);
+        if self.targets.len() > TARGETS {
+            self.targets.pop_front();
+        }
+    }
+
+    /// How long all but the slowest twentieth of a target's answers took to begin, where that is known.
+    #[must_use]
+    pub fn p95(&self, candidate: &Candidate, stream: bool) -> Option<Duration> {
+        let target = self.targets.iter().find(|known| known.is(candidate, stream)).filter(|known| known.took.len() >= ENOUGH)?;
+        let mut took: Vec<Duration> = target.took.iter().copied().collect();
+        let rank = (took.len() * 95).div_ceil(100).saturating_sub(1);
+        let (_, p95, _) = took.select_nth_unstable(rank);
+        Some(*p95)
+    }
+}
+
+impl Target {
+    fn is(&self, candidate: &Candidate, stream: bool) -> bool {
+        self.upstream == candidate.upstream() && self.stream == stream && self.model == candidate.target.model
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert, proptest};
+
+    use super::*;
+    use crate::routing::{
+        candidate::AccountId,
+        fixture::{cases, ready, target, upstream},
+    };
+
+    fn rule(after: After, max_share: f64) -> Hedge {
+        Hedge { model: "auto".into(), after, max_share, max_tokens: 20_000 }
+    }
+
+    #[test]
+    fn a_second_is_asked_only_where_nothing_speaks_against_it() {
+        let (p95, s) = (Some(Duration::from_millis(700)), Duration::from_secs);
+        let fine = Facts { tokens: 20_000, server_tools: false, spent: 0.79 };
+        for (after, facts, p95, credit, want) in [
+            (After::P95, fine, p95, 1.0, Ok(Duration::from_millis(700))),
+            (After::Span(s(2)), fine, None, 1.0, Ok(s(2))),
+            (After::P95, fine, None, 1.0, Err(No::Unknown)),
+            (After::P95, fine, p95, 0.95, Err(No::Share)),
+            (After::P95, Facts { tokens: 20_001, ..fine }, p95, 1.0, Err(No::Large)),
+            (After::P95, Facts { server_tools: true, ..fine }, p95, 1.0, Err(No::ServerTools)),
+            (After::P95, Facts { spent: 0.8, ..fine }, p95, 1.0, Err(No::Budget)),
+        ] {
+            assert_eq!(when(&rule(after, 0.05), facts, p95, credit), want, "{after:?} {facts:?} {credit}");
+        }
+    }
+
+    #[test]
+    fn another_account_is_asked_first_and_never_the_same_again() {
+        let mut candidates = ready(&[target(&Arc::new(upstream(1, "a", None, 2)), "m"), target(&Arc::new(upstream(2, "b", None, 1)), "m")]);
+        candidates[1].account = AccountId(candidates[0].key.0);
+        let names = |tried: &[Tried]| tried.iter().map(|tried| tried.key).collect::<Vec<_>>();
+
+        assert_eq!(names(&taken(&candidates, &[], 0, false)), [candidates[0].key, candidates[1].key]);
+        assert_eq!(names(&taken(&candidates, &[], 0, true)), [candidates[0].key]);
+        let failed = taken(&candidates, &[], 2, true);
+        assert_eq!(names(&taken(&candidates, &failed, 0, true)), [candidates[2].key, candidates[0].key]);
+    }
+
+    #[test]
+    fn what_is_slow_is_known_from_twenty_answers_on_of_the_same_kind() {
+        let candidates = ready(&[target(&Arc::new(upstream(1, "a", None, 1)), "m")]);
+        let mut pace = Pace::default();
+        for n in 1..=19 {
+            pace.heard(&candidates[0], true, Duration::from_millis(n));
+        }
+        assert_eq!(pace.p95(&candidates[0], true), None);
+        pace.heard(&candidates[0], true, Duration::from_secs(9));
+        assert_eq!(pace.p95(&candidates[0], true), Some(Duration::from_millis(19)));
+        assert_eq!(pace.p95(&candidates[0], false), None, "whole answers are another matter");
+        for _ in 0..200 {
+            pace.heard(&candidates[0], true, Duration::from_secs(1));
+        }
+        assert_eq!(pace.p95(&candidates[0], true), Some(Duration::from_secs(1)));
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn no_more_are_asked_twice_than_the_share_allows(share in 0.0_f64..1.0, wanted in proptest::collection::vec(proptest::bool::ANY, 1..600)) {
+            let (mut pace, rule, mut hedged) = (Pace::default(), rule(After::P95, share), 0_u32);
+            for (n, wants) in (1_u32..).zip(&wanted) {
+                pace.asked(&rule);
+                hedged += u32::from(*wants && pace.take(&rule));
+                prop_assert!(f64::from(hedged) <= share * f64::from(n) + 1e-6, "{hedged} of {n}");
+            }
+        }
+
+        #[test]
+        fn no_more_targets_are_remembered_than_fit(n in 1_u32..600) {
+            let mut pace = Pace::default();
+            for id in 0..n {
+                pace.heard(&ready(&[target(&Arc::new(upstream(id, "a", None, 1)), "m")])[0], true, Duration::ZERO);
+                prop_assert!(pace.targets.len() <= TARGETS);
+            }
+        }
+    }
+}

@@ -1,0 +1,548 @@
+//! A world for routing: six upstreams with thirty keys, outages, limits, slow tails and conversations, on a clock of its own.
+//! The decisions are the program's; everything that would be a network is drawn from one seed.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    fmt::Write,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use aiproxy::{
+    base::{
+        clock::Mono,
+        draw::{Draw, Seeded},
+    },
+    config::{
+        Ids,
+        discover::Environment,
+        load::load,
+        settings::{KeyId, Settings, Strategy},
+    },
+    ir::{
+        allowance::{Allowance, Allowances},
+        fault::{Fault, FaultKind, TransportFault, TransportKind},
+        op::Dialect,
+        usage::Usage,
+    },
+    routing::{
+        affinity::{Keys, PATIENCE},
+        board::{Board, End},
+        candidate::{AccountId, Candidate, KeyState, Question, Tried, Verdict, candidates},
+        catalog::Catalog,
+        circuit::Policy,
+        health::Ticket,
+        names::{Patience, resolve},
+        outcome::{self, Outcome},
+        retry::{Again, Attempts, To},
+    },
+};
+
+const UPSTREAMS: usize = 6;
+const KEYS: usize = 5;
+/// Requests that one key's provider takes in a minute.
+const RPM: usize = 60;
+/// Requests a second, on average: what the keys of one upstream can take, so that there is room while any of the six is up.
+const LOAD: f64 = 3.5;
+const CONVERSATIONS: usize = 400;
+const TURNS: u32 = 20;
+/// Providers keep a prompt so long.
+const CACHED: Duration = Duration::from_secs(300);
+/// As configured by default.
+const QUEUE_FOR: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(3_600);
+/// The simulated client of a gateway without health gives up after so many keys.
+const PLAIN_TRIES: usize = 4;
+
+/// Who decides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Router {
+    /// The program, with a strategy; conversations stay where they are cached, or do not.
+    Ours { strategy: Strategy, sticky: bool },
+    /// One key after the other, whatever happened before.
+    Plain,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) requests: u64,
+    pub(crate) answered: u64,
+    /// Not answered, though some key could have at that moment.
+    pub(crate) lost: u64,
+    pub(crate) attempts: u64,
+    /// Milliseconds to the first token, of the answered.
+    waits: Vec<u32>,
+    input: u64,
+    cached: u64,
+    dollars: f64,
+}
+
+impl Report {
+    pub(crate) fn success(&self) -> f64 {
+        let could = self.answered + self.lost;
+        self.answered as f64 * 100.0 / could.max(1) as f64
+    }
+
+    pub(crate) fn attempts_each(&self) -> f64 {
+        self.attempts as f64 / self.requests.max(1) as f64
+    }
+
+    pub(crate) fn p99(&mut self) -> Duration {
+        let rank = (self.waits.len() * 99).div_ceil(100).saturating_sub(1);
+        if self.waits.is_empty() {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(u64::from(*self.waits.select_nth_unstable(rank).1))
+    }
+
+    /// Of all input, what came from providers' caches.
+    pub(crate) fn hits(&self) -> f64 {
+        self.cached as f64 * 100.0 / self.input.max(1) as f64
+    }
+
+    pub(crate) fn dollars_each_thousand(&self) -> f64 {
+        self.dollars * 1_000.0 / self.answered.max(1) as f64
+    }
+}
+
+/// An upstream as it really is.
+struct Truth {
+    /// Times at which it goes down and comes back, alternating.
+    flips: Vec<Duration>,
+    /// Seconds to the first token, usually.
+    ttft: f64,
+    /// Dollars a million tokens: input, and output.
+    price: (f64, f64),
+    /// Tells in its heads what is left.
+    tells: bool,
+}
+
+impl Truth {
+    fn is_up(&self, now: Duration) -> bool {
+        self.flips.partition_point(|flip| *flip <= now).is_multiple_of(2)
+    }
+}
+
+/// A key as its provider sees it.
+#[derive(Default)]
+struct KeyTruth {
+    /// Requests of the last minute.
+    taken: VecDeque<Duration>,
+    /// From then on it is rejected.
+    revoked: Option<Duration>,
+}
+
+impl KeyTruth {
+    fn forget(&mut self, now: Duration) {
+        while self.taken.front().is_some_and(|at| now.saturating_sub(*at) >= Duration::from_secs(60)) {
+            self.taken.pop_front();
+        }
+    }
+
+    fn works(&self, now: Duration) -> bool {
+        self.revoked.is_none_or(|at| now < at)
+    }
+}
+
+/// A conversation, and in whose cache it is.
+struct Talk {
+    chain: Vec<u64>,
+    /// Tokens of its prompt.
+    tokens: u64,
+    cached: HashMap<usize, (u64, Duration)>,
+}
+
+/// A request under way.
+struct Request {
+    talk: usize,
+    begun: Duration,
+    keys: Arc<Keys>,
+    input: u64,
+    output: u64,
+    tried: Vec<Tried>,
+    attempts: Attempts,
+    last: Option<Outcome>,
+    granted: bool,
+    waited: Duration,
+    wait: Mono,
+    /// Keys that a plain gateway has asked.
+    plain: Vec<usize>,
+}
+
+enum Event {
+    /// The next request comes.
+    Arrive,
+    /// A request is decided on, again or for the first time.
+    Decide(Box<Request>),
+    /// An attempt's first token, or what came instead.
+    Verdict(Box<Request>, Option<Ticket>, usize, Result<(), Outcome>),
+    /// An answer is over.
+    Over(Box<Ticket>, Usage, Duration),
+}
+
+/// An event, and its number: what happens at the same moment happens in order.
+struct Due(Duration, u64, Event);
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+struct World {
+    router: Router,
+    board: Board,
+    found: Vec<Candidate>,
+    costs: Vec<Option<f64>>,
+    upstreams: Vec<Truth>,
+    keys: Vec<KeyTruth>,
+    talks: Vec<Talk>,
+    due: BinaryHeap<Reverse<Due>>,
+    number: u64,
+    now: Duration,
+    /// What the world does, and what the router draws: apart, so that every router meets the same world.
+    fate: Seeded,
+    luck: Seeded,
+    next_talk: u64,
+    plain_turn: usize,
+    left: u64,
+    report: Report,
+}
+
+/// Lets so many requests happen.
+pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
+    let settings = settings();
+    let found = resolve(&Catalog::new(&settings), "m", Dialect::Openai, false, &settings.projects[0], &|_| None, Patience::Wait);
+    let found = candidates(&found.expect("everybody serves it").targets, &|key: KeyId| (KeyState::Ready, AccountId(key.0)));
+    assert_eq!(found.len(), UPSTREAMS * KEYS);
+    let mut fate = Seeded::new(seed);
+    let end = Duration::from_secs_f64(requests as f64 / LOAD * 1.1 + 60.0);
+    let upstreams: Vec<Truth> = (0..UPSTREAMS).map(|n| truth(n, end, &mut fate)).collect();
+    let mut keys: Vec<KeyTruth> = (0..UPSTREAMS * KEYS).map(|_| KeyTruth::default()).collect();
+    for key in [3, 17] {
+        keys[key].revoked = Some(end.mul_f64(0.3 + 0.02 * key as f64));
+    }
+    let costs = (0..found.len()).map(|n| Some(upstreams[n / KEYS].price.0 * 4_000.0 + upstreams[n / KEYS].price.1 * 300.0)).collect();
+    let mut world = World {
+        router,
+        board: Board::new(Policy::new(&settings.cooldown, &settings.retry)),
+        found,
+        costs,
+        upstreams,
+        keys,
+        talks: Vec::new(),
+        due: BinaryHeap::new(),
+        number: 0,
+        now: Duration::ZERO,
+        fate,
+        luck: Seeded::new(seed ^ 0x5EED),
+        next_talk: 1,
+        plain_turn: 0,
+        left: requests,
+        report: Report::default(),
+    };
+    for _ in 0..CONVERSATIONS {
+        let talk = world.fresh_talk();
+        world.talks.push(talk);
+    }
+    world.at(Duration::ZERO, Event::Arrive);
+    while let Some(Reverse(Due(at, _, event))) = world.due.pop() {
+        world.now = at;
+        world.happen(event);
+    }
+    world.report
+}
+
+/// Six upstreams that serve one model, with five keys each. A request may fail at each of them but the last; all else is the
+/// default.
+fn settings() -> Settings {
+    let mut text = format!("[retry]\nmax_attempts = {UPSTREAMS}\n");
+    for u in 0..UPSTREAMS {
+        let keys: Vec<String> = (0..KEYS).map(|k| format!("\"env:KEY_{u}_{k}\"")).collect();
+        let keys = keys.join(", ");
+        write!(text, "[[upstream]]\nname = \"u{u}\"\nbase_url = \"https://u{u}.example/v1\"\ndialect = \"openai\"\nmodels = [\"m\"]\nkeys = [{keys}]\n")
+            .expect("a string takes everything");
+    }
+    let none = Environment { vars: HashMap::new() };
+    load(&text, Path::new("world.toml"), &none, &mut Ids::default()).settings.expect("a good config")
+}
+
+/// Up for a quarter of an hour, down for a minute and a half, on average.
+fn truth(n: usize, end: Duration, fate: &mut Seeded) -> Truth {
+    let (mut flips, mut at) = (Vec::new(), Duration::ZERO);
+    while at < end {
+        let mean = if flips.len() % 2 == 0 { 900.0 } else { 90.0 };
+        at += Duration::from_secs_f64(5.0 - mean * (1.0 - fate.unit()).ln());
+        flips.push(at);
+    }
+    let dear = 1.0 + ((n + 4) % UPSTREAMS) as f64 * 0.5;
+    Truth { flips, ttft: 0.3 + 0.15 * ((n * 5) % UPSTREAMS) as f64, price: (dear, dear * 5.0), tells: n.is_multiple_of(2) }
+}
+
+impl World {
+    fn at(&mut self, at: Duration, event: Event) {
+        self.number += 1;
+        self.due.push(Reverse(Due(at, self.number, event)));
+    }
+
+    fn mono(&self) -> Mono {
+        // Not from zero, as no machine's clock is.
+        Mono(self.now + Duration::from_secs(1_000_000))
+    }
+
+    fn fresh_talk(&mut self) -> Talk {
+        self.next_talk += 1;
+        Talk { chain: vec![self.next_talk << 20], tokens: 1_500 + (self.fate.unit() * 3_000.0) as u64, cached: HashMap::new() }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive => self.arrive(),
+            Event::Decide(request) => match self.router {
+                Router::Ours { strategy, sticky } => self.decide(request, strategy, sticky),
+                Router::Plain => self.decide_plainly(request),
+            },
+            Event::Verdict(request, ticket, index, result) => self.verdict(request, ticket, index, result),
+            Event::Over(ticket, usage, ttft) => {
+                let end = End::Finished { ttft: Some(ttft), usage: Some(usage) };
+                self.board.record(&ticket, end, self.mono());
+            }
+        }
+    }
+
+    fn arrive(&mut self) {
+        let Some(left) = self.left.checked_sub(1) else { return };
+        self.left = left;
+        self.report.requests += 1;
+        let which = (self.fate.unit() * CONVERSATIONS as f64) as usize;
+        if self.talks[which].chain.len() as u32 >= TURNS * 2 {
+            self.talks[which] = self.fresh_talk();
+        }
+        let asked = 50 + (self.fate.unit() * 400.0) as u64;
+        let output = 50 + (self.fate.unit() * 500.0) as u64;
+        let talk = &mut self.talks[which];
+        let next = talk.chain[0] + 1;
+        // The longest beginning first.
+        talk.chain.insert(0, next);
+        talk.tokens += asked;
+        let keys = Arc::new(Keys { session: None, chain: talk.chain.clone(), head: Some(7) });
+        let input = talk.tokens;
+        talk.tokens += output;
+        let request = Box::new(Request {
+            talk: which,
+            begun: self.now,
+            keys,
+            input,
+            output,
+            tried: Vec::new(),
+            attempts: Attempts::default(),
+            last: None,
+            granted: false,
+            waited: Duration::ZERO,
+            wait: self.mono() + PATIENCE,
+            plain: Vec::new(),
+        });
+        self.board.count_request(self.mono());
+        let gap = Duration::from_secs_f64(-(1.0 - self.fate.unit()).ln() / LOAD);
+        self.at(self.now + gap, Event::Arrive);
+        self.happen(Event::Decide(request));
+    }
+
+    /// The loop of the relay, a step at a time.
+    fn decide(&mut self, mut request: Box<Request>, strategy: Strategy, sticky: bool) {
+        let now = self.mono();
+        let question = Question {
+            tried: &request.tried,
+            strategy,
+            estimate: request.input,
+            output: 1_024,
+            costs: if strategy.asks_cost() { &self.costs } else { &[] },
+            ..Question::of(&self.found)
+        };
+        let (decision, ticket) = if sticky {
+            self.board.decide_for(&question, (&request.keys, TTL, request.wait), now, &mut self.luck)
+        } else {
+            self.board.decide(&question, now, &mut self.luck)
+        };
+        match decision.verdict {
+            Verdict::Try { index, .. } => {
+                let free = std::mem::take(&mut request.granted) || self.again(&mut request, To::Other) == Some(Duration::ZERO);
+                let Some(ticket) = ticket else { return self.give_up(&request) };
+                if !free {
+                    self.board.record(&ticket, End::Abandoned, now);
+                    return self.give_up(&request);
+                }
+                self.attempt(request, Some(ticket), index);
+            }
+            Verdict::Again { .. } => match self.again(&mut request, To::Same) {
+                Some(pause) => {
+                    request.granted = true;
+                    request.tried.retain(|tried| !tried.may_pass);
+                    self.at(self.now + pause, Event::Decide(request));
+                }
+                None => self.give_up(&request),
+            },
+            Verdict::Wait { until } => {
+                let span = until.map_or(Duration::from_secs(1), |until| until.since(now)).max(Duration::from_millis(1));
+                let permitted = request.last.is_none() || request.granted || self.again(&mut request, To::Same).is_some();
+                if !permitted || request.waited + span > QUEUE_FOR {
+                    if request.wait > now {
+                        request.wait = now;
+                        return self.at(self.now, Event::Decide(request));
+                    }
+                    return self.give_up(&request);
+                }
+                request.waited += span;
+                request.granted = true;
+                request.tried.retain(|tried| !tried.may_pass);
+                self.at(self.now + span, Event::Decide(request));
+            }
+            Verdict::Exhausted { .. } => self.give_up(&request),
+        }
+    }
+
+    fn again(&mut self, request: &mut Request, to: To) -> Option<Duration> {
+        let Some(last) = &request.last else { return Some(Duration::ZERO) };
+        match self.board.again(last, &mut request.attempts, to, self.mono(), &mut self.luck) {
+            Again::AtOnce => Some(Duration::ZERO),
+            Again::After(pause) => Some(pause),
+            Again::Stop(_) => None,
+        }
+    }
+
+    /// The next key, whatever is known of it.
+    fn decide_plainly(&mut self, mut request: Box<Request>) {
+        if request.plain.len() >= PLAIN_TRIES {
+            return self.give_up(&request);
+        }
+        self.plain_turn = (self.plain_turn + 1) % self.found.len();
+        request.plain.push(self.plain_turn);
+        self.attempt(request, None, self.plain_turn);
+    }
+
+    /// What the provider does with it.
+    fn attempt(&mut self, request: Box<Request>, ticket: Option<Ticket>, index: usize) {
+        self.report.attempts += 1;
+        let (now, luck) = (self.now, self.fate.unit());
+        let (upstream, key) = (&self.upstreams[index / KEYS], &mut self.keys[index]);
+        let (after, result) = if !upstream.is_up(now) {
+            match luck {
+                ..0.5 => (Duration::from_millis(2), Err(transport(TransportKind::Connect, false))),
+                ..0.9 => (Duration::from_millis(80), Err(refused(FaultKind::Server, 503, None))),
+                _ => (Duration::from_secs(15), Err(transport(TransportKind::FirstByteTimeout, true))),
+            }
+        } else if !key.works(now) {
+            (Duration::from_millis(60), Err(refused(FaultKind::KeyRejected, 401, None)))
+        } else {
+            key.forget(now);
+            if key.taken.len() >= RPM {
+                let oldest = key.taken.front().copied().unwrap_or(now);
+                // Half of all providers say how long to wait.
+                let hint = upstream.tells.then(|| oldest + Duration::from_secs(60) - now);
+                (Duration::from_millis(50), Err(refused(FaultKind::RateLimited, 429, hint)))
+            } else {
+                key.taken.push_back(now);
+                if let Some(ticket) = ticket.as_ref().filter(|_| upstream.tells) {
+                    let reset = Duration::from_secs(60) - now.saturating_sub(key.taken.front().copied().unwrap_or(now));
+                    let left = Allowance { limit: Some(RPM as u64), remaining: (RPM - key.taken.len()) as u64, reset };
+                    let said = Allowances { requests: Some(left), ..Allowances::default() };
+                    self.board.hear(ticket, &said, Mono(now + Duration::from_secs(1_000_000)));
+                }
+                // Two in a hundred take twelve times as long; one in five hundred breaks before it says anything.
+                let slow = if luck < 0.02 { 12.0 } else { 1.0 };
+                let spread = (-2.0 * (1.0 - self.fate.unit()).ln()).sqrt() * (std::f64::consts::TAU * self.fate.unit()).cos();
+                let took = Duration::from_secs_f64(upstream.ttft * slow * (0.35 * spread).exp());
+                let broke = luck > 0.998;
+                (took, if broke { Err(transport(TransportKind::BodyBroken, true)) } else { Ok(()) })
+            }
+        };
+        self.at(now + after, Event::Verdict(request, ticket, index, result));
+    }
+
+    fn verdict(&mut self, mut request: Box<Request>, ticket: Option<Ticket>, index: usize, result: Result<(), Outcome>) {
+        let now = self.mono();
+        match result {
+            Ok(()) => self.answered(&request, ticket, index),
+            Err(outcome) => {
+                if let Some(ticket) = &ticket {
+                    self.board.record(ticket, End::Failed(&outcome), now);
+                    request.attempts.failed(&outcome);
+                    let candidate = &self.found[index];
+                    request.tried.push(Tried {
+                        key: candidate.key,
+                        upstream: candidate.upstream(),
+                        model: Arc::clone(&candidate.target.model),
+                        may_pass: outcome.cool != outcome::Cool::Rejected,
+                        upstream_failed: outcome.blames_upstream(),
+                    });
+                    request.last = Some(outcome);
+                }
+                self.happen(Event::Decide(request));
+            }
+        }
+    }
+
+    fn answered(&mut self, request: &Request, ticket: Option<Ticket>, index: usize) {
+        let (now, price) = (self.now, self.upstreams[index / KEYS].price);
+        let talk = &mut self.talks[request.talk];
+        let known = talk.cached.get(&index).filter(|(_, at)| now.saturating_sub(*at) < CACHED).map_or(0, |(tokens, _)| *tokens);
+        let cached = known.min(request.input);
+        talk.cached.insert(index, (request.input, now));
+        let report = &mut self.report;
+        report.answered += 1;
+        report.input += request.input;
+        report.cached += cached;
+        // What comes from a cache costs a tenth.
+        let fresh = (request.input - cached) as f64 + cached as f64 * 0.1;
+        report.dollars += (fresh * price.0 + request.output as f64 * price.1) / 1e6;
+        report.waits.push(u32::try_from((now - request.begun).as_millis()).unwrap_or(u32::MAX));
+        if let Some(ticket) = ticket {
+            let at = self.mono();
+            self.board.record(&ticket, End::Head2xx, at);
+            self.board.record(&ticket, End::Content, at);
+            let usage = Usage { input: request.input - cached, cache_read: cached, output: request.output, ..Usage::default() };
+            let ttft = at.since(ticket.started);
+            let streams = Duration::from_millis(request.output * 12);
+            self.at(now + streams, Event::Over(Box::new(ticket), usage, ttft));
+        }
+    }
+
+    /// Not answered: was there anybody who could have?
+    fn give_up(&mut self, request: &Request) {
+        let now = self.now;
+        let (upstreams, keys) = (&self.upstreams, &mut self.keys);
+        let could = keys.iter_mut().enumerate().any(|(index, key)| {
+            key.forget(now);
+            let all_along = upstreams[index / KEYS].is_up(now) && upstreams[index / KEYS].is_up(request.begun);
+            all_along && key.works(now) && key.taken.len() < RPM
+        });
+        self.report.lost += u64::from(could);
+    }
+}
+
+fn refused(kind: FaultKind, status: u16, hint: Option<Duration>) -> Outcome {
+    let fault = Fault { kind, status, message: "simulated".to_owned(), code: None, kind_name: None, param: None, hint: None };
+    outcome::of_fault(&fault, hint, true)
+}
+
+fn transport(kind: TransportKind, sent: bool) -> Outcome {
+    // Of a stream nothing was billed before it began.
+    Outcome { maybe_billed: false, ..outcome::of_transport(&TransportFault { kind, message: "simulated".to_owned(), sent }) }
+}

@@ -1,0 +1,209 @@
+//! Rescues: a stream that breaks off after content is continued elsewhere, and the client does not notice.
+
+use serde_json::{Value, json};
+
+use super::scenes::{DIALECTS, Heard, ask, event, heard, pieces, stream};
+use crate::support::{
+    client::{Request, events},
+    proxy::{CLIENT_KEY, Proxy, Setup},
+    until,
+    upstream::{Gate, Scene, Upstream, chunk},
+};
+
+/// A model that takes an answer which was begun.
+const MODEL: &str = "claude-3-5-haiku-20241022";
+
+/// The model `m`, of these upstreams in order: their dialect and what they do.
+fn proxy(rescue: bool, model: &str, upstreams: &[(&str, &Upstream)]) -> Proxy {
+    let names = ["one", "two", "three"];
+    let targets: Vec<String> = (10..)
+        .zip(names)
+        .take(upstreams.len())
+        .map(|(n, name)| format!("{{ upstream = \"{name}\", model = \"{model}\", priority = {n} }}"))
+        .collect();
+    let row = format!("[[model]]\nname = \"m\"\ntargets = [{}]\nrescue = {rescue}", targets.join(", "));
+    let setup = Setup::new().config("[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"").config(&row);
+    upstreams.iter().zip(names).fold(setup, |setup, ((dialect, upstream), name)| setup.speaking(dialect, name, upstream, "")).start()
+}
+
+/// A stream of these texts that breaks off after them.
+fn broken(dialect: &str, texts: &[&str]) -> Scene {
+    let before = match dialect {
+        "openai" => 1,
+        "responses" | "anthropic" => 2,
+        _ => 0,
+    };
+    stream(dialect, texts).cut_after(before + texts.len())
+}
+
+/// What an upstream was asked to go on from.
+fn begun(upstream: &Upstream) -> String {
+    let asked = upstream.request(0).json();
+    let last = asked["messages"].as_array().and_then(|all| all.last()).expect("messages").clone();
+    assert_eq!(last["role"], "assistant", "{asked}");
+    last["content"].as_str().or(last["content"][0]["text"].as_str()).expect("a text").to_owned()
+}
+
+fn explained(proxy: &Proxy) -> Value {
+    until("the request in the ledger", || serde_json::from_slice(&proxy.cli(&["explain", "last", "--json"]).stdout).ok())
+}
+
+fn datas(answer: &[u8]) -> Vec<Value> {
+    events(answer).iter().filter_map(|data| serde_json::from_str(data).ok()).collect()
+}
+
+#[test]
+fn clients_of_every_dialect_hear_one_answer_whoever_broke_off_and_whoever_went_on() {
+    for client in DIALECTS {
+        for first in ["openai", "anthropic", client] {
+            for second in ["openai", "anthropic"] {
+                let one = Upstream::start(vec![broken(first, &["Hello ", "wide \n"])]);
+                let two = Upstream::start(vec![stream(second, &["\nwor", "ld"])]);
+                let proxy = proxy(true, MODEL, &[(first, &one), (second, &two)]);
+
+                let answer = proxy.send(&ask(client, true, "hi"));
+
+                let seen = heard(client, true, &answer);
+                assert_eq!(seen, Heard::text("Hello wide \nworld"), "{client} over {first} then {second}: {}", answer.text());
+                assert_eq!(begun(&two), "Hello wide");
+                assert_eq!(two.request(0).json()["model"], MODEL);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
+    let usage = |input: u64, output: u64| {
+        format!(
+            "data: {}\n\n",
+            json!({"id": "other", "object": "chat.completion.chunk", "created": 1, "model": "x", "choices": [],
+                "usage": {"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output}})
+        )
+    };
+    let mut rest = pieces("openai", &["world"]);
+    rest.insert(rest.len() - 1, usage(12, 4));
+    let one = Upstream::start(vec![broken("openai", &["Hello ", "wide "])]);
+    let two = Upstream::start(vec![Scene::events(rest)]);
+    let proxy = proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
+    let mut body = json!({"model": "m", "stream": true, "max_tokens": 100, "stream_options": {"include_usage": true}});
+    body["messages"] = json!([{"role": "user", "content": "hi"}]);
+
+    let answer = proxy.ask(&body);
+
+    assert_eq!(answer.said(), "Hello wide world");
+    let all = datas(&answer.body);
+    assert!(all.iter().all(|data| data["id"] == "chatcmpl-it" && data["model"] == "m"), "{}", answer.text());
+    assert_eq!(events(&answer.body).iter().filter(|data| *data == "[DONE]").count(), 1);
+    assert_eq!(all.iter().filter(|data| data["choices"][0]["delta"]["role"] == "assistant").count(), 1, "{}", answer.text());
+    let told = &all.last().expect("usage")["usage"];
+    assert_eq!(told["completion_tokens"], 6, "two pieces, then four tokens: {told}");
+    assert!(told["prompt_tokens"].as_u64() > Some(12), "both were asked: {told}");
+    assert_eq!(two.request(0).json()["max_tokens"], 98, "what was said is not said again");
+
+    let full = explained(&proxy);
+    let rows = full["record"]["attempts"].as_array().cloned().unwrap_or_default();
+    assert_eq!(rows.iter().map(|row| row["task"].as_str().unwrap()).collect::<Vec<_>>(), ["answer", "rescue"]);
+    assert_eq!(rows.iter().map(|row| row["won"] == true).collect::<Vec<_>>(), [false, true]);
+    assert!(rows[0]["outcome"].as_str().is_some_and(|said| said.starts_with("broke off after 11 characters")), "{rows:?}");
+    assert_eq!(full["record"]["usage"]["output"], 6, "{full}");
+    assert_eq!(full["parts"][0]["usage"]["output"], 2, "{full}");
+    assert_eq!(full["parts"][1]["usage"]["input"], 12, "{full}");
+    assert_eq!(full["record"]["state"], "done");
+    let page = String::from_utf8(proxy.cli(&["explain", "last"]).stdout).unwrap();
+    assert!(page.contains("two/work (rescue)") && page.contains("continued from there"), "{page}");
+}
+
+#[test]
+fn an_anthropic_stream_keeps_its_message_and_its_block() {
+    let one = Upstream::start(vec![broken("anthropic", &["Hello "])]);
+    let two = Upstream::start(vec![stream("anthropic", &["world"])]);
+    let proxy = proxy(true, MODEL, &[("anthropic", &one), ("anthropic", &two)]);
+
+    let answer = proxy.send(&ask("anthropic", true, "hi"));
+
+    let kinds: Vec<String> = datas(&answer.body).iter().map(|data| data["type"].as_str().unwrap_or_default().to_owned()).collect();
+    let want =
+        ["message_start", "content_block_start", "content_block_delta", "content_block_delta", "content_block_stop", "message_delta"];
+    assert_eq!(kinds, [&want[..], &["message_stop"]].concat(), "{}", answer.text());
+    assert!(datas(&answer.body).iter().all(|data| data.get("index").is_none_or(|index| index == 0)));
+}
+
+#[test]
+fn an_error_in_the_middle_is_mended_too_and_a_second_break_as_well() {
+    let overloaded = json!({"type": "error", "error": {"type": "overloaded_error", "message": "overloaded"}});
+    let mut failing = pieces("anthropic", &["one "]);
+    failing.truncate(3);
+    failing.push(event(&overloaded));
+    let one = Upstream::start(vec![Scene::events(failing)]);
+    let two = Upstream::start(vec![broken("openai", &["two "])]);
+    let three = Upstream::start(vec![stream("anthropic", &["three"])]);
+    let proxy = proxy(true, MODEL, &[("anthropic", &one), ("openai", &two), ("anthropic", &three)]);
+
+    let answer = proxy.send(&ask("anthropic", true, "hi"));
+
+    assert_eq!(heard("anthropic", true, &answer), Heard::text("one two three"), "{}", answer.text());
+    assert_eq!(begun(&three), "one two");
+}
+
+#[test]
+fn pain_8_what_cannot_be_gone_on_from_ends_with_the_error_as_ever() {
+    let call = json!({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}]});
+    let mut calling = pieces("openai", &["I call"]);
+    calling.truncate(2);
+    calling.push(chunk(&call, None));
+    let plain = || broken("openai", &["Hello "]);
+    let schema = json!({"response_format": {"type": "json_object"}});
+    for (what, rescue, model, scene, more) in [
+        ("not asked for", false, MODEL, plain(), json!({})),
+        ("a model that takes none", true, "gpt-4o", plain(), json!({})),
+        ("a form", true, MODEL, plain(), schema),
+        ("several answers", true, MODEL, plain(), json!({"n": 2})),
+        ("odds", true, MODEL, plain(), json!({"logprobs": true})),
+        ("thinking", true, MODEL, plain(), json!({"reasoning_effort": "high"})),
+        ("a call", true, MODEL, Scene::events(calling).cut_after(3), json!({})),
+    ] {
+        let (one, two) = (Upstream::start(vec![scene]), Upstream::start(vec![stream("openai", &["world"])]));
+        let proxy = proxy(rescue, model, &[("openai", &one), ("openai", &two)]);
+        let mut body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+        for (name, value) in more.as_object().expect("members") {
+            body[name] = value.clone();
+        }
+
+        let answer = proxy.ask(&body);
+
+        assert!(answer.text().contains("\"error\""), "{what}: {}", answer.text());
+        assert!(!answer.text().contains("[DONE]") && !answer.text().contains("world"), "{what}: {}", answer.text());
+        assert_eq!(two.journal().len(), 0, "{what}");
+    }
+}
+
+#[test]
+fn where_nobody_can_go_on_the_error_names_who_broke_off() {
+    let one = Upstream::start(vec![broken("openai", &["Hello "])]);
+    let two = Upstream::start(vec![Scene::status(500)]);
+    let proxy = proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
+
+    let answer = proxy.send(&ask("openai", true, "hi"));
+
+    assert!(answer.text().contains("\"error\"") && answer.text().contains("upstream one"), "{}", answer.text());
+    let full = explained(&proxy);
+    assert_eq!(full["record"]["attempts"].as_array().map(Vec::len), Some(2), "{full}");
+    assert_eq!(full["record"]["state"], "failed");
+}
+
+#[test]
+fn pain_2_a_hang_up_ends_a_rescue() {
+    let one = Upstream::start(vec![broken("openai", &["Hello "])]);
+    let two = Upstream::start(vec![stream("openai", &["world"]).head_gate(&Gate::shut())]);
+    let proxy = proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
+    let body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let mut asked = Request::post("/v1/chat/completions", &body).bearer(CLIENT_KEY).open(proxy.addr);
+    asked.until("Hello");
+    two.request(0);
+
+    drop(asked);
+
+    two.until(0, "the second to be let go", |seen| seen.left.is_some());
+    assert_eq!(explained(&proxy)["record"]["state"], "left");
+}
