@@ -97,7 +97,7 @@ pub(super) fn runs_tools(body: &[u8]) -> bool {
             !named && tool.members().any(|(name, _)| !matches!(name, "functionDeclarations" | "function_declarations"))
         }
     };
-    SIDE.iter().any(|name| asked(name)) || body.get("tools").is_some_and(|tools| tools.items().any(theirs))
+    SIDE.iter().any(asked) || body.get("tools").is_some_and(|tools| tools.items().any(theirs))
 }
 
 #[cfg(test)]

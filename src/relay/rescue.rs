@@ -210,7 +210,7 @@ mod tests {
             (Settings { logprobs: Some(true), ..plain.clone() }, false),
             (Settings { format: Some(Format::Json), ..plain.clone() }, false),
             (Settings { reasoning: Some(ReasoningWish { budget: Some(2_000), ..ReasoningWish::default() }), ..plain.clone() }, false),
-            (Settings { reasoning: Some(ReasoningWish { enabled: Some(false), ..ReasoningWish::default() }), ..plain.clone() }, true),
+            (Settings { reasoning: Some(ReasoningWish { enabled: Some(false), ..ReasoningWish::default() }), ..plain }, true),
         ] {
             assert_eq!(may_go_on(&asked(settings.clone())), want, "{settings:?}");
         }

@@ -305,7 +305,7 @@ mod tests {
     fn nothing_is_told_while_the_cache_hits_and_of_other_conversations() {
         let next = prefix(&[10, 11, 12, 13, 14]);
         assert_eq!(third(next.clone(), place(), 4_500, 60), None);
-        assert_eq!(third(next.clone(), place(), 2_300, 60), None, "half of it is no collapse");
+        assert_eq!(third(next, place(), 2_300, 60), None, "half of it is no collapse");
         assert_eq!(third(prefix(&[10, 50, 51, 52, 53, 54]), place(), 0, 60), None, "it began alike and went elsewhere");
         assert_eq!(third(prefix(&[70, 71]), place(), 0, 60), None);
         let mut guardian = Guardian::default();

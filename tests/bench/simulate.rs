@@ -1,7 +1,7 @@
 //! Routing in a simulated world, against plain round robin: `cargo bench --bench simulate`.
 //!
 //! A million requests for each way of choosing; `cargo bench --bench simulate -- 100000 7` takes as many, with that seed.
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that prints")]
+#![expect(clippy::print_stdout, reason = "a program that prints")]
 
 use aiproxy::config::settings::{Mix, Strategy};
 
