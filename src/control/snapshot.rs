@@ -4,10 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
-    config::settings::{Origin, Per},
+    config::settings::Origin,
     events::{alert::Alert, live::Live},
     ledger,
 };
+
+pub use crate::config::settings::Per;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {

@@ -84,6 +84,9 @@ pub(super) async fn attempt(
         pace.heard(&question.candidates[second], stream, took.saturating_sub(after));
         drop(pace);
         adopt(job, &mut twin);
+        if let Some(spares) = &mut job.spares {
+            spares.tried.extend(hedge::taken(question.candidates, &[], index, true));
+        }
     }
     Ok(won)
 }

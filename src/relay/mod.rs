@@ -30,7 +30,7 @@ pub mod pump;
 pub mod remember;
 pub mod replay;
 pub mod reply;
-mod rescue;
+pub mod rescue;
 pub mod rounds;
 pub mod said;
 pub mod serve;

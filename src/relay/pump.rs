@@ -141,6 +141,9 @@ impl Pump {
             && let Poll::Ready(cause) = self.job.halt.poll(cx)
         {
             self.body = None;
+            if matches!(self.state, Stage::Rescuing(_)) {
+                self.job.tally.attempt_lost(None, &rounds::halted(cause).message, true);
+            }
             self.state = Stage::Broken(Broke::Halted(cause));
         }
         loop {
@@ -443,9 +446,14 @@ impl Pump {
 impl Drop for Pump {
     /// The client went away: what was used up to here is known only now.
     fn drop(&mut self) {
-        if !matches!(self.state, Stage::Over) {
-            let summary = self.flow.summary();
-            self.job.tally.end(State::Left, Some(&summary), None);
+        match self.state {
+            Stage::Over => {}
+            // What was used for the part that broke off is booked already.
+            Stage::Rescuing(_) => self.job.tally.end(State::Left, None, None),
+            _ => {
+                let summary = self.flow.summary();
+                self.job.tally.end(State::Left, Some(&summary), None);
+            }
         }
     }
 }

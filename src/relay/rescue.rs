@@ -41,12 +41,20 @@ const TOKEN: u64 = 4;
 /// An attempt to go on; gives the request back with what came of it.
 pub(super) type Going = Pin<Box<dyn Future<Output = (Box<Job>, Result<Won, Lost>)> + Send>>;
 
+/// Who might continue a stream.
+#[derive(Clone)]
+pub struct Spares {
+    /// What the model's name stands for.
+    pub(super) resolved: Resolved,
+    /// Who was asked already.
+    pub(super) tried: Vec<Tried>,
+}
+
 /// What a stream needs to be continued.
 pub(super) struct Rescue {
     /// The request once more; `None` while an attempt has it.
     twin: Option<Box<Job>>,
-    spares: Box<Resolved>,
-    tried: Vec<Tried>,
+    spares: Box<Spares>,
     left: u32,
 }
 
@@ -63,17 +71,18 @@ pub(super) struct Begun {
 impl Rescue {
     /// Keeps what is needed; `None` where the request does not ask for it, or its stream was not listened to.
     pub(super) fn of(job: &mut Job, flow: &Flow) -> Option<Box<Self>> {
-        let spares = job.spares.take()?;
+        let mut spares = job.spares.take()?;
         flow.told()?;
         let mut twin = twin(job);
         // Also where the dialect is the same, what was said has to be added.
         twin.ask.rewrite = true;
         twin.continues = true;
-        let mut tried = Vec::new();
+        // The body is kept as long as it may be needed, and counts as long.
+        twin.ask.held.absorb(&mut job.ask.held);
         if let Some((upstream, key)) = job.chosen {
-            tried.push(Tried { key, upstream, model: Arc::clone(&job.tally.model), may_pass: false, upstream_failed: true });
+            spares.tried.push(Tried { key, upstream, model: Arc::clone(&job.tally.model), may_pass: false, upstream_failed: true });
         }
-        Some(Box::new(Self { twin: Some(twin), spares, tried, left: MOST }))
+        Some(Box::new(Self { twin: Some(twin), spares, left: MOST }))
     }
 
     /// Begins an attempt to go on from what was said, where that can be done and somebody is ready for it.
@@ -81,7 +90,7 @@ impl Rescue {
         let text = flow.told()?.text()?;
         self.left = self.left.checked_sub(1)?;
         let twin = self.twin.as_mut()?;
-        let targets: Vec<Arc<Target>> = self.spares.targets.iter().filter(|target| goes_on(target)).map(Arc::clone).collect();
+        let targets: Vec<Arc<Target>> = self.spares.resolved.targets.iter().filter(|target| goes_on(target)).map(Arc::clone).collect();
         twin.said = None;
         translated::read(twin, &mut targets.clone()).ok()?;
         let Some(Said::Chat(request)) = &mut twin.said else { return None };
@@ -94,13 +103,13 @@ impl Rescue {
         let mut found = candidates(&targets, &|key| engine.key_info(key));
         let asked = Size { input: twin.ask.estimate, output: twin.ask.output() };
         let budgeted = budgets::concern(&engine, &twin.ask);
-        let costs = if budgeted || self.spares.strategy.asks_cost() { engine.costs(&found, asked) } else { Vec::new() };
+        let costs = if budgeted || self.spares.resolved.strategy.asks_cost() { engine.costs(&found, asked) } else { Vec::new() };
         if budgeted {
             budgets::mark(&engine, &twin.ask.caller.project.name, &mut found, &costs);
         }
         let question = Question {
-            tried: &self.tried,
-            strategy: self.spares.strategy,
+            tried: &self.spares.tried,
+            strategy: self.spares.resolved.strategy,
             estimate: asked.input,
             output: asked.output,
             costs: &costs,
@@ -119,7 +128,7 @@ impl Rescue {
         } else {
             None
         };
-        self.tried.push(Tried {
+        self.spares.tried.push(Tried {
             key: candidate.key,
             upstream: candidate.upstream(),
             model: Arc::clone(&candidate.target.model),

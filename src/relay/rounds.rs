@@ -16,6 +16,7 @@ use super::{
     guardian,
     halt::{Cause, Halt},
     hedge, reply,
+    rescue::Spares,
     said::{self, Said as Asked},
     stored::{self, Home},
     tally::{Guard, Tally},
@@ -65,7 +66,7 @@ pub struct Job {
     /// What its writer tells the reader of its answer; `None` where the answer passes as it is.
     pub carry: Option<Carry>,
     /// What its name stands for, where its stream is to be continued elsewhere if it breaks off.
-    pub spares: Option<Box<Resolved>>,
+    pub spares: Option<Box<Spares>>,
     /// It continues an answer that broke off: what is said is only read.
     pub continues: bool,
     /// Who serves the newest attempt.
@@ -166,7 +167,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
     admission::enter(job).await?;
     let resolved = resolve(job).await?;
     if job.overrides.rescue && may_be_continued(&job.ask) {
-        job.spares = Some(Box::new(resolved.clone()));
+        job.spares = Some(Box::new(Spares { resolved: resolved.clone(), tried: Vec::new() }));
     }
     let settings = Arc::clone(&job.generation.settings);
     let total = job.overrides.total.unwrap_or(settings.timeouts.total);
@@ -241,7 +242,12 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                     }
                 }
                 match attempt(job, chosen, ticket, deadline, repeat).await {
-                    Ok(won) => return Ok(won),
+                    Ok(won) => {
+                        if let Some(spares) = &mut job.spares {
+                            spares.tried.append(&mut memory.tried);
+                        }
+                        return Ok(won);
+                    }
                     Err(lost) => lose(job, &mut memory, chosen, lost),
                 }
                 memory.failed.push(here);

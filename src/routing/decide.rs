@@ -43,6 +43,17 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
                 (elsewhere(q, in_region(q, (0..entrants.len()).filter(of_tier).collect())), None)
             }
         };
+        // All of them belong to upstreams that failed in this request: somebody else of the same standing who is only
+        // suspected goes before their other keys.
+        if !q.tried.is_empty() && pool.iter().all(|&i| failed_here(q, i)) {
+            let other = |i: usize, e: &Entrant<'_>| {
+                e.is_fresh() && e.standing.rank == Rank::Suspect && q.candidates[i].tier <= tier && !failed_here(q, i)
+            };
+            if let Some(index) = least(&entrants, q.candidates, other) {
+                let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
+                return Decision { verdict, others: others(&entrants, q, index, None) };
+            }
+        }
         let index = strategy::choose(q, &pool, health, now, draw);
         let probe = entrants[index].standing.rank == Rank::Due;
         let why = match (probe, tied, pool.len()) {
@@ -54,7 +65,7 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
         let tier = q.candidates[index].tier;
         return Decision { verdict: Verdict::Try { index, why, probe }, others: others(&entrants, q, index, Some(tier)) };
     }
-    if let Some(index) = least(&entrants, q.candidates, |e| e.is_fresh() && e.standing.rank == Rank::Suspect) {
+    if let Some(index) = least(&entrants, q.candidates, |_, e| e.is_fresh() && e.standing.rank == Rank::Suspect) {
         let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
         return Decision { verdict, others: others(&entrants, q, index, None) };
     }
@@ -63,7 +74,7 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
     if entrants.iter().zip(q.candidates).any(read) {
         return Decision { verdict: waiting(&entrants, now), others: others(&entrants, q, usize::MAX, None) };
     }
-    if let Some(index) = least(&entrants, q.candidates, |e| e.tried == Some(true) && e.standing.rank <= Rank::Suspect) {
+    if let Some(index) = least(&entrants, q.candidates, |_, e| e.tried == Some(true) && e.standing.rank <= Rank::Suspect) {
         return Decision { verdict: Verdict::Again { index }, others: others(&entrants, q, index, None) };
     }
     Decision { verdict: waiting(&entrants, now), others: others(&entrants, q, usize::MAX, None) }
@@ -120,8 +131,13 @@ fn in_region(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
 
 /// Those whose upstream has not failed in this request, where there are any: another of its keys would hardly do better.
 fn elsewhere(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
-    let there = |i: &usize| !q.tried.iter().any(|tried| tried.upstream_failed && tried.upstream == q.candidates[*i].upstream());
+    let there = |i: &usize| !failed_here(q, *i);
     if q.tried.is_empty() || !pool.iter().any(there) { pool } else { pool.into_iter().filter(there).collect() }
+}
+
+/// Whether a candidate's upstream failed in this request, whatever the key.
+fn failed_here(q: &Question<'_>, i: usize) -> bool {
+    q.tried.iter().any(|tried| tried.upstream_failed && tried.upstream == q.candidates[i].upstream())
 }
 
 /// A candidate's standing, and whether it failed in this request already: then, whether that may pass.
@@ -175,8 +191,8 @@ fn tried(q: &Question<'_>, candidate: &Candidate) -> Option<bool> {
 }
 
 /// The one whose doubt ends first, the better tier among equals, the first among those.
-fn least(entrants: &[Entrant<'_>], candidates: &[Candidate], fits: impl Fn(&Entrant<'_>) -> bool) -> Option<usize> {
-    let fitting = entrants.iter().enumerate().filter(|(_, e)| fits(e));
+fn least(entrants: &[Entrant<'_>], candidates: &[Candidate], fits: impl Fn(usize, &Entrant<'_>) -> bool) -> Option<usize> {
+    let fitting = entrants.iter().enumerate().filter(|(i, e)| fits(*i, e));
     fitting.min_by_key(|(i, e)| (e.standing.rank, e.standing.until, candidates[*i].tier)).map(|(i, _)| i)
 }
 

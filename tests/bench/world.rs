@@ -270,10 +270,9 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
     world.report
 }
 
-/// Six upstreams that serve one model, with five keys each. A request may fail at each of them but the last; all else is the
-/// default.
+/// Six upstreams that serve one model, with five keys each. A request may fail at each of them twice; all else is the default.
 fn settings() -> Settings {
-    let mut text = format!("[retry]\nmax_attempts = {UPSTREAMS}\n");
+    let mut text = format!("[retry]\nmax_attempts = {}\n", UPSTREAMS * 2);
     for u in 0..UPSTREAMS {
         let keys: Vec<String> = (0..KEYS).map(|k| format!("\"env:KEY_{u}_{k}\"")).collect();
         let keys = keys.join(", ");

@@ -253,6 +253,42 @@ fn after_a_fault_of_an_upstream_others_of_its_tier_go_before_its_other_keys() {
 }
 
 #[test]
+fn after_faults_of_all_that_are_ready_a_suspect_goes_before_their_other_keys() {
+    let world = World::new(vec![upstream(1, "a", None, 2), upstream(2, "b", None, 2)]);
+    let tried = [world.tried(0, &broken())];
+    for now in 0..3 {
+        let (_, ticket) = world.ask(&tried, now);
+        let ticket = ticket.expect("b");
+        assert_eq!(*ticket.upstream_name, *"b");
+        world.fail(&ticket, &refused(), now);
+    }
+    assert_eq!(tries(&world.verdict(&tried, 4)), Some((2, true)), "b cools, but a has just failed");
+    assert_eq!(tries(&world.verdict(&[], 4)), Some((0, false)), "who has not asked a yet asks it");
+    let both = [world.tried(0, &broken()), world.tried(2, &refused())];
+    assert_eq!(tries(&world.verdict(&both, 4)), Some((1, false)), "then their other keys");
+}
+
+#[test]
+fn a_second_is_taken_only_of_those_that_are_ready() {
+    let world = World::new(vec![upstream(1, "a", None, 1), upstream(2, "b", None, 1)]);
+    let ready = |tried: &[Tried], now: u64| {
+        let question = Question { tried, ..Question::of(&world.candidates) };
+        world.board.decide_ready(&question, None, at(now), &mut Scripted::new(&[0.0])).map(|(index, ticket)| {
+            world.board.record(&ticket, End::Abandoned, at(now));
+            index
+        })
+    };
+    let first = [world.tried(0, &broken())];
+    assert_eq!(ready(&first, 0), Some(1));
+    let (_, ticket) = world.ask(&first, 0);
+    world.fail(&ticket.expect("b"), &limited(Some(30)), 0);
+    assert_eq!(ready(&first, 1), None, "nobody is waited for");
+    assert_eq!(ready(&first, 31), None, "and nobody is tested");
+    world.board.warm(&ActScope::All);
+    assert_eq!(ready(&first, 31), Some(1));
+}
+
+#[test]
 fn three_strikes_open_an_upstream_and_another_serves() {
     let world = World::new(vec![upstream(1, "a", None, 1), upstream(2, "b", None, 1)]);
     for now in 0..2 {

@@ -193,6 +193,37 @@ fn where_nobody_can_go_on_the_error_names_who_broke_off() {
 }
 
 #[test]
+fn a_hedge_that_won_and_broke_off_is_rescued() {
+    let one = Upstream::start(vec![stream("openai", &["never"]).head_gate(&Gate::shut())]);
+    let two = Upstream::start(vec![broken("anthropic", &["Hello "])]);
+    let three = Upstream::start(vec![stream("openai", &["world"])]);
+    let targets: Vec<String> = (10..)
+        .zip(["one", "two", "three"])
+        .map(|(n, name)| format!("{{ upstream = \"{name}\", model = \"{MODEL}\", priority = {n} }}"))
+        .collect();
+    let row = format!(
+        "[[model]]\nname = \"m\"\ntargets = [{}]\nrescue = true\nhedge = {{ after = \"50ms\", max_share = 1 }}",
+        targets.join(", ")
+    );
+    let proxy = Setup::new()
+        .config(&row)
+        .speaking("openai", "one", &one, "")
+        .speaking("anthropic", "two", &two, "")
+        .speaking("openai", "three", &three, "")
+        .start();
+
+    let answer = proxy.send(&ask("anthropic", true, "hi"));
+
+    // The first may speak for itself once it has been asked again; the one that hung was let go.
+    assert_eq!(heard("anthropic", true, &answer).text.split(' ').next(), Some("Hello"), "{}", answer.text());
+    one.until(0, "the first to be let go", |seen| seen.left.is_some());
+    let full = explained(&proxy);
+    let tasks: Vec<_> = full["record"]["attempts"].as_array().unwrap().iter().map(|row| row["task"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(tasks[..3], ["answer", "hedge", "rescue"], "{full}");
+    assert_eq!(full["parts"].as_array().map(Vec::len), Some(tasks.len()), "each is billed: {full}");
+}
+
+#[test]
 fn pain_2_a_hang_up_ends_a_rescue() {
     let one = Upstream::start(vec![broken("openai", &["Hello "])]);
     let two = Upstream::start(vec![stream("openai", &["world"]).head_gate(&Gate::shut())]);
@@ -205,5 +236,8 @@ fn pain_2_a_hang_up_ends_a_rescue() {
     drop(asked);
 
     two.until(0, "the second to be let go", |seen| seen.left.is_some());
-    assert_eq!(explained(&proxy)["record"]["state"], "left");
+    let full = explained(&proxy);
+    assert_eq!(full["record"]["state"], "left");
+    assert_eq!(full["parts"].as_array().map(Vec::len), Some(2), "each is billed once: {full}");
+    assert_eq!(full["parts"][1]["usage"]["output"], 0, "{full}");
 }
