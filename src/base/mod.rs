@@ -20,3 +20,4 @@ pub mod sse;
 pub mod units;
 pub mod window;
 pub mod write;
+pub mod zone;

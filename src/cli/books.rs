@@ -7,13 +7,15 @@ use super::{
     settings,
 };
 use crate::{
-    base::clock::{Clock, System},
+    base::{
+        clock::{Clock, System},
+        zone::zone,
+    },
     control::history::{HistoryQuestion, Page, Refused, UsageQuestion},
     ledger::{
         Reader,
         query::{Full, QueryError},
         usage::View,
-        writer::zone,
     },
 };
 

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod ask;
 mod books;
+mod budget;
 pub mod client_key;
 pub mod completions;
 pub mod config_file;

@@ -4,19 +4,28 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    Ctx, client_key, env,
+    Ctx, budget, client_key, env,
     exit::{CliError, Exit},
     key::remove::forget,
     out::{self, Paint, Role},
-    prompt, reach,
+    prompt,
+    reach::{self, Reach},
     reveal::reveal,
     settings::{self, File},
     table::{Cell, Table},
     upstream::as_text,
 };
 use crate::{
-    base::{near, pattern::Patterns},
-    config::{edit::Edit, settings::Project},
+    base::{
+        clock::{Clock, System},
+        near,
+        pattern::Patterns,
+    },
+    config::{
+        edit::Edit,
+        settings::{Budget, Project},
+    },
+    control::snapshot::BudgetView,
     secrets::{Reference, Secret, keyring::Keyring},
 };
 
@@ -34,6 +43,7 @@ Values are TOML; what is no TOML is text. The keys are those of [[project]] in t
 
 Examples:
   aiproxy project set ide rpm=120
+  aiproxy project set ide 'budget={ usd = 5, per = \"day\" }'
   aiproxy project set agent 'models=[\"gpt-*\", \"!*-pro\"]'";
 
 #[derive(Debug, Subcommand)]
@@ -201,7 +211,7 @@ fn list(ctx: &Ctx) -> Result<Exit, CliError> {
         out::json(&file.settings.projects.iter().map(|p| facts(p)).collect::<Vec<_>>())?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(&["PROJECT", "MODELS", "UPSTREAMS", "RPM", "TPM", "AT ONCE", "FROM", "KEY", ""]);
+    let mut table = Table::new(&["PROJECT", "MODELS", "UPSTREAMS", "RPM", "TPM", "AT ONCE", "BUDGET", "FROM", "KEY", ""]);
     let number = |n: u32| if n == 0 { "–".to_owned() } else { n.to_string() };
     for p in &file.settings.projects {
         let notes = [(p.admin, "admin"), (!p.enabled, "disabled")].into_iter().filter_map(|(on, word)| on.then_some(word));
@@ -212,6 +222,7 @@ fn list(ctx: &Ctx) -> Result<Exit, CliError> {
             number(p.rpm).into(),
             number(p.tpm).into(),
             number(p.max_concurrency).into(),
+            p.budget.iter().map(sum).collect::<Vec<_>>().join(", ").into(),
             p.subnets.iter().map(|s| format!("{}/{}", s.addr, s.bits)).collect::<Vec<_>>().join(" ").into(),
             Cell::new(Role::Dim, reference(p)),
             notes.collect::<Vec<_>>().join(" ").into(),
@@ -238,10 +249,24 @@ fn facts(p: &Project) -> Value {
         "rpm": p.rpm,
         "tpm": p.tpm,
         "max_concurrency": p.max_concurrency,
+        "budget": p.budget.iter().map(sum).collect::<Vec<_>>().join(", "),
         "subnets": p.subnets.iter().map(|s| format!("{}/{}", s.addr, s.bits)).collect::<Vec<_>>(),
         "admin": p.admin,
         "enabled": p.enabled,
     })
+}
+
+/// `$5.000 per day`
+fn sum(budget: &Budget) -> String {
+    format!("{} per {}", budget.usd, budget.per.name())
+}
+
+/// What of its budgets and of everybody's is spent, as far as a proxy runs.
+async fn spent(ctx: &Ctx, name: &str) -> Result<Vec<BudgetView>, CliError> {
+    let Some(reach) = Reach::look(ctx)? else { return Ok(Vec::new()) };
+    let mut budgets = reach.snapshot().await?.budgets;
+    budgets.retain(|budget| budget.of == "all" || budget.of == format!("project {name}"));
+    Ok(budgets)
 }
 
 async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
@@ -260,11 +285,16 @@ async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
         Err(error) if revealed => return Err(error),
         Err(error) => out::note(&format!("warning: the key cannot be read: {error}")),
     }
+    let budgets = spent(ctx, name).await?;
     if ctx.global.json {
+        facts["budgets"] = budgets.iter().map(budget::as_json).collect();
         out::json(&facts)?;
         return Ok(Exit::Ok);
     }
     out::print(&as_text(&facts))?;
+    if !budgets.is_empty() {
+        out::print(&format!("\n{}", budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), Paint::stdout())))?;
+    }
     if revealed {
         let base = env::base_url(ctx)?;
         out::print(&format!("\nopenai          {base}/v1\nanthropic       {base}\ngemini          {base}\nollama          {base}\n"))?;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Ctx,
+    Ctx, budget,
     exit::{CliError, Exit},
     out::{self, Paint, Role},
     reach::Reach,
@@ -49,6 +49,7 @@ fn as_json(s: &Snapshot, now: UnixMillis) -> Value {
         "config": { "path": s.config.path, "problems": s.config.problems },
         "upstreams": s.upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
         "keys": s.keys.iter().map(key_json).collect::<Vec<_>>(),
+        "budgets": s.budgets.iter().map(budget::as_json).collect::<Vec<_>>(),
         "requests": { "running": s.live.running.len(), "total": s.live.totals.requests, "failed": s.live.totals.failed },
     })
 }
@@ -62,6 +63,13 @@ pub(super) fn upstream_json(u: &UpstreamView) -> Value {
         "state": u.state,
         "cause": u.cause,
         "until": stamp(u.until),
+        "probe": u.probe.as_ref().map(|probe| json!({
+            "path": probe.path,
+            "at": stamp(Some(probe.at)),
+            "took_ms": probe.took_ms,
+            "said": probe.said,
+            "ok": probe.ok,
+        })),
     })
 }
 
@@ -81,6 +89,12 @@ pub(super) fn key_json(k: &KeyView) -> Value {
             "cause": scope.cause,
             "until": stamp(scope.until),
         })).collect::<Vec<_>>(),
+        "balance": k.balance.as_ref().map(|balance| json!({
+            "amount": balance.amount,
+            "currency": balance.currency,
+            "low": balance.low,
+            "at": stamp(Some(balance.at)),
+        })),
         "limits": k.limits.iter().map(|left| json!({
             "model": left.model,
             "what": left.what,
@@ -126,6 +140,10 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
         text.push('\n');
         text.push_str(&keys(&s.keys, now, paint));
     }
+    if !s.budgets.is_empty() {
+        text.push('\n');
+        text.push_str(&budget::table(&s.budgets.iter().collect::<Vec<_>>(), now, paint));
+    }
     text
 }
 
@@ -161,6 +179,13 @@ pub(super) fn upstreams(views: &[UpstreamView], now: UnixMillis, paint: Paint) -
             when::left(u.until, now).into(),
             u.cause.as_deref().unwrap_or("").into(),
         ]);
+        if let Some(probe) = &u.probe {
+            let said = format!("{} after {}, {} ago", probe.said, when::seconds(probe.took_ms), when::span(now.0 - probe.at.0));
+            let mut row: Vec<Cell> = vec![Cell::new(Role::Dim, format!("  probe of {}", probe.path))];
+            row.extend((0..5).map(|_| Cell::from("")));
+            row.push(Cell::new(if probe.ok { Role::Dim } else { Role::Warn }, said));
+            table.row(row);
+        }
     }
     table.show(paint)
 }
@@ -187,6 +212,12 @@ pub(super) fn keys(views: &[KeyView], now: UnixMillis, paint: Paint) -> String {
                 scope.cause.as_deref().unwrap_or("").into(),
                 "".into(),
             ]);
+        }
+        if let Some(balance) = &k.balance {
+            let said = format!("{} left at the provider, {} ago", balance.text, when::span(now.0 - balance.at.0));
+            let mut row: Vec<Cell> = vec!["  balance".into(), "".into(), "".into(), "".into()];
+            row.extend([Cell::new(if balance.low { Role::Warn } else { Role::Dim }, said), "".into()]);
+            table.row(row);
         }
         for left in &k.limits {
             let of = left.limit.map_or_else(String::new, |limit| format!(" of {limit}"));
@@ -265,6 +296,7 @@ mod tests {
                 keys: 2,
                 stats: Stats::default(),
                 models: None,
+                probe: None,
             }],
             keys: vec![KeyView {
                 upstream: "nvidia".into(),
@@ -288,6 +320,7 @@ mod tests {
                 requests: 1,
                 tokens: 2,
                 running: 0,
+                balance: None,
                 limits: Vec::new(),
             }],
             models: vec![],
@@ -295,6 +328,7 @@ mod tests {
             live: crate::events::live::Live::default(),
             offline: false,
             draining: false,
+            budgets: Vec::new(),
             ledger: None,
         }
     }
@@ -305,9 +339,10 @@ mod tests {
             "version": "0.1.0", "pid": 7, "listen": ["127.0.0.1:8642"], "uptime_s": 100,
             "config": {"path": "/c.toml", "problems": ["/c.toml:3:1: unknown key"]},
             "upstreams": [{"name": "nvidia", "dialect": "openai", "origin": "file", "state": "open", "cause": "refused",
-                           "until": "2023-11-14T22:15:41.000Z"}],
+                           "until": "2023-11-14T22:15:41.000Z", "probe": null}],
             "keys": [{"upstream": "nvidia", "label": "main", "account": "me", "fingerprint": "nvapi-…12ab", "state": "partly", "cause": null,
-                      "until": null, "scopes": [{"model": "glm", "state": "cooling", "cause": "429", "until": "2023-11-14T22:15:05.000Z"}], "limits": []}],
+                      "until": null, "scopes": [{"model": "glm", "state": "cooling", "cause": "429", "until": "2023-11-14T22:15:05.000Z"}], "limits": [], "balance": null}],
+            "budgets": [],
             "requests": {"running": 0, "total": 0, "failed": 0},
         });
         assert_eq!(as_json(&snapshot(), NOW), want);

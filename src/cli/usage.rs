@@ -5,12 +5,16 @@ use clap::Args;
 use super::{
     Ctx,
     books::Books,
+    budget,
     exit::{CliError, Exit},
     out::{self, Paint, Role},
     table::{Cell, Table},
 };
 use crate::{
-    base::money::NanoUsd,
+    base::{
+        clock::{Clock, System},
+        money::NanoUsd,
+    },
     control::history::UsageQuestion,
     ledger::{
         export,
@@ -21,6 +25,7 @@ use crate::{
 pub(super) const EXAMPLES: &str = "\
 IN is all input, CACHED what of it came from a prompt cache, OUT all output, REASON what of it was reasoning.
 `~` marks what was estimated, `≥` what may have been more, `–` what nobody knows. The built-in upstream does not count.
+Below stand the budgets, as far as a proxy runs: the very sums that it refuses by.
 
 Examples:
   aiproxy usage                       today, and the last 7 days
@@ -62,8 +67,15 @@ pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
     let books = Books::open(ctx).await?;
     let question = |since: &str| UsageQuestion { by, since: since.to_owned(), tz: args.tz.clone().unwrap_or_default() };
     let view = books.usage(&question(args.since.as_deref().unwrap_or("7d"))).await?;
+    let snapshot = match books.proxy() {
+        Some(reach) => Some(reach.snapshot().await?),
+        None => None,
+    };
+    let budgets = snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.budgets);
     if ctx.global.json {
-        out::json(&view)?;
+        let mut all = serde_json::to_value(&view).map_err(|e| CliError::failed(e.to_string()))?;
+        all["budgets"] = budgets.iter().map(budget::as_json).collect();
+        out::json(&all)?;
         return Ok(Exit::Ok);
     }
     if args.csv {
@@ -76,6 +88,9 @@ pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
         out::print(&one_line("today", &today.total, paint))?;
     }
     out::print(&page(&view, paint))?;
+    if !budgets.is_empty() {
+        out::print(&format!("\n{}", budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), paint)))?;
+    }
     Ok(Exit::Ok)
 }
 

@@ -85,6 +85,7 @@ fn env_key(upstream: &str, variable: &str, ids: &mut Ids) -> Key {
         limit: super::settings::Limit::default(),
         limits: Vec::new(),
         max_concurrency: 0,
+        budget: Vec::new(),
         refresh: None,
         enabled: true,
     }
@@ -217,6 +218,7 @@ fn bare(name: &str, ends: Vec<End>, origin: Origin, ids: &mut Ids, timeouts: &Ti
         embed: None,
         rerank: None,
         retry_statuses: None,
+        budget: Vec::new(),
         rules: Vec::new(),
         health: None,
         keys: Vec::new(),

@@ -22,6 +22,8 @@ pub struct Facts {
     pub prefill: Option<bool>,
     pub vision: Option<bool>,
     pub tools: Option<bool>,
+    /// Whether its answers can be bound to a JSON schema.
+    pub schema: Option<bool>,
 }
 
 /// How a model is told how much to think.
@@ -46,7 +48,7 @@ pub fn of(model: &str) -> Facts {
     let name = name.rsplit_once("anthropic.").map_or(name.as_str(), |(_, rest)| rest);
     let mut facts = Facts::default();
     for row in ROWS.iter().filter(|row| row.names.matches(name)) {
-        let Facts { context, output, thinking, limit, developer, prefill, vision, tools } = &row.facts;
+        let Facts { context, output, thinking, limit, developer, prefill, vision, tools, schema } = &row.facts;
         facts.context = facts.context.or(*context);
         facts.output = facts.output.or(*output);
         facts.thinking = facts.thinking.or(*thinking);
@@ -55,6 +57,7 @@ pub fn of(model: &str) -> Facts {
         facts.prefill = facts.prefill.or(*prefill);
         facts.vision = facts.vision.or(*vision);
         facts.tools = facts.tools.or(*tools);
+        facts.schema = facts.schema.or(*schema);
     }
     facts
 }
@@ -91,6 +94,7 @@ fn row(table: &Table) -> Option<Row> {
         prefill: flag("prefill")?,
         vision: flag("vision")?,
         tools: flag("tools")?,
+        schema: flag("schema")?,
     };
     Some(Row { names: Patterns::parse(names.iter().map(String::as_str)).ok()?, facts })
 }
@@ -108,5 +112,9 @@ mod tests {
         assert_eq!(of("gpt-5-mini").limit.as_deref(), Some("max_completion_tokens"));
         assert_eq!(of("gpt-4o").limit, None);
         assert_eq!(of("anything").context, None);
+        assert_eq!(
+            ["gpt-4-turbo-2024-04-09", "gpt-4", "gpt-4o", "gpt-4.1", "gpt-5"].map(|name| of(name).schema),
+            [Some(false), Some(false), Some(true), Some(true), None]
+        );
     }
 }

@@ -21,6 +21,8 @@ pub struct Key {
 pub enum Kind {
     /// A URL, or a table of URLs by dialect.
     BaseUrl,
+    /// A table or several: see [`BUDGET`].
+    Budget,
     /// Tables of conditions and prices: see [`WHEN`].
     Conditions,
     /// From, to.
@@ -151,6 +153,7 @@ pub const ALL: &[Key] = &[
     key("upstream.stream_keepalive", Kind::Flag, "false", "Run whole answers as streams, so that no idle timeout ends them"),
     key("upstream.prices_win", Kind::Flag, "false", "Its rows in [prices] count, whatever costs it reports"),
     key("upstream.retry_statuses", Kind::Statuses, "", "Instead of retry.statuses"),
+    key("upstream.budget", Kind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
     key("upstream.rule", Kind::Rules, "", "What becomes of refusals of some kind"),
     key("upstream.health", Kind::Health, "", "Ask this path now and then"),
     key("upstream.keys", Kind::Keys, "", "Credentials: references, or tables"),
@@ -175,9 +178,13 @@ pub const ALL: &[Key] = &[
     key("project.rpm", Kind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
     key("project.tpm", Kind::Count(0, u32::MAX), "0", "Tokens a minute, input and output; 0 is no limit"),
     key("project.max_concurrency", Kind::Count(0, MANY), "0", "Requests at once, others wait; 0 is no limit"),
+    key("project.budget", Kind::Budget, "", "What it may spend; beyond it requests are refused until the period ends"),
     key("project.subnets", Kind::Texts, "[]", "Where its clients may be; empty is anywhere"),
     key("project.admin", Kind::Flag, "false", "May control the proxy"),
     key("project.enabled", Kind::Flag, "true", "Whether its key is accepted"),
+    key("budget.usd", Kind::Number, "", "Dollars that all projects together may spend"),
+    key("budget.per", Kind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
+    key("budget.unpriced", Kind::Words(&["warn", "refuse"]), r#""warn""#, "Requests whose price nobody knows: told of once per model, or refused"),
     key("translation.losses", Kind::Words(&["tell", "refuse"]), r#""tell""#, "Fields that an upstream's protocol has no place for: left out and named, or refused"),
     key("ledger.path", Kind::Text, r#""ledger.db""#, "Where requests are recorded; relative to the data dir"),
     key("ledger.tz", Kind::Text, r#""""#, "Time zone of days; empty is the machine's"),
@@ -219,8 +226,17 @@ pub const KEY: &[Key] = &[
     key("tpm", Kind::Count(0, u32::MAX), "0", "Tokens a minute; 0 is no limit"),
     key("limits", Kind::Limits, "", "The same for some models: { \"glm-*\" = { rpm = 10 } }"),
     key("max_concurrency", Kind::Count(0, MANY), "0", "Requests at once; 0 is no limit"),
+    key("budget", Kind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
     key("refresh", Kind::Duration, "", "Read the reference again this often"),
     key("enabled", Kind::Flag, "true", "Whether it is used"),
+];
+
+/// Keys of a `budget`.
+#[rustfmt::skip]
+pub const BUDGET: &[Key] = &[
+    key("usd", Kind::Number, "", "Dollars"),
+    key("per", Kind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
+    key("unpriced", Kind::Words(&["warn", "refuse"]), r#""warn""#, "Requests whose price nobody knows: told of once per model, or refused"),
 ];
 
 /// Keys of `[[upstream.rule]]`.
@@ -279,6 +295,7 @@ pub fn schema() -> Value {
             properties.insert(name.to_owned(), described(key));
         }
     }
+    tables.insert("budget".to_owned(), shape(Kind::Budget));
     let timeouts = tables.get("timeouts").cloned().unwrap_or_default();
     for (name, needed) in
         [("upstream", json!(["name"])), ("model", json!(["name", "targets"])), ("project", json!(["name"])), ("keyless", json!(["listen"]))]
@@ -350,6 +367,11 @@ fn shape(kind: Kind) -> Value {
         Kind::BaseUrl => {
             json!({ "anyOf": [text, { "type": "object", "propertyNames": { "$ref": "#/$defs/dialect" }, "additionalProperties": text }] })
         }
+        Kind::Budget => {
+            let mut one = table(BUDGET);
+            one["required"] = json!(["usd", "per"]);
+            some(&one)
+        }
         Kind::Conditions => {
             let prices = ALL.iter().filter(|key| key.kind == Kind::Number).filter_map(|key| Some((key.path.strip_prefix("prices.")?, key)));
             let all = WHEN.iter().map(|key| (key.path, key)).chain(prices);
@@ -408,11 +430,12 @@ mod tests {
             _ if !key.default.is_empty() => key.default.to_owned(),
             Kind::BaseUrl => "\"https://a.example\"".to_owned(),
             Kind::Conditions => "[{ input_above = 1, hours = \"16:30-00:30\", from = \"2025-01-01\", input = 1 }]".to_owned(),
+            Kind::Budget => "[{ usd = 5.0, per = \"day\", unpriced = \"refuse\" }, { usd = 50, per = \"month\" }]".to_owned(),
             Kind::Dialects => "\"openai\"".to_owned(),
             Kind::Flag => "true".to_owned(),
             Kind::Health => "{ path = \"/x\", every = \"60s\" }".to_owned(),
             Kind::Hedge => "{ after = \"p95\", max_share = 0.05, max_tokens = 1 }".to_owned(),
-            Kind::Keys => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, tpm = 1, limits = { \"m-*\" = { rpm = 1 } }, max_concurrency = 1, refresh = \"45m\", enabled = true }]".to_owned(),
+            Kind::Keys => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, tpm = 1, limits = { \"m-*\" = { rpm = 1 } }, max_concurrency = 1, budget = { usd = 1, per = \"total\" }, refresh = \"45m\", enabled = true }]".to_owned(),
             Kind::Limits => "{ \"a-*\" = { rpm = 1, tpm = 1 } }".to_owned(),
             Kind::Patch => "{ set = { \"/a\" = 1 }, default = {}, remove = [\"/b\"] }".to_owned(),
             Kind::Rules => "[{ status = \"400\", match = \"busy\", action = \"retry\", scope = \"request\", for = \"1s\" }]".to_owned(),
@@ -431,6 +454,7 @@ mod tests {
             ("upstream", "base_url") => format!("[[upstream]]\nname = \"a\"\nbase_url = {value}\n"),
             ("upstream", "preset") => "[[upstream]]\nname = \"a\"\npreset = \"openai\"\n".to_owned(),
             ("upstream", _) => format!("[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n{name} = {value}\n"),
+            ("budget", _) => "[budget]\nusd = 20\nper = \"month\"\nunpriced = \"warn\"\n".to_owned(),
             ("model", "name") => "[[model]]\nname = \"m\"\ntargets = [\"x\"]\n".to_owned(),
             ("model", "targets") => {
                 format!("[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n[[model]]\nname = \"n\"\ntargets = {value}\n")
@@ -465,7 +489,7 @@ mod tests {
         let plain = show(&load(""));
         for key in ALL.iter().filter(|key| {
             !key.default.is_empty()
-                && !["upstream", "model", "project", "keyless", "prices"].contains(&key.path.split('.').next().expect("a table"))
+                && !["upstream", "model", "project", "keyless", "prices", "budget"].contains(&key.path.split('.').next().expect("a table"))
         }) {
             assert_eq!(show(&load(&sample(key))), plain, "{}", key.path);
         }
@@ -476,7 +500,7 @@ mod tests {
         // An unknown key in each table makes the reader say what it knows there.
         let text = "zz = 1\n[server]\nzz = 1\n[discover]\nzz = 1\n[log]\nzz = 1\n[timeouts]\nzz = 1\n[retry]\nzz = 1\n[cooldown]\nzz = 1\n[routing]\nzz = 1\n[tui]\nzz = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nzz = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nzz = 1\n[[project]]\nname = \"a\"\nkey = \"env:A\"\nzz = 1\n";
-        const NOT_YET: [&str; 2] = ["budget", "alerts"];
+        const NOT_YET: [&str; 1] = ["alerts"];
         let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
         assert_eq!(loaded.problems.len(), 12, "{:#?}", loaded.problems);
         for problem in loaded.problems {

@@ -54,6 +54,23 @@ pub struct Preset {
     /// Local servers: a path that answers 200.
     pub probe: Option<String>,
     pub takes_compressed: bool,
+    /// Where it tells what is left for a key; tried in turn.
+    pub balance: Vec<BalanceAt>,
+}
+
+/// Where a provider tells a balance, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BalanceAt {
+    /// From the root of its server.
+    pub path: String,
+    /// JSON pointer of a list, where several are told.
+    pub each: Option<String>,
+    /// JSON pointers of numbers: what is left, or what was paid and used.
+    pub left: Option<String>,
+    pub total: Option<String>,
+    pub used: Option<String>,
+    /// A code, or the pointer of one.
+    pub currency: String,
 }
 
 impl Preset {
@@ -138,6 +155,7 @@ fn preset(mut row: Table<'_>, report: &mut Report) -> Option<Preset> {
         port: row.take("port", report, read::count(1, 65_535)).and_then(|at| u16::try_from(at.value).ok()),
         probe: row.take("probe", report, read::text).map(|at| at.value),
         takes_compressed: row.or("compressed", report, false, read::flag),
+        balance: row.tables("balance", report).into_iter().filter_map(|row| balance(row, report)).collect(),
         ends,
         name: name.into(),
     };
@@ -147,6 +165,20 @@ fn preset(mut row: Table<'_>, report: &mut Report) -> Option<Preset> {
         return None;
     }
     Some(preset)
+}
+
+fn balance(mut row: Table<'_>, report: &mut Report) -> Option<BalanceAt> {
+    let mut text = |name| row.take(name, report, read::text).map(|at| at.value);
+    let at = BalanceAt {
+        path: text("path")?,
+        each: text("each"),
+        left: text("left"),
+        total: text("total"),
+        used: text("used"),
+        currency: text("currency")?,
+    };
+    row.end(report);
+    Some(at)
 }
 
 fn ends(mut table: Table<'_>, query: Option<&String>, report: &mut Report) -> Vec<End> {
@@ -190,6 +222,9 @@ mod tests {
             }
             assert_eq!(preset.needs_key(), !preset.key_env.is_empty(), "{}", preset.name);
             assert_eq!(preset.needs_key(), preset.key_page.is_some(), "{}", preset.name);
+            for at in &preset.balance {
+                assert!(at.path.starts_with('/') && (at.left.is_some() || at.total.is_some() && at.used.is_some()), "{at:?}");
+            }
             for name in &preset.key_env {
                 assert!(variables.insert(name.clone()), "{name} stands in two presets");
             }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     base::{
         clock::UnixMillis,
+        money::NanoUsd,
         pattern::{Pattern, Patterns},
     },
     ir::{cost::Rates, embed::EmbedForm, op::Dialect, rerank::RerankForm},
@@ -46,6 +47,8 @@ pub struct Settings {
     pub aliases: Vec<Alias>,
     /// Project `default` is always among them unless the file replaces it.
     pub projects: Vec<Arc<Project>>,
+    /// `[budget]`: of all projects together.
+    pub budget: Vec<Budget>,
     pub tui: Tui,
     pub ledger: Ledger,
     /// `[prices]`, in file order.
@@ -271,6 +274,8 @@ pub struct Upstream {
     /// How its reranking is asked for, where known.
     pub rerank: Option<RerankForm>,
     pub retry_statuses: Option<StatusSet>,
+    /// What it may cost; blocked beyond it.
+    pub budget: Vec<Budget>,
     /// What its refusals mean, where not what they usually do; the first that matches counts.
     pub rules: Vec<Rule>,
     pub health: Option<Health>,
@@ -474,6 +479,8 @@ pub struct Key {
     pub limits: Vec<(Pattern, Limit)>,
     /// 0 is no limit.
     pub max_concurrency: u32,
+    /// What it may cost; blocked beyond it.
+    pub budget: Vec<Budget>,
     /// Read the reference again this often.
     pub refresh: Option<Duration>,
     pub enabled: bool,
@@ -498,6 +505,55 @@ impl Limit {
     #[must_use]
     pub fn is_none(self) -> bool {
         self == Self::default()
+    }
+}
+
+/// How much may be spent in which time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub usd: NanoUsd,
+    pub per: Per,
+    pub unpriced: Unpriced,
+}
+
+/// The time that a budget is for; days, weeks and months are those of the ledger's time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    Day,
+    /// From Monday.
+    Week,
+    Month,
+    /// For good.
+    Total,
+}
+
+impl Per {
+    pub const ALL: [(&str, Self); 4] = [("day", Self::Day), ("week", Self::Week), ("month", Self::Month), ("total", Self::Total)];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, each)| *each == self).map_or("total", |(name, _)| name)
+    }
+}
+
+/// What becomes of requests whose price nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unpriced {
+    /// They are not sent.
+    Refuse,
+    /// Said once per model; they count as nothing.
+    #[default]
+    Warn,
+}
+
+impl Unpriced {
+    pub const ALL: [(&str, Self); 2] = [("warn", Self::Warn), ("refuse", Self::Refuse)];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, each)| *each == self).map_or("warn", |(name, _)| name)
     }
 }
 
@@ -566,6 +622,8 @@ pub struct Project {
     pub tpm: u32,
     /// 0 is no limit.
     pub max_concurrency: u32,
+    /// What it may spend; refused beyond it.
+    pub budget: Vec<Budget>,
     /// `ADDR/BITS`; empty: everybody that can reach a listener.
     pub subnets: Vec<Subnet>,
     pub admin: bool,

@@ -4,7 +4,7 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    After, Bodies, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Patch, Price, Project, Proxy, Rule, RuleAction,
+    After, Bodies, Budget, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Patch, Price, Project, Proxy, Rule, RuleAction,
     RuleScope, Settings, StatusSet, Timeouts, Upstream, When,
 };
 use crate::{
@@ -130,6 +130,19 @@ fn document(settings: &Settings) -> DocumentMut {
         table.into(&mut doc, "aliases");
     }
     rows(&mut doc, "project", settings.projects.iter().map(|row| project(row)));
+
+    match settings.budget.as_slice() {
+        [] => {}
+        [one] => {
+            let mut table = Rows::default();
+            budget(one).into_iter().for_each(|(name, value)| table.put(name, value));
+            table.into(&mut doc, "budget");
+        }
+        several => {
+            let each = several.iter().map(|one| Rows(budget(one).into_iter().map(|(name, value)| (name, Item::Value(value))).collect()));
+            rows(&mut doc, "budget", each);
+        }
+    }
 
     ledger(&settings.ledger).into(&mut doc, "ledger");
     let mut prices = Table::new();
@@ -337,6 +350,9 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
     if !upstream.rules.is_empty() {
         table.put("rule", upstream.rules.iter().map(|each| Value::InlineTable(rule(each))).collect::<Array>());
     }
+    if let Some(value) = budgets(&upstream.budget) {
+        table.put("budget", value);
+    }
     if let Some(health) = &upstream.health {
         let mut value = InlineTable::new();
         value.insert("path", health.path.as_str().into());
@@ -402,6 +418,9 @@ fn key(key: &Key) -> InlineTable {
         }
         table.insert("limits", rows.into());
     }
+    if let Some(value) = budgets(&key.budget) {
+        table.insert("budget", value);
+    }
     if let Some(span) = key.refresh {
         table.insert("refresh", units::print_duration(span).into());
     }
@@ -409,6 +428,20 @@ fn key(key: &Key) -> InlineTable {
         table.insert("enabled", false.into());
     }
     table
+}
+
+fn budget(budget: &Budget) -> [(&'static str, Value); 3] {
+    [("usd", budget.usd.dollars().into()), ("per", budget.per.name().into()), ("unpriced", budget.unpriced.name().into())]
+}
+
+/// One table, or a list of them.
+fn budgets(all: &[Budget]) -> Option<Value> {
+    let mut each = all.iter().map(|one| Value::InlineTable(budget(one).into_iter().collect()));
+    match all {
+        [] => None,
+        [_] => each.next(),
+        _ => Some(Value::Array(each.collect())),
+    }
 }
 
 fn limit(table: &mut InlineTable, limit: Limit) {
@@ -510,6 +543,9 @@ fn project(project: &Project) -> Rows {
     table.put("rpm", i64::from(project.rpm));
     table.put("tpm", i64::from(project.tpm));
     table.put("max_concurrency", i64::from(project.max_concurrency));
+    if let Some(value) = budgets(&project.budget) {
+        table.put("budget", value);
+    }
     table.put("subnets", list(project.subnets.iter().map(|net| format!("{}/{}", net.addr, net.bits))));
     table.put("admin", project.admin);
     table.put("enabled", project.enabled);

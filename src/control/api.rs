@@ -163,6 +163,7 @@ impl Control {
             offline: engine.network.down(),
             draining: engine.draining(),
             ledger: self.books.as_ref().map(|books| books.ledger.status()),
+            budgets: views::budgets(engine),
         }
     }
 

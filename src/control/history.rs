@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{clock::UnixMillis, id::RequestId},
+    base::{clock::UnixMillis, id::RequestId, zone::zone},
     events::{filter::Filter, record::RequestRecord},
     ir::fault::{ClientError, ErrorKind},
     ledger::{
@@ -14,7 +14,6 @@ use crate::{
         bodies::Shown,
         query::{Full, QueryError},
         usage::Since,
-        writer::zone,
     },
     relay::engine::Engine,
 };

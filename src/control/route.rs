@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ir::op::Dialect,
-    relay::engine::Engine,
+    relay::{budgets, engine::Engine},
     routing::{
         candidate::{self, Candidate, Question, Verdict, Why, short},
         health::Size,
@@ -79,9 +79,10 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     };
     resolved.strategy = chosen.unwrap_or(resolved.strategy);
     out.resolved_by = Some(resolved.via.to_string());
-    let candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
+    let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
-    let costs = if resolved.strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
+    let costs = if engine.budgets.any() || resolved.strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
+    budgets::mark(engine, &project.name, &mut candidates, &costs);
     let asked = Question { strategy: resolved.strategy, costs: &costs, region: &generation.settings.region, ..Question::of(&candidates) };
     let decision = engine.board.decide_dry(&asked, now);
     let place = |candidate: &Candidate, why: String| Place {

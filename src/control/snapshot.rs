@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{base::clock::UnixMillis, config::settings::Origin, events::live::Live, ledger};
+use crate::{
+    base::{clock::UnixMillis, money::NanoUsd},
+    config::settings::{Origin, Per},
+    events::live::Live,
+    ledger,
+};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -24,6 +29,27 @@ pub struct Snapshot {
     pub draining: bool,
     #[serde(default)]
     pub ledger: Option<ledger::Status>,
+    /// The whole, projects, upstreams, keys, as far as they have any.
+    #[serde(default)]
+    pub budgets: Vec<BudgetView>,
+}
+
+/// One budget as it stands: the count that also refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetView {
+    /// `all`, `project NAME`, `upstream NAME`, `key UPSTREAM/LABEL`.
+    pub of: String,
+    pub per: Per,
+    pub usd: NanoUsd,
+    pub spent: NanoUsd,
+    /// By what is under way.
+    pub reserved: NanoUsd,
+    pub percent: u64,
+    /// Attempts whose price nobody knows.
+    pub unpriced: u64,
+    pub from: UnixMillis,
+    /// `None`: it never ends.
+    pub until: Option<UnixMillis>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -80,6 +106,20 @@ pub struct UpstreamView {
     pub stats: Stats,
     /// Models served, where known.
     pub models: Option<u32>,
+    /// What the newest probe of our own found, where it is probed.
+    #[serde(default)]
+    pub probe: Option<ProbeView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeView {
+    pub path: String,
+    pub every_ms: u64,
+    pub at: UnixMillis,
+    pub took_ms: u32,
+    /// `200`, `503`, `connection refused`.
+    pub said: String,
+    pub ok: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -115,6 +155,21 @@ pub struct KeyView {
     /// What its provider said is left of its own limits, as far as they have not been reset since.
     #[serde(default)]
     pub limits: Vec<LimitLeft>,
+    /// What is left at its provider, where that tells.
+    #[serde(default)]
+    pub balance: Option<BalanceView>,
+}
+
+/// What a provider told is left for a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BalanceView {
+    pub amount: f64,
+    pub currency: String,
+    /// `$12.300`, `88.88 CNY`.
+    pub text: String,
+    /// Little, or nothing.
+    pub low: bool,
+    pub at: UnixMillis,
 }
 
 /// What is left of a provider's limit for one key and model.

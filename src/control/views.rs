@@ -2,13 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::snapshot::{KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, Stats, UpstreamState, UpstreamView};
+use super::snapshot::{
+    BalanceView, BudgetView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, ProbeView, Stats, UpstreamState,
+    UpstreamView,
+};
 use crate::{
-    base::{clock::Mono, money},
+    base::{
+        clock::{Mono, UnixMillis},
+        money::{self, NanoUsd},
+    },
     config::settings::{Key, Origin, Project, Upstream},
     ir::cost::Class,
     relay::engine::{Engine, Generation},
     routing::{
+        budget::{self, Holder, Lack},
         candidate::KeyState,
         names,
         view::{HealthState, HealthView},
@@ -25,6 +32,7 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
             let health = engine.board.upstream_view(upstream.id, now);
             let stats = engine.board.stats(upstream.id, now);
             let ready = upstream.keys.iter().filter(|key| key_state(engine, upstream, key, now).0 == KeyHealth::Ok).count();
+            let over = if engine.budgets.any() { spent(engine, &Holder::Upstream(Arc::clone(&upstream.name))) } else { None };
             UpstreamView {
                 name: upstream.name.to_string(),
                 dialects: upstream.ends.iter().map(|end| end.dialect.to_string()).collect(),
@@ -33,13 +41,14 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                 priority: upstream.priority,
                 state: match health.state {
                     _ if !upstream.enabled => UpstreamState::Disabled,
+                    HealthState::Ok if over.is_some() => UpstreamState::Cooling,
                     HealthState::Ok => UpstreamState::Healthy,
                     HealthState::Cooling | HealthState::Rejected => UpstreamState::Cooling,
                     HealthState::Open => UpstreamState::Open,
                     HealthState::Probing => UpstreamState::Probing,
                 },
-                cause: health.cause.as_deref().map(str::to_owned),
-                until: health.until.map(|until| engine.clock.unix_at(until)),
+                cause: health.cause.as_deref().map(str::to_owned).or_else(|| over.as_ref().map(|(cause, _)| cause.clone())),
+                until: health.until.map(|until| engine.clock.unix_at(until)).or_else(|| over.as_ref().and_then(|(_, until)| *until)),
                 keys_ready: count(ready),
                 keys: count(upstream.keys.len()),
                 stats: Stats {
@@ -50,9 +59,23 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                     spark: stats.spark,
                 },
                 models: learned.get(&upstream.id).map(|set| count(set.names().len())),
+                probe: probe(engine, upstream),
             }
         })
         .collect()
+}
+
+fn probe(engine: &Engine, upstream: &Upstream) -> Option<ProbeView> {
+    let health = upstream.health.as_ref()?;
+    let probed = engine.probes.of(upstream.id)?;
+    Some(ProbeView {
+        path: health.path.clone(),
+        every_ms: u64::try_from(health.every.as_millis()).unwrap_or(u64::MAX),
+        at: probed.at,
+        took_ms: millis(probed.took),
+        said: probed.said.to_string(),
+        ok: probed.ok,
+    })
 }
 
 /// The upstreams that listings show.
@@ -77,7 +100,14 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
     for upstream in shown(generation) {
         for key in &upstream.keys {
             let view = engine.board.key_view(key.id, now);
-            let (state, cause) = key_state(engine, upstream, key, now);
+            let (mut state, mut cause) = key_state(engine, upstream, key, now);
+            let mut until = view.health.until.map(|until| engine.clock.unix_at(until));
+            if engine.budgets.any()
+                && matches!(state, KeyHealth::Ok | KeyHealth::Partly)
+                && let Some(over) = spent(engine, &Holder::Key(Arc::clone(&key.name)))
+            {
+                (state, cause, until) = (KeyHealth::Cooling, Some(over.0), over.1);
+            }
             let health = &view.health;
             let narrow: Vec<ModelScope> = view
                 .models
@@ -100,13 +130,20 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
                 reference: key.reference.to_string(),
                 state,
                 cause: cause.or_else(|| health.cause.as_deref().map(str::to_owned)),
-                until: health.until.map(|until| engine.clock.unix_at(until)),
+                until,
                 since: health.since.map(|since| engine.clock.unix_at(since)),
                 hinted: health.hinted,
                 scopes: narrow,
                 requests: view.requests,
                 tokens: view.tokens,
                 running: view.running,
+                balance: engine.balances.of(key.id).map(|balance| BalanceView {
+                    text: balance.text(),
+                    low: balance.is_low(),
+                    amount: balance.amount,
+                    currency: balance.currency,
+                    at: balance.at,
+                }),
                 limits: view
                     .limits
                     .iter()
@@ -132,7 +169,7 @@ fn key_state(engine: &Engine, upstream: &Upstream, key: &Key, now: Mono) -> (Key
         KeyState::Missing(reason) => return (KeyHealth::Missing, Some(reason.to_string())),
         KeyState::Waiting => return (KeyHealth::Waiting, None),
         KeyState::Disabled => return (KeyHealth::Disabled, None),
-        KeyState::Ready => {}
+        KeyState::Over(_) | KeyState::Ready => {}
     }
     let view = engine.board.key_view(key.id, now);
     let own = of(&view.health);
@@ -146,6 +183,33 @@ fn of(health: &HealthView) -> KeyHealth {
         HealthState::Cooling | HealthState::Open => KeyHealth::Cooling,
         HealthState::Probing => KeyHealth::Probing,
         HealthState::Rejected => KeyHealth::Rejected,
+    }
+}
+
+/// Every budget as it stands.
+#[must_use]
+pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
+    let all = engine.budgets.all(engine.clock.unix()).into_iter();
+    all.map(|state| BudgetView {
+        of: state.holder.text(),
+        per: state.budget.per,
+        usd: state.budget.usd,
+        spent: state.spent,
+        reserved: state.reserved,
+        percent: budget::percent(state.spent, state.budget.usd),
+        unpriced: state.unknown,
+        from: state.period.from,
+        until: state.period.until,
+    })
+    .collect()
+}
+
+/// That a budget is spent, and until when.
+fn spent(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>)> {
+    // The least that may cost something.
+    match engine.budgets.lack(holder, Some(NanoUsd(1)), engine.clock.unix())? {
+        Lack::Spent { budget, spent, until } => Some((format!("spent {spent} of {} per {}", budget.usd, budget.per.name()), until)),
+        Lack::Reserved { .. } | Lack::Unpriced { .. } => None,
     }
 }
 
@@ -185,6 +249,7 @@ fn owner(generation: &Generation) -> Arc<Project> {
             rpm: 0,
             tpm: 0,
             max_concurrency: 0,
+            budget: Vec::new(),
             subnets: Vec::new(),
             admin: true,
             enabled: true,

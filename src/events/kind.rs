@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{AttemptRecord, CacheLost, RequestRecord, State};
+use super::{
+    alert::Alert,
+    record::{AttemptRecord, CacheLost, RequestRecord, State},
+};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     ir::{cost::Cost, usage::Usage},
@@ -58,6 +61,8 @@ pub enum EventKind {
         events: u64,
         error: Option<Arc<str>>,
     },
+    /// Something that its owner wants to know also without looking.
+    Alert { alert: Alert },
     /// Health of a key or upstream changed: "openai/work cools for 41s: 429 for gpt-5". Snapshots have the details.
     Health { subject: Arc<str>, text: Arc<str>, level: Level },
     /// A config was applied or refused.

@@ -168,6 +168,7 @@ impl Live {
                 }
             }
             ended @ EventKind::Ended { .. } => self.ended(at, ended),
+            EventKind::Alert { alert } => self.line(Line::told(at, alert.level, alert.text, None)),
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
                 self.line(Line::told(at, level, text, None));
             }

@@ -25,6 +25,7 @@ use crate::{
     base::{
         clock::{Clock, Mono},
         redact::Redactor,
+        zone::zone,
     },
     config::settings::Ledger as Settings,
     events::{
@@ -156,13 +157,6 @@ impl Ledger {
             tokio::task::spawn_blocking(move || thread.join().unwrap_or_default()).await.unwrap_or_default();
         }
     }
-}
-
-/// The zone of this name; the machine's for the empty one, UTC where there is none.
-#[must_use]
-pub fn zone(name: &str) -> TimeZone {
-    let named = if name.is_empty() { TimeZone::try_system() } else { TimeZone::get(name) };
-    named.unwrap_or(TimeZone::UTC)
 }
 
 struct Writer {

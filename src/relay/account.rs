@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header;
 
-use super::{ask::Ask, engine::Engine, peek::Before};
+use super::{ask::Ask, budgets::Reservation, engine::Engine, peek::Before};
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
     config::settings::Origin,
@@ -37,6 +37,8 @@ pub(super) struct Account {
     parts: Vec<Part>,
     /// Of the attempt that is under way.
     target: Option<Arc<Target>>,
+    /// What that attempt holds of budgets, where there are any.
+    pub(super) reservation: Option<Reservation>,
     began: UnixMillis,
     op: Op,
     stream: bool,
@@ -52,6 +54,7 @@ pub(super) struct Account {
 /// An attempt under way that is put aside.
 pub(super) struct Running {
     target: Option<Arc<Target>>,
+    reservation: Option<Reservation>,
     began: UnixMillis,
     demo: bool,
 }
@@ -78,6 +81,7 @@ impl Account {
             capture: engine.sink.capture(ask.id, media, &ask.body, ask.received),
             parts: Vec::new(),
             target: None,
+            reservation: None,
             began: ask.at,
             op,
             stream: ask.stream,
@@ -97,6 +101,7 @@ impl Account {
             capture: None,
             parts: Vec::new(),
             target: None,
+            reservation: None,
             began: ask.at,
             op: ask.endpoint.op,
             stream: ask.stream,
@@ -116,11 +121,12 @@ impl Account {
 
     /// Puts the attempt under way aside, while another is spoken of.
     pub(super) fn set_aside(&mut self) -> Running {
-        Running { target: self.target.take(), began: self.began, demo: self.demo }
+        Running { target: self.target.take(), reservation: self.reservation.take(), began: self.began, demo: self.demo }
     }
 
     pub(super) fn take_up(&mut self, running: Running) {
         (self.target, self.began, self.demo) = (running.target, running.began, running.demo);
+        self.reservation = running.reservation;
     }
 
     pub(super) fn attempt(&mut self, target: &Arc<Target>, at: UnixMillis) {
@@ -138,7 +144,15 @@ impl Account {
         } else {
             Part { number, answered: None, usage: None, bill: free() }
         };
+        self.book(&part, &target);
         self.parts.push(part);
+    }
+
+    /// Tells the budgets what the attempt came to.
+    fn book(&mut self, part: &Part, target: &Target) {
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(&part.bill, target);
+        }
     }
 
     /// More of the answer went to the client.
@@ -159,6 +173,7 @@ impl Account {
             let answered = went.summary.and_then(|summary| summary.model.as_deref());
             let (usage, sure) = self.used(went);
             let part = self.part(engine, number, &target, answered, usage, sure);
+            self.book(&part, &target);
             self.parts.push(part);
         }
         let mut usages = self.parts.iter().filter_map(|part| part.usage);
@@ -171,7 +186,9 @@ impl Account {
         let target = self.target.take()?;
         let answered = went.summary.and_then(|summary| summary.model.as_deref());
         let (usage, sure) = self.used(went);
-        self.parts.push(self.part(engine, number, &target, answered, usage, sure));
+        let part = self.part(engine, number, &target, answered, usage, sure);
+        self.book(&part, &target);
+        self.parts.push(part);
         usage
     }
 

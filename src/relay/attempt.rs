@@ -103,11 +103,7 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     let target = Arc::clone(&candidate.target);
     let clocks = Clocks::of(job, &target, deadline);
     let answer = send(job, candidate, &target, &clocks).await?;
-    if job.engine.network.answered(&target.upstream, job.engine.clock.mono()) {
-        // Connections from before the network went are dead, and only look alive.
-        job.engine.gateway.drop_idle();
-        job.engine.touch();
-    }
+    job.engine.answered(&target.upstream);
     let egress = registry::egress(target.dialect);
     let status = answer.status;
     let raw = job.ask.endpoint.op == Op::Raw;
@@ -404,7 +400,7 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
         }
         Said::Transport(fault) => {
             let mut outcome = outcome::of_transport(&fault);
-            if job.engine.network.failed(upstream, &fault, job.engine.clock.mono()) {
+            if job.engine.unreachable(upstream, &fault) {
                 outcome = outcome::of_transport(&TransportFault { kind: TransportKind::NetworkDown, ..fault.clone() });
             }
             if job.ask.stream {

@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    continuity::Continuity, guardian::Watch, halt::Halts, heads::Heads, hedge::Hedges, lists::ModelLists, network::Network, peek::Peeks,
-    remember::Remember, stored::Stored, waiting::Queue,
+    balance::Balances, budgets::Unpriced, continuity::Continuity, guardian::Watch, halt::Halts, heads::Heads, hedge::Hedges,
+    lists::ModelLists, network::Network, peek::Peeks, probes::Probes, remember::Remember, stored::Stored, waiting::Queue,
 };
 use crate::{
-    base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor},
+    base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor, zone::zone},
     config::{
         Settings,
         settings::{Bodies, KeyId, Upstream, UpstreamId},
@@ -30,6 +30,7 @@ use crate::{
     pricing::Book,
     routing::{
         board::Board,
+        budget::Budgets,
         candidate::{AccountId, Candidate, KeyState},
         catalog::Catalog,
         circuit::Policy,
@@ -70,10 +71,15 @@ pub struct Engine {
     pub queue: Queue,
     /// What projects have used of their limits.
     pub projects: Projects,
+    /// What has been spent of budgets.
+    pub budgets: Budgets,
+    pub(super) unpriced: Unpriced,
     pub halts: Halts,
     pub heads: Heads,
     pub peeks: Peeks,
     pub network: Network,
+    pub probes: Probes,
+    pub balances: Balances,
     pub hedges: Hedges,
     pub(super) watch: Watch,
     pub continuity: Continuity,
@@ -124,10 +130,14 @@ impl Engine {
             lists,
             queue: Queue::default(),
             projects: Projects::default(),
+            budgets: Budgets::new(zone(&settings.ledger.tz)),
+            unpriced: Unpriced::default(),
             halts: Halts::default(),
             heads: Heads::default(),
             peeks: Peeks::default(),
             network: Network::default(),
+            probes: Probes::default(),
+            balances: Balances::default(),
             hedges: Hedges::default(),
             watch: Watch::default(),
             continuity: Continuity::default(),
@@ -255,7 +265,10 @@ fn price(book: &Book, upstream: &Upstream, model: &str) -> Option<Price> {
     let used = tariff.usual();
     // Rates are of a million tokens, in billionths of a unit that is so many billionths of a dollar.
     let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
-    Some(Price { input: of(Class::Input), output: of(Class::Output) })
+    // What is charged by the piece is not free, however many pieces it turns out to be.
+    let pieces = Class::ALL.into_iter().any(|class| used.rates.of(class) > 0);
+    let request = used.rates.of(Class::Request) as f64 * (used.dollars as f64 / 1e9);
+    Some(Price { input: of(Class::Input), output: of(Class::Output), request: request.max(f64::from(u8::from(pieces))) })
 }
 
 /// Billionths of a dollar for a token of input: read afresh, written to the cache, read from it.

@@ -14,10 +14,15 @@ use crate::{
 /// Members that hold pictures, in whatever dialect.
 const MEDIA: [&[u8]; 6] = [b"\"image_url\"", b"\"input_image\"", b"\"inlineData\"", b"\"inline_data\"", b"\"media_type\"", b"\"images\""];
 
+/// Members and words that ask for an answer by a JSON schema.
+const SCHEMA: [&[u8]; 5] =
+    [b"\"json_schema\"", b"\"responseSchema\"", b"\"responseJsonSchema\"", b"\"response_schema\"", b"\"response_json_schema\""];
+
 /// What a request needs of a model; looked for once, where there is a choice of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Needs {
     media: bool,
+    schema: bool,
     tools: bool,
     /// Tokens of question and answer; unknown where pictures are in it, whose bytes are no tokens.
     tokens: Option<u64>,
@@ -41,7 +46,8 @@ impl Needs {
         // A member's name, not text that speaks of it: inside a string its quotes are escaped.
         let media = MEDIA.iter().any(|name| has(name) && (dialect == Dialect::Ollama || *name != b"\"images\""));
         let tokens = (!media).then(|| estimate.saturating_add(max_tokens.unwrap_or_default()));
-        Self { media, tools: has(b"\"tools\""), tokens }
+        let schema = SCHEMA.iter().any(|name| has(name)) || (dialect == Dialect::Ollama && is_object(body, b"\"format\""));
+        Self { media, schema, tools: has(b"\"tools\""), tokens }
     }
 
     /// Marks the candidates whose model is known not to do.
@@ -60,11 +66,18 @@ impl Needs {
         let facts = facts::of(model);
         match (self.tokens, facts.context) {
             _ if self.media && facts.vision == Some(false) => Some(Unfit::Vision),
+            _ if self.schema && facts.schema == Some(false) => Some(Unfit::Schema),
             _ if self.tools && facts.tools == Some(false) => Some(Unfit::Tools),
             (Some(needs), Some(holds)) if needs > holds => Some(Unfit::Context { needs, holds }),
             _ => None,
         }
     }
+}
+
+/// Whether a member of this name, in quotes, is an object.
+fn is_object(body: &[u8], name: &[u8]) -> bool {
+    let value = |at: usize| body[at + name.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+    memmem::find_iter(body, name).any(|at| value(at).is_some_and(|value| value.first() == Some(&b'{')))
 }
 
 /// Tools that clients run though their dialect's provider defines them.
@@ -130,8 +143,28 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_by_a_schema_is_asked_for_in_each_dialects_way() {
+        for (dialect, body, want) in [
+            (Dialect::Openai, r#"{"response_format":{"type":"json_schema","json_schema":{"name":"a"}}}"#, true),
+            (Dialect::Openai, r#"{"response_format":{"type":"json_object"}}"#, false),
+            (Dialect::Responses, r#"{"text":{"format":{"type":"json_schema"}}}"#, true),
+            (Dialect::Anthropic, r#"{"output_config":{"format":{"type":"json_schema"}}}"#, true),
+            (Dialect::Gemini, r#"{"generationConfig":{"responseSchema":{}}}"#, true),
+            (Dialect::Gemini, r#"{"generationConfig":{"responseMimeType":"application/json"}}"#, false),
+            (Dialect::Ollama, r#"{"format" : {"type":"object"}}"#, true),
+            (Dialect::Ollama, r#"{"format":"json"}"#, false),
+            (Dialect::Openai, r#"{"messages":[{"content":"what is \"json_schema\"?"}]}"#, false),
+        ] {
+            let needs = Needs::read(&Bytes::from(body.to_owned()), dialect, 1, None);
+            assert_eq!(needs.schema, want, "{body}");
+            let unfit = Some(Unfit::Schema).filter(|_| want);
+            assert_eq!((needs.unfit("gpt-4-turbo"), needs.unfit("gpt-4o")), (unfit, None), "{body}");
+        }
+    }
+
+    #[test]
     fn nothing_is_held_against_a_model_that_is_not_known() {
-        let needs = Needs { media: true, tools: true, tokens: Some(u64::MAX) };
+        let needs = Needs { media: true, schema: true, tools: true, tokens: Some(u64::MAX) };
         assert_eq!(needs.unfit("nobody-knows-this"), None);
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     answer::{Lost, Won},
     attempt::attempt as try_one,
+    budgets::{self, Reservation},
     engine::{Engine, Place},
     fitness,
     rounds::{Job, tell_lost},
@@ -25,6 +26,7 @@ use crate::{
     ir::op::Op,
     routing::{
         affinity::Keys,
+        budget::Holder,
         candidate::{Candidate, Question, short},
         health::Ticket,
         hedge::{self, Facts, Pace},
@@ -108,8 +110,12 @@ fn after(job: &Job, rule: &Hedge, first: &Candidate) -> Option<Duration> {
 }
 
 /// The share that is spent of the fullest budget that a request counts against.
-fn spent(_job: &Job) -> f64 {
-    0.0
+fn spent(job: &Job) -> f64 {
+    if !budgets::concern(&job.engine, &job.ask) {
+        return 0.0;
+    }
+    let project = Holder::Project(Arc::clone(&job.ask.caller.project.name));
+    job.engine.budgets.fullest(&[Holder::All, project], job.engine.clock.unix())
 }
 
 /// The request once more, for an attempt of its own.
@@ -240,10 +246,24 @@ impl Race<'_> {
             drop(Guard::new(engine, ticket));
             return None;
         }
-        twin.chosen = Some((target.upstream.id, q.candidates[at].key));
+        let chosen = &q.candidates[at];
+        let reservation = if budgets::concern(engine, &twin.ask) {
+            let cost = q.costs.get(at).copied().flatten();
+            let Some(reservation) = Reservation::take(engine, &twin.ask.caller.project.name, chosen, cost) else {
+                drop(Guard::new(engine, ticket));
+                return None;
+            };
+            Some(reservation)
+        } else {
+            None
+        };
+        twin.chosen = Some((target.upstream.id, chosen.key));
         let how = if self.rule.after == After::P95 { ", longer than 19 of 20 answers take" } else { "" };
         let span = if self.after < Duration::from_secs(10) { format!("{:.2}s", self.after.as_secs_f64()) } else { short(self.after) };
-        self.tally.hedge_started(&q.candidates[at], format!("a hedge: attempt 1 had said nothing for {span}{how}").into());
+        self.tally.hedge_started(chosen, format!("a hedge: attempt 1 had said nothing for {span}{how}").into());
+        if let Some(reservation) = reservation {
+            self.tally.reserve(reservation);
+        }
         Some((at, ticket))
     }
 }

@@ -9,9 +9,11 @@ use std::{
     time::Duration,
 };
 
+use super::engine::Engine;
 use crate::{
     base::clock::Mono,
     config::settings::{Upstream, UpstreamId},
+    events::kind::{EventKind, Level},
     ir::fault::{TransportFault, TransportKind},
 };
 
@@ -66,6 +68,82 @@ impl Network {
     }
 }
 
+impl Engine {
+    /// An upstream answered: our own network is there.
+    pub(super) fn answered(&self, upstream: &Upstream) {
+        if self.network.answered(upstream, self.clock.mono()) {
+            // Connections from before the network went are dead, and only look alive.
+            self.gateway.drop_idle();
+            self.touch();
+            self.say(Level::Info, "our own network is back");
+        }
+    }
+
+    /// An upstream could not be reached: whether that shows that our own network is down, which is said once.
+    pub(super) fn unreachable(&self, upstream: &Upstream, fault: &TransportFault) -> bool {
+        let was = self.network.down();
+        let down = self.network.failed(upstream, fault, self.clock.mono());
+        if down && !was {
+            self.say(Level::Warn, "our own network is down: nothing is held against anybody, and requests wait until it is back");
+        }
+        down
+    }
+
+    fn say(&self, level: Level, text: &'static str) {
+        tracing::warn!("{text}");
+        self.bus.tell(self.clock.unix(), EventKind::Notice { text: text.into(), level });
+    }
+}
+
 fn millis(at: Mono) -> u64 {
     u64::try_from(at.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use super::*;
+    use crate::config::{Environment, Ids, load::load};
+
+    fn upstreams() -> Vec<Arc<Upstream>> {
+        let row = |name: &str, url: &str| format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\n");
+        let text = row("a", "https://a.example") + &row("b", "https://b.example") + &row("here", "http://127.0.0.1:9");
+        load(&text, Path::new("c.toml"), &Environment::default(), &mut Ids::default()).settings.expect("it loads").upstreams
+    }
+
+    fn fault(kind: TransportKind) -> TransportFault {
+        TransportFault { kind, message: String::new(), sent: false }
+    }
+
+    fn at(seconds: u64) -> Mono {
+        Mono(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn no_route_is_proof_at_once_and_an_answer_disproves_it() {
+        let (network, all) = (Network::default(), upstreams());
+        assert!(network.failed(&all[0], &fault(TransportKind::NetworkDown), at(100)) && network.down());
+        assert!(network.answered(&all[1], at(101)) && !network.down());
+        assert!(!network.answered(&all[1], at(102)), "told once");
+    }
+
+    #[test]
+    fn a_name_that_does_not_resolve_is_proof_only_where_it_is_so_with_every_host() {
+        let (network, all) = (Network::default(), upstreams());
+        let dns = fault(TransportKind::Dns);
+        assert!(!network.failed(&all[0], &dns, at(100)) && !network.failed(&all[0], &dns, at(101)), "one host may be gone");
+        assert!(!network.failed(&all[1], &dns, at(140)), "long after");
+        assert!(network.failed(&all[0], &dns, at(141)));
+        network.answered(&all[0], at(142));
+        assert!(!network.failed(&all[1], &dns, at(143)), "the other one answers");
+    }
+
+    #[test]
+    fn what_is_on_this_machine_says_nothing_of_the_network() {
+        let (network, all) = (Network::default(), upstreams());
+        assert!(!network.failed(&all[2], &fault(TransportKind::NetworkDown), at(100)));
+        assert!(!network.failed(&all[0], &fault(TransportKind::Connect), at(100)));
+        assert!(!network.down());
+    }
 }

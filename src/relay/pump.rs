@@ -315,7 +315,7 @@ impl Pump {
         let Stage::Broken(broke) = &self.state else { return false };
         let (Some(rescue), Some(outcome)) = (&mut self.rescue, rescue::outcome_of(broke)) else { return false };
         self.guard.close(End::BrokeAfterContent(&outcome));
-        let Some(begun) = rescue.begin(&self.flow) else {
+        let Some(mut begun) = rescue.begin(&self.flow) else {
             self.rescue = None;
             return false;
         };
@@ -328,6 +328,9 @@ impl Pump {
         });
         let why = format!("a rescue: {upstream} broke off after {} characters ({}), continued from there", begun.from, outcome.cause);
         tally.rescue_started(&begun.candidate, why.into());
+        if let Some(reservation) = begun.reservation.take() {
+            tally.reserve(reservation);
+        }
         self.alarm.as_mut().reset(Instant::now() + PING);
         self.state = Stage::Rescuing(Box::new(Rescuing { begun, broke, upstream, before }));
         true

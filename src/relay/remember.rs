@@ -14,9 +14,11 @@ use crate::{
     base::{
         clock::{Clock, Mono, UnixMillis},
         disk,
+        money::NanoUsd,
     },
-    config::settings::{Key, Upstream},
+    config::settings::{Key, Per, Upstream},
     routing::{
+        budget::{Holder, KeptBudget},
         kept::{Kept, KeptKey, KeptUpstream},
         learned::{Kind, Window},
         outcome::Cool,
@@ -45,6 +47,18 @@ struct File {
     upstreams: BTreeMap<String, UpstreamRow>,
     #[serde(default)]
     keys: BTreeMap<String, KeyRow>,
+    #[serde(default)]
+    budgets: Vec<BudgetRow>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct BudgetRow {
+    holder: String,
+    per: Per,
+    from: UnixMillis,
+    spent: NanoUsd,
+    unknown: u64,
+    told: u8,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -140,6 +154,17 @@ impl Remember {
         engine.board.restore_key(key.id, kept, now);
     }
 
+    /// What was spent of budgets.
+    #[must_use]
+    pub fn kept_budgets(&self) -> Vec<KeptBudget> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = |row: &BudgetRow| {
+            let BudgetRow { ref holder, per, from, spent, unknown, told } = *row;
+            Some(KeptBudget { holder: Holder::parse(holder)?, per, from, spent: spent.max(NanoUsd::ZERO), unknown, told })
+        };
+        found.budgets.iter().filter_map(kept).collect()
+    }
+
     /// Writes down what is believed now, if it is not what the file says.
     pub fn save(&self, engine: &Engine) {
         let Some(file) = &self.file else { return };
@@ -159,7 +184,11 @@ impl Remember {
 
     fn now(engine: &Engine) -> File {
         let (now, settings) = (engine.clock.mono(), Arc::clone(&engine.generation().settings));
-        let mut out = File { version: VERSION, ..File::default() };
+        let budgets = engine.budgets.kept(engine.clock.unix()).into_iter().map(|kept| {
+            let KeptBudget { holder, per, from, spent, unknown, told } = kept;
+            BudgetRow { holder: holder.text(), per, from, spent, unknown, told }
+        });
+        let mut out = File { version: VERSION, budgets: budgets.collect(), ..File::default() };
         for upstream in &settings.upstreams {
             let kept = engine.board.kept_upstream(upstream.id, now);
             if !kept.is_empty() {

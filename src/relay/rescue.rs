@@ -7,9 +7,11 @@ use tokio::time::Instant;
 use super::{
     answer::{Broke, Lost, Won},
     attempt::attempt,
+    budgets::{self, Reservation},
     hedge::twin,
     rounds::Job,
     said::Said,
+    tally::Guard,
     translated,
 };
 use crate::{
@@ -59,6 +61,8 @@ pub(super) struct Rescue {
 /// An attempt that was begun.
 pub(super) struct Begun {
     pub(super) candidate: Candidate,
+    /// What it holds of budgets, where there are any.
+    pub(super) reservation: Option<Reservation>,
     pub(super) going: Going,
     /// Characters that it goes on from.
     pub(super) from: usize,
@@ -96,9 +100,13 @@ impl Rescue {
         add(request, &text);
 
         let engine = Arc::clone(&twin.engine);
-        let found = candidates(&targets, &|key| engine.key_info(key));
+        let mut found = candidates(&targets, &|key| engine.key_info(key));
         let asked = Size { input: twin.ask.estimate, output: twin.ask.output() };
-        let costs = if self.spares.resolved.strategy.asks_cost() { engine.costs(&found, asked) } else { Vec::new() };
+        let budgeted = budgets::concern(&engine, &twin.ask);
+        let costs = if budgeted || self.spares.resolved.strategy.asks_cost() { engine.costs(&found, asked) } else { Vec::new() };
+        if budgeted {
+            budgets::mark(&engine, &twin.ask.caller.project.name, &mut found, &costs);
+        }
         let question = Question {
             tried: &self.spares.tried,
             strategy: self.spares.resolved.strategy,
@@ -110,6 +118,16 @@ impl Rescue {
         let now = engine.clock.mono();
         let (at, ticket) = engine.with_luck(|luck| engine.board.decide_ready(&question, None, now, luck))?;
         let candidate = found.get(at)?.clone();
+        let reservation = if budgeted {
+            let cost = costs.get(at).copied().flatten();
+            let Some(reservation) = Reservation::take(&engine, &twin.ask.caller.project.name, &candidate, cost) else {
+                drop(Guard::new(&engine, ticket));
+                return None;
+            };
+            Some(reservation)
+        } else {
+            None
+        };
         self.spares.tried.push(Tried {
             key: candidate.key,
             upstream: candidate.upstream(),
@@ -125,7 +143,7 @@ impl Rescue {
             let result = attempt(&mut twin, &chosen, ticket, deadline, false).await;
             (twin, result)
         });
-        Some(Begun { candidate, going, from: text.chars().count() })
+        Some(Begun { candidate, reservation, going, from: text.chars().count() })
     }
 
     /// The attempt is over; the request may be needed again.

@@ -9,6 +9,7 @@ use super::{
     answer::{Lost, Said, Won},
     ask::{Ask, ModelPlace},
     attempt::attempt,
+    budgets::{self, Reservation},
     conversation,
     engine::{Engine, Generation, Place},
     fitness::Needs,
@@ -35,7 +36,7 @@ use crate::{
         candidate::{self, Candidate, Chosen, Decision, KeyState, Question, Target, Tried, Verdict, Why, short},
         health::Size,
         names::{self, NameError, Overrides, Patience, Resolved},
-        outcome::Cool,
+        outcome::{Blame, Cool},
         retry::{Again, Attempts, To},
     },
 };
@@ -183,7 +184,11 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
         }
         let now = job.engine.clock.mono();
         let asked = Size { input: job.ask.estimate, output: job.ask.output() };
-        let costs = if resolved.strategy.asks_cost() { job.engine.costs(&candidates, asked) } else { Vec::new() };
+        let budgeted = budgets::concern(&job.engine, &job.ask);
+        let costs = if budgeted || resolved.strategy.asks_cost() { job.engine.costs(&candidates, asked) } else { Vec::new() };
+        if budgeted {
+            budgets::mark(&job.engine, &job.ask.caller.project.name, &mut candidates, &costs);
+        }
         let first = Question {
             strategy: resolved.strategy,
             estimate: asked.input,
@@ -202,6 +207,14 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
             (Verdict::Try { index, why, .. }, Some(ticket)) => {
                 memory.place = None;
                 let chosen = &candidates[*index];
+                if budgeted {
+                    let cost = costs.get(*index).copied().flatten();
+                    let Some(reservation) = Reservation::take(&job.engine, &job.ask.caller.project.name, chosen, cost) else {
+                        drop(Guard::new(&job.engine, ticket));
+                        continue;
+                    };
+                    job.tally.reserve(reservation);
+                }
                 if !std::mem::take(&mut memory.granted) && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero()) {
                     drop(Guard::new(&job.engine, ticket));
                     return Err(finally(job, &memory, &decision, &candidates, None));
@@ -468,6 +481,9 @@ pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, 
         // Nobody listening means that the process is ending.
         engine.rejected.send(chosen.key).unwrap_or_default();
     }
+    if lost.outcome.cool == Cool::Quota && lost.outcome.blame == Blame::Account {
+        engine.balances.doubt(chosen.key, now);
+    }
 }
 
 /// Remembers a lost attempt for what is decided next.
@@ -535,6 +551,11 @@ async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: O
 fn finally(job: &Job, memory: &Memory, decision: &Decision, candidates: &[Candidate], retry_at: Option<Mono>) -> ClientError {
     let now = job.engine.clock.mono();
     let last = memory.last.as_ref();
+    if last.is_none()
+        && let Some(error) = budgets::refusal(decision, now)
+    {
+        return error;
+    }
     // Where other keys will be back, the client should hear of them rather than of the last refusal.
     let forbidden = |last: &Last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Forbidden);
     let refusal =

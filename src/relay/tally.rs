@@ -8,6 +8,7 @@ use super::{
     account::{Account, Running, Went},
     admission::Admission,
     ask::{Ask, nothing},
+    budgets::Reservation,
     engine::Engine,
     guardian::{self, Watched},
 };
@@ -197,6 +198,11 @@ impl Tally {
 
     pub(super) fn queued(&self, reason: String) {
         self.engine.bus.tell(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
+    }
+
+    /// What the next attempt holds of budgets.
+    pub(super) fn reserve(&mut self, reservation: Reservation) {
+        self.account.reservation = Some(reservation);
     }
 
     /// `bound`: its conversation was served there before.

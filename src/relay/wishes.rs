@@ -185,8 +185,8 @@ mod tests {
         assert_eq!((wishes.order.len(), wishes.no_fallbacks, wishes.all_parameters), (2, true, true));
         assert_eq!((wishes.sort, wishes.max_price), (Some(Strategy::LeastCost), Some([Some(1.0), Some(2.5)])));
         assert_eq!(wishes.models, ["a", "b"]);
-        assert!(wishes.affordable(Some(Price { input: 1_000.0, output: 2_500.0 })));
-        assert!(!wishes.affordable(Some(Price { input: 1_000.0, output: 2_501.0 })) && !wishes.affordable(None));
+        assert!(wishes.affordable(Some(Price { input: 1_000.0, output: 2_500.0, request: 0.0 })));
+        assert!(!wishes.affordable(Some(Price { input: 1_000.0, output: 2_501.0, request: 0.0 })) && !wishes.affordable(None));
     }
 
     #[test]

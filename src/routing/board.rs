@@ -28,7 +28,7 @@ pub use super::{
 };
 use crate::{
     base::{clock::Mono, draw::Draw},
-    config::settings::{KeyId, UpstreamId},
+    config::settings::{KeyId, Upstream, UpstreamId},
     ir::allowance::Allowances,
 };
 
@@ -204,6 +204,29 @@ impl Board {
         changes
     }
 
+    /// A probe of our own begins: its number among the attempts.
+    #[must_use]
+    pub fn begin_probe(&self) -> u64 {
+        let health = &mut self.lock().health;
+        health.newest += 1;
+        health.newest
+    }
+
+    /// Records what a probe found: nothing wrong, or why the upstream does not answer. Gives back what there is to tell.
+    pub fn probed(&self, upstream: &Upstream, id: u64, found: Result<(), &Arc<str>>, now: Mono) -> Vec<Change> {
+        let changes = ending::probed(&mut self.lock().health, upstream, id, found, now);
+        if !changes.is_empty() {
+            self.bump();
+        }
+        changes
+    }
+
+    /// When an upstream last served a request.
+    #[must_use]
+    pub fn heard(&self, id: UpstreamId) -> Option<Mono> {
+        self.lock().health.upstreams.get(&id)?.stats.served()
+    }
+
     /// Takes over what an answer's head said is left of the provider's limits.
     pub fn hear(&self, ticket: &Ticket, said: &Allowances, now: Mono) {
         let health = &mut self.lock().health;
@@ -308,6 +331,22 @@ impl Board {
             key.circuit = Circuit::default();
         }
         self.bump();
+    }
+
+    /// Somebody paid: what is held against a key's account for want of money is over. Whether there was any.
+    pub fn paid(&self, key: KeyId) -> bool {
+        let freed = {
+            let health = &mut self.lock().health;
+            let account = health.keys.get(&key).and_then(|key| key.account);
+            let poor = |circuit: &Circuit| circuit.belief().is_some_and(|belief| belief.class == Cool::Quota);
+            account
+                .filter(|account| health.accounts.get(account).is_some_and(poor))
+                .is_some_and(|account| health.accounts.remove(&account).is_some())
+        };
+        if freed {
+            self.bump();
+        }
+        freed
     }
 
     /// A fresh list of an upstream's models came: what it names is not missing any more.

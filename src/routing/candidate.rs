@@ -54,6 +54,8 @@ pub enum Unfit {
         needs: u64,
         holds: u64,
     },
+    /// An answer bound to a JSON schema.
+    Schema,
     Tools,
     Vision,
 }
@@ -139,6 +141,28 @@ pub enum KeyState {
     Missing(Arc<str>),
     /// `enabled = false` on key or upstream.
     Disabled,
+    /// A budget keeps it back.
+    Over(Arc<Over>),
+}
+
+/// What a budget says against an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over {
+    pub kind: OverKind,
+    pub text: String,
+    /// What may be done about it.
+    pub fix: String,
+    /// When its period ends.
+    pub until: Option<Mono>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverKind {
+    /// What is under way may use up the rest.
+    Reserved,
+    Spent,
+    /// It lets nothing through whose price nobody knows.
+    Unpriced,
 }
 
 /// What one attempt of this request already did.
@@ -250,6 +274,8 @@ pub enum Why {
     Offline,
     /// Ready, but others are in the preferred region.
     OtherRegion,
+    /// A budget keeps it back.
+    OverBudget(Arc<Over>),
     OverLimit {
         what: &'static str,
     },
@@ -295,6 +321,10 @@ impl Why {
             Self::NotDrawn => "ready, another was drawn".to_owned(),
             Self::Offline => "our own network is down".to_owned(),
             Self::OtherRegion => "ready, in another region".to_owned(),
+            Self::OverBudget(over) => match over.until {
+                Some(until) => format!("{}; again in {}", over.text, short(until.since(now))),
+                None => over.text.clone(),
+            },
             Self::OverLimit { what } => format!("over its {what}"),
             Self::NearLimit { what, remaining, until } => {
                 format!("has {remaining} {what} left at the provider for {}, too few for this request", short(until.since(now)))
@@ -304,6 +334,7 @@ impl Why {
             Self::Unfit(Unfit::Context { needs, holds }) => {
                 format!("the request needs about {needs} tokens of context, its model holds {holds}")
             }
+            Self::Unfit(Unfit::Schema) => "its model cannot be bound to a JSON schema".to_owned(),
             Self::Unfit(Unfit::Tools) => "its model takes no tools".to_owned(),
             Self::Unfit(Unfit::Vision) => "its model sees no pictures".to_owned(),
             Self::WaitingForKey => "its key is still being read".to_owned(),

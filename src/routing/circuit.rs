@@ -18,6 +18,10 @@ const LOCAL_MODEL: Duration = Duration::from_secs(10);
 const RETEST: Duration = Duration::from_secs(600);
 const RETEST_MAX: Duration = Duration::from_secs(6 * 3600);
 
+/// Repeated cooldowns of our own making are shorter by up to this share, each by another: what failed together is not
+/// tested together again.
+const SCATTER: f64 = 0.1;
+
 /// Attempts let through beyond which a scope that came back counts as well again.
 const FULL_WIDTH: u32 = 32;
 
@@ -77,6 +81,8 @@ pub struct Window {
 /// What happened to an attempt, or what a person asked for. `id` is the attempt's number, `newest` the newest given out.
 #[derive(Clone, Debug)]
 pub enum Signal<'a> {
+    /// A probe of our own was answered: who was away for failures may be back.
+    Answered,
     /// By hand, for so long.
     Cooled {
         span: Duration,
@@ -142,6 +148,14 @@ impl Circuit {
             (_, Signal::Warmed) => Self::default(),
             (_, &Signal::Cooled { span, newest }) => Self::by_hand(span, newest, now),
 
+            // Only what we believe ourselves: neither a vendor's word nor a person's.
+            (Self::Open { belief, until }, Signal::Answered)
+                if until > now && belief.class == Cool::ServerError && !belief.blocked && !belief.hinted =>
+            {
+                Self::Open { belief, until: now }
+            }
+            (state, Signal::Answered) => state,
+
             (Self::Shut { cause, since, struck, retests, .. }, Signal::Retested) => {
                 let retests = retests.saturating_add(1);
                 Self::Shut { cause, since, struck, retest_at: now + doubled(RETEST, RETEST_MAX, retests), retests }
@@ -206,7 +220,7 @@ impl Circuit {
         let (strikes, struck) = self.strikes();
         let counts = id > struck;
         let strikes = if counts { strikes.saturating_add(1) } else { strikes };
-        let term = Term::of(failure, strikes, policy);
+        let term = Term::of(failure, strikes, id, policy);
         let cooling = match &self {
             Self::Open { belief, until } if *until > now => Some((belief.since, *until, belief.blocked, belief.hinted)),
             _ => None,
@@ -293,12 +307,15 @@ struct Term {
 }
 
 impl Term {
-    fn of(failure: &Failure<'_>, strikes: u32, policy: &Policy) -> Self {
+    fn of(failure: &Failure<'_>, strikes: u32, id: u64, policy: &Policy) -> Self {
         let cooldown = &policy.cooldown;
         // "Wait for nothing" is no hint: the same would come at once again.
         let hint = failure.hint.filter(|hint| !hint.is_zero()).map(|hint| hint.min(cooldown.max_hint));
         let nth = strikes.saturating_sub(failure.threshold.max(1));
-        let own = |base| doubled(base, cooldown.max.max(base), nth);
+        let own = |base| {
+            let span = doubled(base, cooldown.max.max(base), nth);
+            if nth > 0 { span.mul_f64(1.0 - SCATTER * fraction(id)) } else { span }
+        };
         let fixed = |span: Duration| Self {
             span: hint.unwrap_or_default().max(span),
             blocked: true,
@@ -321,6 +338,12 @@ impl Term {
             (Cool::Nothing | Cool::Rejected, _) => Self { span: Duration::ZERO, blocked: false, hinted: false, fact: false },
         }
     }
+}
+
+/// A number from 0 to 1 that differs from attempt to attempt.
+fn fraction(id: u64) -> f64 {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    (id.wrapping_mul(STEP) >> 32) as f64 / f64::from(u32::MAX)
 }
 
 #[cfg(test)]
@@ -371,8 +394,22 @@ mod tests {
         let mut circuit = Circuit::default();
         for (id, seconds) in [(1, 15), (2, 30), (3, 60), (4, 120), (5, 240), (6, 480), (7, 600), (8, 600)] {
             circuit = circuit.after(&fail(Cool::ServerError, None, id, id), &policy, at(0));
-            assert_eq!(until(&circuit), at(seconds).max(at(0)), "strike {id}");
+            let end = until(&circuit);
+            assert!(end <= at(seconds) && end >= at(seconds * 9 / 10), "strike {id}: {end:?}");
         }
+    }
+
+    #[test]
+    fn what_failed_together_again_and_again_is_not_tested_together() {
+        let policy = policy();
+        let again = |id| {
+            let once = Circuit::default().after(&fail(Cool::ServerError, None, id, id), &policy, at(0));
+            assert_eq!(until(&once), at(15), "the first time it is as configured");
+            until(&once.after(&fail(Cool::ServerError, None, id + 20, id + 20), &policy, at(15)))
+        };
+        let ends: std::collections::BTreeSet<Mono> = (1..=20).map(again).collect();
+        assert_eq!(ends.len(), 20);
+        assert!(ends.first() >= Some(&at(15 + 27)) && ends.last() <= Some(&at(15 + 30)), "{ends:?}");
     }
 
     #[test]
@@ -402,7 +439,7 @@ mod tests {
         let policy = policy();
         let mut circuit = Circuit::default();
         let cause: Arc<str> = "500".into();
-        for (id, stance) in [(1, Stance::Clear), (2, Stance::Clear), (3, Stance::Suspect(at(15))), (4, Stance::Suspect(at(30)))] {
+        for (id, stance) in [(1, Stance::Clear), (2, Stance::Clear), (3, Stance::Suspect(at(15)))] {
             let failure = Failure { class: Cool::ServerError, hint: None, cause: &cause, threshold: 3, local: false };
             circuit = circuit.after(&Signal::Failed { id, newest: id, failure }, &policy, at(0));
             assert_eq!(circuit.stance(at(0)), stance, "strike {id}");
@@ -480,6 +517,7 @@ mod tests {
             (1_u64..60).prop_map(|id| Signal::Succeeded { id, newest: id }),
             (1_u64..60).prop_map(|id| Signal::Sent { id }),
             (1_u64..60).prop_map(|id| Signal::Ended { id }),
+            Just(Signal::Answered),
         ];
         (0_u64..4_000, signal)
     }

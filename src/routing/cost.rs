@@ -3,11 +3,12 @@
 use super::{candidate::Candidate, health::Size, limits::USUAL};
 use crate::config::settings::Upstream;
 
-/// Billionths of a dollar per token.
+/// Billionths of a dollar per token, and for the request as such.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Price {
     pub input: f64,
     pub output: f64,
+    pub request: f64,
 }
 
 /// For each candidate, what a request of this size would cost, without caches; `None` where no price is known.
@@ -20,7 +21,8 @@ pub fn of(candidates: &[Candidate], asked: Size, price: &dyn Fn(&Upstream, &str)
         let same = at.checked_sub(1).filter(|&before| std::sync::Arc::ptr_eq(&candidates[before].target, &candidate.target));
         out.push(match same {
             Some(before) => out[before],
-            None => price(&candidate.target.upstream, &candidate.target.model).map(|price| price.input * input + price.output * output),
+            None => price(&candidate.target.upstream, &candidate.target.model)
+                .map(|price| price.input * input + price.output * output + price.request),
         });
     }
     out
@@ -36,10 +38,10 @@ mod tests {
     #[test]
     fn a_cost_is_of_input_and_expected_output_once_per_target() {
         let candidates = ready(&[target(&Arc::new(upstream(1, "a", None, 2)), "m"), target(&Arc::new(upstream(2, "b", None, 1)), "m")]);
-        let price = |upstream: &Upstream, _: &str| (&*upstream.name == "a").then_some(Price { input: 2.0, output: 10.0 });
+        let price = |upstream: &Upstream, _: &str| (&*upstream.name == "a").then_some(Price { input: 2.0, output: 10.0, request: 3.0 });
 
         let costs = of(&candidates, Size { input: 100, output: 50 }, &price);
 
-        assert_eq!(costs, [Some(700.0), Some(700.0), None]);
+        assert_eq!(costs, [Some(703.0), Some(703.0), None]);
     }
 }

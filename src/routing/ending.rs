@@ -8,7 +8,7 @@ use super::{
     health::{ActScope, Health, Ticket},
     outcome::{Blame, Cool, Outcome},
 };
-use crate::{base::clock::Mono, events::kind::Level, ir::usage::Usage};
+use crate::{base::clock::Mono, config::settings::Upstream, events::kind::Level, ir::usage::Usage};
 
 /// How an attempt went. The relay's guard tells exactly one final end.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +61,31 @@ pub fn record(health: &mut Health, ticket: &Ticket, end: End<'_>, now: Mono) -> 
         End::Abandoned => recorder.over(None),
     }
     changes
+}
+
+/// Records what a probe of our own found: that the upstream answers, or why it does not. One that answers is not taken to
+/// be well at once, but the next request tests it.
+pub fn probed(health: &mut Health, upstream: &Upstream, id: u64, found: Result<(), &Arc<str>>, now: Mono) -> Vec<Change> {
+    if health.offline && !upstream.local {
+        return Vec::new();
+    }
+    let (policy, newest) = (Arc::clone(&health.policy), health.newest);
+    let Some(circuit) = health.circuit_mut(&ActScope::Upstream(upstream.id), found.is_err()) else { return Vec::new() };
+    let before = match found {
+        Ok(()) => circuit.turn(&Signal::Answered, &policy, now),
+        Err(cause) => {
+            let threshold = policy.cooldown.failures.max(1);
+            let failure = Failure { class: Cool::ServerError, hint: None, cause, threshold, local: upstream.local };
+            circuit.turn(&Signal::Failed { id, newest, failure }, &policy, now)
+        }
+    };
+    let told = match (&before, &*circuit) {
+        (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if until < old => {
+            Some(("answers its probe: the next request tests it".to_owned(), Level::Info))
+        }
+        (before, after) => told(before, after, Scope::Upstream, now),
+    };
+    told.map(|(text, level)| Change { subject: upstream.name.to_string(), text, level }).into_iter().collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

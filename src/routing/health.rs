@@ -5,7 +5,7 @@ use std::{mem, sync::Arc, time::Duration};
 
 use super::{
     affinity::Keys,
-    candidate::{AccountId, Candidate, KeyState, ScopeKind, Unfit, Why},
+    candidate::{AccountId, Candidate, KeyState, OverKind, ScopeKind, Unfit, Why},
     circuit::{Circuit, Policy, Signal, Stance},
     learned::{Demand, Kind, Window},
     limits::Usual,
@@ -194,6 +194,14 @@ impl Health {
         match &candidate.key_state {
             KeyState::Ready => {}
             KeyState::Waiting => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
+            KeyState::Over(over) => match (over.kind, over.until) {
+                (OverKind::Reserved, _) => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
+                (OverKind::Spent, Some(until)) => standing.worsen(Rank::Blocked, Some(until), Reason::Key(&candidate.key_state)),
+                (OverKind::Spent | OverKind::Unpriced, _) => {
+                    standing.worsen(Rank::Out, None, Reason::Key(&candidate.key_state));
+                    return;
+                }
+            },
             KeyState::Disabled | KeyState::Missing(_) => {
                 standing.worsen(Rank::Out, None, Reason::Key(&candidate.key_state));
                 return;
@@ -491,6 +499,7 @@ impl<'a> Standing<'a> {
     pub fn why(&self) -> Option<Why> {
         Some(match (self.reason, self.rank) {
             (Reason::Fine, _) | (_, Rank::Ready | Rank::Due) => return None,
+            (Reason::Key(KeyState::Over(over)), _) => Why::OverBudget(Arc::clone(over)),
             (Reason::Key(KeyState::Waiting), _) => Why::WaitingForKey,
             (Reason::Key(KeyState::Missing(reason)), _) => Why::Missing(Arc::clone(reason)),
             (Reason::Key(KeyState::Disabled | KeyState::Ready), _) => Why::Disabled,

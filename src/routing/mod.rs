@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod board;
+pub mod budget;
 pub mod cache;
 pub mod candidate;
 pub mod catalog;

@@ -63,6 +63,12 @@ impl Stats {
         self.failed.add(u32::from(failed), now);
     }
 
+    /// When one last succeeded, as far as that is kept.
+    #[must_use]
+    pub fn served(&self) -> Option<Mono> {
+        self.ends.iter().rev().find(|(_, failed, _)| !failed).map(|(at, ..)| *at)
+    }
+
     /// The last hundred attempts in three numbers, at most a second old.
     #[must_use]
     pub fn summary(&self, now: Mono) -> Summary {

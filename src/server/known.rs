@@ -21,7 +21,7 @@ use crate::{
         op::Dialect,
     },
     relay::{
-        conversation,
+        budgets, conversation,
         reply::{self, ReplyBody},
     },
     routing::{
@@ -235,8 +235,9 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, C
     let mut resolved = resolved.map_err(|e| ClientError::new(ErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint())))?;
     resolved.targets.retain(|target| !asked.exclude_providers.iter().any(|name| **name == *target.upstream.name));
     let strategy = asked.strategy.as_deref().map_or(Ok(resolved.strategy), strategy)?;
-    let candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
-    let costs = if strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
+    let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
+    let costs = if engine.budgets.any() || strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
+    budgets::mark(engine, &project.name, &mut candidates, &costs);
     let region = asked.preferred_region.as_deref().unwrap_or(&generation.settings.region);
     let question = Question { strategy, costs: &costs, region, ..Question::of(&candidates) };
     let keys = asked.conversation_id.as_deref().map(|name| Keys { session: Some(key(gate, project, name)), ..Keys::default() });

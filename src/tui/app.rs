@@ -294,7 +294,7 @@ impl App {
     pub fn settle(&mut self, now: Now) {
         let entries = screens::entries(self);
         let (columns, rows) = self.size;
-        let room = screens::list_area(self.screen, Layout::of(self, columns, rows, now).body).height;
+        let room = screens::list_area(self, Layout::of(self, columns, rows, now).body).height;
         let place = self.place_mut();
         if place.selected.is_some() {
             match position(&entries, place.selected.as_ref()) {

@@ -14,7 +14,8 @@ use crate::{
     control::{
         history::View,
         snapshot::{
-            ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, Snapshot, Stats, UpstreamState, UpstreamView,
+            BalanceView, ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, ProbeView, Snapshot, Stats,
+            UpstreamState, UpstreamView,
         },
         story::{Kind, Part, Story, Who},
     },
@@ -198,6 +199,14 @@ fn upstream(name: &str, state: UpstreamState) -> UpstreamView {
             spark: (0..15).map(|n| (n * 3 % 11, 0)).collect(),
         },
         models: Some(41),
+        probe: (name == "limited").then(|| ProbeView {
+            path: "/models".to_owned(),
+            every_ms: 60_000,
+            at: UnixMillis(NOW.0 - 12_000),
+            took_ms: 41,
+            said: "200".to_owned(),
+            ok: true,
+        }),
     }
 }
 
@@ -217,6 +226,13 @@ fn key(upstream: &str, label: &str) -> KeyView {
         requests: 1_204,
         tokens: 48_200,
         running: 0,
+        balance: (label == "work").then(|| BalanceView {
+            amount: 12.3,
+            currency: "USD".to_owned(),
+            text: "$12.300".to_owned(),
+            low: false,
+            at: UnixMillis(NOW.0 - 90_000),
+        }),
         limits: Vec::new(),
     }
 }
@@ -280,6 +296,12 @@ pub(super) fn snapshot() -> Snapshot {
         offline: false,
         draining: false,
         ledger: Some(read(r#"{"path":"/home/ann/.local/share/aiproxy/ledger.db","trouble":null,"waiting":0,"lost":0}"#)),
+        budgets: read(&format!(
+            r#"[{{"of":"all","per":"month","usd":20000000000,"spent":21400000000,"reserved":0,"percent":107,"unpriced":0,"from":0,"until":{end}}},
+                {{"of":"project ide","per":"day","usd":5000000000,"spent":4100000000,"reserved":0,"percent":82,"unpriced":0,"from":0,"until":{end}}},
+                {{"of":"key healthy/work","per":"total","usd":10000000000,"spent":920000000,"reserved":0,"percent":9,"unpriced":3,"from":0,"until":null}}]"#,
+            end = NOW.0 + 6_480_000
+        )),
     }
 }
 

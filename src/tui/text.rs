@@ -149,7 +149,7 @@ texts! {
     col: Columns {
         time client model upstream key state age try_ ttft speed tokens cost dialect tier keys p50 p95 errors minutes models
         fingerprint until run requests rpm tpm today kind health price targets level what used input cached output reasoning failed share
-        project session day
+        project session day balance
     }
     state: States {
         queued waiting thinking streaming done retried retried_short cache_lost left broke denied unknown limited down timeout refused error
@@ -161,11 +161,12 @@ texts! {
         session first took speed input output bytes finish asked_headers answered_headers no_headers not_kept waiting_text listening nothing_said
         missing raw more system user assistant tool thinking refusal result media call cost split
     }
-    upstreams: UpstreamTexts { empty no_match }
+    upstreams: UpstreamTexts { empty no_match probe }
     keys: KeyTexts { empty no_match gives_nothing being_read let_through rest }
     models: ModelTexts { empty no_match ready some none }
     usage: UsageTexts {
         today requests no_ledger empty demo by days one_day by_cost by_tokens loading no_match unnamed estimated
+        of_all of_project spent a_day a_week a_month in_total begins unpriced
     }
     log: LogTexts { empty no_match older }
     config: ConfigTexts {

@@ -160,7 +160,7 @@ fn event_came(app: &mut App, event: &Event, now: Now) -> Vec<Effect> {
         _ => None,
     };
     app.reading.stale |= about.is_some() && looked_at(app).map(|look| look.id) == about;
-    app.fresh.urgent |= matches!(event.kind, EventKind::Config { .. } | EventKind::Health { .. });
+    app.fresh.urgent |= matches!(event.kind, EventKind::Alert { .. } | EventKind::Config { .. } | EventKind::Health { .. });
     refresh(app, now)
 }
 

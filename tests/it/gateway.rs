@@ -127,6 +127,7 @@ fn upstream(base_url: &str) -> Upstream {
         embed: None,
         rerank: None,
         retry_statuses: None,
+        budget: Vec::new(),
         rules: Vec::new(),
         health: None,
         keys: Vec::new(),

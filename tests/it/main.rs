@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "one binary of many small modules")]
 
 mod architecture;
+mod budgets;
 mod cli;
 mod configs;
 mod failover;
@@ -13,6 +14,7 @@ mod gateway;
 mod guardian;
 mod guards;
 mod harness;
+mod health;
 mod hedge;
 #[cfg(target_os = "linux")]
 mod keyring;

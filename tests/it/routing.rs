@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{
     client::{Answer, Request},
-    proxy::{Setup, body, secret},
+    proxy::{CLIENT_KEY, Setup, body, secret},
     until,
     upstream::{Gate, Scene, Upstream},
 };
@@ -447,7 +447,7 @@ fn who_may_not_wait_for_its_own_account_is_served_by_another_at_once() {
         .replace("label = \"second\"", "label = \"second\", max_concurrency = 1");
     let proxy = Setup::new().config("[retry]\nqueue_for = \"0s\"").config(&row).start();
     assert_eq!(proxy.ask(&talk("cats", 1)).status, 200);
-    let mut busy = Request::post("/v1/chat/completions", &talk("cats", 2)).bearer(crate::support::proxy::CLIENT_KEY).open(proxy.addr);
+    let mut busy = Request::post("/v1/chat/completions", &talk("cats", 2)).bearer(CLIENT_KEY).open(proxy.addr);
     until("the second turn at the upstream", || (upstream.journal().len() == 2).then_some(()));
     let begun = Instant::now();
 
@@ -459,4 +459,67 @@ fn who_may_not_wait_for_its_own_account_is_served_by_another_at_once() {
     assert_eq!((&keys[0], keys[0] == keys[2]), (&keys[1], false), "{keys:?}");
     gate.open();
     assert_eq!(busy.answer().status, 200);
+}
+
+#[test]
+fn projects_take_turns_where_requests_wait_for_one_key() {
+    let gate = Gate::shut();
+    let upstream = Upstream::start(vec![Scene::chat("hello").head_gate(&gate), Scene::chat("hello")]);
+    let row = format!(
+        "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\n\
+         keys = [{{ ref = \"sk-it-only-0000000000000\", label = \"only\", max_concurrency = 1 }}]",
+        upstream.url()
+    );
+    let proxy = Setup::new().config(&project("ide", IDE, "")).config(&row).start();
+    let open = |key: &str, prompt: &str| Request::post("/v1/chat/completions", &body("m", prompt, false)).bearer(key).open(proxy.addr);
+    let queued = || {
+        let running = proxy.snapshot()["live"]["running"].as_array().cloned().unwrap_or_default();
+        running.into_iter().filter(|record| record["state"] == "queued").count()
+    };
+
+    let mut open_ones = vec![open(CLIENT_KEY, "first")];
+    upstream.request(0);
+    for (key, prompt) in [(CLIENT_KEY, "a1"), (CLIENT_KEY, "a2"), (CLIENT_KEY, "a3"), (IDE, "b1"), (IDE, "b2")] {
+        let before = queued();
+        open_ones.push(open(key, prompt));
+        until("it to wait", || (queued() == before + 1).then_some(()));
+    }
+    gate.open();
+
+    assert!(open_ones.iter_mut().all(|connection| connection.answer().status == 200));
+    let asked: Vec<_> = upstream.journal().iter().map(|seen| seen.json()["messages"][0]["content"].clone()).collect();
+    assert_eq!(asked, ["first", "a1", "b1", "a2", "b2", "a3"], "who asks more does not wait less");
+}
+
+#[test]
+fn the_cheapest_by_the_built_in_prices_serves() {
+    let (dear, cheap) = (Upstream::start(vec![Scene::chat("dear")]), Upstream::start(vec![Scene::chat("cheap")]));
+    let logical = "[[model]]\nname = \"any\"\nstrategy = \"least_cost\"\ntargets = [\"one:gpt-4o\", \"two:gpt-4o-mini\"]";
+    let preset = "preset = \"openai\"";
+    let setup = Setup::new().config(logical).upstream_at("one", &dear.url(), &["work"], preset);
+    let proxy = setup.upstream_at("two", &cheap.url(), &["work"], preset).start();
+
+    let said: Vec<_> = (0..3).map(|_| proxy.ask(&body("any", "hi", false)).said()).collect();
+
+    assert_eq!(said, ["cheap", "cheap", "cheap"]);
+    // By suffix the same, without a row for it.
+    let told = proxy.cli(&["route", "any"]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("gpt-4o-mini"), "{told:?}");
+    let usage: serde_json::Value = serde_json::from_slice(&proxy.cli(&["log", "show", "last", "--json"]).stdout).expect("JSON");
+    assert_eq!(usage["parts"][0]["bill"]["source"], "builtin", "{usage}");
+}
+
+#[test]
+fn a_model_that_cannot_be_bound_to_a_schema_is_passed_over_for_that() {
+    let (old, new) = (Upstream::start(vec![Scene::chat("old")]), Upstream::start(vec![Scene::chat("new")]));
+    let logical = "[[model]]\nname = \"any\"\ntargets = [\"one:gpt-4-turbo\", \"two:gpt-4o\"]";
+    let proxy = Setup::new().config(logical).upstream("one", &old, &["work"]).upstream("two", &new, &["work"]).start();
+    let mut bound = body("any", "hi", false);
+    bound["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
+
+    let said = [proxy.ask(&body("any", "hi", false)).said(), proxy.ask(&bound).said()];
+
+    assert_eq!(said, ["old", "new"]);
+    bound["model"] = json!("one:gpt-4-turbo");
+    assert_eq!(proxy.ask(&bound).said(), "old", "where there is nobody else it is tried");
 }

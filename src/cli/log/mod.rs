@@ -134,7 +134,7 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
                     printer.request(record)?;
                 }
             }
-            EventKind::Config { .. } | EventKind::Health { .. } | EventKind::Notice { .. } => {
+            EventKind::Alert { .. } | EventKind::Config { .. } | EventKind::Health { .. } | EventKind::Notice { .. } => {
                 if let Some(line) = live.lines.back() {
                     printer.event(line)?;
                 }

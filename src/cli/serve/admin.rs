@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{super::args::ServeArgs, keys::KeyLoader, logging::LogLevel, with_arguments};
+use super::{super::args::ServeArgs, budgets, keys::KeyLoader, logging::LogLevel, with_arguments};
 use crate::{
     base::{clean, id::RequestId},
     config::{
@@ -123,6 +123,7 @@ impl Hands {
         if let Some(ledger) = &self.ledger {
             ledger.apply(&settings.ledger);
         }
+        budgets::reload(&self.engine, self.ledger.as_ref()).await;
         {
             let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
             *view = ConfigView {

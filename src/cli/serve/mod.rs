@@ -2,6 +2,7 @@
 
 mod admin;
 mod banner;
+mod budgets;
 mod discovery;
 mod keys;
 mod ledger;
@@ -46,8 +47,10 @@ use crate::{
         sink::Sink,
     },
     relay::{
+        balance,
         engine::{Engine, Parts},
         lists::{self, ModelLists},
+        probes,
         remember::{self, Remember},
     },
     secrets::{
@@ -112,6 +115,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         engine.remember.upstream(&engine, upstream);
     }
     let ledger = ledger::start(&engine, &place.data, notes_of_requests);
+    budgets::start(&engine, ledger.as_deref());
     let (tracker, stop, now) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
     let token =
@@ -288,6 +292,10 @@ fn spawn_background(
         }
     };
     tracker.spawn(until_stop(stop.clone(), Box::pin(keep)));
+    let teller = Arc::clone(&gate.engine);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { balance::run(&teller).await })));
+    let prober = Arc::clone(&gate.engine);
+    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { probes::run(&prober).await })));
     let looked_after = Arc::clone(&gate.engine);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { ledger::look_after(&looked_after).await })));
     let loader = Arc::clone(&hands.loader);

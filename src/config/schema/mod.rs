@@ -1,5 +1,6 @@
 //! Which keys the config has, table by table, as written: every value with its place, nothing filled in from elsewhere.
 
+pub(super) mod budget;
 pub(super) mod general;
 pub(super) mod keyless;
 pub(super) mod ledger;
@@ -14,7 +15,7 @@ use super::{
     prices,
     problem::Report,
     read::{self, At, Fault, Table},
-    settings::{PriceRow, StatusSet, Strategy},
+    settings::{Budget, PriceRow, StatusSet, Strategy},
 };
 use crate::base::pattern::Patterns;
 
@@ -25,13 +26,14 @@ pub(super) struct Written {
     pub(super) models: Vec<model::Model>,
     pub(super) aliases: Vec<model::Alias>,
     pub(super) projects: Vec<project::Project>,
+    pub(super) budget: Vec<Budget>,
     pub(super) keyless: Vec<keyless::Keyless>,
     pub(super) prices: Vec<PriceRow>,
     pub(super) rates: price::Currencies,
 }
 
 /// Tables of the format that this version accepts and does nothing with.
-const LATER: [&str; 2] = ["budget", "alerts"];
+const LATER: [&str; 1] = ["alerts"];
 
 pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
     let mut top = Table::new("", 0..0, table);
@@ -47,6 +49,7 @@ pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
         prices: top.table("prices", report).map(|table| price::rows(table, &known, report)).unwrap_or_default(),
         rates,
         projects: top.tables("project", report).into_iter().filter_map(|row| project::read(row, report)).collect(),
+        budget: budget::read(&mut top, report),
     };
     top.later(&LATER, report);
     top.end(report);

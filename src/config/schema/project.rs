@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use toml::de::DeValue;
 
-use super::{name, patterns, row_name, upstream::reference};
+use super::{budget, name, patterns, row_name, upstream::reference};
 use crate::{
     base::pattern::Patterns,
     config::{
         problem::Report,
         read::{At, Fault, Table, clip, count, flag, text},
-        settings::Subnet,
+        settings::{Budget, Subnet},
     },
     secrets::Reference,
 };
@@ -23,6 +23,7 @@ pub(in crate::config) struct Project {
     pub(in crate::config) rpm: u32,
     pub(in crate::config) tpm: u32,
     pub(in crate::config) max_concurrency: u32,
+    pub(in crate::config) budget: Vec<Budget>,
     pub(in crate::config) subnets: Vec<Subnet>,
     pub(in crate::config) admin: bool,
     pub(in crate::config) enabled: bool,
@@ -49,11 +50,11 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Project> {
         rpm: row.or("rpm", report, 0, count(0, u32::MAX)),
         tpm: row.or("tpm", report, 0, count(0, u32::MAX)),
         max_concurrency: row.or("max_concurrency", report, 0, count(0, 1_000_000)),
+        budget: budget::read(&mut row, report),
         subnets: subnets.map(|at| at.value.into_iter().map(|at| at.value).collect()).unwrap_or_default(),
         admin: row.or("admin", report, false, flag),
         enabled,
     };
-    row.later(&["budget"], report);
     row.end(report);
     row_name.map(|_| project)
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use toml::de::DeValue;
 
-use super::{name, patterns, row_name, statuses};
+use super::{budget, name, patterns, row_name, statuses};
 use crate::{
     base::{
         near,
@@ -14,7 +14,7 @@ use crate::{
         presets,
         problem::Report,
         read::{self, At, Fault, Node, Span, Table, clip, count, duration, flag, number, text},
-        settings::{Health, Limit, Needle, Patch, Proxy, Rule, RuleAction, RuleScope, StatusSet},
+        settings::{Budget, Health, Limit, Needle, Patch, Proxy, Rule, RuleAction, RuleScope, StatusSet},
     },
     ir::op::Dialect,
     secrets::Reference,
@@ -43,6 +43,7 @@ pub(in crate::config) struct Upstream {
     pub(in crate::config) stream_keepalive: bool,
     pub(in crate::config) prices_win: bool,
     pub(in crate::config) retry_statuses: Option<StatusSet>,
+    pub(in crate::config) budget: Vec<Budget>,
     pub(in crate::config) rules: Vec<Rule>,
     pub(in crate::config) health: Option<Health>,
     pub(in crate::config) keys: Vec<Key>,
@@ -68,6 +69,7 @@ pub(in crate::config) struct Key {
     pub(in crate::config) limit: Limit,
     pub(in crate::config) limits: Vec<(Pattern, Limit)>,
     pub(in crate::config) max_concurrency: u32,
+    pub(in crate::config) budget: Vec<Budget>,
     pub(in crate::config) refresh: Option<Duration>,
     pub(in crate::config) enabled: bool,
 }
@@ -125,6 +127,7 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         stream_keepalive: row.or("stream_keepalive", report, false, flag),
         prices_win: row.or("prices_win", report, false, flag),
         retry_statuses: statuses(&mut row, "retry_statuses", report),
+        budget: budget::read(&mut row, report),
         rules: row.tables("rule", report).into_iter().map(|row| rule(row, report)).collect(),
         health: row.table("health", report).and_then(|table| health(table, report)),
         keys: keys(&mut row, report),
@@ -133,7 +136,6 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         patch: row.table("patch", report).map(|table| patch(table, report)).unwrap_or_default(),
         name: row_name.clone().unwrap_or_else(|| At::new(String::new(), row.span.clone())),
     };
-    row.later(&["budget"], report);
     row.end(report);
     row_name.map(|_| upstream)
 }
@@ -334,6 +336,7 @@ fn key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Key> {
             limit: Limit::default(),
             limits: Vec::new(),
             max_concurrency: 0,
+            budget: Vec::new(),
             refresh: None,
             enabled: true,
         });
@@ -356,10 +359,10 @@ fn key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Key> {
         limit: limit(&mut table, report),
         limits: limits(&mut table, report),
         max_concurrency: table.or("max_concurrency", report, 0, count(0, MANY)),
+        budget: budget::read(&mut table, report),
         refresh: table.take("refresh", report, duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400))).map(|at| at.value),
         enabled: table.or("enabled", report, true, flag),
     };
-    table.later(&["budget"], report);
     table.end(report);
     found.map(|_| key)
 }

@@ -1,6 +1,8 @@
 //! Decisions and ends together: what a request meets after what others met.
 
 mod bound;
+mod probed;
+mod promises;
 
 use std::{sync::Arc, time::Duration};
 

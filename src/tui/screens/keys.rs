@@ -92,14 +92,22 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
     // Columns that nobody has anything for leave their room to the others.
     let limited = app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| !key.limits.is_empty()));
-    let columns: Vec<_> = columns().into_iter().enumerate().filter(|(at, _)| limited || !LIMITS.contains(at)).map(|(_, c)| c).collect();
+    let paid = app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| key.balance.is_some()));
+    let columns: Vec<_> = columns()
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| (limited || !LIMITS.contains(at)) && (paid || *at != BALANCE))
+        .map(|(_, c)| c)
+        .collect();
     table::draw(canvas, area, &columns, &Rows { rows: &shown, selected, following, below, sorted }, now);
 }
 
 /// Places of the columns that show limits of providers.
 const LIMITS: std::ops::RangeInclusive<usize> = 7..=8;
+/// Place of the column that shows what is left at providers.
+const BALANCE: usize = 9;
 
-fn columns<'a>() -> [Column<Row<'a>>; 10] {
+fn columns<'a>() -> [Column<Row<'a>>; 11] {
     [
         Column {
             title: |t| &t.col.key,
@@ -131,6 +139,7 @@ fn columns<'a>() -> [Column<Row<'a>>; 10] {
         Column { title: |t| &t.col.used, min: 6, max: 7, right: true, leaves: 3, cell: |row, _, _| vec![number(row.key.tokens)] },
         Column { title: |t| &t.col.rpm, min: 9, max: 11, right: true, leaves: 2, cell: |row, now, _| left_of(row.key, "requests", now) },
         Column { title: |t| &t.col.tpm, min: 9, max: 11, right: true, leaves: 1, cell: |row, now, _| left_of(row.key, "tokens", now) },
+        Column { title: |t| &t.col.balance, min: 8, max: 12, right: true, leaves: 6, cell: |row, _, _| vec![balance(row.key)] },
         Column { title: |t| &t.col.today, min: 7, max: 8, right: true, leaves: 7, cell: |row, _, _| vec![today(row)] },
     ]
 }
@@ -139,6 +148,13 @@ fn today(row: &Row<'_>) -> Span {
     match row.today {
         Some(sums) => span(sums.shown().to_string(), Role::Text),
         None if row.counted => span("$0", Role::Dim),
+        None => span(UNKNOWN, Role::Dim),
+    }
+}
+
+fn balance(k: &KeyView) -> Span {
+    match &k.balance {
+        Some(balance) => span(balance.text.clone(), if balance.low { Role::Warn } else { Role::Text }),
         None => span(UNKNOWN, Role::Dim),
     }
 }

@@ -1,6 +1,7 @@
 //! The screens; each answers one question, each is a file.
 
-pub mod config;
+pub mod budgets;
+mod config;
 pub mod help;
 pub mod keys;
 pub mod live;
@@ -143,10 +144,10 @@ pub fn orders(screen: Screen) -> &'static [Order] {
 
 /// The lines of a body that hold rows.
 #[must_use]
-pub fn list_area(screen: Screen, body: Rect) -> Rect {
-    let above = match screen {
+pub fn list_area(app: &App, body: Rect) -> Rect {
+    let above = match app.screen {
         Screen::Live => live::chart_height(body),
-        Screen::Usage => usage::head_height(body),
+        Screen::Usage => usage::head_height(app, body),
         _ => 0,
     } + 1;
     let above = above.min(body.height);
@@ -156,7 +157,7 @@ pub fn list_area(screen: Screen, body: Rect) -> Rect {
 /// The row at a line of the terminal.
 #[must_use]
 pub fn row_at(app: &App, body: Rect, line: u16) -> Option<RowId> {
-    let list = list_area(app.screen, body);
+    let list = list_area(app, body);
     if line < list.y || line >= list.bottom() {
         return None;
     }

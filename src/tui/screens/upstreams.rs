@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::{Order, window};
 use crate::{
     base::clean::{clean, cut_middle},
-    control::snapshot::{UpstreamState, UpstreamView},
+    control::snapshot::{ProbeView, UpstreamState, UpstreamView},
     tui::{
         app::{App, Entry, RowId},
         format::{self, Now, UNKNOWN},
@@ -38,7 +38,10 @@ fn visible(app: &App) -> Vec<&UpstreamView> {
 }
 
 pub(super) fn entries(app: &App) -> Vec<Entry> {
-    visible(app).into_iter().map(|u| Entry { id: RowId::Name(u.name.clone()), height: 1 + u16::from(u.cause.is_some()) }).collect()
+    visible(app)
+        .into_iter()
+        .map(|u| Entry { id: RowId::Name(u.name.clone()), height: 1 + u16::from(u.cause.is_some()) + u16::from(u.probe.is_some()) })
+        .collect()
 }
 
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
@@ -54,8 +57,17 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     table::draw(canvas, area, &COLUMNS, &Rows { rows: shown, selected, following, below, sorted }, now);
 }
 
-fn below(u: &UpstreamView, _: Now, _: usize) -> Vec<Vec<Span>> {
-    u.cause.iter().map(|cause| vec![span(cause.clone(), Role::Dim)]).collect()
+fn below(u: &UpstreamView, now: Now, _: usize) -> Vec<Vec<Span>> {
+    let cause = u.cause.iter().map(|cause| vec![span(cause.clone(), Role::Dim)]);
+    cause.chain(u.probe.iter().map(|probe| vec![probed(probe, now)])).collect()
+}
+
+/// What the newest probe of our own found.
+fn probed(probe: &ProbeView, now: Now) -> Span {
+    let (took, age) = (format::took(u64::from(probe.took_ms)), format::age(now.since(probe.at)));
+    let values = [("path", clean(&probe.path)), ("said", clean(&probe.said)), ("took", took.into()), ("age", age.into())];
+    let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, &**value)).collect();
+    span(fill(&now.text.upstreams.probe, &values), if probe.ok { Role::Dim } else { Role::Warn })
 }
 
 const COLUMNS: [Column<UpstreamView>; 10] = [

@@ -2,7 +2,7 @@
 
 use ratatui::layout::Rect;
 
-use super::{Order, window};
+use super::{Order, budgets, window};
 use crate::{
     base::clean::{clean, cut_middle},
     control::history::{By, Row, Sums, View},
@@ -82,13 +82,15 @@ pub(super) fn filter(app: &App, name: &str) -> Option<String> {
     })
 }
 
-/// Lines above the table: the sums, and the bars of days where there is room.
-pub(super) fn head_height(body: Rect) -> u16 {
-    match body.height {
-        ..6 => 1,
-        6..20 => 2,
-        _ => 2 + CHART + 2,
-    }
+/// Lines above the table: the sums, budgets, and the bars of days where there is room.
+pub(super) fn head_height(app: &App, body: Rect) -> u16 {
+    let above = budgets::lines(app, body.height);
+    above
+        + match body.height - above {
+            ..6 => 1,
+            6..20 => 2,
+            _ => 2 + CHART + 2,
+        }
 }
 
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
@@ -101,7 +103,9 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         return;
     }
     sums(app, now, canvas, area);
-    let head = head_height(area).min(area.height);
+    let head = head_height(app, area).min(area.height);
+    let above = budgets::lines(app, area.height);
+    budgets::draw(app, now, canvas, Rect { y: area.y + 1, height: above, ..area });
     let list = Rect { y: area.y + head, height: area.height - head, ..area };
     if head >= 2 {
         canvas.rule(area, list.y - 1);
@@ -111,8 +115,8 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.put(area.x + 3, list.y + 1, room, said, Role::Dim);
         return;
     };
-    if head > 2 {
-        days(view, app.sums.days, now, canvas, Rect { y: area.y + 1, height: CHART + 2, ..area });
+    if head > above + 2 {
+        days(view, app.sums.days, now, canvas, Rect { y: area.y + 1 + above, height: CHART + 2, ..area });
     }
     let rows = visible(app);
     if rows.is_empty() {

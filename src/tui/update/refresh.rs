@@ -30,7 +30,7 @@ pub(super) fn refresh(app: &mut App, now: Now) -> Vec<Effect> {
     }
     let mut effects = Vec::new();
     let fresh = &app.fresh;
-    let shown = matches!(app.screen, Screen::Config | Screen::Keys | Screen::Models | Screen::Upstreams);
+    let shown = matches!(app.screen, Screen::Config | Screen::Keys | Screen::Models | Screen::Upstreams | Screen::Usage);
     let age = now.at.0 - fresh.at.0;
     if !fresh.pending && ((fresh.urgent && age >= URGENT_MS) || (fresh.stale && shown && age >= REFRESH_MS)) {
         effects.extend(fetch(app));

@@ -342,7 +342,7 @@ fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
         events: 0,
         error: None,
     };
-    assert_eq!(update(&mut app, event(42, ended), later(31_000)), [Effect::FetchToday, ask(By::Project, 30)]);
+    assert_eq!(update(&mut app, event(42, ended), later(31_000)), [Effect::FetchSnapshot, Effect::FetchToday, ask(By::Project, 30)]);
 }
 
 #[test]

@@ -215,7 +215,7 @@ impl Seen {
 
     /// Model lists are asked for by the proxy itself, at moments of its choosing.
     fn is_list(&self) -> bool {
-        self.method == "GET" && !self.path.contains("/responses/")
+        self.method == "GET" && (self.path.contains("/models") || self.path.contains("/tags"))
     }
 }
 

@@ -1,0 +1,112 @@
+//! Budgets as commands print them: what is spent of what, and until when.
+
+use serde_json::{Value, json};
+
+use super::{
+    out::{Paint, Role},
+    table::{Cell, Table},
+    when,
+};
+use crate::{base::clock::UnixMillis, control::snapshot::BudgetView};
+
+/// Columns of a bar that is full.
+const BAR: u64 = 20;
+
+/// As a table; empty where there are none.
+pub(super) fn table(budgets: &[&BudgetView], now: UnixMillis, paint: Paint) -> String {
+    if budgets.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["BUDGET", "PER", "SPENT", "OF", "USED", "", "ENDS IN", "NOTE"]);
+    for budget in budgets {
+        let role = match budget.percent {
+            100.. => Role::Bad,
+            80.. => Role::Warn,
+            _ => Role::Good,
+        };
+        let mut notes = Vec::new();
+        if !budget.reserved.is_zero() {
+            notes.push(format!("{} reserved by what is under way", budget.reserved));
+        }
+        if budget.unpriced > 0 {
+            notes.push(format!("{} attempts of unknown price", budget.unpriced));
+        }
+        table.row(vec![
+            (&budget.of).into(),
+            budget.per.name().into(),
+            Cell::new(Role::Strong, budget.spent.to_string()),
+            budget.usd.to_string().into(),
+            Cell::new(role, format!("{} %", budget.percent)),
+            Cell::new(role, bar(budget.percent)),
+            when::left(budget.until, now).into(),
+            Cell::new(Role::Dim, notes.join(", ")),
+        ]);
+    }
+    table.show(paint)
+}
+
+/// `████████████████│░░░│`: a line at 80 % and one at all of it.
+fn bar(percent: u64) -> String {
+    let full = (percent.min(100) * BAR).div_ceil(100);
+    let piece = |at: u64| match at {
+        _ if at < full => '█',
+        16 => '│',
+        _ => '░',
+    };
+    (0..BAR).map(piece).chain(['│']).collect()
+}
+
+/// One budget, as every listing gives it.
+pub(super) fn as_json(budget: &BudgetView) -> Value {
+    json!({
+        "of": budget.of,
+        "per": budget.per,
+        "usd": budget.usd.dollars(),
+        "spent": budget.spent.dollars(),
+        "reserved": budget.reserved.dollars(),
+        "percent": budget.percent,
+        "unpriced": budget.unpriced,
+        "from": budget.from.to_string(),
+        "until": budget.until.map(|until| until.to_string()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{base::money::NanoUsd, config::settings::Per};
+
+    #[test]
+    fn a_bar_has_its_marks_and_never_more_than_all() {
+        for (percent, want) in [
+            (0, "░░░░░░░░░░░░░░░░│░░░│"),
+            (1, "█░░░░░░░░░░░░░░░│░░░│"),
+            (80, "████████████████│░░░│"),
+            (100, "████████████████████│"),
+            (u64::MAX / 100, "████████████████████│"),
+        ] {
+            assert_eq!(bar(percent), want, "{percent}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_said_with_its_end() {
+        let budget = BudgetView {
+            of: "project ide".to_owned(),
+            per: Per::Day,
+            usd: NanoUsd(5_000_000_000),
+            spent: NanoUsd(4_100_000_000),
+            reserved: NanoUsd(20_000_000),
+            percent: 82,
+            unpriced: 2,
+            from: UnixMillis(0),
+            until: Some(UnixMillis(3_600_000)),
+        };
+        let text = table(&[&budget], UnixMillis(0), Paint::none());
+        for said in ["project ide", "$4.100", "$5.000", "82 %", "1h00m", "$0.020 reserved", "2 attempts of unknown price"] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+        assert_eq!(as_json(&budget)["spent"], 4.1);
+        assert_eq!(table(&[], UnixMillis(0), Paint::none()), "");
+    }
+}

@@ -1,0 +1,256 @@
+//! Budgets on a request's way: who is left out, what an attempt reserves, what it came to in the end.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::Method;
+
+use super::{ask::Ask, engine::Engine, remember::Remember};
+use crate::{
+    base::{
+        clock::{Mono, UnixMillis},
+        money::NanoUsd,
+    },
+    config::settings::{Budget, Origin, Per},
+    events::{
+        alert::{Alert, AlertKind},
+        kind::{EventKind, Level},
+    },
+    ir::{
+        cost::Bill,
+        fault::{ClientError, ErrorKind},
+        op::Op,
+    },
+    routing::{
+        budget::{Booked, BudgetState, Budgets, Holder, Lack, Reached},
+        candidate::{Candidate, Decision, KeyState, Over, OverKind, Target, Why, short},
+    },
+};
+
+/// Models whose unknown price was told of; names come from clients, so they are bounded.
+const TOLD: usize = 256;
+
+/// Models of which it was said that nobody knows their price.
+#[derive(Debug, Default)]
+pub struct Unpriced(Mutex<HashSet<String>>);
+
+impl Unpriced {
+    fn is_new(&self, name: &str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < TOLD && told.insert(name.to_owned())
+    }
+}
+
+/// Whether a request may cost anything at all.
+pub(super) fn concern(engine: &Engine, ask: &Ask) -> bool {
+    engine.budgets.any() && (ask.endpoint.op.generates() || (ask.endpoint.op == Op::Raw && ask.method != Method::GET))
+}
+
+/// Marks the candidates that a budget leaves out: its project's, everybody's, its upstream's or its key's. `costs` are
+/// what the request would cost at each, where known.
+pub fn mark(engine: &Engine, project: &Arc<str>, candidates: &mut [Candidate], costs: &[Option<f64>]) {
+    if !engine.budgets.any() {
+        return;
+    }
+    let now = engine.clock.unix();
+    for (at, candidate) in candidates.iter_mut().enumerate() {
+        if !matches!(candidate.key_state, KeyState::Ready | KeyState::Waiting) {
+            continue;
+        }
+        let cost = nano(costs.get(at).copied().flatten());
+        let holders = holders(project, candidate);
+        if let Some((holder, lack)) = holders.iter().find_map(|holder| Some((holder, engine.budgets.lack(holder, cost, now)?))) {
+            candidate.key_state = KeyState::Over(Arc::new(over(engine, holder, lack, candidate)));
+        }
+    }
+}
+
+/// Whose budgets an attempt draws on; the built-in upstream's are nobody's.
+fn holders(project: &Arc<str>, candidate: &Candidate) -> Vec<Holder> {
+    let upstream = &candidate.target.upstream;
+    if upstream.origin == Origin::Demo {
+        return Vec::new();
+    }
+    vec![
+        Holder::All,
+        Holder::Project(Arc::clone(project)),
+        Holder::Upstream(Arc::clone(&upstream.name)),
+        Holder::Key(Arc::clone(&candidate.key_name)),
+    ]
+}
+
+fn nano(cost: Option<f64>) -> Option<NanoUsd> {
+    cost.map(|cost| NanoUsd(cost.ceil() as i64))
+}
+
+fn over(engine: &Engine, holder: &Holder, lack: Lack, candidate: &Candidate) -> Over {
+    let whose = whose(holder);
+    match lack {
+        Lack::Reserved { budget } => {
+            let text = format!("requests under way may use up the rest of the {} of {whose}", sum(&budget));
+            Over { kind: OverKind::Reserved, text, fix: String::new(), until: None }
+        }
+        Lack::Spent { budget, spent, until } => {
+            let text = format!("{whose} has spent {spent} of its {}", sum(&budget));
+            let until = until.map(|until| engine.clock.mono() + span(engine.clock.unix(), until));
+            let fix = format!("`aiproxy usage` shows what it went on, {} allows more", raising(holder));
+            Over { kind: OverKind::Spent, text, fix, until }
+        }
+        Lack::Unpriced { .. } => {
+            let name = format!("{}/{}", candidate.target.upstream.name, candidate.target.model);
+            let text = format!("nobody knows the price of `{name}`, and the budget of {whose} refuses what has none");
+            let fix = format!("a row [prices.\"{name}\"] in the config tells it, `unpriced = \"warn\"` lets it through");
+            Over { kind: OverKind::Unpriced, text, fix, until: None }
+        }
+    }
+}
+
+fn whose(holder: &Holder) -> String {
+    match holder {
+        Holder::All => "everybody together".to_owned(),
+        Holder::Project(name) => format!("project `{name}`"),
+        Holder::Upstream(name) => format!("upstream `{name}`"),
+        Holder::Key(name) => format!("key `{name}`"),
+    }
+}
+
+/// The place in the config where more is allowed.
+fn raising(holder: &Holder) -> String {
+    match holder {
+        Holder::All => "`usd` under [budget] in the config".to_owned(),
+        Holder::Project(_) => "`budget` of its [[project]] row in the config".to_owned(),
+        Holder::Upstream(_) => "`budget` of its [[upstream]] row in the config".to_owned(),
+        Holder::Key(_) => "`budget` of the key in the config".to_owned(),
+    }
+}
+
+/// `$5.000 a day`
+fn sum(budget: &Budget) -> String {
+    let per = match budget.per {
+        Per::Day => "a day",
+        Per::Week => "a week",
+        Per::Month => "a month",
+        Per::Total => "in total",
+    };
+    format!("{} {per}", budget.usd)
+}
+
+fn span(from: UnixMillis, to: UnixMillis) -> Duration {
+    Duration::from_millis(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
+}
+
+/// The refusal where budgets leave nobody to serve a request.
+pub(super) fn refusal(decision: &Decision, now: Mono) -> Option<ClientError> {
+    let mut overs: Vec<&Over> = Vec::new();
+    for (_, why) in &decision.others {
+        match why {
+            Why::OverBudget(over) => overs.push(over),
+            Why::Disabled | Why::Missing(_) | Why::Rejected { .. } => {}
+            _ => return None,
+        }
+    }
+    let first = *overs.first()?;
+    if overs.iter().any(|over| over.kind == OverKind::Reserved) {
+        let error = ClientError::new(ErrorKind::RateLimited, first.text.clone()).code("budget_reserved");
+        return Some(error.retry_after(Some(Duration::from_secs(1))));
+    }
+    let soonest = overs.iter().filter_map(|over| Some((over.until?, *over))).min_by_key(|(until, _)| *until);
+    let spent = overs.iter().find(|over| over.kind == OverKind::Spent);
+    let Some(told) = soonest.map(|(_, over)| over).or(spent.copied()) else {
+        let text = format!("{}; {}", first.text, first.fix);
+        return Some(ClientError::new(ErrorKind::Forbidden, text).code("model_unpriced").param("model").should_retry(false));
+    };
+    let wait = soonest.map(|(until, _)| until.since(now).max(Duration::from_secs(1)));
+    let again = wait.map_or_else(String::new, |wait| format!("; it may again in {}", short(wait)));
+    let error = ClientError::new(ErrorKind::OutOfCredit, format!("{}{again}. {}", told.text, told.fix));
+    Some(error.retry_after(wait).should_retry(false))
+}
+
+/// What an attempt reserved of its budgets; given back when dropped.
+pub struct Reservation {
+    engine: Arc<Engine>,
+    booked: Option<Booked>,
+}
+
+impl Reservation {
+    /// Reserves for an attempt; `None` where somebody else was quicker to use up what was left.
+    pub(super) fn take(engine: &Arc<Engine>, project: &Arc<str>, candidate: &Candidate, cost: Option<f64>) -> Option<Self> {
+        let booked = engine.budgets.reserve(holders(project, candidate), nano(cost), engine.clock.unix()).ok()?;
+        Some(Self { engine: Arc::clone(engine), booked: Some(booked) })
+    }
+
+    /// Books what the attempt came to.
+    pub(super) fn settle(mut self, bill: &Bill, target: &Target) {
+        if bill.cost.is_none() && self.booked.as_ref().is_some_and(|booked| !booked.is_empty()) {
+            let name = format!("{}/{}", target.upstream.name, target.model);
+            if self.engine.unpriced.is_new(&name) {
+                let text = format!(
+                    "nobody knows the price of `{name}`: budgets count it as nothing; a row [prices.\"{name}\"] in the config tells it"
+                );
+                self.engine.notice(Level::Warn, &text);
+            }
+        }
+        self.close(bill.cost);
+    }
+
+    fn close(&mut self, cost: Option<NanoUsd>) {
+        let Some(booked) = self.booked.take() else { return };
+        let reached = self.engine.budgets.settle(booked, cost, self.engine.clock.unix());
+        for reached in &reached {
+            self.engine.tell_reached(reached);
+        }
+        // Who waited for what was reserved may find it free.
+        self.engine.touch();
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.close(Some(NanoUsd::ZERO));
+    }
+}
+
+impl Engine {
+    /// Takes over the budgets of the settings in force; what an earlier run counted is taken up. Told are those that are
+    /// new, with the beginning of their period, for a ledger that may know more of them.
+    pub fn set_budgets(&self) -> Vec<(Holder, Per, UnixMillis)> {
+        let settings = Arc::clone(&self.generation().settings);
+        let new = self.budgets.configure(&settings, self.clock.unix());
+        if !new.is_empty() {
+            self.remember.budgets(&self.budgets);
+        }
+        self.touch();
+        new
+    }
+
+    fn notice(&self, level: Level, text: &str) {
+        tracing::warn!("{text}");
+        self.bus.tell(self.clock.unix(), EventKind::Notice { text: text.into(), level });
+    }
+
+    fn tell_reached(&self, reached: &Reached) {
+        let BudgetState { holder, budget, spent, period, .. } = &reached.state;
+        let (what, level) =
+            if reached.percent >= 100 { (AlertKind::BudgetSpent, Level::Error) } else { (AlertKind::BudgetNear, Level::Warn) };
+        let until = period.until.map(|until| format!(", with {} to go", short(span(self.clock.unix(), until)))).unwrap_or_default();
+        let then = match (what, holder.refuses()) {
+            (AlertKind::BudgetSpent, true) => "; what costs money is refused until then",
+            (AlertKind::BudgetSpent, false) => "; others serve until then",
+            _ => "",
+        };
+        let text: Arc<str> = format!("{} has spent {spent} of its {}{until}{then}", whose(holder), sum(budget)).into();
+        tracing::warn!("{text}");
+        let alert = Alert { what, subject: holder.text().into(), text, level };
+        self.bus.tell(self.clock.unix(), EventKind::Alert { alert });
+    }
+}
+
+impl Remember {
+    /// Takes up what an earlier run counted.
+    fn budgets(&self, budgets: &Budgets) {
+        self.kept_budgets().iter().for_each(|kept| budgets.restore(kept));
+    }
+}

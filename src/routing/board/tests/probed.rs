@@ -1,0 +1,63 @@
+//! Probes of our own, beside traffic.
+
+use super::*;
+
+const CAUSE: &str = "503 (probe of /models)";
+
+/// A probe that begins and ends now.
+fn probe(world: &World, fails: bool, now: u64) -> Vec<Change> {
+    let cause: Arc<str> = CAUSE.into();
+    let id = world.board.begin_probe();
+    world.board.probed(&world.candidates[0].target.upstream, id, if fails { Err(&cause) } else { Ok(()) }, at(now))
+}
+
+fn state(world: &World, now: u64) -> HealthState {
+    world.board.upstream_view(UpstreamId(1), at(now)).state
+}
+
+#[test]
+fn failing_probes_open_an_upstream_and_one_that_answers_lets_a_request_test_it() {
+    let world = World::keys(1);
+
+    let told: Vec<_> = (0..3).map(|n| probe(&world, true, n).len()).collect();
+    assert_eq!(told, [0, 0, 1], "three strikes");
+    assert_eq!(state(&world, 3), HealthState::Open);
+    let view = world.board.upstream_view(UpstreamId(1), at(3));
+    assert_eq!(view.cause.as_deref(), Some(CAUSE));
+
+    let told = probe(&world, false, 4);
+    assert!(told[0].text.contains("the next request tests it"), "{told:?}");
+    let (decision, ticket) = world.ask(&[], 5);
+    assert!(matches!(decision.verdict, Verdict::Try { probe: true, .. }), "{decision:?}");
+    world.board.record(&ticket.expect("a ticket"), End::Finished { ttft: None, usage: None }, at(5));
+    assert_eq!(state(&world, 5), HealthState::Ok);
+    assert_eq!(world.board.heard(UpstreamId(1)), Some(at(5)));
+}
+
+#[test]
+fn a_probe_lifts_neither_what_a_person_said_nor_what_requests_proved_since_it_began() {
+    let world = World::keys(1);
+    world.board.cool(&ActScope::Upstream(UpstreamId(1)), Duration::from_secs(100), at(0));
+    assert_eq!(probe(&world, false, 1), []);
+    assert_eq!(state(&world, 2), HealthState::Cooling);
+
+    let world = World::keys(1);
+    let early = world.board.begin_probe();
+    for now in 0..3 {
+        let ticket = world.ask(&[], now * 20).1.expect("a ticket");
+        world.board.record(&ticket, End::Failed(&refused()), at(now * 20));
+    }
+    let open = world.board.upstream_view(UpstreamId(1), at(41));
+    let cause: Arc<str> = CAUSE.into();
+    assert_eq!(world.board.probed(&world.candidates[0].target.upstream, early, Err(&cause), at(41)), [], "it began before the strikes");
+    assert_eq!(world.board.upstream_view(UpstreamId(1), at(41)), open);
+}
+
+#[test]
+fn while_our_own_network_is_down_probes_say_nothing() {
+    let world = World::keys(1);
+    world.board.set_offline(true);
+    assert!((0..9).all(|now| probe(&world, true, now).is_empty()));
+    world.board.set_offline(false);
+    assert_eq!(state(&world, 9), HealthState::Ok);
+}
