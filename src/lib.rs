@@ -3,7 +3,7 @@
 //! Rooms import downwards only (`tests/it/architecture.rs` holds them to it):
 //!
 //! ```text
-//! cli → server, tui → control → relay → routing, dialect, upstream, demo → config → secrets, events → ir → base
+//! cli → server, tui → control → relay, telemetry, alerts → routing, dialect, upstream, demo → config → secrets, events → ir → base
 //! ```
 //!
 //! One request: `server` reads it, checks Host, Origin and credential, and finds dialect and operation from the path;
@@ -11,6 +11,7 @@
 //! the answer until its first content so that failover stays invisible, and passes the bytes on while a meter of the
 //! `dialect` watches them; what happened goes out as `events`.
 
+pub mod alerts;
 pub mod base;
 pub mod cli;
 pub mod config;
@@ -25,5 +26,6 @@ pub mod relay;
 pub mod routing;
 pub mod secrets;
 pub mod server;
+pub mod telemetry;
 pub mod tui;
 pub mod upstream;

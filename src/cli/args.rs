@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{ask, completions, config_file, env, exit::CliError, explain, key, log, model, project, route, stop, upstream, usage};
+use super::{alerts, ask, completions, config_file, env, exit::CliError, explain, key, log, model, project, route, stop, upstream, usage};
 use crate::config::{
     discover::Environment,
     file::{self, Place},
@@ -108,6 +108,9 @@ pub enum Command {
     /// The config file
     #[command(subcommand)]
     Config(config_file::ConfigCommand),
+    /// Alerts: what stands, and whether they arrive
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
     /// Explain where a request for a model would go, and why nowhere else
     #[command(after_help = route::EXAMPLES)]
     Route(route::RouteArgs),

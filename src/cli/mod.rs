@@ -1,5 +1,6 @@
 //! The commands: what a person types, taken apart, done, and answered in sentences or JSON.
 
+pub mod alerts;
 pub mod args;
 pub mod ask;
 mod books;
@@ -71,6 +72,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
     };
     // Boxed, so that the future of the longest command is not carried around by the shortest.
     match command {
+        Command::Alerts(command) => Box::pin(alerts::run(&ctx, command)).await,
         Command::Ask(args) => Box::pin(ask::run(&ctx, args)).await,
         Command::Completions(args) => completions::completions(&args),
         Command::Config(command) => Box::pin(config_file::run(&ctx, command)).await,

@@ -88,8 +88,8 @@ impl Reach {
     /// No answer, or "no".
     pub async fn act(&self, action: &Action) -> Result<String, CliError> {
         match self.client.act(action).await? {
-            Reply { ok: true, text } => Ok(text),
-            Reply { ok: false, text } => Err(CliError::failed(text)),
+            Reply { ok: true, text, .. } => Ok(text),
+            Reply { ok: false, text, .. } => Err(CliError::failed(text)),
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::{
         clock::{Clock, System, UnixMillis},
     },
     config::settings::Origin,
-    control::snapshot::{KeyHealth, KeyView, Snapshot, UpstreamState, UpstreamView},
+    control::snapshot::{AlertView, KeyHealth, KeyView, Snapshot, UpstreamState, UpstreamView},
+    events::kind::Level,
 };
 
 /// Shows the running proxy's state.
@@ -49,9 +50,15 @@ fn as_json(s: &Snapshot, now: UnixMillis) -> Value {
         "config": { "path": s.config.path, "problems": s.config.problems },
         "upstreams": s.upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
         "keys": s.keys.iter().map(key_json).collect::<Vec<_>>(),
+        "alerts": s.alerts.iter().map(alert_json).collect::<Vec<_>>(),
         "budgets": s.budgets.iter().map(budget::as_json).collect::<Vec<_>>(),
         "requests": { "running": s.live.running.len(), "total": s.live.totals.requests, "failed": s.live.totals.failed },
     })
+}
+
+/// One trouble that stands.
+pub(super) fn alert_json(a: &AlertView) -> Value {
+    json!({ "kind": a.alert.what, "subject": &*a.alert.subject, "text": &*a.alert.text, "level": a.alert.level, "since": a.since.to_string() })
 }
 
 /// One upstream, as every listing gives it.
@@ -127,6 +134,15 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
         let line =
             format!("ledger    {}: {}; {} requests wait in memory, {} were lost\n", ledger.path, trouble, ledger.waiting, ledger.lost);
         text.push_str(&paint.paint(Role::Bad, &clean(line.trim_end())));
+        text.push('\n');
+    }
+    if let Some(skipped) = s.ledger.as_ref().map(|ledger| ledger.skipped).filter(|skipped| *skipped > 0) {
+        text.push_str(&paint.paint(Role::Dim, &format!("ledger    the bodies of {skipped} requests were not kept: too much at once\n")));
+    }
+    for standing in &s.alerts {
+        let role = if standing.alert.level == Level::Error { Role::Bad } else { Role::Warn };
+        let line = format!("alert     {}, for {}", clean(&standing.alert.text), when::span(now.0 - standing.since.0));
+        text.push_str(&paint.paint(role, &line));
         text.push('\n');
     }
     text.push_str(&format!(
@@ -271,7 +287,10 @@ fn key_state(state: KeyHealth) -> Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::snapshot::{ConfigView, ModelScope, Stats};
+    use crate::{
+        control::snapshot::{ConfigView, ModelScope, Stats},
+        events::alert::{Alert, AlertKind},
+    };
 
     const NOW: UnixMillis = UnixMillis(1_700_000_100_000);
 
@@ -330,6 +349,15 @@ mod tests {
             draining: false,
             budgets: Vec::new(),
             ledger: None,
+            alerts: vec![AlertView {
+                since: UnixMillis(NOW.0 - 90_000),
+                alert: Alert {
+                    what: AlertKind::ErrorRate,
+                    subject: "nvidia".into(),
+                    text: "nvidia fails often: 12 of the last 20 attempts".into(),
+                    level: Level::Warn,
+                },
+            }],
         }
     }
 
@@ -343,6 +371,10 @@ mod tests {
             "keys": [{"upstream": "nvidia", "label": "main", "account": "me", "fingerprint": "nvapi-…12ab", "state": "partly", "cause": null,
                       "until": null, "scopes": [{"model": "glm", "state": "cooling", "cause": "429", "until": "2023-11-14T22:15:05.000Z"}], "limits": [], "balance": null}],
             "budgets": [],
+            "alerts": [{
+                "kind": "error_rate", "subject": "nvidia", "text": "nvidia fails often: 12 of the last 20 attempts", "level": "warn",
+                "since": "2023-11-14T22:13:30.000Z",
+            }],
             "requests": {"running": 0, "total": 0, "failed": 0},
         });
         assert_eq!(as_json(&snapshot(), NOW), want);
@@ -351,7 +383,18 @@ mod tests {
     #[test]
     fn the_text_names_states_causes_ends_and_config_problems() {
         let text = as_text(&snapshot(), NOW, Paint::none());
-        for part in ["up 1m40s", "config file has problems", "/c.toml:3:1", "nvidia/main", "41s", "refused", "glm", "partly", "1/2"] {
+        for part in [
+            "up 1m40s",
+            "config file has problems",
+            "/c.toml:3:1",
+            "nvidia/main",
+            "41s",
+            "refused",
+            "glm",
+            "partly",
+            "1/2",
+            "12 of the last 20 attempts, for 1m30s",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

@@ -31,6 +31,7 @@ pub(super) fn names(all: &Written, report: &mut Report) {
     unique(models.chain(aliases), "models or aliases", report);
     listeners(all, report);
     keyless(all, report);
+    alerts(all, report);
     let mut seen: Vec<(String, &Span)> = Vec::new();
     for row in &all.projects {
         let Some(key) = &row.key else { continue };
@@ -68,6 +69,17 @@ fn listeners(all: &Written, report: &mut Report) {
         let span = general.auth_at.as_ref().or(general.listen_at.as_ref()).cloned().unwrap_or(0..0);
         let help = "remove `auth = false`, or listen on 127.0.0.1 and [::1] only".to_owned();
         report.error(&span, format!("`server.auth` is off while `server.listen` has {far}, which other machines can reach"), Some(help));
+    }
+}
+
+fn alerts(all: &Written, report: &mut Report) {
+    let (alerts, Some(at)) = (&all.news.alerts, &all.news.secret_at) else { return };
+    if matches!(alerts.secret, Some(Reference::Literal(_))) {
+        let help = "keep it elsewhere and name the place: \"env:NAME\", \"file:PATH\" or \"keyring:LABEL\"".to_owned();
+        report.warn(at, "`alerts.secret`: a secret stands in the file itself", Some(help));
+    }
+    if alerts.secret.is_some() && alerts.webhook.is_none() && alerts.feishu.is_none() {
+        report.warn(at, "`alerts.secret` signs nothing: there is neither `webhook` nor `feishu`", None);
     }
 }
 
@@ -288,6 +300,11 @@ pub fn references(settings: &Settings, env: &Environment) -> Vec<String> {
     for project in settings.projects.iter().filter(|project| project.enabled) {
         let found = project.key.as_ref().and_then(|reference| missing(reference, env));
         out.extend(found.map(|said| format!("key of project `{}`: {said}", project.name)));
+    }
+    let secret = settings.alerts.secret.as_ref().and_then(|reference| missing(reference, env));
+    out.extend(secret.map(|said| format!("`alerts.secret`: {said}")));
+    for (name, reference) in &settings.otlp.headers {
+        out.extend(missing(reference, env).map(|said| format!("`otlp.headers.{name}`: {said}")));
     }
     out
 }

@@ -9,7 +9,7 @@ use toml::{
 };
 
 /// Keys whose strings are credentials unless they are references.
-const SECRET: [&str; 5] = ["key", "keys", "ref", "secret", "headers"];
+const SECRET: [&str; 7] = ["key", "keys", "ref", "secret", "headers", "webhook", "feishu"];
 const REFERENCES: [&str; 5] = ["keyring:", "env:", "file:", "cmd:", "vault:"];
 
 /// The text with every literal credential replaced by asterisks; as many bytes as before, line ends kept.

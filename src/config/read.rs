@@ -168,23 +168,6 @@ impl<'a> Table<'a> {
         .collect()
     }
 
-    /// Keys of the format that this version does not act on.
-    pub(super) fn later(&mut self, names: &[&'static str], report: &mut Report) {
-        for &name in names {
-            self.known.push(name);
-            let path = self.path_of(name);
-            for row in self.rows.iter_mut().filter(|row| row.name == name) {
-                row.taken = true;
-                let shown = match row.value.get_ref() {
-                    DeValue::Table(_) if self.path.is_empty() => format!("`[{path}]`"),
-                    DeValue::Array(_) if self.path.is_empty() => format!("`[[{path}]]`"),
-                    _ => format!("`{path}`"),
-                };
-                report.warn(&row.name_span, format!("{shown} has no effect in this version"), None);
-            }
-        }
-    }
-
     /// Says of everything nobody asked for that it is unknown.
     pub(super) fn end(mut self, report: &mut Report) {
         let path = self.path.clone();

@@ -15,7 +15,9 @@ use super::{
         Written, model,
         upstream::{self as written, BaseUrl, TimeoutsPart},
     },
-    settings::{Alias, Auth, End, Hedge, Key, Keyless, LogicalModel, ModelTarget, Origin, Project, Settings, Timeouts, Upstream},
+    settings::{
+        Alerts, Alias, Auth, End, Hedge, Key, Keyless, LogicalModel, ModelTarget, Origin, Otlp, Project, Settings, Timeouts, Upstream,
+    },
 };
 use crate::{
     base::{near, pattern::Patterns},
@@ -75,6 +77,11 @@ pub(super) fn settings(all: Written, ground: &Ground<'_>, ids: &mut Ids, report:
         budget: all.budget,
         tui: general.tui,
         ledger: general.ledger,
+        alerts: Alerts { secret: all.news.alerts.secret.as_ref().map(|secret| absolute(secret, ground)), ..all.news.alerts },
+        otlp: Otlp {
+            headers: all.news.otlp.headers.iter().map(|(name, value)| (name.clone(), absolute(value, ground))).collect(),
+            ..all.news.otlp
+        },
         prices: all.prices,
         rates: all.rates,
         upstreams,

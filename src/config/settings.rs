@@ -51,6 +51,8 @@ pub struct Settings {
     pub budget: Vec<Budget>,
     pub tui: Tui,
     pub ledger: Ledger,
+    pub alerts: Alerts,
+    pub otlp: Otlp,
     /// `[prices]`, in file order.
     pub prices: Vec<PriceRow>,
     /// `[rates]`: billionths of a dollar for one unit of a currency.
@@ -691,6 +693,102 @@ impl Default for Ledger {
             keep: 90 * DAY,
             keep_bodies: 3 * DAY,
         }
+    }
+}
+
+/// `[alerts]`: where alerts go beside the dashboard.
+#[derive(Clone, Debug)]
+pub struct Alerts {
+    pub desktop: bool,
+    pub webhook: Option<SideUrl>,
+    /// Signs what is sent.
+    pub secret: Option<Reference>,
+    pub feishu: Option<SideUrl>,
+    pub events: Vec<AlertEvent>,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        use AlertEvent::{Budget, ErrorRate, KeyDown, Recovered, UpstreamDown};
+        Self {
+            desktop: false,
+            webhook: None,
+            secret: None,
+            feishu: None,
+            events: vec![KeyDown, UpstreamDown, Recovered, Budget, ErrorRate],
+        }
+    }
+}
+
+/// What `events` under `[alerts]` may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertEvent {
+    Balance,
+    Budget,
+    ErrorRate,
+    KeyDown,
+    Ledger,
+    Recovered,
+    Spike,
+    UpstreamDown,
+}
+
+impl AlertEvent {
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("key_down", Self::KeyDown),
+        ("upstream_down", Self::UpstreamDown),
+        ("recovered", Self::Recovered),
+        ("budget", Self::Budget),
+        ("balance", Self::Balance),
+        ("error_rate", Self::ErrorRate),
+        ("spike", Self::Spike),
+        ("ledger", Self::Ledger),
+    ];
+
+    /// As the config writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, event)| *event == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// `[otlp]`: where traces go.
+#[derive(Clone, Debug, Default)]
+pub struct Otlp {
+    pub url: Option<SideUrl>,
+    /// Names in lower case.
+    pub headers: Vec<(String, Reference)>,
+}
+
+/// An address that something is sent to. Paths of such addresses are often all that keeps others from using them: they
+/// are never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SideUrl {
+    whole: String,
+    place: String,
+}
+
+impl SideUrl {
+    pub(in crate::config) fn new(whole: String, place: String) -> Self {
+        Self { whole, place }
+    }
+
+    /// The whole address: only to send to it.
+    #[must_use]
+    pub fn whole(&self) -> &str {
+        &self.whole
+    }
+
+    /// Scheme, host and port.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+}
+
+impl std::fmt::Debug for SideUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SideUrl({}/…)", self.place)
     }
 }
 

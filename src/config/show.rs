@@ -4,8 +4,8 @@
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    After, Bodies, Budget, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Patch, Price, Project, Proxy, Rule, RuleAction,
-    RuleScope, Settings, StatusSet, Timeouts, Upstream, When,
+    After, Alerts, Bodies, Budget, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Otlp, Patch, Price, Project, Proxy,
+    Rule, RuleAction, RuleScope, Settings, SideUrl, StatusSet, Timeouts, Upstream, When,
 };
 use crate::{
     base::{money::NANO, pattern::Patterns, units},
@@ -145,6 +145,8 @@ fn document(settings: &Settings) -> DocumentMut {
     }
 
     ledger(&settings.ledger).into(&mut doc, "ledger");
+    alerts(&settings.alerts).into(&mut doc, "alerts");
+    otlp(&settings.otlp).into(&mut doc, "otlp");
     let mut prices = Table::new();
     prices.set_implicit(true);
     for row in &settings.prices {
@@ -186,6 +188,30 @@ fn ledger(ledger: &Ledger) -> Rows {
     table.put("keep", units::print_duration(ledger.keep));
     table.put("keep_bodies", units::print_duration(ledger.keep_bodies));
     table
+}
+
+fn alerts(alerts: &Alerts) -> Rows {
+    let mut table = Rows::default();
+    table.put("desktop", alerts.desktop);
+    table.put("webhook", place(alerts.webhook.as_ref()));
+    table.put("secret", alerts.secret.as_ref().map(ToString::to_string).unwrap_or_default());
+    table.put("feishu", place(alerts.feishu.as_ref()));
+    table.put("events", alerts.events.iter().map(|event| event.name()).collect::<Array>());
+    table
+}
+
+fn otlp(otlp: &Otlp) -> Rows {
+    let mut table = Rows::default();
+    table.put("url", otlp.url.as_ref().map_or("", |url| url.whole()));
+    if !otlp.headers.is_empty() {
+        table.put("headers", otlp.headers.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect::<InlineTable>());
+    }
+    table
+}
+
+/// Without the path, which is as good as a password.
+fn place(url: Option<&SideUrl>) -> String {
+    url.map(|url| format!("{}/…", url.place())).unwrap_or_default()
 }
 
 fn price(price: &Price) -> Table {

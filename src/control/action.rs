@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::id::RequestId;
+
 /// One act. A `key` is `UPSTREAM/LABEL`, or `UPSTREAM` where it has one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
@@ -45,6 +47,8 @@ pub enum Action {
     Test {
         key: String,
     },
+    /// Sends an alert every way that is configured, and says how that went.
+    TestAlerts,
     /// Forgets why a key rests, with everything narrower; without a key, all of them.
     Warm {
         key: Option<String>,
@@ -60,6 +64,9 @@ pub enum Action {
 pub struct Reply {
     pub ok: bool,
     pub text: String,
+    /// The request that this began, if it began one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<RequestId>,
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     action::Action,
     admin::Admin,
+    alerts::Standing,
     history::Books,
+    metrics,
     route::{self, RouteQuestion},
     snapshot::Snapshot,
     story, views,
@@ -35,6 +37,7 @@ use crate::{
         reply::{self, ReplyBody},
     },
     secrets::Secret,
+    telemetry::{self, metrics::Metrics},
 };
 
 /// Bodies of acts are small.
@@ -50,6 +53,8 @@ pub struct Control {
     pub listen: Vec<String>,
     /// `None` where no ledger could be started.
     pub books: Option<Books>,
+    pub alerts: Arc<Standing>,
+    pub metrics: Arc<Metrics>,
     /// Ends event streams when the proxy stops.
     pub stop: CancellationToken,
     token: [u8; 32],
@@ -59,13 +64,20 @@ impl Control {
     #[must_use]
     pub fn new(engine: Arc<Engine>, admin: Arc<dyn Admin>, listen: Vec<String>, stop: CancellationToken, token: &Secret) -> Self {
         let started = engine.clock.unix();
-        Self { engine, admin, started, listen, books: None, stop, token: token.digest() }
+        Self { engine, admin, started, listen, books: None, alerts: Arc::default(), metrics: Arc::default(), stop, token: token.digest() }
     }
 
     /// The same with a ledger to ask.
     #[must_use]
     pub fn with_books(mut self, books: Option<Books>) -> Self {
         self.books = books;
+        self
+    }
+
+    /// The same with what others put together.
+    #[must_use]
+    pub fn with_news(mut self, alerts: Arc<Standing>, metrics: Arc<Metrics>) -> Self {
+        (self.alerts, self.metrics) = (alerts, metrics);
         self
     }
 
@@ -77,10 +89,17 @@ impl Control {
 
     /// Answers one request below `/aiproxy/v1/`.
     pub async fn answer(&self, method: &Method, path: &str, query: Option<&str>, body: Incoming, id: RequestId) -> Response<ReplyBody> {
+        let mut response = self.find(method, path, query, body, id).await;
+        // Refusals too: who asks can tell them from somebody else's.
+        mark(&mut response, id);
+        response
+    }
+
+    async fn find(&self, method: &Method, path: &str, query: Option<&str>, body: Incoming, id: RequestId) -> Response<ReplyBody> {
         let get = matches!(*method, Method::GET | Method::HEAD);
         match (path, get) {
             ("snapshot", true) => json(id, StatusCode::OK, &self.snapshot()),
-            ("events", true) => self.events(id),
+            ("events", true) => self.events(),
             ("history", true) => self.ledger(Asked::History(query), id).await,
             ("usage", true) => self.ledger(Asked::Usage(query), id).await,
             ("requests", true) => {
@@ -133,7 +152,14 @@ impl Control {
     pub async fn reload(&self, id: RequestId) -> Response<ReplyBody> {
         let reloaded = self.admin.reload().await;
         let status = if reloaded.ok { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-        json(id, status, &reloaded)
+        let mut response = json(id, status, &reloaded);
+        mark(&mut response, id);
+        response
+    }
+
+    /// `GET /metrics`.
+    pub async fn metrics(&self, id: RequestId) -> Response<ReplyBody> {
+        reply::whole(StatusCode::OK, telemetry::text::MEDIA, id, metrics::page(self).await.into())
     }
 
     async fn read<T: serde::de::DeserializeOwned>(&self, body: Incoming) -> Result<T, ClientError> {
@@ -162,19 +188,19 @@ impl Control {
             live: engine.bus.look(Clone::clone),
             offline: engine.network.down(),
             draining: engine.draining(),
-            ledger: self.books.as_ref().map(|books| books.ledger.status()),
+            ledger: self.books.as_ref().map(|books| books.ledger.status(&books.engine.sink)),
+            alerts: self.alerts.list(),
             budgets: views::budgets(engine),
         }
     }
 
-    fn events(&self, id: RequestId) -> Response<ReplyBody> {
+    fn events(&self) -> Response<ReplyBody> {
         let (live, events) = self.engine.bus.watch();
         let hello = Bytes::from(format!(": events after {}\n\n", live.seq));
         let body = ReplyBody::Events(Box::pin(feed(hello, events, self.stop.clone())));
         let mut response = Response::new(body);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        mark(&mut response, id);
         response
     }
 }
@@ -229,11 +255,7 @@ fn frame(event: &Event) -> Vec<u8> {
 
 fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<ReplyBody> {
     match serde_json::to_vec(value) {
-        Ok(body) => {
-            let mut response = reply::whole(status, "application/json", id, body.into());
-            mark(&mut response, id);
-            response
-        }
+        Ok(body) => reply::whole(status, "application/json", id, body.into()),
         Err(e) => reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::Internal, format!("cannot be written: {e}"))),
     }
 }

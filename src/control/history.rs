@@ -1,9 +1,10 @@
 //! What the ledger knows, over the control routes: sums, history, one request in full.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     base::{clock::UnixMillis, id::RequestId, zone::zone},
@@ -12,13 +13,24 @@ use crate::{
     ledger::{
         Ledger, Reader,
         bodies::Shown,
-        query::{Full, QueryError},
+        query::{QueryError, Turns},
         usage::Since,
     },
     relay::engine::Engine,
 };
 
-pub use crate::ledger::usage::{By, Row, Sums, View};
+pub use crate::ledger::{
+    query::Full,
+    usage::{By, Row, Sums, View},
+};
+
+/// Nobody waits longer for an answer.
+const LONGEST: Duration = Duration::from_secs(20);
+/// Nor for what is on its way to the file.
+const WRITTEN: Duration = Duration::from_secs(5);
+/// What takes longer is told to end, so often and so long apart.
+const INTERRUPTS: u32 = 40;
+const INTERRUPTED: Duration = Duration::from_millis(50);
 
 /// Requests in one page at most.
 pub const PAGE: usize = 1_000;
@@ -139,9 +151,28 @@ impl Books {
         &self,
         ask: impl FnOnce(&Reader, UnixMillis) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, ClientError> {
-        self.engine.sink.flush().await;
+        // Its thread may have to wait for a file that is locked.
+        drop(timeout(WRITTEN, self.engine.sink.flush()).await);
         let (ledger, now) = (Arc::clone(&self.ledger), self.engine.clock.unix());
-        let answer = tokio::task::spawn_blocking(move || ask(&ledger.reader()?, now)).await;
+        let (open, opened) = oneshot::channel();
+        let mut answer = tokio::task::spawn_blocking(move || {
+            let reader = ledger.reader()?;
+            // Nobody waits for it any more where this fails.
+            drop(open.send(reader.interrupter()));
+            ask(&reader, now)
+        });
+        let Ok(answer) = timeout(LONGEST, &mut answer).await else {
+            // Ends what is going on in the file, so that the thread is free again; between two statements nobody hears it.
+            if let Ok(interrupter) = opened.await {
+                for _ in 0..INTERRUPTS {
+                    interrupter.interrupt();
+                    if timeout(INTERRUPTED, &mut answer).await.is_ok() {
+                        break;
+                    }
+                }
+            }
+            return Err(Refused::Ledger(QueryError::Long(LONGEST.as_secs())).into());
+        };
         answer.map_err(|e| ClientError::new(ErrorKind::Internal, format!("the ledger could not be asked: {e}")))?.map_err(Into::into)
     }
 
@@ -187,6 +218,21 @@ impl Books {
     pub async fn full(&self, id: &str) -> Result<Full, ClientError> {
         let id = id.to_owned();
         self.ask(move |reader, _| Ok(reader.full(&id)?)).await
+    }
+
+    /// The newest turns of a session of a project, those that bodies may still be kept of.
+    ///
+    /// # Errors
+    ///
+    /// No ledger.
+    pub async fn session(&self, project: &str, session: &str, before: Option<RequestId>, limit: usize) -> Result<Turns, ClientError> {
+        let (project, session) = (project.to_owned(), session.to_owned());
+        let kept = self.engine.generation().settings.ledger.keep_bodies;
+        self.ask(move |reader, now| {
+            let since = UnixMillis(now.0.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)));
+            Ok(reader.session(&project, &session, since, before, limit)?)
+        })
+        .await
     }
 
     /// What is kept of a request, also while it runs.

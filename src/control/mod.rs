@@ -2,9 +2,11 @@
 
 pub mod action;
 pub mod admin;
+pub mod alerts;
 pub mod api;
 pub mod client;
 pub mod history;
+pub mod metrics;
 pub mod route;
 pub mod rundir;
 pub mod snapshot;

@@ -4,10 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
-    config::settings::{Origin, Per},
-    events::live::Live,
+    config::settings::Origin,
+    events::{alert::Alert, live::Live},
     ledger,
 };
+
+pub use crate::config::settings::Per;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -29,9 +31,19 @@ pub struct Snapshot {
     pub draining: bool,
     #[serde(default)]
     pub ledger: Option<ledger::Status>,
+    /// Troubles that alerts were raised for and that are not over.
+    #[serde(default)]
+    pub alerts: Vec<AlertView>,
     /// The whole, projects, upstreams, keys, as far as they have any.
     #[serde(default)]
     pub budgets: Vec<BudgetView>,
+}
+
+/// A trouble that stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertView {
+    pub since: UnixMillis,
+    pub alert: Alert,
 }
 
 /// One budget as it stands: the count that also refuses.

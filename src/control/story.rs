@@ -8,7 +8,7 @@ use crate::{
     dialect::Framing,
     events::{record::RequestRecord, sink::Side},
     ir::{fault::ClientError, op::Dialect},
-    ledger::bodies::Shown,
+    ledger::{bodies::Shown, query::Full},
     relay::{
         engine::Engine,
         transcript::{self, Teller},
@@ -89,6 +89,12 @@ pub async fn tell(engine: &Engine, books: Option<&Books>, id: &str, wish: Wish) 
         (Err(error), None) => Err(error),
         (Ok(None), None) => Err(Books::unknown(id)),
     }
+}
+
+/// What was said in a finished request.
+#[must_use]
+pub fn of(engine: &Engine, full: &Full) -> Story {
+    story(engine, full.record.clone(), &full.bodies, None, Wish::default())
 }
 
 fn story(engine: &Engine, record: RequestRecord, bodies: &[Shown], answer: Option<Vec<Part>>, wish: Wish) -> Story {

@@ -45,56 +45,7 @@ pub enum AlertKind {
     UsageSpike,
 }
 
-/// What `events` under `[alerts]` may name; each word is of one or several kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AlertEvent {
-    Balance,
-    Budget,
-    ErrorRate,
-    KeyDown,
-    Ledger,
-    Recovered,
-    Spike,
-    UpstreamDown,
-}
-
-impl AlertEvent {
-    pub const ALL: [(&'static str, Self); 8] = [
-        ("key_down", Self::KeyDown),
-        ("upstream_down", Self::UpstreamDown),
-        ("recovered", Self::Recovered),
-        ("budget", Self::Budget),
-        ("balance", Self::Balance),
-        ("error_rate", Self::ErrorRate),
-        ("spike", Self::Spike),
-        ("ledger", Self::Ledger),
-    ];
-
-    /// As the config writes it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, event)| *event == self).map_or("", |(name, _)| name)
-    }
-}
-
 impl AlertKind {
-    /// The word of the config that lets it out; `None` for what always goes.
-    #[must_use]
-    pub fn event(self) -> Option<AlertEvent> {
-        Some(match self {
-            Self::BalanceLow => AlertEvent::Balance,
-            Self::BudgetNear | Self::BudgetSpent => AlertEvent::Budget,
-            Self::ErrorRate => AlertEvent::ErrorRate,
-            Self::KeyRejected => AlertEvent::KeyDown,
-            Self::KeysCooling | Self::UpstreamDown => AlertEvent::UpstreamDown,
-            Self::Ledger => AlertEvent::Ledger,
-            Self::Recovered => AlertEvent::Recovered,
-            Self::Test => return None,
-            Self::UsageSpike => AlertEvent::Spike,
-        })
-    }
-
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -140,6 +91,5 @@ mod tests {
         ] {
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
         }
-        assert_eq!(AlertEvent::Spike.name(), "spike");
     }
 }

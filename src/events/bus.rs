@@ -14,15 +14,20 @@ use crate::base::{clock::UnixMillis, id::RequestId};
 /// Events a slow viewer may lag behind before it must take a new snapshot.
 const LAG: usize = 1_024;
 
+/// Changes of how things stand that somebody who only waits for those may lag behind.
+const NEWS: usize = 64;
+
 /// One per process.
 pub struct Bus {
     live: Mutex<Live>,
     viewers: broadcast::Sender<Arc<Event>>,
+    /// Only what is rare: who hears this costs requests nothing.
+    news: broadcast::Sender<Arc<Event>>,
 }
 
 impl Default for Bus {
     fn default() -> Self {
-        Self { live: Mutex::default(), viewers: broadcast::channel(LAG).0 }
+        Self { live: Mutex::default(), viewers: broadcast::channel(LAG).0, news: broadcast::channel(NEWS).0 }
     }
 }
 
@@ -42,6 +47,10 @@ impl Bus {
 
     fn fold(&self, live: &mut Live, at: UnixMillis, kind: EventKind) {
         let event = Event { seq: live.seq + 1, at, kind };
+        if event.kind.is_news() && self.news.receiver_count() > 0 {
+            // Who has just left is no error.
+            drop(self.news.send(Arc::new(event.clone())));
+        }
         if self.viewers.receiver_count() == 0 {
             live.fold(event);
             return;
@@ -60,6 +69,12 @@ impl Bus {
     /// Looks at the fold.
     pub fn look<T>(&self, look: impl FnOnce(&Live) -> T) -> T {
         look(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Alerts and changes of health, config and the like, from now on.
+    #[must_use]
+    pub fn news(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.news.subscribe()
     }
 
     /// The fold as it is, and every event after it.

@@ -71,6 +71,14 @@ pub enum EventKind {
     Notice { text: Arc<str>, level: Level },
 }
 
+impl EventKind {
+    /// Whether it is about how things stand rather than about one request.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        matches!(self, Self::Alert { .. } | Self::Config { .. } | Self::Health { .. } | Self::Notice { .. })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {

@@ -112,6 +112,7 @@ pub struct Sink {
     notes: mpsc::Sender<Note>,
     held: Arc<AtomicU64>,
     unrecorded: AtomicU64,
+    skipped: AtomicU64,
     wish: Mutex<Wish>,
 }
 
@@ -133,7 +134,7 @@ impl Sink {
     pub fn new() -> (Self, mpsc::Receiver<Note>) {
         let (notes, reader) = mpsc::channel(SLOTS);
         let wish = Mutex::new(Wish { wanted: Wanted::None, limit: 0, left: BURST, filled: Mono::default() });
-        (Self { notes, held: Arc::default(), unrecorded: AtomicU64::new(0), wish }, reader)
+        (Self { notes, held: Arc::default(), unrecorded: AtomicU64::new(0), skipped: AtomicU64::new(0), wish }, reader)
     }
 
     /// Says which bodies are wanted, and how much of each.
@@ -158,12 +159,32 @@ impl Sink {
         self.unrecorded.load(Ordering::Relaxed)
     }
 
+    /// Requests whose bodies were not kept, or not all of them, because more came at once than may be kept.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Notes that wait for the ledger, and places reserved for those that will come.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.notes.max_capacity() - self.notes.capacity()
+    }
+
+    fn skip(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Begins to keep the bodies of a request, where they are wanted and there is room; `None` where not.
     #[must_use]
     pub fn capture(&self, id: RequestId, media: &str, body: &Bytes, now: Mono) -> Option<Box<Capture>> {
         let (wanted, limit) = {
             let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
-            if wish.wanted == Wanted::None || !wish.spend(body.len(), now) {
+            if wish.wanted == Wanted::None {
+                return None;
+            }
+            if !wish.spend(body.len(), now) {
+                self.skip();
                 return None;
             }
             (wish.wanted, wish.limit)
@@ -178,7 +199,13 @@ impl Sink {
         let request = match (request, wanted) {
             (Some(body), Wanted::All) => {
                 // A full queue means that the ledger is behind: rows matter more than bodies.
-                drop(self.notes.try_send(Note::Body(body)));
+                if self.notes.try_send(Note::Body(body)).is_err() {
+                    self.skip();
+                }
+                None
+            }
+            (None, _) => {
+                self.skip();
                 None
             }
             (request, _) => request,
@@ -192,22 +219,19 @@ impl Sink {
         if capture.wanted == Wanted::Errors && !failed {
             return;
         }
-        let Capture { id, request, head, tail, total, hold, .. } = capture;
+        let Capture { id, request, head, tail, total, full, hold, .. } = capture;
+        let mut lost = full;
         self.wish.lock().unwrap_or_else(PoisonError::into_inner).charge(head.len() + tail.len(), now);
         if let Some(request) = request {
-            drop(self.notes.try_send(Note::Body(request)));
+            lost |= self.notes.try_send(Note::Body(request)).is_err();
         }
         if total > 0 {
             let (head, tail) = (head.into(), tail.into());
-            drop(self.notes.try_send(Note::Body(Box::new(Body {
-                id,
-                side: Side::Answer,
-                media: media.into(),
-                head,
-                tail,
-                total,
-                _hold: hold,
-            }))));
+            let body = Body { id, side: Side::Answer, media: media.into(), head, tail, total, _hold: hold };
+            lost |= self.notes.try_send(Note::Body(Box::new(body))).is_err();
+        }
+        if lost {
+            self.skip();
         }
     }
 
@@ -393,6 +417,7 @@ mod tests {
         sink.want(Wanted::All, 4 << 20);
         assert_eq!(kept(Duration::ZERO), 256);
         assert_eq!(kept(Duration::from_secs(1)), 64);
+        assert_eq!(sink.skipped(), 20_000 - 256 - 64, "the others are counted; what nobody wants is not");
     }
 
     #[test]

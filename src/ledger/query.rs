@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::tz::TimeZone;
-use rusqlite::{Connection, OpenFlags, Row, types::Value};
+use rusqlite::{Connection, InterruptHandle, OpenFlags, Row, types::Value};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -36,11 +36,24 @@ pub struct Full {
     pub replay_of: Option<RequestId>,
 }
 
+/// Some turns of a session.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    pub turns: Vec<Full>,
+    /// There are older ones.
+    pub more: bool,
+}
+
+/// After so many bytes of bodies a page is full.
+const PAGE_BYTES: usize = 8 << 20;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
     #[error("`{0}` begins more than one request id")]
     Ambiguous(String),
+    #[error("the ledger had no answer within {0} s; ask about a shorter time, or with fewer words")]
+    Long(u64),
     #[error("there is no ledger yet")]
     Missing,
     #[error("the ledger was written by a newer aiproxy")]
@@ -75,6 +88,12 @@ impl Reader {
             version if version > migrate::latest() => Err(QueryError::Newer),
             _ => Ok(Self { connection, zone }),
         }
+    }
+
+    /// Ends, from another thread, what this one is asked.
+    #[must_use]
+    pub fn interrupter(&self) -> InterruptHandle {
+        self.connection.get_interrupt_handle()
     }
 
     #[must_use]
@@ -154,6 +173,39 @@ impl Reader {
         }
         parts.retain(|part| part.usage.is_some() || part.bill.source != Source::Unknown);
         Ok(Full { bodies: bodies::read(&self.connection, &name)?, record, parts, demo, replay_of })
+    }
+
+    /// The turns of a session since a time, the newest first, as many as fit into a page.
+    ///
+    /// # Errors
+    ///
+    /// What SQLite says.
+    pub fn session(
+        &self,
+        project: &str,
+        session: &str,
+        since: UnixMillis,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Turns, QueryError> {
+        let from = RequestId::floor(since);
+        let until = before.map_or_else(|| "g".to_owned(), |before| before.to_string());
+        let mut query = self.connection.prepare_cached(
+            "SELECT id FROM request WHERE id >= ?1 AND id < ?2 AND session = ?3 AND project = ?4 ORDER BY id DESC LIMIT ?5",
+        )?;
+        let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let ids = query.query_map(rusqlite::params![from, until, session, project, wanted], |row| row.get::<_, String>(0))?;
+        let (mut turns, mut bytes, mut more) = (Vec::new(), 0, false);
+        for id in ids {
+            if turns.len() >= limit || bytes > PAGE_BYTES {
+                more = true;
+                break;
+            }
+            let turn = self.full(&id?)?;
+            bytes += turn.bodies.iter().map(|body| body.head.len() + body.tail.len()).sum::<usize>();
+            turns.push(turn);
+        }
+        Ok(Turns { turns, more })
     }
 
     /// What is kept of a request's bodies, also while it runs.

@@ -231,6 +231,12 @@ impl Reader {
         Ok(View { by, from, until: now, tz, rows, days: by_name(tally.days), total: tally.total, demo: tally.demo })
     }
 
+    /// The name of the ledger's day of a moment.
+    #[must_use]
+    pub fn day_of(&self, at: UnixMillis) -> String {
+        label(day(at, &self.zone))
+    }
+
     fn sum_days(&self, tally: &mut Tally, by: By, first: i64) -> rusqlite::Result<()> {
         let name = match by {
             By::Client => "client",

@@ -30,7 +30,7 @@ use crate::{
     config::settings::Ledger as Settings,
     events::{
         kind::Level,
-        sink::{Note, Sink},
+        sink::{Entry, Note, Sink},
     },
 };
 
@@ -59,6 +59,8 @@ pub struct Start {
     pub redactor: Arc<dyn Redactor>,
     /// Tells people.
     pub tell: Box<dyn Fn(Level, String) + Send>,
+    /// Sees each finished request as it comes: off the way of requests, whatever becomes of the file.
+    pub seen: Box<dyn FnMut(&Entry) + Send>,
 }
 
 /// How the ledger does.
@@ -71,6 +73,12 @@ pub struct Status {
     pub waiting: u64,
     /// Requests that were lost for want of room.
     pub lost: u64,
+    /// Requests that found no place on the way there.
+    #[serde(default)]
+    pub unrecorded: u64,
+    /// Requests whose bodies were not kept, as too much came at once.
+    #[serde(default)]
+    pub skipped: u64,
 }
 
 /// The ledger of a running proxy.
@@ -106,6 +114,7 @@ impl Ledger {
             clock: start.clock,
             redactor: start.redactor,
             tell: start.tell,
+            seen: start.seen,
             file: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -124,9 +133,12 @@ impl Ledger {
         self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner).clone_from(settings);
     }
 
+    /// How it does, and how the way to it does.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self, sink: &Sink) -> Status {
         Status {
+            unrecorded: sink.unrecorded(),
+            skipped: sink.skipped(),
             path: self.path.display().to_string(),
             trouble: self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             waiting: self.shared.waiting.load(Ordering::Relaxed),
@@ -166,6 +178,7 @@ struct Writer {
     clock: Arc<dyn Clock>,
     redactor: Arc<dyn Redactor>,
     tell: Box<dyn Fn(Level, String) + Send>,
+    seen: Box<dyn FnMut(&Entry) + Send>,
     file: Option<File>,
     /// What is not on disk yet, oldest first.
     waiting: VecDeque<Note>,
@@ -218,6 +231,9 @@ impl Writer {
             Note::Flush(done) => asked.push(done),
             Note::Tick => {}
             Note::Body(_) | Note::Request(_) => {
+                if let Note::Request(entry) = &note {
+                    (self.seen)(entry);
+                }
                 self.waiting_bytes += weight(&note);
                 self.waiting.push_back(note);
             }

@@ -127,7 +127,7 @@ async fn probe(engine: &Engine, upstream: &Arc<Upstream>, health: &Health) {
     let ok = matches!(verdict, Some(Ok(())));
     engine.probes.put(upstream.id, Probed { at: engine.clock.unix(), took: now.since(begun), said, ok });
     if let Some(verdict) = verdict {
-        let changes = engine.board.probed(upstream, id, verdict.as_ref().map(|()| ()), now);
+        let changes = engine.board.probed(upstream, id, verdict.as_ref().copied(), now);
         if !changes.is_empty() {
             engine.tell_changes(changes);
             engine.touch();

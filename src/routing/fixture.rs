@@ -139,7 +139,7 @@ pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
 }
 
 pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
-    use crate::config::settings::{Discover, Ledger, Log, Server, Tui};
+    use crate::config::settings::{Alerts, Discover, Ledger, Log, Otlp, Server, Tui};
     let policy = policy();
     Settings {
         server: Server {
@@ -159,6 +159,8 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
         log: Log { level: "info".to_owned(), json: false, file: None },
         budget: Vec::new(),
         ledger: Ledger::default(),
+        alerts: Alerts::default(),
+        otlp: Otlp::default(),
         prices: Vec::new(),
         rates: BTreeMap::new(),
         timeouts: timeouts(),

@@ -61,15 +61,33 @@ impl Resolver {
     ///
     /// [`ResolveError`], but never `OurOwn`.
     pub async fn resolve_client(&self, reference: &Reference) -> Result<Secret, ResolveError> {
-        let secret = match reference {
-            Reference::Keyring(label) => self.read_keyring(label).await?,
-            Reference::Env(name) => self.read_variable(name)?,
-            Reference::File(path) => read_file(path).await?,
-            Reference::Command(words) => self.run_command(words, reference).await?,
-            Reference::Vault(label) => self.read_vault(label).await?,
-            Reference::Literal(secret) => copy(secret),
-        };
+        let secret = self.read(reference).await?;
         checked(&secret).map_err(|flaw| ResolveError::NotAKey { reference: reference.to_string(), flaw })
+    }
+
+    /// The text that a reference names where it need not be one word: the value of a header.
+    ///
+    /// # Errors
+    ///
+    /// [`ResolveError`], but never `OurOwn`.
+    pub async fn resolve_words(&self, reference: &Reference) -> Result<Secret, ResolveError> {
+        let secret = self.read(reference).await?;
+        let text = secret.expose().trim();
+        match text.chars().find(|c| c.is_control()) {
+            Some(_) => Err(ResolveError::NotAKey { reference: reference.to_string(), flaw: Flaw::Control }),
+            None => Ok(Secret::new(text.to_owned())),
+        }
+    }
+
+    async fn read(&self, reference: &Reference) -> Result<Secret, ResolveError> {
+        match reference {
+            Reference::Keyring(label) => self.read_keyring(label).await,
+            Reference::Env(name) => self.read_variable(name),
+            Reference::File(path) => read_file(path).await,
+            Reference::Command(words) => self.run_command(words, reference).await,
+            Reference::Vault(label) => self.read_vault(label).await,
+            Reference::Literal(secret) => Ok(copy(secret)),
+        }
     }
 
     /// Forgets what a command gave, so that it runs again: after a 401, or when its `refresh` is due.

@@ -39,11 +39,47 @@ impl Secret {
         format!("{prefix}…{:02x}{:02x}", digest[0], digest[1]).into()
     }
 
+    /// HMAC-SHA256 of a message with this as its key (RFC 2104).
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; 32] {
+        hmac(self.0.as_bytes(), message)
+    }
+
+    /// The same with a key that begins with other text: some services put the time there.
+    #[must_use]
+    pub fn sign_after(&self, before: &str, message: &[u8]) -> [u8; 32] {
+        let mut key = Zeroizing::new(String::with_capacity(before.len() + self.0.len()));
+        key.push_str(before);
+        key.push_str(&self.0);
+        hmac(key.as_bytes(), message)
+    }
+
+    /// As the value of a header; `None` where it cannot be one.
+    #[must_use]
+    pub fn header_value(&self) -> Option<http::HeaderValue> {
+        let mut value = http::HeaderValue::from_str(&self.0).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
     /// SHA-256 of the key, for comparing without looking.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.0.as_bytes()).into()
     }
+}
+
+fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+    const BLOCK: usize = 64;
+    let mut block = Zeroizing::new([0_u8; BLOCK]);
+    if key.len() > BLOCK {
+        block[..32].copy_from_slice(&Sha256::digest(key));
+    } else {
+        block[..key.len()].copy_from_slice(key);
+    }
+    let padded = |pad: u8| Zeroizing::new(block.map(|byte| byte ^ pad));
+    let inner = Sha256::new().chain_update(padded(0x36).as_slice()).chain_update(message).finalize();
+    Sha256::new().chain_update(padded(0x5c).as_slice()).chain_update(inner).finalize().into()
 }
 
 /// Makes a client key: `aip-` and 32 characters that need no escaping anywhere, from the operating system's entropy.
@@ -106,6 +142,17 @@ mod tests {
         let shown = format!("{secret:?} {}", secret.fingerprint());
         assert!(!shown.contains("abc") && !shown.contains("nop"), "{shown}");
         assert!(shown.contains("sk-…"), "{shown}");
+    }
+
+    #[test]
+    fn signatures_are_those_of_the_standard() {
+        // RFC 4231, cases 2 and 6.
+        let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let jefe = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert_eq!(hex(Secret::new("Jefe".to_owned()).sign(b"what do ya want for nothing?")), jefe);
+        assert_eq!(hex(Secret::new("fe".to_owned()).sign_after("Je", b"what do ya want for nothing?")), jefe);
+        let long = hex(hmac(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First"));
+        assert_eq!(long, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{gate::Gate, paths::Known};
+use super::{context, gate::Gate, paths::Known};
 use crate::{
     base::{clean, id::RequestId},
     config::settings::{Mix, Project, Strategy},
@@ -37,8 +37,16 @@ const BODY: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers one of these paths for a project.
-pub(super) async fn answer(gate: &Gate, id: RequestId, project: &Arc<Project>, what: Known, body: Incoming) -> Response<ReplyBody> {
+pub(super) async fn answer(
+    gate: &Gate,
+    id: RequestId,
+    project: &Arc<Project>,
+    what: Known,
+    query: Option<&str>,
+    body: Incoming,
+) -> Response<ReplyBody> {
     let told = match what {
+        Known::Context(name) => context::answer(gate, project, &name, query).await,
         Known::Decide => match read(body).await {
             Ok(asked) => decide(gate, project, &asked),
             Err(error) => Err(error),
@@ -54,7 +62,7 @@ pub(super) async fn answer(gate: &Gate, id: RequestId, project: &Arc<Project>, w
     }
 }
 
-fn unknown(what: &str, name: &str, hint: &str) -> ClientError {
+pub(super) fn unknown(what: &str, name: &str, hint: &str) -> ClientError {
     let name = clean::clean(name);
     ClientError::new(ErrorKind::UnknownPath, format!("no {what} is named `{}`; {hint}", clean::cut_end(&name, 80))).code("not_found")
 }

@@ -1,6 +1,7 @@
 //! The HTTP side that clients see: listeners, connections, guards, paths.
 
 pub mod connection;
+mod context;
 pub mod gate;
 pub mod guard;
 mod known;

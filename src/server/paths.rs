@@ -30,6 +30,7 @@ pub enum Route {
     },
     Root,
     Health,
+    Metrics,
     Version,
     Reload,
     /// Below `/aiproxy/v1/`.
@@ -39,6 +40,8 @@ pub enum Route {
 /// What is wanted of routing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
+    /// The turns of a session.
+    Context(String),
     Decide,
     /// Where a session goes is forgotten.
     Forget(String),
@@ -137,6 +140,7 @@ fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: 
     match path {
         "/" | "" => return only_get(Route::Root),
         "/health" => return only_get(Route::Health),
+        "/metrics" => return only_get(Route::Metrics),
         "/v1/reload" => return if post { Ok(Route::Reload) } else { Err(Some("POST")) },
         _ => {}
     }
@@ -217,6 +221,9 @@ fn known(method: &Method, get: bool, below: &str) -> Option<Result<Known, Option
     let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned()).filter(|text| !text.is_empty());
     if below == "/routing/decide" {
         return Some(if *method == Method::POST { Ok(Known::Decide) } else { Err(Some("POST")) });
+    }
+    if let Some(id) = below.strip_prefix("/context/").and_then(decoded) {
+        return Some(only_get(Known::Context(id)));
     }
     if let Some(id) = below.strip_prefix("/routing/sessions/").and_then(decoded) {
         return Some(match method {

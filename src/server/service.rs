@@ -146,7 +146,7 @@ async fn dispatch(
         Route::Version => return places::version(id),
         _ => {}
     }
-    if gate.engine.draining() && !matches!(route, Route::Control(_)) {
+    if gate.engine.draining() && !matches!(route, Route::Control(_) | Route::Metrics) {
         let error = ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down").retry_after(Some(Duration::from_secs(2)));
         let mut response = reply::error(dialect, id, &error);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -155,10 +155,10 @@ async fn dispatch(
     // Taken out before anybody could log or forward it.
     let (query, query_key) = take_key(parts.uri.query(), dialect);
     let token = credential::token(&parts.headers, query_key.as_deref(), path_key.as_deref());
-    if let (Route::Control(_), Some(_)) = (&route, &gate.keyless) {
+    if let (Route::Control(_) | Route::Metrics, Some(_)) = (&route, &gate.keyless) {
         return reply::error(dialect, id, &ClientError::new(ErrorKind::Forbidden, "the control API is not served at a keyless listener"));
     }
-    if let Route::Control(rest) = &route {
+    if matches!(route, Route::Control(_) | Route::Metrics) {
         let admin = match &token {
             Some(token) => {
                 gate.control.is_token(token) || gate.clients.table().find(token).is_some_and(|project| project.admin && project.enabled)
@@ -171,11 +171,14 @@ async fn dispatch(
                 id,
                 &ClientError::new(
                     ErrorKind::Unauthorized,
-                    "the control API takes the control token (DATA/run/token) or the key of an admin project",
+                    "the control API and /metrics take the control token (DATA/run/token) or the key of an admin project",
                 ),
             );
         }
-        return Box::pin(gate.control.answer(&parts.method, rest, parts.uri.query(), body, id)).await;
+        return match &route {
+            Route::Control(rest) => Box::pin(gate.control.answer(&parts.method, rest, parts.uri.query(), body, id)).await,
+            _ => Box::pin(gate.control.metrics(id)).await,
+        };
     }
     if matches!(route, Route::Reload) && token.as_ref().is_some_and(|token| gate.control.is_token(token)) {
         return Box::pin(gate.control.reload(id)).await;
@@ -218,7 +221,7 @@ async fn dispatch(
             let caller = Caller { project, program: program(&parts.headers), addr: peer.ip() };
             stored::answer(gate, id, caller, (response, what), (parts.method, query, parts.headers), body).await
         }
-        Route::Known(what) => Box::pin(known::answer(gate, id, &project, what, body)).await,
+        Route::Known(what) => Box::pin(known::answer(gate, id, &project, what, query.as_deref(), body)).await,
         Route::Tags => places::tags(gate, id, &project),
         Route::Reload => {
             if project.admin {
@@ -227,7 +230,7 @@ async fn dispatch(
             let message = format!("project `{}` is no admin; `aiproxy reload` works for the owner of this machine", project.name);
             reply::error(dialect, id, &ClientError::new(ErrorKind::Forbidden, message))
         }
-        Route::Root | Route::Health | Route::Version | Route::Control(_) => {
+        Route::Root | Route::Health | Route::Metrics | Route::Version | Route::Control(_) => {
             let _ = settings;
             reply::error(dialect, id, &ClientError::new(ErrorKind::Internal, "this place is answered before; please report this"))
         }

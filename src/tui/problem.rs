@@ -13,6 +13,7 @@ use crate::{
         action::Action,
         snapshot::{KeyHealth, KeyView, Snapshot, UpstreamState},
     },
+    events::{alert::AlertKind, kind::Level},
 };
 
 /// One thing that is wrong.
@@ -55,6 +56,21 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
     }
     if let Some(trouble) = snapshot.ledger.as_ref().and_then(|ledger| ledger.trouble.as_ref()) {
         add(4, Role::Warn, fill(&text.ledger, &[("what", trouble)]), Screen::Config, None);
+    }
+    for standing in &snapshot.alerts {
+        let alert = &standing.alert;
+        // Of the others, states tell, and more.
+        let (rank, said) = match alert.what {
+            AlertKind::BalanceLow => (4, &text.balance),
+            AlertKind::BudgetNear => (2, &text.budget_near),
+            AlertKind::BudgetSpent => (6, &text.budget_spent),
+            AlertKind::ErrorRate => (4, &text.error_rate),
+            AlertKind::UsageSpike => (2, &text.spike),
+            _ => continue,
+        };
+        let role = if alert.level == Level::Error { Role::Bad } else { Role::Warn };
+        let screen = if alert.what == AlertKind::ErrorRate { Screen::Upstreams } else { Screen::Usage };
+        add(rank, role, fill(said, &[("what", &alert.text)]), screen, None);
     }
     for upstream in &snapshot.upstreams {
         let name = &upstream.name;
@@ -122,7 +138,7 @@ pub fn name_of(key: &KeyView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tui::sample;
+    use crate::{control::snapshot::AlertView, events::alert::Alert, tui::sample};
 
     fn worst_of(change: impl FnOnce(&mut Snapshot)) -> Option<Problem> {
         let mut app = sample::app();
@@ -140,6 +156,21 @@ mod tests {
         let rejected = worst_of(|s| s.keys[0].state = KeyHealth::Rejected).unwrap();
         assert!(rejected.text.starts_with("healthy/work was rejected"), "{}", rejected.text);
         assert_eq!(worst_of(|s| s.offline = true).unwrap().act, None);
+    }
+
+    #[test]
+    fn what_no_state_shows_is_told_by_its_alert() {
+        let spent = worst_of(|s| {
+            let alert = Alert {
+                what: AlertKind::BudgetSpent,
+                subject: "project ide".into(),
+                text: "project ide spent $5".into(),
+                level: Level::Error,
+            };
+            s.alerts.push(AlertView { since: sample::now().at, alert });
+        });
+        let spent = spent.unwrap();
+        assert_eq!((spent.text.as_str(), spent.screen, spent.more), ("project ide spent $5", Screen::Usage, 2));
     }
 
     #[test]

@@ -126,7 +126,7 @@ texts! {
         enlarge sorted filter
     }
     wrong: Wrong {
-        offline not_applied restart ledger down down_next cause all_cooling first_back cooling for_span rejected missing instead
+        balance budget_near budget_spent error_rate spike offline not_applied restart ledger down down_next cause all_cooling first_back cooling for_span rejected missing instead
         partly because
     }
     ask: Asks { kill cool test stop running_none running_one running_many copy copy_curl copy_id copy_answer filter replay keep }
@@ -170,7 +170,7 @@ texts! {
     }
     log: LogTexts { empty no_match older }
     config: ConfigTexts {
-        file none applied ago listens projects version restart fine broken warnings reload ledger ledger_none ledger_lost ledger_waits
+        file none applied ago listens projects version restart fine broken warnings reload ledger ledger_none ledger_lost ledger_skipped ledger_waits
     }
     filter: FilterTexts { bad_span bad_sum }
 }

@@ -184,10 +184,10 @@ pub(super) fn of_body(error: &hyper::Error, from: &str) -> TransportFault {
 }
 
 /// Reads the errors of the client beside the request path.
-pub(super) fn of_side(error: &reqwest::Error, end: &End, local: bool) -> TransportFault {
-    let place = place_of(&end.base_url);
+pub(super) fn of_side(error: &reqwest::Error, url: &str, local: bool) -> TransportFault {
+    let place = place_of(url);
     if error.is_connect() {
-        let uri = end.base_url.parse().unwrap_or_default();
+        let uri = url.parse().unwrap_or_default();
         let fault = ConnectFault::of(&uri, root(error));
         let kind = if local && fault.kind == TransportKind::NetworkDown { TransportKind::Connect } else { fault.kind };
         return TransportFault { kind, message: fault.message, sent: false };

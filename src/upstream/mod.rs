@@ -14,6 +14,7 @@ pub mod local;
 pub mod lookup;
 pub mod models;
 pub mod pool;
+pub mod post;
 pub mod probe;
 pub mod send;
 pub mod side;

@@ -91,7 +91,7 @@ pub async fn get(
             Err(TransportFault { kind: TransportKind::TooLarge, message: format!("{} answered too much", upstream.name), sent: true })
         }
         Ok(Ok((status, headers, body))) => Ok(Checked { status, headers, body: body.into() }),
-        Ok(Err(error)) => Err(fault::of_side(&error, end, upstream.local)),
+        Ok(Err(error)) => Err(fault::of_side(&error, &end.base_url, upstream.local)),
         Err(_) => Err(too_slow(upstream)),
     }
 }

@@ -1,6 +1,6 @@
 //! Budgets: what is reserved, booked, shown and refused is one count.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -222,4 +222,27 @@ fn a_price_that_nobody_knows_is_told_once_or_refused() {
     assert_eq!(budget(&warning, "project ide")["unpriced"], 3);
     let lines = warning.snapshot()["live"]["lines"].to_string();
     assert_eq!(lines.matches("nobody knows the price of `three/m`").count(), 1, "{lines}");
+}
+
+#[test]
+fn both_attempts_of_a_hedge_are_booked_and_hedges_stop_at_four_fifths() {
+    let one = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(250))]);
+    let two = Upstream::start(vec![Scene::chat("quick")]);
+    let logical = "[[model]]\nname = \"auto\"\ntargets = [\"one:any\", \"two:any\"]\nhedge = { after = \"30ms\", max_share = 1 }\n[budget]\nusd = 60\nper = \"day\"";
+    let proxy = Setup::new().config(&config("")).config(logical).upstream("one", &one, &["work"]).upstream("two", &two, &["work"]).start();
+    let mut asked = body("auto", "hi", false);
+    asked["max_tokens"] = json!(1);
+
+    assert_eq!(proxy.ask(&asked).said(), "quick");
+    let both = budget(&proxy, "all");
+    assert!(both["spent"].as_f64() > Some(1.5), "the one that was let go may have cost something too: {both}");
+    assert_eq!(both["reserved"], 0.0, "{both}");
+    until("four fifths to be spent", || {
+        proxy.ask(&asked);
+        (budget(&proxy, "all")["percent"].as_u64() >= Some(80)).then_some(())
+    });
+    let hedged = two.journal().len();
+
+    assert_eq!(proxy.ask(&asked).said(), "slow");
+    assert_eq!(two.journal().len(), hedged);
 }

@@ -5,7 +5,7 @@ use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -14,7 +14,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    proxy::{Proxy, Setup, body, secret},
+    client::{Connection, Request},
+    proxy::{CLIENT_KEY, Proxy, Setup, body, secret},
     until,
     upstream::{Gate, Scene, Upstream},
 };
@@ -210,29 +211,58 @@ fn a_damaged_or_locked_file_never_fails_a_request() {
     assert_eq!(proxy.exit_code(), Some(0));
 }
 
+/// How many requests are answered before the kill: few each time, or as many as `CRASH_REQUESTS` says, once.
+fn crash_sizes() -> Vec<usize> {
+    let many = std::env::var("CRASH_REQUESTS").ok().map(|n| n.parse().expect("CRASH_REQUESTS is a number"));
+    many.map_or_else(|| vec![150, 400, 700], |many| vec![many])
+}
+
+/// Up to this, by chance: a kill must find the ledger anywhere.
+fn chance(upto: u64) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) % upto.max(1)
+}
+
+/// Asks over kept connections until there was the kill; every request that was answered, and when.
+fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, told: &Mutex<Vec<(String, Instant)>>) {
+    let request = Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(CLIENT_KEY);
+    let bytes = request.bytes(proxy.addr);
+    // The connection of the moment of the kill cannot be made, and an answer may be cut anywhere.
+    let asked = AssertUnwindSafe(|| {
+        let mut connection = Connection::to(proxy.addr);
+        while !stop.load(Ordering::Relaxed) {
+            connection.write(&bytes);
+            let Some(answer) = connection.try_answer() else { return };
+            if answer.status != 200 || !answer.whole {
+                return;
+            }
+            let id = answer.header("x-request-id").unwrap_or_default().to_owned();
+            told.lock().expect("ids").push((id, Instant::now()));
+        }
+    });
+    drop(catch_unwind(asked));
+}
+
 #[test]
 fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
+    const SECOND: Duration = Duration::from_secs(1);
     let upstream = Upstream::directed(|_, _| Scene::chat("hello"));
     let mut proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
-    for round in 0..3 {
-        let (told, stop) = (Arc::new(Mutex::new(Vec::<(String, Instant)>::new())), Arc::new(AtomicBool::new(false)));
+    let mut before = 0;
+    for size in crash_sizes() {
+        let (told, stop) = (Mutex::new(Vec::<(String, Instant)>::new()), AtomicBool::new(false));
+        let wanted = size + usize::try_from(chance(size as u64 / 10)).expect("few");
         let killed = std::thread::scope(|scope| {
             for _ in 0..4 {
-                let (told, stop, proxy) = (Arc::clone(&told), Arc::clone(&stop), &proxy);
-                scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        // The connection of the moment of the kill cannot be made.
-                        let asked = AssertUnwindSafe(|| proxy.open_chat("hi", false).try_answer());
-                        let Ok(Some(answer)) = catch_unwind(asked) else { return };
-                        if answer.status != 200 || !answer.whole {
-                            return;
-                        }
-                        let id = answer.header("x-request-id").unwrap_or_default().to_owned();
-                        told.lock().expect("ids").push((id, Instant::now()));
-                    }
-                });
+                let (told, stop, proxy) = (&told, &stop, &proxy);
+                scope.spawn(move || ask_until_killed(proxy, stop, told));
             }
-            std::thread::sleep(Duration::from_millis(1_600 + 300 * round));
+            // So many that were answered more than a second ago, while others are under way.
+            let begun = Instant::now();
+            while told.lock().expect("ids").get(wanted).is_none_or(|(_, at)| at.elapsed() <= SECOND) {
+                assert!(begun.elapsed() < Duration::from_secs(60).max(SECOND * (size as u32 / 50)), "too slow to be of use");
+                std::thread::park_timeout(Duration::from_micros(chance(2_000)));
+            }
             proxy.signal(rustix::process::Signal::KILL);
             let killed = Instant::now();
             stop.store(true, Ordering::Relaxed);
@@ -240,23 +270,20 @@ fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
         });
         assert_eq!(proxy.exit_code(), None, "killed");
 
-        let exported = text_of(&proxy, &["log", "export"]);
-        let mut times: HashMap<String, u32> = HashMap::new();
-        for line in exported.lines() {
-            let record: Value = serde_json::from_str(line).expect("JSON");
-            *times.entry(record["id"].as_str().expect("an id").to_owned()).or_default() += 1;
-        }
-        let due: Vec<String> = told
-            .lock()
-            .expect("ids")
-            .iter()
-            .filter(|(_, at)| killed.duration_since(*at) > Duration::from_secs(1))
-            .map(|(id, _)| id.clone())
-            .collect();
-        assert!(due.len() > 10, "{} requests", due.len());
-        let missing = due.iter().filter(|id| times.get(*id) != Some(&1)).count();
+        let told = told.into_inner().expect("ids");
+        let times = recorded(&proxy);
+        let due: Vec<&String> = told.iter().filter(|(_, at)| killed.duration_since(*at) > SECOND).map(|(id, _)| id).collect();
+        assert!(due.len() >= size, "{} requests", due.len());
+        let missing = due.iter().filter(|id| times.get(**id) != Some(&1)).count();
         assert_eq!(missing, 0, "of {} requests that were answered in time", due.len());
         assert!(times.values().all(|n| *n == 1), "nothing is there twice");
+        println!(
+            "{} requests were answered, {} of them a second before the kill; {} are recorded",
+            told.len(),
+            due.len(),
+            times.len() - before
+        );
+        before = times.len();
         let connection = rusqlite::Connection::open(proxy.home.data().join("ledger.db")).expect("opened");
         let said: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
         assert_eq!(said, "ok");
@@ -266,4 +293,14 @@ fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
         let all = json_of(&proxy, &["usage", "--json"])["total"]["requests"].as_u64().expect("a number");
         assert_eq!(all, times.len() as u64, "sums agree with rows");
     }
+}
+
+/// How often each request stands in the ledger.
+fn recorded(proxy: &Proxy) -> HashMap<String, u32> {
+    let mut times: HashMap<String, u32> = HashMap::new();
+    for line in text_of(proxy, &["log", "export"]).lines() {
+        let record: Value = serde_json::from_str(line).expect("JSON");
+        *times.entry(record["id"].as_str().expect("an id").to_owned()).or_default() += 1;
+    }
+    times
 }

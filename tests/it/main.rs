@@ -19,6 +19,7 @@ mod hedge;
 #[cfg(target_os = "linux")]
 mod keyring;
 mod ledger;
+mod observing;
 mod passage;
 mod reload;
 mod routing;

@@ -1,6 +1,9 @@
 //! The dashboard in a real terminal: it opens, follows, leaves, and gives the terminal back.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, test_kill_process};
 
@@ -217,11 +220,20 @@ fn the_dashboard_speaks_chinese_where_the_config_says_so() {
     terminal.until("今日");
 }
 
+/// Says to this very program, started again in a terminal, that it is the one to panic.
+const PANIC: &str = "IT_PANIC_IN_A_FRAME";
+
 #[test]
 fn a_panic_while_a_frame_is_drawn_gives_the_terminal_back() {
-    let home = Setup::new().home();
+    if std::env::var_os(PANIC).is_some() {
+        let mut screen = aiproxy::tui::terminal::Screen::take(false, true).expect("a terminal");
+        screen.draw(|_| panic!("drawn wrong")).expect("a frame");
+        return;
+    }
+    let mut home = Setup::new().home();
+    home.set(PANIC, "1");
     let program = std::env::current_exe().expect("this program");
-    let args = ["--exact", "terminal::a_frame_that_panics", "--ignored", "--nocapture"];
+    let args = ["--exact", "terminal::a_panic_while_a_frame_is_drawn_gives_the_terminal_back", "--nocapture"];
     let mut terminal = Terminal::run(&program, &home, &args, 24, 80);
 
     assert_ne!(terminal.exit_code(), 0);
@@ -229,13 +241,6 @@ fn a_panic_while_a_frame_is_drawn_gives_the_terminal_back() {
     let raw = String::from_utf8_lossy(&terminal.raw);
     let (_, after) = raw.rsplit_once("\u{1b}[?1049l").expect("the main screen");
     assert!(after.contains("drawn wrong"), "the reason stands on the main screen: {after:?}");
-}
-
-#[test]
-#[ignore = "is run by the test before it, in a terminal"]
-fn a_frame_that_panics() {
-    let mut screen = aiproxy::tui::terminal::Screen::take(false, true).expect("a terminal");
-    screen.draw(|_| panic!("drawn wrong")).expect("a frame");
 }
 
 #[cfg(target_os = "linux")]
@@ -246,14 +251,15 @@ fn a_dashboard_that_nothing_happens_to_costs_next_to_nothing() {
     proxy.chat("hi");
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
     terminal.until("200");
+    let pid = terminal.pid();
     let ticks = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", terminal.pid())).expect("a process");
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
         let after: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
         after[11].parse::<u64>().expect("ticks") + after[12].parse::<u64>().expect("ticks")
     };
 
-    let before = ticks();
-    std::thread::sleep(Duration::from_secs(4));
+    let (before, begun) = (ticks(), Instant::now());
+    until("four seconds to pass", || (begun.elapsed() >= Duration::from_secs(4)).then_some(()));
 
     // A tick is 10 ms. This is not optimised, and the charts of the last minute still move once a second.
     let used = ticks() - before;

@@ -1,6 +1,8 @@
 //! `aiproxy log`: the history of requests and recent events, as they come with `--follow`, one request in full, exports.
 
+mod diff;
 mod export;
+mod replay;
 pub(super) mod show;
 
 use clap::{Args, Subcommand};
@@ -39,6 +41,7 @@ Examples:
   aiproxy log --since today 'cost>0.10'
   aiproxy log show last               one request: attempts, times, tokens, the reason for its route
   aiproxy log show last --body answer
+  aiproxy log replay last --model groq:llama-3.3-70b
   aiproxy log export --since 30d --format csv > requests.csv";
 
 #[derive(Debug, Args)]
@@ -63,6 +66,8 @@ pub struct LogArgs {
 enum LogCommand {
     /// Print the history for other programs
     Export(export::ExportArgs),
+    /// Send a request again, perhaps to another model, and compare answers, tokens, cost and time
+    Replay(replay::ReplayArgs),
     /// Everything about one request
     Show {
         /// Its id, a unique beginning of it, or `last`
@@ -82,11 +87,14 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
     let filter = Filter::parse(&args.filter.join(" "))
         .map_err(|e| CliError::usage(format!("the filter: {e}")).hint("examples: model:gpt project:ide status:5xx key:work >2s"))?;
     let paint = Paint::stdout();
+    if let Some(LogCommand::Replay(args)) = args.command {
+        return replay::run(ctx, args).await;
+    }
     let books = Books::open(ctx).await?;
     match args.command {
         Some(LogCommand::Export(args)) => return export::run(&books, args).await,
         Some(LogCommand::Show { id, body }) => return show_one(ctx, &books, &id, body, paint).await,
-        None => {}
+        Some(LogCommand::Replay(_)) | None => {}
     }
     let printer = Printer { filter, json: ctx.global.json, paint };
     let question = HistoryQuestion {

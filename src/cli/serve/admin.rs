@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{super::args::ServeArgs, budgets, keys::KeyLoader, logging::LogLevel, with_arguments};
+use super::{super::args::ServeArgs, alerts::Alarms, budgets, keys::KeyLoader, logging::LogLevel, with_arguments};
 use crate::{
     base::{clean, id::RequestId},
     config::{
@@ -30,6 +30,7 @@ use crate::{
     relay::{engine::Engine, lists},
     routing::{candidate::short, health::ActScope},
     server::guard::credential::Clients,
+    telemetry::otlp::Traces,
 };
 
 /// References are waited for this long before a reload says that it is done; slow ones go on in the background.
@@ -39,6 +40,8 @@ const COOL: Duration = Duration::from_secs(600);
 
 /// Everything that a reload and an act need.
 pub struct Hands {
+    pub(super) alarms: Arc<Alarms>,
+    pub traces: Arc<Traces>,
     pub engine: Arc<Engine>,
     pub loader: Arc<KeyLoader>,
     pub place: Place,
@@ -123,6 +126,7 @@ impl Hands {
         if let Some(ledger) = &self.ledger {
             ledger.apply(&settings.ledger);
         }
+        self.traces.want(settings.otlp.url.is_some());
         budgets::reload(&self.engine, self.ledger.as_ref()).await;
         {
             let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,6 +151,9 @@ impl Hands {
     async fn read_references(self: &Arc<Self>, settings: &Arc<crate::config::Settings>) {
         for key in settings.upstreams.iter().flat_map(|upstream| &upstream.keys) {
             self.loader.resolver.forget(&key.reference);
+        }
+        for reference in settings.alerts.secret.iter().chain(settings.otlp.headers.iter().map(|(_, value)| value)) {
+            self.loader.resolver.forget(reference);
         }
         let (loader, settings, clients) = (Arc::clone(&self.loader), Arc::clone(settings), self.clients.get().cloned());
         let engine = Arc::clone(&self.engine);
@@ -232,7 +239,8 @@ impl Hands {
                     .ok_or("no running request has this id")?;
                 if engine.halts.kill(id) { Ok(format!("request {id} was ended")) } else { Err(format!("request {id} is not running")) }
             }
-            Action::Replay { id, model } => self.replay(&id, model).await,
+            Action::Replay { id, model } => self.replay(&id, model).await.map(|(_, id)| id.to_string()),
+            Action::TestAlerts => self.alarms.test().await,
             Action::Stop { now } => {
                 if now {
                     self.now.cancel();
@@ -319,9 +327,15 @@ impl Admin for Arc<Hands> {
     fn act(&self, action: Action) -> Doing<'_, Reply> {
         let hands = Arc::clone(self);
         Box::pin(async move {
-            match hands.do_it(action).await {
-                Ok(text) => Reply { ok: true, text },
-                Err(text) => Reply { ok: false, text },
+            let done = match action {
+                Action::Replay { id, model } => {
+                    hands.replay(&id, model).await.map(|(of, id)| (format!("request {of} goes out again as {id}"), Some(id)))
+                }
+                other => hands.do_it(other).await.map(|text| (text, None)),
+            };
+            match done {
+                Ok((text, id)) => Reply { ok: true, text, id },
+                Err(text) => Reply { ok: false, text, id: None },
             }
         })
     }

@@ -9,7 +9,7 @@ use crate::{
     config::settings::Bodies,
     events::{
         kind::{EventKind, Level},
-        sink::Note,
+        sink::{Entry, Note},
     },
     ledger::{Ledger, Start},
     relay::engine::Engine,
@@ -19,7 +19,7 @@ use crate::{
 const TICK: Duration = Duration::from_secs(60);
 
 /// Starts the ledger's thread. Without one the proxy serves all the same, and says so.
-pub(super) fn start(engine: &Arc<Engine>, data: &Path, notes: Receiver<Note>) -> Option<Arc<Ledger>> {
+pub(super) fn start(engine: &Arc<Engine>, data: &Path, notes: Receiver<Note>, seen: Box<dyn FnMut(&Entry) + Send>) -> Option<Arc<Ledger>> {
     let settings = engine.generation().settings.ledger.clone();
     let path = data.join(&settings.path);
     if !path.exists() && settings.bodies != Bodies::Off {
@@ -40,6 +40,7 @@ pub(super) fn start(engine: &Arc<Engine>, data: &Path, notes: Receiver<Note>) ->
         clock: Arc::clone(&engine.clock),
         redactor: Arc::clone(&engine.redactor),
         tell: Box::new(move |level, text| tell(&teller, level, text)),
+        seen,
     };
     match Ledger::start(start) {
         Ok(ledger) => Some(Arc::new(ledger)),
@@ -59,16 +60,18 @@ fn tell(engine: &Engine, level: Level, text: String) {
     engine.bus.tell(engine.clock.unix(), EventKind::Notice { text: text.into(), level });
 }
 
-/// Lets old rows go also while nothing happens, and says when requests found no place.
+/// Lets old rows go also while nothing happens, and says when bodies were not kept. That requests found no place is an
+/// alert.
 pub(super) async fn look_after(engine: &Engine) {
     let mut told = 0;
     loop {
         tokio::time::sleep(TICK).await;
         engine.sink.tick();
-        let unrecorded = engine.sink.unrecorded();
-        if unrecorded > told {
-            tell(engine, Level::Error, format!("{} requests are not in the ledger: it could not keep up", unrecorded - told));
-            told = unrecorded;
+        let skipped = engine.sink.skipped();
+        if skipped > told {
+            let text = format!("the bodies of {} requests were not kept: too much came at once; the requests are recorded", skipped - told);
+            tell(engine, Level::Warn, text);
+            told = skipped;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `aiproxy serve`: puts the parts together, listens, and ends in order.
 
 mod admin;
+mod alerts;
 mod banner;
 mod budgets;
 mod discovery;
@@ -11,6 +12,7 @@ mod logging;
 mod process;
 mod replay;
 mod signals;
+mod telemetry;
 
 use std::{
     net::SocketAddr,
@@ -21,7 +23,7 @@ use std::{
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{admin::Hands, keys::KeyLoader, signals::Signal};
+use self::{admin::Hands, alerts::Alarms, keys::KeyLoader, signals::Signal};
 use super::{
     args::{Global, ServeArgs},
     exit::{CliError, Exit},
@@ -37,6 +39,7 @@ use crate::{
         problem, watch,
     },
     control::{
+        alerts::Standing,
         api::Control,
         history::Books,
         rundir::{ClaimError, RunDir},
@@ -65,7 +68,8 @@ use crate::{
         guard::credential::Clients,
         listen::{self, ListenError},
     },
-    upstream::{keys::Keys, send::Gateway},
+    telemetry::{metrics::Metrics, otlp::Traces},
+    upstream::{keys::Keys, post::Poster, send::Gateway},
 };
 
 /// After the drain, cut streams have this long to take their error event.
@@ -114,7 +118,10 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     for upstream in &settings.upstreams {
         engine.remember.upstream(&engine, upstream);
     }
-    let ledger = ledger::start(&engine, &place.data, notes_of_requests);
+    let metrics = Arc::new(Metrics::default());
+    let (traces, traced) = Traces::new();
+    let seen = telemetry::tap(&engine, Arc::clone(&metrics), Arc::clone(&traces));
+    let ledger = ledger::start(&engine, &place.data, notes_of_requests, seen);
     budgets::start(&engine, ledger.as_deref());
     let (tracker, stop, now) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
@@ -126,7 +133,19 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let resolver = Resolver::new(keyring.clone(), vault, env.vars.clone(), names);
     let loader =
         Arc::new(KeyLoader { engine: Arc::clone(&engine), resolver, known, keyring, place: place.clone(), default_key: Mutex::default() });
+    traces.want(settings.otlp.url.is_some());
+    let (standing, poster, host) = (Arc::new(Standing::default()), Arc::new(Poster::default()), process::host(&env.vars));
+    let alarms = Arc::new(Alarms::new(
+        (Arc::clone(&engine), ledger.clone()),
+        (Arc::clone(&metrics), Arc::clone(&standing)),
+        Arc::clone(&loader),
+        Arc::clone(&poster),
+        env.vars.clone(),
+        host.clone(),
+    ));
     let hands = Arc::new(Hands {
+        alarms: Arc::clone(&alarms),
+        traces: Arc::clone(&traces),
         engine: Arc::clone(&engine),
         loader: Arc::clone(&loader),
         place: place.clone(),
@@ -145,7 +164,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     });
     let books = ledger.clone().map(|ledger| Books { engine: Arc::clone(&engine), ledger });
     let control = Control::new(Arc::clone(&engine), Arc::new(Arc::clone(&hands)), listen_text, stop.clone(), &token);
-    let control = Arc::new(control.with_books(books));
+    let control = Arc::new(control.with_books(books).with_news(standing, metrics));
     let gate = Arc::new(Gate { engine: Arc::clone(&engine), clients: Arc::new(Clients::default()), control, keyless: None });
     if hands.clients.set(Arc::clone(&gate.clients)).is_err() {
         return Err(CliError::failed("the proxy was put together twice; please report this"));
@@ -177,6 +196,9 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     }
     warn_about(&settings, &addrs);
     spawn_background(&tracker, &stop, &hands, &gate, rejections);
+    tracker.spawn(until(stop.clone(), async move { alarms.run().await }));
+    let (sender, loader) = (Arc::clone(&engine), Arc::clone(&loader));
+    tracker.spawn(until(stop.clone(), async move { telemetry::send(&sender, &loader, &poster, &traces, traced, &host).await }));
     let watcher = hands.watch(&tracker, stamp);
 
     let shown = Secret::new(reveal(&token).to_owned());
@@ -258,6 +280,14 @@ async fn finish(
     drop(tokio::time::timeout(FAREWELL, tracker.wait()).await);
 }
 
+/// Works until the proxy stops.
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
 fn spawn_background(
     tracker: &TaskTracker,
     stop: &CancellationToken,
@@ -265,12 +295,7 @@ fn spawn_background(
     gate: &Arc<Gate>,
     rejections: mpsc::UnboundedReceiver<crate::config::settings::KeyId>,
 ) {
-    let until_stop = |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = work => {}
-        }
-    };
+    let until_stop = |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| until(stop, work);
     let engine = Arc::clone(&gate.engine);
     let (loader, clients) = (Arc::clone(&hands.loader), Arc::clone(&gate.clients));
     let first = async move {

@@ -62,3 +62,15 @@ pub(super) fn listening_on(addr: SocketAddr) -> Option<String> {
 pub fn listening_on(_addr: SocketAddr) -> Option<String> {
     None
 }
+
+/// What this machine is called.
+#[cfg(unix)]
+pub(super) fn host(_: &std::collections::HashMap<String, String>) -> String {
+    crate::base::clean::clean(&rustix::system::uname().nodename().to_string_lossy()).into_owned()
+}
+
+/// What this machine is called.
+#[cfg(not(unix))]
+pub(super) fn host(env: &std::collections::HashMap<String, String>) -> String {
+    env.get("COMPUTERNAME").map(|name| crate::base::clean::clean(name).into_owned()).unwrap_or_default()
+}

@@ -6,6 +6,7 @@ use http::Method;
 
 use super::admin::Hands;
 use crate::{
+    base::id::RequestId,
     control::history::Books,
     events::{record::RequestRecord, sink::Side},
     ir::op::{Dialect, Op},
@@ -15,7 +16,8 @@ use crate::{
 };
 
 impl Hands {
-    pub(super) async fn replay(self: &Arc<Self>, id: &str, model: Option<String>) -> Result<String, String> {
+    /// The ids of the request from before and of the new one.
+    pub(super) async fn replay(self: &Arc<Self>, id: &str, model: Option<String>) -> Result<(RequestId, RequestId), String> {
         let ledger = self.ledger.clone().ok_or("no ledger is kept, so there is no request to send again")?;
         let books = Books { engine: Arc::clone(&self.engine), ledger };
         let full = books.full(id).await.map_err(|error| error.message)?;
@@ -41,9 +43,8 @@ impl Hands {
                 model: model.filter(|model| !model.is_empty()),
             },
         )?;
-        let text = format!("request {} goes out again as {}", record.id, begun.id);
         self.tracker.spawn(begun.run);
-        Ok(text)
+        Ok((record.id, begun.id))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which keys the config has, table by table, as written: every value with its place, nothing filled in from elsewhere.
 
+pub(super) mod alerts;
 pub(super) mod budget;
 pub(super) mod general;
 pub(super) mod keyless;
@@ -22,6 +23,7 @@ use crate::base::pattern::Patterns;
 /// The whole file as written.
 pub(super) struct Written {
     pub(super) general: general::General,
+    pub(super) news: alerts::News,
     pub(super) upstreams: Vec<upstream::Upstream>,
     pub(super) models: Vec<model::Model>,
     pub(super) aliases: Vec<model::Alias>,
@@ -32,9 +34,6 @@ pub(super) struct Written {
     pub(super) rates: price::Currencies,
 }
 
-/// Tables of the format that this version accepts and does nothing with.
-const LATER: [&str; 1] = ["alerts"];
-
 pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
     let mut top = Table::new("", 0..0, table);
     let rates = top.table("rates", report).map(|table| price::currencies(table, report)).unwrap_or_default();
@@ -42,6 +41,7 @@ pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
     known.extend(rates.clone());
     let written = Written {
         general: general::read(&mut top, report),
+        news: alerts::read(&mut top, report),
         upstreams: top.tables("upstream", report).into_iter().filter_map(|row| upstream::read(row, report)).collect(),
         models: top.tables("model", report).into_iter().filter_map(|row| model::read(row, report)).collect(),
         aliases: top.table("aliases", report).map(|table| model::aliases(table, report)).unwrap_or_default(),
@@ -51,7 +51,6 @@ pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
         projects: top.tables("project", report).into_iter().filter_map(|row| project::read(row, report)).collect(),
         budget: budget::read(&mut top, report),
     };
-    top.later(&LATER, report);
     top.end(report);
     written
 }

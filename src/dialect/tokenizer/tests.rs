@@ -82,10 +82,8 @@ proptest! {
     }
 }
 
-/// Makes `assets/o200k.bin` anew: `cargo test --lib tokenizer::tests::pack -- --ignored`.
-#[test]
-#[ignore = "writes the packed vocabulary, which has not changed"]
-fn pack() {
+/// The vocabulary of the reference, before it is deflated: what `assets/o200k.bin` holds.
+fn pack() -> Vec<u8> {
     let texts: Vec<Vec<u8>> =
         (0..MERGES as u32 + BYTES).map(|token| REFERENCE.decode_bytes([token].as_slice()).expect("a token").to_vec()).collect();
     let ranks: HashMap<&[u8], u32> = texts.iter().zip(0..).map(|(text, rank)| (text.as_slice(), rank)).collect();
@@ -122,11 +120,22 @@ fn pack() {
             last = class;
         }
     }
-    let mut out = ZlibEncoder::new(Vec::new(), Compression::best());
-    for part in [&planes, singles.as_slice(), &ranges] {
-        out.write_all(part).expect("memory");
+    [&planes, singles.as_slice(), &ranges].concat()
+}
+
+/// `WRITE_EXPECTED=1` makes the file anew.
+#[test]
+fn the_packed_vocabulary_is_that_of_the_reference() {
+    let wanted = pack();
+    if std::env::var_os("WRITE_EXPECTED").is_some() {
+        let mut out = ZlibEncoder::new(Vec::new(), Compression::best());
+        out.write_all(&wanted).expect("memory");
+        #[expect(clippy::disallowed_methods, reason = "a developer's tool, not the program")]
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/o200k.bin"), out.finish().expect("memory")).expect("writable");
+        return;
     }
-    let packed = out.finish().expect("memory");
-    #[expect(clippy::disallowed_methods, reason = "a developer's tool, not the program")]
-    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/o200k.bin"), packed).expect("writable");
+    let mut found = Vec::new();
+    ZlibDecoder::new(PACKED).read_to_end(&mut found).expect("the file");
+    // Not `assert_eq`: nobody reads a megabyte of numbers.
+    assert!(found == wanted, "assets/o200k.bin is not what the reference gives; WRITE_EXPECTED=1 makes it anew");
 }

@@ -61,6 +61,7 @@ impl World {
             clock: Arc::clone(&self.clock) as _,
             redactor: Arc::new(Plain),
             tell: Box::new(move |_, text| tell.send(text).unwrap_or_default()),
+            seen: Box::new(|_| ()),
         };
         (sink, Ledger::start(start).unwrap(), told)
     }
@@ -327,7 +328,7 @@ async fn a_broken_file_is_moved_aside_and_said() {
             .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains(".corrupt-"))
             .count();
         assert!(aside >= 1, "{what}: the old file is kept");
-        assert_eq!(ledger.status().trouble, None);
+        assert_eq!(ledger.status(&sink).trouble, None);
         ledger.close(&sink).await;
     }
 }
@@ -355,14 +356,14 @@ async fn what_cannot_be_written_waits_and_is_written_later() {
     }
     sink.flush().await;
     assert!(told.try_recv().unwrap().contains("held in memory"));
-    assert_eq!((ledger.status().waiting, ledger.status().lost), (100, 0));
-    assert!(ledger.status().trouble.is_some());
+    assert_eq!((ledger.status(&sink).waiting, ledger.status(&sink).lost), (100, 0));
+    assert!(ledger.status(&sink).trouble.is_some());
 
     fs::remove_dir(world.path()).unwrap();
     sink.flush().await;
 
     assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 1_000).unwrap().len(), 100);
-    assert_eq!(ledger.status(), Status { path: world.path().display().to_string(), ..Status::default() });
+    assert_eq!(ledger.status(&sink), Status { path: world.path().display().to_string(), ..Status::default() });
     assert!(told.try_iter().any(|text| text.contains("written again")));
     ledger.close(&sink).await;
 }
@@ -401,7 +402,7 @@ async fn memory_is_bounded_while_nothing_can_be_written() {
         }
         sink.flush().await;
     }
-    let status = ledger.status();
+    let status = ledger.status(&sink);
     assert_eq!((status.waiting, status.lost), (many - 1_000, 1_000));
     ledger.close(&sink).await;
 }
@@ -420,7 +421,7 @@ async fn a_newer_file_is_left_as_it_is() {
 
     assert!(told.try_recv().unwrap().contains("newer aiproxy"));
     assert!(matches!(ledger.reader(), Err(QueryError::Newer)));
-    assert_eq!(ledger.status().waiting, 1);
+    assert_eq!(ledger.status(&sink).waiting, 1);
     ledger.close(&sink).await;
 }
 
@@ -465,64 +466,22 @@ async fn what_is_old_goes_and_no_secret_stays() {
     }
 }
 
-/// Time that this thread has had of a processor.
-fn processor() -> Duration {
-    let at = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(at.tv_sec).unwrap(), u32::try_from(at.tv_nsec).unwrap())
-}
-
-/// Not run with the others: `cargo test --release --lib ledger::writer -- --ignored --nocapture`.
 #[tokio::test]
-#[ignore = "measures; a million rows take a while"]
-#[expect(clippy::print_stderr, reason = "numbers for who asked for them")]
-async fn a_million_requests_are_written_and_summed_up() {
+async fn a_question_that_takes_too_long_can_be_ended() {
     let world = World::new();
-    drop(world.start());
-    let mut file = File::open(&world.path(), TimeZone::UTC).unwrap();
-    let clock = crate::base::clock::System;
-    let rows: i64 = std::env::var_os("ROWS").and_then(|n| n.to_str()?.parse().ok()).unwrap_or(1_000_000);
-    let begun = clock.mono();
-    let mut busy = Duration::ZERO;
-    for batch in 0..rows / 1_000 {
-        let notes: Vec<Note> = (0..1_000)
-            .map(|n| {
-                let mut entry = world.entry((batch * 1_000 + n) * 7);
-                let record = Arc::make_mut(&mut entry.record);
-                record.attempts.remove(0);
-                entry.parts.remove(0);
-                record.asked = format!("model-{}", n % 10).into();
-                record.attempts[0].model = format!("model-{}", n % 10).into();
-                record.attempts[0].key = format!("key-{}", n % 3).into();
-                record.client = format!("client-{}", n % 5).into();
-                Note::Request(Box::new(entry))
-            })
-            .collect();
-        let from = processor();
-        file.write(notes.iter(), &Plain, UnixMillis(0)).unwrap();
-        busy += processor() - from;
+    let (sink, ledger, _told) = world.start();
+    sink.flush().await;
+    let reader = ledger.reader().unwrap();
+    let interrupter = reader.interrupter();
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+    let asking = std::thread::spawn(move || reader.connection.query_row(endless, [], |row| row.get::<_, i64>(0)));
+    // Before it has begun nobody hears it.
+    while !asking.is_finished() {
+        interrupter.interrupt();
+        std::thread::yield_now();
     }
-    eprintln!(
-        "{rows} rows: {:?} of wall, {:.1} µs of the processor a row in the writer",
-        clock.mono().since(begun),
-        busy.as_secs_f64() * 1e6 / rows as f64
-    );
-    let now = UnixMillis(1_700_000_000_000 + rows * 7_000);
-    for (by, since) in [
-        (By::Model, Since::Days(1)),
-        (By::Model, Since::Days(90)),
-        (By::Day, Since::Days(365)),
-        (By::Key, Since::Days(365)),
-        (By::Model, Since::Ago(3_600_000 * 24)),
-        (By::Session, Since::Days(7)),
-    ] {
-        let from = clock.mono();
-        let view = Reader::open(&world.path(), TimeZone::UTC).unwrap().usage(by, since, None, now).unwrap();
-        eprintln!("usage by {} since {since:?}: {:?}, {} requests", by.name(), clock.mono().since(from), view.total.requests);
-    }
-    for filter in ["", "model:model-3 project:ide", "status:5xx", "nothing-like-it"] {
-        let from = clock.mono();
-        let found =
-            Reader::open(&world.path(), TimeZone::UTC).unwrap().history(&Filter::parse(filter).unwrap(), None, None, 50).unwrap().len();
-        eprintln!("history `{filter}`: {:?}, {found} rows", clock.mono().since(from));
-    }
+
+    let error = asking.join().unwrap().unwrap_err();
+    assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::OperationInterrupted), "{error}");
+    ledger.close(&sink).await;
 }

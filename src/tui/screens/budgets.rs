@@ -4,8 +4,7 @@ use ratatui::layout::Rect;
 
 use crate::{
     base::clean::{clean, cut_middle, width},
-    config::settings::Per,
-    control::snapshot::BudgetView,
+    control::snapshot::{BudgetView, Per},
     tui::{
         app::App,
         format::{self, Now},

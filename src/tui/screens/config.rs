@@ -38,7 +38,9 @@ fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
         Some(ledger) => {
             let mut said = vec![ledger.path.clone()];
             let number = |text: &str, n: u64| fill(text, &[("n", &format::count(n))]);
-            said.extend((ledger.lost > 0).then(|| number(&text.ledger_lost, ledger.lost)));
+            let lost = ledger.lost.saturating_add(ledger.unrecorded);
+            said.extend((lost > 0).then(|| number(&text.ledger_lost, lost)));
+            said.extend((ledger.skipped > 0).then(|| number(&text.ledger_skipped, ledger.skipped)));
             said.extend((ledger.waiting > 0 && ledger.trouble.is_some()).then(|| number(&text.ledger_waits, ledger.waiting)));
             said.extend(ledger.trouble.clone());
             lines.push(fact(&text.ledger, said.join(" · ")));

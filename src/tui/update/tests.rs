@@ -197,7 +197,7 @@ fn a_paused_picture_stands_still() {
 #[test]
 fn the_answer_to_an_act_shows_for_three_seconds() {
     let mut app = app();
-    update(&mut app, Msg::Answered(Ok(Reply { ok: true, text: "warmed".to_owned() })), now());
+    update(&mut app, Msg::Answered(Ok(Reply { ok: true, text: "warmed".to_owned(), id: None })), now());
     update(&mut app, Msg::Tick, later(2_900));
     assert!(app.toast.is_some());
     update(&mut app, Msg::Tick, later(3_000));

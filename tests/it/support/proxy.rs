@@ -75,6 +75,12 @@ impl Setup {
         self
     }
 
+    /// A variable of the environment.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.home.set(name, value);
+        self
+    }
+
     /// Exactly this config file and nothing else.
     pub(crate) fn whole_config(mut self, text: &str) -> Self {
         self.whole = Some(text.to_owned());

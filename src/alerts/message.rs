@@ -1,0 +1,210 @@
+//! An alert as it goes out: JSON for a webhook, a card for a chat, words for a desktop.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::throttle;
+use crate::{
+    base::clock::UnixMillis,
+    events::{
+        alert::{Alert, AlertKind},
+        kind::Level,
+    },
+    secrets::Secret,
+};
+
+/// An alert on its way.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The same for every try and every way, so that who gets it twice can tell.
+    pub id: String,
+    pub at: UnixMillis,
+    pub alert: Alert,
+    /// Others that did not go out before it, as there were too many.
+    pub left_out: u32,
+    /// The machine's name, where it has one.
+    pub host: String,
+}
+
+impl Message {
+    /// One line for people.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let what = match self.alert.what {
+            AlertKind::BalanceLow => "balance is low",
+            AlertKind::BudgetNear => "budget is nearly spent",
+            AlertKind::BudgetSpent => "budget is spent",
+            AlertKind::ErrorRate => "many requests fail",
+            AlertKind::KeyRejected => "key rejected",
+            AlertKind::KeysCooling => "no key is ready",
+            AlertKind::Ledger => "requests are not recorded",
+            AlertKind::Recovered => "recovered",
+            AlertKind::Test => "test",
+            AlertKind::UpstreamDown => "upstream is down",
+            AlertKind::UsageSpike => "unusual use",
+        };
+        format!("aiproxy: {what}")
+    }
+
+    /// What happened, and how much else did.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self.left_out {
+            0 => self.alert.text.to_string(),
+            n => format!("{} (and {n} more alerts before this one)", self.alert.text),
+        }
+    }
+
+    /// The body of the webhook; docs/observing.md describes it.
+    #[must_use]
+    pub fn json(&self) -> Bytes {
+        let (upstream, key, model, project) = self.about();
+        let body = json!({
+            "version": 1,
+            "id": self.id,
+            "at": self.at.to_string(),
+            "event": throttle::event(self.alert.what).map_or("test", |event| event.name()),
+            "kind": self.alert.what.name(),
+            "level": self.alert.level,
+            "subject": &*self.alert.subject,
+            "upstream": upstream,
+            "key": key,
+            "model": model,
+            "project": project,
+            "title": self.title(),
+            "text": self.text(),
+            "left_out": self.left_out,
+            "host": self.host,
+            "source": concat!("aiproxy/", env!("CARGO_PKG_VERSION")),
+        });
+        body.to_string().into()
+    }
+
+    /// The parts of the subject: upstream, key, model, project.
+    fn about(&self) -> (Option<&str>, Option<&str>, Option<&str>, Option<&str>) {
+        let subject = &*self.alert.subject;
+        // Budgets are of projects, upstreams, keys, or of everything.
+        match subject.split_once(' ') {
+            Some(("project", project)) => return (None, None, None, Some(project)),
+            Some(("upstream", upstream)) => return (Some(upstream), None, None, None),
+            Some(("key", key)) => {
+                let (upstream, label) = key.split_once('/').unzip();
+                return (upstream, label, None, None);
+            }
+            _ => {}
+        }
+        match self.alert.what {
+            AlertKind::BudgetNear | AlertKind::BudgetSpent | AlertKind::Ledger | AlertKind::Test | AlertKind::UsageSpike => {
+                (None, None, None, None)
+            }
+            AlertKind::Recovered if matches!(subject, "ledger") => (None, None, None, None),
+            _ => match (subject.split_once('/'), subject.split_once(':')) {
+                (_, Some((upstream, model))) => (Some(upstream), None, Some(model), None),
+                (Some((upstream, key)), None) => (Some(upstream), Some(key), None, None),
+                (None, None) => (Some(subject), None, None, None),
+            },
+        }
+    }
+
+    /// The body of a chat bot that takes interactive cards; signed in its way where there is a secret.
+    #[must_use]
+    pub fn card(&self, secret: Option<&Secret>, now: UnixMillis) -> Bytes {
+        let colour = match self.alert.level {
+            Level::Error => "red",
+            Level::Info => "green",
+            Level::Warn => "orange",
+        };
+        let plain = |text: &str| json!({ "tag": "plain_text", "content": text });
+        let mut body = json!({
+            "msg_type": "interactive",
+            "card": {
+                "config": { "wide_screen_mode": true },
+                "header": { "template": colour, "title": plain(&self.title()) },
+                "elements": [
+                    { "tag": "div", "text": plain(&self.text()) },
+                    { "tag": "note", "elements": [plain(&format!("{} · {}", self.host, self.at))] },
+                ],
+            },
+        });
+        if let (Some(secret), Some(fields)) = (secret, body.as_object_mut()) {
+            let seconds = (now.0 / 1_000).to_string();
+            let sign = BASE64_STANDARD.encode(secret.sign_after(&format!("{seconds}\n"), b""));
+            fields.insert("timestamp".to_owned(), Value::String(seconds));
+            fields.insert("sign".to_owned(), Value::String(sign));
+        }
+        body.to_string().into()
+    }
+}
+
+/// The header that proves where a webhook comes from: HMAC-SHA256 over the time, a dot and the body.
+#[must_use]
+pub fn signature(secret: &Secret, seconds: i64, body: &[u8]) -> String {
+    let mut message = format!("{seconds}.").into_bytes();
+    message.extend_from_slice(body);
+    let digest: String = secret.sign(&message).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256={digest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(what: AlertKind, subject: &str) -> Message {
+        let alert = Alert { what, subject: subject.into(), text: format!("{subject} is ill").into(), level: Level::Error };
+        Message { id: "abc".to_owned(), at: UnixMillis(1_700_000_000_000), alert, left_out: 0, host: "laptop".to_owned() }
+    }
+
+    #[test]
+    fn the_json_names_what_it_is_about() {
+        for (what, subject, want) in [
+            (AlertKind::KeyRejected, "openai/work", ["openai", "work", "", ""]),
+            (AlertKind::KeysCooling, "groq:meta/llama", ["groq", "", "meta/llama", ""]),
+            (AlertKind::UpstreamDown, "groq", ["groq", "", "", ""]),
+            (AlertKind::BudgetSpent, "project ide", ["", "", "", "ide"]),
+            (AlertKind::BudgetSpent, "all", ["", "", "", ""]),
+            (AlertKind::BudgetNear, "upstream groq", ["groq", "", "", ""]),
+            (AlertKind::BudgetNear, "key openai/work", ["openai", "work", "", ""]),
+            (AlertKind::BalanceLow, "openai/work", ["openai", "work", "", ""]),
+            (AlertKind::Recovered, "ledger", ["", "", "", ""]),
+            (AlertKind::Recovered, "groq", ["groq", "", "", ""]),
+        ] {
+            let told: Value = serde_json::from_slice(&message(what, subject).json()).unwrap();
+            let found = ["upstream", "key", "model", "project"].map(|name| told[name].as_str().unwrap_or_default().to_owned());
+            assert_eq!(found, want, "{subject}");
+        }
+        let told: Value = serde_json::from_slice(&message(AlertKind::KeyRejected, "openai/work").json()).unwrap();
+        assert_eq!(
+            (told["event"].as_str(), told["kind"].as_str(), told["level"].as_str()),
+            (Some("key_down"), Some("key_rejected"), Some("error"))
+        );
+        assert_eq!((told["id"].as_str(), told["at"].as_str()), (Some("abc"), Some("2023-11-14T22:13:20.000Z")));
+    }
+
+    #[test]
+    fn what_was_left_out_is_said() {
+        let many = Message { left_out: 3, ..message(AlertKind::UpstreamDown, "groq") };
+        assert_eq!(many.text(), "groq is ill (and 3 more alerts before this one)");
+    }
+
+    #[test]
+    fn a_card_is_signed_where_there_is_a_secret() {
+        let now = UnixMillis(1_700_000_000_999);
+        let message = message(AlertKind::UpstreamDown, "groq");
+        let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+        let (bare, signed) = (read(&message.card(None, now)), read(&message.card(Some(&Secret::new("s3".to_owned())), now)));
+
+        assert!(bare.get("sign").is_none());
+        assert_eq!(bare["card"]["header"]["template"], "red");
+        assert_eq!(bare["card"]["elements"][0]["text"]["content"], "groq is ill");
+        assert_eq!(signed["timestamp"], "1700000000");
+        assert_eq!(signed["sign"].as_str().map(str::len), Some(44));
+    }
+
+    #[test]
+    fn a_signature_can_be_checked_with_any_hmac() {
+        // printf '1700000000.{}' | openssl dgst -sha256 -hmac secret
+        let want = "sha256=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163";
+        assert_eq!(signature(&Secret::new("secret".to_owned()), 1_700_000_000, b"{}"), want);
+    }
+}

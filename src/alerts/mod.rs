@@ -1,0 +1,10 @@
+//! News for the owner: when an alert arises, whether it goes out, and the ways it takes.
+//!
+//! `rules`, `spike` and `throttle` decide and do nothing; `message` writes; `post` and `desktop` send.
+
+pub mod desktop;
+pub mod message;
+pub mod post;
+pub mod rules;
+pub mod spike;
+pub mod throttle;

@@ -1,0 +1,135 @@
+//! Whether an alert goes out: wanted, not just told, and not one of too many.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    base::clock::Mono,
+    config::settings::AlertEvent,
+    events::alert::{Alert, AlertKind},
+};
+
+/// The same trouble is not told again within this time.
+const QUIET: Duration = Duration::from_secs(15 * 60);
+/// No more than so many within [`WHILE`], whatever they are about.
+const MANY: usize = 20;
+const WHILE: Duration = Duration::from_secs(10 * 60);
+
+/// The word of the config that lets a kind out; `None` for what always goes.
+#[must_use]
+pub fn event(kind: AlertKind) -> Option<AlertEvent> {
+    Some(match kind {
+        AlertKind::BalanceLow => AlertEvent::Balance,
+        AlertKind::BudgetNear | AlertKind::BudgetSpent => AlertEvent::Budget,
+        AlertKind::ErrorRate => AlertEvent::ErrorRate,
+        AlertKind::KeyRejected => AlertEvent::KeyDown,
+        AlertKind::KeysCooling | AlertKind::UpstreamDown => AlertEvent::UpstreamDown,
+        AlertKind::Ledger => AlertEvent::Ledger,
+        AlertKind::Recovered => AlertEvent::Recovered,
+        AlertKind::Test => return None,
+        AlertKind::UsageSpike => AlertEvent::Spike,
+    })
+}
+
+/// What went out lately.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    told: BTreeMap<(AlertKind, Arc<str>), Mono>,
+    /// Subjects whose trouble went out: only their recovery is news.
+    troubled: BTreeMap<Arc<str>, Mono>,
+    lately: VecDeque<Mono>,
+    left_out: u32,
+}
+
+impl Throttle {
+    /// Whether it goes; how many others were left out before it because there were too many.
+    pub fn pass(&mut self, alert: &Alert, wanted: &[AlertEvent], now: Mono) -> Option<u32> {
+        let Some(event) = event(alert.what) else { return Some(0) };
+        if alert.what == AlertKind::Recovered {
+            // Taken out first: once it is over, the next trouble begins anew even where nobody wants to hear of recoveries.
+            self.troubled.remove(&alert.subject).filter(|_| wanted.contains(&event))?;
+            return self.room(now);
+        }
+        if !wanted.contains(&event) {
+            return None;
+        }
+        self.told.retain(|_, at| now.since(*at) < QUIET);
+        let id = (alert.what, Arc::clone(&alert.subject));
+        if self.told.contains_key(&id) {
+            return None;
+        }
+        let left_out = self.room(now)?;
+        self.told.insert(id, now);
+        self.troubled.insert(Arc::clone(&alert.subject), now);
+        // A trouble whose end nobody ever tells must not stay here for ever.
+        while self.troubled.len() > 1_000 {
+            let oldest = self.troubled.iter().min_by_key(|(_, at)| **at).map(|(subject, _)| Arc::clone(subject))?;
+            self.troubled.remove(&oldest);
+        }
+        Some(left_out)
+    }
+
+    fn room(&mut self, now: Mono) -> Option<u32> {
+        while self.lately.front().is_some_and(|at| now.since(*at) >= WHILE) {
+            self.lately.pop_front();
+        }
+        if self.lately.len() >= MANY {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.lately.push_back(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::kind::Level;
+
+    const ALL: [AlertEvent; 3] = [AlertEvent::UpstreamDown, AlertEvent::Recovered, AlertEvent::Budget];
+
+    fn alert(what: AlertKind, subject: &str) -> Alert {
+        Alert { what, subject: subject.into(), text: "x".into(), level: Level::Error }
+    }
+
+    fn at(minutes: u64) -> Mono {
+        Mono(Duration::from_secs(minutes * 60))
+    }
+
+    #[test]
+    fn the_same_trouble_is_told_once_in_a_quarter_of_an_hour_and_its_end_only_then() {
+        let (mut throttle, down, well) = (Throttle::default(), alert(AlertKind::UpstreamDown, "groq"), alert(AlertKind::Recovered, "groq"));
+        let mut goes = |alert: &Alert, minute| throttle.pass(alert, &ALL, at(minute)).is_some();
+
+        assert!(!goes(&well, 0), "nobody was told that it was ill");
+        assert!(goes(&down, 1) && goes(&well, 2));
+        assert!(!goes(&down, 3), "it comes and goes");
+        assert!(!goes(&well, 4), "and nobody hears of its end");
+        assert!(goes(&alert(AlertKind::UpstreamDown, "mistral"), 5), "another is another matter");
+        assert!(goes(&down, 16) && goes(&well, 17));
+    }
+
+    #[test]
+    fn what_is_not_wanted_does_not_go_and_a_test_always_does() {
+        let mut throttle = Throttle::default();
+        for _ in 0..2 {
+            assert_eq!(throttle.pass(&alert(AlertKind::ErrorRate, "groq"), &ALL, at(0)), None);
+            assert_eq!(throttle.pass(&alert(AlertKind::Test, "test"), &[], at(0)), Some(0));
+        }
+        assert_eq!(throttle.pass(&alert(AlertKind::UpstreamDown, "groq"), &[AlertEvent::UpstreamDown], at(0)), Some(0));
+        assert_eq!(throttle.pass(&alert(AlertKind::Recovered, "groq"), &[AlertEvent::UpstreamDown], at(0)), None);
+    }
+
+    #[test]
+    fn of_a_flood_only_the_first_go_and_the_next_one_says_how_many_did_not() {
+        let mut throttle = Throttle::default();
+        let goes = (0..50).filter(|n| throttle.pass(&alert(AlertKind::BudgetNear, &format!("project {n}")), &ALL, at(0)).is_some());
+        assert_eq!(goes.count(), MANY);
+        assert_eq!(throttle.pass(&alert(AlertKind::BudgetNear, "late"), &ALL, at(10)), Some(30));
+        assert_eq!(throttle.pass(&alert(AlertKind::BudgetNear, "later"), &ALL, at(10)), Some(0));
+    }
+}

@@ -1,0 +1,217 @@
+//! `aiproxy log replay ID`: a request once more, perhaps to another model, and what is different.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::diff;
+use crate::{
+    base::{clean::clean, id::RequestId},
+    cli::{
+        Ctx,
+        exit::{CliError, Exit},
+        out::{self, Paint, Role},
+        reach::Reach,
+        table::{Cell, Table},
+        when,
+    },
+    control::{
+        action::{Action, Reply},
+        client::Told,
+        story::{self, Kind, Part, Story},
+    },
+    events::{
+        kind::EventKind,
+        record::{RequestRecord, State},
+    },
+    ledger::query::Full,
+};
+
+/// How often and after which time the new answer is looked for again.
+const LOOKS: u32 = 10;
+const LOOK: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Args)]
+pub(super) struct ReplayArgs {
+    /// Its id, a unique beginning of it, or `last`
+    id: String,
+    /// To this model instead of the one of the first time
+    #[arg(long, short, value_name = "MODEL")]
+    model: Option<String>,
+}
+
+/// Sends it again, waits for the answer, and compares.
+///
+/// # Errors
+///
+/// No proxy runs; the request was not kept whole; the second one failed (after the comparison).
+pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
+    let reach = Reach::find(ctx).await?;
+    // `last` means the same before and after.
+    let first: Full = reach.client.get_json(&format!("/aiproxy/v1/requests/{}/full", word(&args.id)?)).await?;
+    let first = first.record;
+    // Listening begins before the request, so that its end is not missed.
+    let mut events = reach.client.events().await?;
+    let action = Action::Replay { id: first.id.to_string(), model: args.model };
+    let id = match reach.client.act(&action).await? {
+        Reply { ok: true, id: Some(id), .. } => id,
+        Reply { text, .. } => return Err(CliError::failed(text)),
+    };
+    if out::watched() {
+        out::note(&format!("sent again as {id}; waiting for the answer"));
+    }
+    loop {
+        match events.next().await? {
+            Told::Event(event) if matches!(&event.kind, EventKind::Ended { id: ended, .. } if *ended == id) => break,
+            Told::Event(_) => {}
+            Told::Resync => {
+                let now: RequestRecord = reach.client.get_json(&format!("/aiproxy/v1/requests/{id}")).await?;
+                if !now.running() {
+                    break;
+                }
+            }
+        }
+    }
+    let (before, mut after) = (told(&reach, first.id).await?, told(&reach, id).await?);
+    // It is told to have ended a moment before its answer is on its way to the ledger.
+    for _ in 0..LOOKS {
+        if after.kept || !before.kept {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+        after = told(&reach, id).await?;
+    }
+    let again = after.record.as_deref().cloned().ok_or_else(|| CliError::failed(format!("request {id} is gone")))?;
+    let (old, new) = (words(&before.answer), words(&after.answer));
+    let names = (format!("{} {}", first.id, model(&first)), format!("{} {}", again.id, model(&again)));
+    let difference = diff::unified(&old, &new, (&names.0, &names.1));
+    if ctx.global.json {
+        out::json(&json!({
+            "first": { "request": first, "answer": old },
+            "again": { "request": again, "answer": new },
+            "same": old == new,
+            "diff": difference,
+        }))?;
+    } else {
+        let paint = Paint::stdout();
+        out::print(&numbers(&first, &again, paint))?;
+        out::line("")?;
+        if !before.kept {
+            out::line("the first answer was not kept, so there is nothing to compare with:")?;
+            out::print(&lines(&new, paint))?;
+        } else if difference.is_empty() {
+            out::line("the answers are the same")?;
+        } else {
+            out::print(&lines(&difference, paint))?;
+        }
+    }
+    Ok(if again.state == State::Done { Exit::Ok } else { Exit::Failed })
+}
+
+/// An id as it may stand in a path.
+fn word(id: &str) -> Result<&str, CliError> {
+    if id == "last" || (!id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit())) {
+        return Ok(id);
+    }
+    Err(CliError::failed(format!("no request `{}` in the ledger", clean(id)))
+        .hint("`aiproxy log` shows their ids; `last` is the newest finished one"))
+}
+
+async fn told(reach: &Reach, id: RequestId) -> Result<Story, CliError> {
+    Ok(reach.client.get_json(&story::path(id, story::Wish { only_answer: true, raw: false })).await?)
+}
+
+/// What was answered, as lines.
+fn words(parts: &[Part]) -> String {
+    let mut text = String::new();
+    for part in parts {
+        match part.kind {
+            Kind::Call => text.push_str(&format!("[calls {}] {}", part.name, part.text)),
+            Kind::Thinking => text.push_str(&format!("[thinks] {}", part.text)),
+            Kind::Media => text.push_str(&format!("[{}] {}", part.name, part.text)),
+            Kind::Refusal | Kind::Result | Kind::Text => text.push_str(&part.text),
+        }
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn model(r: &RequestRecord) -> String {
+    r.last().map_or_else(|| r.asked.to_string(), |last| last.model.to_string())
+}
+
+/// Both in numbers, side by side.
+fn numbers(first: &RequestRecord, again: &RequestRecord, paint: Paint) -> String {
+    let mut table = Table::new(&["", "FIRST", "AGAIN", "DIFFERENCE"]);
+    let none = || "–".to_owned();
+    let mut row = |name: &str, of: &dyn Fn(&RequestRecord) -> String, difference: String| {
+        table.row(vec![Cell::new(Role::Dim, name), of(first).into(), of(again).into(), difference.into()]);
+    };
+    row("request", &|r| r.id.to_string(), String::new());
+    row("model", &model, String::new());
+    let place = |r: &RequestRecord| match r.last() {
+        Some(last) if last.key.is_empty() => last.upstream.to_string(),
+        Some(last) => format!("{}/{}", last.upstream, last.key),
+        None => none(),
+    };
+    row("upstream", &place, String::new());
+    row("status", &|r| r.status.map_or_else(none, |status| status.to_string()), String::new());
+    row("finish", &|r| r.finish.as_deref().unwrap_or("–").to_owned(), String::new());
+    let took = |r: &RequestRecord| r.duration_ms;
+    row("took", &|r| took(r).map_or_else(none, when::seconds), percent(took(first).map(f64::from), took(again).map(f64::from)));
+    let ttft = |r: &RequestRecord| r.ttft_ms;
+    row("first token", &|r| ttft(r).map_or_else(none, when::seconds), percent(ttft(first).map(f64::from), ttft(again).map(f64::from)));
+    let input = |r: &RequestRecord| r.usage.map(|usage| usage.input_total());
+    let output = |r: &RequestRecord| r.usage.map(|usage| usage.output_total());
+    let number = |n: Option<u64>| n.map_or_else(none, |n| n.to_string());
+    row("tokens in", &|r| number(input(r)), percent(input(first).map(|n| n as f64), input(again).map(|n| n as f64)));
+    row("tokens out", &|r| number(output(r)), percent(output(first).map(|n| n as f64), output(again).map(|n| n as f64)));
+    let usd = |r: &RequestRecord| r.cost.and_then(|cost| cost.usd).map(|usd| usd.dollars());
+    row("cost", &|r| r.cost.map_or_else(none, |cost| cost.to_string()), percent(usd(first), usd(again)));
+    table.show(paint)
+}
+
+/// How much more or less, where that can be said.
+fn percent(first: Option<f64>, again: Option<f64>) -> String {
+    match (first, again) {
+        (Some(first), Some(again)) if first > 0.0 => {
+            let percent = ((again / first - 1.0) * 100.0).round();
+            if percent == 0.0 { "same".to_owned() } else { format!("{percent:+.0} %") }
+        }
+        _ => String::new(),
+    }
+}
+
+/// Lines for a terminal: nothing in them is obeyed, differences are coloured.
+fn lines(text: &str, paint: Paint) -> String {
+    let role = |line: &str| match line.as_bytes().first() {
+        Some(b'+') => Role::Good,
+        Some(b'-') => Role::Bad,
+        Some(b'@') => Role::Dim,
+        _ => Role::Plain,
+    };
+    text.lines().map(|line| format!("{}\n", paint.paint(role(line), &clean(line)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::log::tests::record;
+
+    #[test]
+    fn both_stand_side_by_side_with_what_is_different() {
+        let first = record();
+        let again = RequestRecord {
+            duration_ms: Some(1_250),
+            usage: first.usage.map(|usage| crate::ir::usage::Usage { output: 60, ..usage }),
+            ..record()
+        };
+        let text = numbers(&first, &again, Paint::none());
+        for line in ["took", "2.50s", "1.25s", "-50 %", "tokens out", "+50 %", "tokens in", "same", "office/spare"] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Watches how things stand, tells alerts, and sends them where they are wanted.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{broadcast::error::RecvError, mpsc};
+
+use super::keys::KeyLoader;
+use crate::{
+    alerts::{
+        desktop,
+        message::Message,
+        post::{self, Form, Try},
+        rules::{Facts, KeyFacts, Rest, UpstreamFacts, Watch},
+        spike::{self, Use},
+        throttle::Throttle,
+    },
+    base::{
+        clock::{Mono, UnixMillis},
+        id::RequestId,
+    },
+    config::settings::{Alerts, SideUrl},
+    control::{
+        alerts::Standing,
+        snapshot::{AlertView, KeyHealth, KeyView, UpstreamState, UpstreamView},
+        views,
+    },
+    events::{
+        alert::{Alert, AlertKind},
+        kind::{EventKind, Level},
+    },
+    ledger::{
+        Ledger,
+        query::QueryError,
+        usage::{By, Row, Since},
+    },
+    relay::engine::Engine,
+    secrets::Secret,
+    telemetry::metrics::Metrics,
+    upstream::post::Poster,
+};
+
+/// How things stand is looked at this often, and soon after news.
+const LOOK: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_millis(200);
+/// What was used today is compared with other days this often.
+const SPIKE: Duration = Duration::from_secs(600);
+/// An alert that nobody ever takes back (a budget, a spike) stands for this long.
+const STANDS: Duration = Duration::from_secs(3_600);
+/// Messages that wait for one way out.
+const QUEUE: usize = 64;
+
+/// What watching and sending need.
+pub(super) struct Alarms {
+    pub(super) engine: Arc<Engine>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) ledger: Option<Arc<Ledger>>,
+    pub(super) loader: Arc<KeyLoader>,
+    pub(super) standing: Arc<Standing>,
+    pub(super) poster: Arc<Poster>,
+    /// Variables, for the programs of the desktop.
+    pub(super) env: HashMap<String, String>,
+    pub(super) host: String,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    watch: Watch,
+    throttle: Throttle,
+    /// Alerts that others told, and when.
+    others: Vec<AlertView>,
+    /// The last day of which a spike was told.
+    spiked: String,
+    compared: Option<Mono>,
+}
+
+impl Told {
+    /// Keeps what others told for as long as it may stand: until they say that it is over, or for a while.
+    fn hear(&mut self, alert: &Alert, at: UnixMillis) {
+        let lasts = matches!(alert.what, AlertKind::BalanceLow | AlertKind::BudgetNear | AlertKind::BudgetSpent | AlertKind::UsageSpike);
+        if lasts || alert.what == AlertKind::Recovered {
+            self.others.retain(|other| other.alert.subject != alert.subject);
+        }
+        if lasts {
+            self.others.push(AlertView { since: at, alert: alert.clone() });
+            self.others.drain(..self.others.len().saturating_sub(QUEUE));
+        }
+    }
+
+    fn standing(&self) -> Vec<AlertView> {
+        let own = self.watch.standing().map(|(since, alert)| AlertView { since, alert: alert.clone() });
+        own.chain(self.others.iter().cloned()).collect()
+    }
+}
+
+/// The ways out.
+struct Ways {
+    desktop: mpsc::Sender<Arc<Message>>,
+    webhook: mpsc::Sender<Arc<Message>>,
+    card: mpsc::Sender<Arc<Message>>,
+}
+
+impl Alarms {
+    pub(super) fn new(
+        (engine, ledger): (Arc<Engine>, Option<Arc<Ledger>>),
+        (metrics, standing): (Arc<Metrics>, Arc<Standing>),
+        loader: Arc<KeyLoader>,
+        poster: Arc<Poster>,
+        env: HashMap<String, String>,
+        host: String,
+    ) -> Self {
+        Self { engine, metrics, ledger, loader, standing, poster, env, host, told: Mutex::default() }
+    }
+
+    /// Watches and sends until it is dropped.
+    pub(super) async fn run(&self) {
+        let (desktop, mut for_desktop) = mpsc::channel(QUEUE);
+        let (webhook, mut for_webhook) = mpsc::channel(QUEUE);
+        let (card, mut for_card) = mpsc::channel(QUEUE);
+        let ways = Ways { desktop, webhook, card };
+        tokio::join!(
+            self.watch(ways),
+            async {
+                while let Some(message) = for_desktop.recv().await {
+                    self.show(&message).await;
+                }
+            },
+            self.post(Form::Webhook, &mut for_webhook),
+            self.post(Form::Card, &mut for_card),
+        );
+    }
+
+    async fn watch(&self, ways: Ways) {
+        let mut news = self.engine.bus.news();
+        let mut looked = self.engine.clock.mono();
+        loop {
+            let wait = LOOK.saturating_sub(self.engine.clock.mono().since(looked));
+            match tokio::time::timeout(wait, news.recv()).await {
+                Ok(Ok(event)) => match &event.kind {
+                    EventKind::Alert { alert } => {
+                        self.out(alert, &ways);
+                        continue;
+                    }
+                    // What has changed has perhaps not changed for good a moment later.
+                    _ => tokio::time::sleep(SOON).await,
+                },
+                Ok(Err(RecvError::Lagged(_))) | Err(_) => {}
+                Ok(Err(RecvError::Closed)) => return,
+            }
+            if self.engine.clock.mono().since(looked) >= SOON {
+                self.look();
+                self.compare().await;
+                looked = self.engine.clock.mono();
+            }
+        }
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks once; what is new goes onto the bus, and comes back from there as everybody else's alerts do.
+    fn look(&self) {
+        let (facts, now) = (self.facts(), self.engine.clock.unix());
+        let news = {
+            let mut told = self.told();
+            let news = told.watch.look(&facts, now);
+            told.others.retain(|other| now.0 - other.since.0 < i64::try_from(STANDS.as_millis()).unwrap_or(i64::MAX));
+            self.standing.set(told.standing());
+            news
+        };
+        for alert in news {
+            self.tell(alert);
+        }
+    }
+
+    fn tell(&self, alert: Alert) {
+        let alert = Alert { text: self.engine.words(&alert.text).into(), ..alert };
+        match alert.level {
+            Level::Info => tracing::info!(alert = %alert.what, "{}", alert.text),
+            Level::Warn => tracing::warn!(alert = %alert.what, "{}", alert.text),
+            Level::Error => tracing::error!(alert = %alert.what, "{}", alert.text),
+        }
+        self.engine.bus.tell(self.engine.clock.unix(), EventKind::Alert { alert });
+    }
+
+    /// Compares today with the days before.
+    async fn compare(&self) {
+        let now = self.engine.clock.mono();
+        let due = self.told().compared.is_none_or(|at| now.since(at) >= SPIKE);
+        let Some(ledger) = self.ledger.clone().filter(|_| due) else { return };
+        self.told().compared = Some(now);
+        let at = self.engine.clock.unix();
+        let asked = tokio::task::spawn_blocking(move || {
+            let reader = ledger.reader()?;
+            let since = Since::Days(u32::try_from(spike::DAYS).unwrap_or(7) + 1);
+            Ok::<_, QueryError>((reader.day_of(at), reader.usage(By::Day, since, None, at)?.days))
+        });
+        // Without a ledger there is nothing to compare; that is told elsewhere.
+        let Ok(Ok((today, days))) = asked.await else { return };
+        let used =
+            |row: &Row| Use { cost: row.sums.cost, tokens: row.sums.usage.input_total().saturating_add(row.sums.usage.output_total()) };
+        let now_used = days.iter().find(|row| row.name == today).map(used).unwrap_or_default();
+        let before: Vec<Use> = days.iter().filter(|row| row.name != today).map(used).collect();
+        let alert = spike::look(now_used, &before);
+        if let Some(alert) = alert
+            && std::mem::replace(&mut self.told().spiked, today.clone()) != today
+        {
+            self.tell(alert);
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        let generation = self.engine.generation();
+        let keys = views::keys(&self.engine, &generation);
+        let upstreams = views::upstreams(&self.engine, &generation);
+        Facts {
+            upstreams: upstreams.iter().filter(|u| u.state != UpstreamState::Disabled).map(|u| self.upstream(u, &keys)).collect(),
+            ledger: self.ledger.as_ref().and_then(|ledger| ledger.status(&self.engine.sink).trouble),
+            unrecorded: self.engine.sink.unrecorded(),
+            offline: self.engine.network.down(),
+        }
+    }
+
+    fn upstream(&self, view: &UpstreamView, keys: &[KeyView]) -> UpstreamFacts {
+        let usable = |key: &&KeyView| {
+            key.upstream == view.name && !matches!(key.state, KeyHealth::Disabled | KeyHealth::Missing | KeyHealth::Waiting)
+        };
+        let (attempts, errors) = view.stats.spark.iter().fold((0, 0), |(all, bad), (more, failed)| (all + more, bad + failed));
+        UpstreamFacts {
+            name: view.name.clone(),
+            down: (view.state == UpstreamState::Open).then(|| Rest { until: view.until, cause: view.cause.clone() }),
+            keys: keys.iter().filter(usable).map(key).collect(),
+            answered: self.metrics.answered(&view.name),
+            attempts,
+            errors,
+        }
+    }
+
+    /// Sends an alert that was told, by anybody, every way that is wanted.
+    fn out(&self, alert: &Alert, ways: &Ways) {
+        let settings = self.settings();
+        let (now, at) = (self.engine.clock.mono(), self.engine.clock.unix());
+        let passed = {
+            let mut told = self.told();
+            told.hear(alert, at);
+            self.standing.set(told.standing());
+            told.throttle.pass(alert, &settings.events, now)
+        };
+        let Some(left_out) = passed else { return };
+        let message = Arc::new(self.message(alert.clone(), left_out));
+        for (wanted, way, name) in [
+            (settings.desktop, &ways.desktop, "desktop"),
+            (settings.webhook.is_some(), &ways.webhook, "webhook"),
+            (settings.feishu.is_some(), &ways.card, "feishu"),
+        ] {
+            if wanted && way.try_send(Arc::clone(&message)).is_err() {
+                tracing::warn!(way = name, alert = %alert.what, "an alert is not sent: too many wait");
+            }
+        }
+    }
+
+    fn message(&self, alert: Alert, left_out: u32) -> Message {
+        let at = self.engine.clock.unix();
+        Message { id: RequestId::new(at).to_string(), at, alert, left_out, host: self.host.clone() }
+    }
+
+    fn settings(&self) -> Alerts {
+        self.engine.generation().settings.alerts.clone()
+    }
+
+    async fn show(&self, message: &Message) {
+        if let Err(why) = desktop::show(&message.title(), &message.text(), message.alert.level == Level::Error, &self.env).await {
+            tracing::warn!("an alert is not shown on the desktop: {why}");
+        }
+    }
+
+    /// Sends one message after the other, each until it is taken or given up.
+    async fn post(&self, form: Form, messages: &mut mpsc::Receiver<Arc<Message>>) {
+        while let Some(message) = messages.recv().await {
+            let mut pauses = post::PAUSES.iter();
+            loop {
+                // Read anew for each try: a reload may have changed them.
+                let settings = self.settings();
+                let Some(url) = address(&settings, form) else { break };
+                match self.once(&settings, url, form, &message).await {
+                    Try::Done => break,
+                    Try::Again { why, after } => match pauses.next() {
+                        Some(pause) => {
+                            tracing::debug!(way = form.name(), "an alert is not taken yet: {why}");
+                            tokio::time::sleep(after.unwrap_or(*pause)).await;
+                        }
+                        None => {
+                            tracing::warn!(way = form.name(), id = %message.id, "an alert is given up: {why}");
+                            break;
+                        }
+                    },
+                    Try::Refused { why } => {
+                        tracing::warn!(way = form.name(), id = %message.id, "an alert is refused: {why}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn once(&self, settings: &Alerts, url: &SideUrl, form: Form, message: &Message) -> Try {
+        match self.secret(settings).await {
+            Ok(secret) => post::once(&self.poster, url, form, secret.as_ref(), message, self.engine.clock.unix()).await,
+            // Unsigned it would not be believed, and must not be.
+            Err(why) => Try::Again { why, after: None },
+        }
+    }
+
+    async fn secret(&self, settings: &Alerts) -> Result<Option<Secret>, String> {
+        let Some(reference) = &settings.secret else { return Ok(None) };
+        let read = self.loader.resolver.resolve_client(reference).await;
+        read.map(Some).map_err(|error| format!("`alerts.secret`: {}; {}", error.text(), error.hint()))
+    }
+
+    /// Sends a test every way that is configured, once; what came of each.
+    pub(super) async fn test(&self) -> Result<String, String> {
+        let settings = self.settings();
+        let alert = Alert {
+            what: AlertKind::Test,
+            subject: "test".into(),
+            text: "a test of the alerts of aiproxy: if you read this, they arrive".into(),
+            level: Level::Info,
+        };
+        let message = self.message(alert, 0);
+        let (mut lines, mut failed) = (Vec::new(), false);
+        if settings.desktop {
+            match desktop::show(&message.title(), &message.text(), false, &self.env).await {
+                Ok(program) => lines.push(format!("desktop: shown by {program}")),
+                Err(why) => {
+                    failed = true;
+                    lines.push(format!("desktop: {why}"));
+                }
+            }
+        }
+        for form in [Form::Webhook, Form::Card] {
+            let Some(url) = address(&settings, form) else { continue };
+            match self.once(&settings, url, form, &message).await {
+                Try::Done => lines.push(format!("{}: taken by {}", form.name(), url.place())),
+                Try::Again { why, .. } | Try::Refused { why } => {
+                    failed = true;
+                    lines.push(format!("{}: {why}", form.name()));
+                }
+            }
+        }
+        match (lines.is_empty(), failed) {
+            (true, _) => Err("alerts go nowhere: set `desktop`, `webhook` or `feishu` under [alerts]".to_owned()),
+            (false, true) => Err(lines.join("\n")),
+            (false, false) => Ok(lines.join("\n")),
+        }
+    }
+}
+
+fn address(settings: &Alerts, form: Form) -> Option<&SideUrl> {
+    match form {
+        Form::Card => settings.feishu.as_ref(),
+        Form::Webhook => settings.webhook.as_ref(),
+    }
+}
+
+fn key(view: &KeyView) -> KeyFacts {
+    let rest = |until: Option<UnixMillis>, cause: &Option<String>| Rest { until, cause: cause.clone() };
+    let resting = |state| matches!(state, KeyHealth::Cooling);
+    KeyFacts {
+        name: format!("{}/{}", view.upstream, view.label),
+        rejected: (view.state == KeyHealth::Rejected).then(|| view.cause.clone().unwrap_or_default()),
+        rests: resting(view.state).then(|| rest(view.until, &view.cause)),
+        models: view
+            .scopes
+            .iter()
+            .filter(|scope| resting(scope.state))
+            .map(|scope| (scope.model.clone(), rest(scope.until, &scope.cause)))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_told_stands_until_it_is_over_and_the_newest_counts() {
+        let mut told = Told::default();
+        let alert = |what, subject: &str| Alert { what, subject: subject.into(), text: "x".into(), level: Level::Warn };
+        for (what, subject) in [
+            (AlertKind::BudgetNear, "project ide"),
+            (AlertKind::BalanceLow, "one/work"),
+            (AlertKind::BudgetSpent, "project ide"),
+            (AlertKind::KeyRejected, "two/work"),
+            (AlertKind::Recovered, "one/work"),
+        ] {
+            told.hear(&alert(what, subject), UnixMillis(0));
+        }
+        let standing: Vec<_> = told.standing().into_iter().map(|view| (view.alert.what, view.alert.subject.to_string())).collect();
+        assert_eq!(standing, [(AlertKind::BudgetSpent, "project ide".to_owned())]);
+    }
+}

@@ -1,0 +1,77 @@
+//! Feeds sums and traces with finished requests, and sends the traces on.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::sync::mpsc::Receiver;
+
+use super::keys::KeyLoader;
+use crate::{
+    config::settings::Otlp,
+    events::sink::Entry,
+    relay::engine::Engine,
+    secrets::Secret,
+    telemetry::{
+        metrics::Metrics,
+        otlp::{Traced, Traces},
+        traces::Parent,
+    },
+    upstream::post::Poster,
+};
+
+/// What the ledger's thread does with each finished request beside writing it.
+pub(super) fn tap(engine: &Arc<Engine>, metrics: Arc<Metrics>, traces: Arc<Traces>) -> Box<dyn FnMut(&Entry) + Send> {
+    let engine = Arc::downgrade(engine);
+    Box::new(move |entry| {
+        metrics.count(entry);
+        if traces.on()
+            && let Some(engine) = engine.upgrade()
+        {
+            let heads = engine.heads.find(entry.record.id);
+            let parent = heads
+                .and_then(|(asked, _)| asked.iter().find(|(name, _)| name == "traceparent").and_then(|(_, value)| Parent::parse(value)));
+            traces.offer(entry, parent);
+        }
+    })
+}
+
+/// Sends traces while somebody wants them.
+pub(super) async fn send(
+    engine: &Engine,
+    loader: &KeyLoader,
+    poster: &Poster,
+    traces: &Traces,
+    mut reader: Receiver<Box<Traced>>,
+    host: &str,
+) {
+    let mut failing = false;
+    while let Some(batch) = Traces::gather(&mut reader).await {
+        let otlp = engine.generation().settings.otlp.clone();
+        let Some(url) = &otlp.url else { continue };
+        let sent = match credentials(loader, &otlp).await {
+            Ok(credentials) => traces.send(poster, url, &credentials, &batch, host).await,
+            Err(why) => Err(why),
+        };
+        match sent {
+            Ok(()) if failing => {
+                failing = false;
+                tracing::info!("traces are sent again; {} requests have none", traces.dropped.load(Ordering::Relaxed));
+            }
+            Ok(()) => {}
+            Err(why) if !failing => {
+                failing = true;
+                tracing::warn!("traces are not sent: {why}");
+            }
+            Err(why) => tracing::debug!("traces are not sent: {why}"),
+        }
+    }
+}
+
+async fn credentials(loader: &KeyLoader, otlp: &Otlp) -> Result<Vec<(String, Secret)>, String> {
+    let mut found = Vec::new();
+    for (name, reference) in &otlp.headers {
+        let secret = loader.resolver.resolve_words(reference).await;
+        let secret = secret.map_err(|error| format!("`otlp.headers.{name}`: {}; {}", error.text(), error.hint()))?;
+        found.push((name.clone(), secret));
+    }
+    Ok(found)
+}

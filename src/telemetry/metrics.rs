@@ -1,0 +1,470 @@
+//! Sums over all finished requests since the start, by few and bounded labels.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::text::Page;
+use crate::{
+    base::money::NanoUsd,
+    events::{
+        record::{AttemptRecord, RequestRecord, State, Task},
+        sink::Entry,
+    },
+    ir::{
+        op::{Dialect, Op},
+        usage::Usage,
+    },
+};
+
+/// Sets of labels that are told apart; what comes after them is summed up under [`OTHER`].
+const SETS: usize = 500;
+const OTHER: &str = "other";
+/// Longer names of models are cut.
+const NAME: usize = 120;
+
+/// Bounds that the conventions for generative AI recommend.
+const TOKENS: [f64; 14] =
+    [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0, 67_108_864.0];
+const SECONDS: [f64; 14] = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+const FIRST: [f64; 16] = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+const EACH: [f64; 13] = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+
+/// The sums of a process.
+#[derive(Debug, Default)]
+pub struct Metrics(Mutex<Sums>);
+
+#[derive(Debug, Default)]
+struct Sums {
+    requests: HashMap<Whose, Counts>,
+    models: HashMap<Which, Shapes>,
+    attempts: HashMap<Tried, (u64, Histogram<14>)>,
+    /// Attempts that upstreams answered well, for those who wait for a sign of life.
+    answered: BTreeMap<Arc<str>, u64>,
+    failovers: BTreeMap<Arc<str>, u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Whose {
+    project: Arc<str>,
+    upstream: Arc<str>,
+    model: Arc<str>,
+    op: Op,
+    dialect: Dialect,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    done: u64,
+    failed: u64,
+    left: u64,
+    tokens: [u64; CLASSES.len()],
+    cost: NanoUsd,
+    unpriced: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Which {
+    upstream: Arc<str>,
+    model: Arc<str>,
+    op: Op,
+}
+
+#[derive(Debug, Default)]
+struct Shapes {
+    input: Histogram<14>,
+    output: Histogram<14>,
+    duration: Histogram<14>,
+    first: Histogram<16>,
+    each: Histogram<13>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Tried {
+    upstream: Arc<str>,
+    key: Arc<str>,
+    model: Arc<str>,
+    op: Op,
+    status: Option<u16>,
+    won: bool,
+}
+
+/// One count more than there are bounds. Bounds have at most sixteen.
+#[derive(Clone, Copy, Debug)]
+struct Histogram<const N: usize> {
+    counts: [u64; 17],
+    sum: f64,
+}
+
+impl<const N: usize> Default for Histogram<N> {
+    fn default() -> Self {
+        Self { counts: [0; 17], sum: 0.0 }
+    }
+}
+
+impl<const N: usize> Histogram<N> {
+    fn add(&mut self, bounds: &[f64; N], value: f64) {
+        let place = bounds.iter().position(|bound| value <= *bound).unwrap_or(N);
+        if let Some(count) = self.counts.get_mut(place) {
+            *count += 1;
+        }
+        self.sum += value;
+    }
+
+    fn write(&self, page: &mut Page, labels: &[(&str, &str)], bounds: &[f64; N]) {
+        page.histogram(labels, bounds, &self.counts[..=N.min(16)], self.sum);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.counts.iter().all(|count| *count == 0)
+    }
+}
+
+const CLASSES: [&str; 10] =
+    ["input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_in", "image_in", "output", "reasoning", "audio_out", "image_out"];
+
+fn classes(u: &Usage) -> [u64; CLASSES.len()] {
+    [u.input, u.cache_read, u.cache_write_5m, u.cache_write_1h, u.audio_in, u.image_in, u.output, u.reasoning, u.audio_out, u.image_out]
+}
+
+/// What one set of labels has to tell in a family: one more label, and the value.
+type Values = Vec<(Option<(&'static str, &'static str)>, String)>;
+
+impl Metrics {
+    /// Counts a finished request.
+    pub fn count(&self, entry: &Entry) {
+        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sums.count(&entry.record);
+    }
+
+    /// Attempts that an upstream answered well since the start.
+    #[must_use]
+    pub fn answered(&self, upstream: &str) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).answered.get(upstream).copied().unwrap_or(0)
+    }
+
+    /// Writes them all.
+    pub fn write(&self, page: &mut Page) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(page);
+    }
+}
+
+impl Sums {
+    fn count(&mut self, r: &RequestRecord) {
+        let none: Arc<str> = Arc::default();
+        let last = r.last();
+        let upstream = last.map_or(&none, |attempt| &attempt.upstream);
+        // What a client asked for is its own word; only what an upstream was asked for is a label.
+        let model = last.map_or_else(|| Arc::clone(&none), |attempt| name(&attempt.model));
+        let whose = Whose {
+            project: Arc::clone(&r.project),
+            upstream: Arc::clone(upstream),
+            model: Arc::clone(&model),
+            op: r.op,
+            dialect: r.dialect,
+        };
+        let counts = bounded(&mut self.requests, whose, |whose| Whose { project: OTHER.into(), model: OTHER.into(), ..whose });
+        match r.state {
+            State::Failed => counts.failed += 1,
+            State::Left => counts.left += 1,
+            State::Done | State::Queued | State::Streaming | State::Waiting => counts.done += 1,
+        }
+        if let Some(usage) = &r.usage {
+            for (sum, more) in counts.tokens.iter_mut().zip(classes(usage)) {
+                *sum = sum.saturating_add(more);
+            }
+        }
+        match r.cost.map(|cost| cost.usd) {
+            Some(Some(usd)) => counts.cost += usd,
+            Some(None) => counts.unpriced += 1,
+            None => {}
+        }
+        if r.op.generates() && last.is_some() {
+            self.shape(r, Which { upstream: Arc::clone(upstream), model, op: r.op });
+        }
+        for (before, after) in r.attempts.iter().zip(r.attempts.iter().skip(1)) {
+            // A second one beside the first is no flight from it.
+            if after.task != Task::Hedge && (before.upstream != after.upstream || before.key != after.key) {
+                *self.failovers.entry(Arc::clone(&before.upstream)).or_default() += 1;
+            }
+        }
+        for attempt in &r.attempts {
+            self.attempt(r.op, attempt);
+        }
+    }
+
+    fn shape(&mut self, r: &RequestRecord, which: Which) {
+        let shapes = bounded(&mut self.models, which, |which| Which { model: OTHER.into(), ..which });
+        if let Some(usage) = &r.usage {
+            shapes.input.add(&TOKENS, usage.input_total() as f64);
+            shapes.output.add(&TOKENS, usage.output_total() as f64);
+        }
+        let seconds = |ms: u32| f64::from(ms) / 1_000.0;
+        if let Some(ms) = r.duration_ms {
+            shapes.duration.add(&SECONDS, seconds(ms));
+        }
+        if let Some(ms) = r.ttft_ms {
+            shapes.first.add(&FIRST, seconds(ms));
+        }
+        if let (Some(first), Some(all), Some(usage)) = (r.ttft_ms, r.duration_ms, r.usage.filter(|usage| usage.output_total() > 1))
+            && r.stream
+        {
+            shapes.each.add(&EACH, seconds(all.saturating_sub(first)) / (usage.output_total() - 1) as f64);
+        }
+    }
+
+    fn attempt(&mut self, op: Op, a: &AttemptRecord) {
+        let tried =
+            Tried { upstream: Arc::clone(&a.upstream), key: Arc::clone(&a.key), model: name(&a.model), op, status: a.status, won: a.won };
+        if a.won {
+            *self.answered.entry(Arc::clone(&a.upstream)).or_default() += 1;
+        }
+        let (count, took) = bounded(&mut self.attempts, tried, |tried| Tried { model: OTHER.into(), status: None, ..tried });
+        *count += 1;
+        if let Some(ended) = a.ended_ms {
+            took.add(&SECONDS, f64::from(ended.saturating_sub(a.started_ms)) / 1_000.0);
+        }
+    }
+
+    fn write(&self, page: &mut Page) {
+        let mut requests: Vec<_> = self.requests.iter().collect();
+        requests.sort_by_key(|(whose, _)| *whose);
+        self.write_requests(page, &requests);
+        self.write_attempts(page);
+        self.write_shapes(page);
+    }
+
+    fn write_requests(&self, page: &mut Page, requests: &[(&Whose, &Counts)]) {
+        let of = |w: &Whose| {
+            [w.project.to_string(), w.upstream.to_string(), w.model.to_string(), w.op.name().to_owned(), w.dialect.name().to_owned()]
+        };
+        const NAMES: [&str; 5] = ["project", "upstream", "model", "op", "dialect"];
+        let labels = |values: &'_ [String; 5]| -> Vec<(&'static str, String)> { NAMES.into_iter().zip(values.iter().cloned()).collect() };
+        let each = |page: &mut Page, of_counts: &dyn Fn(&Counts) -> Values| {
+            for (whose, counts) in requests {
+                let all = labels(&of(whose));
+                for (more, value) in of_counts(counts) {
+                    let mut labels: Vec<(&str, &str)> = all.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                    labels.extend(more);
+                    page.sample(&labels, value);
+                }
+            }
+        };
+        page.family("aiproxy_requests_total", "counter", "Finished requests by how they ended");
+        each(page, &|counts| {
+            let states = [("done", counts.done), ("failed", counts.failed), ("left", counts.left)];
+            states.into_iter().filter(|(_, n)| *n > 0).map(|(state, n)| (Some(("state", state)), n.to_string())).collect()
+        });
+        page.family("aiproxy_tokens_total", "counter", "Tokens in classes that do not overlap");
+        each(page, &|counts| {
+            let all = CLASSES.into_iter().zip(counts.tokens).filter(|(_, n)| *n > 0);
+            all.map(|(class, n)| (Some(("class", class)), n.to_string())).collect()
+        });
+        page.family("aiproxy_cost_dollars_total", "counter", "What requests with a known price cost, in US dollars");
+        each(page, &|counts| vec![(None, counts.cost.dollars().to_string())]);
+        page.family("aiproxy_unpriced_requests_total", "counter", "Requests whose price nobody knows");
+        each(page, &|counts| if counts.unpriced > 0 { vec![(None, counts.unpriced.to_string())] } else { Vec::new() });
+        page.family("aiproxy_failovers_total", "counter", "Times that a request went on elsewhere, by the upstream that it left");
+        for (upstream, count) in &self.failovers {
+            page.sample(&[("upstream", upstream)], count);
+        }
+    }
+
+    fn write_attempts(&self, page: &mut Page) {
+        let mut attempts: Vec<_> = self.attempts.iter().collect();
+        attempts.sort_by_key(|(tried, _)| *tried);
+        let status = |tried: &Tried| tried.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        page.family("aiproxy_attempts_total", "counter", "Attempts at upstreams by status, and whether the request was answered with them");
+        for (tried, (count, _)) in &attempts {
+            let (status, won) = (status(tried), if tried.won { "true" } else { "false" });
+            page.sample(
+                &[
+                    ("upstream", &tried.upstream),
+                    ("key", &tried.key),
+                    ("model", &tried.model),
+                    ("op", tried.op.name()),
+                    ("status", &status),
+                    ("won", won),
+                ],
+                count,
+            );
+        }
+        page.family("gen_ai_client_operation_duration_seconds", "histogram", "Time of an attempt at an upstream");
+        for (tried, (_, took)) in attempts.iter().filter(|(tried, (_, took))| tried.op.generates() && !took.is_empty()) {
+            let error =
+                if tried.won { String::new() } else { tried.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string()) };
+            let mut labels = vec![
+                ("gen_ai_operation_name", operation(tried.op)),
+                ("gen_ai_provider_name", &*tried.upstream),
+                ("gen_ai_request_model", &*tried.model),
+                ("aiproxy_key", &*tried.key),
+            ];
+            if !error.is_empty() {
+                labels.push(("error_type", &error));
+            }
+            took.write(page, &labels, &SECONDS);
+        }
+    }
+
+    fn write_shapes(&self, page: &mut Page) {
+        let mut models: Vec<_> = self.models.iter().collect();
+        models.sort_by_key(|(which, _)| *which);
+        let labels = |which: &'_ Which| {
+            [
+                ("gen_ai_operation_name", operation(which.op).to_owned()),
+                ("gen_ai_provider_name", which.upstream.to_string()),
+                ("gen_ai_request_model", which.model.to_string()),
+            ]
+        };
+        fn borrowed<'a>(labels: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &'a str)> {
+            labels.iter().map(|(name, value)| (*name, value.as_str())).collect()
+        }
+        page.family("gen_ai_client_token_usage", "histogram", "Tokens of a request");
+        for (which, shapes) in &models {
+            let own = labels(which);
+            for (kind, tokens) in
+                [("input", &shapes.input), ("output", &shapes.output)].into_iter().filter(|(_, tokens)| !tokens.is_empty())
+            {
+                let mut labels = borrowed(&own);
+                labels.push(("gen_ai_token_type", kind));
+                tokens.write(page, &labels, &TOKENS);
+            }
+        }
+        page.family("gen_ai_server_request_duration_seconds", "histogram", "Time of a request, all its attempts together");
+        for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.duration.is_empty()) {
+            shapes.duration.write(page, &borrowed(&labels(which)), &SECONDS);
+        }
+        page.family("gen_ai_server_time_to_first_token_seconds", "histogram", "Time from a request to the first content for its client");
+        for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.first.is_empty()) {
+            shapes.first.write(page, &borrowed(&labels(which)), &FIRST);
+        }
+        page.family("gen_ai_server_time_per_output_token_seconds", "histogram", "Time of each output token after the first, of streams");
+        for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.each.is_empty()) {
+            shapes.each.write(page, &borrowed(&labels(which)), &EACH);
+        }
+    }
+}
+
+/// The sums of these labels, or of `other` where there are too many.
+fn bounded<K: Eq + Hash + Clone, V: Default>(map: &mut HashMap<K, V>, key: K, other: impl FnOnce(K) -> K) -> &mut V {
+    let key = if map.len() < SETS || map.contains_key(&key) { key } else { other(key) };
+    map.entry(key).or_default()
+}
+
+fn name(model: &Arc<str>) -> Arc<str> {
+    if model.len() <= NAME { Arc::clone(model) } else { model[..model.floor_char_boundary(NAME)].into() }
+}
+
+/// The word of the conventions for an operation.
+#[must_use]
+pub fn operation(op: Op) -> &'static str {
+    match op {
+        Op::Chat => "chat",
+        Op::Completions => "text_completion",
+        Op::Embed => "embeddings",
+        other => other.name(),
+    }
+}
+
+#[cfg(test)]
+pub(in crate::telemetry) mod tests {
+    use super::*;
+    use crate::{
+        base::{clock::UnixMillis, id::RequestId},
+        ir::cost::{Cost, Sure},
+    };
+
+    pub(in crate::telemetry) fn entry(model: &str) -> Entry {
+        let at = UnixMillis(1_700_000_000_000);
+        let attempt = |number: u32, key: &str, status: u16| AttemptRecord {
+            number,
+            upstream: "one".into(),
+            key: key.into(),
+            fingerprint: "…12ab".into(),
+            model: model.into(),
+            started_ms: (number - 1) * 100,
+            head_ms: Some(number * 100),
+            ended_ms: Some(number * 100),
+            status: Some(status),
+            outcome: (status != 200).then(|| "429".into()),
+            won: status == 200,
+            maybe_billed: false,
+            bound: false,
+            task: Task::Answer,
+        };
+        let record = RequestRecord {
+            id: RequestId::new(at),
+            at,
+            project: "ide".into(),
+            client: "aider".into(),
+            dialect: Dialect::Openai,
+            op: Op::Chat,
+            asked: "whatever".into(),
+            stream: true,
+            session: None,
+            request_bytes: 1,
+            state: State::Done,
+            attempts: vec![attempt(1, "work", 429), attempt(2, "spare", 200)],
+            reason: None,
+            ttft_ms: Some(150),
+            duration_ms: Some(1_150),
+            status: Some(200),
+            usage: Some(Usage { input: 100, cache_read: 28, output: 10, reasoning: 1, ..Usage::default() }),
+            cost: Some(Cost { usd: Some(NanoUsd(1_500_000)), sure: Sure::Exact }),
+            finish: Some("stop".into()),
+            answer_bytes: 1,
+            events: 1,
+            error: None,
+            cache_lost: None,
+        };
+        Entry { record: Arc::new(record), parts: Vec::new(), demo: false, replay_of: None }
+    }
+
+    fn page(metrics: &Metrics) -> String {
+        let mut page = Page::default();
+        metrics.write(&mut page);
+        page.finish()
+    }
+
+    #[test]
+    fn a_request_is_counted_with_its_attempts_tokens_and_cost() {
+        let metrics = Metrics::default();
+        metrics.count(&entry("m"));
+        metrics.count(&entry("m"));
+        let text = page(&metrics);
+
+        let own = "project=\"ide\",upstream=\"one\",model=\"m\",op=\"chat\",dialect=\"openai\"";
+        let which = "gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"one\",gen_ai_request_model=\"m\"";
+        for line in [
+            format!("aiproxy_requests_total{{{own},state=\"done\"}} 2"),
+            format!("aiproxy_tokens_total{{{own},class=\"cache_read\"}} 56"),
+            format!("aiproxy_cost_dollars_total{{{own}}} 0.003"),
+            "aiproxy_failovers_total{upstream=\"one\"} 2".to_owned(),
+            "aiproxy_attempts_total{upstream=\"one\",key=\"work\",model=\"m\",op=\"chat\",status=\"429\",won=\"false\"} 2".to_owned(),
+            format!("gen_ai_client_operation_duration_seconds_count{{{which},aiproxy_key=\"work\",error_type=\"429\"}} 2"),
+            format!("gen_ai_client_token_usage_sum{{{which},gen_ai_token_type=\"input\"}} 256"),
+            format!("gen_ai_client_token_usage_bucket{{{which},gen_ai_token_type=\"output\",le=\"16\"}} 2"),
+            format!("gen_ai_client_token_usage_bucket{{{which},gen_ai_token_type=\"output\",le=\"4\"}} 0"),
+            format!("gen_ai_server_time_to_first_token_seconds_sum{{{which}}} 0.3"),
+            format!("gen_ai_server_time_per_output_token_seconds_sum{{{which}}} 0.2"),
+            format!("gen_ai_server_request_duration_seconds_bucket{{{which},le=\"+Inf\"}} 2"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        assert_eq!((metrics.answered("one"), metrics.answered("two")), (2, 0));
+    }
+
+    #[test]
+    fn many_names_of_models_do_not_make_many_series() {
+        let metrics = Metrics::default();
+        for n in 0..5_000 {
+            metrics.count(&entry(&format!("model-{n}-{}", "x".repeat(500))));
+        }
+        let sums = metrics.0.lock().unwrap();
+        assert!(sums.requests.len() <= SETS + 1 && sums.models.len() <= SETS + 1 && sums.attempts.len() <= SETS + 2);
+        drop(sums);
+        assert!(page(&metrics).contains("model=\"other\""));
+    }
+}

@@ -1,0 +1,107 @@
+//! Writes the text format of Prometheus (version 0.0.4).
+
+use std::fmt::{Display, Write};
+
+/// The type that the page is served with.
+pub const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A page of metrics being written.
+#[derive(Debug, Default)]
+pub struct Page {
+    out: String,
+    /// The family that samples belong to.
+    name: &'static str,
+}
+
+impl Page {
+    /// Begins a family: its samples follow.
+    pub fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.name = name;
+        self.put(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    /// One sample of the family.
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.line("", labels, None, value);
+    }
+
+    /// A family of one sample.
+    pub fn single(&mut self, name: &'static str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample(&[], value);
+    }
+
+    /// A histogram of the family: counts of buckets that are not yet summed up, one more than there are bounds.
+    pub fn histogram(&mut self, labels: &[(&str, &str)], bounds: &[f64], counts: &[u64], sum: f64) {
+        let mut total = 0;
+        for (at, count) in counts.iter().enumerate() {
+            total += count;
+            let bound = bounds.get(at).map_or_else(|| "+Inf".to_owned(), ToString::to_string);
+            self.line("_bucket", labels, Some(&bound), total);
+        }
+        self.line("_sum", labels, None, sum);
+        self.line("_count", labels, None, total);
+    }
+
+    #[must_use]
+    pub fn finish(self) -> String {
+        self.out
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], bound: Option<&str>, value: impl Display) {
+        let name = self.name;
+        self.put(format_args!("{name}{suffix}"));
+        let mut open = '{';
+        for (label, value) in labels.iter().copied().chain(bound.map(|bound| ("le", bound))) {
+            self.put(format_args!("{open}{label}=\""));
+            escape(value, &mut self.out);
+            self.out.push('"');
+            open = ',';
+        }
+        if open == ',' {
+            self.out.push('}');
+        }
+        self.put(format_args!(" {value}\n"));
+    }
+
+    fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing into a string does not fail.
+        self.out.write_fmt(text).unwrap_or_default();
+    }
+}
+
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_samples_and_histograms_are_written_as_the_format_says() {
+        let mut page = Page::default();
+        page.family("a_total", "counter", "How many");
+        page.sample(&[("model", "we\"ird\\\nname\u{1b}")], 3);
+        page.family("b_seconds", "histogram", "How long");
+        page.histogram(&[("x", "y")], &[0.5, 1.0], &[1, 0, 2], 7.25);
+        page.single("c", "gauge", "Now", 1.5);
+
+        assert_eq!(
+            page.finish(),
+            "# HELP a_total How many\n# TYPE a_total counter\na_total{model=\"we\\\"ird\\\\\\nname\u{fffd}\"} 3\n\
+             # HELP b_seconds How long\n# TYPE b_seconds histogram\n\
+             b_seconds_bucket{x=\"y\",le=\"0.5\"} 1\nb_seconds_bucket{x=\"y\",le=\"1\"} 1\nb_seconds_bucket{x=\"y\",le=\"+Inf\"} 3\n\
+             b_seconds_sum{x=\"y\"} 7.25\nb_seconds_count{x=\"y\"} 3\n\
+             # HELP c Now\n# TYPE c gauge\nc 1.5\n"
+        );
+    }
+}

@@ -1,0 +1,235 @@
+//! A finished request as spans: one for the request, below it one for each attempt; in the JSON form of OTLP.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::metrics::operation;
+use crate::{
+    base::clock::UnixMillis,
+    events::{
+        record::{AttemptRecord, RequestRecord, State},
+        sink::Entry,
+    },
+};
+
+/// Who called, as `traceparent` says it (W3C Trace Context).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    trace: String,
+    span: String,
+}
+
+impl Parent {
+    /// Reads `00-TRACE-SPAN-FLAGS`; `None` for anything else.
+    #[must_use]
+    pub fn parse(header: &str) -> Option<Self> {
+        let mut parts = header.trim().split('-');
+        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let hex = |text: &str, digits: usize| {
+            text.len() == digits
+                && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+                && text.bytes().any(|b| b != b'0')
+        };
+        let fine = version.len() == 2 && version != "ff" && flags.len() == 2 && hex(trace, 32) && hex(span, 16);
+        fine.then(|| Self { trace: trace.to_owned(), span: span.to_owned() })
+    }
+}
+
+/// One attribute.
+fn attribute(key: &str, value: &Value) -> Value {
+    json!({ "key": key, "value": value })
+}
+
+fn text(key: &str, value: &str) -> Value {
+    attribute(key, &json!({ "stringValue": value }))
+}
+
+/// Whole numbers are written as text: JSON has no place for all of them.
+fn number(key: &str, value: u64) -> Value {
+    attribute(key, &json!({ "intValue": value.to_string() }))
+}
+
+/// The body of a request to a collector.
+#[must_use]
+pub fn body(spans: &[Value], host: &str) -> Value {
+    let version = env!("CARGO_PKG_VERSION");
+    json!({
+        "resourceSpans": [{
+            "resource": { "attributes": [text("service.name", "aiproxy"), text("service.version", version), text("host.name", host)] },
+            "scopeSpans": [{ "scope": { "name": "aiproxy", "version": version }, "spans": spans }],
+        }],
+    })
+}
+
+/// The spans of a request.
+pub fn spans(entry: &Entry, parent: Option<&Parent>, out: &mut Vec<Value>) {
+    let r = &entry.record;
+    let id = r.id.to_string();
+    let trace = parent.map_or_else(|| format!("{id}{}", hex(&id, "trace", 6)), |parent| parent.trace.clone());
+    let own = hex(&id, "request", 8);
+    out.push(request(entry, parent, &trace, &own));
+    for attempt in &r.attempts {
+        out.push(one(r, attempt, &trace, &own));
+    }
+}
+
+/// Digits that follow from the request: the same for whoever works them out again.
+fn hex(id: &str, what: &str, bytes: usize) -> String {
+    let digest = Sha256::new().chain_update(id).chain_update(what).finalize();
+    digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn nanos(at: UnixMillis, ms: u32) -> String {
+    at.0.saturating_add(i64::from(ms)).max(0).saturating_mul(1_000_000).to_string()
+}
+
+fn request(entry: &Entry, parent: Option<&Parent>, trace: &str, own: &str) -> Value {
+    let r = &entry.record;
+    let mut attributes = vec![
+        text("gen_ai.operation.name", operation(r.op)),
+        text("gen_ai.request.model", &r.asked),
+        text("aiproxy.request.id", &r.id.to_string()),
+        text("aiproxy.project", &r.project),
+        text("aiproxy.client", &r.client),
+        text("aiproxy.dialect", r.dialect.name()),
+        number("aiproxy.attempts", r.attempts.len() as u64),
+    ];
+    if let Some(last) = r.last() {
+        attributes.push(text("gen_ai.provider.name", &last.upstream));
+    }
+    if let Some(answered) = entry.parts.last().and_then(|part| part.answered.as_deref()) {
+        attributes.push(text("gen_ai.response.model", answered));
+    }
+    if let Some(session) = &r.session {
+        attributes.push(text("gen_ai.conversation.id", session));
+    }
+    if let Some(finish) = &r.finish {
+        attributes
+            .push(attribute("gen_ai.response.finish_reasons", &json!({ "arrayValue": { "values": [{ "stringValue": &**finish }] } })));
+    }
+    if let Some(usage) = &r.usage {
+        attributes.push(number("gen_ai.usage.input_tokens", usage.input_total()));
+        attributes.push(number("gen_ai.usage.output_tokens", usage.output_total()));
+        attributes.push(number("gen_ai.usage.cache_read.input_tokens", usage.cache_read));
+        attributes.push(number("gen_ai.usage.cache_creation.input_tokens", usage.cache_write_5m.saturating_add(usage.cache_write_1h)));
+    }
+    if let Some(ms) = r.ttft_ms {
+        attributes.push(number("aiproxy.time_to_first_token_ms", ms.into()));
+    }
+    if let Some(usd) = r.cost.and_then(|cost| cost.usd) {
+        attributes.push(attribute("aiproxy.cost_usd", &json!({ "doubleValue": usd.dollars() })));
+    }
+    if let Some(status) = r.status {
+        attributes.push(number("http.response.status_code", status.into()));
+    }
+    let status = match r.state {
+        State::Done => json!({ "code": 1 }),
+        // Nothing went wrong; it was not finished either.
+        State::Left => {
+            attributes.push(text("error.type", "client_gone"));
+            json!({})
+        }
+        State::Failed | State::Queued | State::Streaming | State::Waiting => {
+            attributes.push(text("error.type", &r.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string())));
+            json!({ "code": 2, "message": r.error.as_deref().unwrap_or_default() })
+        }
+    };
+    let mut span = json!({
+        "traceId": trace,
+        "spanId": own,
+        "name": format!("{} {}", operation(r.op), r.asked),
+        "kind": 2,
+        "startTimeUnixNano": nanos(r.at, 0),
+        "endTimeUnixNano": nanos(r.at, r.duration_ms.unwrap_or_default()),
+        "attributes": attributes,
+        "status": status,
+    });
+    if let (Some(parent), Some(fields)) = (parent, span.as_object_mut()) {
+        fields.insert("parentSpanId".to_owned(), parent.span.as_str().into());
+    }
+    span
+}
+
+fn one(r: &RequestRecord, a: &AttemptRecord, trace: &str, parent: &str) -> Value {
+    let mut attributes = vec![
+        text("gen_ai.operation.name", operation(r.op)),
+        text("gen_ai.provider.name", &a.upstream),
+        text("gen_ai.request.model", &a.model),
+        text("aiproxy.key", &a.key),
+        number("aiproxy.attempt", a.number.into()),
+    ];
+    if let Some(status) = a.status {
+        attributes.push(number("http.response.status_code", status.into()));
+    }
+    let status = match &a.outcome {
+        Some(outcome) => {
+            attributes.push(text("error.type", &a.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string())));
+            json!({ "code": 2, "message": &**outcome })
+        }
+        None if a.won => json!({ "code": 1 }),
+        None => json!({}),
+    };
+    let ended = a.ended_ms.or(r.duration_ms).unwrap_or(a.started_ms).max(a.started_ms);
+    json!({
+        "traceId": trace,
+        "spanId": hex(&r.id.to_string(), &a.number.to_string(), 8),
+        "parentSpanId": parent,
+        "name": format!("{} {}", operation(r.op), a.model),
+        "kind": 3,
+        "startTimeUnixNano": nanos(r.at, a.started_ms),
+        "endTimeUnixNano": nanos(r.at, ended),
+        "attributes": attributes,
+        "status": status,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::tests::entry;
+
+    #[test]
+    fn a_request_is_a_span_and_each_attempt_one_below_it() {
+        let mut spans_of = Vec::new();
+        spans(&entry("m"), None, &mut spans_of);
+
+        let [request, first, second] = spans_of.as_slice() else { panic!("{spans_of:?}") };
+        assert_eq!((request["kind"].as_u64(), first["kind"].as_u64()), (Some(2), Some(3)));
+        assert_eq!(request["traceId"].as_str().map(str::len), Some(32));
+        assert_eq!((&first["traceId"], &first["parentSpanId"]), (&request["traceId"], &request["spanId"]));
+        assert_ne!(first["spanId"], second["spanId"]);
+        assert_eq!((first["status"]["code"].as_u64(), second["status"]["code"].as_u64()), (Some(2), Some(1)));
+        assert_eq!(
+            (&request["startTimeUnixNano"], &request["endTimeUnixNano"]),
+            (&json!("1700000000000000000"), &json!("1700000001150000000"))
+        );
+        let has = |span: &Value, key: &str| {
+            let found = span["attributes"].as_array().and_then(|all| all.iter().find(|each| each["key"] == key));
+            found.map(|found| found["value"].clone()).unwrap_or_default()
+        };
+        assert_eq!(has(request, "gen_ai.usage.input_tokens"), json!({ "intValue": "128" }));
+        assert_eq!(has(request, "gen_ai.provider.name"), json!({ "stringValue": "one" }));
+        assert_eq!(has(first, "error.type"), json!({ "stringValue": "429" }));
+        assert_eq!(has(request, "gen_ai.response.finish_reasons")["arrayValue"]["values"][0]["stringValue"], "stop");
+    }
+
+    #[test]
+    fn a_client_that_traces_is_the_parent() {
+        let parent = Parent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        let mut out = Vec::new();
+        spans(&entry("m"), Some(&parent), &mut out);
+        assert_eq!((&out[0]["traceId"], &out[0]["parentSpanId"]), (&json!("4bf92f3577b34da6a3ce929d0e0e4736"), &json!("00f067aa0ba902b7")));
+        assert_eq!(out[1]["parentSpanId"], out[0]["spanId"]);
+
+        for bad in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(Parent::parse(bad), None, "{bad}");
+        }
+    }
+}

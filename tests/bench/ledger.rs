@@ -1,0 +1,179 @@
+//! What the ledger costs, printed: `cargo bench --bench ledger [-- ROWS]` writes a million requests and asks for sums.
+//! Ends with an error where a sum of days takes longer than it may.
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
+
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aiproxy::{
+    base::{
+        clock::{System, UnixMillis},
+        id::RequestId,
+        money::NanoUsd,
+        redact::Redactor,
+    },
+    config::settings::Ledger as Settings,
+    events::{
+        filter::Filter,
+        record::{AttemptRecord, RequestRecord, State, Task},
+        sink::{Entry, Note, Part, Sink, Wanted},
+    },
+    ir::{
+        cost::{Bill, Cost, Source, Sure},
+        op::{Dialect, Op},
+        usage::Usage,
+    },
+    ledger::{
+        Ledger, Start,
+        usage::{By, Since},
+    },
+};
+
+/// What `usage` may take over all of it.
+const BOUND: Duration = Duration::from_millis(200);
+/// Seven seconds between two requests: a million of them are eighty days.
+const APART_MS: i64 = 7_000;
+const START: i64 = 1_700_000_000_000;
+
+struct Plain;
+
+impl Redactor for Plain {
+    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        Cow::Borrowed(text)
+    }
+}
+
+fn entry(n: i64) -> Box<Entry> {
+    let at = UnixMillis(START + n * APART_MS);
+    let bill = Bill {
+        cost: Some(NanoUsd(25_000)),
+        sure: Sure::Exact,
+        source: Source::Builtin,
+        computed: Some(NanoUsd(25_000)),
+        reported: None,
+        price: None,
+    };
+    let model: Arc<str> = format!("model-{}", n % 10).into();
+    let record = RequestRecord {
+        id: RequestId::new(at),
+        at,
+        project: if n % 2 == 0 { "ide".into() } else { "default".into() },
+        client: format!("client-{}", n % 5).into(),
+        dialect: Dialect::Openai,
+        op: Op::Chat,
+        asked: Arc::clone(&model),
+        stream: true,
+        session: Some(format!("s{}", n / 50).into()),
+        request_bytes: 1_000,
+        state: State::Done,
+        attempts: vec![AttemptRecord {
+            number: 1,
+            upstream: "openai".into(),
+            key: format!("key-{}", n % 3).into(),
+            fingerprint: "sk-…9f2c".into(),
+            model,
+            started_ms: 1,
+            head_ms: Some(5),
+            ended_ms: Some(500),
+            status: Some(200),
+            outcome: None,
+            won: true,
+            maybe_billed: false,
+            bound: false,
+            task: Task::Answer,
+        }],
+        reason: Some("the only candidate".into()),
+        ttft_ms: Some(40),
+        duration_ms: Some(500),
+        status: Some(200),
+        usage: Some(Usage { input: 100, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() }),
+        cost: Some(Cost { usd: Some(NanoUsd(25_000)), sure: Sure::Exact }),
+        finish: Some("stop".into()),
+        answer_bytes: 999,
+        events: 7,
+        error: None,
+        cache_lost: None,
+    };
+    let parts = vec![Part { number: 1, answered: None, usage: record.usage, bill }];
+    Box::new(Entry { record: Arc::new(record), parts, demo: false, replay_of: None })
+}
+
+/// Processor time of the whole process, or of this thread.
+fn processor(clock: rustix::time::ClockId) -> Duration {
+    let at = rustix::time::clock_gettime(clock);
+    Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
+}
+
+fn others() -> Duration {
+    use rustix::time::ClockId::{ProcessCPUTime, ThreadCPUTime};
+    processor(ProcessCPUTime).saturating_sub(processor(ThreadCPUTime))
+}
+
+fn main() {
+    let rows: i64 = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(1_000_000);
+    let home = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (sink, notes) = Sink::new();
+    sink.want(Wanted::None, 0);
+    let settings = Settings { tz: "UTC".to_owned(), keep: Duration::from_secs(3_650 * 86_400), ..Settings::default() };
+    let start = Start {
+        path: home.path().join("ledger.db"),
+        settings,
+        notes,
+        clock: Arc::new(System),
+        redactor: Arc::new(Plain),
+        tell: Box::new(|_, text| println!("{text}")),
+        seen: Box::new(|_| ()),
+    };
+    let ledger = Ledger::start(start).expect("a thread");
+
+    let (begun, busy) = (Instant::now(), others());
+    for n in 0..rows {
+        let slot = loop {
+            match sink.slot() {
+                Some(slot) => break slot,
+                // More than may wait: the thread catches up.
+                None => runtime.block_on(sink.flush()),
+            }
+        };
+        slot.send(Note::Request(entry(n)));
+        if n % 4_096 == 0 {
+            runtime.block_on(sink.flush());
+        }
+    }
+    runtime.block_on(sink.flush());
+    let each = (others() - busy).as_secs_f64() * 1e6 / rows as f64;
+    println!("{rows} rows in {:?}, {each:.1} µs of the processor each, off the way of requests", begun.elapsed());
+
+    let now = UnixMillis(START + rows * APART_MS);
+    let mut late = Vec::new();
+    for (by, since, bound) in [
+        (By::Model, Since::Days(1), Some(BOUND)),
+        (By::Model, Since::Days(90), Some(BOUND)),
+        (By::Project, Since::Days(365), Some(BOUND)),
+        (By::Day, Since::Days(365), Some(BOUND)),
+        (By::Key, Since::Days(365), Some(BOUND)),
+        // These read the rows themselves: of the last day and week.
+        (By::Model, Since::Ago(86_400_000), Some(BOUND)),
+        (By::Session, Since::Days(7), None),
+    ] {
+        let begun = Instant::now();
+        let view = ledger.reader().and_then(|reader| reader.usage(by, since, None, now)).expect("sums");
+        let took = begun.elapsed();
+        println!("usage by {:<8} {since:?}: {took:?}, {} requests", by.name(), view.total.requests);
+        if bound.is_some_and(|bound| took > bound) {
+            late.push(by.name());
+        }
+    }
+    for filter in ["", "model:model-3 project:ide", "status:5xx", "nothing-like-it"] {
+        let begun = Instant::now();
+        let filter = Filter::parse(filter).expect("a filter");
+        let found = ledger.reader().and_then(|reader| reader.history(&filter, None, None, 50)).expect("rows").len();
+        println!("history `{}`: {:?}, {found} rows", filter.text(), begun.elapsed());
+    }
+    runtime.block_on(ledger.close(&sink));
+    assert!(late.is_empty(), "sums took longer than {BOUND:?}: {late:?}");
+}
