@@ -47,8 +47,8 @@ pub enum Circuit {
     Closed { strikes: u32, struck: u64, window: Option<Window> },
     /// Left alone until `until`; after that one request tests it.
     Open { belief: Belief, until: Mono },
-    /// An attempt is testing it.
-    Probing { belief: Belief, ticket: u64, sent: Mono },
+    /// An attempt is testing it; without a verdict it is left alone as before, until `until`.
+    Probing { belief: Belief, ticket: u64, sent: Mono, until: Mono },
     /// Rejected: client traffic does not test it.
     Shut { cause: Arc<str>, since: Mono, struck: u64, retest_at: Mono, retests: u32 },
 }
@@ -162,8 +162,8 @@ impl Circuit {
             }
             (state, Signal::Retested) => state,
 
-            (Self::Open { belief, .. } | Self::Probing { belief, .. }, &Signal::Sent { id }) => {
-                Self::Probing { belief, ticket: id, sent: now }
+            (Self::Open { belief, until } | Self::Probing { belief, until, .. }, &Signal::Sent { id }) => {
+                Self::Probing { belief, ticket: id, sent: now, until }
             }
             (Self::Closed { strikes, struck, window }, Signal::Sent { .. }) => {
                 let window = window.filter(|w| w.since + VERDICT > now).map(|w| Window { out: w.out.saturating_add(1), ..w });
@@ -171,7 +171,7 @@ impl Circuit {
             }
             (state @ Self::Shut { .. }, Signal::Sent { .. }) => state,
 
-            (Self::Probing { belief, ticket, .. }, Signal::Ended { id }) if ticket == *id => Self::Open { belief, until: now },
+            (Self::Probing { belief, ticket, until, .. }, Signal::Ended { id }) if ticket == *id => Self::Open { belief, until },
             (Self::Closed { strikes, struck, window }, &Signal::Ended { id }) => {
                 let window = window.map(|w| if id > w.first { Window { out: w.out.saturating_sub(1), ..w } } else { w });
                 Self::Closed { strikes, struck, window }

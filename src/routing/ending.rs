@@ -217,7 +217,7 @@ fn told(before: &Circuit, after: &Circuit, scope: Scope, now: Mono) -> Option<(S
         (Circuit::Shut { .. }, Circuit::Shut { .. }) => None,
         (_, Circuit::Shut { cause, .. }) => Some((format!("was rejected and is not used until its secret changes: {cause}"), Level::Error)),
         (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if *until <= *old => None,
-        (Circuit::Probing { .. }, Circuit::Open { until, .. }) if *until <= now => None,
+        (Circuit::Probing { until: old, .. }, Circuit::Open { until, .. }) if until <= old => None,
         (_, Circuit::Open { belief, until }) => {
             let (span, cause) = (short(until.since(now)), &belief.cause);
             Some((format!("{whose}cools for {span}: {cause}"), Level::Warn))

@@ -220,6 +220,22 @@ fn two_requests_cannot_both_be_the_probe() {
 }
 
 #[test]
+fn a_probe_without_a_verdict_leaves_the_cooldown_as_it_was() {
+    let world = World::keys(1);
+    let ticket = world.start(0, 0);
+    world.fail(&ticket, &limited(None), 0);
+    let until = world.board.key_view(KeyId(100), at(0)).models[0].1.until;
+    assert!(until.is_some(), "it cools");
+
+    // Nobody else is there: the suspect is tried all the same, and its client goes away.
+    let (decision, ticket) = world.ask(&[], 1);
+    assert_eq!(tries(&decision.verdict), Some((0, true)));
+    world.board.record(&ticket.expect("a ticket"), End::Abandoned, at(1));
+
+    assert_eq!(world.board.key_view(KeyId(100), at(1)).models[0].1.until, until);
+}
+
+#[test]
 fn large_requests_are_not_probes_while_another_is_ready() {
     let world = World::keys(2);
     world.fail(&world.start(0, 0), &limited(Some(10)), 0);
