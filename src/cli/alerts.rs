@@ -22,7 +22,7 @@ use crate::{
 pub enum AlertsCommand {
     /// Show the troubles that stand
     List,
-    /// Send a test every way that [alerts] names, and say what came of it
+    /// Send a test every way that `[alerts]` names, and say what came of it
     Test,
 }
 

@@ -83,10 +83,7 @@ fn first<'a, 'n>(
     mut names: impl Iterator<Item = Cow<'n, str>>,
 ) -> Option<&'a Tariff> {
     let mut known = vendors.iter().flatten().filter_map(|vendor| shelves.get(*vendor));
-    let shelves = [known.next(), known.next()];
-    if shelves[0].is_none() {
-        return None;
-    }
+    let shelves = [Some(known.next()?), known.next()];
     names.find_map(|name| {
         shelves.iter().flatten().find_map(|shelf| {
             let pattern = || shelf.patterns.iter().find(|(row, _)| row.model.matches(&name)).map(|(_, tariff)| tariff);

@@ -10,7 +10,7 @@ use crate::{
 
 /// Moves to other candidates that cost nobody anything, per request.
 const FREE_MOVES: u32 = 32;
-/// Retries that are always allowed within [`SPAN`], however few requests there are.
+/// Retries that are always allowed within the span that is looked at, however few requests there are.
 const FLOOR: u64 = 10;
 const SPAN_SECONDS: usize = 10;
 

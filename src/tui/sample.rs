@@ -152,10 +152,8 @@ pub(super) fn live() -> Live {
     left.state = State::Left;
     left.project = "agent".into();
     let line = |ago: i64, level, text: &str, id| Line { at: UnixMillis(NOW.0 - ago), level, text: text.into(), id };
-    let mut live = Live::default();
-    live.seq = 41;
-    live.running =
-        [running(1, "essay", "healthy", State::Streaming), running(2, "gpt-5-mini", "healthy", State::Waiting)].into_iter().collect();
+    let running = [running(1, "essay", "healthy", State::Streaming), running(2, "gpt-5-mini", "healthy", State::Waiting)];
+    let mut live = Live { seq: 41, running: running.into_iter().collect(), ..Live::default() };
     live.recent = [
         finished(1, "chat-large", "healthy", 200, 1_200),
         finished(2, "chat-dead", "dead", 502, 12_000),
