@@ -163,7 +163,7 @@ texts! {
     }
     upstreams: UpstreamTexts { empty no_match probe }
     keys: KeyTexts { empty no_match gives_nothing being_read let_through rest }
-    models: ModelTexts { empty no_match ready some none }
+    models: ModelTexts { empty no_match ready some none alias logical configured discovered }
     usage: UsageTexts {
         today requests no_ledger empty demo by days one_day by_cost by_tokens loading no_match unnamed estimated
         of_all of_project spent a_day a_week a_month in_total begins unpriced

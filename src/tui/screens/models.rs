@@ -98,7 +98,7 @@ fn columns<'a>() -> [Column<Row<'a>>; 5] {
             max: 11,
             right: false,
             leaves: 1,
-            cell: |row, _, _| vec![span(row.model.kind.clone(), Role::Dim)],
+            cell: |row, now, _| vec![span(kind(row.model, now), Role::Dim)],
         },
         Column { title: |t| &t.col.health, min: 8, max: 10, right: false, leaves: 3, cell: |row, now, _| health(row, now) },
         Column { title: |t| &t.col.price, min: 11, max: 14, right: true, leaves: 2, cell: |row, _, _| vec![price(row.model)] },
@@ -111,6 +111,18 @@ fn columns<'a>() -> [Column<Row<'a>>; 5] {
             cell: |row, _, _| vec![span(targets(row.model), Role::Text)],
         },
     ]
+}
+
+/// What kind of name it is, in the reader's language; a kind that this dashboard does not know yet as it is told.
+fn kind(model: &ModelView, now: Now) -> String {
+    let text = &now.text.models;
+    match model.kind.as_str() {
+        "alias" => text.alias.clone(),
+        "configured" => text.configured.clone(),
+        "discovered" => text.discovered.clone(),
+        "logical" => text.logical.clone(),
+        other => clean(other).into_owned(),
+    }
 }
 
 fn health(row: &Row<'_>, now: Now) -> Vec<Span> {
