@@ -14,6 +14,7 @@ use crate::{
     base::clock::Mono,
     ir::{
         block::{Block, BlockKind, ToolCall},
+        op::Dialect,
         request::{ChatRequest, Role},
         response::ChatResponse,
     },
@@ -30,14 +31,25 @@ pub struct Continuity(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    by_key: HashMap<u64, Arc<Answer>>,
+    /// Of one name the newest of each dialect: clients that keep no ids say the same to several upstreams at once.
+    by_key: HashMap<u64, Vec<Arc<Answer>>>,
     /// In the order of arrival.
-    order: VecDeque<(Mono, Vec<u64>, usize)>,
+    order: VecDeque<Entry>,
     bytes: usize,
+}
+
+/// A kept answer, and what it takes.
+struct Entry {
+    at: Mono,
+    keys: Vec<u64>,
+    bytes: usize,
+    answer: Arc<Answer>,
 }
 
 /// What was proven of one answer: blocks with proofs, in their order; texts are kept only where they are reasoning.
 struct Answer {
+    /// Whose proofs they are.
+    dialect: Option<Dialect>,
     blocks: Vec<Block>,
 }
 
@@ -56,25 +68,33 @@ impl Continuity {
         if keys.is_empty() || bytes > LARGEST {
             return;
         }
-        let answer = Arc::new(Answer { blocks });
+        let dialect = blocks.iter().find_map(|block| block.proof.as_ref()).map(|proof| proof.dialect);
+        let answer = Arc::new(Answer { dialect, blocks });
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &keys {
-            kept.by_key.insert(*key, Arc::clone(&answer));
+            let known = kept.by_key.entry(*key).or_default();
+            known.retain(|other| other.dialect != dialect);
+            known.push(Arc::clone(&answer));
         }
-        kept.order.push_back((now, keys, bytes));
+        kept.order.push_back(Entry { at: now, keys, bytes, answer });
         kept.bytes += bytes;
         kept.trim(now);
     }
 
-    /// Puts kept proofs back into the assistant's messages that lack them.
-    pub fn restore(&self, project: &str, request: &mut ChatRequest, now: Mono) {
+    /// Puts kept proofs back into the assistant's messages that lack them. Where several are known by the same name: those
+    /// of dialect `to`, else what bears no proof, else the newest.
+    pub fn restore(&self, project: &str, request: &mut ChatRequest, to: Option<Dialect>, now: Mono) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.trim(now);
         if kept.by_key.is_empty() {
             return;
         }
         for message in request.messages.iter_mut().filter(|message| message.role == Role::Assistant) {
-            let found = keys(project, &message.blocks).into_iter().find_map(|key| kept.by_key.get(&key).cloned());
+            let pick = |known: &Vec<Arc<Answer>>| {
+                let own = known.iter().find(|answer| answer.dialect.is_some() && answer.dialect == to);
+                own.or_else(|| known.iter().find(|answer| answer.dialect.is_none())).or(known.last()).cloned()
+            };
+            let found = keys(project, &message.blocks).into_iter().find_map(|key| kept.by_key.get(&key).and_then(pick));
             if let Some(answer) = found {
                 put_back(&answer.blocks, &mut message.blocks);
             }
@@ -84,14 +104,19 @@ impl Continuity {
 
 impl Kept {
     fn trim(&mut self, now: Mono) {
-        while let Some((at, _, _)) = self.order.front() {
-            if self.bytes <= BYTES && now.since(*at) < TTL {
+        while let Some(first) = self.order.front() {
+            if self.bytes <= BYTES && now.since(first.at) < TTL {
                 return;
             }
-            let Some((_, keys, bytes)) = self.order.pop_front() else { return };
+            let Some(Entry { keys, bytes, answer, .. }) = self.order.pop_front() else { return };
             self.bytes -= bytes;
             for key in keys {
-                self.by_key.remove(&key);
+                let Some(known) = self.by_key.get_mut(&key) else { continue };
+                // A newer one of the same name stays.
+                known.retain(|other| !Arc::ptr_eq(other, &answer));
+                if known.is_empty() {
+                    self.by_key.remove(&key);
+                }
             }
         }
     }
@@ -188,7 +213,6 @@ mod tests {
     use super::*;
     use crate::ir::{
         block::{Proof, ProofKind, Reasoning},
-        op::Dialect,
         request::Message,
     };
 
@@ -217,10 +241,10 @@ mod tests {
         kept.keep("a", &ChatResponse { blocks: vec![thought("ah", true), Block::text("yes ")], ..ChatResponse::default() }, now);
 
         let mut request = turn(vec![thought("hm", false), call("c2")]);
-        kept.restore("a", &mut request, now);
+        kept.restore("a", &mut request, None, now);
         assert_eq!(request.messages[0].blocks, [thought("hm", true), call("c2")]);
         let mut again = request.clone();
-        kept.restore("a", &mut again, now);
+        kept.restore("a", &mut again, None, now);
         assert_eq!(again, request, "once is enough");
 
         let mut other = call("made up");
@@ -228,19 +252,38 @@ mod tests {
             call.name = "tool of c2".to_owned();
         }
         let mut request = turn(vec![other.clone()]);
-        kept.restore("a", &mut request, now);
+        kept.restore("a", &mut request, None, now);
         assert_eq!(request.messages[0].blocks, [thought("hm", true), other], "by name and arguments");
 
         let mut request = turn(vec![Block::text("yes")]);
-        kept.restore("a", &mut request, now);
+        kept.restore("a", &mut request, None, now);
         assert_eq!(request.messages[0].blocks, [thought("ah", true), Block::text("yes")]);
 
         let mut request = turn(vec![call("c1")]);
-        kept.restore("b", &mut request, now);
+        kept.restore("b", &mut request, None, now);
         assert_eq!(request, turn(vec![call("c1")]), "another project");
         let mut request = turn(vec![call("c1")]);
-        kept.restore("a", &mut request, now + TTL);
+        kept.restore("a", &mut request, None, now + TTL);
         assert_eq!(request, turn(vec![call("c1")]), "too late");
+    }
+
+    #[test]
+    fn the_same_call_at_two_upstreams_at_once_keeps_the_proofs_of_both() {
+        let kept = Continuity::default();
+        let answer = |dialect, value: &str| {
+            let mut thought = thought("hm", true);
+            thought.proof = Some(Proof { dialect, kind: ProofKind::Signature, value: value.to_owned(), id: None });
+            ChatResponse { blocks: vec![thought, call("")], ..ChatResponse::default() }
+        };
+        kept.keep("a", &answer(Dialect::Anthropic, "first"), Mono::default());
+        kept.keep("a", &answer(Dialect::Gemini, "other"), Mono::default());
+        kept.keep("a", &answer(Dialect::Anthropic, "second"), Mono::default());
+
+        for (to, want) in [(Some(Dialect::Anthropic), "second"), (Some(Dialect::Gemini), "other"), (None, "second")] {
+            let mut request = turn(vec![call("")]);
+            kept.restore("a", &mut request, to, Mono::default());
+            assert_eq!(request.messages[0].blocks[0].proof.as_ref().map(|proof| proof.value.as_str()), Some(want), "{to:?}");
+        }
     }
 
     #[test]

@@ -57,7 +57,8 @@ pub(super) fn read(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), 
     if job.said.is_some() || !targets.iter().any(|target| needed(&job.ask, target)) {
         return Ok(());
     }
-    let error = match Said::read(&job.ask).and_then(|said| complete(job, said)) {
+    let to = targets.iter().find(|target| needed(&job.ask, target)).map(|target| target.dialect);
+    let error = match Said::read(&job.ask).and_then(|said| complete(job, said, to)) {
         Ok(said) => {
             job.said = Some(said);
             let before = targets.len();
@@ -84,13 +85,14 @@ fn unreachable_in(ask: &Ask) -> ClientError {
     ClientError::new(ErrorKind::BadRequest, message)
 }
 
-/// What the body does not say: where it was asked, and what the proxy keeps for the conversation.
-fn complete(job: &Job, mut said: Said) -> Result<Said, ClientError> {
+/// What the body does not say: where it was asked, and what the proxy keeps for the conversation, which is likely to go
+/// on in dialect `to`.
+fn complete(job: &Job, mut said: Said, to: Option<Dialect>) -> Result<Said, ClientError> {
     let project = &job.ask.caller.project.name;
     if let Some(request) = said.asked() {
         request.stream = job.ask.stream;
         job.engine.stored.expand(project, request)?;
-        job.engine.continuity.restore(project, request, job.engine.clock.mono());
+        job.engine.continuity.restore(project, request, to, job.engine.clock.mono());
     }
     Ok(match said {
         Said::Compact { whole, .. } => Said::Compact { ask: Box::new(stored::to_compact(&whole)), whole },
