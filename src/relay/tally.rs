@@ -111,6 +111,19 @@ impl Tally {
         };
         let heads = engine.heads.asked(ask.id, &ask.headers, ask.received);
         engine.bus.tell(ask.at, EventKind::Accepted { request: Box::new(record) });
+        let mut tally = Self::of(engine, ask, Account::open(engine, ask));
+        (tally.heads, tally.ended) = (heads, false);
+        tally
+    }
+
+    /// An account that tells nobody anything: of an attempt whose request has its own.
+    #[must_use]
+    pub(super) fn mute(engine: &Arc<Engine>, ask: &Ask) -> Self {
+        Self::of(engine, ask, Account::mute(ask))
+    }
+
+    /// Nothing has happened yet, and nobody is to be told.
+    fn of(engine: &Arc<Engine>, ask: &Ask, account: Account) -> Self {
         let none = nothing();
         Self {
             engine: Arc::clone(engine),
@@ -133,41 +146,8 @@ impl Tally {
             events: 0,
             before: (0, 0),
             progressed: ask.received,
-            account: Account::open(engine, ask),
-            heads,
-            ended: false,
-            watched: None,
-            admission: None,
-        }
-    }
-
-    /// An account that tells nobody anything: of an attempt whose request has its own.
-    #[must_use]
-    pub(super) fn mute(engine: &Arc<Engine>, ask: &Ask) -> Self {
-        let none = nothing();
-        Self {
-            engine: Arc::clone(engine),
-            id: ask.id,
-            at: ask.at,
-            received: ask.received,
-            project: Arc::clone(&none),
-            asked: Arc::clone(&none),
-            attempts: 0,
-            number: 0,
-            other: None,
-            upstream: Arc::clone(&none),
-            key: Arc::clone(&none),
-            fingerprint: Arc::clone(&none),
-            model: none,
-            attempt_began: ask.received,
-            status: None,
-            ttft: None,
-            answer_bytes: 0,
-            events: 0,
-            before: (0, 0),
-            progressed: ask.received,
             heads: false,
-            account: Account::mute(ask),
+            account,
             ended: true,
             watched: None,
             admission: None,

@@ -253,17 +253,6 @@ impl Board {
         self.bump();
     }
 
-    /// Our own network went down or came back.
-    pub fn set_offline(&self, offline: bool) {
-        self.lock().health.offline = offline;
-        self.bump();
-    }
-
-    #[must_use]
-    pub fn offline(&self) -> bool {
-        self.lock().health.offline
-    }
-
     /// Which account each key belongs to, as far as known before its first attempt.
     pub fn set_accounts(&self, accounts: impl IntoIterator<Item = (KeyId, AccountId)>) {
         let mut state = self.lock();

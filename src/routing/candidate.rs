@@ -270,8 +270,6 @@ pub enum Why {
     LowerTier,
     Missing(Arc<str>),
     NotDrawn,
-    /// Our own network is down.
-    Offline,
     /// Ready, but others are in the preferred region.
     OtherRegion,
     /// A budget keeps it back.
@@ -319,7 +317,6 @@ impl Why {
             Self::LowerTier => "a lower tier".to_owned(),
             Self::Missing(reason) => reason.to_string(),
             Self::NotDrawn => "ready, another was drawn".to_owned(),
-            Self::Offline => "our own network is down".to_owned(),
             Self::OtherRegion => "ready, in another region".to_owned(),
             Self::OverBudget(over) => match over.until {
                 Some(until) => format!("{}; again in {}", over.text, short(until.since(now))),

@@ -66,9 +66,6 @@ pub fn record(health: &mut Health, ticket: &Ticket, end: End<'_>, now: Mono) -> 
 /// Records what a probe of our own found: that the upstream answers, or why it does not. One that answers is not taken to
 /// be well at once, but the next request tests it.
 pub fn probed(health: &mut Health, upstream: &Upstream, id: u64, found: Result<(), &Arc<str>>, now: Mono) -> Vec<Change> {
-    if health.offline && !upstream.local {
-        return Vec::new();
-    }
     let (policy, newest) = (Arc::clone(&health.policy), health.newest);
     let Some(circuit) = health.circuit_mut(&ActScope::Upstream(upstream.id), found.is_err()) else { return Vec::new() };
     let before = match found {
@@ -115,10 +112,7 @@ impl Recorder<'_> {
     }
 
     fn failed(&mut self, outcome: &Outcome) {
-        // While our own network is down, a failure on the way says nothing about who was to be reached.
-        let ours = self.health.offline && !self.ticket.local && outcome.blame == Blame::Upstream;
-        let blame = if ours { Blame::Nobody } else { outcome.blame };
-        match blame {
+        match outcome.blame {
             Blame::Account => self.refused(Scope::Account, outcome),
             Blame::Key => self.refused(Scope::Key, outcome),
             Blame::KeyModel => self.refused(Scope::KeyModel, outcome),
@@ -131,9 +125,9 @@ impl Recorder<'_> {
                 self.fails(Scope::Upstream, outcome.cool, outcome);
             }
         }
-        let counted = blame != Blame::Nobody || outcome.answered();
+        let counted = outcome.blame != Blame::Nobody || outcome.answered();
         self.settle(0);
-        self.over(counted.then_some((blame != Blame::Nobody, None)));
+        self.over(counted.then_some((outcome.blame != Blame::Nobody, None)));
     }
 
     /// A refusal about a key or account: the upstream that gave it works.

@@ -29,8 +29,6 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Health {
     pub policy: Arc<Policy>,
-    /// Our own network is down: remote upstreams are not tried, and their failures say nothing about them.
-    pub offline: bool,
     /// The newest attempt's number.
     pub newest: u64,
     pub upstreams: IdMap<UpstreamId, UpstreamHealth>,
@@ -152,7 +150,6 @@ enum Reason<'a> {
     Key(&'a KeyState),
     Limit(&'static str),
     Near(Kind, Window),
-    Offline,
     Unfit(Unfit),
 }
 
@@ -161,7 +158,6 @@ impl Health {
     pub fn new(policy: Policy) -> Self {
         Self {
             policy: Arc::new(policy),
-            offline: false,
             newest: 0,
             upstreams: IdMap::default(),
             keys: IdMap::default(),
@@ -175,9 +171,6 @@ impl Health {
     #[must_use]
     pub fn upstream_standing(&self, settings: &Upstream, now: Mono) -> Standing<'_> {
         let mut standing = Standing::fine();
-        if self.offline && !settings.local {
-            standing.worsen(Rank::Held, None, Reason::Offline);
-        }
         if let Some(upstream) = self.upstreams.get(&settings.id) {
             standing.limited(settings.max_concurrency, upstream.running, "requests at once of the upstream");
             if let Some(until) = upstream.pace.full_until(settings.max_rps, now) {
@@ -505,7 +498,6 @@ impl<'a> Standing<'a> {
             (Reason::Key(KeyState::Disabled | KeyState::Ready), _) => Why::Disabled,
             (Reason::Limit(what), _) => Why::OverLimit { what },
             (Reason::Near(kind, window), _) => Why::NearLimit { what: kind.name(), remaining: window.remaining, until: window.until },
-            (Reason::Offline, _) => Why::Offline,
             (Reason::Unfit(unfit), _) => Why::Unfit(unfit),
             (Reason::Circuit(_, Circuit::Shut { cause, .. }), _) => Why::Rejected { cause: Arc::clone(cause) },
             (Reason::Circuit(scope, Circuit::Open { belief, until }), _) => {

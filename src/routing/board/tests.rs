@@ -443,27 +443,6 @@ fn what_was_cooled_by_hand_stays_so_until_its_end() {
 }
 
 #[test]
-fn while_our_own_network_is_down_nobody_is_blamed_and_local_upstreams_go_on() {
-    let mut local = upstream(2, "ollama", None, 0);
-    local.local = true;
-    let world = World::new(vec![upstream(1, "openai", None, 1), local]);
-    let running = world.start(0, 0);
-    world.board.set_offline(true);
-    for _ in 0..5 {
-        world.fail(&running, &refused(), 0);
-    }
-    let (decision, _) = world.ask(&[], 1);
-    assert_eq!(tries(&decision.verdict), Some((1, false)));
-    assert_eq!(decision.others, [(0, Why::Offline)]);
-
-    let only = World::keys(1);
-    only.board.set_offline(true);
-    assert_eq!(only.verdict(&[], 0), AWAIT);
-    world.board.set_offline(false);
-    assert_eq!(tries(&world.verdict(&[], 2)), Some((0, false)));
-}
-
-#[test]
 fn limits_hold_and_free_themselves() {
     let mut limited = upstream(1, "openai", None, 1);
     Arc::make_mut(&mut limited.keys[0]).limit.rpm = 2;

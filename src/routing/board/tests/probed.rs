@@ -52,12 +52,3 @@ fn a_probe_lifts_neither_what_a_person_said_nor_what_requests_proved_since_it_be
     assert_eq!(world.board.probed(&world.candidates[0].target.upstream, early, Err(&cause), at(41)), [], "it began before the strikes");
     assert_eq!(world.board.upstream_view(UpstreamId(1), at(41)), open);
 }
-
-#[test]
-fn while_our_own_network_is_down_probes_say_nothing() {
-    let world = World::keys(1);
-    world.board.set_offline(true);
-    assert!((0..9).all(|now| probe(&world, true, now).is_empty()));
-    world.board.set_offline(false);
-    assert_eq!(state(&world, 9), HealthState::Ok);
-}
