@@ -70,9 +70,11 @@ pub enum Entry {
 /// How sure it is that an upstream serves a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It serves anything, so it serves this where nobody else does.
+    /// It serves anything, though its list has not this one: it serves it where nobody else does.
     Any,
     No,
+    /// It serves anything, and no list says otherwise.
+    Open,
     /// Its list was never learned.
     Unlearned,
     Yes,
@@ -163,10 +165,14 @@ pub fn claim(upstream: &Upstream, name: &str, learned: Learned<'_>) -> Claim {
     };
     if !patterns.matches(name) {
         Claim::No
-    } else if chooses(patterns, name) || listed() == Some(true) {
+    } else if chooses(patterns, name) {
         Claim::Yes
     } else {
-        Claim::Any
+        match listed() {
+            Some(true) => Claim::Yes,
+            Some(false) => Claim::Any,
+            None => Claim::Open,
+        }
     }
 }
 
@@ -225,7 +231,8 @@ mod tests {
             (None, list(&["gpt"]), "other", Claim::No),
             (Some(&["g*"][..]), None, "gpt", Claim::Yes),
             (Some(&["g*"]), list(&["gpt"]), "other", Claim::No),
-            (any, None, "gpt", Claim::Any),
+            (any, None, "gpt", Claim::Open),
+            (any, list(&["other"]), "gpt", Claim::Any),
             (any, list(&["gpt"]), "gpt", Claim::Yes),
             (any, list(&["x-1"]), "x-1", Claim::No),
         ] {

@@ -439,9 +439,9 @@ impl<'a> Search<'a> {
         out
     }
 
-    /// Upstreams whose `models` match; those that serve anything only where no other does.
+    /// Upstreams whose `models` match; those that serve anything, and list other names, only where no other does.
     fn served(&mut self, name: &str) -> Option<Found> {
-        let (mut sure, mut any, mut unlearned) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sure, mut any, mut unlearned, mut known) = (Vec::new(), Vec::new(), Vec::new(), false);
         for upstream in &self.catalog.upstreams {
             let claim = claim(upstream, name, self.learned);
             if claim != Claim::No && !self.project.upstreams.matches(&upstream.name) {
@@ -449,20 +449,25 @@ impl<'a> Search<'a> {
                 continue;
             }
             match claim {
-                Claim::Yes => sure.push(route(upstream, name)),
+                // One without a list is as good as one that lists it: whose list is learned first must not decide.
+                Claim::Yes | Claim::Open => {
+                    sure.push(route(upstream, name));
+                    known |= claim == Claim::Yes;
+                }
                 Claim::Unlearned if self.patience == Patience::Wait => unlearned.push(upstream.id),
                 Claim::Any | Claim::Unlearned => any.push(route(upstream, name)),
                 Claim::No => {}
             }
         }
-        if !sure.is_empty() {
+        if known {
             return Some(Found { routes: sure, how: "served by that name", ..Found::default() });
         }
         if !unlearned.is_empty() {
             self.unlearned.append(&mut unlearned);
             return None;
         }
-        (!any.is_empty()).then(|| Found { routes: any, how: "served by whoever takes any name", ..Found::default() })
+        sure.append(&mut any);
+        (!sure.is_empty()).then(|| Found { routes: sure, how: "served by whoever takes any name", ..Found::default() })
     }
 }
 
@@ -545,6 +550,7 @@ mod tests {
         let names: &[&str] = match id.0 {
             1 => &["gpt-4o", "gpt-4o-2024-08-06", "gpt-4o-2024-11-20", "gpt-3.5-turbo", "shared"],
             2 => &["openai/gpt-oss-120b", "openai/gpt-4o", "deepseek/deepseek-r1", "llama-3.3-70b", "gpt-4o", "vendor:tagged"],
+            3 => &["listed"],
             _ => return None,
         };
         Some(Arc::new(ModelSet::new(names.iter().map(|&name| name.to_owned()))))
@@ -565,6 +571,18 @@ mod tests {
         assert_eq!(ending("llama3:fast"), Some(("llama3", Strategy::LeastLatency)));
         for whole in ["qwen:fast", "ollama:fast", "llama3", "llama3:8b", ":best"] {
             assert_eq!(ending(whole), None, "{whole}");
+        }
+    }
+
+    #[test]
+    fn whose_list_is_learned_first_does_not_decide_who_is_asked() {
+        let world = settings(vec![upstream(1, "one", Some(&["*"]), 1), upstream(2, "two", Some(&["*"]), 2)]);
+        for learned in [&[][..], &[1], &[2], &[1, 2]] {
+            let lists = |id: UpstreamId| learned.contains(&id.0).then(|| Arc::new(ModelSet::new(std::iter::once("m".to_owned()))));
+            let everybody = project(&["*"], &["*"]);
+            let found = resolve(&Catalog::new(&world), "m", Dialect::Openai, false, &everybody, &lists, Patience::Wait);
+            let names: Vec<_> = found.expect("two").targets.iter().map(|target| target.upstream.name.to_string()).collect();
+            assert_eq!(names, ["one", "two"], "{learned:?}");
         }
     }
 
