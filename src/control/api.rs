@@ -3,22 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
 use subtle::ConstantTimeEq;
-use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     action::Action,
     admin::Admin,
     alerts::Standing,
+    feed::feed,
     history::Books,
     metrics,
     route::{self, RouteQuestion},
@@ -27,7 +24,6 @@ use super::{
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    events::kind::Event,
     ir::{
         fault::{ClientError, ErrorKind},
         op::Dialect,
@@ -42,8 +38,8 @@ use crate::{
 
 /// Bodies of acts are small.
 const BODY: usize = 64 << 10;
-/// A silent event stream says that it is alive.
-const PING: Duration = Duration::from_secs(10);
+/// The body of an act comes within this.
+const READ: Duration = Duration::from_secs(10);
 
 /// The control API of a process.
 pub struct Control {
@@ -164,7 +160,7 @@ impl Control {
 
     async fn read<T: serde::de::DeserializeOwned>(&self, body: Incoming) -> Result<T, ClientError> {
         let bad = |why: String| ClientError::new(ErrorKind::BadRequest, why);
-        let bytes = timeout(PING, Limited::new(body, BODY).collect()).await.map_err(|_| bad("the body did not come".to_owned()))?;
+        let bytes = timeout(READ, Limited::new(body, BODY).collect()).await.map_err(|_| bad("the body did not come".to_owned()))?;
         let bytes = bytes.map_err(|e| bad(format!("the body cannot be read: {e}")))?.to_bytes();
         serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body is not what this takes: {e}")))
     }
@@ -211,46 +207,6 @@ enum Asked<'a> {
     History(Option<&'a str>),
     Record(&'a str),
     Usage(Option<&'a str>),
-}
-
-/// Events as SSE; a viewer that fell behind is told to take a new snapshot.
-fn feed(hello: Bytes, events: Receiver<Arc<Event>>, stop: CancellationToken) -> impl Stream<Item = Bytes> + Send {
-    stream::unfold((Some(hello), events, stop), |(hello, mut events, stop)| async move {
-        if let Some(hello) = hello {
-            return Some((hello, (None, events, stop)));
-        }
-        let next = tokio::select! {
-            next = timeout(PING, events.recv()) => next,
-            () = stop.cancelled() => return None,
-        };
-        let bytes = match next {
-            Err(_) => Bytes::from_static(b": ping\n\n"),
-            Ok(Err(RecvError::Closed)) => return None,
-            Ok(Err(RecvError::Lagged(_))) => Bytes::from_static(b"event: resync\ndata: {}\n\n"),
-            Ok(Ok(event)) => {
-                let mut out = frame(&event);
-                // What else is there goes with it.
-                while out.len() < 32 << 10 {
-                    match events.try_recv() {
-                        Ok(event) => out.extend_from_slice(&frame(&event)),
-                        Err(_) => break,
-                    }
-                }
-                Bytes::from(out)
-            }
-        };
-        Some((bytes, (None, events, stop)))
-    })
-}
-
-fn frame(event: &Event) -> Vec<u8> {
-    let mut out = b"data: ".to_vec();
-    // Events hold only strings and numbers: writing them cannot fail, and a viewer resyncs over a gap anyway.
-    if serde_json::to_writer(&mut out, event).is_err() {
-        return b"event: resync\ndata: {}\n\n".to_vec();
-    }
-    out.extend_from_slice(b"\n\n");
-    out
 }
 
 fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<ReplyBody> {

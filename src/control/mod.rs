@@ -5,6 +5,7 @@ pub mod admin;
 pub mod alerts;
 pub mod api;
 pub mod client;
+mod feed;
 pub mod history;
 pub mod metrics;
 pub mod route;

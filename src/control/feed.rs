@@ -1,0 +1,141 @@
+//! The event stream as a viewer hears it: what happens, at most some thirty times a second.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::events::kind::Event;
+
+/// A silent stream says that it is alive.
+const PING: Duration = Duration::from_secs(10);
+/// The first event leaves at once, those that follow it together: nobody sees faster, and each write costs what a
+/// request should not pay for.
+const PACE: Duration = Duration::from_millis(33);
+/// So many at once are a storm: they are fetched sooner, lest the viewer falls behind.
+const STORM: usize = 128;
+const STORM_PACE: Duration = Duration::from_millis(6);
+/// Bytes of one piece.
+const PIECE: usize = 32 << 10;
+
+const RESYNC: &[u8] = b"event: resync\ndata: {}\n\n";
+
+struct Feed {
+    events: Receiver<Arc<Event>>,
+    stop: CancellationToken,
+    /// Not before this.
+    next: Instant,
+}
+
+/// Events as SSE; a viewer that fell behind is told to take a new snapshot.
+pub(super) fn feed(hello: Bytes, events: Receiver<Arc<Event>>, stop: CancellationToken) -> impl Stream<Item = Bytes> + Send {
+    let feed = Feed { events, stop, next: Instant::now() };
+    stream::unfold((Some(hello), feed), |(hello, mut feed)| async move {
+        let piece = match hello {
+            Some(hello) => hello,
+            None => feed.piece().await?,
+        };
+        Some((piece, (None, feed)))
+    })
+}
+
+impl Feed {
+    /// What happened since the last piece; waits for something to happen. `None` at the end.
+    async fn piece(&mut self) -> Option<Bytes> {
+        let Self { events, stop, next } = self;
+        let first = async {
+            // A timer, even of no time, would take its turn.
+            if *next > Instant::now() {
+                sleep_until(*next).await;
+            }
+            timeout(PING, events.recv()).await
+        };
+        let first = tokio::select! {
+            first = first => first,
+            () = stop.cancelled() => return None,
+        };
+        let mut out = Vec::new();
+        match first {
+            Err(_) => return Some(Bytes::from_static(b": ping\n\n")),
+            Ok(Err(RecvError::Closed)) => return None,
+            Ok(Err(RecvError::Lagged(_))) => return Some(Bytes::from_static(RESYNC)),
+            Ok(Ok(event)) => frame(&mut out, &event),
+        }
+        let mut of = 1;
+        // What else is there goes with it.
+        while out.len() < PIECE {
+            let Ok(event) = self.events.try_recv() else { break };
+            frame(&mut out, &event);
+            of += 1;
+        }
+        if out.len() < PIECE {
+            self.next = Instant::now() + if of < STORM { PACE } else { STORM_PACE };
+        }
+        Some(Bytes::from(out))
+    }
+}
+
+fn frame(out: &mut Vec<u8>, event: &Event) {
+    let start = out.len();
+    out.extend_from_slice(b"data: ");
+    // Events hold only strings and numbers: writing them cannot fail, and a viewer resyncs over a gap anyway.
+    if serde_json::to_writer(&mut *out, event).is_err() {
+        out.truncate(start);
+        out.extend_from_slice(RESYNC);
+        return;
+    }
+    out.extend_from_slice(b"\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, StreamExt as _};
+    use tokio::sync::broadcast;
+
+    use super::*;
+    use crate::{
+        base::clock::UnixMillis,
+        events::kind::{EventKind, Level},
+    };
+
+    fn notice(seq: u64) -> Arc<Event> {
+        Arc::new(Event { seq, at: UnixMillis(1), kind: EventKind::Notice { text: "hi".into(), level: Level::Info } })
+    }
+
+    fn text(piece: Option<Bytes>) -> String {
+        String::from_utf8_lossy(&piece.expect("a piece")).into_owned()
+    }
+
+    #[tokio::test]
+    async fn the_first_event_leaves_at_once_and_those_after_it_together() {
+        let (tell, events) = broadcast::channel(8);
+        let mut feed = Box::pin(feed(Bytes::from_static(b": hello\n\n"), events, CancellationToken::new()));
+        assert_eq!(text(feed.next().await), ": hello\n\n");
+        tell.send(notice(1)).expect("a viewer");
+        let first = feed.next().now_or_never().expect("at once");
+        assert_eq!(text(first).matches("data: ").count(), 1);
+        tell.send(notice(2)).expect("a viewer");
+        assert!(feed.next().now_or_never().is_none());
+        tell.send(notice(3)).expect("a viewer");
+        assert_eq!(text(feed.next().await).matches("data: ").count(), 2);
+    }
+
+    #[tokio::test]
+    async fn who_falls_behind_is_told_and_goes_on() {
+        let (tell, events) = broadcast::channel(2);
+        let stop = CancellationToken::new();
+        let mut feed = Box::pin(feed(Bytes::from_static(b": hello\n\n"), events, stop.clone()));
+        feed.next().await;
+        (1..=5).for_each(|seq| drop(tell.send(notice(seq))));
+        assert_eq!(text(feed.next().await).as_bytes(), RESYNC);
+        let rest = text(feed.next().await);
+        assert!(rest.contains("\"seq\":4") && rest.contains("\"seq\":5"), "{rest}");
+        stop.cancel();
+        assert!(feed.next().await.is_none());
+    }
+}
