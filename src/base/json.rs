@@ -54,13 +54,34 @@ pub fn check(text: &[u8]) -> Result<Json<'_>, Bad> {
 /// # Errors
 ///
 /// The first flaw; keys before it have been told.
-pub fn walk<'a>(text: &'a [u8], mut key: impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<Json<'a>, Bad> {
-    let valid = std::str::from_utf8(text).map_err(|e| Bad { flaw: Flaw::Utf8, offset: e.valid_up_to() })?;
+pub fn walk<'a>(text: &'a [u8], key: impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<Json<'a>, Bad> {
+    let valid = utf8(text)?;
+    scan(text, &mut 0, key)?;
+    Ok(Json::proven(valid))
+}
+
+/// Like [`walk`] for texts that are only passed on: one pass, and one more only where it is not all ASCII.
+///
+/// # Errors
+///
+/// A flaw, not always the first; keys before it have been told.
+pub fn prove<'a>(text: &'a [u8], key: impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<(), Bad> {
+    let mut seen = 0;
+    scan(text, &mut seen, key)?;
+    if seen & TOPS != 0 { utf8(text).map(drop) } else { Ok(()) }
+}
+
+fn utf8(text: &[u8]) -> Result<&str, Bad> {
+    std::str::from_utf8(text).map_err(|e| Bad { flaw: Flaw::Utf8, offset: e.valid_up_to() })
+}
+
+/// The grammar alone. `seen` gathers the bytes of strings, the only place where others than ASCII can stand.
+fn scan<'a>(text: &'a [u8], seen: &mut u64, mut key: impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<(), Bad> {
     let (mut i, mut depth, mut objects) = (0, 0_usize, 0_u128);
     'value: loop {
         i = space(text, i);
         match text.get(i) {
-            Some(b'"') => i = string(text, i + 1)?,
+            Some(b'"') => i = string(text, i + 1, seen)?,
             Some(&open @ (b'{' | b'[')) => {
                 if depth == MAX_DEPTH {
                     return Err(Bad { flaw: Flaw::TooDeep, offset: i });
@@ -75,7 +96,7 @@ pub fn walk<'a>(text: &'a [u8], mut key: impl FnMut(usize, &'a [u8], &'a [u8])) 
                     i += 1;
                 } else {
                     if object {
-                        i = member(text, i, depth, &mut key)?;
+                        i = member(text, i, depth, seen, &mut key)?;
                     }
                     continue 'value;
                 }
@@ -88,14 +109,14 @@ pub fn walk<'a>(text: &'a [u8], mut key: impl FnMut(usize, &'a [u8], &'a [u8])) 
         loop {
             i = space(text, i);
             if depth == 0 {
-                return if i == text.len() { Ok(Json::proven(valid)) } else { Err(syntax(i)) };
+                return if i == text.len() { Ok(()) } else { Err(syntax(i)) };
             }
             let object = objects & 1 == 1;
             match text.get(i) {
                 Some(b',') => {
                     i += 1;
                     if object {
-                        i = member(text, i, depth, &mut key)?;
+                        i = member(text, i, depth, seen, &mut key)?;
                     }
                     continue 'value;
                 }
@@ -123,12 +144,18 @@ pub fn is_blank(value: &[u8]) -> bool {
 
 /// A key and the colon after it; returns where the value begins.
 #[inline]
-fn member<'a>(text: &'a [u8], at: usize, depth: usize, key: &mut impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<usize, Bad> {
+fn member<'a>(
+    text: &'a [u8],
+    at: usize,
+    depth: usize,
+    seen: &mut u64,
+    key: &mut impl FnMut(usize, &'a [u8], &'a [u8]),
+) -> Result<usize, Bad> {
     let open = space(text, at);
     if text.get(open) != Some(&b'"') {
         return Err(syntax(open));
     }
-    let close = string(text, open + 1)?;
+    let close = string(text, open + 1, seen)?;
     let colon = space(text, close);
     if text.get(colon) != Some(&b':') {
         return Err(syntax(colon));
@@ -156,9 +183,9 @@ fn word(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Bad> {
 
 /// From after the opening quote to after the closing one.
 #[inline]
-fn string(text: &[u8], mut i: usize) -> Result<usize, Bad> {
+fn string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, Bad> {
     loop {
-        i = plain_run(text, i);
+        i = plain_run(text, i, seen);
         match text.get(i) {
             Some(b'"') => return Ok(i + 1),
             Some(b'\\') => match text.get(i + 1) {
@@ -173,9 +200,7 @@ fn string(text: &[u8], mut i: usize) -> Result<usize, Bad> {
 
 /// The next quote, backslash or control character, eight bytes at a time, in long texts many at once.
 #[inline]
-fn plain_run(text: &[u8], mut i: usize) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const TOPS: u64 = ONES << 7;
+fn plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
     // Most strings are short: many at once are only worth a look where this one is not.
     let long = i + WIDE / 2;
     while let Some(eight) = text.get(i..i + 8).and_then(|s| <[u8; 8]>::try_from(s).ok()) {
@@ -185,29 +210,39 @@ fn plain_run(text: &[u8], mut i: usize) -> usize {
         let slash = w ^ (ONES * u64::from(b'\\'));
         // A borrow can only mark bytes above a true hit, so the lowest mark is always right.
         let hits = (control | (quote.wrapping_sub(ONES) & !quote) | (slash.wrapping_sub(ONES) & !slash)) & TOPS;
+        // What stands after the hit may count as well: it only costs a second look.
+        *seen |= w;
         if hits != 0 {
             return i + (hits.trailing_zeros() / 8) as usize;
         }
         i += 8;
         if i >= long {
-            while text.get(i..i + WIDE).is_some_and(is_plain) {
+            while let Some(high) = text.get(i..i + WIDE).and_then(plain) {
+                *seen |= u64::from(high);
                 i += WIDE;
             }
         }
     }
-    while text.get(i).is_some_and(|&b| b >= 0x20 && b != b'"' && b != b'\\') {
+    while let Some(&b) = text.get(i).filter(|&&b| b >= 0x20 && b != b'"' && b != b'\\') {
+        *seen |= u64::from(b);
         i += 1;
     }
     i
 }
 
+const ONES: u64 = u64::MAX / 255;
+/// The highest bit of each of eight bytes: what ASCII never sets.
+const TOPS: u64 = ONES << 7;
+
 /// Bytes looked at together where a text is long.
 const WIDE: usize = 64;
 
-/// Whether nothing here ends or escapes. Without a way out in the middle, so that the compiler makes it wide.
+/// All bits of these bytes, if nothing here ends or escapes. Without a way out in the middle, so that the compiler makes
+/// it wide.
 #[inline]
-fn is_plain(wide: &[u8]) -> bool {
-    wide.iter().fold(0, |hits, &b| hits | u8::from(b < 0x20) | u8::from(b == b'"') | u8::from(b == b'\\')) == 0
+fn plain(wide: &[u8]) -> Option<u8> {
+    let hits = wide.iter().fold(0, |hits, &b| hits | u8::from(b < 0x20) | u8::from(b == b'"') | u8::from(b == b'\\'));
+    (hits == 0).then(|| wide.iter().fold(0, |bits, &b| bits | b))
 }
 
 fn number(text: &[u8], mut i: usize) -> Result<usize, Bad> {
@@ -364,7 +399,7 @@ fn skip(text: &[u8], mut i: usize) -> usize {
     while let Some(&b) = text.get(i) {
         match b {
             b'"' => {
-                i = string(text, i + 1).unwrap_or(text.len());
+                i = string(text, i + 1, &mut 0).unwrap_or(text.len());
                 if depth == 0 {
                     return i;
                 }
@@ -528,6 +563,15 @@ mod tests {
             Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b','), Just(b':'), Just(b'1'), Just(b'0'), Just(b'-'),
             Just(b'.'), Just(b'e'), Just(b' '), Just(b'n'), Just(b'u'), Just(b'\n'), any::<u8>()], 0..40)) {
             prop_assert_eq!(check(&text).is_ok(), is_json(&text));
+            prop_assert_eq!(prove(&text, |_, _, _| {}).is_ok(), is_json(&text));
+        }
+
+        #[test]
+        fn bytes_that_are_no_text_are_found_wherever_they_stand(text in ".{0,200}", at in 0_usize..200, byte in 0x80_u8..) {
+            let mut json = serde_json::to_vec(&text).expect("a string");
+            prop_assert!(prove(&json, |_, _, _| {}).is_ok());
+            json.insert(1 + at % (json.len() - 1), byte);
+            prop_assert_eq!(prove(&json, |_, _, _| {}).is_ok(), is_json(&json));
         }
 
         #[test]

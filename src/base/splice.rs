@@ -111,7 +111,7 @@ impl std::error::Error for ScanError {}
 /// Not UTF-8, not one JSON object, `model` or `stream` twice or of the wrong type.
 pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     if let Some(raw) = Members::of(body) {
-        return raw.judge(std::str::from_utf8(body).unwrap_or_default());
+        return raw.judge(body);
     }
     // Something is odd or wrong: slower, and able to say what.
     let text = std::str::from_utf8(body).map_err(|e| error(ScanErrorKind::NotUtf8, body, e.valid_up_to()))?;
@@ -124,7 +124,7 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     let mut raw = Members::default();
     let mut parser = serde_json::Deserializer::from_str(text);
     raw.deserialize(&mut parser).and_then(|()| parser.end()).map_err(|e| syntax(&e))?;
-    raw.judge(text)
+    raw.judge(body)
 }
 
 /// The body with these ranges replaced; ranges in order and not overlapping, empty ones insert.
@@ -185,8 +185,7 @@ struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    fn judge(&self, text: &'a str) -> Result<Scan<'a>, ScanError> {
-        let body = text.as_bytes();
+    fn judge(&self, body: &'a [u8]) -> Result<Scan<'a>, ScanError> {
         let span = |raw: &str| {
             let start = raw.as_ptr() as usize - body.as_ptr() as usize;
             start..start + raw.len()
@@ -341,7 +340,7 @@ impl<'de> Members<'de> {
             return None;
         }
         let (mut out, mut odd) = (Self::default(), false);
-        json::walk(body, |depth, key, value| {
+        json::prove(body, |depth, key, value| {
             if depth == 1 {
                 odd |= key.contains(&b'\\');
                 out.any = true;
