@@ -31,7 +31,7 @@ use crate::{
         candidate::{Candidate, Target},
         ending::End,
         health::Ticket,
-        outcome::{self, Cool},
+        outcome,
     },
     upstream::{
         body::AnswerBody,
@@ -44,8 +44,7 @@ use crate::{
 const STALE: u32 = 3;
 
 /// Tries one candidate.
-/// `repeat`: the same failed in this request before; another failure a moment later says nothing new about its health.
-pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket, deadline: Instant, repeat: bool) -> Result<Won, Lost> {
+pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket, deadline: Instant) -> Result<Won, Lost> {
     let mut guard = Guard::new(&job.engine, ticket);
     match go(job, candidate, &guard, deadline).await {
         Ok(Got::Whole { status, headers, body, summary }) => Ok(Won::Whole(Box::new(Whole { status, headers, body, summary, guard }))),
@@ -68,8 +67,7 @@ pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket
         }
         Err(said) => {
             let lost = classify(job, candidate, said);
-            let news = !repeat || lost.outcome.cool != Cool::ServerError || lost.outcome.hint.is_some();
-            guard.close(if news { End::Failed(&lost.outcome) } else { End::Abandoned });
+            guard.close(End::Failed(&lost.outcome));
             Err(lost)
         }
     }

@@ -55,7 +55,7 @@ pub(super) async fn attempt(
     let first = &question.candidates[index];
     let begun = engine.clock.mono();
     let Some(after) = after(job, rule, first) else {
-        let result = try_one(job, first, ticket, deadline, false).await;
+        let result = try_one(job, first, ticket, deadline).await;
         return match result {
             Ok(won) => {
                 engine.hedges.lock().heard(first, job.ask.stream, engine.clock.mono().since(begun));
@@ -170,7 +170,7 @@ impl Race<'_> {
     /// What won, and which candidate it was where that is the second.
     async fn run(&mut self, job: &mut Job, twin: &mut Job, ticket: Ticket) -> Option<(Won, Option<usize>)> {
         let candidates = self.question.candidates;
-        let mut first = pin!(try_one(job, &candidates[self.index], ticket, self.deadline, false));
+        let mut first = pin!(try_one(job, &candidates[self.index], ticket, self.deadline));
         tokio::select! {
             biased;
             result = &mut first => return self.ended(self.index, result).map(|won| (won, None)),
@@ -180,7 +180,7 @@ impl Race<'_> {
             let result = first.await;
             return self.ended(self.index, result).map(|won| (won, None));
         };
-        let mut second = pin!(try_one(twin, &candidates[at], ticket, self.deadline, false));
+        let mut second = pin!(try_one(twin, &candidates[at], ticket, self.deadline));
         let (mut first_runs, mut second_runs) = (true, true);
         // The account speaks of the second from here on, until `turn`.
         while first_runs || second_runs {

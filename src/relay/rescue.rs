@@ -140,7 +140,7 @@ impl Rescue {
         let total = twin.overrides.total.unwrap_or(twin.generation.settings.timeouts.total);
         let (deadline, chosen) = (Instant::now() + total, candidate.clone());
         let going = Box::pin(async move {
-            let result = attempt(&mut twin, &chosen, ticket, deadline, false).await;
+            let result = attempt(&mut twin, &chosen, ticket, deadline).await;
             (twin, result)
         });
         Some(Begun { candidate, reservation, going, from: text.chars().count() })

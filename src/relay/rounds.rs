@@ -112,8 +112,6 @@ pub fn halted(cause: Cause) -> ClientError {
 #[derive(Default)]
 struct Memory {
     tried: Vec<Tried>,
-    /// Everything that failed, also what may be tried again.
-    failed: Vec<(KeyId, Arc<str>)>,
     attempts: Attempts,
     /// The next try was paid for by a pause or a wait.
     granted: bool,
@@ -223,15 +221,12 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 let bound = matches!(why, Chosen::Bound { .. });
                 let why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
                 job.tally.attempt_started(chosen, bound, why);
-                let here = (chosen.key, Arc::clone(&chosen.target.model));
-                let repeat = memory.failed.contains(&here);
                 if let Some(rule) = job.overrides.hedge.clone().filter(|_| memory.last.is_none()) {
                     match Box::pin(hedge::attempt(job, &rule, &first, (*index, ticket), deadline)).await {
                         Ok(won) => return Ok(won),
                         Err(lost) => {
                             for (index, lost) in lost {
                                 let chosen = &candidates[index];
-                                memory.failed.push((chosen.key, Arc::clone(&chosen.target.model)));
                                 note(&mut memory, chosen, lost);
                             }
                             if Instant::now() >= deadline {
@@ -241,7 +236,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                         }
                     }
                 }
-                match attempt(job, chosen, ticket, deadline, repeat).await {
+                match attempt(job, chosen, ticket, deadline).await {
                     Ok(won) => {
                         if let Some(spares) = &mut job.spares {
                             spares.tried.append(&mut memory.tried);
@@ -250,7 +245,6 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                     }
                     Err(lost) => lose(job, &mut memory, chosen, lost),
                 }
-                memory.failed.push(here);
                 if Instant::now() >= deadline {
                     return Err(finally(job, &memory, &decision, &candidates, None));
                 }
