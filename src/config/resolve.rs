@@ -272,7 +272,7 @@ fn end(path: &str, url: &At<String>, dialect: Dialect, preset: Option<&Preset>, 
         return Some(known.clone());
     }
     let usual = known.and_then(|known| known.query.clone());
-    let parsed = if usual.is_some() {
+    let parsed = if usual.is_some() || preset.is_some_and(|preset| preset.needs_url) {
         base_url::parse(&url.value, dialect)
     } else {
         base_url::normalise(&url.value, dialect).map(|base| base_url::Parts { base, query: None })
