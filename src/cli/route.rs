@@ -85,6 +85,13 @@ fn show(answer: &Explanation, paint: Paint) -> String {
         text.push('\n');
         text.push_str(&table.show(paint));
     }
+    if !answer.plan.is_empty() {
+        text.push('\n');
+    }
+    for line in &answer.plan {
+        text.push_str(&paint.paint(Role::Dim, &clean(line)));
+        text.push('\n');
+    }
     text
 }
 
@@ -99,13 +106,20 @@ mod tests {
             "chosen": {"upstream": "anthropic", "key": "work", "model": "claude-x", "tier": [10, 0], "why": "first of the best tier"},
             "others": [{"upstream": "openai", "key": "main", "model": "gpt", "tier": [10, 0], "why": "cooling for 41s: 429"},
                        {"upstream": "ollama", "key": "", "model": "qwen", "tier": [50, 0], "why": "lower tier"}],
-            "error": null,
+            "error": null, "plan": ["strategy priority"],
         }))
         .unwrap();
 
         let text = show(&answer, Paint::none());
 
-        for part in ["smart (alias smart): try", "→  anthropic  work", "cooling for 41s: 429", "lower tier", "ollama     –"] {
+        for part in [
+            "smart (alias smart): try",
+            "→  anthropic  work",
+            "cooling for 41s: 429",
+            "lower tier",
+            "ollama     –",
+            "\n\nstrategy priority\n",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

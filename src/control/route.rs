@@ -5,11 +5,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::settings::{After, Hedge},
     ir::op::Dialect,
     relay::{budgets, engine::Engine},
     routing::{
         candidate::{self, Candidate, Question, Verdict, Why, short},
         health::Size,
+        hedge::ENOUGH,
         names::{self, Patience},
     },
 };
@@ -35,6 +37,9 @@ pub struct Explanation {
     pub chosen: Option<Place>,
     /// Every other candidate and why it lost.
     pub others: Vec<Place>,
+    /// What holds for the request beside the choice: the strategy, a second target, a continuation.
+    #[serde(default)]
+    pub plan: Vec<String>,
     pub error: Option<String>,
 }
 
@@ -79,6 +84,7 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     };
     resolved.strategy = chosen.unwrap_or(resolved.strategy);
     out.resolved_by = Some(resolved.via.to_string());
+    out.plan.push(format!("strategy {}", resolved.strategy.name()));
     let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
     let costs = if engine.budgets.any() || resolved.strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
@@ -92,6 +98,16 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         tier: candidate.tier,
         why: if candidate.target.dialect == dialect { why } else { format!("{why}; translated to {}", candidate.target.dialect) },
     };
+    let first = match decision.verdict {
+        Verdict::Try { index, .. } | Verdict::Again { index } => candidates.get(index),
+        Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
+    };
+    if let Some((rule, first)) = resolved.timeouts.hedge.as_deref().zip(first) {
+        out.plan.push(second(engine, rule, first));
+    }
+    if resolved.timeouts.rescue {
+        out.plan.push("an answer in plain text that breaks off is continued by another target that can".to_owned());
+    }
     match &decision.verdict {
         Verdict::Try { index, .. } | Verdict::Again { index } => {
             out.verdict = "try".to_owned();
@@ -122,4 +138,16 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         });
     }
     out
+}
+
+/// When another target would be asked beside this one.
+fn second(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
+    let share = format!("for at most {:.0} % of requests", rule.max_share * 100.0);
+    match (rule.after, engine.hedges.p95(first, true)) {
+        (After::Span(span), _) => format!("a second target is asked after {} ms without a token, {share}", span.as_millis()),
+        (After::P95, Some(p95)) => {
+            format!("a second target is asked after {} ms without a token (its p95, streamed), {share}", p95.as_millis())
+        }
+        (After::P95, None) => format!("a second target is asked once {ENOUGH} answers tell what is slow here, {share}"),
+    }
 }

@@ -41,6 +41,12 @@ impl Hedges {
     fn lock(&self) -> MutexGuard<'_, Pace> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// How long all but the slowest twentieth of a target's answers took to begin, where that is known.
+    #[must_use]
+    pub fn p95(&self, candidate: &Candidate, stream: bool) -> Option<Duration> {
+        self.lock().p95(candidate, stream)
+    }
 }
 
 /// A request's first attempt, and a second beside it where the first is slow.
