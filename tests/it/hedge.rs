@@ -63,7 +63,7 @@ fn a_dry_run_tells_when_a_second_would_be_asked() {
     let idle = Upstream::start(vec![Scene::chat("never asked")]);
     for (hedge, want) in [
         (SOON, "a second target is asked after 60 ms without a token, for at most 100 % of requests"),
-        ("true", "a second target is asked once 20 answers tell what is slow here, for at most 5 % of requests"),
+        ("{}", "a second target is asked once 20 answers tell what is slow here, for at most 5 % of requests"),
     ] {
         let proxy = setup(&idle, &idle, hedge).start();
         let page = String::from_utf8(proxy.cli(&["route", "auto"]).stdout).unwrap();
