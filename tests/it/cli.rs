@@ -200,6 +200,40 @@ fn without_a_keyring_the_error_names_the_vault() {
     assert!(!home.config().exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_key_is_never_overwritten_unasked() {
+    let home = Home::new();
+    let passphrase = home.path().join("passphrase");
+    fs::write(&passphrase, "a good one\n").unwrap();
+    fs::set_permissions(&passphrase, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let add = |key: &str, args: &[&str]| {
+        let mut command = home.command(&[&["key", "add"], args, &["--vault", "--no-check", "--stdin"]].concat());
+        command.env("AIPROXY_KEYS_PASSPHRASE_FILE", &passphrase).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdin.take().unwrap().write_all(key.as_bytes()));
+        Ran::from(child.wait_with_output().unwrap()).keeps_quiet_about("CANARY")
+    };
+    add("sk-CANARY-one", &["openai"]).ends(0).says("openai/main (sk-").says("stored");
+
+    // The next has a place of its own, and the same one none.
+    add("sk-CANARY-two", &["openai"]).ends(0).says("openai/key2 (sk-").says("openai/main stays");
+    add("sk-CANARY-one", &["openai"]).ends(0).says("openai/main is this very key").says("nothing was changed");
+    add("sk-CANARY-two", &["openai/other"]).ends(0).says("openai/key2 is this very key");
+    add("sk-CANARY-three", &["openai/b"]).ends(0).says("openai/b (sk-");
+    assert!(fs::read_to_string(home.config()).unwrap().contains("[\"vault:openai/main\", \"vault:openai/key2\", \"vault:openai/b\"]"));
+
+    // A label that is taken is a question.
+    for words in [&["openai/main"][..], &["openai", "--label", "main"]] {
+        add("sk-CANARY-four", words).ends(1).says("openai/main holds another key").says("--yes");
+    }
+    add("sk-CANARY-one", &["openai/main"]).ends(0).says("this very key");
+    add("sk-CANARY-four", &["openai/main", "--yes"]).ends(0).says("openai/main (sk-").says("replaced");
+    add("sk-CANARY-five", &["openai/a", "--label", "b"]).ends(2).says("two labels");
+    add("sk-CANARY-five", &["opnai/a"]).ends(1).says("no upstream `opnai`").says("`openai`");
+    add("sk-CANARY-five", &["openai/sk-CANARY0123456789abcdef"]).ends(2).says("--stdin");
+}
+
 #[test]
 fn upstreams_models_and_projects_are_rows_of_the_config() {
     let home = Home::new();

@@ -17,21 +17,21 @@ use super::{
 };
 use crate::base::near;
 
-/// What `KEY` means everywhere.
-const KEY: &str = "KEY is UPSTREAM/LABEL, or UPSTREAM where it has one key.";
-
 const ADD: &str = "\
-The key is asked for with hidden input, or read with --stdin or --from-env; never from the command line, where other
-programs and the shell's history see it. It is tried with a free call (the list of models), stored in the OS keyring as
-UPSTREAM/LABEL, and referred to by the config; an upstream that the config lacks is added from its preset. A running proxy
-uses it at once. Where no keyring service answers, --vault keeps it in a file encrypted with a passphrase.
+The key is asked for with hidden input, or read with --stdin or --from-env; never from the
+command line, where other programs and the shell's history see it. It is tried with a free call
+(the list of models), stored in the OS keyring as UPSTREAM/LABEL, and referred to by the config;
+an upstream that the config lacks is added from its preset. A running proxy uses it at once.
+Where no keyring service answers, --vault keeps it in a file encrypted with a passphrase.
+A second key of an upstream stands beside the first; where a label is given that has a key
+already, the old one is replaced after a question, or with --yes.
 
 Examples:
   aiproxy key add openai
-  aiproxy key add openai --label work
+  aiproxy key add openai/work
   pass show openai | aiproxy key add openai --stdin
   aiproxy key add mycorp --preset openai --from-env CORP_KEY
-  aiproxy key add --missing               on a second machine: asks for each key that the config names and nobody has";
+  aiproxy key add --missing          ask for each key that the config names and nobody has";
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -41,23 +41,28 @@ pub enum KeyCommand {
     /// List keys: fingerprint, state, where each is kept
     List,
     /// Try keys with a free call to their provider
-    #[command(after_help = KEY)]
     Test {
-        /// Only this one
+        /// Only this one: UPSTREAM/LABEL, or UPSTREAM where it has one
         key: Option<String>,
     },
     /// Take a key out of the config and the keyring
-    #[command(after_help = KEY)]
-    Remove { key: String },
+    Remove {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        key: String,
+    },
     /// Use a key again
-    #[command(after_help = KEY)]
-    Enable { key: String },
+    Enable {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        key: String,
+    },
     /// Stop using a key, without forgetting it
-    #[command(after_help = KEY)]
-    Disable { key: String },
+    Disable {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        key: String,
+    },
     /// Leave a key alone for a while
-    #[command(after_help = KEY)]
     Cool {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
         key: String,
         /// Only for this model of the upstream
         #[arg(long, value_name = "MODEL")]
@@ -67,8 +72,8 @@ pub enum KeyCommand {
         span: Option<std::time::Duration>,
     },
     /// End a key's cooldowns, or a rejection, at once
-    #[command(after_help = KEY)]
     Warm {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
         #[arg(required_unless_present = "all")]
         key: Option<String>,
         /// Every key and upstream
@@ -80,7 +85,8 @@ pub enum KeyCommand {
     },
     /// Move keys that stand in the config file into the keyring
     #[command(
-        after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference; the rest of the file stays as it is."
+        after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference;
+the rest of the file stays as it is."
     )]
     Adopt {
         /// Into the passphrase-encrypted file of the data dir instead of the OS keyring
@@ -91,12 +97,12 @@ pub enum KeyCommand {
 
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// The upstream the key is for: a name of the config, or of a preset (`aiproxy upstream presets`)
+    /// The upstream the key is for: a name of the config, or of a preset (`aiproxy upstream presets`); or UPSTREAM/LABEL
     #[arg(required_unless_present = "missing")]
     upstream: Option<String>,
-    /// The key's own name inside its upstream
-    #[arg(long, short, value_name = "NAME", default_value = "main")]
-    label: String,
+    /// The key's own name inside its upstream [default: main, and key2, key3, … for the next ones]
+    #[arg(long, short, value_name = "NAME")]
+    label: Option<String>,
     #[command(flatten)]
     source: SecretSource,
     /// Keep the key in the passphrase-encrypted file of the data dir instead of the OS keyring
@@ -123,7 +129,7 @@ impl AddArgs {
     pub(super) fn piped(upstream: &str, no_check: bool) -> Self {
         Self {
             upstream: Some(upstream.to_owned()),
-            label: "main".to_owned(),
+            label: None,
             source: SecretSource { stdin: true, from_env: None },
             vault: false,
             no_check,
