@@ -30,8 +30,8 @@ use crate::{
 };
 
 const ADD: &str = "\
-A project is a client identity with a key of its own, which is made here and kept in the OS keyring (or, where none
-answers, in a private file of the data dir).
+A project is a client identity with a key of its own, which is made here and kept in the OS
+keyring (or, where none answers, in a private file of the data dir).
 
 Examples:
   aiproxy project add ide
@@ -55,6 +55,7 @@ pub enum ProjectCommand {
     List,
     /// Show one, with the fingerprint of its key
     Show {
+        /// The project
         #[arg(default_value = "default")]
         name: String,
         /// Print the key itself
@@ -64,14 +65,20 @@ pub enum ProjectCommand {
     /// Change settings of one
     #[command(after_help = SET)]
     Set {
+        /// The project
         name: String,
+        /// What to change, as in rpm=120
         #[arg(required = true, value_name = "KEY=VALUE")]
         values: Vec<String>,
     },
     /// Take one out of the config, and its key out of the keyring
-    Remove { name: String },
+    Remove {
+        /// The project
+        name: String,
+    },
     /// Make a new key; the old one stops working at once
     Rotate {
+        /// The project
         #[arg(default_value = "default")]
         name: String,
     },
@@ -79,6 +86,7 @@ pub enum ProjectCommand {
 
 #[derive(Debug, Args)]
 pub struct ProjectArgs {
+    /// Its name: letters, digits, `-`, `_` and `.`
     name: String,
     /// Models it may use, patterns and !exclusions allowed
     #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]

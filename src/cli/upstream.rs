@@ -33,16 +33,18 @@ use crate::{
 };
 
 const ADD: &str = "\
-A preset fills in URL, dialect and everything else that is known of a provider; `aiproxy upstream presets` lists them.
+A preset fills in URL, dialect and everything else that is known of a provider;
+`aiproxy upstream presets` lists them.
 
 Examples:
   aiproxy upstream add gemini
   aiproxy upstream add office --preset openai --base-url https://ai.example.com/v1
-  aiproxy upstream add box --base-url http://192.168.1.5:8000/v1 --dialect openai --models 'qwen*'
-  pass show corp | aiproxy upstream add corp --base-url https://ai.corp.example/v1 --dialect openai --stdin";
+  aiproxy upstream add box --base-url http://192.168.1.5/v1 --dialect openai --models 'qwen*'
+  pass show corp | aiproxy upstream add corp --base-url https://corp/v1 --dialect openai --stdin";
 
 const SET: &str = "\
-Values are TOML; what is no TOML is text. The keys are those of [[upstream]] in the config (`aiproxy config schema`).
+Values are TOML; what is no TOML is text. The keys are those of [[upstream]] in the config
+(`aiproxy config schema`).
 
 Examples:
   aiproxy upstream set office priority=5 max_concurrency=8
@@ -56,31 +58,52 @@ pub enum UpstreamCommand {
     /// List upstreams: those of the config and those that were found
     List,
     /// Show everything about one
-    Show { name: String },
+    Show {
+        /// The upstream
+        name: String,
+    },
     /// Change settings of one
     #[command(after_help = SET)]
     Set {
+        /// The upstream
         name: String,
+        /// What to change, as in priority=5
         #[arg(required = true, value_name = "KEY=VALUE")]
         values: Vec<String>,
     },
     /// Take one out of the config; its keys stay in the keyring
-    Remove { name: String },
+    Remove {
+        /// The upstream
+        name: String,
+    },
     /// Use one again
-    Enable { name: String },
+    Enable {
+        /// The upstream
+        name: String,
+    },
     /// Stop using one
-    Disable { name: String },
+    Disable {
+        /// The upstream
+        name: String,
+    },
     /// Try one with each of its keys
-    Test { name: String },
+    Test {
+        /// The upstream
+        name: String,
+    },
     /// Leave one alone for a while
     Cool {
+        /// The upstream
         name: String,
         /// How long: 30s, 10m, 1h [default: 10m]
         #[arg(long = "for", value_name = "SPAN", value_parser = units::parse_duration)]
         span: Option<Duration>,
     },
     /// End the cooldowns of one, its keys included
-    Warm { name: String },
+    Warm {
+        /// The upstream
+        name: String,
+    },
     /// List the providers that are known
     Presets,
 }

@@ -23,8 +23,9 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-IN is all input, CACHED what of it came from a prompt cache, OUT all output, REASON what of it was reasoning.
-`~` marks what was estimated, `≥` what may have been more, `–` what nobody knows. The built-in upstream does not count.
+IN is all input, CACHED what of it came from a prompt cache, OUT all output, REASON what of it
+was reasoning. `~` marks what was estimated, `≥` what may have been more, `–` what nobody knows.
+The built-in upstream does not count.
 Below stand the budgets, as far as a proxy runs: the very sums that it refuses by.
 
 Examples:

@@ -241,9 +241,10 @@ pub(super) fn all_cooling(
         Said::Transport(_) => String::new(),
     });
     let message = format!(
-        "all {} keys for `{}` are cooling down; the next is back in {} ({}). `aiproxy key warm KEY` lifts a cooldown.{}",
-        candidates.len(),
+        "{} for `{}` {} back in {} ({}). `aiproxy key warm KEY` lifts a cooldown.{}",
+        if candidates.len() == 1 { "the only key".to_owned() } else { format!("all {} keys", candidates.len()) },
         clean::clean(&job.ask.asked),
+        if candidates.len() == 1 { "is cooling down; it is" } else { "are cooling down; the next is" },
         short(wait),
         keys.join("; "),
         words.unwrap_or_default(),

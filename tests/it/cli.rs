@@ -320,7 +320,7 @@ fn a_closed_pipe_ends_a_command_quietly() {
     let mut child = home.command(&["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(1), ""));
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
 
 #[test]
@@ -336,6 +336,13 @@ fn a_running_proxy_is_asked_explained_and_acted_upon() {
     run(&["route", "fast", "--project", "it"]).ends(0).says("demo").says("echo").says("→");
     run(&["log", "model:fast"]).ends(0).says("200").says("fast").keeps_quiet_about("nobody-has-this");
     run(&["log", ">soon"]).ends(2).says("status:5xx");
+    run(&["log", "status:9xx"]).ends(2).says("a status is");
+    run(&["log", "export", "porject:it"]).ends(2).says("`project:`");
+    let nothing = run(&["log", "nosuchfield:x"]).ends(0).says("nothing matches").says("fields are client:");
+    assert_eq!(nothing.out, "");
+    assert_eq!(run(&["log", "nosuchfield:x", "--json"]).ends(0).err, "");
+    let none = run(&["log", "-n", "0"]).ends(0);
+    assert_eq!((none.out, none.err), (String::new(), String::new()));
     run(&["log", "show", "last"]).ends(0).says("request");
     run(&["key", "cool", "box", "--for", "5m"]).ends(0).says("box/work");
     run(&["key", "list"]).ends(0).says("cooling");

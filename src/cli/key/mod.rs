@@ -33,6 +33,10 @@ Examples:
   aiproxy key add mycorp --preset openai --from-env CORP_KEY
   aiproxy key add --missing          ask for each key that the config names and nobody has";
 
+const ADOPT: &str = "\
+Each literal key of an upstream or project is stored in the keyring and replaced by its
+reference; the rest of the file stays as it is.";
+
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Store a key and use it
@@ -84,10 +88,8 @@ pub enum KeyCommand {
         model: Option<String>,
     },
     /// Move keys that stand in the config file into the keyring
-    #[command(
-        after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference;
-the rest of the file stays as it is."
-    )]
+    #[command(after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference;
+the rest of the file stays as it is.")]
     Adopt {
         /// Into the passphrase-encrypted file of the data dir instead of the OS keyring
         #[arg(long)]
