@@ -62,10 +62,33 @@ impl Global {
     ///
     /// # Errors
     ///
-    /// A sentence where neither a flag nor the environment says it and there is no home.
+    /// A sentence where neither a flag nor the environment says it and there is no home, or where the data dir is none.
     pub fn place(&self) -> Result<Place, CliError> {
-        file::locate(self.config.as_deref(), self.data_dir.as_deref(), &Environment::from_process()).map_err(CliError::failed)
+        let place =
+            file::locate(self.config.as_deref(), self.data_dir.as_deref(), &Environment::from_process()).map_err(CliError::failed)?;
+        if place.data.is_file() {
+            return Err(CliError::failed(format!("{}: a file, not a folder", place.data.display()))
+                .hint("--data-dir or AIPROXY_DATA_DIR names the folder for data"));
+        }
+        Ok(place)
     }
+}
+
+impl Global {
+    /// The options by which another command finds the same config and data, each after a space; empty where none is needed.
+    #[must_use]
+    pub fn flags(&self, place: &Place) -> String {
+        let flag = |name: &str, path: &std::path::Path| format!(" {name} {}", quoted(&path.display().to_string()));
+        let config = self.config.as_ref().map(|_| flag("--config", &place.config));
+        let data = self.data_dir.as_ref().map(|_| flag("--data-dir", &place.data));
+        [config, data].into_iter().flatten().collect()
+    }
+}
+
+/// A word as a POSIX shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+@:,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// The commands.
@@ -141,8 +164,8 @@ impl Command {
 }
 
 const TUI: &str = "\
-In the dashboard `?` shows all keys. Attached, `q` leaves it and the proxy goes on; started here,
-`q` asks.";
+In the dashboard `?` shows all keys. Attached, `q` leaves it and the proxy goes on; started
+here, `q` asks.";
 
 const STATUS: &str = "\
 Exit code 4 where no proxy runs. `aiproxy status --json` is made for scripts; its times are
@@ -214,6 +237,15 @@ mod tests {
                 assert!(unicode_width::UnicodeWidthStr::width(line) <= 96, "{path}: {line}");
             }
         });
+    }
+
+    #[test]
+    fn other_commands_are_told_where_this_one_looks() {
+        let global = Global { data_dir: Some("d".into()), ..Global::default() };
+        let place = Place { config: "/c".into(), data: "/my data/it's".into(), explicit: false };
+        assert_eq!(global.flags(&place), r" --data-dir '/my data/it'\''s'");
+        assert_eq!(Global { config: Some("c".into()), ..Global::default() }.flags(&place), " --config /c");
+        assert_eq!(Global::default().flags(&place), "");
     }
 
     #[test]

@@ -23,8 +23,8 @@ use crate::{
 };
 
 const ADD: &str = "\
-One target makes an alias, several a logical model that fails over from one to the next. A target
-is UPSTREAM:MODEL, or a name that is resolved like a client's. NAME may be a pattern:
+One target makes an alias, several a logical model that fails over from one to the next. A
+target is UPSTREAM:MODEL, or a name that is resolved like a client's. NAME may be a pattern:
 'claude-*-haiku-*'.
 
 Examples:
@@ -115,7 +115,7 @@ async fn rows(ctx: &Ctx) -> Result<Vec<ModelView>, CliError> {
     match Reach::look(ctx)? {
         Some(reach) => Ok(reach.snapshot().await?.models),
         None => {
-            out::note("note: the proxy does not run, so models that upstreams list are not known");
+            out::note(&format!("note: {}, so models that upstreams list are not known", reach::absent(ctx).await));
             Ok(configured(&settings::load(ctx)?.settings))
         }
     }

@@ -274,7 +274,7 @@ fn upstreams_models_and_projects_are_rows_of_the_config() {
 fn env_prints_lines_that_a_shell_understands() {
     let home = Home::new();
     home.write("");
-    let lines = home.run(&["env"]).ends(0).says("not run").out;
+    let lines = home.run(&["env"]).ends(0).says("start it with `aiproxy serve`").out;
     let script = format!("{lines}echo \"$OPENAI_BASE_URL $ANTHROPIC_BASE_URL $OPENAI_API_KEY\"");
     let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();

@@ -7,6 +7,7 @@ pub(super) mod check;
 mod list;
 pub(super) mod remove;
 pub(super) mod store;
+pub(super) mod table;
 
 use clap::{Args, Subcommand};
 
@@ -43,7 +44,13 @@ pub enum KeyCommand {
     #[command(after_help = ADD)]
     Add(AddArgs),
     /// List keys: fingerprint, state, where each is kept
-    List,
+    List {
+        /// Only these: UPSTREAM/LABEL, or UPSTREAM for all of it; as with --long
+        key: Option<String>,
+        /// With what the providers say is left of their own limits
+        #[arg(long)]
+        long: bool,
+    },
     /// Try keys with a free call to their provider
     Test {
         /// Only this one: UPSTREAM/LABEL, or UPSTREAM where it has one
@@ -88,8 +95,7 @@ pub enum KeyCommand {
         model: Option<String>,
     },
     /// Move keys that stand in the config file into the keyring
-    #[command(after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference;
-the rest of the file stays as it is.")]
+    #[command(after_help = ADOPT)]
     Adopt {
         /// Into the passphrase-encrypted file of the data dir instead of the OS keyring
         #[arg(long)]
@@ -155,7 +161,7 @@ pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
         KeyCommand::Cool { key, model, span } => act::cool(ctx, key, model, span).await,
         KeyCommand::Disable { key } => act::enable(ctx, &key, false).await,
         KeyCommand::Enable { key } => act::enable(ctx, &key, true).await,
-        KeyCommand::List => list::run(ctx).await,
+        KeyCommand::List { key, long } => list::run(ctx, key.as_deref(), long).await,
         KeyCommand::Remove { key } => remove::run(ctx, &key).await,
         KeyCommand::Test { key } => act::test(ctx, key).await,
         KeyCommand::Warm { key, model, .. } => act::warm(ctx, key, model).await,

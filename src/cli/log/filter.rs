@@ -114,7 +114,7 @@ mod tests {
             ("gpt state:broken", "done, failed"),
             ("op:chta", "count_tokens"),
             ("porject:ide", "`project:`"),
-            ("stats:5xx", "`status:`"),
+            ("statsu:5xx", "`status:`"),
             ("models:gpt", "`model:`"),
             ("provider:groq", "`upstream:openai`"),
             ("cost>abc", "a sum is"),

@@ -67,7 +67,7 @@ impl KeyLoader {
                 self.engine.remember.key(&self.engine, key);
             }
             Err(error) => {
-                let text = format!("{}; {}", error.text(), error.hint());
+                let text = error.said(&upstream.name);
                 if self.engine.keys.state(key.id).state != State::Missing(text.as_str().into()) {
                     tracing::warn!(key = %key.name, "{text}");
                     let notice = format!("{} is not usable: {text}", key.name);
@@ -167,6 +167,13 @@ impl KeyLoader {
     /// Asks for the model list, which costs nothing; a key that gets it is well again.
     pub async fn check(&self, upstream: &Arc<Upstream>, key: &Key) -> Result<(), String> {
         let Some(end) = upstream.ends.first() else { return Err("the upstream has no address".to_owned()) };
+        if matches!(self.engine.keys.state(key.id).state, State::Missing(_)) {
+            // It may have been stored since.
+            self.one(upstream, key).await;
+        }
+        if let State::Missing(reason) = self.engine.keys.state(key.id).state {
+            return Err(reason.to_string());
+        }
         match lists::ask(&self.engine, upstream, end, Some(key.id)).await {
             Ok(_) => {
                 self.engine.board.clear_rejected(key.id);
