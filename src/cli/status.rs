@@ -147,10 +147,10 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
         text.push('\n');
     }
     text.push_str(&format!(
-        "requests  {} running · {} ended, {} of them failed\n\n",
+        "requests  {} running · {} ended{}\n\n",
         s.live.running.len(),
         s.live.totals.requests,
-        s.live.totals.failed
+        if s.live.totals.failed > 0 { format!(", {} of them failed", s.live.totals.failed) } else { String::new() }
     ));
     text.push_str(&upstreams(&s.upstreams, now, paint));
     if !s.keys.is_empty() {

@@ -254,8 +254,12 @@ fn upstreams_models_and_projects_are_rows_of_the_config() {
     home.run(&["model", "remove", "fast", "--yes"]).ends(0);
     home.run(&["model", "show", "fast"]).ends(1);
 
-    home.run(&["project", "add", "ide", "--models", "fast,b-*", "--rpm", "60"]).ends(0);
-    home.run(&["project", "list"]).ends(0).says("ide").says("default");
+    home.run(&["project", "list"]).ends(0).says("default").says("made at first use");
+    home.run(&["project", "show"]).ends(0).says("client.key").says("rpm             –");
+    home.run(&["project", "list"]).ends(0).says("client.key").keeps_quiet_about("made at first use");
+    home.run(&["project", "add", "ide", "--models", "fast,b-*", "--rpm", "60", "--budget", "5/year"]).ends(2).says("5/day");
+    home.run(&["project", "add", "ide", "--models", "fast,b-*", "--rpm", "60", "--budget", "5/day", "--budget", "$9.5/month"]).ends(0);
+    home.run(&["project", "list"]).ends(0).says("ide").says("default").says("$5.000 per day, $9.500 per month");
     let shown = home.run(&["project", "show", "ide"]).ends(0).keeps_quiet_about("aip-0");
     assert!(!shown.out.contains("export"), "{shown:?}");
     let key = home.run(&["project", "show", "ide", "--reveal"]).ends(0).out;
@@ -292,11 +296,19 @@ fn commands_that_need_a_proxy_say_that_none_runs() {
     for args in [&["status"][..], &["stop"], &["reload"], &["route", "x"], &["log"], &["ask", "x", "hi"], &["key", "warm", "--all"]] {
         home.run(args).ends(4).says("something else answers");
     }
+    // A command that does without a proxy says the same.
+    home.run(&["model", "list"]).ends(0).says("something else answers").keeps_quiet_about("the proxy does not run");
     drop(held);
     // Where nobody listens: a port that was just free may be another test's by now.
     home.write("[server]\nlisten = \"127.0.0.1:1\"\n");
     home.run(&["status", "--json"]).ends(4).says("not running").says("aiproxy serve");
     home.run(&["status", "--url", "127.0.0.1:1"]).ends(2).says("AIPROXY_TOKEN");
+    home.run(&["model", "list"]).ends(0).says("note: the proxy does not run, so");
+    // The data dir that a command names is a folder.
+    let file = home.config();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aiproxy"));
+    command.env_clear().arg("status").arg("--config").arg(&file).arg("--data-dir").arg(&file);
+    Ran::from(command.output().unwrap()).ends(1).says("a file, not a folder");
 }
 
 #[test]
@@ -327,9 +339,21 @@ fn a_closed_pipe_ends_a_command_quietly() {
 fn a_running_proxy_is_asked_explained_and_acted_upon() {
     let proxy = Setup::new()
         .config("[aliases]\nfast = \"demo:echo\"")
+        .config(&format!("{}keys = [\"env:K_NONE\"]\nmax_concurrency = 3", UPSTREAM.replace("box", "bare").replace('*', "only-here")))
         .upstream_at("box", "http://127.0.0.1:9/v1", &["work"], "priority = 20")
         .start();
     let run = |args: &[&str]| Ran::from(proxy.home.command().args(args).stdin(Stdio::null()).output().unwrap());
+
+    // A key that is missing: why in its row, what to do once below, and the same where it is tried.
+    let table = run(&["status"]).ends(0).says("K_NONE is not set").says("set K_NONE where aiproxy starts").says("0 ended\n").out;
+    let row = table.lines().find(|line| line.starts_with("bare/K_NONE")).unwrap();
+    assert!(row.ends_with("K_NONE is not set  env:K_NONE") && row.len() < 100, "{row}");
+    run(&["key", "test", "bare"]).ends(1).says("K_NONE is not set; set K_NONE").says("`aiproxy key add bare`");
+    run(&["upstream", "test", "bare"]).ends(1).says("K_NONE is not set");
+    run(&["key", "list", "bare"]).ends(0).says("bare/K_NONE").keeps_quiet_about("box/work");
+    run(&["key", "list", "bre"]).ends(1).says("bare");
+    let shown = run(&["upstream", "show", "bare"]).ends(0).says("openai at http://127.0.0.1:9/v1").says("3 requests at once");
+    shown.says("healthy").says("bare/K_NONE").says("only-here").says("nothing was asked of it");
 
     assert_eq!(run(&["ask", "fast", "hello there", "--project", "it"]).ends(0).out.trim(), "hello there");
     run(&["ask", "nobody-has-this:x", "hi", "--project", "it", "--json"]).ends(1);
@@ -344,12 +368,18 @@ fn a_running_proxy_is_asked_explained_and_acted_upon() {
     let none = run(&["log", "-n", "0"]).ends(0);
     assert_eq!((none.out, none.err), (String::new(), String::new()));
     run(&["log", "show", "last"]).ends(0).says("request");
+    run(&["ask", "box:m", "hi", "--project", "it"]).ends(1);
+    run(&["upstream", "show", "box"]).ends(0).says("FAILED AT").says("refused");
+    let facts: serde_json::Value = serde_json::from_str(&run(&["upstream", "show", "box", "--json"]).ends(0).out).unwrap();
+    assert_eq!((&facts["failures"][0]["key"], &facts["keys"][0]["reference"]), (&"work".into(), &facts["keys"][0]["reference"]), "{facts}");
+    run(&["upstream", "warm", "box"]).ends(0);
     run(&["key", "cool", "box", "--for", "5m"]).ends(0).says("box/work");
     run(&["key", "list"]).ends(0).says("cooling");
     run(&["key", "warm", "box/work"]).ends(0);
     run(&["key", "cool", "bx"]).ends(1).says("no key");
     let status: serde_json::Value = serde_json::from_str(&run(&["status", "--json"]).ends(0).out).unwrap();
-    assert_eq!((&status["keys"][0]["state"], &status["requests"]["running"]), (&"ok".into(), &0.into()), "{status}");
+    let state = |key: &str| status["keys"].as_array().unwrap().iter().find(|row| row["label"] == key).unwrap()["state"].clone();
+    assert_eq!((&state("work"), &status["requests"]["running"]), (&"ok".into(), &0.into()), "{status}");
     run(&["stop"]).ends(0);
     run(&["status"]).ends(4);
 }

@@ -184,10 +184,12 @@ pub(super) fn find<'a>(asked: &str, known: impl IntoIterator<Item = (&'a str, &'
     let names: Vec<String> = known.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
     match own[..] {
         [(upstream, label)] => Ok(((*upstream).to_owned(), (*label).to_owned())),
-        [] => Err(CliError::failed(format!("no key `{asked}`")).hint(near::nearest(asked, names.iter().map(String::as_str)).map_or_else(
-            || "`aiproxy key list` shows all".to_owned(),
-            |name| format!("did you mean `{name}`? `aiproxy key list` shows all"),
-        ))),
+        [] => {
+            let upstreams = known.iter().map(|(upstream, _)| *upstream);
+            let near = near::nearest(asked, names.iter().map(String::as_str).chain(upstreams));
+            let near = near.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+            Err(CliError::failed(format!("no key `{asked}`")).hint(format!("{near}`aiproxy key list` shows all")))
+        }
         _ => {
             let labels: Vec<_> = own.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
             Err(CliError::failed(format!("`{asked}` has {} keys", own.len())).hint(format!("say which: {}", labels.join(", "))))
@@ -207,6 +209,7 @@ mod tests {
         assert_eq!(find("a/b/c", known).unwrap(), ("a/b".into(), "c".into()));
         assert!(find("openai", known).unwrap_err().hint.unwrap().contains("openai/home"));
         assert!(find("openai/wrok", known).unwrap_err().hint.unwrap().contains("`openai/work`"));
+        assert!(find("gorq", known).unwrap_err().hint.unwrap().contains("`groq`"));
         assert!(find("nobody", known).unwrap_err().hint.unwrap().contains("key list"));
     }
 }

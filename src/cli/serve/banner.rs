@@ -76,6 +76,7 @@ pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketA
         let keys = match (own.len(), ok) {
             (0, _) => "no key needed".to_owned(),
             (all, ok) if all == ok => format!("{all} key{}", if all == 1 { "" } else { "s" }),
+            (1, _) => format!("its key is not usable; `aiproxy key list{flags}` tells why"),
             (all, ok) => format!("{ok} of {all} keys usable"),
         };
         let origin = match view.origin {

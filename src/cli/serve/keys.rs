@@ -51,6 +51,7 @@ impl KeyLoader {
         if !key.enabled || !upstream.enabled {
             return;
         }
+        let before = self.engine.keys.state(key.id).state;
         if !self.engine.keys.ready(key.id) {
             self.engine.keys.waiting(key.id);
         }
@@ -68,7 +69,8 @@ impl KeyLoader {
             }
             Err(error) => {
                 let text = error.said(&upstream.name);
-                if self.engine.keys.state(key.id).state != State::Missing(text.as_str().into()) {
+                // Said once, however often it is looked for again.
+                if before != State::Missing(text.as_str().into()) {
                     tracing::warn!(key = %key.name, "{text}");
                     let notice = format!("{} is not usable: {text}", key.name);
                     self.engine.bus.tell(self.engine.clock.unix(), EventKind::Notice { text: notice.into(), level: Level::Warn });

@@ -226,13 +226,10 @@ fn state(view: &UpstreamView, now: UnixMillis) -> String {
 /// What its settings say beside what everybody's do.
 fn set_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
     lines.push(("order", format!("priority {} (lower is tried first), weight {}", u.priority, u.weight)));
-    let limits: Vec<_> = [(f64::from(u.max_concurrency), "at once"), (u.max_rps, "a second")]
-        .into_iter()
-        .filter(|(limit, _)| *limit > 0.0)
-        .map(|(limit, what)| format!("{limit} {what}"))
-        .collect();
-    if !limits.is_empty() {
-        lines.push(("limits", format!("at most {} requests", limits.join(", "))));
+    for (limit, what) in [(f64::from(u.max_concurrency), "requests at once"), (u.max_rps, "requests a second")] {
+        if limit > 0.0 {
+            lines.push(("at most", format!("{limit} {what}")));
+        }
     }
     if let Some(patterns) = &u.models {
         lines.push(("serves", texts(patterns).join(", ")));
