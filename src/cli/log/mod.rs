@@ -35,7 +35,8 @@ use crate::{
 
 pub(super) const EXAMPLES: &str = "\
 FILTER is the dashboard's: words to look for, and any of
-  model:gpt project:ide client:aider upstream:openai key:work op:chat state:failed level:warn id:01
+  model:gpt upstream:openai key:work project:ide client:aider op:chat state:failed level:warn
+  id:01f2a             the beginning of a request's id
   status:5xx           what the client got, whatever single attempts answered
   '>2s' '<500ms'       how long it took
   'cost>0.01'          what it cost
