@@ -215,6 +215,9 @@ pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> Cl
     ClientError::new(kind, message).should_retry(false)
 }
 
+/// So many reasons are told; `aiproxy route` has them all.
+const REASONS: usize = 4;
+
 /// Every key is blocked for now: which, why, and when the first is back.
 pub(super) fn all_cooling(
     job: &Job,
@@ -224,15 +227,23 @@ pub(super) fn all_cooling(
     wait: Duration,
     now: Mono,
 ) -> ClientError {
-    let mut keys: Vec<String> = Vec::new();
-    for (index, why) in decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn)).take(5) {
-        if let Some(candidate) = candidates.get(*index) {
-            let text = match why {
-                Why::FailedHere => "just refused".to_owned(),
-                other => other.text(now),
-            };
-            keys.push(format!("{} {text}", candidate.key_name));
+    let (mut reasons, mut passing): (Vec<(String, Vec<&str>)>, bool) = (Vec::new(), false);
+    for (index, why) in decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn)) {
+        let Some(candidate) = candidates.get(*index) else { continue };
+        passing |= matches!(why, Why::Cooling { .. } | Why::FailedHere | Why::Probing);
+        let text = match why {
+            Why::FailedHere => "just refused".to_owned(),
+            other => other.text(now),
+        };
+        match reasons.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, names)) => names.push(&candidate.key_name),
+            None => reasons.push((text, vec![&candidate.key_name])),
         }
+    }
+    let more = reasons.len().saturating_sub(REASONS);
+    let mut keys: Vec<String> = reasons.into_iter().take(REASONS).map(|(text, names)| format!("{}: {text}", names.join(", "))).collect();
+    if more > 0 {
+        keys.push(format!("{more} more"));
     }
     let quota = last.is_some_and(|last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Quota));
     let kind = if quota && candidates.len() == 1 { ErrorKind::OutOfCredit } else { ErrorKind::RateLimited };
@@ -240,12 +251,16 @@ pub(super) fn all_cooling(
         Said::Fault { fault, .. } => format!(" The provider said: {}", job.engine.words(&fault.message)),
         Said::Transport(_) => String::new(),
     });
+    let asked = clean::clean(&job.ask.asked);
+    let whose = match candidates.len() {
+        1 => format!("the only key for `{asked}` is cooling down; it"),
+        n => format!("all {n} keys for `{asked}` are cooling down; the next"),
+    };
     let message = format!(
-        "all {} keys for `{}` are cooling down; the next is back in {} ({}). `aiproxy key warm KEY` lifts a cooldown.{}",
-        candidates.len(),
-        clean::clean(&job.ask.asked),
+        "{whose} is back in {} ({}).{}{}",
         short(wait),
         keys.join("; "),
+        if passing { " `aiproxy key warm KEY` lifts a cooldown." } else { "" },
         words.unwrap_or_default(),
     );
     let error = ClientError::new(kind, message).retry_after(Some(wait.max(Duration::from_secs(1))));
