@@ -2,7 +2,7 @@
 
 use toml_edit::{Array, InlineTable, Item, TableLike, Value};
 
-use super::{EditError, nothing, row};
+use super::{EditError, nothing, put as insert, row};
 use crate::{config::resolve, secrets::Reference};
 
 /// Adds a key; the very same reference is left as it is.
@@ -144,22 +144,6 @@ fn as_table(key: &mut Value) -> &mut InlineTable {
     }
 }
 
-/// Puts a value under a key: in the old one's surroundings, or at the end, where the space before the brace stays.
-fn insert(table: &mut InlineTable, name: &str, mut value: Value) {
-    if let Some(old) = table.get_mut(name) {
-        put(old, value);
-        return;
-    }
-    if let Some((_, last)) = table.iter_mut().last()
-        && let Some(space) = last.decor().suffix().cloned()
-    {
-        last.decor_mut().set_suffix("");
-        value.decor_mut().set_prefix(" ");
-        value.decor_mut().set_suffix(space);
-    }
-    table.insert(name, value);
-}
-
 /// Takes a key out; the space before the brace stays.
 fn remove_field(table: &mut InlineTable, name: &str) {
     let last = table.iter().last().is_some_and(|(last, _)| last == name);
@@ -193,5 +177,14 @@ mod tests {
             enable(doc.as_table_mut(), "one", "old", true).unwrap();
             assert_eq!(doc.to_string(), row);
         }
+    }
+
+    #[test]
+    fn a_setting_is_put_into_a_table_of_one_line_as_a_person_would() {
+        let row = "budget = { usd = 5, per = \"day\" }\nidle = 1 # mine\n";
+        let mut doc: toml_edit::DocumentMut = row.parse().unwrap();
+        insert(doc["budget"].as_table_like_mut().unwrap(), "unpriced", "refuse".into());
+        insert(doc.as_table_mut(), "next", 2.into());
+        assert_eq!(doc.to_string(), "budget = { usd = 5, per = \"day\", unpriced = \"refuse\" }\nidle = 1 # mine\nnext = 2\n");
     }
 }
