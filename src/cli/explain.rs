@@ -25,7 +25,8 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-ID is a request's id, a unique beginning of it, or `last`. Answers carry it as `x-request-id`; `aiproxy log` lists them.
+ID is a request's id, a unique beginning of it, or `last`. Answers carry it as `x-request-id`;
+`aiproxy log` lists them.
 
 Examples:
   aiproxy explain last
