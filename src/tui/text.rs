@@ -122,7 +122,7 @@ macro_rules! texts {
 texts! {
     screen: Screens { live upstreams keys models usage log config request help }
     top: Top {
-        connecting up draining paused running requests failed tokens cache cache_won today lost more shows shows_short warms warms_short
+        connecting up draining paused running today since_start demo failed tokens cache won cache_won lost more shows shows_short warms warms_short
         enlarge sorted filter
     }
     wrong: Wrong {

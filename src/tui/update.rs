@@ -26,10 +26,15 @@ use super::{
 };
 use crate::{
     base::clock::UnixMillis,
-    control::{action::Action, snapshot::Snapshot},
+    config::settings::Origin,
+    control::{
+        action::Action,
+        snapshot::{Snapshot, UpstreamView},
+    },
     events::{
         filter::Filter,
         kind::{Event, EventKind, Level},
+        live::Live,
         record::RequestRecord,
     },
 };
@@ -89,12 +94,7 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
             // Who looks at a running request says so again and again.
             app.reading.stale |= looked_at(app).is_some_and(|look| app.request(look.id).is_some_and(RequestRecord::running));
         }
-        Msg::Today(view) => {
-            app.sums.today_asked = false;
-            app.sums.today_at = now.at;
-            app.sums.today_base = app.snapshot.as_ref().map_or(0, |s| s.live.totals.cost.0);
-            app.sums.today = view.ok();
-        }
+        Msg::Today(view) => app.sums.told(view, now.at),
         Msg::Usage(view) => {
             app.sums.at = now.at;
             match view {
@@ -149,12 +149,13 @@ fn event_came(app: &mut App, event: &Event, now: Now) -> Vec<Effect> {
         return if app.fresh.pending { Vec::new() } else { fetch(app) };
     }
     app.rates.count(event, live);
+    let (before, demo) = (live.totals, ends_demo(event, live, &snapshot.upstreams));
     live.apply(event);
     app.fresh.stale = true;
     let about = match &event.kind {
         EventKind::Progress { id, .. } | EventKind::FirstContent { id, .. } => Some(*id),
         EventKind::Ended { id, .. } => {
-            (app.sums.stale, app.sums.today_stale) = (true, true);
+            app.sums.ended(&before, &live.totals, demo);
             Some(*id)
         }
         _ => None,
@@ -162,6 +163,13 @@ fn event_came(app: &mut App, event: &Event, now: Now) -> Vec<Effect> {
     app.reading.stale |= about.is_some() && looked_at(app).map(|look| look.id) == about;
     app.fresh.urgent |= matches!(event.kind, EventKind::Alert { .. } | EventKind::Config { .. } | EventKind::Health { .. });
     refresh(app, now)
+}
+
+/// Whether this is the end of a request that the built-in upstream answered: it does not count.
+fn ends_demo(event: &Event, live: &Live, upstreams: &[UpstreamView]) -> bool {
+    let EventKind::Ended { id, .. } = &event.kind else { return false };
+    let Some(last) = live.running.get(*id).and_then(RequestRecord::last) else { return false };
+    upstreams.iter().any(|upstream| upstream.origin == Origin::Demo && *upstream.name == *last.upstream)
 }
 
 fn key_pressed(app: &mut App, key: KeyEvent, now: Now) -> Vec<Effect> {

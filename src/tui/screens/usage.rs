@@ -8,10 +8,10 @@ use crate::{
     control::history::{By, Row, Sums, View},
     tui::{
         app::{App, Entry, RowId},
-        draw::cost_today,
         format::{self, Now, UNKNOWN},
         text::{Texts, fill},
         theme::Role,
+        top::cost_today,
         widgets::{
             canvas::{Canvas, Span, span, spans_width},
             gauge,

@@ -71,6 +71,8 @@ fn ask_sums(app: &mut App, now: Now) -> Vec<Effect> {
     let (screen, sums) = (app.screen, &mut app.sums);
     let wait = if matches!(screen, Screen::Keys | Screen::Usage) { SUMS_MS } else { TODAY_MS };
     let due = sums.today.is_none() || now.at.0 - sums.today_at.0 >= wait;
+    // Another day has other sums, also where nothing ended yet.
+    sums.today_stale |= sums.today.is_some() && now.day(sums.today_at) != now.day(now.at);
     if sums.today_stale && !sums.today_asked && due {
         (sums.today_stale, sums.today_asked) = (false, true);
         effects.push(Effect::FetchToday);
