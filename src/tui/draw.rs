@@ -110,7 +110,7 @@ fn wrong(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let roomy = area.width >= 100;
     if problem.more > 0 {
         let more = problem.more.to_string();
-        words.push(if roomy { fill(&text.more, &[("n", &more)]) } else { format!("+{more}") });
+        words.push(fill(if roomy { &text.more } else { &text.more_short }, &[("n", &more)]));
     }
     if app.screen != problem.screen {
         let (key, screen) = (problem.screen.digit().to_string(), problem.screen.word(now.text).to_lowercase());
@@ -152,9 +152,9 @@ fn footer(app: &App, now: Now, room: u16) -> Vec<Span> {
     for binding in TABLE.iter().filter(|binding| binding.here(app)) {
         let Some(word) = binding.foot.map(|word| word(now.text)) else { continue };
         if binding.act == Act::Help {
-            help = Some(piece(binding.label, word));
+            help = Some(piece(binding.said(now.text), word));
         } else if pieces.len() < FOOT - 1 {
-            pieces.push(piece(binding.label, word));
+            pieces.push(piece(binding.said(now.text), word));
         }
     }
     let wide = |pieces: &[[Span; 2]]| pieces.iter().map(|piece| spans_width(piece) + 3).sum::<u16>();

@@ -16,6 +16,7 @@ pub mod past;
 pub mod problem;
 pub mod rates;
 pub mod run;
+pub mod said;
 #[cfg(test)]
 mod sample;
 pub mod screens;

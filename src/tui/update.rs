@@ -7,7 +7,7 @@ mod request;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 
 use self::{
-    moving::{open, scroll, top},
+    moving::{look_at, open, scroll, top},
     refresh::{looked_at, refresh, story_came},
     request::{ask_to_kill, ask_to_replay, copy, copy_answer, copy_menu},
 };
@@ -20,6 +20,7 @@ use super::{
     msg::Msg,
     problem,
     rates::Rates,
+    said::{said, shorter},
     screens::{self, Screen},
     source,
     text::fill,
@@ -28,7 +29,7 @@ use crate::{
     base::clock::UnixMillis,
     config::settings::Origin,
     control::{
-        action::Action,
+        action::{Action, Reply},
         snapshot::{Snapshot, UpstreamView},
     },
     events::{
@@ -51,13 +52,18 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
     match msg {
         Msg::Answered(answer) => {
             let (text, level) = match answer {
-                Ok(reply) => (reply.text, if reply.ok { Level::Info } else { Level::Error }),
+                Ok(reply) => (replied(app, &reply, now), if reply.ok { Level::Info } else { Level::Error }),
                 Err(why) if why == source::TOO_MANY => (now.text.toast.too_many.clone(), Level::Error),
                 Err(why) if why == source::UNREACHABLE => (now.text.toast.unreachable.clone(), Level::Error),
                 Err(why) => (why, Level::Error),
             };
             toast(app, text, level, now);
             app.fresh.urgent = true;
+        }
+        Msg::Account { id, said } => {
+            if let Some(account) = app.account.as_mut().filter(|account| account.id == id) {
+                account.said = Some(said);
+            }
         }
         Msg::Event(event) => return event_came(app, &event, now),
         Msg::EditorMissing => toast(app, now.text.toast.no_editor.clone(), Level::Warn, now),
@@ -104,6 +110,14 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
         }
     }
     refresh(app, now)
+}
+
+/// What came of an act, in the reader's language; a request that it began has the short name of its title.
+fn replied(app: &mut App, reply: &Reply, now: Now) -> String {
+    let Some(id) = reply.id.filter(|_| reply.ok) else { return said(&reply.text, now).into_owned() };
+    app.began = Some(id);
+    let text = shorter(&reply.text);
+    fill(&now.text.toast.began, &[("text", &said(&text, now))])
 }
 
 fn toast(app: &mut App, text: String, level: Level, now: Now) {
@@ -261,6 +275,10 @@ fn type_into_filter(app: &mut App, now: Now, change: impl FnOnce(&mut String)) {
 fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
     match act {
         Act::Back => back(app),
+        Act::Began => match app.began {
+            Some(id) => return look_at(app, id, now),
+            None => toast(app, now.text.toast.none_began.clone(), Level::Info, now),
+        },
         Act::Bottom => scroll(app, isize::MAX, now),
         Act::Cool => return ask_to_cool(app, now),
         Act::Copy => return copy_menu(app, now),
@@ -286,20 +304,19 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
             app.place_mut().selected = None;
             return refresh(app, now);
         }
-        Act::Headers => {
-            if let Some(Over::Request(look)) = &mut app.over {
-                look.pane = if look.pane == Pane::Headers { Pane::Way } else { Pane::Headers };
-            }
+        Act::Explain => {
+            show_pane(app, Pane::Account);
+            return refresh(app, now);
         }
+        Act::Headers => show_pane(app, Pane::Headers),
         Act::Help => {
             app.over = match app.over.take() {
                 Some(Over::Help { under, .. }) => under.map(|look| Over::Request(*look)),
-                Some(Over::Request(look)) => Some(Over::Help { scroll: 0, under: Some(Box::new(look)) }),
-                None => Some(Over::Help { scroll: 0, under: None }),
+                over => Some(Over::Help { scroll: 0, under: beneath(over) }),
             };
         }
         Act::Kill => ask_to_kill(app, now),
-        Act::NextPane => turn(app, 1),
+        Act::NextPane => return turn(app, 1, now),
         Act::NextScreen => return go(app, app.screen.after(1), now),
         Act::Open => return open(app, now),
         Act::PageDown => scroll(app, page(app), now),
@@ -308,8 +325,9 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
             let live = app.snapshot.as_ref().map(|s| s.live.clone());
             app.paused = if app.paused.is_some() { None } else { live.map(|live| Pause { live, at: now.at }) };
         }
-        Act::PreviousPane => turn(app, Pane::ALL.len() - 1),
+        Act::PreviousPane => return turn(app, Pane::ALL.len() - 1, now),
         Act::PreviousScreen => return go(app, app.screen.after(Screen::ALL.len() - 1), now),
+        Act::Problems => show_problems(app),
         Act::Quit => return quit(app),
         Act::Raw => {
             if let Some(Over::Request(look)) = &mut app.over {
@@ -335,6 +353,13 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
         }
         Act::Toggle => return toggle(app),
         Act::Top => top(app),
+        Act::Unfold => {
+            if let Some(Over::Request(look)) = &mut app.over {
+                look.unfolded = !look.unfolded;
+                look.pane = Pane::Conversation;
+                look.scroll[Pane::Conversation as usize] = 0;
+            }
+        }
         Act::Up => scroll(app, -1, now),
         Act::Warm => return warm(app, now),
     }
@@ -355,9 +380,9 @@ fn quit(app: &mut App) -> Vec<Effect> {
 
 fn back(app: &mut App) {
     match app.over.take() {
-        Some(Over::Help { under: Some(look), .. }) => app.over = Some(Over::Request(*look)),
+        Some(Over::Help { under: Some(look), .. } | Over::Problems { under: Some(look), .. }) => app.over = Some(Over::Request(*look)),
         // What was said is not held longer than it is looked at.
-        Some(_) => app.story = None,
+        Some(_) => (app.story, app.account) = (None, None),
         None => {
             let place = app.place_mut();
             place.filter = Filter::default();
@@ -366,15 +391,39 @@ fn back(app: &mut App) {
     }
 }
 
-fn turn(app: &mut App, steps: usize) {
+fn turn(app: &mut App, steps: usize, now: Now) -> Vec<Effect> {
     if let Some(Over::Request(look)) = &mut app.over {
         look.pane = look.pane.after(steps);
     }
+    refresh(app, now)
+}
+
+/// Goes to a pane; from there, back to the first.
+fn show_pane(app: &mut App, pane: Pane) {
+    if let Some(Over::Request(look)) = &mut app.over {
+        look.pane = if look.pane == pane { Pane::Way } else { pane };
+    }
+}
+
+/// The request that something lies over.
+fn beneath(over: Option<Over>) -> Option<Box<Look>> {
+    match over? {
+        Over::Help { under, .. } | Over::Problems { under, .. } => under,
+        Over::Request(look) => Some(Box::new(look)),
+    }
+}
+
+/// Opens the list of all problems, or closes it.
+fn show_problems(app: &mut App) {
+    app.over = match app.over.take() {
+        Some(Over::Problems { under, .. }) => under.map(|look| Over::Request(*look)),
+        over => Some(Over::Problems { scroll: 0, under: beneath(over) }),
+    };
 }
 
 fn go(app: &mut App, screen: Screen, now: Now) -> Vec<Effect> {
     app.over = None;
-    app.story = None;
+    (app.story, app.account) = (None, None);
     app.screen = screen;
     refresh(app, now)
 }
@@ -449,6 +498,10 @@ fn clicked(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
     let layout = Layout::of(app, columns, rows, now);
     if layout.wide() && mouse.row == layout.tabs.y {
         return layout::tab_at(mouse.column, columns, now.text).map_or_else(Vec::new, |screen| go(app, screen, now));
+    }
+    if layout.problem.height > 0 && mouse.row == layout.problem.y && app.link == Link::Up {
+        show_problems(app);
+        return Vec::new();
     }
     if app.over.is_some() {
         return Vec::new();

@@ -5,7 +5,7 @@ use crate::{
     control::story::{Part, Story, Who, Wish},
     events::{kind::Level, record::RequestRecord},
     tui::{
-        app::{App, Dialog, Link, Look, Over, Reading},
+        app::{Account, App, Dialog, Link, Look, Over, Pane, Reading},
         curl,
         effect::Effect,
         format::Now,
@@ -36,6 +36,7 @@ pub(super) fn refresh(app: &mut App, now: Now) -> Vec<Effect> {
         effects.extend(fetch(app));
     }
     effects.extend(ask_story(app, now));
+    effects.extend(ask_account(app));
     effects.extend(ask_sums(app, now));
     effects.extend(ask_past(app));
     effects
@@ -60,6 +61,16 @@ fn ask_story(app: &mut App, now: Now) -> Option<Effect> {
     let only_answer = known.is_some_and(|story| running && !story.conversation.is_empty());
     app.reading = Reading { stale: false, pending: true, at: now.at };
     Some(Effect::FetchStory { id: look.id, wish: Wish { only_answer, raw: look.raw } })
+}
+
+/// The account of the request that is looked at, once it is there to be told: when it has ended.
+fn ask_account(app: &mut App) -> Option<Effect> {
+    let look = looked_at(app).filter(|look| look.pane == Pane::Account)?;
+    if app.account.as_ref().is_some_and(|account| account.id == look.id) || app.request(look.id).is_some_and(RequestRecord::running) {
+        return None;
+    }
+    app.account = Some(Account { id: look.id, said: None });
+    Some(Effect::FetchAccount { id: look.id })
 }
 
 /// Sums that are shown, or that the top line says.
