@@ -70,6 +70,9 @@ pub struct ConfigView {
     pub path: Option<String>,
     /// Of the file as it is now: rendered problems (`file:line:column: …`); empty when it is what runs.
     pub problems: Vec<String>,
+    /// The same with their lines, the places marked; keys in them are masked. Empty where there is no problem.
+    #[serde(default)]
+    pub marked: String,
     pub warnings: Vec<String>,
     pub applied: UnixMillis,
     /// `listen` changed: a restart applies it.

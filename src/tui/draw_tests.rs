@@ -333,6 +333,11 @@ fn without_a_file_the_config_screen_does_not_praise_one() {
     app.snapshot.as_mut().unwrap().config.path = None;
     let text = shown(&mut app, 120, 40);
     assert!(text.contains("no problems: there is no file") && !text.contains("the file is valid"), "{text}");
+    let config = &mut app.snapshot.as_mut().unwrap().config;
+    config.problems = vec!["config.toml:3:1: unknown key `listn`".to_owned()];
+    config.marked = "error: unknown key `listn`\n --> config.toml:3:1\n3 | listn = 1\n  | ^^^^^\n".to_owned();
+    let text = shown(&mut app, 120, 40);
+    assert!(text.contains("  3 | listn = 1\n") && text.contains("    | ^^^^^\n"), "{text}");
 }
 
 #[test]

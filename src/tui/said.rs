@@ -132,6 +132,11 @@ mod tests {
             ("smart → gpt-4o; priority 10, one of 3 ready", "smart → gpt-4o；优先级 10，3 个可用者之一"),
             ("served by that name; the only candidate ready; translated to openai", "上游以此名提供；唯一可用的候选；转换为 openai 协议"),
             ("env:K_NONE: the variable is not set", "env:K_NONE：变量未设置"),
+            ("`env:K_NONE`: the variable is not set; `aiproxy key add`", "`env:K_NONE`：变量未设置；`aiproxy key add`"),
+            (
+                "ide m: 3 of 9 tokens came from the prompt cache: the client changed the tools, which cost $0.035 more",
+                "ide m：9 个词元中有 3 个来自提示缓存：客户端改了工具，因此多花 $0.035",
+            ),
             ("openai/personal works again", "openai/personal 恢复正常"),
             (
                 "attempt 1 of gpt-4o at openai/work: connection refused (127.0.0.1:9)",

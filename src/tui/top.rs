@@ -145,11 +145,11 @@ fn numbers(app: &App, now: Now) -> Vec<Part> {
         None => (since_start(app), 0, &text.since_start),
     };
     add(Leaves::Requests, number(requests, sums.requests), Role::Text);
-    if demo > 0 {
-        add(Leaves::Demo, number(&text.demo, demo), Role::Dim);
-    }
     if sums.failed > 0 {
         add(Leaves::Failed, number(&text.failed, sums.failed), Role::Warn);
+    }
+    if demo > 0 {
+        add(Leaves::Demo, number(&text.demo, demo), Role::Dim);
     }
     let input = sums.usage.input_total();
     let tokens = input.saturating_add(sums.usage.output_total());

@@ -64,7 +64,10 @@ fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
         lines.push(vec![span("● ", Role::Ok), span(fine.clone(), Role::Text)]);
     } else {
         lines.push(vec![span("✕ ", Role::Bad), span(text.broken.clone(), Role::Bad)]);
-        lines.extend(prose(&config.problems, Role::Text));
+        match config.marked.is_empty() {
+            true => lines.extend(prose(&config.problems, Role::Text)),
+            false => lines.extend(prose(std::slice::from_ref(&config.marked), Role::Text)),
+        }
     }
     if !config.warnings.is_empty() {
         lines.push(Vec::new());

@@ -45,7 +45,7 @@ pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec
         lines.push(vec![span(format!("{}: ", text.lost), Role::Warn), span(lost.clone(), Role::Text)]);
     }
     if let Some(lost) = &r.cache_lost {
-        let said = format!("{}: {}", text.cache_lost, lost.text());
+        let said = format!("{}: {}", text.cache_lost, said(&lost.text(), now));
         let role = if lost.usual { Role::Dim } else { Role::Warn };
         lines.extend(prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, role)]));
     }
