@@ -25,7 +25,7 @@ use crate::{
         op::Op,
     },
     routing::{
-        budget::{Booked, BudgetState, Budgets, Holder, Lack, Reached},
+        budget::{Booked, BudgetState, Budgets, Holder, Lack, NEAR, Reached, percent as percent_of},
         candidate::{Candidate, Decision, KeyState, Over, OverKind, Target, Why, short},
     },
 };
@@ -87,23 +87,23 @@ fn nano(cost: Option<f64>) -> Option<NanoUsd> {
 }
 
 fn over(engine: &Engine, holder: &Holder, lack: Lack, candidate: &Candidate) -> Over {
-    let whose = whose(holder);
+    let (whose, everywhere) = (whose(holder), matches!(holder, Holder::All | Holder::Project(_)));
     match lack {
         Lack::Reserved { budget } => {
             let text = format!("requests under way may use up the rest of the {} of {whose}", sum(&budget));
-            Over { kind: OverKind::Reserved, text, fix: String::new(), until: None }
+            Over { kind: OverKind::Reserved, text, fix: String::new(), until: None, everywhere }
         }
         Lack::Spent { budget, spent, until } => {
             let text = format!("{whose} has spent {spent} of its {}", sum(&budget));
             let until = until.map(|until| engine.clock.mono() + span(engine.clock.unix(), until));
             let fix = format!("`aiproxy usage` shows what it went on, {} allows more", raising(holder));
-            Over { kind: OverKind::Spent, text, fix, until }
+            Over { kind: OverKind::Spent, text, fix, until, everywhere }
         }
         Lack::Unpriced { .. } => {
             let name = format!("{}/{}", candidate.target.upstream.name, candidate.target.model);
             let text = format!("nobody knows the price of `{name}`, and the budget of {whose} refuses what has none");
             let fix = format!("a row [prices.\"{name}\"] in the config tells it, `unpriced = \"warn\"` lets it through");
-            Over { kind: OverKind::Unpriced, text, fix, until: None }
+            Over { kind: OverKind::Unpriced, text, fix, until: None, everywhere }
         }
     }
 }
@@ -144,13 +144,17 @@ fn span(from: UnixMillis, to: UnixMillis) -> Duration {
 
 /// The refusal where budgets leave nobody to serve a request.
 pub(super) fn refusal(decision: &Decision, now: Mono) -> Option<ClientError> {
-    let mut overs: Vec<&Over> = Vec::new();
+    let (mut overs, mut others): (Vec<&Over>, bool) = (Vec::new(), false);
     for (_, why) in &decision.others {
         match why {
             Why::OverBudget(over) => overs.push(over),
             Why::Disabled | Why::Missing(_) | Why::Rejected { .. } => {}
-            _ => return None,
+            _ => others = true,
         }
+    }
+    if others {
+        // What holds whoever is asked also holds those that something else keeps back just now.
+        overs.retain(|over| over.everywhere && over.kind == OverKind::Spent);
     }
     let first = *overs.first()?;
     if overs.iter().any(|over| over.kind == OverKind::Reserved) {
@@ -232,9 +236,22 @@ impl Engine {
     }
 
     fn tell_reached(&self, reached: &Reached) {
-        let BudgetState { holder, budget, spent, period, .. } = &reached.state;
-        let (what, level) =
-            if reached.percent >= 100 { (AlertKind::BudgetSpent, Level::Error) } else { (AlertKind::BudgetNear, Level::Warn) };
+        let alert = self.budget_alert(&reached.state, reached.percent.into());
+        tracing::warn!("{}", alert.text);
+        self.bus.tell(self.clock.unix(), EventKind::Alert { alert });
+    }
+
+    /// What there is to say of the budgets that are spent or nearly so, as they stand.
+    #[must_use]
+    pub fn budget_alerts(&self) -> Vec<Alert> {
+        let all = self.budgets.all(self.clock.unix()).into_iter();
+        let full = all.map(|state| (percent_of(state.spent, state.budget.usd), state)).filter(|(percent, _)| *percent >= u64::from(NEAR));
+        full.map(|(percent, state)| self.budget_alert(&state, percent)).collect()
+    }
+
+    fn budget_alert(&self, state: &BudgetState, percent: u64) -> Alert {
+        let BudgetState { holder, budget, spent, period, .. } = state;
+        let (what, level) = if percent >= 100 { (AlertKind::BudgetSpent, Level::Error) } else { (AlertKind::BudgetNear, Level::Warn) };
         let until = period.until.map(|until| format!(", with {} to go", short(span(self.clock.unix(), until)))).unwrap_or_default();
         let then = match (what, holder.refuses()) {
             (AlertKind::BudgetSpent, true) => "; what costs money is refused until then",
@@ -242,9 +259,7 @@ impl Engine {
             _ => "",
         };
         let text: Arc<str> = format!("{} has spent {spent} of its {}{until}{then}", whose(holder), sum(budget)).into();
-        tracing::warn!("{text}");
-        let alert = Alert { what, subject: holder.text().into(), text, level };
-        self.bus.tell(self.clock.unix(), EventKind::Alert { alert });
+        Alert { what, subject: holder.text().into(), text, level }
     }
 }
 

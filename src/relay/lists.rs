@@ -25,7 +25,11 @@ use crate::{
 };
 
 /// Lists are asked for again this often.
-pub const REFRESH: Duration = Duration::from_secs(600);
+const REFRESH: Duration = Duration::from_secs(600);
+/// One that could not be had is asked for again after this, and then after three times as long each.
+const AGAIN: Duration = Duration::from_secs(4);
+/// Keys that are tried for one list.
+const KEYS: usize = 3;
 /// More than this from one upstream is cut.
 const MOST: usize = 5_000;
 
@@ -92,6 +96,10 @@ impl ModelLists {
         upstreams.iter().all(|id| learned.contains_key(id) || failed.contains(id))
     }
 
+    fn has_failed(&self, id: UpstreamId) -> bool {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
     fn put(&self, id: UpstreamId, list: Option<ModelSet>) {
         match list {
             Some(list) => {
@@ -129,10 +137,31 @@ impl ModelLists {
     }
 }
 
+/// Keeps the lists fresh for as long as it is polled. What is not there when the proxy starts, a local server or the
+/// network, is there soon after.
+pub async fn keep(engine: &Arc<Engine>) {
+    loop {
+        refresh(engine).await;
+        let due = Instant::now() + REFRESH;
+        let mut pause = AGAIN;
+        while Instant::now() + pause < due {
+            tokio::time::sleep(pause).await;
+            pause *= 3;
+            some(engine, &|id| engine.lists.has_failed(id)).await;
+        }
+        tokio::time::sleep_until(due).await;
+    }
+}
+
 /// Asks every enabled upstream for its list, all at once; the names of those that answered.
 pub async fn refresh(engine: &Arc<Engine>) -> HashSet<String> {
+    some(engine, &|_| true).await
+}
+
+async fn some(engine: &Arc<Engine>, wanted: &(dyn Fn(UpstreamId) -> bool + Sync)) -> HashSet<String> {
     let settings = Arc::clone(&engine.generation().settings);
-    let asked = settings.upstreams.iter().filter(|upstream| upstream.enabled).map(|upstream| async move {
+    let wanted = settings.upstreams.iter().filter(|upstream| upstream.enabled && wanted(upstream.id));
+    let asked = wanted.map(|upstream| async move {
         let list = fetch(engine, upstream).await;
         let found = list.is_some();
         if let Some(list) = &list {
@@ -150,21 +179,20 @@ pub async fn refresh(engine: &Arc<Engine>) -> HashSet<String> {
 }
 
 async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSet> {
-    // A key that may be used just now; without one the list cannot be had.
-    let key = match upstream.keys.iter().find(|key| key.enabled && engine.keys.ready(key.id)) {
-        Some(key) => Some(key.id),
-        None if upstream.keys.is_empty() => None,
-        None => return None,
-    };
-    for end in &upstream.ends {
-        match ask(engine, upstream, end, key).await {
-            Ok(body) => {
-                if let Some(mut entries) = registry::egress(end.dialect).read_models(&body) {
-                    entries.truncate(MOST);
-                    return Some(ModelSet::new(entries.into_iter().map(|entry| entry.id)));
+    // Keys that may be used just now; without one the list cannot be had.
+    let ready = upstream.keys.iter().filter(|key| key.enabled && engine.keys.ready(key.id)).map(|key| Some(key.id));
+    let keys: Vec<_> = if upstream.keys.is_empty() { vec![None] } else { ready.take(KEYS).collect() };
+    for key in keys {
+        for end in &upstream.ends {
+            match ask(engine, upstream, end, key).await {
+                Ok(body) => {
+                    if let Some(mut entries) = registry::egress(end.dialect).read_models(&body) {
+                        entries.truncate(MOST);
+                        return Some(ModelSet::new(entries.into_iter().map(|entry| entry.id)));
+                    }
                 }
+                Err(e) => tracing::debug!(upstream = %upstream.name, error = %e, "no model list"),
             }
-            Err(e) => tracing::debug!(upstream = %upstream.name, error = %e, "no model list"),
         }
     }
     None

@@ -27,7 +27,10 @@ use crate::{
         fault::{ClientError, ErrorKind, Fault, FaultKind, TransportFault, TransportKind},
         op::Dialect,
     },
-    routing::candidate::{Candidate, Decision, Why, short},
+    routing::{
+        candidate::{Candidate, Decision, ScopeKind, Why, short},
+        outcome::{Blame, Cool},
+    },
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -215,39 +218,95 @@ pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> Cl
     ClientError::new(kind, message).should_retry(false)
 }
 
+/// What all refusals come to, those of this request and those that others met before, where they agree and waiting a
+/// moment will not help: nothing left to spend, nobody who may, no such model.
+pub(super) fn settled(refusals: &[(Cool, Blame)], decision: &Decision) -> Option<ErrorKind> {
+    let kind = |class: Cool, account: bool| match class {
+        Cool::Quota if account => Some(ErrorKind::OutOfCredit),
+        Cool::Quota => Some(ErrorKind::Forbidden),
+        Cool::ModelMissing => Some(ErrorKind::ModelNotFound),
+        Cool::Nothing | Cool::RateLimited | Cool::Rejected | Cool::ServerError => None,
+    };
+    let mut all: Option<ErrorKind> = None;
+    let mut agree = |found: Option<ErrorKind>| {
+        let found = found?;
+        (*all.get_or_insert(found) == found).then_some(())
+    };
+    // A key that was rejected, is missing or disabled says nothing about the model or the account.
+    for (class, blame) in refusals.iter().filter(|(class, _)| *class != Cool::Rejected) {
+        agree(kind(*class, *blame == Blame::Account))?;
+    }
+    for (_, why) in &decision.others {
+        match why {
+            Why::Cooling { class, scope, .. } => agree(kind(*class, *scope == ScopeKind::Account))?,
+            Why::Disabled | Why::FailedHere | Why::Missing(_) | Why::Rejected { .. } => {}
+            _ => return None,
+        }
+    }
+    all
+}
+
+/// So many reasons are told; `aiproxy route` has them all.
+const REASONS: usize = 4;
+
 /// Every key is blocked for now: which, why, and when the first is back.
 pub(super) fn all_cooling(
     job: &Job,
-    last: Option<&Last>,
+    (last, refusals): (Option<&Last>, &[(Cool, Blame)]),
     decision: &Decision,
     candidates: &[Candidate],
     wait: Duration,
     now: Mono,
 ) -> ClientError {
-    let mut keys: Vec<String> = Vec::new();
-    for (index, why) in decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn)).take(5) {
-        if let Some(candidate) = candidates.get(*index) {
-            let text = match why {
-                Why::FailedHere => "just refused".to_owned(),
-                other => other.text(now),
-            };
-            keys.push(format!("{} {text}", candidate.key_name));
+    let (mut reasons, mut passing): (Vec<(String, Vec<&str>)>, bool) = (Vec::new(), false);
+    for (index, why) in decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn)) {
+        let Some(candidate) = candidates.get(*index) else { continue };
+        passing |= matches!(why, Why::Cooling { .. } | Why::FailedHere | Why::Probing);
+        let text = match why {
+            Why::FailedHere => "just refused".to_owned(),
+            other => other.text(now),
+        };
+        match reasons.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, names)) => names.push(&candidate.key_name),
+            None => reasons.push((text, vec![&candidate.key_name])),
         }
     }
-    let quota = last.is_some_and(|last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Quota));
-    let kind = if quota && candidates.len() == 1 { ErrorKind::OutOfCredit } else { ErrorKind::RateLimited };
+    let more = reasons.len().saturating_sub(REASONS);
+    let mut keys: Vec<String> = reasons.into_iter().take(REASONS).map(|(text, names)| format!("{}: {text}", names.join(", "))).collect();
+    if more > 0 {
+        keys.push(format!("{more} more"));
+    }
+    let kind = settled(refusals, decision).unwrap_or(ErrorKind::RateLimited);
     let words = last.map(|last| match &last.lost.said {
         Said::Fault { fault, .. } => format!(" The provider said: {}", job.engine.words(&fault.message)),
         Said::Transport(_) => String::new(),
     });
+    let asked = clean::clean(&job.ask.asked);
+    let many = candidates.len();
+    let (whose, next) = if many == 1 {
+        (format!("the only key for `{asked}` is"), "it is")
+    } else {
+        (format!("all {many} keys for `{asked}` are"), "the next is")
+    };
+    let begin = match kind {
+        ErrorKind::Forbidden => format!("no key may use `{asked}`; {next} tried again"),
+        ErrorKind::ModelNotFound => format!("no upstream has `{asked}`; {next} asked again"),
+        ErrorKind::OutOfCredit => format!("{whose} out of credit; {next} tried again"),
+        _ => format!("{whose} cooling down; {next} back"),
+    };
     let message = format!(
-        "all {} keys for `{}` are cooling down; the next is back in {} ({}). `aiproxy key warm KEY` lifts a cooldown.{}",
-        candidates.len(),
-        clean::clean(&job.ask.asked),
+        "{begin} in {} ({}).{}{}",
         short(wait),
         keys.join("; "),
+        if passing { " `aiproxy key warm KEY` lifts a cooldown." } else { "" },
         words.unwrap_or_default(),
     );
-    let error = ClientError::new(kind, message).retry_after(Some(wait.max(Duration::from_secs(1))));
+    let error = ClientError::new(kind, message);
+    let error = match kind {
+        ErrorKind::Forbidden | ErrorKind::ModelNotFound => return error.should_retry(false),
+        ErrorKind::OutOfCredit => error.should_retry(false),
+        _ => error,
+    };
+    let error = error.retry_after(Some(wait.max(Duration::from_secs(1))));
     if kind == ErrorKind::RateLimited { error.code("no_available_key") } else { error }
 }

@@ -116,6 +116,8 @@ struct Memory {
     /// The next try was paid for by a pause or a wait.
     granted: bool,
     last: Option<Last>,
+    /// What each of its attempts was refused for.
+    refusals: Vec<(Cool, Blame)>,
     waited: Duration,
     /// Its place in the queue, kept from one wait to the next.
     place: Option<(u64, Line)>,
@@ -270,7 +272,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 };
                 let comes = memory.last.is_some() && candidates.iter().any(fresh);
                 let permitted = comes || memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
-                if !permitted || !wait(job, &mut memory, &candidates, *until, deadline).await {
+                if !permitted || !wait(job, &mut memory, &decision, &candidates, *until, deadline).await {
                     if memory.talk.as_mut().and_then(Option::as_mut).is_some_and(|talk| talk.gives_up(now)) {
                         continue;
                     }
@@ -483,6 +485,7 @@ pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, 
 /// Remembers a lost attempt for what is decided next.
 fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
     memory.attempts.failed(&lost.outcome);
+    memory.refusals.push((lost.outcome.cool, lost.outcome.blame));
     memory.tried.push(Tried {
         key: chosen.key,
         upstream: chosen.upstream(),
@@ -494,11 +497,19 @@ fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
 }
 
 /// Waits in the queue; false where waiting does not help in time.
-async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: Option<Mono>, deadline: Instant) -> bool {
+async fn wait(
+    job: &Job,
+    memory: &mut Memory,
+    decision: &Decision,
+    candidates: &[Candidate],
+    until: Option<Mono>,
+    deadline: Instant,
+) -> bool {
     let Some(left) = job.patience().checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
     let now = job.engine.clock.mono();
     let span = until.map(|until| until.since(now));
-    if span.is_some_and(|span| span > left) {
+    // A model that nobody has is no sooner there for being waited for.
+    if span.is_some_and(|span| span > left) || reply::settled(&memory.refusals, decision) == Some(ErrorKind::ModelNotFound) {
         return false;
     }
     // Who waits for its own account waits in nobody's way.
@@ -555,7 +566,7 @@ fn finally(job: &Job, memory: &Memory, decision: &Decision, candidates: &[Candid
     let refusal =
         last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota) && !forbidden(last));
     if let Some(at) = retry_at.filter(|_| refusal) {
-        return reply::all_cooling(job, last, decision, candidates, at.since(now), now);
+        return reply::all_cooling(job, (last, &memory.refusals), decision, candidates, at.since(now), now);
     }
     if last.is_some() {
         return reply::last_words(job, last, candidates.len());

@@ -154,6 +154,8 @@ pub struct Over {
     pub fix: String,
     /// When its period ends.
     pub until: Option<Mono>,
+    /// It holds whoever is asked: the budget of the project or of everybody.
+    pub everywhere: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

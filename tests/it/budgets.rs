@@ -82,6 +82,24 @@ fn pain_22_what_refuses_is_what_is_shown_in_every_dialect() {
 }
 
 #[test]
+fn a_spent_project_hears_of_its_budget_though_other_keys_are_out_for_other_reasons() {
+    let one = Upstream::start(vec![
+        Scene::json(429, &json!({"error": {"message": "slow down"}})).header("retry-after", "600"),
+        Scene::chat("hello"),
+    ]);
+    let proxy =
+        Setup::new().config(&config("budget = { usd = 1, per = \"day\" }")).upstream("one", &one, &["work", "other", "third"]).start();
+    assert_eq!(ask(&proxy).status, 200);
+    assert_eq!(proxy.key("one/work")["state"], "partly", "it cools for this model");
+    proxy.cli(&["key", "disable", "one/third"]);
+
+    let refused = ask(&proxy);
+
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("insufficient_quota")), "{}", refused.text());
+    assert!(refused.text().contains("project `ide` has spent"), "{}", refused.text());
+}
+
+#[test]
 fn a_key_over_its_budget_gives_way_to_others() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let row = format!(

@@ -301,10 +301,7 @@ fn spawn_background(
     let first = async move {
         let settings = Arc::clone(&engine.generation().settings);
         tokio::join!(loader.load(&settings), loader.load_clients(&clients, &settings));
-        loop {
-            lists::refresh(&engine).await;
-            tokio::time::sleep(lists::REFRESH).await;
-        }
+        lists::keep(&engine).await;
     };
     tracker.spawn(until_stop(stop.clone(), Box::pin(first)));
     let sleeper = Arc::clone(&gate.engine);

@@ -26,7 +26,7 @@ impl Draw for Golden {
 }
 
 fn over(kind: OverKind, until: Option<u64>) -> KeyState {
-    KeyState::Over(Arc::new(Over { kind, text: "spent".to_owned(), fix: String::new(), until: until.map(at) }))
+    KeyState::Over(Arc::new(Over { kind, text: "spent".to_owned(), fix: String::new(), until: until.map(at), everywhere: false }))
 }
 
 fn states() -> impl Generator<Value = KeyState> {
