@@ -4,12 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
-    config::settings::Origin,
     events::{alert::Alert, live::Live},
     ledger,
 };
 
-pub use crate::config::settings::Per;
+pub use crate::config::settings::{Origin, Per};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {

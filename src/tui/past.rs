@@ -7,7 +7,6 @@ use crate::{
         snapshot::Snapshot,
     },
     events::{live::Totals, record::RequestRecord},
-    ir::usage::Usage,
 };
 
 /// Requests of the past held at once.
@@ -106,20 +105,16 @@ impl Sums {
 /// What was counted since the start, less what had been counted before.
 pub(super) fn counted(totals: &Totals, before: &Totals) -> history::Sums {
     let cached = totals.cached.saturating_sub(before.cached);
-    let usage = Usage {
-        input: totals.input.saturating_sub(before.input).saturating_sub(cached),
-        cache_read: cached,
-        output: totals.output.saturating_sub(before.output),
-        ..Usage::default()
-    };
     let mut sums = history::Sums {
         requests: totals.requests.saturating_sub(before.requests),
         failed: totals.failed.saturating_sub(before.failed),
         unpriced: totals.unpriced.saturating_sub(before.unpriced),
         won: totals.won.saturating_sub(before.won),
-        usage,
         ..history::Sums::default()
     };
+    sums.usage.input = totals.input.saturating_sub(before.input).saturating_sub(cached);
+    sums.usage.cache_read = cached;
+    sums.usage.output = totals.output.saturating_sub(before.output);
     sums.cost.0 = totals.cost.0.saturating_sub(before.cost.0).max(0);
     sums
 }

@@ -1,22 +1,25 @@
 //! What follows from what happens: the state changes here and nowhere else, and nothing is done here.
 
+mod mouse;
 mod moving;
+mod over;
 mod refresh;
 mod request;
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use self::{
+    mouse::mouse_moved,
     moving::{look_at, open, scroll, top},
+    over::{back, show_help, show_pane, show_problems, show_raw, turn, unfold},
     refresh::{looked_at, refresh, story_came},
     request::{ask_to_kill, ask_to_replay, copy, copy_answer, copy_menu},
 };
 use super::{
-    app::{App, Dialog, Link, Look, Over, Pane, Pause, RowId, Toast},
+    app::{App, Dialog, Link, Pane, Pause, RowId, Toast},
     effect::Effect,
     format::Now,
     keys::{self, Act},
-    layout::{self, Layout},
     msg::Msg,
     problem,
     rates::Rates,
@@ -27,10 +30,9 @@ use super::{
 };
 use crate::{
     base::clock::UnixMillis,
-    config::settings::Origin,
     control::{
         action::{Action, Reply},
-        snapshot::{Snapshot, UpstreamView},
+        snapshot::{Origin, Snapshot, UpstreamView},
     },
     events::{
         filter::Filter,
@@ -42,7 +44,6 @@ use crate::{
 
 /// How long a toast stays.
 const TOAST_MS: i64 = 3_000;
-const DOUBLE_CLICK_MS: i64 = 400;
 /// What `c` asks for.
 const COOL_MS: u64 = 600_000;
 const FILTER_CHARS: usize = 200;
@@ -309,12 +310,7 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
             return refresh(app, now);
         }
         Act::Headers => show_pane(app, Pane::Headers),
-        Act::Help => {
-            app.over = match app.over.take() {
-                Some(Over::Help { under, .. }) => under.map(|look| Over::Request(*look)),
-                over => Some(Over::Help { scroll: 0, under: beneath(over) }),
-            };
-        }
+        Act::Help => show_help(app),
         Act::Kill => ask_to_kill(app, now),
         Act::NextPane => return turn(app, 1, now),
         Act::NextScreen => return go(app, app.screen.after(1), now),
@@ -330,13 +326,7 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
         Act::Problems => show_problems(app),
         Act::Quit => return quit(app),
         Act::Raw => {
-            if let Some(Over::Request(look)) = &mut app.over {
-                look.raw = !look.raw;
-                look.scroll = Look::at(look.id).scroll;
-                if !matches!(look.pane, Pane::Answer | Pane::Conversation) {
-                    look.pane = Pane::Answer;
-                }
-            }
+            show_raw(app);
             return refresh(app, now);
         }
         Act::Replay => ask_to_replay(app, now),
@@ -353,13 +343,7 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
         }
         Act::Toggle => return toggle(app),
         Act::Top => top(app),
-        Act::Unfold => {
-            if let Some(Over::Request(look)) = &mut app.over {
-                look.unfolded = !look.unfolded;
-                look.pane = Pane::Conversation;
-                look.scroll[Pane::Conversation as usize] = 0;
-            }
-        }
+        Act::Unfold => unfold(app),
         Act::Up => scroll(app, -1, now),
         Act::Warm => return warm(app, now),
     }
@@ -376,49 +360,6 @@ fn quit(app: &mut App) -> Vec<Effect> {
         return Vec::new();
     }
     vec![Effect::Leave { stop_proxy: false }]
-}
-
-fn back(app: &mut App) {
-    match app.over.take() {
-        Some(Over::Help { under: Some(look), .. } | Over::Problems { under: Some(look), .. }) => app.over = Some(Over::Request(*look)),
-        // What was said is not held longer than it is looked at.
-        Some(_) => (app.story, app.account) = (None, None),
-        None => {
-            let place = app.place_mut();
-            place.filter = Filter::default();
-            place.selected = None;
-        }
-    }
-}
-
-fn turn(app: &mut App, steps: usize, now: Now) -> Vec<Effect> {
-    if let Some(Over::Request(look)) = &mut app.over {
-        look.pane = look.pane.after(steps);
-    }
-    refresh(app, now)
-}
-
-/// Goes to a pane; from there, back to the first.
-fn show_pane(app: &mut App, pane: Pane) {
-    if let Some(Over::Request(look)) = &mut app.over {
-        look.pane = if look.pane == pane { Pane::Way } else { pane };
-    }
-}
-
-/// The request that something lies over.
-fn beneath(over: Option<Over>) -> Option<Box<Look>> {
-    match over? {
-        Over::Help { under, .. } | Over::Problems { under, .. } => under,
-        Over::Request(look) => Some(Box::new(look)),
-    }
-}
-
-/// Opens the list of all problems, or closes it.
-fn show_problems(app: &mut App) {
-    app.over = match app.over.take() {
-        Some(Over::Problems { under, .. }) => under.map(|look| Over::Request(*look)),
-        over => Some(Over::Problems { scroll: 0, under: beneath(over) }),
-    };
 }
 
 fn go(app: &mut App, screen: Screen, now: Now) -> Vec<Effect> {
@@ -481,36 +422,6 @@ fn toggle(app: &App) -> Vec<Effect> {
         },
     };
     vec![Effect::Act(action)]
-}
-
-fn mouse_moved(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
-    match mouse.kind {
-        MouseEventKind::ScrollDown => scroll(app, 3, now),
-        MouseEventKind::ScrollUp => scroll(app, -3, now),
-        MouseEventKind::Down(MouseButton::Left) if app.dialog.is_none() => return clicked(app, mouse, now),
-        _ => {}
-    }
-    Vec::new()
-}
-
-fn clicked(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
-    let (columns, rows) = app.size;
-    let layout = Layout::of(app, columns, rows, now);
-    if layout.wide() && mouse.row == layout.tabs.y {
-        return layout::tab_at(mouse.column, columns, now.text).map_or_else(Vec::new, |screen| go(app, screen, now));
-    }
-    if layout.problem.height > 0 && mouse.row == layout.problem.y && app.link == Link::Up {
-        show_problems(app);
-        return Vec::new();
-    }
-    if app.over.is_some() {
-        return Vec::new();
-    }
-    let Some(id) = screens::row_at(app, layout.body, mouse.row) else { return Vec::new() };
-    let again = app.clicked.as_ref().is_some_and(|(before, at)| *before == id && now.at.0 - at.0 <= DOUBLE_CLICK_MS);
-    app.clicked = (!again).then(|| (id.clone(), now.at));
-    app.select(id);
-    if again { open(app, now) } else { Vec::new() }
 }
 
 #[cfg(test)]

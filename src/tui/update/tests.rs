@@ -10,7 +10,10 @@ use crate::{
         story::{Part, Who, Wish},
     },
     events::record::State,
-    tui::sample::{self, app, later, now},
+    tui::{
+        app::{Look, Over},
+        sample::{self, app, later, now},
+    },
 };
 
 fn press(app: &mut App, keys: &str) -> Vec<Effect> {
