@@ -221,7 +221,13 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 }
                 job.chosen = Some((chosen.upstream(), chosen.key));
                 let bound = matches!(why, Chosen::Bound { .. });
-                let why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
+                let mut why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
+                if let Some(over) = passed_over(&decision, &candidates, chosen, now) {
+                    why = [&*why, &over].concat().into();
+                }
+                if memory.last.is_some() {
+                    why = format!("try {}: {why}", job.tally.attempts() + 1).into();
+                }
                 job.tally.attempt_started(chosen, bound, why);
                 if let Some(rule) = job.overrides.hedge.clone().filter(|_| memory.last.is_none()) {
                     match Box::pin(hedge::attempt(job, &rule, &first, (*index, ticket), deadline)).await {
@@ -443,7 +449,7 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect)
     let (tier, _) = chosen.tier;
     let via = &resolved.via;
     let text = match why {
-        Chosen::Only => [via, "; the only candidate ready"].concat(),
+        Chosen::Only => format!("{via}; priority {tier}, the only candidate ready"),
         Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
         Chosen::Bound { better: false } => [via, "; where its conversation was served before"].concat(),
         Chosen::Bound { better: true } => [via, "; where its conversation was served before, though a better tier is back"].concat(),
@@ -453,6 +459,30 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect)
     let to = chosen.target.dialect;
     if to == asked { text } else { format!("{text}; translated to {to}") }.into()
 }
+
+/// Those that would have gone first, or as well, and what keeps them back; those that this request tried are told as its
+/// attempts.
+fn passed_over(decision: &Decision, candidates: &[Candidate], chosen: &Candidate, now: Mono) -> Option<String> {
+    let keeps = |why: &Why| !matches!(why, Why::FailedHere | Why::LowerTier | Why::NotDrawn | Why::OtherRegion);
+    let others = decision.others.iter().filter(|(_, why)| keeps(why));
+    let others = others.filter_map(|(index, why)| Some((candidates.get(*index)?, why))).filter(|(other, _)| other.tier <= chosen.tier);
+    let (mut text, mut more) = (String::new(), 0_usize);
+    for (at, (other, why)) in others.enumerate() {
+        if at >= PASSED {
+            more += 1;
+            continue;
+        }
+        text.push_str(if at == 0 { "; passed over: " } else { ", " });
+        text.push_str(&format!("{} ({})", other.key_name, why.text(now)));
+    }
+    if more > 0 {
+        text.push_str(&format!(", {more} more"));
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+/// So many of those that were passed over are named.
+const PASSED: usize = 3;
 
 /// Books a lost attempt.
 fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {

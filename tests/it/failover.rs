@@ -30,6 +30,9 @@ fn pain_16_a_429_moves_on_to_the_next_key_and_cools_the_first() {
     let scope = proxy.key("one/work")["scopes"][0].clone();
     assert_eq!((scope["model"].as_str(), scope["state"].as_str()), (Some("m"), Some("cooling")), "{scope}");
     assert_eq!(proxy.key("one/spare")["state"], "ok");
+    let newest = proxy.snapshot()["live"]["recent"].as_array().and_then(|all| all.last().cloned()).unwrap_or_default();
+    let why = newest["reason"].as_str().unwrap_or_default();
+    assert!(why.contains("passed over: one/work (key for this model cools for"), "{newest}");
 }
 
 #[test]
