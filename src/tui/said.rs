@@ -11,7 +11,7 @@ use super::{
 /// Longer texts are no shapes of ours.
 const LONGEST: usize = 2_000;
 /// Texts within texts.
-const DEPTH: usize = 4;
+const DEPTH: usize = 6;
 /// Digits of an id that its title shows.
 const SHORT: usize = 4;
 /// Digits of an id.
@@ -129,6 +129,10 @@ mod tests {
             ("openai/work is disabled", "openai/work 已停用"),
             ("config applied (asked for): 3 upstreams, 2 projects", "配置已生效（手动）：3 个上游，2 个项目"),
             ("logical model; the only candidate ready", "逻辑模型；唯一可用的候选"),
+            (
+                "try 2: logical model; priority 10, the only candidate ready; translated to openai; passed over: a/b (disabled)",
+                "第 2 次：逻辑模型；优先级 10，唯一可用的候选；转换为 openai 协议；跳过：a/b (disabled)",
+            ),
             ("smart → gpt-4o; priority 10, one of 3 ready", "smart → gpt-4o；优先级 10，3 个可用者之一"),
             ("served by that name; the only candidate ready; translated to openai", "上游以此名提供；唯一可用的候选；转换为 openai 协议"),
             ("env:K_NONE: the variable is not set", "env:K_NONE：变量未设置"),
