@@ -54,6 +54,12 @@ pub async fn run(ctx: &Ctx, args: ExplainArgs) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
+/// The account without colours, for readers of other places.
+#[must_use]
+pub fn plain(full: &Full) -> String {
+    page(full, Paint::none())
+}
+
 fn page(full: &Full, paint: Paint) -> String {
     let r = &full.record;
     let mut text = show::request(r, paint);

@@ -190,6 +190,10 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
             let wait = key_wait(&job.engine, last.key, &job.tally.model, job.engine.clock.mono());
             pass(ClientError::new(ErrorKind::RateLimited, format!("upstream {upstream}: {words}"))).retry_after(wait.or(fault.hint))
         }
+        // A client would take it for a word of its own proxy.
+        FaultKind::BadRequest if fault.status == 407 => {
+            ClientError::new(ErrorKind::Upstream, format!("upstream {upstream} (407): {words}")).should_retry(false)
+        }
         FaultKind::BadRequest | FaultKind::Forbidden | FaultKind::ModelNotFound => {
             pass(ClientError::new(ErrorKind::UpstreamSaid, words).status(fault.status))
         }
@@ -199,7 +203,8 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
         }
         FaultKind::Portal => ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).should_retry(false),
         FaultKind::Server => {
-            pass(ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status)).should_retry(false)
+            let error = ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status);
+            pass(error).retry_after(last.lost.outcome.hint).should_retry(false)
         }
     }
 }

@@ -363,6 +363,7 @@ fn read_config(place: &Place, env: &Environment, ids: &mut Ids) -> Result<Writte
     let view = crate::control::snapshot::ConfigView {
         path: text.is_some().then(|| place.config.display().to_string()),
         problems: Vec::new(),
+        marked: String::new(),
         warnings: loaded.problems.iter().map(problem::Problem::short).collect(),
         applied: System.unix(),
         needs_restart: false,
