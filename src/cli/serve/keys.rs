@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use tokio::sync::mpsc;
 
 use super::super::client_key::{self, KeptIn};
@@ -19,7 +19,7 @@ use crate::{
     },
     events::kind::{EventKind, Level},
     relay::{engine::Engine, lists},
-    secrets::{Secret, keyring::Keyring, redact::KnownSecrets, resolve::Resolver},
+    secrets::{Reference, Secret, keyring::Keyring, redact::KnownSecrets, resolve::Resolver},
     server::guard::credential::{Clients, Table},
     upstream::keys::State,
 };
@@ -45,6 +45,16 @@ impl KeyLoader {
         join_all(keys.iter().map(|(upstream, key)| self.one(upstream, key))).await;
         self.engine.settle_accounts();
         self.engine.touch();
+    }
+
+    /// Takes up the keys that nothing has to be asked for: before anybody is let in, so that no request finds them missing.
+    pub fn load_known(&self, settings: &Settings) {
+        for (upstream, key) in pairs(settings) {
+            if matches!(key.reference, Reference::Env(_) | Reference::Literal(_)) {
+                self.one(&upstream, &key).now_or_never().unwrap_or_default();
+            }
+        }
+        self.engine.settle_accounts();
     }
 
     async fn one(&self, upstream: &Upstream, key: &Key) {
@@ -87,7 +97,7 @@ impl KeyLoader {
             .projects
             .iter()
             .filter_map(|project| match &project.key {
-                Some(crate::secrets::Reference::Literal(secret)) => Some((&**secret, Arc::clone(project))),
+                Some(Reference::Literal(secret)) => Some((&**secret, Arc::clone(project))),
                 _ => None,
             })
             .collect();

@@ -170,6 +170,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         return Err(CliError::failed("the proxy was put together twice; please report this"));
     }
     loader.expect_clients(&gate.clients, &settings);
+    loader.load_known(&settings);
 
     let places = Arc::new(Semaphore::new(settings.server.max_connections));
     let closing = CancellationToken::new();

@@ -97,20 +97,10 @@ impl Setup {
         })
     }
 
-    /// Starts the program and waits until it listens and has read the keys of [`Setup::upstream`]: until then requests
-    /// rightly go to whoever is ready.
+    /// Starts the program and waits until it listens; it knows the keys of [`Setup::upstream`] then.
     pub(crate) fn start(self) -> Proxy {
         self.home.write_config(&self.text());
-        let proxy = Proxy::spawn(self.home);
-        if self.whole.is_none() && !self.rows.is_empty() {
-            let is_ours = |key: &Value| key["reference"].as_str().is_some_and(|reference| reference.starts_with("env:IT_"));
-            until("the keys to be read", || {
-                let snapshot = proxy.snapshot();
-                let keys = snapshot["keys"].as_array()?;
-                keys.iter().filter(|key| is_ours(key)).all(|key| key["state"] != "waiting").then_some(())
-            });
-        }
-        proxy
+        Proxy::spawn(self.home)
     }
 
     /// The home alone, for commands that need no proxy.
