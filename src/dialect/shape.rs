@@ -69,6 +69,11 @@ pub(crate) fn cut() -> Fault {
     fault::unexpected("the stream ended before the answer was complete")
 }
 
+/// The stream ended, by its own word even, without content and without a reason.
+pub(super) fn empty() -> Fault {
+    fault::unexpected("the stream ended before any content")
+}
+
 /// Appends a text to the text that is there.
 pub(super) fn append(place: &mut Value, more: &str) {
     match place {
