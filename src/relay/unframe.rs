@@ -4,6 +4,7 @@ use crate::{
     base::{
         cut::Piece,
         sse::{self, Splitter},
+        surrogates,
     },
     dialect::Framing,
 };
@@ -32,6 +33,12 @@ pub fn events(body: &[u8], framing: Framing) -> Option<Vec<(Vec<u8>, Vec<u8>)>> 
     }
     // The last event may lack its blank line.
     add(&splitter.rest());
+    for at in 1..out.len() {
+        if surrogates::splits(&out[at - 1].1) {
+            let (before, after) = out.split_at_mut(at);
+            surrogates::join(&mut before[at - 1].1, &mut after[0].1);
+        }
+    }
     Some(out)
 }
 
@@ -43,5 +50,11 @@ mod tests {
     fn names_and_data_of_all_events_are_told() {
         let events = events(b": hi\n\nevent: a\ndata: 1\n\ndata: 2", Framing::Sse).expect("an event stream");
         assert_eq!(events, [(b"a".to_vec(), b"1".to_vec()), (Vec::new(), b"2".to_vec())]);
+    }
+
+    #[test]
+    fn a_character_that_came_in_halves_is_whole() {
+        let events = events(b"data: \"\\ud83c\"\n\ndata: \"\\udf89\"\n\n", Framing::Sse).expect("an event stream");
+        assert_eq!(events.iter().map(|(_, data)| &data[..]).collect::<Vec<_>>(), [&b"\"\""[..], br#""\ud83c\udf89""#]);
     }
 }

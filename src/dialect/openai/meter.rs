@@ -43,6 +43,7 @@ impl<'a> Marks<'a> {
             (1, b"choices") => self.choices |= !is_blank(value),
             (1, b"error") => self.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
             (1, b"object") => self.error |= value.starts_with(b"\"error\""),
+            (1, b"__type") => self.error |= !is_blank(value),
             (1, b"model") => self.model = true,
             (1, b"usage") => self.usage |= !is_blank(value),
             (3, b"finish_reason") => self.finish |= !is_blank(value),
@@ -85,6 +86,7 @@ impl Meter for ChatMeter {
         let mut marks = Marks::default();
         let json = match json::walk(data, |depth, key, value| marks.key(depth, key, value)) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
+            Ok(json) if fault::is_error(json) => return Heed::Error(Box::new(fault::told(None, json))),
             Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
             Err(_) if name == b"error" && !data.starts_with(b"{") => return Heed::Error(Box::new(fault::said(data))),
             Err(bad) => return Heed::Bad(bad),
@@ -236,6 +238,8 @@ mod tests {
             ("error", r#"{"message":"m"}"#, 502),
             ("", r#"{"object":"error","message":"m","code":429}"#, 429),
             ("error", "m", 502),
+            ("", r#"[{"error":{"message":"m","code":503}}]"#, 503),
+            ("", r#"{"message":"m","__type":"InternalServerException"}"#, 502),
             ("", r#"{"choices":[{"delta":{},"finish_reason":null,"error":{"message":"m","code":500}}]}"#, 500),
             ("", r#"{"choices":[{"delta":{},"error":"m"}]}"#, 502),
         ] {

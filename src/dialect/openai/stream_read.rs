@@ -136,6 +136,7 @@ impl ChunkReader {
                 "error" if matches!(value.kind(), "object" | "string") && !value.is_blank() => {
                     return Err(Box::new(fault::told(None, json)));
                 }
+                "__type" if !value.is_blank() => return Err(Box::new(fault::told(None, json))),
                 "object" | "type" if value.text() == "\"error\"" => return Err(Box::new(fault::told(None, json))),
                 "citations" | "search_results" if !value.is_blank() => self.listed = response_read::listed(json),
                 _ => {}
@@ -426,6 +427,7 @@ impl StreamReader for ChunkReader {
         }
         let json = match json::check(data) {
             Ok(json) if json.is_object() => json,
+            Ok(list) if fault::is_error(list) => return Err(Box::new(fault::told(None, list))),
             Ok(_) => return Err(Box::new(fault::bad_event(self.events, json::Bad { flaw: Flaw::NotAnObject, offset: 0 }, data))),
             Err(_) if name == b"error" && !data.starts_with(b"{") => return Err(Box::new(fault::said(data))),
             Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),
