@@ -36,6 +36,8 @@ pub struct Passage {
     array: Array,
     /// The upstream's own error event, where clients of the dialect can read it.
     own_error: Option<Bytes>,
+    /// What stood behind the last event, where the stream ended too early.
+    parting: Option<Box<Fault>>,
     /// What leaves in place of the event that was just read.
     amended: Option<Vec<u8>>,
     /// Keeps what was said, where another might have to go on from it.
@@ -144,6 +146,7 @@ impl Passage {
             state: State::Open,
             array: Array::Before,
             own_error: None,
+            parting: None,
             amended: None,
             tap: None,
         }
@@ -236,6 +239,9 @@ impl Passage {
                 Cutter::Sse(splitter) => splitter.rest(),
             };
             self.last(&rest, out);
+            if self.state == State::Open && self.framing == Framing::Sse && !self.meter.complete() {
+                self.parting = fault::parting(&rest).map(Box::new);
+            }
         }
         if self.state == State::Open && self.meter.complete() {
             if let Some(terminator) = self.meter.terminator() {
@@ -265,6 +271,11 @@ impl Passage {
     #[must_use]
     pub fn answer_id(&self) -> Option<&str> {
         self.meter.answer_id()
+    }
+
+    /// The upstream's last words, where it ended too early and said why.
+    pub fn parting(&mut self) -> Option<Box<Fault>> {
+        self.parting.take()
     }
 
     /// Events that were content.

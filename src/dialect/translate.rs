@@ -12,7 +12,14 @@ use crate::{
         passage::{Ending, Step},
         resume::{Seam, Told},
     },
-    ir::{assemble::Assembler, event::ChatEvent, fault::ClientError, response::ChatResponse, think, usage::Usage},
+    ir::{
+        assemble::Assembler,
+        event::ChatEvent,
+        fault::{ClientError, Fault},
+        response::ChatResponse,
+        think,
+        usage::Usage,
+    },
 };
 
 /// Cuts an upstream's body into events and reads them; the half that faces the upstream.
@@ -99,6 +106,11 @@ impl Reading {
             if whole {
                 self.unit(&rest, said, &mut step);
             }
+            if let (false, Cutter::Sse(_)) = (whole, &self.cutter)
+                && let Some(fault) = fault::parting(&rest)
+            {
+                step.error = Some(Box::new(fault));
+            }
             if let Some(held) = self.held.take().filter(|_| self.state == State::Open) {
                 self.hear(&held.0, &held.1, said, &mut step);
             }
@@ -110,7 +122,10 @@ impl Reading {
             }
             self.split(said, from);
         }
-        (if self.state == State::Done { Ending::Complete } else { Ending::Truncated }, step)
+        if self.state == State::Done {
+            return (Ending::Complete, Step { error: None, ..step });
+        }
+        (Ending::Truncated, step)
     }
 
     #[must_use]
@@ -199,7 +214,7 @@ impl Reading {
         }
     }
 
-    fn fail(&mut self, fault: Box<crate::ir::fault::Fault>, step: &mut Step) {
+    fn fail(&mut self, fault: Box<Fault>, step: &mut Step) {
         self.state = State::Failed;
         step.error = Some(fault);
     }
@@ -216,6 +231,7 @@ pub struct Translator {
     seam: Option<Box<Seam>>,
     said: Vec<ChatEvent>,
     content_events: u32,
+    parting: Option<Box<Fault>>,
     /// Of an answer that came whole.
     summary: Option<Summary>,
     /// Where the answer is kept for later turns.
@@ -234,7 +250,8 @@ impl Translator {
     /// One that only reads: what is said waits for the answer that it is to continue.
     #[must_use]
     pub fn silent(reading: Reading) -> Self {
-        Self { reading, writer: None, told: None, seam: None, said: Vec::new(), content_events: 0, summary: None, keep: None, room: 0 }
+        let said = Vec::new();
+        Self { reading, writer: None, told: None, seam: None, said, content_events: 0, parting: None, summary: None, keep: None, room: 0 }
     }
 
     /// From here on what is said is kept; to be asked for before the stream begins.
@@ -290,9 +307,15 @@ impl Translator {
 
     /// The upstream's body has ended.
     pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
-        let (ending, _) = self.reading.end(&mut self.said);
+        let (ending, step) = self.reading.end(&mut self.said);
+        self.parting = step.error;
         self.tell(out);
         ending
+    }
+
+    /// The upstream's last words, where it ended too early and said why.
+    pub fn parting(&mut self) -> Option<Box<Fault>> {
+        self.parting.take()
     }
 
     #[must_use]
@@ -393,7 +416,9 @@ mod tests {
     #[test]
     fn a_character_in_two_pieces_is_one_in_every_dialect() {
         let anthropic = |text: &str| {
-            format!("event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n")
+            format!(
+                "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n"
+            )
         };
         let openai = |key: &str, text: &str| format!("data: {{\"choices\":[{{\"delta\":{{\"{key}\":\"{text}\"}}}}]}}\n\n");
         let gemini = |text: &str| format!("data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}]}}}}]}}\n\n");
@@ -422,7 +447,9 @@ mod tests {
             assert_eq!(text(dialect, framing, &format!("{one}{end}"), 4096), "a\u{fffd}", "{dialect:?}");
         }
         let arguments = |text: &str| {
-            format!("data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":0,\"function\":{{\"name\":\"f\",\"arguments\":\"{text}\"}}}}]}}}}]}}\n\n")
+            format!(
+                "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":0,\"function\":{{\"name\":\"f\",\"arguments\":\"{text}\"}}}}]}}}}]}}\n\n"
+            )
         };
         let body = format!("{}{}data: [DONE]\n\n", arguments("{\\\"a\\\":\\\"\\ud83c"), arguments("\\udf89\\\"}"));
         assert_eq!(text(Dialect::Openai, Framing::Sse, &body, 4096), "{\"a\":\"\u{1f389}\"}");

@@ -102,7 +102,8 @@ impl Meter for ContentMeter {
             && let Some(reason) = finish(json)
         {
             self.finished = true;
-            self.ended |= candidates(json).filter(|(_, candidate)| candidate.get("finishReason").is_some()).fold(0, |ended, (bit, _)| ended | bit);
+            self.ended |=
+                candidates(json).filter(|(_, candidate)| candidate.get("finishReason").is_some()).fold(0, |ended, (bit, _)| ended | bit);
             self.summary.finish = Some(reason);
         }
         if marks.usage {
@@ -151,7 +152,8 @@ mod tests {
 
     #[test]
     fn what_comes_after_the_end_of_a_candidate_is_not_told() {
-        let text = |index: u8, reason: &str| format!(r#"{{"candidates":[{{"index":{index},"content":{{"parts":[{{"text":"x"}}]}}{reason}}}]}}"#);
+        let text =
+            |index: u8, reason: &str| format!(r#"{{"candidates":[{{"index":{index},"content":{{"parts":[{{"text":"x"}}]}}{reason}}}]}}"#);
         let stop = r#","finishReason":"STOP""#;
         let mut meter = ContentMeter::default();
         for (event, want) in [

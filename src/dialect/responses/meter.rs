@@ -149,8 +149,7 @@ mod tests {
 
     #[test]
     fn a_response_that_was_cancelled_is_no_answer() {
-        for event in
-            [r#"{"type":"response.cancelled","response":{"status":"cancelled","error":null}}"#, r#"{"type":"response.cancelled"}"#]
+        for event in [r#"{"type":"response.cancelled","response":{"status":"cancelled","error":null}}"#, r#"{"type":"response.cancelled"}"#]
         {
             let mut meter = ResponseMeter::default();
             assert!(matches!(meter.event(b"", event.as_bytes()), Heed::Error(fault) if fault.message.contains("cancelled")), "{event}");

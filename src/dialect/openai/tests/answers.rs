@@ -281,7 +281,13 @@ fn odd_chunks_are_read_for_what_they_say() {
         (&[r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#, "[DONE]"], false),
         (&[r#"{"choices":[{"delta":{"content":""},"finish_reason":"stop"}]}"#, "[DONE]"], true),
         (&[r#"{"choices":[{"delta":{"content":"x"}}]}"#, "[DONE]"], true),
-        (&[r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\": \"Z"}}]}}]}"#, "[DONE]"], false),
+        (
+            &[
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\": \"Z"}}]}}]}"#,
+                "[DONE]",
+            ],
+            false,
+        ),
         (&[r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":""}}]}}]}"#, "[DONE]"], false),
         (&[r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}]}}]}"#, "[DONE]"], true),
     ] {
