@@ -410,7 +410,8 @@ fn pain_5_a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
             let told = hear(&proxy, client, stream);
             assert!(told.error.is_some() && !told.success, "{client} {stream}: {told:?}");
 
-            let (_upstream, proxy) = before("openai", vec![Scene::events([call("{\"city\": "), call("\"Z\"}"), end()])]);
+            let rest = chunk(&json!({"tool_calls": [{"index": 0, "function": {"arguments": "\"Z\"}"}}]}), None);
+            let (_upstream, proxy) = before("openai", vec![Scene::events([call("{\"city\": "), rest, end()])]);
             let told = hear(&proxy, client, stream);
             assert_eq!((&told.error, told.calls), (&None, vec![("weather".to_owned(), json!({"city": "Z"}))]), "{client} {stream}");
         }
@@ -448,7 +449,8 @@ fn pain_6_a_gemini_array_is_told_as_events_and_a_cut_one_as_cut() {
         assert_eq!((told.text.as_str(), told.success, told.error), ("ab", true, None), "{client}");
         for (bad, words) in [(&cut, "before the answer was complete"), (&failed, "all busy")] {
             let (_upstream, proxy) = before("gemini", vec![Scene::json(200, bad); 6]);
-            let told = hear(&proxy, client, true);
+            let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
+            let told = heard(client, answer.status == 200, &answer);
             assert!(!told.success && told.error.as_ref().is_some_and(|error| error.contains(words)), "{client}: {told:?}");
         }
     }
