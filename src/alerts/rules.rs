@@ -114,7 +114,8 @@ impl Watch {
         }
         for (id, trouble) in &troubles {
             if let Some(raised) = self.raised.get_mut(id) {
-                raised.now = true;
+                // As it is by now: how long it still takes, how many failed.
+                (raised.now, raised.alert) = (true, trouble.alert.clone());
                 continue;
             }
             let since = *self.seen.entry(id.clone()).or_insert(now);
@@ -128,7 +129,13 @@ impl Watch {
                 return true;
             }
             match fate(*what, subject, raised, facts, now) {
-                Fate::Stays => true,
+                Fate::Stays => {
+                    // Fewer fail than when it was told, and still too many.
+                    if let Some(found) = facts.upstreams.iter().find(|found| *what == AlertKind::ErrorRate && *found.name == **subject) {
+                        (raised.now, raised.alert.text) = (true, failing(found).into());
+                    }
+                    true
+                }
                 Fate::Gone => false,
                 Fate::Over(text) => {
                     news.push(alert(AlertKind::Recovered, subject, text, Level::Info));
@@ -213,8 +220,7 @@ fn troubles(facts: &Facts, now: UnixMillis) -> Vec<Trouble> {
             continue;
         }
         if upstream.attempts >= ATTEMPTS && upstream.errors * 100 >= upstream.attempts * TOO_MANY {
-            let text = format!("{name} fails often: {} of the last {} attempts", upstream.errors, upstream.attempts);
-            add(alert(AlertKind::ErrorRate, name, text, Level::Warn), true);
+            add(alert(AlertKind::ErrorRate, name, failing(upstream), Level::Warn), true);
         }
         if let Some((subject, rest)) = all_rest(upstream, now) {
             let which = match upstream.keys.len() {
@@ -227,6 +233,10 @@ fn troubles(facts: &Facts, now: UnixMillis) -> Vec<Trouble> {
         }
     }
     found
+}
+
+fn failing(upstream: &UpstreamFacts) -> String {
+    format!("{} fails often: {} of the last {} attempts", upstream.name, upstream.errors, upstream.attempts)
 }
 
 /// Whether no key of an upstream can be used, for all models or for one, and when the first comes back.

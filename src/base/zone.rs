@@ -6,5 +6,20 @@ use jiff::tz::TimeZone;
 #[must_use]
 pub fn zone(name: &str) -> TimeZone {
     let named = if name.is_empty() { TimeZone::try_system() } else { TimeZone::get(name) };
-    named.unwrap_or(TimeZone::UTC)
+    let zone = named.unwrap_or(TimeZone::UTC);
+    // One zone of many names: days counted in one of them are those of the others.
+    if zone.iana_name().is_some_and(|name| UTC.contains(&name)) { TimeZone::UTC } else { zone }
+}
+
+const UTC: [&str; 6] = ["Etc/UCT", "Etc/UTC", "Etc/Universal", "Etc/Zulu", "UTC", "Zulu"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_utc_are_one_zone() {
+        assert!(["UTC", "Etc/UTC", "Etc/Zulu", "no such zone"].into_iter().all(|name| zone(name) == TimeZone::UTC));
+        assert_eq!(zone("Asia/Shanghai").iana_name(), Some("Asia/Shanghai"));
+    }
 }

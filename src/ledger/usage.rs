@@ -276,7 +276,7 @@ impl Reader {
     /// The same from the requests themselves, for what the sums by day cannot tell.
     fn sum_requests(&self, tally: &mut Tally, by: By, from: UnixMillis, zone: &TimeZone) -> rusqlite::Result<()> {
         let mut query = self.connection.prepare_cached(&format!(
-            "SELECT finished, project, client, session, upstream, key, model, state, attempts, cost, sure, demo, id, won, {}
+            "SELECT finished, project, client, session, upstream, key, CASE model WHEN '' THEN asked ELSE model END, state, attempts, cost, sure, demo, id, won, {}
              FROM request WHERE id >= ?1 AND finished >= ?2 AND op IN ({})",
             CLASSES.join(", "),
             generating()

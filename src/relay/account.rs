@@ -252,7 +252,9 @@ impl Account {
     pub(super) fn hand_over(&mut self, engine: &Engine, record: Option<Arc<RequestRecord>>) {
         let failed = record.as_ref().is_some_and(|record| record.state == State::Failed);
         if let Some(capture) = self.capture.take() {
-            let media = if self.stream && !failed { "text/event-stream" } else { "application/json" };
+            // Refused before the head left: that is told as JSON.
+            let refused = failed && record.as_ref().is_some_and(|record| record.status.is_some_and(|status| status >= 400));
+            let media = if self.stream && !refused { "text/event-stream" } else { "application/json" };
             engine.sink.keep(*capture, media, failed, engine.clock.mono());
         }
         if let (Some(slot), Some(record)) = (self.slot.take(), record) {

@@ -121,7 +121,13 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
         return Ok(Got::Opaque { status, headers: out, first: None, body, idle: clocks.idle });
     }
 
-    let first = first_chunk(&mut body, &clocks).await?;
+    let first = first_chunk(&mut body, &clocks, job.ask.stream).await?;
+    if first.is_none() && status != StatusCode::OK {
+        let message = format!("HTTP {} without an answer", status.as_u16());
+        return Err(TransportFault { kind: TransportKind::Garbage, message, sent: true }.into());
+    }
+    // Clients know an answer by this status; some take 206 and the like for failures.
+    let status = StatusCode::OK;
     if job.carry.is_some() {
         let came = Came { status, headers: out, content_type: content_type.to_owned(), first, body };
         return translate(job, &target, came, &clocks).await;
@@ -232,6 +238,8 @@ struct Clocks {
     idle: Duration,
     /// A non-streaming attempt ends here.
     end: Instant,
+    /// What that is of the whole, in words.
+    share: &'static str,
 }
 
 impl Clocks {
@@ -240,9 +248,11 @@ impl Clocks {
         let now = Instant::now();
         let first_byte = job.overrides.first_byte.unwrap_or(timeouts.first_byte);
         let total = job.overrides.total.unwrap_or(timeouts.total);
-        // A non-streaming attempt may take half of the whole, so that the one repetition that is allowed still fits in.
-        let end = deadline.min(now + total / 2);
+        // A first attempt without a stream may take half of the whole, so that the one repetition that is allowed still fits in.
+        let repeats = job.generation.settings.retry.max_attempts > 1 && job.ask.endpoint.op != Op::Raw && job.tally.attempts() <= 1;
+        let (end, share) = if repeats { (deadline.min(now + total / 2), "half of `total`") } else { (deadline, "`total`") };
         Self {
+            share,
             first_byte,
             first_byte_at: if job.ask.stream { now + first_byte } else { end },
             idle: job.overrides.idle.unwrap_or(timeouts.idle),
@@ -256,6 +266,7 @@ impl Clocks {
             held: settings.server.max_buffered.unwrap_or(u64::MAX),
             deadline: self.end.max(self.first_byte_at),
             idle: self.idle,
+            share: self.share,
         }
     }
 
@@ -263,7 +274,7 @@ impl Clocks {
         if stream {
             return commit::late(self.first_byte);
         }
-        let message = "no answer came in time (half of `total` under [timeouts] for one attempt)".to_owned();
+        let message = format!("no answer came in time ({} under [timeouts] for this attempt)", self.share);
         TransportFault { kind: TransportKind::TotalTimeout, message, sent: true }
     }
 }
@@ -323,12 +334,12 @@ async fn refused(job: &Job, egress: &'static dyn Egress, answer: Answer) -> Fail
     Failed { said: Said::Fault { fault, body: Some(body) }, hint }
 }
 
-async fn first_chunk(body: &mut AnswerBody, clocks: &Clocks) -> Result<Option<Bytes>, Failed> {
+async fn first_chunk(body: &mut AnswerBody, clocks: &Clocks, stream: bool) -> Result<Option<Bytes>, Failed> {
     match body::within(clocks.first_byte_at, pin!(body::chunk(body))).await {
         Some(None) => Ok(None),
         Some(Some(Ok(data))) => Ok(Some(data)),
         Some(Some(Err(fault))) => Err(fault.into()),
-        None => Err(commit::late(clocks.first_byte).into()),
+        None => Err(clocks.late(stream).into()),
     }
 }
 

@@ -73,6 +73,8 @@ pub(super) struct Limits {
     pub held: u64,
     pub deadline: Instant,
     pub idle: Duration,
+    /// What the deadline is of the time that a request has, in words.
+    pub share: &'static str,
 }
 
 /// The whole body.
@@ -113,7 +115,7 @@ fn silence(limits: &Limits, until: Instant) -> TransportFault {
     if until >= limits.deadline {
         return TransportFault {
             kind: TransportKind::TotalTimeout,
-            message: "the answer was not complete in time (`total` under [timeouts])".to_owned(),
+            message: format!("the answer was not complete in time ({} under [timeouts] for this attempt)", limits.share),
             sent: true,
         };
     }

@@ -25,7 +25,7 @@ use crate::{
         op::Op,
     },
     routing::{
-        budget::{Booked, BudgetState, Budgets, Holder, Lack, Reached},
+        budget::{Booked, BudgetState, Budgets, Holder, Lack, NEAR, Reached, percent as percent_of},
         candidate::{Candidate, Decision, KeyState, Over, OverKind, Target, Why, short},
     },
 };
@@ -236,9 +236,22 @@ impl Engine {
     }
 
     fn tell_reached(&self, reached: &Reached) {
-        let BudgetState { holder, budget, spent, period, .. } = &reached.state;
-        let (what, level) =
-            if reached.percent >= 100 { (AlertKind::BudgetSpent, Level::Error) } else { (AlertKind::BudgetNear, Level::Warn) };
+        let alert = self.budget_alert(&reached.state, reached.percent.into());
+        tracing::warn!("{}", alert.text);
+        self.bus.tell(self.clock.unix(), EventKind::Alert { alert });
+    }
+
+    /// What there is to say of the budgets that are spent or nearly so, as they stand.
+    #[must_use]
+    pub fn budget_alerts(&self) -> Vec<Alert> {
+        let all = self.budgets.all(self.clock.unix()).into_iter();
+        let full = all.map(|state| (percent_of(state.spent, state.budget.usd), state)).filter(|(percent, _)| *percent >= u64::from(NEAR));
+        full.map(|(percent, state)| self.budget_alert(&state, percent)).collect()
+    }
+
+    fn budget_alert(&self, state: &BudgetState, percent: u64) -> Alert {
+        let BudgetState { holder, budget, spent, period, .. } = state;
+        let (what, level) = if percent >= 100 { (AlertKind::BudgetSpent, Level::Error) } else { (AlertKind::BudgetNear, Level::Warn) };
         let until = period.until.map(|until| format!(", with {} to go", short(span(self.clock.unix(), until)))).unwrap_or_default();
         let then = match (what, holder.refuses()) {
             (AlertKind::BudgetSpent, true) => "; what costs money is refused until then",
@@ -246,9 +259,7 @@ impl Engine {
             _ => "",
         };
         let text: Arc<str> = format!("{} has spent {spent} of its {}{until}{then}", whose(holder), sum(budget)).into();
-        tracing::warn!("{text}");
-        let alert = Alert { what, subject: holder.text().into(), text, level };
-        self.bus.tell(self.clock.unix(), EventKind::Alert { alert });
+        Alert { what, subject: holder.text().into(), text, level }
     }
 }
 

@@ -73,9 +73,11 @@ impl Late {
                         // Only conversations are answered late, and those are never opaque.
                         Ok(Won::Opaque(_)) => Stage::Over,
                         Err(error) => {
+                            let last = job.ingress.stream_error(&error, &job.ask.id.to_string(), self.framing);
                             job.tally.set_status(200);
+                            job.tally.told(&last);
                             job.tally.end(State::Failed, None, Some(&error.message));
-                            Stage::Last(job.ingress.stream_error(&error, &job.ask.id.to_string(), self.framing))
+                            Stage::Last(last)
                         }
                     };
                 }

@@ -434,12 +434,14 @@ impl Pump {
             }
         };
         let summary = self.flow.summary();
-        self.job.tally.end(State::Failed, Some(&summary), Some(&error.message));
         // The upstream's own words, where they are fit to be shown as they are.
         let own = self.flow.own_error().filter(|_| matches!(broke, Broke::Said(_)));
         let own = own
             .filter(|event| std::str::from_utf8(event).is_ok_and(|text| matches!(self.job.engine.redactor.text(text), Cow::Borrowed(_))));
-        own.cloned().unwrap_or_else(|| self.flow.error_tail(&error, &self.job.ask.id.to_string()))
+        let last = own.cloned().unwrap_or_else(|| self.flow.error_tail(&error, &self.job.ask.id.to_string()));
+        self.job.tally.told(&last);
+        self.job.tally.end(State::Failed, Some(&summary), Some(&error.message));
+        last
     }
 }
 

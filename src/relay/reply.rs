@@ -27,7 +27,10 @@ use crate::{
         fault::{ClientError, ErrorKind, Fault, FaultKind, TransportFault, TransportKind},
         op::Dialect,
     },
-    routing::candidate::{Candidate, Decision, Why, short},
+    routing::{
+        candidate::{Candidate, Decision, ScopeKind, Why, short},
+        outcome::{Blame, Cool},
+    },
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -187,6 +190,10 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
             let wait = key_wait(&job.engine, last.key, &job.tally.model, job.engine.clock.mono());
             pass(ClientError::new(ErrorKind::RateLimited, format!("upstream {upstream}: {words}"))).retry_after(wait.or(fault.hint))
         }
+        // A client would take it for a word of its own proxy.
+        FaultKind::BadRequest if fault.status == 407 => {
+            ClientError::new(ErrorKind::Upstream, format!("upstream {upstream} (407): {words}")).should_retry(false)
+        }
         FaultKind::BadRequest | FaultKind::Forbidden | FaultKind::ModelNotFound => {
             pass(ClientError::new(ErrorKind::UpstreamSaid, words).status(fault.status))
         }
@@ -196,7 +203,8 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
         }
         FaultKind::Portal => ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).should_retry(false),
         FaultKind::Server => {
-            pass(ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status)).should_retry(false)
+            let error = ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status);
+            pass(error).retry_after(last.lost.outcome.hint).should_retry(false)
         }
     }
 }
@@ -224,13 +232,41 @@ pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> Cl
     ClientError::new(kind, message).should_retry(false)
 }
 
+/// What all refusals come to, those of this request and those that others met before, where they agree and waiting a
+/// moment will not help: nothing left to spend, nobody who may, no such model.
+pub(super) fn settled(refusals: &[(Cool, Blame)], decision: &Decision) -> Option<ErrorKind> {
+    let kind = |class: Cool, account: bool| match class {
+        Cool::Quota if account => Some(ErrorKind::OutOfCredit),
+        Cool::Quota => Some(ErrorKind::Forbidden),
+        Cool::ModelMissing => Some(ErrorKind::ModelNotFound),
+        Cool::Nothing | Cool::RateLimited | Cool::Rejected | Cool::ServerError => None,
+    };
+    let mut all: Option<ErrorKind> = None;
+    let mut agree = |found: Option<ErrorKind>| {
+        let found = found?;
+        (*all.get_or_insert(found) == found).then_some(())
+    };
+    // A key that was rejected, is missing or disabled says nothing about the model or the account.
+    for (class, blame) in refusals.iter().filter(|(class, _)| *class != Cool::Rejected) {
+        agree(kind(*class, *blame == Blame::Account))?;
+    }
+    for (_, why) in &decision.others {
+        match why {
+            Why::Cooling { class, scope, .. } => agree(kind(*class, *scope == ScopeKind::Account))?,
+            Why::Disabled | Why::FailedHere | Why::Missing(_) | Why::Rejected { .. } => {}
+            _ => return None,
+        }
+    }
+    all
+}
+
 /// So many reasons are told; `aiproxy route` has them all.
 const REASONS: usize = 4;
 
 /// Every key is blocked for now: which, why, and when the first is back.
 pub(super) fn all_cooling(
     job: &Job,
-    last: Option<&Last>,
+    (last, refusals): (Option<&Last>, &[(Cool, Blame)]),
     decision: &Decision,
     candidates: &[Candidate],
     wait: Duration,
@@ -254,24 +290,37 @@ pub(super) fn all_cooling(
     if more > 0 {
         keys.push(format!("{more} more"));
     }
-    let quota = last.is_some_and(|last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Quota));
-    let kind = if quota && candidates.len() == 1 { ErrorKind::OutOfCredit } else { ErrorKind::RateLimited };
+    let kind = settled(refusals, decision).unwrap_or(ErrorKind::RateLimited);
     let words = last.map(|last| match &last.lost.said {
         Said::Fault { fault, .. } => format!(" The provider said: {}", job.engine.words(&fault.message)),
         Said::Transport(_) => String::new(),
     });
     let asked = clean::clean(&job.ask.asked);
-    let whose = match candidates.len() {
-        1 => format!("the only key for `{asked}` is cooling down; it"),
-        n => format!("all {n} keys for `{asked}` are cooling down; the next"),
+    let many = candidates.len();
+    let (whose, next) = if many == 1 {
+        (format!("the only key for `{asked}` is"), "it is")
+    } else {
+        (format!("all {many} keys for `{asked}` are"), "the next is")
+    };
+    let begin = match kind {
+        ErrorKind::Forbidden => format!("no key may use `{asked}`; {next} tried again"),
+        ErrorKind::ModelNotFound => format!("no upstream has `{asked}`; {next} asked again"),
+        ErrorKind::OutOfCredit => format!("{whose} out of credit; {next} tried again"),
+        _ => format!("{whose} cooling down; {next} back"),
     };
     let message = format!(
-        "{whose} is back in {} ({}).{}{}",
+        "{begin} in {} ({}).{}{}",
         short(wait),
         keys.join("; "),
         if passing { " `aiproxy key warm KEY` lifts a cooldown." } else { "" },
         words.unwrap_or_default(),
     );
-    let error = ClientError::new(kind, message).retry_after(Some(wait.max(Duration::from_secs(1))));
+    let error = ClientError::new(kind, message);
+    let error = match kind {
+        ErrorKind::Forbidden | ErrorKind::ModelNotFound => return error.should_retry(false),
+        ErrorKind::OutOfCredit => error.should_retry(false),
+        _ => error,
+    };
+    let error = error.retry_after(Some(wait.max(Duration::from_secs(1))));
     if kind == ErrorKind::RateLimited { error.code("no_available_key") } else { error }
 }

@@ -116,6 +116,8 @@ struct Memory {
     /// The next try was paid for by a pause or a wait.
     granted: bool,
     last: Option<Last>,
+    /// What each of its attempts was refused for.
+    refusals: Vec<(Cool, Blame)>,
     waited: Duration,
     /// Its place in the queue, kept from one wait to the next.
     place: Option<(u64, Line)>,
@@ -219,7 +221,13 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 }
                 job.chosen = Some((chosen.upstream(), chosen.key));
                 let bound = matches!(why, Chosen::Bound { .. });
-                let why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
+                let mut why = reason(&resolved, chosen, why, job.ask.endpoint.dialect);
+                if let Some(over) = passed_over(&decision, &candidates, chosen, now) {
+                    why = [&*why, &over].concat().into();
+                }
+                if memory.last.is_some() {
+                    why = format!("try {}: {why}", job.tally.attempts() + 1).into();
+                }
                 job.tally.attempt_started(chosen, bound, why);
                 if let Some(rule) = job.overrides.hedge.clone().filter(|_| memory.last.is_none()) {
                     match Box::pin(hedge::attempt(job, &rule, &first, (*index, ticket), deadline)).await {
@@ -270,7 +278,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 };
                 let comes = memory.last.is_some() && candidates.iter().any(fresh);
                 let permitted = comes || memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
-                if !permitted || !wait(job, &mut memory, &candidates, *until, deadline).await {
+                if !permitted || !wait(job, &mut memory, &decision, &candidates, *until, deadline).await {
                     if memory.talk.as_mut().and_then(Option::as_mut).is_some_and(|talk| talk.gives_up(now)) {
                         continue;
                     }
@@ -441,7 +449,7 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect)
     let (tier, _) = chosen.tier;
     let via = &resolved.via;
     let text = match why {
-        Chosen::Only => [via, "; the only candidate ready"].concat(),
+        Chosen::Only => format!("{via}; priority {tier}, the only candidate ready"),
         Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
         Chosen::Bound { better: false } => [via, "; where its conversation was served before"].concat(),
         Chosen::Bound { better: true } => [via, "; where its conversation was served before, though a better tier is back"].concat(),
@@ -451,6 +459,30 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect)
     let to = chosen.target.dialect;
     if to == asked { text } else { format!("{text}; translated to {to}") }.into()
 }
+
+/// Those that would have gone first, or as well, and what keeps them back; those that this request tried are told as its
+/// attempts.
+fn passed_over(decision: &Decision, candidates: &[Candidate], chosen: &Candidate, now: Mono) -> Option<String> {
+    let keeps = |why: &Why| !matches!(why, Why::FailedHere | Why::LowerTier | Why::NotDrawn | Why::OtherRegion);
+    let others = decision.others.iter().filter(|(_, why)| keeps(why));
+    let others = others.filter_map(|(index, why)| Some((candidates.get(*index)?, why))).filter(|(other, _)| other.tier <= chosen.tier);
+    let (mut text, mut more) = (String::new(), 0_usize);
+    for (at, (other, why)) in others.enumerate() {
+        if at >= PASSED {
+            more += 1;
+            continue;
+        }
+        text.push_str(if at == 0 { "; passed over: " } else { ", " });
+        text.push_str(&format!("{} ({})", other.key_name, why.text(now)));
+    }
+    if more > 0 {
+        text.push_str(&format!(", {more} more"));
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+/// So many of those that were passed over are named.
+const PASSED: usize = 3;
 
 /// Books a lost attempt.
 fn lose(job: &mut Job, memory: &mut Memory, chosen: &Candidate, lost: Lost) {
@@ -483,6 +515,7 @@ pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, 
 /// Remembers a lost attempt for what is decided next.
 fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
     memory.attempts.failed(&lost.outcome);
+    memory.refusals.push((lost.outcome.cool, lost.outcome.blame));
     memory.tried.push(Tried {
         key: chosen.key,
         upstream: chosen.upstream(),
@@ -494,11 +527,19 @@ fn note(memory: &mut Memory, chosen: &Candidate, lost: Lost) {
 }
 
 /// Waits in the queue; false where waiting does not help in time.
-async fn wait(job: &Job, memory: &mut Memory, candidates: &[Candidate], until: Option<Mono>, deadline: Instant) -> bool {
+async fn wait(
+    job: &Job,
+    memory: &mut Memory,
+    decision: &Decision,
+    candidates: &[Candidate],
+    until: Option<Mono>,
+    deadline: Instant,
+) -> bool {
     let Some(left) = job.patience().checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
     let now = job.engine.clock.mono();
     let span = until.map(|until| until.since(now));
-    if span.is_some_and(|span| span > left) {
+    // A model that nobody has is no sooner there for being waited for.
+    if span.is_some_and(|span| span > left) || reply::settled(&memory.refusals, decision) == Some(ErrorKind::ModelNotFound) {
         return false;
     }
     // Who waits for its own account waits in nobody's way.
@@ -555,7 +596,7 @@ fn finally(job: &Job, memory: &Memory, decision: &Decision, candidates: &[Candid
     let refusal =
         last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota) && !forbidden(last));
     if let Some(at) = retry_at.filter(|_| refusal) {
-        return reply::all_cooling(job, last, decision, candidates, at.since(now), now);
+        return reply::all_cooling(job, (last, &memory.refusals), decision, candidates, at.since(now), now);
     }
     if last.is_some() {
         return reply::last_words(job, last, candidates.len());

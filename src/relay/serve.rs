@@ -150,6 +150,9 @@ fn answer(mut job: Box<Job>, result: Result<Won, ClientError>) -> Response<Reply
             reply::mark(response.headers_mut(), &job);
             job.tally.answered(response.headers());
             job.tally.set_status(response.status().as_u16());
+            if let ReplyBody::Whole(Some(body)) = response.body() {
+                job.tally.told(body);
+            }
             job.tally.end(State::Failed, None, Some(&error.message));
             response
         }

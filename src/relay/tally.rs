@@ -330,6 +330,13 @@ impl Tally {
         }
     }
 
+    /// What we told the client ourselves, in place of an answer or at its end: kept, and not counted as an answer's.
+    pub(super) fn told(&mut self, bytes: &[u8]) {
+        self.account.answer(bytes);
+        self.answer_bytes += bytes.len() as u64;
+        self.before.0 += bytes.len() as u64;
+    }
+
     /// The provider's cache did not hold what it should have.
     fn cache_lost(&self, at: UnixMillis, lost: CacheLost) {
         let text = lost.text();

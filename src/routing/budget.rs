@@ -23,7 +23,9 @@ use crate::{
 };
 
 /// Percents that are told when they are reached.
-const MARKS: [u8; 2] = [100, 80];
+const MARKS: [u8; 2] = [100, NEAR];
+/// From this share on, in percent, a budget is nearly spent.
+pub const NEAR: u8 = 80;
 
 /// Whose budget it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

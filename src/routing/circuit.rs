@@ -102,6 +102,11 @@ pub enum Signal<'a> {
     Sent {
         id: u64,
     },
+    /// It began to answer: the scope is back, but only a whole answer makes up for earlier failures.
+    Spoke {
+        id: u64,
+        newest: u64,
+    },
     Succeeded {
         id: u64,
         newest: u64,
@@ -178,10 +183,17 @@ impl Circuit {
             }
             (state, Signal::Ended { .. }) => state,
 
-            (Self::Closed { strikes, struck, window }, &Signal::Succeeded { id, .. }) => {
-                let strikes = if id > struck { 0 } else { strikes };
+            (Self::Closed { strikes, struck, window }, signal @ &(Signal::Spoke { id, .. } | Signal::Succeeded { id, .. })) => {
+                let strikes = if id > struck && matches!(signal, Signal::Succeeded { .. }) { 0 } else { strikes };
                 Self::Closed { strikes, struck, window: window.and_then(|w| w.widened(id)) }
             }
+            (
+                Self::Open { belief: Belief { struck, strikes, .. }, .. } | Self::Probing { belief: Belief { struck, strikes, .. }, .. },
+                &Signal::Spoke { id, newest },
+            ) if id > struck => {
+                Self::Closed { strikes, struck, window: Some(Window { width: 2, out: 0, since: now, last: id, first: newest }) }
+            }
+            (state, Signal::Spoke { .. }) => state,
             (
                 Self::Open { belief: Belief { struck, .. }, .. }
                 | Self::Probing { belief: Belief { struck, .. }, .. }
@@ -515,6 +527,7 @@ mod tests {
         let signal = prop_oneof![
             (class, proptest::option::of(0_u64..100_000), 1_u64..60, 0_u64..5).prop_map(|(c, h, id, more)| fail(c, h, id, id + more)),
             (1_u64..60).prop_map(|id| Signal::Succeeded { id, newest: id }),
+            (1_u64..60).prop_map(|id| Signal::Spoke { id, newest: id }),
             (1_u64..60).prop_map(|id| Signal::Sent { id }),
             (1_u64..60).prop_map(|id| Signal::Ended { id }),
             Just(Signal::Answered),

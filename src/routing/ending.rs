@@ -43,7 +43,7 @@ pub fn record(health: &mut Health, ticket: &Ticket, end: End<'_>, now: Mono) -> 
         End::Head2xx => recorder.key_works(),
         End::Content => {
             recorder.key_works();
-            recorder.upstream_works();
+            recorder.signal(Scope::Upstream, &Signal::Spoke { id: ticket.id, newest: recorder.health.newest });
         }
         End::Finished { ttft, usage } => {
             recorder.key_works();

@@ -73,14 +73,16 @@ fn span(from: i64, at: i64) -> Duration {
     Duration::from_millis(u64::try_from(at.saturating_sub(from)).unwrap_or(0)).min(FOREVER)
 }
 
-/// Both spellings in use: `x-ratelimit-reset-requests` and `vendor-ratelimit-requests-reset`, each beside a `remaining`
-/// of the same form. The latest of those that are used up, as all must have reset.
+/// The spellings in use: `x-ratelimit-reset-requests`, `vendor-ratelimit-requests-reset` and the bare `ratelimit-reset`,
+/// each beside a `remaining` of the same form. The latest of those that are used up, as all must have reset.
 fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     let mut latest = None;
     for (name, value) in headers {
         let name = name.as_str();
         let Some((before, after)) = name.split_once("ratelimit-") else { continue };
-        let remaining = if let Some(what) = after.strip_prefix("reset-") {
+        let remaining = if after == "reset" {
+            format!("{before}ratelimit-remaining")
+        } else if let Some(what) = after.strip_prefix("reset-") {
             format!("{before}ratelimit-remaining-{what}")
         } else if let Some(what) = after.strip_suffix("-reset") {
             format!("{before}ratelimit-{what}-remaining")
@@ -253,6 +255,9 @@ mod tests {
             (&[("x-ratelimit-reset-requests", "1700000004")], Some(4.0)),
             (&[("x-ratelimit-reset-requests", "1700000004000")], Some(4.0)),
             (&[("x-ratelimit-reset-requests", "5 parsecs")], None),
+            (&[("x-ratelimit-reset", "1700000004000"), ("x-ratelimit-remaining", "0")], Some(4.0)),
+            (&[("ratelimit-reset", "7")], Some(7.0)),
+            (&[("ratelimit-reset", "7"), ("ratelimit-remaining", "3")], None),
             (&[("x-ratelimit-reset-requests", "2s"), ("retry-after", "1")], Some(1.0)),
         ] {
             assert_eq!(hint(429, rows), expected, "{rows:?}");

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::{
-    client::events,
-    proxy::{Setup, body, secret},
+    client::{Request, events},
+    proxy::{CLIENT_KEY, Setup, body, secret},
     until,
     upstream::{Scene, Upstream, chunk},
 };
@@ -30,6 +30,9 @@ fn pain_16_a_429_moves_on_to_the_next_key_and_cools_the_first() {
     let scope = proxy.key("one/work")["scopes"][0].clone();
     assert_eq!((scope["model"].as_str(), scope["state"].as_str()), (Some("m"), Some("cooling")), "{scope}");
     assert_eq!(proxy.key("one/spare")["state"], "ok");
+    let newest = proxy.snapshot()["live"]["recent"].as_array().and_then(|all| all.last().cloned()).unwrap_or_default();
+    let why = newest["reason"].as_str().unwrap_or_default();
+    assert!(why.contains("passed over: one/work (key for this model cools for"), "{newest}");
 }
 
 #[test]
@@ -385,4 +388,38 @@ fn a_key_that_is_still_being_read_is_waited_for_when_the_others_have_failed() {
     let answer = proxy.chat_stream("hi");
 
     assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
+}
+
+#[test]
+fn a_refusal_means_the_same_when_it_is_remembered_as_when_it_came() {
+    let quota =
+        json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}});
+    let forbidden = json!({"error": {"message": "not for you", "code": "model_not_allowed"}});
+    let missing = json!({"error": {"message": "no such model", "code": "model_not_found"}});
+    for (status, body, of_openai, of_anthropic) in [
+        (429, quota, (429, "insufficient_quota"), (402, "billing_error")),
+        (403, forbidden, (403, ""), (403, "permission_error")),
+        (404, missing, (404, "model_not_found"), (404, "not_found_error")),
+    ] {
+        for keys in [&["work"][..], &["work", "other"]] {
+            let upstream = Upstream::start(vec![Scene::json(status, &body)]);
+            let proxy = Setup::new().config("[retry]\nqueue_for = \"20s\"").upstream("one", &upstream, keys).start();
+            for round in 0..3 {
+                let asked = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
+                let answer = proxy.chat("hi");
+                let code = answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned();
+                assert_eq!(answer.status, of_openai.0, "{status} {keys:?} {round}: {}", answer.text());
+                assert!(of_openai.1.is_empty() || code == of_openai.1, "{status} {keys:?} {round}: {}", answer.text());
+                let answer = Request::post("/v1/messages", &asked).header("x-api-key", CLIENT_KEY).send(proxy.addr);
+                assert_eq!(
+                    (answer.status, answer.json()["error"]["type"].as_str()),
+                    (of_anthropic.0, Some(of_anthropic.1)),
+                    "{}",
+                    answer.text()
+                );
+            }
+            // The scripted list tells of the model: it may be asked for again when that is read.
+            assert!(status == 404 || upstream.journal().len() == keys.len(), "{status}: asked once with each key");
+        }
+    }
 }

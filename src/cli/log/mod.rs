@@ -260,6 +260,8 @@ fn row(record: &RequestRecord, paint: Paint) -> String {
     let status = record.status.map_or_else(|| "–".to_owned(), |s| s.to_string());
     let (role, state) = match record.state {
         State::Done => (Role::Good, status),
+        // The head had left before it failed.
+        State::Failed if record.status.is_some_and(|status| status < 400) => (Role::Bad, format!("{status} broke")),
         State::Failed => (Role::Bad, status),
         State::Left => (Role::Dim, "left".to_owned()),
         State::Queued | State::Streaming | State::Waiting => (Role::Plain, "running".to_owned()),

@@ -143,7 +143,7 @@ fn attempts(attempts: &[AttemptRecord], paint: Paint) -> String {
             (Some(outcome), _) if a.maybe_billed => Cell::new(Role::Warn, format!("{outcome} (may have been billed)")),
             (Some(outcome), _) => Cell::new(Role::Warn, outcome),
             (None, true) => Cell::new(Role::Good, "answered"),
-            (None, false) => Cell::new(Role::Plain, "running"),
+            (None, false) => Cell::new(Role::Plain, if a.ended_ms.is_some() { "not finished" } else { "running" }),
         };
         table.row(vec![
             format!("{}{}", a.number, task(a)).into(),

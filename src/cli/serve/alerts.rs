@@ -91,6 +91,19 @@ impl Told {
         }
     }
 
+    /// Budgets are counts that can be looked up, also after a restart: those that are full stand, and no others.
+    fn budgets(&mut self, full: Vec<Alert>, at: UnixMillis) {
+        let is_budget = |alert: &Alert| matches!(alert.what, AlertKind::BudgetNear | AlertKind::BudgetSpent);
+        let same = |a: &Alert, b: &Alert| a.subject == b.subject && a.what == b.what;
+        self.others.retain(|other| !is_budget(&other.alert) || full.iter().any(|alert| same(alert, &other.alert)));
+        for alert in full {
+            match self.others.iter_mut().find(|other| same(&alert, &other.alert)) {
+                Some(known) => known.alert = alert,
+                None => self.others.push(AlertView { since: at, alert }),
+            }
+        }
+    }
+
     fn standing(&self) -> Vec<AlertView> {
         let own = self.watch.standing().map(|(since, alert)| AlertView { since, alert: alert.clone() });
         own.chain(self.others.iter().cloned()).collect()
@@ -170,6 +183,7 @@ impl Alarms {
             let mut told = self.told();
             let news = told.watch.look(&facts, now);
             told.others.retain(|other| now.0 - other.since.0 < i64::try_from(STANDS.as_millis()).unwrap_or(i64::MAX));
+            told.budgets(self.engine.budget_alerts(), now);
             self.standing.set(told.standing());
             news
         };
@@ -402,5 +416,21 @@ mod tests {
         }
         let standing: Vec<_> = told.standing().into_iter().map(|view| (view.alert.what, view.alert.subject.to_string())).collect();
         assert_eq!(standing, [(AlertKind::BudgetSpent, "project ide".to_owned())]);
+    }
+
+    #[test]
+    fn budgets_stand_while_they_are_full() {
+        let mut told = Told::default();
+        let alert = |what, text: &str| Alert { what, subject: "project ide".into(), text: text.into(), level: Level::Warn };
+        let standing =
+            |told: &Told| told.standing().into_iter().map(|view| (view.since.0, view.alert.text.to_string())).collect::<Vec<_>>();
+
+        told.budgets(vec![alert(AlertKind::BudgetNear, "81 %")], UnixMillis(1));
+        told.budgets(vec![alert(AlertKind::BudgetNear, "90 %")], UnixMillis(2));
+        assert_eq!(standing(&told), [(1, "90 %".to_owned())]);
+        told.budgets(vec![alert(AlertKind::BudgetSpent, "100 %")], UnixMillis(3));
+        assert_eq!(standing(&told), [(3, "100 %".to_owned())]);
+        told.budgets(Vec::new(), UnixMillis(4));
+        assert_eq!(standing(&told), []);
     }
 }

@@ -359,11 +359,17 @@ fn pain_29_a_bad_request_cools_nothing() {
 fn a_stream_that_broke_after_content_counts_against_the_upstream_only() {
     let world = World::keys(1);
     let lost = of_transport(&TransportFault { kind: TransportKind::BodyBroken, message: "cut".to_owned(), sent: true });
-    for now in 0..3 {
-        world.board.record(&world.start(0, now), End::BrokeAfterContent(&lost), at(now));
-    }
-    assert_eq!(world.board.upstream_view(UpstreamId(1), at(2)).state, HealthState::Open);
-    assert_eq!(world.board.key_view(KeyId(100), at(2)).health.state, HealthState::Ok);
+    let breaks = |now| {
+        let ticket = world.start(0, now);
+        world.board.record(&ticket, End::Content, at(now));
+        world.board.record(&ticket, End::BrokeAfterContent(&lost), at(now));
+        world.board.upstream_view(UpstreamId(1), at(now)).state
+    };
+    assert_eq!([breaks(0), breaks(1)], [HealthState::Ok; 2]);
+    world.board.record(&world.start(0, 1), End::Finished { ttft: None, usage: None }, at(1));
+    assert_eq!([breaks(2), breaks(3), breaks(4)], [HealthState::Ok, HealthState::Ok, HealthState::Open]);
+    assert_eq!(breaks(1_000), HealthState::Open, "one that speaks as a probe and breaks again is not back");
+    assert_eq!(world.board.key_view(KeyId(100), at(4)).health.state, HealthState::Ok);
 }
 
 #[test]
