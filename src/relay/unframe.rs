@@ -3,6 +3,7 @@
 use crate::{
     base::{
         cut::Piece,
+        json,
         sse::{self, Splitter},
         surrogates,
     },
@@ -32,7 +33,12 @@ pub fn events(body: &[u8], framing: Framing) -> Option<Vec<(Vec<u8>, Vec<u8>)>> 
         }
     }
     // The last event may lack its blank line.
-    add(&splitter.rest());
+    let rest = splitter.rest();
+    add(&rest);
+    // An error may stand bare behind the events.
+    if json::check(&rest).is_ok_and(|rest| rest.get("error").is_some()) {
+        out.push((b"error".to_vec(), rest.to_vec()));
+    }
     for at in 1..out.len() {
         if surrogates::splits(&out[at - 1].1) {
             let (before, after) = out.split_at_mut(at);
@@ -50,6 +56,13 @@ mod tests {
     fn names_and_data_of_all_events_are_told() {
         let events = events(b": hi\n\nevent: a\ndata: 1\n\ndata: 2", Framing::Sse).expect("an event stream");
         assert_eq!(events, [(b"a".to_vec(), b"1".to_vec()), (Vec::new(), b"2".to_vec())]);
+    }
+
+    #[test]
+    fn an_error_without_a_frame_is_an_event() {
+        let events = events(b"data: 1\n\n{\"error\": {}}\n", Framing::Sse).expect("an event stream");
+        assert_eq!(events[1], (b"error".to_vec(), b"{\"error\": {}}\n".to_vec()));
+        assert_eq!(super::events(b"data: 1\n\n{\"error\"\n", Framing::Sse).map(|events| events.len()), Some(1));
     }
 
     #[test]
