@@ -1,8 +1,11 @@
 //! Characters whose two halves (`\ud83c`, `\udf89`) stand in two pieces of a text, each piece a JSON string of its own.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use memchr::memmem;
+
+/// Made once: it is looked for in every event.
+static UNICODE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\\u"));
 
 /// An escape's length: `\ud83c`.
 const ESCAPE: usize = 6;
@@ -60,7 +63,7 @@ fn escaped(json: &[u8], at: usize) -> bool {
 fn lone(json: &[u8]) -> impl Iterator<Item = Half> {
     let mut from = 0;
     std::iter::from_fn(move || {
-        while let Some(at) = memmem::find(&json[from..], b"\\u").map(|at| from + at) {
+        while let Some(at) = UNICODE.find(&json[from..]).map(|at| from + at) {
             from = at + 2;
             if escaped(json, at) {
                 continue;
