@@ -19,9 +19,10 @@ const MOST_THREADS: usize = 4;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version end here too; a pipe that closed under them is a failure like any other.
+        // Help and version end here too; whoever closes a pipe under them has seen enough.
         Err(error) => {
-            let code = if error.print().is_ok() { error.exit_code() } else { 1 };
+            let closed = |e: std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+            let code = if error.print().map_or_else(closed, |()| true) { error.exit_code() } else { 1 };
             return ExitCode::from(u8::try_from(code).unwrap_or(1));
         }
     };

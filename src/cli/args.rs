@@ -14,13 +14,14 @@ const ABOUT: &str = "The AI proxy on your laptop: every tool, every provider key
 
 const AFTER: &str = "\
 Start here:
-  aiproxy serve                    serve what the environment and this machine offer; works without any key
-  aiproxy key add openai           store a key in the OS keyring and use it
-  eval \"$(aiproxy env)\"            point the SDKs and tools of this shell at the proxy
-  aiproxy tui                      the dashboard
+  aiproxy serve               serve what environment and machine offer; works without any key
+  aiproxy key add openai      store a key in the OS keyring and use it
+  eval \"$(aiproxy env)\"       point the SDKs and tools of this shell at the proxy
+  aiproxy tui                 the dashboard
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 config error, 4 proxy not reachable.
-Environment: AIPROXY_CONFIG, AIPROXY_DATA_DIR, AIPROXY_TOKEN, AIPROXY_KEYS_PASSPHRASE_FILE, NO_COLOR, VISUAL, EDITOR.";
+Environment: AIPROXY_CONFIG, AIPROXY_DATA_DIR, AIPROXY_TOKEN, AIPROXY_KEYS_PASSPHRASE_FILE,
+NO_COLOR, VISUAL, EDITOR.";
 
 /// A whole command line.
 #[derive(Debug, Parser)]
@@ -61,10 +62,33 @@ impl Global {
     ///
     /// # Errors
     ///
-    /// A sentence where neither a flag nor the environment says it and there is no home.
+    /// A sentence where neither a flag nor the environment says it and there is no home, or where the data dir is none.
     pub fn place(&self) -> Result<Place, CliError> {
-        file::locate(self.config.as_deref(), self.data_dir.as_deref(), &Environment::from_process()).map_err(CliError::failed)
+        let place =
+            file::locate(self.config.as_deref(), self.data_dir.as_deref(), &Environment::from_process()).map_err(CliError::failed)?;
+        if place.data.is_file() {
+            return Err(CliError::failed(format!("{}: a file, not a folder", place.data.display()))
+                .hint("--data-dir or AIPROXY_DATA_DIR names the folder for data"));
+        }
+        Ok(place)
     }
+}
+
+impl Global {
+    /// The options by which another command finds the same config and data, each after a space; empty where none is needed.
+    #[must_use]
+    pub fn flags(&self, place: &Place) -> String {
+        let flag = |name: &str, path: &std::path::Path| format!(" {name} {}", quoted(&path.display().to_string()));
+        let config = self.config.as_ref().map(|_| flag("--config", &place.config));
+        let data = self.data_dir.as_ref().map(|_| flag("--data-dir", &place.data));
+        [config, data].into_iter().flatten().collect()
+    }
+}
+
+/// A word as a POSIX shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+@:,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// The commands.
@@ -74,21 +98,19 @@ pub enum Command {
     #[command(after_help = SERVE)]
     Serve(ServeArgs),
     /// Open the dashboard: attached to the running proxy, or with one of its own where none runs
-    #[command(after_help = "In the dashboard `?` shows all keys. Attached, `q` leaves it and the proxy goes on; started here, `q` asks.")]
+    #[command(after_help = TUI)]
     Tui,
     /// Show whether the proxy runs, and the state of config, upstreams, keys and requests
-    #[command(after_help = "Exit code 4 where no proxy runs. `aiproxy status --json` is made for scripts; times are RFC 3339.")]
+    #[command(after_help = STATUS)]
     Status,
     /// End the running proxy
     #[command(after_help = "Open requests may finish, for as long as `server.drain` says; --now cuts them.")]
     Stop(stop::StopArgs),
     /// End the running proxy and serve again, in this terminal
-    #[command(
-        after_help = "The proxy that was running ends as with `aiproxy stop`; the new one belongs to this terminal, with this command's --config and --data-dir."
-    )]
+    #[command(after_help = RESTART)]
     Restart(stop::RestartArgs),
     /// Apply the config file and read every key reference again
-    #[command(after_help = "Saving the file does the same. A broken file changes nothing: exit code 3, and every problem is printed.")]
+    #[command(after_help = RELOAD)]
     Reload,
     /// Print shell lines that point SDKs and tools at the proxy
     #[command(after_help = env::EXAMPLES)]
@@ -141,9 +163,25 @@ impl Command {
     }
 }
 
+const TUI: &str = "\
+In the dashboard `?` shows all keys. Attached, `q` leaves it and the proxy goes on; started
+here, `q` asks.";
+
+const STATUS: &str = "\
+Exit code 4 where no proxy runs. `aiproxy status --json` is made for scripts; its times are
+RFC 3339.";
+
+const RESTART: &str = "\
+The proxy that was running ends as with `aiproxy stop`; the new one belongs to this terminal,
+with this command's --config and --data-dir.";
+
+const RELOAD: &str = "\
+Saving the file does the same. A broken file changes nothing: exit code 3, and every problem is
+printed.";
+
 const SERVE: &str = "\
-Without a config file it serves what it finds: keys in the environment (OPENAI_API_KEY, …), local servers on their usual
-ports, and the built-in upstream `demo`.
+Without a config file it serves what it finds: keys in the environment (OPENAI_API_KEY, …),
+local servers on their usual ports, and the built-in upstream `demo`.
 
 Examples:
   aiproxy serve
@@ -174,6 +212,40 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// Does something with every command there is.
+    fn each(command: &clap::Command, path: &str, act: &mut impl FnMut(&str, &clap::Command)) {
+        let path = format!("{path} {}", command.get_name());
+        act(&path, command);
+        command.get_subcommands().for_each(|below| each(below, &path, act));
+    }
+
+    #[test]
+    fn whatever_a_person_types_is_described() {
+        each(&Cli::command(), "", &mut |path, command| {
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                assert!(arg.get_help().is_some(), "{path}: {}", arg.get_id());
+            }
+        });
+    }
+
+    #[test]
+    fn what_stands_below_help_fits_a_terminal_of_100_columns() {
+        each(&Cli::command(), "", &mut |path, command| {
+            for line in command.get_after_help().map(ToString::to_string).iter().flat_map(|text| text.lines()) {
+                assert!(unicode_width::UnicodeWidthStr::width(line) <= 96, "{path}: {line}");
+            }
+        });
+    }
+
+    #[test]
+    fn other_commands_are_told_where_this_one_looks() {
+        let global = Global { data_dir: Some("d".into()), ..Global::default() };
+        let place = Place { config: "/c".into(), data: "/my data/it's".into(), explicit: false };
+        assert_eq!(global.flags(&place), r" --data-dir '/my data/it'\''s'");
+        assert_eq!(Global { config: Some("c".into()), ..Global::default() }.flags(&place), " --config /c");
+        assert_eq!(Global::default().flags(&place), "");
     }
 
     #[test]

@@ -22,7 +22,8 @@ use crate::base::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-The question goes through the running proxy with the project's client key, like any client's. Ctrl-C ends the answer.
+The question goes through the running proxy with the project's client key, like any client's.
+Ctrl-C ends the answer.
 
 Examples:
   aiproxy ask demo/echo \"hello\"

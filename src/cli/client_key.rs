@@ -93,7 +93,12 @@ pub async fn default_client_key(place: &Place, keyring: &Keyring) -> Result<(Sec
     Ok(key)
 }
 
-async fn find(place: &Place, keyring: &Keyring) -> Result<Option<(Secret, KeptIn)>, ClientKeyError> {
+/// The key of project `default`, if there is one.
+///
+/// # Errors
+///
+/// A file that is there cannot be read.
+pub(super) async fn find(place: &Place, keyring: &Keyring) -> Result<Option<(Secret, KeptIn)>, ClientKeyError> {
     let label = label("default");
     // A keyring that does not answer is no failure: the file is there for it.
     if let Ok(Some(secret)) = keyring.get(&label).await {

@@ -48,9 +48,17 @@ pub enum ConfigCommand {
     },
     /// Change one setting in the file
     #[command(after_help = SET)]
-    Set { path: String, value: String },
+    Set {
+        /// As in server.max_requests or upstream.office.priority
+        path: String,
+        /// As it would stand in the file; quotes around text may be left out
+        value: String,
+    },
     /// Take one setting out of the file, so that its default applies
-    Unset { path: String },
+    Unset {
+        /// As in server.max_requests or upstream.office.priority
+        path: String,
+    },
     /// Open the file in $VISUAL or $EDITOR; it is checked before it takes the old one's place
     Edit,
     /// Report every problem of the file: exit code 3 where it could not be used

@@ -6,7 +6,7 @@ use super::{
     Ctx,
     exit::{CliError, Exit},
     out, project,
-    reach::Reach,
+    reach::{self, Reach},
     reveal::reveal,
     settings,
 };
@@ -44,7 +44,7 @@ enum Shell {
 ///
 /// No such project; its key cannot be read.
 pub async fn run(ctx: &Ctx, args: EnvArgs) -> Result<Exit, CliError> {
-    let base = base_url(ctx)?;
+    let base = base_url(ctx).await?;
     let key = project::client_key(ctx, &args.project).await?;
     let variables = variables(&base, reveal(&key));
     if ctx.global.json {
@@ -58,14 +58,14 @@ pub async fn run(ctx: &Ctx, args: EnvArgs) -> Result<Exit, CliError> {
 }
 
 /// Where clients reach the proxy: the one that runs, else where the config would listen.
-pub(super) fn base_url(ctx: &Ctx) -> Result<String, CliError> {
+pub(super) async fn base_url(ctx: &Ctx) -> Result<String, CliError> {
     if ctx.global.url.is_some() {
         return Ok(given(ctx));
     }
     if let Some(base) = Reach::look(ctx)?.and_then(|reach| reach.running).and_then(|running| running.base_url()) {
         return Ok(base);
     }
-    out::note("note: the proxy does not run; start it with `aiproxy serve`");
+    out::note(&format!("note: {}; start it with `aiproxy serve`", reach::absent(ctx).await));
     let listen = settings::listen(&ctx.global.place()?);
     Ok(format!("http://{}", listen.first().map_or_else(|| settings::LISTEN.to_owned(), |addr| reachable(addr))))
 }

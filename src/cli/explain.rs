@@ -25,7 +25,8 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-ID is a request's id, a unique beginning of it, or `last`. Answers carry it as `x-request-id`; `aiproxy log` lists them.
+ID is a request's id, a unique beginning of it, or `last`. Answers carry it as `x-request-id`;
+`aiproxy log` lists them.
 
 Examples:
   aiproxy explain last
@@ -51,6 +52,12 @@ pub async fn run(ctx: &Ctx, args: ExplainArgs) -> Result<Exit, CliError> {
         out::print(&page(&full, Paint::stdout()))?;
     }
     Ok(Exit::Ok)
+}
+
+/// The account without colours, for readers of other places.
+#[must_use]
+pub fn plain(full: &Full) -> String {
+    page(full, Paint::none())
 }
 
 fn page(full: &Full, paint: Paint) -> String {

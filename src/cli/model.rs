@@ -23,8 +23,9 @@ use crate::{
 };
 
 const ADD: &str = "\
-One target makes an alias, several a logical model that fails over from one to the next. A target is UPSTREAM:MODEL, or a
-name that is resolved like a client's. NAME may be a pattern: 'claude-*-haiku-*'.
+One target makes an alias, several a logical model that fails over from one to the next. A
+target is UPSTREAM:MODEL, or a name that is resolved like a client's. NAME may be a pattern:
+'claude-*-haiku-*'.
 
 Examples:
   aiproxy model add fast openai:gpt-5-mini
@@ -39,9 +40,15 @@ pub enum ModelCommand {
     /// List what clients may ask for
     List,
     /// Show what a name leads to
-    Show { name: String },
+    Show {
+        /// What clients ask for: an alias, a logical model or one that an upstream lists
+        name: String,
+    },
     /// Take an alias or logical model out of the config
-    Remove { name: String },
+    Remove {
+        /// The alias or logical model
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -108,7 +115,7 @@ async fn rows(ctx: &Ctx) -> Result<Vec<ModelView>, CliError> {
     match Reach::look(ctx)? {
         Some(reach) => Ok(reach.snapshot().await?.models),
         None => {
-            out::note("note: the proxy does not run, so models that upstreams list are not known");
+            out::note(&format!("note: {}, so models that upstreams list are not known", reach::absent(ctx).await));
             Ok(configured(&settings::load(ctx)?.settings))
         }
     }

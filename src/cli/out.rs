@@ -10,11 +10,12 @@ use super::exit::{CliError, Exit};
 ///
 /// # Errors
 ///
-/// A reader that went away (`aiproxy log | head -1`) ends the command quietly; a full disk is told.
+/// A reader that went away (`aiproxy log | head -1`) has what it wanted: the command ends quietly, and well. A full disk
+/// is told.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => CliError::quiet(Exit::Failed),
+        io::ErrorKind::BrokenPipe => CliError::quiet(Exit::Ok),
         _ => CliError::failed(format!("standard output: {error}")),
     })
 }

@@ -23,19 +23,19 @@ use crate::{
     },
     config::{
         edit::Edit,
-        settings::{Budget, Project},
+        settings::{Budget, Per, Project},
     },
     control::snapshot::BudgetView,
     secrets::{Reference, Secret, keyring::Keyring},
 };
 
 const ADD: &str = "\
-A project is a client identity with a key of its own, which is made here and kept in the OS keyring (or, where none
-answers, in a private file of the data dir).
+A project is a client identity with a key of its own, which is made here and kept in the OS
+keyring (or, where none answers, in a private file of the data dir).
 
 Examples:
   aiproxy project add ide
-  aiproxy project add agent --models 'gpt-*,fast' --rpm 60 --max-concurrency 4
+  aiproxy project add agent --models 'gpt-*,fast' --rpm 60 --budget 5/day --budget 50/month
   aiproxy project show agent --reveal            the key, for a tool's settings";
 
 const SET: &str = "\
@@ -55,6 +55,7 @@ pub enum ProjectCommand {
     List,
     /// Show one, with the fingerprint of its key
     Show {
+        /// The project
         #[arg(default_value = "default")]
         name: String,
         /// Print the key itself
@@ -64,14 +65,20 @@ pub enum ProjectCommand {
     /// Change settings of one
     #[command(after_help = SET)]
     Set {
+        /// The project
         name: String,
+        /// What to change, as in rpm=120
         #[arg(required = true, value_name = "KEY=VALUE")]
         values: Vec<String>,
     },
     /// Take one out of the config, and its key out of the keyring
-    Remove { name: String },
+    Remove {
+        /// The project
+        name: String,
+    },
     /// Make a new key; the old one stops working at once
     Rotate {
+        /// The project
         #[arg(default_value = "default")]
         name: String,
     },
@@ -79,6 +86,7 @@ pub enum ProjectCommand {
 
 #[derive(Debug, Args)]
 pub struct ProjectArgs {
+    /// Its name: letters, digits, `-`, `_` and `.`
     name: String,
     /// Models it may use, patterns and !exclusions allowed
     #[arg(long, value_name = "MODEL,…", value_delimiter = ',')]
@@ -95,6 +103,9 @@ pub struct ProjectArgs {
     /// Requests at the same time
     #[arg(long, value_name = "N")]
     max_concurrency: Option<u32>,
+    /// What it may spend, as in 5/day: dollars per day, week, month or total; may be given again
+    #[arg(long, value_name = "USD/PERIOD", value_parser = budget_of)]
+    budget: Vec<(f64, Per)>,
     /// Networks it may come from, as in 192.168.1.0/24
     #[arg(long, value_name = "NET,…", value_delimiter = ',')]
     subnets: Vec<String>,
@@ -111,7 +122,7 @@ pub struct ProjectArgs {
 pub async fn run(ctx: &Ctx, command: ProjectCommand) -> Result<Exit, CliError> {
     match command {
         ProjectCommand::Add(args) => add(ctx, args).await,
-        ProjectCommand::List => list(ctx),
+        ProjectCommand::List => list(ctx).await,
         ProjectCommand::Remove { name } => remove(ctx, &name).await,
         ProjectCommand::Rotate { name } => rotate(ctx, &name).await,
         ProjectCommand::Set { name, values } => set(ctx, &name, &values).await,
@@ -152,7 +163,7 @@ async fn key_of(file: &File, project: &Project) -> Result<(Secret, String), CliE
         }
         None => {
             let (secret, kept) = client_key::default_client_key(&file.place, &Keyring::system()).await?;
-            Ok((secret, kept.to_string()))
+            Ok((secret, kept.reference()))
         }
     }
 }
@@ -177,6 +188,10 @@ async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
             set(key, number.to_string());
         }
     }
+    if !args.budget.is_empty() {
+        let each = args.budget.iter().map(|(usd, per)| format!("{{ usd = {usd:?}, per = \"{}\" }}", per.name()));
+        set("budget", format!("[{}]", each.collect::<Vec<_>>().join(", ")));
+    }
     if args.admin {
         set("admin", "true".to_owned());
     }
@@ -192,6 +207,15 @@ async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
     ))
 }
 
+/// `5/day`, `$0.50/month`.
+fn budget_of(text: &str) -> Result<(f64, Per), String> {
+    let form = || "write dollars and a period, as in 5/day; a period is day, week, month or total".to_owned();
+    let (usd, per) = text.split_once('/').ok_or_else(form)?;
+    let usd = usd.trim().trim_start_matches('$').parse::<f64>().ok().filter(|usd| usd.is_finite() && *usd >= 0.0).ok_or_else(form)?;
+    let (_, per) = Per::ALL.iter().find(|(name, _)| *name == per.trim()).ok_or_else(form)?;
+    Ok((usd, *per))
+}
+
 /// A project's name is also a file's name and part of a keyring entry.
 fn named(name: &str) -> Result<(), CliError> {
     if prompt::looks_like_key(name) {
@@ -205,15 +229,19 @@ fn named(name: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-fn list(ctx: &Ctx) -> Result<Exit, CliError> {
+async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
+    let mut rows = Vec::new();
+    for p in &file.settings.projects {
+        rows.push((p, reference(&file, p).await));
+    }
     if ctx.global.json {
-        out::json(&file.settings.projects.iter().map(|p| facts(p)).collect::<Vec<_>>())?;
+        out::json(&rows.iter().map(|(p, key)| facts(p, key.as_deref())).collect::<Vec<_>>())?;
         return Ok(Exit::Ok);
     }
     let mut table = Table::new(&["PROJECT", "MODELS", "UPSTREAMS", "RPM", "TPM", "AT ONCE", "BUDGET", "FROM", "KEY", ""]);
     let number = |n: u32| if n == 0 { "–".to_owned() } else { n.to_string() };
-    for p in &file.settings.projects {
+    for (p, key) in &rows {
         let notes = [(p.admin, "admin"), (!p.enabled, "disabled")].into_iter().filter_map(|(on, word)| on.then_some(word));
         table.row(vec![
             (&*p.name).into(),
@@ -224,7 +252,7 @@ fn list(ctx: &Ctx) -> Result<Exit, CliError> {
             number(p.max_concurrency).into(),
             p.budget.iter().map(sum).collect::<Vec<_>>().join(", ").into(),
             p.subnets.iter().map(|s| format!("{}/{}", s.addr, s.bits)).collect::<Vec<_>>().join(" ").into(),
-            Cell::new(Role::Dim, reference(p)),
+            Cell::new(Role::Dim, key.as_deref().unwrap_or("made at first use")),
             notes.collect::<Vec<_>>().join(" ").into(),
         ]);
     }
@@ -236,14 +264,18 @@ fn texts(patterns: &Patterns) -> Vec<String> {
     patterns.yes.iter().map(|p| p.text().to_owned()).chain(patterns.no.iter().map(|p| format!("!{}", p.text()))).collect()
 }
 
-fn reference(p: &Project) -> String {
-    p.key.as_ref().map_or_else(|| "made at first use".to_owned(), ToString::to_string)
+/// Where its key is; `None` while the one of the project that is there by itself has not been made.
+async fn reference(file: &File, p: &Project) -> Option<String> {
+    match &p.key {
+        Some(reference) => Some(reference.to_string()),
+        None => client_key::find(&file.place, &Keyring::system()).await.ok().flatten().map(|(_, kept)| kept.reference()),
+    }
 }
 
-fn facts(p: &Project) -> Value {
+fn facts(p: &Project, key: Option<&str>) -> Value {
     json!({
         "name": &*p.name,
-        "key": reference(p),
+        "key": key,
         "models": texts(&p.models),
         "upstreams": texts(&p.upstreams),
         "rpm": p.rpm,
@@ -272,7 +304,7 @@ async fn spent(ctx: &Ctx, name: &str) -> Result<Vec<BudgetView>, CliError> {
 async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
     let project = find(&file, name)?;
-    let mut facts = facts(project);
+    let mut facts = facts(project, reference(&file, project).await.as_deref());
     match key_of(&file, project).await {
         Ok((secret, kept)) => {
             facts["key"] = kept.into();
@@ -291,12 +323,18 @@ async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
         out::json(&facts)?;
         return Ok(Exit::Ok);
     }
+    // As in the list: no limit is no number.
+    for limit in ["rpm", "tpm", "max_concurrency"] {
+        if facts[limit] == 0 {
+            facts[limit] = "–".into();
+        }
+    }
     out::print(&as_text(&facts))?;
     if !budgets.is_empty() {
         out::print(&format!("\n{}", budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), Paint::stdout())))?;
     }
     if revealed {
-        let base = env::base_url(ctx)?;
+        let base = env::base_url(ctx).await?;
         out::print(&format!("\nopenai          {base}/v1\nanthropic       {base}\ngemini          {base}\nollama          {base}\n"))?;
     } else {
         out::line(&format!("\n`aiproxy project show {name} --reveal` prints the key"))?;
@@ -366,4 +404,18 @@ async fn rotate(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     }
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("project {name} has a new key ({}), kept in {kept}", secret.fingerprint()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_dollars_and_a_period() {
+        assert_eq!(budget_of("5/day"), Ok((5.0, Per::Day)));
+        assert_eq!(budget_of("$0.50/month"), Ok((0.5, Per::Month)));
+        for wrong in ["5", "5/year", "x/day", "-1/day", "inf/day", "/day", ""] {
+            assert!(budget_of(wrong).is_err_and(|why| why.contains("5/day")), "{wrong}");
+        }
+    }
 }

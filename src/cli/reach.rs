@@ -115,14 +115,31 @@ pub async fn not_running(ctx: &Ctx) -> CliError {
     if RunDir::is_held(&place.data) {
         return CliError::unreachable("the proxy is starting and does not listen yet").hint("try again in a moment");
     }
-    for addr in &addresses {
-        let addr = reachable(addr);
-        if matches!(tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(&addr)).await, Ok(Ok(_))) {
-            return CliError::unreachable(format!("not running; something else answers at {addr}"))
-                .hint(format!("no proxy of the data dir {} runs; give its --data-dir or --url", place.data.display()));
-        }
+    if let Some(addr) = somebody_at(&addresses).await {
+        return CliError::unreachable(format!("not running; something else answers at {addr}"))
+            .hint(format!("no proxy of the data dir {} runs; give its --data-dir or --url", place.data.display()));
     }
     CliError::unreachable(format!("not running at {}", addresses.join(", "))).hint("start it with `aiproxy serve`")
+}
+
+/// The first address where somebody answers.
+async fn somebody_at(addresses: &[String]) -> Option<String> {
+    for addr in addresses.iter().map(|addr| reachable(addr)) {
+        if matches!(tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(&addr)).await, Ok(Ok(_))) {
+            return Some(addr);
+        }
+    }
+    None
+}
+
+/// That none runs, for the notes of commands that do without: `the proxy does not run`.
+pub async fn absent(ctx: &Ctx) -> String {
+    let usual = || "the proxy does not run".to_owned();
+    let Ok(place) = ctx.global.place() else { return usual() };
+    match somebody_at(&settings::listen(&place)).await {
+        Some(addr) => format!("no proxy of the data dir {} runs (something else answers at {addr})", place.data.display()),
+        None => usual(),
+    }
 }
 
 /// Applies the config to the proxy that runs, after a command changed it. None running is no error, and a proxy that

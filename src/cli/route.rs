@@ -16,7 +16,8 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-Nothing is sent to a provider and no state changes. The running proxy answers, with the cooldowns of this moment.
+Nothing is sent to a provider and no state changes. The running proxy answers, with the
+cooldowns of this moment.
 
 Examples:
   aiproxy route gpt-5-mini

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     Ctx, budget,
     exit::{CliError, Exit},
+    key,
     out::{self, Paint, Role},
     reach::Reach,
     table::{Cell, Table},
@@ -16,7 +17,7 @@ use crate::{
         clock::{Clock, System, UnixMillis},
     },
     config::settings::Origin,
-    control::snapshot::{AlertView, KeyHealth, KeyView, Snapshot, UpstreamState, UpstreamView},
+    control::snapshot::{AlertView, KeyView, Snapshot, UpstreamState, UpstreamView},
     events::kind::Level,
 };
 
@@ -146,15 +147,15 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
         text.push('\n');
     }
     text.push_str(&format!(
-        "requests  {} running · {} done · {} failed\n\n",
+        "requests  {} running · {} ended{}\n\n",
         s.live.running.len(),
         s.live.totals.requests,
-        s.live.totals.failed
+        if s.live.totals.failed > 0 { format!(", {} of them failed", s.live.totals.failed) } else { String::new() }
     ));
     text.push_str(&upstreams(&s.upstreams, now, paint));
     if !s.keys.is_empty() {
         text.push('\n');
-        text.push_str(&keys(&s.keys, now, paint));
+        text.push_str(&key::table::keys(&s.keys.iter().collect::<Vec<_>>(), now, paint));
     }
     if !s.budgets.is_empty() {
         text.push('\n');
@@ -206,50 +207,6 @@ pub(super) fn upstreams(views: &[UpstreamView], now: UnixMillis, paint: Paint) -
     table.show(paint)
 }
 
-/// Keys as a table, each followed by the models it is out for.
-pub(super) fn keys(views: &[KeyView], now: UnixMillis, paint: Paint) -> String {
-    let mut table = Table::new(&["KEY", "FINGERPRINT", "STATE", "LEFT", "CAUSE", "REFERENCE"]);
-    for k in views {
-        let fingerprint = if k.fingerprint.is_empty() { "–" } else { &k.fingerprint };
-        table.row(vec![
-            format!("{}/{}", k.upstream, k.label).into(),
-            fingerprint.into(),
-            key_state(k.state),
-            when::left(k.until, now).into(),
-            k.cause.as_deref().unwrap_or("").into(),
-            Cell::new(Role::Dim, &k.reference),
-        ]);
-        for scope in &k.scopes {
-            table.row(vec![
-                format!("  {}", scope.model).into(),
-                "".into(),
-                key_state(scope.state),
-                when::left(scope.until, now).into(),
-                scope.cause.as_deref().unwrap_or("").into(),
-                "".into(),
-            ]);
-        }
-        if let Some(balance) = &k.balance {
-            let said = format!("{} left at the provider, {} ago", balance.text, when::span(now.0 - balance.at.0));
-            let mut row: Vec<Cell> = vec!["  balance".into(), "".into(), "".into(), "".into()];
-            row.extend([Cell::new(if balance.low { Role::Warn } else { Role::Dim }, said), "".into()]);
-            table.row(row);
-        }
-        for left in &k.limits {
-            let of = left.limit.map_or_else(String::new, |limit| format!(" of {limit}"));
-            table.row(vec![
-                format!("  {}", left.model).into(),
-                "".into(),
-                "".into(),
-                when::left(Some(left.until), now).into(),
-                Cell::new(Role::Dim, format!("{}{of} {} left at the provider", left.remaining, left.what)),
-                "".into(),
-            ]);
-        }
-    }
-    table.show(paint)
-}
-
 pub(super) fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::Demo => "demo",
@@ -270,25 +227,11 @@ fn upstream_state(state: UpstreamState) -> Cell {
     Cell::new(role, word)
 }
 
-fn key_state(state: KeyHealth) -> Cell {
-    let (role, word) = match state {
-        KeyHealth::Cooling => (Role::Warn, "cooling"),
-        KeyHealth::Disabled => (Role::Dim, "disabled"),
-        KeyHealth::Missing => (Role::Bad, "missing"),
-        KeyHealth::Ok => (Role::Good, "ok"),
-        KeyHealth::Partly => (Role::Warn, "partly"),
-        KeyHealth::Probing => (Role::Warn, "probing"),
-        KeyHealth::Rejected => (Role::Bad, "rejected"),
-        KeyHealth::Waiting => (Role::Dim, "waiting"),
-    };
-    Cell::new(role, word)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        control::snapshot::{ConfigView, ModelScope, Stats},
+        control::snapshot::{ConfigView, KeyHealth, ModelScope, Stats},
         events::alert::{Alert, AlertKind},
     };
 

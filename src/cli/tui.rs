@@ -5,7 +5,7 @@ use std::{io::IsTerminal, net::SocketAddr};
 use super::{
     Ctx, ServeArgs,
     exit::{CliError, Exit},
-    out,
+    explain, out,
     reach::{self, Reach},
     reveal::reveal,
     serve, settings,
@@ -52,7 +52,7 @@ pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
             move || RunDir::find(&data).as_ref().and_then(client)
         }),
     };
-    let source = Connect { client: reach.client, reconnect: again };
+    let source = Connect { client: reach.client, reconnect: again, explain: explain::plain };
     let left = show(source, options(&place, false)).await?;
     print(&left.copied)?;
     Ok(Exit::Ok)
@@ -69,7 +69,8 @@ pub(super) async fn in_process(place: &Place, addrs: &[SocketAddr], token: Secre
     let text = reveal(&token).to_owned();
     let again = base.clone();
     let client = Client::new(base, token);
-    let source = Connect { client, reconnect: Box::new(move || Some(Client::new(again.clone(), Secret::new(text.clone())))) };
+    let reconnect = Box::new(move || Some(Client::new(again.clone(), Secret::new(text.clone()))));
+    let source = Connect { client, reconnect, explain: explain::plain };
     let left = show(source, options(place, true)).await?;
     print(&left.copied)?;
     if !left.stop_proxy {
@@ -96,7 +97,10 @@ fn options(place: &Place, in_process: bool) -> Options {
     let tui = settings::tui(place);
     let (utf8, locale) = (utf8(), locale());
     Options {
-        theme: tui.theme,
+        theme: Box::new({
+            let place = place.clone();
+            move || settings::tui(&place).theme
+        }),
         mouse: tui.mouse,
         in_process,
         utf8,

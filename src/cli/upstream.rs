@@ -1,5 +1,7 @@
 //! `aiproxy upstream`: the provider endpoints of the config, found ones included.
 
+mod show;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -33,16 +35,18 @@ use crate::{
 };
 
 const ADD: &str = "\
-A preset fills in URL, dialect and everything else that is known of a provider; `aiproxy upstream presets` lists them.
+A preset fills in URL, dialect and everything else that is known of a provider;
+`aiproxy upstream presets` lists them.
 
 Examples:
   aiproxy upstream add gemini
   aiproxy upstream add office --preset openai --base-url https://ai.example.com/v1
-  aiproxy upstream add box --base-url http://192.168.1.5:8000/v1 --dialect openai --models 'qwen*'
-  pass show corp | aiproxy upstream add corp --base-url https://ai.corp.example/v1 --dialect openai --stdin";
+  aiproxy upstream add box --base-url http://192.168.1.5/v1 --dialect openai --models 'qwen*'
+  pass show corp | aiproxy upstream add corp --base-url https://corp/v1 --dialect openai --stdin";
 
 const SET: &str = "\
-Values are TOML; what is no TOML is text. The keys are those of [[upstream]] in the config (`aiproxy config schema`).
+Values are TOML; what is no TOML is text. The keys are those of [[upstream]] in the config
+(`aiproxy config schema`).
 
 Examples:
   aiproxy upstream set office priority=5 max_concurrency=8
@@ -56,31 +60,52 @@ pub enum UpstreamCommand {
     /// List upstreams: those of the config and those that were found
     List,
     /// Show everything about one
-    Show { name: String },
+    Show {
+        /// The upstream
+        name: String,
+    },
     /// Change settings of one
     #[command(after_help = SET)]
     Set {
+        /// The upstream
         name: String,
+        /// What to change, as in priority=5
         #[arg(required = true, value_name = "KEY=VALUE")]
         values: Vec<String>,
     },
     /// Take one out of the config; its keys stay in the keyring
-    Remove { name: String },
+    Remove {
+        /// The upstream
+        name: String,
+    },
     /// Use one again
-    Enable { name: String },
+    Enable {
+        /// The upstream
+        name: String,
+    },
     /// Stop using one
-    Disable { name: String },
+    Disable {
+        /// The upstream
+        name: String,
+    },
     /// Try one with each of its keys
-    Test { name: String },
+    Test {
+        /// The upstream
+        name: String,
+    },
     /// Leave one alone for a while
     Cool {
+        /// The upstream
         name: String,
         /// How long: 30s, 10m, 1h [default: 10m]
         #[arg(long = "for", value_name = "SPAN", value_parser = units::parse_duration)]
         span: Option<Duration>,
     },
     /// End the cooldowns of one, its keys included
-    Warm { name: String },
+    Warm {
+        /// The upstream
+        name: String,
+    },
     /// List the providers that are known
     Presets,
 }
@@ -130,7 +155,7 @@ pub async fn run(ctx: &Ctx, command: UpstreamCommand) -> Result<Exit, CliError> 
         UpstreamCommand::Presets => list_presets(ctx),
         UpstreamCommand::Remove { name } => remove(ctx, &name).await,
         UpstreamCommand::Set { name, values } => set(ctx, &name, &values).await,
-        UpstreamCommand::Show { name } => show(ctx, &name).await,
+        UpstreamCommand::Show { name } => show::run(ctx, &name).await,
         UpstreamCommand::Test { name } => test(ctx, &name).await,
         UpstreamCommand::Warm { name } => act(ctx, &name, |upstream| Action::WarmUpstream { upstream }).await,
     }
@@ -321,74 +346,6 @@ fn resting(settings: &Settings, paint: Paint) -> String {
     table.show(paint)
 }
 
-async fn show(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
-    let settings = settings::load(ctx)?.with_found();
-    let live = match Reach::look(ctx)? {
-        Some(reach) => Some(reach.snapshot().await?),
-        None => None,
-    };
-    let view = live.as_ref().and_then(|s| s.upstreams.iter().find(|u| u.name == name));
-    let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
-        // What only the running proxy knows: a local server that it found.
-        let Some(view) = view else {
-            let names = live.iter().flat_map(|s| &s.upstreams).map(|u| u.name.as_str());
-            return Err(known(name, settings.upstreams.iter().map(|u| &*u.name).chain(names))
-                .err()
-                .unwrap_or_else(|| CliError::failed(name)));
-        };
-        if ctx.global.json {
-            out::json(&status::upstream_json(view))?;
-        } else {
-            out::print(&status::upstreams(std::slice::from_ref(view), System.unix(), Paint::stdout()))?;
-        }
-        return Ok(Exit::Ok);
-    };
-    let mut facts = facts(upstream);
-    if let Some(view) = view {
-        facts["state"] = status::upstream_json(view)["state"].clone();
-        facts["cause"] = view.cause.clone().into();
-        facts["until"] = view.until.map(|at| at.to_string()).into();
-    }
-    if ctx.global.json {
-        out::json(&facts)?;
-    } else {
-        out::print(&as_text(&facts))?;
-    }
-    Ok(Exit::Ok)
-}
-
-/// Everything that is set for an upstream, without any secret: references name theirs, headers may hold one.
-fn facts(u: &Upstream) -> Value {
-    let patterns = |p: &crate::base::pattern::Patterns| -> Vec<String> {
-        p.yes.iter().map(|p| p.text().to_owned()).chain(p.no.iter().map(|p| format!("!{}", p.text()))).collect()
-    };
-    json!({
-        "name": &*u.name,
-        "origin": u.origin,
-        "preset": u.preset.as_deref(),
-        "dialects": u.ends.iter().map(|end| json!({ "dialect": end.dialect, "base_url": end.base_url })).collect::<Vec<_>>(),
-        "models": u.models.as_ref().map(patterns),
-        "rename": u.rename,
-        "priority": u.priority,
-        "weight": u.weight,
-        "max_concurrency": u.max_concurrency,
-        "max_rps": u.max_rps,
-        "headers": u.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-        "ask_usage": u.ask_usage,
-        "insecure_tls": u.insecure_tls,
-        "enabled": u.enabled,
-        "key_page": u.key_page.as_deref(),
-        "keys": u.keys.iter().map(|k| json!({
-            "label": &*k.label,
-            "reference": k.reference.to_string(),
-            "account": &*k.account,
-            "priority": k.priority,
-            "weight": k.weight,
-            "enabled": k.enabled,
-        })).collect::<Vec<_>>(),
-    })
-}
-
 /// JSON facts as `name  value` lines; what is empty or absent is left out.
 pub(super) fn as_text(facts: &Value) -> String {
     let mut text = String::new();
@@ -398,6 +355,7 @@ pub(super) fn as_text(facts: &Value) -> String {
     for (name, value) in rows {
         let shown = match value {
             Value::Null => continue,
+            Value::String(s) if s.is_empty() => continue,
             Value::String(s) => vec![s.clone()],
             Value::Array(items) if items.is_empty() => continue,
             Value::Array(items) if items.iter().all(Value::is_string) => {

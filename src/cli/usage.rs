@@ -23,8 +23,9 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-IN is all input, CACHED what of it came from a prompt cache, OUT all output, REASON what of it was reasoning.
-`~` marks what was estimated, `≥` what may have been more, `–` what nobody knows. The built-in upstream does not count.
+IN is all input, CACHED what of it came from a prompt cache, OUT all output, REASON what of it
+was reasoning. `~` marks what was estimated, `≥` what may have been more, `–` what nobody
+knows. The built-in upstream does not count.
 Below stand the budgets, as far as a proxy runs: the very sums that it refuses by.
 
 Examples:
@@ -87,7 +88,8 @@ pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
         let today = books.usage(&question("today")).await?;
         out::print(&one_line("today", &today.total, paint))?;
     }
-    out::print(&page(&view, paint))?;
+    let name = if args.since.is_none() { "7 days" } else { "total" };
+    out::print(&page(name, &view, paint))?;
     if !budgets.is_empty() {
         out::print(&format!("\n{}", budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), paint)))?;
     }
@@ -109,13 +111,12 @@ fn one_line(name: &str, sums: &Sums, paint: Paint) -> String {
     )
 }
 
-fn page(view: &View, paint: Paint) -> String {
-    let name = match view.rows.is_empty() {
-        true => return format!("{}nothing was asked since {}\n", one_line("since", &view.total, paint), day_of(view)),
-        false => day_of(view),
-    };
-    let mut text = one_line("since", &view.total, paint);
-    text.push_str(&paint.dim(&format!("        {name}, days in {}\n\n", view.tz)));
+fn page(name: &str, view: &View, paint: Paint) -> String {
+    if view.rows.is_empty() {
+        return format!("{}nothing was asked since {}\n", one_line(name, &view.total, paint), day_of(view));
+    }
+    let mut text = one_line(name, &view.total, paint);
+    text.push_str(&paint.dim(&format!("        since {}, days in {}\n\n", day_of(view), view.tz)));
     let most = view.rows.iter().map(|row| row.sums.cost).max().unwrap_or_default();
     let most_tokens = view.rows.iter().map(|row| tokens(&row.sums)).max().unwrap_or(0);
     let head = match view.by {
@@ -261,12 +262,13 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_never_nothing() {
-        let text = page(&view(), Paint::none());
+        let text = page("7 days", &view(), Paint::none());
         let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {text}")).to_owned();
         assert!(row("claude").contains("1.10M") && row("claude").contains("900k 81%") && row("claude").contains("$1.310"), "{text}");
         assert!(row("=cheap").contains("<$0.001") && row("=cheap").contains('▏'), "{text}");
         assert!(row("mystery").contains('–') && !row("mystery").contains('$'), "{text}");
-        assert!(row("since").contains("≥$1.310"), "{text}");
+        assert!(row("7 days").contains("≥$1.310"), "{text}");
+        assert!(text.contains("\n        since 2023-11-14 22:13, days in UTC\n"), "{text}");
         assert!(row("2023-11-14").contains("████████████████████████"), "{text}");
     }
 
@@ -281,6 +283,6 @@ mod tests {
     #[test]
     fn nothing_is_said_as_such() {
         let empty = View { rows: Vec::new(), days: Vec::new(), total: Sums::default(), ..view() };
-        assert!(page(&empty, Paint::none()).contains("nothing was asked since 2023-11-14"));
+        assert!(page("total", &empty, Paint::none()).contains("nothing was asked since 2023-11-14"));
     }
 }

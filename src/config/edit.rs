@@ -254,6 +254,16 @@ fn put(table: &mut dyn TableLike, name: &str, mut value: Value) {
         }
         None => {
             value.decor_mut().clear();
+            // The space before the brace of an inline table stays there.
+            if let Some((_, item)) = table.iter_mut().last()
+                && let Some(last) = item.as_value_mut()
+                && let Some(space) =
+                    last.decor().suffix().filter(|space| space.as_str().is_some_and(|s| s.chars().all(|c| c == ' '))).cloned()
+            {
+                last.decor_mut().set_suffix("");
+                value.decor_mut().set_prefix(" ");
+                value.decor_mut().set_suffix(space);
+            }
             table.insert(name, Item::Value(value));
         }
     }

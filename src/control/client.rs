@@ -48,7 +48,7 @@ pub enum ClientError {
     #[error("nothing listens at {addr}")]
     NotReachable { addr: String },
     /// Status and message of the proxy.
-    #[error("{1} (status {0})")]
+    #[error("{1}")]
     Refused(u16, String),
     #[error("what answers there is not aiproxy")]
     SomethingElse,
@@ -236,7 +236,7 @@ fn refusal(status: u16, ours: bool, body: &[u8]) -> ClientError {
     });
     match said {
         Some(text) if ours || matches!(status, 401 | 403) => ClientError::Refused(status, text),
-        None if ours => ClientError::Refused(status, "refused without a reason".to_owned()),
+        None if ours => ClientError::Refused(status, format!("refused without a reason (status {status})")),
         _ => ClientError::SomethingElse,
     }
 }

@@ -4,12 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{clock::UnixMillis, money::NanoUsd},
-    config::settings::Origin,
     events::{alert::Alert, live::Live},
     ledger,
 };
 
-pub use crate::config::settings::Per;
+pub use crate::config::settings::{Origin, Per};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -70,6 +69,9 @@ pub struct ConfigView {
     pub path: Option<String>,
     /// Of the file as it is now: rendered problems (`file:line:column: …`); empty when it is what runs.
     pub problems: Vec<String>,
+    /// The same with their lines, the places marked; keys in them are masked. Empty where there is no problem.
+    #[serde(default)]
+    pub marked: String,
     pub warnings: Vec<String>,
     pub applied: UnixMillis,
     /// `listen` changed: a restart applies it.

@@ -44,6 +44,20 @@ pub enum Field {
     Upstream,
 }
 
+/// Each with its word.
+pub const FIELDS: [(&str, Field); 10] = [
+    ("client", Field::Client),
+    ("id", Field::Id),
+    ("key", Field::Key),
+    ("level", Field::Level),
+    ("model", Field::Model),
+    ("op", Field::Op),
+    ("project", Field::Project),
+    ("state", Field::State),
+    ("status", Field::Status),
+    ("upstream", Field::Upstream),
+];
+
 /// A term that cannot be read: a span or a sum that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterError(String);
@@ -159,20 +173,10 @@ fn term(word: &str) -> Result<Term, FilterError> {
         }
     }
     let Some((field, value)) = word.split_once(':') else { return Ok(Term::Word(word)) };
-    let field = match field {
-        "client" => Field::Client,
-        "id" => Field::Id,
-        "key" => Field::Key,
-        "level" => Field::Level,
-        "model" => Field::Model,
-        "op" => Field::Op,
-        "project" => Field::Project,
-        "state" => Field::State,
-        "status" => Field::Status,
-        "upstream" => Field::Upstream,
-        _ => return Ok(Term::Word(word)),
-    };
-    Ok(Term::Field(field, value.to_owned()))
+    Ok(match FIELDS.iter().find(|(name, _)| *name == field) {
+        Some((_, field)) => Term::Field(*field, value.to_owned()),
+        None => Term::Word(word),
+    })
 }
 
 fn millis(span: &str) -> Option<u64> {

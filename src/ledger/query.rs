@@ -58,10 +58,51 @@ pub enum QueryError {
     Missing,
     #[error("the ledger was written by a newer aiproxy")]
     Newer,
+    #[error(
+        "the ledger was not closed in order, and its folder is read-only: its newest part ({0}) cannot be read there; copy the folder to \
+         a place that can be written"
+    )]
+    Open(String),
     #[error("the ledger cannot be read: {0}")]
     Sqlite(#[from] rusqlite::Error),
     #[error("no request `{0}` in the ledger")]
     Unknown(String),
+}
+
+const READ: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
+/// A connection, and the version of what it reads.
+fn connect(path: &Path) -> Result<(Connection, i64), rusqlite::Error> {
+    let connection = Connection::open_with_flags(path, READ)?;
+    connection.busy_timeout(Duration::from_secs(2))?;
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok((connection, version))
+}
+
+/// Beside a file in this mode SQLite makes two others even to read it, which a read-only folder does not let it.
+fn cannot_open(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly))
+}
+
+/// Where nobody can write nothing changes: the file is whole as it is, unless its newest part still stands beside it.
+fn connect_to_still(path: &Path) -> Result<(Connection, i64), QueryError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push("-wal");
+    if std::fs::metadata(&beside).is_ok_and(|file| file.len() > 0) {
+        return Err(QueryError::Open(Path::new(&beside).display().to_string()));
+    }
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'~' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let connection = Connection::open_with_flags(uri, READ | OpenFlags::SQLITE_OPEN_URI)?;
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok((connection, version))
 }
 
 /// One connection to read with.
@@ -80,9 +121,10 @@ impl Reader {
         if !path.exists() {
             return Err(QueryError::Missing);
         }
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(Duration::from_secs(2))?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let (connection, version) = match connect(path) {
+            Err(error) if cannot_open(&error) => connect_to_still(path)?,
+            opened => opened?,
+        };
         match usize::try_from(version).unwrap_or(usize::MAX) {
             0 => Err(QueryError::Missing),
             version if version > migrate::latest() => Err(QueryError::Newer),
@@ -373,4 +415,23 @@ fn condition(term: &Term, values: &mut Vec<Value>) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_nobody_can_change_is_read_as_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("100% #1 ledger?.db");
+        let written = Connection::open(&path).unwrap();
+        written.pragma_update(None, "journal_mode", "WAL").unwrap();
+        written.pragma_update(None, "user_version", 3).unwrap();
+        let told = connect_to_still(&path).map(|(_, version)| version);
+        assert!(matches!(&told, Err(QueryError::Open(wal)) if wal.ends_with("db-wal")), "{told:?}");
+        written.close().unwrap();
+
+        assert_eq!(connect_to_still(&path).unwrap().1, 3);
+    }
 }

@@ -149,7 +149,8 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, other: &Self) {
+    /// Adds other sums to these.
+    pub fn add(&mut self, other: &Self) {
         let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
         sum(&mut self.requests, other.requests);
         sum(&mut self.failed, other.failed);

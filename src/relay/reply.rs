@@ -181,7 +181,7 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
         FaultKind::KeyRejected => {
             let which = if candidates > 1 { format!("key {key} (and no other is left)") } else { format!("key {key}") };
             let message = format!(
-                "the provider rejected {which}: {words}; your aiproxy token is fine. `aiproxy key test {key}` checks it, `aiproxy key add {upstream}` replaces it"
+                "the provider rejected {which}: {words}; your aiproxy token is fine. `aiproxy key test {key}` checks it, `aiproxy key add {upstream}` adds another"
             );
             ClientError::new(ErrorKind::Upstream, message).code("upstream_auth").should_retry(false)
         }

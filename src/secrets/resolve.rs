@@ -288,7 +288,7 @@ pub enum ResolveError {
     OurOwn { reference: String },
     #[error("the passphrase file {}: {error}", path.display())]
     PassphraseFile { path: PathBuf, error: FileError },
-    #[error("`env:{name}`: the variable is not set")]
+    #[error("`env:{name}`: {name} is not set")]
     Unset { name: String },
     #[error("`vault:{label}`: {error}")]
     Vault { label: String, error: VaultError },
@@ -299,6 +299,12 @@ impl ResolveError {
     #[must_use]
     pub fn text(&self) -> String {
         self.to_string()
+    }
+
+    /// What happened and what to do, for a key of this upstream.
+    #[must_use]
+    pub fn said(&self, upstream: &str) -> String {
+        format!("{}; {}", self.text(), self.hint().replace("UPSTREAM", upstream))
     }
 
     /// What to do next, where possible as the command to type.
@@ -369,7 +375,7 @@ mod tests {
 
         assert_eq!(read(&resolver, "env:GOOD").await.expect("good"), "sk-good");
         for (name, text) in [
-            ("UNSET", "`env:UNSET`: the variable is not set"),
+            ("UNSET", "`env:UNSET`: UNSET is not set"),
             ("EMPTY", "`env:EMPTY`: the variable is set, but empty"),
             ("SPACE", "`env:SPACE`: key contains a space"),
             ("LINES", "`env:LINES`: key contains a newline"),

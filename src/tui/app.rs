@@ -25,6 +25,10 @@ pub struct App {
     pub past: Past,
     /// What was said in the request that is looked at.
     pub story: Option<Box<Story>>,
+    /// The account of the request that is looked at.
+    pub account: Option<Account>,
+    /// What was sent again last.
+    pub began: Option<RequestId>,
     pub screen: Screen,
     /// What lies over the screen.
     pub over: Option<Over>,
@@ -58,6 +62,11 @@ pub enum Over {
         scroll: u16,
         under: Option<Box<Look>>,
     },
+    /// All that is wrong now; over a request, where there is one under it.
+    Problems {
+        scroll: u16,
+        under: Option<Box<Look>>,
+    },
     Request(Look),
 }
 
@@ -72,14 +81,24 @@ pub struct Look {
     pub follow: bool,
     /// Bytes, not what they say.
     pub raw: bool,
+    /// Long system messages as a whole, not as a line.
+    pub unfolded: bool,
 }
 
 impl Look {
     /// A look from the beginning.
     #[must_use]
     pub fn at(id: RequestId) -> Self {
-        Self { id, pane: Pane::Way, scroll: [0; Pane::ALL.len()], follow: true, raw: false }
+        Self { id, pane: Pane::Way, scroll: [0; Pane::ALL.len()], follow: true, raw: false, unfolded: false }
     }
+}
+
+/// The account of one request, asked for and perhaps told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub id: RequestId,
+    /// `None` while it is awaited; else the text, or why there is none.
+    pub said: Option<Result<String, String>>,
 }
 
 /// A part of the Request screen.
@@ -89,10 +108,12 @@ pub enum Pane {
     Conversation,
     Answer,
     Headers,
+    /// The text of `aiproxy explain`.
+    Account,
 }
 
 impl Pane {
-    pub const ALL: [Self; 4] = [Self::Way, Self::Conversation, Self::Answer, Self::Headers];
+    pub const ALL: [Self; 5] = [Self::Way, Self::Conversation, Self::Answer, Self::Headers, Self::Account];
 
     pub(super) fn after(self, steps: usize) -> Self {
         Self::ALL[(self as usize + steps) % Self::ALL.len()]
@@ -192,6 +213,8 @@ impl App {
             sums: Sums::default(),
             past: Past::default(),
             story: None,
+            account: None,
+            began: None,
             screen,
             over: None,
             dialog: None,
@@ -220,6 +243,13 @@ impl App {
     #[must_use]
     pub fn live_now(&self, now: Now) -> Now {
         self.paused.as_ref().map_or(now, |pause| Now { at: pause.at, ..now })
+    }
+
+    /// Whether the ledger has yet to tell what was before, for the filter of the log.
+    #[must_use]
+    pub fn past_awaited(&self) -> bool {
+        let ledger = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.ledger.is_some());
+        ledger && (self.past.filter != self.place_of(Screen::Log).filter.text() || self.past.pending || self.past.wants())
     }
 
     /// The request with this id, as long as it is kept.
@@ -272,14 +302,14 @@ impl App {
             || now.0.rem_euclid(60_000) < 1_000
     }
 
-    /// Moves the selection by rows; from the top that was followed, the first step selects.
+    /// Moves the selection by rows; the top that was followed counts as selected, as the mark stands there.
     pub(super) fn step(&mut self, by: isize) {
         let entries = screens::entries(self);
         let Some(last) = entries.len().checked_sub(1) else { return };
         let place = self.place_mut();
         let at = match position(&entries, place.selected.as_ref()) {
             Some(at) => at.saturating_add_signed(by).min(last),
-            None if by > 0 => (by.unsigned_abs() - 1).min(last),
+            None if by > 0 => by.unsigned_abs().min(last),
             None => 0,
         };
         place.index = at;

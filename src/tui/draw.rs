@@ -10,6 +10,7 @@ use super::{
     problem, screens,
     text::fill,
     theme::{Role, Theme},
+    top,
     widgets::canvas::{Canvas, Span, span, spans_width},
 };
 use crate::events::kind::Level;
@@ -48,10 +49,10 @@ fn too_small(now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 fn whole(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let layout = Layout::of(app, area.width, area.height, now);
     if layout.wide() {
-        top(app, now, canvas, layout.top);
+        top::wide(app, now, canvas, layout.top);
         tabs(app, now, canvas, layout.tabs);
     } else {
-        narrow_top(app, now, canvas, layout.top);
+        top::narrow(app, now, canvas, layout.top);
     }
     if layout.problem.height > 0 {
         wrong(app, now, canvas, layout.problem);
@@ -64,90 +65,6 @@ fn whole(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.fade(layout.body);
     }
     foot(app, now, canvas, layout.foot);
-}
-
-fn top(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
-    let text = &now.text.top;
-    let mut left = vec![span("aiproxy", Role::Accent)];
-    let mut right = Vec::new();
-    if let Some(snapshot) = &app.snapshot {
-        let listen = snapshot.listen.first().map_or("", String::as_str);
-        left.push(span(format!("  {listen}"), Role::Text));
-        if area.width >= 100 {
-            left.push(span(" · ", Role::Dim));
-            left.push(span(fill(&text.up, &[("span", &up(now.since(snapshot.started)))]), Role::Dim));
-        }
-        if snapshot.draining {
-            left.push(span(format!(" · {}", text.draining), Role::Warn));
-        }
-        right = totals(
-            app,
-            now,
-            match area.width {
-                120.. => 3,
-                100.. => 2,
-                _ => 1,
-            },
-        );
-    } else {
-        left.push(span(format!("  {}", text.connecting), Role::Dim));
-    }
-    if app.paused.is_some() {
-        left.push(span(format!("  ▸ {}", text.paused), Role::Warn));
-    }
-    let from = canvas.spans_before(area.x + 9, area.right().saturating_sub(1), area.y, &right);
-    canvas.spans(area.x + 1, area.y, from.saturating_sub(area.x + 2), &left);
-}
-
-/// Up to the minute, so that the line is quiet.
-fn up(ms: u64) -> String {
-    if ms < 60_000 {
-        "<1m".to_owned()
-    } else if ms < 3_600_000 {
-        format!("{}m", ms / 60_000)
-    } else {
-        format::span(ms)
-    }
-}
-
-/// What runs, what there was since the start, and what it cost today; the more room, the more of it.
-fn totals(app: &App, now: Now, room: u8) -> Vec<Span> {
-    let Some(live) = app.live() else { return Vec::new() };
-    let (text, totals) = (&now.text.top, live.totals);
-    let running = live.running.len() as u64;
-    let number = |text: &str, n: u64| fill(text, &[("n", &format::count(n))]);
-    let mut spans = vec![span(number(&text.running, running), if running > 0 { Role::Accent } else { Role::Dim })];
-    let mut add = |text: String, role| {
-        spans.push(span(" · ", Role::Dim));
-        spans.push(span(text, role));
-    };
-    if room >= 1 {
-        add(number(&text.requests, totals.requests), Role::Text);
-    }
-    if totals.failed > 0 {
-        add(number(&text.failed, totals.failed), Role::Warn);
-    }
-    if room >= 2 {
-        add(number(&text.tokens, totals.input.saturating_add(totals.output)), Role::Text);
-    }
-    if let Some(cost) = cost_today(app) {
-        add(fill(&text.today, &[("cost", &cost)]), Role::Text);
-    }
-    if room >= 2 && totals.input > 0 && totals.requests >= 20 {
-        let share = |tokens| format::share(tokens, totals.input.max(20));
-        let said = if totals.won > 0 && room >= 3 { &text.cache_won } else { &text.cache };
-        add(fill(said, &[("share", &share(totals.cached)), ("won", &share(totals.won))]), Role::Text);
-    }
-    spans
-}
-
-/// What the ledger has of today, and what was spent since it was asked.
-pub(super) fn cost_today(app: &App) -> Option<String> {
-    let today = app.sums.today.as_ref()?.total;
-    let since = app.snapshot.as_ref()?.live.totals.cost.0.saturating_sub(app.sums.today_base).max(0);
-    let mut sum = today;
-    sum.cost.0 = sum.cost.0.saturating_add(since);
-    Some(sum.shown().to_string())
 }
 
 fn tabs(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
@@ -176,28 +93,6 @@ fn tabs(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     canvas.spans_before(area.x + after, area.right(), area.y, &right);
 }
 
-/// One line for both on a narrow terminal.
-fn narrow_top(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
-    let text = &now.text.top;
-    let mut spans = vec![span(app.screen.word(now.text), Role::Accent), span("  aiproxy", Role::Text)];
-    if let Some(snapshot) = &app.snapshot {
-        let port = snapshot.listen.first().and_then(|listen| listen.rsplit(':').next()).unwrap_or_default();
-        spans.push(span(format!(" :{port}  "), Role::Dim));
-    } else {
-        spans.push(span(format!("  {}", text.connecting), Role::Dim));
-    }
-    if app.paused.is_some() {
-        spans.push(span(format!("{}  ", text.paused), Role::Warn));
-    }
-    if app.place().filter.is_empty() {
-        spans.extend(totals(app, now, 0));
-    } else {
-        // What is shown matters more than what is not.
-        spans.push(span(format!("/{}", app.place().filter.text()), Role::Warn));
-    }
-    canvas.spans(area.x + 1, area.y, area.width.saturating_sub(2), &spans);
-}
-
 fn wrong(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let (text, room) = (&now.text.top, area.width.saturating_sub(2));
     if let Link::Lost { why, retry_at } = &app.link {
@@ -215,7 +110,7 @@ fn wrong(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let roomy = area.width >= 100;
     if problem.more > 0 {
         let more = problem.more.to_string();
-        words.push(if roomy { fill(&text.more, &[("n", &more)]) } else { format!("+{more}") });
+        words.push(fill(if roomy { &text.more } else { &text.more_short }, &[("n", &more)]));
     }
     if app.screen != problem.screen {
         let (key, screen) = (problem.screen.digit().to_string(), problem.screen.word(now.text).to_lowercase());
@@ -257,9 +152,9 @@ fn footer(app: &App, now: Now, room: u16) -> Vec<Span> {
     for binding in TABLE.iter().filter(|binding| binding.here(app)) {
         let Some(word) = binding.foot.map(|word| word(now.text)) else { continue };
         if binding.act == Act::Help {
-            help = Some(piece(binding.label, word));
+            help = Some(piece(binding.said(now.text), word));
         } else if pieces.len() < FOOT - 1 {
-            pieces.push(piece(binding.label, word));
+            pieces.push(piece(binding.said(now.text), word));
         }
     }
     let wide = |pieces: &[[Span; 2]]| pieces.iter().map(|piece| spans_width(piece) + 3).sum::<u16>();

@@ -185,11 +185,159 @@ fn questions_filters_and_toasts_stand_in_the_bottom_line() {
 }
 
 #[test]
-fn an_empty_proxy_says_what_to_try() {
+fn an_empty_proxy_says_what_to_try_and_a_restarted_one_where_the_day_is() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
     snapshot.live = crate::events::live::Live::default();
+    let begun = shown(&mut app, 80, 24);
+    assert!(begun.contains("No requests since the start 3h12m ago. 205 were asked today: press 6 for"), "{begun}");
+    app.sums.today.as_mut().unwrap().total = crate::control::history::Sums::default();
     assert_snapshot!("live_empty_80x24", shown(&mut app, 80, 24));
+}
+
+#[test]
+fn the_top_line_drops_whole_parts_and_says_when_the_picture_stands() {
+    for columns in 60..=200 {
+        for lang in [EN, Lang::Chinese] {
+            for screen in Screen::ALL {
+                let mut app = sample::app();
+                app.screen = screen;
+                for paused in [false, true] {
+                    if paused {
+                        update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Char('1'), KeyModifiers::NONE)), moment(lang));
+                        update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Char('p'), KeyModifiers::NONE)), moment(lang));
+                        app.screen = screen;
+                    }
+                    let text = text(&frame_in(&mut app, columns, 16, "dark", true, lang));
+                    let top = text.lines().next().unwrap();
+                    assert!(!top.contains('…') && top.contains("$1.840"), "{columns} {top}");
+                    assert_eq!(top.contains(&lang.texts().top.paused), paused, "{columns} {top}");
+                }
+            }
+        }
+    }
+    let top = |app: &mut App, columns| shown(app, columns, 16).lines().next().unwrap().to_owned();
+    let mut app = sample::app();
+    assert!(top(&mut app, 120).contains("127.0.0.1:8642 · up 3h12m ") && !top(&mut app, 120).contains("affinity"));
+    assert!(top(&mut app, 200).ends_with("205 today · 4 failed · 1.48M tok · $1.840 · cache 69 %, 34 % by affinity"));
+    app.snapshot.as_mut().unwrap().ledger = None;
+    app.sums.today = None;
+    assert!(top(&mut app, 120).contains("2 running · 214 since start · 2 failed"), "{}", top(&mut app, 120));
+}
+
+#[test]
+fn models_that_rest_stand_in_the_columns_of_their_key() {
+    for (columns, rows) in SIZES {
+        for lang in [EN, Lang::Chinese] {
+            let mut app = sample::app();
+            app.screen = Screen::Keys;
+            let keys = &mut app.snapshot.as_mut().unwrap().keys;
+            let mut scope = keys[1].scopes[0].clone();
+            keys[0].scopes = vec![scope.clone()];
+            (keys[0].state, keys[0].since, keys[0].until) = (scope.state, scope.since, scope.until);
+            keys[0].label = "work".to_owned();
+            scope.model = "通义千问-max-一二三四五六七八九十".to_owned();
+            keys[0].scopes.push(scope);
+            let buffer = frame_in(&mut app, columns, rows, "dark", true, lang);
+            let line = |y: u16| (0..columns).map(|x| buffer[(x, y)].symbol().to_owned()).collect::<Vec<_>>();
+            let first = (0..rows).find(|y| line(*y).concat().contains("▸ healthy/work")).unwrap();
+            let place = |y: u16, glyph: &str| line(y).iter().position(|cell| cell == glyph).unwrap();
+            for glyph in ["▲", "█"] {
+                assert_eq!(place(first + 1, glyph), place(first, glyph), "{columns} {glyph}");
+                assert_eq!(place(first + 2, glyph), place(first, glyph), "{columns} {glyph}");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_problems_can_be_read() {
+    let mut app = sample::app();
+    let key = Msg::Key(KeyEvent::new(KeyCode::Char('!'), KeyModifiers::NONE));
+    update(&mut app, key.clone(), sample::now());
+    let text = shown(&mut app, 80, 24);
+    assert!(text.contains("2 problems now") && text.contains("connection refused (127.0.0.1:9)"), "{text}");
+    assert!(text.contains("limited/LIMITED_KEY is cooling") && text.contains("3 shows keys"), "{text}");
+    update(&mut app, key, sample::now());
+    assert_eq!(app.over, None);
+}
+
+#[test]
+fn what_only_the_built_in_upstream_answered_is_no_empty_chart() {
+    let mut app = sample::app();
+    app.screen = Screen::Usage;
+    let view = app.sums.view.as_mut().unwrap();
+    view.demo.requests = 15;
+    assert!(shown(&mut app, 120, 40).contains("Beside that 15 requests to the built-in upstream, which do not count."));
+    let view = app.sums.view.as_mut().unwrap();
+    view.days.clear();
+    view.rows.truncate(1);
+    view.total = crate::control::history::Sums { requests: 3, failed: 3, ..Default::default() };
+    let text = shown(&mut app, 120, 40);
+    assert!(!text.contains("by day") && !text.contains("estimated") && text.contains("Beside that 15"), "{text}");
+}
+
+#[test]
+fn long_reasons_of_attempts_and_long_system_messages_can_be_read() {
+    let mut app = looking(sample::id(7), Pane::Way);
+    let live = &mut app.snapshot.as_mut().unwrap().live;
+    let record = live.recent.iter_mut().find(|r| r.id == sample::id(7)).map(Arc::make_mut).unwrap();
+    let reason = "429 rate_limit_exceeded: Rate limit reached for the model in the organisation on requests per minute (cooling 41s)";
+    record.attempts[0].outcome = Some(reason.into());
+    for (columns, rows) in SIZES {
+        let words: Vec<String> = shown(&mut app, columns, rows).split_whitespace().map(str::to_owned).collect();
+        assert!(words.join(" ").contains(reason), "{columns}");
+    }
+    let mut app = looking(sample::id(7), Pane::Conversation);
+    assert!(!shown(&mut app, 80, 24).contains("careful engineer"));
+    update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)), sample::now());
+    assert!(shown(&mut app, 80, 24).contains("careful engineer"));
+}
+
+#[test]
+fn the_log_says_that_it_reads_before_it_says_that_nothing_is_there() {
+    let mut app = sample::app();
+    let press = |app: &mut App, code| drop(update(app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), sample::now()));
+    press(&mut app, KeyCode::Char('6'));
+    press(&mut app, KeyCode::Char('/'));
+    for c in "zzz".chars() {
+        press(&mut app, KeyCode::Char(c));
+    }
+    assert!(shown(&mut app, 80, 24).contains("Enter looks in the ledger too"));
+    press(&mut app, KeyCode::Enter);
+    assert!(shown(&mut app, 80, 24).contains("reading older requests from the ledger"));
+    update(&mut app, Msg::Tick, sample::now());
+    assert!(shown(&mut app, 80, 24).contains("reading older requests from the ledger"));
+    let page = crate::control::history::Page { requests: Vec::new(), next: None };
+    update(&mut app, Msg::History { filter: "zzz".to_owned(), page: Ok(page) }, sample::now());
+    assert!(shown(&mut app, 80, 24).contains("No line matches the filter"));
+}
+
+#[test]
+fn rows_of_ended_requests_stand_by_the_time_that_they_show_and_name_nothing_twice() {
+    let mut app = sample::app();
+    let live = &mut app.snapshot.as_mut().unwrap().live;
+    live.recent.push_back(sample::finished(0, "healthy/chat-large", "healthy", 200, 60_000).into());
+    let last = live.recent.back_mut().map(Arc::make_mut).unwrap();
+    last.attempts[0].model = "chat-large".into();
+    let text = shown(&mut app, 120, 40);
+    let times: Vec<&str> = text.lines().filter(|line| line.contains("22:1") && !line.contains('◐')).map(|line| &line[3..11]).collect();
+    assert!(times.len() == 9 && times.is_sorted_by(|a, b| a >= b), "{text}");
+    assert!(text.contains(" healthy/chat-large ") && !text.contains("healthy/chat-large →"), "{text}");
+}
+
+#[test]
+fn without_a_file_the_config_screen_does_not_praise_one() {
+    let mut app = sample::app();
+    app.screen = Screen::Config;
+    app.snapshot.as_mut().unwrap().config.path = None;
+    let text = shown(&mut app, 120, 40);
+    assert!(text.contains("no problems: there is no file") && !text.contains("the file is valid"), "{text}");
+    let config = &mut app.snapshot.as_mut().unwrap().config;
+    config.problems = vec!["config.toml:3:1: unknown key `listn`".to_owned()];
+    config.marked = "error: unknown key `listn`\n --> config.toml:3:1\n3 | listn = 1\n  | ^^^^^\n".to_owned();
+    let text = shown(&mut app, 120, 40);
+    assert!(text.contains("  3 | listn = 1\n") && text.contains("    | ^^^^^\n"), "{text}");
 }
 
 #[test]

@@ -13,6 +13,10 @@ pub enum Effect {
     Copy(String),
     /// Opens a file in the reader's editor.
     Edit(String),
+    /// The whole account of a request, as text.
+    FetchAccount {
+        id: RequestId,
+    },
     FetchHistory {
         filter: String,
         before: Option<RequestId>,

@@ -5,19 +5,21 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::{
     app::{App, Over},
     screens::Screen,
-    text::Word,
+    text::{Texts, Word},
 };
 
 /// What a key press means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     Back,
+    Began,
     Bottom,
     Cool,
     Copy,
     Days,
     Down,
     Edit,
+    Explain,
     Filter,
     Go(Screen),
     Group,
@@ -32,6 +34,7 @@ pub enum Act {
     Pause,
     PreviousPane,
     PreviousScreen,
+    Problems,
     Quit,
     Raw,
     Reload,
@@ -40,6 +43,7 @@ pub enum Act {
     Test,
     Toggle,
     Top,
+    Unfold,
     Up,
     Warm,
 }
@@ -93,6 +97,8 @@ pub static TABLE: &[Binding] = &[
     foot(&[KeyCode::Enter], "Enter", USAGE, Act::Open, |t| &t.foot.requests, |t| &t.help.open_usage),
     foot(&[KeyCode::Tab], "Tab", REQUEST, Act::NextPane, |t| &t.foot.pane, |t| &t.help.pane),
     also(&[KeyCode::BackTab], REQUEST, Act::PreviousPane),
+    foot(&[key('i')], "i", REQUEST, Act::Explain, |t| &t.foot.explain, |t| &t.help.explain),
+    bind(&[KeyCode::Enter], "Enter", REQUEST, Act::Unfold, |t| &t.help.unfold),
     foot(&[key('o')], "o", USAGE, Act::Group, |t| &t.foot.group, |t| &t.help.group),
     foot(&[key('d')], "d", USAGE, Act::Days, |t| &t.foot.days, |t| &t.help.days),
     foot(&[key('c')], "c", KEYS | UPSTREAMS, Act::Cool, |t| &t.foot.cool, |t| &t.help.cool),
@@ -107,8 +113,9 @@ pub static TABLE: &[Binding] = &[
     bind(&[key('R')], "R", ALL & !CONFIG, Act::Reload, |t| &t.help.reload),
     foot(&[key('/')], "/", LISTS, Act::Filter, |t| &t.foot.filter, |t| &t.help.filter),
     foot(&[key('x')], "x", LIVE, Act::Kill, |t| &t.foot.kill, |t| &t.help.kill),
-    foot(&[key('h')], "h", REQUEST, Act::Headers, |t| &t.foot.headers, |t| &t.help.headers),
+    bind(&[key('h')], "h", REQUEST, Act::Headers, |t| &t.help.headers),
     foot(&[key('r')], "r", LIVE | REQUEST, Act::Replay, |t| &t.foot.replay, |t| &t.help.replay),
+    bind(&[key('n')], "n", LIVE | LOG | REQUEST, Act::Began, |t| &t.help.began),
     foot(&[key('y')], "y", LIVE | REQUEST, Act::Copy, |t| &t.foot.copy, |t| &t.help.copy),
     foot(&[key('p')], "p", LIVE | LOG, Act::Pause, |t| &t.foot.pause, |t| &t.help.pause),
     foot(&[key('s')], "s", LISTS, Act::Sort, |t| &t.foot.sort, |t| &t.help.sort),
@@ -132,10 +139,18 @@ pub static TABLE: &[Binding] = &[
     foot(&[KeyCode::Tab], "Tab", ALL & !(REQUEST | HELP), Act::NextScreen, |t| &t.foot.next, |t| &t.help.next),
     also(&[KeyCode::BackTab], ALL & !(REQUEST | HELP), Act::PreviousScreen),
     bind(&[key('q')], "q Ctrl-C", ALL, Act::Quit, |t| &t.help.quit),
-    foot(&[key('?'), KeyCode::F(1)], "?", ALL, Act::Help, |t| &t.foot.all, |t| &t.help.help),
+    bind(&[key('!')], "!", ALL, Act::Problems, |t| &t.help.problems),
+    foot(&[key('?'), KeyCode::F(1)], "?", ALL & !HELP, Act::Help, |t| &t.foot.all, |t| &t.help.help),
+    also(&[key('?'), KeyCode::F(1)], HELP, Act::Help),
 ];
 
 impl Binding {
+    /// Its label in the reader's language.
+    #[must_use]
+    pub fn said(&self, text: &'static Texts) -> &'static str {
+        if self.label == "space" { &text.key.space } else { self.label }
+    }
+
     /// Whether it holds where the reader was when the help page was opened: on the screen, or on a request.
     #[must_use]
     pub fn under_help(&self, app: &App) -> bool {
@@ -150,7 +165,7 @@ impl Binding {
     #[must_use]
     pub fn here(&self, app: &App) -> bool {
         let place = match &app.over {
-            Some(Over::Help { .. }) => HELP,
+            Some(Over::Help { .. } | Over::Problems { .. }) => HELP,
             Some(Over::Request(_)) => REQUEST,
             None => bit(app.screen),
         };

@@ -16,6 +16,7 @@ pub mod past;
 pub mod problem;
 pub mod rates;
 pub mod run;
+pub mod said;
 #[cfg(test)]
 mod sample;
 pub mod screens;
@@ -23,5 +24,6 @@ pub mod source;
 pub mod terminal;
 pub mod text;
 pub mod theme;
+mod top;
 pub mod update;
 pub mod widgets;

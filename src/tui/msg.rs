@@ -3,6 +3,7 @@
 use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 
 use crate::{
+    base::id::RequestId,
     control::{
         action::Reply,
         history::{Page, View},
@@ -15,6 +16,11 @@ use crate::{
 /// One happening; `update` says what follows from it.
 #[derive(Clone, Debug)]
 pub enum Msg {
+    /// The whole account of a request, or why there is none.
+    Account {
+        id: RequestId,
+        said: Result<String, String>,
+    },
     /// An act was answered, or could not be asked (`Err` says why).
     Answered(Result<Reply, String>),
     Event(Box<Event>),

@@ -2,8 +2,11 @@
 
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
-    control::history::{By, Page, View},
-    events::record::RequestRecord,
+    control::{
+        history::{self, By, Page, View},
+        snapshot::Snapshot,
+    },
+    events::{live::Totals, record::RequestRecord},
 };
 
 /// Requests of the past held at once.
@@ -25,8 +28,11 @@ pub struct Sums {
     pub(super) at: UnixMillis,
     pub(super) today_asked: bool,
     pub(super) today_at: UnixMillis,
-    /// The sum since the start when today's were told: what came since is added to them.
-    pub(super) today_base: i64,
+    /// Today's could not be told.
+    pub(super) today_lost: bool,
+    /// What ended since today's were told, and of that with the built-in upstream: the first is added to them.
+    pub(super) since: history::Sums,
+    pub(super) since_demo: u64,
     /// Something happened since.
     pub(super) stale: bool,
     pub(super) today_stale: bool,
@@ -44,7 +50,9 @@ impl Default for Sums {
             at: UnixMillis(0),
             today_asked: false,
             today_at: UnixMillis(0),
-            today_base: 0,
+            today_lost: false,
+            since: history::Sums::default(),
+            since_demo: 0,
             stale: true,
             today_stale: true,
         }
@@ -64,11 +72,51 @@ impl Sums {
         self.days = DAYS[(at + 1) % DAYS.len()];
     }
 
+    /// Today's as they are told now.
+    pub(super) fn told(&mut self, view: Result<Box<View>, String>, at: UnixMillis) {
+        (self.today_asked, self.today_at, self.today_lost) = (false, at, view.is_err());
+        (self.since, self.since_demo) = (history::Sums::default(), 0);
+        self.today = view.ok();
+    }
+
+    /// Adds what one more request counted.
+    pub(super) fn ended(&mut self, before: &Totals, after: &Totals, demo: bool) {
+        (self.stale, self.today_stale) = (true, true);
+        if demo {
+            self.since_demo += 1;
+        } else {
+            self.since.add(&counted(after, before));
+        }
+    }
+
+    /// Whether today's are on their way.
+    #[must_use]
+    pub fn awaited(&self, snapshot: Option<&Snapshot>) -> bool {
+        self.today.is_none() && !self.today_lost && snapshot.is_some_and(|snapshot| snapshot.ledger.is_some())
+    }
+
     /// The sums as asked for, where they are there.
     #[must_use]
     pub fn shown(&self) -> Option<&View> {
         self.view.as_deref().filter(|view| view.by == self.by)
     }
+}
+
+/// What was counted since the start, less what had been counted before.
+pub(super) fn counted(totals: &Totals, before: &Totals) -> history::Sums {
+    let cached = totals.cached.saturating_sub(before.cached);
+    let mut sums = history::Sums {
+        requests: totals.requests.saturating_sub(before.requests),
+        failed: totals.failed.saturating_sub(before.failed),
+        unpriced: totals.unpriced.saturating_sub(before.unpriced),
+        won: totals.won.saturating_sub(before.won),
+        ..history::Sums::default()
+    };
+    sums.usage.input = totals.input.saturating_sub(before.input).saturating_sub(cached);
+    sums.usage.cache_read = cached;
+    sums.usage.output = totals.output.saturating_sub(before.output);
+    sums.cost.0 = totals.cost.0.saturating_sub(before.cost.0).max(0);
+    sums
 }
 
 /// Requests from before those that the events tell of, the newest first.

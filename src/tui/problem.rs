@@ -3,6 +3,7 @@
 use super::{
     app::App,
     format::{self, Now},
+    said::said,
     screens::Screen,
     text::fill,
     theme::Role,
@@ -31,15 +32,27 @@ pub struct Problem {
     pub more: usize,
 }
 
-/// The worst problem, if anything is wrong.
+/// Worse than this, it is said on every screen.
+const EVERYWHERE: u8 = 9;
+
+/// The worst problem of the screen where the reader is, else of all.
 #[must_use]
 pub fn worst(app: &App, now: Now) -> Option<Problem> {
     let all = all(app.snapshot.as_deref()?, now);
     let more = all.len().checked_sub(1)?;
+    let weight = |problem: &Problem| (problem.rank >= EVERYWHERE, problem.screen == app.screen, problem.rank);
     // The first of the worst, so that the line does not jump between equals.
-    let mut worst = all.into_iter().reduce(|worst, next| if next.rank > worst.rank { next } else { worst })?;
+    let mut worst = all.into_iter().reduce(|worst, next| if weight(&next) > weight(&worst) { next } else { worst })?;
     worst.more = more;
     Some(worst)
+}
+
+/// All problems, the worst first.
+#[must_use]
+pub fn ranked(app: &App, now: Now) -> Vec<Problem> {
+    let mut all = app.snapshot.as_deref().map_or_else(Vec::new, |snapshot| all(snapshot, now));
+    all.sort_by_key(|problem| std::cmp::Reverse(problem.rank));
+    all
 }
 
 fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
@@ -47,7 +60,7 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut add = |rank, role, text: String, screen, act| found.push(Problem { rank, role, text, screen, act, more: 0 });
     if snapshot.offline {
-        add(9, Role::Bad, text.offline.clone(), Screen::Upstreams, None);
+        add(EVERYWHERE, Role::Bad, text.offline.clone(), Screen::Upstreams, None);
     }
     if let Some(first) = snapshot.config.problems.first() {
         add(7, Role::Bad, fill(&text.not_applied, &[("what", first)]), Screen::Config, None);
@@ -60,7 +73,7 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
     for standing in &snapshot.alerts {
         let alert = &standing.alert;
         // Of the others, states tell, and more.
-        let (rank, said) = match alert.what {
+        let (rank, words) = match alert.what {
             AlertKind::BalanceLow => (4, &text.balance),
             AlertKind::BudgetNear => (2, &text.budget_near),
             AlertKind::BudgetSpent => (6, &text.budget_spent),
@@ -70,26 +83,26 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
         };
         let role = if alert.level == Level::Error { Role::Bad } else { Role::Warn };
         let screen = if alert.what == AlertKind::ErrorRate { Screen::Upstreams } else { Screen::Usage };
-        add(rank, role, fill(said, &[("what", &alert.text)]), screen, None);
+        add(rank, role, fill(words, &[("what", &said(&alert.text, now))]), screen, None);
     }
     for upstream in &snapshot.upstreams {
         let name = &upstream.name;
         let keys: Vec<&KeyView> = snapshot.keys.iter().filter(|key| key.upstream == *name).collect();
         let warm = Some(Action::WarmUpstream { upstream: name.clone() });
         if upstream.state == UpstreamState::Open {
-            let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| fill(&text.cause, &[("what", cause)]));
+            let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| fill(&text.cause, &[("what", &said(cause, now))]));
             let next = again(upstream.until, now, &text.down_next);
             add(5, Role::Bad, fill(&text.down, &[("name", name), ("next", &next), ("cause", &cause)]), Screen::Upstreams, warm);
         } else if keys.len() > 1 && keys.iter().all(|key| key.state == KeyHealth::Cooling) {
             let first = keys.iter().filter_map(|key| key.until).min();
             let back = again(first, now, &text.first_back);
-            let said = fill(&text.all_cooling, &[("n", &keys.len().to_string()), ("name", name), ("back", &back)]);
-            add(6, Role::Bad, said, Screen::Keys, warm);
+            let words = fill(&text.all_cooling, &[("n", &keys.len().to_string()), ("name", name), ("back", &back)]);
+            add(6, Role::Bad, words, Screen::Keys, warm);
             continue;
         } else if upstream.state == UpstreamState::Cooling {
             let span = again(upstream.until, now, &text.for_span);
-            let said = fill(&text.cooling, &[("name", name), ("for", &span), ("because", ""), ("instead", "")]);
-            add(3, Role::Warn, said, Screen::Upstreams, warm);
+            let words = fill(&text.cooling, &[("name", name), ("for", &span), ("because", ""), ("instead", "")]);
+            add(3, Role::Warn, words, Screen::Upstreams, warm);
         }
         for key in &keys {
             if let Some((rank, role, text)) = key_problem(key, &keys, now) {
@@ -102,9 +115,14 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
 
 fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Role, String)> {
     let (text, name) = (&now.text.wrong, name_of(key));
-    let because = |cause: Option<&String>| cause.map_or_else(String::new, |cause| fill(&text.because, &[("what", cause)]));
+    let because = |cause: Option<&String>| cause.map_or_else(String::new, |cause| fill(&text.because, &[("what", &said(cause, now))]));
     Some(match key.state {
-        KeyHealth::Rejected => (8, Role::Bad, fill(&text.rejected, &[("name", &name), ("because", &because(key.cause.as_ref()))])),
+        KeyHealth::Rejected => {
+            // While others of its upstream serve, it only has to be known.
+            let serves = |other: &&KeyView| matches!(other.state, KeyHealth::Ok | KeyHealth::Partly);
+            let rank = if siblings.iter().any(serves) { 4 } else { 8 };
+            (rank, Role::Bad, fill(&text.rejected, &[("name", &name), ("because", &because(key.cause.as_ref()))]))
+        }
         KeyHealth::Missing => (4, Role::Warn, fill(&text.missing, &[("name", &name), ("reference", &key.reference)])),
         KeyHealth::Cooling => {
             let instead = siblings
@@ -156,6 +174,32 @@ mod tests {
         let rejected = worst_of(|s| s.keys[0].state = KeyHealth::Rejected).unwrap();
         assert!(rejected.text.starts_with("healthy/work was rejected"), "{}", rejected.text);
         assert_eq!(worst_of(|s| s.offline = true).unwrap().act, None);
+    }
+
+    #[test]
+    fn a_rejected_key_whose_siblings_serve_is_not_the_worst() {
+        let spare = |s: &mut Snapshot| {
+            s.keys[0].state = KeyHealth::Rejected;
+            let mut sibling = s.keys[2].clone();
+            (sibling.upstream, sibling.label) = ("healthy".to_owned(), "spare".to_owned());
+            s.keys.push(sibling);
+        };
+        assert!(worst_of(spare).unwrap().text.starts_with("dead is down"));
+        let told = worst_of(|s| {
+            spare(s);
+            s.config.problems = vec!["config.toml:3:1: no such key".to_owned()];
+        });
+        assert!(told.unwrap().text.starts_with("the config file was not applied"));
+    }
+
+    #[test]
+    fn a_screen_tells_of_its_own_problems_first_and_the_list_of_all() {
+        let mut app = sample::app();
+        app.screen = Screen::Keys;
+        let found = worst(&app, sample::now()).unwrap();
+        assert!(found.text.starts_with("limited/LIMITED_KEY is cooling") && found.more == 1, "{}", found.text);
+        let all: Vec<_> = ranked(&app, sample::now()).into_iter().map(|problem| problem.screen).collect();
+        assert_eq!(all, [Screen::Upstreams, Screen::Keys], "the worst first, wherever the reader is");
     }
 
     #[test]

@@ -21,9 +21,12 @@ use super::{
     theme::Theme,
     update::update,
 };
-use crate::base::{
-    clean::clean,
-    clock::{Clock, System, UnixMillis},
+use crate::{
+    base::{
+        clean::clean,
+        clock::{Clock, System, UnixMillis},
+    },
+    events::kind::EventKind,
 };
 
 /// Least time between frames: fifteen a second.
@@ -34,10 +37,9 @@ const TOLD: usize = 1_024;
 const ASKS: usize = 32;
 
 /// How the dashboard is to look and behave.
-#[derive(Clone, Debug)]
 pub struct Options {
-    /// `dark`, `light`, `contrast`, `mono`; what is unknown is `dark`.
-    pub theme: String,
+    /// `dark`, `light`, `contrast`, `mono`, as the config says when it is asked; what is unknown is `dark`.
+    pub theme: Box<dyn Fn() -> String + Send + Sync>,
     pub mouse: bool,
     /// The proxy runs in this process: leaving asks whether to stop it too.
     pub in_process: bool,
@@ -97,8 +99,8 @@ async fn show(source: Connect, options: Options) -> Result<Exit, TuiError> {
 }
 
 fn look(options: &Options) -> Look {
-    let name = if options.colour { options.theme.as_str() } else { "mono" };
-    let theme = Theme::named(name).or_else(|| Theme::named("dark")).expect("a test reads every built-in theme");
+    let name = if options.colour { (options.theme)() } else { "mono".to_owned() };
+    let theme = Theme::named(&name).or_else(|| Theme::named("dark")).expect("a test reads every built-in theme");
     Look { theme, utf8: options.utf8 }
 }
 
@@ -112,7 +114,7 @@ struct Ends {
 }
 
 async fn attend(mut app: App, ends: Ends, mut told: mpsc::Receiver<Msg>) -> Exit {
-    let Ends { mut screen, mut terminal, look, options, ask } = ends;
+    let Ends { mut screen, mut terminal, mut look, options, ask } = ends;
     let text = options.lang.texts();
     let gone = Exit { stop_proxy: app.in_process, copied: Vec::new() };
     let mut second = interval(Duration::from_secs(1));
@@ -169,6 +171,9 @@ async fn attend(mut app: App, ends: Ends, mut told: mpsc::Receiver<Msg>) -> Exit
         let mut effects = Vec::new();
         for msg in msgs {
             changed = true;
+            if restyles(&msg) {
+                look = self::look(&options);
+            }
             effects.extend(update(&mut app, msg, now));
         }
         for effect in effects {
@@ -199,6 +204,11 @@ async fn edit(screen: &mut Screen, path: &str, editor: Option<&str>) -> io::Resu
     Ok(ended.is_ok())
 }
 
+/// Whether the config may say another theme from now on.
+fn restyles(msg: &Msg) -> bool {
+    matches!(msg, Msg::Event(event) if matches!(event.kind, EventKind::Config { ok: true, .. }))
+}
+
 fn msg(event: Input) -> Option<Msg> {
     match event {
         Input::Key(key) => Some(Msg::Key(key)),
@@ -214,6 +224,7 @@ fn carry_out(effect: Effect, screen: &Screen, ask: &mpsc::Sender<Ask>) {
         Effect::Act(action) => Ask::Act(action),
         // A terminal that is gone shows at the next frame.
         Effect::Copy(text) => return drop(screen.copy(&lines(&text))),
+        Effect::FetchAccount { id } => Ask::Account { id },
         Effect::FetchHistory { filter, before } => Ask::History { filter, before },
         Effect::FetchSnapshot => Ask::Snapshot,
         Effect::FetchStory { id, wish } => Ask::Story { id, wish },

@@ -11,7 +11,7 @@ use crate::{
     control::{
         action::Action,
         client::{Client, ClientError, EventStream, Told},
-        history::{By, HistoryQuestion, UsageQuestion, View},
+        history::{By, Full, HistoryQuestion, UsageQuestion, View},
         story::{self, Wish},
     },
 };
@@ -28,11 +28,14 @@ pub struct Connect {
     pub client: Client,
     /// Finds the proxy again: a restarted one has a new token, perhaps another address.
     pub reconnect: Box<dyn Fn() -> Option<Client> + Send + Sync>,
+    /// Writes the account of a request, as commands print it.
+    pub explain: fn(&Full) -> String,
 }
 
 /// What the loop asks of the proxy.
 #[derive(Debug)]
 pub(super) enum Ask {
+    Account { id: RequestId },
     Act(Action),
     History { filter: String, before: Option<RequestId> },
     Snapshot,
@@ -50,11 +53,11 @@ type Doing = FuturesUnordered<Pin<Box<dyn Future<Output = Msg> + Send>>>;
 /// Runs for as long as somebody listens to `tell`. A full `tell` makes the stream wait, until the proxy says that this
 /// viewer fell behind.
 pub(super) async fn follow(connect: Connect, mut asks: mpsc::Receiver<Ask>, tell: mpsc::Sender<Msg>) {
-    let Connect { client, reconnect } = connect;
+    let Connect { client, reconnect, explain } = connect;
     let mut client = Arc::new(client);
     loop {
         let why = match begin(&client, &tell).await {
-            Ok(events) => attend(&client, events, &mut asks, &tell).await,
+            Ok(events) => attend(&client, explain, events, &mut asks, &tell).await,
             Err(e) => Some(e),
         };
         let Some(why) = why else { return };
@@ -80,6 +83,7 @@ async fn begin(client: &Client, tell: &mpsc::Sender<Msg>) -> Result<EventStream,
 /// Until the connection breaks (why), or nobody listens any more.
 async fn attend(
     client: &Arc<Client>,
+    explain: fn(&Full) -> String,
     mut events: EventStream,
     asks: &mut mpsc::Receiver<Ask>,
     tell: &mpsc::Sender<Msg>,
@@ -96,7 +100,7 @@ async fn attend(
                 match ask? {
                     Ask::Act(_) if doing.len() >= ACTS => Msg::Answered(Err(TOO_MANY.to_owned())),
                     ask => {
-                        doing.push(Box::pin(carry_out(Arc::clone(client), ask)));
+                        doing.push(Box::pin(carry_out(Arc::clone(client), explain, ask)));
                         continue;
                     }
                 }
@@ -107,8 +111,12 @@ async fn attend(
     }
 }
 
-async fn carry_out(client: Arc<Client>, ask: Ask) -> Msg {
+async fn carry_out(client: Arc<Client>, explain: fn(&Full) -> String, ask: Ask) -> Msg {
     match ask {
+        Ask::Account { id } => {
+            let full: Result<Full, ClientError> = client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await;
+            Msg::Account { id, said: full.map(|full| explain(&full)).map_err(|e| said(&e)) }
+        }
         Ask::Act(action) => Msg::Answered(client.act(&action).await.map_err(|e| said(&e))),
         Ask::History { filter, before } => {
             let question = HistoryQuestion { filter: filter.clone(), since: None, before, limit: PAGE };
@@ -143,7 +151,7 @@ async fn wait(asks: &mut mpsc::Receiver<Ask>, tell: &mpsc::Sender<Msg>) -> bool 
             ask = asks.recv() => match ask {
                 None => return false,
                 // What was only to be looked at is asked again when the proxy is back.
-                Some(Ask::History { .. } | Ask::Snapshot | Ask::Story { .. } | Ask::Today | Ask::Usage { .. }) => {}
+                Some(Ask::Account { .. } | Ask::History { .. } | Ask::Snapshot | Ask::Story { .. } | Ask::Today | Ask::Usage { .. }) => {}
                 Some(Ask::Act(_)) => {
                     if tell.send(Msg::Answered(Err(UNREACHABLE.to_owned()))).await.is_err() {
                         return false;

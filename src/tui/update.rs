@@ -1,42 +1,49 @@
 //! What follows from what happens: the state changes here and nowhere else, and nothing is done here.
 
+mod mouse;
 mod moving;
+mod over;
 mod refresh;
 mod request;
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use self::{
-    moving::{open, scroll, top},
+    mouse::mouse_moved,
+    moving::{look_at, open, scroll, top},
+    over::{back, show_help, show_pane, show_problems, show_raw, turn, unfold},
     refresh::{looked_at, refresh, story_came},
     request::{ask_to_kill, ask_to_replay, copy, copy_answer, copy_menu},
 };
 use super::{
-    app::{App, Dialog, Link, Look, Over, Pane, Pause, RowId, Toast},
+    app::{App, Dialog, Link, Pane, Pause, RowId, Toast},
     effect::Effect,
     format::Now,
     keys::{self, Act},
-    layout::{self, Layout},
     msg::Msg,
     problem,
     rates::Rates,
+    said::{said, shorter},
     screens::{self, Screen},
     source,
     text::fill,
 };
 use crate::{
     base::clock::UnixMillis,
-    control::{action::Action, snapshot::Snapshot},
+    control::{
+        action::{Action, Reply},
+        snapshot::{Origin, Snapshot, UpstreamView},
+    },
     events::{
         filter::Filter,
         kind::{Event, EventKind, Level},
+        live::Live,
         record::RequestRecord,
     },
 };
 
 /// How long a toast stays.
 const TOAST_MS: i64 = 3_000;
-const DOUBLE_CLICK_MS: i64 = 400;
 /// What `c` asks for.
 const COOL_MS: u64 = 600_000;
 const FILTER_CHARS: usize = 200;
@@ -46,13 +53,18 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
     match msg {
         Msg::Answered(answer) => {
             let (text, level) = match answer {
-                Ok(reply) => (reply.text, if reply.ok { Level::Info } else { Level::Error }),
+                Ok(reply) => (replied(app, &reply, now), if reply.ok { Level::Info } else { Level::Error }),
                 Err(why) if why == source::TOO_MANY => (now.text.toast.too_many.clone(), Level::Error),
                 Err(why) if why == source::UNREACHABLE => (now.text.toast.unreachable.clone(), Level::Error),
                 Err(why) => (why, Level::Error),
             };
             toast(app, text, level, now);
             app.fresh.urgent = true;
+        }
+        Msg::Account { id, said } => {
+            if let Some(account) = app.account.as_mut().filter(|account| account.id == id) {
+                account.said = Some(said);
+            }
         }
         Msg::Event(event) => return event_came(app, &event, now),
         Msg::EditorMissing => toast(app, now.text.toast.no_editor.clone(), Level::Warn, now),
@@ -89,12 +101,7 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
             // Who looks at a running request says so again and again.
             app.reading.stale |= looked_at(app).is_some_and(|look| app.request(look.id).is_some_and(RequestRecord::running));
         }
-        Msg::Today(view) => {
-            app.sums.today_asked = false;
-            app.sums.today_at = now.at;
-            app.sums.today_base = app.snapshot.as_ref().map_or(0, |s| s.live.totals.cost.0);
-            app.sums.today = view.ok();
-        }
+        Msg::Today(view) => app.sums.told(view, now.at),
         Msg::Usage(view) => {
             app.sums.at = now.at;
             match view {
@@ -104,6 +111,14 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
         }
     }
     refresh(app, now)
+}
+
+/// What came of an act, in the reader's language; a request that it began has the short name of its title.
+fn replied(app: &mut App, reply: &Reply, now: Now) -> String {
+    let Some(id) = reply.id.filter(|_| reply.ok) else { return said(&reply.text, now).into_owned() };
+    app.began = Some(id);
+    let text = shorter(&reply.text);
+    fill(&now.text.toast.began, &[("text", &said(&text, now))])
 }
 
 fn toast(app: &mut App, text: String, level: Level, now: Now) {
@@ -149,12 +164,13 @@ fn event_came(app: &mut App, event: &Event, now: Now) -> Vec<Effect> {
         return if app.fresh.pending { Vec::new() } else { fetch(app) };
     }
     app.rates.count(event, live);
+    let (before, demo) = (live.totals, ends_demo(event, live, &snapshot.upstreams));
     live.apply(event);
     app.fresh.stale = true;
     let about = match &event.kind {
         EventKind::Progress { id, .. } | EventKind::FirstContent { id, .. } => Some(*id),
         EventKind::Ended { id, .. } => {
-            (app.sums.stale, app.sums.today_stale) = (true, true);
+            app.sums.ended(&before, &live.totals, demo);
             Some(*id)
         }
         _ => None,
@@ -162,6 +178,13 @@ fn event_came(app: &mut App, event: &Event, now: Now) -> Vec<Effect> {
     app.reading.stale |= about.is_some() && looked_at(app).map(|look| look.id) == about;
     app.fresh.urgent |= matches!(event.kind, EventKind::Alert { .. } | EventKind::Config { .. } | EventKind::Health { .. });
     refresh(app, now)
+}
+
+/// Whether this is the end of a request that the built-in upstream answered: it does not count.
+fn ends_demo(event: &Event, live: &Live, upstreams: &[UpstreamView]) -> bool {
+    let EventKind::Ended { id, .. } = &event.kind else { return false };
+    let Some(last) = live.running.get(*id).and_then(RequestRecord::last) else { return false };
+    upstreams.iter().any(|upstream| upstream.origin == Origin::Demo && *upstream.name == *last.upstream)
 }
 
 fn key_pressed(app: &mut App, key: KeyEvent, now: Now) -> Vec<Effect> {
@@ -253,6 +276,10 @@ fn type_into_filter(app: &mut App, now: Now, change: impl FnOnce(&mut String)) {
 fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
     match act {
         Act::Back => back(app),
+        Act::Began => match app.began {
+            Some(id) => return look_at(app, id, now),
+            None => toast(app, now.text.toast.none_began.clone(), Level::Info, now),
+        },
         Act::Bottom => scroll(app, isize::MAX, now),
         Act::Cool => return ask_to_cool(app, now),
         Act::Copy => return copy_menu(app, now),
@@ -278,20 +305,14 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
             app.place_mut().selected = None;
             return refresh(app, now);
         }
-        Act::Headers => {
-            if let Some(Over::Request(look)) = &mut app.over {
-                look.pane = if look.pane == Pane::Headers { Pane::Way } else { Pane::Headers };
-            }
+        Act::Explain => {
+            show_pane(app, Pane::Account);
+            return refresh(app, now);
         }
-        Act::Help => {
-            app.over = match app.over.take() {
-                Some(Over::Help { under, .. }) => under.map(|look| Over::Request(*look)),
-                Some(Over::Request(look)) => Some(Over::Help { scroll: 0, under: Some(Box::new(look)) }),
-                None => Some(Over::Help { scroll: 0, under: None }),
-            };
-        }
+        Act::Headers => show_pane(app, Pane::Headers),
+        Act::Help => show_help(app),
         Act::Kill => ask_to_kill(app, now),
-        Act::NextPane => turn(app, 1),
+        Act::NextPane => return turn(app, 1, now),
         Act::NextScreen => return go(app, app.screen.after(1), now),
         Act::Open => return open(app, now),
         Act::PageDown => scroll(app, page(app), now),
@@ -300,17 +321,12 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
             let live = app.snapshot.as_ref().map(|s| s.live.clone());
             app.paused = if app.paused.is_some() { None } else { live.map(|live| Pause { live, at: now.at }) };
         }
-        Act::PreviousPane => turn(app, Pane::ALL.len() - 1),
+        Act::PreviousPane => return turn(app, Pane::ALL.len() - 1, now),
         Act::PreviousScreen => return go(app, app.screen.after(Screen::ALL.len() - 1), now),
+        Act::Problems => show_problems(app),
         Act::Quit => return quit(app),
         Act::Raw => {
-            if let Some(Over::Request(look)) = &mut app.over {
-                look.raw = !look.raw;
-                look.scroll = Look::at(look.id).scroll;
-                if !matches!(look.pane, Pane::Answer | Pane::Conversation) {
-                    look.pane = Pane::Answer;
-                }
-            }
+            show_raw(app);
             return refresh(app, now);
         }
         Act::Replay => ask_to_replay(app, now),
@@ -327,6 +343,7 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
         }
         Act::Toggle => return toggle(app),
         Act::Top => top(app),
+        Act::Unfold => unfold(app),
         Act::Up => scroll(app, -1, now),
         Act::Warm => return warm(app, now),
     }
@@ -345,28 +362,9 @@ fn quit(app: &mut App) -> Vec<Effect> {
     vec![Effect::Leave { stop_proxy: false }]
 }
 
-fn back(app: &mut App) {
-    match app.over.take() {
-        Some(Over::Help { under: Some(look), .. }) => app.over = Some(Over::Request(*look)),
-        // What was said is not held longer than it is looked at.
-        Some(_) => app.story = None,
-        None => {
-            let place = app.place_mut();
-            place.filter = Filter::default();
-            place.selected = None;
-        }
-    }
-}
-
-fn turn(app: &mut App, steps: usize) {
-    if let Some(Over::Request(look)) = &mut app.over {
-        look.pane = look.pane.after(steps);
-    }
-}
-
 fn go(app: &mut App, screen: Screen, now: Now) -> Vec<Effect> {
     app.over = None;
-    app.story = None;
+    (app.story, app.account) = (None, None);
     app.screen = screen;
     refresh(app, now)
 }
@@ -424,32 +422,6 @@ fn toggle(app: &App) -> Vec<Effect> {
         },
     };
     vec![Effect::Act(action)]
-}
-
-fn mouse_moved(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
-    match mouse.kind {
-        MouseEventKind::ScrollDown => scroll(app, 3, now),
-        MouseEventKind::ScrollUp => scroll(app, -3, now),
-        MouseEventKind::Down(MouseButton::Left) if app.dialog.is_none() => return clicked(app, mouse, now),
-        _ => {}
-    }
-    Vec::new()
-}
-
-fn clicked(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
-    let (columns, rows) = app.size;
-    let layout = Layout::of(app, columns, rows, now);
-    if layout.wide() && mouse.row == layout.tabs.y {
-        return layout::tab_at(mouse.column, columns, now.text).map_or_else(Vec::new, |screen| go(app, screen, now));
-    }
-    if app.over.is_some() {
-        return Vec::new();
-    }
-    let Some(id) = screens::row_at(app, layout.body, mouse.row) else { return Vec::new() };
-    let again = app.clicked.as_ref().is_some_and(|(before, at)| *before == id && now.at.0 - at.0 <= DOUBLE_CLICK_MS);
-    app.clicked = (!again).then(|| (id.clone(), now.at));
-    app.select(id);
-    if again { open(app, now) } else { Vec::new() }
 }
 
 #[cfg(test)]

@@ -25,6 +25,11 @@ use crate::{
     secrets::{Reference, Secret},
 };
 
+/// The label of an upstream's first key; the next are `key2`, `key3`, …
+const FIRST: &str = "main";
+/// So many labels are tried.
+const TRIES: u32 = 100;
+
 /// Adds one key, or with `--missing` every one that is nowhere.
 ///
 /// # Errors
@@ -32,44 +37,78 @@ use crate::{
 /// A key on the command line; an upstream nobody knows; text that is no key; a key that its provider rejects; no keyring.
 pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     refuse_argv(&args)?;
-    named(&args.label)?;
     let file = settings::load_or_empty(ctx)?;
-    let Some(name) = &args.upstream else { return missing(ctx, &args, &file).await };
-    let plan = Plan::make(&file, name, &args)?;
+    let Some(word) = &args.upstream else { return missing(ctx, &args, &file).await };
+    let (name, asked) = whose(&file, word, args.label.as_deref())?;
+    asked.as_deref().map_or(Ok(()), named)?;
+    let plan = Plan::make(&file, &name, &args)?;
     // What comes by itself is looked at first; a person is asked when it is sure that there is a place for the answer.
     args.source.possible("a key")?;
     let given = if args.source.given() { Some(args.source.read("key").await?) } else { None };
     let mut store = open(&args, &file).await?;
-    let entry = format!("{name}/{}", args.label);
-    let edits = plan.edits(&store.reference(&entry))?;
+    if let Some(label) = &asked {
+        plan.edits(label, &store)?;
+    }
     let secret = match given {
         Some(secret) => secret,
         None => args.source.read(&format!("key for {name}")).await?,
     };
+    if let Some(label) = plan.same(&file, &store, &secret).await? {
+        return ctx.done(&format!("{name}/{label} is this very key ({}) already; nothing was changed", secret.fingerprint()));
+    }
+    let label = match &asked {
+        Some(label) => label.clone(),
+        None => plan.free(&store, &secret).await?,
+    };
+    let entry = format!("{name}/{label}");
+    let edits = plan.edits(&label, &store)?;
+    let old = store.get(&entry).await?.filter(|old| old.digest() != secret.digest());
+    if let Some(old) = &old {
+        prompt::confirm(ctx, &format!("{entry} holds another key ({}): replace it?", old.fingerprint())).await?;
+    }
     hint_at_other_provider(&plan, &secret);
     let tried = tried(&args, &plan.upstream, &secret).await?;
-    let replaced = store.get(&entry).await?.is_some();
     store.put(&entry, &secret).await?;
     if let Err(error) = settings::edit(ctx, &edits) {
         // Without its reference the key is of no use, and nobody would find it again.
-        if !replaced {
+        if old.is_none() {
             drop(store.delete(&entry).await);
         }
         return Err(error);
     }
     reach::reload_if_running(ctx).await;
-    let verb = if replaced { "replaced" } else { "stored" };
+    let verb = if old.is_some() { "replaced" } else { "stored" };
+    let beside = match &asked {
+        None if label != FIRST => format!("; {name}/{FIRST} stays as it is, `aiproxy key add {name}/{FIRST}` would replace it"),
+        _ => String::new(),
+    };
     let next = if Reach::look(ctx).is_ok_and(|reach| reach.is_some()) { "" } else { "; `aiproxy serve` uses it" };
-    ctx.done(&format!("{entry} ({}) {verb} in {}{tried}{next}", secret.fingerprint(), store.name()))
+    ctx.done(&format!("{entry} ({}) {verb} in {}{tried}{beside}{next}", secret.fingerprint(), store.name()))
+}
+
+/// Upstream and label that `UPSTREAM` or `UPSTREAM/LABEL` means; without a label none was asked for.
+fn whose(file: &File, word: &str, label: Option<&str>) -> Result<(String, Option<String>), CliError> {
+    let whole = file.settings.upstreams.iter().any(|u| *u.name == *word) || presets::find(word).is_some();
+    match word.rsplit_once('/') {
+        Some((upstream, own)) if !whole => match label.filter(|label| *label != own) {
+            Some(label) => {
+                Err(CliError::usage(format!("`{}` and --label {} are two labels", clean(word), clean(label))).hint("give one of them"))
+            }
+            None => Ok((upstream.to_owned(), Some(own.to_owned()))),
+        },
+        _ => Ok((word.to_owned(), label.map(str::to_owned))),
+    }
 }
 
 /// A key that came in by the command line is known to every program on the machine: it is not repeated, and not used.
 fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
-    let named = args.upstream.as_deref().is_some_and(prompt::looks_like_key) || prompt::looks_like_key(&args.label);
-    if args.given.is_none() && args.more.is_empty() && !named {
+    let upstream = args.upstream.as_deref();
+    let words = upstream.into_iter().flat_map(|word| word.split('/').chain([word])).chain(args.label.as_deref());
+    if args.given.is_none() && args.more.is_empty() && !words.into_iter().any(prompt::looks_like_key) {
         return Ok(());
     }
-    let upstream = args.upstream.as_deref().filter(|name| !prompt::looks_like_key(name)).unwrap_or("UPSTREAM");
+    let upstream = upstream.map_or("", |word| word.split('/').next().unwrap_or(word));
+    let upstream = if upstream.is_empty() || prompt::looks_like_key(upstream) { "UPSTREAM" } else { upstream };
     Err(CliError::usage("a key does not belong on a command line: other programs and the shell's history see it").hint(format!(
         "run `aiproxy key add {upstream}` and type it at the prompt, or pipe it in with --stdin; if it was a real key, make a new one"
     )))
@@ -101,21 +140,19 @@ struct Plan {
     upstream: Arc<Upstream>,
     /// The upstream is not in the config yet.
     preset: Option<&'static Preset>,
-    label: String,
-    /// References that the upstream has already.
-    known: Vec<(String, String)>,
+    /// Labels that the upstream has already, and where their keys are.
+    known: Vec<(String, Reference)>,
 }
 
 impl Plan {
     fn make(file: &File, name: &str, args: &AddArgs) -> Result<Self, CliError> {
-        let label = args.label.clone();
         if let Some(upstream) = file.settings.upstreams.iter().find(|u| *u.name == *name) {
             if args.preset.as_deref().is_some_and(|preset| upstream.preset.as_deref() != Some(preset)) {
                 return Err(CliError::failed(format!("`{name}` is an upstream of the config and not of that preset"))
                     .hint("leave --preset out, or give the new upstream another name"));
             }
-            let known = upstream.keys.iter().map(|key| (key.label.to_string(), key.reference.to_string())).collect();
-            return Ok(Self { upstream: Arc::clone(upstream), preset: None, label, known });
+            let known = upstream.keys.iter().map(|key| (key.label.to_string(), key.reference.clone())).collect();
+            return Ok(Self { upstream: Arc::clone(upstream), preset: None, known });
         }
         let wanted = args.preset.as_deref().unwrap_or(name);
         let Some(preset) = presets::find(wanted) else { return Err(unknown(file, name, args.preset.as_deref())) };
@@ -128,12 +165,42 @@ impl Plan {
                 .hint(format!("`aiproxy upstream add {name} --preset {wanted}` is all")));
         }
         let upstream = settings::from_preset(&file.place, name, wanted)?;
-        Ok(Self { upstream, preset: Some(preset), label, known: Vec::new() })
+        Ok(Self { upstream, preset: Some(preset), known: Vec::new() })
     }
 
-    /// What is to be changed so that the config uses the key behind this reference.
-    fn edits(&self, reference: &str) -> Result<Vec<Edit>, CliError> {
+    /// The label of the upstream's key that is this one, as far as no program has to be started to tell.
+    async fn same(&self, file: &File, store: &Store, secret: &Secret) -> Result<Option<String>, CliError> {
+        let resolver = file.resolver();
+        for (label, reference) in &self.known {
+            let there = match (reference, store.entry(reference)) {
+                (_, Some(entry)) => store.get(entry).await?,
+                (Reference::Command(_), None) => None,
+                (reference, None) => resolver.resolve(reference).await.ok(),
+            };
+            if there.is_some_and(|there| there.digest() == secret.digest()) {
+                return Ok(Some(label.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first label that no other key has.
+    async fn free(&self, store: &Store, secret: &Secret) -> Result<String, CliError> {
+        let name = &self.upstream.name;
+        for number in 1..TRIES {
+            let label = if number == 1 { FIRST.to_owned() } else { format!("key{number}") };
+            let entry = format!("{name}/{label}");
+            if self.edits(&label, store).is_ok() && store.get(&entry).await?.is_none_or(|there| there.digest() == secret.digest()) {
+                return Ok(label);
+            }
+        }
+        Err(CliError::failed(format!("{name} has {TRIES} keys and more")).hint("name the new one with --label"))
+    }
+
+    /// What is to be changed so that the config uses the key of this label, which the store keeps.
+    fn edits(&self, label: &str, store: &Store) -> Result<Vec<Edit>, CliError> {
         let name = self.upstream.name.to_string();
+        let reference = store.reference(&format!("{name}/{label}"));
         let mut edits = Vec::new();
         if let Some(preset) = self.preset {
             edits.push(Edit::AddUpstream {
@@ -143,14 +210,14 @@ impl Plan {
                 dialects: Vec::new(),
             });
         }
-        match self.known.iter().find(|(label, _)| *label == self.label) {
+        match self.known.iter().find(|(known, _)| known == label) {
             // The same entry with a new key in it.
-            Some((_, known)) if known == reference => {}
+            Some((_, known)) if known.to_string() == reference => {}
             Some((label, known)) => {
                 return Err(CliError::failed(format!("{name} has a key `{label}` already, kept in {known}"))
                     .hint("give the new one another --label, or remove the old one first"));
             }
-            None => edits.push(Edit::AddKey { upstream: name, reference: reference.to_owned(), label: None }),
+            None => edits.push(Edit::AddKey { upstream: name, reference, label: None }),
         }
         Ok(edits)
     }

@@ -2,33 +2,48 @@
 
 use serde_json::json;
 
+use super::{
+    find,
+    table::{self, Advice},
+};
 use crate::{
     base::clock::{Clock, System},
     cli::{
         Ctx,
         exit::{CliError, Exit},
         out::{self, Paint, Role},
-        reach::Reach,
+        reach::{self, Reach},
         settings, status,
         table::{Cell, Table},
     },
     secrets::Reference,
 };
 
-/// Lists the keys.
+const NONE: &str = "no keys; `aiproxy key add UPSTREAM` stores one";
+
+/// Lists the keys: all, those of one upstream, or one; with what is left of their providers' limits where that is wanted.
 ///
 /// # Errors
 ///
-/// The config has errors.
-pub(super) async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
+/// The config has errors; no such key.
+pub(super) async fn run(ctx: &Ctx, asked: Option<&str>, long: bool) -> Result<Exit, CliError> {
     match Reach::look(ctx)? {
-        Some(reach) => running(ctx, &reach).await,
-        None => resting(ctx).await,
+        Some(reach) => running(ctx, &reach, asked, long).await,
+        None => resting(ctx, asked).await,
     }
 }
 
-async fn running(ctx: &Ctx, reach: &Reach) -> Result<Exit, CliError> {
-    let keys = reach.snapshot().await?.keys;
+/// Whether a key is among those that are asked for.
+fn wanted(asked: Option<&str>, upstream: &str, label: &str) -> bool {
+    asked.is_none_or(|asked| asked == upstream || asked.strip_prefix(upstream).and_then(|rest| rest.strip_prefix('/')) == Some(label))
+}
+
+async fn running(ctx: &Ctx, reach: &Reach, asked: Option<&str>, long: bool) -> Result<Exit, CliError> {
+    let all = reach.snapshot().await?.keys;
+    let keys: Vec<_> = all.iter().filter(|key| wanted(asked, &key.upstream, &key.label)).collect();
+    if let (Some(asked), true) = (asked, keys.is_empty()) {
+        find(asked, all.iter().map(|key| (key.upstream.as_str(), key.label.as_str())))?;
+    }
     if ctx.global.json {
         let rows: Vec<_> = keys
             .iter()
@@ -40,33 +55,39 @@ async fn running(ctx: &Ctx, reach: &Reach) -> Result<Exit, CliError> {
             .collect();
         out::json(&rows)?;
     } else if keys.is_empty() {
-        out::line("no keys; `aiproxy key add UPSTREAM` stores one")?;
+        out::line(NONE)?;
     } else {
-        out::print(&status::keys(&keys, System.unix(), Paint::stdout()))?;
+        let (now, paint) = (System.unix(), Paint::stdout());
+        out::print(&table::keys(&keys, now, paint))?;
+        if long || asked.is_some() {
+            out::print(&table::limits(&keys, now, paint))?;
+        }
     }
     Ok(Exit::Ok)
 }
 
-async fn resting(ctx: &Ctx) -> Result<Exit, CliError> {
+async fn resting(ctx: &Ctx, asked: Option<&str>) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
     let settings = file.with_found();
     let resolver = file.resolver();
     let mut rows = Vec::new();
     let mut table = Table::new(&["KEY", "FINGERPRINT", "STATE", "REFERENCE"]);
+    let mut advice = Advice::default();
     for upstream in &settings.upstreams {
-        for key in &upstream.keys {
+        for key in upstream.keys.iter().filter(|key| wanted(asked, &upstream.name, &key.label)) {
             // A listing starts no program: it could ask the person for a password.
             let (fingerprint, missing) = match &key.reference {
                 Reference::Command(_) => (None, None),
                 reference => match resolver.resolve(reference).await {
                     Ok(secret) => (Some(secret.fingerprint()), None),
-                    Err(error) => (None, Some(error.to_string())),
+                    Err(error) => (None, Some(error)),
                 },
             };
-            let state = match (&missing, key.enabled && upstream.enabled) {
-                (_, false) => Some("disabled"),
-                (Some(_), true) => Some("missing"),
-                (None, true) => None,
+            let on = key.enabled && upstream.enabled;
+            let state = match &missing {
+                _ if !on => Some("disabled"),
+                Some(_) => Some("missing"),
+                None => None,
             };
             rows.push(json!({
                 "upstream": &*upstream.name,
@@ -74,31 +95,37 @@ async fn resting(ctx: &Ctx) -> Result<Exit, CliError> {
                 "account": &*key.account,
                 "fingerprint": fingerprint.as_deref(),
                 "state": state,
-                "cause": &missing,
+                "cause": missing.as_ref().map(ToString::to_string),
                 "until": null,
                 "scopes": [],
                 "reference": key.reference.to_string(),
             }));
+            let reference = key.reference.to_string();
             table.row(vec![
                 (&*key.name).into(),
                 fingerprint.as_deref().unwrap_or("–").into(),
                 match &missing {
-                    Some(why) => Cell::new(Role::Bad, format!("missing: {why}")),
-                    None => state.unwrap_or("").into(),
+                    Some(error) if on => {
+                        Cell::new(Role::Bad, table::missing(&error.said(&upstream.name), &reference, &key.name, &mut advice))
+                    }
+                    _ => state.unwrap_or("").into(),
                 },
-                Cell::new(Role::Dim, key.reference.to_string()),
+                Cell::new(Role::Dim, &reference),
             ]);
         }
+    }
+    if let (Some(asked), true) = (asked, rows.is_empty()) {
+        find(asked, settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label))))?;
     }
     if ctx.global.json {
         out::json(&rows)?;
         return Ok(Exit::Ok);
     }
     if table.is_empty() {
-        out::line("no keys; `aiproxy key add UPSTREAM` stores one")?;
+        out::line(NONE)?;
     } else {
-        out::print(&table.show(Paint::stdout()))?;
+        out::print(&(table.show(Paint::stdout()) + &advice.text()))?;
     }
-    out::note("note: the proxy does not run, so nothing is known about cooldowns");
+    out::note(&format!("note: {}, so nothing is known about cooldowns", reach::absent(ctx).await));
     Ok(Exit::Ok)
 }

@@ -7,6 +7,7 @@ pub(super) mod check;
 mod list;
 pub(super) mod remove;
 pub(super) mod store;
+pub(super) mod table;
 
 use clap::{Args, Subcommand};
 
@@ -17,21 +18,25 @@ use super::{
 };
 use crate::base::near;
 
-/// What `KEY` means everywhere.
-const KEY: &str = "KEY is UPSTREAM/LABEL, or UPSTREAM where it has one key.";
-
 const ADD: &str = "\
-The key is asked for with hidden input, or read with --stdin or --from-env; never from the command line, where other
-programs and the shell's history see it. It is tried with a free call (the list of models), stored in the OS keyring as
-UPSTREAM/LABEL, and referred to by the config; an upstream that the config lacks is added from its preset. A running proxy
-uses it at once. Where no keyring service answers, --vault keeps it in a file encrypted with a passphrase.
+The key is asked for with hidden input, or read with --stdin or --from-env; never from the
+command line, where other programs and the shell's history see it. It is tried with a free call
+(the list of models), stored in the OS keyring as UPSTREAM/LABEL, and referred to by the config;
+an upstream that the config lacks is added from its preset. A running proxy uses it at once.
+Where no keyring service answers, --vault keeps it in a file encrypted with a passphrase.
+A second key of an upstream stands beside the first; where a label is given that has a key
+already, the old one is replaced after a question, or with --yes.
 
 Examples:
   aiproxy key add openai
-  aiproxy key add openai --label work
+  aiproxy key add openai/work
   pass show openai | aiproxy key add openai --stdin
   aiproxy key add mycorp --preset openai --from-env CORP_KEY
-  aiproxy key add --missing               on a second machine: asks for each key that the config names and nobody has";
+  aiproxy key add --missing          ask for each key that the config names and nobody has";
+
+const ADOPT: &str = "\
+Each literal key of an upstream or project is stored in the keyring and replaced by its
+reference; the rest of the file stays as it is.";
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -39,25 +44,36 @@ pub enum KeyCommand {
     #[command(after_help = ADD)]
     Add(AddArgs),
     /// List keys: fingerprint, state, where each is kept
-    List,
+    List {
+        /// Only these: UPSTREAM/LABEL, or UPSTREAM for all of it; as with --long
+        key: Option<String>,
+        /// With what the providers say is left of their own limits
+        #[arg(long)]
+        long: bool,
+    },
     /// Try keys with a free call to their provider
-    #[command(after_help = KEY)]
     Test {
-        /// Only this one
+        /// Only this one: UPSTREAM/LABEL, or UPSTREAM where it has one
         key: Option<String>,
     },
     /// Take a key out of the config and the keyring
-    #[command(after_help = KEY)]
-    Remove { key: String },
+    Remove {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        key: String,
+    },
     /// Use a key again
-    #[command(after_help = KEY)]
-    Enable { key: String },
+    Enable {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        key: String,
+    },
     /// Stop using a key, without forgetting it
-    #[command(after_help = KEY)]
-    Disable { key: String },
+    Disable {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
+        key: String,
+    },
     /// Leave a key alone for a while
-    #[command(after_help = KEY)]
     Cool {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
         key: String,
         /// Only for this model of the upstream
         #[arg(long, value_name = "MODEL")]
@@ -67,8 +83,8 @@ pub enum KeyCommand {
         span: Option<std::time::Duration>,
     },
     /// End a key's cooldowns, or a rejection, at once
-    #[command(after_help = KEY)]
     Warm {
+        /// The key: UPSTREAM/LABEL, or UPSTREAM where it has one
         #[arg(required_unless_present = "all")]
         key: Option<String>,
         /// Every key and upstream
@@ -79,9 +95,7 @@ pub enum KeyCommand {
         model: Option<String>,
     },
     /// Move keys that stand in the config file into the keyring
-    #[command(
-        after_help = "Each literal key of an upstream or project is stored in the keyring and replaced by its reference; the rest of the file stays as it is."
-    )]
+    #[command(after_help = ADOPT)]
     Adopt {
         /// Into the passphrase-encrypted file of the data dir instead of the OS keyring
         #[arg(long)]
@@ -91,12 +105,12 @@ pub enum KeyCommand {
 
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// The upstream the key is for: a name of the config, or of a preset (`aiproxy upstream presets`)
+    /// The upstream the key is for: a name of the config, or of a preset (`aiproxy upstream presets`); or UPSTREAM/LABEL
     #[arg(required_unless_present = "missing")]
     upstream: Option<String>,
-    /// The key's own name inside its upstream
-    #[arg(long, short, value_name = "NAME", default_value = "main")]
-    label: String,
+    /// The key's own name inside its upstream [default: main, and key2, key3, … for the next ones]
+    #[arg(long, short, value_name = "NAME")]
+    label: Option<String>,
     #[command(flatten)]
     source: SecretSource,
     /// Keep the key in the passphrase-encrypted file of the data dir instead of the OS keyring
@@ -123,7 +137,7 @@ impl AddArgs {
     pub(super) fn piped(upstream: &str, no_check: bool) -> Self {
         Self {
             upstream: Some(upstream.to_owned()),
-            label: "main".to_owned(),
+            label: None,
             source: SecretSource { stdin: true, from_env: None },
             vault: false,
             no_check,
@@ -147,7 +161,7 @@ pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
         KeyCommand::Cool { key, model, span } => act::cool(ctx, key, model, span).await,
         KeyCommand::Disable { key } => act::enable(ctx, &key, false).await,
         KeyCommand::Enable { key } => act::enable(ctx, &key, true).await,
-        KeyCommand::List => list::run(ctx).await,
+        KeyCommand::List { key, long } => list::run(ctx, key.as_deref(), long).await,
         KeyCommand::Remove { key } => remove::run(ctx, &key).await,
         KeyCommand::Test { key } => act::test(ctx, key).await,
         KeyCommand::Warm { key, model, .. } => act::warm(ctx, key, model).await,
@@ -170,10 +184,12 @@ pub(super) fn find<'a>(asked: &str, known: impl IntoIterator<Item = (&'a str, &'
     let names: Vec<String> = known.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
     match own[..] {
         [(upstream, label)] => Ok(((*upstream).to_owned(), (*label).to_owned())),
-        [] => Err(CliError::failed(format!("no key `{asked}`")).hint(near::nearest(asked, names.iter().map(String::as_str)).map_or_else(
-            || "`aiproxy key list` shows all".to_owned(),
-            |name| format!("did you mean `{name}`? `aiproxy key list` shows all"),
-        ))),
+        [] => {
+            let upstreams = known.iter().map(|(upstream, _)| *upstream);
+            let near = near::nearest(asked, names.iter().map(String::as_str).chain(upstreams));
+            let near = near.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+            Err(CliError::failed(format!("no key `{asked}`")).hint(format!("{near}`aiproxy key list` shows all")))
+        }
         _ => {
             let labels: Vec<_> = own.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
             Err(CliError::failed(format!("`{asked}` has {} keys", own.len())).hint(format!("say which: {}", labels.join(", "))))
@@ -193,6 +209,7 @@ mod tests {
         assert_eq!(find("a/b/c", known).unwrap(), ("a/b".into(), "c".into()));
         assert!(find("openai", known).unwrap_err().hint.unwrap().contains("openai/home"));
         assert!(find("openai/wrok", known).unwrap_err().hint.unwrap().contains("`openai/work`"));
+        assert!(find("gorq", known).unwrap_err().hint.unwrap().contains("`groq`"));
         assert!(find("nobody", known).unwrap_err().hint.unwrap().contains("key list"));
     }
 }

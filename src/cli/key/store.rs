@@ -6,7 +6,7 @@ use crate::{
     cli::{exit::CliError, prompt},
     config::file::Place,
     secrets::{
-        Secret,
+        Reference, Secret,
         keyring::{Keyring, KeyringError},
         resolve::{self, PASSPHRASE_FILE},
         vault::{OpenVault, Vault, VaultError},
@@ -47,6 +47,14 @@ impl Store {
         match self {
             Self::Keyring(_) => format!("keyring:{label}"),
             Self::Vault(_) => format!("vault:{label}"),
+        }
+    }
+
+    /// The entry that a reference into this very store names.
+    pub(in crate::cli) fn entry<'a>(&self, reference: &'a Reference) -> Option<&'a str> {
+        match (self, reference) {
+            (Self::Keyring(_), Reference::Keyring(entry)) | (Self::Vault(_), Reference::Vault(entry)) => Some(entry),
+            _ => None,
         }
     }
 

@@ -39,10 +39,11 @@ pub(super) async fn run(books: &Books, args: ExportArgs) -> Result<Exit, CliErro
     if args.bodies && args.format == Format::Csv {
         return Err(CliError::usage("--bodies needs --format jsonl"));
     }
+    let filter = super::filter::read(&args.filter)?;
     if args.format == Format::Csv {
         out::print(&export::csv_head())?;
     }
-    let mut question = HistoryQuestion { filter: args.filter.join(" "), since: args.since, before: None, limit: PAGE };
+    let mut question = HistoryQuestion { filter: filter.text().to_owned(), since: args.since, before: None, limit: PAGE };
     loop {
         let page = books.history(&question).await?;
         for record in &page.requests {

@@ -2,6 +2,7 @@
 
 mod diff;
 mod export;
+mod filter;
 mod replay;
 pub(super) mod show;
 
@@ -18,7 +19,10 @@ use super::{
 };
 use crate::{
     base::{clean::clean, clock::UnixMillis},
-    control::{client::Told, history::HistoryQuestion},
+    control::{
+        client::Told,
+        history::{HistoryQuestion, PAGE},
+    },
     events::{
         filter::Filter,
         kind::{EventKind, Level},
@@ -30,16 +34,21 @@ use crate::{
 };
 
 pub(super) const EXAMPLES: &str = "\
-FILTER is words, or model:gpt project:ide status:5xx key:work upstream:openai client:aider state:failed >2s <500ms cost>0.01;
-all must hold. It is the dashboard's.
+FILTER is the dashboard's: words to look for, and any of
+  model:gpt upstream:openai key:work project:ide client:aider op:chat state:failed level:warn
+  id:01f2a             the beginning of a request's id
+  status:5xx           what the client got, whatever single attempts answered
+  '>2s' '<500ms'       how long it took
+  'cost>0.01'          what it cost
+All must hold. Quote what has `>` or `<`, or the shell writes a file.
 With --json each line is one JSON object: {\"request\": …} or {\"event\": …}.
 
 Examples:
   aiproxy log                         the last 50 requests and events
-  aiproxy log status:5xx >2s
+  aiproxy log 'status:5xx >2s'
   aiproxy log --follow project:ide
   aiproxy log --since today 'cost>0.10'
-  aiproxy log show last               one request: attempts, times, tokens, the reason for its route
+  aiproxy log show last               one request: attempts, times, tokens, why it went there
   aiproxy log show last --body answer
   aiproxy log replay last --model groq:llama-3.3-70b
   aiproxy log export --since 30d --format csv > requests.csv";
@@ -57,8 +66,8 @@ pub struct LogArgs {
     /// Since when: 7d, today, 36h, a date or a time
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// At most this many lines of what was
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    /// At most this many lines of what was; up to 1000
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(..=1000))]
     limit: u32,
 }
 
@@ -84,8 +93,7 @@ enum LogCommand {
 ///
 /// No proxy runs; a filter that cannot be read; no such request.
 pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
-    let filter = Filter::parse(&args.filter.join(" "))
-        .map_err(|e| CliError::usage(format!("the filter: {e}")).hint("examples: model:gpt project:ide status:5xx key:work >2s"))?;
+    let filter = filter::read(&args.filter)?;
     let paint = Paint::stdout();
     if let Some(LogCommand::Replay(args)) = args.command {
         return replay::run(ctx, args).await;
@@ -97,17 +105,14 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
         Some(LogCommand::Replay(_)) | None => {}
     }
     let printer = Printer { filter, json: ctx.global.json, paint };
-    let question = HistoryQuestion {
-        filter: printer.filter.text().to_owned(),
-        since: args.since,
-        before: None,
-        limit: args.limit.clamp(1, 1_000) as usize,
-    };
+    let limit = args.limit as usize;
+    let question =
+        HistoryQuestion { filter: printer.filter.text().to_owned(), since: args.since, before: None, limit: limit.clamp(1, PAGE) };
     let Some(reach) = books.proxy() else {
         if args.follow {
             return Err(super::reach::not_running(ctx).await);
         }
-        printer.past(&Live::default(), books.history(&question).await?.requests, question.limit)?;
+        printer.past(&Live::default(), books.history(&question).await?.requests, limit)?;
         return Ok(Exit::Ok);
     };
     // Listening begins before the picture is taken, so that nothing falls between.
@@ -122,7 +127,7 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
             Vec::new()
         }
     };
-    printer.past(&live, history, question.limit)?;
+    printer.past(&live, history, limit)?;
     while let Some(stream) = &mut events {
         let event = match stream.next().await? {
             Told::Event(event) => event,
@@ -220,6 +225,9 @@ impl Printer {
         let requests = history.iter().filter(|record| self.filter.keeps_request(record)).map(Entry::Request);
         let mut entries: Vec<_> = events.chain(requests).collect();
         entries.sort_by_key(Entry::at);
+        if entries.is_empty() && limit > 0 && !self.json {
+            out::note(&filter::nothing(&self.filter));
+        }
         for entry in entries.iter().skip(entries.len().saturating_sub(limit)) {
             match entry {
                 Entry::Event(line) => self.event(line)?,

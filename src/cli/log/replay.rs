@@ -90,7 +90,7 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
         out::json(&json!({
             "first": { "request": first, "answer": old },
             "again": { "request": again, "answer": new },
-            "same": old == new,
+            "same": (!old.is_empty() || !new.is_empty()).then_some(old == new),
             "diff": difference,
         }))?;
     } else {
@@ -100,6 +100,8 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
         if !before.kept {
             out::line("the first answer was not kept, so there is nothing to compare with:")?;
             out::print(&lines(&new, paint))?;
+        } else if old.is_empty() && new.is_empty() {
+            out::line(&clean(&unanswered(&first, &again)))?;
         } else if difference.is_empty() {
             out::line("the answers are the same")?;
         } else {
@@ -107,6 +109,16 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
         }
     }
     Ok(if again.state == State::Done { Exit::Ok } else { Exit::Failed })
+}
+
+/// That there is nothing to compare, and why.
+fn unanswered(first: &RequestRecord, again: &RequestRecord) -> String {
+    let why = |r: &RequestRecord| r.error.as_deref().unwrap_or("it has no words").to_owned();
+    match (first.state, again.state) {
+        (State::Failed, State::Failed) if why(first) == why(again) => format!("both failed, in the same way: {}", why(first)),
+        (State::Failed, State::Failed) => format!("both failed; first: {}; again: {}", why(first), why(again)),
+        _ => "neither answer has words to compare".to_owned(),
+    }
 }
 
 /// An id as it may stand in a path.
@@ -213,5 +225,13 @@ mod tests {
         for line in ["took", "2.50s", "1.25s", "-50 %", "tokens out", "+50 %", "tokens in", "same", "office/spare"] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn two_failures_are_no_equal_answers() {
+        let failed = |error: &str| RequestRecord { state: State::Failed, error: Some(error.into()), ..record() };
+        assert_eq!(unanswered(&failed("503"), &failed("503")), "both failed, in the same way: 503");
+        assert_eq!(unanswered(&failed("503"), &failed("429")), "both failed; first: 503; again: 429");
+        assert_eq!(unanswered(&record(), &record()), "neither answer has words to compare");
     }
 }

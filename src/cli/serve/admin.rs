@@ -16,7 +16,7 @@ use crate::{
         edit::Edit,
         file::{self, Place},
         load,
-        problem::Problem,
+        problem::{self, Problem},
         settings::{Key, Origin, Upstream},
         watch,
     },
@@ -99,13 +99,13 @@ impl Hands {
         let at = self.engine.clock.unix();
         let text = match file::read(&self.place.config) {
             Ok(text) => text,
-            Err(problem) => return self.refused(&[problem]),
+            Err(problem) => return self.refused(&[problem], ""),
         };
         let loaded = {
             let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
             load::load(text.as_deref().unwrap_or_default(), &self.place.config, &self.env, &mut ids)
         };
-        let Some(settings) = loaded.settings else { return self.refused(&loaded.problems) };
+        let Some(settings) = loaded.settings else { return self.refused(&loaded.problems, text.as_deref().unwrap_or_default()) };
         // What `serve` was told on its command line stands above the file, as at the start.
         let mut settings = match with_arguments(settings, &self.args) {
             Ok(settings) => settings,
@@ -133,6 +133,7 @@ impl Hands {
             *view = ConfigView {
                 path: text.is_some().then(|| self.place.config.display().to_string()),
                 problems: Vec::new(),
+                marked: String::new(),
                 warnings: loaded.problems.iter().map(Problem::short).collect(),
                 applied: at,
                 needs_restart,
@@ -172,14 +173,17 @@ impl Hands {
         drop(timeout(READING, read).await);
     }
 
-    fn refused(&self, problems: &[Problem]) -> Reloaded {
-        let texts: Vec<String> =
-            problems.iter().filter(|problem| problem.level == crate::config::Level::Error).map(Problem::short).collect();
+    fn refused(&self, problems: &[Problem], source: &str) -> Reloaded {
+        let errors: Vec<Problem> = problems.iter().filter(|problem| problem.level == crate::config::Level::Error).cloned().collect();
+        let texts: Vec<String> = errors.iter().map(Problem::short).collect();
         let first = texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
         let text = format!("config not applied, the old one goes on: {first}");
         tracing::error!("{text}");
         self.engine.bus.tell(self.engine.clock.unix(), EventKind::Config { text: clean::clean(&text).into(), ok: false });
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).problems.clone_from(&texts);
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.problems.clone_from(&texts);
+        view.marked = problem::render(&errors, source, false);
+        drop(view);
         Reloaded { ok: false, problems: texts, text, upstreams: 0 }
     }
 

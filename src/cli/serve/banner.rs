@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::time::timeout;
+use unicode_width::UnicodeWidthStr;
 
 use super::{
     super::{out, reveal::reveal},
@@ -25,8 +26,8 @@ use crate::{
 /// The client key is waited for this long; a slow keyring must not keep the rest back.
 const KEY: Duration = Duration::from_secs(5);
 
-/// Prints the panel; where nobody reads it, nothing happens.
-pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketAddr]) {
+/// Prints the panel; where nobody reads it, nothing happens. `flags` are what other commands need to find this proxy.
+pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketAddr], flags: &str) {
     let base = addrs.first().map_or_else(String::new, |addr| reachable(&addr.to_string()));
     let paint = out::Paint::stdout();
     let (mut lines, dim) = (Vec::new(), |text: &str| paint.dim(text));
@@ -57,18 +58,25 @@ pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketA
     match key {
         Some((secret, kept)) => {
             lines.push(format!("  {:<11}{}", "client key", reveal(&secret)));
-            lines.push(format!("  {:<11}{}", "", dim(&format!("kept in {kept}; `eval \"$(aiproxy env)\"` sets it in a shell"))));
+            lines.push(format!("  {:<11}{}", "", dim(&format!("kept in {kept}; `eval \"$(aiproxy env{flags})\"` sets it in a shell"))));
         }
-        None => lines.push(format!("  {:<11}{}", "client key", dim("as the config says; `aiproxy project list` shows the projects"))),
+        None => lines.push(format!(
+            "  {:<11}{}",
+            "client key",
+            dim(&format!("as the config says; `aiproxy project list{flags}` shows the projects"))
+        )),
     }
     let generation = gate.engine.generation();
     let keys = views::keys(&gate.engine, &generation);
-    for view in views::upstreams(&gate.engine, &generation) {
+    let upstreams = views::upstreams(&gate.engine, &generation);
+    let widest = upstreams.iter().map(|view| view.name.width() + 2).max().unwrap_or_default().max(11);
+    for view in &upstreams {
         let own: Vec<_> = keys.iter().filter(|key| key.upstream == view.name).collect();
         let ok = own.iter().filter(|key| key.state == KeyHealth::Ok).count();
         let keys = match (own.len(), ok) {
             (0, _) => "no key needed".to_owned(),
             (all, ok) if all == ok => format!("{all} key{}", if all == 1 { "" } else { "s" }),
+            (1, _) => format!("its key is not usable; `aiproxy key list{flags}` tells why"),
             (all, ok) => format!("{ok} of {all} keys usable"),
         };
         let origin = match view.origin {
@@ -79,9 +87,10 @@ pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketA
         };
         let off = if view.state == UpstreamState::Disabled { "disabled, " } else { "" };
         let origin = if origin.is_empty() { String::new() } else { dim(&format!("  {origin}")) };
-        lines.push(format!("  {:<11}{off}{keys}{origin}", view.name));
+        let gap = " ".repeat(widest - view.name.width());
+        lines.push(format!("  {}{gap}{off}{keys}{origin}", view.name));
     }
-    lines.push(dim("  `aiproxy tui` shows what happens, Ctrl-C stops"));
+    lines.push(dim(&format!("  `aiproxy tui{flags}` shows what happens, Ctrl-C stops")));
     lines.push(String::new());
     // A closed pipe (`aiproxy serve | head -1`) is no reason to stop serving.
     drop(out::print(&lines.join("\n")));

@@ -51,6 +51,7 @@ impl KeyLoader {
         if !key.enabled || !upstream.enabled {
             return;
         }
+        let before = self.engine.keys.state(key.id).state;
         if !self.engine.keys.ready(key.id) {
             self.engine.keys.waiting(key.id);
         }
@@ -67,8 +68,9 @@ impl KeyLoader {
                 self.engine.remember.key(&self.engine, key);
             }
             Err(error) => {
-                let text = format!("{}; {}", error.text(), error.hint());
-                if self.engine.keys.state(key.id).state != State::Missing(text.as_str().into()) {
+                let text = error.said(&upstream.name);
+                // Said once, however often it is looked for again.
+                if before != State::Missing(text.as_str().into()) {
                     tracing::warn!(key = %key.name, "{text}");
                     let notice = format!("{} is not usable: {text}", key.name);
                     self.engine.bus.tell(self.engine.clock.unix(), EventKind::Notice { text: notice.into(), level: Level::Warn });
@@ -167,6 +169,13 @@ impl KeyLoader {
     /// Asks for the model list, which costs nothing; a key that gets it is well again.
     pub async fn check(&self, upstream: &Arc<Upstream>, key: &Key) -> Result<(), String> {
         let Some(end) = upstream.ends.first() else { return Err("the upstream has no address".to_owned()) };
+        if matches!(self.engine.keys.state(key.id).state, State::Missing(_)) {
+            // It may have been stored since.
+            self.one(upstream, key).await;
+        }
+        if let State::Missing(reason) = self.engine.keys.state(key.id).state {
+            return Err(reason.to_string());
+        }
         match lists::ask(&self.engine, upstream, end, Some(key.id)).await {
             Ok(_) => {
                 self.engine.board.clear_rejected(key.id);

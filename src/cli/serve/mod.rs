@@ -204,8 +204,8 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let shown = Secret::new(reveal(&token).to_owned());
     let dashboard = args.tui.then(|| (shown, addrs.clone()));
     if dashboard.is_none() {
-        let (gate, hands, addrs) = (Arc::clone(&gate), Arc::clone(&hands), addrs.clone());
-        tracker.spawn(async move { banner::print(&gate, &hands, &addrs).await });
+        let (gate, hands, addrs, flags) = (Arc::clone(&gate), Arc::clone(&hands), addrs.clone(), global.flags(&place));
+        tracker.spawn(async move { banner::print(&gate, &hands, &addrs, &flags).await });
     }
     let outcome = run(&hands, signals, &stop, &now, dashboard).await;
     drop(watcher);
@@ -363,6 +363,7 @@ fn read_config(place: &Place, env: &Environment, ids: &mut Ids) -> Result<Writte
     let view = crate::control::snapshot::ConfigView {
         path: text.is_some().then(|| place.config.display().to_string()),
         problems: Vec::new(),
+        marked: String::new(),
         warnings: loaded.problems.iter().map(problem::Problem::short).collect(),
         applied: System.unix(),
         needs_restart: false,

@@ -2,7 +2,7 @@
 
 use toml_edit::{Array, InlineTable, Item, TableLike, Value};
 
-use super::{EditError, nothing, row};
+use super::{EditError, nothing, put as insert, row};
 use crate::{config::resolve, secrets::Reference};
 
 /// Adds a key; the very same reference is left as it is.
@@ -76,9 +76,9 @@ pub(super) fn replace(upstream: &mut dyn TableLike, name: &str, label: &str, ref
         return Ok(());
     }
     let table = as_table(key);
-    table.insert("ref", reference.into());
+    insert(table, "ref", reference.into());
     if usual.as_deref() != Some(label) {
-        table.insert("label", label.into());
+        insert(table, "label", label.into());
     }
     Ok(())
 }
@@ -88,9 +88,9 @@ pub(super) fn enable(upstream: &mut dyn TableLike, name: &str, label: &str, enab
     let at = position(keys, name, label)?;
     let Some(key) = keys.get_mut(at) else { return Ok(()) };
     if !enabled {
-        as_table(key).insert("enabled", false.into());
+        insert(as_table(key), "enabled", false.into());
     } else if let Some(table) = key.as_inline_table_mut() {
-        table.remove("enabled");
+        remove_field(table, "enabled");
     }
     Ok(())
 }
@@ -144,7 +144,47 @@ fn as_table(key: &mut Value) -> &mut InlineTable {
     }
 }
 
+/// Takes a key out; the space before the brace stays.
+fn remove_field(table: &mut InlineTable, name: &str) {
+    let last = table.iter().last().is_some_and(|(last, _)| last == name);
+    let Some(gone) = table.remove(name) else { return };
+    if let (true, Some((_, now)), Some(space)) = (last, table.iter_mut().last(), gone.decor().suffix()) {
+        now.decor_mut().set_suffix(space.clone());
+    }
+}
+
 fn put(place: &mut Value, mut value: Value) {
     *value.decor_mut() = place.decor().clone();
     *place = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_switched_off_and_on_without_a_trace() {
+        for row in [
+            "keys = [{ ref = \"env:A\", label = \"old\" }, \"env:B\"]\n",
+            "keys = [{ref = \"env:A\", label = \"old\"}]\n",
+            "keys = [{ label = \"old\", ref = \"env:A\"  }] # mine\n",
+        ] {
+            let mut doc: toml_edit::DocumentMut = row.parse().unwrap();
+            enable(doc.as_table_mut(), "one", "old", false).unwrap();
+            let off = doc.to_string();
+            assert!(off.contains(", enabled = false") && !off.contains(" ,"), "{off}");
+            assert_eq!(off.replace(", enabled = false", ""), row, "{off}");
+            enable(doc.as_table_mut(), "one", "old", true).unwrap();
+            assert_eq!(doc.to_string(), row);
+        }
+    }
+
+    #[test]
+    fn a_setting_is_put_into_a_table_of_one_line_as_a_person_would() {
+        let row = "budget = { usd = 5, per = \"day\" }\nidle = 1 # mine\n";
+        let mut doc: toml_edit::DocumentMut = row.parse().unwrap();
+        insert(doc["budget"].as_table_like_mut().unwrap(), "unpriced", "refuse".into());
+        insert(doc.as_table_mut(), "next", 2.into());
+        assert_eq!(doc.to_string(), "budget = { usd = 5, per = \"day\", unpriced = \"refuse\" }\nidle = 1 # mine\nnext = 2\n");
+    }
 }

@@ -8,6 +8,7 @@ use crate::{
     tui::{
         app::App,
         format::{self, Now},
+        said::said,
         text::fill,
         theme::Role,
         widgets::canvas::{Canvas, Span, span},
@@ -51,7 +52,7 @@ fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
     let reloads = |text: &str| text.starts_with("config applied") || text.starts_with("config not applied");
     if let Some(last) = snapshot.live.lines.iter().rev().find(|line| reloads(&line.text)) {
         let mut spans = fact(&text.reload, format!("{}  ", format::moment(last.at, now)));
-        spans.push(span(&*last.text, if last.level == Level::Error { Role::Bad } else { Role::Text }));
+        spans.push(span(said(&last.text, now), if last.level == Level::Error { Role::Bad } else { Role::Text }));
         lines.push(spans);
     }
     lines.push(Vec::new());
@@ -59,10 +60,14 @@ fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
         lines.push(vec![span("▲ ", Role::Warn), span(text.restart.clone(), Role::Warn)]);
     }
     if config.problems.is_empty() {
-        lines.push(vec![span("● ", Role::Ok), span(text.fine.clone(), Role::Text)]);
+        let fine = if config.path.is_some() { &text.fine } else { &text.defaults };
+        lines.push(vec![span("● ", Role::Ok), span(fine.clone(), Role::Text)]);
     } else {
         lines.push(vec![span("✕ ", Role::Bad), span(text.broken.clone(), Role::Bad)]);
-        lines.extend(prose(&config.problems, Role::Text));
+        match config.marked.is_empty() {
+            true => lines.extend(prose(&config.problems, Role::Text)),
+            false => lines.extend(prose(std::slice::from_ref(&config.marked), Role::Text)),
+        }
     }
     if !config.warnings.is_empty() {
         lines.push(Vec::new());

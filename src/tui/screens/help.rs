@@ -58,6 +58,7 @@ fn rows(app: &App, now: Now) -> (Vec<Vec<Span>>, Vec<Vec<Span>>) {
                 | Act::PreviousScreen
                 | Act::Quit
                 | Act::Help
+                | Act::Problems
         )
     };
     let row = |label: &str, help: &str| {
@@ -71,12 +72,12 @@ fn rows(app: &App, now: Now) -> (Vec<Vec<Span>>, Vec<Vec<Span>>) {
     };
     let mut here = vec![vec![span(fill(&text.here, &[("screen", screen)]), Role::Dim)]];
     for binding in TABLE.iter().filter(|b| b.under_help(app) && !everywhere(b.act)) {
-        here.extend(binding.help.map(|help| row(binding.label, help(now.text))));
+        here.extend(binding.help.map(|help| row(binding.said(now.text), help(now.text))));
     }
-    here.push(row("click", &text.click));
+    here.push(row(&now.text.key.click, &text.click));
     let mut all = vec![vec![span(text.everywhere.clone(), Role::Dim)]];
     for binding in TABLE.iter().filter(|b| everywhere(b.act)) {
-        all.extend(binding.help.map(|help| row(binding.label, help(now.text))));
+        all.extend(binding.help.map(|help| row(binding.said(now.text), help(now.text))));
     }
     (here, all)
 }

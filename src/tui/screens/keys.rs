@@ -16,19 +16,20 @@ use crate::{
         app::{App, Entry, RowId},
         format::{self, Now, UNKNOWN},
         problem::name_of,
+        said::said,
         text::{Texts, fill},
         theme::Role,
         widgets::{
-            canvas::{Canvas, Span, span},
+            canvas::{Canvas, Span, span, spans_width},
             gauge,
-            table::{self, Column, Rows},
+            table::{self, Column, Rows, Under},
         },
     },
 };
 
 pub(super) const ORDERS: [Order; 3] = [
     Order { word: |t| &t.order.config, column: None },
-    Order { word: |t| &t.order.state, column: Some(2) },
+    Order { word: |t| &t.order.state, column: Some(STATE) },
     Order { word: |t| &t.order.most_used, column: Some(5) },
 ];
 
@@ -102,6 +103,9 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     table::draw(canvas, area, &columns, &Rows { rows: &shown, selected, following, below, sorted }, now);
 }
 
+/// Places of the columns that lines under a row keep to.
+const STATE: usize = 2;
+const UNTIL: usize = 3;
 /// Places of the columns that show limits of providers.
 const LIMITS: std::ops::RangeInclusive<usize> = 7..=8;
 /// Place of the column that shows what is left at providers.
@@ -135,7 +139,7 @@ fn columns<'a>() -> [Column<Row<'a>>; 11] {
             leaves: 4,
             cell: |row, _, _| vec![number(u64::from(row.key.running))],
         },
-        Column { title: |t| &t.col.requests, min: 5, max: 6, right: true, leaves: 6, cell: |row, _, _| vec![number(row.key.requests)] },
+        Column { title: |t| &t.col.tries, min: 5, max: 6, right: true, leaves: 6, cell: |row, _, _| vec![number(row.key.requests)] },
         Column { title: |t| &t.col.used, min: 6, max: 7, right: true, leaves: 3, cell: |row, _, _| vec![number(row.key.tokens)] },
         Column { title: |t| &t.col.rpm, min: 9, max: 11, right: true, leaves: 2, cell: |row, now, _| left_of(row.key, "requests", now) },
         Column { title: |t| &t.col.tpm, min: 9, max: 11, right: true, leaves: 1, cell: |row, now, _| left_of(row.key, "tokens", now) },
@@ -217,7 +221,7 @@ fn listed(k: &KeyView) -> &[ModelScope] {
 fn why_partly(k: &KeyView, now: Now) -> Option<Vec<Span>> {
     let first = k.scopes.iter().min_by_key(|scope| scope.until.map_or(i64::MAX, |until| until.0))?;
     let mut spans = countdown(first.since, first.until, first.hinted, now);
-    let cause = first.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
+    let cause = first.cause.as_ref().map_or_else(String::new, |cause| format!(": {}", said(cause, now)));
     let text = match k.scopes.len() {
         1 => format!("{}{cause}", first.model),
         n => fill(&now.text.keys.rest, &[("n", &n.to_string())]),
@@ -230,13 +234,13 @@ fn why(k: &KeyView, now: Now) -> Vec<Span> {
     if let Some(spans) = (k.state == KeyHealth::Partly).then(|| why_partly(k, now)).flatten() {
         return spans;
     }
-    let said = &now.text.keys;
+    let words = &now.text.keys;
     let mut spans = countdown(k.since, k.until, k.hinted, now);
     let text = match (k.state, &k.cause) {
-        (_, Some(cause)) => cause.clone(),
-        (KeyHealth::Missing, None) => fill(&said.gives_nothing, &[("reference", &k.reference)]),
-        (KeyHealth::Waiting, None) => said.being_read.clone(),
-        (KeyHealth::Probing, None) => said.let_through.clone(),
+        (_, Some(cause)) => said(cause, now).into_owned(),
+        (KeyHealth::Missing, None) => fill(&words.gives_nothing, &[("reference", &k.reference)]),
+        (KeyHealth::Waiting, None) => words.being_read.clone(),
+        (KeyHealth::Probing, None) => words.let_through.clone(),
         _ if spans.is_empty() => UNKNOWN.to_owned(),
         _ => String::new(),
     };
@@ -256,16 +260,19 @@ fn countdown(since: Option<UnixMillis>, until: Option<UnixMillis>, hinted: bool,
     ]
 }
 
-fn below(row: &Row<'_>, now: Now, room: usize) -> Vec<Vec<Span>> {
+/// The models that rest: each has its state and its wait in the columns of its key.
+fn below<'a>(row: &Row<'a>, now: Now, under: &Under<'_, Row<'a>>) -> Vec<Vec<Span>> {
+    let (Some(states), Some(waits)) = (under.begins(STATE), under.begins(UNTIL)) else { return Vec::new() };
     let line = |scope: &ModelScope| {
-        let wide = (room / 4).clamp(8, 28);
-        let name = cut_middle(&clean(&scope.model), wide).into_owned();
-        let pad = " ".repeat(wide + 2 - width(&name).min(wide));
-        let mut spans = vec![span(format!("{name}{pad}"), Role::Text)];
-        spans.extend(state(scope.state, now.text));
-        spans.push(span("  ", Role::Text));
+        let name = cut_middle(&clean(&scope.model), states.saturating_sub(1)).into_owned();
+        let pad = |from: usize, to: usize| " ".repeat(to.saturating_sub(from));
+        let mut spans = vec![span(format!("{name}{}", pad(width(&name), states)), Role::Text)];
+        let state = state(scope.state, now.text);
+        let wide = usize::from(spans_width(&state));
+        spans.extend(state);
+        spans.push(span(pad(states + wide, waits), Role::Text));
         spans.extend(countdown(scope.since, scope.until, scope.hinted, now));
-        spans.push(span(scope.cause.clone().unwrap_or_default(), Role::Dim));
+        spans.push(span(scope.cause.as_deref().map_or_else(String::new, |cause| said(cause, now).into_owned()), Role::Dim));
         spans
     };
     listed(row.key).iter().map(line).collect()

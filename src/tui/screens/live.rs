@@ -5,16 +5,17 @@ use ratatui::layout::Rect;
 use super::{Order, window};
 use crate::{
     base::clean::{clean, cut_middle, width},
-    events::record::{RequestRecord, State},
+    events::record::{AttemptRecord, RequestRecord, State},
     tui::{
         app::{App, Entry, RowId},
         curl,
         format::{self, Now, UNKNOWN},
         text::{Texts, fill},
         theme::Role,
+        top::requests_today,
         widgets::{
             canvas::{Canvas, Span, span, spans_width},
-            gauge,
+            gauge, prose,
             table::{self, Column, Rows},
         },
     },
@@ -39,6 +40,8 @@ pub(super) fn visible(app: &App) -> Vec<&RequestRecord> {
     let place = app.place_of(super::Screen::Live);
     let keeps = |r: &&RequestRecord| place.filter.is_empty() || place.filter.keeps_request(r);
     let mut finished: Vec<_> = live.finished().rev().filter(keeps).collect();
+    // By the time that stands in their rows: that of their start.
+    finished.sort_by_key(|r| std::cmp::Reverse(r.at));
     match place.sort {
         1 => finished.sort_by_key(|r| std::cmp::Reverse(r.duration_ms)),
         2 => finished.sort_by_key(|r| std::cmp::Reverse(r.usage.map(|u| u.output_total()))),
@@ -71,7 +74,11 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let (shown, selected, following) = window(app, &rows, |r, id| RowId::Request(r.id) == *id);
     let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
-    table::draw(canvas, list, &COLUMNS, &Rows { rows: shown, selected, following, below: table::nothing_below, sorted }, now);
+    let mut columns = COLUMNS;
+    if area.width >= ROOMY {
+        columns[CLIENT].min = 11;
+    }
+    table::draw(canvas, list, &columns, &Rows { rows: shown, selected, following, below: table::nothing_below, sorted }, now);
 }
 
 fn empty(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
@@ -80,6 +87,14 @@ fn empty(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let y = area.y + u16::from(area.height > 2);
     if !app.place().filter.is_empty() {
         canvas.put(area.x + 3, y, room, &now.text.live.no_match, Role::Dim);
+        return;
+    }
+    if let Some(today) = requests_today(app).filter(|n| *n > 0) {
+        let up = format::span(now.since(snapshot.started));
+        let said = fill(&now.text.live.begun, &[("span", &up), ("n", &format::count(today))]);
+        for (line, y) in prose::wrap(&said, usize::from(room), 3).iter().zip(y..area.bottom()) {
+            canvas.put(area.x + 3, y, room, line, Role::Dim);
+        }
         return;
     }
     canvas.put(area.x + 3, y, room, &now.text.live.empty, Role::Dim);
@@ -149,6 +164,11 @@ fn shares(app: &App, now: Now) -> Vec<Span> {
     ]
 }
 
+/// From this width on, programs have room for their names.
+const ROOMY: u16 = 120;
+/// Place of the column of clients.
+const CLIENT: usize = 1;
+
 const COLUMNS: [Column<RequestRecord>; 12] = [
     Column {
         title: |t| &t.col.time,
@@ -216,7 +236,9 @@ fn client(r: &RequestRecord, room: usize) -> String {
 /// `asked → resolved` where they differ; the resolved part goes first when room is short.
 fn model(r: &RequestRecord, room: usize) -> String {
     let asked = clean(&r.asked);
-    let resolved = r.last().map(|a| clean(&a.model)).filter(|model| !model.is_empty() && *model != asked);
+    // Who names an upstream with the model asks for nothing else.
+    let same = |at: &AttemptRecord| asked.strip_prefix(&*at.upstream).and_then(|rest| rest.strip_prefix('/')) == Some(&*at.model);
+    let resolved = r.last().filter(|at| !same(at)).map(|a| clean(&a.model)).filter(|model| !model.is_empty() && *model != asked);
     if let Some(resolved) = resolved {
         let left = room.saturating_sub(width(&asked) + 3);
         if left >= 6.min(width(&resolved)) {

@@ -11,8 +11,9 @@ use crate::{
         record::RequestRecord,
     },
     tui::{
-        app::{App, Entry, RowId},
+        app::{App, Dialog, Entry, RowId},
         format::{self, Now},
+        said::said,
         text::Texts,
         theme::Role,
         widgets::{
@@ -82,7 +83,12 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let rows = visible(app);
     if rows.is_empty() && app.snapshot.is_some() {
         let text = &now.text.log;
-        let text = if app.place().filter.is_empty() { &text.empty } else { &text.no_match };
+        let text = match app.place().filter.is_empty() {
+            _ if typing(app) => &text.typing,
+            _ if app.past_awaited() => &text.reading,
+            true => &text.empty,
+            false => &text.no_match,
+        };
         canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
         return;
     }
@@ -90,6 +96,12 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let (shown, selected, following) = window(app, &references, |row, id| row.id() == *id);
     let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
     table::draw(canvas, area, &columns(), &Rows { rows: shown, selected, following, below: table::nothing_below, sorted }, now);
+}
+
+/// Whether a filter is being typed, for which the ledger is not asked yet.
+fn typing(app: &App) -> bool {
+    let ledger = app.snapshot.as_ref().is_some_and(|snapshot| snapshot.ledger.is_some());
+    ledger && matches!(app.dialog, Some(Dialog::Filter { .. }))
 }
 
 fn columns<'a>() -> [Column<Row<'a>>; 3] {
@@ -106,17 +118,17 @@ fn columns<'a>() -> [Column<Row<'a>>; 3] {
             },
         },
         Column { title: |t| &t.col.level, min: 7, max: 7, right: false, leaves: 1, cell: |row, now, _| level(row, now.text) },
-        Column { title: |t| &t.col.what, min: 20, max: 400, right: false, leaves: 0, cell: |row, _, _| what(row) },
+        Column { title: |t| &t.col.what, min: 20, max: 400, right: false, leaves: 0, cell: |row, now, _| what(row, now) },
     ]
 }
 
-fn what(row: &Row<'_>) -> Vec<Span> {
+fn what(row: &Row<'_>, now: Now) -> Vec<Span> {
     match row {
-        Row::Event(line) => vec![span(&*line.text, role(line.level))],
+        Row::Event(line) => vec![span(said(&line.text, now), role(line.level))],
         Row::Past(r) => {
             let mut text = String::new();
             summary(r, &mut text);
-            let mut spans = vec![span(text, role(line::level(r)))];
+            let mut spans = vec![span(said(&text, now), role(line::level(r)))];
             if let Some(cost) = r.cost.filter(|cost| cost.usd.is_some_and(|usd| !usd.is_zero())) {
                 spans.push(span(format!("  {cost}"), Role::Dim));
             }

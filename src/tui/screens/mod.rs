@@ -7,6 +7,7 @@ pub mod keys;
 pub mod live;
 pub mod log;
 pub mod models;
+pub mod problems;
 pub mod request;
 pub mod upstreams;
 pub mod usage;
@@ -100,6 +101,7 @@ pub struct Order {
 pub fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     match &app.over {
         Some(Over::Help { scroll, .. }) => return help::draw(app, now, canvas, area, *scroll),
+        Some(Over::Problems { scroll, .. }) => return problems::draw(app, now, canvas, area, *scroll),
         Some(Over::Request(look)) => return request::draw(app, app.live_now(now), canvas, area, look),
         None => {}
     }
@@ -176,6 +178,7 @@ pub fn row_at(app: &App, body: Rect, line: u16) -> Option<RowId> {
 pub fn over_lines(app: &App, now: Now) -> u16 {
     let lines = match &app.over {
         Some(Over::Help { .. }) => help::lines(app, now),
+        Some(Over::Problems { .. }) => problems::lines(app, now, app.size.0).len(),
         Some(Over::Request(look)) => return request::most(app, now, look),
         None => 0,
     };

@@ -9,12 +9,13 @@ use crate::{
     tui::{
         app::{App, Entry, RowId},
         format::{self, Now, UNKNOWN},
+        said::said,
         text::{Texts, fill},
         theme::Role,
         widgets::{
             canvas::{Canvas, Span, span},
             gauge,
-            table::{self, Column, Rows},
+            table::{self, Column, Rows, Under},
         },
     },
 };
@@ -57,8 +58,8 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     table::draw(canvas, area, &COLUMNS, &Rows { rows: shown, selected, following, below, sorted }, now);
 }
 
-fn below(u: &UpstreamView, now: Now, _: usize) -> Vec<Vec<Span>> {
-    let cause = u.cause.iter().map(|cause| vec![span(cause.clone(), Role::Dim)]);
+fn below(u: &UpstreamView, now: Now, _: &Under<'_, UpstreamView>) -> Vec<Vec<Span>> {
+    let cause = u.cause.iter().map(|cause| vec![span(said(cause, now), Role::Dim)]);
     cause.chain(u.probe.iter().map(|probe| vec![probed(probe, now)])).collect()
 }
 
@@ -82,7 +83,7 @@ const COLUMNS: [Column<UpstreamView>; 10] = [
     Column {
         title: |t| &t.col.dialect,
         min: 9,
-        max: 18,
+        max: 25,
         right: false,
         leaves: 2,
         cell: |u, _, _| vec![span(u.dialects.join(" "), Role::Dim)],

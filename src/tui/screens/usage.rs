@@ -8,10 +8,10 @@ use crate::{
     control::history::{By, Row, Sums, View},
     tui::{
         app::{App, Entry, RowId},
-        draw::cost_today,
         format::{self, Now, UNKNOWN},
         text::{Texts, fill},
         theme::Role,
+        top::cost_today,
         widgets::{
             canvas::{Canvas, Span, span, spans_width},
             gauge,
@@ -89,8 +89,14 @@ pub(super) fn head_height(app: &App, body: Rect) -> u16 {
         + match body.height - above {
             ..6 => 1,
             6..20 => 2,
+            _ if !has_bars(app) => 2,
             _ => 2 + CHART + 2,
         }
+}
+
+/// Whether any day has something to show.
+fn has_bars(app: &App) -> bool {
+    app.sums.shown().is_some_and(|view| view.days.iter().any(|day| !day.sums.cost.is_zero() || tokens(&day.sums) > 0))
 }
 
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
@@ -136,6 +142,11 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let shown: Vec<Part<'_>> = shown.iter().map(|row| Part { row, by: view.by, share: part(row) }).collect();
     let shown: Vec<&Part<'_>> = shown.iter().collect();
     let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
+    let below = list.y.saturating_add(2).saturating_add(u16::try_from(shown.len()).unwrap_or(u16::MAX));
+    if view.demo.requests > 0 && below < list.bottom() {
+        let said = fill(&text.beside, &[("n", &format::count(view.demo.requests))]);
+        canvas.put(area.x + 3, below, room, &said, Role::Dim);
+    }
     table::draw(canvas, list, &columns(view.by), &Rows { rows: &shown, selected, following, below: table::nothing_below, sorted }, now);
 }
 

@@ -16,7 +16,7 @@ pub(super) fn scroll(app: &mut App, by: isize, now: Now) {
     let most = screens::over_lines(app, now);
     let moved = |from: u16| u16::try_from(usize::from(from).saturating_add_signed(by)).unwrap_or(u16::MAX).min(most);
     match &mut app.over {
-        Some(Over::Help { scroll, .. }) => *scroll = moved(*scroll),
+        Some(Over::Help { scroll, .. } | Over::Problems { scroll, .. }) => *scroll = moved(*scroll),
         Some(Over::Request(look)) => {
             let follows = look.follow && look.pane == Pane::Answer;
             let scroll = &mut look.scroll[look.pane as usize];
@@ -31,7 +31,7 @@ pub(super) fn scroll(app: &mut App, by: isize, now: Now) {
 
 pub(super) fn top(app: &mut App) {
     match &mut app.over {
-        Some(Over::Help { scroll, .. }) => *scroll = 0,
+        Some(Over::Help { scroll, .. } | Over::Problems { scroll, .. }) => *scroll = 0,
         Some(Over::Request(look)) => {
             look.scroll[look.pane as usize] = 0;
             look.follow &= look.pane != Pane::Answer;
@@ -45,7 +45,7 @@ pub(super) fn look_at(app: &mut App, id: RequestId, now: Now) -> Vec<Effect> {
     // What has ended is read from its beginning.
     look.follow = app.request(id).is_some_and(RequestRecord::running);
     app.over = Some(Over::Request(look));
-    app.story = None;
+    (app.story, app.account) = (None, None);
     app.reading.stale = true;
     refresh(app, now)
 }

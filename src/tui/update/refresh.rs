@@ -5,7 +5,7 @@ use crate::{
     control::story::{Part, Story, Who, Wish},
     events::{kind::Level, record::RequestRecord},
     tui::{
-        app::{App, Dialog, Link, Look, Over, Reading},
+        app::{Account, App, Dialog, Link, Look, Over, Pane, Reading},
         curl,
         effect::Effect,
         format::Now,
@@ -36,6 +36,7 @@ pub(super) fn refresh(app: &mut App, now: Now) -> Vec<Effect> {
         effects.extend(fetch(app));
     }
     effects.extend(ask_story(app, now));
+    effects.extend(ask_account(app));
     effects.extend(ask_sums(app, now));
     effects.extend(ask_past(app));
     effects
@@ -62,6 +63,16 @@ fn ask_story(app: &mut App, now: Now) -> Option<Effect> {
     Some(Effect::FetchStory { id: look.id, wish: Wish { only_answer, raw: look.raw } })
 }
 
+/// The account of the request that is looked at, once it is there to be told: when it has ended.
+fn ask_account(app: &mut App) -> Option<Effect> {
+    let look = looked_at(app).filter(|look| look.pane == Pane::Account)?;
+    if app.account.as_ref().is_some_and(|account| account.id == look.id) || app.request(look.id).is_some_and(RequestRecord::running) {
+        return None;
+    }
+    app.account = Some(Account { id: look.id, said: None });
+    Some(Effect::FetchAccount { id: look.id })
+}
+
 /// Sums that are shown, or that the top line says.
 fn ask_sums(app: &mut App, now: Now) -> Vec<Effect> {
     let mut effects = Vec::new();
@@ -71,6 +82,8 @@ fn ask_sums(app: &mut App, now: Now) -> Vec<Effect> {
     let (screen, sums) = (app.screen, &mut app.sums);
     let wait = if matches!(screen, Screen::Keys | Screen::Usage) { SUMS_MS } else { TODAY_MS };
     let due = sums.today.is_none() || now.at.0 - sums.today_at.0 >= wait;
+    // Another day has other sums, also where nothing ended yet.
+    sums.today_stale |= sums.today.is_some() && now.day(sums.today_at) != now.day(now.at);
     if sums.today_stale && !sums.today_asked && due {
         (sums.today_stale, sums.today_asked) = (false, true);
         effects.push(Effect::FetchToday);

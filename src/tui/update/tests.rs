@@ -10,7 +10,10 @@ use crate::{
         story::{Part, Who, Wish},
     },
     events::record::State,
-    tui::sample::{self, app, later, now},
+    tui::{
+        app::{Look, Over},
+        sample::{self, app, later, now},
+    },
 };
 
 fn press(app: &mut App, keys: &str) -> Vec<Effect> {
@@ -32,7 +35,7 @@ fn accepted(seq: u64) -> Msg {
 #[test]
 fn the_selected_row_stays_selected_while_others_come() {
     let mut app = app();
-    press(&mut app, "jjj");
+    press(&mut app, "jj");
     let before = app.place().selected.clone();
     assert_eq!(before, Some(RowId::Request(sample::id(8))));
 
@@ -45,7 +48,7 @@ fn the_selected_row_stays_selected_while_others_come() {
 #[test]
 fn the_selection_moves_on_when_its_row_is_gone() {
     let mut app = app();
-    press(&mut app, "jj");
+    press(&mut app, "j");
     app.settle(now());
     press(&mut app, "/chat-dead");
     app.settle(now());
@@ -56,7 +59,7 @@ fn the_selection_moves_on_when_its_row_is_gone() {
 #[test]
 fn costly_acts_ask_and_n_means_no() {
     for (screen, key, question, effect) in [
-        (Screen::Live, "jx", "kill the request of ide for essay?", Action::Kill { id: sample::id(101).to_string() }),
+        (Screen::Live, "x", "kill the request of ide for essay?", Action::Kill { id: sample::id(101).to_string() }),
         (
             Screen::Keys,
             "c",
@@ -65,7 +68,7 @@ fn costly_acts_ask_and_n_means_no() {
         ),
         (
             Screen::Upstreams,
-            "jc",
+            "c",
             "cool healthy for 10 minutes?",
             Action::CoolUpstream { upstream: "healthy".to_owned(), for_ms: Some(600_000) },
         ),
@@ -88,7 +91,7 @@ fn costly_acts_ask_and_n_means_no() {
 fn w_acts_on_the_row_and_elsewhere_on_the_problem() {
     for (screen, keys, want) in [
         (Screen::Live, "w", Action::WarmUpstream { upstream: "dead".to_owned() }),
-        (Screen::Keys, "jjw", Action::Warm { key: Some("limited/LIMITED_KEY".to_owned()), model: None }),
+        (Screen::Keys, "jw", Action::Warm { key: Some("limited/LIMITED_KEY".to_owned()), model: None }),
         (Screen::Upstreams, "w", Action::WarmUpstream { upstream: "healthy".to_owned() }),
     ] {
         let mut app = app();
@@ -238,7 +241,7 @@ fn enter_opens_what_the_row_is_about() {
     code(&mut app, KeyCode::Esc);
     assert_eq!((app.screen, &app.over), (Screen::Log, &None));
 
-    press(&mut app, "3j");
+    press(&mut app, "3");
     code(&mut app, KeyCode::Enter);
     assert_eq!((app.screen, app.place().filter.text()), (Screen::Log, "healthy/work"));
 }
@@ -246,7 +249,6 @@ fn enter_opens_what_the_row_is_about() {
 #[test]
 fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
     let mut app = app();
-    press(&mut app, "j");
     let wish = |only_answer| Effect::FetchStory { id: sample::id(101), wish: Wish { only_answer, raw: false } };
     assert_eq!(code(&mut app, KeyCode::Enter), [wish(false)]);
 
@@ -273,7 +275,6 @@ fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
 fn an_answer_is_followed_until_its_reader_scrolls_up() {
     let mut app = app();
     app.size = (80, 24);
-    press(&mut app, "j");
     code(&mut app, KeyCode::Enter);
     let mut story = sample::story(sample::id(101));
     story.answer[1].text = "line\n".repeat(100);
@@ -295,7 +296,7 @@ fn an_answer_is_followed_until_its_reader_scrolls_up() {
 #[test]
 fn a_replay_asks_for_the_model_and_goes_on_enter() {
     let mut app = app();
-    press(&mut app, "jjjr");
+    press(&mut app, "jjr");
     assert!(matches!(&app.dialog, Some(Dialog::Replay { model, .. }) if model.starts_with("deepseek")));
     update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL)), now());
     press(&mut app, "essay");
@@ -306,7 +307,7 @@ fn a_replay_asks_for_the_model_and_goes_on_enter() {
 #[test]
 fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
     let mut app = app();
-    press(&mut app, "jjj");
+    press(&mut app, "jj");
     code(&mut app, KeyCode::Enter);
     let id = sample::id(8);
     assert_eq!(press(&mut app, "y"), [Effect::FetchStory { id, wish: Wish { only_answer: false, raw: true } }]);
@@ -349,7 +350,6 @@ fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
 fn a_row_of_sums_leads_to_its_requests() {
     let mut app = app();
     app.screen = Screen::Usage;
-    press(&mut app, "j");
     code(&mut app, KeyCode::Enter);
     assert_eq!((app.screen, app.place().filter.text()), (Screen::Log, "model:claude-sonnet-4-5"));
 }
@@ -375,11 +375,81 @@ fn the_log_goes_on_with_the_past_for_its_filter() {
 #[test]
 fn help_over_a_request_goes_back_to_it() {
     let mut app = app();
-    press(&mut app, "j");
     code(&mut app, KeyCode::Enter);
     let before = app.over.clone();
     press(&mut app, "?");
     assert_ne!(app.over, before);
     code(&mut app, KeyCode::Esc);
     assert_eq!(app.over, before);
+}
+
+#[test]
+fn the_account_of_a_request_comes_when_it_has_ended() {
+    let mut app = app();
+    code(&mut app, KeyCode::Enter);
+    assert_eq!(press(&mut app, "i"), [], "it runs");
+    code(&mut app, KeyCode::Esc);
+    press(&mut app, "jj");
+    code(&mut app, KeyCode::Enter);
+    let id = sample::id(8);
+    assert_eq!(press(&mut app, "i"), [Effect::FetchAccount { id }]);
+    assert_eq!(update(&mut app, Msg::Tick, later(1_000)), [], "asked once");
+    update(&mut app, Msg::Account { id: sample::id(7), said: Ok("another".to_owned()) }, now());
+    update(&mut app, Msg::Account { id, said: Ok("request 8\nWay".to_owned()) }, now());
+    assert_eq!(app.account.as_ref().unwrap().said, Some(Ok("request 8\nWay".to_owned())));
+    press(&mut app, "i");
+    assert!(matches!(&app.over, Some(Over::Request(Look { pane: Pane::Way, .. }))));
+    code(&mut app, KeyCode::Esc);
+    assert_eq!(app.account, None, "nothing is held of what is not looked at");
+}
+
+#[test]
+fn what_was_sent_again_is_named_as_its_title_and_one_key_away() {
+    let mut app = app();
+    press(&mut app, "n");
+    assert_eq!(app.over, None);
+    let reply = Reply { ok: true, text: format!("request {} goes out again as {}", sample::id(8), sample::id(7)), id: Some(sample::id(7)) };
+    update(&mut app, Msg::Answered(Ok(reply)), now());
+    assert_eq!(app.toast.as_ref().unwrap().text, "request …0008 goes out again as …0007; n shows it");
+    press(&mut app, "n");
+    assert!(matches!(&app.over, Some(Over::Request(look)) if look.id == sample::id(7)));
+}
+
+#[test]
+fn what_ends_counts_today_but_not_with_the_built_in_upstream() {
+    let ended = |id| EventKind::Ended {
+        id,
+        state: State::Done,
+        status: Some(200),
+        duration_ms: 10,
+        usage: Some(
+            serde_json::from_str(r#"{"input":10,"cache_read":0,"cache_write_5m":0,"cache_write_1h":0,"output":5,"reasoning":0}"#).unwrap(),
+        ),
+        cost: None,
+        finish: None,
+        answer_bytes: 0,
+        events: 0,
+        error: None,
+    };
+    let mut app = app();
+    update(&mut app, event(42, ended(sample::id(101))), now());
+    assert_eq!((app.sums.since.requests, app.sums.since.usage.input, app.sums.since_demo), (1, 10, 0));
+    app.snapshot.as_mut().unwrap().upstreams[0].origin = Origin::Demo;
+    update(&mut app, event(43, ended(sample::id(102))), now());
+    assert_eq!((app.sums.since.requests, app.sums.since_demo), (1, 1));
+    update(&mut app, Msg::Today(Ok(Box::new(sample::view("key")))), now());
+    assert_eq!((app.sums.since.requests, app.sums.since_demo), (0, 0), "the ledger has them now");
+}
+
+#[test]
+fn the_first_step_down_leaves_the_marked_row_and_the_problem_line_opens_the_list() {
+    let mut app = app();
+    press(&mut app, "j");
+    assert_eq!(app.place().selected, Some(RowId::Request(sample::id(102))));
+    app.size = (80, 24);
+    let click = MouseEvent { kind: MouseEventKind::Down(MouseButton::Left), column: 20, row: 2, modifiers: KeyModifiers::NONE };
+    update(&mut app, Msg::Mouse(click), now());
+    assert!(matches!(app.over, Some(Over::Problems { .. })));
+    code(&mut app, KeyCode::Esc);
+    assert_eq!(app.over, None);
 }

@@ -7,6 +7,8 @@ use crate::tui::{format::Now, text::Word, theme::Role};
 
 /// Columns before the first one, for the mark of the selected row.
 const MARK: u16 = 3;
+/// Columns that lines under a row stand further in.
+const BELOW: u16 = 2;
 
 /// A column of rows of type `R`.
 pub struct Column<R> {
@@ -28,13 +30,31 @@ pub struct Rows<'a, R> {
     /// Whether the mark stands at the first row only because none is selected.
     pub following: bool,
     /// Lines under a row.
-    pub below: fn(&R, Now, usize) -> Vec<Vec<Span>>,
+    pub below: fn(&R, Now, &Under<'_, R>) -> Vec<Vec<Span>>,
     /// The column that the order goes by, by its place.
     pub sorted: Option<usize>,
 }
 
+/// The room of lines under a row.
+pub struct Under<'a, R> {
+    /// Columns they have.
+    pub room: usize,
+    places: &'a [(&'a Column<R>, u16, u16)],
+    columns: &'a [Column<R>],
+}
+
+impl<R> Under<'_, R> {
+    /// Where a column of the table begins, counted from the beginning of such a line; `None` where it left.
+    #[must_use]
+    pub fn begins(&self, column: usize) -> Option<usize> {
+        let column = self.columns.get(column)?;
+        let (_, x, _) = self.places.iter().find(|(kept, ..)| std::ptr::eq(*kept, column))?;
+        Some(usize::from(x.saturating_sub(MARK + BELOW)))
+    }
+}
+
 /// No lines under rows.
-pub fn nothing_below<R>(_: &R, _: Now, _: usize) -> Vec<Vec<Span>> {
+pub fn nothing_below<R>(_: &R, _: Now, _: &Under<'_, R>) -> Vec<Vec<Span>> {
     Vec::new()
 }
 
@@ -66,10 +86,10 @@ pub fn draw<R>(canvas: &mut Canvas<'_>, area: Rect, columns: &[Column<R>], rows:
             cell(canvas, area.x + x, y, *wide, column.right, &(column.cell)(row, now, usize::from(*wide)));
         }
         y += 1;
-        let room = area.width.saturating_sub(MARK + 3);
-        for line in (rows.below)(row, now, usize::from(room)) {
+        let room = area.width.saturating_sub(MARK + BELOW + 1);
+        for line in (rows.below)(row, now, &Under { room: usize::from(room), places: &places, columns }) {
             if y < area.bottom() {
-                canvas.spans(area.x + MARK + 2, y, room, &line);
+                canvas.spans(area.x + MARK + BELOW, y, room, &line);
                 y += 1;
             }
         }

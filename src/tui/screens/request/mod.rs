@@ -29,6 +29,7 @@ struct Places {
     conversation: Rect,
     answer: Rect,
     headers: Rect,
+    account: Rect,
 }
 
 impl Places {
@@ -36,9 +37,11 @@ impl Places {
         let none = Rect { height: 0, ..area };
         let rule = Rect { y: area.y + 1, height: 1.min(area.height.saturating_sub(1)), ..area };
         let rest = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
-        let mut places = Self { rule, way: none, second: none, conversation: none, answer: none, headers: none };
-        if area.width < WIDE.0 || area.height < WIDE.1 {
+        let mut places = Self { rule, way: none, second: none, conversation: none, answer: none, headers: none, account: none };
+        // The account is long, and says itself what the way does.
+        if area.width < WIDE.0 || area.height < WIDE.1 || look.pane == Pane::Account {
             match look.pane {
+                Pane::Account => places.account = rest,
                 Pane::Answer => places.answer = rest,
                 Pane::Conversation => places.conversation = rest,
                 Pane::Headers => places.headers = rest,
@@ -67,6 +70,7 @@ impl Places {
 
     fn pane(&self, pane: Pane) -> Rect {
         match pane {
+            Pane::Account => self.account,
             Pane::Answer => self.answer,
             Pane::Conversation => self.conversation,
             Pane::Headers => self.headers,
@@ -92,8 +96,9 @@ fn beyond(lines: usize, height: u16) -> u16 {
 fn pane(app: &App, r: &RequestRecord, now: Now, look: &Look, pane: Pane, columns: u16) -> Vec<Vec<Span>> {
     let room = usize::from(columns.saturating_sub(4));
     match pane {
+        Pane::Account => said::account(app, r, now, room),
         Pane::Answer => said::answer(app, r, now, room),
-        Pane::Conversation => said::conversation(app, r, now, room),
+        Pane::Conversation => said::conversation(app, r, now, look.unfolded, room),
         Pane::Headers => said::headers(app, look.id, now, room),
         Pane::Way => way::lines(app, r, now, columns),
     }
@@ -132,6 +137,7 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect, loo
 fn titles(look: &Look, now: Now, canvas: &mut Canvas<'_>, area: Rect, places: &Places) {
     let text = &now.text.request;
     let name = |pane: Pane| match pane {
+        Pane::Account => &text.account,
         Pane::Answer => &text.answer,
         Pane::Conversation => &text.conversation,
         Pane::Headers => &text.headers,

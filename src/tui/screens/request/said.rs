@@ -18,10 +18,14 @@ use crate::{
 
 /// Lines of one part of a conversation; what is longer is better read elsewhere.
 const PART: usize = 200;
+/// Lines of an account.
+const ACCOUNT: usize = 2_000;
+/// System messages of more characters are one line until they are opened: the question is what is looked for.
+const FOLDED: u64 = 200;
 /// Lines of an answer: the newest.
 const ANSWER: usize = 5_000;
 
-pub(super) fn conversation(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
+pub(super) fn conversation(app: &App, r: &RequestRecord, now: Now, unfolded: bool, room: usize) -> Vec<Vec<Span>> {
     let text = &now.text.request;
     let Some(story) = app.told(r.id) else { return one(&now.text.usage.loading) };
     if story.conversation.is_empty() {
@@ -39,6 +43,11 @@ pub(super) fn conversation(app: &App, r: &RequestRecord, now: Now, room: usize) 
         };
         let mut head = vec![span(who.to_owned(), role)];
         head.extend(kind(part, now).unwrap_or_default());
+        if part.who == Who::System && part.chars > FOLDED && !unfolded {
+            head.push(span(format!("  {}", fill(&text.folded, &[("n", &format::count(part.chars))])), Role::Dim));
+            lines.push(head);
+            continue;
+        }
         lines.push(head);
         body(part, now, room, Role::Text, &mut lines);
     }
@@ -100,6 +109,18 @@ pub(super) fn headers(app: &App, id: RequestId, now: Now, room: usize) -> Vec<Ve
         }
     }
     lines
+}
+
+/// The text of `aiproxy explain`.
+pub(super) fn account(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>> {
+    if r.running() {
+        return one(&now.text.request.running_account);
+    }
+    match app.account.as_ref().filter(|account| account.id == r.id).and_then(|account| account.said.as_ref()) {
+        None => one(&now.text.usage.loading),
+        Some(Ok(text)) => prose::wrap(text, room, ACCOUNT).into_iter().map(|line| vec![span(line, Role::Text)]).collect(),
+        Some(Err(why)) => prose::wrap(why, room, PART).into_iter().map(|line| vec![span(line, Role::Warn)]).collect(),
+    }
 }
 
 fn one(text: &str) -> Vec<Vec<Span>> {

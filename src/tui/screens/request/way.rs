@@ -1,14 +1,16 @@
 //! The way of a request: why it went where, what was tried when, and its numbers.
 
 use crate::{
+    base::clean::{clean, width},
     events::record::{AttemptRecord, RequestRecord, Task},
     tui::{
         app::App,
         format::{self, Now, UNKNOWN},
+        said::said,
         text::fill,
         theme::Role,
         widgets::{
-            canvas::{Span, span},
+            canvas::{Span, span, spans_width},
             prose,
         },
     },
@@ -16,6 +18,9 @@ use crate::{
 
 /// The header in which the relay names what had no place on the way.
 const LOSSES: &str = "x-aiproxy-losses";
+/// Lines of what came of an attempt, and how far in they stand.
+const REASON: usize = 6;
+const UNDER: usize = 9;
 /// Lines of an error.
 const ERROR: usize = 8;
 
@@ -24,7 +29,7 @@ pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec
     let room = usize::from(columns.saturating_sub(4));
     let mut lines = Vec::new();
     if let Some(reason) = &r.reason {
-        let said = format!("{}: {reason}", text.why);
+        let said = format!("{}: {}", text.why, said(reason, now));
         lines.extend(prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, Role::Text)]));
     }
     if r.attempts.is_empty() {
@@ -40,7 +45,7 @@ pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec
         lines.push(vec![span(format!("{}: ", text.lost), Role::Warn), span(lost.clone(), Role::Text)]);
     }
     if let Some(lost) = &r.cache_lost {
-        let said = format!("{}: {}", text.cache_lost, lost.text());
+        let said = format!("{}: {}", text.cache_lost, said(&lost.text(), now));
         let role = if lost.usual { Role::Dim } else { Role::Warn };
         lines.extend(prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, role)]));
     }
@@ -67,7 +72,7 @@ fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Ve
     let [before, waits, streams, after] = [part(" ", start), part("▒", head - start), part("░", end - head), part(" ", room - end)];
     let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
     let (result, role) = match (&a.outcome, a.won, a.ended_ms) {
-        (Some(outcome), ..) => (outcome.to_string(), Role::Warn),
+        (Some(outcome), ..) => (said(outcome, now).into_owned(), Role::Warn),
         (None, true, _) => (a.status.map_or_else(|| text.answered.clone(), |s| s.to_string()), Role::Ok),
         (None, false, Some(_)) => (a.status.map_or_else(|| text.ended.clone(), |s| s.to_string()), Role::Text),
         (None, false, None) => (text.under_way.clone(), Role::Accent),
@@ -85,16 +90,23 @@ fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Ve
         Task::Hedge => line.push(span(format!("  {}", text.hedge), Role::Accent)),
         Task::Rescue => line.push(span(format!("  {}", text.rescue), Role::Accent)),
     }
-    let said = span(format!("{result}{billed}"), role);
+    let said = format!("{result}{billed}");
+    let model = span(format!("  {}  ", a.model), Role::Dim);
     if narrow {
         lines.push(line);
-        let model = span(format!("         {}  ", a.model), Role::Dim);
-        lines.push(vec![model, said]);
+        line = vec![span(" ".repeat(UNDER - 2), Role::Dim), model];
     } else {
-        line.push(span(format!("  {}  ", a.model), Role::Dim));
-        line.push(said);
-        lines.push(line);
+        line.push(model);
     }
+    let all = usize::from(columns.saturating_sub(4));
+    if usize::from(spans_width(&line)) + width(&clean(&said)) <= all {
+        line.push(span(said, role));
+        lines.push(line);
+        return;
+    }
+    lines.push(line);
+    let under = prose::wrap(&said, all.saturating_sub(UNDER), REASON);
+    lines.extend(under.into_iter().map(|piece| vec![span(format!("{}{piece}", " ".repeat(UNDER)), role)]));
 }
 
 /// A session's name, and what of it came from caches as far as it is remembered.
@@ -108,7 +120,8 @@ fn session(app: &App, name: &str, now: Now) -> String {
         cached = cached.saturating_add(usage.cache_read);
         won = won.saturating_add(r.won());
     }
-    if cached == 0 {
+    // Of a single request, its own numbers say the same.
+    if cached == 0 || requests < 2 {
         return name.to_owned();
     }
     let (n, share, won) = (format::count(requests), format::share(cached, input.max(20)), format::share(won, input.max(20)));

@@ -1,0 +1,167 @@
+//! Keys as tables: how each is, why one is out and what to do about it, what is left of their providers' limits.
+
+use crate::{
+    base::clock::UnixMillis,
+    cli::{
+        out::{Paint, Role},
+        table::{Cell, Table},
+        when,
+    },
+    control::snapshot::{KeyHealth, KeyView},
+};
+
+/// Keys, each followed by the models it is out for; below them what to do about those that are missing.
+pub(in crate::cli) fn keys(views: &[&KeyView], now: UnixMillis, paint: Paint) -> String {
+    let mut table = Table::new(&["KEY", "FINGERPRINT", "STATE", "LEFT", "CAUSE", "REFERENCE"]);
+    let mut advice = Advice::default();
+    for k in views {
+        let fingerprint = if k.fingerprint.is_empty() { "–" } else { &k.fingerprint };
+        let name = format!("{}/{}", k.upstream, k.label);
+        let mut cause = k.cause.as_deref().unwrap_or_default();
+        if k.state == KeyHealth::Missing {
+            let (why, what) = trouble(cause, &k.reference);
+            advice.add(what, &name);
+            cause = why;
+        }
+        table.row(vec![
+            name.into(),
+            fingerprint.into(),
+            state(k.state),
+            when::left(k.until, now).into(),
+            cause.into(),
+            Cell::new(Role::Dim, &k.reference),
+        ]);
+        for scope in &k.scopes {
+            table.row(vec![
+                format!("  {}", scope.model).into(),
+                "".into(),
+                state(scope.state),
+                when::left(scope.until, now).into(),
+                scope.cause.as_deref().unwrap_or("").into(),
+                "".into(),
+            ]);
+        }
+        if let Some(balance) = &k.balance {
+            let said = format!("{} left at the provider, {} ago", balance.text, when::span(now.0 - balance.at.0));
+            let mut row: Vec<Cell> = vec!["  balance".into(), "".into(), "".into(), "".into()];
+            row.extend([Cell::new(if balance.low { Role::Warn } else { Role::Dim }, said), "".into()]);
+            table.row(row);
+        }
+    }
+    table.show(paint) + &advice.text()
+}
+
+/// What the providers said is left of their own limits; empty where none said anything.
+pub(in crate::cli) fn limits(views: &[&KeyView], now: UnixMillis, paint: Paint) -> String {
+    let mut table = Table::new(&["KEY", "MODEL", "LIMIT OF THE PROVIDER", "REMAINING", "OF", "RESETS IN"]);
+    for k in views {
+        for left in &k.limits {
+            table.row(vec![
+                format!("{}/{}", k.upstream, k.label).into(),
+                (&left.model).into(),
+                (&left.what).into(),
+                left.remaining.to_string().into(),
+                left.limit.map_or_else(|| "–".to_owned(), |limit| limit.to_string()).into(),
+                when::left(Some(left.until), now).into(),
+            ]);
+        }
+    }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.show(paint)) }
+}
+
+/// Why a reference gives no key, without the reference, which stands beside it; and what to do.
+fn trouble<'a>(cause: &'a str, reference: &str) -> (&'a str, &'a str) {
+    let (why, what) = cause.split_once("; ").unwrap_or((cause, ""));
+    let why = why.strip_prefix('`').and_then(|rest| rest.strip_prefix(reference)?.strip_prefix("`: ")).unwrap_or(why);
+    (why, what)
+}
+
+/// What to do, once for all keys that it is about.
+#[derive(Default)]
+pub(super) struct Advice(Vec<(String, Vec<String>)>);
+
+impl Advice {
+    pub(super) fn add(&mut self, what: &str, key: &str) {
+        match self.0.iter_mut().find(|(known, _)| known == what) {
+            _ if what.is_empty() => {}
+            Some((_, keys)) => keys.push(key.to_owned()),
+            None => self.0.push((what.to_owned(), vec![key.to_owned()])),
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let line = |(what, keys): &(String, Vec<String>)| format!("{}: {}\n", keys.join(", "), crate::base::clean::clean(what));
+        let lines: String = self.0.iter().map(line).collect();
+        if lines.is_empty() { lines } else { format!("\n{lines}") }
+    }
+}
+
+/// A row of a key whose reference gives nothing: why, in its cell, and its advice noted.
+pub(super) fn missing(cause: &str, reference: &str, key: &str, advice: &mut Advice) -> String {
+    let (why, what) = trouble(cause, reference);
+    advice.add(what, key);
+    format!("missing: {why}")
+}
+
+fn state(state: KeyHealth) -> Cell {
+    let (role, word) = match state {
+        KeyHealth::Cooling => (Role::Warn, "cooling"),
+        KeyHealth::Disabled => (Role::Dim, "disabled"),
+        KeyHealth::Missing => (Role::Bad, "missing"),
+        KeyHealth::Ok => (Role::Good, "ok"),
+        KeyHealth::Partly => (Role::Warn, "partly"),
+        KeyHealth::Probing => (Role::Warn, "probing"),
+        KeyHealth::Rejected => (Role::Bad, "rejected"),
+        KeyHealth::Waiting => (Role::Dim, "waiting"),
+    };
+    Cell::new(role, word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::snapshot::LimitLeft;
+
+    fn key(label: &str, state: KeyHealth, cause: Option<&str>) -> KeyView {
+        KeyView {
+            upstream: "openai".into(),
+            label: label.into(),
+            account: "me".into(),
+            fingerprint: String::new(),
+            reference: "env:K_NONE".into(),
+            state,
+            cause: cause.map(str::to_owned),
+            until: None,
+            since: None,
+            hinted: false,
+            scopes: Vec::new(),
+            requests: 0,
+            tokens: 0,
+            running: 0,
+            limits: Vec::new(),
+            balance: None,
+        }
+    }
+
+    #[test]
+    fn the_cause_is_short_and_the_advice_stands_once_below() {
+        let cause = Some("`env:K_NONE`: K_NONE is not set; set K_NONE where aiproxy starts and `aiproxy restart`");
+        let (one, two) = (key("one", KeyHealth::Missing, cause), key("two", KeyHealth::Missing, cause));
+        let text = keys(&[&one, &two], UnixMillis(0), Paint::none());
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[1], "openai/one  –            missing  K_NONE is not set  env:K_NONE");
+        assert_eq!(lines[4], "openai/one, openai/two: set K_NONE where aiproxy starts and `aiproxy restart`");
+        assert_eq!(lines.len(), 5, "{text}");
+    }
+
+    #[test]
+    fn limits_of_a_provider_have_columns_of_their_own() {
+        let left =
+            |what: &str, limit| LimitLeft { model: "gpt".into(), what: what.into(), limit, remaining: 41, until: UnixMillis(30_000) };
+        let one = KeyView { limits: vec![left("requests", Some(60)), left("tokens", None)], ..key("one", KeyHealth::Ok, None) };
+        let text = limits(&[&one], UnixMillis(0), Paint::none());
+        assert!(text.contains("openai/one  gpt    requests               41         60  30s"), "{text}");
+        assert!(!keys(&[&one], UnixMillis(0), Paint::none()).contains("41"));
+        assert_eq!(limits(&[], UnixMillis(0), Paint::none()), "");
+    }
+}

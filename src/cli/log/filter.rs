@@ -1,0 +1,148 @@
+//! The filter as it stands on a command line: finished, so that what cannot be meant is an error.
+
+use crate::{
+    base::{clean::clean, near},
+    cli::exit::CliError,
+    events::filter::{FIELDS, Filter},
+    ir::op::Op,
+};
+
+/// Words that other tools have for a field, and what is written here.
+const ELSEWHERE: [(&str, &str); 14] = [
+    ("account", "key:work"),
+    ("agent", "client:aider"),
+    ("code", "status:5xx"),
+    ("cost", "cost>0.01"),
+    ("duration", ">2s"),
+    ("error", "state:failed"),
+    ("host", "upstream:openai"),
+    ("price", "cost>0.01"),
+    ("provider", "upstream:openai"),
+    ("result", "state:failed"),
+    ("since", "--since 7d"),
+    ("took", ">2s"),
+    ("tool", "client:aider"),
+    ("user", "project:ide"),
+];
+
+const STATES: [&str; 7] = ["done", "failed", "left", "queued", "running", "streaming", "waiting"];
+const LEVELS: [&str; 3] = ["error", "info", "warn"];
+
+/// Reads the filter. Names of models have colons too, so a `word:` that is near to no field is text to look for.
+///
+/// # Errors
+///
+/// A field that is misspelt or has another name here, and a value that no request has.
+pub(super) fn read(words: &[String]) -> Result<Filter, CliError> {
+    let text = words.join(" ");
+    let filter = Filter::parse(&text)
+        .map_err(|e| CliError::usage(format!("the filter: {e}")).hint("examples: model:gpt project:ide status:5xx key:work '>2s'"))?;
+    for word in text.split_whitespace() {
+        if let Some((field, value)) = word.split_once(':') {
+            checked(word, &field.to_lowercase(), &value.to_lowercase())?;
+        }
+    }
+    Ok(filter)
+}
+
+fn checked(word: &str, field: &str, value: &str) -> Result<(), CliError> {
+    let wrong = |right: String| Err(CliError::usage(format!("the filter: `{}`: {right}", clean(word))));
+    let one_of = |known: &[&str]| {
+        if known.iter().any(|name| name.contains(value)) { Ok(()) } else { wrong(format!("`{field}:` is one of {}", known.join(", "))) }
+    };
+    match field {
+        "level" => one_of(&LEVELS),
+        "op" => one_of(&Op::ALL.map(Op::name)),
+        "state" => one_of(&STATES),
+        "status" if !is_status(value) => wrong("a status is 429, or 4xx for all of them".to_owned()),
+        _ if FIELDS.iter().any(|(name, _)| *name == field) => Ok(()),
+        _ => match instead(field) {
+            Some(instead) => wrong(format!("there is no field `{field}:`; did you mean `{instead}`?"))
+                .map_err(|error| error.hint(format!("fields are {}; anything else is text to look for", fields()))),
+            None => Ok(()),
+        },
+    }
+}
+
+/// What was meant by a word that is no field; names of models and URLs mean themselves.
+fn instead(field: &str) -> Option<String> {
+    if let Some((_, instead)) = ELSEWHERE.iter().find(|(word, _)| *word == field) {
+        return Some((*instead).to_owned());
+    }
+    let plain = field.len() > 3 && field.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    near::nearest(field, FIELDS.map(|(name, _)| name)).filter(|_| plain).map(|name| format!("{name}:"))
+}
+
+/// `4`, `429`, `42x`, `4xx`.
+fn is_status(value: &str) -> bool {
+    let digits = value.trim_end_matches('x');
+    value.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with(['0', '6', '7', '8', '9'])
+}
+
+fn fields() -> String {
+    FIELDS.map(|(name, _)| format!("{name}:")).join(" ")
+}
+
+/// That nothing was found, and which words were looked for as text although they may have been meant as fields.
+pub(super) fn nothing(filter: &Filter) -> String {
+    let texts: Vec<_> = filter.text().split_whitespace().filter(|word| is_text(word)).map(clean).collect();
+    match texts.first() {
+        _ if filter.is_empty() => "nothing is recorded".to_owned(),
+        None => format!("nothing matches `{}`", clean(filter.text())),
+        Some(word) => format!("nothing matches `{}`; `{word}` was looked for as text, fields are {}", clean(filter.text()), fields()),
+    }
+}
+
+fn is_text(word: &str) -> bool {
+    word.split_once(':').is_some_and(|(field, _)| FIELDS.iter().all(|(name, _)| !name.eq_ignore_ascii_case(field)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(words: &str) -> Option<String> {
+        read(&words.split(' ').map(str::to_owned).collect::<Vec<_>>()).err().map(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_an_error_that_says_what_can() {
+        for (words, why) in [
+            ("status:9xx", "a status is 429"),
+            ("status:ok", "a status is 429"),
+            ("status:x5", "a status is 429"),
+            ("gpt state:broken", "done, failed"),
+            ("op:chta", "count_tokens"),
+            ("porject:ide", "`project:`"),
+            ("statsu:5xx", "`status:`"),
+            ("models:gpt", "`model:`"),
+            ("provider:groq", "`upstream:openai`"),
+            ("cost>abc", "a sum is"),
+            (">soon", "a span is"),
+        ] {
+            assert!(said(words).is_some_and(|text| text.contains(why)), "{words}: {:?}", said(words));
+        }
+        assert!(said("porject:ide").unwrap().contains("client: id: key: level: model:"));
+    }
+
+    #[test]
+    fn text_with_a_colon_stays_text() {
+        for words in
+            ["llama3:8b", "qwen:0.5b", "openai:gpt-5", "model:gpt:latest", "http://127.0.0.1:9/v1", "demo:echo", "opt:6.7b", "429:", ":x"]
+        {
+            assert_eq!(said(words), None, "{words}");
+        }
+        for words in ["status:", "STATUS:5XX", "status:4", "status:42x", "status:404", "state:fail", "Level:warn", "op:chat >2s cost>0.01"]
+        {
+            assert_eq!(said(words), None, "{words}");
+        }
+    }
+
+    #[test]
+    fn nothing_found_tells_what_was_looked_for() {
+        let filter = |text| Filter::parse(text).unwrap();
+        assert_eq!(nothing(&filter("status:5xx >2s")), "nothing matches `status:5xx >2s`");
+        assert!(nothing(&filter("nosuchfield:x")).contains("`nosuchfield:x` was looked for as text, fields are client:"));
+        assert_eq!(nothing(&filter("")), "nothing is recorded");
+    }
+}

@@ -1,0 +1,339 @@
+//! `aiproxy upstream show`: everything about one, as it is set and as it is now.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::known;
+use crate::{
+    base::{
+        clean::clean,
+        clock::{Clock, System, UnixMillis},
+        pattern::Patterns,
+    },
+    cli::{
+        Ctx, budget,
+        exit::{CliError, Exit},
+        key,
+        out::{self, Paint, Role},
+        reach::{self, Reach},
+        settings, status,
+        table::{Cell, Table},
+        when,
+    },
+    config::settings::{Key, Limit, Upstream},
+    control::snapshot::{BudgetView, KeyView, Snapshot, UpstreamState, UpstreamView},
+    events::record::{AttemptRecord, RequestRecord},
+};
+
+/// The newest failures that are shown.
+const FAILURES: usize = 5;
+/// Names of models that are shown to a person; all are in the JSON.
+const MODELS: usize = 12;
+/// Columns before the facts.
+const NAMES: usize = 12;
+
+/// Prints one upstream.
+///
+/// # Errors
+///
+/// No such upstream in the config, among what was found, or in the proxy that runs.
+pub(super) async fn run(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
+    let settings = settings::load(ctx)?.with_found();
+    let live = match Reach::look(ctx)? {
+        Some(reach) => Some(reach.snapshot().await?),
+        None => None,
+    };
+    let one = One {
+        name,
+        set: settings.upstreams.iter().find(|u| *u.name == *name).map(|u| &**u),
+        // What only the running proxy knows: a local server that it found.
+        view: live.as_ref().and_then(|s| s.upstreams.iter().find(|u| u.name == name)),
+        live: live.as_ref(),
+    };
+    if one.set.is_none() && one.view.is_none() {
+        let running = live.iter().flat_map(|s| &s.upstreams).map(|u| u.name.as_str());
+        known(name, settings.upstreams.iter().map(|u| &*u.name).chain(running))?;
+    }
+    if ctx.global.json {
+        out::json(&one.as_json())?;
+        return Ok(Exit::Ok);
+    }
+    out::print(&one.as_text(System.unix(), Paint::stdout()))?;
+    if live.is_none() {
+        out::note(&format!("note: {}, so nothing is known about its state", reach::absent(ctx).await));
+    }
+    Ok(Exit::Ok)
+}
+
+/// What is known about it.
+struct One<'a> {
+    name: &'a str,
+    set: Option<&'a Upstream>,
+    view: Option<&'a UpstreamView>,
+    live: Option<&'a Snapshot>,
+}
+
+impl One<'_> {
+    fn keys(&self) -> Vec<&KeyView> {
+        self.live.iter().flat_map(|s| &s.keys).filter(|key| key.upstream == self.name).collect()
+    }
+
+    fn budgets(&self) -> Vec<&BudgetView> {
+        let own = |of: &str| {
+            of.strip_prefix("upstream ") == Some(self.name)
+                || of.strip_prefix("key ").and_then(|key| key.strip_prefix(self.name)).is_some_and(|rest| rest.starts_with('/'))
+        };
+        self.live.iter().flat_map(|s| &s.budgets).filter(|budget| own(&budget.of)).collect()
+    }
+
+    /// Models that are known to be served, by the provider's names.
+    fn models(&self) -> BTreeSet<&str> {
+        let targets = self.live.iter().flat_map(|s| &s.models).flat_map(|model| &model.targets);
+        targets.filter_map(|target| target.strip_prefix(self.name)?.strip_prefix(':')).collect()
+    }
+
+    /// The newest attempts that failed, the newest first.
+    fn failures(&self) -> Vec<(&RequestRecord, &AttemptRecord)> {
+        let recent = self.live.iter().flat_map(|s| s.live.recent.iter().rev());
+        let attempts = recent.flat_map(|record| record.attempts.iter().rev().map(move |attempt| (&**record, attempt)));
+        attempts
+            .filter(|(_, attempt)| *attempt.upstream == *self.name && attempt.outcome.is_some() && !attempt.won)
+            .take(FAILURES)
+            .collect()
+    }
+
+    /// Without any secret: references name theirs, headers may hold one.
+    fn as_json(&self) -> Value {
+        let mut facts = match self.set {
+            Some(set) => setting(set),
+            None => json!({ "name": self.name, "keys": [] }),
+        };
+        if let Some(view) = self.view {
+            let now = status::upstream_json(view);
+            for field in ["origin", "state", "cause", "until", "probe"] {
+                facts[field] = now[field].clone();
+            }
+            if self.set.is_none() {
+                facts["dialects"] = view.dialects.iter().map(|name| json!({ "dialect": name, "base_url": view.base_url })).collect();
+                facts["priority"] = view.priority.into();
+            }
+            facts["stats"] = json!({
+                "attempts": view.stats.attempts,
+                "errors": view.stats.errors,
+                "ttft_p50_ms": view.stats.ttft_p50_ms,
+                "ttft_p95_ms": view.stats.ttft_p95_ms,
+            });
+            facts["known_models"] = self.models().into_iter().collect();
+            facts["budgets"] = self.budgets().into_iter().map(budget::as_json).collect();
+            facts["failures"] = self.failures().into_iter().map(failure_json).collect();
+        }
+        for view in self.keys() {
+            let now = status::key_json(view);
+            let rows = facts["keys"].as_array_mut();
+            if let Some(row) = rows.and_then(|rows| rows.iter_mut().find(|row| row["label"] == *view.label)) {
+                for field in ["fingerprint", "state", "cause", "until", "scopes", "balance", "limits"] {
+                    row[field] = now[field].clone();
+                }
+            }
+        }
+        facts
+    }
+
+    fn as_text(&self, now: UnixMillis, paint: Paint) -> String {
+        let mut lines = Vec::new();
+        let origin = self.set.map(|u| u.origin).or(self.view.map(|view| view.origin));
+        let from = origin.map_or("", status::origin);
+        let preset = self.set.and_then(|u| u.preset.as_deref()).map(|preset| format!(", preset {preset}")).unwrap_or_default();
+        lines.push(("name", format!("{} ({from}{preset})", self.name)));
+        match self.view {
+            Some(view) => lines.push(("state", state(view, now))),
+            None if self.set.is_some_and(|u| !u.enabled) => lines.push(("state", "disabled".to_owned())),
+            None => {}
+        }
+        match (self.set, self.view) {
+            (Some(u), _) => u.ends.iter().for_each(|end| lines.push(("speaks", format!("{} at {}", end.dialect.name(), end.base_url)))),
+            (None, Some(view)) => lines.push(("speaks", format!("{} at {}", view.dialects.join(", "), view.base_url))),
+            (None, None) => {}
+        }
+        if let Some(u) = self.set {
+            set_lines(u, &mut lines);
+        }
+        if let Some(view) = self.view {
+            lines.push(("models", models(&self.models(), view.models)));
+            lines.push(("lately", lately(view)));
+            if let Some(probe) = &view.probe {
+                let ago = when::span(now.0 - probe.at.0);
+                lines.push(("probe", format!("{}: {} after {}, {ago} ago", probe.path, probe.said, when::seconds(probe.took_ms))));
+            }
+        }
+        let mut text = String::new();
+        let mut before = "";
+        for (name, said) in &lines {
+            let shown = if *name == before { "" } else { *name };
+            text.push_str(&format!("{}{}\n", paint.dim(&format!("{shown:<NAMES$}")), clean(said)));
+            before = name;
+        }
+        text.push_str(&self.tables(now, paint));
+        if self.set.is_some() {
+            text.push_str(&paint.dim(&format!("\n`aiproxy config get upstream.{}` prints every setting\n", self.name)));
+        }
+        text
+    }
+
+    fn tables(&self, now: UnixMillis, paint: Paint) -> String {
+        let (mut text, keys, budgets, failures) = (String::new(), self.keys(), self.budgets(), self.failures());
+        match self.set {
+            _ if !keys.is_empty() => {
+                text.push_str(&format!("\n{}{}", key::table::keys(&keys, now, paint), key::table::limits(&keys, now, paint)));
+            }
+            Some(u) if !u.keys.is_empty() => text.push_str(&format!("\n{}", resting(&u.keys, paint))),
+            _ => {}
+        }
+        if !budgets.is_empty() {
+            text.push_str(&format!("\n{}", budget::table(&budgets, now, paint)));
+        }
+        if !failures.is_empty() {
+            let mut table = Table::new(&["FAILED AT", "REQUEST", "MODEL", "KEY", "WHY"]);
+            for (record, attempt) in failures {
+                table.row(vec![
+                    when::moment(UnixMillis(record.at.0 + i64::from(attempt.ended_ms.unwrap_or(attempt.started_ms)))).into(),
+                    Cell::new(Role::Dim, record.id.to_string()),
+                    (&*attempt.model).into(),
+                    (&*attempt.key).into(),
+                    Cell::new(Role::Bad, attempt.outcome.as_deref().unwrap_or_default()),
+                ]);
+            }
+            text.push_str(&format!("\n{}", table.show(paint)));
+        }
+        text
+    }
+}
+
+fn state(view: &UpstreamView, now: UnixMillis) -> String {
+    let word = match view.state {
+        UpstreamState::Cooling => "cooling",
+        UpstreamState::Disabled => "disabled",
+        UpstreamState::Healthy => "healthy",
+        UpstreamState::Open => "open",
+        UpstreamState::Probing => "probing",
+    };
+    let left = view.until.map(|until| format!(" for {}", when::left(Some(until), now))).unwrap_or_default();
+    let cause = view.cause.as_deref().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{word}{left}{cause}")
+}
+
+/// What its settings say beside what everybody's do.
+fn set_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
+    lines.push(("order", format!("priority {} (lower is tried first), weight {}", u.priority, u.weight)));
+    for (limit, what) in [(f64::from(u.max_concurrency), "requests at once"), (u.max_rps, "requests a second")] {
+        if limit > 0.0 {
+            lines.push(("at most", format!("{limit} {what}")));
+        }
+    }
+    if let Some(patterns) = &u.models {
+        lines.push(("serves", texts(patterns).join(", ")));
+    }
+    lines.extend(u.rename.iter().map(|(asked, own)| ("rename", format!("{asked} → {own}"))));
+    lines.extend(u.budget.iter().map(|budget| ("budget", format!("{} per {}", budget.usd, budget.per.name()))));
+    if !u.headers.is_empty() {
+        lines.push(("headers", u.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")));
+    }
+    if u.insecure_tls {
+        lines.push(("tls", "its certificate is not checked (insecure_tls)".to_owned()));
+    }
+    if let Some(page) = &u.key_page {
+        lines.push(("keys from", page.to_string()));
+    }
+}
+
+fn models(names: &BTreeSet<&str>, listed: Option<u32>) -> String {
+    if names.is_empty() {
+        return listed.map_or_else(|| "none known yet".to_owned(), |listed| format!("{listed} known"));
+    }
+    let first: Vec<_> = names.iter().take(MODELS).copied().collect();
+    let rest = names.len() - first.len();
+    let more = if rest > 0 { format!(", and {rest} more: `aiproxy model list`") } else { String::new() };
+    format!("{} known: {}{more}", names.len(), first.join(", "))
+}
+
+fn lately(view: &UpstreamView) -> String {
+    let stats = &view.stats;
+    if stats.attempts == 0 {
+        return "nothing was asked of it in the last 15 minutes".to_owned();
+    }
+    let ttft = match (stats.ttft_p50_ms, stats.ttft_p95_ms) {
+        (Some(p50), Some(p95)) => format!("; first token after {} (median), {} (95 of 100)", when::seconds(p50), when::seconds(p95)),
+        _ => String::new(),
+    };
+    let many = if stats.attempts == 1 { "1 attempt".to_owned() } else { format!("{} attempts", stats.attempts) };
+    format!("{many}, {} failed{ttft}", stats.errors)
+}
+
+/// The keys of the config, while no proxy runs.
+fn resting(keys: &[std::sync::Arc<Key>], paint: Paint) -> String {
+    let mut table = Table::new(&["KEY", "REFERENCE", "PRIORITY", "WEIGHT", "LIMITS", ""]);
+    for key in keys {
+        table.row(vec![
+            (&*key.name).into(),
+            key.reference.to_string().into(),
+            key.priority.to_string().into(),
+            key.weight.to_string().into(),
+            limit(key.limit, key.max_concurrency).into(),
+            if key.enabled { "".into() } else { Cell::new(Role::Dim, "disabled") },
+        ]);
+    }
+    table.show(paint)
+}
+
+fn limit(limit: Limit, at_once: u32) -> String {
+    let each = [(limit.rpm, "rpm"), (limit.tpm, "tpm"), (at_once, "at once")];
+    each.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect::<Vec<_>>().join(", ")
+}
+
+fn texts(patterns: &Patterns) -> Vec<String> {
+    patterns.yes.iter().map(|p| p.text().to_owned()).chain(patterns.no.iter().map(|p| format!("!{}", p.text()))).collect()
+}
+
+fn failure_json((record, attempt): (&RequestRecord, &AttemptRecord)) -> Value {
+    json!({
+        "request": record.id.to_string(),
+        "at": UnixMillis(record.at.0 + i64::from(attempt.ended_ms.unwrap_or(attempt.started_ms))).to_string(),
+        "model": &*attempt.model,
+        "key": &*attempt.key,
+        "status": attempt.status,
+        "outcome": attempt.outcome.as_deref(),
+    })
+}
+
+/// What is set for an upstream.
+fn setting(u: &Upstream) -> Value {
+    json!({
+        "name": &*u.name,
+        "origin": u.origin,
+        "preset": u.preset.as_deref(),
+        "dialects": u.ends.iter().map(|end| json!({ "dialect": end.dialect, "base_url": end.base_url })).collect::<Vec<_>>(),
+        "models": u.models.as_ref().map(texts),
+        "rename": u.rename,
+        "priority": u.priority,
+        "weight": u.weight,
+        "max_concurrency": u.max_concurrency,
+        "max_rps": u.max_rps,
+        "headers": u.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        "ask_usage": u.ask_usage,
+        "insecure_tls": u.insecure_tls,
+        "enabled": u.enabled,
+        "key_page": u.key_page.as_deref(),
+        "keys": u.keys.iter().map(|k| json!({
+            "label": &*k.label,
+            "reference": k.reference.to_string(),
+            "account": &*k.account,
+            "priority": k.priority,
+            "weight": k.weight,
+            "rpm": k.limit.rpm,
+            "tpm": k.limit.tpm,
+            "max_concurrency": k.max_concurrency,
+            "enabled": k.enabled,
+        })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,43 @@
+//! What is wrong now? All of it, the worst first.
+
+use ratatui::layout::Rect;
+
+use crate::tui::{
+    app::App,
+    format::Now,
+    problem,
+    text::fill,
+    theme::Role,
+    widgets::{
+        canvas::{Canvas, Span, span},
+        prose,
+    },
+};
+
+/// Lines of one problem.
+const MOST: usize = 6;
+
+pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect, scroll: u16) {
+    for (line, y) in lines(app, now, area.width).iter().skip(usize::from(scroll)).zip(area.y..area.bottom()) {
+        canvas.spans(area.x + 1, y, area.width.saturating_sub(2), line);
+    }
+}
+
+pub(super) fn lines(app: &App, now: Now, columns: u16) -> Vec<Vec<Span>> {
+    let all = problem::ranked(app, now);
+    let text = &now.text.wrong;
+    if all.is_empty() {
+        return vec![vec![span(text.none.clone(), Role::Dim)]];
+    }
+    let mut lines = vec![vec![span(fill(&text.list, &[("n", &all.len().to_string())]), Role::Dim)]];
+    let room = usize::from(columns.saturating_sub(6));
+    for problem in &all {
+        let glyph = if problem.role == Role::Bad { "✕ " } else { "▲ " };
+        for (at, line) in prose::wrap(&problem.text, room, MOST).into_iter().enumerate() {
+            lines.push(vec![span(if at == 0 { glyph } else { "  " }, problem.role), span(line, problem.role)]);
+        }
+        let (key, screen) = (problem.screen.digit().to_string(), problem.screen.word(now.text).to_lowercase());
+        lines.push(vec![span(format!("  {}", fill(&now.text.top.shows, &[("key", &key), ("screen", &screen)])), Role::Dim)]);
+    }
+    lines
+}
