@@ -432,6 +432,14 @@ pub fn told(text: &[u8]) -> Json<'_> {
     Json(first(text))
 }
 
+/// The text of a string that begins here, as far as it is there; `None` where it is no string.
+#[must_use]
+pub fn begun(text: &[u8]) -> Option<String> {
+    let inside = text.strip_prefix(b"\"")?;
+    let end = string(text, 1, &mut 0).map_or(inside.len(), |end| end - 2);
+    Some(unescape(&String::from_utf8_lossy(&inside[..end])).trim_end_matches('\u{FFFD}').to_owned())
+}
+
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -521,6 +529,20 @@ mod tests {
             assert_eq!(check(text.as_bytes()).is_ok(), is_json(text.as_bytes()), "{text:?}");
         }
         assert_eq!(check(b"\"\xff\"").map_err(|b| b.flaw), Err(Flaw::Utf8));
+    }
+
+    #[test]
+    fn a_string_without_its_end_is_read_as_far_as_it_goes() {
+        for (text, want) in [
+            (&b"\"a\\nb\", 1"[..], Some("a\nb")),
+            (b"\"a\\u00e9 b", Some("a\u{e9} b")),
+            (b"\"a\xc3", Some("a")),
+            (b"\"a\\", Some("a")),
+            (b"1", None),
+            (b"", None),
+        ] {
+            assert_eq!(begun(text).as_deref(), want, "{text:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod raw;
 pub mod redact;
 pub mod splice;
 pub mod sse;
+pub mod surrogates;
 pub mod units;
 pub mod window;
 pub mod write;

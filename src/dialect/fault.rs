@@ -5,7 +5,11 @@
 use std::time::Duration;
 
 use crate::{
-    base::json::{self, Bad, Json},
+    base::{
+        cut::Piece,
+        json::{self, Bad, Json},
+        sse,
+    },
     dialect::{
         evidence::{self, Said},
         words::{self, MESSAGE},
@@ -31,16 +35,66 @@ pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
     if body.is_empty() {
         return plain(evidence::kind(stands, &Said::default()), stands, format!("provider answered HTTP {status} with an empty body"));
     }
+    if let Some(data) = framed(body) {
+        return match json::check(&data) {
+            Ok(json) if fails || is_error(json) => told(fails.then_some(status), json),
+            _ => {
+                let message = words::plain(&String::from_utf8_lossy(&data), MESSAGE);
+                plain(evidence::kind(stands, &Said { message: message.to_lowercase(), ..Said::default() }), stands, message)
+            }
+        };
+    }
     match json::check(body) {
         Ok(json) if fails || is_error(json) => told(fails.then_some(status), json),
         Ok(json) => unexpected(json.kind()),
+        Err(_) if fails && body.len() >= LONG && matches!(body[0], b'{' | b'[') => long(status, body),
         Err(bad) if !fails || matches!(body[0], b'{' | b'[') => {
             let message = format!("provider answered HTTP {status} with broken JSON: {}: {}", bad.describe(body), words::excerpt(body));
             plain(evidence::kind(stands, &Said::default()), stands, words::plain(&message, MESSAGE))
         }
         Err(_) => {
-            let message = words::plain(&String::from_utf8_lossy(body), MESSAGE);
+            let text = String::from_utf8_lossy(body);
+            let message = if body[0] == b'<' { words::markup(&text) } else { words::plain(&text, MESSAGE) };
             plain(evidence::kind(status, &Said { message: message.to_lowercase(), ..Said::default() }), status, message)
+        }
+    }
+}
+
+/// Bodies this long were not read to their end.
+const LONG: usize = 60 << 10;
+
+/// The fault in the beginning of a JSON text whose end was not read.
+fn long(status: u16, body: &[u8]) -> Fault {
+    let (mut message, mut codes) = (None, Vec::new());
+    // Where it stops being JSON is where it was cut.
+    let _ = json::prove(body, |depth, key, value| match (depth, key) {
+        (1 | 2, b"message") if message.is_none() => message = json::begun(&value[..value.len().min(MESSAGE * 8)]),
+        (1 | 2, b"code" | b"status" | b"type") => codes.extend(json::begun(&value[..value.len().min(100)])),
+        _ => {}
+    });
+    let message = match message {
+        Some(text) => words::plain(&text, MESSAGE),
+        None => words::plain(&format!("provider answered HTTP {status} with more JSON than is read: {}", words::excerpt(body)), MESSAGE),
+    };
+    let said = Said { codes: codes.iter().map(|code| code.to_lowercase()).collect(), message: message.to_lowercase(), ..Said::default() };
+    plain(evidence::kind(status, &said), status, message)
+}
+
+/// The data of the first event that has some, where the body is a stream of events.
+fn framed(body: &[u8]) -> Option<Vec<u8>> {
+    if !["data:", "event:", "id:", "retry:", ":"].iter().any(|field| body.starts_with(field.as_bytes())) {
+        return None;
+    }
+    let (mut splitter, mut at) = (sse::Splitter::default(), 0);
+    loop {
+        let data = match splitter.next(body, &mut at) {
+            Piece::Inside(span) => sse::read(&body[span]).data.trim_ascii().to_vec(),
+            Piece::Joined(unit) => sse::read(&unit).data.trim_ascii().to_vec(),
+            Piece::More => return Some(sse::read(&splitter.rest()).data.trim_ascii().to_vec()).filter(|data| !data.is_empty()),
+            Piece::TooLong => return None,
+        };
+        if !data.is_empty() {
+            return Some(data);
         }
     }
 }
@@ -53,6 +107,7 @@ pub(super) fn is_error(json: Json<'_>) -> bool {
     json.get("error").is_some_and(|e| matches!(e.kind(), "object" | "string") && !e.is_blank())
         || text("type").as_deref() == Some("error")
         || text("object").as_deref() == Some("error")
+        || text("__type").is_some() && text("message").is_some()
 }
 
 /// The fault that an error object tells; without a status (inside a 200, in a stream) the one that its words stand for.
@@ -74,7 +129,9 @@ pub(super) fn told(status: Option<u16>, json: Json<'_>) -> Fault {
     // Google's code repeats the status, and its name stands in `status`.
     let google = error.get("status").and_then(Json::str).map(std::borrow::Cow::into_owned);
     let code = text(error, "code");
-    let kind_name = google.clone().or_else(|| text(error, "type")).filter(|name| name != "error");
+    // The name of an exception may stand behind its namespace.
+    let exception = || Some(text(root, "__type")?.rsplit('#').next()?.to_owned());
+    let kind_name = google.clone().or_else(|| text(error, "type")).filter(|name| name != "error").or_else(exception);
 
     let mut said = Said {
         codes: [&code, &kind_name, &reason].into_iter().flatten().map(|text| text.to_lowercase()).collect(),
@@ -128,6 +185,16 @@ pub(super) fn said(text: &[u8]) -> Fault {
     let message = words::plain(&String::from_utf8_lossy(text), MESSAGE);
     let said = Said { message: message.to_lowercase(), ..Said::default() };
     plain(evidence::kind(502, &said), 502, message)
+}
+
+/// The error that stands bare behind the events of a stream, where that ends before its answer does.
+#[must_use]
+pub(super) fn parting(rest: &[u8]) -> Option<Fault> {
+    let rest = rest.trim_ascii();
+    if !matches!(rest.first(), Some(b'{' | b'[')) {
+        return None;
+    }
+    json::check(rest).ok().filter(|json| is_error(*json)).map(|json| told(None, json))
 }
 
 fn plain(kind: FaultKind, status: u16, message: String) -> Fault {
@@ -261,6 +328,15 @@ mod tests {
                 K::Server,
                 "provider answered HTTP 500 with broken JSON: EOF while parsing a string at line 1 column 25: {\"error\": {\"message\": \"ev",
             ),
+            (
+                403,
+                "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>evil &amp; words</Message></Error>",
+                K::Forbidden,
+                "AccessDenied evil & words",
+            ),
+            (429, "event: error\ndata: {\"error\":{\"message\":\"slow\",\"code\":\"insufficient_quota\"}}\n\n", K::Quota, "slow"),
+            (503, ": hi\n\ndata: all busy", K::Server, "all busy"),
+            (429, r#"{"message":"slow","__type":"com.x#ThrottlingException"}"#, K::RateLimited, "slow"),
             (500, r#"{"x":null}"#, K::Server, "provider answered HTTP 500 without a message: {\"x\":null}"),
             (500, "null", K::Server, "provider answered HTTP 500 without a message: null"),
             (524, cloudflare, K::Server, "provider returned an HTML error page (Cloudflare 524): x | 524: A timeout occurred"),
@@ -276,6 +352,20 @@ mod tests {
         ] {
             let fault = read(status, "", body.as_bytes());
             assert_eq!((fault.kind, fault.message.as_str(), fault.status), (kind, message, status), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_long_body_is_read_for_what_it_says() {
+        let long = "x\\n\u{e9}".repeat(30_000);
+        for (body, kind, message) in [
+            (format!(r#"{{"error":{{"type":"t","code":"insufficient_quota","message":"evil {long}"#), FaultKind::Quota, "evil x é"),
+            (format!(r#"{{"error":{{"message":"evil","debug":"{long}"#), FaultKind::RateLimited, "evil"),
+            (format!(r#"{{"debug":"{long}"#), FaultKind::RateLimited, "provider answered HTTP 429 with more JSON than is read: {\"debug\""),
+        ] {
+            let fault = read(429, "application/json", &body.as_bytes()[..64 << 10]);
+            assert_eq!(fault.kind, kind);
+            assert!(fault.message.starts_with(message) && fault.message.chars().count() <= MESSAGE + 1, "{}", fault.message);
         }
     }
 
@@ -312,6 +402,7 @@ mod tests {
             (r#"{"error":{"message":"m","type":"server_error","code":null}}"#, 502, FaultKind::Server),
             (r#"{"error":{"message":"m","type":"insufficient_quota"}}"#, 429, FaultKind::Quota),
             (r#"{"error":{"code":500,"message":"m","status":"INTERNAL"}}"#, 500, FaultKind::Server),
+            (r#"{"message":"m","__type":"ThrottlingException"}"#, 429, FaultKind::RateLimited),
             (r#"{"id":"x"}"#, 502, FaultKind::Server),
             ("", 502, FaultKind::Server),
             ("hello", 502, FaultKind::Server),

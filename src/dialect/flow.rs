@@ -9,7 +9,11 @@ use crate::{
         resume::{Tap, Told},
         translate::Translator,
     },
-    ir::{fault::ClientError, response::ChatResponse, usage::Usage},
+    ir::{
+        fault::{ClientError, Fault},
+        response::ChatResponse,
+        usage::Usage,
+    },
 };
 
 /// Both ways look the same to whoever moves the bytes.
@@ -32,6 +36,14 @@ impl Flow {
         match self {
             Self::Pass(passage) => passage.end(out),
             Self::Translate(translator) => translator.end(out),
+        }
+    }
+
+    /// The upstream's last words, where its body ended too early and said why.
+    pub fn parting(&mut self) -> Option<Box<Fault>> {
+        match self {
+            Self::Pass(passage) => passage.parting(),
+            Self::Translate(translator) => translator.parting(),
         }
     }
 

@@ -342,6 +342,8 @@ pub enum Heed {
     Content,
     /// The stream's last event; `complete()` is true from here.
     Terminal,
+    /// Nothing; and clients of the dialect cannot read it as it is, but this in its place.
+    Amend(Vec<u8>),
     /// To be dropped: a `[DONE]` toward a dialect that has none.
     Hide,
     /// The upstream's error event.

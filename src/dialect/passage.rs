@@ -36,6 +36,10 @@ pub struct Passage {
     array: Array,
     /// The upstream's own error event, where clients of the dialect can read it.
     own_error: Option<Bytes>,
+    /// What stood behind the last event, where the stream ended too early.
+    parting: Option<Box<Fault>>,
+    /// What leaves in place of the event that was just read.
+    amended: Option<Vec<u8>>,
     /// Keeps what was said, where another might have to go on from it.
     tap: Option<Box<Tap>>,
 }
@@ -142,6 +146,8 @@ impl Passage {
             state: State::Open,
             array: Array::Before,
             own_error: None,
+            parting: None,
+            amended: None,
             tap: None,
         }
     }
@@ -233,6 +239,9 @@ impl Passage {
                 Cutter::Sse(splitter) => splitter.rest(),
             };
             self.last(&rest, out);
+            if self.state == State::Open && self.framing == Framing::Sse && !self.meter.complete() {
+                self.parting = fault::parting(&rest).map(Box::new);
+            }
         }
         if self.state == State::Open && self.meter.complete() {
             if let Some(terminator) = self.meter.terminator() {
@@ -262,6 +271,11 @@ impl Passage {
     #[must_use]
     pub fn answer_id(&self) -> Option<&str> {
         self.meter.answer_id()
+    }
+
+    /// The upstream's last words, where it ended too early and said why.
+    pub fn parting(&mut self) -> Option<Box<Fault>> {
+        self.parting.take()
     }
 
     /// Events that were content.
@@ -317,6 +331,15 @@ impl Passage {
             (true, false) => type_of(&block.data),
             _ => Cow::Borrowed(block.name),
         };
+        let amended = self.amended.take();
+        let padded = self.state == State::Done && block.data.len() < 20 && self.dialect == Dialect::Openai && *block.data != *b"[DONE]";
+        if amended.is_some() || padded {
+            // Its SDKs know the last event of a chat stream only by its letters.
+            let data = amended.as_deref().unwrap_or_else(|| block.data.trim_ascii());
+            let mut out = BytesMut::new();
+            sse::write_frame(&mut out, &name, data);
+            return Fate::Replace(out.freeze());
+        }
         let strange = form.named || form.comment || form.unknown || form.tight || form.lines > 1;
         if form.lone_cr || rules.no_ids && form.id || rules.data_only && strange {
             let mut out = BytesMut::new();
@@ -350,6 +373,10 @@ impl Passage {
         let first = self.array == Array::Before;
         let array = !first || unit.trim_ascii_start().starts_with(b"[");
         let element = elements::content(unit, first);
+        if element.is_empty() && !self.meter.complete() {
+            // Cut short, though the array is whole: it stays open for what has to be said about that.
+            return Fate::Drop;
+        }
         if element.is_empty() {
             self.array = Array::Closed;
             return Fate::Keep;
@@ -373,6 +400,7 @@ impl Passage {
                 self.content_events = self.content_events.saturating_add(1);
             }
             Heed::Nothing => {}
+            Heed::Amend(data) => self.amended = Some(data),
             Heed::Ping => step.events -= 1,
             Heed::Terminal => {
                 step.terminal = true;

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    base::json::{self, Json},
+    base::{
+        json::{self, Json},
+        surrogates,
+    },
     dialect::{Summary, fault, tokens, words},
     ir::fault::Fault,
 };
@@ -53,7 +56,8 @@ pub(super) fn name(json: Option<Json<'_>>) -> Option<String> {
 /// An answer as a tree, for the rare case that it must be told in another framing.
 pub(super) fn tree(content_type: &str, body: &[u8]) -> Result<Map<String, Value>, Fault> {
     let json = answer(content_type, body)?;
-    match serde_json::from_str(json.text()) {
+    let tree = serde_json::from_str(json.text()).or_else(|_| serde_json::from_str(&surrogates::mended(json.text())));
+    match tree {
         Ok(Value::Object(map)) => Ok(map),
         _ => Err(fault::unexpected("numbers or characters out of range")),
     }
@@ -67,6 +71,11 @@ pub(super) fn event(data: &[u8]) -> Result<Map<String, Value>, Fault> {
 /// The stream ended before its answer was whole.
 pub(crate) fn cut() -> Fault {
     fault::unexpected("the stream ended before the answer was complete")
+}
+
+/// The stream ended, by its own word even, without content and without a reason.
+pub(super) fn empty() -> Fault {
+    fault::unexpected("the stream ended before any content")
 }
 
 /// Appends a text to the text that is there.

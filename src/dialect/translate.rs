@@ -5,14 +5,21 @@ use bytes::Bytes;
 use crate::{
     base::{
         cut::{LIMIT, Piece},
-        elements, ndjson, sse,
+        elements, ndjson, sse, surrogates,
     },
     dialect::{
         Framing, StreamReader, StreamWriter, Summary, fault,
         passage::{Ending, Step},
         resume::{Seam, Told},
     },
-    ir::{assemble::Assembler, event::ChatEvent, fault::ClientError, response::ChatResponse, think, usage::Usage},
+    ir::{
+        assemble::Assembler,
+        event::ChatEvent,
+        fault::{ClientError, Fault},
+        response::ChatResponse,
+        think,
+        usage::Usage,
+    },
 };
 
 /// Cuts an upstream's body into events and reads them; the half that faces the upstream.
@@ -21,6 +28,8 @@ pub struct Reading {
     reader: Box<dyn StreamReader>,
     /// Changes what was said before anybody hears it.
     think: Option<think::Split>,
+    /// An event that ends in the middle of a character waits for the next one.
+    held: Option<Box<(Vec<u8>, Vec<u8>)>>,
     events: u32,
     first_unit: bool,
     state: State,
@@ -49,7 +58,7 @@ impl Reading {
             Framing::Sse => Cutter::Sse(sse::Splitter::default()),
         };
         let think = think_split.then(think::Split::default);
-        Self { cutter, reader, think, events: 0, first_unit: true, state: State::Open }
+        Self { cutter, reader, think, held: None, events: 0, first_unit: true, state: State::Open }
     }
 
     /// Takes a chunk of the upstream's body and appends what it says; an unfinished event waits.
@@ -97,6 +106,14 @@ impl Reading {
             if whole {
                 self.unit(&rest, said, &mut step);
             }
+            if let (false, Cutter::Sse(_)) = (whole, &self.cutter)
+                && let Some(fault) = fault::parting(&rest)
+            {
+                step.error = Some(Box::new(fault));
+            }
+            if let Some(held) = self.held.take().filter(|_| self.state == State::Open) {
+                self.hear(&held.0, &held.1, said, &mut step);
+            }
         }
         if self.state == State::Open {
             let from = said.len();
@@ -105,7 +122,10 @@ impl Reading {
             }
             self.split(said, from);
         }
-        (if self.state == State::Done { Ending::Complete } else { Ending::Truncated }, step)
+        if self.state == State::Done {
+            return (Ending::Complete, Step { error: None, ..step });
+        }
+        (Ending::Truncated, step)
     }
 
     #[must_use]
@@ -143,6 +163,26 @@ impl Reading {
     }
 
     fn event(&mut self, name: &[u8], data: &[u8], said: &mut Vec<ChatEvent>, step: &mut Step) {
+        let joined = self.held.take().map(|held| {
+            let (name, mut before) = *held;
+            let mut after = data.to_vec();
+            surrogates::join(&mut before, &mut after);
+            self.hear(&name, &before, said, step);
+            after
+        });
+        let data = joined.as_deref().unwrap_or(data);
+        if self.state != State::Open {
+            return;
+        }
+        if surrogates::splits(data) {
+            self.held = Some(Box::new((name.to_vec(), data.to_vec())));
+            step.events += 1;
+            return;
+        }
+        self.hear(name, data, said, step);
+    }
+
+    fn hear(&mut self, name: &[u8], data: &[u8], said: &mut Vec<ChatEvent>, step: &mut Step) {
         self.events = self.events.saturating_add(1);
         let from = said.len();
         let result = self.reader.event(name, data, said);
@@ -174,7 +214,7 @@ impl Reading {
         }
     }
 
-    fn fail(&mut self, fault: Box<crate::ir::fault::Fault>, step: &mut Step) {
+    fn fail(&mut self, fault: Box<Fault>, step: &mut Step) {
         self.state = State::Failed;
         step.error = Some(fault);
     }
@@ -191,6 +231,7 @@ pub struct Translator {
     seam: Option<Box<Seam>>,
     said: Vec<ChatEvent>,
     content_events: u32,
+    parting: Option<Box<Fault>>,
     /// Of an answer that came whole.
     summary: Option<Summary>,
     /// Where the answer is kept for later turns.
@@ -209,7 +250,8 @@ impl Translator {
     /// One that only reads: what is said waits for the answer that it is to continue.
     #[must_use]
     pub fn silent(reading: Reading) -> Self {
-        Self { reading, writer: None, told: None, seam: None, said: Vec::new(), content_events: 0, summary: None, keep: None, room: 0 }
+        let said = Vec::new();
+        Self { reading, writer: None, told: None, seam: None, said, content_events: 0, parting: None, summary: None, keep: None, room: 0 }
     }
 
     /// From here on what is said is kept; to be asked for before the stream begins.
@@ -265,9 +307,15 @@ impl Translator {
 
     /// The upstream's body has ended.
     pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
-        let (ending, _) = self.reading.end(&mut self.said);
+        let (ending, step) = self.reading.end(&mut self.said);
+        self.parting = step.error;
         self.tell(out);
         ending
+    }
+
+    /// The upstream's last words, where it ended too early and said why.
+    pub fn parting(&mut self) -> Option<Box<Fault>> {
+        self.parting.take()
     }
 
     #[must_use]
@@ -343,5 +391,67 @@ impl Translator {
         if !bytes.is_empty() {
             out.push(Bytes::from(bytes));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        dialect::{Carry, registry},
+        ir::op::Dialect,
+    };
+
+    /// All the text of a stream that comes in chunks of this size.
+    fn text(dialect: Dialect, framing: Framing, body: &str, size: usize) -> String {
+        let mut reading = Reading::new(framing, registry::egress(dialect).stream_reader(&Carry::default()), false);
+        let mut said = Vec::new();
+        for chunk in body.as_bytes().chunks(size) {
+            assert_eq!(reading.feed(&Bytes::copy_from_slice(chunk), &mut said).error, None, "{body}");
+        }
+        assert_eq!(reading.end(&mut said).0, Ending::Complete, "{body}");
+        said.iter().map(|event| if let ChatEvent::Delta { text, .. } = event { text.as_str() } else { "" }).collect()
+    }
+
+    #[test]
+    fn a_character_in_two_pieces_is_one_in_every_dialect() {
+        let anthropic = |text: &str| {
+            format!(
+                "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n"
+            )
+        };
+        let openai = |key: &str, text: &str| format!("data: {{\"choices\":[{{\"delta\":{{\"{key}\":\"{text}\"}}}}]}}\n\n");
+        let gemini = |text: &str| format!("data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}]}}}}]}}\n\n");
+        let responses = |text: &str| {
+            format!("data: {{\"type\":\"response.output_text.delta\",\"output_index\":0,\"content_index\":0,\"delta\":\"{text}\"}}\n\n")
+        };
+        let ollama = |text: &str| format!("{{\"message\":{{\"content\":\"{text}\"}},\"done\":false}}\n");
+        let (first, second) = ("a\\ud83c", "\\udf89b");
+        for (dialect, framing, two, end) in [
+            (Dialect::Openai, Framing::Sse, [openai("content", first), openai("content", second)], "data: [DONE]\n\n"),
+            (Dialect::Openai, Framing::Sse, [openai("reasoning", first), openai("reasoning", second)], "data: [DONE]\n\n"),
+            (Dialect::Anthropic, Framing::Sse, [anthropic(first), anthropic(second)], "data: {\"type\":\"message_stop\"}\n\n"),
+            (Dialect::Gemini, Framing::Sse, [gemini(first), gemini(second)], "data: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\n\n"),
+            (
+                Dialect::Responses,
+                Framing::Sse,
+                [responses(first), responses(second)],
+                "data: {\"type\":\"response.completed\",\"response\":{\"status\":\"completed\"}}\n\n",
+            ),
+            (Dialect::Ollama, Framing::Ndjson, [ollama(first), ollama(second)], "{\"done\":true}\n"),
+        ] {
+            let [one, two] = two;
+            for size in [1, 7, 4096] {
+                assert_eq!(text(dialect, framing, &format!("{one}{two}{end}"), size), "a\u{1f389}b", "{dialect:?} in {size}");
+            }
+            assert_eq!(text(dialect, framing, &format!("{one}{end}"), 4096), "a\u{fffd}", "{dialect:?}");
+        }
+        let arguments = |text: &str| {
+            format!(
+                "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":0,\"function\":{{\"name\":\"f\",\"arguments\":\"{text}\"}}}}]}}}}]}}\n\n"
+            )
+        };
+        let body = format!("{}{}data: [DONE]\n\n", arguments("{\\\"a\\\":\\\"\\ud83c"), arguments("\\udf89\\\"}"));
+        assert_eq!(text(Dialect::Openai, Framing::Sse, &body, 4096), "{\"a\":\"\u{1f389}\"}");
     }
 }

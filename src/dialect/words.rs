@@ -87,6 +87,12 @@ pub(super) fn html(page: &str) -> String {
     title.filter(|title| !title.is_empty()).unwrap_or_else(|| plain(&stripped(page), MESSAGE))
 }
 
+/// The text of markup that is no page, as XML.
+#[must_use]
+pub(super) fn markup(text: &str) -> String {
+    plain(&stripped(cut(text, 64 << 10)), MESSAGE)
+}
+
 /// Text outside of tags, scripts and styles; the commonest entities told as characters, angle brackets never.
 fn stripped(page: &str) -> String {
     let lower = page.to_ascii_lowercase();

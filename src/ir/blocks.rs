@@ -3,6 +3,7 @@
 use crate::ir::{
     block::{CallForm, Proof},
     event::{ChatEvent, Head},
+    progress::Progress,
 };
 
 /// The open blocks of a stream. Prose closes when something else begins; a call closes when something else begins and
@@ -21,44 +22,6 @@ struct Call {
     block: u32,
     arguments: Progress,
     closed: bool,
-}
-
-/// How far a JSON value has come, without keeping it.
-#[derive(Debug, Default)]
-struct Progress {
-    depth: u32,
-    text: bool,
-    escaped: bool,
-    begun: bool,
-}
-
-impl Progress {
-    fn feed(&mut self, text: &str) {
-        for b in text.bytes() {
-            if self.text {
-                match b {
-                    _ if self.escaped => self.escaped = false,
-                    b'\\' => self.escaped = true,
-                    b'"' => self.text = false,
-                    _ => {}
-                }
-                continue;
-            }
-            match b {
-                b'"' => self.text = true,
-                b'{' | b'[' => {
-                    self.depth += 1;
-                    self.begun = true;
-                }
-                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-                _ => {}
-            }
-        }
-    }
-
-    fn complete(&self) -> bool {
-        self.begun && self.depth == 0 && !self.text
-    }
 }
 
 impl Blocks {
@@ -140,6 +103,18 @@ impl Blocks {
     #[must_use]
     pub fn called(&self) -> bool {
         !self.calls.is_empty()
+    }
+
+    /// Whether a call is open whose arguments are not complete.
+    #[must_use]
+    pub fn midway(&self) -> bool {
+        self.calls.iter().any(|call| !call.closed && !call.arguments.complete())
+    }
+
+    /// Whether anything was ever opened.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.next > 0
     }
 
     /// Closes everything; the answer is complete.

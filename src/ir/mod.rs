@@ -11,6 +11,7 @@ pub mod extras;
 pub mod fault;
 pub mod grammar;
 pub mod op;
+pub mod progress;
 pub mod request;
 pub mod rerank;
 pub mod response;

@@ -163,11 +163,16 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
         }
         (stream, Shape::Document) => {
             let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
-            let summary = egress.read_answer(job.ask.endpoint.op, content_type, &text)?;
-            if !stream {
-                return Ok(Got::Whole { status, headers: out, body: text, summary });
-            }
-            let told = egress.as_stream(job.ask.endpoint.op, &text, job.ask.framing)?;
+            let told = match stream.then(|| egress.as_stream(job.ask.endpoint.op, &text, job.ask.framing)) {
+                Some(Ok(told)) => told,
+                failed => {
+                    let summary = egress.read_answer(job.ask.endpoint.op, content_type, &text)?;
+                    return match failed {
+                        Some(Err(fault)) => Err(fault.into()),
+                        _ => Ok(Got::Whole { status, headers: out, body: text, summary }),
+                    };
+                }
+            };
             let mut passage = Box::new(Passage::new(job.ask.endpoint.dialect, job.ask.endpoint.op, job.ask.framing, false));
             let mut ready = Vec::new();
             passage.feed(told, &mut ready);

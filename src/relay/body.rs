@@ -51,6 +51,7 @@ pub(super) async fn chunk(body: &mut AnswerBody) -> Option<Result<Bytes, Transpo
 /// As much of an error body as is worth reading; what breaks on the way is left out.
 pub(super) async fn error_body(mut body: AnswerBody) -> Bytes {
     let mut out = BytesMut::new();
+    body.forgive_label();
     let read = async {
         while let Some(Ok(data)) = chunk(&mut body).await {
             let room = ERROR_BYTES - out.len();

@@ -34,6 +34,13 @@ pub(super) enum Unshown {
     Transport(TransportFault),
 }
 
+impl Unshown {
+    fn empty() -> Self {
+        let message = "the stream ended before any content".to_owned();
+        Self::Transport(TransportFault { kind: TransportKind::BodyBroken, message, sent: true })
+    }
+}
+
 /// Feeds the stream into `flow` until there is content, it ends, it breaks, or `deadline` passes.
 pub(super) async fn hold(
     flow: &mut Flow,
@@ -70,16 +77,15 @@ pub(super) async fn hold(
                 return Err(Unshown::Transport(fault));
             }
             None => {
-                return match flow.end(&mut out) {
+                let ending = flow.end(&mut out);
+                let parting = flow.parting();
+                return match ending {
                     Ending::Complete => Ok(Shown { ready: out, ended: true, terminal: true, broke: None }),
                     Ending::Truncated if flow.content_events() > 0 => {
-                        Ok(Shown { ready: out, ended: true, terminal: false, broke: Some(Broke::Truncated) })
+                        let broke = Some(parting.map_or(Broke::Truncated, Broke::Said));
+                        Ok(Shown { ready: out, ended: true, terminal: false, broke })
                     }
-                    Ending::Truncated => Err(Unshown::Transport(TransportFault {
-                        kind: TransportKind::BodyBroken,
-                        message: "the stream ended before any content".to_owned(),
-                        sent: true,
-                    })),
+                    Ending::Truncated => Err(parting.map_or_else(Unshown::empty, Unshown::Said)),
                 };
             }
         }

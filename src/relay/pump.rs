@@ -30,7 +30,7 @@ use crate::{
     },
     events::record::State,
     ir::{
-        fault::{ClientError, ErrorKind, TransportFault, TransportKind},
+        fault::{TransportFault, TransportKind},
         usage::Usage,
     },
     routing::{ending::End, outcome},
@@ -221,7 +221,7 @@ impl Pump {
                     let ending = self.flow.end(&mut out);
                     self.push(out);
                     if ending == Ending::Truncated {
-                        self.state = Stage::Broken(Broke::Truncated);
+                        self.state = Stage::Broken(self.flow.parting().map_or(Broke::Truncated, Broke::Said));
                     }
                 }
             }
@@ -417,7 +417,7 @@ impl Pump {
             Broke::Said(fault) => {
                 let words = self.job.engine.words(&fault.message);
                 self.guard.close(End::BrokeAfterContent(&outcome::of_fault(fault, None, true)));
-                ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status)
+                reply::broke_off(fault, format!("upstream {upstream}: {words}"))
             }
             Broke::Transport(fault) => {
                 self.guard.close(End::BrokeAfterContent(&outcome::of_transport(fault)));

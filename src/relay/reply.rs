@@ -209,6 +209,15 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
     }
 }
 
+/// The error that ends a stream which its upstream has ended so: with the name that the same error has before a stream.
+pub(super) fn broke_off(fault: &Fault, message: String) -> ClientError {
+    match fault.kind {
+        FaultKind::Quota => ClientError::new(ErrorKind::OutOfCredit, message),
+        FaultKind::RateLimited | FaultKind::AccountLimited => ClientError::new(ErrorKind::RateLimited, message).status(fault.status),
+        _ => ClientError::new(ErrorKind::Upstream, message).status(fault.status),
+    }
+}
+
 /// A transport fault in words for the client.
 pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> ClientError {
     let words = job.engine.words(&fault.message);

@@ -3,7 +3,9 @@
 use crate::{
     base::{
         cut::Piece,
+        json,
         sse::{self, Splitter},
+        surrogates,
     },
     dialect::Framing,
 };
@@ -31,7 +33,18 @@ pub fn events(body: &[u8], framing: Framing) -> Option<Vec<(Vec<u8>, Vec<u8>)>> 
         }
     }
     // The last event may lack its blank line.
-    add(&splitter.rest());
+    let rest = splitter.rest();
+    add(&rest);
+    // An error may stand bare behind the events.
+    if json::check(&rest).is_ok_and(|rest| rest.get("error").is_some()) {
+        out.push((b"error".to_vec(), rest.to_vec()));
+    }
+    for at in 1..out.len() {
+        if surrogates::splits(&out[at - 1].1) {
+            let (before, after) = out.split_at_mut(at);
+            surrogates::join(&mut before[at - 1].1, &mut after[0].1);
+        }
+    }
     Some(out)
 }
 
@@ -43,5 +56,18 @@ mod tests {
     fn names_and_data_of_all_events_are_told() {
         let events = events(b": hi\n\nevent: a\ndata: 1\n\ndata: 2", Framing::Sse).expect("an event stream");
         assert_eq!(events, [(b"a".to_vec(), b"1".to_vec()), (Vec::new(), b"2".to_vec())]);
+    }
+
+    #[test]
+    fn an_error_without_a_frame_is_an_event() {
+        let events = events(b"data: 1\n\n{\"error\": {}}\n", Framing::Sse).expect("an event stream");
+        assert_eq!(events[1], (b"error".to_vec(), b"{\"error\": {}}\n".to_vec()));
+        assert_eq!(super::events(b"data: 1\n\n{\"error\"\n", Framing::Sse).map(|events| events.len()), Some(1));
+    }
+
+    #[test]
+    fn a_character_that_came_in_halves_is_whole() {
+        let events = events(b"data: \"\\ud83c\"\n\ndata: \"\\udf89\"\n\n", Framing::Sse).expect("an event stream");
+        assert_eq!(events.iter().map(|(_, data)| &data[..]).collect::<Vec<_>>(), [&b"\"\""[..], br#""\ud83c\udf89""#]);
     }
 }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -20,6 +20,9 @@ use super::{
 };
 use crate::ir::fault::{TransportFault, TransportKind};
 
+/// So much is looked at for whether it is coded at all.
+const LABELLED: usize = 64 << 10;
+
 /// What an upstream answers, as it comes. Trailers are dropped. Dropping it closes the upstream's connection, unless
 /// all was read.
 pub struct AnswerBody {
@@ -27,6 +30,8 @@ pub struct AnswerBody {
     decoder: Option<Box<Decoder>>,
     /// Received and not yet decoded.
     coded: Bytes,
+    /// Received up to the first byte that was decoded, where a wrong label is to be passed over.
+    labelled: Option<BytesMut>,
     /// The upstream's name, for messages.
     from: Arc<str>,
     limit: u64,
@@ -61,12 +66,17 @@ impl AnswerBody {
     }
 
     fn new(source: Source, decoder: Option<Box<Decoder>>, from: Arc<str>) -> Self {
-        Self { source, decoder, coded: Bytes::new(), from, limit: u64::MAX, given: 0, ended: false }
+        Self { source, decoder, coded: Bytes::new(), labelled: None, from, limit: u64::MAX, given: 0, ended: false }
     }
 
     /// Bounds what is given from here on, counted decoded; more is `TooLarge`.
     pub fn set_limit(&mut self, bytes: u64) {
         self.limit = self.given.saturating_add(bytes);
+    }
+
+    /// What does not decode at all is taken as it came: errors often come from others than the coding was named by.
+    pub fn forgive_label(&mut self) {
+        self.labelled = self.decoder.is_some().then(BytesMut::new);
     }
 
     /// Reads all of it, to at most `limit` bytes.
@@ -118,12 +128,25 @@ impl AnswerBody {
         loop {
             let Some(decoder) = &mut self.decoder else { return self.poll_source(cx) };
             match decoder.step(&mut self.coded) {
-                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Ok(Some(piece)) => {
+                    self.labelled = None;
+                    return Poll::Ready(Some(Ok(piece)));
+                }
                 Ok(None) => {}
-                Err(error) => return Poll::Ready(Some(Err(self.undecodable(error)))),
+                Err(error) => {
+                    let error = self.undecodable(error);
+                    let Some(plain) = self.labelled.take() else { return Poll::Ready(Some(Err(error))) };
+                    (self.decoder, self.coded) = (None, Bytes::new());
+                    return Poll::Ready(Some(Ok(plain.freeze())));
+                }
             }
             match ready!(self.poll_source(cx)) {
-                Some(Ok(data)) => self.coded = data,
+                Some(Ok(data)) => {
+                    if let Some(labelled) = self.labelled.as_mut().filter(|labelled| labelled.len() < LABELLED) {
+                        labelled.extend_from_slice(&data);
+                    }
+                    self.coded = data;
+                }
                 Some(Err(fault)) => return Poll::Ready(Some(Err(fault))),
                 None => {
                     let finished = self.decoder.as_ref().map_or(Ok(()), |decoder| decoder.finish());

@@ -8,7 +8,7 @@ use crate::support::{
     client::{Request, events},
     proxy::{CLIENT_KEY, Setup, body, secret},
     until,
-    upstream::{Scene, Upstream},
+    upstream::{Scene, Upstream, chunk},
 };
 
 /// Retries that do not make a test wait.
@@ -123,6 +123,63 @@ fn pain_7_an_error_inside_a_200_fails_over() {
     let answer = proxy.chat("hi");
 
     assert_eq!(answer.said(), "hello", "{}", answer.text());
+}
+
+#[test]
+fn pain_7_a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
+    let role = chunk(&json!({"role": "assistant", "content": ""}), None);
+    let done = || "data: [DONE]\n\n".to_owned();
+    let failed = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": null, "error": {"message": "no", "code": 500}}]});
+    for events in [
+        vec![done()],
+        vec![role.clone(), done()],
+        vec![role.clone(), chunk(&json!({"content": ""}), Some("error")), done()],
+        vec![role, format!("data: {failed}\n\n"), done()],
+        vec!["data: [{\"error\":{\"message\":\"no\"}}]\n\n".to_owned()],
+    ] {
+        let told = format!("{events:?}");
+        let empty = Upstream::start(vec![Scene::events(events)]);
+        let good = Upstream::start(vec![Scene::sse(&["hello"]), Scene::sse(&["hello"])]);
+        let proxy = Setup::new().config(QUICK).upstream("one", &empty, &["work"]).upstream("two", &good, &["work"]).start();
+
+        let answer = proxy.chat_stream("hi");
+
+        assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{told}: {}", answer.text());
+    }
+}
+
+#[test]
+fn an_empty_answer_that_says_why_it_ended_is_an_answer() {
+    let upstream = Upstream::start(vec![Scene::sse(&[])]);
+    let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
+
+    let answer = proxy.chat_stream("hi");
+
+    assert_eq!((answer.status, answer.said().as_str(), upstream.journal().len()), (200, "", 1), "{}", answer.text());
+    assert!(answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+}
+
+#[test]
+fn the_last_words_of_a_stream_are_told_though_they_are_no_event() {
+    let error = "{\"error\": {\"message\": \"the engine died\", \"code\": 500}}\n".to_owned();
+    let upstream = Upstream::start(vec![Scene::events([chunk(&json!({"content": "a"}), None), error])]);
+    let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
+
+    let answer = proxy.chat_stream("hi");
+
+    assert!(answer.text().contains("the engine died") && !answer.text().contains("[DONE]"), "{}", answer.text());
+}
+
+#[test]
+fn errors_that_are_not_coded_as_they_say_are_read_all_the_same() {
+    let scene = Scene::json(400, &json!({"error": {"message": "the picture is too large"}})).header("content-encoding", "gzip");
+    let upstream = Upstream::start(vec![scene]);
+    let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
+
+    let answer = proxy.chat("hi");
+
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.json()["error"]["message"], "the picture is too large");
 }
 
 #[test]

@@ -122,6 +122,9 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         }
     }
     let mut message = message.filter(|_| done).ok_or_else(shape::cut)?;
+    if blocks.is_empty() && message.get("stop_reason").is_none_or(Value::is_null) {
+        return Err(shape::empty());
+    }
     blocks.sort_by_key(|(index, ..)| *index);
     let blocks = blocks.into_iter().map(|(_, mut block, arguments)| {
         if !arguments.is_empty() {

@@ -17,6 +17,10 @@ pub(super) struct MessageMeter {
     counts: Counts,
     finish: Option<String>,
     model: Option<String>,
+    /// `message_start` has come, and a block has begun: without them its SDKs cannot read what follows.
+    begun: bool,
+    opened: bool,
+    content: bool,
     stopped: bool,
 }
 
@@ -76,6 +80,38 @@ struct Marks<'a> {
     said: bool,
 }
 
+impl MessageMeter {
+    /// Takes the usage of an event's part. Its SDKs need one, so where there is none the event has to leave with `zero`.
+    fn counted(&mut self, part: Json<'_>, data: &[u8], zero: &str) -> Heed {
+        match part.get("usage").filter(|usage| usage.is_object() && !usage.is_blank()) {
+            Some(usage) => {
+                self.counts.take(usage);
+                Heed::Nothing
+            }
+            None => Heed::Amend(with_member(data, part, "usage", zero)),
+        }
+    }
+}
+
+/// `data` with a member of `part`, an object inside it, put in or replaced; everything else as it was.
+fn with_member(data: &[u8], part: Json<'_>, key: &str, member: &str) -> Vec<u8> {
+    let place = |text: &str| text.as_ptr().addr() - data.as_ptr().addr();
+    let mut out = data.to_vec();
+    match part.members().filter(|(known, _)| *known == key).last() {
+        Some((_, value)) => {
+            let (from, to) = (place(value.text()), place(value.text()) + value.text().len());
+            let value = member.split_once(':').map_or(member, |(_, value)| value);
+            out.splice(from..to, value.bytes());
+        }
+        None => {
+            let end = place(part.text()) + part.text().len() - 1;
+            let comma = if part.is_blank() { "" } else { "," };
+            out.splice(end..end, comma.bytes().chain(member.bytes()));
+        }
+    }
+    out
+}
+
 impl Meter for MessageMeter {
     fn event(&mut self, name: &[u8], data: &[u8]) -> Heed {
         if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
@@ -85,18 +121,21 @@ impl Meter for MessageMeter {
         let json = match json::walk(data, |depth, key, value| match (depth, key) {
             (1, b"type") => marks.kind = value,
             (1, b"error") => marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
+            (1, b"__type") => marks.error |= !is_blank(value),
             // Texts, arguments and citations of a delta; its own type is no content.
             (2, b"type") => {}
             (2, _) => marks.said |= !is_blank(value),
             _ => {}
         }) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
+            Ok(json) if fault::is_error(json) => return Heed::Error(Box::new(fault::told(None, json))),
             Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
             Err(_) if name == b"error" && !data.starts_with(b"{") => return Heed::Error(Box::new(fault::said(data))),
             Err(bad) => return Heed::Bad(bad),
         };
         let kind = |kind: &[u8]| marks.kind.get(1..=kind.len()) == Some(kind) && marks.kind.get(kind.len() + 1) == Some(&b'"');
-        if kind(b"content_block_delta") {
+        if kind(b"content_block_delta") && self.opened {
+            self.content |= marks.said;
             return if marks.said { Heed::Content } else { Heed::Nothing };
         }
         if marks.error || name == b"error" || kind(b"error") {
@@ -105,30 +144,39 @@ impl Meter for MessageMeter {
         if kind(b"ping") {
             return Heed::Ping;
         }
+        if kind(b"message_start") {
+            self.begun = true;
+            let Some(message) = json.get("message") else { return Heed::Nothing };
+            self.model = shape::name(message.get("model"));
+            return self.counted(message, data, r#""usage":{"input_tokens":0,"output_tokens":0}"#);
+        }
+        let starts = kind(b"content_block_start");
+        let rest = [b"message_stop".as_slice(), b"message_delta", b"content_block_delta"];
+        if !self.begun && (starts || rest.iter().any(|it| kind(it))) {
+            return Heed::Error(Box::new(fault::unexpected("no message_start")));
+        }
         if kind(b"message_stop") {
+            if !self.content && self.finish.is_none() {
+                return Heed::Error(Box::new(shape::empty()));
+            }
             self.stopped = true;
             return Heed::Terminal;
         }
-        if kind(b"message_start") {
-            if let Some(message) = json.get("message") {
-                self.model = shape::name(message.get("model"));
-                if let Some(usage) = message.get("usage") {
-                    self.counts.take(usage);
-                }
-            }
-        } else if kind(b"message_delta") {
+        if kind(b"content_block_delta") {
+            return Heed::Error(Box::new(fault::unexpected("a delta of a block that did not begin")));
+        }
+        if kind(b"message_delta") {
             self.finish = shape::name(json.at(&["delta", "stop_reason"])).or(self.finish.take());
-            if let Some(usage) = json.get("usage") {
-                self.counts.take(usage);
-            }
-        } else if kind(b"content_block_start")
-            && let Some(block) = json.get("content_block")
-        {
+            return self.counted(json, data, r#""usage":{"output_tokens":0}"#);
+        }
+        if starts && let Some(block) = json.get("content_block") {
+            self.opened = true;
             let quiet = match block.get("type").and_then(Json::str).as_deref() {
                 Some("text") => block.get("text").is_none_or(Json::is_blank),
                 Some("thinking") => block.get("thinking").is_none_or(Json::is_blank),
                 _ => false,
             };
+            self.content |= !quiet;
             return if quiet { Heed::Nothing } else { Heed::Content };
         }
         Heed::Nothing
@@ -166,15 +214,64 @@ mod tests {
             (r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}"#, Heed::Nothing),
             (r#"{"type": "content_block_delta","delta":{"type":"input_json_delta","partial_json":"{"}}"#, Heed::Content),
             (r#"{"type":"content_block_stop","index":0}"#, Heed::Nothing),
-            (r#"{"type":"message_stop"}"#, Heed::Terminal),
             ("[DONE]", Heed::Hide),
         ] {
-            assert_eq!(MessageMeter::default().event(b"", event.as_bytes()), want, "{event}");
+            let mut meter = MessageMeter { begun: true, opened: true, ..MessageMeter::default() };
+            assert_eq!(meter.event(b"", event.as_bytes()), want, "{event}");
         }
         assert!(
             matches!(MessageMeter::default().event(b"error", br#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#), Heed::Error(f) if f.status == 529)
         );
         assert!(matches!(MessageMeter::default().event(b"error", br#"{"type":"error","error":{"type":"overl"#), Heed::Bad(_)));
+    }
+
+    #[test]
+    fn a_stream_that_its_sdks_cannot_read_is_an_error() {
+        let start = r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":1}}}"#;
+        let block = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
+        let delta = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#;
+        let finish = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}"#;
+        let stop = r#"{"type":"message_stop"}"#;
+        for (events, good) in [
+            (&[start, block, delta, finish, stop][..], true),
+            (&[start, finish, stop], true),
+            (&[start, block, delta, stop], true),
+            (&[start, block, stop], false),
+            (&[start, stop], false),
+            (&[stop], false),
+            (&[block, delta, finish, stop], false),
+            (&[finish], false),
+            (&[start, delta], false),
+            (&[start, r#"[{"error":{"message":"m"}}]"#], false),
+            (&[r#"{"message":"m","__type":"ThrottlingException"}"#], false),
+        ] {
+            let mut meter = MessageMeter::default();
+            let heeds: Vec<_> = events.iter().map(|event| meter.event(b"", event.as_bytes())).collect();
+            assert_eq!(!heeds.iter().any(|heed| matches!(heed, Heed::Error(_))), good, "{events:?}");
+            assert_eq!(meter.complete(), good, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn events_without_usage_leave_with_one() {
+        for (event, want) in [
+            (
+                r#"{"type":"message_start", "message":{"id":"i","content":[] } }"#,
+                r#"{"type":"message_start", "message":{"id":"i","content":[] ,"usage":{"input_tokens":0,"output_tokens":0}} }"#,
+            ),
+            (
+                r#"{"type":"message_start","message":{"usage":null,"id":"i"}}"#,
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0},"id":"i"}}"#,
+            ),
+            (
+                r#" {"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#,
+                r#" {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":0}}"#,
+            ),
+        ] {
+            let mut meter = MessageMeter { begun: true, ..MessageMeter::default() };
+            assert_eq!(meter.event(b"", event.as_bytes()), Heed::Amend(want.into()), "{event}");
+            assert_eq!(meter.summary().usage, None);
+        }
     }
 
     #[test]

@@ -282,7 +282,7 @@ impl StreamReader for MessageReader {
             Err(_) if name == b"error" && !data.starts_with(b"{") => return Err(Box::new(fault::said(data))),
             Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),
         };
-        if !json.is_object() {
+        if !json.is_object() && !fault::is_error(json) {
             return Err(Box::new(response_read::not_an_event(json.kind())));
         }
         let told = json.get("type").and_then(Json::str);
@@ -314,6 +314,9 @@ impl StreamReader for MessageReader {
                 self.usage(json.get("usage").or_else(|| delta.get("usage")));
             }
             b"message_stop" => {
+                if self.next == 0 && self.open.is_empty() && self.finish.is_none() {
+                    return Err(Box::new(shape::empty()));
+                }
                 self.usage(json.get("usage"));
                 self.finish(out);
             }

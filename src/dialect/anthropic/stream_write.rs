@@ -217,7 +217,7 @@ impl MessageWriter {
                 Arguments::Flow => self.arguments(out, text),
                 Arguments::Held(held) => {
                     held.push_str(text);
-                    if held.trim_start().starts_with('{') {
+                    if begins_object(held) {
                         let held = std::mem::take(held);
                         *arguments = Arguments::Flow;
                         self.arguments(out, &held);
@@ -311,6 +311,12 @@ impl MessageWriter {
             ChatEvent::End { finish, usage, .. } => self.end(&finish, usage, out),
         }
     }
+}
+
+/// Whether this is the beginning of a JSON object, and not only of something like one.
+fn begins_object(text: &str) -> bool {
+    let inside = text.trim_start().strip_prefix('{').map(str::trim_start);
+    inside.is_some_and(|inside| inside.starts_with(['"', '}']))
 }
 
 impl StreamWriter for MessageWriter {

@@ -14,8 +14,8 @@ use crate::{
     },
     ir::{
         assemble::Assembler,
-        block::BlockKind,
-        event::ChatEvent,
+        block::{BlockKind, CallForm},
+        event::{ChatEvent, Head},
         extras::Extras,
         fault::{ClientError, ErrorKind},
         grammar,
@@ -275,7 +275,12 @@ fn events_of_odd_vendors_are_well_formed_answers() {
             vec![("call_s_0", "f", r#"{"a":1}"#), ("call_s_1", "g", r#"{"b":2}"#)],
             FinishKind::ToolCalls,
         ),
-        (vec![r#"{"type":"message_stop"}"#], "", vec![], FinishKind::Stop),
+        (
+            vec![r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#, r#"{"type":"message_stop"}"#],
+            "",
+            vec![],
+            FinishKind::Stop,
+        ),
         // Interleaved, with unknown events and a text where a call was.
         (
             vec![
@@ -318,12 +323,41 @@ fn events_of_odd_vendors_are_well_formed_answers() {
 }
 
 #[test]
+fn arguments_that_are_no_object_are_put_into_one_also_where_they_come_in_pieces() {
+    for (pieces, want) in [
+        (&["{", "\"a\":", "1}"][..], r#"{"a":1}"#),
+        (&["{", "'a': 1,", "}"], r#"{"arguments":"{'a': 1,}"}"#),
+        (&["{ ", "}"], "{ }"),
+        (&[""], "{}"),
+    ] {
+        let head = Head::ToolCall { id: "c".to_owned(), name: "f".to_owned(), form: CallForm::Function };
+        let (mut writer, mut out) = (Anthropic.stream_writer(&shape()), Vec::new());
+        writer.event(ChatEvent::Open { block: 0, head }, &mut out);
+        for piece in pieces {
+            writer.event(ChatEvent::Delta { block: 0, text: (*piece).to_owned() }, &mut out);
+        }
+        writer.event(ChatEvent::Close { block: 0 }, &mut out);
+        let text = String::from_utf8(out).expect("text");
+        let data = text.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+        let got: String = data.filter_map(|event| event["delta"]["partial_json"].as_str().map(str::to_owned)).collect();
+        assert_eq!(got, want, "{pieces:?}");
+    }
+}
+
+#[test]
 fn an_error_in_a_stream_is_a_fault_and_a_cut_stream_has_no_end() {
     let (mut reader, mut said) = (Anthropic.stream_reader(&Carry::default()), Vec::new());
     reader.event(b"", br#"{"type":"message_start","message":{"model":"m"}}"#, &mut said).expect("an event");
     let fault = reader.event(b"error", br#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#, &mut said);
     assert_eq!(fault.expect_err("an error").status, 529);
     assert!(!reader.end(&mut said));
+
+    // An end that was preceded by nothing is none.
+    for events in [&[r#"{"type":"message_stop"}"#][..], &[r#"{"type":"message_start","message":{}}"#, r#"{"type":"message_stop"}"#]] {
+        let (mut reader, mut said) = (Anthropic.stream_reader(&Carry::default()), Vec::new());
+        let failed = events.iter().any(|event| reader.event(b"", event.as_bytes(), &mut said).is_err());
+        assert!(failed && !reader.end(&mut said), "{events:?}");
+    }
 
     let (mut writer, mut out) = (Anthropic.stream_writer(&shape()), Vec::new());
     writer.error(&ClientError::new(ErrorKind::Overloaded, "m"), "r", &mut out);

@@ -14,6 +14,9 @@ use crate::{
 };
 
 pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
+    if let Some(list) = listed(content_type, body)? {
+        whole(list)?;
+    }
     let json = shape::answer(content_type, body)?;
     // A blocked prompt has no candidates, only the reason.
     if json.get("promptFeedback").is_none() || json.get("candidates").is_some() {
@@ -27,18 +30,40 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
     Ok(Summary { usage: json.get("usageMetadata").and_then(usage), finish: finish(json), model: shape::name(json.get("modelVersion")) })
 }
 
-/// One event that is the whole answer.
+/// The list of chunks that an answer is where it was streamed, but not asked for as events.
+pub(super) fn listed<'a>(content_type: &str, body: &'a [u8]) -> Result<Option<Json<'a>>, Fault> {
+    let json = shape::proven(content_type, body)?;
+    Ok(Some(json).filter(|json| json.is_array() && json.items().next().is_some_and(Json::is_object)))
+}
+
+/// Whether the chunks are a complete answer.
+fn whole(chunks: Json<'_>) -> Result<(), Fault> {
+    if let Some(error) = chunks.items().find(|chunk| fault::is_error(*chunk)) {
+        return Err(fault::told(None, error));
+    }
+    chunks.items().find_map(finish).map(drop).ok_or_else(shape::cut)
+}
+
+/// One event that is the whole answer, or each chunk of a list of them.
 pub(super) fn as_stream(body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
-    read("", body)?;
-    let json = shape::answer("", body)?;
+    let chunks: Vec<Json<'_>> = match listed("", body)? {
+        Some(list) => {
+            whole(list)?;
+            list.items().collect()
+        }
+        None => {
+            read("", body)?;
+            vec![shape::answer("", body)?]
+        }
+    };
     // Line ends in JSON stand between tokens only.
-    let line: String = json.text().chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
+    let lines = chunks.iter().map(|json| json.text().chars().filter(|c| !matches!(c, '\n' | '\r')).collect::<String>());
     Ok(match framing {
-        Framing::JsonArray => format!("[{line}]").into(),
-        Framing::Ndjson => format!("{line}\n").into(),
+        Framing::JsonArray => format!("[{}]", lines.collect::<Vec<_>>().join(",")).into(),
+        Framing::Ndjson => lines.map(|line| line + "\n").collect::<String>().into(),
         Framing::Sse => {
             let mut out = BytesMut::new();
-            sse::write_frame(&mut out, b"", line.as_bytes());
+            lines.for_each(|line| sse::write_frame(&mut out, b"", line.as_bytes()));
             out.freeze()
         }
     })
@@ -136,6 +161,19 @@ mod tests {
         let body = b"{\n \"candidates\": []\r\n}";
         assert_eq!(as_stream(body, Framing::Sse).expect("an answer"), "data: { \"candidates\": []}\n\n");
         assert_eq!(as_stream(body, Framing::JsonArray).expect("an answer"), "[{ \"candidates\": []}]");
+    }
+
+    #[test]
+    fn a_list_of_chunks_becomes_events_if_it_is_complete() {
+        let list = b"[{\n\"candidates\":[]},\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}]}\n]\n";
+        let want = "data: {\"candidates\":[]}\n\ndata: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\n\n";
+        assert_eq!(as_stream(list, Framing::Sse).expect("an answer"), want);
+        let cut = br#"[{"candidates":[{"content":{"parts":[{"text":"x"}]}}]}]"#;
+        assert_eq!((as_stream(cut, Framing::Sse), read("", cut)), (Err(shape::cut()), Err(shape::cut())));
+        let failed = br#"[{"candidates":[]},{"error":{"code":503,"message":"evil","status":"UNAVAILABLE"}}]"#;
+        for fault in [as_stream(failed, Framing::Sse).map(drop), read("", failed).map(drop)] {
+            assert_eq!(fault.map_err(|fault| (fault.status, fault.message)), Err((503, "evil".to_owned())));
+        }
     }
 
     #[test]

@@ -44,10 +44,12 @@ pub(super) fn failure(reason: &str, message: Option<&str>) -> Fault {
 }
 
 /// The finish reason that clients are told; the provider's own where it means the same.
-pub(super) fn word(finish: &Finish) -> &str {
+/// `words`: the answer holds text.
+pub(super) fn word(finish: &Finish, words: bool) -> &str {
     let kind = if finish.kind == FinishKind::ToolCalls { FinishKind::Stop } else { finish.kind };
     let usual = match kind {
-        // A refusal's words are told as text.
+        // A refusal's words are told as text; one without words must not look like an empty answer.
+        FinishKind::Refusal if !words => "SAFETY",
         FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Pause | FinishKind::Refusal => "STOP",
         FinishKind::Length => "MAX_TOKENS",
         FinishKind::Filter => "SAFETY",
@@ -55,4 +57,22 @@ pub(super) fn word(finish: &Finish) -> &str {
     const OWN: [&str; 9] =
         ["OTHER", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_RECITATION", "STOP"];
     finish.said.as_deref().filter(|said| OWN.contains(said) && kind_of(said) == Some(kind)).unwrap_or(usual)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_without_words_says_why_there_are_none() {
+        let finish = |kind| Finish { kind, said: Some("refusal".to_owned()), sequence: None };
+        for (kind, words, want) in [
+            (FinishKind::Refusal, true, "STOP"),
+            (FinishKind::Refusal, false, "SAFETY"),
+            (FinishKind::Stop, false, "STOP"),
+            (FinishKind::Filter, true, "SAFETY"),
+        ] {
+            assert_eq!(word(&finish(kind), words), want, "{kind:?} {words}");
+        }
+    }
 }

@@ -10,6 +10,8 @@ use crate::{
 pub(super) struct ContentMeter {
     summary: Summary,
     finished: bool,
+    /// Candidates that have said why they ended; one bit each.
+    ended: u32,
 }
 
 /// `candidatesTokenCount` excludes thoughts; `promptTokenCount` includes what was cached, but not what tools brought in.
@@ -64,6 +66,19 @@ impl Marks {
     }
 }
 
+/// The candidates of a chunk, each with the bit of its index; indexes beyond the last bit share it.
+fn candidates(json: Json<'_>) -> impl Iterator<Item = (u32, Json<'_>)> {
+    let list = json.get("candidates").into_iter().flat_map(Json::items);
+    list.map(|candidate| (1 << candidate.get("index").and_then(Json::u64).unwrap_or(0).min(31), candidate))
+}
+
+impl ContentMeter {
+    /// Whether a chunk goes on only with what has ended: nobody is to hear that.
+    fn over(&self, json: Json<'_>) -> bool {
+        candidates(json).all(|(bit, _)| self.ended & bit != 0)
+    }
+}
+
 impl Meter for ContentMeter {
     fn event(&mut self, name: &[u8], data: &[u8]) -> Heed {
         if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
@@ -80,10 +95,15 @@ impl Meter for ContentMeter {
         if marks.error || name == b"error" {
             return Heed::Error(Box::new(fault::told(None, json)));
         }
+        if self.finished && marks.content && !marks.finish && self.over(json) {
+            return Heed::Hide;
+        }
         if marks.finish
             && let Some(reason) = finish(json)
         {
             self.finished = true;
+            self.ended |=
+                candidates(json).filter(|(_, candidate)| candidate.get("finishReason").is_some()).fold(0, |ended, (bit, _)| ended | bit);
             self.summary.finish = Some(reason);
         }
         if marks.usage {
@@ -128,6 +148,26 @@ mod tests {
         assert!(
             matches!(ContentMeter::default().event(b"", br#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}"#), Heed::Error(f) if f.status == 429)
         );
+    }
+
+    #[test]
+    fn what_comes_after_the_end_of_a_candidate_is_not_told() {
+        let text =
+            |index: u8, reason: &str| format!(r#"{{"candidates":[{{"index":{index},"content":{{"parts":[{{"text":"x"}}]}}{reason}}}]}}"#);
+        let stop = r#","finishReason":"STOP""#;
+        let mut meter = ContentMeter::default();
+        for (event, want) in [
+            (text(0, stop), Heed::Content),
+            (text(0, stop), Heed::Content),
+            (text(0, ""), Heed::Hide),
+            (text(1, ""), Heed::Content),
+            (text(1, stop), Heed::Content),
+            (text(1, ""), Heed::Hide),
+            (r#"{"usageMetadata":{"promptTokenCount":1}}"#.to_owned(), Heed::Nothing),
+        ] {
+            assert_eq!(meter.event(b"", event.as_bytes()), want, "{event}");
+        }
+        assert!(meter.complete());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::{
     base::json::Json,
     dialect::{
-        Carry, fault,
+        Carry, StreamReader, fault,
         gemini::{answer, stream_read::ContentReader},
         shape,
     },
@@ -19,6 +19,10 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
         for chunk in root.items() {
             reader.chunk(chunk, false, &mut events).map_err(|fault| *fault)?;
             last = chunk;
+        }
+        // A stream, if only in another form: without a reason it was cut.
+        if !reader.end(&mut events) {
+            return Err(shape::cut());
         }
     } else {
         answer::read(content_type, body)?;

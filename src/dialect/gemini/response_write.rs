@@ -44,7 +44,7 @@ pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
                     });
                     o.str("role", "model");
                 });
-                o.str("finishReason", finish::word(&response.finish)).num("index", 0);
+                o.str("finishReason", finish::word(&response.finish, response.blocks.iter().any(speaks))).num("index", 0);
                 answer_write::grounding(o, &cited);
                 if let Some(logprobs) = &response.logprobs {
                     answer_write::logprobs(o, logprobs);
@@ -56,6 +56,14 @@ pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
         o.str("modelVersion", &shape.model).str("responseId", &shape.id);
     });
     body.into()
+}
+
+fn speaks(block: &Block) -> bool {
+    match &block.kind {
+        BlockKind::Text(it) => !it.text.is_empty(),
+        BlockKind::Refusal(text) => !text.is_empty(),
+        _ => false,
+    }
 }
 
 fn part(block: &Block) -> String {

@@ -136,7 +136,8 @@ impl ContentReader {
     }
 
     fn candidate(&mut self, candidate: &Candidate<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
-        let parts = candidate.content.and_then(|content| wire::member(content, "parts"));
+        let over = self.finish.is_some() && candidate.finish.is_none();
+        let parts = candidate.content.filter(|_| !over).and_then(|content| wire::member(content, "parts"));
         for part in parts.into_iter().flat_map(wire::list) {
             self.part(part, out);
         }

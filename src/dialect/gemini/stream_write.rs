@@ -265,14 +265,14 @@ impl StreamWriter for ContentWriter {
             }
             ChatEvent::Close { block } => self.close(block, out),
             ChatEvent::End { finish, usage, service_tier } => {
-                let cited = std::mem::take(&mut self.cited);
+                let (cited, words) = (std::mem::take(&mut self.cited), self.told > 0);
                 self.chunk(
                     out,
                     |a| {
                         a.object(|o| part_write::text(o, "", false, None));
                     },
                     |o| {
-                        o.str("finishReason", finish::word(&finish));
+                        o.str("finishReason", finish::word(&finish, words));
                         answer_write::grounding(o, &cited);
                     },
                     |o| answer_write::usage(o, usage, service_tier.as_deref()),

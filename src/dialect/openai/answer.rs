@@ -4,8 +4,11 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    base::{json, sse},
-    dialect::{Summary, fault, shape, tokens},
+    base::{
+        json::{self, Json},
+        sse,
+    },
+    dialect::{Summary, fault, openai::response_read::failure, shape, tokens},
     ir::{fault::Fault, op::Op},
 };
 
@@ -19,6 +22,9 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
         let told = choice.get("message").or_else(|| choice.get("text")).or_else(|| choice.get("delta"));
         if !choice.is_object() || told.is_some_and(|told| !matches!(told.kind(), "object" | "string")) {
             return Err(fault::unexpected("a choice is no choice"));
+        }
+        if let Some(fault) = failure(choice) {
+            return Err(fault);
         }
     }
     let finish = choices.items().next().and_then(|choice| shape::name(choice.get("finish_reason")));
@@ -35,12 +41,15 @@ fn usual(body: &[u8]) -> Option<Summary> {
             (1, b"usage") => &mut usage,
             (1, b"model") => &mut model,
             (1, b"choices") => &mut choices,
-            (1, b"error") => {
+            (1, b"error") | (3, b"error") if depth == 1 || inside => {
                 odd = true;
                 return;
             }
             (3, b"message" | b"text" | b"delta") if inside => &mut told,
-            (3, b"finish_reason") if inside => &mut reason,
+            (3, b"finish_reason") if inside => {
+                odd |= value.starts_with(b"\"error\"");
+                &mut reason
+            }
             _ => {
                 inside &= depth > 1;
                 return;
@@ -121,6 +130,10 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
             done = true;
             continue;
         }
+        let json = shape::answer("", data)?;
+        if let Some(fault) = json.get("choices").into_iter().flat_map(Json::items).find_map(failure) {
+            return Err(fault);
+        }
         let mut chunk = shape::event(data)?;
         let parts = chunk.remove("choices");
         for (key, value) in chunk {
@@ -144,9 +157,8 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
             merge_choice(choice, part);
         }
     }
-    let finished = !choices.is_empty() && choices.iter().all(|choice| choice.get("finish_reason").is_some_and(|reason| !reason.is_null()));
-    if !done && !finished {
-        return Err(shape::cut());
+    if let Some(fault) = unfinished(&choices, done) {
+        return Err(fault);
     }
     for choice in &mut choices {
         if op == Op::Chat {
@@ -168,6 +180,42 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
     answer.insert("object".to_owned(), if op == Op::Chat { "chat.completion" } else { "text_completion" }.into());
     answer.insert("choices".to_owned(), choices.into_iter().map(Value::Object).collect());
     Ok(Value::Object(answer).to_string().into())
+}
+
+/// What is missing of the answer. `done`: the stream said its end, which is enough after text, but neither in the middle of
+/// a call nor where nothing was said.
+fn unfinished(choices: &[Map<String, Value>], done: bool) -> Option<Fault> {
+    let reason = |choice: &Map<String, Value>| choice.get("finish_reason").and_then(Value::as_str).is_some_and(|reason| !reason.is_empty());
+    if !choices.is_empty() && choices.iter().all(reason) {
+        return None;
+    }
+    if !done {
+        return Some(shape::cut());
+    }
+    let message = |choice| Map::get(choice, "message");
+    let said = |value: &Value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    };
+    let says = |choice| {
+        let fields = message(choice).and_then(Value::as_object).into_iter().flatten();
+        fields.filter(|(key, _)| *key != "role").any(|(_, value)| said(value)) || choice.get("text").is_some_and(said)
+    };
+    if !choices.iter().any(|choice| reason(choice) || says(choice)) {
+        return Some(shape::empty());
+    }
+    let mut calls = choices.iter().filter(|choice| !reason(choice)).filter_map(message).flat_map(|message| {
+        let listed = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
+        listed.filter_map(|call| call.get("function").or_else(|| call.get("custom"))).chain(message.get("function_call"))
+    });
+    let whole = |call: &Value| match call.get("arguments") {
+        Some(Value::String(text)) => json::check(text.as_bytes()).is_ok(),
+        other => other.is_some_and(said),
+    };
+    (!calls.all(whole)).then(shape::cut)
 }
 
 fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
@@ -194,12 +242,20 @@ fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
     }
 }
 
-/// Texts and lists grow; names and ids, told once, stay.
+/// Texts, names and lists grow; ids and types, told once, stay.
 fn merge_delta(message: &mut Map<String, Value>, delta: Map<String, Value>) {
     for (key, value) in delta {
         let place = message.entry(key.clone()).or_insert(Value::Null);
         match (key.as_str(), place, value) {
             (_, _, Value::Null) => {}
+            // Some tell a name again with every piece, some tell more of it.
+            ("name", Value::String(name), Value::String(more)) => {
+                if more.starts_with(&*name) {
+                    *name = more;
+                } else {
+                    name.push_str(&more);
+                }
+            }
             ("role" | "id" | "type" | "name", place, value) => {
                 if place.as_str().unwrap_or_default().is_empty() {
                     *place = value;
@@ -224,7 +280,10 @@ fn merge_calls(place: &mut Value, parts: Vec<Value>) {
         // Some vendors leave the index out: an id begins a call, no id goes on with the last.
         let index = part.get("index").cloned();
         let known = match &index {
-            Some(index) => calls.iter().position(|call| call.get("index") == Some(index)),
+            Some(index) => {
+                let known = calls.iter().rposition(|call| call.get("index") == Some(index));
+                known.filter(|known| !begins_another(&calls[*known], &part))
+            }
             None if part.get("id").is_some_and(|id| !id.is_null()) => None,
             None => calls.len().checked_sub(1),
         };
@@ -236,6 +295,15 @@ fn merge_calls(place: &mut Value, parts: Vec<Value>) {
             None => calls.push(Value::Object(part)),
         }
     }
+}
+
+/// An index may be used again: then a name with an id of its own is another call.
+fn begins_another(call: &Value, part: &Map<String, Value>) -> bool {
+    let name = |call: Option<&Value>| call.and_then(|inside| inside.get("name")?.as_str()).is_some_and(|name| !name.is_empty());
+    let told = |id: Option<&Value>| id.and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
+    let named = name(call.get("function").or_else(|| call.get("custom")));
+    let names = name(part.get("function").or_else(|| part.get("custom")));
+    named && names && told(part.get("id")).is_some_and(|id| told(call.get("id")).as_ref() != Some(&id))
 }
 
 #[cfg(test)]
@@ -279,6 +347,70 @@ mod tests {
                 "role":"assistant","content":"ab","reasoning_content":"r","tool_calls":[{"id":"x","type":"function","function":{"name":"f","arguments":"{\"k\":1}"}}]}}]})
         );
         assert!(as_answer(Op::Chat, &events[..4]).is_err());
+    }
+
+    fn gathered(chunks: &[&str]) -> Result<Value, Fault> {
+        let events: Vec<_> = chunks.iter().map(|data| (Vec::new(), data.as_bytes().to_vec())).collect();
+        as_answer(Op::Chat, &events).map(|answer| serde_json::from_slice(&answer).expect("json"))
+    }
+
+    #[test]
+    fn an_end_without_a_reason_is_enough_after_text_but_not_inside_a_call() {
+        let call = |arguments: &str| {
+            let call = json!({ "index": 0, "id": "c", "type": "function", "function": { "name": "f", "arguments": arguments } });
+            json!({ "choices": [{ "index": 0, "delta": { "tool_calls": [call] } }] }).to_string()
+        };
+        let text = r#"{"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":""}]}"#;
+        let role = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#;
+        let stop = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+        let (half, whole) = (call("{\"city\": \"Z"), call("{\"city\": \"Z\"}"));
+        for (chunks, good) in [
+            (&[text, "[DONE]"][..], true),
+            (&[text], false),
+            (&[&half, "[DONE]"], false),
+            (&[&whole, "[DONE]"], true),
+            (&[&whole], false),
+            (&["[DONE]"], false),
+            (&[role, "[DONE]"], false),
+            (&[role, stop], true),
+            (&[role, r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}"#, "[DONE]"], false),
+        ] {
+            assert_eq!(gathered(chunks).is_ok(), good, "{chunks:?}");
+        }
+    }
+
+    #[test]
+    fn an_index_used_again_is_another_call_and_names_come_in_pieces() {
+        let part = |call: Value| json!({ "choices": [{ "index": 0, "delta": { "tool_calls": [call] } }] }).to_string();
+        let got = gathered(&[
+            &part(json!({ "index": 0, "id": "a", "function": { "name": "get_", "arguments": "" } })),
+            &part(json!({ "index": 0, "function": { "name": "weather", "arguments": "{\"city\":" } })),
+            &part(json!({ "index": 0, "function": { "arguments": "\"A\"}" } })),
+            &part(json!({ "index": 0, "id": "b", "function": { "name": "f", "arguments": "{" } })),
+            &part(json!({ "index": 0, "id": "b", "function": { "name": "f", "arguments": "}" } })),
+            r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#,
+        ]);
+        let calls = got.expect("complete")["choices"][0]["message"]["tool_calls"].clone();
+        assert_eq!(
+            calls,
+            json!([{ "id": "a", "function": { "name": "get_weather", "arguments": "{\"city\":\"A\"}" } }, { "id": "b", "function": { "name": "f", "arguments": "{}" } }])
+        );
+    }
+
+    #[test]
+    fn errors_of_a_choice_are_errors_of_the_answer() {
+        for (choice, message) in [
+            (r#"{"message":{"content":""},"error":{"message":"evil","code":502},"finish_reason":"error"}"#, "evil"),
+            (r#"{"message":{"content":"x"},"error":"evil"}"#, "evil"),
+            (
+                r#"{"message":{"content":""},"finish_reason":"error"}"#,
+                "provider answered with an unexpected shape (the provider ended the answer with an error)",
+            ),
+        ] {
+            let body = format!(r#"{{"id":"c","choices":[{choice}]}}"#);
+            assert_eq!(read("", body.as_bytes()).map_err(|fault| fault.message), Err(message.to_owned()), "{choice}");
+        }
+        assert!(read("", br#"{"choices":[{"message":{"content":""},"error":null,"finish_reason":"stop"}]}"#).is_ok());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use crate::{
     base::json::{self, Flaw, is_blank},
-    dialect::{Heed, Meter, Summary, fault, shape, tokens},
+    dialect::{Heed, Meter, Summary, fault, openai::response_read, shape, tokens},
+    ir::{fault::Fault, progress::Progress},
 };
 
 #[derive(Default)]
@@ -11,41 +12,62 @@ pub(super) struct ChatMeter {
     /// Choices that have said something, and those that have finished; one bit each.
     seen: u128,
     finished: u128,
+    /// Something was said; and what of it were calls.
+    content: bool,
+    called: bool,
+    arguments: Progress,
     done: bool,
 }
 
 /// What a chunk holds, found in the pass that proves it well formed.
 #[derive(Default)]
-struct Marks {
+struct Marks<'a> {
+    /// Arguments of a call, from their beginning on.
+    arguments: Option<&'a [u8]>,
+    calls: bool,
     content: bool,
     choices: bool,
     error: bool,
+    /// Of a choice.
+    failure: bool,
     finish: bool,
     model: bool,
     usage: bool,
     indexes: u128,
 }
 
-impl Marks {
+impl<'a> Marks<'a> {
     #[inline]
-    fn key(&mut self, depth: usize, key: &[u8], value: &[u8]) {
+    fn key(&mut self, depth: usize, key: &[u8], value: &'a [u8]) {
         match (depth, key) {
             (1, b"choices") => self.choices |= !is_blank(value),
             (1, b"error") => self.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
             (1, b"object") => self.error |= value.starts_with(b"\"error\""),
+            (1, b"__type") => self.error |= !is_blank(value),
             (1, b"model") => self.model = true,
             (1, b"usage") => self.usage |= !is_blank(value),
             (3, b"finish_reason") => self.finish |= !is_blank(value),
             (3, b"index") => self.indexes |= bit(value),
+            (3, b"error") => self.failure |= !is_blank(value),
             (3, b"text") => self.content |= !is_blank(value),
-            (
-                4,
-                b"audio" | b"content" | b"function_call" | b"images" | b"reasoning" | b"reasoning_content" | b"reasoning_details"
-                | b"refusal" | b"tool_calls",
-            ) => {
+            (4, b"audio" | b"content" | b"images" | b"reasoning" | b"reasoning_content" | b"reasoning_details" | b"refusal") => {
                 self.content |= !is_blank(value);
             }
+            (4, b"function_call" | b"tool_calls") => self.calls |= !is_blank(value),
+            (5 | 7, b"arguments") => self.arguments = Some(value),
             _ => {}
+        }
+    }
+}
+
+impl ChatMeter {
+    /// What is wrong with an end that comes without a reason: it is enough after text, but not in the middle of a call, nor
+    /// where nothing was said.
+    fn unsaid(&self) -> Option<Fault> {
+        match (self.content, self.called) {
+            (false, _) => Some(shape::empty()),
+            (true, true) if !self.arguments.complete() => Some(shape::cut()),
+            (true, _) => None,
         }
     }
 }
@@ -53,12 +75,18 @@ impl Marks {
 impl Meter for ChatMeter {
     fn event(&mut self, name: &[u8], data: &[u8]) -> Heed {
         if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+            if self.finished == 0
+                && let Some(fault) = self.unsaid()
+            {
+                return Heed::Error(Box::new(fault));
+            }
             self.done = true;
             return Heed::Terminal;
         }
         let mut marks = Marks::default();
         let json = match json::walk(data, |depth, key, value| marks.key(depth, key, value)) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
+            Ok(json) if fault::is_error(json) => return Heed::Error(Box::new(fault::told(None, json))),
             Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
             Err(_) if name == b"error" && !data.starts_with(b"{") => return Heed::Error(Box::new(fault::said(data))),
             Err(bad) => return Heed::Bad(bad),
@@ -69,8 +97,19 @@ impl Meter for ChatMeter {
         if marks.choices {
             self.seen |= marks.indexes.max(1);
         }
-        if marks.finish {
+        if marks.calls {
+            self.called = true;
+            if let Some(arguments) = marks.arguments {
+                self.arguments.feed_quoted(arguments);
+            }
+        }
+        let content = marks.content || marks.calls;
+        self.content |= content;
+        if marks.finish || marks.failure {
             for choice in json.get("choices").into_iter().flat_map(json::Json::items) {
+                if let Some(fault) = response_read::failure(choice) {
+                    return Heed::Error(Box::new(fault));
+                }
                 if let Some(reason) = shape::name(choice.get("finish_reason")) {
                     let index = choice.get("index").map_or(1, |index| bit(index.text().as_bytes()));
                     self.finished |= index;
@@ -88,7 +127,7 @@ impl Meter for ChatMeter {
             self.summary.model = shape::name(json.get("model"));
         }
         match marks {
-            Marks { content: true, .. } => Heed::Content,
+            _ if content => Heed::Content,
             Marks { usage: true, choices: false, .. } => Heed::UsageOnly,
             _ => Heed::Nothing,
         }
@@ -138,9 +177,32 @@ mod tests {
             (r#"{"choices":[{"delta":{"refusal":"no"}}]}"#, Heed::Content),
             (r#"{"choices":[{"text":"x"}]}"#, Heed::Content),
             (r#"{"choices":[{"text":""}]}"#, Heed::Nothing),
-            (" [DONE] ", Heed::Terminal),
         ] {
             assert_eq!(heeds(&[event]).1, [want], "{event}");
+        }
+    }
+
+    #[test]
+    fn an_end_without_a_reason_is_enough_after_text_but_not_inside_a_call() {
+        let call = |arguments: &str| {
+            let arguments = serde_json::to_string(arguments).expect("a string");
+            format!(r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{{"index":0,"function":{{"arguments":{arguments}}}}}]}}}}]}}"#)
+        };
+        let text = r#"{"choices":[{"index":0,"delta":{"content":"x"}}]}"#;
+        let role = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
+        let stop = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+        let (half, rest) = (call("{\"city\": \"}"), call("\"}"));
+        for (events, ends) in [
+            (&[text, " [DONE] "][..], true),
+            (&[role, "[DONE]"], false),
+            (&["[DONE]"], false),
+            (&[stop, "[DONE]"], true),
+            (&[&half, "[DONE]"], false),
+            (&[&half, &rest, "[DONE]"], true),
+            (&[&half, stop, "[DONE]"], true),
+        ] {
+            let (meter, heeds) = heeds(events);
+            assert_eq!((meter.complete(), heeds.last() == Some(&Heed::Terminal)), (ends, ends), "{events:?}");
         }
     }
 
@@ -176,11 +238,17 @@ mod tests {
             ("error", r#"{"message":"m"}"#, 502),
             ("", r#"{"object":"error","message":"m","code":429}"#, 429),
             ("error", "m", 502),
+            ("", r#"[{"error":{"message":"m","code":503}}]"#, 503),
+            ("", r#"{"message":"m","__type":"InternalServerException"}"#, 502),
+            ("", r#"{"choices":[{"delta":{},"finish_reason":null,"error":{"message":"m","code":500}}]}"#, 500),
+            ("", r#"{"choices":[{"delta":{},"error":"m"}]}"#, 502),
         ] {
             let Heed::Error(fault) = ChatMeter::default().event(name.as_bytes(), event.as_bytes()) else { panic!("no error: {event}") };
             assert_eq!((fault.status, fault.message.as_str()), (status, "m"), "{event}");
             assert!(matches!(fault.kind, FaultKind::Server | FaultKind::RateLimited));
         }
+        let failed = r#"{"choices":[{"delta":{"content":""},"finish_reason":"error"}]}"#;
+        assert!(matches!(&heeds(&[failed]).1[..], [Heed::Error(fault)] if fault.message.contains("with an error")));
         assert!(matches!(heeds(&[r#"{"choices": [}"#]).1[0], Heed::Bad(_)));
         assert!(matches!(heeds(&["[1]"]).1[0], Heed::Bad(_)));
         assert_eq!(heeds(&[r#"{"error":null,"choices":[]}"#]).1, [Heed::Nothing]);

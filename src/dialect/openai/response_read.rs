@@ -38,8 +38,8 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     if !choice.is_object() {
         return Err(fault::unexpected("a choice is no choice"));
     }
-    if let Some(error) = choice.get("error").filter(|error| error.is_object() && !error.is_blank()) {
-        return Err(fault::told(None, error));
+    if let Some(fault) = failure(choice) {
+        return Err(fault);
     }
     match choice.get("message").or_else(|| choice.get("delta")) {
         Some(message) if message.is_object() => message_blocks(message, carry, &mut response.blocks),
@@ -51,13 +51,18 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     response.logprobs = choice.at(&["logprobs", "content"]).filter(|list| list.is_array() && !list.is_blank()).map(Raw::of);
     let called = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
-    let said = shape::name(choice.get("finish_reason"));
-    if said.as_deref() == Some("error") {
-        return Err(fault::unexpected("the provider ended the answer with an error"));
-    }
-    response.finish = finish(said, called, refused);
+    response.finish = finish(shape::name(choice.get("finish_reason")), called, refused);
     response.finish.sequence = text(choice.get("stop_reason"));
     Ok(response)
+}
+
+/// The error that a choice is instead of an answer: some gateways tell it there.
+pub(super) fn failure(choice: Json<'_>) -> Option<Fault> {
+    if choice.get("error").is_some_and(|error| matches!(error.kind(), "object" | "string") && !error.is_blank()) {
+        return Some(fault::told(None, choice));
+    }
+    let failed = choice.get("finish_reason").and_then(Json::str).as_deref() == Some("error");
+    failed.then(|| fault::unexpected("the provider ended the answer with an error"))
 }
 
 /// A text that says something.

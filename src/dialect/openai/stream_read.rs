@@ -19,6 +19,7 @@ use crate::{
         blocks::Blocks,
         event::{ChatEvent, Head},
         fault::Fault,
+        progress::Progress,
         usage::Usage,
     },
 };
@@ -41,6 +42,8 @@ pub(super) struct ChunkReader {
     listed: Vec<Citation>,
     cited: bool,
     text: Option<u32>,
+    /// Some chunks tell deltas; others hold messages.
+    deltas: bool,
     refused: bool,
     said: Option<String>,
     sequence: Option<String>,
@@ -54,14 +57,34 @@ struct Call {
     /// As its provider numbers it.
     index: Option<u64>,
     id: String,
-    /// What came before its name.
+    /// What came before it was told.
     waiting: Option<Waiting>,
 }
 
+/// A call is told once its arguments begin: its name is whole then, though it may have come in pieces.
 #[derive(Default)]
 struct Waiting {
+    name: String,
+    form: CallForm,
     arguments: String,
     proof: Option<Proof>,
+}
+
+impl Waiting {
+    /// Some tell the name again with every piece, some tell more of it.
+    fn name(&mut self, more: &str) {
+        if more.starts_with(&self.name) {
+            more.clone_into(&mut self.name);
+        } else {
+            self.name.push_str(more);
+        }
+    }
+
+    fn complete(&self) -> bool {
+        let mut progress = Progress::default();
+        progress.feed(&self.arguments);
+        !self.name.is_empty() && progress.complete()
+    }
 }
 
 /// The index of `function_call`, which has none.
@@ -83,6 +106,7 @@ impl ChunkReader {
             listed: Vec::new(),
             cited: false,
             text: None,
+            deltas: false,
             refused: false,
             said: None,
             sequence: None,
@@ -112,6 +136,7 @@ impl ChunkReader {
                 "error" if matches!(value.kind(), "object" | "string") && !value.is_blank() => {
                     return Err(Box::new(fault::told(None, json)));
                 }
+                "__type" if !value.is_blank() => return Err(Box::new(fault::told(None, json))),
                 "object" | "type" if value.text() == "\"error\"" => return Err(Box::new(fault::told(None, json))),
                 "citations" | "search_results" if !value.is_blank() => self.listed = response_read::listed(json),
                 _ => {}
@@ -128,7 +153,7 @@ impl ChunkReader {
     }
 
     fn choice(&mut self, choice: Json<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
-        let (mut delta, mut message, mut text, mut logprobs) = (None, None, None, None);
+        let (mut delta, mut message, mut text, mut logprobs, mut failed) = (None, None, None, None, false);
         for (key, value) in choice.members().filter(|(_, value)| value.kind() != "null") {
             match key {
                 "delta" => delta = Some(value),
@@ -137,13 +162,19 @@ impl ChunkReader {
                 "logprobs" => logprobs = value.get("content").filter(|list| list.is_array() && !list.is_blank()),
                 "finish_reason" => self.said = shape::name(Some(value)).or(self.said.take()),
                 "stop_reason" => self.sequence = response_read::text(Some(value)),
-                "error" if value.is_object() && !value.is_blank() => return Err(Box::new(fault::told(None, value))),
+                "error" => failed = true,
                 _ => {}
             }
         }
+        if (failed || self.said.as_deref() == Some("error"))
+            && let Some(fault) = response_read::failure(choice)
+        {
+            return Err(Box::new(fault));
+        }
         // A message beside the deltas says all of them once more.
-        let whole = message.filter(|_| self.blocks.current().is_none() && self.calls.is_empty());
-        if let Some(delta) = delta.or(whole) {
+        let delta = delta.filter(|delta| !delta.is_blank());
+        self.deltas |= delta.is_some();
+        if let Some(delta) = delta.or(message.filter(|_| !self.deltas)) {
             self.delta(delta, out);
         }
         if let Some(text) = text {
@@ -151,9 +182,6 @@ impl ChunkReader {
         }
         if let Some(list) = logprobs {
             out.push(ChatEvent::Logprobs(Raw::of(list)));
-        }
-        if self.said.as_deref() == Some("error") {
-            return Err(Box::new(fault::unexpected("the provider ended the answer with an error")));
         }
         Ok(())
     }
@@ -237,6 +265,7 @@ impl ChunkReader {
         if text.is_empty() {
             return;
         }
+        self.open_named(self.calls.len(), out);
         self.seal(out);
         self.blocks.prose(Head::Text, text, out);
         self.text = self.blocks.current();
@@ -306,38 +335,69 @@ impl ChunkReader {
             (None, None) if name.is_none() => self.calls.len().checked_sub(1),
             (None, None) => None,
         };
-        let same = |call: &Call| name.is_none() || call.waiting.is_some() || id.as_ref().is_none_or(|id| call.id == *id);
+        let unnamed = |call: &Call| call.waiting.as_ref().is_some_and(|waiting| waiting.name.is_empty());
+        let same = |call: &Call| name.is_none() || unnamed(call) || id.as_ref().is_none_or(|id| call.id == *id);
         let at = known.filter(|at| same(&self.calls[*at])).unwrap_or_else(|| {
             let id = self.ids.own(id);
             self.calls.push(Call { index, id, waiting: Some(Waiting::default()) });
             self.calls.len() - 1
         });
         if let Some(waiting) = &mut self.calls[at].waiting {
-            if name.is_none() {
-                waiting.arguments.push_str(&arguments);
-                waiting.proof = proof.or(waiting.proof.take());
-                return;
+            if let Some(name) = &name {
+                waiting.name(name);
+                waiting.form = form;
             }
-            self.open(at, &name.unwrap_or_default(), form, out);
+            waiting.arguments.push_str(&arguments);
+            waiting.proof = proof.or(waiting.proof.take());
+            if !waiting.name.is_empty() && !waiting.arguments.is_empty() {
+                self.open(at, out);
+            }
+            return;
         }
         out.extend(proof.zip(self.blocks.open_call(at as u64)).map(|(proof, block)| ChatEvent::Proof { block, proof }));
         self.blocks.arguments(at as u64, &arguments, out);
     }
 
-    fn open(&mut self, at: usize, name: &str, form: CallForm, out: &mut Vec<ChatEvent>) {
+    /// Opens a call, after those that began before it.
+    fn open(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
+        self.open_named(at, out);
+        self.open_one(at, out);
+    }
+
+    /// Opens the first so many calls, as far as their names are known.
+    fn open_named(&mut self, most: usize, out: &mut Vec<ChatEvent>) {
+        for at in 0..most {
+            if self.calls[at].waiting.as_ref().is_some_and(|waiting| !waiting.name.is_empty()) {
+                self.open_one(at, out);
+            }
+        }
+    }
+
+    fn open_one(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
         self.seal(out);
         let Some(waiting) = self.calls[at].waiting.take() else { return };
-        let (id, name) = (self.calls[at].id.clone(), self.carry.name(name).to_owned());
-        let block = self.blocks.call(at as u64, id, name, form, out);
+        let (id, name) = (self.calls[at].id.clone(), self.carry.name(&waiting.name).to_owned());
+        let block = self.blocks.call(at as u64, id, name, waiting.form, out);
         out.extend(waiting.proof.map(|proof| ChatEvent::Proof { block, proof }));
         self.blocks.arguments(at as u64, &waiting.arguments, out);
+    }
+
+    /// Its end comes without a reason: that is enough after text, but not in the middle of a call, nor where nothing was said.
+    fn unsaid(&self) -> Result<(), Box<Fault>> {
+        if self.blocks.midway() || self.calls.iter().any(|call| call.waiting.as_ref().is_some_and(|waiting| !waiting.complete())) {
+            return Err(Box::new(shape::cut()));
+        }
+        if !self.blocks.any() && self.calls.is_empty() {
+            return Err(Box::new(shape::empty()));
+        }
+        Ok(())
     }
 
     fn finish(&mut self, out: &mut Vec<ChatEvent>) {
         self.begin(None, out);
         for at in 0..self.calls.len() {
-            // Its name never came; what came is not lost.
-            self.open(at, "", CallForm::Function, out);
+            // Its name or its arguments never came; what came is not lost.
+            self.open_one(at, out);
         }
         self.seal(out);
         if !self.cited {
@@ -359,11 +419,15 @@ impl StreamReader for ChunkReader {
         }
         self.events = self.events.saturating_add(1);
         if data.len() < 20 && data.trim_ascii() == b"[DONE]" {
+            if self.said.is_none() {
+                self.unsaid()?;
+            }
             self.finish(out);
             return Ok(());
         }
         let json = match json::check(data) {
             Ok(json) if json.is_object() => json,
+            Ok(list) if fault::is_error(list) => return Err(Box::new(fault::told(None, list))),
             Ok(_) => return Err(Box::new(fault::bad_event(self.events, json::Bad { flaw: Flaw::NotAnObject, offset: 0 }, data))),
             Err(_) if name == b"error" && !data.starts_with(b"{") => return Err(Box::new(fault::said(data))),
             Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),

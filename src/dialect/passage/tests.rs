@@ -40,6 +40,7 @@ const CHAT: &str = concat!(
 const MESSAGE: &str = concat!(
     "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}}}\n\n",
     "event: ping\ndata: {\"type\": \"ping\"}\n\n",
+    "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
     "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"hi\"}}\n\n",
     "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":7}}\n\n",
     "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
@@ -77,6 +78,39 @@ fn a_stream_without_its_terminator_gets_it() {
 }
 
 #[test]
+fn the_last_event_of_a_chat_leaves_in_its_usual_letters() {
+    let odd = CHAT.replace("data: [DONE]\n", "data:   [DONE]  \n");
+    let got = run(Dialect::Openai, Framing::Sse, &[odd.as_bytes()]);
+    assert_eq!((got.out.as_str(), got.ending), (CHAT, Ending::Complete));
+}
+
+#[test]
+fn messages_without_usage_leave_with_one_and_otherwise_as_they_came() {
+    let without =
+        MESSAGE.replace(",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}", "").replace(",\"usage\":{\"output_tokens\":7}", "");
+    let with = MESSAGE.replace("11,\"output_tokens\":1}", "0,\"output_tokens\":0}").replace("\"output_tokens\":7", "\"output_tokens\":0");
+    for size in [1, 17, 4096] {
+        let pieces: Vec<&[u8]> = without.as_bytes().chunks(size).collect();
+        let got = run(Dialect::Anthropic, Framing::Sse, &pieces);
+        assert_eq!((got.out.as_str(), got.ending, got.summary.usage), (with.as_str(), Ending::Complete, None), "{size}");
+    }
+}
+
+#[test]
+fn an_array_that_is_closed_too_early_stays_open_for_the_error() {
+    let one = r#"[{"candidates":[{"content":{"parts":[{"text":"a"}]}}]}"#;
+    for (body, left) in [(format!("{one}\n]\n"), one), ("[]".to_owned(), "")] {
+        let mut passage = Passage::new(Dialect::Gemini, Op::Chat, Framing::JsonArray, false);
+        let mut out = Vec::new();
+        passage.feed(body.clone().into(), &mut out);
+        assert_eq!((passage.end(&mut out), String::from_utf8_lossy(&out.concat()).as_ref()), (Ending::Truncated, left), "{body}");
+        out.push(passage.error_tail(&ClientError::new(ErrorKind::Upstream, "cut"), "r"));
+        let told: Vec<serde_json::Value> = serde_json::from_slice(&out.concat()).expect("an array");
+        assert_eq!(told.last().expect("an error")["error"]["message"], "cut");
+    }
+}
+
+#[test]
 fn a_cut_stream_is_truncated_and_half_an_event_is_dropped() {
     let first = CHAT.split_inclusive("\n\n").take(2).collect::<String>();
     for cut in [first.clone(), format!("{first}data: {{\"id\":\"c\",\"choi")] {
@@ -92,6 +126,23 @@ fn a_last_event_without_its_blank_line_counts_if_it_is_whole() {
         let got = run(dialect, Framing::Sse, &[text.trim_end().as_bytes()]);
         assert_eq!((got.ending, got.summary.usage), (Ending::Complete, usage()), "{dialect}");
         assert!(got.out.ends_with("\n\n"), "{dialect}");
+    }
+}
+
+#[test]
+fn an_error_that_stands_bare_behind_the_events_is_heard() {
+    let first = CHAT.split_inclusive("\n\n").take(2).collect::<String>();
+    for (rest, words) in [
+        ("{\"error\":{\"message\":\"evil\"}}\n", Some("evil")),
+        ("{\n  \"error\": {\n    \"message\": \"evil\"\n  }\n}", Some("evil")),
+        ("{\"error\":{\"mess", None),
+        ("upstream connect error\n", None),
+    ] {
+        let mut passage = Passage::new(Dialect::Openai, Op::Chat, Framing::Sse, false);
+        let mut out = Vec::new();
+        passage.feed(format!("{first}{rest}").into(), &mut out);
+        assert_eq!((passage.end(&mut out), out.concat()), (Ending::Truncated, first.clone().into_bytes()), "{rest}");
+        assert_eq!(passage.parting().map(|fault| fault.message).as_deref(), words, "{rest}");
     }
 }
 

@@ -4,8 +4,12 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    base::{json::Json, sse},
-    dialect::{Summary, fault, responses::meter::summary, shape},
+    base::sse,
+    dialect::{
+        Summary, fault,
+        responses::{meter::summary, response_read::failure},
+        shape,
+    },
     ir::fault::Fault,
 };
 
@@ -14,10 +18,7 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
     if shape::list(json, "output")?.items().any(|item| !item.is_object()) {
         return Err(fault::unexpected("an output item is no item"));
     }
-    if json.get("status").and_then(Json::str).as_deref() == Some("failed") {
-        return Err(fault::told(None, json));
-    }
-    Ok(summary(json))
+    failure(json).map_or_else(|| Ok(summary(json)), Err)
 }
 
 /// The events that would have told this response, each text in one delta.
@@ -181,6 +182,7 @@ mod tests {
             r#"{"output":[1]}"#,
             r#"{"output":[],"error":{"message":"m"}}"#,
             r#"{"output":[],"status":"failed"}"#,
+            r#"{"output":[],"status":"cancelled"}"#,
         ] {
             assert!(read("", bad.as_bytes()).is_err(), "{bad}");
         }

@@ -2,7 +2,11 @@
 
 use crate::{
     base::json::{self, Flaw, Json, is_blank},
-    dialect::{Heed, Meter, Summary, fault, shape, tokens},
+    dialect::{
+        Heed, Meter, Summary, fault,
+        responses::response_read::{cancelled, failure},
+        shape, tokens,
+    },
 };
 
 #[derive(Default)]
@@ -36,10 +40,12 @@ impl Meter for ResponseMeter {
         let json = match json::walk(data, |depth, key, value| match (depth, key) {
             (1, b"type") => marks.kind = value,
             (1, b"error") => marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
+            (1, b"__type") => marks.error |= !is_blank(value),
             (1, b"delta" | b"partial_image_b64" | b"text") => marks.said |= !is_blank(value),
             _ => {}
         }) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
+            Ok(json) if fault::is_error(json) => return Heed::Error(Box::new(fault::told(None, json))),
             Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
             Err(_) if name == b"error" && !data.starts_with(b"{") => return Heed::Error(Box::new(fault::said(data))),
             Err(bad) => return Heed::Bad(bad),
@@ -54,8 +60,15 @@ impl Meter for ResponseMeter {
         match kind {
             b"response.completed" | b"response.incomplete" | b"response.cancelled" => {
                 if let Some(response) = json.get("response") {
+                    if let Some(fault) = failure(response) {
+                        self.summary.usage = summary(response).usage.or(self.summary.usage);
+                        return Heed::Error(Box::new(fault));
+                    }
                     let told = summary(response);
                     self.summary = Summary { model: told.model.or(self.summary.model.take()), ..told };
+                }
+                if kind == b"response.cancelled" && self.summary.finish.is_none() {
+                    return Heed::Error(Box::new(cancelled()));
                 }
                 self.done = true;
                 Heed::Terminal
@@ -123,11 +136,24 @@ mod tests {
             (r#"{"type":"error","code":"server_error","message":"m","sequence_number":99}"#, 502),
             (r#"{"type":"error","code":"rate_limit_exceeded","message":"m"}"#, 429),
             (r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"rate_limit_exceeded","message":"m"}}}"#, 429),
+            (r#"{"type":"response.completed","response":{"status":"failed","error":{"code":"server_error","message":"m"}}}"#, 502),
+            (r#"[{"error":{"message":"m"}}]"#, 502),
+            (r#"{"message":"m","__type":"InternalServerException"}"#, 502),
         ] {
             assert!(
                 matches!(ResponseMeter::default().event(b"", event.as_bytes()), Heed::Error(f) if f.status == status && f.message == "m"),
                 "{event}"
             );
+        }
+    }
+
+    #[test]
+    fn a_response_that_was_cancelled_is_no_answer() {
+        for event in [r#"{"type":"response.cancelled","response":{"status":"cancelled","error":null}}"#, r#"{"type":"response.cancelled"}"#]
+        {
+            let mut meter = ResponseMeter::default();
+            assert!(matches!(meter.event(b"", event.as_bytes()), Heed::Error(fault) if fault.message.contains("cancelled")), "{event}");
+            assert!(!meter.complete());
         }
     }
 

@@ -121,9 +121,13 @@ fn joined(list: &[Raw]) -> Option<Raw> {
 pub(super) fn failure(response: Json<'_>) -> Option<Fault> {
     match string(response, "status").as_deref() {
         Some("failed") => Some(fault::told(None, response)),
-        Some("cancelled") => Some(fault::unexpected("the response was cancelled")),
+        Some("cancelled") => Some(cancelled()),
         _ => None,
     }
+}
+
+pub(super) fn cancelled() -> Fault {
+    fault::unexpected("the response was cancelled")
 }
 
 pub(super) fn created(response: Json<'_>) -> Option<i64> {

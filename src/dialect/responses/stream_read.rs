@@ -7,7 +7,7 @@ use crate::{
         responses::{
             items_read::{self, BREAK, OWN, citation, form, image, kind, string, thought},
             meter::summary,
-            response_read::{call_id, created, failure, finish, name, usage},
+            response_read::{call_id, cancelled, created, failure, finish, name, usage},
         },
     },
     ir::{
@@ -369,6 +369,7 @@ impl StreamReader for Reader {
         }
         let event = match json::check(data) {
             Ok(event) if event.is_object() => event,
+            Ok(list) if fault::is_error(list) => return Err(Box::new(fault::told(None, list))),
             Ok(_) => return Err(Box::new(fault::bad_event(self.events, json::Bad { flaw: json::Flaw::NotAnObject, offset: 0 }, data))),
             Err(_) if name == b"error" && !data.starts_with(b"{") => return Err(Box::new(fault::said(data))),
             Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),
@@ -389,7 +390,7 @@ impl StreamReader for Reader {
             "completed" | "incomplete" | "cancelled" | "done" => {
                 let response = response.unwrap_or(event);
                 if kind == "cancelled" && response.get("status").is_none() {
-                    return Err(Box::new(fault::unexpected("the response was cancelled")));
+                    return Err(Box::new(cancelled()));
                 }
                 if let Some(fault) = failure(response) {
                     return Err(Box::new(fault));

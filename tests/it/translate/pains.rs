@@ -395,3 +395,77 @@ fn pain_39_gemini_clients_work_over_every_upstream() {
         assert_eq!(heard("gemini", false, &array), Heard::text("three"), "{upstream}");
     }
 }
+
+#[test]
+fn pain_5_a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
+    let call = |arguments: &str| {
+        let call = json!({"index": 0, "id": "c", "type": "function", "function": {"name": "weather", "arguments": arguments}});
+        chunk(&json!({ "tool_calls": [call] }), None)
+    };
+    for client in DIALECTS {
+        for stream in [true, false] {
+            let end = || "data: [DONE]\n\n".to_owned();
+            let half = Scene::events([call("{\"city\": \"Z"), end()]);
+            let (_upstream, proxy) = before("openai", vec![half; 6]);
+            let told = hear(&proxy, client, stream);
+            assert!(told.error.is_some() && !told.success, "{client} {stream}: {told:?}");
+
+            let rest = chunk(&json!({"tool_calls": [{"index": 0, "function": {"arguments": "\"Z\"}"}}]}), None);
+            let (_upstream, proxy) = before("openai", vec![Scene::events([call("{\"city\": "), rest, end()])]);
+            let told = hear(&proxy, client, stream);
+            assert_eq!((&told.error, told.calls), (&None, vec![("weather".to_owned(), json!({"city": "Z"}))]), "{client} {stream}");
+        }
+    }
+}
+
+#[test]
+fn pain_35_a_character_in_two_halves_is_whole_for_every_client() {
+    for client in DIALECTS {
+        for stream in [true, false] {
+            let halves = ["\\ud83c", "\\udf89"].map(|half| chunk(&json!({"content": "HALF"}), None).replace("HALF", half));
+            let pieces = halves.into_iter().chain([chunk(&json!({}), Some("stop")), "data: [DONE]\n\n".to_owned()]);
+            let (_upstream, proxy) = before("openai", vec![Scene::events(pieces)]);
+            if (client, stream) == ("openai", true) {
+                continue; // Its bytes pass as they came.
+            }
+            let told = hear(&proxy, client, stream);
+            assert_eq!((told.text.as_str(), told.error), ("\u{1f389}", None), "{client} {stream}");
+        }
+    }
+}
+
+#[test]
+fn pain_6_a_gemini_array_is_told_as_events_and_a_cut_one_as_cut() {
+    let part = |text: &str, finish: Option<&str>| {
+        let content = json!({"role": "model", "parts": [{ "text": text }]});
+        json!({"candidates": [{"content": content, "index": 0, "finishReason": finish}]})
+    };
+    let whole = json!([part("a", None), part("b", Some("STOP"))]);
+    let cut = json!([part("a", None), part("b", None)]);
+    let failed = json!([part("a", None), {"error": {"code": 503, "message": "all busy", "status": "UNAVAILABLE"}}]);
+    for client in DIALECTS {
+        let (_upstream, proxy) = before("gemini", vec![Scene::json(200, &whole)]);
+        let told = hear(&proxy, client, true);
+        assert_eq!((told.text.as_str(), told.success, told.error), ("ab", true, None), "{client}");
+        for (bad, words) in [(&cut, "before the answer was complete"), (&failed, "all busy")] {
+            let (_upstream, proxy) = before("gemini", vec![Scene::json(200, bad); 6]);
+            let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
+            let told = heard(client, answer.status == 200, &answer);
+            assert!(!told.success && told.error.as_ref().is_some_and(|error| error.contains(words)), "{client}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn pain_7_errors_in_the_middle_of_a_stream_bear_their_names() {
+    for (client, code, want) in [
+        ("anthropic", "insufficient_quota", "billing_error"),
+        ("anthropic", "rate_limit_exceeded", "rate_limit_error"),
+        ("responses", "rate_limit_exceeded", "\"code\":\"rate_limit_exceeded\""),
+    ] {
+        let error = format!("data: {}\n\n", json!({"error": {"message": "no more", "type": code, "code": code}}));
+        let (_upstream, proxy) = before("openai", vec![Scene::events([chunk(&json!({"content": "a"}), None), error])]);
+        let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
+        assert!(answer.text().contains(want), "{client} {code}: {}", answer.text());
+    }
+}

@@ -234,6 +234,29 @@ fn calls_are_told_apart_without_index_or_id() {
 }
 
 #[test]
+fn names_may_come_in_pieces_and_an_index_be_used_again() {
+    let response = said(&[
+        r#"{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"get_","arguments":""}}]}}"#,
+        r#"{"delta":{"tool_calls":[{"index":0,"function":{"name":"weather","arguments":"{\"c\":"}}]}}"#,
+        r#"{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"get_weather","arguments":"1}"}}]}}"#,
+        r#"{"delta":{"tool_calls":[{"index":0,"id":"b","function":{"name":"f","arguments":""}}]}}"#,
+        r#"{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"g"}}]}}"#,
+        r#"{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"arguments":"{}"}}]},"finish_reason":"tool_calls"}"#,
+    ]);
+    assert_eq!(calls(&response), [("a", "get_weather", r#"{"c":1}"#), ("b", "f", ""), ("c", "g", "{}")]);
+}
+
+#[test]
+fn chunks_may_hold_messages_where_others_hold_deltas() {
+    let response = said(&[
+        r#"{"message":{"role":"assistant","content":"a"}}"#,
+        r#"{"message":{"role":"assistant","content":"b"}}"#,
+        r#"{"delta":{},"message":{"content":"c"},"finish_reason":"stop"}"#,
+    ]);
+    assert_eq!(meaning(&response).text, "abc");
+}
+
+#[test]
 fn odd_chunks_are_read_for_what_they_say() {
     let null = r#"{"index":0,"delta":{"role":null,"content":null,"tool_calls":null,"refusal":""},"finish_reason":null,"logprobs":{"content":null}}"#;
     let words = r#"{"delta":{"content":"a"},"message":{"content":"a"}}"#;
@@ -252,8 +275,25 @@ fn odd_chunks_are_read_for_what_they_say() {
     assert_eq!(response.finish.kind, FinishKind::Length);
     assert_eq!(response.usage, Some(Usage { input: 3, output: 4, ..Usage::default() }));
     assert_eq!(response.service_tier.as_deref(), Some("flex"));
-    // Nothing but the end is an answer without content; half an answer is none.
-    assert_eq!(feed(&["[DONE]"]).0.len(), 2);
+    // An end without a reason is enough after text only; half an answer is none.
+    for (chunks, good) in [
+        (&["[DONE]"][..], false),
+        (&[r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#, "[DONE]"], false),
+        (&[r#"{"choices":[{"delta":{"content":""},"finish_reason":"stop"}]}"#, "[DONE]"], true),
+        (&[r#"{"choices":[{"delta":{"content":"x"}}]}"#, "[DONE]"], true),
+        (
+            &[
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{\"a\": \"Z"}}]}}]}"#,
+                "[DONE]",
+            ],
+            false,
+        ),
+        (&[r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":""}}]}}]}"#, "[DONE]"], false),
+        (&[r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}]}}]}"#, "[DONE]"], true),
+    ] {
+        let (mut out, mut reader) = feed(&chunks[..chunks.len() - 1]);
+        assert_eq!(reader.event(b"", b"[DONE]", &mut out).is_ok(), good, "{chunks:?}");
+    }
     let (mut out, mut reader) = feed(&[r#"{"choices":[{"delta":{"content":"x"}}]}"#]);
     assert!(!reader.end(&mut out));
 }

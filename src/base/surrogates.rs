@@ -1,0 +1,141 @@
+//! Characters whose two halves (`\ud83c`, `\udf89`) stand in two pieces of a text, each piece a JSON string of its own.
+
+use std::{borrow::Cow, sync::LazyLock};
+
+use memchr::memmem;
+
+/// Made once: it is looked for in every event.
+static UNICODE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\\u"));
+
+/// An escape's length: `\ud83c`.
+const ESCAPE: usize = 6;
+
+/// Whether a string of this JSON text ends with the first half of a character.
+#[must_use]
+pub fn splits(json: &[u8]) -> bool {
+    lone(json).any(|half| half.ends(json))
+}
+
+/// Moves first halves at the ends of strings to where their second halves begin a string of the text that follows. What
+/// finds no second half stays.
+pub fn join(before: &mut Vec<u8>, after: &mut Vec<u8>) {
+    let firsts: Vec<usize> = lone(before).filter(|half| half.ends(before)).map(|half| half.at).collect();
+    let seconds: Vec<usize> = lone(after).filter(|half| half.begins(after)).map(|half| half.at).collect();
+    for (first, second) in firsts.into_iter().zip(seconds).rev() {
+        let escape: Vec<u8> = before.drain(first..first + ESCAPE).collect();
+        after.splice(second..second, escape);
+    }
+}
+
+/// The text with every half that lacks its other half told as U+FFFD, for readers that take no halves.
+#[must_use]
+pub fn mended(json: &str) -> Cow<'_, str> {
+    let mut out = Cow::Borrowed(json);
+    for half in lone(json.as_bytes()) {
+        // As long as what it stands for, so that places stay.
+        out.to_mut().replace_range(half.at..half.at + ESCAPE, "\\ufffd");
+    }
+    out
+}
+
+/// Half a character.
+struct Half {
+    at: usize,
+    first: bool,
+}
+
+impl Half {
+    fn ends(&self, json: &[u8]) -> bool {
+        self.first && json.get(self.at + ESCAPE) == Some(&b'"')
+    }
+
+    fn begins(&self, json: &[u8]) -> bool {
+        !self.first && self.at > 0 && json[self.at - 1] == b'"' && !escaped(json, self.at - 1)
+    }
+}
+
+/// Whether the byte there is the second of an escape.
+fn escaped(json: &[u8], at: usize) -> bool {
+    json[..at].iter().rev().take_while(|&&b| b == b'\\').count() % 2 == 1
+}
+
+/// The halves that stand alone in their string. Most texts have no escape of this kind at all.
+fn lone(json: &[u8]) -> impl Iterator<Item = Half> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        while let Some(at) = UNICODE.find(&json[from..]).map(|at| from + at) {
+            from = at + 2;
+            if escaped(json, at) {
+                continue;
+            }
+            match unit(json, at) {
+                Some(0xD800..0xDC00) => {
+                    let next = at + ESCAPE;
+                    if json[next..].starts_with(b"\\u") && matches!(unit(json, next), Some(0xDC00..0xE000)) {
+                        from = next + ESCAPE;
+                        continue;
+                    }
+                    return Some(Half { at, first: true });
+                }
+                Some(0xDC00..0xE000) => return Some(Half { at, first: false }),
+                _ => {}
+            }
+        }
+        None
+    })
+}
+
+/// The number that an escape tells.
+fn unit(json: &[u8], at: usize) -> Option<u16> {
+    let digits = std::str::from_utf8(json.get(at + 2..at + ESCAPE)?).ok()?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(before: &str, after: &str) -> (String, String) {
+        let (mut one, mut two) = (before.as_bytes().to_vec(), after.as_bytes().to_vec());
+        join(&mut one, &mut two);
+        (String::from_utf8(one).expect("text"), String::from_utf8(two).expect("text"))
+    }
+
+    #[test]
+    fn halves_find_each_other_across_two_texts() {
+        for (before, after, want) in [
+            (r#"{"a":"x\ud83c"}"#, r#"{"a":"\udf89y"}"#, (r#"{"a":"x"}"#, r#"{"a":"\ud83c\udf89y"}"#)),
+            (r#"["\uD83C","\ud83d"]"#, r#"["\uDF89","\ude00"]"#, (r#"["",""]"#, r#"["\uD83C\uDF89","\ud83d\ude00"]"#)),
+            // No second half; halves that are none; halves inside.
+            (r#"{"a":"\ud83c"}"#, r#"{"a":"y"}"#, (r#"{"a":"\ud83c"}"#, r#"{"a":"y"}"#)),
+            (r#"{"a":"\\ud83c"}"#, r#"{"a":"\\udf89"}"#, (r#"{"a":"\\ud83c"}"#, r#"{"a":"\\udf89"}"#)),
+            (r#"{"a":"\ud83c"}"#, r#"{"a":"\"\udf89"}"#, (r#"{"a":"\ud83c"}"#, r#"{"a":"\"\udf89"}"#)),
+            (r#"{"a":"\ud83c\udf89"}"#, r#"{"a":"\udf89"}"#, (r#"{"a":"\ud83c\udf89"}"#, r#"{"a":"\udf89"}"#)),
+        ] {
+            assert_eq!(joined(before, after), (want.0.to_owned(), want.1.to_owned()), "{before} {after}");
+        }
+    }
+
+    #[test]
+    fn only_a_half_at_an_end_waits() {
+        for (json, want) in [
+            (r#"{"a":"x\ud83c"}"#, true),
+            (r#"{"a":"x\\\ud83c"}"#, true),
+            (r#"{"a":"x\\ud83c"}"#, false),
+            (r#"{"a":"\ud83cx"}"#, false),
+            (r#"{"a":"\ud83c\udf89"}"#, false),
+            (r#"{"a":"\udf89"}"#, false),
+            (r#"{"a":"\u00e9"}"#, false),
+            (r#"{"a":"\u"#, false),
+            (r#""\ud83"#, false),
+        ] {
+            assert_eq!(splits(json.as_bytes()), want, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_stays_alone_is_told_as_one_that_is_unknown() {
+        assert_eq!(mended(r#"["a\ud83cb","\udf89","\ud83c\udf89","\\ud83c"]"#), r#"["a\ufffdb","\ufffd","\ud83c\udf89","\\ud83c"]"#);
+        assert!(matches!(mended(r#"["a\n"]"#), Cow::Borrowed(_)));
+    }
+}

@@ -1,0 +1,97 @@
+//! How far a JSON value that comes in pieces has come, without keeping it.
+
+/// What is open after the pieces up to now.
+#[derive(Debug, Default)]
+pub struct Progress {
+    depth: u32,
+    text: bool,
+    escaped: bool,
+    begun: bool,
+}
+
+impl Progress {
+    /// A piece of the value.
+    pub fn feed(&mut self, text: &str) {
+        text.bytes().for_each(|b| self.byte(b));
+    }
+
+    /// A piece as it stands in the JSON text around it: from the opening quote of its string on. Anything else that begins
+    /// there is told whole.
+    pub fn feed_quoted(&mut self, value: &[u8]) {
+        let Some(inside) = value.strip_prefix(b"\"") else {
+            self.begun |= matches!(value.first(), Some(b'{' | b'['));
+            return;
+        };
+        let mut escaped = false;
+        for &b in inside {
+            match b {
+                // An escape tells itself, or a character that opens and closes nothing.
+                _ if std::mem::take(&mut escaped) => {
+                    if let b'"' | b'\\' = b {
+                        self.byte(b);
+                    } else {
+                        self.byte(b' ');
+                    }
+                }
+                b'\\' => escaped = true,
+                b'"' => return,
+                _ => self.byte(b),
+            }
+        }
+    }
+
+    fn byte(&mut self, b: u8) {
+        if self.text {
+            match b {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => self.text = false,
+                _ => {}
+            }
+            return;
+        }
+        match b {
+            b'"' => self.text = true,
+            b'{' | b'[' => {
+                self.depth += 1;
+                self.begun = true;
+            }
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    /// An object or array has begun, and everything that was opened is closed.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.begun && self.depth == 0 && !self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_complete_when_all_that_was_opened_is_closed() {
+        for (pieces, want) in [
+            (&["{}"][..], true),
+            (&["{\"a\":", "[1,{}", "]}"], true),
+            (&["{\"city\": \"Z"], false),
+            (&["{\"a\":\"}", "\"}"], true),
+            (&["{\"a\":\"\\", "\"}"], false),
+            (&[""], false),
+            (&["1"], false),
+        ] {
+            let (mut plain, mut quoted) = (Progress::default(), Progress::default());
+            for piece in pieces {
+                plain.feed(piece);
+                quoted.feed_quoted(format!("{}}}]", serde_json::to_string(piece).expect("a string")).as_bytes());
+            }
+            assert_eq!((plain.complete(), quoted.complete()), (want, want), "{pieces:?}");
+        }
+        let mut object = Progress::default();
+        object.feed_quoted(b"{\"a\":1}}");
+        assert!(object.complete());
+    }
+}
