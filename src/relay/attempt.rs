@@ -248,9 +248,10 @@ impl Clocks {
         let now = Instant::now();
         let first_byte = job.overrides.first_byte.unwrap_or(timeouts.first_byte);
         let total = job.overrides.total.unwrap_or(timeouts.total);
-        // A first attempt without a stream may take half of the whole, so that the one repetition that is allowed still fits in.
-        let repeats = job.generation.settings.retry.max_attempts > 1 && job.ask.endpoint.op != Op::Raw && job.tally.attempts() <= 1;
-        let (end, share) = if repeats { (deadline.min(now + total / 2), "half of `total`") } else { (deadline, "`total`") };
+        // Without a stream an attempt may take half of the whole: a repetition still fits in, and one that hangs is known
+        // for it before the client has given up.
+        let half = now + total / 2;
+        let (end, share) = if half < deadline { (half, "half of `total`") } else { (deadline, "`total`") };
         Self {
             share,
             first_byte,
