@@ -27,6 +27,7 @@ pub mod peek;
 pub mod prepare;
 pub mod probes;
 pub mod pump;
+mod refusal;
 pub mod remember;
 pub mod replay;
 pub mod reply;

@@ -16,7 +16,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     answer::{Broke, Committed, Opaque, Won},
     body::GRACE,
-    reply::{self, BrokeOff},
+    refusal,
+    reply::BrokeOff,
     rescue::{self, Begun, Rescue},
     rounds::{self, Job},
     tally::Guard,
@@ -417,16 +418,16 @@ impl Pump {
             Broke::Said(fault) => {
                 let words = self.job.engine.words(&fault.message);
                 self.guard.close(End::BrokeAfterContent(&outcome::of_fault(fault, None, true)));
-                reply::broke_off(fault, format!("upstream {upstream}: {words}"))
+                refusal::broke_off(fault, format!("upstream {upstream}: {words}"))
             }
             Broke::Transport(fault) => {
                 self.guard.close(End::BrokeAfterContent(&outcome::of_transport(fault)));
-                reply::transport(&self.job, fault, &upstream)
+                refusal::transport(&self.job, fault, &upstream)
             }
             Broke::Truncated => {
                 let fault = rescue::truncated();
                 self.guard.close(End::BrokeAfterContent(&outcome::of_transport(&fault)));
-                reply::transport(&self.job, &fault, &upstream)
+                refusal::transport(&self.job, &fault, &upstream)
             }
             Broke::Halted(cause) => {
                 self.guard.close(End::Abandoned);

@@ -15,7 +15,7 @@ use super::{
     fitness::Needs,
     guardian,
     halt::{Cause, Halt},
-    hedge, reply,
+    hedge, refusal,
     rescue::Spares,
     said::{self, Said as Asked},
     stored::{self, Home},
@@ -28,7 +28,7 @@ use crate::{
     config::settings::{KeyId, Strategy, UpstreamId},
     dialect::{Carry, Ingress, Loss},
     ir::{
-        fault::{ClientError, ErrorKind, FaultKind},
+        fault::{ClientError, ErrorKind},
         op::{Dialect, Op},
     },
     routing::{
@@ -127,6 +127,13 @@ struct Memory {
     needs: Option<Option<Needs>>,
 }
 
+impl Memory {
+    /// What was heard of those that were asked.
+    fn heard(&self) -> (Option<&Last>, &[(Cool, Blame)]) {
+        (self.last.as_ref(), &self.refusals)
+    }
+}
+
 /// A conversation that is to be served where it was served before.
 struct Talk {
     keys: Arc<Keys>,
@@ -217,7 +224,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 }
                 if !std::mem::take(&mut memory.granted) && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero()) {
                     drop(Guard::new(&job.engine, ticket));
-                    return Err(finally(job, &memory, &decision, &candidates, None));
+                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
                 }
                 job.chosen = Some((chosen.upstream(), chosen.key));
                 let bound = matches!(why, Chosen::Bound { .. });
@@ -238,7 +245,7 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                                 note(&mut memory, chosen, lost);
                             }
                             if Instant::now() >= deadline {
-                                return Err(finally(job, &memory, &decision, &candidates, None));
+                                return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
                             }
                             continue;
                         }
@@ -254,16 +261,16 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                     Err(lost) => lose(job, &mut memory, chosen, lost),
                 }
                 if Instant::now() >= deadline {
-                    return Err(finally(job, &memory, &decision, &candidates, None));
+                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
                 }
             }
             (Verdict::Again { .. }, _) => {
                 let Some(pause) = again(job, &mut memory, To::Same) else {
-                    return Err(finally(job, &memory, &decision, &candidates, None));
+                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
                 };
                 let pause = if job.engine.network.down() { OFFLINE } else { pause };
                 if Instant::now() + pause >= deadline {
-                    return Err(finally(job, &memory, &decision, &candidates, None));
+                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
                 }
                 memory.place = None;
                 job.tally.queued(format!("the same again in {} ms", pause.as_millis()));
@@ -282,14 +289,14 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                     if memory.talk.as_mut().and_then(Option::as_mut).is_some_and(|talk| talk.gives_up(now)) {
                         continue;
                     }
-                    return Err(finally(job, &memory, &decision, &candidates, *until));
+                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, *until));
                 }
                 if !comes {
                     memory.granted = true;
                     memory.tried.retain(|tried| !tried.may_pass);
                 }
             }
-            (Verdict::Exhausted { retry_at }, _) => return Err(finally(job, &memory, &decision, &candidates, *retry_at)),
+            (Verdict::Exhausted { retry_at }, _) => return Err(refusal::finally(job, memory.heard(), &decision, &candidates, *retry_at)),
             (Verdict::Try { .. }, None) => {
                 return Err(ClientError::new(ErrorKind::Internal, "a candidate was chosen without a ticket; please report this"));
             }
@@ -497,7 +504,7 @@ pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, 
         Said::Transport(_) => None,
     };
     let now = engine.clock.mono();
-    let words = match (&lost.said, reply::key_wait(engine, chosen.key, &chosen.target.model, now)) {
+    let words = match (&lost.said, refusal::key_wait(engine, chosen.key, &chosen.target.model, now)) {
         (Said::Fault { fault, .. }, Some(wait)) => format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(wait)),
         (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
         (Said::Transport(fault), _) => fault.message.clone(),
@@ -539,7 +546,7 @@ async fn wait(
     let now = job.engine.clock.mono();
     let span = until.map(|until| until.since(now));
     // A model that nobody has is no sooner there for being waited for.
-    if span.is_some_and(|span| span > left) || reply::settled(&memory.refusals, decision) == Some(ErrorKind::ModelNotFound) {
+    if span.is_some_and(|span| span > left) || refusal::settled(&memory.refusals, decision) == Some(ErrorKind::ModelNotFound) {
         return false;
     }
     // Who waits for its own account waits in nobody's way.
@@ -580,43 +587,4 @@ async fn wait(
     };
     memory.waited += begun.elapsed();
     ok
-}
-
-/// The error when no round is left.
-fn finally(job: &Job, memory: &Memory, decision: &Decision, candidates: &[Candidate], retry_at: Option<Mono>) -> ClientError {
-    let now = job.engine.clock.mono();
-    let last = memory.last.as_ref();
-    if last.is_none()
-        && let Some(error) = budgets::refusal(decision, now)
-    {
-        return error;
-    }
-    // Where other keys will be back, the client should hear of them rather than of the last refusal.
-    let forbidden = |last: &Last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Forbidden);
-    let refusal =
-        last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota) && !forbidden(last));
-    if let Some(at) = retry_at.filter(|_| refusal) {
-        return reply::all_cooling(job, (last, &memory.refusals), decision, candidates, at.since(now), now);
-    }
-    if last.is_some() {
-        return reply::last_words(job, last, candidates.len());
-    }
-    let mut reasons: Vec<String> = Vec::new();
-    for (index, why) in decision.others.iter().take(6) {
-        let name = candidates.get(*index).map_or("?", |c| &c.key_name);
-        let hint = match why {
-            Why::Disabled => format!("`aiproxy key enable {name}`"),
-            Why::Missing(_) => format!("`aiproxy key add {}`", name.split('/').next().unwrap_or(name)),
-            Why::Rejected { .. } => format!("`aiproxy key add {}` or `aiproxy key warm {name}`", name.split('/').next().unwrap_or(name)),
-            _ => String::new(),
-        };
-        let hint = if hint.is_empty() { hint } else { format!(" ({hint})") };
-        reasons.push(format!("{name}: {}{hint}", why.text(now)));
-    }
-    let message = if reasons.is_empty() {
-        format!("no upstream has a key for `{}`; add one with `aiproxy key add UPSTREAM`", job.ask.asked)
-    } else {
-        format!("no key can serve `{}`: {}", job.ask.asked, reasons.join("; "))
-    };
-    ClientError::new(ErrorKind::Unavailable, message).code("no_available_key").should_retry(false)
 }
