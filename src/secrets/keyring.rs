@@ -302,6 +302,9 @@ impl Session {
 /// A new connection each time: `keyring::Entry` tries once per process and stays with what that gave.
 #[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
+    if !has_session_bus() {
+        return Err(KeyringError::NoService("no session bus runs for this user".to_owned()));
+    }
     match zbus_secret_service_keyring_store::Store::new() {
         Ok(store) => Ok(store),
         Err(error) => Err(match classify(error) {
@@ -309,6 +312,17 @@ fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
             other => other,
         }),
     }
+}
+
+/// Whether there is a bus where the store would look for one: known without waking its libraries, which are large.
+#[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
+fn has_session_bus() -> bool {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let folder = || {
+        let usual = || format!("/run/user/{}", rustix::process::getuid().as_raw()).into();
+        named("XDG_RUNTIME_DIR").map_or_else(usual, std::path::PathBuf::from)
+    };
+    named("DBUS_SESSION_BUS_ADDRESS").is_some() || folder().join("bus").exists()
 }
 
 #[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
