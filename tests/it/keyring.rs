@@ -95,7 +95,7 @@ fn a_bus_without_a_service_says_so() {
         let error = Keyring::system().get("openai/work").await.expect_err("nobody");
 
         assert!(matches!(error, KeyringError::NoService(_)), "{error}");
-        assert_eq!(error.to_string(), "no OS keyring service: no session bus runs for this user");
+        assert_eq!(error.to_string(), "no OS keyring service: no session bus, or no Secret Service on it");
     });
 }
 
