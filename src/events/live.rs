@@ -191,11 +191,10 @@ impl Live {
         for attempt in record.attempts.iter_mut().filter(|a| a.ended_ms.is_none()) {
             attempt.ended_ms = Some(duration_ms);
             attempt.won = state == State::Done;
-            attempt.outcome = match state {
-                State::Failed => record.error.clone().or_else(|| Some("broke off".into())),
-                State::Left => Some("the client went away".into()),
-                State::Done | State::Queued | State::Streaming | State::Waiting => None,
-            };
+            // That the client went away is no failure of who was answering.
+            if state == State::Failed {
+                attempt.outcome = record.error.clone().or_else(|| Some("broke off".into()));
+            }
         }
         self.totals.requests += 1;
         self.totals.failed += u64::from(state == State::Failed);
