@@ -52,7 +52,10 @@ fn pain_2_a_hang_up_while_streaming_closes_the_upstream() {
         let left = Instant::now();
         drop(connection);
 
-        upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some()).left.expect("left") - left
+        let took = upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some()).left.expect("left") - left;
+        let record = until("the record", || proxy.snapshot()["live"]["recent"].as_array()?.last().cloned());
+        assert!(record["state"] == "left" && record["attempts"][0]["outcome"].is_null(), "nobody's failure: {record}");
+        took
     });
 }
 
