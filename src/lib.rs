@@ -6,10 +6,11 @@
 //! cli → server, tui → control → relay, telemetry, alerts → routing, dialect, upstream, demo → config → secrets, events → ir → base
 //! ```
 //!
-//! One request: `server` reads it, checks Host, Origin and credential, and finds dialect and operation from the path;
-//! `relay` reads the body once, shallowly, asks `routing` which target and key to try, sends through `upstream`, holds
-//! the answer until its first content so that failover stays invisible, and passes the bytes on while a meter of the
-//! `dialect` watches them; what happened goes out as `events`.
+//! One request: `server` reads it, checks Host, Origin and credential, and finds dialect and
+//! operation from the path; `relay` reads the body once, shallowly, asks `routing` which target and
+//! key to try, sends through `upstream`, holds the answer until its first content so that failover
+//! stays invisible, and passes the bytes on while a meter of the `dialect` watches them; what
+//! happened goes out as `events`.
 
 pub mod alerts;
 pub mod base;

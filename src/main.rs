@@ -22,7 +22,8 @@ fn main() -> ExitCode {
         // Help and version end here too; whoever closes a pipe under them has seen enough.
         Err(error) => {
             let closed = |e: std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-            let code = if error.print().map_or_else(closed, |()| true) { error.exit_code() } else { 1 };
+            let code =
+                if error.print().map_or_else(closed, |()| true) { error.exit_code() } else { 1 };
             return ExitCode::from(u8::try_from(code).unwrap_or(1));
         }
     };
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
         }
         tokio::select! {
             biased;
-            // First, so that it is in place before a prompt hides what is typed: the prompt then ends in order.
+            // First, so that it is in place before a prompt hides what is typed: the prompt then
+            // ends in order.
             _ = tokio::signal::ctrl_c() => Err(CliError::quiet(Exit::Failed)),
             result = cli::run(cli) => result,
         }
@@ -58,8 +60,9 @@ fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// Has the C library keep some of the memory that bodies leave behind, rather than give it back to the system and take
-/// it again page by page for the next one. GNU's learns what is usual from the blocks that are freed.
+/// Has the C library keep some of the memory that bodies leave behind, rather than give it back to
+/// the system and take it again page by page for the next one. GNU's learns what is usual from the
+/// blocks that are freed.
 fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(USUAL_BLOCK)));
 }

@@ -1,5 +1,5 @@
-//! Notifications of the desktop, by the programs that each system has for it. Nothing of the text is ever part of a
-//! script.
+//! Notifications of the desktop, by the programs that each system has for it. Nothing of the text
+//! is ever part of a script.
 
 use std::{collections::HashMap, io, process::Stdio, time::Duration};
 
@@ -7,7 +7,8 @@ use tokio::{process::Command, time::timeout};
 
 /// None of these programs has a reason to take longer.
 const LONGEST: Duration = Duration::from_secs(10);
-/// Of our own environment they get what leads to the desktop, and nothing else: some variables hold keys.
+/// Of our own environment they get what leads to the desktop, and nothing else: some variables hold
+/// keys.
 const VARIABLES: [&str; 18] = [
     "APPDATA",
     "DBUS_SESSION_BUS_ADDRESS",
@@ -41,21 +42,39 @@ struct Way {
 /// # Errors
 ///
 /// A sentence: there is no program for it, or it failed.
-pub async fn show(title: &str, text: &str, urgent: bool, env: &HashMap<String, String>) -> Result<&'static str, String> {
+pub async fn show(
+    title: &str,
+    text: &str,
+    urgent: bool,
+    env: &HashMap<String, String>,
+) -> Result<&'static str, String> {
     let ways = ways(title, text, urgent);
     let names: Vec<&str> = ways.iter().map(|way| way.program).collect();
     for way in ways {
         let mut command = Command::new(way.program);
-        command.args(&way.arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        command
+            .args(&way.arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
         command.envs(VARIABLES.iter().filter_map(|name| Some((*name, env.get(*name)?))));
         command.envs(way.variables.iter().map(|(name, value)| (*name, value)));
         match timeout(LONGEST, command.status()).await {
             Ok(Ok(status)) if status.success() => return Ok(way.program),
-            Ok(Ok(status)) => return Err(format!("{} ended with {status}; is there a desktop session?", way.program)),
+            Ok(Ok(status)) => {
+                return Err(format!(
+                    "{} ended with {status}; is there a desktop session?",
+                    way.program
+                ));
+            }
             // The next one may be there.
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Ok(Err(error)) => return Err(format!("{} cannot be started: {error}", way.program)),
-            Err(_) => return Err(format!("{} did not end within {} s", way.program, LONGEST.as_secs())),
+            Err(_) => {
+                return Err(format!("{} did not end within {} s", way.program, LONGEST.as_secs()));
+            }
         }
     }
     Err(format!("there is no {} here", names.join(" and no ")))
@@ -72,10 +91,17 @@ fn ways(title: &str, text: &str, urgent: bool) -> Vec<Way> {
     vec![
         Way {
             program: "notify-send",
-            arguments: words(&["--app-name=aiproxy", &format!("--urgency={urgency}"), "--", title, &text]),
+            arguments: words(&[
+                "--app-name=aiproxy",
+                &format!("--urgency={urgency}"),
+                "--",
+                title,
+                &text,
+            ]),
             variables: Vec::new(),
         },
-        // It comes with the desktop's own libraries, where the other has to be installed. It reads its arguments as values.
+        // It comes with the desktop's own libraries, where the other has to be installed. It reads
+        // its arguments as values.
         Way {
             program: "gdbus",
             arguments: words(&[
@@ -102,8 +128,13 @@ fn ways(title: &str, text: &str, urgent: bool) -> Vec<Way> {
 
 #[cfg(target_os = "macos")]
 fn ways(title: &str, text: &str, _urgent: bool) -> Vec<Way> {
-    let script = ["on run argv", "display notification (item 2 of argv) with title (item 1 of argv)", "end run"];
-    let mut arguments: Vec<String> = script.iter().flat_map(|line| ["-e".to_owned(), (*line).to_owned()]).collect();
+    let script = [
+        "on run argv",
+        "display notification (item 2 of argv) with title (item 1 of argv)",
+        "end run",
+    ];
+    let mut arguments: Vec<String> =
+        script.iter().flat_map(|line| ["-e".to_owned(), (*line).to_owned()]).collect();
     arguments.extend(["--", title, text].map(str::to_owned));
     vec![Way { program: "osascript", arguments, variables: Vec::new() }]
 }
@@ -118,7 +149,8 @@ $null = $n.Item(0).AppendChild($t.CreateTextNode($env:AIPROXY_TITLE));\
 $null = $n.Item(1).AppendChild($t.CreateTextNode($env:AIPROXY_TEXT));\
 $id = '{1AC14E77-02E7-4E5D-B744-2EB1AE5198B7}\\WindowsPowerShell\\v1.0\\powershell.exe';\
 [Windows.UI.Notifications.ToastNotificationManager]::CreateToastNotifier($id).Show([Windows.UI.Notifications.ToastNotification]::new($t))";
-    let arguments = ["-NoProfile", "-NonInteractive", "-Command", SCRIPT].map(str::to_owned).to_vec();
+    let arguments =
+        ["-NoProfile", "-NonInteractive", "-Command", SCRIPT].map(str::to_owned).to_vec();
     let variables = vec![("AIPROXY_TITLE", title.to_owned()), ("AIPROXY_TEXT", text.to_owned())];
     vec![Way { program: "powershell", arguments, variables }]
 }
@@ -130,7 +162,8 @@ mod tests {
 
     fn program(folder: &std::path::Path, name: &str, script: &str) {
         let path = folder.join(name);
-        crate::base::disk::replace(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755).unwrap();
+        crate::base::disk::replace(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755)
+            .unwrap();
     }
 
     #[tokio::test]
@@ -140,15 +173,26 @@ mod tests {
         program(
             folder.path(),
             "notify-send",
-            &format!("/usr/bin/env > {0}; for a in \"$@\"; do echo \"[$a]\" >> {0}; done", out.display()),
+            &format!(
+                "/usr/bin/env > {0}; for a in \"$@\"; do echo \"[$a]\" >> {0}; done",
+                out.display()
+            ),
         );
-        let env = [("PATH", folder.path().display().to_string()), ("OPENAI_API_KEY", "sk-secret".to_owned()), ("DISPLAY", ":7".to_owned())];
-        let env: HashMap<String, String> = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let env = [
+            ("PATH", folder.path().display().to_string()),
+            ("OPENAI_API_KEY", "sk-secret".to_owned()),
+            ("DISPLAY", ":7".to_owned()),
+        ];
+        let env: HashMap<String, String> =
+            env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let shown = show("aiproxy: key rejected", "$(rm -rf ~) <b>`x`", true, &env).await;
 
         assert_eq!(shown, Ok("notify-send"));
         let seen = std::fs::read_to_string(out).unwrap();
-        assert!(seen.contains("[$(rm -rf ~) &lt;b&gt;`x`]") && seen.contains("[aiproxy: key rejected]"), "{seen}");
+        assert!(
+            seen.contains("[$(rm -rf ~) &lt;b&gt;`x`]") && seen.contains("[aiproxy: key rejected]"),
+            "{seen}"
+        );
         assert!(seen.contains("DISPLAY=:7") && !seen.contains("sk-secret"), "{seen}");
     }
 }

@@ -95,9 +95,11 @@ impl Message {
             _ => {}
         }
         match self.alert.what {
-            AlertKind::BudgetNear | AlertKind::BudgetSpent | AlertKind::Ledger | AlertKind::Test | AlertKind::UsageSpike => {
-                (None, None, None, None)
-            }
+            AlertKind::BudgetNear
+            | AlertKind::BudgetSpent
+            | AlertKind::Ledger
+            | AlertKind::Test
+            | AlertKind::UsageSpike => (None, None, None, None),
             AlertKind::Recovered if matches!(subject, "ledger") => (None, None, None, None),
             _ => match (subject.split_once('/'), subject.split_once(':')) {
                 (_, Some((upstream, model))) => (Some(upstream), None, Some(model), None),
@@ -107,7 +109,8 @@ impl Message {
         }
     }
 
-    /// The body of a chat bot that takes interactive cards; signed in its way where there is a secret.
+    /// The body of a chat bot that takes interactive cards; signed in its way where there is a
+    /// secret.
     #[must_use]
     pub fn card(&self, secret: Option<&Secret>, now: UnixMillis) -> Bytes {
         let colour = match self.alert.level {
@@ -137,7 +140,8 @@ impl Message {
     }
 }
 
-/// The header that proves where a webhook comes from: HMAC-SHA256 over the time, a dot and the body.
+/// The header that proves where a webhook comes from: HMAC-SHA256 over the time, a dot and the
+/// body.
 #[must_use]
 pub fn signature(secret: &Secret, seconds: i64, body: &[u8]) -> String {
     let mut message = format!("{seconds}.").into_bytes();
@@ -151,8 +155,19 @@ mod tests {
     use super::*;
 
     fn message(what: AlertKind, subject: &str) -> Message {
-        let alert = Alert { what, subject: subject.into(), text: format!("{subject} is ill").into(), level: Level::Error };
-        Message { id: "abc".to_owned(), at: UnixMillis(1_700_000_000_000), alert, left_out: 0, host: "laptop".to_owned() }
+        let alert = Alert {
+            what,
+            subject: subject.into(),
+            text: format!("{subject} is ill").into(),
+            level: Level::Error,
+        };
+        Message {
+            id: "abc".to_owned(),
+            at: UnixMillis(1_700_000_000_000),
+            alert,
+            left_out: 0,
+            host: "laptop".to_owned(),
+        }
     }
 
     #[test]
@@ -170,15 +185,20 @@ mod tests {
             (AlertKind::Recovered, "groq", ["groq", "", "", ""]),
         ] {
             let told: Value = serde_json::from_slice(&message(what, subject).json()).unwrap();
-            let found = ["upstream", "key", "model", "project"].map(|name| told[name].as_str().unwrap_or_default().to_owned());
+            let found = ["upstream", "key", "model", "project"]
+                .map(|name| told[name].as_str().unwrap_or_default().to_owned());
             assert_eq!(found, want, "{subject}");
         }
-        let told: Value = serde_json::from_slice(&message(AlertKind::KeyRejected, "openai/work").json()).unwrap();
+        let told: Value =
+            serde_json::from_slice(&message(AlertKind::KeyRejected, "openai/work").json()).unwrap();
         assert_eq!(
             (told["event"].as_str(), told["kind"].as_str(), told["level"].as_str()),
             (Some("key_down"), Some("key_rejected"), Some("error"))
         );
-        assert_eq!((told["id"].as_str(), told["at"].as_str()), (Some("abc"), Some("2023-11-14T22:13:20.000Z")));
+        assert_eq!(
+            (told["id"].as_str(), told["at"].as_str()),
+            (Some("abc"), Some("2023-11-14T22:13:20.000Z"))
+        );
     }
 
     #[test]
@@ -192,7 +212,10 @@ mod tests {
         let now = UnixMillis(1_700_000_000_999);
         let message = message(AlertKind::UpstreamDown, "groq");
         let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
-        let (bare, signed) = (read(&message.card(None, now)), read(&message.card(Some(&Secret::new("s3".to_owned())), now)));
+        let (bare, signed) = (
+            read(&message.card(None, now)),
+            read(&message.card(Some(&Secret::new("s3".to_owned())), now)),
+        );
 
         assert!(bare.get("sign").is_none());
         assert_eq!(bare["card"]["header"]["template"], "red");

@@ -1,6 +1,7 @@
 //! News for the owner: when an alert arises, whether it goes out, and the ways it takes.
 //!
-//! `rules`, `spike` and `throttle` decide and do nothing; `message` writes; `post` and `desktop` send.
+//! `rules`, `spike` and `throttle` decide and do nothing; `message` writes; `post` and `desktop`
+//! send.
 
 pub mod desktop;
 pub mod message;

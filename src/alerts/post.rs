@@ -15,8 +15,13 @@ use crate::{
 };
 
 /// Pauses between tries; then it is given up.
-pub const PAUSES: [Duration; 5] =
-    [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(240)];
+pub const PAUSES: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+    Duration::from_secs(240),
+];
 
 /// What kind of receiver an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +56,14 @@ pub enum Try {
 }
 
 /// One try.
-pub async fn once(poster: &Poster, url: &SideUrl, form: Form, secret: Option<&Secret>, message: &Message, now: UnixMillis) -> Try {
+pub async fn once(
+    poster: &Poster,
+    url: &SideUrl,
+    form: Form,
+    secret: Option<&Secret>,
+    message: &Message,
+    now: UnixMillis,
+) -> Try {
     let mut headers = HeaderMap::new();
     let body = match form {
         Form::Card => message.card(secret, now),
@@ -67,7 +79,13 @@ pub async fn once(poster: &Poster, url: &SideUrl, form: Form, secret: Option<&Se
     }
 }
 
-fn dress(headers: &mut HeaderMap, secret: Option<&Secret>, message: &Message, now: UnixMillis, body: &Bytes) {
+fn dress(
+    headers: &mut HeaderMap,
+    secret: Option<&Secret>,
+    message: &Message,
+    now: UnixMillis,
+    body: &Bytes,
+) {
     let seconds = now.0 / 1_000;
     let mut put = |name: &'static str, value: String| {
         // Digits and letters of our own.
@@ -87,8 +105,15 @@ fn judge(form: Form, url: &SideUrl, answered: &Answered) -> Try {
     if !status.is_success() {
         let why = format!("{} answered {}", url.place(), status.as_u16());
         let again = status.is_server_error()
-            || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);
-        return if again { Try::Again { why, after: answered.retry_after } } else { Try::Refused { why } };
+            || matches!(
+                status,
+                StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+            );
+        return if again {
+            Try::Again { why, after: answered.retry_after }
+        } else {
+            Try::Refused { why }
+        };
     }
     if form == Form::Webhook {
         return Try::Done;
@@ -101,7 +126,11 @@ fn judge(form: Form, url: &SideUrl, answered: &Answered) -> Try {
             let text = clean::clean(said["msg"].as_str().unwrap_or_default());
             let why = format!("{} said {code}: {}", url.place(), clean::cut_end(&text, 200));
             // Too many messages.
-            if matches!(code, 9_499 | 11_232) { Try::Again { why, after: None } } else { Try::Refused { why } }
+            if matches!(code, 9_499 | 11_232) {
+                Try::Again { why, after: None }
+            } else {
+                Try::Refused { why }
+            }
         }
     }
 }
@@ -111,7 +140,11 @@ mod tests {
     use super::*;
 
     fn answered(status: u16, body: &str) -> Answered {
-        Answered { status: StatusCode::from_u16(status).unwrap(), retry_after: None, body: body.to_owned().into() }
+        Answered {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            body: body.to_owned().into(),
+        }
     }
 
     fn url() -> SideUrl {
@@ -142,7 +175,10 @@ mod tests {
             let found = match judge(form, &url(), &answered(status, body)) {
                 Try::Done => "done",
                 Try::Again { why, .. } => {
-                    assert!(why.starts_with("https://hooks.example ") && !why.contains("secret"), "{why}");
+                    assert!(
+                        why.starts_with("https://hooks.example ") && !why.contains("secret"),
+                        "{why}"
+                    );
                     "again"
                 }
                 Try::Refused { why } => {

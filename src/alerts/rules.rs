@@ -102,12 +102,17 @@ impl Watch {
         }
         let mut news = Vec::new();
         if facts.unrecorded > self.unrecorded {
-            let text = format!("{} requests are not in the ledger: it could not keep up", facts.unrecorded - self.unrecorded);
+            let text = format!(
+                "{} requests are not in the ledger: it could not keep up",
+                facts.unrecorded - self.unrecorded
+            );
             self.unrecorded = facts.unrecorded;
             news.push(alert(AlertKind::Ledger, "unrecorded requests", text, Level::Error));
         }
-        let troubles: BTreeMap<Id, Trouble> =
-            troubles(facts, now).into_iter().map(|trouble| ((trouble.alert.what, Arc::clone(&trouble.alert.subject)), trouble)).collect();
+        let troubles: BTreeMap<Id, Trouble> = troubles(facts, now)
+            .into_iter()
+            .map(|trouble| ((trouble.alert.what, Arc::clone(&trouble.alert.subject)), trouble))
+            .collect();
         self.seen.retain(|id, _| troubles.contains_key(id));
         for raised in self.raised.values_mut() {
             raised.now = false;
@@ -121,7 +126,15 @@ impl Watch {
             let since = *self.seen.entry(id.clone()).or_insert(now);
             if trouble.lasts || span(since, now) >= REST {
                 news.push(trouble.alert.clone());
-                self.raised.insert(id.clone(), Raised { since, alert: trouble.alert.clone(), answered: trouble.answered, now: true });
+                self.raised.insert(
+                    id.clone(),
+                    Raised {
+                        since,
+                        alert: trouble.alert.clone(),
+                        answered: trouble.answered,
+                        now: true,
+                    },
+                );
             }
         }
         self.raised.retain(|(what, subject), raised| {
@@ -131,7 +144,11 @@ impl Watch {
             match fate(*what, subject, raised, facts, now) {
                 Fate::Stays => {
                     // Fewer fail than when it was told, and still too many.
-                    if let Some(found) = facts.upstreams.iter().find(|found| *what == AlertKind::ErrorRate && *found.name == **subject) {
+                    if let Some(found) = facts
+                        .upstreams
+                        .iter()
+                        .find(|found| *what == AlertKind::ErrorRate && *found.name == **subject)
+                    {
                         (raised.now, raised.alert.text) = (true, failing(found).into());
                     }
                     true
@@ -168,7 +185,10 @@ fn fate(what: AlertKind, subject: &str, raised: &Raised, facts: &Facts, now: Uni
         AlertKind::ErrorRate => match upstream(subject) {
             Some(found) if found.attempts >= ATTEMPTS => {
                 if found.errors * 100 < found.attempts * FEW {
-                    Fate::Over(format!("{subject} fails no more than usual: {} of the last {} attempts", found.errors, found.attempts))
+                    Fate::Over(format!(
+                        "{subject} fails no more than usual: {} of the last {} attempts",
+                        found.errors, found.attempts
+                    ))
                 } else {
                     Fate::Stays
                 }
@@ -176,7 +196,12 @@ fn fate(what: AlertKind, subject: &str, raised: &Raised, facts: &Facts, now: Uni
             // Nobody asks it any more, so nobody can tell.
             _ => Fate::Gone,
         },
-        AlertKind::KeyRejected => match facts.upstreams.iter().flat_map(|upstream| &upstream.keys).find(|key| *key.name == *subject) {
+        AlertKind::KeyRejected => match facts
+            .upstreams
+            .iter()
+            .flat_map(|upstream| &upstream.keys)
+            .find(|key| *key.name == *subject)
+        {
             Some(_) => Fate::Over(format!("{subject} is in use again after {took}")),
             None => Fate::Gone,
         },
@@ -202,20 +227,31 @@ fn fate(what: AlertKind, subject: &str, raised: &Raised, facts: &Facts, now: Uni
 fn troubles(facts: &Facts, now: UnixMillis) -> Vec<Trouble> {
     let mut found = Vec::new();
     if let Some(why) = &facts.ledger {
-        let alert = alert(AlertKind::Ledger, "ledger", format!("the ledger cannot be written: {why}"), Level::Error);
+        let alert = alert(
+            AlertKind::Ledger,
+            "ledger",
+            format!("the ledger cannot be written: {why}"),
+            Level::Error,
+        );
         found.push(Trouble { alert, answered: 0, lasts: true });
     }
     for upstream in &facts.upstreams {
-        let mut add = |alert, lasts| found.push(Trouble { alert, answered: upstream.answered, lasts });
+        let mut add =
+            |alert, lasts| found.push(Trouble { alert, answered: upstream.answered, lasts });
         let name = &upstream.name;
         for key in &upstream.keys {
             if let Some(cause) = &key.rejected {
-                let text = format!("{} is rejected by its provider{}", key.name, because(Some(cause)));
+                let text =
+                    format!("{} is rejected by its provider{}", key.name, because(Some(cause)));
                 add(alert(AlertKind::KeyRejected, &key.name, text, Level::Error), true);
             }
         }
         if let Some(rest) = &upstream.down {
-            let text = format!("{name} is down{}{}", next(", next try in ", rest.until, now), because(rest.cause.as_ref()));
+            let text = format!(
+                "{name} is down{}{}",
+                next(", next try in ", rest.until, now),
+                because(rest.cause.as_ref())
+            );
             add(alert(AlertKind::UpstreamDown, name, text, Level::Error), true);
             continue;
         }
@@ -227,7 +263,11 @@ fn troubles(facts: &Facts, now: UnixMillis) -> Vec<Trouble> {
                 1 => format!("the only key of {subject} rests"),
                 n => format!("all {n} keys of {subject} rest"),
             };
-            let text = format!("{which}{}{}", next(", back in ", rest.until, now), because(rest.cause.as_ref()));
+            let text = format!(
+                "{which}{}{}",
+                next(", back in ", rest.until, now),
+                because(rest.cause.as_ref())
+            );
             let lasts = rest.until.is_none_or(|until| span(now, until) >= REST);
             add(alert(AlertKind::KeysCooling, &subject, text, Level::Error), lasts);
         }
@@ -236,30 +276,48 @@ fn troubles(facts: &Facts, now: UnixMillis) -> Vec<Trouble> {
 }
 
 fn failing(upstream: &UpstreamFacts) -> String {
-    format!("{} fails often: {} of the last {} attempts", upstream.name, upstream.errors, upstream.attempts)
+    format!(
+        "{} fails often: {} of the last {} attempts",
+        upstream.name, upstream.errors, upstream.attempts
+    )
 }
 
-/// Whether no key of an upstream can be used, for all models or for one, and when the first comes back.
+/// Whether no key of an upstream can be used, for all models or for one, and when the first comes
+/// back.
 fn all_rest(upstream: &UpstreamFacts, now: UnixMillis) -> Option<(String, Rest)> {
-    let first = |rests: &[&Rest]| rests.iter().copied().min_by_key(|rest| rest.until.map_or(i64::MAX, |until| until.0)).cloned();
+    let first = |rests: &[&Rest]| {
+        rests
+            .iter()
+            .copied()
+            .min_by_key(|rest| rest.until.map_or(i64::MAX, |until| until.0))
+            .cloned()
+    };
     let out = |key: &KeyFacts| key.rejected.is_some() || key.rests.is_some();
     let whole: Vec<&Rest> = upstream.keys.iter().filter_map(|key| key.rests.as_ref()).collect();
     // With every key rejected, that has been said of each.
     if !whole.is_empty() && upstream.keys.iter().all(out) {
         return Some((upstream.name.clone(), first(&whole)?));
     }
-    let mut models: Vec<&str> = upstream.keys.iter().flat_map(|key| &key.models).map(|(model, _)| model.as_str()).collect();
+    let mut models: Vec<&str> =
+        upstream.keys.iter().flat_map(|key| &key.models).map(|(model, _)| model.as_str()).collect();
     models.sort_unstable();
     models.dedup();
-    let of = |key: &'_ KeyFacts, model: &str| key.models.iter().find(|(name, _)| name == model).map(|(_, rest)| rest.clone());
+    let of = |key: &'_ KeyFacts, model: &str| {
+        key.models.iter().find(|(name, _)| name == model).map(|(_, rest)| rest.clone())
+    };
     let all = models.into_iter().filter_map(|model| {
-        let rests: Option<Vec<Rest>> =
-            upstream.keys.iter().filter(|key| key.rejected.is_none()).map(|key| key.rests.clone().or_else(|| of(key, model))).collect();
+        let rests: Option<Vec<Rest>> = upstream
+            .keys
+            .iter()
+            .filter(|key| key.rejected.is_none())
+            .map(|key| key.rests.clone().or_else(|| of(key, model)))
+            .collect();
         let rests = rests.filter(|rests| !rests.is_empty())?;
         Some((format!("{}:{model}", upstream.name), first(&rests.iter().collect::<Vec<_>>())?))
     });
     // The one that is out the longest speaks for the others.
-    all.max_by_key(|(_, rest)| rest.until.map_or(i64::MAX, |until| until.0)).filter(|(_, rest)| rest.until.is_none_or(|until| until > now))
+    all.max_by_key(|(_, rest)| rest.until.map_or(i64::MAX, |until| until.0))
+        .filter(|(_, rest)| rest.until.is_none_or(|until| until > now))
 }
 
 fn alert(what: AlertKind, subject: &str, text: String, level: Level) -> Alert {
@@ -272,7 +330,9 @@ fn because(cause: Option<&String>) -> String {
 
 fn next(words: &str, until: Option<UnixMillis>, now: UnixMillis) -> String {
     let left = until.map(|until| span(now, until).as_secs()).filter(|left| *left > 0);
-    left.map_or_else(String::new, |left| format!("{words}{}", units::print_duration(Duration::from_secs(left))))
+    left.map_or_else(String::new, |left| {
+        format!("{words}{}", units::print_duration(Duration::from_secs(left)))
+    })
 }
 
 fn span(from: UnixMillis, to: UnixMillis) -> Duration {

@@ -25,7 +25,8 @@ pub struct Use {
 /// Compares today with the days before it; those without any use say nothing.
 #[must_use]
 pub fn look(today: Use, before: &[Use]) -> Option<Alert> {
-    let used: Vec<&Use> = before.iter().filter(|day| day.tokens > 0 || !day.cost.is_zero()).collect();
+    let used: Vec<&Use> =
+        before.iter().filter(|day| day.tokens > 0 || !day.cost.is_zero()).collect();
     if used.len() < USED {
         return None;
     }
@@ -34,15 +35,26 @@ pub fn look(today: Use, before: &[Use]) -> Option<Alert> {
     let tokens = used.iter().map(|day| day.tokens as f64).sum::<f64>() / days;
     let text = if today.cost >= LITTLE.cost && today.cost.dollars() >= cost * factor(cost) {
         format!("{} spent today, on other days it is {}", today.cost, NanoUsd::from_dollars(cost)?)
-    } else if today.tokens >= LITTLE.tokens && today.tokens as f64 >= tokens * factor(tokens / 1e6) {
-        format!("{:.1} million tokens used today, on other days it is {:.1}", today.tokens as f64 / 1e6, tokens / 1e6)
+    } else if today.tokens >= LITTLE.tokens && today.tokens as f64 >= tokens * factor(tokens / 1e6)
+    {
+        format!(
+            "{:.1} million tokens used today, on other days it is {:.1}",
+            today.tokens as f64 / 1e6,
+            tokens / 1e6
+        )
     } else {
         return None;
     };
-    Some(Alert { what: AlertKind::UsageSpike, subject: "usage".into(), text: clean::clean(&text).into(), level: Level::Warn })
+    Some(Alert {
+        what: AlertKind::UsageSpike,
+        subject: "usage".into(),
+        text: clean::clean(&text).into(),
+        level: Level::Warn,
+    })
 }
 
-/// How many times the usual is too much: the more there is, the less it varies. Of dollars or of millions of tokens.
+/// How many times the usual is too much: the more there is, the less it varies. Of dollars or of
+/// millions of tokens.
 fn factor(usual: f64) -> f64 {
     match usual {
         ..1.0 => 5.0,
@@ -71,12 +83,23 @@ mod tests {
             (day(100, 9), &[day(2, 1)], None),
             (day(100, 9), &[], None),
             (day(0, 0), &usual, None),
-            (day(300, 1), &[day(150, 9), day(150, 9)], Some("$300.00 spent today, on other days it is $150.00")),
+            (
+                day(300, 1),
+                &[day(150, 9), day(150, 9)],
+                Some("$300.00 spent today, on other days it is $150.00"),
+            ),
         ] {
-            assert_eq!(look(today, before).map(|alert| alert.text.to_string()).as_deref(), want, "{today:?}");
+            assert_eq!(
+                look(today, before).map(|alert| alert.text.to_string()).as_deref(),
+                want,
+                "{today:?}"
+            );
         }
         // A first cent after two days of a tenth of one is nothing to speak of.
-        let cents = [Use { cost: NanoUsd(1_000_000), tokens: 10 }, Use { cost: NanoUsd(1_000_000), tokens: 10 }];
+        let cents = [
+            Use { cost: NanoUsd(1_000_000), tokens: 10 },
+            Use { cost: NanoUsd(1_000_000), tokens: 10 },
+        ];
         assert_eq!(look(Use { cost: NanoUsd(10_000_000), tokens: 100 }, &cents), None);
     }
 }

@@ -49,7 +49,8 @@ impl Throttle {
     pub fn pass(&mut self, alert: &Alert, wanted: &[AlertEvent], now: Mono) -> Option<u32> {
         let Some(event) = event(alert.what) else { return Some(0) };
         if alert.what == AlertKind::Recovered {
-            // Taken out first: once it is over, the next trouble begins anew even where nobody wants to hear of recoveries.
+            // Taken out first: once it is over, the next trouble begins anew even where nobody
+            // wants to hear of recoveries.
             self.troubled.remove(&alert.subject).filter(|_| wanted.contains(&event))?;
             return self.room(now);
         }
@@ -66,7 +67,11 @@ impl Throttle {
         self.troubled.insert(Arc::clone(&alert.subject), now);
         // A trouble whose end nobody ever tells must not stay here for ever.
         while self.troubled.len() > 1_000 {
-            let oldest = self.troubled.iter().min_by_key(|(_, at)| **at).map(|(subject, _)| Arc::clone(subject))?;
+            let oldest = self
+                .troubled
+                .iter()
+                .min_by_key(|(_, at)| **at)
+                .map(|(subject, _)| Arc::clone(subject))?;
             self.troubled.remove(&oldest);
         }
         Some(left_out)
@@ -90,7 +95,8 @@ mod tests {
     use super::*;
     use crate::events::kind::Level;
 
-    const ALL: [AlertEvent; 3] = [AlertEvent::UpstreamDown, AlertEvent::Recovered, AlertEvent::Budget];
+    const ALL: [AlertEvent; 3] =
+        [AlertEvent::UpstreamDown, AlertEvent::Recovered, AlertEvent::Budget];
 
     fn alert(what: AlertKind, subject: &str) -> Alert {
         Alert { what, subject: subject.into(), text: "x".into(), level: Level::Error }
@@ -102,7 +108,11 @@ mod tests {
 
     #[test]
     fn the_same_trouble_is_told_once_in_a_quarter_of_an_hour_and_its_end_only_then() {
-        let (mut throttle, down, well) = (Throttle::default(), alert(AlertKind::UpstreamDown, "groq"), alert(AlertKind::Recovered, "groq"));
+        let (mut throttle, down, well) = (
+            Throttle::default(),
+            alert(AlertKind::UpstreamDown, "groq"),
+            alert(AlertKind::Recovered, "groq"),
+        );
         let mut goes = |alert: &Alert, minute| throttle.pass(alert, &ALL, at(minute)).is_some();
 
         assert!(!goes(&well, 0), "nobody was told that it was ill");
@@ -120,14 +130,28 @@ mod tests {
             assert_eq!(throttle.pass(&alert(AlertKind::ErrorRate, "groq"), &ALL, at(0)), None);
             assert_eq!(throttle.pass(&alert(AlertKind::Test, "test"), &[], at(0)), Some(0));
         }
-        assert_eq!(throttle.pass(&alert(AlertKind::UpstreamDown, "groq"), &[AlertEvent::UpstreamDown], at(0)), Some(0));
-        assert_eq!(throttle.pass(&alert(AlertKind::Recovered, "groq"), &[AlertEvent::UpstreamDown], at(0)), None);
+        assert_eq!(
+            throttle.pass(
+                &alert(AlertKind::UpstreamDown, "groq"),
+                &[AlertEvent::UpstreamDown],
+                at(0)
+            ),
+            Some(0)
+        );
+        assert_eq!(
+            throttle.pass(&alert(AlertKind::Recovered, "groq"), &[AlertEvent::UpstreamDown], at(0)),
+            None
+        );
     }
 
     #[test]
     fn of_a_flood_only_the_first_go_and_the_next_one_says_how_many_did_not() {
         let mut throttle = Throttle::default();
-        let goes = (0..50).filter(|n| throttle.pass(&alert(AlertKind::BudgetNear, &format!("project {n}")), &ALL, at(0)).is_some());
+        let goes = (0..50).filter(|n| {
+            throttle
+                .pass(&alert(AlertKind::BudgetNear, &format!("project {n}")), &ALL, at(0))
+                .is_some()
+        });
         assert_eq!(goes.count(), MANY);
         assert_eq!(throttle.pass(&alert(AlertKind::BudgetNear, "late"), &ALL, at(10)), Some(30));
         assert_eq!(throttle.pass(&alert(AlertKind::BudgetNear, "later"), &ALL, at(10)), Some(0));

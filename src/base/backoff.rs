@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::draw::Draw;
 
-/// A pause before try number `nth` (0 for the first pause): anywhere between zero and `base · 2ⁿ`, at most `max`.
-/// Full jitter, so that clients which failed together do not come back together.
+/// A pause before try number `nth` (0 for the first pause): anywhere between zero and `base · 2ⁿ`,
+/// at most `max`. Full jitter, so that clients which failed together do not come back together.
 #[must_use]
 pub fn full_jitter(base: Duration, max: Duration, nth: u32, draw: &mut dyn Draw) -> Duration {
     doubled(base, max, nth).mul_f64(draw.unit().clamp(0.0, 1.0))
@@ -26,9 +26,15 @@ mod tests {
     #[test]
     fn a_pause_doubles_up_to_its_ceiling_and_is_jittered() {
         let (base, max) = (Duration::from_millis(250), Duration::from_secs(8));
-        for (nth, luck, millis) in
-            [(0, 1.0, 250), (1, 1.0, 500), (1, 0.5, 250), (4, 1.0, 4_000), (5, 1.0, 8_000), (400, 1.0, 8_000), (3, 0.0, 0)]
-        {
+        for (nth, luck, millis) in [
+            (0, 1.0, 250),
+            (1, 1.0, 500),
+            (1, 0.5, 250),
+            (4, 1.0, 4_000),
+            (5, 1.0, 8_000),
+            (400, 1.0, 8_000),
+            (3, 0.0, 0),
+        ] {
             let pause = full_jitter(base, max, nth, &mut Scripted::new(&[luck]));
             assert_eq!(pause, Duration::from_millis(millis), "{nth} {luck}");
         }

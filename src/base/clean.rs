@@ -4,14 +4,16 @@ use std::borrow::Cow;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Combining marks kept on one character: enough for every script, too few to climb over other lines.
+/// Combining marks kept on one character: enough for every script, too few to climb over other
+/// lines.
 const MARKS: usize = 4;
 
 /// The text on one line and without anything a terminal would obey.
 ///
-/// Control characters show as `^[` or `\u{9b}`, characters that change the reading direction as `\u{202e}`; breaks and
-/// tabs become a space; characters that take no room and only mislead (zero width space, joiners, variation selectors,
-/// tags) are left out. Combining marks stay, a few per character.
+/// Control characters show as `^[` or `\u{9b}`, characters that change the reading direction as
+/// `\u{202e}`; breaks and tabs become a space; characters that take no room and only mislead (zero
+/// width space, joiners, variation selectors, tags) are left out. Combining marks stay, a few per
+/// character.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|b| (b' '..0x7f).contains(&b)) {
@@ -24,7 +26,12 @@ pub fn clean(text: &str) -> Cow<'_, str> {
             '\t' | '\n' | '\r' | '\u{2028}' | '\u{2029}' => out.push(' '),
             '\0'..='\x1f' => out.extend(['^', char::from(c as u8 + b'@')]),
             '\x7f' => out.push_str("^?"),
-            '\u{80}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            '\u{80}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => {
                 out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
             }
             _ if misleads(c) => {}
@@ -67,7 +74,8 @@ pub fn cut_end(text: &str, room: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", head(text, room - 1)))
 }
 
-/// The text in at most `room` columns; what is cut out of the middle shows as `…`. For names, whose ends differ.
+/// The text in at most `room` columns; what is cut out of the middle shows as `…`. For names, whose
+/// ends differ.
 #[must_use]
 pub fn cut_middle(text: &str, room: usize) -> Cow<'_, str> {
     if width(text) <= room {
@@ -80,7 +88,8 @@ pub fn cut_middle(text: &str, room: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…{}", head(text, room - 1 - back), tail(text, back)))
 }
 
-/// The longest beginning that fits. The widths of single characters never add up to less than that of the whole.
+/// The longest beginning that fits. The widths of single characters never add up to less than that
+/// of the whole.
 fn head(text: &str, room: usize) -> &str {
     let mut used = 0;
     for (at, c) in text.char_indices() {

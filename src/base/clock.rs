@@ -9,7 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// An instant of the clock that goes on while the machine sleeps (`CLOCK_BOOTTIME` where there is one).
+/// An instant of the clock that goes on while the machine sleeps (`CLOCK_BOOTTIME` where there is
+/// one).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(pub Duration);
 
@@ -76,17 +77,25 @@ impl Clock for System {
         Mono(Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default()))
     }
 
-    // Darwin's CLOCK_MONOTONIC and Windows' QueryPerformanceCounter both go on while the machine sleeps.
+    // Darwin's CLOCK_MONOTONIC and Windows' QueryPerformanceCounter both go on while the machine
+    // sleeps.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else is handed")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that everybody else is handed"
+    )]
     fn mono(&self) -> Mono {
         static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
         Mono(START.get_or_init(std::time::Instant::now).elapsed() + Duration::from_secs(1))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else is handed")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that everybody else is handed"
+    )]
     fn unix(&self) -> UnixMillis {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 }

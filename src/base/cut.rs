@@ -1,4 +1,5 @@
-//! Cuts a body that comes in chunks into its units (events, lines, elements), copying only those that span chunks.
+//! Cuts a body that comes in chunks into its units (events, lines, elements), copying only those
+//! that span chunks.
 
 use std::ops::Range;
 
@@ -9,7 +10,8 @@ pub const LIMIT: usize = 8 << 20;
 
 /// Where units end; a scanner that remembers what it has seen of the current one.
 pub trait Edge {
-    /// Looks at further bytes of the current unit: the length that completes it, or `None` where it goes on.
+    /// Looks at further bytes of the current unit: the length that completes it, or `None` where it
+    /// goes on.
     fn find(&mut self, bytes: &[u8]) -> Option<usize>;
 }
 
@@ -38,9 +40,12 @@ impl<E: Edge> Splitter<E> {
         Self { edge, held: BytesMut::new() }
     }
 
-    /// The next unit of `chunk` from `at` on; moves `at` behind it. To be called until it says `More`.
+    /// The next unit of `chunk` from `at` on; moves `at` behind it. To be called until it says
+    /// `More`.
     pub fn next(&mut self, chunk: &[u8], at: &mut usize) -> Piece {
-        let Some(rest) = chunk.get(*at..).filter(|rest| !rest.is_empty()) else { return Piece::More };
+        let Some(rest) = chunk.get(*at..).filter(|rest| !rest.is_empty()) else {
+            return Piece::More;
+        };
         let Some(length) = self.edge.find(rest) else {
             *at = chunk.len();
             if self.held.len() + rest.len() > LIMIT {

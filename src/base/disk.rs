@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Replaces a file in one step: a temporary file beside it, its bytes on disk, then a rename. `mode` is what the file
-/// has from its first moment (ignored where there are no modes).
+/// Replaces a file in one step: a temporary file beside it, its bytes on disk, then a rename.
+/// `mode` is what the file has from its first moment (ignored where there are no modes).
 ///
 /// # Errors
 ///
@@ -15,7 +15,8 @@ use std::{
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (temporary, mut file) = temporary_in(folder, path, mode)?;
-    let written = set_mode(&file, mode).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
+    let written =
+        set_mode(&file, mode).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
     drop(file);
     if let Err(e) = written.and_then(|()| std::fs::rename(&temporary, path)) {
         // The error that matters is the first one; a leftover is only untidy.
@@ -26,8 +27,8 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file of ours for reading and writing, made with 0600 if missing, never through a link and never one that
-/// belongs to another user.
+/// Opens a file of ours for reading and writing, made with 0600 if missing, never through a link
+/// and never one that belongs to another user.
 ///
 /// # Errors
 ///
@@ -57,7 +58,8 @@ pub fn append_private(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a folder only we can enter, with its parents; one that exists must be ours and is closed to others.
+/// Makes a folder only we can enter, with its parents; one that exists must be ours and is closed
+/// to others.
 ///
 /// # Errors
 ///
@@ -72,9 +74,12 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     {
         use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
         let found = std::fs::symlink_metadata(path)?;
-        // A link to a folder is fine where it and the folder are ours: people move their data to other disks.
+        // A link to a folder is fine where it and the folder are ours: people move their data to
+        // other disks.
         let target = std::fs::metadata(path)?;
-        if found.uid() != rustix::process::geteuid().as_raw() || target.uid() != rustix::process::geteuid().as_raw() {
+        if found.uid() != rustix::process::geteuid().as_raw()
+            || target.uid() != rustix::process::geteuid().as_raw()
+        {
             return Err(foreign(path));
         }
         if target.permissions().mode() & 0o077 != 0 {
@@ -84,7 +89,8 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Who may read a file, in octal (`644`), where others can; `None` where only its owner can or modes do not exist.
+/// Who may read a file, in octal (`644`), where others can; `None` where only its owner can or
+/// modes do not exist.
 #[must_use]
 pub fn open_to_others(path: &Path) -> Option<String> {
     #[cfg(unix)]
@@ -180,7 +186,10 @@ fn private(options: &mut OpenOptions) {
 
 fn no_link(e: io::Error, path: &Path) -> io::Error {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink()) {
-        return io::Error::new(io::ErrorKind::InvalidInput, format!("{} is a symbolic link; remove it", path.display()));
+        return io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is a symbolic link; remove it", path.display()),
+        );
     }
     e
 }
@@ -190,14 +199,20 @@ fn owned(file: &File, path: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     let found = file.metadata()?;
     if !found.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a file", path.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is not a file", path.display()),
+        ));
     }
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(foreign(path));
     }
     // A second name would let somebody read what we write under ours.
     if found.nlink() > 1 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} has a second name (hard link); remove it", path.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} has a second name (hard link); remove it", path.display()),
+        ));
     }
     Ok(())
 }
@@ -210,7 +225,10 @@ fn owned(_: &File, _: &Path) -> io::Result<()> {
 
 #[cfg(unix)]
 fn foreign(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, format!("{} belongs to another user", path.display()))
+    io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("{} belongs to another user", path.display()),
+    )
 }
 
 #[cfg(unix)]
@@ -261,7 +279,8 @@ mod tests {
     #[test]
     fn private_files_are_never_reached_through_links() {
         let home = tempfile::tempdir().expect("a folder");
-        let (real, link, hard) = (home.path().join("real"), home.path().join("link"), home.path().join("hard"));
+        let (real, link, hard) =
+            (home.path().join("real"), home.path().join("link"), home.path().join("hard"));
         create_private(&real).expect("made");
         assert_eq!(mode(&real), 0o600);
         symlink(&real, &link).expect("linked");

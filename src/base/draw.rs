@@ -53,6 +53,10 @@ impl Scripted {
 
 impl Draw for Scripted {
     fn unit(&mut self) -> f64 {
-        if self.0.len() > 1 { self.0.pop().unwrap_or_default() } else { self.0.last().copied().unwrap_or_default() }
+        if self.0.len() > 1 {
+            self.0.pop().unwrap_or_default()
+        } else {
+            self.0.last().copied().unwrap_or_default()
+        }
     }
 }

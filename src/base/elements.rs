@@ -2,7 +2,8 @@
 
 use super::cut::{self, Edge};
 
-/// A splitter into elements, each with the punctuation before it; the closing bracket is a unit of its own.
+/// A splitter into elements, each with the punctuation before it; the closing bracket is a unit of
+/// its own.
 pub type Splitter = cut::Splitter<Elements>;
 
 /// Follows brackets and strings, no more: whether an element is JSON is for others to say.
@@ -39,7 +40,9 @@ impl Edge for Elements {
                     }
                 }
                 Text::No => match bytes[i] {
-                    _ if self.bare && matches!(bytes[i], b',' | b']' | b' ' | b'\n' | b'\r' | b'\t') => {
+                    _ if self.bare
+                        && matches!(bytes[i], b',' | b']' | b' ' | b'\n' | b'\r' | b'\t') =>
+                    {
                         self.bare = false;
                         return Some(i);
                     }
@@ -69,9 +72,12 @@ impl Edge for Elements {
 /// The element itself: without the punctuation before it; empty where there is none.
 #[must_use]
 pub fn content(unit: &[u8], first: bool) -> &[u8] {
-    let trim = |unit: &'_ [u8]| unit.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(unit.len());
+    let trim =
+        |unit: &'_ [u8]| unit.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(unit.len());
     let mut unit = &unit[trim(unit)..];
-    if let Some(rest) = unit.strip_prefix(b",").or_else(|| if first { unit.strip_prefix(b"[") } else { None }) {
+    if let Some(rest) =
+        unit.strip_prefix(b",").or_else(|| if first { unit.strip_prefix(b"[") } else { None })
+    {
         unit = &rest[trim(rest)..];
     }
     if unit == b"]" { &[] } else { unit }

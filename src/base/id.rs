@@ -17,7 +17,8 @@ use super::clock::UnixMillis;
 /// Digits of a request's id as text.
 const DIGITS: usize = 20;
 
-/// An id of a request: 48 bits of time, then 32 bits that are this process's start and a counter; 20 hex digits.
+/// An id of a request: 48 bits of time, then 32 bits that are this process's start and a counter;
+/// 20 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(u128);
 
@@ -125,7 +126,10 @@ mod tests {
 
     #[test]
     fn ids_sort_by_time_and_survive_their_text() {
-        let (a, b) = (RequestId::new(UnixMillis(1_700_000_000_000)), RequestId::new(UnixMillis(1_700_000_000_001)));
+        let (a, b) = (
+            RequestId::new(UnixMillis(1_700_000_000_000)),
+            RequestId::new(UnixMillis(1_700_000_000_001)),
+        );
         assert!(a < b);
         assert_eq!(RequestId::parse(&a.to_string()), Some(a));
         assert_eq!(RequestId::parse("nonsense"), None);

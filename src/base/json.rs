@@ -1,10 +1,13 @@
-//! Reads JSON in place: one pass that proves a text well formed while it names the keys, and a lazy reader over the proven text.
+//! Reads JSON in place: one pass that proves a text well formed while it names the keys, and a lazy
+//! reader over the proven text.
 //!
-//! Nothing is built, so odd numbers, lone surrogates and duplicate keys (the last one counts) cost and break nothing.
+//! Nothing is built, so odd numbers, lone surrogates and duplicate keys (the last one counts) cost
+//! and break nothing.
 
 use std::borrow::Cow;
 
-/// How deep objects and arrays may nest; deeper texts are refused, as the JSON libraries of clients would.
+/// How deep objects and arrays may nest; deeper texts are refused, as the JSON libraries of clients
+/// would.
 pub const MAX_DEPTH: usize = 128;
 
 /// What is wrong with a text that should be JSON.
@@ -31,7 +34,10 @@ impl Bad {
         match self.flaw {
             Flaw::Utf8 => format!("invalid UTF-8 at byte {}", self.offset),
             Flaw::TooDeep => format!("nested deeper than {MAX_DEPTH} levels"),
-            Flaw::NotAnObject => format!("expected an object, got {}", Json::proven(std::str::from_utf8(text).unwrap_or_default()).kind()),
+            Flaw::NotAnObject => format!(
+                "expected an object, got {}",
+                Json::proven(std::str::from_utf8(text).unwrap_or_default()).kind()
+            ),
             Flaw::Syntax => match serde_json::from_slice::<serde::de::IgnoredAny>(text) {
                 Err(e) => e.to_string(),
                 Ok(_) => format!("not JSON at byte {}", self.offset),
@@ -49,18 +55,23 @@ pub fn check(text: &[u8]) -> Result<Json<'_>, Bad> {
     walk(text, |_, _, _| {})
 }
 
-/// Like [`check`], and calls `key` with the depth (1 in the root object), the raw key and the text from its value on.
+/// Like [`check`], and calls `key` with the depth (1 in the root object), the raw key and the text
+/// from its value on.
 ///
 /// # Errors
 ///
 /// The first flaw; keys before it have been told.
-pub fn walk<'a>(text: &'a [u8], key: impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<Json<'a>, Bad> {
+pub fn walk<'a>(
+    text: &'a [u8],
+    key: impl FnMut(usize, &'a [u8], &'a [u8]),
+) -> Result<Json<'a>, Bad> {
     let valid = utf8(text)?;
     scan(text, &mut 0, key)?;
     Ok(Json::proven(valid))
 }
 
-/// Like [`walk`] for texts that are only passed on: one pass, and one more only where it is not all ASCII.
+/// Like [`walk`] for texts that are only passed on: one pass, and one more only where it is not all
+/// ASCII.
 ///
 /// # Errors
 ///
@@ -75,8 +86,13 @@ fn utf8(text: &[u8]) -> Result<&str, Bad> {
     std::str::from_utf8(text).map_err(|e| Bad { flaw: Flaw::Utf8, offset: e.valid_up_to() })
 }
 
-/// The grammar alone. `seen` gathers the bytes of strings, the only place where others than ASCII can stand.
-fn scan<'a>(text: &'a [u8], seen: &mut u64, mut key: impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<(), Bad> {
+/// The grammar alone. `seen` gathers the bytes of strings, the only place where others than ASCII
+/// can stand.
+fn scan<'a>(
+    text: &'a [u8],
+    seen: &mut u64,
+    mut key: impl FnMut(usize, &'a [u8], &'a [u8]),
+) -> Result<(), Bad> {
     let (mut i, mut depth, mut objects) = (0, 0_usize, 0_u128);
     'value: loop {
         i = space(text, i);
@@ -190,7 +206,12 @@ fn string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, Bad> {
             Some(b'"') => return Ok(i + 1),
             Some(b'\\') => match text.get(i + 1) {
                 Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => i += 2,
-                Some(b'u') if text.len() >= i + 6 && text[i + 2..i + 6].iter().all(u8::is_ascii_hexdigit) => i += 6,
+                Some(b'u')
+                    if text.len() >= i + 6
+                        && text[i + 2..i + 6].iter().all(u8::is_ascii_hexdigit) =>
+                {
+                    i += 6
+                }
                 _ => return Err(syntax(i)),
             },
             _ => return Err(syntax(i)),
@@ -198,7 +219,8 @@ fn string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, Bad> {
     }
 }
 
-/// The next quote, backslash or control character, eight bytes at a time, in long texts many at once.
+/// The next quote, backslash or control character, eight bytes at a time, in long texts many at
+/// once.
 #[inline]
 fn plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
     // Most strings are short: many at once are only worth a look where this one is not.
@@ -209,7 +231,9 @@ fn plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
         let quote = w ^ (ONES * u64::from(b'"'));
         let slash = w ^ (ONES * u64::from(b'\\'));
         // A borrow can only mark bytes above a true hit, so the lowest mark is always right.
-        let hits = (control | (quote.wrapping_sub(ONES) & !quote) | (slash.wrapping_sub(ONES) & !slash)) & TOPS;
+        let hits =
+            (control | (quote.wrapping_sub(ONES) & !quote) | (slash.wrapping_sub(ONES) & !slash))
+                & TOPS;
         // What stands after the hit may count as well: it only costs a second look.
         *seen |= w;
         if hits != 0 {
@@ -237,11 +261,13 @@ const TOPS: u64 = ONES << 7;
 /// Bytes looked at together where a text is long.
 const WIDE: usize = 64;
 
-/// All bits of these bytes, if nothing here ends or escapes. Without a way out in the middle, so that the compiler makes
-/// it wide.
+/// All bits of these bytes, if nothing here ends or escapes. Without a way out in the middle, so
+/// that the compiler makes it wide.
 #[inline]
 fn plain(wide: &[u8]) -> Option<u8> {
-    let hits = wide.iter().fold(0, |hits, &b| hits | u8::from(b < 0x20) | u8::from(b == b'"') | u8::from(b == b'\\'));
+    let hits = wide
+        .iter()
+        .fold(0, |hits, &b| hits | u8::from(b < 0x20) | u8::from(b == b'"') | u8::from(b == b'\\'));
     (hits == 0).then(|| wide.iter().fold(0, |bits, &b| bits | b))
 }
 
@@ -270,7 +296,8 @@ fn number(text: &[u8], mut i: usize) -> Result<usize, Bad> {
     Ok(i)
 }
 
-/// A value inside a text that [`check`] has proven; reading is lenient: what is not there or of another type is `None`.
+/// A value inside a text that [`check`] has proven; reading is lenient: what is not there or of
+/// another type is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
 
@@ -319,7 +346,11 @@ impl<'a> Json<'a> {
     /// A member of an object that is not null; of duplicates the last.
     #[must_use]
     pub fn get(self, name: &str) -> Option<Self> {
-        self.members().filter(|(key, _)| *key == name).last().map(|(_, value)| value).filter(|value| !value.0.starts_with('n'))
+        self.members()
+            .filter(|(key, _)| *key == name)
+            .last()
+            .map(|(_, value)| value)
+            .filter(|value| !value.0.starts_with('n'))
     }
 
     /// A member reached through nested objects.
@@ -393,7 +424,8 @@ fn next_token(text: &[u8], mut i: usize) -> Option<usize> {
     Some(i)
 }
 
-/// From a value's first byte to after its last. Sound on proven text; never out of bounds on any other.
+/// From a value's first byte to after its last. Sound on proven text; never out of bounds on any
+/// other.
 fn skip(text: &[u8], mut i: usize) -> usize {
     let mut depth = 0_usize;
     while let Some(&b) = text.get(i) {
@@ -420,7 +452,8 @@ fn skip(text: &[u8], mut i: usize) -> usize {
     text.len()
 }
 
-/// The first value of a text that begins with one; the rest of the text must follow it as it follows a member.
+/// The first value of a text that begins with one; the rest of the text must follow it as it
+/// follows a member.
 #[must_use]
 pub fn first(text: &[u8]) -> &str {
     std::str::from_utf8(&text[..skip(text, 0)]).unwrap_or_default()
@@ -462,7 +495,9 @@ fn unescape(text: &str) -> String {
                 };
                 let mut point = unit().unwrap_or(0xFFFD);
                 if (0xD800..0xDC00).contains(&point)
-                    && let Some(low) = rest.strip_prefix("\\u").and_then(|r| u32::from_str_radix(r.get(..4)?, 16).ok())
+                    && let Some(low) = rest
+                        .strip_prefix("\\u")
+                        .and_then(|r| u32::from_str_radix(r.get(..4)?, 16).ok())
                     && (0xDC00..0xE000).contains(&low)
                 {
                     point = 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00);
@@ -484,7 +519,8 @@ mod tests {
     use super::*;
 
     fn is_json(text: &[u8]) -> bool {
-        std::str::from_utf8(text).is_ok() && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
+        std::str::from_utf8(text).is_ok()
+            && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
     }
 
     #[test]
@@ -552,7 +588,10 @@ mod tests {
         let deep = nest(MAX_DEPTH + 1);
         let bad = check(deep.as_bytes()).expect_err("too deep");
         assert_eq!(bad.describe(deep.as_bytes()), "nested deeper than 128 levels");
-        assert_eq!(check(b"{\"a\": }").expect_err("no value").describe(b"{\"a\": }"), "expected value at line 1 column 7");
+        assert_eq!(
+            check(b"{\"a\": }").expect_err("no value").describe(b"{\"a\": }"),
+            "expected value at line 1 column 7"
+        );
     }
 
     #[test]
@@ -572,11 +611,20 @@ mod tests {
         assert_eq!(json.get("a").and_then(Json::u64), Some(2));
         assert_eq!(json.get("n"), None);
         assert_eq!(json.get("s").and_then(Json::str).as_deref(), Some("xé😀\u{fffd}\""));
-        assert_eq!(json.get("l").map(|l| l.items().map(Json::kind).collect::<Vec<_>>()), Some(vec!["number", "string", "object"]));
+        assert_eq!(
+            json.get("l").map(|l| l.items().map(Json::kind).collect::<Vec<_>>()),
+            Some(vec!["number", "string", "object"])
+        );
         assert_eq!(json.get("big").and_then(Json::u64), None);
         assert_eq!(json.get("neg").and_then(Json::u64), None);
         assert_eq!(json.at(&["l", "x"]), None);
-        assert!(is_blank(b"[ ]") && is_blank(b"{}") && is_blank(b"null") && !is_blank(b"0") && !is_blank(b"\"a\""));
+        assert!(
+            is_blank(b"[ ]")
+                && is_blank(b"{}")
+                && is_blank(b"null")
+                && !is_blank(b"0")
+                && !is_blank(b"\"a\"")
+        );
     }
 
     proptest! {

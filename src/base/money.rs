@@ -14,14 +14,17 @@ pub const NANO: i64 = 1_000_000_000;
 const MOST: f64 = 1_000_000.0;
 
 /// Money in billionths of a US dollar. Sums stick at the top instead of wrapping.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct NanoUsd(pub i64);
 
 impl NanoUsd {
     pub const ZERO: Self = Self(0);
 
-    /// Dollars, rounded to the nearest billionth; `None` for what is no sum: negative, not finite, beyond all measure.
+    /// Dollars, rounded to the nearest billionth; `None` for what is no sum: negative, not finite,
+    /// beyond all measure.
     #[must_use]
     pub fn from_dollars(dollars: f64) -> Option<Self> {
         nano(dollars).map(Self)
@@ -37,7 +40,8 @@ impl NanoUsd {
         self.0 == 0
     }
 
-    /// All digits that there are, for the page that shows the arithmetic: `$0.0214`, `$0.000000003`.
+    /// All digits that there are, for the page that shows the arithmetic: `$0.0214`,
+    /// `$0.000000003`.
     #[must_use]
     pub fn exact(self) -> String {
         format!("${}", decimal(self.0))
@@ -47,7 +51,8 @@ impl NanoUsd {
 /// A number in billionths; `None` where it is negative, not finite or beyond all measure.
 #[must_use]
 pub fn nano(number: f64) -> Option<i64> {
-    (number.is_finite() && (0.0..=MOST).contains(&number)).then(|| (number * NANO as f64).round() as i64)
+    (number.is_finite() && (0.0..=MOST).contains(&number))
+        .then(|| (number * NANO as f64).round() as i64)
 }
 
 /// Billionths as a decimal number without trailing zeros: `0.3`, `15`.
@@ -115,7 +120,10 @@ mod tests {
             (214_050_000_000, "$214.05", "$214.05"),
             (i64::MAX, "$9223372036.85", "$9223372036.854775807"),
         ] {
-            assert_eq!((NanoUsd(nano).to_string().as_str(), NanoUsd(nano).exact().as_str()), (shown, exact));
+            assert_eq!(
+                (NanoUsd(nano).to_string().as_str(), NanoUsd(nano).exact().as_str()),
+                (shown, exact)
+            );
         }
     }
 

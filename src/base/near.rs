@@ -16,7 +16,11 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 
 /// The closest few, best first, for lists of models.
 #[must_use]
-pub fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>, at_most: usize) -> Vec<&'a str> {
+pub fn near<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    at_most: usize,
+) -> Vec<&'a str> {
     let asked = fold(word);
     let limit = (asked.len() / 3).clamp(1, 6);
     let mut found: Vec<_> = known
@@ -34,9 +38,13 @@ pub fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>, at_most: u
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-/// Case and the choice between `-`, `_` and space are no difference. Long words are cut: the table below is square.
+/// Case and the choice between `-`, `_` and space are no difference. Long words are cut: the table
+/// below is square.
 fn fold(word: &str) -> Vec<char> {
-    word.chars().take(96).map(|c| if matches!(c, '-' | ' ') { '_' } else { c.to_ascii_lowercase() }).collect()
+    word.chars()
+        .take(96)
+        .map(|c| if matches!(c, '-' | ' ') { '_' } else { c.to_ascii_lowercase() })
+        .collect()
 }
 
 fn contains(text: &[char], part: &[char]) -> bool {
@@ -79,6 +87,9 @@ mod tests {
         ] {
             assert_eq!(nearest(word, known), want, "{word}");
         }
-        assert_eq!(near("sonnet", ["claude-sonnet-4", "gpt-4o", "sonet"], 3), ["claude-sonnet-4", "sonet"]);
+        assert_eq!(
+            near("sonnet", ["claude-sonnet-4", "gpt-4o", "sonet"], 3),
+            ["claude-sonnet-4", "sonet"]
+        );
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// One pattern over model or upstream names. Globs know `*` and `?`; `re:` is an anchored regular expression.
+/// One pattern over model or upstream names. Globs know `*` and `?`; `re:` is an anchored regular
+/// expression.
 #[derive(Clone)]
 pub enum Pattern {
     Exact(String),
@@ -24,12 +25,17 @@ impl Pattern {
     /// The regex engine's sentence, for a `re:` that does not compile.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(source) = text.strip_prefix("re:") {
-            let regex = regex::RegexBuilder::new(&format!("^(?:{source})$")).size_limit(1 << 20).build();
-            return regex
-                .map(|regex| Self::Regex(text.to_owned(), regex))
-                .map_err(|e| e.to_string().lines().last().unwrap_or("bad regex").trim().to_owned());
+            let regex =
+                regex::RegexBuilder::new(&format!("^(?:{source})$")).size_limit(1 << 20).build();
+            return regex.map(|regex| Self::Regex(text.to_owned(), regex)).map_err(|e| {
+                e.to_string().lines().last().unwrap_or("bad regex").trim().to_owned()
+            });
         }
-        Ok(if text.contains(['*', '?']) { Self::Glob(text.to_owned()) } else { Self::Exact(text.to_owned()) })
+        Ok(if text.contains(['*', '?']) {
+            Self::Glob(text.to_owned())
+        } else {
+            Self::Exact(text.to_owned())
+        })
     }
 
     /// The pattern as written.
@@ -61,8 +67,8 @@ impl Pattern {
     }
 }
 
-/// Patterns with exclusions: a name belongs if some plain pattern matches and no `!pattern` does. Only exclusions
-/// means "all but these".
+/// Patterns with exclusions: a name belongs if some plain pattern matches and no `!pattern` does.
+/// Only exclusions means "all but these".
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     pub yes: Vec<Pattern>,
@@ -84,7 +90,8 @@ impl Patterns {
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, (usize, String)> {
         let mut out = Self::default();
         for (index, text) in texts.into_iter().enumerate() {
-            let (list, text) = text.strip_prefix('!').map_or((&mut out.yes, text), |rest| (&mut out.no, rest));
+            let (list, text) =
+                text.strip_prefix('!').map_or((&mut out.yes, text), |rest| (&mut out.no, rest));
             list.push(Pattern::parse(text).map_err(|e| (index, e))?);
         }
         Ok(out)
@@ -92,7 +99,8 @@ impl Patterns {
 
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let yes = self.yes.is_empty() && !self.no.is_empty() || self.yes.iter().any(|p| p.matches(name));
+        let yes =
+            self.yes.is_empty() && !self.no.is_empty() || self.yes.iter().any(|p| p.matches(name));
         yes && !self.no.iter().any(|p| p.matches(name))
     }
 }
@@ -129,7 +137,8 @@ mod tests {
 
     #[test]
     fn patterns_match_as_documented() {
-        let list = Patterns::parse(["deepseek-ai/*", "re:^minimaxai/.*", "gpt-?o", "!*-beta"]).expect("good patterns");
+        let list = Patterns::parse(["deepseek-ai/*", "re:^minimaxai/.*", "gpt-?o", "!*-beta"])
+            .expect("good patterns");
         for (name, want) in [
             ("deepseek-ai/r1", true),
             ("deepseek-ai/r1-beta", false),

@@ -45,7 +45,8 @@ impl Raw {
         Json::proven(&self.0)
     }
 
-    /// As a tree, for the few places that must rewrite it; numbers keep their value, not always their spelling.
+    /// As a tree, for the few places that must rewrite it; numbers keep their value, not always
+    /// their spelling.
     #[must_use]
     pub fn value(&self) -> serde_json::Value {
         serde_json::from_str(&self.0).unwrap_or(serde_json::Value::Null)

@@ -23,7 +23,8 @@ pub struct Scan<'a> {
     pub empty: bool,
     /// The most output tokens that the client wants, in whatever dialect it says so.
     pub max_tokens: Option<u64>,
-    /// Members by which a body of another dialect is told: Gemini's `contents`, the `messages` of most, Anthropic's `system`.
+    /// Members by which a body of another dialect is told: Gemini's `contents`, the `messages` of
+    /// most, Anthropic's `system`.
     pub contents: bool,
     pub messages: bool,
     pub system: bool,
@@ -35,7 +36,8 @@ pub struct Scan<'a> {
     pub tier: Option<Cow<'a, str>>,
     /// `previous_response_id`.
     pub previous: Option<Cow<'a, str>>,
-    /// What names the conversation: `prompt_cache_key`, else `user`, `metadata.user_id`, `previous_response_id`.
+    /// What names the conversation: `prompt_cache_key`, else `user`, `metadata.user_id`,
+    /// `previous_response_id`.
     pub session: Option<Cow<'a, str>>,
 }
 
@@ -77,7 +79,10 @@ impl ScanError {
     pub fn field(&self) -> Option<&'static str> {
         match &self.kind {
             ScanErrorKind::Duplicate(field) | ScanErrorKind::WrongType { field, .. } => Some(field),
-            ScanErrorKind::Empty | ScanErrorKind::NotAnObject(_) | ScanErrorKind::NotUtf8 | ScanErrorKind::Syntax(_) => None,
+            ScanErrorKind::Empty
+            | ScanErrorKind::NotAnObject(_)
+            | ScanErrorKind::NotUtf8
+            | ScanErrorKind::Syntax(_) => None,
         }
     }
 
@@ -86,12 +91,20 @@ impl ScanError {
     pub fn message(&self) -> String {
         let Self { line, column, .. } = self;
         match &self.kind {
-            ScanErrorKind::Duplicate(field) => format!("`{field}` stands twice in the body (line {line} column {column})"),
+            ScanErrorKind::Duplicate(field) => {
+                format!("`{field}` stands twice in the body (line {line} column {column})")
+            }
             ScanErrorKind::Empty => "the request body is empty; expected a JSON object".to_owned(),
             ScanErrorKind::NotAnObject(what) => format!("expected a JSON object, got {what}"),
-            ScanErrorKind::NotUtf8 => format!("invalid JSON at line {line} column {column}: not UTF-8"),
-            ScanErrorKind::Syntax(what) => format!("invalid JSON at line {line} column {column}: {what}"),
-            ScanErrorKind::WrongType { field, expected, got } => format!("`{field}`: expected {expected}, got {got}"),
+            ScanErrorKind::NotUtf8 => {
+                format!("invalid JSON at line {line} column {column}: not UTF-8")
+            }
+            ScanErrorKind::Syntax(what) => {
+                format!("invalid JSON at line {line} column {column}: {what}")
+            }
+            ScanErrorKind::WrongType { field, expected, got } => {
+                format!("`{field}`: expected {expected}, got {got}")
+            }
         }
     }
 }
@@ -104,7 +117,8 @@ impl fmt::Display for ScanError {
 
 impl std::error::Error for ScanError {}
 
-/// Reads the body once, shallowly: members that do not concern us are skipped unbuilt, however deep or odd they are.
+/// Reads the body once, shallowly: members that do not concern us are skipped unbuilt, however deep
+/// or odd they are.
 ///
 /// # Errors
 ///
@@ -114,8 +128,13 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
         return raw.judge(body);
     }
     // Something is odd or wrong: slower, and able to say what.
-    let text = std::str::from_utf8(body).map_err(|e| error(ScanErrorKind::NotUtf8, body, e.valid_up_to()))?;
-    let first = text.bytes().position(|b| !b.is_ascii_whitespace()).ok_or(ScanError { kind: ScanErrorKind::Empty, line: 0, column: 0 })?;
+    let text = std::str::from_utf8(body)
+        .map_err(|e| error(ScanErrorKind::NotUtf8, body, e.valid_up_to()))?;
+    let first = text.bytes().position(|b| !b.is_ascii_whitespace()).ok_or(ScanError {
+        kind: ScanErrorKind::Empty,
+        line: 0,
+        column: 0,
+    })?;
     if body[first] != b'{' {
         serde_json::from_str::<IgnoredAny>(text).map_err(|e| syntax(&e))?;
         let what = json::check(body).map_or("array", Json::kind);
@@ -133,11 +152,16 @@ pub fn splice(body: &Bytes, edits: &[(Range<usize>, Bytes)]) -> Bytes {
     if edits.is_empty() {
         return body.clone();
     }
-    let (gone, new) = edits.iter().fold((0, 0), |(gone, new), (span, text)| (gone + span.len(), new + text.len()));
+    let (gone, new) = edits
+        .iter()
+        .fold((0, 0), |(gone, new), (span, text)| (gone + span.len(), new + text.len()));
     let mut out = BytesMut::with_capacity((body.len() + new).saturating_sub(gone));
     let mut at = 0;
     for (span, text) in edits {
-        debug_assert!(span.start >= at && span.end >= span.start && span.end <= body.len(), "edits in order, inside the body");
+        debug_assert!(
+            span.start >= at && span.end >= span.start && span.end <= body.len(),
+            "edits in order, inside the body"
+        );
         out.put_slice(body.get(at..span.start).unwrap_or_default());
         out.put_slice(text);
         at = span.end;
@@ -195,7 +219,11 @@ impl<'a> Members<'a> {
         }
         let wrong = |field, expected, raw: &'a str| {
             error(
-                ScanErrorKind::WrongType { field, expected, got: proven(raw).map_or("something else", Json::kind) },
+                ScanErrorKind::WrongType {
+                    field,
+                    expected,
+                    got: proven(raw).map_or("something else", Json::kind),
+                },
                 body,
                 span(raw).start,
             )
@@ -203,7 +231,8 @@ impl<'a> Members<'a> {
         let model = self
             .model
             .map(|raw| {
-                let name = proven(raw).and_then(Json::str).ok_or_else(|| wrong("model", "string", raw))?;
+                let name =
+                    proven(raw).and_then(Json::str).ok_or_else(|| wrong("model", "string", raw))?;
                 Ok(Found { span: span(raw), name })
             })
             .transpose()?;
@@ -224,12 +253,18 @@ impl<'a> Members<'a> {
             stream,
             stream_span: self.stream.map(span),
             stream_options: self.stream_options.map(span),
-            include_usage: read(self.stream_options).and_then(|o| o.get("include_usage")).and_then(Json::bool),
+            include_usage: read(self.stream_options)
+                .and_then(|o| o.get("include_usage"))
+                .and_then(Json::bool),
             end: body.iter().rposition(|&b| b == b'}').unwrap_or(0),
             empty: !self.any,
             max_tokens: read(self.max_tokens).and_then(Json::u64).or_else(|| {
                 let settings = read(self.settings)?;
-                settings.get("maxOutputTokens").or_else(|| settings.get("max_output_tokens")).or_else(|| settings.get("num_predict"))?.u64()
+                settings
+                    .get("maxOutputTokens")
+                    .or_else(|| settings.get("max_output_tokens"))
+                    .or_else(|| settings.get("num_predict"))?
+                    .u64()
             }),
             contents: self.contents,
             messages: self.messages,
@@ -240,7 +275,9 @@ impl<'a> Members<'a> {
             previous: texts(previous),
             session: texts(cache_key)
                 .or_else(|| texts(user))
-                .or_else(|| read(self.metadata)?.get("user_id")?.str().filter(|text| !text.is_empty()))
+                .or_else(|| {
+                    read(self.metadata)?.get("user_id")?.str().filter(|text| !text.is_empty())
+                })
                 .or_else(|| texts(previous)),
         })
     }
@@ -285,7 +322,10 @@ enum Member {
 impl Member {
     /// Whether its value is looked at.
     fn is_read(self) -> bool {
-        !matches!(self, Self::Contents | Self::Messages | Self::Other | Self::System | Self::Tools | Self::Wish)
+        !matches!(
+            self,
+            Self::Contents | Self::Messages | Self::Other | Self::System | Self::Tools | Self::Wish
+        )
     }
 
     fn named(name: &[u8]) -> Self {
@@ -333,8 +373,8 @@ impl Visitor<'_> for Name {
 }
 
 impl<'de> Members<'de> {
-    /// The members of a body that is as nearly all are; `None` where it is not an object, has escapes in its keys, or
-    /// is flawed.
+    /// The members of a body that is as nearly all are; `None` where it is not an object, has
+    /// escapes in its keys, or is flawed.
     fn of(body: &'de [u8]) -> Option<Self> {
         if *body.trim_ascii_start().first()? != b'{' {
             return None;
@@ -365,7 +405,12 @@ impl<'de> Members<'de> {
 
     fn take(&mut self, member: Member, value: &'de str) {
         let place = match member {
-            Member::Contents | Member::Messages | Member::Other | Member::System | Member::Tools | Member::Wish => return,
+            Member::Contents
+            | Member::Messages
+            | Member::Other
+            | Member::System
+            | Member::Tools
+            | Member::Wish => return,
             Member::MaxTokens => &mut self.max_tokens,
             Member::Metadata => &mut self.metadata,
             Member::Model => &mut self.model,
@@ -399,7 +444,9 @@ impl<'de> Visitor<'de> for &mut Members<'de> {
         while let Some(member) = map.next_key_seed(Name)? {
             self.any = true;
             match member {
-                member if member.is_read() => self.take(member, map.next_value::<&'de RawValue>()?.get()),
+                member if member.is_read() => {
+                    self.take(member, map.next_value::<&'de RawValue>()?.get())
+                }
                 member => {
                     self.see(member);
                     map.next_value::<IgnoredAny>()?;
@@ -437,9 +484,21 @@ mod tests {
     #[test]
     fn limits_and_sessions_are_found_in_every_dialect() {
         for (body, tokens, session) in [
-            (r#"{"max_completion_tokens":5,"prompt_cache_key":"k","user":"u"}"#, Some(5), Some("k")),
-            (r#"{"generationConfig":{"maxOutputTokens":6},"metadata":{"user_id":"m"}}"#, Some(6), Some("m")),
-            (r#"{"options":{"num_predict":8},"previous_response_id":"p","user":""}"#, Some(8), Some("p")),
+            (
+                r#"{"max_completion_tokens":5,"prompt_cache_key":"k","user":"u"}"#,
+                Some(5),
+                Some("k"),
+            ),
+            (
+                r#"{"generationConfig":{"maxOutputTokens":6},"metadata":{"user_id":"m"}}"#,
+                Some(6),
+                Some("m"),
+            ),
+            (
+                r#"{"options":{"num_predict":8},"previous_response_id":"p","user":""}"#,
+                Some(8),
+                Some("p"),
+            ),
             (r#"{"max_tokens":-1,"user":5}"#, None, None),
             ("{}", None, None),
         ] {
@@ -459,7 +518,10 @@ mod tests {
             ("{\"stream\":\"true\"}", "`stream`: expected boolean, got string"),
             ("{\"model\":7}", "`model`: expected string, got number"),
             ("{\"model\":null}", "`model`: expected string, got null"),
-            ("{\"model\":\"a\",\n \"model\":\"b\"}", "`model` stands twice in the body (line 2 column 10)"),
+            (
+                "{\"model\":\"a\",\n \"model\":\"b\"}",
+                "`model` stands twice in the body (line 2 column 10)",
+            ),
             ("{\"a\":1,\n\"b\": x}", "invalid JSON at line 2 column 6: expected value"),
             ("{\"a\":1} x", "invalid JSON at line 1 column 9: trailing characters"),
             ("{\"a\":[1,2}", "invalid JSON at line 1 column 10: expected `,` or `]`"),
@@ -472,14 +534,21 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_may_be_as_odd_as_it_likes() {
-        let body = format!("{{\"x\":{}{},\"y\":1E400,\"z\":\"\\ud800\",\"z\":1,\"model\":\"m\"}}", "[".repeat(5000), "]".repeat(5000));
+        let body = format!(
+            "{{\"x\":{}{},\"y\":1E400,\"z\":\"\\ud800\",\"z\":1,\"model\":\"m\"}}",
+            "[".repeat(5000),
+            "]".repeat(5000)
+        );
         assert_eq!(scan(body.as_bytes()).expect("good").model.expect("model").name, "m");
     }
 
     #[test]
     fn edits_replace_and_insert() {
         let body = Bytes::from_static(b"{\"model\":\"a\"}");
-        let out = splice(&body, &[(9..12, json_string("b\"\n")), (12..12, Bytes::from_static(b",\"x\":1"))]);
+        let out = splice(
+            &body,
+            &[(9..12, json_string("b\"\n")), (12..12, Bytes::from_static(b",\"x\":1"))],
+        );
         assert_eq!(out, "{\"model\":\"b\\\"\\u000a\",\"x\":1}");
         assert_eq!(splice(&body, &[]).as_ptr(), body.as_ptr());
     }

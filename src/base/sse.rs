@@ -14,10 +14,12 @@ pub type Splitter = cut::Splitter<Blocks>;
 /// A byte order mark; only allowed before the first block.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Ends a block after its blank line. Lines end with LF, CR or CRLF, also where CR and LF come in different chunks.
+/// Ends a block after its blank line. Lines end with LF, CR or CRLF, also where CR and LF come in
+/// different chunks.
 ///
-/// A block whose lines ended otherwise than with a lone CR waits for the byte after its last CR, so that the LF of a
-/// CRLF stays with it; after a lone CR there is nothing to wait for, and an LF that follows is skipped.
+/// A block whose lines ended otherwise than with a lone CR waits for the byte after its last CR, so
+/// that the LF of a CRLF stays with it; after a lone CR there is nothing to wait for, and an LF
+/// that follows is skipped.
 #[derive(Debug, Default)]
 pub struct Blocks {
     /// The current line has bytes.
@@ -113,7 +115,11 @@ pub fn read(block: &[u8]) -> Block<'_> {
         && let Some(at) = memchr::memchr2(b'\n', b'\r', rest)
         && (rest[at..] == *b"\n\n" || rest[at..] == *b"\r\n\r\n")
     {
-        return Block { name: b"", data: Cow::Borrowed(&rest[..at]), form: Form { lines: 1, ..Form::default() } };
+        return Block {
+            name: b"",
+            data: Cow::Borrowed(&rest[..at]),
+            form: Form { lines: 1, ..Form::default() },
+        };
     }
     let mut out = Block { name: b"", data: Cow::Borrowed(b""), form: Form::default() };
     let mut rest = block;
@@ -163,7 +169,8 @@ pub fn read(block: &[u8]) -> Block<'_> {
     out
 }
 
-/// Writes one event: its name where there is one, a `data: ` line for each line of the data, a blank line.
+/// Writes one event: its name where there is one, a `data: ` line for each line of the data, a
+/// blank line.
 pub fn write_frame(out: &mut BytesMut, name: &[u8], data: &[u8]) {
     out.reserve(name.len() + data.len() + 24);
     if !name.is_empty() {
@@ -190,7 +197,10 @@ mod tests {
         let mut push = |block: &[u8]| {
             let block = read(block.strip_prefix(BOM).unwrap_or(block));
             if !block.data.is_empty() {
-                out.push((String::from_utf8_lossy(block.name).into_owned(), String::from_utf8_lossy(&block.data).into_owned()));
+                out.push((
+                    String::from_utf8_lossy(block.name).into_owned(),
+                    String::from_utf8_lossy(&block.data).into_owned(),
+                ));
             }
         };
         for chunk in chunks {
@@ -212,7 +222,10 @@ mod tests {
         ("data: a\n\ndata: b\n\n", &[("", "a"), ("", "b")]),
         ("data: a\r\n\r\ndata: b\r\n\r\n", &[("", "a"), ("", "b")]),
         ("data: a\r\rdata: b\r\r", &[("", "a"), ("", "b")]),
-        ("data: a\n\ndata: b\r\n\r\ndata: c\r\rdata: d\n\n", &[("", "a"), ("", "b"), ("", "c"), ("", "d")]),
+        (
+            "data: a\n\ndata: b\r\n\r\ndata: c\r\rdata: d\n\n",
+            &[("", "a"), ("", "b"), ("", "c"), ("", "d")],
+        ),
         ("data: a\r\r\ndata: b\r\r\n\ndata: c\r\r", &[("", "a"), ("", "b"), ("", "c")]),
         ("data: a\r\n\rdata: b\r\n\rdata: c\n\r\n", &[("", "a"), ("", "b"), ("", "c")]),
         ("\u{feff}data: a\n\n", &[("", "a")]),
@@ -225,10 +238,15 @@ mod tests {
     fn hard_documents_are_read_right_at_every_cut() {
         for (document, want) in HARD {
             let bytes = document.as_bytes();
-            let want: Vec<_> = want.iter().map(|(n, d)| ((*n).to_owned(), (*d).to_owned())).collect();
+            let want: Vec<_> =
+                want.iter().map(|(n, d)| ((*n).to_owned(), (*d).to_owned())).collect();
             assert_eq!(events(&[bytes]), want, "{document:?} whole");
             for cut in 0..=bytes.len() {
-                assert_eq!(events(&[&bytes[..cut], &bytes[cut..]]), want, "{document:?} cut at {cut}");
+                assert_eq!(
+                    events(&[&bytes[..cut], &bytes[cut..]]),
+                    want,
+                    "{document:?} cut at {cut}"
+                );
             }
             assert_eq!(events(&bytes.chunks(1).collect::<Vec<_>>()), want, "{document:?} bytewise");
         }

@@ -1,4 +1,5 @@
-//! Characters whose two halves (`\ud83c`, `\udf89`) stand in two pieces of a text, each piece a JSON string of its own.
+//! Characters whose two halves (`\ud83c`, `\udf89`) stand in two pieces of a text, each piece a
+//! JSON string of its own.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -16,18 +17,21 @@ pub fn splits(json: &[u8]) -> bool {
     lone(json).any(|half| half.ends(json))
 }
 
-/// Moves first halves at the ends of strings to where their second halves begin a string of the text that follows. What
-/// finds no second half stays.
+/// Moves first halves at the ends of strings to where their second halves begin a string of the
+/// text that follows. What finds no second half stays.
 pub fn join(before: &mut Vec<u8>, after: &mut Vec<u8>) {
-    let firsts: Vec<usize> = lone(before).filter(|half| half.ends(before)).map(|half| half.at).collect();
-    let seconds: Vec<usize> = lone(after).filter(|half| half.begins(after)).map(|half| half.at).collect();
+    let firsts: Vec<usize> =
+        lone(before).filter(|half| half.ends(before)).map(|half| half.at).collect();
+    let seconds: Vec<usize> =
+        lone(after).filter(|half| half.begins(after)).map(|half| half.at).collect();
     for (first, second) in firsts.into_iter().zip(seconds).rev() {
         let escape: Vec<u8> = before.drain(first..first + ESCAPE).collect();
         after.splice(second..second, escape);
     }
 }
 
-/// The text with every half that lacks its other half told as U+FFFD, for readers that take no halves.
+/// The text with every half that lacks its other half told as U+FFFD, for readers that take no
+/// halves.
 #[must_use]
 pub fn mended(json: &str) -> Cow<'_, str> {
     let mut out = Cow::Borrowed(json);
@@ -71,7 +75,9 @@ fn lone(json: &[u8]) -> impl Iterator<Item = Half> {
             match unit(json, at) {
                 Some(0xD800..0xDC00) => {
                     let next = at + ESCAPE;
-                    if json[next..].starts_with(b"\\u") && matches!(unit(json, next), Some(0xDC00..0xE000)) {
+                    if json[next..].starts_with(b"\\u")
+                        && matches!(unit(json, next), Some(0xDC00..0xE000))
+                    {
                         from = next + ESCAPE;
                         continue;
                     }
@@ -104,15 +110,39 @@ mod tests {
     #[test]
     fn halves_find_each_other_across_two_texts() {
         for (before, after, want) in [
-            (r#"{"a":"x\ud83c"}"#, r#"{"a":"\udf89y"}"#, (r#"{"a":"x"}"#, r#"{"a":"\ud83c\udf89y"}"#)),
-            (r#"["\uD83C","\ud83d"]"#, r#"["\uDF89","\ude00"]"#, (r#"["",""]"#, r#"["\uD83C\uDF89","\ud83d\ude00"]"#)),
+            (
+                r#"{"a":"x\ud83c"}"#,
+                r#"{"a":"\udf89y"}"#,
+                (r#"{"a":"x"}"#, r#"{"a":"\ud83c\udf89y"}"#),
+            ),
+            (
+                r#"["\uD83C","\ud83d"]"#,
+                r#"["\uDF89","\ude00"]"#,
+                (r#"["",""]"#, r#"["\uD83C\uDF89","\ud83d\ude00"]"#),
+            ),
             // No second half; halves that are none; halves inside.
             (r#"{"a":"\ud83c"}"#, r#"{"a":"y"}"#, (r#"{"a":"\ud83c"}"#, r#"{"a":"y"}"#)),
-            (r#"{"a":"\\ud83c"}"#, r#"{"a":"\\udf89"}"#, (r#"{"a":"\\ud83c"}"#, r#"{"a":"\\udf89"}"#)),
-            (r#"{"a":"\ud83c"}"#, r#"{"a":"\"\udf89"}"#, (r#"{"a":"\ud83c"}"#, r#"{"a":"\"\udf89"}"#)),
-            (r#"{"a":"\ud83c\udf89"}"#, r#"{"a":"\udf89"}"#, (r#"{"a":"\ud83c\udf89"}"#, r#"{"a":"\udf89"}"#)),
+            (
+                r#"{"a":"\\ud83c"}"#,
+                r#"{"a":"\\udf89"}"#,
+                (r#"{"a":"\\ud83c"}"#, r#"{"a":"\\udf89"}"#),
+            ),
+            (
+                r#"{"a":"\ud83c"}"#,
+                r#"{"a":"\"\udf89"}"#,
+                (r#"{"a":"\ud83c"}"#, r#"{"a":"\"\udf89"}"#),
+            ),
+            (
+                r#"{"a":"\ud83c\udf89"}"#,
+                r#"{"a":"\udf89"}"#,
+                (r#"{"a":"\ud83c\udf89"}"#, r#"{"a":"\udf89"}"#),
+            ),
         ] {
-            assert_eq!(joined(before, after), (want.0.to_owned(), want.1.to_owned()), "{before} {after}");
+            assert_eq!(
+                joined(before, after),
+                (want.0.to_owned(), want.1.to_owned()),
+                "{before} {after}"
+            );
         }
     }
 
@@ -135,7 +165,10 @@ mod tests {
 
     #[test]
     fn what_stays_alone_is_told_as_one_that_is_unknown() {
-        assert_eq!(mended(r#"["a\ud83cb","\udf89","\ud83c\udf89","\\ud83c"]"#), r#"["a\ufffdb","\ufffd","\ud83c\udf89","\\ud83c"]"#);
+        assert_eq!(
+            mended(r#"["a\ud83cb","\udf89","\ud83c\udf89","\\ud83c"]"#),
+            r#"["a\ufffdb","\ufffd","\ud83c\udf89","\\ud83c"]"#
+        );
         assert!(matches!(mended(r#"["a\n"]"#), Cow::Borrowed(_)));
     }
 }

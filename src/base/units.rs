@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
     ("KiB", 1 << 10),
@@ -58,7 +59,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 ///
 /// A sentence that says what is wrong and what is allowed.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    const FORMS: &str = "write it like \"64MiB\", \"512KiB\", \"1GiB\" or, in powers of ten, \"64MB\"";
+    const FORMS: &str =
+        "write it like \"64MiB\", \"512KiB\", \"1GiB\" or, in powers of ten, \"64MB\"";
     let body = plain(text, "size", FORMS)?;
     let (number, unit, after) = piece(body, "size", FORMS)?;
     if !after.is_empty() {
@@ -68,11 +70,16 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         return Err(if unit.is_empty() {
             format!("`{}` has no unit; {FORMS}", clip(text))
         } else {
-            format!("`{}` is not a unit of size (B, KiB, MiB, GiB, KB, MB, GB); {FORMS}", clip(unit))
+            format!(
+                "`{}` is not a unit of size (B, KiB, MiB, GiB, KB, MB, GB); {FORMS}",
+                clip(unit)
+            )
         });
     };
     let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(size));
-    bytes.filter(|b| *b <= 1 << 50).ok_or_else(|| format!("`{}` is more than the 1024TiB allowed", clip(text)))
+    bytes
+        .filter(|b| *b <= 1 << 50)
+        .ok_or_else(|| format!("`{}` is more than the 1024TiB allowed", clip(text)))
 }
 
 /// The duration in the form that [`parse_duration`] reads; milliseconds at the finest.
@@ -95,8 +102,11 @@ pub fn print_duration(span: Duration) -> String {
 /// The size in the largest binary unit that gives a whole number.
 #[must_use]
 pub fn print_size(bytes: u64) -> String {
-    let (unit, size) =
-        SIZE_UNITS[..5].iter().rev().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size)).unwrap_or(&SIZE_UNITS[0]);
+    let (unit, size) = SIZE_UNITS[..5]
+        .iter()
+        .rev()
+        .find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size))
+        .unwrap_or(&SIZE_UNITS[0]);
     format!("{}{unit}", bytes / size)
 }
 
@@ -115,7 +125,11 @@ fn plain<'a>(text: &'a str, what: &str, forms: &str) -> Result<&'a str, String> 
 }
 
 /// Number, unit, and what follows.
-fn piece<'a>(text: &'a str, what: &str, forms: &str) -> Result<(&'a str, &'a str, &'a str), String> {
+fn piece<'a>(
+    text: &'a str,
+    what: &str,
+    forms: &str,
+) -> Result<(&'a str, &'a str, &'a str), String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, rest) = text.split_at(digits);
     if number.is_empty() {
@@ -131,7 +145,11 @@ fn piece<'a>(text: &'a str, what: &str, forms: &str) -> Result<(&'a str, &'a str
 
 /// Long nonsense is cut before it is quoted.
 fn clip(text: &str) -> String {
-    if text.chars().count() <= 40 { text.to_owned() } else { text.chars().take(40).chain(['…']).collect() }
+    if text.chars().count() <= 40 {
+        text.to_owned()
+    } else {
+        text.chars().take(40).chain(['…']).collect()
+    }
 }
 
 #[cfg(test)]
@@ -140,7 +158,14 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_printed() {
-        for (text, ms) in [("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("1h30m", 5_400_000), ("90d", 7_776_000_000), ("0s", 0)] {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("90d", 7_776_000_000),
+            ("0s", 0),
+        ] {
             let span = parse_duration(text).unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!((span.as_millis(), print_duration(span).as_str()), (ms, text));
         }

@@ -1,4 +1,5 @@
-//! Counting what happened lately: exact for limits, in buckets for charts and shares, paced for rates.
+//! Counting what happened lately: exact for limits, in buckets for charts and shares, paced for
+//! rates.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,7 +10,8 @@ use super::clock::Mono;
 pub struct Times(VecDeque<Mono>);
 
 impl Times {
-    /// Until when `limit` per `span` is used up; `None` when one more may go now. A limit of 0 is none.
+    /// Until when `limit` per `span` is used up; `None` when one more may go now. A limit of 0 is
+    /// none.
     #[must_use]
     pub fn full_until(&self, limit: u32, span: Duration, now: Mono) -> Option<Mono> {
         let nth = self.0.len().checked_sub(usize::try_from(limit).ok().filter(|&n| n > 0)?)?;
@@ -44,7 +46,11 @@ pub struct Buckets {
 impl Buckets {
     #[must_use]
     pub fn new(width: Duration, number: usize) -> Self {
-        Self { width: width.max(Duration::from_millis(1)), counts: vec![0; number.max(1)].into(), newest: 0 }
+        Self {
+            width: width.max(Duration::from_millis(1)),
+            counts: vec![0; number.max(1)].into(),
+            newest: 0,
+        }
     }
 
     pub fn add(&mut self, n: u32, now: Mono) {
@@ -66,7 +72,9 @@ impl Buckets {
             // Counted from the end, so that the first buckets of the clock need no negative number.
             let back = len - 1 - i;
             match end.checked_sub(back) {
-                Some(at) if at <= self.newest && at + len > self.newest => self.counts[(at % len) as usize],
+                Some(at) if at <= self.newest && at + len > self.newest => {
+                    self.counts[(at % len) as usize]
+                }
                 _ => 0,
             }
         })
@@ -82,10 +90,12 @@ impl Buckets {
     }
 }
 
-/// Amounts of the last minute, in buckets of a second; what was booked can be corrected where it stands.
+/// Amounts of the last minute, in buckets of a second; what was booked can be corrected where it
+/// stands.
 #[derive(Clone, Debug, Default)]
 pub struct Amounts {
-    /// One more than a minute's worth, as the oldest second may be half over; empty until something is booked.
+    /// One more than a minute's worth, as the oldest second may be half over; empty until something
+    /// is booked.
     seconds: Vec<u64>,
     newest: u64,
     sum: u64,
@@ -133,18 +143,24 @@ impl Amounts {
 
     /// Oldest first: each second that still counts, and its amount.
     fn live(&self, now: Mono) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let from = (now.0.as_secs() + 1).saturating_sub(SECONDS).max((self.newest + 1).saturating_sub(SECONDS));
+        let from = (now.0.as_secs() + 1)
+            .saturating_sub(SECONDS)
+            .max((self.newest + 1).saturating_sub(SECONDS));
         let to = if self.seconds.is_empty() { from } else { self.newest + 1 };
         (from..to).map(|second| (second, self.seconds[(second % SECONDS) as usize]))
     }
 
     #[must_use]
     pub fn sum(&self, now: Mono) -> u64 {
-        if now.0.as_secs() <= self.newest { self.sum } else { self.live(now).map(|(_, amount)| amount).sum() }
+        if now.0.as_secs() <= self.newest {
+            self.sum
+        } else {
+            self.live(now).map(|(_, amount)| amount).sum()
+        }
     }
 
-    /// Until when `amount` more is not within `limit` a minute; `None` when it may go now. A limit of 0 is none. More
-    /// than the whole limit goes alone, when nothing is booked.
+    /// Until when `amount` more is not within `limit` a minute; `None` when it may go now. A limit
+    /// of 0 is none. More than the whole limit goes alone, when nothing is booked.
     #[must_use]
     pub fn full_until(&self, limit: u64, amount: u64, now: Mono) -> Option<Mono> {
         let mut left = self.sum(now);
@@ -186,7 +202,8 @@ impl Pace {
 }
 
 fn step(per_second: f64) -> Option<Duration> {
-    (per_second > 0.0).then(|| Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX))
+    (per_second > 0.0)
+        .then(|| Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX))
 }
 
 #[cfg(test)]
@@ -210,7 +227,11 @@ mod tests {
         }
         assert_eq!(times.full_until(3, MINUTE, at(3_000)), Some(at(60_000)));
         assert_eq!(times.full_until(3, MINUTE, at(60_000)), None);
-        assert_eq!(times.full_until(2, MINUTE, at(3_000)), Some(at(61_000)), "a lowered limit holds at once");
+        assert_eq!(
+            times.full_until(2, MINUTE, at(3_000)),
+            Some(at(61_000)),
+            "a lowered limit holds at once"
+        );
         assert_eq!(times.full_until(0, MINUTE, at(3_000)), None, "0 is no limit");
     }
 
@@ -259,7 +280,10 @@ mod tests {
         tokens.correct(first, 100);
         assert_eq!(tokens.full_until(1_000, 500, at(1_000)), None);
         tokens.book(500, at(2_000));
-        assert_eq!((tokens.sum(at(2_000)), tokens.sum(at(61_500)), tokens.sum(at(63_000))), (600, 500, 0));
+        assert_eq!(
+            (tokens.sum(at(2_000)), tokens.sum(at(61_500)), tokens.sum(at(63_000))),
+            (600, 500, 0)
+        );
         tokens.book(1, at(200_000));
         tokens.correct(first, 9_999);
         assert_eq!(tokens.sum(at(200_000)), 1, "what fell out is not corrected");

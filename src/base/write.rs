@@ -1,6 +1,7 @@
 //! Writes JSON straight into text, in the order of the calls; nothing is built in between.
 //!
-//! Keys are literals of ours or keys that were read from proven JSON, given raw (as they stood between their quotes).
+//! Keys are literals of ours or keys that were read from proven JSON, given raw (as they stood
+//! between their quotes).
 
 use std::fmt::{Display, Write as _};
 
@@ -43,8 +44,9 @@ pub fn array(build: impl FnOnce(&mut Array<'_>)) -> String {
     out
 }
 
-/// Appends JSON on one line, as events and lines need it. What stands as others wrote it may be laid out over several; line
-/// ends can only stand between its tokens, as those inside texts are escaped.
+/// Appends JSON on one line, as events and lines need it. What stands as others wrote it may be
+/// laid out over several; line ends can only stand between its tokens, as those inside texts are
+/// escaped.
 pub fn one_line(out: &mut Vec<u8>, json: &str) {
     let from = out.len();
     out.extend_from_slice(json.as_bytes());
@@ -217,7 +219,10 @@ mod tests {
             });
             o.opt_str("none", None);
         });
-        assert_eq!(text, "{\"a\":\"x\\\"\\\\\\n\\u0001é\",\"n\":3,\"z\":null,\"b\":true,\"l\":[1,{\"r\":1.10},[]]}");
+        assert_eq!(
+            text,
+            "{\"a\":\"x\\\"\\\\\\n\\u0001é\",\"n\":3,\"z\":null,\"b\":true,\"l\":[1,{\"r\":1.10},[]]}"
+        );
         assert!(Raw::parse(&text).is_some());
     }
 

@@ -19,7 +19,11 @@ mod tests {
 
     #[test]
     fn the_names_of_utc_are_one_zone() {
-        assert!(["UTC", "Etc/UTC", "Etc/Zulu", "no such zone"].into_iter().all(|name| zone(name) == TimeZone::UTC));
+        assert!(
+            ["UTC", "Etc/UTC", "Etc/Zulu", "no such zone"]
+                .into_iter()
+                .all(|name| zone(name) == TimeZone::UTC)
+        );
         assert_eq!(zone("Asia/Shanghai").iana_name(), Some("Asia/Shanghai"));
     }
 }

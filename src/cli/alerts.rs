@@ -47,7 +47,8 @@ pub async fn run(ctx: &Ctx, command: AlertsCommand) -> Result<Exit, CliError> {
             let now = System.unix();
             let mut table = Table::new(&["ALERT", "FOR", "WHAT"]);
             for standing in &alerts {
-                let role = if standing.alert.level == Level::Error { Role::Bad } else { Role::Warn };
+                let role =
+                    if standing.alert.level == Level::Error { Role::Bad } else { Role::Warn };
                 table.row(vec![
                     Cell::new(role, standing.alert.what.name()),
                     when::span(now.0 - standing.since.0).into(),

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{alerts, ask, completions, config_file, env, exit::CliError, explain, key, log, model, project, route, stop, upstream, usage};
+use super::{
+    alerts, ask, completions, config_file, env, exit::CliError, explain, key, log, model, project,
+    route, stop, upstream, usage,
+};
 use crate::config::{
     discover::Environment,
     file::{self, Place},
@@ -40,7 +43,8 @@ pub struct Global {
     /// Config file [default: config.toml in the platform's config dir, or AIPROXY_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Data dir [default: the platform's data dir, or AIPROXY_DATA_DIR]; commands find the proxy by it
+    /// Data dir [default: the platform's data dir, or AIPROXY_DATA_DIR]; commands find the proxy by
+    /// it
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Talk to the proxy at this URL; its control token comes from AIPROXY_TOKEN or --token-file
@@ -62,23 +66,34 @@ impl Global {
     ///
     /// # Errors
     ///
-    /// A sentence where neither a flag nor the environment says it and there is no home, or where the data dir is none.
+    /// A sentence where neither a flag nor the environment says it and there is no home, or where
+    /// the data dir is none.
     pub fn place(&self) -> Result<Place, CliError> {
-        let place =
-            file::locate(self.config.as_deref(), self.data_dir.as_deref(), &Environment::from_process()).map_err(CliError::failed)?;
+        let place = file::locate(
+            self.config.as_deref(),
+            self.data_dir.as_deref(),
+            &Environment::from_process(),
+        )
+        .map_err(CliError::failed)?;
         if place.data.is_file() {
-            return Err(CliError::failed(format!("{}: a file, not a folder", place.data.display()))
-                .hint("--data-dir or AIPROXY_DATA_DIR names the folder for data"));
+            return Err(CliError::failed(format!(
+                "{}: a file, not a folder",
+                place.data.display()
+            ))
+            .hint("--data-dir or AIPROXY_DATA_DIR names the folder for data"));
         }
         Ok(place)
     }
 }
 
 impl Global {
-    /// The options by which another command finds the same config and data, each after a space; empty where none is needed.
+    /// The options by which another command finds the same config and data, each after a space;
+    /// empty where none is needed.
     #[must_use]
     pub fn flags(&self, place: &Place) -> String {
-        let flag = |name: &str, path: &std::path::Path| format!(" {name} {}", quoted(&path.display().to_string()));
+        let flag = |name: &str, path: &std::path::Path| {
+            format!(" {name} {}", quoted(&path.display().to_string()))
+        };
         let config = self.config.as_ref().map(|_| flag("--config", &place.config));
         let data = self.data_dir.as_ref().map(|_| flag("--data-dir", &place.data));
         [config, data].into_iter().flatten().collect()
@@ -88,7 +103,11 @@ impl Global {
 /// A word as a POSIX shell reads it.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+@:,=".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// The commands.
@@ -104,7 +123,9 @@ pub enum Command {
     #[command(after_help = STATUS)]
     Status,
     /// End the running proxy
-    #[command(after_help = "Open requests may finish, for as long as `server.drain` says; --now cuts them.")]
+    #[command(
+        after_help = "Open requests may finish, for as long as `server.drain` says; --now cuts them."
+    )]
     Stop(stop::StopArgs),
     /// End the running proxy and serve again, in this terminal
     #[command(after_help = RESTART)]
@@ -192,7 +213,8 @@ Examples:
 /// Arguments of `serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Listen here instead of where the config says; may be given again. `8642` means loopback, both families; port 0 any free one
+    /// Listen here instead of where the config says; may be given again. `8642` means loopback,
+    /// both families; port 0 any free one
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// With the dashboard in this terminal
@@ -233,7 +255,12 @@ mod tests {
     #[test]
     fn what_stands_below_help_fits_a_terminal_of_100_columns() {
         each(&Cli::command(), "", &mut |path, command| {
-            for line in command.get_after_help().map(ToString::to_string).iter().flat_map(|text| text.lines()) {
+            for line in command
+                .get_after_help()
+                .map(ToString::to_string)
+                .iter()
+                .flat_map(|text| text.lines())
+            {
                 assert!(unicode_width::UnicodeWidthStr::width(line) <= 96, "{path}: {line}");
             }
         });
@@ -244,13 +271,19 @@ mod tests {
         let global = Global { data_dir: Some("d".into()), ..Global::default() };
         let place = Place { config: "/c".into(), data: "/my data/it's".into(), explicit: false };
         assert_eq!(global.flags(&place), r" --data-dir '/my data/it'\''s'");
-        assert_eq!(Global { config: Some("c".into()), ..Global::default() }.flags(&place), " --config /c");
+        assert_eq!(
+            Global { config: Some("c".into()), ..Global::default() }.flags(&place),
+            " --config /c"
+        );
         assert_eq!(Global::default().flags(&place), "");
     }
 
     #[test]
     fn global_options_stand_before_or_after_the_command() {
-        for line in [&["aiproxy", "--config", "a", "key", "list", "--json"][..], &["aiproxy", "key", "list", "--json", "--config", "a"]] {
+        for line in [
+            &["aiproxy", "--config", "a", "key", "list", "--json"][..],
+            &["aiproxy", "key", "list", "--json", "--config", "a"],
+        ] {
             let cli = Cli::try_parse_from(line).unwrap();
             assert!(cli.global.json && cli.global.config == Some(PathBuf::from("a")), "{line:?}");
         }

@@ -65,7 +65,8 @@ pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
         None => return Err(reach::not_running(ctx).await),
     };
     let mut messages = Vec::new();
-    messages.extend(args.system.as_deref().map(|text| json!({ "role": "system", "content": text })));
+    messages
+        .extend(args.system.as_deref().map(|text| json!({ "role": "system", "content": text })));
     messages.push(json!({ "role": "user", "content": question }));
     let body = json!({ "model": args.model, "stream": true, "messages": messages });
     let key = project::client_key(ctx, &args.project).await?;
@@ -87,7 +88,8 @@ pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
         return Err(refused(status.as_u16(), &head(&mut response).await, id.as_deref()));
     }
     let upstream = header(&response, "x-aiproxy-upstream");
-    let mut answer = Answer { quiet: ctx.global.json, raw: !io::stdout().is_terminal(), ..Answer::default() };
+    let mut answer =
+        Answer { quiet: ctx.global.json, raw: !io::stdout().is_terminal(), ..Answer::default() };
     let mut splitter = Splitter::default();
     while let Some(chunk) = response.chunk().await.map_err(|e| told(&e))? {
         let mut at = 0;
@@ -96,17 +98,22 @@ pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
                 Piece::Inside(range) => answer.event(&chunk[range])?,
                 Piece::Joined(block) => answer.event(&block)?,
                 Piece::More => break,
-                Piece::TooLong => return Err(CliError::failed("the answer holds an event of more than 8 MiB")),
+                Piece::TooLong => {
+                    return Err(CliError::failed("the answer holds an event of more than 8 MiB"));
+                }
             }
         }
     }
     answer.event(&splitter.rest())?;
-    let hint = || format!("`aiproxy log show {}` tells what happened", id.as_deref().unwrap_or("last"));
+    let hint =
+        || format!("`aiproxy log show {}` tells what happened", id.as_deref().unwrap_or("last"));
     if !answer.done {
         return Err(CliError::failed("the answer broke off").hint(hint()));
     }
     if ctx.global.json {
-        out::json(&json!({ "model": answer.model, "upstream": upstream, "request": id, "text": answer.text, "finish": answer.finish }))?;
+        out::json(
+            &json!({ "model": answer.model, "upstream": upstream, "request": id, "text": answer.text, "finish": answer.finish }),
+        )?;
     } else {
         out::print(if answer.text.ends_with('\n') { "" } else { "\n" })?;
     }
@@ -142,7 +149,9 @@ async fn head(response: &mut reqwest::Response) -> Vec<u8> {
 }
 
 fn refused(status: u16, body: &[u8], id: Option<&str>) -> CliError {
-    let said = serde_json::from_slice::<Value>(body).ok().and_then(|v| v["error"]["message"].as_str().map(str::to_owned));
+    let said = serde_json::from_slice::<Value>(body)
+        .ok()
+        .and_then(|v| v["error"]["message"].as_str().map(str::to_owned));
     let text = said.unwrap_or_else(|| format!("the proxy answers with status {status}"));
     let error = CliError::failed(text);
     match id {
@@ -153,8 +162,15 @@ fn refused(status: u16, body: &[u8], id: Option<&str>) -> CliError {
 
 /// A transport error with its cause, and without its URL.
 fn told(error: &reqwest::Error) -> CliError {
-    let mut text = if error.is_connect() { "the proxy cannot be reached" } else { "the connection to the proxy broke" }.to_owned();
-    if let Some(cause) = std::iter::successors(std::error::Error::source(error), |e| e.source()).last() {
+    let mut text = if error.is_connect() {
+        "the proxy cannot be reached"
+    } else {
+        "the connection to the proxy broke"
+    }
+    .to_owned();
+    if let Some(cause) =
+        std::iter::successors(std::error::Error::source(error), |e| e.source()).last()
+    {
         text.push_str(&format!(": {cause}"));
     }
     if error.is_connect() { CliError::unreachable(text) } else { CliError::failed(text) }
@@ -196,7 +212,9 @@ impl Answer {
         if let Some(finish) = choice["finish_reason"].as_str() {
             self.finish = Some(finish.to_owned());
         }
-        let Some(text) = choice["delta"]["content"].as_str().filter(|text| !text.is_empty()) else { return Ok(()) };
+        let Some(text) = choice["delta"]["content"].as_str().filter(|text| !text.is_empty()) else {
+            return Ok(());
+        };
         self.text.push_str(text);
         match (self.quiet, self.raw) {
             (true, _) => Ok(()),
@@ -210,7 +228,9 @@ impl Answer {
 fn harmless(text: &str) -> String {
     text.split_inclusive(['\n', '\t'])
         .map(|part| match part.as_bytes().last() {
-            Some(&end @ (b'\n' | b'\t')) => format!("{}{}", clean(&part[..part.len() - 1]), char::from(end)),
+            Some(&end @ (b'\n' | b'\t')) => {
+                format!("{}{}", clean(&part[..part.len() - 1]), char::from(end))
+            }
             _ => clean(part).into_owned(),
         })
         .collect()
@@ -233,9 +253,15 @@ mod tests {
         }
         assert!(!answer.done);
         answer.event(b"data: [DONE]\n\n").unwrap();
-        assert!(answer.done && answer.text == "hello" && answer.finish.as_deref() == Some("stop") && answer.model.as_deref() == Some("m"));
+        assert!(
+            answer.done
+                && answer.text == "hello"
+                && answer.finish.as_deref() == Some("stop")
+                && answer.model.as_deref() == Some("m")
+        );
 
-        let error = answer.event(b"data: {\"error\":{\"message\":\"upstream broke\"}}\n\n").unwrap_err();
+        let error =
+            answer.event(b"data: {\"error\":{\"message\":\"upstream broke\"}}\n\n").unwrap_err();
         assert_eq!(error.text, "upstream broke");
     }
 

@@ -74,7 +74,9 @@ impl Books {
         }
         match self {
             Self::File(reader) => reader.full(id).map_err(|error| refused(&error.into())),
-            Self::Proxy(reach) => Ok(reach.client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await?),
+            Self::Proxy(reach) => {
+                Ok(reach.client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await?)
+            }
         }
     }
 }
@@ -84,7 +86,8 @@ fn refused(refused: &Refused) -> CliError {
     match refused {
         Refused::Question(_) => CliError { exit: Exit::Usage, ..CliError::failed(text) },
         Refused::Ledger(QueryError::Ambiguous(_) | QueryError::Unknown(_)) => {
-            CliError::failed(text).hint("`aiproxy log` shows their ids; `last` is the newest finished one")
+            CliError::failed(text)
+                .hint("`aiproxy log` shows their ids; `last` is the newest finished one")
         }
         Refused::Ledger(_) => CliError::failed(text),
     }

@@ -103,7 +103,15 @@ mod tests {
             until: Some(UnixMillis(3_600_000)),
         };
         let text = table(&[&budget], UnixMillis(0), Paint::none());
-        for said in ["project ide", "$4.100", "$5.000", "82 %", "1h00m", "$0.020 reserved", "2 attempts of unknown price"] {
+        for said in [
+            "project ide",
+            "$4.100",
+            "$5.000",
+            "82 %",
+            "1h00m",
+            "$0.020 reserved",
+            "2 attempts of unknown price",
+        ] {
             assert!(text.contains(said), "{said}: {text}");
         }
         assert_eq!(as_json(&budget)["spent"], 4.1);

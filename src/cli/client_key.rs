@@ -1,4 +1,5 @@
-//! Client keys of our own making: kept in the OS keyring, or where none answers in a private file of the data dir.
+//! Client keys of our own making: kept in the OS keyring, or where none answers in a private file
+//! of the data dir.
 
 use std::{
     fmt,
@@ -63,7 +64,9 @@ pub enum ClientKeyError {
 impl From<ClientKeyError> for CliError {
     fn from(error: ClientKeyError) -> Self {
         let hint = match &error {
-            ClientKeyError::Disk { .. } => Some("the data dir must be writable; --data-dir or AIPROXY_DATA_DIR names another"),
+            ClientKeyError::Disk { .. } => {
+                Some("the data dir must be writable; --data-dir or AIPROXY_DATA_DIR names another")
+            }
             ClientKeyError::File { .. } => Some("remove the file and a new key is made"),
             ClientKeyError::NoEntropy(_) => None,
         };
@@ -73,13 +76,16 @@ impl From<ClientKeyError> for CliError {
 
 /// The key of project `default`, made if there is none yet.
 ///
-/// A key that was once made in the file stays the key when a keyring answers later, so that tools which hold it go on
-/// working.
+/// A key that was once made in the file stays the key when a keyring answers later, so that tools
+/// which hold it go on working.
 ///
 /// # Errors
 ///
 /// Neither the keyring nor the data dir takes a new key; a file that is there cannot be read.
-pub async fn default_client_key(place: &Place, keyring: &Keyring) -> Result<(Secret, KeptIn), ClientKeyError> {
+pub async fn default_client_key(
+    place: &Place,
+    keyring: &Keyring,
+) -> Result<(Secret, KeptIn), ClientKeyError> {
     if let Some(found) = find(place, keyring).await? {
         return Ok(found);
     }
@@ -98,7 +104,10 @@ pub async fn default_client_key(place: &Place, keyring: &Keyring) -> Result<(Sec
 /// # Errors
 ///
 /// A file that is there cannot be read.
-pub(super) async fn find(place: &Place, keyring: &Keyring) -> Result<Option<(Secret, KeptIn)>, ClientKeyError> {
+pub(super) async fn find(
+    place: &Place,
+    keyring: &Keyring,
+) -> Result<Option<(Secret, KeptIn)>, ClientKeyError> {
     let label = label("default");
     // A keyring that does not answer is no failure: the file is there for it.
     if let Ok(Some(secret)) = keyring.get(&label).await {
@@ -108,11 +117,13 @@ pub(super) async fn find(place: &Place, keyring: &Keyring) -> Result<Option<(Sec
     if !path.exists() {
         return Ok(None);
     }
-    let line = file::read_line(&path).map_err(|error| ClientKeyError::File { path: path.clone(), error })?;
+    let line = file::read_line(&path)
+        .map_err(|error| ClientKeyError::File { path: path.clone(), error })?;
     Ok(Some((Secret::new(line.as_str().to_owned()), KeptIn::File(path))))
 }
 
-/// The right to make the key; `None` where whoever has it keeps it for longer than making a key takes.
+/// The right to make the key; `None` where whoever has it keeps it for longer than making a key
+/// takes.
 async fn turn(data: &Path) -> Result<Option<Lock>, ClientKeyError> {
     let path = data.join("client.lock");
     let error = |error| ClientKeyError::Disk { path: path.clone(), error };
@@ -126,14 +137,20 @@ async fn turn(data: &Path) -> Result<Option<Lock>, ClientKeyError> {
     Ok(None)
 }
 
-/// Makes a new key for a project and keeps it where it can be kept, replacing the one that was there.
+/// Makes a new key for a project and keeps it where it can be kept, replacing the one that was
+/// there.
 ///
 /// # Errors
 ///
 /// As [`default_client_key`].
-pub async fn make(project: &str, data: &Path, keyring: &Keyring) -> Result<(Secret, KeptIn), ClientKeyError> {
+pub async fn make(
+    project: &str,
+    data: &Path,
+    keyring: &Keyring,
+) -> Result<(Secret, KeptIn), ClientKeyError> {
     let (secret, label, path) = (secret::generate()?, label(project), path(data, project));
-    // Where the file exists the project's readers look there only if the keyring has no entry: the entry wins from here on.
+    // Where the file exists the project's readers look there only if the keyring has no entry: the
+    // entry wins from here on.
     if keyring.set(&label, &secret).await.is_ok() {
         drop(std::fs::remove_file(&path));
         return Ok((secret, KeptIn::Keyring(label)));
@@ -159,7 +176,11 @@ fn label(project: &str) -> String {
 }
 
 fn path(data: &Path, project: &str) -> PathBuf {
-    if project == "default" { data.join("client.key") } else { data.join("clients").join(format!("{project}.key")) }
+    if project == "default" {
+        data.join("client.key")
+    } else {
+        data.join("clients").join(format!("{project}.key"))
+    }
 }
 
 #[cfg(test)]
@@ -184,7 +205,10 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::metadata(home.path().join("data/client.key")).unwrap().permissions().mode();
+            let mode = std::fs::metadata(home.path().join("data/client.key"))
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600);
         }
     }
@@ -195,8 +219,11 @@ mod tests {
         let (place, keyring) = (place(home.path()), Keyring::none("a test"));
 
         let all = (0..8).map(|_| default_client_key(&place, &keyring));
-        let keys: std::collections::BTreeSet<_> =
-            futures_util::future::join_all(all).await.into_iter().map(|key| key.unwrap().0.digest()).collect();
+        let keys: std::collections::BTreeSet<_> = futures_util::future::join_all(all)
+            .await
+            .into_iter()
+            .map(|key| key.unwrap().0.digest())
+            .collect();
 
         assert_eq!(keys.len(), 1);
     }

@@ -104,7 +104,9 @@ async fn change(ctx: &Ctx, edit: Edit, done: &str) -> Result<Exit, CliError> {
 fn path(ctx: &Ctx) -> Result<Exit, CliError> {
     let place = ctx.global.place()?;
     if ctx.global.json {
-        out::json(&json!({ "config": place.config, "exists": place.config.exists(), "data": place.data }))?;
+        out::json(
+            &json!({ "config": place.config, "exists": place.config.exists(), "data": place.data }),
+        )?;
     } else {
         out::line(&place.config.display().to_string())?;
     }
@@ -114,7 +116,8 @@ fn path(ctx: &Ctx) -> Result<Exit, CliError> {
 fn init(ctx: &Ctx) -> Result<Exit, CliError> {
     let path = ctx.global.place()?.config;
     if path.symlink_metadata().is_ok() {
-        return Err(CliError::failed(format!("{} exists already", path.display())).hint("`aiproxy config edit` opens it"));
+        return Err(CliError::failed(format!("{} exists already", path.display()))
+            .hint("`aiproxy config edit` opens it"));
     }
     write(&path, EXAMPLE)?;
     ctx.done(&format!("{} written; `aiproxy config edit` opens it", path.display()))
@@ -150,7 +153,11 @@ async fn check_all(ctx: &Ctx) -> Result<Exit, CliError> {
         return Ok(Exit::Ok);
     }
     let path = file.place.config.display();
-    let what = if file.text.is_some() { format!("{path}: ok") } else { format!("ok: there is no {path}, so the defaults apply") };
+    let what = if file.text.is_some() {
+        format!("{path}: ok")
+    } else {
+        format!("ok: there is no {path}, so the defaults apply")
+    };
     out::line(&match warnings.len() {
         0 => what,
         1 => format!("{what}, 1 warning"),
@@ -163,8 +170,12 @@ async fn check_all(ctx: &Ctx) -> Result<Exit, CliError> {
 fn checked_json(ctx: &Ctx) -> Result<settings::File, CliError> {
     let place = ctx.global.place()?;
     let said = |problems: &[Problem]| {
-        let texts = |level| problems.iter().filter(|p| p.level == level).map(Problem::short).collect::<Vec<_>>();
-        out::json(&json!({ "ok": false, "problems": texts(Level::Error), "warnings": texts(Level::Warning) }))
+        let texts = |level| {
+            problems.iter().filter(|p| p.level == level).map(Problem::short).collect::<Vec<_>>()
+        };
+        out::json(
+            &json!({ "ok": false, "problems": texts(Level::Error), "warnings": texts(Level::Warning) }),
+        )
     };
     let source = match file::read(&place.config) {
         Ok(source) => source.unwrap_or_default(),
@@ -173,7 +184,8 @@ fn checked_json(ctx: &Ctx) -> Result<settings::File, CliError> {
             return Err(CliError::quiet(Exit::Config));
         }
     };
-    let loaded = load::load(&source, &place.config, &Environment::from_process(), &mut Ids::default());
+    let loaded =
+        load::load(&source, &place.config, &Environment::from_process(), &mut Ids::default());
     if loaded.settings.is_none() {
         said(&loaded.problems)?;
         return Err(CliError::quiet(Exit::Config));
@@ -181,12 +193,23 @@ fn checked_json(ctx: &Ctx) -> Result<settings::File, CliError> {
     settings::load(ctx)
 }
 
-/// References into the keyring and the encrypted file that lead nowhere; `cmd:` programs are not run for a check.
+/// References into the keyring and the encrypted file that lead nowhere; `cmd:` programs are not
+/// run for a check.
 async fn stores(file: &settings::File) -> Vec<String> {
     let resolver = file.resolver();
-    let keys = file.settings.upstreams.iter().filter(|u| u.enabled).flat_map(|u| &u.keys).filter(|k| k.enabled);
+    let keys = file
+        .settings
+        .upstreams
+        .iter()
+        .filter(|u| u.enabled)
+        .flat_map(|u| &u.keys)
+        .filter(|k| k.enabled);
     let keys = keys.map(|k| (format!("key `{}`", k.name), &k.reference));
-    let projects = file.settings.projects.iter().filter_map(|p| Some((format!("key of project `{}`", p.name), p.key.as_ref()?)));
+    let projects = file
+        .settings
+        .projects
+        .iter()
+        .filter_map(|p| Some((format!("key of project `{}`", p.name), p.key.as_ref()?)));
     let mut said = Vec::new();
     for (whose, reference) in keys.chain(projects) {
         if matches!(reference, Reference::Keyring(_) | Reference::Vault(_))
@@ -203,23 +226,29 @@ async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
     let place = ctx.global.place()?;
     let before = file::read(&place.config).map_err(|problem| CliError::config(problem.short()))?;
     if !std::io::stdin().is_terminal() {
-        return Err(CliError::failed("no terminal for an editor").hint("`aiproxy config set PATH VALUE` changes one setting"));
+        return Err(CliError::failed("no terminal for an editor")
+            .hint("`aiproxy config set PATH VALUE` changes one setting"));
     }
     disk::private_dir(&place.data).map_err(|e| exit::at(&place.data, &e))?;
     let copy = place.data.join("config.edit.toml");
     write(&copy, before.as_deref().unwrap_or(EXAMPLE))?;
     loop {
         open_editor(&copy)?;
-        let text = file::read(&copy).map_err(|problem| CliError::failed(problem.short()))?.unwrap_or_default();
+        let text = file::read(&copy)
+            .map_err(|problem| CliError::failed(problem.short()))?
+            .unwrap_or_default();
         if Some(&text) == before.as_ref() {
             drop(std::fs::remove_file(&copy));
             return ctx.done("nothing was changed");
         }
-        let loaded = load::load(&text, &place.config, &Environment::from_process(), &mut Ids::default());
+        let loaded =
+            load::load(&text, &place.config, &Environment::from_process(), &mut Ids::default());
         if loaded.settings.is_some() {
             take(&place, before.as_deref(), &text, &copy)?;
             if !loaded.problems.is_empty() {
-                out::note(problem::render(&loaded.problems, &text, Paint::stderr().is_on()).trim_end());
+                out::note(
+                    problem::render(&loaded.problems, &text, Paint::stderr().is_on()).trim_end(),
+                );
             }
             reach::reload_if_running(ctx).await;
             return ctx.done(&format!("{} changed", place.config.display()));
@@ -227,7 +256,8 @@ async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
         out::note(problem::render(&loaded.problems, &text, Paint::stderr().is_on()).trim_end());
         let answer = prompt::ask_line("open it again? [Y/n] ").await?;
         if matches!(answer.trim().to_ascii_lowercase().as_str(), "n" | "no") {
-            return Err(CliError::config("the config was not changed").hint(format!("your text is in {}", copy.display())));
+            return Err(CliError::config("the config was not changed")
+                .hint(format!("your text is in {}", copy.display())));
         }
     }
 }
@@ -236,8 +266,11 @@ async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
 fn take(place: &Place, before: Option<&str>, text: &str, copy: &Path) -> Result<(), CliError> {
     let now = file::read(&place.config).map_err(|problem| CliError::failed(problem.short()))?;
     if now.as_deref() != before {
-        return Err(CliError::failed(format!("{} was changed by another program meanwhile", place.config.display()))
-            .hint(format!("your text is in {}", copy.display())));
+        return Err(CliError::failed(format!(
+            "{} was changed by another program meanwhile",
+            place.config.display()
+        ))
+        .hint(format!("your text is in {}", copy.display())));
     }
     // A link stays a link, and the file keeps the mode it has.
     let target = std::fs::canonicalize(&place.config).unwrap_or_else(|_| place.config.clone());
@@ -248,7 +281,10 @@ fn take(place: &Place, before: Option<&str>, text: &str, copy: &Path) -> Result<
 
 /// $VISUAL and $EDITOR may hold arguments, so that a shell reads them, as everywhere.
 fn open_editor(path: &Path) -> Result<(), CliError> {
-    let named = ["VISUAL", "EDITOR"].into_iter().filter_map(std::env::var_os).find(|value| !value.is_empty());
+    let named = ["VISUAL", "EDITOR"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .find(|value| !value.is_empty());
     let status = if cfg!(windows) {
         Command::new(named.unwrap_or_else(|| "notepad".into())).arg(path).status()
     } else {
@@ -258,8 +294,10 @@ fn open_editor(path: &Path) -> Result<(), CliError> {
     };
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(CliError::failed(format!("the editor ended with {status}")).hint(format!("your text is in {}", path.display()))),
-        Err(error) => Err(CliError::failed(format!("the editor did not start: {error}")).hint("set VISUAL or EDITOR")),
+        Ok(status) => Err(CliError::failed(format!("the editor ended with {status}"))
+            .hint(format!("your text is in {}", path.display()))),
+        Err(error) => Err(CliError::failed(format!("the editor did not start: {error}"))
+            .hint("set VISUAL or EDITOR")),
     }
 }
 
@@ -276,8 +314,9 @@ fn show_all(ctx: &Ctx) -> Result<Exit, CliError> {
 fn get(ctx: &Ctx, path: &str) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
     let Some(text) = show::get(&file.settings, path) else {
-        let near =
-            near::nearest(path, keys::ALL.iter().map(|key| key.path)).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        let near = near::nearest(path, keys::ALL.iter().map(|key| key.path))
+            .map(|near| format!("did you mean `{near}`? "))
+            .unwrap_or_default();
         return Err(CliError::failed(format!("there is no `{}` in the config", clean(path)))
             .hint(format!("{near}`aiproxy config show` prints everything")));
     };
@@ -291,7 +330,9 @@ fn get(ctx: &Ctx, path: &str) -> Result<Exit, CliError> {
 
 /// TOML as JSON.
 fn as_json(text: &str) -> Result<serde_json::Value, CliError> {
-    toml::from_str(text).map_err(|e| CliError::failed(format!("the settings cannot be told as JSON: {}", e.message())))
+    toml::from_str(text).map_err(|e| {
+        CliError::failed(format!("the settings cannot be told as JSON: {}", e.message()))
+    })
 }
 
 /// One setting as JSON: a table, a list, a number; what is none of them is text.

@@ -48,10 +48,14 @@ pub async fn run(ctx: &Ctx, args: EnvArgs) -> Result<Exit, CliError> {
     let key = project::client_key(ctx, &args.project).await?;
     let variables = variables(&base, reveal(&key));
     if ctx.global.json {
-        let map: serde_json::Map<_, _> = variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        let map: serde_json::Map<_, _> =
+            variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         out::json(&map)?;
     } else {
-        let lines: String = variables.iter().map(|(name, value)| format!("{}\n", line(args.shell, name, value))).collect();
+        let lines: String = variables
+            .iter()
+            .map(|(name, value)| format!("{}\n", line(args.shell, name, value)))
+            .collect();
         out::print(&lines)?;
     }
     Ok(Exit::Ok)
@@ -62,12 +66,17 @@ pub(super) async fn base_url(ctx: &Ctx) -> Result<String, CliError> {
     if ctx.global.url.is_some() {
         return Ok(given(ctx));
     }
-    if let Some(base) = Reach::look(ctx)?.and_then(|reach| reach.running).and_then(|running| running.base_url()) {
+    if let Some(base) =
+        Reach::look(ctx)?.and_then(|reach| reach.running).and_then(|running| running.base_url())
+    {
         return Ok(base);
     }
     out::note(&format!("note: {}; start it with `aiproxy serve`", reach::absent(ctx).await));
     let listen = settings::listen(&ctx.global.place()?);
-    Ok(format!("http://{}", listen.first().map_or_else(|| settings::LISTEN.to_owned(), |addr| reachable(addr))))
+    Ok(format!(
+        "http://{}",
+        listen.first().map_or_else(|| settings::LISTEN.to_owned(), |addr| reachable(addr))
+    ))
 }
 
 /// The base URL of a proxy that runs.
@@ -99,7 +108,9 @@ fn variables(base: &str, key: &str) -> Vec<(&'static str, String)> {
 
 fn line(shell: Shell, name: &str, value: &str) -> String {
     match shell {
-        Shell::Fish => format!("set -gx {name} '{}';", value.replace('\\', "\\\\").replace('\'', "\\'")),
+        Shell::Fish => {
+            format!("set -gx {name} '{}';", value.replace('\\', "\\\\").replace('\'', "\\'"))
+        }
         Shell::Powershell => format!("$env:{name} = '{}'", value.replace('\'', "''")),
         Shell::Sh => format!("export {name}='{}'", value.replace('\'', "'\\''")),
     }

@@ -31,7 +31,8 @@ impl Exit {
 #[derive(Debug)]
 pub struct CliError {
     pub exit: Exit,
-    /// Empty where there is nothing to say: a closed pipe, Ctrl-C, problems that were printed already.
+    /// Empty where there is nothing to say: a closed pipe, Ctrl-C, problems that were printed
+    /// already.
     pub text: String,
     pub hint: Option<String>,
 }

@@ -79,13 +79,19 @@ fn page(full: &Full, paint: Paint) -> String {
     }
     match r.cost {
         Some(cost) => {
-            text.push_str(&format!("  {} {}\n", paint.paint(Role::Strong, &cost.to_string()), trust(cost.sure, cost.usd.is_some())));
+            text.push_str(&format!(
+                "  {} {}\n",
+                paint.paint(Role::Strong, &cost.to_string()),
+                trust(cost.sure, cost.usd.is_some())
+            ));
         }
         None => text.push_str("  –\n"),
     }
     text.push_str(&format!("\n{}\n", paint.bold("Kept")));
     if full.bodies.is_empty() {
-        text.push_str("  neither what was sent nor what was answered (`bodies` under [ledger], or too old)\n");
+        text.push_str(
+            "  neither what was sent nor what was answered (`bodies` under [ledger], or too old)\n",
+        );
     }
     for body in &full.bodies {
         let (what, side) = match body.side {
@@ -123,7 +129,11 @@ fn bill(attempt: &AttemptRecord, part: Option<&Part>, several: bool, paint: Pain
         text.push_str(&format!(
             "  price {}{}",
             clean(&price.name),
-            if price.when.is_empty() { String::new() } else { format!(" ({})", clean(&price.when)) }
+            if price.when.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", clean(&price.when))
+            }
         ));
         let from = match bill.source {
             Source::Config => ", from [prices] of the config".to_owned(),
@@ -146,11 +156,17 @@ fn bill(attempt: &AttemptRecord, part: Option<&Part>, several: bool, paint: Pain
         (Some(_), Source::Free) => "nothing: it was refused, or is not charged".to_owned(),
         (Some(_), Source::Local) => "nothing: it ran on this machine".to_owned(),
         (Some(cost), Source::Reported) => match bill.computed {
-            Some(computed) => format!("{}, as the provider says; by the table above {}", cost.exact(), computed.exact()),
+            Some(computed) => format!(
+                "{}, as the provider says; by the table above {}",
+                cost.exact(),
+                computed.exact()
+            ),
             None => format!("{}, as the provider says", cost.exact()),
         },
         (Some(cost), _) => match bill.reported {
-            Some(reported) => format!("{} (`prices_win`); the provider says {}", cost.exact(), reported.exact()),
+            Some(reported) => {
+                format!("{} (`prices_win`); the provider says {}", cost.exact(), reported.exact())
+            }
             None => format!("{}{}", bill.sure.mark(), cost.exact()),
         },
     };
@@ -172,7 +188,8 @@ fn arithmetic(usage: &Usage, price: &Used, paint: Paint) -> String {
             1_000 => "1,000",
             _ => "1M tokens",
         };
-        let borrowed = if price.rates.written(class).is_none() { " (no price of its own)" } else { "" };
+        let borrowed =
+            if price.rates.written(class).is_none() { " (no price of its own)" } else { "" };
         table.row(vec![
             format!("  {}", class.name()).into(),
             count.to_string().into(),
@@ -183,7 +200,11 @@ fn arithmetic(usage: &Usage, price: &Used, paint: Paint) -> String {
     }
     let mut text = if table.is_empty() { String::new() } else { table.show(paint) };
     if *price.currency != *"USD" {
-        text.push_str(&format!("  1 {} is ${}\n", clean(&price.currency), money::decimal(price.dollars)));
+        text.push_str(&format!(
+            "  1 {} is ${}\n",
+            clean(&price.currency),
+            money::decimal(price.dollars)
+        ));
     }
     text
 }
@@ -192,7 +213,9 @@ fn trust(sure: Sure, known: bool) -> &'static str {
     match (sure, known) {
         (_, false) => "nobody knows",
         (Sure::Exact, _) => "all together",
-        (Sure::Estimate, _) => "all together, estimated: the answer ended before its tokens were told",
+        (Sure::Estimate, _) => {
+            "all together, estimated: the answer ended before its tokens were told"
+        }
         (Sure::AtLeast, _) => "or more: an attempt may have gone on, or has no known price",
     }
 }
@@ -206,17 +229,27 @@ fn advice(full: &Full) -> Vec<String> {
     }
     if r.state == State::Failed {
         match (r.status, last) {
-            (Some(401 | 403), Some(a)) => lines.push(format!("`aiproxy key test {}/{}` shows whether the key works", a.upstream, a.key)),
-            (Some(404), _) => lines.push("`aiproxy model list` shows the names that are known".to_owned()),
+            (Some(401 | 403), Some(a)) => lines.push(format!(
+                "`aiproxy key test {}/{}` shows whether the key works",
+                a.upstream, a.key
+            )),
+            (Some(404), _) => {
+                lines.push("`aiproxy model list` shows the names that are known".to_owned())
+            }
             (Some(429), _) => {
                 lines.push("`aiproxy key list` shows which keys rest and until when; `aiproxy key warm KEY` ends that".to_owned());
             }
-            (Some(500..=599), Some(a)) => lines.push(format!("`aiproxy upstream test {}` shows whether it answers", a.upstream)),
+            (Some(500..=599), Some(a)) => lines
+                .push(format!("`aiproxy upstream test {}` shows whether it answers", a.upstream)),
             _ => {}
         }
         lines.push(format!("`aiproxy route {}` shows where it would go now", clean(&r.asked)));
     }
-    for (attempt, part) in r.attempts.iter().filter_map(|a| Some((a, full.parts.iter().find(|part| part.number == a.number)?))) {
+    for (attempt, part) in r
+        .attempts
+        .iter()
+        .filter_map(|a| Some((a, full.parts.iter().find(|part| part.number == a.number)?)))
+    {
         if part.bill.source == Source::Unknown && part.usage.is_some() {
             lines.push(format!(
                 "a price for it: `[prices.\"{}/{}\"]` with `input` and `output` in the config",
@@ -226,7 +259,10 @@ fn advice(full: &Full) -> Vec<String> {
         }
     }
     if let Some(slow) = r.ttft_ms.filter(|ms| *ms > 10_000) {
-        lines.push(format!("the first token took {}; `aiproxy upstream list` shows how the others do", when::seconds(slow)));
+        lines.push(format!(
+            "the first token took {}; `aiproxy upstream list` shows how the others do",
+            when::seconds(slow)
+        ));
     }
     lines
 }
@@ -259,8 +295,13 @@ mod tests {
         let usage = Usage { input: 1_000, output: 200, reasoning: 10, ..Usage::default() };
         let cost = price.cost(&usage);
         record.cost = Some(Cost { usd: Some(cost), sure: Sure::Exact });
-        let bill =
-            Bill { cost: Some(cost), source: Source::Builtin, computed: Some(cost), price: Some(Arc::new(price)), ..Bill::default() };
+        let bill = Bill {
+            cost: Some(cost),
+            source: Source::Builtin,
+            computed: Some(cost),
+            price: Some(Arc::new(price)),
+            ..Bill::default()
+        };
         let free = Bill { cost: Some(NanoUsd::ZERO), source: Source::Free, ..Bill::default() };
         Full {
             record,
@@ -304,6 +345,10 @@ mod tests {
         unknown.parts[1].bill = Bill::default();
         unknown.record.cost = Some(Cost::default());
         let text = page(&unknown, Paint::none());
-        assert!(text.contains("nobody knows the price of big-model at office") && text.contains("[prices.\"office/big-model\"]"), "{text}");
+        assert!(
+            text.contains("nobody knows the price of big-model at office")
+                && text.contains("[prices.\"office/big-model\"]"),
+            "{text}"
+        );
     }
 }

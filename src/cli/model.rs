@@ -84,8 +84,14 @@ async fn add(ctx: &Ctx, args: ModelArgs) -> Result<Exit, CliError> {
             .hint(format!("`aiproxy model remove {}` first", args.name)));
     }
     let edit = match &args.targets[..] {
-        [target] if args.strategy.is_none() => Edit::SetAlias { name: args.name.clone(), target: target.clone() },
-        targets => Edit::AddModel { name: args.name.clone(), targets: targets.to_vec(), strategy: args.strategy },
+        [target] if args.strategy.is_none() => {
+            Edit::SetAlias { name: args.name.clone(), target: target.clone() }
+        }
+        targets => Edit::AddModel {
+            name: args.name.clone(),
+            targets: targets.to_vec(),
+            strategy: args.strategy,
+        },
     };
     settings::edit(ctx, &[edit])?;
     reach::reload_if_running(ctx).await;
@@ -107,7 +113,8 @@ async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
 fn unknown(name: &str, rows: &[ModelView]) -> CliError {
     let near = near::near(name, rows.iter().map(|row| row.name.as_str()), 3);
     let near = if near.is_empty() { String::new() } else { format!("near: {}; ", near.join(", ")) };
-    CliError::failed(format!("no model `{name}`")).hint(format!("{near}`aiproxy model list` shows all"))
+    CliError::failed(format!("no model `{name}`"))
+        .hint(format!("{near}`aiproxy model list` shows all"))
 }
 
 /// The running proxy's models, or those of the config.
@@ -115,7 +122,10 @@ async fn rows(ctx: &Ctx) -> Result<Vec<ModelView>, CliError> {
     match Reach::look(ctx)? {
         Some(reach) => Ok(reach.snapshot().await?.models),
         None => {
-            out::note(&format!("note: {}, so models that upstreams list are not known", reach::absent(ctx).await));
+            out::note(&format!(
+                "note: {}, so models that upstreams list are not known",
+                reach::absent(ctx).await
+            ));
             Ok(configured(&settings::load(ctx)?.settings))
         }
     }
@@ -130,7 +140,11 @@ async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
     } else {
         let mut table = Table::new(&["MODEL", "KIND", "TARGETS"]);
         for row in &rows {
-            table.row(vec![(&row.name).into(), Cell::new(Role::Dim, &row.kind), row.targets.join(", ").into()]);
+            table.row(vec![
+                (&row.name).into(),
+                Cell::new(Role::Dim, &row.kind),
+                row.targets.join(", ").into(),
+            ]);
         }
         out::print(&table.show(Paint::stdout()))?;
     }
@@ -157,7 +171,10 @@ async fn show(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
 }
 
 fn target(t: &ModelTarget) -> String {
-    let name = t.upstream.as_ref().map_or_else(|| t.model.to_string(), |upstream| format!("{upstream}:{}", t.model));
+    let name = t
+        .upstream
+        .as_ref()
+        .map_or_else(|| t.model.to_string(), |upstream| format!("{upstream}:{}", t.model));
     let priority = t.priority.map(|p| format!(" priority {p}")).unwrap_or_default();
     let weight = t.weight.map(|w| format!(" weight {w}")).unwrap_or_default();
     format!("{name}{priority}{weight}")

@@ -1,4 +1,5 @@
-//! What commands print: stdout that survives a closed pipe, notes on stderr, colour where it is wanted.
+//! What commands print: stdout that survives a closed pipe, notes on stderr, colour where it is
+//! wanted.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -10,8 +11,8 @@ use super::exit::{CliError, Exit};
 ///
 /// # Errors
 ///
-/// A reader that went away (`aiproxy log | head -1`) has what it wanted: the command ends quietly, and well. A full disk
-/// is told.
+/// A reader that went away (`aiproxy log | head -1`) has what it wanted: the command ends quietly,
+/// and well. A full disk is told.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
@@ -108,7 +109,11 @@ impl Paint {
             Role::Strong => "1",
             Role::Warn => "33",
         };
-        if self.on && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.on && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -127,5 +132,6 @@ pub enum Role {
 /// Whether the environment lets us use colour.
 #[must_use]
 pub fn colour_wanted() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|v| v != "dumb")
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_none_or(|v| v != "dumb")
 }

@@ -148,9 +148,11 @@ pub(super) async fn client_key(ctx: &Ctx, name: &str) -> Result<Secret, CliError
 fn find<'a>(file: &'a File, name: &str) -> Result<&'a Project, CliError> {
     let projects = &file.settings.projects;
     projects.iter().find(|p| *p.name == *name).map(|p| &**p).ok_or_else(|| {
-        let near =
-            near::nearest(name, projects.iter().map(|p| &*p.name)).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
-        CliError::failed(format!("no project `{name}`")).hint(format!("{near}`aiproxy project add {name}` makes one"))
+        let near = near::nearest(name, projects.iter().map(|p| &*p.name))
+            .map(|near| format!("did you mean `{near}`? "))
+            .unwrap_or_default();
+        CliError::failed(format!("no project `{name}`"))
+            .hint(format!("{near}`aiproxy project add {name}` makes one"))
     })
 }
 
@@ -158,11 +160,16 @@ fn find<'a>(file: &'a File, name: &str) -> Result<&'a Project, CliError> {
 async fn key_of(file: &File, project: &Project) -> Result<(Secret, String), CliError> {
     match &project.key {
         Some(reference) => {
-            let secret = file.resolver().resolve_client(reference).await.map_err(|e| CliError::failed(e.text()).hint(e.hint()))?;
+            let secret = file
+                .resolver()
+                .resolve_client(reference)
+                .await
+                .map_err(|e| CliError::failed(e.text()).hint(e.hint()))?;
             Ok((secret, reference.to_string()))
         }
         None => {
-            let (secret, kept) = client_key::default_client_key(&file.place, &Keyring::system()).await?;
+            let (secret, kept) =
+                client_key::default_client_key(&file.place, &Keyring::system()).await?;
             Ok((secret, kept.reference()))
         }
     }
@@ -177,19 +184,28 @@ async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
     }
     let (secret, kept) = client_key::make(&args.name, &file.place.data, &Keyring::system()).await?;
     let mut edits = vec![Edit::AddProject { name: args.name.clone(), key: kept.reference() }];
-    let mut set = |key: &str, value| edits.push(Edit::SetProject { name: args.name.clone(), path: key.to_owned(), value });
-    for (key, list) in [("models", &args.models), ("upstreams", &args.upstreams), ("subnets", &args.subnets)] {
+    let mut set = |key: &str, value| {
+        edits.push(Edit::SetProject { name: args.name.clone(), path: key.to_owned(), value })
+    };
+    for (key, list) in
+        [("models", &args.models), ("upstreams", &args.upstreams), ("subnets", &args.subnets)]
+    {
         if !list.is_empty() {
             set(key, settings::list_value(list));
         }
     }
-    for (key, number) in [("rpm", args.rpm), ("tpm", args.tpm), ("max_concurrency", args.max_concurrency)] {
+    for (key, number) in
+        [("rpm", args.rpm), ("tpm", args.tpm), ("max_concurrency", args.max_concurrency)]
+    {
         if let Some(number) = number {
             set(key, number.to_string());
         }
     }
     if !args.budget.is_empty() {
-        let each = args.budget.iter().map(|(usd, per)| format!("{{ usd = {usd:?}, per = \"{}\" }}", per.name()));
+        let each = args
+            .budget
+            .iter()
+            .map(|(usd, per)| format!("{{ usd = {usd:?}, per = \"{}\" }}", per.name()));
         set("budget", format!("[{}]", each.collect::<Vec<_>>().join(", ")));
     }
     if args.admin {
@@ -209,9 +225,17 @@ async fn add(ctx: &Ctx, args: ProjectArgs) -> Result<Exit, CliError> {
 
 /// `5/day`, `$0.50/month`.
 fn budget_of(text: &str) -> Result<(f64, Per), String> {
-    let form = || "write dollars and a period, as in 5/day; a period is day, week, month or total".to_owned();
+    let form = || {
+        "write dollars and a period, as in 5/day; a period is day, week, month or total".to_owned()
+    };
     let (usd, per) = text.split_once('/').ok_or_else(form)?;
-    let usd = usd.trim().trim_start_matches('$').parse::<f64>().ok().filter(|usd| usd.is_finite() && *usd >= 0.0).ok_or_else(form)?;
+    let usd = usd
+        .trim()
+        .trim_start_matches('$')
+        .parse::<f64>()
+        .ok()
+        .filter(|usd| usd.is_finite() && *usd >= 0.0)
+        .ok_or_else(form)?;
     let (_, per) = Per::ALL.iter().find(|(name, _)| *name == per.trim()).ok_or_else(form)?;
     Ok((usd, *per))
 }
@@ -219,12 +243,16 @@ fn budget_of(text: &str) -> Result<(f64, Per), String> {
 /// A project's name is also a file's name and part of a keyring entry.
 fn named(name: &str) -> Result<(), CliError> {
     if prompt::looks_like_key(name) {
-        return Err(CliError::usage("that looks like a key, not like the name of a project").hint("the key is made for you"));
+        return Err(CliError::usage("that looks like a key, not like the name of a project")
+            .hint("the key is made for you"));
     }
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 64 || !name.chars().all(fine) || name.starts_with('.') {
-        return Err(CliError::usage(format!("`{}` is no name for a project", crate::base::clean::clean(name)))
-            .hint("letters, digits, `-`, `_` and `.`, at most 64"));
+        return Err(CliError::usage(format!(
+            "`{}` is no name for a project",
+            crate::base::clean::clean(name)
+        ))
+        .hint("letters, digits, `-`, `_` and `.`, at most 64"));
     }
     Ok(())
 }
@@ -239,10 +267,23 @@ async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
         out::json(&rows.iter().map(|(p, key)| facts(p, key.as_deref())).collect::<Vec<_>>())?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(&["PROJECT", "MODELS", "UPSTREAMS", "RPM", "TPM", "AT ONCE", "BUDGET", "FROM", "KEY", ""]);
+    let mut table = Table::new(&[
+        "PROJECT",
+        "MODELS",
+        "UPSTREAMS",
+        "RPM",
+        "TPM",
+        "AT ONCE",
+        "BUDGET",
+        "FROM",
+        "KEY",
+        "",
+    ]);
     let number = |n: u32| if n == 0 { "–".to_owned() } else { n.to_string() };
     for (p, key) in &rows {
-        let notes = [(p.admin, "admin"), (!p.enabled, "disabled")].into_iter().filter_map(|(on, word)| on.then_some(word));
+        let notes = [(p.admin, "admin"), (!p.enabled, "disabled")]
+            .into_iter()
+            .filter_map(|(on, word)| on.then_some(word));
         table.row(vec![
             (&*p.name).into(),
             texts(&p.models).join(" ").into(),
@@ -251,7 +292,12 @@ async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
             number(p.tpm).into(),
             number(p.max_concurrency).into(),
             p.budget.iter().map(sum).collect::<Vec<_>>().join(", ").into(),
-            p.subnets.iter().map(|s| format!("{}/{}", s.addr, s.bits)).collect::<Vec<_>>().join(" ").into(),
+            p.subnets
+                .iter()
+                .map(|s| format!("{}/{}", s.addr, s.bits))
+                .collect::<Vec<_>>()
+                .join(" ")
+                .into(),
             Cell::new(Role::Dim, key.as_deref().unwrap_or("made at first use")),
             notes.collect::<Vec<_>>().join(" ").into(),
         ]);
@@ -261,14 +307,23 @@ async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
 }
 
 fn texts(patterns: &Patterns) -> Vec<String> {
-    patterns.yes.iter().map(|p| p.text().to_owned()).chain(patterns.no.iter().map(|p| format!("!{}", p.text()))).collect()
+    patterns
+        .yes
+        .iter()
+        .map(|p| p.text().to_owned())
+        .chain(patterns.no.iter().map(|p| format!("!{}", p.text())))
+        .collect()
 }
 
 /// Where its key is; `None` while the one of the project that is there by itself has not been made.
 async fn reference(file: &File, p: &Project) -> Option<String> {
     match &p.key {
         Some(reference) => Some(reference.to_string()),
-        None => client_key::find(&file.place, &Keyring::system()).await.ok().flatten().map(|(_, kept)| kept.reference()),
+        None => client_key::find(&file.place, &Keyring::system())
+            .await
+            .ok()
+            .flatten()
+            .map(|(_, kept)| kept.reference()),
     }
 }
 
@@ -331,11 +386,16 @@ async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
     }
     out::print(&as_text(&facts))?;
     if !budgets.is_empty() {
-        out::print(&format!("\n{}", budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), Paint::stdout())))?;
+        out::print(&format!(
+            "\n{}",
+            budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), Paint::stdout())
+        ))?;
     }
     if revealed {
         let base = env::base_url(ctx).await?;
-        out::print(&format!("\nopenai          {base}/v1\nanthropic       {base}\ngemini          {base}\nollama          {base}\n"))?;
+        out::print(&format!(
+            "\nopenai          {base}/v1\nanthropic       {base}\ngemini          {base}\nollama          {base}\n"
+        ))?;
     } else {
         out::line(&format!("\n`aiproxy project show {name} --reveal` prints the key"))?;
     }
@@ -350,7 +410,13 @@ async fn set(ctx: &Ctx, name: &str, values: &[String]) -> Result<Exit, CliError>
         let (_, kept) = client_key::default_client_key(&file.place, &Keyring::system()).await?;
         edits.push(Edit::AddProject { name: name.to_owned(), key: kept.reference() });
     }
-    edits.extend(settings::assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject { name: name.to_owned(), path, value }));
+    edits.extend(
+        settings::assignments(values)?.into_iter().map(|(path, value)| Edit::SetProject {
+            name: name.to_owned(),
+            path,
+            value,
+        }),
+    );
     settings::edit(ctx, &edits)?;
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("project {name} changed"))
@@ -360,15 +426,15 @@ async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
     let project = find(&file, name)?;
     let Some(key) = &project.key else {
-        return Err(
-            CliError::failed("the project `default` is there by itself").hint("`aiproxy project set default enabled=false` turns it off")
-        );
+        return Err(CliError::failed("the project `default` is there by itself")
+            .hint("`aiproxy project set default enabled=false` turns it off"));
     };
     prompt::confirm(ctx, &format!("remove project {name} and its key?")).await?;
     settings::edit(ctx, &[Edit::RemoveProject { name: name.to_owned() }])?;
     if is_ours(&file, name, key) {
         match key {
-            // Opening the encrypted file may take a passphrase: a person is asked for it only where it holds the key.
+            // Opening the encrypted file may take a passphrase: a person is asked for it only where
+            // it holds the key.
             Reference::Vault(_) => drop(forget(&file, key).await),
             _ => client_key::forget(name, &file.place.data, &Keyring::system()).await,
         }
@@ -391,16 +457,29 @@ async fn rotate(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let project = find(&file, name)?;
     match &project.key {
         Some(key) if !is_ours(&file, name, key) && !matches!(key, Reference::Literal(_)) => {
-            return Err(CliError::failed(format!("the key of project `{name}` is kept in {key}, which is not ours to change"))
-                .hint(format!("change it there, or `aiproxy config unset project.{name}.key` first")));
+            return Err(CliError::failed(format!(
+                "the key of project `{name}` is kept in {key}, which is not ours to change"
+            ))
+            .hint(format!("change it there, or `aiproxy config unset project.{name}.key` first")));
         }
         _ => {}
     }
-    prompt::confirm(ctx, &format!("make a new key for project {name}? Tools that hold the old one stop working")).await?;
+    prompt::confirm(
+        ctx,
+        &format!("make a new key for project {name}? Tools that hold the old one stop working"),
+    )
+    .await?;
     let (secret, kept) = client_key::make(name, &file.place.data, &Keyring::system()).await?;
     let now = kept.reference();
     if project.key.as_ref().is_some_and(|key| key.to_string() != now) {
-        settings::edit(ctx, &[Edit::SetProject { name: name.to_owned(), path: "key".to_owned(), value: settings::text_value(&now) }])?;
+        settings::edit(
+            ctx,
+            &[Edit::SetProject {
+                name: name.to_owned(),
+                path: "key".to_owned(),
+                value: settings::text_value(&now),
+            }],
+        )?;
     }
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("project {name} has a new key ({}), kept in {kept}", secret.fingerprint()))

@@ -1,4 +1,5 @@
-//! Asks the person at the terminal, and takes in secrets: hidden prompt, standard input or a variable, never argv.
+//! Asks the person at the terminal, and takes in secrets: hidden prompt, standard input or a
+//! variable, never argv.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
@@ -15,7 +16,8 @@ const LONGEST: usize = 16 * 1024;
 /// Where a secret is typed or piped in from.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct SecretSource {
-    /// Read the key from standard input instead of asking: `pass show openai | aiproxy key add openai --stdin`
+    /// Read the key from standard input instead of asking: `pass show openai | aiproxy key add
+    /// openai --stdin`
     #[arg(long, conflicts_with = "from_env")]
     pub stdin: bool,
     /// Read the key from this environment variable
@@ -39,7 +41,8 @@ impl SecretSource {
         if self.given() || io::stdin().is_terminal() {
             return Ok(());
         }
-        Err(CliError::failed(format!("no terminal to ask for {what}")).hint("run with --stdin or --from-env NAME"))
+        Err(CliError::failed(format!("no terminal to ask for {what}"))
+            .hint("run with --stdin or --from-env NAME"))
     }
 
     /// Reads and checks the secret.
@@ -49,7 +52,8 @@ impl SecretSource {
     /// No terminal to ask at; text that cannot be a key (see [`checked`]).
     pub async fn read(&self, what: &str) -> Result<Secret, CliError> {
         if let Some(name) = &self.from_env {
-            let text = std::env::var_os(name).ok_or_else(|| CliError::failed(format!("the variable {name} is not set")))?;
+            let text = std::env::var_os(name)
+                .ok_or_else(|| CliError::failed(format!("the variable {name} is not set")))?;
             return checked(text.into_encoded_bytes(), &format!("the variable {name}"));
         }
         if self.stdin {
@@ -59,14 +63,19 @@ impl SecretSource {
         let question = format!("{what} (hidden): ");
         match apart(|| rpassword::prompt_password(question)).await {
             Ok(text) => checked(text.into_bytes(), "the prompt"),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(CliError::quiet(Exit::Failed)),
-            Err(error) => Err(CliError::failed(format!("the prompt: {error}")).hint("run with --stdin or --from-env NAME")),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                Err(CliError::quiet(Exit::Failed))
+            }
+            Err(error) => Err(CliError::failed(format!("the prompt: {error}"))
+                .hint("run with --stdin or --from-env NAME")),
         }
     }
 }
 
 /// Reads on a thread of its own: a person may take long, and Ctrl-C is heard meanwhile.
-async fn apart<T: Send + 'static>(read: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+async fn apart<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(io::Error::other(e)))
 }
 
@@ -93,8 +102,9 @@ async fn piped() -> Result<Vec<u8>, CliError> {
     read.await.map_err(|e| CliError::failed(format!("standard input: {e}")))
 }
 
-/// Takes bytes as a key: one trailing newline is cut, anything that is no single line of visible text is refused, and so
-/// is a key of our own making, which would send a provider request back to us.
+/// Takes bytes as a key: one trailing newline is cut, anything that is no single line of visible
+/// text is refused, and so is a key of our own making, which would send a provider request back to
+/// us.
 ///
 /// # Errors
 ///
@@ -130,7 +140,9 @@ pub fn single_line(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
     if bytes.contains(&b'\n') || bytes.contains(&b'\r') {
         return wrong("holds more than one line: a key is a single line");
     }
-    let Ok(text) = String::from_utf8(bytes) else { return wrong("holds binary data: a key is text") };
+    let Ok(text) = String::from_utf8(bytes) else {
+        return wrong("holds binary data: a key is text");
+    };
     if text.chars().any(|c| c.is_control()) {
         return wrong("holds control characters: a key is plain text");
     }
@@ -150,20 +162,31 @@ pub fn single_line(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
 /// No terminal to ask at; two different answers.
 pub async fn passphrase(exists: bool) -> Result<Secret, CliError> {
     if !io::stderr().is_terminal() {
-        return Err(CliError::failed("no terminal to ask for the passphrase of the encrypted key file")
-            .hint("put it into a file of mode 600 and name that in AIPROXY_KEYS_PASSPHRASE_FILE"));
+        return Err(CliError::failed(
+            "no terminal to ask for the passphrase of the encrypted key file",
+        )
+        .hint("put it into a file of mode 600 and name that in AIPROXY_KEYS_PASSPHRASE_FILE"));
     }
-    let ask = async |question: &'static str| match apart(move || rpassword::prompt_password(question)).await {
-        Ok(text) => Ok(Secret::new(text)),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(CliError::quiet(Exit::Failed)),
-        Err(error) => Err(CliError::failed(format!("the prompt: {error}"))),
-    };
+    let ask =
+        async |question: &'static str| match apart(move || rpassword::prompt_password(question))
+            .await
+        {
+            Ok(text) => Ok(Secret::new(text)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                Err(CliError::quiet(Exit::Failed))
+            }
+            Err(error) => Err(CliError::failed(format!("the prompt: {error}"))),
+        };
     if exists {
         return ask("passphrase of the encrypted key file: ").await;
     }
     let first = ask("a new passphrase for the encrypted key file: ").await?;
     let again = ask("the same again: ").await?;
-    if first.digest() == again.digest() { Ok(first) } else { Err(CliError::failed("the two passphrases differ; nothing was stored")) }
+    if first.digest() == again.digest() {
+        Ok(first)
+    } else {
+        Err(CliError::failed("the two passphrases differ; nothing was stored"))
+    }
 }
 
 /// Asks before something is lost; `--yes` answers.
@@ -176,7 +199,9 @@ pub async fn confirm(ctx: &Ctx, question: &str) -> Result<(), CliError> {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        return Err(CliError::failed(format!("{question} — no terminal to ask at")).hint("run with --yes"));
+        return Err(
+            CliError::failed(format!("{question} — no terminal to ask at")).hint("run with --yes")
+        );
     }
     match ask_line(&format!("{question} [y/N] ")).await?.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
@@ -206,7 +231,9 @@ pub async fn ask_line(question: &str) -> Result<String, CliError> {
 /// Whether a word looks like a credential: it must not stand on a command line.
 #[must_use]
 pub fn looks_like_key(word: &str) -> bool {
-    let known = ["sk-", "gsk_", "AIza", "xai-", "aip-", "nvapi-", "hf_", "pplx-", "r8_", "Bearer "].iter().any(|p| word.starts_with(p));
+    let known = ["sk-", "gsk_", "AIza", "xai-", "aip-", "nvapi-", "hf_", "pplx-", "r8_", "Bearer "]
+        .iter()
+        .any(|p| word.starts_with(p));
     let dense = word.len() >= 30
         && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         && word.bytes().filter(u8::is_ascii_digit).count() >= 4;
@@ -236,7 +263,10 @@ mod tests {
             assert_eq!(error.exit, Exit::Failed);
         }
         for good in [&b"sk-abc"[..], b"sk-abc\n", b"sk-abc\r\n"] {
-            assert_eq!(checked(good.to_vec(), "standard input").expect("a key").fingerprint(), Secret::new("sk-abc".into()).fingerprint());
+            assert_eq!(
+                checked(good.to_vec(), "standard input").expect("a key").fingerprint(),
+                Secret::new("sk-abc".into()).fingerprint()
+            );
         }
     }
 

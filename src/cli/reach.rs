@@ -74,7 +74,10 @@ impl Reach {
         match &self.running {
             Some(running) if running.pid != snapshot.pid => Err(ClientError::SomethingElse.into()),
             None if snapshot.version != VERSION => {
-                out::note(&format!("note: the proxy that runs is version {}, this command is {VERSION}", snapshot.version));
+                out::note(&format!(
+                    "note: the proxy that runs is version {}, this command is {VERSION}",
+                    snapshot.version
+                ));
                 Ok(snapshot)
             }
             _ => Ok(snapshot),
@@ -101,31 +104,39 @@ fn token(ctx: &Ctx) -> Result<Secret, CliError> {
     } else if let Some(text) = std::env::var_os("AIPROXY_TOKEN") {
         (text.into_encoded_bytes(), "AIPROXY_TOKEN")
     } else {
-        return Err(
-            CliError::usage("--url needs a control token").hint("set AIPROXY_TOKEN or give --token-file; the proxy's is in DATA/run/token")
-        );
+        return Err(CliError::usage("--url needs a control token")
+            .hint("set AIPROXY_TOKEN or give --token-file; the proxy's is in DATA/run/token"));
     };
     prompt::single_line(bytes, from)
 }
 
-/// The error of a command that needs a proxy: where it would be, and whether somebody else stands there.
+/// The error of a command that needs a proxy: where it would be, and whether somebody else stands
+/// there.
 pub async fn not_running(ctx: &Ctx) -> CliError {
     let Ok(place) = ctx.global.place() else { return CliError::unreachable("not running") };
     let addresses = settings::listen(&place);
     if RunDir::is_held(&place.data) {
-        return CliError::unreachable("the proxy is starting and does not listen yet").hint("try again in a moment");
+        return CliError::unreachable("the proxy is starting and does not listen yet")
+            .hint("try again in a moment");
     }
     if let Some(addr) = somebody_at(&addresses).await {
         return CliError::unreachable(format!("not running; something else answers at {addr}"))
-            .hint(format!("no proxy of the data dir {} runs; give its --data-dir or --url", place.data.display()));
+            .hint(format!(
+                "no proxy of the data dir {} runs; give its --data-dir or --url",
+                place.data.display()
+            ));
     }
-    CliError::unreachable(format!("not running at {}", addresses.join(", "))).hint("start it with `aiproxy serve`")
+    CliError::unreachable(format!("not running at {}", addresses.join(", ")))
+        .hint("start it with `aiproxy serve`")
 }
 
 /// The first address where somebody answers.
 async fn somebody_at(addresses: &[String]) -> Option<String> {
     for addr in addresses.iter().map(|addr| reachable(addr)) {
-        if matches!(tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(&addr)).await, Ok(Ok(_))) {
+        if matches!(
+            tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(&addr)).await,
+            Ok(Ok(_))
+        ) {
             return Some(addr);
         }
     }
@@ -137,13 +148,16 @@ pub async fn absent(ctx: &Ctx) -> String {
     let usual = || "the proxy does not run".to_owned();
     let Ok(place) = ctx.global.place() else { return usual() };
     match somebody_at(&settings::listen(&place)).await {
-        Some(addr) => format!("no proxy of the data dir {} runs (something else answers at {addr})", place.data.display()),
+        Some(addr) => format!(
+            "no proxy of the data dir {} runs (something else answers at {addr})",
+            place.data.display()
+        ),
         None => usual(),
     }
 }
 
-/// Applies the config to the proxy that runs, after a command changed it. None running is no error, and a proxy that
-/// refuses is a warning: the change itself is made.
+/// Applies the config to the proxy that runs, after a command changed it. None running is no error,
+/// and a proxy that refuses is a warning: the change itself is made.
 pub async fn reload_if_running(ctx: &Ctx) {
     let Ok(Some(reach)) = Reach::look(ctx) else { return };
     match reload(&reach).await {

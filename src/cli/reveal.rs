@@ -1,4 +1,5 @@
-//! The one place where a command takes a secret out of its wrapping: a client key the person asked to see, or a header.
+//! The one place where a command takes a secret out of its wrapping: a client key the person asked
+//! to see, or a header.
 
 use crate::secrets::Secret;
 

@@ -36,7 +36,8 @@ pub struct RouteArgs {
 }
 
 pub(super) fn dialect(name: &str) -> Result<Dialect, String> {
-    Dialect::parse(name).ok_or_else(|| "one of openai, responses, anthropic, gemini, ollama".to_owned())
+    Dialect::parse(name)
+        .ok_or_else(|| "one of openai, responses, anthropic, gemini, ollama".to_owned())
 }
 
 /// Asks the running proxy and prints its decision.
@@ -46,7 +47,8 @@ pub(super) fn dialect(name: &str) -> Result<Dialect, String> {
 /// None runs. A name that nobody serves is exit code 1, after the explanation.
 pub async fn run(ctx: &Ctx, args: RouteArgs) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
-    let question = RouteQuestion { model: args.model, project: args.project, dialect: Some(args.dialect) };
+    let question =
+        RouteQuestion { model: args.model, project: args.project, dialect: Some(args.dialect) };
     let answer: Explanation = reach.client.post_json("/aiproxy/v1/route", &question).await?;
     if ctx.global.json {
         out::json(&answer)?;
@@ -54,7 +56,11 @@ pub async fn run(ctx: &Ctx, args: RouteArgs) -> Result<Exit, CliError> {
         out::print(&show(&answer, Paint::stdout()))?;
     }
     // That everything is blocked just now is an answer; that nobody serves the name is a mistake.
-    Ok(if answer.verdict == "unknown" || answer.verdict.is_empty() { Exit::Failed } else { Exit::Ok })
+    Ok(if answer.verdict == "unknown" || answer.verdict.is_empty() {
+        Exit::Failed
+    } else {
+        Exit::Ok
+    })
 }
 
 fn show(answer: &Explanation, paint: Paint) -> String {
@@ -71,8 +77,11 @@ fn show(answer: &Explanation, paint: Paint) -> String {
         text.push('\n');
     }
     let mut table = Table::new(&["", "UPSTREAM", "KEY", "MODEL", "WHY"]);
-    for (mark, role, candidate) in
-        answer.chosen.iter().map(|c| ("→", Role::Good, c)).chain(answer.others.iter().map(|c| (" ", Role::Plain, c)))
+    for (mark, role, candidate) in answer
+        .chosen
+        .iter()
+        .map(|c| ("→", Role::Good, c))
+        .chain(answer.others.iter().map(|c| (" ", Role::Plain, c)))
     {
         table.row(vec![
             Cell::new(role, mark),

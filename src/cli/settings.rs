@@ -40,7 +40,8 @@ pub(super) struct File {
 pub(super) fn load(ctx: &Ctx) -> Result<File, CliError> {
     let file = load_or_empty(ctx)?;
     if file.text.is_none() && file.place.explicit {
-        return Err(CliError::config(format!("{}: no such file", file.place.config.display())).hint("`aiproxy config init` writes one"));
+        return Err(CliError::config(format!("{}: no such file", file.place.config.display()))
+            .hint("`aiproxy config init` writes one"));
     }
     Ok(file)
 }
@@ -62,8 +63,12 @@ pub(super) fn load_or_empty(ctx: &Ctx) -> Result<File, CliError> {
 pub(super) fn refused(problems: &[Problem], source: &str, place: &Place) -> CliError {
     out::note(problem::render(problems, source, Paint::stderr().is_on()).trim_end());
     let errors = problems.iter().filter(|problem| problem.level == Level::Error).count();
-    CliError::config(format!("{} has {errors} error{}", place.config.display(), if errors == 1 { "" } else { "s" }))
-        .hint("`aiproxy config edit` opens it")
+    CliError::config(format!(
+        "{} has {errors} error{}",
+        place.config.display(),
+        if errors == 1 { "" } else { "s" }
+    ))
+    .hint("`aiproxy config edit` opens it")
 }
 
 impl File {
@@ -72,14 +77,19 @@ impl File {
         if !self.settings.discover.env {
             return self.settings.clone();
         }
-        let (found, _) = discover::from_env(&self.env, &mut Ids::default(), &self.settings.timeouts);
+        let (found, _) =
+            discover::from_env(&self.env, &mut Ids::default(), &self.settings.timeouts);
         discover::merge(&self.settings, &found)
     }
 
     /// Reads references as the proxy would, with this command's environment.
     pub(super) fn resolver(&self) -> Resolver {
         let vault = VaultSource::from_env(store::vault(&self.place), &self.env.vars);
-        let names: HashSet<String> = presets::all().iter().flat_map(|preset| &preset.key_env).map(ToString::to_string).collect();
+        let names: HashSet<String> = presets::all()
+            .iter()
+            .flat_map(|preset| &preset.key_env)
+            .map(ToString::to_string)
+            .collect();
         Resolver::new(Keyring::system(), vault, self.env.vars.clone(), names)
     }
 }
@@ -87,13 +97,17 @@ impl File {
 /// Where the config would have the proxy listen; the default where it cannot be read.
 pub(super) fn listen(place: &Place) -> Vec<String> {
     let read = settings(place);
-    let addrs: Vec<String> = read.iter().flat_map(|s| &s.server.listen).map(ToString::to_string).collect();
+    let addrs: Vec<String> =
+        read.iter().flat_map(|s| &s.server.listen).map(ToString::to_string).collect();
     if addrs.is_empty() { vec![LISTEN.to_owned()] } else { addrs }
 }
 
 /// How the dashboard is to look; the defaults where the config cannot be read.
 pub(super) fn tui(place: &Place) -> Tui {
-    settings(place).map_or_else(|| Tui { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() }, |s| s.tui)
+    settings(place).map_or_else(
+        || Tui { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
+        |s| s.tui,
+    )
 }
 
 fn settings(place: &Place) -> Option<Settings> {
@@ -102,12 +116,22 @@ fn settings(place: &Place) -> Option<Settings> {
 }
 
 /// The upstream that a row with nothing but a preset would be.
-pub(super) fn from_preset(place: &Place, name: &str, preset: &str) -> Result<Arc<Upstream>, CliError> {
-    let row = format!("[[upstream]]\nname = {}\npreset = {}\n", text_value(name), text_value(preset));
+pub(super) fn from_preset(
+    place: &Place,
+    name: &str,
+    preset: &str,
+) -> Result<Arc<Upstream>, CliError> {
+    let row =
+        format!("[[upstream]]\nname = {}\npreset = {}\n", text_value(name), text_value(preset));
     let loaded = load::load(&row, &place.config, &Environment::from_process(), &mut Ids::default());
-    let made = loaded.settings.and_then(|settings| settings.upstreams.into_iter().find(|u| *u.name == *name));
+    let made = loaded
+        .settings
+        .and_then(|settings| settings.upstreams.into_iter().find(|u| *u.name == *name));
     made.ok_or_else(|| {
-        let why = loaded.problems.first().map_or_else(|| "it cannot be used".to_owned(), |problem| problem.title.clone());
+        let why = loaded
+            .problems
+            .first()
+            .map_or_else(|| "it cannot be used".to_owned(), |problem| problem.title.clone());
         CliError::failed(format!("`{name}` from the preset `{preset}`: {why}"))
     })
 }
@@ -119,7 +143,8 @@ pub(super) fn from_preset(place: &Place, name: &str, preset: &str) -> Result<Arc
 /// The result would not be a valid config (exit code 3); the file cannot be written.
 pub(super) fn edit(ctx: &Ctx, edits: &[Edit]) -> Result<(), CliError> {
     let place = ctx.global.place()?;
-    file::edit(&place.config, &Environment::from_process(), edits).map_err(|error| edit_error(error, &place))?;
+    file::edit(&place.config, &Environment::from_process(), edits)
+        .map_err(|error| edit_error(error, &place))?;
     Ok(())
 }
 
@@ -128,10 +153,15 @@ pub(super) fn edit_error(error: EditError, place: &Place) -> CliError {
     match error {
         EditError::Refused { problems, source } => {
             out::note(problem::render(&problems, &source, Paint::stderr().is_on()).trim_end());
-            CliError::config(format!("{} was not changed: with this change it would not load", place.config.display()))
+            CliError::config(format!(
+                "{} was not changed: with this change it would not load",
+                place.config.display()
+            ))
         }
         EditError::Syntax => CliError::config(format!("{}: {error}", place.config.display())),
-        EditError::Busy(_) | EditError::Io { .. } | EditError::Place(_) => CliError::failed(error.to_string()),
+        EditError::Busy(_) | EditError::Io { .. } | EditError::Place(_) => {
+            CliError::failed(error.to_string())
+        }
     }
 }
 
@@ -142,8 +172,13 @@ pub(super) fn edit_error(error: EditError, place: &Place) -> CliError {
 /// A word without `=`, as a usage error.
 pub(super) fn assignments(words: &[String]) -> Result<Vec<(String, String)>, CliError> {
     let cut = |word: &String| match word.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
-        _ => Err(CliError::usage(format!("`{}` is not KEY=VALUE", crate::base::clean::clean(word))).hint("as in priority=5")),
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => {
+            Err(CliError::usage(format!("`{}` is not KEY=VALUE", crate::base::clean::clean(word)))
+                .hint("as in priority=5"))
+        }
     };
     words.iter().map(cut).collect()
 }

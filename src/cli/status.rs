@@ -132,17 +132,30 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
     if let Some(ledger) = &s.ledger
         && let Some(trouble) = &ledger.trouble
     {
-        let line =
-            format!("ledger    {}: {}; {} requests wait in memory, {} were lost\n", ledger.path, trouble, ledger.waiting, ledger.lost);
+        let line = format!(
+            "ledger    {}: {}; {} requests wait in memory, {} were lost\n",
+            ledger.path, trouble, ledger.waiting, ledger.lost
+        );
         text.push_str(&paint.paint(Role::Bad, &clean(line.trim_end())));
         text.push('\n');
     }
-    if let Some(skipped) = s.ledger.as_ref().map(|ledger| ledger.skipped).filter(|skipped| *skipped > 0) {
-        text.push_str(&paint.paint(Role::Dim, &format!("ledger    the bodies of {skipped} requests were not kept: too much at once\n")));
+    if let Some(skipped) =
+        s.ledger.as_ref().map(|ledger| ledger.skipped).filter(|skipped| *skipped > 0)
+    {
+        text.push_str(&paint.paint(
+            Role::Dim,
+            &format!(
+                "ledger    the bodies of {skipped} requests were not kept: too much at once\n"
+            ),
+        ));
     }
     for standing in &s.alerts {
         let role = if standing.alert.level == Level::Error { Role::Bad } else { Role::Warn };
-        let line = format!("alert     {}, for {}", clean(&standing.alert.text), when::span(now.0 - standing.since.0));
+        let line = format!(
+            "alert     {}, for {}",
+            clean(&standing.alert.text),
+            when::span(now.0 - standing.since.0)
+        );
         text.push_str(&paint.paint(role, &line));
         text.push('\n');
     }
@@ -150,7 +163,11 @@ fn as_text(s: &Snapshot, now: UnixMillis, paint: Paint) -> String {
         "requests  {} running · {} ended{}\n\n",
         s.live.running.len(),
         s.live.totals.requests,
-        if s.live.totals.failed > 0 { format!(", {} of them failed", s.live.totals.failed) } else { String::new() }
+        if s.live.totals.failed > 0 {
+            format!(", {} of them failed", s.live.totals.failed)
+        } else {
+            String::new()
+        }
     ));
     text.push_str(&upstreams(&s.upstreams, now, paint));
     if !s.keys.is_empty() {
@@ -173,12 +190,21 @@ fn config_lines(s: &Snapshot, paint: Paint) -> String {
             "          the config file has problems and was not applied; what ran before goes on. Fix it, or see `aiproxy config check`:\n",
         ));
     }
-    let listed = s.config.problems.iter().map(|p| (Role::Bad, p)).chain(s.config.warnings.iter().map(|w| (Role::Warn, w)));
-    for line in listed.flat_map(|(role, text)| text.lines().map(move |line| paint.paint(role, &clean(line)))) {
+    let listed = s
+        .config
+        .problems
+        .iter()
+        .map(|p| (Role::Bad, p))
+        .chain(s.config.warnings.iter().map(|w| (Role::Warn, w)));
+    for line in listed
+        .flat_map(|(role, text)| text.lines().map(move |line| paint.paint(role, &clean(line))))
+    {
         text.push_str(&format!("          {line}\n"));
     }
     if s.config.needs_restart {
-        text.push_str(&paint.paint(Role::Warn, "          `listen` changed: `aiproxy restart` applies it\n"));
+        text.push_str(
+            &paint.paint(Role::Warn, "          `listen` changed: `aiproxy restart` applies it\n"),
+        );
     }
     text
 }
@@ -197,8 +223,14 @@ pub(super) fn upstreams(views: &[UpstreamView], now: UnixMillis, paint: Paint) -
             u.cause.as_deref().unwrap_or("").into(),
         ]);
         if let Some(probe) = &u.probe {
-            let said = format!("{} after {}, {} ago", probe.said, when::seconds(probe.took_ms), when::span(now.0 - probe.at.0));
-            let mut row: Vec<Cell> = vec![Cell::new(Role::Dim, format!("  probe of {}", probe.path))];
+            let said = format!(
+                "{} after {}, {} ago",
+                probe.said,
+                when::seconds(probe.took_ms),
+                when::span(now.0 - probe.at.0)
+            );
+            let mut row: Vec<Cell> =
+                vec![Cell::new(Role::Dim, format!("  probe of {}", probe.path))];
             row.extend((0..5).map(|_| Cell::from("")));
             row.push(Cell::new(if probe.ok { Role::Dim } else { Role::Warn }, said));
             table.row(row);
@@ -244,7 +276,11 @@ mod tests {
             at: NOW,
             started: UnixMillis(1_700_000_000_000),
             listen: vec!["127.0.0.1:8642".into()],
-            config: ConfigView { path: Some("/c.toml".into()), problems: vec!["/c.toml:3:1: unknown key".into()], ..ConfigView::default() },
+            config: ConfigView {
+                path: Some("/c.toml".into()),
+                problems: vec!["/c.toml:3:1: unknown key".into()],
+                ..ConfigView::default()
+            },
             upstreams: vec![UpstreamView {
                 name: "nvidia".into(),
                 dialects: vec!["openai".into(), "responses".into()],

@@ -78,9 +78,10 @@ async fn end(ctx: &Ctx, reach: &Reach, now: bool) -> Result<(), CliError> {
     if out::watched() {
         out::note("waiting for open requests to finish; `aiproxy stop --now` cuts them");
     }
-    tokio::time::timeout(PATIENCE, gone)
-        .await
-        .map_err(|_| CliError::failed("the proxy still runs after 15 minutes").hint("`aiproxy stop --now` cuts open requests"))?
+    tokio::time::timeout(PATIENCE, gone).await.map_err(|_| {
+        CliError::failed("the proxy still runs after 15 minutes")
+            .hint("`aiproxy stop --now` cuts open requests")
+    })?
 }
 
 /// The lock is given back when the process ends, however it ends.
@@ -109,9 +110,8 @@ pub async fn reload(ctx: &Ctx) -> Result<Exit, CliError> {
             out::json_line(&serde_json::json!({ "ok": false, "problems": answer.problems }))?;
         }
         answer.problems.iter().for_each(|problem| out::note(problem));
-        return Err(
-            CliError::config("the config was not applied; what ran before goes on").hint("fix it and save, or see `aiproxy config check`")
-        );
+        return Err(CliError::config("the config was not applied; what ran before goes on")
+            .hint("fix it and save, or see `aiproxy config check`"));
     }
     let snapshot = reach.snapshot().await?;
     snapshot.config.warnings.iter().for_each(|warning| out::note(warning));

@@ -1,4 +1,5 @@
-//! Lists for people: columns as wide as their widest cell, control characters taken out, nothing cut.
+//! Lists for people: columns as wide as their widest cell, control characters taken out, nothing
+//! cut.
 
 use unicode_width::UnicodeWidthStr;
 
@@ -49,7 +50,12 @@ impl Table {
     pub fn show(&self, paint: Paint) -> String {
         let columns: Vec<(usize, usize)> = (0..self.head.len())
             .filter_map(|at| {
-                let widest = self.rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.0.width()).max()?;
+                let widest = self
+                    .rows
+                    .iter()
+                    .filter_map(|row| row.get(at))
+                    .map(|cell| cell.0.width())
+                    .max()?;
                 (widest > 0).then(|| (at, widest.max(self.head[at].width())))
             })
             .collect();
@@ -85,10 +91,16 @@ mod tests {
 
         let rows: Vec<&str> = shown.lines().collect();
         assert_eq!(rows.len(), 3);
-        assert!(rows[0].starts_with("NAME") && rows[0].ends_with("STATE") && !rows[0].contains("EMPTY"), "{shown}");
+        assert!(
+            rows[0].starts_with("NAME") && rows[0].ends_with("STATE") && !rows[0].contains("EMPTY"),
+            "{shown}"
+        );
         assert!(!shown.contains('\u{1b}'), "{shown:?}");
-        let columns: Vec<usize> =
-            ["STATE", "ok", "open"].iter().zip(&rows).map(|(word, row)| row[..row.find(word).unwrap()].width()).collect();
+        let columns: Vec<usize> = ["STATE", "ok", "open"]
+            .iter()
+            .zip(&rows)
+            .map(|(word, row)| row[..row.find(word).unwrap()].width())
+            .collect();
         assert!(columns.iter().all(|c| *c == columns[0]), "{shown}");
     }
 }

@@ -31,7 +31,8 @@ use crate::{
 /// No terminal to show it on; what `serve` says where it has to start a proxy.
 pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
     if !std::io::stdout().is_terminal() {
-        return Err(CliError::failed("the dashboard needs a terminal").hint("`aiproxy status` and `aiproxy log` print"));
+        return Err(CliError::failed("the dashboard needs a terminal")
+            .hint("`aiproxy status` and `aiproxy log` print"));
     }
     let place = ctx.global.place()?;
     let Some(reach) = Reach::look(ctx)? else {
@@ -45,7 +46,12 @@ pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
     let again: Box<dyn Fn() -> Option<Client> + Send + Sync> = match &ctx.global.url {
         Some(_) => {
             let global = ctx.global.clone();
-            Box::new(move || Reach::look(&Ctx { global: global.clone() }).ok().flatten().map(|reach| reach.client))
+            Box::new(move || {
+                Reach::look(&Ctx { global: global.clone() })
+                    .ok()
+                    .flatten()
+                    .map(|reach| reach.client)
+            })
         }
         None => Box::new({
             let data = place.data.clone();
@@ -58,14 +64,20 @@ pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// The dashboard of the proxy in this process. Ends when its reader wants the proxy stopped, or the terminal is gone;
-/// where only the dashboard was left, the proxy goes on.
+/// The dashboard of the proxy in this process. Ends when its reader wants the proxy stopped, or the
+/// terminal is gone; where only the dashboard was left, the proxy goes on.
 ///
 /// # Errors
 ///
 /// No terminal to show it on.
-pub(super) async fn in_process(place: &Place, addrs: &[SocketAddr], token: Secret) -> Result<Exit, CliError> {
-    let base = addrs.first().map_or_else(String::new, |addr| format!("http://{}", reachable(&addr.to_string())));
+pub(super) async fn in_process(
+    place: &Place,
+    addrs: &[SocketAddr],
+    token: Secret,
+) -> Result<Exit, CliError> {
+    let base = addrs
+        .first()
+        .map_or_else(String::new, |addr| format!("http://{}", reachable(&addr.to_string())));
     let text = reveal(&token).to_owned();
     let again = base.clone();
     let client = Client::new(base, token);
@@ -74,7 +86,9 @@ pub(super) async fn in_process(place: &Place, addrs: &[SocketAddr], token: Secre
     let left = show(source, options(place, true)).await?;
     print(&left.copied)?;
     if !left.stop_proxy {
-        out::note("the proxy goes on; Ctrl-C or `aiproxy stop` ends it, `aiproxy tui` in another terminal shows it");
+        out::note(
+            "the proxy goes on; Ctrl-C or `aiproxy stop` ends it, `aiproxy tui` in another terminal shows it",
+        );
         std::future::pending::<()>().await;
     }
     Ok(Exit::Ok)
@@ -117,13 +131,19 @@ fn options(place: &Place, in_process: bool) -> Options {
 
 /// The language that the reader wants messages in.
 fn locale() -> String {
-    let said = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().filter_map(std::env::var_os).find(|value| !value.is_empty());
+    let said = ["LC_ALL", "LC_MESSAGES", "LANG"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .find(|value| !value.is_empty());
     said.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The first of these variables that says anything decides, as in the C library.
 fn utf8() -> bool {
-    let said = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(std::env::var_os).find(|value| !value.is_empty());
+    let said = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .find(|value| !value.is_empty());
     match said {
         Some(locale) => {
             let locale = locale.to_string_lossy().to_ascii_lowercase();

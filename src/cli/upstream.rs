@@ -157,16 +157,17 @@ pub async fn run(ctx: &Ctx, command: UpstreamCommand) -> Result<Exit, CliError> 
         UpstreamCommand::Set { name, values } => set(ctx, &name, &values).await,
         UpstreamCommand::Show { name } => show::run(ctx, &name).await,
         UpstreamCommand::Test { name } => test(ctx, &name).await,
-        UpstreamCommand::Warm { name } => act(ctx, &name, |upstream| Action::WarmUpstream { upstream }).await,
+        UpstreamCommand::Warm { name } => {
+            act(ctx, &name, |upstream| Action::WarmUpstream { upstream }).await
+        }
     }
 }
 
 async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
     let file = settings::load_or_empty(ctx)?;
     if prompt::looks_like_key(&args.name) {
-        return Err(
-            CliError::usage("that looks like a key, not like the name of an upstream").hint("aiproxy key add UPSTREAM asks for the key")
-        );
+        return Err(CliError::usage("that looks like a key, not like the name of an upstream")
+            .hint("aiproxy key add UPSTREAM asks for the key"));
     }
     if file.settings.upstreams.iter().any(|u| *u.name == *args.name) {
         return Err(CliError::failed(format!("there is an upstream `{}` already", args.name))
@@ -178,15 +179,22 @@ async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
         (None, Some(_)) => None,
     };
     if let Some(preset) = preset.as_deref().filter(|preset| presets::find(preset).is_none()) {
-        let near =
-            near::nearest(preset, presets::all().iter().map(|p| &*p.name)).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
-        return Err(
-            CliError::failed(format!("no preset `{preset}`")).hint(format!("{near}Another provider needs --base-url and --dialect"))
-        );
+        let near = near::nearest(preset, presets::all().iter().map(|p| &*p.name))
+            .map(|n| format!("did you mean `{n}`? "))
+            .unwrap_or_default();
+        return Err(CliError::failed(format!("no preset `{preset}`"))
+            .hint(format!("{near}Another provider needs --base-url and --dialect")));
     }
     let dialects: Vec<String> = args.dialect.iter().map(|d| d.name().to_owned()).collect();
-    let mut edits = vec![Edit::AddUpstream { name: args.name.clone(), preset, base_url: args.base_url, dialects }];
-    let mut set = |key: &str, value| edits.push(Edit::SetUpstream { name: args.name.clone(), path: key.to_owned(), value });
+    let mut edits = vec![Edit::AddUpstream {
+        name: args.name.clone(),
+        preset,
+        base_url: args.base_url,
+        dialects,
+    }];
+    let mut set = |key: &str, value| {
+        edits.push(Edit::SetUpstream { name: args.name.clone(), path: key.to_owned(), value })
+    };
     if !args.models.is_empty() {
         set("models", settings::list_value(&args.models));
     }
@@ -201,11 +209,19 @@ async fn add(ctx: &Ctx, args: UpstreamArgs) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
     let added = file.settings.upstreams.iter().find(|u| *u.name == *args.name);
     let keyless = added.is_some_and(|u| u.auth != Auth::None && u.keys.is_empty());
-    let next = if keyless { format!("; `aiproxy key add {}` gives it a key", args.name) } else { String::new() };
+    let next = if keyless {
+        format!("; `aiproxy key add {}` gives it a key", args.name)
+    } else {
+        String::new()
+    };
     ctx.done(&format!("upstream {} added{next}", args.name))
 }
 
-async fn act(ctx: &Ctx, name: &str, action: impl FnOnce(String) -> Action) -> Result<Exit, CliError> {
+async fn act(
+    ctx: &Ctx,
+    name: &str,
+    action: impl FnOnce(String) -> Action,
+) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
     let snapshot = reach.snapshot().await?;
     known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
@@ -214,19 +230,30 @@ async fn act(ctx: &Ctx, name: &str, action: impl FnOnce(String) -> Action) -> Re
 }
 
 /// An error with the nearest name where there is none such.
-pub(super) fn known<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> Result<(), CliError> {
+pub(super) fn known<'a>(
+    name: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), CliError> {
     if names.clone().any(|known| known == name) {
         return Ok(());
     }
-    let near = near::nearest(name, names).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
-    Err(CliError::failed(format!("no upstream `{name}`")).hint(format!("{near}`aiproxy upstream list` shows all")))
+    let near = near::nearest(name, names)
+        .map(|near| format!("did you mean `{near}`? "))
+        .unwrap_or_default();
+    Err(CliError::failed(format!("no upstream `{name}`"))
+        .hint(format!("{near}`aiproxy upstream list` shows all")))
 }
 
 async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
     let snapshot = reach.snapshot().await?;
     known(name, snapshot.upstreams.iter().map(|u| u.name.as_str()))?;
-    let keys: Vec<String> = snapshot.keys.iter().filter(|k| k.upstream == name).map(|k| format!("{}/{}", k.upstream, k.label)).collect();
+    let keys: Vec<String> = snapshot
+        .keys
+        .iter()
+        .filter(|k| k.upstream == name)
+        .map(|k| format!("{}/{}", k.upstream, k.label))
+        .collect();
     if keys.is_empty() {
         return without_key(ctx, name).await;
     }
@@ -249,17 +276,18 @@ async fn test(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
 async fn without_key(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     let settings = settings::load(ctx)?.with_found();
     let Some(upstream) = settings.upstreams.iter().find(|u| *u.name == *name) else {
-        return Err(
-            CliError::failed(format!("`{name}` has no keys to try")).hint(format!("`aiproxy upstream show {name}` tells its state"))
-        );
+        return Err(CliError::failed(format!("`{name}` has no keys to try"))
+            .hint(format!("`aiproxy upstream show {name}` tells its state")));
     };
     match check::ask(upstream, None).await {
         Verdict::Good { models } => {
             let models = models.map(|n| format!(", {n} models")).unwrap_or_default();
             ctx.done(&format!("{name} answers{models}"))
         }
-        Verdict::Rejected { status, said } => Err(CliError::failed(format!("{name} wants a key (status {status}): {said}"))
-            .hint(format!("`aiproxy key add {name}` gives it one"))),
+        Verdict::Rejected { status, said } => {
+            Err(CliError::failed(format!("{name} wants a key (status {status}): {said}"))
+                .hint(format!("`aiproxy key add {name}` gives it one")))
+        }
         Verdict::Unknown(why) => Err(CliError::failed(format!("{name}: {why}"))),
     }
 }
@@ -270,8 +298,11 @@ fn in_file(file: &settings::File, name: &str) -> Result<(), CliError> {
     if !file.settings.upstreams.iter().any(|u| *u.name == *name)
         && let Some(found) = merged.upstreams.iter().find(|u| *u.name == *name)
     {
-        return Err(CliError::failed(format!("`{name}` was found ({}) and is not in the config", status::origin(found.origin)))
-            .hint(format!("`aiproxy upstream add {name}` writes it there")));
+        return Err(CliError::failed(format!(
+            "`{name}` was found ({}) and is not in the config",
+            status::origin(found.origin)
+        ))
+        .hint(format!("`aiproxy upstream add {name}` writes it there")));
     }
     known(name, file.settings.upstreams.iter().map(|u| &*u.name))
 }
@@ -313,7 +344,9 @@ async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
     if ctx.global.json {
         out::json(&settings.upstreams.iter().map(|u| resting_json(u)).collect::<Vec<_>>())?;
     } else if settings.upstreams.is_empty() {
-        out::line("no upstreams but the built-in `demo`; `aiproxy key add UPSTREAM` or `aiproxy upstream add NAME` adds one")?;
+        out::line(
+            "no upstreams but the built-in `demo`; `aiproxy key add UPSTREAM` or `aiproxy upstream add NAME` adds one",
+        )?;
     } else {
         out::print(&resting(&settings, Paint::stdout()))?;
     }
@@ -428,8 +461,14 @@ mod tests {
             "name": "box", "preset": null, "rename": {}, "models": ["a", "b-*"], "priority": 10,
             "keys": [{"label": "one", "reference": "env:A"}, {"label": "two", "reference": "env:B"}],
         }));
-        assert!(text.contains("name            box\n") && text.contains("models          a, b-*\n"), "{text}");
-        assert!(text.contains("keys            label one · reference env:A\n                label two"), "{text}");
+        assert!(
+            text.contains("name            box\n") && text.contains("models          a, b-*\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("keys            label one · reference env:A\n                label two"),
+            "{text}"
+        );
         assert!(!text.contains("preset") && !text.contains("rename"), "{text}");
     }
 

@@ -62,11 +62,17 @@ pub struct UsageArgs {
 pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
     let by = match args.by.as_deref() {
         None => By::Model,
-        Some(name) => By::parse(name)
-            .ok_or_else(|| CliError::usage(format!("--by {name}")).hint(format!("it is one of {}", By::ALL.map(By::name).join(", "))))?,
+        Some(name) => By::parse(name).ok_or_else(|| {
+            CliError::usage(format!("--by {name}"))
+                .hint(format!("it is one of {}", By::ALL.map(By::name).join(", ")))
+        })?,
     };
     let books = Books::open(ctx).await?;
-    let question = |since: &str| UsageQuestion { by, since: since.to_owned(), tz: args.tz.clone().unwrap_or_default() };
+    let question = |since: &str| UsageQuestion {
+        by,
+        since: since.to_owned(),
+        tz: args.tz.clone().unwrap_or_default(),
+    };
     let view = books.usage(&question(args.since.as_deref().unwrap_or("7d"))).await?;
     let snapshot = match books.proxy() {
         Some(reach) => Some(reach.snapshot().await?),
@@ -91,15 +97,23 @@ pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
     let name = if args.since.is_none() { "7 days" } else { "total" };
     out::print(&page(name, &view, paint))?;
     if !budgets.is_empty() {
-        out::print(&format!("\n{}", budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), paint)))?;
+        out::print(&format!(
+            "\n{}",
+            budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), paint)
+        ))?;
     }
     Ok(Exit::Ok)
 }
 
 fn one_line(name: &str, sums: &Sums, paint: Paint) -> String {
     let u = &sums.usage;
-    let won = if sums.won > 0 { format!(", {} by affinity", count(sums.won)) } else { String::new() };
-    let cached = if u.cache_read > 0 { format!(" ({} cached{won})", count(u.cache_read)) } else { String::new() };
+    let won =
+        if sums.won > 0 { format!(", {} by affinity", count(sums.won)) } else { String::new() };
+    let cached = if u.cache_read > 0 {
+        format!(" ({} cached{won})", count(u.cache_read))
+    } else {
+        String::new()
+    };
     let failed = if sums.failed > 0 { format!(", {} failed", sums.failed) } else { String::new() };
     format!(
         "{:<8}{}  {} requests{failed}, {}{cached} → {} tokens\n",
@@ -113,7 +127,11 @@ fn one_line(name: &str, sums: &Sums, paint: Paint) -> String {
 
 fn page(name: &str, view: &View, paint: Paint) -> String {
     if view.rows.is_empty() {
-        return format!("{}nothing was asked since {}\n", one_line(name, &view.total, paint), day_of(view));
+        return format!(
+            "{}nothing was asked since {}\n",
+            one_line(name, &view.total, paint),
+            day_of(view)
+        );
     }
     let mut text = one_line(name, &view.total, paint);
     text.push_str(&paint.dim(&format!("        since {}, days in {}\n\n", day_of(view), view.tz)));
@@ -130,22 +148,36 @@ fn page(name: &str, view: &View, paint: Paint) -> String {
     };
     // By tokens where nothing has a price.
     let by_cost = !most.is_zero();
-    let mut table = Table::new(&[head, "REQ", "FAILED", "IN", "CACHED", "OUT", "REASON", "COST", "SHARE"]);
+    let mut table =
+        Table::new(&[head, "REQ", "FAILED", "IN", "CACHED", "OUT", "REASON", "COST", "SHARE"]);
     for row in &view.rows {
-        let share = if by_cost { row.sums.cost.0 as f64 / most.0 as f64 } else { tokens(&row.sums) as f64 / most_tokens.max(1) as f64 };
+        let share = if by_cost {
+            row.sums.cost.0 as f64 / most.0 as f64
+        } else {
+            tokens(&row.sums) as f64 / most_tokens.max(1) as f64
+        };
         table.row(cells(row, bar(share)));
     }
     text.push_str(&table.show(paint));
     if view.by != By::Day && view.days.len() > 1 {
         text.push('\n');
-        let most = view.days.iter().map(|day| day.sums.cost).max().unwrap_or_default().max(NanoUsd(1));
+        let most =
+            view.days.iter().map(|day| day.sums.cost).max().unwrap_or_default().max(NanoUsd(1));
         for day in &view.days {
             let share = day.sums.cost.0 as f64 / most.0 as f64;
-            text.push_str(&format!("{}  {:>9}  {}\n", paint.dim(&day.name), day.sums.shown(), bar(share)));
+            text.push_str(&format!(
+                "{}  {:>9}  {}\n",
+                paint.dim(&day.name),
+                day.sums.shown(),
+                bar(share)
+            ));
         }
     }
     if view.demo.requests > 0 {
-        text.push_str(&paint.dim(&format!("\nbeside that {} requests to the built-in upstream, which do not count\n", view.demo.requests)));
+        text.push_str(&paint.dim(&format!(
+            "\nbeside that {} requests to the built-in upstream, which do not count\n",
+            view.demo.requests
+        )));
     }
     text
 }
@@ -153,7 +185,11 @@ fn page(name: &str, view: &View, paint: Paint) -> String {
 fn cells(row: &Row, bar: String) -> Vec<Cell> {
     let (sums, u) = (&row.sums, &row.sums.usage);
     let some = |n: u64, text: String| if n > 0 { text } else { String::new() };
-    let cached = format!("{} {}%", count(u.cache_read), u.cache_read.saturating_mul(100) / u.input_total().max(1));
+    let cached = format!(
+        "{} {}%",
+        count(u.cache_read),
+        u.cache_read.saturating_mul(100) / u.input_total().max(1)
+    );
     vec![
         if row.name.is_empty() { Cell::new(Role::Dim, "(none)") } else { (&row.name).into() },
         sums.requests.to_string().into(),
@@ -221,7 +257,8 @@ fn csv(view: &View) -> String {
             u.searches,
         ];
         let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-        let cost = sums.shown().usd.map(|usd| crate::base::money::decimal(usd.0)).unwrap_or_default();
+        let cost =
+            sums.shown().usd.map(|usd| crate::base::money::decimal(usd.0)).unwrap_or_default();
         let last = [sums.unpriced, sums.estimated, sums.at_least].map(|n| n.to_string()).join(",");
         text.push_str(&format!("{},{},{cost},{last}\r\n", export::cell(name), numbers.join(",")));
     }
@@ -243,7 +280,10 @@ mod tests {
             ..Sums::default()
         };
         let rows = vec![
-            Row { name: "claude-sonnet-4-5".into(), sums: sums(122, 200_000, 900_000, 1_310_000_000, 0) },
+            Row {
+                name: "claude-sonnet-4-5".into(),
+                sums: sums(122, 200_000, 900_000, 1_310_000_000, 0),
+            },
             Row { name: "=cheap".into(), sums: sums(2, 10, 0, 400_000, 0) },
             Row { name: "mystery".into(), sums: sums(3, 50, 0, 0, 3) },
         ];
@@ -263,8 +303,18 @@ mod tests {
     #[test]
     fn what_is_unknown_is_never_nothing() {
         let text = page("7 days", &view(), Paint::none());
-        let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {text}")).to_owned();
-        assert!(row("claude").contains("1.10M") && row("claude").contains("900k 81%") && row("claude").contains("$1.310"), "{text}");
+        let row = |name: &str| {
+            text.lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or_else(|| panic!("{name} in {text}"))
+                .to_owned()
+        };
+        assert!(
+            row("claude").contains("1.10M")
+                && row("claude").contains("900k 81%")
+                && row("claude").contains("$1.310"),
+            "{text}"
+        );
         assert!(row("=cheap").contains("<$0.001") && row("=cheap").contains('▏'), "{text}");
         assert!(row("mystery").contains('–') && !row("mystery").contains('$'), "{text}");
         assert!(row("7 days").contains("≥$1.310"), "{text}");
@@ -283,6 +333,8 @@ mod tests {
     #[test]
     fn nothing_is_said_as_such() {
         let empty = View { rows: Vec::new(), days: Vec::new(), total: Sums::default(), ..view() };
-        assert!(page("total", &empty, Paint::none()).contains("nothing was asked since 2023-11-14"));
+        assert!(
+            page("total", &empty, Paint::none()).contains("nothing was asked since 2023-11-14")
+        );
     }
 }

@@ -31,7 +31,8 @@ pub fn seconds(ms: u32) -> String {
 #[must_use]
 pub fn clock(at: UnixMillis) -> String {
     let zone = jiff::tz::TimeZone::try_system().unwrap_or(jiff::tz::TimeZone::UTC);
-    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| "–".to_owned(), |at| at.to_zoned(zone).strftime("%H:%M:%S").to_string())
+    jiff::Timestamp::from_millisecond(at.0)
+        .map_or_else(|_| "–".to_owned(), |at| at.to_zoned(zone).strftime("%H:%M:%S").to_string())
 }
 
 /// The clock of today, and the day before it where it is another: `14:03:21`, `09-30 14:03:21`.
@@ -39,7 +40,10 @@ pub fn clock(at: UnixMillis) -> String {
 pub fn moment(at: UnixMillis) -> String {
     let zone = jiff::tz::TimeZone::try_system().unwrap_or(jiff::tz::TimeZone::UTC);
     let Ok(at) = jiff::Timestamp::from_millisecond(at.0) else { return "–".to_owned() };
-    let (at, now) = (at.to_zoned(zone.clone()), jiff::Timestamp::from_millisecond(System.unix().0).unwrap_or_default().to_zoned(zone));
+    let (at, now) = (
+        at.to_zoned(zone.clone()),
+        jiff::Timestamp::from_millisecond(System.unix().0).unwrap_or_default().to_zoned(zone),
+    );
     at.strftime(if at.date() == now.date() { "%H:%M:%S" } else { "%m-%d %H:%M:%S" }).to_string()
 }
 
@@ -49,7 +53,14 @@ mod tests {
 
     #[test]
     fn spans_are_short() {
-        for (ms, want) in [(-5, "0s"), (999, "0s"), (41_000, "41s"), (125_000, "2m05s"), (11_520_000, "3h12m"), (352_800_000, "4d02h")] {
+        for (ms, want) in [
+            (-5, "0s"),
+            (999, "0s"),
+            (41_000, "41s"),
+            (125_000, "2m05s"),
+            (11_520_000, "3h12m"),
+            (352_800_000, "4d02h"),
+        ] {
             assert_eq!(span(ms), want);
         }
         assert_eq!(left(Some(UnixMillis(41_001)), UnixMillis(0)), "42s");

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::ir::op::Dialect;
 
-/// Ends of endpoint paths that people paste with the base; longer ones first where one ends with another.
+/// Ends of endpoint paths that people paste with the base; longer ones first where one ends with
+/// another.
 const ENDPOINTS: [(&str, Dialect); 18] = [
     ("/chat/completions", Dialect::Openai),
     ("/completions", Dialect::Openai),
@@ -35,8 +36,8 @@ pub struct Parts {
     pub query: Option<String>,
 }
 
-/// Brings a base URL into normal form: known endpoint suffixes are cut, an empty path gets the dialect's default, any
-/// other path stays, and there is no slash at the end.
+/// Brings a base URL into normal form: known endpoint suffixes are cut, an empty path gets the
+/// dialect's default, any other path stays, and there is no slash at the end.
 ///
 /// # Errors
 ///
@@ -60,22 +61,31 @@ pub fn normalise(text: &str, dialect: Dialect) -> Result<String, String> {
 pub fn parse(text: &str, dialect: Dialect) -> Result<Parts, String> {
     let text = text.trim();
     let (scheme, rest) = split_scheme(text)?;
-    let (rest, fragment) = rest.split_once('#').map_or((rest, None), |(rest, fragment)| (rest, Some(fragment)));
+    let (rest, fragment) =
+        rest.split_once('#').map_or((rest, None), |(rest, fragment)| (rest, Some(fragment)));
     if fragment.is_some() {
         return Err("a fragment (`#…`) does not belong into a base URL; cut it off".to_owned());
     }
-    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query.to_owned())));
+    let (rest, query) =
+        rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query.to_owned())));
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     if authority.contains('@') {
-        return Err("credentials do not belong into a base URL; put the key under `keys`".to_owned());
+        return Err(
+            "credentials do not belong into a base URL; put the key under `keys`".to_owned()
+        );
     }
     let authority = checked_authority(authority)?;
     if path.contains(['{', '}', '<', '>']) || authority.contains(['{', '}', '<', '>']) {
-        return Err("the base URL still has a placeholder in it; put the real name there".to_owned());
+        return Err(
+            "the base URL still has a placeholder in it; put the real name there".to_owned()
+        );
     }
     let path = trimmed_path(path, dialect);
     let path = if path.is_empty() { default_path(dialect) } else { path };
-    Ok(Parts { base: format!("{scheme}://{authority}{path}"), query: query.filter(|q| !q.is_empty()) })
+    Ok(Parts {
+        base: format!("{scheme}://{authority}{path}"),
+        query: query.filter(|q| !q.is_empty()),
+    })
 }
 
 /// The dialect that a pasted endpoint speaks, where the path tells.
@@ -85,7 +95,8 @@ pub fn dialect_of(text: &str) -> Option<Dialect> {
     if path.contains(":generateContent") || path.contains(":streamGenerateContent") {
         return Some(Dialect::Gemini);
     }
-    let (_, dialect) = ENDPOINTS.iter().find(|(end, _)| *end != "/models" && path.ends_with(end))?;
+    let (_, dialect) =
+        ENDPOINTS.iter().find(|(end, _)| *end != "/models" && path.ends_with(end))?;
     Some(if path.ends_with("/api/embeddings") { Dialect::Ollama } else { *dialect })
 }
 
@@ -117,7 +128,9 @@ pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_end_matches('.');
     host.eq_ignore_ascii_case("localhost")
         || host.to_ascii_lowercase().ends_with(".localhost")
-        || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback() || ip.is_unspecified())
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.to_canonical().is_loopback() || ip.is_unspecified())
 }
 
 /// Whether this URL leads back to one of our own listeners.
@@ -128,7 +141,8 @@ pub fn is_own(url: &str, listen: &[SocketAddr]) -> bool {
     let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
     listen.iter().any(|at| {
         let own = at.ip().to_canonical();
-        at.port() == port && (here && (own.is_loopback() || own.is_unspecified()) || ip == Some(own))
+        at.port() == port
+            && (here && (own.is_loopback() || own.is_unspecified()) || ip == Some(own))
     })
 }
 
@@ -144,7 +158,10 @@ fn default_path(dialect: Dialect) -> String {
 
 fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
     if text.is_empty() {
-        return Err("an empty base URL; write the provider's address, as in `https://api.example.com/v1`".to_owned());
+        return Err(
+            "an empty base URL; write the provider's address, as in `https://api.example.com/v1`"
+                .to_owned(),
+        );
     }
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err("a base URL has no spaces; remove them".to_owned());
@@ -152,17 +169,25 @@ fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
     let Some((scheme, rest)) = text.split_once("://") else {
         // A host with a port looks like a scheme; a name with an `@` would show a password.
         if text.contains('@') {
-            return Err("credentials do not belong into a base URL; put the key under `keys`".to_owned());
+            return Err(
+                "credentials do not belong into a base URL; put the key under `keys`".to_owned()
+            );
         }
         let host = text.split(['/', ':']).next().unwrap_or_default();
         let local = is_loopback(host) || host.parse::<IpAddr>().is_ok();
         let scheme = if local { "http" } else { "https" };
-        return Err(format!("a base URL begins with http:// or https://; write `{scheme}://{}`", super::read::clip(text)));
+        return Err(format!(
+            "a base URL begins with http:// or https://; write `{scheme}://{}`",
+            super::read::clip(text)
+        ));
     };
     match scheme.to_ascii_lowercase().as_str() {
         "http" => Ok(("http", rest)),
         "https" => Ok(("https", rest)),
-        other => Err(format!("`{}://` is not a scheme that providers are reached by; use https:// or http://", super::read::clip(other))),
+        other => Err(format!(
+            "`{}://` is not a scheme that providers are reached by; use https:// or http://",
+            super::read::clip(other)
+        )),
     }
 }
 
@@ -170,7 +195,9 @@ fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
 fn checked_authority(authority: &str) -> Result<String, String> {
     let (host, port) = split_port(authority);
     if host.is_empty() || host == "[]" {
-        return Err("the base URL names no host; write it like `https://api.example.com/v1`".to_owned());
+        return Err(
+            "the base URL names no host; write it like `https://api.example.com/v1`".to_owned()
+        );
     }
     if !host.is_ascii() {
         return Err("the host has letters outside ASCII; write it in its `xn--` form".to_owned());
@@ -179,10 +206,15 @@ fn checked_authority(authority: &str) -> Result<String, String> {
     if bracketed.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_err())
         || (bracketed.is_none() && host.contains([':', '[', ']']))
     {
-        return Err("an IPv6 address stands in brackets; write it like `http://[::1]:8000/v1`".to_owned());
+        return Err(
+            "an IPv6 address stands in brackets; write it like `http://[::1]:8000/v1`".to_owned()
+        );
     }
     let placeholder = host.contains(['<', '>', '{', '}']);
-    if bracketed.is_none() && !placeholder && !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
+    if bracketed.is_none()
+        && !placeholder
+        && !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    {
         return Err("the host has a character that no host name has; check the base URL".to_owned());
     }
     let host = host.to_ascii_lowercase();
@@ -198,7 +230,11 @@ fn checked_authority(authority: &str) -> Result<String, String> {
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
         // the last colon may be inside an IPv6 address
-        Some((host, port)) if !port.contains(']') && (!host.contains(':') || host.ends_with(']')) => (host, Some(port)),
+        Some((host, port))
+            if !port.contains(']') && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            (host, Some(port))
+        }
         _ => (authority, None),
     }
 }
@@ -211,14 +247,21 @@ fn trimmed_path(path: &str, dialect: Dialect) -> String {
         // …/models/NAME:generateContent
         path = &path[..at];
     }
-    let mut ends: Vec<_> =
-        ENDPOINTS.iter().map(|(end, _)| *end).filter(|end| !end.starts_with("/api/") || dialect == Dialect::Ollama).collect();
+    let mut ends: Vec<_> = ENDPOINTS
+        .iter()
+        .map(|(end, _)| *end)
+        .filter(|end| !end.starts_with("/api/") || dialect == Dialect::Ollama)
+        .collect();
     ends.sort_by_key(|end| std::cmp::Reverse(end.len()));
     if let Some(cut) = ends.iter().find_map(|end| path.strip_suffix(end)) {
         path = cut.trim_end_matches('/');
     }
     if dialect == Dialect::Ollama {
-        path = path.strip_suffix("/api").or_else(|| path.strip_suffix("/v1")).unwrap_or(path).trim_end_matches('/');
+        path = path
+            .strip_suffix("/api")
+            .or_else(|| path.strip_suffix("/v1"))
+            .unwrap_or(path)
+            .trim_end_matches('/');
     }
     path.to_owned()
 }
@@ -292,7 +335,10 @@ mod tests {
         ] {
             assert_eq!(is_own(url, &listen), own, "{url}");
         }
-        assert!(is_own("http://192.168.1.5:8642/v1", &["192.168.1.5:8642".parse().expect("address")]));
+        assert!(is_own(
+            "http://192.168.1.5:8642/v1",
+            &["192.168.1.5:8642".parse().expect("address")]
+        ));
     }
 
     proptest::proptest! {

@@ -1,5 +1,6 @@
-//! What must fit together: names that stand twice, targets that lead nowhere or in a circle, addresses that are our
-//! own, credentials in the wrong place; and, apart from loading, references that resolve to nothing.
+//! What must fit together: names that stand twice, targets that lead nowhere or in a circle,
+//! addresses that are our own, credentials in the wrong place; and, apart from loading, references
+//! that resolve to nothing.
 
 use std::{collections::HashMap, path::Path};
 
@@ -24,8 +25,16 @@ pub const DEMO: &str = "demo";
 
 /// Names that stand twice, listeners that everybody could use, and client keys in the file.
 pub(super) fn names(all: &Written, report: &mut Report) {
-    unique(all.upstreams.iter().map(|row| (row.name.value.as_str(), &row.name.span)), "upstreams", report);
-    unique(all.projects.iter().map(|row| (row.name.value.as_str(), &row.name.span)), "projects", report);
+    unique(
+        all.upstreams.iter().map(|row| (row.name.value.as_str(), &row.name.span)),
+        "upstreams",
+        report,
+    );
+    unique(
+        all.projects.iter().map(|row| (row.name.value.as_str(), &row.name.span)),
+        "projects",
+        report,
+    );
     let models = all.models.iter().map(|row| (row.name.value.text(), &row.name.span));
     let aliases = all.aliases.iter().map(|row| (row.name.value.text(), &row.name.span));
     unique(models.chain(aliases), "models or aliases", report);
@@ -44,8 +53,15 @@ pub(super) fn names(all: &Written, report: &mut Report) {
         };
         match seen.iter().find(|(known, _)| *known == shown) {
             Some((_, first)) => {
-                let help = Some("give each project a key of its own: `aiproxy project rotate NAME`".to_owned());
-                report.twice(&key.span, first, format!("`project.{}.key` is the key of another project", row.name.value), help);
+                let help = Some(
+                    "give each project a key of its own: `aiproxy project rotate NAME`".to_owned(),
+                );
+                report.twice(
+                    &key.span,
+                    first,
+                    format!("`project.{}.key` is the key of another project", row.name.value),
+                    help,
+                );
             }
             None => seen.push((shown, &key.span)),
         }
@@ -56,7 +72,12 @@ fn unique<'a>(names: impl Iterator<Item = (&'a str, &'a Span)>, what: &str, repo
     let mut seen: HashMap<&str, &Span> = HashMap::new();
     for (name, span) in names {
         match seen.get(name) {
-            Some(first) => report.twice(span, first, format!("two {what} are called `{name}`"), Some("rename one of them".to_owned())),
+            Some(first) => report.twice(
+                span,
+                first,
+                format!("two {what} are called `{name}`"),
+                Some("rename one of them".to_owned()),
+            ),
             None => drop(seen.insert(name, span)),
         }
     }
@@ -79,7 +100,11 @@ fn alerts(all: &Written, report: &mut Report) {
         report.warn(at, "`alerts.secret`: a secret stands in the file itself", Some(help));
     }
     if alerts.secret.is_some() && alerts.webhook.is_none() && alerts.feishu.is_none() {
-        report.warn(at, "`alerts.secret` signs nothing: there is neither `webhook` nor `feishu`", None);
+        report.warn(
+            at,
+            "`alerts.secret` signs nothing: there is neither `webhook` nor `feishu`",
+            None,
+        );
     }
 }
 
@@ -91,17 +116,31 @@ fn keyless(all: &Written, report: &mut Report) {
             let help = format!("`aiproxy project add {}` makes it", name.value);
             report.error(&name.span, format!("no project is called `{}`", name.value), Some(help));
         }
-        if let Some(same) = row.listen.value.0.iter().find(|at| all.general.server.listen.contains(at)) {
-            let help = "give the keyless listener a port of its own, such as 127.0.0.1:11435".to_owned();
-            report.error(&row.listen.span, format!("{same} is where `server.listen` listens"), Some(help));
+        if let Some(same) =
+            row.listen.value.0.iter().find(|at| all.general.server.listen.contains(at))
+        {
+            let help =
+                "give the keyless listener a port of its own, such as 127.0.0.1:11435".to_owned();
+            report.error(
+                &row.listen.span,
+                format!("{same} is where `server.listen` listens"),
+                Some(help),
+            );
         }
     }
 }
 
 /// What concerns one upstream.
-pub(super) fn upstream(row: &written::Upstream, upstream: &Upstream, server: &Server, report: &mut Report) {
+pub(super) fn upstream(
+    row: &written::Upstream,
+    upstream: &Upstream,
+    server: &Server,
+    report: &mut Report,
+) {
     let name = &row.name.value;
-    if let Some(end) = upstream.ends.iter().find(|end| base_url::is_own(&end.base_url, &server.listen)) {
+    if let Some(end) =
+        upstream.ends.iter().find(|end| base_url::is_own(&end.base_url, &server.listen))
+    {
         let span = match &row.base_url {
             Some(BaseUrl::One(url)) => url.span.clone(),
             Some(BaseUrl::Each(_, span)) => span.clone(),
@@ -129,26 +168,41 @@ pub(super) fn upstream(row: &written::Upstream, upstream: &Upstream, server: &Se
                 let help = format!("put the provider's key there: `aiproxy key add {name}`");
                 report.error(
                     &key.reference.span,
-                    format!("`{path}`: this is a client key of aiproxy (aip-…), not a key of a provider"),
+                    format!(
+                        "`{path}`: this is a client key of aiproxy (aip-…), not a key of a provider"
+                    ),
                     Some(help),
                 );
             }
             (Reference::Literal(_), looks) => {
                 literal(&key.reference.span, &path, report);
-                if let (Looks::Of(other), Some(preset)) = (looks, upstream.preset.as_deref().and_then(presets::find))
+                if let (Looks::Of(other), Some(preset)) =
+                    (looks, upstream.preset.as_deref().and_then(presets::find))
                     && other != &*preset.name
                     && preset.key_prefix.is_some()
                 {
                     let title = presets::find(other).map_or(other, |other| &other.title);
-                    report.warn(&key.reference.span, format!("`{path}`: this looks like a key of {title}, not of {}", preset.title), None);
+                    report.warn(
+                        &key.reference.span,
+                        format!(
+                            "`{path}`: this looks like a key of {title}, not of {}",
+                            preset.title
+                        ),
+                        None,
+                    );
                 }
             }
             _ => {}
         }
     }
-    let needs = upstream.preset.as_deref().and_then(presets::find).is_some_and(presets::Preset::needs_key);
+    let needs =
+        upstream.preset.as_deref().and_then(presets::find).is_some_and(presets::Preset::needs_key);
     if needs && upstream.keys.is_empty() && row.keys.is_empty() && upstream.enabled {
-        report.warn(&row.name.span, format!("`upstream.{name}` has no key"), Some(format!("`aiproxy key add {name}` adds one")));
+        report.warn(
+            &row.name.span,
+            format!("`upstream.{name}` has no key"),
+            Some(format!("`aiproxy key add {name}` adds one")),
+        );
     }
 }
 
@@ -157,26 +211,51 @@ fn literal(span: &Span, path: &str, report: &mut Report) {
     report.warn(span, format!("`{path}`: a key stands in the file itself"), Some(help));
 }
 
-/// Splits `upstream:model` where the first part is an upstream: of the file, of a preset (it may be found), or `demo`.
-pub(super) fn split<'a>(text: &'a str, upstreams: &[written::Upstream]) -> (Option<&'a str>, &'a str) {
+/// Splits `upstream:model` where the first part is an upstream: of the file, of a preset (it may be
+/// found), or `demo`.
+pub(super) fn split<'a>(
+    text: &'a str,
+    upstreams: &[written::Upstream],
+) -> (Option<&'a str>, &'a str) {
     match text.split_once(':') {
-        Some((upstream, model)) if exists(upstream, upstreams) && !model.is_empty() => (Some(upstream), model),
+        Some((upstream, model)) if exists(upstream, upstreams) && !model.is_empty() => {
+            (Some(upstream), model)
+        }
         _ => (None, text),
     }
 }
 
 fn exists(name: &str, upstreams: &[written::Upstream]) -> bool {
-    name == DEMO || presets::find(name).is_some() || upstreams.iter().any(|row| row.name.value == name)
+    name == DEMO
+        || presets::find(name).is_some()
+        || upstreams.iter().any(|row| row.name.value == name)
 }
 
 /// Targets of models and aliases: unknown upstreams, and circles.
-pub(super) fn targets(models: &[Model], aliases: &[Alias], upstreams: &[written::Upstream], report: &mut Report) {
+pub(super) fn targets(
+    models: &[Model],
+    aliases: &[Alias],
+    upstreams: &[written::Upstream],
+    report: &mut Report,
+) {
     for row in models {
         for target in &row.targets {
             match target {
-                Target::Text(text) => prefix(text, &format!("model.{}.targets", row.name.value.text()), upstreams, report),
+                Target::Text(text) => prefix(
+                    text,
+                    &format!("model.{}.targets", row.name.value.text()),
+                    upstreams,
+                    report,
+                ),
                 Target::Table { upstream: Some(at), .. } if !exists(&at.value, upstreams) => {
-                    unknown(at, &at.value, &format!("model.{}.targets", row.name.value.text()), None, upstreams, report);
+                    unknown(
+                        at,
+                        &at.value,
+                        &format!("model.{}.targets", row.name.value.text()),
+                        None,
+                        upstreams,
+                        report,
+                    );
                 }
                 Target::Table { .. } => {}
             }
@@ -188,7 +267,8 @@ pub(super) fn targets(models: &[Model], aliases: &[Alias], upstreams: &[written:
     circles(models, aliases, upstreams, report);
 }
 
-/// A target of the form `x:y` whose `x` is no upstream, unless it is a model name with a colon in it.
+/// A target of the form `x:y` whose `x` is no upstream, unless it is a model name with a colon in
+/// it.
 fn prefix(text: &At<String>, path: &str, upstreams: &[written::Upstream], report: &mut Report) {
     let Some((upstream, model)) = text.value.split_once(':') else { return };
     if exists(upstream, upstreams) || upstream == "re" {
@@ -196,7 +276,8 @@ fn prefix(text: &At<String>, path: &str, upstreams: &[written::Upstream], report
     }
     // `llama3:8b`, `qwen2.5:latest`, `vendor/model:free`
     let tag = model.starts_with(|c: char| c.is_ascii_digit()) || model == "latest";
-    let model_name = upstream.contains(['/', '.', '*']) || upstream.chars().any(|c| c.is_ascii_digit());
+    let model_name =
+        upstream.contains(['/', '.', '*']) || upstream.chars().any(|c| c.is_ascii_digit());
     let near = near_upstream(upstream, upstreams);
     if tag || (model_name && near.is_none()) {
         return;
@@ -205,15 +286,27 @@ fn prefix(text: &At<String>, path: &str, upstreams: &[written::Upstream], report
 }
 
 fn near_upstream<'a>(name: &str, upstreams: &'a [written::Upstream]) -> Option<&'a str> {
-    let names = upstreams.iter().map(|row| row.name.value.as_str()).chain(presets::all().iter().map(|preset| &*preset.name));
+    let names = upstreams
+        .iter()
+        .map(|row| row.name.value.as_str())
+        .chain(presets::all().iter().map(|preset| &*preset.name));
     near::nearest(name, names)
 }
 
-fn unknown<T>(at: &At<T>, name: &str, path: &str, model: Option<&str>, upstreams: &[written::Upstream], report: &mut Report) {
+fn unknown<T>(
+    at: &At<T>,
+    name: &str,
+    path: &str,
+    model: Option<&str>,
+    upstreams: &[written::Upstream],
+    report: &mut Report,
+) {
     let help = match (near_upstream(name, upstreams), model) {
         (Some(known), _) => format!("did you mean `{known}`?"),
         (None, Some(model)) => {
-            format!("`aiproxy upstream add {name}` adds it; a model whose name has a colon is written {{ model = \"{name}:{model}\" }}")
+            format!(
+                "`aiproxy upstream add {name}` adds it; a model whose name has a colon is written {{ model = \"{name}:{model}\" }}"
+            )
         }
         (None, None) => format!("`aiproxy upstream add {name}` adds it"),
     };
@@ -228,8 +321,14 @@ struct Step<'a> {
 }
 
 /// Aliases that lead back to themselves.
-fn circles(models: &[Model], aliases: &[Alias], upstreams: &[written::Upstream], report: &mut Report) {
-    let names_only = |target: &'_ str| split(target, upstreams).0.is_none() && !target.contains(['*', '?']);
+fn circles(
+    models: &[Model],
+    aliases: &[Alias],
+    upstreams: &[written::Upstream],
+    report: &mut Report,
+) {
+    let names_only =
+        |target: &'_ str| split(target, upstreams).0.is_none() && !target.contains(['*', '?']);
     let mut steps = Vec::new();
     for row in models {
         let next = row.targets.iter().filter_map(|target| match target {
@@ -237,7 +336,11 @@ fn circles(models: &[Model], aliases: &[Alias], upstreams: &[written::Upstream],
             Target::Table { upstream: None, model, .. } => Some(model.value.as_str()),
             Target::Table { .. } => None,
         });
-        steps.push(Step { name: &row.name.value, span: &row.name.span, next: next.filter(|t| names_only(t)).collect() });
+        steps.push(Step {
+            name: &row.name.value,
+            span: &row.name.span,
+            next: next.filter(|t| names_only(t)).collect(),
+        });
     }
     for row in aliases {
         let next = Some(row.target.value.as_str()).filter(|t| names_only(t)).into_iter().collect();
@@ -250,14 +353,27 @@ fn circles(models: &[Model], aliases: &[Alias], upstreams: &[written::Upstream],
     }
 }
 
-fn walk(at: usize, steps: &[Step<'_>], state: &mut [u8], way: &mut Vec<usize>, report: &mut Report) {
+fn walk(
+    at: usize,
+    steps: &[Step<'_>],
+    state: &mut [u8],
+    way: &mut Vec<usize>,
+    report: &mut Report,
+) {
     if state[at] == 2 {
         return;
     }
     if state[at] == 1 {
         let begin = way.iter().position(|step| *step == at).unwrap_or(0);
-        let names: Vec<_> = way[begin..].iter().chain([&at]).map(|step| format!("`{}`", steps[*step].name.text())).collect();
-        let help = Some("let one of them name a model that an upstream serves, as in \"openai:gpt-4o\"".to_owned());
+        let names: Vec<_> = way[begin..]
+            .iter()
+            .chain([&at])
+            .map(|step| format!("`{}`", steps[*step].name.text()))
+            .collect();
+        let help = Some(
+            "let one of them name a model that an upstream serves, as in \"openai:gpt-4o\""
+                .to_owned(),
+        );
         report.error(steps[at].span, format!("names in a circle: {}", names.join(" → ")), help);
         return;
     }
@@ -267,7 +383,9 @@ fn walk(at: usize, steps: &[Step<'_>], state: &mut [u8], way: &mut Vec<usize>, r
         way.push(at);
         for next in &steps[at].next {
             // A pattern may lead to a name that it matches itself: that name is then a model's own.
-            if let Some(next) = follow(next, steps).filter(|next| *next != at || steps[at].name.is_exact()) {
+            if let Some(next) =
+                follow(next, steps).filter(|next| *next != at || steps[at].name.is_exact())
+            {
                 walk(next, steps, state, way, report);
             }
         }
@@ -279,11 +397,15 @@ fn walk(at: usize, steps: &[Step<'_>], state: &mut [u8], way: &mut Vec<usize>, r
 /// Where a name leads: exact ones first, then patterns other than `*`.
 fn follow(name: &str, steps: &[Step<'_>]) -> Option<usize> {
     let exact = steps.iter().position(|step| step.name.is_exact() && step.name.text() == name);
-    exact.or_else(|| steps.iter().position(|step| !step.name.is_exact() && !step.name.is_any() && step.name.matches(name)))
+    exact.or_else(|| {
+        steps.iter().position(|step| {
+            !step.name.is_exact() && !step.name.is_any() && step.name.matches(name)
+        })
+    })
 }
 
-/// References of the config that resolve to nothing, without asking the keyring or running a command. Each line names
-/// the reference, never its value.
+/// References of the config that resolve to nothing, without asking the keyring or running a
+/// command. Each line names the reference, never its value.
 #[must_use]
 pub fn references(settings: &Settings, env: &Environment) -> Vec<String> {
     let mut out = Vec::new();
@@ -294,7 +416,12 @@ pub fn references(settings: &Settings, env: &Environment) -> Vec<String> {
         if let Some(file) = &upstream.ca_file
             && let Err(e) = std::fs::metadata(file)
         {
-            out.push(format!("`upstream.{}.ca_file`: {}: {}", upstream.name, file.display(), plain(&e)));
+            out.push(format!(
+                "`upstream.{}.ca_file`: {}: {}",
+                upstream.name,
+                file.display(),
+                plain(&e)
+            ));
         }
     }
     for project in settings.projects.iter().filter(|project| project.enabled) {
@@ -316,7 +443,9 @@ fn provider_key(upstream: &Upstream, key: &Key, env: &Environment) -> Option<Str
         let value = env.get(name)?.trim();
         let preset = upstream.preset.as_deref().and_then(presets::find)?;
         match Looks::of(value) {
-            Looks::Ours => Some(format!("env:{name} holds a client key of aiproxy (aip-…), not a key of a provider")),
+            Looks::Ours => Some(format!(
+                "env:{name} holds a client key of aiproxy (aip-…), not a key of a provider"
+            )),
             Looks::Of(other) if other != &*preset.name && preset.key_prefix.is_some() => {
                 let title = presets::find(other).map_or(other, |other| &other.title);
                 Some(format!("env:{name} looks like a key of {title}, not of {}", preset.title))
@@ -335,7 +464,9 @@ fn missing(reference: &Reference, env: &Environment) -> Option<String> {
             Some(value) if value.trim().contains(|c: char| c.is_whitespace() || c.is_control()) => {
                 Some(format!("env:{name} has spaces or line ends inside: no key has"))
             }
-            Some(value) if value.starts_with("aip-") => Some(format!("env:{name} holds a client key of aiproxy (aip-…)")),
+            Some(value) if value.starts_with("aip-") => {
+                Some(format!("env:{name} holds a client key of aiproxy (aip-…)"))
+            }
             Some(_) => None,
         },
         Reference::File(path) => file(path),
@@ -360,8 +491,8 @@ fn program(name: &str, env: &Environment) -> Option<String> {
     if name.contains('/') {
         return std::fs::metadata(name).err().map(|e| format!("cmd:{name}: {}", plain(&e)));
     }
-    let found =
-        std::env::split_paths(env.get("PATH")?).any(|folder| folder.join(name).is_file() || folder.join(format!("{name}.exe")).is_file());
+    let found = std::env::split_paths(env.get("PATH")?)
+        .any(|folder| folder.join(name).is_file() || folder.join(format!("{name}.exe")).is_file());
     (!found).then(|| format!("cmd:{name}: there is no such program on the PATH"))
 }
 

@@ -1,4 +1,5 @@
-//! Upstreams that nobody configured: keys in the environment, servers on this machine, and the demo.
+//! Upstreams that nobody configured: keys in the environment, servers on this machine, and the
+//! demo.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -10,7 +11,8 @@ use super::{
 };
 use crate::{base::pattern::Patterns, ir::op::Dialect, secrets::Reference};
 
-/// The variables of a process, as they were when it was asked. Values may be keys: `Debug` shows names only.
+/// The variables of a process, as they were when it was asked. Values may be keys: `Debug` shows
+/// names only.
 #[derive(Clone, Default)]
 pub struct Environment {
     pub vars: HashMap<String, String>,
@@ -20,7 +22,9 @@ impl Environment {
     /// The environment of this process; what is not UTF-8 is left out.
     #[must_use]
     pub fn from_process() -> Self {
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
         Self { vars: std::env::vars_os().filter_map(text).collect() }
     }
 
@@ -42,19 +46,31 @@ impl std::fmt::Debug for Environment {
     }
 }
 
-/// An upstream for every preset whose variable holds a key, and a note for each that holds something else.
+/// An upstream for every preset whose variable holds a key, and a note for each that holds
+/// something else.
 #[must_use]
-pub fn from_env(env: &Environment, ids: &mut Ids, timeouts: &Timeouts) -> (Vec<Arc<Upstream>>, Vec<String>) {
+pub fn from_env(
+    env: &Environment,
+    ids: &mut Ids,
+    timeouts: &Timeouts,
+) -> (Vec<Arc<Upstream>>, Vec<String>) {
     let (mut found, mut notes) = (Vec::new(), Vec::new());
     for preset in presets::all() {
         let mut upstream = from_preset(preset, Origin::Env, ids, timeouts);
         let mut seen = Vec::new();
         for name in &preset.key_env {
-            let Some(value) = env.get(name).map(str::trim).filter(|value| !value.is_empty()) else { continue };
+            let Some(value) = env.get(name).map(str::trim).filter(|value| !value.is_empty()) else {
+                continue;
+            };
             if value.starts_with("aip-") {
-                notes.push(format!("{name} holds a client key of aiproxy; not used as a key of {}", preset.title));
+                notes.push(format!(
+                    "{name} holds a client key of aiproxy; not used as a key of {}",
+                    preset.title
+                ));
             } else if value.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                notes.push(format!("{name} has spaces or line ends inside, which no key has; not used"));
+                notes.push(format!(
+                    "{name} has spaces or line ends inside, which no key has; not used"
+                ));
             } else if preset.needs_url {
                 notes.push(format!(
                     "{name} is set; {} also needs a base URL: `aiproxy upstream add {} --base-url URL`",
@@ -138,7 +154,8 @@ pub fn local_upstream(server: &LocalServer, ids: &mut Ids, timeouts: &Timeouts) 
 /// The upstream inside this process; it speaks every dialect and costs nothing.
 #[must_use]
 pub fn demo_upstream(ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
-    let speaks = [Dialect::Openai, Dialect::Responses, Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama];
+    let speaks =
+        [Dialect::Openai, Dialect::Responses, Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama];
     let ends = speaks.map(|dialect| End { dialect, base_url: "demo:".to_owned(), query: None });
     let mut upstream = bare(check::DEMO, ends.to_vec(), Origin::Demo, ids, timeouts);
     upstream.ask_usage = true;
@@ -146,15 +163,21 @@ pub fn demo_upstream(ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
     upstream
 }
 
-/// The settings with what was found put below what the file says. What was found earlier goes: this is the whole list.
-/// A found upstream yields to one of the file that has its name, its preset or its address; and our own listener,
-/// should it answer where a local server usually does, is none.
+/// The settings with what was found put below what the file says. What was found earlier goes: this
+/// is the whole list. A found upstream yields to one of the file that has its name, its preset or
+/// its address; and our own listener, should it answer where a local server usually does, is none.
 #[must_use]
 pub fn merge(settings: &Settings, found: &[Arc<Upstream>]) -> Settings {
-    let mut upstreams: Vec<_> = settings.upstreams.iter().filter(|upstream| upstream.origin == Origin::File).cloned().collect();
+    let mut upstreams: Vec<_> = settings
+        .upstreams
+        .iter()
+        .filter(|upstream| upstream.origin == Origin::File)
+        .cloned()
+        .collect();
     for new in found {
         let taken = upstreams.iter().any(|known| same(known, new));
-        let own = new.ends.iter().any(|end| base_url::is_own(&end.base_url, &settings.server.listen));
+        let own =
+            new.ends.iter().any(|end| base_url::is_own(&end.base_url, &settings.server.listen));
         if !taken && !own {
             upstreams.push(new.clone());
         }
@@ -166,14 +189,24 @@ fn same(known: &Upstream, new: &Upstream) -> bool {
     let place = |end: &End| {
         let (host, port) = base_url::host_port(&end.base_url)?;
         // Every name of this machine is one place.
-        let host =
-            if base_url::is_loopback(&host) || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) { String::new() } else { host };
+        let host = if base_url::is_loopback(&host)
+            || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        {
+            String::new()
+        } else {
+            host
+        };
         Some((host, port))
     };
     let address = |a: &End| {
-        new.ends.iter().any(|b| a.base_url == b.base_url || (known.local && new.local && place(a).is_some() && place(a) == place(b)))
+        new.ends.iter().any(|b| {
+            a.base_url == b.base_url
+                || (known.local && new.local && place(a).is_some() && place(a) == place(b))
+        })
     };
-    known.name == new.name || (known.preset.is_some() && known.preset == new.preset) || known.ends.iter().any(address)
+    known.name == new.name
+        || (known.preset.is_some() && known.preset == new.preset)
+        || known.ends.iter().any(address)
 }
 
 fn from_preset(preset: &Preset, origin: Origin, ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
@@ -191,7 +224,13 @@ fn from_preset(preset: &Preset, origin: Origin, ids: &mut Ids, timeouts: &Timeou
     upstream
 }
 
-fn bare(name: &str, ends: Vec<End>, origin: Origin, ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
+fn bare(
+    name: &str,
+    ends: Vec<End>,
+    origin: Origin,
+    ids: &mut Ids,
+    timeouts: &Timeouts,
+) -> Upstream {
     Upstream {
         id: ids.upstream(name),
         name: name.into(),
@@ -290,7 +329,10 @@ mod tests {
     fn a_local_server_that_is_ourselves_is_none() {
         let mut ids = Ids::default();
         let base = settings("[server]\nlisten = \"8080\"\n", &mut ids);
-        let found: Vec<_> = local_servers().iter().map(|s| Arc::new(local_upstream(s, &mut ids, &base.timeouts))).collect();
+        let found: Vec<_> = local_servers()
+            .iter()
+            .map(|s| Arc::new(local_upstream(s, &mut ids, &base.timeouts)))
+            .collect();
         assert!(!merge(&base, &found).upstreams.iter().any(|u| &*u.name == "llamacpp"));
     }
 }

@@ -1,5 +1,6 @@
-//! Changes to the file's text, as commands and the dashboard ask for them. Comments, order and formatting stay; what is
-//! taken out takes along what stands directly above it (a row) or behind it (a key).
+//! Changes to the file's text, as commands and the dashboard ask for them. Comments, order and
+//! formatting stay; what is taken out takes along what stands directly above it (a row) or behind
+//! it (a key).
 
 mod cut;
 mod keylist;
@@ -107,7 +108,9 @@ pub enum EditError {
     /// The file with the change would not load; `source` is that text, no error of its own.
     #[error("{}", first(problems))]
     Refused { problems: Vec<Problem>, r#source: String },
-    #[error("the file is not valid TOML, so nothing can be changed in it; `aiproxy config edit` opens it")]
+    #[error(
+        "the file is not valid TOML, so nothing can be changed in it; `aiproxy config edit` opens it"
+    )]
     Syntax,
 }
 
@@ -124,7 +127,8 @@ fn first(problems: &[Problem]) -> String {
 ///
 /// # Errors
 ///
-/// [`EditError::Syntax`] and [`EditError::Place`]. Whether the result loads is for the caller to see.
+/// [`EditError::Syntax`] and [`EditError::Place`]. Whether the result loads is for the caller to
+/// see.
 pub fn apply(text: &str, edits: &[Edit]) -> Result<String, EditError> {
     let mut text = text.to_owned();
     for edit in edits {
@@ -151,11 +155,16 @@ fn one(text: &str, edit: &Edit) -> Result<String, EditError> {
             keylist::add(row::find(&mut doc, "upstream", upstream)?, reference, label.as_deref())?;
         }
         Edit::AddModel { name, targets, strategy } => {
-            let mut fields = vec![("targets", Value::Array(targets.iter().map(String::as_str).collect::<Array>()))];
+            let mut fields = vec![(
+                "targets",
+                Value::Array(targets.iter().map(String::as_str).collect::<Array>()),
+            )];
             fields.extend(strategy.as_deref().map(|strategy| ("strategy", Value::from(strategy))));
             row::add(&mut doc, "model", name, fields)?;
         }
-        Edit::AddProject { name, key } => row::add(&mut doc, "project", name, vec![("key", Value::from(key.as_str()))])?,
+        Edit::AddProject { name, key } => {
+            row::add(&mut doc, "project", name, vec![("key", Value::from(key.as_str()))])?
+        }
         Edit::AddUpstream { name, preset, base_url, dialects } => {
             let mut fields = Vec::new();
             fields.extend(preset.as_deref().map(|preset| ("preset", Value::from(preset))));
@@ -163,14 +172,24 @@ fn one(text: &str, edit: &Edit) -> Result<String, EditError> {
             match dialects.as_slice() {
                 [] => {}
                 [one] => fields.push(("dialect", Value::from(one.as_str()))),
-                many => fields.push(("dialect", Value::Array(many.iter().map(String::as_str).collect::<Array>()))),
+                many => fields.push((
+                    "dialect",
+                    Value::Array(many.iter().map(String::as_str).collect::<Array>()),
+                )),
             }
             row::add(&mut doc, "upstream", name, fields)?;
         }
         Edit::ReplaceKeyReference { upstream, label, reference } => {
-            keylist::replace(row::find(&mut doc, "upstream", upstream)?, upstream, label, reference)?;
+            keylist::replace(
+                row::find(&mut doc, "upstream", upstream)?,
+                upstream,
+                label,
+                reference,
+            )?;
         }
-        Edit::RemoveKey { upstream, label } => keylist::remove(row::find(&mut doc, "upstream", upstream)?, upstream, label)?,
+        Edit::RemoveKey { upstream, label } => {
+            keylist::remove(row::find(&mut doc, "upstream", upstream)?, upstream, label)?
+        }
         Edit::Set { path, value } => set(&mut doc, path, value)?,
         Edit::SetAlias { name, target } => {
             let table = table_at(doc.as_table_mut(), "aliases")?;
@@ -179,8 +198,12 @@ fn one(text: &str, edit: &Edit) -> Result<String, EditError> {
         Edit::SetKeyEnabled { upstream, label, enabled } => {
             keylist::enable(row::find(&mut doc, "upstream", upstream)?, upstream, label, *enabled)?;
         }
-        Edit::SetModel { name, path, value } => set_in(row::find(&mut doc, "model", name)?, "model", &segments(path)?, value)?,
-        Edit::SetProject { name, path, value } => set_in(row::find(&mut doc, "project", name)?, "project", &segments(path)?, value)?,
+        Edit::SetModel { name, path, value } => {
+            set_in(row::find(&mut doc, "model", name)?, "model", &segments(path)?, value)?
+        }
+        Edit::SetProject { name, path, value } => {
+            set_in(row::find(&mut doc, "project", name)?, "project", &segments(path)?, value)?
+        }
         Edit::SetUpstream { name, path, value } => {
             set_in(row::find(&mut doc, "upstream", name)?, "upstream", &segments(path)?, value)?;
         }
@@ -209,7 +232,11 @@ fn set(doc: &mut DocumentMut, path: &str, value: &str) -> Result<(), EditError> 
     let names = segments(path)?;
     match names.as_slice() {
         [table, rest @ ..] if table == "aliases" && !rest.is_empty() => {
-            let target = value.parse::<Value>().ok().filter(Value::is_str).unwrap_or_else(|| Value::from(value));
+            let target = value
+                .parse::<Value>()
+                .ok()
+                .filter(Value::is_str)
+                .unwrap_or_else(|| Value::from(value));
             let name = rest.join(".");
             put(table_at(doc.as_table_mut(), "aliases")?, &name, target);
             Ok(())
@@ -223,24 +250,46 @@ fn set(doc: &mut DocumentMut, path: &str, value: &str) -> Result<(), EditError> 
 }
 
 /// Sets a value at a path from a table, making the tables on the way.
-fn set_in(table: &mut dyn TableLike, place: &str, path: &[String], value: &str) -> Result<(), EditError> {
-    let (last, way) = path.split_last().ok_or_else(|| EditError::Place(format!("`{place}` needs the name of a key")))?;
+fn set_in(
+    table: &mut dyn TableLike,
+    place: &str,
+    path: &[String],
+    value: &str,
+) -> Result<(), EditError> {
+    let (last, way) = path
+        .split_last()
+        .ok_or_else(|| EditError::Place(format!("`{place}` needs the name of a key")))?;
     let mut at = table;
     for name in way {
         at = table_at(at, name)?;
     }
     if at.get(last).is_some_and(|item| item.is_array_of_tables() || item.is_table()) {
-        return Err(EditError::Place(format!("`{}` is a table; name one of its keys", path.join("."))));
+        return Err(EditError::Place(format!(
+            "`{}` is a table; name one of its keys",
+            path.join(".")
+        )));
     }
-    let known = keys::find(&[place, &path.join(".")].iter().filter(|p| !p.is_empty()).copied().collect::<Vec<_>>().join("."));
+    let known = keys::find(
+        &[place, &path.join(".")]
+            .iter()
+            .filter(|p| !p.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join("."),
+    );
     put(at, last, read_value(value, known.is_some_and(|key| key.kind.is_text())));
     Ok(())
 }
 
-/// A TOML value where the text is one, else the text. Where the key takes text only, `1` and `true` are text too.
+/// A TOML value where the text is one, else the text. Where the key takes text only, `1` and `true`
+/// are text too.
 fn read_value(text: &str, only_text: bool) -> Value {
     match text.trim().parse::<Value>() {
-        Ok(value) if !only_text || value.is_str() || value.is_array() || value.is_inline_table() => value.decorated(" ", ""),
+        Ok(value)
+            if !only_text || value.is_str() || value.is_array() || value.is_inline_table() =>
+        {
+            value.decorated(" ", "")
+        }
         _ => Value::from(text),
     }
 }
@@ -257,8 +306,11 @@ fn put(table: &mut dyn TableLike, name: &str, mut value: Value) {
             // The space before the brace of an inline table stays there.
             if let Some((_, item)) = table.iter_mut().last()
                 && let Some(last) = item.as_value_mut()
-                && let Some(space) =
-                    last.decor().suffix().filter(|space| space.as_str().is_some_and(|s| s.chars().all(|c| c == ' '))).cloned()
+                && let Some(space) = last
+                    .decor()
+                    .suffix()
+                    .filter(|space| space.as_str().is_some_and(|s| s.chars().all(|c| c == ' ')))
+                    .cloned()
             {
                 last.decor_mut().set_suffix("");
                 value.decor_mut().set_prefix(" ");
@@ -270,11 +322,18 @@ fn put(table: &mut dyn TableLike, name: &str, mut value: Value) {
 }
 
 /// The table under a key, made where it is missing.
-fn table_at<'a>(table: &'a mut dyn TableLike, name: &str) -> Result<&'a mut dyn TableLike, EditError> {
+fn table_at<'a>(
+    table: &'a mut dyn TableLike,
+    name: &str,
+) -> Result<&'a mut dyn TableLike, EditError> {
     let inline = table.get("name").is_some();
     let item = table.entry(name).or_insert_with(|| {
         // In a row a table of its own line would swallow the keys that follow it in the file.
-        if inline { Item::Value(Value::InlineTable(toml_edit::InlineTable::new())) } else { Item::Table(Table::new()) }
+        if inline {
+            Item::Value(Value::InlineTable(toml_edit::InlineTable::new()))
+        } else {
+            Item::Table(Table::new())
+        }
     });
     item.as_table_like_mut().ok_or_else(|| EditError::Place(format!("`{name}` is not a table")))
 }
@@ -282,7 +341,9 @@ fn table_at<'a>(table: &'a mut dyn TableLike, name: &str) -> Result<&'a mut dyn 
 fn unset(text: &str, path: &str) -> Result<String, EditError> {
     let names = segments(path)?;
     match names.as_slice() {
-        [table, rest @ ..] if table == "aliases" && !rest.is_empty() => cut::key(text, &["aliases", &rest.join(".")]),
+        [table, rest @ ..] if table == "aliases" && !rest.is_empty() => {
+            cut::key(text, &["aliases", &rest.join(".")])
+        }
         [kind, rest @ ..] if row::KINDS.contains(&kind.as_str()) => {
             let mut doc = parse(text)?;
             let (name, below) = row::named(&mut doc, kind, rest)?;
@@ -297,7 +358,11 @@ fn unset(text: &str, path: &str) -> Result<String, EditError> {
 
 /// Cuts `a.b."c.d"` at its dots.
 fn segments(path: &str) -> Result<Vec<String>, EditError> {
-    let bad = || EditError::Place(format!("`{path}` is not the path of a key; write it like `timeouts.idle` or `upstream.NAME.priority`"));
+    let bad = || {
+        EditError::Place(format!(
+            "`{path}` is not the path of a key; write it like `timeouts.idle` or `upstream.NAME.priority`"
+        ))
+    };
     let (mut out, mut word, mut quote) = (Vec::new(), String::new(), None);
     for c in path.trim().chars() {
         match (quote, c) {
@@ -313,7 +378,9 @@ fn segments(path: &str) -> Result<Vec<String>, EditError> {
 
 /// That something is not there, with what is near.
 fn nothing<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> EditError {
-    let near = near::nearest(name, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    let near = near::nearest(name, known)
+        .map(|near| format!("; did you mean `{near}`?"))
+        .unwrap_or_default();
     let demo = if kind == "upstream" && name == check::DEMO { " (it is built in)" } else { "" };
     EditError::Place(format!("there is no {kind} `{name}` in the file{demo}{near}"))
 }

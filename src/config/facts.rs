@@ -48,7 +48,8 @@ pub fn of(model: &str) -> Facts {
     let name = name.rsplit_once("anthropic.").map_or(name.as_str(), |(_, rest)| rest);
     let mut facts = Facts::default();
     for row in ROWS.iter().filter(|row| row.names.matches(name)) {
-        let Facts { context, output, thinking, limit, developer, prefill, vision, tools, schema } = &row.facts;
+        let Facts { context, output, thinking, limit, developer, prefill, vision, tools, schema } =
+            &row.facts;
         facts.context = facts.context.or(*context);
         facts.output = facts.output.or(*output);
         facts.thinking = facts.thinking.or(*thinking);
@@ -77,7 +78,12 @@ fn row(table: &Table) -> Option<Row> {
         None => Some(None),
         Some(item) => item.as_bool().map(Some),
     };
-    let names: Vec<String> = table.get("match")?.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<_>>()?;
+    let names: Vec<String> = table
+        .get("match")?
+        .as_array()?
+        .iter()
+        .map(|name| name.as_str().map(str::to_owned))
+        .collect::<Option<_>>()?;
     let thinking = match table.get("thinking").map(Item::as_str) {
         None => None,
         Some(Some("effort")) => Some(Thinks::Effort),
@@ -107,13 +113,17 @@ mod tests {
     fn the_first_row_that_fits_gives_each_fact() {
         assert!(read(TEXT).is_some_and(|rows| rows.len() > 10));
         assert_eq!(of("anthropic/claude-3-5-haiku-20241022").output, Some(8_192));
-        assert_eq!(of("us.anthropic.claude-sonnet-4-5-20250929-v1:0").thinking, Some(Thinks::Budget));
+        assert_eq!(
+            of("us.anthropic.claude-sonnet-4-5-20250929-v1:0").thinking,
+            Some(Thinks::Budget)
+        );
         assert_eq!(of("claude-opus-4-7").thinking, Some(Thinks::Effort));
         assert_eq!(of("gpt-5-mini").limit.as_deref(), Some("max_completion_tokens"));
         assert_eq!(of("gpt-4o").limit, None);
         assert_eq!(of("anything").context, None);
         assert_eq!(
-            ["gpt-4-turbo-2024-04-09", "gpt-4", "gpt-4o", "gpt-4.1", "gpt-5"].map(|name| of(name).schema),
+            ["gpt-4-turbo-2024-04-09", "gpt-4", "gpt-4o", "gpt-4.1", "gpt-5"]
+                .map(|name| of(name).schema),
             [Some(false), Some(false), Some(true), Some(true), None]
         );
     }

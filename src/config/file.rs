@@ -27,18 +27,23 @@ pub struct Place {
     pub data: PathBuf,
 }
 
-/// Finds config file and data folder: from the flags, else from AIPROXY_CONFIG and AIPROXY_DATA_DIR, else where the
-/// platform keeps such things.
+/// Finds config file and data folder: from the flags, else from AIPROXY_CONFIG and
+/// AIPROXY_DATA_DIR, else where the platform keeps such things.
 ///
 /// # Errors
 ///
 /// A sentence, where there is no home and not both were named.
-pub fn locate(config: Option<&Path>, data: Option<&Path>, env: &Environment) -> Result<Place, String> {
+pub fn locate(
+    config: Option<&Path>,
+    data: Option<&Path>,
+    env: &Environment,
+) -> Result<Place, String> {
     let variable = |name| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = config.map(Path::to_owned).or_else(|| variable("AIPROXY_CONFIG"));
     let data = data.map(Path::to_owned).or_else(|| variable("AIPROXY_DATA_DIR"));
     let explicit = config.is_some();
-    let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|e| format!("{}: {e}", path.display()));
+    let absolute =
+        |path: PathBuf| std::path::absolute(&path).map_err(|e| format!("{}: {e}", path.display()));
     let home = || {
         directories::ProjectDirs::from("", "", "aiproxy")
             .ok_or("no home folder was found (HOME is not set); name the places with --config FILE and --data-dir DIR")
@@ -62,23 +67,34 @@ pub fn locate(config: Option<&Path>, data: Option<&Path>, env: &Environment) -> 
 ///
 /// A problem of the file as a whole: a folder, unreadable, too large, not UTF-8.
 pub fn read(path: &Path) -> Result<Option<String>, Problem> {
-    let whole = |title: &str, help: Option<&str>| Problem::whole(Level::Error, path, title.to_owned(), help.map(str::to_owned));
+    let whole = |title: &str, help: Option<&str>| {
+        Problem::whole(Level::Error, path, title.to_owned(), help.map(str::to_owned))
+    };
     let found = match std::fs::metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let dangling = std::fs::symlink_metadata(path).is_ok();
-            return if dangling { Err(whole("a link to a file that is not there", None)) } else { Ok(None) };
+            return if dangling {
+                Err(whole("a link to a file that is not there", None))
+            } else {
+                Ok(None)
+            };
         }
         Err(e) => return Err(whole(&check::plain(&e), None)),
         Ok(found) => found,
     };
     if found.is_dir() {
-        return Err(whole("a folder, not a file", Some("name the file in it: `--config FOLDER/config.toml`")));
+        return Err(whole(
+            "a folder, not a file",
+            Some("name the file in it: `--config FOLDER/config.toml`"),
+        ));
     }
     if found.len() > LARGEST {
         return Err(whole("larger than the 1MiB a config may have", Some("is it another file?")));
     }
     let bytes = match std::fs::read(path) {
-        Ok(bytes) if bytes.len() as u64 > LARGEST => return Err(whole("larger than the 1MiB a config may have", None)),
+        Ok(bytes) if bytes.len() as u64 > LARGEST => {
+            return Err(whole("larger than the 1MiB a config may have", None));
+        }
         Ok(bytes) => bytes,
         Err(e) => return Err(whole(&check::plain(&e), Some("check who owns it and its mode"))),
     };
@@ -89,12 +105,17 @@ pub fn read(path: &Path) -> Result<Option<String>, Problem> {
         let begin = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let column = String::from_utf8_lossy(&before[begin..]).chars().count() + 1;
         let help = Some("save the file as UTF-8".to_owned());
-        Problem { line, column, span: at..at, ..Problem::whole(Level::Error, path, "not UTF-8 text".to_owned(), help) }
+        Problem {
+            line,
+            column,
+            span: at..at,
+            ..Problem::whole(Level::Error, path, "not UTF-8 text".to_owned(), help)
+        }
     })
 }
 
-/// Makes changes to the file: under a lock, on the text as it now is, and only if the result loads. A link is
-/// followed and its target replaced; a missing file is made, with 0600.
+/// Makes changes to the file: under a lock, on the text as it now is, and only if the result loads.
+/// A link is followed and its target replaced; a missing file is made, with 0600.
 ///
 /// # Errors
 ///
@@ -106,9 +127,13 @@ pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, Ed
     }
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let _lock = lock(&target)?;
-    // An editor that saves in between is seen by the second look; its text is then the one that is changed.
+    // An editor that saves in between is seen by the second look; its text is then the one that is
+    // changed.
     for _ in 0..5 {
-        let before = read(path).map_err(|problem| EditError::Refused { problems: vec![problem], source: String::new() })?;
+        let before = read(path).map_err(|problem| EditError::Refused {
+            problems: vec![problem],
+            source: String::new(),
+        })?;
         let text = edit::apply(before.as_deref().unwrap_or_default(), edits)?;
         let loaded = load(&text, path, env, &mut Ids::default());
         if loaded.settings.is_none() {
@@ -117,7 +142,10 @@ pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, Ed
         if before.as_deref() == Some(text.as_str()) {
             return Ok(loaded);
         }
-        let now = read(path).map_err(|problem| EditError::Refused { problems: vec![problem], source: String::new() })?;
+        let now = read(path).map_err(|problem| EditError::Refused {
+            problems: vec![problem],
+            source: String::new(),
+        })?;
         if now == before {
             disk::replace(&target, text.as_bytes(), mode(&target)).map_err(|e| io(&e))?;
             return Ok(loaded);
@@ -126,9 +154,11 @@ pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, Ed
     Err(EditError::Busy(path.to_owned()))
 }
 
-/// The lock stands beside the file, for the file itself is replaced; half a minute is longer than any edit takes.
+/// The lock stands beside the file, for the file itself is replaced; half a minute is longer than
+/// any edit takes.
 fn lock(target: &Path) -> Result<Lock, EditError> {
-    let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name =
+        target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let beside = target.with_file_name(format!(".{name}.lock"));
     for _ in 0..1_500 {
         match Lock::attempt(&beside) {

@@ -1,4 +1,5 @@
-//! Numbers for names; given once per process, so that what was learned about a name survives every reload.
+//! Numbers for names; given once per process, so that what was learned about a name survives every
+//! reload.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! The table of config keys: what each is for, its kind and its default. The JSON schema, `config set` and the docs
-//! come from it.
+//! The table of config keys: what each is for, its kind and its default. The JSON schema, `config
+//! set` and the docs come from it.
 
 use serde_json::{Map, Value, json};
 
@@ -304,9 +304,12 @@ pub fn schema() -> Value {
     }
     tables.insert("budget".to_owned(), shape(Kind::Budget));
     let timeouts = tables.get("timeouts").cloned().unwrap_or_default();
-    for (name, needed) in
-        [("upstream", json!(["name"])), ("model", json!(["name", "targets"])), ("project", json!(["name"])), ("keyless", json!(["listen"]))]
-    {
+    for (name, needed) in [
+        ("upstream", json!(["name"])),
+        ("model", json!(["name", "targets"])),
+        ("project", json!(["name"])),
+        ("keyless", json!(["listen"])),
+    ] {
         if let Some(mut row) = tables.remove(name) {
             row["required"] = needed;
             tables.insert(name.to_owned(), json!({ "type": "array", "items": row }));
@@ -314,7 +317,8 @@ pub fn schema() -> Value {
     }
     if let Some(mut row) = tables.remove("prices") {
         row["description"] = "By \"UPSTREAM/MODEL\"; the model may be a glob".into();
-        tables.insert("prices".to_owned(), json!({ "type": "object", "additionalProperties": row }));
+        tables
+            .insert("prices".to_owned(), json!({ "type": "object", "additionalProperties": row }));
     }
     tables.insert(
         "rates".to_owned(),
@@ -368,7 +372,9 @@ fn json_of(value: &toml_edit::Value) -> Option<Value> {
 
 fn shape(kind: Kind) -> Value {
     let text = json!({ "type": "string" });
-    let table = |keys: &[Key]| object(&keys.iter().map(|key| (key.path.to_owned(), described(key))).collect());
+    let table = |keys: &[Key]| {
+        object(&keys.iter().map(|key| (key.path.to_owned(), described(key))).collect())
+    };
     let some = |one: &Value| json!({ "anyOf": [one, { "type": "array", "items": one }] });
     match kind {
         Kind::BaseUrl => {
@@ -380,7 +386,10 @@ fn shape(kind: Kind) -> Value {
             some(&one)
         }
         Kind::Conditions => {
-            let prices = ALL.iter().filter(|key| key.kind == Kind::Number).filter_map(|key| Some((key.path.strip_prefix("prices.")?, key)));
+            let prices = ALL
+                .iter()
+                .filter(|key| key.kind == Kind::Number)
+                .filter_map(|key| Some((key.path.strip_prefix("prices.")?, key)));
             let all = WHEN.iter().map(|key| (key.path, key)).chain(prices);
             some(&object(&all.map(|(name, key)| (name.to_owned(), described(key))).collect()))
         }
@@ -431,7 +440,8 @@ mod tests {
     use super::*;
     use crate::config::{Environment, Ids, load::load};
 
-    /// The text of a file that sets nothing but this key, to its default or to something of its kind.
+    /// The text of a file that sets nothing but this key, to its default or to something of its
+    /// kind.
     fn sample(key: &Key) -> String {
         let value = match key.kind {
             _ if !key.default.is_empty() => key.default.to_owned(),
@@ -457,21 +467,37 @@ mod tests {
         };
         let (table, name) = key.path.split_once('.').expect("a table and a key");
         match (table, name) {
-            ("upstream", "name") => "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n".to_owned(),
+            ("upstream", "name") => {
+                "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n".to_owned()
+            }
             ("upstream", "base_url") => format!("[[upstream]]\nname = \"a\"\nbase_url = {value}\n"),
-            ("upstream", "preset") => "[[upstream]]\nname = \"a\"\npreset = \"openai\"\n".to_owned(),
-            ("upstream", _) => format!("[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n{name} = {value}\n"),
-            ("budget", _) => "[budget]\nusd = 20\nper = \"month\"\nunpriced = \"warn\"\n".to_owned(),
+            ("upstream", "preset") => {
+                "[[upstream]]\nname = \"a\"\npreset = \"openai\"\n".to_owned()
+            }
+            ("upstream", _) => format!(
+                "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n{name} = {value}\n"
+            ),
+            ("budget", _) => {
+                "[budget]\nusd = 20\nper = \"month\"\nunpriced = \"warn\"\n".to_owned()
+            }
             ("model", "name") => "[[model]]\nname = \"m\"\ntargets = [\"x\"]\n".to_owned(),
             ("model", "targets") => {
-                format!("[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n[[model]]\nname = \"n\"\ntargets = {value}\n")
+                format!(
+                    "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\n[[model]]\nname = \"n\"\ntargets = {value}\n"
+                )
             }
-            ("model", _) => format!("[[model]]\nname = \"m\"\ntargets = [\"x\"]\n{name} = {value}\n"),
+            ("model", _) => {
+                format!("[[model]]\nname = \"m\"\ntargets = [\"x\"]\n{name} = {value}\n")
+            }
             ("keyless", "listen") => "[[keyless]]\nlisten = \"127.0.0.1:11435\"\n".to_owned(),
-            ("keyless", _) => format!("[[keyless]]\nlisten = \"127.0.0.1:11435\"\n{name} = {value}\n"),
+            ("keyless", _) => {
+                format!("[[keyless]]\nlisten = \"127.0.0.1:11435\"\n{name} = {value}\n")
+            }
             ("project", "name") => "[[project]]\nname = \"p\"\nkey = \"env:P\"\n".to_owned(),
             ("project", "key") => "[[project]]\nname = \"p\"\nkey = \"env:P\"\n".to_owned(),
-            ("project", _) => format!("[[project]]\nname = \"p\"\nkey = \"env:P\"\n{name} = {value}\n"),
+            ("project", _) => {
+                format!("[[project]]\nname = \"p\"\nkey = \"env:P\"\n{name} = {value}\n")
+            }
             ("prices", _) => {
                 let input = if name == "input" { "" } else { "input = 1\n" };
                 let value = if key.kind == Kind::Number { "1" } else { &value };
@@ -485,18 +511,24 @@ mod tests {
     fn the_reader_knows_every_key_of_the_table_and_takes_its_default() {
         for key in ALL {
             let text = sample(key);
-            let loaded = load(&text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
+            let loaded =
+                load(&text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
             assert!(loaded.settings.is_some(), "{text}: {:#?}", loaded.problems);
         }
     }
 
     #[test]
     fn written_defaults_are_the_defaults() {
-        let load = |text: &str| load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default()).settings.expect("it loads");
+        let load = |text: &str| {
+            load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default())
+                .settings
+                .expect("it loads")
+        };
         let plain = show(&load(""));
         for key in ALL.iter().filter(|key| {
             !key.default.is_empty()
-                && !["upstream", "model", "project", "keyless", "prices", "budget"].contains(&key.path.split('.').next().expect("a table"))
+                && !["upstream", "model", "project", "keyless", "prices", "budget"]
+                    .contains(&key.path.split('.').next().expect("a table"))
         }) {
             assert_eq!(show(&load(&sample(key))), plain, "{}", key.path);
         }
@@ -510,12 +542,16 @@ mod tests {
         let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
         assert_eq!(loaded.problems.len(), 14, "{:#?}", loaded.problems);
         for problem in loaded.problems {
-            let table =
-                problem.title.split("in `").nth(1).map(|rest| rest.trim_end_matches('`').split('.').next().unwrap_or_default().to_owned());
+            let table = problem.title.split("in `").nth(1).map(|rest| {
+                rest.trim_end_matches('`').split('.').next().unwrap_or_default().to_owned()
+            });
             let help = problem.help.expect("the known ones");
             for name in help.trim_start_matches("known here: ").split(", ") {
                 let known = match &table {
-                    None => matches!(name, "aliases" | "rates") || ALL.iter().any(|key| key.path.split('.').next() == Some(name)),
+                    None => {
+                        matches!(name, "aliases" | "rates")
+                            || ALL.iter().any(|key| key.path.split('.').next() == Some(name))
+                    }
                     Some(table) => ALL.iter().any(|key| key.path == format!("{table}.{name}")),
                 };
                 assert!(known, "{table:?}.{name} is not in the table of keys");

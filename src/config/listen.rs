@@ -1,12 +1,13 @@
-//! Where the proxy listens: `"8642"`, `":8642"`, `"127.0.0.1:8642"`, `"[::1]:8642"`, `"localhost:8642"`.
+//! Where the proxy listens: `"8642"`, `":8642"`, `"127.0.0.1:8642"`, `"[::1]:8642"`,
+//! `"localhost:8642"`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The port where none is configured.
 pub const DEFAULT_PORT: u16 = 8642;
 
-/// Reads one address. The flag tells that the IPv6 one may be left out where the machine has none: the form meant both
-/// families. Port 0 is read like any other.
+/// Reads one address. The flag tells that the IPv6 one may be left out where the machine has none:
+/// the form meant both families. Port 0 is read like any other.
 ///
 /// # Errors
 ///
@@ -20,7 +21,12 @@ pub fn parse(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     if text.contains("://") {
         return Err(format!("an address to listen on is no URL; {FORMS}"));
     }
-    let both = |port| vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+    let both = |port| {
+        vec![
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        ]
+    };
     let (host, port) = match text.rsplit_once(':') {
         None if text.bytes().all(|b| b.is_ascii_digit()) => ("", text),
         None => return Err(format!("`{}` has no port; {FORMS}", super::read::clip(text))),
@@ -29,7 +35,9 @@ pub fn parse(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     if host.contains(':') && !host.starts_with('[') {
         return Err(format!("an IPv6 address stands in brackets; {FORMS}"));
     }
-    let port = port.parse::<u16>().map_err(|_| format!("`{}` is not a port: 1 to 65535; {FORMS}", super::read::clip(port)))?;
+    let port = port
+        .parse::<u16>()
+        .map_err(|_| format!("`{}` is not a port: 1 to 65535; {FORMS}", super::read::clip(port)))?;
     if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
         return Ok((both(port), true));
     }
@@ -43,7 +51,8 @@ pub fn parse(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     }
 }
 
-/// Reads a list, as `--listen` has it: commas between addresses. The flag is set where every form meant both families.
+/// Reads a list, as `--listen` has it: commas between addresses. The flag is set where every form
+/// meant both families.
 ///
 /// # Errors
 ///

@@ -28,7 +28,8 @@ impl Loaded {
     }
 }
 
-/// Reads, checks and resolves the text of a config file. Problems are all reported at once; an empty text is valid.
+/// Reads, checks and resolves the text of a config file. Problems are all reported at once; an
+/// empty text is valid.
 #[must_use]
 pub fn load(text: &str, path: &Path, env: &Environment, ids: &mut Ids) -> Loaded {
     let mut report = Report::default();
@@ -50,7 +51,8 @@ pub fn load(text: &str, path: &Path, env: &Environment, ids: &mut Ids) -> Loaded
     Loaded { settings: fine.then_some(settings), problems: report.into_problems(text, path) }
 }
 
-/// Reads the value of `--listen`, where port 0 is allowed: addresses, and whether the IPv6 one may be left out.
+/// Reads the value of `--listen`, where port 0 is allowed: addresses, and whether the IPv6 one may
+/// be left out.
 ///
 /// # Errors
 ///
@@ -59,10 +61,11 @@ pub fn parse_listen(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     listen::parse_all(text)
 }
 
-/// Where the file is broken its rest is guesswork: what is missing may stand there, and the broken line itself says
-/// enough.
+/// Where the file is broken its rest is guesswork: what is missing may stand there, and the broken
+/// line itself says enough.
 fn only_what_is_there(report: &mut Report, broken: usize, text: &str) {
-    let line = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
+    let line =
+        |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
     let lines: Vec<_> = report.findings[..broken].iter().map(|f| line(f.span.start)).collect();
     let mut index = 0;
     report.findings.retain(|f| {
@@ -74,10 +77,18 @@ fn only_what_is_there(report: &mut Report, broken: usize, text: &str) {
 /// Keys that stand in a file which others can read.
 fn exposed(settings: &Settings, path: &Path, report: &mut Report) {
     let literal = |reference: &Reference| matches!(reference, Reference::Literal(_));
-    let any = settings.upstreams.iter().flat_map(|upstream| &upstream.keys).any(|key| literal(&key.reference))
+    let any = settings
+        .upstreams
+        .iter()
+        .flat_map(|upstream| &upstream.keys)
+        .any(|key| literal(&key.reference))
         || settings.projects.iter().filter_map(|project| project.key.as_ref()).any(literal);
     if let Some(mode) = any.then(|| disk::open_to_others(path)).flatten() {
         let help = format!("`chmod 600 {}`, or `aiproxy key adopt`", path.display());
-        report.warn(&(0..0), format!("others can read this file (mode {mode}), and keys stand in it"), Some(help));
+        report.warn(
+            &(0..0),
+            format!("others can read this file (mode {mode}), and keys stand in it"),
+            Some(help),
+        );
     }
 }

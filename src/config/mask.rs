@@ -12,7 +12,8 @@ use toml::{
 const SECRET: [&str; 7] = ["key", "keys", "ref", "secret", "headers", "webhook", "feishu"];
 const REFERENCES: [&str; 5] = ["keyring:", "env:", "file:", "cmd:", "vault:"];
 
-/// The text with every literal credential replaced by asterisks; as many bytes as before, line ends kept.
+/// The text with every literal credential replaced by asterisks; as many bytes as before, line ends
+/// kept.
 #[must_use]
 pub fn secrets(text: &str) -> String {
     let mut spans = Vec::new();
@@ -29,7 +30,8 @@ pub fn secrets(text: &str) -> String {
             }
         }
     }
-    // Whole strings were replaced; should a character have been cut all the same, it is replaced too.
+    // Whole strings were replaced; should a character have been cut all the same, it is replaced
+    // too.
     String::from_utf8(out).unwrap_or_else(|e| "*".repeat(e.as_bytes().len()))
 }
 
@@ -42,7 +44,8 @@ fn visit(name: &str, value: &Spanned<DeValue<'_>>, secret: bool, spans: &mut Vec
         DeValue::Table(rows) => {
             for (name, row) in rows {
                 // Beside a key's reference stand its label and limits.
-                let inherits = secret && !matches!(name.get_ref().as_ref(), "label" | "account" | "refresh");
+                let inherits =
+                    secret && !matches!(name.get_ref().as_ref(), "label" | "account" | "refresh");
                 visit(name.get_ref(), row, inherits, spans);
             }
         }
@@ -79,7 +82,8 @@ fn by_shape(text: &str, spans: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Whether the tree reader will have seen this: the line's strings are closed, or it begins with a reference.
+/// Whether the tree reader will have seen this: the line's strings are closed, or it begins with a
+/// reference.
 fn text_is_whole(rest: &str) -> bool {
     let quotes = rest.bytes().filter(|b| matches!(b, b'"' | b'\'')).count();
     quotes > 0 || rest.trim().is_empty() || is_reference(rest) || rest.starts_with(['{', '[', '$'])
@@ -108,7 +112,12 @@ mod tests {
 
     #[test]
     fn a_broken_line_hides_its_key_too() {
-        for text in ["key = \"neverclosed99", "keys = [\"neverclosed99", "key = neverclosed99\n", "x = sk-neverclosed99\n[bro"] {
+        for text in [
+            "key = \"neverclosed99",
+            "keys = [\"neverclosed99",
+            "key = neverclosed99\n",
+            "x = sk-neverclosed99\n[bro",
+        ] {
             assert!(!secrets(text).contains("neverclosed99"), "{text}: {}", secrets(text));
         }
     }

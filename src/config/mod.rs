@@ -1,7 +1,9 @@
-//! The config file: read with every problem named, resolved into complete settings, edited without losing a comment.
+//! The config file: read with every problem named, resolved into complete settings, edited without
+//! losing a comment.
 //!
-//! `read` takes the TOML tree apart, `schema` knows which keys there are, `resolve` fills in presets and defaults,
-//! `check` looks at what must fit together; `load` is all four in a row. `edit` and `file` go the other way.
+//! `read` takes the TOML tree apart, `schema` knows which keys there are, `resolve` fills in
+//! presets and defaults, `check` looks at what must fit together; `load` is all four in a row.
+//! `edit` and `file` go the other way.
 
 pub mod base_url;
 pub mod check;

@@ -14,7 +14,8 @@ use crate::{
     ir::{embed::EmbedForm, op::Dialect, rerank::RerankForm},
 };
 
-const EMBEDS: [(&str, EmbedForm); 3] = [("input_type", EmbedForm::InputType), ("task", EmbedForm::Task), ("texts", EmbedForm::Texts)];
+const EMBEDS: [(&str, EmbedForm); 3] =
+    [("input_type", EmbedForm::InputType), ("task", EmbedForm::Task), ("texts", EmbedForm::Texts)];
 const RERANKS: [(&str, RerankForm); 5] = [
     ("data", RerankForm::Data),
     ("meta", RerankForm::Meta),
@@ -107,7 +108,9 @@ pub fn find(name: &str) -> Option<&'static Preset> {
 /// The preset whose keys begin like this one, the longest prefix winning.
 #[must_use]
 pub fn by_key(key: &str) -> Option<&'static Preset> {
-    let fits = |preset: &&Preset| preset.key_prefix.as_deref().is_some_and(|prefix| key.starts_with(prefix));
+    let fits = |preset: &&Preset| {
+        preset.key_prefix.as_deref().is_some_and(|prefix| key.starts_with(prefix))
+    };
     all().iter().filter(fits).max_by_key(|preset| preset.key_prefix.as_deref().map_or(0, str::len))
 }
 
@@ -130,13 +133,18 @@ fn preset(mut row: Table<'_>, report: &mut Report) -> Option<Preset> {
     row.rename(format!("preset.{name}"));
     let title = row.or("title", report, name.clone(), read::text);
     let query = row.take("query", report, read::text).map(|at| at.value);
-    let ends = row.table("urls", report).map(|table| ends(table, query.as_ref(), report)).unwrap_or_default();
+    let ends = row
+        .table("urls", report)
+        .map(|table| ends(table, query.as_ref(), report))
+        .unwrap_or_default();
     let auth = match row.take("auth", report, read::text).map(|at| at.value).as_deref() {
         None | Some("bearer") => Auth::Bearer,
         Some("none") => Auth::None,
         Some(header) => Auth::Header(header.to_owned()),
     };
-    let list = |at: Option<read::At<Vec<read::At<String>>>>| at.map(|at| at.value.into_iter().map(|at| at.value).collect::<Vec<_>>());
+    let list = |at: Option<read::At<Vec<read::At<String>>>>| {
+        at.map(|at| at.value.into_iter().map(|at| at.value).collect::<Vec<_>>())
+    };
     let key_env = list(row.list("key_env", report, read::text)).unwrap_or_default();
     let models = list(row.list("models", report, read::text));
     let preset = Preset {
@@ -152,10 +160,16 @@ fn preset(mut row: Table<'_>, report: &mut Report) -> Option<Preset> {
         models: models.and_then(|texts| Patterns::parse(texts.iter().map(String::as_str)).ok()),
         models_path: row.take("models_path", report, read::text).map(|at| at.value),
         needs_url: row.or("needs_url", report, false, read::flag),
-        port: row.take("port", report, read::count(1, 65_535)).and_then(|at| u16::try_from(at.value).ok()),
+        port: row
+            .take("port", report, read::count(1, 65_535))
+            .and_then(|at| u16::try_from(at.value).ok()),
         probe: row.take("probe", report, read::text).map(|at| at.value),
         takes_compressed: row.or("compressed", report, false, read::flag),
-        balance: row.tables("balance", report).into_iter().filter_map(|row| balance(row, report)).collect(),
+        balance: row
+            .tables("balance", report)
+            .into_iter()
+            .filter_map(|row| balance(row, report))
+            .collect(),
         ends,
         name: name.into(),
     };
@@ -223,7 +237,11 @@ mod tests {
             assert_eq!(preset.needs_key(), !preset.key_env.is_empty(), "{}", preset.name);
             assert_eq!(preset.needs_key(), preset.key_page.is_some(), "{}", preset.name);
             for at in &preset.balance {
-                assert!(at.path.starts_with('/') && (at.left.is_some() || at.total.is_some() && at.used.is_some()), "{at:?}");
+                assert!(
+                    at.path.starts_with('/')
+                        && (at.left.is_some() || at.total.is_some() && at.used.is_some()),
+                    "{at:?}"
+                );
             }
             for name in &preset.key_env {
                 assert!(variables.insert(name.clone()), "{name} stands in two presets");
@@ -233,9 +251,12 @@ mod tests {
 
     #[test]
     fn keys_are_recognised_by_their_longest_prefix() {
-        for (key, want) in
-            [("sk-ant-x", Some("anthropic")), ("sk-or-v1-x", Some("openrouter")), ("sk-proj-x", Some("openai")), ("zzz", None)]
-        {
+        for (key, want) in [
+            ("sk-ant-x", Some("anthropic")),
+            ("sk-or-v1-x", Some("openrouter")),
+            ("sk-proj-x", Some("openai")),
+            ("zzz", None),
+        ] {
             assert_eq!(by_key(key).map(|p| &*p.name), want, "{key}");
         }
     }

@@ -57,7 +57,8 @@ mod tests {
         let lists = read(TEXT, &mut report);
         assert!(report.findings.is_empty(), "{:?}", report.findings);
         assert!(lists.rows.len() > 100, "{}", lists.rows.len());
-        let names: BTreeSet<_> = lists.rows.iter().map(|row| (row.vendor.as_str(), row.model.text())).collect();
+        let names: BTreeSet<_> =
+            lists.rows.iter().map(|row| (row.vendor.as_str(), row.model.text())).collect();
         assert_eq!(names.len(), lists.rows.len(), "one model stands there twice");
     }
 
@@ -67,11 +68,21 @@ mod tests {
             let name = format!("{}/{}", row.vendor, row.model.text());
             assert!(presets::find(&row.vendor).is_some(), "{name}: no such preset");
             assert!(row.price.page.starts_with("https://"), "{name}");
-            assert!(row.price.date.parse::<jiff::civil::Date>().is_ok(), "{name}: {}", row.price.date);
+            assert!(
+                row.price.date.parse::<jiff::civil::Date>().is_ok(),
+                "{name}: {}",
+                row.price.date
+            );
             let of = |class| row.price.rates.of(class);
-            assert!(of(Class::CacheRead) <= of(Class::Input), "{name}: cached input costs more than fresh");
+            assert!(
+                of(Class::CacheRead) <= of(Class::Input),
+                "{name}: cached input costs more than fresh"
+            );
             assert!(of(Class::CacheWrite1h) >= of(Class::CacheWrite5m), "{name}");
-            assert!(of(Class::Output) == 0 || of(Class::Output) >= of(Class::Input) / 2, "{name}: input and output changed places?");
+            assert!(
+                of(Class::Output) == 0 || of(Class::Output) >= of(Class::Input) / 2,
+                "{name}: input and output changed places?"
+            );
         }
     }
 }

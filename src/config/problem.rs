@@ -1,4 +1,5 @@
-//! What is wrong with a config file: where, which line, what to do. Keys written into the file are never shown.
+//! What is wrong with a config file: where, which line, what to do. Keys written into the file are
+//! never shown.
 
 use std::{
     ops::Range,
@@ -77,28 +78,70 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn error(&mut self, span: &Range<usize>, title: impl Into<String>, help: Option<String>) {
+    pub(super) fn error(
+        &mut self,
+        span: &Range<usize>,
+        title: impl Into<String>,
+        help: Option<String>,
+    ) {
         self.add(Level::Error, span, title.into(), help);
     }
 
-    pub(super) fn warn(&mut self, span: &Range<usize>, title: impl Into<String>, help: Option<String>) {
+    pub(super) fn warn(
+        &mut self,
+        span: &Range<usize>,
+        title: impl Into<String>,
+        help: Option<String>,
+    ) {
         self.add(Level::Warning, span, title.into(), help);
     }
 
     /// An error with two places; the later one is reported, the first is named.
-    pub(super) fn twice(&mut self, span: &Range<usize>, first: &Range<usize>, title: impl Into<String>, help: Option<String>) {
+    pub(super) fn twice(
+        &mut self,
+        span: &Range<usize>,
+        first: &Range<usize>,
+        title: impl Into<String>,
+        help: Option<String>,
+    ) {
         let (title, level) = (title.into(), Level::Error);
-        self.findings.push(Finding { level, span: span.clone(), title, help, first: Some(first.clone()), absent: false });
+        self.findings.push(Finding {
+            level,
+            span: span.clone(),
+            title,
+            help,
+            first: Some(first.clone()),
+            absent: false,
+        });
     }
 
     /// An error that something is not there.
-    pub(super) fn absent(&mut self, span: &Range<usize>, title: impl Into<String>, help: Option<String>) {
+    pub(super) fn absent(
+        &mut self,
+        span: &Range<usize>,
+        title: impl Into<String>,
+        help: Option<String>,
+    ) {
         let (title, level) = (title.into(), Level::Error);
-        self.findings.push(Finding { level, span: span.clone(), title, help, first: None, absent: true });
+        self.findings.push(Finding {
+            level,
+            span: span.clone(),
+            title,
+            help,
+            first: None,
+            absent: true,
+        });
     }
 
     fn add(&mut self, level: Level, span: &Range<usize>, title: String, help: Option<String>) {
-        self.findings.push(Finding { level, span: span.clone(), title, help, first: None, absent: false });
+        self.findings.push(Finding {
+            level,
+            span: span.clone(),
+            title,
+            help,
+            first: None,
+            absent: false,
+        });
     }
 
     pub(super) fn has_errors(&self) -> bool {
@@ -116,10 +159,20 @@ impl Report {
             .map(|f| {
                 let (line, column) = place(text, f.span.start);
                 let title = match f.first {
-                    Some(first) => format!("{} (first at line {})", f.title, place(text, first.start).0),
+                    Some(first) => {
+                        format!("{} (first at line {})", f.title, place(text, first.start).0)
+                    }
                     None => f.title,
                 };
-                Problem { level: f.level, path: path.to_owned(), line, column, span: f.span, title, help: f.help }
+                Problem {
+                    level: f.level,
+                    path: path.to_owned(),
+                    line,
+                    column,
+                    span: f.span,
+                    title,
+                    help: f.help,
+                }
             })
             .collect()
     }
@@ -137,10 +190,12 @@ fn floor(text: &str, offset: usize) -> usize {
     (0..=offset.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// The problems for a person: each with its line, the place marked, and the fix. Literal keys in the lines are masked.
+/// The problems for a person: each with its line, the place marked, and the fix. Literal keys in
+/// the lines are masked.
 #[must_use]
 pub fn render(problems: &[Problem], source: &str, coloured: bool) -> String {
-    static CONTROL: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[\x00-\x08\x0b-\x1f\x7f]").ok());
+    static CONTROL: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"[\x00-\x08\x0b-\x1f\x7f]").ok());
     let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
     // Same number of bytes, so that every span still points at its place.
     let masked = mask::secrets(source);
@@ -188,18 +243,29 @@ mod tests {
 
     #[test]
     fn a_rendered_problem_shows_place_line_and_fix_but_no_key() {
-        let source = "[[upstream]]\nname = \"a\"\nbase_ulr = \"x\"\nkeys = [\"sk-secret-value\", 5]\n";
+        let source =
+            "[[upstream]]\nname = \"a\"\nbase_ulr = \"x\"\nkeys = [\"sk-secret-value\", 5]\n";
         let mut report = Report::default();
         let at = source.find("base_ulr").expect("there");
-        report.error(&(at..at + 8), "unknown key `base_ulr`", Some("did you mean `base_url`?".to_owned()));
+        report.error(
+            &(at..at + 8),
+            "unknown key `base_ulr`",
+            Some("did you mean `base_url`?".to_owned()),
+        );
         let at = source.find(", 5").expect("there") + 2;
         report.warn(&(at..at + 1), "a number", None);
         let problems = report.into_problems(source, Path::new("config.toml"));
 
         let text = render(&problems, source, false);
 
-        assert!(text.contains("config.toml:3:1") && text.contains("did you mean `base_url`?"), "{text}");
+        assert!(
+            text.contains("config.toml:3:1") && text.contains("did you mean `base_url`?"),
+            "{text}"
+        );
         assert!(text.contains("keys = [") && !text.contains("secret-value"), "{text}");
-        assert_eq!(problems[0].short(), "config.toml:3:1: unknown key `base_ulr`; did you mean `base_url`?");
+        assert_eq!(
+            problems[0].short(),
+            "config.toml:3:1: unknown key `base_ulr`; did you mean `base_url`?"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Reads a TOML tree by asking for what is known: every value with its place, what nobody asked for is an unknown key,
-//! and no problem hides another.
+//! Reads a TOML tree by asking for what is known: every value with its place, what nobody asked for
+//! is an unknown key, and no problem hides another.
 
 use std::{ops::Range, time::Duration};
 
@@ -46,7 +46,8 @@ impl Fault {
 
 /// A table being read.
 pub(super) struct Table<'a> {
-    /// How its keys are called in messages and by `config set`: empty at the top, `timeouts`, `upstream.nvidia`.
+    /// How its keys are called in messages and by `config set`: empty at the top, `timeouts`,
+    /// `upstream.nvidia`.
     path: String,
     pub(super) span: Span,
     rows: Vec<Row<'a>>,
@@ -64,7 +65,12 @@ impl<'a> Table<'a> {
     pub(super) fn new(path: impl Into<String>, span: Span, table: &'a DeTable<'a>) -> Self {
         let mut rows: Vec<_> = table
             .iter()
-            .map(|(name, value)| Row { name: name.get_ref().clone().into_owned(), name_span: name.span(), value, taken: false })
+            .map(|(name, value)| Row {
+                name: name.get_ref().clone().into_owned(),
+                name_span: name.span(),
+                value,
+                taken: false,
+            })
             .collect();
         // The map is sorted by name; order means something to people, and to aliases.
         rows.sort_by_key(|row| row.name_span.start);
@@ -72,12 +78,20 @@ impl<'a> Table<'a> {
     }
 
     /// A value as a table; anything else is reported.
-    pub(super) fn of(path: impl Into<String>, node: &'a Node<'a>, report: &mut Report) -> Option<Self> {
+    pub(super) fn of(
+        path: impl Into<String>,
+        node: &'a Node<'a>,
+        report: &mut Report,
+    ) -> Option<Self> {
         let path = path.into();
         match node.get_ref() {
             DeValue::Table(table) => Some(Self::new(path, node.span(), table)),
             other => {
-                report.error(&node.span(), format!("`{path}` must be a table, not {}", kind(other)), None);
+                report.error(
+                    &node.span(),
+                    format!("`{path}` must be a table, not {}", kind(other)),
+                    None,
+                );
                 None
             }
         }
@@ -99,7 +113,8 @@ impl<'a> Table<'a> {
         Some(row.value)
     }
 
-    /// The value of a key, read by `read`; a value that cannot be used is reported and counts as absent.
+    /// The value of a key, read by `read`; a value that cannot be used is reported and counts as
+    /// absent.
     pub(super) fn take<T>(
         &mut self,
         name: &'static str,
@@ -132,12 +147,15 @@ impl<'a> Table<'a> {
         let node = self.node(name)?;
         let path = self.path_of(name);
         let values = match node.get_ref() {
-            DeValue::Array(items) => items.iter().filter_map(|item| one(&path, item, report, &read)).collect(),
+            DeValue::Array(items) => {
+                items.iter().filter_map(|item| one(&path, item, report, &read)).collect()
+            }
             _ => one(&path, node, report, &read).into_iter().collect(),
         };
         let values: Vec<_> = values;
         // Each of them has been reported: an empty list would be reported once more.
-        let unusable = values.is_empty() && node.get_ref().as_array().is_none_or(|items| !items.is_empty());
+        let unusable =
+            values.is_empty() && node.get_ref().as_array().is_none_or(|items| !items.is_empty());
         (!unusable).then(|| At::new(values, node.span()))
     }
 
@@ -151,11 +169,16 @@ impl<'a> Table<'a> {
     pub(super) fn tables(&mut self, name: &'static str, report: &mut Report) -> Vec<Table<'a>> {
         let Some(node) = self.node(name) else { return Vec::new() };
         let DeValue::Array(items) = node.get_ref() else {
-            report.error(&node.span(), format!("`{name}` is a list of tables"), Some(format!("begin each with a line `[[{name}]]`")));
+            report.error(
+                &node.span(),
+                format!("`{name}` is a list of tables"),
+                Some(format!("begin each with a line `[[{name}]]`")),
+            );
             return Vec::new();
         };
         let each = items.iter().enumerate();
-        each.filter_map(|(index, item)| Table::of(format!("{name}[{}]", index + 1), item, report)).collect()
+        each.filter_map(|(index, item)| Table::of(format!("{name}[{}]", index + 1), item, report))
+            .collect()
     }
 
     /// Whatever is left, by name: for tables whose keys are the user's own words.
@@ -181,12 +204,21 @@ impl<'a> Table<'a> {
                     format!("known here: {}", known.join(", "))
                 }
             };
-            report.error(&name.span, format!("unknown key `{}`{place}", clip(&name.value)), Some(help));
+            report.error(
+                &name.span,
+                format!("unknown key `{}`{place}", clip(&name.value)),
+                Some(help),
+            );
         }
     }
 }
 
-pub(super) fn one<T>(path: &str, node: &Node<'_>, report: &mut Report, read: &impl Fn(&DeValue<'_>) -> Result<T, Fault>) -> Option<At<T>> {
+pub(super) fn one<T>(
+    path: &str,
+    node: &Node<'_>,
+    report: &mut Report,
+    read: &impl Fn(&DeValue<'_>) -> Result<T, Fault>,
+) -> Option<At<T>> {
     match read(node.get_ref()) {
         Ok(value) => Some(At::new(value, node.span())),
         Err(fault) => {
@@ -215,7 +247,11 @@ fn expected(what: &str, value: &DeValue<'_>) -> Fault {
 
 /// Long names are cut before they are quoted.
 pub(super) fn clip(text: &str) -> String {
-    if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(60).chain(['…']).collect() }
+    if text.chars().count() <= 60 {
+        text.to_owned()
+    } else {
+        text.chars().take(60).chain(['…']).collect()
+    }
 }
 
 // What follows reads one value each.
@@ -226,7 +262,9 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, Fault> {
 
 pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, Fault> {
     value.as_bool().ok_or_else(|| match value.as_str() {
-        Some("true" | "false") => Fault::with("expected a boolean, found a string", "write it without quotes"),
+        Some("true" | "false") => {
+            Fault::with("expected a boolean, found a string", "write it without quotes")
+        }
         _ => expected("true or false", value),
     })
 }
@@ -235,9 +273,14 @@ fn integer(value: &DeValue<'_>) -> Result<i128, Fault> {
     let DeValue::Integer(number) = value else {
         let fault = expected("a whole number", value);
         let quoted = value.as_str().is_some_and(|text| text.parse::<i64>().is_ok());
-        return Err(if quoted { Fault { help: Some("write it without quotes".to_owned()), ..fault } } else { fault });
+        return Err(if quoted {
+            Fault { help: Some("write it without quotes".to_owned()), ..fault }
+        } else {
+            fault
+        });
     };
-    i128::from_str_radix(&number.as_str().replace('_', ""), number.radix()).map_err(|_| Fault::new("a number far out of range"))
+    i128::from_str_radix(&number.as_str().replace('_', ""), number.radix())
+        .map_err(|_| Fault::new("a number far out of range"))
 }
 
 /// A whole number within bounds.
@@ -255,7 +298,11 @@ pub(super) fn count(low: u32, high: u32) -> impl Fn(&DeValue<'_>) -> Result<u32,
 pub(super) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64, Fault> {
     move |value| {
         let number = match value {
-            DeValue::Float(float) => float.as_str().replace('_', "").parse::<f64>().map_err(|_| expected("a number", value))?,
+            DeValue::Float(float) => float
+                .as_str()
+                .replace('_', "")
+                .parse::<f64>()
+                .map_err(|_| expected("a number", value))?,
             DeValue::Integer(_) => integer(value)? as f64,
             _ => return Err(expected("a number", value)),
         };
@@ -267,10 +314,16 @@ pub(super) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64
 }
 
 /// A duration within bounds.
-pub(super) fn duration(low: Duration, high: Duration) -> impl Fn(&DeValue<'_>) -> Result<Duration, Fault> {
+pub(super) fn duration(
+    low: Duration,
+    high: Duration,
+) -> impl Fn(&DeValue<'_>) -> Result<Duration, Fault> {
     move |value| {
         if let Ok(number) = integer(value) {
-            return Err(Fault::with("a duration needs a unit", format!("for seconds write \"{number}s\"; units are ms, s, m, h, d")));
+            return Err(Fault::with(
+                "a duration needs a unit",
+                format!("for seconds write \"{number}s\"; units are ms, s, m, h, d"),
+            ));
         }
         let text = value.as_str().ok_or_else(|| expected("a duration such as \"30s\"", value))?;
         let span = units::parse_duration(text).map_err(split)?;
@@ -286,26 +339,37 @@ pub(super) fn duration(low: Duration, high: Duration) -> impl Fn(&DeValue<'_>) -
 pub(super) fn size(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Fault> {
     move |value| {
         if let Ok(number) = integer(value) {
-            return Err(Fault::with("a size needs a unit", format!("write \"{number}B\", or use KiB, MiB, GiB")));
+            return Err(Fault::with(
+                "a size needs a unit",
+                format!("write \"{number}B\", or use KiB, MiB, GiB"),
+            ));
         }
         let text = value.as_str().ok_or_else(|| expected("a size such as \"64MiB\"", value))?;
         let bytes = units::parse_size(text).map_err(split)?;
         if (low..=high).contains(&bytes) {
             return Ok(bytes);
         }
-        Err(Fault::new(format!("`{text}` is out of range: {} to {}", units::print_size(low), units::print_size(high))))
+        Err(Fault::new(format!(
+            "`{text}` is out of range: {} to {}",
+            units::print_size(low),
+            units::print_size(high)
+        )))
     }
 }
 
 /// One of a few words.
-pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Fault> {
+pub(super) fn word<T: Copy>(
+    words: &'static [(&'static str, T)],
+) -> impl Fn(&DeValue<'_>) -> Result<T, Fault> {
     move |value| {
         let text = value.as_str().ok_or_else(|| expected("a string", value))?;
         if let Some(&(_, found)) = words.iter().find(|(word, _)| *word == text) {
             return Ok(found);
         }
-        let all = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
-        let help = near::nearest(text, words.iter().map(|(word, _)| *word)).map(|word| format!("did you mean \"{word}\"?"));
+        let all =
+            words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+        let help = near::nearest(text, words.iter().map(|(word, _)| *word))
+            .map(|word| format!("did you mean \"{word}\"?"));
         Err(Fault { title: format!("\"{}\" is not one of {all}", clip(text)), help })
     }
 }

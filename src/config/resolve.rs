@@ -16,7 +16,8 @@ use super::{
         upstream::{self as written, BaseUrl, TimeoutsPart},
     },
     settings::{
-        Alerts, Alias, Auth, End, Hedge, Key, Keyless, LogicalModel, ModelTarget, Origin, Otlp, Project, Settings, Timeouts, Upstream,
+        Alerts, Alias, Auth, End, Hedge, Key, Keyless, LogicalModel, ModelTarget, Origin, Otlp,
+        Project, Settings, Timeouts, Upstream,
     },
 };
 use crate::{
@@ -46,7 +47,12 @@ impl Ground<'_> {
     }
 }
 
-pub(super) fn settings(all: Written, ground: &Ground<'_>, ids: &mut Ids, report: &mut Report) -> Settings {
+pub(super) fn settings(
+    all: Written,
+    ground: &Ground<'_>,
+    ids: &mut Ids,
+    report: &mut Report,
+) -> Settings {
     check::names(&all, report);
     let general = all.general;
     let mut upstreams = Vec::new();
@@ -71,15 +77,32 @@ pub(super) fn settings(all: Written, ground: &Ground<'_>, ids: &mut Ids, report:
         sticky: general.sticky,
         sticky_ttl: general.sticky_ttl,
         losses: general.losses,
-        models: all.models.iter().map(|row| Arc::new(model(row, strategy, &all.upstreams))).collect(),
-        aliases: all.aliases.into_iter().map(|row| Alias { name: row.name.value, target: row.target.value.into() }).collect(),
+        models: all
+            .models
+            .iter()
+            .map(|row| Arc::new(model(row, strategy, &all.upstreams)))
+            .collect(),
+        aliases: all
+            .aliases
+            .into_iter()
+            .map(|row| Alias { name: row.name.value, target: row.target.value.into() })
+            .collect(),
         projects: projects(all.projects, ground),
         budget: all.budget,
         tui: general.tui,
         ledger: general.ledger,
-        alerts: Alerts { secret: all.news.alerts.secret.as_ref().map(|secret| absolute(secret, ground)), ..all.news.alerts },
+        alerts: Alerts {
+            secret: all.news.alerts.secret.as_ref().map(|secret| absolute(secret, ground)),
+            ..all.news.alerts
+        },
         otlp: Otlp {
-            headers: all.news.otlp.headers.iter().map(|(name, value)| (name.clone(), absolute(value, ground))).collect(),
+            headers: all
+                .news
+                .otlp
+                .headers
+                .iter()
+                .map(|(name, value)| (name.clone(), absolute(value, ground)))
+                .collect(),
             ..all.news.otlp
         },
         prices: all.prices,
@@ -94,7 +117,13 @@ fn keyless(row: super::schema::keyless::Keyless) -> Keyless {
     Keyless { listen, optional_v6, project, dialects: row.dialects }
 }
 
-fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: &mut Ids, report: &mut Report) -> Option<Upstream> {
+fn upstream(
+    row: &written::Upstream,
+    base: &Timeouts,
+    ground: &Ground<'_>,
+    ids: &mut Ids,
+    report: &mut Report,
+) -> Option<Upstream> {
     let name = row.name.value.as_str();
     let preset = preset_of(row, report)?;
     let ends = ends(row, preset, report)?;
@@ -104,7 +133,9 @@ fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: 
         _ if keys.is_empty() => Auth::None,
         _ => usual_auth(ends[0].dialect),
     };
-    let local = ends.iter().any(|end| base_url::host_port(&end.base_url).is_some_and(|(host, _)| base_url::is_loopback(&host)));
+    let local = ends.iter().any(|end| {
+        base_url::host_port(&end.base_url).is_some_and(|(host, _)| base_url::is_loopback(&host))
+    });
     Some(Upstream {
         id: ids.upstream(name),
         name: name.into(),
@@ -112,7 +143,11 @@ fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: 
         preset: preset.map(|preset| preset.name.clone()),
         ends,
         auth,
-        models: row.models.as_ref().map(|at| at.value.clone()).or_else(|| preset.and_then(|preset| preset.models.clone())),
+        models: row
+            .models
+            .as_ref()
+            .map(|at| at.value.clone())
+            .or_else(|| preset.and_then(|preset| preset.models.clone())),
         rename: row.rename.iter().cloned().collect(),
         priority: row.priority.unwrap_or(FILE_PRIORITY),
         weight: row.weight.unwrap_or(1.0),
@@ -138,7 +173,8 @@ fn upstream(row: &written::Upstream, base: &Timeouts, ground: &Ground<'_>, ids: 
         timeouts: over(base, &row.timeouts),
         patch: row.patch.clone(),
         prices_win: row.prices_win,
-        takes_compressed: preset.is_some_and(|preset| preset.takes_compressed && row.base_url.is_none()),
+        takes_compressed: preset
+            .is_some_and(|preset| preset.takes_compressed && row.base_url.is_none()),
         local,
         key_page: preset.and_then(|preset| preset.key_page.clone()),
         key_env: preset.and_then(|preset| preset.key_env.first().cloned()),
@@ -154,7 +190,8 @@ fn usual_auth(dialect: Dialect) -> Auth {
     }
 }
 
-/// The preset that is named, or that the upstream is named after; `None` where the row cannot be used.
+/// The preset that is named, or that the upstream is named after; `None` where the row cannot be
+/// used.
 fn preset_of(row: &written::Upstream, report: &mut Report) -> Option<Option<&'static Preset>> {
     let names = || presets::all().iter().map(|preset| &*preset.name);
     if let Some(asked) = &row.preset {
@@ -166,7 +203,11 @@ fn preset_of(row: &written::Upstream, report: &mut Report) -> Option<Option<&'st
             };
             report.error(
                 &asked.span,
-                format!("`upstream.{}.preset`: there is no preset \"{}\"", row.name.value, clip(&asked.value)),
+                format!(
+                    "`upstream.{}.preset`: there is no preset \"{}\"",
+                    row.name.value,
+                    clip(&asked.value)
+                ),
                 Some(help),
             );
             return None;
@@ -180,9 +221,14 @@ fn preset_of(row: &written::Upstream, report: &mut Report) -> Option<Option<&'st
     if found.is_none() {
         let help = match near::nearest(&row.name.value, names()) {
             Some(name) => format!("add base_url = \"https://…\", or preset = \"{name}\""),
-            None => "add base_url = \"https://…\"; `aiproxy upstream presets` lists what is known".to_owned(),
+            None => "add base_url = \"https://…\"; `aiproxy upstream presets` lists what is known"
+                .to_owned(),
         };
-        report.absent(&row.name.span, format!("`upstream.{}` has neither `base_url` nor `preset`", row.name.value), Some(help));
+        report.absent(
+            &row.name.span,
+            format!("`upstream.{}` has neither `base_url` nor `preset`", row.name.value),
+            Some(help),
+        );
         return None;
     }
     Some(found)
@@ -193,17 +239,26 @@ fn ends(row: &written::Upstream, preset: Option<&Preset>, report: &mut Report) -
     let path = format!("upstream.{}", row.name.value);
     let asked = row.dialects.as_ref();
     if let Some(asked) = asked.filter(|asked| asked.value.is_empty()) {
-        report.error(&asked.span, format!("`{path}.dialect` names no dialect"), Some("write dialect = \"openai\"".to_owned()));
+        report.error(
+            &asked.span,
+            format!("`{path}.dialect` names no dialect"),
+            Some("write dialect = \"openai\"".to_owned()),
+        );
         return None;
     }
-    let asked: Option<Vec<Dialect>> = asked.map(|list| list.value.iter().map(|at| at.value).collect());
+    let asked: Option<Vec<Dialect>> =
+        asked.map(|list| list.value.iter().map(|at| at.value).collect());
     match (&row.base_url, preset) {
         (Some(BaseUrl::Each(each, span)), _) => {
             let mut out: Vec<End> = Vec::new();
             for (dialect, url) in each {
                 out.push(end(&path, url, dialect.value, preset, report)?);
             }
-            if let Some(lack) = asked.iter().flatten().find(|dialect| !out.iter().any(|end| end.dialect == **dialect)) {
+            if let Some(lack) = asked
+                .iter()
+                .flatten()
+                .find(|dialect| !out.iter().any(|end| end.dialect == **dialect))
+            {
                 report.error(
                     span,
                     format!("`{path}.base_url` has no URL for the dialect \"{lack}\""),
@@ -212,30 +267,45 @@ fn ends(row: &written::Upstream, preset: Option<&Preset>, report: &mut Report) -
                 return None;
             }
             if out.is_empty() {
-                report.error(span, format!("`{path}.base_url` is an empty table"), Some("write { openai = \"https://…\" }".to_owned()));
+                report.error(
+                    span,
+                    format!("`{path}.base_url` is an empty table"),
+                    Some("write { openai = \"https://…\" }".to_owned()),
+                );
                 return None;
             }
             let order = asked.unwrap_or_default();
-            out.sort_by_key(|end| order.iter().position(|dialect| *dialect == end.dialect).unwrap_or(usize::MAX));
+            out.sort_by_key(|end| {
+                order.iter().position(|dialect| *dialect == end.dialect).unwrap_or(usize::MAX)
+            });
             Some(out)
         }
         (Some(BaseUrl::One(url)), Some(preset)) => moved(&path, url, asked, preset, report),
         (Some(BaseUrl::One(url)), None) => {
-            let spoken = asked.unwrap_or_else(|| vec![base_url::dialect_of(&url.value).unwrap_or(Dialect::Openai)]);
+            let spoken = asked.unwrap_or_else(|| {
+                vec![base_url::dialect_of(&url.value).unwrap_or(Dialect::Openai)]
+            });
             spoken.into_iter().map(|dialect| end(&path, url, dialect, None, report)).collect()
         }
         (None, Some(preset)) if preset.needs_url => {
-            let help = format!("add base_url = \"{}\" with the name of yours", preset.ends[0].base_url);
-            report.absent(&row.name.span, format!("`{path}` needs a `base_url`: {} has one for each customer", preset.title), Some(help));
+            let help =
+                format!("add base_url = \"{}\" with the name of yours", preset.ends[0].base_url);
+            report.absent(
+                &row.name.span,
+                format!("`{path}` needs a `base_url`: {} has one for each customer", preset.title),
+                Some(help),
+            );
             None
         }
         (None, Some(preset)) => {
             let Some(asked) = asked else { return Some(preset.ends.clone()) };
-            let spoken: Vec<_> = asked.iter().filter_map(|dialect| preset.end(*dialect).cloned()).collect();
+            let spoken: Vec<_> =
+                asked.iter().filter_map(|dialect| preset.end(*dialect).cloned()).collect();
             if spoken.len() == asked.len() {
                 return Some(spoken);
             }
-            let known = preset.ends.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(", ");
+            let known =
+                preset.ends.iter().map(|end| end.dialect.name()).collect::<Vec<_>>().join(", ");
             let span = row.dialects.as_ref().map_or(&row.name.span, |at| &at.span);
             report.error(
                 span,
@@ -250,25 +320,49 @@ fn ends(row: &written::Upstream, preset: Option<&Preset>, report: &mut Report) -
 }
 
 /// The ends of a preset at another address: those that stand at or below its first one move along.
-fn moved(path: &str, url: &At<String>, asked: Option<Vec<Dialect>>, preset: &Preset, report: &mut Report) -> Option<Vec<End>> {
+fn moved(
+    path: &str,
+    url: &At<String>,
+    asked: Option<Vec<Dialect>>,
+    preset: &Preset,
+    report: &mut Report,
+) -> Option<Vec<End>> {
     let first = &preset.ends[0];
     let home = end(path, url, first.dialect, Some(preset), report)?;
-    let spoken = asked
-        .unwrap_or_else(|| preset.ends.iter().filter(|end| end.base_url.starts_with(&first.base_url)).map(|end| end.dialect).collect());
-    let place = |dialect: Dialect, report: &mut Report| match preset.end(dialect).and_then(|end| end.base_url.strip_prefix(&first.base_url))
+    let spoken = asked.unwrap_or_else(|| {
+        preset
+            .ends
+            .iter()
+            .filter(|end| end.base_url.starts_with(&first.base_url))
+            .map(|end| end.dialect)
+            .collect()
+    });
+    let place = |dialect: Dialect, report: &mut Report| match preset
+        .end(dialect)
+        .and_then(|end| end.base_url.strip_prefix(&first.base_url))
     {
-        Some(below) if dialect == first.dialect || !below.is_empty() => {
-            Some(End { dialect, base_url: format!("{}{below}", home.base_url), query: home.query.clone() })
-        }
+        Some(below) if dialect == first.dialect || !below.is_empty() => Some(End {
+            dialect,
+            base_url: format!("{}{below}", home.base_url),
+            query: home.query.clone(),
+        }),
         _ => end(path, url, dialect, Some(preset), report),
     };
     spoken.into_iter().map(|dialect| place(dialect, report)).collect()
 }
 
-fn end(path: &str, url: &At<String>, dialect: Dialect, preset: Option<&Preset>, report: &mut Report) -> Option<End> {
+fn end(
+    path: &str,
+    url: &At<String>,
+    dialect: Dialect,
+    preset: Option<&Preset>,
+    report: &mut Report,
+) -> Option<End> {
     let known = preset.and_then(|preset| preset.end(dialect));
     // The preset's own URL needs no rules: some have no path where the dialect has a default.
-    if let Some(known) = known.filter(|known| known.base_url == url.value.trim().trim_end_matches('/')) {
+    if let Some(known) =
+        known.filter(|known| known.base_url == url.value.trim().trim_end_matches('/'))
+    {
         return Some(known.clone());
     }
     let usual = known.and_then(|known| known.query.clone());
@@ -280,7 +374,9 @@ fn end(path: &str, url: &At<String>, dialect: Dialect, preset: Option<&Preset>, 
     match parsed {
         Ok(parts) => Some(End { dialect, base_url: parts.base, query: parts.query.or(usual) }),
         Err(sentence) => {
-            let (title, help) = sentence.split_once("; ").map_or((sentence.as_str(), None), |(title, help)| (title, Some(help.to_owned())));
+            let (title, help) = sentence
+                .split_once("; ")
+                .map_or((sentence.as_str(), None), |(title, help)| (title, Some(help.to_owned())));
             let said = format!("`{path}.base_url`: {title}");
             // One URL for three dialects is wrong once.
             if !report.findings.iter().any(|f| f.span == url.span && f.title == said) {
@@ -298,21 +394,40 @@ pub(super) fn label(written: Option<&str>, reference: &Reference, literals: &mut
     }
     match (written, reference.label()) {
         (Some(label), _) => label.to_owned(),
-        (None, Some(label)) => label.chars().map(|c| if c.is_whitespace() || c.is_control() { '-' } else { c }).collect(),
+        (None, Some(label)) => label
+            .chars()
+            .map(|c| if c.is_whitespace() || c.is_control() { '-' } else { c })
+            .collect(),
         (None, None) => format!("literal-{literals}"),
     }
 }
 
-fn keys(row: &written::Upstream, ground: &Ground<'_>, ids: &mut Ids, report: &mut Report) -> Vec<Arc<Key>> {
+fn keys(
+    row: &written::Upstream,
+    ground: &Ground<'_>,
+    ids: &mut Ids,
+    report: &mut Report,
+) -> Vec<Arc<Key>> {
     let mut out: Vec<Arc<Key>> = Vec::new();
     let mut places = Vec::new();
     let mut literals = 0;
     for key in &row.keys {
-        let label = label(key.label.as_ref().map(|at| at.value.as_str()), &key.reference.value, &mut literals);
+        let label = label(
+            key.label.as_ref().map(|at| at.value.as_str()),
+            &key.reference.value,
+            &mut literals,
+        );
         let place = key.label.as_ref().map_or(&key.reference.span, |at| &at.span);
         if let Some(first) = out.iter().position(|known| *known.label == label) {
-            let help = Some("give one of them another label: { ref = \"…\", label = \"second\" }".to_owned());
-            report.twice(place, &places[first], format!("two keys of `upstream.{}` are called `{label}`", row.name.value), help);
+            let help = Some(
+                "give one of them another label: { ref = \"…\", label = \"second\" }".to_owned(),
+            );
+            report.twice(
+                place,
+                &places[first],
+                format!("two keys of `upstream.{}` are called `{label}`", row.name.value),
+                help,
+            );
             continue;
         }
         places.push(place.clone());
@@ -355,11 +470,20 @@ fn over(base: &Timeouts, part: &TimeoutsPart) -> Timeouts {
     }
 }
 
-fn model(row: &model::Model, strategy: super::settings::Strategy, upstreams: &[written::Upstream]) -> LogicalModel {
+fn model(
+    row: &model::Model,
+    strategy: super::settings::Strategy,
+    upstreams: &[written::Upstream],
+) -> LogicalModel {
     let target = |target: &model::Target| match target {
         model::Target::Text(text) => {
             let (upstream, model) = check::split(&text.value, upstreams);
-            ModelTarget { upstream: upstream.map(Arc::from), model: model.into(), priority: None, weight: None }
+            ModelTarget {
+                upstream: upstream.map(Arc::from),
+                model: model.into(),
+                priority: None,
+                weight: None,
+            }
         }
         model::Target::Table { upstream, model, priority, weight } => ModelTarget {
             upstream: upstream.as_ref().map(|at| at.value.as_str().into()),
@@ -432,19 +556,30 @@ mod tests {
 
     fn upstream(row: &str) -> Arc<Upstream> {
         let text = format!("[[upstream]]\nname = \"u\"\n{row}\n");
-        let loaded = load(&text, Path::new("/etc/x/config.toml"), &Environment::default(), &mut Ids::default());
-        loaded.settings.unwrap_or_else(|| panic!("{row}: {:#?}", loaded.problems)).upstreams[0].clone()
+        let loaded = load(
+            &text,
+            Path::new("/etc/x/config.toml"),
+            &Environment::default(),
+            &mut Ids::default(),
+        );
+        loaded.settings.unwrap_or_else(|| panic!("{row}: {:#?}", loaded.problems)).upstreams[0]
+            .clone()
     }
 
     fn ends(upstream: &Upstream) -> String {
-        let each = upstream.ends.iter().map(|end| format!("{}={}{}", end.dialect, end.base_url, end.query.as_deref().unwrap_or_default()));
+        let each = upstream.ends.iter().map(|end| {
+            format!("{}={}{}", end.dialect, end.base_url, end.query.as_deref().unwrap_or_default())
+        });
         each.collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn presets_dialects_and_addresses_come_together() {
         for (row, want) in [
-            (r#"preset = "openai""#, "openai=https://api.openai.com/v1 responses=https://api.openai.com/v1"),
+            (
+                r#"preset = "openai""#,
+                "openai=https://api.openai.com/v1 responses=https://api.openai.com/v1",
+            ),
             (
                 r#"preset = "openai"
 base_url = "https://gateway.example""#,
@@ -490,7 +625,11 @@ dialect = ["anthropic", "openai"]"#,
     fn a_key_travels_the_way_of_its_end() {
         let keys = "keys = [\"env:K\"]";
         for (row, dialect, want) in [
-            (format!("preset = \"gemini\"\n{keys}"), Dialect::Gemini, Auth::Header("x-goog-api-key".to_owned())),
+            (
+                format!("preset = \"gemini\"\n{keys}"),
+                Dialect::Gemini,
+                Auth::Header("x-goog-api-key".to_owned()),
+            ),
             (format!("preset = \"gemini\"\n{keys}"), Dialect::Openai, Auth::Bearer),
             (
                 format!("preset = \"azure-openai\"\nbase_url = \"https://a.example/v1\"\n{keys}"),

@@ -63,7 +63,8 @@ pub struct Settings {
 pub struct Server {
     /// Port 0 only from `--listen`.
     pub listen: Vec<SocketAddr>,
-    /// Listeners that may be left out where the machine has no IPv6 (`"8642"` and `":8642"` mean both families).
+    /// Listeners that may be left out where the machine has no IPv6 (`"8642"` and `":8642"` mean
+    /// both families).
     pub optional_v6: bool,
     pub auth: bool,
     pub trusted_hosts: Vec<String>,
@@ -188,7 +189,8 @@ pub enum Sticky {
 }
 
 impl Sticky {
-    pub const ALL: [(&str, Self); 3] = [("auto", Self::Auto), ("session", Self::Session), ("off", Self::Off)];
+    pub const ALL: [(&str, Self); 3] =
+        [("auto", Self::Auto), ("session", Self::Session), ("off", Self::Off)];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -225,7 +227,13 @@ impl Strategy {
     /// Whether prices have a say.
     #[must_use]
     pub fn asks_cost(self) -> bool {
-        matches!(self, Self::LeastCost | Self::Adaptive(Mix::Balanced | Mix::CostFirst | Mix::LatencyFirst | Mix::ReliabilityFirst))
+        matches!(
+            self,
+            Self::LeastCost
+                | Self::Adaptive(
+                    Mix::Balanced | Mix::CostFirst | Mix::LatencyFirst | Mix::ReliabilityFirst
+                )
+        )
     }
 }
 
@@ -305,8 +313,8 @@ impl Upstream {
         self.ends.iter().find(|end| end.dialect == dialect)
     }
 
-    /// How the credential travels to the end of this dialect: a header that belongs to one dialect is used there only,
-    /// the provider's other ends take the key as bearer.
+    /// How the credential travels to the end of this dialect: a header that belongs to one dialect
+    /// is used there only, the provider's other ends take the key as bearer.
     #[must_use]
     pub fn auth_at(&self, dialect: Dialect) -> &Auth {
         let owner = match &self.auth {
@@ -332,7 +340,8 @@ pub enum Losses {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     pub dialect: Dialect,
-    /// Normalised, no trailing slash: `https://api.openai.com/v1`. `demo:` for the built-in upstream.
+    /// Normalised, no trailing slash: `https://api.openai.com/v1`. `demo:` for the built-in
+    /// upstream.
     pub base_url: String,
     /// Added to every request (`api-version=…`), without `?`.
     pub query: Option<String>,
@@ -386,9 +395,14 @@ impl Needle {
     ///
     /// The regex engine's sentence, for a `re:` that does not compile.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let Some(source) = text.strip_prefix("re:") else { return Ok(Self::Plain(text.to_lowercase())) };
-        let regex = regex::RegexBuilder::new(source).case_insensitive(true).size_limit(1 << 20).build();
-        regex.map(Self::Regex).map_err(|e| e.to_string().lines().last().unwrap_or("bad regex").trim().to_owned())
+        let Some(source) = text.strip_prefix("re:") else {
+            return Ok(Self::Plain(text.to_lowercase()));
+        };
+        let regex =
+            regex::RegexBuilder::new(source).case_insensitive(true).size_limit(1 << 20).build();
+        regex
+            .map(Self::Regex)
+            .map_err(|e| e.to_string().lines().last().unwrap_or("bad regex").trim().to_owned())
     }
 
     #[must_use]
@@ -430,7 +444,8 @@ pub enum RuleScope {
 }
 
 impl RuleAction {
-    pub const ALL: [(&str, Self); 3] = [("retry", Self::Retry), ("pass", Self::Pass), ("cool", Self::Cool)];
+    pub const ALL: [(&str, Self); 3] =
+        [("retry", Self::Retry), ("pass", Self::Pass), ("cool", Self::Cool)];
 }
 
 impl RuleScope {
@@ -492,7 +507,10 @@ impl Key {
     /// What narrows the key's limit for a model.
     #[must_use]
     pub fn limit_for(&self, model: &str) -> Limit {
-        self.limits.iter().find(|(pattern, _)| pattern.matches(model)).map_or_else(Limit::default, |(_, limit)| *limit)
+        self.limits
+            .iter()
+            .find(|(pattern, _)| pattern.matches(model))
+            .map_or_else(Limit::default, |(_, limit)| *limit)
     }
 }
 
@@ -531,7 +549,8 @@ pub enum Per {
 }
 
 impl Per {
-    pub const ALL: [(&str, Self); 4] = [("day", Self::Day), ("week", Self::Week), ("month", Self::Month), ("total", Self::Total)];
+    pub const ALL: [(&str, Self); 4] =
+        [("day", Self::Day), ("week", Self::Week), ("month", Self::Month), ("total", Self::Total)];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -614,7 +633,8 @@ pub struct Alias {
 #[derive(Clone, Debug)]
 pub struct Project {
     pub name: Arc<str>,
-    /// `None` for `default` without a row: its key is generated and kept in the keyring or the data dir.
+    /// `None` for `default` without a row: its key is generated and kept in the keyring or the data
+    /// dir.
     pub key: Option<Reference>,
     pub models: Patterns,
     pub upstreams: Patterns,
@@ -644,12 +664,14 @@ impl Subnet {
         use std::net::IpAddr::{V4, V6};
         match (self.addr, addr.to_canonical()) {
             (V4(net), V4(ip)) => {
-                u32::from(net) >> (32 - u32::from(self.bits)).min(31) == u32::from(ip) >> (32 - u32::from(self.bits)).min(31)
+                u32::from(net) >> (32 - u32::from(self.bits)).min(31)
+                    == u32::from(ip) >> (32 - u32::from(self.bits)).min(31)
                     || self.bits == 0
             }
             (V6(net), V6(ip)) => {
                 self.bits == 0
-                    || u128::from(net) >> (128 - u32::from(self.bits)).min(127) == u128::from(ip) >> (128 - u32::from(self.bits)).min(127)
+                    || u128::from(net) >> (128 - u32::from(self.bits)).min(127)
+                        == u128::from(ip) >> (128 - u32::from(self.bits)).min(127)
             }
             _ => false,
         }
@@ -760,8 +782,8 @@ pub struct Otlp {
     pub headers: Vec<(String, Reference)>,
 }
 
-/// An address that something is sent to. Paths of such addresses are often all that keeps others from using them: they
-/// are never shown.
+/// An address that something is sent to. Paths of such addresses are often all that keeps others
+/// from using them: they are never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SideUrl {
     whole: String,
@@ -826,7 +848,13 @@ pub struct Price {
 
 impl Default for Price {
     fn default() -> Self {
-        Self { rates: Rates::default(), when: Vec::new(), currency: "USD".into(), page: Arc::default(), date: Arc::default() }
+        Self {
+            rates: Rates::default(),
+            when: Vec::new(),
+            currency: "USD".into(),
+            page: Arc::default(),
+            date: Arc::default(),
+        }
     }
 }
 

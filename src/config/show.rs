@@ -1,11 +1,12 @@
-//! The settings as they are used, written as TOML. No credential is in it: references stand as references, a literal
-//! key as its fingerprint.
+//! The settings as they are used, written as TOML. No credential is in it: references stand as
+//! references, a literal key as its fingerprint.
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
 use super::settings::{
-    After, Alerts, Bodies, Budget, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget, Otlp, Patch, Price, Project, Proxy,
-    Rule, RuleAction, RuleScope, Settings, SideUrl, StatusSet, Timeouts, Upstream, When,
+    After, Alerts, Bodies, Budget, Key, Keyless, Ledger, Limit, LogicalModel, Losses, ModelTarget,
+    Otlp, Patch, Price, Project, Proxy, Rule, RuleAction, RuleScope, Settings, SideUrl, StatusSet,
+    Timeouts, Upstream, When,
 };
 use crate::{
     base::{money::NANO, pattern::Patterns, units},
@@ -26,9 +27,12 @@ pub fn get(settings: &Settings, path: &str) -> Option<String> {
     let mut rest = path.trim();
     while !rest.is_empty() {
         // Names of rows and aliases may have dots: the longest that fits is meant.
-        let mut ends: Vec<usize> = rest.match_indices('.').map(|(at, _)| at).chain([rest.len()]).collect();
+        let mut ends: Vec<usize> =
+            rest.match_indices('.').map(|(at, _)| at).chain([rest.len()]).collect();
         ends.reverse();
-        let (found, end) = ends.into_iter().find_map(|end| Some((below(item, rest[..end].trim_matches('"'))?, end)))?;
+        let (found, end) = ends
+            .into_iter()
+            .find_map(|end| Some((below(item, rest[..end].trim_matches('"'))?, end)))?;
         item = found;
         rest = rest.get(end + 1..).unwrap_or_default();
     }
@@ -48,7 +52,8 @@ pub fn get(settings: &Settings, path: &str) -> Option<String> {
 fn below<'a>(item: &'a Item, name: &str) -> Option<&'a Item> {
     match item {
         Item::ArrayOfTables(rows) => {
-            let at = rows.iter().position(|row| row.get("name").and_then(Item::as_str) == Some(name))?;
+            let at =
+                rows.iter().position(|row| row.get("name").and_then(Item::as_str) == Some(name))?;
             item.get(at)
         }
         _ => item.get(name),
@@ -67,7 +72,10 @@ fn document(settings: &Settings) -> DocumentMut {
     table.put("max_response_bytes", units::print_size(server.max_response_bytes));
     table.put("max_connections", whole(server.max_connections));
     table.put("max_requests", whole(server.max_requests));
-    table.put("max_buffered", server.max_buffered.map_or_else(|| "auto".to_owned(), units::print_size));
+    table.put(
+        "max_buffered",
+        server.max_buffered.map_or_else(|| "auto".to_owned(), units::print_size),
+    );
     table.put("drain", units::print_duration(server.drain));
     table.into(&mut doc, "server");
 
@@ -79,7 +87,10 @@ fn document(settings: &Settings) -> DocumentMut {
     let mut table = Rows::default();
     table.put("level", settings.log.level.as_str());
     table.put("format", if settings.log.json { "json" } else { "text" });
-    table.put("file", settings.log.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default());
+    table.put(
+        "file",
+        settings.log.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default(),
+    );
     table.into(&mut doc, "log");
 
     timeouts(&settings.timeouts, None).into(&mut doc, "timeouts");
@@ -120,7 +131,11 @@ fn document(settings: &Settings) -> DocumentMut {
     table.into(&mut doc, "translation");
 
     rows(&mut doc, "keyless", settings.keyless.iter().map(keyless));
-    rows(&mut doc, "upstream", settings.upstreams.iter().map(|row| upstream(row, &settings.timeouts)));
+    rows(
+        &mut doc,
+        "upstream",
+        settings.upstreams.iter().map(|row| upstream(row, &settings.timeouts)),
+    );
     rows(&mut doc, "model", settings.models.iter().map(|row| model(row)));
     let mut table = Rows::default();
     for alias in &settings.aliases {
@@ -139,7 +154,14 @@ fn document(settings: &Settings) -> DocumentMut {
             table.into(&mut doc, "budget");
         }
         several => {
-            let each = several.iter().map(|one| Rows(budget(one).into_iter().map(|(name, value)| (name, Item::Value(value))).collect()));
+            let each = several.iter().map(|one| {
+                Rows(
+                    budget(one)
+                        .into_iter()
+                        .map(|(name, value)| (name, Item::Value(value)))
+                        .collect(),
+                )
+            });
             rows(&mut doc, "budget", each);
         }
     }
@@ -150,7 +172,10 @@ fn document(settings: &Settings) -> DocumentMut {
     let mut prices = Table::new();
     prices.set_implicit(true);
     for row in &settings.prices {
-        prices.insert(&format!("{}/{}", row.vendor, row.model.text()), Item::Table(price(&row.price)));
+        prices.insert(
+            &format!("{}/{}", row.vendor, row.model.text()),
+            Item::Table(price(&row.price)),
+        );
     }
     if !prices.is_empty() {
         doc.insert("prices", Item::Table(prices));
@@ -204,7 +229,13 @@ fn otlp(otlp: &Otlp) -> Rows {
     let mut table = Rows::default();
     table.put("url", otlp.url.as_ref().map_or("", |url| url.whole()));
     if !otlp.headers.is_empty() {
-        table.put("headers", otlp.headers.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect::<InlineTable>());
+        table.put(
+            "headers",
+            otlp.headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.to_string()))
+                .collect::<InlineTable>(),
+        );
     }
     table
 }
@@ -224,7 +255,10 @@ fn price(price: &Price) -> Table {
         }
     }
     if !price.when.is_empty() {
-        table.put("when", price.when.iter().map(|when| Value::InlineTable(condition(when))).collect::<Array>());
+        table.put(
+            "when",
+            price.when.iter().map(|when| Value::InlineTable(condition(when))).collect::<Array>(),
+        );
     }
     table.0.decor_mut().set_prefix("\n");
     table.0
@@ -242,7 +276,9 @@ fn condition(when: &When) -> InlineTable {
     let mut table = InlineTable::new();
     let tokens = |n: Option<u64>| n.map(|n| Value::from(i64::try_from(n).unwrap_or(i64::MAX)));
     let text = |text: &Option<String>| text.as_deref().map(Value::from);
-    let time = |(from, to): (u16, u16)| format!("{:02}:{:02}-{:02}:{:02}", from / 60, from % 60, to / 60, to % 60);
+    let time = |(from, to): (u16, u16)| {
+        format!("{:02}:{:02}-{:02}:{:02}", from / 60, from % 60, to / 60, to % 60)
+    };
     let all = [
         ("input_above", tokens(when.input_above)),
         ("input_upto", tokens(when.input_upto)),
@@ -298,7 +334,11 @@ fn patterns(patterns: &Patterns) -> Array {
 }
 
 fn statuses(set: &StatusSet) -> Array {
-    list(set.0.iter().map(|&(low, high)| if low == high { low.to_string() } else { format!("{low}-{high}") }))
+    list(
+        set.0.iter().map(
+            |&(low, high)| if low == high { low.to_string() } else { format!("{low}-{high}") },
+        ),
+    )
 }
 
 fn whole(number: usize) -> i64 {
@@ -316,8 +356,18 @@ fn keyless(row: &Keyless) -> Rows {
 /// The timeouts, or only those that differ from the usual ones.
 fn timeouts(of: &Timeouts, usual: Option<&Timeouts>) -> Rows {
     let mut table = Rows::default();
-    let each = |t: &Timeouts| [t.connect, t.first_byte, t.idle, t.total, t.client_head, t.client_idle, t.client_keepalive];
-    let names = ["connect", "first_byte", "idle", "total", "client_head", "client_idle", "client_keepalive"];
+    let each = |t: &Timeouts| {
+        [t.connect, t.first_byte, t.idle, t.total, t.client_head, t.client_idle, t.client_keepalive]
+    };
+    let names = [
+        "connect",
+        "first_byte",
+        "idle",
+        "total",
+        "client_head",
+        "client_idle",
+        "client_keepalive",
+    ];
     for (index, (name, span)) in names.into_iter().zip(each(of)).enumerate() {
         if usual.is_none_or(|usual| each(usual)[index] != span) {
             table.put(name, units::print_duration(span));
@@ -342,7 +392,14 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
         table.put("models", patterns(models));
     }
     if !upstream.rename.is_empty() {
-        table.put("rename", upstream.rename.iter().map(|(name, real)| (name.as_str(), real.as_str())).collect::<InlineTable>());
+        table.put(
+            "rename",
+            upstream
+                .rename
+                .iter()
+                .map(|(name, real)| (name.as_str(), real.as_str()))
+                .collect::<InlineTable>(),
+        );
     }
     table.put("priority", i64::from(upstream.priority));
     table.put("weight", upstream.weight);
@@ -358,7 +415,10 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
     }
     if !upstream.headers.is_empty() {
         // Some are credentials, and nothing tells which.
-        table.put("headers", upstream.headers.iter().map(|(name, _)| (name.as_str(), "…")).collect::<InlineTable>());
+        table.put(
+            "headers",
+            upstream.headers.iter().map(|(name, _)| (name.as_str(), "…")).collect::<InlineTable>(),
+        );
     }
     if let Some(file) = &upstream.ca_file {
         table.put("ca_file", file.display().to_string());
@@ -374,7 +434,10 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
         table.put("retry_statuses", statuses(set));
     }
     if !upstream.rules.is_empty() {
-        table.put("rule", upstream.rules.iter().map(|each| Value::InlineTable(rule(each))).collect::<Array>());
+        table.put(
+            "rule",
+            upstream.rules.iter().map(|each| Value::InlineTable(rule(each))).collect::<Array>(),
+        );
     }
     if let Some(value) = budgets(&upstream.budget) {
         table.put("budget", value);
@@ -385,7 +448,10 @@ fn upstream(upstream: &Upstream, usual: &Timeouts) -> Rows {
         value.insert("every", units::print_duration(health.every).into());
         table.put("health", value);
     }
-    table.put("keys", upstream.keys.iter().map(|each| Value::InlineTable(key(each))).collect::<Array>());
+    table.put(
+        "keys",
+        upstream.keys.iter().map(|each| Value::InlineTable(key(each))).collect::<Array>(),
+    );
     table.put("enabled", upstream.enabled);
     let own = timeouts(&upstream.timeouts, Some(usual)).0;
     if !own.is_empty() {
@@ -405,9 +471,11 @@ fn rule(rule: &Rule) -> InlineTable {
     if let Some(needle) = &rule.text {
         table.insert("match", needle.text().into());
     }
-    let action = RuleAction::ALL.iter().find(|(_, each)| *each == rule.action).map_or("", |(name, _)| name);
+    let action =
+        RuleAction::ALL.iter().find(|(_, each)| *each == rule.action).map_or("", |(name, _)| name);
     table.insert("action", action.into());
-    let scope = RuleScope::ALL.iter().find(|(_, each)| *each == rule.scope).map_or("", |(name, _)| name);
+    let scope =
+        RuleScope::ALL.iter().find(|(_, each)| *each == rule.scope).map_or("", |(name, _)| name);
     table.insert("scope", scope.into());
     if let Some(span) = rule.span {
         table.insert("for", units::print_duration(span).into());
@@ -417,7 +485,9 @@ fn rule(rule: &Rule) -> InlineTable {
 
 fn without_credentials(url: &str) -> String {
     match url.split_once("://") {
-        Some((scheme, rest)) if rest.contains('@') => format!("{scheme}://…@{}", rest.rsplit('@').next().unwrap_or_default()),
+        Some((scheme, rest)) if rest.contains('@') => {
+            format!("{scheme}://…@{}", rest.rsplit('@').next().unwrap_or_default())
+        }
         _ => url.to_owned(),
     }
 }
@@ -457,7 +527,11 @@ fn key(key: &Key) -> InlineTable {
 }
 
 fn budget(budget: &Budget) -> [(&'static str, Value); 3] {
-    [("usd", budget.usd.dollars().into()), ("per", budget.per.name().into()), ("unpriced", budget.unpriced.name().into())]
+    [
+        ("usd", budget.usd.dollars().into()),
+        ("per", budget.per.name().into()),
+        ("unpriced", budget.unpriced.name().into()),
+    ]
 }
 
 /// One table, or a list of them.
@@ -482,7 +556,12 @@ fn patch(patch: &Patch) -> InlineTable {
     let mut table = InlineTable::new();
     for (name, edits) in [("set", &patch.set), ("default", &patch.default)] {
         if !edits.is_empty() {
-            table.insert(name, Value::InlineTable(edits.iter().map(|(pointer, value)| (pointer.as_str(), toml(value))).collect()));
+            table.insert(
+                name,
+                Value::InlineTable(
+                    edits.iter().map(|(pointer, value)| (pointer.as_str(), toml(value))).collect(),
+                ),
+            );
         }
     }
     if !patch.remove.is_empty() {
@@ -497,10 +576,14 @@ fn toml(value: &serde_json::Value) -> Value {
     match value {
         Json::Null => "".into(),
         Json::Bool(flag) => (*flag).into(),
-        Json::Number(number) => number.as_i64().map_or_else(|| number.as_f64().unwrap_or_default().into(), Value::from),
+        Json::Number(number) => {
+            number.as_i64().map_or_else(|| number.as_f64().unwrap_or_default().into(), Value::from)
+        }
         Json::String(text) => text.as_str().into(),
         Json::Array(items) => Value::Array(items.iter().map(toml).collect()),
-        Json::Object(fields) => Value::InlineTable(fields.iter().map(|(name, value)| (name.as_str(), toml(value))).collect()),
+        Json::Object(fields) => Value::InlineTable(
+            fields.iter().map(|(name, value)| (name.as_str(), toml(value))).collect(),
+        ),
     }
 }
 
@@ -532,7 +615,9 @@ fn model(model: &LogicalModel) -> Rows {
         table.put("rescue", true);
     }
     let mut own = InlineTable::new();
-    for (name, span) in [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)] {
+    for (name, span) in
+        [("first_byte", model.first_byte), ("idle", model.idle), ("total", model.total)]
+    {
         if let Some(span) = span {
             own.insert(name, units::print_duration(span).into());
         }
@@ -572,7 +657,10 @@ fn project(project: &Project) -> Rows {
     if let Some(value) = budgets(&project.budget) {
         table.put("budget", value);
     }
-    table.put("subnets", list(project.subnets.iter().map(|net| format!("{}/{}", net.addr, net.bits))));
+    table.put(
+        "subnets",
+        list(project.subnets.iter().map(|net| format!("{}/{}", net.addr, net.bits))),
+    );
     table.put("admin", project.admin);
     table.put("enabled", project.enabled);
     table
@@ -591,7 +679,10 @@ mod tests {
             "[[upstream]]\nname = \"a.b\"\nbase_url = \"https://a.example\"\nkeys = [\"sk-abcdefghijkl\", \"env:X\"]\n",
             "proxy = \"http://user:passw0rd@h:1\"\nheaders = { \"x-token\" = \"zzzyyy\" }\n[aliases]\n\"gpt-4.1\" = \"a.b:m\"\n",
         );
-        let settings = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default()).settings.expect("it loads");
+        let settings =
+            load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default())
+                .settings
+                .expect("it loads");
 
         let shown = show(&settings);
 

@@ -32,14 +32,18 @@ enum Told {
     Stop,
 }
 
-/// Starts to watch a file, which need not exist. `seen` is how it was when it was last read, so that a change between
-/// that and now is told too. Each change that has settled sends one `()`; where one is waiting to
-/// be read already, none is added.
+/// Starts to watch a file, which need not exist. `seen` is how it was when it was last read, so
+/// that a change between that and now is told too. Each change that has settled sends one `()`;
+/// where one is waiting to be read already, none is added.
 ///
 /// # Errors
 ///
 /// The system has no thread to give.
-pub fn start(path: &Path, mut seen: Stamp, tell: tokio::sync::mpsc::Sender<()>) -> std::io::Result<Watch> {
+pub fn start(
+    path: &Path,
+    mut seen: Stamp,
+    tell: tokio::sync::mpsc::Sender<()>,
+) -> std::io::Result<Watch> {
     let (stop, told) = mpsc::channel();
     let told_by_system = stop.clone();
     let path = std::path::absolute(path)?;
@@ -49,7 +53,8 @@ pub fn start(path: &Path, mut seen: Stamp, tell: tokio::sync::mpsc::Sender<()>) 
         // What changed before the system was asked to tell is seen by a first look.
         told_by_system.send(Told::Changed).ok();
         loop {
-            match told.recv_timeout(if watcher.is_some() { Duration::from_secs(60) } else { LOOK }) {
+            match told.recv_timeout(if watcher.is_some() { Duration::from_secs(60) } else { LOOK })
+            {
                 Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Told::Changed) => {
                     if !settled(&told) {
@@ -65,7 +70,10 @@ pub fn start(path: &Path, mut seen: Stamp, tell: tokio::sync::mpsc::Sender<()>) 
                     watcher = self::watcher(&path, &told_by_system);
                 }
                 seen = now;
-                if matches!(tell.try_send(()), Err(tokio::sync::mpsc::error::TrySendError::Closed(()))) {
+                if matches!(
+                    tell.try_send(()),
+                    Err(tokio::sync::mpsc::error::TrySendError::Closed(()))
+                ) {
                     return;
                 }
             }
@@ -105,18 +113,25 @@ pub fn stamp(path: &Path) -> Stamp {
     }
 }
 
-/// Watches the folders of the file and of what it links to: editors rename, so the file itself is soon another.
-/// `None` where the system cannot.
+/// Watches the folders of the file and of what it links to: editors rename, so the file itself is
+/// soon another. `None` where the system cannot.
 fn watcher(path: &Path, tell: &Sender<Told>) -> Option<RecommendedWatcher> {
     let tell = tell.clone();
     let target = std::fs::canonicalize(path).ok();
-    let names: Vec<_> =
-        [Some(path), target.as_deref()].into_iter().flatten().filter_map(|p| p.file_name().map(ToOwned::to_owned)).collect();
+    let names: Vec<_> = [Some(path), target.as_deref()]
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p.file_name().map(ToOwned::to_owned))
+        .collect();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let ours = match event {
             Ok(event) if event.kind.is_access() => false,
             Ok(event) => {
-                event.paths.is_empty() || event.paths.iter().any(|p| p.file_name().is_some_and(|name| names.iter().any(|n| n == name)))
+                event.paths.is_empty()
+                    || event
+                        .paths
+                        .iter()
+                        .any(|p| p.file_name().is_some_and(|name| names.iter().any(|n| n == name)))
             }
             Err(_) => true,
         };
@@ -125,7 +140,8 @@ fn watcher(path: &Path, tell: &Sender<Told>) -> Option<RecommendedWatcher> {
         }
     })
     .ok()?;
-    let mut folders: Vec<_> = [Some(path), target.as_deref()].into_iter().flatten().filter_map(Path::parent).collect();
+    let mut folders: Vec<_> =
+        [Some(path), target.as_deref()].into_iter().flatten().filter_map(Path::parent).collect();
     folders.dedup();
     for folder in folders {
         watcher.watch(folder, RecursiveMode::NonRecursive).ok()?;

@@ -1,4 +1,5 @@
-//! What a dashboard or a command may ask of a running proxy: the body of `POST /aiproxy/v1/act`, and its answer.
+//! What a dashboard or a command may ask of a running proxy: the body of `POST /aiproxy/v1/act`,
+//! and its answer.
 
 use serde::{Deserialize, Serialize};
 
@@ -83,10 +84,16 @@ mod tests {
                 r#"{"action":"cool","key":"openai/work","for_ms":5}"#,
                 Action::Cool { key: "openai/work".to_owned(), model: None, for_ms: Some(5) },
             ),
-            (r#"{"action":"warm_upstream","upstream":"groq"}"#, Action::WarmUpstream { upstream: "groq".to_owned() }),
+            (
+                r#"{"action":"warm_upstream","upstream":"groq"}"#,
+                Action::WarmUpstream { upstream: "groq".to_owned() },
+            ),
         ] {
             assert_eq!(serde_json::from_str::<Action>(json).unwrap(), want);
-            assert_eq!(serde_json::from_str::<Action>(&serde_json::to_string(&want).unwrap()).unwrap(), want);
+            assert_eq!(
+                serde_json::from_str::<Action>(&serde_json::to_string(&want).unwrap()).unwrap(),
+                want
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `/aiproxy/v1/*`: snapshot, events, requests, acts, dry-run routing; all behind the control token or an admin project.
+//! `/aiproxy/v1/*`: snapshot, events, requests, acts, dry-run routing; all behind the control token
+//! or an admin project.
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,9 +59,25 @@ pub struct Control {
 
 impl Control {
     #[must_use]
-    pub fn new(engine: Arc<Engine>, admin: Arc<dyn Admin>, listen: Vec<String>, stop: CancellationToken, token: &Secret) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        admin: Arc<dyn Admin>,
+        listen: Vec<String>,
+        stop: CancellationToken,
+        token: &Secret,
+    ) -> Self {
         let started = engine.clock.unix();
-        Self { engine, admin, started, listen, books: None, alerts: Arc::default(), metrics: Arc::default(), stop, token: token.digest() }
+        Self {
+            engine,
+            admin,
+            started,
+            listen,
+            books: None,
+            alerts: Arc::default(),
+            metrics: Arc::default(),
+            stop,
+            token: token.digest(),
+        }
     }
 
     /// The same with a ledger to ask.
@@ -84,14 +101,28 @@ impl Control {
     }
 
     /// Answers one request below `/aiproxy/v1/`.
-    pub async fn answer(&self, method: &Method, path: &str, query: Option<&str>, body: Incoming, id: RequestId) -> Response<ReplyBody> {
+    pub async fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+        body: Incoming,
+        id: RequestId,
+    ) -> Response<ReplyBody> {
         let mut response = self.find(method, path, query, body, id).await;
         // Refusals too: who asks can tell them from somebody else's.
         mark(&mut response, id);
         response
     }
 
-    async fn find(&self, method: &Method, path: &str, query: Option<&str>, body: Incoming, id: RequestId) -> Response<ReplyBody> {
+    async fn find(
+        &self,
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+        body: Incoming,
+        id: RequestId,
+    ) -> Response<ReplyBody> {
         let get = matches!(*method, Method::GET | Method::HEAD);
         match (path, get) {
             ("snapshot", true) => json(id, StatusCode::OK, &self.snapshot()),
@@ -99,7 +130,14 @@ impl Control {
             ("history", true) => self.ledger(Asked::History(query), id).await,
             ("usage", true) => self.ledger(Asked::Usage(query), id).await,
             ("requests", true) => {
-                let all = self.engine.bus.look(|live| live.running.iter().rev().chain(live.finished().rev()).cloned().collect::<Vec<_>>());
+                let all = self.engine.bus.look(|live| {
+                    live.running
+                        .iter()
+                        .rev()
+                        .chain(live.finished().rev())
+                        .cloned()
+                        .collect::<Vec<_>>()
+                });
                 json(id, StatusCode::OK, &all)
             }
             ("act", false) => match self.read::<Action>(body).await {
@@ -114,7 +152,11 @@ impl Control {
             (other, true) if other.starts_with("requests/") => {
                 let wanted = other.trim_start_matches("requests/");
                 if let Some(wanted) = wanted.strip_suffix("/story") {
-                    return told(id, story::tell(&self.engine, self.books.as_ref(), wanted, story::wish(query)).await);
+                    return told(
+                        id,
+                        story::tell(&self.engine, self.books.as_ref(), wanted, story::wish(query))
+                            .await,
+                    );
                 }
                 if let Some(wanted) = wanted.strip_suffix("/full") {
                     return self.ledger(Asked::Full(wanted), id).await;
@@ -126,7 +168,11 @@ impl Control {
             }
             _ => {
                 let message = "the control API has snapshot, events, requests, requests/ID, requests/ID/full, requests/ID/story, history, usage (GET) and act, route, reload (POST)";
-                reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::UnknownPath, message).code("unknown_url"))
+                reply::error(
+                    Dialect::Openai,
+                    id,
+                    &ClientError::new(ErrorKind::UnknownPath, message).code("unknown_url"),
+                )
             }
         }
     }
@@ -134,7 +180,11 @@ impl Control {
     /// What the ledger says, where there is one.
     async fn ledger(&self, question: Asked<'_>, id: RequestId) -> Response<ReplyBody> {
         let Some(books) = &self.books else {
-            return reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::Unavailable, "no ledger is kept").code("no_ledger"));
+            return reply::error(
+                Dialect::Openai,
+                id,
+                &ClientError::new(ErrorKind::Unavailable, "no ledger is kept").code("no_ledger"),
+            );
         };
         match question {
             Asked::Full(wanted) => told(id, books.full(wanted).await),
@@ -160,9 +210,12 @@ impl Control {
 
     async fn read<T: serde::de::DeserializeOwned>(&self, body: Incoming) -> Result<T, ClientError> {
         let bad = |why: String| ClientError::new(ErrorKind::BadRequest, why);
-        let bytes = timeout(READ, Limited::new(body, BODY).collect()).await.map_err(|_| bad("the body did not come".to_owned()))?;
+        let bytes = timeout(READ, Limited::new(body, BODY).collect())
+            .await
+            .map_err(|_| bad("the body did not come".to_owned()))?;
         let bytes = bytes.map_err(|e| bad(format!("the body cannot be read: {e}")))?.to_bytes();
-        serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body is not what this takes: {e}")))
+        serde_json::from_slice(&bytes)
+            .map_err(|e| bad(format!("the body is not what this takes: {e}")))
     }
 
     /// Everything a viewer needs to begin with.
@@ -180,7 +233,12 @@ impl Control {
             upstreams: views::upstreams(engine, &generation),
             keys: views::keys(engine, &generation),
             models: views::models(engine, &generation),
-            projects: generation.settings.projects.iter().map(|project| project.name.to_string()).collect(),
+            projects: generation
+                .settings
+                .projects
+                .iter()
+                .map(|project| project.name.to_string())
+                .collect(),
             live: engine.bus.look(Clone::clone),
             offline: engine.network.down(),
             draining: engine.draining(),
@@ -195,7 +253,9 @@ impl Control {
         let hello = Bytes::from(format!(": events after {}\n\n", live.seq));
         let body = ReplyBody::Events(Box::pin(feed(hello, events, self.stop.clone())));
         let mut response = Response::new(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
@@ -212,7 +272,11 @@ enum Asked<'a> {
 fn json<T: Serialize>(id: RequestId, status: StatusCode, value: &T) -> Response<ReplyBody> {
     match serde_json::to_vec(value) {
         Ok(body) => reply::whole(status, "application/json", id, body.into()),
-        Err(e) => reply::error(Dialect::Openai, id, &ClientError::new(ErrorKind::Internal, format!("cannot be written: {e}"))),
+        Err(e) => reply::error(
+            Dialect::Openai,
+            id,
+            &ClientError::new(ErrorKind::Internal, format!("cannot be written: {e}")),
+        ),
     }
 }
 
@@ -226,5 +290,7 @@ fn told<T: Serialize>(id: RequestId, answer: Result<T, ClientError>) -> Response
 fn mark(response: &mut Response<ReplyBody>, id: RequestId) {
     reply::stamp(response.headers_mut(), id);
     response.headers_mut().insert("x-aiproxy", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
-    response.headers_mut().insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    response
+        .headers_mut()
+        .insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
 }

@@ -1,4 +1,5 @@
-//! Reaches a running proxy over its control routes: one plain HTTP/1.1 connection per question, one for the events.
+//! Reaches a running proxy over its control routes: one plain HTTP/1.1 connection per question, one
+//! for the events.
 
 use std::{
     future::{Future, poll_fn},
@@ -61,19 +62,21 @@ impl ClientError {
         match self {
             Self::Broken => None,
             Self::NotReachable { .. } => Some("start it with `aiproxy serve`"),
-            Self::Refused(401 | 403, _) => {
-                Some("the control token changes at each start; --url takes it from AIPROXY_TOKEN or --token-file")
-            }
+            Self::Refused(401 | 403, _) => Some(
+                "the control token changes at each start; --url takes it from AIPROXY_TOKEN or --token-file",
+            ),
             Self::Refused(..) => None,
-            Self::SomethingElse => Some("another program has this port; see `listen` in the config, or give --url"),
+            Self::SomethingElse => {
+                Some("another program has this port; see `listen` in the config, or give --url")
+            }
         }
     }
 }
 
 type Answer = (Response<Incoming>, Driver);
 
-/// A connection, which moves only while somebody polls it: whoever waits for its answer. `None` once it ended; what it
-/// had read before may still be waiting.
+/// A connection, which moves only while somebody polls it: whoever waits for its answer. `None`
+/// once it ended; what it had read before may still be waiting.
 struct Driver(Option<Pin<Box<Connection>>>);
 
 type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
@@ -87,7 +90,8 @@ impl Driver {
 }
 
 impl Client {
-    /// A client of the proxy at `base` (`http://127.0.0.1:8642` or `127.0.0.1:8642`); nothing is sent yet.
+    /// A client of the proxy at `base` (`http://127.0.0.1:8642` or `127.0.0.1:8642`); nothing is
+    /// sent yet.
     #[must_use]
     pub fn new(base: String, token: Secret) -> Self {
         Self { base, token }
@@ -130,7 +134,11 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub async fn post_json<T: DeserializeOwned>(&self, path: &str, body: &(impl serde::Serialize + Sync)) -> Result<T, ClientError> {
+    pub async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl serde::Serialize + Sync),
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|_| ClientError::Broken)?;
         self.json(Method::POST, path, body.into()).await
     }
@@ -142,17 +150,32 @@ impl Client {
     /// See [`ClientError`].
     pub async fn events(&self) -> Result<EventStream, ClientError> {
         let (response, driver) =
-            timeout(ANSWER, self.send(Method::GET, "/aiproxy/v1/events", Bytes::new())).await.map_err(|_| ClientError::Broken)??;
-        let stream = response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
+            timeout(ANSWER, self.send(Method::GET, "/aiproxy/v1/events", Bytes::new()))
+                .await
+                .map_err(|_| ClientError::Broken)??;
+        let stream = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|t| t.as_bytes().starts_with(b"text/event-stream"));
         if response.status().is_success() && stream {
-            return Ok(EventStream { driver, body: response.into_body(), buffer: Vec::new(), frame: Frame::default() });
+            return Ok(EventStream {
+                driver,
+                body: response.into_body(),
+                buffer: Vec::new(),
+                frame: Frame::default(),
+            });
         }
         let (status, ours) = (response.status().as_u16(), ours(&response));
         let bytes = whole(response.into_body(), driver).await?;
         Err(refusal(status, ours, &bytes))
     }
 
-    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+    async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
         let question = async {
             let (response, driver) = self.send(method, path, body).await?;
             let (status, ours) = (response.status(), ours(&response));
@@ -160,7 +183,8 @@ impl Client {
             if !status.is_success() {
                 return Err(refusal(status.as_u16(), ours, &bytes));
             }
-            // Another version's answer may not read as ours; then it is still aiproxy that answered.
+            // Another version's answer may not read as ours; then it is still aiproxy that
+            // answered.
             serde_json::from_slice(&bytes).map_err(|e| match ours {
                 true => ClientError::Refused(
                     status.as_u16(),
@@ -173,13 +197,17 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
-        let (host, port) = self.address().ok_or_else(|| ClientError::NotReachable { addr: self.base.clone() })?;
+        let (host, port) =
+            self.address().ok_or_else(|| ClientError::NotReachable { addr: self.base.clone() })?;
         let addr = format!("{host}:{port}");
-        let connect = timeout(CONNECT, TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
+        let connect =
+            timeout(CONNECT, TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
         let Ok(Ok(socket)) = connect else { return Err(ClientError::NotReachable { addr }) };
-        // Without it a small question may wait for an acknowledgement; that is all there is to lose.
+        // Without it a small question may wait for an acknowledgement; that is all there is to
+        // lose.
         drop(socket.set_nodelay(true));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(|_| ClientError::Broken)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(socket)).await.map_err(|_| ClientError::Broken)?;
         let mut driver = Driver(Some(Box::pin(connection)));
         let request = self.request(method, path, &addr, body).ok_or(ClientError::Broken)?;
         let mut answer = pin!(sender.send_request(request));
@@ -195,11 +223,25 @@ impl Client {
         }
     }
 
-    fn request(&self, method: Method, path: &str, host: &str, body: Bytes) -> Option<Request<Full<Bytes>>> {
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        host: &str,
+        body: Bytes,
+    ) -> Option<Request<Full<Bytes>>> {
         let mut token = HeaderValue::try_from(format!("Bearer {}", self.token.expose())).ok()?;
         token.set_sensitive(true);
-        let request = Request::builder().method(method).uri(path).header(header::HOST, host).header(header::AUTHORIZATION, token);
-        let request = if body.is_empty() { request } else { request.header(header::CONTENT_TYPE, "application/json") };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, host)
+            .header(header::AUTHORIZATION, token);
+        let request = if body.is_empty() {
+            request
+        } else {
+            request.header(header::CONTENT_TYPE, "application/json")
+        };
         request.body(Full::new(body)).ok()
     }
 
@@ -236,7 +278,9 @@ fn refusal(status: u16, ours: bool, body: &[u8]) -> ClientError {
     });
     match said {
         Some(text) if ours || matches!(status, 401 | 403) => ClientError::Refused(status, text),
-        None if ours => ClientError::Refused(status, format!("refused without a reason (status {status})")),
+        None if ours => {
+            ClientError::Refused(status, format!("refused without a reason (status {status})"))
+        }
         _ => ClientError::SomethingElse,
     }
 }
@@ -312,7 +356,9 @@ impl Frame {
             return match (frame.name.as_slice(), frame.data.as_slice()) {
                 (b"resync", _) => Ok(Some(Told::Resync)),
                 (_, b"") => Ok(None),
-                (_, data) => serde_json::from_slice(data).map(|event| Some(Told::Event(Box::new(event)))).map_err(|_| ClientError::Broken),
+                (_, data) => serde_json::from_slice(data)
+                    .map(|event| Some(Told::Event(Box::new(event))))
+                    .map_err(|_| ClientError::Broken),
             };
         }
         if let Some(name) = line.strip_prefix(b"event:") {
@@ -368,13 +414,20 @@ mod tests {
 
         assert_eq!(reply.unwrap().text, "warmed");
         assert!(asked.starts_with("POST /aiproxy/v1/act HTTP/1.1\r\n"), "{asked}");
-        assert!(asked.contains("authorization: Bearer token-1\r\n") && asked.ends_with(r#"{"action":"reload"}"#), "{asked}");
+        assert!(
+            asked.contains("authorization: Bearer token-1\r\n")
+                && asked.ends_with(r#"{"action":"reload"}"#),
+            "{asked}"
+        );
     }
 
     #[tokio::test]
     async fn what_is_not_aiproxy_is_told_from_what_refuses() {
         for (answer, want) in [
-            (json("401 Unauthorized", "x-aiproxy: 1\r\n", r#"{"error":{"message":"no"}}"#), "Refused(401, \"no\")"),
+            (
+                json("401 Unauthorized", "x-aiproxy: 1\r\n", r#"{"error":{"message":"no"}}"#),
+                "Refused(401, \"no\")",
+            ),
             (json("404 Not Found", "", "<html>nginx</html>"), "SomethingElse"),
             (json("200 OK", "", "<html>hello</html>"), "SomethingElse"),
             ("SSH-2.0-OpenSSH_9\r\n".to_owned(), "SomethingElse"),
@@ -402,8 +455,7 @@ mod tests {
     #[tokio::test]
     async fn events_come_one_by_one_and_a_resync_is_told() {
         let (listener, client) = listen().await;
-        let frames =
-            ": ping\n\ndata: {\"seq\":7,\"at\":1,\"kind\":\"notice\",\"text\":\"hi\",\"level\":\"info\"}\n\nevent: resync\ndata: {}\n\n";
+        let frames = ": ping\n\ndata: {\"seq\":7,\"at\":1,\"kind\":\"notice\",\"text\":\"hi\",\"level\":\"info\"}\n\nevent: resync\ndata: {}\n\n";
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{frames}");
 
         let (_, stream) = tokio::join!(play(&listener, &answer), client.events());

@@ -14,8 +14,8 @@ use crate::events::kind::Event;
 
 /// A silent stream says that it is alive.
 const PING: Duration = Duration::from_secs(10);
-/// The first event leaves at once, those that follow it together: nobody sees faster, and each write costs what a
-/// request should not pay for.
+/// The first event leaves at once, those that follow it together: nobody sees faster, and each
+/// write costs what a request should not pay for.
 const PACE: Duration = Duration::from_millis(33);
 /// So many at once are a storm: they are fetched sooner, lest the viewer falls behind.
 const STORM: usize = 128;
@@ -33,7 +33,11 @@ struct Feed {
 }
 
 /// Events as SSE; a viewer that fell behind is told to take a new snapshot.
-pub(super) fn feed(hello: Bytes, events: Receiver<Arc<Event>>, stop: CancellationToken) -> impl Stream<Item = Bytes> + Send {
+pub(super) fn feed(
+    hello: Bytes,
+    events: Receiver<Arc<Event>>,
+    stop: CancellationToken,
+) -> impl Stream<Item = Bytes> + Send {
     let feed = Feed { events, stop, next: Instant::now() };
     stream::unfold((Some(hello), feed), |(hello, mut feed)| async move {
         let piece = match hello {
@@ -83,7 +87,8 @@ impl Feed {
 fn frame(out: &mut Vec<u8>, event: &Event) {
     let start = out.len();
     out.extend_from_slice(b"data: ");
-    // Events hold only strings and numbers: writing them cannot fail, and a viewer resyncs over a gap anyway.
+    // Events hold only strings and numbers: writing them cannot fail, and a viewer resyncs over a
+    // gap anyway.
     if serde_json::to_writer(&mut *out, event).is_err() {
         out.truncate(start);
         out.extend_from_slice(RESYNC);
@@ -104,7 +109,11 @@ mod tests {
     };
 
     fn notice(seq: u64) -> Arc<Event> {
-        Arc::new(Event { seq, at: UnixMillis(1), kind: EventKind::Notice { text: "hi".into(), level: Level::Info } })
+        Arc::new(Event {
+            seq,
+            at: UnixMillis(1),
+            kind: EventKind::Notice { text: "hi".into(), level: Level::Info },
+        })
     }
 
     fn text(piece: Option<Bytes>) -> String {
@@ -114,7 +123,8 @@ mod tests {
     #[tokio::test]
     async fn the_first_event_leaves_at_once_and_those_after_it_together() {
         let (tell, events) = broadcast::channel(8);
-        let mut feed = Box::pin(feed(Bytes::from_static(b": hello\n\n"), events, CancellationToken::new()));
+        let mut feed =
+            Box::pin(feed(Bytes::from_static(b": hello\n\n"), events, CancellationToken::new()));
         assert_eq!(text(feed.next().await), ": hello\n\n");
         tell.send(notice(1)).expect("a viewer");
         let first = feed.next().now_or_never().expect("at once");

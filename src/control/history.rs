@@ -56,7 +56,8 @@ impl HistoryQuestion {
     /// The path that asks it.
     #[must_use]
     pub fn path(&self) -> String {
-        let mut path = format!("/aiproxy/v1/history?limit={}&filter={}", self.limit, encoded(&self.filter));
+        let mut path =
+            format!("/aiproxy/v1/history?limit={}&filter={}", self.limit, encoded(&self.filter));
         if let Some(since) = &self.since {
             path.push_str(&format!("&since={}", encoded(since)));
         }
@@ -73,7 +74,8 @@ impl HistoryQuestion {
     /// A sentence where the filter or the time cannot be read, or the ledger.
     pub fn ask(&self, reader: &Reader, now: UnixMillis) -> Result<Page, Refused> {
         let filter = Filter::parse(&self.filter).map_err(|e| Refused::Question(e.to_string()))?;
-        let since = self.since.as_deref().map(Since::parse).transpose().map_err(Refused::Question)?;
+        let since =
+            self.since.as_deref().map(Since::parse).transpose().map_err(Refused::Question)?;
         let since = since.map(|since| since.moment(now, reader.zone()));
         let limit = self.limit.clamp(1, PAGE);
         let requests = reader.history(&filter, since, self.before, limit)?;
@@ -95,7 +97,12 @@ impl UsageQuestion {
     /// The path that asks it.
     #[must_use]
     pub fn path(&self) -> String {
-        format!("/aiproxy/v1/usage?by={}&since={}&tz={}", self.by.name(), encoded(&self.since), encoded(&self.tz))
+        format!(
+            "/aiproxy/v1/usage?by={}&since={}&tz={}",
+            self.by.name(),
+            encoded(&self.since),
+            encoded(&self.tz)
+        )
     }
 
     /// Asks a reader.
@@ -110,7 +117,10 @@ impl UsageQuestion {
         } else if jiff::tz::TimeZone::get(&self.tz).is_ok() {
             Some(zone(&self.tz))
         } else {
-            return Err(Refused::Question(format!("`{}` is no time zone; write it like Europe/Berlin or UTC", self.tz)));
+            return Err(Refused::Question(format!(
+                "`{}` is no time zone; write it like Europe/Berlin or UTC",
+                self.tz
+            )));
         };
         Ok(reader.usage(self.by, since, own.as_ref(), now)?)
     }
@@ -162,7 +172,8 @@ impl Books {
             ask(&reader, now)
         });
         let Ok(answer) = timeout(LONGEST, &mut answer).await else {
-            // Ends what is going on in the file, so that the thread is free again; between two statements nobody hears it.
+            // Ends what is going on in the file, so that the thread is free again; between two
+            // statements nobody hears it.
             if let Ok(interrupter) = opened.await {
                 for _ in 0..INTERRUPTS {
                     interrupter.interrupt();
@@ -173,7 +184,11 @@ impl Books {
             }
             return Err(Refused::Ledger(QueryError::Long(LONGEST.as_secs())).into());
         };
-        answer.map_err(|e| ClientError::new(ErrorKind::Internal, format!("the ledger could not be asked: {e}")))?.map_err(Into::into)
+        answer
+            .map_err(|e| {
+                ClientError::new(ErrorKind::Internal, format!("the ledger could not be asked: {e}"))
+            })?
+            .map_err(Into::into)
     }
 
     /// `GET history`.
@@ -187,8 +202,13 @@ impl Books {
         let question = HistoryQuestion {
             filter: take("filter").unwrap_or_default(),
             since: take("since"),
-            before: take("before").map(|id| RequestId::parse(&id).ok_or_else(|| bad("`before` is the id of a request"))).transpose()?,
-            limit: take("limit").map_or(Ok(100), |n| n.parse().map_err(|_| bad("`limit` is a number")))?,
+            before: take("before")
+                .map(|id| {
+                    RequestId::parse(&id).ok_or_else(|| bad("`before` is the id of a request"))
+                })
+                .transpose()?,
+            limit: take("limit")
+                .map_or(Ok(100), |n| n.parse().map_err(|_| bad("`limit` is a number")))?,
         };
         self.ask(move |reader, now| question.ask(reader, now)).await
     }
@@ -200,11 +220,17 @@ impl Books {
     /// A bad question, or no ledger.
     pub async fn usage(&self, query: Option<&str>) -> Result<View, ClientError> {
         let mut values = values(query);
-        let by = values.remove("by").filter(|by| !by.is_empty()).unwrap_or_else(|| By::default().name().to_owned());
+        let by = values
+            .remove("by")
+            .filter(|by| !by.is_empty())
+            .unwrap_or_else(|| By::default().name().to_owned());
         let names = By::ALL.map(By::name).join(", ");
         let question = UsageQuestion {
             by: By::parse(&by).ok_or_else(|| bad(&format!("`by` is one of {names}")))?,
-            since: values.remove("since").filter(|since| !since.is_empty()).unwrap_or_else(|| "7d".to_owned()),
+            since: values
+                .remove("since")
+                .filter(|since| !since.is_empty())
+                .unwrap_or_else(|| "7d".to_owned()),
             tz: values.remove("tz").unwrap_or_default(),
         };
         self.ask(move |reader, now| question.ask(reader, now)).await
@@ -225,11 +251,19 @@ impl Books {
     /// # Errors
     ///
     /// No ledger.
-    pub async fn session(&self, project: &str, session: &str, before: Option<RequestId>, limit: usize) -> Result<Turns, ClientError> {
+    pub async fn session(
+        &self,
+        project: &str,
+        session: &str,
+        before: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Turns, ClientError> {
         let (project, session) = (project.to_owned(), session.to_owned());
         let kept = self.engine.generation().settings.ledger.keep_bodies;
         self.ask(move |reader, now| {
-            let since = UnixMillis(now.0.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)));
+            let since = UnixMillis(
+                now.0.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX)),
+            );
             Ok(reader.session(&project, &session, since, before, limit)?)
         })
         .await
@@ -257,7 +291,8 @@ fn bad(message: &str) -> ClientError {
 
 /// `a=1&b=two%20words`; of two of one name the last counts.
 fn values(query: Option<&str>) -> HashMap<String, String> {
-    let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let decoded =
+        |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
 }
@@ -274,8 +309,13 @@ mod tests {
     #[test]
     fn questions_survive_their_path() {
         let filter = "model:gpt-5 >2s 100% & a=b +c 通义";
-        let path =
-            HistoryQuestion { filter: filter.to_owned(), since: Some("2025-09-01T10:00:00Z".to_owned()), before: None, limit: 7 }.path();
+        let path = HistoryQuestion {
+            filter: filter.to_owned(),
+            since: Some("2025-09-01T10:00:00Z".to_owned()),
+            before: None,
+            limit: 7,
+        }
+        .path();
 
         let read = values(path.split_once('?').map(|(_, query)| query));
 

@@ -28,35 +28,98 @@ fn process(control: &Control, page: &mut Page) {
     page.family("aiproxy_build_info", "gauge", "The version that runs");
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     let started = control.started.0 as f64 / 1_000.0;
-    page.single("process_start_time_seconds", "gauge", "When the process started, since 1970", started);
+    page.single(
+        "process_start_time_seconds",
+        "gauge",
+        "When the process started, since 1970",
+        started,
+    );
     page.single("aiproxy_requests_in_flight", "gauge", "Requests under way", engine.in_flight());
-    page.single("aiproxy_queue_length", "gauge", "Requests that wait for a key", engine.queue.len());
-    page.single("aiproxy_network_down", "gauge", "1 while our own network is down", u8::from(engine.network.down()));
+    page.single(
+        "aiproxy_queue_length",
+        "gauge",
+        "Requests that wait for a key",
+        engine.queue.len(),
+    );
+    page.single(
+        "aiproxy_network_down",
+        "gauge",
+        "1 while our own network is down",
+        u8::from(engine.network.down()),
+    );
     let config = control.admin.config();
-    page.single("aiproxy_config_ok", "gauge", "1 where the config file is what runs", u8::from(config.problems.is_empty()));
-    page.single("aiproxy_config_applied_time_seconds", "gauge", "When it was applied, since 1970", config.applied.0 as f64 / 1_000.0);
+    page.single(
+        "aiproxy_config_ok",
+        "gauge",
+        "1 where the config file is what runs",
+        u8::from(config.problems.is_empty()),
+    );
+    page.single(
+        "aiproxy_config_applied_time_seconds",
+        "gauge",
+        "When it was applied, since 1970",
+        config.applied.0 as f64 / 1_000.0,
+    );
     page.family("aiproxy_alert", "gauge", "1 for each trouble that stands");
     for standing in control.alerts.list() {
-        page.sample(&[("kind", standing.alert.what.name()), ("subject", &standing.alert.subject)], 1);
+        page.sample(
+            &[("kind", standing.alert.what.name()), ("subject", &standing.alert.subject)],
+            1,
+        );
     }
 }
 
 fn ledger(control: &Control, page: &mut Page) {
     let sink = &control.engine.sink;
-    page.single("aiproxy_ledger_unrecorded_total", "counter", "Requests that found no place in the ledger", sink.unrecorded());
-    page.single("aiproxy_ledger_bodies_skipped_total", "counter", "Bodies that were not kept, as too much came at once", sink.skipped());
-    page.single("aiproxy_ledger_queue_length", "gauge", "Notes for the ledger that are on their way", sink.waiting());
-    let Some(status) = control.books.as_ref().map(|books| books.ledger.status(&books.engine.sink)) else { return };
-    page.single("aiproxy_ledger_up", "gauge", "1 while the ledger's file can be written", u8::from(status.trouble.is_none()));
-    page.single("aiproxy_ledger_waiting", "gauge", "Requests held in memory until it can", status.waiting);
-    page.single("aiproxy_ledger_lost_total", "counter", "Requests lost for want of room there", status.lost);
+    page.single(
+        "aiproxy_ledger_unrecorded_total",
+        "counter",
+        "Requests that found no place in the ledger",
+        sink.unrecorded(),
+    );
+    page.single(
+        "aiproxy_ledger_bodies_skipped_total",
+        "counter",
+        "Bodies that were not kept, as too much came at once",
+        sink.skipped(),
+    );
+    page.single(
+        "aiproxy_ledger_queue_length",
+        "gauge",
+        "Notes for the ledger that are on their way",
+        sink.waiting(),
+    );
+    let Some(status) = control.books.as_ref().map(|books| books.ledger.status(&books.engine.sink))
+    else {
+        return;
+    };
+    page.single(
+        "aiproxy_ledger_up",
+        "gauge",
+        "1 while the ledger's file can be written",
+        u8::from(status.trouble.is_none()),
+    );
+    page.single(
+        "aiproxy_ledger_waiting",
+        "gauge",
+        "Requests held in memory until it can",
+        status.waiting,
+    );
+    page.single(
+        "aiproxy_ledger_lost_total",
+        "counter",
+        "Requests lost for want of room there",
+        status.lost,
+    );
 }
 
 fn upstreams(control: &Control, page: &mut Page) {
     let engine = &control.engine;
     let generation = engine.generation();
     let now = engine.clock.unix();
-    let left = |until: Option<UnixMillis>| until.map_or(0, |until| (until.0 - now.0).max(0)) as f64 / 1_000.0;
+    let left = |until: Option<UnixMillis>| {
+        until.map_or(0, |until| (until.0 - now.0).max(0)) as f64 / 1_000.0
+    };
     let upstreams = views::upstreams(engine, &generation);
     page.family("aiproxy_upstream_state", "gauge", "1 for the state that an upstream is in");
     for upstream in &upstreams {
@@ -69,31 +132,58 @@ fn upstreams(control: &Control, page: &mut Page) {
         };
         page.sample(&[("upstream", &upstream.name), ("state", state)], 1);
     }
-    page.family("aiproxy_upstream_cooldown_seconds", "gauge", "How long an upstream is left alone yet");
+    page.family(
+        "aiproxy_upstream_cooldown_seconds",
+        "gauge",
+        "How long an upstream is left alone yet",
+    );
     for upstream in &upstreams {
         page.sample(&[("upstream", &upstream.name)], left(upstream.until));
     }
     let keys = views::keys(engine, &generation);
-    page.family("aiproxy_key_state", "gauge", "1 for the state that a key is in; partly: for some models");
+    page.family(
+        "aiproxy_key_state",
+        "gauge",
+        "1 for the state that a key is in; partly: for some models",
+    );
     for key in &keys {
         page.sample(&[("upstream", &key.upstream), ("key", &key.label), ("state", state(key))], 1);
     }
-    page.family("aiproxy_key_cooldown_seconds", "gauge", "How long a key is left alone yet, for all models or one");
+    page.family(
+        "aiproxy_key_cooldown_seconds",
+        "gauge",
+        "How long a key is left alone yet, for all models or one",
+    );
     for key in &keys {
-        page.sample(&[("upstream", &key.upstream), ("key", &key.label), ("model", "")], left(key.until));
+        page.sample(
+            &[("upstream", &key.upstream), ("key", &key.label), ("model", "")],
+            left(key.until),
+        );
         for scope in &key.scopes {
-            page.sample(&[("upstream", &key.upstream), ("key", &key.label), ("model", &scope.model)], left(scope.until));
+            page.sample(
+                &[("upstream", &key.upstream), ("key", &key.label), ("model", &scope.model)],
+                left(scope.until),
+            );
         }
     }
     page.family("aiproxy_key_running", "gauge", "Attempts under way with a key");
     for key in &keys {
         page.sample(&[("upstream", &key.upstream), ("key", &key.label)], key.running);
     }
-    page.family("aiproxy_key_limit_remaining", "gauge", "What the provider said is left of a limit");
+    page.family(
+        "aiproxy_key_limit_remaining",
+        "gauge",
+        "What the provider said is left of a limit",
+    );
     for key in &keys {
         for limit in &key.limits {
             page.sample(
-                &[("upstream", &key.upstream), ("key", &key.label), ("model", &limit.model), ("what", &limit.what)],
+                &[
+                    ("upstream", &key.upstream),
+                    ("key", &key.label),
+                    ("model", &limit.model),
+                    ("what", &limit.what),
+                ],
                 limit.remaining,
             );
         }

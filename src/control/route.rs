@@ -61,8 +61,10 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     let name = question.project.as_deref().unwrap_or("default");
     let projects = &generation.settings.projects;
     // Without a name any project will do that may do the most: the owner asks.
-    let found =
-        projects.iter().find(|project| *project.name == *name).or_else(|| if question.project.is_none() { projects.first() } else { None });
+    let found = projects
+        .iter()
+        .find(|project| *project.name == *name)
+        .or_else(|| if question.project.is_none() { projects.first() } else { None });
     let Some(project) = found else {
         out.error = Some(format!("no project is named `{name}`; `aiproxy project list` shows all"));
         return out;
@@ -74,7 +76,15 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         Some((name, strategy)) => (name, Some(strategy)),
         None => (&*question.model, None),
     };
-    let mut resolved = match names::resolve(&generation.catalog, asked, dialect, true, project, &learned, Patience::Over) {
+    let mut resolved = match names::resolve(
+        &generation.catalog,
+        asked,
+        dialect,
+        true,
+        project,
+        &learned,
+        Patience::Over,
+    ) {
         Ok(resolved) => resolved,
         Err(error) => {
             out.verdict = "unknown".to_owned();
@@ -87,16 +97,29 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     out.plan.push(format!("strategy {}", resolved.strategy.name()));
     let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
-    let costs = if engine.budgets.any() || resolved.strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
+    let costs = if engine.budgets.any() || resolved.strategy.asks_cost() {
+        engine.costs(&candidates, Size::default())
+    } else {
+        Vec::new()
+    };
     budgets::mark(engine, &project.name, &mut candidates, &costs);
-    let asked = Question { strategy: resolved.strategy, costs: &costs, region: &generation.settings.region, ..Question::of(&candidates) };
+    let asked = Question {
+        strategy: resolved.strategy,
+        costs: &costs,
+        region: &generation.settings.region,
+        ..Question::of(&candidates)
+    };
     let decision = engine.board.decide_dry(&asked, now);
     let place = |candidate: &Candidate, why: String| Place {
         upstream: candidate.target.upstream.name.to_string(),
         key: candidate.key_name.to_string(),
         model: candidate.target.model.to_string(),
         tier: candidate.tier,
-        why: if candidate.target.dialect == dialect { why } else { format!("{why}; translated to {}", candidate.target.dialect) },
+        why: if candidate.target.dialect == dialect {
+            why
+        } else {
+            format!("{why}; translated to {}", candidate.target.dialect)
+        },
     };
     let first = match decision.verdict {
         Verdict::Try { index, .. } | Verdict::Again { index } => candidates.get(index),
@@ -106,18 +129,26 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         out.plan.push(second(engine, rule, first));
     }
     if resolved.timeouts.rescue {
-        out.plan.push("an answer in plain text that breaks off is continued by another target that can".to_owned());
+        out.plan.push(
+            "an answer in plain text that breaks off is continued by another target that can"
+                .to_owned(),
+        );
     }
     match &decision.verdict {
         Verdict::Try { index, .. } | Verdict::Again { index } => {
             out.verdict = "try".to_owned();
-            out.chosen = candidates.get(*index).map(|candidate| place(candidate, decision.verdict.why()));
+            out.chosen =
+                candidates.get(*index).map(|candidate| place(candidate, decision.verdict.why()));
         }
         Verdict::Wait { until } => {
             out.verdict = "wait".to_owned();
             out.error = Some(match until {
-                Some(until) => format!("everything is blocked for {} more", short(until.since(now))),
-                None => "a verdict is awaited (a probe is under way, or keys are being read)".to_owned(),
+                Some(until) => {
+                    format!("everything is blocked for {} more", short(until.since(now)))
+                }
+                None => {
+                    "a verdict is awaited (a probe is under way, or keys are being read)".to_owned()
+                }
             });
         }
         Verdict::Exhausted { .. } => {
@@ -125,8 +156,13 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
             out.error = Some("no key can serve this just now".to_owned());
         }
     }
-    out.others =
-        decision.others.iter().filter_map(|(index, why): &(usize, Why)| candidates.get(*index).map(|c| place(c, why.text(now)))).collect();
+    out.others = decision
+        .others
+        .iter()
+        .filter_map(|(index, why): &(usize, Why)| {
+            candidates.get(*index).map(|c| place(c, why.text(now)))
+        })
+        .collect();
     for upstream in &resolved.no_end {
         let upstream: &Arc<str> = upstream;
         out.others.push(Place {
@@ -144,10 +180,18 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
 fn second(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
     let share = format!("for at most {:.0} % of requests", rule.max_share * 100.0);
     match (rule.after, engine.hedges.p95(first, true)) {
-        (After::Span(span), _) => format!("a second target is asked after {} ms without a token, {share}", span.as_millis()),
+        (After::Span(span), _) => format!(
+            "a second target is asked after {} ms without a token, {share}",
+            span.as_millis()
+        ),
         (After::P95, Some(p95)) => {
-            format!("a second target is asked after {} ms without a token (its p95, streamed), {share}", p95.as_millis())
+            format!(
+                "a second target is asked after {} ms without a token (its p95, streamed), {share}",
+                p95.as_millis()
+            )
         }
-        (After::P95, None) => format!("a second target is asked once {ENOUGH} answers tell what is slow here, {share}"),
+        (After::P95, None) => format!(
+            "a second target is asked once {ENOUGH} answers tell what is slow here, {share}"
+        ),
     }
 }

@@ -1,7 +1,8 @@
 //! DATA/run: one proxy per data dir, and how commands find it.
 //!
-//! `lock` is held while a proxy serves, so its file is worth nothing once the lock is free: a crash leaves nothing behind
-//! that anybody has to clean up. `proxy.json` and `token` are written when the proxy listens.
+//! `lock` is held while a proxy serves, so its file is worth nothing once the lock is free: a crash
+//! leaves nothing behind that anybody has to clean up. `proxy.json` and `token` are written when
+//! the proxy listens.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -61,8 +62,12 @@ impl Running {
 #[must_use]
 pub fn reachable(listen: &str) -> String {
     match listen.parse::<std::net::SocketAddr>() {
-        Ok(std::net::SocketAddr::V4(addr)) if addr.ip().is_unspecified() => format!("127.0.0.1:{}", addr.port()),
-        Ok(std::net::SocketAddr::V6(addr)) if addr.ip().is_unspecified() => format!("[::1]:{}", addr.port()),
+        Ok(std::net::SocketAddr::V4(addr)) if addr.ip().is_unspecified() => {
+            format!("127.0.0.1:{}", addr.port())
+        }
+        Ok(std::net::SocketAddr::V6(addr)) if addr.ip().is_unspecified() => {
+            format!("[::1]:{}", addr.port())
+        }
         _ => listen.to_owned(),
     }
 }
@@ -122,7 +127,8 @@ impl RunDir {
                 break lock;
             }
             if looks == LOOKS {
-                let (pid, listen) = card(&dir).map_or((0, Vec::new()), |card| (card.pid, card.listen));
+                let (pid, listen) =
+                    card(&dir).map_or((0, Vec::new()), |card| (card.pid, card.listen));
                 return Err(ClaimError::AlreadyRunning { pid, listen });
             }
             looks += 1;
@@ -170,7 +176,12 @@ impl Claimed {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
         let token = URL_SAFE_NO_PAD.encode(bytes);
-        let card = Card { pid: std::process::id(), started, version: env!("CARGO_PKG_VERSION").to_owned(), listen };
+        let card = Card {
+            pid: std::process::id(),
+            started,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            listen,
+        };
         // The card last: whoever reads it finds the token that belongs to it.
         disk::replace(&self.dir.join("token"), token.as_bytes(), 0o600)?;
         disk::replace(&self.dir.join("proxy.json"), &serde_json::to_vec(&card)?, 0o600)?;
@@ -179,7 +190,8 @@ impl Claimed {
 
     fn forget(&self) {
         for name in ["proxy.json", "token"] {
-            // Mostly "not found"; and a file that cannot be removed is worth nothing without the lock.
+            // Mostly "not found"; and a file that cannot be removed is worth nothing without the
+            // lock.
             drop(fs::remove_file(self.dir.join(name)));
         }
     }
@@ -193,7 +205,8 @@ impl Drop for Claimed {
 
 /// Shared, so that two commands that look at the same time do not take each other for a proxy.
 fn held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    File::open(path)
+        .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 fn card(dir: &Path) -> Option<Card> {
@@ -219,7 +232,9 @@ mod tests {
 
         let claimed = RunDir::claim(data.path()).unwrap();
         assert!(RunDir::find(data.path()).is_none(), "before it listens");
-        let token = claimed.publish(vec!["0.0.0.0:8642".to_owned(), "[::1]:8642".to_owned()], STARTED).unwrap();
+        let token = claimed
+            .publish(vec!["0.0.0.0:8642".to_owned(), "[::1]:8642".to_owned()], STARTED)
+            .unwrap();
 
         let found = RunDir::find(data.path()).unwrap();
         assert_eq!((found.pid, found.started), (std::process::id(), STARTED));
@@ -238,7 +253,11 @@ mod tests {
 
         let error = RunDir::claim(data.path()).unwrap_err();
 
-        assert!(error.to_string().contains("127.0.0.1:8642") && error.to_string().contains(&std::process::id().to_string()), "{error}");
+        assert!(
+            error.to_string().contains("127.0.0.1:8642")
+                && error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
     }
 
     #[test]
@@ -248,7 +267,12 @@ mod tests {
         fs::create_dir_all(&run).unwrap();
         File::create(run.join("lock")).unwrap();
         disk::replace(&run.join("token"), b"old", 0o600).unwrap();
-        disk::replace(&run.join("proxy.json"), br#"{"pid":1,"started":1,"version":"0","listen":["127.0.0.1:1"]}"#, 0o600).unwrap();
+        disk::replace(
+            &run.join("proxy.json"),
+            br#"{"pid":1,"started":1,"version":"0","listen":["127.0.0.1:1"]}"#,
+            0o600,
+        )
+        .unwrap();
 
         assert!(RunDir::find(data.path()).is_none());
         let claimed = RunDir::claim(data.path()).unwrap();
@@ -265,7 +289,8 @@ mod tests {
         drop(claimed.publish(vec![], STARTED).unwrap());
 
         for name in ["", "run", "run/lock", "run/token", "run/proxy.json"] {
-            let mode = fs::metadata(data.path().join("inner").join(name)).unwrap().permissions().mode();
+            let mode =
+                fs::metadata(data.path().join("inner").join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{name}: {mode:o}");
         }
     }

@@ -67,9 +67,11 @@ pub struct BudgetView {
 pub struct ConfigView {
     /// `None` while there is no file.
     pub path: Option<String>,
-    /// Of the file as it is now: rendered problems (`file:line:column: …`); empty when it is what runs.
+    /// Of the file as it is now: rendered problems (`file:line:column: …`); empty when it is what
+    /// runs.
     pub problems: Vec<String>,
-    /// The same with their lines, the places marked; keys in them are masked. Empty where there is no problem.
+    /// The same with their lines, the places marked; keys in them are masked. Empty where there is
+    /// no problem.
     #[serde(default)]
     pub marked: String,
     pub warnings: Vec<String>,
@@ -89,7 +91,8 @@ pub enum UpstreamState {
     Disabled,
 }
 
-/// `ok partly cooling rejected probing waiting disabled missing` for a key; `partly` means only some models.
+/// `ok partly cooling rejected probing waiting disabled missing` for a key; `partly` means only
+/// some models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyHealth {

@@ -1,4 +1,5 @@
-//! What was said in a request, for people who look into it: headers, the conversation, and the answer as it grows.
+//! What was said in a request, for people who look into it: headers, the conversation, and the
+//! answer as it grows.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,8 @@ pub use crate::relay::{
     transcript::{Kind, Part, Who},
 };
 
-/// One request in its own words. Nothing secret: kept bodies had secrets taken out, and headers that prove who asks were
-/// never kept.
+/// One request in its own words. Nothing secret: kept bodies had secrets taken out, and headers
+/// that prove who asks were never kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Story {
     pub id: RequestId,
@@ -53,7 +54,11 @@ pub struct Wish {
 #[must_use]
 pub fn path(id: RequestId, wish: Wish) -> String {
     let flag = |on: bool, name: &str| if on { format!("&{name}=1") } else { String::new() };
-    format!("/aiproxy/v1/requests/{id}/story?{}{}", flag(wish.only_answer, "answer"), flag(wish.raw, "raw"))
+    format!(
+        "/aiproxy/v1/requests/{id}/story?{}{}",
+        flag(wish.only_answer, "answer"),
+        flag(wish.raw, "raw")
+    )
 }
 
 /// Reads the wish from a query.
@@ -68,7 +73,12 @@ pub fn wish(query: Option<&str>) -> Wish {
 /// # Errors
 ///
 /// No such request.
-pub async fn tell(engine: &Engine, books: Option<&Books>, id: &str, wish: Wish) -> Result<Story, ClientError> {
+pub async fn tell(
+    engine: &Engine,
+    books: Option<&Books>,
+    id: &str,
+    wish: Wish,
+) -> Result<Story, ClientError> {
     let known = engine.bus.look(|live| live.find(id).cloned());
     if let Some(record) = known.as_ref().filter(|record| record.running()) {
         let now = engine.clock.mono();
@@ -97,17 +107,28 @@ pub fn of(engine: &Engine, full: &Full) -> Story {
     story(engine, full.record.clone(), &full.bodies, None, Wish::default())
 }
 
-fn story(engine: &Engine, record: RequestRecord, bodies: &[Shown], answer: Option<Vec<Part>>, wish: Wish) -> Story {
+fn story(
+    engine: &Engine,
+    record: RequestRecord,
+    bodies: &[Shown],
+    answer: Option<Vec<Part>>,
+    wish: Wish,
+) -> Story {
     let side = |side: Side| bodies.iter().find(|body| body.side == side);
     let (asked, answered) = engine.heads.find(record.id).unwrap_or_default();
-    let redacted = |lines: Lines| lines.into_iter().map(|(name, value)| (name, engine.words(&value))).collect();
+    let redacted = |lines: Lines| {
+        lines.into_iter().map(|(name, value)| (name, engine.words(&value))).collect()
+    };
     let conversation = match side(Side::Request) {
         Some(body) if wish.raw => transcript::raw(&body.head, &body.tail),
         Some(body) => transcript::conversation(record.dialect, record.op, &body.head, &body.tail),
         None => Vec::new(),
     };
     let answer = match (answer, side(Side::Answer)) {
-        (Some(answer), _) => answer.into_iter().map(|part| Part { text: engine.redactor.text(&part.text).into_owned(), ..part }).collect(),
+        (Some(answer), _) => answer
+            .into_iter()
+            .map(|part| Part { text: engine.redactor.text(&part.text).into_owned(), ..part })
+            .collect(),
         (None, Some(body)) if wish.raw => transcript::raw(&body.head, &body.tail),
         (None, Some(body)) => {
             let mut teller = teller(&record);
@@ -136,7 +157,8 @@ fn story(engine: &Engine, record: RequestRecord, bodies: &[Shown], answer: Optio
     }
 }
 
-/// How the answer of a request is framed: errors and what was not asked as a stream come in one piece.
+/// How the answer of a request is framed: errors and what was not asked as a stream come in one
+/// piece.
 fn teller(record: &RequestRecord) -> Teller {
     let streamed = record.stream && record.status.is_none_or(|status| status < 300);
     let framing = match record.dialect {
@@ -154,7 +176,11 @@ mod tests {
     #[test]
     fn a_wish_survives_its_path() {
         let id = RequestId::new(UnixMillis(1_700_000_000_000));
-        for wanted in [Wish::default(), Wish { only_answer: true, raw: false }, Wish { only_answer: true, raw: true }] {
+        for wanted in [
+            Wish::default(),
+            Wish { only_answer: true, raw: false },
+            Wish { only_answer: true, raw: true },
+        ] {
             let path = path(id, wanted);
             assert_eq!(wish(path.split_once('?').map(|(_, query)| query)), wanted);
         }

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::snapshot::{
-    BalanceView, BudgetView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, ProbeView, Stats, UpstreamState,
-    UpstreamView,
+    BalanceView, BudgetView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView,
+    ProbeView, Stats, UpstreamState, UpstreamView,
 };
 use crate::{
     base::{
@@ -31,8 +31,16 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
         .map(|upstream| {
             let health = engine.board.upstream_view(upstream.id, now);
             let stats = engine.board.stats(upstream.id, now);
-            let ready = upstream.keys.iter().filter(|key| key_state(engine, upstream, key, now).0 == KeyHealth::Ok).count();
-            let over = if engine.budgets.any() { spent(engine, &Holder::Upstream(Arc::clone(&upstream.name))) } else { None };
+            let ready = upstream
+                .keys
+                .iter()
+                .filter(|key| key_state(engine, upstream, key, now).0 == KeyHealth::Ok)
+                .count();
+            let over = if engine.budgets.any() {
+                spent(engine, &Holder::Upstream(Arc::clone(&upstream.name)))
+            } else {
+                None
+            };
             UpstreamView {
                 name: upstream.name.to_string(),
                 dialects: upstream.ends.iter().map(|end| end.dialect.to_string()).collect(),
@@ -47,8 +55,15 @@ pub fn upstreams(engine: &Engine, generation: &Generation) -> Vec<UpstreamView> 
                     HealthState::Open => UpstreamState::Open,
                     HealthState::Probing => UpstreamState::Probing,
                 },
-                cause: health.cause.as_deref().map(str::to_owned).or_else(|| over.as_ref().map(|(cause, _)| cause.clone())),
-                until: health.until.map(|until| engine.clock.unix_at(until)).or_else(|| over.as_ref().and_then(|(_, until)| *until)),
+                cause: health
+                    .cause
+                    .as_deref()
+                    .map(str::to_owned)
+                    .or_else(|| over.as_ref().map(|(cause, _)| cause.clone())),
+                until: health
+                    .until
+                    .map(|until| engine.clock.unix_at(until))
+                    .or_else(|| over.as_ref().and_then(|(_, until)| *until)),
                 keys_ready: count(ready),
                 keys: count(upstream.keys.len()),
                 stats: Stats {
@@ -80,8 +95,13 @@ fn probe(engine: &Engine, upstream: &Upstream) -> Option<ProbeView> {
 
 /// The upstreams that listings show.
 pub fn shown(generation: &Generation) -> impl Iterator<Item = &Arc<Upstream>> {
-    let alone = generation.settings.upstreams.iter().all(|upstream| upstream.origin == Origin::Demo);
-    generation.settings.upstreams.iter().filter(move |upstream| alone || upstream.origin != Origin::Demo)
+    let alone =
+        generation.settings.upstreams.iter().all(|upstream| upstream.origin == Origin::Demo);
+    generation
+        .settings
+        .upstreams
+        .iter()
+        .filter(move |upstream| alone || upstream.origin != Origin::Demo)
 }
 
 fn millis(span: Duration) -> u32 {
@@ -161,7 +181,12 @@ pub fn keys(engine: &Engine, generation: &Generation) -> Vec<KeyView> {
     out
 }
 
-fn key_state(engine: &Engine, upstream: &Upstream, key: &Key, now: Mono) -> (KeyHealth, Option<String>) {
+fn key_state(
+    engine: &Engine,
+    upstream: &Upstream,
+    key: &Key,
+    now: Mono,
+) -> (KeyHealth, Option<String>) {
     if !key.enabled || !upstream.enabled {
         return (KeyHealth::Disabled, None);
     }
@@ -208,7 +233,9 @@ pub fn budgets(engine: &Engine) -> Vec<BudgetView> {
 fn spent(engine: &Engine, holder: &Holder) -> Option<(String, Option<UnixMillis>)> {
     // The least that may cost something.
     match engine.budgets.lack(holder, Some(NanoUsd(1)), engine.clock.unix())? {
-        Lack::Spent { budget, spent, until } => Some((format!("spent {spent} of {} per {}", budget.usd, budget.per.name()), until)),
+        Lack::Spent { budget, spent, until } => {
+            Some((format!("spent {spent} of {} per {}", budget.usd, budget.per.name()), until))
+        }
         Lack::Reserved { .. } | Lack::Unpriced { .. } => None,
     }
 }
@@ -223,7 +250,10 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
         .map(|listed| ModelView {
             name: listed.name.to_string(),
             kind: listed.kind.name().to_owned(),
-            price: listed.routes.first().and_then(|route| price(generation, &route.upstream, &route.model)),
+            price: listed
+                .routes
+                .first()
+                .and_then(|route| price(generation, &route.upstream, &route.model)),
             targets: listed.routes.iter().map(ToString::to_string).collect(),
         })
         .collect()
@@ -234,12 +264,21 @@ fn price(generation: &Generation, upstream: &Upstream, model: &str) -> Option<Mo
     let (_, tariff) = generation.prices.find(upstream, model, None)?;
     let used = tariff.usual();
     let written = |class| used.rates.written(class).map(money::decimal);
-    Some(ModelPrice { currency: used.currency.to_string(), input: written(Class::Input)?, output: written(Class::Output) })
+    Some(ModelPrice {
+        currency: used.currency.to_string(),
+        input: written(Class::Input)?,
+        output: written(Class::Output),
+    })
 }
 
 /// Somebody who may use everything.
 fn owner(generation: &Generation) -> Arc<Project> {
-    let admin = generation.settings.projects.iter().find(|project| project.admin).or_else(|| generation.settings.projects.first());
+    let admin = generation
+        .settings
+        .projects
+        .iter()
+        .find(|project| project.admin)
+        .or_else(|| generation.settings.projects.first());
     admin.cloned().unwrap_or_else(|| {
         Arc::new(Project {
             name: "owner".into(),

@@ -76,11 +76,21 @@ fn messages(call: &Call<'_>) -> Result<Reply, Refusal> {
         || object! { "type": "text", "text": said.text() },
         |tool| object! { "type": "tool_use", "id": call.id("toolu_"), "name": &tool.name, "input": &tool.arguments },
     );
-    let thought = said.thought.as_ref().map(|thought| object! { "type": "thinking", "thinking": thought, "signature": PROOF });
+    let thought = said
+        .thought
+        .as_ref()
+        .map(|thought| object! { "type": "thinking", "thinking": thought, "signature": PROOF });
     let (reason, sequence) = finish(&said);
     Ok(Reply::whole(
         &said,
-        message(call, model.name, thought.into_iter().chain([block]).collect(), Some(reason), sequence, usage(said.input, said.output)),
+        message(
+            call,
+            model.name,
+            thought.into_iter().chain([block]).collect(),
+            Some(reason),
+            sequence,
+            usage(said.input, said.output),
+        ),
     ))
 }
 
@@ -91,7 +101,10 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
     let limit = body["max_tokens"].as_u64().ok_or_else(|| bad("max_tokens: Field required"))?;
     let tools = body["tools"].as_array().into_iter().flatten().filter_map(|tool| {
         // The provider's own tools have no schema; nobody could call them here.
-        Some(Tool { name: tool["name"].as_str()?.to_owned(), schema: tool.get("input_schema")?.clone() })
+        Some(Tool {
+            name: tool["name"].as_str()?.to_owned(),
+            schema: tool.get("input_schema")?.clone(),
+        })
     });
     let schema = [&body["output_config"]["format"]["schema"], &body["output_format"]["schema"]];
     let mut asked = Asked {
@@ -108,11 +121,15 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
         ..Asked::default()
     };
     asked.stops(&body["stop_sequences"]);
-    let thoughts = messages.iter().flat_map(|message| message["content"].as_array().into_iter().flatten());
-    asked.proven = thoughts.filter(|block| block["type"] == "thinking").any(|block| block["signature"] == PROOF);
+    let thoughts =
+        messages.iter().flat_map(|message| message["content"].as_array().into_iter().flatten());
+    asked.proven = thoughts
+        .filter(|block| block["type"] == "thinking")
+        .any(|block| block["signature"] == PROOF);
     for message in messages.iter().filter(|message| message["role"] == "user") {
         let content = &message["content"];
-        let result = content.as_array().into_iter().flatten().rfind(|block| block["type"] == "tool_result");
+        let result =
+            content.as_array().into_iter().flatten().rfind(|block| block["type"] == "tool_result");
         match result {
             Some(block) => asked.result(text_of(&block["content"])),
             None => asked.user(text_of(content)),
@@ -121,7 +138,14 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
     Ok(asked)
 }
 
-fn message(call: &Call<'_>, model: &str, content: Vec<Json>, reason: Option<&str>, sequence: Option<&String>, usage: Json) -> Json {
+fn message(
+    call: &Call<'_>,
+    model: &str,
+    content: Vec<Json>,
+    reason: Option<&str>,
+    sequence: Option<&String>,
+    usage: Json,
+) -> Json {
     object! {
         "model": model,
         "id": call.id("msg_"),
@@ -156,27 +180,41 @@ fn usage(input: u64, output: u64) -> Json {
 
 fn events(call: &Call<'_>, model: &str, said: &Said) -> Vec<Piece> {
     let number = u64::from(said.thought.is_some());
-    let at = |index: u64, delta: Json| event("content_block_delta", vec![("index", index.into()), ("delta", delta)]);
+    let at = |index: u64, delta: Json| {
+        event("content_block_delta", vec![("index", index.into()), ("delta", delta)])
+    };
     let delta = |delta: Json| at(number, delta);
     let begin = message(call, model, Vec::new(), None, None, usage(said.input, 1));
     let block = said.call.as_ref().map_or_else(
         || object! { "type": "text", "text": "" },
         |tool| object! { "type": "tool_use", "id": call.id("toolu_"), "name": &tool.name, "input": Json::empty() },
     );
-    let mut out = vec![Piece::now(event("message_start", vec![("message", begin)])), Piece::now(event("ping", Vec::new()))];
+    let mut out = vec![
+        Piece::now(event("message_start", vec![("message", begin)])),
+        Piece::now(event("ping", Vec::new())),
+    ];
     if let Some(thought) = &said.thought {
         let open = object! { "type": "thinking", "thinking": "", "signature": "" };
-        out.push(Piece::now(event("content_block_start", vec![("index", 0_u64.into()), ("content_block", open)])));
+        out.push(Piece::now(event(
+            "content_block_start",
+            vec![("index", 0_u64.into()), ("content_block", open)],
+        )));
         out.push(Piece::now(at(0, object! { "type": "thinking_delta", "thinking": thought })));
         out.push(Piece::now(at(0, object! { "type": "signature_delta", "signature": PROOF })));
         out.push(Piece::now(event("content_block_stop", vec![("index", 0_u64.into())])));
     }
-    out.push(Piece::now(event("content_block_start", vec![("index", number.into()), ("content_block", block)])));
+    out.push(Piece::now(event(
+        "content_block_start",
+        vec![("index", number.into()), ("content_block", block)],
+    )));
     for (after, text) in said.paced() {
         out.push(Piece::after(after, delta(object! { "type": "text_delta", "text": text })));
     }
     for (index, text) in said.call.iter().flat_map(Said::argument_pieces).enumerate() {
-        out.push(Piece::after(said.pause(index), delta(object! { "type": "input_json_delta", "partial_json": &text })));
+        out.push(Piece::after(
+            said.pause(index),
+            delta(object! { "type": "input_json_delta", "partial_json": &text }),
+        ));
     }
     let (reason, sequence) = finish(said);
     let counts = object! {

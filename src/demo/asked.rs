@@ -42,7 +42,8 @@ pub(super) enum Choice {
 }
 
 impl Asked {
-    /// Keeps the text of a user message; the last one wins, and a tool's result before it is answered.
+    /// Keeps the text of a user message; the last one wins, and a tool's result before it is
+    /// answered.
     pub(super) fn user(&mut self, text: String) {
         self.prompt = cut(text, PROMPT_LIMIT);
         self.tool_result = None;
@@ -66,7 +67,9 @@ pub(super) fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
         Value::Array(parts) => parts.iter().map(text_of).collect(),
-        Value::Object(part) => part.get("text").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        Value::Object(part) => {
+            part.get("text").and_then(Value::as_str).unwrap_or_default().to_owned()
+        }
         _ => String::new(),
     }
 }
@@ -86,9 +89,11 @@ fn bytes_of(value: &Value) -> u64 {
     match value {
         Value::String(text) => text.len() as u64,
         Value::Array(items) => items.iter().map(bytes_of).sum(),
-        Value::Object(fields) => {
-            fields.iter().filter(|(key, _)| !MEDIA.contains(&key.as_str())).map(|(key, value)| key.len() as u64 / 2 + bytes_of(value)).sum()
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(key, _)| !MEDIA.contains(&key.as_str()))
+            .map(|(key, value)| key.len() as u64 / 2 + bytes_of(value))
+            .sum(),
         _ => 1,
     }
 }

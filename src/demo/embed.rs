@@ -15,21 +15,27 @@ const MOST_TEXTS: usize = 2_048;
 pub(super) fn texts(input: &serde_json::Value) -> Vec<String> {
     match input {
         serde_json::Value::String(text) => vec![text.clone()],
-        serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_number) => vec![input.to_string()],
-        serde_json::Value::Array(items) => {
-            items.iter().take(MOST_TEXTS).map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect()
+        serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_number) => {
+            vec![input.to_string()]
         }
+        serde_json::Value::Array(items) => items
+            .iter()
+            .take(MOST_TEXTS)
+            .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+            .collect(),
         _ => Vec::new(),
     }
 }
 
 /// The unit vector of a text.
 pub(super) fn vector(text: &str, dimensions: Option<u64>) -> Vec<f32> {
-    let length = usize::try_from(dimensions.unwrap_or(DIMENSIONS).clamp(1, MOST_DIMENSIONS)).unwrap_or(1);
+    let length =
+        usize::try_from(dimensions.unwrap_or(DIMENSIONS).clamp(1, MOST_DIMENSIONS)).unwrap_or(1);
     let mut sum = vec![0.0_f64; length];
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     // A text without words gets the direction of the empty one.
-    for word in words.take(MOST_WORDS).map(str::to_lowercase).chain(std::iter::once(String::new())) {
+    for word in words.take(MOST_WORDS).map(str::to_lowercase).chain(std::iter::once(String::new()))
+    {
         let mut draw = Seeded::new(hash(&word));
         let share = if word.is_empty() { 0.01 } else { 1.0 };
         for place in &mut sum {
@@ -53,7 +59,9 @@ pub(super) fn packed(vector: &[f32]) -> Json {
 
 /// FNV-1a, 64 bits.
 fn hash(word: &str) -> u64 {
-    word.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+    word.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
 }
 
 #[cfg(test)]
@@ -62,9 +70,13 @@ mod tests {
 
     #[test]
     fn texts_with_common_words_lie_closer() {
-        let near = |a: &str, b: &str| vector(a, None).iter().zip(vector(b, None)).map(|(x, y)| x * y).sum::<f32>();
+        let near = |a: &str, b: &str| {
+            vector(a, None).iter().zip(vector(b, None)).map(|(x, y)| x * y).sum::<f32>()
+        };
 
-        assert!(near("the red car", "a red car") > near("the red car", "quarterly tax report") + 0.3);
+        assert!(
+            near("the red car", "a red car") > near("the red car", "quarterly tax report") + 0.3
+        );
         assert!((near("same", "same") - 1.0).abs() < 1e-3);
         assert_eq!(vector("", Some(7)).len(), 7);
     }

@@ -57,8 +57,11 @@ pub(super) fn error(refusal: &Refusal) -> Json {
         500.. => "INTERNAL",
         _ => "FAILED_PRECONDITION",
     };
-    let mut fields =
-        vec![("code", u64::from(refusal.status.as_u16()).into()), ("message", Json::from(&refusal.message)), ("status", status.into())];
+    let mut fields = vec![
+        ("code", u64::from(refusal.status.as_u16()).into()),
+        ("message", Json::from(&refusal.message)),
+        ("status", status.into()),
+    ];
     if let Some(seconds) = refusal.retry_after {
         let hint = object! { "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": &format!("{seconds}s") };
         fields.push(("details", vec![hint].into()));
@@ -67,7 +70,10 @@ pub(super) fn error(refusal: &Refusal) -> Json {
 }
 
 fn missing(name: &str, method: &str) -> Refusal {
-    let text = format!("models/{} is not found for API version v1beta, or is not supported for {method}.", name.escape_debug());
+    let text = format!(
+        "models/{} is not found for API version v1beta, or is not supported for {method}.",
+        name.escape_debug()
+    );
     Refusal::new(StatusCode::NOT_FOUND, text)
 }
 
@@ -97,17 +103,26 @@ fn generate(call: &Call<'_>, name: &str, method: &str) -> Result<Reply, Refusal>
     let said = script::say(model, &asked, call)?;
     let answer = Answer { model: model.name, said: &said, id: call.id("") };
     if method == "generateContent" {
-        let part = said.call.as_ref().map_or_else(|| object! { "text": said.text() }, |tool| function(call, tool, &said));
-        return Ok(Reply::whole(&said, answer.chunk(answer.thought().into_iter().chain([part]).collect(), true, said.output)));
+        let part = said
+            .call
+            .as_ref()
+            .map_or_else(|| object! { "text": said.text() }, |tool| function(call, tool, &said));
+        return Ok(Reply::whole(
+            &said,
+            answer.chunk(answer.thought().into_iter().chain([part]).collect(), true, said.output),
+        ));
     }
     let chunks = answer.chunks(call);
     if call.query.split('&').any(|pair| pair == "alt=sse") {
-        let frames = chunks.into_iter().map(|(after, chunk)| Piece::after(after, format!("data: {}\r\n\r\n", chunk.text())));
+        let frames = chunks
+            .into_iter()
+            .map(|(after, chunk)| Piece::after(after, format!("data: {}\r\n\r\n", chunk.text())));
         return Ok(Reply::stream(&said, SSE, frames.collect()));
     }
     let last = chunks.len().saturating_sub(1);
     let frames = chunks.into_iter().enumerate().map(|(index, (after, chunk))| {
-        let (before, behind) = (if index == 0 { "[" } else { ",\r\n" }, if index == last { "\n]\n" } else { "\n" });
+        let (before, behind) =
+            (if index == 0 { "[" } else { ",\r\n" }, if index == last { "\n]\n" } else { "\n" });
         Piece::after(after, format!("{before}{}{behind}", chunk.text()))
     });
     Ok(Reply::stream(&said, "application/json; charset=UTF-8", frames.collect()))
@@ -124,16 +139,28 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "contents is not specified"));
     }
     let declared = body["tools"].as_array().into_iter().flatten();
-    let declared = declared.flat_map(|tool| field(tool, "functionDeclarations", "function_declarations").as_array().into_iter().flatten());
+    let declared = declared.flat_map(|tool| {
+        field(tool, "functionDeclarations", "function_declarations")
+            .as_array()
+            .into_iter()
+            .flatten()
+    });
     let tools = declared.filter_map(|tool| {
-        let schema = [&tool["parametersJsonSchema"], &tool["parameters_json_schema"], &tool["parameters"]];
-        let schema = schema.into_iter().find(|schema| schema.is_object()).cloned().unwrap_or_default();
+        let schema =
+            [&tool["parametersJsonSchema"], &tool["parameters_json_schema"], &tool["parameters"]];
+        let schema =
+            schema.into_iter().find(|schema| schema.is_object()).cloned().unwrap_or_default();
         Some(Tool { name: tool["name"].as_str()?.to_owned(), schema })
     });
     let config = field(body, "generationConfig", "generation_config");
-    let calling = field(field(body, "toolConfig", "tool_config"), "functionCallingConfig", "function_calling_config");
+    let calling = field(
+        field(body, "toolConfig", "tool_config"),
+        "functionCallingConfig",
+        "function_calling_config",
+    );
     let allowed = field(calling, "allowedFunctionNames", "allowed_function_names");
-    let schema = [&config["responseJsonSchema"], &config["responseSchema"], &config["response_schema"]];
+    let schema =
+        [&config["responseJsonSchema"], &config["responseSchema"], &config["response_schema"]];
     let json = field(config, "responseMimeType", "response_mime_type") == "application/json";
     let mut asked = Asked {
         tools: tools.collect(),
@@ -142,19 +169,27 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
             (Some("ANY"), Some(name)) => Choice::Named(name.to_owned()),
             _ => Choice::Free,
         },
-        format: schema.into_iter().find(|schema| schema.is_object()).cloned().or(json.then_some(Value::Null)),
+        format: schema
+            .into_iter()
+            .find(|schema| schema.is_object())
+            .cloned()
+            .or(json.then_some(Value::Null)),
         limit: field(config, "maxOutputTokens", "max_output_tokens").as_u64(),
         input: weight(body),
         ..Asked::default()
     };
     asked.stops(field(config, "stopSequences", "stop_sequences"));
-    let parts = contents.iter().flat_map(|content| content["parts"].as_array().into_iter().flatten());
+    let parts =
+        contents.iter().flat_map(|content| content["parts"].as_array().into_iter().flatten());
     asked.proven = parts
         .filter(|part| !field(part, "functionCall", "function_call").is_null())
         .any(|part| field(part, "thoughtSignature", "thought_signature") == PROOF);
     for content in contents.iter().filter(|content| content["role"] != "model") {
         let parts = content["parts"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let result = parts.iter().map(|part| field(part, "functionResponse", "function_response")).rfind(|answer| !answer.is_null());
+        let result = parts
+            .iter()
+            .map(|part| field(part, "functionResponse", "function_response"))
+            .rfind(|answer| !answer.is_null());
         match result {
             Some(answer) => asked.result(answer["response"].to_string()),
             None => asked.user(text_of(&content["parts"])),
@@ -173,7 +208,12 @@ fn contents(body: &Value) -> &[Value] {
 }
 
 fn weight(body: &Value) -> u64 {
-    weigh(&[&body["contents"], field(body, "systemInstruction", "system_instruction"), &body["tools"]]).max(1)
+    weigh(&[
+        &body["contents"],
+        field(body, "systemInstruction", "system_instruction"),
+        &body["tools"],
+    ])
+    .max(1)
 }
 
 fn function(call: &Call<'_>, tool: &script::ToolCall, said: &Said) -> Json {
@@ -194,7 +234,8 @@ struct Answer<'a> {
 impl Answer<'_> {
     fn chunks(&self, call: &Call<'_>) -> Vec<(std::time::Duration, Json)> {
         if let Some(tool) = &self.said.call {
-            let parts = self.thought().into_iter().chain([function(call, tool, self.said)]).collect();
+            let parts =
+                self.thought().into_iter().chain([function(call, tool, self.said)]).collect();
             return vec![(self.said.pause(0), self.chunk(parts, true, self.said.output))];
         }
         let (last, mut text) = (self.said.pieces.len().saturating_sub(1), String::new());
@@ -202,9 +243,15 @@ impl Answer<'_> {
             text.push_str(piece);
             (after, self.chunk(vec![object! { "text": piece }], index == last, tokens(&text)))
         });
-        let thought = self.thought().map(|part| (std::time::Duration::ZERO, self.chunk(vec![part], false, 0)));
+        let thought = self
+            .thought()
+            .map(|part| (std::time::Duration::ZERO, self.chunk(vec![part], false, 0)));
         let chunks: Vec<_> = thought.into_iter().chain(paced).collect();
-        if chunks.is_empty() { vec![(self.said.pause(0), self.chunk(vec![object! { "text": "" }], true, 1))] } else { chunks }
+        if chunks.is_empty() {
+            vec![(self.said.pause(0), self.chunk(vec![object! { "text": "" }], true, 1))]
+        } else {
+            chunks
+        }
     }
 
     fn thought(&self) -> Option<Json> {

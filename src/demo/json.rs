@@ -24,7 +24,8 @@ impl Json {
         let mut out = String::from("{");
         for (index, (key, value)) in fields.iter().enumerate() {
             // Keys are written in this crate and need no escaping; writing to a string cannot fail.
-            write!(out, "{}\"{key}\":{}", if index > 0 { "," } else { "" }, value.0).unwrap_or_default();
+            write!(out, "{}\"{key}\":{}", if index > 0 { "," } else { "" }, value.0)
+                .unwrap_or_default();
         }
         Self(out + "}")
     }

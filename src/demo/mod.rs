@@ -1,7 +1,9 @@
-//! The built-in upstream `demo`: speaks like a real provider in every dialect, without an account or a network.
+//! The built-in upstream `demo`: speaks like a real provider in every dialect, without an account
+//! or a network.
 //!
-//! A request is read by its dialect's file into `asked::Asked`, `script` decides what is said, and the same file
-//! writes that down as its provider would; `reply` delivers it at the pace of the model.
+//! A request is read by its dialect's file into `asked::Asked`, `script` decides what is said, and
+//! the same file writes that down as its provider would; `reply` delivers it at the pace of the
+//! model.
 
 mod anthropic;
 mod asked;
@@ -35,7 +37,8 @@ use crate::{
     ir::{fault::TransportFault, op::Dialect},
 };
 
-/// An upstream inside the process. Answers depend on the request alone, but for ids, times and the turns of `flaky`.
+/// An upstream inside the process. Answers depend on the request alone, but for ids, times and the
+/// turns of `flaky`.
 pub struct Demo {
     clock: Arc<dyn Clock>,
     answered: AtomicU64,
@@ -48,11 +51,11 @@ impl Demo {
         Self { clock, answered: AtomicU64::new(0), flaky: AtomicU64::new(0) }
     }
 
-    /// Answers one request as a provider of this dialect would. The path is the one below the base URL, with or without
-    /// the dialect's version prefix.
+    /// Answers one request as a provider of this dialect would. The path is the one below the base
+    /// URL, with or without the dialect's version prefix.
     ///
-    /// What is said is settled at once; the future and the body only pass time. A body ends in a fault where the
-    /// request asked `flaky` to be cut.
+    /// What is said is settled at once; the future and the body only pass time. A body ends in a
+    /// fault where the request asked `flaky` to be cut.
     pub fn answer(
         &self,
         dialect: Dialect,
@@ -70,11 +73,20 @@ impl Demo {
             (true, _) => Value::Null,
             (false, Ok(body @ Value::Object(_))) => body,
             (false, _) => {
-                let refusal = Refusal::new(StatusCode::BAD_REQUEST, "the body is not a JSON object");
+                let refusal =
+                    Refusal::new(StatusCode::BAD_REQUEST, "the body is not a JSON object");
                 return refused(dialect, &refusal).with_id(dialect, now, number);
             }
         };
-        let call = Call { get, path, query: request.uri().query().unwrap_or_default(), body: &body, now, number, flaky: &self.flaky };
+        let call = Call {
+            get,
+            path,
+            query: request.uri().query().unwrap_or_default(),
+            body: &body,
+            now,
+            number,
+            flaky: &self.flaky,
+        };
         let reply = match dialect {
             Dialect::Anthropic => anthropic::answer(&call),
             Dialect::Gemini => gemini::answer(&call),
@@ -112,21 +124,29 @@ impl Call<'_> {
     /// The model of the body, of the wanted kind.
     fn model(&self, wanted: Kind) -> Result<&'static Model, Refusal> {
         let name = self.body["model"].as_str().or_else(|| self.body["name"].as_str());
-        let name = name.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "you must provide a model"))?;
+        let name =
+            name.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "you must provide a model"))?;
         Self::named(name, wanted)
     }
 
     fn named(name: &str, wanted: Kind) -> Result<&'static Model, Refusal> {
         let model = models::find(name).ok_or_else(|| Refusal {
             status: StatusCode::NOT_FOUND,
-            message: format!("the model `{}` does not exist; demo has {}", name.escape_debug(), models::names()),
+            message: format!(
+                "the model `{}` does not exist; demo has {}",
+                name.escape_debug(),
+                models::names()
+            ),
             code: Some("model_not_found"),
             retry_after: None,
         })?;
         if model.kind == wanted {
             return Ok(model);
         }
-        let fits = models::ALL.iter().find(|other| other.kind == wanted).map_or("another", |other| other.name);
+        let fits = models::ALL
+            .iter()
+            .find(|other| other.kind == wanted)
+            .map_or("another", |other| other.name);
         let text = format!("the model `{}` cannot do this; ask `{fits}`", model.name);
         Err(Refusal::new(StatusCode::BAD_REQUEST, text))
     }
@@ -137,7 +157,10 @@ impl Call<'_> {
     }
 
     fn unknown(&self) -> Refusal {
-        Refusal::new(StatusCode::NOT_FOUND, format!("demo has no such path: /{}", self.path.escape_debug()))
+        Refusal::new(
+            StatusCode::NOT_FOUND,
+            format!("demo has no such path: /{}", self.path.escape_debug()),
+        )
     }
 }
 
@@ -171,7 +194,8 @@ fn id(prefix: &str, now: UnixMillis, number: u64) -> String {
     format!("{prefix}demo{:011x}{number:06x}", now.0)
 }
 
-/// The path without slashes at its ends and without version segments: base URLs come with and without them.
+/// The path without slashes at its ends and without version segments: base URLs come with and
+/// without them.
 fn bare(path: &str) -> &str {
     let mut path = path.trim_matches('/');
     while let Some(rest) = path.strip_prefix("v1beta/").or_else(|| path.strip_prefix("v1/")) {

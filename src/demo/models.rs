@@ -25,7 +25,11 @@ pub const OUTPUT: u64 = 16_384;
 pub const ALL: &[Model] = &[
     Model { name: "echo", kind: Kind::Chat, about: "Says the last user message again, at once" },
     Model { name: "lorem", kind: Kind::Chat, about: "Says forty words, one every 20 ms" },
-    Model { name: "tools", kind: Kind::Chat, about: "Calls the first tool it is offered, then tells what came back" },
+    Model {
+        name: "tools",
+        kind: Kind::Chat,
+        about: "Calls the first tool it is offered, then tells what came back",
+    },
     Model {
         name: "think",
         kind: Kind::Chat,
@@ -36,7 +40,11 @@ pub const ALL: &[Model] = &[
         kind: Kind::Chat,
         about: "Refuses every first request of three with 503; `fail 429`, `cut` and `slow` in the message choose what happens",
     },
-    Model { name: "embed", kind: Kind::Embed, about: "Turns text into vectors; texts that share words lie close" },
+    Model {
+        name: "embed",
+        kind: Kind::Embed,
+        about: "Turns text into vectors; texts that share words lie close",
+    },
 ];
 
 /// The model of this name; `demo/echo`, `models/echo` and `echo:latest` are `echo`.

@@ -57,7 +57,8 @@ fn row(call: &Call<'_>, model: &Model) -> Json {
 }
 
 fn show(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let name = call.body["model"].as_str().or_else(|| call.body["name"].as_str()).unwrap_or_default();
+    let name =
+        call.body["model"].as_str().or_else(|| call.body["name"].as_str()).unwrap_or_default();
     let Some(model) = models::find(name) else {
         return Call::named(name, Kind::Chat).and(Err(call.unknown()));
     };
@@ -90,7 +91,8 @@ fn speak(call: &Call<'_>, kin: Kin) -> Result<Reply, Refusal> {
     let asked = read(call.body, kin);
     let said = script::say(model, &asked, call)?;
     let line = |text: &str, tool: Option<&script::ToolCall>, thought: Option<&str>, last: bool| {
-        let mut fields = vec![("model", Json::from(name)), ("created_at", (&call.now.to_string()).into())];
+        let mut fields =
+            vec![("model", Json::from(name)), ("created_at", (&call.now.to_string()).into())];
         match kin {
             Kin::Chat => fields.push(("message", message(text, tool, thought))),
             Kin::Generate => fields.push(("response", text.into())),
@@ -103,10 +105,16 @@ fn speak(call: &Call<'_>, kin: Kin) -> Result<Reply, Refusal> {
         Json::object(&fields)
     };
     if !asked.stream {
-        return Ok(Reply::whole(&said, line(&said.text(), said.call.as_ref(), said.thought.as_deref(), true)));
+        return Ok(Reply::whole(
+            &said,
+            line(&said.text(), said.call.as_ref(), said.thought.as_deref(), true),
+        ));
     }
     let row = |json: &Json| format!("{}\n", json.text());
-    let mut out: Vec<_> = said.paced().map(|(after, text)| Piece::after(after, row(&line(text, None, None, false)))).collect();
+    let mut out: Vec<_> = said
+        .paced()
+        .map(|(after, text)| Piece::after(after, row(&line(text, None, None, false))))
+        .collect();
     if said.thought.is_some() {
         out.insert(0, Piece::now(row(&line("", None, said.thought.as_deref(), false))));
     }
@@ -119,7 +127,12 @@ fn speak(call: &Call<'_>, kin: Kin) -> Result<Reply, Refusal> {
 
 fn read(body: &Value, kin: Kin) -> Asked {
     let mut asked = Asked {
-        tools: body["tools"].as_array().into_iter().flatten().filter_map(|tool| function(&tool["function"])).collect::<Vec<Tool>>(),
+        tools: body["tools"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|tool| function(&tool["function"]))
+            .collect::<Vec<Tool>>(),
         format: match &body["format"] {
             Value::Object(_) => Some(body["format"].clone()),
             Value::String(text) if text == "json" => Some(Value::Null),
@@ -135,7 +148,8 @@ fn read(body: &Value, kin: Kin) -> Asked {
         asked.user(text_of(&body["prompt"]));
     }
     for message in body["messages"].as_array().into_iter().flatten() {
-        asked.proven |= message["tool_calls"].is_array() && message["thinking"].as_str().is_some_and(|text| !text.is_empty());
+        asked.proven |= message["tool_calls"].is_array()
+            && message["thinking"].as_str().is_some_and(|text| !text.is_empty());
         match message["role"].as_str() {
             Some("user") => asked.user(text_of(&message["content"])),
             Some("tool") => asked.result(text_of(&message["content"])),
@@ -149,7 +163,8 @@ fn message(text: &str, tool: Option<&script::ToolCall>, thought: Option<&str>) -
     let mut fields = vec![("role", Json::from("assistant")), ("content", text.into())];
     fields.extend(thought.map(|thought| ("thinking", thought.into())));
     if let Some(tool) = tool {
-        let call = object! { "function": object! { "name": &tool.name, "arguments": &tool.arguments } };
+        let call =
+            object! { "function": object! { "name": &tool.name, "arguments": &tool.arguments } };
         fields.push(("tool_calls", vec![call].into()));
     }
     Json::object(&fields)
@@ -174,7 +189,9 @@ fn ending(said: &Said) -> Vec<(&'static str, Json)> {
 fn embeddings(call: &Call<'_>) -> Result<Reply, Refusal> {
     call.model(Kind::Embed)?;
     let texts = embed::texts(&call.body["input"]);
-    let rows = texts.iter().map(|text| embed::list(&embed::vector(text, call.body["dimensions"].as_u64())));
+    let rows = texts
+        .iter()
+        .map(|text| embed::list(&embed::vector(text, call.body["dimensions"].as_u64())));
     Ok(Reply::json(object! {
         "model": call.body["model"].as_str().unwrap_or_default(),
         "embeddings": rows.collect::<Vec<_>>(),

@@ -33,7 +33,9 @@ pub(super) fn error(refusal: &Refusal) -> Json {
         500.. => "server_error",
         _ => "invalid_request_error",
     };
-    let code = refusal.code.or((refusal.status == StatusCode::TOO_MANY_REQUESTS).then_some("rate_limit_exceeded"));
+    let code = refusal
+        .code
+        .or((refusal.status == StatusCode::TOO_MANY_REQUESTS).then_some("rate_limit_exceeded"));
     object! { "error": object! { "message": &refusal.message, "type": kind, "param": Json::NULL, "code": code } }
 }
 
@@ -66,10 +68,18 @@ fn chat(call: &Call<'_>) -> Result<Reply, Refusal> {
 
 fn read(body: &Value) -> Result<Asked, Refusal> {
     let Some(messages) = body["messages"].as_array().filter(|messages| !messages.is_empty()) else {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "`messages` must be a list with at least one message"));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "`messages` must be a list with at least one message",
+        ));
     };
     let mut asked = Asked {
-        tools: body["tools"].as_array().into_iter().flatten().filter_map(|tool| function(&tool["function"])).collect(),
+        tools: body["tools"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|tool| function(&tool["function"]))
+            .collect(),
         choice: choice(&body["tool_choice"]),
         format: match body["response_format"]["type"].as_str() {
             Some("json_schema") => Some(body["response_format"]["json_schema"]["schema"].clone()),
@@ -83,7 +93,8 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
     };
     asked.stops(&body["stop"]);
     for message in messages {
-        asked.proven |= message["tool_calls"].is_array() && message["reasoning_content"].as_str().is_some_and(|text| !text.is_empty());
+        asked.proven |= message["tool_calls"].is_array()
+            && message["reasoning_content"].as_str().is_some_and(|text| !text.is_empty());
         match message["role"].as_str() {
             Some("user") => asked.user(text_of(&message["content"])),
             Some("tool" | "function") => asked.result(text_of(&message["content"])),
@@ -99,7 +110,8 @@ pub(super) fn function(value: &Value) -> Option<Tool> {
     Some(Tool { name, schema: value["parameters"].clone() })
 }
 
-/// `tool_choice` of chat (`function.name`) and of Responses (`name`). `required` is for `tools`, which calls anyway.
+/// `tool_choice` of chat (`function.name`) and of Responses (`name`). `required` is for `tools`,
+/// which calls anyway.
 pub(super) fn choice(value: &Value) -> Choice {
     let named = value["function"]["name"].as_str().or_else(|| value["name"].as_str());
     match (value.as_str(), named) {
@@ -157,7 +169,10 @@ fn streamed(call: &Call<'_>, model: &str, said: &Said, wants_usage: bool) -> Vec
         chunk(vec![choice], None)
     };
     let content = if said.call.is_some() { Json::NULL.into() } else { Json::from("") };
-    let mut out = vec![Piece::now(delta(object! { "role": "assistant", "content": content, "refusal": Json::NULL }, None))];
+    let mut out = vec![Piece::now(delta(
+        object! { "role": "assistant", "content": content, "refusal": Json::NULL },
+        None,
+    ))];
     if let Some(thought) = &said.thought {
         out.push(Piece::now(delta(object! { "reasoning_content": thought }, None)));
     }
@@ -174,7 +189,10 @@ fn streamed(call: &Call<'_>, model: &str, said: &Said, wants_usage: bool) -> Vec
         out.push(Piece::after(said.pause(0), delta(object! { "tool_calls": vec![head] }, None)));
         for part in Said::argument_pieces(tool) {
             let more = object! { "index": 0_u64, "function": object! { "arguments": &part } };
-            out.push(Piece::after(said.pause(1), delta(object! { "tool_calls": vec![more] }, None)));
+            out.push(Piece::after(
+                said.pause(1),
+                delta(object! { "tool_calls": vec![more] }, None),
+            ));
         }
     }
     let mut end = delta(Json::empty(), Some(finish(said)));
@@ -225,7 +243,8 @@ fn completion(call: &Call<'_>) -> Result<Reply, Refusal> {
     asked.stops(&call.body["stop"]);
     asked.user(text_of(&call.body["prompt"]));
     let said = script::say(model, &asked, call)?;
-    let (id, wants_usage) = (call.id("cmpl-"), call.body["stream_options"]["include_usage"].as_bool() == Some(true));
+    let (id, wants_usage) =
+        (call.id("cmpl-"), call.body["stream_options"]["include_usage"].as_bool() == Some(true));
     let usage = || object! { "prompt_tokens": said.input, "completion_tokens": said.output, "total_tokens": said.input + said.output };
     let body = |choices: Vec<Json>, usage: Option<Json>| {
         let mut fields = vec![
@@ -238,12 +257,21 @@ fn completion(call: &Call<'_>) -> Result<Reply, Refusal> {
         fields.extend(usage.map(|usage| ("usage", usage)));
         Json::object(&fields)
     };
-    let choice =
-        |text: &str, finish: Option<&str>| vec![object! { "text": text, "index": 0_u64, "logprobs": Json::NULL, "finish_reason": finish }];
+    let choice = |text: &str, finish: Option<&str>| {
+        vec![
+            object! { "text": text, "index": 0_u64, "logprobs": Json::NULL, "finish_reason": finish },
+        ]
+    };
     if !asked.stream {
-        return Ok(Reply::whole(&said, body(choice(&said.text(), Some(finish(&said))), Some(usage()))));
+        return Ok(Reply::whole(
+            &said,
+            body(choice(&said.text(), Some(finish(&said))), Some(usage())),
+        ));
     }
-    let mut out: Vec<_> = said.paced().map(|(after, text)| Piece::after(after, frame(&body(choice(text, None), None)))).collect();
+    let mut out: Vec<_> = said
+        .paced()
+        .map(|(after, text)| Piece::after(after, frame(&body(choice(text, None), None))))
+        .collect();
     let mut end = frame(&body(choice("", Some(finish(&said))), None));
     if wants_usage {
         end += &frame(&body(Vec::new(), Some(usage())));
@@ -257,7 +285,10 @@ fn embeddings(call: &Call<'_>) -> Result<Reply, Refusal> {
     let model = call.model(Kind::Embed)?;
     let texts = embed::texts(&call.body["input"]);
     if texts.is_empty() {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "`input` must be a string or a list of strings"));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "`input` must be a string or a list of strings",
+        ));
     }
     let packed = call.body["encoding_format"].as_str() == Some("base64");
     let rows = texts.iter().zip(0_u64..).map(|(text, index)| {
@@ -274,7 +305,8 @@ fn embeddings(call: &Call<'_>) -> Result<Reply, Refusal> {
     }))
 }
 
-/// Finds nothing objectionable in anything. Any model name will do: clients send the moderation model of their provider.
+/// Finds nothing objectionable in anything. Any model name will do: clients send the moderation
+/// model of their provider.
 fn moderation(call: &Call<'_>) -> Result<Reply, Refusal> {
     const CATEGORIES: [&str; 11] = [
         "harassment",
@@ -291,7 +323,10 @@ fn moderation(call: &Call<'_>) -> Result<Reply, Refusal> {
     ];
     let texts = embed::texts(&call.body["input"]);
     if texts.is_empty() {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "`input` must be a string or a list of strings"));
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "`input` must be a string or a list of strings",
+        ));
     }
     let each = |value: Json| Json::object(&CATEGORIES.map(|name| (name, value.clone())));
     let one = || object! { "flagged": false, "categories": each(false.into()), "category_scores": each(Json::float(0.0001)) };

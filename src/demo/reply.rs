@@ -70,7 +70,8 @@ impl Reply {
         reply.head_after = said.duration().min(PATIENCE);
         if said.cut {
             let text = &reply.pieces[0].bytes;
-            reply.pieces = vec![Piece { after: Duration::ZERO, bytes: text.slice(..text.len() / 2) }];
+            reply.pieces =
+                vec![Piece { after: Duration::ZERO, bytes: text.slice(..text.len() / 2) }];
             reply.cut = true;
         }
         reply
@@ -81,7 +82,14 @@ impl Reply {
         if said.cut {
             pieces.truncate(pieces.len().div_ceil(2));
         }
-        Self { status: StatusCode::OK, content_type, headers: Vec::new(), head_after: Duration::ZERO, pieces, cut: said.cut }
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            headers: Vec::new(),
+            head_after: Duration::ZERO,
+            pieces,
+            cut: said.cut,
+        }
     }
 
     pub(super) fn status(mut self, status: StatusCode) -> Self {
@@ -122,7 +130,9 @@ impl Reply {
         };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         for (name, value) in self.headers {
             // Made of digits and letters above; a value that were none would only be missing.
             if let Ok(value) = HeaderValue::from_str(&value) {
@@ -144,16 +154,17 @@ fn paced(pieces: Vec<Piece>, cut: bool) -> UnsyncBoxBody<Bytes, TransportFault> 
         message: "demo cut the answer, as it was asked to".to_owned(),
         sent: true,
     });
-    let frames = stream::unfold((pieces.into_iter(), fault), |(mut pieces, mut fault)| async move {
-        match pieces.next() {
-            Some(piece) => {
-                if !piece.after.is_zero() {
-                    tokio::time::sleep(piece.after).await;
+    let frames =
+        stream::unfold((pieces.into_iter(), fault), |(mut pieces, mut fault)| async move {
+            match pieces.next() {
+                Some(piece) => {
+                    if !piece.after.is_zero() {
+                        tokio::time::sleep(piece.after).await;
+                    }
+                    Some((Ok(Frame::data(piece.bytes)), (pieces, fault)))
                 }
-                Some((Ok(Frame::data(piece.bytes)), (pieces, fault)))
+                None => fault.take().map(|broken| (Err(broken), (pieces, fault))),
             }
-            None => fault.take().map(|broken| (Err(broken), (pieces, fault))),
-        }
-    });
+        });
     StreamBody::new(frames).boxed_unsync()
 }

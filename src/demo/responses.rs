@@ -20,7 +20,9 @@ pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
         (false, "responses") => respond(call),
         (false, "responses/input_tokens") => {
             call.model(Kind::Chat)?;
-            Ok(Reply::json(object! { "object": "response.input_tokens", "input_tokens": weight(call.body) }))
+            Ok(Reply::json(
+                object! { "object": "response.input_tokens", "input_tokens": weight(call.body) },
+            ))
         }
         (_, path) if path.starts_with("responses/") => {
             Err(Refusal::new(StatusCode::NOT_FOUND, "no response with this id; demo stores none"))
@@ -37,7 +39,13 @@ fn respond(call: &Call<'_>) -> Result<Reply, Refusal> {
     let model = call.model(Kind::Chat)?;
     let asked = read(call.body)?;
     let said = script::say(model, &asked, call)?;
-    let answer = Answer { call, model: model.name, said: &said, id: call.id("resp_"), item_id: call.id(item_prefix(&said)) };
+    let answer = Answer {
+        call,
+        model: model.name,
+        said: &said,
+        id: call.id("resp_"),
+        item_id: call.id(item_prefix(&said)),
+    };
     if asked.stream {
         return Ok(Reply::stream(&said, SSE, answer.events()));
     }
@@ -46,7 +54,13 @@ fn respond(call: &Call<'_>) -> Result<Reply, Refusal> {
 
 fn read(body: &Value) -> Result<Asked, Refusal> {
     let mut asked = Asked {
-        tools: body["tools"].as_array().into_iter().flatten().filter(|tool| tool["type"] == "function").filter_map(function).collect(),
+        tools: body["tools"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|tool| tool["type"] == "function")
+            .filter_map(function)
+            .collect(),
         choice: choice(&body["tool_choice"]),
         format: match body["text"]["format"]["type"].as_str() {
             Some("json_schema") => Some(body["text"]["format"]["schema"].clone()),
@@ -64,13 +78,20 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
             for item in items {
                 asked.proven |= item["type"] == "reasoning" && item["encrypted_content"] == PROOF;
                 match (item["type"].as_str(), item["role"].as_str()) {
-                    (Some("function_call_output" | "custom_tool_call_output"), _) => asked.result(text_of(&item["output"])),
+                    (Some("function_call_output" | "custom_tool_call_output"), _) => {
+                        asked.result(text_of(&item["output"]))
+                    }
                     (_, Some("user")) => asked.user(text_of(&item["content"])),
                     _ => {}
                 }
             }
         }
-        _ => return Err(Refusal::new(StatusCode::BAD_REQUEST, "`input` must be a string or a list of items")),
+        _ => {
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "`input` must be a string or a list of items",
+            ));
+        }
     }
     Ok(asked)
 }
@@ -99,7 +120,8 @@ impl Answer<'_> {
     /// The response object; a finished one has output and usage.
     fn response(&self, state: State) -> Json {
         let (body, done) = (self.call.body, state == State::Done);
-        let or = |key: &str, value: Json| if body[key].is_null() { value } else { (&body[key]).into() };
+        let or =
+            |key: &str, value: Json| if body[key].is_null() { value } else { (&body[key]).into() };
         let cut_short = done && self.said.finish == Finish::Length;
         let status = match (done, cut_short) {
             (false, _) => "in_progress",
@@ -159,7 +181,9 @@ impl Answer<'_> {
     fn thought(&self) -> Option<Json> {
         let thought = self.said.thought.as_ref()?;
         let summary = vec![object! { "type": "summary_text", "text": thought }];
-        Some(object! { "id": self.call.id("rs_"), "type": "reasoning", "summary": summary, "encrypted_content": PROOF })
+        Some(
+            object! { "id": self.call.id("rs_"), "type": "reasoning", "summary": summary, "encrypted_content": PROOF },
+        )
     }
 
     /// The last output item: a message or a function call.
@@ -194,18 +218,46 @@ impl Answer<'_> {
         if let (Some(item), Some(thought)) = (self.thought(), &self.said.thought) {
             let id = self.call.id("rs_");
             let open = object! { "id": &id, "type": "reasoning", "summary": Vec::new() };
-            let at = || vec![("item_id", Json::from(&id)), ("output_index", 0_u64.into()), ("summary_index", 0_u64.into())];
+            let at = || {
+                vec![
+                    ("item_id", Json::from(&id)),
+                    ("output_index", 0_u64.into()),
+                    ("summary_index", 0_u64.into()),
+                ]
+            };
             let part = |text: &str| object! { "type": "summary_text", "text": text };
-            out.push("response.output_item.added", vec![("item", open), ("output_index", 0_u64.into())]);
-            out.push("response.reasoning_summary_part.added", [at(), vec![("part", part(""))]].concat());
-            out.push("response.reasoning_summary_text.delta", [at(), vec![("delta", thought.into())]].concat());
-            out.push("response.reasoning_summary_text.done", [at(), vec![("text", thought.into())]].concat());
-            out.push("response.reasoning_summary_part.done", [at(), vec![("part", part(thought))]].concat());
-            out.push("response.output_item.done", vec![("item", item), ("output_index", 0_u64.into())]);
+            out.push(
+                "response.output_item.added",
+                vec![("item", open), ("output_index", 0_u64.into())],
+            );
+            out.push(
+                "response.reasoning_summary_part.added",
+                [at(), vec![("part", part(""))]].concat(),
+            );
+            out.push(
+                "response.reasoning_summary_text.delta",
+                [at(), vec![("delta", thought.into())]].concat(),
+            );
+            out.push(
+                "response.reasoning_summary_text.done",
+                [at(), vec![("text", thought.into())]].concat(),
+            );
+            out.push(
+                "response.reasoning_summary_part.done",
+                [at(), vec![("part", part(thought))]].concat(),
+            );
+            out.push(
+                "response.output_item.done",
+                vec![("item", item), ("output_index", 0_u64.into())],
+            );
         }
-        out.push("response.output_item.added", vec![("item", self.item(State::Begun)), ("output_index", number.into())]);
+        out.push(
+            "response.output_item.added",
+            vec![("item", self.item(State::Begun)), ("output_index", number.into())],
+        );
         let at = |content: bool| {
-            let mut fields = vec![("item_id", Json::from(&self.item_id)), ("output_index", number.into())];
+            let mut fields =
+                vec![("item_id", Json::from(&self.item_id)), ("output_index", number.into())];
             if content {
                 fields.push(("content_index", 0_u64.into()));
             }
@@ -216,20 +268,37 @@ impl Answer<'_> {
                 let fields = [at(false), vec![("delta", text.into())]].concat();
                 out.paced(self.said.pause(index), "response.function_call_arguments.delta", fields);
             }
-            let arguments = [at(false), vec![("arguments", (&tool.arguments.to_string()).into())]].concat();
+            let arguments =
+                [at(false), vec![("arguments", (&tool.arguments.to_string()).into())]].concat();
             out.push("response.function_call_arguments.done", arguments);
         } else {
             out.push("response.content_part.added", [at(true), vec![("part", part(""))]].concat());
             for (after, text) in self.said.paced() {
-                let fields = [at(true), vec![("delta", text.into()), ("logprobs", Vec::new().into())]].concat();
+                let fields =
+                    [at(true), vec![("delta", text.into()), ("logprobs", Vec::new().into())]]
+                        .concat();
                 out.paced(after, "response.output_text.delta", fields);
             }
             let text = self.said.text();
-            out.push("response.output_text.done", [at(true), vec![("text", (&text).into()), ("logprobs", Vec::new().into())]].concat());
-            out.push("response.content_part.done", [at(true), vec![("part", part(&text))]].concat());
+            out.push(
+                "response.output_text.done",
+                [at(true), vec![("text", (&text).into()), ("logprobs", Vec::new().into())]]
+                    .concat(),
+            );
+            out.push(
+                "response.content_part.done",
+                [at(true), vec![("part", part(&text))]].concat(),
+            );
         }
-        out.push("response.output_item.done", vec![("item", self.item(State::Done)), ("output_index", number.into())]);
-        let last = if self.said.finish == Finish::Length { "response.incomplete" } else { "response.completed" };
+        out.push(
+            "response.output_item.done",
+            vec![("item", self.item(State::Done)), ("output_index", number.into())],
+        );
+        let last = if self.said.finish == Finish::Length {
+            "response.incomplete"
+        } else {
+            "response.completed"
+        };
         out.push(last, vec![("response", self.response(State::Done))]);
         out.pieces
     }
@@ -252,7 +321,10 @@ impl Events {
 
     fn paced(&mut self, after: std::time::Duration, name: &str, fields: Vec<(&str, Json)>) {
         let number = self.pieces.len() as u64;
-        let data = Json::object(&[vec![("type", name.into())], fields, vec![("sequence_number", number.into())]].concat());
+        let data = Json::object(
+            &[vec![("type", name.into())], fields, vec![("sequence_number", number.into())]]
+                .concat(),
+        );
         self.pieces.push(Piece::after(after, format!("event: {name}\ndata: {}\n\n", data.text())));
     }
 }

@@ -13,8 +13,8 @@ pub(super) fn arguments(schema: &Value) -> Value {
     }
 }
 
-/// A value that fits, as far as types, enums, required fields and lower bounds go. Gemini's upper-case types and
-/// `$ref`s into the schema itself are understood.
+/// A value that fits, as far as types, enums, required fields and lower bounds go. Gemini's
+/// upper-case types and `$ref`s into the schema itself are understood.
 pub(super) fn of(schema: &Value) -> Value {
     value(schema, schema, "", DEPTH)
 }
@@ -23,10 +23,13 @@ fn value(root: &Value, schema: &Value, name: &str, depth: usize) -> Value {
     if depth == 0 {
         return Value::Null;
     }
-    if let Some(target) = schema["$ref"].as_str().and_then(|path| root.pointer(path.strip_prefix('#')?)) {
+    if let Some(target) =
+        schema["$ref"].as_str().and_then(|path| root.pointer(path.strip_prefix('#')?))
+    {
         return value(root, target, name, depth - 1);
     }
-    for given in [&schema["const"], &schema["default"], &schema["enum"][0], &schema["examples"][0]] {
+    for given in [&schema["const"], &schema["default"], &schema["enum"][0], &schema["examples"][0]]
+    {
         if !given.is_null() {
             return given.clone();
         }
@@ -36,7 +39,11 @@ fn value(root: &Value, schema: &Value, name: &str, depth: usize) -> Value {
             return value(root, &schema[choices][0], name, depth - 1);
         }
     }
-    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str()).unwrap_or_default().to_ascii_lowercase();
+    let kind = schema["type"]
+        .as_str()
+        .or_else(|| schema["type"][0].as_str())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     match kind.as_str() {
         "string" => Value::String(string(schema, name)),
         "integer" => json!(schema["minimum"].as_i64().unwrap_or(1)),
@@ -54,11 +61,17 @@ fn value(root: &Value, schema: &Value, name: &str, depth: usize) -> Value {
 
 /// The required fields, or all where none is.
 fn fields(root: &Value, schema: &Value, depth: usize) -> Value {
-    let Some(properties) = schema["properties"].as_object() else { return Value::Object(Map::new()) };
-    let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let Some(properties) = schema["properties"].as_object() else {
+        return Value::Object(Map::new());
+    };
+    let required: Vec<_> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let wanted = |key: &str| required.is_empty() || required.contains(&key);
     let chosen = properties.iter().filter(|(key, _)| wanted(key)).take(64);
-    chosen.map(|(key, schema)| (key.clone(), value(root, schema, key, depth - 1))).collect::<Map<_, _>>().into()
+    chosen
+        .map(|(key, schema)| (key.clone(), value(root, schema, key, depth - 1)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn string(schema: &Value, name: &str) -> String {
@@ -87,7 +100,10 @@ mod tests {
     #[test]
     fn arguments_fit_their_schema() {
         for (schema, want) in [
-            (json!({"type": "object", "properties": {"city": {"type": "string"}}}), json!({"city": "Paris"})),
+            (
+                json!({"type": "object", "properties": {"city": {"type": "string"}}}),
+                json!({"city": "Paris"}),
+            ),
             (
                 json!({"type": "OBJECT", "required": ["n"], "properties": {"n": {"type": "INTEGER", "minimum": 3}, "o": {"type": "STRING"}}}),
                 json!({"n": 3}),

@@ -70,7 +70,8 @@ impl Said {
 
     /// How long the whole answer takes.
     pub(super) fn duration(&self) -> Duration {
-        self.first + self.each * u32::try_from(self.pieces.len().saturating_sub(1)).unwrap_or(u32::MAX)
+        self.first
+            + self.each * u32::try_from(self.pieces.len().saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
     /// The text of the tool call's arguments, in the pieces in which it streams.
@@ -90,7 +91,9 @@ pub(super) fn say(model: &Model, asked: &Asked, call: &Call<'_>) -> Result<Said,
     let wish = if model.name == "flaky" { Wish::read(&asked.prompt) } else { Wish::None };
     match wish {
         Wish::Fail(status) => return Err(failure(status)),
-        Wish::None if model.name == "flaky" && call.turn().is_multiple_of(3) => return Err(failure(StatusCode::SERVICE_UNAVAILABLE)),
+        Wish::None if model.name == "flaky" && call.turn().is_multiple_of(3) => {
+            return Err(failure(StatusCode::SERVICE_UNAVAILABLE));
+        }
         _ => {}
     }
     let (first, each) = match (model.name, &wish) {
@@ -148,8 +151,14 @@ enum Wish {
 
 impl Wish {
     fn read(prompt: &str) -> Self {
-        let words: Vec<_> = prompt.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
-        let fail = words.windows(2).find(|pair| pair[0].eq_ignore_ascii_case("fail")).and_then(|pair| pair[1].parse().ok());
+        let words: Vec<_> = prompt
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .collect();
+        let fail = words
+            .windows(2)
+            .find(|pair| pair[0].eq_ignore_ascii_case("fail"))
+            .and_then(|pair| pair[1].parse().ok());
         match fail.and_then(|status: u16| StatusCode::from_u16(status).ok()) {
             Some(status) if (400..=599).contains(&status.as_u16()) => Self::Fail(status),
             _ if words.iter().any(|word| word.eq_ignore_ascii_case("cut")) => Self::Cut,
@@ -162,7 +171,12 @@ impl Wish {
 fn failure(status: StatusCode) -> Refusal {
     let retry_after = (status == StatusCode::TOO_MANY_REQUESTS).then_some(2);
     let reason = status.canonical_reason().unwrap_or("a status nobody named");
-    Refusal { status, message: format!("demo/flaky fails as it should: {reason}"), code: None, retry_after }
+    Refusal {
+        status,
+        message: format!("demo/flaky fails as it should: {reason}"),
+        code: None,
+        retry_after,
+    }
 }
 
 /// `tools` calls the first tool it is offered; any model calls one that the request insists on.
@@ -179,7 +193,11 @@ fn tool_call(model: &Model, asked: &Asked) -> Option<ToolCall> {
 
 fn words(model: &Model, asked: &Asked, wish: &Wish) -> String {
     if let Some(schema) = &asked.format {
-        let value = if schema.is_null() { serde_json::json!({ "answer": asked.prompt }) } else { sample::of(schema) };
+        let value = if schema.is_null() {
+            serde_json::json!({ "answer": asked.prompt })
+        } else {
+            sample::of(schema)
+        };
         return value.to_string();
     }
     match (model.name, &asked.tool_result, wish) {
@@ -187,8 +205,13 @@ fn words(model: &Model, asked: &Asked, wish: &Wish) -> String {
         (_, Some(result), _) => format!("The tool answered: {result}"),
         ("tools", ..) if asked.tools.is_empty() => "Offer me a tool and I will call it.".to_owned(),
         ("tools", ..) => "I was told to call no tool.".to_owned(),
-        ("flaky", _, Wish::Slow) => "This one took its time, word by word, and arrived in the end.".to_owned(),
-        ("flaky", _, Wish::Cut) => "This sentence will not be finished, because the connection breaks in the middle of it.".to_owned(),
+        ("flaky", _, Wish::Slow) => {
+            "This one took its time, word by word, and arrived in the end.".to_owned()
+        }
+        ("flaky", _, Wish::Cut) => {
+            "This sentence will not be finished, because the connection breaks in the middle of it."
+                .to_owned()
+        }
         ("flaky", ..) => "This time it worked; every first request of three fails.".to_owned(),
         _ if asked.prompt.is_empty() => "You said nothing.".to_owned(),
         _ => asked.prompt.clone(),
@@ -255,7 +278,9 @@ mod tests {
 
     #[test]
     fn pieces_are_few_and_lose_nothing() {
-        for text in ["", " ", "one", "one two  three\nfour", &"word ".repeat(5_000), &"x".repeat(9_999)] {
+        for text in
+            ["", " ", "one", "one two  three\nfour", &"word ".repeat(5_000), &"x".repeat(9_999)]
+        {
             let pieces = pieces(text);
             assert_eq!(pieces.concat(), text);
             assert!(pieces.len() <= PIECES + 1, "{} pieces", pieces.len());

@@ -22,12 +22,16 @@ impl Got {
     /// The data of each event.
     fn events(&self) -> Vec<Value> {
         let lines = self.body.lines().filter_map(|line| line.strip_prefix("data: "));
-        lines.filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}"))).collect()
+        lines
+            .filter(|data| *data != "[DONE]")
+            .map(|data| serde_json::from_str(data).unwrap_or_else(|e| panic!("{e}: {data}")))
+            .collect()
     }
 }
 
 fn ask(demo: &Demo, dialect: Dialect, path: &str, body: &Value) -> Got {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let request = request(path, body);
     runtime.block_on(async {
         let response = demo.answer(dialect, &request).await;
@@ -57,14 +61,28 @@ fn demo() -> Demo {
 fn chat(dialect: Dialect, model: &str, prompt: &str, stream: bool) -> (String, Value) {
     let messages = json!([{"role": "user", "content": prompt}]);
     match dialect {
-        Dialect::Anthropic => ("/messages".to_owned(), json!({"model": model, "max_tokens": 4096, "messages": messages, "stream": stream})),
+        Dialect::Anthropic => (
+            "/messages".to_owned(),
+            json!({"model": model, "max_tokens": 4096, "messages": messages, "stream": stream}),
+        ),
         Dialect::Gemini => {
             let method = if stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
-            (format!("/models/{model}:{method}"), json!({"contents": [{"role": "user", "parts": [{"text": prompt}]}]}))
+            (
+                format!("/models/{model}:{method}"),
+                json!({"contents": [{"role": "user", "parts": [{"text": prompt}]}]}),
+            )
         }
-        Dialect::Ollama => ("/api/chat".to_owned(), json!({"model": model, "messages": messages, "stream": stream})),
-        Dialect::Openai => ("/chat/completions".to_owned(), json!({"model": model, "messages": messages, "stream": stream})),
-        Dialect::Responses => ("/responses".to_owned(), json!({"model": model, "input": prompt, "stream": stream})),
+        Dialect::Ollama => (
+            "/api/chat".to_owned(),
+            json!({"model": model, "messages": messages, "stream": stream}),
+        ),
+        Dialect::Openai => (
+            "/chat/completions".to_owned(),
+            json!({"model": model, "messages": messages, "stream": stream}),
+        ),
+        Dialect::Responses => {
+            ("/responses".to_owned(), json!({"model": model, "input": prompt, "stream": stream}))
+        }
     }
 }
 
@@ -87,7 +105,12 @@ fn echo_answers_in_every_dialect() {
         let got = ask(&demo(), dialect, &path, &body);
 
         assert_eq!(got.status, 200, "{dialect}: {}", got.body);
-        assert_eq!(got.json().pointer(text_at(dialect)), Some(&json!("hello, \"you\"")), "{dialect}: {}", got.body);
+        assert_eq!(
+            got.json().pointer(text_at(dialect)),
+            Some(&json!("hello, \"you\"")),
+            "{dialect}: {}",
+            got.body
+        );
     }
 }
 
@@ -98,16 +121,27 @@ fn streams_say_the_same_as_whole_answers() {
 
         let got = ask(&demo(), dialect, &path, &body);
 
-        let lines = || got.body.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+        let lines = || {
+            got.body
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"))
+        };
         let events = if dialect == Dialect::Ollama { lines().collect() } else { got.events() };
         let piece = |event: &Value| match dialect {
             Dialect::Anthropic => event["delta"]["text"].as_str().map(str::to_owned),
-            Dialect::Gemini => event["candidates"][0]["content"]["parts"][0]["text"].as_str().map(str::to_owned),
+            Dialect::Gemini => {
+                event["candidates"][0]["content"]["parts"][0]["text"].as_str().map(str::to_owned)
+            }
             Dialect::Ollama => event["message"]["content"].as_str().map(str::to_owned),
             Dialect::Openai => event["choices"][0]["delta"]["content"].as_str().map(str::to_owned),
             Dialect::Responses => event["delta"].as_str().map(str::to_owned),
         };
-        assert_eq!(events.iter().filter_map(piece).collect::<String>(), "to be or not\nto be", "{dialect}: {}", got.body);
+        assert_eq!(
+            events.iter().filter_map(piece).collect::<String>(),
+            "to be or not\nto be",
+            "{dialect}: {}",
+            got.body
+        );
     }
 }
 
@@ -118,7 +152,10 @@ fn lorem_takes_its_time_word_by_word() {
     let got = ask(&demo(), Dialect::Openai, &path, &body);
 
     assert_eq!(got.events().len(), 42, "role, forty words, finish");
-    assert_eq!(demo().reply(Dialect::Openai, &request(&path, &body)).duration(), Duration::from_millis(800));
+    assert_eq!(
+        demo().reply(Dialect::Openai, &request(&path, &body)).duration(),
+        Duration::from_millis(800)
+    );
     assert!(got.body.ends_with("data: [DONE]\n\n"));
 }
 
@@ -139,7 +176,8 @@ fn usage_comes_only_where_it_was_asked_for() {
 #[test]
 fn tools_are_called_and_their_results_told() {
     let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}});
-    let nested = json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}]);
+    let nested =
+        json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}]);
     for (dialect, tools, call, arguments) in [
         (
             Dialect::Openai,
@@ -147,14 +185,24 @@ fn tools_are_called_and_their_results_told() {
             "/choices/0/message/tool_calls/0/function/name",
             "/choices/0/message/tool_calls/0/function/arguments",
         ),
-        (Dialect::Ollama, nested, "/message/tool_calls/0/function/name", "/message/tool_calls/0/function/arguments"),
+        (
+            Dialect::Ollama,
+            nested,
+            "/message/tool_calls/0/function/name",
+            "/message/tool_calls/0/function/arguments",
+        ),
         (
             Dialect::Responses,
             json!([{"type": "function", "name": "weather", "parameters": schema}]),
             "/output/0/name",
             "/output/0/arguments",
         ),
-        (Dialect::Anthropic, json!([{"name": "weather", "input_schema": schema}]), "/content/0/name", "/content/0/input"),
+        (
+            Dialect::Anthropic,
+            json!([{"name": "weather", "input_schema": schema}]),
+            "/content/0/name",
+            "/content/0/input",
+        ),
         (
             Dialect::Gemini,
             json!([{"functionDeclarations": [{"name": "weather", "parameters": schema}]}]),
@@ -169,15 +217,16 @@ fn tools_are_called_and_their_results_told() {
 
         assert_eq!(got.pointer(call), Some(&json!("weather")), "{dialect}: {got}");
         let said = got.pointer(arguments).expect("arguments");
-        let said = said.as_str().map_or_else(|| said.clone(), |text| serde_json::from_str(text).expect("JSON text"));
+        let said = said
+            .as_str()
+            .map_or_else(|| said.clone(), |text| serde_json::from_str(text).expect("JSON text"));
         assert_eq!(said, json!({"city": "Paris"}), "{dialect}");
     }
 }
 
 #[test]
 fn a_tool_result_is_answered_with_text() {
-    let messages =
-        json!([{"role": "user", "content": "weather?"}, {"role": "assistant", "content": null}, {"role": "tool", "content": "sunny"}]);
+    let messages = json!([{"role": "user", "content": "weather?"}, {"role": "assistant", "content": null}, {"role": "tool", "content": "sunny"}]);
     let body = json!({"model": "tools", "messages": messages, "tools": [{"type": "function", "function": {"name": "w"}}]});
 
     let got = ask(&demo(), Dialect::Openai, "/v1/chat/completions", &body).json();
@@ -191,7 +240,8 @@ fn flaky_fails_every_first_of_three() {
     let demo = demo();
     let (path, body) = chat(Dialect::Openai, "flaky", "hi", false);
 
-    let statuses: Vec<_> = (0..6).map(|_| ask(&demo, Dialect::Openai, &path, &body).status).collect();
+    let statuses: Vec<_> =
+        (0..6).map(|_| ask(&demo, Dialect::Openai, &path, &body).status).collect();
 
     assert_eq!(statuses, [503, 200, 200, 503, 200, 200]);
 }
@@ -222,7 +272,9 @@ fn a_cut_stream_ends_in_a_fault_and_without_its_terminator() {
             let got = ask(&demo(), dialect, &path, &body);
 
             assert!(got.broken && !got.body.is_empty(), "{dialect}");
-            for end in ["[DONE]", "message_stop", "response.completed", "finishReason", "\"done\":true"] {
+            for end in
+                ["[DONE]", "message_stop", "response.completed", "finishReason", "\"done\":true"]
+            {
                 assert!(!stream || !got.body.contains(end), "{dialect}: {}", got.body);
             }
         }
@@ -231,7 +283,8 @@ fn a_cut_stream_ends_in_a_fault_and_without_its_terminator() {
 
 #[test]
 fn a_limit_shortens_the_answer_and_says_so() {
-    let (path, mut body) = chat(Dialect::Responses, "echo", "a long answer that will be cut", false);
+    let (path, mut body) =
+        chat(Dialect::Responses, "echo", "a long answer that will be cut", false);
     body["max_output_tokens"] = json!(2);
 
     let got = ask(&demo(), Dialect::Responses, &path, &body).json();
@@ -257,25 +310,64 @@ fn lists_and_small_endpoints_answer() {
     for (dialect, path, body, at) in [
         (Dialect::Openai, "/models", json!(null), "/data/0/id"),
         (Dialect::Openai, "/models/echo", json!(null), "/id"),
-        (Dialect::Openai, "/embeddings", json!({"model": "embed", "input": ["a", "b"], "encoding_format": "base64"}), "/data/1/embedding"),
+        (
+            Dialect::Openai,
+            "/embeddings",
+            json!({"model": "embed", "input": ["a", "b"], "encoding_format": "base64"}),
+            "/data/1/embedding",
+        ),
         (Dialect::Openai, "/moderations", json!({"input": "x"}), "/results/0/flagged"),
-        (Dialect::Openai, "/completions", json!({"model": "echo", "prompt": "x"}), "/choices/0/text"),
-        (Dialect::Responses, "/responses/input_tokens", json!({"model": "echo", "input": "x"}), "/input_tokens"),
+        (
+            Dialect::Openai,
+            "/completions",
+            json!({"model": "echo", "prompt": "x"}),
+            "/choices/0/text",
+        ),
+        (
+            Dialect::Responses,
+            "/responses/input_tokens",
+            json!({"model": "echo", "input": "x"}),
+            "/input_tokens",
+        ),
         (Dialect::Anthropic, "/v1/models", json!(null), "/data/0/display_name"),
-        (Dialect::Anthropic, "/v1/messages/count_tokens", json!({"model": "echo", "messages": []}), "/input_tokens"),
+        (
+            Dialect::Anthropic,
+            "/v1/messages/count_tokens",
+            json!({"model": "echo", "messages": []}),
+            "/input_tokens",
+        ),
         (Dialect::Gemini, "/v1beta/models", json!(null), "/models/0/name"),
         (Dialect::Gemini, "/models/echo:countTokens", json!({"contents": []}), "/totalTokens"),
-        (Dialect::Gemini, "/models/embed:embedContent", json!({"content": {"parts": [{"text": "a"}]}}), "/embedding/values/0"),
-        (Dialect::Gemini, "/models/embed:batchEmbedContents", json!({"requests": [{"content": {}}]}), "/embeddings/0/values/0"),
+        (
+            Dialect::Gemini,
+            "/models/embed:embedContent",
+            json!({"content": {"parts": [{"text": "a"}]}}),
+            "/embedding/values/0",
+        ),
+        (
+            Dialect::Gemini,
+            "/models/embed:batchEmbedContents",
+            json!({"requests": [{"content": {}}]}),
+            "/embeddings/0/values/0",
+        ),
         (Dialect::Ollama, "/api/tags", json!(null), "/models/0/name"),
         (Dialect::Ollama, "/api/show", json!({"model": "echo"}), "/model_info/demo.context_length"),
-        (Dialect::Ollama, "/api/generate", json!({"model": "echo", "prompt": "x", "stream": false}), "/response"),
+        (
+            Dialect::Ollama,
+            "/api/generate",
+            json!({"model": "echo", "prompt": "x", "stream": false}),
+            "/response",
+        ),
         (Dialect::Ollama, "/api/embed", json!({"model": "embed", "input": "x"}), "/embeddings/0/0"),
     ] {
         let got = ask(&demo(), dialect, path, &body);
 
         assert_eq!(got.status, 200, "{dialect} {path}: {}", got.body);
-        assert!(got.json().pointer(at).is_some_and(|value| !value.is_null()), "{dialect} {path} has no {at}: {}", got.body);
+        assert!(
+            got.json().pointer(at).is_some_and(|value| !value.is_null()),
+            "{dialect} {path} has no {at}: {}",
+            got.body
+        );
     }
 }
 
@@ -293,7 +385,12 @@ fn nonsense_is_refused_and_never_answered_with_a_panic() {
             let got = ask(&demo(), dialect, &path, &body);
 
             let lenient = dialect == Dialect::Gemini && body["contents"].is_number();
-            assert!(lenient || (400..500).contains(&got.status), "{dialect} {body}: {} {}", got.status, got.body);
+            assert!(
+                lenient || (400..500).contains(&got.status),
+                "{dialect} {body}: {} {}",
+                got.status,
+                got.body
+            );
         }
         assert_eq!(ask(&demo(), dialect, "/nowhere/at/all", &json!({})).status, 404);
         assert_eq!(ask(&demo(), dialect, "/%ff/../é", &json!(null)).status, 404);
@@ -303,8 +400,10 @@ fn nonsense_is_refused_and_never_answered_with_a_panic() {
 #[test]
 fn a_schema_is_answered_with_json_that_fits() {
     let (path, mut body) = chat(Dialect::Openai, "echo", "who?", false);
-    let schema = json!({"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]});
-    body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "p", "schema": schema}});
+    let schema =
+        json!({"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]});
+    body["response_format"] =
+        json!({"type": "json_schema", "json_schema": {"name": "p", "schema": schema}});
 
     let got = ask(&demo(), Dialect::Openai, &path, &body).json();
 

@@ -1,4 +1,5 @@
-//! Streams of operations whose grammar no dialect defines (speech, transcription, images): only errors and usage are looked for.
+//! Streams of operations whose grammar no dialect defines (speech, transcription, images): only
+//! errors and usage are looked for.
 
 use crate::{
     base::json::{self, is_blank},
@@ -18,7 +19,9 @@ impl Meter for AnyMeter {
         }
         let (mut error, mut usage) = (name == b"error", false);
         let json = match json::walk(data, |depth, key, value| match (depth, key) {
-            (1, b"error") => error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
+            (1, b"error") => {
+                error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+            }
             (1, b"usage") => usage |= !is_blank(value),
             _ => {}
         }) {

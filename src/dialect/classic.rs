@@ -1,4 +1,5 @@
-//! Error words of the OpenAI family: status, type and code of every situation, and the body with its four fields.
+//! Error words of the OpenAI family: status, type and code of every situation, and the body with
+//! its four fields.
 
 use serde_json::{Value, json};
 
@@ -40,7 +41,8 @@ pub(super) fn told(error: &ClientError) -> Told {
         ErrorKind::Timeout => (504, "server_error", Some("timeout")),
     };
     // Its SDKs know no 529.
-    let status = error.status.map_or(own, |said| if said == 529 { 503 } else { status::passed(said) });
+    let status =
+        error.status.map_or(own, |said| if said == 529 { 503 } else { status::passed(said) });
     let kind = match (error.kind, status) {
         (ErrorKind::UpstreamSaid, 429) => "requests",
         (_, 500..) => "server_error",
@@ -49,7 +51,8 @@ pub(super) fn told(error: &ClientError) -> Told {
     Told { status, kind, code }
 }
 
-/// `{"error":{message,type,param,code}}`: the published schema wants all four, the last two text or null.
+/// `{"error":{message,type,param,code}}`: the published schema wants all four, the last two text or
+/// null.
 pub(super) fn body(error: &ClientError, told: &Told) -> Value {
     json!({ "error": {
         "message": words::escaped(&error.message, SENT),

@@ -1,4 +1,5 @@
-//! The table of vendors' words (`assets/faults.toml`): what proves a kind of fault, and which status an error stands for.
+//! The table of vendors' words (`assets/faults.toml`): what proves a kind of fault, and which
+//! status an error stands for.
 
 use std::sync::LazyLock;
 
@@ -6,7 +7,8 @@ use toml_edit::{DocumentMut, Item, Table};
 
 use crate::ir::fault::FaultKind;
 
-static TABLE: LazyLock<Evidence> = LazyLock::new(|| Evidence::read(include_str!("../../assets/faults.toml")).unwrap_or_default());
+static TABLE: LazyLock<Evidence> =
+    LazyLock::new(|| Evidence::read(include_str!("../../assets/faults.toml")).unwrap_or_default());
 
 /// What a body said, all lower case.
 #[derive(Debug, Default)]
@@ -33,10 +35,20 @@ pub(super) fn kind(status: u16, said: &Said) -> FaultKind {
 /// The status that an error inside a 200 stands for.
 #[must_use]
 pub(super) fn stands_for(said: &Said) -> u16 {
-    let number = said.codes.iter().find_map(|code| code.parse().ok()).filter(|code| (400..600).contains(code));
+    let number = said
+        .codes
+        .iter()
+        .find_map(|code| code.parse().ok())
+        .filter(|code| (400..600).contains(code));
     number
         .or_else(|| {
-            said.codes.iter().find_map(|code| TABLE.stands.iter().find(|(_, codes)| codes.contains(code)).map(|(status, _)| *status))
+            said.codes.iter().find_map(|code| {
+                TABLE
+                    .stands
+                    .iter()
+                    .find(|(_, codes)| codes.contains(code))
+                    .map(|(status, _)| *status)
+            })
         })
         .unwrap_or(502)
 }
@@ -45,14 +57,19 @@ pub(super) fn stands_for(said: &Said) -> u16 {
 #[must_use]
 pub(super) fn overflows(said: &Said) -> bool {
     let (codes, phrases) = &TABLE.overflow;
-    said.codes.iter().any(|code| codes.contains(code)) || phrases.iter().any(|phrase| said.message.contains(phrase.as_str()))
+    said.codes.iter().any(|code| codes.contains(code))
+        || phrases.iter().any(|phrase| said.message.contains(phrase.as_str()))
 }
 
 /// Who made this HTML page.
 #[must_use]
 pub(super) fn page_maker(page: &str) -> Option<&'static str> {
     let page = page.to_ascii_lowercase();
-    TABLE.pages.iter().find(|(_, words)| words.iter().any(|word| page.contains(word.as_str()))).map(|(name, _)| name.as_str())
+    TABLE
+        .pages
+        .iter()
+        .find(|(_, words)| words.iter().any(|word| page.contains(word.as_str())))
+        .map(|(name, _)| name.as_str())
 }
 
 fn by_status(status: u16) -> FaultKind {
@@ -90,8 +107,12 @@ impl Evidence {
     /// `None` where the table is not what its head says; a test holds the built-in one to it.
     fn read(text: &str) -> Option<Self> {
         let file: DocumentMut = text.parse().ok()?;
-        let tables =
-            |name: &str| file.get(name).and_then(Item::as_array_of_tables).map(|list| list.iter().collect::<Vec<_>>()).unwrap_or_default();
+        let tables = |name: &str| {
+            file.get(name)
+                .and_then(Item::as_array_of_tables)
+                .map(|list| list.iter().collect::<Vec<_>>())
+                .unwrap_or_default()
+        };
         let rule = |t: &Table| {
             let kind = match t.get("kind")?.as_str()? {
                 "account_limited" => FaultKind::AccountLimited,
@@ -101,8 +122,12 @@ impl Evidence {
                 "quota" => FaultKind::Quota,
                 _ => return None,
             };
-            let statuses =
-                t.get("statuses")?.as_array()?.iter().map(|n| n.as_integer().and_then(|n| n.try_into().ok())).collect::<Option<_>>()?;
+            let statuses = t
+                .get("statuses")?
+                .as_array()?
+                .iter()
+                .map(|n| n.as_integer().and_then(|n| n.try_into().ok()))
+                .collect::<Option<_>>()?;
             Some(Rule {
                 kind,
                 statuses,
@@ -115,7 +140,9 @@ impl Evidence {
             rules: tables("rule").into_iter().map(rule).collect::<Option<_>>()?,
             stands: tables("stands")
                 .into_iter()
-                .map(|t| Some((t.get("status")?.as_integer()?.try_into().ok()?, texts(t, "codes")?)))
+                .map(|t| {
+                    Some((t.get("status")?.as_integer()?.try_into().ok()?, texts(t, "codes")?))
+                })
                 .collect::<Option<_>>()?,
             overflow: {
                 let table = file.get("overflow").and_then(Item::as_table)?;
@@ -141,7 +168,9 @@ mod tests {
     fn the_table_is_whole_and_lower_case() {
         let table = Evidence::read(include_str!("../../assets/faults.toml")).expect("readable");
         assert!(table.rules.len() > 5 && table.stands.len() > 5 && table.pages.len() > 2);
-        for text in table.rules.iter().flat_map(|r| r.codes.iter().chain(&r.phrases).chain(&r.unless)) {
+        for text in
+            table.rules.iter().flat_map(|r| r.codes.iter().chain(&r.phrases).chain(&r.unless))
+        {
             assert_eq!(*text, text.to_lowercase());
         }
     }

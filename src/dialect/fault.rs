@@ -1,6 +1,7 @@
 //! Reads what an upstream says about a failure, in whatever shape it says it.
 //!
-//! One reader for all dialects: compatible upstreams, gateways and proxies answer in each other's shapes.
+//! One reader for all dialects: compatible upstreams, gateways and proxies answer in each other's
+//! shapes.
 
 use std::time::Duration;
 
@@ -25,7 +26,11 @@ const CONTEXT: &str = "context_length_exceeded";
 pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     if (300..400).contains(&status) {
-        return plain(FaultKind::Portal, 502, format!("network requires sign-in or a proxy answered with a redirect (HTTP {status})"));
+        return plain(
+            FaultKind::Portal,
+            502,
+            format!("network requires sign-in or a proxy answered with a redirect (HTTP {status})"),
+        );
     }
     if is_html(content_type, body) {
         return page(status, &String::from_utf8_lossy(body));
@@ -33,29 +38,54 @@ pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
     let fails = status >= 400;
     let stands = if fails { status } else { 502 };
     if body.is_empty() {
-        return plain(evidence::kind(stands, &Said::default()), stands, format!("provider answered HTTP {status} with an empty body"));
+        return plain(
+            evidence::kind(stands, &Said::default()),
+            stands,
+            format!("provider answered HTTP {status} with an empty body"),
+        );
     }
     if let Some(data) = framed(body) {
         return match json::check(&data) {
             Ok(json) if fails || is_error(json) => told(fails.then_some(status), json),
             _ => {
                 let message = words::plain(&String::from_utf8_lossy(&data), MESSAGE);
-                plain(evidence::kind(stands, &Said { message: message.to_lowercase(), ..Said::default() }), stands, message)
+                plain(
+                    evidence::kind(
+                        stands,
+                        &Said { message: message.to_lowercase(), ..Said::default() },
+                    ),
+                    stands,
+                    message,
+                )
             }
         };
     }
     match json::check(body) {
         Ok(json) if fails || is_error(json) => told(fails.then_some(status), json),
         Ok(json) => unexpected(json.kind()),
-        Err(_) if fails && body.len() >= LONG && matches!(body[0], b'{' | b'[') => long(status, body),
+        Err(_) if fails && body.len() >= LONG && matches!(body[0], b'{' | b'[') => {
+            long(status, body)
+        }
         Err(bad) if !fails || matches!(body[0], b'{' | b'[') => {
-            let message = format!("provider answered HTTP {status} with broken JSON: {}: {}", bad.describe(body), words::excerpt(body));
+            let message = format!(
+                "provider answered HTTP {status} with broken JSON: {}: {}",
+                bad.describe(body),
+                words::excerpt(body)
+            );
             plain(evidence::kind(stands, &Said::default()), stands, words::plain(&message, MESSAGE))
         }
         Err(_) => {
             let text = String::from_utf8_lossy(body);
-            let message = if body[0] == b'<' { words::markup(&text) } else { words::plain(&text, MESSAGE) };
-            plain(evidence::kind(status, &Said { message: message.to_lowercase(), ..Said::default() }), status, message)
+            let message =
+                if body[0] == b'<' { words::markup(&text) } else { words::plain(&text, MESSAGE) };
+            plain(
+                evidence::kind(
+                    status,
+                    &Said { message: message.to_lowercase(), ..Said::default() },
+                ),
+                status,
+                message,
+            )
         }
     }
 }
@@ -68,21 +98,38 @@ fn long(status: u16, body: &[u8]) -> Fault {
     let (mut message, mut codes) = (None, Vec::new());
     // Where it stops being JSON is where it was cut.
     let _ = json::prove(body, |depth, key, value| match (depth, key) {
-        (1 | 2, b"message") if message.is_none() => message = json::begun(&value[..value.len().min(MESSAGE * 8)]),
-        (1 | 2, b"code" | b"status" | b"type") => codes.extend(json::begun(&value[..value.len().min(100)])),
+        (1 | 2, b"message") if message.is_none() => {
+            message = json::begun(&value[..value.len().min(MESSAGE * 8)])
+        }
+        (1 | 2, b"code" | b"status" | b"type") => {
+            codes.extend(json::begun(&value[..value.len().min(100)]))
+        }
         _ => {}
     });
     let message = match message {
         Some(text) => words::plain(&text, MESSAGE),
-        None => words::plain(&format!("provider answered HTTP {status} with more JSON than is read: {}", words::excerpt(body)), MESSAGE),
+        None => words::plain(
+            &format!(
+                "provider answered HTTP {status} with more JSON than is read: {}",
+                words::excerpt(body)
+            ),
+            MESSAGE,
+        ),
     };
-    let said = Said { codes: codes.iter().map(|code| code.to_lowercase()).collect(), message: message.to_lowercase(), ..Said::default() };
+    let said = Said {
+        codes: codes.iter().map(|code| code.to_lowercase()).collect(),
+        message: message.to_lowercase(),
+        ..Said::default()
+    };
     plain(evidence::kind(status, &said), status, message)
 }
 
 /// The data of the first event that has some, where the body is a stream of events.
 fn framed(body: &[u8]) -> Option<Vec<u8>> {
-    if !["data:", "event:", "id:", "retry:", ":"].iter().any(|field| body.starts_with(field.as_bytes())) {
+    if !["data:", "event:", "id:", "retry:", ":"]
+        .iter()
+        .any(|field| body.starts_with(field.as_bytes()))
+    {
         return None;
     }
     let (mut splitter, mut at) = (sse::Splitter::default(), 0);
@@ -90,7 +137,10 @@ fn framed(body: &[u8]) -> Option<Vec<u8>> {
         let data = match splitter.next(body, &mut at) {
             Piece::Inside(span) => sse::read(&body[span]).data.trim_ascii().to_vec(),
             Piece::Joined(unit) => sse::read(&unit).data.trim_ascii().to_vec(),
-            Piece::More => return Some(sse::read(&splitter.rest()).data.trim_ascii().to_vec()).filter(|data| !data.is_empty()),
+            Piece::More => {
+                return Some(sse::read(&splitter.rest()).data.trim_ascii().to_vec())
+                    .filter(|data| !data.is_empty());
+            }
             Piece::TooLong => return None,
         };
         if !data.is_empty() {
@@ -110,7 +160,8 @@ pub(super) fn is_error(json: Json<'_>) -> bool {
         || text("__type").is_some() && text("message").is_some()
 }
 
-/// The fault that an error object tells; without a status (inside a 200, in a stream) the one that its words stand for.
+/// The fault that an error object tells; without a status (inside a 200, in a stream) the one that
+/// its words stand for.
 #[must_use]
 pub(super) fn told(status: Option<u16>, json: Json<'_>) -> Fault {
     let root = unlisted(json);
@@ -131,20 +182,33 @@ pub(super) fn told(status: Option<u16>, json: Json<'_>) -> Fault {
     let code = text(error, "code");
     // The name of an exception may stand behind its namespace.
     let exception = || Some(text(root, "__type")?.rsplit('#').next()?.to_owned());
-    let kind_name = google.clone().or_else(|| text(error, "type")).filter(|name| name != "error").or_else(exception);
+    let kind_name = google
+        .clone()
+        .or_else(|| text(error, "type"))
+        .filter(|name| name != "error")
+        .or_else(exception);
 
     let mut said = Said {
-        codes: [&code, &kind_name, &reason].into_iter().flatten().map(|text| text.to_lowercase()).collect(),
+        codes: [&code, &kind_name, &reason]
+            .into_iter()
+            .flatten()
+            .map(|text| text.to_lowercase())
+            .collect(),
         message: message.as_deref().unwrap_or_default().to_lowercase(),
         body: root.text().chars().take(8192).collect::<String>().to_lowercase(),
     };
-    if let Some(nested) = error.get("details").filter(|d| d.is_object()).and_then(|d| text(d, "error_code")) {
+    if let Some(nested) =
+        error.get("details").filter(|d| d.is_object()).and_then(|d| text(d, "error_code"))
+    {
         said.codes.push(nested.to_lowercase());
     }
     let status = status.unwrap_or_else(|| evidence::stands_for(&said));
     let message = match message {
         Some(text) => words::plain(&text, MESSAGE),
-        None => format!("provider answered HTTP {status} without a message: {}", words::excerpt(root.text().as_bytes())),
+        None => format!(
+            "provider answered HTTP {status} without a message: {}",
+            words::excerpt(root.text().as_bytes())
+        ),
     };
     let clip = |text: String| words::plain(&text, 100);
     let kind = evidence::kind(status, &said);
@@ -154,7 +218,11 @@ pub(super) fn told(status: Option<u16>, json: Json<'_>) -> Fault {
         kind,
         status,
         message,
-        code: if overflow { Some(CONTEXT.to_owned()) } else { if google.is_some() { reason } else { code }.map(clip) },
+        code: if overflow {
+            Some(CONTEXT.to_owned())
+        } else {
+            if google.is_some() { reason } else { code }.map(clip)
+        },
         kind_name: kind_name.map(clip),
         param: text(error, "param").map(clip),
         hint: retry,
@@ -170,13 +238,21 @@ pub(super) fn unexpected(what: &str) -> Fault {
 /// A stream event that is not what it claims to be; `number` counts from 1.
 #[must_use]
 pub(super) fn bad_event(number: u32, bad: Bad, event: &[u8]) -> Fault {
-    plain(FaultKind::Server, 502, format!("bad stream event {number}: {}: {}", bad.describe(event), words::excerpt(event)))
+    plain(
+        FaultKind::Server,
+        502,
+        format!("bad stream event {number}: {}: {}", bad.describe(event), words::excerpt(event)),
+    )
 }
 
 /// A stream event beyond the limit.
 #[must_use]
 pub(super) fn long_event(number: u32, limit: usize) -> Fault {
-    plain(FaultKind::Server, 502, format!("bad stream event {number}: longer than {} MiB", limit >> 20))
+    plain(
+        FaultKind::Server,
+        502,
+        format!("bad stream event {number}: longer than {} MiB", limit >> 20),
+    )
 }
 
 /// The words of an error event that is not JSON.
@@ -187,7 +263,8 @@ pub(super) fn said(text: &[u8]) -> Fault {
     plain(evidence::kind(502, &said), 502, message)
 }
 
-/// The error that stands bare behind the events of a stream, where that ends before its answer does.
+/// The error that stands bare behind the events of a stream, where that ends before its answer
+/// does.
 #[must_use]
 pub(super) fn parting(rest: &[u8]) -> Option<Fault> {
     let rest = rest.trim_ascii();
@@ -222,8 +299,12 @@ fn detail(json: Json<'_>) -> String {
         return text.into_owned();
     }
     let one = |item: Json<'_>| {
-        let said = item.str().map(std::borrow::Cow::into_owned).or_else(|| scalar(item.get("msg").or_else(|| item.get("message"))?))?;
-        let place: Vec<_> = item.get("loc").into_iter().flat_map(Json::items).filter_map(scalar).collect();
+        let said = item
+            .str()
+            .map(std::borrow::Cow::into_owned)
+            .or_else(|| scalar(item.get("msg").or_else(|| item.get("message"))?))?;
+        let place: Vec<_> =
+            item.get("loc").into_iter().flat_map(Json::items).filter_map(scalar).collect();
         Some(if place.is_empty() { said } else { format!("{said} ({})", place.join(".")) })
     };
     let all: Vec<_> = json.items().filter_map(one).take(5).collect();
@@ -237,9 +318,12 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 fn is_html(content_type: &str, body: &[u8]) -> bool {
-    let begins = |word: &[u8]| body.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word));
+    let begins =
+        |word: &[u8]| body.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word));
     let markup = body.first() == Some(&b'<');
-    begins(b"<!doctype") || begins(b"<html") || markup && content_type.to_ascii_lowercase().contains("html")
+    begins(b"<!doctype")
+        || begins(b"<html")
+        || markup && content_type.to_ascii_lowercase().contains("html")
 }
 
 fn page(status: u16, html: &str) -> Fault {
@@ -249,11 +333,20 @@ fn page(status: u16, html: &str) -> Fault {
         return plain(
             FaultKind::Portal,
             502,
-            words::plain(&format!("network requires sign-in or a proxy answered instead of the provider ({what})"), MESSAGE),
+            words::plain(
+                &format!(
+                    "network requires sign-in or a proxy answered instead of the provider ({what})"
+                ),
+                MESSAGE,
+            ),
         );
     }
-    let maker = evidence::page_maker(html).map_or_else(|| format!("HTTP {status}"), |name| format!("{name} {status}"));
-    let message = format!("provider returned an HTML error page ({maker}){}{text}", if text.is_empty() { "" } else { ": " });
+    let maker = evidence::page_maker(html)
+        .map_or_else(|| format!("HTTP {status}"), |name| format!("{name} {status}"));
+    let message = format!(
+        "provider returned an HTML error page ({maker}){}{text}",
+        if text.is_empty() { "" } else { ": " }
+    );
     plain(evidence::kind(status, &Said::default()), status, words::plain(&message, MESSAGE))
 }
 
@@ -266,16 +359,31 @@ mod tests {
         use FaultKind as K;
         let cloudflare = "<!DOCTYPE html>\n<html><head><title>x | 524: A timeout occurred</title></head><body><div id=\"cf-error-details\">Cloudflare Ray ID</div></body>";
         for (status, body, kind, message) in [
-            (400, r#"{"error":{"message":"bad","type":"invalid_request_error","param":"x","code":null}}"#, K::BadRequest, "bad"),
+            (
+                400,
+                r#"{"error":{"message":"bad","type":"invalid_request_error","param":"x","code":null}}"#,
+                K::BadRequest,
+                "bad",
+            ),
             (
                 400,
                 r#"{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}"#,
                 K::KeyRejected,
                 "API key not valid. Please pass a valid API key.",
             ),
-            (401, r#"{"error":{"code":"401","message":"Access denied"}}"#, K::KeyRejected, "Access denied"),
+            (
+                401,
+                r#"{"error":{"code":"401","message":"Access denied"}}"#,
+                K::KeyRejected,
+                "Access denied",
+            ),
             (402, r#"{"error":{"message":"no","type":"x"}}"#, K::Quota, "no"),
-            (403, r#"{"error":{"code":403,"message":"no","status":"PERMISSION_DENIED"}}"#, K::Forbidden, "no"),
+            (
+                403,
+                r#"{"error":{"code":403,"message":"no","status":"PERMISSION_DENIED"}}"#,
+                K::Forbidden,
+                "no",
+            ),
             (
                 400,
                 r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}"#,
@@ -301,7 +409,12 @@ mod tests {
                 "Rate limit reached for m in organization o on tokens per min",
             ),
             (429, r#"{"error":{"message":"slow down","code":429}}"#, K::RateLimited, "slow down"),
-            (404, r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#, K::ModelNotFound, "model: x"),
+            (
+                404,
+                r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#,
+                K::ModelNotFound,
+                "model: x",
+            ),
             (404, r#"{"error":"model 'x' not found"}"#, K::ModelNotFound, "model 'x' not found"),
             (
                 404,
@@ -309,8 +422,18 @@ mod tests {
                 K::ModelNotFound,
                 "models/x is not found for API version v1beta",
             ),
-            (400, r#"{"error":{"code":"model_not_found","message":"gone"}}"#, K::ModelNotFound, "gone"),
-            (404, r#"{"error":{"message":"Invalid URL (POST /v1/x)"}}"#, K::BadRequest, "Invalid URL (POST /v1/x)"),
+            (
+                400,
+                r#"{"error":{"code":"model_not_found","message":"gone"}}"#,
+                K::ModelNotFound,
+                "gone",
+            ),
+            (
+                404,
+                r#"{"error":{"message":"Invalid URL (POST /v1/x)"}}"#,
+                K::BadRequest,
+                "Invalid URL (POST /v1/x)",
+            ),
             (
                 422,
                 r#"{"detail":[{"loc":["body","max"],"msg":"field required","type":"missing"}]}"#,
@@ -321,7 +444,12 @@ mod tests {
             (500, r#"{"message":"oh"}"#, K::Server, "oh"),
             (500, r#"{"error":"evil: something broke"}"#, K::Server, "evil: something broke"),
             (500, "", K::Server, "provider answered HTTP 500 with an empty body"),
-            (500, "upstream connect error\n or reset", K::Server, "upstream connect error or reset"),
+            (
+                500,
+                "upstream connect error\n or reset",
+                K::Server,
+                "upstream connect error or reset",
+            ),
             (
                 500,
                 r#"{"error": {"message": "ev"#,
@@ -334,12 +462,32 @@ mod tests {
                 K::Forbidden,
                 "AccessDenied evil & words",
             ),
-            (429, "event: error\ndata: {\"error\":{\"message\":\"slow\",\"code\":\"insufficient_quota\"}}\n\n", K::Quota, "slow"),
+            (
+                429,
+                "event: error\ndata: {\"error\":{\"message\":\"slow\",\"code\":\"insufficient_quota\"}}\n\n",
+                K::Quota,
+                "slow",
+            ),
             (503, ": hi\n\ndata: all busy", K::Server, "all busy"),
-            (429, r#"{"message":"slow","__type":"com.x#ThrottlingException"}"#, K::RateLimited, "slow"),
-            (500, r#"{"x":null}"#, K::Server, "provider answered HTTP 500 without a message: {\"x\":null}"),
+            (
+                429,
+                r#"{"message":"slow","__type":"com.x#ThrottlingException"}"#,
+                K::RateLimited,
+                "slow",
+            ),
+            (
+                500,
+                r#"{"x":null}"#,
+                K::Server,
+                "provider answered HTTP 500 without a message: {\"x\":null}",
+            ),
             (500, "null", K::Server, "provider answered HTTP 500 without a message: null"),
-            (524, cloudflare, K::Server, "provider returned an HTML error page (Cloudflare 524): x | 524: A timeout occurred"),
+            (
+                524,
+                cloudflare,
+                K::Server,
+                "provider returned an HTML error page (Cloudflare 524): x | 524: A timeout occurred",
+            ),
             (
                 429,
                 "<html><h1>429 Too Many Requests</h1></html>",
@@ -348,10 +496,19 @@ mod tests {
             ),
             (408, "{}", K::Transient, "provider answered HTTP 408 without a message: {}"),
             (409, r#"{"message":"busy"}"#, K::Conflict, "busy"),
-            (529, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#, K::Server, "Overloaded"),
+            (
+                529,
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+                K::Server,
+                "Overloaded",
+            ),
         ] {
             let fault = read(status, "", body.as_bytes());
-            assert_eq!((fault.kind, fault.message.as_str(), fault.status), (kind, message, status), "{body}");
+            assert_eq!(
+                (fault.kind, fault.message.as_str(), fault.status),
+                (kind, message, status),
+                "{body}"
+            );
         }
     }
 
@@ -359,13 +516,31 @@ mod tests {
     fn the_beginning_of_a_long_body_is_read_for_what_it_says() {
         let long = "x\\n\u{e9}".repeat(30_000);
         for (body, kind, message) in [
-            (format!(r#"{{"error":{{"type":"t","code":"insufficient_quota","message":"evil {long}"#), FaultKind::Quota, "evil x é"),
-            (format!(r#"{{"error":{{"message":"evil","debug":"{long}"#), FaultKind::RateLimited, "evil"),
-            (format!(r#"{{"debug":"{long}"#), FaultKind::RateLimited, "provider answered HTTP 429 with more JSON than is read: {\"debug\""),
+            (
+                format!(
+                    r#"{{"error":{{"type":"t","code":"insufficient_quota","message":"evil {long}"#
+                ),
+                FaultKind::Quota,
+                "evil x é",
+            ),
+            (
+                format!(r#"{{"error":{{"message":"evil","debug":"{long}"#),
+                FaultKind::RateLimited,
+                "evil",
+            ),
+            (
+                format!(r#"{{"debug":"{long}"#),
+                FaultKind::RateLimited,
+                "provider answered HTTP 429 with more JSON than is read: {\"debug\"",
+            ),
         ] {
             let fault = read(429, "application/json", &body.as_bytes()[..64 << 10]);
             assert_eq!(fault.kind, kind);
-            assert!(fault.message.starts_with(message) && fault.message.chars().count() <= MESSAGE + 1, "{}", fault.message);
+            assert!(
+                fault.message.starts_with(message) && fault.message.chars().count() <= MESSAGE + 1,
+                "{}",
+                fault.message
+            );
         }
     }
 
@@ -378,7 +553,10 @@ mod tests {
             (Some(Duration::from_millis(1500)), None, Some("RESOURCE_EXHAUSTED"))
         );
         let fault = read(400, "", br#"{"error":{"message":"m","type":"t","param":"p","code":17}}"#);
-        assert_eq!((fault.code.as_deref(), fault.kind_name.as_deref(), fault.param.as_deref()), (Some("17"), Some("t"), Some("p")));
+        assert_eq!(
+            (fault.code.as_deref(), fault.kind_name.as_deref(), fault.param.as_deref()),
+            (Some("17"), Some("t"), Some("p"))
+        );
     }
 
     #[test]
@@ -389,7 +567,11 @@ mod tests {
             r#"{"error":{"code":400,"message":"The input token count (1100000) exceeds the maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}"#,
             r#"{"error":"the request exceeds the available context size"}"#,
         ] {
-            assert_eq!(read(400, "", body.as_bytes()).code.as_deref(), Some("context_length_exceeded"), "{body}");
+            assert_eq!(
+                read(400, "", body.as_bytes()).code.as_deref(),
+                Some("context_length_exceeded"),
+                "{body}"
+            );
         }
         assert_eq!(read(400, "", br#"{"error":{"message":"bad image"}}"#).code, None);
     }
@@ -397,9 +579,21 @@ mod tests {
     #[test]
     fn an_error_inside_a_200_gets_the_status_it_stands_for() {
         for (body, status, kind) in [
-            (r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#, 529, FaultKind::Server),
-            (r#"{"error":{"message":"m","type":"requests","code":"rate_limit_exceeded"}}"#, 429, FaultKind::RateLimited),
-            (r#"{"error":{"message":"m","type":"server_error","code":null}}"#, 502, FaultKind::Server),
+            (
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,
+                529,
+                FaultKind::Server,
+            ),
+            (
+                r#"{"error":{"message":"m","type":"requests","code":"rate_limit_exceeded"}}"#,
+                429,
+                FaultKind::RateLimited,
+            ),
+            (
+                r#"{"error":{"message":"m","type":"server_error","code":null}}"#,
+                502,
+                FaultKind::Server,
+            ),
             (r#"{"error":{"message":"m","type":"insufficient_quota"}}"#, 429, FaultKind::Quota),
             (r#"{"error":{"code":500,"message":"m","status":"INTERNAL"}}"#, 500, FaultKind::Server),
             (r#"{"message":"m","__type":"ThrottlingException"}"#, 429, FaultKind::RateLimited),
@@ -412,6 +606,10 @@ mod tests {
             assert_eq!((fault.status, fault.kind), (status, kind), "{body}");
         }
         assert_eq!(read(302, "", b"").kind, FaultKind::Portal);
-        assert!(read(200, "", b"<html>x").message.starts_with("network requires sign-in or a proxy answered"));
+        assert!(
+            read(200, "", b"<html>x")
+                .message
+                .starts_with("network requires sign-in or a proxy answered")
+        );
     }
 }

@@ -23,7 +23,8 @@ pub enum Flow {
 }
 
 impl Flow {
-    /// Takes a chunk of the upstream's body; what may leave for the client goes to `out`, an unfinished event waits.
+    /// Takes a chunk of the upstream's body; what may leave for the client goes to `out`, an
+    /// unfinished event waits.
     pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Step {
         match self {
             Self::Pass(passage) => passage.feed(chunk, out),
@@ -73,7 +74,8 @@ impl Flow {
         }
     }
 
-    /// The upstream's own error event, framed, where clients can read it as it is; not yet searched for secrets.
+    /// The upstream's own error event, framed, where clients can read it as it is; not yet searched
+    /// for secrets.
     #[must_use]
     pub fn own_error(&self) -> Option<&Bytes> {
         match self {
@@ -99,7 +101,8 @@ impl Flow {
         }
     }
 
-    /// Keeps what is said from here on, so that another can go on from it; to be asked for before the stream begins.
+    /// Keeps what is said from here on, so that another can go on from it; to be asked for before
+    /// the stream begins.
     pub fn listen(&mut self) {
         match self {
             Self::Pass(passage) => passage.listen(),
@@ -116,9 +119,16 @@ impl Flow {
         }
     }
 
-    /// The rest of this answer comes from another, which was read in silence up to now; what it said so far goes to
-    /// `out`. `writer`: for an answer that passed as it was, given its model's name. `before`: what was used for it.
-    pub fn resume(&mut self, rest: Self, writer: impl FnOnce(&str) -> Box<dyn StreamWriter>, before: Usage, out: &mut Vec<Bytes>) {
+    /// The rest of this answer comes from another, which was read in silence up to now; what it
+    /// said so far goes to `out`. `writer`: for an answer that passed as it was, given its model's
+    /// name. `before`: what was used for it.
+    pub fn resume(
+        &mut self,
+        rest: Self,
+        writer: impl FnOnce(&str) -> Box<dyn StreamWriter>,
+        before: Usage,
+        out: &mut Vec<Bytes>,
+    ) {
         let Self::Translate(rest) = rest else { return };
         match self {
             Self::Translate(translator) => translator.resume(*rest, before, out),
@@ -129,7 +139,14 @@ impl Flow {
                 if !id.is_empty() {
                     writer.bears(id);
                 }
-                let translator = Translator::taking_over(told, writer, passage.content_events(), *rest, before, out);
+                let translator = Translator::taking_over(
+                    told,
+                    writer,
+                    passage.content_events(),
+                    *rest,
+                    before,
+                    out,
+                );
                 *self = Self::Translate(Box::new(translator));
             }
         }

@@ -1,6 +1,8 @@
-//! The five wire protocols: what an answer means, how a stream of each is framed, how an error looks.
+//! The five wire protocols: what an answer means, how a stream of each is framed, how an error
+//! looks.
 //!
-//! No I/O, no knowledge of each other. `Ingress` is the half that faces clients, `Egress` the half that faces upstreams.
+//! No I/O, no knowledge of each other. `Ingress` is the half that faces clients, `Egress` the half
+//! that faces upstreams.
 
 mod anthropic;
 mod any;
@@ -55,15 +57,22 @@ use crate::{
 pub trait Ingress: Send + Sync {
     fn dialect(&self) -> Dialect;
 
-    /// The whole error answer: status, and a JSON body of the dialect. `request_id` stands in the body where the
-    /// dialect has a place for it.
+    /// The whole error answer: status, and a JSON body of the dialect. `request_id` stands in the
+    /// body where the dialect has a place for it.
     fn write_error(&self, error: &ClientError, request_id: &str) -> (StatusCode, Bytes);
 
     /// The error as the last event of a stream, framed; never followed by anything.
     fn stream_error(&self, error: &ClientError, request_id: &str, framing: Framing) -> Bytes;
 
-    /// The same after `events` events have gone out, for framings where the last one depends on those before.
-    fn stream_error_after(&self, error: &ClientError, request_id: &str, framing: Framing, events: u32) -> Bytes {
+    /// The same after `events` events have gone out, for framings where the last one depends on
+    /// those before.
+    fn stream_error_after(
+        &self,
+        error: &ClientError,
+        request_id: &str,
+        framing: Framing,
+        events: u32,
+    ) -> Bytes {
         let _ = events;
         self.stream_error(error, request_id, framing)
     }
@@ -71,11 +80,13 @@ pub trait Ingress: Send + Sync {
     /// A keep-alive for a stream that is silent; `None` where the dialect has none.
     fn ping(&self, framing: Framing) -> Option<&'static [u8]>;
 
-    /// Reads a generation request whole. Lenient where providers are, and bounded by the JSON checks before it.
+    /// Reads a generation request whole. Lenient where providers are, and bounded by the JSON
+    /// checks before it.
     ///
     /// # Errors
     ///
-    /// What the dialect's own provider would refuse: messages missing or of the wrong type; names the field.
+    /// What the dialect's own provider would refuse: messages missing or of the wrong type; names
+    /// the field.
     fn read_request(&self, place: Place, body: &[u8]) -> Result<ChatRequest, ClientError>;
 
     /// A whole answer in this dialect.
@@ -85,7 +96,8 @@ pub trait Ingress: Send + Sync {
     fn stream_writer(&self, shape: &Shape) -> Box<dyn StreamWriter>;
 }
 
-/// Which of its dialect's generation endpoints a client asked; most dialects have only the main one.
+/// Which of its dialect's generation endpoints a client asked; most dialects have only the main
+/// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     #[default]
@@ -102,14 +114,16 @@ pub struct Shape {
     pub place: Place,
     /// The model's name as the client asked for it.
     pub model: String,
-    /// Our request id: the seed of ids that an answer of this dialect must have (`chatcmpl-…`, `msg_…`, `resp_…`).
+    /// Our request id: the seed of ids that an answer of this dialect must have (`chatcmpl-…`,
+    /// `msg_…`, `resp_…`).
     pub id: String,
     /// Unix seconds at which the answer begins.
     pub now: i64,
     pub framing: Framing,
     /// Whether the client asked for usage in the stream (OpenAI `stream_options.include_usage`).
     pub usage: bool,
-    /// Names of the request's custom tools, whose calls came back as functions with one argument `input`.
+    /// Names of the request's custom tools, whose calls came back as functions with one argument
+    /// `input`.
     pub custom: Vec<String>,
     /// Tools that stand in a namespace: the name that calls bear, namespace, name inside it.
     pub namespaced: Vec<(String, String, String)>,
@@ -119,7 +133,8 @@ pub struct Shape {
 
 /// Writes an answer as it comes.
 pub trait StreamWriter: Send {
-    /// Appends what the client gets for one event. Events are well formed (see `ir::grammar`); `End` writes the terminator.
+    /// Appends what the client gets for one event. Events are well formed (see `ir::grammar`);
+    /// `End` writes the terminator.
     fn event(&mut self, event: ChatEvent, out: &mut Vec<u8>);
 
     /// The answer that is written on has begun elsewhere, and bears this id.
@@ -127,7 +142,8 @@ pub trait StreamWriter: Send {
         let _ = id;
     }
 
-    /// Appends the error that ends the stream instead of its `End`, fitting what has been written; also before `Begin`.
+    /// Appends the error that ends the stream instead of its `End`, fitting what has been written;
+    /// also before `Begin`.
     fn error(&mut self, error: &ClientError, request_id: &str, out: &mut Vec<u8>);
 }
 
@@ -145,14 +161,14 @@ pub enum Framing {
 pub trait Egress: Send + Sync {
     fn dialect(&self) -> Dialect;
 
-    /// Reads an error answer (status >= 400), or a 200 whose body is no answer. Never fails: HTML, plain text, empty
-    /// and broken bodies become a fault with a readable message.
+    /// Reads an error answer (status >= 400), or a 200 whose body is no answer. Never fails: HTML,
+    /// plain text, empty and broken bodies become a fault with a readable message.
     fn read_error(&self, status: u16, content_type: &str, body: &[u8]) -> Fault {
         fault::read(status, content_type, body)
     }
 
-    /// Reads a complete non-streaming answer of a generation op: its usage and finish, or the error hidden in it.
-    /// The whole body must be valid JSON of the expected shape.
+    /// Reads a complete non-streaming answer of a generation op: its usage and finish, or the error
+    /// hidden in it. The whole body must be valid JSON of the expected shape.
     ///
     /// # Errors
     ///
@@ -179,15 +195,16 @@ pub trait Egress: Send + Sync {
     /// The fault, when the body is no answer.
     fn as_stream(&self, op: Op, body: &[u8], framing: Framing) -> Result<Bytes, Fault>;
 
-    /// The events of a complete stream told as one JSON answer, where JSON was asked and a stream came.
+    /// The events of a complete stream told as one JSON answer, where JSON was asked and a stream
+    /// came.
     ///
     /// # Errors
     ///
     /// The fault, when the events are no complete answer.
     fn as_answer(&self, op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault>;
 
-    /// Where a translated conversation is sent, below the base URL; `{model}` stands where the path holds the model's
-    /// name. With it the query, without `?`, empty where there is none.
+    /// Where a translated conversation is sent, below the base URL; `{model}` stands where the path
+    /// holds the model's name. With it the query, without `?`, empty where there is none.
     fn chat_path(&self, stream: bool) -> (&'static str, &'static str);
 
     /// How a translated conversation's stream is framed.
@@ -201,7 +218,12 @@ pub trait Egress: Send + Sync {
     /// # Errors
     ///
     /// The fault, when the body is no answer.
-    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault>;
+    fn read_response(
+        &self,
+        content_type: &str,
+        body: &[u8],
+        carry: &Carry,
+    ) -> Result<ChatResponse, Fault>;
 
     /// A reader of an answer's stream.
     fn stream_reader(&self, carry: &Carry) -> Box<dyn StreamReader>;
@@ -230,7 +252,8 @@ pub struct Traits {
 /// How a model is told how much to think.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Thinking {
-    /// An effort by name (`reasoning_effort`, Anthropic `output_config.effort` with adaptive thinking, Gemini `thinkingLevel`).
+    /// An effort by name (`reasoning_effort`, Anthropic `output_config.effort` with adaptive
+    /// thinking, Gemini `thinkingLevel`).
     Effort,
     /// A number of tokens (`thinking.budget_tokens`, `thinkingBudget`).
     #[default]
@@ -249,7 +272,8 @@ pub struct Encoded {
     pub carry: Carry,
 }
 
-/// What has no place in the upstream's dialect and was left out: the field, in the words of whoever said it.
+/// What has no place in the upstream's dialect and was left out: the field, in the words of whoever
+/// said it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Loss(pub std::borrow::Cow<'static, str>);
 
@@ -272,16 +296,21 @@ impl Carry {
 
 /// Reads an answer as it comes.
 pub trait StreamReader: Send {
-    /// Takes one event (name and data of an SSE event, a line, an array's element) and appends what it says. After `End`
-    /// nothing more is said.
+    /// Takes one event (name and data of an SSE event, a line, an array's element) and appends what
+    /// it says. After `End` nothing more is said.
     ///
     /// # Errors
     ///
     /// The upstream's error event, or an event that is none.
-    fn event(&mut self, name: &[u8], data: &[u8], out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>>;
+    fn event(
+        &mut self,
+        name: &[u8],
+        data: &[u8],
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>>;
 
-    /// The body has ended: where the answer is complete by the dialect's grammar though its terminator is missing, says
-    /// its `End`. Whether the answer is complete.
+    /// The body has ended: where the answer is complete by the dialect's grammar though its
+    /// terminator is missing, says its `End`. Whether the answer is complete.
     fn end(&mut self, out: &mut Vec<ChatEvent>) -> bool;
 
     /// What is known so far.
@@ -308,7 +337,8 @@ pub struct Summary {
     pub model: Option<String>,
 }
 
-/// Watches the events of a passed-through stream: looks only at those that can hold content, usage, finish or error.
+/// Watches the events of a passed-through stream: looks only at those that can hold content, usage,
+/// finish or error.
 pub trait Meter: Send {
     /// One event: its name (empty where there is none) and its data, lines joined.
     fn event(&mut self, name: &[u8], data: &[u8]) -> Heed;
@@ -323,7 +353,8 @@ pub trait Meter: Send {
         None
     }
 
-    /// Where a non-error stream ends well without its terminator: the bytes that supply it (OpenAI's `[DONE]`).
+    /// Where a non-error stream ends well without its terminator: the bytes that supply it
+    /// (OpenAI's `[DONE]`).
     fn terminator(&self) -> Option<&'static [u8]>;
 }
 

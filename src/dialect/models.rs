@@ -13,13 +13,19 @@ const LONGEST: usize = 256;
 #[must_use]
 pub(super) fn read(body: &[u8]) -> Option<Vec<ModelEntry>> {
     let json = json::check(body).ok()?;
-    let list = if json.is_array() { json } else { json.get("data").or_else(|| json.get("models"))? };
+    let list =
+        if json.is_array() { json } else { json.get("data").or_else(|| json.get("models"))? };
     list.is_array().then(|| list.items().filter_map(row).take(MOST).collect())
 }
 
 fn row(json: Json<'_>) -> Option<ModelEntry> {
     let text = |key| json.get(key).and_then(Json::str).map(|text| text.into_owned());
-    let id = json.str().map(|id| id.into_owned()).or_else(|| text("id")).or_else(|| text("model")).or_else(|| text("name"))?;
+    let id = json
+        .str()
+        .map(|id| id.into_owned())
+        .or_else(|| text("id"))
+        .or_else(|| text("model"))
+        .or_else(|| text("name"))?;
     let id = id.strip_prefix("models/").unwrap_or(&id).to_owned();
     if id.is_empty() || id.len() > LONGEST || id.chars().any(char::is_control) {
         return None;
@@ -28,8 +34,20 @@ fn row(json: Json<'_>) -> Option<ModelEntry> {
         let told = text("created_at").or_else(|| text("modified_at"))?;
         told.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
     });
-    let context = ["context_length", "context_window", "max_context_length", "max_model_len", "inputTokenLimit", "max_input_tokens"];
-    Some(ModelEntry { id, created, owned_by: text("owned_by"), context: context.iter().find_map(|key| json.get(key)?.u64()) })
+    let context = [
+        "context_length",
+        "context_window",
+        "max_context_length",
+        "max_model_len",
+        "inputTokenLimit",
+        "max_input_tokens",
+    ];
+    Some(ModelEntry {
+        id,
+        created,
+        owned_by: text("owned_by"),
+        context: context.iter().find_map(|key| json.get(key)?.u64()),
+    })
 }
 
 #[cfg(test)]
@@ -38,17 +56,30 @@ mod tests {
 
     #[test]
     fn lists_of_every_dialect_are_read() {
-        let ids = |body: &str| read(body.as_bytes()).map(|list| list.into_iter().map(|m| m.id).collect::<Vec<_>>());
+        let ids = |body: &str| {
+            read(body.as_bytes()).map(|list| list.into_iter().map(|m| m.id).collect::<Vec<_>>())
+        };
         let some = |ids: &[&str]| Some(ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>());
-        assert_eq!(ids(r#"{"object":"list","data":[{"id":"a"},{"id":""},{"x":1},{"id":"b/c:d"}]}"#), some(&["a", "b/c:d"]));
+        assert_eq!(
+            ids(r#"{"object":"list","data":[{"id":"a"},{"id":""},{"x":1},{"id":"b/c:d"}]}"#),
+            some(&["a", "b/c:d"])
+        );
         assert_eq!(ids(r#"{"models":[{"name":"models/g","inputTokenLimit":5}]}"#), some(&["g"]));
-        assert_eq!(ids(r#"{"models":[{"name":"l:latest","model":"l:latest","modified_at":"2025-01-01T00:00:00Z"}]}"#), some(&["l:latest"]));
+        assert_eq!(
+            ids(
+                r#"{"models":[{"name":"l:latest","model":"l:latest","modified_at":"2025-01-01T00:00:00Z"}]}"#
+            ),
+            some(&["l:latest"])
+        );
         assert_eq!(ids(r#"[{"id":"t"}]"#), some(&["t"]));
         assert_eq!(ids(r#"{"data":[]}"#), some(&[]));
         assert_eq!(ids(r#"{"error":"x"}"#), None);
         assert_eq!(ids("<html>"), None);
         let row =
             &read(br#"{"data":[{"id":"a","created_at":"2025-01-01T00:00:00Z","owned_by":"o","context_length":9}]}"#).expect("a list")[0];
-        assert_eq!((row.created, row.owned_by.as_deref(), row.context), (Some(1_735_689_600), Some("o"), Some(9)));
+        assert_eq!(
+            (row.created, row.owned_by.as_deref(), row.context),
+            (Some(1_735_689_600), Some("o"), Some(9))
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Every recorded exchange through every pair of dialects: what was said survives being told in another dialect.
+//! Every recorded exchange through every pair of dialects: what was said survives being told in
+//! another dialect.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +38,12 @@ const APIS: [(&str, Dialect); 7] = [
 
 fn all() -> Vec<(Dialect, Exchange)> {
     let found = recorded::of(&APIS.map(|(api, _)| api));
-    found.into_iter().filter_map(|x| APIS.iter().find(|(api, _)| *api == x.api).map(|(_, dialect)| (*dialect, x))).collect()
+    found
+        .into_iter()
+        .filter_map(|x| {
+            APIS.iter().find(|(api, _)| *api == x.api).map(|(_, dialect)| (*dialect, x))
+        })
+        .collect()
 }
 
 /// What an answer says, whoever tells it.
@@ -67,7 +73,9 @@ fn said(response: &ChatResponse, refusal_is_text: bool) -> Said {
             BlockKind::Text(text) => out.text.push_str(&text.text),
             BlockKind::Reasoning(reasoning) => out.reasoning.push_str(&reasoning.text),
             BlockKind::Refusal(text) if refusal_is_text => out.text.push_str(text),
-            BlockKind::ToolCall(call) => out.calls.push((call.name.clone(), arguments(&call.arguments))),
+            BlockKind::ToolCall(call) => {
+                out.calls.push((call.name.clone(), arguments(&call.arguments)))
+            }
             _ => {}
         }
     }
@@ -96,11 +104,14 @@ fn answer(dialect: Dialect, x: &Exchange) -> Option<(ChatResponse, Vec<ChatEvent
     }
     let carry = Carry { seed: "seed".to_owned(), ..Carry::default() };
     if !x.streaming {
-        let response = registry::egress(dialect).read_response(&x.content_type, x.response.as_bytes(), &carry).ok()?;
+        let response = registry::egress(dialect)
+            .read_response(&x.content_type, x.response.as_bytes(), &carry)
+            .ok()?;
         let events = assemble::events(&response);
         return Some((response, events));
     }
-    let mut reading = Reading::new(framing(x), registry::egress(dialect).stream_reader(&carry), false);
+    let mut reading =
+        Reading::new(framing(x), registry::egress(dialect).stream_reader(&carry), false);
     let mut events = Vec::new();
     let step = reading.feed(&Bytes::copy_from_slice(x.response.as_bytes()), &mut events);
     reading.end(&mut events);
@@ -143,7 +154,9 @@ fn coarse(mut said: Said, client: Dialect, response: &ChatResponse) -> Said {
     match (client, said.finish) {
         // No word for a paused turn, or for a filter.
         (_, FinishKind::Pause) => said.finish = FinishKind::Stop,
-        (Dialect::Anthropic | Dialect::Ollama, FinishKind::Filter) => said.finish = FinishKind::Stop,
+        (Dialect::Anthropic | Dialect::Ollama, FinishKind::Filter) => {
+            said.finish = FinishKind::Stop
+        }
         _ => {}
     }
     if (said.input, said.output) == (Some(0), Some(0)) {
@@ -164,7 +177,9 @@ fn every_recorded_answer_means_the_same_in_every_dialect() {
     let mut wrong = Vec::new();
     let mut counts: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
     for (dialect, x) in all() {
-        let spoken = x.request["modalities"].as_array().is_some_and(|all| all.iter().any(|one| one == "audio"));
+        let spoken = x.request["modalities"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one == "audio"));
         let Some((response, events)) = answer(dialect, &x).filter(|_| !spoken) else { continue };
         for client in Dialect::ALL {
             let carry = Carry { seed: "seed".to_owned(), ..Carry::default() };
@@ -176,18 +191,30 @@ fn every_recorded_answer_means_the_same_in_every_dialect() {
                 count.1 += 1;
                 match got {
                     Some(got) if got == want => count.0 += 1,
-                    got => wrong.push(format!("{} {dialect} → {client} {how}\n  want {want:?}\n  got  {got:?}", x.id)),
+                    got => wrong.push(format!(
+                        "{} {dialect} → {client} {how}\n  want {want:?}\n  got  {got:?}",
+                        x.id
+                    )),
                 }
             };
-            let whole = registry::ingress(client).write_response(&response, &shape(client_framing(client)));
-            check("whole", registry::egress(client).read_response("application/json", &whole, &carry).ok());
+            let whole =
+                registry::ingress(client).write_response(&response, &shape(client_framing(client)));
+            check(
+                "whole",
+                registry::egress(client).read_response("application/json", &whole, &carry).ok(),
+            );
 
-            let reading = Reading::new(Framing::Sse, registry::egress(dialect).stream_reader(&carry), false);
+            let reading =
+                Reading::new(Framing::Sse, registry::egress(dialect).stream_reader(&carry), false);
             let writer = registry::ingress(client).stream_writer(&shape(client_framing(client)));
             let mut translator = Translator::new(reading, writer, 0);
             let mut out = Vec::new();
             translator.whole(events.clone(), super::Summary::default(), &mut out);
-            let mut back = Reading::new(client_framing(client), registry::egress(client).stream_reader(&carry), false);
+            let mut back = Reading::new(
+                client_framing(client),
+                registry::egress(client).stream_reader(&carry),
+                false,
+            );
             let mut told = Vec::new();
             let error = back.feed(&out.concat().into(), &mut told).error;
             back.end(&mut told);
@@ -199,7 +226,12 @@ fn every_recorded_answer_means_the_same_in_every_dialect() {
     for ((client, upstream), (good, of)) in &counts {
         println!("{client:10} ← {upstream:10} {good}/{of}");
     }
-    assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong\n{}",
+        wrong.len(),
+        wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n")
+    );
 }
 
 /// What a request says, whoever tells it.
@@ -228,7 +260,11 @@ fn texts(blocks: &[Block]) -> String {
 }
 
 fn asked(request: &ChatRequest) -> Asked {
-    let mut out = Asked { system: squeeze(&texts(&request.system)), limit: request.settings.max_tokens, ..Asked::default() };
+    let mut out = Asked {
+        system: squeeze(&texts(&request.system)),
+        limit: request.settings.max_tokens,
+        ..Asked::default()
+    };
     fn media(blocks: &[Block], images: &mut Vec<String>) {
         for block in blocks {
             if let BlockKind::Media(media) = &block.kind
@@ -246,7 +282,9 @@ fn asked(request: &ChatRequest) -> Asked {
         }
         for block in &message.blocks {
             match &block.kind {
-                BlockKind::ToolCall(call) => out.calls.push((call.name.clone(), arguments(&call.arguments))),
+                BlockKind::ToolCall(call) => {
+                    out.calls.push((call.name.clone(), arguments(&call.arguments)))
+                }
                 BlockKind::ToolResult(result) => {
                     out.results.push(squeeze(&texts(&result.content)));
                     media(&result.content, &mut out.images);
@@ -258,7 +296,10 @@ fn asked(request: &ChatRequest) -> Asked {
     out.images.sort();
     out.tools = request.tools.iter().filter_map(Tool::name).map(str::to_owned).collect();
     out.tools.sort();
-    out.choice = request.tool_choice.clone().filter(|choice| !out.tools.is_empty() && *choice != ToolChoice::Auto);
+    out.choice = request
+        .tool_choice
+        .clone()
+        .filter(|choice| !out.tools.is_empty() && *choice != ToolChoice::Auto);
     out
 }
 
@@ -279,7 +320,9 @@ fn traits() -> Traits {
 fn every_recorded_request_asks_the_same_in_every_dialect() {
     let mut wrong = Vec::new();
     for (dialect, x) in all() {
-        let Ok(request) = registry::ingress(dialect).read_request(Place::Main, x.request.to_string().as_bytes()) else {
+        let Ok(request) =
+            registry::ingress(dialect).read_request(Place::Main, x.request.to_string().as_bytes())
+        else {
             // What the provider refused we may refuse as well.
             if x.status < 400 {
                 wrong.push(format!("{}: not read", x.id));
@@ -295,39 +338,71 @@ fn every_recorded_request_asks_the_same_in_every_dialect() {
             let back = match registry::ingress(upstream).read_request(Place::Main, &encoded.body) {
                 Ok(back) => asked(&back),
                 Err(e) => {
-                    wrong.push(format!("{} {dialect} → {upstream} cannot be read back: {}", x.id, e.message));
+                    wrong.push(format!(
+                        "{} {dialect} → {upstream} cannot be read back: {}",
+                        x.id, e.message
+                    ));
                     continue;
                 }
             };
             let same = back.system.contains(&want.system)
-                && want.users.lines().filter(|line| !line.is_empty()).all(|line| back.users.contains(line))
+                && want
+                    .users
+                    .lines()
+                    .filter(|line| !line.is_empty())
+                    .all(|line| back.users.contains(line))
                 && back.calls == want.calls
-                && want.results.iter().all(|result| back.results.iter().any(|other| other.contains(result)))
+                && want
+                    .results
+                    .iter()
+                    .all(|result| back.results.iter().any(|other| other.contains(result)))
                 && (back.images == want.images || upstream == Dialect::Ollama)
                 && (back.tools == want.tools || want.choice == Some(ToolChoice::None))
-                && (back.choice == want.choice || upstream == Dialect::Ollama || want.choice == Some(ToolChoice::None))
+                && (back.choice == want.choice
+                    || upstream == Dialect::Ollama
+                    || want.choice == Some(ToolChoice::None))
                 && (want.limit.is_none() || back.limit == want.limit);
             if !same && want.calls.iter().all(|(_, arguments)| arguments.is_object()) {
-                wrong.push(format!("{} {dialect} → {upstream}\n  want {want:?}\n  got  {back:?}", x.id));
+                wrong.push(format!(
+                    "{} {dialect} → {upstream}\n  want {want:?}\n  got  {back:?}",
+                    x.id
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong\n{}",
+        wrong.len(),
+        wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n")
+    );
 }
 
-/// JSON that others laid out over lines: their blocks, citations, log probabilities, and what an answer repeats.
+/// JSON that others laid out over lines: their blocks, citations, log probabilities, and what an
+/// answer repeats.
 #[test]
 fn raw_values_with_line_breaks_stay_inside_their_event() {
     const BROKEN: &str = "{\n\t\"type\":\r\n \"web_search_call\",\r\"id\": \"w\",\n\"a\": [\n1]}";
     let raw = || Raw::parse(BROKEN).expect("json");
     for client in Dialect::ALL {
-        for framing in [client_framing(client), if client == Dialect::Gemini { Framing::JsonArray } else { client_framing(client) }] {
+        for framing in [
+            client_framing(client),
+            if client == Dialect::Gemini { Framing::JsonArray } else { client_framing(client) },
+        ] {
             let mut shape = shape(framing);
             shape.echo.push(Dialect::Responses, "metadata", raw());
-            shape.echo.push(Dialect::Responses, "tools", Raw::parse(&format!("[\n{BROKEN}\n]")).expect("json"));
+            shape.echo.push(
+                Dialect::Responses,
+                "tools",
+                Raw::parse(&format!("[\n{BROKEN}\n]")).expect("json"),
+            );
             let mut writer = registry::ingress(client).stream_writer(&shape);
             let mut out = Vec::new();
-            let citation = Citation { url: Some("u".to_owned()), raw: Some((client, raw())), ..Citation::default() };
+            let citation = Citation {
+                url: Some("u".to_owned()),
+                raw: Some((client, raw())),
+                ..Citation::default()
+            };
             for event in [
                 ChatEvent::Begin { id: String::new(), model: "m".to_owned(), created: None, usage: None },
                 ChatEvent::Open { block: 0, head: Head::Foreign { dialect: client, body: raw() } },
@@ -344,15 +419,31 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
                 writer.event(event, &mut out);
             }
             let text = String::from_utf8(out.clone()).expect("text");
-            let known =
-                |line: &str| ["", "]"].contains(&line) || ["data: ", "event: ", "{", "[", ","].iter().any(|begin| line.starts_with(begin));
+            let known = |line: &str| {
+                ["", "]"].contains(&line)
+                    || ["data: ", "event: ", "{", "[", ","]
+                        .iter()
+                        .any(|begin| line.starts_with(begin))
+            };
             assert!(text.split(['\n', '\r']).all(known), "{client}: {text}");
-            let mut reading = Reading::new(framing, registry::egress(client).stream_reader(&Carry::default()), false);
+            let mut reading = Reading::new(
+                framing,
+                registry::egress(client).stream_reader(&Carry::default()),
+                false,
+            );
             let mut events = Vec::new();
             assert_eq!(reading.feed(&out.into(), &mut events).error, None, "{client}: {text}");
             reading.end(&mut events);
-            assert!(events.iter().any(|event| matches!(event, ChatEvent::Delta { text, .. } if text == "said\nso")), "{client}: {text}");
-            assert!(events.iter().any(|event| matches!(event, ChatEvent::End { .. })), "{client}: {text}");
+            assert!(
+                events.iter().any(
+                    |event| matches!(event, ChatEvent::Delta { text, .. } if text == "said\nso")
+                ),
+                "{client}: {text}"
+            );
+            assert!(
+                events.iter().any(|event| matches!(event, ChatEvent::End { .. })),
+                "{client}: {text}"
+            );
         }
     }
 }
@@ -363,14 +454,23 @@ fn an_error_ends_a_stream_in_every_dialect_without_a_success() {
         let mut writer = registry::ingress(client).stream_writer(&shape(client_framing(client)));
         let mut out = Vec::new();
         for event in [
-            ChatEvent::Begin { id: String::new(), model: "m".to_owned(), created: None, usage: None },
+            ChatEvent::Begin {
+                id: String::new(),
+                model: "m".to_owned(),
+                created: None,
+                usage: None,
+            },
             ChatEvent::Open { block: 0, head: Head::Text },
             ChatEvent::Delta { block: 0, text: "half".to_owned() },
         ] {
             writer.event(event, &mut out);
         }
         writer.error(&ClientError::new(ErrorKind::Upstream, "broke"), "01", &mut out);
-        let mut reading = Reading::new(client_framing(client), registry::egress(client).stream_reader(&Carry::default()), false);
+        let mut reading = Reading::new(
+            client_framing(client),
+            registry::egress(client).stream_reader(&Carry::default()),
+            false,
+        );
         let mut events = Vec::new();
         let step = reading.feed(&out.into(), &mut events);
         assert!(step.error.is_some_and(|fault| fault.message.contains("broke")), "{client}");

@@ -1,6 +1,8 @@
-//! Passes a stream through in its own dialect: whole events only, as the slices of the chunks they came in.
+//! Passes a stream through in its own dialect: whole events only, as the slices of the chunks they
+//! came in.
 //!
-//! What clients of the dialect are known to choke on is re-framed on the way; errors, cuts and the end are found.
+//! What clients of the dialect are known to choke on is re-framed on the way; errors, cuts and the
+//! end are found.
 
 use std::borrow::Cow;
 
@@ -13,7 +15,9 @@ use crate::{
         json::{self, Json},
         ndjson, sse,
     },
-    dialect::{Carry, Framing, Heed, Meter, Summary, fault, registry, resume::Tap, translate::Reading},
+    dialect::{
+        Carry, Framing, Heed, Meter, Summary, fault, registry, resume::Tap, translate::Reading,
+    },
     ir::{
         fault::{ClientError, Fault},
         op::{Dialect, Op},
@@ -51,7 +55,8 @@ pub struct Step {
     pub events: u32,
     /// Some of them were content.
     pub content: bool,
-    /// Something was completed, and all of it was keep-alives: the upstream lives, but gets no further.
+    /// Something was completed, and all of it was keep-alives: the upstream lives, but gets no
+    /// further.
     pub pings_only: bool,
     /// The terminal event was among them; nothing more will be forwarded.
     pub terminal: bool,
@@ -106,7 +111,9 @@ impl Rules {
     const fn of(dialect: Dialect) -> Self {
         match dialect {
             Dialect::Anthropic => Self { named: true, no_ids: false, data_only: false },
-            Dialect::Gemini | Dialect::Ollama => Self { named: false, no_ids: true, data_only: true },
+            Dialect::Gemini | Dialect::Ollama => {
+                Self { named: false, no_ids: true, data_only: true }
+            }
             Dialect::Openai => Self { named: false, no_ids: true, data_only: false },
             Dialect::Responses => Self { named: true, no_ids: true, data_only: false },
         }
@@ -125,7 +132,8 @@ enum Fate {
 }
 
 impl Passage {
-    /// A stream from its beginning. `hide_usage`: the client did not ask for the usage chunk that the upstream sends.
+    /// A stream from its beginning. `hide_usage`: the client did not ask for the usage chunk that
+    /// the upstream sends.
     #[must_use]
     pub fn new(dialect: Dialect, op: Op, framing: Framing, hide_usage: bool) -> Self {
         let cutter = match framing {
@@ -166,8 +174,12 @@ impl Passage {
         self.tap.take().map(|tap| *tap)
     }
 
-    /// Takes a chunk of the upstream's body; what may be forwarded of it goes to `out`, an unfinished event waits.
-    #[expect(clippy::needless_pass_by_value, reason = "a chunk of only clean events leaves as itself")]
+    /// Takes a chunk of the upstream's body; what may be forwarded of it goes to `out`, an
+    /// unfinished event waits.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a chunk of only clean events leaves as itself"
+    )]
     pub fn feed(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) -> Step {
         if let Some(tap) = &mut self.tap {
             tap.feed(&chunk);
@@ -217,7 +229,9 @@ impl Passage {
                     (run, whole) = (at, at);
                 }
                 Piece::More => break,
-                Piece::TooLong => self.fail(fault::long_event(self.events.saturating_add(1), LIMIT), &mut step),
+                Piece::TooLong => {
+                    self.fail(fault::long_event(self.events.saturating_add(1), LIMIT), &mut step)
+                }
             }
             units += 1;
             pings += u32::from(step.events == before);
@@ -227,7 +241,8 @@ impl Passage {
         step
     }
 
-    /// The upstream's body has ended: the last event may lack its blank line, the stream its terminator.
+    /// The upstream's body has ended: the last event may lack its blank line, the stream its
+    /// terminator.
     pub fn end(&mut self, out: &mut Vec<Bytes>) -> Ending {
         if let Some(tap) = &mut self.tap {
             tap.end();
@@ -284,7 +299,8 @@ impl Passage {
         self.content_events
     }
 
-    /// The upstream's own error event, framed, where clients of the dialect can read it; not yet searched for secrets.
+    /// The upstream's own error event, framed, where clients of the dialect can read it; not yet
+    /// searched for secrets.
     #[must_use]
     pub fn own_error(&self) -> Option<&Bytes> {
         self.own_error.as_ref()
@@ -296,7 +312,12 @@ impl Passage {
         if matches!(self.array, Array::Closed | Array::Bare) {
             return Bytes::new();
         }
-        registry::ingress(self.dialect).stream_error_after(error, request_id, self.framing, self.passed)
+        registry::ingress(self.dialect).stream_error_after(
+            error,
+            request_id,
+            self.framing,
+            self.passed,
+        )
     }
 
     fn judge(&mut self, unit: &[u8], step: &mut Step) -> Fate {
@@ -316,7 +337,11 @@ impl Passage {
         let form = block.form;
         if block.data.trim_ascii().is_empty() {
             // No event, but some decoders make one of it.
-            let odd = form.lines > 0 || form.named || form.id || form.lone_cr || self.rules.data_only && (form.comment || form.unknown);
+            let odd = form.lines > 0
+                || form.named
+                || form.id
+                || form.lone_cr
+                || self.rules.data_only && (form.comment || form.unknown);
             return match skip {
                 _ if odd => Fate::Drop,
                 0 => Fate::Keep,
@@ -332,7 +357,10 @@ impl Passage {
             _ => Cow::Borrowed(block.name),
         };
         let amended = self.amended.take();
-        let padded = self.state == State::Done && block.data.len() < 20 && self.dialect == Dialect::Openai && *block.data != *b"[DONE]";
+        let padded = self.state == State::Done
+            && block.data.len() < 20
+            && self.dialect == Dialect::Openai
+            && *block.data != *b"[DONE]";
         if amended.is_some() || padded {
             // Its SDKs know the last event of a chat stream only by its letters.
             let data = amended.as_deref().unwrap_or_else(|| block.data.trim_ascii());
@@ -345,7 +373,8 @@ impl Passage {
             let mut out = BytesMut::new();
             if rules.data_only && form.lines > 1 {
                 // A line feed inside JSON can only stand between its tokens.
-                let data: Vec<u8> = block.data.iter().map(|&b| if b == b'\n' { b' ' } else { b }).collect();
+                let data: Vec<u8> =
+                    block.data.iter().map(|&b| if b == b'\n' { b' ' } else { b }).collect();
                 sse::write_frame(&mut out, b"", &data);
             } else {
                 sse::write_frame(&mut out, if rules.data_only { b"" } else { &name }, &block.data);
@@ -374,7 +403,8 @@ impl Passage {
         let array = !first || unit.trim_ascii_start().starts_with(b"[");
         let element = elements::content(unit, first);
         if element.is_empty() && !self.meter.complete() {
-            // Cut short, though the array is whole: it stays open for what has to be said about that.
+            // Cut short, though the array is whole: it stays open for what has to be said about
+            // that.
             return Fate::Drop;
         }
         if element.is_empty() {
@@ -439,7 +469,8 @@ impl Passage {
         let is_whole = |data: &[u8]| data.trim_ascii() == b"[DONE]" || json::check(data).is_ok();
         match self.framing {
             Framing::Sse => {
-                let skip = if self.events == 0 && rest.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
+                let skip =
+                    if self.events == 0 && rest.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
                 let block = sse::read(&rest[skip..]);
                 if block.data.trim_ascii().is_empty() || !is_whole(&block.data) {
                     return;
@@ -462,7 +493,10 @@ impl Passage {
             }
             // Elements end by themselves; only white space after the array is nothing to lose.
             Framing::JsonArray => {
-                if rest.trim_ascii().is_empty() && !rest.is_empty() && matches!(self.array, Array::Closed | Array::Bare) {
+                if rest.trim_ascii().is_empty()
+                    && !rest.is_empty()
+                    && matches!(self.array, Array::Closed | Array::Bare)
+                {
                     out.push(rest.clone());
                 }
             }
@@ -473,14 +507,20 @@ impl Passage {
 /// Pushes a run of clean units; a whole chunk as itself.
 fn forward(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
     if from < to {
-        out.push(if from == 0 && to == chunk.len() { chunk.clone() } else { chunk.slice(from..to) });
+        out.push(if from == 0 && to == chunk.len() {
+            chunk.clone()
+        } else {
+            chunk.slice(from..to)
+        });
     }
 }
 
 /// The `type` of an event, where it can stand in an `event:` line.
 fn type_of(data: &[u8]) -> Cow<'_, [u8]> {
     match json::check(data).ok().and_then(|json| json.get("type")).and_then(Json::str) {
-        Some(Cow::Borrowed(name)) if name.bytes().all(|b| b.is_ascii_graphic()) => Cow::Borrowed(name.as_bytes()),
+        Some(Cow::Borrowed(name)) if name.bytes().all(|b| b.is_ascii_graphic()) => {
+            Cow::Borrowed(name.as_bytes())
+        }
         _ => Cow::Borrowed(b""),
     }
 }

@@ -1,4 +1,5 @@
-//! Recorded traffic for tests: read from the folder that `AIPROXY_EXCHANGES` names, or from `../shared/exchanges`.
+//! Recorded traffic for tests: read from the folder that `AIPROXY_EXCHANGES` names, or from
+//! `../shared/exchanges`.
 
 use std::{env, fs, path::PathBuf};
 
@@ -22,9 +23,13 @@ pub(super) struct Exchange {
 /// All exchanges of the APIs; none where the folder is absent.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(super) fn of(apis: &[&str]) -> Vec<Exchange> {
-    #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where recordings are")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests are told by the environment where recordings are"
+    )]
     let told = env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
-    let folder = told.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/exchanges"));
+    let folder = told
+        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/exchanges"));
     let Ok(index) = fs::read_to_string(folder.join("index.json")) else {
         eprintln!("skipped: no recorded exchanges at {}", folder.display());
         return Vec::new();
@@ -33,7 +38,8 @@ pub(super) fn of(apis: &[&str]) -> Vec<Exchange> {
     let wanted = index.into_iter().filter(|row| apis.iter().any(|api| row["api"] == *api));
     wanted
         .map(|row| {
-            let text = fs::read_to_string(folder.join(row["file"].as_str().expect("a file"))).expect("readable");
+            let text = fs::read_to_string(folder.join(row["file"].as_str().expect("a file")))
+                .expect("readable");
             let x: Value = serde_json::from_str(&text).expect("an exchange");
             let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             Exchange {

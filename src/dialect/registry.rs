@@ -1,7 +1,10 @@
 //! The dialects that there are; nothing else names them all.
 
 use crate::{
-    dialect::{Egress, Ingress, anthropic::Anthropic, gemini::Gemini, ollama::Ollama, openai::Openai, responses::Responses},
+    dialect::{
+        Egress, Ingress, anthropic::Anthropic, gemini::Gemini, ollama::Ollama, openai::Openai,
+        responses::Responses,
+    },
     ir::op::Dialect,
 };
 

@@ -1,5 +1,5 @@
-//! Continuing an answer that broke off: what it said is kept where its model asks for that, and the events of another
-//! answer are joined to it.
+//! Continuing an answer that broke off: what it said is kept where its model asks for that, and the
+//! events of another answer are joined to it.
 
 use bytes::Bytes;
 
@@ -39,7 +39,9 @@ impl Told {
             ChatEvent::Begin { .. } => {
                 self.begin.get_or_insert_with(|| event.clone());
             }
-            ChatEvent::Open { block, head: Head::Text } => self.blocks.push(Block { number: *block, text: String::new(), open: true }),
+            ChatEvent::Open { block, head: Head::Text } => {
+                self.blocks.push(Block { number: *block, text: String::new(), open: true })
+            }
             ChatEvent::Delta { block, text } => {
                 self.bytes += text.len();
                 match self.blocks.iter_mut().find(|known| known.number == *block) {
@@ -54,7 +56,9 @@ impl Told {
             }
             // What proves a text proves it to whoever said it; the text itself is as good.
             ChatEvent::Proof { .. } | ChatEvent::End { .. } => {}
-            ChatEvent::Citation { .. } | ChatEvent::Logprobs(_) | ChatEvent::Open { .. } => self.spoil(),
+            ChatEvent::Citation { .. } | ChatEvent::Logprobs(_) | ChatEvent::Open { .. } => {
+                self.spoil()
+            }
         }
     }
 
@@ -180,8 +184,12 @@ impl Seam {
                     out.push(ChatEvent::Delta { block: self.number(block), text });
                 }
             }
-            ChatEvent::Proof { block, proof } => out.push(ChatEvent::Proof { block: self.number(block), proof }),
-            ChatEvent::Citation { block, citation } => out.push(ChatEvent::Citation { block: self.number(block), citation }),
+            ChatEvent::Proof { block, proof } => {
+                out.push(ChatEvent::Proof { block: self.number(block), proof })
+            }
+            ChatEvent::Citation { block, citation } => {
+                out.push(ChatEvent::Citation { block: self.number(block), citation })
+            }
             ChatEvent::Close { block } => {
                 let (block, text) = (self.number(block), self.let_go());
                 if !text.is_empty() {
@@ -201,7 +209,8 @@ impl Seam {
         self.numbers.iter().find(|(new, _)| *new == block).map_or(block, |(_, here)| *here)
     }
 
-    /// What of a text was not said before; white space at its beginning is held until it is known how much there is.
+    /// What of a text was not said before; white space at its beginning is held until it is known
+    /// how much there is.
     fn unsaid(&mut self, text: String) -> String {
         if self.white.is_empty() {
             return text;
@@ -217,7 +226,9 @@ impl Seam {
     fn let_go(&mut self) -> String {
         let mut text = std::mem::take(&mut self.held);
         let lead = text.len() - text.trim_start().len();
-        let same = (0..=lead).rev().find(|&at| text.get(..at).is_some_and(|lead| self.white.ends_with(lead)));
+        let same = (0..=lead)
+            .rev()
+            .find(|&at| text.get(..at).is_some_and(|lead| self.white.ends_with(lead)));
         text.drain(..same.unwrap_or_default());
         self.white.clear();
         text
@@ -258,18 +269,32 @@ mod tests {
     }
 
     fn text(events: &[ChatEvent]) -> String {
-        events.iter().filter_map(|event| if let ChatEvent::Delta { text, .. } = event { Some(text.as_str()) } else { None }).collect()
+        events
+            .iter()
+            .filter_map(|event| {
+                if let ChatEvent::Delta { text, .. } = event { Some(text.as_str()) } else { None }
+            })
+            .collect()
     }
 
     #[test]
     fn the_rest_goes_on_in_the_block_that_was_open_and_usage_is_summed() {
         let all = joined(
             &[begin(), open(0), delta(0, "Hello ")],
-            &[begin(), open(0), delta(0, " wor"), delta(0, "ld"), ChatEvent::Close { block: 0 }, end(12, 2)],
+            &[
+                begin(),
+                open(0),
+                delta(0, " wor"),
+                delta(0, "ld"),
+                ChatEvent::Close { block: 0 },
+                end(12, 2),
+            ],
         );
         assert_eq!(text(&all), "Hello world");
         assert!(grammar::check(&all).is_ok(), "{all:?}");
-        assert!(matches!(all.last(), Some(ChatEvent::End { usage: Some(usage), .. }) if (usage.input, usage.output) == (22, 5)));
+        assert!(
+            matches!(all.last(), Some(ChatEvent::End { usage: Some(usage), .. }) if (usage.input, usage.output) == (22, 5))
+        );
     }
 
     #[test]
@@ -285,22 +310,46 @@ mod tests {
             let mut after = vec![begin(), open(0)];
             after.extend(rest.iter().map(|text| delta(0, text)));
             after.extend([ChatEvent::Close { block: 0 }, end(1, 1)]);
-            assert_eq!(text(&joined(&[begin(), open(0), delta(0, said)], &after)), want, "{said:?} {rest:?}");
+            assert_eq!(
+                text(&joined(&[begin(), open(0), delta(0, said)], &after)),
+                want,
+                "{said:?} {rest:?}"
+            );
         }
     }
 
     #[test]
     fn other_blocks_get_numbers_of_their_own() {
-        let call = Head::ToolCall { id: "c".to_owned(), name: "f".to_owned(), form: crate::ir::block::CallForm::Function };
-        let after = [begin(), ChatEvent::Open { block: 0, head: call }, delta(0, "{}"), ChatEvent::Close { block: 0 }, end(1, 1)];
-        for before in
-            [vec![begin(), open(0), delta(0, "I call")], vec![begin(), open(0), delta(0, "I call"), ChatEvent::Close { block: 0 }]]
-        {
+        let call = Head::ToolCall {
+            id: "c".to_owned(),
+            name: "f".to_owned(),
+            form: crate::ir::block::CallForm::Function,
+        };
+        let after = [
+            begin(),
+            ChatEvent::Open { block: 0, head: call },
+            delta(0, "{}"),
+            ChatEvent::Close { block: 0 },
+            end(1, 1),
+        ];
+        for before in [
+            vec![begin(), open(0), delta(0, "I call")],
+            vec![begin(), open(0), delta(0, "I call"), ChatEvent::Close { block: 0 }],
+        ] {
             let all = joined(&before, &after);
             assert!(grammar::check(&all).is_ok(), "{all:?}");
-            assert!(all.iter().any(|event| matches!(event, ChatEvent::Open { block: 1, head: Head::ToolCall { .. } })), "{all:?}");
+            assert!(
+                all.iter().any(|event| matches!(
+                    event,
+                    ChatEvent::Open { block: 1, head: Head::ToolCall { .. } }
+                )),
+                "{all:?}"
+            );
         }
-        assert!(grammar::check(&joined(&[begin(), open(0), delta(0, "a")], &[begin(), end(1, 0)])).is_ok());
+        assert!(
+            grammar::check(&joined(&[begin(), open(0), delta(0, "a")], &[begin(), end(1, 0)]))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -312,8 +361,19 @@ mod tests {
         };
         assert_eq!(told(&[begin(), open(0), delta(0, "a"), delta(0, "b")]).as_deref(), Some("ab"));
         assert_eq!(told(&[begin(), open(0), delta(0, " \n")]), None);
-        assert_eq!(told(&[begin(), ChatEvent::Open { block: 0, head: Head::Reasoning { summary: false } }, delta(0, "hm")]), None);
-        assert_eq!(told(&[begin(), open(0), delta(0, &"x".repeat(LARGEST)), delta(0, "x")]), None, "beyond all measure");
+        assert_eq!(
+            told(&[
+                begin(),
+                ChatEvent::Open { block: 0, head: Head::Reasoning { summary: false } },
+                delta(0, "hm")
+            ]),
+            None
+        );
+        assert_eq!(
+            told(&[begin(), open(0), delta(0, &"x".repeat(LARGEST)), delta(0, "x")]),
+            None,
+            "beyond all measure"
+        );
     }
 
     proptest! {

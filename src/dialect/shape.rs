@@ -1,4 +1,5 @@
-//! What JSON answers of all dialects have in common: they are whole, they are objects, and they are no errors.
+//! What JSON answers of all dialects have in common: they are whole, they are objects, and they are
+//! no errors.
 
 use serde_json::{Map, Value};
 
@@ -33,7 +34,11 @@ pub(super) fn other(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
     if fault::is_error(json) {
         return Err(fault::told(None, json));
     }
-    Ok(Summary { usage: json.get("usage").and_then(tokens::openai), finish: None, model: name(json.get("model")) })
+    Ok(Summary {
+        usage: json.get("usage").and_then(tokens::openai),
+        finish: None,
+        model: name(json.get("model")),
+    })
 }
 
 /// A list that has to be there; null counts as absent.
@@ -49,14 +54,17 @@ pub(super) fn list<'a>(json: Json<'a>, key: &str) -> Result<Json<'a>, Fault> {
 pub(super) fn name(json: Option<Json<'_>>) -> Option<String> {
     const LONGEST: usize = 200;
     let json = json?;
-    let text = json.str().unwrap_or_else(|| if json.kind() == "number" { json.text().into() } else { "".into() });
+    let text = json
+        .str()
+        .unwrap_or_else(|| if json.kind() == "number" { json.text().into() } else { "".into() });
     Some(words::plain(&text, LONGEST)).filter(|text| !text.is_empty())
 }
 
 /// An answer as a tree, for the rare case that it must be told in another framing.
 pub(super) fn tree(content_type: &str, body: &[u8]) -> Result<Map<String, Value>, Fault> {
     let json = answer(content_type, body)?;
-    let tree = serde_json::from_str(json.text()).or_else(|_| serde_json::from_str(&surrogates::mended(json.text())));
+    let tree = serde_json::from_str(json.text())
+        .or_else(|_| serde_json::from_str(&surrogates::mended(json.text())));
     match tree {
         Ok(Value::Object(map)) => Ok(map),
         _ => Err(fault::unexpected("numbers or characters out of range")),

@@ -2,8 +2,9 @@
 
 use http::StatusCode;
 
-/// What may be told of an upstream's status: errors as they are, those that only proxies and content networks speak
-/// (520 to 527, 530) as 502 or 504, everything that is no error status as 502.
+/// What may be told of an upstream's status: errors as they are, those that only proxies and
+/// content networks speak (520 to 527, 530) as 502 or 504, everything that is no error status as
+/// 502.
 #[must_use]
 pub(super) fn passed(status: u16) -> u16 {
     match status {

@@ -1,7 +1,8 @@
 //! Counts the tokens of texts by the o200k vocabulary, for estimates where no provider was asked.
 //!
-//! The vocabulary is kept as what it was made by: the list of merges, two tokens each, 0.7 MB in the program and 5 MB in
-//! memory once it was needed (token texts would be 3.6 MB and 46 MB). The texts themselves are never looked at.
+//! The vocabulary is kept as what it was made by: the list of merges, two tokens each, 0.7 MB in
+//! the program and 5 MB in memory once it was needed (token texts would be 3.6 MB and 46 MB). The
+//! texts themselves are never looked at.
 
 use std::{
     cmp::Reverse,
@@ -12,18 +13,21 @@ use std::{
 
 use flate2::read::ZlibDecoder;
 
-/// Deflated: three bytes of every merge's left token as planes, the same of the right, the tokens of the single bytes,
-/// and the classes of characters as ranges. `the_packed_vocabulary_is_that_of_the_reference` makes it.
+/// Deflated: three bytes of every merge's left token as planes, the same of the right, the tokens
+/// of the single bytes, and the classes of characters as ranges.
+/// `the_packed_vocabulary_is_that_of_the_reference` makes it.
 const PACKED: &[u8] = include_bytes!("../../assets/o200k.bin");
 const MERGES: usize = 199_742;
 /// Tokens of single bytes.
 const BYTES: u32 = 256;
-/// Longer pieces are counted in parts: they are no words, and at each cut the count is one too high at most.
+/// Longer pieces are counted in parts: they are no words, and at each cut the count is one too high
+/// at most.
 const LONGEST: usize = 1 << 16;
 /// Up to here the next merge is found by looking through the piece.
 const SHORT: usize = 24;
 
-static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| Vocabulary::unpack(PACKED).unwrap_or_default());
+static VOCABULARY: LazyLock<Vocabulary> =
+    LazyLock::new(|| Vocabulary::unpack(PACKED).unwrap_or_default());
 
 /// How many tokens a text has. The first call unpacks the vocabulary, which takes some 20 ms.
 #[must_use]
@@ -56,7 +60,15 @@ enum Class {
 }
 
 impl Class {
-    const ALL: [Self; 7] = [Self::Other, Self::Upper, Self::Lower, Self::Letter, Self::Mark, Self::Number, Self::Space];
+    const ALL: [Self; 7] = [
+        Self::Other,
+        Self::Upper,
+        Self::Lower,
+        Self::Letter,
+        Self::Mark,
+        Self::Number,
+        Self::Space,
+    ];
 
     fn of_ascii(byte: u8) -> Self {
         match byte {
@@ -97,8 +109,10 @@ impl Vocabulary {
     fn unpack(packed: &[u8]) -> io::Result<Self> {
         let mut plain = Vec::with_capacity(MERGES * 6 + 4096);
         ZlibDecoder::new(packed).read_to_end(&mut plain)?;
-        let (planes, rest) = plain.split_at_checked(MERGES * 6).ok_or(io::ErrorKind::UnexpectedEof)?;
-        let (singles, ranges) = rest.split_at_checked(BYTES as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (planes, rest) =
+            plain.split_at_checked(MERGES * 6).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (singles, ranges) =
+            rest.split_at_checked(BYTES as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
         let token = |plane: usize, at: usize| {
             let byte = |n: usize| u64::from(planes[(plane + n) * MERGES + at]);
             byte(0) | byte(1) << 8 | byte(2) << 16
@@ -109,8 +123,15 @@ impl Vocabulary {
         }
         let (ranges, _) = ranges.as_chunks::<4>();
         let class = |number: u8| Class::ALL.get(usize::from(number)).copied().unwrap_or_default();
-        let classes = ranges.iter().map(|&[a, b, c, number]| (u32::from_le_bytes([a, b, c, 0]), class(number))).collect();
-        Ok(Self { singles: singles.iter().map(|&single| u32::from(single)).collect(), merges, classes })
+        let classes = ranges
+            .iter()
+            .map(|&[a, b, c, number]| (u32::from_le_bytes([a, b, c, 0]), class(number)))
+            .collect();
+        Ok(Self {
+            singles: singles.iter().map(|&single| u32::from(single)).collect(),
+            merges,
+            classes,
+        })
     }
 
     fn class(&self, c: char) -> Class {
@@ -123,8 +144,8 @@ impl Vocabulary {
         }
     }
 
-    /// Length of the piece at the beginning of a text that is not empty: a word with one sign before it, up to three
-    /// digits, a run of signs, or space. Merges never cross pieces.
+    /// Length of the piece at the beginning of a text that is not empty: a word with one sign
+    /// before it, up to three digits, a run of signs, or space. Merges never cross pieces.
     fn piece(&self, text: &str) -> usize {
         let Some(first) = text.chars().next() else { return 0 };
         let class = self.class(first);
@@ -145,7 +166,8 @@ impl Vocabulary {
         let from = usize::from(first == ' ');
         let signs = self.run(text, from, usize::MAX, Class::is_sign);
         if signs > from {
-            return signs + text[signs..].bytes().take_while(|b| matches!(b, b'\r' | b'\n' | b'/')).count();
+            return signs
+                + text[signs..].bytes().take_while(|b| matches!(b, b'\r' | b'\n' | b'/')).count();
         }
         let space = self.run(text, 0, usize::MAX, |class| class == Class::Space);
         if let Some(line_end) = text[..space].rfind(['\r', '\n']) {
@@ -181,13 +203,21 @@ impl Vocabulary {
     }
 
     fn run(&self, text: &str, from: usize, most: usize, fits: impl Fn(Class) -> bool) -> usize {
-        from + text[from..].chars().take(most).take_while(|&c| fits(self.class(c))).map(char::len_utf8).sum::<usize>()
+        from + text[from..]
+            .chars()
+            .take(most)
+            .take_while(|&c| fits(self.class(c)))
+            .map(char::len_utf8)
+            .sum::<usize>()
     }
 
-    /// The tokens of a piece: the earliest merge of the vocabulary that fits somewhere is done first, leftmost first.
+    /// The tokens of a piece: the earliest merge of the vocabulary that fits somewhere is done
+    /// first, leftmost first.
     fn merge<'b>(&self, piece: &[u8], buffer: &'b mut Merging) -> &'b [u32] {
         buffer.tokens.clear();
-        buffer.tokens.extend(piece.iter().map(|&byte| self.singles.get(usize::from(byte)).copied().unwrap_or(0)));
+        buffer.tokens.extend(
+            piece.iter().map(|&byte| self.singles.get(usize::from(byte)).copied().unwrap_or(0)),
+        );
         if piece.len() > SHORT {
             self.merge_long(buffer);
         } else {
@@ -198,14 +228,18 @@ impl Vocabulary {
 
     fn merge_short(&self, tokens: &mut Vec<u32>) {
         loop {
-            let pairs = tokens.windows(2).enumerate().filter_map(|(at, pair)| Some((self.merges.get(pair[0], pair[1])?, at)));
+            let pairs = tokens
+                .windows(2)
+                .enumerate()
+                .filter_map(|(at, pair)| Some((self.merges.get(pair[0], pair[1])?, at)));
             let Some((token, at)) = pairs.min() else { return };
             tokens[at] = token;
             tokens.remove(at + 1);
         }
     }
 
-    /// The same for pieces of any length, in n log n: what may be merged waits in a heap, what was merged is skipped.
+    /// The same for pieces of any length, in n log n: what may be merged waits in a heap, what was
+    /// merged is skipped.
     fn merge_long(&self, buffer: &mut Merging) {
         let Merging { tokens, next, before, heap } = buffer;
         let length = tokens.len();

@@ -1,4 +1,5 @@
-//! Reads token counts; numbers that cannot be counts (negative, broken, text, beyond all measure) are not read.
+//! Reads token counts; numbers that cannot be counts (negative, broken, text, beyond all measure)
+//! are not read.
 
 use crate::{
     base::{json::Json, money::NanoUsd},
@@ -18,8 +19,9 @@ fn number(json: Json<'_>) -> Option<u64> {
     json.u64().filter(|&n| n <= MOST)
 }
 
-/// What the provider says that the answer cost, in dollars. Where the customer's own key was used behind an aggregator,
-/// its fee and what the provider itself charges stand apart, and both were paid.
+/// What the provider says that the answer cost, in dollars. Where the customer's own key was used
+/// behind an aggregator, its fee and what the provider itself charges stand apart, and both were
+/// paid.
 #[must_use]
 pub(super) fn reported(usage: Json<'_>) -> Option<NanoUsd> {
     let dollars = |json: Json<'_>| json.text().trim().parse().ok().and_then(NanoUsd::from_dollars);
@@ -76,7 +78,8 @@ impl Side {
     }
 }
 
-/// Members of a usage object, met in one pass: it stands in every answer and in the last event of every stream.
+/// Members of a usage object, met in one pass: it stands in every answer and in the last event of
+/// every stream.
 #[derive(Default)]
 struct Told {
     prompt: Side,
@@ -139,7 +142,8 @@ impl Told {
     }
 }
 
-/// The usage object of the OpenAI family, in the words of chat (`prompt_tokens`) or of responses (`input_tokens`).
+/// The usage object of the OpenAI family, in the words of chat (`prompt_tokens`) or of responses
+/// (`input_tokens`).
 #[must_use]
 pub(super) fn openai(usage: Json<'_>) -> Option<Usage> {
     let told = Told::read(usage);
@@ -189,7 +193,9 @@ mod tests {
 
     #[test]
     fn counts_are_put_into_classes_that_do_not_overlap() {
-        let usage = |input, cache_read, output, reasoning| Some(Usage { input, cache_read, output, reasoning, ..Usage::default() });
+        let usage = |input, cache_read, output, reasoning| {
+            Some(Usage { input, cache_read, output, reasoning, ..Usage::default() })
+        };
         for (text, want) in [
             (
                 r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}"#,
@@ -203,12 +209,20 @@ mod tests {
                 r#"{"input_tokens":10,"output_tokens":5,"input_tokens_details":{"cached_tokens":4},"output_tokens_details":{"reasoning_tokens":9}}"#,
                 usage(6, 4, 0, 5),
             ),
-            (r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_cache_hit_tokens":3}"#, usage(7, 3, 5, 0)),
+            (
+                r#"{"prompt_tokens":10,"completion_tokens":5,"prompt_cache_hit_tokens":3}"#,
+                usage(7, 3, 5, 0),
+            ),
             (r#"{"prompt_tokens":8,"total_tokens":8}"#, usage(8, 0, 0, 0)),
             (r#"{"total_tokens":8}"#, usage(8, 0, 0, 0)),
             (
                 r#"{"prompt_tokens":100,"completion_tokens":50,"prompt_tokens_details":{"cached_tokens":10,"cache_write_tokens":20,"audio_tokens":30},"completion_tokens_details":{"audio_tokens":40,"reasoning_tokens":5}}"#,
-                Some(Usage { cache_write_5m: 20, audio_in: 30, audio_out: 40, ..usage(40, 10, 5, 5).unwrap() }),
+                Some(Usage {
+                    cache_write_5m: 20,
+                    audio_in: 30,
+                    audio_out: 40,
+                    ..usage(40, 10, 5, 5).unwrap()
+                }),
             ),
             (
                 r#"{"prompt_tokens":5,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4,"image_tokens":9,"audio_tokens":9}}"#,
@@ -225,8 +239,14 @@ mod tests {
     #[test]
     fn a_cost_that_the_provider_names_is_read_in_each_of_its_forms() {
         for (text, nano) in [
-            (r#"{"cost":0.00256995,"is_byok":false,"cost_details":{"upstream_inference_cost":0.00256995}}"#, Some(2_569_950)),
-            (r#"{"cost":0.0001,"is_byok":true,"cost_details":{"upstream_inference_cost":0.002}}"#, Some(2_100_000)),
+            (
+                r#"{"cost":0.00256995,"is_byok":false,"cost_details":{"upstream_inference_cost":0.00256995}}"#,
+                Some(2_569_950),
+            ),
+            (
+                r#"{"cost":0.0001,"is_byok":true,"cost_details":{"upstream_inference_cost":0.002}}"#,
+                Some(2_100_000),
+            ),
             (r#"{"cost":7.75e-06,"cost_details":{"upstream_inference_cost":null}}"#, Some(7_750)),
             (r#"{"cost":0}"#, Some(0)),
             (r#"{"cost_in_usd_ticks":955600}"#, Some(95_560)),
@@ -236,7 +256,11 @@ mod tests {
             (r#"{"cost":"free"}"#, None),
             ("{}", None),
         ] {
-            assert_eq!(reported(json::check(text.as_bytes()).expect("good")), nano.map(NanoUsd), "{text}");
+            assert_eq!(
+                reported(json::check(text.as_bytes()).expect("good")),
+                nano.map(NanoUsd),
+                "{text}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! One stream on its way between two dialects: the upstream's events are read, told in the common form, and written anew.
+//! One stream on its way between two dialects: the upstream's events are read, told in the common
+//! form, and written anew.
 
 use bytes::Bytes;
 
@@ -76,7 +77,10 @@ impl Reading {
                 Piece::Inside(span) => self.unit(&chunk[span], said, &mut step),
                 Piece::Joined(unit) => self.unit(&unit, said, &mut step),
                 Piece::More => break,
-                Piece::TooLong => self.fail(Box::new(fault::long_event(self.events.saturating_add(1), LIMIT)), &mut step),
+                Piece::TooLong => self.fail(
+                    Box::new(fault::long_event(self.events.saturating_add(1), LIMIT)),
+                    &mut step,
+                ),
             }
             units += 1;
             pings += u32::from(step.events == before);
@@ -97,7 +101,8 @@ impl Reading {
             let whole = match &self.cutter {
                 // Only a whole last event counts; half of one is the cut itself.
                 Cutter::Sse(_) => {
-                    let data = sse::read(rest.strip_prefix(sse::BOM).unwrap_or(&rest)).data.into_owned();
+                    let data =
+                        sse::read(rest.strip_prefix(sse::BOM).unwrap_or(&rest)).data.into_owned();
                     data.trim_ascii() == b"[DONE]" || crate::base::json::check(&data).is_ok()
                 }
                 Cutter::Lines(_) => crate::base::json::check(ndjson::content(&rest)).is_ok(),
@@ -142,7 +147,11 @@ impl Reading {
         let first = std::mem::take(&mut self.first_unit);
         match &self.cutter {
             Cutter::Sse(_) => {
-                let block = sse::read(if first { unit.strip_prefix(sse::BOM).unwrap_or(unit) } else { unit });
+                let block = sse::read(if first {
+                    unit.strip_prefix(sse::BOM).unwrap_or(unit)
+                } else {
+                    unit
+                });
                 if !block.data.trim_ascii().is_empty() {
                     self.event(block.name, &block.data, said, step);
                 }
@@ -192,7 +201,9 @@ impl Reading {
         }
         for event in &said[from..] {
             match event {
-                ChatEvent::Open { .. } | ChatEvent::Delta { .. } | ChatEvent::Proof { .. } => step.content = true,
+                ChatEvent::Open { .. } | ChatEvent::Delta { .. } | ChatEvent::Proof { .. } => {
+                    step.content = true
+                }
                 ChatEvent::End { .. } => {
                     step.terminal = true;
                     self.state = State::Done;
@@ -241,17 +252,34 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// `keep`: the answer is put together beside, for [`kept`](Self::kept), while its texts have no more bytes than this.
+    /// `keep`: the answer is put together beside, for [`kept`](Self::kept), while its texts have no
+    /// more bytes than this.
     #[must_use]
     pub fn new(reading: Reading, writer: Box<dyn StreamWriter>, keep: usize) -> Self {
-        Self { writer: Some(writer), keep: (keep > 0).then(Assembler::default), room: keep, ..Self::silent(reading) }
+        Self {
+            writer: Some(writer),
+            keep: (keep > 0).then(Assembler::default),
+            room: keep,
+            ..Self::silent(reading)
+        }
     }
 
     /// One that only reads: what is said waits for the answer that it is to continue.
     #[must_use]
     pub fn silent(reading: Reading) -> Self {
         let said = Vec::new();
-        Self { reading, writer: None, told: None, seam: None, said, content_events: 0, parting: None, summary: None, keep: None, room: 0 }
+        Self {
+            reading,
+            writer: None,
+            told: None,
+            seam: None,
+            said,
+            content_events: 0,
+            parting: None,
+            summary: None,
+            keep: None,
+            room: 0,
+        }
     }
 
     /// From here on what is said is kept; to be asked for before the stream begins.
@@ -263,8 +291,8 @@ impl Translator {
         self.told.as_deref()
     }
 
-    /// An answer that passed as it was goes on as one that is written, from the rest that was read in silence. `writer`
-    /// writes as if it had written all of it.
+    /// An answer that passed as it was goes on as one that is written, from the rest that was read
+    /// in silence. `writer` writes as if it had written all of it.
     pub(super) fn taking_over(
         told: Told,
         mut writer: Box<dyn StreamWriter>,
@@ -278,12 +306,19 @@ impl Translator {
             writer.event(event, &mut past);
         }
         let seam = Some(Box::new(told.seam(before)));
-        let mut whole = Self { writer: Some(writer), told: Some(Box::new(told)), seam, content_events: events, ..rest };
+        let mut whole = Self {
+            writer: Some(writer),
+            told: Some(Box::new(told)),
+            seam,
+            content_events: events,
+            ..rest
+        };
         whole.tell(out);
         whole
     }
 
-    /// The rest of this answer comes from another, which was read in silence up to now; what it said goes to `out`.
+    /// The rest of this answer comes from another, which was read in silence up to now; what it
+    /// said goes to `out`.
     pub(super) fn resume(&mut self, rest: Self, before: Usage, out: &mut Vec<Bytes>) {
         self.seam = self.told.as_ref().map(|told| Box::new(told.seam(before)));
         (self.reading, self.summary, self.said) = (rest.reading, rest.summary, rest.said);
@@ -404,13 +439,23 @@ mod tests {
 
     /// All the text of a stream that comes in chunks of this size.
     fn text(dialect: Dialect, framing: Framing, body: &str, size: usize) -> String {
-        let mut reading = Reading::new(framing, registry::egress(dialect).stream_reader(&Carry::default()), false);
+        let mut reading = Reading::new(
+            framing,
+            registry::egress(dialect).stream_reader(&Carry::default()),
+            false,
+        );
         let mut said = Vec::new();
         for chunk in body.as_bytes().chunks(size) {
-            assert_eq!(reading.feed(&Bytes::copy_from_slice(chunk), &mut said).error, None, "{body}");
+            assert_eq!(
+                reading.feed(&Bytes::copy_from_slice(chunk), &mut said).error,
+                None,
+                "{body}"
+            );
         }
         assert_eq!(reading.end(&mut said).0, Ending::Complete, "{body}");
-        said.iter().map(|event| if let ChatEvent::Delta { text, .. } = event { text.as_str() } else { "" }).collect()
+        said.iter()
+            .map(|event| if let ChatEvent::Delta { text, .. } = event { text.as_str() } else { "" })
+            .collect()
     }
 
     #[test]
@@ -420,38 +465,84 @@ mod tests {
                 "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n"
             )
         };
-        let openai = |key: &str, text: &str| format!("data: {{\"choices\":[{{\"delta\":{{\"{key}\":\"{text}\"}}}}]}}\n\n");
-        let gemini = |text: &str| format!("data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}]}}}}]}}\n\n");
-        let responses = |text: &str| {
-            format!("data: {{\"type\":\"response.output_text.delta\",\"output_index\":0,\"content_index\":0,\"delta\":\"{text}\"}}\n\n")
+        let openai = |key: &str, text: &str| {
+            format!("data: {{\"choices\":[{{\"delta\":{{\"{key}\":\"{text}\"}}}}]}}\n\n")
         };
-        let ollama = |text: &str| format!("{{\"message\":{{\"content\":\"{text}\"}},\"done\":false}}\n");
+        let gemini = |text: &str| {
+            format!(
+                "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}]}}}}]}}\n\n"
+            )
+        };
+        let responses = |text: &str| {
+            format!(
+                "data: {{\"type\":\"response.output_text.delta\",\"output_index\":0,\"content_index\":0,\"delta\":\"{text}\"}}\n\n"
+            )
+        };
+        let ollama =
+            |text: &str| format!("{{\"message\":{{\"content\":\"{text}\"}},\"done\":false}}\n");
         let (first, second) = ("a\\ud83c", "\\udf89b");
         for (dialect, framing, two, end) in [
-            (Dialect::Openai, Framing::Sse, [openai("content", first), openai("content", second)], "data: [DONE]\n\n"),
-            (Dialect::Openai, Framing::Sse, [openai("reasoning", first), openai("reasoning", second)], "data: [DONE]\n\n"),
-            (Dialect::Anthropic, Framing::Sse, [anthropic(first), anthropic(second)], "data: {\"type\":\"message_stop\"}\n\n"),
-            (Dialect::Gemini, Framing::Sse, [gemini(first), gemini(second)], "data: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\n\n"),
+            (
+                Dialect::Openai,
+                Framing::Sse,
+                [openai("content", first), openai("content", second)],
+                "data: [DONE]\n\n",
+            ),
+            (
+                Dialect::Openai,
+                Framing::Sse,
+                [openai("reasoning", first), openai("reasoning", second)],
+                "data: [DONE]\n\n",
+            ),
+            (
+                Dialect::Anthropic,
+                Framing::Sse,
+                [anthropic(first), anthropic(second)],
+                "data: {\"type\":\"message_stop\"}\n\n",
+            ),
+            (
+                Dialect::Gemini,
+                Framing::Sse,
+                [gemini(first), gemini(second)],
+                "data: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\n\n",
+            ),
             (
                 Dialect::Responses,
                 Framing::Sse,
                 [responses(first), responses(second)],
                 "data: {\"type\":\"response.completed\",\"response\":{\"status\":\"completed\"}}\n\n",
             ),
-            (Dialect::Ollama, Framing::Ndjson, [ollama(first), ollama(second)], "{\"done\":true}\n"),
+            (
+                Dialect::Ollama,
+                Framing::Ndjson,
+                [ollama(first), ollama(second)],
+                "{\"done\":true}\n",
+            ),
         ] {
             let [one, two] = two;
             for size in [1, 7, 4096] {
-                assert_eq!(text(dialect, framing, &format!("{one}{two}{end}"), size), "a\u{1f389}b", "{dialect:?} in {size}");
+                assert_eq!(
+                    text(dialect, framing, &format!("{one}{two}{end}"), size),
+                    "a\u{1f389}b",
+                    "{dialect:?} in {size}"
+                );
             }
-            assert_eq!(text(dialect, framing, &format!("{one}{end}"), 4096), "a\u{fffd}", "{dialect:?}");
+            assert_eq!(
+                text(dialect, framing, &format!("{one}{end}"), 4096),
+                "a\u{fffd}",
+                "{dialect:?}"
+            );
         }
         let arguments = |text: &str| {
             format!(
                 "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":0,\"function\":{{\"name\":\"f\",\"arguments\":\"{text}\"}}}}]}}}}]}}\n\n"
             )
         };
-        let body = format!("{}{}data: [DONE]\n\n", arguments("{\\\"a\\\":\\\"\\ud83c"), arguments("\\udf89\\\"}"));
+        let body = format!(
+            "{}{}data: [DONE]\n\n",
+            arguments("{\\\"a\\\":\\\"\\ud83c"),
+            arguments("\\udf89\\\"}")
+        );
         assert_eq!(text(Dialect::Openai, Framing::Sse, &body, 4096), "{\"a\":\"\u{1f389}\"}");
     }
 }

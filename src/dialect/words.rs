@@ -1,4 +1,5 @@
-//! Makes text from upstreams fit to be shown: bounded, one line where wanted, without tags and control characters.
+//! Makes text from upstreams fit to be shown: bounded, one line where wanted, without tags and
+//! control characters.
 
 /// The most characters of a vendor's message that are kept.
 pub(super) const MESSAGE: usize = 300;
@@ -7,7 +8,8 @@ pub(super) const SENT: usize = 1500;
 
 /// Characters that act on a terminal or turn the direction of text, instead of being text.
 fn acts(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// One line of plain text: white space runs become one space, acting characters vanish.
@@ -61,7 +63,8 @@ pub(super) fn escaped(text: &str, max: usize) -> String {
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     const MAX: usize = 120;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX * 4)]);
-    let line: String = text.chars().take(MAX + 1).map(|c| if c == '\n' || c == '\t' { ' ' } else { c }).collect();
+    let line: String =
+        text.chars().take(MAX + 1).map(|c| if c == '\n' || c == '\t' { ' ' } else { c }).collect();
     let mut out = String::new();
     for (count, c) in escaped(&line, MAX + 1).chars().enumerate() {
         if count >= MAX {
@@ -93,7 +96,8 @@ pub(super) fn markup(text: &str) -> String {
     plain(&stripped(cut(text, 64 << 10)), MESSAGE)
 }
 
-/// Text outside of tags, scripts and styles; the commonest entities told as characters, angle brackets never.
+/// Text outside of tags, scripts and styles; the commonest entities told as characters, angle
+/// brackets never.
 fn stripped(page: &str) -> String {
     let lower = page.to_ascii_lowercase();
     let mut out = String::new();
@@ -102,13 +106,24 @@ fn stripped(page: &str) -> String {
         out.push_str(&page[at..open]);
         out.push(' ');
         let tag = &lower[open..];
-        let end = [("<script", "</script"), ("<style", "</style"), ("<!--", "-->")].iter().find(|(begin, _)| tag.starts_with(begin));
+        let end = [("<script", "</script"), ("<style", "</style"), ("<!--", "-->")]
+            .iter()
+            .find(|(begin, _)| tag.starts_with(begin));
         let from = end.map_or(Some(open), |(_, end)| tag.find(end).map(|i| open + i));
-        at = from.and_then(|from| page[from..].find('>').map(|i| from + i + 1)).unwrap_or(page.len());
+        at = from
+            .and_then(|from| page[from..].find('>').map(|i| from + i + 1))
+            .unwrap_or(page.len());
     }
     out.push_str(&page[at..]);
-    for (entity, text) in [("&nbsp;", " "), ("&quot;", "\""), ("&#39;", "'"), ("&apos;", "'"), ("&lt;", " "), ("&gt;", " "), ("&amp;", "&")]
-    {
+    for (entity, text) in [
+        ("&nbsp;", " "),
+        ("&quot;", "\""),
+        ("&#39;", "'"),
+        ("&apos;", "'"),
+        ("&lt;", " "),
+        ("&gt;", " "),
+        ("&amp;", "&"),
+    ] {
         out = out.replace(entity, text);
     }
     out
@@ -138,8 +153,16 @@ mod tests {
 
     #[test]
     fn pages_are_read_as_text() {
-        assert_eq!(html("<html><head><TITLE>502 &amp; more</TITLE></head><body>x</body></html>"), "502 & more");
-        assert_eq!(html("<p>Please <b>log in</b><script>alert('<x>')</script><style>a{}</style><!-- > --> now"), "Please log in now");
+        assert_eq!(
+            html("<html><head><TITLE>502 &amp; more</TITLE></head><body>x</body></html>"),
+            "502 & more"
+        );
+        assert_eq!(
+            html(
+                "<p>Please <b>log in</b><script>alert('<x>')</script><style>a{}</style><!-- > --> now"
+            ),
+            "Please log in now"
+        );
         assert_eq!(html("<"), "");
     }
 }

@@ -1,4 +1,5 @@
-//! Where events go: folded once for everybody who comes late, and broadcast, lossily, to those who watch now.
+//! Where events go: folded once for everybody who comes late, and broadcast, lossily, to those who
+//! watch now.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,19 +28,29 @@ pub struct Bus {
 
 impl Default for Bus {
     fn default() -> Self {
-        Self { live: Mutex::default(), viewers: broadcast::channel(LAG).0, news: broadcast::channel(NEWS).0 }
+        Self {
+            live: Mutex::default(),
+            viewers: broadcast::channel(LAG).0,
+            news: broadcast::channel(NEWS).0,
+        }
     }
 }
 
 impl Bus {
     /// Tells what happened.
     pub fn tell(&self, at: UnixMillis, kind: EventKind) {
-        // A poisoned fold is still a fold: single events are applied whole or not at all as far as viewers can see.
+        // A poisoned fold is still a fold: single events are applied whole or not at all as far as
+        // viewers can see.
         self.fold(&mut self.live.lock().unwrap_or_else(PoisonError::into_inner), at, kind);
     }
 
     /// Tells the end of a request, and gives back its record as it is now for good.
-    pub fn tell_end(&self, at: UnixMillis, kind: EventKind, id: RequestId) -> Option<Arc<RequestRecord>> {
+    pub fn tell_end(
+        &self,
+        at: UnixMillis,
+        kind: EventKind,
+        id: RequestId,
+    ) -> Option<Arc<RequestRecord>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         self.fold(&mut live, at, kind);
         live.recent.back().filter(|record| record.id == id).cloned()
@@ -56,7 +67,8 @@ impl Bus {
             return;
         }
         live.apply(&event);
-        // Sent under the lock, so that no viewer sees events out of order. A viewer that has just left is no error.
+        // Sent under the lock, so that no viewer sees events out of order. A viewer that has just
+        // left is no error.
         drop(self.viewers.send(Arc::new(event)));
     }
 

@@ -72,7 +72,11 @@ impl FilterError {
 
 impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let right = if self.0.starts_with("cost") { "a sum is cost>0.01 or cost<1" } else { "a span is >2s, <500ms or >1m" };
+        let right = if self.0.starts_with("cost") {
+            "a sum is cost>0.01 or cost<1"
+        } else {
+            "a span is >2s, <500ms or >1m"
+        };
         write!(f, "`{}`: {right}", self.0)
     }
 }
@@ -115,8 +119,12 @@ impl Filter {
             Term::Field(Field::Client, v) => has(&r.client, v),
             Term::Field(Field::Id, v) => r.id.to_string().starts_with(v),
             Term::Field(Field::Key, v) => r.attempts.iter().any(|a| has(&a.key, v)),
-            Term::Field(Field::Level, v) => has(if r.state == State::Failed { "error" } else { "info" }, v),
-            Term::Field(Field::Model, v) => has(&r.asked, v) || r.attempts.iter().any(|a| has(&a.model, v)),
+            Term::Field(Field::Level, v) => {
+                has(if r.state == State::Failed { "error" } else { "info" }, v)
+            }
+            Term::Field(Field::Model, v) => {
+                has(&r.asked, v) || r.attempts.iter().any(|a| has(&a.model, v))
+            }
             Term::Field(Field::Op, v) => has(r.op.name(), v),
             Term::Field(Field::Project, v) => has(&r.project, v),
             Term::Field(Field::State, v) => has(state(r.state), v),
@@ -124,7 +132,9 @@ impl Filter {
             Term::Field(Field::Upstream, v) => r.attempts.iter().any(|a| has(&a.upstream, v)),
             Term::Word(w) => {
                 [&r.project, &r.client, &r.asked].into_iter().any(|text| has(text, w))
-                    || r.attempts.iter().any(|a| [&a.upstream, &a.key, &a.model].into_iter().any(|text| has(text, w)))
+                    || r.attempts.iter().any(|a| {
+                        [&a.upstream, &a.key, &a.model].into_iter().any(|text| has(text, w))
+                    })
                     || r.error.as_ref().is_some_and(|e| has(e, w))
                     || r.id.to_string().starts_with(w)
             }
@@ -136,10 +146,15 @@ impl Filter {
     pub fn keeps_line(&self, line: &Line, about: Option<&RequestRecord>) -> bool {
         self.terms.iter().all(|term| match term {
             Term::Field(Field::Level, v) => has(level(line), v),
-            Term::Word(w) => has(&line.text, w) || has(level(line), w) || line.id.is_some_and(|id| id.to_string().starts_with(w)),
+            Term::Word(w) => {
+                has(&line.text, w)
+                    || has(level(line), w)
+                    || line.id.is_some_and(|id| id.to_string().starts_with(w))
+            }
             _ => {
-                about.is_some_and(|r| Self { text: String::new(), terms: vec![term.clone()] }.keeps_request(r))
-                    || matches!(term, Term::Field(_, v) if has(&line.text, v))
+                about.is_some_and(|r| {
+                    Self { text: String::new(), terms: vec![term.clone()] }.keeps_request(r)
+                }) || matches!(term, Term::Field(_, v) if has(&line.text, v))
             }
         })
     }
@@ -164,7 +179,9 @@ fn term(word: &str) -> Result<Term, FilterError> {
     }
     let word = word.to_lowercase();
     if let Some(sum) = word.strip_prefix("cost") {
-        let read = |sum: &str| sum.trim_start_matches('$').parse().ok().and_then(NanoUsd::from_dollars).ok_or_else(bad);
+        let read = |sum: &str| {
+            sum.trim_start_matches('$').parse().ok().and_then(NanoUsd::from_dollars).ok_or_else(bad)
+        };
         if let Some(sum) = sum.strip_prefix('>') {
             return read(sum).map(Term::Costlier);
         }
@@ -196,7 +213,9 @@ fn has(text: &str, value: &str) -> bool {
 
 /// `429`, or a class: `5xx`.
 fn status(r: &RequestRecord, value: &str) -> bool {
-    let Some(status) = r.status.or_else(|| r.last().and_then(|a| a.status)) else { return value.is_empty() };
+    let Some(status) = r.status.or_else(|| r.last().and_then(|a| a.status)) else {
+        return value.is_empty();
+    };
     status.to_string().starts_with(value.trim_end_matches('x'))
 }
 
@@ -304,8 +323,14 @@ mod tests {
 
     #[test]
     fn a_span_that_is_none_is_said() {
-        assert_eq!(Filter::parse("gpt >soon").unwrap_err().to_string(), "`>soon`: a span is >2s, <500ms or >1m");
+        assert_eq!(
+            Filter::parse("gpt >soon").unwrap_err().to_string(),
+            "`>soon`: a span is >2s, <500ms or >1m"
+        );
         assert!(Filter::parse(">-1s").is_err());
-        assert_eq!(Filter::parse("cost>much").unwrap_err().to_string(), "`cost>much`: a sum is cost>0.01 or cost<1");
+        assert_eq!(
+            Filter::parse("cost>much").unwrap_err().to_string(),
+            "`cost>much`: a sum is cost>0.01 or cost<1"
+        );
     }
 }

@@ -33,8 +33,16 @@ pub enum EventKind {
     /// An attempt starts, and why it goes there.
     AttemptStarted { id: RequestId, attempt: Box<AttemptRecord>, reason: Arc<str> },
     /// An attempt ended without winning.
-    AttemptEnded { id: RequestId, number: u32, ended_ms: u32, status: Option<u16>, outcome: Arc<str>, maybe_billed: bool },
-    /// First content left for the client: of the attempt of this number, of the newest where it is 0.
+    AttemptEnded {
+        id: RequestId,
+        number: u32,
+        ended_ms: u32,
+        status: Option<u16>,
+        outcome: Arc<str>,
+        maybe_billed: bool,
+    },
+    /// First content left for the client: of the attempt of this number, of the newest where it is
+    /// 0.
     FirstContent {
         id: RequestId,
         #[serde(default)]
@@ -63,7 +71,8 @@ pub enum EventKind {
     },
     /// Something that its owner wants to know also without looking.
     Alert { alert: Alert },
-    /// Health of a key or upstream changed: "openai/work cools for 41s: 429 for gpt-5". Snapshots have the details.
+    /// Health of a key or upstream changed: "openai/work cools for 41s: 429 for gpt-5". Snapshots
+    /// have the details.
     Health { subject: Arc<str>, text: Arc<str>, level: Level },
     /// A config was applied or refused.
     Config { text: Arc<str>, ok: bool },
@@ -75,7 +84,10 @@ impl EventKind {
     /// Whether it is about how things stand rather than about one request.
     #[must_use]
     pub fn is_news(&self) -> bool {
-        matches!(self, Self::Alert { .. } | Self::Config { .. } | Self::Health { .. } | Self::Notice { .. })
+        matches!(
+            self,
+            Self::Alert { .. } | Self::Config { .. } | Self::Health { .. } | Self::Notice { .. }
+        )
     }
 }
 

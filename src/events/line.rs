@@ -27,7 +27,12 @@ pub struct Line {
 impl Line {
     /// A line that is there as text.
     #[must_use]
-    pub fn told(at: UnixMillis, level: Level, text: impl Into<Arc<str>>, id: Option<RequestId>) -> Self {
+    pub fn told(
+        at: UnixMillis,
+        level: Level,
+        text: impl Into<Arc<str>>,
+        id: Option<RequestId>,
+    ) -> Self {
         Self { at, level, text: Text { written: OnceLock::from(text.into()), of: None }, id }
     }
 
@@ -39,7 +44,8 @@ impl Line {
     }
 }
 
-/// The text of a line: of a finished request it is only written when somebody reads it, which is seldom.
+/// The text of a line: of a finished request it is only written when somebody reads it, which is
+/// seldom.
 #[derive(Clone, Debug, Default)]
 pub struct Text {
     written: OnceLock<Arc<str>>,

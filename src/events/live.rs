@@ -1,4 +1,5 @@
-//! The fold of events: requests now and recently, the newest log lines, totals since start. Bounded.
+//! The fold of events: requests now and recently, the newest log lines, totals since start.
+//! Bounded.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -32,7 +33,8 @@ pub struct Live {
     pub totals: Totals,
 }
 
-/// Requests under way, in the order of their ids: that of their start. Boxed, as they move between lists.
+/// Requests under way, in the order of their ids: that of their start. Boxed, as they move between
+/// lists.
 #[derive(Clone, Debug, Default)]
 pub struct Running(BTreeMap<RequestId, Box<RequestRecord>>);
 
@@ -131,33 +133,47 @@ impl Live {
                         attempt.won = false;
                         attempt.outcome = Some(Arc::clone(&outcome));
                         attempt.maybe_billed = maybe_billed;
-                        let key = if attempt.key.is_empty() { String::new() } else { format!("/{}", attempt.key) };
-                        about = Some(format!("attempt {number} of {} at {}{key}: {outcome}", r.asked, attempt.upstream));
+                        let key = if attempt.key.is_empty() {
+                            String::new()
+                        } else {
+                            format!("/{}", attempt.key)
+                        };
+                        about = Some(format!(
+                            "attempt {number} of {} at {}{key}: {outcome}",
+                            r.asked, attempt.upstream
+                        ));
                     }
                 });
                 if let Some(text) = about {
                     self.line(Line::told(at, Level::Warn, text, Some(id)));
                 }
             }
-            EventKind::FirstContent { id, number, ttft_ms, head_ms, status } => self.with(id, |r| {
-                r.state = State::Streaming;
-                // An answer that is continued elsewhere has begun already.
-                r.ttft_ms = r.ttft_ms.or(Some(ttft_ms));
-                r.status = Some(status);
-                let newest = r.attempts.len().saturating_sub(1);
-                let of = r.attempts.iter().rposition(|attempt| attempt.number == number).unwrap_or(newest);
-                if let Some(attempt) = r.attempts.get_mut(of) {
-                    attempt.head_ms = Some(head_ms);
-                    attempt.status = Some(status);
-                    attempt.won = true;
-                }
-            }),
+            EventKind::FirstContent { id, number, ttft_ms, head_ms, status } => {
+                self.with(id, |r| {
+                    r.state = State::Streaming;
+                    // An answer that is continued elsewhere has begun already.
+                    r.ttft_ms = r.ttft_ms.or(Some(ttft_ms));
+                    r.status = Some(status);
+                    let newest = r.attempts.len().saturating_sub(1);
+                    let of = r
+                        .attempts
+                        .iter()
+                        .rposition(|attempt| attempt.number == number)
+                        .unwrap_or(newest);
+                    if let Some(attempt) = r.attempts.get_mut(of) {
+                        attempt.head_ms = Some(head_ms);
+                        attempt.status = Some(status);
+                        attempt.won = true;
+                    }
+                })
+            }
             EventKind::Progress { id, answer_bytes, events } => self.with(id, |r| {
                 r.answer_bytes = answer_bytes;
                 r.events = events;
             }),
             EventKind::CacheLost { id, lost } => {
-                let (level, text) = (if lost.usual { Level::Info } else { Level::Warn }, lost.text());
+                let (level, text) =
+                    (if lost.usual { Level::Info } else { Level::Warn }, lost.text());
                 let mut about = None;
                 self.with(id, |r| {
                     about = Some(format!("{} {}: {text}", r.project, r.asked));
@@ -172,12 +188,28 @@ impl Live {
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
                 self.line(Line::told(at, level, text, None));
             }
-            EventKind::Config { text, ok } => self.line(Line::told(at, if ok { Level::Info } else { Level::Error }, text, None)),
+            EventKind::Config { text, ok } => {
+                self.line(Line::told(at, if ok { Level::Info } else { Level::Error }, text, None))
+            }
         }
     }
 
     fn ended(&mut self, at: UnixMillis, kind: EventKind) {
-        let EventKind::Ended { id, state, status, duration_ms, usage, cost, finish, answer_bytes, events, error } = kind else { return };
+        let EventKind::Ended {
+            id,
+            state,
+            status,
+            duration_ms,
+            usage,
+            cost,
+            finish,
+            answer_bytes,
+            events,
+            error,
+        } = kind
+        else {
+            return;
+        };
         let Some(mut record) = self.running.0.remove(&id) else { return };
         record.state = state;
         record.status = status;
@@ -241,7 +273,8 @@ impl Live {
         if id == "last" {
             return self.recent.back().map(|record| &**record);
         }
-        let mut hits = self.running.iter().chain(self.finished()).filter(|r| r.id.to_string().starts_with(id));
+        let mut hits =
+            self.running.iter().chain(self.finished()).filter(|r| r.id.to_string().starts_with(id));
         let hit = hits.next()?;
         hits.next().is_none().then_some(hit)
     }

@@ -1,4 +1,5 @@
-//! What happened, as facts: typed events, the record of a request, the table of current and recent ones, the bus.
+//! What happened, as facts: typed events, the record of a request, the table of current and recent
+//! ones, the bus.
 
 pub mod alert;
 pub mod bus;

@@ -74,8 +74,16 @@ impl CacheLost {
     /// In words.
     #[must_use]
     pub fn text(&self) -> String {
-        let cost = self.cost.map(|cost| format!(", which cost {} more", Cost { usd: Some(cost), ..Cost::default() })).unwrap_or_default();
-        format!("{} of {} tokens came from the prompt cache: {}{cost}", self.cached, self.expected, self.why)
+        let cost = self
+            .cost
+            .map(|cost| {
+                format!(", which cost {} more", Cost { usd: Some(cost), ..Cost::default() })
+            })
+            .unwrap_or_default();
+        format!(
+            "{} of {} tokens came from the prompt cache: {}{cost}",
+            self.cached, self.expected, self.why
+        )
     }
 }
 
@@ -83,7 +91,8 @@ impl RequestRecord {
     /// Tokens that came from a cache because the conversation went where it was served before.
     #[must_use]
     pub fn won(&self) -> u64 {
-        let bound = self.last().is_some_and(|attempt| attempt.bound && attempt.task == Task::Answer);
+        let bound =
+            self.last().is_some_and(|attempt| attempt.bound && attempt.task == Task::Answer);
         self.usage.filter(|_| bound).map_or(0, |usage| usage.cache_read)
     }
 
@@ -125,7 +134,8 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [Self; 6] = [Self::Queued, Self::Waiting, Self::Streaming, Self::Done, Self::Failed, Self::Left];
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Waiting, Self::Streaming, Self::Done, Self::Failed, Self::Left];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -198,7 +208,8 @@ pub struct AttemptRecord {
     pub ended_ms: Option<u32>,
     /// Status of the upstream.
     pub status: Option<u16>,
-    /// How it ended, in words: "429 for gpt-5, cooling 60s (Retry-After)"; `None` while it runs or when it won.
+    /// How it ended, in words: "429 for gpt-5, cooling 60s (Retry-After)"; `None` while it runs or
+    /// when it won.
     pub outcome: Option<Arc<str>>,
     pub won: bool,
     pub maybe_billed: bool,

@@ -1,4 +1,5 @@
-//! The way of finished requests to the ledger: a slot reserved for each at its beginning, so that its end cannot wait.
+//! The way of finished requests to the ledger: a slot reserved for each at its beginning, so that
+//! its end cannot wait.
 
 use std::{
     sync::{
@@ -88,7 +89,15 @@ impl Body {
     #[must_use]
     pub fn new(id: RequestId, side: Side, media: &str, body: Bytes) -> Self {
         let total = body.len() as u64;
-        Self { id, side, media: media.into(), head: body, tail: Bytes::new(), total, _hold: Hold::default() }
+        Self {
+            id,
+            side,
+            media: media.into(),
+            head: body,
+            tail: Bytes::new(),
+            total,
+            _hold: Hold::default(),
+        }
     }
 
     /// Bytes in memory.
@@ -133,8 +142,22 @@ impl Sink {
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Note>) {
         let (notes, reader) = mpsc::channel(SLOTS);
-        let wish = Mutex::new(Wish { wanted: Wanted::None, limit: 0, left: BURST, filled: Mono::default() });
-        (Self { notes, held: Arc::default(), unrecorded: AtomicU64::new(0), skipped: AtomicU64::new(0), wish }, reader)
+        let wish = Mutex::new(Wish {
+            wanted: Wanted::None,
+            limit: 0,
+            left: BURST,
+            filled: Mono::default(),
+        });
+        (
+            Self {
+                notes,
+                held: Arc::default(),
+                unrecorded: AtomicU64::new(0),
+                skipped: AtomicU64::new(0),
+                wish,
+            },
+            reader,
+        )
     }
 
     /// Says which bodies are wanted, and how much of each.
@@ -143,7 +166,8 @@ impl Sink {
         (wish.wanted, wish.limit) = (wanted, usize::try_from(limit).unwrap_or(usize::MAX));
     }
 
-    /// Reserves the place of a request. Without one it is served all the same, and counted as unrecorded.
+    /// Reserves the place of a request. Without one it is served all the same, and counted as
+    /// unrecorded.
     #[must_use]
     pub fn slot(&self) -> Option<Slot> {
         let slot = self.notes.clone().try_reserve_owned().ok();
@@ -159,7 +183,8 @@ impl Sink {
         self.unrecorded.load(Ordering::Relaxed)
     }
 
-    /// Requests whose bodies were not kept, or not all of them, because more came at once than may be kept.
+    /// Requests whose bodies were not kept, or not all of them, because more came at once than may
+    /// be kept.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
@@ -175,9 +200,16 @@ impl Sink {
         self.skipped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Begins to keep the bodies of a request, where they are wanted and there is room; `None` where not.
+    /// Begins to keep the bodies of a request, where they are wanted and there is room; `None`
+    /// where not.
     #[must_use]
-    pub fn capture(&self, id: RequestId, media: &str, body: &Bytes, now: Mono) -> Option<Box<Capture>> {
+    pub fn capture(
+        &self,
+        id: RequestId,
+        media: &str,
+        body: &Bytes,
+        now: Mono,
+    ) -> Option<Box<Capture>> {
         let (wanted, limit) = {
             let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
             if wish.wanted == Wanted::None {
@@ -194,7 +226,15 @@ impl Sink {
         let kept = body.len().min(limit);
         let request = hold.grow(kept).then(|| {
             let (head, tail) = ends(body, limit);
-            Box::new(Body { id, side: Side::Request, media: media.into(), head, tail, total: body.len() as u64, _hold: hold })
+            Box::new(Body {
+                id,
+                side: Side::Request,
+                media: media.into(),
+                head,
+                tail,
+                total: body.len() as u64,
+                _hold: hold,
+            })
         });
         let request = match (request, wanted) {
             (Some(body), Wanted::All) => {
@@ -211,7 +251,17 @@ impl Sink {
             (request, _) => request,
         };
         let hold = Hold { of: Some(Arc::clone(&self.held)), bytes: 0 };
-        Some(Box::new(Capture { id, wanted, limit, request, head: Vec::new(), tail: Vec::new(), total: 0, full: false, hold }))
+        Some(Box::new(Capture {
+            id,
+            wanted,
+            limit,
+            request,
+            head: Vec::new(),
+            tail: Vec::new(),
+            total: 0,
+            full: false,
+            hold,
+        }))
     }
 
     /// Hands over what was captured.
@@ -221,13 +271,24 @@ impl Sink {
         }
         let Capture { id, request, head, tail, total, full, hold, .. } = capture;
         let mut lost = full;
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner).charge(head.len() + tail.len(), now);
+        self.wish
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .charge(head.len() + tail.len(), now);
         if let Some(request) = request {
             lost |= self.notes.try_send(Note::Body(request)).is_err();
         }
         if total > 0 {
             let (head, tail) = (head.into(), tail.into());
-            let body = Body { id, side: Side::Answer, media: media.into(), head, tail, total, _hold: hold };
+            let body = Body {
+                id,
+                side: Side::Answer,
+                media: media.into(),
+                head,
+                tail,
+                total,
+                _hold: hold,
+            };
             lost |= self.notes.try_send(Note::Body(Box::new(body))).is_err();
         }
         if lost {
@@ -239,7 +300,8 @@ impl Sink {
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();
         if self.notes.try_send(Note::Flush(done)).is_ok() {
-            // Nobody answers where the ledger's thread has ended; then there is nothing to wait for.
+            // Nobody answers where the ledger's thread has ended; then there is nothing to wait
+            // for.
             written.await.unwrap_or_default();
         }
     }
@@ -258,7 +320,10 @@ impl Sink {
 impl Wish {
     fn fill(&mut self, now: Mono) {
         let since = now.since(self.filled);
-        let gained = i64::try_from(since.min(Duration::from_secs(3_600)).as_millis()).unwrap_or(0).saturating_mul(A_SECOND) / 1_000;
+        let gained = i64::try_from(since.min(Duration::from_secs(3_600)).as_millis())
+            .unwrap_or(0)
+            .saturating_mul(A_SECOND)
+            / 1_000;
         if gained > 0 {
             self.left = self.left.saturating_add(gained).min(BURST);
             self.filled = now;
@@ -271,7 +336,8 @@ impl Wish {
         if self.left <= 0 {
             return false;
         }
-        self.left -= LEAST + LEAST.max(i64::try_from(bytes.min(self.limit)).unwrap_or(i64::MAX / 2));
+        self.left -=
+            LEAST + LEAST.max(i64::try_from(bytes.min(self.limit)).unwrap_or(i64::MAX / 2));
         true
     }
 
@@ -338,7 +404,8 @@ impl Capture {
             return;
         }
         let half = self.limit / 2;
-        let (first, rest) = bytes.split_at(bytes.len().min((self.limit - half).saturating_sub(self.head.len())));
+        let (first, rest) =
+            bytes.split_at(bytes.len().min((self.limit - half).saturating_sub(self.head.len())));
         let more = first.len() + rest.len().min(half.saturating_sub(self.tail.len().min(half)));
         if !self.hold.grow(more) {
             self.full = true;
@@ -375,7 +442,9 @@ mod tests {
     fn of_a_long_body_beginning_and_end_are_kept() {
         let (sink, mut notes) = Sink::new();
         sink.want(Wanted::All, 10);
-        let mut capture = sink.capture(id(), "text/plain", &Bytes::from_static(b"0123456789abcdef"), Mono::default()).expect("wanted");
+        let mut capture = sink
+            .capture(id(), "text/plain", &Bytes::from_static(b"0123456789abcdef"), Mono::default())
+            .expect("wanted");
         for piece in ["ab", "cdefgh", "ijklmnopqrstuvwxyz", "0", "1"] {
             capture.answer(piece.as_bytes());
         }
@@ -390,7 +459,11 @@ mod tests {
         let (side, head, tail, total) = next();
         assert_eq!((side, head.as_slice(), total), (Side::Answer, b"abcde".as_slice(), 28));
         assert!(tail.ends_with(b"xyz01"), "{}", String::from_utf8_lossy(&tail));
-        assert_eq!(sink.held.load(Ordering::Relaxed), 0, "what was handed over and dropped is held no more");
+        assert_eq!(
+            sink.held.load(Ordering::Relaxed),
+            0,
+            "what was handed over and dropped is held no more"
+        );
     }
 
     #[test]
@@ -398,7 +471,9 @@ mod tests {
         let (sink, mut notes) = Sink::new();
         sink.want(Wanted::Errors, 1_000);
         for failed in [false, true] {
-            let mut capture = sink.capture(id(), "a", &Bytes::from_static(b"ask"), Mono::default()).expect("wanted");
+            let mut capture = sink
+                .capture(id(), "a", &Bytes::from_static(b"ask"), Mono::default())
+                .expect("wanted");
             capture.answer(b"answer");
             assert!(notes.try_recv().is_err(), "nothing is told before the end");
             sink.keep(*capture, "b", failed, Mono::default());
@@ -412,12 +487,18 @@ mod tests {
     fn bodies_cost_no_more_than_was_granted() {
         let (sink, _notes) = Sink::new();
         let body = Bytes::from_static(b"small");
-        let kept = |from: Duration| (0..10_000).filter(|_| sink.capture(id(), "a", &body, Mono(from)).is_some()).count();
+        let kept = |from: Duration| {
+            (0..10_000).filter(|_| sink.capture(id(), "a", &body, Mono(from)).is_some()).count()
+        };
         assert_eq!(kept(Duration::ZERO), 0, "nothing is wanted yet");
         sink.want(Wanted::All, 4 << 20);
         assert_eq!(kept(Duration::ZERO), 256);
         assert_eq!(kept(Duration::from_secs(1)), 64);
-        assert_eq!(sink.skipped(), 20_000 - 256 - 64, "the others are counted; what nobody wants is not");
+        assert_eq!(
+            sink.skipped(),
+            20_000 - 256 - 64,
+            "the others are counted; what nobody wants is not"
+        );
     }
 
     #[test]

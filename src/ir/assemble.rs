@@ -27,13 +27,20 @@ impl Assembler {
             }
             ChatEvent::Open { head, .. } => self.response.blocks.push(Block::new(match head {
                 Head::Text => BlockKind::Text(Text::default()),
-                Head::Reasoning { summary } => BlockKind::Reasoning(Reasoning { text: String::new(), summary: *summary }),
-                Head::Refusal => BlockKind::Refusal(String::new()),
-                Head::ToolCall { id, name, form } => {
-                    BlockKind::ToolCall(ToolCall { id: id.clone(), name: name.clone(), arguments: String::new(), form: *form })
+                Head::Reasoning { summary } => {
+                    BlockKind::Reasoning(Reasoning { text: String::new(), summary: *summary })
                 }
+                Head::Refusal => BlockKind::Refusal(String::new()),
+                Head::ToolCall { id, name, form } => BlockKind::ToolCall(ToolCall {
+                    id: id.clone(),
+                    name: name.clone(),
+                    arguments: String::new(),
+                    form: *form,
+                }),
                 Head::Media(media) => BlockKind::Media(media.clone()),
-                Head::Foreign { dialect, body } => BlockKind::Foreign { dialect: *dialect, body: body.clone() },
+                Head::Foreign { dialect, body } => {
+                    BlockKind::Foreign { dialect: *dialect, body: body.clone() }
+                }
             })),
             ChatEvent::Delta { block, text } => {
                 if let Some(block) = self.block(*block) {
@@ -42,7 +49,9 @@ impl Assembler {
                         BlockKind::Reasoning(it) => it.text.push_str(text),
                         BlockKind::Refusal(it) => it.push_str(text),
                         BlockKind::ToolCall(it) => it.arguments.push_str(text),
-                        BlockKind::Media(_) | BlockKind::ToolResult(_) | BlockKind::Foreign { .. } => {}
+                        BlockKind::Media(_)
+                        | BlockKind::ToolResult(_)
+                        | BlockKind::Foreign { .. } => {}
                     }
                 }
             }
@@ -90,17 +99,26 @@ impl Assembler {
 /// The events of an answer that came whole.
 #[must_use]
 pub fn events(response: &ChatResponse) -> Vec<ChatEvent> {
-    let mut out =
-        vec![ChatEvent::Begin { id: response.id.clone(), model: response.model.clone(), created: response.created, usage: response.usage }];
+    let mut out = vec![ChatEvent::Begin {
+        id: response.id.clone(),
+        model: response.model.clone(),
+        created: response.created,
+        usage: response.usage,
+    }];
     let mut logprobs = response.logprobs.as_ref();
     for (block, number) in response.blocks.iter().zip(0..) {
         let (head, text) = match &block.kind {
             BlockKind::Text(it) => (Head::Text, it.text.as_str()),
             BlockKind::Reasoning(it) => (Head::Reasoning { summary: it.summary }, it.text.as_str()),
             BlockKind::Refusal(it) => (Head::Refusal, it.as_str()),
-            BlockKind::ToolCall(it) => (Head::ToolCall { id: it.id.clone(), name: it.name.clone(), form: it.form }, it.arguments.as_str()),
+            BlockKind::ToolCall(it) => (
+                Head::ToolCall { id: it.id.clone(), name: it.name.clone(), form: it.form },
+                it.arguments.as_str(),
+            ),
             BlockKind::Media(it) => (Head::Media(it.clone()), ""),
-            BlockKind::Foreign { dialect, body } => (Head::Foreign { dialect: *dialect, body: body.clone() }, ""),
+            BlockKind::Foreign { dialect, body } => {
+                (Head::Foreign { dialect: *dialect, body: body.clone() }, "")
+            }
             // Results are the client's to give; no answer holds one.
             BlockKind::ToolResult(_) => continue,
         };
@@ -110,11 +128,20 @@ pub fn events(response: &ChatResponse) -> Vec<ChatEvent> {
         }
         if let BlockKind::Text(it) = &block.kind {
             out.extend(logprobs.take().cloned().map(ChatEvent::Logprobs));
-            out.extend(it.citations.iter().cloned().map(|citation| ChatEvent::Citation { block: number, citation }));
+            out.extend(
+                it.citations
+                    .iter()
+                    .cloned()
+                    .map(|citation| ChatEvent::Citation { block: number, citation }),
+            );
         }
         out.extend(block.proof.clone().map(|proof| ChatEvent::Proof { block: number, proof }));
         out.push(ChatEvent::Close { block: number });
     }
-    out.push(ChatEvent::End { finish: response.finish.clone(), usage: response.usage, service_tier: response.service_tier.clone() });
+    out.push(ChatEvent::End {
+        finish: response.finish.clone(),
+        usage: response.usage,
+        service_tier: response.service_tier.clone(),
+    });
     out
 }

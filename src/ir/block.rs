@@ -39,7 +39,8 @@ pub enum BlockKind {
     ToolResult(ToolResult),
     /// The model's words where it declines, in dialects that tell them apart from text.
     Refusal(String),
-    /// A block that only its dialect knows: server tools and their results, executed code, item references.
+    /// A block that only its dialect knows: server tools and their results, executed code, item
+    /// references.
     Foreign {
         dialect: Dialect,
         body: Raw,
@@ -68,7 +69,8 @@ pub struct Citation {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reasoning {
     pub text: String,
-    /// Whether the text is a summary of the thought rather than the thought itself (Responses tells them apart).
+    /// Whether the text is a summary of the thought rather than the thought itself (Responses tells
+    /// them apart).
     pub summary: bool,
 }
 
@@ -131,7 +133,8 @@ pub struct ToolCall {
     /// Never empty: readers make ids where the dialect has none.
     pub id: String,
     pub name: String,
-    /// JSON text of an object as the model wrote it (empty counts as `{}`); for a custom tool its free text.
+    /// JSON text of an object as the model wrote it (empty counts as `{}`); for a custom tool its
+    /// free text.
     pub arguments: String,
     pub form: CallForm,
 }

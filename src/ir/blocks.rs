@@ -1,4 +1,5 @@
-//! Bookkeeping for readers of dialects that only send deltas: what opens a block, and what closes it.
+//! Bookkeeping for readers of dialects that only send deltas: what opens a block, and what closes
+//! it.
 
 use crate::ir::{
     block::{CallForm, Proof},
@@ -6,8 +7,9 @@ use crate::ir::{
     progress::Progress,
 };
 
-/// The open blocks of a stream. Prose closes when something else begins; a call closes when something else begins and
-/// its arguments are complete, so that interleaved calls stay open side by side.
+/// The open blocks of a stream. Prose closes when something else begins; a call closes when
+/// something else begins and its arguments are complete, so that interleaved calls stay open side
+/// by side.
 #[derive(Debug, Default)]
 pub struct Blocks {
     next: u32,
@@ -72,7 +74,14 @@ impl Blocks {
     }
 
     /// Opens a call; returns its block.
-    pub fn call(&mut self, key: u64, id: String, name: String, form: CallForm, out: &mut Vec<ChatEvent>) -> u32 {
+    pub fn call(
+        &mut self,
+        key: u64,
+        id: String,
+        name: String,
+        form: CallForm,
+        out: &mut Vec<ChatEvent>,
+    ) -> u32 {
         self.settle(out);
         let block = self.open(Head::ToolCall { id, name, form }, out);
         self.calls.push(Call { key, block, arguments: Progress::default(), closed: false });
@@ -81,7 +90,9 @@ impl Blocks {
 
     /// A piece of a call's arguments; what comes after complete arguments is not told.
     pub fn arguments(&mut self, key: u64, text: &str, out: &mut Vec<ChatEvent>) {
-        let Some(call) = self.calls.iter_mut().rfind(|call| call.key == key && !call.closed) else { return };
+        let Some(call) = self.calls.iter_mut().rfind(|call| call.key == key && !call.closed) else {
+            return;
+        };
         if !text.is_empty() {
             call.arguments.feed(text);
             out.push(ChatEvent::Delta { block: call.block, text: text.to_owned() });

@@ -92,7 +92,9 @@ impl Class {
     /// The class whose price holds where this one has none; `None`: it is free then.
     fn stands_in(self) -> Option<Self> {
         match self {
-            Self::CacheRead | Self::CacheWrite5m | Self::AudioIn | Self::ImageIn => Some(Self::Input),
+            Self::CacheRead | Self::CacheWrite5m | Self::AudioIn | Self::ImageIn => {
+                Some(Self::Input)
+            }
             Self::CacheWrite1h => Some(Self::CacheWrite5m),
             Self::Reasoning | Self::AudioOut | Self::ImageOut => Some(Self::Output),
             Self::Input | Self::Output | Self::Request | Self::Search => None,
@@ -141,7 +143,9 @@ impl Rates {
 
 impl Serialize for Rates {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let written = || Class::ALL.into_iter().filter_map(|class| Some((class.name(), self.written(class)?)));
+        let written = || {
+            Class::ALL.into_iter().filter_map(|class| Some((class.name(), self.written(class)?)))
+        };
         let mut map = to.serialize_map(Some(written().count()))?;
         for (name, price) in written() {
             map.serialize_entry(name, &money::decimal(price))?;
@@ -157,7 +161,10 @@ impl<'de> Deserialize<'de> for Rates {
         for class in Class::ALL {
             if let Some(text) = map.get(class.name()) {
                 let number: f64 = text.parse().map_err(|_| D::Error::custom("not a price"))?;
-                rates.set(class, Some(money::nano(number).ok_or_else(|| D::Error::custom("not a price"))?));
+                rates.set(
+                    class,
+                    Some(money::nano(number).ok_or_else(|| D::Error::custom("not a price"))?),
+                );
             }
         }
         Ok(rates)
@@ -187,11 +194,14 @@ impl Used {
     pub fn cost(&self, usage: &Usage) -> NanoUsd {
         let part = |class: Class| {
             let scale = i128::from(1_000_000 / class.per());
-            i128::from(class.count(usage)).saturating_mul(i128::from(self.rates.of(class))).saturating_mul(scale)
+            i128::from(class.count(usage))
+                .saturating_mul(i128::from(self.rates.of(class)))
+                .saturating_mul(scale)
         };
         let millionths = Class::ALL.into_iter().map(part).fold(0_i128, i128::saturating_add);
         let divisor = 1_000_000 * i128::from(money::NANO);
-        let nano = millionths.saturating_mul(i128::from(self.dollars)).saturating_add(divisor / 2) / divisor;
+        let nano = millionths.saturating_mul(i128::from(self.dollars)).saturating_add(divisor / 2)
+            / divisor;
         NanoUsd(i64::try_from(nano).unwrap_or(i64::MAX))
     }
 }
@@ -240,7 +250,8 @@ pub enum Source {
 }
 
 impl Source {
-    pub const ALL: [Self; 6] = [Self::Builtin, Self::Config, Self::Free, Self::Local, Self::Reported, Self::Unknown];
+    pub const ALL: [Self; 6] =
+        [Self::Builtin, Self::Config, Self::Free, Self::Local, Self::Reported, Self::Unknown];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -282,7 +293,8 @@ impl Cost {
     /// Adds up bills. One unknown price makes the sum a lower bound, all unknown make it unknown.
     #[must_use]
     pub fn of<'a>(bills: impl IntoIterator<Item = &'a Bill>) -> Self {
-        let (mut sum, mut known, mut unknown, mut sure) = (NanoUsd::ZERO, false, false, Sure::Exact);
+        let (mut sum, mut known, mut unknown, mut sure) =
+            (NanoUsd::ZERO, false, false, Sure::Exact);
         for bill in bills {
             match bill.cost {
                 Some(cost) => {
@@ -317,7 +329,12 @@ mod tests {
 
     #[test]
     fn one_unknown_price_makes_a_lower_bound() {
-        let bill = |cost: Option<i64>, sure| Bill { cost: cost.map(NanoUsd), sure, source: Source::Config, ..Bill::default() };
+        let bill = |cost: Option<i64>, sure| Bill {
+            cost: cost.map(NanoUsd),
+            sure,
+            source: Source::Config,
+            ..Bill::default()
+        };
         let free = Bill { cost: Some(NanoUsd::ZERO), source: Source::Free, ..Bill::default() };
         let known = bill(Some(21_000_000), Sure::Exact);
         for (bills, shown) in [

@@ -7,7 +7,8 @@ use crate::{
     ir::{extras::Extras, usage::Usage},
 };
 
-/// How embeddings are asked for and answered. Dialects have several ways; all but the last four are spoken at `/embeddings`.
+/// How embeddings are asked for and answered. Dialects have several ways; all but the last four are
+/// spoken at `/embeddings`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EmbedForm {
     /// `input`, `dimensions`, `encoding_format`.
@@ -101,8 +102,8 @@ pub enum Vector {
 }
 
 impl Vector {
-    /// As a JSON value, packed or not: what is packed already, or is not yet, goes as it is. A vector that cannot be
-    /// unpacked stays what it was.
+    /// As a JSON value, packed or not: what is packed already, or is not yet, goes as it is. A
+    /// vector that cannot be unpacked stays what it was.
     #[must_use]
     pub fn told(&self, packed: bool) -> Raw {
         match self {
@@ -116,7 +117,10 @@ impl Vector {
 
 /// Each number is read as the nearest 32-bit float, so that nothing is rounded twice.
 fn pack(numbers: Json<'_>) -> String {
-    let bytes: Vec<u8> = numbers.items().flat_map(|number| number.text().parse::<f32>().unwrap_or(0.0).to_le_bytes()).collect();
+    let bytes: Vec<u8> = numbers
+        .items()
+        .flat_map(|number| number.text().parse::<f32>().unwrap_or(0.0).to_le_bytes())
+        .collect();
     STANDARD.encode(bytes)
 }
 
@@ -148,7 +152,10 @@ mod tests {
         let numbers = Vector::Numbers(Raw::parse("[0.10, -1e-3,\n2]").expect("json"));
         assert_eq!(numbers.told(false).text(), "[0.10, -1e-3,\n2]");
         assert_eq!(numbers.told(true).text(), r#""zczMPW8Sg7oAAABA""#);
-        assert_eq!(Vector::Packed("zczMPW8Sg7oAAABA".to_owned()).told(false).text(), "[0.1,-0.001,2]");
+        assert_eq!(
+            Vector::Packed("zczMPW8Sg7oAAABA".to_owned()).told(false).text(),
+            "[0.1,-0.001,2]"
+        );
         assert_eq!(Vector::Packed("no base64".to_owned()).told(false).text(), "\"no base64\"");
         assert_eq!(Vector::Packed("AADAfw==".to_owned()).told(false).text(), "[0]");
     }

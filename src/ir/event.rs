@@ -10,8 +10,9 @@ use crate::{
     },
 };
 
-/// One step of an answer. `Begin` first and once; then blocks, each opened, grown and closed, several possibly at once;
-/// `End` last and once. Block numbers count up from 0 in the order of opening and are never used again.
+/// One step of an answer. `Begin` first and once; then blocks, each opened, grown and closed,
+/// several possibly at once; `End` last and once. Block numbers count up from 0 in the order of
+/// opening and are never used again.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChatEvent {
     Begin {

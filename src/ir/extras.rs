@@ -1,4 +1,5 @@
-//! What a dialect says that the common representation has no place for: kept verbatim, written back only to its own dialect.
+//! What a dialect says that the common representation has no place for: kept verbatim, written back
+//! only to its own dialect.
 
 use crate::{
     base::{json::Json, raw::Raw, write::Object},
@@ -10,7 +11,8 @@ use crate::{
 pub struct Extras {
     from: Option<Dialect>,
     fields: Vec<(Box<str>, Raw)>,
-    /// Fields that the common form says too, in the dialect's own spelling: nobody else misses them.
+    /// Fields that the common form says too, in the dialect's own spelling: nobody else misses
+    /// them.
     spelled: Vec<(Box<str>, Raw)>,
     /// What only its own dialect misses (ids and states of items); no loss elsewhere.
     notes: Vec<(Box<str>, Raw)>,
@@ -39,13 +41,15 @@ impl Extras {
         self.fields.retain(|(name, _)| **name != *key);
     }
 
-    /// One more field that the common form says too: written back to its own dialect, no loss in another.
+    /// One more field that the common form says too: written back to its own dialect, no loss in
+    /// another.
     pub fn also(&mut self, from: Dialect, key: &str, value: Raw) {
         self.from = Some(from);
         self.spelled.push((key.into(), value));
     }
 
-    /// Keeps what means nothing in other dialects: it is no loss there, and only [`get`](Self::get) finds it.
+    /// Keeps what means nothing in other dialects: it is no loss there, and only [`get`](Self::get)
+    /// finds it.
     pub fn note(&mut self, from: Dialect, key: &str, value: Raw) {
         self.from = Some(from);
         self.notes.push((key.into(), value));
@@ -66,7 +70,12 @@ impl Extras {
     #[must_use]
     pub fn get(&self, dialect: Dialect, key: &str) -> Option<&Raw> {
         let own = self.from == Some(dialect);
-        self.fields.iter().chain(&self.spelled).chain(&self.notes).find(|(name, _)| own && **name == *key).map(|(_, value)| value)
+        self.fields
+            .iter()
+            .chain(&self.spelled)
+            .chain(&self.notes)
+            .find(|(name, _)| own && **name == *key)
+            .map(|(_, value)| value)
     }
 
     /// The fields that are said nowhere else, in the order in which they stood.
@@ -74,15 +83,25 @@ impl Extras {
         self.fields.iter().map(|(key, value)| (&**key, value))
     }
 
-    /// Writes the fields into an object of `dialect`; what is another dialect's is told to `lost` by its name.
+    /// Writes the fields into an object of `dialect`; what is another dialect's is told to `lost`
+    /// by its name.
     pub fn write(&self, dialect: Dialect, object: &mut Object<'_>, lost: impl FnMut(&str)) {
         self.write_but(|_| false, dialect, object, lost);
     }
 
-    /// Like [`write`](Self::write), without those of the dialect's own fields that are written elsewhere.
-    pub fn write_but(&self, skip: impl Fn(&str) -> bool, dialect: Dialect, object: &mut Object<'_>, mut lost: impl FnMut(&str)) {
+    /// Like [`write`](Self::write), without those of the dialect's own fields that are written
+    /// elsewhere.
+    pub fn write_but(
+        &self,
+        skip: impl Fn(&str) -> bool,
+        dialect: Dialect,
+        object: &mut Object<'_>,
+        mut lost: impl FnMut(&str),
+    ) {
         if self.from == Some(dialect) {
-            for (key, value) in self.fields.iter().chain(&self.spelled).filter(|(key, _)| !skip(key)) {
+            for (key, value) in
+                self.fields.iter().chain(&self.spelled).filter(|(key, _)| !skip(key))
+            {
                 object.raw(key, value);
             }
         } else {

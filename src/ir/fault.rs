@@ -1,8 +1,10 @@
-//! What went wrong, neutral of any dialect: what an upstream said, what the transport did, what we tell the client.
+//! What went wrong, neutral of any dialect: what an upstream said, what the transport did, what we
+//! tell the client.
 
 use std::{borrow::Cow, time::Duration};
 
-/// What kind of refusal an upstream's error is, read from status, code, type and text by its dialect.
+/// What kind of refusal an upstream's error is, read from status, code, type and text by its
+/// dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
     /// 400, 404 for a bad path, 413, 422, content policy: the request itself.
@@ -41,7 +43,8 @@ pub struct Fault {
     pub code: Option<String>,
     pub kind_name: Option<String>,
     pub param: Option<String>,
-    /// How long the body asks us to wait (Gemini's RetryInfo); headers are read by `upstream::hints`.
+    /// How long the body asks us to wait (Gemini's RetryInfo); headers are read by
+    /// `upstream::hints`.
     pub hint: Option<Duration>,
 }
 
@@ -49,7 +52,8 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportFault {
     pub kind: TransportKind,
-    /// One sentence that names host and port, without secrets: "connection refused (api.example.com:443)".
+    /// One sentence that names host and port, without secrets: "connection refused
+    /// (api.example.com:443)".
     pub message: String,
     /// Whether the request may have been read by the upstream (so that it may be billed).
     pub sent: bool,
@@ -63,7 +67,8 @@ pub enum TransportKind {
     Dns,
     /// Certificate not trusted, handshake failed.
     Tls,
-    /// A pooled connection turned out dead before one byte of answer; safe to send again on a fresh one.
+    /// A pooled connection turned out dead before one byte of answer; safe to send again on a fresh
+    /// one.
     Stale,
     /// Closed or reset after the request was sent, before the head.
     Reset,
@@ -102,7 +107,15 @@ pub struct ClientError {
 impl ClientError {
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, status: None, message: message.into(), code: None, param: None, retry_after: None, should_retry: None }
+        Self {
+            kind,
+            status: None,
+            message: message.into(),
+            code: None,
+            param: None,
+            retry_after: None,
+            should_retry: None,
+        }
     }
 
     #[must_use]
@@ -136,7 +149,8 @@ impl ClientError {
     }
 }
 
-/// The situations of our own errors (statuses, types and codes per dialect stand in `dialect/*/error.rs`).
+/// The situations of our own errors (statuses, types and codes per dialect stand in
+/// `dialect/*/error.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     BadRequest,

@@ -17,22 +17,31 @@ pub fn check(events: &[ChatEvent]) -> Result<(), String> {
             _ if at == 0 => return Err("the first event is not Begin".to_owned()),
             ChatEvent::Open { block, head } => {
                 if *block as usize != open.len() {
-                    return Err(format!("event {at}: block {block} opened, {} expected", open.len()));
+                    return Err(format!(
+                        "event {at}: block {block} opened, {} expected",
+                        open.len()
+                    ));
                 }
                 open.push((true, !matches!(head, Head::Media(_) | Head::Foreign { .. })));
             }
             ChatEvent::Delta { block, .. } if state(*block) != Some((true, true)) => {
                 return Err(format!("event {at}: a delta for block {block}, which takes none now"));
             }
-            ChatEvent::Proof { block, .. } | ChatEvent::Citation { block, .. } if !matches!(state(*block), Some((true, _))) => {
+            ChatEvent::Proof { block, .. } | ChatEvent::Citation { block, .. }
+                if !matches!(state(*block), Some((true, _))) =>
+            {
                 return Err(format!("event {at}: something for block {block}, which is not open"));
             }
             ChatEvent::Close { block } => match open.get_mut(*block as usize) {
                 Some(state) if state.0 => state.0 = false,
                 _ => return Err(format!("event {at}: block {block} closed, but not open")),
             },
-            ChatEvent::End { .. } if at + 1 != events.len() => return Err(format!("event {at}: End is not the last")),
-            ChatEvent::End { .. } if open.iter().any(|(open, _)| *open) => return Err(format!("event {at}: End with open blocks")),
+            ChatEvent::End { .. } if at + 1 != events.len() => {
+                return Err(format!("event {at}: End is not the last"));
+            }
+            ChatEvent::End { .. } if open.iter().any(|(open, _)| *open) => {
+                return Err(format!("event {at}: End with open blocks"));
+            }
             _ => {}
         }
     }

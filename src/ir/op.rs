@@ -16,7 +16,8 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    pub const ALL: [Self; 5] = [Self::Anthropic, Self::Gemini, Self::Ollama, Self::Openai, Self::Responses];
+    pub const ALL: [Self; 5] =
+        [Self::Anthropic, Self::Gemini, Self::Ollama, Self::Openai, Self::Responses];
 
     /// The name in config, logs and events.
     #[must_use]
@@ -48,7 +49,8 @@ impl fmt::Display for Dialect {
 pub enum Op {
     /// Speech, transcription, translation.
     Audio,
-    /// A conversation: chat completions, responses, messages, generateContent, Ollama chat and generate.
+    /// A conversation: chat completions, responses, messages, generateContent, Ollama chat and
+    /// generate.
     Chat,
     /// The old prompt-in, text-out endpoint.
     Completions,

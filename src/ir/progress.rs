@@ -15,8 +15,8 @@ impl Progress {
         text.bytes().for_each(|b| self.byte(b));
     }
 
-    /// A piece as it stands in the JSON text around it: from the opening quote of its string on. Anything else that begins
-    /// there is told whole.
+    /// A piece as it stands in the JSON text around it: from the opening quote of its string on.
+    /// Anything else that begins there is told whole.
     pub fn feed_quoted(&mut self, value: &[u8]) {
         let Some(inside) = value.strip_prefix(b"\"") else {
             self.begun |= matches!(value.first(), Some(b'{' | b'['));
@@ -86,7 +86,9 @@ mod tests {
             let (mut plain, mut quoted) = (Progress::default(), Progress::default());
             for piece in pieces {
                 plain.feed(piece);
-                quoted.feed_quoted(format!("{}}}]", serde_json::to_string(piece).expect("a string")).as_bytes());
+                quoted.feed_quoted(
+                    format!("{}}}]", serde_json::to_string(piece).expect("a string")).as_bytes(),
+                );
             }
             assert_eq!((plain.complete(), quoted.complete()), (want, want), "{pieces:?}");
         }

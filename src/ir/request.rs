@@ -10,7 +10,8 @@ use crate::ir::{
 /// A request, read whole. The model's name is not in it: routing decides that.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatRequest {
-    /// What stands before the conversation (system prompt, `instructions`, a leading system message).
+    /// What stands before the conversation (system prompt, `instructions`, a leading system
+    /// message).
     pub system: Vec<Block>,
     pub messages: Vec<Message>,
     pub tools: Vec<Tool>,

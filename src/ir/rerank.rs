@@ -11,7 +11,8 @@ pub enum RerankForm {
     /// `top_n`, answered with `results` and `usage`: the common form.
     #[default]
     Results,
-    /// `top_n`, `rank_fields`, answered with `results` and `meta`; the first version of it returns documents.
+    /// `top_n`, `rank_fields`, answered with `results` and `meta`; the first version of it returns
+    /// documents.
     Meta,
     /// The second version of it: texts only, nothing returned.
     MetaTexts,

@@ -33,7 +33,8 @@ pub struct Finish {
     pub sequence: Option<String>,
 }
 
-/// `Stop` and `ToolCalls` are one finish said two ways: readers say `ToolCalls` exactly where there are calls.
+/// `Stop` and `ToolCalls` are one finish said two ways: readers say `ToolCalls` exactly where there
+/// are calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FinishKind {
     #[default]

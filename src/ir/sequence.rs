@@ -17,7 +17,8 @@ impl Sequence {
         if !self.held.is_empty() && matches!(event, ChatEvent::End { .. }) {
             self.open = None;
             while let Some(block) = self.held.iter().find_map(block) {
-                let (now, later) = self.held.drain(..).partition(|event| self::block(event) == Some(block));
+                let (now, later) =
+                    self.held.drain(..).partition(|event| self::block(event) == Some(block));
                 self.held = later;
                 let now: VecDeque<ChatEvent> = now;
                 told.extend(now);
@@ -66,10 +67,34 @@ mod tests {
         let delta = |block| ChatEvent::Delta { block, text: block.to_string() };
         let close = |block| ChatEvent::Close { block };
         let (mut sequence, mut told) = (Sequence::default(), Vec::new());
-        for event in [open(0), delta(0), open(1), delta(1), delta(0), open(2), close(1), delta(2), close(0), delta(2), close(2)] {
+        for event in [
+            open(0),
+            delta(0),
+            open(1),
+            delta(1),
+            delta(0),
+            open(2),
+            close(1),
+            delta(2),
+            close(0),
+            delta(2),
+            close(2),
+        ] {
             sequence.push(event, &mut told);
         }
-        let want = [open(0), delta(0), delta(0), close(0), open(1), delta(1), close(1), open(2), delta(2), delta(2), close(2)];
+        let want = [
+            open(0),
+            delta(0),
+            delta(0),
+            close(0),
+            open(1),
+            delta(1),
+            close(1),
+            open(2),
+            delta(2),
+            delta(2),
+            close(2),
+        ];
         assert_eq!(told, want);
     }
 }

@@ -80,12 +80,18 @@ impl Effort {
 
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        Self::NAMES.into_iter().find(|(_, n)| n.eq_ignore_ascii_case(name)).map(|(effort, _)| effort)
+        Self::NAMES
+            .into_iter()
+            .find(|(_, n)| n.eq_ignore_ascii_case(name))
+            .map(|(effort, _)| effort)
     }
 
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::NAMES.into_iter().find(|(effort, _)| *effort == self).map_or("medium", |(_, name)| name)
+        Self::NAMES
+            .into_iter()
+            .find(|(effort, _)| *effort == self)
+            .map_or("medium", |(_, name)| name)
     }
 
     /// The effort that a budget of tokens comes to.

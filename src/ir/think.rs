@@ -1,4 +1,5 @@
-//! `<think>…</think>` at the start of an answer's text becomes reasoning: tags cut anywhere, no line break needed.
+//! `<think>…</think>` at the start of an answer's text becomes reasoning: tags cut anywhere, no
+//! line break needed.
 
 use crate::ir::{
     block::{Block, BlockKind, Reasoning, Text},
@@ -10,7 +11,8 @@ use crate::ir::{
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 
-/// Rewrites the events of an answer. Only its first text is looked at, and only before anything else was said.
+/// Rewrites the events of an answer. Only its first text is looked at, and only before anything
+/// else was said.
 #[derive(Debug, Default)]
 pub struct Split {
     stage: Stage,
@@ -38,7 +40,9 @@ impl Split {
     /// Takes an event and appends what it becomes.
     pub fn push(&mut self, event: ChatEvent, out: &mut Vec<ChatEvent>) {
         match event {
-            ChatEvent::Open { block, head: Head::Text } if self.stage == Stage::Start && self.source.is_none() => {
+            ChatEvent::Open { block, head: Head::Text }
+                if self.stage == Stage::Start && self.source.is_none() =>
+            {
                 self.source = Some(block);
             }
             ChatEvent::Delta { block, text } if self.source == Some(block) => self.text(&text, out),
@@ -59,7 +63,9 @@ impl Split {
             ChatEvent::Citation { block, citation } => {
                 out.extend(self.number(block).map(|block| ChatEvent::Citation { block, citation }));
             }
-            ChatEvent::Close { block } => out.extend(self.number(block).map(|block| ChatEvent::Close { block })),
+            ChatEvent::Close { block } => {
+                out.extend(self.number(block).map(|block| ChatEvent::Close { block }))
+            }
             ChatEvent::End { .. } => {
                 self.close(out);
                 out.push(event);
@@ -84,7 +90,9 @@ impl Split {
     fn say(&mut self, head: Head, text: &str, out: &mut Vec<ChatEvent>) {
         let from = out.len();
         self.blocks.prose(head, text, out);
-        self.shift += out[from..].iter().filter(|event| matches!(event, ChatEvent::Open { .. })).count() as u32;
+        self.shift +=
+            out[from..].iter().filter(|event| matches!(event, ChatEvent::Open { .. })).count()
+                as u32;
     }
 
     fn text(&mut self, text: &str, out: &mut Vec<ChatEvent>) {
@@ -120,7 +128,10 @@ impl Split {
                         self.stage = Stage::Gap;
                     }
                     None => {
-                        let keep = (1..CLOSE.len()).rev().find(|n| self.held.ends_with(&CLOSE[..*n])).unwrap_or(0);
+                        let keep = (1..CLOSE.len())
+                            .rev()
+                            .find(|n| self.held.ends_with(&CLOSE[..*n]))
+                            .unwrap_or(0);
                         let tail = self.held.split_off(self.held.len() - keep);
                         let thought = std::mem::replace(&mut self.held, tail);
                         return self.say(Head::Reasoning { summary: false }, &thought, out);
@@ -167,13 +178,19 @@ impl Split {
 
 /// Does the same to an answer that came whole.
 pub fn split(response: &mut ChatResponse) {
-    let Some(at) = response.blocks.iter().position(|block| !matches!(block.kind, BlockKind::Foreign { .. })) else { return };
+    let Some(at) =
+        response.blocks.iter().position(|block| !matches!(block.kind, BlockKind::Foreign { .. }))
+    else {
+        return;
+    };
     let BlockKind::Text(text) = &mut response.blocks[at].kind else { return };
     let Some(inside) = text.text.trim_start().strip_prefix(OPEN) else { return };
     let (thought, rest) = inside.split_once(CLOSE).unwrap_or((inside, ""));
     let thought = thought.trim_start_matches(['\n', '\r']).to_owned();
-    let rest = Text { text: rest.trim_start().to_owned(), citations: std::mem::take(&mut text.citations) };
-    let mut blocks = vec![Block::new(BlockKind::Reasoning(Reasoning { text: thought, summary: false }))];
+    let rest =
+        Text { text: rest.trim_start().to_owned(), citations: std::mem::take(&mut text.citations) };
+    let mut blocks =
+        vec![Block::new(BlockKind::Reasoning(Reasoning { text: thought, summary: false }))];
     if !rest.text.is_empty() {
         blocks.push(Block { kind: BlockKind::Text(rest), ..response.blocks[at].clone() });
     }
@@ -219,7 +236,10 @@ mod tests {
                 for event in events(&whole("")) {
                     if let ChatEvent::Close { .. } = event {
                         for piece in [&text[..cut], &text[cut..]] {
-                            splitter.push(ChatEvent::Delta { block: 0, text: piece.to_owned() }, &mut out);
+                            splitter.push(
+                                ChatEvent::Delta { block: 0, text: piece.to_owned() },
+                                &mut out,
+                            );
                         }
                     }
                     splitter.push(event, &mut out);

@@ -81,14 +81,14 @@ impl Tool {
 }
 
 impl CustomTool {
-    /// As a function with one text argument `input`, for dialects that know only functions. The call comes back as
-    /// `{"input": "…"}`, see [`custom_input`].
+    /// As a function with one text argument `input`, for dialects that know only functions. The
+    /// call comes back as `{"input": "…"}`, see [`custom_input`].
     #[must_use]
     pub fn as_function(&self) -> FunctionTool {
         let mut description = self.description.clone().unwrap_or_default();
-        if let Some(definition) =
-            self.format.as_ref().and_then(|format| format.json().get("definition")?.str().map(std::borrow::Cow::into_owned))
-        {
+        if let Some(definition) = self.format.as_ref().and_then(|format| {
+            format.json().get("definition")?.str().map(std::borrow::Cow::into_owned)
+        }) {
             if !description.is_empty() {
                 description.push_str("\n\n");
             }
@@ -109,10 +109,12 @@ impl CustomTool {
     }
 }
 
-/// The free text inside the arguments of a bridged custom tool; the arguments themselves where they are something else.
+/// The free text inside the arguments of a bridged custom tool; the arguments themselves where they
+/// are something else.
 #[must_use]
 pub fn custom_input(arguments: &str) -> String {
-    let inside = Raw::parse(arguments).and_then(|raw| raw.json().get("input")?.str().map(std::borrow::Cow::into_owned));
+    let inside = Raw::parse(arguments)
+        .and_then(|raw| raw.json().get("input")?.str().map(std::borrow::Cow::into_owned));
     inside.unwrap_or_else(|| arguments.to_owned())
 }
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::money::NanoUsd;
 
-/// Tokens of one answer. Every token is in exactly one class, so sums never count twice; each dialect adds them up its
-/// own way when it writes. Unknown is `None` at the holder, never 0 here.
+/// Tokens of one answer. Every token is in exactly one class, so sums never count twice; each
+/// dialect adds them up its own way when it writes. Unknown is `None` at the holder, never 0 here.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Input text read fresh.
@@ -69,22 +69,33 @@ impl Usage {
     /// All input, cached or not.
     #[must_use]
     pub fn input_total(&self) -> u64 {
-        self.fresh().saturating_add(self.cache_read).saturating_add(self.cache_write_5m).saturating_add(self.cache_write_1h)
+        self.fresh()
+            .saturating_add(self.cache_read)
+            .saturating_add(self.cache_write_5m)
+            .saturating_add(self.cache_write_1h)
     }
 
     /// All output, reasoning included.
     #[must_use]
     pub fn output_total(&self) -> u64 {
-        self.output.saturating_add(self.reasoning).saturating_add(self.audio_out).saturating_add(self.image_out)
+        self.output
+            .saturating_add(self.reasoning)
+            .saturating_add(self.audio_out)
+            .saturating_add(self.image_out)
     }
 }
 
-/// The same tokens: searches and what the provider asks are another matter, and no dialect but its own has words for it.
+/// The same tokens: searches and what the provider asks are another matter, and no dialect but its
+/// own has words for it.
 impl PartialEq for Usage {
     fn eq(&self, other: &Self) -> bool {
         let counts = |u: &Self| {
             let cached = [u.cache_read, u.cache_write_5m, u.cache_write_1h];
-            ([u.input, u.audio_in, u.image_in], cached, [u.output, u.reasoning, u.audio_out, u.image_out])
+            (
+                [u.input, u.audio_in, u.image_in],
+                cached,
+                [u.output, u.reasoning, u.audio_out, u.image_out],
+            )
         };
         counts(self) == counts(other)
     }

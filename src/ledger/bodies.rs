@@ -1,9 +1,9 @@
-//! Bodies on disk: without secrets, cut where their content says so, each piece kept once and deflated, the oldest out
-//! when room runs short.
+//! Bodies on disk: without secrets, cut where their content says so, each piece kept once and
+//! deflated, the oldest out when room runs short.
 //!
-//! Agents send the whole conversation with every turn. A rolling hash over the last bytes decides where a chunk ends, so
-//! equal text gives equal chunks wherever it stands, also after something before it has changed; what was kept for the
-//! turn before is only counted once more.
+//! Agents send the whole conversation with every turn. A rolling hash over the last bytes decides
+//! where a chunk ends, so equal text gives equal chunks wherever it stands, also after something
+//! before it has changed; what was kept for the turn before is only counted once more.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -19,8 +19,8 @@ use crate::{
 const SHORTEST: usize = 2 << 10;
 const LONGEST: usize = 64 << 10;
 const MASK: u64 = 0x1FFF << 40;
-/// Less is not worth deflating: making ready for it takes longer than the work itself, and a file that is bounded does
-/// not suffer from what is short.
+/// Less is not worth deflating: making ready for it takes longer than the work itself, and a file
+/// that is bounded does not suffer from what is short.
 const SMALL: usize = 2 << 10;
 /// What a chunk takes on disk beside its bytes.
 const ROW: i64 = 64;
@@ -38,18 +38,28 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Takes secrets out. What is no text is kept by its size only: nobody could read it, nor look for keys in it.
+    /// Takes secrets out. What is no text is kept by its size only: nobody could read it, nor look
+    /// for keys in it.
     pub(super) fn of(body: &Body, redactor: &dyn Redactor) -> Self {
         let cut = !body.tail.is_empty();
         let (head, tail) = match (text(&body.head, cut), text_end(&body.tail)) {
-            (Some(head), Some(tail)) => (if cut { before_edge(head) } else { head }, after_edge(tail)),
+            (Some(head), Some(tail)) => {
+                (if cut { before_edge(head) } else { head }, after_edge(tail))
+            }
             _ => ("", ""),
         };
         let (head, tail) = (redactor.text(head), redactor.text(tail));
         let mut bytes = head.as_bytes().to_vec();
         bytes.extend_from_slice(tail.as_bytes());
         let media = redactor.text(&body.media).chars().take(100).collect();
-        Self { id: body.id.to_string(), side: body.side, media, total: body.total, head: head.len(), bytes }
+        Self {
+            id: body.id.to_string(),
+            side: body.side,
+            media,
+            total: body.total,
+            head: head.len(),
+            bytes,
+        }
     }
 }
 
@@ -57,7 +67,9 @@ impl Kept {
 fn text(bytes: &[u8], cut: bool) -> Option<&str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
-        Err(e) if cut && e.error_len().is_none() => std::str::from_utf8(&bytes[..e.valid_up_to()]).ok(),
+        Err(e) if cut && e.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..e.valid_up_to()]).ok()
+        }
         Err(_) => None,
     }
 }
@@ -96,7 +108,12 @@ impl Default for Packer {
 
 impl Packer {
     /// Writes a body; gives back by how many bytes the file grew.
-    pub(super) fn write(&mut self, tx: &Transaction<'_>, body: &Kept, at: i64) -> rusqlite::Result<i64> {
+    pub(super) fn write(
+        &mut self,
+        tx: &Transaction<'_>,
+        body: &Kept,
+        at: i64,
+    ) -> rusqlite::Result<i64> {
         let side = i64::from(body.side == Side::Answer);
         let known = tx
             .prepare_cached("SELECT 1 FROM body WHERE request = ?1 AND side = ?2")?
@@ -132,7 +149,8 @@ impl Packer {
         }
         let packed = chunk.len() >= SMALL && self.deflate(chunk);
         let data: &[u8] = if packed { &self.out } else { chunk };
-        tx.prepare_cached("INSERT INTO chunk (hash, refs, packed, data) VALUES (?1, 1, ?2, ?3)")?.execute(params![hash, packed, data])?;
+        tx.prepare_cached("INSERT INTO chunk (hash, refs, packed, data) VALUES (?1, 1, ?2, ?3)")?
+            .execute(params![hash, packed, data])?;
         Ok((tx.last_insert_rowid(), i64::try_from(data.len()).unwrap_or(i64::MAX) + ROW))
     }
 
@@ -141,8 +159,10 @@ impl Packer {
         self.deflate.reset();
         self.out.clear();
         self.out.reserve(chunk.len());
-        matches!(self.deflate.compress_vec(chunk, &mut self.out, FlushCompress::Finish), Ok(Status::StreamEnd))
-            && self.out.len() < chunk.len()
+        matches!(
+            self.deflate.compress_vec(chunk, &mut self.out, FlushCompress::Finish),
+            Ok(Status::StreamEnd)
+        ) && self.out.len() < chunk.len()
     }
 }
 
@@ -164,7 +184,8 @@ impl<'a> Iterator for Chunks<'a> {
 
 fn boundary(bytes: &[u8]) -> usize {
     let most = bytes.len().min(LONGEST);
-    // Only the last 64 bytes are in the hash, so those long before the shortest end need not be looked at.
+    // Only the last 64 bytes are in the hash, so those long before the shortest end need not be
+    // looked at.
     let from = SHORTEST.saturating_sub(64).min(most);
     let mut hash = 0_u64;
     for (at, byte) in bytes[..most].iter().enumerate().skip(from) {
@@ -176,7 +197,8 @@ fn boundary(bytes: &[u8]) -> usize {
     most
 }
 
-/// One random number for each byte; the same in every version, else nothing would be shared with what is kept.
+/// One random number for each byte; the same in every version, else nothing would be shared with
+/// what is kept.
 const GEAR: [u64; 256] = {
     let mut table = [0; 256];
     let mut at = 0;
@@ -214,26 +236,44 @@ impl Shown {
 
 /// The kept bodies of a request.
 pub(super) fn read(connection: &Connection, request: &str) -> rusqlite::Result<Vec<Shown>> {
-    let mut bodies = connection.prepare_cached("SELECT side, media, total, head, chunks FROM body WHERE request = ?1 ORDER BY side")?;
+    let mut bodies = connection.prepare_cached(
+        "SELECT side, media, total, head, chunks FROM body WHERE request = ?1 ORDER BY side",
+    )?;
     let rows = bodies.query_map([request], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?, row.get::<_, Vec<u8>>(4)?))
+        Ok((
+            row.get::<_, i64>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, i64>(2)?,
+            row.get::<_, i64>(3)?,
+            row.get::<_, Vec<u8>>(4)?,
+        ))
     })?;
     let mut out = Vec::new();
     for row in rows {
         let (side, media, total, head, ids) = row?;
         let mut bytes = Vec::new();
-        let mut chunk = connection.prepare_cached("SELECT packed, data FROM chunk WHERE id = ?1")?;
+        let mut chunk =
+            connection.prepare_cached("SELECT packed, data FROM chunk WHERE id = ?1")?;
         for id in ids.chunks_exact(8) {
             let id = i64::from_be_bytes(id.try_into().unwrap_or_default());
             // A chunk that is not there is a gap in what is shown, no reason to show nothing.
-            if let Some((packed, data)) = chunk.query_row([id], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Vec<u8>>(1)?))).optional()? {
+            if let Some((packed, data)) = chunk
+                .query_row([id], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Vec<u8>>(1)?)))
+                .optional()?
+            {
                 if packed { inflate(&data, &mut bytes) } else { bytes.extend_from_slice(&data) }
             }
         }
         let head = usize::try_from(head).unwrap_or(0).min(bytes.len());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let side = if side == 0 { Side::Request } else { Side::Answer };
-        out.push(Shown { side, media, total: u64::try_from(total).unwrap_or(0), head: text(&bytes[..head]), tail: text(&bytes[head..]) });
+        out.push(Shown {
+            side,
+            media,
+            total: u64::try_from(total).unwrap_or(0),
+            head: text(&bytes[..head]),
+            tail: text(&bytes[head..]),
+        });
     }
     Ok(out)
 }
@@ -256,13 +296,22 @@ pub(super) fn size(connection: &Connection) -> rusqlite::Result<i64> {
     )
 }
 
-/// Takes out the oldest bodies, at most `most`: those from before `before`, or any while `over` bytes are too many. Gives
-/// back how many went and how many bytes that freed.
-pub(super) fn drop_oldest(tx: &Transaction<'_>, before: i64, over: i64, most: usize) -> rusqlite::Result<(usize, i64)> {
+/// Takes out the oldest bodies, at most `most`: those from before `before`, or any while `over`
+/// bytes are too many. Gives back how many went and how many bytes that freed.
+pub(super) fn drop_oldest(
+    tx: &Transaction<'_>,
+    before: i64,
+    over: i64,
+    most: usize,
+) -> rusqlite::Result<(usize, i64)> {
     let (mut gone, mut freed) = (0, 0);
-    let mut oldest = tx.prepare_cached("SELECT request, side, at, chunks FROM body ORDER BY request, side LIMIT ?1")?;
+    let mut oldest = tx.prepare_cached(
+        "SELECT request, side, at, chunks FROM body ORDER BY request, side LIMIT ?1",
+    )?;
     let rows: Vec<(String, i64, i64, Vec<u8>)> = oldest
-        .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
         .collect::<Result<_, _>>()?;
     for (request, side, at, ids) in rows {
         if at >= before && freed >= over {
@@ -271,7 +320,9 @@ pub(super) fn drop_oldest(tx: &Transaction<'_>, before: i64, over: i64, most: us
         for id in ids.chunks_exact(8) {
             let id = i64::from_be_bytes(id.try_into().unwrap_or_default());
             let refs: Option<(i64, i64)> = tx
-                .prepare_cached("UPDATE chunk SET refs = refs - 1 WHERE id = ?1 RETURNING refs, length(data)")?
+                .prepare_cached(
+                    "UPDATE chunk SET refs = refs - 1 WHERE id = ?1 RETURNING refs, length(data)",
+                )?
                 .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             if let Some((..=0, length)) = refs {
@@ -279,7 +330,8 @@ pub(super) fn drop_oldest(tx: &Transaction<'_>, before: i64, over: i64, most: us
                 freed += length + ROW;
             }
         }
-        tx.prepare_cached("DELETE FROM body WHERE request = ?1 AND side = ?2")?.execute(params![request, side])?;
+        tx.prepare_cached("DELETE FROM body WHERE request = ?1 AND side = ?2")?
+            .execute(params![request, side])?;
         freed += ROW + i64::try_from(ids.len()).unwrap_or(0);
         gone += 1;
     }
@@ -303,7 +355,11 @@ mod tests {
 
     impl Redactor for Hide {
         fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-            if text.contains("SECRET") { Cow::Owned(text.replace("SECRET", "[redacted]")) } else { Cow::Borrowed(text) }
+            if text.contains("SECRET") {
+                Cow::Owned(text.replace("SECRET", "[redacted]"))
+            } else {
+                Cow::Borrowed(text)
+            }
         }
     }
 
@@ -333,7 +389,14 @@ mod tests {
     fn the_turns_of_a_conversation_share_what_they_have_in_common() {
         let mut connection = ledger();
         let talk = prose(20_000);
-        let turn = |n: i64| Body::new(id(n), Side::Request, "application/json", Bytes::from(format!("{{\"max\":{n},{talk}, turn {n}")));
+        let turn = |n: i64| {
+            Body::new(
+                id(n),
+                Side::Request,
+                "application/json",
+                Bytes::from(format!("{{\"max\":{n},{talk}, turn {n}")),
+            )
+        };
 
         let first = write(&mut connection, &turn(1), 0);
         let later: Vec<i64> = (2..10).map(|n| write(&mut connection, &turn(n), 0)).collect();
@@ -347,14 +410,22 @@ mod tests {
     fn secrets_do_not_reach_the_file_not_even_by_halves() {
         let mut connection = ledger();
         let request = id(1);
-        let mut body = Body::new(request, Side::Request, "text/plain", Bytes::from_static(b"my key is SECRET, and then SEC"));
+        let mut body = Body::new(
+            request,
+            Side::Request,
+            "text/plain",
+            Bytes::from_static(b"my key is SECRET, and then SEC"),
+        );
         body.tail = Bytes::from_static(b"\xa9RET-tail and more SECRET");
         body.total = 1_000;
 
         write(&mut connection, &body, 0);
 
         let shown = read(&connection, &request.to_string()).unwrap();
-        assert_eq!((shown[0].head.as_str(), shown[0].tail.as_str()), ("my key is [redacted], and then ", " and more [redacted]"));
+        assert_eq!(
+            (shown[0].head.as_str(), shown[0].tail.as_str()),
+            ("my key is [redacted], and then ", " and more [redacted]")
+        );
         assert!(!shown[0].whole());
     }
 
@@ -362,7 +433,16 @@ mod tests {
     fn what_is_no_text_is_kept_by_its_size() {
         let mut connection = ledger();
         let request = id(1);
-        write(&mut connection, &Body::new(request, Side::Answer, "audio/mpeg", Bytes::from_static(&[0xff, 0xfb, 0x90, 0x44])), 0);
+        write(
+            &mut connection,
+            &Body::new(
+                request,
+                Side::Answer,
+                "audio/mpeg",
+                Bytes::from_static(&[0xff, 0xfb, 0x90, 0x44]),
+            ),
+            0,
+        );
         let shown = read(&connection, &request.to_string()).unwrap();
         assert_eq!((shown[0].total, shown[0].head.as_str(), shown[0].whole()), (4, "", false));
     }
@@ -373,7 +453,16 @@ mod tests {
         let shared = prose(5_000);
         let ids: Vec<RequestId> = (0..4).map(id).collect();
         for (n, id) in ids.iter().enumerate() {
-            write(&mut connection, &Body::new(*id, Side::Request, "a", Bytes::from(format!("{shared} {}", prose(n * 1_000)))), n as i64);
+            write(
+                &mut connection,
+                &Body::new(
+                    *id,
+                    Side::Request,
+                    "a",
+                    Bytes::from(format!("{shared} {}", prose(n * 1_000))),
+                ),
+                n as i64,
+            );
         }
         let before = size(&connection).unwrap();
 

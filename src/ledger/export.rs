@@ -92,7 +92,8 @@ pub fn csv(r: &RequestRecord) -> String {
 pub fn cell(text: &str) -> Cow<'_, str> {
     let text = clean(text);
     // Spreadsheets take these for a formula, also behind blanks; an apostrophe makes them text.
-    let formula = text.trim_start().starts_with(['=', '+', '-', '@', '|', '%', '＝', '＋', '－', '＠']);
+    let formula =
+        text.trim_start().starts_with(['=', '+', '-', '@', '|', '%', '＝', '＋', '－', '＠']);
     if formula || text.contains(['"', ',', ';', '\'']) {
         let mark = if formula { "'" } else { "" };
         return Cow::Owned(format!("\"{mark}{}\"", text.replace('"', "\"\"")));

@@ -3,7 +3,10 @@
 use rusqlite::Connection;
 
 /// The steps, each from one version to the next; never changed once released.
-const STEPS: &[&str] = &[include_str!("../../assets/migrations/0001_ledger.sql"), include_str!("../../assets/migrations/0002_task.sql")];
+const STEPS: &[&str] = &[
+    include_str!("../../assets/migrations/0001_ledger.sql"),
+    include_str!("../../assets/migrations/0002_task.sql"),
+];
 
 /// Marks a file as ours: "aipx".
 const APPLICATION: i32 = 0x6169_7078;
@@ -39,7 +42,8 @@ fn run_to(connection: &mut Connection, steps: &[&str]) -> Result<(), MigrateErro
     let number = |name: &str| tx.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let version = usize::try_from(number("user_version")?).unwrap_or(usize::MAX);
     if number("application_id")? != APPLICATION {
-        let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        let tables: i64 =
+            tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if tables > 0 || version > 0 {
             return Err(MigrateError::Foreign);
         }
@@ -61,7 +65,9 @@ mod tests {
     use super::*;
 
     fn schema(connection: &Connection) -> Vec<(String, String)> {
-        let mut query = connection.prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name").unwrap();
+        let mut query = connection
+            .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name")
+            .unwrap();
         let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         rows.map(Result::unwrap).collect()
     }

@@ -1,4 +1,5 @@
-//! The durable record of requests, attempts, tokens and money: one thread writes, everybody else reads for themselves.
+//! The durable record of requests, attempts, tokens and money: one thread writes, everybody else
+//! reads for themselves.
 
 pub mod bodies;
 pub mod export;

@@ -1,4 +1,5 @@
-//! Reads the ledger: history, one request in full. Each reader has its own connection and changes nothing.
+//! Reads the ledger: history, one request in full. Each reader has its own connection and changes
+//! nothing.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -79,12 +80,17 @@ fn connect(path: &Path) -> Result<(Connection, i64), rusqlite::Error> {
     Ok((connection, version))
 }
 
-/// Beside a file in this mode SQLite makes two others even to read it, which a read-only folder does not let it.
+/// Beside a file in this mode SQLite makes two others even to read it, which a read-only folder
+/// does not let it.
 fn cannot_open(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly))
+    matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
+    )
 }
 
-/// Where nobody can write nothing changes: the file is whole as it is, unless its newest part still stands beside it.
+/// Where nobody can write nothing changes: the file is whole as it is, unless its newest part still
+/// stands beside it.
 fn connect_to_still(path: &Path) -> Result<(Connection, i64), QueryError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push("-wal");
@@ -143,7 +149,8 @@ impl Reader {
         &self.zone
     }
 
-    /// Finished requests that a filter keeps, the newest first: those that began before `before`, at most `limit`.
+    /// Finished requests that a filter keeps, the newest first: those that began before `before`,
+    /// at most `limit`.
     ///
     /// # Errors
     ///
@@ -168,12 +175,23 @@ impl Reader {
             conditions.push(format!("id < ?{}", values.len()));
         }
         values.push(Value::from(i64::try_from(limit).unwrap_or(i64::MAX)));
-        let sql = format!("SELECT {} FROM request WHERE {} ORDER BY id DESC LIMIT ?{}", columns(), conditions.join(" AND "), values.len());
+        let sql = format!(
+            "SELECT {} FROM request WHERE {} ORDER BY id DESC LIMIT ?{}",
+            columns(),
+            conditions.join(" AND "),
+            values.len()
+        );
         let mut query = self.connection.prepare_cached(&sql)?;
-        let rows = query.query_map(rusqlite::params_from_iter(values), |row| read_request(row).map(|found| found.record))?;
+        let rows = query.query_map(rusqlite::params_from_iter(values), |row| {
+            read_request(row).map(|found| found.record)
+        })?;
         let mut records = rows.collect::<Result<Vec<_>, _>>()?;
         for record in &mut records {
-            record.attempts = self.attempts(&record.id.to_string())?.into_iter().map(|(attempt, _)| attempt).collect();
+            record.attempts = self
+                .attempts(&record.id.to_string())?
+                .into_iter()
+                .map(|(attempt, _)| attempt)
+                .collect();
         }
         Ok(records)
     }
@@ -195,7 +213,9 @@ impl Reader {
             if id.is_empty() || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return Err(unknown());
             }
-            let mut query = self.connection.prepare(&sql("request WHERE id >= ?1 AND id < ?1 || 'g' LIMIT 2"))?;
+            let mut query = self
+                .connection
+                .prepare(&sql("request WHERE id >= ?1 AND id < ?1 || 'g' LIMIT 2"))?;
             query.query_map([id.to_ascii_lowercase()], read_request)?.collect::<Result<_, _>>()?
         };
         if found.len() > 1 {
@@ -236,7 +256,10 @@ impl Reader {
             "SELECT id FROM request WHERE id >= ?1 AND id < ?2 AND session = ?3 AND project = ?4 ORDER BY id DESC LIMIT ?5",
         )?;
         let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let ids = query.query_map(rusqlite::params![from, until, session, project, wanted], |row| row.get::<_, String>(0))?;
+        let ids = query
+            .query_map(rusqlite::params![from, until, session, project, wanted], |row| {
+                row.get::<_, String>(0)
+            })?;
         let (mut turns, mut bytes, mut more) = (Vec::new(), 0, false);
         for id in ids {
             if turns.len() >= limit || bytes > PAGE_BYTES {
@@ -244,7 +267,8 @@ impl Reader {
                 break;
             }
             let turn = self.full(&id?)?;
-            bytes += turn.bodies.iter().map(|body| body.head.len() + body.tail.len()).sum::<usize>();
+            bytes +=
+                turn.bodies.iter().map(|body| body.head.len() + body.tail.len()).sum::<usize>();
             turns.push(turn);
         }
         Ok(Turns { turns, more })
@@ -267,10 +291,14 @@ impl Reader {
         )?;
         let rows = query.query_map([request], |row| {
             let text = |at| Ok::<_, rusqlite::Error>(Arc::<str>::from(row.get::<_, String>(at)?));
-            let some = |at| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(at)?.map(Arc::<str>::from));
+            let some = |at| {
+                Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(at)?.map(Arc::<str>::from))
+            };
             let attempt = AttemptRecord {
                 number: row.get(0)?,
-                task: row.get::<_, String>(20).map(|name| Task::parse(&name).unwrap_or_default())?,
+                task: row
+                    .get::<_, String>(20)
+                    .map(|name| Task::parse(&name).unwrap_or_default())?,
                 bound: row.get(21)?,
                 upstream: text(1)?,
                 key: text(2)?,
@@ -289,12 +317,19 @@ impl Reader {
             let bill = Bill {
                 cost: money(14)?,
                 sure: sure(&row.get::<_, String>(15)?),
-                source: Source::ALL.into_iter().find(|known| known.name() == source).unwrap_or_default(),
+                source: Source::ALL
+                    .into_iter()
+                    .find(|known| known.name() == source)
+                    .unwrap_or_default(),
                 computed: money(17)?,
                 reported: money(18)?,
-                price: row.get::<_, Option<String>>(19)?.and_then(|text| serde_json::from_str(&text).ok()).map(Arc::new),
+                price: row
+                    .get::<_, Option<String>>(19)?
+                    .and_then(|text| serde_json::from_str(&text).ok())
+                    .map(Arc::new),
             };
-            let usage = row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok());
+            let usage =
+                row.get::<_, Option<String>>(13)?.and_then(|text| serde_json::from_str(&text).ok());
             let part = Part { number: attempt.number, answered: some(12)?, usage, bill };
             Ok((attempt, part))
         })?;
@@ -318,7 +353,8 @@ struct Found {
 
 fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
     let text = |at| Ok::<_, rusqlite::Error>(Arc::<str>::from(row.get::<_, String>(at)?));
-    let some = |at| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(at)?.map(Arc::<str>::from));
+    let some =
+        |at| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(at)?.map(Arc::<str>::from));
     let count = |at| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
     let id = row.get::<_, String>(0)?;
     let id = RequestId::parse(&id).ok_or_else(|| rusqlite::Error::InvalidColumnName(id))?;
@@ -327,7 +363,9 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
         *class = row.get(FIXED_COUNT + index)?;
     }
     let record = RequestRecord {
-        cache_lost: row.get::<_, Option<String>>(24)?.and_then(|text| serde_json::from_str(&text).ok()),
+        cache_lost: row
+            .get::<_, Option<String>>(24)?
+            .and_then(|text| serde_json::from_str(&text).ok()),
         id,
         at: UnixMillis(row.get(1)?),
         project: text(2)?,
@@ -348,7 +386,10 @@ fn read_request(row: &Row<'_>) -> rusqlite::Result<Found> {
         error: some(17)?,
         reason: some(18)?,
         usage: row.get::<_, bool>(19)?.then(|| usage(classes)),
-        cost: Some(Cost { usd: row.get::<_, Option<i64>>(20)?.map(NanoUsd), sure: sure(&row.get::<_, String>(21)?) }),
+        cost: Some(Cost {
+            usd: row.get::<_, Option<i64>>(20)?.map(NanoUsd),
+            sure: sure(&row.get::<_, String>(21)?),
+        }),
         attempts: Vec::new(),
     };
     let replay_of = row.get::<_, Option<String>>(23)?.and_then(|id| RequestId::parse(&id));
@@ -371,7 +412,8 @@ fn condition(term: &Term, values: &mut Vec<Value>) -> String {
     };
     let inside = |text: &str| format!("%{}%", escaped(text));
     let has = |column: &str, place: &str| format!("{column} LIKE {place} ESCAPE '\\'");
-    // Names of the last attempt stand in the row itself; only requests with several need a look at the others.
+    // Names of the last attempt stand in the row itself; only requests with several need a look at
+    // the others.
     let any = |column: &str, place: &str| {
         format!(
             "({} OR (attempts > 1 AND EXISTS (SELECT 1 FROM attempt a WHERE a.request = request.id AND {})))",
@@ -388,7 +430,9 @@ fn condition(term: &Term, values: &mut Vec<Value>) -> String {
         Term::Word(word) => {
             let place = bind(inside(word).into());
             let begins = bind(format!("{}%", escaped(word)).into());
-            let names = ["project", "client", "asked", "error"].map(|column| has(column, &place)).join(" OR ");
+            let names = ["project", "client", "asked", "error"]
+                .map(|column| has(column, &place))
+                .join(" OR ");
             let tried = ["upstream", "key", "model"].map(|column| any(column, &place)).join(" OR ");
             format!("({names} OR {tried} OR {})", has("id", &begins))
         }
@@ -398,7 +442,10 @@ fn condition(term: &Term, values: &mut Vec<Value>) -> String {
                 Field::Client => has("client", &bind(inside(value).into())),
                 Field::Id => has("id", &bind(format!("{}%", escaped(value)).into())),
                 Field::Key => any("key", &bind(inside(value).into())),
-                Field::Level => has("CASE state WHEN 'failed' THEN 'error' ELSE 'info' END", &bind(inside(value).into())),
+                Field::Level => has(
+                    "CASE state WHEN 'failed' THEN 'error' ELSE 'info' END",
+                    &bind(inside(value).into()),
+                ),
                 Field::Model => {
                     let place = bind(inside(value).into());
                     format!("({} OR {})", has("asked", &place), any("model", &place))
@@ -406,7 +453,9 @@ fn condition(term: &Term, values: &mut Vec<Value>) -> String {
                 Field::Op => has("op", &bind(inside(value).into())),
                 Field::Project => has("project", &bind(inside(value).into())),
                 Field::State => has("state", &bind(inside(value).into())),
-                Field::Status => has(status, &bind(format!("{}%", escaped(value.trim_end_matches('x'))).into())),
+                Field::Status => {
+                    has(status, &bind(format!("{}%", escaped(value.trim_end_matches('x'))).into()))
+                }
                 Field::Upstream => any("upstream", &bind(inside(value).into())),
             }
         }

@@ -18,19 +18,33 @@ const AT_ONCE: usize = 500;
 /// Rows may take this beside the bodies; ten million of them fit.
 const ROWS: i64 = 4 << 30;
 
-/// Makes room: bodies beyond their time or total, requests beyond theirs. Gives back whether there is more to do.
+/// Makes room: bodies beyond their time or total, requests beyond theirs. Gives back whether there
+/// is more to do.
 pub(super) fn tend(file: &mut File, settings: &Settings, now: UnixMillis) -> Result<bool, Trouble> {
-    let before = |span: Duration| now.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
+    let before =
+        |span: Duration| now.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
     let total = i64::try_from(settings.bodies_total).unwrap_or(i64::MAX);
     let tx = file.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let (gone, freed) = bodies::drop_oldest(&tx, before(settings.keep_bodies), file.bodies.saturating_sub(total).max(0), AT_ONCE)?;
+    let (gone, freed) = bodies::drop_oldest(
+        &tx,
+        before(settings.keep_bodies),
+        file.bodies.saturating_sub(total).max(0),
+        AT_ONCE,
+    )?;
     let kept = before(settings.keep);
     let mut old: Vec<String> = {
-        let mut query = tx.prepare_cached("SELECT id FROM request WHERE id < ?1 AND finished < ?2 ORDER BY id LIMIT ?3")?;
-        query.query_map((RequestId::floor(UnixMillis(kept)), kept, AT_ONCE as i64), |row| row.get(0))?.collect::<Result<_, _>>()?
+        let mut query = tx.prepare_cached(
+            "SELECT id FROM request WHERE id < ?1 AND finished < ?2 ORDER BY id LIMIT ?3",
+        )?;
+        query
+            .query_map((RequestId::floor(UnixMillis(kept)), kept, AT_ONCE as i64), |row| {
+                row.get(0)
+            })?
+            .collect::<Result<_, _>>()?
     };
     let number = |name: &str| tx.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let used = (number("page_count")? - number("freelist_count")?).saturating_mul(number("page_size")?);
+    let used =
+        (number("page_count")? - number("freelist_count")?).saturating_mul(number("page_size")?);
     if old.is_empty() && used > total.saturating_add(ROWS) {
         let mut query = tx.prepare_cached("SELECT id FROM request ORDER BY id LIMIT ?1")?;
         old = query.query_map([AT_ONCE as i64], |row| row.get(0))?.collect::<Result<_, _>>()?;

@@ -8,7 +8,9 @@ use std::{
 };
 
 use jiff::{Timestamp, tz::TimeZone};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 
 use super::{
     bodies::{Kept, Packer},
@@ -52,7 +54,9 @@ impl From<rusqlite::Error> for Trouble {
         let code = error.sqlite_error_code();
         let text = match code {
             Some(ErrorCode::DiskFull) => "the disk is full".to_owned(),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program holds it".to_owned(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "another program holds it".to_owned()
+            }
             Some(ErrorCode::ReadOnly) => "it cannot be written to".to_owned(),
             _ => error.to_string(),
         };
@@ -100,7 +104,8 @@ impl File {
         migrate::run(&mut connection)?;
         let length = std::fs::metadata(path).map_or(0, |file| file.len());
         if length <= CHECKED {
-            let said: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            let said: String =
+                connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if said != "ok" {
                 return Err(Trouble::Broken(said));
             }
@@ -129,7 +134,9 @@ impl File {
                         daily.add(entry, &self.zone);
                     }
                 }
-                Note::Body(body) => grown += self.packer.write(&tx, &Kept::of(body, redactor), now.0)?,
+                Note::Body(body) => {
+                    grown += self.packer.write(&tx, &Kept::of(body, redactor), now.0)?
+                }
                 Note::Close | Note::Flush(_) | Note::Tick => {}
             }
         }
@@ -165,7 +172,11 @@ pub(super) fn move_aside(path: &Path, now: UnixMillis) -> std::io::Result<PathBu
 
 /// Attempts with their bills, in order.
 fn paired(entry: &Entry) -> impl Iterator<Item = (&AttemptRecord, Option<&Part>)> {
-    entry.record.attempts.iter().map(|attempt| (attempt, entry.parts.iter().find(|part| part.number == attempt.number)))
+    entry
+        .record
+        .attempts
+        .iter()
+        .map(|attempt| (attempt, entry.parts.iter().find(|part| part.number == attempt.number)))
 }
 
 fn int(n: u64) -> i64 {
@@ -179,7 +190,19 @@ fn request(tx: &Transaction<'_>, id: &str, entry: &Entry) -> rusqlite::Result<bo
     let usage = r.usage.unwrap_or_default();
     let cost = r.cost.unwrap_or_default();
     let took = r.duration_ms.unwrap_or_default();
-    let [input, cache_read, write_5m, write_1h, audio_in, image_in, output, reasoning, audio_out, image_out, searches] = classes(&usage);
+    let [
+        input,
+        cache_read,
+        write_5m,
+        write_1h,
+        audio_in,
+        image_in,
+        output,
+        reasoning,
+        audio_out,
+        image_out,
+        searches,
+    ] = classes(&usage);
     let changed = tx
         .prepare_cached(
             "INSERT OR IGNORE INTO request VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
@@ -267,8 +290,19 @@ pub(super) const CLASSES: [&str; 11] = [
 
 /// The other way round.
 pub(super) fn usage(classes: [i64; 11]) -> Usage {
-    let [input, cache_read, cache_write_5m, cache_write_1h, audio_in, image_in, output, reasoning, audio_out, image_out, searches] =
-        classes.map(|n| u64::try_from(n).unwrap_or(0));
+    let [
+        input,
+        cache_read,
+        cache_write_5m,
+        cache_write_1h,
+        audio_in,
+        image_in,
+        output,
+        reasoning,
+        audio_out,
+        image_out,
+        searches,
+    ] = classes.map(|n| u64::try_from(n).unwrap_or(0));
     Usage {
         input,
         cache_read,
@@ -301,15 +335,23 @@ fn attempt(
     part: Option<&Part>,
     prices: &mut Vec<(Arc<Used>, i64)>,
 ) -> rusqlite::Result<()> {
-    static NOBODY_KNOWS: Bill =
-        Bill { cost: None, sure: Sure::Exact, source: crate::ir::cost::Source::Unknown, computed: None, reported: None, price: None };
+    static NOBODY_KNOWS: Bill = Bill {
+        cost: None,
+        sure: Sure::Exact,
+        source: crate::ir::cost::Source::Unknown,
+        computed: None,
+        reported: None,
+        price: None,
+    };
     let bill = part.map_or(&NOBODY_KNOWS, |part| &part.bill);
     let price = match &bill.price {
         Some(used) => Some(price(tx, used, prices)?),
         None => None,
     };
     // Of an only attempt it stands in the request's own row.
-    let own = part.and_then(|part| part.usage).filter(|_| entry.record.attempts.len() > 1 || entry.record.usage.is_none());
+    let own = part
+        .and_then(|part| part.usage)
+        .filter(|_| entry.record.attempts.len() > 1 || entry.record.usage.is_none());
     let usage = own.and_then(|usage| serde_json::to_string(&usage).ok());
     tx.prepare_cached(
         "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
@@ -343,12 +385,19 @@ fn attempt(
 }
 
 /// The number of a price; the same one has one row.
-fn price(tx: &Transaction<'_>, used: &Arc<Used>, prices: &mut Vec<(Arc<Used>, i64)>) -> rusqlite::Result<i64> {
+fn price(
+    tx: &Transaction<'_>,
+    used: &Arc<Used>,
+    prices: &mut Vec<(Arc<Used>, i64)>,
+) -> rusqlite::Result<i64> {
     if let Some((_, id)) = prices.iter().find(|(known, _)| Arc::ptr_eq(known, used)) {
         return Ok(*id);
     }
     let text = serde_json::to_string(&**used).unwrap_or_default();
-    let known = tx.prepare_cached("SELECT id FROM price WHERE used = ?1")?.query_row([&text], |row| row.get(0)).optional()?;
+    let known = tx
+        .prepare_cached("SELECT id FROM price WHERE used = ?1")?
+        .query_row([&text], |row| row.get(0))
+        .optional()?;
     let id = match known {
         Some(id) => id,
         None => {
@@ -376,7 +425,11 @@ impl Daily {
         let newest = r.attempts.len().saturating_sub(1);
         let last = r.attempts.iter().rposition(|attempt| attempt.won).unwrap_or(newest);
         let won = i64::try_from(r.won()).unwrap_or(i64::MAX);
-        let mut book = |upstream: &Arc<str>, key: &Arc<str>, model: &Arc<str>, final_one: bool, part: Option<&Part>| {
+        let mut book = |upstream: &Arc<str>,
+                        key: &Arc<str>,
+                        model: &Arc<str>,
+                        final_one: bool,
+                        part: Option<&Part>| {
             let names = [&r.project, &r.client, upstream, key, model].map(Arc::clone);
             let sums = self.0.entry((day, names, r.op.name(), entry.demo)).or_insert([0; 19]);
             let mut row = [0; 19];
@@ -419,8 +472,9 @@ impl Daily {
         )?;
         for ((day, [project, client, upstream, key, model], op, demo), n) in self.0 {
             statement.execute(params![
-                day, &*project, &*client, &*upstream, &*key, &*model, op, demo, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9],
-                n[10], n[11], n[12], n[13], n[14], n[15], n[16], n[17], n[18]
+                day, &*project, &*client, &*upstream, &*key, &*model, op, demo, n[0], n[1], n[2],
+                n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15],
+                n[16], n[17], n[18]
             ])?;
         }
         Ok(())
@@ -429,6 +483,7 @@ impl Daily {
 
 /// The day in a time zone, counted since 1970.
 pub(super) fn day(at: UnixMillis, zone: &TimeZone) -> i64 {
-    let offset = Timestamp::from_millisecond(at.0).map_or(0, |at| i64::from(zone.to_offset(at).seconds()));
+    let offset =
+        Timestamp::from_millisecond(at.0).map_or(0, |at| i64::from(zone.to_offset(at).seconds()));
     at.0.div_euclid(1_000).saturating_add(offset).div_euclid(86_400)
 }

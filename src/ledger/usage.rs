@@ -37,7 +37,15 @@ pub enum By {
 }
 
 impl By {
-    pub const ALL: [Self; 7] = [Self::Model, Self::Project, Self::Upstream, Self::Key, Self::Client, Self::Session, Self::Day];
+    pub const ALL: [Self; 7] = [
+        Self::Model,
+        Self::Project,
+        Self::Upstream,
+        Self::Key,
+        Self::Client,
+        Self::Session,
+        Self::Day,
+    ];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -81,7 +89,11 @@ impl Since {
         if text == "today" {
             return Ok(Self::Days(1));
         }
-        if let Some(days) = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()).filter(|days| (1..=36_500).contains(days)) {
+        if let Some(days) = text
+            .strip_suffix('d')
+            .and_then(|days| days.parse::<u32>().ok())
+            .filter(|days| (1..=36_500).contains(days))
+        {
             return Ok(Self::Days(days));
         }
         if let Ok(date) = text.parse::<Date>() {
@@ -94,7 +106,9 @@ impl Since {
             return Ok(Self::Moment(UnixMillis(at.as_millisecond())));
         }
         match units::parse_duration(text) {
-            Ok(span) if !span.is_zero() => Ok(Self::Ago(i64::try_from(span.as_millis()).unwrap_or(i64::MAX))),
+            Ok(span) if !span.is_zero() => {
+                Ok(Self::Ago(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+            }
             _ => Err(format!(
                 "`{}` is no time; write 7d, today, 36h, 2025-09-01 or 2025-09-01T10:00:00Z",
                 text.chars().take(40).collect::<String>()
@@ -105,11 +119,18 @@ impl Since {
     /// The moment that is meant.
     #[must_use]
     pub fn moment(self, now: UnixMillis, zone: &TimeZone) -> UnixMillis {
-        let midnight = |date: Date| date.to_zoned(zone.clone()).map_or(UnixMillis(0), |at| UnixMillis(at.timestamp().as_millisecond()));
+        let midnight = |date: Date| {
+            date.to_zoned(zone.clone())
+                .map_or(UnixMillis(0), |at| UnixMillis(at.timestamp().as_millisecond()))
+        };
         match self {
             Self::Days(days) => {
                 let today = date_of(day(now, zone));
-                midnight(today.and_then(|today| today.checked_sub(i64::from(days - 1).days()).ok()).unwrap_or(Date::MIN))
+                midnight(
+                    today
+                        .and_then(|today| today.checked_sub(i64::from(days - 1).days()).ok())
+                        .unwrap_or(Date::MIN),
+                )
             }
             Self::Date(date) => midnight(date),
             Self::Moment(at) => at,
@@ -213,7 +234,13 @@ impl Reader {
     /// # Errors
     ///
     /// What SQLite says.
-    pub fn usage(&self, by: By, since: Since, zone: Option<&TimeZone>, now: UnixMillis) -> Result<View, QueryError> {
+    pub fn usage(
+        &self,
+        by: By,
+        since: Since,
+        zone: Option<&TimeZone>,
+        now: UnixMillis,
+    ) -> Result<View, QueryError> {
         let own = zone.is_none_or(|zone| *zone == self.zone);
         let zone = zone.unwrap_or(&self.zone);
         let from = since.moment(now, zone);
@@ -225,11 +252,26 @@ impl Reader {
         }
         let mut rows = by_name(tally.rows);
         if by != By::Day {
-            rows.sort_by(|a, b| (b.sums.cost, b.sums.requests).cmp(&(a.sums.cost, a.sums.requests)).then_with(|| a.name.cmp(&b.name)));
+            rows.sort_by(|a, b| {
+                (b.sums.cost, b.sums.requests)
+                    .cmp(&(a.sums.cost, a.sums.requests))
+                    .then_with(|| a.name.cmp(&b.name))
+            });
         }
-        let tz =
-            zone.iana_name().map_or_else(|| zone.to_fixed_offset().map_or_else(|_| "local".to_owned(), |o| o.to_string()), str::to_owned);
-        Ok(View { by, from, until: now, tz, rows, days: by_name(tally.days), total: tally.total, demo: tally.demo })
+        let tz = zone.iana_name().map_or_else(
+            || zone.to_fixed_offset().map_or_else(|_| "local".to_owned(), |o| o.to_string()),
+            str::to_owned,
+        );
+        Ok(View {
+            by,
+            from,
+            until: now,
+            tz,
+            rows,
+            days: by_name(tally.days),
+            total: tally.total,
+            demo: tally.demo,
+        })
     }
 
     /// The name of the ledger's day of a moment.
@@ -255,7 +297,8 @@ impl Reader {
         ))?;
         let mut rows = query.query(params![first])?;
         while let Some(row) = rows.next()? {
-            let count = |at| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
+            let count =
+                |at| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(at)?).unwrap_or(0));
             let sums = Sums {
                 requests: count(3)?,
                 failed: count(4)?,
@@ -275,7 +318,13 @@ impl Reader {
     }
 
     /// The same from the requests themselves, for what the sums by day cannot tell.
-    fn sum_requests(&self, tally: &mut Tally, by: By, from: UnixMillis, zone: &TimeZone) -> rusqlite::Result<()> {
+    fn sum_requests(
+        &self,
+        tally: &mut Tally,
+        by: By,
+        from: UnixMillis,
+        zone: &TimeZone,
+    ) -> rusqlite::Result<()> {
         let mut query = self.connection.prepare_cached(&format!(
             "SELECT finished, project, client, session, upstream, key, CASE model WHEN '' THEN asked ELSE model END, state, attempts, cost, sure, demo, id, won, {}
              FROM request WHERE id >= ?1 AND finished >= ?2 AND op IN ({})",
@@ -289,8 +338,12 @@ impl Reader {
         let begun = RequestId::floor(UnixMillis(from.0.saturating_sub(LONGEST_MS)));
         let mut rows = query.query(params![begun, from.0])?;
         while let Some(row) = rows.next()? {
-            let text =
-                |at: usize| row.get_ref(at)?.as_str_or_null().map(|text| text.unwrap_or("").to_owned()).map_err(rusqlite::Error::from);
+            let text = |at: usize| {
+                row.get_ref(at)?
+                    .as_str_or_null()
+                    .map(|text| text.unwrap_or("").to_owned())
+                    .map_err(rusqlite::Error::from)
+            };
             let attempts = u64::try_from(row.get::<_, i64>(8)?).unwrap_or(0);
             let (cost, sure) = (row.get::<_, Option<i64>>(9)?, sure(row.get_ref(10)?.as_str()?));
             let mut sums = Sums {
@@ -312,16 +365,25 @@ impl Reader {
                 let mut made = 0;
                 while let Some(part) = parts.next()? {
                     made += 1;
-                    let usage = part.get::<_, Option<String>>(3)?.and_then(|text| serde_json::from_str::<Usage>(&text).ok());
+                    let usage = part
+                        .get::<_, Option<String>>(3)?
+                        .and_then(|text| serde_json::from_str::<Usage>(&text).ok());
                     let own = Sums {
                         attempts: 1,
-                        usage: usage.map(|usage| Usage { reported: None, ..usage }).unwrap_or_default(),
+                        usage: usage
+                            .map(|usage| Usage { reported: None, ..usage })
+                            .unwrap_or_default(),
                         cost: NanoUsd(part.get::<_, Option<i64>>(4)?.unwrap_or(0)),
                         ..if made == attempts { sums } else { Sums::default() }
                     };
                     tally.book(
                         &day,
-                        named(by, &part.get::<_, String>(0)?, &part.get::<_, String>(1)?, &part.get::<_, String>(2)?),
+                        named(
+                            by,
+                            &part.get::<_, String>(0)?,
+                            &part.get::<_, String>(1)?,
+                            &part.get::<_, String>(2)?,
+                        ),
                         demo,
                         &own,
                     );
@@ -359,7 +421,11 @@ fn label(day: i64) -> String {
 }
 
 fn generating() -> String {
-    let names: Vec<String> = Op::ALL.into_iter().filter(|op| op.generates()).map(|op| format!("'{}'", op.name())).collect();
+    let names: Vec<String> = Op::ALL
+        .into_iter()
+        .filter(|op| op.generates())
+        .map(|op| format!("'{}'", op.name()))
+        .collect();
     names.join(", ")
 }
 

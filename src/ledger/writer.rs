@@ -1,5 +1,5 @@
-//! The thread that writes the ledger. Where the file cannot be written, what comes is held in memory, within bounds, and
-//! everybody is told.
+//! The thread that writes the ledger. Where the file cannot be written, what comes is held in
+//! memory, within bounds, and everybody is told.
 
 use std::{
     collections::VecDeque,
@@ -59,7 +59,8 @@ pub struct Start {
     pub redactor: Arc<dyn Redactor>,
     /// Tells people.
     pub tell: Box<dyn Fn(Level, String) + Send>,
-    /// Sees each finished request as it comes: off the way of requests, whatever becomes of the file.
+    /// Sees each finished request as it comes: off the way of requests, whatever becomes of the
+    /// file.
     pub seen: Box<dyn FnMut(&Entry) + Send>,
 }
 
@@ -105,7 +106,8 @@ impl Ledger {
     /// The system gives no thread.
     pub fn start(start: Start) -> std::io::Result<Self> {
         let zone = zone(&start.settings.tz);
-        let shared = Arc::new(Shared { settings: Mutex::new(start.settings.clone()), ..Shared::default() });
+        let shared =
+            Arc::new(Shared { settings: Mutex::new(start.settings.clone()), ..Shared::default() });
         let path = start.path.clone();
         let writer = Writer {
             path: start.path,
@@ -124,7 +126,9 @@ impl Ledger {
             left_alone: false,
         };
         let notes = start.notes;
-        let thread = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(notes))?;
+        let thread = std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.run(notes))?;
         Ok(Self { path, zone, shared, thread: Mutex::new(Some(thread)) })
     }
 
@@ -166,7 +170,9 @@ impl Ledger {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // It ends by itself; joined aside, so that a slow disk does not hold up the runtime.
-            tokio::task::spawn_blocking(move || thread.join().unwrap_or_default()).await.unwrap_or_default();
+            tokio::task::spawn_blocking(move || thread.join().unwrap_or_default())
+                .await
+                .unwrap_or_default();
         }
     }
 }
@@ -192,7 +198,8 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, mut notes: Receiver<Note>) {
-        // Opened at once, so that what is wrong is said at the start and not after the first request.
+        // Opened at once, so that what is wrong is said at the start and not after the first
+        // request.
         self.write(false);
         while let Some(first) = notes.blocking_recv() {
             let mut asked = Vec::new();
@@ -294,7 +301,9 @@ impl Writer {
                     let aside = aside.display();
                     (self.tell)(
                         Level::Error,
-                        format!("the ledger {path} is damaged ({what}); it was moved to {aside}, and a new one is begun"),
+                        format!(
+                            "the ledger {path} is damaged ({what}); it was moved to {aside}, and a new one is begun"
+                        ),
                     );
                     match File::open(&self.path, self.zone.clone()) {
                         Ok(file) => {
@@ -313,11 +322,14 @@ impl Writer {
             Trouble::Passing(what) => what,
         };
         let mono = self.clock.mono();
-        let news = self.told.as_ref().is_none_or(|(at, said)| *said != text || mono.since(*at) >= TELL);
+        let news =
+            self.told.as_ref().is_none_or(|(at, said)| *said != text || mono.since(*at) >= TELL);
         if news {
             (self.tell)(
                 Level::Error,
-                format!("the ledger {path} cannot be written: {text}. Requests go on; what happens is held in memory"),
+                format!(
+                    "the ledger {path} cannot be written: {text}. Requests go on; what happens is held in memory"
+                ),
             );
             self.told = Some((mono, text.clone()));
         }
@@ -328,7 +340,10 @@ impl Writer {
         let before = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
         if before.is_some() {
             self.told = None;
-            (self.tell)(Level::Info, format!("the ledger {} is written again", self.path.display()));
+            (self.tell)(
+                Level::Info,
+                format!("the ledger {} is written again", self.path.display()),
+            );
         }
         self.shared.waiting.store(0, Ordering::Relaxed);
     }

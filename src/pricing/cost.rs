@@ -38,8 +38,8 @@ pub struct Facts<'a> {
     pub quality: Option<&'a str>,
 }
 
-/// What the attempt costs. The provider's word goes before the config's, the config's before the built-in table; with
-/// `prices_win` the config's goes first.
+/// What the attempt costs. The provider's word goes before the config's, the config's before the
+/// built-in table; with `prices_win` the config's goes first.
 #[must_use]
 pub fn bill(book: &Book, question: &Question<'_>) -> Bill {
     let Question { upstream, sent, answered, usage, sure, .. } = question;
@@ -58,7 +58,9 @@ pub fn bill(book: &Book, question: &Question<'_>) -> Bill {
         (Some(_), Some((source, _))) if own && upstream.prices_win => (computed, *source, *sure),
         (Some(told), _) => (Some(told), Source::Reported, Sure::Exact),
         (None, Some((source, _))) => (computed, *source, *sure),
-        (None, None) if upstream.local && found.is_none() => (Some(NanoUsd::ZERO), Source::Local, Sure::Exact),
+        (None, None) if upstream.local && found.is_none() => {
+            (Some(NanoUsd::ZERO), Source::Local, Sure::Exact)
+        }
         (None, None) => (None, Source::Unknown, Sure::Exact),
     };
     Bill { cost, sure, source, computed, reported, price: price.map(|(_, price)| price) }

@@ -1,4 +1,5 @@
-//! Finds the price of a model: the config's rows, then the built-in ones, under each name that the model goes by.
+//! Finds the price of a model: the config's rows, then the built-in ones, under each name that the
+//! model goes by.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -45,10 +46,14 @@ impl Book {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let mut book = Self::default();
-        for (rows, shelves) in [(settings.prices.as_slice(), &mut book.own), (prices::all(), &mut book.builtin)] {
+        for (rows, shelves) in
+            [(settings.prices.as_slice(), &mut book.own), (prices::all(), &mut book.builtin)]
+        {
             for row in rows {
                 // The reader of the config saw to it that there is a rate.
-                let Some(dollars) = prices::dollars(&row.price.currency, &settings.rates) else { continue };
+                let Some(dollars) = prices::dollars(&row.price.currency, &settings.rates) else {
+                    continue;
+                };
                 let tariff = Arc::new(tariff(row, dollars));
                 let shelf: &mut Shelf = shelves.entry(row.vendor.clone()).or_default();
                 if row.model.is_exact() {
@@ -61,9 +66,15 @@ impl Book {
         book
     }
 
-    /// The price of a model at an upstream: as it was sent, as the answer names it, and both without their date.
+    /// The price of a model at an upstream: as it was sent, as the answer names it, and both
+    /// without their date.
     #[must_use]
-    pub fn find(&self, upstream: &Upstream, sent: &str, answered: Option<&str>) -> Option<(Source, &Tariff)> {
+    pub fn find(
+        &self,
+        upstream: &Upstream,
+        sent: &str,
+        answered: Option<&str>,
+    ) -> Option<(Source, &Tariff)> {
         let answered = answered.filter(|answered| *answered != sent);
         // Put together only as far as they are needed: the first is nearly always it.
         let names = || {
@@ -72,7 +83,9 @@ impl Book {
         };
         let vendors = [Some(&*upstream.name), upstream.preset.as_deref()];
         let own = first(&self.own, &vendors, names()).map(|tariff| (Source::Config, tariff));
-        own.or_else(|| first(&self.builtin, &vendors[1..], names()).map(|tariff| (Source::Builtin, tariff)))
+        own.or_else(|| {
+            first(&self.builtin, &vendors[1..], names()).map(|tariff| (Source::Builtin, tariff))
+        })
     }
 }
 
@@ -86,13 +99,20 @@ fn first<'a, 'n>(
     let shelves = [Some(known.next()?), known.next()];
     names.find_map(|name| {
         shelves.iter().flatten().find_map(|shelf| {
-            let pattern = || shelf.patterns.iter().find(|(row, _)| row.model.matches(&name)).map(|(_, tariff)| tariff);
+            let pattern = || {
+                shelf
+                    .patterns
+                    .iter()
+                    .find(|(row, _)| row.model.matches(&name))
+                    .map(|(_, tariff)| tariff)
+            };
             shelf.exact.get(&*name).or_else(pattern).map(|tariff| &**tariff)
         })
     })
 }
 
-/// The name without what only dates it or stands before it: `models/`, `-20250929`, `-2025-08-07`, `@20250929`, `:free` stays.
+/// The name without what only dates it or stands before it: `models/`, `-20250929`, `-2025-08-07`,
+/// `@20250929`, `:free` stays.
 fn undated(name: &str) -> Cow<'_, str> {
     let name = name.strip_prefix("models/").unwrap_or(name);
     // Cloud names: `us.anthropic.claude-…-v1:0`.
@@ -103,7 +123,11 @@ fn undated(name: &str) -> Cow<'_, str> {
     let digits = |text: &str, n: usize| text.len() == n && text.bytes().all(|b| b.is_ascii_digit());
     let parts: Vec<&str> = name.split('-').collect();
     let keep = match parts.as_slice() {
-        [rest @ .., y, m, d] if !rest.is_empty() && digits(y, 4) && digits(m, 2) && digits(d, 2) => rest.len(),
+        [rest @ .., y, m, d]
+            if !rest.is_empty() && digits(y, 4) && digits(m, 2) && digits(d, 2) =>
+        {
+            rest.len()
+        }
         [rest @ .., m, d] if rest.len() > 1 && digits(m, 2) && digits(d, 2) => rest.len(),
         [rest @ .., date] if !rest.is_empty() && digits(date, 8) => rest.len(),
         [rest @ .., date] if rest.len() > 1 && digits(date, 4) => rest.len(),
@@ -117,10 +141,14 @@ fn tariff(row: &PriceRow, dollars: i64) -> Tariff {
     let name: Arc<str> = format!("{vendor}/{}", model.text()).into();
     let Price { rates, when, currency, page, date } = price;
     let used = |when: &str, rates| {
-        let (name, currency, page, date) = (Arc::clone(&name), Arc::clone(currency), Arc::clone(page), Arc::clone(date));
+        let (name, currency, page, date) =
+            (Arc::clone(&name), Arc::clone(currency), Arc::clone(page), Arc::clone(date));
         Arc::new(Used { name, when: when.into(), rates, currency, dollars, page, date })
     };
-    let mut conditional: Vec<_> = when.iter().map(|when| (when.clone(), used(&words(when), when.rates.over(rates)))).collect();
+    let mut conditional: Vec<_> = when
+        .iter()
+        .map(|when| (when.clone(), used(&words(when), when.rates.over(rates))))
+        .collect();
     // Stable: of two with as many conditions the earlier one wins.
     conditional.sort_by_key(|(when, _)| std::cmp::Reverse(when.conditions()));
     Tariff { when: conditional, usual: used("", *rates) }
@@ -137,7 +165,9 @@ fn words(when: &When) -> String {
         when.tier.as_ref().map(|tier| format!("tier {tier}")),
         when.resolution.as_ref().map(|size| format!("pictures of {size}")),
         when.quality.as_ref().map(|quality| format!("quality {quality}")),
-        when.thinking.map(|thinking| if thinking { "with reasoning".to_owned() } else { "without reasoning".to_owned() }),
+        when.thinking.map(|thinking| {
+            if thinking { "with reasoning".to_owned() } else { "without reasoning".to_owned() }
+        }),
         when.from.map(|at| format!("from {at}")),
         when.until.map(|at| format!("until {at}")),
         when.hours.map(|(from, to)| format!("{} to {} UTC", time(from), time(to))),

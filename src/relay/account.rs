@@ -1,4 +1,5 @@
-//! What a request used and cost, attempt by attempt, and what of its bodies is kept; handed to the ledger at the end.
+//! What a request used and cost, attempt by attempt, and what of its bodies is kept; handed to the
+//! ledger at the end.
 
 use std::sync::Arc;
 
@@ -73,7 +74,8 @@ pub(super) struct Went<'a> {
 
 impl Account {
     pub(super) fn open(engine: &Engine, ask: &Ask) -> Self {
-        let media = ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let media =
+            ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
         let op = ask.endpoint.op;
         let picture = |name| (op == Op::Image).then(|| near_an_end(&ask.body, name)).flatten();
         Self {
@@ -121,7 +123,12 @@ impl Account {
 
     /// Puts the attempt under way aside, while another is spoken of.
     pub(super) fn set_aside(&mut self) -> Running {
-        Running { target: self.target.take(), reservation: self.reservation.take(), began: self.began, demo: self.demo }
+        Running {
+            target: self.target.take(),
+            reservation: self.reservation.take(),
+            began: self.began,
+            demo: self.demo,
+        }
     }
 
     pub(super) fn take_up(&mut self, running: Running) {
@@ -135,7 +142,8 @@ impl Account {
         self.target = Some(Arc::clone(target));
     }
 
-    /// The attempt brought no answer. What was refused is not charged; what may have been worked on is a lower bound.
+    /// The attempt brought no answer. What was refused is not charged; what may have been worked on
+    /// is a lower bound.
     pub(super) fn lost(&mut self, engine: &Engine, number: u32, maybe_billed: bool) {
         let Some(target) = self.target.take() else { return };
         let part = if maybe_billed && self.op.generates() {
@@ -168,7 +176,12 @@ impl Account {
     }
 
     /// Settles the attempt under way; what the whole request used and cost.
-    pub(super) fn settle(&mut self, engine: &Engine, number: u32, went: Went<'_>) -> (Option<Usage>, Cost) {
+    pub(super) fn settle(
+        &mut self,
+        engine: &Engine,
+        number: u32,
+        went: Went<'_>,
+    ) -> (Option<Usage>, Cost) {
         if let Some(target) = self.target.take() {
             let answered = went.summary.and_then(|summary| summary.model.as_deref());
             let (usage, sure) = self.used(went);
@@ -181,7 +194,8 @@ impl Account {
         (usage, Cost::of(self.parts.iter().map(|part| &part.bill)))
     }
 
-    /// The attempt broke off after content, and another goes on from there; what it used up to then.
+    /// The attempt broke off after content, and another goes on from there; what it used up to
+    /// then.
     pub(super) fn broke(&mut self, engine: &Engine, number: u32, went: Went<'_>) -> Option<Usage> {
         let target = self.target.take()?;
         let answered = went.summary.and_then(|summary| summary.model.as_deref());
@@ -205,7 +219,8 @@ impl Account {
             (State::Done, None) if !text => (None, Sure::Exact),
             (_, said) if went.content || went.state == State::Done => {
                 let came = if went.events > 0 { went.events } else { went.answer_bytes / TOKEN };
-                let came = if matches!(self.op, Op::Embed | Op::Rerank | Op::Moderate) { 0 } else { came };
+                let came =
+                    if matches!(self.op, Op::Embed | Op::Rerank | Op::Moderate) { 0 } else { came };
                 let mut usage = said.unwrap_or_default();
                 if usage.input_total() == 0 {
                     usage.input = self.estimate;
@@ -215,18 +230,32 @@ impl Account {
             }
             // It was under way, and went on working for who knows how long.
             (_, said) => {
-                let usage = said.filter(|usage| usage.input_total() > 0).unwrap_or(Usage { input: self.estimate, ..Usage::default() });
+                let usage = said
+                    .filter(|usage| usage.input_total() > 0)
+                    .unwrap_or(Usage { input: self.estimate, ..Usage::default() });
                 (text.then_some(usage), Sure::AtLeast)
             }
         }
     }
 
-    fn part(&self, engine: &Engine, number: u32, target: &Target, answered: Option<&str>, usage: Option<Usage>, sure: Sure) -> Part {
+    fn part(
+        &self,
+        engine: &Engine,
+        number: u32,
+        target: &Target,
+        answered: Option<&str>,
+        usage: Option<Usage>,
+        sure: Sure,
+    ) -> Part {
         let generation = engine.generation_now();
         let bill = if self.op.generates() || usage.is_some_and(|usage| usage.reported.is_some()) {
             // What has no tokens may have a price for each request.
             let nothing = Usage::default();
-            let facts = Facts { tier: self.tier.as_deref(), resolution: self.resolution.as_deref(), quality: self.quality.as_deref() };
+            let facts = Facts {
+                tier: self.tier.as_deref(),
+                resolution: self.resolution.as_deref(),
+                quality: self.quality.as_deref(),
+            };
             let question = Question {
                 upstream: &target.upstream,
                 sent: &target.model,
@@ -239,7 +268,9 @@ impl Account {
             let bill = pricing::bill(&generation.prices, &question);
             match &bill.price {
                 // Nobody counted, and it is not charged by the piece.
-                Some(price) if usage.is_none() && price.rates.of(Class::Request) == 0 => Bill::default(),
+                Some(price) if usage.is_none() && price.rates.of(Class::Request) == 0 => {
+                    Bill::default()
+                }
                 _ => bill,
             }
         } else {
@@ -253,18 +284,28 @@ impl Account {
         let failed = record.as_ref().is_some_and(|record| record.state == State::Failed);
         if let Some(capture) = self.capture.take() {
             // Refused before the head left: that is told as JSON.
-            let refused = failed && record.as_ref().is_some_and(|record| record.status.is_some_and(|status| status >= 400));
-            let media = if self.stream && !refused { "text/event-stream" } else { "application/json" };
+            let refused = failed
+                && record
+                    .as_ref()
+                    .is_some_and(|record| record.status.is_some_and(|status| status >= 400));
+            let media =
+                if self.stream && !refused { "text/event-stream" } else { "application/json" };
             engine.sink.keep(*capture, media, failed, engine.clock.mono());
         }
         if let (Some(slot), Some(record)) = (self.slot.take(), record) {
             let parts = std::mem::take(&mut self.parts);
-            drop(slot.send(Note::Request(Box::new(Entry { record, parts, demo: self.demo, replay_of: self.replay_of }))));
+            drop(slot.send(Note::Request(Box::new(Entry {
+                record,
+                parts,
+                demo: self.demo,
+                replay_of: self.replay_of,
+            }))));
         }
     }
 }
 
-/// A short text field of a JSON object, if it stands near the beginning or the end of the body. `name` is in quotes.
+/// A short text field of a JSON object, if it stands near the beginning or the end of the body.
+/// `name` is in quotes.
 fn near_an_end(body: &[u8], name: &str) -> Option<Box<str>> {
     let ends = [&body[..body.len().min(NEAR)], &body[body.len().saturating_sub(NEAR)..]];
     ends.into_iter().find_map(|part| {
@@ -273,7 +314,11 @@ fn near_an_end(body: &[u8], name: &str) -> Option<Box<str>> {
         if at > 0 && part[at - 1] == b'\\' {
             return None;
         }
-        let rest = part[at + name.len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
+        let rest = part[at + name.len()..]
+            .trim_ascii_start()
+            .strip_prefix(b":")?
+            .trim_ascii_start()
+            .strip_prefix(b"\"")?;
         let end = memchr::memchr(b'"', &rest[..rest.len().min(33)])?;
         std::str::from_utf8(&rest[..end]).ok().map(Box::from)
     })
@@ -285,7 +330,11 @@ mod tests {
 
     #[test]
     fn fields_are_found_near_the_ends_only() {
-        let far = format!("{{\"a\":\"{}\",\"size\":\"1024\",\"b\":\"{}\"}}", "x".repeat(5_000), "y".repeat(5_000));
+        let far = format!(
+            "{{\"a\":\"{}\",\"size\":\"1024\",\"b\":\"{}\"}}",
+            "x".repeat(5_000),
+            "y".repeat(5_000)
+        );
         for (body, want) in [
             (r#"{"size" : "flex","messages":[]}"#, Some("flex")),
             (r#"{"messages":[{"content":"\"size\":\"flex\""}]}"#, None),

@@ -1,4 +1,5 @@
-//! A project's limits on its way in: counted, reserved, waited for; settled and given back at the end.
+//! A project's limits on its way in: counted, reserved, waited for; settled and given back at the
+//! end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,15 +43,29 @@ pub(super) async fn enter(job: &mut Job) -> Result<(), ClientError> {
         return Ok(());
     }
     let project = Arc::clone(project);
-    let admission = Admission { engine: Arc::clone(&job.engine), project: Arc::clone(&project), booking: None, inside: false };
+    let admission = Admission {
+        engine: Arc::clone(&job.engine),
+        project: Arc::clone(&project),
+        booking: None,
+        inside: false,
+    };
     // Kept also where it lets nobody in: the refusal's head tells what is left.
     let admission = job.tally.admission.insert(Box::new(admission));
     let ask = &job.ask;
     let answers = matches!(ask.endpoint.op, Op::Chat | Op::Completions);
-    let input = if matches!(ask.endpoint.op, Op::CountTokens | Op::ModelCard | Op::Stored | Op::Raw) { 0 } else { ask.estimate };
+    let input = if matches!(ask.endpoint.op, Op::CountTokens | Op::ModelCard | Op::Stored | Op::Raw)
+    {
+        0
+    } else {
+        ask.estimate
+    };
     let wanted = Wanted { model: &ask.asked, input, answers, max_tokens: ask.max_tokens };
     let now = job.engine.clock.mono();
-    let booking = job.engine.projects.admit(&project, &wanted, now).map_err(|full| over(&project, &full, full.until.since(now)))?;
+    let booking = job
+        .engine
+        .projects
+        .admit(&project, &wanted, now)
+        .map_err(|full| over(&project, &full, full.until.since(now)))?;
     admission.booking = Some(booking);
     if project.max_concurrency == 0 {
         return Ok(());
@@ -61,8 +76,13 @@ pub(super) async fn enter(job: &mut Job) -> Result<(), ClientError> {
         return Ok(());
     }
     let patience = job.patience();
-    let place = Line::join(&job.engine, set, &project.name).ok_or_else(|| busy(&project, Duration::ZERO))?;
-    job.tally.queued(format!("waits for one of its project's {} places ({} before it)", project.max_concurrency, place.before()));
+    let place = Line::join(&job.engine, set, &project.name)
+        .ok_or_else(|| busy(&project, Duration::ZERO))?;
+    job.tally.queued(format!(
+        "waits for one of its project's {} places ({} before it)",
+        project.max_concurrency,
+        place.before()
+    ));
     let give_up = Instant::now() + patience;
     loop {
         let changed = job.engine.changed.notified();
@@ -92,7 +112,9 @@ fn over(project: &Project, full: &Full, wait: Duration) -> ClientError {
         full.limit,
         short(wait)
     );
-    ClientError::new(ErrorKind::RateLimited, message).code("project_rate_limit").retry_after(Some(wait.max(Duration::from_secs(1))))
+    ClientError::new(ErrorKind::RateLimited, message)
+        .code("project_rate_limit")
+        .retry_after(Some(wait.max(Duration::from_secs(1))))
 }
 
 fn busy(project: &Project, waited: Duration) -> ClientError {
@@ -102,15 +124,19 @@ fn busy(project: &Project, waited: Duration) -> ClientError {
         project.max_concurrency,
         short(waited)
     );
-    ClientError::new(ErrorKind::RateLimited, message).code("project_busy").retry_after(Some(Duration::from_secs(1)))
+    ClientError::new(ErrorKind::RateLimited, message)
+        .code("project_busy")
+        .retry_after(Some(Duration::from_secs(1)))
 }
 
 impl Admission {
-    /// The request is over: its place is free, and its tokens are what was used. `served`: something may have been
-    /// used even where nobody said how much.
+    /// The request is over: its place is free, and its tokens are what was used. `served`:
+    /// something may have been used even where nobody said how much.
     pub(super) fn settle(&mut self, served: bool, usage: Option<Usage>) {
         if let Some(booking) = self.booking.take() {
-            let real = usage.map(|usage| (usage.input_total(), usage.output_total())).or(if served { None } else { Some((0, 0)) });
+            let real = usage
+                .map(|usage| (usage.input_total(), usage.output_total()))
+                .or(if served { None } else { Some((0, 0)) });
             self.engine.projects.settle(&self.project.name, &booking, real);
         }
         if std::mem::take(&mut self.inside) {
@@ -123,8 +149,16 @@ impl Admission {
     pub(super) fn mark(&self, headers: &mut HeaderMap) {
         let (requests, tokens) = self.engine.projects.left(&self.project, self.engine.clock.mono());
         let names = [
-            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
-            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+            [
+                "x-ratelimit-limit-requests",
+                "x-ratelimit-remaining-requests",
+                "x-ratelimit-reset-requests",
+            ],
+            [
+                "x-ratelimit-limit-tokens",
+                "x-ratelimit-remaining-tokens",
+                "x-ratelimit-reset-tokens",
+            ],
         ];
         for (names, left) in names.into_iter().zip([requests, tokens]) {
             let Some(Left { limit, remaining, reset }) = left else { continue };

@@ -38,7 +38,8 @@ pub struct Caller {
 pub struct Endpoint {
     pub dialect: Dialect,
     pub op: Op,
-    /// Below the upstream's base URL, begins with `/`; `{model}` stands where the path holds the model.
+    /// Below the upstream's base URL, begins with `/`; `{model}` stands where the path holds the
+    /// model.
     pub path: String,
     pub model: ModelPlace,
     pub stream: StreamPlace,
@@ -108,7 +109,8 @@ pub struct Ask {
     pub patience: Option<Duration>,
     /// `x-aiproxy-upstream` of the client: only this one.
     pub pin: Option<Arc<str>>,
-    /// Whose request the body is; another dialect's than the path says where a body was taken for what it looks like.
+    /// Whose request the body is; another dialect's than the path says where a body was taken for
+    /// what it looks like.
     pub read_as: Dialect,
     /// The response that the request goes on from (`previous_response_id`).
     pub previous: Option<Box<str>>,
@@ -133,10 +135,15 @@ impl Ask {
     /// The most output tokens that the client allows; 0 where no answer of tokens is to come.
     #[must_use]
     pub fn output(&self) -> u64 {
-        if matches!(self.endpoint.op, Op::Chat | Op::Completions) { self.max_tokens.unwrap_or(u64::MAX) } else { 0 }
+        if matches!(self.endpoint.op, Op::Chat | Op::Completions) {
+            self.max_tokens.unwrap_or(u64::MAX)
+        } else {
+            0
+        }
     }
 
-    /// The same request for another attempt beside this one; what is held for its body stays with this one.
+    /// The same request for another attempt beside this one; what is held for its body stays with
+    /// this one.
     pub(super) fn twin(&self, engine: &Arc<Engine>) -> Box<Self> {
         Box::new(Self {
             id: self.id,

@@ -44,10 +44,17 @@ use crate::{
 const STALE: u32 = 3;
 
 /// Tries one candidate.
-pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket, deadline: Instant) -> Result<Won, Lost> {
+pub(super) async fn attempt(
+    job: &mut Job,
+    candidate: &Candidate,
+    ticket: Ticket,
+    deadline: Instant,
+) -> Result<Won, Lost> {
     let mut guard = Guard::new(&job.engine, ticket);
     match go(job, candidate, &guard, deadline).await {
-        Ok(Got::Whole { status, headers, body, summary }) => Ok(Won::Whole(Box::new(Whole { status, headers, body, summary, guard }))),
+        Ok(Got::Whole { status, headers, body, summary }) => {
+            Ok(Won::Whole(Box::new(Whole { status, headers, body, summary, guard })))
+        }
         Ok(Got::Stream { status, headers, shown, flow, body, idle }) => {
             let body = (!shown.ended).then_some(body);
             Ok(Won::Stream(Box::new(Committed {
@@ -74,9 +81,27 @@ pub(super) async fn attempt(job: &mut Job, candidate: &Candidate, ticket: Ticket
 }
 
 enum Got {
-    Whole { status: StatusCode, headers: HeaderMap, body: Bytes, summary: crate::dialect::Summary },
-    Stream { status: StatusCode, headers: HeaderMap, shown: commit::Shown, flow: Flow, body: AnswerBody, idle: Duration },
-    Opaque { status: StatusCode, headers: HeaderMap, first: Option<Bytes>, body: AnswerBody, idle: Duration },
+    Whole {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        summary: crate::dialect::Summary,
+    },
+    Stream {
+        status: StatusCode,
+        headers: HeaderMap,
+        shown: commit::Shown,
+        flow: Flow,
+        body: AnswerBody,
+        idle: Duration,
+    },
+    Opaque {
+        status: StatusCode,
+        headers: HeaderMap,
+        first: Option<Bytes>,
+        body: AnswerBody,
+        idle: Duration,
+    },
 }
 
 /// What came instead of an answer, with the wait that its headers ask for.
@@ -97,7 +122,12 @@ impl From<Fault> for Failed {
     }
 }
 
-async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Instant) -> Result<Got, Failed> {
+async fn go(
+    job: &mut Job,
+    candidate: &Candidate,
+    guard: &Guard,
+    deadline: Instant,
+) -> Result<Got, Failed> {
     let target = Arc::clone(&candidate.target);
     let clocks = Clocks::of(job, &target, deadline);
     let answer = send(job, candidate, &target, &clocks).await?;
@@ -129,7 +159,8 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     // Clients know an answer by this status; some take 206 and the like for failures.
     let status = StatusCode::OK;
     if job.carry.is_some() {
-        let came = Came { status, headers: out, content_type: content_type.to_owned(), first, body };
+        let came =
+            Came { status, headers: out, content_type: content_type.to_owned(), first, body };
         return translate(job, &target, came, &clocks).await;
     }
     let framing = if job.ask.stream { job.ask.framing } else { Framing::Sse };
@@ -137,15 +168,27 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
     let settings = Arc::clone(&job.generation.settings);
     match (job.ask.stream, shape) {
         (true, Shape::Events(framing)) => {
-            let mut flow = Flow::Pass(Box::new(Passage::new(job.ask.endpoint.dialect, job.ask.endpoint.op, framing, job.hide_usage)));
+            let mut flow = Flow::Pass(Box::new(Passage::new(
+                job.ask.endpoint.dialect,
+                job.ask.endpoint.op,
+                framing,
+                job.hide_usage,
+            )));
             if job.spares.is_some() {
                 flow.listen();
             }
-            let shown = commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte).await;
+            let shown =
+                commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte)
+                    .await;
             match shown {
                 Ok(shown) => {
-                    if framing == Framing::Sse && !content_type.to_ascii_lowercase().contains("event-stream") {
-                        out.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+                    if framing == Framing::Sse
+                        && !content_type.to_ascii_lowercase().contains("event-stream")
+                    {
+                        out.insert(
+                            header::CONTENT_TYPE,
+                            HeaderValue::from_static("text/event-stream"),
+                        );
                     }
                     Ok(Got::Stream { status, headers: out, shown, flow, body, idle: clocks.idle })
                 }
@@ -154,16 +197,21 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
             }
         }
         (false, Shape::Events(framing)) => {
-            let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
-            let events = unframe::events(&text, framing).ok_or_else(|| unreadable(&target.upstream))?;
+            let text =
+                body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+            let events =
+                unframe::events(&text, framing).ok_or_else(|| unreadable(&target.upstream))?;
             let answer = egress.as_answer(job.ask.endpoint.op, &events)?;
             out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let summary = egress.read_answer(job.ask.endpoint.op, "application/json", &answer)?;
             Ok(Got::Whole { status, headers: out, body: answer, summary })
         }
         (stream, Shape::Document) => {
-            let text = body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
-            let told = match stream.then(|| egress.as_stream(job.ask.endpoint.op, &text, job.ask.framing)) {
+            let text =
+                body::whole(first, &mut body, &clocks.whole(&settings), &mut job.ask.held).await?;
+            let told = match stream
+                .then(|| egress.as_stream(job.ask.endpoint.op, &text, job.ask.framing))
+            {
                 Some(Ok(told)) => told,
                 failed => {
                     let summary = egress.read_answer(job.ask.endpoint.op, content_type, &text)?;
@@ -173,7 +221,12 @@ async fn go(job: &mut Job, candidate: &Candidate, guard: &Guard, deadline: Insta
                     };
                 }
             };
-            let mut passage = Box::new(Passage::new(job.ask.endpoint.dialect, job.ask.endpoint.op, job.ask.framing, false));
+            let mut passage = Box::new(Passage::new(
+                job.ask.endpoint.dialect,
+                job.ask.endpoint.op,
+                job.ask.framing,
+                false,
+            ));
             let mut ready = Vec::new();
             passage.feed(told, &mut ready);
             passage.end(&mut ready);
@@ -195,15 +248,26 @@ struct Came {
 }
 
 /// Reads an answer of another dialect and tells it in the client's.
-async fn translate(job: &mut Job, target: &Target, came: Came, clocks: &Clocks) -> Result<Got, Failed> {
+async fn translate(
+    job: &mut Job,
+    target: &Target,
+    came: Came,
+    clocks: &Clocks,
+) -> Result<Got, Failed> {
     let Came { status, headers, content_type, first, mut body } = came;
     let framing = registry::egress(target.dialect).chat_framing();
     let shape = shape(first.as_deref().unwrap_or_default(), framing, &content_type);
-    let kind = if job.ask.stream { stream_type(job.ask.framing) } else { HeaderValue::from_static("application/json") };
+    let kind = if job.ask.stream {
+        stream_type(job.ask.framing)
+    } else {
+        HeaderValue::from_static("application/json")
+    };
     let headers = translated::headers(&headers, kind);
     if let (true, Shape::Events(framing)) = (job.ask.stream, &shape) {
         let mut flow = translated::flow(job, target, *framing);
-        let shown = commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte).await;
+        let shown =
+            commit::hold(&mut flow, &mut body, first, clocks.first_byte_at, clocks.first_byte)
+                .await;
         return match shown {
             Ok(shown) => Ok(Got::Stream { status, headers, shown, flow, body, idle: clocks.idle }),
             Err(Unshown::Said(fault)) => Err((*fault).into()),
@@ -248,10 +312,11 @@ impl Clocks {
         let now = Instant::now();
         let first_byte = job.overrides.first_byte.unwrap_or(timeouts.first_byte);
         let total = job.overrides.total.unwrap_or(timeouts.total);
-        // Without a stream an attempt may take half of the whole: a repetition still fits in, and one that hangs is known
-        // for it before the client has given up.
+        // Without a stream an attempt may take half of the whole: a repetition still fits in, and
+        // one that hangs is known for it before the client has given up.
         let half = now + total / 2;
-        let (end, share) = if half < deadline { (half, "half of `total`") } else { (deadline, "`total`") };
+        let (end, share) =
+            if half < deadline { (half, "half of `total`") } else { (deadline, "`total`") };
         Self {
             share,
             first_byte,
@@ -275,19 +340,27 @@ impl Clocks {
         if stream {
             return commit::late(self.first_byte);
         }
-        let message = format!("no answer came in time ({} under [timeouts] for this attempt)", self.share);
+        let message =
+            format!("no answer came in time ({} under [timeouts] for this attempt)", self.share);
         TransportFault { kind: TransportKind::TotalTimeout, message, sent: true }
     }
 }
 
-async fn send(job: &mut Job, candidate: &Candidate, target: &Target, clocks: &Clocks) -> Result<Answer, Failed> {
+async fn send(
+    job: &mut Job,
+    candidate: &Candidate,
+    target: &Target,
+    clocks: &Clocks,
+) -> Result<Answer, Failed> {
     let Some(end) = target.upstream.end(target.dialect) else {
-        let message = format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
+        let message =
+            format!("upstream {} does not speak {}", target.upstream.name, target.dialect);
         return Err(TransportFault { kind: TransportKind::Connect, message, sent: false }.into());
     };
     let mut stale = 0;
     loop {
-        // Made anew for each sending: that is rare, and a copy for every first one would cost all of them.
+        // Made anew for each sending: that is rare, and a copy for every first one would cost all
+        // of them.
         job.carry = None;
         job.losses.clear();
         let prepared = if translated::needed(&job.ask, target) {
@@ -329,13 +402,22 @@ fn unreadable(upstream: &Upstream) -> TransportFault {
 async fn refused(job: &Job, egress: &'static dyn Egress, answer: Answer) -> Failed {
     let status = answer.status.as_u16();
     let hint = hints::read(answer.status, &answer.headers, job.engine.clock.unix()).retry_after;
-    let content_type = answer.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let content_type = answer
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("")
+        .to_owned();
     let body = body::error_body(answer.body).await;
     let fault = egress.read_error(status, &content_type, &body);
     Failed { said: Said::Fault { fault, body: Some(body) }, hint }
 }
 
-async fn first_chunk(body: &mut AnswerBody, clocks: &Clocks, stream: bool) -> Result<Option<Bytes>, Failed> {
+async fn first_chunk(
+    body: &mut AnswerBody,
+    clocks: &Clocks,
+    stream: bool,
+) -> Result<Option<Bytes>, Failed> {
     match body::within(clocks.first_byte_at, pin!(body::chunk(body))).await {
         Some(None) => Ok(None),
         Some(Some(Ok(data))) => Ok(Some(data)),
@@ -357,7 +439,9 @@ fn shape(first: &[u8], framing: Framing, content_type: &str) -> Shape {
         Some(b'[') if framing == Framing::JsonArray => Shape::Events(Framing::JsonArray),
         Some(b'{' | b'[' | b'<' | b'"' | b'n' | b'0'..=b'9' | b'-') => Shape::Document,
         Some(b'd' | b'e' | b'i' | b'r' | b':') => Shape::Events(Framing::Sse),
-        _ if content_type.to_ascii_lowercase().contains("event-stream") => Shape::Events(Framing::Sse),
+        _ if content_type.to_ascii_lowercase().contains("event-stream") => {
+            Shape::Events(Framing::Sse)
+        }
         _ => Shape::Document,
     }
 }
@@ -379,7 +463,8 @@ fn is_media(content_type: &str, op: Op) -> bool {
     !(essence.is_empty() || essence.contains("json"))
 }
 
-/// Raw requests see the upstream's own answers, but for those that speak of our key or of its limits.
+/// Raw requests see the upstream's own answers, but for those that speak of our key or of its
+/// limits.
 fn passes_raw(status: StatusCode) -> bool {
     !matches!(status.as_u16(), 401 | 402 | 429) && !status.is_server_error()
 }
@@ -394,7 +479,10 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
             let rule = match &upstream.rules[..] {
                 [] => None,
                 rules => {
-                    let text = body.as_deref().map(String::from_utf8_lossy).unwrap_or_else(|| Cow::Borrowed(&*fault.message));
+                    let text = body
+                        .as_deref()
+                        .map(String::from_utf8_lossy)
+                        .unwrap_or_else(|| Cow::Borrowed(&*fault.message));
                     outcome::rule(rules, fault.status, &text)
                 }
             };
@@ -404,19 +492,28 @@ fn classify(job: &Job, candidate: &Candidate, failed: Failed) -> Lost {
                 return Lost { outcome, said: Said::Fault { fault, body }, may_pass };
             }
             let mut outcome = outcome::of_fault(&fault, hint, retryable);
-            if fault.kind == FaultKind::RateLimited && !matches!(outcome.cause.split_once(' '), Some((_, said)) if !said.is_empty()) {
+            if fault.kind == FaultKind::RateLimited
+                && !matches!(outcome.cause.split_once(' '), Some((_, said)) if !said.is_empty())
+            {
                 outcome.cause = format!("{} for {}", fault.status, candidate.target.model).into();
             }
             let may_pass = matches!(
                 fault.kind,
-                FaultKind::RateLimited | FaultKind::AccountLimited | FaultKind::Transient | FaultKind::Server | FaultKind::Conflict
+                FaultKind::RateLimited
+                    | FaultKind::AccountLimited
+                    | FaultKind::Transient
+                    | FaultKind::Server
+                    | FaultKind::Conflict
             );
             Lost { outcome, said: Said::Fault { fault, body }, may_pass }
         }
         Said::Transport(fault) => {
             let mut outcome = outcome::of_transport(&fault);
             if job.engine.unreachable(upstream, &fault) {
-                outcome = outcome::of_transport(&TransportFault { kind: TransportKind::NetworkDown, ..fault.clone() });
+                outcome = outcome::of_transport(&TransportFault {
+                    kind: TransportKind::NetworkDown,
+                    ..fault.clone()
+                });
             }
             if job.ask.stream {
                 outcome.maybe_billed = false;

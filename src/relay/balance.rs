@@ -1,4 +1,5 @@
-//! What is left at providers that tell it: asked for now and then, and after they said that nothing is.
+//! What is left at providers that tell it: asked for now and then, and after they said that nothing
+//! is.
 
 use std::{
     collections::HashMap,
@@ -99,7 +100,8 @@ impl Balances {
         self.lock().get(&key)?.balance.clone()
     }
 
-    /// The provider says that this key's account is out of money: it is asked how things are, unless it just was.
+    /// The provider says that this key's account is out of money: it is asked how things are,
+    /// unless it just was.
     pub(super) fn doubt(&self, key: KeyId, now: Mono) {
         if let Some(row) = self.lock().get_mut(&key)
             && row.asked.is_none_or(|asked| now.since(asked) >= SOONEST)
@@ -110,9 +112,21 @@ impl Balances {
     }
 
     /// Whether a key is due, and which places may be asked; the next time is set.
-    fn due(&self, key: KeyId, fingerprint: &Arc<str>, places: usize, now: Mono) -> Option<Vec<usize>> {
+    fn due(
+        &self,
+        key: KeyId,
+        fingerprint: &Arc<str>,
+        places: usize,
+        now: Mono,
+    ) -> Option<Vec<usize>> {
         let mut rows = self.lock();
-        let fresh = || Row { fingerprint: Arc::clone(fingerprint), balance: None, asked: None, next: now, rests: Vec::new() };
+        let fresh = || Row {
+            fingerprint: Arc::clone(fingerprint),
+            balance: None,
+            asked: None,
+            next: now,
+            rests: Vec::new(),
+        };
         let row = rows.entry(key).or_insert_with(fresh);
         if row.fingerprint != *fingerprint {
             *row = fresh();
@@ -122,7 +136,9 @@ impl Balances {
         }
         (row.asked, row.next) = (Some(now), now + EVERY);
         row.rests.retain(|(_, until)| *until > now);
-        let open: Vec<usize> = (0..places).filter(|place| !row.rests.iter().any(|(rests, _)| rests == place)).collect();
+        let open: Vec<usize> = (0..places)
+            .filter(|place| !row.rests.iter().any(|(rests, _)| rests == place))
+            .collect();
         (!open.is_empty()).then_some(open)
     }
 
@@ -149,13 +165,21 @@ pub async fn run(engine: &Arc<Engine>) {
         let mut keys = Vec::new();
         let mut due = Vec::new();
         for upstream in settings.upstreams.iter().filter(|upstream| upstream.enabled) {
-            let Some(places) = upstream.preset.as_deref().and_then(presets::find).map(|preset| preset.balance.as_slice()) else { continue };
+            let Some(places) = upstream
+                .preset
+                .as_deref()
+                .and_then(presets::find)
+                .map(|preset| preset.balance.as_slice())
+            else {
+                continue;
+            };
             if places.is_empty() {
                 continue;
             }
             for key in upstream.keys.iter().filter(|key| key.enabled && engine.keys.ready(key.id)) {
                 keys.push(key.id);
-                let rejected = engine.board.key_view(key.id, now).health.state == HealthState::Rejected;
+                let rejected =
+                    engine.board.key_view(key.id, now).health.state == HealthState::Rejected;
                 if rejected || (engine.network.down() && !upstream.local) {
                     continue;
                 }
@@ -173,11 +197,19 @@ pub async fn run(engine: &Arc<Engine>) {
 }
 
 /// Asks one place after the other until one tells.
-async fn ask(engine: &Engine, upstream: &Arc<Upstream>, key: &Key, places: &[BalanceAt], open: Vec<usize>) {
+async fn ask(
+    engine: &Engine,
+    upstream: &Arc<Upstream>,
+    key: &Key,
+    places: &[BalanceAt],
+    open: Vec<usize>,
+) {
     let Some(end) = upstream.ends.first().and_then(root) else { return };
     for place in open {
         let fact = &places[place];
-        let answer = side::get(&engine.gateway, upstream, &end, Some(key.id), &fact.path, HeaderMap::new()).await;
+        let answer =
+            side::get(&engine.gateway, upstream, &end, Some(key.id), &fact.path, HeaderMap::new())
+                .await;
         match answer {
             Ok(answer) if answer.status.is_success() && answer.body.len() <= LARGEST => {
                 let Some((amount, currency)) = read(fact, &answer.body) else { continue };
@@ -212,10 +244,19 @@ fn tell(engine: &Engine, upstream: &Upstream, key: &Key, amount: f64, currency: 
     let was_low = before.as_ref().is_some_and(Balance::is_low);
     let alert = match (was_low, low) {
         (false, true) => {
-            let page = upstream.key_page.as_deref().map(|page| format!("; {page}")).unwrap_or_default();
-            Some((AlertKind::BalanceLow, Level::Warn, format!("{} has {text} left at its provider{page}", key.name)))
+            let page =
+                upstream.key_page.as_deref().map(|page| format!("; {page}")).unwrap_or_default();
+            Some((
+                AlertKind::BalanceLow,
+                Level::Warn,
+                format!("{} has {text} left at its provider{page}", key.name),
+            ))
         }
-        (true, false) => Some((AlertKind::Recovered, Level::Info, format!("{} has {text} left at its provider again", key.name))),
+        (true, false) => Some((
+            AlertKind::Recovered,
+            Level::Info,
+            format!("{} has {text} left at its provider again", key.name),
+        )),
         _ => None,
     };
     if let Some((what, level, text)) = alert {
@@ -230,8 +271,8 @@ fn tell(engine: &Engine, upstream: &Upstream, key: &Key, amount: f64, currency: 
     }
 }
 
-/// The amount that is left and its currency; of several, the one that buys most by number. What says nothing of an
-/// amount, as a key without a limit does, is none.
+/// The amount that is left and its currency; of several, the one that buys most by number. What
+/// says nothing of an amount, as a key without a limit does, is none.
 fn read(fact: &BalanceAt, body: &[u8]) -> Option<(f64, String)> {
     let answer: Value = serde_json::from_slice(body).ok()?;
     let rows: Vec<&Value> = match &fact.each {
@@ -250,7 +291,10 @@ fn read(fact: &BalanceAt, body: &[u8]) -> Option<(f64, String)> {
             _ => return None,
         };
         let currency = match fact.currency.starts_with('/') {
-            true => row.pointer(&fact.currency)?.as_str().filter(|code| code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()))?,
+            true => row
+                .pointer(&fact.currency)?
+                .as_str()
+                .filter(|code| code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()))?,
             false => &fact.currency,
         };
         amount.is_finite().then(|| (amount, currency.to_owned()))
@@ -285,15 +329,30 @@ mod tests {
                 r#"{"data":{"label":"x","usage":1.5,"limit":10,"limit_remaining":8.5,"is_free_tier":false}}"#,
                 Some("$8.500"),
             ),
-            ("openrouter", 0, r#"{"data":{"label":"x","usage":1.5,"limit":null,"limit_remaining":null}}"#, None),
-            ("openrouter", 1, r#"{"data":{"total_credits":100.5,"total_usage":25.75}}"#, Some("$74.750")),
+            (
+                "openrouter",
+                0,
+                r#"{"data":{"label":"x","usage":1.5,"limit":null,"limit_remaining":null}}"#,
+                None,
+            ),
+            (
+                "openrouter",
+                1,
+                r#"{"data":{"total_credits":100.5,"total_usage":25.75}}"#,
+                Some("$74.750"),
+            ),
             (
                 "moonshot",
                 0,
                 r#"{"code":0,"data":{"available_balance":49.58894,"voucher_balance":46.58893,"cash_balance":3.00001},"scode":"0x0","status":true}"#,
                 Some("$49.589"),
             ),
-            ("moonshot-cn", 0, r#"{"code":0,"data":{"available_balance":-1.5}}"#, Some("-1.50 CNY")),
+            (
+                "moonshot-cn",
+                0,
+                r#"{"code":0,"data":{"available_balance":-1.5}}"#,
+                Some("-1.50 CNY"),
+            ),
             (
                 "siliconflow",
                 0,
@@ -305,7 +364,9 @@ mod tests {
         ] {
             let fact = &presets::find(preset).expect("a preset").balance[place];
             let read = read(fact, body.as_bytes());
-            let shown = read.map(|(amount, currency)| Balance { amount, currency, usd: None, at: UnixMillis(0) }.text());
+            let shown = read.map(|(amount, currency)| {
+                Balance { amount, currency, usd: None, at: UnixMillis(0) }.text()
+            });
             assert_eq!(shown.as_deref(), want, "{preset} {body}");
         }
     }
@@ -314,7 +375,8 @@ mod tests {
     fn a_key_is_asked_about_now_and_then_and_once_after_a_refusal() {
         let balances = Balances::default();
         let (key, one, two): (_, Arc<str>, Arc<str>) = (KeyId(1), "sk-…1".into(), "sk-…2".into());
-        let due = |fingerprint, now| balances.due(key, fingerprint, 2, Mono(Duration::from_secs(now)));
+        let due =
+            |fingerprint, now| balances.due(key, fingerprint, 2, Mono(Duration::from_secs(now)));
 
         assert_eq!(due(&one, 0), Some(vec![0, 1]));
         assert_eq!(due(&one, 599), None);
@@ -332,9 +394,17 @@ mod tests {
 
     #[test]
     fn little_is_less_than_a_dollar_in_whatever_currency() {
-        let low = |amount, usd: Option<i64>| Balance { amount, currency: "CNY".into(), usd: usd.map(NanoUsd), at: UnixMillis(0) }.is_low();
+        let low = |amount, usd: Option<i64>| {
+            Balance { amount, currency: "CNY".into(), usd: usd.map(NanoUsd), at: UnixMillis(0) }
+                .is_low()
+        };
         assert_eq!(
-            [low(5.0, Some(700_000_000)), low(8.0, Some(1_120_000_000)), low(0.5, None), low(0.0, None)],
+            [
+                low(5.0, Some(700_000_000)),
+                low(8.0, Some(1_120_000_000)),
+                low(0.5, None),
+                low(0.0, None)
+            ],
             [true, false, false, true]
         );
     }
@@ -346,8 +416,15 @@ mod tests {
             ("http://127.0.0.1:9/v1", "http://127.0.0.1:9"),
             ("http://[::1]:9", "http://[::1]:9"),
         ] {
-            let end = End { dialect: crate::ir::op::Dialect::Openai, base_url: base.to_owned(), query: Some("a=b".to_owned()) };
-            assert_eq!(root(&end).map(|end| (end.base_url, end.query)), Some((want.to_owned(), None)));
+            let end = End {
+                dialect: crate::ir::op::Dialect::Openai,
+                base_url: base.to_owned(),
+                query: Some("a=b".to_owned()),
+            };
+            assert_eq!(
+                root(&end).map(|end| (end.base_url, end.query)),
+                Some((want.to_owned(), None))
+            );
         }
     }
 }

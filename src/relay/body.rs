@@ -19,13 +19,16 @@ use crate::{
 const ERROR_BYTES: usize = 64 << 10;
 const ERROR_TIME: Duration = Duration::from_secs(5);
 
-/// After a deadline the sockets are read once more: a process that slept, or whose machine did, finds all its timers
-/// expired and what came meanwhile unread.
+/// After a deadline the sockets are read once more: a process that slept, or whose machine did,
+/// finds all its timers expired and what came meanwhile unread.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
 
-/// Waits for something until a deadline that is only judged after what is there was read. It comes pinned, as a future
-/// that is handed on by value has room made for it twice.
-pub(super) async fn within<T>(deadline: Instant, mut wanted: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+/// Waits for something until a deadline that is only judged after what is there was read. It comes
+/// pinned, as a future that is handed on by value has room made for it twice.
+pub(super) async fn within<T>(
+    deadline: Instant,
+    mut wanted: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
     if let Ok(got) = timeout_at(deadline, wanted.as_mut()).await {
         return Some(got);
     }
@@ -78,7 +81,12 @@ pub(super) struct Limits {
 }
 
 /// The whole body.
-pub(super) async fn whole(first: Option<Bytes>, body: &mut AnswerBody, limits: &Limits, held: &mut Held) -> Result<Bytes, TransportFault> {
+pub(super) async fn whole(
+    first: Option<Bytes>,
+    body: &mut AnswerBody,
+    limits: &Limits,
+    held: &mut Held,
+) -> Result<Bytes, TransportFault> {
     let (mut single, mut many): (Option<Bytes>, Option<BytesMut>) = (None, None);
     let mut total = 0_u64;
     let mut next = first.map(Ok);
@@ -93,8 +101,10 @@ pub(super) async fn whole(first: Option<Bytes>, body: &mut AnswerBody, limits: &
         let Some(data) = data.transpose()? else { break };
         total += data.len() as u64;
         if total > limits.bytes || !held.grow(data.len() as u64, limits.held) {
-            let message =
-                format!("the answer is larger than {} bytes (`max_response_bytes` under [server])", limits.bytes.min(limits.held));
+            let message = format!(
+                "the answer is larger than {} bytes (`max_response_bytes` under [server])",
+                limits.bytes.min(limits.held)
+            );
             return Err(TransportFault { kind: TransportKind::TooLarge, message, sent: true });
         }
         match (&mut single, &mut many) {
@@ -115,10 +125,16 @@ fn silence(limits: &Limits, until: Instant) -> TransportFault {
     if until >= limits.deadline {
         return TransportFault {
             kind: TransportKind::TotalTimeout,
-            message: format!("the answer was not complete in time ({} under [timeouts] for this attempt)", limits.share),
+            message: format!(
+                "the answer was not complete in time ({} under [timeouts] for this attempt)",
+                limits.share
+            ),
             sent: true,
         };
     }
-    let message = format!("no byte of the answer came for {}s (`idle` under [timeouts])", limits.idle.as_secs_f64());
+    let message = format!(
+        "no byte of the answer came for {}s (`idle` under [timeouts])",
+        limits.idle.as_secs_f64()
+    );
     TransportFault { kind: TransportKind::IdleTimeout, message, sent: true }
 }

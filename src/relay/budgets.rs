@@ -1,4 +1,5 @@
-//! Budgets on a request's way: who is left out, what an attempt reserves, what it came to in the end.
+//! Budgets on a request's way: who is left out, what an attempt reserves, what it came to in the
+//! end.
 
 use std::{
     collections::HashSet,
@@ -25,7 +26,9 @@ use crate::{
         op::Op,
     },
     routing::{
-        budget::{Booked, BudgetState, Budgets, Holder, Lack, NEAR, Reached, percent as percent_of},
+        budget::{
+            Booked, BudgetState, Budgets, Holder, Lack, NEAR, Reached, percent as percent_of,
+        },
         candidate::{Candidate, Decision, KeyState, Over, OverKind, Target, Why, short},
     },
 };
@@ -46,12 +49,19 @@ impl Unpriced {
 
 /// Whether a request may cost anything at all.
 pub(super) fn concern(engine: &Engine, ask: &Ask) -> bool {
-    engine.budgets.any() && (ask.endpoint.op.generates() || (ask.endpoint.op == Op::Raw && ask.method != Method::GET))
+    engine.budgets.any()
+        && (ask.endpoint.op.generates()
+            || (ask.endpoint.op == Op::Raw && ask.method != Method::GET))
 }
 
-/// Marks the candidates that a budget leaves out: its project's, everybody's, its upstream's or its key's. `costs` are
-/// what the request would cost at each, where known.
-pub fn mark(engine: &Engine, project: &Arc<str>, candidates: &mut [Candidate], costs: &[Option<f64>]) {
+/// Marks the candidates that a budget leaves out: its project's, everybody's, its upstream's or its
+/// key's. `costs` are what the request would cost at each, where known.
+pub fn mark(
+    engine: &Engine,
+    project: &Arc<str>,
+    candidates: &mut [Candidate],
+    costs: &[Option<f64>],
+) {
     if !engine.budgets.any() {
         return;
     }
@@ -62,7 +72,10 @@ pub fn mark(engine: &Engine, project: &Arc<str>, candidates: &mut [Candidate], c
         }
         let cost = nano(costs.get(at).copied().flatten());
         let holders = holders(project, candidate);
-        if let Some((holder, lack)) = holders.iter().find_map(|holder| Some((holder, engine.budgets.lack(holder, cost, now)?))) {
+        if let Some((holder, lack)) = holders
+            .iter()
+            .find_map(|holder| Some((holder, engine.budgets.lack(holder, cost, now)?)))
+        {
             candidate.key_state = KeyState::Over(Arc::new(over(engine, holder, lack, candidate)));
         }
     }
@@ -90,19 +103,27 @@ fn over(engine: &Engine, holder: &Holder, lack: Lack, candidate: &Candidate) -> 
     let (whose, everywhere) = (whose(holder), matches!(holder, Holder::All | Holder::Project(_)));
     match lack {
         Lack::Reserved { budget } => {
-            let text = format!("requests under way may use up the rest of the {} of {whose}", sum(&budget));
+            let text = format!(
+                "requests under way may use up the rest of the {} of {whose}",
+                sum(&budget)
+            );
             Over { kind: OverKind::Reserved, text, fix: String::new(), until: None, everywhere }
         }
         Lack::Spent { budget, spent, until } => {
             let text = format!("{whose} has spent {spent} of its {}", sum(&budget));
             let until = until.map(|until| engine.clock.mono() + span(engine.clock.unix(), until));
-            let fix = format!("`aiproxy usage` shows what it went on, {} allows more", raising(holder));
+            let fix =
+                format!("`aiproxy usage` shows what it went on, {} allows more", raising(holder));
             Over { kind: OverKind::Spent, text, fix, until, everywhere }
         }
         Lack::Unpriced { .. } => {
             let name = format!("{}/{}", candidate.target.upstream.name, candidate.target.model);
-            let text = format!("nobody knows the price of `{name}`, and the budget of {whose} refuses what has none");
-            let fix = format!("a row [prices.\"{name}\"] in the config tells it, `unpriced = \"warn\"` lets it through");
+            let text = format!(
+                "nobody knows the price of `{name}`, and the budget of {whose} refuses what has none"
+            );
+            let fix = format!(
+                "a row [prices.\"{name}\"] in the config tells it, `unpriced = \"warn\"` lets it through"
+            );
             Over { kind: OverKind::Unpriced, text, fix, until: None, everywhere }
         }
     }
@@ -158,18 +179,26 @@ pub(super) fn refusal(decision: &Decision, now: Mono) -> Option<ClientError> {
     }
     let first = *overs.first()?;
     if overs.iter().any(|over| over.kind == OverKind::Reserved) {
-        let error = ClientError::new(ErrorKind::RateLimited, first.text.clone()).code("budget_reserved");
+        let error =
+            ClientError::new(ErrorKind::RateLimited, first.text.clone()).code("budget_reserved");
         return Some(error.retry_after(Some(Duration::from_secs(1))));
     }
-    let soonest = overs.iter().filter_map(|over| Some((over.until?, *over))).min_by_key(|(until, _)| *until);
+    let soonest =
+        overs.iter().filter_map(|over| Some((over.until?, *over))).min_by_key(|(until, _)| *until);
     let spent = overs.iter().find(|over| over.kind == OverKind::Spent);
     let Some(told) = soonest.map(|(_, over)| over).or(spent.copied()) else {
         let text = format!("{}; {}", first.text, first.fix);
-        return Some(ClientError::new(ErrorKind::Forbidden, text).code("model_unpriced").param("model").should_retry(false));
+        return Some(
+            ClientError::new(ErrorKind::Forbidden, text)
+                .code("model_unpriced")
+                .param("model")
+                .should_retry(false),
+        );
     };
     let wait = soonest.map(|(until, _)| until.since(now).max(Duration::from_secs(1)));
     let again = wait.map_or_else(String::new, |wait| format!("; it may again in {}", short(wait)));
-    let error = ClientError::new(ErrorKind::OutOfCredit, format!("{}{again}. {}", told.text, told.fix));
+    let error =
+        ClientError::new(ErrorKind::OutOfCredit, format!("{}{again}. {}", told.text, told.fix));
     Some(error.retry_after(wait).should_retry(false))
 }
 
@@ -181,8 +210,16 @@ pub struct Reservation {
 
 impl Reservation {
     /// Reserves for an attempt; `None` where somebody else was quicker to use up what was left.
-    pub(super) fn take(engine: &Arc<Engine>, project: &Arc<str>, candidate: &Candidate, cost: Option<f64>) -> Option<Self> {
-        let booked = engine.budgets.reserve(holders(project, candidate), nano(cost), engine.clock.unix()).ok()?;
+    pub(super) fn take(
+        engine: &Arc<Engine>,
+        project: &Arc<str>,
+        candidate: &Candidate,
+        cost: Option<f64>,
+    ) -> Option<Self> {
+        let booked = engine
+            .budgets
+            .reserve(holders(project, candidate), nano(cost), engine.clock.unix())
+            .ok()?;
         Some(Self { engine: Arc::clone(engine), booked: Some(booked) })
     }
 
@@ -218,8 +255,9 @@ impl Drop for Reservation {
 }
 
 impl Engine {
-    /// Takes over the budgets of the settings in force; what an earlier run counted is taken up. Told are those that are
-    /// new, with the beginning of their period, for a ledger that may know more of them.
+    /// Takes over the budgets of the settings in force; what an earlier run counted is taken up.
+    /// Told are those that are new, with the beginning of their period, for a ledger that may know
+    /// more of them.
     pub fn set_budgets(&self) -> Vec<(Holder, Per, UnixMillis)> {
         let settings = Arc::clone(&self.generation().settings);
         let new = self.budgets.configure(&settings, self.clock.unix());
@@ -245,20 +283,31 @@ impl Engine {
     #[must_use]
     pub fn budget_alerts(&self) -> Vec<Alert> {
         let all = self.budgets.all(self.clock.unix()).into_iter();
-        let full = all.map(|state| (percent_of(state.spent, state.budget.usd), state)).filter(|(percent, _)| *percent >= u64::from(NEAR));
+        let full = all
+            .map(|state| (percent_of(state.spent, state.budget.usd), state))
+            .filter(|(percent, _)| *percent >= u64::from(NEAR));
         full.map(|(percent, state)| self.budget_alert(&state, percent)).collect()
     }
 
     fn budget_alert(&self, state: &BudgetState, percent: u64) -> Alert {
         let BudgetState { holder, budget, spent, period, .. } = state;
-        let (what, level) = if percent >= 100 { (AlertKind::BudgetSpent, Level::Error) } else { (AlertKind::BudgetNear, Level::Warn) };
-        let until = period.until.map(|until| format!(", with {} to go", short(span(self.clock.unix(), until)))).unwrap_or_default();
+        let (what, level) = if percent >= 100 {
+            (AlertKind::BudgetSpent, Level::Error)
+        } else {
+            (AlertKind::BudgetNear, Level::Warn)
+        };
+        let until = period
+            .until
+            .map(|until| format!(", with {} to go", short(span(self.clock.unix(), until))))
+            .unwrap_or_default();
         let then = match (what, holder.refuses()) {
             (AlertKind::BudgetSpent, true) => "; what costs money is refused until then",
             (AlertKind::BudgetSpent, false) => "; others serve until then",
             _ => "",
         };
-        let text: Arc<str> = format!("{} has spent {spent} of its {}{until}{then}", whose(holder), sum(budget)).into();
+        let text: Arc<str> =
+            format!("{} has spent {spent} of its {}{until}{then}", whose(holder), sum(budget))
+                .into();
         Alert { what, subject: holder.text().into(), text, level }
     }
 }

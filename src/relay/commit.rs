@@ -54,7 +54,9 @@ pub(super) async fn hold(
     loop {
         let data = match next.take() {
             Some(data) => Some(data),
-            None => within(deadline, pin!(chunk(body))).await.ok_or_else(|| Unshown::Transport(late(first_byte)))?,
+            None => within(deadline, pin!(chunk(body)))
+                .await
+                .ok_or_else(|| Unshown::Transport(late(first_byte)))?,
         };
         match data {
             Some(Ok(data)) => {
@@ -63,13 +65,24 @@ pub(super) async fn hold(
                 match step.error {
                     Some(fault) if !step.content => return Err(Unshown::Said(fault)),
                     error if step.content => {
-                        return Ok(Shown { ready: out, ended: false, terminal: step.terminal, broke: error.map(Broke::Said) });
+                        return Ok(Shown {
+                            ready: out,
+                            ended: false,
+                            terminal: step.terminal,
+                            broke: error.map(Broke::Said),
+                        });
                     }
                     _ => {}
                 }
-                let full = events > HELD_EVENTS || out.iter().map(Bytes::len).sum::<usize>() > HELD_BYTES;
+                let full =
+                    events > HELD_EVENTS || out.iter().map(Bytes::len).sum::<usize>() > HELD_BYTES;
                 if step.terminal || full {
-                    return Ok(Shown { ready: out, ended: false, terminal: step.terminal, broke: None });
+                    return Ok(Shown {
+                        ready: out,
+                        ended: false,
+                        terminal: step.terminal,
+                        broke: None,
+                    });
                 }
             }
             Some(Err(fault)) => {
@@ -80,7 +93,9 @@ pub(super) async fn hold(
                 let ending = flow.end(&mut out);
                 let parting = flow.parting();
                 return match ending {
-                    Ending::Complete => Ok(Shown { ready: out, ended: true, terminal: true, broke: None }),
+                    Ending::Complete => {
+                        Ok(Shown { ready: out, ended: true, terminal: true, broke: None })
+                    }
                     Ending::Truncated if flow.content_events() > 0 => {
                         let broke = Some(parting.map_or(Broke::Truncated, Broke::Said));
                         Ok(Shown { ready: out, ended: true, terminal: false, broke })
@@ -94,6 +109,9 @@ pub(super) async fn hold(
 
 /// The fault of a stream whose first content did not come in time.
 pub(super) fn late(first_byte: Duration) -> TransportFault {
-    let message = format!("no content came within {}s (`first_byte` under [timeouts])", first_byte.as_secs_f64());
+    let message = format!(
+        "no content came within {}s (`first_byte` under [timeouts])",
+        first_byte.as_secs_f64()
+    );
     TransportFault { kind: TransportKind::FirstByteTimeout, message, sent: true }
 }

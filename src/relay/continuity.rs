@@ -1,7 +1,8 @@
-//! Reasoning that a client's dialect cannot carry: kept here, and put back when the conversation goes on.
+//! Reasoning that a client's dialect cannot carry: kept here, and put back when the conversation
+//! goes on.
 //!
-//! Found again by the ids of an answer's tool calls (by their names and arguments, for clients that keep no ids), or by its
-//! text where it called nothing. Bounded in bytes and time, per project.
+//! Found again by the ids of an answer's tool calls (by their names and arguments, for clients that
+//! keep no ids), or by its text where it called nothing. Bounded in bytes and time, per project.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,7 +32,8 @@ pub struct Continuity(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    /// Of one name the newest of each dialect: clients that keep no ids say the same to several upstreams at once.
+    /// Of one name the newest of each dialect: clients that keep no ids say the same to several
+    /// upstreams at once.
     by_key: HashMap<u64, Vec<Arc<Answer>>>,
     /// In the order of arrival.
     order: VecDeque<Entry>,
@@ -46,7 +48,8 @@ struct Entry {
     answer: Arc<Answer>,
 }
 
-/// What was proven of one answer: blocks with proofs, in their order; texts are kept only where they are reasoning.
+/// What was proven of one answer: blocks with proofs, in their order; texts are kept only where
+/// they are reasoning.
 struct Answer {
     /// Whose proofs they are.
     dialect: Option<Dialect>,
@@ -54,10 +57,12 @@ struct Answer {
 }
 
 impl Continuity {
-    /// Keeps an answer whose blocks bear proofs, and thoughts that led to calls: some providers want those back as well.
+    /// Keeps an answer whose blocks bear proofs, and thoughts that led to calls: some providers
+    /// want those back as well.
     pub fn keep(&self, project: &str, response: &ChatResponse, now: Mono) {
         let thought = |block: &Block| matches!(block.kind, BlockKind::Reasoning(_));
-        let called = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
+        let called =
+            response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
         let kept = |block: &&Block| block.proof.is_some() || called && thought(block);
         if !response.blocks.iter().any(|block| kept(&block)) {
             return;
@@ -68,7 +73,8 @@ impl Continuity {
         if keys.is_empty() || bytes > LARGEST {
             return;
         }
-        let dialect = blocks.iter().find_map(|block| block.proof.as_ref()).map(|proof| proof.dialect);
+        let dialect =
+            blocks.iter().find_map(|block| block.proof.as_ref()).map(|proof| proof.dialect);
         let answer = Arc::new(Answer { dialect, blocks });
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &keys {
@@ -81,20 +87,32 @@ impl Continuity {
         kept.trim(now);
     }
 
-    /// Puts kept proofs back into the assistant's messages that lack them. Where several are known by the same name: those
-    /// of dialect `to`, else what bears no proof, else the newest.
-    pub fn restore(&self, project: &str, request: &mut ChatRequest, to: Option<Dialect>, now: Mono) {
+    /// Puts kept proofs back into the assistant's messages that lack them. Where several are known
+    /// by the same name: those of dialect `to`, else what bears no proof, else the newest.
+    pub fn restore(
+        &self,
+        project: &str,
+        request: &mut ChatRequest,
+        to: Option<Dialect>,
+        now: Mono,
+    ) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.trim(now);
         if kept.by_key.is_empty() {
             return;
         }
-        for message in request.messages.iter_mut().filter(|message| message.role == Role::Assistant) {
+        for message in request.messages.iter_mut().filter(|message| message.role == Role::Assistant)
+        {
             let pick = |known: &Vec<Arc<Answer>>| {
-                let own = known.iter().find(|answer| answer.dialect.is_some() && answer.dialect == to);
-                own.or_else(|| known.iter().find(|answer| answer.dialect.is_none())).or(known.last()).cloned()
+                let own =
+                    known.iter().find(|answer| answer.dialect.is_some() && answer.dialect == to);
+                own.or_else(|| known.iter().find(|answer| answer.dialect.is_none()))
+                    .or(known.last())
+                    .cloned()
             };
-            let found = keys(project, &message.blocks).into_iter().find_map(|key| kept.by_key.get(&key).and_then(pick));
+            let found = keys(project, &message.blocks)
+                .into_iter()
+                .find_map(|key| kept.by_key.get(&key).and_then(pick));
             if let Some(answer) = found {
                 put_back(&answer.blocks, &mut message.blocks);
             }
@@ -153,8 +171,8 @@ fn keys(project: &str, blocks: &[Block]) -> Vec<u64> {
 
 /// A call without its id; JSON that means the same reads the same.
 fn words(call: &ToolCall) -> String {
-    let arguments =
-        serde_json::from_str::<serde_json::Value>(&call.arguments).map_or_else(|_| call.arguments.clone(), |json| json.to_string());
+    let arguments = serde_json::from_str::<serde_json::Value>(&call.arguments)
+        .map_or_else(|_| call.arguments.clone(), |json| json.to_string());
     format!("{}\0{}", call.name, if call.arguments.trim().is_empty() { "{}" } else { &arguments })
 }
 
@@ -183,11 +201,16 @@ fn put_back(kept: &[Block], blocks: &mut Vec<Block>) {
     let mut reasoning = Vec::new();
     for block in kept {
         match &block.kind {
-            BlockKind::Reasoning(_) if blocks.iter().any(|own| *own == *block || own.proof.is_some() && own.proof == block.proof) => {}
+            BlockKind::Reasoning(_)
+                if blocks.iter().any(|own| {
+                    *own == *block || own.proof.is_some() && own.proof == block.proof
+                }) => {}
             BlockKind::Reasoning(_) => reasoning.push(block.clone()),
             BlockKind::ToolCall(call) => {
                 let same = |own: &ToolCall| own.id == call.id || words(own) == words(call);
-                let same = blocks.iter_mut().find(|own| matches!(&own.kind, BlockKind::ToolCall(own) if same(own)));
+                let same = blocks
+                    .iter_mut()
+                    .find(|own| matches!(&own.kind, BlockKind::ToolCall(own) if same(own)));
                 if let Some(own) = same.filter(|own| own.proof.is_none()) {
                     own.proof.clone_from(&block.proof);
                 }
@@ -217,7 +240,12 @@ mod tests {
     };
 
     fn proof(value: &str) -> Option<Proof> {
-        Some(Proof { dialect: Dialect::Anthropic, kind: ProofKind::Signature, value: value.to_owned(), id: None })
+        Some(Proof {
+            dialect: Dialect::Anthropic,
+            kind: ProofKind::Signature,
+            value: value.to_owned(),
+            id: None,
+        })
     }
 
     fn thought(text: &str, signed: bool) -> Block {
@@ -226,19 +254,40 @@ mod tests {
     }
 
     fn call(id: &str) -> Block {
-        Block::new(BlockKind::ToolCall(ToolCall { id: id.to_owned(), name: format!("tool of {id}"), ..ToolCall::default() }))
+        Block::new(BlockKind::ToolCall(ToolCall {
+            id: id.to_owned(),
+            name: format!("tool of {id}"),
+            ..ToolCall::default()
+        }))
     }
 
     fn turn(blocks: Vec<Block>) -> ChatRequest {
-        ChatRequest { messages: vec![Message::new(Role::Assistant, blocks)], ..ChatRequest::default() }
+        ChatRequest {
+            messages: vec![Message::new(Role::Assistant, blocks)],
+            ..ChatRequest::default()
+        }
     }
 
     #[test]
     fn proofs_come_back_by_call_id_or_by_text_and_only_in_their_project() {
         let kept = Continuity::default();
         let now = Mono::default();
-        kept.keep("a", &ChatResponse { blocks: vec![thought("hm", true), call("c1"), call("c2")], ..ChatResponse::default() }, now);
-        kept.keep("a", &ChatResponse { blocks: vec![thought("ah", true), Block::text("yes ")], ..ChatResponse::default() }, now);
+        kept.keep(
+            "a",
+            &ChatResponse {
+                blocks: vec![thought("hm", true), call("c1"), call("c2")],
+                ..ChatResponse::default()
+            },
+            now,
+        );
+        kept.keep(
+            "a",
+            &ChatResponse {
+                blocks: vec![thought("ah", true), Block::text("yes ")],
+                ..ChatResponse::default()
+            },
+            now,
+        );
 
         let mut request = turn(vec![thought("hm", false), call("c2")]);
         kept.restore("a", &mut request, None, now);
@@ -253,7 +302,11 @@ mod tests {
         }
         let mut request = turn(vec![other.clone()]);
         kept.restore("a", &mut request, None, now);
-        assert_eq!(request.messages[0].blocks, [thought("hm", true), other], "by name and arguments");
+        assert_eq!(
+            request.messages[0].blocks,
+            [thought("hm", true), other],
+            "by name and arguments"
+        );
 
         let mut request = turn(vec![Block::text("yes")]);
         kept.restore("a", &mut request, None, now);
@@ -272,17 +325,30 @@ mod tests {
         let kept = Continuity::default();
         let answer = |dialect, value: &str| {
             let mut thought = thought("hm", true);
-            thought.proof = Some(Proof { dialect, kind: ProofKind::Signature, value: value.to_owned(), id: None });
+            thought.proof = Some(Proof {
+                dialect,
+                kind: ProofKind::Signature,
+                value: value.to_owned(),
+                id: None,
+            });
             ChatResponse { blocks: vec![thought, call("")], ..ChatResponse::default() }
         };
         kept.keep("a", &answer(Dialect::Anthropic, "first"), Mono::default());
         kept.keep("a", &answer(Dialect::Gemini, "other"), Mono::default());
         kept.keep("a", &answer(Dialect::Anthropic, "second"), Mono::default());
 
-        for (to, want) in [(Some(Dialect::Anthropic), "second"), (Some(Dialect::Gemini), "other"), (None, "second")] {
+        for (to, want) in [
+            (Some(Dialect::Anthropic), "second"),
+            (Some(Dialect::Gemini), "other"),
+            (None, "second"),
+        ] {
             let mut request = turn(vec![call("")]);
             kept.restore("a", &mut request, to, Mono::default());
-            assert_eq!(request.messages[0].blocks[0].proof.as_ref().map(|proof| proof.value.as_str()), Some(want), "{to:?}");
+            assert_eq!(
+                request.messages[0].blocks[0].proof.as_ref().map(|proof| proof.value.as_str()),
+                Some(want),
+                "{to:?}"
+            );
         }
     }
 
@@ -292,7 +358,14 @@ mod tests {
         for n in 0..200 {
             let mut block = thought(&"x".repeat(1 << 19), true);
             block.proof = proof(&n.to_string());
-            kept.keep("a", &ChatResponse { blocks: vec![block, call(&n.to_string())], ..ChatResponse::default() }, Mono::default());
+            kept.keep(
+                "a",
+                &ChatResponse {
+                    blocks: vec![block, call(&n.to_string())],
+                    ..ChatResponse::default()
+                },
+                Mono::default(),
+            );
         }
         let inside = kept.0.lock().expect("not poisoned");
         assert!(inside.bytes <= BYTES && inside.by_key.len() < 160 && inside.order.len() < 80);

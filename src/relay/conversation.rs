@@ -1,7 +1,8 @@
 //! What a conversation is known by: its client's name for it, and hashes of its beginnings.
 //!
-//! Read from the body as it came, whatever its dialect: order of keys, marks for the cache and ids that change from turn
-//! to turn do not count, and a text is the same text whether it stands alone or as the only block.
+//! Read from the body as it came, whatever its dialect: order of keys, marks for the cache and ids
+//! that change from turn to turn do not count, and a text is the same text whether it stands alone
+//! or as the only block.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -35,7 +36,9 @@ pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Sticky) -> Option<Keys
     }
     let project = &*ask.caller.project.name;
     let mut keys = if sticky == Sticky::Auto && ask.estimate >= LEAST && !ask.form {
-        json::check(&ask.body).map(|body| chain(seed, &(project, &*ask.asked), body, ask.endpoint.dialect)).unwrap_or_default()
+        json::check(&ask.body)
+            .map(|body| chain(seed, &(project, &*ask.asked), body, ask.endpoint.dialect))
+            .unwrap_or_default()
     } else {
         Keys::default()
     };
@@ -47,7 +50,9 @@ pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Sticky) -> Option<Keys
 fn chain(seed: &RandomState, whose: &(&str, &str), body: Json<'_>, dialect: Dialect) -> Keys {
     let mut before = seed.hash_one(whose);
     let mut has_head = false;
-    for name in ["system", "instructions", "systemInstruction", "system_instruction", "tools", "functions"] {
+    for name in
+        ["system", "instructions", "systemInstruction", "system_instruction", "tools", "functions"]
+    {
         if let Some(value) = body.get(name) {
             before = seed.hash_one((before, name, digest(seed, value, "content")));
             has_head = true;
@@ -56,7 +61,11 @@ fn chain(seed: &RandomState, whose: &(&str, &str), body: Json<'_>, dialect: Dial
     let said = ["messages", "input", "contents"].into_iter().find_map(|name| body.get(name));
     let Some(said) = said else { return Keys::default() };
     if said.str().is_some() {
-        return Keys { session: None, chain: vec![seed.hash_one((before, said.text()))], head: has_head.then_some(before) };
+        return Keys {
+            session: None,
+            chain: vec![seed.hash_one((before, said.text()))],
+            head: has_head.then_some(before),
+        };
     }
     let (mut chain, mut head, mut at, mut asked) = (Vec::new(), None, before, false);
     for message in said.items() {
@@ -77,7 +86,8 @@ fn chain(seed: &RandomState, whose: &(&str, &str), body: Json<'_>, dialect: Dial
     Keys { session: None, chain, head: head.or(has_head.then_some(before)) }
 }
 
-/// What stands at the beginning of a request, part by part, and whose it is; `None` where it holds no conversation.
+/// What stands at the beginning of a request, part by part, and whose it is; `None` where it holds
+/// no conversation.
 #[must_use]
 pub(super) fn prefix(seed: &RandomState, ask: &Ask) -> Option<(u64, Prefix)> {
     let body = json::check(&ask.body).ok()?;
@@ -86,7 +96,10 @@ pub(super) fn prefix(seed: &RandomState, ask: &Ask) -> Option<(u64, Prefix)> {
 }
 
 fn parts(seed: &RandomState, body: Json<'_>, dialect: Dialect) -> Option<Prefix> {
-    let said = ["messages", "input", "contents"].into_iter().find_map(|name| body.get(name)).filter(|said| said.is_array())?;
+    let said = ["messages", "input", "contents"]
+        .into_iter()
+        .find_map(|name| body.get(name))
+        .filter(|said| said.is_array())?;
     let tools = ["tools", "functions"].into_iter().find_map(|name| body.get(name));
     let each = || tools.into_iter().flat_map(Json::items).map(|tool| digest(seed, tool, ""));
     let mut out = Prefix {
@@ -103,16 +116,17 @@ fn parts(seed: &RandomState, body: Json<'_>, dialect: Dialect) -> Option<Prefix>
     for message in said.items() {
         let role = message.get("role").and_then(Json::str);
         let hash = object(seed, message, &["id", "status"]);
-        let role = match role.as_deref().unwrap_or(if dialect == Dialect::Gemini { "user" } else { "" }) {
-            "system" | "developer" if out.messages.is_empty() => {
-                out.system = seed.hash_one((out.system, hash));
-                continue;
-            }
-            "assistant" | "model" => Role::Assistant,
-            "tool" | "function" => Role::Tool,
-            "user" => Role::User,
-            _ => Role::Other,
-        };
+        let role =
+            match role.as_deref().unwrap_or(if dialect == Dialect::Gemini { "user" } else { "" }) {
+                "system" | "developer" if out.messages.is_empty() => {
+                    out.system = seed.hash_one((out.system, hash));
+                    continue;
+                }
+                "assistant" | "model" => Role::Assistant,
+                "tool" | "function" => Role::Tool,
+                "user" => Role::User,
+                _ => Role::Other,
+            };
         if out.messages.len() >= MESSAGES {
             break;
         }
@@ -127,10 +141,16 @@ fn digest(seed: &RandomState, value: Json<'_>, name: &str) -> u64 {
         return object(seed, value, &[]);
     }
     if value.is_array() {
-        return value.items().fold(1, |before, item| seed.hash_one((before, digest(seed, item, ""))));
+        return value
+            .items()
+            .fold(1, |before, item| seed.hash_one((before, digest(seed, item, ""))));
     }
     if name == "content" && value.str().is_some() {
-        let block = member(seed, "type", seed.hash_one("\"text\"")).wrapping_add(member(seed, "text", seed.hash_one(value.text())));
+        let block = member(seed, "type", seed.hash_one("\"text\"")).wrapping_add(member(
+            seed,
+            "text",
+            seed.hash_one(value.text()),
+        ));
         return seed.hash_one((1_u64, block));
     }
     seed.hash_one(value.text())
@@ -138,11 +158,11 @@ fn digest(seed: &RandomState, value: Json<'_>, name: &str) -> u64 {
 
 /// An object's hash, without the members of these names and without marks for the cache.
 fn object(seed: &RandomState, value: Json<'_>, without: &[&str]) -> u64 {
-    let counts = |name: &str| !matches!(name, "cache_control" | "cachePoint") && !without.contains(&name);
-    value
-        .members()
-        .filter(|(name, _)| counts(name))
-        .fold(0_u64, |sum, (name, value)| sum.wrapping_add(member(seed, name, digest(seed, value, name))))
+    let counts =
+        |name: &str| !matches!(name, "cache_control" | "cachePoint") && !without.contains(&name);
+    value.members().filter(|(name, _)| counts(name)).fold(0_u64, |sum, (name, value)| {
+        sum.wrapping_add(member(seed, name, digest(seed, value, name)))
+    })
 }
 
 fn member(seed: &RandomState, name: &str, value: u64) -> u64 {
@@ -178,7 +198,10 @@ mod tests {
         assert_eq!(second.chain.len(), 3);
         assert_eq!(second.chain.last(), first.chain.first());
         assert_eq!(first.head, second.head);
-        assert_ne!(of(&json!({"messages": [turn("system", "be long"), turn("user", "hi")]})).chain, first.chain);
+        assert_ne!(
+            of(&json!({"messages": [turn("system", "be long"), turn("user", "hi")]})).chain,
+            first.chain
+        );
     }
 
     #[test]
@@ -198,18 +221,29 @@ mod tests {
     #[test]
     fn the_parts_of_a_prompt_are_told_apart() {
         static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
-        let parts = |body: &Value| parts(&SEED, json::check(body.to_string().as_bytes()).expect("JSON"), Dialect::Openai).expect("parts");
+        let parts = |body: &Value| {
+            parts(&SEED, json::check(body.to_string().as_bytes()).expect("JSON"), Dialect::Openai)
+                .expect("parts")
+        };
         let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
-        let messages = json!([turn("system", "be brief"), turn("user", "hi"), turn("assistant", "hello")]);
+        let messages =
+            json!([turn("system", "be brief"), turn("user", "hi"), turn("assistant", "hello")]);
         let first = parts(&json!({"tools": [tool("a"), tool("b")], "messages": messages}));
         let turned = parts(&json!({"tools": [tool("b"), tool("a")], "messages": messages}));
 
-        assert_eq!((first.messages.len(), first.messages[1].0, first.marks), (2, Role::Assistant, false));
+        assert_eq!(
+            (first.messages.len(), first.messages[1].0, first.marks),
+            (2, Role::Assistant, false)
+        );
         assert!(first.tools != turned.tools && first.tool_set == turned.tool_set);
         assert_eq!((first.system, &first.messages), (turned.system, &turned.messages));
         let marked = json!([{"role": "system", "content": [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}]}, turn("user", "hi")]);
         let marked = parts(&json!({"messages": marked}));
-        assert_eq!((marked.system, marked.marks), (first.system, true), "a mark is no change of the prompt");
+        assert_eq!(
+            (marked.system, marked.marks),
+            (first.system, true),
+            "a mark is no change of the prompt"
+        );
     }
 
     #[test]
@@ -221,11 +255,20 @@ mod tests {
             json!({"messages": [turn("user", "hi")]}),
         ] {
             let text = body.to_string();
-            let dialect = if body.get("contents").is_some() { Dialect::Gemini } else { Dialect::Openai };
-            let keys = chain(&RandomState::new(), &("a", "m"), json::check(text.as_bytes()).expect("JSON"), dialect);
+            let dialect =
+                if body.get("contents").is_some() { Dialect::Gemini } else { Dialect::Openai };
+            let keys = chain(
+                &RandomState::new(),
+                &("a", "m"),
+                json::check(text.as_bytes()).expect("JSON"),
+                dialect,
+            );
             assert_eq!(keys.chain.len(), 1, "{body}");
         }
-        assert!(of(&json!({"messages": [turn("system", "alone")]})).chain.is_empty(), "system alone is no conversation");
+        assert!(
+            of(&json!({"messages": [turn("system", "alone")]})).chain.is_empty(),
+            "system alone is no conversation"
+        );
         assert!(of(&json!({"prompt": "hi"})).is_empty());
     }
 

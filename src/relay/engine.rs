@@ -13,8 +13,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    balance::Balances, budgets::Unpriced, continuity::Continuity, guardian::Watch, halt::Halts, heads::Heads, hedge::Hedges,
-    lists::ModelLists, network::Network, peek::Peeks, probes::Probes, remember::Remember, stored::Stored, waiting::Queue,
+    balance::Balances, budgets::Unpriced, continuity::Continuity, guardian::Watch, halt::Halts,
+    heads::Heads, hedge::Hedges, lists::ModelLists, network::Network, peek::Peeks, probes::Probes,
+    remember::Remember, stored::Stored, waiting::Queue,
 };
 use crate::{
     base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor, zone::zone},
@@ -171,7 +172,12 @@ impl Engine {
     pub fn apply(&self, settings: Arc<Settings>) {
         self.board.set_policy(Policy::new(&settings.cooldown, &settings.retry));
         let upstreams: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.id).collect();
-        let keys: Vec<_> = settings.upstreams.iter().flat_map(|upstream| &upstream.keys).map(|key| key.id).collect();
+        let keys: Vec<_> = settings
+            .upstreams
+            .iter()
+            .flat_map(|upstream| &upstream.keys)
+            .map(|key| key.id)
+            .collect();
         self.board.keep(&upstreams, &keys);
         self.gateway.retain(&settings.upstreams);
         want(&self.sink, &settings);
@@ -196,17 +202,19 @@ impl Engine {
         (state, account)
     }
 
-    /// Works out which keys share an account: by the account's name, or because they are the same secret. An account's
-    /// number is that of its first key, so that it stays while the key does.
+    /// Works out which keys share an account: by the account's name, or because they are the same
+    /// secret. An account's number is that of its first key, so that it stays while the key does.
     pub fn settle_accounts(&self) {
         let settings = Arc::clone(&self.generation.load().settings);
         let all = || settings.upstreams.iter().flat_map(|upstream| &upstream.keys);
-        let (mut by_name, mut by_digest): (HashMap<&str, u32>, HashMap<[u8; 32], u32>) = (HashMap::new(), HashMap::new());
+        let (mut by_name, mut by_digest): (HashMap<&str, u32>, HashMap<[u8; 32], u32>) =
+            (HashMap::new(), HashMap::new());
         let mut accounts = IdMap::default();
         for key in all() {
             let digest = self.keys.digest(key.id);
             let same_secret = digest.and_then(|digest| by_digest.get(&digest).copied());
-            let account = same_secret.or_else(|| by_name.get(&*key.account).copied()).unwrap_or(key.id.0);
+            let account =
+                same_secret.or_else(|| by_name.get(&*key.account).copied()).unwrap_or(key.id.0);
             by_name.entry(&key.account).or_insert(account);
             if let Some(digest) = digest {
                 by_digest.entry(digest).or_insert(account);
@@ -257,22 +265,32 @@ impl Engine {
     }
 }
 
-/// Servers on this machine cost nothing; a price under conditions is not looked for before there is an answer.
+/// Servers on this machine cost nothing; a price under conditions is not looked for before there is
+/// an answer.
 fn price(book: &Book, upstream: &Upstream, model: &str) -> Option<Price> {
     let Some((_, tariff)) = book.find(upstream, model, None) else {
         return upstream.local.then(Price::default);
     };
     let used = tariff.usual();
-    // Rates are of a million tokens, in billionths of a unit that is so many billionths of a dollar.
+    // Rates are of a million tokens, in billionths of a unit that is so many billionths of a
+    // dollar.
     let of = |class| used.rates.of(class) as f64 / 1e6 * (used.dollars as f64 / 1e9);
     // What is charged by the piece is not free, however many pieces it turns out to be.
     let pieces = Class::ALL.into_iter().any(|class| used.rates.of(class) > 0);
     let request = used.rates.of(Class::Request) as f64 * (used.dollars as f64 / 1e9);
-    Some(Price { input: of(Class::Input), output: of(Class::Output), request: request.max(f64::from(u8::from(pieces))) })
+    Some(Price {
+        input: of(Class::Input),
+        output: of(Class::Output),
+        request: request.max(f64::from(u8::from(pieces))),
+    })
 }
 
 /// Billionths of a dollar for a token of input: read afresh, written to the cache, read from it.
-pub(super) fn cache_prices(engine: &Engine, upstream: UpstreamId, model: &str) -> Option<(f64, f64, f64)> {
+pub(super) fn cache_prices(
+    engine: &Engine,
+    upstream: UpstreamId,
+    model: &str,
+) -> Option<(f64, f64, f64)> {
     let generation = engine.generation.load();
     let upstream = generation.settings.upstreams.iter().find(|known| known.id == upstream)?;
     let (_, tariff) = generation.prices.find(upstream, model, None)?;

@@ -12,11 +12,23 @@ use crate::{
 };
 
 /// Members that hold pictures, in whatever dialect.
-const MEDIA: [&[u8]; 6] = [b"\"image_url\"", b"\"input_image\"", b"\"inlineData\"", b"\"inline_data\"", b"\"media_type\"", b"\"images\""];
+const MEDIA: [&[u8]; 6] = [
+    b"\"image_url\"",
+    b"\"input_image\"",
+    b"\"inlineData\"",
+    b"\"inline_data\"",
+    b"\"media_type\"",
+    b"\"images\"",
+];
 
 /// Members and words that ask for an answer by a JSON schema.
-const SCHEMA: [&[u8]; 5] =
-    [b"\"json_schema\"", b"\"responseSchema\"", b"\"responseJsonSchema\"", b"\"response_schema\"", b"\"response_json_schema\""];
+const SCHEMA: [&[u8]; 5] = [
+    b"\"json_schema\"",
+    b"\"responseSchema\"",
+    b"\"responseJsonSchema\"",
+    b"\"response_schema\"",
+    b"\"response_json_schema\"",
+];
 
 /// What a request needs of a model; looked for once, where there is a choice of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +56,12 @@ impl Needs {
     fn read(body: &Bytes, dialect: Dialect, estimate: u64, max_tokens: Option<u64>) -> Self {
         let has = |needle: &[u8]| memmem::find(body, needle).is_some();
         // A member's name, not text that speaks of it: inside a string its quotes are escaped.
-        let media = MEDIA.iter().any(|name| has(name) && (dialect == Dialect::Ollama || *name != b"\"images\""));
+        let media = MEDIA
+            .iter()
+            .any(|name| has(name) && (dialect == Dialect::Ollama || *name != b"\"images\""));
         let tokens = (!media).then(|| estimate.saturating_add(max_tokens.unwrap_or_default()));
-        let schema = SCHEMA.iter().any(|name| has(name)) || (dialect == Dialect::Ollama && is_object(body, b"\"format\""));
+        let schema = SCHEMA.iter().any(|name| has(name))
+            || (dialect == Dialect::Ollama && is_object(body, b"\"format\""));
         Self { media, schema, tools: has(b"\"tools\""), tokens }
     }
 
@@ -76,8 +91,11 @@ impl Needs {
 
 /// Whether a member of this name, in quotes, is an object.
 fn is_object(body: &[u8], name: &[u8]) -> bool {
-    let value = |at: usize| body[at + name.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
-    memmem::find_iter(body, name).any(|at| value(at).is_some_and(|value| value.first() == Some(&b'{')))
+    let value = |at: usize| {
+        body[at + name.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start)
+    };
+    memmem::find_iter(body, name)
+        .any(|at| value(at).is_some_and(|value| value.first() == Some(&b'{')))
 }
 
 /// Tools that clients run though their dialect's provider defines them.
@@ -89,12 +107,19 @@ const SIDE: [&str; 4] = ["background", "container", "mcp_servers", "web_search_o
 #[must_use]
 pub(super) fn runs_tools(body: &[u8]) -> bool {
     let Ok(body) = json::check(body) else { return true };
-    let asked = |name: &&str| body.get(name).is_some_and(|value| !matches!(value.text(), "null" | "false"));
+    let asked =
+        |name: &&str| body.get(name).is_some_and(|value| !matches!(value.text(), "null" | "false"));
     let theirs = |tool: Json<'_>| match tool.get("type").and_then(Json::str) {
-        Some(kind) => !CLIENTS.iter().any(|known| kind.starts_with(known)) && !kind.starts_with("text_editor_"),
+        Some(kind) => {
+            !CLIENTS.iter().any(|known| kind.starts_with(known))
+                && !kind.starts_with("text_editor_")
+        }
         None => {
             let named = tool.get("name").or_else(|| tool.get("function")).is_some();
-            !named && tool.members().any(|(name, _)| !matches!(name, "functionDeclarations" | "function_declarations"))
+            !named
+                && tool.members().any(|(name, _)| {
+                    !matches!(name, "functionDeclarations" | "function_declarations")
+                })
         }
     };
     SIDE.iter().any(asked) || body.get("tools").is_some_and(|tools| tools.items().any(theirs))
@@ -109,7 +134,10 @@ mod tests {
         for (body, want) in [
             (r#"{"messages":[]}"#, false),
             (r#"{"tools":[{"type":"function","function":{"name":"a"}}]}"#, false),
-            (r#"{"tools":[{"name":"a","input_schema":{}},{"type":"text_editor_20250728","name":"b"}]}"#, false),
+            (
+                r#"{"tools":[{"name":"a","input_schema":{}},{"type":"text_editor_20250728","name":"b"}]}"#,
+                false,
+            ),
             (r#"{"tools":[{"functionDeclarations":[]}]}"#, false),
             (r#"{"tools":[{"functionDeclarations":[]},{"googleSearch":{}}]}"#, true),
             (r#"{"tools":[{"functionDeclarations":[],"googleSearch":{}}]}"#, true),
@@ -134,7 +162,11 @@ mod tests {
             (r#"{"messages":[{"content":"hi"}]}"#, false, false),
             (r#"{"messages":[{"content":"about \"tools\" and \"image_url\""}]}"#, false, false),
             (r#"{"tools":[{}],"messages":[]}"#, false, true),
-            (r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"data:"}}]}]}"#, true, false),
+            (
+                r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"data:"}}]}]}"#,
+                true,
+                false,
+            ),
         ] {
             let needs = read(body);
             assert_eq!((needs.media, needs.tools), (media, tools), "{body}");
@@ -145,12 +177,20 @@ mod tests {
     #[test]
     fn an_answer_by_a_schema_is_asked_for_in_each_dialects_way() {
         for (dialect, body, want) in [
-            (Dialect::Openai, r#"{"response_format":{"type":"json_schema","json_schema":{"name":"a"}}}"#, true),
+            (
+                Dialect::Openai,
+                r#"{"response_format":{"type":"json_schema","json_schema":{"name":"a"}}}"#,
+                true,
+            ),
             (Dialect::Openai, r#"{"response_format":{"type":"json_object"}}"#, false),
             (Dialect::Responses, r#"{"text":{"format":{"type":"json_schema"}}}"#, true),
             (Dialect::Anthropic, r#"{"output_config":{"format":{"type":"json_schema"}}}"#, true),
             (Dialect::Gemini, r#"{"generationConfig":{"responseSchema":{}}}"#, true),
-            (Dialect::Gemini, r#"{"generationConfig":{"responseMimeType":"application/json"}}"#, false),
+            (
+                Dialect::Gemini,
+                r#"{"generationConfig":{"responseMimeType":"application/json"}}"#,
+                false,
+            ),
             (Dialect::Ollama, r#"{"format" : {"type":"object"}}"#, true),
             (Dialect::Ollama, r#"{"format":"json"}"#, false),
             (Dialect::Openai, r#"{"messages":[{"content":"what is \"json_schema\"?"}]}"#, false),
@@ -158,7 +198,11 @@ mod tests {
             let needs = Needs::read(&Bytes::from(body.to_owned()), dialect, 1, None);
             assert_eq!(needs.schema, want, "{body}");
             let unfit = Some(Unfit::Schema).filter(|_| want);
-            assert_eq!((needs.unfit("gpt-4-turbo"), needs.unfit("gpt-4o")), (unfit, None), "{body}");
+            assert_eq!(
+                (needs.unfit("gpt-4-turbo"), needs.unfit("gpt-4o")),
+                (unfit, None),
+                "{body}"
+            );
         }
     }
 

@@ -18,7 +18,8 @@ pub fn boundary(content_type: &str) -> Option<&str> {
 
 /// Span and value of the field `name`; `None` where the form has none or is broken before it.
 ///
-/// Parts are delimited as RFC 2046 section 5.1.1 says; the field's own headers are searched for `name="…"`.
+/// Parts are delimited as RFC 2046 section 5.1.1 says; the field's own headers are searched for
+/// `name="…"`.
 #[must_use]
 pub fn field(body: &[u8], boundary: &str, name: &str) -> Option<Range<usize>> {
     let delimiter = format!("--{boundary}");
@@ -34,10 +35,14 @@ pub fn field(body: &[u8], boundary: &str, name: &str) -> Option<Range<usize>> {
         let (head, content_at) = (&part[..head_end], at + head_end + 4);
         let length = finder.find(body.get(content_at..)?)?;
         let end = content_at + length.checked_sub(2)?;
-        let disposition = head.split(|&b| b == b'\n').find(|line| line.to_ascii_lowercase().starts_with(b"content-disposition:"));
+        let disposition = head
+            .split(|&b| b == b'\n')
+            .find(|line| line.to_ascii_lowercase().starts_with(b"content-disposition:"));
         // `filename="…"` also ends in `name="…"`: the byte before tells them apart.
-        let named =
-            disposition.is_some_and(|line| memmem::find_iter(line, wanted.as_bytes()).any(|p| p > 0 && matches!(line[p - 1], b' ' | b';')));
+        let named = disposition.is_some_and(|line| {
+            memmem::find_iter(line, wanted.as_bytes())
+                .any(|p| p > 0 && matches!(line[p - 1], b' ' | b';'))
+        });
         if named {
             return Some(content_at..end);
         }

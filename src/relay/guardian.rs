@@ -1,5 +1,5 @@
-//! Watching over prompt caches: what stood at the beginning of a request is remembered, and where its answer shows that the
-//! provider's cache stopped hitting, it is told why and what that cost.
+//! Watching over prompt caches: what stood at the beginning of a request is remembered, and where
+//! its answer shows that the provider's cache stopped hitting, it is told why and what that cost.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -37,9 +37,12 @@ pub(super) struct Watched {
 }
 
 impl Watch {
-    /// An answer told what it used: from the first one on that tells of a cache, requests are looked at.
+    /// An answer told what it used: from the first one on that tells of a cache, requests are
+    /// looked at.
     pub(super) fn see(&self, usage: &Usage) {
-        if (usage.cache_read > 0 || usage.cache_write_5m > 0 || usage.cache_write_1h > 0) && !self.awake() {
+        if (usage.cache_read > 0 || usage.cache_write_5m > 0 || usage.cache_write_1h > 0)
+            && !self.awake()
+        {
             self.awake.store(true, Ordering::Relaxed);
         }
     }
@@ -52,7 +55,11 @@ impl Watch {
 /// Remembers what stands at the beginning of a request that is about to be answered.
 pub(super) fn watch(job: &mut Job) {
     let ask = &job.ask;
-    let Some((upstream, key)) = job.chosen.filter(|_| ask.endpoint.op == Op::Chat && ask.estimate >= LEAST && !ask.form) else { return };
+    let Some((upstream, key)) =
+        job.chosen.filter(|_| ask.endpoint.op == Op::Chat && ask.estimate >= LEAST && !ask.form)
+    else {
+        return;
+    };
     let Some((whose, prefix)) = conversation::prefix(&job.engine.seed, ask) else { return };
     let place = Place {
         upstream,
@@ -68,12 +75,23 @@ pub(super) fn watch(job: &mut Job) {
 pub(super) fn heard(engine: &Engine, watched: Watched, usage: &Usage) -> Option<CacheLost> {
     let Watched { whose, prefix, place } = watched;
     let (upstream, model) = (place.upstream, Arc::clone(&place.model));
-    let lost =
-        engine.watch.guardian.lock().unwrap_or_else(PoisonError::into_inner).heard(whose, prefix, place, usage, engine.clock.mono())?;
+    let lost = engine.watch.guardian.lock().unwrap_or_else(PoisonError::into_inner).heard(
+        whose,
+        prefix,
+        place,
+        usage,
+        engine.clock.mono(),
+    )?;
     let cost = cache_prices(engine, upstream, &model).map(|(fresh, written, read)| {
         let each = (if lost.rewritten { written } else { fresh }) - read;
         NanoUsd((each.max(0.0) * lost.tokens() as f64).round() as i64)
     });
     let (expected, cached) = (lost.expected, lost.cached);
-    Some(CacheLost { why: lost.cause.text().into(), expected, cached, cost, usual: lost.cause.is_usual() })
+    Some(CacheLost {
+        why: lost.cause.text().into(),
+        expected,
+        cached,
+        cost,
+        usual: lost.cause.is_usual(),
+    })
 }

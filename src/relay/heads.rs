@@ -1,4 +1,5 @@
-//! The headers of the newest requests, for whoever looks into one: few, short, and only a handful a second.
+//! The headers of the newest requests, for whoever looks into one: few, short, and only a handful a
+//! second.
 
 use std::{
     collections::VecDeque,
@@ -67,13 +68,19 @@ impl Heads {
     #[must_use]
     pub fn find(&self, id: RequestId) -> Option<(Lines, Lines)> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.entries.iter().rev().find(|entry| entry.id == id).map(|entry| (entry.asked.clone(), entry.answered.clone()))
+        kept.entries
+            .iter()
+            .rev()
+            .find(|entry| entry.id == id)
+            .map(|entry| (entry.asked.clone(), entry.answered.clone()))
     }
 }
 
 fn lines(headers: &HeaderMap) -> Lines {
     let mut left = BYTES;
-    let all = headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())));
+    let all = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())));
     all.take_while(|(name, value)| {
         let size = name.len() + value.len();
         let fits = size <= left;

@@ -1,4 +1,5 @@
-//! Asking a second target beside a first that is slow to speak: whoever speaks first answers, the other is cancelled.
+//! Asking a second target beside a first that is slow to speak: whoever speaks first answers, the
+//! other is cancelled.
 //!
 //! Both attempts run inside the request's own future, so a client that hangs up ends them both.
 
@@ -33,7 +34,8 @@ use crate::{
     },
 };
 
-/// What the decisions are made by; one per process, touched only by requests whose model asks for hedges.
+/// What the decisions are made by; one per process, touched only by requests whose model asks for
+/// hedges.
 #[derive(Debug, Default)]
 pub struct Hedges(Mutex<Pace>);
 
@@ -42,7 +44,8 @@ impl Hedges {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long all but the slowest twentieth of a target's answers took to begin, where that is known.
+    /// How long all but the slowest twentieth of a target's answers took to begin, where that is
+    /// known.
     #[must_use]
     pub fn p95(&self, candidate: &Candidate, stream: bool) -> Option<Duration> {
         self.lock().p95(candidate, stream)
@@ -77,7 +80,8 @@ pub(super) async fn attempt(
     let mute = Tally::mute(&engine, &job.ask);
     let tally = mem::replace(&mut job.tally, mute);
     let (stream, keys) = (job.ask.stream, ticket.conversation.clone());
-    let mut race = Race { engine, tally, rule, question, index, keys, after, deadline, lost: Vec::new() };
+    let mut race =
+        Race { engine, tally, rule, question, index, keys, after, deadline, lost: Vec::new() };
     let won = race.run(job, &mut twin, ticket).await;
     let Race { engine, tally, lost, .. } = race;
     job.tally = tally;
@@ -106,7 +110,10 @@ fn after(job: &Job, rule: &Hedge, first: &Candidate) -> Option<Duration> {
     let (p95, credit) = {
         let mut pace = job.engine.hedges.lock();
         pace.asked(rule);
-        (if rule.after == After::P95 { pace.p95(first, ask.stream) } else { None }, pace.credit(rule) + 1e-9)
+        (
+            if rule.after == After::P95 { pace.p95(first, ask.stream) } else { None },
+            pace.credit(rule) + 1e-9,
+        )
     };
     let facts = Facts { tokens: ask.estimate, server_tools: false, spent: spent(job) };
     let after = hedge::when(rule, facts, p95, credit).ok()?;
@@ -174,7 +181,12 @@ struct Race<'a> {
 
 impl Race<'_> {
     /// What won, and which candidate it was where that is the second.
-    async fn run(&mut self, job: &mut Job, twin: &mut Job, ticket: Ticket) -> Option<(Won, Option<usize>)> {
+    async fn run(
+        &mut self,
+        job: &mut Job,
+        twin: &mut Job,
+        ticket: Ticket,
+    ) -> Option<(Won, Option<usize>)> {
         let candidates = self.question.candidates;
         let mut first = pin!(try_one(job, &candidates[self.index], ticket, self.deadline));
         tokio::select! {
@@ -218,7 +230,12 @@ impl Race<'_> {
         self.ended(self.index, result)
     }
 
-    fn second_ended(&mut self, at: usize, result: Result<Won, Lost>, first_runs: bool) -> Option<Won> {
+    fn second_ended(
+        &mut self,
+        at: usize,
+        result: Result<Won, Lost>,
+        first_runs: bool,
+    ) -> Option<Won> {
         if first_runs && result.is_ok() {
             self.tally.turn();
             self.tally.attempt_lost(None, "cancelled: the second spoke first", true);
@@ -244,7 +261,9 @@ impl Race<'_> {
         let (at, ticket) = [false, true].into_iter().find_map(|same_account| {
             let tried = hedge::taken(q.candidates, q.tried, self.index, same_account);
             let question = Question { tried: &tried, bound: None, ..*q };
-            engine.with_luck(|luck| engine.board.decide_ready(&question, self.keys.as_ref(), now, luck))
+            engine.with_luck(|luck| {
+                engine.board.decide_ready(&question, self.keys.as_ref(), now, luck)
+            })
         })?;
         let target = Arc::clone(&q.candidates[at].target);
         let takes = translated::read(twin, &mut vec![Arc::clone(&target)]).is_ok();
@@ -255,7 +274,9 @@ impl Race<'_> {
         let chosen = &q.candidates[at];
         let reservation = if budgets::concern(engine, &twin.ask) {
             let cost = q.costs.get(at).copied().flatten();
-            let Some(reservation) = Reservation::take(engine, &twin.ask.caller.project.name, chosen, cost) else {
+            let Some(reservation) =
+                Reservation::take(engine, &twin.ask.caller.project.name, chosen, cost)
+            else {
                 drop(Guard::new(engine, ticket));
                 return None;
             };
@@ -264,9 +285,17 @@ impl Race<'_> {
             None
         };
         twin.chosen = Some((target.upstream.id, chosen.key));
-        let how = if self.rule.after == After::P95 { ", longer than 19 of 20 answers take" } else { "" };
-        let span = if self.after < Duration::from_secs(10) { format!("{:.2}s", self.after.as_secs_f64()) } else { short(self.after) };
-        self.tally.hedge_started(chosen, format!("a hedge: attempt 1 had said nothing for {span}{how}").into());
+        let how =
+            if self.rule.after == After::P95 { ", longer than 19 of 20 answers take" } else { "" };
+        let span = if self.after < Duration::from_secs(10) {
+            format!("{:.2}s", self.after.as_secs_f64())
+        } else {
+            short(self.after)
+        };
+        self.tally.hedge_started(
+            chosen,
+            format!("a hedge: attempt 1 had said nothing for {span}{how}").into(),
+        );
         if let Some(reservation) = reservation {
             self.tally.reserve(reservation);
         }

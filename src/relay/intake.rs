@@ -58,8 +58,14 @@ pub struct Head {
 ///
 /// # Errors
 ///
-/// Everything that is wrong with a request before anybody is asked: too large, slow, undecodable, not JSON, no model.
-pub async fn read(engine: &Arc<Engine>, generation: &Generation, head: Head, body: Incoming) -> Result<Box<Ask>, ClientError> {
+/// Everything that is wrong with a request before anybody is asked: too large, slow, undecodable,
+/// not JSON, no model.
+pub async fn read(
+    engine: &Arc<Engine>,
+    generation: &Generation,
+    head: Head,
+    body: Incoming,
+) -> Result<Box<Ask>, ClientError> {
     let (at, received) = (engine.clock.unix(), engine.clock.mono());
     let mut held = Held::none(engine);
     let limits = limits(generation);
@@ -85,7 +91,12 @@ pub(super) fn again(
     if !held.grow(body.len() as u64, limits.held) {
         return Err(full(limits.held));
     }
-    understand(Arrived { at, received, raw: body, replay_of: Some(of) }, head, (generation, &limits), held)
+    understand(
+        Arrived { at, received, raw: body, replay_of: Some(of) },
+        head,
+        (generation, &limits),
+        held,
+    )
 }
 
 /// A body that is there, and since when.
@@ -96,7 +107,12 @@ struct Arrived {
     replay_of: Option<RequestId>,
 }
 
-fn understand(arrived: Arrived, head: Head, (generation, limits): (&Generation, &Limits), mut held: Held) -> Result<Box<Ask>, ClientError> {
+fn understand(
+    arrived: Arrived,
+    head: Head,
+    (generation, limits): (&Generation, &Limits),
+    mut held: Held,
+) -> Result<Box<Ask>, ClientError> {
     let Arrived { at, received, raw, replay_of } = arrived;
     let mut map = head.headers;
     let (body, coded) = open(raw, &mut map, limits, &mut held)?;
@@ -158,16 +174,26 @@ fn limits(generation: &Generation) -> Limits {
     }
 }
 
-async fn collect(mut body: Incoming, limits: &Limits, held: &mut Held) -> Result<Bytes, ClientError> {
+async fn collect(
+    mut body: Incoming,
+    limits: &Limits,
+    held: &mut Held,
+) -> Result<Bytes, ClientError> {
     if body.size_hint().lower() > limits.body {
         return Err(too_large(body.size_hint().lower(), limits.body));
     }
     let (mut first, mut rest): (Option<Bytes>, Option<BytesMut>) = (None, None);
     let mut total = 0_u64;
     loop {
-        let frame = if body.is_end_stream() { None } else { timeout(limits.idle, body.frame()).await.map_err(|_| slow(limits.idle))? };
+        let frame = if body.is_end_stream() {
+            None
+        } else {
+            timeout(limits.idle, body.frame()).await.map_err(|_| slow(limits.idle))?
+        };
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|e| ClientError::new(ErrorKind::BadRequest, format!("the request body broke off: {e}")))?;
+        let frame = frame.map_err(|e| {
+            ClientError::new(ErrorKind::BadRequest, format!("the request body broke off: {e}"))
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         total += data.len() as u64;
         if total > limits.body {
@@ -197,20 +223,26 @@ fn open(
     held: &mut Held,
 ) -> Result<(Bytes, Option<(Bytes, HeaderValue)>), ClientError> {
     let refused = |headers: &HeaderMap, error: DecodeError| {
-        let name = headers.get(header::CONTENT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or("?");
+        let name =
+            headers.get(header::CONTENT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or("?");
         let name = clean::clean(name);
         match error {
             DecodeError::TooLarge => too_large(limits.body + 1, limits.body),
             DecodeError::Unknown => {
-                let message = format!("content-encoding `{name}` is not known; gzip, br, zstd and deflate are, one at a time");
+                let message = format!(
+                    "content-encoding `{name}` is not known; gzip, br, zstd and deflate are, one at a time"
+                );
                 ClientError::new(ErrorKind::UnsupportedMedia, message)
             }
-            DecodeError::Corrupt(_) | DecodeError::Truncated(_) => {
-                ClientError::new(ErrorKind::BadRequest, format!("the request body is not {name}: {error}"))
-            }
+            DecodeError::Corrupt(_) | DecodeError::Truncated(_) => ClientError::new(
+                ErrorKind::BadRequest,
+                format!("the request body is not {name}: {error}"),
+            ),
         }
     };
-    let Some(found) = Coding::of(headers).map_err(|e| refused(headers, e))? else { return Ok((raw, None)) };
+    let Some(found) = Coding::of(headers).map_err(|e| refused(headers, e))? else {
+        return Ok((raw, None));
+    };
     let most = usize::try_from(limits.body).unwrap_or(usize::MAX);
     let opened = decode::whole(found, &raw, most).map_err(|e| refused(headers, e))?;
     let Some(coding) = headers.remove(header::CONTENT_ENCODING) else { return Ok((opened, None)) };
@@ -227,7 +259,8 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
     } else if ask.endpoint.dialect == Dialect::Ollama {
         ask.framing = Framing::Ndjson;
     }
-    let content_type = ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let content_type =
+        ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     match &ask.endpoint.model {
         ModelPlace::Upstream(name) => {
             ask.asked = Arc::from(clean::cut_end(&clean::clean(name), MODEL_NAME).as_ref());
@@ -238,8 +271,12 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
             ask.asked = Arc::from(model.as_str());
         }
         ModelPlace::Body if starts_with_ignoring_case(content_type, "multipart/form-data") => {
-            let span = form::boundary(content_type).and_then(|boundary| form::field(&ask.body, boundary, "model"));
-            let name = span.clone().and_then(|span| std::str::from_utf8(&ask.body[span]).ok()).ok_or_else(no_model)?;
+            let span = form::boundary(content_type)
+                .and_then(|boundary| form::field(&ask.body, boundary, "model"));
+            let name = span
+                .clone()
+                .and_then(|span| std::str::from_utf8(&ask.body[span]).ok())
+                .ok_or_else(no_model)?;
             check_name(name)?;
             ask.asked = Arc::from(name);
             (ask.model_span, ask.form) = (span, true);
@@ -256,8 +293,13 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
             None => error,
         }
     })?;
-    if scan.wishes && ask.wishes.is_none() && matches!(ask.endpoint.op, Op::Chat | Op::Completions | Op::Embed) {
-        let known = |name: &str| settings.upstreams.iter().any(|upstream| upstream.name.eq_ignore_ascii_case(name));
+    if scan.wishes
+        && ask.wishes.is_none()
+        && matches!(ask.endpoint.op, Op::Chat | Op::Completions | Op::Embed)
+    {
+        let known = |name: &str| {
+            settings.upstreams.iter().any(|upstream| upstream.name.eq_ignore_ascii_case(name))
+        };
         if let Some((wishes, rest)) = wishes::take(&body, &known)? {
             (ask.wishes, ask.body, ask.coded) = (Some(Box::new(wishes)), rest, None);
             return find_model(ask, settings);
@@ -270,12 +312,17 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
         ask.model_span = Some(found.span.clone());
     }
     if let StreamPlace::Body { default } = ask.endpoint.stream {
-        ask.add_stream = scan.stream.is_none() && !default && wants_events(&ask.headers, ask.endpoint.op);
+        ask.add_stream =
+            scan.stream.is_none() && !default && wants_events(&ask.headers, ask.endpoint.op);
         ask.stream = scan.stream.unwrap_or(default || ask.add_stream);
     }
     ask.read_as = read_as(&ask.endpoint, &scan, &body);
     ask.rewrite = holds_ours(ask.endpoint.dialect, &body);
-    ask.previous = scan.previous.as_deref().filter(|_| ask.endpoint.dialect == Dialect::Responses).map(Box::from);
+    ask.previous = scan
+        .previous
+        .as_deref()
+        .filter(|_| ask.endpoint.dialect == Dialect::Responses)
+        .map(Box::from);
     ask.include_usage = scan.include_usage.unwrap_or(false);
     ask.stream_options = scan.stream_options.clone();
     ask.object_end = Some((scan.end, scan.empty));
@@ -283,7 +330,10 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
     ask.max_tokens = scan.max_tokens;
     ask.tier = scan.tier.as_deref().filter(|tier| tier.len() <= TIER).map(Box::from);
     if ask.session.is_none() {
-        ask.session = scan.session.as_deref().map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref()));
+        ask.session = scan
+            .session
+            .as_deref()
+            .map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref()));
     }
     Ok(())
 }
@@ -297,12 +347,17 @@ fn read_as(endpoint: &Endpoint, scan: &splice::Scan<'_>, body: &[u8]) -> Dialect
     match scan {
         splice::Scan { messages: false, contents: true, .. } => Dialect::Gemini,
         splice::Scan { messages: true, system: true, .. } => Dialect::Anthropic,
-        splice::Scan { messages: true, tools: true, .. } if has(b"\"input_schema\"") && !has(b"\"parameters\"") => Dialect::Anthropic,
+        splice::Scan { messages: true, tools: true, .. }
+            if has(b"\"input_schema\"") && !has(b"\"parameters\"") =>
+        {
+            Dialect::Anthropic
+        }
         _ => Dialect::Openai,
     }
 }
 
-/// Whether a body holds reasoning that we told in this dialect without its provider's proof, which would refuse it.
+/// Whether a body holds reasoning that we told in this dialect without its provider's proof, which
+/// would refuse it.
 fn holds_ours(dialect: Dialect, body: &[u8]) -> bool {
     let mark: &[u8] = match dialect {
         Dialect::Anthropic => b"\"aiproxy-unsigned",
@@ -315,16 +370,21 @@ fn holds_ours(dialect: Dialect, body: &[u8]) -> bool {
 /// Whether the client asks for an event stream by its `Accept` alone.
 fn wants_events(headers: &HeaderMap, op: Op) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    matches!(op, Op::Chat | Op::Completions) && accept.split(',').any(|each| starts_with_ignoring_case(each.trim(), "text/event-stream"))
+    matches!(op, Op::Chat | Op::Completions)
+        && accept.split(',').any(|each| starts_with_ignoring_case(each.trim(), "text/event-stream"))
 }
 
 fn check_name(name: &str) -> Result<(), ClientError> {
-    let bad = |message: String| Err(ClientError::new(ErrorKind::BadRequest, message).param("model"));
+    let bad =
+        |message: String| Err(ClientError::new(ErrorKind::BadRequest, message).param("model"));
     if name.is_empty() {
         return Err(no_model());
     }
     if name.len() > MODEL_NAME {
-        return bad(format!("the model name is {} characters long; {MODEL_NAME} are allowed", name.chars().count()));
+        return bad(format!(
+            "the model name is {} characters long; {MODEL_NAME} are allowed",
+            name.chars().count()
+        ));
     }
     if *clean::clean(name) != *name {
         return bad(format!("the model name `{}` holds control characters", clean::clean(name)));
@@ -334,23 +394,34 @@ fn check_name(name: &str) -> Result<(), ClientError> {
 
 fn json_type(dialect: Dialect, op: Op, content_type: &str) -> Result<(), ClientError> {
     let essence = content_type.split(';').next().unwrap_or("").trim();
-    let json = essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json");
+    let json = essence.eq_ignore_ascii_case("application/json")
+        || essence.to_ascii_lowercase().ends_with("+json");
     // Ollama takes what curl sends by default, and so do its clients rely on.
     if json || dialect == Dialect::Ollama || op == Op::Raw {
         return Ok(());
     }
-    let got = if essence.is_empty() { "none".to_owned() } else { format!("`{}`", clean::clean(essence)) };
-    Err(ClientError::new(ErrorKind::UnsupportedMedia, format!("expected content-type application/json, got {got}")))
+    let got =
+        if essence.is_empty() { "none".to_owned() } else { format!("`{}`", clean::clean(essence)) };
+    Err(ClientError::new(
+        ErrorKind::UnsupportedMedia,
+        format!("expected content-type application/json, got {got}"),
+    ))
 }
 
 fn no_model() -> ClientError {
-    ClientError::new(ErrorKind::BadRequest, "you must provide a model parameter; GET /v1/models lists the names").param("model")
+    ClientError::new(
+        ErrorKind::BadRequest,
+        "you must provide a model parameter; GET /v1/models lists the names",
+    )
+    .param("model")
 }
 
 fn too_large(size: u64, limit: u64) -> ClientError {
     ClientError::new(
         ErrorKind::TooLarge,
-        format!("the request body has {size} bytes or more; {limit} are allowed (`max_request_bytes` under [server] in the config)"),
+        format!(
+            "the request body has {size} bytes or more; {limit} are allowed (`max_request_bytes` under [server] in the config)"
+        ),
     )
 }
 
@@ -365,7 +436,10 @@ fn full(limit: u64) -> ClientError {
 fn slow(idle: Duration) -> ClientError {
     ClientError::new(
         ErrorKind::BadRequest,
-        format!("no byte of the request body came for {}s (`client_idle` under [timeouts])", idle.as_secs()),
+        format!(
+            "no byte of the request body came for {}s (`client_idle` under [timeouts])",
+            idle.as_secs()
+        ),
     )
     .status(408)
 }

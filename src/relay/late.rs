@@ -1,4 +1,5 @@
-//! A stream without content for ten seconds: its head and our pings leave, failover goes on behind them.
+//! A stream without content for ten seconds: its head and our pings leave, failover goes on behind
+//! them.
 
 use std::{
     future::Future,
@@ -42,7 +43,12 @@ enum Stage {
 impl Late {
     #[must_use]
     pub fn new(ingress: &'static dyn Ingress, framing: Framing, rounds: Rounds) -> Self {
-        Self { ingress, framing, alarm: Box::pin(sleep_until(Instant::now())), stage: Stage::Waiting(rounds) }
+        Self {
+            ingress,
+            framing,
+            alarm: Box::pin(sleep_until(Instant::now())),
+            stage: Stage::Waiting(rounds),
+        }
     }
 
     /// The next bytes: pings while nothing is decided, then the stream or the error event.
@@ -61,7 +67,9 @@ impl Late {
                         }
                     };
                     self.stage = match result {
-                        Ok(Won::Stream(committed)) => Stage::Flowing(Box::new(Pump::new(job, *committed))),
+                        Ok(Won::Stream(committed)) => {
+                            Stage::Flowing(Box::new(Pump::new(job, *committed)))
+                        }
                         Ok(Won::Whole(whole)) => {
                             let Whole { body, mut guard, summary, .. } = *whole;
                             guard.close(End::Finished { ttft: None, usage: summary.usage });
@@ -73,7 +81,11 @@ impl Late {
                         // Only conversations are answered late, and those are never opaque.
                         Ok(Won::Opaque(_)) => Stage::Over,
                         Err(error) => {
-                            let last = job.ingress.stream_error(&error, &job.ask.id.to_string(), self.framing);
+                            let last = job.ingress.stream_error(
+                                &error,
+                                &job.ask.id.to_string(),
+                                self.framing,
+                            );
                             job.tally.set_status(200);
                             job.tally.told(&last);
                             job.tally.end(State::Failed, None, Some(&error.message));

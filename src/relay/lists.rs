@@ -1,4 +1,5 @@
-//! What each upstream says it serves: learned in the background, kept over restarts, never asked on the request path.
+//! What each upstream says it serves: learned in the background, kept over restarts, never asked on
+//! the request path.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -26,7 +27,8 @@ use crate::{
 
 /// Lists are asked for again this often.
 const REFRESH: Duration = Duration::from_secs(600);
-/// One that could not be had is asked for again after this, and then after three times as long each.
+/// One that could not be had is asked for again after this, and then after three times as long
+/// each.
 const AGAIN: Duration = Duration::from_secs(4);
 /// Keys that are tried for one list.
 const KEYS: usize = 3;
@@ -65,13 +67,20 @@ impl ModelLists {
             .unwrap_or_default();
         let mut learned = HashMap::new();
         for upstream in upstreams {
-            if let Some(list) =
-                kept.upstreams.get(&*upstream.name).filter(|list| upstream.ends.iter().any(|end| end.base_url == list.base_url))
+            if let Some(list) = kept
+                .upstreams
+                .get(&*upstream.name)
+                .filter(|list| upstream.ends.iter().any(|end| end.base_url == list.base_url))
             {
                 learned.insert(upstream.id, Arc::new(ModelSet::new(list.models.clone())));
             }
         }
-        Self { learned: ArcSwap::from_pointee(learned), failed: Mutex::default(), news: Notify::new(), file }
+        Self {
+            learned: ArcSwap::from_pointee(learned),
+            failed: Mutex::default(),
+            news: Notify::new(),
+            file,
+        }
     }
 
     /// All lists as they are now.
@@ -80,7 +89,8 @@ impl ModelLists {
         self.learned.load_full()
     }
 
-    /// Waits until one of these lists is learned or known not to be had; whether waiting on is of use.
+    /// Waits until one of these lists is learned or known not to be had; whether waiting on is of
+    /// use.
     pub async fn wait(&self, upstreams: &[UpstreamId], deadline: Instant) -> bool {
         let news = self.news.notified();
         tokio::pin!(news);
@@ -92,7 +102,8 @@ impl ModelLists {
     }
 
     fn settled(&self, upstreams: &[UpstreamId]) -> bool {
-        let (learned, failed) = (self.learned.load(), self.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        let (learned, failed) =
+            (self.learned.load(), self.failed.lock().unwrap_or_else(PoisonError::into_inner));
         upstreams.iter().all(|id| learned.contains_key(id) || failed.contains(id))
     }
 
@@ -126,19 +137,24 @@ impl ModelLists {
             if let (Some(set), Some(end)) = (learned.get(&upstream.id), upstream.ends.first()) {
                 kept.upstreams.insert(
                     upstream.name.to_string(),
-                    KeptList { base_url: end.base_url.clone(), models: set.names().iter().map(ToString::to_string).collect() },
+                    KeptList {
+                        base_url: end.base_url.clone(),
+                        models: set.names().iter().map(ToString::to_string).collect(),
+                    },
                 );
             }
         }
-        let saved = serde_json::to_vec(&kept).map_err(std::io::Error::other).and_then(|bytes| disk::replace(file, &bytes, 0o600));
+        let saved = serde_json::to_vec(&kept)
+            .map_err(std::io::Error::other)
+            .and_then(|bytes| disk::replace(file, &bytes, 0o600));
         if let Err(e) = saved {
             tracing::warn!(file = %file.display(), error = %e, "model lists could not be kept");
         }
     }
 }
 
-/// Keeps the lists fresh for as long as it is polled. What is not there when the proxy starts, a local server or the
-/// network, is there soon after.
+/// Keeps the lists fresh for as long as it is polled. What is not there when the proxy starts, a
+/// local server or the network, is there soon after.
 pub async fn keep(engine: &Arc<Engine>) {
     loop {
         refresh(engine).await;
@@ -158,9 +174,13 @@ pub async fn refresh(engine: &Arc<Engine>) -> HashSet<String> {
     some(engine, &|_| true).await
 }
 
-async fn some(engine: &Arc<Engine>, wanted: &(dyn Fn(UpstreamId) -> bool + Sync)) -> HashSet<String> {
+async fn some(
+    engine: &Arc<Engine>,
+    wanted: &(dyn Fn(UpstreamId) -> bool + Sync),
+) -> HashSet<String> {
     let settings = Arc::clone(&engine.generation().settings);
-    let wanted = settings.upstreams.iter().filter(|upstream| upstream.enabled && wanted(upstream.id));
+    let wanted =
+        settings.upstreams.iter().filter(|upstream| upstream.enabled && wanted(upstream.id));
     let asked = wanted.map(|upstream| async move {
         let list = fetch(engine, upstream).await;
         let found = list.is_some();
@@ -170,7 +190,8 @@ async fn some(engine: &Arc<Engine>, wanted: &(dyn Fn(UpstreamId) -> bool + Sync)
         engine.lists.put(upstream.id, list);
         found.then(|| upstream.name.to_string())
     });
-    let found: HashSet<String> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+    let found: HashSet<String> =
+        futures_util::future::join_all(asked).await.into_iter().flatten().collect();
     if !found.is_empty() {
         engine.lists.keep(&settings.upstreams);
         engine.touch();
@@ -180,8 +201,13 @@ async fn some(engine: &Arc<Engine>, wanted: &(dyn Fn(UpstreamId) -> bool + Sync)
 
 async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSet> {
     // Keys that may be used just now; without one the list cannot be had.
-    let ready = upstream.keys.iter().filter(|key| key.enabled && engine.keys.ready(key.id)).map(|key| Some(key.id));
-    let keys: Vec<_> = if upstream.keys.is_empty() { vec![None] } else { ready.take(KEYS).collect() };
+    let ready = upstream
+        .keys
+        .iter()
+        .filter(|key| key.enabled && engine.keys.ready(key.id))
+        .map(|key| Some(key.id));
+    let keys: Vec<_> =
+        if upstream.keys.is_empty() { vec![None] } else { ready.take(KEYS).collect() };
     for key in keys {
         for end in &upstream.ends {
             match ask(engine, upstream, end, key).await {
@@ -203,7 +229,20 @@ async fn fetch(engine: &Arc<Engine>, upstream: &Arc<Upstream>) -> Option<ModelSe
 /// # Errors
 ///
 /// As `models::fetch`.
-pub async fn ask(engine: &Engine, upstream: &Arc<Upstream>, end: &End, key: Option<KeyId>) -> Result<Bytes, FetchError> {
+pub async fn ask(
+    engine: &Engine,
+    upstream: &Arc<Upstream>,
+    end: &End,
+    key: Option<KeyId>,
+) -> Result<Bytes, FetchError> {
     let path = registry::egress(end.dialect).models_path();
-    models::fetch(&engine.gateway, upstream, end, key, path, required(end.dialect).into_iter().collect()).await
+    models::fetch(
+        &engine.gateway,
+        upstream,
+        end,
+        key,
+        path,
+        required(end.dialect).into_iter().collect(),
+    )
+    .await
 }

@@ -1,4 +1,5 @@
-//! Whether our own side has a network: when every distant host failed for want of one, nobody else is to blame.
+//! Whether our own side has a network: when every distant host failed for want of one, nobody else
+//! is to blame.
 
 use std::{
     collections::HashMap,
@@ -45,10 +46,12 @@ impl Network {
         self.down() && self.down.swap(false, Ordering::Relaxed)
     }
 
-    /// Judges a transport fault: true where it shows that our own network is down. No route is proof at once; a name
-    /// that does not resolve is proof only when it happened to every distant host tried lately, and to more than one.
+    /// Judges a transport fault: true where it shows that our own network is down. No route is
+    /// proof at once; a name that does not resolve is proof only when it happened to every distant
+    /// host tried lately, and to more than one.
     pub fn failed(&self, upstream: &Upstream, fault: &TransportFault, now: Mono) -> bool {
-        if upstream.local || !matches!(fault.kind, TransportKind::NetworkDown | TransportKind::Dns) {
+        if upstream.local || !matches!(fault.kind, TransportKind::NetworkDown | TransportKind::Dns)
+        {
             return false;
         }
         let answered = self.answered.load(Ordering::Relaxed);
@@ -79,7 +82,8 @@ impl Engine {
         }
     }
 
-    /// An upstream could not be reached: whether that shows that our own network is down, which is said once.
+    /// An upstream could not be reached: whether that shows that our own network is down, which is
+    /// said once.
     pub(super) fn unreachable(&self, upstream: &Upstream, fault: &TransportFault) -> bool {
         let was = self.network.down();
         let down = self.network.failed(upstream, fault, self.clock.mono());
@@ -107,9 +111,16 @@ mod tests {
     use crate::config::{Environment, Ids, load::load};
 
     fn upstreams() -> Vec<Arc<Upstream>> {
-        let row = |name: &str, url: &str| format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\n");
-        let text = row("a", "https://a.example") + &row("b", "https://b.example") + &row("here", "http://127.0.0.1:9");
-        load(&text, Path::new("c.toml"), &Environment::default(), &mut Ids::default()).settings.expect("it loads").upstreams
+        let row = |name: &str, url: &str| {
+            format!("[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\n")
+        };
+        let text = row("a", "https://a.example")
+            + &row("b", "https://b.example")
+            + &row("here", "http://127.0.0.1:9");
+        load(&text, Path::new("c.toml"), &Environment::default(), &mut Ids::default())
+            .settings
+            .expect("it loads")
+            .upstreams
     }
 
     fn fault(kind: TransportKind) -> TransportFault {
@@ -123,7 +134,9 @@ mod tests {
     #[test]
     fn no_route_is_proof_at_once_and_an_answer_disproves_it() {
         let (network, all) = (Network::default(), upstreams());
-        assert!(network.failed(&all[0], &fault(TransportKind::NetworkDown), at(100)) && network.down());
+        assert!(
+            network.failed(&all[0], &fault(TransportKind::NetworkDown), at(100)) && network.down()
+        );
         assert!(network.answered(&all[1], at(101)) && !network.down());
         assert!(!network.answered(&all[1], at(102)), "told once");
     }
@@ -132,7 +145,10 @@ mod tests {
     fn a_name_that_does_not_resolve_is_proof_only_where_it_is_so_with_every_host() {
         let (network, all) = (Network::default(), upstreams());
         let dns = fault(TransportKind::Dns);
-        assert!(!network.failed(&all[0], &dns, at(100)) && !network.failed(&all[0], &dns, at(101)), "one host may be gone");
+        assert!(
+            !network.failed(&all[0], &dns, at(100)) && !network.failed(&all[0], &dns, at(101)),
+            "one host may be gone"
+        );
         assert!(!network.failed(&all[1], &dns, at(140)), "long after");
         assert!(network.failed(&all[0], &dns, at(141)));
         network.answered(&all[0], at(142));

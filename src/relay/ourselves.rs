@@ -1,4 +1,5 @@
-//! What we answer ourselves where no upstream of the client's dialect can: a model's card, a count of tokens.
+//! What we answer ourselves where no upstream of the client's dialect can: a model's card, a count
+//! of tokens.
 
 use std::sync::Arc;
 
@@ -24,16 +25,20 @@ const WINDOW: u64 = 128_000;
 
 /// An answer instead of the error, where we have one.
 pub(super) async fn instead(job: &mut Job, error: ClientError) -> Result<Bytes, ClientError> {
-    let unspoken = job.unspoken || error.kind == ErrorKind::UpstreamSaid && matches!(error.status, Some(404 | 405 | 501));
+    let unspoken = job.unspoken
+        || error.kind == ErrorKind::UpstreamSaid && matches!(error.status, Some(404 | 405 | 501));
     match job.ask.endpoint.op {
         Op::ModelCard if unspoken => card(job).ok_or(error),
         Op::CountTokens if unspoken => small::counted(job).await,
-        Op::Stored if job.unspoken && job.ask.endpoint.path == "/responses/input_tokens" => small::counted(job).await,
+        Op::Stored if job.unspoken && job.ask.endpoint.path == "/responses/input_tokens" => {
+            small::counted(job).await
+        }
         _ => Err(error),
     }
 }
 
-/// The answer to an Ollama client that only loads or unloads a model, where that model is elsewhere: nothing is to be done.
+/// The answer to an Ollama client that only loads or unloads a model, where that model is
+/// elsewhere: nothing is to be done.
 pub(super) fn loaded(job: &Job) -> Option<Bytes> {
     if job.ask.endpoint.dialect != Dialect::Ollama || job.ask.endpoint.op != Op::Chat {
         return None;
@@ -68,7 +73,11 @@ fn card(job: &Job) -> Option<Bytes> {
     let text = write::object(|o| {
         o.str("modelfile", "").str("parameters", "").str("template", "");
         o.object("details", |d| {
-            d.str("parent_model", "").str("format", "").str("family", "aiproxy").str("parameter_size", "").str("quantization_level", "");
+            d.str("parent_model", "")
+                .str("format", "")
+                .str("family", "aiproxy")
+                .str("parameter_size", "")
+                .str("quantization_level", "");
             d.array("families", |_| {});
         });
         o.object("model_info", |info| {

@@ -1,4 +1,5 @@
-//! Looking over the shoulder of running requests: their answers are copied only while somebody looks.
+//! Looking over the shoulder of running requests: their answers are copied only while somebody
+//! looks.
 
 use std::{
     sync::{
@@ -50,12 +51,27 @@ impl Peeks {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// What a request's answer said up to now, from here on kept for the next look. `None` where too many are looked at.
-    pub fn look(&self, id: RequestId, teller: impl FnOnce() -> Teller, now: Mono) -> Option<Vec<Part>> {
+    /// What a request's answer said up to now, from here on kept for the next look. `None` where
+    /// too many are looked at.
+    pub fn look(
+        &self,
+        id: RequestId,
+        teller: impl FnOnce() -> Teller,
+        now: Mono,
+    ) -> Option<Vec<Part>> {
         let mut peeks = self.peeks.lock().unwrap_or_else(PoisonError::into_inner);
         peeks.retain(|_, peek| peek.until >= now);
         if !peeks.contains_key(&id) && peeks.len() < MOST {
-            peeks.insert(id, Peek { teller: teller(), pending: Vec::new(), missed: false, started: false, until: now });
+            peeks.insert(
+                id,
+                Peek {
+                    teller: teller(),
+                    pending: Vec::new(),
+                    missed: false,
+                    started: false,
+                    until: now,
+                },
+            );
         }
         self.count.store(peeks.len(), Ordering::Relaxed);
         let peek = peeks.get_mut(&id)?;
@@ -65,7 +81,14 @@ impl Peeks {
     }
 
     /// More of an answer goes to its client; `before` is what went there already.
-    pub(super) fn sent(&self, id: RequestId, bytes: &[u8], already: u64, before: Before<'_>, now: Mono) {
+    pub(super) fn sent(
+        &self,
+        id: RequestId,
+        bytes: &[u8],
+        already: u64,
+        before: Before<'_>,
+        now: Mono,
+    ) {
         let mut peeks = self.peeks.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(peek) = peeks.get_mut(&id) else { return };
         if peek.until < now {
@@ -140,7 +163,10 @@ mod tests {
     }
 
     fn text(parts: &[Part]) -> String {
-        parts.iter().map(|part| if part.who == Who::Gap { "…" } else { part.text.as_str() }).collect()
+        parts
+            .iter()
+            .map(|part| if part.who == Who::Gap { "…" } else { part.text.as_str() })
+            .collect()
     }
 
     #[test]
@@ -162,7 +188,13 @@ mod tests {
         let (peeks, id) = (Peeks::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
         peeks.look(id, teller, at(1)).unwrap();
         let before = event("a");
-        peeks.sent(id, &event("b"), before.len() as u64, Some((&before, &[], before.len() as u64)), at(1));
+        peeks.sent(
+            id,
+            &event("b"),
+            before.len() as u64,
+            Some((&before, &[], before.len() as u64)),
+            at(1),
+        );
         peeks.sent(id, &event("c"), 200, None, at(1));
         assert_eq!(text(&peeks.look(id, teller, at(2)).unwrap()), "abc");
         peeks.leave(id);

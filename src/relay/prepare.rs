@@ -1,4 +1,5 @@
-//! Makes an attempt's request out of the client's: the model's name spliced in, nothing else touched.
+//! Makes an attempt's request out of the client's: the model's name spliced in, nothing else
+//! touched.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -27,7 +28,8 @@ pub struct Prepared {
     pub at_host: bool,
 }
 
-/// Characters that a model's name may not bring into a path; `/` and `:` stay, as providers have both in names.
+/// Characters that a model's name may not bring into a path; `/` and `:` stay, as providers have
+/// both in names.
 pub(super) const MODEL: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -45,14 +47,17 @@ pub(super) const MODEL: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// Splices the target's model name into path or body; adds `stream_options.include_usage` where the upstream is to be
-/// asked for it; applies the upstream's patch.
+/// Splices the target's model name into path or body; adds `stream_options.include_usage` where the
+/// upstream is to be asked for it; applies the upstream's patch.
 #[must_use]
 pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
     let upstream = &target.upstream;
     let mut out = ask.headers.clone();
     let path = match &ask.endpoint.model {
-        ModelPlace::Path(_) => ask.endpoint.path.replace("{model}", &utf8_percent_encode(&target.model, MODEL).to_string()),
+        ModelPlace::Path(_) => ask
+            .endpoint
+            .path
+            .replace("{model}", &utf8_percent_encode(&target.model, MODEL).to_string()),
         _ => ask.endpoint.path.clone(),
     };
     let ask_usage = upstream.ask_usage
@@ -67,7 +72,14 @@ pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
         added.push("\"stream\":true");
     }
     if let Some(span) = ask.model_span.clone().filter(|_| *ask.asked != *target.model) {
-        edits.push((span, if ask.form { Bytes::copy_from_slice(target.model.as_bytes()) } else { splice::json_string(&target.model) }));
+        edits.push((
+            span,
+            if ask.form {
+                Bytes::copy_from_slice(target.model.as_bytes())
+            } else {
+                splice::json_string(&target.model)
+            },
+        ));
     }
     if ask_usage {
         match (&ask.stream_options, ask.object_end) {
@@ -86,7 +98,9 @@ pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
     if !upstream.patch.is_empty() && !ask.form {
         body = patched(body, &upstream.patch);
     }
-    if let Some((coded, coding)) = ask.coded.as_ref().filter(|_| untouched && upstream.takes_compressed) {
+    if let Some((coded, coding)) =
+        ask.coded.as_ref().filter(|_| untouched && upstream.takes_compressed)
+    {
         body = coded.clone();
         out.insert(header::CONTENT_ENCODING, coding.clone());
     }
@@ -95,13 +109,22 @@ pub fn prepare(ask: &Ask, target: &Target) -> Prepared {
     {
         out.insert(name, value);
     }
-    Prepared { path, query: ask.query.clone(), headers: out, body, hide_usage: ask_usage, at_host: false }
+    Prepared {
+        path,
+        query: ask.query.clone(),
+        headers: out,
+        body,
+        hide_usage: ask_usage,
+        at_host: false,
+    }
 }
 
 /// Headers without which a dialect's providers refuse a request.
 pub(super) fn required(dialect: Dialect) -> Option<(HeaderName, HeaderValue)> {
     // https://docs.anthropic.com/en/api/versioning
-    (dialect == Dialect::Anthropic).then(|| (HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01")))
+    (dialect == Dialect::Anthropic).then(|| {
+        (HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"))
+    })
 }
 
 /// The client's `stream_options` with usage asked for, its other members kept.
@@ -116,8 +139,8 @@ fn with_usage(options: &[u8]) -> Bytes {
     value.to_string().into()
 }
 
-/// Applies the patch; a body that is not JSON stays as it is. Numbers keep their value but not always their spelling,
-/// which is why a patch is for vendor quirks only.
+/// Applies the patch; a body that is not JSON stays as it is. Numbers keep their value but not
+/// always their spelling, which is why a patch is for vendor quirks only.
 pub(super) fn patched(body: Bytes, patch: &Patch) -> Bytes {
     let Ok(mut value) = serde_json::from_slice::<Value>(&body) else { return body };
     for (pointer, wanted) in &patch.default {
@@ -134,7 +157,9 @@ pub(super) fn patched(body: Bytes, patch: &Patch) -> Bytes {
             match value.pointer_mut(parent) {
                 Some(Value::Object(members)) => drop(members.remove(&name)),
                 Some(Value::Array(items)) => {
-                    if let Some(index) = name.parse().ok().filter(|index: &usize| *index < items.len()) {
+                    if let Some(index) =
+                        name.parse().ok().filter(|index: &usize| *index < items.len())
+                    {
                         items.remove(index);
                     }
                 }
@@ -151,10 +176,12 @@ fn set(root: &mut Value, pointer: &str, wanted: &Value) {
     for name in pointer.split('/').skip(1) {
         let name = name.replace("~1", "/").replace("~0", "~");
         at = match at {
-            Value::Array(items) => match name.parse::<usize>().ok().and_then(|index| items.get_mut(index)) {
-                Some(item) => item,
-                None => return,
-            },
+            Value::Array(items) => {
+                match name.parse::<usize>().ok().and_then(|index| items.get_mut(index)) {
+                    Some(item) => item,
+                    None => return,
+                }
+            }
             other => {
                 if !other.is_object() {
                     *other = Value::Object(serde_json::Map::new());
@@ -177,7 +204,10 @@ mod tests {
     fn a_patch_sets_defaults_and_removes() {
         let patch = Patch {
             set: vec![("/a/b".to_owned(), serde_json::json!(1))],
-            default: vec![("/kept".to_owned(), serde_json::json!(2)), ("/made".to_owned(), serde_json::json!(3))],
+            default: vec![
+                ("/kept".to_owned(), serde_json::json!(2)),
+                ("/made".to_owned(), serde_json::json!(3)),
+            ],
             remove: vec!["/gone".to_owned(), "/list/0".to_owned()],
         };
         let body = patched(Bytes::from_static(br#"{"kept":0,"gone":1,"list":[1,2]}"#), &patch);
@@ -187,7 +217,8 @@ mod tests {
 
     #[test]
     fn the_clients_stream_options_are_kept() {
-        let value: Value = serde_json::from_slice(&with_usage(br#"{"x":1,"include_usage":false}"#)).expect("json");
+        let value: Value =
+            serde_json::from_slice(&with_usage(br#"{"x":1,"include_usage":false}"#)).expect("json");
         assert_eq!(value, serde_json::json!({"x": 1, "include_usage": true}));
     }
 }

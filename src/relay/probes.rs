@@ -1,5 +1,5 @@
-//! Active probes: an upstream with `health` is asked for a path now and then, so that it is known to be away before a
-//! request finds out, and to be back before a cooldown ends.
+//! Active probes: an upstream with `health` is asked for a path now and then, so that it is known
+//! to be away before a request finds out, and to be back before a cooldown ends.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,8 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(2);
 /// The first probe of an upstream comes so soon.
 const FIRST: Duration = Duration::from_secs(2);
-/// Share of the interval by which probes are scattered, so that those of many upstreams do not fall together.
+/// Share of the interval by which probes are scattered, so that those of many upstreams do not fall
+/// together.
 const JITTER: f64 = 0.1;
 
 /// What the newest probe of each upstream found.
@@ -62,11 +63,19 @@ pub async fn run(engine: &Arc<Engine>) {
     let mut under_way = FuturesUnordered::new();
     loop {
         let (now, settings) = (engine.clock.mono(), Arc::clone(&engine.generation().settings));
-        let probed = || settings.upstreams.iter().filter(|upstream| upstream.enabled).filter_map(|u| Some((u, u.health.as_ref()?)));
+        let probed = || {
+            settings
+                .upstreams
+                .iter()
+                .filter(|upstream| upstream.enabled)
+                .filter_map(|u| Some((u, u.health.as_ref()?)))
+        };
         next.retain(|id, _| probed().any(|(upstream, _)| upstream.id == *id));
         let mut wait = LOOK;
         for (upstream, health) in probed() {
-            let due = *next.entry(upstream.id).or_insert_with(|| now + scattered(engine, health.every.min(FIRST)));
+            let due = *next
+                .entry(upstream.id)
+                .or_insert_with(|| now + scattered(engine, health.every.min(FIRST)));
             if due > now {
                 wait = wait.min(due.since(now));
                 continue;
@@ -104,9 +113,10 @@ fn is_wanted(engine: &Engine, upstream: &Upstream, every: Duration) -> bool {
 
 async fn probe(engine: &Engine, upstream: &Arc<Upstream>, health: &Health) {
     let Some(end) = upstream.ends.first() else { return };
-    // Without a credential that may be used there is nothing to be learned from an answer, and none is needed where there
-    // are no keys.
-    let key = upstream.keys.iter().find(|key| key.enabled && engine.keys.ready(key.id)).map(|key| key.id);
+    // Without a credential that may be used there is nothing to be learned from an answer, and none
+    // is needed where there are no keys.
+    let key =
+        upstream.keys.iter().find(|key| key.enabled && engine.keys.ready(key.id)).map(|key| key.id);
     if key.is_none() && !upstream.keys.is_empty() {
         return;
     }
@@ -125,7 +135,9 @@ async fn probe(engine: &Engine, upstream: &Arc<Upstream>, health: &Health) {
         Found::Nothing(why) => (why.into(), None),
     };
     let ok = matches!(verdict, Some(Ok(())));
-    engine.probes.put(upstream.id, Probed { at: engine.clock.unix(), took: now.since(begun), said, ok });
+    engine
+        .probes
+        .put(upstream.id, Probed { at: engine.clock.unix(), took: now.since(begun), said, ok });
     if let Some(verdict) = verdict {
         let changes = engine.board.probed(upstream, id, verdict.as_ref().copied(), now);
         if !changes.is_empty() {
@@ -146,21 +158,37 @@ enum Found {
 
 fn judge(engine: &Engine, upstream: &Upstream, answer: &Result<bytes::Bytes, FetchError>) -> Found {
     match answer {
-        Ok(body) if !upstream.local && body.trim_ascii_start().first() == Some(&b'<') => Found::Nothing("a login page answered".to_owned()),
+        Ok(body) if !upstream.local && body.trim_ascii_start().first() == Some(&b'<') => {
+            Found::Nothing("a login page answered".to_owned())
+        }
         Ok(_) => {
             engine.answered(upstream);
             Found::Answers(200)
         }
-        Err(FetchError::Status { status, .. }) if status.is_redirection() => Found::Nothing(format!("{} (a login page?)", status.as_u16())),
+        Err(FetchError::Status { status, .. }) if status.is_redirection() => {
+            Found::Nothing(format!("{} (a login page?)", status.as_u16()))
+        }
         Err(FetchError::Status { status, .. }) => {
             engine.answered(upstream);
-            if status.is_server_error() { Found::Broken(status.as_u16().to_string()) } else { Found::Answers(status.as_u16()) }
+            if status.is_server_error() {
+                Found::Broken(status.as_u16().to_string())
+            } else {
+                Found::Answers(status.as_u16())
+            }
         }
         Err(FetchError::Fault(fault)) => {
             let down = engine.unreachable(upstream, fault);
-            let fault = if down { TransportFault { kind: TransportKind::NetworkDown, ..fault.clone() } } else { fault.clone() };
+            let fault = if down {
+                TransportFault { kind: TransportKind::NetworkDown, ..fault.clone() }
+            } else {
+                fault.clone()
+            };
             let cause = outcome::of_transport(&fault).cause.to_string();
-            if fault.kind == TransportKind::NetworkDown { Found::Nothing(cause) } else { Found::Broken(cause) }
+            if fault.kind == TransportKind::NetworkDown {
+                Found::Nothing(cause)
+            } else {
+                Found::Broken(cause)
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Bytes on: whole events as they come, what is ready in one write, the first never waiting; the meter watches beside.
+//! Bytes on: whole events as they come, what is ready in one write, the first never waiting; the
+//! meter watches beside.
 
 use std::{
     borrow::Cow,
@@ -38,16 +39,18 @@ use crate::{
     upstream::body::AnswerBody,
 };
 
-/// The scheduler's turns without a new chunk after which what is ready goes: measured, not timed. The upstream's
-/// connection hands chunks over one at a time, a turn for each.
+/// The scheduler's turns without a new chunk after which what is ready goes: measured, not timed.
+/// The upstream's connection hands chunks over one at a time, a turn for each.
 const TURNS: u8 = 3;
-/// Only where chunks come closer together than this is there company to wait for; a lone one goes at once.
+/// Only where chunks come closer together than this is there company to wait for; a lone one goes
+/// at once.
 const BURST: Duration = Duration::from_micros(300);
 /// Gathered at most.
 const GATHER: usize = 32 << 10;
 /// Silence after which the client gets a ping of its own dialect.
 pub(super) const PING: Duration = Duration::from_secs(10);
-/// After the terminal event the upstream has this long to end its body, so that its connection can be used again.
+/// After the terminal event the upstream has this long to end its body, so that its connection can
+/// be used again.
 const LINGER: Duration = Duration::from_millis(20);
 
 /// A committed stream on its way to the client. Dropping it closes the upstream.
@@ -222,7 +225,9 @@ impl Pump {
                     let ending = self.flow.end(&mut out);
                     self.push(out);
                     if ending == Ending::Truncated {
-                        self.state = Stage::Broken(self.flow.parting().map_or(Broke::Truncated, Broke::Said));
+                        self.state = Stage::Broken(
+                            self.flow.parting().map_or(Broke::Truncated, Broke::Said),
+                        );
                     }
                 }
             }
@@ -270,8 +275,15 @@ impl Pump {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let message = format!("no byte came for {}s inside the stream (`idle` under [timeouts])", self.idle.as_secs_f64());
-            self.state = Stage::Broken(Broke::Transport(TransportFault { kind: TransportKind::IdleTimeout, message, sent: true }));
+            let message = format!(
+                "no byte came for {}s inside the stream (`idle` under [timeouts])",
+                self.idle.as_secs_f64()
+            );
+            self.state = Stage::Broken(Broke::Transport(TransportFault {
+                kind: TransportKind::IdleTimeout,
+                message,
+                sent: true,
+            }));
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -310,24 +322,31 @@ impl Pump {
         Some(bytes)
     }
 
-    /// Begins to continue a stream that broke off; false where that cannot be done. `earlier`: who was to answer and what
-    /// was used for it, where an attempt to continue has failed already.
+    /// Begins to continue a stream that broke off; false where that cannot be done. `earlier`: who
+    /// was to answer and what was used for it, where an attempt to continue has failed already.
     fn rescues(&mut self, earlier: Option<(Arc<str>, Usage)>) -> bool {
         let Stage::Broken(broke) = &self.state else { return false };
-        let (Some(rescue), Some(outcome)) = (&mut self.rescue, rescue::outcome_of(broke)) else { return false };
+        let (Some(rescue), Some(outcome)) = (&mut self.rescue, rescue::outcome_of(broke)) else {
+            return false;
+        };
         self.guard.close(End::BrokeAfterContent(&outcome));
         let Some(mut begun) = rescue.begin(&self.flow) else {
             self.rescue = None;
             return false;
         };
-        let Stage::Broken(broke) = std::mem::replace(&mut self.state, Stage::Over) else { return false };
+        let Stage::Broken(broke) = std::mem::replace(&mut self.state, Stage::Over) else {
+            return false;
+        };
         let tally = &mut self.job.tally;
         let (upstream, before) = earlier.unwrap_or_else(|| {
             let said = format!("broke off after {} characters: {}", begun.from, outcome.cause);
             let upstream = Arc::clone(tally.upstream());
             (upstream, tally.broke_off(None, &said, &self.flow.summary()).unwrap_or_default())
         });
-        let why = format!("a rescue: {upstream} broke off after {} characters ({}), continued from there", begun.from, outcome.cause);
+        let why = format!(
+            "a rescue: {upstream} broke off after {} characters ({}), continued from there",
+            begun.from, outcome.cause
+        );
         tally.rescue_started(&begun.candidate, why.into());
         if let Some(reservation) = begun.reservation.take() {
             tally.reserve(reservation);
@@ -350,13 +369,20 @@ impl Pump {
                 }
             }
         };
-        let Stage::Rescuing(rescuing) = std::mem::replace(&mut self.state, Stage::Over) else { return Poll::Ready(None) };
+        let Stage::Rescuing(rescuing) = std::mem::replace(&mut self.state, Stage::Over) else {
+            return Poll::Ready(None);
+        };
         let Rescuing { begun, broke, upstream, before } = *rescuing;
         match result {
             Ok(Won::Stream(committed)) => self.resume(twin, *committed, before),
             other => {
                 if let Err(lost) = &other {
-                    rounds::tell_lost(&self.job.engine, &mut self.job.tally, &begun.candidate, lost);
+                    rounds::tell_lost(
+                        &self.job.engine,
+                        &mut self.job.tally,
+                        &begun.candidate,
+                        lost,
+                    );
                 }
                 if let Some(rescue) = &mut self.rescue {
                     rescue.give_back(twin);
@@ -377,7 +403,9 @@ impl Pump {
     fn resume(&mut self, mut twin: Box<Job>, committed: Committed, before: Usage) {
         let Committed { status, flow, body, terminal, broke, guard, idle, .. } = committed;
         let (mut out, job) = (Vec::new(), &self.job);
-        let writer = |model: &str| job.ingress.stream_writer(&Shape { model: model.to_owned(), ..translated::shape(job) });
+        let writer = |model: &str| {
+            job.ingress.stream_writer(&Shape { model: model.to_owned(), ..translated::shape(job) })
+        };
         self.flow.resume(flow, writer, before, &mut out);
         self.push(out);
         self.guard = guard;
@@ -412,7 +440,9 @@ impl Pump {
 
     /// The error event of the client's dialect, and the end.
     fn fail(&mut self) -> Bytes {
-        let Stage::Broken(broke) = std::mem::replace(&mut self.state, Stage::Over) else { return Bytes::new() };
+        let Stage::Broken(broke) = std::mem::replace(&mut self.state, Stage::Over) else {
+            return Bytes::new();
+        };
         let upstream = self.broke_at.take().unwrap_or_else(|| self.job.tally.upstream().clone());
         let error = match &broke {
             Broke::Said(fault) => {
@@ -437,9 +467,13 @@ impl Pump {
         let summary = self.flow.summary();
         // The upstream's own words, where they are fit to be shown as they are.
         let own = self.flow.own_error().filter(|_| matches!(broke, Broke::Said(_)));
-        let own = own
-            .filter(|event| std::str::from_utf8(event).is_ok_and(|text| matches!(self.job.engine.redactor.text(text), Cow::Borrowed(_))));
-        let last = own.cloned().unwrap_or_else(|| self.flow.error_tail(&error, &self.job.ask.id.to_string()));
+        let own = own.filter(|event| {
+            std::str::from_utf8(event)
+                .is_ok_and(|text| matches!(self.job.engine.redactor.text(text), Cow::Borrowed(_)))
+        });
+        let last = own
+            .cloned()
+            .unwrap_or_else(|| self.flow.error_tail(&error, &self.job.ask.id.to_string()));
         self.job.tally.told(&last);
         self.job.tally.end(State::Failed, Some(&summary), Some(&error.message));
         last
@@ -480,7 +514,15 @@ impl Forward {
         job.ask.forget_body();
         job.tally.first_content(status.as_u16());
         guard.note(End::Content);
-        Self { job, first, body: Some(body), guard, idle, ttft, alarm: Box::pin(sleep_until(Instant::now() + idle)) }
+        Self {
+            job,
+            first,
+            body: Some(body),
+            guard,
+            idle,
+            ttft,
+            alarm: Box::pin(sleep_until(Instant::now() + idle)),
+        }
     }
 
     /// The next bytes; an error where the upstream broke off.
@@ -503,7 +545,10 @@ impl Forward {
                     }
                 }
                 Poll::Ready(Some(Err(fault))) => {
-                    return Poll::Ready(self.broke(End::BrokeAfterContent(&outcome::of_transport(&fault)), &fault.message));
+                    return Poll::Ready(self.broke(
+                        End::BrokeAfterContent(&outcome::of_transport(&fault)),
+                        &fault.message,
+                    ));
                 }
                 Poll::Ready(None) => {
                     self.body = None;
@@ -515,10 +560,16 @@ impl Forward {
                     ready!(self.alarm.as_mut().poll(cx));
                     let fault = TransportFault {
                         kind: TransportKind::IdleTimeout,
-                        message: format!("no byte came for {}s inside the answer (`idle` under [timeouts])", self.idle.as_secs_f64()),
+                        message: format!(
+                            "no byte came for {}s inside the answer (`idle` under [timeouts])",
+                            self.idle.as_secs_f64()
+                        ),
                         sent: true,
                     };
-                    return Poll::Ready(self.broke(End::BrokeAfterContent(&outcome::of_transport(&fault)), &fault.message));
+                    return Poll::Ready(self.broke(
+                        End::BrokeAfterContent(&outcome::of_transport(&fault)),
+                        &fault.message,
+                    ));
                 }
             }
         }

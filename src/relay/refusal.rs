@@ -1,4 +1,5 @@
-//! What the client is told where nobody answers: in the upstream's words where they are its business, in ours where not.
+//! What the client is told where nobody answers: in the upstream's words where they are its
+//! business, in ours where not.
 
 use std::time::Duration;
 
@@ -32,10 +33,13 @@ pub(super) fn finally(
     {
         return error;
     }
-    // Where other keys will be back, the client should hear of them rather than of the last refusal.
+    // Where other keys will be back, the client should hear of them rather than of the last
+    // refusal.
     let forbidden = |last: &Last| matches!(&last.lost.said, Said::Fault { fault, .. } if fault.kind == FaultKind::Forbidden);
-    let refusal =
-        last.is_none_or(|last| matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota) && !forbidden(last));
+    let refusal = last.is_none_or(|last| {
+        matches!(last.lost.outcome.cool, Cool::Rejected | Cool::RateLimited | Cool::Quota)
+            && !forbidden(last)
+    });
     if let Some(at) = retry_at.filter(|_| refusal) {
         return all_cooling(job, (last, refusals), decision, candidates, at.since(now), now);
     }
@@ -47,24 +51,33 @@ pub(super) fn finally(
         let name = candidates.get(*index).map_or("?", |c| &c.key_name);
         let hint = match why {
             Why::Disabled => format!("`aiproxy key enable {name}`"),
-            Why::Rejected { .. } => format!("`aiproxy key add {name}` replaces it, `aiproxy key warm {name}` tries it again"),
+            Why::Rejected { .. } => format!(
+                "`aiproxy key add {name}` replaces it, `aiproxy key warm {name}` tries it again"
+            ),
             _ => String::new(),
         };
         let hint = if hint.is_empty() { hint } else { format!(" ({hint})") };
         reasons.push(format!("{name}: {}{hint}", why.text(now)));
     }
     let message = if reasons.is_empty() {
-        format!("no upstream has a key for `{}`; add one with `aiproxy key add UPSTREAM`", job.ask.asked)
+        format!(
+            "no upstream has a key for `{}`; add one with `aiproxy key add UPSTREAM`",
+            job.ask.asked
+        )
     } else {
         format!("no key can serve `{}`: {}", job.ask.asked, reasons.join("; "))
     };
     ClientError::new(ErrorKind::Unavailable, message).code("no_available_key").should_retry(false)
 }
 
-/// The error after the last attempt: the upstream's words where they are the client's business, ours where not.
+/// The error after the last attempt: the upstream's words where they are the client's business,
+/// ours where not.
 fn last_words(job: &Job, last: Option<&Last>, candidates: usize) -> ClientError {
     let Some(last) = last else {
-        return ClientError::new(ErrorKind::Internal, "the request ended without a reason; please report this");
+        return ClientError::new(
+            ErrorKind::Internal,
+            "the request ended without a reason; please report this",
+        );
     };
     match &last.lost.said {
         Said::Transport(fault) => transport(job, fault, job.tally.upstream()),
@@ -75,7 +88,8 @@ fn last_words(job: &Job, last: Option<&Last>, candidates: usize) -> ClientError 
 /// How much longer a key is left alone for a model.
 pub(super) fn key_wait(engine: &Engine, key: KeyId, model: &str, now: Mono) -> Option<Duration> {
     let view = engine.board.key_view(key, now);
-    let of_model = view.models.iter().find(|(name, _)| **name == *model).and_then(|(_, health)| health.until);
+    let of_model =
+        view.models.iter().find(|(name, _)| **name == *model).and_then(|(_, health)| health.until);
     of_model.into_iter().chain(view.health.until).max().map(|until| until.since(now))
 }
 
@@ -84,47 +98,66 @@ fn said(job: &Job, fault: &Fault, last: &Last, candidates: usize) -> ClientError
     let words = job.engine.words(&fault.message);
     let pass = |error: ClientError| {
         let mut error = error;
-        error.code = error.code.or_else(|| fault.code.as_deref().map(|code| job.engine.words(code).into()));
+        error.code =
+            error.code.or_else(|| fault.code.as_deref().map(|code| job.engine.words(code).into()));
         error.param = fault.param.as_deref().map(|param| job.engine.words(param).into());
         error
     };
     match fault.kind {
         FaultKind::KeyRejected => {
-            let which = if candidates > 1 { format!("key {key} (and no other is left)") } else { format!("key {key}") };
+            let which = if candidates > 1 {
+                format!("key {key} (and no other is left)")
+            } else {
+                format!("key {key}")
+            };
             let message = format!(
                 "the provider rejected {which}: {words}; your aiproxy token is fine. `aiproxy key test {key}` checks it, `aiproxy key add {upstream}` adds another"
             );
             ClientError::new(ErrorKind::Upstream, message).code("upstream_auth").should_retry(false)
         }
-        FaultKind::Quota => ClientError::new(ErrorKind::OutOfCredit, format!("upstream {upstream}: {words}")).should_retry(false),
+        FaultKind::Quota => {
+            ClientError::new(ErrorKind::OutOfCredit, format!("upstream {upstream}: {words}"))
+                .should_retry(false)
+        }
         FaultKind::RateLimited | FaultKind::AccountLimited => {
             let wait = key_wait(&job.engine, last.key, &job.tally.model, job.engine.clock.mono());
-            pass(ClientError::new(ErrorKind::RateLimited, format!("upstream {upstream}: {words}"))).retry_after(wait.or(fault.hint))
+            pass(ClientError::new(ErrorKind::RateLimited, format!("upstream {upstream}: {words}")))
+                .retry_after(wait.or(fault.hint))
         }
         // A client would take it for a word of its own proxy.
         FaultKind::BadRequest if fault.status == 407 => {
-            ClientError::new(ErrorKind::Upstream, format!("upstream {upstream} (407): {words}")).should_retry(false)
+            ClientError::new(ErrorKind::Upstream, format!("upstream {upstream} (407): {words}"))
+                .should_retry(false)
         }
         FaultKind::BadRequest | FaultKind::Forbidden | FaultKind::ModelNotFound => {
             pass(ClientError::new(ErrorKind::UpstreamSaid, words).status(fault.status))
         }
-        FaultKind::Conflict | FaultKind::Transient => {
-            pass(ClientError::new(ErrorKind::UpstreamSaid, format!("upstream {upstream}: {words}")).status(fault.status))
+        FaultKind::Conflict | FaultKind::Transient => pass(
+            ClientError::new(ErrorKind::UpstreamSaid, format!("upstream {upstream}: {words}"))
+                .status(fault.status),
+        )
+        .should_retry(false),
+        FaultKind::Portal => {
+            ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}"))
                 .should_retry(false)
         }
-        FaultKind::Portal => ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).should_retry(false),
         FaultKind::Server => {
-            let error = ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}")).status(fault.status);
+            let error =
+                ClientError::new(ErrorKind::Upstream, format!("upstream {upstream}: {words}"))
+                    .status(fault.status);
             pass(error).retry_after(last.lost.outcome.hint).should_retry(false)
         }
     }
 }
 
-/// The error that ends a stream which its upstream has ended so: with the name that the same error has before a stream.
+/// The error that ends a stream which its upstream has ended so: with the name that the same error
+/// has before a stream.
 pub(super) fn broke_off(fault: &Fault, message: String) -> ClientError {
     match fault.kind {
         FaultKind::Quota => ClientError::new(ErrorKind::OutOfCredit, message),
-        FaultKind::RateLimited | FaultKind::AccountLimited => ClientError::new(ErrorKind::RateLimited, message).status(fault.status),
+        FaultKind::RateLimited | FaultKind::AccountLimited => {
+            ClientError::new(ErrorKind::RateLimited, message).status(fault.status)
+        }
         _ => ClientError::new(ErrorKind::Upstream, message).status(fault.status),
     }
 }
@@ -134,17 +167,18 @@ pub(super) fn transport(job: &Job, fault: &TransportFault, upstream: &str) -> Cl
     let words = job.engine.words(&fault.message);
     let message = format!("upstream {upstream}: {words}");
     let kind = match fault.kind {
-        TransportKind::FirstByteTimeout | TransportKind::IdleTimeout | TransportKind::TotalTimeout | TransportKind::ConnectTimeout => {
-            ErrorKind::Timeout
-        }
+        TransportKind::FirstByteTimeout
+        | TransportKind::IdleTimeout
+        | TransportKind::TotalTimeout
+        | TransportKind::ConnectTimeout => ErrorKind::Timeout,
         TransportKind::NetworkDown => ErrorKind::Upstream,
         _ => ErrorKind::Upstream,
     };
     ClientError::new(kind, message).should_retry(false)
 }
 
-/// What all refusals come to, those of this request and those that others met before, where they agree and waiting a
-/// moment will not help: nothing left to spend, nobody who may, no such model.
+/// What all refusals come to, those of this request and those that others met before, where they
+/// agree and waiting a moment will not help: nothing left to spend, nobody who may, no such model.
 pub(super) fn settled(refusals: &[(Cool, Blame)], decision: &Decision) -> Option<ErrorKind> {
     let kind = |class: Cool, account: bool| match class {
         Cool::Quota if account => Some(ErrorKind::OutOfCredit),
@@ -184,7 +218,9 @@ fn all_cooling(
     now: Mono,
 ) -> ClientError {
     let (mut reasons, mut passing): (Vec<(String, Vec<&str>)>, bool) = (Vec::new(), false);
-    for (index, why) in decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn)) {
+    for (index, why) in
+        decision.others.iter().filter(|(_, why)| !matches!(why, Why::LowerTier | Why::NotDrawn))
+    {
         let Some(candidate) = candidates.get(*index) else { continue };
         passing |= matches!(why, Why::Cooling { .. } | Why::FailedHere | Why::Probing);
         let text = match why {
@@ -197,13 +233,19 @@ fn all_cooling(
         }
     }
     let more = reasons.len().saturating_sub(REASONS);
-    let mut keys: Vec<String> = reasons.into_iter().take(REASONS).map(|(text, names)| format!("{}: {text}", names.join(", "))).collect();
+    let mut keys: Vec<String> = reasons
+        .into_iter()
+        .take(REASONS)
+        .map(|(text, names)| format!("{}: {text}", names.join(", ")))
+        .collect();
     if more > 0 {
         keys.push(format!("{more} more"));
     }
     let kind = settled(refusals, decision).unwrap_or(ErrorKind::RateLimited);
     let words = last.map(|last| match &last.lost.said {
-        Said::Fault { fault, .. } => format!(" The provider said: {}", job.engine.words(&fault.message)),
+        Said::Fault { fault, .. } => {
+            format!(" The provider said: {}", job.engine.words(&fault.message))
+        }
         Said::Transport(_) => String::new(),
     });
     let asked = clean::clean(&job.ask.asked);

@@ -117,7 +117,8 @@ impl Remember {
     /// Reads what an earlier run left; a missing, damaged or foreign file is an empty one.
     #[must_use]
     pub fn at(file: PathBuf) -> Self {
-        let small = std::fs::metadata(&file).is_ok_and(|found| found.is_file() && found.len() <= LARGEST);
+        let small =
+            std::fs::metadata(&file).is_ok_and(|found| found.is_file() && found.len() <= LARGEST);
         let bytes = if small { std::fs::read(&file).unwrap_or_default() } else { Vec::new() };
         let found: File = serde_json::from_slice(&bytes).unwrap_or_default();
         let found = if found.version == VERSION { found } else { File::default() };
@@ -126,11 +127,20 @@ impl Remember {
 
     /// Takes up what was held against an upstream.
     pub fn upstream(&self, engine: &Engine, upstream: &Upstream) {
-        let row = self.found.lock().unwrap_or_else(PoisonError::into_inner).upstreams.remove(&*upstream.name);
+        let row = self
+            .found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .upstreams
+            .remove(&*upstream.name);
         let Some(UpstreamRow { circuit, ttft }) = row else { return };
         let kept = KeptUpstream {
             circuit: circuit.and_then(|row| row.kept(engine)),
-            ttft: ttft.into_iter().take(64).map(|(model, ms)| (model.into(), Duration::from_millis(ms.min(3_600_000)))).collect(),
+            ttft: ttft
+                .into_iter()
+                .take(64)
+                .map(|(model, ms)| (model.into(), Duration::from_millis(ms.min(3_600_000))))
+                .collect(),
         };
         engine.board.restore_upstream(upstream.id, kept, engine.clock.mono());
     }
@@ -139,16 +149,30 @@ impl Remember {
     pub fn key(&self, engine: &Engine, key: &Key) {
         let fingerprint = engine.keys.state(key.id).fingerprint.to_string();
         let row = self.found.lock().unwrap_or_else(PoisonError::into_inner).keys.remove(&*key.name);
-        let Some(row) = row.filter(|row| !row.fingerprint.is_empty() && row.fingerprint == fingerprint) else { return };
+        let Some(row) =
+            row.filter(|row| !row.fingerprint.is_empty() && row.fingerprint == fingerprint)
+        else {
+            return;
+        };
         let now = engine.clock.mono();
         let limit = |row: LimitRow| {
-            let until = when(&*engine.clock, row.until, now).min(now + engine.generation().settings.cooldown.max_hint);
-            Some((row.model.into(), Kind::parse(&row.what)?, Window { limit: row.limit, remaining: row.remaining, until }))
+            let until = when(&*engine.clock, row.until, now)
+                .min(now + engine.generation().settings.cooldown.max_hint);
+            Some((
+                row.model.into(),
+                Kind::parse(&row.what)?,
+                Window { limit: row.limit, remaining: row.remaining, until },
+            ))
         };
         let kept = KeptKey {
             circuit: row.circuit.and_then(|row| row.kept(engine)),
             account: row.account.and_then(|row| row.kept(engine)),
-            models: row.models.into_iter().take(64).filter_map(|(model, row)| Some((model.into(), row.kept(engine)?))).collect(),
+            models: row
+                .models
+                .into_iter()
+                .take(64)
+                .filter_map(|(model, row)| Some((model.into(), row.kept(engine)?)))
+                .collect(),
             limits: row.limits.into_iter().take(256).filter_map(limit).collect(),
         };
         engine.board.restore_key(key.id, kept, now);
@@ -160,7 +184,14 @@ impl Remember {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = |row: &BudgetRow| {
             let BudgetRow { ref holder, per, from, spent, unknown, told } = *row;
-            Some(KeptBudget { holder: Holder::parse(holder)?, per, from, spent: spent.max(NanoUsd::ZERO), unknown, told })
+            Some(KeptBudget {
+                holder: Holder::parse(holder)?,
+                per,
+                from,
+                spent: spent.max(NanoUsd::ZERO),
+                unknown,
+                told,
+            })
         };
         found.budgets.iter().filter_map(kept).collect()
     }
@@ -171,14 +202,18 @@ impl Remember {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = match serde_json::to_vec(&Self::now(engine)) {
             Ok(bytes) => bytes,
-            Err(e) => return tracing::warn!("what is believed of keys cannot be written down: {e}"),
+            Err(e) => {
+                return tracing::warn!("what is believed of keys cannot be written down: {e}");
+            }
         };
         if *saved == bytes {
             return;
         }
         match disk::replace(file, &bytes, 0o600) {
             Ok(()) => *saved = bytes,
-            Err(e) => tracing::warn!(file = %file.display(), "what is believed of keys is not kept over a restart: {e}"),
+            Err(e) => {
+                tracing::warn!(file = %file.display(), "what is believed of keys is not kept over a restart: {e}")
+            }
         }
     }
 
@@ -193,11 +228,20 @@ impl Remember {
             let kept = engine.board.kept_upstream(upstream.id, now);
             if !kept.is_empty() {
                 // In steps, so that a time that is slowly forgotten is not written again and again.
-                let rough = |span: &Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1).ilog2();
-                let ttft = kept.ttft.iter().map(|(model, span)| (model.to_string(), 1_u64 << rough(span))).collect();
+                let rough = |span: &Duration| {
+                    u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1).ilog2()
+                };
+                let ttft = kept
+                    .ttft
+                    .iter()
+                    .map(|(model, span)| (model.to_string(), 1_u64 << rough(span)))
+                    .collect();
                 out.upstreams.insert(
                     upstream.name.to_string(),
-                    UpstreamRow { circuit: kept.circuit.as_ref().map(|kept| Row::of(kept, engine)), ttft },
+                    UpstreamRow {
+                        circuit: kept.circuit.as_ref().map(|kept| Row::of(kept, engine)),
+                        ttft,
+                    },
                 );
             }
             for key in &upstream.keys {
@@ -217,7 +261,11 @@ impl Remember {
                     fingerprint,
                     circuit: kept.circuit.as_ref().map(|kept| Row::of(kept, engine)),
                     account: kept.account.as_ref().map(|kept| Row::of(kept, engine)),
-                    models: kept.models.iter().map(|(model, kept)| (model.to_string(), Row::of(kept, engine))).collect(),
+                    models: kept
+                        .models
+                        .iter()
+                        .map(|(model, kept)| (model.to_string(), Row::of(kept, engine)))
+                        .collect(),
                     limits: kept.limits.iter().map(limit).collect(),
                 };
                 out.keys.insert(key.name.to_string(), row);
@@ -234,7 +282,11 @@ impl Row {
             since: second(engine.clock.unix_at(kept.since)),
             strikes: kept.strikes,
             cause: engine.words(&kept.cause),
-            class: CLASSES.iter().find(|(class, _)| *class == kept.class).map_or("", |(_, name)| name).to_owned(),
+            class: CLASSES
+                .iter()
+                .find(|(class, _)| *class == kept.class)
+                .map_or("", |(_, name)| name)
+                .to_owned(),
             blocked: kept.blocked,
             hinted: kept.hinted,
         }
@@ -243,7 +295,8 @@ impl Row {
     /// A clock that was set meanwhile must not make an end later than any rule would have.
     fn kept(self, engine: &Engine) -> Option<Kept> {
         let (now, cooldown) = (engine.clock.mono(), &engine.generation().settings.cooldown);
-        let class = CLASSES.iter().find(|(_, name)| *name == self.class).map(|(class, _)| *class)?;
+        let class =
+            CLASSES.iter().find(|(_, name)| *name == self.class).map(|(class, _)| *class)?;
         let most = match class {
             Cool::Nothing => Duration::MAX,
             _ => cooldown.max.max(cooldown.max_hint).max(cooldown.quota),

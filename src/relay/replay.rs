@@ -54,7 +54,8 @@ pub fn begin(engine: &Arc<Engine>, replay: Replay) -> Result<Begun, String> {
     let caller = Caller { project, program, addr: std::net::Ipv4Addr::LOCALHOST.into() };
     let head = Head { id, endpoint, caller, method: Method::POST, query, headers, home: None };
     let ask = intake::again(engine, &generation, head, body, of).map_err(|error| error.message)?;
-    let place = Place::take(engine, generation.settings.server.max_requests).ok_or("too many requests are in flight")?;
+    let place = Place::take(engine, generation.settings.server.max_requests)
+        .ok_or("too many requests are in flight")?;
     let engine = Arc::clone(engine);
     let run = Box::pin(async move {
         let mut answer = serve::begin(&engine, generation, ask, place).await.into_body();
@@ -67,7 +68,9 @@ fn with_model(body: &[u8], model: String) -> Result<Bytes, String> {
     let mut read: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(body).map_err(|e| format!("its body is no JSON object: {e}"))?;
     read.insert("model".to_owned(), model.into());
-    serde_json::to_vec(&read).map(Bytes::from).map_err(|e| format!("its body cannot be written: {e}"))
+    serde_json::to_vec(&read)
+        .map(Bytes::from)
+        .map_err(|e| format!("its body cannot be written: {e}"))
 }
 
 #[cfg(test)]
@@ -76,7 +79,8 @@ mod tests {
 
     #[test]
     fn another_model_takes_the_place_of_the_first() {
-        let body = with_model(br#"{"model":"a","n":12345678901234567890}"#, "b".to_owned()).unwrap();
+        let body =
+            with_model(br#"{"model":"a","n":12345678901234567890}"#, "b".to_owned()).unwrap();
         assert_eq!(body, r#"{"model":"b","n":12345678901234567890}"#);
         assert!(with_model(b"[]", "b".to_owned()).is_err());
     }

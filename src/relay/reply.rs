@@ -44,7 +44,8 @@ pub enum ReplyBody {
     Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
-/// The upstream's body broke while it was only forwarded: the connection is all that can tell the client.
+/// The upstream's body broke while it was only forwarded: the connection is all that can tell the
+/// client.
 #[derive(Debug, thiserror::Error)]
 #[error("the upstream's answer broke off")]
 pub struct BrokeOff;
@@ -53,13 +54,22 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = BrokeOff;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b)))),
+            Self::Whole(bytes) => {
+                Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
+            }
             Self::Pump(pump) => pump.poll(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b)))),
-            Self::Forward(forward) => forward.poll(cx).map(|bytes| bytes.map(|b| b.map(Frame::data))),
+            Self::Forward(forward) => {
+                forward.poll(cx).map(|bytes| bytes.map(|b| b.map(Frame::data)))
+            }
             Self::Late(late) => late.poll(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b)))),
-            Self::Events(events) => events.as_mut().poll_next(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b)))),
+            Self::Events(events) => {
+                events.as_mut().poll_next(cx).map(|bytes| bytes.map(|b| Ok(Frame::data(b))))
+            }
         }
     }
 
@@ -77,7 +87,12 @@ impl Body for ReplyBody {
 
 /// A complete body of ours.
 #[must_use]
-pub fn whole(status: http::StatusCode, content_type: &'static str, id: RequestId, body: Bytes) -> Response<ReplyBody> {
+pub fn whole(
+    status: http::StatusCode,
+    content_type: &'static str,
+    id: RequestId,
+    body: Bytes,
+) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Whole(Some(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

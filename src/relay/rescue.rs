@@ -1,4 +1,5 @@
-//! Continuing a stream that broke off after content: another target is asked to go on from what was said.
+//! Continuing a stream that broke off after content: another target is asked to go on from what was
+//! said.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -69,7 +70,8 @@ pub(super) struct Begun {
 }
 
 impl Rescue {
-    /// Keeps what is needed; `None` where the request does not ask for it, or its stream was not listened to.
+    /// Keeps what is needed; `None` where the request does not ask for it, or its stream was not
+    /// listened to.
     pub(super) fn of(job: &mut Job, flow: &Flow) -> Option<Box<Self>> {
         let mut spares = job.spares.take()?;
         flow.told()?;
@@ -80,17 +82,31 @@ impl Rescue {
         // The body is kept as long as it may be needed, and counts as long.
         twin.ask.held.absorb(&mut job.ask.held);
         if let Some((upstream, key)) = job.chosen {
-            spares.tried.push(Tried { key, upstream, model: Arc::clone(&job.tally.model), may_pass: false, upstream_failed: true });
+            spares.tried.push(Tried {
+                key,
+                upstream,
+                model: Arc::clone(&job.tally.model),
+                may_pass: false,
+                upstream_failed: true,
+            });
         }
         Some(Box::new(Self { twin: Some(twin), spares, left: MOST }))
     }
 
-    /// Begins an attempt to go on from what was said, where that can be done and somebody is ready for it.
+    /// Begins an attempt to go on from what was said, where that can be done and somebody is ready
+    /// for it.
     pub(super) fn begin(&mut self, flow: &Flow) -> Option<Begun> {
         let text = flow.told()?.text()?;
         self.left = self.left.checked_sub(1)?;
         let twin = self.twin.as_mut()?;
-        let targets: Vec<Arc<Target>> = self.spares.resolved.targets.iter().filter(|target| goes_on(target)).map(Arc::clone).collect();
+        let targets: Vec<Arc<Target>> = self
+            .spares
+            .resolved
+            .targets
+            .iter()
+            .filter(|target| goes_on(target))
+            .map(Arc::clone)
+            .collect();
         twin.said = None;
         translated::read(twin, &mut targets.clone()).ok()?;
         let Some(Said::Chat(request)) = &mut twin.said else { return None };
@@ -103,7 +119,11 @@ impl Rescue {
         let mut found = candidates(&targets, &|key| engine.key_info(key));
         let asked = Size { input: twin.ask.estimate, output: twin.ask.output() };
         let budgeted = budgets::concern(&engine, &twin.ask);
-        let costs = if budgeted || self.spares.resolved.strategy.asks_cost() { engine.costs(&found, asked) } else { Vec::new() };
+        let costs = if budgeted || self.spares.resolved.strategy.asks_cost() {
+            engine.costs(&found, asked)
+        } else {
+            Vec::new()
+        };
         if budgeted {
             budgets::mark(&engine, &twin.ask.caller.project.name, &mut found, &costs);
         }
@@ -116,11 +136,14 @@ impl Rescue {
             ..Question::of(&found)
         };
         let now = engine.clock.mono();
-        let (at, ticket) = engine.with_luck(|luck| engine.board.decide_ready(&question, None, now, luck))?;
+        let (at, ticket) =
+            engine.with_luck(|luck| engine.board.decide_ready(&question, None, now, luck))?;
         let candidate = found.get(at)?.clone();
         let reservation = if budgeted {
             let cost = costs.get(at).copied().flatten();
-            let Some(reservation) = Reservation::take(&engine, &twin.ask.caller.project.name, &candidate, cost) else {
+            let Some(reservation) =
+                Reservation::take(&engine, &twin.ask.caller.project.name, &candidate, cost)
+            else {
                 drop(Guard::new(&engine, ticket));
                 return None;
             };
@@ -152,7 +175,8 @@ impl Rescue {
     }
 }
 
-/// Whether what broke a stream may be mended by somebody else; how it counts against who was to answer.
+/// Whether what broke a stream may be mended by somebody else; how it counts against who was to
+/// answer.
 pub(super) fn outcome_of(broke: &Broke) -> Option<Outcome> {
     let outcome = match broke {
         Broke::Said(fault) => outcome::of_fault(fault, None, true),
@@ -171,13 +195,17 @@ pub(super) fn truncated() -> TransportFault {
 
 /// Whether a target takes an answer that was begun, and goes on with it.
 fn goes_on(target: &Target) -> bool {
-    matches!(target.dialect, Dialect::Anthropic | Dialect::Openai) && facts::of(&target.model).prefill == Some(true)
+    matches!(target.dialect, Dialect::Anthropic | Dialect::Openai)
+        && facts::of(&target.model).prefill == Some(true)
 }
 
 /// Whether the answer to a request is such that its rest makes sense alone.
 fn may_go_on(request: &ChatRequest) -> bool {
     let settings = &request.settings;
-    let thinks = settings.reasoning.as_ref().is_some_and(|wish| wish.adaptive || !matches!(wish.level(), None | Some(Effort::None)));
+    let thinks = settings
+        .reasoning
+        .as_ref()
+        .is_some_and(|wish| wish.adaptive || !matches!(wish.level(), None | Some(Effort::None)));
     settings.n.is_none_or(|n| n <= 1)
         && settings.logprobs != Some(true)
         && settings.top_logprobs.is_none_or(|n| n == 0)
@@ -186,10 +214,15 @@ fn may_go_on(request: &ChatRequest) -> bool {
         && !request.tools.iter().any(|tool| matches!(tool, Tool::Hosted(_)))
 }
 
-/// Puts what was said at the end of the conversation. White space at its end is refused by providers.
+/// Puts what was said at the end of the conversation. White space at its end is refused by
+/// providers.
 fn add(request: &mut ChatRequest, text: &str) {
     let text = text.trim_end();
-    let begun = request.messages.last_mut().filter(|message| message.role == Role::Assistant).and_then(|message| message.blocks.last_mut());
+    let begun = request
+        .messages
+        .last_mut()
+        .filter(|message| message.role == Role::Assistant)
+        .and_then(|message| message.blocks.last_mut());
     match begun {
         // The client had begun the answer itself.
         Some(Block { kind: BlockKind::Text(own), .. }) => own.text.push_str(text),
@@ -206,7 +239,11 @@ mod tests {
     use crate::ir::settings::{ReasoningWish, Settings};
 
     fn asked(settings: Settings) -> ChatRequest {
-        ChatRequest { messages: vec![Message::new(Role::User, vec![Block::text("hi")])], settings, ..ChatRequest::default() }
+        ChatRequest {
+            messages: vec![Message::new(Role::User, vec![Block::text("hi")])],
+            settings,
+            ..ChatRequest::default()
+        }
     }
 
     #[test]
@@ -218,8 +255,26 @@ mod tests {
             (Settings { n: Some(2), ..plain.clone() }, false),
             (Settings { logprobs: Some(true), ..plain.clone() }, false),
             (Settings { format: Some(Format::Json), ..plain.clone() }, false),
-            (Settings { reasoning: Some(ReasoningWish { budget: Some(2_000), ..ReasoningWish::default() }), ..plain.clone() }, false),
-            (Settings { reasoning: Some(ReasoningWish { enabled: Some(false), ..ReasoningWish::default() }), ..plain }, true),
+            (
+                Settings {
+                    reasoning: Some(ReasoningWish {
+                        budget: Some(2_000),
+                        ..ReasoningWish::default()
+                    }),
+                    ..plain.clone()
+                },
+                false,
+            ),
+            (
+                Settings {
+                    reasoning: Some(ReasoningWish {
+                        enabled: Some(false),
+                        ..ReasoningWish::default()
+                    }),
+                    ..plain
+                },
+                true,
+            ),
         ] {
             assert_eq!(may_go_on(&asked(settings.clone())), want, "{settings:?}");
         }

@@ -33,7 +33,10 @@ use crate::{
     },
     routing::{
         affinity::{Keys, PATIENCE},
-        candidate::{self, Candidate, Chosen, Decision, KeyState, Question, Target, Tried, Verdict, Why, short},
+        candidate::{
+            self, Candidate, Chosen, Decision, KeyState, Question, Target, Tried, Verdict, Why,
+            short,
+        },
         health::Size,
         names::{self, NameError, Overrides, Patience, Resolved},
         outcome::{Blame, Cool},
@@ -76,7 +79,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// How long this request may wait in a queue: as configured, and no longer than half of what its client waits.
+    /// How long this request may wait in a queue: as configured, and no longer than half of what
+    /// its client waits.
     pub(super) fn patience(&self) -> Duration {
         let queue_for = self.generation.settings.retry.queue_for;
         self.ask.patience.map_or(queue_for, |patience| queue_for.min(patience / 2))
@@ -102,9 +106,12 @@ pub async fn run(mut job: Box<Job>) -> (Box<Job>, Result<Won, ClientError>) {
 pub fn halted(cause: Cause) -> ClientError {
     match cause {
         Cause::Killed => {
-            ClientError::new(ErrorKind::Unavailable, "the request was ended from the dashboard").code("killed").should_retry(false)
+            ClientError::new(ErrorKind::Unavailable, "the request was ended from the dashboard")
+                .code("killed")
+                .should_retry(false)
         }
-        Cause::Shutdown => ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down").retry_after(Some(Duration::from_secs(2))),
+        Cause::Shutdown => ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down")
+            .retry_after(Some(Duration::from_secs(2))),
     }
 }
 
@@ -150,12 +157,17 @@ impl Talk {
             return None;
         }
         let settings = &job.generation.settings;
-        let keys = conversation::keys(&job.engine.seed, &job.ask, job.overrides.sticky.unwrap_or(settings.sticky))?;
+        let keys = conversation::keys(
+            &job.engine.seed,
+            &job.ask,
+            job.overrides.sticky.unwrap_or(settings.sticky),
+        )?;
         let ttl = job.overrides.sticky_ttl.unwrap_or(settings.sticky_ttl);
         Some(Self { keys: Arc::new(keys), ttl, wait: now + PATIENCE })
     }
 
-    /// It cannot wait for its own account: others may serve it at once. False where that was not what it waited for.
+    /// It cannot wait for its own account: others may serve it at once. False where that was not
+    /// what it waited for.
     fn gives_up(&mut self, now: Mono) -> bool {
         let waited = self.wait > now;
         self.wait = self.wait.min(now);
@@ -182,7 +194,8 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
     let mut memory = Memory::default();
     job.engine.board.count_request(job.engine.clock.mono());
     loop {
-        let mut candidates = candidate::candidates(&resolved.targets, &|key| job.engine.key_info(key));
+        let mut candidates =
+            candidate::candidates(&resolved.targets, &|key| job.engine.key_info(key));
         if let Some((_, Some(key))) = job.ask.home {
             candidates.retain(|candidate| candidate.key == key);
         }
@@ -192,7 +205,11 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
         let now = job.engine.clock.mono();
         let asked = Size { input: job.ask.estimate, output: job.ask.output() };
         let budgeted = budgets::concern(&job.engine, &job.ask);
-        let costs = if budgeted || resolved.strategy.asks_cost() { job.engine.costs(&candidates, asked) } else { Vec::new() };
+        let costs = if budgeted || resolved.strategy.asks_cost() {
+            job.engine.costs(&candidates, asked)
+        } else {
+            Vec::new()
+        };
         if budgeted {
             budgets::mark(&job.engine, &job.ask.caller.project.name, &mut candidates, &costs);
         }
@@ -207,7 +224,9 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
         let question = Question { tried: &memory.tried, ..first };
         let talk = memory.talk.get_or_insert_with(|| Talk::of(job, &candidates, now)).as_ref();
         let (decision, ticket) = job.engine.with_luck(|luck| match talk {
-            Some(talk) => job.engine.board.decide_for(&question, (&talk.keys, talk.ttl, talk.wait), now, luck),
+            Some(talk) => {
+                job.engine.board.decide_for(&question, (&talk.keys, talk.ttl, talk.wait), now, luck)
+            }
             None => job.engine.board.decide(&question, now, luck),
         });
         match (&decision.verdict, ticket) {
@@ -216,15 +235,25 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 let chosen = &candidates[*index];
                 if budgeted {
                     let cost = costs.get(*index).copied().flatten();
-                    let Some(reservation) = Reservation::take(&job.engine, &job.ask.caller.project.name, chosen, cost) else {
+                    let Some(reservation) =
+                        Reservation::take(&job.engine, &job.ask.caller.project.name, chosen, cost)
+                    else {
                         drop(Guard::new(&job.engine, ticket));
                         continue;
                     };
                     job.tally.reserve(reservation);
                 }
-                if !std::mem::take(&mut memory.granted) && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero()) {
+                if !std::mem::take(&mut memory.granted)
+                    && !again(job, &mut memory, To::Other).is_some_and(|pause| pause.is_zero())
+                {
                     drop(Guard::new(&job.engine, ticket));
-                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
+                        &decision,
+                        &candidates,
+                        None,
+                    ));
                 }
                 job.chosen = Some((chosen.upstream(), chosen.key));
                 let bound = matches!(why, Chosen::Bound { .. });
@@ -237,7 +266,9 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 }
                 job.tally.attempt_started(chosen, bound, why);
                 if let Some(rule) = job.overrides.hedge.clone().filter(|_| memory.last.is_none()) {
-                    match Box::pin(hedge::attempt(job, &rule, &first, (*index, ticket), deadline)).await {
+                    match Box::pin(hedge::attempt(job, &rule, &first, (*index, ticket), deadline))
+                        .await
+                    {
                         Ok(won) => return Ok(won),
                         Err(lost) => {
                             for (index, lost) in lost {
@@ -245,7 +276,13 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                                 note(&mut memory, chosen, lost);
                             }
                             if Instant::now() >= deadline {
-                                return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
+                                return Err(refusal::finally(
+                                    job,
+                                    memory.heard(),
+                                    &decision,
+                                    &candidates,
+                                    None,
+                                ));
                             }
                             continue;
                         }
@@ -261,16 +298,34 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                     Err(lost) => lose(job, &mut memory, chosen, lost),
                 }
                 if Instant::now() >= deadline {
-                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
+                        &decision,
+                        &candidates,
+                        None,
+                    ));
                 }
             }
             (Verdict::Again { .. }, _) => {
                 let Some(pause) = again(job, &mut memory, To::Same) else {
-                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
+                        &decision,
+                        &candidates,
+                        None,
+                    ));
                 };
                 let pause = if job.engine.network.down() { OFFLINE } else { pause };
                 if Instant::now() + pause >= deadline {
-                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, None));
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
+                        &decision,
+                        &candidates,
+                        None,
+                    ));
                 }
                 memory.place = None;
                 job.tally.queued(format!("the same again in {} ms", pause.as_millis()));
@@ -279,26 +334,55 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
                 memory.tried.retain(|tried| !tried.may_pass);
             }
             (Verdict::Wait { until }, _) => {
-                // Somebody who has not been asked yet, and whose key is still being read: moving on to it is free.
+                // Somebody who has not been asked yet, and whose key is still being read: moving on
+                // to it is free.
                 let fresh = |c: &Candidate| {
-                    c.key_state == KeyState::Waiting && !memory.tried.iter().any(|t| t.key == c.key && t.model == c.target.model)
+                    c.key_state == KeyState::Waiting
+                        && !memory.tried.iter().any(|t| t.key == c.key && t.model == c.target.model)
                 };
                 let comes = memory.last.is_some() && candidates.iter().any(fresh);
-                let permitted = comes || memory.last.is_none() || memory.granted || again(job, &mut memory, To::Same).is_some();
-                if !permitted || !wait(job, &mut memory, &decision, &candidates, *until, deadline).await {
-                    if memory.talk.as_mut().and_then(Option::as_mut).is_some_and(|talk| talk.gives_up(now)) {
+                let permitted = comes
+                    || memory.last.is_none()
+                    || memory.granted
+                    || again(job, &mut memory, To::Same).is_some();
+                if !permitted
+                    || !wait(job, &mut memory, &decision, &candidates, *until, deadline).await
+                {
+                    if memory
+                        .talk
+                        .as_mut()
+                        .and_then(Option::as_mut)
+                        .is_some_and(|talk| talk.gives_up(now))
+                    {
                         continue;
                     }
-                    return Err(refusal::finally(job, memory.heard(), &decision, &candidates, *until));
+                    return Err(refusal::finally(
+                        job,
+                        memory.heard(),
+                        &decision,
+                        &candidates,
+                        *until,
+                    ));
                 }
                 if !comes {
                     memory.granted = true;
                     memory.tried.retain(|tried| !tried.may_pass);
                 }
             }
-            (Verdict::Exhausted { retry_at }, _) => return Err(refusal::finally(job, memory.heard(), &decision, &candidates, *retry_at)),
+            (Verdict::Exhausted { retry_at }, _) => {
+                return Err(refusal::finally(
+                    job,
+                    memory.heard(),
+                    &decision,
+                    &candidates,
+                    *retry_at,
+                ));
+            }
             (Verdict::Try { .. }, None) => {
-                return Err(ClientError::new(ErrorKind::Internal, "a candidate was chosen without a ticket; please report this"));
+                return Err(ClientError::new(
+                    ErrorKind::Internal,
+                    "a candidate was chosen without a ticket; please report this",
+                ));
             }
         }
     }
@@ -308,7 +392,9 @@ async fn rounds(job: &mut Job) -> Result<Won, ClientError> {
 fn again(job: &Job, memory: &mut Memory, to: To) -> Option<Duration> {
     let Some(last) = &memory.last else { return Some(Duration::ZERO) };
     let now = job.engine.clock.mono();
-    match job.engine.with_luck(|luck| job.engine.board.again(&last.lost.outcome, &mut memory.attempts, to, now, luck)) {
+    match job.engine.with_luck(|luck| {
+        job.engine.board.again(&last.lost.outcome, &mut memory.attempts, to, now, luck)
+    }) {
         Again::AtOnce => Some(Duration::ZERO),
         Again::After(pause) => Some(pause),
         Again::Stop(_) => None,
@@ -349,19 +435,34 @@ async fn resolve(job: &mut Job) -> Result<Resolved, ClientError> {
     if let Some(wishes) = wishes {
         resolved.strategy = wishes.strategy().unwrap_or(resolved.strategy);
         if resolved.targets.is_empty() {
-            let message = format!("what `provider` of the request wishes leaves nobody that serves `{asked}`");
-            return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::clean(&message)).param("provider"));
+            let message = format!(
+                "what `provider` of the request wishes leaves nobody that serves `{asked}`"
+            );
+            return Err(ClientError::new(
+                ErrorKind::ModelNotFound,
+                crate::base::clean::clean(&message),
+            )
+            .param("provider"));
         }
     }
     if let Some(pin) = &job.ask.pin {
         resolved.targets.retain(|target| *target.upstream.name == **pin);
         if resolved.targets.is_empty() {
-            let message = format!("`x-aiproxy-upstream` pins this request to `{pin}`, which does not serve `{}`", job.ask.asked);
-            return Err(ClientError::new(ErrorKind::ModelNotFound, crate::base::clean::clean(&message)));
+            let message = format!(
+                "`x-aiproxy-upstream` pins this request to `{pin}`, which does not serve `{}`",
+                job.ask.asked
+            );
+            return Err(ClientError::new(
+                ErrorKind::ModelNotFound,
+                crate::base::clean::clean(&message),
+            ));
         }
     }
     at_home(job, &mut resolved.targets)?;
-    if resolved.timeouts.rescue && may_be_continued(&job.ask) && job.ask.endpoint.dialect == Dialect::Responses {
+    if resolved.timeouts.rescue
+        && may_be_continued(&job.ask)
+        && job.ask.endpoint.dialect == Dialect::Responses
+    {
         // Its events are numbered and its items named throughout: only one hand can write them all.
         job.ask.rewrite = true;
     }
@@ -376,7 +477,12 @@ fn may_be_continued(ask: &Ask) -> bool {
 }
 
 /// One name to its targets, its ending left off where that chooses a strategy.
-async fn named(job: &Job, engine: &Engine, generation: &Generation, asked: &str) -> Result<Resolved, NameError> {
+async fn named(
+    job: &Job,
+    engine: &Engine,
+    generation: &Generation,
+    asked: &str,
+) -> Result<Resolved, NameError> {
     let project = &job.ask.caller.project;
     let deadline = Instant::now() + LEARN;
     let mut patience = Patience::Wait;
@@ -388,7 +494,15 @@ async fn named(job: &Job, engine: &Engine, generation: &Generation, asked: &str)
             None => (asked, None),
         };
         let (dialect, translates) = (job.ask.endpoint.dialect, said::translates(&job.ask));
-        match names::resolve(&generation.catalog, name, dialect, translates, project, &learned, patience) {
+        match names::resolve(
+            &generation.catalog,
+            name,
+            dialect,
+            translates,
+            project,
+            &learned,
+            patience,
+        ) {
             Ok(mut resolved) => {
                 resolved.strategy = strategy.unwrap_or(resolved.strategy);
                 return Ok(resolved);
@@ -409,7 +523,9 @@ fn at_home(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ClientEr
     match job.engine.stored.find(&job.ask.caller.project.name, id) {
         Some(Home::Here { .. }) => job.ask.rewrite = true,
         Some(Home::There { upstream, key }) => {
-            targets.retain(|target| target.upstream.id == upstream && target.dialect == Dialect::Responses);
+            targets.retain(|target| {
+                target.upstream.id == upstream && target.dialect == Dialect::Responses
+            });
             if targets.is_empty() {
                 return Err(stored::unknown(id));
             }
@@ -422,18 +538,28 @@ fn at_home(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ClientEr
 
 /// The target of `/u/UPSTREAM/…`.
 fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ClientError>> {
-    let upstream = job.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
+    let upstream =
+        job.generation.settings.upstreams.iter().find(|upstream| *upstream.name == *name);
     let project = &job.ask.caller.project;
-    let Some(upstream) = upstream.filter(|upstream| project.upstreams.matches(&upstream.name)) else {
-        let message = format!("no upstream is named `{}`; `aiproxy upstream list` shows all", crate::base::clean::clean(name));
+    let Some(upstream) = upstream.filter(|upstream| project.upstreams.matches(&upstream.name))
+    else {
+        let message = format!(
+            "no upstream is named `{}`; `aiproxy upstream list` shows all",
+            crate::base::clean::clean(name)
+        );
         return Err(Box::new(ClientError::new(ErrorKind::UnknownPath, message)));
     };
     let dialect = match job.ask.endpoint.op {
         Op::Stored => Dialect::Responses,
         _ => upstream.ends.first().map_or(Dialect::Openai, |end| end.dialect),
     };
-    let target =
-        Target { upstream: Arc::clone(upstream), model: Arc::from(""), dialect, priority: upstream.priority, weight: upstream.weight };
+    let target = Target {
+        upstream: Arc::clone(upstream),
+        model: Arc::from(""),
+        dialect,
+        priority: upstream.priority,
+        weight: upstream.weight,
+    };
     Ok(Resolved {
         targets: vec![Arc::new(target)],
         strategy: Strategy::Priority,
@@ -446,8 +572,12 @@ fn raw(job: &Job, name: &str) -> Result<Resolved, Box<ClientError>> {
 fn name_error(error: &NameError) -> ClientError {
     let text = format!("{}; {}", error.text(), error.hint());
     match error {
-        NameError::Unknown { .. } | NameError::Unlearned { .. } => ClientError::new(ErrorKind::ModelNotFound, text).param("model"),
-        NameError::NotAllowed { .. } => ClientError::new(ErrorKind::Forbidden, text).code("model_not_allowed").param("model"),
+        NameError::Unknown { .. } | NameError::Unlearned { .. } => {
+            ClientError::new(ErrorKind::ModelNotFound, text).param("model")
+        }
+        NameError::NotAllowed { .. } => {
+            ClientError::new(ErrorKind::Forbidden, text).code("model_not_allowed").param("model")
+        }
         NameError::NoEnd { .. } => ClientError::new(ErrorKind::ModelNotFound, text).param("model"),
     }
 }
@@ -458,8 +588,13 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect)
     let text = match why {
         Chosen::Only => format!("{via}; priority {tier}, the only candidate ready"),
         Chosen::Best { of, .. } => format!("{via}; priority {tier}, one of {of} ready"),
-        Chosen::Bound { better: false } => [via, "; where its conversation was served before"].concat(),
-        Chosen::Bound { better: true } => [via, "; where its conversation was served before, though a better tier is back"].concat(),
+        Chosen::Bound { better: false } => {
+            [via, "; where its conversation was served before"].concat()
+        }
+        Chosen::Bound { better: true } => {
+            [via, "; where its conversation was served before, though a better tier is back"]
+                .concat()
+        }
         Chosen::Probe => [via, "; let through as a probe after a cooldown"].concat(),
         Chosen::LeastSuspect => [via, "; nothing is ready: the least suspect is tried"].concat(),
     };
@@ -467,12 +602,21 @@ fn reason(resolved: &Resolved, chosen: &Candidate, why: &Chosen, asked: Dialect)
     if to == asked { text } else { format!("{text}; translated to {to}") }.into()
 }
 
-/// Those that would have gone first, or as well, and what keeps them back; those that this request tried are told as its
-/// attempts.
-fn passed_over(decision: &Decision, candidates: &[Candidate], chosen: &Candidate, now: Mono) -> Option<String> {
-    let keeps = |why: &Why| !matches!(why, Why::FailedHere | Why::LowerTier | Why::NotDrawn | Why::OtherRegion);
+/// Those that would have gone first, or as well, and what keeps them back; those that this request
+/// tried are told as its attempts.
+fn passed_over(
+    decision: &Decision,
+    candidates: &[Candidate],
+    chosen: &Candidate,
+    now: Mono,
+) -> Option<String> {
+    let keeps = |why: &Why| {
+        !matches!(why, Why::FailedHere | Why::LowerTier | Why::NotDrawn | Why::OtherRegion)
+    };
     let others = decision.others.iter().filter(|(_, why)| keeps(why));
-    let others = others.filter_map(|(index, why)| Some((candidates.get(*index)?, why))).filter(|(other, _)| other.tier <= chosen.tier);
+    let others = others
+        .filter_map(|(index, why)| Some((candidates.get(*index)?, why)))
+        .filter(|(other, _)| other.tier <= chosen.tier);
     let (mut text, mut more) = (String::new(), 0_usize);
     for (at, (other, why)) in others.enumerate() {
         if at >= PASSED {
@@ -504,8 +648,11 @@ pub(super) fn tell_lost(engine: &Engine, tally: &mut Tally, chosen: &Candidate, 
         Said::Transport(_) => None,
     };
     let now = engine.clock.mono();
-    let words = match (&lost.said, refusal::key_wait(engine, chosen.key, &chosen.target.model, now)) {
-        (Said::Fault { fault, .. }, Some(wait)) => format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(wait)),
+    let words = match (&lost.said, refusal::key_wait(engine, chosen.key, &chosen.target.model, now))
+    {
+        (Said::Fault { fault, .. }, Some(wait)) => {
+            format!("{}: {} (cooling {})", lost.outcome.cause, fault.message, short(wait))
+        }
         (Said::Fault { fault, .. }, None) => format!("{}: {}", lost.outcome.cause, fault.message),
         (Said::Transport(fault), _) => fault.message.clone(),
     };
@@ -542,19 +689,30 @@ async fn wait(
     until: Option<Mono>,
     deadline: Instant,
 ) -> bool {
-    let Some(left) = job.patience().checked_sub(memory.waited).filter(|left| !left.is_zero()) else { return false };
+    let Some(left) = job.patience().checked_sub(memory.waited).filter(|left| !left.is_zero())
+    else {
+        return false;
+    };
     let now = job.engine.clock.mono();
     let span = until.map(|until| until.since(now));
     // A model that nobody has is no sooner there for being waited for.
-    if span.is_some_and(|span| span > left) || refusal::settled(&memory.refusals, decision) == Some(ErrorKind::ModelNotFound) {
+    if span.is_some_and(|span| span > left)
+        || refusal::settled(&memory.refusals, decision) == Some(ErrorKind::ModelNotFound)
+    {
         return false;
     }
     // Who waits for its own account waits in nobody's way.
-    let alone = memory.talk.as_ref().and_then(Option::as_ref).is_some_and(|talk| talk.wait > now).then_some(job.ask.id);
+    let alone = memory
+        .talk
+        .as_ref()
+        .and_then(Option::as_ref)
+        .is_some_and(|talk| talk.wait > now)
+        .then_some(job.ask.id);
     let set = set_of(candidates, &memory.tried, alone);
     if memory.place.as_ref().is_none_or(|(known, _)| *known != set) {
         memory.place = None;
-        memory.place = Line::join(&job.engine, set, &job.ask.caller.project.name).map(|line| (set, line));
+        memory.place =
+            Line::join(&job.engine, set, &job.ask.caller.project.name).map(|line| (set, line));
     }
     let Some((_, place)) = &memory.place else { return false };
     let begun = Instant::now();
@@ -563,7 +721,8 @@ async fn wait(
         Some(span) => format!("waits {} for a key ({} before it)", short(span), place.before()),
         None => "waits for a verdict on the only candidate".to_owned(),
     });
-    // Woken by the end of the cooldown or by any change; the first in line goes, the others look again.
+    // Woken by the end of the cooldown or by any change; the first in line goes, the others look
+    // again.
     let ok = loop {
         let changed = job.engine.changed.notified();
         tokio::pin!(changed);

@@ -19,7 +19,8 @@ use crate::{
 /// What was asked.
 pub enum Said {
     Chat(ChatRequest),
-    /// A conversation to be made shorter: itself, and the request that asks a model for its summary.
+    /// A conversation to be made shorter: itself, and the request that asks a model for its
+    /// summary.
     Compact {
         whole: Box<ChatRequest>,
         ask: Box<ChatRequest>,
@@ -42,7 +43,8 @@ impl Said {
     /// What the dialect's own provider would refuse.
     pub(super) fn read(ask: &Ask) -> Result<Self, ClientError> {
         let (dialect, body) = (ask.endpoint.dialect, &ask.body);
-        let conversation = |body: &[u8]| registry::ingress(ask.read_as).read_request(place(ask), body);
+        let conversation =
+            |body: &[u8]| registry::ingress(ask.read_as).read_request(place(ask), body);
         match ask.endpoint.op {
             Op::CountTokens => conversation(&count::conversation(dialect, body)?).map(Self::Count),
             Op::Embed => embed::read_request(dialect, &ask.endpoint.path, body).map(Self::Embed),
@@ -50,7 +52,10 @@ impl Said {
             Op::Stored if ask.endpoint.path == INPUT_TOKENS => conversation(body).map(Self::Count),
             Op::Stored => {
                 let whole = conversation(body)?;
-                Ok(Self::Compact { ask: Box::new(stored::to_compact(&whole)), whole: Box::new(whole) })
+                Ok(Self::Compact {
+                    ask: Box::new(stored::to_compact(&whole)),
+                    whole: Box::new(whole),
+                })
             }
             _ => conversation(body).map(Self::Chat),
         }
@@ -91,7 +96,10 @@ pub(super) fn place(ask: &Ask) -> Place {
 pub(super) fn translates(ask: &Ask) -> bool {
     match ask.endpoint.op {
         Op::Chat | Op::Completions | Op::CountTokens | Op::Embed => true,
-        Op::Stored => ask.endpoint.dialect == Dialect::Responses && matches!(ask.endpoint.path.as_str(), COMPACT | INPUT_TOKENS),
+        Op::Stored => {
+            ask.endpoint.dialect == Dialect::Responses
+                && matches!(ask.endpoint.path.as_str(), COMPACT | INPUT_TOKENS)
+        }
         _ => false,
     }
 }

@@ -38,11 +38,15 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
     let (dialect, id) = (head.endpoint.dialect, head.id);
     let generation = engine.generation();
     let Some(place) = Place::take(engine, generation.settings.server.max_requests) else {
-        let message = format!("too many requests in flight ({}, `max_requests` under [server])", generation.settings.server.max_requests);
+        let message = format!(
+            "too many requests in flight ({}, `max_requests` under [server])",
+            generation.settings.server.max_requests
+        );
         return reply::error(
             dialect,
             id,
-            &ClientError::new(ErrorKind::Overloaded, message).retry_after(Some(std::time::Duration::from_secs(1))),
+            &ClientError::new(ErrorKind::Overloaded, message)
+                .retry_after(Some(std::time::Duration::from_secs(1))),
         );
     };
     let ask = match intake::read(engine, &generation, head, body).await {
@@ -55,8 +59,14 @@ pub async fn serve(engine: &Arc<Engine>, head: Head, body: Incoming) -> Response
     begin(engine, generation, ask, place).await
 }
 
-/// Answers a request that was read, whether it came over a socket or is one from before, sent again.
-pub(super) async fn begin(engine: &Arc<Engine>, generation: Arc<Generation>, ask: Box<Ask>, place: Place) -> Response<ReplyBody> {
+/// Answers a request that was read, whether it came over a socket or is one from before, sent
+/// again.
+pub(super) async fn begin(
+    engine: &Arc<Engine>,
+    generation: Arc<Generation>,
+    ask: Box<Ask>,
+    place: Place,
+) -> Response<ReplyBody> {
     let (dialect, id) = (ask.endpoint.dialect, ask.id);
     let tally = Tally::open(engine, &ask);
     let halt = engine.halts.enter(id);
@@ -88,8 +98,8 @@ pub(super) async fn begin(engine: &Arc<Engine>, generation: Arc<Generation>, ask
         response.headers_mut().remove(ESTIMATED);
         return response;
     }
-    // Boxed, as it is large and over when the answer begins, while the room of this future is kept as long as the
-    // client's connection.
+    // Boxed, as it is large and over when the answer begins, while the room of this future is kept
+    // as long as the client's connection.
     let mut rounds: Rounds = Box::pin(rounds::run(job));
     if !waits_for_content {
         let (mut job, result) = rounds.await;
@@ -104,7 +114,8 @@ pub(super) async fn begin(engine: &Arc<Engine>, generation: Arc<Generation>, ask
     match timeout(PING, &mut rounds).await {
         Ok((job, result)) => answer(job, result),
         Err(_) => {
-            let mut response = Response::new(ReplyBody::Late(Box::new(Late::new(ingress, framing, rounds))));
+            let mut response =
+                Response::new(ReplyBody::Late(Box::new(Late::new(ingress, framing, rounds))));
             let headers = response.headers_mut();
             let content_type = match framing {
                 Framing::Sse => "text/event-stream",
@@ -172,7 +183,12 @@ fn own(mut job: Box<Job>, body: Bytes) -> Response<ReplyBody> {
     response
 }
 
-fn respond(job: &Job, status: StatusCode, headers: HeaderMap, body: ReplyBody) -> Response<ReplyBody> {
+fn respond(
+    job: &Job,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: ReplyBody,
+) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

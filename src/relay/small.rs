@@ -1,4 +1,5 @@
-//! Embeddings, reranking, counts of tokens: written for an upstream of another form, and answered in the client's.
+//! Embeddings, reranking, counts of tokens: written for an upstream of another form, and answered
+//! in the client's.
 
 use bytes::Bytes;
 
@@ -22,7 +23,9 @@ use crate::{
 pub(super) fn needed(ask: &Ask, target: &Target) -> bool {
     let other = target.dialect != ask.endpoint.dialect;
     match ask.endpoint.op {
-        Op::Embed => other || form(target) != Some(EmbedForm::Openai) && target.upstream.embed.is_some(),
+        Op::Embed => {
+            other || form(target) != Some(EmbedForm::Openai) && target.upstream.embed.is_some()
+        }
         Op::Rerank => target.upstream.rerank.is_some(),
         Op::CountTokens | Op::Stored => other || ask.rewrite,
         _ => false,
@@ -34,13 +37,16 @@ fn form(target: &Target) -> Option<EmbedForm> {
     target.upstream.embed.or_else(|| embed::form(target.dialect))
 }
 
-/// The request in the target's form; `None` where it cannot say it, or where the client's own body already does.
+/// The request in the target's form; `None` where it cannot say it, or where the client's own body
+/// already does.
 #[must_use]
 pub(super) fn write(job: &Job, target: &Target) -> Option<Written> {
     match job.said.as_ref()? {
         Said::Embed(request) => {
             let form = form(target)?;
-            (form != request.form).then(|| embed::write_request(form, request, &target.model)).flatten()
+            (form != request.form)
+                .then(|| embed::write_request(form, request, &target.model))
+                .flatten()
         }
         Said::Rerank(request) => {
             let form = target.upstream.rerank?;
@@ -58,14 +64,20 @@ pub(super) fn write(job: &Job, target: &Target) -> Option<Written> {
 #[must_use]
 pub(super) fn reaches(job: &Job, target: &Target) -> bool {
     match &job.said {
-        Some(Said::Embed(request)) => form(target) == Some(request.form) || write(job, target).is_some(),
+        Some(Said::Embed(request)) => {
+            form(target) == Some(request.form) || write(job, target).is_some()
+        }
         Some(Said::Count(_)) => write(job, target).is_some(),
         _ => true,
     }
 }
 
 /// Reads the target's answer and tells it in the client's form.
-pub(super) fn answer(job: &Job, content_type: &str, body: &[u8]) -> Result<(Bytes, Summary), Fault> {
+pub(super) fn answer(
+    job: &Job,
+    content_type: &str,
+    body: &[u8],
+) -> Result<(Bytes, Summary), Fault> {
     let asked = &*job.ask.asked;
     match &job.said {
         Some(Said::Embed(request)) => {
@@ -78,12 +90,15 @@ pub(super) fn answer(job: &Job, content_type: &str, body: &[u8]) -> Result<(Byte
             let summary = Summary { usage: response.usage, ..Summary::default() };
             Ok((rerank::write_response(&response, request, asked), summary))
         }
-        _ => Ok((count::write(job.ask.endpoint.dialect, count::read(content_type, body)?), Summary::default())),
+        _ => Ok((
+            count::write(job.ask.endpoint.dialect, count::read(content_type, body)?),
+            Summary::default(),
+        )),
     }
 }
 
-/// Our own count, where no upstream could be asked: rather too high, so that clients cut a conversation too early rather
-/// than too late.
+/// Our own count, where no upstream could be asked: rather too high, so that clients cut a
+/// conversation too early rather than too late.
 pub(super) async fn counted(job: &mut Job) -> Result<Bytes, ClientError> {
     let said = match job.said.take() {
         Some(said) => said,
@@ -91,8 +106,11 @@ pub(super) async fn counted(job: &mut Job) -> Result<Bytes, ClientError> {
     };
     let dialect = job.ask.endpoint.dialect;
     // Long texts take a while, and the vocabulary is unpacked first.
-    let counted =
-        tokio::task::spawn_blocking(move || said.conversation().map_or(0, |request| estimate::estimate(request, &tokenizer::count)));
-    let tokens = counted.await.map_err(|_| ClientError::new(ErrorKind::Internal, "the tokens could not be counted; please report this"))?;
+    let counted = tokio::task::spawn_blocking(move || {
+        said.conversation().map_or(0, |request| estimate::estimate(request, &tokenizer::count))
+    });
+    let tokens = counted.await.map_err(|_| {
+        ClientError::new(ErrorKind::Internal, "the tokens could not be counted; please report this")
+    })?;
     Ok(count::write(dialect, tokens))
 }

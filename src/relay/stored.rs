@@ -1,4 +1,5 @@
-//! Answers that a Responses client may come back to: by `previous_response_id`, or to fetch, list and delete them.
+//! Answers that a Responses client may come back to: by `previous_response_id`, or to fetch, list
+//! and delete them.
 //!
 //! Kept in memory, bounded in bytes and time, per project; `store: false` keeps nothing.
 
@@ -56,22 +57,55 @@ pub enum Home {
 
 impl Stored {
     /// Keeps a translated answer, unless the request said `store: false`.
-    pub fn keep(&self, project: &Arc<str>, request: &ChatRequest, response: &ChatResponse, body: Bytes, now: Mono) {
-        if request.echo.get(Dialect::Responses, "store").is_some_and(|store| store.text() == "false") {
+    pub fn keep(
+        &self,
+        project: &Arc<str>,
+        request: &ChatRequest,
+        response: &ChatResponse,
+        body: Bytes,
+        now: Mono,
+    ) {
+        if request
+            .echo
+            .get(Dialect::Responses, "store")
+            .is_some_and(|store| store.text() == "false")
+        {
             return;
         }
-        let id = json::check(&body).ok().and_then(|json| json.get("id")?.str().map(|id| Box::from(&*id)));
+        let id = json::check(&body)
+            .ok()
+            .and_then(|json| json.get("id")?.str().map(|id| Box::from(&*id)));
         let Some(id) = id else { return };
         let asked = request.messages.len();
-        let mut conversation = ChatRequest { messages: request.messages.clone(), ..ChatRequest::default() };
+        let mut conversation =
+            ChatRequest { messages: request.messages.clone(), ..ChatRequest::default() };
         conversation.messages.push(Message::new(Role::Assistant, response.blocks.clone()));
-        let bytes = body.len() * 2 + request.messages.iter().map(|message| message.blocks.len() * 256).sum::<usize>() + said(&conversation);
-        self.put(project, id, Entry { bytes, home: Home::Here { conversation: Arc::new(conversation), asked, body } }, now);
+        let bytes = body.len() * 2
+            + request.messages.iter().map(|message| message.blocks.len() * 256).sum::<usize>()
+            + said(&conversation);
+        self.put(
+            project,
+            id,
+            Entry { bytes, home: Home::Here { conversation: Arc::new(conversation), asked, body } },
+            now,
+        );
     }
 
     /// Remembers which upstream holds a response that was passed through.
-    pub fn learn(&self, project: &Arc<str>, id: &str, upstream: UpstreamId, key: Option<KeyId>, now: Mono) {
-        self.put(project, id.into(), Entry { bytes: 200, home: Home::There { upstream, key } }, now);
+    pub fn learn(
+        &self,
+        project: &Arc<str>,
+        id: &str,
+        upstream: UpstreamId,
+        key: Option<KeyId>,
+        now: Mono,
+    ) {
+        self.put(
+            project,
+            id.into(),
+            Entry { bytes: 200, home: Home::There { upstream, key } },
+            now,
+        );
     }
 
     /// Where a response lives.
@@ -131,7 +165,8 @@ impl Stored {
     }
 }
 
-/// Results of calls that stood in the earlier part learn their tools' names, which some dialects have to tell.
+/// Results of calls that stood in the earlier part learn their tools' names, which some dialects
+/// have to tell.
 fn name_results(request: &mut ChatRequest) {
     let mut names: HashMap<String, (String, CallForm)> = HashMap::new();
     for block in request.messages.iter_mut().flat_map(|message| &mut message.blocks) {
@@ -164,7 +199,9 @@ pub fn unknown(id: &str) -> ClientError {
     let message = format!(
         "Previous response with id '{id}' not found. aiproxy keeps responses in memory for a day, for the project that asked; send the whole conversation as `input` instead"
     );
-    ClientError::new(ErrorKind::BadRequest, message).code("previous_response_not_found").param("previous_response_id")
+    ClientError::new(ErrorKind::BadRequest, message)
+        .code("previous_response_not_found")
+        .param("previous_response_id")
 }
 
 fn said(conversation: &ChatRequest) -> usize {
@@ -172,7 +209,9 @@ fn said(conversation: &ChatRequest) -> usize {
     blocks
         .map(|block| match &block.kind {
             BlockKind::Text(text) => text.text.len(),
-            BlockKind::Reasoning(reasoning) => reasoning.text.len() + block.proof.as_ref().map_or(0, |proof| proof.value.len()),
+            BlockKind::Reasoning(reasoning) => {
+                reasoning.text.len() + block.proof.as_ref().map_or(0, |proof| proof.value.len())
+            }
             BlockKind::ToolCall(call) => call.arguments.len(),
             BlockKind::ToolResult(result) => result.content.len() * 1024,
             BlockKind::Media(media) => match &media.source {

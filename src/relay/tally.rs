@@ -1,4 +1,5 @@
-//! The account of a request: tells the bus what happened, and reports the end exactly once, also when dropped.
+//! The account of a request: tells the bus what happened, and reports the end exactly once, also
+//! when dropped.
 
 use std::{sync::Arc, time::Duration};
 
@@ -168,7 +169,8 @@ impl Tally {
     fn now(&self) -> (UnixMillis, Mono) {
         let mono = self.engine.clock.mono();
         let since = i64::try_from(mono.since(self.received).as_millis()).unwrap_or(i64::MAX);
-        // Counted from the start on the monotonic clock, so that no clock jump makes a negative duration.
+        // Counted from the start on the monotonic clock, so that no clock jump makes a negative
+        // duration.
         (UnixMillis(self.at.0.saturating_add(since)), mono)
     }
 
@@ -177,7 +179,9 @@ impl Tally {
     }
 
     pub(super) fn queued(&self, reason: String) {
-        self.engine.bus.tell(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
+        self.engine
+            .bus
+            .tell(self.now().0, EventKind::Queued { id: self.id, reason: reason.into() });
     }
 
     /// What the next attempt holds of budgets.
@@ -220,7 +224,8 @@ impl Tally {
     fn take_up(&mut self, run: Run) {
         let Run { number, upstream, key, fingerprint, model, began, bill } = run;
         (self.number, self.attempt_began) = (number, began);
-        (self.upstream, self.key, self.fingerprint, self.model) = (upstream, key, fingerprint, model);
+        (self.upstream, self.key, self.fingerprint, self.model) =
+            (upstream, key, fingerprint, model);
         self.account.take_up(bill);
     }
 
@@ -253,7 +258,10 @@ impl Tally {
             won: false,
             maybe_billed: false,
         };
-        self.engine.bus.tell(at, EventKind::AttemptStarted { id: self.id, attempt: Box::new(attempt), reason });
+        self.engine.bus.tell(
+            at,
+            EventKind::AttemptStarted { id: self.id, attempt: Box::new(attempt), reason },
+        );
     }
 
     pub(super) fn attempt_lost(&mut self, status: Option<u16>, outcome: &str, maybe_billed: bool) {
@@ -261,26 +269,57 @@ impl Tally {
         let ended_ms = self.since_start(now);
         let outcome = self.engine.words(outcome).into();
         self.account.lost(&self.engine, self.number, maybe_billed);
-        self.engine.bus.tell(at, EventKind::AttemptEnded { id: self.id, number: self.number, ended_ms, status, outcome, maybe_billed });
+        self.engine.bus.tell(
+            at,
+            EventKind::AttemptEnded {
+                id: self.id,
+                number: self.number,
+                ended_ms,
+                status,
+                outcome,
+                maybe_billed,
+            },
+        );
         if let Some(other) = self.other.take() {
             self.take_up(*other);
         }
     }
 
-    /// The attempt broke off after content, and another is to go on from there; what it used up to then.
-    pub(super) fn broke_off(&mut self, status: Option<u16>, outcome: &str, summary: &Summary) -> Option<Usage> {
+    /// The attempt broke off after content, and another is to go on from there; what it used up to
+    /// then.
+    pub(super) fn broke_off(
+        &mut self,
+        status: Option<u16>,
+        outcome: &str,
+        summary: &Summary,
+    ) -> Option<Usage> {
         let (at, now) = self.now();
         let ended_ms = self.since_start(now);
-        let (answer_bytes, events) = (self.answer_bytes - self.before.0, self.events - self.before.1);
-        let went = Went { state: State::Failed, summary: Some(summary), content: true, answer_bytes, events };
+        let (answer_bytes, events) =
+            (self.answer_bytes - self.before.0, self.events - self.before.1);
+        let went = Went {
+            state: State::Failed,
+            summary: Some(summary),
+            content: true,
+            answer_bytes,
+            events,
+        };
         let usage = self.account.broke(&self.engine, self.number, went);
         self.before = (self.answer_bytes, self.events);
         // What goes on from here is another prompt, asked elsewhere.
         self.watched = None;
         let outcome = self.engine.words(outcome).into();
-        self.engine
-            .bus
-            .tell(at, EventKind::AttemptEnded { id: self.id, number: self.number, ended_ms, status, outcome, maybe_billed: true });
+        self.engine.bus.tell(
+            at,
+            EventKind::AttemptEnded {
+                id: self.id,
+                number: self.number,
+                ended_ms,
+                status,
+                outcome,
+                maybe_billed: true,
+            },
+        );
         usage
     }
 
@@ -294,7 +333,16 @@ impl Tally {
         let ttft_ms = self.since_start(now);
         self.ttft.get_or_insert(now.since(self.received));
         self.status = Some(status);
-        self.engine.bus.tell(at, EventKind::FirstContent { id: self.id, number: self.number, ttft_ms, head_ms: ttft_ms, status });
+        self.engine.bus.tell(
+            at,
+            EventKind::FirstContent {
+                id: self.id,
+                number: self.number,
+                ttft_ms,
+                head_ms: ttft_ms,
+                status,
+            },
+        );
     }
 
     /// Time from the start of the winning attempt to now.
@@ -316,7 +364,13 @@ impl Tally {
     /// Counts what went to the client; told to viewers now and then.
     pub(super) fn sent(&mut self, bytes: &[u8], events: u64) {
         if self.engine.peeks.any() {
-            self.engine.peeks.sent(self.id, bytes, self.answer_bytes, self.account.so_far(), self.engine.clock.mono());
+            self.engine.peeks.sent(
+                self.id,
+                bytes,
+                self.answer_bytes,
+                self.account.so_far(),
+                self.engine.clock.mono(),
+            );
         }
         self.answer_bytes += bytes.len() as u64;
         self.account.answer(bytes);
@@ -325,12 +379,20 @@ impl Tally {
             let (at, now) = self.now();
             if now.since(self.progressed) >= PROGRESS {
                 self.progressed = now;
-                self.engine.bus.tell(at, EventKind::Progress { id: self.id, answer_bytes: self.answer_bytes, events: self.events });
+                self.engine.bus.tell(
+                    at,
+                    EventKind::Progress {
+                        id: self.id,
+                        answer_bytes: self.answer_bytes,
+                        events: self.events,
+                    },
+                );
             }
         }
     }
 
-    /// What we told the client ourselves, in place of an answer or at its end: kept, and not counted as an answer's.
+    /// What we told the client ourselves, in place of an answer or at its end: kept, and not
+    /// counted as an answer's.
     pub(super) fn told(&mut self, bytes: &[u8]) {
         self.account.answer(bytes);
         self.answer_bytes += bytes.len() as u64;
@@ -350,7 +412,11 @@ impl Tally {
 
     /// `upstream/label` of the newest attempt.
     pub(super) fn key_name(&self) -> Arc<str> {
-        if self.key.is_empty() { Arc::clone(&self.upstream) } else { format!("{}/{}", self.upstream, self.key).into() }
+        if self.key.is_empty() {
+            Arc::clone(&self.upstream)
+        } else {
+            format!("{}/{}", self.upstream, self.key).into()
+        }
     }
 
     /// Closes the account; later calls do nothing.
@@ -400,9 +466,15 @@ impl Tally {
                 "request"
             );
         }
-        if let Some(usage) = summary.and_then(|summary| summary.usage).filter(|_| self.account.generates()) {
+        if let Some(usage) =
+            summary.and_then(|summary| summary.usage).filter(|_| self.account.generates())
+        {
             self.engine.watch.see(&usage);
-            if let Some(lost) = self.watched.take().and_then(|watched| guardian::heard(&self.engine, *watched, &usage)) {
+            if let Some(lost) = self
+                .watched
+                .take()
+                .and_then(|watched| guardian::heard(&self.engine, *watched, &usage))
+            {
                 self.cache_lost(at, lost);
             }
         }
@@ -431,7 +503,8 @@ impl Drop for Tally {
     }
 }
 
-/// Gives an attempt's verdict to the board exactly once; dropped without one, the attempt counts as abandoned.
+/// Gives an attempt's verdict to the board exactly once; dropped without one, the attempt counts as
+/// abandoned.
 pub struct Guard {
     engine: Arc<Engine>,
     ticket: Option<Ticket>,
@@ -489,7 +562,10 @@ impl Engine {
                 Level::Info => tracing::info!("{text}"),
                 Level::Warn | Level::Error => tracing::warn!("{text}"),
             }
-            self.bus.tell(self.clock.unix(), EventKind::Health { subject: change.subject.into(), text, level: change.level });
+            self.bus.tell(
+                self.clock.unix(),
+                EventKind::Health { subject: change.subject.into(), text, level: change.level },
+            );
         }
     }
 }

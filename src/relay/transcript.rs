@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-/// Characters told of one part of a conversation; its beginning, for nobody reads more of it on a screen.
+/// Characters told of one part of a conversation; its beginning, for nobody reads more of it on a
+/// screen.
 const PART: usize = 8_000;
 /// Parts told of a conversation: the newest.
 const PARTS: usize = 200;
@@ -63,7 +64,13 @@ pub struct Part {
 impl Part {
     fn new(who: Who, kind: Kind, name: &str, text: &str) -> Self {
         let end = text.char_indices().nth(PART).map_or(text.len(), |(at, _)| at);
-        Self { who, kind, name: name.chars().take(100).collect(), text: text[..end].to_owned(), chars: text.chars().count() as u64 }
+        Self {
+            who,
+            kind,
+            name: name.chars().take(100).collect(),
+            text: text[..end].to_owned(),
+            chars: text.chars().count() as u64,
+        }
     }
 }
 
@@ -79,7 +86,9 @@ pub fn conversation(dialect: Dialect, op: Op, head: &str, tail: &str) -> Vec<Par
         Dialect::Ollama if body.get("messages").is_none() => dialect::Place::Generate,
         _ => dialect::Place::Main,
     };
-    let Ok(request) = registry::ingress(dialect).read_request(place, head.as_bytes()) else { return raw(head, tail) };
+    let Ok(request) = registry::ingress(dialect).read_request(place, head.as_bytes()) else {
+        return raw(head, tail);
+    };
     let mut parts = Vec::new();
     for block in &request.system {
         tell(Who::System, block, &mut parts);
@@ -107,7 +116,13 @@ pub fn conversation(dialect: Dialect, op: Op, head: &str, tail: &str) -> Vec<Par
 pub fn raw(head: &str, tail: &str) -> Vec<Part> {
     let piece = |text: &str| {
         let end = text.floor_char_boundary(ANSWER / 2);
-        Part { who: Who::Raw, kind: Kind::Text, name: String::new(), text: text[..end].to_owned(), chars: text.chars().count() as u64 }
+        Part {
+            who: Who::Raw,
+            kind: Kind::Text,
+            name: String::new(),
+            text: text[..end].to_owned(),
+            chars: text.chars().count() as u64,
+        }
     };
     match (head.is_empty(), tail.is_empty()) {
         (true, true) => Vec::new(),
@@ -131,7 +146,9 @@ fn tell(who: Who, block: &Block, parts: &mut Vec<Part>) {
                 MediaKind::Video => "video",
             };
             let (text, size) = match &media.source {
-                Source::Base64(data) => (media.mime.clone().unwrap_or_default(), data.len() / 4 * 3),
+                Source::Base64(data) => {
+                    (media.mime.clone().unwrap_or_default(), data.len() / 4 * 3)
+                }
                 Source::Url(url) | Source::FileId(url) => (url.clone(), 0),
                 Source::Text(text) => (text.clone(), 0),
             };
@@ -177,10 +194,18 @@ impl Teller {
     #[must_use]
     pub fn new(dialect: Dialect, op: Op, framing: Option<Framing>) -> Self {
         let chat = op == Op::Chat || (op == Op::Completions && framing.is_none());
-        let reading = framing
-            .filter(|_| chat)
-            .map(|framing| Reading::new(framing, registry::egress(dialect).stream_reader(&Carry::default()), false));
-        Self { dialect, op, reading, parts: Vec::new(), blocks: Vec::new(), whole: Vec::new(), bytes: 0 }
+        let reading = framing.filter(|_| chat).map(|framing| {
+            Reading::new(framing, registry::egress(dialect).stream_reader(&Carry::default()), false)
+        });
+        Self {
+            dialect,
+            op,
+            reading,
+            parts: Vec::new(),
+            blocks: Vec::new(),
+            whole: Vec::new(),
+            bytes: 0,
+        }
     }
 
     /// Takes more of the answer.
@@ -210,7 +235,11 @@ impl Teller {
             return self.parts.clone();
         }
         let read = (self.op == Op::Chat || self.op == Op::Completions)
-            .then(|| registry::egress(self.dialect).read_response("application/json", &self.whole, &Carry::default()).ok())
+            .then(|| {
+                registry::egress(self.dialect)
+                    .read_response("application/json", &self.whole, &Carry::default())
+                    .ok()
+            })
             .flatten();
         match read {
             Some(response) => {
@@ -236,13 +265,21 @@ impl Teller {
                         tell(Who::Assistant, &Block::new(BlockKind::Media(media)), &mut self.parts);
                         return;
                     }
-                    Head::Foreign { body, .. } => Part::new(Who::Assistant, Kind::Media, "item", body.text()),
+                    Head::Foreign { body, .. } => {
+                        Part::new(Who::Assistant, Kind::Media, "item", body.text())
+                    }
                 };
                 self.blocks.push((block, self.parts.len()));
                 self.parts.push(part);
             }
             ChatEvent::Delta { block, text } => {
-                let Some(part) = self.blocks.iter().rev().find(|(n, _)| *n == block).and_then(|(_, at)| self.parts.get_mut(*at)) else {
+                let Some(part) = self
+                    .blocks
+                    .iter()
+                    .rev()
+                    .find(|(n, _)| *n == block)
+                    .and_then(|(_, at)| self.parts.get_mut(*at))
+                else {
                     return;
                 };
                 part.text.push_str(&text);
@@ -278,7 +315,10 @@ mod tests {
     use super::*;
 
     fn said(parts: &[Part]) -> Vec<(Who, Kind, &str, &str)> {
-        parts.iter().map(|part| (part.who, part.kind, part.name.as_str(), part.text.as_str())).collect()
+        parts
+            .iter()
+            .map(|part| (part.who, part.kind, part.name.as_str(), part.text.as_str()))
+            .collect()
     }
 
     #[test]
@@ -290,7 +330,11 @@ mod tests {
         let told = said(&parts);
         assert_eq!(
             told[..3],
-            [(Who::System, Kind::Text, "", "be brief"), (Who::User, Kind::Text, "", "hi"), (Who::Assistant, Kind::Call, "Bash", "{}")]
+            [
+                (Who::System, Kind::Text, "", "be brief"),
+                (Who::User, Kind::Text, "", "hi"),
+                (Who::Assistant, Kind::Call, "Bash", "{}")
+            ]
         );
         assert_eq!((told[3].0, told[3].1, told[3].3), (Who::Tool, Kind::Result, "exit 1"));
     }
@@ -299,9 +343,16 @@ mod tests {
     fn what_cannot_be_read_is_shown_as_it_is() {
         assert_eq!(
             said(&conversation(Dialect::Openai, Op::Chat, "{\"messages\":[", "]}")),
-            [(Who::Raw, Kind::Text, "", "{\"messages\":["), (Who::Gap, Kind::Text, "", ""), (Who::Raw, Kind::Text, "", "]}")]
+            [
+                (Who::Raw, Kind::Text, "", "{\"messages\":["),
+                (Who::Gap, Kind::Text, "", ""),
+                (Who::Raw, Kind::Text, "", "]}")
+            ]
         );
-        assert_eq!(said(&conversation(Dialect::Gemini, Op::Embed, "x", "")), [(Who::Raw, Kind::Text, "", "x")]);
+        assert_eq!(
+            said(&conversation(Dialect::Gemini, Op::Embed, "x", "")),
+            [(Who::Raw, Kind::Text, "", "x")]
+        );
     }
 
     #[test]
@@ -320,7 +371,10 @@ mod tests {
             teller.feed(&Bytes::copy_from_slice(piece));
         }
         let parts = teller.parts();
-        assert_eq!(said(&parts), [(Who::Assistant, Kind::Thinking, "", "hm"), (Who::Assistant, Kind::Text, "", "hello")]);
+        assert_eq!(
+            said(&parts),
+            [(Who::Assistant, Kind::Thinking, "", "hm"), (Who::Assistant, Kind::Text, "", "hello")]
+        );
     }
 
     #[test]
@@ -335,7 +389,12 @@ mod tests {
         }
         let parts = teller.parts();
         assert_eq!(parts.len(), 1);
-        assert!(parts[0].text.len() <= ANSWER && parts[0].chars == 1_000_000, "{} {}", parts[0].text.len(), parts[0].chars);
+        assert!(
+            parts[0].text.len() <= ANSWER && parts[0].chars == 1_000_000,
+            "{} {}",
+            parts[0].text.len(),
+            parts[0].chars
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Requests whose upstream speaks another dialect than their client: read once, written for each target, answered anew.
+//! Requests whose upstream speaks another dialect than their client: read once, written for each
+//! target, answered anew.
 
 use std::sync::Arc;
 
@@ -39,11 +40,14 @@ use crate::{
     upstream::headers,
 };
 
-/// Whether this target's answer has to be translated; also where the dialect is the same, but something is to be changed.
+/// Whether this target's answer has to be translated; also where the dialect is the same, but
+/// something is to be changed.
 #[must_use]
 pub(super) fn needed(ask: &Ask, target: &Target) -> bool {
     let upstream = &target.upstream;
-    let other = target.dialect != ask.endpoint.dialect || ask.read_as != ask.endpoint.dialect || ask.rewrite;
+    let other = target.dialect != ask.endpoint.dialect
+        || ask.read_as != ask.endpoint.dialect
+        || ask.rewrite;
     match ask.endpoint.op {
         Op::Chat => other || upstream.think_split || upstream.stream_keepalive && !ask.stream,
         Op::Completions => other,
@@ -51,8 +55,8 @@ pub(super) fn needed(ask: &Ask, target: &Target) -> bool {
     }
 }
 
-/// Reads the request, if any of the targets needs that and it was not read before. Targets that cannot be asked are left
-/// out; an error only where no target is left.
+/// Reads the request, if any of the targets needs that and it was not read before. Targets that
+/// cannot be asked are left out; an error only where no target is left.
 pub(super) fn read(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), ClientError> {
     if job.said.is_some() || !targets.iter().any(|target| needed(&job.ask, target)) {
         return Ok(());
@@ -81,12 +85,16 @@ pub(super) fn read(job: &mut Job, targets: &mut Vec<Arc<Target>>) -> Result<(), 
 }
 
 fn unreachable_in(ask: &Ask) -> ClientError {
-    let message = format!("no upstream that serves `{}` takes this kind of {} request", clean::clean(&ask.asked), ask.endpoint.op);
+    let message = format!(
+        "no upstream that serves `{}` takes this kind of {} request",
+        clean::clean(&ask.asked),
+        ask.endpoint.op
+    );
     ClientError::new(ErrorKind::BadRequest, message)
 }
 
-/// What the body does not say: where it was asked, and what the proxy keeps for the conversation, which is likely to go
-/// on in dialect `to`.
+/// What the body does not say: where it was asked, and what the proxy keeps for the conversation,
+/// which is likely to go on in dialect `to`.
 fn complete(job: &Job, mut said: Said, to: Option<Dialect>) -> Result<Said, ClientError> {
     let project = &job.ask.caller.project.name;
     if let Some(request) = said.asked() {
@@ -95,7 +103,9 @@ fn complete(job: &Job, mut said: Said, to: Option<Dialect>) -> Result<Said, Clie
         job.engine.continuity.restore(project, request, to, job.engine.clock.mono());
     }
     Ok(match said {
-        Said::Compact { whole, .. } => Said::Compact { ask: Box::new(stored::to_compact(&whole)), whole },
+        Said::Compact { whole, .. } => {
+            Said::Compact { ask: Box::new(stored::to_compact(&whole)), whole }
+        }
         said => said,
     })
 }
@@ -107,7 +117,9 @@ fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ClientError> {
     }
     let mut lost = None;
     targets.retain(|target| {
-        let Some(encoded) = needed(&job.ask, target).then(|| encode(job, target)).flatten() else { return true };
+        let Some(encoded) = needed(&job.ask, target).then(|| encode(job, target)).flatten() else {
+            return true;
+        };
         if !encoded.losses.is_empty() {
             lost.get_or_insert((target.dialect, encoded.losses));
             return false;
@@ -126,8 +138,11 @@ fn refused(job: &Job, targets: &mut Vec<Arc<Target>>) -> Option<ClientError> {
 /// The losses with their reasons; a few speak for all.
 fn reasons(dialect: Dialect, lost: &[Loss]) -> String {
     const TOLD: usize = 5;
-    let why = |name: &str| losses::row(name, dialect).map(|row| format!(" ({})", row.why)).unwrap_or_default();
-    let mut told: Vec<String> = lost.iter().take(TOLD).map(|loss| format!("`{}`{}", loss.0, why(&loss.0))).collect();
+    let why = |name: &str| {
+        losses::row(name, dialect).map(|row| format!(" ({})", row.why)).unwrap_or_default()
+    };
+    let mut told: Vec<String> =
+        lost.iter().take(TOLD).map(|loss| format!("`{}`{}", loss.0, why(&loss.0))).collect();
     if lost.len() > TOLD {
         told.push(format!("and {} more", lost.len() - TOLD));
     }
@@ -146,7 +161,11 @@ fn traits(job: &Job, target: &Target) -> Traits {
             Some(Thinks::Effort) | None => Thinking::Effort,
             Some(Thinks::Never) => Thinking::Never,
         },
-        limit_field: if facts.limit.as_deref() == Some("max_completion_tokens") { "max_completion_tokens" } else { "max_tokens" },
+        limit_field: if facts.limit.as_deref() == Some("max_completion_tokens") {
+            "max_completion_tokens"
+        } else {
+            "max_tokens"
+        },
         developer_role: facts.developer == Some(true),
         takes_reasoning: target.upstream.reasoning_back,
         seed: job.ask.id.to_string(),
@@ -217,7 +236,8 @@ pub(super) fn shape(job: &Job) -> Shape {
     let namespaced = tools.iter().filter_map(|tool| match tool {
         Tool::Function(tool) => {
             let space = tool.namespace.clone()?;
-            let inner = tool.name.strip_prefix(&format!("{space}__")).unwrap_or(&tool.name).to_owned();
+            let inner =
+                tool.name.strip_prefix(&format!("{space}__")).unwrap_or(&tool.name).to_owned();
             Some((tool.name.clone(), space, inner))
         }
         _ => None,
@@ -235,13 +255,18 @@ pub(super) fn shape(job: &Job) -> Shape {
     }
 }
 
-/// How much of an answer is kept beside its stream: what later turns may need, and all that a Responses client may ask for
-/// again.
+/// How much of an answer is kept beside its stream: what later turns may need, and all that a
+/// Responses client may ask for again.
 fn room(job: &Job) -> usize {
-    if job.ask.endpoint.dialect == Dialect::Responses { responses::LARGEST } else { continuity::LARGEST }
+    if job.ask.endpoint.dialect == Dialect::Responses {
+        responses::LARGEST
+    } else {
+        continuity::LARGEST
+    }
 }
 
-/// What was read of a request is of use no longer, once its answer flows; unless the answer is kept with it.
+/// What was read of a request is of use no longer, once its answer flows; unless the answer is kept
+/// with it.
 pub(super) fn let_go(job: &mut Job) {
     if job.ask.endpoint.dialect != Dialect::Responses {
         job.said = None;
@@ -256,7 +281,8 @@ pub(super) fn flow(job: &Job, target: &Target, framing: crate::dialect::Framing)
     if job.continues {
         return Flow::Translate(Box::new(Translator::silent(reading)));
     }
-    let mut translator = Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), room(job)));
+    let mut translator =
+        Box::new(Translator::new(reading, job.ingress.stream_writer(&shape(job)), room(job)));
     if job.spares.is_some() {
         translator.listen();
     }
@@ -264,7 +290,12 @@ pub(super) fn flow(job: &Job, target: &Target, framing: crate::dialect::Framing)
 }
 
 /// An answer that came whole, for a client that wants a stream.
-pub(super) fn told(job: &Job, target: &Target, response: &ChatResponse, ready: &mut Vec<Bytes>) -> Flow {
+pub(super) fn told(
+    job: &Job,
+    target: &Target,
+    response: &ChatResponse,
+    ready: &mut Vec<Bytes>,
+) -> Flow {
     let mut flow = flow(job, target, crate::dialect::Framing::Sse);
     if let Flow::Translate(translator) = &mut flow {
         translator.whole(assemble::events(response), summary(response), ready);
@@ -273,9 +304,15 @@ pub(super) fn told(job: &Job, target: &Target, response: &ChatResponse, ready: &
 }
 
 /// Reads a whole answer.
-pub(super) fn response(job: &Job, target: &Target, content_type: &str, body: &[u8]) -> Result<ChatResponse, Fault> {
+pub(super) fn response(
+    job: &Job,
+    target: &Target,
+    content_type: &str,
+    body: &[u8],
+) -> Result<ChatResponse, Fault> {
     let carry = job.carry.clone().unwrap_or_default();
-    let mut response = registry::egress(target.dialect).read_response(content_type, body, &carry)?;
+    let mut response =
+        registry::egress(target.dialect).read_response(content_type, body, &carry)?;
     if target.upstream.think_split {
         think::split(&mut response);
     }
@@ -283,7 +320,12 @@ pub(super) fn response(job: &Job, target: &Target, content_type: &str, body: &[u
 }
 
 /// Reads a stream that is complete, for a client that wants a whole answer.
-pub(super) fn gathered(job: &Job, target: &Target, framing: crate::dialect::Framing, body: &Bytes) -> Result<ChatResponse, Fault> {
+pub(super) fn gathered(
+    job: &Job,
+    target: &Target,
+    framing: crate::dialect::Framing,
+    body: &Bytes,
+) -> Result<ChatResponse, Fault> {
     let carry = job.carry.clone().unwrap_or_default();
     let reader = registry::egress(target.dialect).stream_reader(&carry);
     let mut reading = Reading::new(framing, reader, target.upstream.think_split);
@@ -326,15 +368,29 @@ pub(super) fn learn(job: &Job, id: Option<&str>, body: &Bytes) {
     };
     let said = || Some(json::check(body).ok()?.get("id")?.str()?.into_owned());
     if let Some(id) = id.map(str::to_owned).or_else(said) {
-        job.engine.stored.learn(&job.ask.caller.project.name, &id, upstream, Some(key), job.engine.clock.mono());
+        job.engine.stored.learn(
+            &job.ask.caller.project.name,
+            &id,
+            upstream,
+            Some(key),
+            job.engine.clock.mono(),
+        );
     }
 }
 
 /// What an answer added up to.
 #[must_use]
 pub(super) fn summary(response: &ChatResponse) -> Summary {
-    let finish = response.finish.said.clone().unwrap_or_else(|| format!("{:?}", response.finish.kind).to_lowercase());
-    Summary { usage: response.usage, finish: Some(finish), model: (!response.model.is_empty()).then(|| response.model.clone()) }
+    let finish = response
+        .finish
+        .said
+        .clone()
+        .unwrap_or_else(|| format!("{:?}", response.finish.kind).to_lowercase());
+    Summary {
+        usage: response.usage,
+        finish: Some(finish),
+        model: (!response.model.is_empty()).then(|| response.model.clone()),
+    }
 }
 
 /// The headers of a translated answer: what the upstream's say is about another body.

@@ -1,4 +1,5 @@
-//! The queue of requests for which nothing is free just now: projects take turns, each project's requests in order.
+//! The queue of requests for which nothing is free just now: projects take turns, each project's
+//! requests in order.
 
 use std::{
     collections::HashMap,
@@ -31,7 +32,8 @@ struct Place {
     number: u64,
     set: u64,
     project: Arc<str>,
-    /// The round in which the project is served: its own place in its line, counted from the round at which it came.
+    /// The round in which the project is served: its own place in its line, counted from the round
+    /// at which it came.
     turn: u64,
 }
 
@@ -69,13 +71,15 @@ impl Drop for Line {
     }
 }
 
-/// What is waited for: any of these candidates but those that failed here already, so that nobody stands behind one
-/// who cannot use what comes free. `alone` is in a line of its own.
+/// What is waited for: any of these candidates but those that failed here already, so that nobody
+/// stands behind one who cannot use what comes free. `alone` is in a line of its own.
 #[must_use]
 pub fn set_of(candidates: &[Candidate], tried: &[Tried], alone: Option<RequestId>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for candidate in candidates {
-        let failed = tried.iter().any(|tried| tried.key == candidate.key && tried.model == candidate.target.model);
+        let failed = tried
+            .iter()
+            .any(|tried| tried.key == candidate.key && tried.model == candidate.target.model);
         (candidate.key, &candidate.target.model, failed).hash(&mut hasher);
     }
     alone.hash(&mut hasher);
@@ -105,7 +109,12 @@ impl Queue {
         inner.next += 1;
         let number = inner.next;
         let served = inner.turns.get(&set).copied().unwrap_or_default();
-        let own = inner.places.iter().filter(|place| place.set == set && place.project == *project).map(|place| place.turn).max();
+        let own = inner
+            .places
+            .iter()
+            .filter(|place| place.set == set && place.project == *project)
+            .map(|place| place.turn)
+            .max();
         let turn = own.map_or(served, |turn| turn.max(served)) + 1;
         inner.turns.entry(set).or_insert(served);
         inner.places.push(Place { number, set, project: Arc::clone(project), turn });
@@ -149,7 +158,9 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         let mut inner = self.queue.lock();
         let first = inner.before(self.number) == 0;
-        let Some(at) = inner.places.iter().position(|place| place.number == self.number) else { return };
+        let Some(at) = inner.places.iter().position(|place| place.number == self.number) else {
+            return;
+        };
         let Place { set, turn, .. } = inner.places.remove(at);
         if !inner.places.iter().any(|place| place.set == set) {
             inner.turns.remove(&set);
@@ -182,14 +193,19 @@ mod tests {
     #[test]
     fn projects_take_turns() {
         let queue = Queue::default();
-        let mut waiting: Vec<(&str, Waiter)> = ["a", "a", "a", "a"].map(|name| (name, join(&queue, name))).into();
+        let mut waiting: Vec<(&str, Waiter)> =
+            ["a", "a", "a", "a"].map(|name| (name, join(&queue, name))).into();
         waiting.extend(["b", "b", "c"].map(|name| (name, join(&queue, name))));
         let mut served = String::new();
         while !waiting.is_empty() {
-            let at = waiting.iter().position(|(_, waiter)| waiter.before() == 0).expect("somebody is first");
+            let at = waiting
+                .iter()
+                .position(|(_, waiter)| waiter.before() == 0)
+                .expect("somebody is first");
             served += waiting.remove(at).0;
             if served.len() == 2 {
-                // A newcomer begins in the round that is being served, not before those who have waited.
+                // A newcomer begins in the round that is being served, not before those who have
+                // waited.
                 waiting.push(("d", join(&queue, "d")));
             }
         }

@@ -1,4 +1,5 @@
-//! What one request wishes of routing: a `provider` object and a `models` list in its body, taken out before it is sent.
+//! What one request wishes of routing: a `provider` object and a `models` list in its body, taken
+//! out before it is sent.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use crate::{
 
 /// Names in any of the lists.
 const MOST: usize = 32;
-/// Between the tiers of a model and those of the next in `models`; priorities of the config are below it.
+/// Between the tiers of a model and those of the next in `models`; priorities of the config are
+/// below it.
 const STEP: u32 = 10_000_000;
 /// Upstreams beside those in `order` come after it.
 const AFTER: u32 = 1_000;
@@ -37,13 +39,16 @@ pub struct Wishes {
     pub models: Vec<String>,
 }
 
-/// Takes the wishes out of a body. `known` tells upstreams of ours: a `provider` object that names only others is meant
-/// for whoever gets the request, and stays; so do the `models` beside it.
+/// Takes the wishes out of a body. `known` tells upstreams of ours: a `provider` object that names
+/// only others is meant for whoever gets the request, and stays; so do the `models` beside it.
 ///
 /// # Errors
 ///
 /// 400, where a wish cannot be understood.
-pub(super) fn take(body: &[u8], known: &dyn Fn(&str) -> bool) -> Result<Option<(Wishes, Bytes)>, ClientError> {
+pub(super) fn take(
+    body: &[u8],
+    known: &dyn Fn(&str) -> bool,
+) -> Result<Option<(Wishes, Bytes)>, ClientError> {
     let Ok(root) = json::check(body) else { return Ok(None) };
     let mut wishes = Wishes::default();
     let provider = root.get("provider").filter(|value| value.is_object());
@@ -59,7 +64,8 @@ pub(super) fn take(body: &[u8], known: &dyn Fn(&str) -> bool) -> Result<Option<(
     if provider.is_none() && models.is_none() {
         return Ok(None);
     }
-    let goes = |key: &str| key == "provider" && provider.is_some() || key == "models" && models.is_some();
+    let goes =
+        |key: &str| key == "provider" && provider.is_some() || key == "models" && models.is_some();
     let mut rest = String::with_capacity(body.len());
     for (key, value) in root.members().filter(|(key, _)| !goes(key)) {
         rest.push(if rest.is_empty() { '{' } else { ',' });
@@ -70,8 +76,14 @@ pub(super) fn take(body: &[u8], known: &dyn Fn(&str) -> bool) -> Result<Option<(
 }
 
 /// Whether the object is for us; then what it says.
-fn read(provider: Json<'_>, known: &dyn Fn(&str) -> bool, wishes: &mut Wishes) -> Result<bool, ClientError> {
-    let list = |name: &str| provider.get(name).map_or(Ok(Vec::new()), |value| names(value, &format!("provider.{name}")));
+fn read(
+    provider: Json<'_>,
+    known: &dyn Fn(&str) -> bool,
+    wishes: &mut Wishes,
+) -> Result<bool, ClientError> {
+    let list = |name: &str| {
+        provider.get(name).map_or(Ok(Vec::new()), |value| names(value, &format!("provider.{name}")))
+    };
     (wishes.order, wishes.only, wishes.ignore) = (list("order")?, list("only")?, list("ignore")?);
     let mut named = wishes.order.iter().chain(&wishes.only).chain(&wishes.ignore).peekable();
     if named.peek().is_some() && !named.any(|name| known(name)) {
@@ -80,7 +92,9 @@ fn read(provider: Json<'_>, known: &dyn Fn(&str) -> bool, wishes: &mut Wishes) -
     }
     let flag = |name: &str| match provider.get(name) {
         None => Ok(None),
-        Some(value) => value.bool().map(Some).ok_or_else(|| bad(&format!("provider.{name}"), "true or false")),
+        Some(value) => {
+            value.bool().map(Some).ok_or_else(|| bad(&format!("provider.{name}"), "true or false"))
+        }
     };
     wishes.no_fallbacks = flag("allow_fallbacks")? == Some(false);
     wishes.all_parameters = flag("require_parameters")? == Some(true);
@@ -97,8 +111,15 @@ fn read(provider: Json<'_>, known: &dyn Fn(&str) -> bool, wishes: &mut Wishes) -
         let part = |name: &str| match price.get(name) {
             None => Ok(None),
             Some(value) => {
-                let number = value.text().trim_matches('"').parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
-                number.map(Some).ok_or_else(|| bad("provider.max_price", "dollars per million tokens"))
+                let number = value
+                    .text()
+                    .trim_matches('"')
+                    .parse::<f64>()
+                    .ok()
+                    .filter(|number| number.is_finite() && *number >= 0.0);
+                number
+                    .map(Some)
+                    .ok_or_else(|| bad("provider.max_price", "dollars per million tokens"))
             }
         };
         wishes.max_price = Some([part("prompt")?, part("completion")?]);
@@ -112,7 +133,12 @@ fn names(value: Json<'_>, field: &str) -> Result<Vec<String>, ClientError> {
         return Err(wrong());
     }
     let fine = |name: &str| !name.is_empty() && name.len() <= 256 && *clean::clean(name) == *name;
-    value.items().map(|item| item.str().filter(|name| fine(name)).map(|name| name.into_owned()).ok_or_else(wrong)).collect()
+    value
+        .items()
+        .map(|item| {
+            item.str().filter(|name| fine(name)).map(|name| name.into_owned()).ok_or_else(wrong)
+        })
+        .collect()
 }
 
 fn bad(field: &str, wants: &str) -> ClientError {
@@ -127,13 +153,23 @@ impl Wishes {
         self.sort
     }
 
-    /// Leaves and orders the targets as wished; `nth` is the place of their model among those asked for.
-    pub fn apply(&self, targets: &mut Vec<Arc<Target>>, nth: usize, price: &dyn Fn(&Target) -> Option<Price>) {
-        let listed = |list: &[String], target: &Target| list.iter().position(|name| name.eq_ignore_ascii_case(&target.upstream.name));
+    /// Leaves and orders the targets as wished; `nth` is the place of their model among those asked
+    /// for.
+    pub fn apply(
+        &self,
+        targets: &mut Vec<Arc<Target>>,
+        nth: usize,
+        price: &dyn Fn(&Target) -> Option<Price>,
+    ) {
+        let listed = |list: &[String], target: &Target| {
+            list.iter().position(|name| name.eq_ignore_ascii_case(&target.upstream.name))
+        };
         targets.retain(|target| {
             (self.only.is_empty() || listed(&self.only, target).is_some())
                 && listed(&self.ignore, target).is_none()
-                && (!self.no_fallbacks || self.order.is_empty() || listed(&self.order, target).is_some())
+                && (!self.no_fallbacks
+                    || self.order.is_empty()
+                    || listed(&self.order, target).is_some())
                 && self.affordable(price(target))
         });
         let step = STEP.saturating_mul(u32::try_from(nth).unwrap_or(u32::MAX));
@@ -157,7 +193,8 @@ impl Wishes {
         let Some([input, output]) = self.max_price else { return true };
         // A dollar a million is a thousand billionths each.
         price.is_some_and(|price| {
-            input.is_none_or(|most| price.input <= most * 1_000.0) && output.is_none_or(|most| price.output <= most * 1_000.0)
+            input.is_none_or(|most| price.input <= most * 1_000.0)
+                && output.is_none_or(|most| price.output <= most * 1_000.0)
         })
     }
 }
@@ -173,7 +210,9 @@ mod tests {
     }
 
     fn taken(body: &str) -> Option<(Wishes, String)> {
-        take(body.as_bytes(), &known).expect("understood").map(|(wishes, rest)| (wishes, String::from_utf8_lossy(&rest).into_owned()))
+        take(body.as_bytes(), &known)
+            .expect("understood")
+            .map(|(wishes, rest)| (wishes, String::from_utf8_lossy(&rest).into_owned()))
     }
 
     #[test]
@@ -183,11 +222,20 @@ mod tests {
         let (wishes, rest) = taken(body).expect("wishes");
 
         assert_eq!(rest, r#"{"model":"m","n":1.50}"#);
-        assert_eq!((wishes.order.len(), wishes.no_fallbacks, wishes.all_parameters), (2, true, true));
-        assert_eq!((wishes.sort, wishes.max_price), (Some(Strategy::LeastCost), Some([Some(1.0), Some(2.5)])));
+        assert_eq!(
+            (wishes.order.len(), wishes.no_fallbacks, wishes.all_parameters),
+            (2, true, true)
+        );
+        assert_eq!(
+            (wishes.sort, wishes.max_price),
+            (Some(Strategy::LeastCost), Some([Some(1.0), Some(2.5)]))
+        );
         assert_eq!(wishes.models, ["a", "b"]);
         assert!(wishes.affordable(Some(Price { input: 1_000.0, output: 2_500.0, request: 0.0 })));
-        assert!(!wishes.affordable(Some(Price { input: 1_000.0, output: 2_501.0, request: 0.0 })) && !wishes.affordable(None));
+        assert!(
+            !wishes.affordable(Some(Price { input: 1_000.0, output: 2_501.0, request: 0.0 }))
+                && !wishes.affordable(None)
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Which account serves a conversation, so that its next turn finds its beginning in the provider's prompt cache.
+//! Which account serves a conversation, so that its next turn finds its beginning in the provider's
+//! prompt cache.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -47,19 +48,22 @@ pub struct Binding {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bound<'a> {
     pub binding: &'a Binding,
-    /// Only system and tools are the same: good for a tie-break, and only while there is plenty left.
+    /// Only system and tools are the same: good for a tie-break, and only while there is plenty
+    /// left.
     pub loose: bool,
     /// It is waited for until then.
     pub wait: Mono,
 }
 
 impl Bound<'_> {
-    /// Whether a candidate is what the conversation is bound to. Keys of the account may differ, the model may not:
-    /// caches are kept per model.
+    /// Whether a candidate is what the conversation is bound to. Keys of the account may differ,
+    /// the model may not: caches are kept per model.
     #[must_use]
     pub fn is(&self, candidate: &Candidate) -> bool {
         let Binding { upstream, account, model, .. } = self.binding;
-        candidate.account == *account && candidate.upstream() == *upstream && candidate.target.model == *model
+        candidate.account == *account
+            && candidate.upstream() == *upstream
+            && candidate.target.model == *model
     }
 
     /// Whether it still holds though a better tier is ready.
@@ -76,11 +80,12 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// The binding of a conversation: by its name, then by its longest known beginning, then by what stands before it.
-    /// Gives its key with it, and whether it is the last kind.
+    /// The binding of a conversation: by its name, then by its longest known beginning, then by
+    /// what stands before it. Gives its key with it, and whether it is the last kind.
     #[must_use]
     pub fn find(&self, keys: &Keys, ttl: Duration, now: Mono) -> Option<(u64, bool)> {
-        let fresh = |key: &u64| self.by_key.get(key).is_some_and(|binding| now.since(binding.seen) < ttl);
+        let fresh =
+            |key: &u64| self.by_key.get(key).is_some_and(|binding| now.since(binding.seen) < ttl);
         let firm = keys.session.iter().chain(&keys.chain).copied().find(fresh);
         firm.map(|key| (key, false)).or_else(|| keys.head.filter(fresh).map(|key| (key, true)))
     }
@@ -94,7 +99,8 @@ impl Bindings {
     pub fn bind(&mut self, keys: &Keys, mut binding: Binding, now: Mono) {
         for key in keys.session.into_iter().chain(keys.chain.first().copied()).chain(keys.head) {
             if let Some(old) = self.by_key.get(&key)
-                && (old.upstream, old.account, &old.model) == (binding.upstream, binding.account, &binding.model)
+                && (old.upstream, old.account, &old.model)
+                    == (binding.upstream, binding.account, &binding.model)
             {
                 binding.bound = old.bound;
             }
@@ -128,7 +134,8 @@ impl Bindings {
 
     /// Drops the eighth that was silent longest, so that this is rare.
     fn make_room(&mut self, now: Mono) {
-        let mut silent: Vec<Duration> = self.by_key.values().map(|binding| now.since(binding.seen)).collect();
+        let mut silent: Vec<Duration> =
+            self.by_key.values().map(|binding| now.since(binding.seen)).collect();
         let keep = silent.len() - silent.len() / 8 - 1;
         let (_, limit, _) = silent.select_nth_unstable(keep);
         let limit = *limit;
@@ -172,9 +179,16 @@ mod tests {
         all.bind(&Keys { head: Some(9), ..chain(&[3, 2, 1]) }, binding(1, 0), at(0));
         all.bind(&Keys { head: Some(9), ..chain(&[5, 4, 3, 2, 1]) }, binding(2, 1), at(1));
 
-        let account = |keys: &Keys| all.find(keys, HOUR, at(2)).map(|(key, loose)| (all.get(key).expect("known").account.0, loose));
+        let account = |keys: &Keys| {
+            all.find(keys, HOUR, at(2))
+                .map(|(key, loose)| (all.get(key).expect("known").account.0, loose))
+        };
         assert_eq!(account(&chain(&[7, 6, 5, 4, 3, 2, 1])), Some((2, false)));
-        assert_eq!(account(&chain(&[8, 3, 2, 1])), Some((1, false)), "a branch goes on from where it left");
+        assert_eq!(
+            account(&chain(&[8, 3, 2, 1])),
+            Some((1, false)),
+            "a branch goes on from where it left"
+        );
         assert_eq!(account(&chain(&[2, 1])), None, "only whole requests were bound");
         assert_eq!(account(&Keys { head: Some(9), ..chain(&[77]) }), Some((2, true)));
     }
@@ -196,7 +210,11 @@ mod tests {
         let keys = Keys { session: Some(40), ..Keys::default() };
         all.bind(&keys, binding(1, 0), at(0));
         all.better(40, true, at(5));
-        all.bind(&keys, Binding { better: all.get(40).and_then(|known| known.better), ..binding(1, 10) }, at(10));
+        all.bind(
+            &keys,
+            Binding { better: all.get(40).and_then(|known| known.better), ..binding(1, 10) },
+            at(10),
+        );
         let stayed = all.get(40).expect("bound").clone();
         assert_eq!((stayed.bound, stayed.seen, stayed.better), (at(0), at(10), Some(at(5))));
         all.bind(&keys, binding(2, 20), at(20));

@@ -1,4 +1,5 @@
-//! Everything believed about upstreams, keys and accounts, behind the one lock: decisions, ends of attempts, actions.
+//! Everything believed about upstreams, keys and accounts, behind the one lock: decisions, ends of
+//! attempts, actions.
 
 use std::{
     sync::{
@@ -32,9 +33,9 @@ use crate::{
     ir::allowance::Allowances,
 };
 
-/// Shared by all requests. A decision that tries something marks it in the same critical section, so no two requests
-/// are the same probe. A poisoned lock is entered all the same: updates replace whole values, and one panic must not
-/// stop the proxy.
+/// Shared by all requests. A decision that tries something marks it in the same critical section,
+/// so no two requests are the same probe. A poisoned lock is entered all the same: updates replace
+/// whole values, and one panic must not stop the proxy.
 #[derive(Debug)]
 pub struct Board {
     state: Mutex<State>,
@@ -81,7 +82,11 @@ impl Board {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self {
-            state: Mutex::new(State { health: Health::new(policy), bindings: Bindings::default(), budget: Budget::default() }),
+            state: Mutex::new(State {
+                health: Health::new(policy),
+                bindings: Bindings::default(),
+                budget: Budget::default(),
+            }),
             changed: AtomicU64::new(0),
         }
     }
@@ -90,8 +95,9 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Grows whenever a request that waits might go on. Time alone does not make it grow: a waiter also looks again at
-    /// the decision's `until`, and at least every [`VERDICT`](super::circuit::VERDICT).
+    /// Grows whenever a request that waits might go on. Time alone does not make it grow: a waiter
+    /// also looks again at the decision's `until`, and at least every
+    /// [`VERDICT`](super::circuit::VERDICT).
     #[must_use]
     pub fn changed(&self) -> u64 {
         self.changed.load(Ordering::Acquire)
@@ -101,20 +107,27 @@ impl Board {
         self.changed.fetch_add(1, Ordering::Release);
     }
 
-    /// Decides, and where the verdict is `Try` starts that attempt: the ticket's holder calls [`Board::record`] with
-    /// exactly one final end.
-    pub fn decide(&self, q: &Question<'_>, now: Mono, draw: &mut dyn Draw) -> (Decision, Option<Ticket>) {
+    /// Decides, and where the verdict is `Try` starts that attempt: the ticket's holder calls
+    /// [`Board::record`] with exactly one final end.
+    pub fn decide(
+        &self,
+        q: &Question<'_>,
+        now: Mono,
+        draw: &mut dyn Draw,
+    ) -> (Decision, Option<Ticket>) {
         let mut state = self.lock();
         let decision = decide(q, &state.health, now, draw);
         let ticket = match decision.verdict {
-            Verdict::Try { index, probe, .. } => Some(start(&mut state.health, q, index, probe, now)),
+            Verdict::Try { index, probe, .. } => {
+                Some(start(&mut state.health, q, index, probe, now))
+            }
             Verdict::Again { .. } | Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
         };
         (decision, ticket)
     }
 
-    /// Like [`Board::decide`], for a conversation that is to be served where it was served before; `wait` is how long
-    /// it may wait for that.
+    /// Like [`Board::decide`], for a conversation that is to be served where it was served before;
+    /// `wait` is how long it may wait for that.
     pub fn decide_for(
         &self,
         q: &Question<'_>,
@@ -124,10 +137,13 @@ impl Board {
     ) -> (Decision, Option<Ticket>) {
         let State { health, bindings, .. } = &mut *self.lock();
         let found = bindings.find(keys, ttl, now);
-        let bound = found.and_then(|(key, loose)| Some(Bound { binding: bindings.get(key)?, loose, wait }));
+        let bound =
+            found.and_then(|(key, loose)| Some(Bound { binding: bindings.get(key)?, loose, wait }));
         let q = Question { bound, ..*q };
         let decision = decide(&q, health, now, draw);
-        let Verdict::Try { index, probe, ref why } = decision.verdict else { return (decision, None) };
+        let Verdict::Try { index, probe, ref why } = decision.verdict else {
+            return (decision, None);
+        };
         let better = match why {
             Chosen::Bound { better } => Some(*better),
             _ => None,
@@ -141,10 +157,19 @@ impl Board {
         (decision, Some(ticket))
     }
 
-    /// Starts an attempt beside or after another one, of whoever is ready for it: nobody is tested or waited for.
-    pub fn decide_ready(&self, q: &Question<'_>, keys: Option<&Arc<Keys>>, now: Mono, draw: &mut dyn Draw) -> Option<(usize, Ticket)> {
+    /// Starts an attempt beside or after another one, of whoever is ready for it: nobody is tested
+    /// or waited for.
+    pub fn decide_ready(
+        &self,
+        q: &Question<'_>,
+        keys: Option<&Arc<Keys>>,
+        now: Mono,
+        draw: &mut dyn Draw,
+    ) -> Option<(usize, Ticket)> {
         let health = &mut self.lock().health;
-        let Verdict::Try { index, probe: false, why: Chosen::Only | Chosen::Best { .. } } = decide(q, health, now, draw).verdict else {
+        let Verdict::Try { index, probe: false, why: Chosen::Only | Chosen::Best { .. } } =
+            decide(q, health, now, draw).verdict
+        else {
             return None;
         };
         let mut ticket = start(health, q, index, false, now);
@@ -172,10 +197,17 @@ impl Board {
 
     /// The same for a conversation.
     #[must_use]
-    pub fn decide_dry_for(&self, q: &Question<'_>, talk: Option<(&Keys, Duration)>, now: Mono) -> Decision {
+    pub fn decide_dry_for(
+        &self,
+        q: &Question<'_>,
+        talk: Option<(&Keys, Duration)>,
+        now: Mono,
+    ) -> Decision {
         let state = self.lock();
         let found = talk.and_then(|(keys, ttl)| state.bindings.find(keys, ttl, now));
-        let bound = found.and_then(|(key, loose)| Some(Bound { binding: state.bindings.get(key)?, loose, wait: now }));
+        let bound = found.and_then(|(key, loose)| {
+            Some(Bound { binding: state.bindings.get(key)?, loose, wait: now })
+        });
         decide(&Question { bound, ..*q }, &state.health, now, &mut Plain)
     }
 
@@ -212,8 +244,15 @@ impl Board {
         health.newest
     }
 
-    /// Records what a probe found: nothing wrong, or why the upstream does not answer. Gives back what there is to tell.
-    pub fn probed(&self, upstream: &Upstream, id: u64, found: Result<(), &Arc<str>>, now: Mono) -> Vec<Change> {
+    /// Records what a probe found: nothing wrong, or why the upstream does not answer. Gives back
+    /// what there is to tell.
+    pub fn probed(
+        &self,
+        upstream: &Upstream,
+        id: u64,
+        found: Result<(), &Arc<str>>,
+        now: Mono,
+    ) -> Vec<Change> {
         let changes = ending::probed(&mut self.lock().health, upstream, id, found, now);
         if !changes.is_empty() {
             self.bump();
@@ -241,8 +280,16 @@ impl Board {
         self.lock().budget.request(now);
     }
 
-    /// Whether a request may be tried again ([`retry::again`], with the rules and the budget in force).
-    pub fn again(&self, outcome: &Outcome, so_far: &mut Attempts, to: To, now: Mono, draw: &mut dyn Draw) -> Again {
+    /// Whether a request may be tried again ([`retry::again`], with the rules and the budget in
+    /// force).
+    pub fn again(
+        &self,
+        outcome: &Outcome,
+        so_far: &mut Attempts,
+        to: To,
+        now: Mono,
+        draw: &mut dyn Draw,
+    ) -> Again {
         let State { health, budget, .. } = &mut *self.lock();
         retry::again(outcome, so_far, to, &health.policy.retry, budget, now, draw)
     }
@@ -277,14 +324,15 @@ impl Board {
         }
     }
 
-    /// Forgets what is held against a scope and everything narrower; a key's account is warmed with it, as the key
-    /// would stay out otherwise.
+    /// Forgets what is held against a scope and everything narrower; a key's account is warmed with
+    /// it, as the key would stay out otherwise.
     pub fn warm(&self, scope: &ActScope) {
         self.lock().health.warm(scope);
         self.bump();
     }
 
-    /// The key has a new secret: it starts clean, and attempts made with the old one say nothing about it.
+    /// The key has a new secret: it starts clean, and attempts made with the old one say nothing
+    /// about it.
     pub fn forget_key(&self, key: KeyId) {
         {
             let health = &mut self.lock().health;
@@ -322,12 +370,15 @@ impl Board {
         self.bump();
     }
 
-    /// Somebody paid: what is held against a key's account for want of money is over. Whether there was any.
+    /// Somebody paid: what is held against a key's account for want of money is over. Whether there
+    /// was any.
     pub fn paid(&self, key: KeyId) -> bool {
         let freed = {
             let health = &mut self.lock().health;
             let account = health.keys.get(&key).and_then(|key| key.account);
-            let poor = |circuit: &Circuit| circuit.belief().is_some_and(|belief| belief.class == Cool::Quota);
+            let poor = |circuit: &Circuit| {
+                circuit.belief().is_some_and(|belief| belief.class == Cool::Quota)
+            };
             account
                 .filter(|account| health.accounts.get(account).is_some_and(poor))
                 .is_some_and(|account| health.accounts.remove(&account).is_some())
@@ -340,8 +391,11 @@ impl Board {
 
     /// A fresh list of an upstream's models came: what it names is not missing any more.
     pub fn listed(&self, upstream: UpstreamId, names: &dyn Fn(&str) -> bool) {
-        for key in self.lock().health.keys.values_mut().filter(|key| key.upstream == Some(upstream)) {
-            let missing = |circuit: &Circuit| circuit.belief().is_some_and(|belief| belief.class == Cool::ModelMissing);
+        for key in self.lock().health.keys.values_mut().filter(|key| key.upstream == Some(upstream))
+        {
+            let missing = |circuit: &Circuit| {
+                circuit.belief().is_some_and(|belief| belief.class == Cool::ModelMissing)
+            };
             key.models.retain(|(model, circuit)| !(missing(circuit) && names(model)));
         }
         self.bump();
@@ -351,10 +405,13 @@ impl Board {
     pub fn keep(&self, upstreams: &[UpstreamId], keys: &[KeyId]) {
         {
             let health = &mut self.lock().health;
-            let keyless = |key: &KeyId| upstreams.iter().any(|upstream| super::candidate::keyless(*upstream) == *key);
+            let keyless = |key: &KeyId| {
+                upstreams.iter().any(|upstream| super::candidate::keyless(*upstream) == *key)
+            };
             health.upstreams.retain(|id, _| upstreams.contains(id));
             health.keys.retain(|id, _| keys.contains(id) || keyless(id));
-            let accounts: Vec<AccountId> = health.keys.values().filter_map(|key| key.account).collect();
+            let accounts: Vec<AccountId> =
+                health.keys.values().filter_map(|key| key.account).collect();
             health.accounts.retain(|id, _| accounts.contains(id));
         }
         self.bump();
@@ -363,7 +420,12 @@ impl Board {
     #[must_use]
     pub fn upstream_view(&self, id: UpstreamId, now: Mono) -> HealthView {
         let state = self.lock();
-        state.health.upstreams.get(&id).map(|upstream| HealthView::of_upstream(&upstream.circuit, now)).unwrap_or_default()
+        state
+            .health
+            .upstreams
+            .get(&id)
+            .map(|upstream| HealthView::of_upstream(&upstream.circuit, now))
+            .unwrap_or_default()
     }
 
     #[must_use]
@@ -397,7 +459,10 @@ impl Board {
     #[must_use]
     pub fn stats(&self, id: UpstreamId, now: Mono) -> StatsView {
         let state = self.lock();
-        state.health.upstreams.get(&id).map_or_else(|| super::stats::Stats::default().view(now), |upstream| upstream.stats.view(now))
+        state.health.upstreams.get(&id).map_or_else(
+            || super::stats::Stats::default().view(now),
+            |upstream| upstream.stats.view(now),
+        )
     }
 
     /// Attempts under way at an upstream.

@@ -1,5 +1,5 @@
-//! What has been spent of each budget: reserved before an attempt is sent, settled by its bill. The one count that both
-//! refuses and is shown.
+//! What has been spent of each budget: reserved before an attempt is sent, settled by its bill. The
+//! one count that both refuses and is shown.
 
 mod period;
 
@@ -193,19 +193,36 @@ impl Budgets {
         &self.zone
     }
 
-    /// Takes over the budgets of the config. What was spent stays; those that are new are told, with the beginning of
-    /// their period, for whoever knows more of them.
-    pub fn configure(&self, settings: &Settings, now: UnixMillis) -> Vec<(Holder, Per, UnixMillis)> {
+    /// Takes over the budgets of the config. What was spent stays; those that are new are told,
+    /// with the beginning of their period, for whoever knows more of them.
+    pub fn configure(
+        &self,
+        settings: &Settings,
+        now: UnixMillis,
+    ) -> Vec<(Holder, Per, UnixMillis)> {
         let mut wanted = vec![(Holder::All, settings.budget.as_slice())];
-        wanted.extend(settings.projects.iter().map(|row| (Holder::Project(Arc::clone(&row.name)), row.budget.as_slice())));
+        wanted.extend(
+            settings
+                .projects
+                .iter()
+                .map(|row| (Holder::Project(Arc::clone(&row.name)), row.budget.as_slice())),
+        );
         for upstream in &settings.upstreams {
             wanted.push((Holder::Upstream(Arc::clone(&upstream.name)), &upstream.budget));
-            wanted.extend(upstream.keys.iter().map(|key| (Holder::Key(Arc::clone(&key.name)), key.budget.as_slice())));
+            wanted.extend(
+                upstream
+                    .keys
+                    .iter()
+                    .map(|key| (Holder::Key(Arc::clone(&key.name)), key.budget.as_slice())),
+            );
         }
         wanted.retain(|(_, budgets)| !budgets.is_empty());
         let mut held = self.lock();
         for (holder, held) in held.iter_mut() {
-            let budgets = wanted.iter().find(|(wanted, _)| wanted == holder).map_or(&[][..], |(_, budgets)| budgets);
+            let budgets = wanted
+                .iter()
+                .find(|(wanted, _)| wanted == holder)
+                .map_or(&[][..], |(_, budgets)| budgets);
             held.rows.retain(|row| budgets.iter().any(|budget| budget.per == row.budget.per));
         }
         // What is reserved must find its way back.
@@ -227,8 +244,8 @@ impl Budgets {
         new
     }
 
-    /// What keeps an attempt back that would cost so much; `None` where nobody knows how much. What costs nothing is
-    /// never kept back.
+    /// What keeps an attempt back that would cost so much; `None` where nobody knows how much. What
+    /// costs nothing is never kept back.
     #[must_use]
     pub fn lack(&self, holder: &Holder, cost: Option<NanoUsd>, now: UnixMillis) -> Option<Lack> {
         self.lock().get_mut(holder)?.lack(cost, now, &self.zone)
@@ -239,15 +256,23 @@ impl Budgets {
     /// # Errors
     ///
     /// Whose budget, and why; nothing is reserved then.
-    pub fn reserve(&self, holders: Vec<Holder>, cost: Option<NanoUsd>, now: UnixMillis) -> Result<Booked, (Holder, Lack)> {
+    pub fn reserve(
+        &self,
+        holders: Vec<Holder>,
+        cost: Option<NanoUsd>,
+        now: UnixMillis,
+    ) -> Result<Booked, (Holder, Lack)> {
         let mut all = self.lock();
         for holder in &holders {
-            if let Some(lack) = all.get_mut(holder).and_then(|held| held.lack(cost, now, &self.zone)) {
+            if let Some(lack) =
+                all.get_mut(holder).and_then(|held| held.lack(cost, now, &self.zone))
+            {
                 return Err((holder.clone(), lack));
             }
         }
         let cost = cost.unwrap_or_default();
-        let holders: Vec<Holder> = holders.into_iter().filter(|holder| all.contains_key(holder)).collect();
+        let holders: Vec<Holder> =
+            holders.into_iter().filter(|holder| all.contains_key(holder)).collect();
         for holder in &holders {
             if let Some(held) = all.get_mut(holder) {
                 held.reserved += cost;
@@ -256,8 +281,8 @@ impl Budgets {
         Ok(Booked { holders, cost })
     }
 
-    /// Gives a reservation back and books what it really cost: `None` where nobody knows. It counts in the period in
-    /// which it ended, as in the ledger.
+    /// Gives a reservation back and books what it really cost: `None` where nobody knows. It counts
+    /// in the period in which it ended, as in the ledger.
     pub fn settle(&self, booked: Booked, cost: Option<NanoUsd>, now: UnixMillis) -> Vec<Reached> {
         let mut all = self.lock();
         let mut reached = Vec::new();
@@ -328,7 +353,8 @@ impl Budgets {
             .collect()
     }
 
-    /// Takes up what an earlier run counted in this period, or in a later one, as a clock that lies would have it.
+    /// Takes up what an earlier run counted in this period, or in a later one, as a clock that lies
+    /// would have it.
     pub fn restore(&self, kept: &KeptBudget) {
         self.raise(&kept.holder, kept.per, |page| {
             if kept.from >= page.period.from {
@@ -350,7 +376,10 @@ impl Budgets {
 
     fn raise(&self, holder: &Holder, per: Per, change: impl FnOnce(&mut Page)) {
         let mut held = self.lock();
-        if let Some(row) = held.get_mut(holder).and_then(|held| held.rows.iter_mut().find(|row| row.budget.per == per)) {
+        if let Some(row) = held
+            .get_mut(holder)
+            .and_then(|held| held.rows.iter_mut().find(|row| row.budget.per == per))
+        {
             change(&mut row.now);
         }
     }
@@ -372,8 +401,14 @@ impl Held {
             let lack = match cost {
                 _ if spent >= budget.usd => Lack::Spent { budget, spent, until },
                 None if budget.unpriced == Unpriced::Refuse => Lack::Unpriced { budget },
-                // Alone it may go beyond what is left: how far a single one does is only known at its end.
-                Some(cost) if self.reserved > NanoUsd::ZERO && spent + self.reserved + cost > budget.usd => Lack::Reserved { budget },
+                // Alone it may go beyond what is left: how far a single one does is only known at
+                // its end.
+                Some(cost)
+                    if self.reserved > NanoUsd::ZERO
+                        && spent + self.reserved + cost > budget.usd =>
+                {
+                    Lack::Reserved { budget }
+                }
                 _ => continue,
             };
             // The one that lasts longest is the one to tell of.
@@ -386,7 +421,8 @@ impl Held {
 }
 
 impl Row {
-    /// Begins a new page where the period is over. A clock that was set back finds the page before, or stays on this one.
+    /// Begins a new page where the period is over. A clock that was set back finds the page before,
+    /// or stays on this one.
     fn turn(&mut self, now: UnixMillis, zone: &TimeZone) {
         let early = now < self.now.period.from;
         if !early && self.now.period.until.is_none_or(|until| now < until) {
@@ -394,7 +430,9 @@ impl Row {
         }
         let period = Period::of(self.budget.per, now, zone);
         match &mut self.before {
-            Some(before) if before.period.from == period.from => std::mem::swap(before, &mut self.now),
+            Some(before) if before.period.from == period.from => {
+                std::mem::swap(before, &mut self.now)
+            }
             _ if early => {}
             _ => self.before = Some(std::mem::replace(&mut self.now, Page::new(period))),
         }
@@ -403,7 +441,10 @@ impl Row {
     /// The mark that was reached and not told yet.
     fn mark(&mut self) -> Option<u8> {
         let percent = self.percent();
-        let mark = MARKS.into_iter().find(|mark| percent >= u64::from(*mark)).filter(|mark| *mark > self.now.told)?;
+        let mark = MARKS
+            .into_iter()
+            .find(|mark| percent >= u64::from(*mark))
+            .filter(|mark| *mark > self.now.told)?;
         self.now.told = mark;
         Some(mark)
     }
@@ -414,7 +455,14 @@ impl Row {
 
     fn state(&self, holder: &Holder, reserved: NanoUsd) -> BudgetState {
         let Page { period, spent, unknown, .. } = self.now;
-        BudgetState { holder: holder.clone(), budget: self.budget, spent, reserved, unknown, period }
+        BudgetState {
+            holder: holder.clone(),
+            budget: self.budget,
+            spent,
+            reserved,
+            unknown,
+            period,
+        }
     }
 }
 

@@ -1,21 +1,25 @@
-//! Whether a conversation still finds its beginning in its provider's prompt cache, and what changed where it does not.
+//! Whether a conversation still finds its beginning in its provider's prompt cache, and what
+//! changed where it does not.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::candidate::{AccountId, short};
 use crate::{base::clock::Mono, config::settings::UpstreamId, ir::usage::Usage};
 
-/// Conversations are found by two hashes each; so many hashes are kept, beyond those silent longest go.
+/// Conversations are found by two hashes each; so many hashes are kept, beyond those silent longest
+/// go.
 const MOST: usize = 2_000;
 /// Messages of a conversation that are remembered.
 pub const MESSAGES: usize = 256;
 /// Fewer tokens are no loss worth telling: providers cache from about here on.
 const LEAST: u64 = 1_024;
-/// How long providers keep what was written to their caches for the usual while, and for the long one.
+/// How long providers keep what was written to their caches for the usual while, and for the long
+/// one.
 const KEPT: Duration = Duration::from_secs(300);
 const KEPT_LONG: Duration = Duration::from_secs(3_600);
 
-/// What stands at the beginning of a request, as hashes: marks for the cache and names that change from turn to turn left out.
+/// What stands at the beginning of a request, as hashes: marks for the cache and names that change
+/// from turn to turn left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prefix {
     /// In their order.
@@ -117,8 +121,12 @@ impl Cause {
     #[must_use]
     pub fn text(&self) -> String {
         match self {
-            Self::Key { from, to } => format!("it went to {to}, whose account is not that of {from}"),
-            Self::Marks => "the client asks for nothing to be cached any more (`cache_control`)".to_owned(),
+            Self::Key { from, to } => {
+                format!("it went to {to}, whose account is not that of {from}")
+            }
+            Self::Marks => {
+                "the client asks for nothing to be cached any more (`cache_control`)".to_owned()
+            }
             Self::Message { number, role } => {
                 let role = match role {
                     Role::Assistant => " (assistant)",
@@ -130,12 +138,18 @@ impl Cause {
             }
             Self::Model { from, to } => format!("it went to the model {to}, before to {from}"),
             Self::Provider => "nothing changed here; the provider let it go".to_owned(),
-            Self::Silence(span) => format!("nothing was asked for {}, longer than the provider keeps it", short(*span)),
+            Self::Silence(span) => {
+                format!("nothing was asked for {}, longer than the provider keeps it", short(*span))
+            }
             Self::System => "the client changed the system prompt".to_owned(),
             Self::ToolOrder => "the client changed the order of the tools".to_owned(),
             Self::Tools => "the client changed the tools".to_owned(),
-            Self::Translation { now: true } => "it was translated, before it went as it was".to_owned(),
-            Self::Translation { now: false } => "it went as it was, before it was translated".to_owned(),
+            Self::Translation { now: true } => {
+                "it was translated, before it went as it was".to_owned()
+            }
+            Self::Translation { now: false } => {
+                "it went as it was, before it was translated".to_owned()
+            }
             Self::Upstream { from, to } => format!("it went to {to}, before to {from}"),
         }
     }
@@ -154,18 +168,32 @@ pub struct Guardian {
 }
 
 impl Guardian {
-    /// A turn was answered: what was lost of its cache, if anything was. `whose`: project and model asked for.
-    pub fn heard(&mut self, whose: u64, prefix: Prefix, place: Place, usage: &Usage, now: Mono) -> Option<Lost> {
+    /// A turn was answered: what was lost of its cache, if anything was. `whose`: project and model
+    /// asked for.
+    pub fn heard(
+        &mut self,
+        whose: u64,
+        prefix: Prefix,
+        place: Place,
+        usage: &Usage,
+        now: Mono,
+    ) -> Option<Lost> {
         let keys = keys(whose, &prefix);
-        let before = keys.iter().rev().find_map(|key| self.turns.get(key)).filter(|turn| turn.whose == whose && turn.leads_to(&prefix));
+        let before = keys
+            .iter()
+            .rev()
+            .find_map(|key| self.turns.get(key))
+            .filter(|turn| turn.whose == whose && turn.leads_to(&prefix));
         let written = usage.cache_write_5m.saturating_add(usage.cache_write_1h);
-        let lost = before.and_then(|before| before.lost(&prefix, &place, usage.cache_read, written > 0, now));
+        let lost = before
+            .and_then(|before| before.lost(&prefix, &place, usage.cache_read, written > 0, now));
         let turn = Turn {
             whose,
             prefix,
             place,
             cached: usage.cache_read.saturating_add(written),
-            long: usage.cache_write_1h > 0 || before.is_some_and(|before| before.long && written == 0),
+            long: usage.cache_write_1h > 0
+                || before.is_some_and(|before| before.long && written == 0),
             at: now,
         };
         let turn = Arc::new(turn);
@@ -180,7 +208,8 @@ impl Guardian {
 
     /// Drops the eighth that was silent longest, so that this is rare.
     fn make_room(&mut self, now: Mono) {
-        let mut silent: Vec<(Duration, u64)> = self.turns.iter().map(|(key, turn)| (now.since(turn.at), *key)).collect();
+        let mut silent: Vec<(Duration, u64)> =
+            self.turns.iter().map(|(key, turn)| (now.since(turn.at), *key)).collect();
         let keep = silent.len() - silent.len() / 8 - 1;
         silent.select_nth_unstable(keep);
         for (_, key) in &silent[keep..] {
@@ -189,29 +218,46 @@ impl Guardian {
     }
 }
 
-/// What a conversation is found by: its first message, and its first two. Both, as either may be changed.
+/// What a conversation is found by: its first message, and its first two. Both, as either may be
+/// changed.
 fn keys(whose: u64, prefix: &Prefix) -> Vec<u64> {
-    let mixed = |n: u64, hash: u64| (whose ^ hash.rotate_left(17)).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n);
+    let mixed = |n: u64, hash: u64| {
+        (whose ^ hash.rotate_left(17)).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(n)
+    };
     prefix.messages.iter().take(2).zip(1..).map(|((_, hash), n)| mixed(n, *hash)).collect()
 }
 
 impl Turn {
     /// Whether a request goes on with this conversation: most of what was said in it is said again.
     fn leads_to(&self, prefix: &Prefix) -> bool {
-        let known = self.prefix.messages.iter().filter(|message| prefix.messages.contains(message)).count();
+        let known =
+            self.prefix.messages.iter().filter(|message| prefix.messages.contains(message)).count();
         known * 2 >= self.prefix.messages.len()
     }
 
-    fn lost(&self, prefix: &Prefix, place: &Place, cached: u64, rewritten: bool, now: Mono) -> Option<Lost> {
+    fn lost(
+        &self,
+        prefix: &Prefix,
+        place: &Place,
+        cached: u64,
+        rewritten: bool,
+        now: Mono,
+    ) -> Option<Lost> {
         if self.cached < LEAST || cached.saturating_mul(2) >= self.cached {
             return None;
         }
-        Some(Lost { cause: self.cause(prefix, place, now), expected: self.cached, cached, rewritten })
+        Some(Lost {
+            cause: self.cause(prefix, place, now),
+            expected: self.cached,
+            cached,
+            rewritten,
+        })
     }
 
     fn cause(&self, prefix: &Prefix, place: &Place, now: Mono) -> Cause {
         let (from, to) = (|name: &Arc<str>| Arc::clone(name), |name: &Arc<str>| Arc::clone(name));
-        let upstream = |place: &Place| Arc::from(place.key_name.split('/').next().unwrap_or_default());
+        let upstream =
+            |place: &Place| Arc::from(place.key_name.split('/').next().unwrap_or_default());
         let (was, own) = (&self.place, &self.prefix);
         if was.upstream != place.upstream {
             return Cause::Upstream { from: upstream(was), to: upstream(place) };
@@ -241,7 +287,11 @@ impl Turn {
             }
         }
         let silent = now.since(self.at);
-        if silent >= if self.long { KEPT_LONG } else { KEPT } { Cause::Silence(silent) } else { Cause::Provider }
+        if silent >= if self.long { KEPT_LONG } else { KEPT } {
+            Cause::Silence(silent)
+        } else {
+            Cause::Provider
+        }
     }
 }
 
@@ -259,7 +309,13 @@ mod tests {
     }
 
     fn place() -> Place {
-        Place { upstream: UpstreamId(1), key_name: "one/work".into(), account: AccountId(7), model: "m".into(), translated: false }
+        Place {
+            upstream: UpstreamId(1),
+            key_name: "one/work".into(),
+            account: AccountId(7),
+            model: "m".into(),
+            translated: false,
+        }
     }
 
     fn usage(read: u64, written: u64) -> Usage {
@@ -270,7 +326,10 @@ mod tests {
     fn third(new: Prefix, place_now: Place, read: u64, second: u64) -> Option<Lost> {
         let mut guardian = Guardian::default();
         assert_eq!(guardian.heard(9, prefix(&[10]), place(), &usage(0, 4_000), at(0)), None);
-        assert_eq!(guardian.heard(9, prefix(&[10, 11, 12]), place(), &usage(4_000, 500), at(30)), None);
+        assert_eq!(
+            guardian.heard(9, prefix(&[10, 11, 12]), place(), &usage(4_000, 500), at(30)),
+            None
+        );
         guardian.heard(9, new, place_now, &usage(read, 4_600), at(second))
     }
 
@@ -283,21 +342,68 @@ mod tests {
         let silence = Cause::Silence(Duration::from_secs(400));
         for (what, new, place, second, want) in [
             ("order", Prefix { tools: 5, ..next() }, place(), 60, Cause::ToolOrder),
-            ("tools", Prefix { tools: 5, tool_set: 6, system: 9, ..next() }, place(), 60, Cause::Tools),
+            (
+                "tools",
+                Prefix { tools: 5, tool_set: 6, system: 9, ..next() },
+                place(),
+                60,
+                Cause::Tools,
+            ),
             ("system", Prefix { system: 9, ..next() }, place(), 60, Cause::System),
             ("marks", Prefix { marks: false, ..next() }, place(), 60, Cause::Marks),
-            ("first", prefix(&[99, 11, 12, 13, 14]), place(), 60, Cause::Message { number: 1, role: Role::User }),
-            ("second", prefix(&[10, 99, 12, 13, 14]), place(), 60, Cause::Message { number: 2, role: Role::Assistant }),
-            ("shorter", prefix(&[10, 11]), place(), 60, Cause::Message { number: 3, role: Role::User }),
-            ("translation", next(), Place { translated: true, ..place() }, 60, Cause::Translation { now: true }),
-            ("key", next(), key, 60, Cause::Key { from: "one/work".into(), to: "one/spare".into() }),
+            (
+                "first",
+                prefix(&[99, 11, 12, 13, 14]),
+                place(),
+                60,
+                Cause::Message { number: 1, role: Role::User },
+            ),
+            (
+                "second",
+                prefix(&[10, 99, 12, 13, 14]),
+                place(),
+                60,
+                Cause::Message { number: 2, role: Role::Assistant },
+            ),
+            (
+                "shorter",
+                prefix(&[10, 11]),
+                place(),
+                60,
+                Cause::Message { number: 3, role: Role::User },
+            ),
+            (
+                "translation",
+                next(),
+                Place { translated: true, ..place() },
+                60,
+                Cause::Translation { now: true },
+            ),
+            (
+                "key",
+                next(),
+                key,
+                60,
+                Cause::Key { from: "one/work".into(), to: "one/spare".into() },
+            ),
             ("model", next(), model, 60, Cause::Model { from: "m".into(), to: "n".into() }),
-            ("upstream", next(), upstream, 60, Cause::Upstream { from: "one".into(), to: "two".into() }),
+            (
+                "upstream",
+                next(),
+                upstream,
+                60,
+                Cause::Upstream { from: "one".into(), to: "two".into() },
+            ),
             ("silence", next(), place(), 430, silence),
             ("provider", next(), place(), 60, Cause::Provider),
         ] {
-            let lost = third(new, place, 0, second).unwrap_or_else(|| panic!("{what} was not seen"));
-            assert_eq!((lost.cause, lost.expected, lost.cached, lost.rewritten), (want, 4_500, 0, true), "{what}");
+            let lost =
+                third(new, place, 0, second).unwrap_or_else(|| panic!("{what} was not seen"));
+            assert_eq!(
+                (lost.cause, lost.expected, lost.cached, lost.rewritten),
+                (want, 4_500, 0, true),
+                "{what}"
+            );
         }
     }
 
@@ -306,13 +412,25 @@ mod tests {
         let next = prefix(&[10, 11, 12, 13, 14]);
         assert_eq!(third(next.clone(), place(), 4_500, 60), None);
         assert_eq!(third(next, place(), 2_300, 60), None, "half of it is no collapse");
-        assert_eq!(third(prefix(&[10, 50, 51, 52, 53, 54]), place(), 0, 60), None, "it began alike and went elsewhere");
+        assert_eq!(
+            third(prefix(&[10, 50, 51, 52, 53, 54]), place(), 0, 60),
+            None,
+            "it began alike and went elsewhere"
+        );
         assert_eq!(third(prefix(&[70, 71]), place(), 0, 60), None);
         let mut guardian = Guardian::default();
         guardian.heard(9, prefix(&[10]), place(), &usage(0, 4_000), at(0));
-        assert_eq!(guardian.heard(8, prefix(&[10, 11, 12]), place(), &usage(0, 0), at(1)), None, "somebody else's");
+        assert_eq!(
+            guardian.heard(8, prefix(&[10, 11, 12]), place(), &usage(0, 0), at(1)),
+            None,
+            "somebody else's"
+        );
         guardian.heard(9, prefix(&[20]), place(), &usage(0, 900), at(0));
-        assert_eq!(guardian.heard(9, prefix(&[20, 21, 22]), place(), &usage(0, 0), at(1)), None, "too little to matter");
+        assert_eq!(
+            guardian.heard(9, prefix(&[20, 21, 22]), place(), &usage(0, 0), at(1)),
+            None,
+            "too little to matter"
+        );
     }
 
     #[test]
@@ -320,8 +438,13 @@ mod tests {
         let mut guardian = Guardian::default();
         guardian.heard(9, prefix(&[10]), place(), &usage(0, 4_000), at(0));
         let changed = |messages| Prefix { system: 8, ..prefix(messages) };
-        assert!(guardian.heard(9, changed(&[10, 11, 12]), place(), &usage(0, 4_200), at(1)).is_some());
-        assert_eq!(guardian.heard(9, changed(&[10, 11, 12, 13, 14]), place(), &usage(4_200, 100), at(2)), None);
+        assert!(
+            guardian.heard(9, changed(&[10, 11, 12]), place(), &usage(0, 4_200), at(1)).is_some()
+        );
+        assert_eq!(
+            guardian.heard(9, changed(&[10, 11, 12, 13, 14]), place(), &usage(4_200, 100), at(2)),
+            None
+        );
     }
 
     proptest! {

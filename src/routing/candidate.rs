@@ -70,16 +70,22 @@ impl Candidate {
 /// What a key has whose row names no priority; an upstream without keys is level with it.
 const KEY_PRIORITY: u32 = 10;
 
-/// The id that stands for an upstream without keys in health and limits; real ids count up from zero.
+/// The id that stands for an upstream without keys in health and limits; real ids count up from
+/// zero.
 #[must_use]
 pub fn keyless(upstream: UpstreamId) -> KeyId {
     KeyId(u32::MAX - upstream.0)
 }
 
-/// Targets × keys, in config order. `key_info` tells what is known of a key's secret, and its account.
+/// Targets × keys, in config order. `key_info` tells what is known of a key's secret, and its
+/// account.
 #[must_use]
-pub fn candidates(targets: &[Arc<Target>], key_info: &dyn Fn(KeyId) -> (KeyState, AccountId)) -> Vec<Candidate> {
-    let mut out = Vec::with_capacity(targets.iter().map(|target| target.upstream.keys.len().max(1)).sum());
+pub fn candidates(
+    targets: &[Arc<Target>],
+    key_info: &dyn Fn(KeyId) -> (KeyState, AccountId),
+) -> Vec<Candidate> {
+    let mut out =
+        Vec::with_capacity(targets.iter().map(|target| target.upstream.keys.len().max(1)).sum());
     for target in targets {
         match &target.upstream.keys[..] {
             [] => out.push(without_key(target)),
@@ -89,7 +95,11 @@ pub fn candidates(targets: &[Arc<Target>], key_info: &dyn Fn(KeyId) -> (KeyState
     out
 }
 
-fn with_key(target: &Arc<Target>, key: &Key, key_info: &dyn Fn(KeyId) -> (KeyState, AccountId)) -> Candidate {
+fn with_key(
+    target: &Arc<Target>,
+    key: &Key,
+    key_info: &dyn Fn(KeyId) -> (KeyState, AccountId),
+) -> Candidate {
     let (state, account) = key_info(key.id);
     Candidate {
         target: Arc::clone(target),
@@ -112,9 +122,9 @@ fn without_key(target: &Arc<Target>) -> Candidate {
     let key_state = match &upstream.auth {
         _ if !upstream.enabled => KeyState::Disabled,
         Auth::None => KeyState::Ready,
-        Auth::Bearer | Auth::Header(_) => {
-            KeyState::Missing(format!("{0} has no key; `aiproxy key add {0}` adds one", upstream.name).into())
-        }
+        Auth::Bearer | Auth::Header(_) => KeyState::Missing(
+            format!("{0} has no key; `aiproxy key add {0}` adds one", upstream.name).into(),
+        ),
     };
     Candidate {
         target: Arc::clone(target),
@@ -189,7 +199,8 @@ pub struct Question<'a> {
     pub estimate: u64,
     /// The most output tokens that its client allows; 0 where its answer is of none.
     pub output: u64,
-    /// What the request would cost at each candidate, in billionths of a dollar; empty where nobody asked.
+    /// What the request would cost at each candidate, in billionths of a dollar; empty where nobody
+    /// asked.
     pub costs: &'a [Option<f64>],
     /// Upstreams there are preferred to their equals; empty is nowhere.
     pub region: &'a str,
@@ -201,11 +212,21 @@ impl<'a> Question<'a> {
     /// A first try of a small request, by the usual strategy.
     #[must_use]
     pub fn of(candidates: &'a [Candidate]) -> Self {
-        Self { candidates, tried: &[], strategy: Strategy::Priority, estimate: 0, output: 0, costs: &[], region: "", bound: None }
+        Self {
+            candidates,
+            tried: &[],
+            strategy: Strategy::Priority,
+            estimate: 0,
+            output: 0,
+            costs: &[],
+            region: "",
+            bound: None,
+        }
     }
 }
 
-/// The answer: what to do, and why each other candidate lost. Indices are into the question's candidates.
+/// The answer: what to do, and why each other candidate lost. Indices are into the question's
+/// candidates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     pub verdict: Verdict,
@@ -214,13 +235,16 @@ pub struct Decision {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Try this one now. `probe`: it tests a scope after a cooldown; its verdict is awaited by others.
+    /// Try this one now. `probe`: it tests a scope after a cooldown; its verdict is awaited by
+    /// others.
     Try { index: usize, why: Chosen, probe: bool },
     /// Only what already failed here is left, and its fault may pass: the same again after a pause.
     Again { index: usize },
-    /// Everything is blocked for now; the earliest end, or `None` while a probe's verdict is awaited.
+    /// Everything is blocked for now; the earliest end, or `None` while a probe's verdict is
+    /// awaited.
     Wait { until: Option<Mono> },
-    /// Nothing that is enabled is left to try; when the earliest blocked candidate comes back, if one does.
+    /// Nothing that is enabled is left to try; when the earliest blocked candidate comes back, if
+    /// one does.
     Exhausted { retry_at: Option<Mono> },
 }
 
@@ -230,10 +254,16 @@ impl Verdict {
     pub fn why(&self) -> String {
         match self {
             Self::Try { why: Chosen::Only, .. } => "the only candidate ready".to_owned(),
-            Self::Try { why: Chosen::Best { tier, of }, .. } => format!("the best of {of} ready in tier {}", tier.0),
-            Self::Try { why: Chosen::Bound { .. }, .. } => "where its conversation was served before".to_owned(),
+            Self::Try { why: Chosen::Best { tier, of }, .. } => {
+                format!("the best of {of} ready in tier {}", tier.0)
+            }
+            Self::Try { why: Chosen::Bound { .. }, .. } => {
+                "where its conversation was served before".to_owned()
+            }
             Self::Try { why: Chosen::Probe, .. } => "a probe after its cooldown".to_owned(),
-            Self::Try { why: Chosen::LeastSuspect, .. } => "nothing is ready: the least suspect".to_owned(),
+            Self::Try { why: Chosen::LeastSuspect, .. } => {
+                "nothing is ready: the least suspect".to_owned()
+            }
             Self::Again { .. } => "the only one left".to_owned(),
             Self::Wait { .. } => "everything is blocked for now".to_owned(),
             Self::Exhausted { .. } => "no key can serve this just now".to_owned(),
@@ -326,12 +356,17 @@ impl Why {
             },
             Self::OverLimit { what } => format!("over its {what}"),
             Self::NearLimit { what, remaining, until } => {
-                format!("has {remaining} {what} left at the provider for {}, too few for this request", short(until.since(now)))
+                format!(
+                    "has {remaining} {what} left at the provider for {}, too few for this request",
+                    short(until.since(now))
+                )
             }
             Self::Probing => "a probe is under way".to_owned(),
             Self::Rejected { cause } => format!("rejected: {cause}"),
             Self::Unfit(Unfit::Context { needs, holds }) => {
-                format!("the request needs about {needs} tokens of context, its model holds {holds}")
+                format!(
+                    "the request needs about {needs} tokens of context, its model holds {holds}"
+                )
             }
             Self::Unfit(Unfit::Schema) => "its model cannot be bound to a JSON schema".to_owned(),
             Self::Unfit(Unfit::Tools) => "its model takes no tools".to_owned(),

@@ -1,4 +1,5 @@
-//! Which upstream serves which names, as far as config and learned lists say; built once per config.
+//! Which upstream serves which names, as far as config and learned lists say; built once per
+//! config.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -47,8 +48,8 @@ pub type Learned<'a> = &'a dyn Fn(UpstreamId) -> Option<Arc<ModelSet>>;
 /// Names of config: upstreams, aliases, logical models.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    /// Those that names are looked for at, in config order: all but the demo, which then answers to its own name only,
-    /// or the demo alone.
+    /// Those that names are looked for at, in config order: all but the demo, which then answers to
+    /// its own name only, or the demo alone.
     pub upstreams: Vec<Arc<Upstream>>,
     pub strategy: Strategy,
     by_name: HashMap<Arc<str>, Arc<Upstream>>,
@@ -84,11 +85,16 @@ impl Catalog {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let alone = settings.upstreams.iter().all(|upstream| upstream.origin == Origin::Demo);
-        let sought = settings.upstreams.iter().filter(|upstream| alone || upstream.origin != Origin::Demo);
+        let sought =
+            settings.upstreams.iter().filter(|upstream| alone || upstream.origin != Origin::Demo);
         let mut out = Self {
             upstreams: sought.cloned().collect(),
             strategy: settings.strategy,
-            by_name: settings.upstreams.iter().map(|upstream| (Arc::clone(&upstream.name), Arc::clone(upstream))).collect(),
+            by_name: settings
+                .upstreams
+                .iter()
+                .map(|upstream| (Arc::clone(&upstream.name), Arc::clone(upstream)))
+                .collect(),
             exact: HashMap::new(),
             patterns: Vec::new(),
             any: None,
@@ -130,7 +136,10 @@ impl Catalog {
 
     /// Aliases and logical models whose pattern, other than `*`, matches.
     pub fn patterns<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
-        self.patterns.iter().filter(move |(pattern, _)| pattern.matches(name)).map(|(pattern, entry)| (pattern.text(), entry))
+        self.patterns
+            .iter()
+            .filter(move |(pattern, _)| pattern.matches(name))
+            .map(|(pattern, entry)| (pattern.text(), entry))
     }
 
     /// What everything else stands for.
@@ -181,7 +190,8 @@ fn chooses(patterns: &Patterns, name: &str) -> bool {
     patterns.yes.iter().any(|pattern| !pattern.is_any() && pattern.matches(name))
 }
 
-/// Names that the upstream is known to serve, as clients may ask for them: configured ones (true), then listed ones.
+/// Names that the upstream is known to serve, as clients may ask for them: configured ones (true),
+/// then listed ones.
 #[must_use]
 pub fn served(upstream: &Upstream, learned: Learned<'_>) -> Vec<(Arc<str>, bool)> {
     let (mut out, mut seen) = (Vec::new(), HashSet::new());
@@ -237,7 +247,11 @@ mod tests {
             (any, list(&["x-1"]), "x-1", Claim::No),
         ] {
             let mut one = upstream(1, "one", models, 1);
-            assert_eq!(claim(&one, name, &|_| learned.clone()), want, "{models:?} {learned:?} {name}");
+            assert_eq!(
+                claim(&one, name, &|_| learned.clone()),
+                want,
+                "{models:?} {learned:?} {name}"
+            );
             one.enabled = false;
             assert_eq!(claim(&one, name, &|_| learned.clone()), Claim::No);
         }
@@ -248,7 +262,8 @@ mod tests {
         let mut one = upstream(1, "one", Some(&["a", "b-*", "!b-2"]), 1);
         one.rename.insert("short".to_owned(), "b-1".to_owned());
         let got = served(&one, &|_| list(&["b-1", "b-2", "c", "a"]));
-        let names: Vec<(&str, bool)> = got.iter().map(|(name, configured)| (&**name, *configured)).collect();
+        let names: Vec<(&str, bool)> =
+            got.iter().map(|(name, configured)| (&**name, *configured)).collect();
         assert_eq!(names, [("short", true), ("a", true), ("b-1", false)]);
     }
 }

@@ -1,4 +1,5 @@
-//! What is believed of one scope (upstream, account, key, key and model), and how each fact changes it.
+//! What is believed of one scope (upstream, account, key, key and model), and how each fact changes
+//! it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,8 +19,8 @@ const LOCAL_MODEL: Duration = Duration::from_secs(10);
 const RETEST: Duration = Duration::from_secs(600);
 const RETEST_MAX: Duration = Duration::from_secs(6 * 3600);
 
-/// Repeated cooldowns of our own making are shorter by up to this share, each by another: what failed together is not
-/// tested together again.
+/// Repeated cooldowns of our own making are shorter by up to this share, each by another: what
+/// failed together is not tested together again.
 const SCATTER: f64 = 0.1;
 
 /// Attempts let through beyond which a scope that came back counts as well again.
@@ -39,8 +40,9 @@ impl Policy {
     }
 }
 
-/// The state of one scope. Attempts are told apart by their ticket's number: `struck` is the newest number given out
-/// when the last strike fell, so an attempt began after it exactly when its number is greater.
+/// The state of one scope. Attempts are told apart by their ticket's number: `struck` is the newest
+/// number given out when the last strike fell, so an attempt began after it exactly when its number
+/// is greater.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Circuit {
     /// Fit for use; `strikes` have not opened it yet. `window` while it has only just come back.
@@ -78,7 +80,8 @@ pub struct Window {
     first: u64,
 }
 
-/// What happened to an attempt, or what a person asked for. `id` is the attempt's number, `newest` the newest given out.
+/// What happened to an attempt, or what a person asked for. `id` is the attempt's number, `newest`
+/// the newest given out.
 #[derive(Clone, Debug)]
 pub enum Signal<'a> {
     /// A probe of our own was answered: who was away for failures may be back.
@@ -102,7 +105,8 @@ pub enum Signal<'a> {
     Sent {
         id: u64,
     },
-    /// It began to answer: the scope is back, but only a whole answer makes up for earlier failures.
+    /// It began to answer: the scope is back, but only a whole answer makes up for earlier
+    /// failures.
     Spoke {
         id: u64,
         newest: u64,
@@ -155,7 +159,10 @@ impl Circuit {
 
             // Only what we believe ourselves: neither a vendor's word nor a person's.
             (Self::Open { belief, until }, Signal::Answered)
-                if until > now && belief.class == Cool::ServerError && !belief.blocked && !belief.hinted =>
+                if until > now
+                    && belief.class == Cool::ServerError
+                    && !belief.blocked
+                    && !belief.hinted =>
             {
                 Self::Open { belief, until: now }
             }
@@ -163,53 +170,93 @@ impl Circuit {
 
             (Self::Shut { cause, since, struck, retests, .. }, Signal::Retested) => {
                 let retests = retests.saturating_add(1);
-                Self::Shut { cause, since, struck, retest_at: now + doubled(RETEST, RETEST_MAX, retests), retests }
+                Self::Shut {
+                    cause,
+                    since,
+                    struck,
+                    retest_at: now + doubled(RETEST, RETEST_MAX, retests),
+                    retests,
+                }
             }
             (state, Signal::Retested) => state,
 
-            (Self::Open { belief, until } | Self::Probing { belief, until, .. }, &Signal::Sent { id }) => {
-                Self::Probing { belief, ticket: id, sent: now, until }
-            }
+            (
+                Self::Open { belief, until } | Self::Probing { belief, until, .. },
+                &Signal::Sent { id },
+            ) => Self::Probing { belief, ticket: id, sent: now, until },
             (Self::Closed { strikes, struck, window }, Signal::Sent { .. }) => {
-                let window = window.filter(|w| w.since + VERDICT > now).map(|w| Window { out: w.out.saturating_add(1), ..w });
+                let window = window
+                    .filter(|w| w.since + VERDICT > now)
+                    .map(|w| Window { out: w.out.saturating_add(1), ..w });
                 Self::Closed { strikes, struck, window }
             }
             (state @ Self::Shut { .. }, Signal::Sent { .. }) => state,
 
-            (Self::Probing { belief, ticket, until, .. }, Signal::Ended { id }) if ticket == *id => Self::Open { belief, until },
+            (Self::Probing { belief, ticket, until, .. }, Signal::Ended { id })
+                if ticket == *id =>
+            {
+                Self::Open { belief, until }
+            }
             (Self::Closed { strikes, struck, window }, &Signal::Ended { id }) => {
-                let window = window.map(|w| if id > w.first { Window { out: w.out.saturating_sub(1), ..w } } else { w });
+                let window = window.map(|w| {
+                    if id > w.first { Window { out: w.out.saturating_sub(1), ..w } } else { w }
+                });
                 Self::Closed { strikes, struck, window }
             }
             (state, Signal::Ended { .. }) => state,
 
-            (Self::Closed { strikes, struck, window }, signal @ &(Signal::Spoke { id, .. } | Signal::Succeeded { id, .. })) => {
-                let strikes = if id > struck && matches!(signal, Signal::Succeeded { .. }) { 0 } else { strikes };
+            (
+                Self::Closed { strikes, struck, window },
+                signal @ &(Signal::Spoke { id, .. } | Signal::Succeeded { id, .. }),
+            ) => {
+                let strikes = if id > struck && matches!(signal, Signal::Succeeded { .. }) {
+                    0
+                } else {
+                    strikes
+                };
                 Self::Closed { strikes, struck, window: window.and_then(|w| w.widened(id)) }
             }
             (
-                Self::Open { belief: Belief { struck, strikes, .. }, .. } | Self::Probing { belief: Belief { struck, strikes, .. }, .. },
+                Self::Open { belief: Belief { struck, strikes, .. }, .. }
+                | Self::Probing { belief: Belief { struck, strikes, .. }, .. },
                 &Signal::Spoke { id, newest },
-            ) if id > struck => {
-                Self::Closed { strikes, struck, window: Some(Window { width: 2, out: 0, since: now, last: id, first: newest }) }
-            }
+            ) if id > struck => Self::Closed {
+                strikes,
+                struck,
+                window: Some(Window { width: 2, out: 0, since: now, last: id, first: newest }),
+            },
             (state, Signal::Spoke { .. }) => state,
             (
                 Self::Open { belief: Belief { struck, .. }, .. }
                 | Self::Probing { belief: Belief { struck, .. }, .. }
                 | Self::Shut { struck, .. },
                 &Signal::Succeeded { id, newest },
-            ) if id > struck => {
-                Self::Closed { strikes: 0, struck, window: Some(Window { width: 2, out: 0, since: now, last: id, first: newest }) }
-            }
+            ) if id > struck => Self::Closed {
+                strikes: 0,
+                struck,
+                window: Some(Window { width: 2, out: 0, since: now, last: id, first: newest }),
+            },
             (state, Signal::Succeeded { .. }) => state,
 
             (state @ Self::Shut { .. }, Signal::Failed { .. }) => state,
             (state, Signal::Failed { failure: Failure { class: Cool::Nothing, .. }, .. }) => state,
-            (_, Signal::Failed { newest, failure: Failure { class: Cool::Rejected, cause, .. }, .. }) => {
-                Self::Shut { cause: Arc::clone(cause), since: now, struck: *newest, retest_at: now + RETEST, retests: 0 }
+            (
+                _,
+                Signal::Failed {
+                    newest,
+                    failure: Failure { class: Cool::Rejected, cause, .. },
+                    ..
+                },
+            ) => Self::Shut {
+                cause: Arc::clone(cause),
+                since: now,
+                struck: *newest,
+                retest_at: now + RETEST,
+                retests: 0,
+            },
+            (state, &Signal::Failed { id, newest, failure }) => {
+                state.failed(id, newest, &failure, policy, now)
             }
-            (state, &Signal::Failed { id, newest, failure }) => state.failed(id, newest, &failure, policy, now),
         }
     }
 
@@ -226,24 +273,35 @@ impl Circuit {
         Self::Open { belief, until: now + span }
     }
 
-    /// A failure adds a strike only if its attempt began after the last one; what the vendor said outright (a hint, a
-    /// quota, a missing model) extends the end all the same.
-    fn failed(self, id: u64, newest: u64, failure: &Failure<'_>, policy: &Policy, now: Mono) -> Self {
+    /// A failure adds a strike only if its attempt began after the last one; what the vendor said
+    /// outright (a hint, a quota, a missing model) extends the end all the same.
+    fn failed(
+        self,
+        id: u64,
+        newest: u64,
+        failure: &Failure<'_>,
+        policy: &Policy,
+        now: Mono,
+    ) -> Self {
         let (strikes, struck) = self.strikes();
         let counts = id > struck;
         let strikes = if counts { strikes.saturating_add(1) } else { strikes };
         let term = Term::of(failure, strikes, id, policy);
         let cooling = match &self {
-            Self::Open { belief, until } if *until > now => Some((belief.since, *until, belief.blocked, belief.hinted)),
+            Self::Open { belief, until } if *until > now => {
+                Some((belief.since, *until, belief.blocked, belief.hinted))
+            }
             _ => None,
         };
-        // While a newer probe is under way its verdict is what counts, not that of one it took over from.
+        // While a newer probe is under way its verdict is what counts, not that of one it took over
+        // from.
         let overtaken = matches!(&self, Self::Probing { ticket, .. } if *ticket > id);
         if (!counts || overtaken) && !term.fact {
             return self;
         }
         let struck = if counts { newest } else { struck };
-        let opens = term.fact || strikes >= failure.threshold || !matches!(self, Self::Closed { .. });
+        let opens =
+            term.fact || strikes >= failure.threshold || !matches!(self, Self::Closed { .. });
         if !opens {
             return Self::Closed { strikes, struck, window: None };
         }
@@ -251,7 +309,14 @@ impl Circuit {
         if let (Some((since, until, blocked, hinted)), Self::Open { belief, .. }) = (cooling, &self)
             && until >= end
         {
-            let belief = Belief { strikes, struck, since, blocked: blocked || term.blocked, hinted, ..belief.clone() };
+            let belief = Belief {
+                strikes,
+                struck,
+                since,
+                blocked: blocked || term.blocked,
+                hinted,
+                ..belief.clone()
+            };
             return Self::Open { belief, until };
         }
         let belief = Belief {
@@ -269,7 +334,9 @@ impl Circuit {
     fn strikes(&self) -> (u32, u64) {
         match self {
             Self::Closed { strikes, struck, .. } => (*strikes, *struck),
-            Self::Open { belief, .. } | Self::Probing { belief, .. } => (belief.strikes, belief.struck),
+            Self::Open { belief, .. } | Self::Probing { belief, .. } => {
+                (belief.strikes, belief.struck)
+            }
             Self::Shut { struck, .. } => (0, *struck),
         }
     }
@@ -278,7 +345,9 @@ impl Circuit {
     #[must_use]
     pub fn stance(&self, now: Mono) -> Stance {
         match self {
-            Self::Closed { window: Some(w), .. } if w.out >= w.width && w.since + VERDICT > now => Stance::Held,
+            Self::Closed { window: Some(w), .. } if w.out >= w.width && w.since + VERDICT > now => {
+                Stance::Held
+            }
             Self::Closed { .. } => Stance::Clear,
             Self::Open { until, .. } if *until <= now => Stance::Due,
             Self::Open { belief, until } if belief.blocked => Stance::Blocked(*until),
@@ -322,7 +391,8 @@ impl Term {
     fn of(failure: &Failure<'_>, strikes: u32, id: u64, policy: &Policy) -> Self {
         let cooldown = &policy.cooldown;
         // "Wait for nothing" is no hint: the same would come at once again.
-        let hint = failure.hint.filter(|hint| !hint.is_zero()).map(|hint| hint.min(cooldown.max_hint));
+        let hint =
+            failure.hint.filter(|hint| !hint.is_zero()).map(|hint| hint.min(cooldown.max_hint));
         let nth = strikes.saturating_sub(failure.threshold.max(1));
         let own = |base| {
             let span = doubled(base, cooldown.max.max(base), nth);
@@ -335,19 +405,36 @@ impl Term {
             fact: true,
         };
         match (failure.class, hint) {
-            (Cool::RateLimited, Some(span)) => Self { span, blocked: true, hinted: true, fact: true },
-            (Cool::RateLimited, None) => Self { span: own(cooldown.rate_limited), blocked: false, hinted: false, fact: false },
+            (Cool::RateLimited, Some(span)) => {
+                Self { span, blocked: true, hinted: true, fact: true }
+            }
+            (Cool::RateLimited, None) => Self {
+                span: own(cooldown.rate_limited),
+                blocked: false,
+                hinted: false,
+                fact: false,
+            },
             (Cool::ServerError, hint) => {
                 let span = own(cooldown.server_error);
                 let hinted = hint.filter(|hint| *hint > span);
-                Self { span: hinted.unwrap_or(span), blocked: false, hinted: hinted.is_some(), fact: false }
+                Self {
+                    span: hinted.unwrap_or(span),
+                    blocked: false,
+                    hinted: hinted.is_some(),
+                    fact: false,
+                }
             }
-            (Cool::ModelMissing, _) if failure.local => {
-                Self { span: LOCAL_MODEL.min(cooldown.quota), blocked: true, hinted: false, fact: true }
-            }
+            (Cool::ModelMissing, _) if failure.local => Self {
+                span: LOCAL_MODEL.min(cooldown.quota),
+                blocked: true,
+                hinted: false,
+                fact: true,
+            },
             (Cool::ModelMissing | Cool::Quota, _) => fixed(cooldown.quota),
             // Handled before; nothing to leave alone.
-            (Cool::Nothing | Cool::Rejected, _) => Self { span: Duration::ZERO, blocked: false, hinted: false, fact: false },
+            (Cool::Nothing | Cool::Rejected, _) => {
+                Self { span: Duration::ZERO, blocked: false, hinted: false, fact: false }
+            }
         }
     }
 }
@@ -368,7 +455,11 @@ mod tests {
     fn fail(class: Cool, hint: Option<u64>, id: u64, newest: u64) -> Signal<'static> {
         static CAUSE: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| "why".into());
         let hint = hint.map(Duration::from_secs);
-        Signal::Failed { id, newest, failure: Failure { class, hint, cause: &CAUSE, threshold: 1, local: false } }
+        Signal::Failed {
+            id,
+            newest,
+            failure: Failure { class, hint, cause: &CAUSE, threshold: 1, local: false },
+        }
     }
 
     fn until(circuit: &Circuit) -> Mono {
@@ -381,7 +472,8 @@ mod tests {
     #[test]
     fn pain_29_a_longer_hint_extends_the_end_and_a_shorter_one_does_not() {
         let policy = policy();
-        let first = Circuit::default().after(&fail(Cool::RateLimited, Some(10), 1, 3), &policy, at(0));
+        let first =
+            Circuit::default().after(&fail(Cool::RateLimited, Some(10), 1, 3), &policy, at(0));
         let longer = first.after(&fail(Cool::RateLimited, Some(60), 2, 3), &policy, at(1));
         assert_eq!(until(&longer), at(61));
         let shorter = longer.after(&fail(Cool::RateLimited, Some(1), 3, 3), &policy, at(2));
@@ -392,10 +484,15 @@ mod tests {
     #[test]
     fn a_hint_is_capped_and_a_hint_of_nothing_is_none() {
         let policy = policy();
-        let week = Circuit::default().after(&fail(Cool::RateLimited, Some(7 * 86_400), 1, 1), &policy, at(0));
+        let week = Circuit::default().after(
+            &fail(Cool::RateLimited, Some(7 * 86_400), 1, 1),
+            &policy,
+            at(0),
+        );
         assert_eq!(until(&week), at(3_600));
         assert!(matches!(week.stance(at(0)), Stance::Blocked(_)));
-        let zero = Circuit::default().after(&fail(Cool::RateLimited, Some(0), 1, 1), &policy, at(0));
+        let zero =
+            Circuit::default().after(&fail(Cool::RateLimited, Some(0), 1, 1), &policy, at(0));
         assert_eq!(until(&zero), at(5));
         assert!(matches!(zero.stance(at(0)), Stance::Suspect(_)));
     }
@@ -404,7 +501,9 @@ mod tests {
     fn strikes_double_the_cooldown_up_to_its_ceiling() {
         let policy = policy();
         let mut circuit = Circuit::default();
-        for (id, seconds) in [(1, 15), (2, 30), (3, 60), (4, 120), (5, 240), (6, 480), (7, 600), (8, 600)] {
+        for (id, seconds) in
+            [(1, 15), (2, 30), (3, 60), (4, 120), (5, 240), (6, 480), (7, 600), (8, 600)]
+        {
             circuit = circuit.after(&fail(Cool::ServerError, None, id, id), &policy, at(0));
             let end = until(&circuit);
             assert!(end <= at(seconds) && end >= at(seconds * 9 / 10), "strike {id}: {end:?}");
@@ -415,13 +514,17 @@ mod tests {
     fn what_failed_together_again_and_again_is_not_tested_together() {
         let policy = policy();
         let again = |id| {
-            let once = Circuit::default().after(&fail(Cool::ServerError, None, id, id), &policy, at(0));
+            let once =
+                Circuit::default().after(&fail(Cool::ServerError, None, id, id), &policy, at(0));
             assert_eq!(until(&once), at(15), "the first time it is as configured");
             until(&once.after(&fail(Cool::ServerError, None, id + 20, id + 20), &policy, at(15)))
         };
         let ends: std::collections::BTreeSet<Mono> = (1..=20).map(again).collect();
         assert_eq!(ends.len(), 20);
-        assert!(ends.first() >= Some(&at(15 + 27)) && ends.last() <= Some(&at(15 + 30)), "{ends:?}");
+        assert!(
+            ends.first() >= Some(&at(15 + 27)) && ends.last() <= Some(&at(15 + 30)),
+            "{ends:?}"
+        );
     }
 
     #[test]
@@ -452,7 +555,13 @@ mod tests {
         let mut circuit = Circuit::default();
         let cause: Arc<str> = "500".into();
         for (id, stance) in [(1, Stance::Clear), (2, Stance::Clear), (3, Stance::Suspect(at(15)))] {
-            let failure = Failure { class: Cool::ServerError, hint: None, cause: &cause, threshold: 3, local: false };
+            let failure = Failure {
+                class: Cool::ServerError,
+                hint: None,
+                cause: &cause,
+                threshold: 3,
+                local: false,
+            };
             circuit = circuit.after(&Signal::Failed { id, newest: id, failure }, &policy, at(0));
             assert_eq!(circuit.stance(at(0)), stance, "strike {id}");
         }
@@ -476,8 +585,11 @@ mod tests {
     fn after_closing_attempts_go_two_then_four_then_all() {
         let policy = policy();
         let open = Circuit::default().after(&fail(Cool::ServerError, None, 1, 1), &policy, at(0));
-        let mut circuit =
-            open.after(&Signal::Sent { id: 2 }, &policy, at(15)).after(&Signal::Succeeded { id: 2, newest: 2 }, &policy, at(15));
+        let mut circuit = open.after(&Signal::Sent { id: 2 }, &policy, at(15)).after(
+            &Signal::Succeeded { id: 2, newest: 2 },
+            &policy,
+            at(15),
+        );
         let mut id = 2;
         for width in [2, 4] {
             let mut went = 0;
@@ -489,20 +601,30 @@ mod tests {
             assert_eq!(went, width);
             for done in id - width + 1..=id {
                 if done == id {
-                    circuit = circuit.after(&Signal::Succeeded { id: done, newest: id }, &policy, at(15));
+                    circuit =
+                        circuit.after(&Signal::Succeeded { id: done, newest: id }, &policy, at(15));
                 }
                 circuit = circuit.after(&Signal::Ended { id: done }, &policy, at(15));
             }
         }
-        let wide = Circuit::Closed { strikes: 0, struck: 0, window: Some(Window { width: 2, out: 2, since: at(15), last: 0, first: 0 }) };
+        let wide = Circuit::Closed {
+            strikes: 0,
+            struck: 0,
+            window: Some(Window { width: 2, out: 2, since: at(15), last: 0, first: 0 }),
+        };
         assert_eq!(wide.stance(at(15)), Stance::Held);
-        assert_eq!(wide.stance(at(20)), Stance::Clear, "a window never holds longer than a verdict is awaited");
+        assert_eq!(
+            wide.stance(at(20)),
+            Stance::Clear,
+            "a window never holds longer than a verdict is awaited"
+        );
     }
 
     #[test]
     fn a_rejected_key_is_checked_after_ten_minutes_doubling_to_six_hours() {
         let policy = policy();
-        let mut circuit = Circuit::default().after(&fail(Cool::Rejected, None, 1, 1), &policy, at(0));
+        let mut circuit =
+            Circuit::default().after(&fail(Cool::Rejected, None, 1, 1), &policy, at(0));
         for minutes in [10, 20, 40, 80, 160, 320, 360, 360] {
             let Circuit::Shut { retest_at, .. } = circuit else { panic!("{circuit:?}") };
             assert_eq!(retest_at, at(minutes * 60));
@@ -516,16 +638,32 @@ mod tests {
     fn a_missing_model_is_asked_for_again_soon_where_the_server_is_local() {
         let cause: Arc<str> = "404".into();
         for (local, seconds) in [(true, 10), (false, 3_600)] {
-            let failure = Failure { class: Cool::ModelMissing, hint: None, cause: &cause, threshold: 1, local };
-            let circuit = Circuit::default().after(&Signal::Failed { id: 1, newest: 1, failure }, &policy(), at(0));
+            let failure = Failure {
+                class: Cool::ModelMissing,
+                hint: None,
+                cause: &cause,
+                threshold: 1,
+                local,
+            };
+            let circuit = Circuit::default().after(
+                &Signal::Failed { id: 1, newest: 1, failure },
+                &policy(),
+                at(0),
+            );
             assert_eq!(circuit.stance(at(0)), Stance::Blocked(at(seconds)));
         }
     }
 
     fn signals() -> impl Strategy<Value = (u64, Signal<'static>)> {
-        let class = prop_oneof![Just(Cool::RateLimited), Just(Cool::ServerError), Just(Cool::Quota), Just(Cool::ModelMissing)];
+        let class = prop_oneof![
+            Just(Cool::RateLimited),
+            Just(Cool::ServerError),
+            Just(Cool::Quota),
+            Just(Cool::ModelMissing)
+        ];
         let signal = prop_oneof![
-            (class, proptest::option::of(0_u64..100_000), 1_u64..60, 0_u64..5).prop_map(|(c, h, id, more)| fail(c, h, id, id + more)),
+            (class, proptest::option::of(0_u64..100_000), 1_u64..60, 0_u64..5)
+                .prop_map(|(c, h, id, more)| fail(c, h, id, id + more)),
             (1_u64..60).prop_map(|id| Signal::Succeeded { id, newest: id }),
             (1_u64..60).prop_map(|id| Signal::Spoke { id, newest: id }),
             (1_u64..60).prop_map(|id| Signal::Sent { id }),

@@ -11,14 +11,21 @@ pub struct Price {
     pub request: f64,
 }
 
-/// For each candidate, what a request of this size would cost, without caches; `None` where no price is known.
+/// For each candidate, what a request of this size would cost, without caches; `None` where no
+/// price is known.
 #[must_use]
-pub fn of(candidates: &[Candidate], asked: Size, price: &dyn Fn(&Upstream, &str) -> Option<Price>) -> Vec<Option<f64>> {
+pub fn of(
+    candidates: &[Candidate],
+    asked: Size,
+    price: &dyn Fn(&Upstream, &str) -> Option<Price>,
+) -> Vec<Option<f64>> {
     let (input, output) = (asked.input.max(1) as f64, asked.output.min(USUAL) as f64);
     let mut out: Vec<Option<f64>> = Vec::with_capacity(candidates.len());
     for (at, candidate) in candidates.iter().enumerate() {
         // The keys of one target stand side by side.
-        let same = at.checked_sub(1).filter(|&before| std::sync::Arc::ptr_eq(&candidates[before].target, &candidate.target));
+        let same = at.checked_sub(1).filter(|&before| {
+            std::sync::Arc::ptr_eq(&candidates[before].target, &candidate.target)
+        });
         out.push(match same {
             Some(before) => out[before],
             None => price(&candidate.target.upstream, &candidate.target.model)
@@ -37,8 +44,13 @@ mod tests {
 
     #[test]
     fn a_cost_is_of_input_and_expected_output_once_per_target() {
-        let candidates = ready(&[target(&Arc::new(upstream(1, "a", None, 2)), "m"), target(&Arc::new(upstream(2, "b", None, 1)), "m")]);
-        let price = |upstream: &Upstream, _: &str| (&*upstream.name == "a").then_some(Price { input: 2.0, output: 10.0, request: 3.0 });
+        let candidates = ready(&[
+            target(&Arc::new(upstream(1, "a", None, 2)), "m"),
+            target(&Arc::new(upstream(2, "b", None, 1)), "m"),
+        ]);
+        let price = |upstream: &Upstream, _: &str| {
+            (&*upstream.name == "a").then_some(Price { input: 2.0, output: 10.0, request: 3.0 })
+        };
 
         let costs = of(&candidates, Size { input: 100, output: 50 }, &price);
 

@@ -20,7 +20,9 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
     let entrants = entrants(q, health, now);
     // The best tiers of those that are ready, and of those that are ready as probes.
     let (mut ready, mut due) = (None, None);
-    for (entrant, candidate) in entrants.iter().zip(q.candidates).filter(|(entrant, _)| entrant.is_fresh()) {
+    for (entrant, candidate) in
+        entrants.iter().zip(q.candidates).filter(|(entrant, _)| entrant.is_fresh())
+    {
         let best = match entrant.standing.rank {
             Rank::Ready => &mut ready,
             Rank::Due => &mut due,
@@ -34,7 +36,10 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
     if let Some(tier) = best {
         let bound = bound(q, &entrants, tier, &usable, health, now);
         if let Bond::Waits(until) = bound {
-            return Decision { verdict: Verdict::Wait { until: Some(until) }, others: others(&entrants, q, usize::MAX, None) };
+            return Decision {
+                verdict: Verdict::Wait { until: Some(until) },
+                others: others(&entrants, q, usize::MAX, None),
+            };
         }
         let (pool, tied) = match bound {
             Bond::To(pool, better) => (pool, Some(better)),
@@ -43,11 +48,14 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
                 (elsewhere(q, in_region(q, (0..entrants.len()).filter(of_tier).collect())), None)
             }
         };
-        // All of them belong to upstreams that failed in this request: somebody else of the same standing who is only
-        // suspected goes before their other keys.
+        // All of them belong to upstreams that failed in this request: somebody else of the same
+        // standing who is only suspected goes before their other keys.
         if !q.tried.is_empty() && pool.iter().all(|&i| failed_here(q, i)) {
             let other = |i: usize, e: &Entrant<'_>| {
-                e.is_fresh() && e.standing.rank == Rank::Suspect && q.candidates[i].tier <= tier && !failed_here(q, i)
+                e.is_fresh()
+                    && e.standing.rank == Rank::Suspect
+                    && q.candidates[i].tier <= tier
+                    && !failed_here(q, i)
             };
             if let Some(index) = least(&entrants, q.candidates, other) {
                 let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
@@ -59,23 +67,43 @@ pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw)
         let why = match (probe, tied, pool.len()) {
             (true, ..) => Chosen::Probe,
             (false, Some(better), _) => Chosen::Bound { better },
-            (false, None, 1) if !entrants.iter().enumerate().any(|(i, e)| i != index && usable(e)) => Chosen::Only,
+            (false, None, 1)
+                if !entrants.iter().enumerate().any(|(i, e)| i != index && usable(e)) =>
+            {
+                Chosen::Only
+            }
             (false, None, of) => Chosen::Best { tier, of },
         };
         let tier = q.candidates[index].tier;
-        return Decision { verdict: Verdict::Try { index, why, probe }, others: others(&entrants, q, index, Some(tier)) };
+        return Decision {
+            verdict: Verdict::Try { index, why, probe },
+            others: others(&entrants, q, index, Some(tier)),
+        };
     }
-    if let Some(index) = least(&entrants, q.candidates, |_, e| e.is_fresh() && e.standing.rank == Rank::Suspect) {
+    if let Some(index) =
+        least(&entrants, q.candidates, |_, e| e.is_fresh() && e.standing.rank == Rank::Suspect)
+    {
         let verdict = Verdict::Try { index, why: Chosen::LeastSuspect, probe: true };
         return Decision { verdict, others: others(&entrants, q, index, None) };
     }
-    // A key that is being read will be there in a moment; the same again is worse than somebody who was not asked yet.
-    let read = |(e, c): (&Entrant<'_>, &Candidate)| e.is_fresh() && e.standing.rank == Rank::Held && c.key_state == KeyState::Waiting;
+    // A key that is being read will be there in a moment; the same again is worse than somebody who
+    // was not asked yet.
+    let read = |(e, c): (&Entrant<'_>, &Candidate)| {
+        e.is_fresh() && e.standing.rank == Rank::Held && c.key_state == KeyState::Waiting
+    };
     if entrants.iter().zip(q.candidates).any(read) {
-        return Decision { verdict: waiting(&entrants, now), others: others(&entrants, q, usize::MAX, None) };
+        return Decision {
+            verdict: waiting(&entrants, now),
+            others: others(&entrants, q, usize::MAX, None),
+        };
     }
-    if let Some(index) = least(&entrants, q.candidates, |_, e| e.tried == Some(true) && e.standing.rank <= Rank::Suspect) {
-        return Decision { verdict: Verdict::Again { index }, others: others(&entrants, q, index, None) };
+    if let Some(index) = least(&entrants, q.candidates, |_, e| {
+        e.tried == Some(true) && e.standing.rank <= Rank::Suspect
+    }) {
+        return Decision {
+            verdict: Verdict::Again { index },
+            others: others(&entrants, q, index, None),
+        };
     }
     Decision { verdict: waiting(&entrants, now), others: others(&entrants, q, usize::MAX, None) }
 }
@@ -89,7 +117,8 @@ enum Bond {
     Waits(Mono),
 }
 
-/// A binding acts inside the best tier that is ready, and for a while in a worse one; it yields to health.
+/// A binding acts inside the best tier that is ready, and for a while in a worse one; it yields to
+/// health.
 fn bound(
     q: &Question<'_>,
     entrants: &[Entrant<'_>],
@@ -100,7 +129,8 @@ fn bound(
 ) -> Bond {
     let Some(bound) = q.bound else { return Bond::None };
     let places = || (0..entrants.len()).filter(|&i| bound.is(&q.candidates[i]));
-    let Some(tier) = places().filter(|&i| usable(&entrants[i])).map(|i| q.candidates[i].tier).min() else {
+    let Some(tier) = places().filter(|&i| usable(&entrants[i])).map(|i| q.candidates[i].tier).min()
+    else {
         let soon = |i: usize| {
             let standing = &entrants[i].standing;
             let until = standing.until;
@@ -116,31 +146,50 @@ fn bound(
         return places().filter(|_| waits).filter_map(soon).min().map_or(Bond::None, Bond::Waits);
     };
     let better = tier > best;
-    let holds = if better { bound.outlasts_better(now) } else { !bound.loose || health.has_plenty(q.candidates, places(), now) };
+    let holds = if better {
+        bound.outlasts_better(now)
+    } else {
+        !bound.loose || health.has_plenty(q.candidates, places(), now)
+    };
     if !holds {
         return Bond::None;
     }
-    Bond::To(places().filter(|&i| q.candidates[i].tier == tier && usable(&entrants[i])).collect(), better)
+    Bond::To(
+        places().filter(|&i| q.candidates[i].tier == tier && usable(&entrants[i])).collect(),
+        better,
+    )
 }
 
 /// Those of the preferred region, where there are any.
 fn in_region(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
     let there = |i: &usize| q.candidates[*i].target.upstream.region == q.region;
-    if q.region.is_empty() || !pool.iter().any(there) { pool } else { pool.into_iter().filter(there).collect() }
+    if q.region.is_empty() || !pool.iter().any(there) {
+        pool
+    } else {
+        pool.into_iter().filter(there).collect()
+    }
 }
 
-/// Those whose upstream has not failed in this request, where there are any: another of its keys would hardly do better.
+/// Those whose upstream has not failed in this request, where there are any: another of its keys
+/// would hardly do better.
 fn elsewhere(q: &Question<'_>, pool: Vec<usize>) -> Vec<usize> {
     let there = |i: &usize| !failed_here(q, *i);
-    if q.tried.is_empty() || !pool.iter().any(there) { pool } else { pool.into_iter().filter(there).collect() }
+    if q.tried.is_empty() || !pool.iter().any(there) {
+        pool
+    } else {
+        pool.into_iter().filter(there).collect()
+    }
 }
 
 /// Whether a candidate's upstream failed in this request, whatever the key.
 fn failed_here(q: &Question<'_>, i: usize) -> bool {
-    q.tried.iter().any(|tried| tried.upstream_failed && tried.upstream == q.candidates[i].upstream())
+    q.tried
+        .iter()
+        .any(|tried| tried.upstream_failed && tried.upstream == q.candidates[i].upstream())
 }
 
-/// A candidate's standing, and whether it failed in this request already: then, whether that may pass.
+/// A candidate's standing, and whether it failed in this request already: then, whether that may
+/// pass.
 struct Entrant<'a> {
     standing: Standing<'a>,
     tried: Option<bool>,
@@ -156,23 +205,26 @@ fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<
     let asked = Size { input: q.estimate, output: q.output };
     let mut known: Option<(UpstreamId, Standing<'a>)> = None;
     let mut entrants = Vec::with_capacity(q.candidates.len());
-    entrants.extend(
-        q.candidates
-            .iter()
-            .map(|candidate| Entrant { standing: Standing::fine(), tried: if q.tried.is_empty() { None } else { tried(q, candidate) } }),
-    );
+    entrants.extend(q.candidates.iter().map(|candidate| Entrant {
+        standing: Standing::fine(),
+        tried: if q.tried.is_empty() { None } else { tried(q, candidate) },
+    }));
     for (entrant, candidate) in entrants.iter_mut().zip(q.candidates) {
         let id = candidate.upstream();
         if known.as_ref().is_none_or(|(last, _)| *last != id) {
             known = Some((id, health.upstream_standing(&candidate.target.upstream, now)));
         }
-        if let Some((_, upstream)) = known.as_ref().filter(|(_, upstream)| upstream.rank != Rank::Ready) {
+        if let Some((_, upstream)) =
+            known.as_ref().filter(|(_, upstream)| upstream.rank != Rank::Ready)
+        {
             entrant.standing.at_least(upstream);
         }
         health.stand(&mut entrant.standing, candidate, asked, now);
     }
     let fit = |(entrant, candidate): (&Entrant<'_>, &Candidate)| {
-        candidate.unfit.is_none() && entrant.standing.rank < Rank::Out && entrant.tried != Some(false)
+        candidate.unfit.is_none()
+            && entrant.standing.rank < Rank::Out
+            && entrant.tried != Some(false)
     };
     // Where nobody is known to be able to, those that seem not to be are better than nobody.
     if entrants.iter().zip(q.candidates).any(fit) {
@@ -186,25 +238,47 @@ fn entrants<'a>(q: &Question<'a>, health: &'a Health, now: Mono) -> Vec<Entrant<
 }
 
 fn tried(q: &Question<'_>, candidate: &Candidate) -> Option<bool> {
-    let same = q.tried.iter().filter(|t| t.key == candidate.key && t.upstream == candidate.upstream() && t.model == candidate.target.model);
+    let same = q.tried.iter().filter(|t| {
+        t.key == candidate.key
+            && t.upstream == candidate.upstream()
+            && t.model == candidate.target.model
+    });
     same.map(|t| t.may_pass).reduce(|a, b| a && b)
 }
 
 /// The one whose doubt ends first, the better tier among equals, the first among those.
-fn least(entrants: &[Entrant<'_>], candidates: &[Candidate], fits: impl Fn(usize, &Entrant<'_>) -> bool) -> Option<usize> {
+fn least(
+    entrants: &[Entrant<'_>],
+    candidates: &[Candidate],
+    fits: impl Fn(usize, &Entrant<'_>) -> bool,
+) -> Option<usize> {
     let fitting = entrants.iter().enumerate().filter(|(i, e)| fits(*i, e));
-    fitting.min_by_key(|(i, e)| (e.standing.rank, e.standing.until, candidates[*i].tier)).map(|(i, _)| i)
+    fitting
+        .min_by_key(|(i, e)| (e.standing.rank, e.standing.until, candidates[*i].tier))
+        .map(|(i, _)| i)
 }
 
 /// Nothing can be tried: what is waited for, if anything.
 fn waiting(entrants: &[Entrant<'_>], now: Mono) -> Verdict {
-    let ends = || entrants.iter().filter(|e| e.standing.rank == Rank::Blocked).filter_map(|e| e.standing.until);
-    // What failed here for good is not waited for, though others may like to know when it comes back.
+    let ends = || {
+        entrants
+            .iter()
+            .filter(|e| e.standing.rank == Rank::Blocked)
+            .filter_map(|e| e.standing.until)
+    };
+    // What failed here for good is not waited for, though others may like to know when it comes
+    // back.
     let lasting = |e: &&Entrant<'_>| e.tried != Some(false);
     let held = entrants.iter().filter(lasting).any(|e| e.standing.rank == Rank::Held);
-    let soonest = entrants.iter().filter(lasting).filter(|e| e.standing.rank == Rank::Blocked).filter_map(|e| e.standing.until).min();
+    let soonest = entrants
+        .iter()
+        .filter(lasting)
+        .filter(|e| e.standing.rank == Rank::Blocked)
+        .filter_map(|e| e.standing.until)
+        .min();
     match (held, soonest) {
-        // Whatever is held may come free at any moment, but an end that is near is worth waking up for.
+        // Whatever is held may come free at any moment, but an end that is near is worth waking up
+        // for.
         (true, until) => Verdict::Wait { until: until.filter(|until| *until <= now + VERDICT) },
         (false, Some(until)) => Verdict::Wait { until: Some(until) },
         (false, None) => Verdict::Exhausted { retry_at: ends().min() },
@@ -212,9 +286,15 @@ fn waiting(entrants: &[Entrant<'_>], now: Mono) -> Verdict {
 }
 
 /// Why each but the chosen one lost; `tier` is the tier that was drawn from.
-fn others(entrants: &[Entrant<'_>], q: &Question<'_>, chosen: usize, tier: Option<(u32, u32)>) -> Vec<(usize, Why)> {
+fn others(
+    entrants: &[Entrant<'_>],
+    q: &Question<'_>,
+    chosen: usize,
+    tier: Option<(u32, u32)>,
+) -> Vec<(usize, Why)> {
     let candidates = q.candidates;
-    let region = |i: usize| candidates.get(i).map_or("", |candidate| &candidate.target.upstream.region);
+    let region =
+        |i: usize| candidates.get(i).map_or("", |candidate| &candidate.target.upstream.region);
     let preferred = !q.region.is_empty() && region(chosen) == q.region;
     if entrants.len() == 1 && chosen == 0 {
         return Vec::new();
@@ -230,6 +310,8 @@ fn others(entrants: &[Entrant<'_>], q: &Question<'_>, chosen: usize, tier: Optio
         }),
     };
     let mut out = Vec::with_capacity(entrants.len());
-    out.extend(entrants.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(i, e)| (i, why(i, e))));
+    out.extend(
+        entrants.iter().enumerate().filter(|(i, _)| *i != chosen).map(|(i, e)| (i, why(i, e))),
+    );
     out
 }

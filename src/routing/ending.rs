@@ -43,7 +43,10 @@ pub fn record(health: &mut Health, ticket: &Ticket, end: End<'_>, now: Mono) -> 
         End::Head2xx => recorder.key_works(),
         End::Content => {
             recorder.key_works();
-            recorder.signal(Scope::Upstream, &Signal::Spoke { id: ticket.id, newest: recorder.health.newest });
+            recorder.signal(
+                Scope::Upstream,
+                &Signal::Spoke { id: ticket.id, newest: recorder.health.newest },
+            );
         }
         End::Finished { ttft, usage } => {
             recorder.key_works();
@@ -63,16 +66,30 @@ pub fn record(health: &mut Health, ticket: &Ticket, end: End<'_>, now: Mono) -> 
     changes
 }
 
-/// Records what a probe of our own found: that the upstream answers, or why it does not. One that answers is not taken to
-/// be well at once, but the next request tests it.
-pub fn probed(health: &mut Health, upstream: &Upstream, id: u64, found: Result<(), &Arc<str>>, now: Mono) -> Vec<Change> {
+/// Records what a probe of our own found: that the upstream answers, or why it does not. One that
+/// answers is not taken to be well at once, but the next request tests it.
+pub fn probed(
+    health: &mut Health,
+    upstream: &Upstream,
+    id: u64,
+    found: Result<(), &Arc<str>>,
+    now: Mono,
+) -> Vec<Change> {
     let (policy, newest) = (Arc::clone(&health.policy), health.newest);
-    let Some(circuit) = health.circuit_mut(&ActScope::Upstream(upstream.id), found.is_err()) else { return Vec::new() };
+    let Some(circuit) = health.circuit_mut(&ActScope::Upstream(upstream.id), found.is_err()) else {
+        return Vec::new();
+    };
     let before = match found {
         Ok(()) => circuit.turn(&Signal::Answered, &policy, now),
         Err(cause) => {
             let threshold = policy.cooldown.failures.max(1);
-            let failure = Failure { class: Cool::ServerError, hint: None, cause, threshold, local: upstream.local };
+            let failure = Failure {
+                class: Cool::ServerError,
+                hint: None,
+                cause,
+                threshold,
+                local: upstream.local,
+            };
             circuit.turn(&Signal::Failed { id, newest, failure }, &policy, now)
         }
     };
@@ -82,7 +99,9 @@ pub fn probed(health: &mut Health, upstream: &Upstream, id: u64, found: Result<(
         }
         (before, after) => told(before, after, Scope::Upstream, now),
     };
-    told.map(|(text, level)| Change { subject: upstream.name.to_string(), text, level }).into_iter().collect()
+    told.map(|(text, level)| Change { subject: upstream.name.to_string(), text, level })
+        .into_iter()
+        .collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,12 +122,18 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     fn key_works(&mut self) {
         for scope in [Scope::Account, Scope::Key, Scope::KeyModel] {
-            self.signal(scope, &Signal::Succeeded { id: self.ticket.id, newest: self.health.newest });
+            self.signal(
+                scope,
+                &Signal::Succeeded { id: self.ticket.id, newest: self.health.newest },
+            );
         }
     }
 
     fn upstream_works(&mut self) {
-        self.signal(Scope::Upstream, &Signal::Succeeded { id: self.ticket.id, newest: self.health.newest });
+        self.signal(
+            Scope::Upstream,
+            &Signal::Succeeded { id: self.ticket.id, newest: self.health.newest },
+        );
     }
 
     fn failed(&mut self, outcome: &Outcome) {
@@ -137,9 +162,19 @@ impl Recorder<'_> {
     }
 
     fn fails(&mut self, scope: Scope, class: Cool, outcome: &Outcome) {
-        let threshold = if scope == Scope::Upstream { self.health.policy.cooldown.failures.max(1) } else { 1 };
-        let failure = Failure { class, hint: outcome.hint, cause: &outcome.cause, threshold, local: self.ticket.local };
-        self.signal(scope, &Signal::Failed { id: self.ticket.id, newest: self.health.newest, failure });
+        let threshold =
+            if scope == Scope::Upstream { self.health.policy.cooldown.failures.max(1) } else { 1 };
+        let failure = Failure {
+            class,
+            hint: outcome.hint,
+            cause: &outcome.cause,
+            threshold,
+            local: self.ticket.local,
+        };
+        self.signal(
+            scope,
+            &Signal::Failed { id: self.ticket.id, newest: self.health.newest, failure },
+        );
     }
 
     /// What the provider counted; where it did not say, what was reserved stands.
@@ -157,7 +192,9 @@ impl Recorder<'_> {
     }
 
     fn settle(&mut self, tokens: u64) {
-        if let (Some(reserved), Some(key)) = (self.ticket.reserved, self.health.keys.get_mut(&self.ticket.key)) {
+        if let (Some(reserved), Some(key)) =
+            (self.ticket.reserved, self.health.keys.get_mut(&self.ticket.key))
+        {
             key.spent.settle(&self.ticket.model, reserved, tokens);
         }
     }
@@ -183,22 +220,33 @@ impl Recorder<'_> {
 
     fn signal(&mut self, scope: Scope, signal: &Signal<'_>) {
         let Self { health, ticket, now, .. } = self;
-        // A key that left the config, or got a new secret meanwhile, is no longer what this attempt tested.
+        // A key that left the config, or got a new secret meanwhile, is no longer what this attempt
+        // tested.
         let current = health.keys.get(&ticket.key).is_some_and(|key| ticket.id > key.born);
         let act = match scope {
-            Scope::Upstream if health.upstreams.contains_key(&ticket.upstream) => ActScope::Upstream(ticket.upstream),
+            Scope::Upstream if health.upstreams.contains_key(&ticket.upstream) => {
+                ActScope::Upstream(ticket.upstream)
+            }
             Scope::Account if current => ActScope::Account(ticket.account),
             Scope::Key if current => ActScope::Key(ticket.key),
             Scope::KeyModel if current => ActScope::KeyModel(ticket.key, Arc::clone(&ticket.model)),
             _ => return,
         };
         let policy = Arc::clone(&health.policy);
-        let Some(circuit) = health.circuit_mut(&act, matches!(signal, Signal::Failed { .. })) else { return };
+        let Some(circuit) = health.circuit_mut(&act, matches!(signal, Signal::Failed { .. }))
+        else {
+            return;
+        };
         let before = circuit.turn(signal, &policy, *now);
         let told = told(&before, circuit, scope, *now);
         if let Some((text, level)) = told {
-            let subject = if scope == Scope::Upstream { &ticket.upstream_name } else { &ticket.key_name };
-            let text = if scope == Scope::KeyModel { format!("{text} for {}", ticket.model) } else { text };
+            let subject =
+                if scope == Scope::Upstream { &ticket.upstream_name } else { &ticket.key_name };
+            let text = if scope == Scope::KeyModel {
+                format!("{text} for {}", ticket.model)
+            } else {
+                text
+            };
             self.changes.push(Change { subject: subject.to_string(), text, level });
         }
     }
@@ -209,7 +257,10 @@ fn told(before: &Circuit, after: &Circuit, scope: Scope, now: Mono) -> Option<(S
     let whose = if scope == Scope::Account { "its account " } else { "" };
     match (before, after) {
         (Circuit::Shut { .. }, Circuit::Shut { .. }) => None,
-        (_, Circuit::Shut { cause, .. }) => Some((format!("was rejected and is not used until its secret changes: {cause}"), Level::Error)),
+        (_, Circuit::Shut { cause, .. }) => Some((
+            format!("was rejected and is not used until its secret changes: {cause}"),
+            Level::Error,
+        )),
         (Circuit::Open { until: old, .. }, Circuit::Open { until, .. }) if *until <= *old => None,
         (Circuit::Probing { until: old, .. }, Circuit::Open { until, .. }) if until <= old => None,
         (_, Circuit::Open { belief, until }) => {

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     base::{clock::Mono, pattern::Patterns},
     config::settings::{
-        Auth, Cooldown, End, Key, KeyId, Origin, Patch, Project, Proxy, Retry, Settings, StatusSet, Strategy, Timeouts, Upstream,
-        UpstreamId,
+        Auth, Cooldown, End, Key, KeyId, Origin, Patch, Project, Proxy, Retry, Settings, StatusSet,
+        Strategy, Timeouts, Upstream, UpstreamId,
     },
     ir::op::Dialect,
     secrets::Reference,
@@ -23,13 +23,24 @@ pub(super) fn at(seconds: u64) -> Mono {
 pub(super) fn cases() -> proptest::test_runner::Config {
     // `PROPTEST_CASES` asks for more.
     let usual = proptest::test_runner::Config { failure_persistence: None, ..Default::default() };
-    if std::env::var_os("PROPTEST_CASES").is_some() { usual } else { proptest::test_runner::Config { cases: 128, ..usual } }
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        usual
+    } else {
+        proptest::test_runner::Config { cases: 128, ..usual }
+    }
 }
 
 pub(super) fn policy() -> Policy {
     let s = Duration::from_secs;
     Policy {
-        cooldown: Cooldown { rate_limited: s(5), server_error: s(15), max: s(600), max_hint: s(3_600), quota: s(3_600), failures: 3 },
+        cooldown: Cooldown {
+            rate_limited: s(5),
+            server_error: s(15),
+            max: s(600),
+            max_hint: s(3_600),
+            quota: s(3_600),
+            failures: 3,
+        },
         retry: Retry {
             max_attempts: 4,
             backoff: Duration::from_millis(250),
@@ -43,7 +54,15 @@ pub(super) fn policy() -> Policy {
 
 fn timeouts() -> Timeouts {
     let s = Duration::from_secs(10);
-    Timeouts { connect: s, first_byte: s, idle: s, total: s, client_head: s, client_idle: s, client_keepalive: s }
+    Timeouts {
+        connect: s,
+        first_byte: s,
+        idle: s,
+        total: s,
+        client_head: s,
+        client_idle: s,
+        client_keepalive: s,
+    }
 }
 
 /// An upstream that speaks one dialect, with so many keys.
@@ -53,7 +72,11 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
         name: name.into(),
         origin: Origin::File,
         preset: None,
-        ends: vec![End { dialect: Dialect::Openai, base_url: format!("https://{name}.example/v1"), query: None }],
+        ends: vec![End {
+            dialect: Dialect::Openai,
+            base_url: format!("https://{name}.example/v1"),
+            query: None,
+        }],
         auth: if keys == 0 { Auth::None } else { Auth::Bearer },
         models: models.map(|list| Patterns::parse(list.iter().copied()).expect("good patterns")),
         rename: BTreeMap::new(),

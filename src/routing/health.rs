@@ -1,5 +1,5 @@
-//! What is known of upstreams, keys and accounts, as plain state: what each candidate's standing is, and what starting
-//! an attempt changes. The board puts the lock around it.
+//! What is known of upstreams, keys and accounts, as plain state: what each candidate's standing
+//! is, and what starting an attempt changes. The board puts the lock around it.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -19,7 +19,8 @@ use crate::{
     ir::op::Dialect,
 };
 
-/// Models of one key that may be in a cooldown of their own; names come from clients, so they are bounded.
+/// Models of one key that may be in a cooldown of their own; names come from clients, so they are
+/// bounded.
 const MODELS_PER_KEY: usize = 64;
 
 /// Per key or account request limits are over this span.
@@ -172,24 +173,44 @@ impl Health {
     pub fn upstream_standing(&self, settings: &Upstream, now: Mono) -> Standing<'_> {
         let mut standing = Standing::fine();
         if let Some(upstream) = self.upstreams.get(&settings.id) {
-            standing.limited(settings.max_concurrency, upstream.running, "requests at once of the upstream");
+            standing.limited(
+                settings.max_concurrency,
+                upstream.running,
+                "requests at once of the upstream",
+            );
             if let Some(until) = upstream.pace.full_until(settings.max_rps, now) {
-                standing.worsen(Rank::Blocked, Some(until), Reason::Limit("requests per second of the upstream"));
+                standing.worsen(
+                    Rank::Blocked,
+                    Some(until),
+                    Reason::Limit("requests per second of the upstream"),
+                );
             }
             standing.count(ScopeKind::Upstream, &upstream.circuit, now);
         }
         standing
     }
 
-    /// Adds to its upstream's standing what there is about the candidate's key. In place: with hundreds of candidates
-    /// the copies would cost more than the rest.
-    pub fn stand<'a>(&'a self, standing: &mut Standing<'a>, candidate: &'a Candidate, asked: Size, now: Mono) {
+    /// Adds to its upstream's standing what there is about the candidate's key. In place: with
+    /// hundreds of candidates the copies would cost more than the rest.
+    pub fn stand<'a>(
+        &'a self,
+        standing: &mut Standing<'a>,
+        candidate: &'a Candidate,
+        asked: Size,
+        now: Mono,
+    ) {
         match &candidate.key_state {
             KeyState::Ready => {}
-            KeyState::Waiting => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
+            KeyState::Waiting => {
+                standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state))
+            }
             KeyState::Over(over) => match (over.kind, over.until) {
-                (OverKind::Reserved, _) => standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state)),
-                (OverKind::Spent, Some(until)) => standing.worsen(Rank::Blocked, Some(until), Reason::Key(&candidate.key_state)),
+                (OverKind::Reserved, _) => {
+                    standing.worsen(Rank::Held, None, Reason::Key(&candidate.key_state))
+                }
+                (OverKind::Spent, Some(until)) => {
+                    standing.worsen(Rank::Blocked, Some(until), Reason::Key(&candidate.key_state))
+                }
                 (OverKind::Spent | OverKind::Unpriced, _) => {
                     standing.worsen(Rank::Out, None, Reason::Key(&candidate.key_state));
                     return;
@@ -204,11 +225,23 @@ impl Health {
             standing.limited(candidate.key_max_concurrency, key.running, "requests at once");
             if key.spent.is_limited(candidate.key_limit, candidate.model_limit) {
                 let demand = self.demand(&candidate.target.model, asked);
-                match key.spent.hurdle(&candidate.target.model, candidate.key_limit, candidate.model_limit, demand, now) {
+                match key.spent.hurdle(
+                    &candidate.target.model,
+                    candidate.key_limit,
+                    candidate.model_limit,
+                    demand,
+                    now,
+                ) {
                     None => {}
-                    Some(Hurdle::Full { what, until }) => standing.worsen(Rank::Blocked, Some(until), Reason::Limit(what)),
+                    Some(Hurdle::Full { what, until }) => {
+                        standing.worsen(Rank::Blocked, Some(until), Reason::Limit(what))
+                    }
                     Some(Hurdle::Short { kind, window }) => {
-                        standing.worsen(Rank::Suspect, Some(window.until), Reason::Near(kind, window));
+                        standing.worsen(
+                            Rank::Suspect,
+                            Some(window.until),
+                            Reason::Near(kind, window),
+                        );
                     }
                 }
             }
@@ -227,7 +260,8 @@ impl Health {
     /// The tokens that a request is expected to take of a model.
     #[must_use]
     pub fn demand(&self, model: &Arc<str>, asked: Size) -> Demand {
-        let output = if asked.output == 0 { 0 } else { self.usual.output(model, Some(asked.output)) };
+        let output =
+            if asked.output == 0 { 0 } else { self.usual.output(model, Some(asked.output)) };
         Demand { input: asked.input, output }
     }
 
@@ -237,22 +271,45 @@ impl Health {
         if let Some(key) = self.keys.get_mut(&ticket.key)
             && key.spent.is_limited(candidate.key_limit, candidate.model_limit)
         {
-            ticket.reserved = key.spent.reserve(&ticket.model, candidate.key_limit, candidate.model_limit, demand, now);
+            ticket.reserved = key.spent.reserve(
+                &ticket.model,
+                candidate.key_limit,
+                candidate.model_limit,
+                demand,
+                now,
+            );
         }
     }
 
     /// Whether the provider said of one of these keys that more than a fifth of everything is left.
-    pub fn has_plenty(&self, candidates: &[Candidate], mut places: impl Iterator<Item = usize>, now: Mono) -> bool {
+    pub fn has_plenty(
+        &self,
+        candidates: &[Candidate],
+        mut places: impl Iterator<Item = usize>,
+        now: Mono,
+    ) -> bool {
         places.any(|i| {
             let Some(key) = self.keys.get(&candidates[i].key) else { return false };
-            let mut known = key.spent.learned(now).filter(|(model, ..)| same(model, &candidates[i].target.model)).peekable();
-            let plenty = |window: Window| window.limit.is_some_and(|limit| window.remaining.saturating_mul(5) > limit);
+            let mut known = key
+                .spent
+                .learned(now)
+                .filter(|(model, ..)| same(model, &candidates[i].target.model))
+                .peekable();
+            let plenty = |window: Window| {
+                window.limit.is_some_and(|limit| window.remaining.saturating_mul(5) > limit)
+            };
             known.peek().is_some() && known.all(|(.., window)| plenty(window))
         })
     }
 
     /// Starts an attempt: counts it and makes it the probe of every scope that needs one.
-    pub fn take(&mut self, candidate: &Candidate, strategy: Strategy, probe: bool, now: Mono) -> Ticket {
+    pub fn take(
+        &mut self,
+        candidate: &Candidate,
+        strategy: Strategy,
+        probe: bool,
+        now: Mono,
+    ) -> Ticket {
         self.newest += 1;
         let target = &candidate.target;
         let ticket = Ticket {
@@ -290,16 +347,21 @@ impl Health {
             circuit.turn(&sent, &self.policy, now);
         }
 
-        // A key or target that was away starts at the current minimum, or it would be sent all that it missed.
+        // A key or target that was away starts at the current minimum, or it would be sent all that
+        // it missed.
         let stood = key.pass.max(upstream.key_time);
         upstream.key_time = stood;
         key.pass = stood + step(candidate.key_weight);
         let weight = match strategy {
-            Strategy::Priority | Strategy::Adaptive(_) | Strategy::LeastCost | Strategy::LeastLatency => return ticket,
+            Strategy::Priority
+            | Strategy::Adaptive(_)
+            | Strategy::LeastCost
+            | Strategy::LeastLatency => return ticket,
             Strategy::RoundRobin => 1.0,
             Strategy::LeastBusy | Strategy::Weighted => target.weight,
         };
-        let stood = upstream.target(&ticket.model).map_or(0.0, |target| target.pass).max(self.target_time);
+        let stood =
+            upstream.target(&ticket.model).map_or(0.0, |target| target.pass).max(self.target_time);
         self.target_time = stood;
         upstream.target_mut(&ticket.model).pass = stood + step(weight);
         ticket
@@ -341,8 +403,12 @@ impl Health {
                 if let Some(upstream) = self.upstreams.get_mut(id) {
                     upstream.circuit = Circuit::default();
                 }
-                let accounts: Vec<AccountId> =
-                    self.keys.values().filter(|key| key.upstream == Some(*id)).filter_map(|key| key.account).collect();
+                let accounts: Vec<AccountId> = self
+                    .keys
+                    .values()
+                    .filter(|key| key.upstream == Some(*id))
+                    .filter_map(|key| key.account)
+                    .collect();
                 self.accounts.retain(|id, _| !accounts.contains(id));
                 for key in self.keys.values_mut().filter(|key| key.upstream == Some(*id)) {
                     key.warm();
@@ -359,10 +425,16 @@ impl Health {
             ActScope::Account(id) => self.accounts.get_mut(id),
             ActScope::Key(id) if make => Some(&mut self.keys.entry(*id).or_default().circuit),
             ActScope::Key(id) => self.keys.get_mut(id).map(|key| &mut key.circuit),
-            ActScope::KeyModel(id, model) if make => Some(self.keys.entry(*id).or_default().model_made(model)),
+            ActScope::KeyModel(id, model) if make => {
+                Some(self.keys.entry(*id).or_default().model_made(model))
+            }
             ActScope::KeyModel(id, model) => self.keys.get_mut(id)?.model_mut(model),
-            ActScope::Upstream(id) if make => Some(&mut self.upstreams.entry(*id).or_default().circuit),
-            ActScope::Upstream(id) => self.upstreams.get_mut(id).map(|upstream| &mut upstream.circuit),
+            ActScope::Upstream(id) if make => {
+                Some(&mut self.upstreams.entry(*id).or_default().circuit)
+            }
+            ActScope::Upstream(id) => {
+                self.upstreams.get_mut(id).map(|upstream| &mut upstream.circuit)
+            }
         }
     }
 }
@@ -386,7 +458,11 @@ impl UpstreamHealth {
                 if self.targets.len() >= MODELS_PER_KEY {
                     self.targets.remove(0);
                 }
-                self.targets.push(TargetHealth { model: Arc::clone(model), pass: 0.0, ttft: Peak::default() });
+                self.targets.push(TargetHealth {
+                    model: Arc::clone(model),
+                    pass: 0.0,
+                    ttft: Peak::default(),
+                });
                 self.targets.len() - 1
             }
         };
@@ -416,7 +492,10 @@ impl KeyHealth {
             None => {
                 if self.models.len() >= MODELS_PER_KEY {
                     // A closed one first, else the oldest: forgetting a belief costs one attempt.
-                    let closed = self.models.iter().position(|(_, circuit)| matches!(circuit, Circuit::Closed { .. }));
+                    let closed = self
+                        .models
+                        .iter()
+                        .position(|(_, circuit)| matches!(circuit, Circuit::Closed { .. }));
                     self.models.remove(closed.unwrap_or(0));
                 }
                 self.models.push((Arc::clone(model), Circuit::default()));
@@ -497,13 +576,24 @@ impl<'a> Standing<'a> {
             (Reason::Key(KeyState::Missing(reason)), _) => Why::Missing(Arc::clone(reason)),
             (Reason::Key(KeyState::Disabled | KeyState::Ready), _) => Why::Disabled,
             (Reason::Limit(what), _) => Why::OverLimit { what },
-            (Reason::Near(kind, window), _) => Why::NearLimit { what: kind.name(), remaining: window.remaining, until: window.until },
+            (Reason::Near(kind, window), _) => Why::NearLimit {
+                what: kind.name(),
+                remaining: window.remaining,
+                until: window.until,
+            },
             (Reason::Unfit(unfit), _) => Why::Unfit(unfit),
-            (Reason::Circuit(_, Circuit::Shut { cause, .. }), _) => Why::Rejected { cause: Arc::clone(cause) },
-            (Reason::Circuit(scope, Circuit::Open { belief, until }), _) => {
-                Why::Cooling { until: *until, cause: Arc::clone(&belief.cause), scope, class: belief.class }
+            (Reason::Circuit(_, Circuit::Shut { cause, .. }), _) => {
+                Why::Rejected { cause: Arc::clone(cause) }
             }
-            (Reason::Circuit(_, Circuit::Probing { .. } | Circuit::Closed { .. }), _) => Why::Probing,
+            (Reason::Circuit(scope, Circuit::Open { belief, until }), _) => Why::Cooling {
+                until: *until,
+                cause: Arc::clone(&belief.cause),
+                scope,
+                class: belief.class,
+            },
+            (Reason::Circuit(_, Circuit::Probing { .. } | Circuit::Closed { .. }), _) => {
+                Why::Probing
+            }
         })
     }
 }

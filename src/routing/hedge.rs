@@ -1,4 +1,5 @@
-//! When a second target is asked beside one that has not spoken yet, and who may be: pure, and what it is counted by.
+//! When a second target is asked beside one that has not spoken yet, and who may be: pure, and what
+//! it is counted by.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -39,12 +40,18 @@ pub enum No {
     Unknown,
 }
 
-/// After how long a second is asked. `p95`: of the first's answers; `credit`: hedges that the share allows for.
+/// After how long a second is asked. `p95`: of the first's answers; `credit`: hedges that the share
+/// allows for.
 ///
 /// # Errors
 ///
 /// Why none is.
-pub fn when(rule: &Hedge, facts: Facts, p95: Option<Duration>, credit: f64) -> Result<Duration, No> {
+pub fn when(
+    rule: &Hedge,
+    facts: Facts,
+    p95: Option<Duration>,
+    credit: f64,
+) -> Result<Duration, No> {
     if facts.server_tools {
         return Err(No::ServerTools);
     }
@@ -63,13 +70,20 @@ pub fn when(rule: &Hedge, facts: Facts, p95: Option<Duration>, credit: f64) -> R
     }
 }
 
-/// Who counts as asked already when a second is looked for: whoever was, and with `first` its whole account, so that
-/// another one is asked; with `same_account` only itself.
+/// Who counts as asked already when a second is looked for: whoever was, and with `first` its whole
+/// account, so that another one is asked; with `same_account` only itself.
 #[must_use]
-pub fn taken(candidates: &[Candidate], tried: &[Tried], first: usize, same_account: bool) -> Vec<Tried> {
+pub fn taken(
+    candidates: &[Candidate],
+    tried: &[Tried],
+    first: usize,
+    same_account: bool,
+) -> Vec<Tried> {
     let Some(first) = candidates.get(first) else { return tried.to_vec() };
     let is_first = |c: &Candidate| c.key == first.key && c.target.model == first.target.model;
-    let out = candidates.iter().filter(|c| if same_account { is_first(c) } else { c.account == first.account });
+    let out = candidates
+        .iter()
+        .filter(|c| if same_account { is_first(c) } else { c.account == first.account });
     let out = out.map(|c| Tried {
         key: c.key,
         upstream: c.upstream(),
@@ -80,7 +94,8 @@ pub fn taken(candidates: &[Candidate], tried: &[Tried], first: usize, same_accou
     tried.iter().cloned().chain(out).collect()
 }
 
-/// How long a target's answers took to begin, and how many hedges each logical model may still have.
+/// How long a target's answers took to begin, and how many hedges each logical model may still
+/// have.
 #[derive(Debug, Default)]
 pub struct Pace {
     targets: VecDeque<Target>,
@@ -108,7 +123,10 @@ impl Pace {
     /// Hedges that a logical model may have now.
     #[must_use]
     pub fn credit(&self, rule: &Hedge) -> f64 {
-        self.shares.iter().find(|(model, _)| *model == rule.model).map_or(0.0, |(_, credit)| *credit)
+        self.shares
+            .iter()
+            .find(|(model, _)| *model == rule.model)
+            .map_or(0.0, |(_, credit)| *credit)
     }
 
     /// Takes one of them; false where there is none.
@@ -142,10 +160,15 @@ impl Pace {
         }
     }
 
-    /// How long all but the slowest twentieth of a target's answers took to begin, where that is known.
+    /// How long all but the slowest twentieth of a target's answers took to begin, where that is
+    /// known.
     #[must_use]
     pub fn p95(&self, candidate: &Candidate, stream: bool) -> Option<Duration> {
-        let target = self.targets.iter().find(|known| known.is(candidate, stream)).filter(|known| known.took.len() >= ENOUGH)?;
+        let target = self
+            .targets
+            .iter()
+            .find(|known| known.is(candidate, stream))
+            .filter(|known| known.took.len() >= ENOUGH)?;
         let mut took: Vec<Duration> = target.took.iter().copied().collect();
         let rank = (took.len() * 95).div_ceil(100).saturating_sub(1);
         let (_, p95, _) = took.select_nth_unstable(rank);
@@ -155,7 +178,9 @@ impl Pace {
 
 impl Target {
     fn is(&self, candidate: &Candidate, stream: bool) -> bool {
-        self.upstream == candidate.upstream() && self.stream == stream && self.model == candidate.target.model
+        self.upstream == candidate.upstream()
+            && self.stream == stream
+            && self.model == candidate.target.model
     }
 }
 
@@ -186,20 +211,33 @@ mod tests {
             (After::P95, Facts { server_tools: true, ..fine }, p95, 1.0, Err(No::ServerTools)),
             (After::P95, Facts { spent: 0.8, ..fine }, p95, 1.0, Err(No::Budget)),
         ] {
-            assert_eq!(when(&rule(after, 0.05), facts, p95, credit), want, "{after:?} {facts:?} {credit}");
+            assert_eq!(
+                when(&rule(after, 0.05), facts, p95, credit),
+                want,
+                "{after:?} {facts:?} {credit}"
+            );
         }
     }
 
     #[test]
     fn another_account_is_asked_first_and_never_the_same_again() {
-        let mut candidates = ready(&[target(&Arc::new(upstream(1, "a", None, 2)), "m"), target(&Arc::new(upstream(2, "b", None, 1)), "m")]);
+        let mut candidates = ready(&[
+            target(&Arc::new(upstream(1, "a", None, 2)), "m"),
+            target(&Arc::new(upstream(2, "b", None, 1)), "m"),
+        ]);
         candidates[1].account = AccountId(candidates[0].key.0);
         let names = |tried: &[Tried]| tried.iter().map(|tried| tried.key).collect::<Vec<_>>();
 
-        assert_eq!(names(&taken(&candidates, &[], 0, false)), [candidates[0].key, candidates[1].key]);
+        assert_eq!(
+            names(&taken(&candidates, &[], 0, false)),
+            [candidates[0].key, candidates[1].key]
+        );
         assert_eq!(names(&taken(&candidates, &[], 0, true)), [candidates[0].key]);
         let failed = taken(&candidates, &[], 2, true);
-        assert_eq!(names(&taken(&candidates, &failed, 0, true)), [candidates[2].key, candidates[0].key]);
+        assert_eq!(
+            names(&taken(&candidates, &failed, 0, true)),
+            [candidates[2].key, candidates[0].key]
+        );
     }
 
     #[test]

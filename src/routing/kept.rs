@@ -1,4 +1,5 @@
-//! Beliefs as they outlive the process: plain values, with instants that the caller turns into times of the day.
+//! Beliefs as they outlive the process: plain values, with instants that the caller turns into
+//! times of the day.
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,7 +60,8 @@ impl KeptKey {
 }
 
 impl Kept {
-    /// What is worth keeping of a circuit: what is not over. A probe that was under way begins again.
+    /// What is worth keeping of a circuit: what is not over. A probe that was under way begins
+    /// again.
     fn of(circuit: &Circuit, now: Mono) -> Option<Self> {
         let kept = |belief: &Belief, until| Self {
             until: Some(until),
@@ -72,7 +74,11 @@ impl Kept {
         };
         match circuit {
             Circuit::Open { belief, until } if *until > now => Some(kept(belief, *until)),
-            Circuit::Open { belief, .. } | Circuit::Probing { belief, .. } if belief.class != Cool::Nothing => Some(kept(belief, now)),
+            Circuit::Open { belief, .. } | Circuit::Probing { belief, .. }
+                if belief.class != Cool::Nothing =>
+            {
+                Some(kept(belief, now))
+            }
             Circuit::Shut { cause, since, .. } => Some(Self {
                 until: None,
                 since: *since,
@@ -89,9 +95,13 @@ impl Kept {
     fn circuit(self, now: Mono) -> Circuit {
         let Self { until, since, strikes, cause, class, blocked, hinted } = self;
         match until {
-            // The free check of a rejected key may go at once: nobody knows for how long we were away.
+            // The free check of a rejected key may go at once: nobody knows for how long we were
+            // away.
             None => Circuit::Shut { cause, since, struck: 0, retest_at: now, retests: 0 },
-            Some(until) => Circuit::Open { belief: Belief { strikes, struck: 0, since, cause, class, blocked, hinted }, until },
+            Some(until) => Circuit::Open {
+                belief: Belief { strikes, struck: 0, since, cause, class, blocked, hinted },
+                until,
+            },
         }
     }
 }
@@ -101,7 +111,9 @@ impl Health {
     pub fn kept_upstream(&self, id: UpstreamId, now: Mono) -> KeptUpstream {
         let Some(upstream) = self.upstreams.get(&id) else { return KeptUpstream::default() };
         let known = upstream.targets.iter().filter(|target| target.ttft.is_known());
-        let ttft = known.map(|target| (Arc::clone(&target.model), Duration::from_secs_f64(target.ttft.expected(now))));
+        let ttft = known.map(|target| {
+            (Arc::clone(&target.model), Duration::from_secs_f64(target.ttft.expected(now)))
+        });
         // What is as good as forgotten is not kept.
         let ttft = ttft.filter(|(_, span)| *span >= Duration::from_millis(1)).collect();
         KeptUpstream { circuit: Kept::of(&upstream.circuit, now), ttft }
@@ -122,9 +134,20 @@ impl Health {
         let Some(key) = self.keys.get(&id) else { return KeptKey::default() };
         KeptKey {
             circuit: Kept::of(&key.circuit, now),
-            account: key.account.and_then(|account| self.accounts.get(&account)).and_then(|circuit| Kept::of(circuit, now)),
-            models: key.models.iter().filter_map(|(model, circuit)| Some((Arc::clone(model), Kept::of(circuit, now)?))).collect(),
-            limits: key.spent.learned(now).map(|(model, kind, window)| (Arc::clone(model), kind, window)).collect(),
+            account: key
+                .account
+                .and_then(|account| self.accounts.get(&account))
+                .and_then(|circuit| Kept::of(circuit, now)),
+            models: key
+                .models
+                .iter()
+                .filter_map(|(model, circuit)| Some((Arc::clone(model), Kept::of(circuit, now)?)))
+                .collect(),
+            limits: key
+                .spent
+                .learned(now)
+                .map(|(model, kind, window)| (Arc::clone(model), kind, window))
+                .collect(),
         }
     }
 
@@ -154,7 +177,15 @@ mod tests {
     use crate::routing::fixture::{at, policy};
 
     fn open(until: u64, class: Cool) -> Circuit {
-        let belief = Belief { strikes: 2, struck: 9, since: at(0), cause: "429".into(), class, blocked: true, hinted: true };
+        let belief = Belief {
+            strikes: 2,
+            struck: 9,
+            since: at(0),
+            cause: "429".into(),
+            class,
+            blocked: true,
+            hinted: true,
+        };
         Circuit::Open { belief, until: at(until) }
     }
 
@@ -163,7 +194,13 @@ mod tests {
         let (id, model): (KeyId, Arc<str>) = (KeyId(1), "m".into());
         let mut before = Health::new(policy());
         let key = before.keys.entry(id).or_default();
-        key.circuit = Circuit::Shut { cause: "401".into(), since: at(0), struck: 9, retest_at: at(600), retests: 2 };
+        key.circuit = Circuit::Shut {
+            cause: "401".into(),
+            since: at(0),
+            struck: 9,
+            retest_at: at(600),
+            retests: 2,
+        };
         *key.model_made(&model) = open(100, Cool::RateLimited);
         let window = Window { limit: Some(10), remaining: 3, until: at(50) };
         key.spent.learned_mut(&model, at(0)).set(Kind::Requests, window);
@@ -175,7 +212,9 @@ mod tests {
         assert_eq!(after.kept_key(id, at(10)), kept);
         let key = after.keys.get(&id).expect("restored");
         assert!(matches!(key.circuit, Circuit::Shut { retest_at, .. } if retest_at == at(20)));
-        assert!(matches!(key.model(&model), Some(Circuit::Open { until, .. }) if *until == at(100)));
+        assert!(
+            matches!(key.model(&model), Some(Circuit::Open { until, .. }) if *until == at(100))
+        );
     }
 
     #[test]
@@ -191,8 +230,14 @@ mod tests {
         after.restore_upstream(id, kept, at(10));
 
         let upstream = after.upstreams.get(&id).expect("restored");
-        assert!(matches!(&upstream.circuit, Circuit::Open { until, .. } if *until == at(10)), "{:?}", upstream.circuit);
-        assert!((upstream.target(&model).expect("known").ttft.expected(at(10)) - 0.4).abs() < 0.001);
+        assert!(
+            matches!(&upstream.circuit, Circuit::Open { until, .. } if *until == at(10)),
+            "{:?}",
+            upstream.circuit
+        );
+        assert!(
+            (upstream.target(&model).expect("known").ttft.expected(at(10)) - 0.4).abs() < 0.001
+        );
         assert!(Health::new(policy()).kept_upstream(id, at(0)).is_empty());
     }
 }

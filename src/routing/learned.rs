@@ -74,7 +74,9 @@ impl Demand {
 impl Learned {
     /// Takes over what a head said; a reset is believed for at most `most`.
     pub fn hear(&mut self, said: &Allowances, most: Duration, now: Mono) {
-        for (slot, said) in self.0.iter_mut().zip([said.requests, said.tokens, said.input, said.output]) {
+        for (slot, said) in
+            self.0.iter_mut().zip([said.requests, said.tokens, said.input, said.output])
+        {
             if let Some(Allowance { limit, remaining, reset }) = said {
                 *slot = Some(Window { limit, remaining, until: now + reset.min(most) });
             }
@@ -97,19 +99,22 @@ impl Learned {
         }
     }
 
-    /// The limit that has too little left for this, whose reset is the latest of such. One of which nothing is used
-    /// never has: it is as good as it gets.
+    /// The limit that has too little left for this, whose reset is the latest of such. One of which
+    /// nothing is used never has: it is as good as it gets.
     #[must_use]
     pub fn short_of(&self, demand: Demand, now: Mono) -> Option<(Kind, Window)> {
         let short = |(kind, window): &(Kind, Window)| {
-            window.remaining < kind.need(demand) && window.limit.is_none_or(|limit| window.remaining < limit)
+            window.remaining < kind.need(demand)
+                && window.limit.is_none_or(|limit| window.remaining < limit)
         };
         self.each(now).filter(short).max_by_key(|(_, window)| window.until)
     }
 
     /// Those that have not been reset yet.
     pub fn each(&self, now: Mono) -> impl Iterator<Item = (Kind, Window)> + '_ {
-        Kind::ALL.into_iter().zip(self.0).filter_map(move |(kind, window)| Some((kind, window.filter(|window| window.until > now)?)))
+        Kind::ALL.into_iter().zip(self.0).filter_map(move |(kind, window)| {
+            Some((kind, window.filter(|window| window.until > now)?))
+        })
     }
 
     #[must_use]
@@ -138,7 +143,15 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_known_until_the_reset() {
         let mut learned = Learned::default();
-        learned.hear(&Allowances { requests: said(60, 5, 10), tokens: said(10_000, 900, 30), ..Allowances::default() }, HOUR, at(0));
+        learned.hear(
+            &Allowances {
+                requests: said(60, 5, 10),
+                tokens: said(10_000, 900, 30),
+                ..Allowances::default()
+            },
+            HOUR,
+            at(0),
+        );
 
         assert_eq!(learned.short_of(demand(400, 400), at(0)), None);
         let (kind, window) = learned.short_of(demand(600, 400), at(29)).expect("1,000 of 900");
@@ -150,18 +163,33 @@ mod tests {
     #[test]
     fn what_is_sent_counts_as_used_until_the_next_head() {
         let mut learned = Learned::default();
-        learned.hear(&Allowances { requests: said(60, 2, 10), ..Allowances::default() }, HOUR, at(0));
+        learned.hear(
+            &Allowances { requests: said(60, 2, 10), ..Allowances::default() },
+            HOUR,
+            at(0),
+        );
         learned.spend(demand(1, 1));
         learned.spend(demand(1, 1));
-        assert_eq!(learned.short_of(demand(1, 1), at(1)).map(|(kind, _)| kind), Some(Kind::Requests));
-        learned.hear(&Allowances { requests: said(60, 7, 10), ..Allowances::default() }, HOUR, at(1));
+        assert_eq!(
+            learned.short_of(demand(1, 1), at(1)).map(|(kind, _)| kind),
+            Some(Kind::Requests)
+        );
+        learned.hear(
+            &Allowances { requests: said(60, 7, 10), ..Allowances::default() },
+            HOUR,
+            at(1),
+        );
         assert_eq!(learned.short_of(demand(1, 1), at(1)), None);
     }
 
     #[test]
     fn a_limit_of_which_nothing_is_used_never_falls_short() {
         let mut learned = Learned::default();
-        learned.hear(&Allowances { input: said(1_000, 1_000, 60), ..Allowances::default() }, HOUR, at(0));
+        learned.hear(
+            &Allowances { input: said(1_000, 1_000, 60), ..Allowances::default() },
+            HOUR,
+            at(0),
+        );
         assert_eq!(learned.short_of(demand(5_000, 0), at(0)), None);
     }
 

@@ -1,4 +1,5 @@
-//! What projects have used of their limits: requests and tokens over a sliding minute, and requests at once.
+//! What projects have used of their limits: requests and tokens over a sliding minute, and requests
+//! at once.
 
 use std::{
     collections::HashMap,
@@ -30,7 +31,11 @@ impl Usual {
     /// What to reserve for an answer: what is usual, at most what the client allows.
     #[must_use]
     pub fn output(&self, model: &str, max_tokens: Option<u64>) -> u64 {
-        let usual = self.0.iter().find(|(name, _)| **name == *model).map_or(USUAL, |(_, tokens)| tokens.ceil() as u64);
+        let usual = self
+            .0
+            .iter()
+            .find(|(name, _)| **name == *model)
+            .map_or(USUAL, |(_, tokens)| tokens.ceil() as u64);
         usual.min(max_tokens.unwrap_or(u64::MAX))
     }
 
@@ -96,7 +101,8 @@ struct Used {
     usual: Usual,
 }
 
-/// All projects, by name, behind one lock. Numbers stay over a reload; the limits are those of the request's project row.
+/// All projects, by name, behind one lock. Numbers stay over a reload; the limits are those of the
+/// request's project row.
 #[derive(Debug, Default)]
 pub struct Projects(Mutex<HashMap<Arc<str>, Used>>);
 
@@ -105,16 +111,22 @@ impl Projects {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request and reserves its tokens, or says which limit is used up: then nothing is counted, so that
-    /// hammering does not make the wait longer.
+    /// Counts a request and reserves its tokens, or says which limit is used up: then nothing is
+    /// counted, so that hammering does not make the wait longer.
     ///
     /// # Errors
     ///
     /// The limit whose end is the later one.
-    pub fn admit(&self, project: &Project, wanted: &Wanted<'_>, now: Mono) -> Result<Booking, Full> {
+    pub fn admit(
+        &self,
+        project: &Project,
+        wanted: &Wanted<'_>,
+        now: Mono,
+    ) -> Result<Booking, Full> {
         let mut all = self.lock();
         let used = all.entry(Arc::clone(&project.name)).or_default();
-        let output = if wanted.answers { used.usual.output(wanted.model, wanted.max_tokens) } else { 0 };
+        let output =
+            if wanted.answers { used.usual.output(wanted.model, wanted.max_tokens) } else { 0 };
         let tokens = wanted.input.saturating_add(output);
         let over_rpm = used.requests.full_until(project.rpm, MINUTE, now);
         let over_tpm = used.tokens.full_until(u64::from(project.tpm), tokens, now);
@@ -132,11 +144,15 @@ impl Projects {
         Ok(Booking { model: Arc::clone(wanted.model), tokens })
     }
 
-    /// The tokens of an admitted request: input and output as the provider counted them, or `None` where it never
-    /// said, when the reservation stands.
+    /// The tokens of an admitted request: input and output as the provider counted them, or `None`
+    /// where it never said, when the reservation stands.
     pub fn settle(&self, project: &str, booking: &Booking, real: Option<(u64, u64)>) {
         let mut all = self.lock();
-        let (Some(used), Some(booked), Some((input, output))) = (all.get_mut(project), booking.tokens, real) else { return };
+        let (Some(used), Some(booked), Some((input, output))) =
+            (all.get_mut(project), booking.tokens, real)
+        else {
+            return;
+        };
         used.tokens.correct(booked, input.saturating_add(output));
         if output > 0 {
             used.usual.learn(&booking.model, output);
@@ -167,10 +183,19 @@ impl Projects {
         let Some(used) = all.get(&project.name) else { return (None, None) };
         let (requests, until) = used.requests.recent(MINUTE, now);
         let tokens = used.tokens.sum(now);
-        let left =
-            |limit: u32, used: u64, reset| (limit > 0).then(|| Left { limit, remaining: u64::from(limit).saturating_sub(used), reset });
+        let left = |limit: u32, used: u64, reset| {
+            (limit > 0).then(|| Left {
+                limit,
+                remaining: u64::from(limit).saturating_sub(used),
+                reset,
+            })
+        };
         (
-            left(project.rpm, requests as u64, until.map_or(Duration::ZERO, |until| until.since(now))),
+            left(
+                project.rpm,
+                requests as u64,
+                until.map_or(Duration::ZERO, |until| until.since(now)),
+            ),
             left(project.tpm, tokens, if tokens == 0 { Duration::ZERO } else { MINUTE }),
         )
     }
@@ -193,9 +218,19 @@ mod tests {
         Project { rpm, tpm, max_concurrency, ..project(&["*"], &["*"]) }
     }
 
-    fn admit(projects: &Projects, project: &Project, input: u64, max_tokens: Option<u64>, now: u64) -> Result<Booking, Full> {
+    fn admit(
+        projects: &Projects,
+        project: &Project,
+        input: u64,
+        max_tokens: Option<u64>,
+        now: u64,
+    ) -> Result<Booking, Full> {
         let model: Arc<str> = "m".into();
-        projects.admit(project, &Wanted { model: &model, input, answers: true, max_tokens }, at(now))
+        projects.admit(
+            project,
+            &Wanted { model: &model, input, answers: true, max_tokens },
+            at(now),
+        )
     }
 
     #[test]
@@ -208,8 +243,14 @@ mod tests {
             let full = admit(&projects, &ide, 1, None, now).expect_err("a third");
             assert_eq!(full, Full { what: What::Requests, limit: 2, until: at(60) });
         }
-        assert!(admit(&projects, &ide, 1, None, 60).is_ok(), "refusals did not make the wait longer");
-        assert_eq!(projects.left(&ide, at(60)).0, Some(Left { limit: 2, remaining: 0, reset: MINUTE }));
+        assert!(
+            admit(&projects, &ide, 1, None, 60).is_ok(),
+            "refusals did not make the wait longer"
+        );
+        assert_eq!(
+            projects.left(&ide, at(60)).0,
+            Some(Left { limit: 2, remaining: 0, reset: MINUTE })
+        );
     }
 
     #[test]

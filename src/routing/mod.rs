@@ -1,4 +1,5 @@
-//! Which key serves the next attempt, and why the others do not. Pure: clock and chance are handed in.
+//! Which key serves the next attempt, and why the others do not. Pure: clock and chance are handed
+//! in.
 
 pub mod affinity;
 pub mod board;

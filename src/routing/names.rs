@@ -1,4 +1,5 @@
-//! What a client asked for → the targets that serve it, in the documented order; or why there are none.
+//! What a client asked for → the targets that serve it, in the documented order; or why there are
+//! none.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -9,7 +10,9 @@ use super::{
 };
 use crate::{
     base::{near, pattern::Pattern},
-    config::settings::{Hedge, LogicalModel, Mix, Origin, Project, Sticky, Strategy, Upstream, UpstreamId},
+    config::settings::{
+        Hedge, LogicalModel, Mix, Origin, Project, Sticky, Strategy, Upstream, UpstreamId,
+    },
     ir::op::Dialect,
 };
 
@@ -34,7 +37,8 @@ pub struct Resolved {
     pub timeouts: Overrides,
     /// How the name was resolved, in words: "alias fast → groq:llama-3.3-70b".
     pub via: String,
-    /// Upstreams that serve the name, but not in the client's dialect, where nothing can be translated.
+    /// Upstreams that serve the name, but not in the client's dialect, where nothing can be
+    /// translated.
     pub no_end: Vec<Arc<str>>,
 }
 
@@ -74,8 +78,12 @@ impl NameError {
                     upstreams.join(", ")
                 )
             }
-            Self::NotAllowed { asked, project } => format!("project `{project}` may not use `{asked}`"),
-            Self::Unknown { asked, alias_of: Some(target), .. } => format!("`{asked}` stands for `{target}`, which nobody serves"),
+            Self::NotAllowed { asked, project } => {
+                format!("project `{project}` may not use `{asked}`")
+            }
+            Self::Unknown { asked, alias_of: Some(target), .. } => {
+                format!("`{asked}` stands for `{target}`, which nobody serves")
+            }
             Self::Unknown { asked, alias_of: None, .. } => format!("no upstream serves `{asked}`"),
             Self::Unlearned { asked, .. } => format!("no upstream is known to serve `{asked}` yet"),
         }
@@ -87,15 +95,24 @@ impl NameError {
         match self {
             Self::NoEnd { upstreams, .. } => {
                 let one = upstreams.first().map_or("the upstream", |name| name);
-                format!("ask for it in a dialect that {one} speaks, or add an upstream that speaks yours")
+                format!(
+                    "ask for it in a dialect that {one} speaks, or add an upstream that speaks yours"
+                )
             }
-            Self::NotAllowed { project, .. } => format!("`models` and `upstreams` of project `{project}` in the config decide that"),
+            Self::NotAllowed { project, .. } => {
+                format!("`models` and `upstreams` of project `{project}` in the config decide that")
+            }
             Self::Unknown { near, .. } if !near.is_empty() => {
                 let quoted: Vec<String> = near.iter().map(|name| format!("`{name}`")).collect();
-                format!("did you mean {}? `aiproxy model list` shows every name", quoted.join(" or "))
+                format!(
+                    "did you mean {}? `aiproxy model list` shows every name",
+                    quoted.join(" or ")
+                )
             }
             Self::Unknown { asked, .. } => {
-                format!("`aiproxy model list` shows every name; `aiproxy model add {asked} TARGET` makes this one")
+                format!(
+                    "`aiproxy model list` shows every name; `aiproxy model add {asked} TARGET` makes this one"
+                )
             }
             Self::Unlearned { .. } => "try again in a moment".to_owned(),
         }
@@ -103,20 +120,37 @@ impl NameError {
 }
 
 /// Endings of names that choose a strategy.
-const ENDINGS: [(&str, Strategy); 3] =
-    [(":fast", Strategy::LeastLatency), (":cheap", Strategy::LeastCost), (":best", Strategy::Adaptive(Mix::ReliabilityFirst))];
+const ENDINGS: [(&str, Strategy); 3] = [
+    (":fast", Strategy::LeastLatency),
+    (":cheap", Strategy::LeastCost),
+    (":best", Strategy::Adaptive(Mix::ReliabilityFirst)),
+];
 
-/// A name without the ending that chooses a strategy, and that strategy; `None` where it has none, or where the whole
-/// is a name.
+/// A name without the ending that chooses a strategy, and that strategy; `None` where it has none,
+/// or where the whole is a name.
 #[must_use]
-pub fn ending<'n>(catalog: &Catalog, asked: &'n str, learned: Learned<'_>) -> Option<(&'n str, Strategy)> {
-    let (name, strategy) = ENDINGS.iter().find_map(|(ending, strategy)| Some((asked.strip_suffix(ending)?, *strategy)))?;
+pub fn ending<'n>(
+    catalog: &Catalog,
+    asked: &'n str,
+    learned: Learned<'_>,
+) -> Option<(&'n str, Strategy)> {
+    let (name, strategy) = ENDINGS
+        .iter()
+        .find_map(|(ending, strategy)| Some((asked.strip_suffix(ending)?, *strategy)))?;
     let lists = |upstream: &Arc<Upstream>| {
-        let configured = upstream.models.iter().flat_map(|models| &models.yes).any(|pattern| pattern.is_exact() && pattern.matches(asked));
-        configured || upstream.rename.contains_key(asked) || learned(upstream.id).is_some_and(|set| set.has(asked))
+        let configured = upstream
+            .models
+            .iter()
+            .flat_map(|models| &models.yes)
+            .any(|pattern| pattern.is_exact() && pattern.matches(asked));
+        configured
+            || upstream.rename.contains_key(asked)
+            || learned(upstream.id).is_some_and(|set| set.has(asked))
     };
-    let whole =
-        name.is_empty() || catalog.exact(asked).is_some() || catalog.upstream(name).is_some() || catalog.upstreams.iter().any(lists);
+    let whole = name.is_empty()
+        || catalog.exact(asked).is_some()
+        || catalog.upstream(name).is_some()
+        || catalog.upstreams.iter().any(lists);
     (!whole).then_some((name, strategy))
 }
 
@@ -138,8 +172,8 @@ impl fmt::Display for Route {
     }
 }
 
-/// Resolves a name for a project and dialect. `translates`: an upstream that does not speak the dialect itself is asked
-/// in its preferred one.
+/// Resolves a name for a project and dialect. `translates`: an upstream that does not speak the
+/// dialect itself is asked in its preferred one.
 ///
 /// # Errors
 ///
@@ -153,7 +187,8 @@ pub fn resolve(
     learned: Learned<'_>,
     patience: Patience,
 ) -> Result<Resolved, NameError> {
-    let not_allowed = || NameError::NotAllowed { asked: asked.to_owned(), project: Arc::clone(&project.name) };
+    let not_allowed =
+        || NameError::NotAllowed { asked: asked.to_owned(), project: Arc::clone(&project.name) };
     if !project.models.matches(asked) {
         return Err(not_allowed());
     }
@@ -161,16 +196,28 @@ pub fn resolve(
     let mut found = search.find(asked).unwrap_or_default();
     if found.routes.is_empty() {
         if !search.unlearned.is_empty() {
-            return Err(NameError::Unlearned { asked: asked.to_owned(), upstreams: search.unlearned });
+            return Err(NameError::Unlearned {
+                asked: asked.to_owned(),
+                upstreams: search.unlearned,
+            });
         }
         if search.hidden {
             return Err(not_allowed());
         }
         let known = known(catalog, project, learned);
-        let near = near::near(asked, known.iter().map(|name| &**name), 3).into_iter().map(str::to_owned).collect();
-        return Err(NameError::Unknown { asked: asked.to_owned(), alias_of: search.via.pop(), near });
+        let near = near::near(asked, known.iter().map(|name| &**name), 3)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        return Err(NameError::Unknown {
+            asked: asked.to_owned(),
+            alias_of: search.via.pop(),
+            near,
+        });
     }
-    found.routes.retain(|route| project.models.matches(&route.named) || project.models.matches(&route.model));
+    found.routes.retain(|route| {
+        project.models.matches(&route.named) || project.models.matches(&route.model)
+    });
     if found.routes.is_empty() {
         return Err(not_allowed());
     }
@@ -190,8 +237,18 @@ pub fn resolve(
     if targets.is_empty() {
         return Err(NameError::NoEnd { asked: asked.to_owned(), dialect, upstreams: no_end });
     }
-    let via = if search.via.is_empty() { found.how.to_owned() } else { format!("{asked} → {}", search.via.join(" → ")) };
-    Ok(Resolved { targets, strategy: found.strategy.unwrap_or(catalog.strategy), timeouts: found.timeouts, via, no_end })
+    let via = if search.via.is_empty() {
+        found.how.to_owned()
+    } else {
+        format!("{asked} → {}", search.via.join(" → "))
+    };
+    Ok(Resolved {
+        targets,
+        strategy: found.strategy.unwrap_or(catalog.strategy),
+        timeouts: found.timeouts,
+        via,
+        no_end,
+    })
 }
 
 /// A name that a client may ask for.
@@ -223,7 +280,8 @@ impl Kind {
     }
 }
 
-/// Every exact name that the project may ask for: logical models and aliases in file order, then what upstreams serve.
+/// Every exact name that the project may ask for: logical models and aliases in file order, then
+/// what upstreams serve.
 #[must_use]
 pub fn all(catalog: &Catalog, project: &Project, learned: Learned<'_>) -> Vec<Name> {
     let mut out: Vec<Name> = Vec::new();
@@ -232,11 +290,16 @@ pub fn all(catalog: &Catalog, project: &Project, learned: Learned<'_>) -> Vec<Na
             Some(Entry::Logical(_)) => Kind::Logical,
             _ => Kind::Alias,
         };
-        let routes = Search::new(catalog, project, learned, Patience::Wait).find(name).unwrap_or_default().routes;
+        let routes = Search::new(catalog, project, learned, Patience::Wait)
+            .find(name)
+            .unwrap_or_default()
+            .routes;
         out.push(Name { name: Arc::clone(name), kind, routes });
     }
     let mut places: std::collections::HashMap<Arc<str>, usize> = std::collections::HashMap::new();
-    for upstream in catalog.upstreams.iter().filter(|upstream| project.upstreams.matches(&upstream.name)) {
+    for upstream in
+        catalog.upstreams.iter().filter(|upstream| project.upstreams.matches(&upstream.name))
+    {
         for (name, configured) in served(upstream, learned) {
             if catalog.exact(&name).is_some() || !project.models.matches(&name) {
                 continue;
@@ -256,8 +319,17 @@ pub fn all(catalog: &Catalog, project: &Project, learned: Learned<'_>) -> Vec<Na
 
 fn route(upstream: &Arc<Upstream>, named: &str) -> Route {
     let named: Arc<str> = named.into();
-    let model = upstream.rename.get(&*named).map_or_else(|| Arc::clone(&named), |model| model.as_str().into());
-    Route { upstream: Arc::clone(upstream), model, named, priority: upstream.priority, weight: upstream.weight }
+    let model = upstream
+        .rename
+        .get(&*named)
+        .map_or_else(|| Arc::clone(&named), |model| model.as_str().into());
+    Route {
+        upstream: Arc::clone(upstream),
+        model,
+        named,
+        priority: upstream.priority,
+        weight: upstream.weight,
+    }
 }
 
 #[derive(Default)]
@@ -289,8 +361,22 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(catalog: &'a Catalog, project: &'a Project, learned: Learned<'a>, patience: Patience) -> Self {
-        Self { catalog, project, learned, patience, entered: Vec::new(), via: Vec::new(), unlearned: Vec::new(), hidden: false }
+    fn new(
+        catalog: &'a Catalog,
+        project: &'a Project,
+        learned: Learned<'a>,
+        patience: Patience,
+    ) -> Self {
+        Self {
+            catalog,
+            project,
+            learned,
+            patience,
+            entered: Vec::new(),
+            via: Vec::new(),
+            unlearned: Vec::new(),
+            hidden: false,
+        }
     }
 
     /// The documented order.
@@ -301,14 +387,18 @@ impl<'a> Search<'a> {
         {
             return self.enter(name, entry);
         }
-        if let Some((pattern, entry)) = catalog.patterns(name).find(|(pattern, _)| !self.was_entered(pattern)) {
+        if let Some((pattern, entry)) =
+            catalog.patterns(name).find(|(pattern, _)| !self.was_entered(pattern))
+        {
             return self.enter(pattern, entry);
         }
         if let Some((upstream, model)) = self.named_upstream(name, ':') {
             return self.at(upstream, model).map(|route| Found::one(route, "upstream:model"));
         }
         if let Some((upstream, model)) = self.named_upstream(name, '/')
-            && (upstream.origin == Origin::Demo || !upstream.enabled || claim(upstream, model, self.learned) != Claim::No)
+            && (upstream.origin == Origin::Demo
+                || !upstream.enabled
+                || claim(upstream, model, self.learned) != Claim::No)
         {
             return self.at(upstream, model).map(|route| Found::one(route, "upstream/model"));
         }
@@ -317,7 +407,9 @@ impl<'a> Search<'a> {
         }
         // While somebody might still turn out to serve it, the last resort is not taken.
         match catalog.any() {
-            Some(entry) if self.unlearned.is_empty() && !self.was_entered("*") => self.enter("*", entry),
+            Some(entry) if self.unlearned.is_empty() && !self.was_entered("*") => {
+                self.enter("*", entry)
+            }
             _ => None,
         }
     }
@@ -326,13 +418,18 @@ impl<'a> Search<'a> {
         self.entered.len() >= DEEPEST || self.entered.iter().any(|entered| entered == name)
     }
 
-    fn named_upstream<'n>(&self, name: &'n str, mark: char) -> Option<(&'a Arc<Upstream>, &'n str)> {
+    fn named_upstream<'n>(
+        &self,
+        name: &'n str,
+        mark: char,
+    ) -> Option<(&'a Arc<Upstream>, &'n str)> {
         let (upstream, model) = name.split_once(mark)?;
         let upstream = self.catalog.upstream(upstream)?;
         (!model.is_empty()).then_some((upstream, model))
     }
 
-    /// The upstream itself, named outright; a disabled one is a target too, so that the answer can say so.
+    /// The upstream itself, named outright; a disabled one is a target too, so that the answer can
+    /// say so.
     fn at(&mut self, upstream: &Arc<Upstream>, model: &str) -> Option<Route> {
         if !self.project.upstreams.matches(&upstream.name) {
             self.hidden = true;
@@ -368,10 +465,20 @@ impl<'a> Search<'a> {
             return Some(Found::one(route, "the newest match"));
         }
         let mut best = Newest::default();
-        for name in self.catalog.named().iter().filter(|name| pattern.matches(name) && !self.was_entered(name)) {
+        for name in self
+            .catalog
+            .named()
+            .iter()
+            .filter(|name| pattern.matches(name) && !self.was_entered(name))
+        {
             best.offer(name);
         }
-        for upstream in self.catalog.upstreams.iter().filter(|upstream| self.project.upstreams.matches(&upstream.name)) {
+        for upstream in self
+            .catalog
+            .upstreams
+            .iter()
+            .filter(|upstream| self.project.upstreams.matches(&upstream.name))
+        {
             each_served(upstream, self.learned, &mut |name, _| {
                 if pattern.matches(name) && self.project.models.matches(name) {
                     best.offer(name);
@@ -407,7 +514,9 @@ impl<'a> Search<'a> {
             return;
         }
         for upstream in &self.catalog.upstreams {
-            let asked = upstream.enabled && of.is_none_or(|id| id == upstream.id) && self.project.upstreams.matches(&upstream.name);
+            let asked = upstream.enabled
+                && of.is_none_or(|id| id == upstream.id)
+                && self.project.upstreams.matches(&upstream.name);
             if asked && upstream.models.is_none() && (self.learned)(upstream.id).is_none() {
                 self.unlearned.push(upstream.id);
             }
@@ -415,22 +524,34 @@ impl<'a> Search<'a> {
     }
 
     fn logical(&mut self, model: &LogicalModel) -> Found {
-        let &LogicalModel { first_byte, idle, total, sticky, sticky_ttl, rescue, ref hedge, .. } = model;
-        let timeouts = Overrides { first_byte, idle, total, sticky, sticky_ttl, hedge: hedge.clone(), rescue };
-        let mut out = Found { strategy: Some(model.strategy), timeouts, how: "logical model", ..Found::default() };
+        let &LogicalModel {
+            first_byte, idle, total, sticky, sticky_ttl, rescue, ref hedge, ..
+        } = model;
+        let timeouts =
+            Overrides { first_byte, idle, total, sticky, sticky_ttl, hedge: hedge.clone(), rescue };
+        let mut out = Found {
+            strategy: Some(model.strategy),
+            timeouts,
+            how: "logical model",
+            ..Found::default()
+        };
         for target in &model.targets {
             let routes = match target.upstream.as_deref().map(|name| self.catalog.upstream(name)) {
                 None => self.target(&target.model).map(|found| found.routes).unwrap_or_default(),
                 Some(None) => Vec::new(),
                 Some(Some(upstream)) => match Pattern::parse(&target.model) {
-                    Ok(pattern) if !pattern.is_exact() => self.newest_at(upstream, &pattern).into_iter().collect(),
+                    Ok(pattern) if !pattern.is_exact() => {
+                        self.newest_at(upstream, &pattern).into_iter().collect()
+                    }
                     _ => self.at(upstream, &target.model).into_iter().collect(),
                 },
             };
             for mut route in routes {
                 route.priority = target.priority.unwrap_or(route.priority);
                 route.weight = target.weight.unwrap_or(route.weight);
-                let known = |other: &Route| other.upstream.id == route.upstream.id && other.model == route.model;
+                let known = |other: &Route| {
+                    other.upstream.id == route.upstream.id && other.model == route.model
+                };
                 if !out.routes.iter().any(known) {
                     out.routes.push(route);
                 }
@@ -439,9 +560,11 @@ impl<'a> Search<'a> {
         out
     }
 
-    /// Upstreams whose `models` match; those that serve anything, and list other names, only where no other does.
+    /// Upstreams whose `models` match; those that serve anything, and list other names, only where
+    /// no other does.
     fn served(&mut self, name: &str) -> Option<Found> {
-        let (mut sure, mut any, mut unlearned, mut known) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let (mut sure, mut any, mut unlearned, mut known) =
+            (Vec::new(), Vec::new(), Vec::new(), false);
         for upstream in &self.catalog.upstreams {
             let claim = claim(upstream, name, self.learned);
             if claim != Claim::No && !self.project.upstreams.matches(&upstream.name) {
@@ -449,7 +572,8 @@ impl<'a> Search<'a> {
                 continue;
             }
             match claim {
-                // One without a list is as good as one that lists it: whose list is learned first must not decide.
+                // One without a list is as good as one that lists it: whose list is learned first
+                // must not decide.
                 Claim::Yes | Claim::Open => {
                     sure.push(route(upstream, name));
                     known |= claim == Claim::Yes;
@@ -467,15 +591,26 @@ impl<'a> Search<'a> {
             return None;
         }
         sure.append(&mut any);
-        (!sure.is_empty()).then(|| Found { routes: sure, how: "served by whoever takes any name", ..Found::default() })
+        (!sure.is_empty()).then(|| Found {
+            routes: sure,
+            how: "served by whoever takes any name",
+            ..Found::default()
+        })
     }
 }
 
 /// Every exact name the project may use.
 fn known(catalog: &Catalog, project: &Project, learned: Learned<'_>) -> Vec<Arc<str>> {
-    let upstreams = catalog.upstreams.iter().filter(|upstream| project.upstreams.matches(&upstream.name));
+    let upstreams =
+        catalog.upstreams.iter().filter(|upstream| project.upstreams.matches(&upstream.name));
     let served = upstreams.flat_map(|upstream| served(upstream, learned)).map(|(name, _)| name);
-    let mut out: Vec<Arc<str>> = catalog.named().iter().cloned().chain(served).filter(|name| project.models.matches(name)).collect();
+    let mut out: Vec<Arc<str>> = catalog
+        .named()
+        .iter()
+        .cloned()
+        .chain(served)
+        .filter(|name| project.models.matches(name))
+        .collect();
     out.sort_unstable();
     out.dedup();
     out
@@ -521,7 +656,8 @@ mod tests {
         })
     }
 
-    /// openai and router list models, local takes anything, fresh was never learned (disabled here), off is disabled.
+    /// openai and router list models, local takes anything, fresh was never learned (disabled
+    /// here), off is disabled.
     fn world() -> Settings {
         let mut off = upstream(4, "off", Some(&["gpt-4o", "off-only"]), 1);
         off.enabled = false;
@@ -530,8 +666,19 @@ mod tests {
         let mut router = upstream(2, "router", None, 1);
         router.rename.insert("r1".to_owned(), "deepseek/deepseek-r1".to_owned());
         let mut claude = upstream(6, "claude", Some(&["claude-*", "shared"]), 1);
-        claude.ends = vec![End { dialect: Dialect::Anthropic, base_url: "https://c.example".to_owned(), query: None }];
-        let mut out = settings(vec![upstream(1, "openai", None, 2), router, upstream(3, "local", Some(&["*"]), 0), off, demo, claude]);
+        claude.ends = vec![End {
+            dialect: Dialect::Anthropic,
+            base_url: "https://c.example".to_owned(),
+            query: None,
+        }];
+        let mut out = settings(vec![
+            upstream(1, "openai", None, 2),
+            router,
+            upstream(3, "local", Some(&["*"]), 0),
+            off,
+            demo,
+            claude,
+        ]);
         out.aliases = vec![
             alias("fast", "router:llama-3.3-70b"),
             alias("smart", "gpt-4o-*"),
@@ -541,15 +688,28 @@ mod tests {
             alias("claude-*-haiku-*", "fast"),
             alias("gpt-*-turbo", "gpt-3.5-turbo"),
         ];
-        out.models =
-            vec![logical("auto", &[(Some("router"), "deepseek/deepseek-r1", None), (None, "gpt-4o", Some(20)), (Some("gone"), "x", None)])];
+        out.models = vec![logical(
+            "auto",
+            &[
+                (Some("router"), "deepseek/deepseek-r1", None),
+                (None, "gpt-4o", Some(20)),
+                (Some("gone"), "x", None),
+            ],
+        )];
         out
     }
 
     fn lists(id: UpstreamId) -> Option<Arc<ModelSet>> {
         let names: &[&str] = match id.0 {
             1 => &["gpt-4o", "gpt-4o-2024-08-06", "gpt-4o-2024-11-20", "gpt-3.5-turbo", "shared"],
-            2 => &["openai/gpt-oss-120b", "openai/gpt-4o", "deepseek/deepseek-r1", "llama-3.3-70b", "gpt-4o", "vendor:tagged"],
+            2 => &[
+                "openai/gpt-oss-120b",
+                "openai/gpt-4o",
+                "deepseek/deepseek-r1",
+                "llama-3.3-70b",
+                "gpt-4o",
+                "vendor:tagged",
+            ],
             3 => &["listed"],
             _ => return None,
         };
@@ -557,8 +717,20 @@ mod tests {
     }
 
     fn ask(world: &Settings, asked: &str) -> Result<Vec<String>, NameError> {
-        let found = resolve(&Catalog::new(world), asked, Dialect::Openai, false, &project(&["*"], &["*"]), &lists, Patience::Wait)?;
-        Ok(found.targets.iter().map(|target| format!("{}:{}", target.upstream.name, target.model)).collect())
+        let found = resolve(
+            &Catalog::new(world),
+            asked,
+            Dialect::Openai,
+            false,
+            &project(&["*"], &["*"]),
+            &lists,
+            Patience::Wait,
+        )?;
+        Ok(found
+            .targets
+            .iter()
+            .map(|target| format!("{}:{}", target.upstream.name, target.model))
+            .collect())
     }
 
     #[test]
@@ -576,12 +748,32 @@ mod tests {
 
     #[test]
     fn whose_list_is_learned_first_does_not_decide_who_is_asked() {
-        let world = settings(vec![upstream(1, "one", Some(&["*"]), 1), upstream(2, "two", Some(&["*"]), 2)]);
+        let world = settings(vec![
+            upstream(1, "one", Some(&["*"]), 1),
+            upstream(2, "two", Some(&["*"]), 2),
+        ]);
         for learned in [&[][..], &[1], &[2], &[1, 2]] {
-            let lists = |id: UpstreamId| learned.contains(&id.0).then(|| Arc::new(ModelSet::new(std::iter::once("m".to_owned()))));
+            let lists = |id: UpstreamId| {
+                learned
+                    .contains(&id.0)
+                    .then(|| Arc::new(ModelSet::new(std::iter::once("m".to_owned()))))
+            };
             let everybody = project(&["*"], &["*"]);
-            let found = resolve(&Catalog::new(&world), "m", Dialect::Openai, false, &everybody, &lists, Patience::Wait);
-            let names: Vec<_> = found.expect("two").targets.iter().map(|target| target.upstream.name.to_string()).collect();
+            let found = resolve(
+                &Catalog::new(&world),
+                "m",
+                Dialect::Openai,
+                false,
+                &everybody,
+                &lists,
+                Patience::Wait,
+            );
+            let names: Vec<_> = found
+                .expect("two")
+                .targets
+                .iter()
+                .map(|target| target.upstream.name.to_string())
+                .collect();
             assert_eq!(names, ["one", "two"], "{learned:?}");
         }
     }
@@ -616,11 +808,22 @@ mod tests {
 
     #[test]
     fn a_logical_model_brings_its_strategy_timeouts_and_priorities() {
-        let found = resolve(&Catalog::new(&world()), "auto", Dialect::Openai, false, &project(&["*"], &["*"]), &lists, Patience::Wait)
-            .expect("auto");
+        let found = resolve(
+            &Catalog::new(&world()),
+            "auto",
+            Dialect::Openai,
+            false,
+            &project(&["*"], &["*"]),
+            &lists,
+            Patience::Wait,
+        )
+        .expect("auto");
         assert_eq!(found.strategy, Strategy::Weighted);
         assert_eq!(found.timeouts.first_byte, Some(Duration::from_secs(7)));
-        assert_eq!(found.targets.iter().map(|target| target.priority).collect::<Vec<_>>(), [10, 20, 20]);
+        assert_eq!(
+            found.targets.iter().map(|target| target.priority).collect::<Vec<_>>(),
+            [10, 20, 20]
+        );
     }
 
     #[test]
@@ -666,15 +869,30 @@ mod tests {
 
     #[test]
     fn an_unlearned_upstream_is_waited_for_and_then_takes_anything() {
-        let world = settings(vec![upstream(1, "fresh", None, 1), upstream(2, "old", Some(&["known"]), 1)]);
+        let world =
+            settings(vec![upstream(1, "fresh", None, 1), upstream(2, "old", Some(&["known"]), 1)]);
         let (catalog, all) = (Catalog::new(&world), project(&["*"], &["*"]));
-        let ask = |name, patience| resolve(&catalog, name, Dialect::Openai, false, &all, &|_| None, patience);
+        let ask = |name, patience| {
+            resolve(&catalog, name, Dialect::Openai, false, &all, &|_| None, patience)
+        };
 
         let upstreams = vec![UpstreamId(1)];
-        assert_eq!(ask("new", Patience::Wait).err(), Some(NameError::Unlearned { asked: "new".to_owned(), upstreams }));
-        assert_eq!(&*ask("new", Patience::Over).expect("counts as any").targets[0].upstream.name, "fresh");
-        assert_eq!(&*ask("known", Patience::Wait).expect("no need to wait").targets[0].upstream.name, "old");
-        assert_eq!(&*ask("fresh/new", Patience::Wait).expect("named outright").targets[0].upstream.name, "fresh");
+        assert_eq!(
+            ask("new", Patience::Wait).err(),
+            Some(NameError::Unlearned { asked: "new".to_owned(), upstreams })
+        );
+        assert_eq!(
+            &*ask("new", Patience::Over).expect("counts as any").targets[0].upstream.name,
+            "fresh"
+        );
+        assert_eq!(
+            &*ask("known", Patience::Wait).expect("no need to wait").targets[0].upstream.name,
+            "old"
+        );
+        assert_eq!(
+            &*ask("fresh/new", Patience::Wait).expect("named outright").targets[0].upstream.name,
+            "fresh"
+        );
     }
 
     #[test]
@@ -682,26 +900,52 @@ mod tests {
         let world = world();
         let catalog = Catalog::new(&world);
         let ask = |models: &[&str], upstreams: &[&str], name: &str| {
-            let found = resolve(&catalog, name, Dialect::Openai, false, &project(models, upstreams), &lists, Patience::Wait);
-            found.map(|found| found.targets.iter().map(|target| target.upstream.name.to_string()).collect::<Vec<_>>())
+            let found = resolve(
+                &catalog,
+                name,
+                Dialect::Openai,
+                false,
+                &project(models, upstreams),
+                &lists,
+                Patience::Wait,
+            );
+            found.map(|found| {
+                found
+                    .targets
+                    .iter()
+                    .map(|target| target.upstream.name.to_string())
+                    .collect::<Vec<_>>()
+            })
         };
-        let not_allowed = |name: &str| Err(NameError::NotAllowed { asked: name.to_owned(), project: "ide".into() });
+        let not_allowed = |name: &str| {
+            Err(NameError::NotAllowed { asked: name.to_owned(), project: "ide".into() })
+        };
 
-        assert_eq!(ask(&["gpt-*"], &["*"], "gpt-4o"), Ok(vec!["openai".to_owned(), "router".to_owned()]));
+        assert_eq!(
+            ask(&["gpt-*"], &["*"], "gpt-4o"),
+            Ok(vec!["openai".to_owned(), "router".to_owned()])
+        );
         assert_eq!(ask(&["gpt-*"], &["router"], "gpt-4o"), Ok(vec!["router".to_owned()]));
         assert_eq!(ask(&["gpt-*"], &["*"], "r1"), not_allowed("r1"), "asked for");
         assert_eq!(ask(&["fast"], &["*"], "fast"), not_allowed("fast"), "resolved");
         assert_eq!(ask(&["*"], &["claude"], "gpt-4o"), not_allowed("gpt-4o"), "upstream");
-        assert_eq!(ask(&["*"], &["router"], "openai/gpt-3.5-turbo"), not_allowed("openai/gpt-3.5-turbo"));
+        assert_eq!(
+            ask(&["*"], &["router"], "openai/gpt-3.5-turbo"),
+            not_allowed("openai/gpt-3.5-turbo")
+        );
     }
 
     #[test]
     fn an_upstream_without_the_clients_dialect_needs_translation() {
         let world = world();
         let (catalog, all) = (Catalog::new(&world), project(&["*"], &["*"]));
-        let shared = resolve(&catalog, "shared", Dialect::Openai, false, &all, &lists, Patience::Wait).expect("openai speaks it");
+        let shared =
+            resolve(&catalog, "shared", Dialect::Openai, false, &all, &lists, Patience::Wait)
+                .expect("openai speaks it");
         assert_eq!(shared.no_end, ["claude".into()]);
-        let error = resolve(&catalog, "claude-opus", Dialect::Openai, false, &all, &lists, Patience::Wait).expect_err("anthropic only");
+        let error =
+            resolve(&catalog, "claude-opus", Dialect::Openai, false, &all, &lists, Patience::Wait)
+                .expect_err("anthropic only");
         assert_eq!(
             error.text(),
             "`claude-opus` is served by claude only, which does not speak openai, and this kind of request is not translated"
@@ -714,8 +958,12 @@ mod tests {
         let names = all(&Catalog::new(&world), &project(&["*"], &["*"]), &lists);
         let by_name: HashMap<&str, &Name> = names.iter().map(|name| (&*name.name, name)).collect();
         assert_eq!(by_name.len(), names.len());
-        let targets = |name: &str| by_name[name].routes.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!((by_name["fast"].kind, targets("fast")), (Kind::Alias, vec!["router:llama-3.3-70b".to_owned()]));
+        let targets =
+            |name: &str| by_name[name].routes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            (by_name["fast"].kind, targets("fast")),
+            (Kind::Alias, vec!["router:llama-3.3-70b".to_owned()])
+        );
         assert_eq!(by_name["auto"].kind, Kind::Logical);
         assert_eq!(targets("gpt-4o"), ["openai:gpt-4o", "router:gpt-4o"]);
         assert_eq!(by_name["r1"].kind, Kind::Configured);

@@ -14,8 +14,8 @@ impl Newest {
     }
 }
 
-/// Higher versions are newer, then later dates; a name without a date stands for the latest of its version. Among
-/// equals the shorter name, as the rest is `-preview` and the like.
+/// Higher versions are newer, then later dates; a name without a date stands for the latest of its
+/// version. Among equals the shorter name, as the rest is `-preview` and the like.
 fn compare(a: &str, b: &str) -> Ordering {
     let key = |name: &str| {
         let (version, date) = read(name);
@@ -43,7 +43,9 @@ fn read(name: &str) -> (Vec<u64>, Option<u64>) {
                 at += 2;
             }
             // Month and day, as in `-0613`.
-            4 if (101..1232).contains(&number) && (1..=31).contains(&(number % 100)) => date = Some(number),
+            4 if (101..1232).contains(&number) && (1..=31).contains(&(number % 100)) => {
+                date = Some(number)
+            }
             _ => version.push(number),
         }
     }
@@ -57,7 +59,14 @@ mod tests {
     #[test]
     fn the_newest_is_the_highest_version_then_the_latest_date() {
         for (names, want) in [
-            (&["claude-sonnet-4-20250514", "claude-sonnet-4-5-20250929", "claude-3-7-sonnet-20250219"][..], "claude-sonnet-4-5-20250929"),
+            (
+                &[
+                    "claude-sonnet-4-20250514",
+                    "claude-sonnet-4-5-20250929",
+                    "claude-3-7-sonnet-20250219",
+                ][..],
+                "claude-sonnet-4-5-20250929",
+            ),
             (&["claude-sonnet-4-5-20250929", "claude-sonnet-4-5"], "claude-sonnet-4-5"),
             (&["gpt-4o-2024-05-13", "gpt-4o-2024-11-20", "gpt-4o-2024-08-06"], "gpt-4o-2024-11-20"),
             (&["gpt-4-0613", "gpt-4-1106-preview", "gpt-4-0125-preview"], "gpt-4-1106-preview"),

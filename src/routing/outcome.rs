@@ -1,4 +1,5 @@
-//! What an attempt's end means: who is to blame, whether another try may help, how long to leave it alone.
+//! What an attempt's end means: who is to blame, whether another try may help, how long to leave it
+//! alone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,8 @@ pub struct Outcome {
     pub cool: Cool,
     /// What the vendor asks for (header or body), uncapped.
     pub hint: Option<Duration>,
-    /// The tries that may have cost upstream work count against `max_attempts` and the retry budget.
+    /// The tries that may have cost upstream work count against `max_attempts` and the retry
+    /// budget.
     pub counts: bool,
     /// A non-streaming request that was sent whole and then lost may have been billed.
     pub maybe_billed: bool,
@@ -31,7 +33,8 @@ impl Outcome {
         matches!(self.blame, Blame::Upstream | Blame::UpstreamAndKey)
     }
 
-    /// Whether the same candidate may do better after a pause ([`Tried::may_pass`](super::candidate::Tried)).
+    /// Whether the same candidate may do better after a pause
+    /// ([`Tried::may_pass`](super::candidate::Tried)).
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match (self.cool, self.retry) {
@@ -90,23 +93,57 @@ pub enum Cool {
     Rejected,
 }
 
-/// Reads an upstream's refusal. `stream_begun` is false: this is for faults before content; after content the relay
-/// only records. `retry_statuses` of config decides which other statuses are worth another try.
+/// Reads an upstream's refusal. `stream_begun` is false: this is for faults before content; after
+/// content the relay only records. `retry_statuses` of config decides which other statuses are
+/// worth another try.
 #[must_use]
 pub fn of_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outcome {
     let hint = hint.or(fault.hint);
     let said = fault.code.as_deref().or(fault.kind_name.as_deref()).unwrap_or("");
-    let cause: Arc<str> = if said.is_empty() { format!("{}", fault.status) } else { format!("{} {said}", fault.status) }.into();
-    let base = Outcome { blame: Blame::Nobody, retry: Retry::No, cool: Cool::Nothing, hint, counts: false, maybe_billed: false, cause };
+    let cause: Arc<str> = if said.is_empty() {
+        format!("{}", fault.status)
+    } else {
+        format!("{} {said}", fault.status)
+    }
+    .into();
+    let base = Outcome {
+        blame: Blame::Nobody,
+        retry: Retry::No,
+        cool: Cool::Nothing,
+        hint,
+        counts: false,
+        maybe_billed: false,
+        cause,
+    };
     match fault.kind {
         FaultKind::BadRequest => base,
-        FaultKind::KeyRejected => Outcome { blame: Blame::Key, retry: Retry::Other, cool: Cool::Rejected, ..base },
-        FaultKind::Forbidden => Outcome { blame: Blame::KeyModel, retry: Retry::Other, cool: Cool::Quota, ..base },
-        FaultKind::Quota => Outcome { blame: Blame::Account, retry: Retry::OtherAccount, cool: Cool::Quota, ..base },
-        FaultKind::ModelNotFound => Outcome { blame: Blame::KeyModel, retry: Retry::Other, cool: Cool::ModelMissing, ..base },
-        FaultKind::RateLimited => Outcome { blame: Blame::KeyModel, retry: Retry::Other, cool: Cool::RateLimited, ..base },
-        FaultKind::AccountLimited => Outcome { blame: Blame::Account, retry: Retry::OtherAccount, cool: Cool::RateLimited, ..base },
-        FaultKind::Conflict => Outcome { retry: if retryable { Retry::Once } else { Retry::No }, counts: true, ..base },
+        FaultKind::KeyRejected => {
+            Outcome { blame: Blame::Key, retry: Retry::Other, cool: Cool::Rejected, ..base }
+        }
+        FaultKind::Forbidden => {
+            Outcome { blame: Blame::KeyModel, retry: Retry::Other, cool: Cool::Quota, ..base }
+        }
+        FaultKind::Quota => {
+            Outcome { blame: Blame::Account, retry: Retry::OtherAccount, cool: Cool::Quota, ..base }
+        }
+        FaultKind::ModelNotFound => Outcome {
+            blame: Blame::KeyModel,
+            retry: Retry::Other,
+            cool: Cool::ModelMissing,
+            ..base
+        },
+        FaultKind::RateLimited => {
+            Outcome { blame: Blame::KeyModel, retry: Retry::Other, cool: Cool::RateLimited, ..base }
+        }
+        FaultKind::AccountLimited => Outcome {
+            blame: Blame::Account,
+            retry: Retry::OtherAccount,
+            cool: Cool::RateLimited,
+            ..base
+        },
+        FaultKind::Conflict => {
+            Outcome { retry: if retryable { Retry::Once } else { Retry::No }, counts: true, ..base }
+        }
         FaultKind::Transient | FaultKind::Server => Outcome {
             blame: Blame::UpstreamAndKey,
             retry: if retryable { Retry::Other } else { Retry::No },
@@ -118,13 +155,20 @@ pub fn of_fault(fault: &Fault, hint: Option<Duration>, retryable: bool) -> Outco
     }
 }
 
-/// What a rule of the config makes of a refusal: its fault, changed where it is to be told as it is, and its outcome.
+/// What a rule of the config makes of a refusal: its fault, changed where it is to be told as it
+/// is, and its outcome.
 #[must_use]
 pub fn of_rule(rule: &Rule, fault: &mut Fault, hint: Option<Duration>) -> Outcome {
     let base = of_fault(fault, hint, true);
     if rule.action == RuleAction::Pass {
         fault.kind = FaultKind::BadRequest;
-        return Outcome { blame: Blame::Nobody, retry: Retry::No, cool: Cool::Nothing, counts: false, ..base };
+        return Outcome {
+            blame: Blame::Nobody,
+            retry: Retry::No,
+            cool: Cool::Nothing,
+            counts: false,
+            ..base
+        };
     }
     let blame = match rule.scope {
         RuleScope::Account => Blame::Account,
@@ -147,9 +191,10 @@ pub fn of_rule(rule: &Rule, fault: &mut Fault, hint: Option<Duration>) -> Outcom
 /// The first rule that is of such a refusal; `text` is all that the answer said.
 #[must_use]
 pub fn rule<'a>(rules: &'a [Rule], status: u16, text: &str) -> Option<&'a Rule> {
-    rules
-        .iter()
-        .find(|rule| rule.statuses.as_ref().is_none_or(|set| set.has(status)) && rule.text.as_ref().is_none_or(|needle| needle.is_in(text)))
+    rules.iter().find(|rule| {
+        rule.statuses.as_ref().is_none_or(|set| set.has(status))
+            && rule.text.as_ref().is_none_or(|needle| needle.is_in(text))
+    })
 }
 
 /// Reads what the connection did.
@@ -166,16 +211,29 @@ pub fn of_transport(fault: &TransportFault) -> Outcome {
         cause: fault.message.as_str().into(),
     };
     match kind {
-        TransportKind::Stale => Outcome { blame: Blame::Nobody, retry: Retry::SameAtOnce, cool: Cool::Nothing, counts: false, ..base },
-        TransportKind::NetworkDown => Outcome { blame: Blame::Nobody, cool: Cool::Nothing, counts: false, ..base },
-        TransportKind::TooLarge => Outcome { blame: Blame::Nobody, retry: Retry::No, cool: Cool::Nothing, ..base },
-        TransportKind::Connect | TransportKind::ConnectTimeout | TransportKind::Dns | TransportKind::Tls => {
-            Outcome { counts: false, ..base }
+        TransportKind::Stale => Outcome {
+            blame: Blame::Nobody,
+            retry: Retry::SameAtOnce,
+            cool: Cool::Nothing,
+            counts: false,
+            ..base
+        },
+        TransportKind::NetworkDown => {
+            Outcome { blame: Blame::Nobody, cool: Cool::Nothing, counts: false, ..base }
         }
+        TransportKind::TooLarge => {
+            Outcome { blame: Blame::Nobody, retry: Retry::No, cool: Cool::Nothing, ..base }
+        }
+        TransportKind::Connect
+        | TransportKind::ConnectTimeout
+        | TransportKind::Dns
+        | TransportKind::Tls => Outcome { counts: false, ..base },
         TransportKind::Reset | TransportKind::FirstByteTimeout | TransportKind::TotalTimeout => {
             Outcome { counts: true, maybe_billed: fault.sent, ..base }
         }
-        TransportKind::Garbage | TransportKind::BodyBroken | TransportKind::IdleTimeout => Outcome { counts: true, ..base },
+        TransportKind::Garbage | TransportKind::BodyBroken | TransportKind::IdleTimeout => {
+            Outcome { counts: true, ..base }
+        }
     }
 }
 
@@ -185,7 +243,15 @@ mod tests {
 
     fn fault(kind: FaultKind, status: u16, code: &str) -> Fault {
         let code = (!code.is_empty()).then(|| code.to_owned());
-        Fault { kind, status, message: String::new(), code, kind_name: None, param: None, hint: None }
+        Fault {
+            kind,
+            status,
+            message: String::new(),
+            code,
+            kind_name: None,
+            param: None,
+            hint: None,
+        }
     }
 
     fn said(kind: FaultKind, status: u16) -> Outcome {
@@ -193,11 +259,22 @@ mod tests {
     }
 
     fn did(kind: TransportKind, sent: bool) -> Outcome {
-        of_transport(&TransportFault { kind, message: "connection refused (a.example:443)".to_owned(), sent })
+        of_transport(&TransportFault {
+            kind,
+            message: "connection refused (a.example:443)".to_owned(),
+            sent,
+        })
     }
 
     #[track_caller]
-    fn assert_row(outcome: &Outcome, blame: Blame, cool: Cool, retry: Retry, counts: bool, may_pass: bool) {
+    fn assert_row(
+        outcome: &Outcome,
+        blame: Blame,
+        cool: Cool,
+        retry: Retry,
+        counts: bool,
+        may_pass: bool,
+    ) {
         let got = (outcome.blame, outcome.cool, outcome.retry, outcome.counts, outcome.may_pass());
         assert_eq!(got, (blame, cool, retry, counts, may_pass));
     }
@@ -213,29 +290,61 @@ mod tests {
 
     #[test]
     fn a_rejected_key_is_left_alone_and_another_key_is_tried() {
-        assert_row(&said(FaultKind::KeyRejected, 401), Blame::Key, Cool::Rejected, Retry::Other, false, false);
+        assert_row(
+            &said(FaultKind::KeyRejected, 401),
+            Blame::Key,
+            Cool::Rejected,
+            Retry::Other,
+            false,
+            false,
+        );
     }
 
     #[test]
     fn a_key_that_may_not_use_a_model_is_out_for_that_model_only() {
-        assert_row(&said(FaultKind::Forbidden, 403), Blame::KeyModel, Cool::Quota, Retry::Other, false, false);
+        assert_row(
+            &said(FaultKind::Forbidden, 403),
+            Blame::KeyModel,
+            Cool::Quota,
+            Retry::Other,
+            false,
+            false,
+        );
     }
 
     #[test]
     fn an_account_without_money_is_out_and_another_account_is_tried() {
         for status in [402, 429, 400] {
-            assert_row(&said(FaultKind::Quota, status), Blame::Account, Cool::Quota, Retry::OtherAccount, false, false);
+            assert_row(
+                &said(FaultKind::Quota, status),
+                Blame::Account,
+                Cool::Quota,
+                Retry::OtherAccount,
+                false,
+                false,
+            );
         }
     }
 
     #[test]
     fn a_missing_model_sends_the_request_to_another_target() {
-        assert_row(&said(FaultKind::ModelNotFound, 404), Blame::KeyModel, Cool::ModelMissing, Retry::Other, false, false);
+        assert_row(
+            &said(FaultKind::ModelNotFound, 404),
+            Blame::KeyModel,
+            Cool::ModelMissing,
+            Retry::Other,
+            false,
+            false,
+        );
     }
 
     #[test]
     fn a_429_cools_the_key_for_that_model_only() {
-        let outcome = of_fault(&fault(FaultKind::RateLimited, 429, "rate_limit_exceeded"), Some(Duration::from_secs(30)), true);
+        let outcome = of_fault(
+            &fault(FaultKind::RateLimited, 429, "rate_limit_exceeded"),
+            Some(Duration::from_secs(30)),
+            true,
+        );
         assert_row(&outcome, Blame::KeyModel, Cool::RateLimited, Retry::Other, false, true);
         assert_eq!(outcome.hint, Some(Duration::from_secs(30)));
         assert_eq!(&*outcome.cause, "429 rate_limit_exceeded");
@@ -243,14 +352,32 @@ mod tests {
 
     #[test]
     fn a_429_of_the_whole_account_cools_the_account() {
-        assert_row(&said(FaultKind::AccountLimited, 429), Blame::Account, Cool::RateLimited, Retry::OtherAccount, false, true);
+        assert_row(
+            &said(FaultKind::AccountLimited, 429),
+            Blame::Account,
+            Cool::RateLimited,
+            Retry::OtherAccount,
+            false,
+            true,
+        );
     }
 
     #[test]
     fn a_server_error_counts_against_upstream_and_key_and_is_tried_again() {
-        for (kind, status) in [(FaultKind::Transient, 408), (FaultKind::Transient, 425), (FaultKind::Server, 500), (FaultKind::Server, 529)]
-        {
-            assert_row(&said(kind, status), Blame::UpstreamAndKey, Cool::ServerError, Retry::Other, true, true);
+        for (kind, status) in [
+            (FaultKind::Transient, 408),
+            (FaultKind::Transient, 425),
+            (FaultKind::Server, 500),
+            (FaultKind::Server, 529),
+        ] {
+            assert_row(
+                &said(kind, status),
+                Blame::UpstreamAndKey,
+                Cool::ServerError,
+                Retry::Other,
+                true,
+                true,
+            );
         }
         let unlisted = of_fault(&fault(FaultKind::Server, 501, ""), None, false);
         assert_row(&unlisted, Blame::UpstreamAndKey, Cool::ServerError, Retry::No, true, false);
@@ -258,30 +385,65 @@ mod tests {
 
     #[test]
     fn a_conflict_is_tried_once_more() {
-        assert_row(&said(FaultKind::Conflict, 409), Blame::Nobody, Cool::Nothing, Retry::Once, true, true);
+        assert_row(
+            &said(FaultKind::Conflict, 409),
+            Blame::Nobody,
+            Cool::Nothing,
+            Retry::Once,
+            true,
+            true,
+        );
     }
 
     #[test]
     fn a_login_page_cools_nothing_and_is_not_asked_twice() {
-        assert_row(&said(FaultKind::Portal, 200), Blame::Nobody, Cool::Nothing, Retry::Other, true, false);
+        assert_row(
+            &said(FaultKind::Portal, 200),
+            Blame::Nobody,
+            Cool::Nothing,
+            Retry::Other,
+            true,
+            false,
+        );
         assert!(!said(FaultKind::Portal, 200).answered());
     }
 
     #[test]
     fn an_unreachable_upstream_is_to_blame_and_moving_on_is_free() {
-        for kind in [TransportKind::Connect, TransportKind::ConnectTimeout, TransportKind::Dns, TransportKind::Tls] {
-            assert_row(&did(kind, false), Blame::Upstream, Cool::ServerError, Retry::Other, false, true);
+        for kind in [
+            TransportKind::Connect,
+            TransportKind::ConnectTimeout,
+            TransportKind::Dns,
+            TransportKind::Tls,
+        ] {
+            assert_row(
+                &did(kind, false),
+                Blame::Upstream,
+                Cool::ServerError,
+                Retry::Other,
+                false,
+                true,
+            );
         }
     }
 
     #[test]
     fn a_stale_connection_is_tried_again_at_once_uncounted() {
-        assert_row(&did(TransportKind::Stale, true), Blame::Nobody, Cool::Nothing, Retry::SameAtOnce, false, false);
+        assert_row(
+            &did(TransportKind::Stale, true),
+            Blame::Nobody,
+            Cool::Nothing,
+            Retry::SameAtOnce,
+            false,
+            false,
+        );
     }
 
     #[test]
     fn a_request_that_was_sent_and_lost_may_have_been_billed() {
-        for kind in [TransportKind::Reset, TransportKind::FirstByteTimeout, TransportKind::TotalTimeout] {
+        for kind in
+            [TransportKind::Reset, TransportKind::FirstByteTimeout, TransportKind::TotalTimeout]
+        {
             let outcome = did(kind, true);
             assert_row(&outcome, Blame::Upstream, Cool::ServerError, Retry::Other, true, true);
             assert!(outcome.maybe_billed, "{kind:?}");
@@ -290,7 +452,8 @@ mod tests {
 
     #[test]
     fn a_stream_that_broke_before_content_counts_against_the_upstream() {
-        for kind in [TransportKind::BodyBroken, TransportKind::IdleTimeout, TransportKind::Garbage] {
+        for kind in [TransportKind::BodyBroken, TransportKind::IdleTimeout, TransportKind::Garbage]
+        {
             let outcome = did(kind, true);
             assert_row(&outcome, Blame::Upstream, Cool::ServerError, Retry::Other, true, true);
             assert!(!outcome.maybe_billed, "{kind:?}");
@@ -309,26 +472,93 @@ mod tests {
         };
         let rules = [of(RuleAction::Retry, RuleScope::KeyModel, Some(30))];
         assert!(rule(&rules, 400, "no capacity left").is_some());
-        assert!(rule(&rules, 400, "bad field").is_none() && rule(&rules, 429, "no capacity left").is_none());
+        assert!(
+            rule(&rules, 400, "bad field").is_none()
+                && rule(&rules, 429, "no capacity left").is_none()
+        );
 
         for (action, scope, seconds, blame, cool, retry, counts, may_pass) in [
-            (RuleAction::Retry, RuleScope::Request, None, Blame::Nobody, Cool::Nothing, Retry::Other, true, false),
-            (RuleAction::Retry, RuleScope::KeyModel, Some(30), Blame::KeyModel, Cool::RateLimited, Retry::Other, true, true),
-            (RuleAction::Cool, RuleScope::Key, None, Blame::Key, Cool::RateLimited, Retry::Other, false, true),
-            (RuleAction::Cool, RuleScope::Account, Some(5), Blame::Account, Cool::RateLimited, Retry::OtherAccount, false, true),
-            (RuleAction::Cool, RuleScope::Upstream, Some(5), Blame::Upstream, Cool::RateLimited, Retry::Other, false, true),
-            (RuleAction::Pass, RuleScope::Key, Some(5), Blame::Nobody, Cool::Nothing, Retry::No, false, false),
+            (
+                RuleAction::Retry,
+                RuleScope::Request,
+                None,
+                Blame::Nobody,
+                Cool::Nothing,
+                Retry::Other,
+                true,
+                false,
+            ),
+            (
+                RuleAction::Retry,
+                RuleScope::KeyModel,
+                Some(30),
+                Blame::KeyModel,
+                Cool::RateLimited,
+                Retry::Other,
+                true,
+                true,
+            ),
+            (
+                RuleAction::Cool,
+                RuleScope::Key,
+                None,
+                Blame::Key,
+                Cool::RateLimited,
+                Retry::Other,
+                false,
+                true,
+            ),
+            (
+                RuleAction::Cool,
+                RuleScope::Account,
+                Some(5),
+                Blame::Account,
+                Cool::RateLimited,
+                Retry::OtherAccount,
+                false,
+                true,
+            ),
+            (
+                RuleAction::Cool,
+                RuleScope::Upstream,
+                Some(5),
+                Blame::Upstream,
+                Cool::RateLimited,
+                Retry::Other,
+                false,
+                true,
+            ),
+            (
+                RuleAction::Pass,
+                RuleScope::Key,
+                Some(5),
+                Blame::Nobody,
+                Cool::Nothing,
+                Retry::No,
+                false,
+                false,
+            ),
         ] {
             let mut said = fault(FaultKind::Server, 500, "");
             let outcome = of_rule(&of(action, scope, seconds), &mut said, None);
             assert_row(&outcome, blame, cool, retry, counts, may_pass);
-            assert_eq!(outcome.hint, seconds.map(Duration::from_secs).filter(|_| action != RuleAction::Pass));
+            assert_eq!(
+                outcome.hint,
+                seconds.map(Duration::from_secs).filter(|_| action != RuleAction::Pass)
+            );
             assert_eq!(said.kind == FaultKind::BadRequest, action == RuleAction::Pass);
         }
     }
 
     #[test]
     fn our_own_network_is_nobodys_fault() {
-        assert_row(&did(TransportKind::NetworkDown, false), Blame::Nobody, Cool::Nothing, Retry::Other, false, true);
+        assert_row(
+            &did(TransportKind::NetworkDown, false),
+            Blame::Nobody,
+            Cool::Nothing,
+            Retry::Other,
+            false,
+            true,
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! How long a target lately took to its first token: one number that jumps up at once and comes down slowly.
+//! How long a target lately took to its first token: one number that jumps up at once and comes
+//! down slowly.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use crate::base::clock::Mono;
 
 /// Times better than the average replace most of it within so many seconds.
 const SETTLE: f64 = 10.0;
-/// A target that nobody was sent to is believed in again: what is held against it halves in so many seconds.
+/// A target that nobody was sent to is believed in again: what is held against it halves in so many
+/// seconds.
 const FORGET: f64 = 60.0;
 
 /// An average of times to first token that is sensitive to peaks.

@@ -1,4 +1,5 @@
-//! Whether a request that failed may be tried again, and when: what one request may spend, and what all of them may.
+//! Whether a request that failed may be tried again, and when: what one request may spend, and what
+//! all of them may.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use crate::{
 
 /// Moves to other candidates that cost nobody anything, per request.
 const FREE_MOVES: u32 = 32;
-/// Retries that are always allowed within the span that is looked at, however few requests there are.
+/// Retries that are always allowed within the span that is looked at, however few requests there
+/// are.
 const FLOOR: u64 = 10;
 const SPAN_SECONDS: usize = 10;
 
@@ -83,8 +85,9 @@ impl Stop {
     }
 }
 
-/// Whether the request whose newest attempt ended like this, and is counted in `so_far`, may be tried again.
-/// A yes for [`To::Same`] is taken as done: it counts as a repeat and is charged to the budget.
+/// Whether the request whose newest attempt ended like this, and is counted in `so_far`, may be
+/// tried again. A yes for [`To::Same`] is taken as done: it counts as a repeat and is charged to
+/// the budget.
 pub fn again(
     outcome: &Outcome,
     so_far: &mut Attempts,
@@ -172,7 +175,15 @@ mod tests {
     };
 
     fn said(kind: FaultKind, status: u16) -> Outcome {
-        let fault = Fault { kind, status, message: String::new(), code: None, kind_name: None, param: None, hint: None };
+        let fault = Fault {
+            kind,
+            status,
+            message: String::new(),
+            code: None,
+            kind_name: None,
+            param: None,
+            hint: None,
+        };
         of_fault(&fault, None, true)
     }
 
@@ -181,7 +192,15 @@ mod tests {
         let (mut so_far, mut budget) = (Attempts::default(), Budget::default());
         for tries in 1..100 {
             so_far.failed(outcome);
-            if let Again::Stop(why) = again(outcome, &mut so_far, to, rules, &mut budget, at(0), &mut Scripted::new(&[1.0])) {
+            if let Again::Stop(why) = again(
+                outcome,
+                &mut so_far,
+                to,
+                rules,
+                &mut budget,
+                at(0),
+                &mut Scripted::new(&[1.0]),
+            ) {
                 return (tries, why);
             }
         }
@@ -191,8 +210,16 @@ mod tests {
     #[test]
     fn how_often_each_kind_of_failure_is_tried() {
         let rules = policy().retry;
-        let lost = of_transport(&TransportFault { kind: TransportKind::Reset, message: String::new(), sent: true });
-        let refused = of_transport(&TransportFault { kind: TransportKind::Connect, message: String::new(), sent: false });
+        let lost = of_transport(&TransportFault {
+            kind: TransportKind::Reset,
+            message: String::new(),
+            sent: true,
+        });
+        let refused = of_transport(&TransportFault {
+            kind: TransportKind::Connect,
+            message: String::new(),
+            sent: false,
+        });
         for (outcome, to, want) in [
             (said(FaultKind::Server, 500), To::Other, (4, Stop::Attempts)),
             (said(FaultKind::Server, 500), To::Same, (4, Stop::Attempts)),
@@ -220,7 +247,15 @@ mod tests {
         let (mut so_far, mut budget) = (Attempts::default(), Budget::default());
         for (luck, millis) in [(1.0, 250), (0.5, 250), (1.0, 1_000)] {
             so_far.failed(&outcome);
-            let got = again(&outcome, &mut so_far, To::Same, &rules, &mut budget, at(0), &mut Scripted::new(&[luck]));
+            let got = again(
+                &outcome,
+                &mut so_far,
+                To::Same,
+                &rules,
+                &mut budget,
+                at(0),
+                &mut Scripted::new(&[luck]),
+            );
             assert_eq!(got, Again::After(Duration::from_millis(millis)));
         }
     }
@@ -250,8 +285,27 @@ mod tests {
         }
         let mut so_far = Attempts::default();
         so_far.failed(&outcome);
-        assert_eq!(again(&outcome, &mut so_far, To::Other, &rules, &mut budget, at(0), &mut Scripted::new(&[0.0])), Again::AtOnce);
-        let same = again(&outcome, &mut so_far, To::Same, &rules, &mut budget, at(0), &mut Scripted::new(&[0.0]));
+        assert_eq!(
+            again(
+                &outcome,
+                &mut so_far,
+                To::Other,
+                &rules,
+                &mut budget,
+                at(0),
+                &mut Scripted::new(&[0.0])
+            ),
+            Again::AtOnce
+        );
+        let same = again(
+            &outcome,
+            &mut so_far,
+            To::Same,
+            &rules,
+            &mut budget,
+            at(0),
+            &mut Scripted::new(&[0.0]),
+        );
         assert_eq!(same, Again::Stop(Stop::Budget));
     }
 }

@@ -1,4 +1,5 @@
-//! What a key has used of its limits, over all models and of each: configured ones, and what the provider says of its own.
+//! What a key has used of its limits, over all models and of each: configured ones, and what the
+//! provider says of its own.
 
 use std::sync::Arc;
 
@@ -47,23 +48,43 @@ pub enum Hurdle {
 }
 
 impl Spent {
-    /// Whether there is anything to look at; most keys have no limits, and their providers tell of none.
+    /// Whether there is anything to look at; most keys have no limits, and their providers tell of
+    /// none.
     #[must_use]
     pub fn is_limited(&self, all: Limit, narrow: Limit) -> bool {
         !(all.is_none() && narrow.is_none() && self.models.is_empty())
     }
 
-    /// What stands against an attempt with this demand; a configured limit before what the provider said.
+    /// What stands against an attempt with this demand; a configured limit before what the provider
+    /// said.
     #[must_use]
-    pub fn hurdle(&self, model: &Arc<str>, all: Limit, narrow: Limit, demand: Demand, now: Mono) -> Option<Hurdle> {
+    pub fn hurdle(
+        &self,
+        model: &Arc<str>,
+        all: Limit,
+        narrow: Limit,
+        demand: Demand,
+        now: Mono,
+    ) -> Option<Hurdle> {
         let full = |until: Option<Mono>, what| until.map(|until| (until, what));
-        let row = if self.models.is_empty() { None } else { self.models.iter().find(|(name, ..)| same(name, model)) };
-        let mut worst = full(self.all.requests.full_until(all.rpm, MINUTE, now), "requests per minute");
+        let row = if self.models.is_empty() {
+            None
+        } else {
+            self.models.iter().find(|(name, ..)| same(name, model))
+        };
+        let mut worst =
+            full(self.all.requests.full_until(all.rpm, MINUTE, now), "requests per minute");
         if all.tpm > 0 {
-            worst = worst.max(full(self.all.tokens.full_until(u64::from(all.tpm), demand.total(), now), "tokens per minute"));
+            worst = worst.max(full(
+                self.all.tokens.full_until(u64::from(all.tpm), demand.total(), now),
+                "tokens per minute",
+            ));
         }
         if let Some((_, count, _)) = row {
-            worst = worst.max(full(count.requests.full_until(narrow.rpm, MINUTE, now), "requests per minute for this model"));
+            worst = worst.max(full(
+                count.requests.full_until(narrow.rpm, MINUTE, now),
+                "requests per minute for this model",
+            ));
             let tokens = count.tokens.full_until(u64::from(narrow.tpm), demand.total(), now);
             worst = worst.max(full(tokens, "tokens per minute for this model"));
         }
@@ -75,13 +96,21 @@ impl Spent {
     }
 
     /// Counts an attempt.
-    pub fn reserve(&mut self, model: &Arc<str>, all: Limit, narrow: Limit, demand: Demand, now: Mono) -> Option<Reserved> {
+    pub fn reserve(
+        &mut self,
+        model: &Arc<str>,
+        all: Limit,
+        narrow: Limit,
+        demand: Demand,
+        now: Mono,
+    ) -> Option<Reserved> {
         let mut reserved = Reserved { all: self.all.book(all, demand, now), model: None };
         if !narrow.is_none() || !self.models.is_empty() {
             if !narrow.is_none() {
                 reserved.model = self.row(model, now).1.book(narrow, demand, now);
             }
-            if let Some((.., learned)) = self.models.iter_mut().find(|(name, ..)| same(name, model)) {
+            if let Some((.., learned)) = self.models.iter_mut().find(|(name, ..)| same(name, model))
+            {
                 learned.spend(demand);
             }
         }
@@ -116,7 +145,9 @@ impl Spent {
 
     /// The provider's own limits, as far as they hold now.
     pub fn learned(&self, now: Mono) -> impl Iterator<Item = (&Arc<str>, Kind, Window)> {
-        self.models.iter().flat_map(move |(model, _, learned)| learned.each(now).map(move |(kind, window)| (model, kind, window)))
+        self.models.iter().flat_map(move |(model, _, learned)| {
+            learned.each(now).map(move |(kind, window)| (model, kind, window))
+        })
     }
 
     fn row(&mut self, model: &Arc<str>, now: Mono) -> &mut (Arc<str>, Count, Learned) {
@@ -124,7 +155,9 @@ impl Spent {
             Some(at) => at,
             None => {
                 if self.models.len() >= MODELS {
-                    let over = self.models.iter().position(|(_, count, learned)| count.tokens.sum(now) == 0 && learned.is_over(now));
+                    let over = self.models.iter().position(|(_, count, learned)| {
+                        count.tokens.sum(now) == 0 && learned.is_over(now)
+                    });
                     self.models.remove(over.unwrap_or(0));
                 }
                 self.models.push((Arc::clone(model), Count::default(), Learned::default()));
@@ -169,12 +202,19 @@ mod tests {
         spent.reserve(&glm, all, narrow, SMALL, at(0));
 
         let what = "requests per minute for this model";
-        assert_eq!(spent.hurdle(&glm, all, narrow, SMALL, at(1)), Some(Hurdle::Full { what, until: at(60) }));
+        assert_eq!(
+            spent.hurdle(&glm, all, narrow, SMALL, at(1)),
+            Some(Hurdle::Full { what, until: at(60) })
+        );
         assert_eq!(spent.hurdle(&gpt, all, NONE, SMALL, at(1)), None);
         spent.reserve(&gpt, all, NONE, SMALL, at(1));
         spent.reserve(&gpt, all, NONE, SMALL, at(2));
         let what = "requests per minute";
-        assert_eq!(spent.hurdle(&gpt, all, NONE, SMALL, at(3)), Some(Hurdle::Full { what, until: at(60) }), "models share the key's own");
+        assert_eq!(
+            spent.hurdle(&gpt, all, NONE, SMALL, at(3)),
+            Some(Hurdle::Full { what, until: at(60) }),
+            "models share the key's own"
+        );
     }
 
     #[test]
@@ -196,9 +236,16 @@ mod tests {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut spent = Spent::default();
         let none = Allowance { limit: Some(10), remaining: 0, reset: Duration::from_secs(20) };
-        spent.learned_mut(&a, at(0)).hear(&Allowances { requests: Some(none), ..Allowances::default() }, MINUTE, at(0));
+        spent.learned_mut(&a, at(0)).hear(
+            &Allowances { requests: Some(none), ..Allowances::default() },
+            MINUTE,
+            at(0),
+        );
 
-        assert!(matches!(spent.hurdle(&a, NONE, NONE, SMALL, at(1)), Some(Hurdle::Short { kind: Kind::Requests, .. })));
+        assert!(matches!(
+            spent.hurdle(&a, NONE, NONE, SMALL, at(1)),
+            Some(Hurdle::Short { kind: Kind::Requests, .. })
+        ));
         assert_eq!(spent.hurdle(&b, NONE, NONE, SMALL, at(1)), None);
         assert_eq!(spent.learned(at(1)).count(), 1);
         spent.forget(Some(&a));

@@ -1,4 +1,5 @@
-//! How an upstream did lately: the last hundred attempts of the last quarter of an hour, and five minutes in buckets.
+//! How an upstream did lately: the last hundred attempts of the last quarter of an hour, and five
+//! minutes in buckets.
 
 use std::{cell::Cell, collections::VecDeque, time::Duration};
 
@@ -72,7 +73,9 @@ impl Stats {
     /// The last hundred attempts in three numbers, at most a second old.
     #[must_use]
     pub fn summary(&self, now: Mono) -> Summary {
-        if let Some((_, summary)) = self.summary.get().filter(|(at, _)| now.since(*at) < Duration::from_secs(1)) {
+        if let Some((_, summary)) =
+            self.summary.get().filter(|(at, _)| now.since(*at) < Duration::from_secs(1))
+        {
             return summary;
         }
         let StatsView { attempts, errors, ttft_p95, .. } = self.view(now);
@@ -122,7 +125,11 @@ mod tests {
         assert_eq!(view.ttft_p50, Some(Duration::from_millis(70)));
         assert_eq!(view.ttft_p95, Some(Duration::from_millis(115)));
         assert_eq!(view.spark.len(), SPARK);
-        assert_eq!(view.spark.iter().map(|(all, _)| all).sum::<u32>(), 120, "the chart counts all of five minutes");
+        assert_eq!(
+            view.spark.iter().map(|(all, _)| all).sum::<u32>(),
+            120,
+            "the chart counts all of five minutes"
+        );
         let later = stats.view(at(120 + 900));
         assert_eq!((later.attempts, later.ttft_p95), (0, None));
     }

@@ -1,4 +1,5 @@
-//! Which of the equally good: first among targets, one function per strategy, then among the keys of the chosen target.
+//! Which of the equally good: first among targets, one function per strategy, then among the keys
+//! of the chosen target.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -21,10 +22,16 @@ const ERRING: f64 = 0.85;
 /// A rate of errors says nothing before so many attempts.
 const ENOUGH: u32 = 10;
 
-/// The one to use out of `pool`, which holds places in the question's candidates, all of one tier, in config order, not
-/// empty.
+/// The one to use out of `pool`, which holds places in the question's candidates, all of one tier,
+/// in config order, not empty.
 #[must_use]
-pub fn choose(q: &Question<'_>, pool: &[usize], health: &Health, now: Mono, draw: &mut dyn Draw) -> usize {
+pub fn choose(
+    q: &Question<'_>,
+    pool: &[usize],
+    health: &Health,
+    now: Mono,
+    draw: &mut dyn Draw,
+) -> usize {
     let targets = || {
         let mut last: Option<&Arc<Target>> = None;
         pool.iter().map(|&i| &q.candidates[i].target).filter(move |&target| {
@@ -39,18 +46,28 @@ pub fn choose(q: &Question<'_>, pool: &[usize], health: &Health, now: Mono, draw
         Strategy::Weighted => weighted(&targets, health, draw),
         Strategy::LeastBusy | Strategy::LeastCost | Strategy::LeastLatency => {
             let scored = scores(q, pool, health, now);
-            let stands = |place: usize| if q.strategy == Strategy::LeastBusy { stands(&q.candidates[place].target, health) } else { 0.0 };
+            let stands = |place: usize| {
+                if q.strategy == Strategy::LeastBusy {
+                    stands(&q.candidates[place].target, health)
+                } else {
+                    0.0
+                }
+            };
             // The first of equals; of the equally busy the one that waited longest.
-            let best = scored.iter().min_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| stands(*a).total_cmp(&stands(*b))));
+            let best = scored.iter().min_by(|(a, x), (b, y)| {
+                y.total_cmp(x).then_with(|| stands(*a).total_cmp(&stands(*b)))
+            });
             best.map(|(place, _)| &q.candidates[*place].target)
         }
-        Strategy::Adaptive(_) => drawn(&scores(q, pool, health, now), draw).map(|place| &q.candidates[place].target),
+        Strategy::Adaptive(_) => {
+            drawn(&scores(q, pool, health, now), draw).map(|place| &q.candidates[place].target)
+        }
     };
     key(q.strategy, chosen, pool, q.candidates, health)
 }
 
-/// How well each target of a pool suits, as the place of its first candidate and a number; the greater the better.
-/// Strategies that do not weigh anything give all the same.
+/// How well each target of a pool suits, as the place of its first candidate and a number; the
+/// greater the better. Strategies that do not weigh anything give all the same.
 #[must_use]
 pub fn scores(q: &Question<'_>, pool: &[usize], health: &Health, now: Mono) -> Vec<(usize, f64)> {
     let mut out: Vec<(usize, f64)> = Vec::new();
@@ -60,25 +77,37 @@ pub fn scores(q: &Question<'_>, pool: &[usize], health: &Health, now: Mono) -> V
             out.push((place, 0.0));
         }
     }
-    let most = |of: &dyn Fn(usize) -> f64| out.iter().map(|(place, _)| of(*place)).fold(0.0, f64::max);
+    let most =
+        |of: &dyn Fn(usize) -> f64| out.iter().map(|(place, _)| of(*place)).fold(0.0, f64::max);
     let cost = |place: usize| q.costs.get(place).copied().flatten();
-    let (dearest, heaviest) = (most(&|place| cost(place).unwrap_or_default()), most(&|place| q.candidates[place].target.weight));
+    let (dearest, heaviest) = (
+        most(&|place| cost(place).unwrap_or_default()),
+        most(&|place| q.candidates[place].target.weight),
+    );
     let score = |place: usize| {
         let target = &q.candidates[place].target;
         let upstream = health.upstreams.get(&target.upstream.id);
         match q.strategy {
             Strategy::Priority | Strategy::RoundRobin | Strategy::Weighted => 0.0,
-            Strategy::LeastBusy => -upstream.map_or(0.0, |upstream| f64::from(upstream.running)) / target.weight.max(1e-6),
-            Strategy::LeastCost => cost(place).map_or(f64::NEG_INFINITY, |cost| -cost),
-            Strategy::LeastLatency => {
-                -upstream.and_then(|upstream| upstream.target(&target.model)).map_or(0.0, |target| target.ttft.expected(now))
+            Strategy::LeastBusy => {
+                -upstream.map_or(0.0, |upstream| f64::from(upstream.running))
+                    / target.weight.max(1e-6)
             }
+            Strategy::LeastCost => cost(place).map_or(f64::NEG_INFINITY, |cost| -cost),
+            Strategy::LeastLatency => -upstream
+                .and_then(|upstream| upstream.target(&target.model))
+                .map_or(0.0, |target| target.ttft.expected(now)),
             Strategy::Adaptive(mix) => {
-                let lately = upstream.map(|upstream| upstream.stats.summary(now)).unwrap_or_default();
+                let lately =
+                    upstream.map(|upstream| upstream.stats.summary(now)).unwrap_or_default();
                 match shares(mix) {
                     None => by_errors(target.weight, lately),
                     Some(shares) => {
-                        let cost = if dearest > 0.0 { cost(place).map_or(1.0, |cost| cost / dearest) } else { 0.0 };
+                        let cost = if dearest > 0.0 {
+                            cost(place).map_or(1.0, |cost| cost / dearest)
+                        } else {
+                            0.0
+                        };
                         fitness(target.weight / heaviest.max(1e-6), lately, cost, shares)
                     }
                 }
@@ -139,11 +168,15 @@ fn drawn(scored: &[(usize, f64)], draw: &mut dyn Draw) -> Option<usize> {
 }
 
 /// Whoever waited longest.
-fn round_robin<'a>(targets: impl Iterator<Item = &'a Arc<Target>>, health: &Health) -> Option<&'a Arc<Target>> {
+fn round_robin<'a>(
+    targets: impl Iterator<Item = &'a Arc<Target>>,
+    health: &Health,
+) -> Option<&'a Arc<Target>> {
     targets.min_by(|a, b| stands(a, health).total_cmp(&stands(b, health)))
 }
 
-/// Stride scheduling over weights; equals are drawn by weight, so that proxies which start afresh differ.
+/// Stride scheduling over weights; equals are drawn by weight, so that proxies which start afresh
+/// differ.
 fn weighted<'a, I: Iterator<Item = &'a Arc<Target>>>(
     targets: &dyn Fn() -> I,
     health: &Health,
@@ -161,21 +194,42 @@ fn weighted<'a, I: Iterator<Item = &'a Arc<Target>>>(
 
 /// A target that was away stands where the others stand now.
 fn stands(target: &Target, health: &Health) -> f64 {
-    let known = health.upstreams.get(&target.upstream.id).and_then(|upstream| upstream.target(&target.model));
+    let known = health
+        .upstreams
+        .get(&target.upstream.id)
+        .and_then(|upstream| upstream.target(&target.model));
     known.map_or(0.0, |target| target.pass).max(health.target_time)
 }
 
-/// Stride scheduling over the keys of the chosen target; the first of equals in config order. Where the least busy is
-/// asked for, that comes first.
-fn key(strategy: Strategy, chosen: Option<&Arc<Target>>, pool: &[usize], candidates: &[Candidate], health: &Health) -> usize {
-    let time = chosen.and_then(|target| health.upstreams.get(&target.upstream.id)).map_or(0.0, |upstream| upstream.key_time);
-    let stands = |i: usize| health.keys.get(&candidates[i].key).map_or(0.0, |key| key.pass).max(time);
+/// Stride scheduling over the keys of the chosen target; the first of equals in config order. Where
+/// the least busy is asked for, that comes first.
+fn key(
+    strategy: Strategy,
+    chosen: Option<&Arc<Target>>,
+    pool: &[usize],
+    candidates: &[Candidate],
+    health: &Health,
+) -> usize {
+    let time = chosen
+        .and_then(|target| health.upstreams.get(&target.upstream.id))
+        .map_or(0.0, |upstream| upstream.key_time);
+    let stands =
+        |i: usize| health.keys.get(&candidates[i].key).map_or(0.0, |key| key.pass).max(time);
     let running = |i: usize| {
         let busy = strategy == Strategy::LeastBusy;
-        health.keys.get(&candidates[i].key).filter(|_| busy).map_or(0.0, |key| f64::from(key.running) / candidates[i].key_weight.max(1e-6))
+        health
+            .keys
+            .get(&candidates[i].key)
+            .filter(|_| busy)
+            .map_or(0.0, |key| f64::from(key.running) / candidates[i].key_weight.max(1e-6))
     };
-    let of_target = pool.iter().copied().filter(|&i| chosen.is_none_or(|target| Arc::ptr_eq(target, &candidates[i].target)));
-    let order = |(_, a, x): &(usize, f64, f64), (_, b, y): &(usize, f64, f64)| -> Ordering { a.total_cmp(b).then(x.total_cmp(y)) };
+    let of_target = pool
+        .iter()
+        .copied()
+        .filter(|&i| chosen.is_none_or(|target| Arc::ptr_eq(target, &candidates[i].target)));
+    let order = |(_, a, x): &(usize, f64, f64), (_, b, y): &(usize, f64, f64)| -> Ordering {
+        a.total_cmp(b).then(x.total_cmp(y))
+    };
     of_target.map(|i| (i, running(i), stands(i))).min_by(order).map_or(pool[0], |(i, ..)| i)
 }
 
@@ -192,11 +246,22 @@ mod tests {
         routing::fixture::{at, cases, policy, ready, target, upstream},
     };
 
-    fn pick(strategy: Strategy, pool: &[usize], candidates: &[Candidate], health: &Health, draw: &mut dyn Draw) -> usize {
+    fn pick(
+        strategy: Strategy,
+        pool: &[usize],
+        candidates: &[Candidate],
+        health: &Health,
+        draw: &mut dyn Draw,
+    ) -> usize {
         choose(&Question { strategy, ..Question::of(candidates) }, pool, health, at(0), draw)
     }
 
-    fn run(strategy: Strategy, candidates: &[Candidate], n: usize, draw: &mut dyn Draw) -> BTreeMap<String, usize> {
+    fn run(
+        strategy: Strategy,
+        candidates: &[Candidate],
+        n: usize,
+        draw: &mut dyn Draw,
+    ) -> BTreeMap<String, usize> {
         let mut health = Health::new(policy());
         let pool: Vec<usize> = (0..candidates.len()).collect();
         let mut went = BTreeMap::new();
@@ -225,7 +290,10 @@ mod tests {
     fn targets_follow_their_strategy() {
         let mut heavy = upstream(2, "b", None, 1);
         heavy.weight = 3.0;
-        let candidates = ready(&[target(&Arc::new(upstream(1, "a", None, 1)), "m"), target(&Arc::new(heavy), "m")]);
+        let candidates = ready(&[
+            target(&Arc::new(upstream(1, "a", None, 1)), "m"),
+            target(&Arc::new(heavy), "m"),
+        ]);
         for (strategy, want) in [
             (Strategy::Priority, of(&[("a/k0", 40)])),
             (Strategy::RoundRobin, of(&[("a/k0", 20), ("b/k0", 20)])),
@@ -244,8 +312,16 @@ mod tests {
         let mut health = Health::new(policy());
         let mut went = BTreeMap::new();
         for _ in 0..40 {
-            let index = pick(Strategy::Weighted, &[0, 1], &candidates, &health, &mut Seeded::new(3));
-            *went.entry(health.take(&candidates[index], Strategy::Weighted, false, at(0)).model.to_string()).or_insert(0) += 1;
+            let index =
+                pick(Strategy::Weighted, &[0, 1], &candidates, &health, &mut Seeded::new(3));
+            *went
+                .entry(
+                    health
+                        .take(&candidates[index], Strategy::Weighted, false, at(0))
+                        .model
+                        .to_string(),
+                )
+                .or_insert(0) += 1;
         }
         assert_eq!(went, of(&[("large", 30), ("small", 10)]));
     }
@@ -259,16 +335,19 @@ mod tests {
         }
         let mut second = 0;
         for _ in 0..10 {
-            let index = pick(Strategy::Priority, &[0, 1], &candidates, &health, &mut Scripted::new(&[0.0]));
+            let index =
+                pick(Strategy::Priority, &[0, 1], &candidates, &health, &mut Scripted::new(&[0.0]));
             health.take(&candidates[index], Strategy::Priority, false, at(0));
             second += usize::from(index == 1);
         }
         assert!((5..=6).contains(&second), "{second} of 10");
     }
 
-    /// Two upstreams, `a` and `b`, as they did so far: times to first token in milliseconds, and failures.
+    /// Two upstreams, `a` and `b`, as they did so far: times to first token in milliseconds, and
+    /// failures.
     fn two(lately: [(&[u64], u32); 2]) -> (Vec<Candidate>, Health) {
-        let upstreams: Vec<Arc<Upstream>> = vec![Arc::new(upstream(1, "a", None, 1)), Arc::new(upstream(2, "b", None, 1))];
+        let upstreams: Vec<Arc<Upstream>> =
+            vec![Arc::new(upstream(1, "a", None, 1)), Arc::new(upstream(2, "b", None, 1))];
         let mut health = Health::new(policy());
         for (upstream, (times, failures)) in upstreams.iter().zip(lately) {
             let known = health.upstreams.entry(upstream.id).or_default();
@@ -286,7 +365,11 @@ mod tests {
     }
 
     /// How many of a hundred go to the first.
-    fn first(strategy: Strategy, (candidates, health): &(Vec<Candidate>, Health), costs: &[Option<f64>]) -> usize {
+    fn first(
+        strategy: Strategy,
+        (candidates, health): &(Vec<Candidate>, Health),
+        costs: &[Option<f64>],
+    ) -> usize {
         let mut luck = Seeded::new(11);
         let question = Question { strategy, costs, ..Question::of(candidates) };
         (0..100).filter(|_| choose(&question, &[0, 1], health, at(1), &mut luck) == 0).count()
@@ -296,14 +379,27 @@ mod tests {
     fn the_quickest_to_its_first_token_is_taken_and_the_unknown_is_tried() {
         let quick: &[u64] = &[200, 210];
         assert_eq!(first(Strategy::LeastLatency, &two([(&[900, 950], 0), (quick, 0)]), &[]), 0);
-        assert_eq!(first(Strategy::LeastLatency, &two([(&[200, 3_000], 0), (&[900, 900], 0)]), &[]), 0, "a peak counts");
-        assert_eq!(first(Strategy::LeastLatency, &two([(quick, 0), (&[], 0)]), &[]), 0, "nothing is known of the second");
+        assert_eq!(
+            first(Strategy::LeastLatency, &two([(&[200, 3_000], 0), (&[900, 900], 0)]), &[]),
+            0,
+            "a peak counts"
+        );
+        assert_eq!(
+            first(Strategy::LeastLatency, &two([(quick, 0), (&[], 0)]), &[]),
+            0,
+            "nothing is known of the second"
+        );
     }
 
     #[test]
     fn the_cheapest_is_taken_and_those_without_a_price_come_last() {
         let world = two([(&[], 0), (&[], 0)]);
-        for (costs, want) in [([Some(5.0), Some(3.0)], 0), ([Some(5.0), None], 100), ([None, Some(9.0)], 0), ([None, None], 100)] {
+        for (costs, want) in [
+            ([Some(5.0), Some(3.0)], 0),
+            ([Some(5.0), None], 100),
+            ([None, Some(9.0)], 0),
+            ([None, None], 100),
+        ] {
             assert_eq!(first(Strategy::LeastCost, &world, &costs), want, "{costs:?}");
         }
     }
@@ -312,8 +408,14 @@ mod tests {
     fn the_least_busy_for_its_weight_is_taken() {
         let mut heavy = upstream(2, "b", None, 1);
         heavy.weight = 3.0;
-        let candidates = ready(&[target(&Arc::new(upstream(1, "a", None, 1)), "m"), target(&Arc::new(heavy), "m")]);
-        assert_eq!(run(Strategy::LeastBusy, &candidates, 40, &mut Scripted::new(&[0.0])), of(&[("a/k0", 10), ("b/k0", 30)]));
+        let candidates = ready(&[
+            target(&Arc::new(upstream(1, "a", None, 1)), "m"),
+            target(&Arc::new(heavy), "m"),
+        ]);
+        assert_eq!(
+            run(Strategy::LeastBusy, &candidates, 40, &mut Scripted::new(&[0.0])),
+            of(&[("a/k0", 10), ("b/k0", 30)])
+        );
     }
 
     #[test]
@@ -321,21 +423,35 @@ mod tests {
         use Mix::{Balanced, CostFirst, ErrorRate, LatencyFirst, ReliabilityFirst};
         let slow: Vec<u64> = vec![3_900; 20];
         let fast: Vec<u64> = vec![100; 20];
-        let share = |mix, world, costs: &[Option<f64>]| first(Strategy::Adaptive(mix), &two(world), costs);
+        let share =
+            |mix, world, costs: &[Option<f64>]| first(Strategy::Adaptive(mix), &two(world), costs);
 
-        let by_latency = [Balanced, LatencyFirst, CostFirst, ReliabilityFirst].map(|mix| share(mix, [(&slow, 0), (&fast, 0)], &[]));
+        let by_latency = [Balanced, LatencyFirst, CostFirst, ReliabilityFirst]
+            .map(|mix| share(mix, [(&slow, 0), (&fast, 0)], &[]));
         assert!(by_latency[1] < by_latency[0] && by_latency[0] < by_latency[2], "{by_latency:?}");
-        let by_cost = [Balanced, CostFirst].map(|mix| share(mix, [(&fast, 0), (&fast, 0)], &[Some(10.0), Some(1.0)]));
+        let by_cost = [Balanced, CostFirst]
+            .map(|mix| share(mix, [(&fast, 0), (&fast, 0)], &[Some(10.0), Some(1.0)]));
         assert!(by_cost[1] < by_cost[0] && by_cost[0] < 50, "{by_cost:?}");
         let half: Vec<u64> = vec![100; 12];
-        let by_errors = [Balanced, ReliabilityFirst].map(|mix| share(mix, [(&half, 8), (&fast, 0)], &[]));
+        let by_errors =
+            [Balanced, ReliabilityFirst].map(|mix| share(mix, [(&half, 8), (&fast, 0)], &[]));
         assert!(by_errors[1] < by_errors[0] && by_errors[0] < 50, "{by_errors:?}");
 
         let rule = share(ErrorRate, [(&half, 8), (&fast, 0)], &[]);
         assert!((0..12).contains(&rule), "40 % of errors against none is 4 : 100, got {rule}");
-        assert_eq!(share(ErrorRate, [(&[100], 20), (&fast, 0)], &[]), 0, "above 85 % nothing is sent while there is another");
-        assert!((35..65).contains(&share(ErrorRate, [(&[], 9), (&fast, 0)], &[])), "nine attempts say nothing yet");
-        assert!((35..65).contains(&share(ErrorRate, [(&[], 30), (&[], 30)], &[])), "where all are bad all are tried");
+        assert_eq!(
+            share(ErrorRate, [(&[100], 20), (&fast, 0)], &[]),
+            0,
+            "above 85 % nothing is sent while there is another"
+        );
+        assert!(
+            (35..65).contains(&share(ErrorRate, [(&[], 9), (&fast, 0)], &[])),
+            "nine attempts say nothing yet"
+        );
+        assert!(
+            (35..65).contains(&share(ErrorRate, [(&[], 30), (&[], 30)], &[])),
+            "where all are bad all are tried"
+        );
     }
 
     proptest! {

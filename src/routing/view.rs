@@ -88,7 +88,11 @@ impl HealthView {
     pub fn of_upstream(circuit: &Circuit, now: Mono) -> Self {
         let view = Self::of(circuit, now);
         let struck = circuit.belief().is_some_and(|belief| belief.class != Cool::Nothing);
-        if view.state == HealthState::Cooling && struck { Self { state: HealthState::Open, ..view } } else { view }
+        if view.state == HealthState::Cooling && struck {
+            Self { state: HealthState::Open, ..view }
+        } else {
+            view
+        }
     }
 
     fn severity(&self) -> u8 {
@@ -107,14 +111,21 @@ impl KeyHealthView {
         let own = HealthView::of(&key.circuit, now);
         let shared = account.map(|circuit| HealthView::of(circuit, now)).unwrap_or_default();
         let worse = (shared.severity(), shared.until) > (own.severity(), own.until);
-        let models = key.models.iter().map(|(model, circuit)| (Arc::clone(model), HealthView::of(circuit, now)));
+        let models = key
+            .models
+            .iter()
+            .map(|(model, circuit)| (Arc::clone(model), HealthView::of(circuit, now)));
         Self {
             health: if worse { shared } else { own },
             models: models.filter(|(_, view)| view.state != HealthState::Ok).collect(),
             requests: key.requests,
             tokens: key.tokens,
             running: key.running,
-            limits: key.spent.learned(now).map(|(model, kind, window)| (Arc::clone(model), kind, window)).collect(),
+            limits: key
+                .spent
+                .learned(now)
+                .map(|(model, kind, window)| (Arc::clone(model), kind, window))
+                .collect(),
         }
     }
 }

@@ -20,13 +20,15 @@ use super::{
 
 /// Runs a program without a shell and returns the first line of its output.
 ///
-/// It gets no input and our environment, without the variables that `forbid_env` names, those whose value looks like a
-/// key, and our own token. At the timeout it is killed with everything it started; so it is when the future is dropped.
-/// What it leaves running after a good end (an agent that keeps a passphrase) is left alone.
+/// It gets no input and our environment, without the variables that `forbid_env` names, those whose
+/// value looks like a key, and our own token. At the timeout it is killed with everything it
+/// started; so it is when the future is dropped. What it leaves running after a good end (an agent
+/// that keeps a passphrase) is left alone.
 ///
 /// # Errors
 ///
-/// [`CommandError`]; what the program wrote to stderr is in it, shortened, never what it wrote to stdout.
+/// [`CommandError`]; what the program wrote to stderr is in it, shortened, never what it wrote to
+/// stdout.
 pub fn run(
     words: &[String],
     forbid_env: &dyn Fn(&str) -> bool,
@@ -75,9 +77,15 @@ impl CommandError {
             Self::NoProgram | Self::NotFound { .. } | Self::Start { .. } => {
                 "install it, or give its full path; there is no shell in between"
             }
-            Self::Timeout { .. } => "it must not ask anything: unlock the password manager first, then `aiproxy reload`",
-            Self::Failed { .. } | Self::Empty { .. } => "run it by hand as it stands there; it must write the key on its first line",
-            Self::NotText | Self::Read(_) | Self::TooMuch => "it must write the key, and only the key, on its first line",
+            Self::Timeout { .. } => {
+                "it must not ask anything: unlock the password manager first, then `aiproxy reload`"
+            }
+            Self::Failed { .. } | Self::Empty { .. } => {
+                "run it by hand as it stands there; it must write the key on its first line"
+            }
+            Self::NotText | Self::Read(_) | Self::TooMuch => {
+                "it must write the key, and only the key, on its first line"
+            }
         }
     }
 }
@@ -86,10 +94,18 @@ fn said(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!(": {stderr}") }
 }
 
-fn prepare(words: &[String], forbid_env: &dyn Fn(&str) -> bool) -> Result<(String, Command), CommandError> {
+fn prepare(
+    words: &[String],
+    forbid_env: &dyn Fn(&str) -> bool,
+) -> Result<(String, Command), CommandError> {
     let (program, arguments) = words.split_first().ok_or(CommandError::NoProgram)?;
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     for (name, value) in std::env::vars_os() {
         if is_kept_back(&name.to_string_lossy(), &value.to_string_lossy(), forbid_env) {
             command.env_remove(&name);
@@ -115,7 +131,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         #[cfg(unix)]
         if !self.ended
-            && let Some(group) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()))
+            && let Some(group) =
+                self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()))
         {
             // It may have ended this very moment; then there is nobody to kill.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -138,7 +155,8 @@ impl Running {
             }
         };
         self.ended = true;
-        // All it wrote is in the pipes by now. Their end may never come: something it started may still hold them.
+        // All it wrote is in the pipes by now. Their end may never come: something it started may
+        // still hold them.
         let rest = async {
             while stdout.is_some() {
                 let n = read(&mut stdout, &mut buffer).await.map_err(CommandError::Read)?;
@@ -221,7 +239,11 @@ impl Tail {
     /// One harmless line, without the key in case the program echoed it.
     fn shown(&self, key: &str) -> String {
         let text = String::from_utf8_lossy(&self.0);
-        let text = if key.trim().is_empty() { text } else { text.replace(key.trim(), crate::base::redact::REDACTED).into() };
+        let text = if key.trim().is_empty() {
+            text
+        } else {
+            text.replace(key.trim(), crate::base::redact::REDACTED).into()
+        };
         printable(&text, SHOWN)
     }
 }
@@ -247,7 +269,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_line_is_the_key() {
-        for script in ["echo sk-one; echo more", "printf sk-one", "printf 'sk-one\r\nuser: me\n'", "echo sk-one; echo warning >&2"] {
+        for script in [
+            "echo sk-one; echo more",
+            "printf sk-one",
+            "printf 'sk-one\r\nuser: me\n'",
+            "echo sk-one; echo warning >&2",
+        ] {
             assert_eq!(sh(script).await.expect(script).expose(), "sk-one", "{script}");
         }
     }
@@ -255,7 +282,10 @@ mod tests {
     #[tokio::test]
     async fn forbidden_variables_do_not_reach_the_program() {
         // A shell sets PATH itself if it got none, but does not export it.
-        assert_eq!(sh("env | grep -c ^PATH= || true").await.unwrap_or_else(|e| panic!("{e}")).expose(), "0");
+        assert_eq!(
+            sh("env | grep -c ^PATH= || true").await.unwrap_or_else(|e| panic!("{e}")).expose(),
+            "0"
+        );
     }
 
     #[test]
@@ -275,7 +305,10 @@ mod tests {
     #[tokio::test]
     async fn failures_are_told_without_the_key() {
         for (script, said) in [
-            ("echo sk-one; echo 'vault is \u{1b}[1mlocked for sk-one' >&2; exit 3", "exit status: 3: vault is  [1mlocked for [redacted]"),
+            (
+                "echo sk-one; echo 'vault is \u{1b}[1mlocked for sk-one' >&2; exit 3",
+                "exit status: 3: vault is  [1mlocked for [redacted]",
+            ),
             ("exit 0", "wrote nothing"),
             ("echo; echo sk-one", "wrote nothing"),
             ("printf 'sk-\\377\\n'", "not text"),
@@ -286,14 +319,18 @@ mod tests {
             let error = sh(script).await.expect_err(script).to_string();
             assert!(error.contains(said) && !error.contains("sk-one"), "{script}: {error}");
         }
-        let nowhere = run(&["/nowhere/pass".to_owned()], &|_| false, GRACE).await.expect_err("nowhere");
+        let nowhere =
+            run(&["/nowhere/pass".to_owned()], &|_| false, GRACE).await.expect_err("nowhere");
         assert_eq!(nowhere.to_string(), "no program `/nowhere/pass`");
         assert!(matches!(run(&[], &|_| false, GRACE).await, Err(CommandError::NoProgram)));
     }
 
     #[tokio::test]
     async fn an_agent_left_behind_does_not_hold_us_up() {
-        assert_eq!(sh("sleep 600 & echo $!").await.map(|pid| kill(pid.expose())).expect("a pid"), Ok(()));
+        assert_eq!(
+            sh("sleep 600 & echo $!").await.map(|pid| kill(pid.expose())).expect("a pid"),
+            Ok(())
+        );
     }
 
     #[cfg(target_os = "linux")]
@@ -309,8 +346,12 @@ mod tests {
 
         assert_eq!(error.to_string(), "the program did not end within 2 s");
         let pid = std::fs::read_to_string(told).expect("its number");
-        // A kill takes effect in its own time, and the killed one may wait for somebody to collect it.
-        let runs = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|state| !state.contains(") Z"));
+        // A kill takes effect in its own time, and the killed one may wait for somebody to collect
+        // it.
+        let runs = || {
+            std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+                .is_ok_and(|state| !state.contains(") Z"))
+        };
         let gone = async {
             while runs() {
                 tokio::task::yield_now().await;
@@ -320,7 +361,8 @@ mod tests {
     }
 
     fn kill(pid: &str) -> rustix::io::Result<()> {
-        let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process number");
+        let pid =
+            pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process number");
         rustix::process::kill_process(pid, rustix::process::Signal::KILL)
     }
 }

@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 
 /// Reads a file's only line, without the line end.
 ///
-/// The checks are made on the opened file, so what was checked is what is read; a named pipe does not hold us up.
+/// The checks are made on the opened file, so what was checked is what is read; a named pipe does
+/// not hold us up.
 ///
 /// # Errors
 ///
@@ -19,7 +20,10 @@ pub fn read_line(path: &Path) -> Result<Zeroizing<String>, FileError> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+    );
     let file = options.open(path)?;
     check(&file)?;
     // As large as it can get, so that no outgrown copy is left behind in freed memory.
@@ -28,7 +32,8 @@ pub fn read_line(path: &Path) -> Result<Zeroizing<String>, FileError> {
     if bytes.len() > LIMIT_BYTES {
         return Err(FileError::TooLong);
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| FileError::NotText)?.trim_end_matches(['\n', '\r']);
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_| FileError::NotText)?.trim_end_matches(['\n', '\r']);
     if text.contains(['\n', '\r']) {
         return Err(FileError::Lines);
     }
@@ -136,7 +141,12 @@ mod tests {
     fn what_is_no_file_is_named_and_never_waited_for() {
         let dir = tempfile::tempdir().expect("a directory");
         let pipe = dir.path().join("pipe");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).expect("a pipe");
+        rustix::fs::mkfifoat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        )
+        .expect("a pipe");
 
         assert!(matches!(read_line(dir.path()), Err(FileError::Directory)));
         assert!(matches!(read_line(&dir.path().join("none")), Err(FileError::Missing)));

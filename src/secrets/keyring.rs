@@ -1,8 +1,9 @@
-//! The OS keyring, behind one plain thread that may block for as long as a person takes to answer its prompt.
+//! The OS keyring, behind one plain thread that may block for as long as a person takes to answer
+//! its prompt.
 //!
-//! A prompt nobody answers would hold up a runtime's blocking pool, and with it shutdown; a plain thread holds up nobody.
-//! Callers wait [`PATIENCE`] and no longer: while the thread is still held by a call that was given up, they are told so
-//! at once.
+//! A prompt nobody answers would hold up a runtime's blocking pool, and with it shutdown; a plain
+//! thread holds up nobody. Callers wait [`PATIENCE`] and no longer: while the thread is still held
+//! by a call that was given up, they are told so at once.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,8 +20,8 @@ use zeroize::Zeroizing;
 
 use super::{Secret, redact::printable};
 
-/// A handle to the keyring's thread; clones share it. The thread starts with the first question and ends with the last
-/// handle.
+/// A handle to the keyring's thread; clones share it. The thread starts with the first question and
+/// ends with the last handle.
 #[derive(Clone)]
 pub struct Keyring {
     way: Way,
@@ -34,7 +35,8 @@ enum Way {
 }
 
 impl Keyring {
-    /// The keyring of this session: Secret Service, Keychain or Credential Manager. Nothing is asked yet.
+    /// The keyring of this session: Secret Service, Keychain or Credential Manager. Nothing is
+    /// asked yet.
     #[must_use]
     pub fn system() -> Self {
         Self::through(connect)
@@ -46,16 +48,19 @@ impl Keyring {
         Self { way: Way::Nowhere(reason.into()), patience: PATIENCE }
     }
 
-    /// The same keyring, with callers that wait this long; for a person who may have to type a passphrase first.
+    /// The same keyring, with callers that wait this long; for a person who may have to type a
+    /// passphrase first.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// The key stored under a label (entry: service `aiproxy`, user LABEL); `None` if there is none.
+    /// The key stored under a label (entry: service `aiproxy`, user LABEL); `None` if there is
+    /// none.
     ///
-    /// A service whose collection was never unlocked also says "none"; only [`Keyring::probe`] tells the difference.
+    /// A service whose collection was never unlocked also says "none"; only [`Keyring::probe`]
+    /// tells the difference.
     ///
     /// # Errors
     ///
@@ -86,8 +91,8 @@ impl Keyring {
         self.call(move |session| session.delete(&label)).await
     }
 
-    /// Finds out whether keys can be kept here, by storing, reading and removing an entry of our own: a service that
-    /// answers may still have nowhere to keep anything.
+    /// Finds out whether keys can be kept here, by storing, reading and removing an entry of our
+    /// own: a service that answers may still have nowhere to keep anything.
     ///
     /// # Errors
     ///
@@ -96,8 +101,11 @@ impl Keyring {
         self.call(Session::probe).await
     }
 
-    fn through(connect: impl Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync + 'static) -> Self {
-        let worker = Worker { connect: Arc::new(connect), queue: OnceLock::new(), hold: Arc::default() };
+    fn through(
+        connect: impl Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync + 'static,
+    ) -> Self {
+        let worker =
+            Worker { connect: Arc::new(connect), queue: OnceLock::new(), hold: Arc::default() };
         Self { way: Way::Thread(Arc::new(worker)), patience: PATIENCE }
     }
 
@@ -114,9 +122,11 @@ impl Keyring {
         }
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |session| {
-            // Whoever was told "timeout" while this waited in the queue must not find it done after all.
+            // Whoever was told "timeout" while this waited in the queue must not find it done after
+            // all.
             if !reply.is_closed() {
-                // Nobody may be waiting any more; then the answer, with the key in it, is wiped here.
+                // Nobody may be waiting any more; then the answer, with the key in it, is wiped
+                // here.
                 drop(reply.send(task(session)));
             }
         });
@@ -135,7 +145,9 @@ impl Keyring {
 /// Why the keyring did not do what was asked. Never holds a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
-    #[error("the OS keyring has not answered an earlier question yet; it may be waiting at a prompt")]
+    #[error(
+        "the OS keyring has not answered an earlier question yet; it may be waiting at a prompt"
+    )]
     Busy,
     #[error("the OS keyring refused access")]
     Denied,
@@ -187,7 +199,10 @@ impl Worker {
             let session = Session { connect: Arc::clone(&self.connect), store: None };
             let hold = Arc::clone(&self.hold);
             let thread = std::thread::Builder::new().name("keyring".to_owned());
-            thread.spawn(move || serve(jobs, session, &hold)).map(|_| queue).map_err(|e| format!("no thread for it: {e}"))
+            thread
+                .spawn(move || serve(jobs, session, &hold))
+                .map(|_| queue)
+                .map_err(|e| format!("no thread for it: {e}"))
         });
         queue.as_ref().map_err(|e| KeyringError::Other(e.clone()))
     }
@@ -200,7 +215,8 @@ fn serve(mut jobs: mpsc::Receiver<Job>, mut session: Session, hold: &Hold) {
     while let Some(job) = jobs.blocking_recv() {
         number += 1;
         hold.running.store(number, Ordering::SeqCst);
-        // The libraries below expect(): a panic in one call must not take the keyring away from all later ones.
+        // The libraries below expect(): a panic in one call must not take the keyring away from all
+        // later ones.
         if catch_unwind(AssertUnwindSafe(|| job(&mut session))).is_err() {
             session.store = None;
         }
@@ -248,7 +264,9 @@ impl Session {
     fn set(&mut self, label: &str, secret: &[u8]) -> Result<(), KeyringError> {
         match self.ask(label, |entry| entry.set_secret(secret))? {
             Some(()) => Ok(()),
-            None => Err(KeyringError::NoService("it has no collection to keep a key in".to_owned())),
+            None => {
+                Err(KeyringError::NoService("it has no collection to keep a key in".to_owned()))
+            }
         }
     }
 
@@ -271,10 +289,15 @@ impl Session {
     }
 
     /// `None` when there is no such entry.
-    fn ask<T>(&mut self, label: &str, act: impl Fn(&Entry) -> keyring_core::Result<T>) -> Result<Option<T>, KeyringError> {
+    fn ask<T>(
+        &mut self,
+        label: &str,
+        act: impl Fn(&Entry) -> keyring_core::Result<T>,
+    ) -> Result<Option<T>, KeyringError> {
         let reused = self.store.is_some();
         let mut answer = self.ask_once(label, &act)?;
-        // A service that was restarted has forgotten our session, and every call over it fails for ever.
+        // A service that was restarted has forgotten our session, and every call over it fails for
+        // ever.
         if reused && matches!(answer, Err(Error::PlatformFailure(_) | Error::NoDefaultStore)) {
             self.store = None;
             answer = self.ask_once(label, &act)?;
@@ -299,7 +322,8 @@ impl Session {
     }
 }
 
-/// A new connection each time: `keyring::Entry` tries once per process and stays with what that gave.
+/// A new connection each time: `keyring::Entry` tries once per process and stays with what that
+/// gave.
 #[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
     if !has_session_bus() {
@@ -314,7 +338,8 @@ fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
     }
 }
 
-/// Whether there is a bus where the store would look for one: known without waking its libraries, which are large.
+/// Whether there is a bus where the store would look for one: known without waking its libraries,
+/// which are large.
 #[cfg(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android"))))]
 fn has_session_bus() -> bool {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -327,9 +352,13 @@ fn has_session_bus() -> bool {
 
 #[cfg(not(all(unix, not(any(target_os = "macos", target_os = "ios", target_os = "android")))))]
 fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
-    let status = keyring::Entry::store_status().as_ref().map_err(|error| printable(&error.to_string(), SHOWN));
+    let status = keyring::Entry::store_status()
+        .as_ref()
+        .map_err(|error| printable(&error.to_string(), SHOWN));
     status
-        .and_then(|()| keyring_core::get_default_store().ok_or_else(|| "none for this system".to_owned()))
+        .and_then(|()| {
+            keyring_core::get_default_store().ok_or_else(|| "none for this system".to_owned())
+        })
         .map_err(KeyringError::NoService)
 }
 
@@ -360,9 +389,14 @@ fn classify(error: Error) -> KeyringError {
             drop(Zeroizing::new(bytes));
             KeyringError::Other("the entry is not text".to_owned())
         }
-        Error::Ambiguous(entries) => KeyringError::Other(format!("{} entries have this label; remove all but one", entries.len())),
+        Error::Ambiguous(entries) => KeyringError::Other(format!(
+            "{} entries have this label; remove all but one",
+            entries.len()
+        )),
         Error::NoDefaultStore => KeyringError::NoService("none for this system".to_owned()),
-        Error::TooLong(_, limit) => KeyringError::Other(format!("it takes at most {limit} characters")),
+        Error::TooLong(_, limit) => {
+            KeyringError::Other(format!("it takes at most {limit} characters"))
+        }
         other => KeyringError::Other(printable(&other.to_string(), SHOWN)),
     }
 }
@@ -370,7 +404,9 @@ fn classify(error: Error) -> KeyringError {
 /// The service's transport takes no NUL, and a label is shown on terminals.
 fn checked(label: &str) -> Result<String, KeyringError> {
     if label.is_empty() || label.len() > LABEL_BYTES || label.chars().any(char::is_control) {
-        return Err(KeyringError::Other(format!("a label has 1 to {LABEL_BYTES} bytes and no control characters")));
+        return Err(KeyringError::Other(format!(
+            "a label has 1 to {LABEL_BYTES} bytes and no control characters"
+        )));
     }
     Ok(label.to_owned())
 }
@@ -401,7 +437,10 @@ mod tests {
         let (open, gate) = std_mpsc::channel();
         let gate = Mutex::new(gate);
         let keyring = Keyring::through(move || {
-            gate.lock().expect("one thread").recv().map_err(|_| KeyringError::Other("gate gone".to_owned()))?;
+            gate.lock()
+                .expect("one thread")
+                .recv()
+                .map_err(|_| KeyringError::Other("gate gone".to_owned()))?;
             Ok(keyring_core::mock::Store::new().expect("a mock store"))
         });
         (keyring, open)
@@ -414,7 +453,10 @@ mod tests {
         assert!(keyring.get("openai/work").await.expect("get").is_none());
         keyring.set("openai/work", &Secret::new("sk-one".to_owned())).await.expect("set");
         keyring.set("openai/work", &Secret::new("sk-two".to_owned())).await.expect("set again");
-        assert_eq!(keyring.get("openai/work").await.expect("get").expect("a key").expose(), "sk-two");
+        assert_eq!(
+            keyring.get("openai/work").await.expect("get").expect("a key").expose(),
+            "sk-two"
+        );
         assert!(keyring.delete("openai/work").await.expect("delete"));
         assert!(!keyring.delete("openai/work").await.expect("delete again"));
         keyring.probe().await.expect("usable");
@@ -426,7 +468,8 @@ mod tests {
         let hasty = keyring.clone().with_patience(Duration::from_millis(50));
 
         assert_eq!(hasty.get("a").await.expect_err("silent"), KeyringError::Timeout);
-        // On a busy machine the thread may not have come to the first call yet; then that one was not what held it.
+        // On a busy machine the thread may not have come to the first call yet; then that one was
+        // not what held it.
         while hasty.get("a").await.expect_err("silent") == KeyringError::Timeout {}
         assert_eq!(keyring.get("a").await.expect_err("held"), KeyringError::Busy);
 

@@ -1,4 +1,5 @@
-//! Removes known secrets and key-shaped text from what others wrote: error bodies, log fields, exports.
+//! Removes known secrets and key-shaped text from what others wrote: error bodies, log fields,
+//! exports.
 
 use std::{
     borrow::Cow,
@@ -22,7 +23,8 @@ pub struct KnownSecrets(RwLock<Known>);
 #[derive(Default)]
 struct Known {
     current: Vec<Forms>,
-    /// Those before the last [`KnownSecrets::replace_all`]: requests that began with them are still under way.
+    /// Those before the last [`KnownSecrets::replace_all`]: requests that began with them are still
+    /// under way.
     previous: Vec<Forms>,
 }
 
@@ -33,7 +35,8 @@ impl KnownSecrets {
         Self::default()
     }
 
-    /// Learns a secret. One of fewer than 8 bytes is not learnt: replacing it would garble ordinary words.
+    /// Learns a secret. One of fewer than 8 bytes is not learnt: replacing it would garble ordinary
+    /// words.
     pub fn add(&self, secret: &Secret) {
         let Some(forms) = Forms::of(secret) else { return };
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -61,8 +64,12 @@ impl Redactor for KnownSecrets {
         {
             let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
             for form in known.current.iter().chain(&known.previous).flat_map(|forms| &forms.found) {
-                // Forms are ASCII or whole UTF-8 texts, so every hit begins and ends between characters.
-                found.extend(memmem::find_iter(text.as_bytes(), form.as_bytes()).map(|at| at..at + form.len()));
+                // Forms are ASCII or whole UTF-8 texts, so every hit begins and ends between
+                // characters.
+                found.extend(
+                    memmem::find_iter(text.as_bytes(), form.as_bytes())
+                        .map(|at| at..at + form.len()),
+                );
             }
         }
         cut(text, found)
@@ -75,10 +82,12 @@ pub fn shapes(text: &str) -> Cow<'_, str> {
     cut(text, shaped(text))
 }
 
-/// A foreign text in one line that is safe to show: no control characters, nothing key-shaped, at most so many characters.
+/// A foreign text in one line that is safe to show: no control characters, nothing key-shaped, at
+/// most so many characters.
 #[must_use]
 pub(super) fn printable(text: &str, most: usize) -> String {
-    let flat: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SCANNED).collect();
+    let flat: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SCANNED).collect();
     let flat = shapes(flat.trim());
     match flat.char_indices().nth(most) {
         Some((at, _)) => format!("{}…", &flat[..at]),
@@ -121,11 +130,13 @@ impl Forms {
     }
 }
 
-/// The characters of a base64 text that say the secret and nothing else, when `before` bytes (modulo 3) precede it.
+/// The characters of a base64 text that say the secret and nothing else, when `before` bytes
+/// (modulo 3) precede it.
 fn base64_inside(plain: &str, before: usize, engine: &impl Engine) -> String {
     let bytes = Zeroizing::new([&[0; 2][..before], plain.as_bytes()].concat());
     let all = Zeroizing::new(engine.encode(&*bytes));
-    // The first characters hold bits of what precedes; the last one, where the end is not even, of what follows.
+    // The first characters hold bits of what precedes; the last one, where the end is not even, of
+    // what follows.
     let begin = [0, 2, 3][before];
     let end = all.len() - usize::from(bytes.len() % 3 != 0);
     all.get(begin..end).unwrap_or_default().to_owned()
@@ -145,12 +156,16 @@ fn lower_escapes(text: &str) -> String {
 /// Where text has the shape of a key.
 fn shaped(text: &str) -> Vec<Range<usize>> {
     // Nearly all texts have none; the look costs a few scans at memory speed.
-    static FINDERS: LazyLock<Vec<memmem::Finder<'static>>> =
-        LazyLock::new(|| BEGINNINGS.iter().map(|beginning| memmem::Finder::new(*beginning)).collect());
+    static FINDERS: LazyLock<Vec<memmem::Finder<'static>>> = LazyLock::new(|| {
+        BEGINNINGS.iter().map(|beginning| memmem::Finder::new(*beginning)).collect()
+    });
     if !FINDERS.iter().any(|finder| finder.find(text.as_bytes()).is_some()) {
         return Vec::new();
     }
-    SHAPE.captures_iter(text).filter_map(|found| found.name("token").or_else(|| found.get(0)).map(|part| part.range())).collect()
+    SHAPE
+        .captures_iter(text)
+        .filter_map(|found| found.name("token").or_else(|| found.get(0)).map(|part| part.range()))
+        .collect()
 }
 
 fn cut(text: &str, mut found: Vec<Range<usize>>) -> Cow<'_, str> {
@@ -179,13 +194,18 @@ const SHORTEST: usize = 8;
 /// Characters of a foreign text that [`printable`] looks at.
 const SCANNED: usize = 4096;
 /// Everything but the characters that need no escape anywhere in a URL.
-const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const ESCAPED_IN_URLS: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// One of these stands in every text that [`SHAPE`] matches.
-const BEGINNINGS: [&str; 11] = ["sk-", "gsk_", "xai-", "nvapi-", "hf_", "aip-", "AIza", "pplx-", "r8_", "earer", "EARER"];
-/// A key's well-known beginning and 16 or more characters of a key; a masked key (`sk-abc***xyz`) is none.
+const BEGINNINGS: [&str; 11] =
+    ["sk-", "gsk_", "xai-", "nvapi-", "hf_", "aip-", "AIza", "pplx-", "r8_", "earer", "EARER"];
+/// A key's well-known beginning and 16 or more characters of a key; a masked key (`sk-abc***xyz`)
+/// is none.
 static SHAPE: LazyLock<Regex> = LazyLock::new(|| {
     let prefixes = "sk-|gsk_|xai-|nvapi-|hf_|aip-|AIza|pplx-|r8_";
-    let shape = format!(r"(?-u:\b)(?:(?:{prefixes})[A-Za-z0-9_-]{{16,}}|(?:[Bb]earer|BEARER)[ \t]+(?<token>[A-Za-z0-9._~+/=-]{{16,}}))");
+    let shape = format!(
+        r"(?-u:\b)(?:(?:{prefixes})[A-Za-z0-9_-]{{16,}}|(?:[Bb]earer|BEARER)[ \t]+(?<token>[A-Za-z0-9._~+/=-]{{16,}}))"
+    );
     Regex::new(&shape).expect("a constant pattern that a test compiles")
 });
 
@@ -212,22 +232,41 @@ mod tests {
             KEY.to_owned(),
             json[1..json.len() - 1].to_owned(),
             escaped.clone(),
-            escaped.replace("%2B", "%2b").replace("%2F", "%2f").replace("%3D", "%3d").replace("%5C", "%5c"),
+            escaped
+                .replace("%2B", "%2b")
+                .replace("%2F", "%2f")
+                .replace("%3D", "%3d")
+                .replace("%5C", "%5c"),
         ] {
-            assert_eq!(redactor.text(&format!("<{form}> and <{form}>")), "<[redacted]> and <[redacted]>", "{form}");
+            assert_eq!(
+                redactor.text(&format!("<{form}> and <{form}>")),
+                "<[redacted]> and <[redacted]>",
+                "{form}"
+            );
         }
     }
 
     #[test]
     fn base64_is_found_wherever_the_secret_stands_in_it() {
-        for key in ["plain-key-of-20-char", "plain-key-of-21-chars", "plain-key-of-22-charsx", "k\u{fb}\u{fc}\u{ff}???>>>~~~"] {
+        for key in [
+            "plain-key-of-20-char",
+            "plain-key-of-21-chars",
+            "plain-key-of-22-charsx",
+            "k\u{fb}\u{fc}\u{ff}???>>>~~~",
+        ] {
             let redactor = known(&[key]);
             for before in 0..7 {
                 for after in 0..4 {
                     let whole = format!("{}{key}{}", &"prefix!"[..before], &"tail"[..after]);
-                    for text in [general_purpose::STANDARD.encode(&whole), general_purpose::URL_SAFE_NO_PAD.encode(&whole)] {
+                    for text in [
+                        general_purpose::STANDARD.encode(&whole),
+                        general_purpose::URL_SAFE_NO_PAD.encode(&whole),
+                    ] {
                         let shown = redactor.text(&text);
-                        assert!(shown.contains(REDACTED) && shown.len() < REDACTED.len() + 20, "{key} {before} {after}: {shown}");
+                        assert!(
+                            shown.contains(REDACTED) && shown.len() < REDACTED.len() + 20,
+                            "{key} {before} {after}: {shown}"
+                        );
                     }
                 }
             }
@@ -240,13 +279,22 @@ mod tests {
             ("Incorrect API key: sk-proj-abcdef0123456789ABCD.", "Incorrect API key: [redacted]."),
             ("x=AIzaSyA0123456789abcdefghij&y", "x=[redacted]&y"),
             ("aip-0123456789abcdef0123456789abcdef", "[redacted]"),
-            ("Authorization: Bearer abc.def-0123456789==, next", "Authorization: Bearer [redacted], next"),
+            (
+                "Authorization: Bearer abc.def-0123456789==, next",
+                "Authorization: Bearer [redacted], next",
+            ),
             ("(hf_0123456789abcdefgh) (gsk_0123456789abcdefgh)", "([redacted]) ([redacted])"),
         ] {
             assert_eq!(KnownSecrets::new().text(text), shown);
         }
-        for text in ["", "sk-abc***********wxyz", "task-management-of-everything-here", "sk-short", "sk-\u{2026}ab12", "bearer of bad news"]
-        {
+        for text in [
+            "",
+            "sk-abc***********wxyz",
+            "task-management-of-everything-here",
+            "sk-short",
+            "sk-\u{2026}ab12",
+            "bearer of bad news",
+        ] {
             assert!(matches!(KnownSecrets::new().text(text), Cow::Borrowed(_)), "{text}");
         }
     }
@@ -255,7 +303,10 @@ mod tests {
     fn overlapping_secrets_leave_nothing_between_them() {
         let redactor = known(&["abcdefghij", "fghijklmno", "klmno-and-more"]);
 
-        assert_eq!(redactor.text("<abcdefghijklmno> <abcdefghijklmno-and-more>"), "<[redacted]> <[redacted]>");
+        assert_eq!(
+            redactor.text("<abcdefghijklmno> <abcdefghijklmno-and-more>"),
+            "<[redacted]> <[redacted]>"
+        );
         assert_eq!(redactor.text("abcdefghij\u{e4}"), "[redacted]\u{e4}");
     }
 
@@ -279,7 +330,10 @@ mod tests {
 
     #[test]
     fn short_words_are_not_learnt() {
-        assert_eq!(known(&["", "local", "1234567"]).text("a local model 1234567"), "a local model 1234567");
+        assert_eq!(
+            known(&["", "local", "1234567"]).text("a local model 1234567"),
+            "a local model 1234567"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Where a key is kept: `keyring:LABEL`, `env:NAME`, `file:PATH`, `cmd:PROGRAM ARGS`, `vault:LABEL`, or the key itself.
+//! Where a key is kept: `keyring:LABEL`, `env:NAME`, `file:PATH`, `cmd:PROGRAM ARGS`,
+//! `vault:LABEL`, or the key itself.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -10,7 +11,8 @@ pub enum Reference {
     /// OS keyring entry: service `aiproxy`, user LABEL.
     Keyring(String),
     Env(String),
-    /// Absolute, or relative to the config file's folder (made absolute when the config is resolved).
+    /// Absolute, or relative to the config file's folder (made absolute when the config is
+    /// resolved).
     File(PathBuf),
     /// Program and arguments, split like a shell does without any expansion.
     Command(Vec<String>),
@@ -24,11 +26,18 @@ impl Reference {
     ///
     /// # Errors
     ///
-    /// A sentence for the config problem: an empty label, an unclosed quote, a literal that looks like a mistake.
+    /// A sentence for the config problem: an empty label, an unclosed quote, a literal that looks
+    /// like a mistake.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let Some((scheme, rest)) = text.split_once(':') else { return Self::literal(text) };
-        let named = |what: &str| if rest.is_empty() { Err(format!("`{scheme}:` needs {what}")) } else { Ok(rest.to_owned()) };
+        let named = |what: &str| {
+            if rest.is_empty() {
+                Err(format!("`{scheme}:` needs {what}"))
+            } else {
+                Ok(rest.to_owned())
+            }
+        };
         match scheme {
             "keyring" => Ok(Self::Keyring(named("a label, as in `keyring:openai/work`")?)),
             "vault" => Ok(Self::Vault(named("a label, as in `vault:openai/work`")?)),
@@ -50,7 +59,8 @@ impl Reference {
         Ok(Self::Literal(Arc::new(Secret::new(text.to_owned()))))
     }
 
-    /// The label that a key gets where the config names none; `None` for a literal (the config numbers those).
+    /// The label that a key gets where the config names none; `None` for a literal (the config
+    /// numbers those).
     #[must_use]
     pub fn label(&self) -> Option<String> {
         let last = |text: &str| text.rsplit('/').next().unwrap_or(text).to_owned();
@@ -83,7 +93,8 @@ impl fmt::Debug for Reference {
     }
 }
 
-/// Splits a command line at spaces; single and double quotes group, a backslash outside single quotes escapes.
+/// Splits a command line at spaces; single and double quotes group, a backslash outside single
+/// quotes escapes.
 fn words(line: &str) -> Result<Vec<String>, String> {
     let (mut out, mut word, mut open, mut quote) = (Vec::new(), String::new(), false, None);
     let mut chars = line.chars();
@@ -126,13 +137,24 @@ mod tests {
             ("keyring:openai/work", "keyring:openai/work", Some("work")),
             ("env:OPENAI_API_KEY", "env:OPENAI_API_KEY", Some("OPENAI_API_KEY")),
             ("file:/run/key.txt", "file:/run/key.txt", Some("key.txt")),
-            ("cmd:/usr/bin/pass 'show it'  openai", "cmd:/usr/bin/pass show it openai", Some("pass")),
+            (
+                "cmd:/usr/bin/pass 'show it'  openai",
+                "cmd:/usr/bin/pass show it openai",
+                Some("pass"),
+            ),
         ] {
             let reference = Reference::parse(text).expect(text);
-            assert_eq!((reference.to_string().as_str(), reference.label().as_deref()), (shown, label));
+            assert_eq!(
+                (reference.to_string().as_str(), reference.label().as_deref()),
+                (shown, label)
+            );
         }
         let literal = Reference::parse("sk-secretsecret").expect("literal");
         assert!(!format!("{literal:?}").contains("secretsecret"));
-        assert!(Reference::parse("cmd:'open").is_err() && Reference::parse("env:").is_err() && Reference::parse("a b").is_err());
+        assert!(
+            Reference::parse("cmd:'open").is_err()
+                && Reference::parse("env:").is_err()
+                && Reference::parse("a b").is_err()
+        );
     }
 }

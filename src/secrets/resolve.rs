@@ -30,14 +30,27 @@ pub struct Resolver {
 type Slot = Arc<tokio::sync::Mutex<Option<Secret>>>;
 
 impl Resolver {
-    /// Reads variables from `env` (as it was at the start), and keeps `provider_env_names` from the programs of `cmd:`.
+    /// Reads variables from `env` (as it was at the start), and keeps `provider_env_names` from the
+    /// programs of `cmd:`.
     #[must_use]
-    pub fn new(keyring: Keyring, vault: VaultSource, env: HashMap<String, String>, provider_env_names: HashSet<String>) -> Self {
+    pub fn new(
+        keyring: Keyring,
+        vault: VaultSource,
+        env: HashMap<String, String>,
+        provider_env_names: HashSet<String>,
+    ) -> Self {
         let env = env.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
-        Self { keyring, vault: Arc::new(vault), env, key_names: RwLock::new(provider_env_names), commands: Mutex::default() }
+        Self {
+            keyring,
+            vault: Arc::new(vault),
+            env,
+            key_names: RwLock::new(provider_env_names),
+            commands: Mutex::default(),
+        }
     }
 
-    /// More variables that hold keys: those that `env:` references of a newly read config name. Before the first `cmd:`.
+    /// More variables that hold keys: those that `env:` references of a newly read config name.
+    /// Before the first `cmd:`.
     pub fn guard_env(&self, names: impl IntoIterator<Item = String>) {
         self.key_names.write().unwrap_or_else(PoisonError::into_inner).extend(names);
     }
@@ -55,14 +68,16 @@ impl Resolver {
         Ok(secret)
     }
 
-    /// The secret that a reference names where one of our own kind is right: a project's key, a webhook's secret.
+    /// The secret that a reference names where one of our own kind is right: a project's key, a
+    /// webhook's secret.
     ///
     /// # Errors
     ///
     /// [`ResolveError`], but never `OurOwn`.
     pub async fn resolve_client(&self, reference: &Reference) -> Result<Secret, ResolveError> {
         let secret = self.read(reference).await?;
-        checked(&secret).map_err(|flaw| ResolveError::NotAKey { reference: reference.to_string(), flaw })
+        checked(&secret)
+            .map_err(|flaw| ResolveError::NotAKey { reference: reference.to_string(), flaw })
     }
 
     /// The text that a reference names where it need not be one word: the value of a header.
@@ -74,7 +89,9 @@ impl Resolver {
         let secret = self.read(reference).await?;
         let text = secret.expose().trim();
         match text.chars().find(|c| c.is_control()) {
-            Some(_) => Err(ResolveError::NotAKey { reference: reference.to_string(), flaw: Flaw::Control }),
+            Some(_) => {
+                Err(ResolveError::NotAKey { reference: reference.to_string(), flaw: Flaw::Control })
+            }
             None => Ok(Secret::new(text.to_owned())),
         }
     }
@@ -90,7 +107,8 @@ impl Resolver {
         }
     }
 
-    /// Forgets what a command gave, so that it runs again: after a 401, or when its `refresh` is due.
+    /// Forgets what a command gave, so that it runs again: after a 401, or when its `refresh` is
+    /// due.
     pub fn forget(&self, reference: &Reference) {
         if let Reference::Command(words) = reference {
             self.commands.lock().unwrap_or_else(PoisonError::into_inner).remove(words);
@@ -107,14 +125,19 @@ impl Resolver {
 
     fn read_variable(&self, name: &str) -> Result<Secret, ResolveError> {
         self.guard_env([name.to_owned()]);
-        let value = self.env.get(name).ok_or_else(|| ResolveError::Unset { name: name.to_owned() })?;
+        let value =
+            self.env.get(name).ok_or_else(|| ResolveError::Unset { name: name.to_owned() })?;
         if value.expose().trim().is_empty() {
             return Err(ResolveError::EmptyVariable { name: name.to_owned() });
         }
         Ok(copy(value))
     }
 
-    async fn run_command(&self, words: &[String], reference: &Reference) -> Result<Secret, ResolveError> {
+    async fn run_command(
+        &self,
+        words: &[String],
+        reference: &Reference,
+    ) -> Result<Secret, ResolveError> {
         let slot = {
             let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(commands.entry(words.to_vec()).or_default())
@@ -127,7 +150,9 @@ impl Resolver {
             let names = self.key_names.read().unwrap_or_else(PoisonError::into_inner);
             command::run(words, &|name| names.contains(name), COMMAND_LIMIT)
         };
-        let secret = running.await.map_err(|error| ResolveError::Command { reference: reference.to_string(), error })?;
+        let secret = running
+            .await
+            .map_err(|error| ResolveError::Command { reference: reference.to_string(), error })?;
         *slot = Some(copy(&secret));
         Ok(secret)
     }
@@ -137,11 +162,19 @@ impl Resolver {
         let wanted = label.to_owned();
         // Deriving the key takes a tenth of a second of one core: not on a runtime's thread.
         let found = tokio::task::spawn_blocking(move || vault.get(&wanted)).await;
-        found.unwrap_or_else(|_| Err(VaultProblem::Vault(VaultError::Busy))).map_err(|problem| match problem {
-            VaultProblem::NotThere => ResolveError::NotInVault { label: label.to_owned() },
-            VaultProblem::NoPassphrase => ResolveError::NoPassphrase { label: label.to_owned() },
-            VaultProblem::PassphraseFile(path, error) => ResolveError::PassphraseFile { path, error },
-            VaultProblem::Vault(error) => ResolveError::Vault { label: label.to_owned(), error },
+        found.unwrap_or_else(|_| Err(VaultProblem::Vault(VaultError::Busy))).map_err(|problem| {
+            match problem {
+                VaultProblem::NotThere => ResolveError::NotInVault { label: label.to_owned() },
+                VaultProblem::NoPassphrase => {
+                    ResolveError::NoPassphrase { label: label.to_owned() }
+                }
+                VaultProblem::PassphraseFile(path, error) => {
+                    ResolveError::PassphraseFile { path, error }
+                }
+                VaultProblem::Vault(error) => {
+                    ResolveError::Vault { label: label.to_owned(), error }
+                }
+            }
         })
     }
 }
@@ -151,7 +184,8 @@ async fn read_file(path: &Path) -> Result<Secret, ResolveError> {
     let read = tokio::task::spawn_blocking(move || file::read_line(&wanted)).await;
     // Only a shutting-down runtime refuses.
     let read = read.unwrap_or_else(|error| Err(FileError::Io(std::io::Error::other(error))));
-    read.map(|text| Secret::new(text.as_str().to_owned())).map_err(|error| ResolveError::File { path: path.to_owned(), error })
+    read.map(|text| Secret::new(text.as_str().to_owned()))
+        .map_err(|error| ResolveError::File { path: path.to_owned(), error })
 }
 
 /// The encrypted key file and what opens it; opened once, then only read again.
@@ -178,18 +212,24 @@ impl VaultSource {
     #[must_use]
     pub fn from_env(vault: Vault, env: &HashMap<String, String>) -> Self {
         let file = env.get(PASSPHRASE_FILE).filter(|path| !path.trim().is_empty());
-        let passphrase = file.map_or(Passphrase::None, |path| Passphrase::File(PathBuf::from(path.trim())));
+        let passphrase =
+            file.map_or(Passphrase::None, |path| Passphrase::File(PathBuf::from(path.trim())));
         Self { vault: Some(vault), passphrase, open: Mutex::new(None) }
     }
 
     /// A vault whose passphrase somebody has typed.
     #[must_use]
     pub fn with_passphrase(vault: Vault, passphrase: Secret) -> Self {
-        Self { vault: Some(vault), passphrase: Passphrase::Given(passphrase), open: Mutex::new(None) }
+        Self {
+            vault: Some(vault),
+            passphrase: Passphrase::Given(passphrase),
+            open: Mutex::new(None),
+        }
     }
 
     fn get(&self, label: &str) -> Result<Secret, VaultProblem> {
-        let vault = self.vault.as_ref().filter(|vault| vault.exists()).ok_or(VaultProblem::NotThere)?;
+        let vault =
+            self.vault.as_ref().filter(|vault| vault.exists()).ok_or(VaultProblem::NotThere)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // With the derived key at hand, reading again costs nothing worth mentioning.
         let known = match open.as_mut().map(OpenVault::refresh) {
@@ -203,7 +243,10 @@ impl VaultSource {
         let opened = match &self.passphrase {
             Passphrase::None => return Err(VaultProblem::NoPassphrase),
             Passphrase::Given(passphrase) => vault.open(passphrase),
-            Passphrase::File(path) => vault.open(&read_passphrase(path).map_err(|e| VaultProblem::PassphraseFile(path.clone(), e))?),
+            Passphrase::File(path) => vault.open(
+                &read_passphrase(path)
+                    .map_err(|e| VaultProblem::PassphraseFile(path.clone(), e))?,
+            ),
         };
         let secret = open.insert(opened.map_err(VaultProblem::Vault)?).get(label);
         secret.ok_or(VaultProblem::NotThere)
@@ -350,7 +393,8 @@ mod tests {
     use super::*;
 
     fn resolver(env: &[(&str, &str)], vault: VaultSource) -> Resolver {
-        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let env =
+            env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Resolver::new(Keyring::none("none in this test"), vault, env, HashSet::new())
     }
 
@@ -388,7 +432,10 @@ mod tests {
             assert_eq!(error.text(), text);
             assert!(error.hint().contains('`'), "{}", error.hint());
         }
-        let ours = resolver.resolve_client(&Reference::Env("OURS".to_owned())).await.expect("right for a client");
+        let ours = resolver
+            .resolve_client(&Reference::Env("OURS".to_owned()))
+            .await
+            .expect("right for a client");
         assert_eq!(ours.expose(), "aip-0123");
     }
 
@@ -410,7 +457,10 @@ mod tests {
         assert_eq!(add("openai/main", ""), "`aiproxy key add openai`");
         assert_eq!(add("client/ide", ""), "`aiproxy project rotate ide` makes a new one");
         let keyring = read(&resolver, "keyring:openai/work").await.expect_err("no keyring");
-        assert_eq!(keyring.text(), "`keyring:openai/work`: no OS keyring service: none in this test");
+        assert_eq!(
+            keyring.text(),
+            "`keyring:openai/work`: no OS keyring service: none in this test"
+        );
         assert!(keyring.hint().contains("--vault"));
     }
 
@@ -419,12 +469,18 @@ mod tests {
     async fn a_command_runs_once_until_it_is_forgotten() {
         let dir = tempfile::tempdir().expect("a folder");
         let count = dir.path().join("count");
-        let text = format!("cmd:/bin/sh -c 'echo x >> {0}; echo sk-run-$(wc -l < {0}) $HOME_KEY'", count.display());
+        let text = format!(
+            "cmd:/bin/sh -c 'echo x >> {0}; echo sk-run-$(wc -l < {0}) $HOME_KEY'",
+            count.display()
+        );
         let reference = Reference::parse(&text.replace(" $HOME_KEY", "")).expect("a reference");
         let resolver = resolver(&[], VaultSource::none());
 
         let (one, two) = tokio::join!(resolver.resolve(&reference), resolver.resolve(&reference));
-        assert_eq!((one.expect("a key").expose(), two.expect("the same").expose()), ("sk-run-1", "sk-run-1"));
+        assert_eq!(
+            (one.expect("a key").expose(), two.expect("the same").expose()),
+            ("sk-run-1", "sk-run-1")
+        );
         resolver.forget(&reference);
         assert_eq!(resolver.resolve(&reference).await.expect("again").expose(), "sk-run-2");
     }
@@ -435,7 +491,13 @@ mod tests {
         use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt};
         let dir = tempfile::tempdir().expect("a folder");
         let (path, pass) = (dir.path().join("keys.enc"), dir.path().join("pass"));
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&pass).expect("made");
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&pass)
+            .expect("made");
         file.write_all(b"two words\n").expect("written");
         let vault = Vault::at(&path);
         let mut open = vault.open(&Secret::new("two words".to_owned())).expect("new");
@@ -446,9 +508,15 @@ mod tests {
         assert_eq!(read(&resolver, "vault:openai/work").await.expect("kept"), "sk-vault");
         open.set("openai/late", &Secret::new("sk-late".to_owned())).expect("saved");
         assert_eq!(read(&resolver, "vault:openai/late").await.expect("read again"), "sk-late");
-        assert!(matches!(read(&resolver, "vault:none/x").await, Err(ResolveError::NotInVault { .. })));
+        assert!(matches!(
+            read(&resolver, "vault:none/x").await,
+            Err(ResolveError::NotInVault { .. })
+        ));
 
         let mute = self::resolver(&[], VaultSource::from_env(vault, &HashMap::new()));
-        assert!(matches!(read(&mute, "vault:openai/work").await, Err(ResolveError::NoPassphrase { .. })));
+        assert!(matches!(
+            read(&mute, "vault:openai/work").await,
+            Err(ResolveError::NoPassphrase { .. })
+        ));
     }
 }

@@ -6,8 +6,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// A provider or client key. No `Display`, `Serialize`, `Clone` or `PartialEq`; `Debug` prints the fingerprint; the
-/// bytes are overwritten when it is dropped.
+/// A provider or client key. No `Display`, `Serialize`, `Clone` or `PartialEq`; `Debug` prints the
+/// fingerprint; the bytes are overwritten when it is dropped.
 pub struct Secret(Zeroizing<String>);
 
 /// What a key is known by elsewhere: a short prefix, `…`, and four hex digits of its SHA-256.
@@ -20,22 +20,23 @@ impl Secret {
         Self(Zeroizing::new(text))
     }
 
-    /// The credential itself: only for the header that carries it, the store that keeps it, and the digest that
-    /// compares it.
+    /// The credential itself: only for the header that carries it, the store that keeps it, and the
+    /// digest that compares it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The key's fingerprint: up to three characters of a well-known prefix (`sk-`, `aip`), then four hex digits of its
-    /// digest, so that no part of the secret itself is shown.
+    /// The key's fingerprint: up to three characters of a well-known prefix (`sk-`, `aip`), then
+    /// four hex digits of its digest, so that no part of the secret itself is shown.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let digest = Sha256::digest(self.0.as_bytes());
-        let prefix = ["sk-", "gsk_", "xai-", "aip-", "AIza", "nvapi-", "hf_", "pplx-", "r8_", "or-"]
-            .into_iter()
-            .find(|p| self.0.starts_with(p))
-            .unwrap_or("");
+        let prefix =
+            ["sk-", "gsk_", "xai-", "aip-", "AIza", "nvapi-", "hf_", "pplx-", "r8_", "or-"]
+                .into_iter()
+                .find(|p| self.0.starts_with(p))
+                .unwrap_or("");
         format!("{prefix}…{:02x}{:02x}", digest[0], digest[1]).into()
     }
 
@@ -78,15 +79,18 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
         block[..key.len()].copy_from_slice(key);
     }
     let padded = |pad: u8| Zeroizing::new(block.map(|byte| byte ^ pad));
-    let inner = Sha256::new().chain_update(padded(0x36).as_slice()).chain_update(message).finalize();
+    let inner =
+        Sha256::new().chain_update(padded(0x36).as_slice()).chain_update(message).finalize();
     Sha256::new().chain_update(padded(0x5c).as_slice()).chain_update(inner).finalize().into()
 }
 
-/// Makes a client key: `aip-` and 32 characters that need no escaping anywhere, from the operating system's entropy.
+/// Makes a client key: `aip-` and 32 characters that need no escaping anywhere, from the operating
+/// system's entropy.
 ///
 /// # Errors
 ///
-/// [`NoEntropy`] where the operating system has none to give; there is no second-best source for a key.
+/// [`NoEntropy`] where the operating system has none to give; there is no second-best source for a
+/// key.
 pub fn generate() -> Result<Secret, NoEntropy> {
     let mut random = Zeroizing::new([0; 24]);
     getrandom::fill(random.as_mut()).map_err(NoEntropy)?;
@@ -147,11 +151,16 @@ mod tests {
     #[test]
     fn signatures_are_those_of_the_standard() {
         // RFC 4231, cases 2 and 6.
-        let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex =
+            |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let jefe = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         assert_eq!(hex(Secret::new("Jefe".to_owned()).sign(b"what do ya want for nothing?")), jefe);
-        assert_eq!(hex(Secret::new("fe".to_owned()).sign_after("Je", b"what do ya want for nothing?")), jefe);
-        let long = hex(hmac(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First"));
+        assert_eq!(
+            hex(Secret::new("fe".to_owned()).sign_after("Je", b"what do ya want for nothing?")),
+            jefe
+        );
+        let long =
+            hex(hmac(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First"));
         assert_eq!(long, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
     }
 

@@ -1,8 +1,8 @@
 //! The encrypted key file: where keys are kept when no keyring answers.
 //!
-//! One file, 0600, replaced whole: a header (magic, version, Argon2id costs, salt, nonce) that the encryption vouches
-//! for, a JSON map of labels to keys under XChaCha20-Poly1305, and a SHA-256 of all that. The digest is no protection;
-//! it tells a damaged file from a wrong passphrase.
+//! One file, 0600, replaced whole: a header (magic, version, Argon2id costs, salt, nonce) that the
+//! encryption vouches for, a JSON map of labels to keys under XChaCha20-Poly1305, and a SHA-256 of
+//! all that. The digest is no protection; it tells a damaged file from a wrong passphrase.
 
 use std::{
     collections::BTreeMap,
@@ -34,18 +34,24 @@ impl Vault {
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let default = Params::default();
-        let costs = Costs { memory_kib: default.m_cost(), passes: default.t_cost(), lanes: default.p_cost() };
+        let costs = Costs {
+            memory_kib: default.m_cost(),
+            passes: default.t_cost(),
+            lanes: default.p_cost(),
+        };
         Self { path: path.into(), costs }
     }
 
-    /// Whether there is a file already; if not, the next passphrase is a new one and worth asking for twice.
+    /// Whether there is a file already; if not, the next passphrase is a new one and worth asking
+    /// for twice.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.path.symlink_metadata().is_ok()
     }
 
-    /// Opens the file, which takes a tenth of a second on purpose and must not be done on a runtime's thread. A file that
-    /// does not exist opens empty and is made by the first [`OpenVault::set`].
+    /// Opens the file, which takes a tenth of a second on purpose and must not be done on a
+    /// runtime's thread. A file that does not exist opens empty and is made by the first
+    /// [`OpenVault::set`].
     ///
     /// # Errors
     ///
@@ -61,7 +67,11 @@ impl Vault {
             return Ok(OpenVault { path: self.path.clone(), lock, keys: BTreeMap::new() });
         };
         let sealed = Sealed::parse(&bytes)?;
-        let lock = Lock { costs: sealed.costs, salt: sealed.salt, key: sealed.costs.derive(passphrase, &sealed.salt)? };
+        let lock = Lock {
+            costs: sealed.costs,
+            salt: sealed.salt,
+            key: sealed.costs.derive(passphrase, &sealed.salt)?,
+        };
         let keys = lock.unseal(&sealed)?;
         Ok(OpenVault { path: self.path.clone(), lock, keys })
     }
@@ -124,9 +134,13 @@ impl OpenVault {
         Ok(())
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut BTreeMap<String, Secret>) -> bool) -> Result<bool, VaultError> {
+    fn change(
+        &mut self,
+        change: impl FnOnce(&mut BTreeMap<String, Secret>) -> bool,
+    ) -> Result<bool, VaultError> {
         let path = self.path.clone();
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         private_folder(folder)?;
         let _writer = only_writer(&path)?;
         self.refresh()?;
@@ -168,12 +182,16 @@ impl VaultError {
             Self::Damaged(_) => {
                 "restore it from a backup, or move it away and store the keys again with `aiproxy key add UPSTREAM --vault`"
             }
-            Self::EmptyPassphrase => "choose a passphrase, or put one into a file of mode 600 and name it in AIPROXY_KEYS_PASSPHRASE_FILE",
+            Self::EmptyPassphrase => {
+                "choose a passphrase, or put one into a file of mode 600 and name it in AIPROXY_KEYS_PASSPHRASE_FILE"
+            }
             Self::Io { .. } => "see that the data folder exists, belongs to you and has room",
             Self::Newer(_) => "use the newer aiproxy that wrote it",
             Self::NoEntropy => "try again later; nothing was written",
             Self::TooLarge => "remove keys that are not used any more: `aiproxy key list`",
-            Self::WrongPassphrase => "type it again, or correct the file that AIPROXY_KEYS_PASSPHRASE_FILE names",
+            Self::WrongPassphrase => {
+                "type it again, or correct the file that AIPROXY_KEYS_PASSPHRASE_FILE names"
+            }
         }
     }
 }
@@ -193,7 +211,8 @@ impl Costs {
             return Err(VaultError::Damaged("it asks for absurd amounts of memory or time"));
         }
         let refused = |_| VaultError::Damaged("it asks for impossible costs");
-        let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(refused)?;
+        let params =
+            Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(refused)?;
         let mut key = Zeroizing::new([0; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(passphrase.expose().as_bytes(), salt, key.as_mut())
@@ -215,9 +234,12 @@ impl Lock {
     }
 
     fn seal(&self, keys: &BTreeMap<String, Secret>) -> Result<Vec<u8>, VaultError> {
-        let shown: BTreeMap<&str, &str> = keys.iter().map(|(label, key)| (label.as_str(), key.expose())).collect();
-        // Room for every character escaped, so that no outgrown copy is left behind in freed memory.
-        let room = shown.iter().map(|(label, key)| 6 * (label.len() + key.len()) + 8).sum::<usize>() + 2;
+        let shown: BTreeMap<&str, &str> =
+            keys.iter().map(|(label, key)| (label.as_str(), key.expose())).collect();
+        // Room for every character escaped, so that no outgrown copy is left behind in freed
+        // memory.
+        let room =
+            shown.iter().map(|(label, key)| 6 * (label.len() + key.len()) + 8).sum::<usize>() + 2;
         let mut plain = Zeroizing::new(Vec::with_capacity(room));
         serde_json::to_writer(&mut *plain, &shown).map_err(|_| VaultError::TooLarge)?;
         if plain.len() > LIMIT_BYTES / 2 {
@@ -234,7 +256,10 @@ impl Lock {
         out.extend(self.salt);
         out.extend(nonce);
         let payload = Payload { msg: &plain, aad: &out };
-        let sealed = self.cipher().encrypt(XNonce::from_slice(&nonce), payload).map_err(|_| VaultError::TooLarge)?;
+        let sealed = self
+            .cipher()
+            .encrypt(XNonce::from_slice(&nonce), payload)
+            .map_err(|_| VaultError::TooLarge)?;
         out.extend(sealed);
         out.extend(Sha256::digest(&out));
         Ok(out)
@@ -242,9 +267,13 @@ impl Lock {
 
     fn unseal(&self, sealed: &Sealed<'_>) -> Result<BTreeMap<String, Secret>, VaultError> {
         let payload = Payload { msg: sealed.text, aad: sealed.header };
-        let plain = self.cipher().decrypt(XNonce::from_slice(&sealed.nonce), payload).map_err(|_| VaultError::WrongPassphrase)?;
+        let plain = self
+            .cipher()
+            .decrypt(XNonce::from_slice(&sealed.nonce), payload)
+            .map_err(|_| VaultError::WrongPassphrase)?;
         let plain = Zeroizing::new(plain);
-        let keys: BTreeMap<String, String> = serde_json::from_slice(&plain).map_err(|_| VaultError::Damaged("it holds no map of keys"))?;
+        let keys: BTreeMap<String, String> = serde_json::from_slice(&plain)
+            .map_err(|_| VaultError::Damaged("it holds no map of keys"))?;
         Ok(keys.into_iter().map(|(label, key)| (label, Secret::new(key))).collect())
     }
 }
@@ -261,10 +290,16 @@ struct Sealed<'a> {
 impl<'a> Sealed<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, VaultError> {
         let cut = VaultError::Damaged("it is cut short");
-        let Some(rest) = bytes.strip_prefix(MAGIC) else { return Err(VaultError::Damaged("it does not begin like one")) };
+        let Some(rest) = bytes.strip_prefix(MAGIC) else {
+            return Err(VaultError::Damaged("it does not begin like one"));
+        };
         let (&version, rest) = rest.split_first().ok_or(cut)?;
         if version != VERSION {
-            return Err(if version > VERSION { VaultError::Newer(version) } else { VaultError::Damaged("its version is unknown") });
+            return Err(if version > VERSION {
+                VaultError::Newer(version)
+            } else {
+                VaultError::Damaged("its version is unknown")
+            });
         }
         let parts = || {
             let (&memory, rest) = rest.split_first_chunk::<4>()?;
@@ -273,11 +308,15 @@ impl<'a> Sealed<'a> {
             let (&salt, rest) = rest.split_first_chunk::<SALT>()?;
             let (&nonce, rest) = rest.split_first_chunk::<NONCE>()?;
             let (text, &digest) = rest.split_last_chunk::<32>()?;
-            let costs =
-                Costs { memory_kib: u32::from_le_bytes(memory), passes: u32::from_le_bytes(passes), lanes: u32::from_le_bytes(lanes) };
+            let costs = Costs {
+                memory_kib: u32::from_le_bytes(memory),
+                passes: u32::from_le_bytes(passes),
+                lanes: u32::from_le_bytes(lanes),
+            };
             Some((costs, salt, nonce, text, digest))
         };
-        let (costs, salt, nonce, text, digest) = parts().ok_or(VaultError::Damaged("it is cut short"))?;
+        let (costs, salt, nonce, text, digest) =
+            parts().ok_or(VaultError::Damaged("it is cut short"))?;
         let (whole, header) = (bytes.len() - digest.len(), bytes.len() - digest.len() - text.len());
         if Sha256::digest(&bytes[..whole]).as_slice() != digest {
             return Err(VaultError::Damaged("its checksum is wrong"));
@@ -299,7 +338,11 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
     };
     let mut bytes = Vec::new();
     file.take(LIMIT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed(path, "read it"))?;
-    if bytes.len() > LIMIT_BYTES { Err(VaultError::Damaged("it is too large")) } else { Ok(Some(bytes)) }
+    if bytes.len() > LIMIT_BYTES {
+        Err(VaultError::Damaged("it is too large"))
+    } else {
+        Ok(Some(bytes))
+    }
 }
 
 /// Puts new content in the file's place: all of it or none, readable by nobody else at any moment.
@@ -326,7 +369,12 @@ fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
 /// Holds the lock file until dropped. It stays where it is: removing it would let two in.
 fn only_writer(path: &Path) -> Result<File, VaultError> {
     let path = beside(path, ".lock");
-    let file = private().write(true).create(true).truncate(false).open(&path).map_err(failed(&path, "lock it"))?;
+    let file = private()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(failed(&path, "lock it"))?;
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -419,7 +467,10 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
             assert!(matches!(Sealed::parse(&bytes), Err(VaultError::Damaged(_))), "byte {at}");
-            assert!(matches!(Sealed::parse(&whole[..at]), Err(VaultError::Damaged(_))), "cut at {at}");
+            assert!(
+                matches!(Sealed::parse(&whole[..at]), Err(VaultError::Damaged(_))),
+                "cut at {at}"
+            );
         }
         let mut newer = whole;
         newer[MAGIC.len()] = VERSION + 1;
@@ -428,7 +479,10 @@ mod tests {
 
     #[test]
     fn costs_from_a_forged_file_are_bounded() {
-        for costs in [Costs { memory_kib: u32::MAX, passes: 1, lanes: 1 }, Costs { memory_kib: 64, passes: 0, lanes: 1 }] {
+        for costs in [
+            Costs { memory_kib: u32::MAX, passes: 1, lanes: 1 },
+            Costs { memory_kib: 64, passes: 0, lanes: 1 },
+        ] {
             assert!(matches!(costs.derive(&secret("p"), &[0; SALT]), Err(VaultError::Damaged(_))));
         }
     }
@@ -437,7 +491,8 @@ mod tests {
     fn a_changed_header_is_not_vouched_for() {
         let (_dir, vault) = vault();
         let open = vault.open(&secret("p")).expect("new");
-        let mut bytes = open.lock.seal(&BTreeMap::from([("a".to_owned(), secret("sk-a"))])).expect("sealed");
+        let mut bytes =
+            open.lock.seal(&BTreeMap::from([("a".to_owned(), secret("sk-a"))])).expect("sealed");
         // The costs, with the checksum made right again.
         bytes[MAGIC.len() + 1] ^= 1;
         let end = bytes.len() - 32;
@@ -452,7 +507,8 @@ mod tests {
     fn two_writers_do_not_lose_each_others_keys() {
         let (_dir, vault) = vault();
         vault.open(&secret("p")).expect("new").set("first", &secret("sk-1")).expect("saved");
-        let (mut one, mut two) = (vault.open(&secret("p")).expect("open"), vault.open(&secret("p")).expect("open"));
+        let (mut one, mut two) =
+            (vault.open(&secret("p")).expect("open"), vault.open(&secret("p")).expect("open"));
 
         one.set("one", &secret("sk-one")).expect("saved");
         assert!(two.remove("first").expect("saved"));

@@ -18,16 +18,22 @@ use super::{
     wire::{Phase, Pulse, Wire},
 };
 
-/// Read at once at most, where much comes: a body that is read in one piece need not be put together.
+/// Read at once at most, where much comes: a body that is read in one piece need not be put
+/// together.
 const READ_BYTES: usize = 256 << 10;
 /// RFC 9113 section 3.4.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The request head, all of it. How many headers it may have is left to hyper, which parses its own number of them
-/// (100) without an allocation.
+/// The request head, all of it. How many headers it may have is left to hyper, which parses its own
+/// number of them (100) without an allocation.
 const HEAD_BYTES: usize = 64 << 10;
 
 /// Serves a connection to its end.
-pub async fn serve(gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+pub async fn serve(
+    gate: Arc<Gate>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(%peer, error = %e, "no TCP_NODELAY");
     }
@@ -41,10 +47,16 @@ pub async fn serve(gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, sto
     // Silent for too long, or gone before the first byte.
     let Ok(Some(speaks)) = peeked else { return };
     let wire = TokioIo::new(Wire::new(stream, first.freeze(), Arc::clone(&pulse)));
-    let clocks =
-        Clocks { pulse: Arc::clone(&pulse), head: timeouts.client_head, keepalive: timeouts.client_keepalive, stuck: timeouts.client_idle };
+    let clocks = Clocks {
+        pulse: Arc::clone(&pulse),
+        head: timeouts.client_head,
+        keepalive: timeouts.client_keepalive,
+        stuck: timeouts.client_idle,
+    };
     match speaks {
-        Speaks::Tls => tracing::info!(%peer, "TLS handshake on the plain HTTP port; use http://, not https://"),
+        Speaks::Tls => {
+            tracing::info!(%peer, "TLS handshake on the plain HTTP port; use http://, not https://")
+        }
         Speaks::Http1 => {
             let handler = Arc::clone(&pulse);
             let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -85,7 +97,9 @@ pub async fn serve(gate: Arc<Gate>, mut stream: TcpStream, peer: SocketAddr, sto
             }
         }
         Speaks::Http2 => {
-            let service = service_fn(move |request: hyper::Request<Incoming>| service::answer(Arc::clone(&gate), request, peer, None));
+            let service = service_fn(move |request: hyper::Request<Incoming>| {
+                service::answer(Arc::clone(&gate), request, peer, None)
+            });
             let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_header_list_size(HEAD_BYTES as u32)
@@ -165,7 +179,8 @@ impl Clocks {
         }
     }
 
-    /// When to look next. A phase may change to one with an earlier deadline meanwhile: the head's clock is the shortest.
+    /// When to look next. A phase may change to one with an earlier deadline meanwhile: the head's
+    /// clock is the shortest.
     fn next(&self) -> Instant {
         self.deadline().min(Instant::now() + self.head)
     }
@@ -176,7 +191,9 @@ impl Clocks {
         match phase {
             Phase::Head if now >= since + self.head => Judgement::Slow,
             Phase::Idle if now >= since + self.keepalive => Judgement::Idle,
-            Phase::Busy if self.pulse.stuck().is_some_and(|stuck| now >= stuck + self.stuck) => Judgement::Slow,
+            Phase::Busy if self.pulse.stuck().is_some_and(|stuck| now >= stuck + self.stuck) => {
+                Judgement::Slow
+            }
             _ => Judgement::Fine,
         }
     }

@@ -1,4 +1,5 @@
-//! `GET /context/{session}`: the turns of a session as the ledger kept them, for the project whose session it is.
+//! `GET /context/{session}`: the turns of a session as the ledger kept them, for the project whose
+//! session it is.
 
 use std::sync::Arc;
 
@@ -21,17 +22,30 @@ const USUAL: usize = 50;
 const MOST: usize = 200;
 
 /// Answers with the newest turns, or those before `?before=ID`.
-pub(super) async fn answer(gate: &Gate, project: &Arc<Project>, session: &str, query: Option<&str>) -> Result<Value, ClientError> {
+pub(super) async fn answer(
+    gate: &Gate,
+    project: &Arc<Project>,
+    session: &str,
+    query: Option<&str>,
+) -> Result<Value, ClientError> {
     let Some(books) = &gate.control.books else {
-        return Err(ClientError::new(ErrorKind::Unavailable, "no ledger is kept, so there are no turns").code("no_ledger"));
+        return Err(ClientError::new(
+            ErrorKind::Unavailable,
+            "no ledger is kept, so there are no turns",
+        )
+        .code("no_ledger"));
     };
     let bad = |message: &str| ClientError::new(ErrorKind::BadRequest, message);
     let value = |name: &str| {
         let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
         pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()
     };
-    let before = value("before").map(|id| RequestId::parse(id).ok_or_else(|| bad("`before` is the `request_id` of a turn"))).transpose()?;
-    let limit = value("limit").map_or(Ok(USUAL), |n| n.parse().map_err(|_| bad("`limit` is a number")))?.clamp(1, MOST);
+    let before = value("before")
+        .map(|id| RequestId::parse(id).ok_or_else(|| bad("`before` is the `request_id` of a turn")))
+        .transpose()?;
+    let limit = value("limit")
+        .map_or(Ok(USUAL), |n| n.parse().map_err(|_| bad("`limit` is a number")))?
+        .clamp(1, MOST);
     let found = books.session(&project.name, session, before, limit).await?;
     if found.turns.is_empty() && before.is_none() {
         return Err(unknown(
@@ -42,7 +56,9 @@ pub(super) async fn answer(gate: &Gate, project: &Arc<Project>, session: &str, q
     }
     let turns: Vec<Value> = found.turns.iter().map(|full| turn(gate, full)).collect();
     let next = found.turns.last().filter(|_| found.more).map(|full| full.record.id.to_string());
-    Ok(json!({ "session_id": session, "project": &*project.name, "total": turns.len(), "turns": turns, "next": next }))
+    Ok(
+        json!({ "session_id": session, "project": &*project.name, "total": turns.len(), "turns": turns, "next": next }),
+    )
 }
 
 fn turn(gate: &Gate, full: &Full) -> Value {
@@ -73,8 +89,11 @@ fn turn(gate: &Gate, full: &Full) -> Value {
 
 /// What was answered in words; `null` where it is not known.
 fn words(parts: &[Part]) -> Option<String> {
-    let text: String =
-        parts.iter().filter(|part| part.kind == Kind::Text && part.who == Who::Assistant).map(|part| part.text.as_str()).collect();
+    let text: String = parts
+        .iter()
+        .filter(|part| part.kind == Kind::Text && part.who == Who::Assistant)
+        .map(|part| part.text.as_str())
+        .collect();
     (!text.is_empty()).then_some(text)
 }
 

@@ -1,5 +1,5 @@
-//! What routing tells its clients: providers, logical models, where a session goes, and what would be decided. Upstreams
-//! and models by name, keys never.
+//! What routing tells its clients: providers, logical models, where a session goes, and what would
+//! be decided. Upstreams and models by name, keys never.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,19 +52,29 @@ pub(super) async fn answer(
             Err(error) => Err(error),
         },
         Known::Forget(name) => return forget(gate, id, project, &name),
-        Known::LogicalModels { id: wanted, upstreams } => logical(gate, project, wanted.as_deref(), upstreams),
-        Known::Providers { id: wanted, part } => providers(gate, project, wanted.as_deref(), part.as_deref()),
+        Known::LogicalModels { id: wanted, upstreams } => {
+            logical(gate, project, wanted.as_deref(), upstreams)
+        }
+        Known::Providers { id: wanted, part } => {
+            providers(gate, project, wanted.as_deref(), part.as_deref())
+        }
         Known::Session(name) => session(gate, project, &name),
     };
     match told {
-        Ok(value) => reply::whole(StatusCode::OK, "application/json", id, Bytes::from(format!("{value}\n"))),
+        Ok(value) => {
+            reply::whole(StatusCode::OK, "application/json", id, Bytes::from(format!("{value}\n")))
+        }
         Err(error) => reply::error(Dialect::Openai, id, &error),
     }
 }
 
 pub(super) fn unknown(what: &str, name: &str, hint: &str) -> ClientError {
     let name = clean::clean(name);
-    ClientError::new(ErrorKind::UnknownPath, format!("no {what} is named `{}`; {hint}", clean::cut_end(&name, 80))).code("not_found")
+    ClientError::new(
+        ErrorKind::UnknownPath,
+        format!("no {what} is named `{}`; {hint}", clean::cut_end(&name, 80)),
+    )
+    .code("not_found")
 }
 
 fn key(gate: &Gate, project: &Project, name: &str) -> u64 {
@@ -75,8 +85,13 @@ fn key(gate: &Gate, project: &Project, name: &str) -> u64 {
 fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ClientError> {
     let engine = &gate.engine;
     let ttl = engine.generation().settings.sticky_ttl;
-    let Some(bound) = engine.board.binding(key(gate, project, name), ttl, engine.clock.mono()) else {
-        return Err(unknown("session", name, "it may have been silent for longer than `sticky_ttl` under [routing]"));
+    let Some(bound) = engine.board.binding(key(gate, project, name), ttl, engine.clock.mono())
+    else {
+        return Err(unknown(
+            "session",
+            name,
+            "it may have been silent for longer than `sticky_ttl` under [routing]",
+        ));
     };
     let at = |at| engine.clock.unix_at(at).to_string();
     Ok(json!({
@@ -91,7 +106,11 @@ fn session(gate: &Gate, project: &Project, name: &str) -> Result<Value, ClientEr
 
 fn forget(gate: &Gate, id: RequestId, project: &Project, name: &str) -> Response<ReplyBody> {
     if !gate.engine.board.unbind(key(gate, project, name)) {
-        return reply::error(Dialect::Openai, id, &unknown("session", name, "GET /routing/sessions/ID shows one"));
+        return reply::error(
+            Dialect::Openai,
+            id,
+            &unknown("session", name, "GET /routing/sessions/ID shows one"),
+        );
     }
     let mut response = Response::new(ReplyBody::Whole(None));
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -99,13 +118,23 @@ fn forget(gate: &Gate, id: RequestId, project: &Project, name: &str) -> Response
     response
 }
 
-fn providers(gate: &Gate, project: &Project, wanted: Option<&str>, part: Option<&str>) -> Result<Value, ClientError> {
+fn providers(
+    gate: &Gate,
+    project: &Project,
+    wanted: Option<&str>,
+    part: Option<&str>,
+) -> Result<Value, ClientError> {
     let generation = gate.engine.generation();
     let mut all = views::upstreams(&gate.engine, &generation);
     all.retain(|view| project.upstreams.matches(&view.name));
     let one = |view: &crate::control::snapshot::UpstreamView| {
-        let settings = generation.settings.upstreams.iter().find(|upstream| *upstream.name == *view.name);
-        let error_rate = if view.stats.attempts == 0 { 0.0 } else { f64::from(view.stats.errors) / f64::from(view.stats.attempts) };
+        let settings =
+            generation.settings.upstreams.iter().find(|upstream| *upstream.name == *view.name);
+        let error_rate = if view.stats.attempts == 0 {
+            0.0
+        } else {
+            f64::from(view.stats.errors) / f64::from(view.stats.attempts)
+        };
         let status = match view.state {
             UpstreamState::Healthy if error_rate > 0.1 => "degraded",
             UpstreamState::Healthy => "healthy",
@@ -128,7 +157,10 @@ fn providers(gate: &Gate, project: &Project, wanted: Option<&str>, part: Option<
             .collect();
         return Ok(json!({ "providers": list, "total": list.len() }));
     };
-    let view = all.iter().find(|view| view.name == wanted).ok_or_else(|| unknown("provider", wanted, "GET /providers lists them"))?;
+    let view = all
+        .iter()
+        .find(|view| view.name == wanted)
+        .ok_or_else(|| unknown("provider", wanted, "GET /providers lists them"))?;
     let (settings, error_rate, status) = one(view);
     let metrics = json!({
         "provider_id": view.name, "attempts": view.stats.attempts, "errors": view.stats.errors, "error_rate": error_rate,
@@ -144,9 +176,12 @@ fn providers(gate: &Gate, project: &Project, wanted: Option<&str>, part: Option<
         Some("models") => {
             let learned = gate.engine.lists.learned();
             let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
-            let served = all.iter().filter(|name| matches!(name.kind, Kind::Configured | Kind::Discovered));
-            let served = served.filter(|name| name.routes.iter().any(|route| *route.upstream.name == *wanted));
-            let models: Vec<Value> = served.map(|name| json!({ "id": &*name.name, "provider_id": wanted })).collect();
+            let served =
+                all.iter().filter(|name| matches!(name.kind, Kind::Configured | Kind::Discovered));
+            let served = served
+                .filter(|name| name.routes.iter().any(|route| *route.upstream.name == *wanted));
+            let models: Vec<Value> =
+                served.map(|name| json!({ "id": &*name.name, "provider_id": wanted })).collect();
             json!({ "models": models, "total": models.len() })
         }
         _ => json!({
@@ -157,7 +192,12 @@ fn providers(gate: &Gate, project: &Project, wanted: Option<&str>, part: Option<
     })
 }
 
-fn logical(gate: &Gate, project: &Project, wanted: Option<&str>, upstreams: bool) -> Result<Value, ClientError> {
+fn logical(
+    gate: &Gate,
+    project: &Project,
+    wanted: Option<&str>,
+    upstreams: bool,
+) -> Result<Value, ClientError> {
     let generation = gate.engine.generation();
     let learned = gate.engine.lists.learned();
     let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
@@ -183,7 +223,9 @@ fn logical(gate: &Gate, project: &Project, wanted: Option<&str>, upstreams: bool
         }
         Some(wanted) => {
             let hint = "GET /logical-models lists them";
-            let name = ours.find(|name| *name.name == *wanted).ok_or_else(|| unknown("logical model", wanted, hint))?;
+            let name = ours
+                .find(|name| *name.name == *wanted)
+                .ok_or_else(|| unknown("logical model", wanted, hint))?;
             Ok(if upstreams { json!({ "upstreams": routes(name) }) } else { told(name) })
         }
     }
@@ -206,9 +248,13 @@ struct Asked {
 
 async fn read(body: Incoming) -> Result<Asked, ClientError> {
     let bad = |why: String| ClientError::new(ErrorKind::BadRequest, why);
-    let bytes = timeout(PATIENCE, Limited::new(body, BODY).collect()).await.map_err(|_| bad("the body did not come".to_owned()))?;
+    let bytes = timeout(PATIENCE, Limited::new(body, BODY).collect())
+        .await
+        .map_err(|_| bad("the body did not come".to_owned()))?;
     let bytes = bytes.map_err(|e| bad(format!("the body cannot be read: {e}")))?.to_bytes();
-    serde_json::from_slice(&bytes).map_err(|e| bad(format!("the body is not what this takes: {}", clean::clean(&e.to_string()))))
+    serde_json::from_slice(&bytes).map_err(|e| {
+        bad(format!("the body is not what this takes: {}", clean::clean(&e.to_string())))
+    })
 }
 
 fn strategy(name: &str) -> Result<Strategy, ClientError> {
@@ -221,7 +267,11 @@ fn strategy(name: &str) -> Result<Strategy, ClientError> {
     };
     mix.map(Strategy::Adaptive).or_else(|| Strategy::parse(name)).ok_or_else(|| {
         let all: Vec<&str> = Strategy::ALL.iter().map(|(name, _)| *name).collect();
-        ClientError::new(ErrorKind::BadRequest, format!("no such strategy; there are {}", all.join(", "))).param("strategy")
+        ClientError::new(
+            ErrorKind::BadRequest,
+            format!("no such strategy; there are {}", all.join(", ")),
+        )
+        .param("strategy")
     })
 }
 
@@ -240,30 +290,47 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, C
         &|id| learned.get(&id).cloned(),
         Patience::Over,
     );
-    let mut resolved = resolved.map_err(|e| ClientError::new(ErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint())))?;
-    resolved.targets.retain(|target| !asked.exclude_providers.iter().any(|name| **name == *target.upstream.name));
+    let mut resolved = resolved.map_err(|e| {
+        ClientError::new(ErrorKind::ModelNotFound, format!("{}; {}", e.text(), e.hint()))
+    })?;
+    resolved.targets.retain(|target| {
+        !asked.exclude_providers.iter().any(|name| **name == *target.upstream.name)
+    });
     let strategy = asked.strategy.as_deref().map_or(Ok(resolved.strategy), strategy)?;
     let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
-    let costs = if engine.budgets.any() || strategy.asks_cost() { engine.costs(&candidates, Size::default()) } else { Vec::new() };
+    let costs = if engine.budgets.any() || strategy.asks_cost() {
+        engine.costs(&candidates, Size::default())
+    } else {
+        Vec::new()
+    };
     budgets::mark(engine, &project.name, &mut candidates, &costs);
     let region = asked.preferred_region.as_deref().unwrap_or(&generation.settings.region);
     let question = Question { strategy, costs: &costs, region, ..Question::of(&candidates) };
-    let keys = asked.conversation_id.as_deref().map(|name| Keys { session: Some(key(gate, project, name)), ..Keys::default() });
+    let keys = asked
+        .conversation_id
+        .as_deref()
+        .map(|name| Keys { session: Some(key(gate, project, name)), ..Keys::default() });
     let ttl = resolved.timeouts.sticky_ttl.unwrap_or(generation.settings.sticky_ttl);
-    let decision = engine.board.decide_dry_for(&question, keys.as_ref().map(|keys| (keys, ttl)), begun);
+    let decision =
+        engine.board.decide_dry_for(&question, keys.as_ref().map(|keys| (keys, ttl)), begun);
     let index = match decision.verdict {
         Verdict::Try { index, .. } | Verdict::Again { index } => index,
         Verdict::Wait { until } | Verdict::Exhausted { retry_at: until } => {
             let wait = until.map(|until| until.since(begun));
             let message = match wait {
-                Some(wait) => format!("nothing can serve `{}` for {} more", asked.logical_model, short(wait)),
+                Some(wait) => {
+                    format!("nothing can serve `{}` for {} more", asked.logical_model, short(wait))
+                }
                 None => format!("nothing that is enabled can serve `{}`", asked.logical_model),
             };
-            return Err(ClientError::new(ErrorKind::Unavailable, clean::clean(&message)).retry_after(wait));
+            return Err(
+                ClientError::new(ErrorKind::Unavailable, clean::clean(&message)).retry_after(wait)
+            );
         }
     };
-    let chosen =
-        candidates.get(index).ok_or_else(|| ClientError::new(ErrorKind::Internal, "a candidate out of the list; please report this"))?;
+    let chosen = candidates.get(index).ok_or_else(|| {
+        ClientError::new(ErrorKind::Internal, "a candidate out of the list; please report this")
+    })?;
     if let (true, Some(keys)) = (asked.bind, &keys) {
         engine.board.bind(
             keys,
@@ -299,13 +366,21 @@ fn decide(gate: &Gate, project: &Arc<Project>, asked: &Asked) -> Result<Value, C
                 return Some(told(chosen, *score, "selected"));
             }
             // Of the keys of one target, the one that came closest says why it was not taken.
-            let why = decision.others.iter().filter(|(other, _)| Arc::ptr_eq(&candidates[*other].target, &candidate.target));
+            let why = decision
+                .others
+                .iter()
+                .filter(|(other, _)| Arc::ptr_eq(&candidates[*other].target, &candidate.target));
             let why = why.map(|(_, why)| why.text(begun)).next().unwrap_or_default();
             Some(told(candidate, *score, &why))
         })
         .collect();
-    let alternatives: Vec<&Value> = all.iter().filter(|each| each["reason"] != "selected").map(|each| &each["upstream"]).collect();
-    let selected = all.iter().find(|each| each["reason"] == "selected").map(|each| &each["upstream"]);
+    let alternatives: Vec<&Value> = all
+        .iter()
+        .filter(|each| each["reason"] != "selected")
+        .map(|each| &each["upstream"])
+        .collect();
+    let selected =
+        all.iter().find(|each| each["reason"] == "selected").map(|each| &each["upstream"]);
     Ok(json!({
         "selected_upstream": selected,
         "decision_time": engine.clock.mono().since(begun).as_secs_f64() * 1_000.0,

@@ -50,11 +50,19 @@ pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<Bound>, Liste
     let mut out: Vec<Bound> = Vec::new();
     for &addr in addrs {
         // Port 0 for both families means the same free port for both.
-        let port = out.first().filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.addr.port());
+        let port =
+            out.first().filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.addr.port());
         let addr = SocketAddr::new(addr.ip(), port);
         match bound(addr) {
             Ok(socket) => out.push(socket),
-            Err(e) if addr.is_ipv6() && optional_v6 && matches!(e.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported) => {
+            Err(e)
+                if addr.is_ipv6()
+                    && optional_v6
+                    && matches!(
+                        e.kind(),
+                        io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
+                    ) =>
+            {
                 tracing::warn!(%addr, "no IPv6 on this machine; this address is left out");
             }
             Err(e) if addr.is_ipv6() && optional_v6 && e.raw_os_error() == Some(97) => {
@@ -68,7 +76,8 @@ pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<Bound>, Liste
 
 fn bound(addr: SocketAddr) -> io::Result<Bound> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // So that a restart need not wait for old connections; on Windows the option means something else.
+    // So that a restart need not wait for old connections; on Windows the option means something
+    // else.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
@@ -77,7 +86,13 @@ fn bound(addr: SocketAddr) -> io::Result<Bound> {
 }
 
 /// Accepts until told to stop; every connection is a task of the tracker.
-pub async fn accept(listener: TcpListener, gate: Arc<Gate>, places: Arc<Semaphore>, tracker: TaskTracker, stop: CancellationToken) {
+pub async fn accept(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    places: Arc<Semaphore>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+) {
     loop {
         let place = tokio::select! {
             place = Arc::clone(&places).acquire_owned() => place,
@@ -96,9 +111,14 @@ pub async fn accept(listener: TcpListener, gate: Arc<Gate>, places: Arc<Semaphor
                     drop(place);
                 });
             }
-            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) => {}
             Err(e) => {
-                // Out of descriptors: the connection stays in the backlog, and a tight loop would only burn CPU.
+                // Out of descriptors: the connection stays in the backlog, and a tight loop would
+                // only burn CPU.
                 tracing::warn!(error = %e, "cannot accept connections just now");
                 sleep(PAUSE).await;
             }

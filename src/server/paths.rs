@@ -111,9 +111,11 @@ pub fn route(method: &Method, path: &str, query: Option<&str>) -> Result<Routed,
 fn strip(path: &str) -> (bool, &str) {
     let (mut beta, mut rest) = (false, path);
     loop {
-        let next = ["/v1beta1", "/v1beta", "/v1alpha", "/v1"]
-            .iter()
-            .find_map(|prefix| rest.strip_prefix(prefix).filter(|after| after.starts_with('/')).map(|after| (prefix, after)));
+        let next = ["/v1beta1", "/v1beta", "/v1alpha", "/v1"].iter().find_map(|prefix| {
+            rest.strip_prefix(prefix)
+                .filter(|after| after.starts_with('/'))
+                .map(|after| (prefix, after))
+        });
         let Some((prefix, after)) = next else { return (beta, rest) };
         beta |= *prefix != "/v1";
         rest = after;
@@ -121,7 +123,11 @@ fn strip(path: &str) -> (bool, &str) {
 }
 
 fn dialect_of(below: &str, beta: bool) -> Dialect {
-    if beta || below.strip_prefix("/models/").is_some_and(|rest| rest.contains(':') && action(rest).is_some()) {
+    if beta
+        || below
+            .strip_prefix("/models/")
+            .is_some_and(|rest| rest.contains(':') && action(rest).is_some())
+    {
         Dialect::Gemini
     } else if below.starts_with("/messages") {
         Dialect::Anthropic
@@ -134,7 +140,14 @@ fn dialect_of(below: &str, beta: bool) -> Dialect {
     }
 }
 
-fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: Option<&str>) -> Result<Route, Option<&'static str>> {
+fn find(
+    method: &Method,
+    get: bool,
+    path: &str,
+    below: &str,
+    beta: bool,
+    query: Option<&str>,
+) -> Result<Route, Option<&'static str>> {
     let post = *method == Method::POST;
     let only_get = |route: Route| if get { Ok(route) } else { Err(Some("GET")) };
     match path {
@@ -149,7 +162,9 @@ fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: 
     }
     if let Some(rest) = path.strip_prefix("/u/") {
         let (upstream, rest) = rest.split_once('/').ok_or(None)?;
-        if rest.split('/').any(|segment| matches!(segment, "." | "..") || segment.to_ascii_lowercase().starts_with("%2e")) {
+        if rest.split('/').any(|segment| {
+            matches!(segment, "." | "..") || segment.to_ascii_lowercase().starts_with("%2e")
+        }) {
             return Err(None);
         }
         let upstream = percent_decode_str(upstream).decode_utf8().map_err(|_| None)?.into_owned();
@@ -167,7 +182,10 @@ fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: 
     if let Some(rest) = below.strip_prefix("/models") {
         return models(rest, get, post, beta, query);
     }
-    if let Some(rest) = below.strip_prefix("/responses/").filter(|rest| !matches!(*rest, "compact" | "input_tokens")) {
+    if let Some(rest) = below
+        .strip_prefix("/responses/")
+        .filter(|rest| !matches!(*rest, "compact" | "input_tokens"))
+    {
         return stored(method, get, rest);
     }
     let (op, stream) = match below {
@@ -176,8 +194,12 @@ fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: 
         "/embeddings" => (Op::Embed, StreamPlace::No),
         "/moderations" => (Op::Moderate, StreamPlace::No),
         "/rerank" => (Op::Rerank, StreamPlace::No),
-        "/images/generations" | "/images/edits" | "/images/variations" => (Op::Image, StreamPlace::Body { default: false }),
-        "/audio/speech" | "/audio/transcriptions" | "/audio/translations" => (Op::Audio, StreamPlace::Body { default: false }),
+        "/images/generations" | "/images/edits" | "/images/variations" => {
+            (Op::Image, StreamPlace::Body { default: false })
+        }
+        "/audio/speech" | "/audio/transcriptions" | "/audio/translations" => {
+            (Op::Audio, StreamPlace::Body { default: false })
+        }
         "/responses" => (Op::Chat, StreamPlace::Body { default: false }),
         "/responses/compact" | "/responses/input_tokens" => (Op::Stored, StreamPlace::No),
         "/messages" => (Op::Chat, StreamPlace::Body { default: false }),
@@ -192,14 +214,24 @@ fn find(method: &Method, get: bool, path: &str, below: &str, beta: bool, query: 
     if !post {
         return Err(Some("POST"));
     }
-    let endpoint = Endpoint { dialect: dialect_of(below, false), op, path: below.to_owned(), model: ModelPlace::Body, stream };
+    let endpoint = Endpoint {
+        dialect: dialect_of(below, false),
+        op,
+        path: below.to_owned(),
+        model: ModelPlace::Body,
+        stream,
+    };
     Ok(Route::Relay(endpoint))
 }
 
 /// `/responses/{id}`, `/responses/{id}/cancel`, `/responses/{id}/input_items`.
 fn stored(method: &Method, get: bool, rest: &str) -> Result<Route, Option<&'static str>> {
     let (id, action) = rest.split_once('/').map_or((rest, None), |(id, action)| (id, Some(action)));
-    if id.is_empty() || id.len() > 256 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')) || id == ".." {
+    if id.is_empty()
+        || id.len() > 256
+        || !id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        || id == ".."
+    {
         return Err(None);
     }
     let what = match action {
@@ -218,7 +250,13 @@ fn stored(method: &Method, get: bool, rest: &str) -> Result<Route, Option<&'stat
 /// `/providers…`, `/logical-models…`, `/routing/…`; names of models may hold slashes.
 fn known(method: &Method, get: bool, below: &str) -> Option<Result<Known, Option<&'static str>>> {
     let only_get = |known| if get { Ok(known) } else { Err(Some("GET")) };
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned()).filter(|text| !text.is_empty());
+    let decoded = |text: &str| {
+        percent_decode_str(text)
+            .decode_utf8()
+            .ok()
+            .map(|text| text.into_owned())
+            .filter(|text| !text.is_empty())
+    };
     if below == "/routing/decide" {
         return Some(if *method == Method::POST { Ok(Known::Decide) } else { Err(Some("POST")) });
     }
@@ -232,7 +270,9 @@ fn known(method: &Method, get: bool, below: &str) -> Option<Result<Known, Option
             _ => Err(Some("GET, DELETE")),
         });
     }
-    if let Some(rest) = below.strip_prefix("/providers").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+    if let Some(rest) =
+        below.strip_prefix("/providers").filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    {
         let rest = rest.trim_matches('/');
         let (id, part) = rest.split_once('/').map_or((rest, None), |(id, part)| (id, Some(part)));
         if part.is_some_and(|part| !matches!(part, "models" | "health" | "metrics")) {
@@ -240,24 +280,38 @@ fn known(method: &Method, get: bool, below: &str) -> Option<Result<Known, Option
         }
         return Some(only_get(Known::Providers { id: decoded(id), part: part.map(str::to_owned) }));
     }
-    let rest = below.strip_prefix("/logical-models").filter(|rest| rest.is_empty() || rest.starts_with('/'))?.trim_matches('/');
+    let rest = below
+        .strip_prefix("/logical-models")
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'))?
+        .trim_matches('/');
     let (id, upstreams) = rest.strip_suffix("/upstreams").map_or((rest, false), |id| (id, true));
     Some(only_get(Known::LogicalModels { id: decoded(id), upstreams }))
 }
 
 /// `/models`, `/models/{id}`, and Gemini's `/models/{id}:{action}`.
-fn models(rest: &str, get: bool, post: bool, beta: bool, query: Option<&str>) -> Result<Route, Option<&'static str>> {
+fn models(
+    rest: &str,
+    get: bool,
+    post: bool,
+    beta: bool,
+    query: Option<&str>,
+) -> Result<Route, Option<&'static str>> {
     let only_get = |id| if get { Ok(Route::Models { id, gemini: beta }) } else { Err(Some("GET")) };
     let rest = match rest {
         "" | "/" => return only_get(None),
         rest => rest.strip_prefix('/').ok_or(None)?,
     };
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| None);
+    let decoded = |text: &str| {
+        percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| None)
+    };
     let Some((model, action)) = action(rest) else { return only_get(Some(decoded(rest)?)) };
-    let sse = query.is_some_and(|query| query.split('&').any(|pair| pair.eq_ignore_ascii_case("alt=sse")));
+    let sse = query
+        .is_some_and(|query| query.split('&').any(|pair| pair.eq_ignore_ascii_case("alt=sse")));
     let (op, stream) = match action {
         "generateContent" => (Op::Chat, StreamPlace::No),
-        "streamGenerateContent" => (Op::Chat, StreamPlace::Yes(if sse { Framing::Sse } else { Framing::JsonArray })),
+        "streamGenerateContent" => {
+            (Op::Chat, StreamPlace::Yes(if sse { Framing::Sse } else { Framing::JsonArray }))
+        }
         "countTokens" => (Op::CountTokens, StreamPlace::No),
         _ => (Op::Embed, StreamPlace::No),
     };
@@ -276,8 +330,15 @@ fn models(rest: &str, get: bool, post: bool, beta: bool, query: Option<&str>) ->
 /// Splits a Gemini action off; model names may hold colons themselves.
 fn action(rest: &str) -> Option<(&str, &str)> {
     let (model, action) = rest.rsplit_once(':')?;
-    matches!(action, "generateContent" | "streamGenerateContent" | "countTokens" | "embedContent" | "batchEmbedContents")
-        .then_some((model, action))
+    matches!(
+        action,
+        "generateContent"
+            | "streamGenerateContent"
+            | "countTokens"
+            | "embedContent"
+            | "batchEmbedContents"
+    )
+    .then_some((model, action))
 }
 
 #[cfg(test)]
@@ -293,16 +354,40 @@ mod tests {
 
     #[test]
     fn every_prefix_form_reaches_the_same_endpoint() {
-        for path in ["/v1/chat/completions", "/chat/completions", "/v1/v1/chat/completions", "/~aip-key/v1/chat/completions"] {
-            assert_eq!(at(&Method::POST, path), Ok((Dialect::Openai, Op::Chat, "/chat/completions".to_owned())), "{path}");
+        for path in [
+            "/v1/chat/completions",
+            "/chat/completions",
+            "/v1/v1/chat/completions",
+            "/~aip-key/v1/chat/completions",
+        ] {
+            assert_eq!(
+                at(&Method::POST, path),
+                Ok((Dialect::Openai, Op::Chat, "/chat/completions".to_owned())),
+                "{path}"
+            );
         }
         for path in ["/v1/messages", "/messages", "/v1/v1/messages"] {
-            assert_eq!(at(&Method::POST, path), Ok((Dialect::Anthropic, Op::Chat, "/messages".to_owned())), "{path}");
+            assert_eq!(
+                at(&Method::POST, path),
+                Ok((Dialect::Anthropic, Op::Chat, "/messages".to_owned())),
+                "{path}"
+            );
         }
-        for path in ["/v1beta/models/a%2Fb:generateContent", "/v1/models/a/b:generateContent", "/models/a/b:generateContent"] {
-            assert_eq!(at(&Method::POST, path), Ok((Dialect::Gemini, Op::Chat, "/models/{model}:generateContent".to_owned())), "{path}");
+        for path in [
+            "/v1beta/models/a%2Fb:generateContent",
+            "/v1/models/a/b:generateContent",
+            "/models/a/b:generateContent",
+        ] {
+            assert_eq!(
+                at(&Method::POST, path),
+                Ok((Dialect::Gemini, Op::Chat, "/models/{model}:generateContent".to_owned())),
+                "{path}"
+            );
         }
-        assert_eq!(at(&Method::POST, "/u/openai/v1/files"), Ok((Dialect::Openai, Op::Raw, "/v1/files".to_owned())));
+        assert_eq!(
+            at(&Method::POST, "/u/openai/v1/files"),
+            Ok((Dialect::Openai, Op::Raw, "/v1/files".to_owned()))
+        );
     }
 
     #[test]
@@ -316,7 +401,11 @@ mod tests {
             (Method::POST, "/u/openai/../x", Dialect::Openai, None),
             (Method::POST, "/api/pull", Dialect::Ollama, None),
         ] {
-            assert_eq!(route(&method, path, None).map(|r| format!("{r:?}")), Err(Nowhere { dialect, allow }), "{method} {path}");
+            assert_eq!(
+                route(&method, path, None).map(|r| format!("{r:?}")),
+                Err(Nowhere { dialect, allow }),
+                "{method} {path}"
+            );
         }
     }
 

@@ -55,7 +55,10 @@ impl Body for Tracked {
     type Data = Bytes;
     type Error = BrokeOff;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 
@@ -103,7 +106,9 @@ pub fn version(id: RequestId) -> Response<ReplyBody> {
 
 /// `GET /health`: what is known; with `?probe=1` every upstream is asked now, all at once.
 pub async fn health(gate: &Gate, id: RequestId, query: Option<&str>) -> Response<ReplyBody> {
-    let probe = query.is_some_and(|query| query.split('&').any(|pair| matches!(pair, "probe" | "probe=1" | "probe=true")));
+    let probe = query.is_some_and(|query| {
+        query.split('&').any(|pair| matches!(pair, "probe" | "probe=1" | "probe=true"))
+    });
     let mut answered = None;
     if probe {
         answered = Some(lists::refresh(&gate.engine).await);
@@ -132,7 +137,13 @@ pub async fn health(gate: &Gate, id: RequestId, query: Option<&str>) -> Response
 }
 
 /// `GET /v1/models[/ID]` in the shape that the client reads.
-pub fn models(gate: &Gate, id: RequestId, project: &Project, shape: Dialect, one: Option<&str>) -> Response<ReplyBody> {
+pub fn models(
+    gate: &Gate,
+    id: RequestId,
+    project: &Project,
+    shape: Dialect,
+    one: Option<&str>,
+) -> Response<ReplyBody> {
     let generation = gate.engine.generation();
     let learned = gate.engine.lists.learned();
     let all = names::all(&generation.catalog, project, &|id| learned.get(&id).cloned());
@@ -144,7 +155,11 @@ pub fn models(gate: &Gate, id: RequestId, project: &Project, shape: Dialect, one
                     "The model `{}` does not exist or you do not have access to it; GET /v1/models lists the names",
                     clean::clean(wanted)
                 );
-                reply::error(shape, id, &ClientError::new(ErrorKind::ModelNotFound, message).param("model"))
+                reply::error(
+                    shape,
+                    id,
+                    &ClientError::new(ErrorKind::ModelNotFound, message).param("model"),
+                )
             }
         };
     }
@@ -183,8 +198,14 @@ fn card(model: &names::Name, shape: Dialect) -> Value {
             "version": "",
             "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens"],
         }),
-        Dialect::Anthropic => json!({ "type": "model", "id": name, "display_name": name, "created_at": at }),
-        Dialect::Ollama => json!({ "name": name, "model": name, "modified_at": at, "size": 0, "digest": "", "details": {} }),
-        Dialect::Openai | Dialect::Responses => json!({ "id": name, "object": "model", "created": created, "owned_by": owner }),
+        Dialect::Anthropic => {
+            json!({ "type": "model", "id": name, "display_name": name, "created_at": at })
+        }
+        Dialect::Ollama => {
+            json!({ "name": name, "model": name, "modified_at": at, "size": 0, "digest": "", "details": {} })
+        }
+        Dialect::Openai | Dialect::Responses => {
+            json!({ "id": name, "object": "model", "created": created, "owned_by": owner })
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! One request: guards, path, caller; then the relay, a place of our own, or a refusal in the client's dialect.
+//! One request: guards, path, caller; then the relay, a place of our own, or a refusal in the
+//! client's dialect.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -45,11 +46,19 @@ pub type Reply = Response<places::Tracked>;
 /// # Errors
 ///
 /// None; the type is hyper's.
-pub async fn answer(gate: Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, pulse: Option<Arc<Pulse>>) -> Result<Reply, Infallible> {
+pub async fn answer(
+    gate: Arc<Gate>,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    pulse: Option<Arc<Pulse>>,
+) -> Result<Reply, Infallible> {
     let id = RequestId::new(gate.engine.clock.unix());
-    // A chunked body may have hidden a Content-Length that somebody before us believed: the connection is not reused.
-    let close = request.version() == Version::HTTP_11 && request.headers().contains_key(header::TRANSFER_ENCODING);
-    // Boxed, as it is large and over when the answer begins, while this future's room lasts as long as the connection.
+    // A chunked body may have hidden a Content-Length that somebody before us believed: the
+    // connection is not reused.
+    let close = request.version() == Version::HTTP_11
+        && request.headers().contains_key(header::TRANSFER_ENCODING);
+    // Boxed, as it is large and over when the answer begins, while this future's room lasts as long
+    // as the connection.
     let mut response = Box::pin(go(&gate, request, peer, id)).await;
     if close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -57,7 +66,12 @@ pub async fn answer(gate: Arc<Gate>, request: Request<Incoming>, peer: SocketAdd
     Ok(response.map(|body| places::Tracked::new(body, pulse)))
 }
 
-async fn go(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, id: RequestId) -> Response<ReplyBody> {
+async fn go(
+    gate: &Arc<Gate>,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    id: RequestId,
+) -> Response<ReplyBody> {
     let (parts, body) = request.into_parts();
     let generation = gate.engine.generation();
     let settings = Arc::clone(&generation.settings);
@@ -72,13 +86,18 @@ async fn go(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, id: 
         reply::error(dialect, id, &error)
     };
     if parts.method == http::Method::CONNECT || parts.method == http::Method::TRACE {
-        return refuse(ClientError::new(ErrorKind::MethodNotAllowed, "aiproxy is no forward proxy"));
+        return refuse(ClientError::new(
+            ErrorKind::MethodNotAllowed,
+            "aiproxy is no forward proxy",
+        ));
     }
     let allowed = match guard(&parts.headers, &parts.uri, parts.version, &settings, dialect) {
         Ok(allowed) => allowed,
         Err(error) => return refuse(error),
     };
-    if let Some(allowed) = allowed.as_ref().filter(|_| origin::is_preflight(&parts.method, &parts.headers)) {
+    if let Some(allowed) =
+        allowed.as_ref().filter(|_| origin::is_preflight(&parts.method, &parts.headers))
+    {
         let mut response = Response::new(ReplyBody::Whole(None));
         *response.status_mut() = StatusCode::NO_CONTENT;
         reply::stamp(response.headers_mut(), id);
@@ -88,7 +107,8 @@ async fn go(gate: &Arc<Gate>, request: Request<Incoming>, peer: SocketAddr, id: 
     let routed = match routed {
         Ok(routed) => routed,
         Err(nowhere) => {
-            let mut response = refuse(nowhere_error(&nowhere, &parts.method, parts.uri.path(), &settings));
+            let mut response =
+                refuse(nowhere_error(&nowhere, &parts.method, parts.uri.path(), &settings));
             if let Some(allow) = nowhere.allow {
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
             }
@@ -120,7 +140,11 @@ fn guard(
     {
         // Agents that try a WebSocket for responses first fall back to HTTP at once on a 426.
         let status = if dialect == Dialect::Responses { 426 } else { 400 };
-        return Err(ClientError::new(ErrorKind::UpgradeRequired, "aiproxy does not switch protocols (no WebSocket here)").status(status));
+        return Err(ClientError::new(
+            ErrorKind::UpgradeRequired,
+            "aiproxy does not switch protocols (no WebSocket here)",
+        )
+        .status(status));
     }
     if headers::looped(map) {
         let message = "this request came from aiproxy itself: an upstream's base_url points back here; `aiproxy upstream list` shows them";
@@ -147,7 +171,8 @@ async fn dispatch(
         _ => {}
     }
     if gate.engine.draining() && !matches!(route, Route::Control(_) | Route::Metrics) {
-        let error = ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down").retry_after(Some(Duration::from_secs(2)));
+        let error = ClientError::new(ErrorKind::Overloaded, "aiproxy is shutting down")
+            .retry_after(Some(Duration::from_secs(2)));
         let mut response = reply::error(dialect, id, &error);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
@@ -156,12 +181,24 @@ async fn dispatch(
     let (query, query_key) = take_key(parts.uri.query(), dialect);
     let token = credential::token(&parts.headers, query_key.as_deref(), path_key.as_deref());
     if let (Route::Control(_) | Route::Metrics, Some(_)) = (&route, &gate.keyless) {
-        return reply::error(dialect, id, &ClientError::new(ErrorKind::Forbidden, "the control API is not served at a keyless listener"));
+        return reply::error(
+            dialect,
+            id,
+            &ClientError::new(
+                ErrorKind::Forbidden,
+                "the control API is not served at a keyless listener",
+            ),
+        );
     }
     if matches!(route, Route::Control(_) | Route::Metrics) {
         let admin = match &token {
             Some(token) => {
-                gate.control.is_token(token) || gate.clients.table().find(token).is_some_and(|project| project.admin && project.enabled)
+                gate.control.is_token(token)
+                    || gate
+                        .clients
+                        .table()
+                        .find(token)
+                        .is_some_and(|project| project.admin && project.enabled)
             }
             None => false,
         };
@@ -176,11 +213,16 @@ async fn dispatch(
             );
         }
         return match &route {
-            Route::Control(rest) => Box::pin(gate.control.answer(&parts.method, rest, parts.uri.query(), body, id)).await,
+            Route::Control(rest) => {
+                Box::pin(gate.control.answer(&parts.method, rest, parts.uri.query(), body, id))
+                    .await
+            }
             _ => Box::pin(gate.control.metrics(id)).await,
         };
     }
-    if matches!(route, Route::Reload) && token.as_ref().is_some_and(|token| gate.control.is_token(token)) {
+    if matches!(route, Route::Reload)
+        && token.as_ref().is_some_and(|token| gate.control.is_token(token))
+    {
         return Box::pin(gate.control.reload(id)).await;
     }
     let known = match &gate.keyless {
@@ -219,26 +261,51 @@ async fn dispatch(
         }
         Route::Stored { id: response, what } => {
             let caller = Caller { project, program: program(&parts.headers), addr: peer.ip() };
-            stored::answer(gate, id, caller, (response, what), (parts.method, query, parts.headers), body).await
+            stored::answer(
+                gate,
+                id,
+                caller,
+                (response, what),
+                (parts.method, query, parts.headers),
+                body,
+            )
+            .await
         }
-        Route::Known(what) => Box::pin(known::answer(gate, id, &project, what, query.as_deref(), body)).await,
+        Route::Known(what) => {
+            Box::pin(known::answer(gate, id, &project, what, query.as_deref(), body)).await
+        }
         Route::Tags => places::tags(gate, id, &project),
         Route::Reload => {
             if project.admin {
                 return Box::pin(gate.control.reload(id)).await;
             }
-            let message = format!("project `{}` is no admin; `aiproxy reload` works for the owner of this machine", project.name);
+            let message = format!(
+                "project `{}` is no admin; `aiproxy reload` works for the owner of this machine",
+                project.name
+            );
             reply::error(dialect, id, &ClientError::new(ErrorKind::Forbidden, message))
         }
         Route::Root | Route::Health | Route::Metrics | Route::Version | Route::Control(_) => {
             let _ = settings;
-            reply::error(dialect, id, &ClientError::new(ErrorKind::Internal, "this place is answered before; please report this"))
+            reply::error(
+                dialect,
+                id,
+                &ClientError::new(
+                    ErrorKind::Internal,
+                    "this place is answered before; please report this",
+                ),
+            )
         }
     }
 }
 
 /// The project of a listener whose clients need no credential, for what may be spoken there.
-fn without_key(keyless: &Keyless, route: &Route, dialect: Dialect, settings: &Settings) -> Result<Arc<Project>, ClientError> {
+fn without_key(
+    keyless: &Keyless,
+    route: &Route,
+    dialect: Dialect,
+    settings: &Settings,
+) -> Result<Arc<Project>, ClientError> {
     let spoken = match route {
         Route::Models { gemini: true, .. } => keyless.dialects.contains(&Dialect::Gemini),
         Route::Models { .. } => keyless.dialects.iter().any(|dialect| *dialect != Dialect::Gemini),
@@ -248,18 +315,27 @@ fn without_key(keyless: &Keyless, route: &Route, dialect: Dialect, settings: &Se
     let raw = matches!(route, Route::Relay(endpoint) if endpoint.op == Op::Raw);
     if !spoken || raw {
         let spoken: Vec<&str> = keyless.dialects.iter().map(|dialect| dialect.name()).collect();
-        let message =
-            format!("this listener serves {} only, without a client key; the others need theirs at the main address", spoken.join(", "));
+        let message = format!(
+            "this listener serves {} only, without a client key; the others need theirs at the main address",
+            spoken.join(", ")
+        );
         return Err(ClientError::new(ErrorKind::Forbidden, message));
     }
     let project = settings.projects.iter().find(|project| project.name == keyless.project);
-    let missing =
-        || ClientError::new(ErrorKind::Forbidden, format!("project `{}` of this listener is gone from the config", keyless.project));
+    let missing = || {
+        ClientError::new(
+            ErrorKind::Forbidden,
+            format!("project `{}` of this listener is gone from the config", keyless.project),
+        )
+    };
     enabled(Arc::clone(project.ok_or_else(missing)?))
 }
 
 /// The project of a token; an unknown one waits while keys are still being read.
-async fn caller(gate: &Gate, token: Option<&crate::secrets::Secret>) -> Result<Arc<Project>, ClientError> {
+async fn caller(
+    gate: &Gate,
+    token: Option<&crate::secrets::Secret>,
+) -> Result<Arc<Project>, ClientError> {
     let look = |table: &Table| match token {
         Some(token) => table.find(token).or(table.anybody.as_ref()).cloned(),
         None => table.anybody.clone(),
@@ -278,8 +354,10 @@ async fn caller(gate: &Gate, token: Option<&crate::secrets::Secret>) -> Result<A
             return enabled(project);
         }
         if table.reading {
-            let message = "project keys are still being read from a slow keyring; try again shortly";
-            return Err(ClientError::new(ErrorKind::Overloaded, message).retry_after(Some(Duration::from_secs(2))));
+            let message =
+                "project keys are still being read from a slow keyring; try again shortly";
+            return Err(ClientError::new(ErrorKind::Overloaded, message)
+                .retry_after(Some(Duration::from_secs(2))));
         }
     }
     Err(credential::refusal(token))
@@ -289,7 +367,10 @@ fn enabled(project: Arc<Project>) -> Result<Arc<Project>, ClientError> {
     if project.enabled {
         return Ok(project);
     }
-    let message = format!("project `{}` is disabled; set `enabled = true` in its [[project]] row", project.name);
+    let message = format!(
+        "project `{}` is disabled; set `enabled = true` in its [[project]] row",
+        project.name
+    );
     Err(ClientError::new(ErrorKind::Forbidden, message).code("project_disabled"))
 }
 
@@ -325,14 +406,26 @@ fn program(headers: &HeaderMap) -> Arc<str> {
     Arc::from(clean::cut_end(&clean::clean(name), 32).as_ref())
 }
 
-fn nowhere_error(nowhere: &Nowhere, method: &http::Method, path: &str, settings: &Settings) -> ClientError {
+fn nowhere_error(
+    nowhere: &Nowhere,
+    method: &http::Method,
+    path: &str,
+    settings: &Settings,
+) -> ClientError {
     let path = clean::clean(path);
     let path = clean::cut_end(&path, 120);
     if let Some(allow) = nowhere.allow {
-        return ClientError::new(ErrorKind::MethodNotAllowed, format!("{method} is not allowed for {path}; {allow} is"))
-            .code("method_not_supported");
+        return ClientError::new(
+            ErrorKind::MethodNotAllowed,
+            format!("{method} is not allowed for {path}; {allow} is"),
+        )
+        .code("method_not_supported");
     }
-    let base = settings.server.listen.first().map_or_else(|| "127.0.0.1:8642".to_owned(), ToString::to_string);
+    let base = settings
+        .server
+        .listen
+        .first()
+        .map_or_else(|| "127.0.0.1:8642".to_owned(), ToString::to_string);
     let message = format!(
         "Unknown request URL: {method} {path}. aiproxy serves the OpenAI API below http://{base}/v1, Anthropic's and Gemini's below http://{base}, and anything else of an upstream below http://{base}/u/UPSTREAM/"
     );

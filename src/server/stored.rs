@@ -38,16 +38,23 @@ pub(super) async fn answer(
             let text = match what {
                 Stored::Get => body,
                 Stored::InputItems => {
-                    let asked =
-                        ChatRequest { messages: conversation.messages.iter().take(asked).cloned().collect(), ..ChatRequest::default() };
-                    stored::input_items(&asked, &response, &stored::Page::of(query.as_deref().unwrap_or_default()))
+                    let asked = ChatRequest {
+                        messages: conversation.messages.iter().take(asked).cloned().collect(),
+                        ..ChatRequest::default()
+                    };
+                    stored::input_items(
+                        &asked,
+                        &response,
+                        &stored::Page::of(query.as_deref().unwrap_or_default()),
+                    )
                 }
                 Stored::Delete => {
                     gate.engine.stored.forget(&project, &response);
                     stored::deleted(&response)
                 }
                 Stored::Cancel => {
-                    let message = "this response is complete; only background responses can be cancelled";
+                    let message =
+                        "this response is complete; only background responses can be cancelled";
                     return refuse(&ClientError::new(ErrorKind::BadRequest, message));
                 }
             };
@@ -56,7 +63,13 @@ pub(super) async fn answer(
         Some(Home::There { upstream, key }) => (upstream, key),
     };
     let generation = gate.engine.generation();
-    let Some(name) = generation.settings.upstreams.iter().find(|each| each.id == upstream).map(|each| each.name.to_string()) else {
+    let Some(name) = generation
+        .settings
+        .upstreams
+        .iter()
+        .find(|each| each.id == upstream)
+        .map(|each| each.name.to_string())
+    else {
         return refuse(&unknown(&response));
     };
     let path = match what {
@@ -67,8 +80,13 @@ pub(super) async fn answer(
     if what == Stored::Delete {
         gate.engine.stored.forget(&project, &response);
     }
-    let endpoint =
-        Endpoint { dialect: Dialect::Responses, op: Op::Stored, path, model: ModelPlace::Upstream(name), stream: StreamPlace::No };
+    let endpoint = Endpoint {
+        dialect: Dialect::Responses,
+        op: Op::Stored,
+        path,
+        model: ModelPlace::Upstream(name),
+        stream: StreamPlace::No,
+    };
     let head = Head { id, endpoint, caller, method, query, headers, home: Some((upstream, key)) };
     serve::serve(&gate.engine, head, body).await
 }

@@ -41,7 +41,12 @@ pub enum Phase {
 impl Pulse {
     #[must_use]
     pub fn new() -> Self {
-        Self { phase: AtomicU8::new(1), since: AtomicU64::new(0), stuck: AtomicU64::new(0), born: Instant::now() }
+        Self {
+            phase: AtomicU8::new(1),
+            since: AtomicU64::new(0),
+            stuck: AtomicU64::new(0),
+            born: Instant::now(),
+        }
     }
 
     fn now(&self) -> u64 {
@@ -99,20 +104,27 @@ impl Wire {
                 self.pulse.stuck.store(self.pulse.now().max(1), Ordering::Relaxed);
             }
             Poll::Pending => {}
-            Poll::Ready(_) if self.pulse.stuck.load(Ordering::Relaxed) != 0 => self.pulse.stuck.store(0, Ordering::Relaxed),
+            Poll::Ready(_) if self.pulse.stuck.load(Ordering::Relaxed) != 0 => {
+                self.pulse.stuck.store(0, Ordering::Relaxed)
+            }
             Poll::Ready(_) => {}
         }
     }
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.peeked.has_remaining() {
             let length = this.peeked.len().min(buf.remaining());
             buf.put_slice(&this.peeked.split_to(length));
-            // Together with what came behind it: read by itself, the little that was peeked would make hyper's buffer
-            // twice as large for as long as the connection lives. An end or an error is met again by the next read.
+            // Together with what came behind it: read by itself, the little that was peeked would
+            // make hyper's buffer twice as large for as long as the connection lives. An end or an
+            // error is met again by the next read.
             if buf.remaining() > 0 {
                 let _more = Pin::new(&mut this.stream).poll_read(cx, buf);
             }
@@ -120,7 +132,9 @@ impl AsyncRead for Wire {
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if buf.filled().len() > before && this.pulse.phase.load(Ordering::Relaxed) == Phase::Idle as u8 {
+        if buf.filled().len() > before
+            && this.pulse.phase.load(Ordering::Relaxed) == Phase::Idle as u8
+        {
             this.pulse.enter(Phase::Head);
         }
         read
@@ -128,7 +142,11 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write(cx, data);
         this.wrote(&result);
@@ -147,7 +165,11 @@ impl AsyncWrite for Wire {
         true
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.wrote(&result);

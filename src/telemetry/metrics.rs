@@ -26,10 +26,26 @@ const OTHER: &str = "other";
 const NAME: usize = 120;
 
 /// Bounds that the conventions for generative AI recommend.
-const TOKENS: [f64; 14] =
-    [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0, 67_108_864.0];
-const SECONDS: [f64; 14] = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-const FIRST: [f64; 16] = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+const TOKENS: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+const SECONDS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+const FIRST: [f64; 16] =
+    [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const EACH: [f64; 13] = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
 
 /// The sums of a process.
@@ -122,11 +138,32 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
-const CLASSES: [&str; 10] =
-    ["input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_in", "image_in", "output", "reasoning", "audio_out", "image_out"];
+const CLASSES: [&str; 10] = [
+    "input",
+    "cache_read",
+    "cache_write_5m",
+    "cache_write_1h",
+    "audio_in",
+    "image_in",
+    "output",
+    "reasoning",
+    "audio_out",
+    "image_out",
+];
 
 fn classes(u: &Usage) -> [u64; CLASSES.len()] {
-    [u.input, u.cache_read, u.cache_write_5m, u.cache_write_1h, u.audio_in, u.image_in, u.output, u.reasoning, u.audio_out, u.image_out]
+    [
+        u.input,
+        u.cache_read,
+        u.cache_write_5m,
+        u.cache_write_1h,
+        u.audio_in,
+        u.image_in,
+        u.output,
+        u.reasoning,
+        u.audio_out,
+        u.image_out,
+    ]
 }
 
 /// What one set of labels has to tell in a family: one more label, and the value.
@@ -142,7 +179,13 @@ impl Metrics {
     /// Attempts that an upstream answered well since the start.
     #[must_use]
     pub fn answered(&self, upstream: &str) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).answered.get(upstream).copied().unwrap_or(0)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .answered
+            .get(upstream)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Writes them all.
@@ -165,7 +208,11 @@ impl Sums {
             op: r.op,
             dialect: r.dialect,
         };
-        let counts = bounded(&mut self.requests, whose, |whose| Whose { project: OTHER.into(), model: OTHER.into(), ..whose });
+        let counts = bounded(&mut self.requests, whose, |whose| Whose {
+            project: OTHER.into(),
+            model: OTHER.into(),
+            ..whose
+        });
         match r.state {
             State::Failed => counts.failed += 1,
             State::Left => counts.left += 1,
@@ -186,7 +233,9 @@ impl Sums {
         }
         for (before, after) in r.attempts.iter().zip(r.attempts.iter().skip(1)) {
             // A second one beside the first is no flight from it.
-            if after.task != Task::Hedge && (before.upstream != after.upstream || before.key != after.key) {
+            if after.task != Task::Hedge
+                && (before.upstream != after.upstream || before.key != after.key)
+            {
                 *self.failovers.entry(Arc::clone(&before.upstream)).or_default() += 1;
             }
         }
@@ -196,7 +245,8 @@ impl Sums {
     }
 
     fn shape(&mut self, r: &RequestRecord, which: Which) {
-        let shapes = bounded(&mut self.models, which, |which| Which { model: OTHER.into(), ..which });
+        let shapes =
+            bounded(&mut self.models, which, |which| Which { model: OTHER.into(), ..which });
         if let Some(usage) = &r.usage {
             shapes.input.add(&TOKENS, usage.input_total() as f64);
             shapes.output.add(&TOKENS, usage.output_total() as f64);
@@ -208,20 +258,33 @@ impl Sums {
         if let Some(ms) = r.ttft_ms {
             shapes.first.add(&FIRST, seconds(ms));
         }
-        if let (Some(first), Some(all), Some(usage)) = (r.ttft_ms, r.duration_ms, r.usage.filter(|usage| usage.output_total() > 1))
+        if let (Some(first), Some(all), Some(usage)) =
+            (r.ttft_ms, r.duration_ms, r.usage.filter(|usage| usage.output_total() > 1))
             && r.stream
         {
-            shapes.each.add(&EACH, seconds(all.saturating_sub(first)) / (usage.output_total() - 1) as f64);
+            shapes
+                .each
+                .add(&EACH, seconds(all.saturating_sub(first)) / (usage.output_total() - 1) as f64);
         }
     }
 
     fn attempt(&mut self, op: Op, a: &AttemptRecord) {
-        let tried =
-            Tried { upstream: Arc::clone(&a.upstream), key: Arc::clone(&a.key), model: name(&a.model), op, status: a.status, won: a.won };
+        let tried = Tried {
+            upstream: Arc::clone(&a.upstream),
+            key: Arc::clone(&a.key),
+            model: name(&a.model),
+            op,
+            status: a.status,
+            won: a.won,
+        };
         if a.won {
             *self.answered.entry(Arc::clone(&a.upstream)).or_default() += 1;
         }
-        let (count, took) = bounded(&mut self.attempts, tried, |tried| Tried { model: OTHER.into(), status: None, ..tried });
+        let (count, took) = bounded(&mut self.attempts, tried, |tried| Tried {
+            model: OTHER.into(),
+            status: None,
+            ..tried
+        });
         *count += 1;
         if let Some(ended) = a.ended_ms {
             took.add(&SECONDS, f64::from(ended.saturating_sub(a.started_ms)) / 1_000.0);
@@ -238,15 +301,24 @@ impl Sums {
 
     fn write_requests(&self, page: &mut Page, requests: &[(&Whose, &Counts)]) {
         let of = |w: &Whose| {
-            [w.project.to_string(), w.upstream.to_string(), w.model.to_string(), w.op.name().to_owned(), w.dialect.name().to_owned()]
+            [
+                w.project.to_string(),
+                w.upstream.to_string(),
+                w.model.to_string(),
+                w.op.name().to_owned(),
+                w.dialect.name().to_owned(),
+            ]
         };
         const NAMES: [&str; 5] = ["project", "upstream", "model", "op", "dialect"];
-        let labels = |values: &'_ [String; 5]| -> Vec<(&'static str, String)> { NAMES.into_iter().zip(values.iter().cloned()).collect() };
+        let labels = |values: &'_ [String; 5]| -> Vec<(&'static str, String)> {
+            NAMES.into_iter().zip(values.iter().cloned()).collect()
+        };
         let each = |page: &mut Page, of_counts: &dyn Fn(&Counts) -> Values| {
             for (whose, counts) in requests {
                 let all = labels(&of(whose));
                 for (more, value) in of_counts(counts) {
-                    let mut labels: Vec<(&str, &str)> = all.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                    let mut labels: Vec<(&str, &str)> =
+                        all.iter().map(|(name, value)| (*name, value.as_str())).collect();
                     labels.extend(more);
                     page.sample(&labels, value);
                 }
@@ -255,18 +327,36 @@ impl Sums {
         page.family("aiproxy_requests_total", "counter", "Finished requests by how they ended");
         each(page, &|counts| {
             let states = [("done", counts.done), ("failed", counts.failed), ("left", counts.left)];
-            states.into_iter().filter(|(_, n)| *n > 0).map(|(state, n)| (Some(("state", state)), n.to_string())).collect()
+            states
+                .into_iter()
+                .filter(|(_, n)| *n > 0)
+                .map(|(state, n)| (Some(("state", state)), n.to_string()))
+                .collect()
         });
         page.family("aiproxy_tokens_total", "counter", "Tokens in classes that do not overlap");
         each(page, &|counts| {
             let all = CLASSES.into_iter().zip(counts.tokens).filter(|(_, n)| *n > 0);
             all.map(|(class, n)| (Some(("class", class)), n.to_string())).collect()
         });
-        page.family("aiproxy_cost_dollars_total", "counter", "What requests with a known price cost, in US dollars");
+        page.family(
+            "aiproxy_cost_dollars_total",
+            "counter",
+            "What requests with a known price cost, in US dollars",
+        );
         each(page, &|counts| vec![(None, counts.cost.dollars().to_string())]);
-        page.family("aiproxy_unpriced_requests_total", "counter", "Requests whose price nobody knows");
-        each(page, &|counts| if counts.unpriced > 0 { vec![(None, counts.unpriced.to_string())] } else { Vec::new() });
-        page.family("aiproxy_failovers_total", "counter", "Times that a request went on elsewhere, by the upstream that it left");
+        page.family(
+            "aiproxy_unpriced_requests_total",
+            "counter",
+            "Requests whose price nobody knows",
+        );
+        each(page, &|counts| {
+            if counts.unpriced > 0 { vec![(None, counts.unpriced.to_string())] } else { Vec::new() }
+        });
+        page.family(
+            "aiproxy_failovers_total",
+            "counter",
+            "Times that a request went on elsewhere, by the upstream that it left",
+        );
         for (upstream, count) in &self.failovers {
             page.sample(&[("upstream", upstream)], count);
         }
@@ -275,8 +365,14 @@ impl Sums {
     fn write_attempts(&self, page: &mut Page) {
         let mut attempts: Vec<_> = self.attempts.iter().collect();
         attempts.sort_by_key(|(tried, _)| *tried);
-        let status = |tried: &Tried| tried.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
-        page.family("aiproxy_attempts_total", "counter", "Attempts at upstreams by status, and whether the request was answered with them");
+        let status = |tried: &Tried| {
+            tried.status.map_or_else(|| "none".to_owned(), |status| status.to_string())
+        };
+        page.family(
+            "aiproxy_attempts_total",
+            "counter",
+            "Attempts at upstreams by status, and whether the request was answered with them",
+        );
         for (tried, (count, _)) in &attempts {
             let (status, won) = (status(tried), if tried.won { "true" } else { "false" });
             page.sample(
@@ -291,10 +387,19 @@ impl Sums {
                 count,
             );
         }
-        page.family("gen_ai_client_operation_duration_seconds", "histogram", "Time of an attempt at an upstream");
-        for (tried, (_, took)) in attempts.iter().filter(|(tried, (_, took))| tried.op.generates() && !took.is_empty()) {
-            let error =
-                if tried.won { String::new() } else { tried.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string()) };
+        page.family(
+            "gen_ai_client_operation_duration_seconds",
+            "histogram",
+            "Time of an attempt at an upstream",
+        );
+        for (tried, (_, took)) in
+            attempts.iter().filter(|(tried, (_, took))| tried.op.generates() && !took.is_empty())
+        {
+            let error = if tried.won {
+                String::new()
+            } else {
+                tried.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string())
+            };
             let mut labels = vec![
                 ("gen_ai_operation_name", operation(tried.op)),
                 ("gen_ai_provider_name", &*tried.upstream),
@@ -324,23 +429,36 @@ impl Sums {
         page.family("gen_ai_client_token_usage", "histogram", "Tokens of a request");
         for (which, shapes) in &models {
             let own = labels(which);
-            for (kind, tokens) in
-                [("input", &shapes.input), ("output", &shapes.output)].into_iter().filter(|(_, tokens)| !tokens.is_empty())
+            for (kind, tokens) in [("input", &shapes.input), ("output", &shapes.output)]
+                .into_iter()
+                .filter(|(_, tokens)| !tokens.is_empty())
             {
                 let mut labels = borrowed(&own);
                 labels.push(("gen_ai_token_type", kind));
                 tokens.write(page, &labels, &TOKENS);
             }
         }
-        page.family("gen_ai_server_request_duration_seconds", "histogram", "Time of a request, all its attempts together");
+        page.family(
+            "gen_ai_server_request_duration_seconds",
+            "histogram",
+            "Time of a request, all its attempts together",
+        );
         for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.duration.is_empty()) {
             shapes.duration.write(page, &borrowed(&labels(which)), &SECONDS);
         }
-        page.family("gen_ai_server_time_to_first_token_seconds", "histogram", "Time from a request to the first content for its client");
+        page.family(
+            "gen_ai_server_time_to_first_token_seconds",
+            "histogram",
+            "Time from a request to the first content for its client",
+        );
         for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.first.is_empty()) {
             shapes.first.write(page, &borrowed(&labels(which)), &FIRST);
         }
-        page.family("gen_ai_server_time_per_output_token_seconds", "histogram", "Time of each output token after the first, of streams");
+        page.family(
+            "gen_ai_server_time_per_output_token_seconds",
+            "histogram",
+            "Time of each output token after the first, of streams",
+        );
         for (which, shapes) in models.iter().filter(|(_, shapes)| !shapes.each.is_empty()) {
             shapes.each.write(page, &borrowed(&labels(which)), &EACH);
         }
@@ -348,13 +466,21 @@ impl Sums {
 }
 
 /// The sums of these labels, or of `other` where there are too many.
-fn bounded<K: Eq + Hash + Clone, V: Default>(map: &mut HashMap<K, V>, key: K, other: impl FnOnce(K) -> K) -> &mut V {
+fn bounded<K: Eq + Hash + Clone, V: Default>(
+    map: &mut HashMap<K, V>,
+    key: K,
+    other: impl FnOnce(K) -> K,
+) -> &mut V {
     let key = if map.len() < SETS || map.contains_key(&key) { key } else { other(key) };
     map.entry(key).or_default()
 }
 
 fn name(model: &Arc<str>) -> Arc<str> {
-    if model.len() <= NAME { Arc::clone(model) } else { model[..model.floor_char_boundary(NAME)].into() }
+    if model.len() <= NAME {
+        Arc::clone(model)
+    } else {
+        model[..model.floor_char_boundary(NAME)].into()
+    }
 }
 
 /// The word of the conventions for an operation.
@@ -411,7 +537,13 @@ pub(in crate::telemetry) mod tests {
             ttft_ms: Some(150),
             duration_ms: Some(1_150),
             status: Some(200),
-            usage: Some(Usage { input: 100, cache_read: 28, output: 10, reasoning: 1, ..Usage::default() }),
+            usage: Some(Usage {
+                input: 100,
+                cache_read: 28,
+                output: 10,
+                reasoning: 1,
+                ..Usage::default()
+            }),
             cost: Some(Cost { usd: Some(NanoUsd(1_500_000)), sure: Sure::Exact }),
             finish: Some("stop".into()),
             answer_bytes: 1,
@@ -463,7 +595,11 @@ pub(in crate::telemetry) mod tests {
             metrics.count(&entry(&format!("model-{n}-{}", "x".repeat(500))));
         }
         let sums = metrics.0.lock().unwrap();
-        assert!(sums.requests.len() <= SETS + 1 && sums.models.len() <= SETS + 1 && sums.attempts.len() <= SETS + 2);
+        assert!(
+            sums.requests.len() <= SETS + 1
+                && sums.models.len() <= SETS + 1
+                && sums.attempts.len() <= SETS + 2
+        );
         drop(sums);
         assert!(page(&metrics).contains("model=\"other\""));
     }

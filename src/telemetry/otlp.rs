@@ -1,4 +1,5 @@
-//! Gathers spans and hands them to a collector, a batch at a time; what it does not take in time is dropped and counted.
+//! Gathers spans and hands them to a collector, a batch at a time; what it does not take in time is
+//! dropped and counted.
 
 use std::{
     sync::{
@@ -13,7 +14,9 @@ use serde_json::Value;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::traces::{self, Parent};
-use crate::{config::settings::SideUrl, events::sink::Entry, secrets::Secret, upstream::post::Poster};
+use crate::{
+    config::settings::SideUrl, events::sink::Entry, secrets::Secret, upstream::post::Poster,
+};
 
 /// Requests that wait for their turn.
 const QUEUE: usize = 2_048;
@@ -21,7 +24,8 @@ const QUEUE: usize = 2_048;
 const BATCH: usize = 256;
 const GATHER: Duration = Duration::from_secs(2);
 /// Pauses before a batch is sent again.
-const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+const PAUSES: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
 /// A finished request on its way.
 #[derive(Debug)]
@@ -45,7 +49,15 @@ impl Traces {
     #[must_use]
     pub fn new() -> (Arc<Self>, Receiver<Box<Traced>>) {
         let (queue, reader) = mpsc::channel(QUEUE);
-        (Arc::new(Self { queue, on: AtomicBool::new(false), sent: AtomicU64::new(0), dropped: AtomicU64::new(0) }), reader)
+        (
+            Arc::new(Self {
+                queue,
+                on: AtomicBool::new(false),
+                sent: AtomicU64::new(0),
+                dropped: AtomicU64::new(0),
+            }),
+            reader,
+        )
     }
 
     /// Whether anybody wants them.
@@ -104,21 +116,22 @@ impl Traces {
         let body = bytes::Bytes::from(traces::body(&spans, host).to_string());
         let mut pauses = PAUSES.iter();
         loop {
-            let (why, after) = match poster.post(url, HeaderMap::new(), credentials, body.clone()).await {
-                Ok(answered) if answered.status.is_success() => {
-                    self.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                    return Ok(());
-                }
-                Ok(answered) => {
-                    let why = format!("{} answered {}", url.place(), answered.status.as_u16());
-                    // The statuses that the protocol says may pass.
-                    if !matches!(answered.status.as_u16(), 429 | 502..=504) {
-                        return self.lost(batch, why);
+            let (why, after) =
+                match poster.post(url, HeaderMap::new(), credentials, body.clone()).await {
+                    Ok(answered) if answered.status.is_success() => {
+                        self.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                        return Ok(());
                     }
-                    (why, answered.retry_after)
-                }
-                Err(fault) => (fault.message, None),
-            };
+                    Ok(answered) => {
+                        let why = format!("{} answered {}", url.place(), answered.status.as_u16());
+                        // The statuses that the protocol says may pass.
+                        if !matches!(answered.status.as_u16(), 429 | 502..=504) {
+                            return self.lost(batch, why);
+                        }
+                        (why, answered.retry_after)
+                    }
+                    Err(fault) => (fault.message, None),
+                };
             let Some(pause) = pauses.next() else { return self.lost(batch, why) };
             tokio::time::sleep(after.unwrap_or(*pause).min(Duration::from_secs(30))).await;
         }

@@ -31,7 +31,8 @@ impl Page {
         self.sample(&[], value);
     }
 
-    /// A histogram of the family: counts of buckets that are not yet summed up, one more than there are bounds.
+    /// A histogram of the family: counts of buckets that are not yet summed up, one more than there
+    /// are bounds.
     pub fn histogram(&mut self, labels: &[(&str, &str)], bounds: &[f64], counts: &[u64], sum: f64) {
         let mut total = 0;
         for (at, count) in counts.iter().enumerate() {
@@ -48,7 +49,13 @@ impl Page {
         self.out
     }
 
-    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], bound: Option<&str>, value: impl Display) {
+    fn line(
+        &mut self,
+        suffix: &str,
+        labels: &[(&str, &str)],
+        bound: Option<&str>,
+        value: impl Display,
+    ) {
         let name = self.name;
         self.put(format_args!("{name}{suffix}"));
         let mut open = '{';

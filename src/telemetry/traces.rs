@@ -1,4 +1,5 @@
-//! A finished request as spans: one for the request, below it one for each attempt; in the JSON form of OTLP.
+//! A finished request as spans: one for the request, below it one for each attempt; in the JSON
+//! form of OTLP.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -24,13 +25,18 @@ impl Parent {
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.trim().split('-');
-        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (version, trace, span, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let hex = |text: &str, digits: usize| {
             text.len() == digits
                 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
                 && text.bytes().any(|b| b != b'0')
         };
-        let fine = version.len() == 2 && version != "ff" && flags.len() == 2 && hex(trace, 32) && hex(span, 16);
+        let fine = version.len() == 2
+            && version != "ff"
+            && flags.len() == 2
+            && hex(trace, 32)
+            && hex(span, 16);
         fine.then(|| Self { trace: trace.to_owned(), span: span.to_owned() })
     }
 }
@@ -65,7 +71,8 @@ pub fn body(spans: &[Value], host: &str) -> Value {
 pub fn spans(entry: &Entry, parent: Option<&Parent>, out: &mut Vec<Value>) {
     let r = &entry.record;
     let id = r.id.to_string();
-    let trace = parent.map_or_else(|| format!("{id}{}", hex(&id, "trace", 6)), |parent| parent.trace.clone());
+    let trace = parent
+        .map_or_else(|| format!("{id}{}", hex(&id, "trace", 6)), |parent| parent.trace.clone());
     let own = hex(&id, "request", 8);
     out.push(request(entry, parent, &trace, &own));
     for attempt in &r.attempts {
@@ -104,14 +111,19 @@ fn request(entry: &Entry, parent: Option<&Parent>, trace: &str, own: &str) -> Va
         attributes.push(text("gen_ai.conversation.id", session));
     }
     if let Some(finish) = &r.finish {
-        attributes
-            .push(attribute("gen_ai.response.finish_reasons", &json!({ "arrayValue": { "values": [{ "stringValue": &**finish }] } })));
+        attributes.push(attribute(
+            "gen_ai.response.finish_reasons",
+            &json!({ "arrayValue": { "values": [{ "stringValue": &**finish }] } }),
+        ));
     }
     if let Some(usage) = &r.usage {
         attributes.push(number("gen_ai.usage.input_tokens", usage.input_total()));
         attributes.push(number("gen_ai.usage.output_tokens", usage.output_total()));
         attributes.push(number("gen_ai.usage.cache_read.input_tokens", usage.cache_read));
-        attributes.push(number("gen_ai.usage.cache_creation.input_tokens", usage.cache_write_5m.saturating_add(usage.cache_write_1h)));
+        attributes.push(number(
+            "gen_ai.usage.cache_creation.input_tokens",
+            usage.cache_write_5m.saturating_add(usage.cache_write_1h),
+        ));
     }
     if let Some(ms) = r.ttft_ms {
         attributes.push(number("aiproxy.time_to_first_token_ms", ms.into()));
@@ -130,7 +142,10 @@ fn request(entry: &Entry, parent: Option<&Parent>, trace: &str, own: &str) -> Va
             json!({})
         }
         State::Failed | State::Queued | State::Streaming | State::Waiting => {
-            attributes.push(text("error.type", &r.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string())));
+            attributes.push(text(
+                "error.type",
+                &r.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string()),
+            ));
             json!({ "code": 2, "message": r.error.as_deref().unwrap_or_default() })
         }
     };
@@ -163,7 +178,10 @@ fn one(r: &RequestRecord, a: &AttemptRecord, trace: &str, parent: &str) -> Value
     }
     let status = match &a.outcome {
         Some(outcome) => {
-            attributes.push(text("error.type", &a.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string())));
+            attributes.push(text(
+                "error.type",
+                &a.status.map_or_else(|| "_OTHER".to_owned(), |status| status.to_string()),
+            ));
             json!({ "code": 2, "message": &**outcome })
         }
         None if a.won => json!({ "code": 1 }),
@@ -196,29 +214,44 @@ mod tests {
         let [request, first, second] = spans_of.as_slice() else { panic!("{spans_of:?}") };
         assert_eq!((request["kind"].as_u64(), first["kind"].as_u64()), (Some(2), Some(3)));
         assert_eq!(request["traceId"].as_str().map(str::len), Some(32));
-        assert_eq!((&first["traceId"], &first["parentSpanId"]), (&request["traceId"], &request["spanId"]));
+        assert_eq!(
+            (&first["traceId"], &first["parentSpanId"]),
+            (&request["traceId"], &request["spanId"])
+        );
         assert_ne!(first["spanId"], second["spanId"]);
-        assert_eq!((first["status"]["code"].as_u64(), second["status"]["code"].as_u64()), (Some(2), Some(1)));
+        assert_eq!(
+            (first["status"]["code"].as_u64(), second["status"]["code"].as_u64()),
+            (Some(2), Some(1))
+        );
         assert_eq!(
             (&request["startTimeUnixNano"], &request["endTimeUnixNano"]),
             (&json!("1700000000000000000"), &json!("1700000001150000000"))
         );
         let has = |span: &Value, key: &str| {
-            let found = span["attributes"].as_array().and_then(|all| all.iter().find(|each| each["key"] == key));
+            let found = span["attributes"]
+                .as_array()
+                .and_then(|all| all.iter().find(|each| each["key"] == key));
             found.map(|found| found["value"].clone()).unwrap_or_default()
         };
         assert_eq!(has(request, "gen_ai.usage.input_tokens"), json!({ "intValue": "128" }));
         assert_eq!(has(request, "gen_ai.provider.name"), json!({ "stringValue": "one" }));
         assert_eq!(has(first, "error.type"), json!({ "stringValue": "429" }));
-        assert_eq!(has(request, "gen_ai.response.finish_reasons")["arrayValue"]["values"][0]["stringValue"], "stop");
+        assert_eq!(
+            has(request, "gen_ai.response.finish_reasons")["arrayValue"]["values"][0]["stringValue"],
+            "stop"
+        );
     }
 
     #[test]
     fn a_client_that_traces_is_the_parent() {
-        let parent = Parent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        let parent =
+            Parent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
         let mut out = Vec::new();
         spans(&entry("m"), Some(&parent), &mut out);
-        assert_eq!((&out[0]["traceId"], &out[0]["parentSpanId"]), (&json!("4bf92f3577b34da6a3ce929d0e0e4736"), &json!("00f067aa0ba902b7")));
+        assert_eq!(
+            (&out[0]["traceId"], &out[0]["parentSpanId"]),
+            (&json!("4bf92f3577b34da6a3ce929d0e0e4736"), &json!("00f067aa0ba902b7"))
+        );
         assert_eq!(out[1]["parentSpanId"], out[0]["spanId"]);
 
         for bad in [

@@ -39,7 +39,8 @@ pub struct App {
     pub size: (u16, u16),
     /// The proxy runs in this process.
     pub in_process: bool,
-    /// What was copied: printed when the reader leaves, for terminals that take nothing into their clipboard.
+    /// What was copied: printed when the reader leaves, for terminals that take nothing into their
+    /// clipboard.
     pub copied: Vec<String>,
     pub(super) reading: Reading,
     pub(super) fresh: Freshness,
@@ -89,7 +90,14 @@ impl Look {
     /// A look from the beginning.
     #[must_use]
     pub fn at(id: RequestId) -> Self {
-        Self { id, pane: Pane::Way, scroll: [0; Pane::ALL.len()], follow: true, raw: false, unfolded: false }
+        Self {
+            id,
+            pane: Pane::Way,
+            scroll: [0; Pane::ALL.len()],
+            follow: true,
+            raw: false,
+            unfolded: false,
+        }
     }
 }
 
@@ -113,7 +121,8 @@ pub enum Pane {
 }
 
 impl Pane {
-    pub const ALL: [Self; 5] = [Self::Way, Self::Conversation, Self::Answer, Self::Headers, Self::Account];
+    pub const ALL: [Self; 5] =
+        [Self::Way, Self::Conversation, Self::Answer, Self::Headers, Self::Account];
 
     pub(super) fn after(self, steps: usize) -> Self {
         Self::ALL[(self as usize + steps) % Self::ALL.len()]
@@ -249,13 +258,18 @@ impl App {
     #[must_use]
     pub fn past_awaited(&self) -> bool {
         let ledger = self.snapshot.as_ref().is_some_and(|snapshot| snapshot.ledger.is_some());
-        ledger && (self.past.filter != self.place_of(Screen::Log).filter.text() || self.past.pending || self.past.wants())
+        ledger
+            && (self.past.filter != self.place_of(Screen::Log).filter.text()
+                || self.past.pending
+                || self.past.wants())
     }
 
     /// The request with this id, as long as it is kept.
     #[must_use]
     pub fn request(&self, id: RequestId) -> Option<&RequestRecord> {
-        let held = self.live().and_then(|live| live.running.get(id).or_else(|| live.finished().rev().find(|r| r.id == id)));
+        let held = self.live().and_then(|live| {
+            live.running.get(id).or_else(|| live.finished().rev().find(|r| r.id == id))
+        });
         let told = || self.told(id).and_then(|story| story.record.as_deref());
         held.or_else(|| self.past.rows.iter().find(|r| r.id == id)).or_else(told)
     }
@@ -283,7 +297,10 @@ impl App {
     /// The row that keys act on: the selected one, else the first.
     #[must_use]
     pub fn current(&self) -> Option<RowId> {
-        self.place().selected.clone().or_else(|| screens::entries(self).into_iter().next().map(|entry| entry.id))
+        self.place()
+            .selected
+            .clone()
+            .or_else(|| screens::entries(self).into_iter().next().map(|entry| entry.id))
     }
 
     /// Whether a second more changes the picture: something runs, or a wait counts down.
@@ -302,7 +319,8 @@ impl App {
             || now.0.rem_euclid(60_000) < 1_000
     }
 
-    /// Moves the selection by rows; the top that was followed counts as selected, as the mark stands there.
+    /// Moves the selection by rows; the top that was followed counts as selected, as the mark
+    /// stands there.
     pub(super) fn step(&mut self, by: isize) {
         let entries = screens::entries(self);
         let Some(last) = entries.len().checked_sub(1) else { return };

@@ -12,10 +12,13 @@ pub fn hello(snapshot: &Snapshot, model: &str) -> String {
     command(snapshot, "/v1/chat/completions", &body)
 }
 
-/// A command that sends the request again as it was; `None` where it was not kept whole or has no place of its own.
+/// A command that sends the request again as it was; `None` where it was not kept whole or has no
+/// place of its own.
 #[must_use]
 pub fn again(snapshot: &Snapshot, record: &RequestRecord, body: &str) -> Option<String> {
-    if body.len() > BODY || body.chars().any(char::is_control) && !body.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r'))
+    if body.len() > BODY
+        || body.chars().any(char::is_control)
+            && !body.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t' | '\r'))
     {
         return None;
     }
@@ -29,8 +32,13 @@ pub fn again(snapshot: &Snapshot, record: &RequestRecord, body: &str) -> Option<
         ("ollama", "chat") if body.contains("\"messages\"") => "/api/chat".to_owned(),
         ("ollama", "chat") => "/api/generate".to_owned(),
         ("gemini", "chat") => {
-            let name: String = record.asked.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '/')).collect();
-            let action = if record.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
+            let name: String = record
+                .asked
+                .chars()
+                .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '/'))
+                .collect();
+            let action =
+                if record.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
             format!("/v1beta/models/{name}:{action}")
         }
         _ => return None,

@@ -1,4 +1,5 @@
-//! A frame: how things are, where the reader is, what is wrong, the screen, and the keys that matter here.
+//! A frame: how things are, where the reader is, what is wrong, the screen, and the keys that
+//! matter here.
 
 use ratatui::{buffer::Buffer, layout::Rect};
 
@@ -43,7 +44,13 @@ pub fn draw(app: &App, now: Now, look: &Look, buffer: &mut Buffer) {
 fn too_small(now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let text = fill(&now.text.top.enlarge, &[("size", &format!("{}x{}", SMALLEST.0, SMALLEST.1))]);
     let x = area.width.saturating_sub(spans_width(&[span(text.as_str(), Role::Text)])) / 2;
-    canvas.put(area.x + x, area.y + area.height.saturating_sub(1) / 2, area.width, &text, Role::Text);
+    canvas.put(
+        area.x + x,
+        area.y + area.height.saturating_sub(1) / 2,
+        area.width,
+        &text,
+        Role::Text,
+    );
 }
 
 fn whole(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
@@ -72,24 +79,36 @@ fn tabs(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     for (screen, label, x) in &tabs {
         let (digit, title) = label.split_at(2);
         let here = *screen == app.screen;
-        let (number, word) = if here { (Role::Accent, Role::Accent) } else { (Role::Dim, Role::Text) };
+        let (number, word) =
+            if here { (Role::Accent, Role::Accent) } else { (Role::Dim, Role::Text) };
         let next = canvas.put(area.x + x, area.y, 2, digit, number);
         canvas.put(next, area.y, area.width, title, word);
         if here {
             let wide = spans_width(&[span(label.as_str(), word)]);
-            canvas.select(Rect { x: (area.x + x).saturating_sub(1), y: area.y, width: wide + 2, height: 1 });
+            canvas.select(Rect {
+                x: (area.x + x).saturating_sub(1),
+                y: area.y,
+                width: wide + 2,
+                height: 1,
+            });
         }
     }
     let (text, place) = (&now.text.top, app.place());
     let mut right = Vec::new();
     if place.sort > 0 {
-        let order = screens::orders(app.screen).get(place.sort).map_or("", |order| (order.word)(now.text));
+        let order =
+            screens::orders(app.screen).get(place.sort).map_or("", |order| (order.word)(now.text));
         right.push(span(format!(" {} ", fill(&text.sorted, &[("order", order)])), Role::Dim));
     }
     if !place.filter.is_empty() && app.over.is_none() {
-        right.push(span(format!(" {} ", fill(&text.filter, &[("text", place.filter.text())])), Role::Warn));
+        right.push(span(
+            format!(" {} ", fill(&text.filter, &[("text", place.filter.text())])),
+            Role::Warn,
+        ));
     }
-    let after = tabs.last().map_or(0, |(_, label, x)| x + spans_width(&[span(label.as_str(), Role::Text)]) + 2);
+    let after = tabs
+        .last()
+        .map_or(0, |(_, label, x)| x + spans_width(&[span(label.as_str(), Role::Text)]) + 2);
     canvas.spans_before(area.x + after, area.right(), area.y, &right);
 }
 
@@ -113,17 +132,32 @@ fn wrong(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         words.push(fill(if roomy { &text.more } else { &text.more_short }, &[("n", &more)]));
     }
     if app.screen != problem.screen {
-        let (key, screen) = (problem.screen.digit().to_string(), problem.screen.word(now.text).to_lowercase());
-        words.push(fill(if roomy { &text.shows } else { &text.shows_short }, &[("key", &key), ("screen", &screen)]));
+        let (key, screen) =
+            (problem.screen.digit().to_string(), problem.screen.word(now.text).to_lowercase());
+        words.push(fill(
+            if roomy { &text.shows } else { &text.shows_short },
+            &[("key", &key), ("screen", &screen)],
+        ));
     }
     // On lists of keys and upstreams `w` acts on the selected row.
-    if problem.act.is_some() && app.over.is_none() && !matches!(app.screen, screens::Screen::Keys | screens::Screen::Upstreams) {
+    if problem.act.is_some()
+        && app.over.is_none()
+        && !matches!(app.screen, screens::Screen::Keys | screens::Screen::Upstreams)
+    {
         words.push(if roomy { text.warms.clone() } else { text.warms_short.clone() });
     }
-    let hint = if words.is_empty() { Vec::new() } else { vec![span(format!("  {}", words.join(" · ")), Role::Dim)] };
+    let hint = if words.is_empty() {
+        Vec::new()
+    } else {
+        vec![span(format!("  {}", words.join(" · ")), Role::Dim)]
+    };
     let end = area.x + 1 + room.saturating_sub(spans_width(&hint));
-    let x =
-        canvas.spans(area.x + 1, area.y, end.saturating_sub(area.x + 1), &[span(glyph, problem.role), span(problem.text, problem.role)]);
+    let x = canvas.spans(
+        area.x + 1,
+        area.y,
+        end.saturating_sub(area.x + 1),
+        &[span(glyph, problem.role), span(problem.text, problem.role)],
+    );
     canvas.spans(x, area.y, area.right().saturating_sub(x), &hint);
 }
 
@@ -137,7 +171,13 @@ fn foot(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
                 Level::Info => ("● ", Role::Ok),
                 Level::Warn => ("▲ ", Role::Warn),
             };
-            vec![span(glyph, role), span(toast.text.clone(), if toast.level == Level::Info { Role::Text } else { role })]
+            vec![
+                span(glyph, role),
+                span(
+                    toast.text.clone(),
+                    if toast.level == Level::Info { Role::Text } else { role },
+                ),
+            ]
         }
         _ => footer(app, now, room),
     };
@@ -146,7 +186,8 @@ fn foot(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 
 /// The six keys that matter here, as many as there is room for, and always the way to all.
 fn footer(app: &App, now: Now, room: u16) -> Vec<Span> {
-    let piece = |label: &str, word: &str| [span(label, Role::Accent), span(format!(" {word}"), Role::Dim)];
+    let piece =
+        |label: &str, word: &str| [span(label, Role::Accent), span(format!(" {word}"), Role::Dim)];
     let mut pieces: Vec<[Span; 2]> = Vec::new();
     let mut help = None;
     for binding in TABLE.iter().filter(|binding| binding.here(app)) {
@@ -157,7 +198,8 @@ fn footer(app: &App, now: Now, room: u16) -> Vec<Span> {
             pieces.push(piece(binding.said(now.text), word));
         }
     }
-    let wide = |pieces: &[[Span; 2]]| pieces.iter().map(|piece| spans_width(piece) + 3).sum::<u16>();
+    let wide =
+        |pieces: &[[Span; 2]]| pieces.iter().map(|piece| spans_width(piece) + 3).sum::<u16>();
     let kept = help.as_ref().map_or(0, |help| spans_width(help));
     while wide(&pieces) + kept > room && !pieces.is_empty() {
         pieces.pop();
@@ -176,12 +218,18 @@ fn footer(app: &App, now: Now, room: u16) -> Vec<Span> {
 fn question(app: &App, dialog: &Dialog, now: Now, room: usize) -> Vec<Span> {
     let text = &now.text.ask;
     // The end of a long line is where it is being typed.
-    let typed = |line: &str| -> String { line.chars().skip(line.chars().count().saturating_sub(room / 2)).collect() };
+    let typed = |line: &str| -> String {
+        line.chars().skip(line.chars().count().saturating_sub(room / 2)).collect()
+    };
     match dialog {
-        Dialog::Ask { question, .. } => vec![span(question.clone(), Role::Warn), span("  y/n", Role::Accent)],
+        Dialog::Ask { question, .. } => {
+            vec![span(question.clone(), Role::Warn), span("  y/n", Role::Accent)]
+        }
         Dialog::Copy { .. } => {
             let mut spans = vec![span(format!("{}  ", text.copy), Role::Dim)];
-            for (key, word) in [("c", &text.copy_curl), ("i", &text.copy_id), ("b", &text.copy_answer)] {
+            for (key, word) in
+                [("c", &text.copy_curl), ("i", &text.copy_id), ("b", &text.copy_answer)]
+            {
                 spans.push(span(key, Role::Accent));
                 spans.push(span(format!(" {} · ", word.trim()), Role::Dim));
             }
@@ -189,7 +237,11 @@ fn question(app: &App, dialog: &Dialog, now: Now, room: usize) -> Vec<Span> {
             spans
         }
         Dialog::Filter { text: line, error, .. } => {
-            let mut spans = vec![span("/ ", Role::Accent), span(typed(line), Role::Text), span("█", Role::Accent)];
+            let mut spans = vec![
+                span("/ ", Role::Accent),
+                span(typed(line), Role::Text),
+                span("█", Role::Accent),
+            ];
             spans.push(match error {
                 Some(error) => span(format!("  {error}"), Role::Bad),
                 None => span(format!("  {}", text.filter), Role::Dim),
@@ -208,7 +260,10 @@ fn question(app: &App, dialog: &Dialog, now: Now, room: usize) -> Vec<Span> {
                 1 => text.running_one.clone(),
                 n => fill(&text.running_many, &[("n", &n.to_string())]),
             };
-            vec![span(fill(&text.stop, &[("running", &running)]), Role::Warn), span("  y/n/Esc", Role::Accent)]
+            vec![
+                span(fill(&text.stop, &[("running", &running)]), Role::Warn),
+                span("  y/n/Esc", Role::Accent),
+            ]
         }
     }
 }

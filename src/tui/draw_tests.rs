@@ -63,7 +63,8 @@ fn shown(app: &mut App, columns: u16, rows: u16) -> String {
 
 const SIZES: [(u16, u16); 4] = [(60, 16), (80, 24), (120, 40), (200, 60)];
 
-/// One snapshot per screen and language, with all sizes in it; empty lines at the end of a body are counted.
+/// One snapshot per screen and language, with all sizes in it; empty lines at the end of a body are
+/// counted.
 fn at_all_sizes(name: &str, app: &mut App) {
     for (lang, suffix) in [(Lang::English, "en"), (Lang::Chinese, "zh")] {
         let mut all = String::new();
@@ -126,18 +127,32 @@ fn styles(app: &mut App, theme: &str) -> String {
     let theme = Theme::named(theme).unwrap();
     let letter = |cell: &ratatui::buffer::Cell| {
         let selected = cell.bg != ratatui::style::Color::Reset
-            || theme.select().add_modifier.intersects(cell.modifier) && !theme.select().add_modifier.is_empty();
+            || theme.select().add_modifier.intersects(cell.modifier)
+                && !theme.select().add_modifier.is_empty();
         let of = |role: Role| {
             let style = theme.style(role);
             style.fg.unwrap_or(ratatui::style::Color::Reset) == cell.fg
                 && cell.modifier.contains(style.add_modifier)
                 && style != theme.style(Role::Text)
         };
-        let roles = [(Role::Bad, 'b'), (Role::Accent, 'a'), (Role::Ok, 'o'), (Role::Warn, 'w'), (Role::Dim, 'd')];
-        let letter = roles.into_iter().find(|(role, _)| of(*role)).map_or(if cell.symbol() == " " { ' ' } else { '.' }, |(_, c)| c);
+        let roles = [
+            (Role::Bad, 'b'),
+            (Role::Accent, 'a'),
+            (Role::Ok, 'o'),
+            (Role::Warn, 'w'),
+            (Role::Dim, 'd'),
+        ];
+        let letter = roles
+            .into_iter()
+            .find(|(role, _)| of(*role))
+            .map_or(if cell.symbol() == " " { ' ' } else { '.' }, |(_, c)| c);
         if selected { letter.to_ascii_uppercase() } else { letter }
     };
-    buffer.content.chunks(80).map(|line| line.iter().map(letter).collect::<String>().trim_end().to_owned() + "\n").collect()
+    buffer
+        .content
+        .chunks(80)
+        .map(|line| line.iter().map(letter).collect::<String>().trim_end().to_owned() + "\n")
+        .collect()
 }
 
 #[test]
@@ -156,7 +171,11 @@ fn roles_stand_where_they_belong_in_colour_and_without() {
 #[test]
 fn a_lost_proxy_says_when_it_is_tried_again() {
     let mut app = sample::app();
-    update(&mut app, Msg::Lost { why: "nothing listens at 127.0.0.1:8642".to_owned(), retry_ms: 3_000 }, sample::now());
+    update(
+        &mut app,
+        Msg::Lost { why: "nothing listens at 127.0.0.1:8642".to_owned(), retry_ms: 3_000 },
+        sample::now(),
+    );
     let buffer = frame(&mut app, 80, 24, "dark", true);
     assert!(text(&buffer).contains("connection lost, trying again (3s)"));
     assert!(buffer[(4, 8)].modifier.contains(ratatui::style::Modifier::DIM));
@@ -164,8 +183,16 @@ fn a_lost_proxy_says_when_it_is_tried_again() {
 
 #[test]
 fn questions_filters_and_toasts_stand_in_the_bottom_line() {
-    let key = |app: &mut App, c| drop(update(app, Msg::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE)), sample::now()));
-    let last = |app: &mut App| shown(app, 100, 24).trim_end().lines().last().unwrap_or_default().to_owned();
+    let key = |app: &mut App, c| {
+        drop(update(
+            app,
+            Msg::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE)),
+            sample::now(),
+        ))
+    };
+    let last = |app: &mut App| {
+        shown(app, 100, 24).trim_end().lines().last().unwrap_or_default().to_owned()
+    };
 
     let mut app = sample::app();
     app.in_process = true;
@@ -181,7 +208,10 @@ fn questions_filters_and_toasts_stand_in_the_bottom_line() {
         key(&mut app, c);
     }
     assert_eq!(last(&mut app), " / model:chat >x█  `>x`: a span is >2s, <500ms or >1m");
-    assert_eq!(last(&mut sample::app()), " Enter open · / filter · x kill · r replay · y copy · ? all keys");
+    assert_eq!(
+        last(&mut sample::app()),
+        " Enter open · / filter · x kill · r replay · y copy · ? all keys"
+    );
 }
 
 #[test]
@@ -190,7 +220,10 @@ fn an_empty_proxy_says_what_to_try_and_a_restarted_one_where_the_day_is() {
     let snapshot = app.snapshot.as_mut().unwrap();
     snapshot.live = crate::events::live::Live::default();
     let begun = shown(&mut app, 80, 24);
-    assert!(begun.contains("No requests since the start 3h12m ago. 205 were asked today: press 6 for"), "{begun}");
+    assert!(
+        begun.contains("No requests since the start 3h12m ago. 205 were asked today: press 6 for"),
+        "{begun}"
+    );
     app.sums.today.as_mut().unwrap().total = crate::control::history::Sums::default();
     assert_snapshot!("live_empty_80x24", shown(&mut app, 80, 24));
 }
@@ -204,8 +237,16 @@ fn the_top_line_drops_whole_parts_and_says_when_the_picture_stands() {
                 app.screen = screen;
                 for paused in [false, true] {
                     if paused {
-                        update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Char('1'), KeyModifiers::NONE)), moment(lang));
-                        update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Char('p'), KeyModifiers::NONE)), moment(lang));
+                        update(
+                            &mut app,
+                            Msg::Key(KeyEvent::new(KeyCode::Char('1'), KeyModifiers::NONE)),
+                            moment(lang),
+                        );
+                        update(
+                            &mut app,
+                            Msg::Key(KeyEvent::new(KeyCode::Char('p'), KeyModifiers::NONE)),
+                            moment(lang),
+                        );
                         app.screen = screen;
                     }
                     let text = text(&frame_in(&mut app, columns, 16, "dark", true, lang));
@@ -218,11 +259,21 @@ fn the_top_line_drops_whole_parts_and_says_when_the_picture_stands() {
     }
     let top = |app: &mut App, columns| shown(app, columns, 16).lines().next().unwrap().to_owned();
     let mut app = sample::app();
-    assert!(top(&mut app, 120).contains("127.0.0.1:8642 · up 3h12m ") && !top(&mut app, 120).contains("affinity"));
-    assert!(top(&mut app, 200).ends_with("205 today · 4 failed · 1.48M tok · $1.840 · cache 69 %, 34 % by affinity"));
+    assert!(
+        top(&mut app, 120).contains("127.0.0.1:8642 · up 3h12m ")
+            && !top(&mut app, 120).contains("affinity")
+    );
+    assert!(
+        top(&mut app, 200)
+            .ends_with("205 today · 4 failed · 1.48M tok · $1.840 · cache 69 %, 34 % by affinity")
+    );
     app.snapshot.as_mut().unwrap().ledger = None;
     app.sums.today = None;
-    assert!(top(&mut app, 120).contains("2 running · 214 since start · 2 failed"), "{}", top(&mut app, 120));
+    assert!(
+        top(&mut app, 120).contains("2 running · 214 since start · 2 failed"),
+        "{}",
+        top(&mut app, 120)
+    );
 }
 
 #[test]
@@ -239,9 +290,12 @@ fn models_that_rest_stand_in_the_columns_of_their_key() {
             scope.model = "通义千问-max-一二三四五六七八九十".to_owned();
             keys[0].scopes.push(scope);
             let buffer = frame_in(&mut app, columns, rows, "dark", true, lang);
-            let line = |y: u16| (0..columns).map(|x| buffer[(x, y)].symbol().to_owned()).collect::<Vec<_>>();
+            let line = |y: u16| {
+                (0..columns).map(|x| buffer[(x, y)].symbol().to_owned()).collect::<Vec<_>>()
+            };
             let first = (0..rows).find(|y| line(*y).concat().contains("▸ healthy/work")).unwrap();
-            let place = |y: u16, glyph: &str| line(y).iter().position(|cell| cell == glyph).unwrap();
+            let place =
+                |y: u16, glyph: &str| line(y).iter().position(|cell| cell == glyph).unwrap();
             for glyph in ["▲", "█"] {
                 assert_eq!(place(first + 1, glyph), place(first, glyph), "{columns} {glyph}");
                 assert_eq!(place(first + 2, glyph), place(first, glyph), "{columns} {glyph}");
@@ -256,8 +310,14 @@ fn all_problems_can_be_read() {
     let key = Msg::Key(KeyEvent::new(KeyCode::Char('!'), KeyModifiers::NONE));
     update(&mut app, key.clone(), sample::now());
     let text = shown(&mut app, 80, 24);
-    assert!(text.contains("2 problems now") && text.contains("connection refused (127.0.0.1:9)"), "{text}");
-    assert!(text.contains("limited/LIMITED_KEY is cooling") && text.contains("3 shows keys"), "{text}");
+    assert!(
+        text.contains("2 problems now") && text.contains("connection refused (127.0.0.1:9)"),
+        "{text}"
+    );
+    assert!(
+        text.contains("limited/LIMITED_KEY is cooling") && text.contains("3 shows keys"),
+        "{text}"
+    );
     update(&mut app, key, sample::now());
     assert_eq!(app.over, None);
 }
@@ -268,13 +328,19 @@ fn what_only_the_built_in_upstream_answered_is_no_empty_chart() {
     app.screen = Screen::Usage;
     let view = app.sums.view.as_mut().unwrap();
     view.demo.requests = 15;
-    assert!(shown(&mut app, 120, 40).contains("Beside that 15 requests to the built-in upstream, which do not count."));
+    assert!(
+        shown(&mut app, 120, 40)
+            .contains("Beside that 15 requests to the built-in upstream, which do not count.")
+    );
     let view = app.sums.view.as_mut().unwrap();
     view.days.clear();
     view.rows.truncate(1);
     view.total = crate::control::history::Sums { requests: 3, failed: 3, ..Default::default() };
     let text = shown(&mut app, 120, 40);
-    assert!(!text.contains("by day") && !text.contains("estimated") && text.contains("Beside that 15"), "{text}");
+    assert!(
+        !text.contains("by day") && !text.contains("estimated") && text.contains("Beside that 15"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -285,7 +351,8 @@ fn long_reasons_of_attempts_and_long_system_messages_can_be_read() {
     let reason = "429 rate_limit_exceeded: Rate limit reached for the model in the organisation on requests per minute (cooling 41s)";
     record.attempts[0].outcome = Some(reason.into());
     for (columns, rows) in SIZES {
-        let words: Vec<String> = shown(&mut app, columns, rows).split_whitespace().map(str::to_owned).collect();
+        let words: Vec<String> =
+            shown(&mut app, columns, rows).split_whitespace().map(str::to_owned).collect();
         assert!(words.join(" ").contains(reason), "{columns}");
     }
     let mut app = looking(sample::id(7), Pane::Conversation);
@@ -297,7 +364,9 @@ fn long_reasons_of_attempts_and_long_system_messages_can_be_read() {
 #[test]
 fn the_log_says_that_it_reads_before_it_says_that_nothing_is_there() {
     let mut app = sample::app();
-    let press = |app: &mut App, code| drop(update(app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), sample::now()));
+    let press = |app: &mut App, code| {
+        drop(update(app, Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)), sample::now()))
+    };
     press(&mut app, KeyCode::Char('6'));
     press(&mut app, KeyCode::Char('/'));
     for c in "zzz".chars() {
@@ -321,9 +390,16 @@ fn rows_of_ended_requests_stand_by_the_time_that_they_show_and_name_nothing_twic
     let last = live.recent.back_mut().map(Arc::make_mut).unwrap();
     last.attempts[0].model = "chat-large".into();
     let text = shown(&mut app, 120, 40);
-    let times: Vec<&str> = text.lines().filter(|line| line.contains("22:1") && !line.contains('◐')).map(|line| &line[3..11]).collect();
+    let times: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("22:1") && !line.contains('◐'))
+        .map(|line| &line[3..11])
+        .collect();
     assert!(times.len() == 9 && times.is_sorted_by(|a, b| a >= b), "{text}");
-    assert!(text.contains(" healthy/chat-large ") && !text.contains("healthy/chat-large →"), "{text}");
+    assert!(
+        text.contains(" healthy/chat-large ") && !text.contains("healthy/chat-large →"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -332,10 +408,14 @@ fn without_a_file_the_config_screen_does_not_praise_one() {
     app.screen = Screen::Config;
     app.snapshot.as_mut().unwrap().config.path = None;
     let text = shown(&mut app, 120, 40);
-    assert!(text.contains("no problems: there is no file") && !text.contains("the file is valid"), "{text}");
+    assert!(
+        text.contains("no problems: there is no file") && !text.contains("the file is valid"),
+        "{text}"
+    );
     let config = &mut app.snapshot.as_mut().unwrap().config;
     config.problems = vec!["config.toml:3:1: unknown key `listn`".to_owned()];
-    config.marked = "error: unknown key `listn`\n --> config.toml:3:1\n3 | listn = 1\n  | ^^^^^\n".to_owned();
+    config.marked =
+        "error: unknown key `listn`\n --> config.toml:3:1\n3 | listn = 1\n  | ^^^^^\n".to_owned();
     let text = shown(&mut app, 120, 40);
     assert!(text.contains("  3 | listn = 1\n") && text.contains("    | ^^^^^\n"), "{text}");
 }
@@ -344,10 +424,15 @@ fn without_a_file_the_config_screen_does_not_praise_one() {
 fn wide_characters_keep_columns_straight() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
-    snapshot.live.recent.push_back(sample::finished(9, "通义千问-max-一二三四五六七八九十-最新版本", "健康", 200, 800).into());
+    snapshot.live.recent.push_back(
+        sample::finished(9, "通义千问-max-一二三四五六七八九十-最新版本", "健康", 200, 800).into(),
+    );
     let buffer = frame(&mut app, 120, 40, "dark", true);
-    let column_of =
-        |word: &str, row: u16| (0..120).find(|x| (*x..120).map(|x| buffer[(x, row)].symbol()).collect::<String>().starts_with(word));
+    let column_of = |word: &str, row: u16| {
+        (0..120).find(|x| {
+            (*x..120).map(|x| buffer[(x, row)].symbol()).collect::<String>().starts_with(word)
+        })
+    };
     let head = column_of("UPSTREAM", 6).unwrap();
     assert_eq!(buffer[(head, 9)].symbol(), "健");
     assert_eq!(buffer[(head, 10)].symbol(), "h");
@@ -360,7 +445,10 @@ fn mono_has_no_colour_and_ascii_nothing_else() {
         app.screen = screen;
         let buffer = frame(&mut app, 120, 40, "mono", false);
         for cell in &buffer.content {
-            assert_eq!((cell.fg, cell.bg), (ratatui::style::Color::Reset, ratatui::style::Color::Reset));
+            assert_eq!(
+                (cell.fg, cell.bg),
+                (ratatui::style::Color::Reset, ratatui::style::Color::Reset)
+            );
             assert!(cell.symbol().is_ascii(), "{}", cell.symbol());
         }
     }
@@ -378,7 +466,9 @@ fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
     let mut app = sample::app();
     let snapshot = app.snapshot.as_mut().unwrap();
     let evil = "\x1b]0;pwned\x07\u{9b}2J\u{202e}x\0\r\ny";
-    for r in snapshot.live.recent.iter_mut().map(Arc::make_mut).chain(snapshot.live.running.iter_mut()) {
+    for r in
+        snapshot.live.recent.iter_mut().map(Arc::make_mut).chain(snapshot.live.running.iter_mut())
+    {
         r.asked = evil.into();
         r.project = evil.into();
         r.error = Some(evil.into());
@@ -400,10 +490,24 @@ fn nothing_that_comes_from_outside_reaches_the_terminal_raw() {
     }
     for screen in Screen::ALL {
         app.screen = screen;
-        for pane in [None, Some(Pane::Way), Some(Pane::Conversation), Some(Pane::Answer), Some(Pane::Headers)] {
-            app.over = pane.map(|pane| Over::Request(crate::tui::app::Look { pane, ..crate::tui::app::Look::at(sample::id(2)) }));
+        for pane in [
+            None,
+            Some(Pane::Way),
+            Some(Pane::Conversation),
+            Some(Pane::Answer),
+            Some(Pane::Headers),
+        ] {
+            app.over = pane.map(|pane| {
+                Over::Request(crate::tui::app::Look {
+                    pane,
+                    ..crate::tui::app::Look::at(sample::id(2))
+                })
+            });
             let text = shown(&mut app, 120, 40);
-            assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
+            assert!(
+                !text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'),
+                "{text:?}"
+            );
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::base::clock::UnixMillis;
 /// Stands for what nobody knows.
 pub const UNKNOWN: &str = "–";
 
-/// The moment of a frame as its reader has it: the time, how far theirs is ahead of UTC, and their language.
+/// The moment of a frame as its reader has it: the time, how far theirs is ahead of UTC, and their
+/// language.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     pub at: UnixMillis,
@@ -44,7 +45,8 @@ impl Now {
 /// `7`, `999`, `1.2k`, `12.1k`, `340k`, `1.21M`: at most five columns up to a thousand billions.
 #[must_use]
 pub fn count(n: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
+    const UNITS: [(&str, u64); 4] =
+        [("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
     for (unit, size) in UNITS {
         // What would round up to the next unit's first number is said in that unit.
         if n >= size || (n >= 1_000 && n.saturating_add(size / 2_000) >= size) {
@@ -122,7 +124,8 @@ pub fn moment(at: UnixMillis, now: Now) -> String {
 /// Year, month and day of a number of days since 1970.
 #[must_use]
 pub fn date(days: i64) -> (i64, i64, i64) {
-    // Counted from March of year 0, so that a leap day is the last of its year; in whole eras of 400 years.
+    // Counted from March of year 0, so that a leap day is the last of its year; in whole eras of
+    // 400 years.
     let days = days.clamp(-1_000_000_000, 1_000_000_000) + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -141,7 +144,11 @@ pub fn share(part: u64, whole: u64) -> String {
         1..20 => format!("{part}/{whole}"),
         _ => {
             let percent = part as f64 * 100.0 / whole as f64;
-            if percent > 0.0 && percent < 9.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+            if percent > 0.0 && percent < 9.95 {
+                format!("{percent:.1} %")
+            } else {
+                format!("{percent:.0} %")
+            }
         }
     }
 }
@@ -172,23 +179,45 @@ mod tests {
 
     #[test]
     fn spans_say_no_more_than_matters() {
-        for (ms, want) in [(0, "0s"), (41_900, "41s"), (118_000, "1m58s"), (11_520_000, "3h12m"), (190_800_000, "2d05h")] {
+        for (ms, want) in [
+            (0, "0s"),
+            (41_900, "41s"),
+            (118_000, "1m58s"),
+            (11_520_000, "3h12m"),
+            (190_800_000, "2d05h"),
+        ] {
             assert_eq!(span(ms), want);
         }
-        for (ms, want) in [(0, "0s"), (1, "1s"), (41_000, "41s"), (41_001, "42s"), (59_500, "1m00s")] {
+        for (ms, want) in
+            [(0, "0s"), (1, "1s"), (41_000, "41s"), (41_001, "42s"), (59_500, "1m00s")]
+        {
             assert_eq!(left(ms), want);
         }
-        for (ms, want) in [(410, "0.41s"), (9_994, "9.99s"), (9_996, "10.0s"), (99_990, "100s"), (7_500_000, "2h05m")] {
+        for (ms, want) in [
+            (410, "0.41s"),
+            (9_994, "9.99s"),
+            (9_996, "10.0s"),
+            (99_990, "100s"),
+            (7_500_000, "2h05m"),
+        ] {
             assert_eq!(took(ms), want);
         }
-        for (ms, want) in [(8_000, "8s"), (99_000, "99s"), (720_000, "12m"), (10_800_000, "3h"), (864_000_000, "10d")] {
+        for (ms, want) in [
+            (8_000, "8s"),
+            (99_000, "99s"),
+            (720_000, "12m"),
+            (10_800_000, "3h"),
+            (864_000_000, "10d"),
+        ] {
             assert_eq!(age(ms), want);
         }
     }
 
     #[test]
     fn shares_are_per_cent_only_of_enough() {
-        for (part, whole, want) in [(0, 0, "–"), (1, 3, "1/3"), (1, 100, "1.0 %"), (0, 100, "0 %"), (71, 100, "71 %")] {
+        for (part, whole, want) in
+            [(0, 0, "–"), (1, 3, "1/3"), (1, 100, "1.0 %"), (0, 100, "0 %"), (71, 100, "71 %")]
+        {
             assert_eq!(share(part, whole), want);
         }
     }
@@ -200,9 +229,13 @@ mod tests {
         assert_eq!(clock(UnixMillis(-1), Now::default()), "23:59:59");
         assert_eq!(moment(UnixMillis(1_700_000_000_000), now), "11-14 23:13");
         assert_eq!(moment(UnixMillis(1_000), now), "01:00:01");
-        for (days, want) in
-            [(0, (1970, 1, 1)), (-1, (1969, 12, 31)), (19_675, (2023, 11, 14)), (11_016, (2000, 2, 29)), (19_782, (2024, 2, 29))]
-        {
+        for (days, want) in [
+            (0, (1970, 1, 1)),
+            (-1, (1969, 12, 31)),
+            (19_675, (2023, 11, 14)),
+            (11_016, (2000, 2, 29)),
+            (19_782, (2024, 2, 29)),
+        ] {
             assert_eq!(date(days), want);
         }
     }

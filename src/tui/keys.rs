@@ -73,11 +73,24 @@ const USAGE: u16 = 1 << 8;
 const LISTS: u16 = LIVE | UPSTREAMS | KEYS | MODELS | USAGE | LOG;
 const ALL: u16 = LISTS | CONFIG | REQUEST | HELP;
 
-const fn bind(codes: &'static [KeyCode], label: &'static str, on: u16, act: Act, help: Word) -> Binding {
+const fn bind(
+    codes: &'static [KeyCode],
+    label: &'static str,
+    on: u16,
+    act: Act,
+    help: Word,
+) -> Binding {
     Binding { codes, label, on, act, help: Some(help), foot: None }
 }
 
-const fn foot(codes: &'static [KeyCode], label: &'static str, on: u16, act: Act, foot: Word, help: Word) -> Binding {
+const fn foot(
+    codes: &'static [KeyCode],
+    label: &'static str,
+    on: u16,
+    act: Act,
+    foot: Word,
+    help: Word,
+) -> Binding {
     Binding { codes, label, on, act, help: Some(help), foot: Some(foot) }
 }
 
@@ -90,11 +103,33 @@ const fn key(c: char) -> KeyCode {
     KeyCode::Char(c)
 }
 
-/// In the order in which the bottom line and the help page list them. A key may stand in several rows, for different places.
+/// In the order in which the bottom line and the help page list them. A key may stand in several
+/// rows, for different places.
 pub static TABLE: &[Binding] = &[
-    foot(&[KeyCode::Enter, key('i')], "Enter", LIVE, Act::Open, |t| &t.foot.open, |t| &t.help.open_request),
-    foot(&[KeyCode::Enter, key('i')], "Enter", LOG, Act::Open, |t| &t.foot.open, |t| &t.help.open_line),
-    foot(&[KeyCode::Enter], "Enter", USAGE, Act::Open, |t| &t.foot.requests, |t| &t.help.open_usage),
+    foot(
+        &[KeyCode::Enter, key('i')],
+        "Enter",
+        LIVE,
+        Act::Open,
+        |t| &t.foot.open,
+        |t| &t.help.open_request,
+    ),
+    foot(
+        &[KeyCode::Enter, key('i')],
+        "Enter",
+        LOG,
+        Act::Open,
+        |t| &t.foot.open,
+        |t| &t.help.open_line,
+    ),
+    foot(
+        &[KeyCode::Enter],
+        "Enter",
+        USAGE,
+        Act::Open,
+        |t| &t.foot.requests,
+        |t| &t.help.open_usage,
+    ),
     foot(&[KeyCode::Tab], "Tab", REQUEST, Act::NextPane, |t| &t.foot.pane, |t| &t.help.pane),
     also(&[KeyCode::BackTab], REQUEST, Act::PreviousPane),
     foot(&[key('i')], "i", REQUEST, Act::Explain, |t| &t.foot.explain, |t| &t.help.explain),
@@ -103,8 +138,17 @@ pub static TABLE: &[Binding] = &[
     foot(&[key('d')], "d", USAGE, Act::Days, |t| &t.foot.days, |t| &t.help.days),
     foot(&[key('c')], "c", KEYS | UPSTREAMS, Act::Cool, |t| &t.foot.cool, |t| &t.help.cool),
     foot(&[key('w')], "w", KEYS | UPSTREAMS, Act::Warm, |t| &t.foot.warm, |t| &t.help.warm),
-    bind(&[key('w')], "w", LIVE | MODELS | USAGE | LOG | CONFIG, Act::Warm, |t| &t.help.warm_problem),
-    foot(&[key(' ')], "space", KEYS | UPSTREAMS, Act::Toggle, |t| &t.foot.toggle, |t| &t.help.toggle),
+    bind(&[key('w')], "w", LIVE | MODELS | USAGE | LOG | CONFIG, Act::Warm, |t| {
+        &t.help.warm_problem
+    }),
+    foot(
+        &[key(' ')],
+        "space",
+        KEYS | UPSTREAMS,
+        Act::Toggle,
+        |t| &t.foot.toggle,
+        |t| &t.help.toggle,
+    ),
     foot(&[key('t')], "t", KEYS, Act::Test, |t| &t.foot.test, |t| &t.help.test),
     bind(&[KeyCode::Enter], "Enter", KEYS, Act::Open, |t| &t.help.key_log),
     bind(&[KeyCode::Enter], "Enter", UPSTREAMS, Act::Open, |t| &t.help.upstream_live),
@@ -119,7 +163,14 @@ pub static TABLE: &[Binding] = &[
     foot(&[key('y')], "y", LIVE | REQUEST, Act::Copy, |t| &t.foot.copy, |t| &t.help.copy),
     foot(&[key('p')], "p", LIVE | LOG, Act::Pause, |t| &t.foot.pause, |t| &t.help.pause),
     foot(&[key('s')], "s", LISTS, Act::Sort, |t| &t.foot.sort, |t| &t.help.sort),
-    foot(&[KeyCode::Esc, KeyCode::Backspace], "Esc", REQUEST | HELP, Act::Back, |t| &t.foot.back, |t| &t.help.back),
+    foot(
+        &[KeyCode::Esc, KeyCode::Backspace],
+        "Esc",
+        REQUEST | HELP,
+        Act::Back,
+        |t| &t.foot.back,
+        |t| &t.help.back,
+    ),
     bind(&[key('x')], "x", REQUEST, Act::Kill, |t| &t.help.kill),
     bind(&[key('b')], "b", REQUEST, Act::Raw, |t| &t.help.raw),
     bind(&[KeyCode::Esc], "Esc", LISTS, Act::Back, |t| &t.help.clear),
@@ -136,11 +187,25 @@ pub static TABLE: &[Binding] = &[
     bind(&[key('5')], "5", ALL, Act::Go(Screen::Usage), |t| &t.help.usage),
     bind(&[key('6')], "6", ALL, Act::Go(Screen::Log), |t| &t.help.log),
     bind(&[key('7')], "7", ALL, Act::Go(Screen::Config), |t| &t.help.config),
-    foot(&[KeyCode::Tab], "Tab", ALL & !(REQUEST | HELP), Act::NextScreen, |t| &t.foot.next, |t| &t.help.next),
+    foot(
+        &[KeyCode::Tab],
+        "Tab",
+        ALL & !(REQUEST | HELP),
+        Act::NextScreen,
+        |t| &t.foot.next,
+        |t| &t.help.next,
+    ),
     also(&[KeyCode::BackTab], ALL & !(REQUEST | HELP), Act::PreviousScreen),
     bind(&[key('q')], "q Ctrl-C", ALL, Act::Quit, |t| &t.help.quit),
     bind(&[key('!')], "!", ALL, Act::Problems, |t| &t.help.problems),
-    foot(&[key('?'), KeyCode::F(1)], "?", ALL & !HELP, Act::Help, |t| &t.foot.all, |t| &t.help.help),
+    foot(
+        &[key('?'), KeyCode::F(1)],
+        "?",
+        ALL & !HELP,
+        Act::Help,
+        |t| &t.foot.all,
+        |t| &t.help.help,
+    ),
     also(&[key('?'), KeyCode::F(1)], HELP, Act::Help),
 ];
 
@@ -151,7 +216,8 @@ impl Binding {
         if self.label == "space" { &text.key.space } else { self.label }
     }
 
-    /// Whether it holds where the reader was when the help page was opened: on the screen, or on a request.
+    /// Whether it holds where the reader was when the help page was opened: on the screen, or on a
+    /// request.
     #[must_use]
     pub fn under_help(&self, app: &App) -> bool {
         let place = match &app.over {
@@ -194,7 +260,10 @@ pub fn act(app: &App, key: KeyEvent) -> Option<Act> {
     if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
         return None;
     }
-    TABLE.iter().find(|binding| binding.codes.contains(&key.code) && binding.here(app)).map(|binding| binding.act)
+    TABLE
+        .iter()
+        .find(|binding| binding.codes.contains(&key.code) && binding.here(app))
+        .map(|binding| binding.act)
 }
 
 /// Ctrl-C, which raw mode hands over as a key.

@@ -30,9 +30,12 @@ impl Layout {
     /// The parts of a frame of this size for this state.
     #[must_use]
     pub fn of(app: &App, columns: u16, rows: u16, now: Now) -> Self {
-        let line = |y: u16, height: u16| Rect::new(0, y.min(rows), columns, height.min(rows.saturating_sub(y)));
+        let line = |y: u16, height: u16| {
+            Rect::new(0, y.min(rows), columns, height.min(rows.saturating_sub(y)))
+        };
         let tabs = u16::from(columns >= WIDE);
-        let wrong = u16::from(matches!(app.link, Link::Lost { .. }) || problem::worst(app, now).is_some());
+        let wrong =
+            u16::from(matches!(app.link, Link::Lost { .. }) || problem::worst(app, now).is_some());
         let head = 1 + tabs + wrong;
         // A rule above the body and one below it.
         let body = rows.saturating_sub(head + 3);

@@ -1,8 +1,9 @@
-//! The dashboard: shows a running proxy and acts on it, over the same control routes as any other client.
+//! The dashboard: shows a running proxy and acts on it, over the same control routes as any other
+//! client.
 //!
-//! Events and keys become messages; `update` folds them into the state and says what is to be done; `draw` makes a frame
-//! of the state and the time. Neither does I/O: that is `run`, with `source` towards the proxy and `terminal` towards
-//! the reader.
+//! Events and keys become messages; `update` folds them into the state and says what is to be done;
+//! `draw` makes a frame of the state and the time. Neither does I/O: that is `run`, with `source`
+//! towards the proxy and `terminal` towards the reader.
 
 pub mod app;
 pub mod curl;

@@ -30,7 +30,8 @@ pub struct Sums {
     pub(super) today_at: UnixMillis,
     /// Today's could not be told.
     pub(super) today_lost: bool,
-    /// What ended since today's were told, and of that with the built-in upstream: the first is added to them.
+    /// What ended since today's were told, and of that with the built-in upstream: the first is
+    /// added to them.
     pub(super) since: history::Sums,
     pub(super) since_demo: u64,
     /// Something happened since.
@@ -92,7 +93,9 @@ impl Sums {
     /// Whether today's are on their way.
     #[must_use]
     pub fn awaited(&self, snapshot: Option<&Snapshot>) -> bool {
-        self.today.is_none() && !self.today_lost && snapshot.is_some_and(|snapshot| snapshot.ledger.is_some())
+        self.today.is_none()
+            && !self.today_lost
+            && snapshot.is_some_and(|snapshot| snapshot.ledger.is_some())
     }
 
     /// The sums as asked for, where they are there.

@@ -40,9 +40,13 @@ const EVERYWHERE: u8 = 9;
 pub fn worst(app: &App, now: Now) -> Option<Problem> {
     let all = all(app.snapshot.as_deref()?, now);
     let more = all.len().checked_sub(1)?;
-    let weight = |problem: &Problem| (problem.rank >= EVERYWHERE, problem.screen == app.screen, problem.rank);
+    let weight = |problem: &Problem| {
+        (problem.rank >= EVERYWHERE, problem.screen == app.screen, problem.rank)
+    };
     // The first of the worst, so that the line does not jump between equals.
-    let mut worst = all.into_iter().reduce(|worst, next| if weight(&next) > weight(&worst) { next } else { worst })?;
+    let mut worst = all
+        .into_iter()
+        .reduce(|worst, next| if weight(&next) > weight(&worst) { next } else { worst })?;
     worst.more = more;
     Some(worst)
 }
@@ -58,7 +62,9 @@ pub fn ranked(app: &App, now: Now) -> Vec<Problem> {
 fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
     let text = &now.text.wrong;
     let mut found = Vec::new();
-    let mut add = |rank, role, text: String, screen, act| found.push(Problem { rank, role, text, screen, act, more: 0 });
+    let mut add = |rank, role, text: String, screen, act| {
+        found.push(Problem { rank, role, text, screen, act, more: 0 })
+    };
     if snapshot.offline {
         add(EVERYWHERE, Role::Bad, text.offline.clone(), Screen::Upstreams, None);
     }
@@ -82,31 +88,53 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
             _ => continue,
         };
         let role = if alert.level == Level::Error { Role::Bad } else { Role::Warn };
-        let screen = if alert.what == AlertKind::ErrorRate { Screen::Upstreams } else { Screen::Usage };
+        let screen =
+            if alert.what == AlertKind::ErrorRate { Screen::Upstreams } else { Screen::Usage };
         add(rank, role, fill(words, &[("what", &said(&alert.text, now))]), screen, None);
     }
     for upstream in &snapshot.upstreams {
         let name = &upstream.name;
-        let keys: Vec<&KeyView> = snapshot.keys.iter().filter(|key| key.upstream == *name).collect();
+        let keys: Vec<&KeyView> =
+            snapshot.keys.iter().filter(|key| key.upstream == *name).collect();
         let warm = Some(Action::WarmUpstream { upstream: name.clone() });
         if upstream.state == UpstreamState::Open {
-            let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| fill(&text.cause, &[("what", &said(cause, now))]));
+            let cause = upstream.cause.as_ref().map_or_else(String::new, |cause| {
+                fill(&text.cause, &[("what", &said(cause, now))])
+            });
             let next = again(upstream.until, now, &text.down_next);
-            add(5, Role::Bad, fill(&text.down, &[("name", name), ("next", &next), ("cause", &cause)]), Screen::Upstreams, warm);
+            add(
+                5,
+                Role::Bad,
+                fill(&text.down, &[("name", name), ("next", &next), ("cause", &cause)]),
+                Screen::Upstreams,
+                warm,
+            );
         } else if keys.len() > 1 && keys.iter().all(|key| key.state == KeyHealth::Cooling) {
             let first = keys.iter().filter_map(|key| key.until).min();
             let back = again(first, now, &text.first_back);
-            let words = fill(&text.all_cooling, &[("n", &keys.len().to_string()), ("name", name), ("back", &back)]);
+            let words = fill(
+                &text.all_cooling,
+                &[("n", &keys.len().to_string()), ("name", name), ("back", &back)],
+            );
             add(6, Role::Bad, words, Screen::Keys, warm);
             continue;
         } else if upstream.state == UpstreamState::Cooling {
             let span = again(upstream.until, now, &text.for_span);
-            let words = fill(&text.cooling, &[("name", name), ("for", &span), ("because", ""), ("instead", "")]);
+            let words = fill(
+                &text.cooling,
+                &[("name", name), ("for", &span), ("because", ""), ("instead", "")],
+            );
             add(3, Role::Warn, words, Screen::Upstreams, warm);
         }
         for key in &keys {
             if let Some((rank, role, text)) = key_problem(key, &keys, now) {
-                add(rank, role, text, Screen::Keys, Some(Action::Warm { key: Some(name_of(key)), model: None }));
+                add(
+                    rank,
+                    role,
+                    text,
+                    Screen::Keys,
+                    Some(Action::Warm { key: Some(name_of(key)), model: None }),
+                );
             }
         }
     }
@@ -115,42 +143,86 @@ fn all(snapshot: &Snapshot, now: Now) -> Vec<Problem> {
 
 fn key_problem(key: &KeyView, siblings: &[&KeyView], now: Now) -> Option<(u8, Role, String)> {
     let (text, name) = (&now.text.wrong, name_of(key));
-    let because = |cause: Option<&String>| cause.map_or_else(String::new, |cause| fill(&text.because, &[("what", &said(cause, now))]));
+    let because = |cause: Option<&String>| {
+        cause.map_or_else(String::new, |cause| fill(&text.because, &[("what", &said(cause, now))]))
+    };
     Some(match key.state {
         KeyHealth::Rejected => {
             // While others of its upstream serve, it only has to be known.
-            let serves = |other: &&KeyView| matches!(other.state, KeyHealth::Ok | KeyHealth::Partly);
+            let serves =
+                |other: &&KeyView| matches!(other.state, KeyHealth::Ok | KeyHealth::Partly);
             let rank = if siblings.iter().any(serves) { 4 } else { 8 };
-            (rank, Role::Bad, fill(&text.rejected, &[("name", &name), ("because", &because(key.cause.as_ref()))]))
+            (
+                rank,
+                Role::Bad,
+                fill(&text.rejected, &[("name", &name), ("because", &because(key.cause.as_ref()))]),
+            )
         }
-        KeyHealth::Missing => (4, Role::Warn, fill(&text.missing, &[("name", &name), ("reference", &key.reference)])),
+        KeyHealth::Missing => {
+            (4, Role::Warn, fill(&text.missing, &[("name", &name), ("reference", &key.reference)]))
+        }
         KeyHealth::Cooling => {
             let instead = siblings
                 .iter()
                 .find(|other| other.state == KeyHealth::Ok)
-                .map_or_else(String::new, |other| fill(&text.instead, &[("name", &name_of(other))]));
+                .map_or_else(String::new, |other| {
+                    fill(&text.instead, &[("name", &name_of(other))])
+                });
             let span = again(key.until, now, &text.for_span);
             let because = because(key.cause.as_ref());
-            (2, Role::Warn, fill(&text.cooling, &[("name", &name), ("for", &span), ("because", &because), ("instead", &instead)]))
+            (
+                2,
+                Role::Warn,
+                fill(
+                    &text.cooling,
+                    &[
+                        ("name", &name),
+                        ("for", &span),
+                        ("because", &because),
+                        ("instead", &instead),
+                    ],
+                ),
+            )
         }
         KeyHealth::Partly => {
-            let scope = key.scopes.iter().find(|scope| scope.until.is_none_or(|until| until > now.at))?;
+            let scope =
+                key.scopes.iter().find(|scope| scope.until.is_none_or(|until| until > now.at))?;
             let span = again(scope.until, now, &text.for_span);
             let because = because(scope.cause.as_ref());
-            (2, Role::Warn, fill(&text.partly, &[("name", &name), ("model", &scope.model), ("for", &span), ("because", &because)]))
+            (
+                2,
+                Role::Warn,
+                fill(
+                    &text.partly,
+                    &[
+                        ("name", &name),
+                        ("model", &scope.model),
+                        ("for", &span),
+                        ("because", &because),
+                    ],
+                ),
+            )
         }
-        KeyHealth::Disabled | KeyHealth::Ok | KeyHealth::Probing | KeyHealth::Waiting => return None,
+        KeyHealth::Disabled | KeyHealth::Ok | KeyHealth::Probing | KeyHealth::Waiting => {
+            return None;
+        }
     })
 }
 
 fn again(until: Option<UnixMillis>, now: Now, text: &str) -> String {
-    until.filter(|until| until.0 > now.at.0).map_or_else(String::new, |until| fill(text, &[("span", &format::left(now.until(until)))]))
+    until
+        .filter(|until| until.0 > now.at.0)
+        .map_or_else(String::new, |until| fill(text, &[("span", &format::left(now.until(until)))]))
 }
 
 /// A key as commands name it: `UPSTREAM/LABEL`.
 #[must_use]
 pub fn name_of(key: &KeyView) -> String {
-    if key.label.is_empty() { key.upstream.clone() } else { format!("{}/{}", key.upstream, key.label) }
+    if key.label.is_empty() {
+        key.upstream.clone()
+    } else {
+        format!("{}/{}", key.upstream, key.label)
+    }
 }
 
 #[cfg(test)]
@@ -197,9 +269,18 @@ mod tests {
         let mut app = sample::app();
         app.screen = Screen::Keys;
         let found = worst(&app, sample::now()).unwrap();
-        assert!(found.text.starts_with("limited/LIMITED_KEY is cooling") && found.more == 1, "{}", found.text);
-        let all: Vec<_> = ranked(&app, sample::now()).into_iter().map(|problem| problem.screen).collect();
-        assert_eq!(all, [Screen::Upstreams, Screen::Keys], "the worst first, wherever the reader is");
+        assert!(
+            found.text.starts_with("limited/LIMITED_KEY is cooling") && found.more == 1,
+            "{}",
+            found.text
+        );
+        let all: Vec<_> =
+            ranked(&app, sample::now()).into_iter().map(|problem| problem.screen).collect();
+        assert_eq!(
+            all,
+            [Screen::Upstreams, Screen::Keys],
+            "the worst first, wherever the reader is"
+        );
     }
 
     #[test]
@@ -214,7 +295,10 @@ mod tests {
             s.alerts.push(AlertView { since: sample::now().at, alert });
         });
         let spent = spent.unwrap();
-        assert_eq!((spent.text.as_str(), spent.screen, spent.more), ("project ide spent $5", Screen::Usage, 2));
+        assert_eq!(
+            (spent.text.as_str(), spent.screen, spent.more),
+            ("project ide spent $5", Screen::Usage, 2)
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How much goes on, by the time it went on: a few minutes of slots that are folded from events and cost nothing to draw.
+//! How much goes on, by the time it went on: a few minutes of slots that are folded from events and
+//! cost nothing to draw.
 
 use std::collections::VecDeque;
 
@@ -46,7 +47,9 @@ impl Rates {
         let before = |id| live.running.get(id).map_or(0, |r| r.events);
         match &event.kind {
             EventKind::Accepted { .. } => self.add(event.at, 1, 0),
-            EventKind::Progress { id, events, .. } => self.add(event.at, 0, events.saturating_sub(before(*id))),
+            EventKind::Progress { id, events, .. } => {
+                self.add(event.at, 0, events.saturating_sub(before(*id)))
+            }
             EventKind::Ended { id, usage, events, .. } => {
                 let all = usage.map_or(*events, |u| u.output_total());
                 self.add(event.at, 0, all.saturating_sub(before(*id)));
@@ -85,7 +88,10 @@ impl Rates {
     /// Requests in each of `bars` half minutes, oldest first.
     #[must_use]
     pub fn request_bars(&self, now: UnixMillis, bars: usize) -> Vec<u64> {
-        (0..bars as i64).rev().map(|bar| self.sum(now, bar * 6, 6, |slot| u64::from(slot.requests))).collect()
+        (0..bars as i64)
+            .rev()
+            .map(|bar| self.sum(now, bar * 6, 6, |slot| u64::from(slot.requests)))
+            .collect()
     }
 
     /// Output tokens in each of `bars` times 10 s, oldest first.
@@ -98,7 +104,13 @@ impl Rates {
     fn sum(&self, now: UnixMillis, back: i64, slots: i64, of: impl Fn(&Slot) -> u64) -> u64 {
         let newest = now.0.div_euclid(SLOT) - back;
         let wanted = newest - slots + 1..=newest;
-        self.slots.iter().rev().take_while(|slot| slot.number >= *wanted.start()).filter(|slot| wanted.contains(&slot.number)).map(of).sum()
+        self.slots
+            .iter()
+            .rev()
+            .take_while(|slot| slot.number >= *wanted.start())
+            .filter(|slot| wanted.contains(&slot.number))
+            .map(of)
+            .sum()
     }
 }
 

@@ -1,4 +1,5 @@
-//! The loop: messages in, frames and effects out. Draws when something changed, and not more often than the eye needs.
+//! The loop: messages in, frames and effects out. Draws when something changed, and not more often
+//! than the eye needs.
 
 use std::{io, time::Duration};
 
@@ -38,7 +39,8 @@ const ASKS: usize = 32;
 
 /// How the dashboard is to look and behave.
 pub struct Options {
-    /// `dark`, `light`, `contrast`, `mono`, as the config says when it is asked; what is unknown is `dark`.
+    /// `dark`, `light`, `contrast`, `mono`, as the config says when it is asked; what is unknown is
+    /// `dark`.
     pub theme: Box<dyn Fn() -> String + Send + Sync>,
     pub mouse: bool,
     /// The proxy runs in this process: leaving asks whether to stop it too.
@@ -65,7 +67,9 @@ pub struct Exit {
 /// Why there is no dashboard.
 #[derive(Debug, thiserror::Error)]
 pub enum TuiError {
-    #[error("the dashboard needs a terminal, and stdout is none; `aiproxy status` and `aiproxy log` print")]
+    #[error(
+        "the dashboard needs a terminal, and stdout is none; `aiproxy status` and `aiproxy log` print"
+    )]
     NoTerminal,
     #[error("the terminal does not answer: {0}")]
     Terminal(io::Error),
@@ -100,7 +104,9 @@ async fn show(source: Connect, options: Options) -> Result<Exit, TuiError> {
 
 fn look(options: &Options) -> Look {
     let name = if options.colour { (options.theme)() } else { "mono".to_owned() };
-    let theme = Theme::named(&name).or_else(|| Theme::named("dark")).expect("a test reads every built-in theme");
+    let theme = Theme::named(&name)
+        .or_else(|| Theme::named("dark"))
+        .expect("a test reads every built-in theme");
     Look { theme, utf8: options.utf8 }
 }
 
@@ -194,10 +200,14 @@ async fn attend(mut app: App, ends: Ends, mut told: mpsc::Receiver<Msg>) -> Exit
     }
 }
 
-/// Gives the terminal to the reader's editor until it ends; false where there is none, or no such file.
+/// Gives the terminal to the reader's editor until it ends; false where there is none, or no such
+/// file.
 async fn edit(screen: &mut Screen, path: &str, editor: Option<&str>) -> io::Result<bool> {
     let mut words = editor.unwrap_or_default().split_whitespace();
-    let (Some(program), true) = (words.next(), tokio::fs::try_exists(path).await.unwrap_or(false)) else { return Ok(false) };
+    let (Some(program), true) = (words.next(), tokio::fs::try_exists(path).await.unwrap_or(false))
+    else {
+        return Ok(false);
+    };
     screen.lend()?;
     let ended = tokio::process::Command::new(program).args(words).arg(path).status().await;
     screen.take_back()?;
@@ -232,7 +242,8 @@ fn carry_out(effect: Effect, screen: &Screen, ask: &mpsc::Sender<Ask>) {
         Effect::FetchUsage { by, days } => Ask::Usage { by, days },
         Effect::Edit(_) | Effect::Leave { .. } => return,
     };
-    // A full queue means that the proxy has not answered the last thirty: one more would not either.
+    // A full queue means that the proxy has not answered the last thirty: one more would not
+    // either.
     drop(ask.try_send(asked));
 }
 
@@ -243,6 +254,7 @@ pub fn lines(text: &str) -> String {
 }
 
 fn local(at: UnixMillis, text: &'static Texts) -> Now {
-    let offset = jiff::Timestamp::from_millisecond(at.0).map_or(0, |stamp| jiff::tz::TimeZone::system().to_offset(stamp).seconds());
+    let offset = jiff::Timestamp::from_millisecond(at.0)
+        .map_or(0, |stamp| jiff::tz::TimeZone::system().to_offset(stamp).seconds());
     Now { at, offset, text }
 }

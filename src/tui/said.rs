@@ -1,5 +1,6 @@
-//! What the proxy says in words, in the reader's language. It speaks English; the shapes that are frequent stand with
-//! their translations in `assets/texts/said.toml`, and what has none is shown as it came.
+//! What the proxy says in words, in the reader's language. It speaks English; the shapes that are
+//! frequent stand with their translations in `assets/texts/said.toml`, and what has none is shown
+//! as it came.
 
 use std::{borrow::Cow, sync::OnceLock};
 
@@ -39,7 +40,8 @@ impl Shape {
         Some(Self { begin: begin.to_owned(), blanks, to })
     }
 
-    /// Characters that have to be there: of two shapes that fit, the one with more of them says more.
+    /// Characters that have to be there: of two shapes that fit, the one with more of them says
+    /// more.
     fn weight(&self) -> usize {
         self.begin.len() + self.blanks.iter().map(|(_, text)| text.len()).sum::<usize>()
     }
@@ -73,7 +75,8 @@ fn free(name: &str) -> bool {
 fn shapes() -> &'static [Shape] {
     static SHAPES: OnceLock<Vec<Shape>> = OnceLock::new();
     SHAPES.get_or_init(|| {
-        let mut shapes: Vec<Shape> = table().into_iter().filter_map(|(from, to)| Shape::read(&from, to)).collect();
+        let mut shapes: Vec<Shape> =
+            table().into_iter().filter_map(|(from, to)| Shape::read(&from, to)).collect();
         shapes.sort_by_key(|shape| std::cmp::Reverse(shape.weight()));
         shapes
     })
@@ -81,25 +84,37 @@ fn shapes() -> &'static [Shape] {
 
 /// The lines of the file.
 fn table() -> Vec<(String, String)> {
-    let file: toml::Table = include_str!("../../assets/texts/said.toml").parse().expect("a test reads the file");
-    let Some(toml::Value::Table(lines)) = file.into_iter().next().map(|(_, lines)| lines) else { return Vec::new() };
+    let file: toml::Table =
+        include_str!("../../assets/texts/said.toml").parse().expect("a test reads the file");
+    let Some(toml::Value::Table(lines)) = file.into_iter().next().map(|(_, lines)| lines) else {
+        return Vec::new();
+    };
     lines.into_iter().filter_map(|(from, to)| Some((from, to.as_str()?.to_owned()))).collect()
 }
 
 /// A text of the proxy for this reader.
 #[must_use]
 pub fn said<'t>(text: &'t str, now: Now) -> Cow<'t, str> {
-    if std::ptr::eq(now.text, Lang::Chinese.texts()) { translated(text, DEPTH) } else { Cow::Borrowed(text) }
+    if std::ptr::eq(now.text, Lang::Chinese.texts()) {
+        translated(text, DEPTH)
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 fn translated(text: &str, depth: usize) -> Cow<'_, str> {
     if depth == 0 || text.len() > LONGEST {
         return Cow::Borrowed(text);
     }
-    let Some((shape, found)) = shapes().iter().find_map(|shape| Some((shape, shape.fits(text)?))) else { return Cow::Borrowed(text) };
+    let Some((shape, found)) = shapes().iter().find_map(|shape| Some((shape, shape.fits(text)?)))
+    else {
+        return Cow::Borrowed(text);
+    };
     let values: Vec<(&str, Cow<'_, str>)> = found
         .into_iter()
-        .map(|(name, value)| (name, if free(name) { translated(value, depth - 1) } else { Cow::Borrowed(value) }))
+        .map(|(name, value)| {
+            (name, if free(name) { translated(value, depth - 1) } else { Cow::Borrowed(value) })
+        })
         .collect();
     let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, &**value)).collect();
     Cow::Owned(fill(&shape.to, &values))
@@ -108,8 +123,12 @@ fn translated(text: &str, depth: usize) -> Cow<'_, str> {
 /// The text with ids of requests as titles show them: `…4e69`.
 #[must_use]
 pub fn shorter(text: &str) -> String {
-    let id = |word: &str| word.len() == DIGITS && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let short = |word: &str| if id(word) { format!("…{}", &word[DIGITS - SHORT..]) } else { word.to_owned() };
+    let id = |word: &str| {
+        word.len() == DIGITS && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let short = |word: &str| {
+        if id(word) { format!("…{}", &word[DIGITS - SHORT..]) } else { word.to_owned() }
+    };
     text.split(' ').map(short).collect::<Vec<_>>().join(" ")
 }
 
@@ -127,16 +146,28 @@ mod tests {
     fn frequent_shapes_are_said_in_chinese_and_others_as_they_came() {
         for (text, want) in [
             ("openai/work is disabled", "openai/work 已停用"),
-            ("config applied (asked for): 3 upstreams, 2 projects", "配置已生效（手动）：3 个上游，2 个项目"),
+            (
+                "config applied (asked for): 3 upstreams, 2 projects",
+                "配置已生效（手动）：3 个上游，2 个项目",
+            ),
             ("logical model; the only candidate ready", "逻辑模型；唯一可用的候选"),
             (
                 "try 2: logical model; priority 10, the only candidate ready; translated to openai; passed over: a/b (disabled)",
                 "第 2 次：逻辑模型；优先级 10，唯一可用的候选；转换为 openai 协议；跳过：a/b (disabled)",
             ),
-            ("smart → gpt-4o; priority 10, one of 3 ready", "smart → gpt-4o；优先级 10，3 个可用者之一"),
-            ("served by that name; the only candidate ready; translated to openai", "上游以此名提供；唯一可用的候选；转换为 openai 协议"),
+            (
+                "smart → gpt-4o; priority 10, one of 3 ready",
+                "smart → gpt-4o；优先级 10，3 个可用者之一",
+            ),
+            (
+                "served by that name; the only candidate ready; translated to openai",
+                "上游以此名提供；唯一可用的候选；转换为 openai 协议",
+            ),
             ("env:K_NONE: the variable is not set", "env:K_NONE：变量未设置"),
-            ("`env:K_NONE`: the variable is not set; `aiproxy key add`", "`env:K_NONE`：变量未设置；`aiproxy key add`"),
+            (
+                "`env:K_NONE`: the variable is not set; `aiproxy key add`",
+                "`env:K_NONE`：变量未设置；`aiproxy key add`",
+            ),
             (
                 "ide m: 3 of 9 tokens came from the prompt cache: the client changed the tools, which cost $0.035 more",
                 "ide m：9 个词元中有 3 个来自提示缓存：客户端改了工具，因此多花 $0.035",
@@ -162,7 +193,8 @@ mod tests {
         assert!(table().len() > 40);
         for (from, to) in table() {
             let shape = Shape::read(&from, to.clone()).unwrap();
-            let values: Vec<(&str, &str)> = shape.blanks.iter().map(|(name, _)| (&**name, "x7")).collect();
+            let values: Vec<(&str, &str)> =
+                shape.blanks.iter().map(|(name, _)| (&**name, "x7")).collect();
             for (name, _) in &values {
                 assert!(to.contains(&format!("{{{name}}}")), "{from}: {name} is lost");
             }

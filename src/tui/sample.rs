@@ -14,8 +14,8 @@ use crate::{
     control::{
         history::View,
         snapshot::{
-            BalanceView, ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope, ModelView, ProbeView, Snapshot, Stats,
-            UpstreamState, UpstreamView,
+            BalanceView, ConfigView, KeyHealth, KeyView, LimitLeft, ModelPrice, ModelScope,
+            ModelView, ProbeView, Snapshot, Stats, UpstreamState, UpstreamView,
         },
         story::{Kind, Part, Story, Who},
     },
@@ -47,7 +47,13 @@ pub(super) fn id(n: u64) -> RequestId {
     RequestId::parse(&format!("018bcfe56800{n:08x}")).unwrap()
 }
 
-pub(super) fn attempt(number: u32, upstream: &str, key: &str, model: &str, started_ms: u32) -> AttemptRecord {
+pub(super) fn attempt(
+    number: u32,
+    upstream: &str,
+    key: &str,
+    model: &str,
+    started_ms: u32,
+) -> AttemptRecord {
     AttemptRecord {
         number,
         task: Task::Answer,
@@ -95,7 +101,13 @@ pub(super) fn running(n: u64, asked: &str, upstream: &str, state: State) -> Requ
     }
 }
 
-pub(super) fn finished(n: u64, asked: &str, upstream: &str, status: u16, took_ms: u32) -> RequestRecord {
+pub(super) fn finished(
+    n: u64,
+    asked: &str,
+    upstream: &str,
+    status: u16,
+    took_ms: u32,
+) -> RequestRecord {
     let ok = status < 400;
     let mut r = running(n, asked, upstream, if ok { State::Streaming } else { State::Failed });
     r.id = id(n);
@@ -151,8 +163,16 @@ pub(super) fn live() -> Live {
     let mut left = finished(4, "claude-sonnet-4-5", "healthy", 200, 3_000);
     left.state = State::Left;
     left.project = "agent".into();
-    let line = |ago: i64, level, text: &str, id| Line { at: UnixMillis(NOW.0 - ago), level, text: text.into(), id };
-    let running = [running(1, "essay", "healthy", State::Streaming), running(2, "gpt-5-mini", "healthy", State::Waiting)];
+    let line = |ago: i64, level, text: &str, id| Line {
+        at: UnixMillis(NOW.0 - ago),
+        level,
+        text: text.into(),
+        id,
+    };
+    let running = [
+        running(1, "essay", "healthy", State::Streaming),
+        running(2, "gpt-5-mini", "healthy", State::Waiting),
+    ];
     let mut live = Live { seq: 41, running: running.into_iter().collect(), ..Live::default() };
     live.recent = [
         finished(1, "chat-large", "healthy", 200, 1_200),
@@ -170,10 +190,23 @@ pub(super) fn live() -> Live {
         line(90_000, Level::Info, "listening at 127.0.0.1:8642", None),
         line(50_000, Level::Warn, "limited/LIMITED_KEY cools for 2m: 429 for chat-limited", None),
         line(49_000, Level::Info, "ide auto 200 by healthy/work in 6200 ms", Some(id(7))),
-        line(48_000, Level::Error, "ide chat-dead 502 by dead/work in 12000 ms: connection refused", Some(id(2))),
+        line(
+            48_000,
+            Level::Error,
+            "ide chat-dead 502 by dead/work in 12000 ms: connection refused",
+            Some(id(2)),
+        ),
     ]
     .into();
-    live.totals = Totals { requests: 214, failed: 2, input: 1_200_000, cached: 852_000, won: 612_000, output: 12_000, ..Totals::default() };
+    live.totals = Totals {
+        requests: 214,
+        failed: 2,
+        input: 1_200_000,
+        cached: 852_000,
+        won: 612_000,
+        output: 12_000,
+        ..Totals::default()
+    };
     live
 }
 
@@ -239,8 +272,12 @@ pub(super) fn snapshot() -> Snapshot {
     let mut dead = upstream("dead", UpstreamState::Open);
     dead.cause = Some("connection refused (127.0.0.1:9)".to_owned());
     dead.until = Some(UnixMillis(NOW.0 + 12_000));
-    dead.stats =
-        Stats { attempts: 3, errors: 3, spark: (0..15).map(|n| if n > 10 { (2, 2) } else { (0, 0) }).collect(), ..Stats::default() };
+    dead.stats = Stats {
+        attempts: 3,
+        errors: 3,
+        spark: (0..15).map(|n| if n > 10 { (2, 2) } else { (0, 0) }).collect(),
+        ..Stats::default()
+    };
     dead.models = None;
     let mut limited = key("limited", "LIMITED_KEY");
     limited.state = KeyHealth::Partly;
@@ -282,10 +319,18 @@ pub(super) fn snapshot() -> Snapshot {
             applied: UnixMillis(NOW.0 - 600_000),
             ..ConfigView::default()
         },
-        upstreams: vec![upstream("healthy", UpstreamState::Healthy), upstream("limited", UpstreamState::Healthy), dead],
+        upstreams: vec![
+            upstream("healthy", UpstreamState::Healthy),
+            upstream("limited", UpstreamState::Healthy),
+            dead,
+        ],
         keys: vec![work, limited, key("dead", "DEAD_KEY")],
         models: vec![
-            model("auto", "logical", &["limited:chat-limited", "dead:chat-dead", "healthy:chat-large"]),
+            model(
+                "auto",
+                "logical",
+                &["limited:chat-limited", "dead:chat-dead", "healthy:chat-large"],
+            ),
             model("essay", "logical", &["healthy:fault-infinite--s1"]),
             model("chat-large", "discovered", &["healthy:chat-large"]),
         ],
@@ -293,7 +338,9 @@ pub(super) fn snapshot() -> Snapshot {
         live: live(),
         offline: false,
         draining: false,
-        ledger: Some(read(r#"{"path":"/home/ann/.local/share/aiproxy/ledger.db","trouble":null,"waiting":0,"lost":0}"#)),
+        ledger: Some(read(
+            r#"{"path":"/home/ann/.local/share/aiproxy/ledger.db","trouble":null,"waiting":0,"lost":0}"#,
+        )),
         alerts: Vec::new(),
         budgets: read(&format!(
             r#"[{{"of":"all","per":"month","usd":20000000000,"spent":21400000000,"reserved":0,"percent":107,"unpriced":0,"from":0,"until":{end}}},
@@ -340,27 +387,55 @@ pub(super) fn view(by: &str) -> View {
 }
 
 fn part(who: Who, kind: Kind, name: &str, text: &str) -> Part {
-    Part { who, kind, name: name.to_owned(), text: text.to_owned(), chars: text.chars().count() as u64 }
+    Part {
+        who,
+        kind,
+        name: name.to_owned(),
+        text: text.to_owned(),
+        chars: text.chars().count() as u64,
+    }
 }
 
 /// What was said in a request.
 pub(super) fn story(id: RequestId) -> Story {
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut system = part(Who::System, Kind::Text, "", "You are a careful engineer. Read before you write.");
+    let mut system =
+        part(Who::System, Kind::Text, "", "You are a careful engineer. Read before you write.");
     system.chars = 4_102;
     Story {
         id,
-        asked: vec![header("user-agent", "claude-cli/2.1 (external, cli)"), header("anthropic-beta", "interleaved-thinking-2025-05-14")],
-        answered: vec![header("content-type", "text/event-stream"), header("x-aiproxy-losses", "logit_bias, user")],
+        asked: vec![
+            header("user-agent", "claude-cli/2.1 (external, cli)"),
+            header("anthropic-beta", "interleaved-thinking-2025-05-14"),
+        ],
+        answered: vec![
+            header("content-type", "text/event-stream"),
+            header("x-aiproxy-losses", "logit_bias, user"),
+        ],
         conversation: vec![
             system,
-            part(Who::User, Kind::Text, "", "fix the flaky test in relay; it fails about once in ten runs"),
+            part(
+                Who::User,
+                Kind::Text,
+                "",
+                "fix the flaky test in relay; it fails about once in ten runs",
+            ),
             part(Who::Assistant, Kind::Thinking, "", "The clock is read twice there."),
             part(Who::Assistant, Kind::Call, "Bash", r#"{"command":"cargo test it::relay"}"#),
-            part(Who::Tool, Kind::Result, "Bash", "exit 101\nthread 'main' panicked at src/relay.rs:42"),
+            part(
+                Who::Tool,
+                Kind::Result,
+                "Bash",
+                "exit 101\nthread 'main' panicked at src/relay.rs:42",
+            ),
         ],
         answer: vec![
-            part(Who::Assistant, Kind::Thinking, "", "So the second reading may be later than the first."),
+            part(
+                Who::Assistant,
+                Kind::Thinking,
+                "",
+                "So the second reading may be later than the first.",
+            ),
             part(
                 Who::Assistant,
                 Kind::Text,

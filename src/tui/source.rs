@@ -1,4 +1,5 @@
-//! The proxy's side of the dashboard: follows the events, fetches snapshots, carries acts out, and comes back by itself.
+//! The proxy's side of the dashboard: follows the events, fetches snapshots, carries acts out, and
+//! comes back by itself.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -50,9 +51,13 @@ pub(super) const UNREACHABLE: &str = "unreachable";
 
 type Doing = FuturesUnordered<Pin<Box<dyn Future<Output = Msg> + Send>>>;
 
-/// Runs for as long as somebody listens to `tell`. A full `tell` makes the stream wait, until the proxy says that this
-/// viewer fell behind.
-pub(super) async fn follow(connect: Connect, mut asks: mpsc::Receiver<Ask>, tell: mpsc::Sender<Msg>) {
+/// Runs for as long as somebody listens to `tell`. A full `tell` makes the stream wait, until the
+/// proxy says that this viewer fell behind.
+pub(super) async fn follow(
+    connect: Connect,
+    mut asks: mpsc::Receiver<Ask>,
+    tell: mpsc::Sender<Msg>,
+) {
     let Connect { client, reconnect, explain } = connect;
     let mut client = Arc::new(client);
     loop {
@@ -114,19 +119,26 @@ async fn attend(
 async fn carry_out(client: Arc<Client>, explain: fn(&Full) -> String, ask: Ask) -> Msg {
     match ask {
         Ask::Account { id } => {
-            let full: Result<Full, ClientError> = client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await;
+            let full: Result<Full, ClientError> =
+                client.get_json(&format!("/aiproxy/v1/requests/{id}/full")).await;
             Msg::Account { id, said: full.map(|full| explain(&full)).map_err(|e| said(&e)) }
         }
         Ask::Act(action) => Msg::Answered(client.act(&action).await.map_err(|e| said(&e))),
         Ask::History { filter, before } => {
-            let question = HistoryQuestion { filter: filter.clone(), since: None, before, limit: PAGE };
-            Msg::History { filter, page: client.get_json(&question.path()).await.map_err(|e| said(&e)) }
+            let question =
+                HistoryQuestion { filter: filter.clone(), since: None, before, limit: PAGE };
+            Msg::History {
+                filter,
+                page: client.get_json(&question.path()).await.map_err(|e| said(&e)),
+            }
         }
         Ask::Snapshot => match client.snapshot().await {
             Ok(snapshot) => Msg::Snapshot(Box::new(snapshot)),
             Err(e) => Msg::Lost { why: e.to_string(), retry_ms: 0 },
         },
-        Ask::Story { id, wish } => Msg::Story(client.get_json(&story::path(id, wish)).await.map(Box::new).map_err(|e| said(&e))),
+        Ask::Story { id, wish } => Msg::Story(
+            client.get_json(&story::path(id, wish)).await.map(Box::new).map_err(|e| said(&e)),
+        ),
         Ask::Today => Msg::Today(usage(&client, By::Key, 1).await),
         Ask::Usage { by, days } => Msg::Usage(usage(&client, by, days).await),
     }

@@ -1,4 +1,5 @@
-//! The terminal: taken over for the dashboard, given back whatever happens, and watched for going away.
+//! The terminal: taken over for the dashboard, given back whatever happens, and watched for going
+//! away.
 
 use std::{
     io::{self, IsTerminal, Write, stdout},
@@ -98,7 +99,8 @@ impl Screen {
         self.terminal.size().map_or((80, 24), |size| (size.width, size.height))
     }
 
-    /// Asks the terminal to take a text into the clipboard (OSC 52); many do, some ask, some do not.
+    /// Asks the terminal to take a text into the clipboard (OSC 52); many do, some ask, some do
+    /// not.
     ///
     /// # Errors
     ///
@@ -140,12 +142,20 @@ fn give_back() {
         return;
     }
     // Where the terminal is gone there is nothing to give back and nobody to tell.
-    drop(execute!(stdout(), event::DisableMouseCapture, event::DisableBracketedPaste, ResetColor, LeaveAlternateScreen, cursor::Show));
+    drop(execute!(
+        stdout(),
+        event::DisableMouseCapture,
+        event::DisableBracketedPaste,
+        ResetColor,
+        LeaveAlternateScreen,
+        cursor::Show
+    ));
     drop(disable_raw_mode());
 }
 
-/// Gives the terminal back before the message of a panic is printed. A panic of the proxy beside the dashboard ends one
-/// request, not the dashboard: it goes to the log instead of across the screen.
+/// Gives the terminal back before the message of a panic is printed. A panic of the proxy beside
+/// the dashboard ends one request, not the dashboard: it goes to the log instead of across the
+/// screen.
 fn hook_panics() {
     static HOOKED: Once = Once::new();
     HOOKED.call_once(|| {
@@ -154,7 +164,11 @@ fn hook_panics() {
             let ours = ALONE.load(Ordering::SeqCst) || INSIDE.get();
             if TAKEN.load(Ordering::SeqCst) && !ours {
                 let at = panic.location().map_or_else(String::new, ToString::to_string);
-                tracing::error!(at, text = panic.payload_as_str().unwrap_or_default(), "a task panicked");
+                tracing::error!(
+                    at,
+                    text = panic.payload_as_str().unwrap_or_default(),
+                    "a task panicked"
+                );
                 return;
             }
             give_back();
@@ -178,7 +192,8 @@ pub async fn inside<F: Future>(future: F) -> F::Output {
     .await
 }
 
-/// Puts the mark back, but not while a panic unwinds: the hook has run by then, and the thread is lost anyway.
+/// Puts the mark back, but not while a panic unwinds: the hook has run by then, and the thread is
+/// lost anyway.
 struct Restore(bool);
 
 impl Drop for Restore {
@@ -189,8 +204,9 @@ impl Drop for Restore {
 
 pub use input::Input;
 
-/// Keys, mouse and signals. A thread of its own asks crossterm, and only when something is there: after a hang-up its
-/// reader turns round for ever, so it must be neither on a thread of the runtime nor waiting when that happens.
+/// Keys, mouse and signals. A thread of its own asks crossterm, and only when something is there:
+/// after a hang-up its reader turns round for ever, so it must be neither on a thread of the
+/// runtime nor waiting when that happens.
 #[cfg(unix)]
 mod input {
     use std::{
@@ -227,11 +243,15 @@ mod input {
         hang_up: Signal,
         terminate: Signal,
         interrupt: Signal,
-        /// A hang-up with the terminal still there is somebody's wish to reload the proxy in this process.
+        /// A hang-up with the terminal still there is somebody's wish to reload the proxy in this
+        /// process.
         alone: bool,
     }
 
-    #[expect(deprecated, reason = "its successor is an unsafe function; an OwnedFd keeps the promise that one asks for")]
+    #[expect(
+        deprecated,
+        reason = "its successor is an unsafe function; an OwnedFd keeps the promise that one asks for"
+    )]
     fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
         AsyncFd::with_interest(fd, Interest::READABLE)
     }
@@ -243,8 +263,11 @@ mod input {
         ///
         /// When there is no terminal to listen to.
         pub fn open(alone: bool) -> io::Result<Self> {
-            let fd: OwnedFd =
-                if stdin().is_terminal() { rustix::io::fcntl_dupfd_cloexec(stdin(), 3)? } else { std::fs::File::open("/dev/tty")?.into() };
+            let fd: OwnedFd = if stdin().is_terminal() {
+                rustix::io::fcntl_dupfd_cloexec(stdin(), 3)?
+            } else {
+                std::fs::File::open("/dev/tty")?.into()
+            };
             let (read, asked) = std_mpsc::sync_channel::<()>(1);
             let (found, events) = mpsc::channel(QUEUE);
             std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
@@ -282,7 +305,8 @@ mod input {
                         if state.is_read_closed() || state.is_error() || !self.alive() {
                             return Heard::Gone;
                         }
-                        // A full slot means that the thread has been asked already and not looked yet.
+                        // A full slot means that the thread has been asked already and not looked
+                        // yet.
                         self.read.try_send(()).unwrap_or_default();
                     }
                     _ = self.window.recv() => return Heard::Resized,

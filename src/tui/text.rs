@@ -15,7 +15,11 @@ impl Lang {
     #[must_use]
     pub fn pick(config: &str, locale: &str) -> Self {
         let said = if matches!(config, "en" | "zh") { config } else { locale };
-        if said.get(..2).is_some_and(|begin| begin.eq_ignore_ascii_case("zh")) { Self::Chinese } else { Self::English }
+        if said.get(..2).is_some_and(|begin| begin.eq_ignore_ascii_case("zh")) {
+            Self::Chinese
+        } else {
+            Self::English
+        }
     }
 
     /// Everything it says.
@@ -31,7 +35,8 @@ impl Lang {
     }
 }
 
-/// A file of texts on its way into [`Texts`]. By hand, as derived readers of so many fields are a fortieth of the binary.
+/// A file of texts on its way into [`Texts`]. By hand, as derived readers of so many fields are a
+/// fortieth of the binary.
 struct Source {
     sections: toml::Table,
     missing: Vec<String>,
@@ -51,7 +56,9 @@ impl Source {
 
     /// What is wrong with the file, once everything was taken that should be there.
     fn flaw(mut self) -> Option<String> {
-        let left = self.sections.iter().filter_map(|(section, texts)| Some(format!("{section}.{}", texts.as_table()?.keys().next()?)));
+        let left = self.sections.iter().filter_map(|(section, texts)| {
+            Some(format!("{section}.{}", texts.as_table()?.keys().next()?))
+        });
         self.missing.extend(left);
         (!self.missing.is_empty()).then(|| self.missing.join(", "))
     }
@@ -183,16 +190,33 @@ mod tests {
     #[test]
     fn both_languages_say_everything_with_the_same_blanks() {
         let read = |text: &str| text.parse::<toml::Table>().unwrap();
-        let (en, zh) = (read(include_str!("../../assets/texts/en.toml")), read(include_str!("../../assets/texts/zh.toml")));
+        let (en, zh) = (
+            read(include_str!("../../assets/texts/en.toml")),
+            read(include_str!("../../assets/texts/zh.toml")),
+        );
         // Reading checks that no text is missing and none is left over.
-        assert_eq!(Texts::read("[screen]\nlive = \"x\"\nodd = \"y\"").unwrap_err().split(", ").next(), Some("screen.upstreams"));
+        assert_eq!(
+            Texts::read("[screen]\nlive = \"x\"\nodd = \"y\"").unwrap_err().split(", ").next(),
+            Some("screen.upstreams")
+        );
         assert!(
-            Texts::read(&include_str!("../../assets/texts/en.toml").replace("[screen]", "[screen]\nodd = \"y\"")).unwrap_err()
+            Texts::read(
+                &include_str!("../../assets/texts/en.toml")
+                    .replace("[screen]", "[screen]\nodd = \"y\"")
+            )
+            .unwrap_err()
                 == "screen.odd"
         );
-        assert!(!Lang::English.texts().screen.live.is_empty() && !Lang::Chinese.texts().screen.live.is_empty());
+        assert!(
+            !Lang::English.texts().screen.live.is_empty()
+                && !Lang::Chinese.texts().screen.live.is_empty()
+        );
         let blanks = |text: &str| {
-            let mut names: Vec<String> = text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0.to_owned())).collect();
+            let mut names: Vec<String> = text
+                .split('{')
+                .skip(1)
+                .filter_map(|rest| Some(rest.split_once('}')?.0.to_owned()))
+                .collect();
             names.sort();
             names
         };

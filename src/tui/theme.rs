@@ -41,11 +41,14 @@ impl Theme {
         Self::parse(text)
     }
 
-    /// The theme of a file of roles; `None` when it is not one. A role that is not there looks like the terminal's text.
+    /// The theme of a file of roles; `None` when it is not one. A role that is not there looks like
+    /// the terminal's text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let document = Document::parse(text).ok()?;
-        let role = |name: &str| document.get(name).and_then(Item::as_table_like).map_or(Some(Style::new()), style);
+        let role = |name: &str| {
+            document.get(name).and_then(Item::as_table_like).map_or(Some(Style::new()), style)
+        };
         Some(Self {
             accent: role("accent")?,
             bad: role("bad")?,
@@ -129,8 +132,12 @@ mod tests {
 
     #[test]
     fn a_theme_file_says_colours_and_attributes() {
-        let theme = Theme::parse("ok = { fg = 114, bold = true }\nbad = { fg = '#ff0000' }").unwrap();
-        assert_eq!(theme.style(Role::Ok), Style::new().fg(Color::Indexed(114)).add_modifier(Modifier::BOLD));
+        let theme =
+            Theme::parse("ok = { fg = 114, bold = true }\nbad = { fg = '#ff0000' }").unwrap();
+        assert_eq!(
+            theme.style(Role::Ok),
+            Style::new().fg(Color::Indexed(114)).add_modifier(Modifier::BOLD)
+        );
         assert_eq!(theme.style(Role::Bad).fg, Some(Color::Rgb(255, 0, 0)));
         assert_eq!(Theme::parse("ok = { fg = 300 }"), None);
         assert_eq!(Theme::parse("ok = { colour = 3 }"), None);

@@ -1,4 +1,5 @@
-//! The top line: how things are, in numbers of today. Where there is no room, whole parts leave it; no number is ever cut.
+//! The top line: how things are, in numbers of today. Where there is no room, whole parts leave it;
+//! no number is ever cut.
 
 use ratatui::layout::Rect;
 
@@ -69,7 +70,11 @@ pub(super) fn narrow(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     left.push(part(Leaves::Name, "  ", "aiproxy", Role::Text));
     match &app.snapshot {
         Some(snapshot) => {
-            let port = snapshot.listen.first().and_then(|listen| listen.rsplit(':').next()).unwrap_or_default();
+            let port = snapshot
+                .listen
+                .first()
+                .and_then(|listen| listen.rsplit(':').next())
+                .unwrap_or_default();
             left.push(part(Leaves::Address, " ", format!(":{port}"), Role::Dim));
         }
         None => left.push(part(Leaves::Never, "  ", now.text.top.connecting.clone(), Role::Dim)),
@@ -85,7 +90,10 @@ pub(super) fn narrow(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 
 /// A picture that stands still says so before everything else.
 fn paused(app: &App, now: Now) -> Vec<Part> {
-    app.paused.iter().map(|_| part(Leaves::Never, "", format!("▸ {}", now.text.top.paused), Role::Warn)).collect()
+    app.paused
+        .iter()
+        .map(|_| part(Leaves::Never, "", format!("▸ {}", now.text.top.paused), Role::Warn))
+        .collect()
 }
 
 /// Up to the minute, so that the line is quiet.
@@ -99,8 +107,15 @@ fn up(ms: u64) -> String {
     }
 }
 
-/// Both sides without the parts that there is no room for; the right one stands at the end of the line, or next to the left.
-fn show(canvas: &mut Canvas<'_>, area: Rect, mut left: Vec<Part>, mut right: Vec<Part>, together: bool) {
+/// Both sides without the parts that there is no room for; the right one stands at the end of the
+/// line, or next to the left.
+fn show(
+    canvas: &mut Canvas<'_>,
+    area: Rect,
+    mut left: Vec<Part>,
+    mut right: Vec<Part>,
+    together: bool,
+) {
     let room = area.width.saturating_sub(2);
     loop {
         let (begin, end) = (pieces(&left), pieces(&right));
@@ -109,9 +124,19 @@ fn show(canvas: &mut Canvas<'_>, area: Rect, mut left: Vec<Part>, mut right: Vec
         if wide <= room || most == Leaves::Never {
             let x = canvas.spans(area.x + 1, area.y, room, &begin);
             if together {
-                canvas.spans(x.saturating_add(GAP), area.y, area.right().saturating_sub(x.saturating_add(GAP + 1)), &end);
+                canvas.spans(
+                    x.saturating_add(GAP),
+                    area.y,
+                    area.right().saturating_sub(x.saturating_add(GAP + 1)),
+                    &end,
+                );
             } else {
-                canvas.spans_before(x.saturating_add(GAP), area.right().saturating_sub(1), area.y, &end);
+                canvas.spans_before(
+                    x.saturating_add(GAP),
+                    area.right().saturating_sub(1),
+                    area.y,
+                    &end,
+                );
             }
             return;
         }
@@ -131,14 +156,19 @@ fn pieces(parts: &[Part]) -> Vec<Span> {
     spans
 }
 
-/// What runs, and what there was today as the ledger has it; without a ledger, since the start, and it says so.
+/// What runs, and what there was today as the ledger has it; without a ledger, since the start, and
+/// it says so.
 fn numbers(app: &App, now: Now) -> Vec<Part> {
     let (text, mut parts) = (&now.text.top, Vec::new());
     let Some(live) = app.live() else { return parts };
     let mut add = |leaves, text: String, role| parts.push(part(leaves, " · ", text, role));
     let number = |text: &str, n: u64| fill(text, &[("n", &format::count(n))]);
     let running = live.running.len() as u64;
-    add(Leaves::Running, number(&text.running, running), if running > 0 { Role::Accent } else { Role::Dim });
+    add(
+        Leaves::Running,
+        number(&text.running, running),
+        if running > 0 { Role::Accent } else { Role::Dim },
+    );
     let (sums, demo, requests) = match today(app) {
         Some((sums, demo)) => (sums, demo, &text.today),
         None if app.sums.awaited(app.snapshot.as_deref()) => return parts,
@@ -157,15 +187,25 @@ fn numbers(app: &App, now: Now) -> Vec<Part> {
     add(Leaves::Cost, sums.shown().to_string(), Role::Text);
     if input > 0 && sums.requests >= 20 {
         let share = |tokens| format::share(tokens, input.max(20));
-        add(Leaves::Cache, fill(&text.cache, &[("share", &share(sums.usage.cache_read))]), Role::Text);
+        add(
+            Leaves::Cache,
+            fill(&text.cache, &[("share", &share(sums.usage.cache_read))]),
+            Role::Text,
+        );
         if sums.won > 0 {
-            parts.push(part(Leaves::Affinity, "", fill(&text.won, &[("won", &share(sums.won))]), Role::Text));
+            parts.push(part(
+                Leaves::Affinity,
+                "",
+                fill(&text.won, &[("won", &share(sums.won))]),
+                Role::Text,
+            ));
         }
     }
     parts
 }
 
-/// What the ledger has of today, and what ended since it was asked; beside it, requests to the built-in upstream.
+/// What the ledger has of today, and what ended since it was asked; beside it, requests to the
+/// built-in upstream.
 fn today(app: &App) -> Option<(Sums, u64)> {
     let today = app.sums.today.as_ref()?;
     let mut sums = today.total;

@@ -1,4 +1,5 @@
-//! What follows from what happens: the state changes here and nowhere else, and nothing is done here.
+//! What follows from what happens: the state changes here and nowhere else, and nothing is done
+//! here.
 
 mod mouse;
 mod moving;
@@ -53,9 +54,15 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
     match msg {
         Msg::Answered(answer) => {
             let (text, level) = match answer {
-                Ok(reply) => (replied(app, &reply, now), if reply.ok { Level::Info } else { Level::Error }),
-                Err(why) if why == source::TOO_MANY => (now.text.toast.too_many.clone(), Level::Error),
-                Err(why) if why == source::UNREACHABLE => (now.text.toast.unreachable.clone(), Level::Error),
+                Ok(reply) => {
+                    (replied(app, &reply, now), if reply.ok { Level::Info } else { Level::Error })
+                }
+                Err(why) if why == source::TOO_MANY => {
+                    (now.text.toast.too_many.clone(), Level::Error)
+                }
+                Err(why) if why == source::UNREACHABLE => {
+                    (now.text.toast.unreachable.clone(), Level::Error)
+                }
                 Err(why) => (why, Level::Error),
             };
             toast(app, text, level, now);
@@ -73,13 +80,20 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
         Msg::Key(key) => return key_pressed(app, key, now),
         Msg::Lost { why, retry_ms } => {
             app.fresh.pending = false;
-            app.link = Link::Lost { why, retry_at: UnixMillis(now.at.0.saturating_add(i64::try_from(retry_ms).unwrap_or(i64::MAX))) };
+            app.link = Link::Lost {
+                why,
+                retry_at: UnixMillis(
+                    now.at.0.saturating_add(i64::try_from(retry_ms).unwrap_or(i64::MAX)),
+                ),
+            };
         }
         Msg::Mouse(mouse) => return mouse_moved(app, mouse, now),
         Msg::Paste(text) => {
             let plain = || text.chars().filter(|c| !c.is_control());
             match &mut app.dialog {
-                Some(Dialog::Filter { .. }) => type_into_filter(app, now, |typed| typed.extend(plain())),
+                Some(Dialog::Filter { .. }) => {
+                    type_into_filter(app, now, |typed| typed.extend(plain()))
+                }
                 Some(Dialog::Replay { model, .. }) => model.extend(plain().take(FILTER_CHARS)),
                 _ => {}
             }
@@ -97,9 +111,11 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
                 app.toast = None;
             }
             // A wait that just ended is over for the proxy too; it says so only when asked.
-            app.fresh.urgent |= app.snapshot.as_ref().is_some_and(|s| ended_since(s, app.fresh.at, now.at));
+            app.fresh.urgent |=
+                app.snapshot.as_ref().is_some_and(|s| ended_since(s, app.fresh.at, now.at));
             // Who looks at a running request says so again and again.
-            app.reading.stale |= looked_at(app).is_some_and(|look| app.request(look.id).is_some_and(RequestRecord::running));
+            app.reading.stale |= looked_at(app)
+                .is_some_and(|look| app.request(look.id).is_some_and(RequestRecord::running));
         }
         Msg::Today(view) => app.sums.told(view, now.at),
         Msg::Usage(view) => {
@@ -113,9 +129,12 @@ pub fn update(app: &mut App, msg: Msg, now: Now) -> Vec<Effect> {
     refresh(app, now)
 }
 
-/// What came of an act, in the reader's language; a request that it began has the short name of its title.
+/// What came of an act, in the reader's language; a request that it began has the short name of its
+/// title.
 fn replied(app: &mut App, reply: &Reply, now: Now) -> String {
-    let Some(id) = reply.id.filter(|_| reply.ok) else { return said(&reply.text, now).into_owned() };
+    let Some(id) = reply.id.filter(|_| reply.ok) else {
+        return said(&reply.text, now).into_owned();
+    };
     app.began = Some(id);
     let text = shorter(&reply.text);
     fill(&now.text.toast.began, &[("text", &said(&text, now))])
@@ -176,7 +195,10 @@ fn event_came(app: &mut App, event: &Event, now: Now) -> Vec<Effect> {
         _ => None,
     };
     app.reading.stale |= about.is_some() && looked_at(app).map(|look| look.id) == about;
-    app.fresh.urgent |= matches!(event.kind, EventKind::Alert { .. } | EventKind::Config { .. } | EventKind::Health { .. });
+    app.fresh.urgent |= matches!(
+        event.kind,
+        EventKind::Alert { .. } | EventKind::Config { .. } | EventKind::Health { .. }
+    );
     refresh(app, now)
 }
 
@@ -184,7 +206,9 @@ fn event_came(app: &mut App, event: &Event, now: Now) -> Vec<Effect> {
 fn ends_demo(event: &Event, live: &Live, upstreams: &[UpstreamView]) -> bool {
     let EventKind::Ended { id, .. } = &event.kind else { return false };
     let Some(last) = live.running.get(*id).and_then(RequestRecord::last) else { return false };
-    upstreams.iter().any(|upstream| upstream.origin == Origin::Demo && *upstream.name == *last.upstream)
+    upstreams
+        .iter()
+        .any(|upstream| upstream.origin == Origin::Demo && *upstream.name == *last.upstream)
 }
 
 fn key_pressed(app: &mut App, key: KeyEvent, now: Now) -> Vec<Effect> {
@@ -199,7 +223,12 @@ fn key_pressed(app: &mut App, key: KeyEvent, now: Now) -> Vec<Effect> {
         Some(act) => perform(app, act, now),
         None => {
             if let KeyCode::Char(c) = key.code {
-                toast(app, fill(&now.text.toast.nothing_here, &[("key", &c.to_string())]), Level::Info, now);
+                toast(
+                    app,
+                    fill(&now.text.toast.nothing_here, &[("key", &c.to_string())]),
+                    Level::Info,
+                    now,
+                );
             }
             Vec::new()
         }
@@ -211,29 +240,44 @@ fn answer(app: &mut App, dialog: Dialog, key: KeyEvent, now: Now) -> Vec<Effect>
     match (dialog, key.code) {
         (Dialog::Ask { effect, .. }, KeyCode::Char('y' | 'Y')) => return vec![effect],
         (Dialog::Ask { .. }, KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc) => {}
-        (Dialog::Copy { curl, .. }, KeyCode::Char('c' | 'y') | KeyCode::Enter) => return copy(app, curl, &now.text.toast.the_curl, now),
-        (Dialog::Copy { id, .. }, KeyCode::Char('i')) => return copy(app, id.to_string(), &now.text.toast.the_id, now),
+        (Dialog::Copy { curl, .. }, KeyCode::Char('c' | 'y') | KeyCode::Enter) => {
+            return copy(app, curl, &now.text.toast.the_curl, now);
+        }
+        (Dialog::Copy { id, .. }, KeyCode::Char('i')) => {
+            return copy(app, id.to_string(), &now.text.toast.the_id, now);
+        }
         (Dialog::Copy { id, .. }, KeyCode::Char('b')) => return copy_answer(app, id, now),
         (Dialog::Copy { .. }, KeyCode::Char('n' | 'q') | KeyCode::Esc) => {}
         (Dialog::Replay { .. }, KeyCode::Esc) => {}
         (Dialog::Replay { id, model }, KeyCode::Enter) => {
             let model = model.trim().to_owned();
-            return vec![Effect::Act(Action::Replay { id: id.to_string(), model: (!model.is_empty()).then_some(model) })];
+            return vec![Effect::Act(Action::Replay {
+                id: id.to_string(),
+                model: (!model.is_empty()).then_some(model),
+            })];
         }
         (Dialog::Replay { id, mut model }, code) => {
             let control = key.modifiers.contains(KeyModifiers::CONTROL);
             match code {
                 KeyCode::Backspace => drop(model.pop()),
                 KeyCode::Char('u' | 'w') if control => model.clear(),
-                KeyCode::Char(c) if !control && model.chars().count() < FILTER_CHARS => model.push(c),
+                KeyCode::Char(c) if !control && model.chars().count() < FILTER_CHARS => {
+                    model.push(c)
+                }
                 _ => {}
             }
             app.dialog = Some(Dialog::Replay { id, model });
         }
-        (Dialog::Stop, KeyCode::Char('y' | 'Y')) => return vec![Effect::Leave { stop_proxy: true }],
-        (Dialog::Stop, KeyCode::Char('n' | 'N')) => return vec![Effect::Leave { stop_proxy: false }],
+        (Dialog::Stop, KeyCode::Char('y' | 'Y')) => {
+            return vec![Effect::Leave { stop_proxy: true }];
+        }
+        (Dialog::Stop, KeyCode::Char('n' | 'N')) => {
+            return vec![Effect::Leave { stop_proxy: false }];
+        }
         (Dialog::Stop, KeyCode::Esc) => {}
-        (Dialog::Stop, _) if keys::is_interrupt(key) => return vec![Effect::Leave { stop_proxy: true }],
+        (Dialog::Stop, _) if keys::is_interrupt(key) => {
+            return vec![Effect::Leave { stop_proxy: true }];
+        }
         (Dialog::Filter { before, .. }, KeyCode::Esc) => app.place_mut().filter = before,
         (Dialog::Filter { error: None, .. }, KeyCode::Enter) => {}
         (dialog @ Dialog::Filter { .. }, code) => {
@@ -241,7 +285,9 @@ fn answer(app: &mut App, dialog: Dialog, key: KeyEvent, now: Now) -> Vec<Effect>
             let control = key.modifiers.contains(KeyModifiers::CONTROL);
             match code {
                 KeyCode::Backspace => {
-                    type_into_filter(app, now, |text| text.truncate(text.char_indices().next_back().map_or(0, |(at, _)| at)));
+                    type_into_filter(app, now, |text| {
+                        text.truncate(text.char_indices().next_back().map_or(0, |(at, _)| at))
+                    });
                 }
                 KeyCode::Char('u' | 'w') if control => type_into_filter(app, now, String::clear),
                 KeyCode::Char(c) if !control => type_into_filter(app, now, |text| text.push(c)),
@@ -297,7 +343,8 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
         }
         Act::Filter => {
             let before = app.place().filter.clone();
-            app.dialog = Some(Dialog::Filter { text: before.text().to_owned(), error: None, before });
+            app.dialog =
+                Some(Dialog::Filter { text: before.text().to_owned(), error: None, before });
         }
         Act::Go(screen) => return go(app, screen, now),
         Act::Group => {
@@ -319,7 +366,11 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
         Act::PageUp => scroll(app, -page(app), now),
         Act::Pause => {
             let live = app.snapshot.as_ref().map(|s| s.live.clone());
-            app.paused = if app.paused.is_some() { None } else { live.map(|live| Pause { live, at: now.at }) };
+            app.paused = if app.paused.is_some() {
+                None
+            } else {
+                live.map(|live| Pause { live, at: now.at })
+            };
         }
         Act::PreviousPane => return turn(app, Pane::ALL.len() - 1, now),
         Act::PreviousScreen => return go(app, app.screen.after(Screen::ALL.len() - 1), now),
@@ -338,7 +389,11 @@ fn perform(app: &mut App, act: Act, now: Now) -> Vec<Effect> {
         }
         Act::Test => {
             if let Some(RowId::Name(key)) = app.current() {
-                ask(app, fill(&now.text.ask.test, &[("name", &key)]), Effect::Act(Action::Test { key }));
+                ask(
+                    app,
+                    fill(&now.text.ask.test, &[("name", &key)]),
+                    Effect::Act(Action::Test { key }),
+                );
             }
         }
         Act::Toggle => return toggle(app),
@@ -396,7 +451,9 @@ fn ask_to_cool(app: &mut App, now: Now) -> Vec<Effect> {
 fn warm(app: &mut App, now: Now) -> Vec<Effect> {
     let action = match (app.screen, app.current()) {
         (Screen::Upstreams, Some(RowId::Name(upstream))) => Some(Action::WarmUpstream { upstream }),
-        (Screen::Keys, Some(RowId::Name(key))) => Some(Action::Warm { key: Some(key), model: None }),
+        (Screen::Keys, Some(RowId::Name(key))) => {
+            Some(Action::Warm { key: Some(key), model: None })
+        }
         _ => problem::worst(app, now).and_then(|problem| problem.act),
     };
     match action {

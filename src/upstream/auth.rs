@@ -1,4 +1,5 @@
-//! Puts into a request what its upstream wants to see: credential, configured headers, our own mark.
+//! Puts into a request what its upstream wants to see: credential, configured headers, our own
+//! mark.
 
 use std::sync::Arc;
 
@@ -31,15 +32,20 @@ pub(super) fn dress(
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers::mark(headers);
     for (name, value) in &upstream.headers {
-        // The config was checked when it was read; a header that still cannot be written is left out.
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+        // The config was checked when it was read; a header that still cannot be written is left
+        // out.
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+        {
             headers.insert(name, value);
         }
     }
     let Some(key) = key else { return Ok(()) };
     let written = match upstream.auth_at(dialect) {
         Auth::None => true,
-        Auth::Bearer => keys.bearer(key).map(|value| headers.insert(AUTHORIZATION, value)).is_some(),
+        Auth::Bearer => {
+            keys.bearer(key).map(|value| headers.insert(AUTHORIZATION, value)).is_some()
+        }
         Auth::Header(name) => match (HeaderName::from_bytes(name.as_bytes()), keys.bare(key)) {
             (Ok(name), Some(value)) => {
                 headers.insert(name, value);
@@ -53,5 +59,9 @@ pub(super) fn dress(
 
 fn keyless(upstream: &Upstream) -> TransportFault {
     let name = Arc::clone(&upstream.name);
-    TransportFault { kind: TransportKind::Connect, message: format!("the key of `{name}` is not there any more"), sent: false }
+    TransportFault {
+        kind: TransportKind::Connect,
+        message: format!("the key of `{name}` is not there any more"),
+        sent: false,
+    }
 }

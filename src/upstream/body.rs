@@ -23,8 +23,8 @@ use crate::ir::fault::{TransportFault, TransportKind};
 /// So much is looked at for whether it is coded at all.
 const LABELLED: usize = 64 << 10;
 
-/// What an upstream answers, as it comes. Trailers are dropped. Dropping it closes the upstream's connection, unless
-/// all was read.
+/// What an upstream answers, as it comes. Trailers are dropped. Dropping it closes the upstream's
+/// connection, unless all was read.
 pub struct AnswerBody {
     source: Source,
     decoder: Option<Box<Decoder>>,
@@ -66,7 +66,16 @@ impl AnswerBody {
     }
 
     fn new(source: Source, decoder: Option<Box<Decoder>>, from: Arc<str>) -> Self {
-        Self { source, decoder, coded: Bytes::new(), labelled: None, from, limit: u64::MAX, given: 0, ended: false }
+        Self {
+            source,
+            decoder,
+            coded: Bytes::new(),
+            labelled: None,
+            from,
+            limit: u64::MAX,
+            given: 0,
+            ended: false,
+        }
     }
 
     /// Bounds what is given from here on, counted decoded; more is `TooLarge`.
@@ -74,7 +83,8 @@ impl AnswerBody {
         self.limit = self.given.saturating_add(bytes);
     }
 
-    /// What does not decode at all is taken as it came: errors often come from others than the coding was named by.
+    /// What does not decode at all is taken as it came: errors often come from others than the
+    /// coding was named by.
     pub fn forgive_label(&mut self) {
         self.labelled = self.decoder.is_some().then(BytesMut::new);
     }
@@ -105,10 +115,10 @@ impl AnswerBody {
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportFault>>> {
         loop {
             let frame = match &mut self.source {
-                Source::Network(body) => {
-                    ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from)))
-                }
-                Source::Lane(body) => ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from))),
+                Source::Network(body) => ready!(Pin::new(body).poll_frame(cx))
+                    .map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from))),
+                Source::Lane(body) => ready!(Pin::new(body).poll_frame(cx))
+                    .map(|frame| frame.map_err(|e| fault::of_body(&e, &self.from))),
                 Source::Local(body) => ready!(Pin::new(body).poll_frame(cx)),
                 Source::Whole(bytes) => return Poll::Ready(bytes.take().map(Ok)),
             };
@@ -124,7 +134,10 @@ impl AnswerBody {
         }
     }
 
-    fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, TransportFault>>> {
+    fn poll_decoded(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, TransportFault>>> {
         loop {
             let Some(decoder) = &mut self.decoder else { return self.poll_source(cx) };
             match decoder.step(&mut self.coded) {
@@ -135,14 +148,18 @@ impl AnswerBody {
                 Ok(None) => {}
                 Err(error) => {
                     let error = self.undecodable(error);
-                    let Some(plain) = self.labelled.take() else { return Poll::Ready(Some(Err(error))) };
+                    let Some(plain) = self.labelled.take() else {
+                        return Poll::Ready(Some(Err(error)));
+                    };
                     (self.decoder, self.coded) = (None, Bytes::new());
                     return Poll::Ready(Some(Ok(plain.freeze())));
                 }
             }
             match ready!(self.poll_source(cx)) {
                 Some(Ok(data)) => {
-                    if let Some(labelled) = self.labelled.as_mut().filter(|labelled| labelled.len() < LABELLED) {
+                    if let Some(labelled) =
+                        self.labelled.as_mut().filter(|labelled| labelled.len() < LABELLED)
+                    {
                         labelled.extend_from_slice(&data);
                     }
                     self.coded = data;
@@ -166,7 +183,10 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = TransportFault;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, TransportFault>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TransportFault>>> {
         let this = self.get_mut();
         if this.ended {
             return Poll::Ready(None);
@@ -176,8 +196,15 @@ impl Body for AnswerBody {
                 this.given = this.given.saturating_add(data.len() as u64);
                 if this.given > this.limit {
                     this.ended = true;
-                    let message = format!("the response of {} is larger than {} bytes", this.from, this.limit);
-                    return Poll::Ready(Some(Err(TransportFault { kind: TransportKind::TooLarge, message, sent: true })));
+                    let message = format!(
+                        "the response of {} is larger than {} bytes",
+                        this.from, this.limit
+                    );
+                    return Poll::Ready(Some(Err(TransportFault {
+                        kind: TransportKind::TooLarge,
+                        message,
+                        sent: true,
+                    })));
                 }
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
@@ -193,7 +220,8 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        // Coded or not, an empty source has nothing to decode; a source that ended may still be held by the decoder.
+        // Coded or not, an empty source has nothing to decode; a source that ended may still be
+        // held by the decoder.
         self.ended
             || (self.decoder.is_none()
                 && match &self.source {
@@ -210,7 +238,9 @@ impl Body for AnswerBody {
             (Source::Network(body), None) => body.size_hint(),
             (Source::Lane(body), None) => body.size_hint(),
             (Source::Local(body), None) => body.size_hint(),
-            (Source::Whole(bytes), None) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            (Source::Whole(bytes), None) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
         }
     }
 }

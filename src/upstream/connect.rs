@@ -47,7 +47,8 @@ struct Shared {
     within: Duration,
 }
 
-/// Unanswered data for this long means that the other side is gone (a changed network, a dropped NAT entry).
+/// Unanswered data for this long means that the other side is gone (a changed network, a dropped
+/// NAT entry).
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -59,7 +60,8 @@ impl Connector {
         tcp.set_keepalive(Some(KEEP_ALIVE));
         tcp.set_keepalive_interval(Some(KEEP_ALIVE / 3));
         tcp.set_keepalive_retries(Some(3));
-        // The network to this machine cannot go away, but a busy model server may leave a request unread for long.
+        // The network to this machine cannot go away, but a busy model server may leave a request
+        // unread for long.
         let near = tcp.clone();
         #[cfg(any(target_os = "android", target_os = "linux"))]
         tcp.set_tcp_user_timeout(Some(USER_TIMEOUT));
@@ -68,12 +70,15 @@ impl Connector {
         Self(Arc::new(Shared { tcp, near, resolver, route: Route::new(proxy), tls, within }))
     }
 
-    /// Whether nothing but HTTP/1 to the host itself can be spoken: plain text, and no proxy between.
+    /// Whether nothing but HTTP/1 to the host itself can be spoken: plain text, and no proxy
+    /// between.
     pub(super) fn is_plain(&self, to: &Uri) -> bool {
-        to.scheme() == Some(&Scheme::HTTP) && self.0.route.through(to).is_ok_and(|proxy| proxy.is_none())
+        to.scheme() == Some(&Scheme::HTTP)
+            && self.0.route.through(to).is_ok_and(|proxy| proxy.is_none())
     }
 
-    /// The credentials that a proxy wants with a plain-text request; those of a tunnel are sent when it is made.
+    /// The credentials that a proxy wants with a plain-text request; those of a tunnel are sent
+    /// when it is made.
     pub(super) fn proxy_credentials(&self, uri: &Uri) -> Option<HeaderValue> {
         if uri.scheme() != Some(&Scheme::HTTP) {
             return None;
@@ -105,7 +110,11 @@ impl Service<Uri> for Connector {
 impl Shared {
     async fn open(&self, to: &Uri) -> Result<MaybeHttpsStream<Hop>, ConnectFault> {
         let hop = self.reach(to).await?;
-        if to.scheme() == Some(&Scheme::HTTPS) { self.secure(hop, to).await } else { Ok(MaybeHttpsStream::Http(hop)) }
+        if to.scheme() == Some(&Scheme::HTTPS) {
+            self.secure(hop, to).await
+        } else {
+            Ok(MaybeHttpsStream::Http(hop))
+        }
     }
 
     /// A way to the host of `to`, through a proxy where one is set.
@@ -115,10 +124,17 @@ impl Shared {
         };
         let at = with_port(proxy.uri());
         let tcp = self.dial(&at).await.map_err(ConnectFault::of_proxy)?;
-        let refused = |why: String| ConnectFault::proxy(&format!("proxy {} gives no way to {}: {why}", place(&at), place(to)));
+        let refused = |why: String| {
+            ConnectFault::proxy(&format!(
+                "proxy {} gives no way to {}: {why}",
+                place(&at),
+                place(to)
+            ))
+        };
         match at.scheme_str() {
             Some(scheme @ ("http" | "https")) => {
-                let raw = if scheme == "https" { self.secure(tcp, &at).await? } else { Raw::Http(tcp) };
+                let raw =
+                    if scheme == "https" { self.secure(tcp, &at).await? } else { Raw::Http(tcp) };
                 if to.scheme() != Some(&Scheme::HTTPS) {
                     return Ok(Hop { raw, proxied: true });
                 }
@@ -134,17 +150,22 @@ impl Shared {
                 if let Some((user, password)) = proxy.raw_auth() {
                     socks = socks.with_auth(user.to_owned(), password.to_owned());
                 }
-                // `socks5`: the name is looked up here, by our own resolver, as the connector's own would block.
+                // `socks5`: the name is looked up here, by our own resolver, as the connector's own
+                // would block.
                 let to = if scheme == "socks5" { self.numeric(to).await? } else { with_port(to) };
                 let tcp = socks.call(to).await.map_err(|e| refused(e.to_string()))?;
                 Ok(Hop { raw: Raw::Http(tcp), proxied: false })
             }
-            _ => Err(ConnectFault::proxy(&format!("proxy {}: http, https, socks5 and socks5h are understood", place(&at)))),
+            _ => Err(ConnectFault::proxy(&format!(
+                "proxy {}: http, https, socks5 and socks5h are understood",
+                place(&at)
+            ))),
         }
     }
 
     async fn dial(&self, to: &Uri) -> Result<TokioIo<TcpStream>, ConnectFault> {
-        let mut tcp = if to.host().is_some_and(loopback) { self.near.clone() } else { self.tcp.clone() };
+        let mut tcp =
+            if to.host().is_some_and(loopback) { self.near.clone() } else { self.tcp.clone() };
         tcp.call(to.clone()).await.map_err(|e| ConnectFault::of(to, &e))
     }
 
@@ -154,7 +175,10 @@ impl Shared {
     {
         let config = self.tls.config().await.map_err(ConnectFault::tls)?;
         let names = Arc::new(DefaultServerNameResolver::default());
-        HttpsConnector::new(Open(Some(io)), config, true, names).call(to.clone()).await.map_err(|e| ConnectFault::of(to, &*e))
+        HttpsConnector::new(Open(Some(io)), config, true, names)
+            .call(to.clone())
+            .await
+            .map_err(|e| ConnectFault::of(to, &*e))
     }
 
     async fn numeric(&self, to: &Uri) -> Result<Uri, ConnectFault> {
@@ -166,7 +190,9 @@ impl Shared {
         let found = self.resolver.find(host).await.map_err(|e| ConnectFault::of(&to, &e))?;
         let address = found.first().map(|first| (first.ip(), to.port_u16().unwrap_or(443)));
         address
-            .and_then(|address| format!("http://{}/", std::net::SocketAddr::from(address)).parse().ok())
+            .and_then(|address| {
+                format!("http://{}/", std::net::SocketAddr::from(address)).parse().ok()
+            })
             .ok_or_else(|| ConnectFault::unresolved(&to))
     }
 }
@@ -200,7 +226,10 @@ impl Route {
             Self::Direct => Ok(None),
             Self::Environment(_) if to.host().is_some_and(loopback) => Ok(None),
             Self::Environment(matcher) | Self::Fixed(matcher) => Ok(matcher.intercept(to)),
-            Self::Unusable => Err("the configured `proxy` is not a URL of http, https, socks5 or socks5h".to_owned()),
+            Self::Unusable => {
+                Err("the configured `proxy` is not a URL of http, https, socks5 or socks5h"
+                    .to_owned())
+            }
         }
     }
 }
@@ -212,11 +241,15 @@ fn ip(host: &str) -> Option<IpAddr> {
 fn loopback(host: &str) -> bool {
     match ip(host) {
         Some(ip) => ip.to_canonical().is_loopback() || ip.is_unspecified(),
-        None => host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost"),
+        None => {
+            host.eq_ignore_ascii_case("localhost")
+                || host.to_ascii_lowercase().ends_with(".localhost")
+        }
     }
 }
 
-/// Proxies have default ports of their own, and the SOCKS connector takes 443 for a port that is not said.
+/// Proxies have default ports of their own, and the SOCKS connector takes 443 for a port that is
+/// not said.
 fn with_port(uri: &Uri) -> Uri {
     if uri.port().is_some() {
         return uri.clone();
@@ -238,7 +271,9 @@ impl<T: Send + 'static> Service<Uri> for Open<T> {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        std::future::ready(self.0.take().ok_or_else(|| io::Error::other("the connection was taken already")))
+        std::future::ready(
+            self.0.take().ok_or_else(|| io::Error::other("the connection was taken already")),
+        )
     }
 }
 
@@ -258,7 +293,10 @@ mod tests {
             ("https://proxy.corp:8443", "https://proxy.corp:8443/"),
             ("socks5h://u:p@10.0.0.1", "socks5h://10.0.0.1:1080/"),
         ] {
-            assert_eq!(via(&Proxy::Url(url.to_owned()), "https://api.x.com"), Ok(Some(expected.to_owned())));
+            assert_eq!(
+                via(&Proxy::Url(url.to_owned()), "https://api.x.com"),
+                Ok(Some(expected.to_owned()))
+            );
         }
         assert!(via(&Proxy::Url("ftp://x".to_owned()), "https://api.x.com").is_err());
         assert_eq!(via(&Proxy::Direct, "https://api.x.com"), Ok(None));

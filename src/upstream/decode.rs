@@ -1,4 +1,5 @@
-//! Content codings: decoded as the bytes come, so that what an upstream flushed leaves at once; bounded per step.
+//! Content codings: decoded as the bytes come, so that what an upstream flushed leaves at once;
+//! bounded per step.
 
 use std::{fmt, io::Read};
 
@@ -34,7 +35,9 @@ impl fmt::Display for DecodeError {
         match self {
             Self::Corrupt(coding) => write!(f, "the {} data is corrupt", coding.name()),
             Self::Truncated(coding) => write!(f, "the {} data is cut short", coding.name()),
-            Self::Unknown => f.write_str("the content coding is not known; gzip, deflate, br and zstd are"),
+            Self::Unknown => {
+                f.write_str("the content coding is not known; gzip, deflate, br and zstd are")
+            }
             Self::TooLarge => f.write_str("the body is too large once decoded"),
         }
     }
@@ -61,7 +64,8 @@ impl Coding {
     pub fn of(headers: &HeaderMap) -> Result<Option<Self>, DecodeError> {
         let mut found = None;
         for value in headers.get_all(CONTENT_ENCODING) {
-            for token in value.to_str().map_err(|_| DecodeError::Unknown)?.split(',').map(str::trim) {
+            for token in value.to_str().map_err(|_| DecodeError::Unknown)?.split(',').map(str::trim)
+            {
                 let coding = match token.to_ascii_lowercase().as_str() {
                     "" | "identity" => continue,
                     "br" => Self::Brotli,
@@ -153,13 +157,18 @@ impl Decoder {
             ))),
             Coding::Deflate => State::DeflateHead(BytesMut::new()),
             Coding::Gzip => State::GzipHead(BytesMut::new(), Members::First),
-            Coding::Zstd => State::Zstd(Box::new(Zstd { decoder: FrameDecoder::new(), held: BytesMut::new(), frame: None, frames: 0 })),
+            Coding::Zstd => State::Zstd(Box::new(Zstd {
+                decoder: FrameDecoder::new(),
+                held: BytesMut::new(),
+                frame: None,
+                frames: 0,
+            })),
         };
         Self { coding, state, scratch: vec![0; STEP].into(), begun: false }
     }
 
-    /// Takes from `input` and gives the next decoded piece, at most 16 KiB; `None` when all of `input` is used up and
-    /// nothing is left to give.
+    /// Takes from `input` and gives the next decoded piece, at most 16 KiB; `None` when all of
+    /// `input` is used up and nothing is left to give.
     ///
     /// # Errors
     ///
@@ -176,12 +185,14 @@ impl Decoder {
                 State::DeflateHead(head) => {
                     fill(head, input, 2);
                     let [first, second, ..] = head[..] else { return Ok(None) };
-                    let zlib = first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31);
+                    let zlib =
+                        first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31);
                     give_back(head, input);
                     self.state = State::Deflate(Decompress::new(zlib));
                 }
                 State::Deflate(inflate) => {
-                    let (written, ended) = step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
+                    let (written, ended) =
+                        step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
                     if ended {
                         self.state = State::Ended;
                     }
@@ -207,10 +218,12 @@ impl Decoder {
                     }
                 }
                 State::Gzip(inflate, crc) => {
-                    let (written, ended) = step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
+                    let (written, ended) =
+                        step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
                     crc.update(&self.scratch[..written]);
                     if ended {
-                        self.state = State::GzipTail(BytesMut::with_capacity(8), std::mem::take(crc));
+                        self.state =
+                            State::GzipTail(BytesMut::with_capacity(8), std::mem::take(crc));
                     }
                     if written > 0 {
                         return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
@@ -222,13 +235,16 @@ impl Decoder {
                 State::GzipTail(tail, crc) => {
                     fill(tail, input, 8);
                     let [a, b, c, d, e, f, g, h] = tail[..] else { return Ok(None) };
-                    if u32::from_le_bytes([a, b, c, d]) != crc.sum() || u32::from_le_bytes([e, f, g, h]) != crc.amount() {
+                    if u32::from_le_bytes([a, b, c, d]) != crc.sum()
+                        || u32::from_le_bytes([e, f, g, h]) != crc.amount()
+                    {
                         return Err(corrupt);
                     }
                     self.state = State::GzipHead(BytesMut::new(), Members::Further);
                 }
                 State::Brotli(brotli) => {
-                    let (mut left, mut taken, mut room, mut written, mut total) = (input.len(), 0, STEP, 0, 0);
+                    let (mut left, mut taken, mut room, mut written, mut total) =
+                        (input.len(), 0, STEP, 0, 0);
                     let result = BrotliDecompressStream(
                         &mut left,
                         &mut taken,
@@ -254,7 +270,9 @@ impl Decoder {
                     zstd.held.extend_from_slice(input);
                     input.clear();
                     match zstd.step(&mut self.scratch).ok_or(corrupt)? {
-                        Told::Bytes(written) => return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written]))),
+                        Told::Bytes(written) => {
+                            return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
+                        }
                         Told::NeedsInput => return Ok(None),
                         Told::Ended => self.state = State::Ended,
                     }
@@ -318,7 +336,9 @@ fn gzip_header(bytes: &[u8]) -> Result<Option<usize>, ()> {
     }
     for flag in [8, 16] {
         if flags & flag != 0 {
-            let Some(end) = bytes.get(at..).and_then(|rest| memchr::memchr(0, rest)) else { return Ok(None) };
+            let Some(end) = bytes.get(at..).and_then(|rest| memchr::memchr(0, rest)) else {
+                return Ok(None);
+            };
             at += end + 1;
         }
     }
@@ -335,8 +355,8 @@ enum Told {
 }
 
 impl Zstd {
-    /// The decoder wants whole blocks, and would decode all it is given before giving anything: so it gets one block at
-    /// a time. It keeps back a window's worth until the frame ends.
+    /// The decoder wants whole blocks, and would decode all it is given before giving anything: so
+    /// it gets one block at a time. It keeps back a window's worth until the frame ends.
     fn step(&mut self, scratch: &mut [u8]) -> Option<Told> {
         loop {
             let written = self.decoder.read(scratch).ok()?;
@@ -361,14 +381,17 @@ impl Zstd {
             let [a, b, c, ..] = self.held[..] else { return Some(Told::NeedsInput) };
             let header = u32::from_le_bytes([a, b, c, 0]);
             let (last, kind, size) = (header & 1 == 1, header >> 1 & 3, (header >> 3) as usize);
-            let length = 3 + if kind == 1 { 1 } else { size } + if last && checksum { 4 } else { 0 };
+            let length =
+                3 + if kind == 1 { 1 } else { size } + if last && checksum { 4 } else { 0 };
             if kind == 3 || size > 128 * 1024 {
                 return None;
             }
             if self.held.len() < length {
                 return Some(Told::NeedsInput);
             }
-            self.decoder.decode_blocks(&self.held[..length], BlockDecodingStrategy::UptoBlocks(1)).ok()?;
+            self.decoder
+                .decode_blocks(&self.held[..length], BlockDecodingStrategy::UptoBlocks(1))
+                .ok()?;
             self.held.advance(length);
             if last {
                 self.frame = None;
@@ -377,7 +400,8 @@ impl Zstd {
     }
 }
 
-/// Length of a zstd frame header (RFC 8878) and whether a checksum ends the frame; `None` while it is not all there.
+/// Length of a zstd frame header (RFC 8878) and whether a checksum ends the frame; `None` while it
+/// is not all there.
 fn zstd_header(bytes: &[u8]) -> Result<Option<(usize, bool)>, ()> {
     if bytes.iter().zip([0x28, 0xb5, 0x2f, 0xfd]).any(|(have, want)| *have != want) {
         return Err(());
@@ -468,7 +492,11 @@ mod tests {
             (Coding::Zstd, zstd(TEXT)),
         ] {
             for size in [1, 2, 3, 7, 1_000] {
-                assert_eq!(pieces(coding, &data, size).as_deref(), Ok(TEXT), "{coding:?} by {size}");
+                assert_eq!(
+                    pieces(coding, &data, size).as_deref(),
+                    Ok(TEXT),
+                    "{coding:?} by {size}"
+                );
             }
         }
     }
@@ -488,9 +516,12 @@ mod tests {
 
     #[test]
     fn a_cut_coding_is_truncated_and_a_changed_one_corrupt() {
-        for (coding, data) in
-            [(Coding::Gzip, gzip(TEXT)), (Coding::Deflate, zlib(TEXT)), (Coding::Brotli, brotli()), (Coding::Zstd, zstd(TEXT))]
-        {
+        for (coding, data) in [
+            (Coding::Gzip, gzip(TEXT)),
+            (Coding::Deflate, zlib(TEXT)),
+            (Coding::Brotli, brotli()),
+            (Coding::Zstd, zstd(TEXT)),
+        ] {
             let cut = pieces(coding, &data[..data.len() - 3], 5);
             assert_eq!(cut, Err(DecodeError::Truncated(coding)));
             assert_eq!(pieces(coding, b"", 1), Ok(Vec::new()));
@@ -511,7 +542,10 @@ mod tests {
         for size in [1, 4, 1_000] {
             assert_eq!(pieces(Coding::Gzip, &garbage, size).as_deref(), Ok(TEXT));
             assert_eq!(pieces(Coding::Gzip, &twice, size), Ok([TEXT, b"more"].concat()));
-            assert_eq!(pieces(Coding::Zstd, &[zstd(TEXT), zstd(b"more")].concat(), size), Ok([TEXT, b"more"].concat()));
+            assert_eq!(
+                pieces(Coding::Zstd, &[zstd(TEXT), zstd(b"more")].concat(), size),
+                Ok([TEXT, b"more"].concat())
+            );
         }
     }
 

@@ -43,7 +43,10 @@ impl ConnectFault {
             return Self::unresolved(to);
         }
         let Some(error) = find::<io::Error>(error) else {
-            return Self { kind: TransportKind::Connect, message: clean(&format!("no connection to {place}: {error}")) };
+            return Self {
+                kind: TransportKind::Connect,
+                message: clean(&format!("no connection to {place}: {error}")),
+            };
         };
         let (kind, what) = socket(error);
         let message = match what {
@@ -54,7 +57,10 @@ impl ConnectFault {
     }
 
     pub(super) fn unresolved(to: &Uri) -> Self {
-        Self { kind: TransportKind::Dns, message: format!("cannot resolve {}", to.host().unwrap_or("?")) }
+        Self {
+            kind: TransportKind::Dns,
+            message: format!("cannot resolve {}", to.host().unwrap_or("?")),
+        }
     }
 
     pub(super) fn too_slow(to: &Uri, within: Duration) -> Self {
@@ -77,7 +83,12 @@ impl ConnectFault {
 }
 
 /// Reads why no head came. `waited` is the time since the request was handed over.
-pub(super) fn of_send(error: &legacy::Error, upstream: &Upstream, end: &End, waited: Duration) -> TransportFault {
+pub(super) fn of_send(
+    error: &legacy::Error,
+    upstream: &Upstream,
+    end: &End,
+    waited: Duration,
+) -> TransportFault {
     if let Some(fault) = find::<ConnectFault>(error) {
         return of_connect(fault, upstream);
     }
@@ -86,7 +97,8 @@ pub(super) fn of_send(error: &legacy::Error, upstream: &Upstream, end: &End, wai
         let mut extras = Extensions::new();
         info.get_extras(&mut extras);
         if let Some(state) = extras.get::<std::sync::Arc<LineState>>() {
-            (reused, heard) = (state.reused(), state.heard.load(std::sync::atomic::Ordering::Relaxed));
+            (reused, heard) =
+                (state.reused(), state.heard.load(std::sync::atomic::Ordering::Relaxed));
         }
         h2 = info.is_negotiated_h2();
     }
@@ -98,19 +110,34 @@ pub(super) fn of_send(error: &legacy::Error, upstream: &Upstream, end: &End, wai
 }
 
 /// Reads why no head came over a plain-text connection.
-pub(super) fn of_lane(error: &LaneError, upstream: &Upstream, end: &End, waited: Duration) -> TransportFault {
+pub(super) fn of_lane(
+    error: &LaneError,
+    upstream: &Upstream,
+    end: &End,
+    waited: Duration,
+) -> TransportFault {
     match error {
         LaneError::Connect(fault) => of_connect(fault, upstream),
         LaneError::Exchange(error, line) => {
             let heard = line.heard.load(std::sync::atomic::Ordering::Relaxed);
-            of_exchange(error, &Used { reused: line.reused(), heard, h2: false }, upstream, end, waited)
+            of_exchange(
+                error,
+                &Used { reused: line.reused(), heard, h2: false },
+                upstream,
+                end,
+                waited,
+            )
         }
     }
 }
 
 fn of_connect(fault: &ConnectFault, upstream: &Upstream) -> TransportFault {
     // "No route" to this very machine says nothing of our network.
-    let kind = if upstream.local && fault.kind == TransportKind::NetworkDown { TransportKind::Connect } else { fault.kind };
+    let kind = if upstream.local && fault.kind == TransportKind::NetworkDown {
+        TransportKind::Connect
+    } else {
+        fault.kind
+    };
     TransportFault { kind, message: fault.message.clone(), sent: false }
 }
 
@@ -121,9 +148,19 @@ struct Used {
     h2: bool,
 }
 
-fn of_exchange(hyper: &hyper::Error, used: &Used, upstream: &Upstream, end: &End, waited: Duration) -> TransportFault {
+fn of_exchange(
+    hyper: &hyper::Error,
+    used: &Used,
+    upstream: &Upstream,
+    end: &End,
+    waited: Duration,
+) -> TransportFault {
     let place = place_of(&end.base_url);
-    let fault = |kind, sent, what: &str| TransportFault { kind, message: format!("{what} ({place})"), sent };
+    let fault = |kind, sent, what: &str| TransportFault {
+        kind,
+        message: format!("{what} ({place})"),
+        sent,
+    };
     let Used { reused, mut heard, h2 } = *used;
     if hyper.is_canceled() {
         // The connection went away before the request was begun.
@@ -135,7 +172,8 @@ fn of_exchange(hyper: &hyper::Error, used: &Used, upstream: &Upstream, end: &End
     }
     if h2 {
         let said = hyper.source().map(ToString::to_string).unwrap_or_default();
-        // By RFC 9113 neither was looked at: a refused stream, and one above the last of an orderly GOAWAY.
+        // By RFC 9113 neither was looked at: a refused stream, and one above the last of an orderly
+        // GOAWAY.
         if said.contains("refused stream") || said.ends_with("not a result of an error") {
             return fault(TransportKind::Stale, false, "the upstream closes this connection");
         }
@@ -159,12 +197,20 @@ fn of_exchange(hyper: &hyper::Error, used: &Used, upstream: &Upstream, end: &End
         return fault(TransportKind::Stale, true, "the kept connection was closed");
     }
     match find::<io::Error>(hyper).map(io::Error::kind) {
-        Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown | io::ErrorKind::HostUnreachable) if !upstream.local => {
-            fault(TransportKind::NetworkDown, true, "the network went away")
+        Some(
+            io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::HostUnreachable,
+        ) if !upstream.local => fault(TransportKind::NetworkDown, true, "the network went away"),
+        Some(io::ErrorKind::TimedOut) => {
+            fault(TransportKind::Reset, true, "the connection went dead before the response")
         }
-        Some(io::ErrorKind::TimedOut) => fault(TransportKind::Reset, true, "the connection went dead before the response"),
-        Some(io::ErrorKind::ConnectionReset) => fault(TransportKind::Reset, true, "connection reset before the response"),
-        _ if heard => fault(TransportKind::Reset, true, "connection closed inside the head of the response"),
+        Some(io::ErrorKind::ConnectionReset) => {
+            fault(TransportKind::Reset, true, "connection reset before the response")
+        }
+        _ if heard => {
+            fault(TransportKind::Reset, true, "connection closed inside the head of the response")
+        }
         _ => fault(TransportKind::Reset, true, "connection closed before the response"),
     }
 }
@@ -180,7 +226,11 @@ pub(super) fn of_body(error: &hyper::Error, from: &str) -> TransportFault {
         Some(io::ErrorKind::TimedOut) => "stopped: the connection went dead",
         _ => "broke off",
     };
-    TransportFault { kind: TransportKind::BodyBroken, message: format!("the response of {from} {what}"), sent: true }
+    TransportFault {
+        kind: TransportKind::BodyBroken,
+        message: format!("the response of {from} {what}"),
+        sent: true,
+    }
 }
 
 /// Reads the errors of the client beside the request path.
@@ -189,16 +239,32 @@ pub(super) fn of_side(error: &reqwest::Error, url: &str, local: bool) -> Transpo
     if error.is_connect() {
         let uri = url.parse().unwrap_or_default();
         let fault = ConnectFault::of(&uri, root(error));
-        let kind = if local && fault.kind == TransportKind::NetworkDown { TransportKind::Connect } else { fault.kind };
+        let kind = if local && fault.kind == TransportKind::NetworkDown {
+            TransportKind::Connect
+        } else {
+            fault.kind
+        };
         return TransportFault { kind, message: fault.message, sent: false };
     }
     if error.is_timeout() {
-        return TransportFault { kind: TransportKind::FirstByteTimeout, message: format!("no answer in time ({place})"), sent: true };
+        return TransportFault {
+            kind: TransportKind::FirstByteTimeout,
+            message: format!("no answer in time ({place})"),
+            sent: true,
+        };
     }
     if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
-        return TransportFault { kind: TransportKind::Garbage, message: format!("not an HTTP response from {place}"), sent: true };
+        return TransportFault {
+            kind: TransportKind::Garbage,
+            message: format!("not an HTTP response from {place}"),
+            sent: true,
+        };
     }
-    TransportFault { kind: TransportKind::Reset, message: format!("connection closed before the response ({place})"), sent: true }
+    TransportFault {
+        kind: TransportKind::Reset,
+        message: format!("connection closed before the response ({place})"),
+        sent: true,
+    }
 }
 
 /// The error under the layers of the HTTP client that says what the connection did.
@@ -235,42 +301,64 @@ fn socket(error: &io::Error) -> (TransportKind, Option<&'static str>) {
     use io::ErrorKind as Is;
     #[cfg(unix)]
     if let Some(code) = error.raw_os_error()
-        && [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()].contains(&code)
+        && [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()]
+            .contains(&code)
     {
         // Our own want, no fault of the upstream.
-        return (TransportKind::NetworkDown, Some("too many open files here, no connection possible"));
+        return (
+            TransportKind::NetworkDown,
+            Some("too many open files here, no connection possible"),
+        );
     }
     match error.kind() {
         Is::ConnectionRefused => (TransportKind::Connect, Some("connection refused")),
-        Is::NetworkUnreachable | Is::NetworkDown => (TransportKind::NetworkDown, Some("network unreachable")),
+        Is::NetworkUnreachable | Is::NetworkDown => {
+            (TransportKind::NetworkDown, Some("network unreachable"))
+        }
         Is::HostUnreachable => (TransportKind::NetworkDown, Some("no route to the host")),
         Is::TimedOut => (TransportKind::ConnectTimeout, Some("connecting took too long")),
-        Is::ConnectionReset | Is::ConnectionAborted | Is::BrokenPipe => (TransportKind::Connect, Some("connection reset while connecting")),
-        Is::UnexpectedEof => (TransportKind::Tls, Some("connection closed during the TLS handshake")),
+        Is::ConnectionReset | Is::ConnectionAborted | Is::BrokenPipe => {
+            (TransportKind::Connect, Some("connection reset while connecting"))
+        }
+        Is::UnexpectedEof => {
+            (TransportKind::Tls, Some("connection closed during the TLS handshake"))
+        }
         _ => (TransportKind::Connect, None),
     }
 }
 
 fn tls(error: &rustls::Error, host: &str, place: &str) -> String {
     use rustls::Error as Is;
-    let untrusted = |why: &str| format!("certificate of {host} not trusted: {why}; set `ca_file` or add it to the system store");
+    let untrusted = |why: &str| {
+        format!(
+            "certificate of {host} not trusted: {why}; set `ca_file` or add it to the system store"
+        )
+    };
     match error {
         Is::InvalidCertificate(why) => match why {
             CertificateError::UnknownIssuer => untrusted("unknown issuer"),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                format!("certificate of {host} not trusted: it has expired (or the clock here is wrong)")
+                format!(
+                    "certificate of {host} not trusted: it has expired (or the clock here is wrong)"
+                )
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                format!("certificate of {host} not trusted: it is not valid yet (or the clock here is wrong)")
+                format!(
+                    "certificate of {host} not trusted: it is not valid yet (or the clock here is wrong)"
+                )
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 format!("certificate of {host} not trusted: it was issued for another name")
             }
-            CertificateError::Revoked => format!("certificate of {host} not trusted: it was revoked"),
+            CertificateError::Revoked => {
+                format!("certificate of {host} not trusted: it was revoked")
+            }
             other => untrusted(&clean(&other.to_string())),
         },
         Is::AlertReceived(alert) => format!("TLS handshake refused by {place}: {alert:?}"),
-        Is::InvalidMessage(_) => format!("no TLS answer from {place}; if it speaks plain HTTP, its URL begins with http://"),
+        Is::InvalidMessage(_) => format!(
+            "no TLS answer from {place}; if it speaks plain HTTP, its URL begins with http://"
+        ),
         other => clean(&format!("TLS handshake with {place}: {other}")),
     }
 }
@@ -281,5 +369,9 @@ fn clean(text: &str) -> String {
 }
 
 fn seconds(span: Duration) -> String {
-    if span.as_millis() < 1_000 { format!("{} ms", span.as_millis()) } else { format!("{} s", span.as_secs_f64()) }
+    if span.as_millis() < 1_000 {
+        format!("{} ms", span.as_millis())
+    } else {
+        format!("{} s", span.as_secs_f64())
+    }
 }

@@ -11,19 +11,23 @@ pub const UPSTREAM_REQUEST_ID: &str = "x-upstream-request-id";
 /// More marks than anybody has proxies in a row.
 const MAX_HOPS: usize = 16;
 
-/// Leaves of a client's headers what goes to an upstream of the same dialect: all but hop-by-hop ones, credentials,
-/// cookies, browser and forwarding headers, our own, and values that are not visible ASCII.
+/// Leaves of a client's headers what goes to an upstream of the same dialect: all but hop-by-hop
+/// ones, credentials, cookies, browser and forwarding headers, our own, and values that are not
+/// visible ASCII.
 pub fn request_filter(headers: &mut HeaderMap) {
     let hop_by_hop = Named::of(headers);
     let kept = |name: &HeaderName| !common(name.as_str()) || name.as_str() == HOP;
-    let gone = headers.iter().filter(|(name, value)| !kept(name) || hop_by_hop.has(name) || !visible(value));
+    let gone = headers
+        .iter()
+        .filter(|(name, value)| !kept(name) || hop_by_hop.has(name) || !visible(value));
     let gone: Vec<HeaderName> = gone.map(|(name, _)| name.clone()).collect();
     for name in gone {
         headers.remove(name);
     }
 }
 
-/// What of a client's filtered headers goes to an upstream of another dialect: nothing that only its own would understand.
+/// What of a client's filtered headers goes to an upstream of another dialect: nothing that only
+/// its own would understand.
 #[must_use]
 pub fn neutral(headers: &HeaderMap) -> HeaderMap {
     let mut out = HeaderMap::new();
@@ -35,7 +39,8 @@ pub fn neutral(headers: &HeaderMap) -> HeaderMap {
     out
 }
 
-/// Leaves of an upstream's headers what goes to the client. Taken in place, as most answers lose one or two.
+/// Leaves of an upstream's headers what goes to the client. Taken in place, as most answers lose
+/// one or two.
 pub fn response_filter(headers: &mut HeaderMap) {
     if headers.len() > MOST {
         let beyond: Vec<HeaderName> = headers.keys().skip(MOST).cloned().collect();
@@ -46,11 +51,18 @@ pub fn response_filter(headers: &mut HeaderMap) {
     let hop_by_hop = Named::of(headers);
     let passes = |name: &HeaderName, value: &HeaderValue| {
         let text = name.as_str();
-        !(common(text) || only_from_upstream(text) || hop_by_hop.has(name) || !visible(value) || value.len() > LONGEST)
+        !(common(text)
+            || only_from_upstream(text)
+            || hop_by_hop.has(name)
+            || !visible(value)
+            || value.len() > LONGEST)
     };
     let own_id = |name: &HeaderName| matches!(name.as_str(), "x-request-id" | "request-id");
-    let gone: Vec<HeaderName> =
-        headers.iter().filter(|(name, value)| own_id(name) || !passes(name, value)).map(|(name, _)| name.clone()).collect();
+    let gone: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(name, value)| own_id(name) || !passes(name, value))
+        .map(|(name, _)| name.clone())
+        .collect();
     for name in gone {
         let value = headers.remove(&name);
         if let Some(value) = value.filter(|value| own_id(&name) && visible(value)) {
@@ -59,8 +71,8 @@ pub fn response_filter(headers: &mut HeaderMap) {
     }
 }
 
-/// A header value longer than this, and headers beyond this many, are nothing that clients read; some refuse the whole
-/// answer for them.
+/// A header value longer than this, and headers beyond this many, are nothing that clients read;
+/// some refuse the whole answer for them.
 const LONGEST: usize = 8 << 10;
 const MOST: usize = 64;
 
@@ -80,7 +92,12 @@ pub fn hop() -> &'static str {
 /// Whether a request was sent by this very process, or has passed too many proxies like it.
 #[must_use]
 pub fn looped(headers: &HeaderMap) -> bool {
-    let mut marks = headers.get_all(HOP).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim);
+    let mut marks = headers
+        .get_all(HOP)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(str::trim);
     let mut count = 0;
     marks.any(|mark| {
         count += 1;
@@ -91,7 +108,9 @@ pub fn looped(headers: &HeaderMap) -> bool {
 /// Adds this process's mark to those that are there.
 pub(super) fn mark(headers: &mut HeaderMap) {
     static MARK: OnceLock<HeaderValue> = OnceLock::new();
-    let own = MARK.get_or_init(|| HeaderValue::from_str(hop()).unwrap_or_else(|_| HeaderValue::from_static("aiproxy")));
+    let own = MARK.get_or_init(|| {
+        HeaderValue::from_str(hop()).unwrap_or_else(|_| HeaderValue::from_static("aiproxy"))
+    });
     headers.append(HeaderName::from_static(HOP), own.clone());
 }
 
@@ -116,18 +135,29 @@ impl<'a> Named<'a> {
 /// Never passes in either direction.
 fn common(name: &str) -> bool {
     match name {
-        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade" | "http2-settings" => true,
+        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+        | "http2-settings" => true,
         "host" | "content-length" | "accept-encoding" | "expect" | "cookie" | "cookie2" => true,
         "authorization" | "x-api-key" | "x-goog-api-key" | "api-key" => true,
         "origin" | "referer" | "forwarded" => true,
-        _ => ["proxy-", "sec-", "x-forwarded-", "x-aiproxy-"].iter().any(|prefix| name.starts_with(prefix)),
+        _ => ["proxy-", "sec-", "x-forwarded-", "x-aiproxy-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix)),
     }
 }
 
 /// Means something only between the upstream and us, or is ours to say.
 fn only_from_upstream(name: &str) -> bool {
-    matches!(name, "set-cookie" | "set-cookie2" | "alt-svc" | "server" | "retry-after" | "retry-after-ms" | "x-should-retry")
-        || name.starts_with("access-control-")
+    matches!(
+        name,
+        "set-cookie"
+            | "set-cookie2"
+            | "alt-svc"
+            | "server"
+            | "retry-after"
+            | "retry-after-ms"
+            | "x-should-retry"
+    ) || name.starts_with("access-control-")
 }
 
 fn visible(value: &HeaderValue) -> bool {
@@ -214,8 +244,13 @@ mod tests {
         ]);
         let mut out = from;
         response_filter(&mut out);
-        assert_eq!(names(&out), ["content-type", "x-ratelimit-remaining-requests", "x-upstream-request-id"]);
-        assert!(["req_1", "req_2"].contains(&out["x-upstream-request-id"].to_str().expect("ascii")));
+        assert_eq!(
+            names(&out),
+            ["content-type", "x-ratelimit-remaining-requests", "x-upstream-request-id"]
+        );
+        assert!(
+            ["req_1", "req_2"].contains(&out["x-upstream-request-id"].to_str().expect("ascii"))
+        );
     }
 
     #[test]

@@ -23,10 +23,11 @@ const FOREVER: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Reads the hints of an answer's head.
 ///
-/// `retry-after-ms` wins over `Retry-After` (seconds, also with a fraction, or an HTTP date, which is taken relative to
-/// the answer's own `Date` where it has one); only where neither is there, a 429's `…ratelimit…reset` headers count, and
-/// of these only the ones whose `remaining` is zero or not told. A date in the past is zero; what makes no sense is
-/// nothing; what is too long is a hundred years.
+/// `retry-after-ms` wins over `Retry-After` (seconds, also with a fraction, or an HTTP date, which
+/// is taken relative to the answer's own `Date` where it has one); only where neither is there, a
+/// 429's `…ratelimit…reset` headers count, and of these only the ones whose `remaining` is zero or
+/// not told. A date in the past is zero; what makes no sense is nothing; what is too long is a
+/// hundred years.
 #[must_use]
 pub fn read(status: StatusCode, headers: &HeaderMap, now: UnixMillis) -> Hint {
     let should_retry = match headers.get("x-should-retry").map(HeaderValue::as_bytes) {
@@ -36,8 +37,13 @@ pub fn read(status: StatusCode, headers: &HeaderMap, now: UnixMillis) -> Hint {
     };
     let retry_after = text(headers.get("retry-after-ms"))
         .and_then(|ms| number(ms, 1e-3))
-        .or_else(|| text(headers.get(header::RETRY_AFTER)).and_then(|value| number(value, 1.0).or_else(|| until_date(value, headers, now))))
-        .or_else(|| if status == StatusCode::TOO_MANY_REQUESTS { resets(headers, now) } else { None });
+        .or_else(|| {
+            text(headers.get(header::RETRY_AFTER))
+                .and_then(|value| number(value, 1.0).or_else(|| until_date(value, headers, now)))
+        })
+        .or_else(
+            || if status == StatusCode::TOO_MANY_REQUESTS { resets(headers, now) } else { None },
+        );
     Hint { retry_after, should_retry }
 }
 
@@ -73,8 +79,9 @@ fn span(from: i64, at: i64) -> Duration {
     Duration::from_millis(u64::try_from(at.saturating_sub(from)).unwrap_or(0)).min(FOREVER)
 }
 
-/// The spellings in use: `x-ratelimit-reset-requests`, `vendor-ratelimit-requests-reset` and the bare `ratelimit-reset`,
-/// each beside a `remaining` of the same form. The latest of those that are used up, as all must have reset.
+/// The spellings in use: `x-ratelimit-reset-requests`, `vendor-ratelimit-requests-reset` and the
+/// bare `ratelimit-reset`, each beside a `remaining` of the same form. The latest of those that are
+/// used up, as all must have reset.
 fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     let mut latest = None;
     for (name, value) in headers {
@@ -89,7 +96,11 @@ fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
         } else {
             continue;
         };
-        if headers.get(remaining).and_then(|v| text(Some(v))).is_some_and(|left| left.parse::<f64>() != Ok(0.0)) {
+        if headers
+            .get(remaining)
+            .and_then(|v| text(Some(v)))
+            .is_some_and(|left| left.parse::<f64>() != Ok(0.0))
+        {
             continue;
         }
         latest = latest.max(text(Some(value)).and_then(|v| reset(v, headers, now)));
@@ -97,8 +108,8 @@ fn resets(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     latest
 }
 
-/// What an answer's head says is left of the provider's limits, in both spellings. Limits of spans that it does not
-/// name the end of are taken to be of a minute.
+/// What an answer's head says is left of the provider's limits, in both spellings. Limits of spans
+/// that it does not name the end of are taken to be of a minute.
 #[must_use]
 pub fn allowances(headers: &HeaderMap, now: UnixMillis) -> Allowances {
     const MARK: &[u8] = b"ratelimit-";
@@ -117,10 +128,18 @@ pub fn allowances(headers: &HeaderMap, now: UnixMillis) -> Allowances {
         if name.len() < SHORTEST {
             continue;
         }
-        let Some(at) = name.as_bytes().windows(MARK.len()).position(|part| part == MARK) else { continue };
+        let Some(at) = name.as_bytes().windows(MARK.len()).position(|part| part == MARK) else {
+            continue;
+        };
         let after = &name[at + MARK.len()..];
-        let own = after.split_once('-').filter(|(part, _)| matches!(*part, "limit" | "remaining" | "reset"));
-        let Some((part, what)) = own.or_else(|| after.rsplit_once('-').map(|(what, part)| (part, what))) else { continue };
+        let own = after
+            .split_once('-')
+            .filter(|(part, _)| matches!(*part, "limit" | "remaining" | "reset"));
+        let Some((part, what)) =
+            own.or_else(|| after.rsplit_once('-').map(|(what, part)| (part, what)))
+        else {
+            continue;
+        };
         let which = match what {
             "requests" => 0,
             "tokens" => 1,
@@ -147,11 +166,14 @@ pub fn allowances(headers: &HeaderMap, now: UnixMillis) -> Allowances {
 
 /// A count; one below zero is nothing left.
 fn whole(text: &str) -> Option<u64> {
-    text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| n.max(0.0) as u64))
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| n.max(0.0) as u64))
 }
 
 fn reset(value: &str, headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
-    // A bare number is seconds, unless it can only be a moment since 1970, in seconds or milliseconds.
+    // A bare number is seconds, unless it can only be a moment since 1970, in seconds or
+    // milliseconds.
     match value.parse::<i64>() {
         Ok(at @ 1_000_000_000..100_000_000_000) => return Some(span(now.0, at * 1_000)),
         Ok(at @ 100_000_000_000..) => return Some(span(now.0, at)),
@@ -174,7 +196,8 @@ fn units(value: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| !c.is_ascii_alphabetic() && c != 'µ').unwrap_or(tail.len());
+        let letters =
+            tail.find(|c: char| !c.is_ascii_alphabetic() && c != 'µ').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         let unit = match unit {
             "d" => 86_400.0,
@@ -204,9 +227,14 @@ mod tests {
     fn hint(status: u16, rows: &[(&str, &str)]) -> Option<f64> {
         let mut headers = HeaderMap::new();
         for (name, value) in rows {
-            headers.append(HeaderName::from_bytes(name.as_bytes()).expect("a name"), HeaderValue::from_str(value).expect("a value"));
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+                HeaderValue::from_str(value).expect("a value"),
+            );
         }
-        read(StatusCode::from_u16(status).expect("a status"), &headers, NOW).retry_after.map(|d| d.as_secs_f64())
+        read(StatusCode::from_u16(status).expect("a status"), &headers, NOW)
+            .retry_after
+            .map(|d| d.as_secs_f64())
     }
 
     #[test]
@@ -219,7 +247,13 @@ mod tests {
             (&[("retry-after", "9"), ("retry-after-ms", "300")], Some(0.3)),
             (&[("retry-after", "9"), ("retry-after-ms", "soon")], Some(9.0)),
             (&[("retry-after", "Tue, 14 Nov 2023 22:13:25 GMT")], Some(5.0)),
-            (&[("retry-after", "Tue, 14 Nov 2023 22:13:25 GMT"), ("date", "Tue, 14 Nov 2023 22:13:23 GMT")], Some(2.0)),
+            (
+                &[
+                    ("retry-after", "Tue, 14 Nov 2023 22:13:25 GMT"),
+                    ("date", "Tue, 14 Nov 2023 22:13:23 GMT"),
+                ],
+                Some(2.0),
+            ),
             (&[("retry-after", "Tue, 14 Nov 2000 22:13:25 GMT")], Some(0.0)),
             (&[("retry-after", "-5")], None),
             (&[("retry-after", "NaN")], None),
@@ -238,7 +272,10 @@ mod tests {
     fn resets_count_only_on_a_429_and_only_where_nothing_remains() {
         for (rows, expected) in [
             (&[("x-ratelimit-reset-requests", "2s")][..], Some(2.0)),
-            (&[("x-ratelimit-reset-tokens", "120ms"), ("x-ratelimit-remaining-tokens", "0")], Some(0.12)),
+            (
+                &[("x-ratelimit-reset-tokens", "120ms"), ("x-ratelimit-remaining-tokens", "0")],
+                Some(0.12),
+            ),
             (&[("x-ratelimit-reset-tokens", "6m0s"), ("x-ratelimit-remaining-tokens", "17")], None),
             (
                 &[
@@ -249,8 +286,20 @@ mod tests {
                 ],
                 Some(63.0),
             ),
-            (&[("vendor-ratelimit-requests-reset", "2023-11-14T22:13:22Z"), ("vendor-ratelimit-requests-remaining", "0")], Some(2.0)),
-            (&[("vendor-ratelimit-tokens-reset", "2023-11-14T22:13:22Z"), ("vendor-ratelimit-tokens-remaining", "5")], None),
+            (
+                &[
+                    ("vendor-ratelimit-requests-reset", "2023-11-14T22:13:22Z"),
+                    ("vendor-ratelimit-requests-remaining", "0"),
+                ],
+                Some(2.0),
+            ),
+            (
+                &[
+                    ("vendor-ratelimit-tokens-reset", "2023-11-14T22:13:22Z"),
+                    ("vendor-ratelimit-tokens-remaining", "5"),
+                ],
+                None,
+            ),
             (&[("x-ratelimit-reset-requests", "12.5")], Some(12.5)),
             (&[("x-ratelimit-reset-requests", "1700000004")], Some(4.0)),
             (&[("x-ratelimit-reset-requests", "1700000004000")], Some(4.0)),
@@ -284,7 +333,9 @@ mod tests {
 
         let said = allowances(&headers, NOW);
 
-        let one = |limit, remaining, seconds| Some(Allowance { limit, remaining, reset: Duration::from_secs(seconds) });
+        let one = |limit, remaining, seconds| {
+            Some(Allowance { limit, remaining, reset: Duration::from_secs(seconds) })
+        };
         assert_eq!(said.requests, one(Some(60), 59, 1));
         assert_eq!(said.tokens, one(None, 149_984, 360));
         assert_eq!(said.input, one(Some(50_000), 49_000, 60));

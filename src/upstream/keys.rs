@@ -88,9 +88,15 @@ impl Keys {
     #[must_use]
     pub fn state(&self, key: KeyId) -> KeyInfo {
         match self.table.load().get(&key) {
-            Some(Entry::Ready(held)) => KeyInfo { state: State::Ready, fingerprint: Arc::clone(&held.fingerprint) },
-            Some(Entry::Missing(reason)) => KeyInfo { state: State::Missing(Arc::clone(reason)), fingerprint: "".into() },
-            Some(Entry::Waiting) | None => KeyInfo { state: State::Waiting, fingerprint: "".into() },
+            Some(Entry::Ready(held)) => {
+                KeyInfo { state: State::Ready, fingerprint: Arc::clone(&held.fingerprint) }
+            }
+            Some(Entry::Missing(reason)) => {
+                KeyInfo { state: State::Missing(Arc::clone(reason)), fingerprint: "".into() }
+            }
+            Some(Entry::Waiting) | None => {
+                KeyInfo { state: State::Waiting, fingerprint: "".into() }
+            }
         }
     }
 
@@ -186,7 +192,10 @@ mod tests {
         assert_eq!(keys.state(id).state, State::Ready);
         assert_eq!(keys.bearer(id).expect("ready"), "Bearer sk-abcdef");
         assert_eq!(keys.bare(id).expect("ready"), "sk-abcdef");
-        assert!(keys.same_secret(id, &secret("sk-abcdef")) && !keys.same_secret(id, &secret("sk-other")));
+        assert!(
+            keys.same_secret(id, &secret("sk-abcdef"))
+                && !keys.same_secret(id, &secret("sk-other"))
+        );
 
         keys.missing(id, "no such variable".into());
         assert_eq!(keys.state(id).state, State::Missing("no such variable".into()));

@@ -1,8 +1,8 @@
 //! Kept HTTP/1 connections to plain-text hosts, moved by the request that uses them.
 //!
-//! The pooled client gives each connection a task of its own, and every head and chunk goes from that task to the
-//! request's. Where nothing but HTTP/1 can be spoken, the request moves the connection itself: no second task, no turn
-//! of the scheduler for each event of a stream.
+//! The pooled client gives each connection a task of its own, and every head and chunk goes from
+//! that task to the request's. Where nothing but HTTP/1 can be spoken, the request moves the
+//! connection itself: no second task, no turn of the scheduler for each event of a stream.
 
 use std::{
     future::Future,
@@ -74,7 +74,8 @@ impl Lanes {
         Self { hosts: Mutex::default(), idle, most, max_head }
     }
 
-    /// Sends a request in absolute form and waits for the head of its answer. `kept`: whether a kept connection will do.
+    /// Sends a request in absolute form and waits for the head of its answer. `kept`: whether a
+    /// kept connection will do.
     pub(super) async fn send(
         self: &Arc<Self>,
         mut request: Request<Full<Bytes>>,
@@ -86,7 +87,10 @@ impl Lanes {
             return Err(LaneError::Connect(ConnectFault::unresolved(&uri)));
         };
         request.headers_mut().entry(HOST).or_insert_with(|| host(&uri, &authority));
-        let path = uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+        let path = uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
         loop {
             let mut lane = match self.take(&authority).filter(|_| kept) {
@@ -97,7 +101,10 @@ impl Lanes {
             match lane.exchange(request).await {
                 Ok(response) => {
                     let line = Arc::clone(&lane.line);
-                    return Ok((response.map(|body| LaneBody::new(body, lane, authority, Arc::clone(self))), line));
+                    return Ok((
+                        response.map(|body| LaneBody::new(body, lane, authority, Arc::clone(self))),
+                        line,
+                    ));
                 }
                 Err((_, Some(unsent))) if lane.line.reused() => request = unsent,
                 Err((error, _)) => return Err(LaneError::Exchange(error, lane.line)),
@@ -109,9 +116,13 @@ impl Lanes {
         let io = connector.clone().call(to.clone()).await.map_err(LaneError::Connect)?;
         let line = Arc::clone(io.inner().state());
         match Builder::new().max_buf_size(self.max_head).handshake(io).await {
-            Ok((sender, connection)) => {
-                Ok(Lane { sender, connection: Some(Box::new(connection)), line, news: Arc::default(), rested: Instant::now() })
-            }
+            Ok((sender, connection)) => Ok(Lane {
+                sender,
+                connection: Some(Box::new(connection)),
+                line,
+                news: Arc::default(),
+                rested: Instant::now(),
+            }),
             Err(error) => Err(LaneError::Exchange(error, line)),
         }
     }
@@ -169,7 +180,9 @@ impl Lanes {
 fn host(uri: &Uri, authority: &Authority) -> HeaderValue {
     let text = match uri.port_u16() {
         Some(80) | None => authority.host(),
-        Some(_) => authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place),
+        Some(_) => {
+            authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place)
+        }
     };
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("localhost"))
 }
@@ -182,14 +195,18 @@ impl Lane {
     ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Full<Bytes>>>)> {
         let mut sending = pin!(self.sender.try_send_request(request));
         let (connection, news) = (&mut self.connection, &self.news);
-        let result = std::future::poll_fn(|cx| drive(connection, news, cx, |quiet| sending.as_mut().poll(quiet))).await;
+        let result = std::future::poll_fn(|cx| {
+            drive(connection, news, cx, |quiet| sending.as_mut().poll(quiet))
+        })
+        .await;
         result.map_err(|mut error| {
             let unsent = error.take_message();
             (error.into_error(), unsent)
         })
     }
 
-    /// Whether it lies open and unused, ready for a request. What the other side did meanwhile is noticed here.
+    /// Whether it lies open and unused, ready for a request. What the other side did meanwhile is
+    /// noticed here.
     fn rests(&mut self) -> bool {
         if let Some(connection) = &mut self.connection {
             let waker = Waker::from(Arc::clone(&self.news));
@@ -201,11 +218,12 @@ impl Lane {
     }
 }
 
-/// Moves the connection and what waits for it, until the latter is ready or both need news from the socket.
+/// Moves the connection and what waits for it, until the latter is ready or both need news from the
+/// socket.
 ///
-/// What waits is only ever moved on by the connection, and this looks at it after each of the connection's moves: so
-/// it gets a waker that does nothing, and the connection's own is deaf while both are looked at here. Else each chunk
-/// would wake the task that is at it already.
+/// What waits is only ever moved on by the connection, and this looks at it after each of the
+/// connection's moves: so it gets a waker that does nothing, and the connection's own is deaf while
+/// both are looked at here. Else each chunk would wake the task that is at it already.
 fn drive<T>(
     connection: &mut Option<Box<Connection<TokioIo<Line>, Full<Bytes>>>>,
     news: &Arc<News>,
@@ -221,8 +239,9 @@ fn drive<T>(
     for _ in 0..LOOKS {
         news.deaf.store(true, SeqCst);
         news.came.store(false, SeqCst);
-        let ended =
-            connection.as_mut().is_some_and(|connection| Pin::new(&mut **connection).poll(&mut Context::from_waker(&waker)).is_ready());
+        let ended = connection.as_mut().is_some_and(|connection| {
+            Pin::new(&mut **connection).poll(&mut Context::from_waker(&waker)).is_ready()
+        });
         if ended {
             // What waits learns of the end when the connection goes.
             *connection = None;
@@ -265,7 +284,8 @@ impl Wake for News {
     }
 }
 
-/// The body of an answer, with the connection that it comes over. Dropped before its end, it closes the connection.
+/// The body of an answer, with the connection that it comes over. Dropped before its end, it closes
+/// the connection.
 pub(super) struct LaneBody {
     body: Incoming,
     /// `None` once the connection was given back.
@@ -288,11 +308,16 @@ impl Body for LaneBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         let Some((lane, _, _)) = &mut this.lane else { return Poll::Ready(None) };
         let body = &mut this.body;
-        let polled = drive(&mut lane.connection, &lane.news, cx, |quiet| Pin::new(&mut *body).poll_frame(quiet));
+        let polled = drive(&mut lane.connection, &lane.news, cx, |quiet| {
+            Pin::new(&mut *body).poll_frame(quiet)
+        });
         match &polled {
             Poll::Ready(None) => this.give_back(),
             Poll::Ready(Some(Err(_))) => this.lane = None,

@@ -66,7 +66,13 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(io: MaybeHttpsStream<Hop>) -> Self {
-        Self { io: TokioIo::new(io), state: Arc::default(), opened: Instant::now(), written: false, deaf: false }
+        Self {
+            io: TokioIo::new(io),
+            state: Arc::default(),
+            opened: Instant::now(),
+            written: false,
+            deaf: false,
+        }
     }
 
     pub(super) fn state(&self) -> &Arc<LineState> {
@@ -83,9 +89,14 @@ impl Line {
         }
     }
 
-    /// An upstream may answer (413) and close while the request is still being written. The client would give up at
-    /// the failed write and never look at the answer: so the rest is taken and dropped, and reading tells what happened.
-    fn after_write(&mut self, result: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+    /// An upstream may answer (413) and close while the request is still being written. The client
+    /// would give up at the failed write and never look at the answer: so the rest is taken and
+    /// dropped, and reading tells what happened.
+    fn after_write(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
         match result {
             Poll::Ready(Err(_)) => {
                 self.deaf = true;
@@ -97,7 +108,11 @@ impl Line {
 }
 
 impl AsyncRead for Line {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let result = Pin::new(&mut this.io).poll_read(cx, buf);
@@ -109,7 +124,11 @@ impl AsyncRead for Line {
 }
 
 impl AsyncWrite for Line {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.deaf {
             return Poll::Ready(Ok(buf.len()));
@@ -119,7 +138,11 @@ impl AsyncWrite for Line {
         this.after_write(result, buf.len())
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let length = || bufs.iter().map(|b| b.len()).sum();
         if this.deaf {
@@ -162,13 +185,21 @@ impl Connection for Hop {
 }
 
 impl Read for Hop {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().raw).poll_read(cx, buf)
     }
 }
 
 impl Write for Hop {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().raw).poll_write(cx, buf)
     }
 
@@ -184,7 +215,11 @@ impl Write for Hop {
         self.raw.is_write_vectored()
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().raw).poll_write_vectored(cx, bufs)
     }
 }

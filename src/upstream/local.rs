@@ -14,7 +14,10 @@ pub type LocalBody = UnsyncBoxBody<Bytes, TransportFault>;
 /// Something that answers requests without a network.
 pub trait Local: Send + Sync {
     /// Answers one request; its URI is path and query below the base URL.
-    fn answer(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<LocalBody>> + Send + '_>>;
+    fn answer(
+        &self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Response<LocalBody>> + Send + '_>>;
 }
 
 /// A body that is there at once.

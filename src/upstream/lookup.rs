@@ -1,5 +1,5 @@
-//! Names to addresses: off the runtime's threads, once per name at a time, so that a name server that hangs holds up
-//! nobody but those who asked for that name.
+//! Names to addresses: off the runtime's threads, once per name at a time, so that a name server
+//! that hangs holds up nobody but those who asked for that name.
 
 use std::{
     collections::HashMap,
@@ -15,8 +15,8 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::sync::oneshot;
 use tower_service::Service;
 
-/// Looks names up with the system's resolver. Nothing is remembered: not a success, as the system caches, and not a
-/// failure, as the next try may succeed.
+/// Looks names up with the system's resolver. Nothing is remembered: not a success, as the system
+/// caches, and not a failure, as the next try may succeed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Resolver(Arc<Mutex<HashMap<Box<str>, Waiters>>>);
 
@@ -43,12 +43,20 @@ const STACK: usize = 512 * 1024;
 impl Resolver {
     /// All addresses of a host, with port 0.
     pub(super) async fn find(&self, host: &str) -> Found {
-        // RFC 6761: these never exist, and a name server that cannot be reached would take seconds to say so.
-        if host.trim_end_matches('.').rsplit('.').next().is_some_and(|top| top.eq_ignore_ascii_case("invalid")) {
+        // RFC 6761: these never exist, and a name server that cannot be reached would take seconds
+        // to say so.
+        if host
+            .trim_end_matches('.')
+            .rsplit('.')
+            .next()
+            .is_some_and(|top| top.eq_ignore_ascii_case("invalid"))
+        {
             return Err(LookupError("the name does not exist".into()));
         }
         match self.join(host) {
-            Ok(answer) => answer.await.unwrap_or_else(|_| Err(LookupError("the lookup broke off".into()))),
+            Ok(answer) => {
+                answer.await.unwrap_or_else(|_| Err(LookupError("the lookup broke off".into())))
+            }
             Err(error) => Err(error),
         }
     }
@@ -67,14 +75,20 @@ impl Resolver {
         }
         let (name, table) = (Box::<str>::from(host), Arc::clone(&self.0));
         // A plain thread: shutdown does not wait for it, unlike for the runtime's blocking ones.
-        let started = std::thread::Builder::new().name("lookup".to_owned()).stack_size(STACK).spawn(move || {
-            let found = (&*name, 0_u16).to_socket_addrs().map(Iterator::collect).map_err(|e| LookupError(e.to_string().into()));
-            let waiters = table.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-            for waiter in waiters.unwrap_or_default() {
-                // Whoever gave up waiting needs no answer.
-                drop(waiter.send(found.clone()));
-            }
-        });
+        let started = std::thread::Builder::new()
+            .name("lookup".to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                let found = (&*name, 0_u16)
+                    .to_socket_addrs()
+                    .map(Iterator::collect)
+                    .map_err(|e| LookupError(e.to_string().into()));
+                let waiters = table.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                for waiter in waiters.unwrap_or_default() {
+                    // Whoever gave up waiting needs no answer.
+                    drop(waiter.send(found.clone()));
+                }
+            });
         match started {
             Ok(_detached) => {
                 running.insert(host.into(), vec![tell]);

@@ -48,7 +48,16 @@ pub async fn fetch(
     path: &str,
     headers: HeaderMap,
 ) -> Result<Bytes, FetchError> {
-    let call = Call { upstream, end, key, method: Method::GET, path, query: None, headers, body: Bytes::new() };
+    let call = Call {
+        upstream,
+        end,
+        key,
+        method: Method::GET,
+        path,
+        query: None,
+        headers,
+        body: Bytes::new(),
+    };
     let asked = async {
         let answer = gateway.send(call.clone()).await;
         // A kept connection that was dead says nothing.
@@ -62,14 +71,20 @@ pub async fn fetch(
         if status.is_success() {
             return Ok(body);
         }
-        let content_type = head.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let content_type =
+            head.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         Err(FetchError::Status { status, content_type, body })
     };
     match tokio::time::timeout(LONGEST, asked).await {
         Ok(result) => result,
         Err(_) => {
-            let message = format!("no model list from {} within {} s", upstream.name, LONGEST.as_secs());
-            Err(FetchError::Fault(TransportFault { kind: TransportKind::TotalTimeout, message, sent: true }))
+            let message =
+                format!("no model list from {} within {} s", upstream.name, LONGEST.as_secs());
+            Err(FetchError::Fault(TransportFault {
+                kind: TransportKind::TotalTimeout,
+                message,
+                sent: true,
+            }))
         }
     }
 }

@@ -62,7 +62,8 @@ const IDLE_PER_HOST: usize = 128;
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_WITHIN: Duration = Duration::from_secs(5);
 const MAX_HEAD: usize = 256 * 1024;
-/// After a kept connection turned out dead, so that what is sent again at once does not meet the next dead one.
+/// After a kept connection turned out dead, so that what is sent again at once does not meet the
+/// next dead one.
 const DISTRUST: Duration = Duration::from_millis(250);
 
 impl Pools {
@@ -86,8 +87,12 @@ impl Pools {
             insecure: upstream.insecure_tls,
             within: upstream.timeouts.connect,
         };
-        let same_trust = list.iter().map(|pool| &pool.tls).find(|tls| tls.is_for(way.ca_file.as_deref(), way.insecure));
-        let tls = same_trust.map_or_else(|| Arc::new(Tls::new(way.ca_file.clone(), way.insecure)), Arc::clone);
+        let same_trust = list
+            .iter()
+            .map(|pool| &pool.tls)
+            .find(|tls| tls.is_for(way.ca_file.as_deref(), way.insecure));
+        let tls = same_trust
+            .map_or_else(|| Arc::new(Tls::new(way.ca_file.clone(), way.insecure)), Arc::clone);
         let pool = Arc::new(Pool::new(way, tls, self.resolver.clone()));
         self.list.store(Arc::new(list.iter().cloned().chain([Arc::clone(&pool)]).collect()));
         pool
@@ -95,12 +100,20 @@ impl Pools {
 
     /// Drops the pools that none of these uses.
     pub(super) fn retain(&self, upstreams: &[Arc<Upstream>]) {
-        self.replace(|pool| upstreams.iter().any(|upstream| pool.way.is_of(upstream)).then(|| Arc::clone(pool)));
+        self.replace(|pool| {
+            upstreams.iter().any(|upstream| pool.way.is_of(upstream)).then(|| Arc::clone(pool))
+        });
     }
 
     /// Drops all kept connections; those at work go on.
     pub(super) fn drop_idle(&self) {
-        self.replace(|pool| Some(Arc::new(Pool::new(pool.way.clone(), Arc::clone(&pool.tls), self.resolver.clone()))));
+        self.replace(|pool| {
+            Some(Arc::new(Pool::new(
+                pool.way.clone(),
+                Arc::clone(&pool.tls),
+                self.resolver.clone(),
+            )))
+        });
     }
 
     /// Drops kept plain-text connections that lay too long or were closed.
@@ -122,7 +135,8 @@ impl Way {
         self.within == upstream.timeouts.connect
             && self.insecure == upstream.insecure_tls
             && self.proxy == upstream.proxy
-            && self.ca_file.as_deref().map(Path::as_os_str) == upstream.ca_file.as_deref().map(Path::as_os_str)
+            && self.ca_file.as_deref().map(Path::as_os_str)
+                == upstream.ca_file.as_deref().map(Path::as_os_str)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Posts small things on our own account: alerts, traces. To an address of the config, not to an upstream.
+//! Posts small things on our own account: alerts, traces. To an address of the config, not to an
+//! upstream.
 
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ impl Poster {
     ///
     /// # Errors
     ///
-    /// No connection, or no answer within 10 s. Of the address only scheme, host and port are named.
+    /// No connection, or no answer within 10 s. Of the address only scheme, host and port are
+    /// named.
     pub async fn post(
         &self,
         url: &SideUrl,
@@ -55,9 +57,14 @@ impl Poster {
         let client = self.client(url).await?;
         let mut headers = headers;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("aiproxy/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("aiproxy/", env!("CARGO_PKG_VERSION"))),
+        );
         for (name, value) in credentials {
-            if let (Ok(name), Some(value)) = (HeaderName::from_bytes(name.as_bytes()), value.header_value()) {
+            if let (Ok(name), Some(value)) =
+                (HeaderName::from_bytes(name.as_bytes()), value.header_value())
+            {
                 headers.insert(name, value);
             }
         }
@@ -65,20 +72,30 @@ impl Poster {
             let mut answer = client.post(url.whole()).headers(headers).body(body).send().await?;
             let mut body = Vec::new();
             while let Some(piece) = answer.chunk().await? {
-                body.extend_from_slice(&piece[..piece.len().min(LARGEST.saturating_sub(body.len()))]);
+                body.extend_from_slice(
+                    &piece[..piece.len().min(LARGEST.saturating_sub(body.len()))],
+                );
                 if body.len() >= LARGEST {
                     break;
                 }
             }
-            let after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+            let after = answer
+                .headers()
+                .get(header::RETRY_AFTER)
+                .and_then(|value| value.to_str().ok()?.trim().parse().ok());
             let retry_after = after.map(|seconds| Duration::from_secs(seconds).min(PATIENCE));
-            Ok::<_, reqwest::Error>(Answered { status: answer.status(), retry_after, body: body.into() })
+            Ok::<_, reqwest::Error>(Answered {
+                status: answer.status(),
+                retry_after,
+                body: body.into(),
+            })
         };
         match tokio::time::timeout(LONGEST, asked).await {
             Ok(Ok(answered)) => Ok(answered),
             Ok(Err(error)) => Err(fault::of_side(&error, url.place(), is_near(url))),
             Err(_) => {
-                let message = format!("no answer from {} within {} s", url.place(), LONGEST.as_secs());
+                let message =
+                    format!("no answer from {} within {} s", url.place(), LONGEST.as_secs());
                 Err(TransportFault { kind: TransportKind::TotalTimeout, message, sent: true })
             }
         }
@@ -87,7 +104,8 @@ impl Poster {
     async fn client(&self, url: &SideUrl) -> Result<&reqwest::Client, TransportFault> {
         let near = is_near(url);
         let cell = if near { &self.near } else { &self.far };
-        let unusable = |message: String| TransportFault { kind: TransportKind::Tls, message, sent: false };
+        let unusable =
+            |message: String| TransportFault { kind: TransportKind::Tls, message, sent: false };
         cell.get_or_try_init(|| async {
             let tls = Tls::new(None, false).config().await.map_err(unusable)?;
             let builder = reqwest::Client::builder()

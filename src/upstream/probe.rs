@@ -15,8 +15,8 @@ use hyper_util::{
 const WITHIN: Duration = Duration::from_millis(300);
 const LARGEST: usize = 4 << 20;
 
-/// Asks all URLs (plain HTTP, without a proxy) at once; for each its JSON body, where it answered 2xx with one within
-/// 300 ms.
+/// Asks all URLs (plain HTTP, without a proxy) at once; for each its JSON body, where it answered
+/// 2xx with one within 300 ms.
 pub async fn answering<S: AsRef<str>>(urls: &[S]) -> Vec<Option<Bytes>> {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(WITHIN));
@@ -24,7 +24,10 @@ pub async fn answering<S: AsRef<str>>(urls: &[S]) -> Vec<Option<Bytes>> {
     let ask = |url: &S| {
         let (client, uri) = (client.clone(), url.as_ref().parse::<Uri>());
         async move {
-            let request = Request::get(uri.ok()?).header(ACCEPT, "application/json").body(Full::<Bytes>::default()).ok()?;
+            let request = Request::get(uri.ok()?)
+                .header(ACCEPT, "application/json")
+                .body(Full::<Bytes>::default())
+                .ok()?;
             let answer = client.request(request).await.ok()?;
             if !answer.status().is_success() {
                 return None;
@@ -33,5 +36,9 @@ pub async fn answering<S: AsRef<str>>(urls: &[S]) -> Vec<Option<Bytes>> {
             matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')).then_some(body)
         }
     };
-    join_all(urls.iter().map(|url| async { tokio::time::timeout(WITHIN, ask(url)).await.ok().flatten() })).await
+    join_all(
+        urls.iter()
+            .map(|url| async { tokio::time::timeout(WITHIN, ask(url)).await.ok().flatten() }),
+    )
+    .await
 }

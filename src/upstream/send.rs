@@ -99,43 +99,52 @@ impl Gateway {
         self.pools.drop_idle();
     }
 
-    /// Sends a request and waits for the head of its answer, without a limit of time but that for connecting. Dropping
-    /// the future closes the connection.
+    /// Sends a request and waits for the head of its answer, without a limit of time but that for
+    /// connecting. Dropping the future closes the connection.
     ///
     /// # Errors
     ///
-    /// `Stale`: a kept connection was dead; the same may be sent again at once, and then gets a new connection.
-    /// Everything else as `TransportKind` says; `sent` tells whether the upstream may have read the request.
+    /// `Stale`: a kept connection was dead; the same may be sent again at once, and then gets a new
+    /// connection. Everything else as `TransportKind` says; `sent` tells whether the upstream may
+    /// have read the request.
     pub async fn send(&self, call: Call<'_>) -> Result<Answer, TransportFault> {
         let Call { upstream, end, key, method, path, query, mut headers, body } = call;
         auth::dress(&mut headers, upstream, end.dialect, key, &self.keys)?;
         if let Some(local) = self.local(end) {
-            let uri = uri::build("", path, end.query.as_deref(), query).map_err(|e| unsendable(upstream, &e))?;
+            let uri = uri::build("", path, end.query.as_deref(), query)
+                .map_err(|e| unsendable(upstream, &e))?;
             let mut request = Request::new(body);
-            (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
+            (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
+                (method, uri, headers);
             // Without a path of its own the upstream cannot tell which protocol it is asked in.
             request.extensions_mut().insert(end.dialect);
             let (head, body) = local.answer(request).await.into_parts();
             let body = AnswerBody::local(body, Arc::clone(&upstream.name));
             return Ok(Answer { status: head.status, headers: head.headers, body, reused: false });
         }
-        let uri = uri::build(&end.base_url, path, end.query.as_deref(), query).map_err(|e| unsendable(upstream, &e))?;
+        let uri = uri::build(&end.base_url, path, end.query.as_deref(), query)
+            .map_err(|e| unsendable(upstream, &e))?;
         let pool = self.pool(upstream);
         if let Some(credentials) = pool.connector.proxy_credentials(&uri) {
             headers.insert(PROXY_AUTHORIZATION, credentials);
         }
         let bodiless = method == Method::HEAD;
         let mut request = Request::new(Full::new(body));
-        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
+            (method, uri, headers);
         let started = Instant::now();
         let (mut head, body, line) = if pool.connector.is_plain(request.uri()) {
             let sent = pool.lanes.send(request, &pool.connector, pool.trusts()).await;
-            let (response, line) = sent.map_err(|error| stale(&pool, fault::of_lane(&error, upstream, end, started.elapsed())))?;
+            let (response, line) = sent.map_err(|error| {
+                stale(&pool, fault::of_lane(&error, upstream, end, started.elapsed()))
+            })?;
             let (head, body) = response.into_parts();
             (head, Coming::Lane(body), Some(line))
         } else {
             let sent = pool.client().request(request).await;
-            let response = sent.map_err(|error| stale(&pool, fault::of_send(&error, upstream, end, started.elapsed())))?;
+            let response = sent.map_err(|error| {
+                stale(&pool, fault::of_send(&error, upstream, end, started.elapsed()))
+            })?;
             let (mut head, body) = response.into_parts();
             let line = head.extensions.remove::<Arc<LineState>>();
             (head, Coming::Network(body), line)

@@ -1,4 +1,5 @@
-//! The client for everything beside the request path: key tests and the like, where convenience counts and CPU does not.
+//! The client for everything beside the request path: key tests and the like, where convenience
+//! counts and CPU does not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,15 +27,20 @@ pub struct Checked {
 const LARGEST: usize = 8 << 20;
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The client with an upstream's proxy, roots and connect timeout; made once per such set, shared afterwards.
+/// The client with an upstream's proxy, roots and connect timeout; made once per such set, shared
+/// afterwards.
 ///
 /// # Errors
 ///
 /// `ca_file` cannot be read, or the proxy is no URL.
-pub async fn client(gateway: &Gateway, upstream: &Upstream) -> Result<reqwest::Client, TransportFault> {
+pub async fn client(
+    gateway: &Gateway,
+    upstream: &Upstream,
+) -> Result<reqwest::Client, TransportFault> {
     let pool = gateway.pool(upstream);
     let made = pool.side.get_or_try_init(|| async {
-        let tls = pool.tls.config().await.map_err(|message| unusable(TransportKind::Tls, message))?;
+        let tls =
+            pool.tls.config().await.map_err(|message| unusable(TransportKind::Tls, message))?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured((*tls).clone())
             .redirect(reqwest::redirect::Policy::none())
@@ -45,8 +51,12 @@ pub async fn client(gateway: &Gateway, upstream: &Upstream) -> Result<reqwest::C
             Proxy::Environment => {}
             Proxy::Direct => builder = builder.no_proxy(),
             Proxy::Url(url) => {
-                let proxy = reqwest::Proxy::all(url.as_str())
-                    .map_err(|_| unusable(TransportKind::Connect, "the configured `proxy` is not a URL".to_owned()))?;
+                let proxy = reqwest::Proxy::all(url.as_str()).map_err(|_| {
+                    unusable(
+                        TransportKind::Connect,
+                        "the configured `proxy` is not a URL".to_owned(),
+                    )
+                })?;
                 builder = builder.no_proxy().proxy(proxy);
             }
         }
@@ -72,8 +82,12 @@ pub async fn get(
         return through_gateway(gateway, upstream, end, key, path, headers).await;
     }
     auth::dress(&mut headers, upstream, end.dialect, key, gateway.keys())?;
-    let url = uri::build(&end.base_url, path, end.query.as_deref(), None)
-        .map_err(|e| unusable(TransportKind::Connect, format!("the address of `{}` is not a URL: {e}", upstream.name)))?;
+    let url = uri::build(&end.base_url, path, end.query.as_deref(), None).map_err(|e| {
+        unusable(
+            TransportKind::Connect,
+            format!("the address of `{}` is not a URL: {e}", upstream.name),
+        )
+    })?;
     let client = client(gateway, upstream).await?;
     let asked = async {
         let mut answer = client.get(url.to_string()).headers(headers).send().await?;
@@ -87,9 +101,11 @@ pub async fn get(
         Ok::<_, reqwest::Error>((answer.status(), answer.headers().clone(), body))
     };
     match tokio::time::timeout(LONGEST, asked).await {
-        Ok(Ok((.., body))) if body.len() > LARGEST => {
-            Err(TransportFault { kind: TransportKind::TooLarge, message: format!("{} answered too much", upstream.name), sent: true })
-        }
+        Ok(Ok((.., body))) if body.len() > LARGEST => Err(TransportFault {
+            kind: TransportKind::TooLarge,
+            message: format!("{} answered too much", upstream.name),
+            sent: true,
+        }),
         Ok(Ok((status, headers, body))) => Ok(Checked { status, headers, body: body.into() }),
         Ok(Err(error)) => Err(fault::of_side(&error, &end.base_url, upstream.local)),
         Err(_) => Err(too_slow(upstream)),
@@ -105,7 +121,16 @@ async fn through_gateway(
     path: &str,
     headers: HeaderMap,
 ) -> Result<Checked, TransportFault> {
-    let call = Call { upstream, end, key, method: Method::GET, path, query: None, headers, body: Bytes::new() };
+    let call = Call {
+        upstream,
+        end,
+        key,
+        method: Method::GET,
+        path,
+        query: None,
+        headers,
+        body: Bytes::new(),
+    };
     let asked = async {
         let answer = gateway.send(call).await?;
         let body = answer.body.read(LARGEST as u64).await?;

@@ -17,8 +17,8 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 use tokio::sync::OnceCell;
 
-/// The TLS settings of one (`ca_file`, `insecure_tls`), made at first use: reading the system's roots takes tens of
-/// milliseconds and memory that who asks only local models never pays.
+/// The TLS settings of one (`ca_file`, `insecure_tls`), made at first use: reading the system's
+/// roots takes tens of milliseconds and memory that who asks only local models never pays.
 #[derive(Debug)]
 pub(super) struct Tls {
     ca_file: Option<PathBuf>,
@@ -35,7 +35,8 @@ impl Tls {
         self.ca_file.as_deref() == ca_file && self.insecure == insecure
     }
 
-    /// The settings, HTTP/2 preferred. A failure is not remembered: the file may be there next time.
+    /// The settings, HTTP/2 preferred. A failure is not remembered: the file may be there next
+    /// time.
     pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, String> {
         let make = || async {
             let (ca_file, insecure) = (self.ca_file.clone(), self.insecure);
@@ -50,8 +51,11 @@ impl Tls {
 
 fn make(ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> =
-        if insecure { Arc::new(Anybody(Arc::clone(&provider))) } else { verifier(ca_file, &provider)? };
+    let verifier: Arc<dyn ServerCertVerifier> = if insecure {
+        Arc::new(Anybody(Arc::clone(&provider)))
+    } else {
+        verifier(ca_file, &provider)?
+    };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
@@ -62,7 +66,10 @@ fn make(ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, String> 
     Ok(config)
 }
 
-fn verifier(ca_file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
+fn verifier(
+    ca_file: Option<&Path>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, String> {
     let extra = ca_file.map(read).transpose()?.unwrap_or_default();
     let only_system = extra.is_empty();
     match Verifier::new_with_extra_roots(extra, Arc::clone(provider)) {
@@ -70,25 +77,35 @@ fn verifier(ca_file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Ar
         Err(error) if only_system => {
             tracing::warn!(%error, "the system has no usable certificates: trusting the built-in list of public authorities");
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-            let built_in = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+            roots.add_parsable_certificates(
+                webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned(),
+            );
+            let built_in =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                    .build();
             built_in.map(|v| v as Arc<dyn ServerCertVerifier>).map_err(|e| e.to_string())
         }
-        Err(error) => Err(format!("`ca_file` {}: {error}", ca_file.unwrap_or(Path::new("")).display())),
+        Err(error) => {
+            Err(format!("`ca_file` {}: {error}", ca_file.unwrap_or(Path::new("")).display()))
+        }
     }
 }
 
 fn read(ca_file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = ca_file.display();
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(ca_file).and_then(Iterator::collect);
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(ca_file).and_then(Iterator::collect);
     match found {
-        Ok(found) if found.is_empty() => Err(format!("`ca_file` {shown} has no certificate in it (PEM is expected)")),
+        Ok(found) if found.is_empty() => {
+            Err(format!("`ca_file` {shown} has no certificate in it (PEM is expected)"))
+        }
         Ok(found) => Ok(found),
         Err(error) => Err(format!("`ca_file` {shown} cannot be read: {error}")),
     }
 }
 
-/// `insecure_tls = true`: any certificate; the handshake must still be made by the one who holds its key.
+/// `insecure_tls = true`: any certificate; the handshake must still be made by the one who holds
+/// its key.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -8,7 +8,12 @@ use http::{Uri, uri::InvalidUri};
 /// # Errors
 ///
 /// The result is not a URI.
-pub(super) fn build(base: &str, path: &str, ends: Option<&str>, clients: Option<&str>) -> Result<Uri, InvalidUri> {
+pub(super) fn build(
+    base: &str,
+    path: &str,
+    ends: Option<&str>,
+    clients: Option<&str>,
+) -> Result<Uri, InvalidUri> {
     let room = base.len() + path.len() + ends.map_or(0, str::len) + clients.map_or(0, str::len) + 2;
     let mut out = BytesMut::with_capacity(room);
     out.put_slice(base.as_bytes());
@@ -21,8 +26,10 @@ pub(super) fn build(base: &str, path: &str, ends: Option<&str>, clients: Option<
     }
     for pair in clients.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
         let name = name(pair);
-        // `key` is a client's credential for us; what the upstream's config sets, a client does not override.
-        if &*name == "key" || ends.is_some_and(|q| q.split('&').any(|own| self::name(own) == name)) {
+        // `key` is a client's credential for us; what the upstream's config sets, a client does not
+        // override.
+        if &*name == "key" || ends.is_some_and(|q| q.split('&').any(|own| self::name(own) == name))
+        {
             continue;
         }
         out.put_u8(mark);
@@ -51,7 +58,8 @@ pub fn place(uri: &Uri) -> String {
 /// The same of a base URL.
 #[must_use]
 pub fn place_of(base_url: &str) -> String {
-    Uri::from_maybe_shared(Bytes::copy_from_slice(base_url.as_bytes())).map_or_else(|_| "?".to_owned(), |uri| place(&uri))
+    Uri::from_maybe_shared(Bytes::copy_from_slice(base_url.as_bytes()))
+        .map_or_else(|_| "?".to_owned(), |uri| place(&uri))
 }
 
 #[cfg(test)]
@@ -65,7 +73,13 @@ mod tests {
             ("https://a.b", "/x", None, Some("alt=sse&key=aip-1"), "https://a.b/x?alt=sse"),
             ("https://a.b", "/x", None, Some("key=aip-1"), "https://a.b/x"),
             ("https://a.b", "/x", None, Some("%6Bey=aip-1&a"), "https://a.b/x?a"),
-            ("http://a:1/o", "/x", Some("api-version=2"), Some("api-version=1&b=c"), "http://a:1/o/x?api-version=2&b=c"),
+            (
+                "http://a:1/o",
+                "/x",
+                Some("api-version=2"),
+                Some("api-version=1&b=c"),
+                "http://a:1/o/x?api-version=2&b=c",
+            ),
             ("http://a:1/o", "/x", Some("api-version=2"), None, "http://a:1/o/x?api-version=2"),
         ] {
             assert_eq!(build(base, path, ends, clients).expect("a URI").to_string(), expected);

@@ -1,4 +1,5 @@
-//! What a decision costs: one candidate, and twenty upstreams of ten keys, healthy and with half of them cooling.
+//! What a decision costs: one candidate, and twenty upstreams of ten keys, healthy and with half of
+//! them cooling.
 
 use std::{fmt::Write, hint::black_box, path::Path, sync::Arc, time::Duration};
 
@@ -27,9 +28,16 @@ pub(super) fn run() {
     for (upstreams, keys) in [(1, 1), (1, 10), (20, 10)] {
         let settings = settings(upstreams, keys);
         let found = candidates_of(&settings);
-        let (board, mut luck) = (Board::new(Policy::new(&settings.cooldown, &settings.retry)), Seeded::new(1));
-        for strategy in [Strategy::Priority, Strategy::Weighted, Strategy::LeastLatency, Strategy::Adaptive(Mix::Balanced)] {
-            let question = Question { strategy, estimate: 1_000, output: 4_096, ..Question::of(&found) };
+        let (board, mut luck) =
+            (Board::new(Policy::new(&settings.cooldown, &settings.retry)), Seeded::new(1));
+        for strategy in [
+            Strategy::Priority,
+            Strategy::Weighted,
+            Strategy::LeastLatency,
+            Strategy::Adaptive(Mix::Balanced),
+        ] {
+            let question =
+                Question { strategy, estimate: 1_000, output: 4_096, ..Question::of(&found) };
             let mut round = |now| {
                 let (decision, ticket) = board.decide(&question, now, &mut luck);
                 black_box(&decision);
@@ -37,18 +45,39 @@ pub(super) fn run() {
                     board.record(&ticket, End::Finished { ttft: None, usage: None }, now);
                 }
             };
-            print(&format!("decide + record, {} candidates, {strategy:?}", found.len()), &mut round);
+            print(
+                &format!("decide + record, {} candidates, {strategy:?}", found.len()),
+                &mut round,
+            );
         }
         for candidate in found.iter().step_by(2).take(found.len() / 2) {
-            board.cool(&ActScope::Key(candidate.key), Duration::from_secs(1 << 30), Mono::default());
+            board.cool(
+                &ActScope::Key(candidate.key),
+                Duration::from_secs(1 << 30),
+                Mono::default(),
+            );
         }
         let question = Question { estimate: 1_000, output: 4_096, ..Question::of(&found) };
-        print(&format!("decide alone, {} candidates, half of them cooling", found.len()), &mut |now| {
-            black_box(board.decide_dry(&question, now));
-        });
+        print(
+            &format!("decide alone, {} candidates, half of them cooling", found.len()),
+            &mut |now| {
+                black_box(board.decide_dry(&question, now));
+            },
+        );
         let (catalog, project) = (Catalog::new(&settings), Arc::clone(&settings.projects[0]));
         print(&format!("resolve a name, {upstreams} upstreams"), &mut |_| {
-            black_box(resolve(&catalog, "model-1", Dialect::Openai, false, &project, &|_| None, Patience::Wait).is_ok());
+            black_box(
+                resolve(
+                    &catalog,
+                    "model-1",
+                    Dialect::Openai,
+                    false,
+                    &project,
+                    &|_| None,
+                    Patience::Wait,
+                )
+                .is_ok(),
+            );
         });
     }
 }
@@ -62,12 +91,24 @@ fn settings(upstreams: u32, keys: u32) -> Settings {
             .expect("a string takes everything");
     }
     let none = Environment { vars: std::collections::HashMap::new() };
-    load(&text, Path::new("bench.toml"), &none, &mut Ids::default()).settings.expect("a good config")
+    load(&text, Path::new("bench.toml"), &none, &mut Ids::default())
+        .settings
+        .expect("a good config")
 }
 
 fn candidates_of(settings: &Settings) -> Vec<Candidate> {
-    let found = resolve(&Catalog::new(settings), "model-1", Dialect::Openai, false, &settings.projects[0], &|_| None, Patience::Wait);
-    candidates(&found.expect("everybody serves it").targets, &|key| (KeyState::Ready, AccountId(key.0)))
+    let found = resolve(
+        &Catalog::new(settings),
+        "model-1",
+        Dialect::Openai,
+        false,
+        &settings.projects[0],
+        &|_| None,
+        Patience::Wait,
+    );
+    candidates(&found.expect("everybody serves it").targets, &|key| {
+        (KeyState::Ready, AccountId(key.0))
+    })
 }
 
 fn print(what: &str, round: &mut dyn FnMut(Mono)) {

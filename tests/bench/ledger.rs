@@ -1,6 +1,10 @@
-//! What the ledger costs, printed: `cargo bench --bench ledger [-- ROWS]` writes a million requests and asks for sums.
-//! Ends with an error where a sum of days takes longer than it may.
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
+//! What the ledger costs, printed: `cargo bench --bench ledger [-- ROWS]` writes a million requests
+//! and asks for sums. Ends with an error where a sum of days takes longer than it may.
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program that measures and prints"
+)]
 
 use std::{
     borrow::Cow,
@@ -89,7 +93,13 @@ fn entry(n: i64) -> Box<Entry> {
         ttft_ms: Some(40),
         duration_ms: Some(500),
         status: Some(200),
-        usage: Some(Usage { input: 100, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() }),
+        usage: Some(Usage {
+            input: 100,
+            cache_read: 20,
+            output: 7,
+            reasoning: 3,
+            ..Usage::default()
+        }),
         cost: Some(Cost { usd: Some(NanoUsd(25_000)), sure: Sure::Exact }),
         finish: Some("stop".into()),
         answer_bytes: 999,
@@ -115,10 +125,15 @@ fn others() -> Duration {
 fn main() {
     let rows: i64 = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(1_000_000);
     let home = tempfile::tempdir().expect("a folder");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (sink, notes) = Sink::new();
     sink.want(Wanted::None, 0);
-    let settings = Settings { tz: "UTC".to_owned(), keep: Duration::from_secs(3_650 * 86_400), ..Settings::default() };
+    let settings = Settings {
+        tz: "UTC".to_owned(),
+        keep: Duration::from_secs(3_650 * 86_400),
+        ..Settings::default()
+    };
     let start = Start {
         path: home.path().join("ledger.db"),
         settings,
@@ -146,7 +161,10 @@ fn main() {
     }
     runtime.block_on(sink.flush());
     let each = (others() - busy).as_secs_f64() * 1e6 / rows as f64;
-    println!("{rows} rows in {:?}, {each:.1} µs of the processor each, off the way of requests", begun.elapsed());
+    println!(
+        "{rows} rows in {:?}, {each:.1} µs of the processor each, off the way of requests",
+        begun.elapsed()
+    );
 
     let now = UnixMillis(START + rows * APART_MS);
     let mut late = Vec::new();
@@ -161,7 +179,8 @@ fn main() {
         (By::Session, Since::Days(7), None),
     ] {
         let begun = Instant::now();
-        let view = ledger.reader().and_then(|reader| reader.usage(by, since, None, now)).expect("sums");
+        let view =
+            ledger.reader().and_then(|reader| reader.usage(by, since, None, now)).expect("sums");
         let took = begun.elapsed();
         println!("usage by {:<8} {since:?}: {took:?}, {} requests", by.name(), view.total.requests);
         if bound.is_some_and(|bound| took > bound) {
@@ -171,7 +190,11 @@ fn main() {
     for filter in ["", "model:model-3 project:ide", "status:5xx", "nothing-like-it"] {
         let begun = Instant::now();
         let filter = Filter::parse(filter).expect("a filter");
-        let found = ledger.reader().and_then(|reader| reader.history(&filter, None, None, 50)).expect("rows").len();
+        let found = ledger
+            .reader()
+            .and_then(|reader| reader.history(&filter, None, None, 50))
+            .expect("rows")
+            .len();
         println!("history `{}`: {:?}, {found} rows", filter.text(), begun.elapsed());
     }
     runtime.block_on(ledger.close(&sink));

@@ -1,5 +1,9 @@
 //! Times of pure code, printed: `cargo bench --bench pure`.
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures and prints")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program that measures and prints"
+)]
 
 use std::{hint::black_box, time::Instant};
 
@@ -45,9 +49,14 @@ fn best(mut run: impl FnMut()) -> f64 {
 }
 
 fn scan_and_splice() {
-    let message = format!("{{\"role\":\"user\",\"content\":\"{}\"}},", "some words of a prompt, \\\"quoted\\\"\\n".repeat(30));
-    let body =
-        Bytes::from(format!("{{\"messages\":[{}{{}}],\"model\":\"some-model\",\"stream\":true}}", message.repeat(100_000 / message.len())));
+    let message = format!(
+        "{{\"role\":\"user\",\"content\":\"{}\"}},",
+        "some words of a prompt, \\\"quoted\\\"\\n".repeat(30)
+    );
+    let body = Bytes::from(format!(
+        "{{\"messages\":[{}{{}}],\"model\":\"some-model\",\"stream\":true}}",
+        message.repeat(100_000 / message.len())
+    ));
     let name = json_string("another-model");
     let time = best(|| {
         let span = scan(&body).expect("good").model.expect("a model").span;
@@ -62,7 +71,13 @@ fn passage(name: &str, dialect: Dialect, event: &dyn Fn(usize) -> String) {
     let burst = Bytes::from(all.concat());
     for (how, chunks) in [
         ("one event a chunk", all),
-        ("16 KiB chunks", (0..burst.len()).step_by(16 << 10).map(|at| burst.slice(at..burst.len().min(at + (16 << 10)))).collect()),
+        (
+            "16 KiB chunks",
+            (0..burst.len())
+                .step_by(16 << 10)
+                .map(|at| burst.slice(at..burst.len().min(at + (16 << 10))))
+                .collect(),
+        ),
     ] {
         let mut out = Vec::with_capacity(EVENTS);
         let time = best(|| {
@@ -72,6 +87,10 @@ fn passage(name: &str, dialect: Dialect, event: &dyn Fn(usize) -> String) {
                 black_box(passage.feed(chunk.clone(), &mut out));
             }
         });
-        println!("passage {name:<12} {:6.0} ns per event of {} bytes, {how}", time / EVENTS as f64, burst.len() / EVENTS);
+        println!(
+            "passage {name:<12} {:6.0} ns per event of {} bytes, {how}",
+            time / EVENTS as f64,
+            burst.len() / EVENTS
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Routing in a simulated world, against plain round robin: `cargo bench --bench simulate`.
 //!
-//! A million requests for each way of choosing; `cargo bench --bench simulate -- 100000 7` takes as many, with that seed.
+//! A million requests for each way of choosing; `cargo bench --bench simulate -- 100000 7` takes as
+//! many, with that seed.
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
 use aiproxy::config::settings::{Mix, Strategy};
@@ -13,8 +14,13 @@ fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|word| word.parse::<u64>().ok());
     let (requests, seed) = (numbers.next().unwrap_or(1_000_000), numbers.next().unwrap_or(42));
     println!("{requests} requests, 6 upstreams, 30 keys of 60 requests a minute, seed {seed}");
-    println!("success: of the requests for which some key could have answered; p99: to the first token; cached: of all input\n");
-    println!("{:<28} {:>10} {:>7} {:>13} {:>9} {:>8} {:>12}", "", "success", "lost", "attempts each", "p99", "cached", "$ per 1,000");
+    println!(
+        "success: of the requests for which some key could have answered; p99: to the first token; cached: of all input\n"
+    );
+    println!(
+        "{:<28} {:>10} {:>7} {:>13} {:>9} {:>8} {:>12}",
+        "", "success", "lost", "attempts each", "p99", "cached", "$ per 1,000"
+    );
     let ours = |strategy| Router::Ours { strategy, sticky: true };
     let loose = Router::Ours { strategy: Strategy::RoundRobin, sticky: false };
     let rows = [

@@ -108,15 +108,23 @@ fn stream(upstream: Dialect, client: Dialect) {
     let mut out = Vec::with_capacity(EVENTS * 2);
     let time = best(|| {
         out.clear();
-        let reading = Reading::new(framing(upstream), registry::egress(upstream).stream_reader(&Carry::default()), false);
-        let mut translator = Translator::new(reading, registry::ingress(client).stream_writer(&shape), 1 << 20);
+        let reading = Reading::new(
+            framing(upstream),
+            registry::egress(upstream).stream_reader(&Carry::default()),
+            false,
+        );
+        let mut translator =
+            Translator::new(reading, registry::ingress(client).stream_writer(&shape), 1 << 20);
         black_box(translator.feed(&head, &mut out));
         for chunk in &all {
             black_box(translator.feed(chunk, &mut out));
         }
     });
     assert!(out.len() >= EVENTS, "{upstream} to {client}: {} events told", out.len());
-    println!("stream {upstream:>9} → {client:<9} {:6.0} ns per event, one event a chunk", time / EVENTS as f64);
+    println!(
+        "stream {upstream:>9} → {client:<9} {:6.0} ns per event, one event a chunk",
+        time / EVENTS as f64
+    );
 }
 
 fn small(dialect: Dialect) -> &'static str {
@@ -154,9 +162,15 @@ fn request(client: Dialect, upstream: Dialect) {
     let body = small(client).as_bytes();
     let time = best(|| {
         for _ in 0..TIMES {
-            let request = registry::ingress(client).read_request(Place::Main, black_box(body)).expect("a request");
+            let request = registry::ingress(client)
+                .read_request(Place::Main, black_box(body))
+                .expect("a request");
             black_box(registry::egress(upstream).write_request(&request, &traits));
         }
     });
-    println!("request {client:>9} → {upstream:<9} {:5.1} µs for {} bytes", time / TIMES as f64 / 1e3, body.len());
+    println!(
+        "request {client:>9} → {upstream:<9} {:5.1} µs for {} bytes",
+        time / TIMES as f64 / 1e3,
+        body.len()
+    );
 }

@@ -1,5 +1,6 @@
-//! A world for routing: six upstreams with thirty keys, outages, limits, slow tails and conversations, on a clock of its own.
-//! The decisions are the program's; everything that would be a network is drawn from one seed.
+//! A world for routing: six upstreams with thirty keys, outages, limits, slow tails and
+//! conversations, on a clock of its own. The decisions are the program's; everything that would be
+//! a network is drawn from one seed.
 
 use std::{
     cmp::Reverse,
@@ -44,7 +45,8 @@ const UPSTREAMS: usize = 6;
 const KEYS: usize = 5;
 /// Requests that one key's provider takes in a minute.
 const RPM: usize = 60;
-/// Requests a second, on average: what the keys of one upstream can take, so that there is room while any of the six is up.
+/// Requests a second, on average: what the keys of one upstream can take, so that there is room
+/// while any of the six is up.
 const LOAD: f64 = 3.5;
 const CONVERSATIONS: usize = 400;
 const TURNS: u32 = 20;
@@ -137,7 +139,11 @@ struct KeyTruth {
 
 impl KeyTruth {
     fn forget(&mut self, now: Duration) {
-        while self.taken.front().is_some_and(|at| now.saturating_sub(*at) >= Duration::from_secs(60)) {
+        while self
+            .taken
+            .front()
+            .is_some_and(|at| now.saturating_sub(*at) >= Duration::from_secs(60))
+        {
             self.taken.pop_front();
         }
     }
@@ -217,7 +223,8 @@ struct World {
     due: BinaryHeap<Reverse<Due>>,
     number: u64,
     now: Duration,
-    /// What the world does, and what the router draws: apart, so that every router meets the same world.
+    /// What the world does, and what the router draws: apart, so that every router meets the same
+    /// world.
     fate: Seeded,
     luck: Seeded,
     next_talk: u64,
@@ -229,8 +236,18 @@ struct World {
 /// Lets so many requests happen.
 pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
     let settings = settings();
-    let found = resolve(&Catalog::new(&settings), "m", Dialect::Openai, false, &settings.projects[0], &|_| None, Patience::Wait);
-    let found = candidates(&found.expect("everybody serves it").targets, &|key: KeyId| (KeyState::Ready, AccountId(key.0)));
+    let found = resolve(
+        &Catalog::new(&settings),
+        "m",
+        Dialect::Openai,
+        false,
+        &settings.projects[0],
+        &|_| None,
+        Patience::Wait,
+    );
+    let found = candidates(&found.expect("everybody serves it").targets, &|key: KeyId| {
+        (KeyState::Ready, AccountId(key.0))
+    });
     assert_eq!(found.len(), UPSTREAMS * KEYS);
     let mut fate = Seeded::new(seed);
     let end = Duration::from_secs_f64(requests as f64 / LOAD * 1.1 + 60.0);
@@ -239,7 +256,9 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
     for key in [3, 17] {
         keys[key].revoked = Some(end.mul_f64(0.3 + 0.02 * key as f64));
     }
-    let costs = (0..found.len()).map(|n| Some(upstreams[n / KEYS].price.0 * 4_000.0 + upstreams[n / KEYS].price.1 * 300.0)).collect();
+    let costs = (0..found.len())
+        .map(|n| Some(upstreams[n / KEYS].price.0 * 4_000.0 + upstreams[n / KEYS].price.1 * 300.0))
+        .collect();
     let mut world = World {
         router,
         board: Board::new(Policy::new(&settings.cooldown, &settings.retry)),
@@ -270,7 +289,8 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
     world.report
 }
 
-/// Six upstreams that serve one model, with five keys each. A request may fail at each of them twice; all else is the default.
+/// Six upstreams that serve one model, with five keys each. A request may fail at each of them
+/// twice; all else is the default.
 fn settings() -> Settings {
     let mut text = format!("[retry]\nmax_attempts = {}\n", UPSTREAMS * 2);
     for u in 0..UPSTREAMS {
@@ -280,7 +300,9 @@ fn settings() -> Settings {
             .expect("a string takes everything");
     }
     let none = Environment { vars: HashMap::new() };
-    load(&text, Path::new("world.toml"), &none, &mut Ids::default()).settings.expect("a good config")
+    load(&text, Path::new("world.toml"), &none, &mut Ids::default())
+        .settings
+        .expect("a good config")
 }
 
 /// Up for a quarter of an hour, down for a minute and a half, on average.
@@ -292,7 +314,12 @@ fn truth(n: usize, end: Duration, fate: &mut Seeded) -> Truth {
         flips.push(at);
     }
     let dear = 1.0 + ((n + 4) % UPSTREAMS) as f64 * 0.5;
-    Truth { flips, ttft: 0.3 + 0.15 * ((n * 5) % UPSTREAMS) as f64, price: (dear, dear * 5.0), tells: n.is_multiple_of(2) }
+    Truth {
+        flips,
+        ttft: 0.3 + 0.15 * ((n * 5) % UPSTREAMS) as f64,
+        price: (dear, dear * 5.0),
+        tells: n.is_multiple_of(2),
+    }
 }
 
 impl World {
@@ -308,7 +335,11 @@ impl World {
 
     fn fresh_talk(&mut self) -> Talk {
         self.next_talk += 1;
-        Talk { chain: vec![self.next_talk << 20], tokens: 1_500 + (self.fate.unit() * 3_000.0) as u64, cached: HashMap::new() }
+        Talk {
+            chain: vec![self.next_talk << 20],
+            tokens: 1_500 + (self.fate.unit() * 3_000.0) as u64,
+            cached: HashMap::new(),
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -318,7 +349,9 @@ impl World {
                 Router::Ours { strategy, sticky } => self.decide(request, strategy, sticky),
                 Router::Plain => self.decide_plainly(request),
             },
-            Event::Verdict(request, ticket, index, result) => self.verdict(request, ticket, index, result),
+            Event::Verdict(request, ticket, index, result) => {
+                self.verdict(request, ticket, index, result)
+            }
             Event::Over(ticket, usage, ttft) => {
                 let end = End::Finished { ttft: Some(ttft), usage: Some(usage) };
                 self.board.record(&ticket, end, self.mono());
@@ -376,13 +409,19 @@ impl World {
             ..Question::of(&self.found)
         };
         let (decision, ticket) = if sticky {
-            self.board.decide_for(&question, (&request.keys, TTL, request.wait), now, &mut self.luck)
+            self.board.decide_for(
+                &question,
+                (&request.keys, TTL, request.wait),
+                now,
+                &mut self.luck,
+            )
         } else {
             self.board.decide(&question, now, &mut self.luck)
         };
         match decision.verdict {
             Verdict::Try { index, .. } => {
-                let free = std::mem::take(&mut request.granted) || self.again(&mut request, To::Other) == Some(Duration::ZERO);
+                let free = std::mem::take(&mut request.granted)
+                    || self.again(&mut request, To::Other) == Some(Duration::ZERO);
                 let Some(ticket) = ticket else { return self.give_up(&request) };
                 if !free {
                     self.board.record(&ticket, End::Abandoned, now);
@@ -399,8 +438,12 @@ impl World {
                 None => self.give_up(&request),
             },
             Verdict::Wait { until } => {
-                let span = until.map_or(Duration::from_secs(1), |until| until.since(now)).max(Duration::from_millis(1));
-                let permitted = request.last.is_none() || request.granted || self.again(&mut request, To::Same).is_some();
+                let span = until
+                    .map_or(Duration::from_secs(1), |until| until.since(now))
+                    .max(Duration::from_millis(1));
+                let permitted = request.last.is_none()
+                    || request.granted
+                    || self.again(&mut request, To::Same).is_some();
                 if !permitted || request.waited + span > QUEUE_FOR {
                     if request.wait > now {
                         request.wait = now;
@@ -445,7 +488,9 @@ impl World {
             match luck {
                 ..0.5 => (Duration::from_millis(2), Err(transport(TransportKind::Connect, false))),
                 ..0.9 => (Duration::from_millis(80), Err(refused(FaultKind::Server, 503, None))),
-                _ => (Duration::from_secs(15), Err(transport(TransportKind::FirstByteTimeout, true))),
+                _ => {
+                    (Duration::from_secs(15), Err(transport(TransportKind::FirstByteTimeout, true)))
+                }
             }
         } else if !key.works(now) {
             (Duration::from_millis(60), Err(refused(FaultKind::KeyRejected, 401, None)))
@@ -459,14 +504,21 @@ impl World {
             } else {
                 key.taken.push_back(now);
                 if let Some(ticket) = ticket.as_ref().filter(|_| upstream.tells) {
-                    let reset = Duration::from_secs(60) - now.saturating_sub(key.taken.front().copied().unwrap_or(now));
-                    let left = Allowance { limit: Some(RPM as u64), remaining: (RPM - key.taken.len()) as u64, reset };
+                    let reset = Duration::from_secs(60)
+                        - now.saturating_sub(key.taken.front().copied().unwrap_or(now));
+                    let left = Allowance {
+                        limit: Some(RPM as u64),
+                        remaining: (RPM - key.taken.len()) as u64,
+                        reset,
+                    };
                     let said = Allowances { requests: Some(left), ..Allowances::default() };
                     self.board.hear(ticket, &said, Mono(now + Duration::from_secs(1_000_000)));
                 }
-                // Two in a hundred take twelve times as long; one in five hundred breaks before it says anything.
+                // Two in a hundred take twelve times as long; one in five hundred breaks before it
+                // says anything.
                 let slow = if luck < 0.02 { 12.0 } else { 1.0 };
-                let spread = (-2.0 * (1.0 - self.fate.unit()).ln()).sqrt() * (std::f64::consts::TAU * self.fate.unit()).cos();
+                let spread = (-2.0 * (1.0 - self.fate.unit()).ln()).sqrt()
+                    * (std::f64::consts::TAU * self.fate.unit()).cos();
                 let took = Duration::from_secs_f64(upstream.ttft * slow * (0.35 * spread).exp());
                 let broke = luck > 0.998;
                 (took, if broke { Err(transport(TransportKind::BodyBroken, true)) } else { Ok(()) })
@@ -475,7 +527,13 @@ impl World {
         self.at(now + after, Event::Verdict(request, ticket, index, result));
     }
 
-    fn verdict(&mut self, mut request: Box<Request>, ticket: Option<Ticket>, index: usize, result: Result<(), Outcome>) {
+    fn verdict(
+        &mut self,
+        mut request: Box<Request>,
+        ticket: Option<Ticket>,
+        index: usize,
+        result: Result<(), Outcome>,
+    ) {
         let now = self.mono();
         match result {
             Ok(()) => self.answered(&request, ticket, index),
@@ -501,7 +559,11 @@ impl World {
     fn answered(&mut self, request: &Request, ticket: Option<Ticket>, index: usize) {
         let (now, price) = (self.now, self.upstreams[index / KEYS].price);
         let talk = &mut self.talks[request.talk];
-        let known = talk.cached.get(&index).filter(|(_, at)| now.saturating_sub(*at) < CACHED).map_or(0, |(tokens, _)| *tokens);
+        let known = talk
+            .cached
+            .get(&index)
+            .filter(|(_, at)| now.saturating_sub(*at) < CACHED)
+            .map_or(0, |(tokens, _)| *tokens);
         let cached = known.min(request.input);
         talk.cached.insert(index, (request.input, now));
         let report = &mut self.report;
@@ -516,7 +578,12 @@ impl World {
             let at = self.mono();
             self.board.record(&ticket, End::Head2xx, at);
             self.board.record(&ticket, End::Content, at);
-            let usage = Usage { input: request.input - cached, cache_read: cached, output: request.output, ..Usage::default() };
+            let usage = Usage {
+                input: request.input - cached,
+                cache_read: cached,
+                output: request.output,
+                ..Usage::default()
+            };
             let ttft = at.since(ticket.started);
             let streams = Duration::from_millis(request.output * 12);
             self.at(now + streams, Event::Over(Box::new(ticket), usage, ttft));
@@ -529,7 +596,8 @@ impl World {
         let (upstreams, keys) = (&self.upstreams, &mut self.keys);
         let could = keys.iter_mut().enumerate().any(|(index, key)| {
             key.forget(now);
-            let all_along = upstreams[index / KEYS].is_up(now) && upstreams[index / KEYS].is_up(request.begun);
+            let all_along =
+                upstreams[index / KEYS].is_up(now) && upstreams[index / KEYS].is_up(request.begun);
             all_along && key.works(now) && key.taken.len() < RPM
         });
         self.report.lost += u64::from(could);
@@ -537,11 +605,22 @@ impl World {
 }
 
 fn refused(kind: FaultKind, status: u16, hint: Option<Duration>) -> Outcome {
-    let fault = Fault { kind, status, message: "simulated".to_owned(), code: None, kind_name: None, param: None, hint: None };
+    let fault = Fault {
+        kind,
+        status,
+        message: "simulated".to_owned(),
+        code: None,
+        kind_name: None,
+        param: None,
+        hint: None,
+    };
     outcome::of_fault(&fault, hint, true)
 }
 
 fn transport(kind: TransportKind, sent: bool) -> Outcome {
     // Of a stream nothing was billed before it began.
-    Outcome { maybe_billed: false, ..outcome::of_transport(&TransportFault { kind, message: "simulated".to_owned(), sent }) }
+    Outcome {
+        maybe_billed: false,
+        ..outcome::of_transport(&TransportFault { kind, message: "simulated".to_owned(), sent })
+    }
 }

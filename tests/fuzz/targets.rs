@@ -1,4 +1,5 @@
-//! What is fuzzed: each target takes any bytes, must not panic, and holds its law. Used by the fuzzer and by an ordinary test.
+//! What is fuzzed: each target takes any bytes, must not panic, and holds its law. Used by the
+//! fuzzer and by an ordinary test.
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
 use aiproxy::{
@@ -59,15 +60,28 @@ pub fn requests(data: &[u8]) {
         return;
     }
     let back = registry::ingress(upstream).read_request(Place::Main, &written.body);
-    assert!(back.is_ok(), "{client} → {upstream}: {:?} in {}", back.err(), String::from_utf8_lossy(&written.body));
+    assert!(
+        back.is_ok(),
+        "{client} → {upstream}: {:?} in {}",
+        back.err(),
+        String::from_utf8_lossy(&written.body)
+    );
 }
 
 /// Any answer: what can be read can be told to every client, and told as a stream.
 pub fn responses(data: &[u8]) {
     let Some((upstream, client, _, body)) = chosen(data) else { return };
-    let Ok(response) = registry::egress(upstream).read_response("application/json", body, &Carry::default()) else { return };
+    let Ok(response) =
+        registry::egress(upstream).read_response("application/json", body, &Carry::default())
+    else {
+        return;
+    };
     let whole = registry::ingress(client).write_response(&response, &shape(framing(client)));
-    assert!(aiproxy::base::json::check(&whole).is_ok(), "{upstream} → {client}: {}", String::from_utf8_lossy(&whole));
+    assert!(
+        aiproxy::base::json::check(&whole).is_ok(),
+        "{upstream} → {client}: {}",
+        String::from_utf8_lossy(&whole)
+    );
     let events = assemble::events(&response);
     grammar::check(&events).unwrap_or_else(|e| panic!("{upstream}: {e}"));
 }
@@ -101,11 +115,16 @@ pub fn sse(data: &[u8]) {
     assert_eq!(blocks(&[body]), blocks(&[a, b]));
 }
 
-/// Any stream, cut anywhere: the events keep their grammar, are the same as uncut, and the client's end is told once.
+/// Any stream, cut anywhere: the events keep their grammar, are the same as uncut, and the client's
+/// end is told once.
 pub fn streams(data: &[u8]) {
     let Some((upstream, client, cut, body)) = chosen(data) else { return };
     let read = |chunks: &[&[u8]]| {
-        let mut reading = Reading::new(framing(upstream), registry::egress(upstream).stream_reader(&Carry::default()), cut & 1 == 1);
+        let mut reading = Reading::new(
+            framing(upstream),
+            registry::egress(upstream).stream_reader(&Carry::default()),
+            cut & 1 == 1,
+        );
         let mut said = Vec::new();
         for chunk in chunks {
             if reading.feed(&Bytes::copy_from_slice(chunk), &mut said).error.is_some() {
@@ -122,8 +141,16 @@ pub fn streams(data: &[u8]) {
     if ended == 1 {
         grammar::check(&said).unwrap_or_else(|e| panic!("{upstream}: {e}"));
     }
-    let reading = Reading::new(framing(upstream), registry::egress(upstream).stream_reader(&Carry::default()), false);
-    let mut translator = Translator::new(reading, registry::ingress(client).stream_writer(&shape(framing(client))), 1 << 16);
+    let reading = Reading::new(
+        framing(upstream),
+        registry::egress(upstream).stream_reader(&Carry::default()),
+        false,
+    );
+    let mut translator = Translator::new(
+        reading,
+        registry::ingress(client).stream_writer(&shape(framing(client))),
+        1 << 16,
+    );
     let mut out = Vec::new();
     translator.feed(&Bytes::copy_from_slice(body), &mut out);
     translator.end(&mut out);

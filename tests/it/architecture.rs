@@ -22,8 +22,28 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ledger", &["events", "config", "ir", "base"]),
     ("demo", &["dialect", "ir", "base"]),
     ("relay", &["routing", "dialect", "upstream", "pricing", "events", "config", "ir", "base"]),
-    ("control", &["relay", "telemetry", "routing", "dialect", "ledger", "secrets", "events", "config", "ir", "base"]),
-    ("server", &["relay", "control", "routing", "dialect", "upstream", "config", "secrets", "events", "ir", "base"]),
+    (
+        "control",
+        &[
+            "relay",
+            "telemetry",
+            "routing",
+            "dialect",
+            "ledger",
+            "secrets",
+            "events",
+            "config",
+            "ir",
+            "base",
+        ],
+    ),
+    (
+        "server",
+        &[
+            "relay", "control", "routing", "dialect", "upstream", "config", "secrets", "events",
+            "ir", "base",
+        ],
+    ),
     ("tui", &["control", "events", "base"]),
     (
         "cli",
@@ -49,41 +69,73 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Where a secret may leave its wrapper: where it is kept, where it becomes a header, where a client's key is compared,
-/// and where a person asked to see it.
-const EXPOSING: &[&str] = &["secrets/", "server/guard/", "upstream/auth.rs", "upstream/keys.rs", "control/client.rs", "cli/reveal.rs"];
+/// Where a secret may leave its wrapper: where it is kept, where it becomes a header, where a
+/// client's key is compared, and where a person asked to see it.
+const EXPOSING: &[&str] = &[
+    "secrets/",
+    "server/guard/",
+    "upstream/auth.rs",
+    "upstream/keys.rs",
+    "control/client.rs",
+    "cli/reveal.rs",
+];
 
 /// Names in the preset file that are also dialects or plain words.
-const ORDINARY: &[&str] = &["anthropic", "custom", "demo", "gemini", "ollama", "openai", "perplexity", "together", "voyage"];
+const ORDINARY: &[&str] = &[
+    "anthropic",
+    "custom",
+    "demo",
+    "gemini",
+    "ollama",
+    "openai",
+    "perplexity",
+    "together",
+    "voyage",
+];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Every Rust file of the program, with its path below `src`; not those that are only compiled for tests.
+/// Every Rust file of the program, with its path below `src`; not those that are only compiled for
+/// tests.
 fn files() -> Vec<(String, String)> {
     let root = source();
     let (mut open, mut found) = (vec![root.clone()], Vec::new());
     while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        for entry in
+            fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path())
+        {
             if entry.is_dir() {
                 open.push(entry);
             } else if entry.extension().is_some_and(|extension| extension == "rs") {
-                let name = entry.strip_prefix(&root).expect("below the root").display().to_string().replace('\\', "/");
+                let name = entry
+                    .strip_prefix(&root)
+                    .expect("below the root")
+                    .display()
+                    .to_string()
+                    .replace('\\', "/");
                 found.push((name, fs::read_to_string(&entry).expect("text")));
             }
         }
     }
     assert!(!found.is_empty(), "no source below {}", root.display());
-    let only_tests: Vec<_> = found.iter().flat_map(|(file, text)| test_modules(file, text)).collect();
-    found.retain(|(file, _)| !only_tests.iter().any(|module| file == &format!("{module}.rs") || file.starts_with(&format!("{module}/"))));
+    let only_tests: Vec<_> =
+        found.iter().flat_map(|(file, text)| test_modules(file, text)).collect();
+    found.retain(|(file, _)| {
+        !only_tests.iter().any(|module| {
+            file == &format!("{module}.rs") || file.starts_with(&format!("{module}/"))
+        })
+    });
     found.sort();
     found
 }
 
 /// The modules that a file declares with `#[cfg(test)] mod name;`, as paths without extension.
 fn test_modules(file: &str, text: &str) -> Vec<String> {
-    let folder = file.strip_suffix("mod.rs").map_or_else(|| format!("{}/", file.trim_end_matches(".rs")), str::to_owned);
+    let folder = file
+        .strip_suffix("mod.rs")
+        .map_or_else(|| format!("{}/", file.trim_end_matches(".rs")), str::to_owned);
     let declared = text.split("#[cfg(test)]").skip(1).filter_map(|rest| {
         let line = rest.trim_start().lines().next()?;
         line.strip_suffix(';')?.rsplit_once("mod ").map(|(_, name)| name.to_owned())
@@ -105,7 +157,11 @@ fn code(text: &str) -> String {
 fn imports(text: &str) -> BTreeSet<String> {
     let mut rooms = BTreeSet::new();
     let mut add = |path: &str| {
-        let room: String = path.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let room: String = path
+            .trim_start()
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect();
         rooms.insert(room);
     };
     for (at, marker) in text.match_indices("crate::") {
@@ -159,12 +215,17 @@ fn rooms_import_only_what_lies_below_them() {
     for (file, text) in files() {
         let Some((room, _)) = file.split_once('/') else { continue };
         let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
-            wrong.push(format!("src/{file}: the room `{room}` is not in the table of tests/it/architecture.rs"));
+            wrong.push(format!(
+                "src/{file}: the room `{room}` is not in the table of tests/it/architecture.rs"
+            ));
             continue;
         };
         for import in imports(&code(&text)) {
             // What is no room is an item of the crate root, of which there is none but macros.
-            if names.contains(&import.as_str()) && import != room && !allowed.contains(&import.as_str()) {
+            if names.contains(&import.as_str())
+                && import != room
+                && !allowed.contains(&import.as_str())
+            {
                 wrong.push(format!("src/{file}: `{room}` may not import `{import}`"));
             }
         }
@@ -177,9 +238,15 @@ fn rooms_import_only_what_lies_below_them() {
 fn secrets_are_shown_in_few_places() {
     let shown = files().into_iter().filter(|(_, text)| code(text).contains(".expose("));
 
-    let wrong: Vec<_> = shown.map(|(file, _)| file).filter(|file| !EXPOSING.iter().any(|place| file.starts_with(place))).collect();
+    let wrong: Vec<_> = shown
+        .map(|(file, _)| file)
+        .filter(|file| !EXPOSING.iter().any(|place| file.starts_with(place)))
+        .collect();
 
-    assert!(wrong.is_empty(), "`.expose(` stands in {wrong:?}; pass the Secret on, or name the place in EXPOSING and say why");
+    assert!(
+        wrong.is_empty(),
+        "`.expose(` stands in {wrong:?}; pass the Secret on, or name the place in EXPOSING and say why"
+    );
 }
 
 #[test]
@@ -190,7 +257,11 @@ fn vendors_are_data() {
         return;
     };
     let presets: toml_edit::DocumentMut = presets.parse().expect("assets/presets.toml");
-    let mut vendors: Vec<String> = presets.iter().filter(|(_, item)| item.is_table()).map(|(name, _)| name.to_owned()).collect();
+    let mut vendors: Vec<String> = presets
+        .iter()
+        .filter(|(_, item)| item.is_table())
+        .map(|(name, _)| name.to_owned())
+        .collect();
     for rows in presets.iter().filter_map(|(_, item)| item.as_array_of_tables()) {
         vendors.extend(rows.iter().filter_map(|row| row.get("name")?.as_str()).map(str::to_owned));
     }
@@ -199,7 +270,8 @@ fn vendors_are_data() {
     let mut wrong = Vec::new();
     for (file, text) in files() {
         for literal in words_in_quotes(&code(&text)) {
-            for vendor in vendors.iter().filter(|vendor| has_word(&literal.to_lowercase(), vendor)) {
+            for vendor in vendors.iter().filter(|vendor| has_word(&literal.to_lowercase(), vendor))
+            {
                 wrong.push(format!("src/{file} says \"{literal}\", which names `{vendor}`"));
             }
         }
@@ -208,29 +280,43 @@ fn vendors_are_data() {
     assert!(wrong.is_empty(), "facts about vendors belong in assets/:\n{}", wrong.join("\n"));
 }
 
-/// The string literals that are one word: what code decides by. Sentences, such as examples in a help text, are not.
+/// The string literals that are one word: what code decides by. Sentences, such as examples in a
+/// help text, are not.
 fn words_in_quotes(text: &str) -> Vec<&str> {
     let pieces = text.lines().flat_map(|line| line.split('"').skip(1).step_by(2));
-    // How keys begin ("abc-", alone or in a pattern of alternatives) tells keys from other text, whoever issued them.
-    pieces.filter(|literal| !literal.contains(|c: char| c.is_whitespace() || matches!(c, '|' | '\\')) && !literal.ends_with('-')).collect()
+    // How keys begin ("abc-", alone or in a pattern of alternatives) tells keys from other text,
+    // whoever issued them.
+    pieces
+        .filter(|literal| {
+            !literal.contains(|c: char| c.is_whitespace() || matches!(c, '|' | '\\'))
+                && !literal.ends_with('-')
+        })
+        .collect()
 }
 
 /// Whether a text has a word, not only a part of one.
 fn has_word(text: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
-    text.match_indices(word)
-        .any(|(at, _)| !text[..at].chars().next_back().is_some_and(part) && !text[at + word.len()..].chars().next().is_some_and(part))
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].chars().next_back().is_some_and(part)
+            && !text[at + word.len()..].chars().next().is_some_and(part)
+    })
 }
 
 #[test]
 fn no_test_file_is_forgotten() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     let main = fs::read_to_string(root.join("main.rs")).expect("main.rs");
-    let entries = fs::read_dir(&root).expect("tests/it").map(|entry| entry.expect("an entry").path());
+    let entries =
+        fs::read_dir(&root).expect("tests/it").map(|entry| entry.expect("an entry").path());
     let files = entries.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    let names = files.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).filter(|name| name != "main");
+    let names = files
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .filter(|name| name != "main");
 
-    let forgotten: Vec<_> = names.filter(|name| !main.lines().any(|line| line.trim() == format!("mod {name};"))).collect();
+    let forgotten: Vec<_> = names
+        .filter(|name| !main.lines().any(|line| line.trim() == format!("mod {name};")))
+        .collect();
 
     assert!(forgotten.is_empty(), "tests/it/main.rs does not name {forgotten:?}");
 }

@@ -12,13 +12,15 @@ use crate::support::{
 };
 
 /// Each answer of the scripted model, three tokens in and two out, costs a dollar.
-const PRICED: &str = "[ledger]\ntz = \"UTC\"\n[prices.\"*/m\"]\ninput = 100000\noutput = 100000\nrequest = 0.5\n";
+const PRICED: &str =
+    "[ledger]\ntz = \"UTC\"\n[prices.\"*/m\"]\ninput = 100000\noutput = 100000\nrequest = 0.5\n";
 const IDE: &str = "aip-it-ide-0123456789abcdef0123456789ab";
 
-/// Prices of upstreams `one` and `two`, and a project `ide` with this budget. Model `any` is in nobody's list, so that it
-/// makes no difference whose list was read first.
+/// Prices of upstreams `one` and `two`, and a project `ide` with this budget. Model `any` is in
+/// nobody's list, so that it makes no difference whose list was read first.
 fn config(budget: &str) -> String {
-    let prices = PRICED.replace("*/m", "one/*") + "[prices.\"two/*\"]\ninput = 100000\noutput = 100000\nrequest = 0.5\n";
+    let prices = PRICED.replace("*/m", "one/*")
+        + "[prices.\"two/*\"]\ninput = 100000\noutput = 100000\nrequest = 0.5\n";
     format!("{prices}[[project]]\nname = \"ide\"\nkey = \"{IDE}\"\n{budget}\n")
 }
 
@@ -29,7 +31,10 @@ fn ask(proxy: &Proxy) -> Answer {
 /// A budget as `status --json` has it.
 fn budget(proxy: &Proxy, of: &str) -> Value {
     let status = proxy.status_json();
-    let found = status["budgets"].as_array().and_then(|all| all.iter().find(|row| row["of"] == of)).cloned();
+    let found = status["budgets"]
+        .as_array()
+        .and_then(|all| all.iter().find(|row| row["of"] == of))
+        .cloned();
     found.unwrap_or_else(|| panic!("no budget of {of} in {status}"))
 }
 
@@ -42,7 +47,10 @@ fn text_of(proxy: &Proxy, args: &[&str]) -> String {
 #[test]
 fn pain_22_what_refuses_is_what_is_shown_in_every_dialect() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config(&config("budget = { usd = 2.5, per = \"day\" }")).upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new()
+        .config(&config("budget = { usd = 2.5, per = \"day\" }"))
+        .upstream("one", &upstream, &["work"])
+        .start();
 
     let statuses: Vec<u16> = (0..3).map(|_| ask(&proxy).status).collect();
     let refused = ask(&proxy);
@@ -50,32 +58,63 @@ fn pain_22_what_refuses_is_what_is_shown_in_every_dialect() {
     assert_eq!(statuses, [200, 200, 200], "the third began while half a dollar was left");
     assert_eq!(refused.status, 429, "{}", refused.text());
     let error = refused.json()["error"].clone();
-    assert_eq!((&error["type"], &error["code"]), (&json!("insufficient_quota"), &json!("insufficient_quota")));
+    assert_eq!(
+        (&error["type"], &error["code"]),
+        (&json!("insufficient_quota"), &json!("insufficient_quota"))
+    );
     let said = error["message"].as_str().expect("words").to_owned();
-    for part in ["project `ide` has spent $3.000 of its $2.500 a day", "again in", "`aiproxy usage`", "[[project]]"] {
+    for part in [
+        "project `ide` has spent $3.000 of its $2.500 a day",
+        "again in",
+        "`aiproxy usage`",
+        "[[project]]",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(refused.header("x-should-retry"), Some("false"));
-    let wait: u64 = refused.header("retry-after").and_then(|value| value.parse().ok()).expect("when");
+    let wait: u64 =
+        refused.header("retry-after").and_then(|value| value.parse().ok()).expect("when");
     assert!((1..=86_400).contains(&wait), "{wait}");
     assert_eq!(upstream.journal().len(), 3, "what is refused is not sent");
 
-    let anthropic = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
-    let anthropic = Request::post("/v1/messages", &anthropic).header("x-api-key", IDE).send(proxy.addr);
-    assert_eq!((anthropic.status, &anthropic.json()["error"]["type"]), (402, &json!("billing_error")), "{}", anthropic.text());
+    let anthropic =
+        json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
+    let anthropic =
+        Request::post("/v1/messages", &anthropic).header("x-api-key", IDE).send(proxy.addr);
+    assert_eq!(
+        (anthropic.status, &anthropic.json()["error"]["type"]),
+        (402, &json!("billing_error")),
+        "{}",
+        anthropic.text()
+    );
     let gemini = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
-    let gemini = Request::post("/v1beta/models/m:generateContent", &gemini).header("x-goog-api-key", IDE).send(proxy.addr);
-    assert_eq!((gemini.status, &gemini.json()["error"]["status"]), (429, &json!("RESOURCE_EXHAUSTED")), "{}", gemini.text());
+    let gemini = Request::post("/v1beta/models/m:generateContent", &gemini)
+        .header("x-goog-api-key", IDE)
+        .send(proxy.addr);
+    assert_eq!(
+        (gemini.status, &gemini.json()["error"]["status"]),
+        (429, &json!("RESOURCE_EXHAUSTED")),
+        "{}",
+        gemini.text()
+    );
 
     let row = budget(&proxy, "project ide");
-    assert_eq!((&row["spent"], &row["reserved"], &row["percent"]), (&json!(3.0), &json!(0.0), &json!(120)));
-    let usage: Value = serde_json::from_str(&text_of(&proxy, &["usage", "--by", "project", "--json"])).expect("JSON");
+    assert_eq!(
+        (&row["spent"], &row["reserved"], &row["percent"]),
+        (&json!(3.0), &json!(0.0), &json!(120))
+    );
+    let usage: Value =
+        serde_json::from_str(&text_of(&proxy, &["usage", "--by", "project", "--json"]))
+            .expect("JSON");
     assert_eq!(usage["rows"][0]["cost"], 3_000_000_000_u64, "the ledger says the same");
     assert_eq!(usage["budgets"][0]["spent"], 3.0);
     for args in [&["usage"][..], &["status"], &["project", "show", "ide"]] {
         assert!(text_of(&proxy, args).contains("120 %"), "{args:?}");
     }
-    assert!(text_of(&proxy, &["route", "m", "--project", "ide"]).contains("has spent $3.000 of its $2.500 a day"));
+    assert!(
+        text_of(&proxy, &["route", "m", "--project", "ide"])
+            .contains("has spent $3.000 of its $2.500 a day")
+    );
     let lines = proxy.snapshot()["live"]["lines"].to_string();
     assert_eq!(lines.matches(" to go").count(), 2, "80 % at two dollars, all at three: {lines}");
     assert_eq!(proxy.chat("hi").status, 200, "other projects go on");
@@ -87,15 +126,22 @@ fn a_spent_project_hears_of_its_budget_though_other_keys_are_out_for_other_reaso
         Scene::json(429, &json!({"error": {"message": "slow down"}})).header("retry-after", "600"),
         Scene::chat("hello"),
     ]);
-    let proxy =
-        Setup::new().config(&config("budget = { usd = 1, per = \"day\" }")).upstream("one", &one, &["work", "other", "third"]).start();
+    let proxy = Setup::new()
+        .config(&config("budget = { usd = 1, per = \"day\" }"))
+        .upstream("one", &one, &["work", "other", "third"])
+        .start();
     assert_eq!(ask(&proxy).status, 200);
     assert_eq!(proxy.key("one/work")["state"], "partly", "it cools for this model");
     proxy.cli(&["key", "disable", "one/third"]);
 
     let refused = ask(&proxy);
 
-    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("insufficient_quota")), "{}", refused.text());
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["code"]),
+        (429, &json!("insufficient_quota")),
+        "{}",
+        refused.text()
+    );
     assert!(refused.text().contains("project `ide` has spent"), "{}", refused.text());
 }
 
@@ -112,17 +158,29 @@ fn a_key_over_its_budget_gives_way_to_others() {
 
     assert!((0..3).all(|_| proxy.chat("hi").status == 200));
 
-    let keys: Vec<_> = upstream.journal().iter().map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned()).collect();
+    let keys: Vec<_> = upstream
+        .journal()
+        .iter()
+        .map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned())
+        .collect();
     assert_eq!(keys, ["first", "second", "second"]);
     let key = proxy.key("one/first");
-    assert_eq!((key["state"].as_str(), key["cause"].as_str()), (Some("cooling"), Some("spent $1.000 of $1.000 per month")), "{key}");
+    assert_eq!(
+        (key["state"].as_str(), key["cause"].as_str()),
+        (Some("cooling"), Some("spent $1.000 of $1.000 per month")),
+        "{key}"
+    );
     assert!(key["until"].is_string(), "{key}");
-    assert!(text_of(&proxy, &["route", "m"]).contains("key `one/first` has spent $1.000 of its $1.000 a month"));
+    assert!(
+        text_of(&proxy, &["route", "m"])
+            .contains("key `one/first` has spent $1.000 of its $1.000 a month")
+    );
 }
 
 #[test]
 fn an_upstream_over_its_budget_gives_way_and_the_last_one_says_so() {
-    let (one, two) = (Upstream::start(vec![Scene::chat("one")]), Upstream::start(vec![Scene::chat("two")]));
+    let (one, two) =
+        (Upstream::start(vec![Scene::chat("one")]), Upstream::start(vec![Scene::chat("two")]));
     let limited = "budget = { usd = 1, per = \"total\" }";
     let proxy = Setup::new()
         .config(&config(""))
@@ -135,7 +193,11 @@ fn an_upstream_over_its_budget_gives_way_and_the_last_one_says_so() {
 
     assert_eq!(said, ["one", "two"]);
     assert_eq!(refused.status, 429, "{}", refused.text());
-    assert!(refused.text().contains("$1.000 in total") && refused.header("retry-after").is_none(), "{}", refused.text());
+    assert!(
+        refused.text().contains("$1.000 in total") && refused.header("retry-after").is_none(),
+        "{}",
+        refused.text()
+    );
 }
 
 #[test]
@@ -143,16 +205,26 @@ fn a_running_stream_is_never_cut_and_who_comes_meanwhile_waits_for_its_bill() {
     let gate = Gate::shut();
     let scene = Scene::sse(&["hel", "lo"]).gate(1, &gate);
     let upstream = Upstream::start(vec![scene, Scene::chat("hello")]);
-    let proxy = Setup::new().config(&config("budget = { usd = 0.5, per = \"week\" }")).upstream("one", &upstream, &["work"]).start();
-    let open = |stream| Request::post("/v1/chat/completions", &body("m", "hi", stream)).bearer(IDE).open(proxy.addr);
+    let proxy = Setup::new()
+        .config(&config("budget = { usd = 0.5, per = \"week\" }"))
+        .upstream("one", &upstream, &["work"])
+        .start();
+    let open = |stream| {
+        Request::post("/v1/chat/completions", &body("m", "hi", stream)).bearer(IDE).open(proxy.addr)
+    };
 
     let mut first = open(true);
     upstream.request(0);
     let mut second = open(false);
     until("the second in the queue", || {
-        proxy.snapshot()["live"]["running"].as_array().filter(|all| all.iter().any(|r| r["state"] == "queued")).map(|_| ())
+        proxy.snapshot()["live"]["running"]
+            .as_array()
+            .filter(|all| all.iter().any(|r| r["state"] == "queued"))
+            .map(|_| ())
     });
-    assert!(budget(&proxy, "project ide")["reserved"].as_f64().is_some_and(|reserved| reserved > 0.5));
+    assert!(
+        budget(&proxy, "project ide")["reserved"].as_f64().is_some_and(|reserved| reserved > 0.5)
+    );
     gate.open();
 
     let stream = first.answer();
@@ -168,11 +240,18 @@ fn what_was_spent_survives_a_restart_by_the_ledger_or_without_it() {
     use rustix::process::Signal;
 
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let mut proxy = Setup::new().config(&config("budget = { usd = 2, per = \"day\" }")).upstream("one", &upstream, &["work"]).start();
+    let mut proxy = Setup::new()
+        .config(&config("budget = { usd = 2, per = \"day\" }"))
+        .upstream("one", &upstream, &["work"])
+        .start();
     assert!((0..2).all(|_| ask(&proxy).status == 200));
 
-    for (lost, how) in [(None, Signal::TERM), (Some("health.json"), Signal::TERM), (Some("ledger.db"), Signal::TERM), (None, Signal::KILL)]
-    {
+    for (lost, how) in [
+        (None, Signal::TERM),
+        (Some("health.json"), Signal::TERM),
+        (Some("ledger.db"), Signal::TERM),
+        (None, Signal::KILL),
+    ] {
         proxy.signal(how);
         proxy.exit_code();
         let home = proxy.take_home();
@@ -207,10 +286,15 @@ fn more_is_allowed_at_once_and_a_new_budget_knows_what_was_spent_before() {
 
 #[test]
 fn everybody_together_may_spend_so_much_and_what_is_free_goes_on() {
-    let (one, two) = (Upstream::start(vec![Scene::chat("dear")]), Upstream::start(vec![Scene::chat("free")]));
+    let (one, two) =
+        (Upstream::start(vec![Scene::chat("dear")]), Upstream::start(vec![Scene::chat("free")]));
     let whole = "[budget]\nusd = 1\nper = \"day\"\n";
     let prices = PRICED.replace("*/m", "one/*");
-    let proxy = Setup::new().config(&format!("{whole}{prices}")).upstream("one", &one, &["work"]).upstream("two", &two, &["work"]).start();
+    let proxy = Setup::new()
+        .config(&format!("{whole}{prices}"))
+        .upstream("one", &one, &["work"])
+        .upstream("two", &two, &["work"])
+        .start();
 
     let said: Vec<_> = (0..3).map(|_| proxy.ask(&body("any", "hi", false)).said()).collect();
 
@@ -218,7 +302,11 @@ fn everybody_together_may_spend_so_much_and_what_is_free_goes_on() {
     assert_eq!(budget(&proxy, "all")["percent"], 100);
     let pinned = Request::post("/v1/chat/completions", &body("one:m", "hi", false));
     let refused = proxy.send(&pinned);
-    assert!(refused.status == 429 && refused.text().contains("everybody together has spent"), "{}", refused.text());
+    assert!(
+        refused.status == 429 && refused.text().contains("everybody together has spent"),
+        "{}",
+        refused.text()
+    );
 }
 
 #[test]
@@ -226,8 +314,12 @@ fn a_price_that_nobody_knows_is_told_once_or_refused() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     // Behind a proxy, so that it is no server on this machine, which would be free.
     let proxy = format!("proxy = \"http://{}\"", upstream.addr());
-    let start =
-        |budget: &str| Setup::new().config(&config(budget)).upstream_at("three", "http://models.invalid/v1", &["work"], &proxy).start();
+    let start = |budget: &str| {
+        Setup::new()
+            .config(&config(budget))
+            .upstream_at("three", "http://models.invalid/v1", &["work"], &proxy)
+            .start()
+    };
 
     let refusing = start("budget = { usd = 5, per = \"day\", unpriced = \"refuse\" }");
     let refused = ask(&refusing);
@@ -247,13 +339,21 @@ fn both_attempts_of_a_hedge_are_booked_and_hedges_stop_at_four_fifths() {
     let one = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(250))]);
     let two = Upstream::start(vec![Scene::chat("quick")]);
     let logical = "[[model]]\nname = \"auto\"\ntargets = [\"one:any\", \"two:any\"]\nhedge = { after = \"30ms\", max_share = 1 }\n[budget]\nusd = 60\nper = \"day\"";
-    let proxy = Setup::new().config(&config("")).config(logical).upstream("one", &one, &["work"]).upstream("two", &two, &["work"]).start();
+    let proxy = Setup::new()
+        .config(&config(""))
+        .config(logical)
+        .upstream("one", &one, &["work"])
+        .upstream("two", &two, &["work"])
+        .start();
     let mut asked = body("auto", "hi", false);
     asked["max_tokens"] = json!(1);
 
     assert_eq!(proxy.ask(&asked).said(), "quick");
     let both = budget(&proxy, "all");
-    assert!(both["spent"].as_f64() > Some(1.5), "the one that was let go may have cost something too: {both}");
+    assert!(
+        both["spent"].as_f64() > Some(1.5),
+        "the one that was let go may have cost something too: {both}"
+    );
     assert_eq!(both["reserved"], 0.0, "{both}");
     until("four fifths to be spent", || {
         proxy.ask(&asked);

@@ -33,9 +33,20 @@ impl Home {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aiproxy"));
-        command.env_clear().env("HOME", self.path()).env("PATH", "/usr/bin:/bin").env("NO_COLOR", "1");
-        command.env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent").env("XDG_RUNTIME_DIR", self.path());
-        command.args(args).arg("--config").arg(self.config()).arg("--data-dir").arg(self.path().join("data"));
+        command
+            .env_clear()
+            .env("HOME", self.path())
+            .env("PATH", "/usr/bin:/bin")
+            .env("NO_COLOR", "1");
+        command
+            .env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent")
+            .env("XDG_RUNTIME_DIR", self.path());
+        command
+            .args(args)
+            .arg("--config")
+            .arg(self.config())
+            .arg("--data-dir")
+            .arg(self.path().join("data"));
         command
     }
 
@@ -44,7 +55,13 @@ impl Home {
     }
 
     fn fed(&self, args: &[&str], input: &[u8]) -> Ran {
-        let mut child = self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         // A command that refuses may be gone before it has read everything.
         drop(child.stdin.take().unwrap().write_all(input));
         Ran::from(child.wait_with_output().unwrap())
@@ -77,27 +94,45 @@ impl Ran {
 
     #[track_caller]
     fn says(self, part: &str) -> Self {
-        assert!(self.out.contains(part) || self.err.contains(part), "{part:?} is missing: {self:#?}");
+        assert!(
+            self.out.contains(part) || self.err.contains(part),
+            "{part:?} is missing: {self:#?}"
+        );
         self
     }
 
     #[track_caller]
     fn keeps_quiet_about(self, part: &str) -> Self {
-        assert!(!self.out.contains(part) && !self.err.contains(part), "{part:?} is told: {self:#?}");
+        assert!(
+            !self.out.contains(part) && !self.err.contains(part),
+            "{part:?} is told: {self:#?}"
+        );
         self
     }
 }
 
-const UPSTREAM: &str =
-    "[[upstream]]\nname = \"box\" # mine\nbase_url = \"http://127.0.0.1:9/v1\"\ndialect = \"openai\"\nmodels = [\"*\"]\n";
+const UPSTREAM: &str = "[[upstream]]\nname = \"box\" # mine\nbase_url = \"http://127.0.0.1:9/v1\"\ndialect = \"openai\"\nmodels = [\"*\"]\n";
 
 #[test]
 fn help_is_complete_and_a_typing_mistake_gets_a_suggestion() {
     let home = Home::new();
     home.run(&[]).ends(0).says("Exit codes").says("aiproxy serve");
     home.run(&["--version"]).ends(0).says(env!("CARGO_PKG_VERSION"));
-    for command in ["serve", "key", "upstream", "model", "project", "config", "route", "log", "ask", "env", "status", "completions", "man"]
-    {
+    for command in [
+        "serve",
+        "key",
+        "upstream",
+        "model",
+        "project",
+        "config",
+        "route",
+        "log",
+        "ask",
+        "env",
+        "status",
+        "completions",
+        "man",
+    ] {
         home.run(&[command, "--help"]).ends(0).says("--config");
     }
     home.run(&["stats"]).ends(2).says("status");
@@ -122,7 +157,10 @@ fn the_config_is_made_shown_edited_and_checked() {
     assert_eq!(home.run(&["config", "get", "server.max_requests"]).ends(0).out.trim(), "7");
     assert_eq!(home.run(&["config", "get", "timeouts.connect"]).ends(0).out.trim(), "10s");
     let text = fs::read_to_string(home.config()).unwrap();
-    assert!(text.starts_with("# kept\n") && text.contains("# mine") && text.contains("priority = 3"), "{text}");
+    assert!(
+        text.starts_with("# kept\n") && text.contains("# mine") && text.contains("priority = 3"),
+        "{text}"
+    );
     home.run(&["config", "unset", "server.max_requests"]).ends(0);
     assert_eq!(home.run(&["config", "get", "server.max_requests"]).ends(0).out.trim(), "512");
     home.run(&["config", "set", "server.max_requsts", "7"]).ends(3).says("max_requests");
@@ -139,7 +177,12 @@ fn the_config_is_made_shown_edited_and_checked() {
 fn a_broken_config_is_exit_code_3_with_every_problem() {
     let home = Home::new();
     home.write("[server]\nmax_conections = 5\n[timeouts]\nidle = \"10\"\n[[upstream]]\nname = \"a\"\nbase_url = \"ftp://x\"\n");
-    home.run(&["config", "check"]).ends(3).says(":2:").says("max_connections").says(":4:").says(":7:");
+    home.run(&["config", "check"])
+        .ends(3)
+        .says(":2:")
+        .says("max_connections")
+        .says(":4:")
+        .says(":7:");
     home.run(&["upstream", "list"]).ends(3);
     home.write("[broken\n");
     home.run(&["config", "show"]).ends(3).says("config.toml:1");
@@ -152,7 +195,10 @@ fn references_that_resolve_to_nothing_are_named_and_never_shown() {
     fs::write(&open, "sk-CANARY-0123456789").unwrap();
     #[cfg(unix)]
     fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    home.write(&format!("{UPSTREAM}keys = [\"env:NOT_SET_ANYWHERE\", \"file:{}\", \"file:/nowhere/missing.key\"]\n", open.display()));
+    home.write(&format!(
+        "{UPSTREAM}keys = [\"env:NOT_SET_ANYWHERE\", \"file:{}\", \"file:/nowhere/missing.key\"]\n",
+        open.display()
+    ));
 
     home.run(&["config", "check"])
         .says("NOT_SET_ANYWHERE")
@@ -208,8 +254,13 @@ fn a_key_is_never_overwritten_unasked() {
     fs::write(&passphrase, "a good one\n").unwrap();
     fs::set_permissions(&passphrase, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let add = |key: &str, args: &[&str]| {
-        let mut command = home.command(&[&["key", "add"], args, &["--vault", "--no-check", "--stdin"]].concat());
-        command.env("AIPROXY_KEYS_PASSPHRASE_FILE", &passphrase).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command =
+            home.command(&[&["key", "add"], args, &["--vault", "--no-check", "--stdin"]].concat());
+        command
+            .env("AIPROXY_KEYS_PASSPHRASE_FILE", &passphrase)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         drop(child.stdin.take().unwrap().write_all(key.as_bytes()));
         Ran::from(child.wait_with_output().unwrap()).keeps_quiet_about("CANARY")
@@ -218,17 +269,27 @@ fn a_key_is_never_overwritten_unasked() {
 
     // The next has a place of its own, and the same one none.
     add("sk-CANARY-two", &["openai"]).ends(0).says("openai/key2 (sk-").says("openai/main stays");
-    add("sk-CANARY-one", &["openai"]).ends(0).says("openai/main is this very key").says("nothing was changed");
+    add("sk-CANARY-one", &["openai"])
+        .ends(0)
+        .says("openai/main is this very key")
+        .says("nothing was changed");
     add("sk-CANARY-two", &["openai/other"]).ends(0).says("openai/key2 is this very key");
     add("sk-CANARY-three", &["openai/b"]).ends(0).says("openai/b (sk-");
-    assert!(fs::read_to_string(home.config()).unwrap().contains("[\"vault:openai/main\", \"vault:openai/key2\", \"vault:openai/b\"]"));
+    assert!(
+        fs::read_to_string(home.config())
+            .unwrap()
+            .contains("[\"vault:openai/main\", \"vault:openai/key2\", \"vault:openai/b\"]")
+    );
 
     // A label that is taken is a question.
     for words in [&["openai/main"][..], &["openai", "--label", "main"]] {
         add("sk-CANARY-four", words).ends(1).says("openai/main holds another key").says("--yes");
     }
     add("sk-CANARY-one", &["openai/main"]).ends(0).says("this very key");
-    add("sk-CANARY-four", &["openai/main", "--yes"]).ends(0).says("openai/main (sk-").says("replaced");
+    add("sk-CANARY-four", &["openai/main", "--yes"])
+        .ends(0)
+        .says("openai/main (sk-")
+        .says("replaced");
     add("sk-CANARY-five", &["openai/a", "--label", "b"]).ends(2).says("two labels");
     add("sk-CANARY-five", &["opnai/a"]).ends(1).says("no upstream `opnai`").says("`openai`");
     add("sk-CANARY-five", &["openai/sk-CANARY0123456789abcdef"]).ends(2).says("--stdin");
@@ -237,8 +298,27 @@ fn a_key_is_never_overwritten_unasked() {
 #[test]
 fn upstreams_models_and_projects_are_rows_of_the_config() {
     let home = Home::new();
-    home.run(&["upstream", "add", "box", "--base-url", "http://127.0.0.1:9/v1", "--dialect", "openai"]).ends(0);
-    home.run(&["upstream", "add", "box", "--base-url", "http://127.0.0.1:9/v1", "--dialect", "openai"]).ends(1).says("box");
+    home.run(&[
+        "upstream",
+        "add",
+        "box",
+        "--base-url",
+        "http://127.0.0.1:9/v1",
+        "--dialect",
+        "openai",
+    ])
+    .ends(0);
+    home.run(&[
+        "upstream",
+        "add",
+        "box",
+        "--base-url",
+        "http://127.0.0.1:9/v1",
+        "--dialect",
+        "openai",
+    ])
+    .ends(1)
+    .says("box");
     home.run(&["upstream", "set", "box", "priority=3", "models=[\"a\", \"b-*\"]"]).ends(0);
     home.run(&["upstream", "set", "box", "priorty=3"]).ends(3).says("priority");
     home.run(&["upstream", "show", "box"]).ends(0).says("127.0.0.1:9/v1").says("b-*");
@@ -256,10 +336,34 @@ fn upstreams_models_and_projects_are_rows_of_the_config() {
 
     home.run(&["project", "list"]).ends(0).says("default").says("made at first use");
     home.run(&["project", "show"]).ends(0).says("client.key").says("rpm             –");
-    home.run(&["project", "list"]).ends(0).says("client.key").keeps_quiet_about("made at first use");
-    home.run(&["project", "add", "ide", "--models", "fast,b-*", "--rpm", "60", "--budget", "5/year"]).ends(2).says("5/day");
-    home.run(&["project", "add", "ide", "--models", "fast,b-*", "--rpm", "60", "--budget", "5/day", "--budget", "$9.5/month"]).ends(0);
-    home.run(&["project", "list"]).ends(0).says("ide").says("default").says("$5.000 per day, $9.500 per month");
+    home.run(&["project", "list"])
+        .ends(0)
+        .says("client.key")
+        .keeps_quiet_about("made at first use");
+    home.run(&[
+        "project", "add", "ide", "--models", "fast,b-*", "--rpm", "60", "--budget", "5/year",
+    ])
+    .ends(2)
+    .says("5/day");
+    home.run(&[
+        "project",
+        "add",
+        "ide",
+        "--models",
+        "fast,b-*",
+        "--rpm",
+        "60",
+        "--budget",
+        "5/day",
+        "--budget",
+        "$9.5/month",
+    ])
+    .ends(0);
+    home.run(&["project", "list"])
+        .ends(0)
+        .says("ide")
+        .says("default")
+        .says("$5.000 per day, $9.500 per month");
     let shown = home.run(&["project", "show", "ide"]).ends(0).keeps_quiet_about("aip-0");
     assert!(!shown.out.contains("export"), "{shown:?}");
     let key = home.run(&["project", "show", "ide", "--reveal"]).ends(0).out;
@@ -293,11 +397,22 @@ fn commands_that_need_a_proxy_say_that_none_runs() {
     // A port of our own, held, so that nobody else's proxy is found there and the answer is known.
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     home.write(&format!("[server]\nlisten = \"{}\"\n", held.local_addr().unwrap()));
-    for args in [&["status"][..], &["stop"], &["reload"], &["route", "x"], &["log"], &["ask", "x", "hi"], &["key", "warm", "--all"]] {
+    for args in [
+        &["status"][..],
+        &["stop"],
+        &["reload"],
+        &["route", "x"],
+        &["log"],
+        &["ask", "x", "hi"],
+        &["key", "warm", "--all"],
+    ] {
         home.run(args).ends(4).says("something else answers");
     }
     // A command that does without a proxy says the same.
-    home.run(&["model", "list"]).ends(0).says("something else answers").keeps_quiet_about("the proxy does not run");
+    home.run(&["model", "list"])
+        .ends(0)
+        .says("something else answers")
+        .keeps_quiet_about("the proxy does not run");
     drop(held);
     // Where nobody listens: a port that was just free may be another test's by now.
     home.write("[server]\nlisten = \"127.0.0.1:1\"\n");
@@ -319,7 +434,10 @@ fn completions_and_man_pages_cover_every_command() {
     }
     let dir = home.path().join("man");
     home.run(&["man", dir.to_str().unwrap()]).ends(0);
-    let pages: Vec<_> = fs::read_dir(&dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    let pages: Vec<_> = fs::read_dir(&dir)
+        .unwrap()
+        .map(|f| f.unwrap().file_name().into_string().unwrap())
+        .collect();
     for page in ["aiproxy.1", "aiproxy-key-add.1", "aiproxy-serve.1"] {
         assert!(pages.iter().any(|p| p == page), "{page} is missing: {pages:?}");
     }
@@ -329,40 +447,72 @@ fn completions_and_man_pages_cover_every_command() {
 #[test]
 fn a_closed_pipe_ends_a_command_quietly() {
     let home = Home::new();
-    let mut child = home.command(&["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = home
+        .command(&["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    assert_eq!(
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+        (Some(0), "")
+    );
 }
 
 #[test]
 fn a_running_proxy_is_asked_explained_and_acted_upon() {
     let proxy = Setup::new()
         .config("[aliases]\nfast = \"demo:echo\"")
-        .config(&format!("{}keys = [\"env:K_NONE\"]\nmax_concurrency = 3", UPSTREAM.replace("box", "bare").replace('*', "only-here")))
+        .config(&format!(
+            "{}keys = [\"env:K_NONE\"]\nmax_concurrency = 3",
+            UPSTREAM.replace("box", "bare").replace('*', "only-here")
+        ))
         .upstream_at("box", "http://127.0.0.1:9/v1", &["work"], "priority = 20")
         .start();
-    let run = |args: &[&str]| Ran::from(proxy.home.command().args(args).stdin(Stdio::null()).output().unwrap());
+    let run = |args: &[&str]| {
+        Ran::from(proxy.home.command().args(args).stdin(Stdio::null()).output().unwrap())
+    };
 
     // A key that is missing: why in its row, what to do once below, and the same where it is tried.
-    let table = run(&["status"]).ends(0).says("K_NONE is not set").says("set K_NONE where aiproxy starts").says("0 ended\n").out;
+    let table = run(&["status"])
+        .ends(0)
+        .says("K_NONE is not set")
+        .says("set K_NONE where aiproxy starts")
+        .says("0 ended\n")
+        .out;
     let row = table.lines().find(|line| line.starts_with("bare/K_NONE")).unwrap();
     assert!(row.ends_with("K_NONE is not set  env:K_NONE") && row.len() < 100, "{row}");
-    run(&["key", "test", "bare"]).ends(1).says("K_NONE is not set; set K_NONE").says("`aiproxy key add bare`");
+    run(&["key", "test", "bare"])
+        .ends(1)
+        .says("K_NONE is not set; set K_NONE")
+        .says("`aiproxy key add bare`");
     run(&["upstream", "test", "bare"]).ends(1).says("K_NONE is not set");
     run(&["key", "list", "bare"]).ends(0).says("bare/K_NONE").keeps_quiet_about("box/work");
     run(&["key", "list", "bre"]).ends(1).says("bare");
-    let shown = run(&["upstream", "show", "bare"]).ends(0).says("openai at http://127.0.0.1:9/v1").says("3 requests at once");
+    let shown = run(&["upstream", "show", "bare"])
+        .ends(0)
+        .says("openai at http://127.0.0.1:9/v1")
+        .says("3 requests at once");
     shown.says("healthy").says("bare/K_NONE").says("only-here").says("nothing was asked of it");
 
-    assert_eq!(run(&["ask", "fast", "hello there", "--project", "it"]).ends(0).out.trim(), "hello there");
+    assert_eq!(
+        run(&["ask", "fast", "hello there", "--project", "it"]).ends(0).out.trim(),
+        "hello there"
+    );
     run(&["ask", "nobody-has-this:x", "hi", "--project", "it", "--json"]).ends(1);
     run(&["route", "fast", "--project", "it"]).ends(0).says("demo").says("echo").says("→");
-    run(&["log", "model:fast"]).ends(0).says("200").says("fast").keeps_quiet_about("nobody-has-this");
+    run(&["log", "model:fast"])
+        .ends(0)
+        .says("200")
+        .says("fast")
+        .keeps_quiet_about("nobody-has-this");
     run(&["log", ">soon"]).ends(2).says("status:5xx");
     run(&["log", "status:9xx"]).ends(2).says("a status is");
     run(&["log", "export", "porject:it"]).ends(2).says("`project:`");
-    let nothing = run(&["log", "nosuchfield:x"]).ends(0).says("nothing matches").says("fields are client:");
+    let nothing =
+        run(&["log", "nosuchfield:x"]).ends(0).says("nothing matches").says("fields are client:");
     assert_eq!(nothing.out, "");
     assert_eq!(run(&["log", "nosuchfield:x", "--json"]).ends(0).err, "");
     let none = run(&["log", "-n", "0"]).ends(0);
@@ -370,16 +520,29 @@ fn a_running_proxy_is_asked_explained_and_acted_upon() {
     run(&["log", "show", "last"]).ends(0).says("request");
     run(&["ask", "box:m", "hi", "--project", "it"]).ends(1);
     run(&["upstream", "show", "box"]).ends(0).says("FAILED AT").says("refused");
-    let facts: serde_json::Value = serde_json::from_str(&run(&["upstream", "show", "box", "--json"]).ends(0).out).unwrap();
-    assert_eq!((&facts["failures"][0]["key"], &facts["keys"][0]["reference"]), (&"work".into(), &facts["keys"][0]["reference"]), "{facts}");
+    let facts: serde_json::Value =
+        serde_json::from_str(&run(&["upstream", "show", "box", "--json"]).ends(0).out).unwrap();
+    assert_eq!(
+        (&facts["failures"][0]["key"], &facts["keys"][0]["reference"]),
+        (&"work".into(), &facts["keys"][0]["reference"]),
+        "{facts}"
+    );
     run(&["upstream", "warm", "box"]).ends(0);
     run(&["key", "cool", "box", "--for", "5m"]).ends(0).says("box/work");
     run(&["key", "list"]).ends(0).says("cooling");
     run(&["key", "warm", "box/work"]).ends(0);
     run(&["key", "cool", "bx"]).ends(1).says("no key");
-    let status: serde_json::Value = serde_json::from_str(&run(&["status", "--json"]).ends(0).out).unwrap();
-    let state = |key: &str| status["keys"].as_array().unwrap().iter().find(|row| row["label"] == key).unwrap()["state"].clone();
-    assert_eq!((&state("work"), &status["requests"]["running"]), (&"ok".into(), &0.into()), "{status}");
+    let status: serde_json::Value =
+        serde_json::from_str(&run(&["status", "--json"]).ends(0).out).unwrap();
+    let state = |key: &str| {
+        status["keys"].as_array().unwrap().iter().find(|row| row["label"] == key).unwrap()["state"]
+            .clone()
+    };
+    assert_eq!(
+        (&state("work"), &status["requests"]["running"]),
+        (&"ok".into(), &0.into()),
+        "{status}"
+    );
     run(&["stop"]).ends(0);
     run(&["status"]).ends(4);
 }

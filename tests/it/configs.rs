@@ -1,6 +1,7 @@
 //! Config files that must load, and files that must not, with what is said about them.
 //!
-//! `data/configs/bad/NAME.toml` has its expected problems beside it in `NAME.txt`, one a line, without the path.
+//! `data/configs/bad/NAME.toml` has its expected problems beside it in `NAME.txt`, one a line,
+//! without the path.
 
 use std::{
     fs,
@@ -25,7 +26,10 @@ fn folder(name: &str) -> PathBuf {
 
 fn files(name: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder(name)).expect("the folder is there");
-    let mut files: Vec<_> = entries.map(|e| e.expect("listed").path()).filter(|p| p.extension().is_some_and(|e| e == "toml")).collect();
+    let mut files: Vec<_> = entries
+        .map(|e| e.expect("listed").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "toml"))
+        .collect();
     files.sort();
     assert!(!files.is_empty());
     files
@@ -35,8 +39,10 @@ fn files(name: &str) -> Vec<PathBuf> {
 fn good_files_load_without_an_error() {
     for path in files("good") {
         let text = fs::read_to_string(&path).expect("readable");
-        let loaded = load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
-        let errors: Vec<_> = loaded.problems.iter().filter(|p| p.level == Level::Error).map(|p| p.short()).collect();
+        let loaded =
+            load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+        let errors: Vec<_> =
+            loaded.problems.iter().filter(|p| p.level == Level::Error).map(|p| p.short()).collect();
         assert!(errors.is_empty() && loaded.settings.is_some(), "{}: {errors:#?}", path.display());
     }
 }
@@ -45,13 +51,21 @@ fn good_files_load_without_an_error() {
 fn bad_files_are_told_every_problem_with_its_place() {
     for path in files("bad") {
         let text = fs::read_to_string(&path).expect("readable");
-        let loaded = load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+        let loaded =
+            load(&text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
         let level = |level| if level == Level::Error { "" } else { "warning " };
-        let said: String =
-            loaded.problems.iter().map(|p| format!("{}{}\n", level(p.level), p.short().trim_start_matches("config.toml:"))).collect();
+        let said: String = loaded
+            .problems
+            .iter()
+            .map(|p| {
+                format!("{}{}\n", level(p.level), p.short().trim_start_matches("config.toml:"))
+            })
+            .collect();
         let beside = path.with_extension("txt");
         if std::env::var_os("WRITE_EXPECTED").is_some() {
-            fs::File::create(&beside).and_then(|mut f| std::io::Write::write_all(&mut f, said.as_bytes())).expect("written");
+            fs::File::create(&beside)
+                .and_then(|mut f| std::io::Write::write_all(&mut f, said.as_bytes()))
+                .expect("written");
         }
         let expected = fs::read_to_string(&beside).unwrap_or_default();
         assert_eq!(said, expected, "{}", path.display());
@@ -66,7 +80,12 @@ fn broken_endings_never_hide_the_line_and_never_panic() {
     for path in files("good") {
         let text = fs::read_to_string(&path).expect("readable");
         for (cut, _) in text.char_indices().step_by(41) {
-            let loaded = load(&text[..cut], Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+            let loaded = load(
+                &text[..cut],
+                Path::new("config.toml"),
+                &Environment::default(),
+                &mut Ids::default(),
+            );
             drop(render(&loaded.problems, &text[..cut], true));
             assert_eq!(loaded.settings.is_none(), loaded.has_errors());
         }
@@ -75,16 +94,25 @@ fn broken_endings_never_hide_the_line_and_never_panic() {
 
 #[test]
 fn the_example_loads_and_changes_nothing() {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/config.example.toml")).expect("readable");
-    let load = |text: &str| load(text, Path::new("config.toml"), &Environment::default(), &mut Ids::default());
+    let text = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/config.example.toml"),
+    )
+    .expect("readable");
+    let load = |text: &str| {
+        load(text, Path::new("config.toml"), &Environment::default(), &mut Ids::default())
+    };
     let (example, empty) = (load(&text), load(""));
     assert!(example.problems.is_empty(), "{:#?}", example.problems);
-    assert_eq!(keys::show(&example.settings.expect("it loads")), keys::show(&empty.settings.expect("it loads")));
+    assert_eq!(
+        keys::show(&example.settings.expect("it loads")),
+        keys::show(&empty.settings.expect("it loads"))
+    );
     // Every line that is commented out as a setting is one that would load.
     let mut on = String::new();
     for line in text.lines() {
         let bare = line.strip_prefix("# ").unwrap_or(line);
-        let setting = bare.starts_with('[') || bare.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '));
+        let setting = bare.starts_with('[')
+            || bare.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '));
         on.push_str(if setting { bare } else { line });
         on.push('\n');
     }
@@ -98,9 +126,15 @@ fn the_schema_in_assets_is_the_one_the_program_prints() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/schema.json");
     let printed = format!("{:#}\n", keys::schema());
     if std::env::var_os("WRITE_EXPECTED").is_some() {
-        fs::File::create(&path).and_then(|mut f| std::io::Write::write_all(&mut f, printed.as_bytes())).expect("written");
+        fs::File::create(&path)
+            .and_then(|mut f| std::io::Write::write_all(&mut f, printed.as_bytes()))
+            .expect("written");
     }
-    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), printed, "WRITE_EXPECTED=1 writes it");
+    assert_eq!(
+        fs::read_to_string(&path).unwrap_or_default(),
+        printed,
+        "WRITE_EXPECTED=1 writes it"
+    );
 }
 
 const FULL_OF_COMMENTS: &str = r#"# 1 head of the file
@@ -164,25 +198,43 @@ fn any_edit() -> impl proptest::strategy::Strategy<Value = Edit> {
         Just(("project.ide.rpm", "5")),
     ];
     prop_oneof![
-        (upstream(), word()).prop_map(|(upstream, word)| Edit::AddKey { upstream, reference: format!("env:{word}"), label: None }),
+        (upstream(), word()).prop_map(|(upstream, word)| Edit::AddKey {
+            upstream,
+            reference: format!("env:{word}"),
+            label: None
+        }),
         (upstream(), word()).prop_map(|(upstream, word)| Edit::AddKey {
             upstream,
             reference: format!("keyring:{word}/main"),
             label: Some(format!("l{word}"))
         }),
-        (word(), word()).prop_map(|(name, target)| Edit::SetAlias { name, target: format!("one:{target}") }),
+        (word(), word())
+            .prop_map(|(name, target)| Edit::SetAlias { name, target: format!("one:{target}") }),
         path.prop_map(|(path, value)| Edit::Set { path: path.to_owned(), value: value.to_owned() }),
-        (upstream(), any::<bool>()).prop_map(|(name, enabled)| Edit::SetUpstreamEnabled { name, enabled }),
-        any::<bool>().prop_map(|enabled| Edit::SetKeyEnabled { upstream: "one".to_owned(), label: "second".to_owned(), enabled }),
+        (upstream(), any::<bool>())
+            .prop_map(|(name, enabled)| Edit::SetUpstreamEnabled { name, enabled }),
+        any::<bool>().prop_map(|enabled| Edit::SetKeyEnabled {
+            upstream: "one".to_owned(),
+            label: "second".to_owned(),
+            enabled
+        }),
         Just(Edit::ReplaceKeyReference {
             upstream: "one".to_owned(),
             label: "second".to_owned(),
             reference: "keyring:one/second".to_owned()
         }),
-        prop_oneof![Just("main"), Just("second"), Just("literal-1")]
-            .prop_map(|label| Edit::RemoveKey { upstream: "one".to_owned(), label: label.to_owned() }),
-        word().prop_map(|name| Edit::AddModel { name: format!("m-{name}"), targets: vec!["one:m".to_owned()], strategy: None }),
-        word().prop_map(|name| Edit::AddProject { name: format!("p-{name}"), key: format!("env:P_{name}") }),
+        prop_oneof![Just("main"), Just("second"), Just("literal-1")].prop_map(|label| {
+            Edit::RemoveKey { upstream: "one".to_owned(), label: label.to_owned() }
+        }),
+        word().prop_map(|name| Edit::AddModel {
+            name: format!("m-{name}"),
+            targets: vec!["one:m".to_owned()],
+            strategy: None
+        }),
+        word().prop_map(|name| Edit::AddProject {
+            name: format!("p-{name}"),
+            key: format!("env:P_{name}")
+        }),
         word().prop_map(|name| Edit::AddUpstream {
             name: format!("u-{name}"),
             preset: None,
@@ -214,28 +266,63 @@ proptest::proptest! {
 fn what_is_taken_out_leaves_the_rest_byte_for_byte() {
     let cut = |edit| apply(FULL_OF_COMMENTS, &[edit]).expect("it can be taken out");
     let without = |from: &str, to: &str| {
-        let (start, end) = (FULL_OF_COMMENTS.find(from).expect("from"), FULL_OF_COMMENTS.find(to).expect("to"));
+        let (start, end) =
+            (FULL_OF_COMMENTS.find(from).expect("from"), FULL_OF_COMMENTS.find(to).expect("to"));
         format!("{}{}", &FULL_OF_COMMENTS[..start], &FULL_OF_COMMENTS[end..])
     };
-    assert_eq!(cut(Edit::RemoveUpstream { name: "one".to_owned() }), without("# 6 above", "[[upstream]]\nname = \"two\""));
-    assert_eq!(cut(Edit::RemoveUpstream { name: "two".to_owned() }), without("[[upstream]]\nname = \"two\"", "[aliases] # 22"));
+    assert_eq!(
+        cut(Edit::RemoveUpstream { name: "one".to_owned() }),
+        without("# 6 above", "[[upstream]]\nname = \"two\"")
+    );
+    assert_eq!(
+        cut(Edit::RemoveUpstream { name: "two".to_owned() }),
+        without("[[upstream]]\nname = \"two\"", "[aliases] # 22")
+    );
     assert_eq!(cut(Edit::RemoveAlias { name: "fast".to_owned() }), without("fast = ", "# 24"));
     assert_eq!(cut(Edit::Unset { path: "server.listen".to_owned() }), without("listen = ", "# 5"));
-    assert_eq!(cut(Edit::Unset { path: "upstream.one.timeouts.idle".to_owned() }), without("idle = ", "\n[[upstream]]\nname = \"two\""));
-    assert_eq!(cut(Edit::Unset { path: "aliases.gpt-4.1".to_owned() }), without("\"gpt-4.1\"", "\n[[project]]"));
+    assert_eq!(
+        cut(Edit::Unset { path: "upstream.one.timeouts.idle".to_owned() }),
+        without("idle = ", "\n[[upstream]]\nname = \"two\"")
+    );
+    assert_eq!(
+        cut(Edit::Unset { path: "aliases.gpt-4.1".to_owned() }),
+        without("\"gpt-4.1\"", "\n[[project]]")
+    );
     assert_eq!(cut(Edit::RemoveProject { name: "ide".to_owned() }), without("[[project]]", "# 28"));
-    assert!(matches!(apply(FULL_OF_COMMENTS, &[Edit::Unset { path: "log.level".to_owned() }]), Err(EditError::Place(_))));
-    let said = apply(FULL_OF_COMMENTS, &[Edit::RemoveUpstream { name: "oen".to_owned() }]).expect_err("no such row").to_string();
+    assert!(matches!(
+        apply(FULL_OF_COMMENTS, &[Edit::Unset { path: "log.level".to_owned() }]),
+        Err(EditError::Place(_))
+    ));
+    let said = apply(FULL_OF_COMMENTS, &[Edit::RemoveUpstream { name: "oen".to_owned() }])
+        .expect_err("no such row")
+        .to_string();
     assert!(said.contains("did you mean `one`?"), "{said}");
 }
 
 #[test]
 fn a_new_file_gets_what_commands_write() {
     let edits = [
-        Edit::AddUpstream { name: "openai".to_owned(), preset: Some("openai".to_owned()), base_url: None, dialects: Vec::new() },
-        Edit::AddKey { upstream: "openai".to_owned(), reference: "keyring:openai/main".to_owned(), label: Some("main".to_owned()) },
-        Edit::AddKey { upstream: "openai".to_owned(), reference: "env:SECOND".to_owned(), label: None },
-        Edit::SetKeyEnabled { upstream: "openai".to_owned(), label: "SECOND".to_owned(), enabled: false },
+        Edit::AddUpstream {
+            name: "openai".to_owned(),
+            preset: Some("openai".to_owned()),
+            base_url: None,
+            dialects: Vec::new(),
+        },
+        Edit::AddKey {
+            upstream: "openai".to_owned(),
+            reference: "keyring:openai/main".to_owned(),
+            label: Some("main".to_owned()),
+        },
+        Edit::AddKey {
+            upstream: "openai".to_owned(),
+            reference: "env:SECOND".to_owned(),
+            label: None,
+        },
+        Edit::SetKeyEnabled {
+            upstream: "openai".to_owned(),
+            label: "SECOND".to_owned(),
+            enabled: false,
+        },
         Edit::SetAlias { name: "fast".to_owned(), target: "openai:gpt-4o-mini".to_owned() },
         Edit::Set { path: "timeouts.idle".to_owned(), value: "5m".to_owned() },
         Edit::Set { path: "upstream.openai.models".to_owned(), value: "[\"gpt-*\"]".to_owned() },
@@ -260,7 +347,13 @@ fn a_file_is_made_private_kept_in_its_mode_and_followed_through_links() {
     let home = tempfile::tempdir().expect("a folder");
     let (path, link) = (home.path().join("new/config.toml"), home.path().join("link.toml"));
     let env = Environment::default();
-    let set = |path: &Path, n: u32| file::edit(path, &env, &[Edit::Set { path: "server.max_requests".to_owned(), value: n.to_string() }]);
+    let set = |path: &Path, n: u32| {
+        file::edit(
+            path,
+            &env,
+            &[Edit::Set { path: "server.max_requests".to_owned(), value: n.to_string() }],
+        )
+    };
 
     set(&path, 1).expect("made");
     assert_eq!((mode(&path), mode(&home.path().join("new"))), (0o600, 0o700));
@@ -269,10 +362,21 @@ fn a_file_is_made_private_kept_in_its_mode_and_followed_through_links() {
     set(&link, 2).expect("through the link");
 
     assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
-    assert_eq!((mode(&path), fs::read_to_string(&path).expect("read").as_str()), (0o640, "[server]\nmax_requests = 2\n"));
+    assert_eq!(
+        (mode(&path), fs::read_to_string(&path).expect("read").as_str()),
+        (0o640, "[server]\nmax_requests = 2\n")
+    );
     let refused = set(&path, 0).expect_err("out of range");
-    assert!(refused.to_string().contains("config.toml:2:") || refused.to_string().contains("max_requests"), "{refused}");
-    assert_eq!(fs::read_to_string(&path).expect("read"), "[server]\nmax_requests = 2\n", "a refused change changes nothing");
+    assert!(
+        refused.to_string().contains("config.toml:2:")
+            || refused.to_string().contains("max_requests"),
+        "{refused}"
+    );
+    assert_eq!(
+        fs::read_to_string(&path).expect("read"),
+        "[server]\nmax_requests = 2\n",
+        "a refused change changes nothing"
+    );
 }
 
 #[test]
@@ -284,7 +388,10 @@ fn many_editors_at_once_lose_nothing() {
             let path = &path;
             scope.spawn(move || {
                 for turn in 0..10 {
-                    let edit = Edit::SetAlias { name: format!("a{hand}-{turn}"), target: "openai:m".to_owned() };
+                    let edit = Edit::SetAlias {
+                        name: format!("a{hand}-{turn}"),
+                        target: "openai:m".to_owned(),
+                    };
                     file::edit(path, &Environment::default(), &[edit]).expect("edited");
                 }
             });
@@ -298,12 +405,17 @@ fn many_editors_at_once_lose_nothing() {
 fn files_that_are_none_are_told_apart() {
     let home = tempfile::tempdir().expect("a folder");
     let at = |name: &str| home.path().join(name);
-    let write =
-        |name: &str, bytes: &[u8]| fs::File::create(at(name)).and_then(|mut f| std::io::Write::write_all(&mut f, bytes)).expect("written");
+    let write = |name: &str, bytes: &[u8]| {
+        fs::File::create(at(name))
+            .and_then(|mut f| std::io::Write::write_all(&mut f, bytes))
+            .expect("written")
+    };
     write("large", &vec![b'#'; (1 << 20) + 1]);
     write("latin1", b"# caf\xe9\n");
     assert_eq!(file::read(&at("missing")).expect("no problem"), None);
-    for (name, part) in [("", "a folder"), ("large", "larger than"), ("latin1", "latin1:1:6: not UTF-8")] {
+    for (name, part) in
+        [("", "a folder"), ("large", "larger than"), ("latin1", "latin1:1:6: not UTF-8")]
+    {
         let said = file::read(&at(name)).expect_err(name).short();
         assert!(said.contains(part), "{name}: {said}");
     }
@@ -313,21 +425,30 @@ fn files_that_are_none_are_told_apart() {
 fn references_that_lead_nowhere_are_named_without_their_value() {
     let home = tempfile::tempdir().expect("a folder");
     let open = home.path().join("open.key");
-    fs::File::create(&open).and_then(|mut f| std::io::Write::write_all(&mut f, b"sk-SECRET")).expect("written");
+    fs::File::create(&open)
+        .and_then(|mut f| std::io::Write::write_all(&mut f, b"sk-SECRET"))
+        .expect("written");
     #[cfg(unix)]
-    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("opened");
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .expect("opened");
     let text = format!(
         "[[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nkeys = [\"env:NOT_SET_ANYWHERE\", \"env:BLANK\", \"env:OURS\", \"env:GOOD\", \"file:{}\", \"file:missing.key\"]\n",
         open.display()
     );
-    let env: Environment = [("BLANK", " "), ("OURS", "aip-SECRET"), ("GOOD", "sk-SECRET")].into_iter().collect();
+    let env: Environment =
+        [("BLANK", " "), ("OURS", "aip-SECRET"), ("GOOD", "sk-SECRET")].into_iter().collect();
     let loaded = load(&text, &home.path().join("config.toml"), &env, &mut Ids::default());
 
     let said = check::references(&loaded.settings.expect("references are no load errors"), &env);
 
     let all = said.join("\n");
     let missing = home.path().join("missing.key").display().to_string();
-    for part in ["env:NOT_SET_ANYWHERE is not set", "env:BLANK is set but empty", "env:OURS holds a client key", missing.as_str()] {
+    for part in [
+        "env:NOT_SET_ANYWHERE is not set",
+        "env:BLANK is set but empty",
+        "env:OURS holds a client key",
+        missing.as_str(),
+    ] {
         assert!(all.contains(part), "{all}");
     }
     #[cfg(unix)]
@@ -337,9 +458,13 @@ fn references_that_lead_nowhere_are_named_without_their_value() {
 
 #[test]
 fn places_come_from_flags_then_variables_then_the_platform() {
-    let env: Environment = [("AIPROXY_CONFIG", "/e/c.toml"), ("AIPROXY_DATA_DIR", "/e/data")].into_iter().collect();
+    let env: Environment =
+        [("AIPROXY_CONFIG", "/e/c.toml"), ("AIPROXY_DATA_DIR", "/e/data")].into_iter().collect();
     let place = file::locate(Some(Path::new("/f/c.toml")), None, &env).expect("both are named");
-    assert_eq!((place.config.as_path(), place.data.as_path(), place.explicit), (Path::new("/f/c.toml"), Path::new("/e/data"), true));
+    assert_eq!(
+        (place.config.as_path(), place.data.as_path(), place.explicit),
+        (Path::new("/f/c.toml"), Path::new("/e/data"), true)
+    );
 }
 
 #[tokio::test]
@@ -352,7 +477,11 @@ async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
         disk::replace(&path, text.as_bytes(), 0o600).expect("saved");
         told.recv().await.expect("told of a rename");
     }
-    fs::File::options().append(true).open(&path).and_then(|mut f| std::io::Write::write_all(&mut f, b"# more\n")).expect("appended");
+    fs::File::options()
+        .append(true)
+        .open(&path)
+        .and_then(|mut f| std::io::Write::write_all(&mut f, b"# more\n"))
+        .expect("appended");
     told.recv().await.expect("told of a write");
     drop(watch);
     assert!(told.recv().await.is_none(), "the watch ends with its value");

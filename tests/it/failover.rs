@@ -17,7 +17,11 @@ const QUICK: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
 #[test]
 fn pain_16_a_429_moves_on_to_the_next_key_and_cools_the_first() {
     let upstream = Upstream::directed(|seen, _| {
-        if seen.key() == secret("one", "work") { Scene::status(429).header("retry-after", "30") } else { Scene::chat("hello") }
+        if seen.key() == secret("one", "work") {
+            Scene::status(429).header("retry-after", "30")
+        } else {
+            Scene::chat("hello")
+        }
     });
     let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
 
@@ -25,12 +29,20 @@ fn pain_16_a_429_moves_on_to_the_next_key_and_cools_the_first() {
 
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.said() == "hello"));
     assert_eq!(answers[0].header("x-aiproxy-attempts"), Some("2"));
-    let asked: Vec<_> = upstream.journal().iter().map(|seen| seen.key() == secret("one", "work")).collect();
+    let asked: Vec<_> =
+        upstream.journal().iter().map(|seen| seen.key() == secret("one", "work")).collect();
     assert_eq!(asked, [true, false, false, false, false, false], "the limited key is asked once");
     let scope = proxy.key("one/work")["scopes"][0].clone();
-    assert_eq!((scope["model"].as_str(), scope["state"].as_str()), (Some("m"), Some("cooling")), "{scope}");
+    assert_eq!(
+        (scope["model"].as_str(), scope["state"].as_str()),
+        (Some("m"), Some("cooling")),
+        "{scope}"
+    );
     assert_eq!(proxy.key("one/spare")["state"], "ok");
-    let newest = proxy.snapshot()["live"]["recent"].as_array().and_then(|all| all.last().cloned()).unwrap_or_default();
+    let newest = proxy.snapshot()["live"]["recent"]
+        .as_array()
+        .and_then(|all| all.last().cloned())
+        .unwrap_or_default();
     let why = newest["reason"].as_str().unwrap_or_default();
     assert!(why.contains("passed over: one/work (key for this model cools for"), "{newest}");
 }
@@ -38,7 +50,8 @@ fn pain_16_a_429_moves_on_to_the_next_key_and_cools_the_first() {
 #[test]
 fn pain_16_when_every_key_is_limited_the_client_hears_the_earliest_true_time() {
     let upstream = Upstream::directed(|seen, _| {
-        Scene::status(429).header("retry-after", if seen.key() == secret("one", "work") { "300" } else { "40" })
+        Scene::status(429)
+            .header("retry-after", if seen.key() == secret("one", "work") { "300" } else { "40" })
     });
     let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
     let begun = Instant::now();
@@ -46,7 +59,10 @@ fn pain_16_when_every_key_is_limited_the_client_hears_the_earliest_true_time() {
     let answer = proxy.chat("hi");
 
     assert_eq!(answer.status, 429, "{}", answer.text());
-    let wait: u64 = answer.header("retry-after").and_then(|value| value.parse().ok()).expect("Retry-After in seconds");
+    let wait: u64 = answer
+        .header("retry-after")
+        .and_then(|value| value.parse().ok())
+        .expect("Retry-After in seconds");
     assert!((35..=40).contains(&wait), "{wait}");
     assert!(begun.elapsed() < Duration::from_secs(3));
     assert!(answer.json()["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
@@ -56,7 +72,11 @@ fn pain_16_when_every_key_is_limited_the_client_hears_the_earliest_true_time() {
 #[test]
 fn pain_16_a_model_that_is_limited_does_not_take_others_with_it() {
     let upstream = Upstream::directed(|seen, _| {
-        if seen.json()["model"] == "busy" { Scene::status(429).header("retry-after", "30") } else { Scene::chat("hello") }
+        if seen.json()["model"] == "busy" {
+            Scene::status(429).header("retry-after", "30")
+        } else {
+            Scene::chat("hello")
+        }
     });
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
@@ -69,21 +89,29 @@ fn pain_16_a_model_that_is_limited_does_not_take_others_with_it() {
 
 #[test]
 fn pain_16_a_short_limit_is_waited_out() {
-    let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
+    let upstream =
+        Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
     let answer = proxy.chat("hi");
 
     assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
     let journal = upstream.journal();
-    assert!(journal[1].at - journal[0].at >= Duration::from_millis(990), "not before the second it was asked for");
+    assert!(
+        journal[1].at - journal[0].at >= Duration::from_millis(990),
+        "not before the second it was asked for"
+    );
 }
 
 #[test]
 fn a_server_error_is_tried_elsewhere() {
     let broken = Upstream::start(vec![Scene::status(500)]);
     let good = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config(QUICK).upstream("one", &broken, &["work"]).upstream("two", &good, &["work"]).start();
+    let proxy = Setup::new()
+        .config(QUICK)
+        .upstream("one", &broken, &["work"])
+        .upstream("two", &good, &["work"])
+        .start();
 
     let answer = proxy.chat("hi");
 
@@ -95,7 +123,10 @@ fn a_server_error_is_tried_elsewhere() {
 fn a_refused_connection_is_tried_elsewhere_at_once() {
     let good = Upstream::start(vec![Scene::chat("hello")]);
     let dead = format!("http://{}/v1", Upstream::refused());
-    let proxy = Setup::new().upstream_at("one", &dead, &["work"], "").upstream("two", &good, &["work"]).start();
+    let proxy = Setup::new()
+        .upstream_at("one", &dead, &["work"], "")
+        .upstream("two", &good, &["work"])
+        .start();
     let begun = Instant::now();
 
     let answer = proxy.chat("hi");
@@ -116,9 +147,16 @@ fn pain_28_one_500_on_the_only_key_is_no_outage() {
 
 #[test]
 fn pain_7_an_error_inside_a_200_fails_over() {
-    let lying = Upstream::start(vec![Scene::json(200, &json!({"error": {"message": "overloaded", "type": "server_error"}}))]);
+    let lying = Upstream::start(vec![Scene::json(
+        200,
+        &json!({"error": {"message": "overloaded", "type": "server_error"}}),
+    )]);
     let good = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config(QUICK).upstream("one", &lying, &["work"]).upstream("two", &good, &["work"]).start();
+    let proxy = Setup::new()
+        .config(QUICK)
+        .upstream("one", &lying, &["work"])
+        .upstream("two", &good, &["work"])
+        .start();
 
     let answer = proxy.chat("hi");
 
@@ -140,11 +178,20 @@ fn pain_7_a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
         let told = format!("{events:?}");
         let empty = Upstream::start(vec![Scene::events(events)]);
         let good = Upstream::start(vec![Scene::sse(&["hello"]), Scene::sse(&["hello"])]);
-        let proxy = Setup::new().config(QUICK).upstream("one", &empty, &["work"]).upstream("two", &good, &["work"]).start();
+        let proxy = Setup::new()
+            .config(QUICK)
+            .upstream("one", &empty, &["work"])
+            .upstream("two", &good, &["work"])
+            .start();
 
         let answer = proxy.chat_stream("hi");
 
-        assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{told}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.said().as_str()),
+            (200, "hello"),
+            "{told}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -155,24 +202,35 @@ fn an_empty_answer_that_says_why_it_ended_is_an_answer() {
 
     let answer = proxy.chat_stream("hi");
 
-    assert_eq!((answer.status, answer.said().as_str(), upstream.journal().len()), (200, "", 1), "{}", answer.text());
+    assert_eq!(
+        (answer.status, answer.said().as_str(), upstream.journal().len()),
+        (200, "", 1),
+        "{}",
+        answer.text()
+    );
     assert!(answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
 }
 
 #[test]
 fn the_last_words_of_a_stream_are_told_though_they_are_no_event() {
     let error = "{\"error\": {\"message\": \"the engine died\", \"code\": 500}}\n".to_owned();
-    let upstream = Upstream::start(vec![Scene::events([chunk(&json!({"content": "a"}), None), error])]);
+    let upstream =
+        Upstream::start(vec![Scene::events([chunk(&json!({"content": "a"}), None), error])]);
     let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
 
     let answer = proxy.chat_stream("hi");
 
-    assert!(answer.text().contains("the engine died") && !answer.text().contains("[DONE]"), "{}", answer.text());
+    assert!(
+        answer.text().contains("the engine died") && !answer.text().contains("[DONE]"),
+        "{}",
+        answer.text()
+    );
 }
 
 #[test]
 fn errors_that_are_not_coded_as_they_say_are_read_all_the_same() {
-    let scene = Scene::json(400, &json!({"error": {"message": "the picture is too large"}})).header("content-encoding", "gzip");
+    let scene = Scene::json(400, &json!({"error": {"message": "the picture is too large"}}))
+        .header("content-encoding", "gzip");
     let upstream = Upstream::start(vec![scene]);
     let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
 
@@ -186,7 +244,11 @@ fn errors_that_are_not_coded_as_they_say_are_read_all_the_same() {
 fn pain_7_a_stream_that_breaks_before_content_fails_over_unseen() {
     let broken = Upstream::start(vec![Scene::sse(&["never"]).cut_after(1)]);
     let good = Upstream::start(vec![Scene::sse(&["hel", "lo"])]);
-    let proxy = Setup::new().config(QUICK).upstream("one", &broken, &["work"]).upstream("two", &good, &["work"]).start();
+    let proxy = Setup::new()
+        .config(QUICK)
+        .upstream("one", &broken, &["work"])
+        .upstream("two", &good, &["work"])
+        .start();
 
     let answer = proxy.chat_stream("hi");
 
@@ -198,18 +260,27 @@ fn pain_7_a_stream_that_breaks_before_content_fails_over_unseen() {
 fn pain_8_nothing_is_sent_again_once_content_has_left() {
     let broken = Upstream::start(vec![Scene::sse(&["hel", "lo"]).cut_after(2)]);
     let good = Upstream::start(vec![Scene::sse(&["other"])]);
-    let proxy = Setup::new().config(QUICK).upstream("one", &broken, &["work"]).upstream("two", &good, &["work"]).start();
+    let proxy = Setup::new()
+        .config(QUICK)
+        .upstream("one", &broken, &["work"])
+        .upstream("two", &good, &["work"])
+        .start();
 
     let answer = proxy.chat_stream("hi");
 
     assert_eq!(answer.said(), "hel");
-    assert!(answer.text().contains("\"error\"") && !answer.text().contains("[DONE]"), "{}", answer.text());
+    assert!(
+        answer.text().contains("\"error\"") && !answer.text().contains("[DONE]"),
+        "{}",
+        answer.text()
+    );
     assert!(good.journal().is_empty());
 }
 
 #[test]
 fn pain_29_a_bad_request_cools_nothing() {
-    let upstream = Upstream::start(vec![Scene::status(400), Scene::status(422), Scene::chat("hello")]);
+    let upstream =
+        Upstream::start(vec![Scene::status(400), Scene::status(422), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
     let statuses = [proxy.chat("a").status, proxy.chat("b").status, proxy.chat("c").status];
@@ -221,7 +292,10 @@ fn pain_29_a_bad_request_cools_nothing() {
 #[test]
 fn pain_29_a_request_that_we_refuse_ourselves_cools_nothing() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config("[server]\nmax_request_bytes = \"1KiB\"").upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new()
+        .config("[server]\nmax_request_bytes = \"1KiB\"")
+        .upstream("one", &upstream, &["work"])
+        .start();
 
     let refused = proxy.chat(&"x".repeat(4_096));
 
@@ -234,16 +308,27 @@ fn pain_29_a_request_that_we_refuse_ourselves_cools_nothing() {
 fn pain_31_an_attempt_is_one_value_url_key_and_model() {
     let first = Upstream::start(vec![Scene::status(503)]);
     let second = Upstream::start(vec![Scene::chat("hello")]);
-    let config = format!("{QUICK}\n[[model]]\nname = \"auto\"\ntargets = [\"one:model-a\", \"two:model-b\"]");
-    let proxy = Setup::new().config(&config).upstream("one", &first, &["work"]).upstream("two", &second, &["home"]).start();
+    let config = format!(
+        "{QUICK}\n[[model]]\nname = \"auto\"\ntargets = [\"one:model-a\", \"two:model-b\"]"
+    );
+    let proxy = Setup::new()
+        .config(&config)
+        .upstream("one", &first, &["work"])
+        .upstream("two", &second, &["home"])
+        .start();
 
     let answer = proxy.ask(&body("auto", "hi", false));
 
     assert_eq!(answer.said(), "hello", "{}", answer.text());
-    for (upstream, model, key) in [(&first, "model-a", secret("one", "work")), (&second, "model-b", secret("two", "home"))] {
+    for (upstream, model, key) in
+        [(&first, "model-a", secret("one", "work")), (&second, "model-b", secret("two", "home"))]
+    {
         for seen in upstream.journal() {
             assert_eq!((seen.json()["model"].as_str(), seen.key()), (Some(model), key.as_str()));
-            assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v1/chat/completions"));
+            assert_eq!(
+                (seen.method.as_str(), seen.path.as_str()),
+                ("POST", "/v1/chat/completions")
+            );
         }
         assert!(!upstream.journal().is_empty());
     }
@@ -251,14 +336,18 @@ fn pain_31_an_attempt_is_one_value_url_key_and_model() {
 
 #[test]
 fn a_rejected_key_is_left_alone_until_it_is_warmed() {
-    let upstream =
-        Upstream::directed(|seen, _| if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") });
+    let upstream = Upstream::directed(|seen, _| {
+        if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") }
+    });
     let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
 
     let said: Vec<_> = (0..3).map(|_| proxy.chat("hi").said()).collect();
 
     assert_eq!(said, ["hello"; 3]);
-    assert_eq!(upstream.journal().iter().filter(|seen| seen.key() == secret("one", "work")).count(), 1);
+    assert_eq!(
+        upstream.journal().iter().filter(|seen| seen.key() == secret("one", "work")).count(),
+        1
+    );
     assert_eq!(proxy.key("one/work")["state"], "rejected");
 }
 
@@ -270,13 +359,20 @@ fn the_only_key_rejected_is_a_502_that_names_the_key_and_not_its_secret() {
     let answer = proxy.chat("hi");
 
     assert_eq!(answer.status, 502, "{}", answer.text());
-    assert!(answer.text().contains("one/work") && !answer.text().contains(&secret("one", "work")), "{}", answer.text());
+    assert!(
+        answer.text().contains("one/work") && !answer.text().contains(&secret("one", "work")),
+        "{}",
+        answer.text()
+    );
     assert_eq!(answer.header("x-should-retry"), Some("false"));
 }
 
 #[test]
 fn pain_1_a_warmed_key_is_used_again() {
-    let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "600"), Scene::chat("hello")]);
+    let upstream = Upstream::start(vec![
+        Scene::status(429).header("retry-after", "600"),
+        Scene::chat("hello"),
+    ]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     assert_eq!(proxy.chat("hi").status, 429);
 
@@ -289,12 +385,17 @@ fn pain_1_a_warmed_key_is_used_again() {
 
 #[test]
 fn pain_1_a_vendor_that_asks_for_days_gets_what_is_configured() {
-    let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "561600"), Scene::chat("hello")]);
+    let upstream = Upstream::start(vec![
+        Scene::status(429).header("retry-after", "561600"),
+        Scene::chat("hello"),
+    ]);
     let setup = Setup::new().config("[cooldown]\nmax_hint = \"1s\"\n[retry]\nqueue_for = \"0s\"");
     let proxy = setup.upstream("one", &upstream, &["work"]).start();
     assert_eq!(proxy.chat("hi").status, 429);
 
-    until("the key to be tested by a request", || (proxy.chat("hi").said() == "hello").then_some(()));
+    until("the key to be tested by a request", || {
+        (proxy.chat("hi").said() == "hello").then_some(())
+    });
 
     assert_eq!(upstream.journal().len(), 2, "asked once more, after its second");
     assert_eq!(proxy.key("one/work")["state"], "ok");
@@ -302,32 +403,44 @@ fn pain_1_a_vendor_that_asks_for_days_gets_what_is_configured() {
 
 #[test]
 fn pain_28_when_all_keys_cool_a_short_wait_queues_and_a_long_one_names_keys_and_times() {
-    let short = Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
+    let short =
+        Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &short, &["work"]).start();
     assert_eq!(proxy.chat("hi").said(), "hello", "a second is waited for");
 
     let long = Upstream::directed(|seen, _| {
-        Scene::status(429).header("retry-after", if seen.key() == secret("one", "work") { "300" } else { "40" })
+        Scene::status(429)
+            .header("retry-after", if seen.key() == secret("one", "work") { "300" } else { "40" })
     });
     let proxy = Setup::new().upstream("one", &long, &["work", "spare"]).start();
     proxy.chat("hi");
     let text = proxy.chat("again").text();
 
-    for part in ["all 2 keys", "one/work", "one/spare", "5m00s", "back in 40s", "aiproxy key warm"] {
-        assert!(text.contains(part) || text.contains(&part.replace("40s", "39s").replace("5m00s", "4m59s")), "{part} is missing: {text}");
+    for part in ["all 2 keys", "one/work", "one/spare", "5m00s", "back in 40s", "aiproxy key warm"]
+    {
+        assert!(
+            text.contains(part)
+                || text.contains(&part.replace("40s", "39s").replace("5m00s", "4m59s")),
+            "{part} is missing: {text}"
+        );
     }
     assert_eq!(long.journal().len(), 2, "nobody was asked again");
 }
 
 #[test]
 fn pain_30_an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
-    let error =
-        json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}});
+    let error = json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}});
     let upstream = Upstream::directed(move |seen, _| {
-        if seen.key().contains("first") || seen.key().contains("second") { Scene::json(429, &error) } else { Scene::chat("hello") }
+        if seen.key().contains("first") || seen.key().contains("second") {
+            Scene::json(429, &error)
+        } else {
+            Scene::chat("hello")
+        }
     });
     let key = |label: &str, account: &str, priority: u32| {
-        format!("{{ ref = \"sk-it-{label}-000000000000\", label = \"{label}\", account = \"{account}\", priority = {priority} }}")
+        format!(
+            "{{ ref = \"sk-it-{label}-000000000000\", label = \"{label}\", account = \"{account}\", priority = {priority} }}"
+        )
     };
     let row = format!(
         "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [{}, {}, {}]",
@@ -338,11 +451,20 @@ fn pain_30_an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
     );
     let proxy = Setup::new().config(&row).start();
 
-    let said: Vec<_> = ["m", "n", "o"].map(|model| proxy.ask(&body(model, "hi", false)).said()).into();
+    let said: Vec<_> =
+        ["m", "n", "o"].map(|model| proxy.ask(&body(model, "hi", false)).said()).into();
 
     assert_eq!(said, ["hello"; 3]);
-    let asked: Vec<_> = upstream.journal().iter().map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned()).collect();
-    assert_eq!(asked, ["first", "third", "third", "third"], "its other key and its other models are not asked");
+    let asked: Vec<_> = upstream
+        .journal()
+        .iter()
+        .map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(
+        asked,
+        ["first", "third", "third", "third"],
+        "its other key and its other models are not asked"
+    );
 }
 
 #[test]
@@ -356,12 +478,16 @@ fn among_a_rejected_a_limited_and_a_good_key_two_hundred_requests_succeed() {
     const AT_ONCE: usize = 20;
 
     let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(|| (0..10).map(|_| proxy.chat("hi").status).collect::<Vec<_>>())).collect();
+        let threads: Vec<_> = (0..AT_ONCE)
+            .map(|_| scope.spawn(|| (0..10).map(|_| proxy.chat("hi").status).collect::<Vec<_>>()))
+            .collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
     });
 
     assert_eq!(statuses, [200; 200]);
-    let asked = |label: &str| upstream.journal().iter().filter(|seen| seen.key() == secret("one", label)).count();
+    let asked = |label: &str| {
+        upstream.journal().iter().filter(|seen| seen.key() == secret("one", label)).count()
+    };
     let (bad, slow, good) = (asked("bad"), asked("slow"), asked("good"));
     // Only what was under way before the first refusal may have met it.
     assert!((1..=AT_ONCE).contains(&bad) && (1..=AT_ONCE).contains(&slow), "{bad} {slow}");
@@ -392,8 +518,7 @@ fn a_key_that_is_still_being_read_is_waited_for_when_the_others_have_failed() {
 
 #[test]
 fn a_refusal_means_the_same_when_it_is_remembered_as_when_it_came() {
-    let quota =
-        json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}});
+    let quota = json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}});
     let forbidden = json!({"error": {"message": "not for you", "code": "model_not_allowed"}});
     let missing = json!({"error": {"message": "no such model", "code": "model_not_found"}});
     for (status, body, of_openai, of_anthropic) in [
@@ -403,14 +528,28 @@ fn a_refusal_means_the_same_when_it_is_remembered_as_when_it_came() {
     ] {
         for keys in [&["work"][..], &["work", "other"]] {
             let upstream = Upstream::start(vec![Scene::json(status, &body)]);
-            let proxy = Setup::new().config("[retry]\nqueue_for = \"20s\"").upstream("one", &upstream, keys).start();
+            let proxy = Setup::new()
+                .config("[retry]\nqueue_for = \"20s\"")
+                .upstream("one", &upstream, keys)
+                .start();
             for round in 0..3 {
                 let asked = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
                 let answer = proxy.chat("hi");
                 let code = answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned();
-                assert_eq!(answer.status, of_openai.0, "{status} {keys:?} {round}: {}", answer.text());
-                assert!(of_openai.1.is_empty() || code == of_openai.1, "{status} {keys:?} {round}: {}", answer.text());
-                let answer = Request::post("/v1/messages", &asked).header("x-api-key", CLIENT_KEY).send(proxy.addr);
+                assert_eq!(
+                    answer.status,
+                    of_openai.0,
+                    "{status} {keys:?} {round}: {}",
+                    answer.text()
+                );
+                assert!(
+                    of_openai.1.is_empty() || code == of_openai.1,
+                    "{status} {keys:?} {round}: {}",
+                    answer.text()
+                );
+                let answer = Request::post("/v1/messages", &asked)
+                    .header("x-api-key", CLIENT_KEY)
+                    .send(proxy.addr);
                 assert_eq!(
                     (answer.status, answer.json()["error"]["type"].as_str()),
                     (of_anthropic.0, Some(of_anthropic.1)),
@@ -419,7 +558,10 @@ fn a_refusal_means_the_same_when_it_is_remembered_as_when_it_came() {
                 );
             }
             // The scripted list tells of the model: it may be asked for again when that is read.
-            assert!(status == 404 || upstream.journal().len() == keys.len(), "{status}: asked once with each key");
+            assert!(
+                status == 404 || upstream.journal().len() == keys.len(),
+                "{status}: asked once with each key"
+            );
         }
     }
 }

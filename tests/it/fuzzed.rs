@@ -1,4 +1,5 @@
-//! The fuzz targets without a fuzzer: found inputs are replayed, recordings and seeds are spoiled for a few seconds.
+//! The fuzz targets without a fuzzer: found inputs are replayed, recordings and seeds are spoiled
+//! for a few seconds.
 
 use std::{
     fs,
@@ -17,8 +18,12 @@ const SPAN: Duration = Duration::from_secs(2);
 /// A name, and what is done with the bytes.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 4] =
-    [("requests", targets::requests), ("responses", targets::responses), ("sse", targets::sse), ("streams", targets::streams)];
+const TARGETS: [Target; 4] = [
+    ("requests", targets::requests),
+    ("responses", targets::responses),
+    ("sse", targets::sse),
+    ("streams", targets::streams),
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -52,11 +57,16 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     }
     let told = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
     let folder = told.unwrap_or_else(|| root().join("../shared/exchanges"));
-    let index: Vec<Value> =
-        fs::read(folder.join("index.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let index: Vec<Value> = fs::read(folder.join("index.json"))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
     for row in &index {
         let Some(dialect) = row["api"].as_str().and_then(place) else { continue };
-        let text = row["file"].as_str().and_then(|file| fs::read(folder.join(file)).ok()).unwrap_or_default();
+        let text = row["file"]
+            .as_str()
+            .and_then(|file| fs::read(folder.join(file)).ok())
+            .unwrap_or_default();
         let Ok(exchange) = serde_json::from_slice::<Value>(&text) else { continue };
         let body = match target {
             "requests" => exchange["request"]["body"].to_string(),
@@ -152,8 +162,14 @@ fn found_inputs_stay_fixed() {
 fn tried(name: &str) {
     let (_, run) = TARGETS.into_iter().find(|(known, _)| *known == name).expect("a target");
     let seeds = seeds(name);
-    let seed = std::env::var("FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x9e37_79b9_7f4a_7c15);
-    let span = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).map_or(SPAN, Duration::from_secs);
+    let seed = std::env::var("FUZZ_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(0x9e37_79b9_7f4a_7c15);
+    let span = std::env::var("FUZZ_SECONDS")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok())
+        .map_or(SPAN, Duration::from_secs);
     let (mut dice, begun) = (Dice(seed), Instant::now());
     for seed in &seeds {
         run(seed);
@@ -164,7 +180,11 @@ fn tried(name: &str) {
             let folder = root().join("tests/fuzz/inputs").join(name);
             let path = folder.join(format!("found-{:016x}", dice.0));
             fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &input)).expect("written");
-            panic!("{} breaks `{name}`: {}", Path::new(&path).display(), String::from_utf8_lossy(&input));
+            panic!(
+                "{} breaks `{name}`: {}",
+                Path::new(&path).display(),
+                String::from_utf8_lossy(&input)
+            );
         }
     }
 }

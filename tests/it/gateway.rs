@@ -85,7 +85,10 @@ fn request(stream: &mut impl Read) -> String {
         bytes.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&bytes).to_lowercase();
-    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |n| n.trim().parse().expect("a length"));
+    let length = head
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length: "))
+        .map_or(0, |n| n.trim().parse().expect("a length"));
     let mut body = vec![0; length];
     if stream.read_exact(&mut body).is_err() {
         return String::new();
@@ -155,7 +158,11 @@ fn gateway() -> Gateway {
     Gateway::new(keys)
 }
 
-async fn post(gateway: &Gateway, upstream: &Upstream, body: &'static [u8]) -> Result<Answer, TransportFault> {
+async fn post(
+    gateway: &Gateway,
+    upstream: &Upstream,
+    body: &'static [u8],
+) -> Result<Answer, TransportFault> {
     let upstream = Arc::new(upstream.clone());
     let call = Call {
         upstream: &upstream,
@@ -186,7 +193,10 @@ fn gzip(data: &[u8]) -> Vec<u8> {
 }
 
 fn coded(coding: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 
@@ -220,7 +230,10 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
 
     assert_eq!((answer.status, answer.reused), (StatusCode::OK, false));
     let sent = told.recv().expect("a request").to_lowercase();
-    assert!(sent.starts_with("post /v1/chat/completions?api-version=3&beta=true http/1.1\r\n"), "{sent}");
+    assert!(
+        sent.starts_with("post /v1/chat/completions?api-version=3&beta=true http/1.1\r\n"),
+        "{sent}"
+    );
     for expected in [
         "authorization: bearer sk-very-secret\r\n",
         "accept-encoding: identity\r\n",
@@ -239,11 +252,17 @@ async fn a_request_carries_key_configured_headers_mark_and_merged_query() {
 async fn coded_answers_are_decoded_and_lose_the_headers_of_their_coding() {
     let server = Server::saying(coded("gzip", &gzip(b"hello")));
     let answer = post(&gateway(), &server.upstream(), b"{}").await.expect("an answer");
-    assert!(!answer.headers.contains_key("content-encoding") && !answer.headers.contains_key("content-length"));
+    assert!(
+        !answer.headers.contains_key("content-encoding")
+            && !answer.headers.contains_key("content-length")
+    );
     assert_eq!(text(Ok(answer)).await.as_deref(), Ok("hello"));
 
     let trailing = Server::saying(coded("gzip", &[&gzip(b"hello")[..], b"junk"].concat()));
-    assert_eq!(text(post(&gateway(), &trailing.upstream(), b"{}").await).await.as_deref(), Ok("hello"));
+    assert_eq!(
+        text(post(&gateway(), &trailing.upstream(), b"{}").await).await.as_deref(),
+        Ok("hello")
+    );
 }
 
 #[tokio::test]
@@ -266,7 +285,10 @@ async fn a_flushed_event_arrives_before_the_next_is_sent() {
     let gate = Mutex::new(gate);
     let server = Server::start(move |_, mut stream| {
         request(&mut stream);
-        say(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n");
+        say(
+            &mut stream,
+            b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n",
+        );
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         for event in ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"] {
             encoder.write_all(event.as_bytes()).expect("memory");
@@ -284,7 +306,14 @@ async fn a_flushed_event_arrives_before_the_next_is_sent() {
     let mut answer = post(&gateway(), &server.upstream(), b"{}").await.expect("an answer");
 
     for expected in ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"] {
-        let frame = answer.body.frame().await.expect("an event").expect("no fault").into_data().expect("data");
+        let frame = answer
+            .body
+            .frame()
+            .await
+            .expect("an event")
+            .expect("no fault")
+            .into_data()
+            .expect("data");
         assert_eq!(&frame[..], expected.as_bytes());
         go.send(()).expect("the server waits");
     }
@@ -307,7 +336,10 @@ async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message
         let fault = fault(&server.upstream()).await;
         assert_eq!(fault.kind, TransportKind::Garbage, "{} gave {fault:?}", said.escape_ascii());
         assert!(fault.sent && fault.message.contains(&server.address.to_string()), "{fault:?}");
-        assert!(!fault.message.contains("OpenSSH") && !fault.message.chars().any(char::is_control), "{fault:?}");
+        assert!(
+            !fault.message.contains("OpenSSH") && !fault.message.chars().any(char::is_control),
+            "{fault:?}"
+        );
     }
     let long = [b"HTTP/1.1 200 OK\r\nx-long: ", &vec![b'a'; 600_000][..], b"\r\n\r\n"].concat();
     let many = [&b"HTTP/1.1 200 OK\r\n"[..], &b"x-many: 1\r\n".repeat(5_000), b"\r\n"].concat();
@@ -318,7 +350,10 @@ async fn what_is_no_http_answer_is_garbage_and_its_bytes_stay_out_of_the_message
 
 #[tokio::test]
 async fn connections_that_do_not_come_about_or_end_early_say_so() {
-    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port").local_addr().expect("bound");
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .expect("a free port")
+        .local_addr()
+        .expect("bound");
     let refused = fault(&upstream(&format!("http://{closed}/v1"))).await;
     let message = format!("connection refused ({closed})");
     assert_eq!(refused, TransportFault { kind: TransportKind::Connect, message, sent: false });
@@ -346,9 +381,17 @@ async fn a_body_that_breaks_is_broken_in_one_way() {
         assert_eq!(fault.kind, TransportKind::BodyBroken, "{} gave {fault:?}", said.escape_ascii());
     }
     let delimited = Server::saying(&b"HTTP/1.0 200 OK\r\n\r\nto the end"[..]);
-    assert_eq!(text(post(&gateway(), &delimited.upstream(), b"{}").await).await.as_deref(), Ok("to the end"));
-    let trailers = Server::saying(&b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"[..]);
-    assert_eq!(text(post(&gateway(), &trailers.upstream(), b"{}").await).await.as_deref(), Ok("ok"));
+    assert_eq!(
+        text(post(&gateway(), &delimited.upstream(), b"{}").await).await.as_deref(),
+        Ok("to the end")
+    );
+    let trailers = Server::saying(
+        &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"[..],
+    );
+    assert_eq!(
+        text(post(&gateway(), &trailers.upstream(), b"{}").await).await.as_deref(),
+        Ok("ok")
+    );
 
     let bomb = Server::saying(coded("gzip", &gzip(&vec![0; 4 << 20])));
     let answer = post(&gateway(), &bomb.upstream(), b"{}").await.expect("an answer");
@@ -359,7 +402,10 @@ async fn a_body_that_breaks_is_broken_in_one_way() {
 #[tokio::test]
 async fn informational_answers_are_passed_over() {
     let flood = [&b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(200)[..], OK].concat();
-    assert_eq!(text(post(&gateway(), &Server::saying(flood).upstream(), b"{}").await).await.as_deref(), Ok("ok"));
+    assert_eq!(
+        text(post(&gateway(), &Server::saying(flood).upstream(), b"{}").await).await.as_deref(),
+        Ok("ok")
+    );
 }
 
 #[tokio::test]
@@ -414,7 +460,9 @@ async fn servers_that_close_although_they_promised_not_to_cost_at_most_one_more_
     let (gateway, upstream) = (gateway(), server.upstream());
     let one = || async {
         let answer = match text(post(&gateway, &upstream, b"{}").await).await {
-            Err(fault) if fault.kind == TransportKind::Stale => text(post(&gateway, &upstream, b"{}").await).await,
+            Err(fault) if fault.kind == TransportKind::Stale => {
+                text(post(&gateway, &upstream, b"{}").await).await
+            }
             other => other,
         };
         assert_eq!(answer.as_deref(), Ok("ok"));
@@ -436,7 +484,10 @@ async fn an_answer_that_nobody_asked_for_is_never_given_to_the_next_request() {
     for _ in 0..20 {
         match text(post(&gateway, &upstream, b"{}").await).await {
             Ok(said) => assert_eq!(said, "ok"),
-            Err(fault) => assert!(matches!(fault.kind, TransportKind::Stale | TransportKind::Garbage), "{fault:?}"),
+            Err(fault) => assert!(
+                matches!(fault.kind, TransportKind::Stale | TransportKind::Garbage),
+                "{fault:?}"
+            ),
         }
     }
 }
@@ -447,11 +498,15 @@ async fn a_refusal_during_the_upload_is_delivered() {
     let server = Server::start(|_, mut stream| {
         let mut some = [0; 1_000];
         let _read = stream.read(&mut some);
-        say(&mut stream, b"HTTP/1.1 413 Too Large\r\ncontent-length: 8\r\nconnection: close\r\n\r\ntoo much");
+        say(
+            &mut stream,
+            b"HTTP/1.1 413 Too Large\r\ncontent-length: 8\r\nconnection: close\r\n\r\ntoo much",
+        );
         // Closed with unread bytes: the system resets the connection.
     });
     for _ in 0..5 {
-        let answer = post(&gateway(), &server.upstream(), &LARGE).await.expect("the 413, not a broken pipe");
+        let answer =
+            post(&gateway(), &server.upstream(), &LARGE).await.expect("the 413, not a broken pipe");
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(text(Ok(answer)).await.as_deref(), Ok("too much"));
     }
@@ -473,7 +528,9 @@ async fn whoever_stops_waiting_closes_the_upstreams_connection() {
         answer = post(&gateway, &upstream, b"{}") => panic!("nobody answered, but {answer:?} came"),
         _ = hearing => {}
     }
-    let read = tokio::task::spawn_blocking(move || told.recv_timeout(Duration::from_secs(5))).await.expect("no panic");
+    let read = tokio::task::spawn_blocking(move || told.recv_timeout(Duration::from_secs(5)))
+        .await
+        .expect("no panic");
     assert_eq!(read, Ok(0), "the connection is still open");
 }
 
@@ -564,7 +621,10 @@ async fn certificates_are_checked_against_system_and_ca_file() {
     let mut no_file = https(&server, "localhost");
     no_file.ca_file = Some(folder.path().join("none.pem"));
     let no_file = fault(&no_file).await;
-    assert!(no_file.kind == TransportKind::Tls && no_file.message.contains("none.pem"), "{no_file:?}");
+    assert!(
+        no_file.kind == TransportKind::Tls && no_file.message.contains("none.pem"),
+        "{no_file:?}"
+    );
 }
 
 #[tokio::test]
@@ -653,7 +713,10 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     plain.proxy = Proxy::Url(format!("http://user:p%40ss@{}", proxy.address));
     assert_eq!(text(post(&gateway(), &plain, b"{}").await).await.as_deref(), Ok("ok"));
     let asked = told.recv().expect("a request");
-    assert!(asked.starts_with("post http://models.test/v1/chat/completions http/1.1\r\n"), "{asked}");
+    assert!(
+        asked.starts_with("post http://models.test/v1/chat/completions http/1.1\r\n"),
+        "{asked}"
+    );
     assert!(asked.contains("proxy-authorization: basic dxnlcjpwqhnz\r\n"), "{asked}");
 
     let mut tunnelled = https(&target, "localhost");
@@ -662,7 +725,10 @@ async fn an_http_proxy_gets_plain_requests_whole_and_tunnels_the_others() {
     assert_eq!(text(post(&gateway(), &tunnelled, b"{}").await).await.as_deref(), Ok("ok"));
     let asked = told.recv().expect("a request");
     assert!(asked.starts_with(&format!("connect localhost:{port} http/1.1\r\n")), "{asked}");
-    assert!(asked.contains("proxy-authorization: basic dxnlcjpwqhnz\r\n") && !asked.contains("sk-very"), "{asked}");
+    assert!(
+        asked.contains("proxy-authorization: basic dxnlcjpwqhnz\r\n") && !asked.contains("sk-very"),
+        "{asked}"
+    );
 }
 
 #[tokio::test]
@@ -692,13 +758,18 @@ async fn a_socks_proxy_gets_the_name_or_the_address_and_the_credentials() {
         request(&mut stream);
         say(&mut stream, OK);
     });
-    for (scheme, kind, address) in [("socks5h", 3, &b"localhost\0\x50"[..]), ("socks5", 1, b"\x7f\0\0\x01\0\x50")] {
+    for (scheme, kind, address) in
+        [("socks5h", 3, &b"localhost\0\x50"[..]), ("socks5", 1, b"\x7f\0\0\x01\0\x50")]
+    {
         let host = if scheme == "socks5" { "127.0.0.1" } else { "localhost" };
         let mut upstream = upstream(&format!("http://{host}/v1"));
         upstream.proxy = Proxy::Url(format!("{scheme}://user:p%40ss@{}", proxy.address));
         assert_eq!(text(post(&gateway(), &upstream, b"{}").await).await.as_deref(), Ok("ok"));
         let (login, said_kind, said) = told.recv().expect("a login");
-        assert_eq!((&login[..], said_kind, &said[..]), (&b"\x01\x04user\x04p@ss"[..], kind, address));
+        assert_eq!(
+            (&login[..], said_kind, &said[..]),
+            (&b"\x01\x04user\x04p@ss"[..], kind, address)
+        );
     }
 }
 
@@ -709,11 +780,18 @@ async fn a_proxy_that_refuses_or_is_not_there_is_named() {
     upstream.proxy = Proxy::Url(format!("http://user:hidden@{}", refusing.address));
     let refused = fault(&upstream).await;
     assert_eq!((refused.kind, refused.sent), (TransportKind::Connect, false));
-    assert!(refused.message.contains(&refusing.address.to_string()) && !refused.message.contains("hidden"), "{refused:?}");
+    assert!(
+        refused.message.contains(&refusing.address.to_string())
+            && !refused.message.contains("hidden"),
+        "{refused:?}"
+    );
 
     upstream.proxy = Proxy::Url("http://nx.invalid:3128".to_owned());
     let gone = fault(&upstream).await;
-    assert_eq!((gone.kind, gone.message.as_str()), (TransportKind::Dns, "proxy: cannot resolve nx.invalid"));
+    assert_eq!(
+        (gone.kind, gone.message.as_str()),
+        (TransportKind::Dns, "proxy: cannot resolve nx.invalid")
+    );
 }
 
 fn splice(a: TcpStream, b: TcpStream) {
@@ -728,8 +806,13 @@ fn splice(a: TcpStream, b: TcpStream) {
 struct Echo;
 
 impl Local for Echo {
-    fn answer(&self, request: http::Request<Bytes>) -> Pin<Box<dyn Future<Output = http::Response<LocalBody>> + Send + '_>> {
-        Box::pin(async move { http::Response::new(whole(format!("{} {}", request.method(), request.uri()))) })
+    fn answer(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = http::Response<LocalBody>> + Send + '_>> {
+        Box::pin(async move {
+            http::Response::new(whole(format!("{} {}", request.method(), request.uri())))
+        })
     }
 }
 
@@ -738,11 +821,17 @@ async fn an_upstream_in_the_process_needs_no_socket() {
     let gateway = gateway().with_local("demo", Arc::new(Echo));
     let mut upstream = upstream("demo:");
     upstream.auth = Auth::None;
-    assert_eq!(text(post(&gateway, &upstream, b"{}").await).await.as_deref(), Ok("POST /chat/completions"));
+    assert_eq!(
+        text(post(&gateway, &upstream, b"{}").await).await.as_deref(),
+        Ok("POST /chat/completions")
+    );
     let upstream = Arc::new(upstream);
-    let listed = models::fetch(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new()).await;
+    let listed =
+        models::fetch(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new())
+            .await;
     assert_eq!(listed.expect("a list"), "GET /models");
-    let checked = side::get(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new()).await;
+    let checked =
+        side::get(&gateway, &upstream, &upstream.ends[0], None, "/models", HeaderMap::new()).await;
     assert_eq!(checked.expect("an answer").body, "GET /models");
 }
 
@@ -760,15 +849,29 @@ async fn key_checks_use_the_upstreams_own_trust_and_key() {
     upstream.auth = Auth::Header("api-key".to_owned());
     upstream.ca_file = Some(authority.file(&folder));
     let upstream = Arc::new(upstream);
-    let checked = side::get(&gateway(), &upstream, &upstream.ends[0], Some(KEY), "/models", HeaderMap::new()).await;
+    let checked =
+        side::get(&gateway(), &upstream, &upstream.ends[0], Some(KEY), "/models", HeaderMap::new())
+            .await;
     assert_eq!(checked.expect("an answer").status, StatusCode::UNAUTHORIZED);
     let asked = told.recv().expect("a request").to_lowercase();
-    assert!(asked.starts_with("get /v1/models http/1.1") && asked.contains("api-key: sk-very-secret\r\n"), "{asked}");
+    assert!(
+        asked.starts_with("get /v1/models http/1.1")
+            && asked.contains("api-key: sk-very-secret\r\n"),
+        "{asked}"
+    );
 
     let mut untrusting = Upstream::clone(&upstream);
     untrusting.ca_file = None;
     let untrusting = Arc::new(untrusting);
-    let fault = side::get(&gateway(), &untrusting, &untrusting.ends[0], Some(KEY), "/models", HeaderMap::new()).await;
+    let fault = side::get(
+        &gateway(),
+        &untrusting,
+        &untrusting.ends[0],
+        Some(KEY),
+        "/models",
+        HeaderMap::new(),
+    )
+    .await;
     let fault = fault.expect_err("not trusted");
     assert!(fault.kind == TransportKind::Tls && fault.message.contains("not trusted"), "{fault:?}");
 }
@@ -789,7 +892,10 @@ async fn only_local_servers_that_answer_json_are_found() {
     let html = Server::saying(&b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>"[..]);
     let missing = Server::saying(&b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}"[..]);
     let silent = Server::start(|_, mut stream| drop(stream.read_to_end(&mut Vec::new())));
-    let urls: Vec<_> = [&json, &html, &missing, &silent].iter().map(|s| format!("http://{}/api/tags", s.address)).collect();
+    let urls: Vec<_> = [&json, &html, &missing, &silent]
+        .iter()
+        .map(|s| format!("http://{}/api/tags", s.address))
+        .collect();
     let found: Vec<_> = probe::answering(&urls).await.iter().map(Option::is_some).collect();
     assert_eq!(found, [true, false, false, false]);
 }

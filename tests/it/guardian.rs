@@ -1,4 +1,5 @@
-//! The prompt cache of a conversation: what affinity wins of it, and what is told when it stops hitting.
+//! The prompt cache of a conversation: what affinity wins of it, and what is told when it stops
+//! hitting.
 
 use serde_json::{Value, json};
 
@@ -25,19 +26,26 @@ fn chat(cached: u64) -> Scene {
 
 /// A conversation of so many turns that is large enough to be cached.
 fn talk(turns: usize, system: &str, tools: &[&str]) -> Value {
-    let mut messages = vec![json!({"role": "system", "content": format!("{system} {}", "be brief ".repeat(1_000))})];
+    let mut messages = vec![
+        json!({"role": "system", "content": format!("{system} {}", "be brief ".repeat(1_000))}),
+    ];
     for turn in 0..turns {
         if turn > 0 {
             messages.push(json!({"role": "assistant", "content": format!("answer {turn}")}));
         }
         messages.push(json!({"role": "user", "content": format!("question {turn}")}));
     }
-    let tools: Vec<Value> = tools.iter().map(|name| json!({"type": "function", "function": {"name": name, "parameters": {}}})).collect();
+    let tools: Vec<Value> = tools
+        .iter()
+        .map(|name| json!({"type": "function", "function": {"name": name, "parameters": {}}}))
+        .collect();
     json!({"model": "m", "messages": messages, "tools": tools, "user": "talk-1"})
 }
 
 fn last(proxy: &Proxy) -> Value {
-    until("the request in the ledger", || serde_json::from_slice::<Value>(&proxy.cli(&["explain", "last", "--json"]).stdout).ok())
+    until("the request in the ledger", || {
+        serde_json::from_slice::<Value>(&proxy.cli(&["explain", "last", "--json"]).stdout).ok()
+    })
 }
 
 fn page(proxy: &Proxy) -> String {
@@ -45,10 +53,12 @@ fn page(proxy: &Proxy) -> String {
 }
 
 #[test]
-fn pain_4_a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_changed_and_its_cost() {
+fn pain_4_a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_changed_and_its_cost()
+{
     // Some other conversation first: nothing is looked at before a provider has told of a cache.
     let cached = [3_000, 3_000, 3_500, 0, 3_600];
-    let upstream = Upstream::directed(move |_, number| chat(cached.get(number).copied().unwrap_or_default()));
+    let upstream =
+        Upstream::directed(move |_, number| chat(cached.get(number).copied().unwrap_or_default()));
     let proxy = Setup::new().config(PRICES).upstream("one", &upstream, &["work"]).start();
     let tools = ["read", "write"];
     proxy.chat("wake up");
@@ -61,15 +71,31 @@ fn pain_4_a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_cha
 
     let full = last(&proxy);
     let lost = &full["record"]["cache_lost"];
-    assert_eq!((lost["expected"].as_u64(), lost["cached"].as_u64()), (Some(3_500), Some(0)), "{full}");
+    assert_eq!(
+        (lost["expected"].as_u64(), lost["cached"].as_u64()),
+        (Some(3_500), Some(0)),
+        "{full}"
+    );
     assert_eq!(lost["why"], "the client changed the order of the tools");
     assert_eq!(lost["cost"], 9_450_000, "3,500 tokens at $2.70 a million: {lost}");
     let explained = page(&proxy);
-    assert!(explained.contains("0 of 3500 tokens came from the prompt cache: the client changed the order of the tools"), "{explained}");
-    assert!(proxy.output().contains("the client changed the order of the tools"), "it stands in the log");
+    assert!(
+        explained.contains(
+            "0 of 3500 tokens came from the prompt cache: the client changed the order of the tools"
+        ),
+        "{explained}"
+    );
+    assert!(
+        proxy.output().contains("the client changed the order of the tools"),
+        "it stands in the log"
+    );
     let snapshot = proxy.snapshot();
     let lines = snapshot["live"]["lines"].as_array().cloned().unwrap_or_default();
-    assert!(lines.iter().any(|line| line["level"] == "warn" && line["text"].as_str().unwrap().contains("order of the tools")), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line["level"] == "warn"
+            && line["text"].as_str().unwrap().contains("order of the tools")),
+        "{lines:?}"
+    );
 
     proxy.ask(&talk(4, "You are kind.", &["write", "read"]));
     assert!(!page(&proxy).contains("prompt cache"), "told once");
@@ -77,11 +103,12 @@ fn pain_4_a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_cha
 
 #[test]
 fn pain_15_a_move_to_another_account_is_named_and_what_affinity_won_is_counted() {
-    let upstream = Upstream::directed(|seen, number| match (seen.key().contains("spare"), number) {
-        (false, 3) => Scene::status(429).header("retry-after", "60"),
-        (true, _) => chat(0),
-        (false, number) => chat(if number < 2 { 3_000 } else { 3_500 }),
-    });
+    let upstream =
+        Upstream::directed(|seen, number| match (seen.key().contains("spare"), number) {
+            (false, 3) => Scene::status(429).header("retry-after", "60"),
+            (true, _) => chat(0),
+            (false, number) => chat(if number < 2 { 3_000 } else { 3_500 }),
+        });
     let proxy = Setup::new().config(PRICES).upstream("one", &upstream, &["work", "spare"]).start();
     proxy.chat("wake up");
     for turns in [1, 2] {
@@ -89,13 +116,23 @@ fn pain_15_a_move_to_another_account_is_named_and_what_affinity_won_is_counted()
     }
     let full = last(&proxy);
     assert_eq!(full["record"]["attempts"][0]["bound"], true, "{full}");
-    assert!(page(&proxy).contains("87 % of the input because it went where its conversation was before"), "{}", page(&proxy));
+    assert!(
+        page(&proxy)
+            .contains("87 % of the input because it went where its conversation was before"),
+        "{}",
+        page(&proxy)
+    );
 
     proxy.ask(&talk(3, "You are kind.", &[]));
 
     let why = last(&proxy)["record"]["cache_lost"]["why"].as_str().unwrap_or_default().to_owned();
     assert_eq!(why, "it went to one/spare, whose account is not that of one/work");
-    let usage: Value = serde_json::from_slice(&proxy.cli(&["usage", "--json"]).stdout).expect("sums");
-    assert_eq!((usage["total"]["won"].as_u64(), usage["total"]["cache_read"].as_u64()), (Some(3_500), Some(9_500)), "{usage}");
+    let usage: Value =
+        serde_json::from_slice(&proxy.cli(&["usage", "--json"]).stdout).expect("sums");
+    assert_eq!(
+        (usage["total"]["won"].as_u64(), usage["total"]["cache_read"].as_u64()),
+        (Some(3_500), Some(9_500)),
+        "{usage}"
+    );
     assert_eq!(proxy.snapshot()["live"]["totals"]["won"], 3_500);
 }

@@ -9,7 +9,9 @@ use crate::support::{
 };
 
 fn open() -> (Upstream, Proxy) {
-    let upstream = Upstream::start(vec![Scene::chat("hello").header("set-cookie", "session=1").header("x-request-id", "req_theirs")]);
+    let upstream = Upstream::start(vec![
+        Scene::chat("hello").header("set-cookie", "session=1").header("x-request-id", "req_theirs"),
+    ]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     (upstream, proxy)
 }
@@ -27,7 +29,11 @@ fn pain_23_other_hosts_other_origins_and_strangers_are_refused() {
         ("a foreign page", chat().header("origin", "https://evil.example"), 403),
         ("a page from a file", chat().header("origin", "null"), 403),
         ("a local page that nobody listed", chat().header("origin", "http://localhost:3000"), 403),
-        ("a page's simple request", chat().header("origin", "https://evil.example").header("content-type", "text/plain"), 403),
+        (
+            "a page's simple request",
+            chat().header("origin", "https://evil.example").header("content-type", "text/plain"),
+            403,
+        ),
         ("a cross-site fetch", chat().header("sec-fetch-site", "cross-site"), 403),
         ("no token", Request::post("/v1/chat/completions", &body("m", "hi", false)), 401),
         ("a wrong token", chat().bearer("aip-wrong"), 401),
@@ -54,15 +60,22 @@ fn pain_23_control_and_lists_need_their_tokens() {
     assert_eq!(Request::get("/v1/models").bearer(guest).send(proxy.addr).status, 200);
     for path in ["/aiproxy/v1/snapshot", "/aiproxy/v1/events"] {
         assert_eq!(Request::get(path).send(proxy.addr).status, 401, "{path}");
-        assert!(matches!(Request::get(path).bearer(guest).send(proxy.addr).status, 401 | 403), "{path}");
+        assert!(
+            matches!(Request::get(path).bearer(guest).send(proxy.addr).status, 401 | 403),
+            "{path}"
+        );
     }
-    assert!(matches!(Request::post("/v1/reload", &json!({})).bearer(guest).send(proxy.addr).status, 401 | 403));
+    assert!(matches!(
+        Request::post("/v1/reload", &json!({})).bearer(guest).send(proxy.addr).status,
+        401 | 403
+    ));
     assert_eq!(proxy.snapshot()["pid"], proxy.pid());
 }
 
 #[test]
 fn pain_23_off_loopback_needs_auth() {
-    let home = Setup::new().whole_config("[server]\nlisten = \"0.0.0.0:8642\"\nauth = false\n").home();
+    let home =
+        Setup::new().whole_config("[server]\nlisten = \"0.0.0.0:8642\"\nauth = false\n").home();
 
     let out = home.command().args(["config", "check"]).output().expect("run");
 
@@ -89,7 +102,10 @@ fn the_token_may_come_in_every_usual_place() {
         ("bearer", bare().bearer(CLIENT_KEY)),
         ("x-api-key", bare().header("x-api-key", CLIENT_KEY)),
         ("x-goog-api-key", bare().header("x-goog-api-key", CLIENT_KEY)),
-        ("the path", Request::post(&format!("/~{CLIENT_KEY}/v1/chat/completions"), &body("m", "hi", false))),
+        (
+            "the path",
+            Request::post(&format!("/~{CLIENT_KEY}/v1/chat/completions"), &body("m", "hi", false)),
+        ),
     ] {
         assert_eq!(request.send(proxy.addr).said(), "hello", "{what}");
     }
@@ -99,8 +115,16 @@ fn the_token_may_come_in_every_usual_place() {
 fn what_belongs_to_the_client_stays_with_the_client() {
     let (upstream, proxy) = open();
 
-    let request = chat().header("cookie", "a=b").header("x-api-key", CLIENT_KEY).header("x-aiproxy-secret", "1").header("x-title", "mine");
-    let answer = request.header("forwarded", "for=me").header("connection", "x-hop").header("x-hop", "1").send(proxy.addr);
+    let request = chat()
+        .header("cookie", "a=b")
+        .header("x-api-key", CLIENT_KEY)
+        .header("x-aiproxy-secret", "1")
+        .header("x-title", "mine");
+    let answer = request
+        .header("forwarded", "for=me")
+        .header("connection", "x-hop")
+        .header("x-hop", "1")
+        .send(proxy.addr);
 
     assert_eq!(answer.status, 200, "{}", answer.text());
     let seen = upstream.request(0);
@@ -121,7 +145,8 @@ fn the_bytes_of_request_and_answer_are_not_rewritten() {
     let upstream = Upstream::start(vec![Scene::json(200, &reply)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
-    let request = Request::post_bytes("/v1/chat/completions", odd.as_bytes().to_vec()).header("content-type", "application/json");
+    let request = Request::post_bytes("/v1/chat/completions", odd.as_bytes().to_vec())
+        .header("content-type", "application/json");
     let answer = proxy.send(&request);
 
     assert_eq!(String::from_utf8_lossy(&upstream.request(0).body), odd);
@@ -134,12 +159,17 @@ fn unknown_paths_methods_and_models_are_told_in_the_clients_dialect() {
 
     let unknown = proxy.send(&Request::post("/v1/nowhere", &json!({})));
     let method = proxy.send(&Request::get("/v1/chat/completions").method("DELETE"));
-    let not_json =
-        proxy.send(&Request::post_bytes("/v1/chat/completions", b"{\"model\":".to_vec()).header("content-type", "application/json"));
+    let not_json = proxy.send(
+        &Request::post_bytes("/v1/chat/completions", b"{\"model\":".to_vec())
+            .header("content-type", "application/json"),
+    );
     let no_model = proxy.ask(&json!({"messages": []}));
     let anthropic = proxy.send(&Request::post("/v1/messages", &json!({})));
 
-    assert_eq!([unknown.status, method.status, not_json.status, no_model.status, anthropic.status], [404, 405, 400, 400, 400]);
+    assert_eq!(
+        [unknown.status, method.status, not_json.status, no_model.status, anthropic.status],
+        [404, 405, 400, 400, 400]
+    );
     assert!(method.header("allow").is_some());
     assert_eq!(anthropic.json()["type"], "error");
     assert!(upstream.journal().is_empty());

@@ -16,7 +16,8 @@ fn ask(upstream: &Upstream) -> Request {
 
 #[test]
 fn scenes_play_in_order_and_the_last_one_stays() {
-    let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "30"), Scene::chat("hello")]);
+    let upstream =
+        Upstream::start(vec![Scene::status(429).header("retry-after", "30"), Scene::chat("hello")]);
 
     let answers: Vec<_> = (0..3).map(|_| ask(&upstream).send(upstream.addr())).collect();
 
@@ -65,7 +66,10 @@ fn hanging_up_is_written_down() {
 #[test]
 fn pieces_keep_their_pace_and_raw_bytes_are_raw() {
     let pace = Duration::from_millis(20);
-    let upstream = Upstream::start(vec![Scene::sse(&["a"]).pace(pace), Scene::raw("garbage").delay(Duration::from_millis(1))]);
+    let upstream = Upstream::start(vec![
+        Scene::sse(&["a"]).pace(pace),
+        Scene::raw("garbage").delay(Duration::from_millis(1)),
+    ]);
 
     let mut paced = ask(&upstream).open(upstream.addr());
     assert_eq!(paced.head().map(|(status, _)| status), Some(200));

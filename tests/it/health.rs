@@ -28,7 +28,10 @@ const PROBED: &str = "health = { path = \"/alive\", every = \"1s\" }";
 
 fn upstream_row(proxy: &Proxy, name: &str) -> Value {
     let status = proxy.status_json();
-    let found = status["upstreams"].as_array().and_then(|all| all.iter().find(|row| row["name"] == name)).cloned();
+    let found = status["upstreams"]
+        .as_array()
+        .and_then(|all| all.iter().find(|row| row["name"] == name))
+        .cloned();
     found.unwrap_or_else(|| panic!("no upstream {name} in {status}"))
 }
 
@@ -45,15 +48,25 @@ fn a_probe_finds_an_upstream_away_before_a_request_does_and_back_before_its_cool
     let (one, status) = probed();
     let two = Upstream::start(vec![Scene::chat("other")]);
     let setup = Setup::new().config("[cooldown]\nfailures = 2\nserver_error = \"5m\"\n");
-    let proxy = setup.upstream_at("one", &one.url(), &["work"], PROBED).upstream("two", &two, &["work"]).start();
+    let proxy = setup
+        .upstream_at("one", &one.url(), &["work"], PROBED)
+        .upstream("two", &two, &["work"])
+        .start();
 
     let well = wait_for(&proxy, "the first probe", |row| row["probe"]["said"] == "200");
-    assert_eq!((&well["state"], &well["probe"]["path"], &well["probe"]["ok"]), (&json!("healthy"), &json!("/alive"), &json!(true)));
+    assert_eq!(
+        (&well["state"], &well["probe"]["path"], &well["probe"]["ok"]),
+        (&json!("healthy"), &json!("/alive"), &json!(true))
+    );
 
     status.store(503, Ordering::Relaxed);
     let away = wait_for(&proxy, "the upstream to be open", |row| row["state"] == "open");
     assert_eq!(away["cause"], "503 (probe of /alive)", "{away}");
-    assert_eq!((proxy.chat("hi").said().as_str(), chats(&one)), ("other", 0), "no request had to find out");
+    assert_eq!(
+        (proxy.chat("hi").said().as_str(), chats(&one)),
+        ("other", 0),
+        "no request had to find out"
+    );
 
     status.store(404, Ordering::Relaxed);
     wait_for(&proxy, "a probe that is answered", |row| row["state"] != "open");
@@ -75,7 +88,11 @@ fn no_refusal_of_a_probe_is_held_against_anybody() {
 
         assert_eq!(upstream_row(&proxy, "one")["state"], "healthy", "{refusal}");
         assert_eq!(proxy.key("one/work")["state"], "ok", "{refusal}");
-        assert_eq!(one.journal()[0].key(), secret("one", "work"), "asked with a key, as some answer nothing else");
+        assert_eq!(
+            one.journal()[0].key(),
+            secret("one", "work"),
+            "asked with a key, as some answer nothing else"
+        );
     }
 }
 
@@ -83,14 +100,19 @@ fn no_refusal_of_a_probe_is_held_against_anybody() {
 fn nobody_is_probed_unasked_and_nobody_who_just_served() {
     let ((one, _), (two, _), (three, _)) = (probed(), probed(), probed());
     let rarely = "health = { path = \"/alive\", every = \"1h\" }";
-    let setup = Setup::new().upstream_at("one", &one.url(), &["work"], rarely).upstream("two", &two, &["work"]);
+    let setup = Setup::new().upstream_at("one", &one.url(), &["work"], rarely).upstream(
+        "two",
+        &two,
+        &["work"],
+    );
     let proxy = setup.upstream_at("three", &three.url(), &["work"], PROBED).start();
     assert_eq!(proxy.chat("hi").status, 200);
 
     // The first probe of each comes within two seconds or so.
     until("three probes of the third", || (three.journal().len() >= 3).then_some(()));
 
-    let probes = |upstream: &Upstream| upstream.journal().iter().filter(|seen| seen.method == "GET").count();
+    let probes =
+        |upstream: &Upstream| upstream.journal().iter().filter(|seen| seen.method == "GET").count();
     assert_eq!((probes(&one), probes(&two)), (0, 0));
     assert!(upstream_row(&proxy, "one")["probe"].is_null());
 }
@@ -103,7 +125,10 @@ fn provider(cents: &Arc<AtomicU64>) -> Upstream {
         match (seen.path.as_str(), cents) {
             ("/user/balance", _) => {
                 let total = format!("{}.{:02}", cents / 100, cents % 100);
-                Scene::json(200, &json!({"is_available": cents > 0, "balance_infos": [{"currency": "USD", "total_balance": total}]}))
+                Scene::json(
+                    200,
+                    &json!({"is_available": cents > 0, "balance_infos": [{"currency": "USD", "total_balance": total}]}),
+                )
             }
             (_, 0) => Scene::json(
                 402,
@@ -122,37 +147,61 @@ fn alerts(proxy: &Proxy, what: &str) -> usize {
 fn what_is_left_at_a_provider_is_shown_per_key_and_said_where_it_is_little() {
     let cents = Arc::new(AtomicU64::new(1_234));
     let upstream = provider(&cents);
-    let proxy = Setup::new().upstream_at("one", &upstream.url(), &["work"], "preset = \"deepseek\"").start();
+    let proxy = Setup::new()
+        .upstream_at("one", &upstream.url(), &["work"], "preset = \"deepseek\"")
+        .start();
 
-    let balance = until("the balance", || Some(proxy.key("one/work")["balance"].clone()).filter(Value::is_object));
+    let balance = until("the balance", || {
+        Some(proxy.key("one/work")["balance"].clone()).filter(Value::is_object)
+    });
 
-    assert_eq!((&balance["amount"], &balance["currency"], &balance["low"]), (&json!(12.34), &json!("USD"), &json!(false)));
+    assert_eq!(
+        (&balance["amount"], &balance["currency"], &balance["low"]),
+        (&json!(12.34), &json!("USD"), &json!(false))
+    );
     for args in [&["status"][..], &["key", "list"]] {
         let output = proxy.cli(args);
-        assert!(String::from_utf8_lossy(&output.stdout).contains("$12.340 left at the provider"), "{output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("$12.340 left at the provider"),
+            "{output:?}"
+        );
     }
     assert_eq!(alerts(&proxy, "left at its provider"), 0);
-    let asked = |upstream: &Upstream| upstream.journal().iter().filter(|seen| seen.path == "/user/balance").count();
+    let asked = |upstream: &Upstream| {
+        upstream.journal().iter().filter(|seen| seen.path == "/user/balance").count()
+    };
     assert_eq!(asked(&upstream), 1, "and not again and again");
     drop(proxy);
 
     cents.store(40, Ordering::Relaxed);
-    let proxy = Setup::new().upstream_at("one", &upstream.url(), &["work"], "preset = \"deepseek\"").start();
-    until("the alert", || (alerts(&proxy, "one/work has $0.400 left at its provider") == 1).then_some(()));
+    let proxy = Setup::new()
+        .upstream_at("one", &upstream.url(), &["work"], "preset = \"deepseek\"")
+        .start();
+    until("the alert", || {
+        (alerts(&proxy, "one/work has $0.400 left at its provider") == 1).then_some(())
+    });
     assert!(proxy.key("one/work")["balance"]["low"].as_bool().unwrap_or_default());
 }
 
 #[test]
 fn a_place_that_a_key_may_not_ask_is_passed_over_and_the_next_one_tells() {
     let upstream = Upstream::directed(|seen, _| match seen.path.as_str() {
-        "/api/v1/key" => Scene::json(200, &json!({"data": {"limit": null, "limit_remaining": null, "usage": 3}})),
+        "/api/v1/key" => {
+            Scene::json(200, &json!({"data": {"limit": null, "limit_remaining": null, "usage": 3}}))
+        }
         "/api/v1/credits" if seen.key() == secret("one", "work") => Scene::status(403),
-        "/api/v1/credits" => Scene::json(200, &json!({"data": {"total_credits": 10, "total_usage": 2.5}})),
+        "/api/v1/credits" => {
+            Scene::json(200, &json!({"data": {"total_credits": 10, "total_usage": 2.5}}))
+        }
         _ => Scene::chat("hello"),
     });
-    let proxy = Setup::new().upstream_at("one", &upstream.url(), &["work", "spare"], "preset = \"openrouter\"").start();
+    let proxy = Setup::new()
+        .upstream_at("one", &upstream.url(), &["work", "spare"], "preset = \"openrouter\"")
+        .start();
 
-    let balance = until("the balance", || Some(proxy.key("one/spare")["balance"].clone()).filter(Value::is_object));
+    let balance = until("the balance", || {
+        Some(proxy.key("one/spare")["balance"].clone()).filter(Value::is_object)
+    });
 
     assert_eq!(balance["amount"], 7.5);
     assert!(proxy.key("one/work")["balance"].is_null(), "unknown is not nothing");
@@ -163,18 +212,27 @@ fn a_place_that_a_key_may_not_ask_is_passed_over_and_the_next_one_tells() {
 #[test]
 fn a_login_page_in_between_is_said_and_held_against_nobody() {
     for page in [
-        Scene::stream("text/html", ["<!DOCTYPE html><html><body>Welcome to the hotel's WiFi</body></html>"]),
+        Scene::stream(
+            "text/html",
+            ["<!DOCTYPE html><html><body>Welcome to the hotel's WiFi</body></html>"],
+        ),
         Scene::status(302).header("location", "http://login.example/"),
     ] {
         let one = Upstream::start(vec![page.clone(), page.clone(), Scene::chat("hello")]);
-        let proxy = Setup::new().config("[cooldown]\nfailures = 1\n").upstream("one", &one, &["work"]).start();
+        let proxy = Setup::new()
+            .config("[cooldown]\nfailures = 1\n")
+            .upstream("one", &one, &["work"])
+            .start();
 
         for answer in [proxy.chat("hi"), proxy.chat_stream("hi")] {
             assert_eq!(answer.status, 502, "{}", answer.text());
             assert!(answer.text().contains("sign-in"), "{}", answer.text());
         }
         assert_eq!(one.journal().len(), 2, "no storm of retries");
-        assert_eq!((&proxy.key("one/work")["state"], &upstream_row(&proxy, "one")["state"]), (&json!("ok"), &json!("healthy")));
+        assert_eq!(
+            (&proxy.key("one/work")["state"], &upstream_row(&proxy, "one")["state"]),
+            (&json!("ok"), &json!("healthy"))
+        );
 
         assert_eq!(proxy.chat("hi").said(), "hello", "as soon as somebody signed in");
     }

@@ -17,7 +17,9 @@ const QUICK: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
 fn setup(one: &Upstream, two: &Upstream, hedge: &str) -> Setup {
     Setup::new()
         .config(QUICK)
-        .config(&format!("[[model]]\nname = \"auto\"\ntargets = [\"one:m\", \"two:m\"]\nhedge = {hedge}"))
+        .config(&format!(
+            "[[model]]\nname = \"auto\"\ntargets = [\"one:m\", \"two:m\"]\nhedge = {hedge}"
+        ))
         .upstream("one", one, &["work"])
         .upstream("two", two, &["work"])
 }
@@ -25,7 +27,9 @@ fn setup(one: &Upstream, two: &Upstream, hedge: &str) -> Setup {
 const SOON: &str = "{ after = \"60ms\", max_share = 1 }";
 
 fn explained(proxy: &Proxy) -> Value {
-    until("the request in the ledger", || serde_json::from_slice(&proxy.cli(&["explain", "last", "--json"]).stdout).ok())
+    until("the request in the ledger", || {
+        serde_json::from_slice(&proxy.cli(&["explain", "last", "--json"]).stdout).ok()
+    })
 }
 
 fn attempts(explained: &Value) -> Vec<(String, String, bool)> {
@@ -38,7 +42,11 @@ fn attempts(explained: &Value) -> Vec<(String, String, bool)> {
 fn a_second_that_speaks_first_answers_and_the_first_is_let_go_without_a_strike() {
     for stream in [true, false] {
         let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::shut())]);
-        let two = Upstream::start(vec![if stream { Scene::sse(&["hel", "lo"]) } else { Scene::chat("hello") }]);
+        let two = Upstream::start(vec![if stream {
+            Scene::sse(&["hel", "lo"])
+        } else {
+            Scene::chat("hello")
+        }]);
         let proxy = setup(&one, &two, SOON).start();
 
         let answer = proxy.ask(&body("auto", "hi", stream));
@@ -48,12 +56,18 @@ fn a_second_that_speaks_first_answers_and_the_first_is_let_go_without_a_strike()
         assert_eq!(answer.header("x-aiproxy-attempts"), Some("2"));
         one.until(0, "the first to be let go", |seen| seen.left.is_some());
         let full = explained(&proxy);
-        assert_eq!(attempts(&full), [("one".into(), "answer".into(), false), ("two".into(), "hedge".into(), true)]);
+        assert_eq!(
+            attempts(&full),
+            [("one".into(), "answer".into(), false), ("two".into(), "hedge".into(), true)]
+        );
         assert_eq!(full["parts"].as_array().map(Vec::len), Some(2), "both are billed: {full}");
         assert!(full["parts"][0]["usage"]["input"].as_u64() > Some(0), "{full}");
         assert_eq!(full["record"]["attempts"][0]["maybe_billed"], true, "{full}");
         let page = String::from_utf8(proxy.cli(&["explain", "last"]).stdout).unwrap();
-        assert!(page.contains("two/work (hedge)") && page.contains("cancelled: the second spoke first"), "{page}");
+        assert!(
+            page.contains("two/work (hedge)") && page.contains("cancelled: the second spoke first"),
+            "{page}"
+        );
         assert_eq!(proxy.key("one/work")["state"], "ok");
     }
 }
@@ -62,8 +76,14 @@ fn a_second_that_speaks_first_answers_and_the_first_is_let_go_without_a_strike()
 fn a_dry_run_tells_when_a_second_would_be_asked() {
     let idle = Upstream::start(vec![Scene::chat("never asked")]);
     for (hedge, want) in [
-        (SOON, "a second target is asked after 60 ms without a token, for at most 100 % of requests"),
-        ("{}", "a second target is asked once 20 answers tell what is slow here, for at most 5 % of requests"),
+        (
+            SOON,
+            "a second target is asked after 60 ms without a token, for at most 100 % of requests",
+        ),
+        (
+            "{}",
+            "a second target is asked once 20 answers tell what is slow here, for at most 5 % of requests",
+        ),
     ] {
         let proxy = setup(&idle, &idle, hedge).start();
         let page = String::from_utf8(proxy.cli(&["route", "auto"]).stdout).unwrap();
@@ -79,7 +99,9 @@ fn a_first_that_speaks_late_but_first_answers_and_the_second_is_let_go() {
         let one = Upstream::start(vec![scene.head_gate(&gate)]);
         let two = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::shut())]);
         let proxy = setup(&one, &two, SOON).start();
-        let asked = Request::post("/v1/chat/completions", &body("auto", "hi", stream)).bearer(CLIENT_KEY).open(proxy.addr);
+        let asked = Request::post("/v1/chat/completions", &body("auto", "hi", stream))
+            .bearer(CLIENT_KEY)
+            .open(proxy.addr);
         two.request(0);
 
         gate.open();
@@ -90,8 +112,16 @@ fn a_first_that_speaks_late_but_first_answers_and_the_second_is_let_go() {
         assert_eq!(answer.header("x-aiproxy-upstream"), Some("one"));
         two.until(0, "the second to be let go", |seen| seen.left.is_some());
         let full = explained(&proxy);
-        assert_eq!(attempts(&full), [("one".into(), "answer".into(), true), ("two".into(), "hedge".into(), false)]);
-        assert!(full["record"]["attempts"][1]["outcome"].as_str().is_some_and(|text| text.contains("the first spoke first")), "{full}");
+        assert_eq!(
+            attempts(&full),
+            [("one".into(), "answer".into(), true), ("two".into(), "hedge".into(), false)]
+        );
+        assert!(
+            full["record"]["attempts"][1]["outcome"]
+                .as_str()
+                .is_some_and(|text| text.contains("the first spoke first")),
+            "{full}"
+        );
     }
 }
 
@@ -101,17 +131,24 @@ fn where_both_fail_the_client_hears_of_it_and_where_one_does_the_other_answers()
     let one = Upstream::start(vec![Scene::status(500).head_gate(&first)]);
     let two = Upstream::directed({
         let second = second.clone();
-        move |_, number| if number == 0 { Scene::chat("hello").head_gate(&second) } else { Scene::status(400) }
+        move |_, number| {
+            if number == 0 { Scene::chat("hello").head_gate(&second) } else { Scene::status(400) }
+        }
     });
     let proxy = setup(&one, &two, SOON).start();
-    let mut asked = Request::post("/v1/chat/completions", &body("auto", "hi", false)).bearer(CLIENT_KEY).open(proxy.addr);
+    let mut asked = Request::post("/v1/chat/completions", &body("auto", "hi", false))
+        .bearer(CLIENT_KEY)
+        .open(proxy.addr);
     two.request(0);
     first.open();
     one.until(0, "the first to fail", |seen| seen.answered);
     second.open();
 
     assert_eq!(asked.answer().said(), "hello");
-    assert_eq!(attempts(&explained(&proxy)), [("one".into(), "answer".into(), false), ("two".into(), "hedge".into(), true)]);
+    assert_eq!(
+        attempts(&explained(&proxy)),
+        [("one".into(), "answer".into(), false), ("two".into(), "hedge".into(), true)]
+    );
 
     let slow = Upstream::start(vec![Scene::status(400).delay(Duration::from_millis(150))]);
     let bad = Upstream::start(vec![Scene::status(400).delay(Duration::from_millis(150))]);
@@ -128,7 +165,9 @@ fn pain_2_a_hang_up_ends_both() {
         let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::shut())]);
         let two = Upstream::start(vec![Scene::sse(&["never"]).gate(1, &Gate::shut())]);
         let proxy = setup(&one, &two, SOON).start();
-        let asked = Request::post("/v1/chat/completions", &body("auto", "hi", stream)).bearer(CLIENT_KEY).open(proxy.addr);
+        let asked = Request::post("/v1/chat/completions", &body("auto", "hi", stream))
+            .bearer(CLIENT_KEY)
+            .open(proxy.addr);
         two.request(0);
 
         drop(asked);
@@ -148,7 +187,11 @@ fn the_share_is_kept_and_server_tools_are_never_run_twice() {
     let proxy = setup(&one, &two, "{ after = \"20ms\", max_share = 0.5 }").start();
 
     let said: Vec<String> = (0..4).map(|_| proxy.ask(&body("auto", "hi", false)).said()).collect();
-    assert_eq!(said, ["hello", "quick", "hello", "quick"], "every other request may be asked twice");
+    assert_eq!(
+        said,
+        ["hello", "quick", "hello", "quick"],
+        "every other request may be asked twice"
+    );
 
     let mut search = body("auto", "hi", false);
     search["web_search_options"] = json!({});
@@ -161,7 +204,10 @@ fn the_share_is_kept_and_server_tools_are_never_run_twice() {
 #[test]
 fn after_twenty_answers_the_slow_ones_are_known() {
     let quick = || Scene::chat("hello");
-    let one = Upstream::directed(move |_, number| if number < 20 { quick() } else { quick().head_gate(&Gate::shut()) });
+    let one =
+        Upstream::directed(
+            move |_, number| if number < 20 { quick() } else { quick().head_gate(&Gate::shut()) },
+        );
     let two = Upstream::start(vec![Scene::chat("second")]);
     let proxy = setup(&one, &two, "{ max_share = 0.1 }").start();
 
@@ -181,15 +227,21 @@ fn a_translated_hedge_answers_in_the_clients_dialect_and_another_account_goes_fi
         "data: [DONE]\n\n".to_owned(),
     ])]);
     let proxy = Setup::new()
-        .config(&format!("[[model]]\nname = \"auto\"\ntargets = [\"one:m\", \"two:m\"]\nhedge = {SOON}"))
+        .config(&format!(
+            "[[model]]\nname = \"auto\"\ntargets = [\"one:m\", \"two:m\"]\nhedge = {SOON}"
+        ))
         .upstream_at("one", &one.url(), &["work", "spare"], "")
         .speaking("openai", "two", &two, "")
         .start();
     let ask = json!({"model": "auto", "max_tokens": 50, "stream": true, "messages": [{"role": "user", "content": "hi"}]});
 
-    let answer = proxy.send(&Request::post("/v1/messages", &ask).header("anthropic-version", "2023-06-01"));
+    let answer =
+        proxy.send(&Request::post("/v1/messages", &ask).header("anthropic-version", "2023-06-01"));
 
-    let names: Vec<Value> = events(&answer.body).iter().map(|data| serde_json::from_str::<Value>(data).unwrap()["type"].clone()).collect();
+    let names: Vec<Value> = events(&answer.body)
+        .iter()
+        .map(|data| serde_json::from_str::<Value>(data).unwrap()["type"].clone())
+        .collect();
     assert_eq!(names.first(), Some(&json!("message_start")), "{}", answer.text());
     assert_eq!(names.last(), Some(&json!("message_stop")), "{}", answer.text());
     assert!(answer.text().contains("hello"));

@@ -28,7 +28,11 @@ fn a_key_comes_back_from_the_secret_service() {
         keyring.set("openai/work", &secret("sk-two")).await.expect("replaced");
 
         assert_eq!(kept(&keyring, "openai/work").await.as_deref(), Some("sk-two"));
-        assert_eq!(kept(&Keyring::system(), "openai/work").await.as_deref(), Some("sk-two"), "another connection");
+        assert_eq!(
+            kept(&Keyring::system(), "openai/work").await.as_deref(),
+            Some("sk-two"),
+            "another connection"
+        );
         assert!(keyring.delete("openai/work").await.expect("removed"));
         assert!(!keyring.delete("openai/work").await.expect("not there any more"));
         assert_eq!(kept(&keyring, "openai/work").await, None);
@@ -67,26 +71,37 @@ fn a_daemon_restarted_under_us_is_found_again() {
 
 #[test]
 fn a_locked_collection_that_nobody_unlocks_is_locked() {
-    on_the_bus(Service::Unlocked, "keyring::a_locked_collection_that_nobody_unlocks_is_locked", async {
-        let keyring = Keyring::system();
-        keyring.set("openai/work", &secret("sk-one")).await.expect("stored");
+    on_the_bus(
+        Service::Unlocked,
+        "keyring::a_locked_collection_that_nobody_unlocks_is_locked",
+        async {
+            let keyring = Keyring::system();
+            keyring.set("openai/work", &secret("sk-one")).await.expect("stored");
 
-        lock();
+            lock();
 
-        assert_eq!(keyring.get("openai/work").await.expect_err("locked"), KeyringError::Locked);
-        assert_eq!(keyring.set("openai/work", &secret("sk-two")).await.expect_err("locked"), KeyringError::Locked);
-        assert_eq!(keyring.probe().await.expect_err("locked"), KeyringError::Locked);
-    });
+            assert_eq!(keyring.get("openai/work").await.expect_err("locked"), KeyringError::Locked);
+            assert_eq!(
+                keyring.set("openai/work", &secret("sk-two")).await.expect_err("locked"),
+                KeyringError::Locked
+            );
+            assert_eq!(keyring.probe().await.expect_err("locked"), KeyringError::Locked);
+        },
+    );
 }
 
 #[test]
 fn a_service_with_nowhere_to_keep_keys_is_no_service() {
-    on_the_bus(Service::NeverUnlocked, "keyring::a_service_with_nowhere_to_keep_keys_is_no_service", async {
-        let error = Keyring::system().probe().await.expect_err("nowhere");
+    on_the_bus(
+        Service::NeverUnlocked,
+        "keyring::a_service_with_nowhere_to_keep_keys_is_no_service",
+        async {
+            let error = Keyring::system().probe().await.expect_err("nowhere");
 
-        assert!(matches!(error, KeyringError::NoService(_) | KeyringError::Locked), "{error}");
-        assert!(error.hint().contains("--vault"));
-    });
+            assert!(matches!(error, KeyringError::NoService(_) | KeyringError::Locked), "{error}");
+            assert!(error.hint().contains("--vault"));
+        },
+    );
 }
 
 #[test]
@@ -95,7 +110,10 @@ fn a_bus_without_a_service_says_so() {
         let error = Keyring::system().get("openai/work").await.expect_err("nobody");
 
         assert!(matches!(error, KeyringError::NoService(_)), "{error}");
-        assert_eq!(error.to_string(), "no OS keyring service: no session bus, or no Secret Service on it");
+        assert_eq!(
+            error.to_string(),
+            "no OS keyring service: no session bus, or no Secret Service on it"
+        );
     });
 }
 
@@ -112,10 +130,17 @@ fn no_bus_at_all_says_so() {
 
 #[test]
 fn a_service_that_never_answers_is_waited_for_once() {
-    on_the_bus(Service::Silent, "keyring::a_service_that_never_answers_is_waited_for_once", async {
-        let keyring = Keyring::system().with_patience(Duration::from_secs(1));
+    on_the_bus(
+        Service::Silent,
+        "keyring::a_service_that_never_answers_is_waited_for_once",
+        async {
+            let keyring = Keyring::system().with_patience(Duration::from_secs(1));
 
-        assert_eq!(keyring.get("openai/work").await.expect_err("silent"), KeyringError::Timeout);
-        assert_eq!(keyring.get("openai/home").await.expect_err("held"), KeyringError::Busy);
-    });
+            assert_eq!(
+                keyring.get("openai/work").await.expect_err("silent"),
+                KeyringError::Timeout
+            );
+            assert_eq!(keyring.get("openai/home").await.expect_err("held"), KeyringError::Busy);
+        },
+    );
 }

@@ -38,7 +38,11 @@ fn text_of(proxy: &Proxy, args: &[&str]) -> String {
 #[test]
 fn what_was_asked_is_recorded_with_its_cost_and_can_be_explained() {
     let upstream = Upstream::directed(|seen, _| {
-        if seen.key() == secret("one", "work") { Scene::status(429).header("retry-after", "30") } else { Scene::chat("hello") }
+        if seen.key() == secret("one", "work") {
+            Scene::status(429).header("retry-after", "30")
+        } else {
+            Scene::chat("hello")
+        }
     });
     let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work", "spare"]).start();
     proxy.chat("how are you?");
@@ -51,16 +55,33 @@ fn what_was_asked_is_recorded_with_its_cost_and_can_be_explained() {
     );
     let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
     assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(2));
-    assert_eq!((&shown["cost"]["usd"], &shown["parts"][0]["bill"]["source"]), (&json!(23_000), &json!("free")));
+    assert_eq!(
+        (&shown["cost"]["usd"], &shown["parts"][0]["bill"]["source"]),
+        (&json!(23_000), &json!("free"))
+    );
     let explained = text_of(&proxy, &["explain", "last"]);
-    for part in ["attempt 1 at one", "attempt 2 at one", "0.000003 USD", "0.00002 USD", "$0.000023", "price one/m, from [prices]", "▒"] {
+    for part in [
+        "attempt 1 at one",
+        "attempt 2 at one",
+        "0.000003 USD",
+        "0.00002 USD",
+        "$0.000023",
+        "price one/m, from [prices]",
+        "▒",
+    ] {
         assert!(explained.contains(part), "{part} is missing in\n{explained}");
     }
-    assert!(text_of(&proxy, &["log", "show", "last", "--body", "request"]).contains("how are you?"));
+    assert!(
+        text_of(&proxy, &["log", "show", "last", "--body", "request"]).contains("how are you?")
+    );
     assert!(text_of(&proxy, &["log", "show", "last", "--body", "answer"]).contains("hello"));
     assert_eq!(proxy.snapshot()["live"]["totals"]["cost"], 23_000);
     for by in ["project", "upstream", "key", "client", "session", "day"] {
-        assert_eq!(json_of(&proxy, &["usage", "--by", by, "--json"])["total"]["cost"], 23_000, "{by}");
+        assert_eq!(
+            json_of(&proxy, &["usage", "--by", by, "--json"])["total"]["cost"],
+            23_000,
+            "{by}"
+        );
     }
     let page = text_of(&proxy, &["usage"]);
     assert!(page.contains("today") && page.contains("<$0.001"), "{page}");
@@ -83,10 +104,18 @@ fn history_outlives_the_proxy_and_is_read_without_one() {
     let csv = text_of(&proxy, &["log", "export", "--format", "csv"]);
 
     assert_eq!(log.lines().count(), 1, "{log}");
-    let lines: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!((lines.len(), &lines[0]["asked"], &lines[1]["asked"]), (2, &json!("=cmd|x"), &json!("m")), "the newest first");
+    let lines: Vec<Value> =
+        exported.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(
+        (lines.len(), &lines[0]["asked"], &lines[1]["asked"]),
+        (2, &json!("=cmd|x"), &json!("m")),
+        "the newest first"
+    );
     assert!(csv.starts_with("id,at,project,") && csv.contains("\"'=cmd|x\""), "{csv}");
-    assert!(csv.lines().all(|line| line.split(',').all(|cell| !cell.starts_with(['=', '+', '-', '@']))), "{csv}");
+    assert!(
+        csv.lines().all(|line| line.split(',').all(|cell| !cell.starts_with(['=', '+', '-', '@']))),
+        "{csv}"
+    );
     assert_eq!(json_of(&proxy, &["usage", "--json"])["total"]["requests"], 2);
     assert_eq!(proxy.cli(&["log", "--since", "soon"]).status.code(), Some(2));
     assert_eq!(proxy.cli(&["usage", "--by", "mood"]).status.code(), Some(2));
@@ -110,11 +139,18 @@ fn what_is_not_told_is_estimated_and_marked() {
     gate.open();
 
     assert_eq!(cost["sure"], "estimate", "{cost}");
-    assert!(cost["usd"].as_i64().is_some_and(|nano| nano >= 30_000), "three tokens out and the question: {cost}");
+    assert!(
+        cost["usd"].as_i64().is_some_and(|nano| nano >= 30_000),
+        "three tokens out and the question: {cost}"
+    );
     // A whole stream without usage is estimated too.
     proxy.chat_stream("hi");
     let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
-    assert_eq!((&shown["state"], &shown["cost"]["sure"]), (&json!("done"), &json!("estimate")), "{shown}");
+    assert_eq!(
+        (&shown["state"], &shown["cost"]["sure"]),
+        (&json!("done"), &json!("estimate")),
+        "{shown}"
+    );
     assert!(text_of(&proxy, &["log"]).contains('~'));
 }
 
@@ -133,7 +169,11 @@ fn what_the_provider_says_that_it_costs_counts() {
     let bill = || {
         proxy.chat("hi");
         let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
-        (shown["cost"]["usd"].clone(), shown["parts"][0]["bill"]["computed"].clone(), shown["parts"][0]["bill"]["source"].clone())
+        (
+            shown["cost"]["usd"].clone(),
+            shown["parts"][0]["bill"]["computed"].clone(),
+            shown["parts"][0]["bill"]["source"].clone(),
+        )
     };
 
     assert_eq!(bill(), (json!(2_100_000), json!(23_000), json!("reported")));
@@ -143,11 +183,17 @@ fn what_the_provider_says_that_it_costs_counts() {
 #[test]
 fn pain_22_an_unknown_price_is_never_nothing() {
     let upstream = Upstream::directed(|_, _| Scene::chat("hello"));
-    let proxy = Setup::new().upstream_at("one", "http://127.0.0.1:1", &[], "enabled = false").upstream("far", &upstream, &["work"]).start();
+    let proxy = Setup::new()
+        .upstream_at("one", "http://127.0.0.1:1", &[], "enabled = false")
+        .upstream("far", &upstream, &["work"])
+        .start();
     proxy.chat("hi");
     let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
     // On this machine it is free; elsewhere nobody knows.
-    assert_eq!((&shown["cost"]["usd"], &shown["parts"][0]["bill"]["source"]), (&json!(0), &json!("local")));
+    assert_eq!(
+        (&shown["cost"]["usd"], &shown["parts"][0]["bill"]["source"]),
+        (&json!(0), &json!("local"))
+    );
 }
 
 #[test]
@@ -159,24 +205,47 @@ fn no_key_reaches_the_files_and_bodies_stay_within_their_room() {
         1 => Scene::json(500, &json!({"error": {"message": format!("bad key {echo}")}})),
         _ => Scene::sse(&["your key ", &echo, " is leaked"]),
     });
-    let config = "[retry]\nmax_attempts = 1\n[ledger]\nbodies_total = \"256KiB\"\nbody_limit = \"16KiB\"";
+    let config =
+        "[retry]\nmax_attempts = 1\n[ledger]\nbodies_total = \"256KiB\"\nbody_limit = \"16KiB\"";
     let mut proxy = Setup::new().config(config).upstream("one", &upstream, &["work"]).start();
     for n in 0..60_u64 {
-        let noise: String =
-            (0..1_500_u64).map(|k| format!("{:x}", (k + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(n as u32))).collect();
+        let noise: String = (0..1_500_u64)
+            .map(|k| {
+                format!("{:x}", (k + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(n as u32))
+            })
+            .collect();
         proxy.ask(&body("m", &format!("my key is {key}, {noise}"), n % 2 == 0));
     }
     let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
-    let sent = shown["bodies"].as_array().and_then(|bodies| bodies.iter().find(|body| body["side"] == "request")).expect("a body").clone();
-    assert!(sent["head"].as_str().is_some_and(|head| head.contains("my key is [redacted]")), "{sent}");
-    assert!(sent["total"].as_u64() > Some(16 << 10) && !sent["tail"].as_str().unwrap_or_default().is_empty(), "beginning and end are kept");
+    let sent = shown["bodies"]
+        .as_array()
+        .and_then(|bodies| bodies.iter().find(|body| body["side"] == "request"))
+        .expect("a body")
+        .clone();
+    assert!(
+        sent["head"].as_str().is_some_and(|head| head.contains("my key is [redacted]")),
+        "{sent}"
+    );
+    assert!(
+        sent["total"].as_u64() > Some(16 << 10)
+            && !sent["tail"].as_str().unwrap_or_default().is_empty(),
+        "beginning and end are kept"
+    );
     proxy.signal(rustix::process::Signal::TERM);
     proxy.exit_code();
 
     let mut bytes = 0;
-    for entry in fs::read_dir(proxy.home.data()).expect("the data dir").flatten().filter(|entry| entry.path().is_file()) {
+    for entry in fs::read_dir(proxy.home.data())
+        .expect("the data dir")
+        .flatten()
+        .filter(|entry| entry.path().is_file())
+    {
         let file = fs::read(entry.path()).expect("a file");
-        assert!(memchr::memmem::find(&file, key.as_bytes()).is_none(), "{:?} holds the key", entry.path());
+        assert!(
+            memchr::memmem::find(&file, key.as_bytes()).is_none(),
+            "{:?} holds the key",
+            entry.path()
+        );
         bytes += file.len();
     }
     assert!(bytes < 1 << 20, "{bytes} bytes");
@@ -188,13 +257,17 @@ fn a_damaged_or_locked_file_never_fails_a_request() {
     let setup = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]);
     let home = setup.home();
     fs::create_dir_all(home.data()).expect("the data dir");
-    fs::write(home.data().join("ledger.db"), b"\x89PNG\r\n\x1a\n this is a picture, is it not").expect("written");
+    fs::write(home.data().join("ledger.db"), b"\x89PNG\r\n\x1a\n this is a picture, is it not")
+        .expect("written");
     let mut proxy = Proxy::spawn(home);
     assert_eq!(proxy.chat("hi").status, 200);
     assert_eq!(json_of(&proxy, &["usage", "--json"])["total"]["requests"], 1);
     assert!(proxy.output().contains("is damaged"), "{}", proxy.output());
-    let names: Vec<String> =
-        fs::read_dir(proxy.home.data()).expect("it").flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<String> = fs::read_dir(proxy.home.data())
+        .expect("it")
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
     assert!(names.iter().any(|name| name.starts_with("ledger.db.corrupt-")), "{names:?}");
 
     // Somebody else holds the file: requests go on, and are there afterwards.
@@ -203,17 +276,24 @@ fn a_damaged_or_locked_file_never_fails_a_request() {
     let begun = Instant::now();
     assert_eq!(proxy.chat("hi").status, 200);
     assert!(begun.elapsed() < Duration::from_secs(2), "the request waits for nothing");
-    until("the trouble to be known", || proxy.snapshot()["ledger"]["trouble"].as_str().map(str::to_owned));
+    until("the trouble to be known", || {
+        proxy.snapshot()["ledger"]["trouble"].as_str().map(str::to_owned)
+    });
     other.execute_batch("COMMIT").expect("unlocked");
     drop(other);
-    until("it to be written", || (json_of(&proxy, &["usage", "--json"])["total"]["requests"] == 2).then_some(()));
+    until("it to be written", || {
+        (json_of(&proxy, &["usage", "--json"])["total"]["requests"] == 2).then_some(())
+    });
     proxy.signal(rustix::process::Signal::TERM);
     assert_eq!(proxy.exit_code(), Some(0));
 }
 
-/// How many requests are answered before the kill: few each time, or as many as `CRASH_REQUESTS` says, once.
+/// How many requests are answered before the kill: few each time, or as many as `CRASH_REQUESTS`
+/// says, once.
 fn crash_sizes() -> Vec<usize> {
-    let many = std::env::var("CRASH_REQUESTS").ok().map(|n| n.parse().expect("CRASH_REQUESTS is a number"));
+    let many = std::env::var("CRASH_REQUESTS")
+        .ok()
+        .map(|n| n.parse().expect("CRASH_REQUESTS is a number"));
     many.map_or_else(|| vec![150, 400, 700], |many| vec![many])
 }
 
@@ -226,10 +306,12 @@ fn chance(upto: u64) -> u64 {
 /// Asks until there was the kill; every request that was answered, and when.
 fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, told: &Mutex<Vec<(String, Instant)>>) {
     // The built-in upstream: the scripted one remembers every request.
-    let request = Request::post("/v1/chat/completions", &body("demo/echo", "hi", false)).bearer(CLIENT_KEY);
+    let request =
+        Request::post("/v1/chat/completions", &body("demo/echo", "hi", false)).bearer(CLIENT_KEY);
     let bytes = request.bytes(proxy.addr);
     while !stop.load(Ordering::Relaxed) {
-        // The connection of the moment of the kill cannot be made, and an answer may be cut anywhere.
+        // The connection of the moment of the kill cannot be made, and an answer may be cut
+        // anywhere.
         let asked = AssertUnwindSafe(|| {
             let mut connection = Connection::to(proxy.addr);
             while !stop.load(Ordering::Relaxed) {
@@ -260,8 +342,12 @@ fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
             }
             // So many that were answered more than a second ago, while others are under way.
             let begun = Instant::now();
-            while told.lock().expect("ids").get(wanted).is_none_or(|(_, at)| at.elapsed() <= SECOND) {
-                assert!(begun.elapsed() < Duration::from_secs(60).max(SECOND * (size as u32 / 50)), "too slow to be of use");
+            while told.lock().expect("ids").get(wanted).is_none_or(|(_, at)| at.elapsed() <= SECOND)
+            {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(60).max(SECOND * (size as u32 / 50)),
+                    "too slow to be of use"
+                );
                 std::thread::park_timeout(Duration::from_micros(chance(2_000)));
             }
             proxy.signal(rustix::process::Signal::KILL);
@@ -273,7 +359,11 @@ fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
 
         let told = told.into_inner().expect("ids");
         let times = recorded(&proxy);
-        let due: Vec<&String> = told.iter().filter(|(_, at)| killed.duration_since(*at) > SECOND).map(|(id, _)| id).collect();
+        let due: Vec<&String> = told
+            .iter()
+            .filter(|(_, at)| killed.duration_since(*at) > SECOND)
+            .map(|(id, _)| id)
+            .collect();
         assert!(due.len() >= size, "{} requests", due.len());
         let missing = due.iter().filter(|id| times.get(**id) != Some(&1)).count();
         assert_eq!(missing, 0, "of {} requests that were answered in time", due.len());
@@ -285,13 +375,16 @@ fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
             times.len() - before
         );
         before = times.len();
-        let connection = rusqlite::Connection::open(proxy.home.data().join("ledger.db")).expect("opened");
-        let said: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+        let connection =
+            rusqlite::Connection::open(proxy.home.data().join("ledger.db")).expect("opened");
+        let said: String =
+            connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
         assert_eq!(said, "ok");
         drop(connection);
         let home = proxy.take_home();
         proxy = Proxy::spawn(home);
-        let all = json_of(&proxy, &["usage", "--json"])["demo"]["requests"].as_u64().expect("a number");
+        let all =
+            json_of(&proxy, &["usage", "--json"])["demo"]["requests"].as_u64().expect("a number");
         assert_eq!(all, times.len() as u64, "sums agree with rows");
     }
 }

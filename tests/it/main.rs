@@ -1,6 +1,13 @@
 //! The tests that look at the program from outside, in one binary.
-#![allow(clippy::disallowed_methods, reason = "tests have real clocks, real files and an environment of their own")]
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a test that is skipped says so, one that fails shows what the program said")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests have real clocks, real files and an environment of their own"
+)]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test that is skipped says so, one that fails shows what the program said"
+)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 #![allow(unreachable_pub, reason = "one binary of many small modules")]
 

@@ -1,4 +1,5 @@
-//! What the proxy tells others of itself: alerts, metrics, traces, the turns of a session, replays side by side.
+//! What the proxy tells others of itself: alerts, metrics, traces, the turns of a session, replays
+//! side by side.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,22 +25,31 @@ fn at(receiver: &Upstream, path: &str) -> String {
 /// The first message of this kind.
 fn message(receiver: &Upstream, kind: &str) -> (Seen, Value) {
     until(&format!("an alert of the kind {kind}"), || {
-        receiver.everything().into_iter().map(|seen| (seen.clone(), seen.json())).find(|(_, told)| told["kind"] == kind)
+        receiver
+            .everything()
+            .into_iter()
+            .map(|seen| (seen.clone(), seen.json()))
+            .find(|(_, told)| told["kind"] == kind)
     })
 }
 
 fn control(proxy: &Proxy, path: &str) -> crate::support::client::Answer {
-    let token = std::fs::read_to_string(proxy.home.data().join("run/token")).expect("the control token");
+    let token =
+        std::fs::read_to_string(proxy.home.data().join("run/token")).expect("the control token");
     Request::get(path).bearer(token.trim()).send(proxy.addr)
 }
 
 #[test]
 fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
     let hook = receiver();
-    let upstream =
-        Upstream::directed(|seen, _| if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") });
-    let config =
-        format!("[alerts]\nwebhook = \"{}\"\nsecret = \"env:IT_HOOK\"\nfeishu = \"{}\"", at(&hook, "/hook/secret-path"), at(&hook, "/bot"));
+    let upstream = Upstream::directed(|seen, _| {
+        if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") }
+    });
+    let config = format!(
+        "[alerts]\nwebhook = \"{}\"\nsecret = \"env:IT_HOOK\"\nfeishu = \"{}\"",
+        at(&hook, "/hook/secret-path"),
+        at(&hook, "/bot")
+    );
     let setup = Setup::new().config(&config).variable("IT_HOOK", "a-very-long-secret");
     let proxy = setup.upstream("one", &upstream, &["work", "spare"]).start();
     for _ in 0..3 {
@@ -53,7 +63,11 @@ fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
         (&json!("key_down"), &json!("one"), &json!("work"), &json!("error"))
     );
     assert_eq!(seen.header("x-aiproxy-id"), told["id"].as_str());
-    let signed = format!("{}.{}", seen.header("x-aiproxy-timestamp").expect("a time"), String::from_utf8_lossy(&seen.body));
+    let signed = format!(
+        "{}.{}",
+        seen.header("x-aiproxy-timestamp").expect("a time"),
+        String::from_utf8_lossy(&seen.body)
+    );
     let digest = Secret::new("a-very-long-secret".to_owned()).sign(signed.as_bytes());
     let want: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(seen.header("x-aiproxy-signature"), Some(format!("sha256={want}").as_str()));
@@ -68,10 +82,21 @@ fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
     let warmed = proxy.cli(&["key", "warm", "one/work"]);
     assert!(warmed.status.success(), "{warmed:?}");
     let (_, well) = message(&hook, "recovered");
-    assert_eq!((&well["upstream"], &well["key"], &well["level"]), (&json!("one"), &json!("work"), &json!("info")));
-    let rejected = hook.everything().into_iter().filter(|seen| seen.path != "/bot" && seen.json()["kind"] == "key_rejected").count();
+    assert_eq!(
+        (&well["upstream"], &well["key"], &well["level"]),
+        (&json!("one"), &json!("work"), &json!("info"))
+    );
+    let rejected = hook
+        .everything()
+        .into_iter()
+        .filter(|seen| seen.path != "/bot" && seen.json()["kind"] == "key_rejected")
+        .count();
     assert_eq!(rejected, 1, "told once");
-    assert!(!proxy.output().contains("secret-path"), "the path of a webhook is nobody's business: {}", proxy.output());
+    assert!(
+        !proxy.output().contains("secret-path"),
+        "the path of a webhook is nobody's business: {}",
+        proxy.output()
+    );
     let shown = proxy.cli(&["config", "show"]);
     assert!(!String::from_utf8_lossy(&shown.stdout).contains("secret-path"));
 }
@@ -79,14 +104,18 @@ fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
 #[test]
 fn an_upstream_that_fails_is_told_and_what_is_not_taken_is_sent_again_with_the_same_id() {
     let tries = AtomicUsize::new(0);
-    let hook =
-        Upstream::directed(
-            move |_, _| {
-                if tries.fetch_add(1, Ordering::Relaxed) == 0 { Scene::status(503) } else { Scene::json(200, &json!({})) }
-            },
-        );
+    let hook = Upstream::directed(move |_, _| {
+        if tries.fetch_add(1, Ordering::Relaxed) == 0 {
+            Scene::status(503)
+        } else {
+            Scene::json(200, &json!({}))
+        }
+    });
     let upstream = Upstream::directed(|_, _| Scene::status(500));
-    let config = format!("[alerts]\nwebhook = \"{}\"\n[retry]\nmax_attempts = 1\n[cooldown]\nfailures = 1", at(&hook, "/hook"));
+    let config = format!(
+        "[alerts]\nwebhook = \"{}\"\n[retry]\nmax_attempts = 1\n[cooldown]\nfailures = 1",
+        at(&hook, "/hook")
+    );
     let proxy = Setup::new().config(&config).upstream("one", &upstream, &["work"]).start();
     proxy.chat("hi");
 
@@ -94,8 +123,16 @@ fn an_upstream_that_fails_is_told_and_what_is_not_taken_is_sent_again_with_the_s
     let again = hook.request(1);
 
     assert_eq!(first.json()["kind"], "upstream_down", "{}", first.json());
-    assert_eq!((first.header("x-aiproxy-id"), &first.body), (again.header("x-aiproxy-id"), &again.body), "the same message");
-    assert!(proxy.snapshot()["alerts"][0]["alert"]["text"].as_str().is_some_and(|text| text.starts_with("one is down")));
+    assert_eq!(
+        (first.header("x-aiproxy-id"), &first.body),
+        (again.header("x-aiproxy-id"), &again.body),
+        "the same message"
+    );
+    assert!(
+        proxy.snapshot()["alerts"][0]["alert"]["text"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("one is down"))
+    );
 }
 
 #[test]
@@ -103,14 +140,21 @@ fn a_test_of_the_alerts_says_what_came_of_each_way() {
     let hook = receiver();
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let nowhere = Upstream::refused();
-    let config = format!("[alerts]\nwebhook = \"{}\"\nfeishu = \"http://{nowhere}/bot\"", at(&hook, "/hook"));
+    let config = format!(
+        "[alerts]\nwebhook = \"{}\"\nfeishu = \"http://{nowhere}/bot\"",
+        at(&hook, "/hook")
+    );
     let proxy = Setup::new().config(&config).upstream("one", &upstream, &["work"]).start();
 
     let tested = proxy.cli(&["alerts", "test"]);
 
     let said = String::from_utf8_lossy(&tested.stderr);
     assert_eq!(tested.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("webhook: taken by http://{}", hook.addr())) && said.contains("feishu: "), "{said}");
+    assert!(
+        said.contains(&format!("webhook: taken by http://{}", hook.addr()))
+            && said.contains("feishu: "),
+        "{said}"
+    );
     assert_eq!(message(&hook, "test").1["event"], "test");
 
     let silent = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -121,17 +165,23 @@ fn a_test_of_the_alerts_says_what_came_of_each_way() {
 #[test]
 fn metrics_tell_of_requests_attempts_and_keys_to_the_owner_only() {
     let upstream = Upstream::directed(|seen, _| {
-        if seen.key() == secret("one", "work") { Scene::status(429).header("retry-after", "30") } else { Scene::chat("hello") }
+        if seen.key() == secret("one", "work") {
+            Scene::status(429).header("retry-after", "30")
+        } else {
+            Scene::chat("hello")
+        }
     });
-    let config =
-        "[prices.\"one/m\"]\ninput = 1\noutput = 10\n[[project]]\nname = \"plain\"\nkey = \"aip-it-plain-0123456789abcdef0123456789\"";
+    let config = "[prices.\"one/m\"]\ninput = 1\noutput = 10\n[[project]]\nname = \"plain\"\nkey = \"aip-it-plain-0123456789abcdef0123456789\"";
     let proxy = Setup::new().config(config).upstream("one", &upstream, &["work", "spare"]).start();
     proxy.chat("hi");
     proxy.chat("hi");
 
     let answer = control(&proxy, "/metrics");
 
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/plain; version=0.0.4; charset=utf-8")));
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, Some("text/plain; version=0.0.4; charset=utf-8"))
+    );
     let text = answer.text();
     let whose = "project=\"it\",upstream=\"one\",model=\"m\",op=\"chat\",dialect=\"openai\"";
     for line in [
@@ -147,11 +197,20 @@ fn metrics_tell_of_requests_attempts_and_keys_to_the_owner_only() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
-    assert!(text.contains("aiproxy_key_cooldown_seconds{upstream=\"one\",key=\"work\",model=\"m\"} "), "{text}");
-    assert!(text.lines().all(|line| line.starts_with('#') || line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok())));
+    assert!(
+        text.contains("aiproxy_key_cooldown_seconds{upstream=\"one\",key=\"work\",model=\"m\"} "),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| line.starts_with('#')
+        || line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok())));
     assert!(!text.contains(&secret("one", "work")));
-    assert_eq!(proxy.send(&Request::get("/metrics")).status, 200, "the project of the tests is an admin");
-    let plain = Request::get("/metrics").bearer("aip-it-plain-0123456789abcdef0123456789").send(proxy.addr);
+    assert_eq!(
+        proxy.send(&Request::get("/metrics")).status,
+        200,
+        "the project of the tests is an admin"
+    );
+    let plain =
+        Request::get("/metrics").bearer("aip-it-plain-0123456789abcdef0123456789").send(proxy.addr);
     assert_eq!((plain.status, Request::get("/metrics").send(proxy.addr).status), (401, 401));
 }
 
@@ -162,14 +221,20 @@ fn the_turns_of_a_session_are_told_to_its_own_project() {
     let config = format!("[[project]]\nname = \"other\"\nkey = \"{other}\"");
     let proxy = Setup::new().config(&config).upstream("one", &upstream, &["work"]).start();
     for n in 0..3 {
-        let asked = Request::post("/v1/chat/completions", &body("m", &format!("question {n}"), false)).header("x-session-id", "s/1");
+        let asked =
+            Request::post("/v1/chat/completions", &body("m", &format!("question {n}"), false))
+                .header("x-session-id", "s/1");
         assert_eq!(proxy.send(&asked).status, 200);
     }
     proxy.chat("of no session");
 
     let told = proxy.send(&Request::get("/context/s%2F1?limit=2")).json();
 
-    assert_eq!((&told["session_id"], &told["total"], &told["project"]), (&json!("s/1"), &json!(2), &json!("it")), "{told}");
+    assert_eq!(
+        (&told["session_id"], &told["total"], &told["project"]),
+        (&json!("s/1"), &json!(2), &json!("it")),
+        "{told}"
+    );
     let turn = &told["turns"][0];
     assert_eq!(
         (&turn["answer"], &turn["provider_id"], &turn["kept"]),
@@ -180,7 +245,10 @@ fn the_turns_of_a_session_are_told_to_its_own_project() {
     assert!(turn["response"].as_str().is_some_and(|response| response.contains("answer 2")));
     let next = told["next"].as_str().expect("there is more");
     let rest = proxy.send(&Request::get(&format!("/context/s%2F1?before={next}"))).json();
-    assert_eq!((&rest["turns"][0]["answer"], &rest["total"], &rest["next"]), (&json!("answer 0"), &json!(1), &Value::Null));
+    assert_eq!(
+        (&rest["turns"][0]["answer"], &rest["total"], &rest["next"]),
+        (&json!("answer 0"), &json!(1), &Value::Null)
+    );
     let ask = |token: &str| Request::get("/context/s%2F1").bearer(token).send(proxy.addr).status;
     assert_eq!((ask(other), ask(CLIENT_KEY), ask("aip-nobody")), (404, 200, 401));
     assert_eq!(proxy.send(&Request::get("/context/s%2F1?before=x")).status, 400);
@@ -189,22 +257,35 @@ fn the_turns_of_a_session_are_told_to_its_own_project() {
 #[test]
 fn traces_are_sent_with_a_span_for_the_request_and_one_for_each_attempt() {
     let collector = receiver();
-    let upstream =
-        Upstream::directed(|seen, _| if seen.key() == secret("one", "work") { Scene::status(429) } else { Scene::chat("hello") });
-    let config = format!("[otlp]\nurl = \"http://{}\"\nheaders = {{ authorization = \"env:IT_OTLP\" }}", collector.addr());
+    let upstream = Upstream::directed(|seen, _| {
+        if seen.key() == secret("one", "work") { Scene::status(429) } else { Scene::chat("hello") }
+    });
+    let config = format!(
+        "[otlp]\nurl = \"http://{}\"\nheaders = {{ authorization = \"env:IT_OTLP\" }}",
+        collector.addr()
+    );
     let setup = Setup::new().config(&config).variable("IT_OTLP", "Basic abc def");
     let proxy = setup.upstream("one", &upstream, &["work", "spare"]).start();
     let asked = Request::post("/v1/chat/completions", &body("m", "hi", false));
-    proxy.send(&asked.header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+    proxy.send(
+        &asked.header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    );
 
     let seen = collector.request(0);
 
-    assert_eq!((seen.path.as_str(), seen.header("authorization")), ("/v1/traces", Some("Basic abc def")));
+    assert_eq!(
+        (seen.path.as_str(), seen.header("authorization")),
+        ("/v1/traces", Some("Basic abc def"))
+    );
     let told = seen.json();
-    let spans = told["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("spans").clone();
+    let spans =
+        told["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("spans").clone();
     assert_eq!(spans.len(), 3, "{told}");
     assert!(spans.iter().all(|span| span["traceId"] == "4bf92f3577b34da6a3ce929d0e0e4736"));
-    assert_eq!((&spans[0]["parentSpanId"], &spans[0]["name"]), (&json!("00f067aa0ba902b7"), &json!("chat m")));
+    assert_eq!(
+        (&spans[0]["parentSpanId"], &spans[0]["name"]),
+        (&json!("00f067aa0ba902b7"), &json!("chat m"))
+    );
     assert_eq!((&spans[1]["status"]["code"], &spans[2]["status"]["code"]), (&json!(2), &json!(1)));
     assert!(!told.to_string().contains(&secret("one", "work")));
 }
@@ -215,7 +296,8 @@ fn a_replay_is_compared_with_the_first_time() {
         Some("big") => Scene::chat("one\ntwo\nthree"),
         _ => Scene::chat("one\n2\nthree"),
     });
-    let config = "[prices.\"one/m\"]\ninput = 1\noutput = 10\n[prices.\"one/big\"]\ninput = 2\noutput = 20";
+    let config =
+        "[prices.\"one/m\"]\ninput = 1\noutput = 10\n[prices.\"one/big\"]\ninput = 2\noutput = 20";
     let proxy = Setup::new().config(config).upstream("one", &upstream, &["work"]).start();
     proxy.chat("count");
 
@@ -223,12 +305,16 @@ fn a_replay_is_compared_with_the_first_time() {
 
     let text = String::from_utf8_lossy(&shown.stdout);
     assert!(shown.status.success(), "{text}{}", String::from_utf8_lossy(&shown.stderr));
-    for part in [" one\n-2\n+two\n three\n", "model", "big", "cost", "+100 %", "tokens in", "same"] {
+    for part in [" one\n-2\n+two\n three\n", "model", "big", "cost", "+100 %", "tokens in", "same"]
+    {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");
     }
     let shown = proxy.cli(&["log", "replay", "last", "--json"]);
     let told: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
-    assert_eq!((&told["same"], &told["diff"], &told["again"]["request"]["asked"]), (&json!(true), &json!(""), &json!("big")));
+    assert_eq!(
+        (&told["same"], &told["diff"], &told["again"]["request"]["asked"]),
+        (&json!(true), &json!(""), &json!("big"))
+    );
     assert_eq!(proxy.cli(&["log", "replay", "ffff"]).status.code(), Some(1));
     assert_eq!(upstream.journal().len(), 3);
 }
@@ -238,14 +324,18 @@ fn what_cannot_be_sent_to_is_refused_before_it_runs() {
     for (config, want) in [
         ("[alerts]\nwebhook = \"hooks.example\"", "no address that something can be sent to"),
         ("[alerts]\nwebhook = \"ftp://hooks.example/x\"", "`ftp:` is not spoken here"),
-        ("[alerts]\nfeishu = \"https://me:pw@hooks.example/x\"", "a user name in an address is not sent"),
+        (
+            "[alerts]\nfeishu = \"https://me:pw@hooks.example/x\"",
+            "a user name in an address is not sent",
+        ),
         ("[alerts]\nevents = [\"key_dwon\"]", "key_down"),
         ("[otlp]\nurl = \"localhost:4318\"", "no address that something can be sent to"),
         ("[otlp]\nheaders = { \"a b\" = \"c\" }", "is no name of a header"),
     ] {
         let home = Setup::new().whole_config(config).home();
         let checked = home.command().args(["config", "check"]).output().expect("run aiproxy");
-        let said = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned()
+            + &String::from_utf8_lossy(&checked.stdout);
         assert_eq!(checked.status.code(), Some(3), "{config}: {said}");
         assert!(said.contains(want), "{config}: {said}");
         assert!(!said.contains("me:pw"), "{said}");

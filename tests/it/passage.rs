@@ -1,4 +1,5 @@
-//! Recorded provider streams go through a passage: same events, same bytes where they were canonical, usage as they say.
+//! Recorded provider streams go through a passage: same events, same bytes where they were
+//! canonical, usage as they say.
 
 use std::{
     fs,
@@ -33,7 +34,8 @@ struct Exchange {
 fn recorded() -> Option<Vec<Exchange>> {
     #[expect(clippy::disallowed_methods, reason = "a test may be told where the recordings are")]
     let told = std::env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
-    let folder = told.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/exchanges"));
+    let folder =
+        told.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/exchanges"));
     let Ok(index) = fs::read(folder.join("index.json")) else {
         eprintln!("skipped: no recorded exchanges in {}", folder.display());
         return None;
@@ -92,7 +94,9 @@ fn values(exchange: &Exchange) -> Vec<Value> {
     let parse = |text: &str| serde_json::from_str(text).expect("recorded JSON");
     match exchange.kind.as_str() {
         "sse" => events(&exchange.body).iter().map(|(_, data)| parse(data)).collect(),
-        "ndjson" => exchange.body.lines().filter(|line| !line.trim().is_empty()).map(parse).collect(),
+        "ndjson" => {
+            exchange.body.lines().filter(|line| !line.trim().is_empty()).map(parse).collect()
+        }
         _ => match parse(&exchange.body) {
             Value::Array(list) => list,
             one => vec![one],
@@ -109,19 +113,26 @@ fn told_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
         match dialect {
             Dialect::Openai if value["usage"].is_object() => {
                 let u = &value["usage"];
-                let (p, c, t) = (n(&u["prompt_tokens"]), n(&u["completion_tokens"]), n(&u["total_tokens"]));
+                let (p, c, t) =
+                    (n(&u["prompt_tokens"]), n(&u["completion_tokens"]), n(&u["total_tokens"]));
                 told = Some((p, c.max(t.saturating_sub(p))));
             }
             Dialect::Responses => {
-                let response = if value["response"].is_object() { &value["response"] } else { value };
+                let response =
+                    if value["response"].is_object() { &value["response"] } else { value };
                 if response["usage"].is_object() {
-                    told = Some((n(&response["usage"]["input_tokens"]), n(&response["usage"]["output_tokens"])));
+                    told = Some((
+                        n(&response["usage"]["input_tokens"]),
+                        n(&response["usage"]["output_tokens"]),
+                    ));
                 }
             }
             Dialect::Anthropic => {
                 for u in [&value["message"]["usage"], &value["usage"]] {
                     if u["input_tokens"].is_u64() {
-                        input = n(&u["input_tokens"]) + n(&u["cache_read_input_tokens"]) + n(&u["cache_creation_input_tokens"]);
+                        input = n(&u["input_tokens"])
+                            + n(&u["cache_read_input_tokens"])
+                            + n(&u["cache_creation_input_tokens"]);
                     }
                     if u["output_tokens"].is_u64() {
                         output = n(&u["output_tokens"]);
@@ -139,7 +150,9 @@ fn told_usage(dialect: Dialect, values: &[Value]) -> Option<(u64, u64)> {
                     n(&u["candidatesTokenCount"]) + n(&u["thoughtsTokenCount"]),
                 ));
             }
-            Dialect::Ollama if value["eval_count"].is_u64() => told = Some((n(&value["prompt_eval_count"]), n(&value["eval_count"]))),
+            Dialect::Ollama if value["eval_count"].is_u64() => {
+                told = Some((n(&value["prompt_eval_count"]), n(&value["eval_count"])))
+            }
             _ => {}
         }
     }
@@ -186,7 +199,11 @@ fn recorded_streams_pass_unharmed_however_they_are_cut() {
             let got = String::from_utf8(out.concat()).expect("whole characters");
 
             if exchange.features.iter().any(|f| f == "stream_error") {
-                assert!(error.is_some_and(|fault| !fault.message.is_empty()) && ending == Ending::Truncated, "{id}");
+                assert!(
+                    error.is_some_and(|fault| !fault.message.is_empty())
+                        && ending == Ending::Truncated,
+                    "{id}"
+                );
                 assert!(exchange.body.starts_with(&got), "{id}");
                 continue;
             }
@@ -198,7 +215,11 @@ fn recorded_streams_pass_unharmed_however_they_are_cut() {
             } else {
                 assert_eq!(got, exchange.body, "{id}");
             }
-            assert_eq!(totals(passage.summary().usage), told_usage(dialect, &values(exchange)), "{id}");
+            assert_eq!(
+                totals(passage.summary().usage),
+                told_usage(dialect, &values(exchange)),
+                "{id}"
+            );
             passed += 1;
         }
     }
@@ -211,44 +232,72 @@ fn compare(dialect: Dialect, recorded: &str, got: &str, id: &str) {
     let want = events(recorded);
     let canonical: String = want
         .iter()
-        .map(|(name, data)| if name.is_empty() { format!("data: {data}\n\n") } else { format!("event: {name}\ndata: {data}\n\n") })
+        .map(|(name, data)| {
+            if name.is_empty() {
+                format!("data: {data}\n\n")
+            } else {
+                format!("event: {name}\ndata: {data}\n\n")
+            }
+        })
         .collect();
     let done = if dialect == Dialect::Openai { "data: [DONE]\n\n" } else { "" };
-    if want.iter().all(|(name, _)| name.is_empty() != named) && recorded == format!("{canonical}{done}") {
+    if want.iter().all(|(name, _)| name.is_empty() != named)
+        && recorded == format!("{canonical}{done}")
+    {
         assert_eq!(got, recorded, "{id}");
         return;
     }
     let plain = |list: Vec<(String, String)>| {
         let name = |name: String, data: &str| match (named, name.is_empty()) {
-            (true, true) => serde_json::from_str::<Value>(data).expect("JSON")["type"].as_str().unwrap_or_default().to_owned(),
+            (true, true) => serde_json::from_str::<Value>(data).expect("JSON")["type"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
             (true, false) => name,
             (false, _) => String::new(),
         };
         list.into_iter().map(|(n, data)| (name(n, &data), data)).collect::<Vec<_>>()
     };
     assert_eq!(plain(events(got)), plain(want), "{id}");
-    assert_eq!(got.matches("data: [DONE]").count(), usize::from(dialect == Dialect::Openai), "{id}");
+    assert_eq!(
+        got.matches("data: [DONE]").count(),
+        usize::from(dialect == Dialect::Openai),
+        "{id}"
+    );
 }
 
 #[test]
 fn recorded_answers_are_read_and_recorded_errors_keep_their_words() {
     let Some(exchanges) = recorded() else { return };
-    for exchange in exchanges.iter().filter(|x| x.kind == "json" && !x.body.starts_with("base64:")) {
+    for exchange in exchanges.iter().filter(|x| x.kind == "json" && !x.body.starts_with("base64:"))
+    {
         let id = &exchange.id;
         if exchange.status >= 400 {
             let status = u16::try_from(exchange.status).expect("a status");
-            let fault = registry::egress(Dialect::Openai).read_error(status, "application/json", exchange.body.as_bytes());
+            let fault = registry::egress(Dialect::Openai).read_error(
+                status,
+                "application/json",
+                exchange.body.as_bytes(),
+            );
             let said: Value = serde_json::from_str(&exchange.body).expect("JSON");
-            let message = said["error"]["message"].as_str().or(said[0]["error"]["message"].as_str()).expect("a message");
+            let message = said["error"]["message"]
+                .as_str()
+                .or(said[0]["error"]["message"].as_str())
+                .expect("a message");
             let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(words.starts_with(fault.message.trim_end_matches('…')), "{id}: {}", fault.message);
+            assert!(
+                words.starts_with(fault.message.trim_end_matches('…')),
+                "{id}: {}",
+                fault.message
+            );
             continue;
         }
         let Some((dialect, op)) = spoken(&exchange.api) else { continue };
         if exchange.body.trim_start().starts_with('[') {
             continue;
         }
-        let summary = registry::egress(dialect).read_answer(op, "application/json", exchange.body.as_bytes());
+        let summary =
+            registry::egress(dialect).read_answer(op, "application/json", exchange.body.as_bytes());
         let summary = summary.unwrap_or_else(|fault| panic!("{id}: {fault:?}"));
         assert_eq!(totals(summary.usage), told_usage(dialect, &values(exchange)), "{id}");
     }
@@ -258,20 +307,27 @@ fn recorded_answers_are_read_and_recorded_errors_keep_their_words() {
 fn a_recorded_stream_told_as_an_answer_is_an_answer_and_back() {
     let Some(exchanges) = recorded() else { return };
     let plain = |x: &&Exchange| {
-        x.status == 200 && x.kind == "sse" && !x.features.iter().any(|f| f == "stream_error" || f == "sse_truncated_recording")
+        x.status == 200
+            && x.kind == "sse"
+            && !x.features.iter().any(|f| f == "stream_error" || f == "sse_truncated_recording")
     };
     for exchange in exchanges.iter().filter(plain) {
         let Some((dialect, op)) = spoken(&exchange.api) else { continue };
         let id = &exchange.id;
         let egress = registry::egress(dialect);
-        let mut list: Vec<_> = events(&exchange.body).into_iter().map(|(name, data)| (name.into_bytes(), data.into_bytes())).collect();
+        let mut list: Vec<_> = events(&exchange.body)
+            .into_iter()
+            .map(|(name, data)| (name.into_bytes(), data.into_bytes()))
+            .collect();
         if exchange.body.contains("data: [DONE]") {
             list.push((Vec::new(), b"[DONE]".to_vec()));
         }
 
         let answer = egress.as_answer(op, &list).unwrap_or_else(|fault| panic!("{id}: {fault:?}"));
         egress.read_answer(op, "", &answer).unwrap_or_else(|fault| panic!("{id}: {fault:?}"));
-        let stream = egress.as_stream(op, &answer, Framing::Sse).unwrap_or_else(|fault| panic!("{id}: {fault:?}"));
+        let stream = egress
+            .as_stream(op, &answer, Framing::Sse)
+            .unwrap_or_else(|fault| panic!("{id}: {fault:?}"));
 
         let mut passage = Passage::new(dialect, op, Framing::Sse, false);
         let mut out = Vec::new();

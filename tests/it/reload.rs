@@ -17,7 +17,10 @@ fn pain_26_saving_the_file_applies_it() {
 
     until("the new name to be served", || {
         let names = proxy.status_json()["upstreams"].clone();
-        names.as_array().is_some_and(|rows| rows.iter().any(|row| row["name"] == "renamed")).then_some(())
+        names
+            .as_array()
+            .is_some_and(|rows| rows.iter().any(|row| row["name"] == "renamed"))
+            .then_some(())
     });
     assert_eq!(proxy.ask(&body("renamed/m", "hi", false)).said(), "hello");
 }
@@ -33,7 +36,10 @@ fn pain_26_a_command_reloads_too_and_a_broken_file_changes_nothing() {
 
     assert_eq!(refused.status.code(), Some(3));
     let told = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
-    assert!(told.contains("config.toml") && told.contains("server"), "names file and likely key: {told}");
+    assert!(
+        told.contains("config.toml") && told.contains("server"),
+        "names file and likely key: {told}"
+    );
     assert_eq!(proxy.chat("hi").said(), "hello");
     let problems = proxy.status_json()["config"]["problems"].to_string();
     assert!(problems.contains("config.toml:1:"), "file, line and column: {problems}");
@@ -42,7 +48,12 @@ fn pain_26_a_command_reloads_too_and_a_broken_file_changes_nothing() {
     let applied = proxy.cli(&["reload"]);
 
     assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
-    until("the problems to be gone", || proxy.status_json()["config"]["problems"].as_array().is_some_and(Vec::is_empty).then_some(()));
+    until("the problems to be gone", || {
+        proxy.status_json()["config"]["problems"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+            .then_some(())
+    });
 }
 
 #[test]
@@ -80,7 +91,9 @@ fn a_changed_listen_is_said_to_need_a_restart() {
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let text = std::fs::read_to_string(proxy.home.config()).expect("the config");
 
-    proxy.home.write_config(&format!("[server]\nlisten = \"127.0.0.1:9\"\nmax_requests = 100\n{text}"));
+    proxy
+        .home
+        .write_config(&format!("[server]\nlisten = \"127.0.0.1:9\"\nmax_requests = 100\n{text}"));
     assert!(proxy.cli(&["reload"]).status.success());
 
     assert_eq!(proxy.chat("hi").said(), "hello");

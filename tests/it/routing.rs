@@ -28,13 +28,26 @@ fn number(answer: &Answer, header: &str) -> u64 {
 #[test]
 fn pain_16_a_project_over_its_requests_a_minute_hears_so_at_once() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config(&project("ide", IDE, "rpm = 2")).upstream("one", &upstream, &["work"]).start();
-    let ask = || Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).send(proxy.addr);
+    let proxy = Setup::new()
+        .config(&project("ide", IDE, "rpm = 2"))
+        .upstream("one", &upstream, &["work"])
+        .start();
+    let ask = || {
+        Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).send(proxy.addr)
+    };
 
     let answers = [ask(), ask(), ask()];
 
-    assert_eq!(answers.each_ref().map(|answer| answer.status), [200, 200, 429], "{}", answers[2].text());
-    assert_eq!(answers.each_ref().map(|answer| number(answer, "x-ratelimit-remaining-requests")), [1, 0, 0]);
+    assert_eq!(
+        answers.each_ref().map(|answer| answer.status),
+        [200, 200, 429],
+        "{}",
+        answers[2].text()
+    );
+    assert_eq!(
+        answers.each_ref().map(|answer| number(answer, "x-ratelimit-remaining-requests")),
+        [1, 0, 0]
+    );
     assert_eq!(number(&answers[2], "x-ratelimit-limit-requests"), 2);
     assert!((55..=60).contains(&number(&answers[2], "retry-after")), "{:?}", answers[2].headers);
     assert!(answers[2].text().contains("rpm"), "{}", answers[2].text());
@@ -46,7 +59,10 @@ fn pain_16_a_project_over_its_requests_a_minute_hears_so_at_once() {
 #[test]
 fn a_projects_tokens_are_reserved_and_settled_by_what_was_used() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config(&project("ide", IDE, "tpm = 2000")).upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new()
+        .config(&project("ide", IDE, "tpm = 2000"))
+        .upstream("one", &upstream, &["work"])
+        .start();
     let ask = |prompt: &str| {
         let mut body = body("m", prompt, false);
         body["max_tokens"] = json!(50);
@@ -67,14 +83,22 @@ fn a_projects_tokens_are_reserved_and_settled_by_what_was_used() {
 fn a_projects_requests_at_once_wait_for_each_other() {
     let gate = Gate::shut();
     let upstream = Upstream::start(vec![Scene::chat("hello").head_gate(&gate)]);
-    let proxy = Setup::new().config(&project("ide", IDE, "max_concurrency = 1")).upstream("one", &upstream, &["work"]).start();
-    let open = || Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).open(proxy.addr);
+    let proxy = Setup::new()
+        .config(&project("ide", IDE, "max_concurrency = 1"))
+        .upstream("one", &upstream, &["work"])
+        .start();
+    let open = || {
+        Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).open(proxy.addr)
+    };
 
     let mut first = open();
     until("the first at the upstream", || (upstream.journal().len() == 1).then_some(()));
     let mut second = open();
     until("the second in the queue", || {
-        proxy.snapshot()["live"]["running"].as_array().filter(|all| all.iter().any(|r| r["state"] == "queued")).map(|_| ())
+        proxy.snapshot()["live"]["running"]
+            .as_array()
+            .filter(|all| all.iter().any(|r| r["state"] == "queued"))
+            .map(|_| ())
     });
     assert_eq!(upstream.journal().len(), 1);
     gate.open();
@@ -101,7 +125,8 @@ fn pain_16_a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429()
     let answers: Vec<_> = (0..3).map(|_| proxy.chat("hi")).collect();
 
     assert!(answers.iter().all(|answer| answer.status == 200));
-    let asked: Vec<_> = upstream.journal().iter().map(|seen| seen.key() == secret("one", "work")).collect();
+    let asked: Vec<_> =
+        upstream.journal().iter().map(|seen| seen.key() == secret("one", "work")).collect();
     assert_eq!(asked, [true, false, false]);
     let left = proxy.key("one/work")["limits"][0].clone();
     assert_eq!(
@@ -110,12 +135,17 @@ fn pain_16_a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429()
         "{left}"
     );
     let told = proxy.cli(&["route", "m"]);
-    assert!(String::from_utf8_lossy(&told.stdout).contains("has 0 requests left at the provider"), "{told:?}");
+    assert!(
+        String::from_utf8_lossy(&told.stdout).contains("has 0 requests left at the provider"),
+        "{told:?}"
+    );
 }
 
 #[test]
 fn a_key_of_which_nothing_is_left_is_still_used_where_there_is_no_other() {
-    let scene = Scene::chat("hello").header("x-ratelimit-remaining-tokens", "0").header("x-ratelimit-reset-tokens", "30s");
+    let scene = Scene::chat("hello")
+        .header("x-ratelimit-remaining-tokens", "0")
+        .header("x-ratelimit-reset-tokens", "30s");
     let upstream = Upstream::start(vec![scene]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let begun = Instant::now();
@@ -140,7 +170,11 @@ fn a_keys_limit_for_some_models_holds_for_these_only() {
     let models = ["glm-5", "glm-5", "gpt-5", "gpt-5"];
     assert!(models.iter().all(|model| proxy.ask(&body(model, "hi", false)).status == 200));
 
-    let keys: Vec<_> = upstream.journal().iter().map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned()).collect();
+    let keys: Vec<_> = upstream
+        .journal()
+        .iter()
+        .map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned())
+        .collect();
     assert_eq!(keys, ["first", "second", "first", "first"]);
 }
 
@@ -149,7 +183,11 @@ fn the_quickest_upstream_gets_what_follows() {
     let slow = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(300))]);
     let quick = Upstream::start(vec![Scene::chat("quick")]);
     let config = "[routing]\nstrategy = \"least_latency\"";
-    let proxy = Setup::new().config(config).upstream("one", &slow, &["work"]).upstream("two", &quick, &["work"]).start();
+    let proxy = Setup::new()
+        .config(config)
+        .upstream("one", &slow, &["work"])
+        .upstream("two", &quick, &["work"])
+        .start();
 
     let said: Vec<_> = (0..5).map(|_| proxy.chat("hi").said()).collect();
 
@@ -175,10 +213,17 @@ fn the_preferred_region_goes_first_and_gives_way_to_health() {
 
 #[test]
 fn an_adaptive_mix_leaves_an_upstream_that_errs() {
-    let bad = Upstream::directed(|_, number| if number % 2 == 0 { Scene::status(500) } else { Scene::chat("bad") });
+    let bad =
+        Upstream::directed(
+            |_, number| if number % 2 == 0 { Scene::status(500) } else { Scene::chat("bad") },
+        );
     let good = Upstream::start(vec![Scene::chat("good")]);
     let config = "[cooldown]\nserver_error = \"1ms\"\nmax = \"1ms\"\n[retry]\nbackoff = \"1ms\"\nmax_backoff = \"1ms\"\n[routing]\nstrategy = \"adaptive:error_rate\"";
-    let proxy = Setup::new().config(config).upstream("one", &bad, &["work"]).upstream("two", &good, &["work"]).start();
+    let proxy = Setup::new()
+        .config(config)
+        .upstream("one", &bad, &["work"])
+        .upstream("two", &good, &["work"])
+        .start();
 
     let said: Vec<_> = (0..120).map(|_| proxy.chat("hi").said()).collect();
 
@@ -191,7 +236,9 @@ fn an_adaptive_mix_leaves_an_upstream_that_errs() {
 fn talk(about: &str, turns: usize) -> serde_json::Value {
     let mut messages = vec![json!({"role": "system", "content": "be brief"})];
     for turn in 0..turns {
-        messages.push(json!({"role": "user", "content": format!("{about} {turn} {}", "x".repeat(5_000))}));
+        messages.push(
+            json!({"role": "user", "content": format!("{about} {turn} {}", "x".repeat(5_000))}),
+        );
         if turn + 1 < turns {
             messages.push(json!({"role": "assistant", "content": "hello"}));
         }
@@ -209,7 +256,11 @@ fn pair(upstream: &Upstream) -> String {
 }
 
 fn keys_of(upstream: &Upstream) -> Vec<String> {
-    upstream.journal().iter().map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned()).collect()
+    upstream
+        .journal()
+        .iter()
+        .map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned())
+        .collect()
 }
 
 #[test]
@@ -225,7 +276,10 @@ fn pain_15_the_turns_of_a_conversation_go_to_the_account_that_has_it_cached() {
 
     let keys = keys_of(&upstream);
     assert_ne!(keys[0], keys[1], "two conversations, two keys");
-    assert_eq!(keys, [&keys[0], &keys[1], &keys[0], &keys[1], &keys[0], &keys[1]].map(String::clone));
+    assert_eq!(
+        keys,
+        [&keys[0], &keys[1], &keys[0], &keys[1], &keys[0], &keys[1]].map(String::clone)
+    );
 }
 
 #[test]
@@ -243,8 +297,17 @@ fn without_affinity_keys_take_turns() {
 #[test]
 fn a_session_can_be_looked_at_and_forgotten_by_its_own_project_only() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config("[routing]\nsticky = \"session\"").config(&project("ide", IDE, "")).config(&pair(&upstream)).start();
-    let ask = || proxy.send(&Request::post("/v1/chat/completions", &body("m", "hi", false)).header("x-session-id", "s/1"));
+    let proxy = Setup::new()
+        .config("[routing]\nsticky = \"session\"")
+        .config(&project("ide", IDE, ""))
+        .config(&pair(&upstream))
+        .start();
+    let ask = || {
+        proxy.send(
+            &Request::post("/v1/chat/completions", &body("m", "hi", false))
+                .header("x-session-id", "s/1"),
+        )
+    };
     let path = "/routing/sessions/s%2F1";
 
     assert_eq!(proxy.send(&Request::get(path)).status, 404);
@@ -253,9 +316,20 @@ fn a_session_can_be_looked_at_and_forgotten_by_its_own_project_only() {
     assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
 
     let told = proxy.send(&Request::get(path));
-    assert_eq!((told.json()["conversation_id"].as_str(), told.json()["provider_id"].as_str()), (Some("s/1"), Some("one")));
-    assert!(!told.text().contains("first") && !told.text().contains("second"), "keys are never shown: {}", told.text());
-    assert_eq!(Request::get(path).bearer(IDE).send(proxy.addr).status, 404, "another project's session of that name is another");
+    assert_eq!(
+        (told.json()["conversation_id"].as_str(), told.json()["provider_id"].as_str()),
+        (Some("s/1"), Some("one"))
+    );
+    assert!(
+        !told.text().contains("first") && !told.text().contains("second"),
+        "keys are never shown: {}",
+        told.text()
+    );
+    assert_eq!(
+        Request::get(path).bearer(IDE).send(proxy.addr).status,
+        404,
+        "another project's session of that name is another"
+    );
     assert_eq!(proxy.send(&Request::get(path).method("DELETE")).status, 204);
     assert_eq!(proxy.send(&Request::get(path)).status, 404);
 }
@@ -273,15 +347,26 @@ fn what_would_be_decided_is_told_without_deciding_it() {
         .start();
     let decide = |body: serde_json::Value| proxy.send(&Request::post("/routing/decide", &body));
 
-    let told = decide(json!({"logical_model": "auto", "conversation_id": "c", "preferred_region": "us", "strategy": "latency_first"}));
+    let told = decide(
+        json!({"logical_model": "auto", "conversation_id": "c", "preferred_region": "us", "strategy": "latency_first"}),
+    );
     assert_eq!(told.status, 200, "{}", told.text());
     assert_eq!(told.json()["selected_upstream"]["provider_id"], "two");
     assert_eq!(told.json()["strategy_used"], "adaptive:latency_first");
     assert_eq!(told.json()["all_candidates"].as_array().map(Vec::len), Some(2));
     assert_eq!(told.json()["alternative_upstreams"][0]["model_id"], "a");
-    assert_eq!(decide(json!({"logical_model": "auto", "exclude_providers": ["one"]})).json()["selected_upstream"]["provider_id"], "two");
-    assert_eq!(decide(json!({"logical_model": "auto", "exclude_providers": ["one", "two"]})).status, 503);
-    let other = Request::post("/routing/decide", &json!({"logical_model": "other"})).bearer(IDE).send(proxy.addr);
+    assert_eq!(
+        decide(json!({"logical_model": "auto", "exclude_providers": ["one"]})).json()["selected_upstream"]
+            ["provider_id"],
+        "two"
+    );
+    assert_eq!(
+        decide(json!({"logical_model": "auto", "exclude_providers": ["one", "two"]})).status,
+        503
+    );
+    let other = Request::post("/routing/decide", &json!({"logical_model": "other"}))
+        .bearer(IDE)
+        .send(proxy.addr);
     assert_eq!(other.status, 404, "not for that project: {}", other.text());
     assert_eq!(decide(json!({"logical_model": "auto", "strategy": "luck"})).status, 400);
     assert_eq!(proxy.send(&Request::get("/routing/sessions/c")).status, 404, "nothing was bound");
@@ -302,7 +387,11 @@ fn what_would_be_decided_is_told_without_deciding_it() {
     for path in all {
         let told = proxy.send(&Request::get(path));
         assert_eq!(told.status, 200, "{path}: {}", told.text());
-        assert!(!told.text().contains("sk-it") && !told.text().contains("work"), "keys are never shown: {path}: {}", told.text());
+        assert!(
+            !told.text().contains("sk-it") && !told.text().contains("work"),
+            "keys are never shown: {path}: {}",
+            told.text()
+        );
     }
     for path in ["/providers/three", "/logical-models/three"] {
         assert_eq!(proxy.send(&Request::get(path)).status, 404, "{path}");
@@ -315,7 +404,11 @@ fn a_model_whose_context_is_too_small_is_passed_over_with_that_reason() {
     let small = Upstream::start(vec![Scene::chat("small")]);
     let large = Upstream::start(vec![Scene::chat("large")]);
     let model = "[[model]]\nname = \"auto\"\ntargets = [{ upstream = \"one\", model = \"gpt-4\", priority = 1 }, { upstream = \"two\", model = \"gpt-4o\", priority = 2 }]";
-    let proxy = Setup::new().config(model).upstream("one", &small, &["work"]).upstream("two", &large, &["work"]).start();
+    let proxy = Setup::new()
+        .config(model)
+        .upstream("one", &small, &["work"])
+        .upstream("two", &large, &["work"])
+        .start();
     let ask = |prompt: &str| proxy.ask(&body("auto", prompt, false)).said();
 
     assert_eq!(ask("hi"), "small");
@@ -327,7 +420,11 @@ fn a_model_that_sees_no_pictures_is_passed_over_where_another_does() {
     let blind = Upstream::start(vec![Scene::chat("blind")]);
     let seeing = Upstream::start(vec![Scene::chat("seeing")]);
     let model = "[[model]]\nname = \"auto\"\ntargets = [{ upstream = \"one\", model = \"gpt-3.5-turbo\", priority = 1 }, { upstream = \"two\", model = \"gpt-4o\", priority = 2 }]";
-    let proxy = Setup::new().config(model).upstream("one", &blind, &["work"]).upstream("two", &seeing, &["work"]).start();
+    let proxy = Setup::new()
+        .config(model)
+        .upstream("one", &blind, &["work"])
+        .upstream("two", &seeing, &["work"])
+        .start();
     let picture = json!({"model": "auto", "messages": [{"role": "user", "content": [
         {"type": "text", "text": "what is this"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]});
 
@@ -339,7 +436,9 @@ fn a_model_that_sees_no_pictures_is_passed_over_where_another_does() {
 #[test]
 fn rules_of_an_upstream_say_what_its_refusals_mean() {
     let odd = Upstream::directed(|seen, _| {
-        let refuse = |text: &str| Scene::json(400, &json!({"error": {"message": text, "type": "invalid_request_error"}}));
+        let refuse = |text: &str| {
+            Scene::json(400, &json!({"error": {"message": text, "type": "invalid_request_error"}}))
+        };
         match seen.json()["messages"][0]["content"].as_str() {
             Some("busy") => refuse("at capacity, come back"),
             Some("wrong") => refuse("bad field"),
@@ -350,7 +449,10 @@ fn rules_of_an_upstream_say_what_its_refusals_mean() {
     let good = Upstream::start(vec![Scene::chat("two")]);
     let rules = "[[upstream.rule]]\nstatus = \"400\"\nmatch = \"Capacity\"\naction = \"cool\"\nscope = \"key_model\"\nfor = \"30s\"\n\
                  [[upstream.rule]]\nstatus = \"500\"\naction = \"pass\"";
-    let proxy = Setup::new().upstream_at("one", &odd.url(), &["work"], rules).upstream("two", &good, &["work"]).start();
+    let proxy = Setup::new()
+        .upstream_at("one", &odd.url(), &["work"], rules)
+        .upstream("two", &good, &["work"])
+        .start();
 
     assert_eq!(proxy.chat("hi").said(), "one");
     assert_eq!(proxy.chat("wrong").status, 400, "no rule is of that");
@@ -365,7 +467,8 @@ fn rules_of_an_upstream_say_what_its_refusals_mean() {
 fn a_request_may_wish_who_serves_it_and_the_wish_is_not_sent() {
     let first = Upstream::start(vec![Scene::chat("first")]);
     let second = Upstream::start(vec![Scene::chat("second")]);
-    let proxy = Setup::new().upstream("one", &first, &["work"]).upstream("two", &second, &["work"]).start();
+    let proxy =
+        Setup::new().upstream("one", &first, &["work"]).upstream("two", &second, &["work"]).start();
     let wish = |provider: serde_json::Value| {
         let mut body = body("m", "hi", false);
         body["provider"] = provider;
@@ -377,19 +480,31 @@ fn a_request_may_wish_who_serves_it_and_the_wish_is_not_sent() {
     assert_eq!(wish(json!({"ignore": ["one"]})).said(), "second");
     assert_eq!(wish(json!({"sort": "price"})).said(), "first");
     let nobody = wish(json!({"only": ["two"], "ignore": ["two"]}));
-    assert_eq!((nobody.status, nobody.json()["error"]["param"].as_str()), (404, Some("provider")), "{}", nobody.text());
+    assert_eq!(
+        (nobody.status, nobody.json()["error"]["param"].as_str()),
+        (404, Some("provider")),
+        "{}",
+        nobody.text()
+    );
     assert_eq!(wish(json!({"sort": "luck"})).status, 400);
     assert!(second.journal().iter().all(|seen| seen.json().get("provider").is_none()));
     assert_eq!(wish(json!({"order": ["somebody-else"]})).said(), "first");
-    assert_eq!(first.journal().last().expect("asked").json()["provider"]["order"][0], "somebody-else", "meant for the provider itself");
+    assert_eq!(
+        first.journal().last().expect("asked").json()["provider"]["order"][0],
+        "somebody-else",
+        "meant for the provider itself"
+    );
 }
 
 #[test]
 fn further_models_are_asked_where_the_first_cannot_be_had() {
-    let first =
-        Upstream::directed(
-            |seen, _| if seen.json()["model"] == "a" { Scene::status(429).header("retry-after", "30") } else { Scene::chat("b") },
-        );
+    let first = Upstream::directed(|seen, _| {
+        if seen.json()["model"] == "a" {
+            Scene::status(429).header("retry-after", "30")
+        } else {
+            Scene::chat("b")
+        }
+    });
     let proxy = Setup::new().upstream("one", &first, &["work"]).start();
     let mut asked = body("a", "hi", false);
     asked["models"] = json!(["b"]);
@@ -404,10 +519,14 @@ fn further_models_are_asked_where_the_first_cannot_be_had() {
 fn the_ending_of_a_name_chooses_a_strategy() {
     let slow = Upstream::start(vec![Scene::chat("slow").delay(Duration::from_millis(300))]);
     let quick = Upstream::start(vec![Scene::chat("quick")]);
-    let proxy = Setup::new().upstream("one", &slow, &["work"]).upstream("two", &quick, &["work"]).start();
+    let proxy =
+        Setup::new().upstream("one", &slow, &["work"]).upstream("two", &quick, &["work"]).start();
     let ask = |model: &str| proxy.ask(&body(model, "hi", false)).said();
 
-    assert_eq!([ask("m:fast"), ask("m:fast"), ask("m:fast"), ask("m")], ["slow", "quick", "quick", "slow"]);
+    assert_eq!(
+        [ask("m:fast"), ask("m:fast"), ask("m:fast"), ask("m")],
+        ["slow", "quick", "quick", "slow"]
+    );
     assert!(slow.journal().iter().chain(&quick.journal()).all(|seen| seen.json()["model"] == "m"));
 }
 
@@ -416,7 +535,9 @@ fn what_is_believed_of_keys_survives_a_restart() {
     let upstream = Upstream::directed(|seen, _| match seen.key() {
         key if key == secret("one", "work") => Scene::status(429).header("retry-after", "300"),
         key if key == secret("one", "bad") => Scene::status(401),
-        _ => Scene::chat("hello").header("x-ratelimit-remaining-tokens", "90000").header("x-ratelimit-reset-tokens", "5m0s"),
+        _ => Scene::chat("hello")
+            .header("x-ratelimit-remaining-tokens", "90000")
+            .header("x-ratelimit-reset-tokens", "5m0s"),
     });
     let proxy = Setup::new().upstream("one", &upstream, &["work", "bad", "spare"]).start();
     assert_eq!(proxy.chat("hi").said(), "hello");
@@ -425,7 +546,8 @@ fn what_is_believed_of_keys_survives_a_restart() {
     let proxy = proxy.restart();
 
     assert_eq!(proxy.chat("hi").said(), "hello");
-    let asked: Vec<_> = upstream.journal().iter().skip(3).map(|seen| seen.key().to_owned()).collect();
+    let asked: Vec<_> =
+        upstream.journal().iter().skip(3).map(|seen| seen.key().to_owned()).collect();
     assert_eq!(asked, [secret("one", "spare")], "who was limited or rejected is not asked again");
     assert_eq!(proxy.key("one/work")["scopes"][0]["state"], "cooling");
     assert_eq!(proxy.key("one/bad")["state"], "rejected");
@@ -447,7 +569,8 @@ fn who_may_not_wait_for_its_own_account_is_served_by_another_at_once() {
         .replace("label = \"second\"", "label = \"second\", max_concurrency = 1");
     let proxy = Setup::new().config("[retry]\nqueue_for = \"0s\"").config(&row).start();
     assert_eq!(proxy.ask(&talk("cats", 1)).status, 200);
-    let mut busy = Request::post("/v1/chat/completions", &talk("cats", 2)).bearer(CLIENT_KEY).open(proxy.addr);
+    let mut busy =
+        Request::post("/v1/chat/completions", &talk("cats", 2)).bearer(CLIENT_KEY).open(proxy.addr);
     until("the second turn at the upstream", || (upstream.journal().len() == 2).then_some(()));
     let begun = Instant::now();
 
@@ -464,14 +587,19 @@ fn who_may_not_wait_for_its_own_account_is_served_by_another_at_once() {
 #[test]
 fn projects_take_turns_where_requests_wait_for_one_key() {
     let gate = Gate::shut();
-    let upstream = Upstream::start(vec![Scene::chat("hello").head_gate(&gate), Scene::chat("hello")]);
+    let upstream =
+        Upstream::start(vec![Scene::chat("hello").head_gate(&gate), Scene::chat("hello")]);
     let row = format!(
         "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\n\
          keys = [{{ ref = \"sk-it-only-0000000000000\", label = \"only\", max_concurrency = 1 }}]",
         upstream.url()
     );
     let proxy = Setup::new().config(&project("ide", IDE, "")).config(&row).start();
-    let open = |key: &str, prompt: &str| Request::post("/v1/chat/completions", &body("m", prompt, false)).bearer(key).open(proxy.addr);
+    let open = |key: &str, prompt: &str| {
+        Request::post("/v1/chat/completions", &body("m", prompt, false))
+            .bearer(key)
+            .open(proxy.addr)
+    };
     let queued = || {
         let running = proxy.snapshot()["live"]["running"].as_array().cloned().unwrap_or_default();
         running.into_iter().filter(|record| record["state"] == "queued").count()
@@ -479,7 +607,9 @@ fn projects_take_turns_where_requests_wait_for_one_key() {
 
     let mut open_ones = vec![open(CLIENT_KEY, "first")];
     upstream.request(0);
-    for (key, prompt) in [(CLIENT_KEY, "a1"), (CLIENT_KEY, "a2"), (CLIENT_KEY, "a3"), (IDE, "b1"), (IDE, "b2")] {
+    for (key, prompt) in
+        [(CLIENT_KEY, "a1"), (CLIENT_KEY, "a2"), (CLIENT_KEY, "a3"), (IDE, "b1"), (IDE, "b2")]
+    {
         let before = queued();
         open_ones.push(open(key, prompt));
         until("it to wait", || (queued() == before + 1).then_some(()));
@@ -487,13 +617,18 @@ fn projects_take_turns_where_requests_wait_for_one_key() {
     gate.open();
 
     assert!(open_ones.iter_mut().all(|connection| connection.answer().status == 200));
-    let asked: Vec<_> = upstream.journal().iter().map(|seen| seen.json()["messages"][0]["content"].clone()).collect();
+    let asked: Vec<_> = upstream
+        .journal()
+        .iter()
+        .map(|seen| seen.json()["messages"][0]["content"].clone())
+        .collect();
     assert_eq!(asked, ["first", "a1", "b1", "a2", "b2", "a3"], "who asks more does not wait less");
 }
 
 #[test]
 fn the_cheapest_by_the_built_in_prices_serves() {
-    let (dear, cheap) = (Upstream::start(vec![Scene::chat("dear")]), Upstream::start(vec![Scene::chat("cheap")]));
+    let (dear, cheap) =
+        (Upstream::start(vec![Scene::chat("dear")]), Upstream::start(vec![Scene::chat("cheap")]));
     let logical = "[[model]]\nname = \"any\"\nstrategy = \"least_cost\"\ntargets = [\"one:gpt-4o\", \"two:gpt-4o-mini\"]";
     let preset = "preset = \"openai\"";
     let setup = Setup::new().config(logical).upstream_at("one", &dear.url(), &["work"], preset);
@@ -505,17 +640,25 @@ fn the_cheapest_by_the_built_in_prices_serves() {
     // By suffix the same, without a row for it.
     let told = proxy.cli(&["route", "any"]);
     assert!(String::from_utf8_lossy(&told.stdout).contains("gpt-4o-mini"), "{told:?}");
-    let usage: serde_json::Value = serde_json::from_slice(&proxy.cli(&["log", "show", "last", "--json"]).stdout).expect("JSON");
+    let usage: serde_json::Value =
+        serde_json::from_slice(&proxy.cli(&["log", "show", "last", "--json"]).stdout)
+            .expect("JSON");
     assert_eq!(usage["parts"][0]["bill"]["source"], "builtin", "{usage}");
 }
 
 #[test]
 fn a_model_that_cannot_be_bound_to_a_schema_is_passed_over_for_that() {
-    let (old, new) = (Upstream::start(vec![Scene::chat("old")]), Upstream::start(vec![Scene::chat("new")]));
+    let (old, new) =
+        (Upstream::start(vec![Scene::chat("old")]), Upstream::start(vec![Scene::chat("new")]));
     let logical = "[[model]]\nname = \"any\"\ntargets = [\"one:gpt-4-turbo\", \"two:gpt-4o\"]";
-    let proxy = Setup::new().config(logical).upstream("one", &old, &["work"]).upstream("two", &new, &["work"]).start();
+    let proxy = Setup::new()
+        .config(logical)
+        .upstream("one", &old, &["work"])
+        .upstream("two", &new, &["work"])
+        .start();
     let mut bound = body("any", "hi", false);
-    bound["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
+    bound["response_format"] =
+        json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
 
     let said = [proxy.ask(&body("any", "hi", false)).said(), proxy.ask(&bound).said()];
 

@@ -35,15 +35,31 @@ fn without_config_and_keys_every_dialect_is_answered_by_the_demo() {
     let messages = json!([{"role": "user", "content": "hello"}]);
 
     for (path, body, at) in [
-        ("/v1/chat/completions", json!({"model": "demo/echo", "messages": messages}), "/choices/0/message/content"),
-        ("/v1/responses", json!({"model": "demo/echo", "input": "hello"}), "/output/0/content/0/text"),
-        ("/v1/messages", json!({"model": "demo/echo", "max_tokens": 9, "messages": messages}), "/content/0/text"),
+        (
+            "/v1/chat/completions",
+            json!({"model": "demo/echo", "messages": messages}),
+            "/choices/0/message/content",
+        ),
+        (
+            "/v1/responses",
+            json!({"model": "demo/echo", "input": "hello"}),
+            "/output/0/content/0/text",
+        ),
+        (
+            "/v1/messages",
+            json!({"model": "demo/echo", "max_tokens": 9, "messages": messages}),
+            "/content/0/text",
+        ),
         (
             "/v1beta/models/echo:generateContent",
             json!({"contents": [{"parts": [{"text": "hello"}]}]}),
             "/candidates/0/content/parts/0/text",
         ),
-        ("/api/chat", json!({"model": "demo/echo", "messages": messages, "stream": false}), "/message/content"),
+        (
+            "/api/chat",
+            json!({"model": "demo/echo", "messages": messages, "stream": false}),
+            "/message/content",
+        ),
     ] {
         let answer = Request::post(path, &body).bearer(&key).send(proxy.addr);
 
@@ -80,17 +96,28 @@ fn pain_14_compressed_bodies_are_understood() {
         writer.write_all(&plain).and_then(|()| writer.finish()).expect("gzip")
     };
     let deflate = || {
-        let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        let mut writer =
+            flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
         writer.write_all(&plain).and_then(|()| writer.finish()).expect("deflate")
     };
-    let zstd = || ruzstd::encoding::compress_to_vec(&plain[..], ruzstd::encoding::CompressionLevel::Fastest);
+    let zstd = || {
+        ruzstd::encoding::compress_to_vec(&plain[..], ruzstd::encoding::CompressionLevel::Fastest)
+    };
 
-    for (number, (coding, bytes)) in [("gzip", gzip()), ("deflate", deflate()), ("zstd", zstd())].into_iter().enumerate() {
-        let request = Request::post_bytes("/v1/chat/completions", bytes).header("content-type", "application/json");
+    for (number, (coding, bytes)) in
+        [("gzip", gzip()), ("deflate", deflate()), ("zstd", zstd())].into_iter().enumerate()
+    {
+        let request = Request::post_bytes("/v1/chat/completions", bytes)
+            .header("content-type", "application/json");
 
         let answer = proxy.send(&request.header("content-encoding", coding));
 
-        assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{coding}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.said().as_str()),
+            (200, "hello"),
+            "{coding}: {}",
+            answer.text()
+        );
         let seen = upstream.request(number);
         assert_eq!(
             (seen.header("content-encoding"), seen.json()["messages"][0]["content"].as_str()),
@@ -103,13 +130,17 @@ fn pain_14_compressed_bodies_are_understood() {
 #[test]
 fn pain_14_a_bomb_is_refused() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config("[server]\nmax_request_bytes = \"1MiB\"").upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new()
+        .config("[server]\nmax_request_bytes = \"1MiB\"")
+        .upstream("one", &upstream, &["work"])
+        .start();
     let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     writer.write_all(&vec![b' '; 16 << 20]).expect("gzip");
     let bomb = writer.finish().expect("gzip");
     assert!(bomb.len() < 64 * 1024);
 
-    let request = Request::post_bytes("/v1/chat/completions", bomb).header("content-type", "application/json");
+    let request = Request::post_bytes("/v1/chat/completions", bomb)
+        .header("content-type", "application/json");
     let answer = proxy.send(&request.header("content-encoding", "gzip"));
 
     assert_eq!(answer.status, 413, "{}", answer.text());
@@ -119,13 +150,19 @@ fn pain_14_a_bomb_is_refused() {
 #[test]
 fn pain_18_long_conversations_pass_and_the_limit_names_itself() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config("[server]\nmax_request_bytes = \"9MiB\"").upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new()
+        .config("[server]\nmax_request_bytes = \"9MiB\"")
+        .upstream("one", &upstream, &["work"])
+        .start();
 
     let long = proxy.chat(&"x".repeat(8 << 20));
     let longer = proxy.chat(&"x".repeat(10 << 20));
 
     assert_eq!(long.said(), "hello");
-    assert_eq!(upstream.request(0).json()["messages"][0]["content"].as_str().map(str::len), Some(8 << 20));
+    assert_eq!(
+        upstream.request(0).json()["messages"][0]["content"].as_str().map(str::len),
+        Some(8 << 20)
+    );
     assert_eq!(longer.status, 413);
     let message = longer.json()["error"]["message"].as_str().expect("a message").to_owned();
     assert!(message.contains("max_request_bytes") && message.contains('9'), "{message}");
@@ -137,31 +174,56 @@ fn pain_20_a_key_that_an_upstream_echoes_is_seen_nowhere() {
     let upstream = Upstream::directed(|seen, number| {
         let key = seen.key().to_owned();
         match number {
-            0 => Scene::json(400, &json!({"error": {"message": format!("bad key {key}"), "type": "x"}})),
-            1 => Scene::json(500, &json!({"error": {"message": format!("oops {key}"), "type": "x"}})).header("x-api-key", &key),
-            2 => Scene::sse(&["hi"]).header("authorization", &format!("Bearer {key}")).header("set-cookie", &key),
-            _ => Scene::json(401, &json!({"error": {"message": format!("Incorrect API key provided: {key}"), "type": "x"}})),
+            0 => Scene::json(
+                400,
+                &json!({"error": {"message": format!("bad key {key}"), "type": "x"}}),
+            ),
+            1 => {
+                Scene::json(500, &json!({"error": {"message": format!("oops {key}"), "type": "x"}}))
+                    .header("x-api-key", &key)
+            }
+            2 => Scene::sse(&["hi"])
+                .header("authorization", &format!("Bearer {key}"))
+                .header("set-cookie", &key),
+            _ => Scene::json(
+                401,
+                &json!({"error": {"message": format!("Incorrect API key provided: {key}"), "type": "x"}}),
+            ),
         }
     });
     let quick = "[retry]\nmax_attempts = 1\n[log]\nlevel = \"trace\"";
     let proxy = Setup::new().config(quick).upstream("one", &upstream, &["work"]).start();
 
     let answers = [proxy.chat("a"), proxy.chat("b"), proxy.chat_stream("c"), proxy.chat("d")];
-    let commands: Vec<_> = [&["status", "--json"][..], &["key", "list", "--json"], &["log", "--json"], &["config", "show"], &["env"]]
-        .map(|args| {
-            let out = proxy.cli(args);
-            String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
-        })
-        .into();
+    let commands: Vec<_> = [
+        &["status", "--json"][..],
+        &["key", "list", "--json"],
+        &["log", "--json"],
+        &["config", "show"],
+        &["env"],
+    ]
+    .map(|args| {
+        let out = proxy.cli(args);
+        String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+    })
+    .into();
     let snapshot = proxy.snapshot().to_string();
 
     let canary = secret("one", "work");
     let canary = canary.as_str();
     for answer in &answers {
         assert!(!answer.text().contains(canary), "{}", answer.text());
-        assert!(!answer.headers.iter().any(|(_, value)| value.contains(canary)), "{:?}", answer.headers);
+        assert!(
+            !answer.headers.iter().any(|(_, value)| value.contains(canary)),
+            "{:?}",
+            answer.headers
+        );
     }
-    assert!(!commands.concat().contains(canary) && !snapshot.contains(canary) && !proxy.output().contains(canary));
+    assert!(
+        !commands.concat().contains(canary)
+            && !snapshot.contains(canary)
+            && !proxy.output().contains(canary)
+    );
     assert_eq!(holding(proxy.home.path(), canary), Vec::<String>::new());
     assert_eq!(upstream.request(0).key(), canary, "the upstream did get its key");
 }
@@ -176,14 +238,16 @@ fn pain_21_tools_are_given_a_local_token_and_no_provider_key() {
     let key = &exported["OPENAI_API_KEY"];
     assert!(key.starts_with("aip-"), "{exported:?}");
     assert!(!exported.values().any(|value| value.contains(&secret("one", "work"))));
-    let answer = Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(key).send(proxy.addr);
+    let answer =
+        Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(key).send(proxy.addr);
     assert_eq!(answer.said(), "hello", "{} {}", answer.status, answer.text());
 }
 
 #[test]
 fn pain_32_a_proxy_that_is_its_own_upstream_refuses_instead_of_looping() {
     let proxy = Setup::new().start();
-    let text = Setup::new().upstream_at("self", &format!("http://{}/v1", proxy.addr), &[], "").text();
+    let text =
+        Setup::new().upstream_at("self", &format!("http://{}/v1", proxy.addr), &[], "").text();
     let text = text.replace("keys = []", &format!("keys = [\"{CLIENT_KEY}\"]"));
     proxy.home.write_config(&text);
     let reload = proxy.cli(&["reload"]);
@@ -201,10 +265,14 @@ fn pain_32_a_proxy_that_is_its_own_upstream_refuses_instead_of_looping() {
 /// Files below a folder that hold this text.
 fn holding(folder: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+    for entry in
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path())
+    {
         if entry.is_dir() {
             found.extend(holding(&entry, text));
-        } else if std::fs::read(&entry).is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes())) {
+        } else if std::fs::read(&entry)
+            .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+        {
             found.push(entry.display().to_string());
         }
     }
@@ -214,13 +282,19 @@ fn holding(folder: &Path, text: &str) -> Vec<String> {
 #[test]
 fn models_are_listed_in_the_form_of_the_client() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().upstream("one", &upstream, &["work"]).config("[aliases]\nfast = \"one:m\"").start();
+    let proxy = Setup::new()
+        .upstream("one", &upstream, &["work"])
+        .config("[aliases]\nfast = \"one:m\"")
+        .start();
 
     let openai = proxy.send(&Request::get("/v1/models"));
-    let anthropic = proxy.send(&Request::get("/v1/models").header("anthropic-version", "2023-06-01"));
+    let anthropic =
+        proxy.send(&Request::get("/v1/models").header("anthropic-version", "2023-06-01"));
     let gemini = proxy.send(&Request::get("/v1beta/models"));
 
-    let has = |rows: &Value, key: &str, name: &str| rows.as_array().is_some_and(|rows| rows.iter().any(|row| row[key] == name));
+    let has = |rows: &Value, key: &str, name: &str| {
+        rows.as_array().is_some_and(|rows| rows.iter().any(|row| row[key] == name))
+    };
     assert!(has(&openai.json()["data"], "id", "fast"), "{}", openai.text());
     assert!(has(&anthropic.json()["data"], "id", "fast"), "{}", anthropic.text());
     assert!(has(&gemini.json()["models"], "name", "models/fast"), "{}", gemini.text());

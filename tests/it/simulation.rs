@@ -19,16 +19,32 @@ fn whoever_could_be_answered_is_answered_whatever_the_strategy() {
         (7, Strategy::Adaptive(Mix::Balanced)),
     ] {
         let mut report = simulate(Router::Ours { strategy, sticky: true }, 20_000, seed);
-        assert_eq!((report.requests, report.lost), (20_000, 0), "{strategy:?}: {:.4} %", report.success());
-        assert!(report.answered > 19_000 && report.attempts_each() < 1.2, "{strategy:?}: {:.3} attempts each", report.attempts_each());
-        assert!(report.p99().as_secs() < 20 && report.dollars_each_thousand() > 0.0, "{strategy:?}");
+        assert_eq!(
+            (report.requests, report.lost),
+            (20_000, 0),
+            "{strategy:?}: {:.4} %",
+            report.success()
+        );
+        assert!(
+            report.answered > 19_000 && report.attempts_each() < 1.2,
+            "{strategy:?}: {:.3} attempts each",
+            report.attempts_each()
+        );
+        assert!(
+            report.p99().as_secs() < 20 && report.dollars_each_thousand() > 0.0,
+            "{strategy:?}"
+        );
     }
 }
 
 #[test]
 fn pain_15_affinity_wins_what_turns_would_lose() {
     let hits = |router| simulate(router, 20_000, 8).hits();
-    let (plain, ours) = (hits(Router::Plain), hits(Router::Ours { strategy: Strategy::RoundRobin, sticky: true }));
+    let (plain, ours) =
+        (hits(Router::Plain), hits(Router::Ours { strategy: Strategy::RoundRobin, sticky: true }));
     let loose = hits(Router::Ours { strategy: Strategy::RoundRobin, sticky: false });
-    assert!(ours > 60.0 && ours > plain * 2.0 && ours > loose * 2.0, "{ours:.1} % against {plain:.1} % and {loose:.1} %");
+    assert!(
+        ours > 60.0 && ours > plain * 2.0 && ours > loose * 2.0,
+        "{ours:.1} % against {plain:.1} % and {loose:.1} %"
+    );
 }

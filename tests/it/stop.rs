@@ -58,21 +58,32 @@ fn stop_now_ends_streams_with_an_error_in_their_dialect() {
 
     assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
     let rest = connection.answer();
-    assert!(rest.text().contains("\"error\"") && !rest.text().contains("[DONE]"), "{}", rest.text());
+    assert!(
+        rest.text().contains("\"error\"") && !rest.text().contains("[DONE]"),
+        "{}",
+        rest.text()
+    );
     assert_eq!(proxy.exit_code(), Some(0), "{}", proxy.output());
 }
 
 #[test]
 fn a_drain_that_takes_too_long_ends_streams_with_an_error() {
     let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
-    let mut proxy = Setup::new().config("[server]\ndrain = \"200ms\"").upstream("one", &upstream, &["work"]).start();
+    let mut proxy = Setup::new()
+        .config("[server]\ndrain = \"200ms\"")
+        .upstream("one", &upstream, &["work"])
+        .start();
     let mut connection = proxy.open_chat("hi", true);
     connection.until("\"a\"");
 
     assert!(proxy.cli(&["stop"]).status.success());
 
     let rest = connection.answer();
-    assert!(rest.text().contains("\"error\"") && !rest.text().contains("[DONE]"), "{}", rest.text());
+    assert!(
+        rest.text().contains("\"error\"") && !rest.text().contains("[DONE]"),
+        "{}",
+        rest.text()
+    );
     assert_eq!(proxy.exit_code(), Some(0), "{}", proxy.output());
 }
 
@@ -84,7 +95,10 @@ fn a_home_has_one_proxy() {
 
     assert_eq!(second.status.code(), Some(1));
     let told = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(told.contains(&proxy.pid().to_string()) || told.contains(&proxy.addr.to_string()), "{told}");
+    assert!(
+        told.contains(&proxy.pid().to_string()) || told.contains(&proxy.addr.to_string()),
+        "{told}"
+    );
     assert_eq!(Request::get("/health").send(proxy.addr).status, 200);
 }
 

@@ -14,7 +14,8 @@ use crate::support::{
 /// How soon the upstream must be let go after the client has left.
 const SOON: Duration = Duration::from_millis(50);
 
-/// The best of three: the machine may be busy with other tests, the proxy may not be slow three times.
+/// The best of three: the machine may be busy with other tests, the proxy may not be slow three
+/// times.
 fn best_of_three(measure: impl Fn() -> Duration) {
     let best = (0..3).map(|_| measure()).min().expect("three tries");
     assert!(best < SOON, "the upstream was let go after {best:?} at best");
@@ -36,7 +37,11 @@ fn pain_2_a_hang_up_before_the_head_closes_the_upstream() {
             let left = Instant::now();
             drop(connection);
 
-            upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some()).left.expect("left") - left
+            upstream
+                .until(0, "the upstream to be let go", |seen| seen.left.is_some())
+                .left
+                .expect("left")
+                - left
         });
     }
 }
@@ -52,9 +57,17 @@ fn pain_2_a_hang_up_while_streaming_closes_the_upstream() {
         let left = Instant::now();
         drop(connection);
 
-        let took = upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some()).left.expect("left") - left;
-        let record = until("the record", || proxy.snapshot()["live"]["recent"].as_array()?.last().cloned());
-        assert!(record["state"] == "left" && record["attempts"][0]["outcome"].is_null(), "nobody's failure: {record}");
+        let took = upstream
+            .until(0, "the upstream to be let go", |seen| seen.left.is_some())
+            .left
+            .expect("left")
+            - left;
+        let record =
+            until("the record", || proxy.snapshot()["live"]["recent"].as_array()?.last().cloned());
+        assert!(
+            record["state"] == "left" && record["attempts"][0]["outcome"].is_null(),
+            "nobody's failure: {record}"
+        );
         took
     });
 }
@@ -70,14 +83,21 @@ fn pain_2_a_hang_up_between_role_and_content_closes_the_upstream() {
         let left = Instant::now();
         drop(connection);
 
-        upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some()).left.expect("left") - left
+        upstream
+            .until(0, "the upstream to be let go", |seen| seen.left.is_some())
+            .left
+            .expect("left")
+            - left
     });
 }
 
 #[test]
 fn pain_2_a_hang_up_between_retries_asks_no_more() {
     let upstream = Upstream::start(vec![Scene::status(500)]);
-    let proxy = Setup::new().config("[retry]\nbackoff = \"20s\"\nmax_backoff = \"20s\"").upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new()
+        .config("[retry]\nbackoff = \"20s\"\nmax_backoff = \"20s\"")
+        .upstream("one", &upstream, &["work"])
+        .start();
     let connection = proxy.open_chat("hi", false);
     upstream.until(0, "the first try", |seen| seen.answered);
 
@@ -93,7 +113,10 @@ fn pain_2_a_hang_up_in_the_queue_leaves_it() {
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let connection = proxy.open_chat("hi", false);
     upstream.until(0, "the refusal", |seen| seen.answered);
-    assert_eq!(until("the request to wait", || Some(running(&proxy)).filter(|count| *count > 0)), 1);
+    assert_eq!(
+        until("the request to wait", || Some(running(&proxy)).filter(|count| *count > 0)),
+        1
+    );
 
     drop(connection);
 
@@ -173,7 +196,10 @@ fn pain_36_the_pace_of_the_upstream_is_the_pace_of_the_client() {
 
 #[test]
 fn pain_6_a_truncated_stream_ends_with_an_error_and_not_as_if_it_were_whole() {
-    for cut in [Scene::sse(&["a", "b"]).cut_after(2), Scene::events([chunk(&json!({"content": "a"}), None)])] {
+    for cut in [
+        Scene::sse(&["a", "b"]).cut_after(2),
+        Scene::events([chunk(&json!({"content": "a"}), None)]),
+    ] {
         let upstream = Upstream::start(vec![cut]);
         let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
@@ -182,16 +208,22 @@ fn pain_6_a_truncated_stream_ends_with_an_error_and_not_as_if_it_were_whole() {
         let last = events(&answer.body).pop().expect("events");
         assert!(last.contains("\"error\""), "{last}");
         assert!(!answer.text().contains("[DONE]"));
-        until("the failure to be counted", || (proxy.status_json()["requests"]["failed"] == 1).then_some(()));
+        until("the failure to be counted", || {
+            (proxy.status_json()["requests"]["failed"] == 1).then_some(())
+        });
     }
 }
 
 #[test]
 fn pain_35_events_may_be_cut_anywhere() {
-    let whole: String = ["h\u{e9}", "\u{1f600}", "\\n\\n"].iter().map(|text| chunk(&json!({ "content": text }), None)).collect();
+    let whole: String = ["h\u{e9}", "\u{1f600}", "\\n\\n"]
+        .iter()
+        .map(|text| chunk(&json!({ "content": text }), None))
+        .collect();
     let whole = whole + &chunk(&json!({}), Some("stop")) + "data: [DONE]\n\n";
     for size in [1, 2, 3, 7, 64] {
-        let upstream = Upstream::start(vec![Scene::events(whole.as_bytes().chunks(size).map(<[u8]>::to_vec))]);
+        let upstream =
+            Upstream::start(vec![Scene::events(whole.as_bytes().chunks(size).map(<[u8]>::to_vec))]);
         let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
         let answer = proxy.chat_stream("hi");
@@ -203,7 +235,10 @@ fn pain_35_events_may_be_cut_anywhere() {
 #[test]
 fn a_garbled_answer_is_a_502_in_the_clients_dialect() {
     let upstream = Upstream::start(vec![Scene::raw("\u{1b}[31mnot http at all\r\n\r\n")]);
-    let proxy = Setup::new().config("[retry]\nmax_attempts = 1").upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new()
+        .config("[retry]\nmax_attempts = 1")
+        .upstream("one", &upstream, &["work"])
+        .start();
 
     let answer = proxy.chat("hi");
 
@@ -219,7 +254,11 @@ fn requests_on_one_connection_are_answered_in_order() {
     let mut connection = proxy.open_chat("first", false);
 
     let first = connection.answer();
-    connection.write(&Request::post("/v1/chat/completions", &body("m", "second", false)).bearer(CLIENT_KEY).bytes(proxy.addr));
+    connection.write(
+        &Request::post("/v1/chat/completions", &body("m", "second", false))
+            .bearer(CLIENT_KEY)
+            .bytes(proxy.addr),
+    );
     let second = connection.answer();
 
     assert_eq!([first.said(), second.said()], ["answer 0", "answer 1"]);

@@ -34,7 +34,9 @@ fn the_dashboard_attaches_shows_a_request_and_leaves_the_proxy_alone() {
     terminal.until("streaming");
     gate.open();
     connection.answer();
-    terminal.until_seen("the finished request", |screen| !screen.contains("streaming") && screen.contains("200"));
+    terminal.until_seen("the finished request", |screen| {
+        !screen.contains("streaming") && screen.contains("200")
+    });
     terminal.press("q");
 
     assert_eq!(terminal.exit_code(), 0);
@@ -62,11 +64,17 @@ fn a_small_terminal_is_enough_and_resizing_is_followed() {
 fn closing_the_terminal_ends_the_dashboard_and_not_the_proxy() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
-    // A terminal that somebody else holds, so that it can be closed under the program at once and entirely.
+    // A terminal that somebody else holds, so that it can be closed under the program at once and
+    // entirely.
     let socket = proxy.home.path().join("tmux").display().to_string();
     let tmux = |args: &[&str]| {
         let mut command = Command::new("tmux");
-        command.env_clear().envs(proxy.home.env()).env("TERM", "xterm-256color").args(["-S", &socket, "-f", "/dev/null"]).args(args);
+        command
+            .env_clear()
+            .envs(proxy.home.env())
+            .env("TERM", "xterm-256color")
+            .args(["-S", &socket, "-f", "/dev/null"])
+            .args(args);
         command.output().ok().map(|out| String::from_utf8_lossy(&out.stdout).into_owned())
     };
     let start = format!("exec '{}' tui", env!("CARGO_BIN_EXE_aiproxy"));
@@ -75,7 +83,13 @@ fn closing_the_terminal_ends_the_dashboard_and_not_the_proxy() {
         return;
     }
     until("the dashboard", || tmux(&["capture-pane", "-p"])?.contains("Live").then_some(()));
-    let pid = tmux(&["list-panes", "-F", "#{pane_pid}"]).expect("a pid").trim().parse().ok().and_then(Pid::from_raw).expect("a pid");
+    let pid = tmux(&["list-panes", "-F", "#{pane_pid}"])
+        .expect("a pid")
+        .trim()
+        .parse()
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a pid");
 
     tmux(&["kill-server"]);
 
@@ -107,14 +121,17 @@ fn what_a_model_says_cannot_write_on_the_terminal() {
 #[test]
 fn without_a_proxy_the_dashboard_brings_one_along() {
     let home = Setup::new().whole_config("[server]\nlisten = \"127.0.0.1:8642\"\n").home();
-    // The port of the config may be taken on this machine; then the dashboard says so instead, which is another test.
+    // The port of the config may be taken on this machine; then the dashboard says so instead,
+    // which is another test.
     if std::net::TcpListener::bind("127.0.0.1:8642").is_err() {
         println!("skipped: port 8642 is taken");
         return;
     }
     let mut terminal = Terminal::start(&home, &["tui"], 30, 120);
     terminal.until("Live");
-    until("the proxy to run", || home.command().arg("status").output().expect("run").status.success().then_some(()));
+    until("the proxy to run", || {
+        home.command().arg("status").output().expect("run").status.success().then_some(())
+    });
 
     terminal.press("q");
     terminal.until("y/n");
@@ -127,7 +144,8 @@ fn without_a_proxy_the_dashboard_brings_one_along() {
 #[test]
 fn a_running_answer_is_read_as_it_grows_and_nobody_else_notices() {
     let gate = Gate::shut();
-    let upstream = Upstream::start(vec![Scene::sse(&["first ", "second ", "third"]).gate(2, &gate)]);
+    let upstream =
+        Upstream::start(vec![Scene::sse(&["first ", "second ", "third"]).gate(2, &gate)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 40, 120);
     terminal.until("Live");
@@ -164,7 +182,8 @@ fn a_request_is_sent_again_from_its_screen() {
     until("the second request", || (upstream.journal().len() == 2).then_some(()));
     assert_eq!(upstream.journal()[0].json(), upstream.journal()[1].json());
     terminal.press("6");
-    terminal.until_seen("both in the log", |screen| screen.matches(" 200 by one/work").count() == 2);
+    terminal
+        .until_seen("both in the log", |screen| screen.matches(" 200 by one/work").count() == 2);
 }
 
 #[test]
@@ -198,7 +217,9 @@ fn the_way_through_all_screens_a_filter_a_cooled_key_and_another_dashboard() {
     terminal.press("c");
     terminal.until("for 10 minutes?");
     terminal.press("y");
-    terminal.until_seen("the key to cool", |screen| screen.contains("▲ cooling") && screen.contains("9m"));
+    terminal.until_seen("the key to cool", |screen| {
+        screen.contains("▲ cooling") && screen.contains("9m")
+    });
     terminal.press("q");
     assert_eq!(terminal.exit_code(), 0);
 
@@ -213,7 +234,8 @@ fn the_way_through_all_screens_a_filter_a_cooled_key_and_another_dashboard() {
 #[test]
 fn the_dashboard_speaks_chinese_where_the_config_says_so() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config("[tui]\nlang = \"zh\"").upstream("one", &upstream, &["work"]).start();
+    let proxy =
+        Setup::new().config("[tui]\nlang = \"zh\"").upstream("one", &upstream, &["work"]).start();
     let mut terminal = Terminal::start(&proxy.home, &["tui"], 24, 80);
     terminal.until("还没有请求");
     terminal.press("5");
@@ -233,7 +255,11 @@ fn a_panic_while_a_frame_is_drawn_gives_the_terminal_back() {
     let mut home = Setup::new().home();
     home.set(PANIC, "1");
     let program = std::env::current_exe().expect("this program");
-    let args = ["--exact", "terminal::a_panic_while_a_frame_is_drawn_gives_the_terminal_back", "--nocapture"];
+    let args = [
+        "--exact",
+        "terminal::a_panic_while_a_frame_is_drawn_gives_the_terminal_back",
+        "--nocapture",
+    ];
     let mut terminal = Terminal::run(&program, &home, &args, 24, 80);
 
     assert_ne!(terminal.exit_code(), 0);
@@ -254,14 +280,16 @@ fn a_dashboard_that_nothing_happens_to_costs_next_to_nothing() {
     let pid = terminal.pid();
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-        let after: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        let after: Vec<&str> =
+            stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
         after[11].parse::<u64>().expect("ticks") + after[12].parse::<u64>().expect("ticks")
     };
 
     let (before, begun) = (ticks(), Instant::now());
     until("four seconds to pass", || (begun.elapsed() >= Duration::from_secs(4)).then_some(()));
 
-    // A tick is 10 ms. This is not optimised, and the charts of the last minute still move once a second.
+    // A tick is 10 ms. This is not optimised, and the charts of the last minute still move once a
+    // second.
     let used = ticks() - before;
     assert!(used <= 12, "{used} ticks in 4 s");
 }

@@ -16,12 +16,18 @@ use crate::{
 };
 
 fn named(snapshot: &Snapshot, key: &str) -> Result<String, CliError> {
-    let (upstream, label) = find(key, snapshot.keys.iter().map(|k| (k.upstream.as_str(), k.label.as_str())))?;
+    let (upstream, label) =
+        find(key, snapshot.keys.iter().map(|k| (k.upstream.as_str(), k.label.as_str())))?;
     Ok(format!("{upstream}/{label}"))
 }
 
 /// Lets a key of the running proxy rest.
-pub(super) async fn cool(ctx: &Ctx, key: String, model: Option<String>, span: Option<Duration>) -> Result<Exit, CliError> {
+pub(super) async fn cool(
+    ctx: &Ctx,
+    key: String,
+    model: Option<String>,
+    span: Option<Duration>,
+) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
     let key = named(&reach.snapshot().await?, &key)?;
     let for_ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
@@ -30,7 +36,11 @@ pub(super) async fn cool(ctx: &Ctx, key: String, model: Option<String>, span: Op
 }
 
 /// Ends cooldowns of the running proxy; without a key, all of them.
-pub(super) async fn warm(ctx: &Ctx, key: Option<String>, model: Option<String>) -> Result<Exit, CliError> {
+pub(super) async fn warm(
+    ctx: &Ctx,
+    key: Option<String>,
+    model: Option<String>,
+) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
     let key = match key {
         Some(key) => Some(named(&reach.snapshot().await?, &key)?),
@@ -69,9 +79,13 @@ pub(super) async fn test(ctx: &Ctx, key: Option<String>) -> Result<Exit, CliErro
 /// Writes into the config whether a key is used.
 pub(super) async fn enable(ctx: &Ctx, key: &str, on: bool) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
-    let keys = file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
+    let keys =
+        file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
     let (upstream, label) = find(key, keys)?;
-    settings::edit(ctx, &[Edit::SetKeyEnabled { upstream: upstream.clone(), label: label.clone(), enabled: on }])?;
+    settings::edit(
+        ctx,
+        &[Edit::SetKeyEnabled { upstream: upstream.clone(), label: label.clone(), enabled: on }],
+    )?;
     reach::reload_if_running(ctx).await;
     ctx.done(&format!("{upstream}/{label} is {}", if on { "enabled" } else { "disabled" }))
 }

@@ -34,7 +34,8 @@ const TRIES: u32 = 100;
 ///
 /// # Errors
 ///
-/// A key on the command line; an upstream nobody knows; text that is no key; a key that its provider rejects; no keyring.
+/// A key on the command line; an upstream nobody knows; text that is no key; a key that its
+/// provider rejects; no keyring.
 pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     refuse_argv(&args)?;
     let file = settings::load_or_empty(ctx)?;
@@ -42,7 +43,8 @@ pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     let (name, asked) = whose(&file, word, args.label.as_deref())?;
     asked.as_deref().map_or(Ok(()), named)?;
     let plan = Plan::make(&file, &name, &args)?;
-    // What comes by itself is looked at first; a person is asked when it is sure that there is a place for the answer.
+    // What comes by itself is looked at first; a person is asked when it is sure that there is a
+    // place for the answer.
     args.source.possible("a key")?;
     let given = if args.source.given() { Some(args.source.read("key").await?) } else { None };
     let mut store = open(&args, &file).await?;
@@ -54,7 +56,10 @@ pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
         None => args.source.read(&format!("key for {name}")).await?,
     };
     if let Some(label) = plan.same(&file, &store, &secret).await? {
-        return ctx.done(&format!("{name}/{label} is this very key ({}) already; nothing was changed", secret.fingerprint()));
+        return ctx.done(&format!(
+            "{name}/{label} is this very key ({}) already; nothing was changed",
+            secret.fingerprint()
+        ));
     }
     let label = match &asked {
         Some(label) => label.clone(),
@@ -64,7 +69,11 @@ pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     let edits = plan.edits(&label, &store)?;
     let old = store.get(&entry).await?.filter(|old| old.digest() != secret.digest());
     if let Some(old) = &old {
-        prompt::confirm(ctx, &format!("{entry} holds another key ({}): replace it?", old.fingerprint())).await?;
+        prompt::confirm(
+            ctx,
+            &format!("{entry} holds another key ({}): replace it?", old.fingerprint()),
+        )
+        .await?;
     }
     hint_at_other_provider(&plan, &secret);
     let tried = tried(&args, &plan.upstream, &secret).await?;
@@ -79,36 +88,63 @@ pub(super) async fn run(ctx: &Ctx, args: AddArgs) -> Result<Exit, CliError> {
     reach::reload_if_running(ctx).await;
     let verb = if old.is_some() { "replaced" } else { "stored" };
     let beside = match &asked {
-        None if label != FIRST => format!("; {name}/{FIRST} stays as it is, `aiproxy key add {name}/{FIRST}` would replace it"),
+        None if label != FIRST => format!(
+            "; {name}/{FIRST} stays as it is, `aiproxy key add {name}/{FIRST}` would replace it"
+        ),
         _ => String::new(),
     };
-    let next = if Reach::look(ctx).is_ok_and(|reach| reach.is_some()) { "" } else { "; `aiproxy serve` uses it" };
-    ctx.done(&format!("{entry} ({}) {verb} in {}{tried}{beside}{next}", secret.fingerprint(), store.name()))
+    let next = if Reach::look(ctx).is_ok_and(|reach| reach.is_some()) {
+        ""
+    } else {
+        "; `aiproxy serve` uses it"
+    };
+    ctx.done(&format!(
+        "{entry} ({}) {verb} in {}{tried}{beside}{next}",
+        secret.fingerprint(),
+        store.name()
+    ))
 }
 
-/// Upstream and label that `UPSTREAM` or `UPSTREAM/LABEL` means; without a label none was asked for.
-fn whose(file: &File, word: &str, label: Option<&str>) -> Result<(String, Option<String>), CliError> {
-    let whole = file.settings.upstreams.iter().any(|u| *u.name == *word) || presets::find(word).is_some();
+/// Upstream and label that `UPSTREAM` or `UPSTREAM/LABEL` means; without a label none was asked
+/// for.
+fn whose(
+    file: &File,
+    word: &str,
+    label: Option<&str>,
+) -> Result<(String, Option<String>), CliError> {
+    let whole =
+        file.settings.upstreams.iter().any(|u| *u.name == *word) || presets::find(word).is_some();
     match word.rsplit_once('/') {
         Some((upstream, own)) if !whole => match label.filter(|label| *label != own) {
-            Some(label) => {
-                Err(CliError::usage(format!("`{}` and --label {} are two labels", clean(word), clean(label))).hint("give one of them"))
-            }
+            Some(label) => Err(CliError::usage(format!(
+                "`{}` and --label {} are two labels",
+                clean(word),
+                clean(label)
+            ))
+            .hint("give one of them")),
             None => Ok((upstream.to_owned(), Some(own.to_owned()))),
         },
         _ => Ok((word.to_owned(), label.map(str::to_owned))),
     }
 }
 
-/// A key that came in by the command line is known to every program on the machine: it is not repeated, and not used.
+/// A key that came in by the command line is known to every program on the machine: it is not
+/// repeated, and not used.
 fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
     let upstream = args.upstream.as_deref();
-    let words = upstream.into_iter().flat_map(|word| word.split('/').chain([word])).chain(args.label.as_deref());
-    if args.given.is_none() && args.more.is_empty() && !words.into_iter().any(prompt::looks_like_key) {
+    let words = upstream
+        .into_iter()
+        .flat_map(|word| word.split('/').chain([word]))
+        .chain(args.label.as_deref());
+    if args.given.is_none()
+        && args.more.is_empty()
+        && !words.into_iter().any(prompt::looks_like_key)
+    {
         return Ok(());
     }
     let upstream = upstream.map_or("", |word| word.split('/').next().unwrap_or(word));
-    let upstream = if upstream.is_empty() || prompt::looks_like_key(upstream) { "UPSTREAM" } else { upstream };
+    let upstream =
+        if upstream.is_empty() || prompt::looks_like_key(upstream) { "UPSTREAM" } else { upstream };
     Err(CliError::usage("a key does not belong on a command line: other programs and the shell's history see it").hint(format!(
         "run `aiproxy key add {upstream}` and type it at the prompt, or pipe it in with --stdin; if it was a real key, make a new one"
     )))
@@ -118,9 +154,8 @@ fn refuse_argv(args: &AddArgs) -> Result<(), CliError> {
 fn named(label: &str) -> Result<(), CliError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
     if label.is_empty() || label.len() > 64 || !label.chars().all(fine) {
-        return Err(
-            CliError::usage(format!("`{}` is no label for a key", clean(label))).hint("letters, digits, `-`, `_`, `.` and `@`, at most 64")
-        );
+        return Err(CliError::usage(format!("`{}` is no label for a key", clean(label)))
+            .hint("letters, digits, `-`, `_`, `.` and `@`, at most 64"));
     }
     Ok(())
 }
@@ -131,7 +166,9 @@ async fn open(args: &AddArgs, file: &File) -> Result<Store, CliError> {
     }
     Store::keyring().await.map_err(|error| {
         let hint = error.hint.clone().filter(|hint| hint.contains("--vault"));
-        error.hint(hint.unwrap_or_else(|| "add --vault to keep the key in a file encrypted with a passphrase".to_owned()))
+        error.hint(hint.unwrap_or_else(|| {
+            "add --vault to keep the key in a file encrypted with a passphrase".to_owned()
+        }))
     })
 }
 
@@ -147,15 +184,27 @@ struct Plan {
 impl Plan {
     fn make(file: &File, name: &str, args: &AddArgs) -> Result<Self, CliError> {
         if let Some(upstream) = file.settings.upstreams.iter().find(|u| *u.name == *name) {
-            if args.preset.as_deref().is_some_and(|preset| upstream.preset.as_deref() != Some(preset)) {
-                return Err(CliError::failed(format!("`{name}` is an upstream of the config and not of that preset"))
-                    .hint("leave --preset out, or give the new upstream another name"));
+            if args
+                .preset
+                .as_deref()
+                .is_some_and(|preset| upstream.preset.as_deref() != Some(preset))
+            {
+                return Err(CliError::failed(format!(
+                    "`{name}` is an upstream of the config and not of that preset"
+                ))
+                .hint("leave --preset out, or give the new upstream another name"));
             }
-            let known = upstream.keys.iter().map(|key| (key.label.to_string(), key.reference.clone())).collect();
+            let known = upstream
+                .keys
+                .iter()
+                .map(|key| (key.label.to_string(), key.reference.clone()))
+                .collect();
             return Ok(Self { upstream: Arc::clone(upstream), preset: None, known });
         }
         let wanted = args.preset.as_deref().unwrap_or(name);
-        let Some(preset) = presets::find(wanted) else { return Err(unknown(file, name, args.preset.as_deref())) };
+        let Some(preset) = presets::find(wanted) else {
+            return Err(unknown(file, name, args.preset.as_deref()));
+        };
         if preset.needs_url {
             return Err(CliError::failed(format!("{} has a base URL of your own", preset.title))
                 .hint(format!("first `aiproxy upstream add {name} --preset {wanted} --base-url URL`, then `aiproxy key add {name}`")));
@@ -168,8 +217,14 @@ impl Plan {
         Ok(Self { upstream, preset: Some(preset), known: Vec::new() })
     }
 
-    /// The label of the upstream's key that is this one, as far as no program has to be started to tell.
-    async fn same(&self, file: &File, store: &Store, secret: &Secret) -> Result<Option<String>, CliError> {
+    /// The label of the upstream's key that is this one, as far as no program has to be started to
+    /// tell.
+    async fn same(
+        &self,
+        file: &File,
+        store: &Store,
+        secret: &Secret,
+    ) -> Result<Option<String>, CliError> {
         let resolver = file.resolver();
         for (label, reference) in &self.known {
             let there = match (reference, store.entry(reference)) {
@@ -190,11 +245,14 @@ impl Plan {
         for number in 1..TRIES {
             let label = if number == 1 { FIRST.to_owned() } else { format!("key{number}") };
             let entry = format!("{name}/{label}");
-            if self.edits(&label, store).is_ok() && store.get(&entry).await?.is_none_or(|there| there.digest() == secret.digest()) {
+            if self.edits(&label, store).is_ok()
+                && store.get(&entry).await?.is_none_or(|there| there.digest() == secret.digest())
+            {
                 return Ok(label);
             }
         }
-        Err(CliError::failed(format!("{name} has {TRIES} keys and more")).hint("name the new one with --label"))
+        Err(CliError::failed(format!("{name} has {TRIES} keys and more"))
+            .hint("name the new one with --label"))
     }
 
     /// What is to be changed so that the config uses the key of this label, which the store keeps.
@@ -214,8 +272,10 @@ impl Plan {
             // The same entry with a new key in it.
             Some((_, known)) if known.to_string() == reference => {}
             Some((label, known)) => {
-                return Err(CliError::failed(format!("{name} has a key `{label}` already, kept in {known}"))
-                    .hint("give the new one another --label, or remove the old one first"));
+                return Err(CliError::failed(format!(
+                    "{name} has a key `{label}` already, kept in {known}"
+                ))
+                .hint("give the new one another --label, or remove the old one first"));
             }
             None => edits.push(Edit::AddKey { upstream: name, reference, label: None }),
         }
@@ -226,13 +286,20 @@ impl Plan {
 fn unknown(file: &File, name: &str, preset: Option<&str>) -> CliError {
     let presets = presets::all().iter().map(|p| &*p.name);
     if let Some(preset) = preset {
-        let near = near::nearest(preset, presets).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
-        return CliError::failed(format!("no preset `{preset}`")).hint(format!("{near}`aiproxy upstream presets` shows all"));
+        let near = near::nearest(preset, presets)
+            .map(|near| format!("did you mean `{near}`? "))
+            .unwrap_or_default();
+        return CliError::failed(format!("no preset `{preset}`"))
+            .hint(format!("{near}`aiproxy upstream presets` shows all"));
     }
     let known = file.settings.upstreams.iter().map(|u| &*u.name).chain(presets);
-    let near = near::nearest(name, known).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    let near = near::nearest(name, known)
+        .map(|near| format!("did you mean `{near}`? "))
+        .unwrap_or_default();
     CliError::failed(format!("no upstream `{name}` in the config, and no preset of that name"))
-        .hint(format!("{near}Another provider: `aiproxy upstream add {name} --base-url URL --dialect openai`"))
+        .hint(format!(
+            "{near}Another provider: `aiproxy upstream add {name} --base-url URL --dialect openai`"
+        ))
 }
 
 /// Keys of many providers begin in a way of their own.
@@ -247,7 +314,11 @@ fn hint_at_other_provider(plan: &Plan, secret: &Secret) {
 }
 
 /// Tries the key; the words for what came of it.
-async fn tried(args: &AddArgs, upstream: &Arc<Upstream>, secret: &Secret) -> Result<String, CliError> {
+async fn tried(
+    args: &AddArgs,
+    upstream: &Arc<Upstream>,
+    secret: &Secret,
+) -> Result<String, CliError> {
     if args.no_check {
         return Ok(String::new());
     }
@@ -257,8 +328,11 @@ async fn tried(args: &AddArgs, upstream: &Arc<Upstream>, secret: &Secret) -> Res
     match check::ask(upstream, Some(secret)).await {
         Verdict::Good { models: Some(models) } => Ok(format!("; it works, {models} models")),
         Verdict::Good { models: None } => Ok("; it works".to_owned()),
-        Verdict::Rejected { status, said } => Err(CliError::failed(format!("{} rejects the key (status {status}): {said}", upstream.name))
-            .hint("nothing was stored; --no-check stores a key without trying it")),
+        Verdict::Rejected { status, said } => Err(CliError::failed(format!(
+            "{} rejects the key (status {status}): {said}",
+            upstream.name
+        ))
+        .hint("nothing was stored; --no-check stores a key without trying it")),
         Verdict::Unknown(why) => {
             out::note(&format!("warning: the key could not be checked: {why}"));
             Ok("; not checked".to_owned())
@@ -275,7 +349,10 @@ async fn missing(ctx: &Ctx, args: &AddArgs, file: &File) -> Result<Exit, CliErro
             let (slot, entry) = match &key.reference {
                 Reference::Keyring(entry) => (&mut keyring, entry),
                 Reference::Vault(entry) => (&mut vault, entry),
-                Reference::Command(_) | Reference::Env(_) | Reference::File(_) | Reference::Literal(_) => continue,
+                Reference::Command(_)
+                | Reference::Env(_)
+                | Reference::File(_)
+                | Reference::Literal(_) => continue,
             };
             let store = match slot {
                 Some(store) => store,
@@ -290,7 +367,12 @@ async fn missing(ctx: &Ctx, args: &AddArgs, file: &File) -> Result<Exit, CliErro
             let secret = args.source.read(&format!("key {}", key.name)).await?;
             let tried = tried(args, upstream, &secret).await?;
             store.put(entry, &secret).await?;
-            out::line(&format!("{} ({}) stored in {}{tried}", key.name, secret.fingerprint(), store.name()))?;
+            out::line(&format!(
+                "{} ({}) stored in {}{tried}",
+                key.name,
+                secret.fingerprint(),
+                store.name()
+            ))?;
             stored += 1;
         }
     }

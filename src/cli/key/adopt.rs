@@ -49,14 +49,22 @@ pub(super) async fn run(ctx: &Ctx, vault: bool) -> Result<Exit, CliError> {
         let entry = kept(&mut store, &format!("{}/{}", upstream.name, key.label), secret).await?;
         let reference = store.reference(&entry);
         out::note(&format!("{} ({}) → {reference}", key.name, secret.fingerprint()));
-        edits.push(Edit::ReplaceKeyReference { upstream: upstream.name.to_string(), label: key.label.to_string(), reference });
+        edits.push(Edit::ReplaceKeyReference {
+            upstream: upstream.name.to_string(),
+            label: key.label.to_string(),
+            reference,
+        });
     }
     for (project, secret) in projects {
         let entry = kept(&mut store, &format!("client/{}", project.name), secret).await?;
         let reference = store.reference(&entry);
         out::note(&format!("project {} ({}) → {reference}", project.name, secret.fingerprint()));
         let value = settings::text_value(&reference);
-        edits.push(Edit::SetProject { name: project.name.to_string(), path: "key".to_owned(), value });
+        edits.push(Edit::SetProject {
+            name: project.name.to_string(),
+            path: "key".to_owned(),
+            value,
+        });
     }
     // Last: until here the file holds every key, and what lies in the store twice does no harm.
     settings::edit(ctx, &edits)?;

@@ -33,7 +33,9 @@ pub(in crate::cli) enum Verdict {
 
 /// Asks the upstream with this key and no other; without one where it needs none.
 pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret>) -> Verdict {
-    let Some(end) = upstream.ends.first() else { return Verdict::Unknown("it has no address".to_owned()) };
+    let Some(end) = upstream.ends.first() else {
+        return Verdict::Unknown("it has no address".to_owned());
+    };
     let keys = Arc::new(Keys::default());
     // The number only has to be the same here and below: this table holds one key.
     let id = secret.map(|secret| {
@@ -43,7 +45,8 @@ pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret
     let gateway = Gateway::new(Arc::clone(&keys));
     let egress = registry::egress(end.dialect);
     let preset = upstream.preset.as_deref().and_then(presets::find);
-    let path = preset.and_then(|p| p.models_path.as_deref()).unwrap_or_else(|| egress.models_path());
+    let path =
+        preset.and_then(|p| p.models_path.as_deref()).unwrap_or_else(|| egress.models_path());
     let mut headers = HeaderMap::new();
     if end.dialect == Dialect::Anthropic {
         headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
@@ -51,15 +54,22 @@ pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret
     match side::get(&gateway, upstream, end, id, path, headers).await {
         Err(fault) => Verdict::Unknown(clean(&fault.message).into_owned()),
         Ok(answer) => {
-            let content_type = answer.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-            verdict(answer.status.as_u16(), egress.read_models(&answer.body).map(|list| list.len()), || {
-                egress.read_error(answer.status.as_u16(), content_type, &answer.body).message
-            })
+            let content_type = answer
+                .headers
+                .get("content-type")
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default();
+            verdict(
+                answer.status.as_u16(),
+                egress.read_models(&answer.body).map(|list| list.len()),
+                || egress.read_error(answer.status.as_u16(), content_type, &answer.body).message,
+            )
         }
     }
 }
 
-/// Only a plain "no" speaks against a key: a provider without such a list says 404 or 405, a busy one 429, an ailing one 5xx.
+/// Only a plain "no" speaks against a key: a provider without such a list says 404 or 405, a busy
+/// one 429, an ailing one 5xx.
 fn verdict(status: u16, models: Option<usize>, said: impl FnOnce() -> String) -> Verdict {
     match status {
         200..=299 => Verdict::Good { models },
@@ -75,7 +85,14 @@ mod tests {
     #[test]
     fn only_a_plain_no_speaks_against_a_key() {
         let said = || "Incorrect API key".to_owned();
-        for (status, want) in [(200, "Good"), (401, "Rejected"), (403, "Rejected"), (404, "Unknown"), (429, "Unknown"), (503, "Unknown")] {
+        for (status, want) in [
+            (200, "Good"),
+            (401, "Rejected"),
+            (403, "Rejected"),
+            (404, "Unknown"),
+            (429, "Unknown"),
+            (503, "Unknown"),
+        ] {
             let got = format!("{:?}", verdict(status, Some(3), said));
             assert!(got.starts_with(want), "{status}: {got}");
         }

@@ -1,4 +1,5 @@
-//! `aiproxy key list`: the running proxy's keys, or those of the config with what their references resolve to.
+//! `aiproxy key list`: the running proxy's keys, or those of the config with what their references
+//! resolve to.
 
 use serde_json::json;
 
@@ -21,7 +22,8 @@ use crate::{
 
 const NONE: &str = "no keys; `aiproxy key add UPSTREAM` stores one";
 
-/// Lists the keys: all, those of one upstream, or one; with what is left of their providers' limits where that is wanted.
+/// Lists the keys: all, those of one upstream, or one; with what is left of their providers' limits
+/// where that is wanted.
 ///
 /// # Errors
 ///
@@ -35,10 +37,18 @@ pub(super) async fn run(ctx: &Ctx, asked: Option<&str>, long: bool) -> Result<Ex
 
 /// Whether a key is among those that are asked for.
 fn wanted(asked: Option<&str>, upstream: &str, label: &str) -> bool {
-    asked.is_none_or(|asked| asked == upstream || asked.strip_prefix(upstream).and_then(|rest| rest.strip_prefix('/')) == Some(label))
+    asked.is_none_or(|asked| {
+        asked == upstream
+            || asked.strip_prefix(upstream).and_then(|rest| rest.strip_prefix('/')) == Some(label)
+    })
 }
 
-async fn running(ctx: &Ctx, reach: &Reach, asked: Option<&str>, long: bool) -> Result<Exit, CliError> {
+async fn running(
+    ctx: &Ctx,
+    reach: &Reach,
+    asked: Option<&str>,
+    long: bool,
+) -> Result<Exit, CliError> {
     let all = reach.snapshot().await?.keys;
     let keys: Vec<_> = all.iter().filter(|key| wanted(asked, &key.upstream, &key.label)).collect();
     if let (Some(asked), true) = (asked, keys.is_empty()) {
@@ -105,9 +115,15 @@ async fn resting(ctx: &Ctx, asked: Option<&str>) -> Result<Exit, CliError> {
                 (&*key.name).into(),
                 fingerprint.as_deref().unwrap_or("–").into(),
                 match &missing {
-                    Some(error) if on => {
-                        Cell::new(Role::Bad, table::missing(&error.said(&upstream.name), &reference, &key.name, &mut advice))
-                    }
+                    Some(error) if on => Cell::new(
+                        Role::Bad,
+                        table::missing(
+                            &error.said(&upstream.name),
+                            &reference,
+                            &key.name,
+                            &mut advice,
+                        ),
+                    ),
                     _ => state.unwrap_or("").into(),
                 },
                 Cell::new(Role::Dim, &reference),
@@ -115,7 +131,10 @@ async fn resting(ctx: &Ctx, asked: Option<&str>) -> Result<Exit, CliError> {
         }
     }
     if let (Some(asked), true) = (asked, rows.is_empty()) {
-        find(asked, settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label))))?;
+        find(
+            asked,
+            settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label))),
+        )?;
     }
     if ctx.global.json {
         out::json(&rows)?;

@@ -1,4 +1,5 @@
-//! `aiproxy key`: provider keys, which live in the OS keyring and are known here by name and fingerprint.
+//! `aiproxy key`: provider keys, which live in the OS keyring and are known here by name and
+//! fingerprint.
 
 mod act;
 mod add;
@@ -105,7 +106,8 @@ pub enum KeyCommand {
 
 #[derive(Debug, Args)]
 pub struct AddArgs {
-    /// The upstream the key is for: a name of the config, or of a preset (`aiproxy upstream presets`); or UPSTREAM/LABEL
+    /// The upstream the key is for: a name of the config, or of a preset (`aiproxy upstream
+    /// presets`); or UPSTREAM/LABEL
     #[arg(required_unless_present = "missing")]
     upstream: Option<String>,
     /// The key's own name inside its upstream [default: main, and key2, key3, … for the next ones]
@@ -173,26 +175,33 @@ pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
 /// # Errors
 ///
 /// No such key, with the nearest; an upstream with several.
-pub(super) fn find<'a>(asked: &str, known: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(String, String), CliError> {
+pub(super) fn find<'a>(
+    asked: &str,
+    known: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<(String, String), CliError> {
     let known: Vec<(&str, &str)> = known.into_iter().collect();
-    if let Some((upstream, label)) =
-        known.iter().find(|(upstream, label)| asked.strip_prefix(upstream).and_then(|r| r.strip_prefix('/')) == Some(label))
-    {
+    if let Some((upstream, label)) = known.iter().find(|(upstream, label)| {
+        asked.strip_prefix(upstream).and_then(|r| r.strip_prefix('/')) == Some(label)
+    }) {
         return Ok(((*upstream).to_owned(), (*label).to_owned()));
     }
     let own: Vec<_> = known.iter().filter(|(upstream, _)| *upstream == asked).collect();
-    let names: Vec<String> = known.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
+    let names: Vec<String> =
+        known.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
     match own[..] {
         [(upstream, label)] => Ok(((*upstream).to_owned(), (*label).to_owned())),
         [] => {
             let upstreams = known.iter().map(|(upstream, _)| *upstream);
             let near = near::nearest(asked, names.iter().map(String::as_str).chain(upstreams));
             let near = near.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
-            Err(CliError::failed(format!("no key `{asked}`")).hint(format!("{near}`aiproxy key list` shows all")))
+            Err(CliError::failed(format!("no key `{asked}`"))
+                .hint(format!("{near}`aiproxy key list` shows all")))
         }
         _ => {
-            let labels: Vec<_> = own.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
-            Err(CliError::failed(format!("`{asked}` has {} keys", own.len())).hint(format!("say which: {}", labels.join(", "))))
+            let labels: Vec<_> =
+                own.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
+            Err(CliError::failed(format!("`{asked}` has {} keys", own.len()))
+                .hint(format!("say which: {}", labels.join(", "))))
         }
     }
 }

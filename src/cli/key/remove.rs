@@ -18,10 +18,17 @@ use crate::{
 /// No such key; the person says no; the file cannot be changed.
 pub(super) async fn run(ctx: &Ctx, key: &str) -> Result<Exit, CliError> {
     let file = settings::load(ctx)?;
-    let known = file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
+    let known =
+        file.settings.upstreams.iter().flat_map(|u| u.keys.iter().map(|k| (&*u.name, &*k.label)));
     let (upstream, label) = find(key, known)?;
     let name = format!("{upstream}/{label}");
-    let reference = file.settings.upstreams.iter().flat_map(|u| &u.keys).find(|k| *k.name == *name).map(|k| k.reference.clone());
+    let reference = file
+        .settings
+        .upstreams
+        .iter()
+        .flat_map(|u| &u.keys)
+        .find(|k| *k.name == *name)
+        .map(|k| k.reference.clone());
     prompt::confirm(ctx, &format!("remove key {name}?")).await?;
     settings::edit(ctx, &[Edit::RemoveKey { upstream, label }])?;
     let forgotten = match &reference {
@@ -39,16 +46,23 @@ pub(super) async fn run(ctx: &Ctx, key: &str) -> Result<Exit, CliError> {
 fn uses(settings: &Settings, reference: &Reference) -> usize {
     let shown = reference.to_string();
     let keys = settings.upstreams.iter().flat_map(|u| &u.keys).map(|k| &k.reference);
-    keys.chain(settings.projects.iter().filter_map(|p| p.key.as_ref())).filter(|r| r.to_string() == shown).count()
+    keys.chain(settings.projects.iter().filter_map(|p| p.key.as_ref()))
+        .filter(|r| r.to_string() == shown)
+        .count()
 }
 
-/// Deletes the entry behind a reference; where it was. The config is changed already, so a store that does not answer is
-/// a warning.
-pub(in crate::cli) async fn forget(file: &settings::File, reference: &Reference) -> Option<&'static str> {
+/// Deletes the entry behind a reference; where it was. The config is changed already, so a store
+/// that does not answer is a warning.
+pub(in crate::cli) async fn forget(
+    file: &settings::File,
+    reference: &Reference,
+) -> Option<&'static str> {
     let (store, entry) = match reference {
         Reference::Keyring(entry) => (Store::keyring().await, entry),
         Reference::Vault(entry) => (Store::vault(&file.place).await, entry),
-        Reference::Command(_) | Reference::Env(_) | Reference::File(_) | Reference::Literal(_) => return None,
+        Reference::Command(_) | Reference::Env(_) | Reference::File(_) | Reference::Literal(_) => {
+            return None;
+        }
     };
     let deleted = match store {
         Ok(mut store) => store.delete(entry).await.map(|there| there.then(|| store.name())),

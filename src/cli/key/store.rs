@@ -30,11 +30,13 @@ impl Store {
         Ok(Self::Keyring(keyring))
     }
 
-    /// The encrypted file, opened with the passphrase that AIPROXY_KEYS_PASSPHRASE_FILE names or a person types.
+    /// The encrypted file, opened with the passphrase that AIPROXY_KEYS_PASSPHRASE_FILE names or a
+    /// person types.
     pub(in crate::cli) async fn vault(place: &Place) -> Result<Self, CliError> {
         let vault = vault(place);
         let passphrase = match std::env::var_os(PASSPHRASE_FILE).filter(|path| !path.is_empty()) {
-            Some(path) => resolve::read_passphrase(path.as_ref()).map_err(|e| CliError::failed(format!("{PASSPHRASE_FILE}: {e}")))?,
+            Some(path) => resolve::read_passphrase(path.as_ref())
+                .map_err(|e| CliError::failed(format!("{PASSPHRASE_FILE}: {e}")))?,
             None => prompt::passphrase(vault.exists()).await?,
         };
         // A tenth of a second of computing, on purpose; nothing else runs here.
@@ -53,7 +55,8 @@ impl Store {
     /// The entry that a reference into this very store names.
     pub(in crate::cli) fn entry<'a>(&self, reference: &'a Reference) -> Option<&'a str> {
         match (self, reference) {
-            (Self::Keyring(_), Reference::Keyring(entry)) | (Self::Vault(_), Reference::Vault(entry)) => Some(entry),
+            (Self::Keyring(_), Reference::Keyring(entry))
+            | (Self::Vault(_), Reference::Vault(entry)) => Some(entry),
             _ => None,
         }
     }
@@ -73,9 +76,15 @@ impl Store {
         }
     }
 
-    pub(in crate::cli) async fn put(&mut self, label: &str, secret: &Secret) -> Result<(), CliError> {
+    pub(in crate::cli) async fn put(
+        &mut self,
+        label: &str,
+        secret: &Secret,
+    ) -> Result<(), CliError> {
         match self {
-            Self::Keyring(keyring) => keyring.set(label, secret).await.map_err(|e| keyring_error(&e)),
+            Self::Keyring(keyring) => {
+                keyring.set(label, secret).await.map_err(|e| keyring_error(&e))
+            }
             Self::Vault(vault) => vault.set(label, secret).map_err(|e| vault_error(&e)),
         }
     }
@@ -96,7 +105,11 @@ pub(in crate::cli) fn vault(place: &Place) -> Vault {
 
 /// Without a person a prompt will not be answered.
 fn patience() -> Duration {
-    if std::io::stdin().is_terminal() || std::io::stderr().is_terminal() { PATIENCE } else { Duration::from_secs(10) }
+    if std::io::stdin().is_terminal() || std::io::stderr().is_terminal() {
+        PATIENCE
+    } else {
+        Duration::from_secs(10)
+    }
 }
 
 pub(in crate::cli) fn keyring_error(error: &KeyringError) -> CliError {

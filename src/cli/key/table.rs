@@ -1,4 +1,5 @@
-//! Keys as tables: how each is, why one is out and what to do about it, what is left of their providers' limits.
+//! Keys as tables: how each is, why one is out and what to do about it, what is left of their
+//! providers' limits.
 
 use crate::{
     base::clock::UnixMillis,
@@ -10,7 +11,8 @@ use crate::{
     control::snapshot::{KeyHealth, KeyView},
 };
 
-/// Keys, each followed by the models it is out for; below them what to do about those that are missing.
+/// Keys, each followed by the models it is out for; below them what to do about those that are
+/// missing.
 pub(in crate::cli) fn keys(views: &[&KeyView], now: UnixMillis, paint: Paint) -> String {
     let mut table = Table::new(&["KEY", "FINGERPRINT", "STATE", "LEFT", "CAUSE", "REFERENCE"]);
     let mut advice = Advice::default();
@@ -42,9 +44,16 @@ pub(in crate::cli) fn keys(views: &[&KeyView], now: UnixMillis, paint: Paint) ->
             ]);
         }
         if let Some(balance) = &k.balance {
-            let said = format!("{} left at the provider, {} ago", balance.text, when::span(now.0 - balance.at.0));
+            let said = format!(
+                "{} left at the provider, {} ago",
+                balance.text,
+                when::span(now.0 - balance.at.0)
+            );
             let mut row: Vec<Cell> = vec!["  balance".into(), "".into(), "".into(), "".into()];
-            row.extend([Cell::new(if balance.low { Role::Warn } else { Role::Dim }, said), "".into()]);
+            row.extend([
+                Cell::new(if balance.low { Role::Warn } else { Role::Dim }, said),
+                "".into(),
+            ]);
             table.row(row);
         }
     }
@@ -53,7 +62,8 @@ pub(in crate::cli) fn keys(views: &[&KeyView], now: UnixMillis, paint: Paint) ->
 
 /// What the providers said is left of their own limits; empty where none said anything.
 pub(in crate::cli) fn limits(views: &[&KeyView], now: UnixMillis, paint: Paint) -> String {
-    let mut table = Table::new(&["KEY", "MODEL", "LIMIT OF THE PROVIDER", "REMAINING", "OF", "RESETS IN"]);
+    let mut table =
+        Table::new(&["KEY", "MODEL", "LIMIT OF THE PROVIDER", "REMAINING", "OF", "RESETS IN"]);
     for k in views {
         for left in &k.limits {
             table.row(vec![
@@ -72,7 +82,10 @@ pub(in crate::cli) fn limits(views: &[&KeyView], now: UnixMillis, paint: Paint) 
 /// Why a reference gives no key, without the reference, which stands beside it; and what to do.
 fn trouble<'a>(cause: &'a str, reference: &str) -> (&'a str, &'a str) {
     let (why, what) = cause.split_once("; ").unwrap_or((cause, ""));
-    let why = why.strip_prefix('`').and_then(|rest| rest.strip_prefix(reference)?.strip_prefix("`: ")).unwrap_or(why);
+    let why = why
+        .strip_prefix('`')
+        .and_then(|rest| rest.strip_prefix(reference)?.strip_prefix("`: "))
+        .unwrap_or(why);
     (why, what)
 }
 
@@ -90,7 +103,9 @@ impl Advice {
     }
 
     pub(super) fn text(&self) -> String {
-        let line = |(what, keys): &(String, Vec<String>)| format!("{}: {}\n", keys.join(", "), crate::base::clean::clean(what));
+        let line = |(what, keys): &(String, Vec<String>)| {
+            format!("{}: {}\n", keys.join(", "), crate::base::clean::clean(what))
+        };
         let lines: String = self.0.iter().map(line).collect();
         if lines.is_empty() { lines } else { format!("\n{lines}") }
     }
@@ -145,22 +160,39 @@ mod tests {
 
     #[test]
     fn the_cause_is_short_and_the_advice_stands_once_below() {
-        let cause = Some("`env:K_NONE`: K_NONE is not set; set K_NONE where aiproxy starts and `aiproxy restart`");
-        let (one, two) = (key("one", KeyHealth::Missing, cause), key("two", KeyHealth::Missing, cause));
+        let cause = Some(
+            "`env:K_NONE`: K_NONE is not set; set K_NONE where aiproxy starts and `aiproxy restart`",
+        );
+        let (one, two) =
+            (key("one", KeyHealth::Missing, cause), key("two", KeyHealth::Missing, cause));
         let text = keys(&[&one, &two], UnixMillis(0), Paint::none());
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[1], "openai/one  –            missing  K_NONE is not set  env:K_NONE");
-        assert_eq!(lines[4], "openai/one, openai/two: set K_NONE where aiproxy starts and `aiproxy restart`");
+        assert_eq!(
+            lines[4],
+            "openai/one, openai/two: set K_NONE where aiproxy starts and `aiproxy restart`"
+        );
         assert_eq!(lines.len(), 5, "{text}");
     }
 
     #[test]
     fn limits_of_a_provider_have_columns_of_their_own() {
-        let left =
-            |what: &str, limit| LimitLeft { model: "gpt".into(), what: what.into(), limit, remaining: 41, until: UnixMillis(30_000) };
-        let one = KeyView { limits: vec![left("requests", Some(60)), left("tokens", None)], ..key("one", KeyHealth::Ok, None) };
+        let left = |what: &str, limit| LimitLeft {
+            model: "gpt".into(),
+            what: what.into(),
+            limit,
+            remaining: 41,
+            until: UnixMillis(30_000),
+        };
+        let one = KeyView {
+            limits: vec![left("requests", Some(60)), left("tokens", None)],
+            ..key("one", KeyHealth::Ok, None)
+        };
         let text = limits(&[&one], UnixMillis(0), Paint::none());
-        assert!(text.contains("openai/one  gpt    requests               41         60  30s"), "{text}");
+        assert!(
+            text.contains("openai/one  gpt    requests               41         60  30s"),
+            "{text}"
+        );
         assert!(!keys(&[&one], UnixMillis(0), Paint::none()).contains("41"));
         assert_eq!(limits(&[], UnixMillis(0), Paint::none()), "");
     }

@@ -42,7 +42,11 @@ pub(super) fn unified(old: &str, new: &str, names: (&str, &str)) -> String {
         });
         // A range without lines is named by the line before it.
         let start = |line: usize, count: usize| if count == 0 { line - 1 } else { line };
-        out.push_str(&format!("@@ -{},{olds} +{},{news} @@\n", start(old_line, olds), start(new_line, news)));
+        out.push_str(&format!(
+            "@@ -{},{olds} +{},{news} @@\n",
+            start(old_line, olds),
+            start(new_line, news)
+        ));
         for line in hunk {
             let (mark, text) = match line {
                 Line::Both(text) => (' ', text),
@@ -65,7 +69,8 @@ fn step(line: &Line<'_>, old: &mut usize, new: &mut usize) {
 /// All lines in order, the longest common part kept.
 fn lines<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Line<'a>> {
     let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let tail =
+        old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (a, b) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
     let mut out: Vec<Line<'a>> = old[..head].iter().map(|line| Line::Both(line)).collect();
     if a.len().saturating_mul(b.len()) > WORK {
@@ -89,7 +94,9 @@ fn lines<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Line<'a>> {
             if i < a.len() && j < b.len() && a[i] == b[j] {
                 out.push(Line::Both(a[i]));
                 (i, j) = (i + 1, j + 1);
-            } else if i < a.len() && (j == b.len() || length[(i + 1) * width + j] >= length[i * width + j + 1]) {
+            } else if i < a.len()
+                && (j == b.len() || length[(i + 1) * width + j] >= length[i * width + j + 1])
+            {
                 out.push(Line::Old(a[i]));
                 i += 1;
             } else {

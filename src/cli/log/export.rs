@@ -43,13 +43,20 @@ pub(super) async fn run(books: &Books, args: ExportArgs) -> Result<Exit, CliErro
     if args.format == Format::Csv {
         out::print(&export::csv_head())?;
     }
-    let mut question = HistoryQuestion { filter: filter.text().to_owned(), since: args.since, before: None, limit: PAGE };
+    let mut question = HistoryQuestion {
+        filter: filter.text().to_owned(),
+        since: args.since,
+        before: None,
+        limit: PAGE,
+    };
     loop {
         let page = books.history(&question).await?;
         for record in &page.requests {
             match args.format {
                 Format::Csv => out::print(&export::csv(record))?,
-                Format::Jsonl if args.bodies => out::json_line(&books.full(&record.id.to_string()).await?)?,
+                Format::Jsonl if args.bodies => {
+                    out::json_line(&books.full(&record.id.to_string()).await?)?
+                }
                 Format::Jsonl => out::json_line(record)?,
             }
         }

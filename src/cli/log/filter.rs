@@ -28,15 +28,18 @@ const ELSEWHERE: [(&str, &str); 14] = [
 const STATES: [&str; 7] = ["done", "failed", "left", "queued", "running", "streaming", "waiting"];
 const LEVELS: [&str; 3] = ["error", "info", "warn"];
 
-/// Reads the filter. Names of models have colons too, so a `word:` that is near to no field is text to look for.
+/// Reads the filter. Names of models have colons too, so a `word:` that is near to no field is text
+/// to look for.
 ///
 /// # Errors
 ///
 /// A field that is misspelt or has another name here, and a value that no request has.
 pub(super) fn read(words: &[String]) -> Result<Filter, CliError> {
     let text = words.join(" ");
-    let filter = Filter::parse(&text)
-        .map_err(|e| CliError::usage(format!("the filter: {e}")).hint("examples: model:gpt project:ide status:5xx key:work '>2s'"))?;
+    let filter = Filter::parse(&text).map_err(|e| {
+        CliError::usage(format!("the filter: {e}"))
+            .hint("examples: model:gpt project:ide status:5xx key:work '>2s'")
+    })?;
     for word in text.split_whitespace() {
         if let Some((field, value)) = word.split_once(':') {
             checked(word, &field.to_lowercase(), &value.to_lowercase())?;
@@ -46,19 +49,30 @@ pub(super) fn read(words: &[String]) -> Result<Filter, CliError> {
 }
 
 fn checked(word: &str, field: &str, value: &str) -> Result<(), CliError> {
-    let wrong = |right: String| Err(CliError::usage(format!("the filter: `{}`: {right}", clean(word))));
+    let wrong =
+        |right: String| Err(CliError::usage(format!("the filter: `{}`: {right}", clean(word))));
     let one_of = |known: &[&str]| {
-        if known.iter().any(|name| name.contains(value)) { Ok(()) } else { wrong(format!("`{field}:` is one of {}", known.join(", "))) }
+        if known.iter().any(|name| name.contains(value)) {
+            Ok(())
+        } else {
+            wrong(format!("`{field}:` is one of {}", known.join(", ")))
+        }
     };
     match field {
         "level" => one_of(&LEVELS),
         "op" => one_of(&Op::ALL.map(Op::name)),
         "state" => one_of(&STATES),
-        "status" if !is_status(value) => wrong("a status is 429, or 4xx for all of them".to_owned()),
+        "status" if !is_status(value) => {
+            wrong("a status is 429, or 4xx for all of them".to_owned())
+        }
         _ if FIELDS.iter().any(|(name, _)| *name == field) => Ok(()),
         _ => match instead(field) {
-            Some(instead) => wrong(format!("there is no field `{field}:`; did you mean `{instead}`?"))
-                .map_err(|error| error.hint(format!("fields are {}; anything else is text to look for", fields()))),
+            Some(instead) => wrong(format!(
+                "there is no field `{field}:`; did you mean `{instead}`?"
+            ))
+            .map_err(|error| {
+                error.hint(format!("fields are {}; anything else is text to look for", fields()))
+            }),
             None => Ok(()),
         },
     }
@@ -70,31 +84,42 @@ fn instead(field: &str) -> Option<String> {
         return Some((*instead).to_owned());
     }
     let plain = field.len() > 3 && field.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    near::nearest(field, FIELDS.map(|(name, _)| name)).filter(|_| plain).map(|name| format!("{name}:"))
+    near::nearest(field, FIELDS.map(|(name, _)| name))
+        .filter(|_| plain)
+        .map(|name| format!("{name}:"))
 }
 
 /// `4`, `429`, `42x`, `4xx`.
 fn is_status(value: &str) -> bool {
     let digits = value.trim_end_matches('x');
-    value.len() <= 3 && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with(['0', '6', '7', '8', '9'])
+    value.len() <= 3
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && !digits.starts_with(['0', '6', '7', '8', '9'])
 }
 
 fn fields() -> String {
     FIELDS.map(|(name, _)| format!("{name}:")).join(" ")
 }
 
-/// That nothing was found, and which words were looked for as text although they may have been meant as fields.
+/// That nothing was found, and which words were looked for as text although they may have been
+/// meant as fields.
 pub(super) fn nothing(filter: &Filter) -> String {
-    let texts: Vec<_> = filter.text().split_whitespace().filter(|word| is_text(word)).map(clean).collect();
+    let texts: Vec<_> =
+        filter.text().split_whitespace().filter(|word| is_text(word)).map(clean).collect();
     match texts.first() {
         _ if filter.is_empty() => "nothing is recorded".to_owned(),
         None => format!("nothing matches `{}`", clean(filter.text())),
-        Some(word) => format!("nothing matches `{}`; `{word}` was looked for as text, fields are {}", clean(filter.text()), fields()),
+        Some(word) => format!(
+            "nothing matches `{}`; `{word}` was looked for as text, fields are {}",
+            clean(filter.text()),
+            fields()
+        ),
     }
 }
 
 fn is_text(word: &str) -> bool {
-    word.split_once(':').is_some_and(|(field, _)| FIELDS.iter().all(|(name, _)| !name.eq_ignore_ascii_case(field)))
+    word.split_once(':')
+        .is_some_and(|(field, _)| FIELDS.iter().all(|(name, _)| !name.eq_ignore_ascii_case(field)))
 }
 
 #[cfg(test)]
@@ -120,20 +145,40 @@ mod tests {
             ("cost>abc", "a sum is"),
             (">soon", "a span is"),
         ] {
-            assert!(said(words).is_some_and(|text| text.contains(why)), "{words}: {:?}", said(words));
+            assert!(
+                said(words).is_some_and(|text| text.contains(why)),
+                "{words}: {:?}",
+                said(words)
+            );
         }
         assert!(said("porject:ide").unwrap().contains("client: id: key: level: model:"));
     }
 
     #[test]
     fn text_with_a_colon_stays_text() {
-        for words in
-            ["llama3:8b", "qwen:0.5b", "openai:gpt-5", "model:gpt:latest", "http://127.0.0.1:9/v1", "demo:echo", "opt:6.7b", "429:", ":x"]
-        {
+        for words in [
+            "llama3:8b",
+            "qwen:0.5b",
+            "openai:gpt-5",
+            "model:gpt:latest",
+            "http://127.0.0.1:9/v1",
+            "demo:echo",
+            "opt:6.7b",
+            "429:",
+            ":x",
+        ] {
             assert_eq!(said(words), None, "{words}");
         }
-        for words in ["status:", "STATUS:5XX", "status:4", "status:42x", "status:404", "state:fail", "Level:warn", "op:chat >2s cost>0.01"]
-        {
+        for words in [
+            "status:",
+            "STATUS:5XX",
+            "status:4",
+            "status:42x",
+            "status:404",
+            "state:fail",
+            "Level:warn",
+            "op:chat >2s cost>0.01",
+        ] {
             assert_eq!(said(words), None, "{words}");
         }
     }
@@ -142,7 +187,10 @@ mod tests {
     fn nothing_found_tells_what_was_looked_for() {
         let filter = |text| Filter::parse(text).unwrap();
         assert_eq!(nothing(&filter("status:5xx >2s")), "nothing matches `status:5xx >2s`");
-        assert!(nothing(&filter("nosuchfield:x")).contains("`nosuchfield:x` was looked for as text, fields are client:"));
+        assert!(
+            nothing(&filter("nosuchfield:x"))
+                .contains("`nosuchfield:x` was looked for as text, fields are client:")
+        );
         assert_eq!(nothing(&filter("")), "nothing is recorded");
     }
 }

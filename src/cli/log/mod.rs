@@ -1,4 +1,5 @@
-//! `aiproxy log`: the history of requests and recent events, as they come with `--follow`, one request in full, exports.
+//! `aiproxy log`: the history of requests and recent events, as they come with `--follow`, one
+//! request in full, exports.
 
 mod diff;
 mod export;
@@ -101,13 +102,19 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
     let books = Books::open(ctx).await?;
     match args.command {
         Some(LogCommand::Export(args)) => return export::run(&books, args).await,
-        Some(LogCommand::Show { id, body }) => return show_one(ctx, &books, &id, body, paint).await,
+        Some(LogCommand::Show { id, body }) => {
+            return show_one(ctx, &books, &id, body, paint).await;
+        }
         Some(LogCommand::Replay(_)) | None => {}
     }
     let printer = Printer { filter, json: ctx.global.json, paint };
     let limit = args.limit as usize;
-    let question =
-        HistoryQuestion { filter: printer.filter.text().to_owned(), since: args.since, before: None, limit: limit.clamp(1, PAGE) };
+    let question = HistoryQuestion {
+        filter: printer.filter.text().to_owned(),
+        since: args.since,
+        before: None,
+        limit: limit.clamp(1, PAGE),
+    };
     let Some(reach) = books.proxy() else {
         if args.follow {
             return Err(super::reach::not_running(ctx).await);
@@ -120,7 +127,8 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
     let mut live = reach.snapshot().await?.live;
     let history = match books.history(&question).await {
         Ok(page) => page.requests,
-        // A wrong question is an error; a ledger that cannot be read leaves what the proxy remembers.
+        // A wrong question is an error; a ledger that cannot be read leaves what the proxy
+        // remembers.
         Err(error) if question.since.is_some() => return Err(error),
         Err(error) => {
             out::note(&format!("note: only what the running proxy remembers: {error}"));
@@ -147,7 +155,10 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
                     printer.request(record)?;
                 }
             }
-            EventKind::Alert { .. } | EventKind::Config { .. } | EventKind::Health { .. } | EventKind::Notice { .. } => {
+            EventKind::Alert { .. }
+            | EventKind::Config { .. }
+            | EventKind::Health { .. }
+            | EventKind::Notice { .. } => {
                 if let Some(line) = live.lines.back() {
                     printer.event(line)?;
                 }
@@ -159,21 +170,32 @@ pub async fn run(ctx: &Ctx, args: LogArgs) -> Result<Exit, CliError> {
 }
 
 /// One request: as it runs, or as the ledger has it.
-async fn show_one(ctx: &Ctx, books: &Books, id: &str, body: Option<show::Which>, paint: Paint) -> Result<Exit, CliError> {
+async fn show_one(
+    ctx: &Ctx,
+    books: &Books,
+    id: &str,
+    body: Option<show::Which>,
+    paint: Paint,
+) -> Result<Exit, CliError> {
     let running = match books.proxy() {
         Some(reach) => running(reach, id).await?,
         None => None,
     };
     let full = match running {
-        Some(record) => Full { record, parts: Vec::new(), bodies: Vec::new(), demo: false, replay_of: None },
+        Some(record) => {
+            Full { record, parts: Vec::new(), bodies: Vec::new(), demo: false, replay_of: None }
+        }
         None => books.full(id).await?,
     };
     if let Some(which) = body {
-        let text = show::body(&full, which)
-            .ok_or_else(|| CliError::failed("that was not kept").hint("`bodies` under [ledger] says what is; older ones go first"))?;
+        let text = show::body(&full, which).ok_or_else(|| {
+            CliError::failed("that was not kept")
+                .hint("`bodies` under [ledger] says what is; older ones go first")
+        })?;
         out::print(&text)?;
     } else if ctx.global.json {
-        let mut value = serde_json::to_value(&full.record).map_err(|e| CliError::failed(format!("JSON: {e}")))?;
+        let mut value = serde_json::to_value(&full.record)
+            .map_err(|e| CliError::failed(format!("JSON: {e}")))?;
         if let Some(fields) = value.as_object_mut() {
             fields.insert("parts".to_owned(), json!(full.parts));
             fields.insert("bodies".to_owned(), json!(full.bodies));
@@ -210,19 +232,32 @@ impl Entry<'_> {
     fn at(&self) -> UnixMillis {
         match self {
             Self::Event(line) => line.at,
-            Self::Request(record) => UnixMillis(record.at.0 + i64::from(record.duration_ms.unwrap_or_default())),
+            Self::Request(record) => {
+                UnixMillis(record.at.0 + i64::from(record.duration_ms.unwrap_or_default()))
+            }
         }
     }
 }
 
 impl Printer {
-    /// The newest of what is kept, oldest first: requests of the ledger and those that only the proxy remembers yet.
-    fn past(&self, live: &Live, mut history: Vec<RequestRecord>, limit: usize) -> Result<(), CliError> {
+    /// The newest of what is kept, oldest first: requests of the ledger and those that only the
+    /// proxy remembers yet.
+    fn past(
+        &self,
+        live: &Live,
+        mut history: Vec<RequestRecord>,
+        limit: usize,
+    ) -> Result<(), CliError> {
         let known: std::collections::HashSet<_> = history.iter().map(|record| record.id).collect();
         history.extend(live.finished().filter(|record| !known.contains(&record.id)).cloned());
         // Lines about a request say again what its own row says.
-        let events = live.lines.iter().filter(|line| line.id.is_none() && self.filter.keeps_line(line, None)).map(Entry::Event);
-        let requests = history.iter().filter(|record| self.filter.keeps_request(record)).map(Entry::Request);
+        let events = live
+            .lines
+            .iter()
+            .filter(|line| line.id.is_none() && self.filter.keeps_line(line, None))
+            .map(Entry::Event);
+        let requests =
+            history.iter().filter(|record| self.filter.keeps_request(record)).map(Entry::Request);
         let mut entries: Vec<_> = events.chain(requests).collect();
         entries.sort_by_key(Entry::at);
         if entries.is_empty() && limit > 0 && !self.json {
@@ -259,7 +294,11 @@ impl Printer {
             Level::Info => Role::Dim,
             Level::Warn => Role::Warn,
         };
-        out::line(&format!("{} {}", when::moment(line.at), self.paint.paint(role, &clean(&line.text))))
+        out::line(&format!(
+            "{} {}",
+            when::moment(line.at),
+            self.paint.paint(role, &clean(&line.text))
+        ))
     }
 }
 
@@ -269,7 +308,9 @@ fn row(record: &RequestRecord, paint: Paint) -> String {
     let (role, state) = match record.state {
         State::Done => (Role::Good, status),
         // The head had left before it failed.
-        State::Failed if record.status.is_some_and(|status| status < 400) => (Role::Bad, format!("{status} broke")),
+        State::Failed if record.status.is_some_and(|status| status < 400) => {
+            (Role::Bad, format!("{status} broke"))
+        }
         State::Failed => (Role::Bad, status),
         State::Left => (Role::Dim, "left".to_owned()),
         State::Queued | State::Streaming | State::Waiting => (Role::Plain, "running".to_owned()),
@@ -277,7 +318,9 @@ fn row(record: &RequestRecord, paint: Paint) -> String {
     let mut parts = vec![when::moment(record.at), record.id.to_string(), paint.paint(role, &state)];
     parts.push(format!("{} {}", clean(&record.project), clean(&record.client)));
     parts.push(match record.last() {
-        Some(last) if last.model != record.asked => format!("{} → {}", clean(&record.asked), clean(&last.model)),
+        Some(last) if last.model != record.asked => {
+            format!("{} → {}", clean(&record.asked), clean(&last.model))
+        }
         _ => clean(&record.asked).into_owned(),
     });
     if let Some(last) = record.last() {
@@ -347,7 +390,10 @@ pub(super) mod tests {
             session: None,
             request_bytes: 1234,
             state: State::Done,
-            attempts: vec![attempt(1, "main", Some("429 for big-model, cooling 60s")), attempt(2, "spare", None)],
+            attempts: vec![
+                attempt(1, "main", Some("429 for big-model, cooling 60s")),
+                attempt(2, "spare", None),
+            ],
             reason: Some("spare is next".into()),
             ttft_ms: Some(412),
             duration_ms: Some(2_500),
@@ -364,7 +410,15 @@ pub(super) mod tests {
     #[test]
     fn a_request_is_one_line_with_what_matters() {
         let text = row(&record(), Paint::none());
-        for part in ["ide aider", "smart → big-model", "office/spare", "2 tries", "2.50s", "88→40 tok", "200"] {
+        for part in [
+            "ide aider",
+            "smart → big-model",
+            "office/spare",
+            "2 tries",
+            "2.50s",
+            "88→40 tok",
+            "200",
+        ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert_eq!(text.lines().count(), 1);

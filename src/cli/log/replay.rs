@@ -49,7 +49,8 @@ pub(super) struct ReplayArgs {
 pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
     let reach = Reach::find(ctx).await?;
     // `last` means the same before and after.
-    let first: Full = reach.client.get_json(&format!("/aiproxy/v1/requests/{}/full", word(&args.id)?)).await?;
+    let first: Full =
+        reach.client.get_json(&format!("/aiproxy/v1/requests/{}/full", word(&args.id)?)).await?;
     let first = first.record;
     // Listening begins before the request, so that its end is not missed.
     let mut events = reach.client.events().await?;
@@ -63,10 +64,14 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
     }
     loop {
         match events.next().await? {
-            Told::Event(event) if matches!(&event.kind, EventKind::Ended { id: ended, .. } if *ended == id) => break,
+            Told::Event(event) if matches!(&event.kind, EventKind::Ended { id: ended, .. } if *ended == id) =>
+            {
+                break;
+            }
             Told::Event(_) => {}
             Told::Resync => {
-                let now: RequestRecord = reach.client.get_json(&format!("/aiproxy/v1/requests/{id}")).await?;
+                let now: RequestRecord =
+                    reach.client.get_json(&format!("/aiproxy/v1/requests/{id}")).await?;
                 if !now.running() {
                     break;
                 }
@@ -82,9 +87,14 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
         tokio::time::sleep(LOOK).await;
         after = told(&reach, id).await?;
     }
-    let again = after.record.as_deref().cloned().ok_or_else(|| CliError::failed(format!("request {id} is gone")))?;
+    let again = after
+        .record
+        .as_deref()
+        .cloned()
+        .ok_or_else(|| CliError::failed(format!("request {id} is gone")))?;
     let (old, new) = (words(&before.answer), words(&after.answer));
-    let names = (format!("{} {}", first.id, model(&first)), format!("{} {}", again.id, model(&again)));
+    let names =
+        (format!("{} {}", first.id, model(&first)), format!("{} {}", again.id, model(&again)));
     let difference = diff::unified(&old, &new, (&names.0, &names.1));
     if ctx.global.json {
         out::json(&json!({
@@ -115,8 +125,12 @@ pub(super) async fn run(ctx: &Ctx, args: ReplayArgs) -> Result<Exit, CliError> {
 fn unanswered(first: &RequestRecord, again: &RequestRecord) -> String {
     let why = |r: &RequestRecord| r.error.as_deref().unwrap_or("it has no words").to_owned();
     match (first.state, again.state) {
-        (State::Failed, State::Failed) if why(first) == why(again) => format!("both failed, in the same way: {}", why(first)),
-        (State::Failed, State::Failed) => format!("both failed; first: {}; again: {}", why(first), why(again)),
+        (State::Failed, State::Failed) if why(first) == why(again) => {
+            format!("both failed, in the same way: {}", why(first))
+        }
+        (State::Failed, State::Failed) => {
+            format!("both failed; first: {}; again: {}", why(first), why(again))
+        }
         _ => "neither answer has words to compare".to_owned(),
     }
 }
@@ -131,7 +145,10 @@ fn word(id: &str) -> Result<&str, CliError> {
 }
 
 async fn told(reach: &Reach, id: RequestId) -> Result<Story, CliError> {
-    Ok(reach.client.get_json(&story::path(id, story::Wish { only_answer: true, raw: false })).await?)
+    Ok(reach
+        .client
+        .get_json(&story::path(id, story::Wish { only_answer: true, raw: false }))
+        .await?)
 }
 
 /// What was answered, as lines.
@@ -160,7 +177,12 @@ fn numbers(first: &RequestRecord, again: &RequestRecord, paint: Paint) -> String
     let mut table = Table::new(&["", "FIRST", "AGAIN", "DIFFERENCE"]);
     let none = || "–".to_owned();
     let mut row = |name: &str, of: &dyn Fn(&RequestRecord) -> String, difference: String| {
-        table.row(vec![Cell::new(Role::Dim, name), of(first).into(), of(again).into(), difference.into()]);
+        table.row(vec![
+            Cell::new(Role::Dim, name),
+            of(first).into(),
+            of(again).into(),
+            difference.into(),
+        ]);
     };
     row("request", &|r| r.id.to_string(), String::new());
     row("model", &model, String::new());
@@ -173,16 +195,36 @@ fn numbers(first: &RequestRecord, again: &RequestRecord, paint: Paint) -> String
     row("status", &|r| r.status.map_or_else(none, |status| status.to_string()), String::new());
     row("finish", &|r| r.finish.as_deref().unwrap_or("–").to_owned(), String::new());
     let took = |r: &RequestRecord| r.duration_ms;
-    row("took", &|r| took(r).map_or_else(none, when::seconds), percent(took(first).map(f64::from), took(again).map(f64::from)));
+    row(
+        "took",
+        &|r| took(r).map_or_else(none, when::seconds),
+        percent(took(first).map(f64::from), took(again).map(f64::from)),
+    );
     let ttft = |r: &RequestRecord| r.ttft_ms;
-    row("first token", &|r| ttft(r).map_or_else(none, when::seconds), percent(ttft(first).map(f64::from), ttft(again).map(f64::from)));
+    row(
+        "first token",
+        &|r| ttft(r).map_or_else(none, when::seconds),
+        percent(ttft(first).map(f64::from), ttft(again).map(f64::from)),
+    );
     let input = |r: &RequestRecord| r.usage.map(|usage| usage.input_total());
     let output = |r: &RequestRecord| r.usage.map(|usage| usage.output_total());
     let number = |n: Option<u64>| n.map_or_else(none, |n| n.to_string());
-    row("tokens in", &|r| number(input(r)), percent(input(first).map(|n| n as f64), input(again).map(|n| n as f64)));
-    row("tokens out", &|r| number(output(r)), percent(output(first).map(|n| n as f64), output(again).map(|n| n as f64)));
+    row(
+        "tokens in",
+        &|r| number(input(r)),
+        percent(input(first).map(|n| n as f64), input(again).map(|n| n as f64)),
+    );
+    row(
+        "tokens out",
+        &|r| number(output(r)),
+        percent(output(first).map(|n| n as f64), output(again).map(|n| n as f64)),
+    );
     let usd = |r: &RequestRecord| r.cost.and_then(|cost| cost.usd).map(|usd| usd.dollars());
-    row("cost", &|r| r.cost.map_or_else(none, |cost| cost.to_string()), percent(usd(first), usd(again)));
+    row(
+        "cost",
+        &|r| r.cost.map_or_else(none, |cost| cost.to_string()),
+        percent(usd(first), usd(again)),
+    );
     table.show(paint)
 }
 
@@ -222,16 +264,33 @@ mod tests {
             ..record()
         };
         let text = numbers(&first, &again, Paint::none());
-        for line in ["took", "2.50s", "1.25s", "-50 %", "tokens out", "+50 %", "tokens in", "same", "office/spare"] {
+        for line in [
+            "took",
+            "2.50s",
+            "1.25s",
+            "-50 %",
+            "tokens out",
+            "+50 %",
+            "tokens in",
+            "same",
+            "office/spare",
+        ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
     }
 
     #[test]
     fn two_failures_are_no_equal_answers() {
-        let failed = |error: &str| RequestRecord { state: State::Failed, error: Some(error.into()), ..record() };
+        let failed = |error: &str| RequestRecord {
+            state: State::Failed,
+            error: Some(error.into()),
+            ..record()
+        };
         assert_eq!(unanswered(&failed("503"), &failed("503")), "both failed, in the same way: 503");
-        assert_eq!(unanswered(&failed("503"), &failed("429")), "both failed; first: 503; again: 429");
+        assert_eq!(
+            unanswered(&failed("503"), &failed("429")),
+            "both failed; first: 503; again: 429"
+        );
         assert_eq!(unanswered(&record(), &record()), "neither answer has words to compare");
     }
 }

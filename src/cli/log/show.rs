@@ -32,12 +32,22 @@ pub(in crate::cli) fn body(full: &Full, which: Which) -> Option<String> {
         return None;
     }
     let left_out = body.total.saturating_sub((body.head.len() + body.tail.len()) as u64);
-    let gap = if body.tail.is_empty() { String::new() } else { format!("\n… about {left_out} bytes were not kept …\n") };
+    let gap = if body.tail.is_empty() {
+        String::new()
+    } else {
+        format!("\n… about {left_out} bytes were not kept …\n")
+    };
     // A terminal must not obey what a model says; lines stay lines.
     let text = format!("{}{gap}{}", body.head, body.tail);
     Some(
         text.split_inclusive('\n')
-            .map(|line| format!("{}{}", clean(line.trim_end_matches('\n')), if line.ends_with('\n') { "\n" } else { "" }))
+            .map(|line| {
+                format!(
+                    "{}{}",
+                    clean(line.trim_end_matches('\n')),
+                    if line.ends_with('\n') { "\n" } else { "" }
+                )
+            })
             .collect::<String>()
             + "\n",
     )
@@ -48,21 +58,36 @@ const AXIS: u32 = 40;
 
 /// One bar per attempt on one axis: ▒ waits for the head, ░ streams.
 pub(in crate::cli) fn waterfall(r: &RequestRecord, paint: Paint) -> String {
-    let end = r.attempts.iter().filter_map(|a| a.ended_ms.or(a.head_ms)).chain(r.duration_ms).max().unwrap_or(1).max(1);
-    let column = |ms: u32| u32::try_from(u64::from(ms) * u64::from(AXIS) / u64::from(end)).unwrap_or(AXIS).min(AXIS) as usize;
+    let end = r
+        .attempts
+        .iter()
+        .filter_map(|a| a.ended_ms.or(a.head_ms))
+        .chain(r.duration_ms)
+        .max()
+        .unwrap_or(1)
+        .max(1);
+    let column = |ms: u32| {
+        u32::try_from(u64::from(ms) * u64::from(AXIS) / u64::from(end)).unwrap_or(AXIS).min(AXIS)
+            as usize
+    };
     let mut text = String::new();
     for a in &r.attempts {
         let ended = a.ended_ms.unwrap_or(end);
         let head = a.head_ms.unwrap_or(ended).clamp(a.started_ms, ended.max(a.started_ms));
         let (from, mid) = (column(a.started_ms), column(head));
         let to = column(ended).max(from + 1);
-        let waits = (mid.max(from + usize::from(mid == from && to == from + 1)) - from).max(usize::from(a.head_ms.is_none()));
+        let waits = (mid.max(from + usize::from(mid == from && to == from + 1)) - from)
+            .max(usize::from(a.head_ms.is_none()));
         let waits = waits.min(to - from);
-        let bar = format!("{}{}{}", " ".repeat(from), "▒".repeat(waits), "░".repeat(to - from - waits));
+        let bar =
+            format!("{}{}{}", " ".repeat(from), "▒".repeat(waits), "░".repeat(to - from - waits));
         let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
         let how = match (&a.outcome, a.won, a.status) {
             (Some(outcome), ..) => paint.paint(Role::Warn, &clean(outcome)),
-            (None, true, status) => paint.paint(Role::Good, &status.map_or_else(|| "answered".to_owned(), |s| s.to_string())),
+            (None, true, status) => paint.paint(
+                Role::Good,
+                &status.map_or_else(|| "answered".to_owned(), |s| s.to_string()),
+            ),
             (None, false, _) => "not finished".to_owned(),
         };
         let line = format!(
@@ -99,7 +124,17 @@ pub(in crate::cli) fn request(r: &RequestRecord, paint: Paint) -> String {
         ("request", r.id.to_string()),
         ("at", r.at.to_string()),
         ("project", format!("{}, client {}", r.project, r.client)),
-        ("asked", format!("{} ({} {}{}), {} bytes", r.asked, r.dialect, r.op, if r.stream { ", stream" } else { "" }, r.request_bytes)),
+        (
+            "asked",
+            format!(
+                "{} ({} {}{}), {} bytes",
+                r.asked,
+                r.dialect,
+                r.op,
+                if r.stream { ", stream" } else { "" },
+                r.request_bytes
+            ),
+        ),
         ("state", state.to_owned()),
     ];
     let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
@@ -108,16 +143,32 @@ pub(in crate::cli) fn request(r: &RequestRecord, paint: Paint) -> String {
     add("finish", r.finish.as_deref().map(str::to_owned));
     add(
         "took",
-        r.duration_ms
-            .map(|ms| format!("{}, first token after {}", when::seconds(ms), r.ttft_ms.map_or_else(|| "–".to_owned(), when::seconds))),
+        r.duration_ms.map(|ms| {
+            format!(
+                "{}, first token after {}",
+                when::seconds(ms),
+                r.ttft_ms.map_or_else(|| "–".to_owned(), when::seconds)
+            )
+        }),
     );
     add(
         "tokens",
-        r.usage.map(|u| format!("{} in ({} cached), {} out ({} reasoning)", u.input_total(), u.cache_read, u.output_total(), u.reasoning)),
+        r.usage.map(|u| {
+            format!(
+                "{} in ({} cached), {} out ({} reasoning)",
+                u.input_total(),
+                u.cache_read,
+                u.output_total(),
+                u.reasoning
+            )
+        }),
     );
     let won = if r.won() > 0 { " because it went where its conversation was before" } else { "" };
     let share = |u: &Usage| u.cache_read.saturating_mul(100) / u.input_total().max(1);
-    add("cached", r.usage.filter(|u| u.cache_read > 0).map(|u| format!("{} % of the input{won}", share(&u))));
+    add(
+        "cached",
+        r.usage.filter(|u| u.cache_read > 0).map(|u| format!("{} % of the input{won}", share(&u))),
+    );
     add("cache", r.cache_lost.as_ref().map(|lost| lost.text()));
     add("cost", r.cost.map(|cost| cost.to_string()));
     add("answer", (r.answer_bytes > 0).then(|| format!("{} bytes", r.answer_bytes)));
@@ -136,14 +187,30 @@ pub(in crate::cli) fn request(r: &RequestRecord, paint: Paint) -> String {
 }
 
 fn attempts(attempts: &[AttemptRecord], paint: Paint) -> String {
-    let mut table = Table::new(&["TRY", "UPSTREAM", "KEY", "FINGERPRINT", "MODEL", "START", "HEAD", "END", "STATUS", "OUTCOME"]);
+    let mut table = Table::new(&[
+        "TRY",
+        "UPSTREAM",
+        "KEY",
+        "FINGERPRINT",
+        "MODEL",
+        "START",
+        "HEAD",
+        "END",
+        "STATUS",
+        "OUTCOME",
+    ]);
     let ms = |ms: Option<u32>| ms.map_or_else(|| "–".to_owned(), when::seconds);
     for a in attempts {
         let outcome = match (&a.outcome, a.won) {
-            (Some(outcome), _) if a.maybe_billed => Cell::new(Role::Warn, format!("{outcome} (may have been billed)")),
+            (Some(outcome), _) if a.maybe_billed => {
+                Cell::new(Role::Warn, format!("{outcome} (may have been billed)"))
+            }
             (Some(outcome), _) => Cell::new(Role::Warn, outcome),
             (None, true) => Cell::new(Role::Good, "answered"),
-            (None, false) => Cell::new(Role::Plain, if a.ended_ms.is_some() { "not finished" } else { "running" }),
+            (None, false) => Cell::new(
+                Role::Plain,
+                if a.ended_ms.is_some() { "not finished" } else { "running" },
+            ),
         };
         table.row(vec![
             format!("{}{}", a.number, task(a)).into(),
@@ -168,9 +235,14 @@ mod tests {
     #[test]
     fn every_attempt_stands_there_with_its_outcome() {
         let text = request(&super::super::tests::record(), Paint::none());
-        for part in
-            ["smart (openai chat, stream)", "2.50s, first token after 0.41s", "429 for big-model", "answered", "spare", "88 in (0 cached)"]
-        {
+        for part in [
+            "smart (openai chat, stream)",
+            "2.50s, first token after 0.41s",
+            "429 for big-model",
+            "answered",
+            "spare",
+            "88 in (0 cached)",
+        ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }

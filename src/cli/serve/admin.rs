@@ -8,7 +8,10 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{super::args::ServeArgs, alerts::Alarms, budgets, keys::KeyLoader, logging::LogLevel, with_arguments};
+use super::{
+    super::args::ServeArgs, alerts::Alarms, budgets, keys::KeyLoader, logging::LogLevel,
+    with_arguments,
+};
 use crate::{
     base::{clean, id::RequestId},
     config::{
@@ -33,7 +36,8 @@ use crate::{
     telemetry::otlp::Traces,
 };
 
-/// References are waited for this long before a reload says that it is done; slow ones go on in the background.
+/// References are waited for this long before a reload says that it is done; slow ones go on in the
+/// background.
 const READING: Duration = Duration::from_secs(3);
 /// What `cool` means without a span.
 const COOL: Duration = Duration::from_secs(600);
@@ -63,7 +67,11 @@ pub struct Hands {
 
 impl Hands {
     /// Watches the config file; the watch ends when the value is dropped.
-    pub fn watch(self: &Arc<Self>, tracker: &TaskTracker, read: watch::Stamp) -> Option<watch::Watch> {
+    pub fn watch(
+        self: &Arc<Self>,
+        tracker: &TaskTracker,
+        read: watch::Stamp,
+    ) -> Option<watch::Watch> {
         let (tell, mut changes) = mpsc::channel(1);
         let watch = match watch::start(&self.place.config, read, tell) {
             Ok(watch) => watch,
@@ -105,21 +113,37 @@ impl Hands {
             let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
             load::load(text.as_deref().unwrap_or_default(), &self.place.config, &self.env, &mut ids)
         };
-        let Some(settings) = loaded.settings else { return self.refused(&loaded.problems, text.as_deref().unwrap_or_default()) };
+        let Some(settings) = loaded.settings else {
+            return self.refused(&loaded.problems, text.as_deref().unwrap_or_default());
+        };
         // What `serve` was told on its command line stands above the file, as at the start.
         let mut settings = match with_arguments(settings, &self.args) {
             Ok(settings) => settings,
-            Err(error) => return Reloaded { ok: false, problems: vec![error.text.clone()], text: error.text, upstreams: 0 },
+            Err(error) => {
+                return Reloaded {
+                    ok: false,
+                    problems: vec![error.text.clone()],
+                    text: error.text,
+                    upstreams: 0,
+                };
+            }
         };
         let before = self.engine.generation();
-        let addresses = |settings: &crate::config::Settings| settings.keyless.iter().map(|row| row.listen.clone()).collect::<Vec<_>>();
-        let of_file = |settings: &crate::config::Settings| (settings.ledger.path.clone(), settings.ledger.tz.clone());
+        let addresses = |settings: &crate::config::Settings| {
+            settings.keyless.iter().map(|row| row.listen.clone()).collect::<Vec<_>>()
+        };
+        let of_file = |settings: &crate::config::Settings| {
+            (settings.ledger.path.clone(), settings.ledger.tz.clone())
+        };
         let needs_restart = settings.server.listen != before.settings.server.listen
             || of_file(&settings) != of_file(&before.settings)
             || addresses(&settings) != addresses(&before.settings);
         settings.server.listen.clone_from(&before.settings.server.listen);
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let found: Vec<_> = found.into_iter().filter(|upstream| upstream.origin != Origin::Env || settings.discover.env).collect();
+        let found: Vec<_> = found
+            .into_iter()
+            .filter(|upstream| upstream.origin != Origin::Env || settings.discover.env)
+            .collect();
         let settings = Arc::new(discover::merge(&settings, &found));
         self.log.set(&settings.log.level);
         self.engine.apply(Arc::clone(&settings));
@@ -140,9 +164,14 @@ impl Hands {
             };
         }
         self.read_references(&settings).await;
-        let count = settings.upstreams.iter().filter(|upstream| upstream.origin != Origin::Demo).count();
-        let restart = if needs_restart { "; `listen` changed: `aiproxy restart` applies that" } else { "" };
-        let text = format!("config applied ({why}): {count} upstreams, {} projects{restart}", settings.projects.len());
+        let count =
+            settings.upstreams.iter().filter(|upstream| upstream.origin != Origin::Demo).count();
+        let restart =
+            if needs_restart { "; `listen` changed: `aiproxy restart` applies that" } else { "" };
+        let text = format!(
+            "config applied ({why}): {count} upstreams, {} projects{restart}",
+            settings.projects.len()
+        );
         tracing::info!("{text}");
         self.engine.bus.tell(at, EventKind::Config { text: text.as_str().into(), ok: true });
         Reloaded { ok: true, problems: Vec::new(), text, upstreams: count }
@@ -153,13 +182,22 @@ impl Hands {
         for key in settings.upstreams.iter().flat_map(|upstream| &upstream.keys) {
             self.loader.resolver.forget(&key.reference);
         }
-        for reference in settings.alerts.secret.iter().chain(settings.otlp.headers.iter().map(|(_, value)| value)) {
+        for reference in settings
+            .alerts
+            .secret
+            .iter()
+            .chain(settings.otlp.headers.iter().map(|(_, value)| value))
+        {
             self.loader.resolver.forget(reference);
         }
-        let (loader, settings, clients) = (Arc::clone(&self.loader), Arc::clone(settings), self.clients.get().cloned());
+        let (loader, settings, clients) =
+            (Arc::clone(&self.loader), Arc::clone(settings), self.clients.get().cloned());
         let engine = Arc::clone(&self.engine);
         let (done, read) = tokio::sync::oneshot::channel();
-        #[expect(clippy::disallowed_methods, reason = "may outlive the reload that began it, and must not hold up a shutdown")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "may outlive the reload that began it, and must not hold up a shutdown"
+        )]
         drop(tokio::spawn(async move {
             tokio::join!(loader.load(&settings), async {
                 if let Some(clients) = clients {
@@ -174,12 +212,20 @@ impl Hands {
     }
 
     fn refused(&self, problems: &[Problem], source: &str) -> Reloaded {
-        let errors: Vec<Problem> = problems.iter().filter(|problem| problem.level == crate::config::Level::Error).cloned().collect();
+        let errors: Vec<Problem> = problems
+            .iter()
+            .filter(|problem| problem.level == crate::config::Level::Error)
+            .cloned()
+            .collect();
         let texts: Vec<String> = errors.iter().map(Problem::short).collect();
-        let first = texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
+        let first =
+            texts.first().cloned().unwrap_or_else(|| "the config cannot be read".to_owned());
         let text = format!("config not applied, the old one goes on: {first}");
         tracing::error!("{text}");
-        self.engine.bus.tell(self.engine.clock.unix(), EventKind::Config { text: clean::clean(&text).into(), ok: false });
+        self.engine.bus.tell(
+            self.engine.clock.unix(),
+            EventKind::Config { text: clean::clean(&text).into(), ok: false },
+        );
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         view.problems.clone_from(&texts);
         view.marked = problem::render(&errors, source, false);
@@ -193,7 +239,9 @@ impl Hands {
             Action::Cool { key, model, for_ms } => {
                 let (_, found) = self.key(&key)?;
                 let span = for_ms.map_or(COOL, Duration::from_millis);
-                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| ActScope::KeyModel(found.id, model.into()));
+                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| {
+                    ActScope::KeyModel(found.id, model.into())
+                });
                 engine.board.cool(&scope, span, now);
                 Ok(self.health(&found.name, &format!("rests for {}", short(span))))
             }
@@ -210,7 +258,9 @@ impl Hands {
             }
             Action::Warm { key: Some(key), model } => {
                 let (_, found) = self.key(&key)?;
-                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| ActScope::KeyModel(found.id, model.into()));
+                let scope = model.as_deref().map_or(ActScope::Key(found.id), |model| {
+                    ActScope::KeyModel(found.id, model.into())
+                });
                 engine.board.warm(&scope);
                 Ok(self.health(&found.name, "is warm again"))
             }
@@ -241,9 +291,15 @@ impl Hands {
                     .look(|live| live.find(&id).map(|record| record.id))
                     .or_else(|| RequestId::parse(&id))
                     .ok_or("no running request has this id")?;
-                if engine.halts.kill(id) { Ok(format!("request {id} was ended")) } else { Err(format!("request {id} is not running")) }
+                if engine.halts.kill(id) {
+                    Ok(format!("request {id} was ended"))
+                } else {
+                    Err(format!("request {id} is not running"))
+                }
             }
-            Action::Replay { id, model } => self.replay(&id, model).await.map(|(_, id)| id.to_string()),
+            Action::Replay { id, model } => {
+                self.replay(&id, model).await.map(|(_, id)| id.to_string())
+            }
             Action::TestAlerts => self.alarms.test().await,
             Action::Stop { now } => {
                 if now {
@@ -257,9 +313,14 @@ impl Hands {
 
     fn health(&self, subject: &str, what: &str) -> String {
         let text = format!("{subject} {what}");
-        self.engine
-            .bus
-            .tell(self.engine.clock.unix(), EventKind::Health { subject: subject.into(), text: text.as_str().into(), level: Level::Info });
+        self.engine.bus.tell(
+            self.engine.clock.unix(),
+            EventKind::Health {
+                subject: subject.into(),
+                text: text.as_str().into(),
+                level: Level::Info,
+            },
+        );
         self.engine.touch();
         text
     }
@@ -267,7 +328,12 @@ impl Hands {
     /// A key by `upstream/label`, or by its upstream where that has one key.
     fn key(&self, name: &str) -> Result<(Arc<Upstream>, Arc<Key>), String> {
         let settings = Arc::clone(&self.engine.generation().settings);
-        let all = || settings.upstreams.iter().flat_map(|upstream| upstream.keys.iter().map(move |key| (upstream, key)));
+        let all = || {
+            settings
+                .upstreams
+                .iter()
+                .flat_map(|upstream| upstream.keys.iter().map(move |key| (upstream, key)))
+        };
         if let Some((upstream, key)) = all().find(|(_, key)| *key.name == *name) {
             return Ok((Arc::clone(upstream), Arc::clone(key)));
         }
@@ -275,34 +341,49 @@ impl Hands {
         match of_upstream.as_slice() {
             [(upstream, key)] => Ok((Arc::clone(upstream), Arc::clone(key))),
             [] => Err(format!("no key is named `{name}`; `aiproxy key list` shows all")),
-            many => {
-                Err(format!("`{name}` has {} keys: {}", many.len(), many.iter().map(|(_, key)| &*key.name).collect::<Vec<_>>().join(", ")))
-            }
+            many => Err(format!(
+                "`{name}` has {} keys: {}",
+                many.len(),
+                many.iter().map(|(_, key)| &*key.name).collect::<Vec<_>>().join(", ")
+            )),
         }
     }
 
     fn upstream(&self, name: &str) -> Result<Arc<Upstream>, String> {
         let settings = Arc::clone(&self.engine.generation().settings);
-        settings
-            .upstreams
-            .iter()
-            .find(|upstream| *upstream.name == *name)
-            .cloned()
-            .ok_or_else(|| format!("no upstream is named `{name}`; `aiproxy upstream list` shows all"))
+        settings.upstreams.iter().find(|upstream| *upstream.name == *name).cloned().ok_or_else(
+            || format!("no upstream is named `{name}`; `aiproxy upstream list` shows all"),
+        )
     }
 
     async fn switch_key(self: &Arc<Self>, name: &str, enabled: bool) -> Result<String, String> {
         let (upstream, key) = self.key(name)?;
         in_file(&upstream)?;
-        let edit = Edit::SetKeyEnabled { upstream: upstream.name.to_string(), label: key.label.to_string(), enabled };
-        self.edit(edit, &format!("{} is {}", key.name, if enabled { "enabled" } else { "disabled" })).await
+        let edit = Edit::SetKeyEnabled {
+            upstream: upstream.name.to_string(),
+            label: key.label.to_string(),
+            enabled,
+        };
+        self.edit(
+            edit,
+            &format!("{} is {}", key.name, if enabled { "enabled" } else { "disabled" }),
+        )
+        .await
     }
 
-    async fn switch_upstream(self: &Arc<Self>, name: &str, enabled: bool) -> Result<String, String> {
+    async fn switch_upstream(
+        self: &Arc<Self>,
+        name: &str,
+        enabled: bool,
+    ) -> Result<String, String> {
         let upstream = self.upstream(name)?;
         in_file(&upstream)?;
         let edit = Edit::SetUpstreamEnabled { name: upstream.name.to_string(), enabled };
-        self.edit(edit, &format!("{} is {}", upstream.name, if enabled { "enabled" } else { "disabled" })).await
+        self.edit(
+            edit,
+            &format!("{} is {}", upstream.name, if enabled { "enabled" } else { "disabled" }),
+        )
+        .await
     }
 
     async fn edit(self: &Arc<Self>, edit: Edit, done: &str) -> Result<String, String> {
@@ -317,9 +398,9 @@ fn in_file(upstream: &Upstream) -> Result<(), String> {
     match upstream.origin {
         Origin::File => Ok(()),
         Origin::Demo => Err("the demo is always there".to_owned()),
-        Origin::Env | Origin::Local => {
-            Err(format!("`{name}` was found, not configured; `aiproxy upstream add {name}` writes it into the config first"))
-        }
+        Origin::Env | Origin::Local => Err(format!(
+            "`{name}` was found, not configured; `aiproxy upstream add {name}` writes it into the config first"
+        )),
     }
 }
 
@@ -332,9 +413,10 @@ impl Admin for Arc<Hands> {
         let hands = Arc::clone(self);
         Box::pin(async move {
             let done = match action {
-                Action::Replay { id, model } => {
-                    hands.replay(&id, model).await.map(|(of, id)| (format!("request {of} goes out again as {id}"), Some(id)))
-                }
+                Action::Replay { id, model } => hands
+                    .replay(&id, model)
+                    .await
+                    .map(|(of, id)| (format!("request {of} goes out again as {id}"), Some(id))),
                 other => hands.do_it(other).await.map(|text| (text, None)),
             };
             match done {

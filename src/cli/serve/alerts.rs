@@ -79,9 +79,16 @@ struct Told {
 }
 
 impl Told {
-    /// Keeps what others told for as long as it may stand: until they say that it is over, or for a while.
+    /// Keeps what others told for as long as it may stand: until they say that it is over, or for a
+    /// while.
     fn hear(&mut self, alert: &Alert, at: UnixMillis) {
-        let lasts = matches!(alert.what, AlertKind::BalanceLow | AlertKind::BudgetNear | AlertKind::BudgetSpent | AlertKind::UsageSpike);
+        let lasts = matches!(
+            alert.what,
+            AlertKind::BalanceLow
+                | AlertKind::BudgetNear
+                | AlertKind::BudgetSpent
+                | AlertKind::UsageSpike
+        );
         if lasts || alert.what == AlertKind::Recovered {
             self.others.retain(|other| other.alert.subject != alert.subject);
         }
@@ -91,11 +98,15 @@ impl Told {
         }
     }
 
-    /// Budgets are counts that can be looked up, also after a restart: those that are full stand, and no others.
+    /// Budgets are counts that can be looked up, also after a restart: those that are full stand,
+    /// and no others.
     fn budgets(&mut self, full: Vec<Alert>, at: UnixMillis) {
-        let is_budget = |alert: &Alert| matches!(alert.what, AlertKind::BudgetNear | AlertKind::BudgetSpent);
+        let is_budget =
+            |alert: &Alert| matches!(alert.what, AlertKind::BudgetNear | AlertKind::BudgetSpent);
         let same = |a: &Alert, b: &Alert| a.subject == b.subject && a.what == b.what;
-        self.others.retain(|other| !is_budget(&other.alert) || full.iter().any(|alert| same(alert, &other.alert)));
+        self.others.retain(|other| {
+            !is_budget(&other.alert) || full.iter().any(|alert| same(alert, &other.alert))
+        });
         for alert in full {
             match self.others.iter_mut().find(|other| same(&alert, &other.alert)) {
                 Some(known) => known.alert = alert,
@@ -105,7 +116,8 @@ impl Told {
     }
 
     fn standing(&self) -> Vec<AlertView> {
-        let own = self.watch.standing().map(|(since, alert)| AlertView { since, alert: alert.clone() });
+        let own =
+            self.watch.standing().map(|(since, alert)| AlertView { since, alert: alert.clone() });
         own.chain(self.others.iter().cloned()).collect()
     }
 }
@@ -126,7 +138,17 @@ impl Alarms {
         env: HashMap<String, String>,
         host: String,
     ) -> Self {
-        Self { engine, metrics, ledger, loader, standing, poster, env, host, told: Mutex::default() }
+        Self {
+            engine,
+            metrics,
+            ledger,
+            loader,
+            standing,
+            poster,
+            env,
+            host,
+            told: Mutex::default(),
+        }
     }
 
     /// Watches and sends until it is dropped.
@@ -176,13 +198,16 @@ impl Alarms {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks once; what is new goes onto the bus, and comes back from there as everybody else's alerts do.
+    /// Looks once; what is new goes onto the bus, and comes back from there as everybody else's
+    /// alerts do.
     fn look(&self) {
         let (facts, now) = (self.facts(), self.engine.clock.unix());
         let news = {
             let mut told = self.told();
             let news = told.watch.look(&facts, now);
-            told.others.retain(|other| now.0 - other.since.0 < i64::try_from(STANDS.as_millis()).unwrap_or(i64::MAX));
+            told.others.retain(|other| {
+                now.0 - other.since.0 < i64::try_from(STANDS.as_millis()).unwrap_or(i64::MAX)
+            });
             told.budgets(self.engine.budget_alerts(), now);
             self.standing.set(told.standing());
             news
@@ -216,8 +241,10 @@ impl Alarms {
         });
         // Without a ledger there is nothing to compare; that is told elsewhere.
         let Ok(Ok((today, days))) = asked.await else { return };
-        let used =
-            |row: &Row| Use { cost: row.sums.cost, tokens: row.sums.usage.input_total().saturating_add(row.sums.usage.output_total()) };
+        let used = |row: &Row| Use {
+            cost: row.sums.cost,
+            tokens: row.sums.usage.input_total().saturating_add(row.sums.usage.output_total()),
+        };
         let now_used = days.iter().find(|row| row.name == today).map(used).unwrap_or_default();
         let before: Vec<Use> = days.iter().filter(|row| row.name != today).map(used).collect();
         let alert = spike::look(now_used, &before);
@@ -233,8 +260,15 @@ impl Alarms {
         let keys = views::keys(&self.engine, &generation);
         let upstreams = views::upstreams(&self.engine, &generation);
         Facts {
-            upstreams: upstreams.iter().filter(|u| u.state != UpstreamState::Disabled).map(|u| self.upstream(u, &keys)).collect(),
-            ledger: self.ledger.as_ref().and_then(|ledger| ledger.status(&self.engine.sink).trouble),
+            upstreams: upstreams
+                .iter()
+                .filter(|u| u.state != UpstreamState::Disabled)
+                .map(|u| self.upstream(u, &keys))
+                .collect(),
+            ledger: self
+                .ledger
+                .as_ref()
+                .and_then(|ledger| ledger.status(&self.engine.sink).trouble),
             unrecorded: self.engine.sink.unrecorded(),
             offline: self.engine.network.down(),
         }
@@ -242,12 +276,21 @@ impl Alarms {
 
     fn upstream(&self, view: &UpstreamView, keys: &[KeyView]) -> UpstreamFacts {
         let usable = |key: &&KeyView| {
-            key.upstream == view.name && !matches!(key.state, KeyHealth::Disabled | KeyHealth::Missing | KeyHealth::Waiting)
+            key.upstream == view.name
+                && !matches!(
+                    key.state,
+                    KeyHealth::Disabled | KeyHealth::Missing | KeyHealth::Waiting
+                )
         };
-        let (attempts, errors) = view.stats.spark.iter().fold((0, 0), |(all, bad), (more, failed)| (all + more, bad + failed));
+        let (attempts, errors) = view
+            .stats
+            .spark
+            .iter()
+            .fold((0, 0), |(all, bad), (more, failed)| (all + more, bad + failed));
         UpstreamFacts {
             name: view.name.clone(),
-            down: (view.state == UpstreamState::Open).then(|| Rest { until: view.until, cause: view.cause.clone() }),
+            down: (view.state == UpstreamState::Open)
+                .then(|| Rest { until: view.until, cause: view.cause.clone() }),
             keys: keys.iter().filter(usable).map(key).collect(),
             answered: self.metrics.answered(&view.name),
             attempts,
@@ -288,7 +331,14 @@ impl Alarms {
     }
 
     async fn show(&self, message: &Message) {
-        if let Err(why) = desktop::show(&message.title(), &message.text(), message.alert.level == Level::Error, &self.env).await {
+        if let Err(why) = desktop::show(
+            &message.title(),
+            &message.text(),
+            message.alert.level == Level::Error,
+            &self.env,
+        )
+        .await
+        {
             tracing::warn!("an alert is not shown on the desktop: {why}");
         }
     }
@@ -324,7 +374,17 @@ impl Alarms {
 
     async fn once(&self, settings: &Alerts, url: &SideUrl, form: Form, message: &Message) -> Try {
         match self.secret(settings).await {
-            Ok(secret) => post::once(&self.poster, url, form, secret.as_ref(), message, self.engine.clock.unix()).await,
+            Ok(secret) => {
+                post::once(
+                    &self.poster,
+                    url,
+                    form,
+                    secret.as_ref(),
+                    message,
+                    self.engine.clock.unix(),
+                )
+                .await
+            }
             // Unsigned it would not be believed, and must not be.
             Err(why) => Try::Again { why, after: None },
         }
@@ -333,7 +393,8 @@ impl Alarms {
     async fn secret(&self, settings: &Alerts) -> Result<Option<Secret>, String> {
         let Some(reference) = &settings.secret else { return Ok(None) };
         let read = self.loader.resolver.resolve_client(reference).await;
-        read.map(Some).map_err(|error| format!("`alerts.secret`: {}; {}", error.text(), error.hint()))
+        read.map(Some)
+            .map_err(|error| format!("`alerts.secret`: {}; {}", error.text(), error.hint()))
     }
 
     /// Sends a test every way that is configured, once; what came of each.
@@ -367,7 +428,10 @@ impl Alarms {
             }
         }
         match (lines.is_empty(), failed) {
-            (true, _) => Err("alerts go nowhere: set `desktop`, `webhook` or `feishu` under [alerts]".to_owned()),
+            (true, _) => {
+                Err("alerts go nowhere: set `desktop`, `webhook` or `feishu` under [alerts]"
+                    .to_owned())
+            }
             (false, true) => Err(lines.join("\n")),
             (false, false) => Ok(lines.join("\n")),
         }
@@ -382,11 +446,13 @@ fn address(settings: &Alerts, form: Form) -> Option<&SideUrl> {
 }
 
 fn key(view: &KeyView) -> KeyFacts {
-    let rest = |until: Option<UnixMillis>, cause: &Option<String>| Rest { until, cause: cause.clone() };
+    let rest =
+        |until: Option<UnixMillis>, cause: &Option<String>| Rest { until, cause: cause.clone() };
     let resting = |state| matches!(state, KeyHealth::Cooling);
     KeyFacts {
         name: format!("{}/{}", view.upstream, view.label),
-        rejected: (view.state == KeyHealth::Rejected).then(|| view.cause.clone().unwrap_or_default()),
+        rejected: (view.state == KeyHealth::Rejected)
+            .then(|| view.cause.clone().unwrap_or_default()),
         rests: resting(view.state).then(|| rest(view.until, &view.cause)),
         models: view
             .scopes
@@ -404,7 +470,12 @@ mod tests {
     #[test]
     fn what_others_told_stands_until_it_is_over_and_the_newest_counts() {
         let mut told = Told::default();
-        let alert = |what, subject: &str| Alert { what, subject: subject.into(), text: "x".into(), level: Level::Warn };
+        let alert = |what, subject: &str| Alert {
+            what,
+            subject: subject.into(),
+            text: "x".into(),
+            level: Level::Warn,
+        };
         for (what, subject) in [
             (AlertKind::BudgetNear, "project ide"),
             (AlertKind::BalanceLow, "one/work"),
@@ -414,16 +485,29 @@ mod tests {
         ] {
             told.hear(&alert(what, subject), UnixMillis(0));
         }
-        let standing: Vec<_> = told.standing().into_iter().map(|view| (view.alert.what, view.alert.subject.to_string())).collect();
+        let standing: Vec<_> = told
+            .standing()
+            .into_iter()
+            .map(|view| (view.alert.what, view.alert.subject.to_string()))
+            .collect();
         assert_eq!(standing, [(AlertKind::BudgetSpent, "project ide".to_owned())]);
     }
 
     #[test]
     fn budgets_stand_while_they_are_full() {
         let mut told = Told::default();
-        let alert = |what, text: &str| Alert { what, subject: "project ide".into(), text: text.into(), level: Level::Warn };
-        let standing =
-            |told: &Told| told.standing().into_iter().map(|view| (view.since.0, view.alert.text.to_string())).collect::<Vec<_>>();
+        let alert = |what, text: &str| Alert {
+            what,
+            subject: "project ide".into(),
+            text: text.into(),
+            level: Level::Warn,
+        };
+        let standing = |told: &Told| {
+            told.standing()
+                .into_iter()
+                .map(|view| (view.since.0, view.alert.text.to_string()))
+                .collect::<Vec<_>>()
+        };
 
         told.budgets(vec![alert(AlertKind::BudgetNear, "81 %")], UnixMillis(1));
         told.budgets(vec![alert(AlertKind::BudgetNear, "90 %")], UnixMillis(2));

@@ -26,16 +26,23 @@ use crate::{
 /// The client key is waited for this long; a slow keyring must not keep the rest back.
 const KEY: Duration = Duration::from_secs(5);
 
-/// Prints the panel; where nobody reads it, nothing happens. `flags` are what other commands need to find this proxy.
+/// Prints the panel; where nobody reads it, nothing happens. `flags` are what other commands need
+/// to find this proxy.
 pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketAddr], flags: &str) {
     let base = addrs.first().map_or_else(String::new, |addr| reachable(&addr.to_string()));
     let paint = out::Paint::stdout();
     let (mut lines, dim) = (Vec::new(), |text: &str| paint.dim(text));
     let mut rest = String::new();
     if let Some(more) = addrs.get(1..).filter(|more| !more.is_empty()) {
-        rest = format!(" (and {})", more.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+        rest = format!(
+            " (and {})",
+            more.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        );
     }
-    lines.push(format!("{} listens on {base}{rest}", paint.bold(concat!("aiproxy ", env!("CARGO_PKG_VERSION")))));
+    lines.push(format!(
+        "{} listens on {base}{rest}",
+        paint.bold(concat!("aiproxy ", env!("CARGO_PKG_VERSION")))
+    ));
     for (name, url) in [
         ("OpenAI", format!("http://{base}/v1")),
         ("Anthropic", format!("http://{base}")),
@@ -58,7 +65,13 @@ pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketA
     match key {
         Some((secret, kept)) => {
             lines.push(format!("  {:<11}{}", "client key", reveal(&secret)));
-            lines.push(format!("  {:<11}{}", "", dim(&format!("kept in {kept}; `eval \"$(aiproxy env{flags})\"` sets it in a shell"))));
+            lines.push(format!(
+                "  {:<11}{}",
+                "",
+                dim(&format!(
+                    "kept in {kept}; `eval \"$(aiproxy env{flags})\"` sets it in a shell"
+                ))
+            ));
         }
         None => lines.push(format!(
             "  {:<11}{}",
@@ -69,7 +82,8 @@ pub(super) async fn print(gate: &Arc<Gate>, hands: &Arc<Hands>, addrs: &[SocketA
     let generation = gate.engine.generation();
     let keys = views::keys(&gate.engine, &generation);
     let upstreams = views::upstreams(&gate.engine, &generation);
-    let widest = upstreams.iter().map(|view| view.name.width() + 2).max().unwrap_or_default().max(11);
+    let widest =
+        upstreams.iter().map(|view| view.name.width() + 2).max().unwrap_or_default().max(11);
     for view in &upstreams {
         let own: Vec<_> = keys.iter().filter(|key| key.upstream == view.name).collect();
         let ok = own.iter().filter(|key| key.state == KeyHealth::Ok).count();

@@ -1,4 +1,5 @@
-//! Budgets at the start and after a reload: the ledger tells what was spent of those that are counted anew.
+//! Budgets at the start and after a reload: the ledger tells what was spent of those that are
+//! counted anew.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,7 +30,9 @@ pub(super) async fn reload(engine: &Arc<Engine>, ledger: Option<&Arc<Ledger>>) {
     if let (false, Some(ledger)) = (new.is_empty(), ledger) {
         let (engine, ledger) = (Arc::clone(engine), Arc::clone(ledger));
         let learned = tokio::task::spawn_blocking(move || learn(&engine, &ledger, &new)).await;
-        learned.unwrap_or_else(|error| tracing::warn!(%error, "the ledger was not asked what budgets have spent"));
+        learned.unwrap_or_else(
+            |error| tracing::warn!(%error, "the ledger was not asked what budgets have spent"),
+        );
     }
 }
 
@@ -43,20 +46,24 @@ fn learn(engine: &Engine, ledger: &Ledger, new: &[(Holder, Per, UnixMillis)]) {
             Holder::Upstream(_) => By::Upstream,
             Holder::Key(_) => By::Key,
         };
-        let view = views.entry((by.name(), from.0)).or_insert_with(|| sums(engine, &reader, by, *from));
+        let view =
+            views.entry((by.name(), from.0)).or_insert_with(|| sums(engine, &reader, by, *from));
         if let Some(spent) = view.as_ref().map(|view| spent(view, holder)) {
             engine.budgets.at_least(holder, *per, *from, spent);
         }
     }
 }
 
-/// Since the day on which a period began: of days the ledger has sums, also where the requests themselves are gone.
+/// Since the day on which a period began: of days the ledger has sums, also where the requests
+/// themselves are gone.
 fn sums(engine: &Engine, reader: &Reader, by: By, from: UnixMillis) -> Option<View> {
     let day = Timestamp::from_millisecond(from.0).ok()?.to_zoned(reader.zone().clone()).date();
     reader.usage(by, Since::Date(day), None, engine.clock.unix()).ok()
 }
 
 fn spent(view: &View, holder: &Holder) -> NanoUsd {
-    let (Holder::Project(name) | Holder::Upstream(name) | Holder::Key(name)) = holder else { return view.total.cost };
+    let (Holder::Project(name) | Holder::Upstream(name) | Holder::Key(name)) = holder else {
+        return view.total.cost;
+    };
     view.rows.iter().find(|row| *row.name == **name).map(|row| row.sums.cost).unwrap_or_default()
 }

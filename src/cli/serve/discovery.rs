@@ -19,9 +19,17 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(60);
 
 /// What can be found without asking anybody: the environment's keys, and the demo.
-pub(super) fn at_start(settings: &Settings, args: &ServeArgs, env: &Environment, ids: &mut Ids) -> (Vec<Arc<Upstream>>, Vec<String>) {
-    let (mut found, notes) =
-        if settings.discover.env && !args.demo { discover::from_env(env, ids, &settings.timeouts) } else { (Vec::new(), Vec::new()) };
+pub(super) fn at_start(
+    settings: &Settings,
+    args: &ServeArgs,
+    env: &Environment,
+    ids: &mut Ids,
+) -> (Vec<Arc<Upstream>>, Vec<String>) {
+    let (mut found, notes) = if settings.discover.env && !args.demo {
+        discover::from_env(env, ids, &settings.timeouts)
+    } else {
+        (Vec::new(), Vec::new())
+    };
     found.push(Arc::new(discover::demo_upstream(ids, &settings.timeouts)));
     (found, notes)
 }
@@ -38,8 +46,12 @@ pub(super) async fn look_again(hands: &Arc<Hands>) {
                 .collect();
             let urls: Vec<&str> = servers.iter().map(|(_, url)| url.as_str()).collect();
             let answers = probe::answering(&urls).await;
-            let up: Vec<LocalServer> =
-                servers.into_iter().zip(answers).filter(|(_, answer)| answer.is_some()).map(|((server, _), _)| server).collect();
+            let up: Vec<LocalServer> = servers
+                .into_iter()
+                .zip(answers)
+                .filter(|(_, answer)| answer.is_some())
+                .map(|((server, _), _)| server)
+                .collect();
             adopt(hands, &up).await;
         }
         tokio::time::sleep(EVERY).await;
@@ -49,8 +61,11 @@ pub(super) async fn look_again(hands: &Arc<Hands>) {
 async fn adopt(hands: &Arc<Hands>, up: &[LocalServer]) {
     let changed = {
         let mut found = hands.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let before: Vec<String> =
-            found.iter().filter(|upstream| upstream.origin == Origin::Local).map(|upstream| upstream.name.to_string()).collect();
+        let before: Vec<String> = found
+            .iter()
+            .filter(|upstream| upstream.origin == Origin::Local)
+            .map(|upstream| upstream.name.to_string())
+            .collect();
         let now: Vec<String> = up.iter().map(|server| server.name.to_string()).collect();
         if before == now {
             false
@@ -58,7 +73,10 @@ async fn adopt(hands: &Arc<Hands>, up: &[LocalServer]) {
             let timeouts = hands.engine.generation().settings.timeouts;
             let mut ids = hands.ids.lock().unwrap_or_else(PoisonError::into_inner);
             found.retain(|upstream| upstream.origin != Origin::Local);
-            found.extend(up.iter().map(|server| Arc::new(discover::local_upstream(server, &mut ids, &timeouts))));
+            found.extend(
+                up.iter()
+                    .map(|server| Arc::new(discover::local_upstream(server, &mut ids, &timeouts))),
+            );
             true
         }
     };

@@ -39,7 +39,8 @@ pub struct KeyLoader {
 }
 
 impl KeyLoader {
-    /// Reads the references of all provider keys, all at once. A key that is usable stays so until its new secret is known.
+    /// Reads the references of all provider keys, all at once. A key that is usable stays so until
+    /// its new secret is known.
     pub async fn load(&self, settings: &Settings) {
         let keys = pairs(settings);
         join_all(keys.iter().map(|(upstream, key)| self.one(upstream, key))).await;
@@ -47,7 +48,8 @@ impl KeyLoader {
         self.engine.touch();
     }
 
-    /// Takes up the keys that nothing has to be asked for: before anybody is let in, so that no request finds them missing.
+    /// Takes up the keys that nothing has to be asked for: before anybody is let in, so that no
+    /// request finds them missing.
     pub fn load_known(&self, settings: &Settings) {
         for (upstream, key) in pairs(settings) {
             if matches!(key.reference, Reference::Env(_) | Reference::Literal(_)) {
@@ -83,7 +85,10 @@ impl KeyLoader {
                 if before != State::Missing(text.as_str().into()) {
                     tracing::warn!(key = %key.name, "{text}");
                     let notice = format!("{} is not usable: {text}", key.name);
-                    self.engine.bus.tell(self.engine.clock.unix(), EventKind::Notice { text: notice.into(), level: Level::Warn });
+                    self.engine.bus.tell(
+                        self.engine.clock.unix(),
+                        EventKind::Notice { text: notice.into(), level: Level::Warn },
+                    );
                 }
                 self.engine.keys.missing(key.id, text.into());
             }
@@ -91,7 +96,8 @@ impl KeyLoader {
         self.engine.touch();
     }
 
-    /// Until the client keys are read, unknown tokens wait rather than being refused. Literal keys are known at once.
+    /// Until the client keys are read, unknown tokens wait rather than being refused. Literal keys
+    /// are known at once.
     pub fn expect_clients(&self, clients: &Clients, settings: &Settings) {
         let literal: Vec<_> = settings
             .projects
@@ -106,9 +112,15 @@ impl KeyLoader {
 
     /// Reads the client keys of all projects.
     pub async fn load_clients(&self, clients: &Clients, settings: &Settings) {
-        let read = settings.projects.iter().map(|project| async move { (self.client(project).await, Arc::clone(project)) });
+        let read = settings
+            .projects
+            .iter()
+            .map(|project| async move { (self.client(project).await, Arc::clone(project)) });
         let read = join_all(read).await;
-        let keys: Vec<_> = read.iter().filter_map(|(secret, project)| Some((secret.as_deref()?, Arc::clone(project)))).collect();
+        let keys: Vec<_> = read
+            .iter()
+            .filter_map(|(secret, project)| Some((secret.as_deref()?, Arc::clone(project))))
+            .collect();
         for (secret, _) in &keys {
             self.known.add(secret);
         }
@@ -120,7 +132,8 @@ impl KeyLoader {
             return match client_key::default_client_key(&self.place, &self.keyring).await {
                 Ok((secret, kept)) => {
                     let secret = Arc::new(secret);
-                    *self.default_key.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(&secret), kept));
+                    *self.default_key.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some((Arc::clone(&secret), kept));
                     Some(secret)
                 }
                 Err(error) => {
@@ -138,7 +151,8 @@ impl KeyLoader {
         }
     }
 
-    /// Reads references again where a provider rejected the key or a refresh is due; checks rejected keys now and then.
+    /// Reads references again where a provider rejected the key or a refresh is due; checks
+    /// rejected keys now and then.
     pub async fn tend(&self, mut rejections: mpsc::UnboundedReceiver<KeyId>) {
         let mut refreshed: HashMap<KeyId, Mono> = HashMap::new();
         loop {
@@ -178,7 +192,9 @@ impl KeyLoader {
 
     /// Asks for the model list, which costs nothing; a key that gets it is well again.
     pub async fn check(&self, upstream: &Arc<Upstream>, key: &Key) -> Result<(), String> {
-        let Some(end) = upstream.ends.first() else { return Err("the upstream has no address".to_owned()) };
+        let Some(end) = upstream.ends.first() else {
+            return Err("the upstream has no address".to_owned());
+        };
         if matches!(self.engine.keys.state(key.id).state, State::Missing(_)) {
             // It may have been stored since.
             self.one(upstream, key).await;
@@ -198,12 +214,16 @@ impl KeyLoader {
 }
 
 fn pairs(settings: &Settings) -> Vec<(Arc<Upstream>, Arc<Key>)> {
-    let of = |upstream: &Arc<Upstream>| upstream.keys.iter().map(|key| (Arc::clone(upstream), Arc::clone(key))).collect::<Vec<_>>();
+    let of = |upstream: &Arc<Upstream>| {
+        upstream.keys.iter().map(|key| (Arc::clone(upstream), Arc::clone(key))).collect::<Vec<_>>()
+    };
     settings.upstreams.iter().flat_map(of).collect()
 }
 
 fn find(settings: &Settings, id: KeyId) -> Option<(&Arc<Upstream>, &Arc<Key>)> {
-    settings.upstreams.iter().find_map(|upstream| upstream.keys.iter().find(|key| key.id == id).map(|key| (upstream, key)))
+    settings.upstreams.iter().find_map(|upstream| {
+        upstream.keys.iter().find(|key| key.id == id).map(|key| (upstream, key))
+    })
 }
 
 /// Who everybody is where `auth = false`.
@@ -211,5 +231,10 @@ fn anybody(settings: &Settings) -> Option<Arc<Project>> {
     if settings.server.auth {
         return None;
     }
-    settings.projects.iter().find(|project| &*project.name == "default").or_else(|| settings.projects.first()).cloned()
+    settings
+        .projects
+        .iter()
+        .find(|project| &*project.name == "default")
+        .or_else(|| settings.projects.first())
+        .cloned()
 }

@@ -19,11 +19,20 @@ use crate::{
 const TICK: Duration = Duration::from_secs(60);
 
 /// Starts the ledger's thread. Without one the proxy serves all the same, and says so.
-pub(super) fn start(engine: &Arc<Engine>, data: &Path, notes: Receiver<Note>, seen: Box<dyn FnMut(&Entry) + Send>) -> Option<Arc<Ledger>> {
+pub(super) fn start(
+    engine: &Arc<Engine>,
+    data: &Path,
+    notes: Receiver<Note>,
+    seen: Box<dyn FnMut(&Entry) + Send>,
+) -> Option<Arc<Ledger>> {
     let settings = engine.generation().settings.ledger.clone();
     let path = data.join(&settings.path);
     if !path.exists() && settings.bodies != Bodies::Off {
-        let what = if settings.bodies == Bodies::All { "requests and answers" } else { "requests that fail" };
+        let what = if settings.bodies == Bodies::All {
+            "requests and answers"
+        } else {
+            "requests that fail"
+        };
         let text = format!(
             "{what} are kept in {} for {}, at most {}, without secrets; `bodies = \"off\"` under [ledger] keeps none",
             path.display(),
@@ -45,7 +54,11 @@ pub(super) fn start(engine: &Arc<Engine>, data: &Path, notes: Receiver<Note>, se
     match Ledger::start(start) {
         Ok(ledger) => Some(Arc::new(ledger)),
         Err(error) => {
-            tell(engine, Level::Error, format!("requests are not recorded: no thread for the ledger: {error}"));
+            tell(
+                engine,
+                Level::Error,
+                format!("requests are not recorded: no thread for the ledger: {error}"),
+            );
             None
         }
     }
@@ -60,8 +73,8 @@ fn tell(engine: &Engine, level: Level, text: String) {
     engine.bus.tell(engine.clock.unix(), EventKind::Notice { text: text.into(), level });
 }
 
-/// Lets old rows go also while nothing happens, and says when bodies were not kept. That requests found no place is an
-/// alert.
+/// Lets old rows go also while nothing happens, and says when bodies were not kept. That requests
+/// found no place is an alert.
 pub(super) async fn look_after(engine: &Engine) {
     let mut told = 0;
     loop {
@@ -69,7 +82,10 @@ pub(super) async fn look_after(engine: &Engine) {
         engine.sink.tick();
         let skipped = engine.sink.skipped();
         if skipped > told {
-            let text = format!("the bodies of {} requests were not kept: too much came at once; the requests are recorded", skipped - told);
+            let text = format!(
+                "the bodies of {} requests were not kept: too much came at once; the requests are recorded",
+                skipped - told
+            );
             tell(engine, Level::Warn, text);
             told = skipped;
         }

@@ -15,7 +15,10 @@ use crate::{
 pub(super) struct DemoUpstream(pub Demo);
 
 impl Local for DemoUpstream {
-    fn answer(&self, request: Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<LocalBody>> + Send + '_>> {
+    fn answer(
+        &self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Response<LocalBody>> + Send + '_>> {
         let dialect = request.extensions().get::<Dialect>().copied().unwrap_or(Dialect::Openai);
         Box::pin(self.0.answer(dialect, &request))
     }

@@ -1,4 +1,5 @@
-//! The process log: to stderr or a file, text or JSON, our own lines at the wanted level, libraries only when they warn.
+//! The process log: to stderr or a file, text or JSON, our own lines at the wanted level, libraries
+//! only when they warn.
 
 use std::{
     fs::OpenOptions,
@@ -7,7 +8,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 use super::super::exit::CliError;
 use crate::config::settings::Log;
@@ -37,7 +40,10 @@ pub(super) fn start(log: &Log, data: &Path, dashboard: bool) -> Result<LogLevel,
     let path = log.file.clone().or_else(|| dashboard.then(|| data.join("aiproxy.log")));
     let layer: Box<dyn Layer<_> + Send + Sync> = match path {
         Some(path) => {
-            let file = Arc::new(LogFile::open(path.clone()).map_err(|e| CliError::failed(format!("log file {}: {e}", path.display())))?);
+            let file = Arc::new(
+                LogFile::open(path.clone())
+                    .map_err(|e| CliError::failed(format!("log file {}: {e}", path.display())))?,
+            );
             formatted(log.json, false, move || Writer::File(Arc::clone(&file)))
         }
         None => {
@@ -54,7 +60,11 @@ fn formatted<W>(
     json: bool,
     colour: bool,
     writer: W,
-) -> Box<dyn Layer<tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>
+) -> Box<
+    dyn Layer<tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>>
+        + Send
+        + Sync,
+>
 where
     W: Fn() -> Writer + Send + Sync + 'static,
 {

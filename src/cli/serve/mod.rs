@@ -79,7 +79,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 ///
-/// A config that does not load (exit 3), an address in use or a second proxy on the same data dir (exit 1).
+/// A config that does not load (exit 3), an address in use or a second proxy on the same data dir
+/// (exit 1).
 pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let place = global.place()?;
     let env = Environment::from_process();
@@ -87,16 +88,22 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let stamp = watch::stamp(&place.config);
     let written = read_config(&place, &env, &mut ids)?;
     let settings = with_arguments(written.settings, &args)?;
-    // Claimed before anything is listened on, so that two starts at once cannot both believe they are the one.
+    // Claimed before anything is listened on, so that two starts at once cannot both believe they
+    // are the one.
     let claimed = RunDir::claim(&place.data).map_err(|e| claim_error(&e))?;
-    // Before anybody can know of this proxy: a signal that comes early must not find the system's default, death.
+    // Before anybody can know of this proxy: a signal that comes early must not find the system's
+    // default, death.
     let signals = signals::Signals::new().map_err(|e| CliError::failed(format!("signals: {e}")))?;
     let log = logging::start(&settings.log, &place.data, args.tui)?;
-    let bound = listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
+    let bound =
+        listen::bind(&settings.server.listen, settings.server.optional_v6).map_err(listen_error)?;
     let addrs: Vec<SocketAddr> = bound.iter().map(|bound| bound.addr).collect();
     let mut open = Vec::new();
     for keyless in &settings.keyless {
-        open.push((keyless.clone(), listen::bind(&keyless.listen, keyless.optional_v6).map_err(listen_error)?));
+        open.push((
+            keyless.clone(),
+            listen::bind(&keyless.listen, keyless.optional_v6).map_err(listen_error)?,
+        ));
     }
 
     let clock: Arc<dyn Clock> = Arc::new(System);
@@ -111,7 +118,16 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let lists = ModelLists::new(Some(place.data.join("models.json")), &settings.upstreams);
     let remember = Remember::at(place.data.join("health.json"));
     let engine = Arc::new(Engine::new(
-        Parts { clock: Arc::clone(&clock), gateway, keys, redactor: Arc::clone(&known) as _, lists, rejected, sink, remember },
+        Parts {
+            clock: Arc::clone(&clock),
+            gateway,
+            keys,
+            redactor: Arc::clone(&known) as _,
+            lists,
+            rejected,
+            sink,
+            remember,
+        },
         Arc::clone(&settings),
     ));
 
@@ -123,18 +139,31 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     let seen = telemetry::tap(&engine, Arc::clone(&metrics), Arc::clone(&traces));
     let ledger = ledger::start(&engine, &place.data, notes_of_requests, seen);
     budgets::start(&engine, ledger.as_deref());
-    let (tracker, stop, now) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+    let (tracker, stop, now) =
+        (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let listen_text: Vec<String> = addrs.iter().map(ToString::to_string).collect();
-    let token =
-        claimed.publish(listen_text.clone(), clock.unix()).map_err(|e| CliError::failed(format!("{}: {e}", place.data.display())))?;
+    let token = claimed
+        .publish(listen_text.clone(), clock.unix())
+        .map_err(|e| CliError::failed(format!("{}: {e}", place.data.display())))?;
     let keyring = Keyring::system();
     let vault = VaultSource::from_env(Vault::at(place.data.join("keys.enc")), &env.vars);
-    let names = crate::config::presets::all().iter().flat_map(|preset| &preset.key_env).map(ToString::to_string).collect();
+    let names = crate::config::presets::all()
+        .iter()
+        .flat_map(|preset| &preset.key_env)
+        .map(ToString::to_string)
+        .collect();
     let resolver = Resolver::new(keyring.clone(), vault, env.vars.clone(), names);
-    let loader =
-        Arc::new(KeyLoader { engine: Arc::clone(&engine), resolver, known, keyring, place: place.clone(), default_key: Mutex::default() });
+    let loader = Arc::new(KeyLoader {
+        engine: Arc::clone(&engine),
+        resolver,
+        known,
+        keyring,
+        place: place.clone(),
+        default_key: Mutex::default(),
+    });
     traces.want(settings.otlp.url.is_some());
-    let (standing, poster, host) = (Arc::new(Standing::default()), Arc::new(Poster::default()), process::host(&env.vars));
+    let (standing, poster, host) =
+        (Arc::new(Standing::default()), Arc::new(Poster::default()), process::host(&env.vars));
     let alarms = Arc::new(Alarms::new(
         (Arc::clone(&engine), ledger.clone()),
         (Arc::clone(&metrics), Arc::clone(&standing)),
@@ -163,9 +192,20 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         reloading: tokio::sync::Mutex::new(()),
     });
     let books = ledger.clone().map(|ledger| Books { engine: Arc::clone(&engine), ledger });
-    let control = Control::new(Arc::clone(&engine), Arc::new(Arc::clone(&hands)), listen_text, stop.clone(), &token);
+    let control = Control::new(
+        Arc::clone(&engine),
+        Arc::new(Arc::clone(&hands)),
+        listen_text,
+        stop.clone(),
+        &token,
+    );
     let control = Arc::new(control.with_books(books).with_news(standing, metrics));
-    let gate = Arc::new(Gate { engine: Arc::clone(&engine), clients: Arc::new(Clients::default()), control, keyless: None });
+    let gate = Arc::new(Gate {
+        engine: Arc::clone(&engine),
+        clients: Arc::new(Clients::default()),
+        control,
+        keyless: None,
+    });
     if hands.clients.set(Arc::clone(&gate.clients)).is_err() {
         return Err(CliError::failed("the proxy was put together twice; please report this"));
     }
@@ -177,7 +217,13 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     for bound in bound {
         // Only now, so that who gets through finds everything in place, the run dir too.
         let listener = bound.listen().map_err(listen_error)?;
-        tracker.spawn(listen::accept(listener, Arc::clone(&gate), Arc::clone(&places), tracker.clone(), closing.clone()));
+        tracker.spawn(listen::accept(
+            listener,
+            Arc::clone(&gate),
+            Arc::clone(&places),
+            tracker.clone(),
+            closing.clone(),
+        ));
     }
     for (keyless, bound) in open {
         let gate = Arc::new(Gate {
@@ -188,7 +234,13 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         });
         for bound in bound {
             let listener = bound.listen().map_err(listen_error)?;
-            tracker.spawn(listen::accept(listener, Arc::clone(&gate), Arc::clone(&places), tracker.clone(), closing.clone()));
+            tracker.spawn(listen::accept(
+                listener,
+                Arc::clone(&gate),
+                Arc::clone(&places),
+                tracker.clone(),
+                closing.clone(),
+            ));
         }
     }
     for text in notes {
@@ -199,13 +251,16 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
     spawn_background(&tracker, &stop, &hands, &gate, rejections);
     tracker.spawn(until(stop.clone(), async move { alarms.run().await }));
     let (sender, loader) = (Arc::clone(&engine), Arc::clone(&loader));
-    tracker.spawn(until(stop.clone(), async move { telemetry::send(&sender, &loader, &poster, &traces, traced, &host).await }));
+    tracker.spawn(until(stop.clone(), async move {
+        telemetry::send(&sender, &loader, &poster, &traces, traced, &host).await
+    }));
     let watcher = hands.watch(&tracker, stamp);
 
     let shown = Secret::new(reveal(&token).to_owned());
     let dashboard = args.tui.then(|| (shown, addrs.clone()));
     if dashboard.is_none() {
-        let (gate, hands, addrs, flags) = (Arc::clone(&gate), Arc::clone(&hands), addrs.clone(), global.flags(&place));
+        let (gate, hands, addrs, flags) =
+            (Arc::clone(&gate), Arc::clone(&hands), addrs.clone(), global.flags(&place));
         tracker.spawn(async move { banner::print(&gate, &hands, &addrs, &flags).await });
     }
     let outcome = run(&hands, signals, &stop, &now, dashboard).await;
@@ -271,7 +326,10 @@ async fn finish(
     stop.cancel();
     closing.cancel();
     tracker.close();
-    engine.bus.tell(engine.clock.unix(), EventKind::Notice { text: "stopping".into(), level: Level::Info });
+    engine.bus.tell(
+        engine.clock.unix(),
+        EventKind::Notice { text: "stopping".into(), level: Level::Info },
+    );
     tokio::select! {
         () = tracker.wait() => return,
         () = tokio::time::sleep(settings.server.drain) => tracing::warn!(requests = engine.halts.running(), "drain is over; open requests are cut"),
@@ -296,7 +354,10 @@ fn spawn_background(
     gate: &Arc<Gate>,
     rejections: mpsc::UnboundedReceiver<crate::config::settings::KeyId>,
 ) {
-    let until_stop = |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| until(stop, work);
+    let until_stop =
+        |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            until(stop, work)
+        };
     let engine = Arc::clone(&gate.engine);
     let (loader, clients) = (Arc::clone(&hands.loader), Arc::clone(&gate.clients));
     let first = async move {
@@ -320,15 +381,21 @@ fn spawn_background(
     let prober = Arc::clone(&gate.engine);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { probes::run(&prober).await })));
     let looked_after = Arc::clone(&gate.engine);
-    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { ledger::look_after(&looked_after).await })));
+    tracker.spawn(until_stop(
+        stop.clone(),
+        Box::pin(async move { ledger::look_after(&looked_after).await }),
+    ));
     let loader = Arc::clone(&hands.loader);
     tracker.spawn(until_stop(stop.clone(), Box::pin(async move { loader.tend(rejections).await })));
     let finder = Arc::clone(hands);
-    tracker.spawn(until_stop(stop.clone(), Box::pin(async move { discovery::look_again(&finder).await })));
+    tracker.spawn(until_stop(
+        stop.clone(),
+        Box::pin(async move { discovery::look_again(&finder).await }),
+    ));
 }
 
-/// After the machine slept, connections that were kept are dead: they are dropped before a request finds out. Those
-/// that died otherwise are swept away on the same rounds.
+/// After the machine slept, connections that were kept are dead: they are dropped before a request
+/// finds out. Those that died otherwise are swept away on the same rounds.
 async fn notice_sleep(engine: &Engine) {
     const LOOK: Duration = Duration::from_secs(10);
     loop {
@@ -352,14 +419,20 @@ pub(super) struct Written {
 fn read_config(place: &Place, env: &Environment, ids: &mut Ids) -> Result<Written, CliError> {
     let text = file::read(&place.config).map_err(|problem| CliError::config(problem.short()))?;
     if text.is_none() && place.explicit {
-        return Err(CliError::config(format!("{}: no such file; `aiproxy config init` writes one", place.config.display())));
+        return Err(CliError::config(format!(
+            "{}: no such file; `aiproxy config init` writes one",
+            place.config.display()
+        )));
     }
     let source = text.clone().unwrap_or_default();
     let loaded = load::load(&source, &place.config, env, ids);
     let Some(settings) = loaded.settings else {
         out::note(&problem::render(&loaded.problems, &source, out::Paint::stderr().is_on()));
-        return Err(CliError::config(format!("{} has errors; nothing was started", place.config.display()))
-            .hint("`aiproxy config edit` opens it, `aiproxy config check` checks it"));
+        return Err(CliError::config(format!(
+            "{} has errors; nothing was started",
+            place.config.display()
+        ))
+        .hint("`aiproxy config edit` opens it, `aiproxy config check` checks it"));
     };
     let view = crate::control::snapshot::ConfigView {
         path: text.is_some().then(|| place.config.display().to_string()),
@@ -373,16 +446,22 @@ fn read_config(place: &Place, env: &Environment, ids: &mut Ids) -> Result<Writte
 }
 
 /// The settings with what the command line says on top.
-pub(super) fn with_arguments(mut settings: Settings, args: &ServeArgs) -> Result<Settings, CliError> {
+pub(super) fn with_arguments(
+    mut settings: Settings,
+    args: &ServeArgs,
+) -> Result<Settings, CliError> {
     if !args.listen.is_empty() {
         let (mut addrs, mut optional) = (Vec::new(), false);
         for text in &args.listen {
-            let (more, v6) = parse_listen(text).map_err(|e| CliError::usage(format!("--listen {text}: {e}")))?;
+            let (more, v6) =
+                parse_listen(text).map_err(|e| CliError::usage(format!("--listen {text}: {e}")))?;
             addrs.extend(more);
             optional |= v6;
         }
         if !settings.server.auth && addrs.iter().any(|addr| !addr.ip().is_loopback()) {
-            return Err(CliError::usage("--listen: an address that others can reach needs `auth = true` under [server]"));
+            return Err(CliError::usage(
+                "--listen: an address that others can reach needs `auth = true` under [server]",
+            ));
         }
         (settings.server.listen, settings.server.optional_v6) = (addrs, optional);
     }
@@ -415,14 +494,18 @@ fn listen_error(error: ListenError) -> CliError {
     let ListenError { addr, source } = error;
     match source.kind() {
         ErrorKind::AddrInUse => {
-            let by = process::listening_on(addr).map_or_else(String::new, |who| format!(" by {who}"));
+            let by =
+                process::listening_on(addr).map_or_else(String::new, |who| format!(" by {who}"));
             CliError::failed(format!("{addr} is in use{by}"))
                 .hint("`aiproxy serve --listen 127.0.0.1:PORT` listens elsewhere; `aiproxy status` shows whether it is aiproxy")
         }
-        ErrorKind::PermissionDenied => CliError::failed(format!("{addr}: no permission to listen there"))
-            .hint("ports below 1024 belong to the system; choose a higher one"),
+        ErrorKind::PermissionDenied => {
+            CliError::failed(format!("{addr}: no permission to listen there"))
+                .hint("ports below 1024 belong to the system; choose a higher one")
+        }
         ErrorKind::AddrNotAvailable => {
-            CliError::failed(format!("{addr} is no address of this machine")).hint("`listen` under [server] says where")
+            CliError::failed(format!("{addr} is no address of this machine"))
+                .hint("`listen` under [server] says where")
         }
         _ => CliError::failed(format!("{addr}: {source}")),
     }

@@ -17,9 +17,16 @@ fn memory() -> Option<u64> {
     let total = rustix::system::sysinfo();
     let machine = (total.totalram as u64).saturating_mul(u64::from(total.mem_unit));
     let own = std::fs::read_to_string("/proc/self/cgroup").ok();
-    let path = own.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::"))).unwrap_or("/").trim_end_matches('/');
-    let group = [format!("/sys/fs/cgroup{path}/memory.max"), "/sys/fs/cgroup/memory.max".to_owned()];
-    let limit = group.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let path = own
+        .as_deref()
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::")))
+        .unwrap_or("/")
+        .trim_end_matches('/');
+    let group =
+        [format!("/sys/fs/cgroup{path}/memory.max"), "/sys/fs/cgroup/memory.max".to_owned()];
+    let limit = group
+        .iter()
+        .find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
     Some(limit.map_or(machine, |limit| limit.min(machine)))
 }
 
@@ -44,11 +51,15 @@ pub(super) fn listening_on(addr: SocketAddr) -> Option<String> {
         }
     }
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
         let Ok(open) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        let ours = open
-            .flatten()
-            .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str())));
+        let ours = open.flatten().any(|fd| {
+            std::fs::read_link(fd.path())
+                .is_ok_and(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str()))
+        });
         if ours {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some(format!("{} (pid {pid})", crate::base::clean::clean(name.trim())));
@@ -72,5 +83,7 @@ pub(super) fn host(_: &std::collections::HashMap<String, String>) -> String {
 /// What this machine is called.
 #[cfg(not(unix))]
 pub(super) fn host(env: &std::collections::HashMap<String, String>) -> String {
-    env.get("COMPUTERNAME").map(|name| crate::base::clean::clean(name).into_owned()).unwrap_or_default()
+    env.get("COMPUTERNAME")
+        .map(|name| crate::base::clean::clean(name).into_owned())
+        .unwrap_or_default()
 }

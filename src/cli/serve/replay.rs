@@ -17,18 +17,31 @@ use crate::{
 
 impl Hands {
     /// The ids of the request from before and of the new one.
-    pub(super) async fn replay(self: &Arc<Self>, id: &str, model: Option<String>) -> Result<(RequestId, RequestId), String> {
-        let ledger = self.ledger.clone().ok_or("no ledger is kept, so there is no request to send again")?;
+    pub(super) async fn replay(
+        self: &Arc<Self>,
+        id: &str,
+        model: Option<String>,
+    ) -> Result<(RequestId, RequestId), String> {
+        let ledger =
+            self.ledger.clone().ok_or("no ledger is kept, so there is no request to send again")?;
         let books = Books { engine: Arc::clone(&self.engine), ledger };
         let full = books.full(id).await.map_err(|error| error.message)?;
         let record = full.record;
         let body = full.bodies.iter().find(|body| body.side == Side::Request);
-        let body = body.filter(|body| body.whole()).ok_or("its body was not kept whole (`bodies` under [ledger])")?;
+        let body = body
+            .filter(|body| body.whole())
+            .ok_or("its body was not kept whole (`bodies` under [ledger])")?;
         let generation = self.engine.generation();
-        let project = generation.settings.projects.iter().find(|project| project.name == record.project);
-        let project = project.ok_or_else(|| format!("there is no project `{}` any more", record.project))?;
-        let (path, query) = place(&record, body).ok_or_else(|| format!("a request for `{}` cannot be sent again from here", record.op))?;
-        let Ok(Route::Relay(endpoint)) = paths::route(&Method::POST, &path, query).map(|routed| routed.route) else {
+        let project =
+            generation.settings.projects.iter().find(|project| project.name == record.project);
+        let project =
+            project.ok_or_else(|| format!("there is no project `{}` any more", record.project))?;
+        let (path, query) = place(&record, body).ok_or_else(|| {
+            format!("a request for `{}` cannot be sent again from here", record.op)
+        })?;
+        let Ok(Route::Relay(endpoint)) =
+            paths::route(&Method::POST, &path, query).map(|routed| routed.route)
+        else {
             return Err(format!("there is nothing at {path}"));
         };
         let begun = replay::begin(
@@ -61,8 +74,15 @@ fn place(record: &RequestRecord, body: &Shown) -> Option<(String, Option<&'stati
         (Dialect::Ollama, Op::Chat) if body.head.contains("\"messages\"") => "/api/chat",
         (Dialect::Ollama, Op::Chat) => "/api/generate",
         (Dialect::Gemini, Op::Chat) => {
-            let name = percent_encoding::utf8_percent_encode(&record.asked, percent_encoding::NON_ALPHANUMERIC);
-            let (action, query) = if record.stream { ("streamGenerateContent", Some("alt=sse")) } else { ("generateContent", None) };
+            let name = percent_encoding::utf8_percent_encode(
+                &record.asked,
+                percent_encoding::NON_ALPHANUMERIC,
+            );
+            let (action, query) = if record.stream {
+                ("streamGenerateContent", Some("alt=sse"))
+            } else {
+                ("generateContent", None)
+            };
             return Some((format!("/v1beta/models/{name}:{action}"), query));
         }
         _ => return None,

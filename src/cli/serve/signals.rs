@@ -44,7 +44,10 @@ impl Signals {
     /// The next stop signal cuts open requests.
     pub(super) fn stop_at_once_on_next(self, now: CancellationToken) {
         let Self { mut terminate, mut interrupt, .. } = self;
-        #[expect(clippy::disallowed_methods, reason = "the shutdown that it may cut short must not wait for it")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the shutdown that it may cut short must not wait for it"
+        )]
         drop(tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -70,7 +73,10 @@ pub struct Signals {
 #[cfg(not(unix))]
 impl Signals {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: tokio::signal::windows::ctrl_c()?, close: tokio::signal::windows::ctrl_break()? })
+        Ok(Self {
+            interrupt: tokio::signal::windows::ctrl_c()?,
+            close: tokio::signal::windows::ctrl_break()?,
+        })
     }
 
     pub async fn next(&mut self) -> Signal {
@@ -83,7 +89,10 @@ impl Signals {
 
     pub fn stop_at_once_on_next(self, now: CancellationToken) {
         let Self { mut interrupt, mut close } = self;
-        #[expect(clippy::disallowed_methods, reason = "the shutdown that it may cut short must not wait for it")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the shutdown that it may cut short must not wait for it"
+        )]
         drop(tokio::spawn(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}

@@ -19,7 +19,11 @@ use crate::{
 };
 
 /// What the ledger's thread does with each finished request beside writing it.
-pub(super) fn tap(engine: &Arc<Engine>, metrics: Arc<Metrics>, traces: Arc<Traces>) -> Box<dyn FnMut(&Entry) + Send> {
+pub(super) fn tap(
+    engine: &Arc<Engine>,
+    metrics: Arc<Metrics>,
+    traces: Arc<Traces>,
+) -> Box<dyn FnMut(&Entry) + Send> {
     let engine = Arc::downgrade(engine);
     Box::new(move |entry| {
         metrics.count(entry);
@@ -27,8 +31,12 @@ pub(super) fn tap(engine: &Arc<Engine>, metrics: Arc<Metrics>, traces: Arc<Trace
             && let Some(engine) = engine.upgrade()
         {
             let heads = engine.heads.find(entry.record.id);
-            let parent = heads
-                .and_then(|(asked, _)| asked.iter().find(|(name, _)| name == "traceparent").and_then(|(_, value)| Parent::parse(value)));
+            let parent = heads.and_then(|(asked, _)| {
+                asked
+                    .iter()
+                    .find(|(name, _)| name == "traceparent")
+                    .and_then(|(_, value)| Parent::parse(value))
+            });
             traces.offer(entry, parent);
         }
     })
@@ -54,7 +62,10 @@ pub(super) async fn send(
         match sent {
             Ok(()) if failing => {
                 failing = false;
-                tracing::info!("traces are sent again; {} requests have none", traces.dropped.load(Ordering::Relaxed));
+                tracing::info!(
+                    "traces are sent again; {} requests have none",
+                    traces.dropped.load(Ordering::Relaxed)
+                );
             }
             Ok(()) => {}
             Err(why) if !failing => {
@@ -70,7 +81,9 @@ async fn credentials(loader: &KeyLoader, otlp: &Otlp) -> Result<Vec<(String, Sec
     let mut found = Vec::new();
     for (name, reference) in &otlp.headers {
         let secret = loader.resolver.resolve_words(reference).await;
-        let secret = secret.map_err(|error| format!("`otlp.headers.{name}`: {}; {}", error.text(), error.hint()))?;
+        let secret = secret.map_err(|error| {
+            format!("`otlp.headers.{name}`: {}; {}", error.text(), error.hint())
+        })?;
         found.push((name.clone(), secret));
     }
     Ok(found)

@@ -61,7 +61,10 @@ pub(super) async fn run(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
     }
     out::print(&one.as_text(System.unix(), Paint::stdout()))?;
     if live.is_none() {
-        out::note(&format!("note: {}, so nothing is known about its state", reach::absent(ctx).await));
+        out::note(&format!(
+            "note: {}, so nothing is known about its state",
+            reach::absent(ctx).await
+        ));
     }
     Ok(Exit::Ok)
 }
@@ -82,7 +85,10 @@ impl One<'_> {
     fn budgets(&self) -> Vec<&BudgetView> {
         let own = |of: &str| {
             of.strip_prefix("upstream ") == Some(self.name)
-                || of.strip_prefix("key ").and_then(|key| key.strip_prefix(self.name)).is_some_and(|rest| rest.starts_with('/'))
+                || of
+                    .strip_prefix("key ")
+                    .and_then(|key| key.strip_prefix(self.name))
+                    .is_some_and(|rest| rest.starts_with('/'))
         };
         self.live.iter().flat_map(|s| &s.budgets).filter(|budget| own(&budget.of)).collect()
     }
@@ -96,9 +102,13 @@ impl One<'_> {
     /// The newest attempts that failed, the newest first.
     fn failures(&self) -> Vec<(&RequestRecord, &AttemptRecord)> {
         let recent = self.live.iter().flat_map(|s| s.live.recent.iter().rev());
-        let attempts = recent.flat_map(|record| record.attempts.iter().rev().map(move |attempt| (&**record, attempt)));
+        let attempts = recent.flat_map(|record| {
+            record.attempts.iter().rev().map(move |attempt| (&**record, attempt))
+        });
         attempts
-            .filter(|(_, attempt)| *attempt.upstream == *self.name && attempt.outcome.is_some() && !attempt.won)
+            .filter(|(_, attempt)| {
+                *attempt.upstream == *self.name && attempt.outcome.is_some() && !attempt.won
+            })
             .take(FAILURES)
             .collect()
     }
@@ -115,7 +125,11 @@ impl One<'_> {
                 facts[field] = now[field].clone();
             }
             if self.set.is_none() {
-                facts["dialects"] = view.dialects.iter().map(|name| json!({ "dialect": name, "base_url": view.base_url })).collect();
+                facts["dialects"] = view
+                    .dialects
+                    .iter()
+                    .map(|name| json!({ "dialect": name, "base_url": view.base_url }))
+                    .collect();
                 facts["priority"] = view.priority.into();
             }
             facts["stats"] = json!({
@@ -131,8 +145,12 @@ impl One<'_> {
         for view in self.keys() {
             let now = status::key_json(view);
             let rows = facts["keys"].as_array_mut();
-            if let Some(row) = rows.and_then(|rows| rows.iter_mut().find(|row| row["label"] == *view.label)) {
-                for field in ["fingerprint", "state", "cause", "until", "scopes", "balance", "limits"] {
+            if let Some(row) =
+                rows.and_then(|rows| rows.iter_mut().find(|row| row["label"] == *view.label))
+            {
+                for field in
+                    ["fingerprint", "state", "cause", "until", "scopes", "balance", "limits"]
+                {
                     row[field] = now[field].clone();
                 }
             }
@@ -144,16 +162,26 @@ impl One<'_> {
         let mut lines = Vec::new();
         let origin = self.set.map(|u| u.origin).or(self.view.map(|view| view.origin));
         let from = origin.map_or("", status::origin);
-        let preset = self.set.and_then(|u| u.preset.as_deref()).map(|preset| format!(", preset {preset}")).unwrap_or_default();
+        let preset = self
+            .set
+            .and_then(|u| u.preset.as_deref())
+            .map(|preset| format!(", preset {preset}"))
+            .unwrap_or_default();
         lines.push(("name", format!("{} ({from}{preset})", self.name)));
         match self.view {
             Some(view) => lines.push(("state", state(view, now))),
-            None if self.set.is_some_and(|u| !u.enabled) => lines.push(("state", "disabled".to_owned())),
+            None if self.set.is_some_and(|u| !u.enabled) => {
+                lines.push(("state", "disabled".to_owned()))
+            }
             None => {}
         }
         match (self.set, self.view) {
-            (Some(u), _) => u.ends.iter().for_each(|end| lines.push(("speaks", format!("{} at {}", end.dialect.name(), end.base_url)))),
-            (None, Some(view)) => lines.push(("speaks", format!("{} at {}", view.dialects.join(", "), view.base_url))),
+            (Some(u), _) => u.ends.iter().for_each(|end| {
+                lines.push(("speaks", format!("{} at {}", end.dialect.name(), end.base_url)))
+            }),
+            (None, Some(view)) => {
+                lines.push(("speaks", format!("{} at {}", view.dialects.join(", "), view.base_url)))
+            }
             (None, None) => {}
         }
         if let Some(u) = self.set {
@@ -164,7 +192,15 @@ impl One<'_> {
             lines.push(("lately", lately(view)));
             if let Some(probe) = &view.probe {
                 let ago = when::span(now.0 - probe.at.0);
-                lines.push(("probe", format!("{}: {} after {}, {ago} ago", probe.path, probe.said, when::seconds(probe.took_ms))));
+                lines.push((
+                    "probe",
+                    format!(
+                        "{}: {} after {}, {ago} ago",
+                        probe.path,
+                        probe.said,
+                        when::seconds(probe.took_ms)
+                    ),
+                ));
             }
         }
         let mut text = String::new();
@@ -176,18 +212,28 @@ impl One<'_> {
         }
         text.push_str(&self.tables(now, paint));
         if self.set.is_some() {
-            text.push_str(&paint.dim(&format!("\n`aiproxy config get upstream.{}` prints every setting\n", self.name)));
+            text.push_str(&paint.dim(&format!(
+                "\n`aiproxy config get upstream.{}` prints every setting\n",
+                self.name
+            )));
         }
         text
     }
 
     fn tables(&self, now: UnixMillis, paint: Paint) -> String {
-        let (mut text, keys, budgets, failures) = (String::new(), self.keys(), self.budgets(), self.failures());
+        let (mut text, keys, budgets, failures) =
+            (String::new(), self.keys(), self.budgets(), self.failures());
         match self.set {
             _ if !keys.is_empty() => {
-                text.push_str(&format!("\n{}{}", key::table::keys(&keys, now, paint), key::table::limits(&keys, now, paint)));
+                text.push_str(&format!(
+                    "\n{}{}",
+                    key::table::keys(&keys, now, paint),
+                    key::table::limits(&keys, now, paint)
+                ));
             }
-            Some(u) if !u.keys.is_empty() => text.push_str(&format!("\n{}", resting(&u.keys, paint))),
+            Some(u) if !u.keys.is_empty() => {
+                text.push_str(&format!("\n{}", resting(&u.keys, paint)))
+            }
             _ => {}
         }
         if !budgets.is_empty() {
@@ -197,7 +243,10 @@ impl One<'_> {
             let mut table = Table::new(&["FAILED AT", "REQUEST", "MODEL", "KEY", "WHY"]);
             for (record, attempt) in failures {
                 table.row(vec![
-                    when::moment(UnixMillis(record.at.0 + i64::from(attempt.ended_ms.unwrap_or(attempt.started_ms)))).into(),
+                    when::moment(UnixMillis(
+                        record.at.0 + i64::from(attempt.ended_ms.unwrap_or(attempt.started_ms)),
+                    ))
+                    .into(),
                     Cell::new(Role::Dim, record.id.to_string()),
                     (&*attempt.model).into(),
                     (&*attempt.key).into(),
@@ -218,15 +267,23 @@ fn state(view: &UpstreamView, now: UnixMillis) -> String {
         UpstreamState::Open => "open",
         UpstreamState::Probing => "probing",
     };
-    let left = view.until.map(|until| format!(" for {}", when::left(Some(until), now))).unwrap_or_default();
+    let left = view
+        .until
+        .map(|until| format!(" for {}", when::left(Some(until), now)))
+        .unwrap_or_default();
     let cause = view.cause.as_deref().map(|cause| format!(": {cause}")).unwrap_or_default();
     format!("{word}{left}{cause}")
 }
 
 /// What its settings say beside what everybody's do.
 fn set_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
-    lines.push(("order", format!("priority {} (lower is tried first), weight {}", u.priority, u.weight)));
-    for (limit, what) in [(f64::from(u.max_concurrency), "requests at once"), (u.max_rps, "requests a second")] {
+    lines.push((
+        "order",
+        format!("priority {} (lower is tried first), weight {}", u.priority, u.weight),
+    ));
+    for (limit, what) in
+        [(f64::from(u.max_concurrency), "requests at once"), (u.max_rps, "requests a second")]
+    {
         if limit > 0.0 {
             lines.push(("at most", format!("{limit} {what}")));
         }
@@ -235,9 +292,16 @@ fn set_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
         lines.push(("serves", texts(patterns).join(", ")));
     }
     lines.extend(u.rename.iter().map(|(asked, own)| ("rename", format!("{asked} → {own}"))));
-    lines.extend(u.budget.iter().map(|budget| ("budget", format!("{} per {}", budget.usd, budget.per.name()))));
+    lines.extend(
+        u.budget
+            .iter()
+            .map(|budget| ("budget", format!("{} per {}", budget.usd, budget.per.name()))),
+    );
     if !u.headers.is_empty() {
-        lines.push(("headers", u.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")));
+        lines.push((
+            "headers",
+            u.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
+        ));
     }
     if u.insecure_tls {
         lines.push(("tls", "its certificate is not checked (insecure_tls)".to_owned()));
@@ -249,11 +313,13 @@ fn set_lines(u: &Upstream, lines: &mut Vec<(&'static str, String)>) {
 
 fn models(names: &BTreeSet<&str>, listed: Option<u32>) -> String {
     if names.is_empty() {
-        return listed.map_or_else(|| "none known yet".to_owned(), |listed| format!("{listed} known"));
+        return listed
+            .map_or_else(|| "none known yet".to_owned(), |listed| format!("{listed} known"));
     }
     let first: Vec<_> = names.iter().take(MODELS).copied().collect();
     let rest = names.len() - first.len();
-    let more = if rest > 0 { format!(", and {rest} more: `aiproxy model list`") } else { String::new() };
+    let more =
+        if rest > 0 { format!(", and {rest} more: `aiproxy model list`") } else { String::new() };
     format!("{} known: {}{more}", names.len(), first.join(", "))
 }
 
@@ -263,10 +329,18 @@ fn lately(view: &UpstreamView) -> String {
         return "nothing was asked of it in the last 15 minutes".to_owned();
     }
     let ttft = match (stats.ttft_p50_ms, stats.ttft_p95_ms) {
-        (Some(p50), Some(p95)) => format!("; first token after {} (median), {} (95 of 100)", when::seconds(p50), when::seconds(p95)),
+        (Some(p50), Some(p95)) => format!(
+            "; first token after {} (median), {} (95 of 100)",
+            when::seconds(p50),
+            when::seconds(p95)
+        ),
         _ => String::new(),
     };
-    let many = if stats.attempts == 1 { "1 attempt".to_owned() } else { format!("{} attempts", stats.attempts) };
+    let many = if stats.attempts == 1 {
+        "1 attempt".to_owned()
+    } else {
+        format!("{} attempts", stats.attempts)
+    };
     format!("{many}, {} failed{ttft}", stats.errors)
 }
 
@@ -288,11 +362,20 @@ fn resting(keys: &[std::sync::Arc<Key>], paint: Paint) -> String {
 
 fn limit(limit: Limit, at_once: u32) -> String {
     let each = [(limit.rpm, "rpm"), (limit.tpm, "tpm"), (at_once, "at once")];
-    each.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect::<Vec<_>>().join(", ")
+    each.into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{n} {what}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn texts(patterns: &Patterns) -> Vec<String> {
-    patterns.yes.iter().map(|p| p.text().to_owned()).chain(patterns.no.iter().map(|p| format!("!{}", p.text()))).collect()
+    patterns
+        .yes
+        .iter()
+        .map(|p| p.text().to_owned())
+        .chain(patterns.no.iter().map(|p| format!("!{}", p.text())))
+        .collect()
 }
 
 fn failure_json((record, attempt): (&RequestRecord, &AttemptRecord)) -> Value {

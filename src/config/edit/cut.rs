@@ -9,9 +9,13 @@ use super::{EditError, nothing, parse, row};
 /// Takes out a row with everything below it.
 pub(super) fn row(text: &str, kind: &str, name: &str) -> Result<String, EditError> {
     let doc = Document::parse(text).map_err(|_| EditError::Syntax)?;
-    let Some(Item::ArrayOfTables(rows)) = doc.get(kind) else { return inline_row(text, kind, name) };
-    let Some(found) = rows.iter().find(|row| row.get("name").and_then(Item::as_str) == Some(name)) else {
-        let known: Vec<_> = rows.iter().filter_map(|row| row.get("name").and_then(Item::as_str)).collect();
+    let Some(Item::ArrayOfTables(rows)) = doc.get(kind) else {
+        return inline_row(text, kind, name);
+    };
+    let Some(found) = rows.iter().find(|row| row.get("name").and_then(Item::as_str) == Some(name))
+    else {
+        let known: Vec<_> =
+            rows.iter().filter_map(|row| row.get("name").and_then(Item::as_str)).collect();
         return Err(nothing(kind, name, known));
     };
     let mut ranges = Vec::new();
@@ -30,17 +34,29 @@ pub(super) fn key(text: &str, path: &[&str]) -> Result<String, EditError> {
 }
 
 /// Takes out a key of a row.
-pub(super) fn key_of_row(text: &str, kind: &str, name: &str, path: &[String]) -> Result<String, EditError> {
+pub(super) fn key_of_row(
+    text: &str,
+    kind: &str,
+    name: &str,
+    path: &[String],
+) -> Result<String, EditError> {
     let doc = Document::parse(text).map_err(|_| EditError::Syntax)?;
     let names: Vec<_> = path.iter().map(String::as_str).collect();
     let table = match doc.get(kind) {
-        Some(Item::ArrayOfTables(rows)) => rows.iter().find(|row| row.get("name").and_then(Item::as_str) == Some(name)),
+        Some(Item::ArrayOfTables(rows)) => {
+            rows.iter().find(|row| row.get("name").and_then(Item::as_str) == Some(name))
+        }
         _ => None,
     };
     match table.map(|table| key_in(text, table, &names)) {
         Some(Some(Cut::Ranges(ranges))) => Ok(without(text, ranges)),
-        Some(None) => Err(EditError::Place(format!("`{kind}.{name}.{}` is not set in the file", path.join(".")))),
-        Some(Some(Cut::Inside)) | None => inside(text, |doc| row::find(doc, kind, name).ok(), &names),
+        Some(None) => Err(EditError::Place(format!(
+            "`{kind}.{name}.{}` is not set in the file",
+            path.join(".")
+        ))),
+        Some(Some(Cut::Inside)) | None => {
+            inside(text, |doc| row::find(doc, kind, name).ok(), &names)
+        }
     }
 }
 
@@ -78,7 +94,9 @@ fn key_in(text: &str, table: &Table, path: &[&str]) -> Option<Cut> {
 /// The lines of a table, and of each table below it.
 fn tables(text: &str, table: &Table, ranges: &mut Vec<Range<usize>>) {
     let header = table.span().filter(|_| !table.is_implicit() && !table.is_dotted());
-    let mut end = header.as_ref().map_or(0, |span| line_end(text, text[span.start..].find('\n').map_or(text.len(), |at| span.start + at)));
+    let mut end = header.as_ref().map_or(0, |span| {
+        line_end(text, text[span.start..].find('\n').map_or(text.len(), |at| span.start + at))
+    });
     let mut first = header.as_ref().map(|span| line_start(text, span.start));
     for (name, item) in table {
         match item {
@@ -91,7 +109,10 @@ fn tables(text: &str, table: &Table, ranges: &mut Vec<Range<usize>>) {
             Item::Table(below) => tables(text, below, ranges),
             Item::ArrayOfTables(rows) => rows.iter().for_each(|row| tables(text, row, ranges)),
             Item::Value(value) => {
-                let start = table.key(name).and_then(toml_edit::Key::span).map(|span| line_start(text, span.start));
+                let start = table
+                    .key(name)
+                    .and_then(toml_edit::Key::span)
+                    .map(|span| line_start(text, span.start));
                 first = first.or(start);
                 end = value.span().map_or(end, |span| line_end(text, span.end).max(end));
             }
@@ -168,7 +189,9 @@ fn inline_row(text: &str, kind: &str, name: &str) -> Result<String, EditError> {
     let known = row::names(&doc, kind);
     let missing = nothing(kind, name, known.iter().map(String::as_str));
     let Some(rows) = doc.get_mut(kind).and_then(Item::as_array_mut) else { return Err(missing) };
-    let fits = |value: &toml_edit::Value| value.as_inline_table().and_then(|row| row.get("name")?.as_str()) == Some(name);
+    let fits = |value: &toml_edit::Value| {
+        value.as_inline_table().and_then(|row| row.get("name")?.as_str()) == Some(name)
+    };
     let Some(at) = rows.iter().position(fits) else { return Err(missing) };
     rows.remove(at);
     Ok(doc.to_string())

@@ -6,7 +6,11 @@ use super::{EditError, nothing, put as insert, row};
 use crate::{config::resolve, secrets::Reference};
 
 /// Adds a key; the very same reference is left as it is.
-pub(super) fn add(upstream: &mut dyn TableLike, reference: &str, label: Option<&str>) -> Result<(), EditError> {
+pub(super) fn add(
+    upstream: &mut dyn TableLike,
+    reference: &str,
+    label: Option<&str>,
+) -> Result<(), EditError> {
     let keys = list(upstream)?;
     if keys.iter().any(|key| reference_of(key) == Some(reference)) {
         return Ok(());
@@ -26,7 +30,11 @@ pub(super) fn add(upstream: &mut dyn TableLike, reference: &str, label: Option<&
 }
 
 /// Takes a key out; comments of the list stay.
-pub(super) fn remove(upstream: &mut dyn TableLike, name: &str, label: &str) -> Result<(), EditError> {
+pub(super) fn remove(
+    upstream: &mut dyn TableLike,
+    name: &str,
+    label: &str,
+) -> Result<(), EditError> {
     let keys = list(upstream)?;
     let at = position(keys, name, label)?;
     let gone = keys.remove(at);
@@ -57,7 +65,8 @@ pub(super) fn remove(upstream: &mut dyn TableLike, name: &str, label: &str) -> R
 /// Comments, then what followed: on a line of its own, for a comment ends with its line.
 fn joined(kept: &str, next: &str) -> String {
     let comments = kept.trim_end();
-    let own_line = next.find(|c: char| !c.is_whitespace()).map_or(next, |at| &next[..at]).contains('\n');
+    let own_line =
+        next.find(|c: char| !c.is_whitespace()).map_or(next, |at| &next[..at]).contains('\n');
     if own_line {
         return format!("{comments}{next}");
     }
@@ -66,7 +75,12 @@ fn joined(kept: &str, next: &str) -> String {
 }
 
 /// Points a key at another place; its label stays what it was.
-pub(super) fn replace(upstream: &mut dyn TableLike, name: &str, label: &str, reference: &str) -> Result<(), EditError> {
+pub(super) fn replace(
+    upstream: &mut dyn TableLike,
+    name: &str,
+    label: &str,
+    reference: &str,
+) -> Result<(), EditError> {
     let keys = list(upstream)?;
     let at = position(keys, name, label)?;
     let usual = Reference::parse(reference).ok().and_then(|reference| reference.label());
@@ -83,7 +97,12 @@ pub(super) fn replace(upstream: &mut dyn TableLike, name: &str, label: &str, ref
     Ok(())
 }
 
-pub(super) fn enable(upstream: &mut dyn TableLike, name: &str, label: &str, enabled: bool) -> Result<(), EditError> {
+pub(super) fn enable(
+    upstream: &mut dyn TableLike,
+    name: &str,
+    label: &str,
+    enabled: bool,
+) -> Result<(), EditError> {
     let keys = list(upstream)?;
     let at = position(keys, name, label)?;
     let Some(key) = keys.get_mut(at) else { return Ok(()) };
@@ -121,7 +140,9 @@ fn position(keys: &Array, name: &str, label: &str) -> Result<usize, EditError> {
         .map(|key| {
             let written = key.as_inline_table().and_then(|table| table.get("label")?.as_str());
             let reference = reference_of(key).and_then(|text| Reference::parse(text).ok());
-            reference.map(|reference| resolve::label(written, &reference, &mut literals)).unwrap_or_default()
+            reference
+                .map(|reference| resolve::label(written, &reference, &mut literals))
+                .unwrap_or_default()
         })
         .collect();
     labels.iter().position(|known| known == label).ok_or_else(|| {
@@ -148,7 +169,9 @@ fn as_table(key: &mut Value) -> &mut InlineTable {
 fn remove_field(table: &mut InlineTable, name: &str) {
     let last = table.iter().last().is_some_and(|(last, _)| last == name);
     let Some(gone) = table.remove(name) else { return };
-    if let (true, Some((_, now)), Some(space)) = (last, table.iter_mut().last(), gone.decor().suffix()) {
+    if let (true, Some((_, now)), Some(space)) =
+        (last, table.iter_mut().last(), gone.decor().suffix())
+    {
         now.decor_mut().set_suffix(space.clone());
     }
 }
@@ -185,6 +208,9 @@ mod tests {
         let mut doc: toml_edit::DocumentMut = row.parse().unwrap();
         insert(doc["budget"].as_table_like_mut().unwrap(), "unpriced", "refuse".into());
         insert(doc.as_table_mut(), "next", 2.into());
-        assert_eq!(doc.to_string(), "budget = { usd = 5, per = \"day\", unpriced = \"refuse\" }\nidle = 1 # mine\nnext = 2\n");
+        assert_eq!(
+            doc.to_string(),
+            "budget = { usd = 5, per = \"day\", unpriced = \"refuse\" }\nidle = 1 # mine\nnext = 2\n"
+        );
     }
 }

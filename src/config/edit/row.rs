@@ -7,17 +7,25 @@ use super::{EditError, nothing};
 pub(super) const KINDS: [&str; 3] = ["upstream", "model", "project"];
 
 /// The row of this name, whether it is a `[[table]]` or stands in an inline list.
-pub(super) fn find<'a>(doc: &'a mut DocumentMut, kind: &str, name: &str) -> Result<&'a mut dyn TableLike, EditError> {
+pub(super) fn find<'a>(
+    doc: &'a mut DocumentMut,
+    kind: &str,
+    name: &str,
+) -> Result<&'a mut dyn TableLike, EditError> {
     let missing = {
         let known = names(doc, kind);
         nothing(kind, name, known.iter().map(String::as_str))
     };
     let fits = |table: &dyn TableLike| table.get("name").and_then(Item::as_str) == Some(name);
     let found: Option<&mut dyn TableLike> = match doc.get_mut(kind) {
-        Some(Item::ArrayOfTables(rows)) => rows.iter_mut().find(|row| fits(*row)).map(|row| row as &mut dyn TableLike),
-        Some(Item::Value(Value::Array(rows))) => {
-            rows.iter_mut().filter_map(Value::as_inline_table_mut).find(|row| fits(*row)).map(|row| row as &mut dyn TableLike)
+        Some(Item::ArrayOfTables(rows)) => {
+            rows.iter_mut().find(|row| fits(*row)).map(|row| row as &mut dyn TableLike)
         }
+        Some(Item::Value(Value::Array(rows))) => rows
+            .iter_mut()
+            .filter_map(Value::as_inline_table_mut)
+            .find(|row| fits(*row))
+            .map(|row| row as &mut dyn TableLike),
         _ => None,
     };
     found.ok_or(missing)
@@ -28,13 +36,19 @@ pub(super) fn names(doc: &DocumentMut, kind: &str) -> Vec<String> {
     let name = |table: &dyn TableLike| table.get("name").and_then(Item::as_str).map(str::to_owned);
     match doc.get(kind) {
         Some(Item::ArrayOfTables(rows)) => rows.iter().filter_map(|row| name(row)).collect(),
-        Some(Item::Value(Value::Array(rows))) => rows.iter().filter_map(Value::as_inline_table).filter_map(|row| name(row)).collect(),
+        Some(Item::Value(Value::Array(rows))) => {
+            rows.iter().filter_map(Value::as_inline_table).filter_map(|row| name(row)).collect()
+        }
         _ => Vec::new(),
     }
 }
 
 /// Cuts `NAME.key.key` into the row's name, which may have dots in it, and the rest.
-pub(super) fn named(doc: &mut DocumentMut, kind: &str, path: &[String]) -> Result<(String, Vec<String>), EditError> {
+pub(super) fn named(
+    doc: &mut DocumentMut,
+    kind: &str,
+    path: &[String],
+) -> Result<(String, Vec<String>), EditError> {
     let known = names(doc, kind);
     for length in (1..=path.len()).rev() {
         let name = path[..length].join(".");
@@ -49,7 +63,12 @@ pub(super) fn named(doc: &mut DocumentMut, kind: &str, path: &[String]) -> Resul
 }
 
 /// Adds a row at the end of its kind.
-pub(super) fn add(doc: &mut DocumentMut, kind: &'static str, name: &str, fields: Vec<(&str, Value)>) -> Result<(), EditError> {
+pub(super) fn add(
+    doc: &mut DocumentMut,
+    kind: &'static str,
+    name: &str,
+    fields: Vec<(&str, Value)>,
+) -> Result<(), EditError> {
     if names(doc, kind).iter().any(|known| known == name) {
         return Err(EditError::Place(format!("there is a {kind} `{name}` already")));
     }
@@ -77,14 +96,18 @@ pub(super) fn add(doc: &mut DocumentMut, kind: &'static str, name: &str, fields:
     Ok(())
 }
 
-/// Adds a value to a list: on a line of its own where the others have theirs, behind the last one's comment.
+/// Adds a value to a list: on a line of its own where the others have theirs, behind the last one's
+/// comment.
 pub(super) fn push(list: &mut Array, mut value: Value) {
-    let lead = list.iter().last().and_then(|last| last.decor().prefix()?.as_str()).map(str::to_owned);
+    let lead =
+        list.iter().last().and_then(|last| last.decor().prefix()?.as_str()).map(str::to_owned);
     let tail = list.trailing().as_str().unwrap_or_default().to_owned();
     match lead {
         Some(lead) if lead.contains('\n') && list.trailing_comma() => {
             let indent = &lead[lead.rfind('\n').unwrap_or(0)..];
-            let (comment, close) = tail.rsplit_once('\n').map_or((tail.as_str(), ""), |(comment, close)| (comment, close));
+            let (comment, close) = tail
+                .rsplit_once('\n')
+                .map_or((tail.as_str(), ""), |(comment, close)| (comment, close));
             value.decor_mut().set_prefix(format!("{comment}{indent}"));
             value.decor_mut().set_suffix("");
             list.push_formatted(value);
@@ -93,17 +116,28 @@ pub(super) fn push(list: &mut Array, mut value: Value) {
         }
         Some(lead) if lead.contains('\n') => {
             value.decor_mut().set_prefix(&lead[lead.rfind('\n').unwrap_or(0)..]);
-            // A comment behind the last value without a comma must not swallow the comma that now follows it.
+            // A comment behind the last value without a comma must not swallow the comma that now
+            // follows it.
             let close = list.iter_mut().last().map(|last| {
-                let suffix = last.decor().suffix().and_then(|s| s.as_str()).unwrap_or_default().to_owned();
+                let suffix =
+                    last.decor().suffix().and_then(|s| s.as_str()).unwrap_or_default().to_owned();
                 last.decor_mut().set_suffix("");
                 suffix
             });
             let close = close.unwrap_or_default();
-            let (comment, end) = close.rsplit_once('\n').map_or(("", close.as_str()), |(comment, end)| (comment, end));
-            let prefix = format!("{comment}{}", value.decor().prefix().and_then(|p| p.as_str()).unwrap_or_default());
+            let (comment, end) = close
+                .rsplit_once('\n')
+                .map_or(("", close.as_str()), |(comment, end)| (comment, end));
+            let prefix = format!(
+                "{comment}{}",
+                value.decor().prefix().and_then(|p| p.as_str()).unwrap_or_default()
+            );
             value.decor_mut().set_prefix(prefix);
-            value.decor_mut().set_suffix(if close.contains('\n') { format!("\n{end}") } else { close.clone() });
+            value.decor_mut().set_suffix(if close.contains('\n') {
+                format!("\n{end}")
+            } else {
+                close.clone()
+            });
             list.push_formatted(value);
         }
         Some(_) => {

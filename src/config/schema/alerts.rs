@@ -27,7 +27,9 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> News {
     if let Some(mut table) = top.table("alerts", report) {
         news.alerts.desktop = table.or("desktop", report, false, flag);
         news.alerts.webhook = table.or("webhook", report, None, address);
-        let secret = table.take("secret", report, |value| if value.as_str() == Some("") { Ok(None) } else { reference(value).map(Some) });
+        let secret = table.take("secret", report, |value| {
+            if value.as_str() == Some("") { Ok(None) } else { reference(value).map(Some) }
+        });
         news.secret_at = secret.as_ref().map(|at| at.span.clone());
         news.alerts.secret = secret.and_then(|at| at.value);
         news.alerts.feishu = table.or("feishu", report, None, address);
@@ -50,7 +52,12 @@ fn address(value: &DeValue<'_>) -> Result<Option<SideUrl>, Fault> {
     if written.is_empty() {
         return Ok(None);
     }
-    let bad = || Fault::with("this is no address that something can be sent to", "write it whole, as in \"https://hooks.example/abc\"");
+    let bad = || {
+        Fault::with(
+            "this is no address that something can be sent to",
+            "write it whole, as in \"https://hooks.example/abc\"",
+        )
+    };
     let uri: Uri = written.parse().map_err(|_| bad())?;
     let scheme = uri.scheme_str().ok_or_else(bad)?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?;
@@ -74,8 +81,13 @@ fn address(value: &DeValue<'_>) -> Result<Option<SideUrl>, Fault> {
 /// The address of a collector: without a path it gets the usual one.
 fn traces(value: &DeValue<'_>) -> Result<Option<SideUrl>, Fault> {
     Ok(address(value)?.map(|url| {
-        let bare = url.whole().strip_prefix(url.place()).is_some_and(|path| matches!(path, "" | "/"));
-        if bare { SideUrl::new(format!("{}/v1/traces", url.place()), url.place().to_owned()) } else { url }
+        let bare =
+            url.whole().strip_prefix(url.place()).is_some_and(|path| matches!(path, "" | "/"));
+        if bare {
+            SideUrl::new(format!("{}/v1/traces", url.place()), url.place().to_owned())
+        } else {
+            url
+        }
     }))
 }
 
@@ -86,12 +98,20 @@ fn headers(table: &mut Table<'_>, report: &mut Report) -> Vec<(String, Reference
     let mut found = Vec::new();
     for (name, node) in rows.rest() {
         if HeaderName::from_bytes(name.value.as_bytes()).is_err() {
-            report.error(&name.span, format!("`{}` is no name of a header", clip(&name.value)), None);
+            report.error(
+                &name.span,
+                format!("`{}` is no name of a header", clip(&name.value)),
+                None,
+            );
             continue;
         }
         let value = read::one(&format!("{path}.{}", name.value), node, report, &|value| {
             let written = text(value)?;
-            let literal = || Reference::Literal(std::sync::Arc::new(crate::secrets::Secret::new(written.clone())));
+            let literal = || {
+                Reference::Literal(std::sync::Arc::new(crate::secrets::Secret::new(
+                    written.clone(),
+                )))
+            };
             if HeaderValue::from_str(&written).is_err() {
                 return Err(Fault::new("this cannot be sent as a header"));
             }

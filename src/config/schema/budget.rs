@@ -20,13 +20,19 @@ pub(super) fn read(row: &mut Table<'_>, report: &mut Report) -> Vec<Budget> {
     let Some(node) = row.node("budget") else { return Vec::new() };
     let path = row.path_of("budget");
     let each: Vec<(Budget, read::Span)> = match node.get_ref() {
-        DeValue::Array(items) => items.iter().filter_map(|item| Some((one(&path, item, report)?, item.span()))).collect(),
+        DeValue::Array(items) => {
+            items.iter().filter_map(|item| Some((one(&path, item, report)?, item.span()))).collect()
+        }
         _ => one(&path, node, report).map(|budget| (budget, node.span())).into_iter().collect(),
     };
     let mut out: Vec<Budget> = Vec::new();
     for (budget, span) in each {
         if out.iter().any(|known| known.per == budget.per) {
-            report.error(&span, format!("`{path}` has two sums per {}", budget.per.name()), Some("leave the larger one out".to_owned()));
+            report.error(
+                &span,
+                format!("`{path}` has two sums per {}", budget.per.name()),
+                Some("leave the larger one out".to_owned()),
+            );
         } else {
             out.push(budget);
         }
@@ -48,7 +54,11 @@ fn one(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Budget> {
     if report.findings.len() == before {
         for (name, lacks) in [("usd", usd.is_none()), ("per", per.is_none())] {
             if lacks {
-                report.absent(&table.span, format!("`{path}` without `{name}`"), Some(FORM.to_owned()));
+                report.absent(
+                    &table.span,
+                    format!("`{path}` without `{name}`"),
+                    Some(FORM.to_owned()),
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The tables that stand once: server, discover, log, timeouts, retry, cooldown, routing, ledger, tui.
+//! The tables that stand once: server, discover, log, timeouts, retry, cooldown, routing, ledger,
+//! tui.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -9,7 +10,10 @@ use crate::config::{
     listen,
     problem::Report,
     read::{self, Fault, Span, Table, count, duration, flag, number, size, text, word},
-    settings::{Cooldown, Discover, Ledger, Log, Losses, Retry, Server, StatusSet, Sticky, Strategy, Timeouts, Tui},
+    settings::{
+        Cooldown, Discover, Ledger, Log, Losses, Retry, Server, StatusSet, Sticky, Strategy,
+        Timeouts, Tui,
+    },
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -82,18 +86,29 @@ pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
         general.strategy = table.or("strategy", report, Strategy::Priority, super::strategy);
         general.region = table.or("region", report, String::new(), text);
         general.sticky = table.or("sticky", report, Sticky::Auto, word(&Sticky::ALL));
-        general.sticky_ttl = table.or("sticky_ttl", report, STICKY_TTL, duration(seconds(1), 30 * DAY));
+        general.sticky_ttl =
+            table.or("sticky_ttl", report, STICKY_TTL, duration(seconds(1), 30 * DAY));
         table.end(report);
     }
     if let Some(mut table) = top.table("translation", report) {
-        general.losses = table.or("losses", report, Losses::Tell, word(&[("tell", Losses::Tell), ("refuse", Losses::Refuse)]));
+        general.losses = table.or(
+            "losses",
+            report,
+            Losses::Tell,
+            word(&[("tell", Losses::Tell), ("refuse", Losses::Refuse)]),
+        );
         table.end(report);
     }
     if let Some(table) = top.table("ledger", report) {
         general.ledger = ledger::read(table, report);
     }
     if let Some(mut table) = top.table("tui", report) {
-        let themes = word(&[("dark", "dark"), ("light", "light"), ("contrast", "contrast"), ("mono", "mono")]);
+        let themes = word(&[
+            ("dark", "dark"),
+            ("light", "light"),
+            ("contrast", "contrast"),
+            ("mono", "mono"),
+        ]);
         general.tui.theme = table.or("theme", report, "dark", themes).to_owned();
         general.tui.mouse = table.or("mouse", report, true, flag);
         let languages = word(&[("", "auto"), ("auto", "auto"), ("en", "en"), ("zh", "zh")]);
@@ -154,34 +169,51 @@ fn default_cooldown() -> Cooldown {
     }
 }
 
-fn read_server(mut table: Table<'_>, mut server: Server, report: &mut Report) -> (Server, Option<Span>, Option<Span>) {
+fn read_server(
+    mut table: Table<'_>,
+    mut server: Server,
+    report: &mut Report,
+) -> (Server, Option<Span>, Option<Span>) {
     let listen_at = table.list("listen", report, address);
     let listen_span = listen_at.as_ref().map(|at| at.span.clone());
     if let Some(list) = listen_at {
         if list.value.is_empty() {
-            report.error(&list.span, "`server.listen` has no address to listen on", Some("write \"127.0.0.1:8642\"".to_owned()));
+            report.error(
+                &list.span,
+                "`server.listen` has no address to listen on",
+                Some("write \"127.0.0.1:8642\"".to_owned()),
+            );
         } else {
-            (server.listen, server.optional_v6) = listen::join(list.value.into_iter().map(|at| at.value).collect());
+            (server.listen, server.optional_v6) =
+                listen::join(list.value.into_iter().map(|at| at.value).collect());
             server.optional_v6 |= both_families(&server.listen);
         }
     }
     let auth = table.take("auth", report, flag);
     let auth_span = auth.as_ref().map(|at| at.span.clone());
     server.auth = auth.is_none_or(|at| at.value);
-    let words =
-        |at: Option<read::At<Vec<read::At<String>>>>| at.map(|at| at.value.into_iter().map(|at| at.value).collect()).unwrap_or_default();
+    let words = |at: Option<read::At<Vec<read::At<String>>>>| {
+        at.map(|at| at.value.into_iter().map(|at| at.value).collect()).unwrap_or_default()
+    };
     server.trusted_hosts = words(table.list("trusted_hosts", report, host));
     server.allowed_origins = words(table.list("allowed_origins", report, origin));
-    server.max_request_bytes = table.or("max_request_bytes", report, server.max_request_bytes, size(1 << 10, 1 << 32));
-    server.max_response_bytes = table.or("max_response_bytes", report, server.max_response_bytes, size(1 << 10, 1 << 32));
+    server.max_request_bytes =
+        table.or("max_request_bytes", report, server.max_request_bytes, size(1 << 10, 1 << 32));
+    server.max_response_bytes =
+        table.or("max_response_bytes", report, server.max_response_bytes, size(1 << 10, 1 << 32));
     let many = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-    server.max_connections = table.take("max_connections", report, count(1, 1_000_000)).map_or(server.max_connections, |at| many(at.value));
-    server.max_requests = table.take("max_requests", report, count(1, 1_000_000)).map_or(server.max_requests, |at| many(at.value));
+    server.max_connections = table
+        .take("max_connections", report, count(1, 1_000_000))
+        .map_or(server.max_connections, |at| many(at.value));
+    server.max_requests = table
+        .take("max_requests", report, count(1, 1_000_000))
+        .map_or(server.max_requests, |at| many(at.value));
     server.max_buffered = table.or("max_buffered", report, None, |value| match value.as_str() {
         Some("auto") => Ok(None),
         _ => size(1 << 20, 1 << 40)(value).map(Some),
     });
-    server.drain = table.or("drain", report, server.drain, duration(Duration::ZERO, seconds(3_600)));
+    server.drain =
+        table.or("drain", report, server.drain, duration(Duration::ZERO, seconds(3_600)));
     table.end(report);
     (server, listen_span, auth_span)
 }
@@ -191,10 +223,11 @@ fn address(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), Fault> {
         DeValue::Integer(port) => port.as_str().to_owned(),
         _ => text(value)?,
     };
-    let (list, both) = listen::parse(&written).map_err(|sentence| match sentence.split_once("; ") {
-        Some((title, help)) => Fault::with(title, help),
-        None => Fault::new(sentence),
-    })?;
+    let (list, both) =
+        listen::parse(&written).map_err(|sentence| match sentence.split_once("; ") {
+            Some((title, help)) => Fault::with(title, help),
+            None => Fault::new(sentence),
+        })?;
     if list.iter().any(|at| at.port() == 0) {
         return Err(Fault::with(
             "port 0 is chosen anew at each start, so nothing could be pointed at it",
@@ -209,13 +242,18 @@ fn both_families(listen: &[SocketAddr]) -> bool {
     listen.iter().any(|six| {
         six.is_ipv6()
             && six.ip().is_loopback()
-            && listen.iter().any(|four| four.is_ipv4() && four.ip().is_loopback() && four.port() == six.port())
+            && listen
+                .iter()
+                .any(|four| four.is_ipv4() && four.ip().is_loopback() && four.port() == six.port())
     })
 }
 
 fn host(value: &DeValue<'_>) -> Result<String, Fault> {
     let host = text(value)?;
-    let fine = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'));
+    let fine = !host.is_empty()
+        && host.bytes().all(|b| {
+            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+        });
     if fine {
         Ok(host.to_ascii_lowercase())
     } else {
@@ -239,18 +277,32 @@ fn origin(value: &DeValue<'_>) -> Result<String, Fault> {
 }
 
 fn read_log(mut table: Table<'_>, report: &mut Report) -> Log {
-    let levels = word(&[("error", "error"), ("warn", "warn"), ("info", "info"), ("debug", "debug"), ("trace", "trace")]);
+    let levels = word(&[
+        ("error", "error"),
+        ("warn", "warn"),
+        ("info", "info"),
+        ("debug", "debug"),
+        ("trace", "trace"),
+    ]);
     let log = Log {
         level: table.or("level", report, "info", levels).to_owned(),
         json: table.or("format", report, false, word(&[("text", false), ("json", true)])),
-        file: table.take("file", report, text).map(|at| at.value).filter(|file| !file.is_empty()).map(PathBuf::from),
+        file: table
+            .take("file", report, text)
+            .map(|at| at.value)
+            .filter(|file| !file.is_empty())
+            .map(PathBuf::from),
     };
     table.end(report);
     log
 }
 
 /// `[timeouts]` and its likes: what is not written stays as it was.
-pub(in crate::config) fn timeouts(mut table: Table<'_>, base: Timeouts, report: &mut Report) -> Timeouts {
+pub(in crate::config) fn timeouts(
+    mut table: Table<'_>,
+    base: Timeouts,
+    report: &mut Report,
+) -> Timeouts {
     let mut take = |name, default| table.or(name, report, default, duration(MS, DAY));
     let timeouts = Timeouts {
         connect: take("connect", base.connect),
@@ -272,7 +324,12 @@ fn read_retry(mut table: Table<'_>, base: Retry, report: &mut Report) -> Retry {
         max_backoff: table.or("max_backoff", report, base.max_backoff, duration(MS, seconds(600))),
         budget: table.or("budget", report, base.budget, number(0.0, 1.0)),
         statuses: statuses(&mut table, "statuses", report).unwrap_or(base.statuses),
-        queue_for: table.or("queue_for", report, base.queue_for, duration(Duration::ZERO, seconds(600))),
+        queue_for: table.or(
+            "queue_for",
+            report,
+            base.queue_for,
+            duration(Duration::ZERO, seconds(600)),
+        ),
     };
     table.end(report);
     retry

@@ -20,7 +20,10 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report) -> Ledger {
         path: table.or("path", report, usual.path, |value| {
             let path = text(value)?;
             if path.is_empty() {
-                Err(Fault::with("an empty path", "write \"ledger.db\"; it is relative to the data dir"))
+                Err(Fault::with(
+                    "an empty path",
+                    "write \"ledger.db\"; it is relative to the data dir",
+                ))
             } else {
                 Ok(path.into())
             }
@@ -30,7 +33,12 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report) -> Ledger {
         bodies_total: table.or("bodies_total", report, usual.bodies_total, size(0, 1 << 42)),
         body_limit: table.or("body_limit", report, usual.body_limit, size(1 << 10, 1 << 30)),
         keep: table.or("keep", report, usual.keep, duration(HOUR, LONGEST)),
-        keep_bodies: table.or("keep_bodies", report, usual.keep_bodies, duration(Duration::ZERO, LONGEST)),
+        keep_bodies: table.or(
+            "keep_bodies",
+            report,
+            usual.keep_bodies,
+            duration(Duration::ZERO, LONGEST),
+        ),
     };
     table.end(report);
     ledger

@@ -59,10 +59,15 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Model> {
     let targets = targets(&mut row, report);
     if targets.is_empty() && report.findings.len() == before {
         let help = "write targets = [\"UPSTREAM:MODEL\"]".to_owned();
-        report.absent(&row.span, format!("`{}` has no targets", row.path_of("targets")), Some(help));
+        report.absent(
+            &row.span,
+            format!("`{}` has no targets", row.path_of("targets")),
+            Some(help),
+        );
     }
     let strategy = row.take("strategy", report, super::strategy).map(|at| at.value);
-    let timeouts = row.table("timeouts", report).map(|table| timeouts_part(table, report)).unwrap_or_default();
+    let timeouts =
+        row.table("timeouts", report).map(|table| timeouts_part(table, report)).unwrap_or_default();
     let sticky = row.take("sticky", report, word(&Sticky::ALL)).map(|at| at.value);
     let span = duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400));
     let sticky_ttl = row.take("sticky_ttl", report, span).map(|at| at.value);
@@ -70,7 +75,16 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Model> {
     let rescue = row.or("rescue", report, false, flag);
     row.end(report);
     let name = name?;
-    Some(Model { name: At::new(pattern(&name.value).ok()?, name.span), targets, strategy, sticky, sticky_ttl, hedge, rescue, timeouts })
+    Some(Model {
+        name: At::new(pattern(&name.value).ok()?, name.span),
+        targets,
+        strategy,
+        sticky,
+        sticky_ttl,
+        hedge,
+        rescue,
+        timeouts,
+    })
 }
 
 /// `{ after = "p95", max_share = 0.05, max_tokens = 20000 }`; each has its default.
@@ -78,7 +92,9 @@ fn hedge(mut table: Table<'_>, report: &mut Report) -> Hedge {
     let span = duration(Duration::from_millis(10), Duration::from_secs(3_600));
     let after = table.or("after", report, After::default(), |value| match value.as_str() {
         Some("p95") => Ok(After::P95),
-        _ => span(value).map(After::Span).map_err(|fault| Fault::with(fault.title, "\"p95\", or a duration such as \"2s\"")),
+        _ => span(value)
+            .map(After::Span)
+            .map_err(|fault| Fault::with(fault.title, "\"p95\", or a duration such as \"2s\"")),
     });
     let max_share = table.or("max_share", report, 0.05, number(0.0, 1.0));
     let max_tokens = table.or("max_tokens", report, 20_000, count(1, u32::MAX));
@@ -90,7 +106,9 @@ fn targets(row: &mut Table<'_>, report: &mut Report) -> Vec<Target> {
     let Some(node) = row.node("targets") else { return Vec::new() };
     let path = row.path_of("targets");
     match node.get_ref() {
-        DeValue::Array(items) => items.iter().filter_map(|item| target(&path, item, report)).collect(),
+        DeValue::Array(items) => {
+            items.iter().filter_map(|item| target(&path, item, report)).collect()
+        }
         _ => target(&path, node, report).into_iter().collect(),
     }
 }
@@ -122,9 +140,14 @@ fn filled(value: &DeValue<'_>) -> Result<String, Fault> {
 
 fn pattern(written: &str) -> Result<Pattern, Fault> {
     if written.is_empty() || written.starts_with('!') {
-        return Err(Fault::with("a model's name is a name or a pattern", "exclusions (`!`) belong into `models` of an upstream"));
+        return Err(Fault::with(
+            "a model's name is a name or a pattern",
+            "exclusions (`!`) belong into `models` of an upstream",
+        ));
     }
-    Pattern::parse(written).map_err(|sentence| Fault::new(format!("`{}` is no regular expression: {sentence}", read::clip(written))))
+    Pattern::parse(written).map_err(|sentence| {
+        Fault::new(format!("`{}` is no regular expression: {sentence}", read::clip(written)))
+    })
 }
 
 pub(super) fn aliases(mut table: Table<'_>, report: &mut Report) -> Vec<Alias> {
@@ -133,8 +156,12 @@ pub(super) fn aliases(mut table: Table<'_>, report: &mut Report) -> Vec<Alias> {
         let path = table.path_of(&name.value);
         let target = read::one(&path, node, report, &filled);
         match (pattern(&name.value), target) {
-            (Ok(pattern), Some(target)) => out.push(Alias { name: At::new(pattern, name.span), target }),
-            (Err(fault), _) => report.error(&name.span, format!("`{path}`: {}", fault.title), fault.help),
+            (Ok(pattern), Some(target)) => {
+                out.push(Alias { name: At::new(pattern, name.span), target })
+            }
+            (Err(fault), _) => {
+                report.error(&name.span, format!("`{path}`: {}", fault.title), fault.help)
+            }
             (Ok(_), None) => {}
         }
     }

@@ -1,4 +1,5 @@
-//! `[prices."vendor/model"]` and `[rates]`, and the lists of the built-in table, which have the same rows.
+//! `[prices."vendor/model"]` and `[rates]`, and the lists of the built-in table, which have the
+//! same rows.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -42,42 +43,80 @@ pub(in crate::config) fn currencies(mut table: Table<'_>, report: &mut Report) -
 }
 
 /// `[prices]`: rows by `"vendor/model"`.
-pub(in crate::config) fn rows(mut table: Table<'_>, known: &Currencies, report: &mut Report) -> Vec<PriceRow> {
+pub(in crate::config) fn rows(
+    mut table: Table<'_>,
+    known: &Currencies,
+    report: &mut Report,
+) -> Vec<PriceRow> {
     let mut out = Vec::new();
     for (name, node) in table.rest() {
-        let Some(row) = Table::of(format!("prices.\"{}\"", clip(&name.value)), node, report) else { continue };
+        let Some(row) = Table::of(format!("prices.\"{}\"", clip(&name.value)), node, report) else {
+            continue;
+        };
         let price = price(row, known, &Price::default(), report);
         let help = "write [prices.\"UPSTREAM/MODEL\"]; the model may be a glob";
-        match name.value.split_once('/').filter(|(vendor, model)| !vendor.is_empty() && !model.is_empty()) {
+        match name
+            .value
+            .split_once('/')
+            .filter(|(vendor, model)| !vendor.is_empty() && !model.is_empty())
+        {
             Some((vendor, model)) => match Pattern::parse(model) {
                 Ok(model) => out.push(PriceRow { vendor: vendor.to_owned(), model, price }),
-                Err(sentence) => report.error(&name.span, format!("`{}` is no pattern: {sentence}", clip(model)), None),
+                Err(sentence) => report.error(
+                    &name.span,
+                    format!("`{}` is no pattern: {sentence}", clip(model)),
+                    None,
+                ),
             },
-            None => report.error(&name.span, format!("`{}` names no model of an upstream", clip(&name.value)), Some(help.to_owned())),
+            None => report.error(
+                &name.span,
+                format!("`{}` names no model of an upstream", clip(&name.value)),
+                Some(help.to_owned()),
+            ),
         }
     }
     out
 }
 
 /// One row: prices, the conditions under which others hold, and where they were read.
-pub(in crate::config) fn price(mut row: Table<'_>, known: &Currencies, usual: &Price, report: &mut Report) -> Price {
+pub(in crate::config) fn price(
+    mut row: Table<'_>,
+    known: &Currencies,
+    usual: &Price,
+    report: &mut Report,
+) -> Price {
     let span = row.span.clone();
     let rates = classes(&mut row, report);
     let price = Price {
         rates,
         when: row.tables("when", report).into_iter().map(|table| when(table, report)).collect(),
-        currency: row.take("currency", report, text).map_or_else(|| Arc::clone(&usual.currency), |at| at.value.to_uppercase().into()),
-        page: row.take("page", report, text).map_or_else(|| Arc::clone(&usual.page), |at| at.value.into()),
-        date: row.take("date", report, text).map_or_else(|| Arc::clone(&usual.date), |at| at.value.into()),
+        currency: row
+            .take("currency", report, text)
+            .map_or_else(|| Arc::clone(&usual.currency), |at| at.value.to_uppercase().into()),
+        page: row
+            .take("page", report, text)
+            .map_or_else(|| Arc::clone(&usual.page), |at| at.value.into()),
+        date: row
+            .take("date", report, text)
+            .map_or_else(|| Arc::clone(&usual.date), |at| at.value.into()),
     };
     let path = row.path_of("currency");
     row.end(report);
     if *price.currency != *"USD" && !known.contains_key(&*price.currency) {
-        let help = Some(format!("add it under [rates]: {} = 0.14 (dollars for one)", price.currency));
-        report.error(&span, format!("`{path}`: there is no rate for {}", clip(&price.currency)), help);
+        let help =
+            Some(format!("add it under [rates]: {} = 0.14 (dollars for one)", price.currency));
+        report.error(
+            &span,
+            format!("`{path}`: there is no rate for {}", clip(&price.currency)),
+            help,
+        );
     }
     if price.rates.is_empty() {
-        report.error(&span, "a price without prices", Some("add input = …, output = …: for a million tokens".to_owned()));
+        report.error(
+            &span,
+            "a price without prices",
+            Some("add input = …, output = …: for a million tokens".to_owned()),
+        );
     }
     price
 }
@@ -85,7 +124,10 @@ pub(in crate::config) fn price(mut row: Table<'_>, known: &Currencies, usual: &P
 fn classes(table: &mut Table<'_>, report: &mut Report) -> Rates {
     let mut rates = Rates::default();
     for class in Class::ALL {
-        rates.set(class, table.take(class.name(), report, number(0.0, MOST)).and_then(|at| nano(at.value)));
+        rates.set(
+            class,
+            table.take(class.name(), report, number(0.0, MOST)).and_then(|at| nano(at.value)),
+        );
     }
     rates
 }
@@ -113,7 +155,10 @@ fn when(mut table: Table<'_>, report: &mut Report) -> When {
         report.error(
             &span,
             "a condition that always holds",
-            Some("name one: input_above = 200_000, tier = \"flex\", hours = \"16:30-00:30\"".to_owned()),
+            Some(
+                "name one: input_above = 200_000, tier = \"flex\", hours = \"16:30-00:30\""
+                    .to_owned(),
+            ),
         );
     }
     when
@@ -122,10 +167,20 @@ fn when(mut table: Table<'_>, report: &mut Report) -> When {
 /// A date (midnight in UTC) or an RFC 3339 time.
 fn instant(value: &DeValue<'_>) -> Result<UnixMillis, Fault> {
     let text = text(value)?;
-    let date = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|at| at.timestamp());
+    let date = || {
+        text.parse::<jiff::civil::Date>()
+            .ok()?
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .ok()
+            .map(|at| at.timestamp())
+    };
     let at = text.parse::<jiff::Timestamp>().ok().or_else(date);
-    at.map(|at| UnixMillis(at.as_millisecond()))
-        .ok_or_else(|| Fault::with(format!("`{}` is no date", clip(&text)), "write it like \"2025-09-01\" or \"2025-09-01T16:00:00Z\""))
+    at.map(|at| UnixMillis(at.as_millisecond())).ok_or_else(|| {
+        Fault::with(
+            format!("`{}` is no date", clip(&text)),
+            "write it like \"2025-09-01\" or \"2025-09-01T16:00:00Z\"",
+        )
+    })
 }
 
 /// A span of the day in UTC; it may go over midnight. Minutes of the day.
@@ -136,9 +191,14 @@ fn hours(value: &DeValue<'_>) -> Result<(u16, u16), Fault> {
         let (hour, minute) = (hour.parse::<u16>().ok()?, minute.parse::<u16>().ok()?);
         (hour < 24 && minute < 60).then_some(hour * 60 + minute)
     };
-    text.split_once('-')
-        .and_then(|(from, to)| Some((minute(from)?, minute(to)?)))
-        .ok_or_else(|| Fault::with(format!("`{}` is no span of a day", clip(&text)), "write it in UTC like \"16:30-00:30\""))
+    text.split_once('-').and_then(|(from, to)| Some((minute(from)?, minute(to)?))).ok_or_else(
+        || {
+            Fault::with(
+                format!("`{}` is no span of a day", clip(&text)),
+                "write it in UTC like \"16:30-00:30\"",
+            )
+        },
+    )
 }
 
 /// The built-in table: rates, and lists of prices by the presets that they are of.
@@ -148,20 +208,34 @@ pub(in crate::config) struct Lists {
 }
 
 pub(in crate::config) fn lists(mut top: Table<'_>, report: &mut Report) -> Lists {
-    let currencies = top.table("rates", report).map(|table| currencies(table, report)).unwrap_or_default();
+    let currencies =
+        top.table("rates", report).map(|table| currencies(table, report)).unwrap_or_default();
     let mut rows = Vec::new();
     for mut list in top.tables("list", report) {
-        let words = |at: Option<read::At<Vec<read::At<String>>>>| at.map(|at| at.value.into_iter().map(|at| at.value).collect::<Vec<_>>());
+        let words = |at: Option<read::At<Vec<read::At<String>>>>| {
+            at.map(|at| at.value.into_iter().map(|at| at.value).collect::<Vec<_>>())
+        };
         let presets = words(list.list("presets", report, text)).unwrap_or_default();
-        let mut take = |name| list.take(name, report, text).map(|at| Arc::<str>::from(at.value)).unwrap_or_default();
+        let mut take = |name| {
+            list.take(name, report, text).map(|at| Arc::<str>::from(at.value)).unwrap_or_default()
+        };
         let (page, date, currency) = (take("page"), take("date"), take("currency"));
-        let usual = Price { page, date, currency: if currency.is_empty() { "USD".into() } else { currency }, ..Price::default() };
+        let usual = Price {
+            page,
+            date,
+            currency: if currency.is_empty() { "USD".into() } else { currency },
+            ..Price::default()
+        };
         if let Some(mut models) = list.table("models", report) {
             for (name, node) in models.rest() {
                 let Some(row) = Table::of(name.value.clone(), node, report) else { continue };
                 let price = price(row, &currencies, &usual, report);
                 for vendor in &presets {
-                    rows.push(PriceRow { vendor: vendor.clone(), model: Pattern::Exact(name.value.clone()), price: price.clone() });
+                    rows.push(PriceRow {
+                        vendor: vendor.clone(),
+                        model: Pattern::Exact(name.value.clone()),
+                        price: price.clone(),
+                    });
                 }
             }
         }

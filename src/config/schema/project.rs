@@ -38,7 +38,8 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Project> {
         && key.is_none()
         && report.findings.len() == before
     {
-        let help = format!("`aiproxy project add {}` makes one and keeps it in the keyring", name.value);
+        let help =
+            format!("`aiproxy project add {}` makes one and keeps it in the keyring", name.value);
         report.absent(&row.span, format!("`project.{}` has no `key`", name.value), Some(help));
     }
     let subnets = row.list("subnets", report, subnet);
@@ -51,7 +52,9 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Project> {
         tpm: row.or("tpm", report, 0, count(0, u32::MAX)),
         max_concurrency: row.or("max_concurrency", report, 0, count(0, 1_000_000)),
         budget: budget::read(&mut row, report),
-        subnets: subnets.map(|at| at.value.into_iter().map(|at| at.value).collect()).unwrap_or_default(),
+        subnets: subnets
+            .map(|at| at.value.into_iter().map(|at| at.value).collect())
+            .unwrap_or_default(),
         admin: row.or("admin", report, false, flag),
         enabled,
     };
@@ -62,8 +65,14 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Project> {
 /// `127.0.0.0/8`; an address alone is a net of one.
 fn subnet(value: &DeValue<'_>) -> Result<Subnet, Fault> {
     let written = text(value)?;
-    let bad = || Fault::with(format!("`{}` is not a subnet", clip(&written)), "write \"192.168.1.0/24\" or one address");
-    let (addr, bits) = written.split_once('/').map_or((written.as_str(), None), |(addr, bits)| (addr, Some(bits)));
+    let bad = || {
+        Fault::with(
+            format!("`{}` is not a subnet", clip(&written)),
+            "write \"192.168.1.0/24\" or one address",
+        )
+    };
+    let (addr, bits) =
+        written.split_once('/').map_or((written.as_str(), None), |(addr, bits)| (addr, Some(bits)));
     let addr: IpAddr = addr.parse().map_err(|_| bad())?;
     let most = if addr.is_ipv4() { 32 } else { 128 };
     let bits = match bits {

@@ -14,7 +14,9 @@ use crate::{
         presets,
         problem::Report,
         read::{self, At, Fault, Node, Span, Table, clip, count, duration, flag, number, text},
-        settings::{Budget, Health, Limit, Needle, Patch, Proxy, Rule, RuleAction, RuleScope, StatusSet},
+        settings::{
+            Budget, Health, Limit, Needle, Patch, Proxy, Rule, RuleAction, RuleScope, StatusSet,
+        },
     },
     ir::op::Dialect,
     secrets::Reference,
@@ -120,7 +122,11 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         region: row.or("region", report, String::new(), text),
         proxy: row.or("proxy", report, Proxy::Environment, proxy),
         headers: headers(&mut row, report),
-        ca_file: row.take("ca_file", report, text).map(|at| at.value).filter(|file| !file.is_empty()).map(PathBuf::from),
+        ca_file: row
+            .take("ca_file", report, text)
+            .map(|at| at.value)
+            .filter(|file| !file.is_empty())
+            .map(PathBuf::from),
         insecure_tls: row.take("insecure_tls", report, flag),
         ask_usage: row.take("ask_usage", report, flag).map(|at| at.value),
         think_split: row.or("think_split", report, false, flag),
@@ -132,7 +138,10 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Upstream> 
         health: row.table("health", report).and_then(|table| health(table, report)),
         keys: keys(&mut row, report),
         enabled: row.or("enabled", report, true, flag),
-        timeouts: row.table("timeouts", report).map(|table| timeouts_part(table, report)).unwrap_or_default(),
+        timeouts: row
+            .table("timeouts", report)
+            .map(|table| timeouts_part(table, report))
+            .unwrap_or_default(),
         patch: row.table("patch", report).map(|table| patch(table, report)).unwrap_or_default(),
         name: row_name.clone().unwrap_or_else(|| At::new(String::new(), row.span.clone())),
     };
@@ -146,7 +155,10 @@ fn base_url(row: &mut Table<'_>, report: &mut Report) -> Option<BaseUrl> {
     let DeValue::Table(_) = node.get_ref() else {
         let found = read::one(&path, node, report, &|value| match value {
             DeValue::String(url) => Ok(url.clone().into_owned()),
-            other => Err(Fault::new(format!("expected a URL, or a table of URLs by dialect, found {}", read::kind(other)))),
+            other => Err(Fault::new(format!(
+                "expected a URL, or a table of URLs by dialect, found {}",
+                read::kind(other)
+            ))),
         });
         return found.map(BaseUrl::One);
     };
@@ -160,7 +172,11 @@ fn base_url(row: &mut Table<'_>, report: &mut Report) -> Option<BaseUrl> {
                     each.push((At::new(dialect, name.span), url));
                 }
             }
-            None => report.error(&name.span, format!("`{path}`: {}", not_a_dialect(&name.value)), near_dialect(&name.value)),
+            None => report.error(
+                &name.span,
+                format!("`{path}`: {}", not_a_dialect(&name.value)),
+                near_dialect(&name.value),
+            ),
         }
     }
     Some(BaseUrl::Each(each, span))
@@ -172,7 +188,8 @@ fn dialects(row: &mut Table<'_>, report: &mut Report) -> Option<At<Vec<At<Dialec
 
 pub(super) fn dialect(value: &DeValue<'_>) -> Result<Dialect, Fault> {
     let name = text(value)?;
-    Dialect::parse(&name).ok_or_else(|| Fault { title: not_a_dialect(&name), help: near_dialect(&name) })
+    Dialect::parse(&name)
+        .ok_or_else(|| Fault { title: not_a_dialect(&name), help: near_dialect(&name) })
 }
 
 fn not_a_dialect(name: &str) -> String {
@@ -180,7 +197,8 @@ fn not_a_dialect(name: &str) -> String {
 }
 
 fn near_dialect(name: &str) -> Option<String> {
-    near::nearest(name, Dialect::ALL.map(Dialect::name)).map(|known| format!("did you mean \"{known}\"?"))
+    near::nearest(name, Dialect::ALL.map(Dialect::name))
+        .map(|known| format!("did you mean \"{known}\"?"))
 }
 
 /// A table from word to word.
@@ -201,8 +219,17 @@ fn words(
 
 /// Extra headers: names and values that HTTP can carry, and none that the connection owns.
 fn headers(row: &mut Table<'_>, report: &mut Report) -> Vec<(String, String)> {
-    const OWNED: [&str; 9] =
-        ["host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "accept-encoding"];
+    const OWNED: [&str; 9] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "te",
+        "trailer",
+        "accept-encoding",
+    ];
     let Some(mut table) = row.table("headers", report) else { return Vec::new() };
     let mut out: Vec<(String, String)> = Vec::new();
     for (name, node) in table.rest() {
@@ -226,7 +253,11 @@ fn headers(row: &mut Table<'_>, report: &mut Report) -> Vec<(String, String)> {
             _ => Err(Fault::new("a header value is of visible ASCII characters")),
         });
         if out.iter().any(|(known, _)| *known == lower) {
-            report.error(&name.span, format!("`{path}` stands twice (case makes no difference)"), None);
+            report.error(
+                &name.span,
+                format!("`{path}` stands twice (case makes no difference)"),
+                None,
+            );
         } else if let Some(value) = value {
             out.push((lower, value.value));
         }
@@ -235,7 +266,8 @@ fn headers(row: &mut Table<'_>, report: &mut Report) -> Vec<(String, String)> {
 }
 
 fn proxy(value: &DeValue<'_>) -> Result<Proxy, Fault> {
-    const FORMS: &str = "write \"socks5h://127.0.0.1:1080\", \"http://proxy:3128\", or \"none\" to go direct";
+    const FORMS: &str =
+        "write \"socks5h://127.0.0.1:1080\", \"http://proxy:3128\", or \"none\" to go direct";
     let url = text(value)?;
     match url.as_str() {
         "" | "environment" => return Ok(Proxy::Environment),
@@ -243,9 +275,14 @@ fn proxy(value: &DeValue<'_>) -> Result<Proxy, Fault> {
         _ => {}
     }
     // It may hold a password: it is not quoted.
-    let Some((scheme, rest)) = url.split_once("://") else { return Err(Fault::with("a proxy is named by its URL", FORMS)) };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(Fault::with("a proxy is named by its URL", FORMS));
+    };
     if !matches!(scheme, "http" | "https" | "socks5" | "socks5h") {
-        return Err(Fault::with(format!("`{}://` is not a kind of proxy: http, https, socks5, socks5h", clip(scheme)), FORMS));
+        return Err(Fault::with(
+            format!("`{}://` is not a kind of proxy: http, https, socks5, socks5h", clip(scheme)),
+            FORMS,
+        ));
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
@@ -264,16 +301,27 @@ fn rule(mut row: Table<'_>, report: &mut Report) -> Rule {
     let needle = |value: &DeValue<'_>| {
         let written = text(value)?;
         if written.is_empty() {
-            return Err(Fault::with("an empty text stands everywhere", "leave `match` out where any text will do"));
+            return Err(Fault::with(
+                "an empty text stands everywhere",
+                "leave `match` out where any text will do",
+            ));
         }
-        Needle::parse(&written).map_err(|sentence| Fault::new(format!("`{}` is no regular expression: {sentence}", clip(&written))))
+        Needle::parse(&written).map_err(|sentence| {
+            Fault::new(format!("`{}` is no regular expression: {sentence}", clip(&written)))
+        })
     };
     let rule = Rule {
         statuses: statuses(&mut row, "status", report),
         text: row.take("match", report, needle).map(|at| at.value),
         action: row.or("action", report, RuleAction::Cool, read::word(&RuleAction::ALL)),
         scope: row.or("scope", report, RuleScope::KeyModel, read::word(&RuleScope::ALL)),
-        span: row.take("for", report, duration(Duration::from_millis(1), Duration::from_secs(30 * 86_400))).map(|at| at.value),
+        span: row
+            .take(
+                "for",
+                report,
+                duration(Duration::from_millis(1), Duration::from_secs(30 * 86_400)),
+            )
+            .map(|at| at.value),
     };
     if rule.statuses.is_none() && rule.text.is_none() {
         report.absent(
@@ -289,9 +337,17 @@ fn rule(mut row: Table<'_>, report: &mut Report) -> Rule {
 fn health(mut table: Table<'_>, report: &mut Report) -> Option<Health> {
     let path = table.take("path", report, |value| match text(value)? {
         path if path.starts_with('/') => Ok(path),
-        _ => Err(Fault::with("a path begins with `/`", "it is appended to the base URL, as in \"/models\"")),
+        _ => Err(Fault::with(
+            "a path begins with `/`",
+            "it is appended to the base URL, as in \"/models\"",
+        )),
     });
-    let every = table.or("every", report, Duration::from_secs(60), duration(Duration::from_secs(1), Duration::from_secs(86_400)));
+    let every = table.or(
+        "every",
+        report,
+        Duration::from_secs(60),
+        duration(Duration::from_secs(1), Duration::from_secs(86_400)),
+    );
     table.end(report);
     Some(Health { path: path.map_or_else(|| "/models".to_owned(), |at| at.value), every })
 }
@@ -344,9 +400,15 @@ fn key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Key> {
     let mut table = Table::of(path, node, report)?;
     let before = report.findings.len();
     let found = table.take("ref", report, reference);
-    let looks = table.take("ref", &mut Report::default(), text).map_or(Looks::Unknown, |at| Looks::of(&at.value));
+    let looks = table
+        .take("ref", &mut Report::default(), text)
+        .map_or(Looks::Unknown, |at| Looks::of(&at.value));
     if found.is_none() && report.findings.len() == before {
-        report.absent(&table.span, format!("`{path}`: a key without `ref`"), Some("write { ref = \"keyring:UPSTREAM/LABEL\" }".to_owned()));
+        report.absent(
+            &table.span,
+            format!("`{path}`: a key without `ref`"),
+            Some("write { ref = \"keyring:UPSTREAM/LABEL\" }".to_owned()),
+        );
     }
     let span = table.span.clone();
     let key = Key {
@@ -360,7 +422,13 @@ fn key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Key> {
         limits: limits(&mut table, report),
         max_concurrency: table.or("max_concurrency", report, 0, count(0, MANY)),
         budget: budget::read(&mut table, report),
-        refresh: table.take("refresh", report, duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400))).map(|at| at.value),
+        refresh: table
+            .take(
+                "refresh",
+                report,
+                duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400)),
+            )
+            .map(|at| at.value),
         enabled: table.or("enabled", report, true, flag),
     };
     table.end(report);
@@ -368,7 +436,10 @@ fn key(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Key> {
 }
 
 fn limit(table: &mut Table<'_>, report: &mut Report) -> Limit {
-    Limit { rpm: table.or("rpm", report, 0, count(0, u32::MAX)), tpm: table.or("tpm", report, 0, count(0, u32::MAX)) }
+    Limit {
+        rpm: table.or("rpm", report, 0, count(0, u32::MAX)),
+        tpm: table.or("tpm", report, 0, count(0, u32::MAX)),
+    }
 }
 
 /// `limits = { "glm-*" = { rpm = 10 } }`
@@ -377,9 +448,15 @@ fn limits(table: &mut Table<'_>, report: &mut Report) -> Vec<(Pattern, Limit)> {
     let mut out = Vec::new();
     for (name, node) in rows.rest() {
         let path = rows.path_of(&name.value);
-        let pattern = Pattern::parse(&name.value).ok().filter(|_| !name.value.is_empty() && !name.value.starts_with('!'));
+        let pattern = Pattern::parse(&name.value)
+            .ok()
+            .filter(|_| !name.value.is_empty() && !name.value.starts_with('!'));
         let Some(pattern) = pattern else {
-            report.error(&name.span, format!("`{path}`: not a model's name or pattern"), Some("write it as in \"glm-*\"".to_owned()));
+            report.error(
+                &name.span,
+                format!("`{path}`: not a model's name or pattern"),
+                Some("write it as in \"glm-*\"".to_owned()),
+            );
             continue;
         };
         if let Some(mut row) = Table::of(path, node, report) {
@@ -392,7 +469,9 @@ fn limits(table: &mut Table<'_>, report: &mut Report) -> Vec<(Pattern, Limit)> {
 
 /// A reference, or a literal key; neither is ever quoted back.
 pub(super) fn reference(value: &DeValue<'_>) -> Result<Reference, Fault> {
-    let written = value.as_str().ok_or_else(|| Fault::new(format!("expected a key reference, found {}", read::kind(value))))?;
+    let written = value.as_str().ok_or_else(|| {
+        Fault::new(format!("expected a key reference, found {}", read::kind(value)))
+    })?;
     Reference::parse(written).map_err(|sentence| match sentence.split_once("; ") {
         Some((title, help)) => Fault::with(title, help),
         None => Fault::new(sentence),
@@ -401,7 +480,8 @@ pub(super) fn reference(value: &DeValue<'_>) -> Result<Reference, Fault> {
 
 fn label(value: &DeValue<'_>) -> Result<String, Fault> {
     let label = text(value)?;
-    if label.is_empty() || label.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
+    if label.is_empty() || label.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
+    {
         return Err(Fault::with("a label is one word without `/`", "as in label = \"work\""));
     }
     Ok(label)
@@ -425,14 +505,23 @@ fn patch(mut table: Table<'_>, report: &mut Report) -> Patch {
         pointer_of(&pointer).map(|()| pointer)
     });
     table.end(report);
-    Patch { set, default, remove: remove.map(|at| at.value.into_iter().map(|at| at.value).collect()).unwrap_or_default() }
+    Patch {
+        set,
+        default,
+        remove: remove
+            .map(|at| at.value.into_iter().map(|at| at.value).collect())
+            .unwrap_or_default(),
+    }
 }
 
 fn pointer_of(text: &str) -> Result<(), Fault> {
     if text.starts_with('/') && text.len() > 1 {
         return Ok(());
     }
-    Err(Fault::with(format!("`{}` is not a JSON pointer", clip(text)), "begin it with `/`, as in \"/parallel_tool_calls\""))
+    Err(Fault::with(
+        format!("`{}` is not a JSON pointer", clip(text)),
+        "begin it with `/`, as in \"/parallel_tool_calls\"",
+    ))
 }
 
 /// A TOML value as JSON; dates become strings, and floats that JSON has not become null.
@@ -440,11 +529,19 @@ fn json(value: &DeValue<'_>) -> serde_json::Value {
     use serde_json::Value;
     match value {
         DeValue::String(text) => Value::String(text.clone().into_owned()),
-        DeValue::Integer(number) => i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).map_or(Value::Null, Value::from),
-        DeValue::Float(number) => number.as_str().replace('_', "").parse::<f64>().map_or(Value::Null, Value::from),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(&number.as_str().replace('_', ""), number.radix())
+                .map_or(Value::Null, Value::from)
+        }
+        DeValue::Float(number) => {
+            number.as_str().replace('_', "").parse::<f64>().map_or(Value::Null, Value::from)
+        }
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Datetime(date) => Value::String(date.to_string()),
         DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
-        DeValue::Table(rows) => rows.iter().map(|(name, row)| (name.get_ref().clone().into_owned(), json(row.get_ref()))).collect(),
+        DeValue::Table(rows) => rows
+            .iter()
+            .map(|(name, row)| (name.get_ref().clone().into_owned(), json(row.get_ref())))
+            .collect(),
     }
 }

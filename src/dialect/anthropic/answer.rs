@@ -18,7 +18,11 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
     if let Some(usage) = json.get("usage") {
         counts.take(usage);
     }
-    Ok(Summary { usage: counts.usage(), finish: shape::name(json.get("stop_reason")), model: shape::name(json.get("model")) })
+    Ok(Summary {
+        usage: counts.usage(),
+        finish: shape::name(json.get("stop_reason")),
+        model: shape::name(json.get("model")),
+    })
 }
 
 /// The events that would have told this message, each block in one delta.
@@ -29,10 +33,15 @@ pub(super) fn as_stream(body: &[u8]) -> Result<Bytes, Fault> {
     let mut take = |key: &str| message.insert(key.to_owned(), Value::Null).unwrap_or(Value::Null);
     let (reason, sequence) = (take("stop_reason"), take("stop_sequence"));
     // Its SDKs add up from the first event on and need the object.
-    let usage = message.entry("usage").or_insert_with(|| json!({ "input_tokens": 0, "output_tokens": 0 })).clone();
+    let usage = message
+        .entry("usage")
+        .or_insert_with(|| json!({ "input_tokens": 0, "output_tokens": 0 }))
+        .clone();
 
     let mut out = BytesMut::new();
-    let mut write = |name: &str, event: Value| sse::write_frame(&mut out, name.as_bytes(), event.to_string().as_bytes());
+    let mut write = |name: &str, event: Value| {
+        sse::write_frame(&mut out, name.as_bytes(), event.to_string().as_bytes())
+    };
     write("message_start", json!({ "type": "message_start", "message": message }));
     let blocks = match blocks {
         Some(Value::Array(blocks)) => blocks,
@@ -40,9 +49,15 @@ pub(super) fn as_stream(body: &[u8]) -> Result<Bytes, Fault> {
     };
     for (index, block) in blocks.into_iter().enumerate() {
         let (start, deltas) = opened(block);
-        write("content_block_start", json!({ "type": "content_block_start", "index": index, "content_block": start }));
+        write(
+            "content_block_start",
+            json!({ "type": "content_block_start", "index": index, "content_block": start }),
+        );
         for delta in deltas {
-            write("content_block_delta", json!({ "type": "content_block_delta", "index": index, "delta": delta }));
+            write(
+                "content_block_delta",
+                json!({ "type": "content_block_delta", "index": index, "delta": delta }),
+            );
         }
         write("content_block_stop", json!({ "type": "content_block_stop", "index": index }));
     }
@@ -65,20 +80,26 @@ fn opened(mut block: Value) -> (Value, Vec<Value>) {
                     deltas.push(json!({ "type": "text_delta", "text": text }));
                 }
                 if let Some(Value::Array(citations)) = fields.remove("citations") {
-                    deltas.extend(citations.into_iter().map(|citation| json!({ "type": "citations_delta", "citation": citation })));
+                    deltas.extend(citations.into_iter().map(
+                        |citation| json!({ "type": "citations_delta", "citation": citation }),
+                    ));
                 }
             }
             "thinking" => {
                 if let Some(Value::String(text)) = fields.insert("thinking".to_owned(), "".into()) {
                     deltas.push(json!({ "type": "thinking_delta", "thinking": text }));
                 }
-                if let Some(Value::String(signature)) = fields.insert("signature".to_owned(), "".into()) {
+                if let Some(Value::String(signature)) =
+                    fields.insert("signature".to_owned(), "".into())
+                {
                     deltas.push(json!({ "type": "signature_delta", "signature": signature }));
                 }
             }
             "tool_use" | "server_tool_use" => {
                 if let Some(input) = fields.insert("input".to_owned(), json!({})) {
-                    deltas.push(json!({ "type": "input_json_delta", "partial_json": input.to_string() }));
+                    deltas.push(
+                        json!({ "type": "input_json_delta", "partial_json": input.to_string() }),
+                    );
                 }
             }
             _ => {}
@@ -102,17 +123,26 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         match (kind.as_str(), &mut message) {
             ("message_start", _) => message = event.remove("message").and_then(object),
             ("content_block_start", _) => {
-                blocks.push((index, event.remove("content_block").and_then(object).unwrap_or_default(), String::new()));
+                blocks.push((
+                    index,
+                    event.remove("content_block").and_then(object).unwrap_or_default(),
+                    String::new(),
+                ));
             }
             ("content_block_delta", _) => {
-                if let (Some(block), Some(delta)) = (blocks.iter_mut().find(|b| b.0 == index), event.remove("delta").and_then(object)) {
+                if let (Some(block), Some(delta)) = (
+                    blocks.iter_mut().find(|b| b.0 == index),
+                    event.remove("delta").and_then(object),
+                ) {
                     fill(block, delta);
                 }
             }
             ("message_delta", Some(message)) => {
                 message.extend(event.remove("delta").and_then(object).unwrap_or_default());
                 let usage = message.entry("usage").or_insert_with(|| json!({}));
-                if let (Some(usage), Some(new)) = (usage.as_object_mut(), event.remove("usage").and_then(object)) {
+                if let (Some(usage), Some(new)) =
+                    (usage.as_object_mut(), event.remove("usage").and_then(object))
+                {
                     usage.extend(new.into_iter().filter(|(_, value)| !value.is_null()));
                 }
                 done |= message.get("stop_reason").is_some_and(|reason| !reason.is_null());
@@ -128,7 +158,10 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     blocks.sort_by_key(|(index, ..)| *index);
     let blocks = blocks.into_iter().map(|(_, mut block, arguments)| {
         if !arguments.is_empty() {
-            block.insert("input".to_owned(), serde_json::from_str(&arguments).unwrap_or(Value::String(arguments)));
+            block.insert(
+                "input".to_owned(),
+                serde_json::from_str(&arguments).unwrap_or(Value::String(arguments)),
+            );
         }
         Value::Object(block)
     });
@@ -145,7 +178,9 @@ fn fill((_, block, arguments): &mut (u64, Map<String, Value>, String), delta: Ma
                 Value::Array(list) => list.push(citation),
                 other => *other = json!([citation]),
             },
-            (_, Value::String(text)) => shape::append(block.entry(key).or_insert(Value::Null), &text),
+            (_, Value::String(text)) => {
+                shape::append(block.entry(key).or_insert(Value::Null), &text)
+            }
             (_, value) => {
                 block.insert(key, value);
             }
@@ -177,7 +212,8 @@ mod tests {
                 (name.trim_start_matches("event: ").as_bytes().to_vec(), data.as_bytes().to_vec())
             })
             .collect();
-        let back: Value = serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
+        let back: Value =
+            serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
         assert_eq!(back, serde_json::from_str::<Value>(MESSAGE).expect("json"));
         assert!(as_answer(&events[..events.len() - 2]).is_err());
     }
@@ -195,6 +231,9 @@ mod tests {
         ] {
             assert!(read("", bad.as_bytes()).is_err(), "{bad}");
         }
-        assert_eq!(read("", br#"{"content":[],"stop_reason":"refusal"}"#).map(|s| s.finish), Ok(Some("refusal".to_owned())));
+        assert_eq!(
+            read("", br#"{"content":[],"stop_reason":"refusal"}"#).map(|s| s.finish),
+            Ok(Some("refusal".to_owned()))
+        );
     }
 }

@@ -4,16 +4,16 @@ use crate::{
     base::{json::Json, raw::Raw},
     ir::{
         block::{
-            Block, BlockKind, CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning, Source, Text, ToolCall,
-            ToolResult,
+            Block, BlockKind, CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind,
+            Reasoning, Source, Text, ToolCall, ToolResult,
         },
         extras::Extras,
         op::Dialect,
     },
 };
 
-/// The signature of a thinking block whose thought nobody signed: it lets clients keep the block, and is taken off when
-/// it comes back. No provider would accept it.
+/// The signature of a thinking block whose thought nobody signed: it lets clients keep the block,
+/// and is taken off when it comes back. No provider would accept it.
 pub const UNSIGNED: &str = "aiproxy-unsigned";
 
 /// Where a block that is told in common terms is kept whole for its own dialect.
@@ -42,7 +42,9 @@ pub(super) fn block(json: Json<'_>) -> Option<Block> {
         return None;
     }
     let (kind, known): (_, &[&str]) = match json.get("type").and_then(Json::str).as_deref() {
-        Some("text") | None if json.get("text").is_some() => (text_block(json), &["type", "text", "citations", "cache_control"]),
+        Some("text") | None if json.get("text").is_some() => {
+            (text_block(json), &["type", "text", "citations", "cache_control"])
+        }
         Some("image") => match media(json, MediaKind::Image) {
             Some(media) => (BlockKind::Media(media), &["type", "source", "cache_control"]),
             None => return Some(foreign(json)),
@@ -51,7 +53,9 @@ pub(super) fn block(json: Json<'_>) -> Option<Block> {
         Some("search_result") => return Some(search_result(json)),
         Some("thinking" | "redacted_thinking") => return Some(thought(json)),
         Some("tool_use") => (call(json), &["type", "id", "name", "input", "cache_control"]),
-        Some("tool_result") => (result(json), &["type", "tool_use_id", "content", "is_error", "cache_control"]),
+        Some("tool_result") => {
+            (result(json), &["type", "tool_use_id", "content", "is_error", "cache_control"])
+        }
         _ => return Some(foreign(json)),
     };
     Some(Block { kind, proof: None, cache: cache(json), extras: Extras::of(ME, json, known) })
@@ -64,9 +68,11 @@ pub(super) fn cache(json: Json<'_>) -> Option<CacheMark> {
 
 /// A citation in any of its forms.
 pub(super) fn citation(json: Json<'_>) -> Citation {
-    let url = string(json, "url").or_else(|| string(json, "source").filter(|source| source.contains("://")));
+    let url = string(json, "url")
+        .or_else(|| string(json, "source").filter(|source| source.contains("://")));
     // Without its index it is one that we made of a foreign one; the provider would refuse it.
-    let made = json.get("encrypted_index").and_then(Json::str).is_some_and(|index| index.is_empty());
+    let made =
+        json.get("encrypted_index").and_then(Json::str).is_some_and(|index| index.is_empty());
     Citation {
         url,
         title: string(json, "title").or_else(|| string(json, "document_title")),
@@ -78,13 +84,20 @@ pub(super) fn citation(json: Json<'_>) -> Citation {
 
 /// The arguments of a call: the text of an object; some vendors put that text into a string.
 pub(super) fn input(json: Option<Json<'_>>) -> String {
-    json.map_or_else(String::new, |input| input.str().map_or_else(|| input.text().to_owned(), std::borrow::Cow::into_owned))
+    json.map_or_else(String::new, |input| {
+        input.str().map_or_else(|| input.text().to_owned(), std::borrow::Cow::into_owned)
+    })
 }
 
 /// The proof that a signature is; none where nobody signed.
 pub(super) fn signature(value: &str) -> Option<Proof> {
     let signed = !value.is_empty() && !value.starts_with(UNSIGNED);
-    signed.then(|| Proof { dialect: ME, kind: ProofKind::Signature, value: value.to_owned(), id: None })
+    signed.then(|| Proof {
+        dialect: ME,
+        kind: ProofKind::Signature,
+        value: value.to_owned(),
+        id: None,
+    })
 }
 
 pub(super) fn string(json: Json<'_>, key: &str) -> Option<String> {
@@ -101,8 +114,14 @@ fn text_block(json: Json<'_>) -> BlockKind {
 }
 
 fn call(json: Json<'_>) -> BlockKind {
-    let (id, name) = (string(json, "id").unwrap_or_default(), string(json, "name").unwrap_or_default());
-    BlockKind::ToolCall(ToolCall { id, name, arguments: input(json.get("input")), form: CallForm::Function })
+    let (id, name) =
+        (string(json, "id").unwrap_or_default(), string(json, "name").unwrap_or_default());
+    BlockKind::ToolCall(ToolCall {
+        id,
+        name,
+        arguments: input(json.get("input")),
+        form: CallForm::Function,
+    })
 }
 
 fn result(json: Json<'_>) -> BlockKind {
@@ -128,7 +147,13 @@ fn thought(json: Json<'_>) -> Block {
 
 /// Media whose source is of one of the plain kinds.
 fn media(json: Json<'_>, kind: MediaKind) -> Option<Media> {
-    source(json).map(|(source, mime)| Media { kind, source, mime, name: string(json, "title"), detail: None })
+    source(json).map(|(source, mime)| Media {
+        kind,
+        source,
+        mime,
+        name: string(json, "title"),
+        detail: None,
+    })
 }
 
 fn source(json: Json<'_>) -> Option<(Source, Option<String>)> {
@@ -173,7 +198,13 @@ fn told_as_text(json: Json<'_>, blocks: Json<'_>, key: &str) -> Block {
         .collect();
     let name = string(json, "title").or_else(|| string(json, "source"));
     let mime = Some("text/plain".to_owned());
-    let media = Media { kind: MediaKind::Document, source: Source::Text(texts.join("\n\n")), mime, name, detail: None };
+    let media = Media {
+        kind: MediaKind::Document,
+        source: Source::Text(texts.join("\n\n")),
+        mime,
+        name,
+        detail: None,
+    };
     let mut extras = Extras::default();
     extras.push(ME, key, Raw::of(json));
     Block { cache: cache(json), extras, ..Block::new(BlockKind::Media(media)) }

@@ -22,7 +22,8 @@ use crate::{
 
 const ME: Dialect = Dialect::Anthropic;
 
-/// What a call is told that nobody gave a result for; without any result the provider refuses the conversation.
+/// What a call is told that nobody gave a result for; without any result the provider refuses the
+/// conversation.
 const NO_RESULT: &str = "No result was given for this call.";
 
 /// The system prompt, as JSON.
@@ -59,7 +60,10 @@ pub(super) fn object(arguments: &str) -> Cow<'_, str> {
         Ok(json) if json.is_object() => Cow::Borrowed(text),
         // Some languages write an object without members so.
         Ok(json) if json.is_array() && json.is_blank() => Cow::Borrowed("{}"),
-        Ok(json) => match json.str().filter(|inner| json::check(inner.as_bytes()).is_ok_and(json::Json::is_object)) {
+        Ok(json) => match json
+            .str()
+            .filter(|inner| json::check(inner.as_bytes()).is_ok_and(json::Json::is_object))
+        {
             Some(inner) => Cow::Owned(inner.into_owned()),
             None => write::object(|o| {
                 o.json("arguments", json);
@@ -93,7 +97,10 @@ fn piece(a: &mut write::Array<'_>, piece: &Piece<'_>, names: &Names, lost: &mut 
     a.object(|o| {
         match &piece.what {
             What::Call { id, call } => {
-                o.str("type", "tool_use").str("id", id).str("name", names.sent(&call.name)).text("input", &input(call));
+                o.str("type", "tool_use")
+                    .str("id", id)
+                    .str("name", names.sent(&call.name))
+                    .text("input", &input(call));
             }
             What::Foreign(_) => {}
             What::Media { kind, source, title } => {
@@ -121,7 +128,12 @@ fn piece(a: &mut write::Array<'_>, piece: &Piece<'_>, names: &Names, lost: &mut 
     });
 }
 
-fn finish(o: &mut write::Object<'_>, cache: Option<&CacheMark>, extras: Option<&Extras>, lost: &mut Losses) {
+fn finish(
+    o: &mut write::Object<'_>,
+    cache: Option<&CacheMark>,
+    extras: Option<&Extras>,
+    lost: &mut Losses,
+) {
     o.opt_raw("cache_control", cache.map(|mark| &mark.raw));
     if let Some(extras) = extras {
         extras.write(ME, o, |key| lost.add(format!("messages.{key}")));
@@ -130,7 +142,10 @@ fn finish(o: &mut write::Object<'_>, cache: Option<&CacheMark>, extras: Option<&
 
 /// Only its own citations are taken back: they hold an index that others lack.
 fn citations(o: &mut write::Object<'_>, citations: &[Citation], lost: &mut Losses) {
-    let own: Vec<_> = citations.iter().filter_map(|it| it.raw.as_ref().filter(|(dialect, _)| *dialect == ME)).collect();
+    let own: Vec<_> = citations
+        .iter()
+        .filter_map(|it| it.raw.as_ref().filter(|(dialect, _)| *dialect == ME))
+        .collect();
     if own.len() < citations.len() {
         lost.add("messages.citations");
     }
@@ -160,7 +175,8 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                     if text.trim().is_empty() {
                         continue;
                     }
-                    only_text = (count == 0 && block.cache.is_none() && block.extras.is_empty()).then_some(text);
+                    only_text = (count == 0 && block.cache.is_none() && block.extras.is_empty())
+                        .then_some(text);
                     a.object(|o| {
                         o.str("type", "text").str("text", text);
                         if let BlockKind::Text(text) = &block.kind {
@@ -171,7 +187,9 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                 }
                 BlockKind::Media(_) if failed => continue,
                 BlockKind::Media(medium) => {
-                    if let Some(whole) = super::blocks_read::WHOLE.iter().find_map(|key| block.extras.get(ME, key)) {
+                    if let Some(whole) =
+                        super::blocks_read::WHOLE.iter().find_map(|key| block.extras.get(ME, key))
+                    {
                         a.raw(whole);
                     } else {
                         match media::sent(medium) {
@@ -200,7 +218,9 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                     lost.add(foreign_name(body));
                     continue;
                 }
-                BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => continue,
+                BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {
+                    continue;
+                }
             }
             count += 1;
         }

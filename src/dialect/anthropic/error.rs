@@ -83,16 +83,22 @@ mod tests {
     fn bodies_name_type_and_request() {
         let (status, body) = write(&ClientError::new(ErrorKind::ModelNotFound, "model: x"), "r1");
         assert_eq!(status, 404);
-        assert_eq!(body, r#"{"error":{"message":"model: x","type":"not_found_error"},"request_id":"r1","type":"error"}"#);
-        assert!(
-            event(&ClientError::new(ErrorKind::Overloaded, "m"), "r1")
-                .starts_with(b"event: error\ndata: {\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"}")
+        assert_eq!(
+            body,
+            r#"{"error":{"message":"model: x","type":"not_found_error"},"request_id":"r1","type":"error"}"#
         );
+        assert!(event(&ClientError::new(ErrorKind::Overloaded, "m"), "r1").starts_with(
+            b"event: error\ndata: {\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"}"
+        ));
     }
 
     #[test]
     fn a_conversation_that_is_too_long_is_said_in_the_words_that_clients_look_for() {
-        let mut error = ClientError::new(ErrorKind::UpstreamSaid, "This model's maximum context length is 10 tokens.").status(413);
+        let mut error = ClientError::new(
+            ErrorKind::UpstreamSaid,
+            "This model's maximum context length is 10 tokens.",
+        )
+        .status(413);
         error.code = Some("context_length_exceeded".into());
         let (status, body) = write(&error, "r");
         assert_eq!(status, 400);

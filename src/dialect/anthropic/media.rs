@@ -9,7 +9,8 @@ use crate::{
     ir::block::{Media, MediaKind, Source},
 };
 
-/// The kind of block and its `source`, a JSON object; `Err` names what is lost where there is no place for it.
+/// The kind of block and its `source`, a JSON object; `Err` names what is lost where there is no
+/// place for it.
 pub(super) fn sent(media: &Media) -> Result<(&'static str, String), &'static str> {
     let lost = name(media.kind);
     let mime = mime(media);
@@ -73,7 +74,11 @@ fn text_source(text: &str) -> String {
 }
 
 fn textual(mime: &str) -> bool {
-    mime.starts_with("text/") || matches!(mime, "application/json" | "application/xml" | "application/yaml" | "application/x-yaml")
+    mime.starts_with("text/")
+        || matches!(
+            mime,
+            "application/json" | "application/xml" | "application/yaml" | "application/x-yaml"
+        )
 }
 
 fn decoded(data: &str) -> Option<String> {
@@ -104,7 +109,11 @@ fn data_url(url: &str) -> Option<(&str, &str)> {
 fn mime(media: &Media) -> Cow<'_, str> {
     if let Some(mime) = media.mime.as_deref().filter(|mime| !mime.is_empty()) {
         let plain = mime.split(';').next().unwrap_or(mime).trim();
-        return if plain == "image/jpg" { Cow::Borrowed("image/jpeg") } else { Cow::Borrowed(plain) };
+        return if plain == "image/jpg" {
+            Cow::Borrowed("image/jpeg")
+        } else {
+            Cow::Borrowed(plain)
+        };
     }
     let Source::Base64(data) = &media.source else { return Cow::Borrowed("") };
     let begins = [
@@ -116,7 +125,11 @@ fn mime(media: &Media) -> Cow<'_, str> {
         ("JVBER", "application/pdf"),
     ];
     let told = begins.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
-    Cow::Borrowed(told.unwrap_or(if media.kind == MediaKind::Image { "image/png" } else { "text/plain" }))
+    Cow::Borrowed(told.unwrap_or(if media.kind == MediaKind::Image {
+        "image/png"
+    } else {
+        "text/plain"
+    }))
 }
 
 #[cfg(test)]
@@ -125,23 +138,38 @@ mod tests {
 
     #[test]
     fn media_become_the_source_that_fits_them() {
-        let media = |kind, source, mime: Option<&str>| Media { kind, source, mime: mime.map(str::to_owned), name: None, detail: None };
+        let media = |kind, source, mime: Option<&str>| Media {
+            kind,
+            source,
+            mime: mime.map(str::to_owned),
+            name: None,
+            detail: None,
+        };
         let base64 = |data: &str| Source::Base64(data.to_owned());
         let (image, document) = (MediaKind::Image, MediaKind::Document);
         for (given, want) in [
-            (media(image, base64("iVBORw0"), None), Ok(("image", r#"{"type":"base64","media_type":"image/png","data":"iVBORw0"}"#))),
+            (
+                media(image, base64("iVBORw0"), None),
+                Ok(("image", r#"{"type":"base64","media_type":"image/png","data":"iVBORw0"}"#)),
+            ),
             (
                 media(image, base64("a-_b\n"), Some("image/jpg")),
                 Ok(("image", r#"{"type":"base64","media_type":"image/jpeg","data":"a+/b"}"#)),
             ),
-            (media(image, Source::Url("https://x/y".to_owned()), None), Ok(("image", r#"{"type":"url","url":"https://x/y"}"#))),
+            (
+                media(image, Source::Url("https://x/y".to_owned()), None),
+                Ok(("image", r#"{"type":"url","url":"https://x/y"}"#)),
+            ),
             (
                 media(image, Source::Url("data:image/gif;base64,R0lG".to_owned()), None),
                 Ok(("image", r#"{"type":"base64","media_type":"image/gif","data":"R0lG"}"#)),
             ),
             (
                 media(MediaKind::File, base64("JVBERi0"), None),
-                Ok(("document", r#"{"type":"base64","media_type":"application/pdf","data":"JVBERi0"}"#)),
+                Ok((
+                    "document",
+                    r#"{"type":"base64","media_type":"application/pdf","data":"JVBERi0"}"#,
+                )),
             ),
             (
                 media(document, base64("aGk="), Some("text/csv")),
@@ -149,10 +177,20 @@ mod tests {
             ),
             (media(document, base64("aGk="), Some("application/zip")), Err("messages.document")),
             (media(image, Source::FileId("file-1".to_owned()), None), Err("messages.file_id")),
-            (media(image, Source::FileId("file_1".to_owned()), None), Ok(("image", r#"{"type":"file","file_id":"file_1"}"#))),
+            (
+                media(image, Source::FileId("file_1".to_owned()), None),
+                Ok(("image", r#"{"type":"file","file_id":"file_1"}"#)),
+            ),
             (media(MediaKind::Audio, base64("aGk="), None), Err("messages.audio")),
         ] {
-            assert_eq!(sent(&given).as_ref().map(|(kind, source)| (*kind, source.as_str())).map_err(|lost| *lost), want, "{given:?}");
+            assert_eq!(
+                sent(&given)
+                    .as_ref()
+                    .map(|(kind, source)| (*kind, source.as_str()))
+                    .map_err(|lost| *lost),
+                want,
+                "{given:?}"
+            );
         }
     }
 }

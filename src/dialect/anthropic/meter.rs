@@ -17,7 +17,8 @@ pub(super) struct MessageMeter {
     counts: Counts,
     finish: Option<String>,
     model: Option<String>,
-    /// `message_start` has come, and a block has begun: without them its SDKs cannot read what follows.
+    /// `message_start` has come, and a block has begun: without them its SDKs cannot read what
+    /// follows.
     begun: bool,
     opened: bool,
     content: bool,
@@ -81,7 +82,8 @@ struct Marks<'a> {
 }
 
 impl MessageMeter {
-    /// Takes the usage of an event's part. Its SDKs need one, so where there is none the event has to leave with `zero`.
+    /// Takes the usage of an event's part. Its SDKs need one, so where there is none the event has
+    /// to leave with `zero`.
     fn counted(&mut self, part: Json<'_>, data: &[u8], zero: &str) -> Heed {
         match part.get("usage").filter(|usage| usage.is_object() && !usage.is_blank()) {
             Some(usage) => {
@@ -93,7 +95,8 @@ impl MessageMeter {
     }
 }
 
-/// `data` with a member of `part`, an object inside it, put in or replaced; everything else as it was.
+/// `data` with a member of `part`, an object inside it, put in or replaced; everything else as it
+/// was.
 fn with_member(data: &[u8], part: Json<'_>, key: &str, member: &str) -> Vec<u8> {
     let place = |text: &str| text.as_ptr().addr() - data.as_ptr().addr();
     let mut out = data.to_vec();
@@ -120,7 +123,9 @@ impl Meter for MessageMeter {
         let mut marks = Marks::default();
         let json = match json::walk(data, |depth, key, value| match (depth, key) {
             (1, b"type") => marks.kind = value,
-            (1, b"error") => marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
+            (1, b"error") => {
+                marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+            }
             (1, b"__type") => marks.error |= !is_blank(value),
             // Texts, arguments and citations of a delta; its own type is no content.
             (2, b"type") => {}
@@ -128,12 +133,19 @@ impl Meter for MessageMeter {
             _ => {}
         }) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if fault::is_error(json) => return Heed::Error(Box::new(fault::told(None, json))),
+            Ok(json) if fault::is_error(json) => {
+                return Heed::Error(Box::new(fault::told(None, json)));
+            }
             Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
-            Err(_) if name == b"error" && !data.starts_with(b"{") => return Heed::Error(Box::new(fault::said(data))),
+            Err(_) if name == b"error" && !data.starts_with(b"{") => {
+                return Heed::Error(Box::new(fault::said(data)));
+            }
             Err(bad) => return Heed::Bad(bad),
         };
-        let kind = |kind: &[u8]| marks.kind.get(1..=kind.len()) == Some(kind) && marks.kind.get(kind.len() + 1) == Some(&b'"');
+        let kind = |kind: &[u8]| {
+            marks.kind.get(1..=kind.len()) == Some(kind)
+                && marks.kind.get(kind.len() + 1) == Some(&b'"')
+        };
         if kind(b"content_block_delta") && self.opened {
             self.content |= marks.said;
             return if marks.said { Heed::Content } else { Heed::Nothing };
@@ -163,7 +175,9 @@ impl Meter for MessageMeter {
             return Heed::Terminal;
         }
         if kind(b"content_block_delta") {
-            return Heed::Error(Box::new(fault::unexpected("a delta of a block that did not begin")));
+            return Heed::Error(Box::new(fault::unexpected(
+                "a delta of a block that did not begin",
+            )));
         }
         if kind(b"message_delta") {
             self.finish = shape::name(json.at(&["delta", "stop_reason"])).or(self.finish.take());
@@ -187,11 +201,16 @@ impl Meter for MessageMeter {
     }
 
     fn summary(&self) -> Summary {
-        Summary { usage: self.counts.usage(), finish: self.finish.clone(), model: self.model.clone() }
+        Summary {
+            usage: self.counts.usage(),
+            finish: self.finish.clone(),
+            model: self.model.clone(),
+        }
     }
 
     fn terminator(&self) -> Option<&'static [u8]> {
-        (!self.stopped && self.finish.is_some()).then_some(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
+        (!self.stopped && self.finish.is_some())
+            .then_some(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
     }
 }
 
@@ -203,16 +222,34 @@ mod tests {
     fn what_is_content_and_what_is_not() {
         for (event, want) in [
             (r#"{"type":"ping"}"#, Heed::Ping),
-            (r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":1}}}"#, Heed::Nothing),
-            (r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#, Heed::Nothing),
-            (r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#, Heed::Nothing),
+            (
+                r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":1}}}"#,
+                Heed::Nothing,
+            ),
+            (
+                r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+                Heed::Nothing,
+            ),
+            (
+                r#"{"type":"content_block_start","index":0,"content_block":{"type":"thinking","thinking":"","signature":""}}"#,
+                Heed::Nothing,
+            ),
             (
                 r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"n","input":{}}}"#,
                 Heed::Content,
             ),
-            (r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#, Heed::Content),
-            (r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}"#, Heed::Nothing),
-            (r#"{"type": "content_block_delta","delta":{"type":"input_json_delta","partial_json":"{"}}"#, Heed::Content),
+            (
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#,
+                Heed::Content,
+            ),
+            (
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}"#,
+                Heed::Nothing,
+            ),
+            (
+                r#"{"type": "content_block_delta","delta":{"type":"input_json_delta","partial_json":"{"}}"#,
+                Heed::Content,
+            ),
             (r#"{"type":"content_block_stop","index":0}"#, Heed::Nothing),
             ("[DONE]", Heed::Hide),
         ] {
@@ -222,14 +259,20 @@ mod tests {
         assert!(
             matches!(MessageMeter::default().event(b"error", br#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#), Heed::Error(f) if f.status == 529)
         );
-        assert!(matches!(MessageMeter::default().event(b"error", br#"{"type":"error","error":{"type":"overl"#), Heed::Bad(_)));
+        assert!(matches!(
+            MessageMeter::default().event(b"error", br#"{"type":"error","error":{"type":"overl"#),
+            Heed::Bad(_)
+        ));
     }
 
     #[test]
     fn a_stream_that_its_sdks_cannot_read_is_an_error() {
-        let start = r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":1}}}"#;
-        let block = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
-        let delta = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#;
+        let start =
+            r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":1}}}"#;
+        let block =
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
+        let delta =
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#;
         let finish = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}"#;
         let stop = r#"{"type":"message_stop"}"#;
         for (events, good) in [
@@ -246,8 +289,13 @@ mod tests {
             (&[r#"{"message":"m","__type":"ThrottlingException"}"#], false),
         ] {
             let mut meter = MessageMeter::default();
-            let heeds: Vec<_> = events.iter().map(|event| meter.event(b"", event.as_bytes())).collect();
-            assert_eq!(!heeds.iter().any(|heed| matches!(heed, Heed::Error(_))), good, "{events:?}");
+            let heeds: Vec<_> =
+                events.iter().map(|event| meter.event(b"", event.as_bytes())).collect();
+            assert_eq!(
+                !heeds.iter().any(|heed| matches!(heed, Heed::Error(_))),
+                good,
+                "{events:?}"
+            );
             assert_eq!(meter.complete(), good, "{events:?}");
         }
     }
@@ -283,8 +331,22 @@ mod tests {
         ] {
             assert_eq!(meter.event(b"", event.as_bytes()), Heed::Nothing);
         }
-        let usage = Usage { input: 3, cache_read: 100, cache_write_5m: 30, cache_write_1h: 20, output: 9, ..Usage::default() };
-        assert_eq!(meter.summary(), Summary { usage: Some(usage), finish: Some("end_turn".to_owned()), model: Some("m".to_owned()) });
+        let usage = Usage {
+            input: 3,
+            cache_read: 100,
+            cache_write_5m: 30,
+            cache_write_1h: 20,
+            output: 9,
+            ..Usage::default()
+        };
+        assert_eq!(
+            meter.summary(),
+            Summary {
+                usage: Some(usage),
+                finish: Some("end_turn".to_owned()),
+                model: Some("m".to_owned())
+            }
+        );
         assert!(meter.complete() && meter.terminator().is_some());
     }
 }

@@ -26,7 +26,8 @@ use http::StatusCode;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter, Summary, Traits, any::AnyMeter, shape,
+        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter,
+        Summary, Traits, any::AnyMeter, shape,
     },
     ir::{
         fault::{ClientError, Fault},
@@ -109,7 +110,12 @@ impl Egress for Anthropic {
         request_write::write(request, traits)
     }
 
-    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
+    fn read_response(
+        &self,
+        content_type: &str,
+        body: &[u8],
+        carry: &Carry,
+    ) -> Result<ChatResponse, Fault> {
         response_read::read(content_type, body, carry)
     }
 

@@ -1,4 +1,5 @@
-//! Names of tools and ids of calls in the alphabet that this dialect allows, the same wherever they stand.
+//! Names of tools and ids of calls in the alphabet that this dialect allows, the same wherever they
+//! stand.
 
 use std::{
     borrow::Cow,
@@ -22,13 +23,17 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Finds a name for every tool that is offered, chosen or was called. `fixed` are names that others bear already.
+    /// Finds a name for every tool that is offered, chosen or was called. `fixed` are names that
+    /// others bear already.
     pub(super) fn of(request: &ChatRequest, fixed: &[&str]) -> Self {
         let offered = request.tools.iter().filter_map(Tool::name);
-        let called = request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| match &block.kind {
-            BlockKind::ToolCall(call) => Some(call.name.as_str()),
-            _ => None,
-        });
+        let called =
+            request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| {
+                match &block.kind {
+                    BlockKind::ToolCall(call) => Some(call.name.as_str()),
+                    _ => None,
+                }
+            });
         let chosen = match &request.tool_choice {
             Some(ToolChoice::Named(name)) => Some(name.as_str()),
             _ => None,
@@ -37,10 +42,16 @@ impl Names {
         if all().all(|name| allowed(name) && !fixed.contains(&name)) {
             return Self::default();
         }
-        let mut taken: HashSet<String> = all().filter(|name| allowed(name)).chain(fixed.iter().copied()).map(str::to_owned).collect();
+        let mut taken: HashSet<String> = all()
+            .filter(|name| allowed(name))
+            .chain(fixed.iter().copied())
+            .map(str::to_owned)
+            .collect();
         let mut renamed: Vec<(String, String)> = Vec::new();
         for name in all() {
-            if (!allowed(name) || fixed.contains(&name)) && !renamed.iter().any(|(_, known)| known == name) {
+            if (!allowed(name) || fixed.contains(&name))
+                && !renamed.iter().any(|(_, known)| known == name)
+            {
                 let sent = free(&clean(name, "tool"), LONGEST, |name| taken.contains(name));
                 taken.insert(sent.clone());
                 renamed.push((sent, name.to_owned()));
@@ -73,7 +84,8 @@ impl<'s> Ids<'s> {
         Self { seed, made: 0, latest: HashMap::new(), used: HashSet::new() }
     }
 
-    /// The id of a call. Some clients count anew in each turn, so an id that was there before becomes another.
+    /// The id of a call. Some clients count anew in each turn, so an id that was there before
+    /// becomes another.
     pub(super) fn call(&mut self, id: &'s str) -> String {
         let wish = if id.is_empty() {
             self.made += 1;
@@ -106,7 +118,11 @@ fn clean<'n>(name: &'n str, empty: &'static str) -> Cow<'n, str> {
     match name {
         "" => Cow::Borrowed(empty),
         _ if name.bytes().all(fits) => Cow::Borrowed(name),
-        _ => name.chars().map(|c| if c.is_ascii() && fits(c as u8) { c } else { '_' }).collect::<String>().into(),
+        _ => name
+            .chars()
+            .map(|c| if c.is_ascii() && fits(c as u8) { c } else { '_' })
+            .collect::<String>()
+            .into(),
     }
 }
 
@@ -130,7 +146,9 @@ mod tests {
 
     #[test]
     fn names_are_allowed_distinct_and_stable() {
-        let tool = |name: &str| Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() });
+        let tool = |name: &str| {
+            Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() })
+        };
         let long = "x".repeat(200);
         let request = ChatRequest {
             tools: vec![tool("a.b"), tool("a_b"), tool("a b"), tool("é"), tool(&long), tool("ok")],
@@ -139,7 +157,10 @@ mod tests {
 
         let names = Names::of(&request, &["ok"]);
 
-        let sent: Vec<_> = ["a.b", "a_b", "a b", "é", "ok", "other"].into_iter().map(|name| names.sent(name)).collect();
+        let sent: Vec<_> = ["a.b", "a_b", "a b", "é", "ok", "other"]
+            .into_iter()
+            .map(|name| names.sent(name))
+            .collect();
         assert_eq!(sent, ["a_b_2", "a_b", "a_b_3", "_", "ok_2", "other"]);
         assert_eq!(names.sent(&long).len(), LONGEST);
     }

@@ -1,4 +1,5 @@
-//! A conversation that is too long for the model, said in the words by which clients of this dialect know to shorten it.
+//! A conversation that is too long for the model, said in the words by which clients of this
+//! dialect know to shorten it.
 
 use crate::ir::fault::{ClientError, ErrorKind};
 
@@ -22,16 +23,19 @@ const SAID: [&str; 12] = [
 ];
 
 /// Words that stand around the number that may not be passed.
-const BOUND: [&str; 7] = ["maximum", "limit", "context length", "context size", "context window", "allowed", "up to"];
+const BOUND: [&str; 7] =
+    ["maximum", "limit", "context length", "context size", "context window", "allowed", "up to"];
 
 /// Whether the error says that the conversation is too long.
 pub(super) fn is(error: &ClientError) -> bool {
-    let fits = matches!(error.kind, ErrorKind::BadRequest | ErrorKind::TooLarge | ErrorKind::UpstreamSaid);
+    let fits =
+        matches!(error.kind, ErrorKind::BadRequest | ErrorKind::TooLarge | ErrorKind::UpstreamSaid);
     let message = error.message.to_lowercase();
     let refused = error.status.is_none_or(|status| matches!(status, 400 | 413 | 422));
     fits && refused
-        && (error.code.as_deref().is_some_and(|code| matches!(code, "context_length_exceeded" | "context_window_exceeded"))
-            || SAID.iter().any(|words| message.contains(words)))
+        && (error.code.as_deref().is_some_and(|code| {
+            matches!(code, "context_length_exceeded" | "context_window_exceeded")
+        }) || SAID.iter().any(|words| message.contains(words)))
 }
 
 /// The message in those words, with the numbers where they are told, before what the upstream said.
@@ -40,19 +44,27 @@ pub(super) fn worded(error: &ClientError) -> Option<String> {
         return None;
     }
     Some(match counts(&error.message.to_lowercase()) {
-        Some((there, most)) => format!("{WORDS}: {there} tokens > {most} maximum: {}", error.message),
+        Some((there, most)) => {
+            format!("{WORDS}: {there} tokens > {most} maximum: {}", error.message)
+        }
         None => format!("{WORDS}: {}", error.message),
     })
 }
 
-/// The tokens there are and the tokens there may be: the latter stands by a word that bounds, the former is the largest number above it.
+/// The tokens there are and the tokens there may be: the latter stands by a word that bounds, the
+/// former is the largest number above it.
 fn counts(message: &str) -> Option<(u64, u64)> {
     let numbers = numbers(message);
     let near = |at: usize| {
-        let from = message.char_indices().map(|(i, _)| i).rev().find(|i| *i + 45 <= at).unwrap_or(0);
+        let from =
+            message.char_indices().map(|(i, _)| i).rev().find(|i| *i + 45 <= at).unwrap_or(0);
         BOUND.iter().any(|word| message[from..at].contains(word))
     };
-    let most = numbers.iter().find(|(at, _)| near(*at)).or_else(|| numbers.iter().min_by_key(|(_, number)| *number))?.1;
+    let most = numbers
+        .iter()
+        .find(|(at, _)| near(*at))
+        .or_else(|| numbers.iter().min_by_key(|(_, number)| *number))?
+        .1;
     let there = numbers.iter().map(|(_, number)| *number).max().filter(|there| *there > most)?;
     Some((there, most))
 }
@@ -63,9 +75,13 @@ fn numbers(message: &str) -> Vec<(usize, u64)> {
     let mut out = Vec::new();
     let mut rest = 0;
     while let Some(at) = message[rest..].find(|c: char| c.is_ascii_digit()).map(|at| rest + at) {
-        let end = message[at..].find(|c: char| !c.is_ascii_digit() && c != ',' && c != '_').map_or(message.len(), |end| at + end);
+        let end = message[at..]
+            .find(|c: char| !c.is_ascii_digit() && c != ',' && c != '_')
+            .map_or(message.len(), |end| at + end);
         let digits: String = message[at..end].chars().filter(char::is_ascii_digit).collect();
-        out.extend(digits.parse().ok().filter(|number| *number >= LEAST).map(|number| (at, number)));
+        out.extend(
+            digits.parse().ok().filter(|number| *number >= LEAST).map(|number| (at, number)),
+        );
         rest = end;
     }
     out
@@ -98,7 +114,10 @@ mod tests {
                 "the request exceeds the available context size (4096 tokens), try increasing it",
                 Some("prompt is too long: the request exceeds"),
             ),
-            ("Your input exceeds the context window of this model.", Some("prompt is too long: Your input exceeds")),
+            (
+                "Your input exceeds the context window of this model.",
+                Some("prompt is too long: Your input exceeds"),
+            ),
             ("prompt is too long: 5 tokens > 4 maximum", None),
             ("max_tokens is too large: 5000", None),
         ] {
@@ -109,6 +128,8 @@ mod tests {
                 assert!(worded.starts_with(want) && worded.ends_with(message), "{worded}");
             }
         }
-        assert!(!is(&ClientError::new(ErrorKind::RateLimited, "maximum context length").status(429)));
+        assert!(!is(
+            &ClientError::new(ErrorKind::RateLimited, "maximum context length").status(429)
+        ));
     }
 }

@@ -20,7 +20,9 @@ use crate::{
 const ME: Dialect = Dialect::Anthropic;
 
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
-    let json = json::check(body).map_err(|bad| ClientError::new(ErrorKind::BadRequest, format!("invalid JSON: {}", bad.describe(body))))?;
+    let json = json::check(body).map_err(|bad| {
+        ClientError::new(ErrorKind::BadRequest, format!("invalid JSON: {}", bad.describe(body)))
+    })?;
     if !json.is_object() {
         return Err(refused("", "expected an object"));
     }
@@ -47,16 +49,24 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
     let mut request = ChatRequest {
         system: blocks_read::content(json.get("system")),
         messages: messages(json)?,
-        tools: json.get("tools").into_iter().flat_map(Json::items).filter(|tool| tool.is_object()).map(tool).collect(),
+        tools: json
+            .get("tools")
+            .into_iter()
+            .flat_map(Json::items)
+            .filter(|tool| tool.is_object())
+            .map(tool)
+            .collect(),
         stream: json.get("stream").and_then(Json::bool).unwrap_or(false),
         ..ChatRequest::default()
     };
-    let leading = request.messages.iter().take_while(|message| message.role == Role::System).count();
+    let leading =
+        request.messages.iter().take_while(|message| message.role == Role::System).count();
     for message in request.messages.drain(..leading) {
         request.system.extend(message.blocks);
     }
     if let Some(choice) = json.get("tool_choice") {
-        settings.parallel_tools = choice.get("disable_parallel_tool_use").and_then(Json::bool).map(|no| !no);
+        settings.parallel_tools =
+            choice.get("disable_parallel_tool_use").and_then(Json::bool).map(|no| !no);
         request.tool_choice = tool_choice(choice);
     }
     name_results(&mut request.messages);
@@ -79,17 +89,28 @@ fn messages(json: Json<'_>) -> Result<Vec<Message>, ClientError> {
 
 fn message(at: usize, json: Json<'_>) -> Result<Message, ClientError> {
     if !json.is_object() {
-        return Err(refused(&format!("messages.{at}"), &format!("expected an object, got {}", json.kind())));
+        return Err(refused(
+            &format!("messages.{at}"),
+            &format!("expected an object, got {}", json.kind()),
+        ));
     }
     let role = match json.get("role").and_then(Json::str).as_deref() {
         Some("user") => Role::User,
         Some("assistant") => Role::Assistant,
         Some("system" | "developer") => Role::System,
-        _ => return Err(refused(&format!("messages.{at}.role"), "expected `user`, `assistant` or `system`")),
+        _ => {
+            return Err(refused(
+                &format!("messages.{at}.role"),
+                "expected `user`, `assistant` or `system`",
+            ));
+        }
     };
     let content = json.get("content");
     if content.is_some_and(|content| !matches!(content.kind(), "string" | "array" | "object")) {
-        return Err(refused(&format!("messages.{at}.content"), "expected a text or a list of blocks"));
+        return Err(refused(
+            &format!("messages.{at}.content"),
+            "expected a text or a list of blocks",
+        ));
     }
     let extras = Extras::of(ME, json, &["role", "content"]);
     Ok(Message { extras, ..Message::new(role, blocks_read::content(content)) })
@@ -102,7 +123,11 @@ fn name_results(messages: &mut [Message]) {
         match &mut block.kind {
             BlockKind::ToolCall(call) => names.push((call.id.clone(), call.name.clone())),
             BlockKind::ToolResult(result) => {
-                result.name = names.iter().rev().find(|(id, _)| *id == result.call).map(|(_, name)| name.clone());
+                result.name = names
+                    .iter()
+                    .rev()
+                    .find(|(id, _)| *id == result.call)
+                    .map(|(_, name)| name.clone());
             }
             _ => {}
         }
@@ -133,7 +158,12 @@ fn settings(json: Json<'_>, extras: &mut Extras) -> Settings {
             wish.get_or_insert_default().effort = effort;
         }
         format = config.get("format").or(format);
-        keep(extras, "output_config", config, if effort.is_some() { &["effort", "format"] } else { &["format"] });
+        keep(
+            extras,
+            "output_config",
+            config,
+            if effort.is_some() { &["effort", "format"] } else { &["format"] },
+        );
     }
     settings.reasoning = wish;
     settings.format = format.and_then(|format| format.get("schema")).map(|schema| Format::Schema {
@@ -179,7 +209,14 @@ fn thinking(json: Option<Json<'_>>, extras: &mut Extras) -> Option<ReasoningWish
         _ => None,
     };
     let budget = json.get("budget_tokens").and_then(Json::u64);
-    Some(ReasoningWish { enabled: Some(enabled), effort: None, budget, adaptive, show, summary: None })
+    Some(ReasoningWish {
+        enabled: Some(enabled),
+        effort: None,
+        budget,
+        adaptive,
+        show,
+        summary: None,
+    })
 }
 
 fn tool_choice(json: Json<'_>) -> Option<ToolChoice> {
@@ -196,8 +233,15 @@ fn tool_choice(json: Json<'_>) -> Option<ToolChoice> {
 fn tool(json: Json<'_>) -> Tool {
     let kind = json.get("type").and_then(Json::str);
     if let Some(kind) = kind.as_deref().filter(|kind| *kind != "custom") {
-        let kinds = [("web_search_", Hosted::WebSearch), ("web_fetch_", Hosted::UrlContext), ("code_execution_", Hosted::CodeExecution)];
-        let kind = kinds.into_iter().find(|(begin, _)| kind.starts_with(begin)).map_or(Hosted::Other, |(_, kind)| kind);
+        let kinds = [
+            ("web_search_", Hosted::WebSearch),
+            ("web_fetch_", Hosted::UrlContext),
+            ("code_execution_", Hosted::CodeExecution),
+        ];
+        let kind = kinds
+            .into_iter()
+            .find(|(begin, _)| kind.starts_with(begin))
+            .map_or(Hosted::Other, |(_, kind)| kind);
         return Tool::Hosted(HostedTool { kind, dialect: ME, body: Raw::of(json) });
     }
     Tool::Function(FunctionTool {
@@ -207,6 +251,10 @@ fn tool(json: Json<'_>) -> Tool {
         strict: json.get("strict").and_then(Json::bool),
         namespace: None,
         cache: blocks_read::cache(json),
-        extras: Extras::of(ME, json, &["type", "name", "description", "input_schema", "strict", "cache_control"]),
+        extras: Extras::of(
+            ME,
+            json,
+            &["type", "name", "description", "input_schema", "strict", "cache_control"],
+        ),
     })
 }

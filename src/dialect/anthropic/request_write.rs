@@ -31,20 +31,31 @@ const ME: Dialect = Dialect::Anthropic;
 /// Extras whose rest is written together with what the settings say.
 const SHARED: [&str; 2] = ["metadata", "output_config"];
 
-/// This dialect has no mode that only promises JSON; the model is asked for it, after the system prompt.
-const JSON_WISH: &str = "Answer with one JSON value and nothing else: no words around it, no code fence.";
+/// This dialect has no mode that only promises JSON; the model is asked for it, after the system
+/// prompt.
+const JSON_WISH: &str =
+    "Answer with one JSON value and nothing else: no words around it, no code fence.";
 /// The same, where the schema says more than the provider can enforce.
-const SCHEMA_WISH: &str =
-    "Answer with one JSON value that follows this JSON Schema, and nothing else: no words around it, no code fence.\n";
+const SCHEMA_WISH: &str = "Answer with one JSON value that follows this JSON Schema, and nothing else: no words around it, no code fence.\n";
 
 pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     let mut lost = Losses::default();
     let names = Names::of(request, &tools_write::fixed_names(request));
     let mut conversation = turns::arrange(request, &traits.seed, &mut lost);
-    let plan = thinking::plan(&request.settings, tools_write::forced(request), &conversation, traits, &mut lost);
+    let plan = thinking::plan(
+        &request.settings,
+        tools_write::forced(request),
+        &conversation,
+        traits,
+        &mut lost,
+    );
     let (format, wish) = format(request.settings.format.as_ref(), &mut lost);
     if let Some(wish) = wish {
-        conversation.system.push(Piece { what: What::Text { text: wish.into(), citations: &[] }, cache: None, extras: None });
+        conversation.system.push(Piece {
+            what: What::Text { text: wish.into(), citations: &[] },
+            cache: None,
+            extras: None,
+        });
     }
     let tools = tools_write::tools(request, &names, &mut lost);
     let body = write::object(|o| {
@@ -74,7 +85,13 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     Encoded { body: body.into(), headers: Vec::new(), losses: lost.into_vec(), carry }
 }
 
-fn settings(o: &mut Object<'_>, request: &ChatRequest, plan: &Plan, format: Option<&str>, lost: &mut Losses) {
+fn settings(
+    o: &mut Object<'_>,
+    request: &ChatRequest,
+    plan: &Plan,
+    format: Option<&str>,
+    lost: &mut Losses,
+) {
     let settings = &request.settings;
     sampling(o, settings, plan.on, lost);
     let stop: Vec<&String> = settings.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
@@ -123,10 +140,17 @@ fn settings(o: &mut Object<'_>, request: &ChatRequest, plan: &Plan, format: Opti
 }
 
 /// An object of which the settings tell a part and the extras the rest.
-fn shared(o: &mut Object<'_>, request: &ChatRequest, key: &str, build: impl FnOnce(&mut Object<'_>)) {
+fn shared(
+    o: &mut Object<'_>,
+    request: &ChatRequest,
+    key: &str,
+    build: impl FnOnce(&mut Object<'_>),
+) {
     let text = write::object(|o| {
         build(o);
-        for (key, value) in request.extras.get(ME, key).into_iter().flat_map(|rest| rest.json().members()) {
+        for (key, value) in
+            request.extras.get(ME, key).into_iter().flat_map(|rest| rest.json().members())
+        {
             o.json(key, value);
         }
     });
@@ -135,7 +159,8 @@ fn shared(o: &mut Object<'_>, request: &ChatRequest, key: &str, build: impl FnOn
     }
 }
 
-/// While it thinks, a model takes no other temperature than 1, no `top_k`, and `top_p` only close to 1.
+/// While it thinks, a model takes no other temperature than 1, no `top_k`, and `top_p` only close
+/// to 1.
 fn sampling(o: &mut Object<'_>, settings: &Settings, thinks: bool, lost: &mut Losses) {
     let value = |raw: &Option<Raw>| raw.as_ref().and_then(|raw| raw.text().parse::<f64>().ok());
     let (temperature, top_p) = (value(&settings.temperature), value(&settings.top_p));
@@ -174,7 +199,9 @@ fn sampling(o: &mut Object<'_>, settings: &Settings, thinks: bool, lost: &mut Lo
 
 /// What this dialect has no words for, unless it says only the usual.
 fn unknown(settings: &Settings, lost: &mut Losses) {
-    let says = |raw: &Option<Raw>, usual: f64| raw.as_ref().is_some_and(|raw| raw.text().parse::<f64>().ok() != Some(usual));
+    let says = |raw: &Option<Raw>, usual: f64| {
+        raw.as_ref().is_some_and(|raw| raw.text().parse::<f64>().ok() != Some(usual))
+    };
     for (field, said) in [
         ("min_p", says(&settings.min_p, 0.0)),
         ("frequency_penalty", says(&settings.frequency_penalty, 0.0)),

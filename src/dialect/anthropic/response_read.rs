@@ -32,7 +32,9 @@ const COUNTED: [&str; 7] = [
 pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
     let json = shape::answer(content_type, body)?;
     let content = json.get("content");
-    if content.is_none_or(|content| !content.is_array() && content.str().is_none()) && json.get("stop_reason").is_none() {
+    if content.is_none_or(|content| !content.is_array() && content.str().is_none())
+        && json.get("stop_reason").is_none()
+    {
         shape::list(json, "content")?;
     }
     let mut blocks = blocks_read::content(content);
@@ -50,7 +52,11 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     if let Some(usage) = usage {
         counts.take(usage);
     }
-    let mut extras = Extras::of(ME, json, &["id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"]);
+    let mut extras = Extras::of(
+        ME,
+        json,
+        &["id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"],
+    );
     if let Some(usage) = usage {
         let rest = Extras::of(ME, usage, &COUNTED);
         if !rest.is_empty() {
@@ -62,7 +68,11 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
         model: shape::name(json.get("model")).unwrap_or_default(),
         created: None,
         blocks,
-        finish: finish(shape::name(json.get("stop_reason")), blocks_read::string(json, "stop_sequence"), calls.any()),
+        finish: finish(
+            shape::name(json.get("stop_reason")),
+            blocks_read::string(json, "stop_sequence"),
+            calls.any(),
+        ),
         usage: counts.usage(),
         service_tier: usage.and_then(|usage| tier(usage)),
         logprobs: None,
@@ -85,7 +95,8 @@ pub(super) fn finish(said: Option<String>, sequence: Option<String>, called: boo
 
 /// The service tier in the words of all dialects.
 pub(super) fn tier(usage: Json<'_>) -> Option<String> {
-    shape::name(usage.get("service_tier")).map(|tier| if tier == "standard" { "default".to_owned() } else { tier })
+    shape::name(usage.get("service_tier"))
+        .map(|tier| if tier == "standard" { "default".to_owned() } else { tier })
 }
 
 fn is_empty(block: &Block) -> bool {

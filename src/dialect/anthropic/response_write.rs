@@ -22,7 +22,10 @@ const ME: Dialect = Dialect::Anthropic;
 pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
     let body = write::object(|o| {
-        o.str("id", &id(shape)).str("type", "message").str("role", "assistant").str("model", &shape.model);
+        o.str("id", &id(shape))
+            .str("type", "message")
+            .str("role", "assistant")
+            .str("model", &shape.model);
         o.array("content", |a| response.blocks.iter().for_each(|it| block(a, it)));
         stop(o, &response.finish, refused);
         o.object("usage", |o| {
@@ -54,7 +57,9 @@ pub(super) fn stop(o: &mut Object<'_>, finish: &Finish, refused: bool) {
         FinishKind::Stop if sequence.is_some() => "stop_sequence",
         FinishKind::Stop => "end_turn",
         FinishKind::ToolCalls => "tool_use",
-        FinishKind::Length if finish.said.as_deref() == Some("model_context_window_exceeded") => "model_context_window_exceeded",
+        FinishKind::Length if finish.said.as_deref() == Some("model_context_window_exceeded") => {
+            "model_context_window_exceeded"
+        }
         FinishKind::Length => "max_tokens",
         FinishKind::Filter | FinishKind::Refusal => "refusal",
         FinishKind::Pause => "pause_turn",
@@ -66,21 +71,29 @@ pub(super) fn stop(o: &mut Object<'_>, finish: &Finish, refused: bool) {
     };
 }
 
-/// The members of `usage`. The counts have to be there; what nobody told is 0. Input leaves out what the cache holds.
+/// The members of `usage`. The counts have to be there; what nobody told is 0. Input leaves out
+/// what the cache holds.
 pub(super) fn usage(o: &mut Object<'_>, usage: Option<&Usage>, tier: Option<&str>) {
     let counts = usage.copied().unwrap_or_default();
     totals(o, &counts);
     o.object("cache_creation", |o| {
-        o.num("ephemeral_5m_input_tokens", counts.cache_write_5m).num("ephemeral_1h_input_tokens", counts.cache_write_1h);
+        o.num("ephemeral_5m_input_tokens", counts.cache_write_5m)
+            .num("ephemeral_1h_input_tokens", counts.cache_write_1h);
     });
     let tier = tier.map(|tier| if tier == "default" { "standard" } else { tier });
-    o.opt_str("service_tier", tier.filter(|tier| matches!(*tier, "standard" | "priority" | "batch")));
+    o.opt_str(
+        "service_tier",
+        tier.filter(|tier| matches!(*tier, "standard" | "priority" | "batch")),
+    );
 }
 
 /// The counts that also stand at the end of a stream.
 pub(super) fn totals(o: &mut Object<'_>, counts: &Usage) {
     o.num("input_tokens", counts.fresh());
-    o.num("cache_creation_input_tokens", counts.cache_write_5m.saturating_add(counts.cache_write_1h));
+    o.num(
+        "cache_creation_input_tokens",
+        counts.cache_write_5m.saturating_add(counts.cache_write_1h),
+    );
     o.num("cache_read_input_tokens", counts.cache_read);
     o.num("output_tokens", counts.output_total());
     if counts.reasoning > 0 {
@@ -100,7 +113,8 @@ pub(super) fn citation(citation: &Citation) -> Option<String> {
                 Some(title) => o.str("title", title),
                 None => o.null("title"),
             };
-            o.str("cited_text", citation.cited.as_deref().unwrap_or_default()).str("encrypted_index", "");
+            o.str("cited_text", citation.cited.as_deref().unwrap_or_default())
+                .str("encrypted_index", "");
         })),
         _ => None,
     }
@@ -114,14 +128,16 @@ pub(super) enum Seal<'p> {
 }
 
 pub(super) fn seal(proof: Option<&Proof>) -> Seal<'_> {
-    match proof.filter(|proof| proof.dialect == ME).map(|proof| (proof.kind, proof.value.as_str())) {
+    match proof.filter(|proof| proof.dialect == ME).map(|proof| (proof.kind, proof.value.as_str()))
+    {
         Some((ProofKind::Redacted, data)) => Seal::Redacted(data),
         Some((ProofKind::Signature, value)) => Seal::Signature(value),
         _ => Seal::Signature(UNSIGNED),
     }
 }
 
-/// Blocks that this dialect's answers have no place for (pictures, other dialects' own) are left out.
+/// Blocks that this dialect's answers have no place for (pictures, other dialects' own) are left
+/// out.
 fn block(a: &mut Array<'_>, block: &Block) {
     match &block.kind {
         BlockKind::Text(text) if text.text.is_empty() && text.citations.is_empty() => {}
@@ -150,7 +166,9 @@ fn block(a: &mut Array<'_>, block: &Block) {
             Seal::Signature(UNSIGNED) if thought.text.is_empty() => {}
             Seal::Signature(signature) => {
                 a.object(|o| {
-                    o.str("type", "thinking").str("thinking", &thought.text).str("signature", signature);
+                    o.str("type", "thinking")
+                        .str("thinking", &thought.text)
+                        .str("signature", signature);
                 });
             }
         },
@@ -160,7 +178,10 @@ fn block(a: &mut Array<'_>, block: &Block) {
                 CallForm::Function => blocks_write::object(&call.arguments),
             };
             a.object(|o| {
-                o.str("type", "tool_use").str("id", &call.id).str("name", &call.name).text("input", &input);
+                o.str("type", "tool_use")
+                    .str("id", &call.id)
+                    .str("name", &call.name)
+                    .text("input", &input);
                 rest(o, block);
             });
         }

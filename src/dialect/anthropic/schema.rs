@@ -1,8 +1,10 @@
-//! JSON Schemas as this dialect takes them, rewritten as little as possible; the order of properties stays.
+//! JSON Schemas as this dialect takes them, rewritten as little as possible; the order of
+//! properties stays.
 //!
-//! The arguments of a tool may be described by any schema whose root is an object. What is enforced word by word (strict
-//! tools, answers in a format) must be said in a subset: every object closed, no bounds on numbers, texts and lists, few
-//! formats. Bounds become part of the description, so that the model still reads them.
+//! The arguments of a tool may be described by any schema whose root is an object. What is enforced
+//! word by word (strict tools, answers in a format) must be said in a subset: every object closed,
+//! no bounds on numbers, texts and lists, few formats. Bounds become part of the description, so
+//! that the model still reads them.
 
 use std::fmt::Write as _;
 
@@ -22,8 +24,8 @@ pub(super) enum Fit {
     No,
 }
 
-/// A schema whose root is an object without alternatives; those are merged into one object. Whether it had to be changed
-/// in what it means.
+/// A schema whose root is an object without alternatives; those are merged into one object. Whether
+/// it had to be changed in what it means.
 pub(super) fn rooted(schema: &Raw) -> (String, bool) {
     let json = schema.json();
     if !json.is_object() {
@@ -40,7 +42,9 @@ pub(super) fn rooted(schema: &Raw) -> (String, bool) {
             merged(json, o);
         }
         for (key, value) in json.members() {
-            let told = matches!(key, "type") || branching && matches!(key, "anyOf" | "oneOf" | "allOf" | "properties" | "required");
+            let told = matches!(key, "type")
+                || branching
+                    && matches!(key, "anyOf" | "oneOf" | "allOf" | "properties" | "required");
             if !told {
                 o.json(key, value);
             }
@@ -49,10 +53,16 @@ pub(super) fn rooted(schema: &Raw) -> (String, bool) {
     (text, branching)
 }
 
-/// The properties of an object and of all its alternatives; required is what every alternative requires.
+/// The properties of an object and of all its alternatives; required is what every alternative
+/// requires.
 fn merged(root: Json<'_>, o: &mut write::Object<'_>) {
-    let branches =
-        |key: &str| -> Vec<Json<'_>> { root.get(key).into_iter().flat_map(Json::items).map(|branch| resolved(root, branch)).collect() };
+    let branches = |key: &str| -> Vec<Json<'_>> {
+        root.get(key)
+            .into_iter()
+            .flat_map(Json::items)
+            .map(|branch| resolved(root, branch))
+            .collect()
+    };
     let all: Vec<Json<'_>> = branches("allOf");
     let any: Vec<Json<'_>> = branches("anyOf").into_iter().chain(branches("oneOf")).collect();
     let mut seen: Vec<&str> = Vec::new();
@@ -67,11 +77,19 @@ fn merged(root: Json<'_>, o: &mut write::Object<'_>) {
         }
     });
     let required = |node: &Json<'_>| -> Vec<String> {
-        node.get("required").into_iter().flat_map(Json::items).map(|name| name.text().to_owned()).collect()
+        node.get("required")
+            .into_iter()
+            .flat_map(Json::items)
+            .map(|name| name.text().to_owned())
+            .collect()
     };
     let mut names: Vec<String> = std::iter::once(&root).chain(&all).flat_map(required).collect();
     if let Some((first, others)) = any.split_first() {
-        names.extend(required(first).into_iter().filter(|name| others.iter().all(|node| required(node).contains(name))));
+        names.extend(
+            required(first)
+                .into_iter()
+                .filter(|name| others.iter().all(|node| required(node).contains(name))),
+        );
     }
     names.sort();
     names.dedup();
@@ -83,12 +101,15 @@ fn merged(root: Json<'_>, o: &mut write::Object<'_>) {
 /// A branch, or what it refers to inside the root.
 fn resolved<'a>(root: Json<'a>, branch: Json<'a>) -> Json<'a> {
     let path = branch.get("$ref").and_then(Json::str);
-    let target =
-        path.as_deref().and_then(|path| path.strip_prefix("#/")).and_then(|path| path.split('/').try_fold(root, |at, key| at.get(key)));
+    let target = path
+        .as_deref()
+        .and_then(|path| path.strip_prefix("#/"))
+        .and_then(|path| path.split('/').try_fold(root, |at, key| at.get(key)));
     target.unwrap_or(branch)
 }
 
-/// The schema in the enforced subset. `title` and `description` are added where the schema has none.
+/// The schema in the enforced subset. `title` and `description` are added where the schema has
+/// none.
 pub(super) fn subset(schema: &str, title: Option<&str>, description: Option<&str>) -> Fit {
     let Some(raw) = Raw::parse(schema) else { return Fit::No };
     let json = raw.json();
@@ -114,12 +135,21 @@ fn recursive(root: Json<'_>) -> bool {
         if let Some(path) = json.get("$ref").and_then(Json::str) {
             out.push(path.into_owned());
         }
-        for inner in json.members().filter(|(key, _)| !matches!(*key, "$defs" | "definitions")).map(|(_, value)| value).chain(json.items())
+        for inner in json
+            .members()
+            .filter(|(key, _)| !matches!(*key, "$defs" | "definitions"))
+            .map(|(_, value)| value)
+            .chain(json.items())
         {
             references(inner, out);
         }
     }
-    fn follow(root: Json<'_>, json: Json<'_>, way: &mut Vec<String>, seen: &mut Vec<String>) -> bool {
+    fn follow(
+        root: Json<'_>,
+        json: Json<'_>,
+        way: &mut Vec<String>,
+        seen: &mut Vec<String>,
+    ) -> bool {
         let mut paths = Vec::new();
         references(json, &mut paths);
         for path in paths {
@@ -129,7 +159,9 @@ fn recursive(root: Json<'_>) -> bool {
             if seen.contains(&path) {
                 continue;
             }
-            let target = path.strip_prefix("#/").and_then(|path| path.split('/').try_fold(root, |at, key| at.get(key)));
+            let target = path
+                .strip_prefix("#/")
+                .and_then(|path| path.split('/').try_fold(root, |at, key| at.get(key)));
             let Some(target) = target else { return true };
             way.push(path.clone());
             if follow(root, target, way, seen) {
@@ -147,13 +179,18 @@ struct State {
     looser: bool,
 }
 
-const FORMATS: [&str; 10] = ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
+const FORMATS: [&str; 10] =
+    ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
 
 impl State {
     /// The node in the subset; `None` where it cannot be said.
     fn node(&mut self, json: Json<'_>) -> Option<String> {
         let says = |key: &str| json.get(key).is_some();
-        if !json.is_object() || !["type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"].iter().any(|key| says(key)) {
+        if !json.is_object()
+            || !["type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"]
+                .iter()
+                .any(|key| says(key))
+        {
             return None;
         }
         let kinds: Vec<_> = match json.get("type") {
@@ -165,7 +202,11 @@ impl State {
             // Nothing but open: closed it would always be empty.
             return None;
         }
-        if object && json.get("additionalProperties").is_some_and(|open| open.is_object() && !open.is_blank()) {
+        if object
+            && json
+                .get("additionalProperties")
+                .is_some_and(|open| open.is_object() && !open.is_blank())
+        {
             return None;
         }
         let mut words = String::new();
@@ -190,10 +231,15 @@ impl State {
                 "enum" if value.items().any(|it| it.is_object() || it.is_array()) => return None,
                 "patternProperties" | "prefixItems" => return None,
                 "minItems" if matches!(value.u64(), Some(0 | 1)) => member(key, value.text()),
-                "format" if value.str().is_some_and(|format| FORMATS.contains(&&*format)) => member(key, value.text()),
-                "type" | "enum" | "const" | "$ref" | "title" | "default" | "required" => member(key, value.text()),
+                "format" if value.str().is_some_and(|format| FORMATS.contains(&&*format)) => {
+                    member(key, value.text())
+                }
+                "type" | "enum" | "const" | "$ref" | "title" | "default" | "required" => {
+                    member(key, value.text())
+                }
                 // Says nothing about values.
-                "$schema" | "$id" | "$comment" | "examples" | "deprecated" | "readOnly" | "writeOnly" => {}
+                "$schema" | "$id" | "$comment" | "examples" | "deprecated" | "readOnly"
+                | "writeOnly" => {}
                 _ if value.kind() == "null" => {}
                 _ => {
                     self.looser = true;
@@ -252,7 +298,10 @@ mod tests {
         assert_eq!(subset_of(given), Fit::Looser(want.to_owned()));
         assert_eq!(
             subset(r#"{"oneOf":[{"type":"string"},{"enum":[1,null]}]}"#, Some("t"), Some("d")),
-            Fit::Whole(r#"{"anyOf":[{"type":"string"},{"enum":[1,null]}],"title":"t","description":"d"}"#.to_owned())
+            Fit::Whole(
+                r#"{"anyOf":[{"type":"string"},{"enum":[1,null]}],"title":"t","description":"d"}"#
+                    .to_owned()
+            )
         );
     }
 
@@ -278,11 +327,15 @@ mod tests {
     #[test]
     fn a_tool_s_schema_has_an_object_at_its_root() {
         let rooted = |schema: &str| rooted(&Raw::parse(schema).expect("json"));
-        for same in [NOTHING, r#"{"type":"object","properties":{"a":{"anyOf":[{"type":"null"}]}}}"#] {
+        for same in [NOTHING, r#"{"type":"object","properties":{"a":{"anyOf":[{"type":"null"}]}}}"#]
+        {
             assert_eq!(rooted(same), (same.to_owned(), false));
         }
         assert_eq!(rooted("null"), (NOTHING.to_owned(), false));
-        assert_eq!(rooted(r#"{"properties":{}}"#), (r#"{"type":"object","properties":{}}"#.to_owned(), false));
+        assert_eq!(
+            rooted(r#"{"properties":{}}"#),
+            (r#"{"type":"object","properties":{}}"#.to_owned(), false)
+        );
         let union = r##"{"anyOf":[{"type":"object","properties":{"a":{"type":"string"},"c":{"type":"null"}},"required":["a","c"]},{"$ref":"#/$defs/b"}],"$defs":{"b":{"properties":{"b":{"type":"string"},"c":{"type":"null"}},"required":["c","b"]}}}"##;
         assert_eq!(
             rooted(union),

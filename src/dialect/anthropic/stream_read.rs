@@ -109,7 +109,12 @@ impl MessageReader {
             "text" => What::Text { block: None },
             "thinking" => What::Thought { block: None, signature: text("signature").into_owned() },
             "redacted_thinking" => {
-                let proof = Proof { dialect: ME, kind: ProofKind::Redacted, value: text("data").into_owned(), id: None };
+                let proof = Proof {
+                    dialect: ME,
+                    kind: ProofKind::Redacted,
+                    value: text("data").into_owned(),
+                    id: None,
+                };
                 let number = open(&mut self.next, Head::Reasoning { summary: false }, out);
                 out.push(ChatEvent::Proof { block: number, proof });
                 out.push(ChatEvent::Close { block: number });
@@ -118,7 +123,11 @@ impl MessageReader {
             "tool_use" => {
                 let id = self.calls.id(&text("id"));
                 let name = self.carry.name(&text("name")).to_owned();
-                let number = open(&mut self.next, Head::ToolCall { id, name, form: CallForm::Function }, out);
+                let number = open(
+                    &mut self.next,
+                    Head::ToolCall { id, name, form: CallForm::Function },
+                    out,
+                );
                 let input = block.get("input").filter(|input| !input.is_blank());
                 What::Call { block: number, input: blocks_read::input(input), grown: false }
             }
@@ -144,7 +153,10 @@ impl MessageReader {
     }
 
     fn delta(&mut self, index: u64, delta: Json<'_>, out: &mut Vec<ChatEvent>) {
-        let foreign = self.open.iter().any(|open| open.index == index && matches!(open.what, What::Foreign { .. }));
+        let foreign = self
+            .open
+            .iter()
+            .any(|open| open.index == index && matches!(open.what, What::Foreign { .. }));
         if foreign {
             return self.grow(index, Growth::Other(delta), out);
         }
@@ -153,9 +165,13 @@ impl MessageReader {
                 ("text", Some(text)) => self.grow(index, Growth::Text(&text), out),
                 ("thinking", Some(text)) => self.grow(index, Growth::Thought(&text), out),
                 ("partial_json", Some(text)) => self.grow(index, Growth::Arguments(&text), out),
-                ("partial_json", None) if value.is_object() => self.grow(index, Growth::Arguments(value.text()), out),
+                ("partial_json", None) if value.is_object() => {
+                    self.grow(index, Growth::Arguments(value.text()), out)
+                }
                 ("signature", Some(text)) => self.grow(index, Growth::Signature(&text), out),
-                ("citation", None) if value.is_object() => self.grow(index, Growth::Citation(value), out),
+                ("citation", None) if value.is_object() => {
+                    self.grow(index, Growth::Citation(value), out)
+                }
                 _ => {}
             }
         }
@@ -165,20 +181,24 @@ impl MessageReader {
         if matches!(growth, Growth::Text("") | Growth::Thought("") | Growth::Arguments("")) {
             return;
         }
-        let at = match self.open.iter().rposition(|open| open.index == index && growth.fits(&open.what)) {
-            Some(at) => at,
-            // Nobody opened the block, or as something else.
-            None => {
-                let what = match growth {
-                    Growth::Text(_) | Growth::Citation(_) => What::Text { block: None },
-                    Growth::Thought(_) | Growth::Signature(_) => What::Thought { block: None, signature: String::new() },
-                    Growth::Arguments(_) | Growth::Other(_) => return,
-                };
-                self.stop(index, out);
-                self.open.push(Open { index, what });
-                self.open.len() - 1
-            }
-        };
+        let at =
+            match self.open.iter().rposition(|open| open.index == index && growth.fits(&open.what))
+            {
+                Some(at) => at,
+                // Nobody opened the block, or as something else.
+                None => {
+                    let what = match growth {
+                        Growth::Text(_) | Growth::Citation(_) => What::Text { block: None },
+                        Growth::Thought(_) | Growth::Signature(_) => {
+                            What::Thought { block: None, signature: String::new() }
+                        }
+                        Growth::Arguments(_) | Growth::Other(_) => return,
+                    };
+                    self.stop(index, out);
+                    self.open.push(Open { index, what });
+                    self.open.len() - 1
+                }
+            };
         let next = &mut self.next;
         match (&mut self.open[at].what, growth) {
             (What::Text { block }, Growth::Text(text)) => {
@@ -190,7 +210,8 @@ impl MessageReader {
                 out.push(ChatEvent::Citation { block, citation: blocks_read::citation(citation) });
             }
             (What::Thought { block, .. }, Growth::Thought(text)) => {
-                let block = *block.get_or_insert_with(|| open(next, Head::Reasoning { summary: false }, out));
+                let block = *block
+                    .get_or_insert_with(|| open(next, Head::Reasoning { summary: false }, out));
                 out.push(ChatEvent::Delta { block, text: text.to_owned() });
             }
             (What::Thought { signature, .. }, Growth::Signature(more)) => signature.push_str(more),
@@ -238,7 +259,10 @@ impl MessageReader {
             What::Foreign { mut body, mut raw, input, grown } => {
                 if grown {
                     if !input.is_empty() {
-                        body.insert("input".to_owned(), serde_json::from_str(&input).unwrap_or(Value::String(input)));
+                        body.insert(
+                            "input".to_owned(),
+                            serde_json::from_str(&input).unwrap_or(Value::String(input)),
+                        );
                     }
                     raw = Raw::from(&Value::Object(body));
                 }
@@ -254,19 +278,32 @@ impl MessageReader {
             self.close(open.what, out);
         }
         self.done = true;
-        let finish = response_read::finish(self.finish.clone(), self.sequence.take(), self.calls.any());
-        out.push(ChatEvent::End { finish, usage: self.counts.usage(), service_tier: self.tier.clone() });
+        let finish =
+            response_read::finish(self.finish.clone(), self.sequence.take(), self.calls.any());
+        out.push(ChatEvent::End {
+            finish,
+            usage: self.counts.usage(),
+            service_tier: self.tier.clone(),
+        });
     }
 
-    /// The number of a block; without one, a start is the next block and anything else is about the last.
+    /// The number of a block; without one, a start is the next block and anything else is about the
+    /// last.
     fn index(&self, json: Json<'_>, starts: bool) -> u64 {
         let last = self.open.last().map(|open| open.index);
-        json.get("index").and_then(Json::u64).unwrap_or_else(|| if starts { u64::from(self.events) << 32 } else { last.unwrap_or(0) })
+        json.get("index").and_then(Json::u64).unwrap_or_else(|| {
+            if starts { u64::from(self.events) << 32 } else { last.unwrap_or(0) }
+        })
     }
 }
 
 impl StreamReader for MessageReader {
-    fn event(&mut self, name: &[u8], data: &[u8], out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn event(
+        &mut self,
+        name: &[u8],
+        data: &[u8],
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>> {
         if self.done {
             return Ok(());
         }
@@ -279,7 +316,9 @@ impl StreamReader for MessageReader {
         }
         let json = match json::check(data) {
             Ok(json) => json,
-            Err(_) if name == b"error" && !data.starts_with(b"{") => return Err(Box::new(fault::said(data))),
+            Err(_) if name == b"error" && !data.starts_with(b"{") => {
+                return Err(Box::new(fault::said(data)));
+            }
             Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),
         };
         if !json.is_object() && !fault::is_error(json) {
@@ -310,7 +349,8 @@ impl StreamReader for MessageReader {
             b"message_delta" => {
                 let delta = json.get("delta").unwrap_or(json);
                 self.finish = shape::name(delta.get("stop_reason")).or(self.finish.take());
-                self.sequence = blocks_read::string(delta, "stop_sequence").or(self.sequence.take());
+                self.sequence =
+                    blocks_read::string(delta, "stop_sequence").or(self.sequence.take());
                 self.usage(json.get("usage").or_else(|| delta.get("usage")));
             }
             b"message_stop" => {
@@ -321,7 +361,9 @@ impl StreamReader for MessageReader {
                 self.finish(out);
             }
             b"error" => return Err(Box::new(fault::told(None, json))),
-            _ if name == b"error" || fault::is_error(json) => return Err(Box::new(fault::told(None, json))),
+            _ if name == b"error" || fault::is_error(json) => {
+                return Err(Box::new(fault::told(None, json)));
+            }
             _ => {}
         }
         Ok(())
@@ -335,7 +377,11 @@ impl StreamReader for MessageReader {
     }
 
     fn summary(&self) -> Summary {
-        Summary { usage: self.counts.usage(), finish: self.finish.clone(), model: self.model.clone() }
+        Summary {
+            usage: self.counts.usage(),
+            finish: self.finish.clone(),
+            model: self.model.clone(),
+        }
     }
 }
 

@@ -96,10 +96,15 @@ impl MessageWriter {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
-        let (id, model, usage) = (response_write::id(&self.shape), self.shape.model.clone(), self.usage);
+        let (id, model, usage) =
+            (response_write::id(&self.shape), self.shape.model.clone(), self.usage);
         self.frame(out, "message_start", |o| {
             o.object("message", |o| {
-                o.str("id", &id).str("type", "message").str("role", "assistant").str("model", &model).array("content", |_| {});
+                o.str("id", &id)
+                    .str("type", "message")
+                    .str("role", "assistant")
+                    .str("model", &model)
+                    .array("content", |_| {});
                 o.null("stop_reason").null("stop_sequence");
                 o.object("usage", |o| response_write::usage(o, usage.as_ref(), None));
             });
@@ -147,7 +152,10 @@ impl MessageWriter {
             Head::Reasoning { .. } => Now::Thought { open: false, proof: None },
             Head::ToolCall { id, name, form } => {
                 self.start(out, |o| {
-                    o.str("type", "tool_use").str("id", &id).str("name", &name).object("input", |_| {});
+                    o.str("type", "tool_use")
+                        .str("id", &id)
+                        .str("name", &name)
+                        .object("input", |_| {});
                 });
                 let arguments = match form {
                     CallForm::Function => Arguments::Held(String::new()),
@@ -228,7 +236,11 @@ impl MessageWriter {
     }
 
     fn cite(&mut self, citation: &Citation, out: &mut Vec<u8>) {
-        let Some(json) = response_write::citation(citation).filter(|_| matches!(self.now, Now::Text { .. })) else { return };
+        let Some(json) =
+            response_write::citation(citation).filter(|_| matches!(self.now, Now::Text { .. }))
+        else {
+            return;
+        };
         self.open_text(out);
         self.delta(out, "citations_delta", |o| {
             o.text("citation", &json);
@@ -243,7 +255,9 @@ impl MessageWriter {
             Now::Call { form, arguments } => {
                 match (form, arguments) {
                     (CallForm::Custom, _) => self.arguments(out, "\"}"),
-                    (CallForm::Function, Arguments::Held(held)) => self.arguments(out, &blocks_write::object(&held)),
+                    (CallForm::Function, Arguments::Held(held)) => {
+                        self.arguments(out, &blocks_write::object(&held))
+                    }
                     (CallForm::Function, Arguments::Flow) => {}
                 }
                 self.stop(out);
@@ -330,7 +344,8 @@ impl StreamWriter for MessageWriter {
     }
 
     fn error(&mut self, error: &ClientError, request_id: &str, out: &mut Vec<u8>) {
-        // The name of the event is enough for clients, whatever was told before and even before the first event.
+        // The name of the event is enough for clients, whatever was told before and even before the
+        // first event.
         out.extend_from_slice(&error::event(error, request_id));
     }
 }

@@ -61,7 +61,8 @@ fn written(request: &ChatRequest, thinking: Thinking) -> (Value, Vec<String>) {
     (serde_json::from_slice(&encoded.body).expect("json"), losses)
 }
 
-/// Makes equal what means the same: text content and one text block, null and absent, defaults told and not.
+/// Makes equal what means the same: text content and one text block, null and absent, defaults told
+/// and not.
 fn normal(value: &Value) -> Value {
     match value {
         Value::Object(object) => {
@@ -80,7 +81,13 @@ fn normal(value: &Value) -> Value {
                 "type" => *value != json!("custom"),
                 _ => !value.is_null(),
             };
-            Value::Object(object.iter().filter(|(key, value)| told(key, value)).map(|(key, value)| (key.clone(), normal(value))).collect())
+            Value::Object(
+                object
+                    .iter()
+                    .filter(|(key, value)| told(key, value))
+                    .map(|(key, value)| (key.clone(), normal(value)))
+                    .collect(),
+            )
         }
         Value::Array(list) => Value::Array(list.iter().map(normal).collect()),
         other => other.clone(),
@@ -106,7 +113,9 @@ fn recorded_requests_come_back_whole_and_nothing_is_lost() {
         let adaptive = effort || want.pointer("/thinking/type") == Some(&json!("adaptive"));
         let thinking = if adaptive { Thinking::Effort } else { Thinking::Budget };
 
-        let request = Anthropic.read_request(Place::Main, exchange.request.to_string().as_bytes()).expect("a request");
+        let request = Anthropic
+            .read_request(Place::Main, exchange.request.to_string().as_bytes())
+            .expect("a request");
         let (mut got, losses) = written(&request, thinking);
 
         got.as_object_mut().expect("an object").remove("model");
@@ -121,7 +130,10 @@ fn holds(got: &Value, want: &Value, at: &str) {
         (_, Value::Null) => {}
         (Value::Null, want) if *want == json!({ "thinking_tokens": 0 }) => {}
         (Value::Object(got), Value::Object(want)) => {
-            for (key, want) in want.iter().filter(|(key, _)| !matches!(key.as_str(), "id" | "model") || at.len() > 1) {
+            for (key, want) in want
+                .iter()
+                .filter(|(key, _)| !matches!(key.as_str(), "id" | "model") || at.len() > 1)
+            {
                 if !(want.is_null() || want == &json!([]) && key == "citations") {
                     holds(got.get(key).unwrap_or(&Value::Null), want, &format!("{at}.{key}"));
                 }
@@ -138,9 +150,12 @@ fn holds(got: &Value, want: &Value, at: &str) {
 #[test]
 fn recorded_answers_come_back_whole() {
     for exchange in exchanges().into_iter().filter(|it| it.status == 200 && it.kind == "json") {
-        let response = Anthropic.read_response(&exchange.content_type, exchange.response.as_bytes(), &Carry::default()).expect("an answer");
+        let response = Anthropic
+            .read_response(&exchange.content_type, exchange.response.as_bytes(), &Carry::default())
+            .expect("an answer");
 
-        let got: Value = serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+        let got: Value =
+            serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
 
         let mut want: Value = serde_json::from_str(&exchange.response).expect("json");
         // An empty text says nothing, and clients may not send it back.
@@ -157,7 +172,8 @@ fn told(body: &str, cuts: &[usize]) -> Vec<ChatEvent> {
     cuts.extend([0, body.len()]);
     cuts.sort_unstable();
     for pair in cuts.windows(2) {
-        let step = reading.feed(&bytes::Bytes::copy_from_slice(&body.as_bytes()[pair[0]..pair[1]]), &mut said);
+        let step = reading
+            .feed(&bytes::Bytes::copy_from_slice(&body.as_bytes()[pair[0]..pair[1]]), &mut said);
         assert_eq!(step.error, None);
     }
     drop(reading.end(&mut said));
@@ -166,7 +182,12 @@ fn told(body: &str, cuts: &[usize]) -> Vec<ChatEvent> {
 
 fn framed(body: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
     let body = body.replace("\r\n", "\n");
-    let data = |event: &str| event.lines().find_map(|line| line.strip_prefix("data:")).map(|data| data.trim().as_bytes().to_vec());
+    let data = |event: &str| {
+        event
+            .lines()
+            .find_map(|line| line.strip_prefix("data:"))
+            .map(|data| data.trim().as_bytes().to_vec())
+    };
     body.split("\n\n").filter_map(data).map(|data| (Vec::new(), data)).collect()
 }
 
@@ -186,7 +207,8 @@ fn client_stream(events: &[ChatEvent]) -> String {
 
 #[test]
 fn recorded_streams_say_the_same_when_read_written_and_read_again() {
-    let streams: Vec<Exchange> = exchanges().into_iter().filter(|it| it.status == 200 && it.kind == "sse").collect();
+    let streams: Vec<Exchange> =
+        exchanges().into_iter().filter(|it| it.status == 200 && it.kind == "sse").collect();
     for exchange in &streams {
         let events = told(&exchange.response, &[]);
         grammar::check(&events).expect("well formed");
@@ -194,13 +216,17 @@ fn recorded_streams_say_the_same_when_read_written_and_read_again() {
             assert!(!matches!(events.last(), Some(ChatEvent::End { .. })), "{}", exchange.id);
             continue;
         };
-        let whole = Anthropic.read_response("", want.to_string().as_bytes(), &Carry::default()).expect("an answer");
+        let whole = Anthropic
+            .read_response("", want.to_string().as_bytes(), &Carry::default())
+            .expect("an answer");
         let mut assembler = Assembler::default();
         events.iter().for_each(|event| assembler.feed(event));
         let assembled = assembler.finish().expect("complete");
         let shown = |response: &ChatResponse| -> Value {
             let plain = ChatResponse { extras: Extras::default(), ..response.clone() };
-            normal(&serde_json::from_slice(&Anthropic.write_response(&plain, &shape())).expect("json"))
+            normal(
+                &serde_json::from_slice(&Anthropic.write_response(&plain, &shape())).expect("json"),
+            )
         };
         // Deltas of a block may not tell what stood beside its content.
         let bare = |mut value: Value| {
@@ -212,7 +238,9 @@ fn recorded_streams_say_the_same_when_read_written_and_read_again() {
         assert_eq!(bare(shown(&assembled)), bare(shown(&whole)), "{}", exchange.id);
 
         let again = put_together(&client_stream(&events)).expect("a whole stream");
-        let again = Anthropic.read_response("", again.to_string().as_bytes(), &Carry::default()).expect("an answer");
+        let again = Anthropic
+            .read_response("", again.to_string().as_bytes(), &Carry::default())
+            .expect("an answer");
         let known = |mut value: Value| {
             // The end of a stream has no place for them.
             let usage = value["usage"].as_object_mut().expect("usage");
@@ -276,7 +304,10 @@ fn events_of_odd_vendors_are_well_formed_answers() {
             FinishKind::ToolCalls,
         ),
         (
-            vec![r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#, r#"{"type":"message_stop"}"#],
+            vec![
+                r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#,
+                r#"{"type":"message_stop"}"#,
+            ],
             "",
             vec![],
             FinishKind::Stop,
@@ -312,13 +343,22 @@ fn events_of_odd_vendors_are_well_formed_answers() {
         for block in &response.blocks {
             match &block.kind {
                 BlockKind::Text(it) => got.0.push_str(&it.text),
-                BlockKind::ToolCall(it) => got.1.push((it.id.as_str(), it.name.as_str(), it.arguments.as_str())),
+                BlockKind::ToolCall(it) => {
+                    got.1.push((it.id.as_str(), it.name.as_str(), it.arguments.as_str()))
+                }
                 _ => {}
             }
         }
-        assert_eq!((got.0.as_str(), got.1, response.finish.kind), (text, calls, finish), "{events:?}");
+        assert_eq!(
+            (got.0.as_str(), got.1, response.finish.kind),
+            (text, calls, finish),
+            "{events:?}"
+        );
         let stream = client_stream(&said);
-        assert!(stream.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"), "{stream}");
+        assert!(
+            stream.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
+            "{stream}"
+        );
     }
 }
 
@@ -330,7 +370,8 @@ fn arguments_that_are_no_object_are_put_into_one_also_where_they_come_in_pieces(
         (&["{ ", "}"], "{ }"),
         (&[""], "{}"),
     ] {
-        let head = Head::ToolCall { id: "c".to_owned(), name: "f".to_owned(), form: CallForm::Function };
+        let head =
+            Head::ToolCall { id: "c".to_owned(), name: "f".to_owned(), form: CallForm::Function };
         let (mut writer, mut out) = (Anthropic.stream_writer(&shape()), Vec::new());
         writer.event(ChatEvent::Open { block: 0, head }, &mut out);
         for piece in pieces {
@@ -338,8 +379,12 @@ fn arguments_that_are_no_object_are_put_into_one_also_where_they_come_in_pieces(
         }
         writer.event(ChatEvent::Close { block: 0 }, &mut out);
         let text = String::from_utf8(out).expect("text");
-        let data = text.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
-        let got: String = data.filter_map(|event| event["delta"]["partial_json"].as_str().map(str::to_owned)).collect();
+        let data = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+        let got: String = data
+            .filter_map(|event| event["delta"]["partial_json"].as_str().map(str::to_owned))
+            .collect();
         assert_eq!(got, want, "{pieces:?}");
     }
 }
@@ -347,15 +392,25 @@ fn arguments_that_are_no_object_are_put_into_one_also_where_they_come_in_pieces(
 #[test]
 fn an_error_in_a_stream_is_a_fault_and_a_cut_stream_has_no_end() {
     let (mut reader, mut said) = (Anthropic.stream_reader(&Carry::default()), Vec::new());
-    reader.event(b"", br#"{"type":"message_start","message":{"model":"m"}}"#, &mut said).expect("an event");
-    let fault = reader.event(b"error", br#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#, &mut said);
+    reader
+        .event(b"", br#"{"type":"message_start","message":{"model":"m"}}"#, &mut said)
+        .expect("an event");
+    let fault = reader.event(
+        b"error",
+        br#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,
+        &mut said,
+    );
     assert_eq!(fault.expect_err("an error").status, 529);
     assert!(!reader.end(&mut said));
 
     // An end that was preceded by nothing is none.
-    for events in [&[r#"{"type":"message_stop"}"#][..], &[r#"{"type":"message_start","message":{}}"#, r#"{"type":"message_stop"}"#]] {
+    for events in [
+        &[r#"{"type":"message_stop"}"#][..],
+        &[r#"{"type":"message_start","message":{}}"#, r#"{"type":"message_stop"}"#],
+    ] {
         let (mut reader, mut said) = (Anthropic.stream_reader(&Carry::default()), Vec::new());
-        let failed = events.iter().any(|event| reader.event(b"", event.as_bytes(), &mut said).is_err());
+        let failed =
+            events.iter().any(|event| reader.event(b"", event.as_bytes(), &mut said).is_err());
         assert!(failed && !reader.end(&mut said), "{events:?}");
     }
 

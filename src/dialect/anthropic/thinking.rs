@@ -8,7 +8,8 @@ use crate::{
 
 /// The least budget that is taken.
 const LEAST: u64 = 1_024;
-/// How long answers may be where neither the client nor the model's facts say; the field has to be there.
+/// How long answers may be where neither the client nor the model's facts say; the field has to be
+/// there.
 const USUAL: u64 = 8_192;
 
 #[derive(Debug, Default, PartialEq)]
@@ -23,10 +24,16 @@ pub(super) struct Plan {
 
 /// Decides from what was wished for, what the model knows and what the conversation allows.
 ///
-/// A limit holds thoughts and words together, in every dialect; so a budget bends to the limit, and the limit is raised only
-/// where it is below the least budget. A model that thinks cannot be made to call a tool: where it must (`forced`), as for
-/// structured output, it does not think.
-pub(super) fn plan(settings: &Settings, forced: bool, conversation: &Conversation<'_>, traits: &Traits, lost: &mut Losses) -> Plan {
+/// A limit holds thoughts and words together, in every dialect; so a budget bends to the limit, and
+/// the limit is raised only where it is below the least budget. A model that thinks cannot be made
+/// to call a tool: where it must (`forced`), as for structured output, it does not think.
+pub(super) fn plan(
+    settings: &Settings,
+    forced: bool,
+    conversation: &Conversation<'_>,
+    traits: &Traits,
+    lost: &mut Losses,
+) -> Plan {
     let most = traits.max_output.filter(|most| *most > 0).unwrap_or(u64::MAX);
     let limit = settings.max_tokens.filter(|limit| *limit > 0).map(|limit| limit.min(most));
     lost.when(settings.max_tokens.is_some_and(|told| told > most), "max_tokens");
@@ -44,7 +51,10 @@ pub(super) fn plan(settings: &Settings, forced: bool, conversation: &Conversatio
         }
         return plan;
     }
-    let wished = wish.enabled == Some(true) || wish.adaptive || wish.level().is_some() || shown(wish) == Some(true);
+    let wished = wish.enabled == Some(true)
+        || wish.adaptive
+        || wish.level().is_some()
+        || shown(wish) == Some(true);
     if !wished {
         return plan;
     }
@@ -132,8 +142,15 @@ mod tests {
             (None, Some(64_000), Effort::High, (24_576, 64_000)),
         ] {
             let wish = ReasoningWish { effort: Some(effort), ..ReasoningWish::default() };
-            let settings = Settings { max_tokens: limit, reasoning: Some(wish), ..Settings::default() };
-            let plan = plan(&settings, false, &Conversation::default(), &traits(Thinking::Budget, most), &mut Losses::default());
+            let settings =
+                Settings { max_tokens: limit, reasoning: Some(wish), ..Settings::default() };
+            let plan = plan(
+                &settings,
+                false,
+                &Conversation::default(),
+                &traits(Thinking::Budget, most),
+                &mut Losses::default(),
+            );
             let thinking = format!(r#"{{"type":"enabled","budget_tokens":{}}}"#, want.0);
             assert_eq!(
                 plan,
@@ -145,18 +162,40 @@ mod tests {
 
     #[test]
     fn efforts_are_told_by_name_or_not_at_all() {
-        let wish = |effort| ReasoningWish { effort: Some(effort), show: Some(true), ..ReasoningWish::default() };
+        let wish = |effort| ReasoningWish {
+            effort: Some(effort),
+            show: Some(true),
+            ..ReasoningWish::default()
+        };
         for (wish, thinking, want) in [
-            (wish(Effort::Minimal), Thinking::Effort, Some((r#"{"type":"adaptive","display":"summarized"}"#, Some("low"), true))),
-            (wish(Effort::Max), Thinking::Effort, Some((r#"{"type":"adaptive","display":"summarized"}"#, Some("max"), true))),
+            (
+                wish(Effort::Minimal),
+                Thinking::Effort,
+                Some((r#"{"type":"adaptive","display":"summarized"}"#, Some("low"), true)),
+            ),
+            (
+                wish(Effort::Max),
+                Thinking::Effort,
+                Some((r#"{"type":"adaptive","display":"summarized"}"#, Some("max"), true)),
+            ),
             (wish(Effort::None), Thinking::Effort, Some((r#"{"type":"disabled"}"#, None, false))),
             (wish(Effort::None), Thinking::Never, None),
             (wish(Effort::High), Thinking::Never, None),
-            (ReasoningWish { show: Some(false), ..ReasoningWish::default() }, Thinking::Effort, None),
+            (
+                ReasoningWish { show: Some(false), ..ReasoningWish::default() },
+                Thinking::Effort,
+                None,
+            ),
         ] {
             let mut lost = Losses::default();
             let settings = Settings { reasoning: Some(wish.clone()), ..Settings::default() };
-            let plan = plan(&settings, false, &Conversation::default(), &traits(thinking, None), &mut lost);
+            let plan = plan(
+                &settings,
+                false,
+                &Conversation::default(),
+                &traits(thinking, None),
+                &mut lost,
+            );
             let got = plan.thinking.as_deref().map(|json| (json, plan.effort, plan.on));
             assert_eq!(got, want, "{wish:?}");
             assert_eq!(lost.into_vec().len(), usize::from(wish.effort == Some(Effort::High)));

@@ -23,7 +23,9 @@ const SEARCH: &str = "web_search";
 
 /// Names that no function may bear beside the hosted tools of this request.
 pub(super) fn fixed_names(request: &ChatRequest) -> Vec<&'static str> {
-    let searches = request.tools.iter().any(|tool| matches!(tool, Tool::Hosted(it) if it.kind == Hosted::WebSearch && it.dialect != ME));
+    let searches = request.tools.iter().any(
+        |tool| matches!(tool, Tool::Hosted(it) if it.kind == Hosted::WebSearch && it.dialect != ME),
+    );
     if searches { vec![SEARCH] } else { Vec::new() }
 }
 
@@ -53,7 +55,8 @@ pub(super) fn tools(request: &ChatRequest, names: &Names, lost: &mut Losses) -> 
 }
 
 fn function(tool: &FunctionTool, names: &Names, lost: &mut Losses) -> String {
-    let (mut schema, bent) = tool.schema.as_ref().map_or_else(|| (schema::NOTHING.to_owned(), false), schema::rooted);
+    let (mut schema, bent) =
+        tool.schema.as_ref().map_or_else(|| (schema::NOTHING.to_owned(), false), schema::rooted);
     if bent {
         lost.add("tools.schema");
     }
@@ -72,7 +75,9 @@ fn function(tool: &FunctionTool, names: &Names, lost: &mut Losses) -> String {
         }
     }
     write::object(|o| {
-        o.str("name", names.sent(&tool.name)).opt_str("description", tool.description.as_deref()).text("input_schema", &schema);
+        o.str("name", names.sent(&tool.name))
+            .opt_str("description", tool.description.as_deref())
+            .text("input_schema", &schema);
         if strict {
             o.bool("strict", true);
         }
@@ -89,7 +94,10 @@ fn hosted(tool: &HostedTool, lost: &mut Losses) -> Option<String> {
     if tool.kind == Hosted::WebSearch {
         return Some(search(json, lost));
     }
-    let kind = json.get("type").and_then(Json::str).map_or_else(|| "hosted".to_owned(), std::borrow::Cow::into_owned);
+    let kind = json
+        .get("type")
+        .and_then(Json::str)
+        .map_or_else(|| "hosted".to_owned(), std::borrow::Cow::into_owned);
     lost.add(format!("tools.{kind}"));
     None
 }
@@ -104,8 +112,9 @@ fn search(json: Json<'_>, lost: &mut Losses) -> String {
     write::object(|o| {
         o.str("type", "web_search_20250305").str("name", SEARCH);
         // One of the two lists may be given, not both.
-        let lists =
-            ["allowed_domains", "blocked_domains"].into_iter().find_map(|key| Some((key, filters.get(key).filter(|it| !it.is_blank())?)));
+        let lists = ["allowed_domains", "blocked_domains"]
+            .into_iter()
+            .find_map(|key| Some((key, filters.get(key).filter(|it| !it.is_blank())?)));
         if let Some((key, domains)) = lists {
             o.json(key, domains);
         }
@@ -123,7 +132,9 @@ fn search(json: Json<'_>, lost: &mut Losses) -> String {
 /// What is said of the choice, in the words that this dialect has.
 fn wanted(request: &ChatRequest) -> Option<ToolChoice> {
     match &request.tool_choice {
-        Some(ToolChoice::Allowed { names, required: true }) if names.len() == 1 => Some(ToolChoice::Named(names[0].clone())),
+        Some(ToolChoice::Allowed { names, required: true }) if names.len() == 1 => {
+            Some(ToolChoice::Named(names[0].clone()))
+        }
         Some(ToolChoice::Allowed { required: true, .. }) => Some(ToolChoice::Required),
         Some(ToolChoice::Allowed { required: false, .. }) => Some(ToolChoice::Auto),
         other => other.clone(),
@@ -132,7 +143,8 @@ fn wanted(request: &ChatRequest) -> Option<ToolChoice> {
 
 /// Whether the model must call.
 pub(super) fn forced(request: &ChatRequest) -> bool {
-    !request.tools.is_empty() && matches!(wanted(request), Some(ToolChoice::Named(_) | ToolChoice::Required))
+    !request.tools.is_empty()
+        && matches!(wanted(request), Some(ToolChoice::Named(_) | ToolChoice::Required))
 }
 
 /// The field `tool_choice`; nothing where the usual is meant.

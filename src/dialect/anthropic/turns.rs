@@ -1,4 +1,5 @@
-//! A conversation as this dialect demands it: turns alternate, the user begins, results follow their calls at once.
+//! A conversation as this dialect demands it: turns alternate, the user begins, results follow
+//! their calls at once.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -18,7 +19,8 @@ use crate::{
 
 const ME: Dialect = Dialect::Anthropic;
 
-/// What the user says where a conversation begins without them, or says nothing at all; empty ones are refused.
+/// What the user says where a conversation begins without them, or says nothing at all; empty ones
+/// are refused.
 const OPENING: &str = "…";
 
 #[derive(Debug, Default)]
@@ -85,8 +87,8 @@ impl<'a> Piece<'a> {
 }
 
 impl Conversation<'_> {
-    /// Whether the model, told to think within a budget, would refuse to go on: the turn that it is to go on with does not
-    /// begin with its thought.
+    /// Whether the model, told to think within a budget, would refuse to go on: the turn that it is
+    /// to go on with does not begin with its thought.
     pub(super) fn lacks_thought(&self) -> bool {
         let Some(last) = self.turns.iter().rposition(|turn| turn.assistant) else { return false };
         let answered = match self.turns.get(last + 1) {
@@ -99,8 +101,18 @@ impl Conversation<'_> {
 }
 
 /// Puts the request's messages into turns.
-pub(super) fn arrange<'a>(request: &'a ChatRequest, seed: &'a str, lost: &mut Losses) -> Conversation<'a> {
-    let mut reader = Arranger { conversation: Conversation::default(), results: HashMap::new(), given: 0, ids: Ids::new(seed), lost };
+pub(super) fn arrange<'a>(
+    request: &'a ChatRequest,
+    seed: &'a str,
+    lost: &mut Losses,
+) -> Conversation<'a> {
+    let mut reader = Arranger {
+        conversation: Conversation::default(),
+        results: HashMap::new(),
+        given: 0,
+        ids: Ids::new(seed),
+        lost,
+    };
     for block in &request.system {
         reader.system(block);
     }
@@ -149,12 +161,16 @@ impl<'a> Arranger<'a, '_> {
     fn system(&mut self, block: &'a Block) {
         match text_of(block) {
             Some(text) if text.trim().is_empty() => hand_over(&mut self.conversation.system, block),
-            Some(text) => self.conversation.system.push(Piece::new(What::Text { text: text.into(), citations: &[] }, block)),
+            Some(text) => self
+                .conversation
+                .system
+                .push(Piece::new(What::Text { text: text.into(), citations: &[] }, block)),
             None => self.lost.add("system.media"),
         }
     }
 
-    /// Words of the system inside the conversation, where only user and assistant may speak; leading ones are its prompt.
+    /// Words of the system inside the conversation, where only user and assistant may speak;
+    /// leading ones are its prompt.
     fn reminder(&mut self, blocks: &'a [Block]) {
         if self.conversation.turns.is_empty() {
             return blocks.iter().for_each(|block| self.system(block));
@@ -167,7 +183,8 @@ impl<'a> Arranger<'a, '_> {
             }
         }
         if !words.trim().is_empty() {
-            let mut piece = Piece::said(format!("<system-message>\n{}\n</system-message>", words.trim()));
+            let mut piece =
+                Piece::said(format!("<system-message>\n{}\n</system-message>", words.trim()));
             piece.cache = blocks.last().and_then(|block| block.cache.as_ref());
             self.turn(false).pieces.push(piece);
         }
@@ -183,25 +200,37 @@ impl<'a> Arranger<'a, '_> {
             return self.turn(assistant).pieces.push(piece);
         }
         let what = match &block.kind {
-            BlockKind::Text(text) if text.text.trim().is_empty() => return hand_over(&mut self.turn(assistant).pieces, block),
-            BlockKind::Text(text) => What::Text { text: Cow::Borrowed(&text.text), citations: &text.citations },
+            BlockKind::Text(text) if text.text.trim().is_empty() => {
+                return hand_over(&mut self.turn(assistant).pieces, block);
+            }
+            BlockKind::Text(text) => {
+                What::Text { text: Cow::Borrowed(&text.text), citations: &text.citations }
+            }
             BlockKind::Refusal(text) if text.trim().is_empty() => return,
             BlockKind::Refusal(text) => What::Text { text: Cow::Borrowed(text), citations: &[] },
-            BlockKind::Media(medium) if assistant => return self.lost.add(media::name(medium.kind)),
+            BlockKind::Media(medium) if assistant => {
+                return self.lost.add(media::name(medium.kind));
+            }
             BlockKind::Media(medium) => {
                 if medium.detail.as_deref().is_some_and(|detail| detail != "auto") {
                     self.lost.add("messages.image_url.detail");
                 }
                 match media::sent(medium) {
-                    Ok((kind, source)) => What::Media { kind, source, title: medium.name.as_deref() },
+                    Ok((kind, source)) => {
+                        What::Media { kind, source, title: medium.name.as_deref() }
+                    }
                     Err(lost) => return self.lost.add(lost),
                 }
             }
-            BlockKind::Reasoning(thought) => match own.map(|proof| (proof.kind, proof.value.as_str())) {
-                Some((ProofKind::Signature, signature)) if assistant => What::Thought { text: &thought.text, signature },
-                Some((ProofKind::Redacted, data)) if assistant => What::Redacted(data),
-                _ => return self.lost.add("reasoning"),
-            },
+            BlockKind::Reasoning(thought) => {
+                match own.map(|proof| (proof.kind, proof.value.as_str())) {
+                    Some((ProofKind::Signature, signature)) if assistant => {
+                        What::Thought { text: &thought.text, signature }
+                    }
+                    Some((ProofKind::Redacted, data)) if assistant => What::Redacted(data),
+                    _ => return self.lost.add("reasoning"),
+                }
+            }
             BlockKind::ToolCall(call) => {
                 let id = self.ids.call(&call.id);
                 return self.turn(true).pieces.push(Piece::new(What::Call { id, call }, block));
@@ -228,7 +257,8 @@ impl<'a> Arranger<'a, '_> {
         match self.results.get_mut(&id) {
             Some((_, Piece { what: What::Result { results, .. }, .. })) => results.push(result),
             _ => {
-                let piece = Piece::new(What::Result { id: id.clone(), results: vec![result] }, block);
+                let piece =
+                    Piece::new(What::Result { id: id.clone(), results: vec![result] }, block);
                 self.results.insert(id, (self.given, piece));
                 self.given += 1;
             }
@@ -248,7 +278,8 @@ impl<'a> Arranger<'a, '_> {
 
     /// Media of a result that may hold only words: the user shows them.
     fn pictures(&mut self, result: &'a ToolResult) {
-        for block in result.content.iter().filter(|block| matches!(block.kind, BlockKind::Media(_))) {
+        for block in result.content.iter().filter(|block| matches!(block.kind, BlockKind::Media(_)))
+        {
             self.block(false, block);
         }
     }
@@ -272,13 +303,19 @@ pub(super) fn text_of(block: &Block) -> Option<&str> {
 
 /// An empty block is left out; its breakpoint goes to the one before it.
 fn hand_over<'a>(pieces: &mut [Piece<'a>], block: &'a Block) {
-    if let Some(last) = pieces.last_mut().filter(|piece| piece.cache.is_none() && !piece.is_thought()) {
+    if let Some(last) =
+        pieces.last_mut().filter(|piece| piece.cache.is_none() && !piece.is_thought())
+    {
         last.cache = block.cache.as_ref();
     }
 }
 
-/// Puts the results of each turn's calls at the front of the turn after it, and says of calls without any that there is none.
-fn answered<'a>(turns: Vec<Turn<'a>>, mut results: HashMap<String, (usize, Piece<'a>)>) -> Vec<Turn<'a>> {
+/// Puts the results of each turn's calls at the front of the turn after it, and says of calls
+/// without any that there is none.
+fn answered<'a>(
+    turns: Vec<Turn<'a>>,
+    mut results: HashMap<String, (usize, Piece<'a>)>,
+) -> Vec<Turn<'a>> {
     let mut out: Vec<Turn<'a>> = Vec::with_capacity(turns.len() + 1);
     let mut due: Vec<Piece<'a>> = Vec::new();
     for mut turn in turns {
@@ -294,8 +331,16 @@ fn answered<'a>(turns: Vec<Turn<'a>>, mut results: HashMap<String, (usize, Piece
             let mut found: Vec<(usize, Piece<'a>)> = Vec::new();
             for piece in &turn.pieces {
                 if let What::Call { id, .. } = &piece.what {
-                    let none =
-                        || (usize::MAX, Piece { what: What::Result { id: id.clone(), results: Vec::new() }, cache: None, extras: None });
+                    let none = || {
+                        (
+                            usize::MAX,
+                            Piece {
+                                what: What::Result { id: id.clone(), results: Vec::new() },
+                                cache: None,
+                                extras: None,
+                            },
+                        )
+                    };
                     found.push(results.remove(id).unwrap_or_else(none));
                 }
             }
@@ -328,7 +373,10 @@ fn merged(turns: Vec<Turn<'_>>) -> Vec<Turn<'_>> {
 /// The user begins; what the assistant is to go on with does not end in white space.
 fn opened(mut turns: Vec<Turn<'_>>) -> Vec<Turn<'_>> {
     if turns.first().is_none_or(|turn| turn.assistant) {
-        turns.insert(0, Turn { assistant: false, pieces: vec![Piece::said(OPENING)], extras: Vec::new() });
+        turns.insert(
+            0,
+            Turn { assistant: false, pieces: vec![Piece::said(OPENING)], extras: Vec::new() },
+        );
     }
     if let Some(Turn { assistant: true, pieces, .. }) = turns.last_mut()
         && let Some(Piece { what: What::Text { text, .. }, .. }) = pieces.last_mut()

@@ -27,13 +27,18 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
             }
         }
     }
-    Ok(Summary { usage: json.get("usageMetadata").and_then(usage), finish: finish(json), model: shape::name(json.get("modelVersion")) })
+    Ok(Summary {
+        usage: json.get("usageMetadata").and_then(usage),
+        finish: finish(json),
+        model: shape::name(json.get("modelVersion")),
+    })
 }
 
 /// The list of chunks that an answer is where it was streamed, but not asked for as events.
 pub(super) fn listed<'a>(content_type: &str, body: &'a [u8]) -> Result<Option<Json<'a>>, Fault> {
     let json = shape::proven(content_type, body)?;
-    Ok(Some(json).filter(|json| json.is_array() && json.items().next().is_some_and(Json::is_object)))
+    Ok(Some(json)
+        .filter(|json| json.is_array() && json.items().next().is_some_and(Json::is_object)))
 }
 
 /// Whether the chunks are a complete answer.
@@ -57,7 +62,9 @@ pub(super) fn as_stream(body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
         }
     };
     // Line ends in JSON stand between tokens only.
-    let lines = chunks.iter().map(|json| json.text().chars().filter(|c| !matches!(c, '\n' | '\r')).collect::<String>());
+    let lines = chunks
+        .iter()
+        .map(|json| json.text().chars().filter(|c| !matches!(c, '\n' | '\r')).collect::<String>());
     Ok(match framing {
         Framing::JsonArray => format!("[{}]", lines.collect::<Vec<_>>().join(",")).into(),
         Framing::Ndjson => lines.map(|line| line + "\n").collect::<String>().into(),
@@ -82,10 +89,17 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         let mut chunk = shape::event(data)?;
         if let Some(Value::Array(parts)) = chunk.remove("candidates") {
             for (at, part) in parts.into_iter().enumerate() {
-                let Value::Object(part) = part else { return Err(fault::unexpected("a candidate is no candidate")) };
-                let index = |candidate: &Map<String, Value>| candidate.get("index").and_then(Value::as_u64);
+                let Value::Object(part) = part else {
+                    return Err(fault::unexpected("a candidate is no candidate"));
+                };
+                let index =
+                    |candidate: &Map<String, Value>| candidate.get("index").and_then(Value::as_u64);
                 let wanted = index(&part).unwrap_or(at as u64);
-                match candidates.iter_mut().enumerate().find(|(n, known)| index(known).unwrap_or(*n as u64) == wanted) {
+                match candidates
+                    .iter_mut()
+                    .enumerate()
+                    .find(|(n, known)| index(known).unwrap_or(*n as u64) == wanted)
+                {
                     Some((_, known)) => merge(known, part),
                     None => candidates.push(part),
                 }
@@ -111,7 +125,9 @@ fn merge(candidate: &mut Map<String, Value>, part: Map<String, Value>) {
         let Value::Object(mut new) = value else { continue };
         let parts = new.remove("parts");
         content.extend(new);
-        if let (Value::Array(old), Some(Value::Array(new))) = (content.entry("parts").or_insert_with(|| json!([])), parts) {
+        if let (Value::Array(old), Some(Value::Array(new))) =
+            (content.entry("parts").or_insert_with(|| json!([])), parts)
+        {
             for part in new {
                 add(old, part);
             }
@@ -121,7 +137,11 @@ fn merge(candidate: &mut Map<String, Value>, part: Map<String, Value>) {
 
 fn add(parts: &mut Vec<Value>, part: Value) {
     // Only plain texts of one kind are joined: a signature belongs to its own part.
-    let plain = |part: &Value| part.as_object().is_some_and(|p| p.contains_key("text") && p.keys().all(|k| k == "text" || k == "thought"));
+    let plain = |part: &Value| {
+        part.as_object().is_some_and(|p| {
+            p.contains_key("text") && p.keys().all(|k| k == "text" || k == "thought")
+        })
+    };
     if let (Some(last), Some(text)) = (parts.last_mut(), part.get("text").and_then(Value::as_str))
         && plain(last)
         && plain(&part)
@@ -147,8 +167,10 @@ mod tests {
         .iter()
         .map(|data| (Vec::new(), data.as_bytes().to_vec()))
         .collect();
-        let got: Value = serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
-        let parts = json!([{"text":"a","thought":true},{"text":"bc"},{"functionCall":{"name":"f"}}]);
+        let got: Value =
+            serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
+        let parts =
+            json!([{"text":"a","thought":true},{"text":"bc"},{"functionCall":{"name":"f"}}]);
         assert_eq!(
             got,
             json!({"candidates":[{"content":{"role":"model","parts":parts},"finishReason":"STOP","index":0}],"modelVersion":"g","usageMetadata":{"promptTokenCount":1}})
@@ -159,20 +181,34 @@ mod tests {
     #[test]
     fn an_answer_becomes_one_event() {
         let body = b"{\n \"candidates\": []\r\n}";
-        assert_eq!(as_stream(body, Framing::Sse).expect("an answer"), "data: { \"candidates\": []}\n\n");
-        assert_eq!(as_stream(body, Framing::JsonArray).expect("an answer"), "[{ \"candidates\": []}]");
+        assert_eq!(
+            as_stream(body, Framing::Sse).expect("an answer"),
+            "data: { \"candidates\": []}\n\n"
+        );
+        assert_eq!(
+            as_stream(body, Framing::JsonArray).expect("an answer"),
+            "[{ \"candidates\": []}]"
+        );
     }
 
     #[test]
     fn a_list_of_chunks_becomes_events_if_it_is_complete() {
-        let list = b"[{\n\"candidates\":[]},\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}]}\n]\n";
-        let want = "data: {\"candidates\":[]}\n\ndata: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\n\n";
+        let list =
+            b"[{\n\"candidates\":[]},\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}]}\n]\n";
+        let want =
+            "data: {\"candidates\":[]}\n\ndata: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\n\n";
         assert_eq!(as_stream(list, Framing::Sse).expect("an answer"), want);
         let cut = br#"[{"candidates":[{"content":{"parts":[{"text":"x"}]}}]}]"#;
-        assert_eq!((as_stream(cut, Framing::Sse), read("", cut)), (Err(shape::cut()), Err(shape::cut())));
+        assert_eq!(
+            (as_stream(cut, Framing::Sse), read("", cut)),
+            (Err(shape::cut()), Err(shape::cut()))
+        );
         let failed = br#"[{"candidates":[]},{"error":{"code":503,"message":"evil","status":"UNAVAILABLE"}}]"#;
         for fault in [as_stream(failed, Framing::Sse).map(drop), read("", failed).map(drop)] {
-            assert_eq!(fault.map_err(|fault| (fault.status, fault.message)), Err((503, "evil".to_owned())));
+            assert_eq!(
+                fault.map_err(|fault| (fault.status, fault.message)),
+                Err((503, "evil".to_owned()))
+            );
         }
     }
 
@@ -188,6 +224,9 @@ mod tests {
         ] {
             assert!(read("", bad.as_bytes()).is_err(), "{bad}");
         }
-        assert_eq!(read("", br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#).map(|s| s.finish), Ok(Some("SAFETY".to_owned())));
+        assert_eq!(
+            read("", br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#).map(|s| s.finish),
+            Ok(Some("SAFETY".to_owned()))
+        );
     }
 }

@@ -8,9 +8,11 @@ use crate::{
 /// `promptTokenCount` includes what was cached, `candidatesTokenCount` excludes thoughts.
 pub(super) fn usage(o: &mut Object<'_>, usage: Option<Usage>, tier: Option<&str>) {
     o.object("usageMetadata", |o| {
-        // What nobody counted is not zero; the object is there all the same, for clients that look into it.
+        // What nobody counted is not zero; the object is there all the same, for clients that look
+        // into it.
         let Some(usage) = usage else { return };
-        o.num("promptTokenCount", usage.input_total()).num("candidatesTokenCount", usage.output_total().saturating_sub(usage.reasoning));
+        o.num("promptTokenCount", usage.input_total())
+            .num("candidatesTokenCount", usage.output_total().saturating_sub(usage.reasoning));
         if usage.cache_read > 0 {
             o.num("cachedContentTokenCount", usage.cache_read);
         }
@@ -66,7 +68,8 @@ pub(super) fn grounding(o: &mut Object<'_>, cited: &[Placed]) {
                         o.num("startIndex", start).num("endIndex", end);
                     });
                     o.array("groundingChunkIndices", |a| {
-                        a.num(sources.iter().position(|source| *source == key(at)).unwrap_or(0) as u64);
+                        a.num(sources.iter().position(|source| *source == key(at)).unwrap_or(0)
+                            as u64);
                     });
                 });
             }

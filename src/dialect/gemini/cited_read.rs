@@ -46,27 +46,41 @@ impl Heard {
     }
 }
 
-/// `groundingMetadata`: one citation for each source of each supported piece; sources without any stand alone.
+/// `groundingMetadata`: one citation for each source of each supported piece; sources without any
+/// stand alone.
 pub(super) fn grounding(json: Json<'_>, heard: &Heard, out: &mut Vec<Citation>) {
-    let chunks: Vec<Citation> = json.get("groundingChunks").into_iter().flat_map(Json::items).map(chunk).collect();
+    let chunks: Vec<Citation> =
+        json.get("groundingChunks").into_iter().flat_map(Json::items).map(chunk).collect();
     let mut used = vec![false; chunks.len()];
     for support in json.get("groundingSupports").into_iter().flat_map(Json::items) {
         let span = support.get("segment").and_then(|segment| heard.span(segment));
         for index in support.get("groundingChunkIndices").into_iter().flat_map(Json::items) {
-            let Some(at) = index.u64().and_then(|at| usize::try_from(at).ok()).filter(|&at| at < chunks.len()) else { continue };
+            let Some(at) =
+                index.u64().and_then(|at| usize::try_from(at).ok()).filter(|&at| at < chunks.len())
+            else {
+                continue;
+            };
             used[at] = true;
             if out.len() < MOST {
                 out.push(Citation { span, ..chunks[at].clone() });
             }
         }
     }
-    let alone = chunks.into_iter().zip(used).filter(|(chunk, used)| !used && (chunk.url.is_some() || chunk.title.is_some()));
+    let alone = chunks
+        .into_iter()
+        .zip(used)
+        .filter(|(chunk, used)| !used && (chunk.url.is_some() || chunk.title.is_some()));
     out.extend(alone.map(|(chunk, _)| chunk).take(MOST));
 }
 
 fn chunk(json: Json<'_>) -> Citation {
-    let source = ["web", "retrievedContext", "maps", "image"].iter().find_map(|kind| json.get(kind)).unwrap_or(json);
-    let text = |key: &str| source.get(key).and_then(Json::str).map(Cow::into_owned).filter(|text| !text.is_empty());
+    let source = ["web", "retrievedContext", "maps", "image"]
+        .iter()
+        .find_map(|kind| json.get(kind))
+        .unwrap_or(json);
+    let text = |key: &str| {
+        source.get(key).and_then(Json::str).map(Cow::into_owned).filter(|text| !text.is_empty())
+    };
     Citation {
         url: text("uri").or_else(|| text("sourceUri")),
         title: text("title").or_else(|| text("documentName")).or_else(|| text("fileSearchStore")),
@@ -81,7 +95,12 @@ pub(super) fn sources(json: Json<'_>, heard: &Heard, out: &mut Vec<Citation>) {
     for source in list.into_iter().flat_map(Json::items).take(MOST) {
         let text = |key| source.get(key).and_then(Json::str).map(Cow::into_owned);
         if text("uri").is_some() || text("title").is_some() {
-            out.push(Citation { url: text("uri"), title: text("title"), span: heard.span(source), ..Citation::default() });
+            out.push(Citation {
+                url: text("uri"),
+                title: text("title"),
+                span: heard.span(source),
+                ..Citation::default()
+            });
         }
     }
 }
@@ -134,7 +153,8 @@ mod tests {
             "groundingSupports":[{"segment":{"endIndex":5},"groundingChunkIndices":[0,1,9]}]}"#;
         let mut told = Vec::new();
         grounding(json::check(grounding_json).expect("json"), &heard, &mut told);
-        let citation = |url: Option<&str>| Citation { url: url.map(str::to_owned), ..Citation::default() };
+        let citation =
+            |url: Option<&str>| Citation { url: url.map(str::to_owned), ..Citation::default() };
         assert_eq!(
             told,
             [

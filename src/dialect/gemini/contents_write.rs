@@ -21,7 +21,8 @@ use crate::{
     },
 };
 
-/// What the provider documents for calls whose signature nobody has: ones that another model made, or that a client forgot.
+/// What the provider documents for calls whose signature nobody has: ones that another model made,
+/// or that a client forgot.
 const UNSIGNED: &str = "skip_thought_signature_validator";
 /// What the user says where somebody has to.
 pub(super) const FILLER: &str = r#"{"role":"user","parts":[{"text":"Continue."}]}"#;
@@ -33,7 +34,11 @@ pub(super) fn write(messages: &[Message], traits: &Traits, losses: &mut Losses) 
         if message.name.is_some() {
             losses.add("messages.name");
         }
-        for (key, _) in message.extras.iter().filter(|(key, _)| message.extras.get(Dialect::Gemini, key).is_none()) {
+        for (key, _) in message
+            .extras
+            .iter()
+            .filter(|(key, _)| message.extras.get(Dialect::Gemini, key).is_none())
+        {
             losses.add(format!("messages.{key}"));
         }
     }
@@ -74,7 +79,9 @@ fn parts(turn: &Turn<'_>, traits: &Traits, losses: &mut Losses) -> String {
             }
             match item {
                 Item::Block(block) => part(a, block, &mut needed, losses),
-                Item::Result { block, result, name } => answer(a, block, result, name, traits, &mut beside, losses),
+                Item::Result { block, result, name } => {
+                    answer(a, block, result, name, traits, &mut beside, losses)
+                }
                 Item::Unanswered { id, name } => {
                     a.object(|o| {
                         o.object("functionResponse", |o| {
@@ -113,7 +120,9 @@ fn part(a: &mut Array<'_>, block: &Block, needed: &mut bool, losses: &mut Losses
                 whole(a, block, losses, |o| part_write::text(o, &it.text, false, signature));
             }
         }
-        BlockKind::Refusal(text) if !text.is_empty() => whole(a, block, losses, |o| part_write::text(o, text, false, None)),
+        BlockKind::Refusal(text) if !text.is_empty() => {
+            whole(a, block, losses, |o| part_write::text(o, text, false, None))
+        }
         BlockKind::Reasoning(Reasoning { text, .. }) => {
             if !text.is_empty() || signature.is_some() {
                 whole(a, block, losses, |o| part_write::text(o, text, true, signature));
@@ -151,7 +160,12 @@ fn part(a: &mut Array<'_>, block: &Block, needed: &mut bool, losses: &mut Losses
 }
 
 /// A part, with what its own dialect said of it besides.
-fn whole(a: &mut Array<'_>, block: &Block, losses: &mut Losses, build: impl FnOnce(&mut Object<'_>)) {
+fn whole(
+    a: &mut Array<'_>,
+    block: &Block,
+    losses: &mut Losses,
+    build: impl FnOnce(&mut Object<'_>),
+) {
     a.object(|o| {
         build(o);
         block.extras.write(Dialect::Gemini, o, |key| losses.add(format!("messages.{key}")));
@@ -183,8 +197,9 @@ fn answer<'a>(
     marks(block, losses);
     let (text, media) = content(result, losses);
     // Models that think at levels see media inside results; to others they are shown beside.
-    let (within, outside): (Vec<_>, Vec<_>) =
-        media.into_iter().partition(|media| traits.thinking == Thinking::Effort && media.fits_results());
+    let (within, outside): (Vec<_>, Vec<_>) = media
+        .into_iter()
+        .partition(|media| traits.thinking == Thinking::Effort && media.fits_results());
     beside.extend(outside);
     a.object(|o| {
         o.object("functionResponse", |o| {
@@ -199,7 +214,9 @@ fn answer<'a>(
                 o.raw(key, value);
             }
         });
-        for (key, _) in block.extras.iter().filter(|(key, _)| block.extras.get(Dialect::Gemini, key).is_none()) {
+        for (key, _) in
+            block.extras.iter().filter(|(key, _)| block.extras.get(Dialect::Gemini, key).is_none())
+        {
             losses.add(format!("messages.{key}"));
         }
     });
@@ -232,14 +249,16 @@ fn content<'a>(result: &'a ToolResult, losses: &mut Losses) -> (String, Vec<Carr
     (text, media)
 }
 
-/// A function's name as the provider takes it; unique, because what was changed is told apart by a number.
+/// A function's name as the provider takes it; unique, because what was changed is told apart by a
+/// number.
 pub(super) fn fit(name: &str) -> Cow<'_, str> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
     let begins = |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if begins(name) && name.len() <= LONGEST_NAME && name.chars().all(good) {
         return Cow::Borrowed(name);
     }
-    let mut out: String = name.chars().map(|c| if good(c) { c } else { '_' }).take(LONGEST_NAME - 10).collect();
+    let mut out: String =
+        name.chars().map(|c| if good(c) { c } else { '_' }).take(LONGEST_NAME - 10).collect();
     if !begins(&out) {
         out.insert(0, '_');
     }

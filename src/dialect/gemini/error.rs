@@ -30,7 +30,9 @@ pub(super) fn event(error: &ClientError, request_id: &str, framing: Framing, eve
 /// `code` is the HTTP status as a number; there is no Retry-After, but a detail that says it.
 fn body(error: &ClientError, request_id: &str) -> Value {
     let status = status_of(error);
-    let mut details = vec![json!({ "@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": request_id })];
+    let mut details = vec![
+        json!({ "@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": request_id }),
+    ];
     if let Some(code) = &error.code {
         details.push(json!({ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code.to_uppercase(), "domain": "aiproxy" }));
     }
@@ -89,11 +91,15 @@ mod tests {
 
     #[test]
     fn bodies_say_the_status_twice_and_when_to_come_back() {
-        let error = ClientError::new(ErrorKind::RateLimited, "m").retry_after(Some(Duration::from_millis(1200)));
+        let error = ClientError::new(ErrorKind::RateLimited, "m")
+            .retry_after(Some(Duration::from_millis(1200)));
         let (status, body) = write(&error, "r");
         let body: Value = serde_json::from_slice(&body).expect("json");
         assert_eq!(status, 429);
-        assert_eq!((&body["error"]["code"], &body["error"]["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
+        assert_eq!(
+            (&body["error"]["code"], &body["error"]["status"]),
+            (&json!(429), &json!("RESOURCE_EXHAUSTED"))
+        );
         assert_eq!(body["error"]["details"][1]["retryDelay"], "2s");
     }
 
@@ -119,7 +125,10 @@ mod tests {
         let error = ClientError::new(ErrorKind::Internal, "m");
         assert!(event(&error, "r", Framing::Sse, 3).starts_with(b"data: {\"error\":"));
         for (events, open) in [(0, ""), (2, "[{},{}")] {
-            let whole = format!("{open}{}", String::from_utf8_lossy(&event(&error, "r", Framing::JsonArray, events)));
+            let whole = format!(
+                "{open}{}",
+                String::from_utf8_lossy(&event(&error, "r", Framing::JsonArray, events))
+            );
             let list: Vec<Value> = serde_json::from_str(&whole).expect("an array");
             assert_eq!(list.last().expect("one")["error"]["code"], 500);
         }

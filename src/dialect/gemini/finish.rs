@@ -23,7 +23,11 @@ pub(super) fn kind_of(reason: &str) -> Option<FinishKind> {
         | "IMAGE_PROHIBITED_CONTENT"
         | "MODEL_ARMOR"
         | "JAILBREAK" => FinishKind::Filter,
-        "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS" | "MISSING_THOUGHT_SIGNATURE" | "MALFORMED_RESPONSE" => {
+        "MALFORMED_FUNCTION_CALL"
+        | "UNEXPECTED_TOOL_CALL"
+        | "TOO_MANY_TOOL_CALLS"
+        | "MISSING_THOUGHT_SIGNATURE"
+        | "MALFORMED_RESPONSE" => {
             return None;
         }
         // STOP, OTHER, and words that are yet to come.
@@ -36,7 +40,10 @@ pub(super) fn failure(reason: &str, message: Option<&str>) -> Fault {
     let mut fault = fault::unexpected(reason);
     let told = message.map(str::trim).filter(|message| !message.is_empty());
     fault.message = match told {
-        Some(message) => crate::dialect::words::plain(&format!("{message} ({reason})"), crate::dialect::words::MESSAGE),
+        Some(message) => crate::dialect::words::plain(
+            &format!("{message} ({reason})"),
+            crate::dialect::words::MESSAGE,
+        ),
         None => format!("the model's answer failed ({reason})"),
     };
     fault.kind_name = Some(reason.to_owned());
@@ -50,13 +57,28 @@ pub(super) fn word(finish: &Finish, words: bool) -> &str {
     let usual = match kind {
         // A refusal's words are told as text; one without words must not look like an empty answer.
         FinishKind::Refusal if !words => "SAFETY",
-        FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Pause | FinishKind::Refusal => "STOP",
+        FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Pause | FinishKind::Refusal => {
+            "STOP"
+        }
         FinishKind::Length => "MAX_TOKENS",
         FinishKind::Filter => "SAFETY",
     };
-    const OWN: [&str; 9] =
-        ["OTHER", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_RECITATION", "STOP"];
-    finish.said.as_deref().filter(|said| OWN.contains(said) && kind_of(said) == Some(kind)).unwrap_or(usual)
+    const OWN: [&str; 9] = [
+        "OTHER",
+        "RECITATION",
+        "LANGUAGE",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "IMAGE_SAFETY",
+        "IMAGE_RECITATION",
+        "STOP",
+    ];
+    finish
+        .said
+        .as_deref()
+        .filter(|said| OWN.contains(said) && kind_of(said) == Some(kind))
+        .unwrap_or(usual)
 }
 
 #[cfg(test)]

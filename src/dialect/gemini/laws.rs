@@ -57,11 +57,19 @@ fn carry() -> Carry {
     Carry { renamed: Vec::new(), seed: "s".to_owned() }
 }
 
-// --- requests ---------------------------------------------------------------------------------------------------------
+// --- requests
+// ---------------------------------------------------------------------------------------------------------
 
 /// Keys in camel case; what is data (arguments, responses, schemas) stays.
 fn camel(value: &Value) -> Value {
-    const DATA: [&str; 6] = ["args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema"];
+    const DATA: [&str; 6] = [
+        "args",
+        "response",
+        "parameters",
+        "parametersJsonSchema",
+        "responseSchema",
+        "responseJsonSchema",
+    ];
     match value {
         Value::Object(map) => map
             .iter()
@@ -120,7 +128,9 @@ fn normal(body: &Value) -> Value {
             if key == "functionDeclarations" {
                 functions.extend(listed(value).into_iter().map(|mut function| {
                     let map = function.as_object_mut().expect("a function");
-                    if let Some(schema) = map.remove("parameters").or_else(|| map.remove("parametersJsonSchema")) {
+                    if let Some(schema) =
+                        map.remove("parameters").or_else(|| map.remove("parametersJsonSchema"))
+                    {
                         map.insert("parametersJsonSchema".to_owned(), fitted(&schema));
                     }
                     function
@@ -137,7 +147,9 @@ fn normal(body: &Value) -> Value {
     if settings.get("responseModalities") == Some(&json!(["TEXT"])) {
         settings.remove("responseModalities");
     }
-    if let Some(schema) = settings.remove("responseSchema").or_else(|| settings.remove("responseJsonSchema")) {
+    if let Some(schema) =
+        settings.remove("responseSchema").or_else(|| settings.remove("responseJsonSchema"))
+    {
         settings.insert("responseJsonSchema".to_owned(), fitted(&schema));
     }
     map.insert("generationConfig".to_owned(), config);
@@ -146,7 +158,8 @@ fn normal(body: &Value) -> Value {
 
 fn normal_part(part: &mut Value) {
     // A signature alone seals an empty text.
-    if part.as_object().is_some_and(|part| part.len() == 1 && part.contains_key("thoughtSignature")) {
+    if part.as_object().is_some_and(|part| part.len() == 1 && part.contains_key("thoughtSignature"))
+    {
         part["text"] = json!("");
     }
     if let Some(call) = part.get_mut("functionCall") {
@@ -158,7 +171,8 @@ fn normal_part(part: &mut Value) {
         let only = fields.values().next().filter(|_| fields.len() == 1);
         let json = || if fields.is_empty() { String::new() } else { response.to_string() };
         let text = only.and_then(Value::as_str).map_or_else(json, str::to_owned);
-        let key = if fields.contains_key("error") && fields.len() == 1 { "error" } else { "output" };
+        let key =
+            if fields.contains_key("error") && fields.len() == 1 { "error" } else { "output" };
         *response = json!({ key: text });
     }
 }
@@ -170,14 +184,18 @@ fn requests_come_back_as_they_were() {
         let request = Gemini.read_request(Place::Main, &body).expect(&x.id);
         let level = x.request.pointer("/generationConfig/thinkingConfig/thinkingLevel").is_some()
             || x.request.to_string().contains(r#""parts":[{"file_data""#);
-        let written = Gemini.write_request(&request, &traits(if level { Thinking::Effort } else { Thinking::Budget }));
+        let written = Gemini.write_request(
+            &request,
+            &traits(if level { Thinking::Effort } else { Thinking::Budget }),
+        );
         let got: Value = serde_json::from_slice(&written.body).expect("json");
         assert_eq!(normal(&got), normal(&x.request), "{}", x.id);
         assert_eq!(written.losses, [], "{}", x.id);
     }
 }
 
-// --- answers ----------------------------------------------------------------------------------------------------------
+// --- answers
+// ----------------------------------------------------------------------------------------------------------
 
 /// What an answer or a stream of chunks says.
 #[derive(Debug, Default, PartialEq)]
@@ -202,9 +220,16 @@ fn meaning(chunks: &[Value]) -> Meaning {
         for part in listed(&candidate["content"]["parts"]) {
             let text = part["text"].as_str().unwrap_or_default();
             let kind = if let Some(call) = part.get("functionCall") {
-                m.calls.push((call["name"].as_str().expect("a name").to_owned(), call.get("args").cloned().unwrap_or(json!({}))));
+                m.calls.push((
+                    call["name"].as_str().expect("a name").to_owned(),
+                    call.get("args").cloned().unwrap_or(json!({})),
+                ));
                 "call"
-            } else if part.get("text").is_none() && part.as_object().is_some_and(|part| part.keys().any(|key| key != "thoughtSignature")) {
+            } else if part.get("text").is_none()
+                && part
+                    .as_object()
+                    .is_some_and(|part| part.keys().any(|key| key != "thoughtSignature"))
+            {
                 m.other.push(part.clone());
                 continue;
             } else if part["thought"] == true {
@@ -239,7 +264,11 @@ fn finish(reason: &Value) -> String {
     match reason.as_u64() {
         Some(1) => "STOP".to_owned(),
         Some(n) => panic!("reason {n}"),
-        None => reason.as_str().map(|reason| if reason == "MODEL_ARMOR" { "SAFETY" } else { reason }).expect("a word").to_owned(),
+        None => reason
+            .as_str()
+            .map(|reason| if reason == "MODEL_ARMOR" { "SAFETY" } else { reason })
+            .expect("a word")
+            .to_owned(),
     }
 }
 
@@ -267,7 +296,8 @@ fn events(x: &Exchange, cuts: &[usize]) -> Vec<ChatEvent> {
     let mut reading = Reading::new(framing(x), Gemini.stream_reader(&carry()), false);
     let (mut said, mut from) = (Vec::new(), 0);
     for &cut in cuts.iter().chain([&x.response.len()]) {
-        let step = reading.feed(&Bytes::copy_from_slice(&x.response.as_bytes()[from..cut]), &mut said);
+        let step =
+            reading.feed(&Bytes::copy_from_slice(&x.response.as_bytes()[from..cut]), &mut said);
         assert_eq!(step.error, None, "{}", x.id);
         from = cut;
     }
@@ -283,7 +313,8 @@ fn assembled(events: &[ChatEvent]) -> ChatResponse {
 }
 
 fn written(response: &ChatResponse) -> Meaning {
-    meaning(&[serde_json::from_slice(&Gemini.write_response(response, &shape(Framing::Sse))).expect("json")])
+    meaning(&[serde_json::from_slice(&Gemini.write_response(response, &shape(Framing::Sse)))
+        .expect("json")])
 }
 
 #[test]
@@ -309,13 +340,19 @@ fn streams_mean_the_same_when_written_again() {
             }
             let text = String::from_utf8(out).expect("text");
             let got: Vec<Value> = if framing == Framing::Sse {
-                let data = |block: &str| serde_json::from_str(block.strip_prefix("data: ").expect("a data line")).expect("json");
+                let data = |block: &str| {
+                    serde_json::from_str(block.strip_prefix("data: ").expect("a data line"))
+                        .expect("json")
+                };
                 text.strip_suffix("\n\n").expect("an end").split("\n\n").map(data).collect()
             } else {
                 serde_json::from_str(&text).expect("an array")
             };
             assert_eq!(meaning(&got), want, "{}", x.id);
-            assert!(got.iter().all(|chunk| chunk["modelVersion"] == "asked" && chunk["responseId"] == "id"));
+            assert!(
+                got.iter()
+                    .all(|chunk| chunk["modelVersion"] == "asked" && chunk["responseId"] == "id")
+            );
         }
     }
 }

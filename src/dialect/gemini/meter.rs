@@ -14,10 +14,12 @@ pub(super) struct ContentMeter {
     ended: u32,
 }
 
-/// `candidatesTokenCount` excludes thoughts; `promptTokenCount` includes what was cached, but not what tools brought in.
+/// `candidatesTokenCount` excludes thoughts; `promptTokenCount` includes what was cached, but not
+/// what tools brought in.
 pub(super) fn usage(told: Json<'_>) -> Option<Usage> {
     let read = |key| count(told, &[key]);
-    let (prompt, output, reasoning) = (read("promptTokenCount"), read("candidatesTokenCount"), read("thoughtsTokenCount"));
+    let (prompt, output, reasoning) =
+        (read("promptTokenCount"), read("candidatesTokenCount"), read("thoughtsTokenCount"));
     if prompt.is_none() && output.is_none() && reasoning.is_none() {
         return None;
     }
@@ -36,8 +38,14 @@ pub(super) fn usage(told: Json<'_>) -> Option<Usage> {
 /// Why generation ended: the first candidate's reason, else why the prompt was blocked.
 pub(super) fn finish(json: Json<'_>) -> Option<String> {
     const NOT_YET: &str = "FINISH_REASON_UNSPECIFIED";
-    let mut reasons = json.get("candidates").into_iter().flat_map(Json::items).filter_map(|c| shape::name(c.get("finishReason")));
-    reasons.find(|reason| reason != NOT_YET).or_else(|| shape::name(json.at(&["promptFeedback", "blockReason"])))
+    let mut reasons = json
+        .get("candidates")
+        .into_iter()
+        .flat_map(Json::items)
+        .filter_map(|c| shape::name(c.get("finishReason")));
+    reasons
+        .find(|reason| reason != NOT_YET)
+        .or_else(|| shape::name(json.at(&["promptFeedback", "blockReason"])))
 }
 
 /// What a chunk holds, found in the pass that proves it well formed.
@@ -54,11 +62,21 @@ impl Marks {
     #[inline]
     fn key(&mut self, depth: usize, key: &[u8], value: &[u8]) {
         match (depth, key) {
-            (1, b"error") => self.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
+            (1, b"error") => {
+                self.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+            }
             (1, b"modelVersion") => self.model = true,
             (1, b"usageMetadata") => self.usage |= !is_blank(value),
             (2, b"blockReason") | (3, b"finishReason") => self.finish |= !is_blank(value),
-            (6, b"codeExecutionResult" | b"executableCode" | b"fileData" | b"functionCall" | b"inlineData" | b"text") => {
+            (
+                6,
+                b"codeExecutionResult"
+                | b"executableCode"
+                | b"fileData"
+                | b"functionCall"
+                | b"inlineData"
+                | b"text",
+            ) => {
                 self.content |= !is_blank(value);
             }
             _ => {}
@@ -69,7 +87,9 @@ impl Marks {
 /// The candidates of a chunk, each with the bit of its index; indexes beyond the last bit share it.
 fn candidates(json: Json<'_>) -> impl Iterator<Item = (u32, Json<'_>)> {
     let list = json.get("candidates").into_iter().flat_map(Json::items);
-    list.map(|candidate| (1 << candidate.get("index").and_then(Json::u64).unwrap_or(0).min(31), candidate))
+    list.map(|candidate| {
+        (1 << candidate.get("index").and_then(Json::u64).unwrap_or(0).min(31), candidate)
+    })
 }
 
 impl ContentMeter {
@@ -87,9 +107,13 @@ impl Meter for ContentMeter {
         let mut marks = Marks::default();
         let json = match json::walk(data, |depth, key, value| marks.key(depth, key, value)) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if fault::is_error(json) => return Heed::Error(Box::new(fault::told(None, json))),
+            Ok(json) if fault::is_error(json) => {
+                return Heed::Error(Box::new(fault::told(None, json)));
+            }
             Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
-            Err(_) if name == b"error" && !data.starts_with(b"{") => return Heed::Error(Box::new(fault::said(data))),
+            Err(_) if name == b"error" && !data.starts_with(b"{") => {
+                return Heed::Error(Box::new(fault::said(data)));
+            }
             Err(bad) => return Heed::Bad(bad),
         };
         if marks.error || name == b"error" {
@@ -102,8 +126,9 @@ impl Meter for ContentMeter {
             && let Some(reason) = finish(json)
         {
             self.finished = true;
-            self.ended |=
-                candidates(json).filter(|(_, candidate)| candidate.get("finishReason").is_some()).fold(0, |ended, (bit, _)| ended | bit);
+            self.ended |= candidates(json)
+                .filter(|(_, candidate)| candidate.get("finishReason").is_some())
+                .fold(0, |ended, (bit, _)| ended | bit);
             self.summary.finish = Some(reason);
         }
         if marks.usage {
@@ -137,9 +162,18 @@ mod tests {
     fn what_is_content_and_what_is_not() {
         for (event, want) in [
             (r#"{"candidates":[],"promptFeedback":{}}"#, Heed::Nothing),
-            (r#"{"candidates":[{"content":{"role":"model","parts":[{"text":""}]}}]}"#, Heed::Nothing),
-            (r#"{"candidates":[{"content":{"parts":[{"text":"x","thought":true}],"role":"model"}}]}"#, Heed::Content),
-            (r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{}}}]},"finishReason":"STOP"}]}"#, Heed::Content),
+            (
+                r#"{"candidates":[{"content":{"role":"model","parts":[{"text":""}]}}]}"#,
+                Heed::Nothing,
+            ),
+            (
+                r#"{"candidates":[{"content":{"parts":[{"text":"x","thought":true}],"role":"model"}}]}"#,
+                Heed::Content,
+            ),
+            (
+                r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{}}}]},"finishReason":"STOP"}]}"#,
+                Heed::Content,
+            ),
             (r#"{"candidates":[{"finishReason":"SAFETY"}]}"#, Heed::Nothing),
             (r#"{"x_new":1}"#, Heed::Nothing),
         ] {
@@ -152,8 +186,11 @@ mod tests {
 
     #[test]
     fn what_comes_after_the_end_of_a_candidate_is_not_told() {
-        let text =
-            |index: u8, reason: &str| format!(r#"{{"candidates":[{{"index":{index},"content":{{"parts":[{{"text":"x"}}]}}{reason}}}]}}"#);
+        let text = |index: u8, reason: &str| {
+            format!(
+                r#"{{"candidates":[{{"index":{index},"content":{{"parts":[{{"text":"x"}}]}}{reason}}}]}}"#
+            )
+        };
         let stop = r#","finishReason":"STOP""#;
         let mut meter = ContentMeter::default();
         for (event, want) in [
@@ -178,9 +215,19 @@ mod tests {
         meter.event(b"", br#"{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":10,"cachedContentTokenCount":4,"toolUsePromptTokenCount":3,"candidatesTokenCount":2,"thoughtsTokenCount":7}}"#);
         assert!(meter.complete());
         let usage = Usage { input: 9, cache_read: 4, output: 2, reasoning: 7, ..Usage::default() };
-        assert_eq!(meter.summary(), Summary { usage: Some(usage), finish: Some("STOP".to_owned()), model: Some("g".to_owned()) });
+        assert_eq!(
+            meter.summary(),
+            Summary {
+                usage: Some(usage),
+                finish: Some("STOP".to_owned()),
+                model: Some("g".to_owned())
+            }
+        );
         let mut blocked = ContentMeter::default();
         blocked.event(b"", br#"{"promptFeedback":{"blockReason":"SAFETY"}}"#);
-        assert_eq!((blocked.complete(), blocked.summary().finish.as_deref()), (true, Some("SAFETY")));
+        assert_eq!(
+            (blocked.complete(), blocked.summary().finish.as_deref()),
+            (true, Some("SAFETY"))
+        );
     }
 }

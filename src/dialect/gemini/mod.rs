@@ -26,7 +26,8 @@ use http::StatusCode;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter, Summary, Traits, any::AnyMeter, shape,
+        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter,
+        Summary, Traits, any::AnyMeter, shape,
     },
     ir::{
         fault::{ClientError, Fault},
@@ -51,11 +52,18 @@ impl Ingress for Gemini {
         error::event(error, request_id, framing, 0)
     }
 
-    fn stream_error_after(&self, error: &ClientError, request_id: &str, framing: Framing, events: u32) -> Bytes {
+    fn stream_error_after(
+        &self,
+        error: &ClientError,
+        request_id: &str,
+        framing: Framing,
+        events: u32,
+    ) -> Bytes {
         error::event(error, request_id, framing, events)
     }
 
-    /// A blank line: between events it is nothing, between the elements of an array it is white space.
+    /// A blank line: between events it is nothing, between the elements of an array it is white
+    /// space.
     fn ping(&self, _framing: Framing) -> Option<&'static [u8]> {
         Some(b"\n")
     }
@@ -101,7 +109,11 @@ impl Egress for Gemini {
     }
 
     fn chat_path(&self, stream: bool) -> (&'static str, &'static str) {
-        if stream { ("/models/{model}:streamGenerateContent", "alt=sse") } else { ("/models/{model}:generateContent", "") }
+        if stream {
+            ("/models/{model}:streamGenerateContent", "alt=sse")
+        } else {
+            ("/models/{model}:generateContent", "")
+        }
     }
 
     fn chat_framing(&self) -> Framing {
@@ -112,7 +124,12 @@ impl Egress for Gemini {
         request_write::write(request, traits)
     }
 
-    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
+    fn read_response(
+        &self,
+        content_type: &str,
+        body: &[u8],
+        carry: &Carry,
+    ) -> Result<ChatResponse, Fault> {
         response_read::read(content_type, body, carry)
     }
 

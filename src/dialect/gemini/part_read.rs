@@ -29,7 +29,9 @@ impl Calls {
     }
 
     fn called(&mut self, id: Option<Cow<'_, str>>, name: &str, arguments: &str) -> String {
-        let id = id.filter(|id| !id.is_empty()).map_or_else(|| self.made(name, arguments), Cow::into_owned);
+        let id = id
+            .filter(|id| !id.is_empty())
+            .map_or_else(|| self.made(name, arguments), Cow::into_owned);
         self.waiting.push((id.clone(), name.to_owned()));
         id
     }
@@ -64,17 +66,25 @@ pub(super) fn block(part: Json<'_>, calls: &mut Calls) -> Option<Block> {
             "inlineData" => kind = Some(BlockKind::Media(inline(value))),
             "fileData" => kind = Some(BlockKind::Media(file(value))),
             "functionCall" => kind = Some(BlockKind::ToolCall(call(value, calls))),
-            "functionResponse" => kind = Some(BlockKind::ToolResult(result(value, calls, &mut block))),
+            "functionResponse" => {
+                kind = Some(BlockKind::ToolResult(result(value, calls, &mut block)))
+            }
             // Code that the provider ran, tools that it called: nobody else knows them.
-            "executableCode" | "codeExecutionResult" | "toolCall" | "toolResponse" => return Some(foreign(part)),
+            "executableCode" | "codeExecutionResult" | "toolCall" | "toolResponse" => {
+                return Some(foreign(part));
+            }
             key => block.extras.push(Dialect::Gemini, key, Raw::of(value)),
         }
     }
     block.kind = match (kind, text.map(Cow::into_owned)) {
         (Some(kind), _) => kind,
         (None, None) if !block.extras.is_empty() => return Some(foreign(part)),
-        (None, text) if thought => BlockKind::Reasoning(Reasoning { text: text.unwrap_or_default(), summary: true }),
-        (None, text) => BlockKind::Text(Text { text: text.unwrap_or_default(), citations: Vec::new() }),
+        (None, text) if thought => {
+            BlockKind::Reasoning(Reasoning { text: text.unwrap_or_default(), summary: true })
+        }
+        (None, text) => {
+            BlockKind::Text(Text { text: text.unwrap_or_default(), citations: Vec::new() })
+        }
     };
     Some(block)
 }
@@ -87,7 +97,9 @@ fn inline(value: Json<'_>) -> Media {
     let data = wire::string(value, "data").unwrap_or_default();
     let mime = wire::string(value, "mimeType").map(Cow::into_owned);
     Media {
-        kind: wire::kind_of(mime.as_deref().or_else(|| wire::mime_of_data(&data)).unwrap_or_default()),
+        kind: wire::kind_of(
+            mime.as_deref().or_else(|| wire::mime_of_data(&data)).unwrap_or_default(),
+        ),
         source: Source::Base64(wire::usual_base64(&data)),
         mime,
         name: wire::string(value, "displayName").map(Cow::into_owned),
@@ -99,9 +111,12 @@ fn file(value: Json<'_>) -> Media {
     let uri = wire::string(value, "fileUri").unwrap_or_default().into_owned();
     let mime = wire::string(value, "mimeType").map(Cow::into_owned);
     // Files of the provider's own store; only it can fetch them.
-    let stored = !uri.starts_with("http") || uri.contains("/v1beta/files/") || uri.contains("/v1/files/");
+    let stored =
+        !uri.starts_with("http") || uri.contains("/v1beta/files/") || uri.contains("/v1/files/");
     Media {
-        kind: wire::kind_of(mime.as_deref().or_else(|| wire::mime_of_name(&uri)).unwrap_or_default()),
+        kind: wire::kind_of(
+            mime.as_deref().or_else(|| wire::mime_of_name(&uri)).unwrap_or_default(),
+        ),
         source: if stored { Source::FileId(uri) } else { Source::Url(uri) },
         mime,
         name: wire::string(value, "displayName").map(Cow::into_owned),
@@ -111,14 +126,24 @@ fn file(value: Json<'_>) -> Media {
 
 fn call(value: Json<'_>, calls: &mut Calls) -> ToolCall {
     let name = wire::string(value, "name").unwrap_or_default().into_owned();
-    let arguments = wire::member(value, "args").map_or_else(String::new, |args| args.text().to_owned());
-    ToolCall { id: calls.called(wire::string(value, "id"), &name, &arguments), name, arguments, form: CallForm::Function }
+    let arguments =
+        wire::member(value, "args").map_or_else(String::new, |args| args.text().to_owned());
+    ToolCall {
+        id: calls.called(wire::string(value, "id"), &name, &arguments),
+        name,
+        arguments,
+        form: CallForm::Function,
+    }
 }
 
 /// A response with a single text is that text; any other is its JSON.
 fn result(value: Json<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
     let name = wire::string(value, "name").unwrap_or_default().into_owned();
-    let mut result = ToolResult { call: calls.answered(wire::string(value, "id"), &name), name: Some(name), ..ToolResult::default() };
+    let mut result = ToolResult {
+        call: calls.answered(wire::string(value, "id"), &name),
+        name: Some(name),
+        ..ToolResult::default()
+    };
     let mut media = Vec::new();
     for (key, value) in wire::members(value) {
         match &*key {
@@ -126,8 +151,11 @@ fn result(value: Json<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
             "response" => {
                 let (mut fields, more) = (value.members(), value.members().nth(1).is_some());
                 let (key, only) = fields.next().filter(|_| !more).unzip();
-                result.is_error = key == Some("error") && only.is_some_and(|only| only.kind() != "null");
-                let text = only.and_then(Json::str).map_or_else(|| schema::readable(value), Cow::into_owned);
+                result.is_error =
+                    key == Some("error") && only.is_some_and(|only| only.kind() != "null");
+                let text = only
+                    .and_then(Json::str)
+                    .map_or_else(|| schema::readable(value), Cow::into_owned);
                 if !value.is_blank() {
                     result.content.push(Block::text(text));
                 }
@@ -135,7 +163,11 @@ fn result(value: Json<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
             "parts" => {
                 media.extend(wire::list(value).filter_map(|part| block_of_result(part, calls)));
             }
-            key => block.extras.push(Dialect::Gemini, &format!("functionResponse.{key}"), Raw::of(value)),
+            key => block.extras.push(
+                Dialect::Gemini,
+                &format!("functionResponse.{key}"),
+                Raw::of(value),
+            ),
         }
     }
     result.content.append(&mut media);
@@ -143,7 +175,8 @@ fn result(value: Json<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
 }
 
 fn block_of_result(part: Json<'_>, calls: &mut Calls) -> Option<Block> {
-    block(part, calls).filter(|block| matches!(block.kind, BlockKind::Media(_) | BlockKind::Text(_)))
+    block(part, calls)
+        .filter(|block| matches!(block.kind, BlockKind::Media(_) | BlockKind::Text(_)))
 }
 
 #[cfg(test)]
@@ -162,18 +195,35 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let image = media(read(r#"{"inline_data":{"mime_type":"image/png","data":"-_8"}}"#));
-        assert_eq!((image.source, image.mime.as_deref()), (Source::Base64("+/8=".to_owned()), Some("image/png")));
-        assert_eq!(media(read(r#"{"fileData":{"fileUri":"https://x/a.jpg"}}"#)).source, Source::Url("https://x/a.jpg".to_owned()));
         assert_eq!(
-            media(read(r#"{"fileData":{"fileUri":"gs://b/a.pdf","mimeType":"application/pdf"}}"#)).source,
+            (image.source, image.mime.as_deref()),
+            (Source::Base64("+/8=".to_owned()), Some("image/png"))
+        );
+        assert_eq!(
+            media(read(r#"{"fileData":{"fileUri":"https://x/a.jpg"}}"#)).source,
+            Source::Url("https://x/a.jpg".to_owned())
+        );
+        assert_eq!(
+            media(read(r#"{"fileData":{"fileUri":"gs://b/a.pdf","mimeType":"application/pdf"}}"#))
+                .source,
             Source::FileId("gs://b/a.pdf".to_owned())
         );
         let thought = read(r#"{"text":"hm","thought":true,"thoughtSignature":"A_-="}"#);
         assert_eq!(thought.proof, Some(wire::signature("A_-=")));
-        assert_eq!(thought.kind, BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true }));
+        assert_eq!(
+            thought.kind,
+            BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true })
+        );
         let code = r#"{"executableCode":{"code":"1"},"thoughtSignature":"s"}"#;
         assert!(matches!(read(code).kind, BlockKind::Foreign { body, .. } if body.text() == code));
-        assert_eq!(read(r#"{"text":"a","video_metadata":{"fps":1}}"#).extras.iter().next().map(|(key, _)| key), Some("videoMetadata"));
+        assert_eq!(
+            read(r#"{"text":"a","video_metadata":{"fps":1}}"#)
+                .extras
+                .iter()
+                .next()
+                .map(|(key, _)| key),
+            Some("videoMetadata")
+        );
     }
 
     #[test]
@@ -186,13 +236,18 @@ mod tests {
             (r#"{"a":1.0,"b":"\u00e9"}"#, Some(r#"{"a":1.0,"b":"é"}"#), false),
             ("{}", None, false),
         ] {
-            let BlockKind::ToolResult(result) =
-                read(&format!(r#"{{"functionResponse":{{"name":"f","id":"i","response":{response}}}}}"#)).kind
+            let BlockKind::ToolResult(result) = read(&format!(
+                r#"{{"functionResponse":{{"name":"f","id":"i","response":{response}}}}}"#
+            ))
+            .kind
             else {
                 panic!("no result")
             };
             let want: Vec<Block> = text.map(Block::text).into_iter().collect();
-            assert_eq!((result.call.as_str(), result.name.as_deref(), result.content, result.is_error), ("i", Some("f"), want, is_error));
+            assert_eq!(
+                (result.call.as_str(), result.name.as_deref(), result.content, result.is_error),
+                ("i", Some("f"), want, is_error)
+            );
         }
     }
 }

@@ -62,14 +62,22 @@ pub(super) fn media(media: &Media) -> Result<Carried<'_>, &'static str> {
         Source::Url(url) => match url.strip_prefix("data:").and_then(|url| url.split_once(',')) {
             Some((head, data)) => {
                 let told = head.split(';').next().filter(|mime| !mime.is_empty());
-                Ok(Carried::Inline { mime: told.map_or_else(|| mime(media, data), |mime| Cow::Owned(mime.to_owned())), data })
+                Ok(Carried::Inline {
+                    mime: told
+                        .map_or_else(|| mime(media, data), |mime| Cow::Owned(mime.to_owned())),
+                    data,
+                })
             }
-            None => Ok(Carried::File { mime: media.mime.as_deref().or_else(|| wire::mime_of_name(url)), uri: url }),
+            None => Ok(Carried::File {
+                mime: media.mime.as_deref().or_else(|| wire::mime_of_name(url)),
+                uri: url,
+            }),
         },
         // Another provider's file is no address.
-        Source::FileId(id) if id.contains("://") || id.starts_with("files/") => {
-            Ok(Carried::File { mime: media.mime.as_deref().or_else(|| wire::mime_of_name(id)), uri: id })
-        }
+        Source::FileId(id) if id.contains("://") || id.starts_with("files/") => Ok(Carried::File {
+            mime: media.mime.as_deref().or_else(|| wire::mime_of_name(id)),
+            uri: id,
+        }),
         Source::FileId(_) => Err("messages.file_id"),
     }
 }
@@ -112,7 +120,8 @@ impl Carried<'_> {
 
     /// Whether a tool's result may hold it among its own parts, at providers that know such.
     pub(super) fn fits_results(&self) -> bool {
-        const TAKEN: [&str; 5] = ["image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain"];
+        const TAKEN: [&str; 5] =
+            ["image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain"];
         match self {
             Self::Inline { mime, .. } => TAKEN.contains(&&**mime),
             Self::File { mime, .. } => mime.is_some_and(|mime| TAKEN.contains(&mime)),
@@ -124,7 +133,9 @@ impl Carried<'_> {
 fn mime<'a>(media: &'a Media, data: &str) -> Cow<'a, str> {
     use crate::ir::block::MediaKind as K;
     let known = media.mime.as_deref().filter(|mime| mime.contains('/'));
-    let found = known.or_else(|| wire::mime_of_data(data)).or_else(|| media.name.as_deref().and_then(wire::mime_of_name));
+    let found = known
+        .or_else(|| wire::mime_of_data(data))
+        .or_else(|| media.name.as_deref().and_then(wire::mime_of_name));
     Cow::Borrowed(found.unwrap_or(match media.kind {
         K::Image => "image/jpeg",
         K::Audio => "audio/wav",

@@ -1,4 +1,5 @@
-//! Reads a generateContent request: every key in either spelling, contents in all forms that the SDKs' users write.
+//! Reads a generateContent request: every key in either spelling, contents in all forms that the
+//! SDKs' users write.
 
 use std::borrow::Cow;
 
@@ -23,9 +24,14 @@ use crate::{
 };
 
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
-    let json = json::check(body).map_err(|bad| bad_request(format!("Invalid JSON payload received. {}", bad.describe(body))))?;
+    let json = json::check(body).map_err(|bad| {
+        bad_request(format!("Invalid JSON payload received. {}", bad.describe(body)))
+    })?;
     if !json.is_object() {
-        return Err(bad_request(format!("Invalid JSON payload received. Expected an object, got {}", json.kind())));
+        return Err(bad_request(format!(
+            "Invalid JSON payload received. Expected an object, got {}",
+            json.kind()
+        )));
     }
     let mut request = ChatRequest::default();
     let mut messages = None;
@@ -49,7 +55,8 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
     }
     request.messages = messages.unwrap_or_default();
     if request.messages.is_empty() {
-        return Err(bad_request("GenerateContentRequest.contents: contents is not specified").param("contents"));
+        return Err(bad_request("GenerateContentRequest.contents: contents is not specified")
+            .param("contents"));
     }
     Ok(request)
 }
@@ -59,20 +66,26 @@ fn bad_request(message: impl Into<String>) -> ClientError {
 }
 
 fn wrong(field: &str, value: Json<'_>) -> ClientError {
-    bad_request(format!("Invalid value at '{field}': {} is not what belongs here", value.kind())).param(field.to_owned())
+    bad_request(format!("Invalid value at '{field}': {} is not what belongs here", value.kind()))
+        .param(field.to_owned())
 }
 
-/// A list of contents; a single content, and texts or parts without one, count as what the user says.
+/// A list of contents; a single content, and texts or parts without one, count as what the user
+/// says.
 fn contents(value: Json<'_>) -> Result<Vec<Message>, ClientError> {
     let mut calls = part_read::Calls::default();
     let mut messages: Vec<Message> = Vec::new();
     let mut loose = false;
     for content in wire::list(value) {
-        let whole = content.is_object() && (wire::member(content, "parts").is_some() || wire::member(content, "role").is_some());
+        let whole = content.is_object()
+            && (wire::member(content, "parts").is_some()
+                || wire::member(content, "role").is_some());
         if whole {
             messages.push(message(content, &mut calls)?);
         } else {
-            let Some(block) = part_read::block(content, &mut calls) else { return Err(wrong("contents", content)) };
+            let Some(block) = part_read::block(content, &mut calls) else {
+                return Err(wrong("contents", content));
+            };
             match messages.last_mut().filter(|_| loose) {
                 Some(last) => last.blocks.push(block),
                 None => messages.push(Message::new(Role::User, vec![block])),
@@ -96,7 +109,10 @@ fn message(content: Json<'_>, calls: &mut part_read::Calls) -> Result<Message, C
             }
             "parts" => {
                 for part in wire::list(value) {
-                    message.blocks.push(part_read::block(part, calls).ok_or_else(|| wrong("contents.parts", part))?);
+                    message.blocks.push(
+                        part_read::block(part, calls)
+                            .ok_or_else(|| wrong("contents.parts", part))?,
+                    );
                 }
             }
             key => message.extras.push(Dialect::Gemini, key, Raw::of(value)),
@@ -108,7 +124,8 @@ fn message(content: Json<'_>, calls: &mut part_read::Calls) -> Result<Message, C
 /// A content, its parts, or bare text.
 fn system(value: Json<'_>) -> Vec<Block> {
     let parts = wire::member(value, "parts").unwrap_or(value);
-    let text = |part: Json<'_>| part.str().or_else(|| wire::string(part, "text")).map(Cow::into_owned);
+    let text =
+        |part: Json<'_>| part.str().or_else(|| wire::string(part, "text")).map(Cow::into_owned);
     wire::list(parts).filter_map(text).filter(|text| !text.is_empty()).map(Block::text).collect()
 }
 
@@ -160,9 +177,20 @@ fn function_calling(config: Json<'_>, request: &mut ChatRequest) {
     let (mut mode, mut names) = (String::new(), Vec::new());
     for (key, value) in wire::members(config) {
         match &*key {
-            "mode" => mode = wire::word(value, MODES).map(|mode| mode.to_ascii_uppercase()).unwrap_or_default(),
-            "allowedFunctionNames" => names = wire::list(value).filter_map(|name| Some(name.str()?.into_owned())).collect(),
-            key => request.extras.push(Dialect::Gemini, &format!("toolConfig.functionCallingConfig.{key}"), Raw::of(value)),
+            "mode" => {
+                mode = wire::word(value, MODES)
+                    .map(|mode| mode.to_ascii_uppercase())
+                    .unwrap_or_default()
+            }
+            "allowedFunctionNames" => {
+                names =
+                    wire::list(value).filter_map(|name| Some(name.str()?.into_owned())).collect()
+            }
+            key => request.extras.push(
+                Dialect::Gemini,
+                &format!("toolConfig.functionCallingConfig.{key}"),
+                Raw::of(value),
+            ),
         }
     }
     request.tool_choice = match (mode.as_str(), names.len()) {
@@ -175,7 +203,11 @@ fn function_calling(config: Json<'_>, request: &mut ChatRequest) {
         _ => Some(ToolChoice::Allowed { names, required: false }),
     };
     if mode == "VALIDATED" && request.tool_choice == Some(ToolChoice::Auto) {
-        request.extras.push(Dialect::Gemini, "toolConfig.functionCallingConfig.mode", Raw::string("VALIDATED"));
+        request.extras.push(
+            Dialect::Gemini,
+            "toolConfig.functionCallingConfig.mode",
+            Raw::string("VALIDATED"),
+        );
     }
 }
 
@@ -183,8 +215,12 @@ fn generation_config(config: Json<'_>, request: &mut ChatRequest) -> Result<(), 
     let settings = &mut request.settings;
     let (mut mime, mut shape) = (None, None);
     for (key, value) in wire::members(config) {
-        let number = || number(value).map(Some).ok_or_else(|| wrong(&format!("generation_config.{key}"), value));
-        let count = || count(value).map(Some).ok_or_else(|| wrong(&format!("generation_config.{key}"), value));
+        let number = || {
+            number(value).map(Some).ok_or_else(|| wrong(&format!("generation_config.{key}"), value))
+        };
+        let count = || {
+            count(value).map(Some).ok_or_else(|| wrong(&format!("generation_config.{key}"), value))
+        };
         match &*key {
             "maxOutputTokens" => settings.max_tokens = count()?,
             "temperature" => settings.temperature = number()?,
@@ -196,14 +232,23 @@ fn generation_config(config: Json<'_>, request: &mut ChatRequest) -> Result<(), 
             "candidateCount" => settings.n = count()?,
             "responseLogprobs" => settings.logprobs = value.bool(),
             "logprobs" => settings.top_logprobs = count()?,
-            "stopSequences" => settings.stop = wire::list(value).filter_map(|stop| Some(stop.str()?.into_owned())).collect(),
+            "stopSequences" => {
+                settings.stop =
+                    wire::list(value).filter_map(|stop| Some(stop.str()?.into_owned())).collect()
+            }
             "responseMimeType" => mime = value.str(),
             "responseSchema" => shape = Some(schema::to_json_schema(value)),
             "responseJsonSchema" | "_responseJsonSchema" => shape = Some(Raw::of(value)),
             "thinkingConfig" => settings.reasoning = Some(thinking(value)),
             // Text alone is what every other dialect answers.
-            "responseModalities" if wire::list(value).all(|it| it.str().is_some_and(|it| it.eq_ignore_ascii_case("text"))) => {}
-            key => request.extras.push(Dialect::Gemini, &format!("generationConfig.{key}"), Raw::of(value)),
+            "responseModalities"
+                if wire::list(value)
+                    .all(|it| it.str().is_some_and(|it| it.eq_ignore_ascii_case("text"))) => {}
+            key => request.extras.push(
+                Dialect::Gemini,
+                &format!("generationConfig.{key}"),
+                Raw::of(value),
+            ),
         }
     }
     settings.format = match (mime.as_deref(), shape) {
@@ -214,7 +259,11 @@ fn generation_config(config: Json<'_>, request: &mut ChatRequest) -> Result<(), 
         (Some("text/plain"), _) => Some(Format::Text),
         (Some(""), None) | (None, None) => None,
         (Some(other), shape) => {
-            request.extras.push(Dialect::Gemini, "generationConfig.responseMimeType", Raw::string(other));
+            request.extras.push(
+                Dialect::Gemini,
+                "generationConfig.responseMimeType",
+                Raw::string(other),
+            );
             if let Some(shape) = shape {
                 request.extras.push(Dialect::Gemini, "generationConfig.responseJsonSchema", shape);
             }
@@ -233,10 +282,16 @@ fn thinking(config: Json<'_>) -> ReasoningWish {
             "thinkingBudget" => match value.i64().or_else(|| value.str()?.parse().ok()) {
                 Some(0) => wish.enabled = Some(false),
                 Some(-1) => (wish.adaptive, wish.enabled) = (true, Some(true)),
-                Some(budget) => (wish.budget, wish.enabled) = (u64::try_from(budget).ok(), Some(true)),
+                Some(budget) => {
+                    (wish.budget, wish.enabled) = (u64::try_from(budget).ok(), Some(true))
+                }
                 None => {}
             },
-            "thinkingLevel" => wish.effort = value.str().and_then(|level| Effort::parse(level.trim_start_matches("THINKING_LEVEL_"))),
+            "thinkingLevel" => {
+                wish.effort = value
+                    .str()
+                    .and_then(|level| Effort::parse(level.trim_start_matches("THINKING_LEVEL_")))
+            }
             _ => {}
         }
     }
@@ -260,9 +315,15 @@ fn count(value: Json<'_>) -> Option<u64> {
 }
 
 /// Extras whose key begins with `prefix`, without it.
-pub(super) fn beneath<'a>(extras: &'a Extras, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Raw)> {
+pub(super) fn beneath<'a>(
+    extras: &'a Extras,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a Raw)> {
     let own = |key: &str| extras.get(Dialect::Gemini, key).is_some();
-    extras.iter().filter(move |(key, _)| own(key)).filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value)))
+    extras
+        .iter()
+        .filter(move |(key, _)| own(key))
+        .filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value)))
 }
 
 #[cfg(test)]
@@ -284,7 +345,11 @@ mod tests {
             r#"{"contents":[{"role":"user","parts":["hi"]}]}"#,
             r#"{"contents":[{"text":"hi"}]}"#,
         ] {
-            assert_eq!(read(body).messages, [Message::new(Role::User, vec![Block::text("hi")])], "{body}");
+            assert_eq!(
+                read(body).messages,
+                [Message::new(Role::User, vec![Block::text("hi")])],
+                "{body}"
+            );
         }
         for bad in [
             "",
@@ -316,8 +381,15 @@ mod tests {
             (settings.max_tokens, settings.top_p.as_ref().map(Raw::text), &*settings.stop),
             (Some(5), Some("0.50"), &["a".to_owned()][..])
         );
-        assert!(matches!(&settings.format, Some(Format::Schema { schema, .. }) if schema.text() == r#"{"type":"string"}"#));
-        let wish = ReasoningWish { enabled: Some(true), effort: Some(Effort::Low), show: Some(true), ..ReasoningWish::default() };
+        assert!(
+            matches!(&settings.format, Some(Format::Schema { schema, .. }) if schema.text() == r#"{"type":"string"}"#)
+        );
+        let wish = ReasoningWish {
+            enabled: Some(true),
+            effort: Some(Effort::Low),
+            show: Some(true),
+            ..ReasoningWish::default()
+        };
         assert_eq!(settings.reasoning, Some(wish));
         assert_eq!(request.tool_choice, Some(ToolChoice::Named("f".to_owned())));
         assert!(

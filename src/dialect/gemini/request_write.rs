@@ -52,7 +52,8 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
         tier(o, &request.settings, &mut losses);
         for (key, value) in request.extras.iter() {
             match request.extras.get(Dialect::Gemini, key) {
-                Some(_) if key.starts_with("generationConfig.") || key.starts_with("toolConfig.") => {}
+                Some(_)
+                    if key.starts_with("generationConfig.") || key.starts_with("toolConfig.") => {}
                 Some(_) => {
                     o.raw(key, value);
                 }
@@ -65,7 +66,11 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
 
 /// All system text, wherever it stood, as parts.
 fn system(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
-    let within = request.messages.iter().filter(|message| message.role == Role::System).flat_map(|message| &message.blocks);
+    let within = request
+        .messages
+        .iter()
+        .filter(|message| message.role == Role::System)
+        .flat_map(|message| &message.blocks);
     let parts = write::array(|a| {
         for block in request.system.iter().chain(within) {
             if block.cache.is_some() {
@@ -87,7 +92,9 @@ fn system(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
 }
 
 fn foreign_extras(block: &Block, place: &str, losses: &mut Losses) {
-    for (key, _) in block.extras.iter().filter(|(key, _)| block.extras.get(Dialect::Gemini, key).is_none()) {
+    for (key, _) in
+        block.extras.iter().filter(|(key, _)| block.extras.get(Dialect::Gemini, key).is_none())
+    {
         losses.add(format!("{place}.{key}"));
     }
 }
@@ -133,9 +140,15 @@ fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &
     }
     let calling = write::object(|o| {
         if !functions.is_empty() {
-            choice(o, request.tool_choice.as_ref(), request.extras.get(Dialect::Gemini, "toolConfig.functionCallingConfig.mode"));
+            choice(
+                o,
+                request.tool_choice.as_ref(),
+                request.extras.get(Dialect::Gemini, "toolConfig.functionCallingConfig.mode"),
+            );
         }
-        for (key, value) in beneath(&request.extras, "toolConfig.functionCallingConfig.").filter(|(key, _)| *key != "mode") {
+        for (key, value) in beneath(&request.extras, "toolConfig.functionCallingConfig.")
+            .filter(|(key, _)| *key != "mode")
+        {
             o.raw(key, value);
         }
     });
@@ -143,7 +156,9 @@ fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &
         if calling != "{}" {
             o.text("functionCallingConfig", &calling);
         }
-        for (key, value) in beneath(&request.extras, "toolConfig.").filter(|(key, _)| !key.starts_with("functionCallingConfig.")) {
+        for (key, value) in beneath(&request.extras, "toolConfig.")
+            .filter(|(key, _)| !key.starts_with("functionCallingConfig."))
+        {
             o.raw(key, value);
         }
     });
@@ -169,14 +184,18 @@ fn function(tool: &FunctionTool, carry: &mut Carry, losses: &mut Losses) -> Stri
     write::object(|o| {
         o.str("name", &name).opt_str("description", tool.description.as_deref());
         if let Some(schema) = tool.schema.as_ref().filter(|schema| schema.json().is_object()) {
-            o.raw("parametersJsonSchema", &schema::from_json_schema(schema.json(), "tools.schema", losses));
+            o.raw(
+                "parametersJsonSchema",
+                &schema::from_json_schema(schema.json(), "tools.schema", losses),
+            );
         }
         tool.extras.write(Dialect::Gemini, o, |key| losses.add(format!("tools.{key}")));
     })
 }
 
-/// A tool that the provider runs, in its own words. Ones of other dialects give way to functions: the provider takes both
-/// together only where the client can send its calls of them back, which those clients cannot.
+/// A tool that the provider runs, in its own words. Ones of other dialects give way to functions:
+/// the provider takes both together only where the client can send its calls of them back, which
+/// those clients cannot.
 fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option<Raw> {
     if tool.dialect == Dialect::Gemini {
         return Some(tool.body.clone());
@@ -186,7 +205,11 @@ fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option
         Hosted::CodeExecution => ("codeExecution", "tools.code_execution"),
         Hosted::UrlContext => ("urlContext", "tools.url_context"),
         Hosted::Other => {
-            let kind = tool.body.json().get("type").and_then(|kind| kind.str().map(std::borrow::Cow::into_owned));
+            let kind = tool
+                .body
+                .json()
+                .get("type")
+                .and_then(|kind| kind.str().map(std::borrow::Cow::into_owned));
             losses.add(format!("tools.{}", kind.as_deref().unwrap_or("hosted")));
             return None;
         }
@@ -195,7 +218,12 @@ fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option
         losses.add(name);
         return None;
     }
-    for (key, _) in tool.body.json().members().filter(|(key, value)| !matches!(*key, "type" | "name") && !value.is_blank()) {
+    for (key, _) in tool
+        .body
+        .json()
+        .members()
+        .filter(|(key, value)| !matches!(*key, "type" | "name") && !value.is_blank())
+    {
         losses.add(format!("{name}.{key}"));
     }
     Some(Raw::object(|o| {
@@ -247,7 +275,8 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
             losses.when(most.is_some(), "max_tokens");
             o.num("maxOutputTokens", most.unwrap_or(limit));
         }
-        o.opt_raw("temperature", settings.temperature.as_ref()).opt_raw("topP", settings.top_p.as_ref());
+        o.opt_raw("temperature", settings.temperature.as_ref())
+            .opt_raw("topP", settings.top_p.as_ref());
         o.opt_raw("topK", settings.top_k.as_ref()).opt_raw("seed", settings.seed.as_ref());
         o.opt_raw("presencePenalty", settings.presence_penalty.as_ref());
         o.opt_raw("frequencyPenalty", settings.frequency_penalty.as_ref());
@@ -274,7 +303,10 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
             }
             Some(Format::Schema { schema, .. }) => {
                 o.str("responseMimeType", "application/json");
-                o.raw("responseJsonSchema", &schema::from_json_schema(schema.json(), "response_format.schema", losses));
+                o.raw(
+                    "responseJsonSchema",
+                    &schema::from_json_schema(schema.json(), "response_format.schema", losses),
+                );
             }
         }
         if let Some(wish) = &settings.reasoning {
@@ -297,7 +329,10 @@ fn lost_settings(settings: &Settings, losses: &mut Losses) {
         ("repetition_penalty", settings.repetition_penalty.is_some()),
         ("verbosity", settings.verbosity.is_some()),
         ("user", settings.user.is_some()),
-        ("metadata", settings.metadata.as_ref().is_some_and(|metadata| !metadata.json().is_blank())),
+        (
+            "metadata",
+            settings.metadata.as_ref().is_some_and(|metadata| !metadata.json().is_blank()),
+        ),
         ("prompt_cache_key", settings.prompt_cache_key.is_some()),
     ] {
         if lost {
@@ -309,7 +344,9 @@ fn lost_settings(settings: &Settings, losses: &mut Losses) {
 fn thinking(o: &mut Object<'_>, wish: &ReasoningWish, how: Thinking, losses: &mut Losses) {
     let wanted = wish.enabled != Some(false) && wish.level() != Some(Effort::None);
     match how {
-        Thinking::Never if wanted && (wish.enabled == Some(true) || wish.level().is_some()) => losses.add("reasoning"),
+        Thinking::Never if wanted && (wish.enabled == Some(true) || wish.level().is_some()) => {
+            losses.add("reasoning")
+        }
         Thinking::Never => {}
         Thinking::Effort => {
             let level = match wish.level() {
@@ -335,7 +372,10 @@ fn thinking(o: &mut Object<'_>, wish: &ReasoningWish, how: Thinking, losses: &mu
             }
         }
     }
-    let asked = wish.enabled == Some(true) || wish.level().is_some() || wish.adaptive || wish.summary.is_some();
+    let asked = wish.enabled == Some(true)
+        || wish.level().is_some()
+        || wish.adaptive
+        || wish.summary.is_some();
     if how != Thinking::Never && wanted && wish.show.unwrap_or(asked) {
         o.bool("includeThoughts", true);
     }
@@ -358,7 +398,10 @@ mod tests {
 
     use super::*;
     use crate::ir::{
-        block::{CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning, Source, Text, ToolCall, ToolResult},
+        block::{
+            CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning, Source,
+            Text, ToolCall, ToolResult,
+        },
         extras::Extras,
         request::Message,
         tool::CustomTool,
@@ -384,7 +427,12 @@ mod tests {
     }
 
     fn call(id: &str, name: &str, arguments: &str) -> Block {
-        let call = ToolCall { id: id.to_owned(), name: name.to_owned(), arguments: arguments.to_owned(), form: CallForm::Function };
+        let call = ToolCall {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            arguments: arguments.to_owned(),
+            form: CallForm::Function,
+        };
         Block::new(BlockKind::ToolCall(call))
     }
 
@@ -393,19 +441,23 @@ mod tests {
     }
 
     fn sealed(mut block: Block, dialect: Dialect, value: &str) -> Block {
-        block.proof = Some(Proof { dialect, kind: ProofKind::Signature, value: value.to_owned(), id: None });
+        block.proof =
+            Some(Proof { dialect, kind: ProofKind::Signature, value: value.to_owned(), id: None });
         block
     }
 
     fn of(messages: Vec<(Role, Vec<Block>)>) -> ChatRequest {
-        let messages = messages.into_iter().map(|(role, blocks)| Message::new(role, blocks)).collect();
+        let messages =
+            messages.into_iter().map(|(role, blocks)| Message::new(role, blocks)).collect();
         ChatRequest { messages, ..ChatRequest::default() }
     }
 
-    /// Pains 3 and 33: signatures stay where they were, foreign ones are left out and said so, images in results are kept.
+    /// Pains 3 and 33: signatures stay where they were, foreign ones are left out and said so,
+    /// images in results are kept.
     #[test]
     fn a_tool_loop_of_another_dialect_is_written() {
-        let thought = Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
+        let thought =
+            Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
         let image = media(MediaKind::Image, Source::Base64("iVBORw0K".to_owned()));
         let result = ToolResult {
             call: "1".to_owned(),
@@ -415,7 +467,14 @@ mod tests {
         };
         let request = of(vec![
             (Role::User, vec![Block::text("hi")]),
-            (Role::Assistant, vec![sealed(thought, Dialect::Anthropic, "x"), call("1", "f", ""), call("2", "f", "[1]")]),
+            (
+                Role::Assistant,
+                vec![
+                    sealed(thought, Dialect::Anthropic, "x"),
+                    call("1", "f", ""),
+                    call("2", "f", "[1]"),
+                ],
+            ),
             (Role::User, vec![Block::text("and?"), Block::new(BlockKind::ToolResult(result))]),
             (Role::Assistant, vec![sealed(call("3", "f", "{\"a\":1.0}"), Dialect::Gemini, "own")]),
         ]);
@@ -423,8 +482,7 @@ mod tests {
         let (body, losses) = written(&request, Thinking::Effort);
 
         let png = json!({"inlineData": {"mimeType": "image/png", "data": "iVBORw0K"}});
-        let none =
-            |id: &str| json!({"functionResponse": {"id": id, "name": "f", "response": {"error": "no result was given for this call"}}});
+        let none = |id: &str| json!({"functionResponse": {"id": id, "name": "f", "response": {"error": "no result was given for this call"}}});
         let want = json!([
             {"role": "user", "parts": [{"text": "hi"}]},
             {"role": "model", "parts": [
@@ -444,22 +502,42 @@ mod tests {
         assert_eq!(losses, ["reasoning.proof"]);
         let (body, _) = written(&request, Thinking::Budget);
         assert_eq!(body["contents"][1]["parts"][1].get("thoughtSignature"), None);
-        let beside = body["contents"][2]["parts"].as_array().expect("parts").iter().position(|part| *part == png);
+        let beside = body["contents"][2]["parts"]
+            .as_array()
+            .expect("parts")
+            .iter()
+            .position(|part| *part == png);
         assert_eq!(beside, Some(2), "after all results");
     }
 
     #[test]
     fn tools_of_other_dialects_are_written() {
-        let hosted =
-            |kind, body: &str| Tool::Hosted(HostedTool { kind, dialect: Dialect::Anthropic, body: Raw::parse(body).expect("json") });
-        let named = |name: &str| Tool::Function(FunctionTool { name: name.to_owned(), strict: Some(true), ..FunctionTool::default() });
-        let search = || hosted(Hosted::WebSearch, r#"{"type":"web_search_1","name":"web_search","max_uses":3}"#);
+        let hosted = |kind, body: &str| {
+            Tool::Hosted(HostedTool {
+                kind,
+                dialect: Dialect::Anthropic,
+                body: Raw::parse(body).expect("json"),
+            })
+        };
+        let named = |name: &str| {
+            Tool::Function(FunctionTool {
+                name: name.to_owned(),
+                strict: Some(true),
+                ..FunctionTool::default()
+            })
+        };
+        let search = || {
+            hosted(Hosted::WebSearch, r#"{"type":"web_search_1","name":"web_search","max_uses":3}"#)
+        };
         let mut request = of(vec![(Role::User, vec![Block::text("hi")])]);
 
         request.tools = vec![search(), hosted(Hosted::Other, r#"{"type":"memory_1"}"#)];
         request.tool_choice = Some(ToolChoice::Auto);
         let (body, losses) = written(&request, Thinking::Budget);
-        assert_eq!((&body["tools"], body.get("toolConfig")), (&json!([{"googleSearch": {}}]), None));
+        assert_eq!(
+            (&body["tools"], body.get("toolConfig")),
+            (&json!([{"googleSearch": {}}]), None)
+        );
         assert_eq!(losses, ["tools.web_search.max_uses", "tools.memory_1"]);
 
         let custom = Tool::Custom(CustomTool { name: "patch".to_owned(), ..CustomTool::default() });
@@ -470,15 +548,24 @@ mod tests {
         let sent = body["tools"][0]["functionDeclarations"][0]["name"].as_str().expect("a name");
         assert!(sent.starts_with("_1_bad_name_"), "{sent}");
         assert_eq!(encoded.carry.name(sent), "1 bad/name");
-        assert_eq!(body["tools"][0]["functionDeclarations"][1]["parametersJsonSchema"]["required"], json!(["input"]));
-        assert_eq!(body["toolConfig"], json!({"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [sent]}}));
+        assert_eq!(
+            body["tools"][0]["functionDeclarations"][1]["parametersJsonSchema"]["required"],
+            json!(["input"])
+        );
+        assert_eq!(
+            body["toolConfig"],
+            json!({"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [sent]}})
+        );
         let losses: Vec<_> = encoded.losses.iter().map(|loss| &*loss.0).collect();
         assert_eq!(losses, ["tools.strict", "tools.web_search"]);
     }
 
     #[test]
     fn settings_of_other_dialects_are_written_or_lost() {
-        let mut request = of(vec![(Role::System, vec![Block::text("late")]), (Role::User, vec![Block::text("hi")])]);
+        let mut request = of(vec![
+            (Role::System, vec![Block::text("late")]),
+            (Role::User, vec![Block::text("hi")]),
+        ]);
         request.system = vec![Block::text("early")];
         let raw = |text: &str| Raw::parse(text);
         request.settings = Settings {
@@ -495,7 +582,10 @@ mod tests {
                 schema: raw(r#"{"type":"object","uniqueItems":true}"#).expect("json"),
                 strict: None,
             }),
-            reasoning: Some(ReasoningWish { effort: Some(Effort::XHigh), ..ReasoningWish::default() }),
+            reasoning: Some(ReasoningWish {
+                effort: Some(Effort::XHigh),
+                ..ReasoningWish::default()
+            }),
             service_tier: Some("flex".to_owned()),
             user: Some("u".to_owned()),
             parallel_tools: Some(false),
@@ -506,7 +596,10 @@ mod tests {
 
         let (body, mut losses) = written(&request, Thinking::Budget);
 
-        assert_eq!(body["systemInstruction"], json!({"parts": [{"text": "early"}, {"text": "late"}]}));
+        assert_eq!(
+            body["systemInstruction"],
+            json!({"parts": [{"text": "early"}, {"text": "late"}]})
+        );
         assert_eq!(
             body["generationConfig"],
             json!({"maxOutputTokens": 1000, "temperature": 0.10, "stopSequences": ["a", "b", "c", "d", "e"], "responseLogprobs": true, "logprobs": 3,
@@ -515,8 +608,22 @@ mod tests {
         );
         assert_eq!(body["serviceTier"], "flex");
         losses.sort();
-        assert_eq!(losses, ["max_tokens", "min_p", "n", "response_format.schema.uniqueItems", "stop", "store", "user"]);
-        assert_eq!(written(&request, Thinking::Effort).0["generationConfig"]["thinkingConfig"]["thinkingLevel"], "HIGH");
+        assert_eq!(
+            losses,
+            [
+                "max_tokens",
+                "min_p",
+                "n",
+                "response_format.schema.uniqueItems",
+                "stop",
+                "store",
+                "user"
+            ]
+        );
+        assert_eq!(
+            written(&request, Thinking::Effort).0["generationConfig"]["thinkingConfig"]["thinkingLevel"],
+            "HIGH"
+        );
         assert!(written(&request, Thinking::Never).1.contains(&"reasoning".to_owned()));
     }
 
@@ -524,7 +631,10 @@ mod tests {
     fn content_of_other_dialects_is_written_or_lost() {
         let mut cached = Block::text("hi");
         cached.cache = Some(CacheMark { raw: Raw::from(true) });
-        let cited = Block::new(BlockKind::Text(Text { text: "t".to_owned(), citations: vec![Citation::default()] }));
+        let cited = Block::new(BlockKind::Text(Text {
+            text: "t".to_owned(),
+            citations: vec![Citation::default()],
+        }));
         let foreign = Block::new(BlockKind::Foreign {
             dialect: Dialect::Anthropic,
             body: Raw::parse(r#"{"type":"server_tool_use"}"#).expect("json"),
@@ -542,7 +652,10 @@ mod tests {
                     Block::text(""),
                 ],
             ),
-            (Role::Assistant, vec![cited, foreign, Block::new(BlockKind::Refusal("no".to_owned()))]),
+            (
+                Role::Assistant,
+                vec![cited, foreign, Block::new(BlockKind::Refusal("no".to_owned()))],
+            ),
         ]);
 
         let (body, losses) = written(&request, Thinking::Budget);
@@ -558,13 +671,24 @@ mod tests {
             {"role": "model", "parts": [{"text": "t"}, {"text": "no"}]},
         ]);
         assert_eq!(body["contents"], want);
-        assert_eq!(losses, ["messages.cache_control", "messages.file_id", "messages.citations", "messages.server_tool_use"]);
+        assert_eq!(
+            losses,
+            [
+                "messages.cache_control",
+                "messages.file_id",
+                "messages.citations",
+                "messages.server_tool_use"
+            ]
+        );
     }
 
     #[test]
     fn instructions_alone_are_asked_to_be_followed() {
         let request = ChatRequest { system: vec![Block::text("be")], ..ChatRequest::default() };
         let contents = json!([{"role": "user", "parts": [{"text": "Continue."}]}]);
-        assert_eq!(written(&request, Thinking::Budget).0, json!({"contents": contents, "systemInstruction": {"parts": [{"text": "be"}]}}));
+        assert_eq!(
+            written(&request, Thinking::Budget).0,
+            json!({"contents": contents, "systemInstruction": {"parts": [{"text": "be"}]}})
+        );
     }
 }

@@ -15,7 +15,8 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     let root = shape::proven(content_type, body)?;
     let (mut reader, mut events) = (ContentReader::new(carry), Vec::new());
     let mut last = root;
-    if root.is_array() && !fault::is_error(root) && root.items().next().is_some_and(Json::is_object) {
+    if root.is_array() && !fault::is_error(root) && root.items().next().is_some_and(Json::is_object)
+    {
         for chunk in root.items() {
             reader.chunk(chunk, false, &mut events).map_err(|fault| *fault)?;
             last = chunk;
@@ -33,7 +34,14 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     events.iter().for_each(|event| assembler.feed(event));
     let mut response = assembler.finish().unwrap_or_default();
     if let Some(candidate) = last.get("candidates").and_then(|list| list.items().next()) {
-        const KNOWN: [&str; 6] = ["content", "finishReason", "finishMessage", "index", "logprobsResult", "groundingMetadata"];
+        const KNOWN: [&str; 6] = [
+            "content",
+            "finishReason",
+            "finishMessage",
+            "index",
+            "logprobsResult",
+            "groundingMetadata",
+        ];
         response.extras = Extras::of(Dialect::Gemini, candidate, &KNOWN);
     }
     Ok(response)

@@ -29,7 +29,11 @@ pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
                         let mut empty = true;
                         for block in &response.blocks {
                             if let BlockKind::Text(it) = &block.kind {
-                                cited.extend(it.citations.iter().map(|citation| placed(citation, &it.text, told)));
+                                cited.extend(
+                                    it.citations
+                                        .iter()
+                                        .map(|citation| placed(citation, &it.text, told)),
+                                );
                                 told += it.text.len() as u64;
                             }
                             let part = part(block);
@@ -44,7 +48,11 @@ pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
                     });
                     o.str("role", "model");
                 });
-                o.str("finishReason", finish::word(&response.finish, response.blocks.iter().any(speaks))).num("index", 0);
+                o.str(
+                    "finishReason",
+                    finish::word(&response.finish, response.blocks.iter().any(speaks)),
+                )
+                .num("index", 0);
                 answer_write::grounding(o, &cited);
                 if let Some(logprobs) = &response.logprobs {
                     answer_write::logprobs(o, logprobs);
@@ -95,7 +103,11 @@ fn placed(citation: &Citation, text: &str, before: u64) -> Placed {
     let byte = |character: u64| {
         let at = usize::try_from(character).ok()?;
         let end = text.len();
-        text.char_indices().map(|(byte, _)| byte).chain([end]).nth(at).map(|byte| byte as u64 + before)
+        text.char_indices()
+            .map(|(byte, _)| byte)
+            .chain([end])
+            .nth(at)
+            .map(|byte| byte as u64 + before)
     };
     let place = citation.span.and_then(|(start, end)| Some((byte(start)?, byte(end)?)));
     Placed { citation: citation.clone(), place }

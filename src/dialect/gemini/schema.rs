@@ -1,16 +1,23 @@
-//! Schemas in both directions: this dialect's own kind to JSON Schema, and JSON Schema to what the provider takes of it.
+//! Schemas in both directions: this dialect's own kind to JSON Schema, and JSON Schema to what the
+//! provider takes of it.
 //!
-//! Toward the provider the full-schema fields (`parametersJsonSchema`, `responseJsonSchema`) are written. They are documented
-//! to heed `$id $defs $ref $anchor type format title description enum items prefixItems minItems maxItems minimum maximum
-//! anyOf oneOf properties additionalProperties required propertyOrdering`; the provider's own schema type knows `default
-//! example pattern minLength maxLength minProperties maxProperties nullable` besides. The rewriting is the least that is needed:
+//! Toward the provider the full-schema fields (`parametersJsonSchema`, `responseJsonSchema`) are
+//! written. They are documented to heed `$id $defs $ref $anchor type format title description enum
+//! items prefixItems minItems maxItems minimum maximum anyOf oneOf properties additionalProperties
+//! required propertyOrdering`; the provider's own schema type knows `default example pattern
+//! minLength maxLength minProperties maxProperties nullable` besides. The rewriting is the least
+//! that is needed:
 //!
-//! - `$ref` is replaced by what it names (a reference with siblings, or to a definition that has gone, is refused); where a
+//! - `$ref` is replaced by what it names (a reference with siblings, or to a definition that has
+//!   gone, is refused); where a
 //!   schema contains itself the inner one is cut to its bare type, which is the loss `tools.schema.$ref`;
-//! - `allOf` is folded into the schema around it, `const` becomes a one-element `enum`, `exclusiveMinimum` and `-Maximum`
+//! - `allOf` is folded into the schema around it, `const` becomes a one-element `enum`,
+//!   `exclusiveMinimum` and `-Maximum`
 //!   become inclusive, a list in `items` becomes `prefixItems`, the schemas `true` and `false` become `{}`;
-//! - `enum` keeps strings and numbers, `required` only names that are there, the root gets the type `object`;
-//! - other keywords go: those that constrain are losses (`tools.schema.uniqueItems`), annotations (`$schema`, `$comment`,
+//! - `enum` keeps strings and numbers, `required` only names that are there, the root gets the type
+//!   `object`;
+//! - other keywords go: those that constrain are losses (`tools.schema.uniqueItems`), annotations
+//!   (`$schema`, `$comment`,
 //!   `examples`, `deprecated`, `readOnly`, `writeOnly`, `$id`, `$anchor`) are not.
 
 use std::{borrow::Cow, fmt::Write as _};
@@ -96,7 +103,8 @@ fn plain(out: &mut String, schema: Json<'_>) {
                     });
                 }
                 // Counts are 64-bit numbers, which the wire may put into quotes.
-                "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties" | "maxProperties" => {
+                "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties"
+                | "maxProperties" => {
                     let told = value.str().filter(|text| text.parse::<u64>().is_ok());
                     o.text(&key, told.as_deref().unwrap_or(value.text()));
                 }
@@ -116,7 +124,8 @@ fn plain_text(schema: Json<'_>) -> String {
     out
 }
 
-/// JSON Schema as the provider takes it; what of it constrains and is not taken is told to `losses`, after `prefix`.
+/// JSON Schema as the provider takes it; what of it constrains and is not taken is told to
+/// `losses`, after `prefix`.
 pub(super) fn from_json_schema(schema: Json<'_>, prefix: &'static str, losses: &mut Losses) -> Raw {
     let mut fitting = Fitting { root: schema, grown: 0, level: 0, prefix, losses };
     let mut out = String::with_capacity(schema.text().len() + 32);
@@ -132,7 +141,8 @@ struct Fitting<'a, 'l> {
     losses: &'l mut Losses,
 }
 
-/// The members of a schema with its references and `allOf` folded in: what stands nearer comes first.
+/// The members of a schema with its references and `allOf` folded in: what stands nearer comes
+/// first.
 struct Folded<'a> {
     members: Vec<(Cow<'a, str>, Json<'a>)>,
     references: Vec<Cow<'a, str>>,
@@ -144,8 +154,15 @@ impl<'a> Fitting<'a, '_> {
         self.losses.add(format!("{}.{keyword}", self.prefix));
     }
 
-    fn schema(&mut self, out: &mut String, schema: Json<'a>, within: &mut Vec<Cow<'a, str>>, root: bool) {
-        let mut folded = Folded { members: Vec::new(), references: Vec::new(), cut: self.level > MOST_LEVELS };
+    fn schema(
+        &mut self,
+        out: &mut String,
+        schema: Json<'a>,
+        within: &mut Vec<Cow<'a, str>>,
+        root: bool,
+    ) {
+        let mut folded =
+            Folded { members: Vec::new(), references: Vec::new(), cut: self.level > MOST_LEVELS };
         if !folded.cut {
             self.fold(schema, within, &mut folded, 0);
         }
@@ -156,9 +173,15 @@ impl<'a> Fitting<'a, '_> {
         let depth = within.len();
         within.append(&mut folded.references);
         let members = folded.members;
-        let first = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
+        let first =
+            |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
         let integer = first("type").and_then(Json::str).as_deref() == Some("integer");
-        let names = || members.iter().filter(|(key, _)| key == "properties").flat_map(|(_, value)| value.members());
+        let names = || {
+            members
+                .iter()
+                .filter(|(key, _)| key == "properties")
+                .flat_map(|(_, value)| value.members())
+        };
         write::object_into(out, |o| {
             if root && first("type").is_none() {
                 o.str("type", "object");
@@ -191,13 +214,20 @@ impl<'a> Fitting<'a, '_> {
                     }
                     "anyOf" | "oneOf" | "prefixItems" if folded.cut => {}
                     "anyOf" | "oneOf" | "prefixItems" => self.list(o, key, *value, within),
-                    "const" if first("enum").is_none() && matches!(value.kind(), "string" | "number") => {
+                    "const"
+                        if first("enum").is_none()
+                            && matches!(value.kind(), "string" | "number") =>
+                    {
                         o.array("enum", |a| {
                             a.text(value.text());
                         });
                     }
                     "enum" => {
-                        let fit = || value.items().filter(|value| matches!(value.kind(), "string" | "number"));
+                        let fit = || {
+                            value
+                                .items()
+                                .filter(|value| matches!(value.kind(), "string" | "number"))
+                        };
                         if fit().next().is_some() {
                             o.array("enum", |a| {
                                 fit().for_each(|value| {
@@ -207,10 +237,12 @@ impl<'a> Fitting<'a, '_> {
                         }
                     }
                     "exclusiveMinimum" | "exclusiveMaximum" => {
-                        let inclusive = if key == "exclusiveMinimum" { "minimum" } else { "maximum" };
+                        let inclusive =
+                            if key == "exclusiveMinimum" { "minimum" } else { "maximum" };
                         if first(inclusive).is_none() && value.kind() == "number" {
                             let step = if key == "exclusiveMinimum" { 1 } else { -1 };
-                            match value.i64().filter(|_| integer).and_then(|n| n.checked_add(step)) {
+                            match value.i64().filter(|_| integer).and_then(|n| n.checked_add(step))
+                            {
                                 Some(n) => o.num(inclusive, n),
                                 None => o.json(inclusive, *value),
                             };
@@ -236,8 +268,9 @@ impl<'a> Fitting<'a, '_> {
                     | "nullable" => {
                         o.json(key, *value);
                     }
-                    "$schema" | "$id" | "$anchor" | "$comment" | "$vocabulary" | "$defs" | "definitions" | "examples" | "deprecated"
-                    | "readOnly" | "writeOnly" | "const" | "contentMediaType" | "contentEncoding" | "id" | "strict" => {}
+                    "$schema" | "$id" | "$anchor" | "$comment" | "$vocabulary" | "$defs"
+                    | "definitions" | "examples" | "deprecated" | "readOnly" | "writeOnly"
+                    | "const" | "contentMediaType" | "contentEncoding" | "id" | "strict" => {}
                     key if key.starts_with("x-") => {}
                     key => self.lose(key),
                 }
@@ -253,7 +286,13 @@ impl<'a> Fitting<'a, '_> {
         out
     }
 
-    fn list(&mut self, o: &mut Object<'_>, key: &str, schemas: Json<'a>, within: &mut Vec<Cow<'a, str>>) {
+    fn list(
+        &mut self,
+        o: &mut Object<'_>,
+        key: &str,
+        schemas: Json<'a>,
+        within: &mut Vec<Cow<'a, str>>,
+    ) {
         o.array(key, |a: &mut Array<'_>| {
             for schema in schemas.items() {
                 a.text(&self.text(schema, within));
@@ -262,12 +301,21 @@ impl<'a> Fitting<'a, '_> {
     }
 
     fn required(&self, o: &mut Object<'_>, members: &[(Cow<'a, str>, Json<'a>)], known: bool) {
-        let properties = || members.iter().filter(|(key, _)| key == "properties").flat_map(|(_, value)| value.members());
+        let properties = || {
+            members
+                .iter()
+                .filter(|(key, _)| key == "properties")
+                .flat_map(|(_, value)| value.members())
+        };
         let mut told: Vec<&str> = Vec::new();
-        for name in members.iter().filter(|(key, _)| key == "required").flat_map(|(_, value)| value.items()) {
+        for name in
+            members.iter().filter(|(key, _)| key == "required").flat_map(|(_, value)| value.items())
+        {
             let text = name.text();
             let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-            if inner.is_some_and(|inner| !known || properties().any(|(key, _)| key == inner)) && !told.contains(&text) {
+            if inner.is_some_and(|inner| !known || properties().any(|(key, _)| key == inner))
+                && !told.contains(&text)
+            {
                 told.push(text);
             }
         }
@@ -280,15 +328,25 @@ impl<'a> Fitting<'a, '_> {
         }
     }
 
-    fn fold(&mut self, schema: Json<'a>, within: &[Cow<'a, str>], folded: &mut Folded<'a>, depth: u32) {
-        let own = schema.members().filter(|(key, value)| !matches!(*key, "$ref" | "allOf") && value.kind() != "null");
+    fn fold(
+        &mut self,
+        schema: Json<'a>,
+        within: &[Cow<'a, str>],
+        folded: &mut Folded<'a>,
+        depth: u32,
+    ) {
+        let own = schema
+            .members()
+            .filter(|(key, value)| !matches!(*key, "$ref" | "allOf") && value.kind() != "null");
         folded.members.extend(own.map(|(key, value)| (Cow::Borrowed(key), value)));
         if let Some(reference) = schema.get("$ref").and_then(Json::str) {
             let known = within.contains(&reference) || folded.references.contains(&reference);
             match self.target(&reference) {
                 Some(target) if known || self.grown > MOST_BYTES || depth > 20 => {
                     folded.cut = true;
-                    let bare = target.members().filter(|(key, _)| matches!(*key, "type" | "title" | "description"));
+                    let bare = target
+                        .members()
+                        .filter(|(key, _)| matches!(*key, "type" | "title" | "description"));
                     folded.members.extend(bare.map(|(key, value)| (Cow::Borrowed(key), value)));
                 }
                 Some(target) => {
@@ -329,7 +387,8 @@ fn key_text(key: &str) -> String {
     out[1..out.len() - 1].to_owned()
 }
 
-/// A JSON value's text with its escapes undone where they need not be: what people and models read best.
+/// A JSON value's text with its escapes undone where they need not be: what people and models read
+/// best.
 pub(super) fn readable(json: Json<'_>) -> String {
     let mut out = String::with_capacity(json.text().len());
     tell(&mut out, json);
@@ -434,7 +493,10 @@ mod tests {
         );
         let mut losses = losses;
         losses.sort();
-        assert_eq!(losses, ["tools.schema.if", "tools.schema.multipleOf", "tools.schema.uniqueItems"]);
+        assert_eq!(
+            losses,
+            ["tools.schema.if", "tools.schema.multipleOf", "tools.schema.uniqueItems"]
+        );
     }
 
     #[test]
@@ -442,10 +504,15 @@ mod tests {
         let mut defs = serde_json::Map::new();
         for n in 0..40 {
             let next = json!({"$ref": format!("#/$defs/d{}", n + 1)});
-            defs.insert(format!("d{n}"), json!({"type": "object", "properties": {"a": next, "b": next, "c": next}}));
+            defs.insert(
+                format!("d{n}"),
+                json!({"type": "object", "properties": {"a": next, "b": next, "c": next}}),
+            );
         }
         defs.insert("d40".to_owned(), json!({"type": "string"}));
-        let (got, losses) = fitted(&json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": defs}));
+        let (got, losses) = fitted(
+            &json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": defs}),
+        );
         assert!(got.to_string().len() < 4 * MOST_BYTES);
         assert_eq!(losses, ["tools.schema.$ref"]);
         assert_eq!(fitted(&json!({"$ref": "#"})).0["type"], "object");

@@ -1,4 +1,5 @@
-//! Reads an answer's chunks. Each holds whole parts; what follows of the same kind goes on in the same block.
+//! Reads an answer's chunks. Each holds whole parts; what follows of the same kind goes on in the
+//! same block.
 
 use std::borrow::Cow;
 
@@ -103,7 +104,12 @@ impl ContentReader {
     }
 
     /// One chunk, or an answer that came whole.
-    pub(super) fn chunk(&mut self, json: Json<'_>, error: bool, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    pub(super) fn chunk(
+        &mut self,
+        json: Json<'_>,
+        error: bool,
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>> {
         let chunk = Chunk::read(json);
         if error || chunk.error {
             return Err(Box::new(fault::told(None, json)));
@@ -120,24 +126,37 @@ impl ContentReader {
             out.push(ChatEvent::Begin {
                 id: shape::name(chunk.id).unwrap_or_default(),
                 model: self.model.clone().unwrap_or_default(),
-                created: chunk.created.and_then(Json::str).and_then(|at| at.parse().ok()).map(jiff::Timestamp::as_second),
+                created: chunk
+                    .created
+                    .and_then(Json::str)
+                    .and_then(|at| at.parse().ok())
+                    .map(jiff::Timestamp::as_second),
                 usage: self.counted(),
             });
         }
-        if let Some(reason) = chunk.feedback.and_then(|feedback| shape::name(feedback.get("blockReason"))) {
+        if let Some(reason) =
+            chunk.feedback.and_then(|feedback| shape::name(feedback.get("blockReason")))
+        {
             self.finish = Some((FinishKind::Filter, reason));
         }
         // Other candidates than the first are nobody's.
         let candidates = chunk.candidates.into_iter().flat_map(Json::items);
-        if let Some(candidate) = candidates.map(Candidate::read).find(|candidate| candidate.index == 0) {
+        if let Some(candidate) =
+            candidates.map(Candidate::read).find(|candidate| candidate.index == 0)
+        {
             self.candidate(&candidate, out)?;
         }
         Ok(())
     }
 
-    fn candidate(&mut self, candidate: &Candidate<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn candidate(
+        &mut self,
+        candidate: &Candidate<'_>,
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>> {
         let over = self.finish.is_some() && candidate.finish.is_none();
-        let parts = candidate.content.filter(|_| !over).and_then(|content| wire::member(content, "parts"));
+        let parts =
+            candidate.content.filter(|_| !over).and_then(|content| wire::member(content, "parts"));
         for part in parts.into_iter().flat_map(wire::list) {
             self.part(part, out);
         }
@@ -147,11 +166,18 @@ impl ContentReader {
         let told = |json: Option<Json<'_>>| json.filter(|json| !json.is_blank()).map(Raw::of);
         self.grounding = told(candidate.grounding).or(self.grounding.take());
         self.citations = told(candidate.citations).or(self.citations.take());
-        let Some(reason) = candidate.finish.and_then(|finish| wire::word(finish, FINISHES)) else { return Ok(()) };
+        let Some(reason) = candidate.finish.and_then(|finish| wire::word(finish, FINISHES)) else {
+            return Ok(());
+        };
         match finish::kind_of(&reason) {
             _ if reason.is_empty() || reason == FINISHES[0] => {}
             Some(kind) => self.finish = Some((kind, reason.into_owned())),
-            None => return Err(Box::new(finish::failure(&reason, candidate.message.and_then(Json::str).as_deref()))),
+            None => {
+                return Err(Box::new(finish::failure(
+                    &reason,
+                    candidate.message.and_then(Json::str).as_deref(),
+                )));
+            }
         }
         Ok(())
     }
@@ -166,7 +192,11 @@ impl ContentReader {
             self.blocks.whole(Head::Media(media), proof, out);
         } else if part.other && part.text.is_none() {
             self.leave(out);
-            self.blocks.whole(Head::Foreign { dialect: Dialect::Gemini, body: Raw::of(json) }, None, out);
+            self.blocks.whole(
+                Head::Foreign { dialect: Dialect::Gemini, body: Raw::of(json) },
+                None,
+                out,
+            );
         } else {
             self.prose(&part.text.unwrap_or_default(), part.thought, proof, out);
         }
@@ -201,11 +231,14 @@ impl ContentReader {
     fn call(&mut self, call: Json<'_>, proof: Option<Proof>, out: &mut Vec<ChatEvent>) {
         self.leave(out);
         let key = self.calls.len() as u64;
-        let given = wire::string(call, "id").map(Cow::into_owned).filter(|id| !id.is_empty() && !self.calls.contains(id));
+        let given = wire::string(call, "id")
+            .map(Cow::into_owned)
+            .filter(|id| !id.is_empty() && !self.calls.contains(id));
         let id = given.unwrap_or_else(|| format!("call_{}_{key}", self.carry.seed));
         self.calls.push(id.clone());
         let name = wire::string(call, "name").unwrap_or_default();
-        let block = self.blocks.call(key, id, self.carry.name(&name).to_owned(), CallForm::Function, out);
+        let block =
+            self.blocks.call(key, id, self.carry.name(&name).to_owned(), CallForm::Function, out);
         let arguments = wire::member(call, "args").map_or("{}", Json::text);
         self.blocks.arguments(key, arguments, out);
         if let Some(proof) = proof {
@@ -215,7 +248,8 @@ impl ContentReader {
         self.sealed = false;
     }
 
-    /// Something else than text begins: what supports the text that was said is told while it can be.
+    /// Something else than text begins: what supports the text that was said is told while it can
+    /// be.
     fn leave(&mut self, out: &mut Vec<ChatEvent>) {
         let Some(block) = self.said.take() else { return };
         let mut told = Vec::new();
@@ -241,7 +275,12 @@ impl ContentReader {
 }
 
 impl StreamReader for ContentReader {
-    fn event(&mut self, name: &[u8], data: &[u8], out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn event(
+        &mut self,
+        name: &[u8],
+        data: &[u8],
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>> {
         if self.ended || data.len() < 20 && data.trim_ascii() == b"[DONE]" {
             return Ok(());
         }
@@ -251,7 +290,9 @@ impl StreamReader for ContentReader {
             Ok(json) if json.is_object() => self.chunk(json, name == b"error", out),
             Ok(json) if fault::is_error(json) => Err(Box::new(fault::told(None, json))),
             Ok(_) => Err(bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 })),
-            Err(_) if name == b"error" && !data.starts_with(b"{") => Err(Box::new(fault::said(data))),
+            Err(_) if name == b"error" && !data.starts_with(b"{") => {
+                Err(Box::new(fault::said(data)))
+            }
             Err(flaw) => Err(bad(flaw)),
         }
     }
@@ -264,10 +305,20 @@ impl StreamReader for ContentReader {
         let Some((kind, said)) = self.finish.clone() else { return false };
         self.leave(out);
         self.blocks.close(out);
-        let kind = if kind == FinishKind::Stop && self.blocks.called() { FinishKind::ToolCalls } else { kind };
-        let tier = json::check(self.usage.as_bytes()).ok().and_then(|usage| shape::name(usage.get("serviceTier")));
+        let kind = if kind == FinishKind::Stop && self.blocks.called() {
+            FinishKind::ToolCalls
+        } else {
+            kind
+        };
+        let tier = json::check(self.usage.as_bytes())
+            .ok()
+            .and_then(|usage| shape::name(usage.get("serviceTier")));
         out.push(ChatEvent::End {
-            finish: Finish { kind, said: Some(said).filter(|said| !said.is_empty()), sequence: None },
+            finish: Finish {
+                kind,
+                said: Some(said).filter(|said| !said.is_empty()),
+                sequence: None,
+            },
             usage: self.counted(),
             service_tier: tier,
         });
@@ -278,7 +329,11 @@ impl StreamReader for ContentReader {
     fn summary(&self) -> Summary {
         Summary {
             usage: self.counted(),
-            finish: self.finish.as_ref().map(|(_, said)| said.clone()).filter(|said| !said.is_empty()),
+            finish: self
+                .finish
+                .as_ref()
+                .map(|(_, said)| said.clone())
+                .filter(|said| !said.is_empty()),
             model: self.model.clone(),
         }
     }
@@ -292,11 +347,17 @@ impl<'a> Chunk<'a> {
             match key {
                 "candidates" => chunk.candidates = value(),
                 "createTime" | "create_time" => chunk.created = value(),
-                "error" => chunk.error = value().is_some_and(|value| matches!(value.kind(), "object" | "string") && !value.is_blank()),
+                "error" => {
+                    chunk.error = value().is_some_and(|value| {
+                        matches!(value.kind(), "object" | "string") && !value.is_blank()
+                    })
+                }
                 "promptFeedback" | "prompt_feedback" => chunk.feedback = value(),
                 "responseId" | "response_id" => chunk.id = value(),
                 "modelVersion" | "model_version" => chunk.model = value(),
-                "usageMetadata" | "usage_metadata" => chunk.usage = value().filter(|usage| usage.text().contains("TokenCount")),
+                "usageMetadata" | "usage_metadata" => {
+                    chunk.usage = value().filter(|usage| usage.text().contains("TokenCount"))
+                }
                 _ => {}
             }
         }
@@ -334,7 +395,9 @@ impl<'a> Part<'a> {
             match key {
                 "text" => part.text = value.str(),
                 "thought" => part.thought = value.bool() == Some(true),
-                "thoughtSignature" | "thought_signature" => part.signature = value.str().filter(|text| !text.is_empty()),
+                "thoughtSignature" | "thought_signature" => {
+                    part.signature = value.str().filter(|text| !text.is_empty())
+                }
                 "functionCall" | "function_call" => part.call = Some(value),
                 "inlineData" | "inline_data" => part.inline = Some(value),
                 "fileData" | "file_data" => part.file = Some(value),
@@ -372,7 +435,8 @@ mod tests {
     use super::*;
 
     fn said(chunks: &[&str]) -> (Vec<ChatEvent>, Option<Box<Fault>>, bool) {
-        let carry = Carry { renamed: vec![("_f".to_owned(), "f".to_owned())], seed: "s".to_owned() };
+        let carry =
+            Carry { renamed: vec![("_f".to_owned(), "f".to_owned())], seed: "s".to_owned() };
         let (mut reader, mut out, mut fault) = (ContentReader::new(&carry), Vec::new(), None);
         for chunk in chunks {
             fault = reader.event(b"", chunk.as_bytes(), &mut out).err().or(fault);
@@ -398,13 +462,17 @@ mod tests {
             ("\"SPII\"", (FinishKind::Filter, Some("SPII"))),
             ("\"NEWS\"", (FinishKind::Stop, Some("NEWS"))),
         ] {
-            let chunk = format!(r#"{{"candidates":[{{"finishReason":{reason}}}],"usageMetadata":{{"promptTokenCount":1}}}}"#);
+            let chunk = format!(
+                r#"{{"candidates":[{{"finishReason":{reason}}}],"usageMetadata":{{"promptTokenCount":1}}}}"#
+            );
             let (events, _, done) = said(&[&chunk]);
             assert_eq!((finished(&events), done), (want, true), "{reason}");
         }
         let (events, _, done) = said(&[r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#]);
         assert_eq!((finished(&events), done), ((FinishKind::Filter, Some("SAFETY")), true));
-        let (_, fault, _) = said(&[r#"{"candidates":[{"finishReason":"MALFORMED_FUNCTION_CALL","finishMessage":"bad call"}]}"#]);
+        let (_, fault, _) = said(&[
+            r#"{"candidates":[{"finishReason":"MALFORMED_FUNCTION_CALL","finishMessage":"bad call"}]}"#,
+        ]);
         assert_eq!(fault.expect("a fault").message, "bad call (MALFORMED_FUNCTION_CALL)");
     }
 
@@ -415,12 +483,15 @@ mod tests {
             {"functionCall":{"id":"own","name":"g"}},{"functionCall":{"id":"own","name":"h","args":null}}]}}]}"#;
         let (events, _, done) = said(&[chunk]);
         assert!(!done);
-        let (events_with_end, _, _) = said(&[chunk, r#"{"candidates":[{"finishReason":"STOP"}]}"#, "[DONE]"]);
+        let (events_with_end, _, _) =
+            said(&[chunk, r#"{"candidates":[{"finishReason":"STOP"}]}"#, "[DONE]"]);
         assert_eq!(finished(&events_with_end).0, FinishKind::ToolCalls);
         let calls: Vec<_> = events
             .iter()
             .filter_map(|event| match event {
-                ChatEvent::Open { head: Head::ToolCall { id, name, .. }, .. } => Some(format!("{id} {name}")),
+                ChatEvent::Open { head: Head::ToolCall { id, name, .. }, .. } => {
+                    Some(format!("{id} {name}"))
+                }
                 ChatEvent::Delta { text, .. } => Some(text.clone()),
                 ChatEvent::Proof { proof, .. } => Some(proof.value.clone()),
                 _ => None,
@@ -431,7 +502,9 @@ mod tests {
 
     #[test]
     fn a_signature_seals_what_came_before_it() {
-        let text = |text: &str, more: &str| format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"{more}}}]}}}}]}}"#);
+        let text = |text: &str, more: &str| {
+            format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"{more}}}]}}}}]}}"#)
+        };
         let (events, _, done) = said(&[
             &text("a", r#","thought":true"#),
             &text("b", ""),
@@ -444,7 +517,10 @@ mod tests {
             .iter()
             .map(|event| match event {
                 ChatEvent::Open { block, head } => {
-                    format!("open {block} {}", format!("{head:?}").split([' ', '(']).next().unwrap_or_default())
+                    format!(
+                        "open {block} {}",
+                        format!("{head:?}").split([' ', '(']).next().unwrap_or_default()
+                    )
                 }
                 ChatEvent::Delta { block, text } => format!("{block} {text}"),
                 ChatEvent::Proof { block, proof } => format!("{block} signed {}", proof.value),
@@ -462,7 +538,12 @@ mod tests {
 
     #[test]
     fn errors_and_noise_are_faults() {
-        for bad in ["[]", "nope", r#"{"error":{"code":429,"message":"m"}}"#, r#"[{"error":{"code":500,"message":"m"}}]"#] {
+        for bad in [
+            "[]",
+            "nope",
+            r#"{"error":{"code":429,"message":"m"}}"#,
+            r#"[{"error":{"code":500,"message":"m"}}]"#,
+        ] {
             assert!(said(&[bad]).1.is_some(), "{bad}");
         }
         assert!(said(&[r#"{"candidates":null,"new":1}"#]).1.is_none());

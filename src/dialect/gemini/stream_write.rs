@@ -135,7 +135,12 @@ impl ContentWriter {
             Head::Reasoning { .. } => Open::Thought,
             Head::Media(media) => Open::Media(Box::new(media), None),
             Head::ToolCall { id, name, form } => {
-                self.calls.push_back(Call { block, call: ToolCall { id, name, arguments: String::new(), form }, proof: None, done: false });
+                self.calls.push_back(Call {
+                    block,
+                    call: ToolCall { id, name, arguments: String::new(), form },
+                    proof: None,
+                    done: false,
+                });
                 Open::Call
             }
             Head::Foreign { dialect: Dialect::Gemini, body } => {
@@ -155,7 +160,9 @@ impl ContentWriter {
     }
 
     fn delta(&mut self, block: u32, text: &str, out: &mut Vec<u8>) {
-        let Some((_, open)) = self.open.iter_mut().find(|(number, _)| *number == block) else { return };
+        let Some((_, open)) = self.open.iter_mut().find(|(number, _)| *number == block) else {
+            return;
+        };
         let thought = match open {
             Open::Text { plain, .. } => {
                 *plain &= text.is_ascii();
@@ -184,9 +191,13 @@ impl ContentWriter {
         if wire::own(Some(&proof)).is_none() {
             return;
         }
-        let Some((_, open)) = self.open.iter_mut().find(|(number, _)| *number == block) else { return };
+        let Some((_, open)) = self.open.iter_mut().find(|(number, _)| *number == block) else {
+            return;
+        };
         match open {
-            Open::Text { .. } | Open::Refusal => self.part(out, |o| part_write::text(o, "", false, Some(&proof.value))),
+            Open::Text { .. } | Open::Refusal => {
+                self.part(out, |o| part_write::text(o, "", false, Some(&proof.value)))
+            }
             Open::Thought => self.part(out, |o| part_write::text(o, "", true, Some(&proof.value))),
             Open::Media(_, place) => *place = Some(proof),
             Open::Call => {
@@ -214,7 +225,14 @@ impl ContentWriter {
                     call.done = true;
                 }
                 while let Some(call) = self.calls.pop_front_if(|call| call.done) {
-                    self.part(out, |o| part_write::call(o, &call.call, &call.call.name, wire::own(call.proof.as_ref())));
+                    self.part(out, |o| {
+                        part_write::call(
+                            o,
+                            &call.call,
+                            &call.call.name,
+                            wire::own(call.proof.as_ref()),
+                        )
+                    });
                 }
             }
             Open::Text { .. } | Open::Refusal | Open::Thought | Open::Silent => {}
@@ -244,11 +262,16 @@ impl StreamWriter for ContentWriter {
             ChatEvent::Delta { block, text } => self.delta(block, &text, out),
             ChatEvent::Proof { block, proof } => self.proof(block, proof, out),
             ChatEvent::Citation { block, citation } => {
-                let place = self.open.iter().find(|(number, _)| *number == block).and_then(|(_, open)| match open {
-                    // In plain text a character is a byte.
-                    Open::Text { begun, plain: true } => citation.span.map(|(start, end)| (start + begun, end + begun)),
-                    _ => None,
-                });
+                let place =
+                    self.open.iter().find(|(number, _)| *number == block).and_then(|(_, open)| {
+                        match open {
+                            // In plain text a character is a byte.
+                            Open::Text { begun, plain: true } => {
+                                citation.span.map(|(start, end)| (start + begun, end + begun))
+                            }
+                            _ => None,
+                        }
+                    });
                 if self.cited.len() < MOST_CITED {
                     self.cited.push(Placed { citation, place });
                 }
@@ -328,7 +351,9 @@ mod tests {
         events.into_iter().for_each(|event| writer.event(event, &mut out));
         let text = String::from_utf8(out).expect("text");
         text.split_terminator("\n\n")
-            .map(|block| serde_json::from_str(block.strip_prefix("data: ").expect("data")).expect("json"))
+            .map(|block| {
+                serde_json::from_str(block.strip_prefix("data: ").expect("data")).expect("json")
+            })
             .collect()
     }
 
@@ -341,15 +366,25 @@ mod tests {
     }
 
     fn call(block: u32, name: &str) -> ChatEvent {
-        open(block, Head::ToolCall { id: name.to_owned(), name: name.to_owned(), form: CallForm::Function })
+        open(
+            block,
+            Head::ToolCall { id: name.to_owned(), name: name.to_owned(), form: CallForm::Function },
+        )
     }
 
     fn end(kind: FinishKind) -> ChatEvent {
-        ChatEvent::End { finish: Finish { kind, ..Finish::default() }, usage: None, service_tier: None }
+        ChatEvent::End {
+            finish: Finish { kind, ..Finish::default() },
+            usage: None,
+            service_tier: None,
+        }
     }
 
     fn proof(block: u32, dialect: Dialect) -> ChatEvent {
-        ChatEvent::Proof { block, proof: Proof { dialect, kind: ProofKind::Signature, value: "sig".to_owned(), id: None } }
+        ChatEvent::Proof {
+            block,
+            proof: Proof { dialect, kind: ProofKind::Signature, value: "sig".to_owned(), id: None },
+        }
     }
 
     /// Pain 5: interleaved calls are told whole, in their order.
@@ -367,7 +402,8 @@ mod tests {
             ChatEvent::Close { block: 0 },
             end(FinishKind::ToolCalls),
         ]);
-        let parts: Vec<&Value> = got.iter().map(|chunk| &chunk["candidates"][0]["content"]["parts"][0]).collect();
+        let parts: Vec<&Value> =
+            got.iter().map(|chunk| &chunk["candidates"][0]["content"]["parts"][0]).collect();
         assert_eq!(
             parts,
             [
@@ -382,7 +418,8 @@ mod tests {
     #[test]
     fn thoughts_citations_and_usage_are_told() {
         let usage = Usage { input: 3, cache_read: 2, output: 5, reasoning: 7, ..Usage::default() };
-        let citation = Citation { url: Some("u".to_owned()), span: Some((0, 2)), ..Citation::default() };
+        let citation =
+            Citation { url: Some("u".to_owned()), span: Some((0, 2)), ..Citation::default() };
         let got = chunks(vec![
             open(0, Head::Reasoning { summary: false }),
             delta(0, "hm"),
@@ -391,16 +428,28 @@ mod tests {
             delta(1, "yes"),
             proof(1, Dialect::Gemini),
             ChatEvent::Citation { block: 1, citation },
-            ChatEvent::Logprobs(Raw::parse(r#"[{"token":"yes","logprob":-1,"top_logprobs":[]}]"#).expect("json")),
+            ChatEvent::Logprobs(
+                Raw::parse(r#"[{"token":"yes","logprob":-1,"top_logprobs":[]}]"#).expect("json"),
+            ),
             ChatEvent::Close { block: 1 },
-            ChatEvent::End { finish: Finish { kind: FinishKind::Length, ..Finish::default() }, usage: Some(usage), service_tier: None },
+            ChatEvent::End {
+                finish: Finish { kind: FinishKind::Length, ..Finish::default() },
+                usage: Some(usage),
+                service_tier: None,
+            },
         ]);
         assert_eq!(
             got[0],
             json!({"candidates": [{"content": {"parts": [{"text": "hm", "thought": true}], "role": "model"}, "index": 0}], "modelVersion": "m", "responseId": "i"})
         );
-        assert_eq!(got[2]["candidates"][0]["content"]["parts"], json!([{"text": "", "thoughtSignature": "sig"}]));
-        assert_eq!(got[3]["candidates"][0]["logprobsResult"]["chosenCandidates"], json!([{"token": "yes", "logProbability": -1}]));
+        assert_eq!(
+            got[2]["candidates"][0]["content"]["parts"],
+            json!([{"text": "", "thoughtSignature": "sig"}])
+        );
+        assert_eq!(
+            got[3]["candidates"][0]["logprobsResult"]["chosenCandidates"],
+            json!([{"token": "yes", "logProbability": -1}])
+        );
         assert_eq!(
             got[4]["candidates"][0],
             json!({"content": {"parts": [{"text": ""}], "role": "model"}, "finishReason": "MAX_TOKENS", "index": 0, "groundingMetadata": {
@@ -417,7 +466,12 @@ mod tests {
     #[test]
     fn errors_end_the_stream_in_its_framing() {
         let error = ClientError::new(ErrorKind::Internal, "m");
-        for (framing, before) in [(Framing::Sse, true), (Framing::Sse, false), (Framing::JsonArray, true), (Framing::JsonArray, false)] {
+        for (framing, before) in [
+            (Framing::Sse, true),
+            (Framing::Sse, false),
+            (Framing::JsonArray, true),
+            (Framing::JsonArray, false),
+        ] {
             let (mut writer, mut out) = (writer(framing), Vec::new());
             if before {
                 writer.event(open(0, Head::Text), &mut out);
@@ -428,9 +482,18 @@ mod tests {
             let text = String::from_utf8(out).expect("text");
             if framing == Framing::JsonArray {
                 let list: Vec<Value> = serde_json::from_str(&text).expect("an array");
-                assert_eq!((list.len(), &list[list.len() - 1]["error"]["code"]), (1 + usize::from(before), &json!(500)));
+                assert_eq!(
+                    (list.len(), &list[list.len() - 1]["error"]["code"]),
+                    (1 + usize::from(before), &json!(500))
+                );
             } else {
-                assert!(text.trim_end().rsplit("\n\n").next().is_some_and(|last| last.starts_with("data: {\"error\":")), "{text}");
+                assert!(
+                    text.trim_end()
+                        .rsplit("\n\n")
+                        .next()
+                        .is_some_and(|last| last.starts_with("data: {\"error\":")),
+                    "{text}"
+                );
             }
             assert!(!text.contains("finishReason"));
         }
@@ -438,11 +501,16 @@ mod tests {
 
     #[test]
     fn an_answer_without_content_is_well_formed() {
-        for (framing, want) in [(Framing::Sse, "data: {\"candidates\""), (Framing::JsonArray, "[{\"candidates\"")] {
+        for (framing, want) in
+            [(Framing::Sse, "data: {\"candidates\""), (Framing::JsonArray, "[{\"candidates\"")]
+        {
             let (mut writer, mut out) = (writer(framing), Vec::new());
             writer.event(end(FinishKind::Filter), &mut out);
             let text = String::from_utf8(out).expect("text");
-            assert!(text.starts_with(want) && text.contains("\"finishReason\":\"SAFETY\""), "{text}");
+            assert!(
+                text.starts_with(want) && text.contains("\"finishReason\":\"SAFETY\""),
+                "{text}"
+            );
         }
     }
 }

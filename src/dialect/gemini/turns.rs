@@ -1,5 +1,5 @@
-//! Puts a conversation into the order that the provider asks for: user and model in turn, and after every model turn with
-//! calls exactly their results, before anything else.
+//! Puts a conversation into the order that the provider asks for: user and model in turn, and after
+//! every model turn with calls exactly their results, before anything else.
 
 use crate::ir::{
     block::{Block, BlockKind, ToolResult},
@@ -41,7 +41,9 @@ pub(super) fn of<'a>(messages: &'a [Message]) -> Vec<Turn<'a>> {
     let mut given: Vec<Given<'a>> = Vec::new();
     for (at, message) in messages.iter().enumerate() {
         given.extend(message.blocks.iter().filter_map(|block| match &block.kind {
-            BlockKind::ToolResult(result) => Some(Given { message: at, block, result, used: false }),
+            BlockKind::ToolResult(result) => {
+                Some(Given { message: at, block, result, used: false })
+            }
             _ => None,
         }));
     }
@@ -52,14 +54,16 @@ pub(super) fn of<'a>(messages: &'a [Message]) -> Vec<Turn<'a>> {
         }
         let model = message.role == Role::Assistant;
         if turns.last().is_none_or(|turn| turn.model != model) {
-            let items = if model { Vec::new() } else { answers(turns.last(), messages, at, &mut given) };
+            let items =
+                if model { Vec::new() } else { answers(turns.last(), messages, at, &mut given) };
             turns.push(Turn { model, items });
         }
         let Some(turn) = turns.last_mut() else { continue };
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolResult(result) => {
-                    let mut same = given.iter_mut().filter(|it| std::ptr::eq(it.block, block) && !it.used);
+                    let mut same =
+                        given.iter_mut().filter(|it| std::ptr::eq(it.block, block) && !it.used);
                     if let Some(it) = same.next() {
                         it.used = true;
                         turn.items.push(Item::Orphan(result));
@@ -78,20 +82,33 @@ pub(super) fn of<'a>(messages: &'a [Message]) -> Vec<Turn<'a>> {
 }
 
 /// The results of a model turn's calls, in their order; `from` is the message after it.
-fn answers<'a>(turn: Option<&Turn<'a>>, messages: &'a [Message], from: usize, given: &mut [Given<'a>]) -> Vec<Item<'a>> {
+fn answers<'a>(
+    turn: Option<&Turn<'a>>,
+    messages: &'a [Message],
+    from: usize,
+    given: &mut [Given<'a>],
+) -> Vec<Item<'a>> {
     let mut items = Vec::new();
-    let until = messages.iter().skip(from).position(|message| message.role == Role::Assistant).map_or(messages.len(), |at| from + at);
+    let until = messages
+        .iter()
+        .skip(from)
+        .position(|message| message.role == Role::Assistant)
+        .map_or(messages.len(), |at| from + at);
     for item in turn.filter(|turn| turn.model).into_iter().flat_map(|turn| &turn.items) {
         let Item::Block(Block { kind: BlockKind::ToolCall(call), .. }) = item else { continue };
         let again = || {
-            messages
-                .iter()
-                .skip(until)
-                .flat_map(|message| &message.blocks)
-                .any(|block| matches!(&block.kind, BlockKind::ToolCall(later) if later.id == call.id))
+            messages.iter().skip(until).flat_map(|message| &message.blocks).any(
+                |block| matches!(&block.kind, BlockKind::ToolCall(later) if later.id == call.id),
+            )
         };
-        let near = given.iter().position(|it| !it.used && it.result.call == call.id && (from..until).contains(&it.message));
-        let far = || given.iter().position(|it| !it.used && it.result.call == call.id && it.message >= until && !again());
+        let near = given.iter().position(|it| {
+            !it.used && it.result.call == call.id && (from..until).contains(&it.message)
+        });
+        let far = || {
+            given.iter().position(|it| {
+                !it.used && it.result.call == call.id && it.message >= until && !again()
+            })
+        };
         items.push(match near.or_else(far).map(|at| &mut given[at]) {
             Some(it) => {
                 it.used = true;
@@ -109,25 +126,39 @@ mod tests {
     use crate::ir::block::ToolCall;
 
     fn call(id: &str) -> Block {
-        Block::new(BlockKind::ToolCall(ToolCall { id: id.to_owned(), name: format!("f{id}"), ..ToolCall::default() }))
+        Block::new(BlockKind::ToolCall(ToolCall {
+            id: id.to_owned(),
+            name: format!("f{id}"),
+            ..ToolCall::default()
+        }))
     }
 
     fn result(id: &str) -> Block {
-        Block::new(BlockKind::ToolResult(ToolResult { call: id.to_owned(), ..ToolResult::default() }))
+        Block::new(BlockKind::ToolResult(ToolResult {
+            call: id.to_owned(),
+            ..ToolResult::default()
+        }))
     }
 
     fn told(messages: &[(Role, Vec<Block>)]) -> String {
-        let messages: Vec<Message> = messages.iter().map(|(role, blocks)| Message::new(*role, blocks.clone())).collect();
+        let messages: Vec<Message> =
+            messages.iter().map(|(role, blocks)| Message::new(*role, blocks.clone())).collect();
         let turns = of(&messages);
         let turn = |turn: &Turn<'_>| {
             let items = turn.items.iter().map(|item| match item {
-                Item::Block(Block { kind: BlockKind::ToolCall(call), .. }) => format!("call {}", call.id),
+                Item::Block(Block { kind: BlockKind::ToolCall(call), .. }) => {
+                    format!("call {}", call.id)
+                }
                 Item::Block(_) => "text".to_owned(),
                 Item::Result { result, name, .. } => format!("{} of {name}", result.call),
                 Item::Unanswered { id, .. } => format!("none for {id}"),
                 Item::Orphan(result) => format!("orphan {}", result.call),
             });
-            format!("{}: {}", if turn.model { "model" } else { "user" }, items.collect::<Vec<_>>().join(", "))
+            format!(
+                "{}: {}",
+                if turn.model { "model" } else { "user" },
+                items.collect::<Vec<_>>().join(", ")
+            )
         };
         turns.iter().map(turn).collect::<Vec<_>>().join("; ")
     }
@@ -139,22 +170,44 @@ mod tests {
         let text = || Block::text("t");
         for (messages, want) in [
             (
-                vec![(U, vec![text()]), (A, vec![call("1"), call("2")]), (U, vec![text(), result("2"), result("1")])],
+                vec![
+                    (U, vec![text()]),
+                    (A, vec![call("1"), call("2")]),
+                    (U, vec![text(), result("2"), result("1")]),
+                ],
                 "user: text; model: call 1, call 2; user: 1 of f1, 2 of f2, text",
             ),
             (
-                vec![(A, vec![call("1")]), (A, vec![call("2"), text()]), (U, vec![result("1")]), (U, vec![result("2")])],
+                vec![
+                    (A, vec![call("1")]),
+                    (A, vec![call("2"), text()]),
+                    (U, vec![result("1")]),
+                    (U, vec![result("2")]),
+                ],
                 "model: call 1, call 2, text; user: 1 of f1, 2 of f2",
             ),
             (
-                vec![(A, vec![call("1")]), (U, vec![text()]), (A, vec![text()]), (U, vec![result("1"), result("9")])],
+                vec![
+                    (A, vec![call("1")]),
+                    (U, vec![text()]),
+                    (A, vec![text()]),
+                    (U, vec![result("1"), result("9")]),
+                ],
                 "model: call 1; user: 1 of f1, text; model: text; user: orphan 9",
             ),
             (
-                vec![(A, vec![call("1")]), (U, vec![text()]), (A, vec![call("1")]), (U, vec![result("1")])],
+                vec![
+                    (A, vec![call("1")]),
+                    (U, vec![text()]),
+                    (A, vec![call("1")]),
+                    (U, vec![result("1")]),
+                ],
                 "model: call 1; user: none for 1, text; model: call 1; user: 1 of f1",
             ),
-            (vec![(U, vec![text()]), (A, vec![call("1")])], "user: text; model: call 1; user: none for 1"),
+            (
+                vec![(U, vec![text()]), (A, vec![call("1")])],
+                "user: text; model: call 1; user: none for 1",
+            ),
             (vec![(U, vec![result("1"), text()]), (U, vec![])], "user: orphan 1, text"),
         ] {
             assert_eq!(told(&messages), want);

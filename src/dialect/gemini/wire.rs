@@ -1,4 +1,5 @@
-//! Names and values as this wire has them: every key in two spellings, enums as words or numbers, media by type.
+//! Names and values as this wire has them: every key in two spellings, enums as words or numbers,
+//! media by type.
 
 use std::borrow::Cow;
 
@@ -13,7 +14,8 @@ use crate::{
 /// Ids that the reader made for calls that came without one begin so; they are never written back.
 pub(super) const MADE: &str = "call_auto_";
 
-pub(super) const TYPES: &[&str] = &["TYPE_UNSPECIFIED", "STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"];
+pub(super) const TYPES: &[&str] =
+    &["TYPE_UNSPECIFIED", "STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"];
 pub(super) const MODES: &[&str] = &["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED"];
 pub(super) const FINISHES: &[&str] = &[
     "FINISH_REASON_UNSPECIFIED",
@@ -47,7 +49,10 @@ pub(super) fn camel(key: &str) -> Cow<'_, str> {
 
 /// The members of an object that are not null, with their keys in camel case.
 pub(super) fn members<'a>(object: Json<'a>) -> impl Iterator<Item = (Cow<'a, str>, Json<'a>)> {
-    object.members().filter(|(_, value)| value.kind() != "null").map(|(key, value)| (camel(key), value))
+    object
+        .members()
+        .filter(|(_, value)| value.kind() != "null")
+        .map(|(key, value)| (camel(key), value))
 }
 
 /// A member by its name in camel case, spelled either way.
@@ -67,7 +72,9 @@ pub(super) fn list<'a>(value: Json<'a>) -> impl Iterator<Item = Json<'a>> {
 
 /// An enum's word, told as word or as number.
 pub(super) fn word<'a>(value: Json<'a>, words: &[&'static str]) -> Option<Cow<'a, str>> {
-    value.str().or_else(|| words.get(usize::try_from(value.u64()?).ok()?).map(|word| Cow::Borrowed(*word)))
+    value
+        .str()
+        .or_else(|| words.get(usize::try_from(value.u64()?).ok()?).map(|word| Cow::Borrowed(*word)))
 }
 
 /// A signature, byte for byte.
@@ -77,7 +84,9 @@ pub(super) fn signature(value: impl Into<String>) -> Proof {
 
 /// The signature that belongs to this dialect.
 pub(super) fn own(proof: Option<&Proof>) -> Option<&str> {
-    proof.filter(|proof| proof.dialect == Dialect::Gemini && proof.kind == ProofKind::Signature).map(|proof| proof.value.as_str())
+    proof
+        .filter(|proof| proof.dialect == Dialect::Gemini && proof.kind == ProofKind::Signature)
+        .map(|proof| proof.value.as_str())
 }
 
 /// A number that tells texts apart (FNV-1a), the same in every run.
@@ -144,9 +153,14 @@ pub(super) fn mime_of_data(data: &str) -> Option<&'static str> {
     MAGIC.into_iter().find(|(magic, _)| data.starts_with(magic)).map(|(_, mime)| mime)
 }
 
-/// Base64 in the usual alphabet, padded: clients of this dialect send the URL-safe one, other providers refuse it.
+/// Base64 in the usual alphabet, padded: clients of this dialect send the URL-safe one, other
+/// providers refuse it.
 pub(super) fn usual_base64(data: &str) -> String {
-    let mut out: String = data.chars().map(|c| if c == '-' { '+' } else { c }).map(|c| if c == '_' { '/' } else { c }).collect();
+    let mut out: String = data
+        .chars()
+        .map(|c| if c == '-' { '+' } else { c })
+        .map(|c| if c == '_' { '/' } else { c })
+        .collect();
     while !out.is_empty() && out.len() % 4 > 1 {
         out.push('=');
     }
@@ -159,10 +173,13 @@ mod tests {
 
     #[test]
     fn keys_have_two_spellings_and_enums_numbers() {
-        for (key, want) in [("a_bc_d", "aBcD"), ("aBc", "aBc"), ("_private_key", "_privateKey"), ("a_", "a")] {
+        for (key, want) in
+            [("a_bc_d", "aBcD"), ("aBc", "aBc"), ("_private_key", "_privateKey"), ("a_", "a")]
+        {
             assert_eq!(camel(key), want);
         }
-        let json = crate::base::json::check(br#"{"some_key":1,"type":6,"none":null}"#).expect("json");
+        let json =
+            crate::base::json::check(br#"{"some_key":1,"type":6,"none":null}"#).expect("json");
         assert_eq!(member(json, "someKey").and_then(Json::u64), Some(1));
         assert_eq!(member(json, "none"), None);
         assert_eq!(member(json, "type").and_then(|t| word(t, TYPES)).as_deref(), Some("OBJECT"));
@@ -170,7 +187,9 @@ mod tests {
 
     #[test]
     fn what_clients_send_takes_its_usual_form() {
-        for (given, want) in [("-_8", "+/8="), ("QUJD", "QUJD"), ("QQ==", "QQ=="), ("QQ", "QQ=="), ("", "")] {
+        for (given, want) in
+            [("-_8", "+/8="), ("QUJD", "QUJD"), ("QQ==", "QQ=="), ("QQ", "QQ=="), ("", "")]
+        {
             assert_eq!(usual_base64(given), want);
         }
         assert_eq!(mime_of_name("https://x/y.PNG?z=1.pdf"), Some("image/png"));

@@ -21,11 +21,14 @@ use crate::{
 /// What is no JSON object.
 pub fn conversation(dialect: Dialect, body: &[u8]) -> Result<Cow<'_, [u8]>, ClientError> {
     let root = object(body)?;
-    let wrapped = root.get("generateContentRequest").filter(|inner| dialect == Dialect::Gemini && inner.is_object());
+    let wrapped = root
+        .get("generateContentRequest")
+        .filter(|inner| dialect == Dialect::Gemini && inner.is_object());
     Ok(wrapped.map_or(Cow::Borrowed(body), |inner| Cow::Borrowed(inner.text().as_bytes())))
 }
 
-/// The question to an upstream about a generation request that was written for it; `None` where its dialect has none.
+/// The question to an upstream about a generation request that was written for it; `None` where its
+/// dialect has none.
 #[must_use]
 pub fn question(dialect: Dialect, generation: &[u8], model: &str) -> Option<Written> {
     let root = object(generation).ok()?;
@@ -33,7 +36,17 @@ pub fn question(dialect: Dialect, generation: &[u8], model: &str) -> Option<Writ
     let (path, kept): (_, &[&str]) = match dialect {
         Dialect::Anthropic => (
             "/messages/count_tokens",
-            &["model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "output_format", "mcp_servers"],
+            &[
+                "model",
+                "messages",
+                "system",
+                "tools",
+                "tool_choice",
+                "thinking",
+                "output_config",
+                "output_format",
+                "mcp_servers",
+            ],
         ),
         Dialect::Gemini => ("/models/{model}:countTokens", &[]),
         Dialect::Responses => (
@@ -57,7 +70,10 @@ pub fn question(dialect: Dialect, generation: &[u8], model: &str) -> Option<Writ
     let body = write::object(|o| {
         if dialect == Dialect::Gemini {
             o.object("generateContentRequest", |o| {
-                o.str("model", &format!("models/{}", model.strip_prefix("models/").unwrap_or(model)));
+                o.str(
+                    "model",
+                    &format!("models/{}", model.strip_prefix("models/").unwrap_or(model)),
+                );
                 for (key, value) in root.members().filter(|(key, _)| *key != "model") {
                     o.json(key, value);
                 }
@@ -80,7 +96,8 @@ pub fn read(content_type: &str, body: &[u8]) -> Result<u64, Fault> {
     let root = shape::answer(content_type, body)?;
     let places: [&[&str]; 4] = [&["input_tokens"], &["totalTokens"], &["total_tokens"], &["count"]];
     // Gemini leaves out a count of zero.
-    let none = || root.members().all(|(_, value): (_, Json<'_>)| value.kind() != "number").then_some(0);
+    let none =
+        || root.members().all(|(_, value): (_, Json<'_>)| value.kind() != "number").then_some(0);
     places
         .iter()
         .find_map(|path| tokens::count(root, path))
@@ -99,7 +116,9 @@ pub fn write(dialect: Dialect, count: u64) -> Bytes {
                 });
             }),
             Dialect::Anthropic => o.num("input_tokens", count),
-            Dialect::Ollama | Dialect::Openai | Dialect::Responses => o.str("object", "response.input_tokens").num("input_tokens", count),
+            Dialect::Ollama | Dialect::Openai | Dialect::Responses => {
+                o.str("object", "response.input_tokens").num("input_tokens", count)
+            }
         };
     });
     body.into()
@@ -124,10 +143,15 @@ mod tests {
     #[test]
     fn questions_hold_the_input_only() {
         let body = |dialect, generation: &str| {
-            question(dialect, generation.as_bytes(), "m").map(|written| String::from_utf8(written.body.to_vec()).expect("text"))
+            question(dialect, generation.as_bytes(), "m")
+                .map(|written| String::from_utf8(written.body.to_vec()).expect("text"))
         };
         assert_eq!(
-            body(Dialect::Anthropic, r#"{"model":"m","max_tokens":5,"stream":true,"messages":[1]}"#).as_deref(),
+            body(
+                Dialect::Anthropic,
+                r#"{"model":"m","max_tokens":5,"stream":true,"messages":[1]}"#
+            )
+            .as_deref(),
             Some(r#"{"model":"m","messages":[1]}"#)
         );
         assert_eq!(
@@ -135,15 +159,25 @@ mod tests {
             Some(r#"{"generateContentRequest":{"model":"models/m","contents":[1],"tools":[2]}}"#)
         );
         assert_eq!(body(Dialect::Openai, "{}"), None);
-        let inner = conversation(Dialect::Gemini, br#"{"generateContentRequest":{"contents":[]}}"#).expect("an object");
+        let inner = conversation(Dialect::Gemini, br#"{"generateContentRequest":{"contents":[]}}"#)
+            .expect("an object");
         assert_eq!(&*inner, br#"{"contents":[]}"#);
     }
 
     #[test]
     fn recorded_counts_are_read() {
-        for exchange in recorded::of(&["anthropic.count_tokens", "gemini.countTokens", "openai.responses.input_tokens"]) {
+        for exchange in recorded::of(&[
+            "anthropic.count_tokens",
+            "gemini.countTokens",
+            "openai.responses.input_tokens",
+        ]) {
             let count = read("application/json", exchange.response.as_bytes());
-            assert_eq!(count.is_ok_and(|count| count > 0), exchange.status == 200, "{}", exchange.id);
+            assert_eq!(
+                count.is_ok_and(|count| count > 0),
+                exchange.status == 200,
+                "{}",
+                exchange.id
+            );
         }
     }
 }

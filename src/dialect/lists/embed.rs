@@ -28,7 +28,9 @@ use crate::{
 /// The dialect whose extra fields a form has.
 fn speaker(form: EmbedForm) -> Dialect {
     match form {
-        EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType | EmbedForm::Texts => Dialect::Openai,
+        EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType | EmbedForm::Texts => {
+            Dialect::Openai
+        }
         EmbedForm::Gemini | EmbedForm::GeminiBatch => Dialect::Gemini,
         EmbedForm::Ollama | EmbedForm::OllamaPrompt => Dialect::Ollama,
     }
@@ -50,11 +52,17 @@ pub fn form(dialect: Dialect) -> Option<EmbedForm> {
 /// # Errors
 ///
 /// What is no JSON object, and a request without inputs; names the field.
-pub fn read_request(dialect: Dialect, path: &str, body: &[u8]) -> Result<EmbedRequest, ClientError> {
+pub fn read_request(
+    dialect: Dialect,
+    path: &str,
+    body: &[u8],
+) -> Result<EmbedRequest, ClientError> {
     let root = object(body)?;
     let form = match dialect {
         Dialect::Gemini if path.ends_with(":batchEmbedContents") => return gemini_batch(root),
-        Dialect::Gemini => return gemini(root).map(|request| EmbedRequest { alone: true, ..request }),
+        Dialect::Gemini => {
+            return gemini(root).map(|request| EmbedRequest { alone: true, ..request });
+        }
         Dialect::Ollama if path.ends_with("/embeddings") => EmbedForm::OllamaPrompt,
         Dialect::Ollama => EmbedForm::Ollama,
         Dialect::Anthropic | Dialect::Openai | Dialect::Responses => told_by_fields(root),
@@ -86,12 +94,19 @@ fn plain(root: Json<'_>, form: EmbedForm) -> Result<EmbedRequest, ClientError> {
             _ if key == words.input => input = Some(value),
             // Some clients say the other word.
             "input" | "prompt" | "texts" if input.is_none() => input = Some(value),
-            _ if Some(key) == words.dimensions && value.u64().is_some() => request.dimensions = value.u64(),
-            _ if Some(key) == words.encoding => {
-                request.encoding = text.or_else(|| value.items().next()?.str().map(std::borrow::Cow::into_owned));
+            _ if Some(key) == words.dimensions && value.u64().is_some() => {
+                request.dimensions = value.u64()
             }
-            _ if Some(key) == words.task && text.is_some() => request.task = text.as_deref().map(|task| words.read_task(task)),
-            _ if Some(key) == words.truncate && words.read_truncate(value).is_some() => request.truncate = words.read_truncate(value),
+            _ if Some(key) == words.encoding => {
+                request.encoding =
+                    text.or_else(|| value.items().next()?.str().map(std::borrow::Cow::into_owned));
+            }
+            _ if Some(key) == words.task && text.is_some() => {
+                request.task = text.as_deref().map(|task| words.read_task(task))
+            }
+            _ if Some(key) == words.truncate && words.read_truncate(value).is_some() => {
+                request.truncate = words.read_truncate(value)
+            }
             "user" if text.is_some() && speaker(form) == Dialect::Openai => request.user = text,
             _ if value.is_blank() && speaker(form) == Dialect::Ollama => {}
             _ => request.extras.push(speaker(form), key, Raw::of(value)),
@@ -112,19 +127,27 @@ fn missing(field: &'static str) -> ClientError {
 fn inputs(value: Json<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, bool), ClientError> {
     let one = |value: Json<'_>| match value.kind() {
         "string" => value.str().map(|text| EmbedInput::Text(text.into_owned())),
-        "array" if value.items().all(|token| token.u64().is_some()) => Some(EmbedInput::Tokens(Raw::of(value))),
+        "array" if value.items().all(|token| token.u64().is_some()) => {
+            Some(EmbedInput::Tokens(Raw::of(value)))
+        }
         "object" => {
             let text = string(value, "text").filter(|_| value.members().count() == 1);
             Some(text.map_or_else(|| EmbedInput::Other(Raw::of(value)), EmbedInput::Text))
         }
         _ => None,
     };
-    let tokens = value.is_array() && !value.is_blank() && value.items().all(|token| token.kind() == "number");
-    let wrong = |value: Json<'_>| refused(format!("`{field}` must hold texts or lists of tokens, got {}", value.kind())).param(field);
+    let tokens = value.is_array()
+        && !value.is_blank()
+        && value.items().all(|token| token.kind() == "number");
+    let wrong = |value: Json<'_>| {
+        refused(format!("`{field}` must hold texts or lists of tokens, got {}", value.kind()))
+            .param(field)
+    };
     if tokens || !value.is_array() {
         return one(value).map(|input| (vec![input], true)).ok_or_else(|| wrong(value));
     }
-    let all: Result<Vec<_>, _> = value.items().map(|item| one(item).ok_or_else(|| wrong(item))).collect();
+    let all: Result<Vec<_>, _> =
+        value.items().map(|item| one(item).ok_or_else(|| wrong(item))).collect();
     all.map(|inputs| (inputs, false))
 }
 
@@ -135,20 +158,35 @@ fn gemini(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
         Some(part) => vec![part],
         None => content.str().map(|_| content).into_iter().collect(),
     };
-    let texts: Vec<_> = parts.iter().filter_map(|part| part.str().or_else(|| part.get("text")?.str())).collect();
-    let input = if texts.len() == parts.len() { EmbedInput::Text(texts.concat()) } else { EmbedInput::Other(Raw::of(content)) };
+    let texts: Vec<_> =
+        parts.iter().filter_map(|part| part.str().or_else(|| part.get("text")?.str())).collect();
+    let input = if texts.len() == parts.len() {
+        EmbedInput::Text(texts.concat())
+    } else {
+        EmbedInput::Other(Raw::of(content))
+    };
     let either = |a: &str, b: &str| root.get(a).or_else(|| root.get(b));
     let words = words(EmbedForm::Gemini);
     Ok(EmbedRequest {
         form: EmbedForm::Gemini,
         inputs: vec![input],
         dimensions: either("outputDimensionality", "output_dimensionality").and_then(Json::u64),
-        task: either("taskType", "task_type").and_then(Json::str).map(|task| words.read_task(&task)),
+        task: either("taskType", "task_type")
+            .and_then(Json::str)
+            .map(|task| words.read_task(&task)),
         title: string(root, "title"),
         extras: Extras::of(
             Dialect::Gemini,
             root,
-            &["model", "content", "outputDimensionality", "output_dimensionality", "taskType", "task_type", "title"],
+            &[
+                "model",
+                "content",
+                "outputDimensionality",
+                "output_dimensionality",
+                "taskType",
+                "task_type",
+                "title",
+            ],
         ),
         ..EmbedRequest::default()
     })
@@ -156,7 +194,10 @@ fn gemini(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
 
 /// What the requests of a batch say beside their contents is taken from the first.
 fn gemini_batch(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
-    let list = root.get("requests").filter(|list| list.is_array() && !list.is_blank()).ok_or_else(|| missing("requests"))?;
+    let list = root
+        .get("requests")
+        .filter(|list| list.is_array() && !list.is_blank())
+        .ok_or_else(|| missing("requests"))?;
     let mut all = list.items().map(gemini);
     let mut request = all.next().ok_or_else(|| missing("requests"))??;
     for more in all {
@@ -166,7 +207,8 @@ fn gemini_batch(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
     Ok(request)
 }
 
-/// Writes a request in an upstream's form; `None` where the form cannot say the inputs (tokens, pictures).
+/// Writes a request in an upstream's form; `None` where the form cannot say the inputs (tokens,
+/// pictures).
 #[must_use]
 pub fn write_request(form: EmbedForm, request: &EmbedRequest, model: &str) -> Option<Written> {
     let same = speaker(form) == speaker(request.form);
@@ -187,11 +229,16 @@ pub fn write_request(form: EmbedForm, request: &EmbedRequest, model: &str) -> Op
     };
     let gemini = speaker(form) == Dialect::Gemini;
     lose(&mut losses, request.dimensions.is_some() && words.dimensions.is_none(), "dimensions");
-    lose(&mut losses, request.task.as_ref().is_some_and(|task| words.write_task(task, same).is_none()), "task");
+    lose(
+        &mut losses,
+        request.task.as_ref().is_some_and(|task| words.write_task(task, same).is_none()),
+        "task",
+    );
     lose(&mut losses, request.title.is_some() && !gemini, "title");
     lose(&mut losses, request.user.is_some() && form != EmbedForm::Openai, "user");
     lose(&mut losses, request.truncate.is_some() && words.truncate.is_none(), "truncate");
-    let quantised = request.encoding.as_deref().is_some_and(|kind| !matches!(kind, "base64" | "float"));
+    let quantised =
+        request.encoding.as_deref().is_some_and(|kind| !matches!(kind, "base64" | "float"));
     lose(&mut losses, quantised && words.encoding.is_none(), "encoding_format");
     let path = match form {
         EmbedForm::Openai | EmbedForm::Task | EmbedForm::InputType => "/embeddings",
@@ -244,7 +291,9 @@ fn plain_body(o: &mut Object<'_>, request: &EmbedRequest, model: &str, words: &W
     }
     let same = speaker(form) == speaker(request.form);
     let task = request.task.as_ref().and_then(|task| words.write_task(task, same));
-    if let (Some(field), Some(task)) = (words.task, task.or((form == EmbedForm::Texts).then_some("search_document"))) {
+    if let (Some(field), Some(task)) =
+        (words.task, task.or((form == EmbedForm::Texts).then_some("search_document")))
+    {
         o.str(field, task);
     }
     if let (Some(field), Some(truncate)) = (words.truncate, request.truncate) {
@@ -305,14 +354,17 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, F
         "string" => value.str().map(|text| Vector::Packed(text.into_owned())),
         _ => None,
     };
-    let wrapped = |value: Json<'_>| vector(value.get("values").or_else(|| value.get("embedding")).unwrap_or(value));
+    let wrapped = |value: Json<'_>| {
+        vector(value.get("values").or_else(|| value.get("embedding")).unwrap_or(value))
+    };
     let listed = root.get("data").or_else(|| root.get("embeddings"));
     let vectors: Option<Vec<Vector>> = match (listed, root.get("embedding")) {
         (Some(list), _) if list.is_array() => ordered(list).into_iter().map(wrapped).collect(),
         // By type: the first type that there is, as one was asked for.
-        (Some(types), _) => {
-            types.members().find(|(_, list)| list.is_array() && !list.is_blank()).and_then(|(_, list)| list.items().map(vector).collect())
-        }
+        (Some(types), _) => types
+            .members()
+            .find(|(_, list)| list.is_array() && !list.is_blank())
+            .and_then(|(_, list)| list.items().map(vector).collect()),
         (None, Some(one)) => wrapped(one).map(|vector| vec![vector]),
         (None, None) => None,
     };
@@ -326,14 +378,18 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, F
 
 /// By their indexes, where they have some.
 fn ordered(list: Json<'_>) -> Vec<Json<'_>> {
-    let mut all: Vec<(u64, Json<'_>)> =
-        list.items().zip(0..).map(|(item, at)| (item.get("index").and_then(Json::u64).unwrap_or(at), item)).collect();
+    let mut all: Vec<(u64, Json<'_>)> = list
+        .items()
+        .zip(0..)
+        .map(|(item, at)| (item.get("index").and_then(Json::u64).unwrap_or(at), item))
+        .collect();
     all.sort_by_key(|(at, _)| *at);
     all.into_iter().map(|(_, item)| item).collect()
 }
 
 fn usage(root: Json<'_>) -> Option<Usage> {
-    let input = |path: &[&str]| tokens::count(root, path).map(|input| Usage { input, ..Usage::default() });
+    let input =
+        |path: &[&str]| tokens::count(root, path).map(|input| Usage { input, ..Usage::default() });
     root.get("usage")
         .and_then(tokens::openai)
         .or_else(|| input(&["usageMetadata", "promptTokenCount"]))
@@ -344,7 +400,11 @@ fn usage(root: Json<'_>) -> Option<Usage> {
 
 /// Writes an answer in the form in which the client asked.
 #[must_use]
-pub fn write_response(response: &EmbedResponse, request: &EmbedRequest, asked_model: &str) -> Bytes {
+pub fn write_response(
+    response: &EmbedResponse,
+    request: &EmbedRequest,
+    asked_model: &str,
+) -> Bytes {
     let tokens = response.usage.map(|usage| usage.input_total());
     let vectors = |packed: bool| response.vectors.iter().map(move |vector| vector.told(packed));
     let first = || vectors(false).next().unwrap_or_else(|| Raw::object(|_| {}));
@@ -421,7 +481,9 @@ pub fn write_response(response: &EmbedResponse, request: &EmbedRequest, asked_mo
                 }
             });
             // Not measured here; see the chat's answers.
-            o.num("total_duration", 1).num("load_duration", 1).num("prompt_eval_count", tokens.unwrap_or(0));
+            o.num("total_duration", 1)
+                .num("load_duration", 1)
+                .num("prompt_eval_count", tokens.unwrap_or(0));
         }
         EmbedForm::OllamaPrompt => {
             o.raw("embedding", &first());

@@ -27,8 +27,12 @@ const TASK: &[(EmbedTask, &str)] = &[
     (T::CodeQuery, "code.query"),
 ];
 const INPUT_TYPE: &[(EmbedTask, &str)] = &[(T::Query, "query"), (T::Document, "document")];
-const TEXTS: &[(EmbedTask, &str)] =
-    &[(T::Query, "search_query"), (T::Document, "search_document"), (T::Classification, "classification"), (T::Clustering, "clustering")];
+const TEXTS: &[(EmbedTask, &str)] = &[
+    (T::Query, "search_query"),
+    (T::Document, "search_document"),
+    (T::Classification, "classification"),
+    (T::Clustering, "clustering"),
+];
 const GEMINI: &[(EmbedTask, &str)] = &[
     (T::Query, "RETRIEVAL_QUERY"),
     (T::Document, "RETRIEVAL_DOCUMENT"),
@@ -41,9 +45,19 @@ const GEMINI: &[(EmbedTask, &str)] = &[
 ];
 
 pub(super) fn words(form: EmbedForm) -> Words {
-    let none = Words { form, input: "input", dimensions: None, encoding: None, task: None, truncate: None, tasks: &[] };
+    let none = Words {
+        form,
+        input: "input",
+        dimensions: None,
+        encoding: None,
+        task: None,
+        truncate: None,
+        tasks: &[],
+    };
     match form {
-        EmbedForm::Openai => Words { dimensions: Some("dimensions"), encoding: Some("encoding_format"), ..none },
+        EmbedForm::Openai => {
+            Words { dimensions: Some("dimensions"), encoding: Some("encoding_format"), ..none }
+        }
         EmbedForm::Task => Words {
             dimensions: Some("dimensions"),
             encoding: Some("embedding_type"),
@@ -69,10 +83,16 @@ pub(super) fn words(form: EmbedForm) -> Words {
             tasks: TEXTS,
             ..none
         },
-        EmbedForm::Gemini | EmbedForm::GeminiBatch => {
-            Words { input: "content", dimensions: Some("outputDimensionality"), task: Some("taskType"), tasks: GEMINI, ..none }
+        EmbedForm::Gemini | EmbedForm::GeminiBatch => Words {
+            input: "content",
+            dimensions: Some("outputDimensionality"),
+            task: Some("taskType"),
+            tasks: GEMINI,
+            ..none
+        },
+        EmbedForm::Ollama => {
+            Words { dimensions: Some("dimensions"), truncate: Some("truncate"), ..none }
         }
-        EmbedForm::Ollama => Words { dimensions: Some("dimensions"), truncate: Some("truncate"), ..none },
         EmbedForm::OllamaPrompt => Words { input: "prompt", ..none },
     }
 }
@@ -83,9 +103,12 @@ impl Words {
         known.map_or_else(|| EmbedTask::Other(word.to_owned()), |(task, _)| task.clone())
     }
 
-    /// The form's word for a task. Questions that it does not tell apart are queries; a word of its own (`same`) stays.
+    /// The form's word for a task. Questions that it does not tell apart are queries; a word of its
+    /// own (`same`) stays.
     pub(super) fn write_task<'t>(&self, task: &'t EmbedTask, same: bool) -> Option<&'t str> {
-        let find = |task: &EmbedTask| self.tasks.iter().find(|(known, _)| known == task).map(|(_, name)| *name);
+        let find = |task: &EmbedTask| {
+            self.tasks.iter().find(|(known, _)| known == task).map(|(_, name)| *name)
+        };
         find(task).or_else(|| match task {
             T::Other(word) => same.then_some(word.as_str()),
             T::CodeQuery | T::FactVerification | T::QuestionAnswering => find(&T::Query),

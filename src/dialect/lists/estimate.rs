@@ -1,9 +1,10 @@
-//! How many tokens a conversation comes to, where nobody can be asked: rather too many than too few.
+//! How many tokens a conversation comes to, where nobody can be asked: rather too many than too
+//! few.
 //!
-//! A client that is told too few never makes its conversation shorter, and is refused in the end. So everything that is
-//! sent counts: each block, each tool with its schema, what a provider says to its model about tools, media by their
-//! size, sealed reasoning by its length. A fifth is added, because other vendors' vocabularies cut finer than the one
-//! at hand.
+//! A client that is told too few never makes its conversation shorter, and is refused in the end.
+//! So everything that is sent counts: each block, each tool with its schema, what a provider says
+//! to its model about tools, media by their size, sealed reasoning by its length. A fifth is added,
+//! because other vendors' vocabularies cut finer than the one at hand.
 
 use super::media_size;
 use crate::{
@@ -22,7 +23,8 @@ const FRAME: u64 = 32;
 const AROUND: u64 = 8;
 /// What providers tell the model about calling tools, where there is one.
 const TOOLS: u64 = 520;
-/// What the provider tells the model about a tool that it runs itself; what that tool finds cannot be foreseen.
+/// What the provider tells the model about a tool that it runs itself; what that tool finds cannot
+/// be foreseen.
 const HOSTED: u64 = 2_500;
 /// What providers tell the model about a schema of its answer.
 const SCHEMA: u64 = 160;
@@ -42,7 +44,10 @@ pub fn estimate(request: &ChatRequest, count: &dyn Fn(&str) -> u64) -> u64 {
         sum += TOOLS + request.tools.iter().map(|tool| scale.tool(tool)).sum::<u64>();
     }
     if let Some(Format::Schema { schema, description, name, .. }) = &request.settings.format {
-        sum += SCHEMA + scale.raw(schema) + scale.maybe(description.as_deref()) + scale.maybe(name.as_deref());
+        sum += SCHEMA
+            + scale.raw(schema)
+            + scale.maybe(description.as_deref())
+            + scale.maybe(name.as_deref());
     }
     sum.saturating_add(sum / 5)
 }
@@ -69,17 +74,29 @@ impl Scale<'_> {
     }
 
     fn block(&self, block: &Block) -> u64 {
-        // Signatures vouch for what is readable beside them; what is sealed is as long as its seal says.
-        let sealed =
-            block.proof.as_ref().filter(|proof| proof.kind != ProofKind::Signature).map_or(0, |proof| proof.value.len() as u64 / 5);
+        // Signatures vouch for what is readable beside them; what is sealed is as long as its seal
+        // says.
+        let sealed = block
+            .proof
+            .as_ref()
+            .filter(|proof| proof.kind != ProofKind::Signature)
+            .map_or(0, |proof| proof.value.len() as u64 / 5);
         let inside = match &block.kind {
             BlockKind::Text(it) => self.text(&it.text),
             BlockKind::Refusal(words) => self.text(words),
             BlockKind::Reasoning(it) => self.text(&it.text).max(sealed),
             BlockKind::Media(media) => AROUND + self.media(media),
-            BlockKind::ToolCall(call) => AROUND * 2 + self.text(&call.id) + self.text(&call.name) + self.text(&call.arguments),
+            BlockKind::ToolCall(call) => {
+                AROUND * 2
+                    + self.text(&call.id)
+                    + self.text(&call.name)
+                    + self.text(&call.arguments)
+            }
             BlockKind::ToolResult(result) => {
-                AROUND * 2 + self.text(&result.call) + self.maybe(result.name.as_deref()) + self.blocks(&result.content)
+                AROUND * 2
+                    + self.text(&result.call)
+                    + self.maybe(result.name.as_deref())
+                    + self.blocks(&result.content)
             }
             BlockKind::Foreign { body, .. } => AROUND + self.raw(body),
         };
@@ -120,7 +137,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        dialect::{Carry, Framing, Place, lists::count, recorded, registry, tokenizer, translate::Reading},
+        dialect::{
+            Carry, Framing, Place, lists::count, recorded, registry, tokenizer, translate::Reading,
+        },
         ir::{
             block::{CallForm, MediaKind, Proof, Reasoning, ToolCall, ToolResult},
             op::Dialect,
@@ -132,16 +151,39 @@ mod tests {
     #[test]
     fn everything_that_is_sent_counts() {
         let words = |text: &str| text.split_whitespace().count() as u64;
-        let with = |blocks: Vec<Block>| ChatRequest { messages: vec![Message::new(Role::User, blocks)], ..ChatRequest::default() };
+        let with = |blocks: Vec<Block>| ChatRequest {
+            messages: vec![Message::new(Role::User, blocks)],
+            ..ChatRequest::default()
+        };
         let empty = estimate(&ChatRequest::default(), &words);
         let plain = estimate(&with(vec![Block::text("one two three")]), &words);
         assert_eq!((empty, plain), (32 + 6, 43 + 8));
 
-        let call = ToolCall { id: "c".to_owned(), name: "f".to_owned(), arguments: "{ }".to_owned(), form: CallForm::Function };
-        let result = ToolResult { call: "c".to_owned(), content: vec![Block::text("a b c d")], ..ToolResult::default() };
-        let picture = Media { kind: MediaKind::Image, source: Source::Url("https://x".to_owned()), mime: None, name: None, detail: None };
+        let call = ToolCall {
+            id: "c".to_owned(),
+            name: "f".to_owned(),
+            arguments: "{ }".to_owned(),
+            form: CallForm::Function,
+        };
+        let result = ToolResult {
+            call: "c".to_owned(),
+            content: vec![Block::text("a b c d")],
+            ..ToolResult::default()
+        };
+        let picture = Media {
+            kind: MediaKind::Image,
+            source: Source::Url("https://x".to_owned()),
+            mime: None,
+            name: None,
+            detail: None,
+        };
         let mut sealed = Block::new(BlockKind::Reasoning(Reasoning::default()));
-        sealed.proof = Some(Proof { dialect: Dialect::Responses, kind: ProofKind::Encrypted, value: "x".repeat(500), id: None });
+        sealed.proof = Some(Proof {
+            dialect: Dialect::Responses,
+            kind: ProofKind::Encrypted,
+            value: "x".repeat(500),
+            id: None,
+        });
         for (block, least) in [
             (Block::new(BlockKind::ToolCall(call)), 4),
             (Block::new(BlockKind::ToolResult(result)), 5),
@@ -152,11 +194,19 @@ mod tests {
             let got = estimate(&with(vec![block.clone()]), &words);
             assert!(got >= empty + AROUND + least, "{block:?}: {got}");
         }
-        let tool = Tool::Function(FunctionTool { name: "f".to_owned(), schema: Raw::parse("{ \"a\": 1 }"), ..FunctionTool::default() });
-        assert!(estimate(&ChatRequest { tools: vec![tool], ..ChatRequest::default() }, &words) > empty + TOOLS + 4);
+        let tool = Tool::Function(FunctionTool {
+            name: "f".to_owned(),
+            schema: Raw::parse("{ \"a\": 1 }"),
+            ..FunctionTool::default()
+        });
+        assert!(
+            estimate(&ChatRequest { tools: vec![tool], ..ChatRequest::default() }, &words)
+                > empty + TOOLS + 4
+        );
     }
 
-    /// Pain 19: too few tokens, or tools that are not counted, keep a client from ever shortening its conversation.
+    /// Pain 19: too few tokens, or tools that are not counted, keep a client from ever shortening
+    /// its conversation.
     #[test]
     fn estimates_are_hardly_ever_below_what_providers_counted() {
         let (mut all, mut below) = (0, Vec::new());
@@ -171,25 +221,39 @@ mod tests {
             (Dialect::Responses, "openai.responses", Framing::Sse),
             (Dialect::Responses, "openai.responses.input_tokens", Framing::Sse),
         ] {
-            for exchange in recorded::of(&[api]).into_iter().filter(|exchange| exchange.status == 200) {
+            for exchange in
+                recorded::of(&[api]).into_iter().filter(|exchange| exchange.status == 200)
+            {
                 let asked = exchange.request.to_string();
                 let body = count::conversation(dialect, asked.as_bytes()).expect("an object");
-                let Ok(request) = registry::ingress(dialect).read_request(Place::Main, &body) else { continue };
-                // What a provider adds by itself (results of its tools, cached or stored parts) is not in the request.
+                let Ok(request) = registry::ingress(dialect).read_request(Place::Main, &body)
+                else {
+                    continue;
+                };
+                // What a provider adds by itself (results of its tools, cached or stored parts) is
+                // not in the request.
                 let hosted = request.tools.iter().any(|tool| matches!(tool, Tool::Hosted(_)));
-                if hosted || asked.contains("cachedContent") || asked.contains("mcp_servers") || asked.contains("previous_response_id") {
+                if hosted
+                    || asked.contains("cachedContent")
+                    || asked.contains("mcp_servers")
+                    || asked.contains("previous_response_id")
+                {
                     continue;
                 }
                 let egress = registry::egress(dialect);
                 let told = if exchange.streaming {
-                    let mut reading = Reading::new(framing, egress.stream_reader(&Carry::default()), false);
+                    let mut reading =
+                        Reading::new(framing, egress.stream_reader(&Carry::default()), false);
                     let mut said = Vec::new();
                     reading.feed(&Bytes::from(exchange.response), &mut said);
                     reading.end(&mut said);
                     reading.summary().usage.map(|usage| usage.input_total())
                 } else {
-                    let whole = egress.read_response("", exchange.response.as_bytes(), &Carry::default());
-                    count::read("", exchange.response.as_bytes()).ok().or_else(|| Some(whole.ok()?.usage?.input_total()))
+                    let whole =
+                        egress.read_response("", exchange.response.as_bytes(), &Carry::default());
+                    count::read("", exchange.response.as_bytes())
+                        .ok()
+                        .or_else(|| Some(whole.ok()?.usage?.input_total()))
                 };
                 let (got, told) = (estimate(&request, &tokenizer::count), told.unwrap_or(0));
                 all += 1;

@@ -20,11 +20,13 @@ const HEAD: usize = 256 << 10;
 
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
 );
 
-/// Tokens of a picture, a recording or a document; never too few by much. Text documents are for the tokenizer:
-/// `None`.
+/// Tokens of a picture, a recording or a document; never too few by much. Text documents are for
+/// the tokenizer: `None`.
 pub(super) fn tokens(media: &Media) -> Option<u64> {
     let data = match &media.source {
         Source::Text(_) => return None,
@@ -54,8 +56,12 @@ pub(super) fn tokens(media: &Media) -> Option<u64> {
 fn dimensions(data: &str) -> Option<(u64, u64)> {
     let head = data.get(..data.len().min(HEAD / 3 * 4) / 4 * 4)?;
     let bytes = LENIENT.decode(head).ok()?;
-    let big = |at: usize, n: usize| Some(bytes.get(at..at + n)?.iter().fold(0_u64, |sum, &b| sum << 8 | u64::from(b)));
-    let little = |at: usize, n: usize| Some(bytes.get(at..at + n)?.iter().rev().fold(0_u64, |sum, &b| sum << 8 | u64::from(b)));
+    let big = |at: usize, n: usize| {
+        Some(bytes.get(at..at + n)?.iter().fold(0_u64, |sum, &b| sum << 8 | u64::from(b)))
+    };
+    let little = |at: usize, n: usize| {
+        Some(bytes.get(at..at + n)?.iter().rev().fold(0_u64, |sum, &b| sum << 8 | u64::from(b)))
+    };
     if bytes.starts_with(b"\x89PNG") {
         return Some((big(16, 4)?, big(20, 4)?));
     }
@@ -91,7 +97,8 @@ fn pages(data: &str) -> Option<u64> {
     while let Some(at) = memchr::memmem::find(rest, b"/Type") {
         rest = &rest[at + 5..];
         let word = rest.trim_ascii_start();
-        if word.starts_with(&PAGE[5..]) && !word[5..].first().is_some_and(u8::is_ascii_alphanumeric) {
+        if word.starts_with(&PAGE[5..]) && !word[5..].first().is_some_and(u8::is_ascii_alphanumeric)
+        {
             count += 1;
         }
     }
@@ -105,7 +112,13 @@ mod tests {
     use super::*;
 
     fn media(kind: MediaKind, bytes: &[u8]) -> Media {
-        Media { kind, source: Source::Base64(STANDARD.encode(bytes)), mime: None, name: None, detail: None }
+        Media {
+            kind,
+            source: Source::Base64(STANDARD.encode(bytes)),
+            mime: None,
+            name: None,
+            detail: None,
+        }
     }
 
     #[test]
@@ -123,7 +136,10 @@ mod tests {
 
     #[test]
     fn documents_cost_by_their_pages() {
-        assert_eq!(tokens(&media(MediaKind::Document, b"%PDF /Type /Page /Type/Pages /Type/Page>>")), Some(2 * PAGE));
+        assert_eq!(
+            tokens(&media(MediaKind::Document, b"%PDF /Type /Page /Type/Pages /Type/Page>>")),
+            Some(2 * PAGE)
+        );
         assert_eq!(tokens(&media(MediaKind::Document, &[b'x'; 40_000])), Some(2 * PAGE));
     }
 

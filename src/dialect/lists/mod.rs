@@ -33,12 +33,20 @@ fn refused(message: impl Into<String>) -> ClientError {
 }
 
 fn object(body: &[u8]) -> Result<Json<'_>, ClientError> {
-    let root = json::check(body).map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
-    if root.is_object() { Ok(root) } else { Err(refused(format!("expected an object, got {}", root.kind()))) }
+    let root = json::check(body)
+        .map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
+    if root.is_object() {
+        Ok(root)
+    } else {
+        Err(refused(format!("expected an object, got {}", root.kind())))
+    }
 }
 
 fn string(json: Json<'_>, key: &str) -> Option<String> {
-    json.get(key).and_then(Json::str).map(std::borrow::Cow::into_owned).filter(|text| !text.is_empty())
+    json.get(key)
+        .and_then(Json::str)
+        .map(std::borrow::Cow::into_owned)
+        .filter(|text| !text.is_empty())
 }
 
 fn lose(losses: &mut Vec<Loss>, lost: bool, name: &'static str) {

@@ -27,7 +27,8 @@ use crate::{
 /// What is no JSON object, and a request without query or documents; names the field.
 pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ClientError> {
     let root = object(body)?;
-    let mut request = RerankRequest { form: told_by_fields(path, root), ..RerankRequest::default() };
+    let mut request =
+        RerankRequest { form: told_by_fields(path, root), ..RerankRequest::default() };
     let (mut query, mut documents) = (None, None);
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
         match key {
@@ -35,15 +36,23 @@ pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ClientErro
             "query" => query = value.str().or_else(|| value.get("text")?.str()),
             "documents" | "texts" => documents = Some(value),
             "top_n" | "top_k" if value.u64().is_some() => request.top = value.u64(),
-            "return_documents" | "return_text" if value.bool().is_some() => request.return_documents = value.bool(),
+            "return_documents" | "return_text" if value.bool().is_some() => {
+                request.return_documents = value.bool()
+            }
             "truncate" | "truncation" if value.bool().is_some() => request.truncate = value.bool(),
             _ => request.extras.push(Dialect::Openai, key, Raw::of(value)),
         }
     }
     request.query = query.ok_or_else(|| refused("missing `query`").param("query"))?.into_owned();
-    let list = documents.filter(|list| list.is_array()).ok_or_else(|| refused("missing `documents`").param("documents"))?;
+    let list = documents
+        .filter(|list| list.is_array())
+        .ok_or_else(|| refused("missing `documents`").param("documents"))?;
     if let Some(wrong) = list.items().find(|item| !matches!(item.kind(), "string" | "object")) {
-        return Err(refused(format!("`documents` must hold texts or objects, got {}", wrong.kind())).param("documents"));
+        return Err(refused(format!(
+            "`documents` must hold texts or objects, got {}",
+            wrong.kind()
+        ))
+        .param("documents"));
     }
     request.documents = list.items().map(Raw::of).collect();
     if request.documents.is_empty() {
@@ -94,14 +103,20 @@ pub fn write_request(form: RerankForm, request: &RerankRequest, model: &str) -> 
             o.bool(if form == RerankForm::Data { "truncation" } else { "truncate" }, yes);
         }
         // Whoever asked for documents gets the own ones back, so that nobody need send them.
-        if let (RerankForm::Meta | RerankForm::Results | RerankForm::Data, Some(_)) = (form, request.return_documents) {
+        if let (RerankForm::Meta | RerankForm::Results | RerankForm::Data, Some(_)) =
+            (form, request.return_documents)
+        {
             o.bool("return_documents", false);
         }
         if same {
             request.extras.write(Dialect::Openai, o, |_| {});
         }
     });
-    lose(&mut losses, request.truncate.is_some() && !matches!(form, RerankForm::Data | RerankForm::Scores), "truncate");
+    lose(
+        &mut losses,
+        request.truncate.is_some() && !matches!(form, RerankForm::Data | RerankForm::Scores),
+        "truncate",
+    );
     if !same {
         // A form's own fields are not the other's, though both are of one dialect.
         lose_extras(&mut losses, &request.extras, Dialect::Gemini);
@@ -126,7 +141,9 @@ fn top_field(form: RerankForm) -> Option<&'static str> {
 /// The text of a document: itself, its `text`, else its JSON.
 fn words(document: &Raw) -> String {
     let json = document.json();
-    json.str().or_else(|| json.get("text")?.str()).map_or_else(|| document.text().to_owned(), std::borrow::Cow::into_owned)
+    json.str()
+        .or_else(|| json.get("text")?.str())
+        .map_or_else(|| document.text().to_owned(), std::borrow::Cow::into_owned)
 }
 
 /// Reads an answer of any form.
@@ -140,27 +157,45 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<RerankResponse, 
         return Err(fault::told(None, root));
     }
     let places = ["results", "data", "rankings"];
+    let list = if root.is_array() {
+        Some(root)
+    } else {
+        places.iter().find_map(|key| root.get(key)).or_else(|| root.at(&["output", "results"]))
+    };
     let list =
-        if root.is_array() { Some(root) } else { places.iter().find_map(|key| root.get(key)).or_else(|| root.at(&["output", "results"])) };
-    let list = list.filter(|list| list.is_array()).ok_or_else(|| fault::unexpected("no `results`"))?;
+        list.filter(|list| list.is_array()).ok_or_else(|| fault::unexpected("no `results`"))?;
     let ranked = |(item, at): (Json<'_>, u64)| {
-        let score = ["relevance_score", "score", "logit"].iter().find_map(|key| item.get(key)).filter(|score| score.kind() == "number")?;
-        Some(Ranked { index: item.get("index").and_then(Json::u64).unwrap_or(at), score: Raw::of(score) })
+        let score = ["relevance_score", "score", "logit"]
+            .iter()
+            .find_map(|key| item.get(key))
+            .filter(|score| score.kind() == "number")?;
+        Some(Ranked {
+            index: item.get("index").and_then(Json::u64).unwrap_or(at),
+            score: Raw::of(score),
+        })
     };
     let results: Option<Vec<_>> = list.items().zip(0..).map(ranked).collect();
-    let input = |path: &[&str]| tokens::count(root, path).map(|input| Usage { input, ..Usage::default() });
+    let input =
+        |path: &[&str]| tokens::count(root, path).map(|input| Usage { input, ..Usage::default() });
     Ok(RerankResponse {
         id: string(root, "id").unwrap_or_default(),
         model: shape::name(root.get("model")).unwrap_or_default(),
         results: results.ok_or_else(|| fault::unexpected("a result without score"))?,
-        usage: root.get("usage").and_then(tokens::openai).or_else(|| input(&["meta", "tokens", "input_tokens"])),
+        usage: root
+            .get("usage")
+            .and_then(tokens::openai)
+            .or_else(|| input(&["meta", "tokens", "input_tokens"])),
         search_units: tokens::count(root, &["meta", "billed_units", "search_units"]),
     })
 }
 
 /// Writes an answer in the form in which the client asked.
 #[must_use]
-pub fn write_response(response: &RerankResponse, request: &RerankRequest, asked_model: &str) -> Bytes {
+pub fn write_response(
+    response: &RerankResponse,
+    request: &RerankRequest,
+    asked_model: &str,
+) -> Bytes {
     let most = request.top.and_then(|top| usize::try_from(top).ok()).unwrap_or(usize::MAX);
     let results = || response.results.iter().take(most);
     let document = |o: &mut Object<'_>, result: &Ranked| {
@@ -219,9 +254,12 @@ pub fn write_response(response: &RerankResponse, request: &RerankRequest, asked_
             o.str("id", &response.id).array("results", |a| list(a, "relevance_score"));
             meta(o, if request.form == RerankForm::Meta { "1" } else { "2" });
         }),
-        // The common form says nothing of whose it is, so its answer has what either kind of client looks for.
+        // The common form says nothing of whose it is, so its answer has what either kind of client
+        // looks for.
         RerankForm::Results => write::object(|o| {
-            o.str("id", &response.id).str("model", asked_model).array("results", |a| list(a, "relevance_score"));
+            o.str("id", &response.id)
+                .str("model", asked_model)
+                .array("results", |a| list(a, "relevance_score"));
             usage(o);
             meta(o, "1");
         }),
@@ -243,23 +281,49 @@ mod tests {
     #[test]
     fn every_form_survives_its_own_writing_and_is_told_in_the_others() {
         let body = |form| match form {
-            RerankForm::Data => json!({"model": "m", "query": "q", "documents": ["a", "b"], "top_k": 1, "truncation": true}),
-            RerankForm::Meta => json!({"model": "m", "query": "q", "documents": [{"text": "a"}, "b"], "top_n": 1, "rank_fields": ["text"]}),
-            RerankForm::MetaTexts => json!({"model": "m", "query": "q", "documents": ["a", "b"], "top_n": 1, "max_tokens_per_doc": 5}),
-            RerankForm::Results => json!({"model": "m", "query": "q", "documents": [{"text": "a"}, "b"], "top_n": 1}),
+            RerankForm::Data => {
+                json!({"model": "m", "query": "q", "documents": ["a", "b"], "top_k": 1, "truncation": true})
+            }
+            RerankForm::Meta => {
+                json!({"model": "m", "query": "q", "documents": [{"text": "a"}, "b"], "top_n": 1, "rank_fields": ["text"]})
+            }
+            RerankForm::MetaTexts => {
+                json!({"model": "m", "query": "q", "documents": ["a", "b"], "top_n": 1, "max_tokens_per_doc": 5})
+            }
+            RerankForm::Results => {
+                json!({"model": "m", "query": "q", "documents": [{"text": "a"}, "b"], "top_n": 1})
+            }
             RerankForm::Scores => json!({"query": "q", "texts": ["a", "b"], "raw_scores": true}),
         };
-        let forms = [RerankForm::Data, RerankForm::Meta, RerankForm::MetaTexts, RerankForm::Results, RerankForm::Scores];
+        let forms = [
+            RerankForm::Data,
+            RerankForm::Meta,
+            RerankForm::MetaTexts,
+            RerankForm::Results,
+            RerankForm::Scores,
+        ];
         for asked in forms {
             let request = read(&body(asked));
             assert_eq!(request.form, asked);
             let written = write_request(asked, &request, "m");
-            assert_eq!((serde_json::from_slice::<Value>(&written.body).expect("json"), written.losses), (body(asked), vec![]), "{asked:?}");
+            assert_eq!(
+                (serde_json::from_slice::<Value>(&written.body).expect("json"), written.losses),
+                (body(asked), vec![]),
+                "{asked:?}"
+            );
             for upstream in forms {
-                let again = read_request(write_request(upstream, &request, "m").path, &write_request(upstream, &request, "m").body)
-                    .expect("a request");
-                let texts = |request: &RerankRequest| request.documents.iter().map(words).collect::<Vec<_>>();
-                assert_eq!((texts(&again), &again.query), (vec!["a".to_owned(), "b".to_owned()], &request.query));
+                let again = read_request(
+                    write_request(upstream, &request, "m").path,
+                    &write_request(upstream, &request, "m").body,
+                )
+                .expect("a request");
+                let texts = |request: &RerankRequest| {
+                    request.documents.iter().map(words).collect::<Vec<_>>()
+                };
+                assert_eq!(
+                    (texts(&again), &again.query),
+                    (vec!["a".to_owned(), "b".to_owned()], &request.query)
+                );
             }
         }
         let losses = write_request(RerankForm::Results, &read(&body(RerankForm::Meta)), "m").losses;
@@ -275,13 +339,33 @@ mod tests {
             r#"{"rankings":[{"index":1,"logit":0.90},{"index":0,"logit":-4}]}"#,
         ] {
             let response = read_response("", body.as_bytes()).expect("an answer");
-            let told = |asked: Value| serde_json::from_slice::<Value>(&write_response(&response, &read(&asked), "asked")).expect("json");
-            let results = told(json!({"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": true}));
-            assert_eq!(results["results"], json!([{"index": 1, "document": {"text": "b"}, "relevance_score": 0.9}]));
-            assert!(results["usage"]["total_tokens"].is_u64() && results["meta"].is_object() && results["model"] == "asked");
-            let data = told(json!({"query": "q", "documents": ["a", "b"], "top_k": 2, "return_documents": true}));
-            assert_eq!(data["data"][0], json!({"index": 1, "document": "b", "relevance_score": 0.9}));
-            assert_eq!(told(json!({"query": "q", "texts": ["a", "b"]}))[0], json!({"index": 1, "score": 0.9}));
+            let told = |asked: Value| {
+                serde_json::from_slice::<Value>(&write_response(&response, &read(&asked), "asked"))
+                    .expect("json")
+            };
+            let results = told(
+                json!({"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": true}),
+            );
+            assert_eq!(
+                results["results"],
+                json!([{"index": 1, "document": {"text": "b"}, "relevance_score": 0.9}])
+            );
+            assert!(
+                results["usage"]["total_tokens"].is_u64()
+                    && results["meta"].is_object()
+                    && results["model"] == "asked"
+            );
+            let data = told(
+                json!({"query": "q", "documents": ["a", "b"], "top_k": 2, "return_documents": true}),
+            );
+            assert_eq!(
+                data["data"][0],
+                json!({"index": 1, "document": "b", "relevance_score": 0.9})
+            );
+            assert_eq!(
+                told(json!({"query": "q", "texts": ["a", "b"]}))[0],
+                json!({"index": 1, "score": 0.9})
+            );
         }
         assert!(read_response("", b"{}").is_err());
         assert!(read_response("", br#"{"results":[{"index":0}]}"#).is_err());
@@ -297,7 +381,11 @@ mod tests {
             (r#"{"query":"q","documents":[1]}"#, Some("documents")),
             ("7", None),
         ] {
-            assert_eq!(read_request("/rerank", body.as_bytes()).expect_err("refused").param.as_deref(), param, "{body}");
+            assert_eq!(
+                read_request("/rerank", body.as_bytes()).expect_err("refused").param.as_deref(),
+                param,
+                "{body}"
+            );
         }
     }
 
@@ -305,9 +393,16 @@ mod tests {
     fn recorded_exchanges_are_read() {
         for exchange in recorded::of(&["rerank"]) {
             let request = read(&exchange.request);
-            let response = read_response("application/json", exchange.response.as_bytes()).expect("an answer");
-            assert_eq!((response.results.len(), response.search_units), (3, Some(1)), "{}", exchange.id);
-            let again = read_response("", &write_response(&response, &request, "m")).expect("an answer");
+            let response =
+                read_response("application/json", exchange.response.as_bytes()).expect("an answer");
+            assert_eq!(
+                (response.results.len(), response.search_units),
+                (3, Some(1)),
+                "{}",
+                exchange.id
+            );
+            let again =
+                read_response("", &write_response(&response, &request, "m")).expect("an answer");
             assert_eq!(again.results, response.results, "{}", exchange.id);
         }
     }

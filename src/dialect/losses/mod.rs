@@ -1,4 +1,5 @@
-//! What a request loses on its way into a dialect: the collector that writers fill, and the table that explains each name.
+//! What a request loses on its way into a dialect: the collector that writers fill, and the table
+//! that explains each name.
 
 mod rows;
 #[cfg(test)]
@@ -69,8 +70,12 @@ impl Row {
 #[must_use]
 pub fn row(name: &str, to: Dialect) -> Option<&'static Row> {
     let here = || rows::ROWS.iter().filter(|row| row.to.contains(&to));
-    let begun = |row: &&Row| row.is_pattern() && name.strip_prefix(row.stem()).is_some_and(|rest| !rest.is_empty());
-    here().find(|row| row.name == name).or_else(|| here().filter(begun).max_by_key(|row| row.stem().len()))
+    let begun = |row: &&Row| {
+        row.is_pattern() && name.strip_prefix(row.stem()).is_some_and(|rest| !rest.is_empty())
+    };
+    here()
+        .find(|row| row.name == name)
+        .or_else(|| here().filter(begun).max_by_key(|row| row.stem().len()))
 }
 
 /// The whole table in Markdown, a part for each dialect.
@@ -78,12 +83,17 @@ pub fn row(name: &str, to: Dialect) -> Option<&'static Row> {
 pub fn tables() -> String {
     let mut out = String::new();
     let mut table = |title: &str, rows: &mut dyn Iterator<Item = &'static Row>| {
-        out.push_str(&format!("### {title}\n\n| loss | why, or what happens instead |\n| --- | --- |\n"));
+        out.push_str(&format!(
+            "### {title}\n\n| loss | why, or what happens instead |\n| --- | --- |\n"
+        ));
         rows.for_each(|row| out.push_str(&format!("| `{}` | {} |\n", row.name, row.why)));
         out.push('\n');
     };
     for dialect in Dialect::ALL {
-        table(&format!("To `{dialect}`"), &mut rows::ROWS.iter().filter(|row| row.to.contains(&dialect)));
+        table(
+            &format!("To `{dialect}`"),
+            &mut rows::ROWS.iter().filter(|row| row.to.contains(&dialect)),
+        );
     }
     table("Embeddings and reranking, where the upstream has another form", &mut rows::SMALL.iter());
     out.truncate(out.trim_end().len());

@@ -1,7 +1,9 @@
 //! The table of losses. A writer that leaves something out under a new name needs a line here.
 
 use super::Row;
-use crate::ir::op::Dialect::{self, Anthropic as A, Gemini as G, Ollama as L, Openai as O, Responses as R};
+use crate::ir::op::Dialect::{
+    self, Anthropic as A, Gemini as G, Ollama as L, Openai as O, Responses as R,
+};
 
 const fn row(name: &'static str, to: &'static [Dialect], why: &'static str) -> Row {
     Row { name, to, why }
@@ -13,7 +15,11 @@ const FIELD: &str = "a field that only the client's own dialect knows";
 pub(super) const ROWS: &[Row] = &[
     // Settings.
     row("n", &[O, R, A, G, L], "one answer is asked for, the first one that the client sees"),
-    row("max_tokens", &[O, R, A, G], "a limit above what the model can answer, or below what is taken, is bent to the nearest that is"),
+    row(
+        "max_tokens",
+        &[O, R, A, G],
+        "a limit above what the model can answer, or below what is taken, is bent to the nearest that is",
+    ),
     row("temperature", &[A], "a thinking model takes only 1, and none takes more than 1"),
     row("top_p", &[A], "a thinking model takes it only from 0.95 up"),
     row("top_k", &[O, R], NONE),
@@ -29,20 +35,40 @@ pub(super) const ROWS: &[Row] = &[
     row("logprobs", &[A], NONE),
     row("top_logprobs", &[A], NONE),
     row("verbosity", &[A, G, L], NONE),
-    row("service_tier", &[O, R, A, G, L], "the tier has no equal there; the provider's usual one serves"),
+    row(
+        "service_tier",
+        &[O, R, A, G, L],
+        "the tier has no equal there; the provider's usual one serves",
+    ),
     row("user", &[R], "names of users longer than 64 characters are refused there"),
     row("user", &[G, L], NONE),
     row("metadata", &[O, A, G, L], "the provider keeps no such records, or refuses them unasked"),
     row("prompt_cache_key", &[A, G, L], "prompt caches are kept otherwise there"),
     row("parallel_tool_calls", &[G, L], "models may always call several tools at once"),
-    row("response_format", &[A], "the schema cannot be enforced; the model is asked for it in the system prompt"),
-    row("response_format.schema", &[A], "a looser schema is enforced, without the keywords that are not taken"),
+    row(
+        "response_format",
+        &[A],
+        "the schema cannot be enforced; the model is asked for it in the system prompt",
+    ),
+    row(
+        "response_format.schema",
+        &[A],
+        "a looser schema is enforced, without the keywords that are not taken",
+    ),
     row("response_format.schema.<keyword>", &[G], "the schema goes without this keyword"),
     row("best_of", &[O], "only the old completions endpoint has it"),
     row("echo", &[O], "only the old completions endpoint has it"),
     // Reasoning.
-    row("reasoning", &[O, L], "the model cannot think, or thoughts of earlier turns are not taken back"),
-    row("reasoning", &[R], "the model cannot think, thinking cannot be turned off, or thoughts of earlier turns are not taken back"),
+    row(
+        "reasoning",
+        &[O, L],
+        "the model cannot think, or thoughts of earlier turns are not taken back",
+    ),
+    row(
+        "reasoning",
+        &[R],
+        "the model cannot think, thinking cannot be turned off, or thoughts of earlier turns are not taken back",
+    ),
     row(
         "reasoning",
         &[A],
@@ -50,7 +76,11 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("reasoning", &[G], "the model cannot think"),
     row("reasoning.effort", &[G], "the model cannot stop thinking; it thinks as little as it can"),
-    row("reasoning.enabled", &[O], "thinking cannot be turned off by a field that all such models take"),
+    row(
+        "reasoning.enabled",
+        &[O],
+        "thinking cannot be turned off by a field that all such models take",
+    ),
     row("reasoning.budget_tokens", &[L], "thinking is on or off there, without a budget"),
     row("reasoning.show", &[O], "whether thoughts are shown is the provider's choice"),
     row("reasoning.summary", &[O, A], "there is one kind of summary, the provider's"),
@@ -62,11 +92,23 @@ pub(super) const ROWS: &[Row] = &[
     // Tools.
     row("tool_choice", &[O, A], "there is no tool left to choose from"),
     row("tool_choice", &[L], "the model chooses; with `none` the tools are left out"),
-    row("tools.strict", &[A], "the schema cannot be enforced; the tool is offered without that promise"),
+    row(
+        "tools.strict",
+        &[A],
+        "the schema cannot be enforced; the tool is offered without that promise",
+    ),
     row("tools.strict", &[G, L], "arguments are not enforced there"),
     row("tools.schema", &[A], "the schema was bent to what is taken"),
-    row("tools.schema.<keyword>", &[G], "the schema goes without this keyword; a recursive `$ref` is cut where it comes back"),
-    row("tools.cache_control", &[O, R, G, L], "there are no cache breakpoints; the provider caches by itself"),
+    row(
+        "tools.schema.<keyword>",
+        &[G],
+        "the schema goes without this keyword; a recursive `$ref` is cut where it comes back",
+    ),
+    row(
+        "tools.cache_control",
+        &[O, R, G, L],
+        "there are no cache breakpoints; the provider caches by itself",
+    ),
     row("tools.web_search", &[O, L], "there is no such tool on the provider's side"),
     row("tools.web_search", &[G], "it is not taken beside functions, or there is none"),
     row("tools.web_search.<field>", &[R, G], "the search has no such setting there"),
@@ -85,10 +127,18 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("tools.<field>", &[O, L], "a field of a tool that only the client's own dialect knows"),
     // Messages.
-    row("system.cache_control", &[R, G, L], "there are no cache breakpoints; the provider caches by itself"),
+    row(
+        "system.cache_control",
+        &[R, G, L],
+        "there are no cache breakpoints; the provider caches by itself",
+    ),
     row("system.media", &[O, R, A, G], "instructions are text only"),
     row("system.<field>", &[O, R, G], FIELD),
-    row("messages.cache_control", &[O, R, G, L], "there are no cache breakpoints; the provider caches by itself"),
+    row(
+        "messages.cache_control",
+        &[O, R, G, L],
+        "there are no cache breakpoints; the provider caches by itself",
+    ),
     row("messages.name", &[R, A, G, L], "participants have no names"),
     row("messages.citations", &[O, A, G, L], "earlier answers are told without their sources"),
     row("messages.is_error", &[R, L], "a failed tool result is told by its words alone"),
@@ -97,9 +147,17 @@ pub(super) const ROWS: &[Row] = &[
     row("messages.filename", &[G], "media have no names"),
     row("messages.file_id", &[A, G], "the file is stored at another provider"),
     row("messages.document_url", &[O], "only images are fetched; the model is told the address"),
-    row("messages.image", &[R, A, L], "the medium has no place here: the assistant's own, or of a kind or source that is not taken"),
+    row(
+        "messages.image",
+        &[R, A, L],
+        "the medium has no place here: the assistant's own, or of a kind or source that is not taken",
+    ),
     row("messages.audio", &[R, A, L], "audio is not taken, or not from this source"),
-    row("messages.document", &[R, A, L], "only texts are taken, or only PDF and texts, and not from the assistant"),
+    row(
+        "messages.document",
+        &[R, A, L],
+        "only texts are taken, or only PDF and texts, and not from the assistant",
+    ),
     row("messages.video", &[R, A, L], "video is not taken"),
     row("messages.file", &[R, A, L], "files of this kind are not taken"),
     row("messages.assistant_media", &[O], "an assistant's message holds text only"),
@@ -107,8 +165,16 @@ pub(super) const ROWS: &[Row] = &[
     row("messages.tools", &[O], "a call or a result where none can stand"),
     row("messages.misplaced", &[L], "a part of a message where it cannot stand"),
     row("messages.server_tools", &[O], "what another provider's own tools did in earlier turns"),
-    row("messages.foreign", &[R, A, G, L], "a part of a message that only the client's own provider understands"),
-    row("messages.<type or field>", &[R, A, G, L], "a part of a message, or a field of one, that only the client's own dialect knows"),
+    row(
+        "messages.foreign",
+        &[R, A, G, L],
+        "a part of a message that only the client's own provider understands",
+    ),
+    row(
+        "messages.<type or field>",
+        &[R, A, G, L],
+        "a part of a message, or a field of one, that only the client's own dialect knows",
+    ),
     row("messages.<field>", &[O], "a field of a message that only the client's own dialect knows"),
     row("<field>", &[O, R, A, G, L], FIELD),
 ];

@@ -23,23 +23,43 @@ fn traits(thinking: Thinking, takes_reasoning: bool, max_output: u64) -> Traits 
 
 /// Whether a text occurs in a request as a key or a value, in either spelling.
 fn occurs(word: &str, body: &str) -> bool {
-    let snake: String =
-        word.chars().flat_map(|c| c.is_ascii_uppercase().then_some('_').into_iter().chain([c.to_ascii_lowercase()])).collect();
+    let snake: String = word
+        .chars()
+        .flat_map(|c| {
+            c.is_ascii_uppercase().then_some('_').into_iter().chain([c.to_ascii_lowercase()])
+        })
+        .collect();
     [word, &snake].iter().any(|word| body.contains(&format!("\"{word}\"")))
 }
 
-/// What is wrong with the losses of one request into every dialect; what was lost is added to `seen`.
+/// What is wrong with the losses of one request into every dialect; what was lost is added to
+/// `seen`.
 fn unexplained(client: Dialect, body: &str, seen: &mut Vec<(Dialect, String)>) -> Vec<String> {
-    let Ok(request) = registry::ingress(client).read_request(Place::Main, body.as_bytes()) else { return Vec::new() };
+    let Ok(request) = registry::ingress(client).read_request(Place::Main, body.as_bytes()) else {
+        return Vec::new();
+    };
     let mut wrong = Vec::new();
     for to in Dialect::ALL {
-        for traits in [traits(Thinking::Effort, true, 64_000), traits(Thinking::Budget, false, 200), traits(Thinking::Never, false, 200)] {
+        for traits in [
+            traits(Thinking::Effort, true, 64_000),
+            traits(Thinking::Budget, false, 200),
+            traits(Thinking::Never, false, 200),
+        ] {
             for loss in registry::egress(to).write_request(&request, &traits).losses {
                 match row(&loss.0, to) {
-                    None => wrong.push(format!("{client} → {to}: `{}` is not in the table", loss.0)),
-                    // What a pattern explains must be the client's own word, not one of ours that was forgotten.
-                    Some(row) if row.is_pattern() && !occurs(loss.0.rsplit('.').next().unwrap_or_default(), body) => {
-                        wrong.push(format!("{client} → {to}: `{}` has only the line `{}`", loss.0, row.name));
+                    None => {
+                        wrong.push(format!("{client} → {to}: `{}` is not in the table", loss.0))
+                    }
+                    // What a pattern explains must be the client's own word, not one of ours that
+                    // was forgotten.
+                    Some(row)
+                        if row.is_pattern()
+                            && !occurs(loss.0.rsplit('.').next().unwrap_or_default(), body) =>
+                    {
+                        wrong.push(format!(
+                            "{client} → {to}: `{}` has only the line `{}`",
+                            loss.0, row.name
+                        ));
                     }
                     Some(_) => seen.push((to, loss.0.into_owned())),
                 }
@@ -62,7 +82,11 @@ fn every_loss_of_a_recorded_request_is_in_the_table() {
         ("ollama.chat", Dialect::Ollama),
     ] {
         for x in recorded::of(&[api]) {
-            wrong.extend(unexplained(client, &x.request.to_string(), &mut Vec::new()).into_iter().map(|what| format!("{}: {what}", x.id)));
+            wrong.extend(
+                unexplained(client, &x.request.to_string(), &mut Vec::new())
+                    .into_iter()
+                    .map(|what| format!("{}: {what}", x.id)),
+            );
         }
     }
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
@@ -79,7 +103,10 @@ fn everything_at_once_loses_only_what_the_table_says() {
     let (mut wrong, mut seen) = (Vec::new(), Vec::new());
     for client in Dialect::ALL {
         let body = everything(client).to_string();
-        assert!(registry::ingress(client).read_request(Place::Main, body.as_bytes()).is_ok(), "{client}");
+        assert!(
+            registry::ingress(client).read_request(Place::Main, body.as_bytes()).is_ok(),
+            "{client}"
+        );
         wrong.extend(unexplained(client, &body, &mut seen));
     }
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
@@ -94,7 +121,8 @@ fn everything_at_once_loses_only_what_the_table_says() {
     }
 }
 
-/// The names that stand in the writers' code, read from it: also those that no request here provokes.
+/// The names that stand in the writers' code, read from it: also those that no request here
+/// provokes.
 #[test]
 fn every_name_in_the_writers_is_in_the_table() {
     let patterns = [
@@ -114,11 +142,13 @@ fn every_name_in_the_writers_is_in_the_table() {
             let Ok(text) = fs::read_to_string(&path) else { continue };
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             for capture in patterns.iter().flat_map(|pattern| pattern.captures_iter(code)) {
-                // `{key}` stands for the client's own word; alone it is one of the request's fields.
+                // `{key}` stands for the client's own word; alone it is one of the request's
+                // fields.
                 let name = capture[1].replace(['{', '}'], "_");
                 if !capture[1].starts_with('{') {
                     assert!(
-                        row(&name, to).is_some_and(|row| !row.is_pattern() || capture[1].contains('{')),
+                        row(&name, to)
+                            .is_some_and(|row| !row.is_pattern() || capture[1].contains('{')),
                         "{name} in {}",
                         path.display()
                     );
@@ -149,5 +179,8 @@ fn a_name_is_told_once_and_fits_a_header() {
     ["a", "a", "b\r\n,c"].into_iter().for_each(|field| losses.add(field));
     losses.when(false, "d");
     losses.add("é".repeat(100) + &"x".repeat(100));
-    assert_eq!(losses.into_vec(), [Loss("a".into()), Loss("bc".into()), Loss("x".repeat(80).into())]);
+    assert_eq!(
+        losses.into_vec(),
+        [Loss("a".into()), Loss("bc".into()), Loss("x".repeat(80).into())]
+    );
 }

@@ -24,7 +24,11 @@ pub(super) fn read_embedding(content_type: &str, body: &[u8]) -> Result<Summary,
 }
 
 fn summary(json: Json<'_>) -> Summary {
-    Summary { usage: usage(json), finish: shape::name(json.get("done_reason")), model: shape::name(json.get("model")) }
+    Summary {
+        usage: usage(json),
+        finish: shape::name(json.get("done_reason")),
+        model: shape::name(json.get("model")),
+    }
 }
 
 /// One line that is the whole answer.
@@ -35,15 +39,20 @@ pub(super) fn as_stream(body: &[u8]) -> Result<Bytes, Fault> {
     Ok(format!("{}\n", Value::Object(answer)).into())
 }
 
-/// The lines of a complete stream as one answer: texts joined, everything else as the last line says.
+/// The lines of a complete stream as one answer: texts joined, everything else as the last line
+/// says.
 pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut answer = Map::new();
     for (_, data) in events {
         for (key, value) in shape::event(data)? {
             match (key.as_str(), value) {
-                ("response" | "thinking", Value::String(text)) => shape::append(answer.entry(key).or_insert(Value::Null), &text),
+                ("response" | "thinking", Value::String(text)) => {
+                    shape::append(answer.entry(key).or_insert(Value::Null), &text)
+                }
                 ("message", Value::Object(part)) => {
-                    if let Some(message) = answer.entry(key).or_insert_with(|| json!({})).as_object_mut() {
+                    if let Some(message) =
+                        answer.entry(key).or_insert_with(|| json!({})).as_object_mut()
+                    {
                         merge(message, part);
                     }
                 }
@@ -53,7 +62,11 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
             }
         }
     }
-    if answer.get("done") == Some(&Value::Bool(true)) { Ok(Value::Object(answer).to_string().into()) } else { Err(shape::cut()) }
+    if answer.get("done") == Some(&Value::Bool(true)) {
+        Ok(Value::Object(answer).to_string().into())
+    } else {
+        Err(shape::cut())
+    }
 }
 
 fn merge(message: &mut Map<String, Value>, part: Map<String, Value>) {
@@ -82,8 +95,12 @@ mod tests {
         .iter()
         .map(|data| (Vec::new(), data.as_bytes().to_vec()))
         .collect();
-        let got: Value = serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
-        assert_eq!(got, json!({"model":"m","message":{"role":"assistant","content":"ab"},"done":true,"eval_count":2}));
+        let got: Value =
+            serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
+        assert_eq!(
+            got,
+            json!({"model":"m","message":{"role":"assistant","content":"ab"},"done":true,"eval_count":2})
+        );
         assert!(as_answer(&events[..2]).is_err());
         assert!(read("", b"{}").is_err());
         assert!(read("", br#"{"response":"x","done":true}"#).is_ok());

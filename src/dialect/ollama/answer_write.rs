@@ -44,7 +44,11 @@ struct Said<'s> {
 impl Frame {
     fn new(shape: &Shape, created: Option<i64>) -> Self {
         let at = jiff::Timestamp::from_second(created.unwrap_or(shape.now)).unwrap_or_default();
-        Self { generate: shape.place == Place::Generate, model: shape.model.clone(), created_at: at.to_string() }
+        Self {
+            generate: shape.place == Place::Generate,
+            model: shape.model.clone(),
+            created_at: at.to_string(),
+        }
     }
 
     fn write(&self, said: &Said<'_>, finish: impl FnOnce(&mut Object<'_>)) -> String {
@@ -90,8 +94,8 @@ fn rest(o: &mut Object<'_>, said: &Said<'_>) {
     }
 }
 
-/// The last line's own fields. What the answer took is known only where its server told it. Clients divide by it, so the
-/// unknown is told as the shortest time there is, not as zero.
+/// The last line's own fields. What the answer took is known only where its server told it. Clients
+/// divide by it, so the unknown is told as the shortest time there is, not as zero.
 fn ending(o: &mut Object<'_>, kind: FinishKind, usage: Option<Usage>, extras: &Extras) {
     let reason = match kind {
         FinishKind::Stop | FinishKind::ToolCalls => "stop",
@@ -121,7 +125,9 @@ fn ending(o: &mut Object<'_>, kind: FinishKind, usage: Option<Usage>, extras: &E
 fn picture(media: &Media) -> Option<Cow<'_, str>> {
     match (media.kind, &media.source) {
         (MediaKind::Image, Source::Base64(data)) => Some(image::standard(data)),
-        (MediaKind::Image, Source::Url(url)) => image::data_url(url).map(|(_, data)| image::standard(data)),
+        (MediaKind::Image, Source::Url(url)) => {
+            image::data_url(url).map(|(_, data)| image::standard(data))
+        }
         _ => None,
     }
 }
@@ -139,10 +145,19 @@ pub(super) fn whole(response: &ChatResponse, shape: &Shape) -> Bytes {
             BlockKind::ToolResult(_) | BlockKind::Foreign { .. } => {}
         }
     }
-    let said = Said { text: &text, thinking: &thinking, images: &images, calls: &calls, logprobs: response.logprobs.as_ref() };
+    let said = Said {
+        text: &text,
+        thinking: &thinking,
+        images: &images,
+        calls: &calls,
+        logprobs: response.logprobs.as_ref(),
+    };
     let frame = Frame::new(shape, response.created);
     let mut line = Vec::new();
-    write::one_line(&mut line, &frame.write(&said, |o| ending(o, response.finish.kind, response.usage, &response.extras)));
+    write::one_line(
+        &mut line,
+        &frame.write(&said, |o| ending(o, response.finish.kind, response.usage, &response.extras)),
+    );
     line.into()
 }
 
@@ -173,7 +188,14 @@ struct Call {
 
 impl LineWriter {
     pub(super) fn new(shape: &Shape) -> Self {
-        Self { shape: shape.clone(), frame: None, blocks: Vec::new(), calls: VecDeque::new(), told: 0, usage: None }
+        Self {
+            shape: shape.clone(),
+            frame: None,
+            blocks: Vec::new(),
+            calls: VecDeque::new(),
+            told: 0,
+            usage: None,
+        }
     }
 
     fn line(&mut self, said: &Said<'_>, out: &mut Vec<u8>) {
@@ -224,7 +246,9 @@ impl StreamWriter for LineWriter {
             ChatEvent::Open { block, head } => self.open(block, head, out),
             ChatEvent::Delta { block, text } => match self.blocks.get(block as usize) {
                 Some(Kind::Text) => self.line(&Said { text: &text, ..Said::default() }, out),
-                Some(Kind::Thinking) => self.line(&Said { thinking: &text, ..Said::default() }, out),
+                Some(Kind::Thinking) => {
+                    self.line(&Said { thinking: &text, ..Said::default() }, out)
+                }
                 Some(Kind::Call) => {
                     if let Some(call) = self.calls.iter_mut().find(|call| call.block == block) {
                         call.call.arguments.push_str(&text);
@@ -232,7 +256,9 @@ impl StreamWriter for LineWriter {
                 }
                 Some(Kind::Silent) | None => {}
             },
-            ChatEvent::Logprobs(list) => self.line(&Said { logprobs: Some(&list), ..Said::default() }, out),
+            ChatEvent::Logprobs(list) => {
+                self.line(&Said { logprobs: Some(&list), ..Said::default() }, out)
+            }
             ChatEvent::Close { block } => {
                 if let Some(call) = self.calls.iter_mut().find(|call| call.block == block) {
                     call.whole = true;
@@ -244,7 +270,8 @@ impl StreamWriter for LineWriter {
                 self.tell_calls(out);
                 let usage = usage.or(self.usage);
                 let frame = self.frame.get_or_insert_with(|| Frame::new(&self.shape, None));
-                let line = frame.write(&Said::default(), |o| ending(o, finish.kind, usage, &Extras::default()));
+                let line = frame
+                    .write(&Said::default(), |o| ending(o, finish.kind, usage, &Extras::default()));
                 write::one_line(out, &line);
                 out.push(b'\n');
             }
@@ -258,8 +285,8 @@ impl StreamWriter for LineWriter {
     }
 }
 
-/// The answer to a request that has nothing to answer: such a request loads a model (or unloads it), as official clients
-/// do before a conversation.
+/// The answer to a request that has nothing to answer: such a request loads a model (or unloads
+/// it), as official clients do before a conversation.
 pub(in crate::dialect) fn loaded(shape: &Shape, unload: bool) -> Bytes {
     let frame = Frame::new(shape, None);
     let line = frame.write(&Said::default(), |o| {

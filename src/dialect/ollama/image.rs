@@ -24,7 +24,8 @@ const BEGINNINGS: [(&str, &str); 6] = [
 pub(super) fn read(value: Json<'_>) -> Option<Block> {
     let text = value.str()?;
     let (mime, data) = data_url(&text).unwrap_or((None, &text));
-    let guess = || BEGINNINGS.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
+    let guess =
+        || BEGINNINGS.iter().find(|(begin, _)| data.starts_with(begin)).map(|(_, mime)| *mime);
     Some(Block::new(BlockKind::Media(Media {
         kind: MediaKind::Image,
         mime: mime.or_else(guess).map(str::to_owned),
@@ -41,9 +42,11 @@ pub(super) fn data_url(url: &str) -> Option<(Option<&str>, &str)> {
     Some((Some(mime.split(';').next().unwrap_or(mime)).filter(|mime| !mime.is_empty()), data))
 }
 
-/// Base64 of the one spelling that is taken: the usual alphabet, padded. What cannot be read goes as it is, to be refused.
+/// Base64 of the one spelling that is taken: the usual alphabet, padded. What cannot be read goes
+/// as it is, to be refused.
 pub(super) fn standard(data: &str) -> std::borrow::Cow<'_, str> {
-    let usual = data.len().is_multiple_of(4) && !data.bytes().any(|b| matches!(b, b'-' | b'_' | b' ' | b'\t'));
+    let usual = data.len().is_multiple_of(4)
+        && !data.bytes().any(|b| matches!(b, b'-' | b'_' | b' ' | b'\t'));
     if usual {
         return data.into();
     }

@@ -26,8 +26,13 @@ impl Meter for LineMeter {
         let (mut content, mut done, mut error) = (false, false, false);
         let json = match json::walk(data, |depth, key, value| match (depth, key) {
             (1, b"done") => done = value.starts_with(b"true"),
-            (1, b"error") => error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
-            (1, b"response" | b"thinking") | (2, b"content" | b"images" | b"thinking" | b"tool_calls") => content |= !is_blank(value),
+            (1, b"error") => {
+                error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+            }
+            (1, b"response" | b"thinking")
+            | (2, b"content" | b"images" | b"thinking" | b"tool_calls") => {
+                content |= !is_blank(value)
+            }
             _ => {}
         }) {
             Ok(json) if data.first() == Some(&b'{') => json,
@@ -43,7 +48,8 @@ impl Meter for LineMeter {
         if done {
             self.done = true;
             self.summary.usage = usage(json);
-            self.summary.finish = shape::name(json.get("done_reason")).or_else(|| Some("stop".to_owned()));
+            self.summary.finish =
+                shape::name(json.get("done_reason")).or_else(|| Some("stop".to_owned()));
             return Heed::Terminal;
         }
         if content { Heed::Content } else { Heed::Nothing }
@@ -69,10 +75,27 @@ mod tests {
     #[test]
     fn lines_are_told_apart() {
         let mut meter = LineMeter::default();
-        assert_eq!(meter.event(b"", br#"{"model":"m","message":{"role":"assistant","content":""},"done":false}"#), Heed::Nothing);
-        assert_eq!(meter.event(b"", br#"{"model":"m","message":{"role":"assistant","content":"x"},"done":false}"#), Heed::Content);
-        assert_eq!(meter.event(b"", br#"{"model":"m","response":"x","done":false}"#), Heed::Content);
-        assert!(matches!(meter.event(b"", br#"{"error":"model broke"}"#), Heed::Error(f) if f.message == "model broke"));
+        assert_eq!(
+            meter.event(
+                b"",
+                br#"{"model":"m","message":{"role":"assistant","content":""},"done":false}"#
+            ),
+            Heed::Nothing
+        );
+        assert_eq!(
+            meter.event(
+                b"",
+                br#"{"model":"m","message":{"role":"assistant","content":"x"},"done":false}"#
+            ),
+            Heed::Content
+        );
+        assert_eq!(
+            meter.event(b"", br#"{"model":"m","response":"x","done":false}"#),
+            Heed::Content
+        );
+        assert!(
+            matches!(meter.event(b"", br#"{"error":"model broke"}"#), Heed::Error(f) if f.message == "model broke")
+        );
         assert!(!meter.complete());
         assert_eq!(
             meter.event(
@@ -82,6 +105,13 @@ mod tests {
             Heed::Terminal
         );
         let usage = Usage { input: 3, output: 4, ..Usage::default() };
-        assert_eq!(meter.summary(), Summary { usage: Some(usage), finish: Some("length".to_owned()), model: Some("m".to_owned()) });
+        assert_eq!(
+            meter.summary(),
+            Summary {
+                usage: Some(usage),
+                finish: Some("length".to_owned()),
+                model: Some("m".to_owned())
+            }
+        );
     }
 }

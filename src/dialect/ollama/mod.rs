@@ -17,7 +17,8 @@ use serde_json::json;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter, Summary, Traits,
+        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter,
+        Summary, Traits,
         any::AnyMeter,
         classic, shape, status,
         words::{self, SENT},
@@ -112,7 +113,12 @@ impl Egress for Ollama {
         request_write::write(request, traits)
     }
 
-    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
+    fn read_response(
+        &self,
+        content_type: &str,
+        body: &[u8],
+        carry: &Carry,
+    ) -> Result<ChatResponse, Fault> {
         stream_read::whole(content_type, body, carry)
     }
 

@@ -24,14 +24,16 @@ pub(super) const UNNAMED: &str = "call_unnamed_";
 
 pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
     let refused = |message: String| ClientError::new(ErrorKind::BadRequest, message);
-    let root = json::check(body).map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
+    let root = json::check(body)
+        .map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
     if !root.is_object() {
         return Err(refused(format!("expected an object, got {}", root.kind())));
     }
     let generate = place == Place::Generate;
     let mut request = ChatRequest { stream: true, ..ChatRequest::default() };
     let (mut messages, mut prompt, mut images) = (None, None, None);
-    // What is blank counts as absent: official clients send empty fields for everything that was not set.
+    // What is blank counts as absent: official clients send empty fields for everything that was
+    // not set.
     for (key, value) in root.members().filter(|(_, value)| !value.is_blank()) {
         match key {
             "model" => {}
@@ -48,15 +50,18 @@ pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError
         }
     }
     if generate {
-        let mut blocks: Vec<Block> = images.into_iter().flat_map(Json::items).filter_map(image::read).collect();
+        let mut blocks: Vec<Block> =
+            images.into_iter().flat_map(Json::items).filter_map(image::read).collect();
         blocks.extend(prompt.map(|prompt| Block::text(text(prompt))));
         request.messages.extend((!blocks.is_empty()).then(|| Message::new(Role::User, blocks)));
     } else if let Some(list) = messages {
         if !list.is_array() {
-            return Err(refused(format!("`messages` must be an array, got {}", list.kind())).param("messages"));
+            return Err(refused(format!("`messages` must be an array, got {}", list.kind()))
+                .param("messages"));
         }
         if let Some(item) = list.items().find(|item| !item.is_object()) {
-            return Err(refused(format!("`messages` must hold objects, got {}", item.kind())).param("messages"));
+            return Err(refused(format!("`messages` must hold objects, got {}", item.kind()))
+                .param("messages"));
         }
         conversation(&mut request, list);
     }
@@ -69,11 +74,17 @@ fn setting(settings: &mut Settings, key: &str, value: Json<'_>) -> bool {
         "think" => {
             let effort = value.str().and_then(|name| Effort::parse(&name));
             let enabled = value.bool().or(effort.map(|effort| effort != Effort::None));
-            settings.reasoning = enabled.map(|_| ReasoningWish { enabled, effort, ..ReasoningWish::default() });
+            settings.reasoning =
+                enabled.map(|_| ReasoningWish { enabled, effort, ..ReasoningWish::default() });
             enabled.is_some()
         }
         "format" if value.is_object() => {
-            settings.format = Some(Format::Schema { name: None, description: None, schema: Raw::of(value), strict: None });
+            settings.format = Some(Format::Schema {
+                name: None,
+                description: None,
+                schema: Raw::of(value),
+                strict: None,
+            });
             true
         }
         "format" if value.str().as_deref() == Some("json") => {
@@ -104,7 +115,10 @@ fn options(request: &mut ChatRequest, options: Json<'_>) {
             ("num_predict", _) if value.i64() == Some(-1) => {}
             ("stop", _) => {
                 let texts = value.str().into_iter().chain(value.items().filter_map(Json::str));
-                settings.stop = texts.map(std::borrow::Cow::into_owned).filter(|text| !text.is_empty()).collect();
+                settings.stop = texts
+                    .map(std::borrow::Cow::into_owned)
+                    .filter(|text| !text.is_empty())
+                    .collect();
             }
             _ => request.extras.push(OWN, &format!("options.{key}"), Raw::of(value)),
         }
@@ -139,7 +153,8 @@ fn tool(tool: Json<'_>) -> Tool {
     })
 }
 
-/// Calls that wait for their results; where ids are missing, results belong to calls by name, else by order.
+/// Calls that wait for their results; where ids are missing, results belong to calls by name, else
+/// by order.
 #[derive(Default)]
 struct Waiting {
     calls: Vec<(String, String)>,
@@ -174,9 +189,15 @@ impl Waiting {
 fn conversation(request: &mut ChatRequest, list: Json<'_>) {
     let (mut waiting, mut after_result) = (Waiting::default(), false);
     for item in list.items() {
-        let string = |key: &str| item.get(key).and_then(Json::str).map(|text| text.into_owned()).filter(|text| !text.is_empty());
+        let string = |key: &str| {
+            item.get(key)
+                .and_then(Json::str)
+                .map(|text| text.into_owned())
+                .filter(|text| !text.is_empty())
+        };
         let content = item.get("content").filter(|content| !content.is_blank()).map(text);
-        let images = || item.get("images").into_iter().flat_map(Json::items).filter_map(image::read);
+        let images =
+            || item.get("images").into_iter().flat_map(Json::items).filter_map(image::read);
         let role = string("role").unwrap_or_default().to_ascii_lowercase();
         let extras = |known: &[&str]| Extras::of(OWN, item, known);
         if role == "tool" {
@@ -189,7 +210,8 @@ fn conversation(request: &mut ChatRequest, list: Json<'_>) {
                 form: CallForm::Function,
             };
             let mut block = Block::new(BlockKind::ToolResult(result));
-            block.extras = extras(&["role", "content", "images", "tool_name", "name", "tool_call_id"]);
+            block.extras =
+                extras(&["role", "content", "images", "tool_name", "name", "tool_call_id"]);
             match request.messages.last_mut() {
                 Some(last) if after_result => last.blocks.push(block),
                 _ => request.messages.push(Message::new(Role::User, vec![block])),
@@ -205,10 +227,19 @@ fn conversation(request: &mut ChatRequest, list: Json<'_>) {
         };
         let mut blocks = Vec::new();
         if role == Role::Assistant {
-            blocks.extend(string("thinking").map(|text| Block::new(BlockKind::Reasoning(Reasoning { text, summary: false }))));
+            blocks.extend(
+                string("thinking").map(|text| {
+                    Block::new(BlockKind::Reasoning(Reasoning { text, summary: false }))
+                }),
+            );
             blocks.extend(content.map(Block::text));
             blocks.extend(images());
-            blocks.extend(item.get("tool_calls").into_iter().flat_map(Json::items).map(|call| self::call(call, &mut waiting)));
+            blocks.extend(
+                item.get("tool_calls")
+                    .into_iter()
+                    .flat_map(Json::items)
+                    .map(|call| self::call(call, &mut waiting)),
+            );
         } else {
             // Pictures stand before the words that speak of them.
             blocks.extend(images());
@@ -219,7 +250,8 @@ fn conversation(request: &mut ChatRequest, list: Json<'_>) {
             Role::System | Role::User => &["role", "content", "images", "name"],
         };
         let message = Message { role, blocks, name: string("name"), extras: extras(known) };
-        let leads = role == Role::System && request.system.is_empty() && request.messages.is_empty();
+        let leads =
+            role == Role::System && request.system.is_empty() && request.messages.is_empty();
         if leads && message.name.is_none() && message.extras.is_empty() {
             request.system = message.blocks;
         } else {
@@ -231,7 +263,8 @@ fn conversation(request: &mut ChatRequest, list: Json<'_>) {
 fn call(call: Json<'_>, waiting: &mut Waiting) -> Block {
     let function = call.get("function").unwrap_or(call);
     let name = function.get("name").map(text).unwrap_or_default();
-    let id = call.get("id").and_then(Json::str).map(|id| id.into_owned()).filter(|id| !id.is_empty());
+    let id =
+        call.get("id").and_then(Json::str).map(|id| id.into_owned()).filter(|id| !id.is_empty());
     let mut block = Block::new(BlockKind::ToolCall(ToolCall {
         id: waiting.call(id, &name),
         name,
@@ -244,14 +277,21 @@ fn call(call: Json<'_>, waiting: &mut Waiting) -> Block {
 
 /// Arguments come as an object; some say its text.
 pub(super) fn arguments(value: Option<Json<'_>>) -> String {
-    value.map(|value| value.str().map_or_else(|| value.text().to_owned(), std::borrow::Cow::into_owned)).unwrap_or_default()
+    value
+        .map(|value| {
+            value.str().map_or_else(|| value.text().to_owned(), std::borrow::Cow::into_owned)
+        })
+        .unwrap_or_default()
 }
 
 /// A text; of a list of parts the texts of the parts, of anything else its JSON.
 fn text(value: Json<'_>) -> String {
     match value.kind() {
         "string" => value.str().map(std::borrow::Cow::into_owned).unwrap_or_default(),
-        "array" => value.items().filter_map(|part| part.get("text").and_then(Json::str).or_else(|| part.str())).collect(),
+        "array" => value
+            .items()
+            .filter_map(|part| part.get("text").and_then(Json::str).or_else(|| part.str()))
+            .collect(),
         _ => value.text().to_owned(),
     }
 }

@@ -31,7 +31,8 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     let choice = request.tool_choice.as_ref();
     // There is no choice to be told, but a tool that is not named cannot be called.
     let tools: &[Tool] = if choice == Some(&ToolChoice::None) { &[] } else { &request.tools };
-    losses.when(!tools.is_empty() && !matches!(choice, None | Some(ToolChoice::Auto)), "tool_choice");
+    losses
+        .when(!tools.is_empty() && !matches!(choice, None | Some(ToolChoice::Auto)), "tool_choice");
     let body = write::object(|o| {
         o.str("model", &traits.model);
         o.array("messages", |a| messages(a, request, &mut losses));
@@ -94,7 +95,9 @@ fn settings(o: &mut Object<'_>, request: &ChatRequest, traits: &Traits, losses: 
             });
         }
         for (key, value) in request.extras.iter() {
-            if let (Some(option), Some(_)) = (key.strip_prefix("options."), request.extras.get(OWN, key)) {
+            if let (Some(option), Some(_)) =
+                (key.strip_prefix("options."), request.extras.get(OWN, key))
+            {
                 o.raw(option, value);
             }
         }
@@ -178,13 +181,25 @@ fn function(a: &mut Array<'_>, tool: &FunctionTool, losses: &mut Losses) {
 
 fn messages(a: &mut Array<'_>, request: &ChatRequest, losses: &mut Losses) {
     if !request.system.is_empty() {
-        losses.when(request.system.iter().any(|block| block.cache.is_some()), "system.cache_control");
-        said(a, "system", None, &request.system.iter().collect::<Vec<_>>(), &Extras::default(), losses);
+        losses
+            .when(request.system.iter().any(|block| block.cache.is_some()), "system.cache_control");
+        said(
+            a,
+            "system",
+            None,
+            &request.system.iter().collect::<Vec<_>>(),
+            &Extras::default(),
+            losses,
+        );
     }
     let mut names: HashMap<&str, &str> = HashMap::new();
     let mut rest = request.messages.as_slice();
     while let Some(first) = rest.first() {
-        let run = if first.role == Role::User { rest.iter().take_while(|message| message.role == Role::User).count() } else { 1 };
+        let run = if first.role == Role::User {
+            rest.iter().take_while(|message| message.role == Role::User).count()
+        } else {
+            1
+        };
         let (now, later) = rest.split_at(run);
         rest = later;
         match first.role {
@@ -196,7 +211,14 @@ fn messages(a: &mut Array<'_>, request: &ChatRequest, losses: &mut Losses) {
                 }
                 assistant(a, first, losses);
             }
-            Role::System => said(a, "system", first.name.as_deref(), &first.blocks.iter().collect::<Vec<_>>(), &first.extras, losses),
+            Role::System => said(
+                a,
+                "system",
+                first.name.as_deref(),
+                &first.blocks.iter().collect::<Vec<_>>(),
+                &first.extras,
+                losses,
+            ),
             // Results stand directly after the calls, before anything else that the user says.
             Role::User => {
                 for block in now.iter().flat_map(|message| &message.blocks) {
@@ -205,7 +227,11 @@ fn messages(a: &mut Array<'_>, request: &ChatRequest, losses: &mut Losses) {
                     }
                 }
                 for message in now {
-                    let rest: Vec<&Block> = message.blocks.iter().filter(|block| !matches!(block.kind, BlockKind::ToolResult(_))).collect();
+                    let rest: Vec<&Block> = message
+                        .blocks
+                        .iter()
+                        .filter(|block| !matches!(block.kind, BlockKind::ToolResult(_)))
+                        .collect();
                     if !rest.is_empty() || message.blocks.is_empty() {
                         said(a, "user", message.name.as_deref(), &rest, &message.extras, losses);
                     }
@@ -216,7 +242,14 @@ fn messages(a: &mut Array<'_>, request: &ChatRequest, losses: &mut Losses) {
 }
 
 /// A message of the system or the user.
-fn said(a: &mut Array<'_>, role: &str, name: Option<&str>, blocks: &[&Block], extras: &Extras, losses: &mut Losses) {
+fn said(
+    a: &mut Array<'_>,
+    role: &str,
+    name: Option<&str>,
+    blocks: &[&Block],
+    extras: &Extras,
+    losses: &mut Losses,
+) {
     let (content, images) = content(blocks, GAP, losses);
     losses.when(name.is_some(), "messages.name");
     a.object(|o| {
@@ -258,7 +291,8 @@ fn assistant(a: &mut Array<'_>, message: &Message, losses: &mut Losses) {
                             o.str("id", &call.id);
                         }
                         o.object("function", |o| {
-                            o.str("name", &call.name).text("arguments", &arguments(&call.arguments, call.form));
+                            o.str("name", &call.name)
+                                .text("arguments", &arguments(&call.arguments, call.form));
                         });
                         block.extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
                     });
@@ -269,7 +303,13 @@ fn assistant(a: &mut Array<'_>, message: &Message, losses: &mut Losses) {
     });
 }
 
-fn result(a: &mut Array<'_>, result: &ToolResult, block: &Block, called: Option<&str>, losses: &mut Losses) {
+fn result(
+    a: &mut Array<'_>,
+    result: &ToolResult,
+    block: &Block,
+    called: Option<&str>,
+    losses: &mut Losses,
+) {
     let (content, images) = content(&result.content.iter().collect::<Vec<_>>(), GAP, losses);
     losses.when(result.is_error, "messages.is_error");
     marks(block, losses);
@@ -313,7 +353,11 @@ fn marks(block: &Block, losses: &mut Losses) {
 }
 
 /// The words and the pictures of a message.
-fn content<'b>(blocks: &[&'b Block], gap: &str, losses: &mut Losses) -> (String, Vec<Cow<'b, str>>) {
+fn content<'b>(
+    blocks: &[&'b Block],
+    gap: &str,
+    losses: &mut Losses,
+) -> (String, Vec<Cow<'b, str>>) {
     let (mut text, mut images) = (String::new(), Vec::new());
     for block in blocks {
         marks(block, losses);
@@ -335,18 +379,31 @@ fn content<'b>(blocks: &[&'b Block], gap: &str, losses: &mut Losses) -> (String,
             BlockKind::Media(media) => media_content(media, &mut images, &mut say, losses),
             BlockKind::Foreign { body, .. } => {
                 let kind = body.json().get("type").and_then(|kind| kind.str());
-                losses.add(kind.map_or(Cow::Borrowed("messages.foreign"), |kind| format!("messages.{kind}").into()));
+                losses.add(kind.map_or(Cow::Borrowed("messages.foreign"), |kind| {
+                    format!("messages.{kind}").into()
+                }));
             }
             // Where they may stand they were taken out before.
-            BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => losses.add("messages.misplaced"),
+            BlockKind::Reasoning(_) | BlockKind::ToolCall(_) | BlockKind::ToolResult(_) => {
+                losses.add("messages.misplaced")
+            }
         }
     }
     (text, images)
 }
 
-/// Pictures go as they are, documents that are text as text; nothing else can be shown to the model.
-fn media_content<'b>(media: &'b Media, images: &mut Vec<Cow<'b, str>>, say: &mut impl FnMut(&str), losses: &mut Losses) {
-    losses.when(media.kind == MediaKind::Image && media.detail.as_deref().is_some_and(|d| d != "auto"), "messages.image_url.detail");
+/// Pictures go as they are, documents that are text as text; nothing else can be shown to the
+/// model.
+fn media_content<'b>(
+    media: &'b Media,
+    images: &mut Vec<Cow<'b, str>>,
+    say: &mut impl FnMut(&str),
+    losses: &mut Losses,
+) {
+    losses.when(
+        media.kind == MediaKind::Image && media.detail.as_deref().is_some_and(|d| d != "auto"),
+        "messages.image_url.detail",
+    );
     match (media.kind, &media.source) {
         (MediaKind::Image, Source::Base64(data)) => images.push(image::standard(data)),
         (MediaKind::Image, Source::Url(url)) => match image::data_url(url) {
@@ -357,7 +414,9 @@ fn media_content<'b>(media: &'b Media, images: &mut Vec<Cow<'b, str>>, say: &mut
             }
         },
         (_, Source::Text(text)) => document(media, text, say),
-        (MediaKind::Document | MediaKind::File, Source::Base64(data)) if media.mime.as_deref().is_some_and(is_text) => {
+        (MediaKind::Document | MediaKind::File, Source::Base64(data))
+            if media.mime.as_deref().is_some_and(is_text) =>
+        {
             match image::bytes(data).and_then(|bytes| String::from_utf8(bytes).ok()) {
                 Some(text) => document(media, &text, say),
                 None => losses.add("messages.document"),
@@ -379,5 +438,6 @@ fn document(media: &Media, text: &str, say: &mut impl FnMut(&str)) {
 }
 
 fn is_text(mime: &str) -> bool {
-    mime.starts_with("text/") || matches!(mime, "application/json" | "application/xml" | "application/yaml")
+    mime.starts_with("text/")
+        || matches!(mime, "application/json" | "application/xml" | "application/yaml")
 }

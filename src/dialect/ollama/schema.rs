@@ -1,7 +1,8 @@
 //! JSON Schema of a tool's arguments, as far as it is read: an object whose properties are objects.
 //!
-//! Unknown words are skipped by the server, but words of a wrong type make it refuse the whole request: properties that
-//! are `true` or `false`, a `required` that is no list. Those are rewritten, everything else stays as it is.
+//! Unknown words are skipped by the server, but words of a wrong type make it refuse the whole
+//! request: properties that are `true` or `false`, a `required` that is no list. Those are
+//! rewritten, everything else stays as it is.
 
 use std::borrow::Cow;
 
@@ -13,10 +14,12 @@ const NONE: &str = r#"{"type":"object","properties":{}}"#;
 
 /// The parameters of a function; with none of their own, those of a function without arguments.
 pub(super) fn parameters(schema: Option<&Raw>) -> Cow<'_, str> {
-    let Some(schema) = schema.filter(|schema| schema.json().is_object()) else { return NONE.into() };
+    let Some(schema) = schema.filter(|schema| schema.json().is_object()) else {
+        return NONE.into();
+    };
     let json = schema.json();
-    let whole =
-        json.get("type").is_some_and(|kind| kind.str().as_deref() == Some("object")) && json.get("properties").is_some_and(Json::is_object);
+    let whole = json.get("type").is_some_and(|kind| kind.str().as_deref() == Some("object"))
+        && json.get("properties").is_some_and(Json::is_object);
     if whole && fits(json, true) {
         return schema.text().into();
     }
@@ -36,10 +39,15 @@ pub(super) fn parameters(schema: Option<&Raw>) -> Cow<'_, str> {
 
 fn fits(schema: Json<'_>, root: bool) -> bool {
     schema.members().all(|(key, value)| match key {
-        "properties" => value.is_object() && value.members().all(|(_, inner)| inner.is_object() && fits(inner, false)),
+        "properties" => {
+            value.is_object()
+                && value.members().all(|(_, inner)| inner.is_object() && fits(inner, false))
+        }
         "required" | "enum" => value.is_array(),
         "description" => value.kind() == "string",
-        "anyOf" if !root => value.is_array() && value.items().all(|inner| inner.is_object() && fits(inner, false)),
+        "anyOf" if !root => {
+            value.is_array() && value.items().all(|inner| inner.is_object() && fits(inner, false))
+        }
         "type" if !root => matches!(value.kind(), "string" | "array"),
         _ => true,
     })
@@ -53,7 +61,11 @@ fn repair(schema: &mut Map<String, Value>) {
         "type" => value.is_string() || value.is_array(),
         _ => true,
     });
-    let properties = schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(|map| map.values_mut());
+    let properties = schema
+        .get_mut("properties")
+        .and_then(Value::as_object_mut)
+        .into_iter()
+        .flat_map(|map| map.values_mut());
     for inner in properties {
         mend(inner);
     }
@@ -81,11 +93,15 @@ mod tests {
             (None, NONE),
             (Some("{}"), r#"{"properties":{},"type":"object"}"#),
             (
-                Some(r#"{"type":"object","properties":{"a":{"type":["string","null"]}},"additionalProperties":false,"x":1.10}"#),
+                Some(
+                    r#"{"type":"object","properties":{"a":{"type":["string","null"]}},"additionalProperties":false,"x":1.10}"#,
+                ),
                 r#"{"type":"object","properties":{"a":{"type":["string","null"]}},"additionalProperties":false,"x":1.10}"#,
             ),
             (
-                Some(r#"{"type":"object","properties":{"a":true,"b":false,"c":{"properties":{"d":true}}},"required":null}"#),
+                Some(
+                    r#"{"type":"object","properties":{"a":true,"b":false,"c":{"properties":{"d":true}}},"required":null}"#,
+                ),
                 r#"{"properties":{"a":{},"b":{"not":{}},"c":{"properties":{"d":{}}}},"type":"object"}"#,
             ),
         ] {

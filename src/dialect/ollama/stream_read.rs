@@ -33,7 +33,15 @@ pub(super) struct LineReader {
 
 impl LineReader {
     pub(super) fn new(carry: &Carry) -> Self {
-        Self { carry: carry.clone(), blocks: Blocks::default(), calls: 0, lines: 0, begun: false, done: false, summary: Summary::default() }
+        Self {
+            carry: carry.clone(),
+            blocks: Blocks::default(),
+            calls: 0,
+            lines: 0,
+            begun: false,
+            done: false,
+            summary: Summary::default(),
+        }
     }
 
     fn line(&mut self, line: Json<'_>, out: &mut Vec<ChatEvent>) {
@@ -55,7 +63,10 @@ impl LineReader {
             }
         }
         if !std::mem::replace(&mut self.begun, true) {
-            let created = seen.created_at.and_then(Json::str).and_then(|at| at.parse::<jiff::Timestamp>().ok());
+            let created = seen
+                .created_at
+                .and_then(Json::str)
+                .and_then(|at| at.parse::<jiff::Timestamp>().ok());
             self.summary.model = shape::name(seen.model);
             out.push(ChatEvent::Begin {
                 id: String::new(),
@@ -64,13 +75,17 @@ impl LineReader {
                 usage: None,
             });
         }
-        let words = |value: Option<Json<'_>>| value.and_then(Json::str).map(Cow::into_owned).unwrap_or_default();
+        let words = |value: Option<Json<'_>>| {
+            value.and_then(Json::str).map(Cow::into_owned).unwrap_or_default()
+        };
         self.blocks.prose(Head::Reasoning { summary: false }, &words(seen.thinking), out);
         self.blocks.prose(Head::Text, &words(seen.content), out);
         if let Some(list) = seen.logprobs.filter(|list| list.is_array() && !list.is_blank()) {
             out.push(ChatEvent::Logprobs(crate::base::raw::Raw::of(list)));
         }
-        for block in seen.images.into_iter().flat_map(Json::items).chain(seen.image).filter_map(image::read) {
+        for block in
+            seen.images.into_iter().flat_map(Json::items).chain(seen.image).filter_map(image::read)
+        {
             if let BlockKind::Media(media) = block.kind {
                 self.blocks.whole(Head::Media(media), None, out);
             }
@@ -85,7 +100,9 @@ impl LineReader {
 
     fn call(&mut self, call: Json<'_>, out: &mut Vec<ChatEvent>) {
         let function = call.get("function").unwrap_or(call);
-        let string = |from: Json<'_>, key: &str| from.get(key).and_then(Json::str).map(Cow::into_owned).filter(|text| !text.is_empty());
+        let string = |from: Json<'_>, key: &str| {
+            from.get(key).and_then(Json::str).map(Cow::into_owned).filter(|text| !text.is_empty())
+        };
         let (key, name) = (self.calls, string(function, "name").unwrap_or_default());
         self.calls += 1;
         let id = string(call, "id").unwrap_or_else(|| format!("call_{}_{key}", self.carry.seed));
@@ -140,7 +157,12 @@ impl<'a> Line<'a> {
 }
 
 impl StreamReader for LineReader {
-    fn event(&mut self, _name: &[u8], data: &[u8], out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn event(
+        &mut self,
+        _name: &[u8],
+        data: &[u8],
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>> {
         if self.done {
             return Ok(());
         }
@@ -170,7 +192,8 @@ impl StreamReader for LineReader {
 pub(super) fn whole(content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
     answer::read(content_type, body)?;
     let json = shape::answer(content_type, body)?;
-    let (mut reader, mut events, mut assembler) = (LineReader::new(carry), Vec::new(), Assembler::default());
+    let (mut reader, mut events, mut assembler) =
+        (LineReader::new(carry), Vec::new(), Assembler::default());
     reader.line(json, &mut events);
     if !reader.done {
         reader.end_with(shape::name(json.get("done_reason")), json, &mut events);

@@ -10,7 +10,10 @@ use crate::{
     dialect::{Loss, Thinking, recorded, translate::Reading},
     ir::{
         assemble::{self, Assembler},
-        block::{Block, BlockKind, CallForm, Media, MediaKind, Proof, ProofKind, Reasoning, Source, ToolCall, ToolResult},
+        block::{
+            Block, BlockKind, CallForm, Media, MediaKind, Proof, ProofKind, Reasoning, Source,
+            ToolCall, ToolResult,
+        },
         event::ChatEvent,
         fault::ErrorKind,
         grammar,
@@ -71,7 +74,9 @@ fn normal(mut body: Value) -> Value {
         }
     }
     let root = body.as_object_mut().expect("an object");
-    root.retain(|key, value| !(matches!(&**key, "model" | "stream") || blank(value) || key == "raw" && value == false));
+    root.retain(|key, value| {
+        !(matches!(&**key, "model" | "stream") || blank(value) || key == "raw" && value == false)
+    });
     for message in root.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
         let message = message.as_object_mut().expect("an object");
         message.retain(|_, value| !blank(value));
@@ -86,7 +91,12 @@ fn normal(mut body: Value) -> Value {
 fn recorded_requests_survive_reading_and_writing() {
     for exchange in recorded::of(&["ollama.chat"]) {
         let (got, losses) = written(&read(&exchange.request));
-        assert_eq!((normal(got), losses), (normal(exchange.request), Vec::new()), "{}", exchange.id);
+        assert_eq!(
+            (normal(got), losses),
+            (normal(exchange.request), Vec::new()),
+            "{}",
+            exchange.id
+        );
     }
 }
 
@@ -128,8 +138,11 @@ fn results_without_ids_belong_to_calls_by_name_else_by_order() {
         {"role": "tool", "content": "of nobody"},
     ]}));
 
-    let calls: Vec<&str> =
-        request.messages[0].blocks.iter().filter_map(|b| if let BlockKind::ToolCall(c) = &b.kind { Some(&*c.id) } else { None }).collect();
+    let calls: Vec<&str> = request.messages[0]
+        .blocks
+        .iter()
+        .filter_map(|b| if let BlockKind::ToolCall(c) = &b.kind { Some(&*c.id) } else { None })
+        .collect();
     let results: Vec<&str> = request.messages[1]
         .blocks
         .iter()
@@ -142,20 +155,29 @@ fn results_without_ids_belong_to_calls_by_name_else_by_order() {
 #[test]
 fn generate_is_read_as_a_conversation() {
     let body = json!({"model": "m", "system": "s", "prompt": "p", "suffix": "after", "template": "", "context": [1, 2], "raw": false, "images": ["/9j/4AAQ"]});
-    let request = Ollama.read_request(Place::Generate, body.to_string().as_bytes()).expect("a request");
+    let request =
+        Ollama.read_request(Place::Generate, body.to_string().as_bytes()).expect("a request");
 
     assert_eq!(request.system, [Block::text("s")]);
     assert!(request.stream);
-    assert!(matches!(&request.messages[0].blocks[0].kind, BlockKind::Media(Media { mime: Some(mime), .. }) if mime == "image/jpeg"));
+    assert!(
+        matches!(&request.messages[0].blocks[0].kind, BlockKind::Media(Media { mime: Some(mime), .. }) if mime == "image/jpeg")
+    );
     assert_eq!(request.messages[0].blocks[1], Block::text("p"));
-    assert_eq!(request.extras.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["context", "suffix"]);
+    assert_eq!(
+        request.extras.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+        ["context", "suffix"]
+    );
 }
 
 #[test]
 fn what_is_no_request_is_refused_with_the_field() {
-    for (body, param) in
-        [("[", None), ("[]", None), (r#"{"messages":"hi"}"#, Some("messages")), (r#"{"messages":["hi"]}"#, Some("messages"))]
-    {
+    for (body, param) in [
+        ("[", None),
+        ("[]", None),
+        (r#"{"messages":"hi"}"#, Some("messages")),
+        (r#"{"messages":["hi"]}"#, Some("messages")),
+    ] {
         let error = Ollama.read_request(Place::Main, body.as_bytes()).expect_err("refused");
         assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::BadRequest, param), "{body}");
     }
@@ -163,8 +185,14 @@ fn what_is_no_request_is_refused_with_the_field() {
 
 #[test]
 fn a_conversation_of_other_dialects_is_written_with_its_losses() {
-    let mut thought = Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
-    thought.proof = Some(Proof { dialect: Dialect::Anthropic, kind: ProofKind::Signature, value: "s".to_owned(), id: None });
+    let mut thought =
+        Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }));
+    thought.proof = Some(Proof {
+        dialect: Dialect::Anthropic,
+        kind: ProofKind::Signature,
+        value: "s".to_owned(),
+        id: None,
+    });
     let call = Block::new(BlockKind::ToolCall(ToolCall {
         id: "c".to_owned(),
         name: "f".to_owned(),
@@ -177,20 +205,39 @@ fn a_conversation_of_other_dialects_is_written_with_its_losses() {
         is_error: true,
         ..ToolResult::default()
     }));
-    let picture = |source| Block::new(BlockKind::Media(Media { kind: MediaKind::Image, source, mime: None, name: None, detail: None }));
+    let picture = |source| {
+        Block::new(BlockKind::Media(Media {
+            kind: MediaKind::Image,
+            source,
+            mime: None,
+            name: None,
+            detail: None,
+        }))
+    };
     let mut request = ChatRequest {
         system: vec![Block::text("a"), Block::text("b")],
         messages: vec![
             Message::new(Role::Assistant, vec![thought, Block::text("so"), call]),
             Message::new(Role::User, vec![Block::text("by the way"), result]),
-            Message::new(Role::User, vec![picture(Source::Base64("_-8".to_owned())), picture(Source::Url("https://x/y.png".to_owned()))]),
+            Message::new(
+                Role::User,
+                vec![
+                    picture(Source::Base64("_-8".to_owned())),
+                    picture(Source::Url("https://x/y.png".to_owned())),
+                ],
+            ),
         ],
-        tools: vec![Tool::Function(FunctionTool { name: "f".to_owned(), strict: Some(true), ..FunctionTool::default() })],
+        tools: vec![Tool::Function(FunctionTool {
+            name: "f".to_owned(),
+            strict: Some(true),
+            ..FunctionTool::default()
+        })],
         tool_choice: Some(ToolChoice::Required),
         ..ChatRequest::default()
     };
     request.settings.max_tokens = Some(9);
-    request.settings.reasoning = Some(ReasoningWish { enabled: Some(true), budget: Some(2000), ..ReasoningWish::default() });
+    request.settings.reasoning =
+        Some(ReasoningWish { enabled: Some(true), budget: Some(2000), ..ReasoningWish::default() });
     request.extras.push(Dialect::Openai, "logit_bias", Raw::from(1));
 
     let (got, losses) = written(&request);
@@ -226,7 +273,9 @@ fn a_conversation_of_other_dialects_is_written_with_its_losses() {
 
 #[test]
 fn thinking_is_asked_for_as_the_model_is_told() {
-    let wish = |enabled, effort, budget| Some(ReasoningWish { enabled, effort, budget, ..ReasoningWish::default() });
+    let wish = |enabled, effort, budget| {
+        Some(ReasoningWish { enabled, effort, budget, ..ReasoningWish::default() })
+    };
     for (thinking, reasoning, want) in [
         (Thinking::Budget, wish(Some(true), None, None), json!(true)),
         (Thinking::Budget, wish(None, Some(Effort::Minimal), None), json!("low")),
@@ -239,7 +288,9 @@ fn thinking_is_asked_for_as_the_model_is_told() {
     ] {
         let mut request = ChatRequest::default();
         request.settings.reasoning = reasoning.clone();
-        let body: Value = serde_json::from_slice(&Ollama.write_request(&request, &traits(thinking)).body).expect("json");
+        let body: Value =
+            serde_json::from_slice(&Ollama.write_request(&request, &traits(thinking)).body)
+                .expect("json");
         assert_eq!(body["think"], want, "{thinking:?} {reasoning:?}");
     }
 }
@@ -251,13 +302,16 @@ fn answered(events: &[ChatEvent]) -> Option<ChatResponse> {
 }
 
 /// What an answer says: text, thinking, calls, finish, usage.
-fn meaning(response: &ChatResponse) -> (String, String, Vec<(String, Value)>, FinishKind, Option<Usage>) {
+fn meaning(
+    response: &ChatResponse,
+) -> (String, String, Vec<(String, Value)>, FinishKind, Option<Usage>) {
     let (mut text, mut thinking, mut calls) = (String::new(), String::new(), Vec::new());
     for block in &response.blocks {
         match &block.kind {
             BlockKind::Text(it) => text.push_str(&it.text),
             BlockKind::Reasoning(it) => thinking.push_str(&it.text),
-            BlockKind::ToolCall(it) => calls.push((it.name.clone(), serde_json::from_str(&it.arguments).unwrap_or_default())),
+            BlockKind::ToolCall(it) => calls
+                .push((it.name.clone(), serde_json::from_str(&it.arguments).unwrap_or_default())),
             _ => {}
         }
     }
@@ -293,18 +347,36 @@ fn recorded_answers_survive_whole_and_streamed_at_any_cut() {
             }
             answered(&events).expect("complete")
         } else {
-            Ollama.read_response("application/json", exchange.response.as_bytes(), &Carry::default()).expect("an answer")
+            Ollama
+                .read_response("application/json", exchange.response.as_bytes(), &Carry::default())
+                .expect("an answer")
         };
-        let last: Value = serde_json::from_str(exchange.response.trim().lines().last().expect("a line")).expect("json");
-        assert_eq!(response.usage.map(|u| u.output), last["eval_count"].as_u64(), "{}", exchange.id);
+        let last: Value =
+            serde_json::from_str(exchange.response.trim().lines().last().expect("a line"))
+                .expect("json");
+        assert_eq!(
+            response.usage.map(|u| u.output),
+            last["eval_count"].as_u64(),
+            "{}",
+            exchange.id
+        );
         assert!(!meaning(&response).0.is_empty());
 
         let whole = Ollama.write_response(&response, &shape(place));
         let again = Ollama.read_response("", &whole, &Carry::default()).expect("an answer");
-        assert_eq!((meaning(&again), again.created), (meaning(&response), response.created), "{}", exchange.id);
+        assert_eq!(
+            (meaning(&again), again.created),
+            (meaning(&response), response.created),
+            "{}",
+            exchange.id
+        );
         // What only its server knows (how long it took) comes with a whole answer.
         let fields = |response: &ChatResponse| {
-            let mut all: Vec<_> = response.extras.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
+            let mut all: Vec<_> = response
+                .extras
+                .iter()
+                .map(|(key, value)| (key.to_owned(), value.clone()))
+                .collect();
             all.sort_by(|a, b| a.0.cmp(&b.0));
             all
         };
@@ -350,7 +422,8 @@ fn calls_thoughts_pictures_and_probabilities_are_told() {
         ..ChatResponse::default()
     };
 
-    let lines = String::from_utf8(streamed(assemble::events(&response), Place::Main)).expect("text");
+    let lines =
+        String::from_utf8(streamed(assemble::events(&response), Place::Main)).expect("text");
 
     let head = r#"{"model":"asked","created_at":"1970-01-01T00:00:00Z","message":{"role":"assistant","content":"#;
     let want = [
@@ -364,16 +437,31 @@ fn calls_thoughts_pictures_and_probabilities_are_told() {
     ];
     assert_eq!(lines, want.map(|rest| format!("{head}{rest}\n")).concat());
     let again = answered(&reread(lines.as_bytes(), 5)).expect("complete");
-    assert_eq!((meaning(&again).2.len(), again.finish.kind, again.logprobs), (2, FinishKind::ToolCalls, response.logprobs.clone()));
-    let whole = Ollama.read_response("", &Ollama.write_response(&response, &shape(Place::Main)), &Carry::default()).expect("an answer");
+    assert_eq!(
+        (meaning(&again).2.len(), again.finish.kind, again.logprobs),
+        (2, FinishKind::ToolCalls, response.logprobs.clone())
+    );
+    let whole = Ollama
+        .read_response(
+            "",
+            &Ollama.write_response(&response, &shape(Place::Main)),
+            &Carry::default(),
+        )
+        .expect("an answer");
     assert_eq!(whole.blocks.len(), 5);
 }
 
 #[test]
 fn bad_lines_are_faults_and_a_cut_is_no_end() {
-    for (line, words) in [("{\"error\":\"model broke\"}", "model broke"), ("nonsense", "bad stream event 1"), ("[1]", "bad stream event 1")]
-    {
-        let fault = Ollama.stream_reader(&Carry::default()).event(b"", line.as_bytes(), &mut Vec::new()).expect_err("a fault");
+    for (line, words) in [
+        ("{\"error\":\"model broke\"}", "model broke"),
+        ("nonsense", "bad stream event 1"),
+        ("[1]", "bad stream event 1"),
+    ] {
+        let fault = Ollama
+            .stream_reader(&Carry::default())
+            .event(b"", line.as_bytes(), &mut Vec::new())
+            .expect_err("a fault");
         assert!(fault.message.contains(words), "{}", fault.message);
     }
     let mut reader = Ollama.stream_reader(&Carry::default());
@@ -388,14 +476,23 @@ fn bad_lines_are_faults_and_a_cut_is_no_end() {
     assert!(!reader.end(&mut said));
     reader.event(b"", br#"{"done":true,"done_reason":"length"}"#, &mut said).expect("the end");
     grammar::check(&said).expect("well formed");
-    assert!(matches!(said.last(), Some(ChatEvent::End { finish: Finish { kind: FinishKind::Length, .. }, usage: None, .. })));
+    assert!(matches!(
+        said.last(),
+        Some(ChatEvent::End { finish: Finish { kind: FinishKind::Length, .. }, usage: None, .. })
+    ));
 }
 
 #[test]
 fn errors_are_one_line_with_a_sentence() {
     let error = ClientError::new(ErrorKind::ModelNotFound, "model \"x\" not found");
-    assert_eq!(Ollama.write_error(&error, "r"), (StatusCode::NOT_FOUND, Bytes::from_static(br#"{"error":"model \"x\" not found"}"#)));
-    assert_eq!(Ollama.stream_error(&error, "r", Framing::Ndjson), "{\"error\":\"model \\\"x\\\" not found\"}\n");
+    assert_eq!(
+        Ollama.write_error(&error, "r"),
+        (StatusCode::NOT_FOUND, Bytes::from_static(br#"{"error":"model \"x\" not found"}"#))
+    );
+    assert_eq!(
+        Ollama.stream_error(&error, "r", Framing::Ndjson),
+        "{\"error\":\"model \\\"x\\\" not found\"}\n"
+    );
     let mut out = Vec::new();
     Ollama.stream_writer(&shape(Place::Main)).error(&error, "r", &mut out);
     assert_eq!(out, Ollama.stream_error(&error, "r", Framing::Ndjson));

@@ -19,8 +19,11 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
     let json = shape::answer(content_type, body)?;
     let choices = shape::list(json, "choices")?;
     for choice in choices.items() {
-        let told = choice.get("message").or_else(|| choice.get("text")).or_else(|| choice.get("delta"));
-        if !choice.is_object() || told.is_some_and(|told| !matches!(told.kind(), "object" | "string")) {
+        let told =
+            choice.get("message").or_else(|| choice.get("text")).or_else(|| choice.get("delta"));
+        if !choice.is_object()
+            || told.is_some_and(|told| !matches!(told.kind(), "object" | "string"))
+        {
             return Err(fault::unexpected("a choice is no choice"));
         }
         if let Some(fault) = failure(choice) {
@@ -28,11 +31,15 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
         }
     }
     let finish = choices.items().next().and_then(|choice| shape::name(choice.get("finish_reason")));
-    Ok(Summary { usage: json.get("usage").and_then(tokens::openai), finish, model: shape::name(json.get("model")) })
+    Ok(Summary {
+        usage: json.get("usage").and_then(tokens::openai),
+        finish,
+        model: shape::name(json.get("model")),
+    })
 }
 
-/// The summary of an answer that is as nearly all are: one choice that tells one thing, found while the text is proven, so
-/// that it is gone over once. `None` where it is anything else.
+/// The summary of an answer that is as nearly all are: one choice that tells one thing, found while
+/// the text is proven, so that it is gone over once. `None` where it is anything else.
 fn usual(body: &[u8]) -> Option<Summary> {
     let (mut usage, mut model, mut choices, mut told, mut reason) = (None, None, None, None, None);
     let (mut inside, mut odd) = (false, false);
@@ -64,7 +71,10 @@ fn usual(body: &[u8]) -> Option<Summary> {
         return None;
     }
     Some(Summary {
-        usage: usage.map(json::told).filter(|usage| usage.kind() != "null").and_then(tokens::openai),
+        usage: usage
+            .map(json::told)
+            .filter(|usage| usage.kind() != "null")
+            .and_then(tokens::openai),
         finish: shape::name(reason.map(json::told)),
         model: shape::name(model.map(json::told)),
     })
@@ -77,7 +87,10 @@ pub(super) fn as_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
     let choices = answer.remove("choices");
     let usage = answer.remove("usage");
     let chat = op == Op::Chat;
-    answer.insert("object".to_owned(), if chat { "chat.completion.chunk" } else { "text_completion" }.into());
+    answer.insert(
+        "object".to_owned(),
+        if chat { "chat.completion.chunk" } else { "text_completion" }.into(),
+    );
 
     let mut out = BytesMut::new();
     let mut write = |choices: Value, usage: Option<&Value>| {
@@ -108,9 +121,13 @@ pub(super) fn as_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
                 }
             }
             choice.insert("delta".to_owned(), delta);
-            last.push(json!({ "index": index, "delta": {}, "logprobs": null, "finish_reason": finish }));
+            last.push(
+                json!({ "index": index, "delta": {}, "logprobs": null, "finish_reason": finish }),
+            );
         } else {
-            last.push(json!({ "index": index, "text": "", "logprobs": null, "finish_reason": finish }));
+            last.push(
+                json!({ "index": index, "text": "", "logprobs": null, "finish_reason": finish }),
+            );
         }
         first.push(Value::Object(choice));
     }
@@ -131,7 +148,8 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
             continue;
         }
         let json = shape::answer("", data)?;
-        if let Some(fault) = json.get("choices").into_iter().flat_map(Json::items).find_map(failure) {
+        if let Some(fault) = json.get("choices").into_iter().flat_map(Json::items).find_map(failure)
+        {
             return Err(fault);
         }
         let mut chunk = shape::event(data)?;
@@ -143,13 +161,20 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
         }
         let Some(Value::Array(parts)) = parts else { continue };
         for (at, part) in parts.into_iter().enumerate() {
-            let Value::Object(part) = part else { return Err(fault::unexpected("a choice is no choice")) };
+            let Value::Object(part) = part else {
+                return Err(fault::unexpected("a choice is no choice"));
+            };
             let index = part.get("index").and_then(Value::as_u64).unwrap_or(at as u64);
-            let known = choices.iter().position(|choice| choice.get("index").and_then(Value::as_u64) == Some(index));
+            let known = choices
+                .iter()
+                .position(|choice| choice.get("index").and_then(Value::as_u64) == Some(index));
             let choice = match known {
                 Some(known) => &mut choices[known],
                 None => {
-                    choices.push(Map::from_iter([("index".to_owned(), index.into()), ("finish_reason".to_owned(), Value::Null)]));
+                    choices.push(Map::from_iter([
+                        ("index".to_owned(), index.into()),
+                        ("finish_reason".to_owned(), Value::Null),
+                    ]));
                     let last = choices.len() - 1;
                     &mut choices[last]
                 }
@@ -177,15 +202,20 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
         }
     }
     choices.sort_by_key(|choice| choice.get("index").and_then(Value::as_u64));
-    answer.insert("object".to_owned(), if op == Op::Chat { "chat.completion" } else { "text_completion" }.into());
+    answer.insert(
+        "object".to_owned(),
+        if op == Op::Chat { "chat.completion" } else { "text_completion" }.into(),
+    );
     answer.insert("choices".to_owned(), choices.into_iter().map(Value::Object).collect());
     Ok(Value::Object(answer).to_string().into())
 }
 
-/// What is missing of the answer. `done`: the stream said its end, which is enough after text, but neither in the middle of
-/// a call nor where nothing was said.
+/// What is missing of the answer. `done`: the stream said its end, which is enough after text, but
+/// neither in the middle of a call nor where nothing was said.
 fn unfinished(choices: &[Map<String, Value>], done: bool) -> Option<Fault> {
-    let reason = |choice: &Map<String, Value>| choice.get("finish_reason").and_then(Value::as_str).is_some_and(|reason| !reason.is_empty());
+    let reason = |choice: &Map<String, Value>| {
+        choice.get("finish_reason").and_then(Value::as_str).is_some_and(|reason| !reason.is_empty())
+    };
     if !choices.is_empty() && choices.iter().all(reason) {
         return None;
     }
@@ -202,15 +232,19 @@ fn unfinished(choices: &[Map<String, Value>], done: bool) -> Option<Fault> {
     };
     let says = |choice| {
         let fields = message(choice).and_then(Value::as_object).into_iter().flatten();
-        fields.filter(|(key, _)| *key != "role").any(|(_, value)| said(value)) || choice.get("text").is_some_and(said)
+        fields.filter(|(key, _)| *key != "role").any(|(_, value)| said(value))
+            || choice.get("text").is_some_and(said)
     };
     if !choices.iter().any(|choice| reason(choice) || says(choice)) {
         return Some(shape::empty());
     }
-    let mut calls = choices.iter().filter(|choice| !reason(choice)).filter_map(message).flat_map(|message| {
-        let listed = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
-        listed.filter_map(|call| call.get("function").or_else(|| call.get("custom"))).chain(message.get("function_call"))
-    });
+    let mut calls =
+        choices.iter().filter(|choice| !reason(choice)).filter_map(message).flat_map(|message| {
+            let listed = message.get("tool_calls").and_then(Value::as_array).into_iter().flatten();
+            listed
+                .filter_map(|call| call.get("function").or_else(|| call.get("custom")))
+                .chain(message.get("function_call"))
+        });
     let whole = |call: &Value| match call.get("arguments") {
         Some(Value::String(text)) => json::check(text.as_bytes()).is_ok(),
         other => other.is_some_and(said),
@@ -228,13 +262,17 @@ fn merge_choice(choice: &mut Map<String, Value>, part: Map<String, Value>) {
                     merge_delta(message, delta);
                 }
             }
-            ("text", Value::String(text)) => shape::append(choice.entry("text").or_insert(Value::Null), &text),
-            ("logprobs", Value::Object(new)) => match choice.get_mut("logprobs").and_then(Value::as_object_mut) {
-                Some(old) => merge_delta(old, new),
-                None => {
-                    choice.insert(key, Value::Object(new));
+            ("text", Value::String(text)) => {
+                shape::append(choice.entry("text").or_insert(Value::Null), &text)
+            }
+            ("logprobs", Value::Object(new)) => {
+                match choice.get_mut("logprobs").and_then(Value::as_object_mut) {
+                    Some(old) => merge_delta(old, new),
+                    None => {
+                        choice.insert(key, Value::Object(new));
+                    }
                 }
-            },
+            }
             (_, value) => {
                 choice.insert(key, value);
             }
@@ -299,11 +337,17 @@ fn merge_calls(place: &mut Value, parts: Vec<Value>) {
 
 /// An index may be used again: then a name with an id of its own is another call.
 fn begins_another(call: &Value, part: &Map<String, Value>) -> bool {
-    let name = |call: Option<&Value>| call.and_then(|inside| inside.get("name")?.as_str()).is_some_and(|name| !name.is_empty());
-    let told = |id: Option<&Value>| id.and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
+    let name = |call: Option<&Value>| {
+        call.and_then(|inside| inside.get("name")?.as_str()).is_some_and(|name| !name.is_empty())
+    };
+    let told = |id: Option<&Value>| {
+        id.and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned)
+    };
     let named = name(call.get("function").or_else(|| call.get("custom")));
     let names = name(part.get("function").or_else(|| part.get("custom")));
-    named && names && told(part.get("id")).is_some_and(|id| told(call.get("id")).as_ref() != Some(&id))
+    named
+        && names
+        && told(part.get("id")).is_some_and(|id| told(call.get("id")).as_ref() != Some(&id))
 }
 
 #[cfg(test)]
@@ -314,14 +358,19 @@ mod tests {
 
     fn events(stream: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let text = String::from_utf8_lossy(stream);
-        text.split_terminator("\n\n").map(|event| (Vec::new(), event.trim_start_matches("data: ").as_bytes().to_vec())).collect()
+        text.split_terminator("\n\n")
+            .map(|event| (Vec::new(), event.trim_start_matches("data: ").as_bytes().to_vec()))
+            .collect()
     }
 
     #[test]
     fn an_answer_told_as_a_stream_comes_back() {
         let stream = as_stream(Op::Chat, ANSWER.as_bytes()).expect("an answer");
         let back = as_answer(Op::Chat, &events(&stream)).expect("complete");
-        let (mut want, got): (Value, Value) = (serde_json::from_str(ANSWER).expect("json"), serde_json::from_slice(&back).expect("json"));
+        let (mut want, got): (Value, Value) = (
+            serde_json::from_str(ANSWER).expect("json"),
+            serde_json::from_slice(&back).expect("json"),
+        );
         want["choices"][0].as_object_mut().expect("a choice").remove("logprobs");
         assert_eq!(got, want);
     }
@@ -340,7 +389,8 @@ mod tests {
         .iter()
         .map(|data| (Vec::new(), data.as_bytes().to_vec()))
         .collect();
-        let got: Value = serde_json::from_slice(&as_answer(Op::Chat, &events).expect("complete")).expect("json");
+        let got: Value =
+            serde_json::from_slice(&as_answer(Op::Chat, &events).expect("complete")).expect("json");
         assert_eq!(
             got,
             json!({"id":"c","model":"m","object":"chat.completion","usage":{"prompt_tokens":1,"completion_tokens":1},"choices":[{"index":0,"finish_reason":"tool_calls","message":{
@@ -350,7 +400,8 @@ mod tests {
     }
 
     fn gathered(chunks: &[&str]) -> Result<Value, Fault> {
-        let events: Vec<_> = chunks.iter().map(|data| (Vec::new(), data.as_bytes().to_vec())).collect();
+        let events: Vec<_> =
+            chunks.iter().map(|data| (Vec::new(), data.as_bytes().to_vec())).collect();
         as_answer(Op::Chat, &events).map(|answer| serde_json::from_slice(&answer).expect("json"))
     }
 
@@ -373,7 +424,14 @@ mod tests {
             (&["[DONE]"], false),
             (&[role, "[DONE]"], false),
             (&[role, stop], true),
-            (&[role, r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}"#, "[DONE]"], false),
+            (
+                &[
+                    role,
+                    r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}"#,
+                    "[DONE]",
+                ],
+                false,
+            ),
         ] {
             assert_eq!(gathered(chunks).is_ok(), good, "{chunks:?}");
         }
@@ -381,10 +439,16 @@ mod tests {
 
     #[test]
     fn an_index_used_again_is_another_call_and_names_come_in_pieces() {
-        let part = |call: Value| json!({ "choices": [{ "index": 0, "delta": { "tool_calls": [call] } }] }).to_string();
+        let part = |call: Value| {
+            json!({ "choices": [{ "index": 0, "delta": { "tool_calls": [call] } }] }).to_string()
+        };
         let got = gathered(&[
-            &part(json!({ "index": 0, "id": "a", "function": { "name": "get_", "arguments": "" } })),
-            &part(json!({ "index": 0, "function": { "name": "weather", "arguments": "{\"city\":" } })),
+            &part(
+                json!({ "index": 0, "id": "a", "function": { "name": "get_", "arguments": "" } }),
+            ),
+            &part(
+                json!({ "index": 0, "function": { "name": "weather", "arguments": "{\"city\":" } }),
+            ),
             &part(json!({ "index": 0, "function": { "arguments": "\"A\"}" } })),
             &part(json!({ "index": 0, "id": "b", "function": { "name": "f", "arguments": "{" } })),
             &part(json!({ "index": 0, "id": "b", "function": { "name": "f", "arguments": "}" } })),
@@ -400,7 +464,10 @@ mod tests {
     #[test]
     fn errors_of_a_choice_are_errors_of_the_answer() {
         for (choice, message) in [
-            (r#"{"message":{"content":""},"error":{"message":"evil","code":502},"finish_reason":"error"}"#, "evil"),
+            (
+                r#"{"message":{"content":""},"error":{"message":"evil","code":502},"finish_reason":"error"}"#,
+                "evil",
+            ),
             (r#"{"message":{"content":"x"},"error":"evil"}"#, "evil"),
             (
                 r#"{"message":{"content":""},"finish_reason":"error"}"#,
@@ -408,9 +475,19 @@ mod tests {
             ),
         ] {
             let body = format!(r#"{{"id":"c","choices":[{choice}]}}"#);
-            assert_eq!(read("", body.as_bytes()).map_err(|fault| fault.message), Err(message.to_owned()), "{choice}");
+            assert_eq!(
+                read("", body.as_bytes()).map_err(|fault| fault.message),
+                Err(message.to_owned()),
+                "{choice}"
+            );
         }
-        assert!(read("", br#"{"choices":[{"message":{"content":""},"error":null,"finish_reason":"stop"}]}"#).is_ok());
+        assert!(
+            read(
+                "",
+                br#"{"choices":[{"message":{"content":""},"error":null,"finish_reason":"stop"}]}"#
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -431,9 +508,13 @@ mod tests {
             assert!(read("application/json", bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(read("", b"{\"choices\":[],\"x\":\"\xff\"}").is_err());
-        assert_eq!(read("", br#"{"choices":[],"model":"m"}"#).map(|s| s.model), Ok(Some("m".to_owned())));
         assert_eq!(
-            read("", br#"{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}"#).map(|s| s.finish),
+            read("", br#"{"choices":[],"model":"m"}"#).map(|s| s.model),
+            Ok(Some("m".to_owned()))
+        );
+        assert_eq!(
+            read("", br#"{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}"#)
+                .map(|s| s.finish),
             Ok(Some("stop".to_owned()))
         );
     }

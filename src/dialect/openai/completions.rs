@@ -1,4 +1,5 @@
-//! The old prompt-in, text-out endpoint as a conversation of one message, and log probabilities in its own form.
+//! The old prompt-in, text-out endpoint as a conversation of one message, and log probabilities in
+//! its own form.
 
 use crate::{
     base::{json::Json, raw::Raw, write},
@@ -12,11 +13,20 @@ use crate::{
 
 /// The user message that a prompt (and what is to follow the answer) comes to.
 pub(super) fn prompt(json: Json<'_>) -> Result<Message, ClientError> {
-    let prompt = json.get("prompt").ok_or_else(|| refuse("prompt", "Missing required parameter: 'prompt'."))?;
+    let prompt = json
+        .get("prompt")
+        .ok_or_else(|| refuse("prompt", "Missing required parameter: 'prompt'."))?;
     let first = if prompt.is_array() { prompt.items().next().unwrap_or(prompt) } else { prompt };
     let Some(text) = first.str() else {
-        let what = if matches!(first.kind(), "number" | "array") { "arrays of tokens are not taken here" } else { "a text is expected" };
-        return Err(refuse("prompt", format!("Invalid type for 'prompt': {what}; send the prompt as a string.")));
+        let what = if matches!(first.kind(), "number" | "array") {
+            "arrays of tokens are not taken here"
+        } else {
+            "a text is expected"
+        };
+        return Err(refuse(
+            "prompt",
+            format!("Invalid type for 'prompt': {what}; send the prompt as a string."),
+        ));
     };
     let suffix = json.get("suffix").and_then(Json::str).filter(|suffix| !suffix.is_empty());
     let asked = match suffix {
@@ -30,9 +40,11 @@ pub(super) fn prompt(json: Json<'_>) -> Result<Message, ClientError> {
     Ok(Message::new(Role::User, vec![Block::text(asked)]))
 }
 
-/// `logprobs` of a completion, made of the token array of a chat answer; `offset` is where the text begins, in characters.
+/// `logprobs` of a completion, made of the token array of a chat answer; `offset` is where the text
+/// begins, in characters.
 pub(super) fn logprobs(tokens: &Raw, offset: &mut u64) -> String {
-    let of = |token: Json<'_>| token.get("token").and_then(Json::str).unwrap_or_default().into_owned();
+    let of =
+        |token: Json<'_>| token.get("token").and_then(Json::str).unwrap_or_default().into_owned();
     let items = || tokens.json().items();
     write::object(|o| {
         o.array("text_offset", |a| {
@@ -55,9 +67,13 @@ pub(super) fn logprobs(tokens: &Raw, offset: &mut u64) -> String {
             for token in items() {
                 a.object(|o| {
                     for top in token.get("top_logprobs").into_iter().flat_map(Json::items) {
-                        // Keys are written as they stand, so the quotes around a token's text are taken off.
+                        // Keys are written as they stand, so the quotes around a token's text are
+                        // taken off.
                         let name = Raw::string(&of(top));
-                        o.text(&name.text()[1..name.text().len() - 1], top.get("logprob").map_or("null", Json::text));
+                        o.text(
+                            &name.text()[1..name.text().len() - 1],
+                            top.get("logprob").map_or("null", Json::text),
+                        );
                     }
                 });
             }
@@ -78,16 +94,26 @@ mod tests {
         };
         assert_eq!(said(r#"{"prompt":"a\nb"}"#), "a\nb");
         assert_eq!(said(r#"{"prompt":["a","b"],"suffix":""}"#), "a");
-        assert!(said(r#"{"prompt":"fn x() {","suffix":"}"}"#).ends_with("<prefix>fn x() {</prefix>\n<suffix>}</suffix>"));
-        for bad in ["{}", r#"{"prompt":[1,2]}"#, r#"{"prompt":[[1]]}"#, r#"{"prompt":[]}"#, r#"{"prompt":{}}"#] {
+        assert!(
+            said(r#"{"prompt":"fn x() {","suffix":"}"}"#)
+                .ends_with("<prefix>fn x() {</prefix>\n<suffix>}</suffix>")
+        );
+        for bad in [
+            "{}",
+            r#"{"prompt":[1,2]}"#,
+            r#"{"prompt":[[1]]}"#,
+            r#"{"prompt":[]}"#,
+            r#"{"prompt":{}}"#,
+        ] {
             assert_eq!(read(bad).expect_err(bad).param.as_deref(), Some("prompt"));
         }
     }
 
     #[test]
     fn log_probabilities_take_the_old_form() {
-        let tokens =
-            Raw::parse(r#"[{"token":"é\"","logprob":-0.5,"bytes":[1],"top_logprobs":[{"token":"é\"","logprob":-0.5}]},{"token":"b"}]"#);
+        let tokens = Raw::parse(
+            r#"[{"token":"é\"","logprob":-0.5,"bytes":[1],"top_logprobs":[{"token":"é\"","logprob":-0.5}]},{"token":"b"}]"#,
+        );
         let mut offset = 3;
         assert_eq!(
             logprobs(&tokens.expect("json"), &mut offset),

@@ -25,9 +25,13 @@ mod tests {
 
     #[test]
     fn bodies_have_all_four_fields() {
-        let (status, body) = write(&ClientError::new(ErrorKind::ModelNotFound, "no \u{1b}[x").param("model"));
+        let (status, body) =
+            write(&ClientError::new(ErrorKind::ModelNotFound, "no \u{1b}[x").param("model"));
         assert_eq!(status, 404);
-        assert_eq!(body, r#"{"error":{"code":"model_not_found","message":"no \\u001b[x","param":"model","type":"invalid_request_error"}}"#);
+        assert_eq!(
+            body,
+            r#"{"error":{"code":"model_not_found","message":"no \\u001b[x","param":"model","type":"invalid_request_error"}}"#
+        );
         assert_eq!(
             event(&ClientError::new(ErrorKind::Internal, "m")),
             "data: {\"error\":{\"code\":null,\"message\":\"m\",\"param\":null,\"type\":\"server_error\"}}\n\n"

@@ -16,12 +16,21 @@ const OWN: Dialect = Dialect::Openai;
 
 pub(super) fn read(list: Json<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
     if !list.is_array() {
-        return Err(refuse("messages", format!("Invalid type for 'messages': expected an array of objects, but got {}.", list.kind())));
+        return Err(refuse(
+            "messages",
+            format!(
+                "Invalid type for 'messages': expected an array of objects, but got {}.",
+                list.kind()
+            ),
+        ));
     }
     let mut reader = Reader { request, calls: Vec::new() };
     for (at, message) in list.items().enumerate() {
         if !message.is_object() {
-            let text = format!("Invalid type for 'messages[{at}]': expected an object, but got {}.", message.kind());
+            let text = format!(
+                "Invalid type for 'messages[{at}]': expected an object, but got {}.",
+                message.kind()
+            );
             return Err(refuse(format!("messages[{at}]"), text));
         }
         let role = message.get("role").and_then(Json::str).unwrap_or_default();
@@ -32,7 +41,9 @@ pub(super) fn read(list: Json<'_>, request: &mut ChatRequest) -> Result<(), Clie
             "user" => reader.user(message, at)?,
             other => {
                 let known = "'system', 'assistant', 'user', 'function', 'tool', and 'developer'";
-                let text = format!("Invalid value: '{other}' for 'messages[{at}].role'. Supported values are: {known}.");
+                let text = format!(
+                    "Invalid value: '{other}' for 'messages[{at}].role'. Supported values are: {known}."
+                );
                 return Err(refuse(format!("messages[{at}].role"), text));
             }
         }
@@ -77,12 +88,14 @@ fn mark(message: Json<'_>, extras: &mut Extras, blocks: &mut [Block]) {
 }
 
 impl Reader<'_> {
-    /// A leading system message stands before the conversation; what it says besides its content is kept with its first block.
+    /// A leading system message stands before the conversation; what it says besides its content is
+    /// kept with its first block.
     fn system(&mut self, message: Json<'_>, at: usize) -> Result<(), ClientError> {
         let mut blocks = parts_read::content(message.get("content"), at)?;
         let extras = Extras::of(OWN, message, &["role", "content", "name", "cache_control"]);
         if !self.request.messages.is_empty() {
-            let mut told = Message { role: Role::System, blocks, name: some(message, "name"), extras };
+            let mut told =
+                Message { role: Role::System, blocks, name: some(message, "name"), extras };
             mark(message, &mut told.extras, &mut told.blocks);
             self.request.messages.push(told);
             return Ok(());
@@ -91,7 +104,9 @@ impl Reader<'_> {
         if let Some(first) = blocks.first_mut() {
             extras.iter().for_each(|(key, value)| first.extras.push(OWN, key, value.clone()));
             let head = Raw::object(|o| {
-                let rest = message.members().filter(|(key, value)| *key != "content" && value.kind() != "null");
+                let rest = message
+                    .members()
+                    .filter(|(key, value)| *key != "content" && value.kind() != "null");
                 rest.for_each(|(key, value)| {
                     o.json(key, value);
                 });
@@ -104,7 +119,9 @@ impl Reader<'_> {
 
     fn user(&mut self, message: Json<'_>, at: usize) -> Result<(), ClientError> {
         if message.get("content").is_none() {
-            let text = format!("Invalid value for 'messages[{at}].content': expected a string or an array of content parts, got null.");
+            let text = format!(
+                "Invalid value for 'messages[{at}].content': expected a string or an array of content parts, got null."
+            );
             return Err(refuse(format!("messages[{at}].content"), text));
         }
         let mut told = Message::new(Role::User, parts_read::content(message.get("content"), at)?);
@@ -141,22 +158,35 @@ impl Reader<'_> {
         let mut blocks = Vec::new();
         thought(message, &mut blocks, &mut extras);
         let said = parts_read::content(message.get("content"), at)?;
-        blocks.extend(said.into_iter().filter(|block| !matches!(&block.kind, BlockKind::Text(Text { text, .. }) if text.is_empty())));
+        blocks.extend(said.into_iter().filter(
+            |block| !matches!(&block.kind, BlockKind::Text(Text { text, .. }) if text.is_empty()),
+        ));
         if let Some(proof) = reasoning::beside(message) {
             match blocks.iter_mut().rfind(|block| matches!(block.kind, BlockKind::Text(_))) {
                 Some(block) => block.proof = Some(proof),
-                None => extras.also(OWN, "extra_content", Raw::parse(&proof.value).unwrap_or_else(|| Raw::from(true))),
+                None => extras.also(
+                    OWN,
+                    "extra_content",
+                    Raw::parse(&proof.value).unwrap_or_else(|| Raw::from(true)),
+                ),
             }
         }
         blocks.extend(some(message, "refusal").map(|words| Block::new(BlockKind::Refusal(words))));
         for call in message.get("tool_calls").into_iter().flat_map(Json::items) {
             blocks.push(self.call(call, at)?);
         }
-        if let Some(call) = message.get("function_call").filter(|call| some(*call, "name").is_some()) {
+        if let Some(call) =
+            message.get("function_call").filter(|call| some(*call, "name").is_some())
+        {
             blocks.push(self.called(None, call, "arguments", CallForm::Function));
         }
         mark(message, &mut extras, &mut blocks);
-        self.request.messages.push(Message { role: Role::Assistant, blocks, name: some(message, "name"), extras });
+        self.request.messages.push(Message {
+            role: Role::Assistant,
+            blocks,
+            name: some(message, "name"),
+            extras,
+        });
         Ok(())
     }
 
@@ -167,18 +197,31 @@ impl Reader<'_> {
             (None, Some(custom)) => self.called(id, custom, "input", CallForm::Custom),
             (None, None) => {
                 let param = format!("messages[{at}].tool_calls");
-                return Err(refuse(param, format!("Missing required parameter: 'messages[{at}].tool_calls[].function'.")));
+                return Err(refuse(
+                    param,
+                    format!("Missing required parameter: 'messages[{at}].tool_calls[].function'."),
+                ));
             }
         };
-        block.extras = Extras::of(OWN, call, &["id", "type", "index", "function", "custom", "extra_content"]);
+        block.extras =
+            Extras::of(OWN, call, &["id", "type", "index", "function", "custom", "extra_content"]);
         block.proof = reasoning::beside(call);
         Ok(block)
     }
 
-    fn called(&mut self, id: Option<String>, inside: Json<'_>, field: &str, form: CallForm) -> Block {
+    fn called(
+        &mut self,
+        id: Option<String>,
+        inside: Json<'_>,
+        field: &str,
+        form: CallForm,
+    ) -> Block {
         let id = id.unwrap_or_else(|| format!("call_{}", self.calls.len()));
         let name = inside.get("name").and_then(text).unwrap_or_default();
-        let arguments = inside.get(field).map(|told| text(told).unwrap_or_else(|| told.text().to_owned())).unwrap_or_default();
+        let arguments = inside
+            .get(field)
+            .map(|told| text(told).unwrap_or_else(|| told.text().to_owned()))
+            .unwrap_or_default();
         self.calls.push(Called { id: id.clone(), name: name.clone(), form, answered: false });
         Block::new(BlockKind::ToolCall(ToolCall { id, name, arguments, form }))
     }
@@ -189,10 +232,15 @@ impl Reader<'_> {
         let open = |call: &&mut Called| !call.answered;
         let call = match (&id, &name) {
             (Some(id), _) => self.calls.iter_mut().rfind(|call| call.id == *id),
-            (None, Some(name)) => self.calls.iter_mut().filter(open).find(|call| call.name == *name),
+            (None, Some(name)) => {
+                self.calls.iter_mut().filter(open).find(|call| call.name == *name)
+            }
             (None, None) => self.calls.iter_mut().find(open),
         };
-        let mut result = ToolResult { content: parts_read::content(message.get("content"), at)?, ..ToolResult::default() };
+        let mut result = ToolResult {
+            content: parts_read::content(message.get("content"), at)?,
+            ..ToolResult::default()
+        };
         result.name.clone_from(&name);
         if let Some(call) = call {
             call.answered = true;
@@ -204,7 +252,8 @@ impl Reader<'_> {
             result.call = id.unwrap_or_else(|| format!("call_{}", self.calls.len()));
         }
         let mut block = Block::new(BlockKind::ToolResult(result));
-        block.extras = Extras::of(OWN, message, &["role", "content", "tool_call_id", "name", "cache_control"]);
+        block.extras =
+            Extras::of(OWN, message, &["role", "content", "tool_call_id", "name", "cache_control"]);
         if let Some(name) = name.filter(|_| message.get("tool_call_id").is_some()) {
             block.extras.also(OWN, "name", Raw::string(&name));
         }
@@ -229,8 +278,12 @@ impl Reader<'_> {
 fn thought(message: Json<'_>, blocks: &mut Vec<Block>, extras: &mut Extras) {
     let told = || reasoning::FIELDS.iter().filter_map(|key| Some((*key, message.get(key)?)));
     let details = message.get("reasoning_details").filter(|details| details.is_array());
-    let plain = told().filter_map(|(_, value)| reasoning::plain(value)).find(|text| !text.is_empty());
-    let text = plain.map(std::borrow::Cow::into_owned).or_else(|| details.map(reasoning::words)).unwrap_or_default();
+    let plain =
+        told().filter_map(|(_, value)| reasoning::plain(value)).find(|text| !text.is_empty());
+    let text = plain
+        .map(std::borrow::Cow::into_owned)
+        .or_else(|| details.map(reasoning::words))
+        .unwrap_or_default();
     let sealed = details.filter(|details| reasoning::sealed(*details));
     let mut spelled = Extras::default();
     told().for_each(|(key, value)| spelled.also(OWN, key, Raw::of(value)));
@@ -239,7 +292,10 @@ fn thought(message: Json<'_>, blocks: &mut Vec<Block>, extras: &mut Extras) {
     }
     if text.is_empty() && sealed.is_none() {
         for key in reasoning::FIELDS.iter().chain(&["reasoning_details"]) {
-            spelled.get(OWN, key).into_iter().for_each(|value| extras.also(OWN, key, value.clone()));
+            spelled
+                .get(OWN, key)
+                .into_iter()
+                .for_each(|value| extras.also(OWN, key, value.clone()));
         }
         return;
     }

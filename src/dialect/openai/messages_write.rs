@@ -1,4 +1,5 @@
-//! Writes a conversation so that every call is followed by its result, whatever the order it came in.
+//! Writes a conversation so that every call is followed by its result, whatever the order it came
+//! in.
 
 use crate::{
     base::{
@@ -21,7 +22,13 @@ use crate::{
 
 const OWN: Dialect = Dialect::Openai;
 
-pub(super) fn write(request: &ChatRequest, traits: &Traits, names: &Names, a: &mut Array<'_>, losses: &mut Losses) {
+pub(super) fn write(
+    request: &ChatRequest,
+    traits: &Traits,
+    names: &Names,
+    a: &mut Array<'_>,
+    losses: &mut Losses,
+) {
     let mut writer = Writer { request, traits, names, losses, results: results(&request.messages) };
     writer.system(a);
     for (at, message) in request.messages.iter().enumerate() {
@@ -50,7 +57,10 @@ struct Found<'w> {
 }
 
 fn results(messages: &[Message]) -> Vec<Found<'_>> {
-    let all = messages.iter().enumerate().flat_map(|(at, message)| message.blocks.iter().map(move |block| (at, block)));
+    let all = messages
+        .iter()
+        .enumerate()
+        .flat_map(|(at, message)| message.blocks.iter().map(move |block| (at, block)));
     all.filter_map(|(at, block)| match &block.kind {
         BlockKind::ToolResult(result) => Some(Found { at, block, result, written: false }),
         _ => None,
@@ -63,13 +73,15 @@ impl<'w> Writer<'w> {
         if self.traits.developer_role { "developer" } else { "system" }
     }
 
-    /// Messages of this dialect come back as they were; what others say before the conversation is one message.
+    /// Messages of this dialect come back as they were; what others say before the conversation is
+    /// one message.
     fn system(&mut self, a: &mut Array<'_>) {
         let blocks = &self.request.system;
         let heads = |block: &Block| block.extras.get(OWN, "system").is_some();
         let mut from = 0;
         while from < blocks.len() {
-            let until = blocks[from + 1..].iter().position(heads).map_or(blocks.len(), |n| from + 1 + n);
+            let until =
+                blocks[from + 1..].iter().position(heads).map_or(blocks.len(), |n| from + 1 + n);
             let group: Vec<&Block> = blocks[from..until].iter().collect();
             let head = group[0].extras.get(OWN, "system");
             let role = self.system_role();
@@ -80,12 +92,20 @@ impl<'w> Writer<'w> {
                 rest.for_each(|(key, value)| {
                     o.json(key, value);
                 });
-                let beside = |extras: &Extras| extras.iter().all(|(key, _)| head.json().get(key).is_some());
+                let beside =
+                    |extras: &Extras| extras.iter().all(|(key, _)| head.json().get(key).is_some());
                 match group.as_slice() {
-                    [Block { kind: BlockKind::Text(text), extras, .. }] if beside(extras) && extras.get(OWN, "cache_control").is_none() => {
+                    [Block { kind: BlockKind::Text(text), extras, .. }]
+                        if beside(extras) && extras.get(OWN, "cache_control").is_none() =>
+                    {
                         o.str("content", &text.text);
                     }
-                    _ => parts_write::content(&group, head.json().get("cache_control").is_some(), o, self.losses),
+                    _ => parts_write::content(
+                        &group,
+                        head.json().get("cache_control").is_some(),
+                        o,
+                        self.losses,
+                    ),
                 }
             });
             from = until;
@@ -97,7 +117,12 @@ impl<'w> Writer<'w> {
         let role = if message.role == Role::System { self.system_role() } else { "user" };
         a.object(|o| {
             o.str("role", role).opt_str("name", message.name.as_deref());
-            parts_write::content(blocks, message.extras.get(OWN, "cache_control").is_some(), o, self.losses);
+            parts_write::content(
+                blocks,
+                message.extras.get(OWN, "cache_control").is_some(),
+                o,
+                self.losses,
+            );
             message.extras.write(OWN, o, |key| self.losses.add(format!("messages.{key}")));
         });
     }
@@ -109,12 +134,24 @@ impl<'w> Writer<'w> {
         for block in &message.blocks {
             match &block.kind {
                 BlockKind::ToolResult(result) => {
-                    let found = self.results.iter_mut().find(|found| std::ptr::eq(found.block, block)).filter(|found| !found.written);
+                    let found = self
+                        .results
+                        .iter_mut()
+                        .find(|found| std::ptr::eq(found.block, block))
+                        .filter(|found| !found.written);
                     if let Some(found) = found {
                         found.written = true;
-                        let what = result.name.as_deref().map_or_else(String::new, |name| format!(" ({name})"));
-                        orphans.push(Block::text(format!("Result of tool call {}{what}: {}", result.call, words(result, self.losses))));
-                        orphans.extend(result.content.iter().filter(|block| is_media(block)).cloned());
+                        let what = result
+                            .name
+                            .as_deref()
+                            .map_or_else(String::new, |name| format!(" ({name})"));
+                        orphans.push(Block::text(format!(
+                            "Result of tool call {}{what}: {}",
+                            result.call,
+                            words(result, self.losses)
+                        )));
+                        orphans
+                            .extend(result.content.iter().filter(|block| is_media(block)).cloned());
                     }
                 }
                 _ => own.push(block),
@@ -199,8 +236,11 @@ impl<'w> Writer<'w> {
                 let foreign = block.proof.as_ref().is_some_and(|proof| proof.dialect != OWN);
                 let details = reasoning::as_details(block.proof.as_ref());
                 let fields = reasoning::FIELDS.iter().chain(&["reasoning_details"]);
-                let spelled: Vec<_> = fields.filter_map(|key| Some((*key, block.extras.get(OWN, key)?))).collect();
-                let within = details.as_ref().is_some_and(|details| !reasoning::words(details.json()).is_empty());
+                let spelled: Vec<_> =
+                    fields.filter_map(|key| Some((*key, block.extras.get(OWN, key)?))).collect();
+                let within = details
+                    .as_ref()
+                    .is_some_and(|details| !reasoning::words(details.json()).is_empty());
                 if spelled.is_empty() && !within && !thought.text.is_empty() {
                     match (self.traits.takes_reasoning, foreign) {
                         (true, _) => said.thought.push_str(&thought.text),
@@ -258,13 +298,18 @@ impl<'w> Writer<'w> {
         });
     }
 
-    /// The results of a message's calls, in the order in which they came; what they show besides text follows as the user's.
+    /// The results of a message's calls, in the order in which they came; what they show besides
+    /// text follows as the user's.
     fn answers(&mut self, at: usize, calls: &[&ToolCall], a: &mut Array<'_>) {
         let mut open: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
         let mut shown: Vec<Block> = Vec::new();
         for n in 0..self.results.len() {
             let found = &mut self.results[n];
-            let Some(call) = open.iter().position(|id| *id == found.result.call).filter(|_| !found.written && found.at > at) else {
+            let Some(call) = open
+                .iter()
+                .position(|id| *id == found.result.call)
+                .filter(|_| !found.written && found.at > at)
+            else {
                 continue;
             };
             open.remove(call);
@@ -272,14 +317,20 @@ impl<'w> Writer<'w> {
             let (block, result) = (found.block, found.result);
             self.answer(block, result, a);
             if result.content.iter().any(is_media) {
-                let what = result.name.as_deref().map_or_else(String::new, |name| format!(" ({name})"));
-                shown.push(Block::text(format!("Shown by tool call {}{what}:", names::id(&result.call))));
+                let what =
+                    result.name.as_deref().map_or_else(String::new, |name| format!(" ({name})"));
+                shown.push(Block::text(format!(
+                    "Shown by tool call {}{what}:",
+                    names::id(&result.call)
+                )));
                 shown.extend(result.content.iter().filter(|block| is_media(block)).cloned());
             }
         }
         for id in open {
             a.object(|o| {
-                o.str("role", "tool").str("tool_call_id", &names::id(id)).str("content", "No result was given for this call.");
+                o.str("role", "tool")
+                    .str("tool_call_id", &names::id(id))
+                    .str("content", "No result was given for this call.");
             });
         }
         if !shown.is_empty() {
@@ -292,8 +343,15 @@ impl<'w> Writer<'w> {
         parts_write::beside(block, marked, self.losses);
         a.object(|o| {
             o.str("role", "tool").str("tool_call_id", &names::id(&result.call));
-            let texts: Vec<&Block> = result.content.iter().filter(|block| matches!(block.kind, BlockKind::Text(_))).collect();
-            if !result.is_error && texts.len() == result.content.len() && texts.iter().any(|text| parts_write::ours(&text.extras)) {
+            let texts: Vec<&Block> = result
+                .content
+                .iter()
+                .filter(|block| matches!(block.kind, BlockKind::Text(_)))
+                .collect();
+            if !result.is_error
+                && texts.len() == result.content.len()
+                && texts.iter().any(|text| parts_write::ours(&text.extras))
+            {
                 parts_write::content(&texts, marked, o, self.losses);
             } else {
                 texts.iter().for_each(|text| parts_write::beside(text, marked, self.losses));

@@ -41,7 +41,9 @@ impl<'a> Marks<'a> {
     fn key(&mut self, depth: usize, key: &[u8], value: &'a [u8]) {
         match (depth, key) {
             (1, b"choices") => self.choices |= !is_blank(value),
-            (1, b"error") => self.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
+            (1, b"error") => {
+                self.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+            }
             (1, b"object") => self.error |= value.starts_with(b"\"error\""),
             (1, b"__type") => self.error |= !is_blank(value),
             (1, b"model") => self.model = true,
@@ -50,7 +52,11 @@ impl<'a> Marks<'a> {
             (3, b"index") => self.indexes |= bit(value),
             (3, b"error") => self.failure |= !is_blank(value),
             (3, b"text") => self.content |= !is_blank(value),
-            (4, b"audio" | b"content" | b"images" | b"reasoning" | b"reasoning_content" | b"reasoning_details" | b"refusal") => {
+            (
+                4,
+                b"audio" | b"content" | b"images" | b"reasoning" | b"reasoning_content"
+                | b"reasoning_details" | b"refusal",
+            ) => {
                 self.content |= !is_blank(value);
             }
             (4, b"function_call" | b"tool_calls") => self.calls |= !is_blank(value),
@@ -61,8 +67,8 @@ impl<'a> Marks<'a> {
 }
 
 impl ChatMeter {
-    /// What is wrong with an end that comes without a reason: it is enough after text, but not in the middle of a call, nor
-    /// where nothing was said.
+    /// What is wrong with an end that comes without a reason: it is enough after text, but not in
+    /// the middle of a call, nor where nothing was said.
     fn unsaid(&self) -> Option<Fault> {
         match (self.content, self.called) {
             (false, _) => Some(shape::empty()),
@@ -86,9 +92,13 @@ impl Meter for ChatMeter {
         let mut marks = Marks::default();
         let json = match json::walk(data, |depth, key, value| marks.key(depth, key, value)) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if fault::is_error(json) => return Heed::Error(Box::new(fault::told(None, json))),
+            Ok(json) if fault::is_error(json) => {
+                return Heed::Error(Box::new(fault::told(None, json)));
+            }
             Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
-            Err(_) if name == b"error" && !data.starts_with(b"{") => return Heed::Error(Box::new(fault::said(data))),
+            Err(_) if name == b"error" && !data.starts_with(b"{") => {
+                return Heed::Error(Box::new(fault::said(data)));
+            }
             Err(bad) => return Heed::Bad(bad),
         };
         if marks.error || name == b"error" {
@@ -167,10 +177,19 @@ mod tests {
     #[test]
     fn what_is_content_and_what_is_not() {
         for (event, want) in [
-            (r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"usage":null}"#, Heed::Nothing),
+            (
+                r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"usage":null}"#,
+                Heed::Nothing,
+            ),
             (r#"{"choices":[],"prompt_filter_results":[]}"#, Heed::Nothing),
-            (r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#, Heed::UsageOnly),
-            (r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}"#, Heed::Nothing),
+            (
+                r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#,
+                Heed::UsageOnly,
+            ),
+            (
+                r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}"#,
+                Heed::Nothing,
+            ),
             (r#"{"choices":[{"delta":{"content":"x"}}]}"#, Heed::Content),
             (r#"{"choices":[{"delta":{"content":null,"reasoning_content":"x"}}]}"#, Heed::Content),
             (r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c"}]}}]}"#, Heed::Content),
@@ -186,7 +205,9 @@ mod tests {
     fn an_end_without_a_reason_is_enough_after_text_but_not_inside_a_call() {
         let call = |arguments: &str| {
             let arguments = serde_json::to_string(arguments).expect("a string");
-            format!(r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{{"index":0,"function":{{"arguments":{arguments}}}}}]}}}}]}}"#)
+            format!(
+                r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{{"index":0,"function":{{"arguments":{arguments}}}}}]}}}}]}}"#
+            )
         };
         let text = r#"{"choices":[{"index":0,"delta":{"content":"x"}}]}"#;
         let role = r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
@@ -202,13 +223,19 @@ mod tests {
             (&[&half, stop, "[DONE]"], true),
         ] {
             let (meter, heeds) = heeds(events);
-            assert_eq!((meter.complete(), heeds.last() == Some(&Heed::Terminal)), (ends, ends), "{events:?}");
+            assert_eq!(
+                (meter.complete(), heeds.last() == Some(&Heed::Terminal)),
+                (ends, ends),
+                "{events:?}"
+            );
         }
     }
 
     #[test]
     fn a_stream_ends_when_every_choice_has_finished() {
-        let finish = |i: u8| format!(r#"{{"choices":[{{"index":{i},"delta":{{}},"finish_reason":"stop"}}]}}"#);
+        let finish = |i: u8| {
+            format!(r#"{{"choices":[{{"index":{i},"delta":{{}},"finish_reason":"stop"}}]}}"#)
+        };
         let text = |i: u8| format!(r#"{{"choices":[{{"index":{i},"delta":{{"content":"x"}}}}]}}"#);
         assert!(!heeds(&[&text(0)]).0.complete());
         assert!(heeds(&[&text(0), &finish(0)]).0.complete());
@@ -226,7 +253,10 @@ mod tests {
             r#"{"choices":[],"usage":{"prompt_tokens":-1,"completion_tokens":"3"}}"#,
         ]);
         let want = Usage { input: 5, output: 3, ..Usage::default() };
-        assert_eq!(meter.summary(), Summary { usage: Some(want), finish: None, model: Some("m".to_owned()) });
+        assert_eq!(
+            meter.summary(),
+            Summary { usage: Some(want), finish: None, model: Some("m".to_owned()) }
+        );
     }
 
     #[test]
@@ -234,21 +264,34 @@ mod tests {
         for (name, event, status) in [
             ("", r#"{"error":{"message":"m","type":"server_error","code":"overloaded"}}"#, 529),
             ("", r#"{"error":"m"}"#, 502),
-            ("", r#"{"id":"x","choices":[{"delta":{"content":""},"finish_reason":"error"}],"error":{"code":503,"message":"m"}}"#, 503),
+            (
+                "",
+                r#"{"id":"x","choices":[{"delta":{"content":""},"finish_reason":"error"}],"error":{"code":503,"message":"m"}}"#,
+                503,
+            ),
             ("error", r#"{"message":"m"}"#, 502),
             ("", r#"{"object":"error","message":"m","code":429}"#, 429),
             ("error", "m", 502),
             ("", r#"[{"error":{"message":"m","code":503}}]"#, 503),
             ("", r#"{"message":"m","__type":"InternalServerException"}"#, 502),
-            ("", r#"{"choices":[{"delta":{},"finish_reason":null,"error":{"message":"m","code":500}}]}"#, 500),
+            (
+                "",
+                r#"{"choices":[{"delta":{},"finish_reason":null,"error":{"message":"m","code":500}}]}"#,
+                500,
+            ),
             ("", r#"{"choices":[{"delta":{},"error":"m"}]}"#, 502),
         ] {
-            let Heed::Error(fault) = ChatMeter::default().event(name.as_bytes(), event.as_bytes()) else { panic!("no error: {event}") };
+            let Heed::Error(fault) = ChatMeter::default().event(name.as_bytes(), event.as_bytes())
+            else {
+                panic!("no error: {event}")
+            };
             assert_eq!((fault.status, fault.message.as_str()), (status, "m"), "{event}");
             assert!(matches!(fault.kind, FaultKind::Server | FaultKind::RateLimited));
         }
         let failed = r#"{"choices":[{"delta":{"content":""},"finish_reason":"error"}]}"#;
-        assert!(matches!(&heeds(&[failed]).1[..], [Heed::Error(fault)] if fault.message.contains("with an error")));
+        assert!(
+            matches!(&heeds(&[failed]).1[..], [Heed::Error(fault)] if fault.message.contains("with an error"))
+        );
         assert!(matches!(heeds(&[r#"{"choices": [}"#]).1[0], Heed::Bad(_)));
         assert!(matches!(heeds(&["[1]"]).1[0], Heed::Bad(_)));
         assert_eq!(heeds(&[r#"{"error":null,"choices":[]}"#]).1, [Heed::Nothing]);

@@ -1,4 +1,5 @@
-//! Names and ids that this dialect's providers take: tools by a narrow alphabet, calls by a short id.
+//! Names and ids that this dialect's providers take: tools by a narrow alphabet, calls by a short
+//! id.
 
 use std::borrow::Cow;
 
@@ -24,11 +25,21 @@ impl Names {
             Some(ToolChoice::Allowed { names, .. }) => names.as_slice(),
             _ => &[],
         };
-        let calls = request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| match &block.kind {
-            BlockKind::ToolCall(call) => Some(call.name.as_str()),
-            _ => None,
-        });
-        let all = || request.tools.iter().filter_map(Tool::name).chain(choice.iter().map(String::as_str)).chain(calls.clone());
+        let calls =
+            request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| {
+                match &block.kind {
+                    BlockKind::ToolCall(call) => Some(call.name.as_str()),
+                    _ => None,
+                }
+            });
+        let all = || {
+            request
+                .tools
+                .iter()
+                .filter_map(Tool::name)
+                .chain(choice.iter().map(String::as_str))
+                .chain(calls.clone())
+        };
         let mut names = Self::default();
         for name in all().filter(|name| !fits(name)) {
             if names.0.iter().all(|(_, known)| known != name) {
@@ -36,7 +47,9 @@ impl Names {
                 let mut salt = 0;
                 let sent = loop {
                     let sent = narrowed(name, NAME, salt);
-                    if all().all(|other| other != sent) && names.0.iter().all(|(other, _)| *other != sent) {
+                    if all().all(|other| other != sent)
+                        && names.0.iter().all(|(other, _)| *other != sent)
+                    {
                         break sent;
                     }
                     salt += 1;
@@ -67,12 +80,16 @@ pub(super) fn id(id: &str) -> Cow<'_, str> {
 }
 
 fn fits(name: &str) -> bool {
-    (1..=NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    (1..=NAME).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 /// What fits of a text, and a digest of the whole.
 fn narrowed(text: &str, most: usize, salt: u32) -> String {
-    let narrow = text.chars().take(most - 9).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' });
+    let narrow = text
+        .chars()
+        .take(most - 9)
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' });
     let mut digest = 0x811c_9dc5_u32 ^ salt;
     for b in text.bytes() {
         digest = (digest ^ u32::from(b)).wrapping_mul(0x0100_0193);
@@ -87,14 +104,22 @@ mod tests {
 
     #[test]
     fn names_that_do_not_fit_are_renamed_always_alike_and_unique() {
-        let tool = |name: &str| Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() });
+        let tool = |name: &str| {
+            Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() })
+        };
         let long = "x".repeat(65);
-        let request = ChatRequest { tools: vec![tool("a.b"), tool("a b"), tool("ok-1_"), tool(&long)], ..ChatRequest::default() };
+        let request = ChatRequest {
+            tools: vec![tool("a.b"), tool("a b"), tool("ok-1_"), tool(&long)],
+            ..ChatRequest::default()
+        };
         let names = Names::of(&request);
         assert_eq!(names.sent("ok-1_"), "ok-1_");
         let sent: Vec<_> = ["a.b", "a b", &long].map(|name| names.sent(name).to_owned()).into();
         assert!(sent.iter().all(|name| fits(name)), "{sent:?}");
-        assert!(sent[0].starts_with("a_b_") && sent[1].starts_with("a_b_") && sent[0] != sent[1], "{sent:?}");
+        assert!(
+            sent[0].starts_with("a_b_") && sent[1].starts_with("a_b_") && sent[0] != sent[1],
+            "{sent:?}"
+        );
         assert_eq!(Names::of(&request).into_vec(), names.into_vec());
         assert_eq!(id("call_1"), "call_1");
         assert_eq!(id(&"y".repeat(60)).len(), 40);

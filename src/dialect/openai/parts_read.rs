@@ -17,12 +17,16 @@ const OWN: Dialect = Dialect::Openai;
 pub(super) fn content(value: Option<Json<'_>>, at: usize) -> Result<Vec<Block>, ClientError> {
     let Some(value) = value else { return Ok(Vec::new()) };
     match value.kind() {
-        "string" => Ok(value.str().map(|text| Block::text(text.into_owned())).into_iter().collect()),
+        "string" => {
+            Ok(value.str().map(|text| Block::text(text.into_owned())).into_iter().collect())
+        }
         "array" => Ok(value.items().map(part).collect()),
         "object" => Ok(vec![part(value)]),
         kind => Err(refuse(
             format!("messages[{at}].content"),
-            format!("Invalid type for 'messages[{at}].content': expected a string or an array of content parts, but got {kind}."),
+            format!(
+                "Invalid type for 'messages[{at}].content': expected a string or an array of content parts, but got {kind}."
+            ),
         )),
     }
 }
@@ -86,22 +90,44 @@ fn known(part: Json<'_>) -> Option<(BlockKind, &'static str)> {
         Some("input_audio") => {
             let audio = part.get("input_audio")?;
             let data = audio.get("data")?.str()?;
-            let (source, mime) = if data.starts_with("data:") { source(&data) } else { (Source::Base64(data.into_owned()), None) };
-            let mime = audio.get("format").and_then(Json::str).map(|format| audio_mime(&format)).or(mime);
+            let (source, mime) = if data.starts_with("data:") {
+                source(&data)
+            } else {
+                (Source::Base64(data.into_owned()), None)
+            };
+            let mime =
+                audio.get("format").and_then(Json::str).map(|format| audio_mime(&format)).or(mime);
             Some((media(MediaKind::Audio, source, mime, None, None), "input_audio"))
         }
         Some("file" | "input_file") => {
             let file = part.get("file").unwrap_or(part);
             let name = file.get("filename").and_then(text);
-            let (source, mime) = match (file.get("file_data").and_then(Json::str), file.get("file_id").and_then(text)) {
-                (Some(data), _) if data.starts_with("data:") || data.contains("://") => source(&data),
+            let (source, mime) = match (
+                file.get("file_data").and_then(Json::str),
+                file.get("file_id").and_then(text),
+            ) {
+                (Some(data), _) if data.starts_with("data:") || data.contains("://") => {
+                    source(&data)
+                }
                 (Some(data), _) => (Source::Base64(data.into_owned()), None),
                 (None, id) => (Source::FileId(id?), None),
             };
-            let pdf = || name.as_deref().is_some_and(|name| name.to_ascii_lowercase().ends_with(".pdf"));
+            let pdf =
+                || name.as_deref().is_some_and(|name| name.to_ascii_lowercase().ends_with(".pdf"));
             let mime = mime.or_else(|| pdf().then(|| "application/pdf".to_owned()));
-            let document = mime.as_deref().is_none_or(|mime| mime == "application/pdf" || mime.starts_with("text/"));
-            Some((media(if document { MediaKind::Document } else { MediaKind::File }, source, mime, name, None), "file"))
+            let document = mime
+                .as_deref()
+                .is_none_or(|mime| mime == "application/pdf" || mime.starts_with("text/"));
+            Some((
+                media(
+                    if document { MediaKind::Document } else { MediaKind::File },
+                    source,
+                    mime,
+                    name,
+                    None,
+                ),
+                "file",
+            ))
         }
         Some("refusal") => Some((BlockKind::Refusal(text(part.get("refusal")?)?), "refusal")),
         Some("thinking") => {
@@ -112,7 +138,13 @@ fn known(part: Json<'_>) -> Option<(BlockKind, &'static str)> {
     }
 }
 
-fn media(kind: MediaKind, source: Source, mime: Option<String>, name: Option<String>, detail: Option<String>) -> BlockKind {
+fn media(
+    kind: MediaKind,
+    source: Source,
+    mime: Option<String>,
+    name: Option<String>,
+    detail: Option<String>,
+) -> BlockKind {
     BlockKind::Media(Media { kind, source, mime, name, detail })
 }
 

@@ -35,7 +35,8 @@ pub(super) fn content(blocks: &[&Block], marked: bool, o: &mut Object<'_>, losse
 
 /// Whether a part bears fields of ours, so that it must be written as one.
 pub(super) fn ours(extras: &Extras) -> bool {
-    extras.get(OWN, "cache_control").is_some() || extras.iter().any(|(key, _)| extras.get(OWN, key).is_some())
+    extras.get(OWN, "cache_control").is_some()
+        || extras.iter().any(|(key, _)| extras.get(OWN, key).is_some())
 }
 
 /// Names what only another dialect knows.
@@ -100,10 +101,14 @@ fn own(block: &Block, o: &mut Object<'_>, losses: &mut Losses) {
 
 fn media(block: &Block, media: &Media, a: &mut Array<'_>, losses: &mut Losses) {
     let mime = || media.mime.as_deref();
-    let data_url = |data: &str, usual: &str| format!("data:{};base64,{data}", mime().unwrap_or(usual));
+    let data_url =
+        |data: &str, usual: &str| format!("data:{};base64,{data}", mime().unwrap_or(usual));
     match (media.kind, &media.source) {
         (_, Source::Text(text)) => {
-            let told = media.name.as_ref().map_or_else(|| text.clone(), |name| format!("{name}:\n\n{text}"));
+            let told = media
+                .name
+                .as_ref()
+                .map_or_else(|| text.clone(), |name| format!("{name}:\n\n{text}"));
             a.object(|o| {
                 o.str("type", "text").str("text", &told);
                 own(block, o, losses);
@@ -118,7 +123,11 @@ fn media(block: &Block, media: &Media, a: &mut Array<'_>, losses: &mut Losses) {
             });
         }
         (MediaKind::Image | MediaKind::Video, source) => {
-            let (kind, usual) = if media.kind == MediaKind::Image { ("image_url", "image/png") } else { ("video_url", "video/mp4") };
+            let (kind, usual) = if media.kind == MediaKind::Image {
+                ("image_url", "image/png")
+            } else {
+                ("video_url", "video/mp4")
+            };
             let url = match source {
                 Source::Base64(data) => data_url(data, usual),
                 Source::Url(url) | Source::FileId(url) | Source::Text(url) => url.clone(),
@@ -146,8 +155,11 @@ fn media(block: &Block, media: &Media, a: &mut Array<'_>, losses: &mut Losses) {
         }
         (MediaKind::Document | MediaKind::File, Source::Base64(data)) => {
             let told = mime().unwrap_or("application/pdf");
-            let ending = told.rsplit('/').next().filter(|ending| ending.len() <= 5).unwrap_or("bin");
-            let name = media.name.clone().unwrap_or_else(|| format!("document.{}", if ending == "plain" { "txt" } else { ending }));
+            let ending =
+                told.rsplit('/').next().filter(|ending| ending.len() <= 5).unwrap_or("bin");
+            let name = media.name.clone().unwrap_or_else(|| {
+                format!("document.{}", if ending == "plain" { "txt" } else { ending })
+            });
             a.object(|o| {
                 o.str("type", "file").object("file", |o| {
                     o.str("filename", &name).str("file_data", &data_url(data, "application/pdf"));
@@ -167,5 +179,8 @@ fn media(block: &Block, media: &Media, a: &mut Array<'_>, losses: &mut Losses) {
 
 /// The proof of an assistant's text in its own form.
 pub(super) fn extra_content(blocks: &[Block]) -> Option<crate::base::raw::Raw> {
-    blocks.iter().filter(|block| matches!(block.kind, BlockKind::Text(_))).find_map(|block| reasoning::as_beside(block.proof.as_ref()))
+    blocks
+        .iter()
+        .filter(|block| matches!(block.kind, BlockKind::Text(_)))
+        .find_map(|block| reasoning::as_beside(block.proof.as_ref()))
 }

@@ -1,4 +1,5 @@
-//! Where reasoning stands in this dialect: one text in one of several places, and `reasoning_details` with their seals.
+//! Where reasoning stands in this dialect: one text in one of several places, and
+//! `reasoning_details` with their seals.
 
 use std::borrow::Cow;
 
@@ -19,7 +20,10 @@ const MOST: usize = 4 << 20;
 /// Text, or the texts of a list of parts.
 pub(super) fn plain(value: Json<'_>) -> Option<Cow<'_, str>> {
     if value.is_array() {
-        let text: String = value.items().filter_map(|part| part.str().or_else(|| part.get("text")?.str())).collect();
+        let text: String = value
+            .items()
+            .filter_map(|part| part.str().or_else(|| part.get("text")?.str()))
+            .collect();
         return Some(text.into());
     }
     value.str().or_else(|| value.get("text")?.str())
@@ -27,34 +31,52 @@ pub(super) fn plain(value: Json<'_>) -> Option<Cow<'_, str>> {
 
 /// The words in `reasoning_details`.
 pub(super) fn words(details: Json<'_>) -> String {
-    details.items().filter_map(|item| item.get("text").or_else(|| item.get("summary"))).filter_map(Json::str).collect()
+    details
+        .items()
+        .filter_map(|item| item.get("text").or_else(|| item.get("summary")))
+        .filter_map(Json::str)
+        .collect()
 }
 
 /// Whether `reasoning_details` hold something that only their provider can read or check.
 pub(super) fn sealed(details: Json<'_>) -> bool {
-    details.items().any(|item| ["signature", "data"].iter().any(|key| item.get(key).is_some_and(|seal| !seal.is_blank())))
+    details.items().any(|item| {
+        ["signature", "data"].iter().any(|key| item.get(key).is_some_and(|seal| !seal.is_blank()))
+    })
 }
 
 /// The proof that an array of details is.
 pub(super) fn proof(details: &str) -> Proof {
-    Proof { dialect: Dialect::Openai, kind: ProofKind::Encrypted, value: details.to_owned(), id: None }
+    Proof {
+        dialect: Dialect::Openai,
+        kind: ProofKind::Encrypted,
+        value: details.to_owned(),
+        id: None,
+    }
 }
 
 /// `extra_content` beside a text or a call: what its provider wants back with it.
 pub(super) fn beside(object: Json<'_>) -> Option<Proof> {
     let extra = object.get("extra_content").filter(|extra| !extra.is_blank())?;
-    Some(Proof { dialect: Dialect::Openai, kind: ProofKind::Signature, value: extra.text().to_owned(), id: None })
+    Some(Proof {
+        dialect: Dialect::Openai,
+        kind: ProofKind::Signature,
+        value: extra.text().to_owned(),
+        id: None,
+    })
 }
 
 /// A proof of ours that has the form of [`beside`].
 pub(super) fn as_beside(proof: Option<&Proof>) -> Option<Raw> {
-    let proof = proof.filter(|proof| proof.dialect == Dialect::Openai && proof.kind == ProofKind::Signature)?;
+    let proof = proof
+        .filter(|proof| proof.dialect == Dialect::Openai && proof.kind == ProofKind::Signature)?;
     Raw::parse(&proof.value)
 }
 
 /// A proof of ours that is an array of details.
 pub(super) fn as_details(proof: Option<&Proof>) -> Option<Raw> {
-    let proof = proof.filter(|proof| proof.dialect == Dialect::Openai && proof.kind == ProofKind::Encrypted)?;
+    let proof = proof
+        .filter(|proof| proof.dialect == Dialect::Openai && proof.kind == ProofKind::Encrypted)?;
     Raw::parse(&proof.value).filter(|raw| raw.json().is_array())
 }
 
@@ -122,7 +144,11 @@ impl Details {
                 && item.array != self.arrays
                 && !(data && item.members.iter().any(|(key, _)| **key == *"data"))
         };
-        let at = self.items.iter().rposition(same).filter(|at| index.is_some() || at + 1 == self.items.len());
+        let at = self
+            .items
+            .iter()
+            .rposition(same)
+            .filter(|at| index.is_some() || at + 1 == self.items.len());
         let at = at.unwrap_or_else(|| {
             self.items.push(Item { index, kind: kind.into_owned(), array: 0, members: Vec::new() });
             self.items.len() - 1
@@ -130,15 +156,20 @@ impl Details {
         let item = &mut self.items[at];
         item.array = self.arrays;
         for (key, value) in part.members() {
-            let text = value.str().filter(|_| matches!(key, "text" | "summary" | "data" | "signature"));
-            self.sealed |= matches!(key, "data" | "signature") && text.as_ref().is_some_and(|text| !text.is_empty());
-            let known = item.members.iter_mut().find(|(name, _)| **name == *key).map(|(_, member)| member);
+            let text =
+                value.str().filter(|_| matches!(key, "text" | "summary" | "data" | "signature"));
+            self.sealed |= matches!(key, "data" | "signature")
+                && text.as_ref().is_some_and(|text| !text.is_empty());
+            let known =
+                item.members.iter_mut().find(|(name, _)| **name == *key).map(|(_, member)| member);
             match (known, text) {
                 (Some(Member::Grows(all)), Some(text)) => all.push_str(&text),
                 (Some(_), None) if value.kind() == "null" => {}
                 (Some(member), None) => *member = Member::Told(Raw::of(value)),
                 (Some(member), Some(text)) => *member = Member::Grows(text.into_owned()),
-                (None, Some(text)) => item.members.push((key.into(), Member::Grows(text.into_owned()))),
+                (None, Some(text)) => {
+                    item.members.push((key.into(), Member::Grows(text.into_owned())))
+                }
                 (None, None) => item.members.push((key.into(), Member::Told(Raw::of(value)))),
             }
         }

@@ -20,10 +20,17 @@ use crate::{
 const OWN: Dialect = Dialect::Openai;
 
 pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
-    let json = json::check(body)
-        .map_err(|bad| ClientError::new(ErrorKind::BadRequest, format!("the request's body is not JSON: {}", bad.describe(body))))?;
+    let json = json::check(body).map_err(|bad| {
+        ClientError::new(
+            ErrorKind::BadRequest,
+            format!("the request's body is not JSON: {}", bad.describe(body)),
+        )
+    })?;
     if !json.is_object() {
-        return Err(ClientError::new(ErrorKind::BadRequest, format!("the request's body must be a JSON object, not {}", json.kind())));
+        return Err(ClientError::new(
+            ErrorKind::BadRequest,
+            format!("the request's body must be a JSON object, not {}", json.kind()),
+        ));
     }
     let mut request = ChatRequest::default();
     fields(json, place, &mut request);
@@ -32,7 +39,9 @@ pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError
         return Ok(request);
     }
     tools_read::read(json, &mut request)?;
-    let messages = json.get("messages").ok_or_else(|| refuse("messages", "Missing required parameter: 'messages'."))?;
+    let messages = json
+        .get("messages")
+        .ok_or_else(|| refuse("messages", "Missing required parameter: 'messages'."))?;
     messages_read::read(messages, &mut request)?;
     Ok(request)
 }
@@ -46,7 +55,8 @@ fn fields(json: Json<'_>, place: Place, request: &mut ChatRequest) {
     let mut limits = (None, None);
     for (key, value) in json.members().filter(|(_, value)| value.kind() != "null") {
         let read = match key {
-            "model" | "messages" | "tools" | "tool_choice" | "functions" | "function_call" | "stream_options" | "web_search_options"
+            "model" | "messages" | "tools" | "tool_choice" | "functions" | "function_call"
+            | "stream_options" | "web_search_options"
                 if place != Place::Completions =>
             {
                 true
@@ -65,13 +75,15 @@ fn fields(json: Json<'_>, place: Place, request: &mut ChatRequest) {
             "response_format" => {
                 let format = format(value);
                 // Some add fields of their own.
-                let plain = value.members().count() <= if matches!(format, Some(Format::Schema { .. })) { 2 } else { 1 };
+                let plain = value.members().count()
+                    <= if matches!(format, Some(Format::Schema { .. })) { 2 } else { 1 };
                 if format.is_some() && !plain {
                     request.extras.also(OWN, key, Raw::of(value));
                 }
                 put(&mut request.settings.format, format)
             }
-            // Not in the published schema, or not taken by every provider: only who said it gets it back.
+            // Not in the published schema, or not taken by every provider: only who said it gets it
+            // back.
             "top_k" | "min_p" | "repetition_penalty" | "metadata" | "service_tier" => {
                 let read = setting(&mut request.settings, key, value);
                 if read {
@@ -133,7 +145,10 @@ fn setting(s: &mut Settings, key: &str, value: Json<'_>) -> bool {
         "prompt_cache_key" => put(&mut s.prompt_cache_key, text(value)),
         "parallel_tool_calls" => put(&mut s.parallel_tools, value.bool()),
         "stop" => {
-            s.stop = value.str().map_or_else(|| value.items().filter_map(text).collect(), |one| vec![one.into_owned()]);
+            s.stop = value.str().map_or_else(
+                || value.items().filter_map(text).collect(),
+                |one| vec![one.into_owned()],
+            );
             value.is_array() || !s.stop.is_empty()
         }
         _ => false,
@@ -159,7 +174,8 @@ fn format(value: Json<'_>) -> Option<Format> {
     }
 }
 
-/// Whether the field says how much to think, in one of the spellings that providers of this dialect have.
+/// Whether the field says how much to think, in one of the spellings that providers of this dialect
+/// have.
 fn wish(wish: &mut ReasoningWish, key: &str, value: Json<'_>) -> bool {
     let effort = |value: Json<'_>| value.str().and_then(|name| Effort::parse(&name));
     let switch = |wish: &mut ReasoningWish, value: Json<'_>| match value.str().as_deref() {
@@ -191,7 +207,9 @@ fn wish(wish: &mut ReasoningWish, key: &str, value: Json<'_>) -> bool {
         "include_reasoning" => {
             put(&mut wish.show, value.bool());
         }
-        "chat_template_kwargs" if value.members().all(|(key, _)| matches!(key, "enable_thinking" | "thinking")) => {
+        "chat_template_kwargs"
+            if value.members().all(|(key, _)| matches!(key, "enable_thinking" | "thinking")) =>
+        {
             value.members().for_each(|(_, value)| switch(wish, value));
         }
         _ => return false,

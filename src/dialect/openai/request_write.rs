@@ -25,7 +25,11 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
         o.array("messages", |a| messages_write::write(request, traits, &names, a, &mut losses));
         tools_write::write(&request.tools, request.tool_choice.as_ref(), &names, o, &mut losses);
         settings(&request.settings, &request.extras, traits, o, &mut losses);
-        if let Some(parallel) = request.settings.parallel_tools.filter(|_| request.tools.iter().any(|tool| tool.name().is_some())) {
+        if let Some(parallel) = request
+            .settings
+            .parallel_tools
+            .filter(|_| request.tools.iter().any(|tool| tool.name().is_some()))
+        {
             o.bool("parallel_tool_calls", parallel);
         }
         extras(&request.extras, o, &mut losses);
@@ -43,7 +47,13 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     }
 }
 
-fn settings(s: &Settings, extras: &Extras, traits: &Traits, o: &mut Object<'_>, losses: &mut Losses) {
+fn settings(
+    s: &Settings,
+    extras: &Extras,
+    traits: &Traits,
+    o: &mut Object<'_>,
+    losses: &mut Losses,
+) {
     if let Some(limit) = s.max_tokens {
         // Providers refuse more than the model can say, though no answer would be longer.
         let most = traits.max_output.filter(|most| *most < limit);
@@ -51,7 +61,8 @@ fn settings(s: &Settings, extras: &Extras, traits: &Traits, o: &mut Object<'_>, 
         o.num(traits.limit_field, most.unwrap_or(limit));
     }
     o.opt_raw("temperature", s.temperature.as_ref()).opt_raw("top_p", s.top_p.as_ref());
-    o.opt_raw("frequency_penalty", s.frequency_penalty.as_ref()).opt_raw("presence_penalty", s.presence_penalty.as_ref());
+    o.opt_raw("frequency_penalty", s.frequency_penalty.as_ref())
+        .opt_raw("presence_penalty", s.presence_penalty.as_ref());
     match s.stop.as_slice() {
         [] => {}
         [one] => {
@@ -83,12 +94,17 @@ fn settings(s: &Settings, extras: &Extras, traits: &Traits, o: &mut Object<'_>, 
     if extras.get(OWN, "response_format").is_none() {
         s.format.iter().for_each(|format| self::format(format, o));
     }
-    o.opt_str("verbosity", s.verbosity.as_deref()).opt_str("prompt_cache_key", s.prompt_cache_key.as_deref());
-    if extras.get(OWN, "safety_identifier").is_none() || s.user.as_deref() != spelled(extras, "safety_identifier").as_deref() {
+    o.opt_str("verbosity", s.verbosity.as_deref())
+        .opt_str("prompt_cache_key", s.prompt_cache_key.as_deref());
+    if extras.get(OWN, "safety_identifier").is_none()
+        || s.user.as_deref() != spelled(extras, "safety_identifier").as_deref()
+    {
         o.opt_str("user", s.user.as_deref());
     }
     const TIERS: [&str; 5] = ["auto", "default", "flex", "priority", "scale"];
-    if let Some(tier) = s.service_tier.as_deref().filter(|_| extras.get(OWN, "service_tier").is_none()) {
+    if let Some(tier) =
+        s.service_tier.as_deref().filter(|_| extras.get(OWN, "service_tier").is_none())
+    {
         match TIERS.contains(&tier) {
             true => {
                 o.str("service_tier", tier);
@@ -115,8 +131,15 @@ fn settings(s: &Settings, extras: &Extras, traits: &Traits, o: &mut Object<'_>, 
 }
 
 /// Fields in which this dialect's clients say how much to think.
-const WISHES: [&str; 7] =
-    ["reasoning_effort", "reasoning", "thinking", "enable_thinking", "thinking_budget", "include_reasoning", "chat_template_kwargs"];
+const WISHES: [&str; 7] = [
+    "reasoning_effort",
+    "reasoning",
+    "thinking",
+    "enable_thinking",
+    "thinking_budget",
+    "include_reasoning",
+    "chat_template_kwargs",
+];
 
 fn spelled(extras: &Extras, key: &str) -> Option<String> {
     extras.get(OWN, key)?.json().str().map(std::borrow::Cow::into_owned)
@@ -139,7 +162,9 @@ fn wish(wish: &ReasoningWish, traits: &Traits, o: &mut Object<'_>, losses: &mut 
         (_, Some(effort), Some(true) | None) => Some(effort),
         (Thinking::Effort, _, Some(false)) => Some(Effort::None),
         // A budget comes to no more than what every thinking model knows.
-        (_, None, _) if wish.level() > Some(Effort::None) => wish.level().map(|level| level.min(Effort::High)),
+        (_, None, _) if wish.level() > Some(Effort::None) => {
+            wish.level().map(|level| level.min(Effort::High))
+        }
         (Thinking::Effort, ..) => wish.level(),
         (Thinking::Budget, ..) => {
             if wish.level() == Some(Effort::None) {

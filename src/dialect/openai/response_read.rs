@@ -10,7 +10,10 @@ use crate::{
         shape, tokens,
     },
     ir::{
-        block::{Block, BlockKind, CallForm, Citation, Media, MediaKind, Reasoning, Source, Text, ToolCall},
+        block::{
+            Block, BlockKind, CallForm, Citation, Media, MediaKind, Reasoning, Source, Text,
+            ToolCall,
+        },
         extras::Extras,
         fault::Fault,
         op::Dialect,
@@ -23,15 +26,21 @@ const OWN: Dialect = Dialect::Openai;
 pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
     let json = shape::answer(content_type, body)?;
     let choices = shape::list(json, "choices")?;
-    let choice =
-        choices.items().find(|choice| choice.get("index").and_then(Json::u64).unwrap_or(0) == 0).or_else(|| choices.items().next());
+    let choice = choices
+        .items()
+        .find(|choice| choice.get("index").and_then(Json::u64).unwrap_or(0) == 0)
+        .or_else(|| choices.items().next());
     let mut response = ChatResponse {
         id: text(json.get("id")).unwrap_or_default(),
         model: text(json.get("model")).unwrap_or_default(),
         created: json.get("created").and_then(Json::i64).filter(|&at| at > 0),
         usage: json.get("usage").and_then(tokens::openai),
         service_tier: text(json.get("service_tier")),
-        extras: Extras::of(OWN, json, &["id", "object", "created", "model", "choices", "usage", "service_tier"]),
+        extras: Extras::of(
+            OWN,
+            json,
+            &["id", "object", "created", "model", "choices", "usage", "service_tier"],
+        ),
         ..ChatResponse::default()
     };
     let Some(choice) = choice else { return Ok(response) };
@@ -42,13 +51,18 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
         return Err(fault);
     }
     match choice.get("message").or_else(|| choice.get("delta")) {
-        Some(message) if message.is_object() => message_blocks(message, carry, &mut response.blocks),
+        Some(message) if message.is_object() => {
+            message_blocks(message, carry, &mut response.blocks)
+        }
         Some(_) => return Err(fault::unexpected("a message is no message")),
         None => response.blocks.extend(text(choice.get("text")).map(Block::text)),
     }
     let told = choice.get("message").unwrap_or(choice);
     cite(&mut response.blocks, citations(told, json));
-    response.logprobs = choice.at(&["logprobs", "content"]).filter(|list| list.is_array() && !list.is_blank()).map(Raw::of);
+    response.logprobs = choice
+        .at(&["logprobs", "content"])
+        .filter(|list| list.is_array() && !list.is_blank())
+        .map(Raw::of);
     let called = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
     response.finish = finish(shape::name(choice.get("finish_reason")), called, refused);
@@ -58,7 +72,10 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
 
 /// The error that a choice is instead of an answer: some gateways tell it there.
 pub(super) fn failure(choice: Json<'_>) -> Option<Fault> {
-    if choice.get("error").is_some_and(|error| matches!(error.kind(), "object" | "string") && !error.is_blank()) {
+    if choice
+        .get("error")
+        .is_some_and(|error| matches!(error.kind(), "object" | "string") && !error.is_blank())
+    {
         return Some(fault::told(None, choice));
     }
     let failed = choice.get("finish_reason").and_then(Json::str).as_deref() == Some("error");
@@ -73,10 +90,18 @@ pub(super) fn text(value: Option<Json<'_>>) -> Option<String> {
 /// The finish that a word of a provider comes to.
 pub(super) fn finish(said: Option<String>, called: bool, refused: bool) -> Finish {
     let kind = match said.as_deref().map(str::to_ascii_lowercase).as_deref() {
-        Some("length" | "max_tokens" | "max_length" | "model_length" | "max_output_tokens" | "insufficient_system_resource") => {
-            FinishKind::Length
-        }
-        Some("content_filter" | "content_filtered" | "safety" | "sensitive" | "prohibited_content" | "recitation") => FinishKind::Filter,
+        Some(
+            "length"
+            | "max_tokens"
+            | "max_length"
+            | "model_length"
+            | "max_output_tokens"
+            | "insufficient_system_resource",
+        ) => FinishKind::Length,
+        Some(
+            "content_filter" | "content_filtered" | "safety" | "sensitive" | "prohibited_content"
+            | "recitation",
+        ) => FinishKind::Filter,
         Some("refusal") => FinishKind::Refusal,
         Some("pause_turn") => FinishKind::Pause,
         _ if called => FinishKind::ToolCalls,
@@ -88,18 +113,21 @@ pub(super) fn finish(said: Option<String>, called: bool, refused: bool) -> Finis
 
 fn message_blocks(message: Json<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
     let content = message.get("content");
-    let parts = content.and_then(|content| parts_read::content(Some(content), 0).ok()).unwrap_or_default();
+    let parts =
+        content.and_then(|content| parts_read::content(Some(content), 0).ok()).unwrap_or_default();
     let thinks = parts.iter().any(|block| matches!(block.kind, BlockKind::Reasoning(_)));
     thought(message, thinks, blocks);
     for mut block in parts {
         // How a part is spelled matters only where it goes back.
         block.extras = Extras::default();
-        if !matches!(&block.kind, BlockKind::Text(Text { text, .. }) | BlockKind::Reasoning(Reasoning { text, .. }) if text.is_empty()) {
+        if !matches!(&block.kind, BlockKind::Text(Text { text, .. }) | BlockKind::Reasoning(Reasoning { text, .. }) if text.is_empty())
+        {
             blocks.push(block);
         }
     }
     if let Some(proof) = reasoning::beside(message)
-        && let Some(block) = blocks.iter_mut().rfind(|block| matches!(block.kind, BlockKind::Text(_)))
+        && let Some(block) =
+            blocks.iter_mut().rfind(|block| matches!(block.kind, BlockKind::Text(_)))
     {
         block.proof = Some(proof);
     }
@@ -108,7 +136,13 @@ fn message_blocks(message: Json<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
         blocks.extend(text(audio.get("transcript")).map(Block::text));
         blocks.extend(text(audio.get("data")).map(|data| {
             let source = Source::Base64(data);
-            Block::new(BlockKind::Media(Media { kind: MediaKind::Audio, source, mime: None, name: None, detail: None }))
+            Block::new(BlockKind::Media(Media {
+                kind: MediaKind::Audio,
+                source,
+                mime: None,
+                name: None,
+                detail: None,
+            }))
         }));
     }
     blocks.extend(text(message.get("refusal")).map(|words| Block::new(BlockKind::Refusal(words))));
@@ -120,16 +154,29 @@ fn message_blocks(message: Json<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
         block.proof = reasoning::beside(call);
         blocks.push(block);
     }
-    if let Some(call) = message.get("function_call").filter(|call| text(call.get("name")).is_some()) {
-        blocks.push(Block::new(BlockKind::ToolCall(called(ids.own(None), CallForm::Function, call, carry))));
+    if let Some(call) = message.get("function_call").filter(|call| text(call.get("name")).is_some())
+    {
+        blocks.push(Block::new(BlockKind::ToolCall(called(
+            ids.own(None),
+            CallForm::Function,
+            call,
+            carry,
+        ))));
     }
 }
 
 /// Reasoning in the first place that holds some, and the details' seals.
 fn thought(message: Json<'_>, in_parts: bool, blocks: &mut Vec<Block>) {
     let details = message.get("reasoning_details").filter(|details| details.is_array());
-    let plain = reasoning::FIELDS.iter().filter_map(|key| reasoning::plain(message.get(key)?)).find(|text| !text.is_empty());
-    let words = plain.map(Cow::into_owned).or_else(|| details.map(reasoning::words)).filter(|_| !in_parts).unwrap_or_default();
+    let plain = reasoning::FIELDS
+        .iter()
+        .filter_map(|key| reasoning::plain(message.get(key)?))
+        .find(|text| !text.is_empty());
+    let words = plain
+        .map(Cow::into_owned)
+        .or_else(|| details.map(reasoning::words))
+        .filter(|_| !in_parts)
+        .unwrap_or_default();
     let sealed = details.filter(|details| reasoning::sealed(*details));
     if !words.is_empty() || sealed.is_some() {
         let mut block = Block::new(BlockKind::Reasoning(Reasoning { text: words, summary: false }));
@@ -186,15 +233,25 @@ impl Ids {
     }
 }
 
-/// Sources: annotations of the message, else the lists that search providers put beside the choices.
+/// Sources: annotations of the message, else the lists that search providers put beside the
+/// choices.
 pub(super) fn citations(message: Json<'_>, root: Json<'_>) -> Vec<Citation> {
-    let annotated: Vec<_> = message.get("annotations").into_iter().flat_map(Json::items).filter_map(annotation).collect();
+    let annotated: Vec<_> = message
+        .get("annotations")
+        .into_iter()
+        .flat_map(Json::items)
+        .filter_map(annotation)
+        .collect();
     if annotated.is_empty() { listed(root) } else { annotated }
 }
 
 pub(super) fn annotation(one: Json<'_>) -> Option<Citation> {
     let told = one.get("url_citation")?;
-    let span = told.get("start_index").and_then(Json::u64).zip(told.get("end_index").and_then(Json::u64)).filter(|(from, to)| to > from);
+    let span = told
+        .get("start_index")
+        .and_then(Json::u64)
+        .zip(told.get("end_index").and_then(Json::u64))
+        .filter(|(from, to)| to > from);
     Some(Citation {
         url: Some(text(told.get("url"))?),
         title: text(told.get("title")),
@@ -210,8 +267,12 @@ pub(super) fn listed(root: Json<'_>) -> Vec<Citation> {
         let url = source.str().map(Cow::into_owned).or_else(|| text(source.get("url")))?;
         Some(Citation { url: Some(url), title: text(source.get("title")), ..Citation::default() })
     };
-    let list = |key: &str| root.get(key).into_iter().flat_map(Json::items).filter_map(one).collect::<Vec<_>>();
-    Some(list("search_results")).filter(|found| !found.is_empty()).unwrap_or_else(|| list("citations"))
+    let list = |key: &str| {
+        root.get(key).into_iter().flat_map(Json::items).filter_map(one).collect::<Vec<_>>()
+    };
+    Some(list("search_results"))
+        .filter(|found| !found.is_empty())
+        .unwrap_or_else(|| list("citations"))
 }
 
 fn cite(blocks: &mut [Block], citations: Vec<Citation>) {

@@ -25,7 +25,8 @@ const OWN: Dialect = Dialect::Openai;
 pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
     let old = shape.place == Place::Completions;
     let body = write::object(|o| {
-        o.str("id", &id(shape)).str("object", if old { "text_completion" } else { "chat.completion" });
+        o.str("id", &id(shape))
+            .str("object", if old { "text_completion" } else { "chat.completion" });
         o.num("created", response.created.unwrap_or(shape.now)).str("model", &shape.model);
         o.array("choices", |a| {
             a.object(|o| {
@@ -84,8 +85,16 @@ impl<'b> Said<'b> {
         for block in blocks {
             match &block.kind {
                 BlockKind::Text(text) => {
-                    let from = if text.citations.is_empty() { 0 } else { said.text.chars().count() as u64 };
-                    said.citations.extend(text.citations.iter().map(|citation| (from, text.text.chars().count() as u64, citation)));
+                    let from = if text.citations.is_empty() {
+                        0
+                    } else {
+                        said.text.chars().count() as u64
+                    };
+                    said.citations.extend(
+                        text.citations
+                            .iter()
+                            .map(|citation| (from, text.text.chars().count() as u64, citation)),
+                    );
                     said.text.push_str(&text.text);
                 }
                 BlockKind::Reasoning(thought) => {
@@ -129,14 +138,22 @@ fn message(blocks: &[Block], shape: &Shape, o: &mut Object<'_>) {
             o.str("reasoning_content", &said.thought);
         }
         o.opt_raw("reasoning_details", reasoning::joined(&said.details).as_ref());
-        o.array("annotations", |a| said.citations.iter().for_each(|(from, length, citation)| annotation(citation, *from, *length, a)));
+        o.array("annotations", |a| {
+            said.citations
+                .iter()
+                .for_each(|(from, length, citation)| annotation(citation, *from, *length, a))
+        });
         if said.media.iter().any(|media| media.kind == MediaKind::Image) {
             let images = said.media.iter().filter(|media| media.kind == MediaKind::Image);
             o.array("images", |a| images.zip(0..).for_each(|(media, at)| image(media, at, a)));
         }
-        if let Some(Media { source: Source::Base64(data), .. }) = said.media.iter().find(|media| media.kind == MediaKind::Audio) {
+        if let Some(Media { source: Source::Base64(data), .. }) =
+            said.media.iter().find(|media| media.kind == MediaKind::Audio)
+        {
             o.object("audio", |o| {
-                o.str("id", &format!("audio_{}", shape.id)).str("data", data).num("expires_at", shape.now + 3600);
+                o.str("id", &format!("audio_{}", shape.id))
+                    .str("data", data)
+                    .num("expires_at", shape.now + 3600);
                 o.str("transcript", &said.text);
             });
         }
@@ -147,7 +164,9 @@ fn message(blocks: &[Block], shape: &Shape, o: &mut Object<'_>) {
                 });
             }
             Some(_) => {
-                o.array("tool_calls", |a| said.calls.iter().for_each(|block| call(block, shape, a)));
+                o.array("tool_calls", |a| {
+                    said.calls.iter().for_each(|block| call(block, shape, a))
+                });
             }
             None => {}
         }
@@ -179,7 +198,9 @@ fn call(block: &Block, shape: &Shape, a: &mut Array<'_>) {
 fn free_text(call: &ToolCall, shape: &Shape) -> Option<String> {
     match call.form {
         CallForm::Custom => Some(call.arguments.clone()),
-        CallForm::Function => shape.custom.contains(&call.name).then(|| custom_input(&call.arguments)),
+        CallForm::Function => {
+            shape.custom.contains(&call.name).then(|| custom_input(&call.arguments))
+        }
     }
 }
 
@@ -205,7 +226,9 @@ pub(super) fn annotation(citation: &Citation, from: u64, length: u64, a: &mut Ar
 
 pub(super) fn image(media: &Media, at: u32, a: &mut Array<'_>) {
     let url = match &media.source {
-        Source::Base64(data) => format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or("image/png")),
+        Source::Base64(data) => {
+            format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or("image/png"))
+        }
         Source::Url(url) => url.clone(),
         Source::FileId(_) | Source::Text(_) => return,
     };
@@ -234,7 +257,12 @@ fn finish(kind: FinishKind, said: &Said<'_>, shape: &Shape) -> &'static str {
 }
 
 /// The word for a finish; `refused` where the words of a refusal have been told as such.
-pub(super) fn finish_word(kind: FinishKind, refused: bool, legacy: bool, place: Place) -> &'static str {
+pub(super) fn finish_word(
+    kind: FinishKind,
+    refused: bool,
+    legacy: bool,
+    place: Place,
+) -> &'static str {
     match kind {
         FinishKind::Length => "length",
         FinishKind::Filter => "content_filter",
@@ -249,7 +277,9 @@ pub(super) fn finish_word(kind: FinishKind, refused: bool, legacy: bool, place: 
 /// Counts as this dialect adds them up: what was cached is input, what was thought is output.
 pub(super) fn usage(usage: &Usage, o: &mut Object<'_>) {
     let (input, output) = (usage.input_total(), usage.output_total());
-    o.num("prompt_tokens", input).num("completion_tokens", output).num("total_tokens", input.saturating_add(output));
+    o.num("prompt_tokens", input)
+        .num("completion_tokens", output)
+        .num("total_tokens", input.saturating_add(output));
     o.object("prompt_tokens_details", |o| {
         o.num("cached_tokens", usage.cache_read).num("audio_tokens", usage.audio_in);
         let written = usage.cache_write_5m.saturating_add(usage.cache_write_1h);

@@ -61,7 +61,8 @@ struct Call {
     waiting: Option<Waiting>,
 }
 
-/// A call is told once its arguments begin: its name is whole then, though it may have come in pieces.
+/// A call is told once its arguments begin: its name is whole then, though it may have come in
+/// pieces.
 #[derive(Default)]
 struct Waiting {
     name: String,
@@ -118,9 +119,16 @@ impl ChunkReader {
 
     fn begin(&mut self, root: Option<Json<'_>>, out: &mut Vec<ChatEvent>) {
         if !std::mem::replace(&mut self.begun, true) {
-            let told = |key: &str| root.and_then(|root| response_read::text(root.get(key))).unwrap_or_default();
+            let told = |key: &str| {
+                root.and_then(|root| response_read::text(root.get(key))).unwrap_or_default()
+            };
             let created = root.and_then(|root| root.get("created")?.i64()).filter(|&at| at > 0);
-            out.push(ChatEvent::Begin { id: told("id"), model: told("model"), created, usage: None });
+            out.push(ChatEvent::Begin {
+                id: told("id"),
+                model: told("model"),
+                created,
+                usage: None,
+            });
         }
     }
 
@@ -131,14 +139,20 @@ impl ChunkReader {
                 "choices" => choices = Some(value),
                 // Cumulative where there are several.
                 "usage" if value.is_object() => self.usage = tokens::openai(value).or(self.usage),
-                "service_tier" if self.tier.is_none() => self.tier = response_read::text(Some(value)),
+                "service_tier" if self.tier.is_none() => {
+                    self.tier = response_read::text(Some(value))
+                }
                 "model" if self.model.is_none() => self.model = shape::name(Some(value)),
                 "error" if matches!(value.kind(), "object" | "string") && !value.is_blank() => {
                     return Err(Box::new(fault::told(None, json)));
                 }
                 "__type" if !value.is_blank() => return Err(Box::new(fault::told(None, json))),
-                "object" | "type" if value.text() == "\"error\"" => return Err(Box::new(fault::told(None, json))),
-                "citations" | "search_results" if !value.is_blank() => self.listed = response_read::listed(json),
+                "object" | "type" if value.text() == "\"error\"" => {
+                    return Err(Box::new(fault::told(None, json)));
+                }
+                "citations" | "search_results" if !value.is_blank() => {
+                    self.listed = response_read::listed(json)
+                }
                 _ => {}
             }
         }
@@ -153,13 +167,17 @@ impl ChunkReader {
     }
 
     fn choice(&mut self, choice: Json<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
-        let (mut delta, mut message, mut text, mut logprobs, mut failed) = (None, None, None, None, false);
+        let (mut delta, mut message, mut text, mut logprobs, mut failed) =
+            (None, None, None, None, false);
         for (key, value) in choice.members().filter(|(_, value)| value.kind() != "null") {
             match key {
                 "delta" => delta = Some(value),
                 "message" => message = Some(value),
                 "text" => text = value.str(),
-                "logprobs" => logprobs = value.get("content").filter(|list| list.is_array() && !list.is_blank()),
+                "logprobs" => {
+                    logprobs =
+                        value.get("content").filter(|list| list.is_array() && !list.is_blank())
+                }
                 "finish_reason" => self.said = shape::name(Some(value)).or(self.said.take()),
                 "stop_reason" => self.sequence = response_read::text(Some(value)),
                 "error" => failed = true,
@@ -187,7 +205,8 @@ impl ChunkReader {
     }
 
     fn delta(&mut self, delta: Json<'_>, out: &mut Vec<ChatEvent>) {
-        let (mut content, mut refusal, mut calls, mut call, mut sources, mut proof, mut odd) = (None, None, None, None, None, None, false);
+        let (mut content, mut refusal, mut calls, mut call, mut sources, mut proof, mut odd) =
+            (None, None, None, None, None, None, false);
         let mut thoughts: [Option<Json<'_>>; 3] = [None; 3];
         let mut details = None;
         for (key, value) in delta.members().filter(|(_, value)| !value.is_blank()) {
@@ -237,7 +256,12 @@ impl ChunkReader {
         }
     }
 
-    fn thought(&mut self, fields: [Option<Json<'_>>; 3], details: Option<Json<'_>>, out: &mut Vec<ChatEvent>) {
+    fn thought(
+        &mut self,
+        fields: [Option<Json<'_>>; 3],
+        details: Option<Json<'_>>,
+        out: &mut Vec<ChatEvent>,
+    ) {
         const DETAILS: &str = "reasoning_details";
         for (field, value) in reasoning::FIELDS.into_iter().zip(fields) {
             let words = value.and_then(reasoning::plain).filter(|words| !words.is_empty());
@@ -278,7 +302,9 @@ impl ChunkReader {
 
     fn cite(&mut self, out: &mut Vec<ChatEvent>) {
         if let Some(block) = self.text_open() {
-            out.extend(self.sources.drain(..).map(|citation| ChatEvent::Citation { block, citation }));
+            out.extend(
+                self.sources.drain(..).map(|citation| ChatEvent::Citation { block, citation }),
+            );
         }
     }
 
@@ -314,7 +340,14 @@ impl ChunkReader {
     fn call(&mut self, call: Json<'_>, out: &mut Vec<ChatEvent>) {
         let Some((form, inside)) = response_read::call_inside(call) else { return };
         let id = response_read::text(call.get("id"));
-        self.part_of_call(call.get("index").and_then(Json::u64), id, form, inside, reasoning::beside(call), out);
+        self.part_of_call(
+            call.get("index").and_then(Json::u64),
+            id,
+            form,
+            inside,
+            reasoning::beside(call),
+            out,
+        );
     }
 
     fn part_of_call(
@@ -328,15 +361,19 @@ impl ChunkReader {
     ) {
         let name = inside.get("name").and_then(Json::str).filter(|name| !name.is_empty());
         let arguments = response_read::arguments(form, inside).unwrap_or_default();
-        // An index may be used again, or be missing; then a name with an id of its own is another call.
+        // An index may be used again, or be missing; then a name with an id of its own is another
+        // call.
         let known = match (index, &id) {
             (Some(_), _) => self.calls.iter().rposition(|call| call.index == index),
             (None, Some(id)) => self.calls.iter().rposition(|call| call.id == *id),
             (None, None) if name.is_none() => self.calls.len().checked_sub(1),
             (None, None) => None,
         };
-        let unnamed = |call: &Call| call.waiting.as_ref().is_some_and(|waiting| waiting.name.is_empty());
-        let same = |call: &Call| name.is_none() || unnamed(call) || id.as_ref().is_none_or(|id| call.id == *id);
+        let unnamed =
+            |call: &Call| call.waiting.as_ref().is_some_and(|waiting| waiting.name.is_empty());
+        let same = |call: &Call| {
+            name.is_none() || unnamed(call) || id.as_ref().is_none_or(|id| call.id == *id)
+        };
         let at = known.filter(|at| same(&self.calls[*at])).unwrap_or_else(|| {
             let id = self.ids.own(id);
             self.calls.push(Call { index, id, waiting: Some(Waiting::default()) });
@@ -354,7 +391,11 @@ impl ChunkReader {
             }
             return;
         }
-        out.extend(proof.zip(self.blocks.open_call(at as u64)).map(|(proof, block)| ChatEvent::Proof { block, proof }));
+        out.extend(
+            proof
+                .zip(self.blocks.open_call(at as u64))
+                .map(|(proof, block)| ChatEvent::Proof { block, proof }),
+        );
         self.blocks.arguments(at as u64, &arguments, out);
     }
 
@@ -382,9 +423,15 @@ impl ChunkReader {
         self.blocks.arguments(at as u64, &waiting.arguments, out);
     }
 
-    /// Its end comes without a reason: that is enough after text, but not in the middle of a call, nor where nothing was said.
+    /// Its end comes without a reason: that is enough after text, but not in the middle of a call,
+    /// nor where nothing was said.
     fn unsaid(&self) -> Result<(), Box<Fault>> {
-        if self.blocks.midway() || self.calls.iter().any(|call| call.waiting.as_ref().is_some_and(|waiting| !waiting.complete())) {
+        if self.blocks.midway()
+            || self
+                .calls
+                .iter()
+                .any(|call| call.waiting.as_ref().is_some_and(|waiting| !waiting.complete()))
+        {
             return Err(Box::new(shape::cut()));
         }
         if !self.blocks.any() && self.calls.is_empty() {
@@ -405,7 +452,8 @@ impl ChunkReader {
         }
         self.cite(out);
         self.blocks.close(out);
-        let mut finish = response_read::finish(self.said.clone(), self.blocks.called(), self.refused);
+        let mut finish =
+            response_read::finish(self.said.clone(), self.blocks.called(), self.refused);
         finish.sequence = self.sequence.take();
         out.push(ChatEvent::End { finish, usage: self.usage, service_tier: self.tier.clone() });
         self.ended = true;
@@ -413,7 +461,12 @@ impl ChunkReader {
 }
 
 impl StreamReader for ChunkReader {
-    fn event(&mut self, name: &[u8], data: &[u8], out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn event(
+        &mut self,
+        name: &[u8],
+        data: &[u8],
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>> {
         if self.ended {
             return Ok(());
         }
@@ -428,8 +481,16 @@ impl StreamReader for ChunkReader {
         let json = match json::check(data) {
             Ok(json) if json.is_object() => json,
             Ok(list) if fault::is_error(list) => return Err(Box::new(fault::told(None, list))),
-            Ok(_) => return Err(Box::new(fault::bad_event(self.events, json::Bad { flaw: Flaw::NotAnObject, offset: 0 }, data))),
-            Err(_) if name == b"error" && !data.starts_with(b"{") => return Err(Box::new(fault::said(data))),
+            Ok(_) => {
+                return Err(Box::new(fault::bad_event(
+                    self.events,
+                    json::Bad { flaw: Flaw::NotAnObject, offset: 0 },
+                    data,
+                )));
+            }
+            Err(_) if name == b"error" && !data.starts_with(b"{") => {
+                return Err(Box::new(fault::said(data)));
+            }
             Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),
         };
         if name == b"error" {

@@ -166,14 +166,22 @@ impl ChunkWriter {
                 });
             });
         } else {
-            let (kind, field) = if form == CallForm::Custom { ("custom", "input") } else { ("function", "arguments") };
+            let (kind, field) = if form == CallForm::Custom {
+                ("custom", "input")
+            } else {
+                ("function", "arguments")
+            };
             self.call(index, out, |o| {
                 o.str("id", &id).str("type", kind).object(kind, |o| {
                     o.str("name", &name).str(field, "");
                 });
             });
         }
-        if form == CallForm::Custom { Told::FreeText { index } } else { Told::Call { index, some: false } }
+        if form == CallForm::Custom {
+            Told::FreeText { index }
+        } else {
+            Told::Call { index, some: false }
+        }
     }
 
     fn call(&mut self, index: u32, out: &mut Vec<u8>, build: impl FnOnce(&mut Object<'_>)) {
@@ -312,7 +320,8 @@ impl ChunkWriter {
     }
 
     fn end(&mut self, finish: &Finish, usage: Option<Usage>, out: &mut Vec<u8>) {
-        let word = response_write::finish_word(finish.kind, self.refused, self.legacy, self.shape.place);
+        let word =
+            response_write::finish_word(finish.kind, self.refused, self.legacy, self.shape.place);
         let old = self.old();
         self.choice(out, |o| {
             if old {
@@ -361,7 +370,9 @@ impl StreamWriter for ChunkWriter {
                 {
                     let (from, length) = (*from, self.characters - *from);
                     self.delta(out, |o| {
-                        o.array("annotations", |a| response_write::annotation(&citation, from, length, a));
+                        o.array("annotations", |a| {
+                            response_write::annotation(&citation, from, length, a)
+                        });
                     });
                 }
             }

@@ -1,4 +1,5 @@
-//! Both halves against recorded traffic and by tables: what is read can be written again, what comes in pieces is whole.
+//! Both halves against recorded traffic and by tables: what is read can be written again, what
+//! comes in pieces is whole.
 
 mod answers;
 mod requests;

@@ -18,16 +18,24 @@ const OWN: Dialect = Dialect::Openai;
 pub(super) fn read(json: Json<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
     if let Some(tools) = json.get("tools") {
         if !tools.is_array() {
-            return Err(refuse("tools", format!("Invalid type for 'tools': expected an array, but got {}.", tools.kind())));
+            return Err(refuse(
+                "tools",
+                format!("Invalid type for 'tools': expected an array, but got {}.", tools.kind()),
+            ));
         }
         for (at, one) in tools.items().enumerate() {
             request.tools.push(tool(one).ok_or_else(|| {
-                refuse(format!("tools[{at}].function.name"), format!("Missing required parameter: 'tools[{at}].function.name'."))
+                refuse(
+                    format!("tools[{at}].function.name"),
+                    format!("Missing required parameter: 'tools[{at}].function.name'."),
+                )
             })?);
         }
     }
     for one in json.get("functions").into_iter().flat_map(Json::items) {
-        let named = function(one, one).ok_or_else(|| refuse("functions", "Missing required parameter: 'functions[].name'."))?;
+        let named = function(one, one).ok_or_else(|| {
+            refuse("functions", "Missing required parameter: 'functions[].name'.")
+        })?;
         request.tools.push(Tool::Function(named));
         if request.echo.is_empty() {
             // Who asks with functions knows no tool calls.
@@ -38,7 +46,11 @@ pub(super) fn read(json: Json<'_>, request: &mut ChatRequest) -> Result<(), Clie
         let body = Raw::object(|o| {
             o.json("web_search_options", json.get("web_search_options").unwrap_or(json));
         });
-        request.tools.push(Tool::Hosted(HostedTool { kind: Hosted::WebSearch, dialect: OWN, body }));
+        request.tools.push(Tool::Hosted(HostedTool {
+            kind: Hosted::WebSearch,
+            dialect: OWN,
+            body,
+        }));
     }
     request.tool_choice = match json.get("tool_choice").or_else(|| json.get("function_call")) {
         None => None,
@@ -60,14 +72,22 @@ fn text(value: Json<'_>) -> Option<String> {
 /// `None`: a function without a name.
 fn tool(one: Json<'_>) -> Option<Tool> {
     let kind = one.get("type").and_then(Json::str).unwrap_or("function".into());
-    if let Some(custom) = one.get("custom").filter(|custom| kind == "custom" && custom.is_object()) {
+    if let Some(custom) = one.get("custom").filter(|custom| kind == "custom" && custom.is_object())
+    {
         return Some(Tool::Custom(self::custom(one, custom)?));
     }
     let inside = one.get("function").filter(|function| function.is_object());
     // Some clients send the tools of other dialects, whose fields stand in the tool itself.
-    let flat = || Some(one).filter(|one| one.get("parameters").or_else(|| one.get("input_schema")).is_some() && one.get("name").is_some());
+    let flat = || {
+        Some(one).filter(|one| {
+            one.get("parameters").or_else(|| one.get("input_schema")).is_some()
+                && one.get("name").is_some()
+        })
+    };
     match inside.or_else(flat) {
-        Some(inside) if kind == "function" || kind == "custom" => function(one, inside).map(Tool::Function),
+        Some(inside) if kind == "function" || kind == "custom" => {
+            function(one, inside).map(Tool::Function)
+        }
         None if kind == "function" && one.get("name").is_none() => None,
         None if kind == "function" => function(one, one).map(Tool::Function),
         _ => {
@@ -86,21 +106,31 @@ fn tool(one: Json<'_>) -> Option<Tool> {
 fn function(one: Json<'_>, inside: Json<'_>) -> Option<FunctionTool> {
     const INSIDE: [&str; 5] = ["name", "description", "parameters", "input_schema", "strict"];
     let nested = one != inside;
-    let known: &[&str] = if nested { &["type", "function", "cache_control"] } else { &["type", "cache_control"] };
+    let known: &[&str] =
+        if nested { &["type", "function", "cache_control"] } else { &["type", "cache_control"] };
     let mut extras = Extras::of(OWN, one, &[known, if nested { &[] } else { &INSIDE }].concat());
     if nested {
-        for (key, value) in inside.members().filter(|(key, value)| !INSIDE.contains(key) && value.kind() != "null") {
+        for (key, value) in
+            inside.members().filter(|(key, value)| !INSIDE.contains(key) && value.kind() != "null")
+        {
             extras.push(OWN, &format!("function.{key}"), Raw::of(value));
         }
     }
-    let cache = one.get("cache_control").filter(|mark| mark.is_object()).map(|mark| CacheMark { raw: Raw::of(mark) });
+    let cache = one
+        .get("cache_control")
+        .filter(|mark| mark.is_object())
+        .map(|mark| CacheMark { raw: Raw::of(mark) });
     if let Some(mark) = &cache {
         extras.also(OWN, "cache_control", mark.raw.clone());
     }
     Some(FunctionTool {
         name: inside.get("name").and_then(text).filter(|name| !name.is_empty())?,
         description: inside.get("description").and_then(text),
-        schema: inside.get("parameters").or_else(|| inside.get("input_schema")).filter(|schema| schema.is_object()).map(Raw::of),
+        schema: inside
+            .get("parameters")
+            .or_else(|| inside.get("input_schema"))
+            .filter(|schema| schema.is_object())
+            .map(Raw::of),
         strict: inside.get("strict").and_then(Json::bool),
         namespace: None,
         cache,
@@ -143,7 +173,8 @@ fn choice(told: Json<'_>) -> Option<ToolChoice> {
     let kind = told.get("type").and_then(Json::str).unwrap_or_default();
     if kind == "allowed_tools" {
         let allowed = told.get("allowed_tools").unwrap_or(told);
-        let names = allowed.get("tools").into_iter().flat_map(Json::items).filter_map(named).collect();
+        let names =
+            allowed.get("tools").into_iter().flat_map(Json::items).filter_map(named).collect();
         let required = allowed.get("mode").and_then(Json::str).as_deref() == Some("required");
         return Some(ToolChoice::Allowed { names, required });
     }
@@ -182,7 +213,11 @@ mod tests {
             ),
             ("7", None),
         ] {
-            assert_eq!(read_all(&format!("{{\"tool_choice\":{text}}}")).tool_choice, want, "{text}");
+            assert_eq!(
+                read_all(&format!("{{\"tool_choice\":{text}}}")).tool_choice,
+                want,
+                "{text}"
+            );
         }
     }
 
@@ -195,9 +230,21 @@ mod tests {
         let names: Vec<_> = request.tools.iter().map(|tool| tool.name().unwrap_or("-")).collect();
         assert_eq!(names, ["a", "b", "c", "d", "-"]);
         let Tool::Custom(custom) = &request.tools[3] else { panic!("custom") };
-        assert_eq!(custom.format.as_ref().map(Raw::text), Some(r#"{"type":"grammar","syntax":"lark","definition":"x"}"#));
-        assert!(matches!(&request.tools[4], Tool::Hosted(HostedTool { kind: Hosted::WebSearch, .. })));
+        assert_eq!(
+            custom.format.as_ref().map(Raw::text),
+            Some(r#"{"type":"grammar","syntax":"lark","definition":"x"}"#)
+        );
+        assert!(matches!(
+            &request.tools[4],
+            Tool::Hosted(HostedTool { kind: Hosted::WebSearch, .. })
+        ));
         let mut request = ChatRequest::default();
-        assert!(read(Raw::parse(r#"{"tools":[{"type":"function"}]}"#).expect("json").json(), &mut request).is_err());
+        assert!(
+            read(
+                Raw::parse(r#"{"tools":[{"type":"function"}]}"#).expect("json").json(),
+                &mut request
+            )
+            .is_err()
+        );
     }
 }

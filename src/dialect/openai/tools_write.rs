@@ -14,15 +14,24 @@ use crate::{
 
 const OWN: Dialect = Dialect::Openai;
 
-/// Whether the tool came in this dialect's own form for free text, so that its provider knows it; others are bridged.
+/// Whether the tool came in this dialect's own form for free text, so that its provider knows it;
+/// others are bridged.
 pub(super) fn native(tool: &CustomTool) -> bool {
     tool.extras.get(OWN, "type").is_some()
 }
 
-pub(super) fn write(tools: &[Tool], choice: Option<&ToolChoice>, names: &Names, o: &mut Object<'_>, losses: &mut Losses) {
+pub(super) fn write(
+    tools: &[Tool],
+    choice: Option<&ToolChoice>,
+    names: &Names,
+    o: &mut Object<'_>,
+    losses: &mut Losses,
+) {
     // Hosted tools of others have no place, and one of ours is a field of the request.
     let searching = |tool: &Tool| match tool {
-        Tool::Hosted(hosted) if hosted.dialect == OWN => hosted.body.json().get("web_search_options").map(Raw::of),
+        Tool::Hosted(hosted) if hosted.dialect == OWN => {
+            hosted.body.json().get("web_search_options").map(Raw::of)
+        }
         _ => None,
     };
     let sent: Vec<&Tool> = tools
@@ -62,7 +71,9 @@ pub(super) fn write(tools: &[Tool], choice: Option<&ToolChoice>, names: &Names, 
     }
     match choice {
         Some(choice) if !sent.is_empty() => self::choice(choice, tools, names, o),
-        Some(ToolChoice::Required | ToolChoice::Named(_) | ToolChoice::Allowed { .. }) => losses.add("tool_choice"),
+        Some(ToolChoice::Required | ToolChoice::Named(_) | ToolChoice::Allowed { .. }) => {
+            losses.add("tool_choice")
+        }
         // Providers refuse a choice where there is nothing to choose; it goes without saying.
         Some(ToolChoice::Auto | ToolChoice::None) | None => {}
     }
@@ -74,7 +85,8 @@ fn function(tool: &FunctionTool, names: &Names, a: &mut Array<'_>, losses: &mut 
     }
     a.object(|o| {
         o.str("type", "function").object("function", |o| {
-            o.str("name", names.sent(&tool.name)).opt_str("description", tool.description.as_deref());
+            o.str("name", names.sent(&tool.name))
+                .opt_str("description", tool.description.as_deref());
             if let Some(schema) = &tool.schema {
                 o.text("parameters", &rooted(schema));
             }
@@ -82,16 +94,24 @@ fn function(tool: &FunctionTool, names: &Names, a: &mut Array<'_>, losses: &mut 
                 o.bool("strict", strict);
             }
             for (key, _) in tool.extras.iter() {
-                if let (Some(inside), Some(value)) = (key.strip_prefix("function."), tool.extras.get(OWN, key)) {
+                if let (Some(inside), Some(value)) =
+                    (key.strip_prefix("function."), tool.extras.get(OWN, key))
+                {
                     o.raw(inside, value);
                 }
             }
         });
-        tool.extras.write_but(|key| key.starts_with("function."), OWN, o, |key| losses.add(format!("tools.{key}")));
+        tool.extras.write_but(
+            |key| key.starts_with("function."),
+            OWN,
+            o,
+            |key| losses.add(format!("tools.{key}")),
+        );
     });
 }
 
-/// Parameters must be an object with properties at their root; a schema that leaves that unsaid is refused.
+/// Parameters must be an object with properties at their root; a schema that leaves that unsaid is
+/// refused.
 fn rooted(schema: &Raw) -> std::borrow::Cow<'_, str> {
     let json = schema.json();
     let (kind, properties) = (json.get("type").is_some(), json.get("properties").is_some());
@@ -115,7 +135,8 @@ fn rooted(schema: &Raw) -> std::borrow::Cow<'_, str> {
 fn custom(tool: &CustomTool, names: &Names, a: &mut Array<'_>) {
     a.object(|o| {
         o.object("custom", |o| {
-            o.str("name", names.sent(&tool.name)).opt_str("description", tool.description.as_deref());
+            o.str("name", names.sent(&tool.name))
+                .opt_str("description", tool.description.as_deref());
             let Some(format) = &tool.format else { return };
             if format.json().get("definition").is_none() {
                 o.raw("format", format);
@@ -136,7 +157,9 @@ fn custom(tool: &CustomTool, names: &Names, a: &mut Array<'_>) {
 
 fn choice(choice: &ToolChoice, tools: &[Tool], names: &Names, o: &mut Object<'_>) {
     let named = |o: &mut Object<'_>, name: &str| {
-        let free = tools.iter().any(|tool| matches!(tool, Tool::Custom(tool) if tool.name == name && native(tool)));
+        let free = tools
+            .iter()
+            .any(|tool| matches!(tool, Tool::Custom(tool) if tool.name == name && native(tool)));
         let kind = if free { "custom" } else { "function" };
         o.str("type", kind).object(kind, |o| {
             o.str("name", names.sent(name));

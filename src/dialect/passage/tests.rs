@@ -57,12 +57,19 @@ fn usage() -> Option<Usage> {
 
 #[test]
 fn canonical_streams_keep_their_bytes_and_their_chunks() {
-    for (dialect, text) in [(Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT)] {
+    for (dialect, text) in
+        [(Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT)]
+    {
         let got = run(dialect, Framing::Sse, &[text.as_bytes()]);
-        assert_eq!((got.out.as_str(), got.ending, got.error, got.summary.usage), (text, Ending::Complete, None, usage()), "{dialect}");
+        assert_eq!(
+            (got.out.as_str(), got.ending, got.error, got.summary.usage),
+            (text, Ending::Complete, None, usage()),
+            "{dialect}"
+        );
         let chunk = Bytes::from_static(text.as_bytes());
         let mut out = Vec::new();
-        let step = Passage::new(dialect, Op::Chat, Framing::Sse, false).feed(chunk.clone(), &mut out);
+        let step =
+            Passage::new(dialect, Op::Chat, Framing::Sse, false).feed(chunk.clone(), &mut out);
         assert!(step.content && step.error.is_none());
         assert_eq!((out.len(), out[0].as_ptr()), (1, chunk.as_ptr()), "{dialect}");
     }
@@ -70,7 +77,8 @@ fn canonical_streams_keep_their_bytes_and_their_chunks() {
 
 #[test]
 fn a_stream_without_its_terminator_gets_it() {
-    let got = run(Dialect::Openai, Framing::Sse, &[CHAT.trim_end_matches("data: [DONE]\n\n").as_bytes()]);
+    let got =
+        run(Dialect::Openai, Framing::Sse, &[CHAT.trim_end_matches("data: [DONE]\n\n").as_bytes()]);
     assert_eq!((got.out.as_str(), got.ending), (CHAT, Ending::Complete));
     let cut = MESSAGE.split("event: message_stop").next().expect("a head");
     let got = run(Dialect::Anthropic, Framing::Sse, &[cut.as_bytes()]);
@@ -86,13 +94,20 @@ fn the_last_event_of_a_chat_leaves_in_its_usual_letters() {
 
 #[test]
 fn messages_without_usage_leave_with_one_and_otherwise_as_they_came() {
-    let without =
-        MESSAGE.replace(",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}", "").replace(",\"usage\":{\"output_tokens\":7}", "");
-    let with = MESSAGE.replace("11,\"output_tokens\":1}", "0,\"output_tokens\":0}").replace("\"output_tokens\":7", "\"output_tokens\":0");
+    let without = MESSAGE
+        .replace(",\"usage\":{\"input_tokens\":11,\"output_tokens\":1}", "")
+        .replace(",\"usage\":{\"output_tokens\":7}", "");
+    let with = MESSAGE
+        .replace("11,\"output_tokens\":1}", "0,\"output_tokens\":0}")
+        .replace("\"output_tokens\":7", "\"output_tokens\":0");
     for size in [1, 17, 4096] {
         let pieces: Vec<&[u8]> = without.as_bytes().chunks(size).collect();
         let got = run(Dialect::Anthropic, Framing::Sse, &pieces);
-        assert_eq!((got.out.as_str(), got.ending, got.summary.usage), (with.as_str(), Ending::Complete, None), "{size}");
+        assert_eq!(
+            (got.out.as_str(), got.ending, got.summary.usage),
+            (with.as_str(), Ending::Complete, None),
+            "{size}"
+        );
     }
 }
 
@@ -103,7 +118,11 @@ fn an_array_that_is_closed_too_early_stays_open_for_the_error() {
         let mut passage = Passage::new(Dialect::Gemini, Op::Chat, Framing::JsonArray, false);
         let mut out = Vec::new();
         passage.feed(body.clone().into(), &mut out);
-        assert_eq!((passage.end(&mut out), String::from_utf8_lossy(&out.concat()).as_ref()), (Ending::Truncated, left), "{body}");
+        assert_eq!(
+            (passage.end(&mut out), String::from_utf8_lossy(&out.concat()).as_ref()),
+            (Ending::Truncated, left),
+            "{body}"
+        );
         out.push(passage.error_tail(&ClientError::new(ErrorKind::Upstream, "cut"), "r"));
         let told: Vec<serde_json::Value> = serde_json::from_slice(&out.concat()).expect("an array");
         assert_eq!(told.last().expect("an error")["error"]["message"], "cut");
@@ -122,7 +141,9 @@ fn a_cut_stream_is_truncated_and_half_an_event_is_dropped() {
 
 #[test]
 fn a_last_event_without_its_blank_line_counts_if_it_is_whole() {
-    for (dialect, text) in [(Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT)] {
+    for (dialect, text) in
+        [(Dialect::Openai, CHAT), (Dialect::Anthropic, MESSAGE), (Dialect::Gemini, CONTENT)]
+    {
         let got = run(dialect, Framing::Sse, &[text.trim_end().as_bytes()]);
         assert_eq!((got.ending, got.summary.usage), (Ending::Complete, usage()), "{dialect}");
         assert!(got.out.ends_with("\n\n"), "{dialect}");
@@ -141,7 +162,11 @@ fn an_error_that_stands_bare_behind_the_events_is_heard() {
         let mut passage = Passage::new(Dialect::Openai, Op::Chat, Framing::Sse, false);
         let mut out = Vec::new();
         passage.feed(format!("{first}{rest}").into(), &mut out);
-        assert_eq!((passage.end(&mut out), out.concat()), (Ending::Truncated, first.clone().into_bytes()), "{rest}");
+        assert_eq!(
+            (passage.end(&mut out), out.concat()),
+            (Ending::Truncated, first.clone().into_bytes()),
+            "{rest}"
+        );
         assert_eq!(passage.parting().map(|fault| fault.message).as_deref(), words, "{rest}");
     }
 }
@@ -150,23 +175,38 @@ fn an_error_that_stands_bare_behind_the_events_is_heard() {
 fn nothing_follows_an_error_or_the_end() {
     let error = "data: {\"error\":{\"message\":\"Overloaded\",\"type\":\"server_error\",\"code\":\"overloaded\"}}\n\n";
     let first = CHAT.split_inclusive("\n\n").take(2).collect::<String>();
-    let got = run(Dialect::Openai, Framing::Sse, &[first.as_bytes(), error.as_bytes(), CHAT.as_bytes()]);
-    assert_eq!((got.out, got.ending, got.error.map(|e| e.status)), (first, Ending::Truncated, Some(529)));
-    let got = run(Dialect::Openai, Framing::Sse, &[CHAT.as_bytes(), b"data: [DONE]\n\n", CHAT.as_bytes()]);
+    let got =
+        run(Dialect::Openai, Framing::Sse, &[first.as_bytes(), error.as_bytes(), CHAT.as_bytes()]);
+    assert_eq!(
+        (got.out, got.ending, got.error.map(|e| e.status)),
+        (first, Ending::Truncated, Some(529))
+    );
+    let got = run(
+        Dialect::Openai,
+        Framing::Sse,
+        &[CHAT.as_bytes(), b"data: [DONE]\n\n", CHAT.as_bytes()],
+    );
     assert_eq!((got.out.as_str(), got.ending), (CHAT, Ending::Complete));
 }
 
 #[test]
 fn bad_events_are_named_by_number_and_shown() {
-    let got = run(Dialect::Openai, Framing::Sse, &[b"data: {\"choices\":[]}\n\ndata: {\"id\": \"x\", \"choices\": [}\n\n"]);
+    let got = run(
+        Dialect::Openai,
+        Framing::Sse,
+        &[b"data: {\"choices\":[]}\n\ndata: {\"id\": \"x\", \"choices\": [}\n\n"],
+    );
     assert_eq!(got.out, "data: {\"choices\":[]}\n\n");
     assert_eq!(
         got.error.map(|e| e.message),
         Some("bad stream event 2: expected value at line 1 column 25: {\"id\": \"x\", \"choices\": [}".to_owned())
     );
-    for bad in
-        [&b"data: \"\xff\"\n\n"[..], b"data: {\"a\":\"\xff\"}\n\n", b"data: 5\n\n", format!("data: {}\n\n", "[".repeat(100_000)).as_bytes()]
-    {
+    for bad in [
+        &b"data: \"\xff\"\n\n"[..],
+        b"data: {\"a\":\"\xff\"}\n\n",
+        b"data: 5\n\n",
+        format!("data: {}\n\n", "[".repeat(100_000)).as_bytes(),
+    ] {
         assert!(run(Dialect::Openai, Framing::Sse, &[bad]).error.is_some());
     }
 }
@@ -175,9 +215,21 @@ fn bad_events_are_named_by_number_and_shown() {
 fn what_sdks_choke_on_is_reframed() {
     let event = "{\"type\":\"ping\"}";
     for (dialect, from, want) in [
-        (Dialect::Openai, "id: 1\nretry: 5\ndata: {}\n\n: ping\n\n".to_owned(), "data: {}\n\n: ping\n\n".to_owned()),
-        (Dialect::Openai, "data:\n\ndata: \n\nevent: x\n\ndata: {}\n\n".to_owned(), "data: {}\n\n".to_owned()),
-        (Dialect::Openai, "data: {}\r\rdata: {}\r\n\r\n".to_owned(), "data: {}\n\ndata: {}\r\n\r\n".to_owned()),
+        (
+            Dialect::Openai,
+            "id: 1\nretry: 5\ndata: {}\n\n: ping\n\n".to_owned(),
+            "data: {}\n\n: ping\n\n".to_owned(),
+        ),
+        (
+            Dialect::Openai,
+            "data:\n\ndata: \n\nevent: x\n\ndata: {}\n\n".to_owned(),
+            "data: {}\n\n".to_owned(),
+        ),
+        (
+            Dialect::Openai,
+            "data: {}\r\rdata: {}\r\n\r\n".to_owned(),
+            "data: {}\n\ndata: {}\r\n\r\n".to_owned(),
+        ),
         (Dialect::Openai, ": x\n\n\n\ndata:{}\n\n".to_owned(), ": x\n\n\n\ndata:{}\n\n".to_owned()),
         (Dialect::Openai, "\u{feff}data: {}\n\n".to_owned(), "data: {}\n\n".to_owned()),
         (
@@ -186,10 +238,26 @@ fn what_sdks_choke_on_is_reframed() {
             "data: {}\n\ndata: {}\n\ndata: { }\n\n".to_owned(),
         ),
         (Dialect::Gemini, "data: {}\n\ndata: [DONE]\n\n".to_owned(), "data: {}\n\n".to_owned()),
-        (Dialect::Anthropic, format!("data: {event}\n\n"), format!("event: ping\ndata: {event}\n\n")),
-        (Dialect::Anthropic, format!("\u{feff}data: {event}\n\ndata: [DONE]\n\n"), format!("event: ping\ndata: {event}\n\n")),
-        (Dialect::Anthropic, format!("event: ping\n: inside\ndata: {event}\n\n"), format!("event: ping\n: inside\ndata: {event}\n\n")),
-        (Dialect::Responses, "id: 4\ndata: {\"type\":\"a.b\"}\n\n".to_owned(), "event: a.b\ndata: {\"type\":\"a.b\"}\n\n".to_owned()),
+        (
+            Dialect::Anthropic,
+            format!("data: {event}\n\n"),
+            format!("event: ping\ndata: {event}\n\n"),
+        ),
+        (
+            Dialect::Anthropic,
+            format!("\u{feff}data: {event}\n\ndata: [DONE]\n\n"),
+            format!("event: ping\ndata: {event}\n\n"),
+        ),
+        (
+            Dialect::Anthropic,
+            format!("event: ping\n: inside\ndata: {event}\n\n"),
+            format!("event: ping\n: inside\ndata: {event}\n\n"),
+        ),
+        (
+            Dialect::Responses,
+            "id: 4\ndata: {\"type\":\"a.b\"}\n\n".to_owned(),
+            "event: a.b\ndata: {\"type\":\"a.b\"}\n\n".to_owned(),
+        ),
     ] {
         assert_eq!(run(dialect, Framing::Sse, &[from.as_bytes()]).out, want, "{dialect} {from:?}");
     }
@@ -204,7 +272,8 @@ fn a_usage_chunk_that_only_we_asked_for_is_hidden() {
 #[test]
 fn keepalives_are_told_from_progress() {
     let mut passage = Passage::new(Dialect::Anthropic, Op::Chat, Framing::Sse, false);
-    let mut feed = |text: &'static str| passage.feed(Bytes::from_static(text.as_bytes()), &mut Vec::new());
+    let mut feed =
+        |text: &'static str| passage.feed(Bytes::from_static(text.as_bytes()), &mut Vec::new());
     assert!(feed(": x\n\n").pings_only);
     assert!(feed("event: ping\ndata: {\"type\":\"ping\"}\n\n").pings_only);
     assert_eq!(feed("event: content"), Step::default());
@@ -220,22 +289,41 @@ fn arrays_and_lines_are_passed_untouched() {
 
     let lines = "{\"model\":\"m\",\"response\":\"a\",\"done\":false}\n{\"done\":true,\"prompt_eval_count\":11,\"eval_count\":7}\n";
     let got = run(Dialect::Ollama, Framing::Ndjson, &[lines.as_bytes()]);
-    assert_eq!((got.out.as_str(), got.ending, got.summary.usage), (lines, Ending::Complete, usage()));
-    assert_eq!(run(Dialect::Ollama, Framing::Ndjson, &[lines.trim_end().as_bytes()]).ending, Ending::Complete);
-    let got = run(Dialect::Ollama, Framing::Ndjson, &[b"{\"response\":\"a\",\"done\":false}\n{\"error\":\"broke\"}\n"]);
-    assert_eq!((got.out.as_str(), got.error.map(|e| e.message)), ("{\"response\":\"a\",\"done\":false}\n", Some("broke".to_owned())));
+    assert_eq!(
+        (got.out.as_str(), got.ending, got.summary.usage),
+        (lines, Ending::Complete, usage())
+    );
+    assert_eq!(
+        run(Dialect::Ollama, Framing::Ndjson, &[lines.trim_end().as_bytes()]).ending,
+        Ending::Complete
+    );
+    let got = run(
+        Dialect::Ollama,
+        Framing::Ndjson,
+        &[b"{\"response\":\"a\",\"done\":false}\n{\"error\":\"broke\"}\n"],
+    );
+    assert_eq!(
+        (got.out.as_str(), got.error.map(|e| e.message)),
+        ("{\"response\":\"a\",\"done\":false}\n", Some("broke".to_owned()))
+    );
 }
 
 #[test]
 fn an_error_closes_the_array_that_was_begun() {
     let error = ClientError::new(ErrorKind::Upstream, "broke");
-    for begun in ["", "[{\"candidates\":[]}", "[{\"candidates\":[]},\n", "[{\"candidates\":[]},{\"error\":{\"message\":\"m\"}}"] {
+    for begun in [
+        "",
+        "[{\"candidates\":[]}",
+        "[{\"candidates\":[]},\n",
+        "[{\"candidates\":[]},{\"error\":{\"message\":\"m\"}}",
+    ] {
         let mut passage = Passage::new(Dialect::Gemini, Op::Chat, Framing::JsonArray, false);
         let mut out = Vec::new();
         passage.feed(Bytes::copy_from_slice(begun.as_bytes()), &mut out);
         assert_eq!(passage.end(&mut out), Ending::Truncated);
         out.push(passage.error_tail(&error, "r"));
-        let list: Vec<serde_json::Value> = serde_json::from_slice(&out.concat()).expect("a whole array");
+        let list: Vec<serde_json::Value> =
+            serde_json::from_slice(&out.concat()).expect("a whole array");
         assert_eq!(list.last().expect("one")["error"]["message"], "broke", "{begun}");
     }
 }

@@ -34,7 +34,9 @@ pub(super) fn as_stream(body: &[u8]) -> Result<Bytes, Fault> {
     let mut events = Events::default();
     events.write("response.created", json!({ "response": begun }));
     events.write("response.in_progress", json!({ "response": begun }));
-    for (index, item) in whole.get("output").and_then(Value::as_array).into_iter().flatten().enumerate() {
+    for (index, item) in
+        whole.get("output").and_then(Value::as_array).into_iter().flatten().enumerate()
+    {
         events.item(index, item);
     }
     let last = match whole.get("status").and_then(Value::as_str) {
@@ -77,13 +79,18 @@ impl Events {
         self.write("response.output_item.added", json!({ "output_index": index, "item": begun }));
         match kind {
             "message" => {
-                for (n, part) in item.get("content").and_then(Value::as_array).into_iter().flatten().enumerate() {
+                for (n, part) in
+                    item.get("content").and_then(Value::as_array).into_iter().flatten().enumerate()
+                {
                     self.part(&id, index, n, part);
                 }
             }
             "function_call" => {
                 let arguments = item.get("arguments").cloned().unwrap_or_else(|| "".into());
-                self.write("response.function_call_arguments.delta", json!({ "item_id": id, "output_index": index, "delta": arguments }));
+                self.write(
+                    "response.function_call_arguments.delta",
+                    json!({ "item_id": id, "output_index": index, "delta": arguments }),
+                );
                 let name = item.get("name").cloned().unwrap_or_default();
                 self.write(
                     "response.function_call_arguments.done",
@@ -120,7 +127,8 @@ impl Events {
     }
 }
 
-/// The response of the terminal event; its output from the items that were done, where it has none itself.
+/// The response of the terminal event; its output from the items that were done, where it has none
+/// itself.
 pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
     let mut items: Vec<(u64, Value)> = Vec::new();
     for (_, data) in events {
@@ -131,18 +139,25 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         let kind = event.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
         match kind.as_str() {
             "response.output_item.done" => {
-                let index = event.get("output_index").and_then(Value::as_u64).unwrap_or(items.len() as u64);
+                let index =
+                    event.get("output_index").and_then(Value::as_u64).unwrap_or(items.len() as u64);
                 items.extend(event.remove("item").map(|item| (index, item)));
             }
             "response.failed" => {
                 let response = event.remove("response").unwrap_or_default().to_string();
-                return Err(crate::base::json::check(response.as_bytes()).map_or_else(|_| shape::cut(), |json| fault::told(None, json)));
+                return Err(crate::base::json::check(response.as_bytes())
+                    .map_or_else(|_| shape::cut(), |json| fault::told(None, json)));
             }
             "response.completed" | "response.incomplete" => {
-                let Some(Value::Object(mut response)) = event.remove("response") else { return Err(fault::unexpected("no `response`")) };
+                let Some(Value::Object(mut response)) = event.remove("response") else {
+                    return Err(fault::unexpected("no `response`"));
+                };
                 if response.get("output").and_then(Value::as_array).is_none_or(Vec::is_empty) {
                     items.sort_by_key(|(index, _)| *index);
-                    response.insert("output".to_owned(), items.into_iter().map(|(_, item)| item).collect());
+                    response.insert(
+                        "output".to_owned(),
+                        items.into_iter().map(|(_, item)| item).collect(),
+                    );
                 }
                 return Ok(Value::Object(response).to_string().into());
             }
@@ -164,9 +179,12 @@ mod tests {
         let text = String::from_utf8_lossy(&stream).into_owned();
         let events: Vec<_> = text
             .split_terminator("\n\n")
-            .map(|event| (Vec::new(), event.split_once("\ndata: ").expect("two lines").1.as_bytes().to_vec()))
+            .map(|event| {
+                (Vec::new(), event.split_once("\ndata: ").expect("two lines").1.as_bytes().to_vec())
+            })
             .collect();
-        let back: Value = serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
+        let back: Value =
+            serde_json::from_slice(&as_answer(&events).expect("complete")).expect("json");
         assert_eq!(back, serde_json::from_str::<Value>(RESPONSE).expect("json"));
         assert!(text.contains(r#""delta":"hi""#));
         assert!(as_answer(&events[..events.len() - 1]).is_err());
@@ -186,6 +204,9 @@ mod tests {
         ] {
             assert!(read("", bad.as_bytes()).is_err(), "{bad}");
         }
-        assert_eq!(read("", RESPONSE.as_bytes()).map(|s| s.finish), Ok(Some("completed".to_owned())));
+        assert_eq!(
+            read("", RESPONSE.as_bytes()).map(|s| s.finish),
+            Ok(Some("completed".to_owned()))
+        );
     }
 }

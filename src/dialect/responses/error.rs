@@ -1,4 +1,5 @@
-//! Our own errors in the responses API: OpenAI's bodies, and a failed response where a stream breaks.
+//! Our own errors in the responses API: OpenAI's bodies, and a failed response where a stream
+//! breaks.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -62,7 +63,10 @@ mod tests {
         let event = event(&ClientError::new(ErrorKind::Timeout, "late"), "7", 12);
         let data = event.strip_prefix(b"event: response.failed\ndata: ").expect("named");
         let value: serde_json::Value = serde_json::from_slice(data).expect("json");
-        assert_eq!((&value["type"], &value["sequence_number"]), (&json!("response.failed"), &json!(12)));
+        assert_eq!(
+            (&value["type"], &value["sequence_number"]),
+            (&json!("response.failed"), &json!(12))
+        );
         assert_eq!(value["response"]["error"], json!({"code":"server_error","message":"late"}));
     }
 }

@@ -50,8 +50,12 @@ impl<'a> Input<'a> {
         match kind.as_str() {
             "message" => self.message(item, &place)?,
             "" if item.get("role").is_some() => self.message(item, &place)?,
-            "function_call" | "custom_tool_call" => self.call(item, form(&kind).unwrap_or_default(), &place)?,
-            "function_call_output" | "custom_tool_call_output" => self.result(item, &kind, &place)?,
+            "function_call" | "custom_tool_call" => {
+                self.call(item, form(&kind).unwrap_or_default(), &place)?
+            }
+            "function_call_output" | "custom_tool_call_output" => {
+                self.result(item, &kind, &place)?
+            }
             "reasoning" => {
                 let block = items_read::reasoning(item);
                 let nothing = block.proof.is_none()
@@ -61,11 +65,15 @@ impl<'a> Input<'a> {
                     self.assistant(block);
                 }
             }
-            "compaction" | "compaction_summary" => match string(item, "encrypted_content").as_deref().and_then(stored::summary) {
-                Some(summary) => self.said(&summary),
-                None => self.assistant(foreign(item)),
-            },
-            _ if kind.ends_with("_output") || matches!(kind.as_str(), "mcp_approval_response" | "additional_tools") => {
+            "compaction" | "compaction_summary" => {
+                match string(item, "encrypted_content").as_deref().and_then(stored::summary) {
+                    Some(summary) => self.said(&summary),
+                    None => self.assistant(foreign(item)),
+                }
+            }
+            _ if kind.ends_with("_output")
+                || matches!(kind.as_str(), "mcp_approval_response" | "additional_tools") =>
+            {
                 self.beside(foreign(item));
             }
             _ => self.assistant(foreign(item)),
@@ -73,35 +81,51 @@ impl<'a> Input<'a> {
         Ok(())
     }
 
-    fn message(&mut self, item: Json<'_>, place: &dyn Fn(&str) -> String) -> Result<(), ClientError> {
+    fn message(
+        &mut self,
+        item: Json<'_>,
+        place: &dyn Fn(&str) -> String,
+    ) -> Result<(), ClientError> {
         let role = match string(item, "role").as_deref() {
             Some("system" | "developer") => Role::System,
             Some("user") => Role::User,
             Some("assistant") => Role::Assistant,
             Some(other) => {
-                let message = format!("Invalid value: '{other}'. Supported values are: 'assistant', 'system', 'developer', and 'user'.");
+                let message = format!(
+                    "Invalid value: '{other}'. Supported values are: 'assistant', 'system', 'developer', and 'user'."
+                );
                 return Err(refused(message, Some(place(".role"))).code("invalid_value"));
             }
             None => return Err(missing(place(".role"))),
         };
         let mut blocks: Vec<Block> = match item.get("content") {
-            Some(text) if text.kind() == "string" => vec![Block::text(text.str().unwrap_or_default())],
+            Some(text) if text.kind() == "string" => {
+                vec![Block::text(text.str().unwrap_or_default())]
+            }
             Some(list) if list.is_array() => list.items().map(part).collect(),
             Some(other) => return Err(wrong(&place(".content"), "a string or an array", other)),
             None => return Err(missing(place(".content"))),
         };
         let adjacent = self.messages.last().is_some_and(|last| {
             last.role == Role::Assistant
-                && matches!(last.blocks.last().map(|b| &b.kind), Some(BlockKind::Text(_) | BlockKind::Refusal(_) | BlockKind::Media(_)))
+                && matches!(
+                    last.blocks.last().map(|b| &b.kind),
+                    Some(BlockKind::Text(_) | BlockKind::Refusal(_) | BlockKind::Media(_))
+                )
                 && !last.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)))
         });
         if let Some(first) = blocks.first_mut() {
             mark(&mut first.extras, item, &["content"]);
         }
         match role {
-            Role::System if self.messages.is_empty() && !blocks.is_empty() => self.system.extend(blocks),
-            // Two messages said one after the other stay two, except around calls, whose results must follow them.
-            Role::Assistant if !adjacent && !blocks.is_empty() => blocks.into_iter().for_each(|block| self.assistant(block)),
+            Role::System if self.messages.is_empty() && !blocks.is_empty() => {
+                self.system.extend(blocks)
+            }
+            // Two messages said one after the other stay two, except around calls, whose results
+            // must follow them.
+            Role::Assistant if !adjacent && !blocks.is_empty() => {
+                blocks.into_iter().for_each(|block| self.assistant(block))
+            }
             _ => {
                 let mut message = Message::new(role, blocks);
                 if message.blocks.is_empty() {
@@ -113,7 +137,12 @@ impl<'a> Input<'a> {
         Ok(())
     }
 
-    fn call(&mut self, item: Json<'_>, form: CallForm, place: &dyn Fn(&str) -> String) -> Result<(), ClientError> {
+    fn call(
+        &mut self,
+        item: Json<'_>,
+        form: CallForm,
+        place: &dyn Fn(&str) -> String,
+    ) -> Result<(), ClientError> {
         let mut call = items_read::call(item, form);
         if call.id.is_empty() {
             return Err(missing(place(".call_id")));
@@ -129,19 +158,32 @@ impl<'a> Input<'a> {
         Ok(())
     }
 
-    fn result(&mut self, item: Json<'_>, kind: &str, place: &dyn Fn(&str) -> String) -> Result<(), ClientError> {
+    fn result(
+        &mut self,
+        item: Json<'_>,
+        kind: &str,
+        place: &dyn Fn(&str) -> String,
+    ) -> Result<(), ClientError> {
         let Some(call) = string(item, "call_id") else { return Err(missing(place(".call_id"))) };
         let content = match item.get("output") {
             Some(list) if list.is_array() => list.items().map(part).collect(),
             Some(said) => {
-                let text = said.str().map_or_else(|| said.text().to_owned(), std::borrow::Cow::into_owned);
+                let text =
+                    said.str().map_or_else(|| said.text().to_owned(), std::borrow::Cow::into_owned);
                 if text.is_empty() { Vec::new() } else { vec![Block::text(text)] }
             }
             None => Vec::new(),
         };
         let name = self.calls.iter().rfind(|(id, _)| *id == call).map(|(_, name)| name.clone());
-        let form = if kind == "function_call_output" { CallForm::Function } else { CallForm::Custom };
-        let mut block = Block::new(BlockKind::ToolResult(ToolResult { call, name, content, is_error: false, form }));
+        let form =
+            if kind == "function_call_output" { CallForm::Function } else { CallForm::Custom };
+        let mut block = Block::new(BlockKind::ToolResult(ToolResult {
+            call,
+            name,
+            content,
+            is_error: false,
+            form,
+        }));
         mark(&mut block.extras, item, &["call_id", "output"]);
         self.beside(block);
         Ok(())
@@ -150,7 +192,9 @@ impl<'a> Input<'a> {
     /// One more block of what the assistant is saying.
     fn assistant(&mut self, block: Block) {
         match self.messages.last_mut() {
-            Some(last) if last.role == Role::Assistant && !last.blocks.is_empty() => last.blocks.push(block),
+            Some(last) if last.role == Role::Assistant && !last.blocks.is_empty() => {
+                last.blocks.push(block)
+            }
             _ => self.messages.push(Message::new(Role::Assistant, vec![block])),
         }
     }
@@ -163,7 +207,11 @@ impl<'a> Input<'a> {
             _ => false,
         };
         match self.messages.last_mut() {
-            Some(last) if last.role == Role::User && !last.blocks.is_empty() && last.blocks.iter().all(is_result) => {
+            Some(last)
+                if last.role == Role::User
+                    && !last.blocks.is_empty()
+                    && last.blocks.iter().all(is_result) =>
+            {
                 last.blocks.push(block);
             }
             _ => self.messages.push(Message::new(Role::User, vec![block])),
@@ -178,5 +226,6 @@ fn foreign(item: Json<'_>) -> Block {
 }
 
 fn missing(place: String) -> ClientError {
-    refused(format!("Missing required parameter: '{place}'."), Some(place)).code("missing_required_parameter")
+    refused(format!("Missing required parameter: '{place}'."), Some(place))
+        .code("missing_required_parameter")
 }

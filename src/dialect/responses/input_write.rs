@@ -38,7 +38,12 @@ pub(super) struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
-    pub(super) fn new(request: &'a ChatRequest, names: &'a Names<'a>, traits: &Traits, losses: &'a mut Losses) -> Self {
+    pub(super) fn new(
+        request: &'a ChatRequest,
+        names: &'a Names<'a>,
+        traits: &Traits,
+        losses: &'a mut Losses,
+    ) -> Self {
         let elsewhere = |block: &Block| matches!(&block.kind, BlockKind::Foreign { dialect: OWN, body } if body.json().get("type").is_some_and(|kind| kind.text() == "\"item_reference\""));
         let whole = request.extras.get(OWN, "conversation").is_none()
             && request.extras.get(OWN, "prompt").is_none()
@@ -57,7 +62,11 @@ impl<'a> Items<'a> {
 
     pub(super) fn all(&mut self) {
         let request = self.request;
-        let from = request.system.iter().position(|block| block.extras.get(OWN, ITEM).is_some()).unwrap_or(request.system.len());
+        let from = request
+            .system
+            .iter()
+            .position(|block| block.extras.get(OWN, ITEM).is_some())
+            .unwrap_or(request.system.len());
         self.runs(Role::System, &request.system[from..]);
         for (message, at) in request.messages.iter().zip(0..) {
             self.message(message, at);
@@ -78,8 +87,10 @@ impl<'a> Items<'a> {
         }
         let mut from = 0;
         for (block, n) in message.blocks.iter().zip(0..) {
-            let speech = matches!(block.kind, BlockKind::Text(_) | BlockKind::Media(_) | BlockKind::Refusal(_))
-                || block.extras.get(OWN, PART).is_some();
+            let speech = matches!(
+                block.kind,
+                BlockKind::Text(_) | BlockKind::Media(_) | BlockKind::Refusal(_)
+            ) || block.extras.get(OWN, PART).is_some();
             if speech {
                 continue;
             }
@@ -93,7 +104,8 @@ impl<'a> Items<'a> {
                 BlockKind::Foreign { body, .. } => {
                     let json = body.json();
                     let kind = json.get("type").and_then(|kind| Some(kind.str()?.into_owned()));
-                    let kind = kind.or_else(|| json.members().next().map(|(key, _)| key.to_owned()));
+                    let kind =
+                        kind.or_else(|| json.members().next().map(|(key, _)| key.to_owned()));
                     self.losses.add(format!("messages.{}", kind.as_deref().unwrap_or("foreign")));
                 }
                 BlockKind::Text(_) | BlockKind::Media(_) | BlockKind::Refusal(_) => {}
@@ -106,7 +118,11 @@ impl<'a> Items<'a> {
     /// Messages that stand one after the other.
     fn runs(&mut self, role: Role, mut blocks: &[Block]) {
         while !blocks.is_empty() {
-            let next = blocks.iter().skip(1).position(|block| block.extras.get(OWN, ITEM).is_some()).map_or(blocks.len(), |at| at + 1);
+            let next = blocks
+                .iter()
+                .skip(1)
+                .position(|block| block.extras.get(OWN, ITEM).is_some())
+                .map_or(blocks.len(), |at| at + 1);
             let (run, rest) = blocks.split_at(next);
             self.run(role, run);
             blocks = rest;
@@ -126,14 +142,18 @@ impl<'a> Items<'a> {
         }
         let plain = match blocks {
             [Block { kind: BlockKind::Text(text), extras, .. }]
-                if text.citations.is_empty() && extras.iter().all(|(key, _)| key.starts_with(ITEM_FIELD) || !extras.is_from(OWN)) =>
+                if text.citations.is_empty()
+                    && extras
+                        .iter()
+                        .all(|(key, _)| key.starts_with(ITEM_FIELD) || !extras.is_from(OWN)) =>
             {
                 Some(text)
             }
             _ => None,
         };
         // What an API has said comes back in parts; what was only written as if is plain.
-        let plain = plain.filter(|_| extras.get(OWN, ITEM).is_none_or(|item| item.json().get("id").is_none()));
+        let plain = plain
+            .filter(|_| extras.get(OWN, ITEM).is_none_or(|item| item.json().get("id").is_none()));
         if let (Some(text), false) = (plain, parts.is_empty()) {
             parts = vec![quoted(&text.text)];
             let item = self.said(role, extras, &parts, true);
@@ -187,7 +207,8 @@ impl<'a> Items<'a> {
                 members(o, item, &["type", "namespace"]);
             }
             o.str("call_id", &call_id(&call.id)).str("name", self.names.sent(&call.name));
-            match (self.names.space(&call.name), item.and_then(|item| item.json().get("namespace"))) {
+            match (self.names.space(&call.name), item.and_then(|item| item.json().get("namespace")))
+            {
                 (Some(space), _) => {
                     o.str("namespace", space);
                 }
@@ -198,7 +219,9 @@ impl<'a> Items<'a> {
             }
             match call.form {
                 CallForm::Custom => o.str("input", &call.arguments),
-                CallForm::Function if custom => o.str("input", &tool::custom_input(&call.arguments)),
+                CallForm::Function if custom => {
+                    o.str("input", &tool::custom_input(&call.arguments))
+                }
                 CallForm::Function if call.arguments.trim().is_empty() => o.str("arguments", "{}"),
                 CallForm::Function => o.str("arguments", &call.arguments),
             };
@@ -215,14 +238,14 @@ impl<'a> Items<'a> {
         for block in &message.blocks {
             let BlockKind::ToolCall(call) = &block.kind else { continue };
             let custom = call.form == CallForm::Custom || self.names.is_custom(&call.name);
-            let later = request
-                .messages
-                .iter()
-                .enumerate()
-                .skip(at + 1)
-                .flat_map(|(m, message)| message.blocks.iter().enumerate().map(move |(n, block)| (m, n, block)));
+            let later =
+                request.messages.iter().enumerate().skip(at + 1).flat_map(|(m, message)| {
+                    message.blocks.iter().enumerate().map(move |(n, block)| (m, n, block))
+                });
             let result = later.into_iter().find_map(|(m, n, block)| match &block.kind {
-                BlockKind::ToolResult(result) if result.call == call.id && !self.answered.contains(&(m, n)) => {
+                BlockKind::ToolResult(result)
+                    if result.call == call.id && !self.answered.contains(&(m, n)) =>
+                {
                     Some((m, n, block, result, custom))
                 }
                 _ => None,
@@ -242,7 +265,10 @@ impl<'a> Items<'a> {
         for call in open.into_iter().filter(|_| self.whole) {
             let custom = call.form == CallForm::Custom || self.names.is_custom(&call.name);
             self.list.push(write::object(|o| {
-                o.str("type", if custom { "custom_tool_call_output" } else { "function_call_output" });
+                o.str(
+                    "type",
+                    if custom { "custom_tool_call_output" } else { "function_call_output" },
+                );
                 o.str("call_id", &call_id(&call.id)).str("output", NO_RESULT);
             }));
         }
@@ -304,7 +330,10 @@ impl<'a> Items<'a> {
     }
 
     fn reasoning(&mut self, thought: &Reasoning, block: &Block) {
-        let mine = block.proof.as_ref().filter(|proof| proof.dialect == OWN && proof.kind == ProofKind::Encrypted);
+        let mine = block
+            .proof
+            .as_ref()
+            .filter(|proof| proof.dialect == OWN && proof.kind == ProofKind::Encrypted);
         let kept = block.extras.get(OWN, if mine.is_some() { SEALED } else { ITEM });
         if let Some(kept) = kept {
             self.list.push(write::object(|o| {
@@ -357,7 +386,9 @@ impl<'a> Items<'a> {
 
 fn item_fields(o: &mut write::Object<'_>, extras: &Extras) {
     if extras.is_from(OWN) {
-        for (key, value) in extras.iter().filter_map(|(key, value)| Some((key.strip_prefix(ITEM_FIELD)?, value))) {
+        for (key, value) in
+            extras.iter().filter_map(|(key, value)| Some((key.strip_prefix(ITEM_FIELD)?, value)))
+        {
             o.raw(key, value);
         }
     }

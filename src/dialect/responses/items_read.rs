@@ -3,7 +3,10 @@
 use crate::{
     base::{json::Json, raw::Raw, write},
     ir::{
-        block::{Block, BlockKind, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning, Source, Text, ToolCall},
+        block::{
+            Block, BlockKind, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning,
+            Source, Text, ToolCall,
+        },
         extras::Extras,
         op::Dialect,
     },
@@ -34,17 +37,22 @@ pub(super) fn kind(json: Json<'_>) -> String {
 /// The members that are in `wanted`.
 pub(super) fn only(json: Json<'_>, wanted: &[&str]) -> Raw {
     Raw::object(|o| {
-        for (key, value) in json.members().filter(|(key, value)| wanted.contains(key) && value.kind() != "null") {
+        for (key, value) in
+            json.members().filter(|(key, value)| wanted.contains(key) && value.kind() != "null")
+        {
             o.json(key, value);
         }
     })
 }
 
-/// Keeps an item's own fields at its first block: what it is called and how far it is as a note, the rest as extras.
+/// Keeps an item's own fields at its first block: what it is called and how far it is as a note,
+/// the rest as extras.
 pub(super) fn mark(block: &mut Extras, item: Json<'_>, known: &[&str]) {
     const NOTED: [&str; 5] = ["type", "role", "id", "status", "namespace"];
     block.note(OWN, ITEM, only(item, &NOTED));
-    for (key, value) in item.members().filter(|(key, value)| !known.contains(key) && !NOTED.contains(key) && value.kind() != "null") {
+    for (key, value) in item.members().filter(|(key, value)| {
+        !known.contains(key) && !NOTED.contains(key) && value.kind() != "null"
+    }) {
         block.push(OWN, &format!("{ITEM_FIELD}{key}"), Raw::of(value));
     }
 }
@@ -53,14 +61,37 @@ pub(super) fn mark(block: &mut Extras, item: Json<'_>, known: &[&str]) {
 pub(super) fn part(json: Json<'_>) -> Block {
     let (kind, known): (BlockKind, &[&str]) = match (kind(json).as_str(), string(json, "text")) {
         ("input_text" | "output_text" | "text" | "summary_text" | "reasoning_text", Some(text)) => {
-            let citations = json.get("annotations").into_iter().flat_map(Json::items).map(citation).collect();
-            (BlockKind::Text(Text { text, citations }), &["type", "text", "annotations", "logprobs"])
+            let citations =
+                json.get("annotations").into_iter().flat_map(Json::items).map(citation).collect();
+            (
+                BlockKind::Text(Text { text, citations }),
+                &["type", "text", "annotations", "logprobs"],
+            )
         }
-        ("refusal", _) => (BlockKind::Refusal(string(json, "refusal").unwrap_or_default()), &["type", "refusal"]),
-        (kind @ ("input_image" | "image_url" | "computer_screenshot" | "input_file" | "input_audio"), _) => match media(kind, json) {
-            Some(media) => {
-                (BlockKind::Media(media), &["type", "image_url", "file_id", "file_url", "file_data", "filename", "detail", "input_audio"])
-            }
+        ("refusal", _) => {
+            (BlockKind::Refusal(string(json, "refusal").unwrap_or_default()), &["type", "refusal"])
+        }
+        (
+            kind @ ("input_image"
+            | "image_url"
+            | "computer_screenshot"
+            | "input_file"
+            | "input_audio"),
+            _,
+        ) => match media(kind, json) {
+            Some(media) => (
+                BlockKind::Media(media),
+                &[
+                    "type",
+                    "image_url",
+                    "file_id",
+                    "file_url",
+                    "file_data",
+                    "filename",
+                    "detail",
+                    "input_audio",
+                ],
+            ),
             None => return foreign_part(json),
         },
         _ => return foreign_part(json),
@@ -77,17 +108,26 @@ fn foreign_part(json: Json<'_>) -> Block {
 fn media(kind: &str, json: Json<'_>) -> Option<Media> {
     let text = |key| string(json, key).filter(|text| !text.is_empty());
     let file = text("file_id").map(Source::FileId);
-    let plain = |kind, source, mime| Media { kind, source, mime, name: text("filename"), detail: text("detail") };
+    let plain = |kind, source, mime| Media {
+        kind,
+        source,
+        mime,
+        name: text("filename"),
+        detail: text("detail"),
+    };
     match kind {
         "input_file" => {
             let name = text("filename");
-            let (source, mime) = match (text("file_data").map(|data| data_url(&data)), text("file_url")) {
-                (Some(told), _) => told,
-                (None, Some(url)) => (Source::Url(url), None),
-                (None, None) => (file?, None),
-            };
+            let (source, mime) =
+                match (text("file_data").map(|data| data_url(&data)), text("file_url")) {
+                    (Some(told), _) => told,
+                    (None, Some(url)) => (Source::Url(url), None),
+                    (None, None) => (file?, None),
+                };
             let mime = mime.or_else(|| name.as_deref().and_then(mime_of));
-            let document = mime.as_deref().is_some_and(|m| m == "application/pdf" || m.starts_with("text/")) || mime.is_none();
+            let document =
+                mime.as_deref().is_some_and(|m| m == "application/pdf" || m.starts_with("text/"))
+                    || mime.is_none();
             Some(plain(if document { MediaKind::Document } else { MediaKind::File }, source, mime))
         }
         "input_audio" => {
@@ -144,7 +184,13 @@ pub(super) fn citation(json: Json<'_>) -> Citation {
 
 /// The thought of a reasoning item: its summary, else its words; and whether it is the summary.
 pub(super) fn thought(item: Json<'_>) -> (String, bool) {
-    let texts = |key| item.get(key).into_iter().flat_map(Json::items).filter_map(|part| string(part, "text")).collect::<Vec<_>>();
+    let texts = |key| {
+        item.get(key)
+            .into_iter()
+            .flat_map(Json::items)
+            .filter_map(|part| string(part, "text"))
+            .collect::<Vec<_>>()
+    };
     let summary = texts("summary").join(BREAK);
     if !summary.is_empty() {
         return (summary, true);
@@ -170,7 +216,10 @@ pub(super) fn reasoning(item: Json<'_>) -> Block {
     block.proof = proof(item);
     if block.proof.is_some() || !string(item, "id").is_some_and(|id| id.starts_with(MADE)) {
         let rest = Raw::object(|o| {
-            for (key, value) in item.members().filter(|(key, value)| *key != "encrypted_content" && value.kind() != "null") {
+            for (key, value) in item
+                .members()
+                .filter(|(key, value)| *key != "encrypted_content" && value.kind() != "null")
+            {
                 o.json(key, value);
             }
         });
@@ -181,9 +230,17 @@ pub(super) fn reasoning(item: Json<'_>) -> Block {
 
 /// A call for the client; without any id where the item has none.
 pub(super) fn call(item: Json<'_>, form: CallForm) -> ToolCall {
-    let (key, name) = (if form == CallForm::Custom { "input" } else { "arguments" }, string(item, "name").unwrap_or_default());
-    let id = string(item, "call_id").filter(|id| !id.is_empty()).or_else(|| string(item, "id")).unwrap_or_default();
-    let arguments = item.get(key).map(|said| said.str().map_or_else(|| said.text().to_owned(), std::borrow::Cow::into_owned));
+    let (key, name) = (
+        if form == CallForm::Custom { "input" } else { "arguments" },
+        string(item, "name").unwrap_or_default(),
+    );
+    let id = string(item, "call_id")
+        .filter(|id| !id.is_empty())
+        .or_else(|| string(item, "id"))
+        .unwrap_or_default();
+    let arguments = item.get(key).map(|said| {
+        said.str().map_or_else(|| said.text().to_owned(), std::borrow::Cow::into_owned)
+    });
     ToolCall { id, name, arguments: arguments.unwrap_or_default(), form }
 }
 
@@ -200,7 +257,13 @@ pub(super) fn form(kind: &str) -> Option<CallForm> {
 pub(super) fn image(item: Json<'_>) -> Option<Media> {
     let data = string(item, "result").filter(|data| !data.is_empty())?;
     let format = string(item, "output_format").unwrap_or_else(|| "png".to_owned());
-    Some(Media { kind: MediaKind::Image, source: Source::Base64(data), mime: Some(format!("image/{format}")), name: None, detail: None })
+    Some(Media {
+        kind: MediaKind::Image,
+        source: Source::Base64(data),
+        mime: Some(format!("image/{format}")),
+        name: None,
+        detail: None,
+    })
 }
 
 /// The name that a namespace's tool has among all tools.

@@ -54,7 +54,12 @@ pub(super) struct Thought {
 }
 
 impl Frames {
-    pub(super) fn emit(&mut self, kind: &str, out: &mut Vec<u8>, build: impl FnOnce(&mut write::Object<'_>)) {
+    pub(super) fn emit(
+        &mut self,
+        kind: &str,
+        out: &mut Vec<u8>,
+        build: impl FnOnce(&mut write::Object<'_>),
+    ) {
         if self.quiet {
             return;
         }
@@ -81,12 +86,21 @@ pub(super) fn append(list: &mut String, element: &str) {
     list.push_str(element);
 }
 
-pub(super) fn place<'p, 'o>(o: &'p mut write::Object<'o>, id: &str, index: u64, part: u64) -> &'p mut write::Object<'o> {
+pub(super) fn place<'p, 'o>(
+    o: &'p mut write::Object<'o>,
+    id: &str,
+    index: u64,
+    part: u64,
+) -> &'p mut write::Object<'o> {
     o.str("item_id", id).num("output_index", index).num("content_index", part)
 }
 
 pub(super) fn message(o: &mut write::Object<'_>, id: &str, word: &str, parts: &str) {
-    o.str("id", id).str("type", "message").str("status", word).str("role", "assistant").text("content", &format!("[{parts}]"));
+    o.str("id", id)
+        .str("type", "message")
+        .str("status", word)
+        .str("role", "assistant")
+        .text("content", &format!("[{parts}]"));
 }
 
 pub(super) fn summary_text(o: &mut write::Object<'_>, text: &str) {
@@ -99,7 +113,8 @@ impl Part {
             o.str("type", "refusal").str("refusal", &self.text);
         } else {
             o.str("type", "output_text").str("text", &self.text);
-            o.text("annotations", &format!("[{}]", self.annotations)).text("logprobs", &format!("[{}]", self.logprobs));
+            o.text("annotations", &format!("[{}]", self.annotations))
+                .text("logprobs", &format!("[{}]", self.logprobs));
         }
     }
 }
@@ -119,19 +134,34 @@ impl Call {
         if self.bridged {
             return (tool::custom_input(&self.text), false);
         }
-        if !self.custom && self.text.trim().is_empty() { ("{}".to_owned(), false) } else { (self.text.clone(), true) }
+        if !self.custom && self.text.trim().is_empty() {
+            ("{}".to_owned(), false)
+        } else {
+            (self.text.clone(), true)
+        }
     }
 
     pub(super) fn object(&self, o: &mut write::Object<'_>, word: &str, said: &str) {
-        o.str("id", &self.id).str("type", if self.custom { "custom_tool_call" } else { "function_call" }).str("status", word);
-        o.str("call_id", &self.call).str("name", &self.name).opt_str("namespace", self.space.as_deref());
+        o.str("id", &self.id)
+            .str("type", if self.custom { "custom_tool_call" } else { "function_call" })
+            .str("status", word);
+        o.str("call_id", &self.call)
+            .str("name", &self.name)
+            .opt_str("namespace", self.space.as_deref());
         o.str(if self.custom { "input" } else { "arguments" }, said);
     }
 }
 
 impl Thought {
     /// Tells the item's beginning, once.
-    pub(super) fn begin(&mut self, id: Option<String>, request: &str, index: u64, frames: &mut Frames, out: &mut Vec<u8>) {
+    pub(super) fn begin(
+        &mut self,
+        id: Option<String>,
+        request: &str,
+        index: u64,
+        frames: &mut Frames,
+        out: &mut Vec<u8>,
+    ) {
         if self.id.is_some() {
             return;
         }

@@ -28,7 +28,11 @@ struct Marks<'a> {
 pub(super) fn summary(response: Json<'_>) -> Summary {
     let status = shape::name(response.get("status"));
     let reason = shape::name(response.at(&["incomplete_details", "reason"]));
-    Summary { usage: response.get("usage").and_then(tokens::openai), finish: reason.or(status), model: shape::name(response.get("model")) }
+    Summary {
+        usage: response.get("usage").and_then(tokens::openai),
+        finish: reason.or(status),
+        model: shape::name(response.get("model")),
+    }
 }
 
 impl Meter for ResponseMeter {
@@ -39,19 +43,32 @@ impl Meter for ResponseMeter {
         let mut marks = Marks::default();
         let json = match json::walk(data, |depth, key, value| match (depth, key) {
             (1, b"type") => marks.kind = value,
-            (1, b"error") => marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value),
+            (1, b"error") => {
+                marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
+            }
             (1, b"__type") => marks.error |= !is_blank(value),
             (1, b"delta" | b"partial_image_b64" | b"text") => marks.said |= !is_blank(value),
             _ => {}
         }) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
-            Ok(json) if fault::is_error(json) => return Heed::Error(Box::new(fault::told(None, json))),
+            Ok(json) if fault::is_error(json) => {
+                return Heed::Error(Box::new(fault::told(None, json)));
+            }
             Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
-            Err(_) if name == b"error" && !data.starts_with(b"{") => return Heed::Error(Box::new(fault::said(data))),
+            Err(_) if name == b"error" && !data.starts_with(b"{") => {
+                return Heed::Error(Box::new(fault::said(data)));
+            }
             Err(bad) => return Heed::Bad(bad),
         };
-        let kind = marks.kind.get(1..).and_then(|rest| rest.split(|&b| b == b'"').next()).unwrap_or_default();
-        if kind.ends_with(b".delta") || kind.ends_with(b".partial_image") || kind.ends_with(b".text.done") {
+        let kind = marks
+            .kind
+            .get(1..)
+            .and_then(|rest| rest.split(|&b| b == b'"').next())
+            .unwrap_or_default();
+        if kind.ends_with(b".delta")
+            || kind.ends_with(b".partial_image")
+            || kind.ends_with(b".text.done")
+        {
             return if marks.said { Heed::Content } else { Heed::Nothing };
         }
         if marks.error || name == b"error" || kind == b"error" {
@@ -65,7 +82,8 @@ impl Meter for ResponseMeter {
                         return Heed::Error(Box::new(fault));
                     }
                     let told = summary(response);
-                    self.summary = Summary { model: told.model.or(self.summary.model.take()), ..told };
+                    self.summary =
+                        Summary { model: told.model.or(self.summary.model.take()), ..told };
                 }
                 if kind == b"response.cancelled" && self.summary.finish.is_none() {
                     return Heed::Error(Box::new(cancelled()));
@@ -79,10 +97,12 @@ impl Meter for ResponseMeter {
                 }
                 Heed::Error(Box::new(fault::told(None, json.get("response").unwrap_or(json))))
             }
-            b"response.output_item.added" => match json.at(&["item", "type"]).and_then(Json::str).as_deref() {
-                None | Some("message" | "reasoning") => Heed::Nothing,
-                Some(_) => Heed::Content,
-            },
+            b"response.output_item.added" => {
+                match json.at(&["item", "type"]).and_then(Json::str).as_deref() {
+                    None | Some("message" | "reasoning") => Heed::Nothing,
+                    Some(_) => Heed::Content,
+                }
+            }
             b"response.output_item.done" => Heed::Content,
             _ => {
                 if self.id.is_none() {
@@ -123,7 +143,10 @@ mod tests {
         for (event, want) in [
             (r#"{"type":"response.created","response":{"model":"m","error":null}}"#, Heed::Nothing),
             (r#"{"type":"response.output_item.added","item":{"type":"message"}}"#, Heed::Nothing),
-            (r#"{"type":"response.output_item.added","item":{"type":"function_call","name":"f"}}"#, Heed::Content),
+            (
+                r#"{"type":"response.output_item.added","item":{"type":"function_call","name":"f"}}"#,
+                Heed::Content,
+            ),
             (r#"{"type":"response.output_text.delta","delta":"x"}"#, Heed::Content),
             (r#"{"type":"response.output_text.delta","delta":""}"#, Heed::Nothing),
             (r#"{"type": "response.reasoning_summary_text.delta","delta":"x"}"#, Heed::Content),
@@ -135,8 +158,14 @@ mod tests {
         for (event, status) in [
             (r#"{"type":"error","code":"server_error","message":"m","sequence_number":99}"#, 502),
             (r#"{"type":"error","code":"rate_limit_exceeded","message":"m"}"#, 429),
-            (r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"rate_limit_exceeded","message":"m"}}}"#, 429),
-            (r#"{"type":"response.completed","response":{"status":"failed","error":{"code":"server_error","message":"m"}}}"#, 502),
+            (
+                r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"rate_limit_exceeded","message":"m"}}}"#,
+                429,
+            ),
+            (
+                r#"{"type":"response.completed","response":{"status":"failed","error":{"code":"server_error","message":"m"}}}"#,
+                502,
+            ),
             (r#"[{"error":{"message":"m"}}]"#, 502),
             (r#"{"message":"m","__type":"InternalServerException"}"#, 502),
         ] {
@@ -149,10 +178,15 @@ mod tests {
 
     #[test]
     fn a_response_that_was_cancelled_is_no_answer() {
-        for event in [r#"{"type":"response.cancelled","response":{"status":"cancelled","error":null}}"#, r#"{"type":"response.cancelled"}"#]
-        {
+        for event in [
+            r#"{"type":"response.cancelled","response":{"status":"cancelled","error":null}}"#,
+            r#"{"type":"response.cancelled"}"#,
+        ] {
             let mut meter = ResponseMeter::default();
-            assert!(matches!(meter.event(b"", event.as_bytes()), Heed::Error(fault) if fault.message.contains("cancelled")), "{event}");
+            assert!(
+                matches!(meter.event(b"", event.as_bytes()), Heed::Error(fault) if fault.message.contains("cancelled")),
+                "{event}"
+            );
             assert!(!meter.complete());
         }
     }
@@ -165,7 +199,11 @@ mod tests {
         let usage = Usage { input: 4, cache_read: 1, output: 1, reasoning: 3, ..Usage::default() };
         assert_eq!(
             meter.summary(),
-            Summary { usage: Some(usage), finish: Some("max_output_tokens".to_owned()), model: Some("m".to_owned()) }
+            Summary {
+                usage: Some(usage),
+                finish: Some("max_output_tokens".to_owned()),
+                model: Some("m".to_owned())
+            }
         );
         assert!(meter.complete());
     }

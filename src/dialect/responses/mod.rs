@@ -27,7 +27,8 @@ use http::StatusCode;
 
 use crate::{
     dialect::{
-        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter, Summary, Traits, any::AnyMeter, shape,
+        Carry, Egress, Encoded, Framing, Ingress, Meter, Place, Shape, StreamReader, StreamWriter,
+        Summary, Traits, any::AnyMeter, shape,
     },
     ir::{
         fault::{ClientError, Fault},
@@ -52,7 +53,13 @@ impl Ingress for Responses {
         error::event(error, request_id, 0)
     }
 
-    fn stream_error_after(&self, error: &ClientError, request_id: &str, _framing: Framing, events: u32) -> Bytes {
+    fn stream_error_after(
+        &self,
+        error: &ClientError,
+        request_id: &str,
+        _framing: Framing,
+        events: u32,
+    ) -> Bytes {
         error::event(error, request_id, events)
     }
 
@@ -112,7 +119,12 @@ impl Egress for Responses {
         request_write::write(request, traits)
     }
 
-    fn read_response(&self, content_type: &str, body: &[u8], carry: &Carry) -> Result<ChatResponse, Fault> {
+    fn read_response(
+        &self,
+        content_type: &str,
+        body: &[u8],
+        carry: &Carry,
+    ) -> Result<ChatResponse, Fault> {
         response_read::read(content_type, body, carry)
     }
 

@@ -1,4 +1,5 @@
-//! Names and ids as this API takes them: letters, digits, `_` and `-`, at most 64 of them; namespaces apart.
+//! Names and ids as this API takes them: letters, digits, `_` and `-`, at most 64 of them;
+//! namespaces apart.
 
 use std::{
     borrow::Cow,
@@ -26,28 +27,43 @@ impl<'a> Names<'a> {
         let mut names = Self { inside: Vec::new(), custom: Vec::new(), renamed: Vec::new() };
         for tool in &request.tools {
             match tool {
-                Tool::Function(it) => names.inside.extend(it.namespace.as_deref().map(|space| (it.name.as_str(), Cow::Borrowed(space)))),
+                Tool::Function(it) => names.inside.extend(
+                    it.namespace.as_deref().map(|space| (it.name.as_str(), Cow::Borrowed(space))),
+                ),
                 Tool::Custom(it) => {
                     names.custom.push(&it.name);
-                    let space = it.extras.get(OWN, INSIDE).and_then(|raw| Some(raw.json().str()?.into_owned()));
+                    let space = it
+                        .extras
+                        .get(OWN, INSIDE)
+                        .and_then(|raw| Some(raw.json().str()?.into_owned()));
                     names.inside.extend(space.map(|space| (it.name.as_str(), Cow::Owned(space))));
                 }
                 Tool::Hosted(_) => {}
             }
         }
-        let called = request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| match &block.kind {
-            BlockKind::ToolCall(call) => Some(call.name.as_str()),
-            _ => None,
-        });
+        let called =
+            request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| {
+                match &block.kind {
+                    BlockKind::ToolCall(call) => Some(call.name.as_str()),
+                    _ => None,
+                }
+            });
         let all: Vec<&str> = request.tools.iter().filter_map(Tool::name).chain(called).collect();
         for name in &all {
-            if fits(name) || names.space(name).is_some() || names.renamed.iter().any(|(_, known)| known == name) {
+            if fits(name)
+                || names.space(name).is_some()
+                || names.renamed.iter().any(|(_, known)| known == name)
+            {
                 continue;
             }
-            let base: String = name.chars().map(|c| if allowed(c) { c } else { '_' }).take(LONGEST - 4).collect();
-            let taken = |sent: &str| all.contains(&sent) || names.renamed.iter().any(|(other, _)| other == sent);
-            let sent =
-                std::iter::once(base.clone()).chain((2..).map(|n| format!("{base}_{n}"))).find(|sent| !sent.is_empty() && !taken(sent));
+            let base: String =
+                name.chars().map(|c| if allowed(c) { c } else { '_' }).take(LONGEST - 4).collect();
+            let taken = |sent: &str| {
+                all.contains(&sent) || names.renamed.iter().any(|(other, _)| other == sent)
+            };
+            let sent = std::iter::once(base.clone())
+                .chain((2..).map(|n| format!("{base}_{n}")))
+                .find(|sent| !sent.is_empty() && !taken(sent));
             names.renamed.extend(sent.map(|sent| (sent, (*name).to_owned())));
         }
         names
@@ -108,10 +124,18 @@ mod tests {
 
     #[test]
     fn names_that_the_api_refuses_are_sent_as_others_and_stay_apart() {
-        let tool = |name: &str| Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() });
-        let request = ChatRequest { tools: vec![tool("a.b"), tool("a:b"), tool("a_b"), tool("ok")], ..ChatRequest::default() };
+        let tool = |name: &str| {
+            Tool::Function(FunctionTool { name: name.to_owned(), ..FunctionTool::default() })
+        };
+        let request = ChatRequest {
+            tools: vec![tool("a.b"), tool("a:b"), tool("a_b"), tool("ok")],
+            ..ChatRequest::default()
+        };
         let names = Names::of(&request);
-        assert_eq!([names.sent("a.b"), names.sent("a:b"), names.sent("a_b"), names.sent("ok")], ["a_b_2", "a_b_3", "a_b", "ok"]);
+        assert_eq!(
+            [names.sent("a.b"), names.sent("a:b"), names.sent("a_b"), names.sent("ok")],
+            ["a_b_2", "a_b_3", "a_b", "ok"]
+        );
     }
 
     #[test]

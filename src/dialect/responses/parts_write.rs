@@ -28,13 +28,16 @@ pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<Str
         losses.add(format!("messages.{key}"));
     }
     let more = |o: &mut write::Object<'_>| {
-        for (key, value) in block.extras.iter().filter(|(key, _)| own && !key.starts_with(ITEM_FIELD)) {
+        for (key, value) in
+            block.extras.iter().filter(|(key, _)| own && !key.starts_with(ITEM_FIELD))
+        {
             o.raw(key, value);
         }
     };
     match &block.kind {
         BlockKind::Text(text) => Some(write::object(|o| {
-            o.str("type", if role == Role::Assistant { "output_text" } else { "input_text" }).str("text", &text.text);
+            o.str("type", if role == Role::Assistant { "output_text" } else { "input_text" })
+                .str("text", &text.text);
             if role == Role::Assistant {
                 o.text("annotations", &annotations(text));
             }
@@ -57,8 +60,14 @@ pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<Str
     }
 }
 
-fn media(media: &Media, more: &dyn Fn(&mut write::Object<'_>), losses: &mut Losses) -> Option<String> {
-    let url = |data: &str, usual: &str| format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or(usual));
+fn media(
+    media: &Media,
+    more: &dyn Fn(&mut write::Object<'_>),
+    losses: &mut Losses,
+) -> Option<String> {
+    let url = |data: &str, usual: &str| {
+        format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or(usual))
+    };
     match (media.kind, &media.source) {
         (MediaKind::Video, _)
         | (MediaKind::Image | MediaKind::Audio, Source::Text(_))
@@ -78,7 +87,11 @@ fn media(media: &Media, more: &dyn Fn(&mut write::Object<'_>), losses: &mut Loss
         })),
         (MediaKind::Audio, Source::Base64(data)) => Some(write::object(|o| {
             o.str("type", "input_audio").object("input_audio", |o| {
-                let format = media.mime.as_deref().and_then(|mime| mime.split_once('/')).map_or("wav", |(_, format)| format);
+                let format = media
+                    .mime
+                    .as_deref()
+                    .and_then(|mime| mime.split_once('/'))
+                    .map_or("wav", |(_, format)| format);
                 let format = match format {
                     "mpeg" | "mp3" => "mp3",
                     "x-wav" | "wave" => "wav",
@@ -89,7 +102,8 @@ fn media(media: &Media, more: &dyn Fn(&mut write::Object<'_>), losses: &mut Loss
             more(o);
         })),
         (MediaKind::Document | MediaKind::File, Source::Text(text)) => Some(write::object(|o| {
-            let text = media.name.as_ref().map_or_else(|| text.clone(), |name| format!("{name}:\n{text}"));
+            let text =
+                media.name.as_ref().map_or_else(|| text.clone(), |name| format!("{name}:\n{text}"));
             o.str("type", "input_text").str("text", &text);
             more(o);
         })),
@@ -98,8 +112,13 @@ fn media(media: &Media, more: &dyn Fn(&mut write::Object<'_>), losses: &mut Loss
             match source {
                 Source::Base64(data) => {
                     let usual =
-                        if media.mime.as_deref().is_some_and(|mime| mime.starts_with("text/")) { "document.txt" } else { "document.pdf" };
-                    o.str("filename", media.name.as_deref().unwrap_or(usual)).str("file_data", &url(data, "application/pdf"));
+                        if media.mime.as_deref().is_some_and(|mime| mime.starts_with("text/")) {
+                            "document.txt"
+                        } else {
+                            "document.pdf"
+                        };
+                    o.str("filename", media.name.as_deref().unwrap_or(usual))
+                        .str("file_data", &url(data, "application/pdf"));
                 }
                 Source::FileId(id) => {
                     o.opt_str("filename", media.name.as_deref()).str("file_id", id);

@@ -42,8 +42,16 @@ pub(super) const ECHOED: [&str; 20] = [
     "background",
 ];
 /// Settings that this API does not have officially, though some upstreams of it do.
-pub(super) const UNOFFICIAL: [&str; 8] =
-    ["frequency_penalty", "presence_penalty", "repetition_penalty", "top_k", "min_p", "seed", "stop", "n"];
+pub(super) const UNOFFICIAL: [&str; 8] = [
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "n",
+];
 pub(super) const LOGPROBS: &str = "message.output_text.logprobs";
 pub(super) const ENCRYPTED: &str = "reasoning.encrypted_content";
 
@@ -51,7 +59,8 @@ pub(super) const ENCRYPTED: &str = "reasoning.encrypted_content";
 ///
 /// What the API itself refuses: no input, or input of the wrong type.
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
-    let root = json::check(body).map_err(|bad| refused(format!("the body is not JSON: {}", bad.describe(body)), None))?;
+    let root = json::check(body)
+        .map_err(|bad| refused(format!("the body is not JSON: {}", bad.describe(body)), None))?;
     if !root.is_object() {
         return Err(refused(format!("the body must be an object, got {}", root.kind()), None));
     }
@@ -76,11 +85,15 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
             }
         }
         Some(other) => return Err(wrong("input", "a string or an array", other)),
-        None if ["previous_response_id", "conversation", "prompt"].iter().any(|key| root.get(key).is_some()) => {}
+        None if ["previous_response_id", "conversation", "prompt"]
+            .iter()
+            .any(|key| root.get(key).is_some()) => {}
         None => {
-            return Err(
-                refused("Missing required parameter: 'input'.".to_owned(), Some("input".to_owned())).code("missing_required_parameter")
-            );
+            return Err(refused(
+                "Missing required parameter: 'input'.".to_owned(),
+                Some("input".to_owned()),
+            )
+            .code("missing_required_parameter"));
         }
     }
     let (system, messages) = input.finish();
@@ -98,15 +111,23 @@ fn field(request: &mut ChatRequest, key: &str, value: Json<'_>) -> Result<(), Cl
         "instructions" => match value.str() {
             Some(text) => request.system.insert(0, Block::text(text)),
             None if value.is_array() => {
-                let parts = value.items().filter_map(|item| string(item, "content").or_else(|| string(item, "text")));
+                let parts = value
+                    .items()
+                    .filter_map(|item| string(item, "content").or_else(|| string(item, "text")));
                 request.system.extend(parts.map(Block::text));
             }
             None => return Err(wrong(key, "a string", value)),
         },
-        "max_output_tokens" => settings.max_tokens = Some(value.u64().ok_or_else(|| wrong(key, "a whole number", value))?),
+        "max_output_tokens" => {
+            settings.max_tokens =
+                Some(value.u64().ok_or_else(|| wrong(key, "a whole number", value))?)
+        }
         "temperature" => settings.temperature = Some(number(key, value)?),
         "top_p" => settings.top_p = Some(number(key, value)?),
-        "top_logprobs" => settings.top_logprobs = Some(value.u64().ok_or_else(|| wrong(key, "a whole number", value))?),
+        "top_logprobs" => {
+            settings.top_logprobs =
+                Some(value.u64().ok_or_else(|| wrong(key, "a whole number", value))?)
+        }
         "parallel_tool_calls" => settings.parallel_tools = value.bool(),
         "prompt_cache_key" => settings.prompt_cache_key = text(),
         "service_tier" => settings.service_tier = text(),
@@ -131,7 +152,9 @@ fn field(request: &mut ChatRequest, key: &str, value: Json<'_>) -> Result<(), Cl
             if wished(LOGPROBS) {
                 settings.logprobs = Some(true);
             }
-            let known = value.items().all(|one| one.str().is_some_and(|name| name == ENCRYPTED || name == LOGPROBS));
+            let known = value
+                .items()
+                .all(|one| one.str().is_some_and(|name| name == ENCRYPTED || name == LOGPROBS));
             if known {
                 request.extras.note(OWN, key, Raw::of(value));
             } else {
@@ -139,9 +162,15 @@ fn field(request: &mut ChatRequest, key: &str, value: Json<'_>) -> Result<(), Cl
             }
         }
         // The proxy itself does these, or they say what is so anyway.
-        "store" | "previous_response_id" | "stream_options" => request.extras.note(OWN, key, Raw::of(value)),
-        "truncation" if value.str().as_deref() == Some("disabled") => request.extras.note(OWN, key, Raw::of(value)),
-        "background" if value.bool() == Some(false) => request.extras.note(OWN, key, Raw::of(value)),
+        "store" | "previous_response_id" | "stream_options" => {
+            request.extras.note(OWN, key, Raw::of(value))
+        }
+        "truncation" if value.str().as_deref() == Some("disabled") => {
+            request.extras.note(OWN, key, Raw::of(value))
+        }
+        "background" if value.bool() == Some(false) => {
+            request.extras.note(OWN, key, Raw::of(value))
+        }
         _ if UNOFFICIAL.contains(&key) => {
             unofficial(request, key, value);
             request.extras.note(OWN, key, Raw::of(value));
@@ -164,7 +193,10 @@ fn unofficial(request: &mut ChatRequest, key: &str, value: Json<'_>) {
         "n" => settings.n = value.u64(),
         _ => {
             let one = value.str().map(std::borrow::Cow::into_owned);
-            settings.stop = one.into_iter().chain(value.items().filter_map(|stop| Some(stop.str()?.into_owned()))).collect();
+            settings.stop = one
+                .into_iter()
+                .chain(value.items().filter_map(|stop| Some(stop.str()?.into_owned())))
+                .collect();
         }
     }
 }
@@ -178,10 +210,16 @@ fn format(request: &mut ChatRequest, text: Json<'_>) {
         Some("json_object") => Some(Format::Json),
         Some("json_schema") => {
             // The form of chat nests it once more.
-            let inner = format.get("json_schema").filter(|inner| inner.is_object()).unwrap_or(format);
+            let inner =
+                format.get("json_schema").filter(|inner| inner.is_object()).unwrap_or(format);
             let schema = inner.get("schema").map_or_else(|| Raw::object(|_| {}), Raw::of);
             let strict = inner.get("strict").and_then(Json::bool);
-            Some(Format::Schema { name: string(inner, "name"), description: string(inner, "description"), schema, strict })
+            Some(Format::Schema {
+                name: string(inner, "name"),
+                description: string(inner, "description"),
+                schema,
+                strict,
+            })
         }
         _ => {
             request.extras.push(OWN, "text.format", Raw::of(format));
@@ -210,7 +248,9 @@ fn reasoning(request: &mut ChatRequest, json: Json<'_>) {
 }
 
 fn leftovers(request: &mut ChatRequest, prefix: &str, json: Json<'_>, known: &[&str]) {
-    for (key, value) in json.members().filter(|(key, value)| !known.contains(key) && value.kind() != "null") {
+    for (key, value) in
+        json.members().filter(|(key, value)| !known.contains(key) && value.kind() != "null")
+    {
         request.extras.push(OWN, &format!("{prefix}{key}"), Raw::of(value));
     }
 }
@@ -224,7 +264,11 @@ fn array<'a>(value: Json<'a>, key: &str) -> Result<Json<'a>, ClientError> {
 }
 
 pub(super) fn wrong(place: &str, wanted: &str, got: Json<'_>) -> ClientError {
-    refused(format!("Invalid type for '{place}': expected {wanted}, but got {}.", got.kind()), Some(place.to_owned())).code("invalid_type")
+    refused(
+        format!("Invalid type for '{place}': expected {wanted}, but got {}.", got.kind()),
+        Some(place.to_owned()),
+    )
+    .code("invalid_type")
 }
 
 pub(super) fn refused(message: String, place: Option<String>) -> ClientError {

@@ -63,7 +63,8 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
             losses.when(taken != limit, "max_tokens");
             o.num("max_output_tokens", taken);
         }
-        o.opt_raw("temperature", settings.temperature.as_ref()).opt_raw("top_p", settings.top_p.as_ref());
+        o.opt_raw("temperature", settings.temperature.as_ref())
+            .opt_raw("top_p", settings.top_p.as_ref());
         if let Some(count) = settings.top_logprobs {
             o.num("top_logprobs", count);
         }
@@ -78,7 +79,13 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
         match request.extras.get(OWN, "store") {
             Some(said) => o.raw("store", said),
             // Only what is stored can run in the background.
-            None if request.extras.get(OWN, "background").is_some_and(|raw| raw.text() == "true") => o,
+            None if request
+                .extras
+                .get(OWN, "background")
+                .is_some_and(|raw| raw.text() == "true") =>
+            {
+                &mut *o
+            }
             None => o.bool("store", false),
         };
         if traits.stream {
@@ -121,7 +128,11 @@ fn instructions(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
 
 fn text(request: &ChatRequest, o: &mut write::Object<'_>) {
     let settings = &request.settings;
-    let more: Vec<_> = request.extras.iter().filter_map(|(key, value)| Some((key.strip_prefix("text.")?, value))).collect();
+    let more: Vec<_> = request
+        .extras
+        .iter()
+        .filter_map(|(key, value)| Some((key.strip_prefix("text.")?, value)))
+        .collect();
     let more = if request.extras.is_from(OWN) { more } else { Vec::new() };
     if settings.format.is_none() && settings.verbosity.is_none() && more.is_empty() {
         return;
@@ -151,9 +162,17 @@ fn text(request: &ChatRequest, o: &mut write::Object<'_>) {
     });
 }
 
-fn reasoning(request: &ChatRequest, traits: &Traits, o: &mut write::Object<'_>, losses: &mut Losses) {
+fn reasoning(
+    request: &ChatRequest,
+    traits: &Traits,
+    o: &mut write::Object<'_>,
+    losses: &mut Losses,
+) {
     let own = request.extras.is_from(OWN);
-    let more = request.extras.iter().filter_map(|(key, value)| Some((key.strip_prefix("reasoning.")?, value)));
+    let more = request
+        .extras
+        .iter()
+        .filter_map(|(key, value)| Some((key.strip_prefix("reasoning.")?, value)));
     let more: Vec<_> = more.filter(|_| own).collect();
     let wish = request.settings.reasoning.as_ref();
     if wish.is_none() && more.is_empty() {
@@ -190,7 +209,9 @@ fn effort(wish: &ReasoningWish) -> Option<&'static str> {
         (Some(effort), _) => Some(effort.name()),
         (None, _) if wish.enabled == Some(false) => None,
         // Few models know more than `high`.
-        (None, budget) => budget.map(Effort::of_budget).map(|effort| effort.clamp(Effort::Low, Effort::High).name()),
+        (None, budget) => budget
+            .map(Effort::of_budget)
+            .map(|effort| effort.clamp(Effort::Low, Effort::High).name()),
     }
 }
 
@@ -247,8 +268,12 @@ fn unofficial(request: &ChatRequest, o: &mut write::Object<'_>, losses: &mut Los
 }
 
 fn include(request: &ChatRequest, traits: &Traits, o: &mut write::Object<'_>) {
-    let mut wished: Vec<Raw> =
-        request.extras.get(OWN, "include").into_iter().flat_map(|list| list.json().items().map(Raw::of).collect::<Vec<_>>()).collect();
+    let mut wished: Vec<Raw> = request
+        .extras
+        .get(OWN, "include")
+        .into_iter()
+        .flat_map(|list| list.json().items().map(Raw::of).collect::<Vec<_>>())
+        .collect();
     let mut add = |name: &str| {
         let raw = Raw::string(name);
         if !wished.contains(&raw) {
@@ -259,7 +284,9 @@ fn include(request: &ChatRequest, traits: &Traits, o: &mut write::Object<'_>) {
     if traits.thinking != Thinking::Never && !stored {
         add(ENCRYPTED);
     }
-    if request.settings.logprobs == Some(true) || request.settings.top_logprobs.is_some_and(|count| count > 0) {
+    if request.settings.logprobs == Some(true)
+        || request.settings.top_logprobs.is_some_and(|count| count > 0)
+    {
         add(LOGPROBS);
     }
     if !wished.is_empty() || request.extras.get(OWN, "include").is_some() {

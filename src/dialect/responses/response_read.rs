@@ -34,10 +34,15 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
         // Some tell nothing but the text.
         _ => match json.get("output_text").and_then(Json::str) {
             Some(text) => blocks.push(Block::text(text)),
-            None => return Err(shape::list(json, "output").err().unwrap_or_else(|| fault::unexpected("no `output`"))),
+            None => {
+                return Err(shape::list(json, "output")
+                    .err()
+                    .unwrap_or_else(|| fault::unexpected("no `output`")));
+            }
         },
     }
-    let logprobs: Vec<Raw> = json.get("output").into_iter().flat_map(Json::items).flat_map(logprobs).collect();
+    let logprobs: Vec<Raw> =
+        json.get("output").into_iter().flat_map(Json::items).flat_map(logprobs).collect();
     let called = blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
     let refused = blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
     Ok(ChatResponse {
@@ -67,7 +72,9 @@ pub(super) fn output(item: Json<'_>, carry: &Carry, calls: &mut u32) -> Vec<Bloc
     match kind.as_str() {
         "message" => {
             let mut blocks: Vec<Block> = match item.get("content") {
-                Some(text) if text.kind() == "string" => vec![Block::text(text.str().unwrap_or_default())],
+                Some(text) if text.kind() == "string" => {
+                    vec![Block::text(text.str().unwrap_or_default())]
+                }
                 Some(list) => list.items().map(part).collect(),
                 None => Vec::new(),
             };
@@ -78,7 +85,8 @@ pub(super) fn output(item: Json<'_>, carry: &Carry, calls: &mut u32) -> Vec<Bloc
         }
         "reasoning" => {
             let block = items_read::reasoning(item);
-            let said = block.proof.is_some() || matches!(&block.kind, BlockKind::Reasoning(it) if !it.text.is_empty());
+            let said = block.proof.is_some()
+                || matches!(&block.kind, BlockKind::Reasoning(it) if !it.text.is_empty());
             if said { vec![block] } else { Vec::new() }
         }
         "image_generation_call" if image(item).is_some() => {
@@ -98,14 +106,20 @@ pub(super) fn call_id(told: String, carry: &Carry, calls: &mut u32) -> String {
 /// The called tool's name as the client knows it.
 pub(super) fn name(item: Json<'_>, sent: &str, carry: &Carry) -> String {
     let full = string(item, "namespace").map(|space| items_read::joined(&space, sent));
-    // Tools that the provider found by itself stand in namespaces of which the client knows nothing.
-    full.filter(|full| carry.renamed.iter().any(|(known, _)| known == full)).unwrap_or_else(|| carry.name(sent).to_owned())
+    // Tools that the provider found by itself stand in namespaces of which the client knows
+    // nothing.
+    full.filter(|full| carry.renamed.iter().any(|(known, _)| known == full))
+        .unwrap_or_else(|| carry.name(sent).to_owned())
 }
 
 /// Elements of the log probabilities of an item's texts.
 fn logprobs(item: Json<'_>) -> Vec<Raw> {
     let parts = item.get("content").into_iter().flat_map(Json::items);
-    parts.flat_map(|part| part.get("logprobs").into_iter().flat_map(Json::items).map(Raw::of).collect::<Vec<_>>()).collect()
+    parts
+        .flat_map(|part| {
+            part.get("logprobs").into_iter().flat_map(Json::items).map(Raw::of).collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 fn joined(list: &[Raw]) -> Option<Raw> {

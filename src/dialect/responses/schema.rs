@@ -1,4 +1,5 @@
-//! The response object as the strictest schema wants it: every field, null or the usual value where nothing was said.
+//! The response object as the strictest schema wants it: every field, null or the usual value where
+//! nothing was said.
 
 use crate::{
     base::{raw::Raw, write},
@@ -58,19 +59,30 @@ impl Envelope {
             o.text("reasoning", &reasoning(shape.echo.get(OWN, "reasoning")));
             o.text("text", &text(shape.echo.get(OWN, "text")));
             o.array("tools", |a| {
-                for tool in shape.echo.get(OWN, "tools").into_iter().flat_map(|list| list.json().items().map(Raw::of).collect::<Vec<_>>()) {
+                for tool in shape
+                    .echo
+                    .get(OWN, "tools")
+                    .into_iter()
+                    .flat_map(|list| list.json().items().map(Raw::of).collect::<Vec<_>>())
+                {
                     a.text(&self::tool(&tool));
                 }
             });
         });
-        let tier = shape.echo.get(OWN, "service_tier").and_then(|tier| Some(tier.json().str()?.into_owned()));
+        let tier = shape
+            .echo
+            .get(OWN, "service_tier")
+            .and_then(|tier| Some(tier.json().str()?.into_owned()));
         Self {
             id: format!("resp_{}", shape.id),
             created: shape.now,
             now: shape.now,
             model: shape.model.clone(),
             tier: tier.unwrap_or_else(|| "auto".to_owned()),
-            rest: format!("0.0,{}", repeated.trim_start_matches('{').strip_suffix('}').unwrap_or_default()),
+            rest: format!(
+                "0.0,{}",
+                repeated.trim_start_matches('{').strip_suffix('}').unwrap_or_default()
+            ),
         }
     }
 
@@ -101,9 +113,18 @@ impl Envelope {
             _ => o.null("error"),
         };
         match state {
-            State::Ended { finish, word: "incomplete", .. } => o.object("incomplete_details", |o| {
-                o.str("reason", if finish.kind == FinishKind::Length { "max_output_tokens" } else { "content_filter" });
-            }),
+            State::Ended { finish, word: "incomplete", .. } => {
+                o.object("incomplete_details", |o| {
+                    o.str(
+                        "reason",
+                        if finish.kind == FinishKind::Length {
+                            "max_output_tokens"
+                        } else {
+                            "content_filter"
+                        },
+                    );
+                })
+            }
             _ => o.null("incomplete_details"),
         };
         o.str("model", &self.model).text("output", &format!("[{output}]"));
@@ -112,7 +133,9 @@ impl Envelope {
             _ => o.null("usage"),
         };
         let told = match state {
-            State::Ended { tier, .. } => Some(tier.map_or("default", |tier| if TIERS.contains(&tier) { tier } else { "default" })),
+            State::Ended { tier, .. } => Some(
+                tier.map_or("default", |tier| if TIERS.contains(&tier) { tier } else { "default" }),
+            ),
             _ => None,
         };
         o.str("service_tier", told.unwrap_or(&self.tier));
@@ -129,7 +152,11 @@ pub(super) fn word(finish: &Finish, refused: bool) -> &str {
         FinishKind::Length | FinishKind::Filter => "incomplete",
         FinishKind::Refusal if !refused => "incomplete",
         // Begun in the background, as the upstream says.
-        FinishKind::Pause => finish.said.as_deref().filter(|said| matches!(*said, "queued" | "in_progress")).unwrap_or("completed"),
+        FinishKind::Pause => finish
+            .said
+            .as_deref()
+            .filter(|said| matches!(*said, "queued" | "in_progress"))
+            .unwrap_or("completed"),
         FinishKind::Stop | FinishKind::ToolCalls | FinishKind::Refusal => "completed",
     }
 }
@@ -138,7 +165,8 @@ pub(super) fn usage(o: &mut write::Object<'_>, usage: &Usage) {
     let (input, output) = (usage.input_total(), usage.output_total());
     o.num("input_tokens", input);
     o.object("input_tokens_details", |o| {
-        o.num("cached_tokens", usage.cache_read).num("cache_write_tokens", usage.cache_write_5m.saturating_add(usage.cache_write_1h));
+        o.num("cached_tokens", usage.cache_read)
+            .num("cache_write_tokens", usage.cache_write_5m.saturating_add(usage.cache_write_1h));
     });
     o.num("output_tokens", output);
     o.object("output_tokens_details", |o| {
@@ -147,7 +175,8 @@ pub(super) fn usage(o: &mut write::Object<'_>, usage: &Usage) {
     o.num("total_tokens", input.saturating_add(output));
 }
 
-/// A citation as an annotation; `None` where this API has none of its kind. `end` is where the text ends.
+/// A citation as an annotation; `None` where this API has none of its kind. `end` is where the text
+/// ends.
 pub(super) fn annotation(citation: &Citation, end: u64) -> Option<String> {
     if let Some((OWN, raw)) = &citation.raw {
         return Some(raw.text().to_owned());
@@ -155,7 +184,9 @@ pub(super) fn annotation(citation: &Citation, end: u64) -> Option<String> {
     let url = citation.url.as_deref().filter(|url| !url.is_empty())?;
     let (from, to) = citation.span.unwrap_or((0, end));
     Some(write::object(|o| {
-        o.str("type", "url_citation").str("url", url).str("title", citation.title.as_deref().unwrap_or(url));
+        o.str("type", "url_citation")
+            .str("url", url)
+            .str("title", citation.title.as_deref().unwrap_or(url));
         o.num("start_index", from).num("end_index", to);
     }))
 }
@@ -171,8 +202,11 @@ fn text(said: Option<&Raw>) -> String {
         return filled(Some(said), &[("format", r#"{"type":"text"}"#)]);
     };
     let schema = format.get("type").and_then(|kind| kind.str()).as_deref() == Some("json_schema");
-    let format =
-        if schema { filled(Some(&Raw::of(format)), &[("description", "null"), ("strict", "false")]) } else { format.text().to_owned() };
+    let format = if schema {
+        filled(Some(&Raw::of(format)), &[("description", "null"), ("strict", "false")])
+    } else {
+        format.text().to_owned()
+    };
     write::object(|o| {
         o.text("format", &format);
         for (key, value) in json.members().filter(|(key, _)| *key != "format") {
@@ -184,13 +218,17 @@ fn text(said: Option<&Raw>) -> String {
 fn tool(said: &Raw) -> String {
     let json = said.json();
     match json.get("type").and_then(|kind| kind.str()).as_deref() {
-        Some("function") => filled(Some(said), &[("description", "null"), ("parameters", "null"), ("strict", "null")]),
+        Some("function") => filled(
+            Some(said),
+            &[("description", "null"), ("parameters", "null"), ("strict", "null")],
+        ),
         Some("namespace") => write::object(|o| {
             for (key, value) in json.members().filter(|(key, _)| *key != "tools") {
                 o.json(key, value);
             }
             o.array("tools", |a| {
-                for inner in json.get("tools").into_iter().flat_map(crate::base::json::Json::items) {
+                for inner in json.get("tools").into_iter().flat_map(crate::base::json::Json::items)
+                {
                     a.text(&tool(&Raw::of(inner)));
                 }
             });

@@ -1,4 +1,5 @@
-//! Answers about conversations that the proxy itself keeps: their input items, deletion, compaction, token counts.
+//! Answers about conversations that the proxy itself keeps: their input items, deletion,
+//! compaction, token counts.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -39,10 +40,18 @@ impl Page {
     /// Reads the query of a list: `limit`, `after`, `order`. What makes no sense counts as absent.
     #[must_use]
     pub fn of(query: &str) -> Self {
-        let find =
-            |key: &str| query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| value);
+        let find = |key: &str| {
+            query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find(|(name, _)| *name == key)
+                .map(|(_, value)| value)
+        };
         Self {
-            limit: find("limit").and_then(|limit| limit.parse().ok()).unwrap_or(20_usize).clamp(1, 100),
+            limit: find("limit")
+                .and_then(|limit| limit.parse().ok())
+                .unwrap_or(20_usize)
+                .clamp(1, 100),
             after: find("after").map(str::to_owned),
             ascending: find("order") == Some("asc"),
         }
@@ -57,7 +66,9 @@ pub fn input_items(request: &ChatRequest, id: &str, page: &Page) -> Bytes {
         all.reverse();
     }
     let from = match &page.after {
-        Some(after) => all.iter().position(|item| item["id"] == after.as_str()).map_or(all.len(), |at| at + 1),
+        Some(after) => {
+            all.iter().position(|item| item["id"] == after.as_str()).map_or(all.len(), |at| at + 1)
+        }
         None => 0,
     };
     let rest = &all[from.min(all.len())..];
@@ -88,7 +99,11 @@ fn items(request: &ChatRequest, id: &str) -> Vec<Value> {
     let mut items = Items::new(request, &names, &traits, &mut losses);
     items.all();
     let seed = id.strip_prefix("resp_").unwrap_or(id);
-    let told = items.list.iter().filter_map(|text| serde_json::from_str::<Value>(text).ok()).filter(Value::is_object);
+    let told = items
+        .list
+        .iter()
+        .filter_map(|text| serde_json::from_str::<Value>(text).ok())
+        .filter(Value::is_object);
     told.enumerate().map(|(n, item)| complete(item, seed, n)).collect()
 }
 
@@ -155,15 +170,21 @@ pub fn to_compact(request: &ChatRequest) -> ChatRequest {
     }
 }
 
-/// `POST /v1/responses/compact`: the user's messages, and the model's summary of everything as a `compaction` item. It is
-/// not encrypted; the reader of requests takes it back on a later turn, so that it can go to any upstream.
+/// `POST /v1/responses/compact`: the user's messages, and the model's summary of everything as a
+/// `compaction` item. It is not encrypted; the reader of requests takes it back on a later turn, so
+/// that it can go to any upstream.
 #[must_use]
 pub fn compacted(request: &ChatRequest, answer: &ChatResponse, shape: &Shape) -> Bytes {
     let kept = |message: &&Message| {
         message.role == Role::User
-            && message.blocks.iter().any(|block| !matches!(block.kind, BlockKind::ToolResult(_) | BlockKind::Foreign { .. }))
+            && message.blocks.iter().any(|block| {
+                !matches!(block.kind, BlockKind::ToolResult(_) | BlockKind::Foreign { .. })
+            })
     };
-    let users = ChatRequest { messages: request.messages.iter().filter(kept).cloned().collect(), ..ChatRequest::default() };
+    let users = ChatRequest {
+        messages: request.messages.iter().filter(kept).cloned().collect(),
+        ..ChatRequest::default()
+    };
     let said = answer.blocks.iter().filter_map(|block| match &block.kind {
         BlockKind::Text(text) => Some(text.text.as_str()),
         _ => None,
@@ -172,7 +193,9 @@ pub fn compacted(request: &ChatRequest, answer: &ChatResponse, shape: &Shape) ->
     let mut output = items(&users, &shape.id);
     output.push(json!({ "id": format!("cmp_{}", shape.id), "type": "compaction", "encrypted_content": summary }));
     let body = write::object(|o| {
-        o.str("id", &format!("resp_{}", shape.id)).str("object", "response.compaction").num("created_at", shape.now);
+        o.str("id", &format!("resp_{}", shape.id))
+            .str("object", "response.compaction")
+            .num("created_at", shape.now);
         o.text("output", &Value::Array(output).to_string());
         o.object("usage", |o| schema::usage(o, &answer.usage.unwrap_or_default()));
     });
@@ -207,13 +230,22 @@ mod tests {
             r#"{"input":[{"role":"user","content":"a"},{"type":"function_call","call_id":"c","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"x"}]}"#,
         );
         let list = value(&input_items(&request, "resp_7", &Page::of("")));
-        let kinds: Vec<_> = list["data"].as_array().expect("a list").iter().map(|item| item["type"].as_str().expect("a type")).collect();
-        assert_eq!((kinds, &list["has_more"]), (vec!["function_call_output", "function_call", "message"], &json!(false)));
+        let kinds: Vec<_> = list["data"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|item| item["type"].as_str().expect("a type"))
+            .collect();
+        assert_eq!(
+            (kinds, &list["has_more"]),
+            (vec!["function_call_output", "function_call", "message"], &json!(false))
+        );
         assert_eq!(
             list["data"][2],
             json!({"type":"message","role":"user","id":"msg_7_in0","status":"completed","content":[{"type":"input_text","text":"a"}]})
         );
-        let page = value(&input_items(&request, "resp_7", &Page::of("limit=1&order=asc&after=msg_7_in0")));
+        let page =
+            value(&input_items(&request, "resp_7", &Page::of("limit=1&order=asc&after=msg_7_in0")));
         assert_eq!(
             (&page["data"][0]["type"], &page["has_more"], &page["first_id"]),
             (&json!("function_call"), &json!(true), &json!("fc_7_in1"))
@@ -238,11 +270,18 @@ mod tests {
             namespaced: Vec::new(),
             echo: Extras::default(),
         };
-        let answer = ChatResponse { blocks: vec![Block::text("they said b")], ..ChatResponse::default() };
+        let answer =
+            ChatResponse { blocks: vec![Block::text("they said b")], ..ChatResponse::default() };
         let body = value(&compacted(&asked, &answer, &shape));
-        assert_eq!((&body["object"], body["output"].as_array().map(Vec::len)), (&json!("response.compaction"), Some(2)));
+        assert_eq!(
+            (&body["object"], body["output"].as_array().map(Vec::len)),
+            (&json!("response.compaction"), Some(2))
+        );
         let next = request(&json!({ "input": body["output"] }).to_string());
-        assert_eq!(next.messages[1].blocks, vec![Block::text("The conversation so far, in short:\n\nthey said b")]);
+        assert_eq!(
+            next.messages[1].blocks,
+            vec![Block::text("The conversation so far, in short:\n\nthey said b")]
+        );
         assert!(json::check(&deleted("resp_7")).is_ok() && json::check(&input_tokens(3)).is_ok());
     }
 }

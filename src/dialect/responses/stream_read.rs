@@ -1,4 +1,5 @@
-//! Reads an answer as it comes. Items grow side by side; whatever the events left out is told from the whole items.
+//! Reads an answer as it comes. Items grow side by side; whatever the events left out is told from
+//! the whole items.
 
 use crate::{
     base::json::{self, Json},
@@ -85,7 +86,12 @@ impl Reader {
         let text = |key| response.and_then(|response| string(response, key)).unwrap_or_default();
         let model = text("model");
         self.summary.model = Some(model.clone()).filter(|model| !model.is_empty());
-        out.push(ChatEvent::Begin { id: text("id"), model, created: response.and_then(created), usage: None });
+        out.push(ChatEvent::Begin {
+            id: text("id"),
+            model,
+            created: response.and_then(created),
+            usage: None,
+        });
     }
 
     /// The item that an event belongs to; ids may differ from event to event, numbers do not.
@@ -97,8 +103,16 @@ impl Reader {
             (None, None) => self.items.iter().rposition(|item| !item.done),
         };
         found.unwrap_or_else(|| {
-            let key = number.unwrap_or_else(|| self.items.iter().map(|item| item.key + 1).max().unwrap_or(0));
-            self.items.push(Item { key, id: id.unwrap_or_default(), open: None, told: Vec::new(), held: String::new(), done: false });
+            let key = number
+                .unwrap_or_else(|| self.items.iter().map(|item| item.key + 1).max().unwrap_or(0));
+            self.items.push(Item {
+                key,
+                id: id.unwrap_or_default(),
+                open: None,
+                told: Vec::new(),
+                held: String::new(),
+                done: false,
+            });
             self.items.len() - 1
         })
     }
@@ -110,7 +124,8 @@ impl Reader {
         self.refused |= slot == Slot::Refusal;
         self.called |= slot == Slot::Arguments;
         out.push(ChatEvent::Open { block, head });
-        self.items[at].open = Some(Part { block, slot, index, bytes: 0, citations: 0, logprobs: false });
+        self.items[at].open =
+            Some(Part { block, slot, index, bytes: 0, citations: 0, logprobs: false });
     }
 
     fn close(&mut self, at: usize, out: &mut Vec<ChatEvent>) {
@@ -120,8 +135,15 @@ impl Reader {
         }
     }
 
-    /// The part of the item that grows, opened where it is not; `None` where it has been told already.
-    fn part(&mut self, at: usize, slot: Slot, index: u64, out: &mut Vec<ChatEvent>) -> Option<&mut Part> {
+    /// The part of the item that grows, opened where it is not; `None` where it has been told
+    /// already.
+    fn part(
+        &mut self,
+        at: usize,
+        slot: Slot,
+        index: u64,
+        out: &mut Vec<ChatEvent>,
+    ) -> Option<&mut Part> {
         let item = &self.items[at];
         if item.done || item.told.contains(&(slot, index)) {
             return None;
@@ -146,7 +168,13 @@ impl Reader {
                 Slot::Refusal => self.open(at, slot, index, Head::Refusal, out),
                 Slot::Text => self.open(at, slot, index, Head::Text, out),
                 Slot::Summary | Slot::Thought => {
-                    self.open(at, slot, index, Head::Reasoning { summary: slot == Slot::Summary }, out);
+                    self.open(
+                        at,
+                        slot,
+                        index,
+                        Head::Reasoning { summary: slot == Slot::Summary },
+                        out,
+                    );
                 }
             },
         }
@@ -213,10 +241,15 @@ impl Reader {
         };
         let text = string(part, key).unwrap_or_default();
         self.whole(at, slot, index, &text, out);
-        let Some(open) = self.items[at].open.as_mut().filter(|open| open.slot == slot && open.index == index) else { return };
+        let Some(open) =
+            self.items[at].open.as_mut().filter(|open| open.slot == slot && open.index == index)
+        else {
+            return;
+        };
         let block = open.block;
         if !open.logprobs
-            && let Some(list) = part.get("logprobs").filter(|list| list.is_array() && !list.is_blank())
+            && let Some(list) =
+                part.get("logprobs").filter(|list| list.is_array() && !list.is_blank())
         {
             out.push(ChatEvent::Logprobs(crate::base::raw::Raw::of(list)));
         }
@@ -234,7 +267,9 @@ impl Reader {
         let kind = kind(item);
         match kind.as_str() {
             "message" => match item.get("content") {
-                Some(text) if text.kind() == "string" => self.whole(at, Slot::Text, 0, &text.str().unwrap_or_default(), out),
+                Some(text) if text.kind() == "string" => {
+                    self.whole(at, Slot::Text, 0, &text.str().unwrap_or_default(), out)
+                }
                 Some(list) => {
                     for (part, index) in list.items().zip(0..) {
                         self.part_done(at, index, part, out);
@@ -277,7 +312,9 @@ impl Reader {
         };
         let key = if slot == Slot::Summary { "summary" } else { "content" };
         match item.get(key) {
-            Some(text) if text.kind() == "string" => self.whole(at, slot, 0, &text.str().unwrap_or_default(), out),
+            Some(text) if text.kind() == "string" => {
+                self.whole(at, slot, 0, &text.str().unwrap_or_default(), out)
+            }
             list => {
                 for (part, index) in list.into_iter().flat_map(Json::items).zip(0..) {
                     self.whole(at, slot, index, &string(part, "text").unwrap_or_default(), out);
@@ -295,7 +332,10 @@ impl Reader {
     }
 
     fn cite(&mut self, at: usize, index: u64, event: Json<'_>, out: &mut Vec<ChatEvent>) {
-        let Some(annotation) = event.get("annotation").filter(|annotation| annotation.is_object()) else { return };
+        let Some(annotation) = event.get("annotation").filter(|annotation| annotation.is_object())
+        else {
+            return;
+        };
         if let Some(part) = self.part(at, Slot::Text, index, out) {
             part.citations += 1;
             let block = part.block;
@@ -304,10 +344,18 @@ impl Reader {
     }
 
     fn terminal(&mut self, response: Json<'_>, out: &mut Vec<ChatEvent>) {
-        for (item, number) in response.get("output").into_iter().flat_map(Json::items).zip(0_u64..) {
+        for (item, number) in response.get("output").into_iter().flat_map(Json::items).zip(0_u64..)
+        {
             let known = self.items.iter().position(|known| known.key == number);
             let at = known.unwrap_or_else(|| {
-                self.items.push(Item { key: number, id: String::new(), open: None, told: Vec::new(), held: String::new(), done: false });
+                self.items.push(Item {
+                    key: number,
+                    id: String::new(),
+                    open: None,
+                    told: Vec::new(),
+                    held: String::new(),
+                    done: false,
+                });
                 self.items.len() - 1
             });
             self.item_done(at, item, out);
@@ -317,7 +365,8 @@ impl Reader {
         }
         let told = summary(response);
         let usage = response.get("usage").and_then(usage);
-        self.summary = Summary { model: told.model.or(self.summary.model.take()), usage, finish: told.finish };
+        self.summary =
+            Summary { model: told.model.or(self.summary.model.take()), usage, finish: told.finish };
         self.done = true;
         out.push(ChatEvent::End {
             finish: finish(response, self.called, self.refused),
@@ -343,7 +392,9 @@ impl Reader {
         let index = match slot {
             Slot::Arguments => 0,
             Slot::Summary => event.get("summary_index").and_then(Json::u64).unwrap_or(0),
-            Slot::Refusal | Slot::Text | Slot::Thought => event.get("content_index").and_then(Json::u64).unwrap_or(0),
+            Slot::Refusal | Slot::Text | Slot::Thought => {
+                event.get("content_index").and_then(Json::u64).unwrap_or(0)
+            }
         };
         let at = self.item(event, string(event, "item_id"));
         let Some(said) = event.get(if done { key } else { "delta" }) else { return };
@@ -362,7 +413,12 @@ impl Reader {
 }
 
 impl StreamReader for Reader {
-    fn event(&mut self, name: &[u8], data: &[u8], out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn event(
+        &mut self,
+        name: &[u8],
+        data: &[u8],
+        out: &mut Vec<ChatEvent>,
+    ) -> Result<(), Box<Fault>> {
         self.events = self.events.saturating_add(1);
         if self.done || data.trim_ascii() == b"[DONE]" {
             return Ok(());
@@ -370,8 +426,16 @@ impl StreamReader for Reader {
         let event = match json::check(data) {
             Ok(event) if event.is_object() => event,
             Ok(list) if fault::is_error(list) => return Err(Box::new(fault::told(None, list))),
-            Ok(_) => return Err(Box::new(fault::bad_event(self.events, json::Bad { flaw: json::Flaw::NotAnObject, offset: 0 }, data))),
-            Err(_) if name == b"error" && !data.starts_with(b"{") => return Err(Box::new(fault::said(data))),
+            Ok(_) => {
+                return Err(Box::new(fault::bad_event(
+                    self.events,
+                    json::Bad { flaw: json::Flaw::NotAnObject, offset: 0 },
+                    data,
+                )));
+            }
+            Err(_) if name == b"error" && !data.starts_with(b"{") => {
+                return Err(Box::new(fault::said(data)));
+            }
             Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),
         };
         let told = event.get("type").and_then(Json::str);
@@ -381,7 +445,11 @@ impl StreamReader for Reader {
             return Err(Box::new(fault::told(None, event)));
         }
         let Some(kind) = kind.strip_prefix("response.") else {
-            return if fault::is_error(event) { Err(Box::new(fault::told(None, event))) } else { Ok(()) };
+            return if fault::is_error(event) {
+                Err(Box::new(fault::told(None, event)))
+            } else {
+                Ok(())
+            };
         };
         let response = event.get("response").filter(|response| response.is_object());
         match kind {
@@ -402,7 +470,11 @@ impl StreamReader for Reader {
                 self.begin(None, out);
                 let Some(item) = event.get("item") else { return Ok(()) };
                 let at = self.item(event, string(item, "id"));
-                if kind == "output_item.added" { self.added(at, item, out) } else { self.item_done(at, item, out) }
+                if kind == "output_item.added" {
+                    self.added(at, item, out)
+                } else {
+                    self.item_done(at, item, out)
+                }
             }
             "content_part.done" => {
                 self.begin(None, out);

@@ -7,7 +7,9 @@ use crate::{
         responses::{
             error,
             items_read::OWN,
-            items_write::{Call, Frames, Item, Part, Speech, Thought, append, message, place, summary_text},
+            items_write::{
+                Call, Frames, Item, Part, Speech, Thought, append, message, place, summary_text,
+            },
             names::inner,
             schema::{self, Envelope, State},
         },
@@ -67,7 +69,9 @@ impl Writer {
         let (mut out, mut end) = (Vec::new(), None);
         for event in events {
             match event {
-                ChatEvent::End { finish, usage, service_tier } => end = Some((finish, usage, service_tier)),
+                ChatEvent::End { finish, usage, service_tier } => {
+                    end = Some((finish, usage, service_tier))
+                }
                 event => writer.tell(event, &mut out),
             }
         }
@@ -75,7 +79,8 @@ impl Writer {
         writer.settle(item_word(&finish), &mut out);
         let usage = usage.or(writer.usage);
         let word = schema::word(&finish, writer.refused);
-        let state = State::Ended { finish: &finish, word, usage: usage.as_ref(), tier: tier.as_deref() };
+        let state =
+            State::Ended { finish: &finish, word, usage: usage.as_ref(), tier: tier.as_deref() };
         write::object(|o| writer.envelope.object(o, &state, &writer.output))
     }
 
@@ -113,7 +118,9 @@ impl Writer {
                 // How a call ended is known by what follows it.
                 Item::Call(_) | Item::None => {}
             },
-            ChatEvent::End { finish, usage, service_tier } => self.end(&finish, usage, service_tier.as_deref(), out),
+            ChatEvent::End { finish, usage, service_tier } => {
+                self.end(&finish, usage, service_tier.as_deref(), out)
+            }
         }
     }
 
@@ -124,7 +131,12 @@ impl Writer {
             Head::Refusal => self.part(true, out),
             Head::Reasoning { .. } => {
                 self.settle("completed", out);
-                self.item = Item::Reasoning(Thought { id: None, text: String::new(), proof: None, summarised: false });
+                self.item = Item::Reasoning(Thought {
+                    id: None,
+                    text: String::new(),
+                    proof: None,
+                    summarised: false,
+                });
             }
             Head::ToolCall { id, name, form } => {
                 self.settle("completed", out);
@@ -132,7 +144,9 @@ impl Writer {
                 let custom = bridged || form == CallForm::Custom;
                 let inside = self.namespaced.iter().find(|(full, ..)| *full == name);
                 let (space, name) = match inside {
-                    Some((full, space, name)) if name.is_empty() => (Some(space.clone()), inner(space, full).to_owned()),
+                    Some((full, space, name)) if name.is_empty() => {
+                        (Some(space.clone()), inner(space, full).to_owned())
+                    }
                     Some((_, space, name)) => (Some(space.clone()), name.clone()),
                     None => (None, name),
                 };
@@ -147,7 +161,8 @@ impl Writer {
                 };
                 let index = self.count;
                 self.frames.emit("response.output_item.added", out, |o| {
-                    o.num("output_index", index).object("item", |o| item.object(o, "in_progress", ""));
+                    o.num("output_index", index)
+                        .object("item", |o| item.object(o, "in_progress", ""));
                 });
                 self.item = Item::Call(item);
             }
@@ -179,8 +194,14 @@ impl Writer {
                 self.settle("completed", out);
                 let id = self.item_id("ig_");
                 let item = write::object(|o| {
-                    o.str("id", &id).str("type", "image_generation_call").str("status", "completed").str("result", data);
-                    o.opt_str("output_format", media.mime.as_deref().and_then(|mime| mime.strip_prefix("image/")));
+                    o.str("id", &id)
+                        .str("type", "image_generation_call")
+                        .str("status", "completed")
+                        .str("result", data);
+                    o.opt_str(
+                        "output_format",
+                        media.mime.as_deref().and_then(|mime| mime.strip_prefix("image/")),
+                    );
                 });
                 self.told_whole(&item, out);
             }
@@ -221,7 +242,11 @@ impl Writer {
         match &mut self.item {
             Item::Message(Speech { id, count, open: Some(part), .. }) => {
                 part.text.push_str(text);
-                let kind = if part.refusal { "response.refusal.delta" } else { "response.output_text.delta" };
+                let kind = if part.refusal {
+                    "response.refusal.delta"
+                } else {
+                    "response.output_text.delta"
+                };
                 let refusal = part.refusal;
                 self.frames.emit(kind, out, |o| {
                     place(o, id, index, *count).str("delta", text);
@@ -249,7 +274,10 @@ impl Writer {
                 }
                 thought.text.push_str(text);
                 self.frames.emit("response.reasoning_summary_text.delta", out, |o| {
-                    o.str("item_id", id).num("output_index", index).num("summary_index", 0).str("delta", text);
+                    o.str("item_id", id)
+                        .num("output_index", index)
+                        .num("summary_index", 0)
+                        .str("delta", text);
                 });
             }
             Item::Message(_) | Item::None => {}
@@ -269,21 +297,31 @@ impl Writer {
 
     fn cite(&mut self, citation: &Citation, out: &mut Vec<u8>) {
         let index = self.count;
-        let Item::Message(Speech { id, count, open: Some(part), .. }) = &mut self.item else { return };
-        let Some(annotation) = schema::annotation(citation, part.text.chars().count() as u64) else { return };
+        let Item::Message(Speech { id, count, open: Some(part), .. }) = &mut self.item else {
+            return;
+        };
+        let Some(annotation) = schema::annotation(citation, part.text.chars().count() as u64)
+        else {
+            return;
+        };
         append(&mut part.annotations, &annotation);
         let number = part.cited;
         part.cited += 1;
         self.frames.emit("response.output_text.annotation.added", out, |o| {
-            place(o, id, index, *count).num("annotation_index", number).text("annotation", &annotation);
+            place(o, id, index, *count)
+                .num("annotation_index", number)
+                .text("annotation", &annotation);
         });
     }
 
     /// They belong to text that has gone out already, so they follow with none.
     fn logprobs(&mut self, list: &str, out: &mut Vec<u8>) {
         let index = self.count;
-        let Item::Message(Speech { id, count, open: Some(part), .. }) = &mut self.item else { return };
-        let inside = list.trim().trim_start_matches('[').strip_suffix(']').unwrap_or_default().trim();
+        let Item::Message(Speech { id, count, open: Some(part), .. }) = &mut self.item else {
+            return;
+        };
+        let inside =
+            list.trim().trim_start_matches('[').strip_suffix(']').unwrap_or_default().trim();
         if part.refusal || inside.is_empty() {
             return;
         }
@@ -300,7 +338,8 @@ impl Writer {
         let (id, number) = (&speech.id, speech.count);
         let kind = if part.refusal { "response.refusal.done" } else { "response.output_text.done" };
         self.frames.emit(kind, out, |o| {
-            place(o, id, index, number).str(if part.refusal { "refusal" } else { "text" }, &part.text);
+            place(o, id, index, number)
+                .str(if part.refusal { "refusal" } else { "text" }, &part.text);
             if !part.refusal {
                 o.text("logprobs", &format!("[{}]", part.logprobs));
             }
@@ -341,7 +380,10 @@ impl Writer {
                 let Some(id) = &thought.id else { return };
                 if thought.summarised {
                     self.frames.emit("response.reasoning_summary_text.done", out, |o| {
-                        o.str("item_id", id).num("output_index", index).num("summary_index", 0).str("text", &thought.text);
+                        o.str("item_id", id)
+                            .num("output_index", index)
+                            .num("summary_index", 0)
+                            .str("text", &thought.text);
                     });
                     self.frames.emit("response.reasoning_summary_part.done", out, |o| {
                         o.str("item_id", id).num("output_index", index).num("summary_index", 0);
@@ -358,7 +400,13 @@ impl Writer {
         self.count += 1;
     }
 
-    fn end(&mut self, finish: &Finish, usage: Option<Usage>, tier: Option<&str>, out: &mut Vec<u8>) {
+    fn end(
+        &mut self,
+        finish: &Finish,
+        usage: Option<Usage>,
+        tier: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
         self.begin(out);
         self.settle(item_word(finish), out);
         let usage = usage.or(self.usage);
@@ -366,7 +414,13 @@ impl Writer {
         let kind = if word == "incomplete" { "response.incomplete" } else { "response.completed" };
         let (envelope, output) = (&self.envelope, &self.output);
         self.frames.emit(kind, out, |o| {
-            o.object("response", |o| envelope.object(o, &State::Ended { finish, word, usage: usage.as_ref(), tier }, output));
+            o.object("response", |o| {
+                envelope.object(
+                    o,
+                    &State::Ended { finish, word, usage: usage.as_ref(), tier },
+                    output,
+                )
+            });
         });
     }
 }
@@ -393,5 +447,9 @@ impl StreamWriter for Writer {
 
 /// How the last item has ended.
 fn item_word(finish: &Finish) -> &'static str {
-    if matches!(finish.kind, FinishKind::Length | FinishKind::Filter) { "incomplete" } else { "completed" }
+    if matches!(finish.kind, FinishKind::Length | FinishKind::Filter) {
+        "incomplete"
+    } else {
+        "completed"
+    }
 }

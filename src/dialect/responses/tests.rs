@@ -95,8 +95,10 @@ fn normal(body: &Value) -> Value {
 fn bare(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
-            let kept =
-                map.iter().map(|(k, v)| (k.clone(), bare(v))).filter(|(k, v)| !(v.is_null() || k == "annotations" && *v == json!([])));
+            let kept = map
+                .iter()
+                .map(|(k, v)| (k.clone(), bare(v)))
+                .filter(|(k, v)| !(v.is_null() || k == "annotations" && *v == json!([])));
             Value::Object(kept.collect())
         }
         Value::Array(list) => Value::Array(list.iter().map(bare).collect()),
@@ -126,7 +128,11 @@ fn said(response: &Value) -> Said {
         calls: Vec::new(),
         sealed: 0,
         foreign: Vec::new(),
-        status: if response["status"] == "complete" { "completed".into() } else { response["status"].clone() },
+        status: if response["status"] == "complete" {
+            "completed".into()
+        } else {
+            response["status"].clone()
+        },
         usage: json!([
             response["usage"]["input_tokens"],
             response["usage"]["output_tokens"],
@@ -142,12 +148,19 @@ fn said(response: &Value) -> Said {
                     out.refusal.push_str(&text(&part["refusal"]));
                 }
             }
-            "function_call" => out.calls.push((text(&item["call_id"]), text(&item["name"]), text(&item["arguments"]))),
-            "custom_tool_call" => out.calls.push((text(&item["call_id"]), text(&item["name"]), text(&item["input"]))),
+            "function_call" => out.calls.push((
+                text(&item["call_id"]),
+                text(&item["name"]),
+                text(&item["arguments"]),
+            )),
+            "custom_tool_call" => {
+                out.calls.push((text(&item["call_id"]), text(&item["name"]), text(&item["input"])))
+            }
             "reasoning" => {
                 let summary = item["summary"].as_array().filter(|list| !list.is_empty());
                 for part in summary.or_else(|| item["content"].as_array()).into_iter().flatten() {
-                    out.reasoning.extend(text(&part["text"]).chars().filter(|c| !c.is_whitespace()));
+                    out.reasoning
+                        .extend(text(&part["text"]).chars().filter(|c| !c.is_whitespace()));
                 }
                 // It is sealed anew whenever it is told.
                 out.sealed += u32::from(item["encrypted_content"].is_string());
@@ -183,7 +196,9 @@ fn assembled(events: &[ChatEvent]) -> ChatResponse {
 
 /// The response of a recorded stream's terminal event.
 fn terminal(stream: &str) -> Value {
-    let events = stream.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?.trim()).ok());
+    let events = stream
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?.trim()).ok());
     let mut items = Vec::new();
     for event in events {
         match event["type"].as_str().unwrap_or_default() {
@@ -234,7 +249,9 @@ fn consistent(events: &[Value]) -> Value {
         let index = event["output_index"].as_u64().unwrap_or_default();
         if kind.ends_with(".delta") {
             assert_eq!(added[index as usize], event["item_id"], "{kind}");
-            told.entry((kind.to_owned(), index)).or_default().push_str(event["delta"].as_str().expect("text"));
+            told.entry((kind.to_owned(), index))
+                .or_default()
+                .push_str(event["delta"].as_str().expect("text"));
         } else if kind == "response.output_item.added" {
             assert_eq!(index as usize, added.len());
             added.push(event["item"]["id"].clone());
@@ -246,14 +263,22 @@ fn consistent(events: &[Value]) -> Value {
     let response = events.last().expect("an end")["response"].clone();
     assert_eq!(response["output"], json!(items));
     for (item, index) in items.iter().zip(0..) {
-        let told = |kind: &str| told.get(&(format!("response.{kind}.delta"), index)).cloned().unwrap_or_default();
+        let told = |kind: &str| {
+            told.get(&(format!("response.{kind}.delta"), index)).cloned().unwrap_or_default()
+        };
         assert_eq!(item["id"], added[index as usize]);
-        let one = Said { status: Value::Null, usage: Value::Null, ..said(&json!({ "output": [item] })) };
+        let one =
+            Said { status: Value::Null, usage: Value::Null, ..said(&json!({ "output": [item] })) };
         match item["type"].as_str().expect("a type") {
-            "message" => assert_eq!((told("output_text"), told("refusal")), (one.text, one.refusal)),
+            "message" => {
+                assert_eq!((told("output_text"), told("refusal")), (one.text, one.refusal))
+            }
             "function_call" => assert_eq!(told("function_call_arguments"), one.calls[0].2),
             "custom_tool_call" => assert_eq!(told("custom_tool_call_input"), one.calls[0].2),
-            "reasoning" => assert_eq!(told("reasoning_summary_text").split_whitespace().collect::<String>(), one.reasoning),
+            "reasoning" => assert_eq!(
+                told("reasoning_summary_text").split_whitespace().collect::<String>(),
+                one.reasoning
+            ),
             _ => {}
         }
     }
@@ -263,7 +288,10 @@ fn consistent(events: &[Value]) -> Value {
 #[test]
 fn every_recorded_request_comes_back_without_loss() {
     for exchange in recordings() {
-        if !exchange.request.is_object() || exchange.features.iter().any(|f| f == "error") || exchange.id.contains("dangling") {
+        if !exchange.request.is_object()
+            || exchange.features.iter().any(|f| f == "error")
+            || exchange.id.contains("dangling")
+        {
             continue;
         }
         let (back, losses) = written(&asked(&exchange.request));
@@ -275,7 +303,9 @@ fn every_recorded_request_comes_back_without_loss() {
 #[test]
 fn every_recorded_answer_comes_back() {
     for exchange in recordings().iter().filter(|x| x.status == 200 && x.kind == "json") {
-        let response = Responses.read_response(&exchange.content_type, exchange.response.as_bytes(), &carry()).expect("an answer");
+        let response = Responses
+            .read_response(&exchange.content_type, exchange.response.as_bytes(), &carry())
+            .expect("an answer");
         let recorded: Value = serde_json::from_str(&exchange.response).expect("json");
         assert_eq!(said(&body(&response)), said(&recorded), "{}", exchange.id);
         grammar::check(&events(&response)).expect("well formed");

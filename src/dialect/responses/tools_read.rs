@@ -1,4 +1,5 @@
-//! Reads tools and the wish for one: functions, free-text tools, namespaces, and what the provider runs itself.
+//! Reads tools and the wish for one: functions, free-text tools, namespaces, and what the provider
+//! runs itself.
 
 use crate::{
     base::{json::Json, raw::Raw},
@@ -21,7 +22,11 @@ pub(super) fn tools(list: Json<'_>) -> Vec<Tool> {
             "function" => out.push(Tool::Function(function(tool))),
             "custom" => out.push(Tool::Custom(custom(tool))),
             "namespace" if holds_tools(tool) => namespace(tool, &mut out),
-            kind => out.push(Tool::Hosted(HostedTool { kind: hosted(kind), dialect: OWN, body: Raw::of(tool) })),
+            kind => out.push(Tool::Hosted(HostedTool {
+                kind: hosted(kind),
+                dialect: OWN,
+                body: Raw::of(tool),
+            })),
         }
     }
     out
@@ -45,7 +50,11 @@ fn function(tool: Json<'_>) -> FunctionTool {
         strict: inner.get("strict").and_then(Json::bool),
         namespace: None,
         cache: None,
-        extras: Extras::of(OWN, tool, &["type", "function", "name", "description", "parameters", "strict"]),
+        extras: Extras::of(
+            OWN,
+            tool,
+            &["type", "function", "name", "description", "parameters", "strict"],
+        ),
     }
 }
 
@@ -62,7 +71,8 @@ fn custom(tool: Json<'_>) -> CustomTool {
 /// Whether a namespace can be told as single tools.
 fn holds_tools(tool: Json<'_>) -> bool {
     let mut inside = tool.get("tools").into_iter().flat_map(Json::items).peekable();
-    inside.peek().is_some() && inside.all(|tool| matches!(kind(tool).as_str(), "function" | "custom"))
+    inside.peek().is_some()
+        && inside.all(|tool| matches!(kind(tool).as_str(), "function" | "custom"))
 }
 
 fn namespace(tool: Json<'_>, out: &mut Vec<Tool>) {
@@ -76,12 +86,18 @@ fn namespace(tool: Json<'_>, out: &mut Vec<Tool>) {
             Tool::Custom(it)
         } else {
             let it = function(inner);
-            Tool::Function(FunctionTool { name: joined(&name, &it.name), namespace: Some(name.clone()), ..it })
+            Tool::Function(FunctionTool {
+                name: joined(&name, &it.name),
+                namespace: Some(name.clone()),
+                ..it
+            })
         };
         out.push(one);
     }
     let whole = Raw::object(|o| {
-        for (key, value) in tool.members().filter(|(key, value)| !["type", "name", "tools"].contains(key) && value.kind() != "null") {
+        for (key, value) in tool.members().filter(|(key, value)| {
+            !["type", "name", "tools"].contains(key) && value.kind() != "null"
+        }) {
             o.json(key, value);
         }
     });
@@ -116,7 +132,8 @@ pub(super) fn choice(json: Json<'_>, tools: &[Tool]) -> Option<ToolChoice> {
         "function" | "custom" => named(json, tools).map(ToolChoice::Named),
         "allowed_tools" => {
             let inner = json.get("allowed_tools").filter(|inner| inner.is_object()).unwrap_or(json);
-            let names: Vec<_> = inner.get("tools")?.items().filter_map(|tool| named(tool, tools)).collect();
+            let names: Vec<_> =
+                inner.get("tools")?.items().filter_map(|tool| named(tool, tools)).collect();
             let required = string(inner, "mode").as_deref() == Some("required");
             (!names.is_empty()).then_some(ToolChoice::Allowed { names, required })
         }
@@ -125,7 +142,11 @@ pub(super) fn choice(json: Json<'_>, tools: &[Tool]) -> Option<ToolChoice> {
 }
 
 fn named(json: Json<'_>, tools: &[Tool]) -> Option<String> {
-    let inner = json.get("function").or_else(|| json.get("custom")).filter(|inner| inner.is_object()).unwrap_or(json);
+    let inner = json
+        .get("function")
+        .or_else(|| json.get("custom"))
+        .filter(|inner| inner.is_object())
+        .unwrap_or(json);
     let name = string(inner, "name")?;
     Some(known(string(json, "namespace").as_deref(), name, tools))
 }

@@ -29,10 +29,14 @@ pub(super) fn tools(request: &ChatRequest, names: &Names<'_>, losses: &mut Losse
             continue;
         };
         // What stands in one namespace is written in one.
-        let begins = |tool: &Tool| extras(tool).is_some_and(|extras| extras.get(OWN, NAMESPACE).is_some());
-        let same = |other: &Tool| other.name().and_then(|name| names.space(name)) == Some(space) && !begins(other);
+        let begins =
+            |tool: &Tool| extras(tool).is_some_and(|extras| extras.get(OWN, NAMESPACE).is_some());
+        let same = |other: &Tool| {
+            other.name().and_then(|name| names.space(name)) == Some(space) && !begins(other)
+        };
         let count = 1 + after.iter().take_while(|other| same(other)).count();
-        let inside: Vec<String> = rest[..count].iter().filter_map(|tool| one(tool, names, losses)).collect();
+        let inside: Vec<String> =
+            rest[..count].iter().filter_map(|tool| one(tool, names, losses)).collect();
         out.push(write::object(|o| {
             o.str("type", "namespace").str("name", space);
             match extras(tool).and_then(|extras| extras.get(OWN, NAMESPACE)) {
@@ -74,7 +78,9 @@ fn function(tool: &FunctionTool, names: &Names<'_>, losses: &mut Losses) -> Stri
     }
     let own = tool.extras.is_from(OWN);
     write::object(|o| {
-        o.str("type", "function").str("name", names.sent(&tool.name)).opt_str("description", tool.description.as_deref());
+        o.str("type", "function")
+            .str("name", names.sent(&tool.name))
+            .opt_str("description", tool.description.as_deref());
         match &tool.schema {
             Some(schema) if own => {
                 o.raw("parameters", schema);
@@ -115,7 +121,9 @@ fn object_schema(schema: &Raw) -> String {
 
 fn custom(tool: &CustomTool, names: &Names<'_>, losses: &mut Losses) -> String {
     write::object(|o| {
-        o.str("type", "custom").str("name", names.sent(&tool.name)).opt_str("description", tool.description.as_deref());
+        o.str("type", "custom")
+            .str("name", names.sent(&tool.name))
+            .opt_str("description", tool.description.as_deref());
         o.opt_raw("format", tool.format.as_ref());
         leftover(&tool.extras, o, losses);
     })
@@ -138,12 +146,17 @@ fn hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
     let body = tool.body.json();
     match tool.kind {
         Hosted::WebSearch => {
-            for key in ["max_uses", "blocked_domains"].into_iter().filter(|key| body.get(key).is_some_and(|value| !value.is_blank())) {
+            for key in ["max_uses", "blocked_domains"]
+                .into_iter()
+                .filter(|key| body.get(key).is_some_and(|value| !value.is_blank()))
+            {
                 losses.add(format!("tools.web_search.{key}"));
             }
             Some(write::object(|o| {
                 o.str("type", "web_search");
-                if let Some(domains) = body.get("allowed_domains").filter(|list| list.is_array() && !list.is_blank()) {
+                if let Some(domains) =
+                    body.get("allowed_domains").filter(|list| list.is_array() && !list.is_blank())
+                {
                     o.object("filters", |o| {
                         o.json("allowed_domains", domains);
                     });
@@ -153,7 +166,9 @@ fn hosted(tool: &HostedTool, losses: &mut Losses) -> Option<String> {
                 }
             }))
         }
-        Hosted::CodeExecution => Some(r#"{"type":"code_interpreter","container":{"type":"auto"}}"#.to_owned()),
+        Hosted::CodeExecution => {
+            Some(r#"{"type":"code_interpreter","container":{"type":"auto"}}"#.to_owned())
+        }
         Hosted::UrlContext | Hosted::Other => {
             let kind = body.get("type").and_then(|kind| Some(kind.str()?.into_owned()));
             let kind = kind.or_else(|| body.members().next().map(|(key, _)| key.to_owned()));
@@ -177,7 +192,8 @@ pub(super) fn choice(request: &ChatRequest, names: &Names<'_>) -> Option<String>
         return Some(said.text().to_owned());
     }
     let named = |o: &mut write::Object<'_>, name: &str| {
-        o.str("type", if names.is_custom(name) { "custom" } else { "function" }).str("name", names.sent(name));
+        o.str("type", if names.is_custom(name) { "custom" } else { "function" })
+            .str("name", names.sent(name));
         o.opt_str("namespace", names.space(name));
     };
     Some(match choice {

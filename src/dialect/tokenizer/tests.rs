@@ -9,7 +9,8 @@ use tiktoken_rs::CoreBPE;
 use super::*;
 use crate::dialect::recorded;
 
-static REFERENCE: LazyLock<CoreBPE> = LazyLock::new(|| tiktoken_rs::o200k_base().expect("a vocabulary"));
+static REFERENCE: LazyLock<CoreBPE> =
+    LazyLock::new(|| tiktoken_rs::o200k_base().expect("a vocabulary"));
 
 fn tokens(text: &str) -> Vec<u32> {
     let (mut all, mut buffer, mut rest) = (Vec::new(), Merging::default(), text);
@@ -48,7 +49,13 @@ fn hard_texts_have_the_tokens_of_the_reference() {
 
 #[test]
 fn recorded_texts_have_the_tokens_of_the_reference() {
-    let all = ["openai.chat", "anthropic.messages", "gemini.generateContent", "openai.responses", "openai.embeddings"];
+    let all = [
+        "openai.chat",
+        "anthropic.messages",
+        "gemini.generateContent",
+        "openai.responses",
+        "openai.embeddings",
+    ];
     for exchange in recorded::of(&all) {
         for text in [exchange.request.to_string(), exchange.response] {
             let text: String = text.chars().take(8_000).collect();
@@ -84,9 +91,11 @@ proptest! {
 
 /// The vocabulary of the reference, before it is deflated: what `assets/o200k.bin` holds.
 fn pack() -> Vec<u8> {
-    let texts: Vec<Vec<u8>> =
-        (0..MERGES as u32 + BYTES).map(|token| REFERENCE.decode_bytes([token].as_slice()).expect("a token").to_vec()).collect();
-    let ranks: HashMap<&[u8], u32> = texts.iter().zip(0..).map(|(text, rank)| (text.as_slice(), rank)).collect();
+    let texts: Vec<Vec<u8>> = (0..MERGES as u32 + BYTES)
+        .map(|token| REFERENCE.decode_bytes([token].as_slice()).expect("a token").to_vec())
+        .collect();
+    let ranks: HashMap<&[u8], u32> =
+        texts.iter().zip(0..).map(|(text, rank)| (text.as_slice(), rank)).collect();
     let mut singles = [0_u8; BYTES as usize];
     for (token, text) in texts.iter().take(BYTES as usize).enumerate() {
         assert_eq!(text.len(), 1);
@@ -97,7 +106,10 @@ fn pack() -> Vec<u8> {
         let limit = at as u32 + BYTES;
         let mut ends: Vec<usize> = (0..=text.len()).collect();
         while ends.len() > 3 {
-            let merges = ends.windows(3).enumerate().filter_map(|(n, e)| ranks.get(&text[e[0]..e[2]]).map(|rank| (*rank, n)));
+            let merges = ends
+                .windows(3)
+                .enumerate()
+                .filter_map(|(n, e)| ranks.get(&text[e[0]..e[2]]).map(|rank| (*rank, n)));
             let (_, n) = merges.filter(|(rank, _)| *rank < limit).min().expect("a merge");
             ends.remove(n + 1);
         }
@@ -113,7 +125,8 @@ fn pack() -> Vec<u8> {
     for c in char::MIN..=char::MAX {
         let mut buffer = [0; 4];
         let text: &str = c.encode_utf8(&mut buffer);
-        let class = patterns.iter().position(|pattern| pattern.is_match(text)).map_or(0, |at| at as u8 + 1);
+        let class =
+            patterns.iter().position(|pattern| pattern.is_match(text)).map_or(0, |at| at as u8 + 1);
         if class != last {
             ranges.extend_from_slice(&u32::from(c).to_le_bytes()[..3]);
             ranges.push(class);
@@ -131,11 +144,18 @@ fn the_packed_vocabulary_is_that_of_the_reference() {
         let mut out = ZlibEncoder::new(Vec::new(), Compression::best());
         out.write_all(&wanted).expect("memory");
         #[expect(clippy::disallowed_methods, reason = "a developer's tool, not the program")]
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/o200k.bin"), out.finish().expect("memory")).expect("writable");
+        std::fs::write(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/assets/o200k.bin"),
+            out.finish().expect("memory"),
+        )
+        .expect("writable");
         return;
     }
     let mut found = Vec::new();
     ZlibDecoder::new(PACKED).read_to_end(&mut found).expect("the file");
     // Not `assert_eq`: nobody reads a megabyte of numbers.
-    assert!(found == wanted, "assets/o200k.bin is not what the reference gives; WRITE_EXPECTED=1 makes it anew");
+    assert!(
+        found == wanted,
+        "assets/o200k.bin is not what the reference gives; WRITE_EXPECTED=1 makes it anew"
+    );
 }

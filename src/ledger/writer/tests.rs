@@ -97,7 +97,8 @@ impl World {
             won,
             maybe_billed: false,
         };
-        let usage = Usage { input: 100, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() };
+        let usage =
+            Usage { input: 100, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() };
         let bill = Bill {
             cost: Some(NanoUsd(25_000)),
             sure: Sure::Exact,
@@ -137,9 +138,18 @@ impl World {
                     number: 1,
                     answered: None,
                     usage: None,
-                    bill: Bill { cost: Some(NanoUsd::ZERO), source: Source::Free, ..Bill::default() },
+                    bill: Bill {
+                        cost: Some(NanoUsd::ZERO),
+                        source: Source::Free,
+                        ..Bill::default()
+                    },
                 },
-                Part { number: 2, answered: Some("gpt-5-mini-2025".into()), usage: Some(usage), bill },
+                Part {
+                    number: 2,
+                    answered: Some("gpt-5-mini-2025".into()),
+                    usage: Some(usage),
+                    bill,
+                },
             ],
             demo: false,
             replay_of: None,
@@ -178,7 +188,10 @@ async fn what_was_told_is_there_once_and_complete() {
     let full = reader.full(&entry.record.id.to_string()).unwrap();
 
     assert_eq!(history.len(), 2, "a request that is told twice is there once");
-    assert_eq!(serde_json::to_value(&full.record).unwrap(), serde_json::to_value(&entry.record).unwrap());
+    assert_eq!(
+        serde_json::to_value(&full.record).unwrap(),
+        serde_json::to_value(&entry.record).unwrap()
+    );
     assert_eq!(full.parts, entry.parts);
     assert_eq!(reader.full("last").unwrap().record.asked, "smart_1".into());
     assert!(matches!(reader.full("0"), Err(QueryError::Ambiguous(_))));
@@ -196,9 +209,18 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
             let mut entry = world.entry(n);
             let r = Arc::make_mut(&mut entry.record);
             match n {
-                3 => (r.state, r.status, r.error) = (State::Failed, Some(502), Some("connection refused 100%".into())),
+                3 => {
+                    (r.state, r.status, r.error) =
+                        (State::Failed, Some(502), Some("connection refused 100%".into()))
+                }
                 4 => (r.duration_ms, r.client) = (Some(9_000), "claude-cli".into()),
-                5 => (r.state, r.status, r.cost) = (State::Left, None, Some(Cost { usd: Some(NanoUsd(2_000_000_000)), sure: Sure::Exact })),
+                5 => {
+                    (r.state, r.status, r.cost) = (
+                        State::Left,
+                        None,
+                        Some(Cost { usd: Some(NanoUsd(2_000_000_000)), sure: Sure::Exact }),
+                    )
+                }
                 _ => {}
             }
             entry
@@ -240,13 +262,25 @@ async fn history_keeps_what_the_filter_of_the_dashboard_keeps() {
         "gpt 5-mini",
     ] {
         let filter = Filter::parse(text).unwrap();
-        let mut want: Vec<String> = entries.iter().filter(|e| filter.keeps_request(&e.record)).map(|e| e.record.id.to_string()).collect();
+        let mut want: Vec<String> = entries
+            .iter()
+            .filter(|e| filter.keeps_request(&e.record))
+            .map(|e| e.record.id.to_string())
+            .collect();
         want.reverse();
-        let got: Vec<String> = reader.history(&filter, None, None, 10).unwrap().iter().map(|r| r.id.to_string()).collect();
+        let got: Vec<String> = reader
+            .history(&filter, None, None, 10)
+            .unwrap()
+            .iter()
+            .map(|r| r.id.to_string())
+            .collect();
         assert_eq!(got, want, "`{text}`");
     }
     let page = reader.history(&all(), None, Some(entries[3].record.id), 2).unwrap();
-    assert_eq!(page.iter().map(|r| r.id).collect::<Vec<_>>(), [entries[2].record.id, entries[1].record.id]);
+    assert_eq!(
+        page.iter().map(|r| r.id).collect::<Vec<_>>(),
+        [entries[2].record.id, entries[1].record.id]
+    );
     ledger.close(&sink).await;
 }
 
@@ -268,14 +302,29 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
                     number: 1,
                     answered: None,
                     usage: Some(Usage { input: 5, ..Usage::default() }),
-                    bill: Bill { cost: Some(NanoUsd(7)), source: Source::Config, ..Bill::default() },
+                    bill: Bill {
+                        cost: Some(NanoUsd(7)),
+                        source: Source::Config,
+                        ..Bill::default()
+                    },
                 };
                 record.cost = Some(Cost { usd: Some(NanoUsd(25_007)), sure: Sure::AtLeast });
-                record.usage = Some(Usage { input: 105, cache_read: 20, output: 7, reasoning: 3, ..Usage::default() });
+                record.usage = Some(Usage {
+                    input: 105,
+                    cache_read: 20,
+                    output: 7,
+                    reasoning: 3,
+                    ..Usage::default()
+                });
             }
             4 => {
-                (record.state, record.attempts, entry.parts, record.cost, record.usage) =
-                    (State::Failed, Vec::new(), Vec::new(), Some(Cost { usd: Some(NanoUsd::ZERO), sure: Sure::Exact }), None);
+                (record.state, record.attempts, entry.parts, record.cost, record.usage) = (
+                    State::Failed,
+                    Vec::new(),
+                    Vec::new(),
+                    Some(Cost { usd: Some(NanoUsd::ZERO), sure: Sure::Exact }),
+                    None,
+                );
             }
             _ => {}
         }
@@ -289,14 +338,26 @@ async fn sums_by_day_are_the_sums_of_the_requests() {
         let days = reader.usage(by, Since::Days(30), None, now).unwrap();
         let requests = reader.usage(by, Since::Moment(first), None, now).unwrap();
         assert_eq!(days.rows, requests.rows, "{by:?}");
-        assert_eq!((days.total, days.demo, &days.days), (requests.total, requests.demo, &requests.days));
+        assert_eq!(
+            (days.total, days.demo, &days.days),
+            (requests.total, requests.demo, &requests.days)
+        );
     }
     let view = reader.usage(By::Upstream, Since::Days(30), None, now).unwrap();
-    assert_eq!((view.total.requests, view.demo.requests, view.total.unpriced, view.total.at_least), (40, 5, 5, 5));
+    assert_eq!(
+        (view.total.requests, view.demo.requests, view.total.unpriced, view.total.at_least),
+        (40, 5, 5, 5)
+    );
     assert_eq!(view.total.cost, NanoUsd(25_000 * 30 + 7 * 5));
-    assert_eq!(view.rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["openai", "groq", ""]);
+    assert_eq!(
+        view.rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(),
+        ["openai", "groq", ""]
+    );
     assert_eq!(view.days.len(), 2, "on the first day nothing was asked that counts");
-    assert_eq!(reader.usage(By::Session, Since::Ago(10 * 3_600_000), None, now).unwrap().rows[0].name, "s1");
+    assert_eq!(
+        reader.usage(By::Session, Since::Ago(10 * 3_600_000), None, now).unwrap().rows[0].name,
+        "s1"
+    );
     ledger.close(&sink).await;
 }
 
@@ -313,7 +374,10 @@ async fn a_broken_file_is_moved_aside_and_said() {
         sink.flush().await;
         ledger.close(&sink).await;
         // Without its log beside it, as after a clean end.
-        rusqlite::Connection::open(world.path()).unwrap().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        rusqlite::Connection::open(world.path())
+            .unwrap()
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .unwrap();
         spoil(&world.path(), from, bytes);
 
         let (sink, ledger, told) = world.start();
@@ -322,7 +386,11 @@ async fn a_broken_file_is_moved_aside_and_said() {
 
         let said = told.try_recv().unwrap_or_else(|_| panic!("{what}: nothing was said"));
         assert!(said.contains("damaged") && said.contains("ledger.db.corrupt-"), "{what}: {said}");
-        assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(), 1, "{what}");
+        assert_eq!(
+            ledger.reader().unwrap().history(&all(), None, None, 10).unwrap().len(),
+            1,
+            "{what}"
+        );
         let aside = fs::read_dir(world.home.path())
             .unwrap()
             .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().contains(".corrupt-"))
@@ -363,7 +431,10 @@ async fn what_cannot_be_written_waits_and_is_written_later() {
     sink.flush().await;
 
     assert_eq!(ledger.reader().unwrap().history(&all(), None, None, 1_000).unwrap().len(), 100);
-    assert_eq!(ledger.status(&sink), Status { path: world.path().display().to_string(), ..Status::default() });
+    assert_eq!(
+        ledger.status(&sink),
+        Status { path: world.path().display().to_string(), ..Status::default() }
+    );
     assert!(told.try_iter().any(|text| text.contains("written again")));
     ledger.close(&sink).await;
 }
@@ -377,17 +448,28 @@ async fn a_full_disk_degrades_and_recovers() {
     ledger.close(&sink).await;
     // A bound on pages is what a full disk looks like to SQLite.
     let mut file = File::open(&world.path(), TimeZone::UTC).unwrap();
-    let pages: i64 = file.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    let pages: i64 =
+        file.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
     file.connection.pragma_update(None, "max_page_count", pages).unwrap();
     let notes: Vec<Note> = (1..500).map(|n| Note::Request(Box::new(world.entry(n)))).collect();
 
     let full = file.write(notes.iter(), &Plain, UnixMillis(0));
-    assert!(matches!(&full, Err(Trouble::Passing(text)) if text.contains("disk is full")), "{full:?}");
+    assert!(
+        matches!(&full, Err(Trouble::Passing(text)) if text.contains("disk is full")),
+        "{full:?}"
+    );
 
     file.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
     file.write(notes.iter(), &Plain, UnixMillis(0)).unwrap();
     drop(file);
-    assert_eq!(Reader::open(&world.path(), TimeZone::UTC).unwrap().history(&all(), None, None, 1_000).unwrap().len(), 500);
+    assert_eq!(
+        Reader::open(&world.path(), TimeZone::UTC)
+            .unwrap()
+            .history(&all(), None, None, 1_000)
+            .unwrap()
+            .len(),
+        500
+    );
 }
 
 #[tokio::test]
@@ -413,7 +495,10 @@ async fn a_newer_file_is_left_as_it_is() {
     let (sink, ledger, _told) = world.start();
     sink.flush().await;
     ledger.close(&sink).await;
-    rusqlite::Connection::open(world.path()).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    rusqlite::Connection::open(world.path())
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
 
     let (sink, ledger, told) = world.start();
     send(&sink, world.entry(1));
@@ -428,7 +513,12 @@ async fn a_newer_file_is_left_as_it_is() {
 #[tokio::test]
 async fn what_is_old_goes_and_no_secret_stays() {
     let world = World::new();
-    let settings = Settings { tz: "UTC".to_owned(), bodies_total: 200 << 10, keep: Duration::from_secs(3_600), ..Settings::default() };
+    let settings = Settings {
+        tz: "UTC".to_owned(),
+        bodies_total: 200 << 10,
+        keep: Duration::from_secs(3_600),
+        ..Settings::default()
+    };
     let (sink, ledger, _told) = world.start_with(settings);
     world.clock.pass(Duration::from_secs(7_000));
     let ids: Vec<RequestId> = (0..60)
@@ -436,8 +526,14 @@ async fn what_is_old_goes_and_no_secret_stays() {
             let mut entry = world.entry(n * 120);
             Arc::make_mut(&mut entry.record).error = None;
             let id = entry.record.id;
-            let noise: String =
-                (0..2_000_u64).map(|k| format!("{:x}", (k + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(n as u32))).collect();
+            let noise: String = (0..2_000_u64)
+                .map(|k| {
+                    format!(
+                        "{:x}",
+                        (k + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(n as u32)
+                    )
+                })
+                .collect();
             let body = Bytes::from(format!("sk-very-secret {noise}"));
             let capture = sink.capture(id, "application/json", &body, Mono::default()).unwrap();
             sink.keep(*capture, "application/json", false, Mono::default());
@@ -454,7 +550,8 @@ async fn what_is_old_goes_and_no_secret_stays() {
     let reader = ledger.reader().unwrap();
     let left = reader.history(&all(), None, None, 1_000).unwrap();
     assert!(left.len() < 35 && left.len() > 20, "{} requests are younger than an hour", left.len());
-    let bodies = |id: RequestId| reader.full(&id.to_string()).map(|full| full.bodies.len()).unwrap_or(0);
+    let bodies =
+        |id: RequestId| reader.full(&id.to_string()).map(|full| full.bodies.len()).unwrap_or(0);
     assert_eq!((bodies(ids[59]), bodies(ids[40])), (1, 0), "the youngest bodies stay");
     assert!(reader.full(&ids[59].to_string()).unwrap().bodies[0].head.starts_with("[redacted] "));
     let days = reader.usage(By::Day, Since::Days(3), None, world.clock.unix()).unwrap();
@@ -473,8 +570,11 @@ async fn a_question_that_takes_too_long_can_be_ended() {
     sink.flush().await;
     let reader = ledger.reader().unwrap();
     let interrupter = reader.interrupter();
-    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
-    let asking = std::thread::spawn(move || reader.connection.query_row(endless, [], |row| row.get::<_, i64>(0)));
+    let endless =
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+    let asking = std::thread::spawn(move || {
+        reader.connection.query_row(endless, [], |row| row.get::<_, i64>(0))
+    });
     // Before it has begun nobody hears it.
     while !asking.is_finished() {
         interrupter.interrupt();
@@ -482,6 +582,10 @@ async fn a_question_that_takes_too_long_can_be_ended() {
     }
 
     let error = asking.join().unwrap().unwrap_err();
-    assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::OperationInterrupted), "{error}");
+    assert_eq!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::OperationInterrupted),
+        "{error}"
+    );
     ledger.close(&sink).await;
 }

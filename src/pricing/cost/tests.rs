@@ -75,15 +75,35 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let loaded = load(CONFIG, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
+        let loaded =
+            load(CONFIG, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
         let settings = loaded.settings.unwrap_or_else(|| panic!("{:#?}", loaded.problems));
         Self { book: Book::new(&settings), settings }
     }
 
-    fn ask(&self, upstream: &str, sent: &str, change: impl FnOnce(&mut Question<'_>), usage: &Usage) -> Bill {
-        let upstream = self.settings.upstreams.iter().find(|row| *row.name == *upstream).expect("an upstream of the config");
+    fn ask(
+        &self,
+        upstream: &str,
+        sent: &str,
+        change: impl FnOnce(&mut Question<'_>),
+        usage: &Usage,
+    ) -> Bill {
+        let upstream = self
+            .settings
+            .upstreams
+            .iter()
+            .find(|row| *row.name == *upstream)
+            .expect("an upstream of the config");
         let at = UnixMillis(1_750_000_000_000 - 1_750_000_000_000 % 86_400_000 + 10 * 3_600_000);
-        let mut question = Question { upstream, sent, answered: None, usage: Some(usage), sure: Sure::Exact, at, facts: Facts::default() };
+        let mut question = Question {
+            upstream,
+            sent,
+            answered: None,
+            usage: Some(usage),
+            sure: Sure::Exact,
+            at,
+            facts: Facts::default(),
+        };
         change(&mut question);
         bill(&self.book, &question)
     }
@@ -133,12 +153,21 @@ fn every_class_is_charged_at_its_own_price_and_none_twice() {
 #[test]
 fn a_sum_is_rounded_once() {
     let world = World::new();
-    let cost = |upstream, model, usage: &Usage| world.ask(upstream, model, |_| {}, usage).cost.expect("known").0;
-    // A tenth of a billionth for each token: five make half a billionth, which is rounded up; four are nothing.
-    assert_eq!([4, 5, 14, 15, 10_000_000].map(|n| cost("fake", "tiny", &tokens(n, 0))), [0, 1, 1, 2, 1_000_000]);
+    let cost = |upstream, model, usage: &Usage| {
+        world.ask(upstream, model, |_| {}, usage).cost.expect("known").0
+    };
+    // A tenth of a billionth for each token: five make half a billionth, which is rounded up; four
+    // are nothing.
+    assert_eq!(
+        [4, 5, 14, 15, 10_000_000].map(|n| cost("fake", "tiny", &tokens(n, 0))),
+        [0, 1, 1, 2, 1_000_000]
+    );
     // 2 yuan in, 8 out, 14 cents each.
     assert_eq!(cost("fake", "cny-large", &tokens(1_000_000, 500_000)), 840_000_000);
-    assert_eq!(cost("fake", "m", &Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() }), i64::MAX);
+    assert_eq!(
+        cost("fake", "m", &Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() }),
+        i64::MAX
+    );
 }
 
 #[test]
@@ -160,13 +189,22 @@ fn the_narrowest_condition_that_holds_decides() {
         (0, 500, 500, |q| q.facts.tier = Some("priority"), 0.007),
     ];
     for (index, (input, output, reasoning, change, dollars)) in cases.into_iter().enumerate() {
-        let bill = world.ask("fake", "tiers", change, &Usage { reasoning, ..tokens(input, output) });
+        let bill =
+            world.ask("fake", "tiers", change, &Usage { reasoning, ..tokens(input, output) });
         assert_eq!(bill.cost, NanoUsd::from_dollars(dollars), "case {index}: {:?}", bill.price);
     }
-    let picture = |facts| world.ask("fake", "pictures", |q| q.facts = facts, &Usage::default()).cost.map(NanoUsd::dollars);
+    let picture = |facts| {
+        world
+            .ask("fake", "pictures", |q| q.facts = facts, &Usage::default())
+            .cost
+            .map(NanoUsd::dollars)
+    };
     assert_eq!(picture(Facts::default()), Some(0.04));
     assert_eq!(picture(Facts { quality: Some("high"), ..Facts::default() }), Some(0.17));
-    assert_eq!(picture(Facts { quality: Some("high"), resolution: Some("1024x1536"), ..Facts::default() }), Some(0.25));
+    assert_eq!(
+        picture(Facts { quality: Some("high"), resolution: Some("1024x1536"), ..Facts::default() }),
+        Some(0.25)
+    );
 }
 
 #[test]
@@ -180,7 +218,13 @@ fn whose_word_counts_is_settled() {
         ("fake", "other", tokens(1, 1), None, Source::Unknown),
         ("here", "llama", tokens(1_000, 1_000), Some(0), Source::Local),
         ("work", "gpt-5-nano", tokens(1_000_000, 0), Some(7_000_000_000), Source::Config),
-        ("work", "gpt-5-mini-2025-08-07", tokens(1_000_000, 1_000_000), Some(2_250_000_000), Source::Builtin),
+        (
+            "work",
+            "gpt-5-mini-2025-08-07",
+            tokens(1_000_000, 1_000_000),
+            Some(2_250_000_000),
+            Source::Builtin,
+        ),
     ] {
         let bill = world.ask(upstream, model, |_| {}, &usage);
         assert_eq!((bill.cost.map(|c| c.0), bill.source), (cost, source), "{upstream}/{model}");
@@ -193,13 +237,22 @@ fn whose_word_counts_is_settled() {
 #[test]
 fn a_name_that_is_unknown_is_looked_up_as_the_answer_says_it() {
     let world = World::new();
-    let answered = |name| world.ask("claude", "smart", |q| q.answered = Some(name), &tokens(1_000, 0));
+    let answered =
+        |name| world.ask("claude", "smart", |q| q.answered = Some(name), &tokens(1_000, 0));
     assert_eq!(answered("claude-haiku-4-5-20251001").cost, Some(NanoUsd(1_000_000)));
     assert_eq!(answered("claude-unheard-of").cost, None);
     // A long context costs more, cached input counted.
-    let long = world.ask("claude", "claude-sonnet-4-5", |_| {}, &Usage { cache_read: 200_000, ..tokens(1, 0) });
+    let long = world.ask(
+        "claude",
+        "claude-sonnet-4-5",
+        |_| {},
+        &Usage { cache_read: 200_000, ..tokens(1, 0) },
+    );
     assert_eq!(long.cost, Some(NanoUsd(200_000 * 600 + 6_000)));
-    assert_eq!(long.price.as_ref().map(|price| &*price.when), Some("more than 200000 input tokens"));
+    assert_eq!(
+        long.price.as_ref().map(|price| &*price.when),
+        Some("more than 200000 input tokens")
+    );
     let short = world.ask("google", "models/gemini-2.5-pro", |_| {}, &tokens(200_000, 0));
     assert_eq!(short.cost, Some(NanoUsd(250_000_000)));
 }

@@ -16,7 +16,9 @@ use crate::{
         usage::Usage,
     },
     routing::{
-        candidate::{Candidate, Chosen, KeyState, ScopeKind, Tried, Unfit, Why, candidates, keyless},
+        candidate::{
+            Candidate, Chosen, KeyState, ScopeKind, Tried, Unfit, Why, candidates, keyless,
+        },
         fixture::{at, policy, ready, target, upstream},
         outcome::{of_fault, of_transport},
     },
@@ -24,7 +26,15 @@ use crate::{
 
 fn said(kind: FaultKind, status: u16, code: &str, hint: Option<u64>) -> Outcome {
     let code = (!code.is_empty()).then(|| code.to_owned());
-    let fault = Fault { kind, status, message: String::new(), code, kind_name: None, param: None, hint: None };
+    let fault = Fault {
+        kind,
+        status,
+        message: String::new(),
+        code,
+        kind_name: None,
+        param: None,
+        hint: None,
+    };
     of_fault(&fault, hint.map(Duration::from_secs), true)
 }
 
@@ -37,7 +47,11 @@ fn broken() -> Outcome {
 }
 
 fn refused() -> Outcome {
-    of_transport(&TransportFault { kind: TransportKind::Connect, message: "connection refused (a:443)".to_owned(), sent: false })
+    of_transport(&TransportFault {
+        kind: TransportKind::Connect,
+        message: "connection refused (a:443)".to_owned(),
+        sent: false,
+    })
 }
 
 /// A board and what may serve.
@@ -48,7 +62,8 @@ struct World {
 
 impl World {
     fn new(upstreams: Vec<Upstream>) -> Self {
-        let targets: Vec<_> = upstreams.into_iter().map(|upstream| target(&Arc::new(upstream), "gpt")).collect();
+        let targets: Vec<_> =
+            upstreams.into_iter().map(|upstream| target(&Arc::new(upstream), "gpt")).collect();
         Self::of(ready(&targets))
     }
 
@@ -79,7 +94,10 @@ impl World {
     #[track_caller]
     fn start(&self, index: usize, now: u64) -> Ticket {
         let (decision, ticket) = self.ask(&[], now);
-        assert!(matches!(decision.verdict, Verdict::Try { index: got, .. } if got == index), "{decision:?}");
+        assert!(
+            matches!(decision.verdict, Verdict::Try { index: got, .. } if got == index),
+            "{decision:?}"
+        );
         ticket.expect("a ticket comes with every try")
     }
 
@@ -90,7 +108,10 @@ impl World {
     fn finish(&self, ticket: &Ticket, now: u64) {
         self.board.record(
             ticket,
-            End::Finished { ttft: Some(Duration::from_millis(400)), usage: Some(Usage { input: 6, output: 4, ..Usage::default() }) },
+            End::Finished {
+                ttft: Some(Duration::from_millis(400)),
+                usage: Some(Usage { input: 6, output: 4, ..Usage::default() }),
+            },
             at(now),
         );
     }
@@ -132,7 +153,10 @@ fn a_429_cools_the_key_for_that_model_only() {
     assert_eq!(world.verdict(&[], 1), wait(30));
     let view = world.board.key_view(KeyId(100), at(1));
     assert_eq!(view.health.state, HealthState::Ok);
-    assert_eq!((&*view.models[0].0, view.models[0].1.state, view.models[0].1.hinted), ("gpt", HealthState::Cooling, true));
+    assert_eq!(
+        (&*view.models[0].0, view.models[0].1.state, view.models[0].1.hinted),
+        ("gpt", HealthState::Cooling, true)
+    );
 
     world.candidates = other;
     assert_eq!(tries(&world.verdict(&[], 1)), Some((0, false)));
@@ -145,14 +169,20 @@ fn after_a_429_all_requests_go_to_the_other_key() {
     for now in 0..20 {
         world.finish(&world.start(1, now), now);
     }
-    assert_eq!(tries(&world.verdict(&[], 30)).map(|(index, _)| index), Some(0), "and comes back after thirty seconds");
+    assert_eq!(
+        tries(&world.verdict(&[], 30)).map(|(index, _)| index),
+        Some(0),
+        "and comes back after thirty seconds"
+    );
 }
 
 #[test]
 fn pain_30_an_account_out_of_money_takes_all_its_keys_out_and_no_other() {
     let upstreams = [Arc::new(upstream(1, "openai", None, 3))];
     let account = |key: KeyId| AccountId(u32::from(key.0 == 102));
-    let world = World::of(candidates(&[target(&upstreams[0], "gpt")], &|key| (KeyState::Ready, account(key))));
+    let world = World::of(candidates(&[target(&upstreams[0], "gpt")], &|key| {
+        (KeyState::Ready, account(key))
+    }));
     let out = said(FaultKind::Quota, 429, "insufficient_quota", None);
 
     let changes = world.fail(&world.start(0, 0), &out, 0);
@@ -173,7 +203,10 @@ fn one_500_on_the_only_key_is_no_outage() {
     let (decision, ticket) = world.ask(&[], 1);
     assert_eq!(decision.verdict, Verdict::Try { index: 0, why: Chosen::LeastSuspect, probe: true });
     assert_eq!(world.verdict(&[], 2), AWAIT, "one at a time");
-    assert!(tries(&world.verdict(&[], 6)).is_some(), "after five seconds without a verdict another may go");
+    assert!(
+        tries(&world.verdict(&[], 6)).is_some(),
+        "after five seconds without a verdict another may go"
+    );
 
     world.board.record(&ticket.expect("a ticket"), End::Head2xx, at(3));
     assert_eq!(tries(&world.verdict(&[], 3)), Some((0, false)));
@@ -194,7 +227,10 @@ fn what_failed_here_for_good_is_not_waited_for_but_its_end_is_told() {
     let world = World::keys(1);
     let outcome = said(FaultKind::Quota, 402, "", None);
     world.fail(&world.start(0, 0), &outcome, 0);
-    assert_eq!(world.verdict(&[world.tried(0, &outcome)], 0), Verdict::Exhausted { retry_at: Some(at(3_600)) });
+    assert_eq!(
+        world.verdict(&[world.tried(0, &outcome)], 0),
+        Verdict::Exhausted { retry_at: Some(at(3_600)) }
+    );
 
     let world = World::keys(1);
     let outcome = limited(Some(2));
@@ -216,7 +252,11 @@ fn two_requests_cannot_both_be_the_probe() {
     assert_eq!(second.others, [(0, Why::Probing)]);
     world.board.record(&probe.expect("a ticket"), End::Abandoned, at(11));
     let (third, _) = world.ask(&[], 11);
-    assert_eq!(tries(&third.verdict), Some((0, true)), "a probe that said nothing gives its place back");
+    assert_eq!(
+        tries(&third.verdict),
+        Some((0, true)),
+        "a probe that said nothing gives its place back"
+    );
 }
 
 #[test]
@@ -242,7 +282,11 @@ fn large_requests_are_not_probes_while_another_is_ready() {
     let (decision, ticket) = world.ask_large(&[], 40_000, 10);
     assert_eq!(tries(&decision.verdict), Some((1, false)));
     world.fail(&ticket.expect("a ticket"), &limited(Some(60)), 10);
-    assert_eq!(tries(&world.ask_large(&[], 40_000, 11).0.verdict), Some((0, true)), "unless there is no other");
+    assert_eq!(
+        tries(&world.ask_large(&[], 40_000, 11).0.verdict),
+        Some((0, true)),
+        "unless there is no other"
+    );
 }
 
 #[test]
@@ -258,13 +302,20 @@ fn twenty_parallel_failures_are_one_strike() {
 
 #[test]
 fn after_a_fault_of_an_upstream_others_of_its_tier_go_before_its_other_keys() {
-    let world =
-        World::new(vec![upstream(1, "a", None, 3), upstream(2, "b", None, 1), Upstream { priority: 20, ..upstream(3, "c", None, 1) }]);
+    let world = World::new(vec![
+        upstream(1, "a", None, 3),
+        upstream(2, "b", None, 1),
+        Upstream { priority: 20, ..upstream(3, "c", None, 1) },
+    ]);
     let mut tried = Vec::new();
     for (outcome, want) in [(broken(), 3), (limited(Some(60)), 1), (broken(), 2), (broken(), 4)] {
         let from = tries(&world.verdict(&tried, 0)).map(|(index, _)| index).expect("somebody");
         tried.push(world.tried(from, &outcome));
-        assert_eq!(tries(&world.verdict(&tried, 0)).map(|(index, _)| index), Some(want), "{tried:?}");
+        assert_eq!(
+            tries(&world.verdict(&tried, 0)).map(|(index, _)| index),
+            Some(want),
+            "{tried:?}"
+        );
     }
 }
 
@@ -289,10 +340,12 @@ fn a_second_is_taken_only_of_those_that_are_ready() {
     let world = World::new(vec![upstream(1, "a", None, 1), upstream(2, "b", None, 1)]);
     let ready = |tried: &[Tried], now: u64| {
         let question = Question { tried, ..Question::of(&world.candidates) };
-        world.board.decide_ready(&question, None, at(now), &mut Scripted::new(&[0.0])).map(|(index, ticket)| {
-            world.board.record(&ticket, End::Abandoned, at(now));
-            index
-        })
+        world.board.decide_ready(&question, None, at(now), &mut Scripted::new(&[0.0])).map(
+            |(index, ticket)| {
+                world.board.record(&ticket, End::Abandoned, at(now));
+                index
+            },
+        )
     };
     let first = [world.tried(0, &broken())];
     assert_eq!(ready(&first, 0), Some(1));
@@ -313,7 +366,11 @@ fn three_strikes_open_an_upstream_and_another_serves() {
     let changes = world.fail(&world.start(0, 2), &refused(), 2);
     assert_eq!(
         changes,
-        [Change { subject: "a".to_owned(), text: "cools for 15s: connection refused (a:443)".to_owned(), level: Level::Warn }]
+        [Change {
+            subject: "a".to_owned(),
+            text: "cools for 15s: connection refused (a:443)".to_owned(),
+            level: Level::Warn
+        }]
     );
 
     let ticket = world.start(1, 3);
@@ -324,7 +381,11 @@ fn three_strikes_open_an_upstream_and_another_serves() {
     let probe = world.start(0, 17);
     assert!(probe.probe);
     world.board.record(&probe, End::Head2xx, at(18));
-    assert_eq!(world.board.upstream_view(UpstreamId(1), at(18)).state, HealthState::Probing, "a head is not content");
+    assert_eq!(
+        world.board.upstream_view(UpstreamId(1), at(18)).state,
+        HealthState::Probing,
+        "a head is not content"
+    );
     let told = world.board.record(&probe, End::Content, at(18));
     assert_eq!(told[0].text, "works again");
     assert_eq!(world.board.upstream_view(UpstreamId(1), at(18)).state, HealthState::Ok);
@@ -336,20 +397,30 @@ fn a_refusal_shows_that_the_upstream_works() {
     for now in 0..2 {
         world.fail(&world.start(now as usize % 2, now), &refused(), now);
     }
-    for outcome in [said(FaultKind::BadRequest, 400, "", None), said(FaultKind::Forbidden, 403, "", None)] {
+    for outcome in
+        [said(FaultKind::BadRequest, 400, "", None), said(FaultKind::Forbidden, 403, "", None)]
+    {
         let (_, ticket) = world.ask(&[], 3);
         world.fail(&ticket.expect("a ticket"), &outcome, 3);
     }
     let (_, ticket) = world.ask(&[], 4);
     world.fail(&ticket.expect("a ticket"), &refused(), 4);
-    assert_eq!(world.board.upstream_view(UpstreamId(1), at(4)).state, HealthState::Ok, "the strikes began anew");
+    assert_eq!(
+        world.board.upstream_view(UpstreamId(1), at(4)).state,
+        HealthState::Ok,
+        "the strikes began anew"
+    );
 }
 
 #[test]
 fn pain_29_a_bad_request_cools_nothing() {
     let world = World::keys(1);
     for _ in 0..10 {
-        assert!(world.fail(&world.start(0, 0), &said(FaultKind::BadRequest, 400, "", None), 0).is_empty());
+        assert!(
+            world
+                .fail(&world.start(0, 0), &said(FaultKind::BadRequest, 400, "", None), 0)
+                .is_empty()
+        );
     }
     assert_eq!(world.board.stats(UpstreamId(1), at(0)).errors, 0);
     assert_eq!(world.board.key_view(KeyId(100), at(0)).running, 0);
@@ -358,7 +429,11 @@ fn pain_29_a_bad_request_cools_nothing() {
 #[test]
 fn a_stream_that_broke_after_content_counts_against_the_upstream_only() {
     let world = World::keys(1);
-    let lost = of_transport(&TransportFault { kind: TransportKind::BodyBroken, message: "cut".to_owned(), sent: true });
+    let lost = of_transport(&TransportFault {
+        kind: TransportKind::BodyBroken,
+        message: "cut".to_owned(),
+        sent: true,
+    });
     let breaks = |now| {
         let ticket = world.start(0, now);
         world.board.record(&ticket, End::Content, at(now));
@@ -367,8 +442,15 @@ fn a_stream_that_broke_after_content_counts_against_the_upstream_only() {
     };
     assert_eq!([breaks(0), breaks(1)], [HealthState::Ok; 2]);
     world.board.record(&world.start(0, 1), End::Finished { ttft: None, usage: None }, at(1));
-    assert_eq!([breaks(2), breaks(3), breaks(4)], [HealthState::Ok, HealthState::Ok, HealthState::Open]);
-    assert_eq!(breaks(1_000), HealthState::Open, "one that speaks as a probe and breaks again is not back");
+    assert_eq!(
+        [breaks(2), breaks(3), breaks(4)],
+        [HealthState::Ok, HealthState::Ok, HealthState::Open]
+    );
+    assert_eq!(
+        breaks(1_000),
+        HealthState::Open,
+        "one that speaks as a probe and breaks again is not back"
+    );
     assert_eq!(world.board.key_view(KeyId(100), at(4)).health.state, HealthState::Ok);
 }
 
@@ -389,7 +471,11 @@ fn a_rejected_key_is_not_tested_by_traffic() {
 
     world.board.forget_key(KeyId(100));
     world.fail(&late, &rejected, 602);
-    assert_eq!(tries(&world.verdict(&[], 602)), Some((0, false)), "the old secret's failure says nothing about the new one");
+    assert_eq!(
+        tries(&world.verdict(&[], 602)),
+        Some((0, false)),
+        "the old secret's failure says nothing about the new one"
+    );
 }
 
 #[test]
@@ -405,16 +491,30 @@ fn pain_1_no_cooldown_outlives_its_cap_and_the_next_request_tests_it() {
     let world = World::keys(1);
     let days = limited(Some(156 * 3_600));
     world.fail(&world.start(0, 0), &days, 0);
-    assert!(!matches!(world.verdict(&[], 3_599), Verdict::Try { .. }), "an hour is what a vendor gets at most");
+    assert!(
+        !matches!(world.verdict(&[], 3_599), Verdict::Try { .. }),
+        "an hour is what a vendor gets at most"
+    );
 
     let (decision, ticket) = world.ask(&[], 3_600);
-    assert_eq!(tries(&decision.verdict), Some((0, true)), "one request goes through, whatever the vendor said");
+    assert_eq!(
+        tries(&decision.verdict),
+        Some((0, true)),
+        "one request goes through, whatever the vendor said"
+    );
     world.finish(&ticket.expect("a ticket"), 3_601);
-    assert_eq!(tries(&world.verdict(&[], 3_602)), Some((0, false)), "and it is as if nothing had been");
+    assert_eq!(
+        tries(&world.verdict(&[], 3_602)),
+        Some((0, false)),
+        "and it is as if nothing had been"
+    );
     for _ in 0..20 {
         world.fail(&world.start(0, 4_000), &limited(None), 4_000);
     }
-    assert!(matches!(world.verdict(&[], 4_000 + 601), Verdict::Try { .. }), "doubling has its ceiling");
+    assert!(
+        matches!(world.verdict(&[], 4_000 + 601), Verdict::Try { .. }),
+        "doubling has its ceiling"
+    );
 }
 
 #[test]
@@ -444,7 +544,10 @@ fn what_was_cooled_by_hand_stays_so_until_its_end() {
     world.finish(&running, 1);
     world.finish(&world.start(1, 1), 2);
     let view = world.board.key_view(KeyId(100), at(2)).health;
-    assert_eq!((view.state, view.until, view.cause.as_deref()), (HealthState::Cooling, Some(at(600)), Some("cooled by hand")));
+    assert_eq!(
+        (view.state, view.until, view.cause.as_deref()),
+        (HealthState::Cooling, Some(at(600)), Some("cooled by hand"))
+    );
     assert_eq!(tries(&world.verdict(&[], 600)).map(|(index, _)| index), Some(0));
 }
 
@@ -488,20 +591,28 @@ fn a_worse_tier_serves_only_while_the_better_cannot() {
     assert_eq!(decision.others, [(0, Why::LowerTier)]);
     world.fail(&ticket.expect("a ticket"), &limited(Some(10)), 0);
     world.finish(&world.start(0, 5), 5);
-    assert_eq!(tries(&world.verdict(&[], 10)), Some((1, true)), "the better tier is tested as soon as it may be");
+    assert_eq!(
+        tries(&world.verdict(&[], 10)),
+        Some((1, true)),
+        "the better tier is tested as soon as it may be"
+    );
 }
 
 #[test]
 fn keys_that_cannot_be_used_say_why() {
     let one = Arc::new(upstream(1, "openai", None, 1));
     let ask = |state: KeyState| {
-        let world = World::of(candidates(&[target(&one, "gpt")], &|key| (state.clone(), AccountId(key.0))));
+        let world =
+            World::of(candidates(&[target(&one, "gpt")], &|key| (state.clone(), AccountId(key.0))));
         let (decision, _) = world.ask(&[], 0);
         (decision.verdict, decision.others)
     };
     let exhausted = Verdict::Exhausted { retry_at: None };
     assert_eq!(ask(KeyState::Waiting), (AWAIT, vec![(0, Why::WaitingForKey)]));
-    assert_eq!(ask(KeyState::Missing("no".into())), (exhausted.clone(), vec![(0, Why::Missing("no".into()))]));
+    assert_eq!(
+        ask(KeyState::Missing("no".into())),
+        (exhausted.clone(), vec![(0, Why::Missing("no".into()))])
+    );
     assert_eq!(ask(KeyState::Disabled), (exhausted.clone(), vec![(0, Why::Disabled)]));
     assert_eq!(World::of(Vec::new()).verdict(&[], 0), exhausted);
 
@@ -509,16 +620,28 @@ fn keys_that_cannot_be_used_say_why() {
     assert_eq!(ready(&[target(&Arc::new(bare.clone()), "m")])[0].key, keyless(UpstreamId(3)));
     bare.auth = crate::config::settings::Auth::Bearer;
     let without = ready(&[target(&Arc::new(bare), "m")]);
-    assert!(matches!(&without[0].key_state, KeyState::Missing(text) if text.contains("aiproxy key add bare")));
+    assert!(
+        matches!(&without[0].key_state, KeyState::Missing(text) if text.contains("aiproxy key add bare"))
+    );
 }
 
 #[test]
 fn a_fresh_list_brings_a_missing_model_back() {
     let world = World::keys(1);
-    world.fail(&world.start(0, 0), &said(FaultKind::ModelNotFound, 404, "model_not_found", None), 0);
+    world.fail(
+        &world.start(0, 0),
+        &said(FaultKind::ModelNotFound, 404, "model_not_found", None),
+        0,
+    );
     assert_eq!(world.verdict(&[], 1), wait(3_600));
     let why = world.ask(&[], 1).0.others;
-    assert!(matches!(&why[..], [(0, Why::Cooling { scope: ScopeKind::KeyModel, class: Cool::ModelMissing, .. })]), "{why:?}");
+    assert!(
+        matches!(
+            &why[..],
+            [(0, Why::Cooling { scope: ScopeKind::KeyModel, class: Cool::ModelMissing, .. })]
+        ),
+        "{why:?}"
+    );
     world.board.listed(UpstreamId(1), &|name| name == "other");
     assert_eq!(world.verdict(&[], 1), wait(3_600));
     world.board.listed(UpstreamId(1), &|name| name == "gpt");
@@ -537,7 +660,10 @@ fn a_reload_keeps_what_stays_and_drops_what_is_gone() {
     world.board.keep(&[UpstreamId(2)], &[]);
 
     assert_eq!(tries(&world.verdict(&[], 1)), Some((0, false)), "gone and back: clean");
-    assert_eq!(world.board.key_view(keyless(UpstreamId(2)), at(1)).health.state, HealthState::Cooling);
+    assert_eq!(
+        world.board.key_view(keyless(UpstreamId(2)), at(1)).health.state,
+        HealthState::Cooling
+    );
     assert!(world.fail(&late, &out, 1).is_empty(), "an attempt of what is gone changes nothing");
     assert_eq!(tries(&world.verdict(&[], 1)), Some((0, false)));
 }
@@ -554,7 +680,8 @@ fn a_model_that_cannot_take_the_request_is_passed_over_while_another_can() {
     assert_eq!(*ticket.expect("a ticket").key_name, *"spare/k0");
     assert_eq!(decision.others, [(0, Why::Unfit(unfit))]);
 
-    // Where the other refused for good, or neither can, it is tried all the same: what is known may be wrong.
+    // Where the other refused for good, or neither can, it is tried all the same: what is known may
+    // be wrong.
     let refused = world.tried(1, &said(FaultKind::BadRequest, 400, "", None));
     assert!(matches!(world.verdict(&[refused], 1), Verdict::Try { index: 0, .. }));
     world.candidates[1].unfit = Some(Unfit::Vision);
@@ -563,13 +690,20 @@ fn a_model_that_cannot_take_the_request_is_passed_over_while_another_can() {
 
 #[test]
 fn every_other_candidate_has_its_reason() {
-    let world = World::new(vec![upstream(1, "a", None, 3), upstream(2, "b", None, 2), upstream(3, "c", None, 0)]);
+    let world = World::new(vec![
+        upstream(1, "a", None, 3),
+        upstream(2, "b", None, 2),
+        upstream(3, "c", None, 0),
+    ]);
     let (decision, _) = world.ask(&[world.tried(0, &broken())], 0);
     let reasons: Vec<String> = decision.others.iter().map(|(_, why)| why.text(at(0))).collect();
     assert_eq!(reasons[0], "already failed in this request");
     assert_eq!(decision.others.len(), 5);
     // An upstream without keys is level with the others.
-    assert!(decision.others.iter().all(|(_, why)| matches!(why, Why::FailedHere | Why::NotDrawn)), "{reasons:?}");
+    assert!(
+        decision.others.iter().all(|(_, why)| matches!(why, Why::FailedHere | Why::NotDrawn)),
+        "{reasons:?}"
+    );
 }
 
 #[test]
@@ -578,10 +712,16 @@ fn attempts_tokens_and_times_are_counted() {
     world.finish(&world.start(0, 0), 1);
     let running = world.start(0, 2);
     let view = world.board.key_view(KeyId(100), at(2));
-    assert_eq!((view.requests, view.tokens, view.running, world.board.running(UpstreamId(1))), (2, 10, 1, 1));
+    assert_eq!(
+        (view.requests, view.tokens, view.running, world.board.running(UpstreamId(1))),
+        (2, 10, 1, 1)
+    );
     world.board.record(&running, End::Abandoned, at(3));
     let stats = world.board.stats(UpstreamId(1), at(3));
-    assert_eq!((stats.attempts, stats.errors, stats.ttft_p50), (1, 0, Some(Duration::from_millis(400))));
+    assert_eq!(
+        (stats.attempts, stats.errors, stats.ttft_p50),
+        (1, 0, Some(Duration::from_millis(400)))
+    );
 }
 
 mod model_check {
@@ -742,7 +882,8 @@ mod model_check {
                     Step::End(place, how) if !running.is_empty() => {
                         let ticket = running.remove(place % running.len());
                         end(&world, &ticket, how, now);
-                        // A verdict of any attempt begins a new state; probes of the one before it are overtaken.
+                        // A verdict of any attempt begins a new state; probes of the one before it
+                        // are overtaken.
                         if how != 1 {
                             running.iter_mut().for_each(|other| other.probe = false);
                         }

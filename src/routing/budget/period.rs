@@ -13,7 +13,8 @@ pub struct Period {
 }
 
 impl Period {
-    /// The one that holds a moment. Days have 23 or 25 hours where clocks change, and weeks begin on Monday.
+    /// The one that holds a moment. Days have 23 or 25 hours where clocks change, and weeks begin
+    /// on Monday.
     #[must_use]
     pub fn of(per: Per, at: UnixMillis, zone: &TimeZone) -> Self {
         let always = Self { from: UnixMillis(0), until: None };
@@ -22,13 +23,17 @@ impl Period {
         let (first, next) = match per {
             Per::Day => (Some(today), today.tomorrow().ok()),
             Per::Week => {
-                let monday = today.checked_sub(i64::from(today.weekday().to_monday_zero_offset()).days()).ok();
+                let monday = today
+                    .checked_sub(i64::from(today.weekday().to_monday_zero_offset()).days())
+                    .ok();
                 (monday, monday.and_then(|monday| monday.checked_add(7.days()).ok()))
             }
             Per::Month => (Some(today.first_of_month()), today.last_of_month().tomorrow().ok()),
             Per::Total => return always,
         };
-        let midnight = |date: Option<Date>| Some(UnixMillis(date?.to_zoned(zone.clone()).ok()?.timestamp().as_millisecond()));
+        let midnight = |date: Option<Date>| {
+            Some(UnixMillis(date?.to_zoned(zone.clone()).ok()?.timestamp().as_millisecond()))
+        };
         Self { from: midnight(first).unwrap_or(at), until: midnight(next) }
     }
 }
@@ -46,18 +51,61 @@ mod tests {
         let berlin = TimeZone::get("Europe/Berlin").unwrap();
         let shanghai = TimeZone::get("Asia/Shanghai").unwrap();
         for (per, moment, zone, from, until) in [
-            (Per::Day, "2025-09-03T21:59:59Z", &berlin, "2025-09-02T22:00:00Z", "2025-09-03T22:00:00Z"),
-            (Per::Day, "2025-09-03T22:00:00Z", &berlin, "2025-09-03T22:00:00Z", "2025-09-04T22:00:00Z"),
+            (
+                Per::Day,
+                "2025-09-03T21:59:59Z",
+                &berlin,
+                "2025-09-02T22:00:00Z",
+                "2025-09-03T22:00:00Z",
+            ),
+            (
+                Per::Day,
+                "2025-09-03T22:00:00Z",
+                &berlin,
+                "2025-09-03T22:00:00Z",
+                "2025-09-04T22:00:00Z",
+            ),
             // The day on which clocks go back has 25 hours.
-            (Per::Day, "2025-10-26T12:00:00Z", &berlin, "2025-10-25T22:00:00Z", "2025-10-26T23:00:00Z"),
+            (
+                Per::Day,
+                "2025-10-26T12:00:00Z",
+                &berlin,
+                "2025-10-25T22:00:00Z",
+                "2025-10-26T23:00:00Z",
+            ),
             // A Sunday, and the Monday after it.
-            (Per::Week, "2025-09-07T12:00:00Z", &shanghai, "2025-08-31T16:00:00Z", "2025-09-07T16:00:00Z"),
-            (Per::Week, "2025-09-07T16:00:00Z", &shanghai, "2025-09-07T16:00:00Z", "2025-09-14T16:00:00Z"),
-            (Per::Month, "2025-12-31T15:00:00Z", &shanghai, "2025-11-30T16:00:00Z", "2025-12-31T16:00:00Z"),
+            (
+                Per::Week,
+                "2025-09-07T12:00:00Z",
+                &shanghai,
+                "2025-08-31T16:00:00Z",
+                "2025-09-07T16:00:00Z",
+            ),
+            (
+                Per::Week,
+                "2025-09-07T16:00:00Z",
+                &shanghai,
+                "2025-09-07T16:00:00Z",
+                "2025-09-14T16:00:00Z",
+            ),
+            (
+                Per::Month,
+                "2025-12-31T15:00:00Z",
+                &shanghai,
+                "2025-11-30T16:00:00Z",
+                "2025-12-31T16:00:00Z",
+            ),
         ] {
             let period = Period::of(per, at(moment), zone);
-            assert_eq!(period, Period { from: at(from), until: Some(at(until)) }, "{per:?} {moment}");
+            assert_eq!(
+                period,
+                Period { from: at(from), until: Some(at(until)) },
+                "{per:?} {moment}"
+            );
         }
-        assert_eq!(Period::of(Per::Total, at("2025-09-03T00:00:00Z"), &berlin), Period { from: UnixMillis(0), until: None });
+        assert_eq!(
+            Period::of(Per::Total, at("2025-09-03T00:00:00Z"), &berlin),
+            Period { from: UnixMillis(0), until: None }
+        );
     }
 }

@@ -27,7 +27,10 @@ fn budget(dollars: f64, per: Per, unpriced: Unpriced) -> Budget {
 /// Settings in which project `ide` has these budgets.
 fn of_project(budgets: &[Budget]) -> Settings {
     let mut settings = settings(Vec::new());
-    settings.projects = vec![Arc::new(crate::config::settings::Project { budget: budgets.to_vec(), ..project(&["*"], &["*"]) })];
+    settings.projects = vec![Arc::new(crate::config::settings::Project {
+        budget: budgets.to_vec(),
+        ..project(&["*"], &["*"])
+    })];
     settings
 }
 
@@ -42,7 +45,8 @@ fn budgets(rows: &[Budget]) -> Budgets {
 }
 
 fn spend(budgets: &Budgets, dollars: f64, now: UnixMillis) -> Vec<u8> {
-    let booked = budgets.reserve(vec![ide()], Some(NanoUsd(1)), now).expect("there is something left");
+    let booked =
+        budgets.reserve(vec![ide()], Some(NanoUsd(1)), now).expect("there is something left");
     budgets.settle(booked, Some(usd(dollars)), now).iter().map(|reached| reached.percent).collect()
 }
 
@@ -66,16 +70,32 @@ fn what_is_under_way_is_counted_before_it_is_spent() {
 fn alone_a_request_may_go_beyond_what_is_left_and_then_none_does() {
     let budgets = budgets(&[budget(1.0, Per::Day, Unpriced::Warn)]);
 
-    let large = budgets.reserve(vec![ide()], Some(usd(7.0)), noon()).expect("nothing else is under way");
+    let large =
+        budgets.reserve(vec![ide()], Some(usd(7.0)), noon()).expect("nothing else is under way");
     let told = budgets.settle(large, Some(usd(1.5)), noon());
 
-    assert_eq!(told.iter().map(|reached| reached.percent).collect::<Vec<_>>(), [100], "80 is told by 100");
+    assert_eq!(
+        told.iter().map(|reached| reached.percent).collect::<Vec<_>>(),
+        [100],
+        "80 is told by 100"
+    );
     let until = Some(at("2025-09-04T00:00:00Z"));
     let day = budget(1.0, Per::Day, Unpriced::Warn);
-    assert_eq!(budgets.lack(&ide(), Some(NanoUsd(1)), noon()), Some(Lack::Spent { budget: day, spent: usd(1.5), until }));
-    assert_eq!(budgets.lack(&ide(), Some(NanoUsd::ZERO), noon()), None, "what costs nothing goes on");
+    assert_eq!(
+        budgets.lack(&ide(), Some(NanoUsd(1)), noon()),
+        Some(Lack::Spent { budget: day, spent: usd(1.5), until })
+    );
+    assert_eq!(
+        budgets.lack(&ide(), Some(NanoUsd::ZERO), noon()),
+        None,
+        "what costs nothing goes on"
+    );
     assert!(budgets.lack(&ide(), None, noon()).is_some(), "what may cost something does not");
-    assert_eq!(budgets.lack(&ide(), Some(NanoUsd(1)), at("2025-09-04T00:00:00Z")), None, "a new day");
+    assert_eq!(
+        budgets.lack(&ide(), Some(NanoUsd(1)), at("2025-09-04T00:00:00Z")),
+        None,
+        "a new day"
+    );
     assert_eq!(budgets.lack(&Holder::All, Some(NanoUsd(1)), noon()), None);
 }
 
@@ -88,16 +108,22 @@ fn marks_are_told_once_in_each_period() {
 
     assert_eq!(told, [vec![], vec![80], vec![], vec![100]]);
     assert_eq!(spend(&budgets, 0.85, tomorrow), [80]);
-    assert!((budgets.fullest(&[Holder::All, ide()], tomorrow) - 0.85).abs() < 1e-9 && budgets.fullest(&[Holder::All], tomorrow) == 0.0);
+    assert!(
+        (budgets.fullest(&[Holder::All, ide()], tomorrow) - 0.85).abs() < 1e-9
+            && budgets.fullest(&[Holder::All], tomorrow) == 0.0
+    );
 }
 
 #[test]
 fn of_two_budgets_the_one_that_lasts_longer_is_told() {
-    let (day, month) = (budget(1.0, Per::Day, Unpriced::Warn), budget(1.0, Per::Month, Unpriced::Warn));
+    let (day, month) =
+        (budget(1.0, Per::Day, Unpriced::Warn), budget(1.0, Per::Month, Unpriced::Warn));
     let budgets = budgets(&[day, month]);
     spend(&budgets, 1.0, noon());
 
-    assert!(matches!(budgets.lack(&ide(), Some(NanoUsd(1)), noon()), Some(Lack::Spent { budget, .. }) if budget == month));
+    assert!(
+        matches!(budgets.lack(&ide(), Some(NanoUsd(1)), noon()), Some(Lack::Spent { budget, .. }) if budget == month)
+    );
     let next = at("2025-10-01T00:00:00Z");
     assert_eq!(budgets.lack(&ide(), Some(NanoUsd(1)), next), None);
 }
@@ -106,7 +132,8 @@ fn of_two_budgets_the_one_that_lasts_longer_is_told() {
 fn a_clock_that_jumps_does_not_give_money_back() {
     let budgets = budgets(&[budget(1.0, Per::Day, Unpriced::Warn)]);
     spend(&budgets, 1.0, noon());
-    let is_spent = |now| matches!(budgets.lack(&ide(), Some(NanoUsd(1)), now), Some(Lack::Spent { .. }));
+    let is_spent =
+        |now| matches!(budgets.lack(&ide(), Some(NanoUsd(1)), now), Some(Lack::Spent { .. }));
 
     assert!(is_spent(at("2025-09-02T12:00:00Z")), "set back by a day");
     assert!(!is_spent(at("2025-09-04T12:00:00Z")), "set ahead by a day");
@@ -144,7 +171,11 @@ fn a_reload_keeps_what_was_spent_and_a_restart_takes_it_up() {
     assert_eq!(spend(&second, 0.8, noon()), [] as [u8; 0], "80 % were told before");
     second.at_least(&ide(), Per::Day, at("2025-09-03T00:00:00Z"), usd(1.9));
     second.at_least(&ide(), Per::Day, at("2025-09-02T00:00:00Z"), usd(9.0));
-    assert_eq!(second.all(noon())[0].spent, usd(1.9), "the ledger knows of more, and yesterday is over");
+    assert_eq!(
+        second.all(noon())[0].spent,
+        usd(1.9),
+        "the ledger knows of more, and yesterday is over"
+    );
 
     let tomorrow = Budgets::new(TimeZone::UTC);
     tomorrow.configure(&of_project(&[raised]), at("2025-09-04T12:00:00Z"));
@@ -165,14 +196,17 @@ fn holders_survive_their_text_and_stand_in_order() {
     assert!(all.is_sorted());
     let mut settings = settings(vec![upstream(1, "a", None, 1)]);
     settings.budget = vec![budget(1.0, Per::Week, Unpriced::Warn)];
-    assert_eq!(Budgets::new(TimeZone::UTC).configure(&settings, noon()), [(Holder::All, Per::Week, at("2025-09-01T00:00:00Z"))]);
+    assert_eq!(
+        Budgets::new(TimeZone::UTC).configure(&settings, noon()),
+        [(Holder::All, Per::Week, at("2025-09-01T00:00:00Z"))]
+    );
 }
 
 proptest! {
     #![proptest_config(cases())]
 
-    /// However requests come and go: nothing begins on a spent budget, what is shown is what was billed, and what was
-    /// reserved finds its way back.
+    /// However requests come and go: nothing begins on a spent budget, what is shown is what was
+    /// billed, and what was reserved finds its way back.
     #[test]
     fn pain_22_one_count_refuses_and_is_shown(steps in prop::collection::vec((0_u8..3, 1_i64..400, 0_i64..600), 1..80)) {
         let limit = DOLLAR;

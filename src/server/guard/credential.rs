@@ -37,8 +37,16 @@ pub struct Table {
 
 impl Table {
     #[must_use]
-    pub fn new(keys: Vec<(&Secret, Arc<Project>)>, reading: bool, anybody: Option<Arc<Project>>) -> Self {
-        Self { keys: keys.into_iter().map(|(secret, project)| (secret.digest(), project)).collect(), reading, anybody }
+    pub fn new(
+        keys: Vec<(&Secret, Arc<Project>)>,
+        reading: bool,
+        anybody: Option<Arc<Project>>,
+    ) -> Self {
+        Self {
+            keys: keys.into_iter().map(|(secret, project)| (secret.digest(), project)).collect(),
+            reading,
+            anybody,
+        }
     }
 
     /// The project of this token. Every entry is looked at, whatever is found on the way.
@@ -67,21 +75,39 @@ impl Clients {
     }
 }
 
-/// The token a request carries: Bearer, x-api-key, x-goog-api-key, `?key=` (where the path is Gemini's), or the one of
-/// a `/~KEY` path.
+/// The token a request carries: Bearer, x-api-key, x-goog-api-key, `?key=` (where the path is
+/// Gemini's), or the one of a `/~KEY` path.
 #[must_use]
-pub fn token(headers: &HeaderMap, query_key: Option<&str>, path_key: Option<&str>) -> Option<Secret> {
-    let header = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim).filter(|text| !text.is_empty());
+pub fn token(
+    headers: &HeaderMap,
+    query_key: Option<&str>,
+    path_key: Option<&str>,
+) -> Option<Secret> {
+    let header = |name: &HeaderName| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    };
     let bearer = header(&AUTHORIZATION).and_then(|text| {
         let (scheme, rest) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
     });
-    // Several at once are common: an SDK sends both Bearer and its own header. The first that is ours wins.
+    // Several at once are common: an SDK sends both Bearer and its own header. The first that is
+    // ours wins.
     let is_ours = |text: &&str| text.starts_with("aip-");
     if let Some(ours) = path_key.into_iter().chain(bearer).find(is_ours) {
         return Some(Secret::new(ours.to_owned()));
     }
-    let all = [path_key, bearer, header(&X_API_KEY), header(&X_GOOG_API_KEY), header(&API_KEY), query_key];
+    let all = [
+        path_key,
+        bearer,
+        header(&X_API_KEY),
+        header(&X_GOOG_API_KEY),
+        header(&API_KEY),
+        query_key,
+    ];
     let ours = all.iter().flatten().find(|text| is_ours(text));
     ours.or_else(|| all.iter().flatten().next()).map(|text| Secret::new((*text).to_owned()))
 }
@@ -102,7 +128,9 @@ pub fn refusal(token: Option<&Secret>) -> ClientError {
 }
 
 fn looks_like_providers(token: &Secret) -> bool {
-    ["sk-", "AIza", "gsk_", "xai-", "hf_", "nvapi-", "pplx-"].iter().any(|prefix| token.expose().starts_with(prefix))
+    ["sk-", "AIza", "gsk_", "xai-", "hf_", "nvapi-", "pplx-"]
+        .iter()
+        .any(|prefix| token.expose().starts_with(prefix))
 }
 
 /// Whether the project may be used from this address.
@@ -114,7 +142,9 @@ pub fn subnet(project: &Project, addr: IpAddr) -> Result<(), ClientError> {
     if project.subnets.is_empty() || project.subnets.iter().any(|net| net.has(addr)) {
         return Ok(());
     }
-    let message =
-        format!("project `{}` may not be used from {addr}; `subnets` of that project in the config says from where", project.name);
+    let message = format!(
+        "project `{}` may not be used from {addr}; `subnets` of that project in the config says from where",
+        project.name
+    );
     Err(ClientError::new(ErrorKind::Forbidden, message).code("subnet_not_allowed"))
 }

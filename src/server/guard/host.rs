@@ -12,7 +12,12 @@ use crate::{
 /// # Errors
 ///
 /// 400 for a missing, doubled or malformed Host; 403 for one that is not allowed.
-pub fn check(headers: &HeaderMap, uri: &Uri, http2: bool, trusted: &[String]) -> Result<(), ClientError> {
+pub fn check(
+    headers: &HeaderMap,
+    uri: &Uri,
+    http2: bool,
+    trusted: &[String],
+) -> Result<(), ClientError> {
     let bad = |message: &str| Err(ClientError::new(ErrorKind::BadRequest, message));
     let mut hosts = headers.get_all(header::HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
@@ -53,13 +58,16 @@ fn name(host: &str) -> Option<&str> {
         None => host.split_once(':').unwrap_or((host, "")),
     };
     let good_port = port.is_empty() || port.parse::<u16>().is_ok();
-    let good_name =
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'[' | b']' | b':'));
+    let good_name = !name.is_empty()
+        && name.bytes().all(|b| {
+            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'[' | b']' | b':')
+        });
     (good_port && good_name).then(|| name.strip_suffix('.').unwrap_or(name))
 }
 
 fn allowed(name: &str, trusted: &[String]) -> bool {
-    // Written out rather than parsed: `127.1`, `2130706433` and mapped addresses are how filters are slipped past.
+    // Written out rather than parsed: `127.1`, `2130706433` and mapped addresses are how filters
+    // are slipped past.
     let ours = ["localhost", "127.0.0.1", "[::1]"];
     let is = |host: &str| host.eq_ignore_ascii_case(name);
     ours.into_iter().any(is) || trusted.iter().any(|host| is(host.trim_end_matches('.')))
@@ -90,7 +98,11 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().expect("header text"));
-            assert_eq!(check(&headers, &Uri::from_static("/"), false, &trusted).is_ok(), ok, "{host}");
+            assert_eq!(
+                check(&headers, &Uri::from_static("/"), false, &trusted).is_ok(),
+                ok,
+                "{host}"
+            );
         }
         assert!(check(&HeaderMap::new(), &Uri::from_static("/"), false, &[]).is_err());
     }

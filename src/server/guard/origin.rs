@@ -15,20 +15,24 @@ pub struct Allowed(pub HeaderValue);
 ///
 /// # Errors
 ///
-/// 403 for any origin that is not listed, `null` included, and for cross-site fetches without an Origin.
+/// 403 for any origin that is not listed, `null` included, and for cross-site fetches without an
+/// Origin.
 pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<Option<Allowed>, ClientError> {
     if let Some(origin) = headers.get(header::ORIGIN) {
         let text = origin.to_str().unwrap_or("?");
         if allowed.iter().any(|one| one == text) {
             return Ok(Some(Allowed(origin.clone())));
         }
-        let message =
-            format!("origin `{}` is not allowed; list it in `allowed_origins` under [server] to let this web page in", clean::clean(text));
+        let message = format!(
+            "origin `{}` is not allowed; list it in `allowed_origins` under [server] to let this web page in",
+            clean::clean(text)
+        );
         return Err(ClientError::new(ErrorKind::Forbidden, message).code("origin_not_allowed"));
     }
     let site = headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
     if matches!(site, Some("cross-site" | "same-site")) {
-        return Err(ClientError::new(ErrorKind::Forbidden, "a web page may not ask aiproxy").code("origin_not_allowed"));
+        return Err(ClientError::new(ErrorKind::Forbidden, "a web page may not ask aiproxy")
+            .code("origin_not_allowed"));
     }
     Ok(None)
 }
@@ -44,7 +48,10 @@ pub fn allow(origin: &Allowed, preflight: bool, out: &mut HeaderMap) {
     out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.0.clone());
     out.insert(header::VARY, HeaderValue::from_static("Origin"));
     if preflight {
-        out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+        out.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST, DELETE"),
+        );
         out.insert(
             header::ACCESS_CONTROL_ALLOW_HEADERS,
             HeaderValue::from_static(
@@ -53,7 +60,10 @@ pub fn allow(origin: &Allowed, preflight: bool, out: &mut HeaderMap) {
         );
         out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     } else {
-        out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after"));
+        out.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("x-request-id, retry-after"),
+        );
     }
 }
 

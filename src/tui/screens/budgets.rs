@@ -57,10 +57,15 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         ];
         let room = usize::from(area.width).saturating_sub(left + middle);
         if room > 34 {
-            spans.extend(bar(budget.percent).map(|(piece, full)| span(piece, if full { role } else { Role::Dim })));
+            spans.extend(
+                bar(budget.percent)
+                    .map(|(piece, full)| span(piece, if full { role } else { Role::Dim })),
+            );
         }
         if room > 50 {
-            let until = budget.until.map(|until| fill(&text.begins, &[("span", &format::left(now.until(until)))]));
+            let until = budget
+                .until
+                .map(|until| fill(&text.begins, &[("span", &format::left(now.until(until)))]));
             spans.push(span(format!("  {}", until.unwrap_or_default()), Role::Dim));
         }
         if budget.unpriced > 0 {
@@ -88,12 +93,16 @@ fn sum(budget: &BudgetView, now: Now) -> String {
         Per::Month => &text.a_month,
         Per::Total => &text.in_total,
     };
-    fill(&text.spent, &[("spent", &budget.spent.to_string()), ("usd", &budget.usd.to_string()), ("per", per)])
+    fill(
+        &text.spent,
+        &[("spent", &budget.spent.to_string()), ("usd", &budget.usd.to_string()), ("per", per)],
+    )
 }
 
 /// What is full and what is not, with a line at 80 % and one at all of it.
 fn bar(percent: u64) -> [(String, bool); 2] {
     let full = (percent.min(100) * BAR).div_ceil(100);
-    let rest = (full..BAR).map(|at| if at == BAR * 4 / 5 { '│' } else { '░' }).chain(['│']).collect();
+    let rest =
+        (full..BAR).map(|at| if at == BAR * 4 / 5 { '│' } else { '░' }).chain(['│']).collect();
     [("█".repeat(usize::try_from(full).unwrap_or(0)), true), (rest, false)]
 }

@@ -27,7 +27,8 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
     let (config, text) = (&snapshot.config, &now.text.config);
-    let (time, span_ago) = (format::moment(config.applied, now), format::span(now.since(config.applied)));
+    let (time, span_ago) =
+        (format::moment(config.applied, now), format::span(now.since(config.applied)));
     let mut lines = vec![
         fact(&text.file, config.path.clone().unwrap_or_else(|| text.none.clone())),
         fact(&text.applied, fill(&text.ago, &[("time", &time), ("span", &span_ago)])),
@@ -42,17 +43,24 @@ fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
             let lost = ledger.lost.saturating_add(ledger.unrecorded);
             said.extend((lost > 0).then(|| number(&text.ledger_lost, lost)));
             said.extend((ledger.skipped > 0).then(|| number(&text.ledger_skipped, ledger.skipped)));
-            said.extend((ledger.waiting > 0 && ledger.trouble.is_some()).then(|| number(&text.ledger_waits, ledger.waiting)));
+            said.extend(
+                (ledger.waiting > 0 && ledger.trouble.is_some())
+                    .then(|| number(&text.ledger_waits, ledger.waiting)),
+            );
             said.extend(ledger.trouble.clone());
             lines.push(fact(&text.ledger, said.join(" · ")));
         }
         None => lines.push(fact(&text.ledger, text.ledger_none.clone())),
     }
     // The events of reloads begin with these words.
-    let reloads = |text: &str| text.starts_with("config applied") || text.starts_with("config not applied");
+    let reloads =
+        |text: &str| text.starts_with("config applied") || text.starts_with("config not applied");
     if let Some(last) = snapshot.live.lines.iter().rev().find(|line| reloads(&line.text)) {
         let mut spans = fact(&text.reload, format!("{}  ", format::moment(last.at, now)));
-        spans.push(span(said(&last.text, now), if last.level == Level::Error { Role::Bad } else { Role::Text }));
+        spans.push(span(
+            said(&last.text, now),
+            if last.level == Level::Error { Role::Bad } else { Role::Text },
+        ));
         lines.push(spans);
     }
     lines.push(Vec::new());
@@ -84,5 +92,8 @@ fn fact(name: &str, value: String) -> Vec<Span> {
 
 /// A problem may have several lines: the place, the offending text, what to do.
 fn prose(texts: &[String], role: Role) -> impl Iterator<Item = Vec<Span>> {
-    texts.iter().flat_map(|text| text.lines()).map(move |line| vec![span(format!("  {line}"), role)])
+    texts
+        .iter()
+        .flat_map(|text| text.lines())
+        .map(move |line| vec![span(format!("  {line}"), role)])
 }

@@ -48,7 +48,11 @@ const GAUGE: usize = 10;
 fn visible(app: &App) -> Vec<&KeyView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
     let place = app.place_of(super::Screen::Keys);
-    let mut rows: Vec<_> = snapshot.keys.iter().filter(|k| place.filter.keeps_names(&[&name_of(k), &k.account, word(k.state)])).collect();
+    let mut rows: Vec<_> = snapshot
+        .keys
+        .iter()
+        .filter(|k| place.filter.keeps_names(&[&name_of(k), &k.account, word(k.state)]))
+        .collect();
     match place.sort {
         1 => rows.sort_by_key(|k| rank(k.state)),
         2 => rows.sort_by_key(|k| std::cmp::Reverse(k.requests)),
@@ -73,7 +77,10 @@ fn rank(state: KeyHealth) -> u8 {
 pub(super) fn entries(app: &App) -> Vec<Entry> {
     visible(app)
         .into_iter()
-        .map(|k| Entry { id: RowId::Name(name_of(k)), height: 1 + u16::try_from(listed(k).len()).unwrap_or(0) })
+        .map(|k| Entry {
+            id: RowId::Name(name_of(k)),
+            height: 1 + u16::try_from(listed(k).len()).unwrap_or(0),
+        })
         .collect()
 }
 
@@ -87,20 +94,32 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     }
     let (shown, selected, following) = window(app, &rows, |k, id| RowId::Name(name_of(k)) == *id);
     let sums = app.sums.today.as_deref();
-    let today = |key: &KeyView| sums.and_then(|view| view.rows.iter().find(|row| row.name == name_of(key))).map(|row| &row.sums);
-    let shown: Vec<Row<'_>> = shown.iter().map(|key| Row { key, today: today(key), counted: sums.is_some() }).collect();
+    let today = |key: &KeyView| {
+        sums.and_then(|view| view.rows.iter().find(|row| row.name == name_of(key)))
+            .map(|row| &row.sums)
+    };
+    let shown: Vec<Row<'_>> =
+        shown.iter().map(|key| Row { key, today: today(key), counted: sums.is_some() }).collect();
     let shown: Vec<&Row<'_>> = shown.iter().collect();
     let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
     // Columns that nobody has anything for leave their room to the others.
-    let limited = app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| !key.limits.is_empty()));
-    let paid = app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| key.balance.is_some()));
+    let limited =
+        app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| !key.limits.is_empty()));
+    let paid =
+        app.snapshot.as_ref().is_some_and(|s| s.keys.iter().any(|key| key.balance.is_some()));
     let columns: Vec<_> = columns()
         .into_iter()
         .enumerate()
         .filter(|(at, _)| (limited || !LIMITS.contains(at)) && (paid || *at != BALANCE))
         .map(|(_, c)| c)
         .collect();
-    table::draw(canvas, area, &columns, &Rows { rows: &shown, selected, following, below, sorted }, now);
+    table::draw(
+        canvas,
+        area,
+        &columns,
+        &Rows { rows: &shown, selected, following, below, sorted },
+        now,
+    );
 }
 
 /// Places of the columns that lines under a row keep to.
@@ -119,7 +138,9 @@ fn columns<'a>() -> [Column<Row<'a>>; 11] {
             max: 36,
             right: false,
             leaves: 0,
-            cell: |row, _, room| vec![span(cut_middle(&clean(&name_of(row.key)), room), Role::Text)],
+            cell: |row, _, room| {
+                vec![span(cut_middle(&clean(&name_of(row.key)), room), Role::Text)]
+            },
         },
         Column {
             title: |t| &t.col.fingerprint,
@@ -129,8 +150,22 @@ fn columns<'a>() -> [Column<Row<'a>>; 11] {
             leaves: 5,
             cell: |row, _, _| vec![known(&row.key.fingerprint)],
         },
-        Column { title: |t| &t.col.state, min: 10, max: 12, right: false, leaves: 0, cell: |row, now, _| state(row.key.state, now.text) },
-        Column { title: |t| &t.col.until, min: 26, max: 70, right: false, leaves: 0, cell: |row, now, _| why(row.key, now) },
+        Column {
+            title: |t| &t.col.state,
+            min: 10,
+            max: 12,
+            right: false,
+            leaves: 0,
+            cell: |row, now, _| state(row.key.state, now.text),
+        },
+        Column {
+            title: |t| &t.col.until,
+            min: 26,
+            max: 70,
+            right: false,
+            leaves: 0,
+            cell: |row, now, _| why(row.key, now),
+        },
         Column {
             title: |t| &t.col.run,
             min: 3,
@@ -139,12 +174,54 @@ fn columns<'a>() -> [Column<Row<'a>>; 11] {
             leaves: 4,
             cell: |row, _, _| vec![number(u64::from(row.key.running))],
         },
-        Column { title: |t| &t.col.tries, min: 5, max: 6, right: true, leaves: 6, cell: |row, _, _| vec![number(row.key.requests)] },
-        Column { title: |t| &t.col.used, min: 6, max: 7, right: true, leaves: 3, cell: |row, _, _| vec![number(row.key.tokens)] },
-        Column { title: |t| &t.col.rpm, min: 9, max: 11, right: true, leaves: 2, cell: |row, now, _| left_of(row.key, "requests", now) },
-        Column { title: |t| &t.col.tpm, min: 9, max: 11, right: true, leaves: 1, cell: |row, now, _| left_of(row.key, "tokens", now) },
-        Column { title: |t| &t.col.balance, min: 8, max: 12, right: true, leaves: 6, cell: |row, _, _| vec![balance(row.key)] },
-        Column { title: |t| &t.col.today, min: 7, max: 8, right: true, leaves: 7, cell: |row, _, _| vec![today(row)] },
+        Column {
+            title: |t| &t.col.tries,
+            min: 5,
+            max: 6,
+            right: true,
+            leaves: 6,
+            cell: |row, _, _| vec![number(row.key.requests)],
+        },
+        Column {
+            title: |t| &t.col.used,
+            min: 6,
+            max: 7,
+            right: true,
+            leaves: 3,
+            cell: |row, _, _| vec![number(row.key.tokens)],
+        },
+        Column {
+            title: |t| &t.col.rpm,
+            min: 9,
+            max: 11,
+            right: true,
+            leaves: 2,
+            cell: |row, now, _| left_of(row.key, "requests", now),
+        },
+        Column {
+            title: |t| &t.col.tpm,
+            min: 9,
+            max: 11,
+            right: true,
+            leaves: 1,
+            cell: |row, now, _| left_of(row.key, "tokens", now),
+        },
+        Column {
+            title: |t| &t.col.balance,
+            min: 8,
+            max: 12,
+            right: true,
+            leaves: 6,
+            cell: |row, _, _| vec![balance(row.key)],
+        },
+        Column {
+            title: |t| &t.col.today,
+            min: 7,
+            max: 8,
+            right: true,
+            leaves: 7,
+            cell: |row, _, _| vec![today(row)],
+        },
     ]
 }
 
@@ -158,16 +235,23 @@ fn today(row: &Row<'_>) -> Span {
 
 fn balance(k: &KeyView) -> Span {
     match &k.balance {
-        Some(balance) => span(balance.text.clone(), if balance.low { Role::Warn } else { Role::Text }),
+        Some(balance) => {
+            span(balance.text.clone(), if balance.low { Role::Warn } else { Role::Text })
+        }
         None => span(UNKNOWN, Role::Dim),
     }
 }
 
-/// What is left of a limit that the provider told of: the scarcest, where models have limits of their own.
+/// What is left of a limit that the provider told of: the scarcest, where models have limits of
+/// their own.
 fn left_of(k: &KeyView, what: &str, now: Now) -> Vec<Span> {
-    let share = |limit: &LimitLeft| limit.remaining.saturating_mul(1_000) / limit.limit.unwrap_or(u64::MAX).max(1);
+    let share = |limit: &LimitLeft| {
+        limit.remaining.saturating_mul(1_000) / limit.limit.unwrap_or(u64::MAX).max(1)
+    };
     let known = k.limits.iter().filter(|limit| limit.what.ends_with(what) && limit.until > now.at);
-    let Some(limit) = known.min_by_key(|limit| share(limit)) else { return vec![span(UNKNOWN, Role::Dim)] };
+    let Some(limit) = known.min_by_key(|limit| share(limit)) else {
+        return vec![span(UNKNOWN, Role::Dim)];
+    };
     let role = if limit.remaining == 0 || share(limit) < 100 { Role::Warn } else { Role::Text };
     let all = limit.limit.map_or_else(String::new, |all| format!("/{}", format::count(all)));
     vec![span(format!("{}{all}", format::count(limit.remaining)), role)]
@@ -214,14 +298,20 @@ fn state(state: KeyHealth, text: &Texts) -> Vec<Span> {
 
 /// The models listed under a key; a single one stands in its row.
 fn listed(k: &KeyView) -> &[ModelScope] {
-    if k.scopes.len() == 1 && k.state == KeyHealth::Partly { &[] } else { &k.scopes[..k.scopes.len().min(SCOPES)] }
+    if k.scopes.len() == 1 && k.state == KeyHealth::Partly {
+        &[]
+    } else {
+        &k.scopes[..k.scopes.len().min(SCOPES)]
+    }
 }
 
 /// The first of its models to come back speaks for a key that only some of them rest on.
 fn why_partly(k: &KeyView, now: Now) -> Option<Vec<Span>> {
-    let first = k.scopes.iter().min_by_key(|scope| scope.until.map_or(i64::MAX, |until| until.0))?;
+    let first =
+        k.scopes.iter().min_by_key(|scope| scope.until.map_or(i64::MAX, |until| until.0))?;
     let mut spans = countdown(first.since, first.until, first.hinted, now);
-    let cause = first.cause.as_ref().map_or_else(String::new, |cause| format!(": {}", said(cause, now)));
+    let cause =
+        first.cause.as_ref().map_or_else(String::new, |cause| format!(": {}", said(cause, now)));
     let text = match k.scopes.len() {
         1 => format!("{}{cause}", first.model),
         n => fill(&now.text.keys.rest, &[("n", &n.to_string())]),
@@ -248,11 +338,18 @@ fn why(k: &KeyView, now: Now) -> Vec<Span> {
     spans
 }
 
-/// What is left of a wait, as a gauge and a number; our own belief, rather than a vendor's word, has a `~`.
-fn countdown(since: Option<UnixMillis>, until: Option<UnixMillis>, hinted: bool, now: Now) -> Vec<Span> {
+/// What is left of a wait, as a gauge and a number; our own belief, rather than a vendor's word,
+/// has a `~`.
+fn countdown(
+    since: Option<UnixMillis>,
+    until: Option<UnixMillis>,
+    hinted: bool,
+    now: Now,
+) -> Vec<Span> {
     let Some(until) = until.filter(|until| until.0 > now.at.0) else { return Vec::new() };
     let left = now.until(until);
-    let whole = since.and_then(|since| u64::try_from(until.0.saturating_sub(since.0)).ok()).unwrap_or(left);
+    let whole =
+        since.and_then(|since| u64::try_from(until.0.saturating_sub(since.0)).ok()).unwrap_or(left);
     let about = if hinted { "" } else { "~" };
     vec![
         span(gauge::gauge(left, whole, GAUGE), Role::Warn),
@@ -262,7 +359,9 @@ fn countdown(since: Option<UnixMillis>, until: Option<UnixMillis>, hinted: bool,
 
 /// The models that rest: each has its state and its wait in the columns of its key.
 fn below<'a>(row: &Row<'a>, now: Now, under: &Under<'_, Row<'a>>) -> Vec<Vec<Span>> {
-    let (Some(states), Some(waits)) = (under.begins(STATE), under.begins(UNTIL)) else { return Vec::new() };
+    let (Some(states), Some(waits)) = (under.begins(STATE), under.begins(UNTIL)) else {
+        return Vec::new();
+    };
     let line = |scope: &ModelScope| {
         let name = cut_middle(&clean(&scope.model), states.saturating_sub(1)).into_owned();
         let pad = |from: usize, to: usize| " ".repeat(to.saturating_sub(from));
@@ -272,7 +371,10 @@ fn below<'a>(row: &Row<'a>, now: Now, under: &Under<'_, Row<'a>>) -> Vec<Vec<Spa
         spans.extend(state);
         spans.push(span(pad(states + wide, waits), Role::Text));
         spans.extend(countdown(scope.since, scope.until, scope.hinted, now));
-        spans.push(span(scope.cause.as_deref().map_or_else(String::new, |cause| said(cause, now).into_owned()), Role::Dim));
+        spans.push(span(
+            scope.cause.as_deref().map_or_else(String::new, |cause| said(cause, now).into_owned()),
+            Role::Dim,
+        ));
         spans
     };
     listed(row.key).iter().map(line).collect()

@@ -78,7 +78,13 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     if area.width >= ROOMY {
         columns[CLIENT].min = 11;
     }
-    table::draw(canvas, list, &columns, &Rows { rows: shown, selected, following, below: table::nothing_below, sorted }, now);
+    table::draw(
+        canvas,
+        list,
+        &columns,
+        &Rows { rows: shown, selected, following, below: table::nothing_below, sorted },
+        now,
+    );
 }
 
 fn empty(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
@@ -102,7 +108,10 @@ fn empty(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let mut rest = curl.as_str();
     let mut y = y + 2;
     while !rest.is_empty() && y < area.bottom() {
-        let line: String = rest.chars().scan(0, |used, c| (*used < usize::from(room)).then(|| *used += 1).map(|()| c)).collect();
+        let line: String = rest
+            .chars()
+            .scan(0, |used, c| (*used < usize::from(room)).then(|| *used += 1).map(|()| c))
+            .collect();
         canvas.put(area.x + 3, y, room, &line, Role::Text);
         rest = &rest[line.len()..];
         y += 1;
@@ -139,23 +148,32 @@ fn chart(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
 /// TTFT and errors of the last hundred, or of the last quarter of an hour where that is less.
 fn shares(app: &App, now: Now) -> Vec<Span> {
     let Some(live) = app.live() else { return Vec::new() };
-    let sample: Vec<_> = live.recent.iter().rev().take(SAMPLE).take_while(|r| now.since(r.at) <= SAMPLE_MS).collect();
+    let sample: Vec<_> = live
+        .recent
+        .iter()
+        .rev()
+        .take(SAMPLE)
+        .take_while(|r| now.since(r.at) <= SAMPLE_MS)
+        .collect();
     if sample.is_empty() {
         return Vec::new();
     }
     let mut ttft: Vec<u32> = sample.iter().filter_map(|r| r.ttft_ms).collect();
     ttft.sort_unstable();
     let rank = |share: usize, least: usize| match ttft.len() {
-        n if n >= least => {
-            ttft.get((n * share).div_ceil(100).saturating_sub(1)).map_or_else(|| UNKNOWN.to_owned(), |ms| format::took(u64::from(*ms)))
-        }
+        n if n >= least => ttft
+            .get((n * share).div_ceil(100).saturating_sub(1))
+            .map_or_else(|| UNKNOWN.to_owned(), |ms| format::took(u64::from(*ms))),
         _ => UNKNOWN.to_owned(),
     };
     let text = &now.text.live;
     let failed = sample.iter().filter(|r| r.state == State::Failed).count();
     let errors = format::share(failed as u64, sample.len() as u64);
     vec![
-        span(format!("{} {} p50 ", fill(&text.last, &[("n", &sample.len().to_string())]), text.ttft), Role::Dim),
+        span(
+            format!("{} {} p50 ", fill(&text.last, &[("n", &sample.len().to_string())]), text.ttft),
+            Role::Dim,
+        ),
         span(rank(50, 1), Role::Text),
         span(" p95 ", Role::Dim),
         span(rank(95, ENOUGH), Role::Text),
@@ -210,9 +228,30 @@ const COLUMNS: [Column<RequestRecord>; 12] = [
         leaves: 4,
         cell: |r, _, room| vec![name(r.last().map(|a| &*a.key), room)],
     },
-    Column { title: |t| &t.col.state, min: 11, max: 14, right: false, leaves: 0, cell: |r, now, room| state(r, now, room) },
-    Column { title: |t| &t.col.age, min: 4, max: 5, right: true, leaves: 7, cell: |r, now, _| vec![span(age(r, now), Role::Text)] },
-    Column { title: |t| &t.col.try_, min: 3, max: 3, right: true, leaves: 8, cell: |r, _, _| tries(r) },
+    Column {
+        title: |t| &t.col.state,
+        min: 11,
+        max: 14,
+        right: false,
+        leaves: 0,
+        cell: |r, now, room| state(r, now, room),
+    },
+    Column {
+        title: |t| &t.col.age,
+        min: 4,
+        max: 5,
+        right: true,
+        leaves: 7,
+        cell: |r, now, _| vec![span(age(r, now), Role::Text)],
+    },
+    Column {
+        title: |t| &t.col.try_,
+        min: 3,
+        max: 3,
+        right: true,
+        leaves: 8,
+        cell: |r, _, _| tries(r),
+    },
     Column {
         title: |t| &t.col.ttft,
         min: 6,
@@ -221,9 +260,30 @@ const COLUMNS: [Column<RequestRecord>; 12] = [
         leaves: 9,
         cell: |r, _, _| vec![maybe(r.ttft_ms.map(|ms| format::took(u64::from(ms))))],
     },
-    Column { title: |t| &t.col.speed, min: 6, max: 6, right: true, leaves: 3, cell: |r, now, _| vec![maybe(speed(r, now))] },
-    Column { title: |t| &t.col.tokens, min: 11, max: 12, right: true, leaves: 2, cell: |r, _, _| vec![span(tokens(r), Role::Text)] },
-    Column { title: |t| &t.col.cost, min: 7, max: 8, right: true, leaves: 1, cell: |r, _, _| vec![cost(r)] },
+    Column {
+        title: |t| &t.col.speed,
+        min: 6,
+        max: 6,
+        right: true,
+        leaves: 3,
+        cell: |r, now, _| vec![maybe(speed(r, now))],
+    },
+    Column {
+        title: |t| &t.col.tokens,
+        min: 11,
+        max: 12,
+        right: true,
+        leaves: 2,
+        cell: |r, _, _| vec![span(tokens(r), Role::Text)],
+    },
+    Column {
+        title: |t| &t.col.cost,
+        min: 7,
+        max: 8,
+        right: true,
+        leaves: 1,
+        cell: |r, _, _| vec![cost(r)],
+    },
 ];
 
 /// The project, or the program where the project says nothing.
@@ -237,8 +297,15 @@ fn client(r: &RequestRecord, room: usize) -> String {
 fn model(r: &RequestRecord, room: usize) -> String {
     let asked = clean(&r.asked);
     // Who names an upstream with the model asks for nothing else.
-    let same = |at: &AttemptRecord| asked.strip_prefix(&*at.upstream).and_then(|rest| rest.strip_prefix('/')) == Some(&*at.model);
-    let resolved = r.last().filter(|at| !same(at)).map(|a| clean(&a.model)).filter(|model| !model.is_empty() && *model != asked);
+    let same = |at: &AttemptRecord| {
+        asked.strip_prefix(&*at.upstream).and_then(|rest| rest.strip_prefix('/'))
+            == Some(&*at.model)
+    };
+    let resolved = r
+        .last()
+        .filter(|at| !same(at))
+        .map(|a| clean(&a.model))
+        .filter(|model| !model.is_empty() && *model != asked);
     if let Some(resolved) = resolved {
         let left = room.saturating_sub(width(&asked) + 3);
         if left >= 6.min(width(&resolved)) {
@@ -268,8 +335,12 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
     let say = &text.state;
     match r.state {
         State::Queued => vec![span("○ ", Role::Warn), span(say.queued.clone(), Role::Warn)],
-        State::Waiting => vec![span(format!("{turn} "), Role::Accent), span(say.waiting.clone(), Role::Text)],
-        State::Streaming => vec![span(format!("{turn} "), Role::Accent), span(say.streaming.clone(), Role::Text)],
+        State::Waiting => {
+            vec![span(format!("{turn} "), Role::Accent), span(say.waiting.clone(), Role::Text)]
+        }
+        State::Streaming => {
+            vec![span(format!("{turn} "), Role::Accent), span(say.streaming.clone(), Role::Text)]
+        }
         State::Done => {
             let (long, short) = (format!(" {}", say.retried), format!(" {}", say.retried_short));
             let lost = r.cache_lost.as_ref().is_some_and(|lost| !lost.usual);
@@ -280,11 +351,16 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
                 (false, false) => &[""],
             };
             let glyph = if lost { span("▲ ", Role::Warn) } else { span("● ", Role::Ok) };
-            vec![glyph, span(fitting(status.as_deref().unwrap_or(&say.done), words, room), Role::Text)]
+            vec![
+                glyph,
+                span(fitting(status.as_deref().unwrap_or(&say.done), words, room), Role::Text),
+            ]
         }
         State::Failed => {
             let said = match &status {
-                Some(status) => fitting(status, &[&format!(" {}", fault(r.status, text)), ""], room),
+                Some(status) => {
+                    fitting(status, &[&format!(" {}", fault(r.status, text)), ""], room)
+                }
                 None => fault(None, text).to_owned(),
             };
             vec![span("✕ ", Role::Bad), span(said, Role::Bad)]
@@ -295,7 +371,11 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
 
 /// The longest of the words that fits behind the status and its glyph.
 fn fitting(status: &str, words: &[&str], room: usize) -> String {
-    let word = words.iter().find(|word| width(status) + width(word) + 2 <= room).copied().unwrap_or_default();
+    let word = words
+        .iter()
+        .find(|word| width(status) + width(word) + 2 <= room)
+        .copied()
+        .unwrap_or_default();
     format!("{status}{word}")
 }
 
@@ -331,7 +411,11 @@ fn speed(r: &RequestRecord, now: Now) -> Option<String> {
     let rate = r.tokens_per_second(now.at)?;
     // Events stand for tokens while there is no count of tokens.
     let about = if r.usage.is_none() { "~" } else { "" };
-    Some(if rate < 99.95 { format!("{about}{rate:.1}") } else { format!("{about}{}", format::count(rate as u64)) })
+    Some(if rate < 99.95 {
+        format!("{about}{rate:.1}")
+    } else {
+        format!("{about}{}", format::count(rate as u64))
+    })
 }
 
 fn cost(r: &RequestRecord) -> Span {
@@ -343,7 +427,11 @@ fn cost(r: &RequestRecord) -> Span {
 
 pub(super) fn tokens(r: &RequestRecord) -> String {
     match r.usage {
-        Some(usage) => format!("{}→{}", format::count(usage.input_total()), format::count(usage.output_total())),
+        Some(usage) => format!(
+            "{}→{}",
+            format::count(usage.input_total()),
+            format::count(usage.output_total())
+        ),
         None if r.events > 0 => format!("{UNKNOWN}→~{}", format::count(r.events)),
         None => UNKNOWN.to_owned(),
     }

@@ -23,8 +23,10 @@ use crate::{
     },
 };
 
-pub(super) const ORDERS: [Order; 2] =
-    [Order { word: |t| &t.order.newest, column: Some(0) }, Order { word: |t| &t.order.oldest, column: Some(0) }];
+pub(super) const ORDERS: [Order; 2] = [
+    Order { word: |t| &t.order.newest, column: Some(0) },
+    Order { word: |t| &t.order.oldest, column: Some(0) },
+];
 
 /// A line of the log: an event, or a request of the past.
 #[derive(Clone, Copy)]
@@ -45,8 +47,9 @@ impl Row<'_> {
         match self {
             Self::Event(line) => {
                 // FNV-1a: tells lines of one millisecond apart.
-                let sum =
-                    line.text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+                let sum = line.text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+                    (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+                });
                 RowId::Line(line.at, sum)
             }
             Self::Past(r) => RowId::Request(r.id),
@@ -58,7 +61,10 @@ impl Row<'_> {
 fn visible(app: &App) -> Vec<Row<'_>> {
     let Some(live) = app.live() else { return Vec::new() };
     let place = app.place_of(super::Screen::Log);
-    let keeps = |line: &&Line| place.filter.is_empty() || place.filter.keeps_line(line, line.id.and_then(|id| app.request(id)));
+    let keeps = |line: &&Line| {
+        place.filter.is_empty()
+            || place.filter.keeps_line(line, line.id.and_then(|id| app.request(id)))
+    };
     let events = live.lines.iter().rev().filter(keeps).map(Row::Event);
     let past = if app.past.filter == place.filter.text() { app.past.rows.as_slice() } else { &[] };
     let mut rows: Vec<_> = events.chain(past.iter().map(Row::Past)).collect();
@@ -95,7 +101,13 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let references: Vec<&Row<'_>> = rows.iter().collect();
     let (shown, selected, following) = window(app, &references, |row, id| row.id() == *id);
     let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
-    table::draw(canvas, area, &columns(), &Rows { rows: shown, selected, following, below: table::nothing_below, sorted }, now);
+    table::draw(
+        canvas,
+        area,
+        &columns(),
+        &Rows { rows: shown, selected, following, below: table::nothing_below, sorted },
+        now,
+    );
 }
 
 /// Whether a filter is being typed, for which the ledger is not asked yet.
@@ -113,12 +125,30 @@ fn columns<'a>() -> [Column<Row<'a>>; 3] {
             right: false,
             leaves: 0,
             cell: |row, now, room| {
-                let moment = if room >= 11 { format::moment(row.at(), now) } else { format::clock(row.at(), now) };
+                let moment = if room >= 11 {
+                    format::moment(row.at(), now)
+                } else {
+                    format::clock(row.at(), now)
+                };
                 vec![span(moment, Role::Dim)]
             },
         },
-        Column { title: |t| &t.col.level, min: 7, max: 7, right: false, leaves: 1, cell: |row, now, _| level(row, now.text) },
-        Column { title: |t| &t.col.what, min: 20, max: 400, right: false, leaves: 0, cell: |row, now, _| what(row, now) },
+        Column {
+            title: |t| &t.col.level,
+            min: 7,
+            max: 7,
+            right: false,
+            leaves: 1,
+            cell: |row, now, _| level(row, now.text),
+        },
+        Column {
+            title: |t| &t.col.what,
+            min: 20,
+            max: 400,
+            right: false,
+            leaves: 0,
+            cell: |row, now, _| what(row, now),
+        },
     ]
 }
 

@@ -39,7 +39,15 @@ pub enum Screen {
 
 impl Screen {
     /// In the order of their tabs.
-    pub const ALL: [Self; 7] = [Self::Live, Self::Upstreams, Self::Keys, Self::Models, Self::Usage, Self::Log, Self::Config];
+    pub const ALL: [Self; 7] = [
+        Self::Live,
+        Self::Upstreams,
+        Self::Keys,
+        Self::Models,
+        Self::Usage,
+        Self::Log,
+        Self::Config,
+    ];
 
     /// Its name for commands.
     #[must_use]
@@ -101,8 +109,12 @@ pub struct Order {
 pub fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     match &app.over {
         Some(Over::Help { scroll, .. }) => return help::draw(app, now, canvas, area, *scroll),
-        Some(Over::Problems { scroll, .. }) => return problems::draw(app, now, canvas, area, *scroll),
-        Some(Over::Request(look)) => return request::draw(app, app.live_now(now), canvas, area, look),
+        Some(Over::Problems { scroll, .. }) => {
+            return problems::draw(app, now, canvas, area, *scroll);
+        }
+        Some(Over::Request(look)) => {
+            return request::draw(app, app.live_now(now), canvas, area, look);
+        }
         None => {}
     }
     match app.screen {
@@ -196,7 +208,10 @@ pub(super) fn upstream_disabled(snapshot: &Snapshot, name: &str) -> bool {
 }
 
 pub(super) fn key_disabled(snapshot: &Snapshot, name: &str) -> bool {
-    snapshot.keys.iter().any(|k| super::problem::name_of(k) == name && k.state == KeyHealth::Disabled)
+    snapshot
+        .keys
+        .iter()
+        .any(|k| super::problem::name_of(k) == name && k.state == KeyHealth::Disabled)
 }
 
 pub(super) fn first_model(snapshot: &Snapshot) -> &str {
@@ -209,7 +224,11 @@ pub(super) fn usage_filter(app: &App, name: &str) -> Option<String> {
 }
 
 /// The part of a list that is shown, with the place of the selected row in it.
-fn window<'a, R>(app: &App, rows: &'a [R], is: impl Fn(&R, &RowId) -> bool) -> (&'a [R], Option<usize>, bool) {
+fn window<'a, R>(
+    app: &App,
+    rows: &'a [R],
+    is: impl Fn(&R, &RowId) -> bool,
+) -> (&'a [R], Option<usize>, bool) {
     let place = app.place();
     let shown = rows.get(place.offset..).unwrap_or_default();
     let selected = place.selected.as_ref().and_then(|id| shown.iter().position(|row| is(row, id)));

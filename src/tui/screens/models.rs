@@ -18,8 +18,10 @@ use crate::{
     },
 };
 
-pub(super) const ORDERS: [Order; 2] =
-    [Order { word: |t| &t.order.config, column: None }, Order { word: |t| &t.order.name, column: Some(0) }];
+pub(super) const ORDERS: [Order; 2] = [
+    Order { word: |t| &t.order.config, column: None },
+    Order { word: |t| &t.order.name, column: Some(0) },
+];
 
 /// A name, with what is known of the upstreams behind it.
 struct Row<'a> {
@@ -32,7 +34,8 @@ fn visible(app: &App) -> Vec<&ModelView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
     let place = app.place_of(super::Screen::Models);
     let keeps = |m: &&ModelView| {
-        let names: Vec<&str> = [&m.name, &m.kind].into_iter().chain(&m.targets).map(String::as_str).collect();
+        let names: Vec<&str> =
+            [&m.name, &m.kind].into_iter().chain(&m.targets).map(String::as_str).collect();
         place.filter.keeps_names(&names)
     };
     let mut rows: Vec<_> = snapshot.models.iter().filter(keeps).collect();
@@ -54,22 +57,33 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
         return;
     }
-    let (shown, selected, following) = window(app, &rows, |m, id| RowId::Name(m.name.clone()) == *id);
+    let (shown, selected, following) =
+        window(app, &rows, |m, id| RowId::Name(m.name.clone()) == *id);
     let Some(snapshot) = &app.snapshot else { return };
     // Only what can be seen is looked up.
-    let shown: Vec<Row<'_>> =
-        shown.iter().take(usize::from(area.height)).map(|model| Row { model, ready: ready(snapshot, model) }).collect();
+    let shown: Vec<Row<'_>> = shown
+        .iter()
+        .take(usize::from(area.height))
+        .map(|model| Row { model, ready: ready(snapshot, model) })
+        .collect();
     let shown: Vec<&Row<'_>> = shown.iter().collect();
     let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
-    table::draw(canvas, area, &columns(), &Rows { rows: &shown, selected, following, below: table::nothing_below, sorted }, now);
+    table::draw(
+        canvas,
+        area,
+        &columns(),
+        &Rows { rows: &shown, selected, following, below: table::nothing_below, sorted },
+        now,
+    );
 }
 
 /// Targets whose upstream is up and has a key that is not resting for the model.
 fn ready(snapshot: &Snapshot, model: &ModelView) -> usize {
     let is_ready = |target: &&String| {
         let (upstream, name) = target.split_once(':').unwrap_or((target, ""));
-        let up =
-            snapshot.upstreams.iter().any(|u| u.name == upstream && matches!(u.state, UpstreamState::Healthy | UpstreamState::Probing));
+        let up = snapshot.upstreams.iter().any(|u| {
+            u.name == upstream && matches!(u.state, UpstreamState::Healthy | UpstreamState::Probing)
+        });
         let mut keys = snapshot.keys.iter().filter(|key| key.upstream == upstream).peekable();
         let keyless = keys.peek().is_none();
         let usable = |key: &crate::control::snapshot::KeyView| match key.state {
@@ -100,8 +114,22 @@ fn columns<'a>() -> [Column<Row<'a>>; 5] {
             leaves: 1,
             cell: |row, now, _| vec![span(kind(row.model, now), Role::Dim)],
         },
-        Column { title: |t| &t.col.health, min: 8, max: 10, right: false, leaves: 3, cell: |row, now, _| health(row, now) },
-        Column { title: |t| &t.col.price, min: 11, max: 14, right: true, leaves: 2, cell: |row, _, _| vec![price(row.model)] },
+        Column {
+            title: |t| &t.col.health,
+            min: 8,
+            max: 10,
+            right: false,
+            leaves: 3,
+            cell: |row, now, _| health(row, now),
+        },
+        Column {
+            title: |t| &t.col.price,
+            min: 11,
+            max: 14,
+            right: true,
+            leaves: 2,
+            cell: |row, _, _| vec![price(row.model)],
+        },
         Column {
             title: |t| &t.col.targets,
             min: 16,
@@ -113,7 +141,8 @@ fn columns<'a>() -> [Column<Row<'a>>; 5] {
     ]
 }
 
-/// What kind of name it is, in the reader's language; a kind that this dashboard does not know yet as it is told.
+/// What kind of name it is, in the reader's language; a kind that this dashboard does not know yet
+/// as it is told.
 fn kind(model: &ModelView, now: Now) -> String {
     let text = &now.text.models;
     match model.kind.as_str() {
@@ -143,7 +172,11 @@ fn price(model: &ModelView) -> Span {
     match &model.price {
         Some(price) => {
             let output = price.output.as_deref().unwrap_or("0");
-            let currency = if price.currency == "USD" { String::new() } else { format!(" {}", price.currency) };
+            let currency = if price.currency == "USD" {
+                String::new()
+            } else {
+                format!(" {}", price.currency)
+            };
             span(format!("{}→{output}{currency}", price.input), Role::Text)
         }
         None => span(UNKNOWN, Role::Dim),

@@ -18,7 +18,9 @@ use crate::tui::{
 const MOST: usize = 6;
 
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect, scroll: u16) {
-    for (line, y) in lines(app, now, area.width).iter().skip(usize::from(scroll)).zip(area.y..area.bottom()) {
+    for (line, y) in
+        lines(app, now, area.width).iter().skip(usize::from(scroll)).zip(area.y..area.bottom())
+    {
         canvas.spans(area.x + 1, y, area.width.saturating_sub(2), line);
     }
 }
@@ -34,10 +36,17 @@ pub(super) fn lines(app: &App, now: Now, columns: u16) -> Vec<Vec<Span>> {
     for problem in &all {
         let glyph = if problem.role == Role::Bad { "✕ " } else { "▲ " };
         for (at, line) in prose::wrap(&problem.text, room, MOST).into_iter().enumerate() {
-            lines.push(vec![span(if at == 0 { glyph } else { "  " }, problem.role), span(line, problem.role)]);
+            lines.push(vec![
+                span(if at == 0 { glyph } else { "  " }, problem.role),
+                span(line, problem.role),
+            ]);
         }
-        let (key, screen) = (problem.screen.digit().to_string(), problem.screen.word(now.text).to_lowercase());
-        lines.push(vec![span(format!("  {}", fill(&now.text.top.shows, &[("key", &key), ("screen", &screen)])), Role::Dim)]);
+        let (key, screen) =
+            (problem.screen.digit().to_string(), problem.screen.word(now.text).to_lowercase());
+        lines.push(vec![span(
+            format!("  {}", fill(&now.text.top.shows, &[("key", &key), ("screen", &screen)])),
+            Role::Dim,
+        )]);
     }
     lines
 }

@@ -29,10 +29,18 @@ pub(super) const ORDERS: [Order; 3] = [
 fn visible(app: &App) -> Vec<&UpstreamView> {
     let Some(snapshot) = &app.snapshot else { return Vec::new() };
     let place = app.place_of(super::Screen::Upstreams);
-    let mut rows: Vec<_> = snapshot.upstreams.iter().filter(|u| place.filter.keeps_names(&[&u.name, &u.base_url, word(u.state)])).collect();
+    let mut rows: Vec<_> = snapshot
+        .upstreams
+        .iter()
+        .filter(|u| place.filter.keeps_names(&[&u.name, &u.base_url, word(u.state)]))
+        .collect();
     match place.sort {
         1 => rows.sort_by_key(|u| u.priority),
-        2 => rows.sort_by_key(|u| std::cmp::Reverse(u64::from(u.stats.errors) * 1_000 / u64::from(u.stats.attempts.max(1)))),
+        2 => rows.sort_by_key(|u| {
+            std::cmp::Reverse(
+                u64::from(u.stats.errors) * 1_000 / u64::from(u.stats.attempts.max(1)),
+            )
+        }),
         _ => {}
     }
     rows
@@ -41,7 +49,10 @@ fn visible(app: &App) -> Vec<&UpstreamView> {
 pub(super) fn entries(app: &App) -> Vec<Entry> {
     visible(app)
         .into_iter()
-        .map(|u| Entry { id: RowId::Name(u.name.clone()), height: 1 + u16::from(u.cause.is_some()) + u16::from(u.probe.is_some()) })
+        .map(|u| Entry {
+            id: RowId::Name(u.name.clone()),
+            height: 1 + u16::from(u.cause.is_some()) + u16::from(u.probe.is_some()),
+        })
         .collect()
 }
 
@@ -53,9 +64,16 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.put(area.x + 3, area.y + 1, area.width.saturating_sub(4), text, Role::Dim);
         return;
     }
-    let (shown, selected, following) = window(app, &rows, |u, id| RowId::Name(u.name.clone()) == *id);
+    let (shown, selected, following) =
+        window(app, &rows, |u, id| RowId::Name(u.name.clone()) == *id);
     let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
-    table::draw(canvas, area, &COLUMNS, &Rows { rows: shown, selected, following, below, sorted }, now);
+    table::draw(
+        canvas,
+        area,
+        &COLUMNS,
+        &Rows { rows: shown, selected, following, below, sorted },
+        now,
+    );
 }
 
 fn below(u: &UpstreamView, now: Now, _: &Under<'_, UpstreamView>) -> Vec<Vec<Span>> {
@@ -66,7 +84,12 @@ fn below(u: &UpstreamView, now: Now, _: &Under<'_, UpstreamView>) -> Vec<Vec<Spa
 /// What the newest probe of our own found.
 fn probed(probe: &ProbeView, now: Now) -> Span {
     let (took, age) = (format::took(u64::from(probe.took_ms)), format::age(now.since(probe.at)));
-    let values = [("path", clean(&probe.path)), ("said", clean(&probe.said)), ("took", took.into()), ("age", age.into())];
+    let values = [
+        ("path", clean(&probe.path)),
+        ("said", clean(&probe.said)),
+        ("took", took.into()),
+        ("age", age.into()),
+    ];
     let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, &**value)).collect();
     span(fill(&now.text.upstreams.probe, &values), if probe.ok { Role::Dim } else { Role::Warn })
 }
@@ -88,7 +111,14 @@ const COLUMNS: [Column<UpstreamView>; 10] = [
         leaves: 2,
         cell: |u, _, _| vec![span(u.dialects.join(" "), Role::Dim)],
     },
-    Column { title: |t| &t.col.state, min: 20, max: 24, right: false, leaves: 0, cell: |u, now, _| state(u, now) },
+    Column {
+        title: |t| &t.col.state,
+        min: 20,
+        max: 24,
+        right: false,
+        leaves: 0,
+        cell: |u, now, _| state(u, now),
+    },
     Column {
         title: |t| &t.col.tier,
         min: 4,
@@ -97,12 +127,54 @@ const COLUMNS: [Column<UpstreamView>; 10] = [
         leaves: 3,
         cell: |u, _, _| vec![span(u.priority.to_string(), Role::Text)],
     },
-    Column { title: |t| &t.col.keys, min: 5, max: 6, right: true, leaves: 7, cell: |u, _, _| vec![keys(u)] },
-    Column { title: |t| &t.col.p50, min: 6, max: 6, right: true, leaves: 5, cell: |u, _, _| vec![time(u.stats.ttft_p50_ms)] },
-    Column { title: |t| &t.col.p95, min: 6, max: 6, right: true, leaves: 4, cell: |u, _, _| vec![time(u.stats.ttft_p95_ms)] },
-    Column { title: |t| &t.col.errors, min: 6, max: 7, right: true, leaves: 8, cell: |u, _, _| vec![errors(u)] },
-    Column { title: |t| &t.col.minutes, min: 15, max: 15, right: false, leaves: 6, cell: |u, _, _| spark(u) },
-    Column { title: |t| &t.col.models, min: 6, max: 6, right: true, leaves: 1, cell: |u, _, _| vec![models(u)] },
+    Column {
+        title: |t| &t.col.keys,
+        min: 5,
+        max: 6,
+        right: true,
+        leaves: 7,
+        cell: |u, _, _| vec![keys(u)],
+    },
+    Column {
+        title: |t| &t.col.p50,
+        min: 6,
+        max: 6,
+        right: true,
+        leaves: 5,
+        cell: |u, _, _| vec![time(u.stats.ttft_p50_ms)],
+    },
+    Column {
+        title: |t| &t.col.p95,
+        min: 6,
+        max: 6,
+        right: true,
+        leaves: 4,
+        cell: |u, _, _| vec![time(u.stats.ttft_p95_ms)],
+    },
+    Column {
+        title: |t| &t.col.errors,
+        min: 6,
+        max: 7,
+        right: true,
+        leaves: 8,
+        cell: |u, _, _| vec![errors(u)],
+    },
+    Column {
+        title: |t| &t.col.minutes,
+        min: 15,
+        max: 15,
+        right: false,
+        leaves: 6,
+        cell: |u, _, _| spark(u),
+    },
+    Column {
+        title: |t| &t.col.models,
+        min: 6,
+        max: 6,
+        right: true,
+        leaves: 1,
+        cell: |u, _, _| vec![models(u)],
+    },
 ];
 
 fn word(state: UpstreamState) -> &'static str {
@@ -138,7 +210,11 @@ fn state(u: &UpstreamView, now: Now) -> Vec<Span> {
     let mut spans = vec![span(format!("{glyph} "), role), span(say(u.state, now.text), calm)];
     if let Some(until) = u.until.filter(|until| until.0 > now.at.0) {
         let left = format::left(now.until(until));
-        let said = if u.state == UpstreamState::Open { fill(&now.text.state.probe_in, &[("span", &left)]) } else { left };
+        let said = if u.state == UpstreamState::Open {
+            fill(&now.text.state.probe_in, &[("span", &left)])
+        } else {
+            left
+        };
         spans.push(span(format!(" {said}"), calm));
     }
     spans
@@ -147,7 +223,10 @@ fn state(u: &UpstreamView, now: Now) -> Vec<Span> {
 fn keys(u: &UpstreamView) -> Span {
     match u.keys {
         0 => span(UNKNOWN, Role::Dim),
-        all => span(format!("{}/{all}", u.keys_ready), if u.keys_ready == 0 { Role::Warn } else { Role::Text }),
+        all => span(
+            format!("{}/{all}", u.keys_ready),
+            if u.keys_ready == 0 { Role::Warn } else { Role::Text },
+        ),
     }
 }
 
@@ -169,10 +248,15 @@ fn errors(u: &UpstreamView) -> Span {
 /// Attempts per 20 s; where all of them failed, a cross.
 fn spark(u: &UpstreamView) -> Vec<Span> {
     let spark = &u.stats.spark[u.stats.spark.len().saturating_sub(15)..];
-    let bars = gauge::bars(&spark.iter().map(|(attempts, _)| u64::from(*attempts)).collect::<Vec<_>>());
+    let bars =
+        gauge::bars(&spark.iter().map(|(attempts, _)| u64::from(*attempts)).collect::<Vec<_>>());
     let mut spans: Vec<Span> = Vec::new();
     for ((attempts, failed), bar) in spark.iter().zip(bars.chars()) {
-        let (glyph, role) = if *attempts > 0 && failed >= attempts { ('✕', Role::Bad) } else { (bar, Role::Accent) };
+        let (glyph, role) = if *attempts > 0 && failed >= attempts {
+            ('✕', Role::Bad)
+        } else {
+            (bar, Role::Accent)
+        };
         match spans.last_mut().filter(|(_, before)| *before == role) {
             Some((text, _)) => text.push(glyph),
             None => spans.push(span(glyph, role)),
@@ -182,5 +266,6 @@ fn spark(u: &UpstreamView) -> Vec<Span> {
 }
 
 fn models(u: &UpstreamView) -> Span {
-    u.models.map_or_else(|| span(UNKNOWN, Role::Dim), |n| span(format::count(u64::from(n)), Role::Text))
+    u.models
+        .map_or_else(|| span(UNKNOWN, Role::Dim), |n| span(format::count(u64::from(n)), Role::Text))
 }

@@ -47,7 +47,8 @@ fn tokens(sums: &Sums) -> u64 {
 fn visible(app: &App) -> Vec<&Row> {
     let Some(view) = app.sums.shown() else { return Vec::new() };
     let place = app.place_of(super::Screen::Usage);
-    let mut rows: Vec<&Row> = view.rows.iter().filter(|row| place.filter.keeps_names(&[&row.name])).collect();
+    let mut rows: Vec<&Row> =
+        view.rows.iter().filter(|row| place.filter.keeps_names(&[&row.name])).collect();
     match place.sort {
         1 => rows.sort_by_key(|row| std::cmp::Reverse(row.sums.requests)),
         2 => rows.sort_by_key(|row| std::cmp::Reverse(tokens(&row.sums))),
@@ -59,7 +60,10 @@ fn visible(app: &App) -> Vec<&Row> {
 }
 
 pub(super) fn entries(app: &App) -> Vec<Entry> {
-    visible(app).into_iter().map(|row| Entry { id: RowId::Name(row.name.clone()), height: 1 }).collect()
+    visible(app)
+        .into_iter()
+        .map(|row| Entry { id: RowId::Name(row.name.clone()), height: 1 })
+        .collect()
 }
 
 /// The filter of the log that shows what a row adds up.
@@ -96,7 +100,9 @@ pub(super) fn head_height(app: &App, body: Rect) -> u16 {
 
 /// Whether any day has something to show.
 fn has_bars(app: &App) -> bool {
-    app.sums.shown().is_some_and(|view| view.days.iter().any(|day| !day.sums.cost.is_zero() || tokens(&day.sums) > 0))
+    app.sums.shown().is_some_and(|view| {
+        view.days.iter().any(|day| !day.sums.cost.is_zero() || tokens(&day.sums) > 0)
+    })
 }
 
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
@@ -105,7 +111,13 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let room = area.width.saturating_sub(4);
     if snapshot.ledger.is_none() {
         let why = app.sums.error.clone().unwrap_or_else(|| UNKNOWN.to_owned());
-        canvas.put(area.x + 3, area.y + 1, room, &fill(&text.no_ledger, &[("why", &why)]), Role::Dim);
+        canvas.put(
+            area.x + 3,
+            area.y + 1,
+            room,
+            &fill(&text.no_ledger, &[("why", &why)]),
+            Role::Dim,
+        );
         return;
     }
     sums(app, now, canvas, area);
@@ -122,7 +134,13 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         return;
     };
     if head > above + 2 {
-        days(view, app.sums.days, now, canvas, Rect { y: area.y + 1 + above, height: CHART + 2, ..area });
+        days(
+            view,
+            app.sums.days,
+            now,
+            canvas,
+            Rect { y: area.y + 1 + above, height: CHART + 2, ..area },
+        );
     }
     let rows = visible(app);
     if rows.is_empty() {
@@ -134,20 +152,30 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.put(area.x + 3, list.y + 1, room, &said, Role::Dim);
         return;
     }
-    let (shown, selected, following) = window(app, &rows, |row, id| RowId::Name(row.name.clone()) == *id);
+    let (shown, selected, following) =
+        window(app, &rows, |row, id| RowId::Name(row.name.clone()) == *id);
     let by_cost = view.rows.iter().any(|row| !row.sums.cost.is_zero());
     let weight = |sums: &Sums| if by_cost { sums.cost.0.unsigned_abs() } else { tokens(sums) };
     let most = view.rows.iter().map(|row| weight(&row.sums)).max().unwrap_or(0).max(1);
-    let part = |row: &&Row| (u128::from(weight(&row.sums)) * 1_000).div_ceil(u128::from(most)) as u64;
-    let shown: Vec<Part<'_>> = shown.iter().map(|row| Part { row, by: view.by, share: part(row) }).collect();
+    let part =
+        |row: &&Row| (u128::from(weight(&row.sums)) * 1_000).div_ceil(u128::from(most)) as u64;
+    let shown: Vec<Part<'_>> =
+        shown.iter().map(|row| Part { row, by: view.by, share: part(row) }).collect();
     let shown: Vec<&Part<'_>> = shown.iter().collect();
     let sorted = ORDERS.get(app.place().sort).and_then(|order| order.column);
-    let below = list.y.saturating_add(2).saturating_add(u16::try_from(shown.len()).unwrap_or(u16::MAX));
+    let below =
+        list.y.saturating_add(2).saturating_add(u16::try_from(shown.len()).unwrap_or(u16::MAX));
     if view.demo.requests > 0 && below < list.bottom() {
         let said = fill(&text.beside, &[("n", &format::count(view.demo.requests))]);
         canvas.put(area.x + 3, below, room, &said, Role::Dim);
     }
-    table::draw(canvas, list, &columns(view.by), &Rows { rows: &shown, selected, following, below: table::nothing_below, sorted }, now);
+    table::draw(
+        canvas,
+        list,
+        &columns(view.by),
+        &Rows { rows: &shown, selected, following, below: table::nothing_below, sorted },
+        now,
+    );
 }
 
 /// Today, the span, and what is told apart.
@@ -174,8 +202,13 @@ fn sums(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         ));
         if usage.input_total() > 0 {
             let share = |tokens| format::share(tokens, usage.input_total().max(20));
-            let said = if view.total.won > 0 && area.width >= 110 { &now.text.top.cache_won } else { &now.text.top.cache };
-            let said = fill(said, &[("share", &share(usage.cache_read)), ("won", &share(view.total.won))]);
+            let said = if view.total.won > 0 && area.width >= 110 {
+                &now.text.top.cache_won
+            } else {
+                &now.text.top.cache
+            };
+            let said =
+                fill(said, &[("share", &share(usage.cache_read)), ("won", &share(view.total.won))]);
             left.push(span(format!(" · {said}"), Role::Text));
         }
     } else {
@@ -193,9 +226,13 @@ fn sums(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         }
     } else {
         right.push(span(format!("{} ", text.by), Role::Dim));
-        right.push(span(format!("[{}] ", title(app.sums.by)(now.text).to_lowercase()), Role::Accent));
+        right.push(span(
+            format!("[{}] ", title(app.sums.by)(now.text).to_lowercase()),
+            Role::Accent,
+        ));
     }
-    let end = canvas.spans(area.x + 1, area.y, area.width.saturating_sub(spans_width(&right) + 2), &left);
+    let end =
+        canvas.spans(area.x + 1, area.y, area.width.saturating_sub(spans_width(&right) + 2), &left);
     canvas.spans_before(end + 1, area.right(), area.y, &right);
 }
 
@@ -210,7 +247,9 @@ fn days(view: &View, days: u32, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
             let (year, month, day) = format::date(today - (count - 1 - back));
             let name = format!("{year:04}-{month:02}-{day:02}");
             let found = view.days.iter().find(|row| row.name == name).map(|row| &row.sums);
-            let said = found.map_or_else(String::new, |sums| if by_cost { sums.shown().to_string() } else { format::count(tokens(sums)) });
+            let said = found.map_or_else(String::new, |sums| {
+                if by_cost { sums.shown().to_string() } else { format::count(tokens(sums)) }
+            });
             (month, day, found.map_or(0, weight), said)
         })
         .collect();
@@ -227,7 +266,8 @@ fn days(view: &View, days: u32, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     for (at, (month, day, value, said)) in values.iter().skip(skip).enumerate() {
         let x = left + u16::try_from(at).unwrap_or(0) * each;
         let wide = each.saturating_sub(1).clamp(1, 5);
-        for (line, piece) in gauge::column(*value, most, usize::from(CHART)).into_iter().enumerate() {
+        for (line, piece) in gauge::column(*value, most, usize::from(CHART)).into_iter().enumerate()
+        {
             let y = area.y + CHART - u16::try_from(line).unwrap_or(0);
             canvas.put(x, y, wide, &piece.to_string().repeat(usize::from(wide)), Role::Accent);
         }
@@ -239,7 +279,9 @@ fn days(view: &View, days: u32, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
         };
         canvas.put(x, area.y + CHART + 1, wide, &name, if last { Role::Text } else { Role::Dim });
         // The sum stands on its bar where there is room.
-        let top = CHART.saturating_sub(u16::try_from(gauge::column(*value, most, usize::from(CHART)).len()).unwrap_or(0));
+        let top = CHART.saturating_sub(
+            u16::try_from(gauge::column(*value, most, usize::from(CHART)).len()).unwrap_or(0),
+        );
         if each >= 7 && *value > 0 {
             canvas.put(x, area.y + top, each, said, Role::Text);
         }
@@ -260,7 +302,14 @@ fn title(by: By) -> fn(&Texts) -> &str {
 
 fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
     [
-        Column { title: title(by), min: 16, max: 44, right: false, leaves: 0, cell: |part, now, room| vec![name(part, now, room)] },
+        Column {
+            title: title(by),
+            min: 16,
+            max: 44,
+            right: false,
+            leaves: 0,
+            cell: |part, now, room| vec![name(part, now, room)],
+        },
         Column {
             title: |t| &t.col.requests,
             min: 5,
@@ -269,7 +318,14 @@ fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
             leaves: 7,
             cell: |part, _, _| vec![amount(part.row.sums.requests)],
         },
-        Column { title: |t| &t.col.failed, min: 6, max: 7, right: true, leaves: 1, cell: |part, _, _| vec![failed(&part.row.sums)] },
+        Column {
+            title: |t| &t.col.failed,
+            min: 6,
+            max: 7,
+            right: true,
+            leaves: 1,
+            cell: |part, _, _| vec![failed(&part.row.sums)],
+        },
         Column {
             title: |t| &t.col.input,
             min: 6,
@@ -278,7 +334,14 @@ fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
             leaves: 6,
             cell: |part, _, _| vec![amount(part.row.sums.usage.input_total())],
         },
-        Column { title: |t| &t.col.cached, min: 10, max: 12, right: true, leaves: 4, cell: |part, _, _| vec![cached(part)] },
+        Column {
+            title: |t| &t.col.cached,
+            min: 10,
+            max: 12,
+            right: true,
+            leaves: 4,
+            cell: |part, _, _| vec![cached(part)],
+        },
         Column {
             title: |t| &t.col.output,
             min: 6,
@@ -303,7 +366,14 @@ fn columns<'a>(by: By) -> [Column<Part<'a>>; 9] {
             leaves: 0,
             cell: |part, _, _| vec![span(part.row.sums.shown().to_string(), Role::Text)],
         },
-        Column { title: |t| &t.col.share, min: 10, max: 24, right: false, leaves: 5, cell: |part, _, room| vec![share(part, room)] },
+        Column {
+            title: |t| &t.col.share,
+            min: 10,
+            max: 24,
+            right: false,
+            leaves: 5,
+            cell: |part, _, room| vec![share(part, room)],
+        },
     ]
 }
 
@@ -322,8 +392,8 @@ fn failed(sums: &Sums) -> Span {
     span(format::count(sums.failed), if sums.failed > 0 { Role::Warn } else { Role::Dim })
 }
 
-/// What came from prompt caches, with its share of the input. A session that was at home in the cache and is no more stands
-/// out.
+/// What came from prompt caches, with its share of the input. A session that was at home in the
+/// cache and is no more stands out.
 fn cached(part: &Part<'_>) -> Span {
     let (read, all) = (part.row.sums.usage.cache_read, part.row.sums.usage.input_total());
     if read == 0 {
@@ -331,7 +401,10 @@ fn cached(part: &Part<'_>) -> Span {
     }
     let percent = (u128::from(read) * 100 / u128::from(all.max(1))) as u64;
     let poor = part.by == By::Session && part.row.sums.requests >= 5 && percent < 30;
-    span(format!("{} {percent:>3}%", format::count(read)), if poor { Role::Warn } else { Role::Text })
+    span(
+        format!("{} {percent:>3}%", format::count(read)),
+        if poor { Role::Warn } else { Role::Text },
+    )
 }
 
 fn share(part: &Part<'_>, room: usize) -> Span {

@@ -21,7 +21,9 @@ pub(super) fn mouse_moved(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Eff
     match mouse.kind {
         MouseEventKind::ScrollDown => scroll(app, 3, now),
         MouseEventKind::ScrollUp => scroll(app, -3, now),
-        MouseEventKind::Down(MouseButton::Left) if app.dialog.is_none() => return clicked(app, mouse, now),
+        MouseEventKind::Down(MouseButton::Left) if app.dialog.is_none() => {
+            return clicked(app, mouse, now);
+        }
         _ => {}
     }
     Vec::new()
@@ -31,7 +33,8 @@ fn clicked(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
     let (columns, rows) = app.size;
     let layout = Layout::of(app, columns, rows, now);
     if layout.wide() && mouse.row == layout.tabs.y {
-        return layout::tab_at(mouse.column, columns, now.text).map_or_else(Vec::new, |screen| go(app, screen, now));
+        return layout::tab_at(mouse.column, columns, now.text)
+            .map_or_else(Vec::new, |screen| go(app, screen, now));
     }
     if layout.problem.height > 0 && mouse.row == layout.problem.y && app.link == Link::Up {
         show_problems(app);
@@ -41,7 +44,10 @@ fn clicked(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
         return Vec::new();
     }
     let Some(id) = screens::row_at(app, layout.body, mouse.row) else { return Vec::new() };
-    let again = app.clicked.as_ref().is_some_and(|(before, at)| *before == id && now.at.0 - at.0 <= DOUBLE_CLICK_MS);
+    let again = app
+        .clicked
+        .as_ref()
+        .is_some_and(|(before, at)| *before == id && now.at.0 - at.0 <= DOUBLE_CLICK_MS);
     app.clicked = (!again).then(|| (id.clone(), now.at));
     app.select(id);
     if again { open(app, now) } else { Vec::new() }

@@ -14,7 +14,9 @@ use crate::{
 
 pub(super) fn scroll(app: &mut App, by: isize, now: Now) {
     let most = screens::over_lines(app, now);
-    let moved = |from: u16| u16::try_from(usize::from(from).saturating_add_signed(by)).unwrap_or(u16::MAX).min(most);
+    let moved = |from: u16| {
+        u16::try_from(usize::from(from).saturating_add_signed(by)).unwrap_or(u16::MAX).min(most)
+    };
     match &mut app.over {
         Some(Over::Help { scroll, .. } | Over::Problems { scroll, .. }) => *scroll = moved(*scroll),
         Some(Over::Request(look)) => {
@@ -65,7 +67,9 @@ pub(super) fn open(app: &mut App, now: Now) -> Vec<Effect> {
             None => toast(app, now.text.toast.no_single.clone(), Level::Info, now),
         },
         (Screen::Keys, RowId::Name(name)) => return show(app, Screen::Log, &name, now),
-        (Screen::Upstreams, RowId::Name(name)) => return show(app, Screen::Live, &format!("upstream:{name}"), now),
+        (Screen::Upstreams, RowId::Name(name)) => {
+            return show(app, Screen::Live, &format!("upstream:{name}"), now);
+        }
         (Screen::Usage, RowId::Name(name)) => {
             if let Some(filter) = screens::usage_filter(app, &name) {
                 return show(app, Screen::Log, &filter, now);

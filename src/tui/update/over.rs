@@ -12,7 +12,9 @@ use crate::{
 
 pub(super) fn back(app: &mut App) {
     match app.over.take() {
-        Some(Over::Help { under: Some(look), .. } | Over::Problems { under: Some(look), .. }) => app.over = Some(Over::Request(*look)),
+        Some(Over::Help { under: Some(look), .. } | Over::Problems { under: Some(look), .. }) => {
+            app.over = Some(Over::Request(*look))
+        }
         // What was said is not held longer than it is looked at.
         Some(_) => (app.story, app.account) = (None, None),
         None => {

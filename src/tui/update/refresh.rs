@@ -30,9 +30,14 @@ pub(super) fn refresh(app: &mut App, now: Now) -> Vec<Effect> {
     }
     let mut effects = Vec::new();
     let fresh = &app.fresh;
-    let shown = matches!(app.screen, Screen::Config | Screen::Keys | Screen::Models | Screen::Upstreams | Screen::Usage);
+    let shown = matches!(
+        app.screen,
+        Screen::Config | Screen::Keys | Screen::Models | Screen::Upstreams | Screen::Usage
+    );
     let age = now.at.0 - fresh.at.0;
-    if !fresh.pending && ((fresh.urgent && age >= URGENT_MS) || (fresh.stale && shown && age >= REFRESH_MS)) {
+    if !fresh.pending
+        && ((fresh.urgent && age >= URGENT_MS) || (fresh.stale && shown && age >= REFRESH_MS))
+    {
         effects.extend(fetch(app));
     }
     effects.extend(ask_story(app, now));
@@ -66,7 +71,9 @@ fn ask_story(app: &mut App, now: Now) -> Option<Effect> {
 /// The account of the request that is looked at, once it is there to be told: when it has ended.
 fn ask_account(app: &mut App) -> Option<Effect> {
     let look = looked_at(app).filter(|look| look.pane == Pane::Account)?;
-    if app.account.as_ref().is_some_and(|account| account.id == look.id) || app.request(look.id).is_some_and(RequestRecord::running) {
+    if app.account.as_ref().is_some_and(|account| account.id == look.id)
+        || app.request(look.id).is_some_and(RequestRecord::running)
+    {
         return None;
     }
     app.account = Some(Account { id: look.id, said: None });
@@ -109,7 +116,8 @@ fn ask_past(app: &mut App) -> Option<Effect> {
     if app.past.filter != filter {
         app.past.restart(&filter);
     }
-    let near_the_end = app.place_of(Screen::Log).offset + 2 * usize::from(app.size.1) >= screens::entries(app).len();
+    let near_the_end = app.place_of(Screen::Log).offset + 2 * usize::from(app.size.1)
+        >= screens::entries(app).len();
     if !app.past.wants() || !near_the_end {
         return None;
     }
@@ -120,7 +128,11 @@ fn ask_past(app: &mut App) -> Option<Effect> {
     Some(Effect::FetchHistory { filter, before })
 }
 
-pub(super) fn story_came(app: &mut App, story: Result<Box<Story>, String>, now: Now) -> Vec<Effect> {
+pub(super) fn story_came(
+    app: &mut App,
+    story: Result<Box<Story>, String>,
+    now: Now,
+) -> Vec<Effect> {
     app.reading.pending = false;
     let Some(look) = looked_at(app) else { return Vec::new() };
     match story {
@@ -131,10 +143,12 @@ pub(super) fn story_came(app: &mut App, story: Result<Box<Story>, String>, now: 
                 story.conversation = before.conversation;
                 story.kept = before.kept;
             }
-            if let (Some(Dialog::Copy { id, curl }), Some(snapshot)) = (&mut app.dialog, &app.snapshot)
+            if let (Some(Dialog::Copy { id, curl }), Some(snapshot)) =
+                (&mut app.dialog, &app.snapshot)
                 && *id == story.id
                 && story.raw
-                && let (Some(record), [Part { who: Who::Raw, text, chars, .. }]) = (&story.record, story.conversation.as_slice())
+                && let (Some(record), [Part { who: Who::Raw, text, chars, .. }]) =
+                    (&story.record, story.conversation.as_slice())
                 && text.chars().count() as u64 == *chars
                 && let Some(again) = curl::again(snapshot, record, text)
             {

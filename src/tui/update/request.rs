@@ -29,7 +29,8 @@ pub(super) fn subject(app: &App) -> Option<&RequestRecord> {
 pub(super) fn ask_to_kill(app: &mut App, now: Now) {
     match subject(app) {
         Some(r) if r.running() => {
-            let question = fill(&now.text.ask.kill, &[("project", &r.project), ("model", &r.asked)]);
+            let question =
+                fill(&now.text.ask.kill, &[("project", &r.project), ("model", &r.asked)]);
             let id = r.id.to_string();
             ask(app, question, Effect::Act(Action::Kill { id }));
         }
@@ -53,7 +54,11 @@ pub(super) fn copy_menu(app: &mut App, now: Now) -> Vec<Effect> {
         app.dialog = Some(Dialog::Copy { id, curl });
         // The bytes of the request make a better command, where they are kept.
         let wish = Wish { only_answer: false, raw: true };
-        return if looked_at(app).is_some() { vec![Effect::FetchStory { id, wish }] } else { Vec::new() };
+        return if looked_at(app).is_some() {
+            vec![Effect::FetchStory { id, wish }]
+        } else {
+            Vec::new()
+        };
     }
     let curl = curl::hello(snapshot, screens::first_model(snapshot));
     copy(app, curl, &now.text.toast.the_curl, now)
@@ -69,7 +74,9 @@ pub(super) fn copy(app: &mut App, text: String, what: &str, now: Now) -> Vec<Eff
 }
 
 pub(super) fn copy_answer(app: &mut App, id: RequestId, now: Now) -> Vec<Effect> {
-    let parts = app.told(id).map(|story| story.answer.iter().map(|part| part.text.as_str()).collect::<Vec<_>>());
+    let parts = app
+        .told(id)
+        .map(|story| story.answer.iter().map(|part| part.text.as_str()).collect::<Vec<_>>());
     match parts.map(|parts| parts.join("\n")).filter(|text| !text.is_empty()) {
         Some(text) => copy(app, text, &now.text.toast.the_answer, now),
         None => {

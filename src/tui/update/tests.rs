@@ -1,6 +1,8 @@
 //! What keys, events and snapshots do to the state.
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::crossterm::event::{
+    KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
 
 use super::*;
 use crate::{
@@ -29,7 +31,12 @@ fn event(seq: u64, kind: EventKind) -> Msg {
 }
 
 fn accepted(seq: u64) -> Msg {
-    event(seq, EventKind::Accepted { request: Box::new(sample::running(100 + seq, "new", "healthy", State::Waiting)) })
+    event(
+        seq,
+        EventKind::Accepted {
+            request: Box::new(sample::running(100 + seq, "new", "healthy", State::Waiting)),
+        },
+    )
 }
 
 #[test]
@@ -59,7 +66,12 @@ fn the_selection_moves_on_when_its_row_is_gone() {
 #[test]
 fn costly_acts_ask_and_n_means_no() {
     for (screen, key, question, effect) in [
-        (Screen::Live, "x", "kill the request of ide for essay?", Action::Kill { id: sample::id(101).to_string() }),
+        (
+            Screen::Live,
+            "x",
+            "kill the request of ide for essay?",
+            Action::Kill { id: sample::id(101).to_string() },
+        ),
         (
             Screen::Keys,
             "c",
@@ -72,12 +84,21 @@ fn costly_acts_ask_and_n_means_no() {
             "cool healthy for 10 minutes?",
             Action::CoolUpstream { upstream: "healthy".to_owned(), for_ms: Some(600_000) },
         ),
-        (Screen::Keys, "t", "test healthy/work with a small request?", Action::Test { key: "healthy/work".to_owned() }),
+        (
+            Screen::Keys,
+            "t",
+            "test healthy/work with a small request?",
+            Action::Test { key: "healthy/work".to_owned() },
+        ),
     ] {
         let mut app = app();
         app.screen = screen;
         assert_eq!(press(&mut app, key), []);
-        assert!(matches!(&app.dialog, Some(Dialog::Ask { question: asked, .. }) if asked == question), "{:?}", app.dialog);
+        assert!(
+            matches!(&app.dialog, Some(Dialog::Ask { question: asked, .. }) if asked == question),
+            "{:?}",
+            app.dialog
+        );
 
         assert_eq!(press(&mut app, "n"), []);
         assert_eq!(app.dialog, None);
@@ -91,7 +112,11 @@ fn costly_acts_ask_and_n_means_no() {
 fn w_acts_on_the_row_and_elsewhere_on_the_problem() {
     for (screen, keys, want) in [
         (Screen::Live, "w", Action::WarmUpstream { upstream: "dead".to_owned() }),
-        (Screen::Keys, "jw", Action::Warm { key: Some("limited/LIMITED_KEY".to_owned()), model: None }),
+        (
+            Screen::Keys,
+            "jw",
+            Action::Warm { key: Some("limited/LIMITED_KEY".to_owned()), model: None },
+        ),
         (Screen::Upstreams, "w", Action::WarmUpstream { upstream: "healthy".to_owned() }),
     ] {
         let mut app = app();
@@ -162,7 +187,8 @@ fn health_is_asked_for_at_once_and_numbers_only_where_they_show() {
     assert_eq!(update(&mut app, Msg::Tick, later(2_000)), [Effect::FetchSnapshot]);
 
     let mut app = sample::app();
-    let health = EventKind::Health { subject: "limited".into(), text: "cools".into(), level: Level::Warn };
+    let health =
+        EventKind::Health { subject: "limited".into(), text: "cools".into(), level: Level::Warn };
     assert_eq!(update(&mut app, event(42, health), later(300)), [Effect::FetchSnapshot]);
 }
 
@@ -177,7 +203,10 @@ fn a_wait_that_ends_is_looked_at_again() {
 fn a_lost_proxy_keeps_the_last_picture_and_comes_back() {
     let mut app = app();
     update(&mut app, Msg::Lost { why: "gone".to_owned(), retry_ms: 3_000 }, now());
-    assert_eq!(app.link, Link::Lost { why: "gone".to_owned(), retry_at: UnixMillis(sample::NOW.0 + 3_000) });
+    assert_eq!(
+        app.link,
+        Link::Lost { why: "gone".to_owned(), retry_at: UnixMillis(sample::NOW.0 + 3_000) }
+    );
     assert!(app.live().is_some());
 
     let mut fresh = sample::snapshot();
@@ -200,7 +229,11 @@ fn a_paused_picture_stands_still() {
 #[test]
 fn the_answer_to_an_act_shows_for_three_seconds() {
     let mut app = app();
-    update(&mut app, Msg::Answered(Ok(Reply { ok: true, text: "warmed".to_owned(), id: None })), now());
+    update(
+        &mut app,
+        Msg::Answered(Ok(Reply { ok: true, text: "warmed".to_owned(), id: None })),
+        now(),
+    );
     update(&mut app, Msg::Tick, later(2_900));
     assert!(app.toast.is_some());
     update(&mut app, Msg::Tick, later(3_000));
@@ -211,8 +244,14 @@ fn the_answer_to_an_act_shows_for_three_seconds() {
 fn a_click_selects_two_open_and_a_tab_goes_there() {
     let mut app = app();
     app.size = (120, 40);
-    let click =
-        |column, row| Msg::Mouse(MouseEvent { kind: MouseEventKind::Down(MouseButton::Left), column, row, modifiers: KeyModifiers::NONE });
+    let click = |column, row| {
+        Msg::Mouse(MouseEvent {
+            kind: MouseEventKind::Down(MouseButton::Left),
+            column,
+            row,
+            modifiers: KeyModifiers::NONE,
+        })
+    };
     // Top, tabs, problem, rule, chart, rule, head: the first row is the eighth line.
     update(&mut app, click(30, 8), now());
     assert_eq!(app.place().selected, Some(RowId::Request(sample::id(102))));
@@ -229,7 +268,11 @@ fn copying_never_needs_the_proxy() {
     assert_eq!(app.copied, [sample::id(101).to_string()]);
     let effects = press(&mut app, "yc");
     let [Effect::Copy(curl)] = effects.as_slice() else { panic!("a copy") };
-    assert!(curl.starts_with("curl http://127.0.0.1:8642/v1/chat/completions ") && curl.contains(r#""model":"essay""#), "{curl}");
+    assert!(
+        curl.starts_with("curl http://127.0.0.1:8642/v1/chat/completions ")
+            && curl.contains(r#""model":"essay""#),
+        "{curl}"
+    );
 }
 
 #[test]
@@ -249,7 +292,10 @@ fn enter_opens_what_the_row_is_about() {
 #[test]
 fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
     let mut app = app();
-    let wish = |only_answer| Effect::FetchStory { id: sample::id(101), wish: Wish { only_answer, raw: false } };
+    let wish = |only_answer| Effect::FetchStory {
+        id: sample::id(101),
+        wish: Wish { only_answer, raw: false },
+    };
     assert_eq!(code(&mut app, KeyCode::Enter), [wish(false)]);
 
     let mut story = sample::story(sample::id(101));
@@ -257,7 +303,11 @@ fn looking_at_a_running_request_asks_for_its_words_as_they_come() {
     assert_eq!(update(&mut app, Msg::Tick, later(100)), [], "read a moment ago");
     let progress = EventKind::Progress { id: sample::id(101), answer_bytes: 10, events: 3 };
     assert_eq!(update(&mut app, event(42, progress.clone()), later(300)), [wish(true)]);
-    assert_eq!(update(&mut app, event(43, progress), later(900)), [], "the answer to the question before is awaited");
+    assert_eq!(
+        update(&mut app, event(43, progress), later(900)),
+        [],
+        "the answer to the question before is awaited"
+    );
 
     // The conversation stays while the answer grows.
     story.conversation.clear();
@@ -297,11 +347,16 @@ fn an_answer_is_followed_until_its_reader_scrolls_up() {
 fn a_replay_asks_for_the_model_and_goes_on_enter() {
     let mut app = app();
     press(&mut app, "jjr");
-    assert!(matches!(&app.dialog, Some(Dialog::Replay { model, .. }) if model.starts_with("deepseek")));
+    assert!(
+        matches!(&app.dialog, Some(Dialog::Replay { model, .. }) if model.starts_with("deepseek"))
+    );
     update(&mut app, Msg::Key(KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL)), now());
     press(&mut app, "essay");
     let id = sample::id(8).to_string();
-    assert_eq!(code(&mut app, KeyCode::Enter), [Effect::Act(Action::Replay { id, model: Some("essay".to_owned()) })]);
+    assert_eq!(
+        code(&mut app, KeyCode::Enter),
+        [Effect::Act(Action::Replay { id, model: Some("essay".to_owned()) })]
+    );
 }
 
 #[test]
@@ -310,11 +365,19 @@ fn a_copied_request_is_the_one_that_was_sent_where_that_is_known() {
     press(&mut app, "jj");
     code(&mut app, KeyCode::Enter);
     let id = sample::id(8);
-    assert_eq!(press(&mut app, "y"), [Effect::FetchStory { id, wish: Wish { only_answer: false, raw: true } }]);
+    assert_eq!(
+        press(&mut app, "y"),
+        [Effect::FetchStory { id, wish: Wish { only_answer: false, raw: true } }]
+    );
     let mut story = sample::story(id);
     story.raw = true;
     story.record = app.request(id).cloned().map(Box::new);
-    story.conversation = vec![Part { who: Who::Raw, text: "{\"model\":\"m\"}".to_owned(), chars: 13, ..story.conversation[0].clone() }];
+    story.conversation = vec![Part {
+        who: Who::Raw,
+        text: "{\"model\":\"m\"}".to_owned(),
+        chars: 13,
+        ..story.conversation[0].clone()
+    }];
     update(&mut app, Msg::Story(Ok(Box::new(story))), now());
 
     let effects = press(&mut app, "c");
@@ -343,7 +406,10 @@ fn sums_are_asked_for_where_they_show_and_again_when_something_ended() {
         events: 0,
         error: None,
     };
-    assert_eq!(update(&mut app, event(42, ended), later(31_000)), [Effect::FetchSnapshot, Effect::FetchToday, ask(By::Project, 30)]);
+    assert_eq!(
+        update(&mut app, event(42, ended), later(31_000)),
+        [Effect::FetchSnapshot, Effect::FetchToday, ask(By::Project, 30)]
+    );
 }
 
 #[test]
@@ -360,7 +426,10 @@ fn the_log_goes_on_with_the_past_for_its_filter() {
     let before = Some(sample::id(1));
     let ask = |filter: &str| Effect::FetchHistory { filter: filter.to_owned(), before };
     assert_eq!(press(&mut app, "6"), [ask("")]);
-    let page = |n: u64| Page { requests: vec![sample::finished(n, "older", "healthy", 200, 10)], next: None };
+    let page = |n: u64| Page {
+        requests: vec![sample::finished(n, "older", "healthy", 200, 10)],
+        next: None,
+    };
     update(&mut app, Msg::History { filter: String::new(), page: Ok(page(50)) }, now());
     assert_eq!(screens::entries(&app).len(), 5);
     assert_eq!(update(&mut app, Msg::Tick, later(10)), [], "that was all");
@@ -408,16 +477,24 @@ fn what_was_sent_again_is_named_as_its_title_and_one_key_away() {
     let mut app = app();
     press(&mut app, "n");
     assert_eq!(app.over, None);
-    let reply = Reply { ok: true, text: format!("request {} goes out again as {}", sample::id(8), sample::id(7)), id: Some(sample::id(7)) };
+    let reply = Reply {
+        ok: true,
+        text: format!("request {} goes out again as {}", sample::id(8), sample::id(7)),
+        id: Some(sample::id(7)),
+    };
     update(&mut app, Msg::Answered(Ok(reply)), now());
-    assert_eq!(app.toast.as_ref().unwrap().text, "request …0008 goes out again as …0007; n shows it");
+    assert_eq!(
+        app.toast.as_ref().unwrap().text,
+        "request …0008 goes out again as …0007; n shows it"
+    );
     press(&mut app, "n");
     assert!(matches!(&app.over, Some(Over::Request(look)) if look.id == sample::id(7)));
 }
 
 #[test]
 fn what_ends_counts_today_but_not_with_the_built_in_upstream() {
-    let ended = |id| EventKind::Ended {
+    let ended = |id| {
+        EventKind::Ended {
         id,
         state: State::Done,
         status: Some(200),
@@ -430,10 +507,14 @@ fn what_ends_counts_today_but_not_with_the_built_in_upstream() {
         answer_bytes: 0,
         events: 0,
         error: None,
+    }
     };
     let mut app = app();
     update(&mut app, event(42, ended(sample::id(101))), now());
-    assert_eq!((app.sums.since.requests, app.sums.since.usage.input, app.sums.since_demo), (1, 10, 0));
+    assert_eq!(
+        (app.sums.since.requests, app.sums.since.usage.input, app.sums.since_demo),
+        (1, 10, 0)
+    );
     app.snapshot.as_mut().unwrap().upstreams[0].origin = Origin::Demo;
     update(&mut app, event(43, ended(sample::id(102))), now());
     assert_eq!((app.sums.since.requests, app.sums.since_demo), (1, 1));
@@ -447,7 +528,12 @@ fn the_first_step_down_leaves_the_marked_row_and_the_problem_line_opens_the_list
     press(&mut app, "j");
     assert_eq!(app.place().selected, Some(RowId::Request(sample::id(102))));
     app.size = (80, 24);
-    let click = MouseEvent { kind: MouseEventKind::Down(MouseButton::Left), column: 20, row: 2, modifiers: KeyModifiers::NONE };
+    let click = MouseEvent {
+        kind: MouseEventKind::Down(MouseButton::Left),
+        column: 20,
+        row: 2,
+        modifiers: KeyModifiers::NONE,
+    };
     update(&mut app, Msg::Mouse(click), now());
     assert!(matches!(app.over, Some(Over::Problems { .. })));
     code(&mut app, KeyCode::Esc);

@@ -1,4 +1,5 @@
-//! The only way onto the screen: cleans every text, keeps to its room, and knows colours only by role.
+//! The only way onto the screen: cleans every text, keeps to its room, and knows colours only by
+//! role.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Modifier};
 
@@ -73,7 +74,13 @@ impl Canvas<'_> {
     /// A thin line with a title in it.
     pub fn titled_rule(&mut self, area: Rect, y: u16, title: &str) {
         self.rule(area, y);
-        self.put(area.x.saturating_add(1), y, area.width.saturating_sub(1), &format!(" {title} "), Role::Accent);
+        self.put(
+            area.x.saturating_add(1),
+            y,
+            area.width.saturating_sub(1),
+            &format!(" {title} "),
+            Role::Accent,
+        );
     }
 
     /// Shows rows of the screen as selected.

@@ -5,7 +5,11 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// `part` of `whole` in `room` columns.
 #[must_use]
 pub fn gauge(part: u64, whole: u64, room: usize) -> String {
-    let full = if whole == 0 { 0 } else { (u128::from(part.min(whole)) * room as u128).div_ceil(u128::from(whole)) as usize };
+    let full = if whole == 0 {
+        0
+    } else {
+        (u128::from(part.min(whole)) * room as u128).div_ceil(u128::from(whole)) as usize
+    };
     "█".repeat(full) + &"░".repeat(room - full)
 }
 
@@ -13,21 +17,27 @@ pub fn gauge(part: u64, whole: u64, room: usize) -> String {
 #[must_use]
 pub fn bars(values: &[u64]) -> String {
     let most = values.iter().copied().max().unwrap_or(0).max(1);
-    values.iter().map(|value| BARS[(u128::from(*value) * 7).div_ceil(u128::from(most)).min(7) as usize]).collect()
+    values
+        .iter()
+        .map(|value| BARS[(u128::from(*value) * 7).div_ceil(u128::from(most)).min(7) as usize])
+        .collect()
 }
 
-/// A bar whose length is `part` of `whole`, in at most `room` columns; by eighths, and never nothing for something.
+/// A bar whose length is `part` of `whole`, in at most `room` columns; by eighths, and never
+/// nothing for something.
 #[must_use]
 pub fn bar(part: u64, whole: u64, room: usize) -> String {
     const ENDS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let eighths = (u128::from(part.min(whole)) * room as u128 * 8).div_ceil(u128::from(whole.max(1))) as usize;
+    let eighths = (u128::from(part.min(whole)) * room as u128 * 8)
+        .div_ceil(u128::from(whole.max(1))) as usize;
     "█".repeat(eighths / 8) + ENDS[eighths % 8]
 }
 
 /// A standing bar of at most `lines` pieces, from below.
 #[must_use]
 pub fn column(part: u64, whole: u64, lines: usize) -> Vec<char> {
-    let eighths = (u128::from(part.min(whole)) * lines as u128 * 8).div_ceil(u128::from(whole.max(1))) as usize;
+    let eighths = (u128::from(part.min(whole)) * lines as u128 * 8)
+        .div_ceil(u128::from(whole.max(1))) as usize;
     let mut pieces = vec!['█'; eighths / 8];
     if !eighths.is_multiple_of(8) {
         pieces.push(BARS[eighths % 8 - 1]);
@@ -41,15 +51,26 @@ mod tests {
 
     #[test]
     fn amounts_fill_their_room_from_the_left() {
-        for (part, whole, want) in
-            [(0, 60, "░░░░░"), (1, 60, "█░░░░"), (41, 60, "████░"), (60, 60, "█████"), (99, 60, "█████"), (1, 0, "░░░░░")]
-        {
+        for (part, whole, want) in [
+            (0, 60, "░░░░░"),
+            (1, 60, "█░░░░"),
+            (41, 60, "████░"),
+            (60, 60, "█████"),
+            (99, 60, "█████"),
+            (1, 0, "░░░░░"),
+        ] {
             assert_eq!(gauge(part, whole, 5), want, "{part}/{whole}");
         }
         assert_eq!(bars(&[0, 1, 4, 8]), "▁▂▅█");
         assert_eq!(bars(&[0, 0]), "▁▁");
         assert_eq!(bars(&[u64::MAX, 0]), "█▁");
-        assert_eq!([bar(0, 10, 4), bar(1, 1_000, 4), bar(5, 10, 4), bar(10, 10, 4)], ["", "▏", "██", "████"]);
-        assert_eq!([column(0, 10, 3), column(5, 10, 3), column(u64::MAX, u64::MAX, 3)], [vec![], vec!['█', '▄'], vec!['█'; 3]]);
+        assert_eq!(
+            [bar(0, 10, 4), bar(1, 1_000, 4), bar(5, 10, 4), bar(10, 10, 4)],
+            ["", "▏", "██", "████"]
+        );
+        assert_eq!(
+            [column(0, 10, 3), column(5, 10, 3), column(u64::MAX, u64::MAX, 3)],
+            [vec![], vec!['█', '▄'], vec!['█'; 3]]
+        );
     }
 }

@@ -5,8 +5,8 @@ use unicode_width::UnicodeWidthChar;
 use super::canvas::{Span, span, spans_width};
 use crate::{base::clean::clean, tui::theme::Role};
 
-/// The text in lines of at most `room` columns, cleaned, at most `most` of them: broken where it has breaks, else between
-/// words, else anywhere.
+/// The text in lines of at most `room` columns, cleaned, at most `most` of them: broken where it
+/// has breaks, else between words, else anywhere.
 #[must_use]
 pub fn wrap(text: &str, room: usize, most: usize) -> Vec<String> {
     let room = room.max(1);
@@ -31,8 +31,11 @@ fn one(line: &str, room: usize, most: usize, lines: &mut Vec<String>) {
     for (at, c) in line.char_indices() {
         let wide = c.width().unwrap_or(1);
         if used + wide > room && at > from {
-            // A word goes to the next line as a whole, unless that would leave this one nearly empty.
-            let cut = space.filter(|space| *space > from && line[*space..at].len() < room / 2).unwrap_or(at);
+            // A word goes to the next line as a whole, unless that would leave this one nearly
+            // empty.
+            let cut = space
+                .filter(|space| *space > from && line[*space..at].len() < room / 2)
+                .unwrap_or(at);
             lines.push(line[from..cut].trim_end().to_owned());
             if lines.len() >= most {
                 return;

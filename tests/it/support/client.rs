@@ -1,4 +1,5 @@
-//! An HTTP/1.1 client on bare sockets: every byte chosen, every piece with the time at which it came.
+//! An HTTP/1.1 client on bare sockets: every byte chosen, every piece with the time at which it
+//! came.
 
 use std::{
     io::{Read, Write},
@@ -25,7 +26,8 @@ impl Request {
     }
 
     pub(crate) fn post(path: &str, body: &Value) -> Self {
-        Self::post_bytes(path, body.to_string().into_bytes()).header("content-type", "application/json")
+        Self::post_bytes(path, body.to_string().into_bytes())
+            .header("content-type", "application/json")
     }
 
     pub(crate) fn post_bytes(path: &str, body: Vec<u8>) -> Self {
@@ -51,7 +53,8 @@ impl Request {
     /// The bytes on the wire; `Host` is the address unless given.
     pub(crate) fn bytes(&self, addr: SocketAddr) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
-        let named = |name: &str| self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        let named =
+            |name: &str| self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
         if !named("host") {
             head += &format!("host: {addr}\r\n");
         }
@@ -99,13 +102,17 @@ impl Answer {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e} in a {}: {}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("{e} in a {}: {}", self.status, self.text()))
     }
 
     /// What an OpenAI chat answer says, streamed or not.
     pub(crate) fn said(&self) -> String {
         if let Ok(json) = serde_json::from_slice::<Value>(&self.body) {
-            return json["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned();
+            return json["choices"][0]["message"]["content"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
         }
         events(&self.body).iter().map(|event| delta(event)).collect()
     }
@@ -124,7 +131,10 @@ pub(crate) fn delta(data: &str) -> String {
 }
 
 fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    headers
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
 }
 
 /// One socket, and what has come over it but was not asked for yet.
@@ -171,8 +181,16 @@ impl Connection {
                 self.buffer.extend_from_slice(&piece[..count]);
                 true
             }
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-                panic!("nothing came for {PATIENCE:?}; so far: {}", String::from_utf8_lossy(&self.buffer))
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) =>
+            {
+                panic!(
+                    "nothing came for {PATIENCE:?}; so far: {}",
+                    String::from_utf8_lossy(&self.buffer)
+                )
             }
             Err(_) => false,
         }
@@ -197,7 +215,11 @@ impl Connection {
         let head: Vec<_> = self.buffer.drain(..end + 4).collect();
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok()).expect("a status line");
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .and_then(|status| status.parse().ok())
+            .expect("a status line");
         let headers: Vec<_> = lines
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
@@ -212,7 +234,8 @@ impl Connection {
         Some((status, headers))
     }
 
-    /// The next piece of the body as it came; `Ok(None)` at its proper end, `Err` where it broke off.
+    /// The next piece of the body as it came; `Ok(None)` at its proper end, `Err` where it broke
+    /// off.
     pub(crate) fn piece(&mut self) -> Result<Option<Vec<u8>>, ()> {
         loop {
             match self.left {
@@ -222,7 +245,9 @@ impl Connection {
                     self.left = Left::Bytes(left - take);
                     return Ok(Some(self.buffer.drain(..take).collect()));
                 }
-                Left::UntilClose if !self.buffer.is_empty() => return Ok(Some(std::mem::take(&mut self.buffer))),
+                Left::UntilClose if !self.buffer.is_empty() => {
+                    return Ok(Some(std::mem::take(&mut self.buffer)));
+                }
                 Left::Chunks => {
                     if let Some((from, to)) = self.chunk() {
                         let piece = self.buffer[from..to].to_vec();
@@ -246,7 +271,8 @@ impl Connection {
     fn chunk(&self) -> Option<(usize, usize)> {
         let line = self.buffer.windows(2).position(|window| window == b"\r\n")?;
         let size = std::str::from_utf8(&self.buffer[..line]).expect("a chunk size");
-        let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16).expect("a chunk size");
+        let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16)
+            .expect("a chunk size");
         (self.buffer.len() >= line + 2 + size + 2).then_some((line + 2, line + 2 + size))
     }
 
@@ -258,7 +284,9 @@ impl Connection {
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains(wanted) {
             let piece = self.piece().ok().flatten();
-            let Some(piece) = piece else { panic!("the body ended before {wanted:?}: {}", String::from_utf8_lossy(&seen)) };
+            let Some(piece) = piece else {
+                panic!("the body ended before {wanted:?}: {}", String::from_utf8_lossy(&seen))
+            };
             seen.extend(piece);
         }
         String::from_utf8_lossy(&seen).into_owned()
@@ -275,7 +303,9 @@ impl Connection {
 
     /// The next answer, whole.
     pub(crate) fn answer(&mut self) -> Answer {
-        self.try_answer().unwrap_or_else(|| panic!("closed without an answer: {}", String::from_utf8_lossy(&self.buffer)))
+        self.try_answer().unwrap_or_else(|| {
+            panic!("closed without an answer: {}", String::from_utf8_lossy(&self.buffer))
+        })
     }
 
     /// The next answer; `None` where the peer closed instead.

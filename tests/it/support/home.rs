@@ -13,7 +13,8 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("aiproxy-it-").tempdir().expect("a temporary folder");
+        let dir =
+            tempfile::Builder::new().prefix("aiproxy-it-").tempdir().expect("a temporary folder");
         Self { dir, env: Vec::new() }
     }
 

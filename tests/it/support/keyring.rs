@@ -1,7 +1,8 @@
 //! A real Secret Service on a bus of its own, in a home of its own.
 //!
-//! A process talks to one bus, the one it was started with: a test that uses the keyring inside the process runs its own
-//! binary again, on the bus ([`on_the_bus`]); others give [`Ring::env`] to the programs they start.
+//! A process talks to one bus, the one it was started with: a test that uses the keyring inside the
+//! process runs its own binary again, on the bus ([`on_the_bus`]); others give [`Ring::env`] to the
+//! programs they start.
 
 use std::{
     fs,
@@ -40,14 +41,18 @@ impl Ring {
         }
         for program in ["dbus-run-session", "dbus-send", "gnome-keyring-daemon"] {
             if !installed(program) {
-                println!("skipped: {program} is not installed (apt-get install gnome-keyring dbus)");
+                println!(
+                    "skipped: {program} is not installed (apt-get install gnome-keyring dbus)"
+                );
                 return None;
             }
         }
         let mut ring = Self { home, address: String::new(), bus: None };
         let daemon = match service {
             Service::Unlocked => UNLOCK,
-            Service::NeverUnlocked => "gnome-keyring-daemon --start --components=secrets >/dev/null 2>&1",
+            Service::NeverUnlocked => {
+                "gnome-keyring-daemon --start --components=secrets >/dev/null 2>&1"
+            }
             Service::Nobody | Service::NoBus | Service::Silent => "true",
         };
         let script = format!("echo \"$DBUS_SESSION_BUS_ADDRESS\"; {daemon}; echo up; exec cat");
@@ -56,11 +61,24 @@ impl Ring {
         if matches!(service, Service::Nobody | Service::Silent) {
             command.arg(format!("--config-file={}", ring.write_config(service).display()));
         }
-        command.args(["--", "sh", "-c", &script]).envs(ring.env()).env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
-        let mut bus = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a bus");
+        command
+            .args(["--", "sh", "-c", &script])
+            .envs(ring.env())
+            .env_remove("DISPLAY")
+            .env_remove("WAYLAND_DISPLAY");
+        let mut bus = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a bus");
         let mut said = BufReader::new(bus.stdout.take().expect("piped")).lines();
         ring.address = said.next().expect("an address").expect("readable");
-        assert_eq!(said.next().expect("a word").expect("readable"), "up", "the Secret Service did not start");
+        assert_eq!(
+            said.next().expect("a word").expect("readable"),
+            "up",
+            "the Secret Service did not start"
+        );
         ring.bus = Some(bus);
         Some(ring)
     }
@@ -111,33 +129,56 @@ impl Drop for Ring {
 /// Runs the body of a test on a bus of its own. `name` is the test's own full name.
 pub fn on_the_bus(service: Service, name: &str, body: impl Future<Output = ()>) {
     if std::env::var_os(MARK).is_some() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         return runtime.block_on(body);
     }
     let Some(ring) = Ring::start(service) else { return };
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["--exact", name, "--nocapture"]).env(MARK, "1").envs(ring.env()).env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+    command
+        .args(["--exact", name, "--nocapture"])
+        .env(MARK, "1")
+        .envs(ring.env())
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY");
     let done = command.output().expect("started again");
-    let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
     assert!(done.status.success() && said.contains("1 passed"), "{said}");
 }
 
 /// Locks the collection of the bus we are on.
 pub fn lock() {
-    let target = ["--session", "--print-reply", "--dest=org.freedesktop.secrets", "/org/freedesktop/secrets"];
-    let call = ["org.freedesktop.Secret.Service.Lock", "array:objpath:/org/freedesktop/secrets/collection/login"];
+    let target = [
+        "--session",
+        "--print-reply",
+        "--dest=org.freedesktop.secrets",
+        "/org/freedesktop/secrets",
+    ];
+    let call = [
+        "org.freedesktop.Secret.Service.Lock",
+        "array:objpath:/org/freedesktop/secrets/collection/login",
+    ];
     let done = Command::new("dbus-send").args(target).args(call).output().expect("dbus-send");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Puts a new daemon in the place of the one on our bus; it opens the same folder.
 pub fn restart() {
-    let done = Command::new("sh").args(["-c", &UNLOCK.replace("--unlock", "--replace --unlock")]).status().expect("a shell");
+    let done = Command::new("sh")
+        .args(["-c", &UNLOCK.replace("--unlock", "--replace --unlock")])
+        .status()
+        .expect("a shell");
     assert!(done.success());
 }
 
 fn installed(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    })
 }
 
 fn write(path: &std::path::Path, text: &str) {
@@ -146,4 +187,5 @@ fn write(path: &std::path::Path, text: &str) {
 
 const MARK: &str = "AIPROXY_TEST_ON_THE_BUS";
 /// The passphrase goes in without a line end.
-const UNLOCK: &str = "printf test-pass | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1";
+const UNLOCK: &str =
+    "printf test-pass | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1";

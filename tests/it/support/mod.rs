@@ -1,4 +1,5 @@
-//! What the tests stand on: a home of their own, a scripted upstream, the real program, a client, a terminal.
+//! What the tests stand on: a home of their own, a scripted upstream, the real program, a client, a
+//! terminal.
 
 pub(crate) mod client;
 pub(crate) mod home;

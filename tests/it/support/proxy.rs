@@ -33,8 +33,8 @@ impl Setup {
         Self { home: Home::new(), rows: String::new(), extra: String::new(), whole: None }
     }
 
-    /// An upstream of the OpenAI dialect that serves every model, with keys of these labels. The secret of `work` at
-    /// `one` is [`secret`]`("one", "work")`; keys are tried in this order.
+    /// An upstream of the OpenAI dialect that serves every model, with keys of these labels. The
+    /// secret of `work` at `one` is [`secret`]`("one", "work")`; keys are tried in this order.
     pub(crate) fn upstream(self, name: &str, upstream: &Upstream, labels: &[&str]) -> Self {
         self.upstream_at(name, &upstream.url(), labels, "")
     }
@@ -45,7 +45,13 @@ impl Setup {
     }
 
     /// An upstream of any dialect with one key, `work`.
-    pub(crate) fn speaking(self, dialect: &str, name: &str, upstream: &Upstream, more: &str) -> Self {
+    pub(crate) fn speaking(
+        self,
+        dialect: &str,
+        name: &str,
+        upstream: &Upstream,
+        more: &str,
+    ) -> Self {
         let below = match dialect {
             "gemini" => "/v1beta",
             "ollama" => "",
@@ -59,7 +65,10 @@ impl Setup {
         for (index, label) in labels.iter().enumerate() {
             let variable = format!("IT_{}_{}", name.to_uppercase(), label.to_uppercase());
             self.home.set(&variable, &secret(name, label));
-            keys.push(format!("{{ ref = \"env:{variable}\", label = \"{label}\", priority = {} }}", 10 + index));
+            keys.push(format!(
+                "{{ ref = \"env:{variable}\", label = \"{label}\", priority = {} }}",
+                10 + index
+            ));
         }
         self.rows += &format!(
             "\n[[upstream]]\nname = \"{name}\"\nbase_url = \"{url}\"\ndialect = \"{dialect}\"\nmodels = [\"*\"]\nkeys = [{}]\n{more}\n",
@@ -97,7 +106,8 @@ impl Setup {
         })
     }
 
-    /// Starts the program and waits until it listens; it knows the keys of [`Setup::upstream`] then.
+    /// Starts the program and waits until it listens; it knows the keys of [`Setup::upstream`]
+    /// then.
     pub(crate) fn start(self) -> Proxy {
         self.home.write_config(&self.text());
         Proxy::spawn(self.home)
@@ -143,9 +153,15 @@ impl Proxy {
         let said = Arc::clone(&stderr);
         let addr = until("the proxy to listen", || {
             let gone = child.try_wait().expect("the child");
-            assert!(gone.is_none(), "aiproxy ended with {gone:?}: {}", said.lock().expect("stderr"));
+            assert!(
+                gone.is_none(),
+                "aiproxy ended with {gone:?}: {}",
+                said.lock().expect("stderr")
+            );
             let run: Value = serde_json::from_slice(&std::fs::read(&run).ok()?).ok()?;
-            let addr: SocketAddr = (run["pid"] == child.id()).then(|| run["listen"][0].as_str()?.parse().ok()).flatten()?;
+            let addr: SocketAddr = (run["pid"] == child.id())
+                .then(|| run["listen"][0].as_str()?.parse().ok())
+                .flatten()?;
             // Said a moment before it is so.
             TcpStream::connect(addr).is_ok().then_some(addr)
         });
@@ -183,7 +199,9 @@ impl Proxy {
 
     /// Sends a chat request for model `m` and leaves the answer to the caller.
     pub(crate) fn open_chat(&self, prompt: &str, stream: bool) -> Connection {
-        Request::post("/v1/chat/completions", &body("m", prompt, stream)).bearer(CLIENT_KEY).open(self.addr)
+        Request::post("/v1/chat/completions", &body("m", prompt, stream))
+            .bearer(CLIENT_KEY)
+            .open(self.addr)
     }
 
     /// Runs another command of the program in the same home.
@@ -194,21 +212,25 @@ impl Proxy {
     /// `status --json`.
     pub(crate) fn status_json(&self) -> Value {
         let output = self.cli(&["status", "--json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
     /// The row of a key (`one/work`) in `status --json`.
     pub(crate) fn key(&self, name: &str) -> Value {
         let status = self.status_json();
         let rows = status["keys"].as_array().cloned().unwrap_or_default();
-        let found =
-            rows.into_iter().find(|row| format!("{}/{}", row["upstream"].as_str().unwrap(), row["label"].as_str().unwrap()) == name);
+        let found = rows.into_iter().find(|row| {
+            format!("{}/{}", row["upstream"].as_str().unwrap(), row["label"].as_str().unwrap())
+                == name
+        });
         found.unwrap_or_else(|| panic!("no key {name} in {status}"))
     }
 
     /// What the dashboard sees.
     pub(crate) fn snapshot(&self) -> Value {
-        let token = std::fs::read_to_string(self.home.data().join("run/token")).expect("the control token");
+        let token =
+            std::fs::read_to_string(self.home.data().join("run/token")).expect("the control token");
         let answer = Request::get("/aiproxy/v1/snapshot").bearer(token.trim()).send(self.addr);
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()

@@ -57,7 +57,14 @@ impl Terminal {
                 }
             }
         });
-        Self { master: pair.master, writer, child, parser: vt100::Parser::new(rows, columns, 0), bytes, raw: Vec::new() }
+        Self {
+            master: pair.master,
+            writer,
+            child,
+            parser: vt100::Parser::new(rows, columns, 0),
+            bytes,
+            raw: Vec::new(),
+        }
     }
 
     /// The program's process.
@@ -115,7 +122,10 @@ impl Terminal {
     pub(crate) fn exit_code(&mut self) -> u32 {
         let end = Instant::now() + PATIENCE;
         while self.read(end.saturating_duration_since(Instant::now())) {}
-        super::until("the program in the terminal to end", || self.child.try_wait().expect("the child")).exit_code()
+        super::until("the program in the terminal to end", || {
+            self.child.try_wait().expect("the child")
+        })
+        .exit_code()
     }
 }
 

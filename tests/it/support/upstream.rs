@@ -1,4 +1,5 @@
-//! A provider that does as it is told: answers, errs, stalls, paces, cuts, and writes down what it saw.
+//! A provider that does as it is told: answers, errs, stalls, paces, cuts, and writes down what it
+//! saw.
 
 use std::{
     net::SocketAddr,
@@ -20,7 +21,11 @@ use super::until;
 
 /// All upstreams of the test binary live here.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime for the upstreams")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime for the upstreams")
 });
 
 /// Holds a scene until the test opens it.
@@ -84,7 +89,8 @@ impl Scene {
 
     /// An answer with a JSON body.
     pub(crate) fn json(status: u16, body: &Value) -> Self {
-        Self::new(status, Framing::Length, vec![body.to_string().into_bytes()]).header("content-type", "application/json")
+        Self::new(status, Framing::Length, vec![body.to_string().into_bytes()])
+            .header("content-type", "application/json")
     }
 
     /// An OpenAI error of this status.
@@ -120,8 +126,12 @@ impl Scene {
     }
 
     /// The same of any type.
-    pub(crate) fn stream(content_type: &str, pieces: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
-        Self::new(200, Framing::Chunked, pieces.into_iter().map(Into::into).collect()).header("content-type", content_type)
+    pub(crate) fn stream(
+        content_type: &str,
+        pieces: impl IntoIterator<Item = impl Into<Vec<u8>>>,
+    ) -> Self {
+        Self::new(200, Framing::Chunked, pieces.into_iter().map(Into::into).collect())
+            .header("content-type", content_type)
     }
 
     /// These bytes and nothing else, then the connection closes.
@@ -171,7 +181,12 @@ impl Scene {
         }
         match self.framing {
             Framing::Chunked => head += "transfer-encoding: chunked\r\n",
-            Framing::Length => head += &format!("content-length: {}\r\n", self.pieces.iter().map(Vec::len).sum::<usize>()),
+            Framing::Length => {
+                head += &format!(
+                    "content-length: {}\r\n",
+                    self.pieces.iter().map(Vec::len).sum::<usize>()
+                )
+            }
             Framing::Raw => return Vec::new(),
         }
         (head + "\r\n").into_bytes()
@@ -206,7 +221,9 @@ impl Seen {
 
     /// The bearer token.
     pub(crate) fn key(&self) -> &str {
-        self.header("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default()
+        self.header("authorization")
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .unwrap_or_default()
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -229,17 +246,21 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Plays these scenes in order, the last one for ever. Model lists (GET) are no scene: they tell of one model, `m`.
+    /// Plays these scenes in order, the last one for ever. Model lists (GET) are no scene: they
+    /// tell of one model, `m`.
     pub(crate) fn start(scenes: Vec<Scene>) -> Self {
         Self::directed(move |_, number| scenes[number.min(scenes.len() - 1)].clone())
     }
 
     /// Chooses each scene by the request and its number.
-    pub(crate) fn directed(director: impl Fn(&Seen, usize) -> Scene + Send + Sync + 'static) -> Self {
+    pub(crate) fn directed(
+        director: impl Fn(&Seen, usize) -> Scene + Send + Sync + 'static,
+    ) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("non-blocking");
         let addr = listener.local_addr().expect("an address");
-        let (journal, director): (Arc<Mutex<Vec<Seen>>>, Arc<Director>) = (Arc::default(), Arc::new(director));
+        let (journal, director): (Arc<Mutex<Vec<Seen>>>, Arc<Director>) =
+            (Arc::default(), Arc::new(director));
         let stage = Stage { journal: Arc::clone(&journal), director };
         RUNTIME.spawn(async move {
             let listener = TcpListener::from_std(listener).expect("a listener");
@@ -252,7 +273,9 @@ impl Upstream {
 
     /// A port where nobody listens.
     pub(crate) fn refused() -> SocketAddr {
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+        std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a port")
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -302,7 +325,11 @@ impl Stage {
                 let mut journal = self.journal.lock().expect("the journal");
                 let number = journal.iter().filter(|seen| !seen.is_list()).count();
                 let list = json!({"object": "list", "data": [{"id": "m", "object": "model"}]});
-                let scene = if seen.is_list() { Scene::json(200, &list) } else { (self.director)(&seen, number) };
+                let scene = if seen.is_list() {
+                    Scene::json(200, &list)
+                } else {
+                    (self.director)(&seen, number)
+                };
                 journal.push(seen);
                 (journal.len() - 1, scene)
             };
@@ -349,7 +376,11 @@ async fn play(scene: &Scene, writer: &mut OwnedWriteHalf) -> Ended {
         if index > 0 && !scene.pace.is_zero() {
             tokio::time::sleep(scene.pace).await;
         }
-        let framed = if chunked { [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat() } else { piece.clone() };
+        let framed = if chunked {
+            [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()
+        } else {
+            piece.clone()
+        };
         if writer.write_all(&framed).await.is_err() {
             return Ended::Lost;
         }
@@ -380,9 +411,13 @@ async fn read_request(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Optio
     let mut lines = head.split("\r\n");
     let mut words = lines.next()?.split(' ').map(str::to_owned);
     let (method, path) = (words.next()?, words.next()?);
-    let headers: Vec<_> =
-        lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-    let find = |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let headers: Vec<_> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let find = |name: &str| {
+        headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    };
     let mut body = Vec::new();
     if find("transfer-encoding").is_some() {
         loop {
@@ -392,7 +427,8 @@ async fn read_request(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Optio
                 }
                 more(reader, buffer).await?;
             };
-            let size = usize::from_str_radix(std::str::from_utf8(&buffer[..line]).ok()?.trim(), 16).ok()?;
+            let size = usize::from_str_radix(std::str::from_utf8(&buffer[..line]).ok()?.trim(), 16)
+                .ok()?;
             while buffer.len() < line + 2 + size + 2 {
                 more(reader, buffer).await?;
             }
@@ -403,7 +439,8 @@ async fn read_request(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Optio
             }
         }
     } else {
-        let length = find("content-length").and_then(|length| length.parse().ok()).unwrap_or(0_usize);
+        let length =
+            find("content-length").and_then(|length| length.parse().ok()).unwrap_or(0_usize);
         while buffer.len() < length {
             more(reader, buffer).await?;
         }

@@ -15,5 +15,8 @@ fn the_losses_in_the_docs_are_the_losses_of_the_table() {
     if std::env::var_os("WRITE_EXPECTED").is_some() {
         fs::write(&path, &wanted).expect("written");
     }
-    assert!(fs::read_to_string(&path).is_ok_and(|now| now == wanted), "docs/translation.md is old; WRITE_EXPECTED=1 writes it");
+    assert!(
+        fs::read_to_string(&path).is_ok_and(|now| now == wanted),
+        "docs/translation.md is old; WRITE_EXPECTED=1 writes it"
+    );
 }

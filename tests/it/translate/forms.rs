@@ -15,29 +15,49 @@ fn embeddings_go_from_every_form_to_every_form() {
     let answers = [
         ("openai", openai_vectors()),
         ("gemini", json!({"embeddings": [{"values": [0.5, -1.0]}, {"values": [0.25, 2.0]}]})),
-        ("ollama", json!({"model": "m", "embeddings": [[0.5, -1.0], [0.25, 2.0]], "prompt_eval_count": 4})),
+        (
+            "ollama",
+            json!({"model": "m", "embeddings": [[0.5, -1.0], [0.25, 2.0]], "prompt_eval_count": 4}),
+        ),
     ];
     for (upstream, answer) in answers {
         let (seen, proxy) = before(upstream, vec![Scene::json(200, &answer)]);
-        let openai = proxy.send(&Request::post("/v1/embeddings", &json!({"model": "m", "input": ["a", "b"], "dimensions": 2}))).json();
+        let openai = proxy
+            .send(&Request::post(
+                "/v1/embeddings",
+                &json!({"model": "m", "input": ["a", "b"], "dimensions": 2}),
+            ))
+            .json();
         assert_eq!(
             (&openai["data"][1]["embedding"], &openai["data"][1]["index"]),
             (&json!([0.25, 2.0]), &json!(1)),
             "{upstream}: {openai:#}"
         );
-        let content = |text: &str| json!({"model": "models/m", "content": {"parts": [{"text": text}]}});
+        let content =
+            |text: &str| json!({"model": "models/m", "content": {"parts": [{"text": text}]}});
         let body = json!({"requests": [content("a"), content("b")]});
-        let gemini = proxy.send(&Request::post("/v1beta/models/m:batchEmbedContents", &body)).json();
+        let gemini =
+            proxy.send(&Request::post("/v1beta/models/m:batchEmbedContents", &body)).json();
         assert_eq!(gemini["embeddings"][1]["values"], json!([0.25, 2.0]), "{upstream}: {gemini:#}");
-        let ollama = proxy.send(&Request::post("/api/embed", &json!({"model": "m", "input": ["a", "b"]}))).json();
+        let ollama = proxy
+            .send(&Request::post("/api/embed", &json!({"model": "m", "input": ["a", "b"]})))
+            .json();
         assert_eq!(ollama["embeddings"][1], json!([0.25, 2.0]), "{upstream}: {ollama:#}");
-        let packed =
-            proxy.send(&Request::post("/v1/embeddings", &json!({"model": "m", "input": ["a", "b"], "encoding_format": "base64"}))).json();
+        let packed = proxy
+            .send(&Request::post(
+                "/v1/embeddings",
+                &json!({"model": "m", "input": ["a", "b"], "encoding_format": "base64"}),
+            ))
+            .json();
         let packed = packed["data"][0]["embedding"].clone();
         assert!(upstream == "openai" || packed == "AAAAPwAAgL8=", "{upstream}: {packed}");
         for request in seen.journal() {
             let sent = request.json().to_string();
-            assert!(sent.contains("\"a\"") && sent.contains("\"b\""), "{upstream}: {} {sent}", request.path);
+            assert!(
+                sent.contains("\"a\"") && sent.contains("\"b\""),
+                "{upstream}: {} {sent}",
+                request.path
+            );
         }
     }
 }
@@ -45,13 +65,20 @@ fn embeddings_go_from_every_form_to_every_form() {
 #[test]
 fn rerank_goes_from_one_form_to_another() {
     let answer = json!({"object": "list", "model": "m", "data": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}], "usage": {"total_tokens": 9}});
-    let (upstream, proxy) = before_with("openai", vec![Scene::json(200, &answer)], "preset = \"voyage\"");
+    let (upstream, proxy) =
+        before_with("openai", vec![Scene::json(200, &answer)], "preset = \"voyage\"");
     let body = json!({"model": "m", "query": "q", "documents": ["a", "b"], "top_n": 2, "return_documents": true});
 
     let answer = proxy.send(&Request::post("/v1/rerank", &body));
 
     let results = answer.json()["results"].clone();
-    assert_eq!((&results[0]["index"], &results[0]["relevance_score"]), (&json!(1), &json!(0.9)), "{} {}", answer.status, answer.text());
+    assert_eq!(
+        (&results[0]["index"], &results[0]["relevance_score"]),
+        (&json!(1), &json!(0.9)),
+        "{} {}",
+        answer.status,
+        answer.text()
+    );
     assert_eq!(upstream.request(0).json()["top_k"], 2, "{:#}", upstream.request(0).json());
 }
 
@@ -59,7 +86,8 @@ fn rerank_goes_from_one_form_to_another() {
 fn old_completions_are_answered_by_chat_upstreams() {
     for dialect in ["anthropic", "gemini"] {
         let (_upstream, proxy) = before(dialect, vec![whole(dialect, "b()")]);
-        let body = json!({"model": "m", "prompt": "def a():", "suffix": "return 1", "max_tokens": 20});
+        let body =
+            json!({"model": "m", "prompt": "def a():", "suffix": "return 1", "max_tokens": 20});
         let answer = proxy.send(&Request::post("/v1/completions", &body));
         assert_eq!(
             (&answer.json()["object"], &answer.json()["choices"][0]["text"]),
@@ -75,15 +103,28 @@ fn ollama_clients_see_cards_and_lists_of_models_elsewhere() {
     let (upstream, proxy) = before("anthropic", vec![whole("anthropic", "hi")]);
 
     let card = proxy.send(&Request::post("/api/show", &json!({"model": "m"})));
-    let generated = proxy.send(&Request::post("/api/generate", &json!({"model": "m", "prompt": "a", "system": "be", "stream": false})));
+    let generated = proxy.send(&Request::post(
+        "/api/generate",
+        &json!({"model": "m", "prompt": "a", "system": "be", "stream": false}),
+    ));
     let loaded = proxy.send(&Request::post("/api/generate", &json!({"model": "m"})));
 
     let shown = card.json();
     assert!(
-        shown["capabilities"].as_array().is_some_and(|all| all.contains(&json!("completion")) && all.contains(&json!("tools"))),
+        shown["capabilities"]
+            .as_array()
+            .is_some_and(|all| all.contains(&json!("completion")) && all.contains(&json!("tools"))),
         "{shown:#}"
     );
-    assert!(shown["model_info"]["aiproxy.context_length"].as_u64().is_some_and(|window| window >= 4096), "{shown:#}");
-    assert_eq!((&generated.json()["response"], &generated.json()["done"]), (&json!("hi"), &json!(true)), "{}", generated.text());
+    assert!(
+        shown["model_info"]["aiproxy.context_length"].as_u64().is_some_and(|window| window >= 4096),
+        "{shown:#}"
+    );
+    assert_eq!(
+        (&generated.json()["response"], &generated.json()["done"]),
+        (&json!("hi"), &json!(true)),
+        "{}",
+        generated.text()
+    );
     assert_eq!((loaded.status, upstream.journal().len()), (200, 1), "{}", loaded.text());
 }

@@ -1,4 +1,5 @@
-//! Bodies that nobody should send, and answers that nobody should give: an error each, never a panic.
+//! Bodies that nobody should send, and answers that nobody should give: an error each, never a
+//! panic.
 
 use serde_json::{Value, json};
 
@@ -14,7 +15,8 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides.max(1)
     }
 
@@ -38,7 +40,11 @@ impl Dice {
     fn spoil(&mut self, value: &mut Value) {
         let inside: Vec<&mut Value> = match value {
             Value::Array(items) => items.iter_mut().collect(),
-            Value::Object(members) => members.iter_mut().filter(|(key, _)| *key != "model").map(|(_, value)| value).collect(),
+            Value::Object(members) => members
+                .iter_mut()
+                .filter(|(key, _)| *key != "model")
+                .map(|(_, value)| value)
+                .collect(),
             _ => Vec::new(),
         };
         let count = inside.len();
@@ -107,7 +113,12 @@ fn odd_bodies_never_break_anything() {
                 let mut odd = body.clone();
                 (0..=dice.roll(3)).for_each(|_| dice.spoil(&mut odd));
                 let answer = proxy.send(&Request::post(&path, &odd));
-                assert!(matches!(answer.status, 200 | 400 | 404 | 422), "{client}: {} {} for {odd}", answer.status, answer.text());
+                assert!(
+                    matches!(answer.status, 200 | 400 | 404 | 422),
+                    "{client}: {} {} for {odd}",
+                    answer.status,
+                    answer.text()
+                );
             }
         }
         assert!(!proxy.output().contains("panicked"), "{}", proxy.output());
@@ -133,15 +144,22 @@ fn odd_answers_end_in_an_error_or_an_answer() {
                 bytes
             })
             .collect();
-        let kind = if upstream_dialect == "ollama" { "application/x-ndjson" } else { "text/event-stream" };
-        let scenes: Vec<Scene> = odd.iter().map(|bytes| Scene::stream(kind, [bytes.clone()])).collect();
+        let kind =
+            if upstream_dialect == "ollama" { "application/x-ndjson" } else { "text/event-stream" };
+        let scenes: Vec<Scene> =
+            odd.iter().map(|bytes| Scene::stream(kind, [bytes.clone()])).collect();
         let upstream = Upstream::start(scenes);
         let settings = "[retry]\nmax_attempts = 1\nqueue_for = \"0s\"\n[cooldown]\nserver_error = \"1ms\"\nmax = \"1ms\"";
-        let proxy = Setup::new().config(settings).speaking(upstream_dialect, "one", &upstream, "").start();
+        let proxy =
+            Setup::new().config(settings).speaking(upstream_dialect, "one", &upstream, "").start();
         let client = if upstream_dialect == "openai" { "anthropic" } else { "openai" };
         for bytes in &odd {
             let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
-            assert!(answer.whole && !answer.body.is_empty(), "{upstream_dialect}: {}", String::from_utf8_lossy(bytes));
+            assert!(
+                answer.whole && !answer.body.is_empty(),
+                "{upstream_dialect}: {}",
+                String::from_utf8_lossy(bytes)
+            );
         }
         assert!(!proxy.output().contains("panicked"), "{}", proxy.output());
     }

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::scenes::{DIALECTS, Heard, anthropic_events, ask, before, event, hear, heard, message, pieces, stream, whole};
+use super::scenes::{
+    DIALECTS, Heard, anthropic_events, ask, before, event, hear, heard, message, pieces, stream,
+    whole,
+};
 use crate::support::{
     client::Request,
     proxy::{CLIENT_KEY, Proxy, Setup},
@@ -26,13 +29,15 @@ fn thinking_call() -> Value {
 
 fn same_thought(body: &Value) -> bool {
     let content = body["messages"][1]["content"].as_array().cloned().unwrap_or_default();
-    content.first() == Some(&json!({"type": "thinking", "thinking": "I should look.", "signature": SIGNATURE}))
+    content.first()
+        == Some(&json!({"type": "thinking", "thinking": "I should look.", "signature": SIGNATURE}))
         && content.get(1) == Some(&json!({"type": "redacted_thinking", "data": "sealed+/="}))
 }
 
 #[test]
 fn pain_3_signatures_come_back_byte_for_byte_through_a_client_that_cannot_carry_them() {
-    let (upstream, proxy) = before("anthropic", vec![Scene::json(200, &thinking_call()), whole("anthropic", "sunny")]);
+    let (upstream, proxy) =
+        before("anthropic", vec![Scene::json(200, &thinking_call()), whole("anthropic", "sunny")]);
     let first = proxy.ask(&json!({"model": "m", "tools": [weather()], "messages": [{"role": "user", "content": "?"}]})).json();
     let said = &first["choices"][0]["message"];
     let call = &said["tool_calls"][0];
@@ -51,7 +56,8 @@ fn pain_3_signatures_come_back_byte_for_byte_through_a_client_that_cannot_carry_
 #[test]
 fn pain_3_streamed_signatures_come_back_as_well() {
     let content = thinking_call()["content"].clone();
-    let mut events = vec![event(&json!({"type": "message_start", "message": message(&json!([]), "tool_use")}))];
+    let mut events =
+        vec![event(&json!({"type": "message_start", "message": message(&json!([]), "tool_use")}))];
     for (at, block) in content.as_array().expect("blocks").iter().enumerate() {
         let mut head = block.clone();
         for key in ["thinking", "signature"] {
@@ -59,29 +65,42 @@ fn pain_3_streamed_signatures_come_back_as_well() {
                 head[key] = json!("");
             }
         }
-        let delta = |delta: Value| event(&json!({"type": "content_block_delta", "index": at, "delta": delta}));
+        let delta = |delta: Value| {
+            event(&json!({"type": "content_block_delta", "index": at, "delta": delta}))
+        };
         if block["type"] == "tool_use" {
             head["input"] = json!({});
         }
-        events.push(event(&json!({"type": "content_block_start", "index": at, "content_block": head})));
+        events.push(event(
+            &json!({"type": "content_block_start", "index": at, "content_block": head}),
+        ));
         match block["type"].as_str() {
             Some("thinking") => {
-                events.push(delta(json!({"type": "thinking_delta", "thinking": block["thinking"]})));
-                events.push(delta(json!({"type": "signature_delta", "signature": block["signature"]})));
+                events
+                    .push(delta(json!({"type": "thinking_delta", "thinking": block["thinking"]})));
+                events.push(delta(
+                    json!({"type": "signature_delta", "signature": block["signature"]}),
+                ));
             }
-            Some("tool_use") => events.push(delta(json!({"type": "input_json_delta", "partial_json": block["input"].to_string()}))),
+            Some("tool_use") => events.push(delta(
+                json!({"type": "input_json_delta", "partial_json": block["input"].to_string()}),
+            )),
             _ => {}
         }
         events.push(event(&json!({"type": "content_block_stop", "index": at})));
     }
     events.push(event(&json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}})));
     events.push(event(&json!({"type": "message_stop"})));
-    let (upstream, proxy) = before("anthropic", vec![Scene::events(events), whole("anthropic", "sunny")]);
+    let (upstream, proxy) =
+        before("anthropic", vec![Scene::events(events), whole("anthropic", "sunny")]);
 
     let tools = json!([weather()]);
     let first = proxy.ask(&json!({"model": "m", "stream": true, "tools": tools, "messages": [{"role": "user", "content": "?"}]}));
     let said = heard("openai", true, &first);
-    assert_eq!((said.reasoning.as_str(), said.calls), ("I should look.", vec![("weather".to_owned(), json!({"city": "Łódź"}))]));
+    assert_eq!(
+        (said.reasoning.as_str(), said.calls),
+        ("I should look.", vec![("weather".to_owned(), json!({"city": "Łódź"}))])
+    );
     proxy.ask(&json!({"model": "m", "tools": tools, "messages": [
         {"role": "user", "content": "?"},
         {"role": "assistant", "tool_calls": [{"id": "toolu_1", "type": "function", "function": {"name": "weather", "arguments": "{\"city\":\"Łódź\"}"}}]},
@@ -101,7 +120,12 @@ fn pain_3_foreign_reasoning_is_dropped_and_said() {
 
         let answer = proxy.send(&Request::post("/v1/messages", &body));
 
-        assert_eq!(answer.header("x-aiproxy-losses"), Some("reasoning.proof"), "{dialect}: {:?}", answer.headers);
+        assert_eq!(
+            answer.header("x-aiproxy-losses"),
+            Some("reasoning.proof"),
+            "{dialect}: {:?}",
+            answer.headers
+        );
         let sent = String::from_utf8_lossy(&upstream.request(0).body).into_owned();
         assert!(!sent.contains("EqQB") && !sent.contains("sealed"), "{dialect}: {sent}");
     }
@@ -134,7 +158,11 @@ fn pain_4_cache_control_is_carried_on_every_block_type() {
         "/messages/1/content/0",
         "/messages/2/content/0",
     ] {
-        assert_eq!(sent.pointer(place).map(|block| &block["cache_control"]), Some(&mark), "{place} of {sent:#}");
+        assert_eq!(
+            sent.pointer(place).map(|block| &block["cache_control"]),
+            Some(&mark),
+            "{place} of {sent:#}"
+        );
     }
 }
 
@@ -144,7 +172,8 @@ fn pain_4_marks_of_chat_clients_are_carried() {
     let mark = json!({"type": "ephemeral"});
     let mut tool = weather();
     tool["cache_control"] = mark.clone();
-    let call = json!({"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}});
+    let call =
+        json!({"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}});
 
     let answer = proxy.ask(&json!({"model": "m", "tools": [tool], "messages": [
         {"role": "system", "content": [{"type": "text", "text": "s", "cache_control": mark}]},
@@ -156,10 +185,17 @@ fn pain_4_marks_of_chat_clients_are_carried() {
     let sent = upstream.request(0).json();
     assert_eq!(answer.header("x-aiproxy-losses"), None);
     for place in ["/system/0", "/tools/0", "/messages/0/content/0", "/messages/0/content/1"] {
-        assert_eq!(sent.pointer(place).map(|block| &block["cache_control"]), Some(&mark), "{place} of {sent:#}");
+        assert_eq!(
+            sent.pointer(place).map(|block| &block["cache_control"]),
+            Some(&mark),
+            "{place} of {sent:#}"
+        );
     }
     let result = &sent["messages"][2]["content"][0];
-    assert!(result["cache_control"] == mark || result["content"][0]["cache_control"] == mark, "{result:#}");
+    assert!(
+        result["cache_control"] == mark || result["content"][0]["cache_control"] == mark,
+        "{result:#}"
+    );
 }
 
 #[test]
@@ -170,7 +206,10 @@ fn pain_5_interleaved_parallel_calls_keep_their_arguments() {
     };
     let events = vec![
         call(0, json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": ""}})),
-        call(1, json!({"id": "b", "type": "function", "function": {"name": "g", "arguments": "{\"x\""}})),
+        call(
+            1,
+            json!({"id": "b", "type": "function", "function": {"name": "g", "arguments": "{\"x\""}}),
+        ),
         call(0, json!({"function": {"arguments": "{\"city\":"}})),
         call(1, json!({"function": {"arguments": ":[1,"}})),
         call(0, json!({"function": {"arguments": "\"Łódź\"}"}})),
@@ -181,7 +220,8 @@ fn pain_5_interleaved_parallel_calls_keep_their_arguments() {
     let (_upstream, proxy) = before("openai", vec![Scene::events(events)]);
     for client in ["anthropic", "gemini", "ollama", "responses"] {
         let heard = hear(&proxy, client, true);
-        let want = vec![("f".to_owned(), json!({"city": "Łódź"})), ("g".to_owned(), json!({"x": [1, 2]}))];
+        let want =
+            vec![("f".to_owned(), json!({"city": "Łódź"})), ("g".to_owned(), json!({"x": [1, 2]}))];
         assert_eq!((heard.calls, heard.success, heard.error), (want, true, None), "{client}");
     }
 }
@@ -204,17 +244,24 @@ fn pain_6_a_truncated_stream_ends_in_an_error_of_the_clients_dialect() {
 /// A proxy with a bad upstream of one dialect before a good one of another.
 fn bad_then_good(dialect: &str, bad: Scene, good: Vec<Scene>) -> (Upstream, Upstream, Proxy) {
     let (first, second) = (Upstream::start(vec![bad]), Upstream::start(good));
-    let proxy = Setup::new().speaking(dialect, "bad", &first, "priority = 1").speaking("gemini", "good", &second, "priority = 2").start();
+    let proxy = Setup::new()
+        .speaking(dialect, "bad", &first, "priority = 1")
+        .speaking("gemini", "good", &second, "priority = 2")
+        .start();
     (first, second, proxy)
 }
 
 #[test]
 fn pain_7_an_error_inside_a_200_of_another_dialect_fails_over() {
-    let error = json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
-    let started = event(&json!({"type": "message_start", "message": message(&json!([]), "end_turn")}));
-    for (streamed, bad) in
-        [(true, Scene::events([started, event(&error)])), (true, Scene::json(200, &error)), (false, Scene::json(200, &error))]
-    {
+    let error =
+        json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
+    let started =
+        event(&json!({"type": "message_start", "message": message(&json!([]), "end_turn")}));
+    for (streamed, bad) in [
+        (true, Scene::events([started, event(&error)])),
+        (true, Scene::json(200, &error)),
+        (false, Scene::json(200, &error)),
+    ] {
         let good = if streamed { stream("gemini", &["good"]) } else { whole("gemini", "good") };
         let (first, _second, proxy) = bad_then_good("anthropic", bad, vec![good]);
 
@@ -229,13 +276,22 @@ fn pain_7_an_error_inside_a_200_of_another_dialect_fails_over() {
 fn pain_8_nothing_is_replayed_after_content() {
     let mut events = anthropic_events(&["rm -rf /tmp/a"]);
     events.truncate(3);
-    events.push(event(&json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})));
+    events.push(event(
+        &json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+    ));
     for client in ["openai", "responses", "gemini", "ollama"] {
-        let (_first, second, proxy) = bad_then_good("anthropic", Scene::events(events.clone()), vec![stream("gemini", &["again"])]);
+        let (_first, second, proxy) = bad_then_good(
+            "anthropic",
+            Scene::events(events.clone()),
+            vec![stream("gemini", &["again"])],
+        );
 
         let heard = hear(&proxy, client, true);
 
-        assert!(!heard.success && heard.error.as_deref().is_some_and(|e| e.contains("verloaded")), "{client}: {heard:?}");
+        assert!(
+            !heard.success && heard.error.as_deref().is_some_and(|e| e.contains("verloaded")),
+            "{client}: {heard:?}"
+        );
         assert!(!heard.text.contains("again"), "{client}: {heard:?}");
         assert!(second.journal().is_empty());
     }
@@ -271,33 +327,65 @@ fn pain_12_a_silent_translated_stream_is_kept_alive_in_the_clients_dialect() {
 #[test]
 fn pain_19_tokens_are_counted_with_the_tools_where_no_upstream_counts() {
     let (_upstream, proxy) = before("openai", vec![whole("openai", "never asked")]);
-    let schema: Value =
-        (0..40).map(|n| (format!("property_{n}"), json!({"type": "string", "description": "a long description of it"}))).collect();
+    let schema: Value = (0..40)
+        .map(|n| {
+            (
+                format!("property_{n}"),
+                json!({"type": "string", "description": "a long description of it"}),
+            )
+        })
+        .collect();
     let tool = json!({"name": "f", "description": "d", "input_schema": {"type": "object", "properties": schema}});
     let count = |tools: Value| {
         let body = json!({"model": "m", "messages": [{"role": "user", "content": "hello there"}], "tools": tools});
         let answer = proxy.send(&Request::post("/v1/messages/count_tokens", &body));
-        assert_eq!((answer.status, answer.header("x-aiproxy-estimated").is_some()), (200, true), "{}", answer.text());
+        assert_eq!(
+            (answer.status, answer.header("x-aiproxy-estimated").is_some()),
+            (200, true),
+            "{}",
+            answer.text()
+        );
         answer.json()["input_tokens"].as_u64().expect("a number")
     };
     let (without, with) = (count(json!([])), count(json!([tool])));
     assert!(without > 2 && with > without + 400, "{without} {with}");
 
-    let gemini = proxy.send(&Request::post("/v1beta/models/m:countTokens", &json!({"contents": [{"parts": [{"text": "hello there"}]}]})));
-    assert!(gemini.json()["totalTokens"].as_u64().is_some_and(|count| count > 2), "{}", gemini.text());
+    let gemini = proxy.send(&Request::post(
+        "/v1beta/models/m:countTokens",
+        &json!({"contents": [{"parts": [{"text": "hello there"}]}]}),
+    ));
+    assert!(
+        gemini.json()["totalTokens"].as_u64().is_some_and(|count| count > 2),
+        "{}",
+        gemini.text()
+    );
     assert!(gemini.header("x-aiproxy-estimated").is_some());
 }
 
 #[test]
 fn pain_19_an_upstream_that_counts_is_asked() {
-    let (upstream, proxy) = before("anthropic", vec![Scene::json(200, &json!({"input_tokens": 42}))]);
+    let (upstream, proxy) =
+        before("anthropic", vec![Scene::json(200, &json!({"input_tokens": 42}))]);
     for (path, body, field) in [
-        ("/v1beta/models/m:countTokens", json!({"contents": [{"parts": [{"text": "hi"}]}]}), "totalTokens"),
-        ("/v1/messages/count_tokens", json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}), "input_tokens"),
+        (
+            "/v1beta/models/m:countTokens",
+            json!({"contents": [{"parts": [{"text": "hi"}]}]}),
+            "totalTokens",
+        ),
+        (
+            "/v1/messages/count_tokens",
+            json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
+            "input_tokens",
+        ),
         ("/v1/responses/input_tokens", json!({"model": "m", "input": "hi"}), "input_tokens"),
     ] {
         let answer = proxy.send(&Request::post(path, &body));
-        assert_eq!((&answer.json()[field], answer.header("x-aiproxy-estimated")), (&json!(42), None), "{path}: {}", answer.text());
+        assert_eq!(
+            (&answer.json()[field], answer.header("x-aiproxy-estimated")),
+            (&json!(42), None),
+            "{path}: {}",
+            answer.text()
+        );
     }
     assert!(upstream.journal().iter().all(|seen| seen.path.ends_with("/messages/count_tokens")));
 }
@@ -310,10 +398,15 @@ fn pain_24_schemas_are_made_to_fit_gemini_and_each_loss_is_named() {
         "$defs": {"person": {"type": "object", "properties": {"name": {"type": "string"}, "friend": {"$ref": "#/$defs/person"}}}}});
     let tool = json!({"type": "function", "function": {"name": "send", "parameters": schema}});
 
-    let answer = proxy.ask(&json!({"model": "m", "tools": [tool], "messages": [{"role": "user", "content": "?"}]}));
+    let answer = proxy.ask(
+        &json!({"model": "m", "tools": [tool], "messages": [{"role": "user", "content": "?"}]}),
+    );
 
     assert_eq!(answer.said(), "ok", "{}", answer.text());
-    assert_eq!(answer.header("x-aiproxy-losses"), Some("tools.schema.$ref, tools.schema.uniqueItems"));
+    assert_eq!(
+        answer.header("x-aiproxy-losses"),
+        Some("tools.schema.$ref, tools.schema.uniqueItems")
+    );
     let sent = upstream.request(0).json();
     let sent = &sent["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"];
     assert_eq!(sent["properties"]["to"]["properties"]["name"]["type"], "string");
@@ -340,10 +433,18 @@ fn pain_33_results_follow_their_calls_and_keep_their_images() {
         let sent = upstream.request(0).json();
         assert!(sent.to_string().contains("iVBORw0KGgo="), "{dialect}: {sent:#}");
         let order: Vec<&str> = match dialect {
-            "openai" | "ollama" => {
-                sent["messages"].as_array().expect("messages").iter().map(|m| m["role"].as_str().expect("a role")).collect()
-            }
-            "responses" => sent["input"].as_array().expect("items").iter().map(|i| i["type"].as_str().expect("a type")).collect(),
+            "openai" | "ollama" => sent["messages"]
+                .as_array()
+                .expect("messages")
+                .iter()
+                .map(|m| m["role"].as_str().expect("a role"))
+                .collect(),
+            "responses" => sent["input"]
+                .as_array()
+                .expect("items")
+                .iter()
+                .map(|i| i["type"].as_str().expect("a type"))
+                .collect(),
             _ => sent["contents"][2]["parts"]
                 .as_array()
                 .expect("parts")
@@ -354,7 +455,14 @@ fn pain_33_results_follow_their_calls_and_keep_their_images() {
         let want: &[&str] = match dialect {
             "openai" => &["user", "assistant", "tool", "tool", "user", "user"],
             "ollama" => &["user", "assistant", "tool", "tool", "user"],
-            "responses" => &["message", "function_call", "function_call", "function_call_output", "function_call_output", "message"],
+            "responses" => &[
+                "message",
+                "function_call",
+                "function_call",
+                "function_call_output",
+                "function_call_output",
+                "message",
+            ],
             _ => &["functionResponse", "functionResponse", "text"],
         };
         assert_eq!(order, want, "{dialect}: {sent:#}");
@@ -366,9 +474,14 @@ fn pain_35_a_stream_split_at_every_byte_is_read() {
     for upstream in DIALECTS {
         let bytes = pieces(upstream, &["zażółć ", "🎉", " gęślą"]).concat().into_bytes();
         let kind = if upstream == "ollama" { "application/x-ndjson" } else { "text/event-stream" };
-        let (_upstream, proxy) = before(upstream, vec![Scene::stream(kind, bytes.iter().map(|byte| vec![*byte]))]);
+        let (_upstream, proxy) =
+            before(upstream, vec![Scene::stream(kind, bytes.iter().map(|byte| vec![*byte]))]);
         for client in DIALECTS {
-            assert_eq!(hear(&proxy, client, true), Heard::text("zażółć 🎉 gęślą"), "{client} over {upstream}");
+            assert_eq!(
+                hear(&proxy, client, true),
+                Heard::text("zażółć 🎉 gęślą"),
+                "{client} over {upstream}"
+            );
         }
     }
 }
@@ -376,19 +489,36 @@ fn pain_35_a_stream_split_at_every_byte_is_read() {
 #[test]
 fn pain_39_gemini_clients_work_over_every_upstream() {
     for upstream in ["openai", "responses", "anthropic", "ollama"] {
-        let (_upstream, proxy) =
-            before(upstream, vec![whole(upstream, "one"), stream(upstream, &["t", "wo"]), stream(upstream, &["th", "ree"])]);
+        let (_upstream, proxy) = before(
+            upstream,
+            vec![
+                whole(upstream, "one"),
+                stream(upstream, &["t", "wo"]),
+                stream(upstream, &["th", "ree"]),
+            ],
+        );
         let body = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "generationConfig": {"maxOutputTokens": 50}});
-        let post = |action: &str| proxy.send(&Request::post(&format!("/v1beta/models/m:{action}"), &body));
+        let post =
+            |action: &str| proxy.send(&Request::post(&format!("/v1beta/models/m:{action}"), &body));
 
         let whole = post("generateContent");
         assert_eq!(heard("gemini", false, &whole), Heard::text("one"), "{upstream}");
         assert_eq!(whole.json()["modelVersion"], "m");
-        assert!(whole.json()["usageMetadata"]["totalTokenCount"].as_u64().is_some_and(|total| total == 12), "{}", whole.text());
+        assert!(
+            whole.json()["usageMetadata"]["totalTokenCount"]
+                .as_u64()
+                .is_some_and(|total| total == 12),
+            "{}",
+            whole.text()
+        );
 
         let sse = post("streamGenerateContent?alt=sse");
         assert_eq!(heard("gemini", true, &sse), Heard::text("two"), "{upstream}");
-        assert!(sse.text().lines().all(|line| line.is_empty() || line.starts_with("data: ")), "{}", sse.text());
+        assert!(
+            sse.text().lines().all(|line| line.is_empty() || line.starts_with("data: ")),
+            "{}",
+            sse.text()
+        );
 
         let array = post("streamGenerateContent");
         assert!(array.json().is_array(), "{upstream}: {}", array.text());
@@ -410,10 +540,18 @@ fn pain_5_a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
             let told = hear(&proxy, client, stream);
             assert!(told.error.is_some() && !told.success, "{client} {stream}: {told:?}");
 
-            let rest = chunk(&json!({"tool_calls": [{"index": 0, "function": {"arguments": "\"Z\"}"}}]}), None);
-            let (_upstream, proxy) = before("openai", vec![Scene::events([call("{\"city\": "), rest, end()])]);
+            let rest = chunk(
+                &json!({"tool_calls": [{"index": 0, "function": {"arguments": "\"Z\"}"}}]}),
+                None,
+            );
+            let (_upstream, proxy) =
+                before("openai", vec![Scene::events([call("{\"city\": "), rest, end()])]);
             let told = hear(&proxy, client, stream);
-            assert_eq!((&told.error, told.calls), (&None, vec![("weather".to_owned(), json!({"city": "Z"}))]), "{client} {stream}");
+            assert_eq!(
+                (&told.error, told.calls),
+                (&None, vec![("weather".to_owned(), json!({"city": "Z"}))]),
+                "{client} {stream}"
+            );
         }
     }
 }
@@ -422,8 +560,11 @@ fn pain_5_a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
 fn pain_35_a_character_in_two_halves_is_whole_for_every_client() {
     for client in DIALECTS {
         for stream in [true, false] {
-            let halves = ["\\ud83c", "\\udf89"].map(|half| chunk(&json!({"content": "HALF"}), None).replace("HALF", half));
-            let pieces = halves.into_iter().chain([chunk(&json!({}), Some("stop")), "data: [DONE]\n\n".to_owned()]);
+            let halves = ["\\ud83c", "\\udf89"]
+                .map(|half| chunk(&json!({"content": "HALF"}), None).replace("HALF", half));
+            let pieces = halves
+                .into_iter()
+                .chain([chunk(&json!({}), Some("stop")), "data: [DONE]\n\n".to_owned()]);
             let (_upstream, proxy) = before("openai", vec![Scene::events(pieces)]);
             if (client, stream) == ("openai", true) {
                 continue; // Its bytes pass as they came.
@@ -451,7 +592,10 @@ fn pain_6_a_gemini_array_is_told_as_events_and_a_cut_one_as_cut() {
             let (_upstream, proxy) = before("gemini", vec![Scene::json(200, bad); 6]);
             let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
             let told = heard(client, answer.status == 200, &answer);
-            assert!(!told.success && told.error.as_ref().is_some_and(|error| error.contains(words)), "{client}: {told:?}");
+            assert!(
+                !told.success && told.error.as_ref().is_some_and(|error| error.contains(words)),
+                "{client}: {told:?}"
+            );
         }
     }
 }
@@ -463,8 +607,12 @@ fn pain_7_errors_in_the_middle_of_a_stream_bear_their_names() {
         ("anthropic", "rate_limit_exceeded", "rate_limit_error"),
         ("responses", "rate_limit_exceeded", "\"code\":\"rate_limit_exceeded\""),
     ] {
-        let error = format!("data: {}\n\n", json!({"error": {"message": "no more", "type": code, "code": code}}));
-        let (_upstream, proxy) = before("openai", vec![Scene::events([chunk(&json!({"content": "a"}), None), error])]);
+        let error = format!(
+            "data: {}\n\n",
+            json!({"error": {"message": "no more", "type": code, "code": code}})
+        );
+        let (_upstream, proxy) =
+            before("openai", vec![Scene::events([chunk(&json!({"content": "a"}), None), error])]);
         let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
         assert!(answer.text().contains(want), "{client} {code}: {}", answer.text());
     }

@@ -14,7 +14,9 @@ use crate::support::{
 #[test]
 fn every_client_is_answered_by_every_upstream_whole_and_streamed() {
     for upstream in DIALECTS {
-        let scene = move |streamed: bool| if streamed { stream(upstream, &["hel", "lo"]) } else { whole(upstream, "hello") };
+        let scene = move |streamed: bool| {
+            if streamed { stream(upstream, &["hel", "lo"]) } else { whole(upstream, "hello") }
+        };
         let (_upstream, proxy) = {
             let upstream_server = Upstream::directed(move |seen, _| {
                 let body = seen.json();
@@ -25,7 +27,11 @@ fn every_client_is_answered_by_every_upstream_whole_and_streamed() {
         };
         for client in DIALECTS {
             for streamed in [false, true] {
-                assert_eq!(hear(&proxy, client, streamed), Heard::text("hello"), "{client} over {upstream}, streamed: {streamed}");
+                assert_eq!(
+                    hear(&proxy, client, streamed),
+                    Heard::text("hello"),
+                    "{client} over {upstream}, streamed: {streamed}"
+                );
             }
         }
     }
@@ -43,23 +49,40 @@ fn what_was_lost_is_named_and_strict_clients_are_refused() {
     let strict = proxy.send(&request.header("x-aiproxy-strict", "1"));
 
     assert_eq!((told.status, told.header("x-aiproxy-losses")), (200, Some("logit_bias, seed")));
-    assert_eq!((strict.status, &strict.json()["error"]["code"]), (400, &json!("translation_loss")), "{}", strict.text());
+    assert_eq!(
+        (strict.status, &strict.json()["error"]["code"]),
+        (400, &json!("translation_loss")),
+        "{}",
+        strict.text()
+    );
     assert!(strict.text().contains("`seed` (there is no such setting)"), "{}", strict.text());
     assert_eq!(upstream.journal().len(), 1);
-    let lossless = Request::post("/v1/chat/completions", &json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}));
+    let lossless = Request::post(
+        "/v1/chat/completions",
+        &json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
+    );
     let lossless = proxy.send(&lossless.header("x-aiproxy-strict", "1"));
-    assert_eq!((lossless.status, lossless.header("x-aiproxy-losses")), (200, None), "{}", lossless.text());
+    assert_eq!(
+        (lossless.status, lossless.header("x-aiproxy-losses")),
+        (200, None),
+        "{}",
+        lossless.text()
+    );
 }
 
 #[test]
 fn losses_are_refused_where_the_config_says_so_and_another_target_is_asked() {
-    let (lossy, lossless) = (Upstream::start(vec![whole("anthropic", "lossy")]), Upstream::start(vec![whole("openai", "lossless")]));
+    let (lossy, lossless) = (
+        Upstream::start(vec![whole("anthropic", "lossy")]),
+        Upstream::start(vec![whole("openai", "lossless")]),
+    );
     let proxy = Setup::new()
         .config("[translation]\nlosses = \"refuse\"")
         .speaking("anthropic", "first", &lossy, "priority = 1")
         .speaking("openai", "second", &lossless, "priority = 2")
         .start();
-    let answer = proxy.ask(&json!({"model": "m", "seed": 1, "messages": [{"role": "user", "content": "hi"}]}));
+    let answer = proxy
+        .ask(&json!({"model": "m", "seed": 1, "messages": [{"role": "user", "content": "hi"}]}));
     assert_eq!(answer.said(), "lossless", "{}", answer.text());
     assert!(lossy.journal().is_empty());
 }
@@ -67,8 +90,13 @@ fn losses_are_refused_where_the_config_says_so_and_another_target_is_asked() {
 #[test]
 fn a_limit_that_was_bent_is_a_loss() {
     let (upstream, proxy) = before("responses", vec![whole("responses", "ok")]);
-    let answer = proxy.ask(&json!({"model": "m", "max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}));
-    assert_eq!((answer.header("x-aiproxy-losses"), &upstream.request(0).json()["max_output_tokens"]), (Some("max_tokens"), &json!(16)));
+    let answer = proxy.ask(
+        &json!({"model": "m", "max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}),
+    );
+    assert_eq!(
+        (answer.header("x-aiproxy-losses"), &upstream.request(0).json()["max_output_tokens"]),
+        (Some("max_tokens"), &json!(16))
+    );
 }
 
 #[test]
@@ -81,21 +109,35 @@ fn bodies_of_other_dialects_are_recognised_where_chat_clients_post() {
         let answer = proxy.ask(&body);
         assert_eq!(answer.said(), "ok", "{}", answer.text());
         let sent = upstream.journal().last().expect("a request").json();
-        assert_eq!(sent["messages"], json!([{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}]), "{sent:#}");
+        assert_eq!(
+            sent["messages"],
+            json!([{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}]),
+            "{sent:#}"
+        );
     }
 }
 
 #[test]
 fn accept_alone_asks_for_a_stream_unless_the_body_says_no() {
     for upstream in ["openai", "anthropic"] {
-        let (seen, proxy) = before(upstream, vec![stream(upstream, &["hel", "lo"]), whole(upstream, "hello")]);
+        let (seen, proxy) =
+            before(upstream, vec![stream(upstream, &["hel", "lo"]), whole(upstream, "hello")]);
         let body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
-        let streamed = proxy.send(&Request::post("/v1/chat/completions", &body).header("accept", "text/event-stream"));
-        assert_eq!(heard("openai", true, &streamed), Heard::text("hello"), "{upstream}: {}", streamed.text());
+        let streamed = proxy.send(
+            &Request::post("/v1/chat/completions", &body).header("accept", "text/event-stream"),
+        );
+        assert_eq!(
+            heard("openai", true, &streamed),
+            Heard::text("hello"),
+            "{upstream}: {}",
+            streamed.text()
+        );
         assert_eq!(seen.request(0).json()["stream"], true);
         let mut body = body;
         body["stream"] = json!(false);
-        let plain = proxy.send(&Request::post("/v1/chat/completions", &body).header("accept", "text/event-stream"));
+        let plain = proxy.send(
+            &Request::post("/v1/chat/completions", &body).header("accept", "text/event-stream"),
+        );
         assert_eq!(heard("openai", false, &plain), Heard::text("hello"), "{upstream}");
     }
 }
@@ -103,8 +145,10 @@ fn accept_alone_asks_for_a_stream_unless_the_body_says_no() {
 #[test]
 fn a_websocket_for_responses_is_declined_at_once() {
     let (_upstream, proxy) = before("openai", vec![whole("openai", "never")]);
-    let request =
-        Request::get("/v1/responses").header("connection", "Upgrade").header("upgrade", "websocket").header("sec-websocket-version", "13");
+    let request = Request::get("/v1/responses")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13");
     let answer = proxy.send(&request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="));
     assert_eq!(answer.status, 426, "{}", answer.text());
 }
@@ -112,8 +156,11 @@ fn a_websocket_for_responses_is_declined_at_once() {
 #[test]
 fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
     let upstream = Upstream::start(vec![whole("openai", "hello")]);
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    let rows = format!("[[keyless]]\nlisten = \"{port}\"\nproject = \"it\"\ndialects = [\"ollama\"]");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port");
+    let rows =
+        format!("[[keyless]]\nlisten = \"{port}\"\nproject = \"it\"\ndialects = [\"ollama\"]");
     let _proxy = Setup::new().config(&rows).speaking("openai", "one", &upstream, "").start();
 
     let plain = ask("ollama", false, "hi").send(port);
@@ -126,8 +173,19 @@ fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
 
     assert_eq!(heard("ollama", false, &plain), Heard::text("hello"), "{}", plain.text());
     assert_eq!(tags.status, 200);
-    for (what, answer) in [("another dialect", other), ("host", rebound), ("origin", page), ("raw", raw), ("control", control)] {
-        assert!(matches!(answer.status, 401 | 403 | 421), "{what}: {} {}", answer.status, answer.text());
+    for (what, answer) in [
+        ("another dialect", other),
+        ("host", rebound),
+        ("origin", page),
+        ("raw", raw),
+        ("control", control),
+    ] {
+        assert!(
+            matches!(answer.status, 401 | 403 | 421),
+            "{what}: {} {}",
+            answer.status,
+            answer.text()
+        );
     }
     assert_eq!(upstream.journal().len(), 1);
 }
@@ -136,9 +194,14 @@ fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
 fn think_split_makes_reasoning_of_think_text_streamed_or_not() {
     for upstream in ["openai", "ollama"] {
         let cuts = ["<th", "ink>let me", " see</thi", "nk>the ", "answer <think> stays"];
-        let (_upstream, proxy) =
-            before_with(upstream, vec![stream(upstream, &cuts), whole(upstream, &cuts.concat())], "think_split = true");
-        for (client, streamed) in [("openai", true), ("openai", false), ("anthropic", false), ("ollama", false)] {
+        let (_upstream, proxy) = before_with(
+            upstream,
+            vec![stream(upstream, &cuts), whole(upstream, &cuts.concat())],
+            "think_split = true",
+        );
+        for (client, streamed) in
+            [("openai", true), ("openai", false), ("anthropic", false), ("ollama", false)]
+        {
             let heard = hear(&proxy, client, streamed);
             assert_eq!(
                 (heard.reasoning.as_str(), heard.text.as_str()),
@@ -152,12 +215,24 @@ fn think_split_makes_reasoning_of_think_text_streamed_or_not() {
 #[test]
 fn stream_keepalive_runs_a_whole_answer_as_a_stream() {
     for upstream in DIALECTS {
-        let (seen, proxy) = before_with(upstream, vec![stream(upstream, &["hel", "lo"])], "stream_keepalive = true");
+        let (seen, proxy) = before_with(
+            upstream,
+            vec![stream(upstream, &["hel", "lo"])],
+            "stream_keepalive = true",
+        );
         for client in DIALECTS {
-            assert_eq!(hear(&proxy, client, false), Heard::text("hello"), "{client} over {upstream}");
+            assert_eq!(
+                hear(&proxy, client, false),
+                Heard::text("hello"),
+                "{client} over {upstream}"
+            );
         }
         let request = seen.request(0);
-        assert!(request.json()["stream"] == true || request.path.contains("streamGenerateContent"), "{upstream}: {}", request.path);
+        assert!(
+            request.json()["stream"] == true || request.path.contains("streamGenerateContent"),
+            "{upstream}: {}",
+            request.path
+        );
     }
 }
 
@@ -173,27 +248,47 @@ fn reasoning_reaches_every_client() {
     let (_upstream, proxy) = before("openai", vec![Scene::events(events)]);
     for client in ["responses", "anthropic", "gemini", "ollama"] {
         let heard = hear(&proxy, client, true);
-        assert_eq!((heard.reasoning.as_str(), heard.text.as_str()), ("hm, well", "yes"), "{client}");
+        assert_eq!(
+            (heard.reasoning.as_str(), heard.text.as_str()),
+            ("hm, well", "yes"),
+            "{client}"
+        );
     }
 }
 
 #[test]
 fn errors_have_the_clients_form_and_the_upstreams_meaning() {
-    let limited = Scene::json(429, &json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}}))
-        .header("retry-after", "7200");
+    let limited = Scene::json(
+        429,
+        &json!({"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}}),
+    )
+    .header("retry-after", "7200");
     let upstream = Upstream::start(vec![limited]);
-    let proxy = Setup::new().config("[retry]\nqueue_for = \"0s\"").speaking("anthropic", "one", &upstream, "").start();
-    for (client, place) in [("openai", "/error/type"), ("responses", "/error/type"), ("gemini", "/error/status"), ("ollama", "/error")] {
+    let proxy = Setup::new()
+        .config("[retry]\nqueue_for = \"0s\"")
+        .speaking("anthropic", "one", &upstream, "")
+        .start();
+    for (client, place) in [
+        ("openai", "/error/type"),
+        ("responses", "/error/type"),
+        ("gemini", "/error/status"),
+        ("ollama", "/error"),
+    ] {
         let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
         assert_eq!(answer.status, 429, "{client}: {}", answer.text());
-        assert!(answer.json().pointer(place).is_some_and(Value::is_string), "{client}: {}", answer.text());
+        assert!(
+            answer.json().pointer(place).is_some_and(Value::is_string),
+            "{client}: {}",
+            answer.text()
+        );
         assert!(answer.header("retry-after").is_some(), "{client}");
     }
 }
 
 #[test]
 fn raw_values_with_line_breaks_stay_inside_their_event() {
-    // A provider's own objects, printed over several lines, are told to clients inside events of one line.
+    // A provider's own objects, printed over several lines, are told to clients inside events of
+    // one line.
     let citation = "{\n  \"type\": \"url_citation\",\n  \"url_citation\": {\n    \"url\": \"https://x/y\",\n    \"title\": \"t\",\n    \"start_index\": 0,\n    \"end_index\": 2\n  }\n}";
     let pretty = "{\n\t\"type\": \"web_search_call\",\r\n\t\"id\": \"ws_1\",\n\t\"status\": \"completed\",\n\t\"action\": {\n\t\t\"type\": \"search\",\n\t\t\"query\": \"q\"\n\t}\n}";
     let chat = format!(
@@ -204,7 +299,10 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
     );
     let tool = "{\n \"type\": \"function\",\n \"name\": \"f\",\n \"parameters\": {\n  \"type\": \"object\"\n }\n}";
     for (upstream, body) in [("openai", chat), ("responses", responses)] {
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         let (_upstream, proxy) = before(upstream, vec![Scene::raw(head + &body)]);
         for client in DIALECTS {
             let request = match client {
@@ -212,14 +310,23 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
                     let text = format!(
                         "{{\"model\": \"m\",\n \"input\": \"hi\", \"stream\": true,\n \"metadata\": {{\n\"a\":\r\n \"b\"}}, \"tools\": [{tool}]}}"
                     );
-                    Request::post_bytes("/v1/responses", text.into_bytes()).header("content-type", "application/json")
+                    Request::post_bytes("/v1/responses", text.into_bytes())
+                        .header("content-type", "application/json")
                 }
                 client => ask(client, true, "hi"),
             };
             let answer = request.bearer(CLIENT_KEY).send(proxy.addr);
             let text = answer.text();
-            let known = |line: &str| line.is_empty() || line.starts_with("data: ") || line.starts_with("event: ") || line.starts_with(": ");
-            assert!(client == "ollama" || text.split(['\n', '\r']).all(known), "{client} over {upstream}: {text}");
+            let known = |line: &str| {
+                line.is_empty()
+                    || line.starts_with("data: ")
+                    || line.starts_with("event: ")
+                    || line.starts_with(": ")
+            };
+            assert!(
+                client == "ollama" || text.split(['\n', '\r']).all(known),
+                "{client} over {upstream}: {text}"
+            );
             let got = heard(client, true, &answer);
             assert!(got.success && got.text == "hello", "{client} over {upstream}: {got:?} {text}");
         }

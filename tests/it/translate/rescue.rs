@@ -1,4 +1,5 @@
-//! Rescues: a stream that breaks off after content is continued elsewhere, and the client does not notice.
+//! Rescues: a stream that breaks off after content is continued elsewhere, and the client does not
+//! notice.
 
 use serde_json::{Value, json};
 
@@ -19,11 +20,21 @@ fn proxy(rescue: bool, model: &str, upstreams: &[(&str, &Upstream)]) -> Proxy {
     let targets: Vec<String> = (10..)
         .zip(names)
         .take(upstreams.len())
-        .map(|(n, name)| format!("{{ upstream = \"{name}\", model = \"{model}\", priority = {n} }}"))
+        .map(|(n, name)| {
+            format!("{{ upstream = \"{name}\", model = \"{model}\", priority = {n} }}")
+        })
         .collect();
-    let row = format!("[[model]]\nname = \"m\"\ntargets = [{}]\nrescue = {rescue}", targets.join(", "));
-    let setup = Setup::new().config("[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"").config(&row);
-    upstreams.iter().zip(names).fold(setup, |setup, ((dialect, upstream), name)| setup.speaking(dialect, name, upstream, "")).start()
+    let row =
+        format!("[[model]]\nname = \"m\"\ntargets = [{}]\nrescue = {rescue}", targets.join(", "));
+    let setup =
+        Setup::new().config("[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"").config(&row);
+    upstreams
+        .iter()
+        .zip(names)
+        .fold(setup, |setup, ((dialect, upstream), name)| {
+            setup.speaking(dialect, name, upstream, "")
+        })
+        .start()
 }
 
 /// A stream of these texts that breaks off after them.
@@ -45,7 +56,9 @@ fn begun(upstream: &Upstream) -> String {
 }
 
 fn explained(proxy: &Proxy) -> Value {
-    until("the request in the ledger", || serde_json::from_slice(&proxy.cli(&["explain", "last", "--json"]).stdout).ok())
+    until("the request in the ledger", || {
+        serde_json::from_slice(&proxy.cli(&["explain", "last", "--json"]).stdout).ok()
+    })
 }
 
 fn datas(answer: &[u8]) -> Vec<Value> {
@@ -64,7 +77,12 @@ fn clients_of_every_dialect_hear_one_answer_whoever_broke_off_and_whoever_went_o
                 let answer = proxy.send(&ask(client, true, "hi"));
 
                 let seen = heard(client, true, &answer);
-                assert_eq!(seen, Heard::text("Hello wide \nworld"), "{client} over {first} then {second}: {}", answer.text());
+                assert_eq!(
+                    seen,
+                    Heard::text("Hello wide \nworld"),
+                    "{client} over {first} then {second}: {}",
+                    answer.text()
+                );
                 assert_eq!(begun(&two), "Hello wide");
                 assert_eq!(two.request(0).json()["model"], MODEL);
             }
@@ -93,9 +111,18 @@ fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
 
     assert_eq!(answer.said(), "Hello wide world");
     let all = datas(&answer.body);
-    assert!(all.iter().all(|data| data["id"] == "chatcmpl-it" && data["model"] == "m"), "{}", answer.text());
+    assert!(
+        all.iter().all(|data| data["id"] == "chatcmpl-it" && data["model"] == "m"),
+        "{}",
+        answer.text()
+    );
     assert_eq!(events(&answer.body).iter().filter(|data| *data == "[DONE]").count(), 1);
-    assert_eq!(all.iter().filter(|data| data["choices"][0]["delta"]["role"] == "assistant").count(), 1, "{}", answer.text());
+    assert_eq!(
+        all.iter().filter(|data| data["choices"][0]["delta"]["role"] == "assistant").count(),
+        1,
+        "{}",
+        answer.text()
+    );
     let told = &all.last().expect("usage")["usage"];
     assert_eq!(told["completion_tokens"], 6, "two pieces, then four tokens: {told}");
     assert!(told["prompt_tokens"].as_u64() > Some(12), "both were asked: {told}");
@@ -103,9 +130,17 @@ fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
 
     let full = explained(&proxy);
     let rows = full["record"]["attempts"].as_array().cloned().unwrap_or_default();
-    assert_eq!(rows.iter().map(|row| row["task"].as_str().unwrap()).collect::<Vec<_>>(), ["answer", "rescue"]);
+    assert_eq!(
+        rows.iter().map(|row| row["task"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["answer", "rescue"]
+    );
     assert_eq!(rows.iter().map(|row| row["won"] == true).collect::<Vec<_>>(), [false, true]);
-    assert!(rows[0]["outcome"].as_str().is_some_and(|said| said.starts_with("broke off after 11 characters")), "{rows:?}");
+    assert!(
+        rows[0]["outcome"]
+            .as_str()
+            .is_some_and(|said| said.starts_with("broke off after 11 characters")),
+        "{rows:?}"
+    );
     assert_eq!(full["record"]["usage"]["output"], 6, "{full}");
     assert_eq!(full["parts"][0]["usage"]["output"], 2, "{full}");
     assert_eq!(full["parts"][1]["usage"]["input"], 12, "{full}");
@@ -122,16 +157,28 @@ fn an_anthropic_stream_keeps_its_message_and_its_block() {
 
     let answer = proxy.send(&ask("anthropic", true, "hi"));
 
-    let kinds: Vec<String> = datas(&answer.body).iter().map(|data| data["type"].as_str().unwrap_or_default().to_owned()).collect();
-    let want =
-        ["message_start", "content_block_start", "content_block_delta", "content_block_delta", "content_block_stop", "message_delta"];
+    let kinds: Vec<String> = datas(&answer.body)
+        .iter()
+        .map(|data| data["type"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    let want = [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+    ];
     assert_eq!(kinds, [&want[..], &["message_stop"]].concat(), "{}", answer.text());
-    assert!(datas(&answer.body).iter().all(|data| data.get("index").is_none_or(|index| index == 0)));
+    assert!(
+        datas(&answer.body).iter().all(|data| data.get("index").is_none_or(|index| index == 0))
+    );
 }
 
 #[test]
 fn an_error_in_the_middle_is_mended_too_and_a_second_break_as_well() {
-    let overloaded = json!({"type": "error", "error": {"type": "overloaded_error", "message": "overloaded"}});
+    let overloaded =
+        json!({"type": "error", "error": {"type": "overloaded_error", "message": "overloaded"}});
     let mut failing = pieces("anthropic", &["one "]);
     failing.truncate(3);
     failing.push(event(&overloaded));
@@ -142,7 +189,12 @@ fn an_error_in_the_middle_is_mended_too_and_a_second_break_as_well() {
 
     let answer = proxy.send(&ask("anthropic", true, "hi"));
 
-    assert_eq!(heard("anthropic", true, &answer), Heard::text("one two three"), "{}", answer.text());
+    assert_eq!(
+        heard("anthropic", true, &answer),
+        Heard::text("one two three"),
+        "{}",
+        answer.text()
+    );
     assert_eq!(begun(&three), "one two");
 }
 
@@ -163,9 +215,11 @@ fn pain_8_what_cannot_be_gone_on_from_ends_with_the_error_as_ever() {
         ("thinking", true, MODEL, plain(), json!({"reasoning_effort": "high"})),
         ("a call", true, MODEL, Scene::events(calling).cut_after(3), json!({})),
     ] {
-        let (one, two) = (Upstream::start(vec![scene]), Upstream::start(vec![stream("openai", &["world"])]));
+        let (one, two) =
+            (Upstream::start(vec![scene]), Upstream::start(vec![stream("openai", &["world"])]));
         let proxy = proxy(rescue, model, &[("openai", &one), ("openai", &two)]);
-        let mut body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+        let mut body =
+            json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
         for (name, value) in more.as_object().expect("members") {
             body[name] = value.clone();
         }
@@ -173,7 +227,11 @@ fn pain_8_what_cannot_be_gone_on_from_ends_with_the_error_as_ever() {
         let answer = proxy.ask(&body);
 
         assert!(answer.text().contains("\"error\""), "{what}: {}", answer.text());
-        assert!(!answer.text().contains("[DONE]") && !answer.text().contains("world"), "{what}: {}", answer.text());
+        assert!(
+            !answer.text().contains("[DONE]") && !answer.text().contains("world"),
+            "{what}: {}",
+            answer.text()
+        );
         assert_eq!(two.journal().len(), 0, "{what}");
     }
 }
@@ -186,7 +244,11 @@ fn where_nobody_can_go_on_the_error_names_who_broke_off() {
 
     let answer = proxy.send(&ask("openai", true, "hi"));
 
-    assert!(answer.text().contains("\"error\"") && answer.text().contains("upstream one"), "{}", answer.text());
+    assert!(
+        answer.text().contains("\"error\"") && answer.text().contains("upstream one"),
+        "{}",
+        answer.text()
+    );
     let full = explained(&proxy);
     assert_eq!(full["record"]["attempts"].as_array().map(Vec::len), Some(2), "{full}");
     assert_eq!(full["record"]["state"], "failed");
@@ -199,7 +261,9 @@ fn a_hedge_that_won_and_broke_off_is_rescued() {
     let three = Upstream::start(vec![stream("openai", &["world"])]);
     let targets: Vec<String> = (10..)
         .zip(["one", "two", "three"])
-        .map(|(n, name)| format!("{{ upstream = \"{name}\", model = \"{MODEL}\", priority = {n} }}"))
+        .map(|(n, name)| {
+            format!("{{ upstream = \"{name}\", model = \"{MODEL}\", priority = {n} }}")
+        })
         .collect();
     let row = format!(
         "[[model]]\nname = \"m\"\ntargets = [{}]\nrescue = true\nhedge = {{ after = \"50ms\", max_share = 1 }}",
@@ -215,10 +279,20 @@ fn a_hedge_that_won_and_broke_off_is_rescued() {
     let answer = proxy.send(&ask("anthropic", true, "hi"));
 
     // The first may speak for itself once it has been asked again; the one that hung was let go.
-    assert_eq!(heard("anthropic", true, &answer).text.split(' ').next(), Some("Hello"), "{}", answer.text());
+    assert_eq!(
+        heard("anthropic", true, &answer).text.split(' ').next(),
+        Some("Hello"),
+        "{}",
+        answer.text()
+    );
     one.until(0, "the first to be let go", |seen| seen.left.is_some());
     let full = explained(&proxy);
-    let tasks: Vec<_> = full["record"]["attempts"].as_array().unwrap().iter().map(|row| row["task"].as_str().unwrap().to_owned()).collect();
+    let tasks: Vec<_> = full["record"]["attempts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["task"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(tasks[..3], ["answer", "hedge", "rescue"], "{full}");
     assert_eq!(full["parts"].as_array().map(Vec::len), Some(tasks.len()), "each is billed: {full}");
 }
@@ -228,8 +302,10 @@ fn pain_2_a_hang_up_ends_a_rescue() {
     let one = Upstream::start(vec![broken("openai", &["Hello "])]);
     let two = Upstream::start(vec![stream("openai", &["world"]).head_gate(&Gate::shut())]);
     let proxy = proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
-    let body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
-    let mut asked = Request::post("/v1/chat/completions", &body).bearer(CLIENT_KEY).open(proxy.addr);
+    let body =
+        json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let mut asked =
+        Request::post("/v1/chat/completions", &body).bearer(CLIENT_KEY).open(proxy.addr);
     asked.until("Hello");
     two.request(0);
 

@@ -35,16 +35,24 @@ pub(super) fn event(data: &Value) -> String {
 /// A whole answer of an upstream, with usage 7 in and 5 out.
 pub(super) fn whole(dialect: &str, text: &str) -> Scene {
     let body = match dialect {
-        "openai" => json!({"id": "chatcmpl-up", "object": "chat.completion", "created": 1, "model": "m",
+        "openai" => {
+            json!({"id": "chatcmpl-up", "object": "chat.completion", "created": 1, "model": "m",
             "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}}),
-        "responses" => response(&json!([{"type": "message", "id": "msg_up", "role": "assistant", "status": "completed",
-            "content": [{"type": "output_text", "text": text, "annotations": []}]}])),
+            "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}})
+        }
+        "responses" => response(
+            &json!([{"type": "message", "id": "msg_up", "role": "assistant", "status": "completed",
+            "content": [{"type": "output_text", "text": text, "annotations": []}]}]),
+        ),
         "anthropic" => message(&json!([{"type": "text", "text": text}]), "end_turn"),
-        "gemini" => json!({"candidates": [{"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}],
-            "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 5, "totalTokenCount": 12}, "modelVersion": "m"}),
-        _ => json!({"model": "m", "created_at": "2026-01-01T00:00:00Z", "message": {"role": "assistant", "content": text}, "done": true,
-            "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 5}),
+        "gemini" => {
+            json!({"candidates": [{"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}],
+            "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 5, "totalTokenCount": 12}, "modelVersion": "m"})
+        }
+        _ => {
+            json!({"model": "m", "created_at": "2026-01-01T00:00:00Z", "message": {"role": "assistant", "content": text}, "done": true,
+            "done_reason": "stop", "prompt_eval_count": 7, "eval_count": 5})
+        }
     };
     Scene::json(200, &body)
 }
@@ -65,7 +73,9 @@ pub(super) fn message(content: &Value, reason: &str) -> Value {
 pub(super) fn anthropic_events(texts: &[&str]) -> Vec<String> {
     let mut out = vec![
         event(&json!({"type": "message_start", "message": message(&json!([]), "end_turn")})),
-        event(&json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})),
+        event(
+            &json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        ),
     ];
     out.extend(
         texts.iter().map(|text| event(&json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}))),
@@ -103,8 +113,12 @@ pub(super) fn pieces(dialect: &str, texts: &[&str]) -> Vec<String> {
             out.extend(texts.iter().map(|text| {
                 event(&json!({"type": "response.output_text.delta", "item_id": "msg_up", "output_index": 0, "content_index": 0, "delta": text}))
             }));
-            out.push(event(&json!({"type": "response.output_item.done", "output_index": 0, "item": item})));
-            out.push(event(&json!({"type": "response.completed", "response": response(&json!([item]))})));
+            out.push(event(
+                &json!({"type": "response.output_item.done", "output_index": 0, "item": item}),
+            ));
+            out.push(event(
+                &json!({"type": "response.completed", "response": response(&json!([item]))}),
+            ));
             out
         }
         "anthropic" => anthropic_events(texts),
@@ -116,7 +130,8 @@ pub(super) fn pieces(dialect: &str, texts: &[&str]) -> Vec<String> {
                 "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 5, "totalTokenCount": 12}, "modelVersion": "m"})
                 )
             };
-            let mut out: Vec<String> = texts.iter().map(|text| chunk(json!({"text": text}), Value::Null)).collect();
+            let mut out: Vec<String> =
+                texts.iter().map(|text| chunk(json!({"text": text}), Value::Null)).collect();
             out.push(chunk(json!({"text": ""}), json!("STOP")));
             out
         }
@@ -137,21 +152,39 @@ pub(super) fn pieces(dialect: &str, texts: &[&str]) -> Vec<String> {
 
 /// A stream of this dialect that says these texts, an event a piece.
 pub(super) fn stream(dialect: &str, texts: &[&str]) -> Scene {
-    Scene::stream(if dialect == "ollama" { "application/x-ndjson" } else { "text/event-stream" }, pieces(dialect, texts))
+    Scene::stream(
+        if dialect == "ollama" { "application/x-ndjson" } else { "text/event-stream" },
+        pieces(dialect, texts),
+    )
 }
 
 /// Asks for model `m` as a client of this dialect.
 pub(super) fn ask(dialect: &str, stream: bool, prompt: &str) -> Request {
     let messages = json!([{"role": "user", "content": prompt}]);
     match dialect {
-        "openai" => Request::post("/v1/chat/completions", &json!({"model": "m", "messages": messages, "stream": stream})),
-        "responses" => Request::post("/v1/responses", &json!({"model": "m", "input": prompt, "stream": stream})),
-        "anthropic" => Request::post("/v1/messages", &json!({"model": "m", "max_tokens": 500, "messages": messages, "stream": stream})),
+        "openai" => Request::post(
+            "/v1/chat/completions",
+            &json!({"model": "m", "messages": messages, "stream": stream}),
+        ),
+        "responses" => Request::post(
+            "/v1/responses",
+            &json!({"model": "m", "input": prompt, "stream": stream}),
+        ),
+        "anthropic" => Request::post(
+            "/v1/messages",
+            &json!({"model": "m", "max_tokens": 500, "messages": messages, "stream": stream}),
+        ),
         "gemini" => {
             let action = if stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
-            Request::post(&format!("/v1beta/models/m:{action}"), &json!({"contents": [{"role": "user", "parts": [{"text": prompt}]}]}))
+            Request::post(
+                &format!("/v1beta/models/m:{action}"),
+                &json!({"contents": [{"role": "user", "parts": [{"text": prompt}]}]}),
+            )
         }
-        _ => Request::post("/api/chat", &json!({"model": "m", "messages": messages, "stream": stream})),
+        _ => Request::post(
+            "/api/chat",
+            &json!({"model": "m", "messages": messages, "stream": stream}),
+        ),
     }
 }
 
@@ -180,12 +213,17 @@ fn words(value: &Value) -> &str {
 /// Reads an answer as a client of this dialect does.
 pub(super) fn heard(dialect: &str, streamed: bool, answer: &Answer) -> Heard {
     let parts: Vec<Value> = match (dialect, streamed) {
-        ("ollama", true) => {
-            answer.text().lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).expect("json")).collect()
-        }
-        (_, true) => {
-            events(&answer.body).iter().filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).expect("json")).collect()
-        }
+        ("ollama", true) => answer
+            .text()
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_str(line).expect("json"))
+            .collect(),
+        (_, true) => events(&answer.body)
+            .iter()
+            .filter(|data| *data != "[DONE]")
+            .map(|data| serde_json::from_str(data).expect("json"))
+            .collect(),
         _ => vec![answer.json()],
     };
     let mut heard = Heard::default();
@@ -197,7 +235,11 @@ pub(super) fn heard(dialect: &str, streamed: bool, answer: &Answer) -> Heard {
         _ => ollama(&parts, &mut heard),
     }
     let error = parts.iter().find_map(|part| part.get("error").filter(|error| !error.is_null()));
-    heard.error = heard.error.or_else(|| error.map(|error| error["message"].as_str().or(error.as_str()).unwrap_or_default().to_owned()));
+    heard.error = heard.error.or_else(|| {
+        error.map(|error| {
+            error["message"].as_str().or(error.as_str()).unwrap_or_default().to_owned()
+        })
+    });
     heard
 }
 
@@ -240,15 +282,23 @@ fn responses(parts: &[Value], heard: &mut Heard) {
         heard.error = object["error"]["message"].as_str().map(str::to_owned);
         for item in object["output"].as_array().into_iter().flatten() {
             match words(&item["type"]) {
-                "message" => item["content"].as_array().into_iter().flatten().for_each(|part| heard.text += words(&part["text"])),
+                "message" => item["content"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .for_each(|part| heard.text += words(&part["text"])),
                 "reasoning" => {
                     let both = [&item["summary"], &item["content"]];
                     both.into_iter()
                         .flat_map(|list| list.as_array().into_iter().flatten())
                         .for_each(|part| heard.reasoning += words(&part["text"]));
                 }
-                "function_call" => heard.calls.push((words(&item["name"]).to_owned(), arguments(words(&item["arguments"])))),
-                "custom_tool_call" => heard.calls.push((words(&item["name"]).to_owned(), item["input"].clone())),
+                "function_call" => heard
+                    .calls
+                    .push((words(&item["name"]).to_owned(), arguments(words(&item["arguments"])))),
+                "custom_tool_call" => {
+                    heard.calls.push((words(&item["name"]).to_owned(), item["input"].clone()))
+                }
                 _ => {}
             }
         }
@@ -261,7 +311,12 @@ fn anthropic(parts: &[Value], streamed: bool, heard: &mut Heard) {
         match words(&part["type"]) {
             "message" => {
                 heard.success = part["stop_reason"].is_string();
-                open = part["content"].as_array().into_iter().flatten().map(|block| (block.clone(), String::new())).collect();
+                open = part["content"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|block| (block.clone(), String::new()))
+                    .collect();
             }
             "content_block_start" => open.push((part["content_block"].clone(), String::new())),
             "content_block_delta" => {
@@ -280,7 +335,11 @@ fn anthropic(parts: &[Value], streamed: bool, heard: &mut Heard) {
             "text" => heard.text += &(words(&block["text"]).to_owned() + &more),
             "thinking" => heard.reasoning += &(words(&block["thinking"]).to_owned() + &more),
             "tool_use" => {
-                let input = if streamed { arguments(if more.is_empty() { "{}" } else { &more }) } else { block["input"].clone() };
+                let input = if streamed {
+                    arguments(if more.is_empty() { "{}" } else { &more })
+                } else {
+                    block["input"].clone()
+                };
                 heard.calls.push((words(&block["name"]).to_owned(), input));
             }
             _ => {}
@@ -289,7 +348,9 @@ fn anthropic(parts: &[Value], streamed: bool, heard: &mut Heard) {
 }
 
 fn gemini(parts: &[Value], heard: &mut Heard) {
-    let parts = parts.iter().flat_map(|part| part.as_array().cloned().unwrap_or_else(|| vec![part.clone()]));
+    let parts = parts
+        .iter()
+        .flat_map(|part| part.as_array().cloned().unwrap_or_else(|| vec![part.clone()]));
     for candidate in parts.map(|part| part["candidates"][0].clone()) {
         for part in candidate["content"]["parts"].as_array().into_iter().flatten() {
             if part["thought"] == true {
@@ -309,7 +370,10 @@ fn ollama(parts: &[Value], heard: &mut Heard) {
         heard.text += words(&part["message"]["content"]);
         heard.reasoning += words(&part["message"]["thinking"]);
         for call in part["message"]["tool_calls"].as_array().into_iter().flatten() {
-            heard.calls.push((words(&call["function"]["name"]).to_owned(), call["function"]["arguments"].clone()));
+            heard.calls.push((
+                words(&call["function"]["name"]).to_owned(),
+                call["function"]["arguments"].clone(),
+            ));
         }
         heard.success |= part["done"] == true;
     }

@@ -19,11 +19,17 @@ fn get(proxy: &Proxy, path: &str) -> Answer {
 
 #[test]
 fn a_conversation_goes_on_by_its_id_over_a_chat_upstream() {
-    let (upstream, proxy) = before("openai", vec![whole("openai", "one"), whole("openai", "two"), whole("openai", "three")]);
+    let (upstream, proxy) = before(
+        "openai",
+        vec![whole("openai", "one"), whole("openai", "two"), whole("openai", "three")],
+    );
     let first = create(&proxy, &json!({"model": "m", "input": "a", "instructions": "be"})).json();
-    let second = create(&proxy, &json!({"model": "m", "input": "b", "previous_response_id": first["id"]})).json();
+    let second =
+        create(&proxy, &json!({"model": "m", "input": "b", "previous_response_id": first["id"]}))
+            .json();
 
-    let third = create(&proxy, &json!({"model": "m", "input": "c", "previous_response_id": second["id"]}));
+    let third =
+        create(&proxy, &json!({"model": "m", "input": "c", "previous_response_id": second["id"]}));
 
     assert_eq!(heard("responses", false, &third).text, "three", "{}", third.text());
     assert_eq!(third.json()["previous_response_id"], second["id"]);
@@ -31,22 +37,38 @@ fn a_conversation_goes_on_by_its_id_over_a_chat_upstream() {
         .as_array()
         .expect("messages")
         .iter()
-        .map(|message| (message["role"].as_str().expect("a role").to_owned(), message["content"].as_str().expect("a text").to_owned()))
+        .map(|message| {
+            (
+                message["role"].as_str().expect("a role").to_owned(),
+                message["content"].as_str().expect("a text").to_owned(),
+            )
+        })
         .collect();
-    let want = [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two"), ("user", "c")];
+    let want =
+        [("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two"), ("user", "c")];
     assert_eq!(said, want.map(|(role, text)| (role.to_owned(), text.to_owned())));
 }
 
 #[test]
 fn a_tool_loop_goes_on_by_its_id_over_gemini_which_wants_names() {
     let call = json!({"candidates": [{"content": {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "c2ln"}]}, "finishReason": "STOP"}]});
-    let (upstream, proxy) = before("gemini", vec![Scene::json(200, &call), whole("gemini", "done")]);
+    let (upstream, proxy) =
+        before("gemini", vec![Scene::json(200, &call), whole("gemini", "done")]);
     let tools = json!([{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}]);
     let first = create(&proxy, &json!({"model": "m", "input": "a", "tools": tools})).json();
-    let output = first["output"].as_array().expect("items").iter().find(|item| item["type"] == "function_call").expect("a call");
-    let result = json!({"type": "function_call_output", "call_id": output["call_id"], "output": "r"});
+    let output = first["output"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .find(|item| item["type"] == "function_call")
+        .expect("a call");
+    let result =
+        json!({"type": "function_call_output", "call_id": output["call_id"], "output": "r"});
 
-    let second = create(&proxy, &json!({"model": "m", "input": [result], "tools": tools, "previous_response_id": first["id"]}));
+    let second = create(
+        &proxy,
+        &json!({"model": "m", "input": [result], "tools": tools, "previous_response_id": first["id"]}),
+    );
 
     assert_eq!(heard("responses", false, &second).text, "done", "{}", second.text());
     let sent = upstream.request(1).json();
@@ -61,7 +83,13 @@ fn a_response_made_here_can_be_fetched_listed_and_deleted() {
         &proxy,
         &json!({"model": "m", "stream": true, "input": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}),
     );
-    let id = streamed.text().split("\"id\":\"resp_").nth(1).and_then(|rest| rest.split('"').next()).expect("an id").to_owned();
+    let id = streamed
+        .text()
+        .split("\"id\":\"resp_")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .expect("an id")
+        .to_owned();
     let id = format!("resp_{id}");
 
     let fetched = get(&proxy, &id);
@@ -72,10 +100,17 @@ fn a_response_made_here_can_be_fetched_listed_and_deleted() {
     let lost = create(&proxy, &json!({"model": "m", "input": "c", "previous_response_id": id}));
 
     assert_eq!(heard("responses", false, &fetched).text, "hello", "{}", fetched.text());
-    assert_eq!((fetched.json()["id"].as_str(), &fetched.json()["object"]), (Some(id.as_str()), &json!("response")));
+    assert_eq!(
+        (fetched.json()["id"].as_str(), &fetched.json()["object"]),
+        (Some(id.as_str()), &json!("response"))
+    );
     let items = items.json();
     assert_eq!(
-        (&items["data"][0]["content"][0]["text"], &items["has_more"], items["data"].as_array().map(Vec::len)),
+        (
+            &items["data"][0]["content"][0]["text"],
+            &items["has_more"],
+            items["data"].as_array().map(Vec::len)
+        ),
         (&json!("a"), &json!(true), Some(1)),
         "{items:#}"
     );
@@ -92,36 +127,52 @@ fn store_false_keeps_nothing() {
     let first = create(&proxy, &json!({"model": "m", "input": "a", "store": false})).json();
     assert_eq!(first["store"], false);
     assert_eq!(get(&proxy, first["id"].as_str().expect("an id")).status, 404);
-    let next = create(&proxy, &json!({"model": "m", "input": "b", "previous_response_id": first["id"]}));
+    let next =
+        create(&proxy, &json!({"model": "m", "input": "b", "previous_response_id": first["id"]}));
     assert_eq!(next.status, 400, "{}", next.text());
 }
 
 #[test]
 fn a_response_that_passed_is_asked_for_where_it_lives_with_the_key_that_made_it() {
     let item = json!([{"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": "there", "annotations": []}]}]);
-    let home = Upstream::directed(move |seen, _| match (seen.method.as_str(), seen.path.as_str()) {
-        ("POST", "/v1/responses") => Scene::json(200, &response(&item)),
-        ("GET", "/v1/responses/resp_up") => Scene::json(200, &response(&item)),
-        ("GET", "/v1/responses/resp_up/input_items?limit=2") => Scene::json(200, &json!({"object": "list", "data": []})),
-        ("POST", "/v1/responses/resp_up/cancel") => {
-            Scene::json(200, &json!({"id": "resp_up", "object": "response", "status": "cancelled"}))
-        }
-        ("DELETE", "/v1/responses/resp_up") => Scene::json(200, &json!({"id": "resp_up", "object": "response", "deleted": true})),
-        _ => Scene::status(404),
-    });
+    let home =
+        Upstream::directed(move |seen, _| match (seen.method.as_str(), seen.path.as_str()) {
+            ("POST", "/v1/responses") => Scene::json(200, &response(&item)),
+            ("GET", "/v1/responses/resp_up") => Scene::json(200, &response(&item)),
+            ("GET", "/v1/responses/resp_up/input_items?limit=2") => {
+                Scene::json(200, &json!({"object": "list", "data": []}))
+            }
+            ("POST", "/v1/responses/resp_up/cancel") => Scene::json(
+                200,
+                &json!({"id": "resp_up", "object": "response", "status": "cancelled"}),
+            ),
+            ("DELETE", "/v1/responses/resp_up") => {
+                Scene::json(200, &json!({"id": "resp_up", "object": "response", "deleted": true}))
+            }
+            _ => Scene::status(404),
+        });
     let other = Upstream::start(vec![whole("responses", "elsewhere")]);
-    let proxy =
-        Setup::new().speaking("responses", "home", &home, "priority = 1").speaking("responses", "other", &other, "priority = 2").start();
+    let proxy = Setup::new()
+        .speaking("responses", "home", &home, "priority = 1")
+        .speaking("responses", "other", &other, "priority = 2")
+        .start();
     assert_eq!(create(&proxy, &json!({"model": "m", "input": "a"})).json()["id"], "resp_up");
 
     let fetched = get(&proxy, "resp_up");
     let items = get(&proxy, "resp_up/input_items?limit=2");
     let cancelled = proxy.send(&Request::post("/v1/responses/resp_up/cancel", &json!({})));
-    let next = create(&proxy, &json!({"model": "m", "input": "b", "previous_response_id": "resp_up"}));
+    let next =
+        create(&proxy, &json!({"model": "m", "input": "b", "previous_response_id": "resp_up"}));
     let deleted = proxy.send(&Request::get("/v1/responses/resp_up").method("DELETE"));
     let gone = get(&proxy, "resp_up");
 
-    assert_eq!(heard("responses", false, &fetched).text, "there", "{} {}", fetched.status, fetched.text());
+    assert_eq!(
+        heard("responses", false, &fetched).text,
+        "there",
+        "{} {}",
+        fetched.status,
+        fetched.text()
+    );
     assert_eq!(
         (items.status, cancelled.status, next.status, deleted.status, gone.status),
         (200, 200, 200, 200, 404),
@@ -132,7 +183,8 @@ fn a_response_that_passed_is_asked_for_where_it_lives_with_the_key_that_made_it(
     let seen = home.everything();
     let asked = seen.iter().filter(|seen| seen.path.contains("/responses"));
     assert!(
-        asked.clone().count() == 6 && asked.into_iter().all(|seen| seen.key() == secret("home", "work")),
+        asked.clone().count() == 6
+            && asked.into_iter().all(|seen| seen.key() == secret("home", "work")),
         "{:?}",
         seen.iter().map(|s| &s.path).collect::<Vec<_>>()
     );
@@ -140,7 +192,8 @@ fn a_response_that_passed_is_asked_for_where_it_lives_with_the_key_that_made_it(
 
 #[test]
 fn a_conversation_is_compacted_over_a_chat_upstream_and_goes_on() {
-    let (upstream, proxy) = before("openai", vec![whole("openai", "they greeted"), whole("openai", "on")]);
+    let (upstream, proxy) =
+        before("openai", vec![whole("openai", "they greeted"), whole("openai", "on")]);
     let body = json!({"model": "m", "instructions": "be", "input": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]});
 
     let compact = proxy.send(&Request::post("/v1/responses/compact", &body));
@@ -148,16 +201,27 @@ fn a_conversation_is_compacted_over_a_chat_upstream_and_goes_on() {
     input.push(json!({"role": "user", "content": "next"}));
     let next = create(&proxy, &json!({"model": "m", "input": input}));
 
-    assert_eq!((compact.status, &compact.json()["object"]), (200, &json!("response.compaction")), "{}", compact.text());
+    assert_eq!(
+        (compact.status, &compact.json()["object"]),
+        (200, &json!("response.compaction")),
+        "{}",
+        compact.text()
+    );
     assert_eq!(heard("responses", false, &next).text, "on", "{}", next.text());
     assert!(upstream.request(0).json()["messages"].to_string().contains("Summarise"));
     let sent = upstream.request(1).json()["messages"].to_string();
-    assert!(sent.contains("they greeted") && sent.contains("hello") && !sent.contains("\"hi\""), "{sent}");
+    assert!(
+        sent.contains("they greeted") && sent.contains("hello") && !sent.contains("\"hi\""),
+        "{sent}"
+    );
 }
 
 #[test]
 fn another_project_cannot_go_on_from_a_response() {
-    let upstream = Upstream::start(vec![Scene::json(200, &message(&json!([{"type": "text", "text": "mine"}]), "end_turn"))]);
+    let upstream = Upstream::start(vec![Scene::json(
+        200,
+        &message(&json!([{"type": "text", "text": "mine"}]), "end_turn"),
+    )]);
     let other = "aip-it-ffffffffffffffffffffffffffffffff";
     let proxy = Setup::new()
         .config(&format!("[[project]]\nname = \"other\"\nkey = \"{other}\"\n"))
@@ -168,5 +232,11 @@ fn another_project_cannot_go_on_from_a_response() {
     let theirs = |request: Request| request.bearer(other).send(proxy.addr).status;
     assert_eq!(get(&proxy, id).status, 200);
     assert_eq!(theirs(Request::get(&format!("/v1/responses/{id}"))), 404);
-    assert_eq!(theirs(Request::post("/v1/responses", &json!({"model": "m", "input": "b", "previous_response_id": id}))), 400);
+    assert_eq!(
+        theirs(Request::post(
+            "/v1/responses",
+            &json!({"model": "m", "input": "b", "previous_response_id": id})
+        )),
+        400
+    );
 }

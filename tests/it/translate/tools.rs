@@ -8,7 +8,8 @@ use crate::support::{
     upstream::{Scene, chunk},
 };
 
-const PATCH: &str = "*** Begin Patch\n*** Update File: a.rs\n-\"old\"\n+\"new\" \\ ü\n*** End Patch";
+const PATCH: &str =
+    "*** Begin Patch\n*** Update File: a.rs\n-\"old\"\n+\"new\" \\ ü\n*** End Patch";
 
 fn tools() -> Value {
     json!([
@@ -27,23 +28,39 @@ fn called(dialect: &str, name: &str, arguments: &Value) -> Scene {
                 "choices": [{"index": 0, "message": {"role": "assistant", "content": null, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}),
             )
         }
-        _ => Scene::json(200, &message(&json!([{"type": "tool_use", "id": "c1", "name": name, "input": arguments}]), "tool_use")),
+        _ => Scene::json(
+            200,
+            &message(
+                &json!([{"type": "tool_use", "id": "c1", "name": name, "input": arguments}]),
+                "tool_use",
+            ),
+        ),
     }
 }
 
 /// Name, description and schema of the first tool as the upstream saw it.
 fn first_tool(dialect: &str, sent: &Value) -> (Value, Value, Value) {
     let tool = &sent["tools"][0];
-    let (tool, schema) = if dialect == "openai" { (&tool["function"], "parameters") } else { (tool, "input_schema") };
+    let (tool, schema) = if dialect == "openai" {
+        (&tool["function"], "parameters")
+    } else {
+        (tool, "input_schema")
+    };
     (tool["name"].clone(), tool["description"].clone(), tool[schema].clone())
 }
 
 #[test]
 fn pain_17_custom_tools_work_over_chat_and_anthropic_upstreams() {
     for dialect in ["openai", "anthropic"] {
-        let (upstream, proxy) = before(dialect, vec![called(dialect, "apply_patch", &json!({"input": PATCH})), whole(dialect, "done")]);
+        let (upstream, proxy) = before(
+            dialect,
+            vec![called(dialect, "apply_patch", &json!({"input": PATCH})), whole(dialect, "done")],
+        );
 
-        let first = proxy.send(&Request::post("/v1/responses", &json!({"model": "m", "input": "fix", "tools": tools()})));
+        let first = proxy.send(&Request::post(
+            "/v1/responses",
+            &json!({"model": "m", "input": "fix", "tools": tools()}),
+        ));
         let call = first.json()["output"][0].clone();
         let next = json!({"model": "m", "tools": tools(), "input": [{"role": "user", "content": "fix"}, call,
             {"type": "custom_tool_call_output", "call_id": call["call_id"], "output": "ok"}]});
@@ -56,8 +73,15 @@ fn pain_17_custom_tools_work_over_chat_and_anthropic_upstreams() {
         );
         let sent = upstream.request(0).json();
         let (name, description, schema) = first_tool(dialect, &sent);
-        assert_eq!((&name, &schema["required"]), (&json!("apply_patch"), &json!(["input"])), "{sent:#}");
-        assert!(description.as_str().is_some_and(|text| text.contains("start: begin")), "{description}");
+        assert_eq!(
+            (&name, &schema["required"]),
+            (&json!("apply_patch"), &json!(["input"])),
+            "{sent:#}"
+        );
+        assert!(
+            description.as_str().is_some_and(|text| text.contains("start: begin")),
+            "{description}"
+        );
         assert_eq!(heard("responses", false, &second).text, "done", "{}", second.text());
         let again = upstream.request(1).json().to_string();
         assert!(again.contains("Begin Patch") && again.contains("\"ok\""), "{again}");
@@ -67,12 +91,18 @@ fn pain_17_custom_tools_work_over_chat_and_anthropic_upstreams() {
 #[test]
 fn pain_17_a_streamed_custom_call_comes_as_its_free_text() {
     let arguments = json!({"input": PATCH}).to_string();
-    let cuts: Vec<&str> =
-        [0, 3, 11, 14, 30, 75, arguments.len()].windows(2).map(|pair| arguments.get(pair[0]..pair[1]).expect("a boundary")).collect();
+    let cuts: Vec<&str> = [0, 3, 11, 14, 30, 75, arguments.len()]
+        .windows(2)
+        .map(|pair| arguments.get(pair[0]..pair[1]).expect("a boundary"))
+        .collect();
     let openai = {
         let call = |call: Value| chunk(&json!({"tool_calls": [call]}), None);
-        let mut out = vec![call(json!({"index": 0, "id": "c1", "type": "function", "function": {"name": "apply_patch", "arguments": ""}}))];
-        out.extend(cuts.iter().map(|cut| call(json!({"index": 0, "function": {"arguments": cut}}))));
+        let mut out = vec![call(
+            json!({"index": 0, "id": "c1", "type": "function", "function": {"name": "apply_patch", "arguments": ""}}),
+        )];
+        out.extend(
+            cuts.iter().map(|cut| call(json!({"index": 0, "function": {"arguments": cut}}))),
+        );
         out.extend([chunk(&json!({}), Some("tool_calls")), "data: [DONE]\n\n".to_owned()]);
         out
     };
@@ -84,7 +114,9 @@ fn pain_17_a_streamed_custom_call_comes_as_its_free_text() {
             ),
         ];
         let delta = |cut: &&str| {
-            event(&json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": cut}}))
+            event(
+                &json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": cut}}),
+            )
         };
         out.extend(cuts.iter().map(delta));
         out.extend([
@@ -100,22 +132,47 @@ fn pain_17_a_streamed_custom_call_comes_as_its_free_text() {
         let body = json!({"model": "m", "input": "fix", "tools": tools(), "stream": true});
         let answer = proxy.send(&Request::post("/v1/responses", &body));
 
-        assert_eq!(heard("responses", true, &answer).calls, [("apply_patch".to_owned(), json!(PATCH))], "{dialect}");
-        let all: Vec<Value> = events(&answer.body).iter().map(|data| serde_json::from_str(data).expect("json")).collect();
-        let deltas = all.iter().filter(|event| event["type"] == "response.custom_tool_call_input.delta");
-        assert_eq!(deltas.map(|event| event["delta"].as_str().unwrap_or_default()).collect::<String>(), PATCH, "{dialect}");
+        assert_eq!(
+            heard("responses", true, &answer).calls,
+            [("apply_patch".to_owned(), json!(PATCH))],
+            "{dialect}"
+        );
+        let all: Vec<Value> = events(&answer.body)
+            .iter()
+            .map(|data| serde_json::from_str(data).expect("json"))
+            .collect();
+        let deltas =
+            all.iter().filter(|event| event["type"] == "response.custom_tool_call_input.delta");
+        assert_eq!(
+            deltas.map(|event| event["delta"].as_str().unwrap_or_default()).collect::<String>(),
+            PATCH,
+            "{dialect}"
+        );
     }
 }
 
 #[test]
 fn pain_17_namespaced_tools_come_back_in_their_namespace_and_hosted_ones_are_named_as_lost() {
-    let (upstream, proxy) = before("openai", vec![called("openai", "files__read", &json!({"path": "a"}))]);
+    let (upstream, proxy) =
+        before("openai", vec![called("openai", "files__read", &json!({"path": "a"}))]);
 
-    let answer = proxy.send(&Request::post("/v1/responses", &json!({"model": "m", "input": "fix", "tools": tools()})));
+    let answer = proxy.send(&Request::post(
+        "/v1/responses",
+        &json!({"model": "m", "input": "fix", "tools": tools()}),
+    ));
 
     let sent = upstream.request(0).json();
     assert_eq!(sent["tools"][1]["function"]["name"], "files__read", "{sent:#}");
-    assert_eq!(answer.header("x-aiproxy-losses").map(|all| all.contains("tools.web_search")), Some(true), "{:?}", answer.headers);
+    assert_eq!(
+        answer.header("x-aiproxy-losses").map(|all| all.contains("tools.web_search")),
+        Some(true),
+        "{:?}",
+        answer.headers
+    );
     let call = &answer.json()["output"][0];
-    assert_eq!((&call["type"], &call["namespace"], &call["name"]), (&json!("function_call"), &json!("files"), &json!("read")), "{call:#}");
+    assert_eq!(
+        (&call["type"], &call["namespace"], &call["name"]),
+        (&json!("function_call"), &json!("files"), &json!("read")),
+        "{call:#}"
+    );
 }

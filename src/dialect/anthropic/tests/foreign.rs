@@ -1,4 +1,5 @@
-//! Conversations of other dialects become ones that this one takes; answers of others are told in its words.
+//! Conversations of other dialects become ones that this one takes; answers of others are told in
+//! its words.
 
 use serde_json::{Value, json};
 
@@ -8,8 +9,8 @@ use crate::{
     dialect::{Ingress, Place, Thinking, UNSIGNED},
     ir::{
         block::{
-            Block, BlockKind, CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning, Source, Text, ToolCall,
-            ToolResult,
+            Block, BlockKind, CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind,
+            Reasoning, Source, Text, ToolCall, ToolResult,
         },
         extras::Extras,
         op::Dialect,
@@ -31,7 +32,11 @@ fn call(id: &str, name: &str, arguments: &str) -> Block {
 }
 
 fn result(call: &str, text: &str) -> Block {
-    Block::new(BlockKind::ToolResult(ToolResult { call: call.to_owned(), content: vec![Block::text(text)], ..ToolResult::default() }))
+    Block::new(BlockKind::ToolResult(ToolResult {
+        call: call.to_owned(),
+        content: vec![Block::text(text)],
+        ..ToolResult::default()
+    }))
 }
 
 fn user(blocks: Vec<Block>) -> Message {
@@ -48,7 +53,11 @@ fn tool_results_stand_right_after_their_calls_whatever_the_client_did() {
         messages: vec![
             assistant(vec![Block::text("hello")]),
             user(vec![Block::text("go"), Block::text(" ")]),
-            assistant(vec![call("a:1", "f.g", "{\"x\":1}"), call("b", "f.g", "not json"), call("c", "h", "[]")]),
+            assistant(vec![
+                call("a:1", "f.g", "{\"x\":1}"),
+                call("b", "f.g", "not json"),
+                call("c", "h", "[]"),
+            ]),
             Message::new(Role::System, vec![Block::text("be brief")]),
             user(vec![Block::text("and?"), result("b", "two")]),
             user(vec![result("a:1", "one"), result("gone", "three")]),
@@ -111,7 +120,11 @@ fn images_in_results_and_breakpoints_everywhere_arrive() {
             assistant(vec![call("a", "f", "{}"), call("b", "f", "{}")]),
             user(vec![Block { cache: mark(), ..Block::text("") }, answered, failed]),
         ],
-        tools: vec![Tool::Function(FunctionTool { name: "f".to_owned(), cache: mark(), ..FunctionTool::default() })],
+        tools: vec![Tool::Function(FunctionTool {
+            name: "f".to_owned(),
+            cache: mark(),
+            ..FunctionTool::default()
+        })],
         ..ChatRequest::default()
     };
 
@@ -119,7 +132,10 @@ fn images_in_results_and_breakpoints_everywhere_arrive() {
 
     let mark = json!({ "type": "ephemeral" });
     assert_eq!(body["system"], json!([{ "type": "text", "text": "s", "cache_control": mark }]));
-    assert_eq!(body["messages"][0]["content"], json!([{ "type": "text", "text": "u", "cache_control": mark }]));
+    assert_eq!(
+        body["messages"][0]["content"],
+        json!([{ "type": "text", "text": "u", "cache_control": mark }])
+    );
     assert_eq!(
         body["messages"][2]["content"],
         json!([
@@ -132,12 +148,18 @@ fn images_in_results_and_breakpoints_everywhere_arrive() {
             { "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "iVBORw0" } },
         ])
     );
-    assert_eq!(body["tools"], json!([{ "name": "f", "input_schema": { "type": "object", "properties": {} }, "cache_control": mark }]));
+    assert_eq!(
+        body["tools"],
+        json!([{ "name": "f", "input_schema": { "type": "object", "properties": {} }, "cache_control": mark }])
+    );
 }
 
 fn thought(text: &str, dialect: Dialect, kind: ProofKind) -> Block {
     let proof = Some(Proof { dialect, kind, value: "sig".to_owned(), id: None });
-    Block { proof, ..Block::new(BlockKind::Reasoning(Reasoning { text: text.to_owned(), summary: false })) }
+    Block {
+        proof,
+        ..Block::new(BlockKind::Reasoning(Reasoning { text: text.to_owned(), summary: false }))
+    }
 }
 
 #[test]
@@ -153,7 +175,11 @@ fn only_thoughts_that_this_dialect_signed_are_sent_back() {
         user(vec![result("a", "r")]),
     ];
     let wish = Some(ReasoningWish { effort: Some(Effort::Low), ..ReasoningWish::default() });
-    let request = ChatRequest { messages, settings: Settings { reasoning: wish, ..Settings::default() }, ..ChatRequest::default() };
+    let request = ChatRequest {
+        messages,
+        settings: Settings { reasoning: wish, ..Settings::default() },
+        ..ChatRequest::default()
+    };
 
     let (body, losses) = written(&request, Thinking::Budget);
 
@@ -168,7 +194,8 @@ fn only_thoughts_that_this_dialect_signed_are_sent_back() {
     assert_eq!(body["thinking"], json!({ "type": "enabled", "budget_tokens": 2048 }));
     assert_eq!(losses, ["reasoning.proof", "reasoning"]);
 
-    // Without its thought at the front the turn could not go on thinking within a budget; by effort it can.
+    // Without its thought at the front the turn could not go on thinking within a budget; by effort
+    // it can.
     let mut unsigned = request;
     unsigned.messages[1].blocks.drain(..2);
     assert_eq!(written(&unsigned, Thinking::Budget).0.get("thinking"), None);
@@ -178,24 +205,39 @@ fn only_thoughts_that_this_dialect_signed_are_sent_back() {
 #[test]
 fn unsigned_thoughts_keep_their_mark_and_lose_it_on_the_way_back() {
     let response = ChatResponse {
-        blocks: vec![Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true })), Block::text("x")],
+        blocks: vec![
+            Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: true })),
+            Block::text("x"),
+        ],
         ..ChatResponse::default()
     };
 
-    let whole: Value = serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
-    let streamed = put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
+    let whole: Value =
+        serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+    let streamed =
+        put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
 
-    assert_eq!(whole["content"], json!([{ "type": "thinking", "thinking": "hm", "signature": UNSIGNED }, { "type": "text", "text": "x" }]));
+    assert_eq!(
+        whole["content"],
+        json!([{ "type": "thinking", "thinking": "hm", "signature": UNSIGNED }, { "type": "text", "text": "x" }])
+    );
     assert_eq!(streamed["content"], whole["content"]);
-    let body = json!({ "messages": [{ "role": "assistant", "content": whole["content"] }] }).to_string();
+    let body =
+        json!({ "messages": [{ "role": "assistant", "content": whole["content"] }] }).to_string();
     let request = Anthropic.read_request(Place::Main, body.as_bytes()).expect("a request");
     assert_eq!(request.messages[0].blocks[0].proof, None);
-    assert!(matches!(&request.messages[0].blocks[0].kind, BlockKind::Reasoning(it) if it.text == "hm"));
+    assert!(
+        matches!(&request.messages[0].blocks[0].kind, BlockKind::Reasoning(it) if it.text == "hm")
+    );
 }
 
 #[test]
 fn answers_of_others_are_told_in_full() {
-    let citation = Citation { url: Some("https://x".to_owned()), title: Some("X".to_owned()), ..Citation::default() };
+    let citation = Citation {
+        url: Some("https://x".to_owned()),
+        title: Some("X".to_owned()),
+        ..Citation::default()
+    };
     let mut custom = call("c", "patch", "a \"b\"");
     if let BlockKind::ToolCall(call) = &mut custom.kind {
         call.form = CallForm::Custom;
@@ -208,16 +250,29 @@ fn answers_of_others_are_told_in_full() {
             call("b", "g", ""),
             call("d", "g", "\"{\\\"y\\\":2}\""),
             custom,
-            Block::new(BlockKind::Foreign { dialect: Dialect::Gemini, body: Raw::parse("{}").expect("json") }),
+            Block::new(BlockKind::Foreign {
+                dialect: Dialect::Gemini,
+                body: Raw::parse("{}").expect("json"),
+            }),
         ],
         finish: Finish { kind: FinishKind::ToolCalls, ..Finish::default() },
-        usage: Some(Usage { input: 5, cache_read: 3, cache_write_5m: 2, cache_write_1h: 1, output: 7, reasoning: 4, ..Usage::default() }),
+        usage: Some(Usage {
+            input: 5,
+            cache_read: 3,
+            cache_write_5m: 2,
+            cache_write_1h: 1,
+            output: 7,
+            reasoning: 4,
+            ..Usage::default()
+        }),
         service_tier: Some("default".to_owned()),
         ..ChatResponse::default()
     };
 
-    let whole: Value = serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
-    let mut streamed = put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
+    let whole: Value =
+        serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+    let mut streamed =
+        put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
 
     let want = json!({
         "id": "msg_1", "type": "message", "role": "assistant", "model": "m",
@@ -251,13 +306,22 @@ fn finishes_have_this_dialect_s_words() {
         (vec![refusal], FinishKind::Stop, None, None, json!(["refusal", null])),
         (vec![], FinishKind::Filter, None, None, json!(["refusal", null])),
         (vec![], FinishKind::Length, Some("length"), None, json!(["max_tokens", null])),
-        (vec![], FinishKind::Length, Some("model_context_window_exceeded"), None, json!(["model_context_window_exceeded", null])),
+        (
+            vec![],
+            FinishKind::Length,
+            Some("model_context_window_exceeded"),
+            None,
+            json!(["model_context_window_exceeded", null]),
+        ),
         (vec![], FinishKind::Pause, None, None, json!(["pause_turn", null])),
     ] {
-        let finish = Finish { kind, said: said.map(str::to_owned), sequence: sequence.map(str::to_owned) };
+        let finish =
+            Finish { kind, said: said.map(str::to_owned), sequence: sequence.map(str::to_owned) };
         let response = ChatResponse { blocks, finish, ..ChatResponse::default() };
-        let whole: Value = serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
-        let streamed = put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
+        let whole: Value =
+            serde_json::from_slice(&Anthropic.write_response(&response, &shape())).expect("json");
+        let streamed =
+            put_together(&client_stream(&crate::ir::assemble::events(&response))).expect("whole");
         for answer in [&whole, &streamed] {
             assert_eq!(json!([answer["stop_reason"], answer["stop_sequence"]]), want);
             assert_eq!(answer["usage"]["input_tokens"], json!(0));
@@ -270,7 +334,8 @@ fn settings_of_others_are_said_or_named_as_lost() {
     let raw = |text: &str| Raw::parse(text);
     let mut extras = Extras::default();
     extras.push(Dialect::Openai, "store", Raw::from(true));
-    let schema = raw(r#"{"type":"object","properties":{"n":{"type":"integer","minimum":1}}}"#).expect("json");
+    let schema = raw(r#"{"type":"object","properties":{"n":{"type":"integer","minimum":1}}}"#)
+        .expect("json");
     let request = ChatRequest {
         system: vec![Block::text("s")],
         messages: vec![user(vec![Block::text("q")])],
@@ -364,7 +429,8 @@ fn a_model_that_must_call_does_not_think_and_one_that_thinks_gets_no_sampling() 
         format: Some(Format::Json),
         ..Settings::default()
     };
-    let tools = vec![Tool::Function(FunctionTool { name: "f".to_owned(), ..FunctionTool::default() })];
+    let tools =
+        vec![Tool::Function(FunctionTool { name: "f".to_owned(), ..FunctionTool::default() })];
     let mut request = ChatRequest {
         messages: vec![user(vec![Block::text("q")])],
         tools,
@@ -384,7 +450,10 @@ fn a_model_that_must_call_does_not_think_and_one_that_thinks_gets_no_sampling() 
 
     assert_eq!(body["thinking"]["type"], "adaptive");
     assert_eq!(body["output_config"], json!({ "effort": "high" }));
-    assert_eq!((body.get("temperature"), body.get("top_k"), &body["top_p"]), (None, None, &json!(0.97)));
+    assert_eq!(
+        (body.get("temperature"), body.get("top_k"), &body["top_p"]),
+        (None, None, &json!(0.97))
+    );
     assert!(body["system"].as_str().is_some_and(|system| system.contains("JSON")));
     assert_eq!(losses, ["temperature", "top_k"]);
 }

@@ -14,7 +14,11 @@ fn parsed(body: &[u8]) -> Value {
 /// The path, the body without nulls, and the losses.
 fn written(form: EmbedForm, request: &EmbedRequest) -> (&'static str, Value, Vec<String>) {
     let written = write_request(form, request, "m").expect("can be said");
-    (written.path, parsed(&written.body), written.losses.into_iter().map(|loss| loss.0.into_owned()).collect())
+    (
+        written.path,
+        parsed(&written.body),
+        written.losses.into_iter().map(|loss| loss.0.into_owned()).collect(),
+    )
 }
 
 #[test]
@@ -85,7 +89,11 @@ fn forms_are_told_in_each_others_words() {
     );
     assert_eq!(
         written(EmbedForm::Ollama, &request),
-        ("/api/embed", json!({"model": "m", "input": ["a", "b"], "dimensions": 2}), vec!["user".to_owned()])
+        (
+            "/api/embed",
+            json!({"model": "m", "input": ["a", "b"], "dimensions": 2}),
+            vec!["user".to_owned()]
+        )
     );
     assert_eq!(
         written(EmbedForm::Texts, &request).1,
@@ -99,7 +107,11 @@ fn forms_are_told_in_each_others_words() {
     assert_eq!(request.task, Some(EmbedTask::QuestionAnswering));
     assert_eq!(
         written(EmbedForm::InputType, &request),
-        ("/embeddings", json!({"model": "m", "input": "a", "input_type": "query"}), vec!["title".to_owned()])
+        (
+            "/embeddings",
+            json!({"model": "m", "input": "a", "input_type": "query"}),
+            vec!["title".to_owned()]
+        )
     );
     assert_eq!(written(EmbedForm::Openai, &request).2, ["task", "title"]);
     let tokens = read(Dialect::Openai, "/embeddings", &json!({"input": [1, 2]}));
@@ -135,16 +147,27 @@ fn answers_are_told_in_the_form_of_the_question() {
         (r#"{"embeddings":[{"values":[0.5]},{"values":[0.5]}]}"#, 2, None),
         (r#"{"model":"m","embeddings":[[0.5]],"prompt_eval_count":4}"#, 1, usage(4)),
         (r#"{"embedding":[0.5]}"#, 1, None),
-        (r#"{"id":"i","embeddings":{"float":[[0.5]]},"meta":{"billed_units":{"input_tokens":5}}}"#, 1, usage(5)),
+        (
+            r#"{"id":"i","embeddings":{"float":[[0.5]]},"meta":{"billed_units":{"input_tokens":5}}}"#,
+            1,
+            usage(5),
+        ),
     ] {
         let response = read_response("", body.as_bytes()).expect("an answer");
         assert_eq!((response.vectors.len(), response.usage), (count, tokens), "{body}");
-        assert!(response.vectors.iter().all(|vector| vector.told(true).text() == r#""AAAAPw==""#), "{body}");
+        assert!(
+            response.vectors.iter().all(|vector| vector.told(true).text() == r#""AAAAPw==""#),
+            "{body}"
+        );
         for (dialect, path, asked) in [
             (Dialect::Openai, "/embeddings", json!({"input": "a", "encoding_format": "base64"})),
             (Dialect::Openai, "/embed", json!({"texts": ["a"]})),
             (Dialect::Gemini, ":embedContent", json!({"content": {"parts": [{"text": "a"}]}})),
-            (Dialect::Gemini, ":batchEmbedContents", json!({"requests": [{"content": {"parts": [{"text": "a"}]}}]})),
+            (
+                Dialect::Gemini,
+                ":batchEmbedContents",
+                json!({"requests": [{"content": {"parts": [{"text": "a"}]}}]}),
+            ),
             (Dialect::Ollama, "/api/embed", json!({"input": "a"})),
             (Dialect::Ollama, "/api/embeddings", json!({"prompt": "a"})),
         ] {
@@ -163,7 +186,10 @@ fn answers_are_told_in_the_form_of_the_question() {
 
 #[test]
 fn an_openai_client_gets_what_its_schema_wants() {
-    let response = EmbedResponse { vectors: vec![Vector::Numbers(Raw::parse("[0.10]").expect("json"))], ..EmbedResponse::default() };
+    let response = EmbedResponse {
+        vectors: vec![Vector::Numbers(Raw::parse("[0.10]").expect("json"))],
+        ..EmbedResponse::default()
+    };
     let request = read(Dialect::Openai, "/embeddings", &json!({"input": "a"}));
     assert_eq!(
         write_response(&response, &request, "asked"),
@@ -173,22 +199,36 @@ fn an_openai_client_gets_what_its_schema_wants() {
 
 #[test]
 fn recorded_exchanges_are_read_and_say_the_same_again() {
-    for exchange in recorded::of(&["openai.embeddings", "ollama.embed", "gemini.embedContent", "gemini.batchEmbedContents"]) {
+    for exchange in recorded::of(&[
+        "openai.embeddings",
+        "ollama.embed",
+        "gemini.embedContent",
+        "gemini.batchEmbedContents",
+    ]) {
         let (dialect, path) = match &*exchange.api {
             "ollama.embed" => (Dialect::Ollama, "/api/embed"),
             "gemini.embedContent" => (Dialect::Gemini, ":embedContent"),
             "gemini.batchEmbedContents" => (Dialect::Gemini, ":batchEmbedContents"),
             _ => (Dialect::Openai, "/embeddings"),
         };
-        let request = read_request(dialect, path, exchange.request.to_string().as_bytes()).expect("a request");
+        let request = read_request(dialect, path, exchange.request.to_string().as_bytes())
+            .expect("a request");
         if exchange.status == 200 {
-            let response = read_response("application/json", exchange.response.as_bytes()).expect("an answer");
-            let again = read_response("", &write_response(&response, &request, "m")).expect("an answer");
-            let packed = |response: &EmbedResponse| response.vectors.iter().map(|vector| vector.told(true)).collect::<Vec<_>>();
+            let response =
+                read_response("application/json", exchange.response.as_bytes()).expect("an answer");
+            let again =
+                read_response("", &write_response(&response, &request, "m")).expect("an answer");
+            let packed = |response: &EmbedResponse| {
+                response.vectors.iter().map(|vector| vector.told(true)).collect::<Vec<_>>()
+            };
             assert_eq!(packed(&again), packed(&response), "{}", exchange.id);
             assert!(!response.vectors.is_empty(), "{}", exchange.id);
         } else {
-            assert!(read_response("application/json", exchange.response.as_bytes()).is_err(), "{}", exchange.id);
+            assert!(
+                read_response("application/json", exchange.response.as_bytes()).is_err(),
+                "{}",
+                exchange.id
+            );
         }
     }
 }

@@ -39,19 +39,23 @@ struct Meaning {
 }
 
 fn meaning(response: &ChatResponse) -> Meaning {
-    let mut said = Meaning { finish: response.finish.kind, usage: response.usage, ..Meaning::default() };
+    let mut said =
+        Meaning { finish: response.finish.kind, usage: response.usage, ..Meaning::default() };
     for block in &response.blocks {
         said.proofs.extend(block.proof.iter().map(|proof| proof.value.clone()));
         match &block.kind {
             BlockKind::Text(text) => {
                 said.text.push_str(&text.text);
-                said.sources.extend(text.citations.iter().filter_map(|citation| citation.url.clone()));
+                said.sources
+                    .extend(text.citations.iter().filter_map(|citation| citation.url.clone()));
             }
             BlockKind::Reasoning(thought) => said.thought.extend(thought.text.split_whitespace()),
             BlockKind::Refusal(words) => said.refusal.push_str(words),
             BlockKind::ToolCall(call) => {
-                let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!(call.arguments.trim()));
-                said.calls.push((call.name.clone(), if arguments == "" { json!({}) } else { arguments }));
+                let arguments = serde_json::from_str(&call.arguments)
+                    .unwrap_or_else(|_| json!(call.arguments.trim()));
+                said.calls
+                    .push((call.name.clone(), if arguments == "" { json!({}) } else { arguments }));
             }
             _ => {}
         }
@@ -63,7 +67,8 @@ fn meaning(response: &ChatResponse) -> Meaning {
 /// The same by the recording itself, read as a tree.
 fn recorded_meaning(chunks: &[Value]) -> (String, String, Vec<(String, Value)>) {
     let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let (mut text, mut thoughts, mut calls) = (String::new(), vec![String::new(); 4], Vec::<(Value, String, String)>::new());
+    let (mut text, mut thoughts, mut calls) =
+        (String::new(), vec![String::new(); 4], Vec::<(Value, String, String)>::new());
     for choice in chunks.iter().filter_map(|chunk| chunk["choices"].get(0)) {
         let said = if choice["delta"].is_object() { &choice["delta"] } else { &choice["message"] };
         if let Some(parts) = said["content"].as_array() {
@@ -81,18 +86,34 @@ fn recorded_meaning(chunks: &[Value]) -> (String, String, Vec<(String, Value)>) 
         let legacy = said["function_call"].is_object() && said["function_call"]["name"] != "";
         let legacy = legacy.then(|| json!({"index": -1, "function": said["function_call"]}));
         for call in said["tool_calls"].as_array().into_iter().flatten().chain(legacy.as_ref()) {
-            let key = if call["index"].is_null() || choice["message"].is_object() { call["id"].clone() } else { call["index"].clone() };
+            let key = if call["index"].is_null() || choice["message"].is_object() {
+                call["id"].clone()
+            } else {
+                call["index"].clone()
+            };
             if !calls.iter().any(|(known, ..)| *known == key) {
                 calls.push((key.clone(), String::new(), String::new()));
             }
-            let Some((_, name, arguments)) = calls.iter_mut().find(|(known, ..)| *known == key) else { continue };
+            let Some((_, name, arguments)) = calls.iter_mut().find(|(known, ..)| *known == key)
+            else {
+                continue;
+            };
             name.push_str(&string(&call["function"]["name"]));
             arguments.push_str(&string(&call["function"]["arguments"]));
         }
     }
-    let thought = thoughts.into_iter().find(|words| !words.is_empty()).unwrap_or_default().split_whitespace().collect();
+    let thought = thoughts
+        .into_iter()
+        .find(|words| !words.is_empty())
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     let value = |arguments: String| serde_json::from_str(&arguments).unwrap_or_else(|_| json!({}));
-    (text, thought, calls.into_iter().map(|(_, name, arguments)| (name, value(arguments))).collect())
+    (
+        text,
+        thought,
+        calls.into_iter().map(|(_, name, arguments)| (name, value(arguments))).collect(),
+    )
 }
 
 fn chunks(body: &str) -> Vec<Value> {
@@ -101,7 +122,10 @@ fn chunks(body: &str) -> Vec<Value> {
 
 fn exchanges() -> Vec<Exchange> {
     let spoken = |exchange: &Exchange| exchange.request["modalities"].to_string().contains("audio");
-    recorded::of(&["openai.chat"]).into_iter().filter(|exchange| exchange.status < 400 && !spoken(exchange)).collect()
+    recorded::of(&["openai.chat"])
+        .into_iter()
+        .filter(|exchange| exchange.status < 400 && !spoken(exchange))
+        .collect()
 }
 
 /// All events of a body that comes in these pieces.
@@ -138,8 +162,14 @@ fn every_recorded_answer_is_read_and_comes_back() {
     for exchange in exchanges().iter().filter(|exchange| exchange.kind == "json") {
         let response = reread(exchange.response.as_bytes());
         let want = meaning(&response);
-        let (text, thought, calls) = recorded_meaning(&[serde_json::from_str(&exchange.response).expect("json")]);
-        assert_eq!((&want.text, &want.thought, &want.calls), (&text, &thought, &calls), "{}", exchange.id);
+        let (text, thought, calls) =
+            recorded_meaning(&[serde_json::from_str(&exchange.response).expect("json")]);
+        assert_eq!(
+            (&want.text, &want.thought, &want.calls),
+            (&text, &thought, &calls),
+            "{}",
+            exchange.id
+        );
         assert_eq!(want.finish == FinishKind::ToolCalls, !calls.is_empty(), "{}", exchange.id);
         let usage = want.usage.or(Some(Usage::default()));
         assert_eq!(
@@ -166,7 +196,8 @@ fn every_recorded_stream_is_read_and_comes_back_wherever_it_is_cut() {
         grammar::check(&events).unwrap_or_else(|breach| panic!("{}: {breach}", exchange.id));
         for _ in 0..3 {
             step = step * 31 % 997 + 1;
-            let cuts: Vec<usize> = (1..).map(|n| n * step).take_while(|at| *at < body.len()).collect();
+            let cuts: Vec<usize> =
+                (1..).map(|n| n * step).take_while(|at| *at < body.len()).collect();
             assert_eq!(events_of(body, &cuts).0, events, "{} cut every {step}", exchange.id);
         }
         if failed || ending != Ending::Complete {
@@ -176,16 +207,29 @@ fn every_recorded_stream_is_read_and_comes_back_wherever_it_is_cut() {
         let response = assembled(&events);
         let want = meaning(&response);
         let (text, thought, calls) = recorded_meaning(&chunks(&exchange.response));
-        assert_eq!((&want.text, &want.thought, &want.calls), (&text, &thought, &calls), "{}", exchange.id);
+        assert_eq!(
+            (&want.text, &want.thought, &want.calls),
+            (&text, &thought, &calls),
+            "{}",
+            exchange.id
+        );
         let usage = want.usage.or(Some(Usage::default()));
         let again = assembled(&events_of(streamed(&response, &shape()).as_bytes(), &[]).0);
         assert_eq!(meaning(&again), Meaning { usage, ..meaning(&response) }, "{}", exchange.id);
-        assert_eq!(meaning(&reread(&Openai.write_response(&response, &shape()))), Meaning { usage, ..want }, "{}", exchange.id);
+        assert_eq!(
+            meaning(&reread(&Openai.write_response(&response, &shape()))),
+            Meaning { usage, ..want },
+            "{}",
+            exchange.id
+        );
     }
 }
 
 fn feed(chunks: &[&str]) -> (Vec<ChatEvent>, Box<dyn StreamReader>) {
-    let mut reader = Openai.stream_reader(&Carry { renamed: vec![("a_b".to_owned(), "a.b".to_owned())], seed: "s".to_owned() });
+    let mut reader = Openai.stream_reader(&Carry {
+        renamed: vec![("a_b".to_owned(), "a.b".to_owned())],
+        seed: "s".to_owned(),
+    });
     let mut out = Vec::new();
     for chunk in chunks {
         reader.event(b"", chunk.as_bytes(), &mut out).expect("good");
@@ -195,7 +239,8 @@ fn feed(chunks: &[&str]) -> (Vec<ChatEvent>, Box<dyn StreamReader>) {
 
 /// A stream of choices; each is what stands in `choices[0]`.
 fn said(choices: &[&str]) -> ChatResponse {
-    let chunks: Vec<String> = choices.iter().map(|choice| format!("{{\"id\":\"i\",\"choices\":[{choice}]}}")).collect();
+    let chunks: Vec<String> =
+        choices.iter().map(|choice| format!("{{\"id\":\"i\",\"choices\":[{choice}]}}")).collect();
     let mut all: Vec<&str> = chunks.iter().map(String::as_str).collect();
     all.push("[DONE]");
     assembled(&feed(&all).0)
@@ -206,7 +251,9 @@ fn calls(response: &ChatResponse) -> Vec<(&str, &str, &str)> {
         .blocks
         .iter()
         .filter_map(|block| match &block.kind {
-            BlockKind::ToolCall(call) => Some((call.id.as_str(), call.name.as_str(), call.arguments.as_str())),
+            BlockKind::ToolCall(call) => {
+                Some((call.id.as_str(), call.name.as_str(), call.arguments.as_str()))
+            }
             _ => None,
         })
         .collect()
@@ -243,7 +290,10 @@ fn names_may_come_in_pieces_and_an_index_be_used_again() {
         r#"{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"g"}}]}}"#,
         r#"{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"arguments":"{}"}}]},"finish_reason":"tool_calls"}"#,
     ]);
-    assert_eq!(calls(&response), [("a", "get_weather", r#"{"c":1}"#), ("b", "f", ""), ("c", "g", "{}")]);
+    assert_eq!(
+        calls(&response),
+        [("a", "get_weather", r#"{"c":1}"#), ("b", "f", ""), ("c", "g", "{}")]
+    );
 }
 
 #[test]
@@ -288,8 +338,20 @@ fn odd_chunks_are_read_for_what_they_say() {
             ],
             false,
         ),
-        (&[r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":""}}]}}]}"#, "[DONE]"], false),
-        (&[r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}]}}]}"#, "[DONE]"], true),
+        (
+            &[
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":""}}]}}]}"#,
+                "[DONE]",
+            ],
+            false,
+        ),
+        (
+            &[
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}]}}]}"#,
+                "[DONE]",
+            ],
+            true,
+        ),
     ] {
         let (mut out, mut reader) = feed(&chunks[..chunks.len() - 1]);
         assert_eq!(reader.event(b"", b"[DONE]", &mut out).is_ok(), good, "{chunks:?}");
@@ -314,7 +376,12 @@ fn errors_are_faults_in_every_dress() {
         let (mut out, mut reader) = feed(&[r#"{"choices":[{"delta":{"content":"x"}}]}"#]);
         assert!(reader.event(name.as_bytes(), chunk.as_bytes(), &mut out).is_err(), "{chunk}");
     }
-    for body in [r#"{"error":"x"}"#, r#"{"choices":[{"message":{},"finish_reason":"error"}]}"#, "{}", "<html>"] {
+    for body in [
+        r#"{"error":"x"}"#,
+        r#"{"choices":[{"message":{},"finish_reason":"error"}]}"#,
+        "{}",
+        "<html>",
+    ] {
         assert!(Openai.read_response("", body.as_bytes(), &carry()).is_err(), "{body}");
     }
 }
@@ -330,24 +397,52 @@ fn seals_come_back_whole() {
     ]);
     let said = meaning(&response);
     assert_eq!((said.thought.as_str(), said.text.as_str()), ("hm", "x"));
-    assert_eq!(said.proofs, [r#"[{"type":"reasoning.text","text":"hm","index":0,"signature":"S/+="}]"#, r#"{"v":{"s":"T"}}"#]);
-    let whole: Value = serde_json::from_slice(&Openai.write_response(&response, &shape())).expect("json");
+    assert_eq!(
+        said.proofs,
+        [
+            r#"[{"type":"reasoning.text","text":"hm","index":0,"signature":"S/+="}]"#,
+            r#"{"v":{"s":"T"}}"#
+        ]
+    );
+    let whole: Value =
+        serde_json::from_slice(&Openai.write_response(&response, &shape())).expect("json");
     assert_eq!(whole["choices"][0]["message"]["reasoning_details"][0]["signature"], "S/+=");
 }
 
 #[test]
 fn answers_have_every_field_of_the_published_schema() {
-    let call = ToolCall { id: "c".to_owned(), name: "f".to_owned(), arguments: String::new(), form: CallForm::Function };
-    let patch =
-        ToolCall { id: "d".to_owned(), name: "patch".to_owned(), arguments: r#"{"input":"*** x"}"#.to_owned(), form: CallForm::Function };
+    let call = ToolCall {
+        id: "c".to_owned(),
+        name: "f".to_owned(),
+        arguments: String::new(),
+        form: CallForm::Function,
+    };
+    let patch = ToolCall {
+        id: "d".to_owned(),
+        name: "patch".to_owned(),
+        arguments: r#"{"input":"*** x"}"#.to_owned(),
+        form: CallForm::Function,
+    };
     let response = ChatResponse {
-        blocks: vec![Block::text("a"), Block::new(BlockKind::ToolCall(call)), Block::new(BlockKind::ToolCall(patch))],
+        blocks: vec![
+            Block::text("a"),
+            Block::new(BlockKind::ToolCall(call)),
+            Block::new(BlockKind::ToolCall(patch)),
+        ],
         finish: Finish { kind: FinishKind::ToolCalls, ..Finish::default() },
-        usage: Some(Usage { input: 1, cache_read: 2, cache_write_5m: 3, output: 4, reasoning: 5, ..Usage::default() }),
+        usage: Some(Usage {
+            input: 1,
+            cache_read: 2,
+            cache_write_5m: 3,
+            output: 4,
+            reasoning: 5,
+            ..Usage::default()
+        }),
         ..ChatResponse::default()
     };
     let shape = Shape { custom: vec!["patch".to_owned()], ..shape() };
-    let got: Value = serde_json::from_slice(&Openai.write_response(&response, &shape)).expect("json");
+    let got: Value =
+        serde_json::from_slice(&Openai.write_response(&response, &shape)).expect("json");
     let usage = json!({"prompt_tokens": 6, "completion_tokens": 9, "total_tokens": 15,
         "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0, "cache_write_tokens": 3},
         "completion_tokens_details": {"reasoning_tokens": 5, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}});
@@ -364,12 +459,24 @@ fn answers_have_every_field_of_the_published_schema() {
     let events = chunks(&stream);
     assert!(stream.ends_with("data: [DONE]\n\n"));
     assert_eq!(events[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
-    let deltas: Vec<&Value> = events.iter().filter_map(|event| event["choices"][0]["delta"]["tool_calls"].get(0)).collect();
-    assert_eq!(deltas[0], &json!({"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}));
+    let deltas: Vec<&Value> = events
+        .iter()
+        .filter_map(|event| event["choices"][0]["delta"]["tool_calls"].get(0))
+        .collect();
+    assert_eq!(
+        deltas[0],
+        &json!({"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}})
+    );
     assert_eq!(deltas[1], &json!({"index": 0, "function": {"arguments": "{}"}}));
-    assert_eq!(deltas[2], &json!({"index": 1, "id": "d", "type": "custom", "custom": {"name": "patch", "input": "*** x"}}));
+    assert_eq!(
+        deltas[2],
+        &json!({"index": 1, "id": "d", "type": "custom", "custom": {"name": "patch", "input": "*** x"}})
+    );
     assert_eq!(events[events.len() - 2]["choices"][0]["finish_reason"], "tool_calls");
-    assert_eq!((&events[events.len() - 1]["choices"], &events[events.len() - 1]["usage"]), (&json!([]), &usage));
+    assert_eq!(
+        (&events[events.len() - 1]["choices"], &events[events.len() - 1]["usage"]),
+        (&json!([]), &usage)
+    );
     let quiet = streamed(&response, &Shape { usage: false, ..shape });
     assert!(!quiet.contains("usage"));
 }
@@ -378,21 +485,45 @@ fn answers_have_every_field_of_the_published_schema() {
 fn old_clients_get_old_answers() {
     let old = Shape { place: Place::Completions, ..shape() };
     let tokens = Raw::parse(r#"[{"token":"hi","logprob":-1,"top_logprobs":[]}]"#);
-    let response = ChatResponse { blocks: vec![Block::text("hi")], logprobs: tokens, ..ChatResponse::default() };
+    let response = ChatResponse {
+        blocks: vec![Block::text("hi")],
+        logprobs: tokens,
+        ..ChatResponse::default()
+    };
     let got: Value = serde_json::from_slice(&Openai.write_response(&response, &old)).expect("json");
     assert_eq!((&got["id"], &got["object"]), (&json!("cmpl-r1"), &json!("text_completion")));
-    let logprobs = json!({"text_offset": [0], "token_logprobs": [-1], "tokens": ["hi"], "top_logprobs": [{}]});
-    assert_eq!(got["choices"], json!([{"index": 0, "text": "hi", "logprobs": logprobs, "finish_reason": "stop"}]));
-    let text: String = chunks(&streamed(&response, &old)).iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str()).collect();
+    let logprobs =
+        json!({"text_offset": [0], "token_logprobs": [-1], "tokens": ["hi"], "top_logprobs": [{}]});
+    assert_eq!(
+        got["choices"],
+        json!([{"index": 0, "text": "hi", "logprobs": logprobs, "finish_reason": "stop"}])
+    );
+    let text: String = chunks(&streamed(&response, &old))
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["text"].as_str())
+        .collect();
     assert_eq!(text, "hi");
 
     let mut legacy = shape();
     legacy.echo.push(crate::ir::op::Dialect::Openai, "functions", Raw::from(true));
-    let call = ToolCall { id: "c".to_owned(), name: "f".to_owned(), arguments: "{}".to_owned(), form: CallForm::Function };
+    let call = ToolCall {
+        id: "c".to_owned(),
+        name: "f".to_owned(),
+        arguments: "{}".to_owned(),
+        form: CallForm::Function,
+    };
     let finish = Finish { kind: FinishKind::ToolCalls, ..Finish::default() };
-    let response = ChatResponse { blocks: vec![Block::new(BlockKind::ToolCall(call))], finish, ..ChatResponse::default() };
-    let got: Value = serde_json::from_slice(&Openai.write_response(&response, &legacy)).expect("json");
-    assert_eq!(got["choices"][0]["message"]["function_call"], json!({"name": "f", "arguments": "{}"}));
+    let response = ChatResponse {
+        blocks: vec![Block::new(BlockKind::ToolCall(call))],
+        finish,
+        ..ChatResponse::default()
+    };
+    let got: Value =
+        serde_json::from_slice(&Openai.write_response(&response, &legacy)).expect("json");
+    assert_eq!(
+        got["choices"][0]["message"]["function_call"],
+        json!({"name": "f", "arguments": "{}"})
+    );
     assert_eq!(got["choices"][0]["finish_reason"], "function_call");
     let again = assembled(&events_of(streamed(&response, &legacy).as_bytes(), &[]).0);
     assert_eq!(calls(&again), [("call_s_0", "f", "{}")]);
@@ -404,7 +535,10 @@ fn a_broken_stream_ends_with_an_error() {
     let reading = Reading::new(Framing::Sse, Openai.stream_reader(&carry()), false);
     let mut translator = Translator::new(reading, Openai.stream_writer(&shape()), 0);
     let mut out = Vec::new();
-    translator.feed(&Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"), &mut out);
+    translator.feed(
+        &Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n"),
+        &mut out,
+    );
     assert_eq!(translator.end(&mut out), Ending::Truncated);
     let text = String::from_utf8(out.concat()).expect("text");
     assert!(text.contains("\"content\":\"x\"") && !text.contains("[DONE]"));

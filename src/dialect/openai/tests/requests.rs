@@ -6,7 +6,10 @@ use super::traits;
 use crate::{
     dialect::{Egress, Ingress, Place, Traits, openai::Openai, recorded},
     ir::{
-        block::{Block, BlockKind, CacheMark, CallForm, Media, MediaKind, Proof, ProofKind, Reasoning, Source, ToolCall, ToolResult},
+        block::{
+            Block, BlockKind, CacheMark, CallForm, Media, MediaKind, Proof, ProofKind, Reasoning,
+            Source, ToolCall, ToolResult,
+        },
         op::Dialect,
         request::{ChatRequest, Message, Role},
         settings::{Effort, ReasoningWish},
@@ -15,7 +18,9 @@ use crate::{
 };
 
 fn read(body: &Value) -> ChatRequest {
-    Openai.read_request(Place::Main, body.to_string().as_bytes()).unwrap_or_else(|error| panic!("{}: {body}", error.message))
+    Openai
+        .read_request(Place::Main, body.to_string().as_bytes())
+        .unwrap_or_else(|error| panic!("{}: {body}", error.message))
 }
 
 fn write(request: &ChatRequest, traits: &Traits) -> (Value, Vec<String>) {
@@ -32,7 +37,10 @@ fn normal(body: &Value) -> Value {
         map.remove(key);
     }
     if let Some(Value::Array(functions)) = map.remove("functions") {
-        map.insert("tools".to_owned(), functions.into_iter().map(|f| json!({"type": "function", "function": f})).collect());
+        map.insert(
+            "tools".to_owned(),
+            functions.into_iter().map(|f| json!({"type": "function", "function": f})).collect(),
+        );
     }
     if let Some(choice) = map.remove("function_call") {
         map.insert("tool_choice".to_owned(), choice);
@@ -83,7 +91,11 @@ fn normal_message(message: &mut Map<String, Value>) {
 
 fn without_null(value: &Value) -> Value {
     match value {
-        Value::Object(map) => map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_null(v))).collect(),
+        Value::Object(map) => map
+            .iter()
+            .filter(|(_, v)| !v.is_null())
+            .map(|(k, v)| (k.clone(), without_null(v)))
+            .collect(),
         Value::Array(list) => list.iter().map(without_null).collect(),
         other => other.clone(),
     }
@@ -94,7 +106,11 @@ fn every_recorded_request_comes_back_without_loss() {
     let mut seen = 0;
     for exchange in recorded::of(&["openai.chat"]) {
         let request = read(&exchange.request);
-        let field = if exchange.request["max_completion_tokens"].is_null() { "max_tokens" } else { "max_completion_tokens" };
+        let field = if exchange.request["max_completion_tokens"].is_null() {
+            "max_tokens"
+        } else {
+            "max_completion_tokens"
+        };
         let (got, losses) = write(&request, &Traits { limit_field: field, ..traits() });
         assert_eq!(normal(&got), normal(&exchange.request), "{}", exchange.id);
         assert_eq!(losses, [""; 0], "{}", exchange.id);
@@ -154,12 +170,17 @@ fn what_the_recordings_lack_comes_back_too() {
 fn wishes_for_reasoning_are_read_in_all_spellings() {
     let wish = |told: Value| {
         let mut body = json!({"messages": [{"role": "user", "content": "a"}]});
-        body.as_object_mut().expect("an object").extend(told.as_object().expect("an object").clone());
+        body.as_object_mut()
+            .expect("an object")
+            .extend(told.as_object().expect("an object").clone());
         read(&body).settings.reasoning
     };
     let base = ReasoningWish::default();
     for (told, want) in [
-        (json!({"reasoning_effort": "high"}), Some(ReasoningWish { effort: Some(Effort::High), ..base.clone() })),
+        (
+            json!({"reasoning_effort": "high"}),
+            Some(ReasoningWish { effort: Some(Effort::High), ..base.clone() }),
+        ),
         (json!({"reasoning_effort": "default"}), None),
         (
             json!({"reasoning": {"max_tokens": 9, "exclude": true}}),
@@ -169,9 +190,18 @@ fn wishes_for_reasoning_are_read_in_all_spellings() {
             json!({"thinking": {"type": "enabled", "budget_tokens": 9}}),
             Some(ReasoningWish { budget: Some(9), enabled: Some(true), ..base.clone() }),
         ),
-        (json!({"thinking": {"type": "disabled"}}), Some(ReasoningWish { enabled: Some(false), ..base.clone() })),
-        (json!({"enable_thinking": true}), Some(ReasoningWish { enabled: Some(true), ..base.clone() })),
-        (json!({"reasoning": {"enabled": true}}), Some(ReasoningWish { enabled: Some(true), ..base })),
+        (
+            json!({"thinking": {"type": "disabled"}}),
+            Some(ReasoningWish { enabled: Some(false), ..base.clone() }),
+        ),
+        (
+            json!({"enable_thinking": true}),
+            Some(ReasoningWish { enabled: Some(true), ..base.clone() }),
+        ),
+        (
+            json!({"reasoning": {"enabled": true}}),
+            Some(ReasoningWish { enabled: Some(true), ..base }),
+        ),
     ] {
         assert_eq!(wish(told.clone()), want, "{told}");
     }
@@ -190,10 +220,14 @@ fn refused_requests_name_the_field() {
         (json!({"messages": [{"role": "user", "content": 1}]}), "messages[0].content"),
         (json!({"messages": [{"role": "user", "content": "x"}], "tools": {}}), "tools"),
     ] {
-        let error = Openai.read_request(Place::Main, body.to_string().as_bytes()).expect_err("refused");
+        let error =
+            Openai.read_request(Place::Main, body.to_string().as_bytes()).expect_err("refused");
         assert_eq!(error.param.as_deref(), Some(param), "{body}");
     }
-    assert!(Openai.read_request(Place::Main, b"[]").is_err() && Openai.read_request(Place::Main, b"{").is_err());
+    assert!(
+        Openai.read_request(Place::Main, b"[]").is_err()
+            && Openai.read_request(Place::Main, b"{").is_err()
+    );
 }
 
 #[test]
@@ -203,10 +237,14 @@ fn old_completions_become_a_conversation() {
         let request = Openai.read_request(Place::Completions, body.as_bytes()).expect(&exchange.id);
         let (got, losses) = write(&request, &traits());
         assert_eq!(got["messages"].as_array().map(Vec::len), Some(1));
-        assert!(losses.iter().all(|loss| matches!(loss.as_str(), "n" | "echo" | "best_of")), "{losses:?}");
+        assert!(
+            losses.iter().all(|loss| matches!(loss.as_str(), "n" | "echo" | "best_of")),
+            "{losses:?}"
+        );
     }
     let body = br#"{"model":"m","prompt":"a","echo":true,"logprobs":2,"max_tokens":5}"#;
-    let (got, losses) = write(&Openai.read_request(Place::Completions, body).expect("good"), &traits());
+    let (got, losses) =
+        write(&Openai.read_request(Place::Completions, body).expect("good"), &traits());
     assert_eq!(
         got,
         json!({"model": "m", "messages": [{"role": "user", "content": "a"}], "max_completion_tokens": 5, "logprobs": true, "top_logprobs": 2})
@@ -215,21 +253,39 @@ fn old_completions_become_a_conversation() {
 }
 
 fn call(id: &str, name: &str) -> Block {
-    let call = ToolCall { id: id.to_owned(), name: name.to_owned(), arguments: String::new(), form: CallForm::Function };
+    let call = ToolCall {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        arguments: String::new(),
+        form: CallForm::Function,
+    };
     Block::new(BlockKind::ToolCall(call))
 }
 
 fn result(call: &str, content: Vec<Block>, is_error: bool) -> Block {
-    let result = ToolResult { call: call.to_owned(), name: Some("f".to_owned()), content, is_error, form: CallForm::Function };
+    let result = ToolResult {
+        call: call.to_owned(),
+        name: Some("f".to_owned()),
+        content,
+        is_error,
+        form: CallForm::Function,
+    };
     Block::new(BlockKind::ToolResult(result))
 }
 
 fn image() -> Block {
     let source = Source::Base64("AAAA".to_owned());
-    Block::new(BlockKind::Media(Media { kind: MediaKind::Image, source, mime: Some("image/png".to_owned()), name: None, detail: None }))
+    Block::new(BlockKind::Media(Media {
+        kind: MediaKind::Image,
+        source,
+        mime: Some("image/png".to_owned()),
+        name: None,
+        detail: None,
+    }))
 }
 
-/// Pain 33: results out of order, with images, of no call, or missing, never make a request that is refused.
+/// Pain 33: results out of order, with images, of no call, or missing, never make a request that is
+/// refused.
 #[test]
 fn results_follow_their_calls_whatever_the_order() {
     let messages = vec![
@@ -242,7 +298,10 @@ fn results_follow_their_calls_whatever_the_order() {
                 result("z", vec![Block::text("Z")], false),
             ],
         ),
-        Message::new(Role::User, vec![result("a", vec![Block::text("bad")], true), Block::text("last words")]),
+        Message::new(
+            Role::User,
+            vec![result("a", vec![Block::text("bad")], true), Block::text("last words")],
+        ),
     ];
     let (got, losses) = write(&ChatRequest { messages, ..ChatRequest::default() }, &traits());
     let calls: Vec<Value> =
@@ -266,7 +325,9 @@ fn results_follow_their_calls_whatever_the_order() {
 /// Pains 3, 4 and 17: what others said is bridged or named.
 #[test]
 fn what_has_no_place_is_a_loss_by_name() {
-    let proof = |dialect| Some(Proof { dialect, kind: ProofKind::Signature, value: "S".to_owned(), id: None });
+    let proof = |dialect| {
+        Some(Proof { dialect, kind: ProofKind::Signature, value: "S".to_owned(), id: None })
+    };
     let thought = |text: &str| {
         let reasoning = Reasoning { text: text.to_owned(), summary: false };
         Block { proof: proof(Dialect::Anthropic), ..Block::new(BlockKind::Reasoning(reasoning)) }
@@ -276,10 +337,23 @@ fn what_has_no_place_is_a_loss_by_name() {
         system: vec![Block { cache: mark(), ..Block::text("a") }, Block::text("b")],
         messages: vec![
             Message::new(Role::User, vec![Block::text("hi")]),
-            Message::new(Role::Assistant, vec![thought("hm"), thought(""), Block::text("x"), Block::text("y"), call("1", "a.b")]),
+            Message::new(
+                Role::Assistant,
+                vec![
+                    thought("hm"),
+                    thought(""),
+                    Block::text("x"),
+                    Block::text("y"),
+                    call("1", "a.b"),
+                ],
+            ),
         ],
         tools: vec![
-            Tool::Function(FunctionTool { name: "a.b".to_owned(), cache: mark(), ..FunctionTool::default() }),
+            Tool::Function(FunctionTool {
+                name: "a.b".to_owned(),
+                cache: mark(),
+                ..FunctionTool::default()
+            }),
             Tool::Custom(CustomTool { name: "patch".to_owned(), ..CustomTool::default() }),
         ],
         tool_choice: Some(ToolChoice::Named("a.b".to_owned())),
@@ -287,8 +361,10 @@ fn what_has_no_place_is_a_loss_by_name() {
     };
     request.settings.top_k = Some(crate::base::raw::Raw::from(4));
     request.settings.n = Some(2);
-    request.settings.reasoning = Some(ReasoningWish { budget: Some(30_000), ..ReasoningWish::default() });
-    let encoded = Openai.write_request(&request, &Traits { stream: true, developer_role: true, ..traits() });
+    request.settings.reasoning =
+        Some(ReasoningWish { budget: Some(30_000), ..ReasoningWish::default() });
+    let encoded =
+        Openai.write_request(&request, &Traits { stream: true, developer_role: true, ..traits() });
     let got: Value = serde_json::from_slice(&encoded.body).expect("json");
     let [(sent, known)] = encoded.carry.renamed.as_slice() else { panic!("one renamed tool") };
     assert_eq!((known.as_str(), encoded.carry.name(sent)), ("a.b", "a.b"));
@@ -298,10 +374,16 @@ fn what_has_no_place_is_a_loss_by_name() {
     assert_eq!(got["messages"][2]["tool_calls"][0]["function"]["name"], sent.as_str());
     assert_eq!(got["tool_choice"]["function"]["name"], sent.as_str());
     assert_eq!(got["tools"][1]["function"]["parameters"]["required"], json!(["input"]));
-    assert_eq!((&got["stream"], &got["stream_options"]["include_usage"]), (&json!(true), &json!(true)));
+    assert_eq!(
+        (&got["stream"], &got["stream_options"]["include_usage"]),
+        (&json!(true), &json!(true))
+    );
     assert_eq!(got["reasoning_effort"], "high");
     let losses: Vec<_> = encoded.losses.iter().map(|loss| loss.0.as_ref()).collect();
-    assert_eq!(losses, ["messages.cache_control", "reasoning.proof", "tools.cache_control", "n", "top_k"]);
+    assert_eq!(
+        losses,
+        ["messages.cache_control", "reasoning.proof", "tools.cache_control", "n", "top_k"]
+    );
     let (got, losses) = write(&request, &Traits { takes_reasoning: false, ..traits() });
     assert_eq!(got["messages"][2].get("reasoning_content"), None);
     assert!(losses.contains(&"reasoning.proof".to_owned()), "{losses:?}");

@@ -17,10 +17,12 @@ fn free_text_tools_that_were_bridged_come_back_as_free_text() {
         arguments: r#"{"input":"*** Begin\nx"}"#.to_owned(),
         form: CallForm::Function,
     };
-    let answer = ChatResponse { blocks: vec![Block::new(BlockKind::ToolCall(call))], ..ChatResponse::default() };
+    let answer = ChatResponse {
+        blocks: vec![Block::new(BlockKind::ToolCall(call))],
+        ..ChatResponse::default()
+    };
     let response = consistent(&write_stream(&shape, events(&answer)));
-    let item =
-        json!({"id":"ctc_7_0","type":"custom_tool_call","status":"completed","call_id":"c","name":"apply_patch","input":"*** Begin\nx"});
+    let item = json!({"id":"ctc_7_0","type":"custom_tool_call","status":"completed","call_id":"c","name":"apply_patch","input":"*** Begin\nx"});
     assert_eq!(response["output"], json!([item]));
 
     // On the next turn it is a free-text call again, whatever form was kept.
@@ -30,7 +32,10 @@ fn free_text_tools_that_were_bridged_come_back_as_free_text() {
         ..ChatRequest::default()
     };
     let (body, _) = written(&request);
-    assert_eq!(body["input"][0], json!({"type":"custom_tool_call","call_id":"c","name":"apply_patch","input":"*** Begin\nx"}));
+    assert_eq!(
+        body["input"][0],
+        json!({"type":"custom_tool_call","call_id":"c","name":"apply_patch","input":"*** Begin\nx"})
+    );
     assert_eq!(body["input"][1]["type"], "custom_tool_call_output");
 }
 
@@ -40,27 +45,51 @@ fn tools_in_namespaces_are_flat_inside_and_grouped_outside() {
         {"type":"function","name":"get","parameters":{"type":"object"}},{"type":"function","name":"put","strict":true}]},{"type":"function","name":"get"}]);
     let call = json!({"type":"function_call","call_id":"c","namespace":"crm","name":"get","arguments":"{}"});
     let output = json!({"type":"function_call_output","call_id":"c","output":"r"});
-    let request = asked(&json!({"input":[call, output],"tools":tools,"tool_choice":{"type":"function","name":"put","namespace":"crm"}}));
-    assert_eq!(request.tools.iter().filter_map(Tool::name).collect::<Vec<_>>(), ["crm__get", "crm__put", "get"]);
+    let request = asked(
+        &json!({"input":[call, output],"tools":tools,"tool_choice":{"type":"function","name":"put","namespace":"crm"}}),
+    );
+    assert_eq!(
+        request.tools.iter().filter_map(Tool::name).collect::<Vec<_>>(),
+        ["crm__get", "crm__put", "get"]
+    );
     assert_eq!(request.tool_choice, Some(ToolChoice::Named("crm__put".to_owned())));
     let encoded = Responses.write_request(&request, &traits());
     let body: Value = serde_json::from_slice(&encoded.body).expect("json");
     assert_eq!((&body["tools"], &body["input"]), (&tools, &json!([call, output])));
 
-    let answer =
-        json!({"output":[{"type":"function_call","call_id":"d","namespace":"crm","name":"get","arguments":"{}"}],"status":"completed"});
-    let response = Responses.read_response("", answer.to_string().as_bytes(), &encoded.carry).expect("an answer");
-    assert!(matches!(&response.blocks[0].kind, BlockKind::ToolCall(call) if call.name == "crm__get"));
-    let shape = Shape { namespaced: vec![("crm__get".to_owned(), "crm".to_owned(), "get".to_owned())], ..shape() };
+    let answer = json!({"output":[{"type":"function_call","call_id":"d","namespace":"crm","name":"get","arguments":"{}"}],"status":"completed"});
+    let response = Responses
+        .read_response("", answer.to_string().as_bytes(), &encoded.carry)
+        .expect("an answer");
+    assert!(
+        matches!(&response.blocks[0].kind, BlockKind::ToolCall(call) if call.name == "crm__get")
+    );
+    let shape = Shape {
+        namespaced: vec![("crm__get".to_owned(), "crm".to_owned(), "get".to_owned())],
+        ..shape()
+    };
     let told = consistent(&write_stream(&shape, events(&response)));
-    assert_eq!((&told["output"][0]["namespace"], &told["output"][0]["name"]), (&json!("crm"), &json!("get")));
+    assert_eq!(
+        (&told["output"][0]["namespace"], &told["output"][0]["name"]),
+        (&json!("crm"), &json!("get"))
+    );
 }
 
 #[test]
 fn results_stand_behind_their_calls_and_halves_are_told() {
-    let call = |id: &str| Block::new(BlockKind::ToolCall(ToolCall { id: id.to_owned(), name: "f".to_owned(), ..ToolCall::default() }));
+    let call = |id: &str| {
+        Block::new(BlockKind::ToolCall(ToolCall {
+            id: id.to_owned(),
+            name: "f".to_owned(),
+            ..ToolCall::default()
+        }))
+    };
     let result = |id: &str| {
-        Block::new(BlockKind::ToolResult(ToolResult { call: id.to_owned(), content: vec![Block::text("r")], ..ToolResult::default() }))
+        Block::new(BlockKind::ToolResult(ToolResult {
+            call: id.to_owned(),
+            content: vec![Block::text("r")],
+            ..ToolResult::default()
+        }))
     };
     let request = ChatRequest {
         messages: vec![
@@ -91,21 +120,37 @@ fn results_stand_behind_their_calls_and_halves_are_told() {
 
 #[test]
 fn reasoning_of_others_is_dropped_or_sent_plain_and_own_goes_back_as_it_was() {
-    let thought =
-        |proof: Option<Proof>| Block { proof, ..Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false })) };
-    let proof = |dialect| Proof { dialect, kind: ProofKind::Encrypted, value: "sealed".to_owned(), id: Some("rs_1".to_owned()) };
-    let request = |block| ChatRequest { messages: vec![Message::new(Role::Assistant, vec![block])], ..ChatRequest::default() };
+    let thought = |proof: Option<Proof>| Block {
+        proof,
+        ..Block::new(BlockKind::Reasoning(Reasoning { text: "hm".to_owned(), summary: false }))
+    };
+    let proof = |dialect| Proof {
+        dialect,
+        kind: ProofKind::Encrypted,
+        value: "sealed".to_owned(),
+        id: Some("rs_1".to_owned()),
+    };
+    let request = |block| ChatRequest {
+        messages: vec![Message::new(Role::Assistant, vec![block])],
+        ..ChatRequest::default()
+    };
 
     let (body, losses) = written(&request(thought(Some(proof(Dialect::Anthropic)))));
     assert_eq!((&body["input"], losses), (&json!([]), vec![Loss("reasoning.proof".into())]));
     let (body, losses) = written(&request(thought(Some(proof(Dialect::Responses)))));
     let own = json!({"type":"reasoning","id":"rs_1","summary":[{"type":"summary_text","text":"hm"}],"encrypted_content":"sealed"});
     assert_eq!((&body["input"][0], losses), (&own, Vec::new()));
-    let plain = Responses.write_request(&request(thought(None)), &Traits { takes_reasoning: true, ..traits() });
-    assert!(std::str::from_utf8(&plain.body).expect("text").contains(r#""content":[{"type":"reasoning_text","text":"hm"}]"#));
+    let plain = Responses
+        .write_request(&request(thought(None)), &Traits { takes_reasoning: true, ..traits() });
+    assert!(
+        std::str::from_utf8(&plain.body)
+            .expect("text")
+            .contains(r#""content":[{"type":"reasoning_text","text":"hm"}]"#)
+    );
 
     // What we made of another's reasoning is no provider's own.
-    let made = super::body(&ChatResponse { blocks: vec![thought(None)], ..ChatResponse::default() });
+    let made =
+        super::body(&ChatResponse { blocks: vec![thought(None)], ..ChatResponse::default() });
     assert_eq!(made["output"][0]["id"], "rs_aip_7_0");
     let (back, losses) = written(&asked(&json!({ "input": made["output"] })));
     assert_eq!((&back["input"], losses), (&json!([]), vec![Loss("reasoning".into())]));
@@ -115,7 +160,8 @@ fn reasoning_of_others_is_dropped_or_sent_plain_and_own_goes_back_as_it_was() {
 fn what_other_apis_wish_is_mapped_or_named() {
     let mut request = asked(&json!({"input":"x"}));
     request.extras = Extras::default();
-    request.tools = vec![Tool::Function(FunctionTool { name: "f".to_owned(), ..FunctionTool::default() })];
+    request.tools =
+        vec![Tool::Function(FunctionTool { name: "f".to_owned(), ..FunctionTool::default() })];
     request.tool_choice = Some(ToolChoice::Allowed { names: vec!["f".to_owned()], required: true });
     let settings = &mut request.settings;
     settings.max_tokens = Some(1);
@@ -124,15 +170,25 @@ fn what_other_apis_wish_is_mapped_or_named() {
     settings.n = Some(2);
     settings.user = Some("u".repeat(100));
     settings.logprobs = Some(true);
-    settings.reasoning = Some(crate::ir::settings::ReasoningWish { budget: Some(60_000), ..Default::default() });
+    settings.reasoning =
+        Some(crate::ir::settings::ReasoningWish { budget: Some(60_000), ..Default::default() });
     let (body, losses) = written(&request);
     let losses: Vec<_> = losses.iter().map(|loss| loss.0.as_ref()).collect();
     assert_eq!(losses, ["max_tokens", "user", "top_k", "stop", "n"]);
     assert_eq!(body["max_output_tokens"], 16);
     assert_eq!(body["reasoning"], json!({"effort":"high","summary":"auto"}));
-    assert_eq!(body["include"], json!(["reasoning.encrypted_content", "message.output_text.logprobs"]));
-    assert_eq!(body["tool_choice"], json!({"type":"allowed_tools","mode":"required","tools":[{"type":"function","name":"f"}]}));
-    assert_eq!(body["tools"][0], json!({"type":"function","name":"f","parameters":{"type":"object","properties":{}},"strict":false}));
+    assert_eq!(
+        body["include"],
+        json!(["reasoning.encrypted_content", "message.output_text.logprobs"])
+    );
+    assert_eq!(
+        body["tool_choice"],
+        json!({"type":"allowed_tools","mode":"required","tools":[{"type":"function","name":"f"}]})
+    );
+    assert_eq!(
+        body["tools"][0],
+        json!({"type":"function","name":"f","parameters":{"type":"object","properties":{}},"strict":false})
+    );
     assert_eq!(body["store"], false);
 }
 
@@ -159,10 +215,17 @@ fn wishes_of_this_api_come_back_as_they_were() {
     assert_eq!((normal(&back), losses), (normal(&body), Vec::new()));
     assert_eq!(request.system.len(), 1);
     for (key, wanted) in [("phase", "item.phase"), ("max_tool_calls", "max_tool_calls")] {
-        let all = request.messages.iter().flat_map(|m| &m.blocks).flat_map(|b| b.extras.iter()).chain(request.extras.iter());
+        let all = request
+            .messages
+            .iter()
+            .flat_map(|m| &m.blocks)
+            .flat_map(|b| b.extras.iter())
+            .chain(request.extras.iter());
         assert!(all.map(|(key, _)| key).any(|key| key == wanted), "{key}");
     }
-    assert!(request.extras.iter().all(|(key, _)| !["store", "background", "include"].contains(&key)));
+    assert!(
+        request.extras.iter().all(|(key, _)| !["store", "background", "include"].contains(&key))
+    );
 }
 
 #[test]
@@ -190,7 +253,9 @@ fn every_field_of_the_strictest_schema_is_there() {
         &json!({"input":"x","temperature":0.5,"tools":[{"type":"function","name":"f"}],"reasoning":{"effort":"low"},"text":{"verbosity":"low"}}),
     );
     let shape = Shape { echo: request.echo, ..shape() };
-    let response: Value = serde_json::from_slice(&Responses.write_response(&ChatResponse::default(), &shape)).expect("json");
+    let response: Value =
+        serde_json::from_slice(&Responses.write_response(&ChatResponse::default(), &shape))
+            .expect("json");
     for key in [
         "id",
         "object",
@@ -231,7 +296,10 @@ fn every_field_of_the_strictest_schema_is_there() {
         (&response["temperature"], &response["completed_at"], &response["model"]),
         (&json!(0.5), &json!(1_700_000_000), &json!("asked"))
     );
-    assert_eq!(response["tools"][0], json!({"type":"function","name":"f","description":null,"parameters":null,"strict":null}));
+    assert_eq!(
+        response["tools"][0],
+        json!({"type":"function","name":"f","description":null,"parameters":null,"strict":null})
+    );
     assert_eq!(response["reasoning"], json!({"effort":"low","summary":null}));
     assert_eq!(response["text"], json!({"format":{"type":"text"},"verbosity":"low"}));
 }
@@ -239,7 +307,11 @@ fn every_field_of_the_strictest_schema_is_there() {
 #[test]
 fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
     let finish = |kind| crate::ir::response::Finish { kind, ..Default::default() };
-    let answer = |kind| ChatResponse { blocks: vec![Block::text("a")], finish: finish(kind), ..ChatResponse::default() };
+    let answer = |kind| ChatResponse {
+        blocks: vec![Block::text("a")],
+        finish: finish(kind),
+        ..ChatResponse::default()
+    };
     for (kind, status, reason) in [
         (FinishKind::Stop, "completed", Value::Null),
         (FinishKind::Length, "incomplete", json!({"reason":"max_output_tokens"})),
@@ -247,7 +319,10 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
     ] {
         let told = write_stream(&shape(), events(&answer(kind)));
         let end = told.last().expect("an end");
-        assert_eq!((&end["type"], &end["response"]["incomplete_details"]), (&json!(format!("response.{status}")), &reason));
+        assert_eq!(
+            (&end["type"], &end["response"]["incomplete_details"]),
+            (&json!(format!("response.{status}")), &reason)
+        );
         assert_eq!(end["response"]["output"][0]["status"], status);
         assert_eq!(body(&answer(kind))["output"], end["response"]["output"]);
     }
@@ -259,7 +334,10 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
     writer.error(&ClientError::new(ErrorKind::Upstream, "gone"), "7", &mut out);
     let told = parse(&out);
     let end = told.last().expect("an end");
-    assert_eq!((&end["type"], &end["response"]["status"]), (&json!("response.failed"), &json!("failed")));
+    assert_eq!(
+        (&end["type"], &end["response"]["status"]),
+        (&json!("response.failed"), &json!("failed"))
+    );
     assert_eq!(end["response"]["error"], json!({"code":"server_error","message":"gone"}));
 }
 
@@ -267,7 +345,11 @@ fn a_cut_answer_is_incomplete_and_a_broken_one_failed() {
 fn interleaved_calls_are_told_one_after_the_other() {
     let open = |block, id: &str| ChatEvent::Open {
         block,
-        head: crate::ir::event::Head::ToolCall { id: id.to_owned(), name: "f".to_owned(), form: CallForm::Function },
+        head: crate::ir::event::Head::ToolCall {
+            id: id.to_owned(),
+            name: "f".to_owned(),
+            form: CallForm::Function,
+        },
     };
     let delta = |block, text: &str| ChatEvent::Delta { block, text: text.to_owned() };
     let end = events(&ChatResponse::default()).pop().expect("an end");
@@ -286,14 +368,20 @@ fn interleaved_calls_are_told_one_after_the_other() {
         ],
     );
     let calls = said(&consistent(&told)).calls;
-    assert_eq!(calls, [("a".to_owned(), "f".to_owned(), "{\"a\":1}".to_owned()), ("b".to_owned(), "f".to_owned(), "{\"b\":2}".to_owned())]);
+    assert_eq!(
+        calls,
+        [
+            ("a".to_owned(), "f".to_owned(), "{\"a\":1}".to_owned()),
+            ("b".to_owned(), "f".to_owned(), "{\"b\":2}".to_owned())
+        ]
+    );
 }
 
 #[test]
 fn sloppy_streams_lose_nothing() {
-    let frames = |list: &[Value]| list.iter().map(|event| format!("data: {event}\n\n")).collect::<String>();
-    let end =
-        json!({"type":"response.completed","response":{"status":"completed","output":[],"usage":{"input_tokens":3,"output_tokens":2}}});
+    let frames =
+        |list: &[Value]| list.iter().map(|event| format!("data: {event}\n\n")).collect::<String>();
+    let end = json!({"type":"response.completed","response":{"status":"completed","output":[],"usage":{"input_tokens":3,"output_tokens":2}}});
     // Neither beginnings nor numbers, ids that differ, deltas only.
     let bare = frames(&[
         json!({"type":"response.output_text.delta","item_id":"x","delta":"a"}),
@@ -303,9 +391,11 @@ fn sloppy_streams_lose_nothing() {
         end.clone(),
     ]);
     // Nothing but the end.
-    let late = frames(&[json!({"type":"response.completed","response":{"status":"completed","output":[
+    let late = frames(&[
+        json!({"type":"response.completed","response":{"status":"completed","output":[
         {"type":"message","content":[{"type":"output_text","text":"ab"}]},{"type":"function_call","id":"z","name":"f","arguments":"{\"k\":1}"}],
-        "usage":{"input_tokens":3,"output_tokens":2}}})]);
+        "usage":{"input_tokens":3,"output_tokens":2}}}),
+    ]);
     // Whole texts instead of deltas.
     let whole = frames(&[
         json!({"type":"response.output_text.done","output_index":0,"text":"ab"}),
@@ -318,19 +408,36 @@ fn sloppy_streams_lose_nothing() {
         assert_eq!((grammar::check(&events), complete), (Ok(()), true), "{stream}");
         let response = assembled(&events);
         let shown = said(&body(&response));
-        assert_eq!((shown.text.as_str(), shown.calls), ("ab", vec![("z".to_owned(), "f".to_owned(), "{\"k\":1}".to_owned())]));
-        assert_eq!((response.finish.kind, response.usage.map(|u| (u.input, u.output))), (FinishKind::ToolCalls, Some((3, 2))));
+        assert_eq!(
+            (shown.text.as_str(), shown.calls),
+            ("ab", vec![("z".to_owned(), "f".to_owned(), "{\"k\":1}".to_owned())])
+        );
+        assert_eq!(
+            (response.finish.kind, response.usage.map(|u| (u.input, u.output))),
+            (FinishKind::ToolCalls, Some((3, 2)))
+        );
     }
 }
 
 #[test]
 fn errors_in_a_stream_are_faults() {
     for (event, status, message) in [
-        (r#"{"type":"error","code":"rate_limit_exceeded","message":"slow","param":null,"sequence_number":3}"#, 429, "slow"),
-        (r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error","message":"oh"}}}"#, 502, "oh"),
+        (
+            r#"{"type":"error","code":"rate_limit_exceeded","message":"slow","param":null,"sequence_number":3}"#,
+            429,
+            "slow",
+        ),
+        (
+            r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"server_error","message":"oh"}}}"#,
+            502,
+            "oh",
+        ),
         (r#"{"error":{"message":"plain"}}"#, 502, "plain"),
     ] {
-        let fault = Responses.stream_reader(&carry()).event(b"", event.as_bytes(), &mut Vec::new()).expect_err(event);
+        let fault = Responses
+            .stream_reader(&carry())
+            .event(b"", event.as_bytes(), &mut Vec::new())
+            .expect_err(event);
         assert_eq!((fault.status, fault.message.as_str()), (status, message));
     }
     assert!(Responses.stream_reader(&carry()).event(b"", b"{\"type\"", &mut Vec::new()).is_err());
@@ -342,9 +449,13 @@ fn citations_log_probabilities_and_images_survive() {
         {"type":"message","content":[{"type":"output_text","text":"ab","annotations":[{"type":"url_citation","url":"u","title":"t","start_index":0,"end_index":1}],
             "logprobs":[{"token":"ab","logprob":-0.5,"bytes":[97,98],"top_logprobs":[]}]}]},
         {"type":"image_generation_call","id":"ig","status":"completed","result":"AAAA","output_format":"webp"}]});
-    let response = Responses.read_response("", answer.to_string().as_bytes(), &carry()).expect("an answer");
+    let response =
+        Responses.read_response("", answer.to_string().as_bytes(), &carry()).expect("an answer");
     assert!(matches!(response.blocks[1].kind, BlockKind::Media(_)) && response.logprobs.is_some());
     let told = consistent(&write_stream(&shape(), events(&response)));
     assert_eq!(told["output"][0]["content"], answer["output"][0]["content"]);
-    assert_eq!((&told["output"][1]["result"], &told["output"][1]["output_format"]), (&json!("AAAA"), &json!("webp")));
+    assert_eq!(
+        (&told["output"][1]["result"], &told["output"][1]["output_format"]),
+        (&json!("AAAA"), &json!("webp"))
+    );
 }

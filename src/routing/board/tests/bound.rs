@@ -18,7 +18,12 @@ impl World {
     /// A turn of a conversation, not served yet.
     fn turn(&self, keys: &Arc<Keys>, now: u64) -> (Decision, Option<Ticket>) {
         let question = Question { estimate: 2_000, ..Question::of(&self.candidates) };
-        self.board.decide_for(&question, (keys, HOUR, at(now + 2)), at(now), &mut Scripted::new(&[0.0]))
+        self.board.decide_for(
+            &question,
+            (keys, HOUR, at(now + 2)),
+            at(now),
+            &mut Scripted::new(&[0.0]),
+        )
     }
 
     /// A turn that is served; by whom.
@@ -37,7 +42,9 @@ fn pain_15_the_next_turn_goes_where_the_last_one_went() {
     let first = world.served(&keys(&[1]), 0);
     let other = world.served(&keys(&[50]), 1);
     assert_ne!(first, other, "another conversation is another turn of the wheel");
-    for (n, chain) in [vec![3, 2, 1], vec![5, 4, 3, 2, 1], vec![7, 6, 5, 4, 3, 2, 1]].iter().enumerate() {
+    for (n, chain) in
+        [vec![3, 2, 1], vec![5, 4, 3, 2, 1], vec![7, 6, 5, 4, 3, 2, 1]].iter().enumerate()
+    {
         assert_eq!(world.served(&keys(chain), 2 + n as u64), first);
     }
 }
@@ -71,7 +78,10 @@ fn a_binding_to_a_worse_tier_lapses_a_while_after_the_better_one_is_back() {
     assert_eq!(back, "main/k0");
     assert_eq!(world.served(&keys(&[2, 1]), 110), "spare/k0");
     let (decision, _) = world.turn(&keys(&[2, 1]), 120);
-    assert!(matches!(decision.verdict, Verdict::Try { why: Chosen::Bound { better: true }, .. }), "{decision:?}");
+    assert!(
+        matches!(decision.verdict, Verdict::Try { why: Chosen::Bound { better: true }, .. }),
+        "{decision:?}"
+    );
     assert_eq!(world.served(&keys(&[2, 1]), 110 + LAPSE.as_secs()), "main/k0");
 }
 
@@ -87,7 +97,14 @@ fn a_binding_waits_a_moment_for_its_key_and_no_longer() {
     assert_eq!(*busy.expect("a ticket").key_name, *first);
 
     let question = Question { estimate: 2_000, ..Question::of(&world.candidates) };
-    let ask = |wait, now| world.board.decide_for(&question, (&keys(&[3, 2, 1]), HOUR, at(wait)), at(now), &mut Scripted::new(&[0.0]));
+    let ask = |wait, now| {
+        world.board.decide_for(
+            &question,
+            (&keys(&[3, 2, 1]), HOUR, at(wait)),
+            at(now),
+            &mut Scripted::new(&[0.0]),
+        )
+    };
     assert_eq!(ask(4, 2).0.verdict, Verdict::Wait { until: Some(at(4)) });
     let (_, ticket) = ask(4, 4);
     assert_ne!(*ticket.expect("served elsewhere").key_name, *first);
@@ -97,11 +114,15 @@ fn a_binding_waits_a_moment_for_its_key_and_no_longer() {
 fn an_account_is_bound_not_one_of_its_keys() {
     let targets = [target(&Arc::new(upstream(1, "openai", None, 4)), "gpt")];
     let world = World::of(candidates(&targets, &|key| (KeyState::Ready, AccountId(key.0 % 2))));
-    let account = |name: &str| name.trim_start_matches("openai/k").parse::<u32>().expect("a number") % 2;
+    let account =
+        |name: &str| name.trim_start_matches("openai/k").parse::<u32>().expect("a number") % 2;
     let first = account(&world.served(&keys(&[1]), 0));
     let turns: Vec<_> = (0..4).map(|n| world.served(&keys(&[2 + n, 1]), 1 + n)).collect();
     assert!(turns.iter().all(|name| account(name) == first), "{turns:?}");
-    assert!(turns.windows(2).any(|pair| pair[0] != pair[1]), "keys of the account take turns: {turns:?}");
+    assert!(
+        turns.windows(2).any(|pair| pair[0] != pair[1]),
+        "keys of the account take turns: {turns:?}"
+    );
 }
 
 proptest! {

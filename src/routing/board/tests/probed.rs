@@ -8,7 +8,12 @@ const CAUSE: &str = "503 (probe of /models)";
 fn probe(world: &World, fails: bool, now: u64) -> Vec<Change> {
     let cause: Arc<str> = CAUSE.into();
     let id = world.board.begin_probe();
-    world.board.probed(&world.candidates[0].target.upstream, id, if fails { Err(&cause) } else { Ok(()) }, at(now))
+    world.board.probed(
+        &world.candidates[0].target.upstream,
+        id,
+        if fails { Err(&cause) } else { Ok(()) },
+        at(now),
+    )
 }
 
 fn state(world: &World, now: u64) -> HealthState {
@@ -29,7 +34,11 @@ fn failing_probes_open_an_upstream_and_one_that_answers_lets_a_request_test_it()
     assert!(told[0].text.contains("the next request tests it"), "{told:?}");
     let (decision, ticket) = world.ask(&[], 5);
     assert!(matches!(decision.verdict, Verdict::Try { probe: true, .. }), "{decision:?}");
-    world.board.record(&ticket.expect("a ticket"), End::Finished { ttft: None, usage: None }, at(5));
+    world.board.record(
+        &ticket.expect("a ticket"),
+        End::Finished { ttft: None, usage: None },
+        at(5),
+    );
     assert_eq!(state(&world, 5), HealthState::Ok);
     assert_eq!(world.board.heard(UpstreamId(1)), Some(at(5)));
 }
@@ -49,6 +58,10 @@ fn a_probe_lifts_neither_what_a_person_said_nor_what_requests_proved_since_it_be
     }
     let open = world.board.upstream_view(UpstreamId(1), at(41));
     let cause: Arc<str> = CAUSE.into();
-    assert_eq!(world.board.probed(&world.candidates[0].target.upstream, early, Err(&cause), at(41)), [], "it began before the strikes");
+    assert_eq!(
+        world.board.probed(&world.candidates[0].target.upstream, early, Err(&cause), at(41)),
+        [],
+        "it began before the strikes"
+    );
     assert_eq!(world.board.upstream_view(UpstreamId(1), at(41)), open);
 }

@@ -1,4 +1,5 @@
-//! What routing promises whatever happens: who is never picked, that tries are bounded, that nobody who is well starves.
+//! What routing promises whatever happens: who is never picked, that tries are bounded, that nobody
+//! who is well starves.
 
 use proptest::{
     collection::vec,
@@ -26,7 +27,13 @@ impl Draw for Golden {
 }
 
 fn over(kind: OverKind, until: Option<u64>) -> KeyState {
-    KeyState::Over(Arc::new(Over { kind, text: "spent".to_owned(), fix: String::new(), until: until.map(at), everywhere: false }))
+    KeyState::Over(Arc::new(Over {
+        kind,
+        text: "spent".to_owned(),
+        fix: String::new(),
+        until: until.map(at),
+        everywhere: false,
+    }))
 }
 
 fn states() -> impl Generator<Value = KeyState> {
@@ -42,7 +49,8 @@ fn states() -> impl Generator<Value = KeyState> {
     ]
 }
 
-/// Three upstreams with three keys each and these priorities and weights, one of them in another region.
+/// Three upstreams with three keys each and these priorities and weights, one of them in another
+/// region.
 fn nine(priorities: [u32; 3], weights: &[u32]) -> World {
     let each = (1..=3).map(|id| {
         let place = id as usize - 1;
@@ -55,7 +63,8 @@ fn nine(priorities: [u32; 3], weights: &[u32]) -> World {
 }
 
 fn outcome(how: usize) -> Outcome {
-    let transport = |kind, sent| of_transport(&TransportFault { kind, message: String::new(), sent });
+    let transport =
+        |kind, sent| of_transport(&TransportFault { kind, message: String::new(), sent });
     match how {
         0 => limited(None),
         1 => limited(Some(1)),
@@ -76,7 +85,8 @@ fn outcome(how: usize) -> Outcome {
 proptest! {
     #![proptest_config(cases())]
 
-    /// A budget, a switch or a secret that is not there rules a key out for every strategy, whatever happened before.
+    /// A budget, a switch or a secret that is not there rules a key out for every strategy,
+    /// whatever happened before.
     #[test]
     fn who_is_ruled_out_is_never_picked(
         states in vec(states(), 9),
@@ -109,8 +119,9 @@ proptest! {
         }
     }
 
-    /// The rounds of one request, with the worst that upstreams can answer: they come to an end, within what the config
-    /// and the free moves allow, and nobody is asked more often than pauses permit.
+    /// The rounds of one request, with the worst that upstreams can answer: they come to an end,
+    /// within what the config and the free moves allow, and nobody is asked more often than pauses
+    /// permit.
     #[test]
     fn the_attempts_of_a_request_are_bounded(hows in vec(0_usize..13, 200), keys in 1_u32..60) {
         let world = World::new(vec![upstream(1, "a", None, keys), upstream(2, "b", None, 2)]);
@@ -156,8 +167,8 @@ proptest! {
         prop_assert!(asked.values().all(|times| *times <= attempts.repeats + 1 + attempts.stale), "{:?} {:?}", asked, attempts);
     }
 
-    /// Strategies that share a tier share it with everybody who is well, whatever was before; keys of one upstream share
-    /// its requests under every strategy.
+    /// Strategies that share a tier share it with everybody who is well, whatever was before; keys
+    /// of one upstream share its requests under every strategy.
     #[test]
     fn nobody_who_is_well_starves(
         history in vec((0_usize..13, 0_u64..40), 0..40),

@@ -37,7 +37,15 @@ impl Places {
         let none = Rect { height: 0, ..area };
         let rule = Rect { y: area.y + 1, height: 1.min(area.height.saturating_sub(1)), ..area };
         let rest = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
-        let mut places = Self { rule, way: none, second: none, conversation: none, answer: none, headers: none, account: none };
+        let mut places = Self {
+            rule,
+            way: none,
+            second: none,
+            conversation: none,
+            answer: none,
+            headers: none,
+            account: none,
+        };
         // The account is long, and says itself what the way does.
         if area.width < WIDE.0 || area.height < WIDE.1 || look.pane == Pane::Account {
             match look.pane {
@@ -53,7 +61,8 @@ impl Places {
         let upper = u16::try_from(way_lines).unwrap_or(u16::MAX).min(rest.height / 2);
         places.way = Rect { height: upper, ..rest };
         places.second = Rect { y: rest.y + upper, height: 1, ..rest };
-        let lower = Rect { y: rest.y + upper + 1, height: rest.height.saturating_sub(upper + 1), ..rest };
+        let lower =
+            Rect { y: rest.y + upper + 1, height: rest.height.saturating_sub(upper + 1), ..rest };
         if look.pane == Pane::Headers {
             places.headers = lower;
             return places;
@@ -84,7 +93,11 @@ pub(super) fn most(app: &App, now: Now, look: &Look) -> u16 {
     let Some(r) = app.request(look.id) else { return 0 };
     let (columns, rows) = app.size;
     let now = app.live_now(now);
-    let places = Places::of(Layout::of(app, columns, rows, now).body, look, way::lines(app, r, now, columns).len());
+    let places = Places::of(
+        Layout::of(app, columns, rows, now).body,
+        look,
+        way::lines(app, r, now, columns).len(),
+    );
     let place = places.pane(look.pane);
     beyond(pane(app, r, now, look, look.pane, place.width).len(), place.height)
 }
@@ -93,7 +106,14 @@ fn beyond(lines: usize, height: u16) -> u16 {
     u16::try_from(lines.saturating_sub(usize::from(height))).unwrap_or(u16::MAX)
 }
 
-fn pane(app: &App, r: &RequestRecord, now: Now, look: &Look, pane: Pane, columns: u16) -> Vec<Vec<Span>> {
+fn pane(
+    app: &App,
+    r: &RequestRecord,
+    now: Now,
+    look: &Look,
+    pane: Pane,
+    columns: u16,
+) -> Vec<Vec<Span>> {
     let room = usize::from(columns.saturating_sub(4));
     match pane {
         Pane::Account => said::account(app, r, now, room),
@@ -106,7 +126,11 @@ fn pane(app: &App, r: &RequestRecord, now: Now, look: &Look, pane: Pane, columns
 
 pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect, look: &Look) {
     let Some(r) = app.request(look.id) else {
-        let said = if app.told(look.id).is_some() { &now.text.request.gone } else { &now.text.usage.loading };
+        let said = if app.told(look.id).is_some() {
+            &now.text.request.gone
+        } else {
+            &now.text.usage.loading
+        };
         canvas.put(area.x + 1, area.y, area.width.saturating_sub(2), said, Role::Dim);
         return;
     };

@@ -20,12 +20,19 @@ use crate::{
 const PART: usize = 200;
 /// Lines of an account.
 const ACCOUNT: usize = 2_000;
-/// System messages of more characters are one line until they are opened: the question is what is looked for.
+/// System messages of more characters are one line until they are opened: the question is what is
+/// looked for.
 const FOLDED: u64 = 200;
 /// Lines of an answer: the newest.
 const ANSWER: usize = 5_000;
 
-pub(super) fn conversation(app: &App, r: &RequestRecord, now: Now, unfolded: bool, room: usize) -> Vec<Vec<Span>> {
+pub(super) fn conversation(
+    app: &App,
+    r: &RequestRecord,
+    now: Now,
+    unfolded: bool,
+    room: usize,
+) -> Vec<Vec<Span>> {
     let text = &now.text.request;
     let Some(story) = app.told(r.id) else { return one(&now.text.usage.loading) };
     if story.conversation.is_empty() {
@@ -44,7 +51,10 @@ pub(super) fn conversation(app: &App, r: &RequestRecord, now: Now, unfolded: boo
         let mut head = vec![span(who.to_owned(), role)];
         head.extend(kind(part, now).unwrap_or_default());
         if part.who == Who::System && part.chars > FOLDED && !unfolded {
-            head.push(span(format!("  {}", fill(&text.folded, &[("n", &format::count(part.chars))])), Role::Dim));
+            head.push(span(
+                format!("  {}", fill(&text.folded, &[("n", &format::count(part.chars))])),
+                Role::Dim,
+            ));
             lines.push(head);
             continue;
         }
@@ -61,7 +71,9 @@ pub(super) fn answer(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec
     for part in &story.answer {
         match part.kind {
             Kind::Text if part.who != Who::Gap => {}
-            _ => lines.push(kind(part, now).unwrap_or_else(|| vec![span(text.missing.clone(), Role::Dim)])),
+            _ => lines.push(
+                kind(part, now).unwrap_or_else(|| vec![span(text.missing.clone(), Role::Dim)]),
+            ),
         }
         let role = if part.kind == Kind::Thinking { Role::Dim } else { Role::Text };
         body(part, now, room, role, &mut lines);
@@ -91,17 +103,23 @@ pub(super) fn headers(app: &App, id: RequestId, now: Now, room: usize) -> Vec<Ve
         return one(&text.no_headers);
     }
     let mut lines = Vec::new();
-    for (title, headers) in [(&text.asked_headers, &story.asked), (&text.answered_headers, &story.answered)] {
+    for (title, headers) in
+        [(&text.asked_headers, &story.asked), (&text.answered_headers, &story.answered)]
+    {
         if headers.is_empty() {
             continue;
         }
         lines.push(vec![span(title.clone(), Role::Dim)]);
         for (name, value) in headers {
             let line = format!("{name}: {value}");
-            for (at, piece) in prose::wrap(&line, room.saturating_sub(2), 8).into_iter().enumerate() {
+            for (at, piece) in prose::wrap(&line, room.saturating_sub(2), 8).into_iter().enumerate()
+            {
                 match piece.split_once(": ").filter(|_| at == 0) {
                     Some((name, value)) => {
-                        lines.push(vec![span(format!("  {name}: "), Role::Accent), span(value.to_owned(), Role::Text)]);
+                        lines.push(vec![
+                            span(format!("  {name}: "), Role::Accent),
+                            span(value.to_owned(), Role::Text),
+                        ]);
                     }
                     None => lines.push(vec![span(format!("  {piece}"), Role::Text)]),
                 }
@@ -116,10 +134,21 @@ pub(super) fn account(app: &App, r: &RequestRecord, now: Now, room: usize) -> Ve
     if r.running() {
         return one(&now.text.request.running_account);
     }
-    match app.account.as_ref().filter(|account| account.id == r.id).and_then(|account| account.said.as_ref()) {
+    match app
+        .account
+        .as_ref()
+        .filter(|account| account.id == r.id)
+        .and_then(|account| account.said.as_ref())
+    {
         None => one(&now.text.usage.loading),
-        Some(Ok(text)) => prose::wrap(text, room, ACCOUNT).into_iter().map(|line| vec![span(line, Role::Text)]).collect(),
-        Some(Err(why)) => prose::wrap(why, room, PART).into_iter().map(|line| vec![span(line, Role::Warn)]).collect(),
+        Some(Ok(text)) => prose::wrap(text, room, ACCOUNT)
+            .into_iter()
+            .map(|line| vec![span(line, Role::Text)])
+            .collect(),
+        Some(Err(why)) => prose::wrap(why, room, PART)
+            .into_iter()
+            .map(|line| vec![span(line, Role::Warn)])
+            .collect(),
     }
 }
 
@@ -148,13 +177,19 @@ fn kind(part: &Part, now: Now) -> Option<Vec<Span>> {
 fn body(part: &Part, now: Now, room: usize, role: Role, lines: &mut Vec<Vec<Span>>) {
     let indent = if part.kind == Kind::Text { 0 } else { 2 };
     let most = if part.who == Who::Assistant { ANSWER } else { PART };
-    let text =
-        if part.kind == Kind::Media && part.text.is_empty() { format!("{} B", format::count(part.chars)) } else { part.text.clone() };
+    let text = if part.kind == Kind::Media && part.text.is_empty() {
+        format!("{} B", format::count(part.chars))
+    } else {
+        part.text.clone()
+    };
     for line in prose::wrap(&text, room.saturating_sub(indent), most) {
         lines.push(vec![span(format!("{}{line}", " ".repeat(indent)), role)]);
     }
     let shown = text.chars().count() as u64;
     if part.chars > shown && part.kind != Kind::Media && part.who != Who::Assistant {
-        lines.push(vec![span(fill(&now.text.request.more, &[("n", &format::count(part.chars))]), Role::Dim)]);
+        lines.push(vec![span(
+            fill(&now.text.request.more, &[("n", &format::count(part.chars))]),
+            Role::Dim,
+        )]);
     }
 }

@@ -30,7 +30,9 @@ pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec
     let mut lines = Vec::new();
     if let Some(reason) = &r.reason {
         let said = format!("{}: {}", text.why, said(reason, now));
-        lines.extend(prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, Role::Text)]));
+        lines.extend(
+            prose::wrap(&said, room, 3).into_iter().map(|line| vec![span(line, Role::Text)]),
+        );
     }
     if r.attempts.is_empty() {
         lines.push(vec![span(text.none.clone(), Role::Dim)]);
@@ -42,7 +44,10 @@ pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec
     if let Some(story) = app.told(r.id)
         && let Some((_, lost)) = story.answered.iter().find(|(name, _)| name == LOSSES)
     {
-        lines.push(vec![span(format!("{}: ", text.lost), Role::Warn), span(lost.clone(), Role::Text)]);
+        lines.push(vec![
+            span(format!("{}: ", text.lost), Role::Warn),
+            span(lost.clone(), Role::Text),
+        ]);
     }
     if let Some(lost) = &r.cache_lost {
         let said = format!("{}: {}", text.cache_lost, said(&lost.text(), now));
@@ -51,33 +56,48 @@ pub(super) fn lines(app: &App, r: &RequestRecord, now: Now, columns: u16) -> Vec
     }
     if let Some(error) = &r.error {
         let said = format!("{}: {error}", text.error);
-        lines.extend(prose::wrap(&said, room, ERROR).into_iter().map(|line| vec![span(line, Role::Bad)]));
+        lines.extend(
+            prose::wrap(&said, room, ERROR).into_iter().map(|line| vec![span(line, Role::Bad)]),
+        );
     }
     lines.push(Vec::new());
     lines.extend(numbers(app, r, now, room));
     lines
 }
 
-/// One bar per attempt, all on one time axis: ▒ waits for the head, ░ streams. What came of it stands beside it, or below
-/// where there is no room.
+/// One bar per attempt, all on one time axis: ▒ waits for the head, ░ streams. What came of it
+/// stands beside it, or below where there is no room.
 fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Vec<Vec<Span>>) {
     let text = &now.text.request;
     let narrow = columns < 100;
-    let room = u64::from(if narrow { (columns / 3).clamp(8, 30) } else { (columns * 2 / 5).clamp(30, 80) });
+    let room = u64::from(if narrow {
+        (columns / 3).clamp(8, 30)
+    } else {
+        (columns * 2 / 5).clamp(30, 80)
+    });
     let column = |ms: u32| u64::from(ms).min(whole) * room / whole;
-    let (start, end) = (column(a.started_ms), a.ended_ms.map_or(room, column).max(column(a.started_ms) + 1).min(room));
+    let (start, end) = (
+        column(a.started_ms),
+        a.ended_ms.map_or(room, column).max(column(a.started_ms) + 1).min(room),
+    );
     let start = start.min(end.saturating_sub(1));
     let head = a.head_ms.map_or(end, column).clamp(start, end);
     let part = |glyph: &str, n: u64| glyph.repeat(usize::try_from(n).unwrap_or(0));
-    let [before, waits, streams, after] = [part(" ", start), part("▒", head - start), part("░", end - head), part(" ", room - end)];
+    let [before, waits, streams, after] =
+        [part(" ", start), part("▒", head - start), part("░", end - head), part(" ", room - end)];
     let key = if a.key.is_empty() { String::new() } else { format!("/{}", a.key) };
     let (result, role) = match (&a.outcome, a.won, a.ended_ms) {
         (Some(outcome), ..) => (said(outcome, now).into_owned(), Role::Warn),
-        (None, true, _) => (a.status.map_or_else(|| text.answered.clone(), |s| s.to_string()), Role::Ok),
-        (None, false, Some(_)) => (a.status.map_or_else(|| text.ended.clone(), |s| s.to_string()), Role::Text),
+        (None, true, _) => {
+            (a.status.map_or_else(|| text.answered.clone(), |s| s.to_string()), Role::Ok)
+        }
+        (None, false, Some(_)) => {
+            (a.status.map_or_else(|| text.ended.clone(), |s| s.to_string()), Role::Text)
+        }
         (None, false, None) => (text.under_way.clone(), Role::Accent),
     };
-    let billed = if a.maybe_billed && !a.won { format!(" · {}", text.billed) } else { String::new() };
+    let billed =
+        if a.maybe_billed && !a.won { format!(" · {}", text.billed) } else { String::new() };
     let mut line = vec![
         span(format!("{:>6} │{before}", format::took(u64::from(a.started_ms))), Role::Dim),
         span(waits, Role::Accent),
@@ -106,12 +126,18 @@ fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Ve
     }
     lines.push(line);
     let under = prose::wrap(&said, all.saturating_sub(UNDER), REASON);
-    lines.extend(under.into_iter().map(|piece| vec![span(format!("{}{piece}", " ".repeat(UNDER)), role)]));
+    lines.extend(
+        under.into_iter().map(|piece| vec![span(format!("{}{piece}", " ".repeat(UNDER)), role)]),
+    );
 }
 
 /// A session's name, and what of it came from caches as far as it is remembered.
 fn session(app: &App, name: &str, now: Now) -> String {
-    let all = app.live().into_iter().flat_map(|live| &live.recent).filter(|r| r.session.as_deref() == Some(name));
+    let all = app
+        .live()
+        .into_iter()
+        .flat_map(|live| &live.recent)
+        .filter(|r| r.session.as_deref() == Some(name));
     let (mut requests, mut input, mut cached, mut won) = (0_u64, 0_u64, 0_u64, 0_u64);
     for r in all {
         let Some(usage) = r.usage else { continue };
@@ -124,8 +150,15 @@ fn session(app: &App, name: &str, now: Now) -> String {
     if cached == 0 || requests < 2 {
         return name.to_owned();
     }
-    let (n, share, won) = (format::count(requests), format::share(cached, input.max(20)), format::share(won, input.max(20)));
-    format!("{name} ({})", fill(&now.text.request.session_cache, &[("n", &n), ("share", &share), ("won", &won)]))
+    let (n, share, won) = (
+        format::count(requests),
+        format::share(cached, input.max(20)),
+        format::share(won, input.max(20)),
+    );
+    format!(
+        "{name} ({})",
+        fill(&now.text.request.session_cache, &[("n", &n), ("share", &share), ("won", &won)])
+    )
 }
 
 /// Numbers with their names, as many on a line as there is room for.
@@ -141,7 +174,10 @@ fn numbers(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>
         let mut said = count(u.input_total());
         if u.cache_read > 0 || written > 0 {
             let (fresh, cached, written) = (count(u.input), count(u.cache_read), count(written));
-            said = fill(&text.split, &[("all", &said), ("fresh", &fresh), ("cached", &cached), ("written", &written)]);
+            said = fill(
+                &text.split,
+                &[("all", &said), ("fresh", &fresh), ("cached", &cached), ("written", &written)],
+            );
         }
         if r.won() > 0 {
             said = format!("{said} {}", text.won);
@@ -150,7 +186,9 @@ fn numbers(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>
     });
     let output = r.usage.map_or_else(unknown, |u| match u.reasoning {
         0 => count(u.output_total()),
-        reasoning => format!("{} ({} {})", count(u.output_total()), count(reasoning), text.thinking),
+        reasoning => {
+            format!("{} ({} {})", count(u.output_total()), count(reasoning), text.thinking)
+        }
     });
     let all = [
         (&text.began, format!("{} · {} {} · {how}", format::moment(r.at, now), r.dialect, r.op)),
@@ -167,5 +205,10 @@ fn numbers(app: &App, r: &RequestRecord, now: Now, room: usize) -> Vec<Vec<Span>
     ];
     // Most requests have no session; that needs no words.
     let told = all.iter().filter(|(name, value)| *name != &text.session || value != UNKNOWN);
-    prose::flow(told.map(|(name, value)| vec![span(format!("{name} "), Role::Dim), span(value.clone(), Role::Text)]), room)
+    prose::flow(
+        told.map(|(name, value)| {
+            vec![span(format!("{name} "), Role::Dim), span(value.clone(), Role::Text)]
+        }),
+        room,
+    )
 }
