@@ -162,7 +162,7 @@ mod tests {
 
     fn program(folder: &std::path::Path, name: &str, script: &str) {
         let path = folder.join(name);
-        crate::base::disk::replace(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755)
+        crate::base::disk::write_atomic(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755)
             .unwrap();
     }
 

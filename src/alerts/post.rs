@@ -124,7 +124,7 @@ fn judge(form: Form, url: &SideUrl, answered: &Answered) -> Try {
         None | Some(0) => Try::Done,
         Some(code) => {
             let text = clean::clean(said["msg"].as_str().unwrap_or_default());
-            let why = format!("{} said {code}: {}", url.place(), clean::cut_end(&text, 200));
+            let why = format!("{} said {code}: {}", url.place(), clean::truncate_end(&text, 200));
             // Too many messages.
             if matches!(code, 9_499 | 11_232) {
                 Try::Again { why, after: None }

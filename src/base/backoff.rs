@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use super::draw::Draw;
+use super::draw::Rng;
 
 /// A pause before try number `nth` (0 for the first pause): anywhere between zero and `base · 2ⁿ`,
 /// at most `max`. Full jitter, so that clients which failed together do not come back together.
 #[must_use]
-pub fn full_jitter(base: Duration, max: Duration, nth: u32, draw: &mut dyn Draw) -> Duration {
-    doubled(base, max, nth).mul_f64(draw.unit().clamp(0.0, 1.0))
+pub fn full_jitter(base: Duration, max: Duration, nth: u32, rng: &mut dyn Rng) -> Duration {
+    exponential(base, max, nth).mul_f64(rng.next_f64().clamp(0.0, 1.0))
 }
 
 /// `base · 2ⁿ`, at most `max`.
 #[must_use]
-pub fn doubled(base: Duration, max: Duration, nth: u32) -> Duration {
+pub fn exponential(base: Duration, max: Duration, nth: u32) -> Duration {
     let factor = 1_u32.checked_shl(nth).unwrap_or(u32::MAX);
     base.saturating_mul(factor).min(max)
 }
@@ -21,12 +21,12 @@ pub fn doubled(base: Duration, max: Duration, nth: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::draw::Scripted;
+    use crate::base::draw::ScriptedRng;
 
     #[test]
     fn a_pause_doubles_up_to_its_ceiling_and_is_jittered() {
         let (base, max) = (Duration::from_millis(250), Duration::from_secs(8));
-        for (nth, luck, millis) in [
+        for (nth, fraction, millis) in [
             (0, 1.0, 250),
             (1, 1.0, 500),
             (1, 0.5, 250),
@@ -35,8 +35,8 @@ mod tests {
             (400, 1.0, 8_000),
             (3, 0.0, 0),
         ] {
-            let pause = full_jitter(base, max, nth, &mut Scripted::new(&[luck]));
-            assert_eq!(pause, Duration::from_millis(millis), "{nth} {luck}");
+            let pause = full_jitter(base, max, nth, &mut ScriptedRng::new(&[fraction]));
+            assert_eq!(pause, Duration::from_millis(millis), "{nth} {fraction}");
         }
     }
 }

@@ -6,7 +6,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Combining marks kept on one character: enough for every script, too few to climb over other
 /// lines.
-const MARKS: usize = 4;
+const MAX_COMBINING_MARKS: usize = 4;
 
 /// The text on one line and without anything a terminal would obey.
 ///
@@ -34,9 +34,9 @@ pub fn clean(text: &str) -> Cow<'_, str> {
             | '\u{2066}'..='\u{2069}' => {
                 out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
             }
-            _ if misleads(c) => {}
+            _ if is_invisible(c) => {}
             _ if c.width() == Some(0) => {
-                if marks < MARKS {
+                if marks < MAX_COMBINING_MARKS {
                     marks += 1;
                     out.push(c);
                 }
@@ -49,7 +49,7 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-fn misleads(c: char) -> bool {
+fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}' | '\u{3164}'
         | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
@@ -58,43 +58,47 @@ fn misleads(c: char) -> bool {
 
 /// Columns that the text takes.
 #[must_use]
-pub fn width(text: &str) -> usize {
+pub fn display_width(text: &str) -> usize {
     UnicodeWidthStr::width(text)
 }
 
 /// The text in at most `room` columns; what is cut off at the end shows as `…`.
 #[must_use]
-pub fn cut_end(text: &str, room: usize) -> Cow<'_, str> {
-    if width(text) <= room {
+pub fn truncate_end(text: &str, max_columns: usize) -> Cow<'_, str> {
+    if display_width(text) <= max_columns {
         return Cow::Borrowed(text);
     }
-    if room == 0 {
+    if max_columns == 0 {
         return Cow::Borrowed("");
     }
-    Cow::Owned(format!("{}…", head(text, room - 1)))
+    Cow::Owned(format!("{}…", fitting_prefix(text, max_columns - 1)))
 }
 
 /// The text in at most `room` columns; what is cut out of the middle shows as `…`. For names, whose
 /// ends differ.
 #[must_use]
-pub fn cut_middle(text: &str, room: usize) -> Cow<'_, str> {
-    if width(text) <= room {
+pub fn truncate_middle(text: &str, max_columns: usize) -> Cow<'_, str> {
+    if display_width(text) <= max_columns {
         return Cow::Borrowed(text);
     }
-    if room < 6 {
-        return cut_end(text, room);
+    if max_columns < 6 {
+        return truncate_end(text, max_columns);
     }
-    let back = (room - 1) * 2 / 5;
-    Cow::Owned(format!("{}…{}", head(text, room - 1 - back), tail(text, back)))
+    let back = (max_columns - 1) * 2 / 5;
+    Cow::Owned(format!(
+        "{}…{}",
+        fitting_prefix(text, max_columns - 1 - back),
+        fitting_suffix(text, back)
+    ))
 }
 
 /// The longest beginning that fits. The widths of single characters never add up to less than that
 /// of the whole.
-fn head(text: &str, room: usize) -> &str {
+fn fitting_prefix(text: &str, max_columns: usize) -> &str {
     let mut used = 0;
     for (at, c) in text.char_indices() {
         used += c.width().unwrap_or(1);
-        if used > room {
+        if used > max_columns {
             return &text[..at];
         }
     }
@@ -102,12 +106,12 @@ fn head(text: &str, room: usize) -> &str {
 }
 
 /// The longest end that fits.
-fn tail(text: &str, room: usize) -> &str {
+fn fitting_suffix(text: &str, max_columns: usize) -> &str {
     let mut used = 0;
     let mut from = text.len();
     for (at, c) in text.char_indices().rev() {
         let wide = c.width().unwrap_or(1);
-        if used + wide > room {
+        if used + wide > max_columns {
             break;
         }
         used += wide;
@@ -140,17 +144,20 @@ mod tests {
         ] {
             assert_eq!(clean(text), want, "{text:?}");
         }
-        assert_eq!(clean(&format!("z{}", "\u{301}".repeat(1_000))).chars().count(), 1 + MARKS);
+        assert_eq!(
+            clean(&format!("z{}", "\u{301}".repeat(1_000))).chars().count(),
+            1 + MAX_COMBINING_MARKS
+        );
     }
 
     #[test]
     fn names_are_cut_in_the_middle_and_prose_at_the_end() {
-        assert_eq!(cut_middle("deepseek-ai/deepseek-r1", 15), "deepseek-…ek-r1");
-        assert_eq!(cut_middle("short", 15), "short");
-        assert_eq!(cut_end("connection refused", 10), "connectio…");
-        assert_eq!(cut_end("通义千问", 5), "通义…");
-        assert_eq!(cut_end("通义千问", 4), "通…");
-        assert_eq!(cut_end("abc", 0), "");
+        assert_eq!(truncate_middle("deepseek-ai/deepseek-r1", 15), "deepseek-…ek-r1");
+        assert_eq!(truncate_middle("short", 15), "short");
+        assert_eq!(truncate_end("connection refused", 10), "connectio…");
+        assert_eq!(truncate_end("通义千问", 5), "通义…");
+        assert_eq!(truncate_end("通义千问", 4), "通…");
+        assert_eq!(truncate_end("abc", 0), "");
     }
 
     proptest! {
@@ -158,8 +165,8 @@ mod tests {
         fn nothing_takes_more_room_than_it_was_given(text in "\\PC*|.*", room in 0_usize..40) {
             let text = clean(&text);
             prop_assert!(!text.chars().any(char::is_control));
-            prop_assert!(width(&cut_end(&text, room)) <= room);
-            prop_assert!(width(&cut_middle(&text, room)) <= room);
+            prop_assert!(display_width(&truncate_end(&text, room)) <= room);
+            prop_assert!(display_width(&truncate_middle(&text, room)) <= room);
         }
     }
 }

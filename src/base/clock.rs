@@ -67,9 +67,9 @@ pub trait Clock: Send + Sync {
 
 /// The machine's clocks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct System;
+pub struct SystemClock;
 
-impl Clock for System {
+impl Clock for SystemClock {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn mono(&self) -> Mono {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -102,24 +102,24 @@ impl Clock for System {
 
 /// A clock that a test moves by hand.
 #[derive(Debug)]
-pub struct Fake(Mutex<(Mono, UnixMillis)>);
+pub struct FakeClock(Mutex<(Mono, UnixMillis)>);
 
-impl Default for Fake {
+impl Default for FakeClock {
     fn default() -> Self {
         Self(Mutex::new((Mono(Duration::from_secs(1_000)), UnixMillis(1_700_000_000_000))))
     }
 }
 
-impl Fake {
+impl FakeClock {
     /// Lets time pass on both clocks.
-    pub fn pass(&self, span: Duration) {
+    pub fn advance(&self, span: Duration) {
         let mut at = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         at.0 = at.0 + span;
         at.1.0 += i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     }
 }
 
-impl Clock for Fake {
+impl Clock for FakeClock {
     fn mono(&self) -> Mono {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
     }

@@ -12,9 +12,9 @@ use std::{
 /// # Errors
 ///
 /// Any of these steps; the old file is then as it was.
-pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let (temporary, mut file) = temporary_in(folder, path, mode)?;
+    let (temporary, mut file) = create_temporary(folder, path, mode)?;
     let written =
         set_mode(&file, mode).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
     drop(file);
@@ -36,9 +36,9 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 pub fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    private(&mut options);
-    let file = options.open(path).map_err(|e| no_link(e, path))?;
-    owned(&file, path)?;
+    set_private_options(&mut options);
+    let file = options.open(path).map_err(|e| explain_symlink(e, path))?;
+    check_ownership(&file, path)?;
     set_mode(&file, 0o600)?;
     Ok(file)
 }
@@ -51,9 +51,9 @@ pub fn create_private(path: &Path) -> io::Result<File> {
 pub fn append_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
-    private(&mut options);
-    let file = options.open(path).map_err(|e| no_link(e, path))?;
-    owned(&file, path)?;
+    set_private_options(&mut options);
+    let file = options.open(path).map_err(|e| explain_symlink(e, path))?;
+    check_ownership(&file, path)?;
     set_mode(&file, 0o600)?;
     Ok(file)
 }
@@ -64,7 +64,7 @@ pub fn append_private(path: &Path) -> io::Result<File> {
 /// # Errors
 ///
 /// What the system says; that something else stands there; that it belongs to another user.
-pub fn private_dir(path: &Path) -> io::Result<()> {
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -80,7 +80,7 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
         if found.uid() != rustix::process::geteuid().as_raw()
             || target.uid() != rustix::process::geteuid().as_raw()
         {
-            return Err(foreign(path));
+            return Err(foreign_owner_error(path));
         }
         if target.permissions().mode() & 0o077 != 0 {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
@@ -92,7 +92,7 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
 /// Who may read a file, in octal (`644`), where others can; `None` where only its owner can or
 /// modes do not exist.
 #[must_use]
-pub fn open_to_others(path: &Path) -> Option<String> {
+pub fn mode_open_to_others(path: &Path) -> Option<String> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
@@ -108,18 +108,18 @@ pub fn open_to_others(path: &Path) -> Option<String> {
 
 /// An advisory lock on a file of its own; given back when dropped, also by a crash.
 #[derive(Debug)]
-pub struct Lock {
+pub struct FileLock {
     file: File,
     path: PathBuf,
 }
 
-impl Lock {
+impl FileLock {
     /// Waits until the lock is free.
     ///
     /// # Errors
     ///
     /// The file cannot be made or locked.
-    pub fn wait(path: &Path) -> io::Result<Self> {
+    pub fn acquire(path: &Path) -> io::Result<Self> {
         let file = create_private(path)?;
         file.lock()?;
         Ok(Self { file, path: path.to_owned() })
@@ -130,7 +130,7 @@ impl Lock {
     /// # Errors
     ///
     /// The file cannot be made or locked.
-    pub fn attempt(path: &Path) -> io::Result<Option<Self>> {
+    pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
         let file = create_private(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
@@ -151,7 +151,7 @@ impl Lock {
     }
 }
 
-fn temporary_in(folder: &Path, path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+fn create_temporary(folder: &Path, path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     for _ in 0..16 {
         let mut salt = [0; 6];
@@ -173,7 +173,7 @@ fn temporary_in(folder: &Path, path: &Path, mode: u32) -> io::Result<(PathBuf, F
 }
 
 /// Unix: 0600 from the first moment, and no link is followed at the last step.
-fn private(options: &mut OpenOptions) {
+fn set_private_options(options: &mut OpenOptions) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
@@ -184,7 +184,7 @@ fn private(options: &mut OpenOptions) {
     let _ = options;
 }
 
-fn no_link(e: io::Error, path: &Path) -> io::Error {
+fn explain_symlink(e: io::Error, path: &Path) -> io::Error {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink()) {
         return io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -195,7 +195,7 @@ fn no_link(e: io::Error, path: &Path) -> io::Error {
 }
 
 #[cfg(unix)]
-fn owned(file: &File, path: &Path) -> io::Result<()> {
+fn check_ownership(file: &File, path: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     let found = file.metadata()?;
     if !found.is_file() {
@@ -205,7 +205,7 @@ fn owned(file: &File, path: &Path) -> io::Result<()> {
         ));
     }
     if found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(foreign(path));
+        return Err(foreign_owner_error(path));
     }
     // A second name would let somebody read what we write under ours.
     if found.nlink() > 1 {
@@ -224,7 +224,7 @@ fn owned(_: &File, _: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn foreign(path: &Path) -> io::Error {
+fn foreign_owner_error(path: &Path) -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,
         format!("{} belongs to another user", path.display()),
@@ -270,8 +270,8 @@ mod tests {
     fn a_replaced_file_has_its_mode_and_leaves_nothing_behind() {
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("a.toml");
-        replace(&path, b"one", 0o600).expect("written");
-        replace(&path, b"two", 0o640).expect("written again");
+        write_atomic(&path, b"one", 0o600).expect("written");
+        write_atomic(&path, b"two", 0o640).expect("written again");
         assert_eq!((std::fs::read(&path).expect("read"), mode(&path)), (b"two".to_vec(), 0o640));
         assert_eq!(std::fs::read_dir(home.path()).expect("listed").count(), 1);
     }
@@ -293,10 +293,10 @@ mod tests {
     fn folders_are_closed_to_others() {
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("a/b");
-        private_dir(&path).expect("made");
+        create_private_dir(&path).expect("made");
         assert_eq!(mode(&path), 0o700);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("opened");
-        private_dir(&path).expect("closed again");
+        create_private_dir(&path).expect("closed again");
         assert_eq!(mode(&path), 0o700);
     }
 
@@ -304,9 +304,9 @@ mod tests {
     fn a_lock_is_held_once_and_given_back() {
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("lock");
-        let held = Lock::attempt(&path).expect("no error").expect("free");
-        assert!(Lock::attempt(&path).expect("no error").is_none());
-        drop(held);
-        assert!(Lock::attempt(&path).expect("no error").is_some());
+        let lock = FileLock::try_acquire(&path).expect("no error").expect("free");
+        assert!(FileLock::try_acquire(&path).expect("no error").is_none());
+        drop(lock);
+        assert!(FileLock::try_acquire(&path).expect("no error").is_some());
     }
 }

@@ -1,16 +1,16 @@
 //! Chance as a value: decisions are handed their luck, so tests can script it.
 
 /// A source of uniform choices.
-pub trait Draw {
+pub trait Rng {
     /// A number in `0.0..1.0`.
-    fn unit(&mut self) -> f64;
+    fn next_f64(&mut self) -> f64;
 }
 
 /// A small fast generator (xorshift64*), seeded by the operating system; not for secrets.
 #[derive(Debug)]
-pub struct Seeded(u64);
+pub struct XorShiftRng(u64);
 
-impl Seeded {
+impl XorShiftRng {
     /// Seeded by the operating system.
     #[must_use]
     pub fn from_os() -> Self {
@@ -29,8 +29,8 @@ impl Seeded {
     }
 }
 
-impl Draw for Seeded {
-    fn unit(&mut self) -> f64 {
+impl Rng for XorShiftRng {
+    fn next_f64(&mut self) -> f64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -41,9 +41,9 @@ impl Draw for Seeded {
 
 /// Luck written down beforehand; repeats its last value.
 #[derive(Debug)]
-pub struct Scripted(Vec<f64>);
+pub struct ScriptedRng(Vec<f64>);
 
-impl Scripted {
+impl ScriptedRng {
     /// Gives these values in order.
     #[must_use]
     pub fn new(values: &[f64]) -> Self {
@@ -51,8 +51,8 @@ impl Scripted {
     }
 }
 
-impl Draw for Scripted {
-    fn unit(&mut self) -> f64 {
+impl Rng for ScriptedRng {
+    fn next_f64(&mut self) -> f64 {
         if self.0.len() > 1 {
             self.0.pop().unwrap_or_default()
         } else {

@@ -1,56 +1,57 @@
 //! The elements of one JSON array that comes in chunks.
 
-use super::cut::{self, Edge};
+use super::cut::{self, Delimiter};
 
 /// A splitter into elements, each with the punctuation before it; the closing bracket is a unit of
 /// its own.
-pub type Splitter = cut::Splitter<Elements>;
+pub type ArraySplitter = cut::FrameSplitter<ArrayDelimiter>;
 
 /// Follows brackets and strings, no more: whether an element is JSON is for others to say.
 #[derive(Debug, Default)]
-pub struct Elements {
+pub struct ArrayDelimiter {
     /// Brackets open inside the element.
     depth: usize,
-    text: Text,
+    string_state: StringState,
     /// The array's own bracket has been seen.
-    inside: bool,
+    in_array: bool,
     /// A number or word is being read, which ends where something else begins.
-    bare: bool,
+    in_literal: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Text {
+enum StringState {
     #[default]
-    No,
-    Yes,
+    Outside,
+    Inside,
     Escaped,
 }
 
-impl Edge for Elements {
-    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+impl Delimiter for ArrayDelimiter {
+    fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut i = 0;
         while i < bytes.len() {
-            match self.text {
-                Text::Escaped => self.text = Text::Yes,
-                Text::Yes => {
+            match self.string_state {
+                StringState::Escaped => self.string_state = StringState::Inside,
+                StringState::Inside => {
                     i += memchr::memchr2(b'"', b'\\', &bytes[i..])?;
-                    self.text = if bytes[i] == b'\\' { Text::Escaped } else { Text::No };
-                    if self.text == Text::No && self.depth == 0 {
+                    self.string_state =
+                        if bytes[i] == b'\\' { StringState::Escaped } else { StringState::Outside };
+                    if self.string_state == StringState::Outside && self.depth == 0 {
                         return Some(i + 1);
                     }
                 }
-                Text::No => match bytes[i] {
-                    _ if self.bare
+                StringState::Outside => match bytes[i] {
+                    _ if self.in_literal
                         && matches!(bytes[i], b',' | b']' | b' ' | b'\n' | b'\r' | b'\t') =>
                     {
-                        self.bare = false;
+                        self.in_literal = false;
                         return Some(i);
                     }
-                    b'"' => self.text = Text::Yes,
-                    b'[' if !self.inside && self.depth == 0 => self.inside = true,
+                    b'"' => self.string_state = StringState::Inside,
+                    b'[' if !self.in_array && self.depth == 0 => self.in_array = true,
                     b'{' | b'[' => self.depth += 1,
                     b']' if self.depth == 0 => {
-                        self.inside = false;
+                        self.in_array = false;
                         return Some(i + 1);
                     }
                     b'}' | b']' => {
@@ -60,7 +61,7 @@ impl Edge for Elements {
                         }
                     }
                     b' ' | b'\n' | b'\r' | b'\t' | b',' => {}
-                    _ => self.bare = self.depth == 0,
+                    _ => self.in_literal = self.depth == 0,
                 },
             }
             i += 1;
@@ -71,7 +72,7 @@ impl Edge for Elements {
 
 /// The element itself: without the punctuation before it; empty where there is none.
 #[must_use]
-pub fn content(unit: &[u8], first: bool) -> &[u8] {
+pub fn element_content(unit: &[u8], first: bool) -> &[u8] {
     let trim =
         |unit: &'_ [u8]| unit.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(unit.len());
     let mut unit = &unit[trim(unit)..];

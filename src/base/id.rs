@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::UnixMillis;
 
 /// Digits of a request's id as text.
-const DIGITS: usize = 20;
+const ID_DIGITS: usize = 20;
 
 /// An id of a request: 48 bits of time, then 32 bits that are this process's start and a counter;
 /// 20 hex digits.
@@ -38,20 +38,20 @@ impl RequestId {
 
     /// The text that no id of this moment or later is below.
     #[must_use]
-    pub fn floor(at: UnixMillis) -> String {
+    pub fn min_text_at(at: UnixMillis) -> String {
         format!("{:012x}", at.0.clamp(0, 0xFFFF_FFFF_FFFF))
     }
 
     /// Reads the form that `Display` writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == DIGITS).then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+        (text.len() == ID_DIGITS).then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
     }
 
     /// The text, without an allocation.
     #[must_use]
-    pub fn digits(self) -> [u8; DIGITS] {
-        let mut out = [0; DIGITS];
+    pub fn hex_digits(self) -> [u8; ID_DIGITS] {
+        let mut out = [0; ID_DIGITS];
         let mut left = self.0;
         for digit in out.iter_mut().rev() {
             *digit = b"0123456789abcdef"[(left & 0xF) as usize];
@@ -70,7 +70,7 @@ impl Hash for RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
+        f.write_str(std::str::from_utf8(&self.hex_digits()).unwrap_or_default())
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
         assert!(a < b);
         assert_eq!(RequestId::parse(&a.to_string()), Some(a));
         assert_eq!(RequestId::parse("nonsense"), None);
-        assert!(RequestId::floor(UnixMillis(1_700_000_000_000)) <= a.to_string());
-        assert!(RequestId::floor(UnixMillis(1_700_000_000_001)) > a.to_string());
+        assert!(RequestId::min_text_at(UnixMillis(1_700_000_000_000)) <= a.to_string());
+        assert!(RequestId::min_text_at(UnixMillis(1_700_000_000_001)) > a.to_string());
     }
 }

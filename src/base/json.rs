@@ -12,7 +12,7 @@ pub const MAX_DEPTH: usize = 128;
 
 /// What is wrong with a text that should be JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
+pub enum JsonErrorKind {
     /// JSON, but not the object that was expected.
     NotAnObject,
     Syntax,
@@ -22,23 +22,23 @@ pub enum Flaw {
 
 /// Where and how a text stops being JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bad {
-    pub flaw: Flaw,
+pub struct JsonError {
+    pub kind: JsonErrorKind,
     pub offset: usize,
 }
 
-impl Bad {
+impl JsonError {
     /// The sentence, with line and column: "expected value at line 1 column 5".
     #[must_use]
     pub fn describe(&self, text: &[u8]) -> String {
-        match self.flaw {
-            Flaw::Utf8 => format!("invalid UTF-8 at byte {}", self.offset),
-            Flaw::TooDeep => format!("nested deeper than {MAX_DEPTH} levels"),
-            Flaw::NotAnObject => format!(
+        match self.kind {
+            JsonErrorKind::Utf8 => format!("invalid UTF-8 at byte {}", self.offset),
+            JsonErrorKind::TooDeep => format!("nested deeper than {MAX_DEPTH} levels"),
+            JsonErrorKind::NotAnObject => format!(
                 "expected an object, got {}",
-                Json::proven(std::str::from_utf8(text).unwrap_or_default()).kind()
+                JsonRef::from_validated(std::str::from_utf8(text).unwrap_or_default()).kind()
             ),
-            Flaw::Syntax => match serde_json::from_slice::<serde::de::IgnoredAny>(text) {
+            JsonErrorKind::Syntax => match serde_json::from_slice::<serde::de::IgnoredAny>(text) {
                 Err(e) => e.to_string(),
                 Ok(_) => format!("not JSON at byte {}", self.offset),
             },
@@ -51,8 +51,8 @@ impl Bad {
 /// # Errors
 ///
 /// The first flaw.
-pub fn check(text: &[u8]) -> Result<Json<'_>, Bad> {
-    walk(text, |_, _, _| {})
+pub fn parse(text: &[u8]) -> Result<JsonRef<'_>, JsonError> {
+    visit(text, |_, _, _| {})
 }
 
 /// Like [`check`], and calls `key` with the depth (1 in the root object), the raw key and the text
@@ -61,13 +61,13 @@ pub fn check(text: &[u8]) -> Result<Json<'_>, Bad> {
 /// # Errors
 ///
 /// The first flaw; keys before it have been told.
-pub fn walk<'a>(
+pub fn visit<'a>(
     text: &'a [u8],
     key: impl FnMut(usize, &'a [u8], &'a [u8]),
-) -> Result<Json<'a>, Bad> {
-    let valid = utf8(text)?;
-    scan(text, &mut 0, key)?;
-    Ok(Json::proven(valid))
+) -> Result<JsonRef<'a>, JsonError> {
+    let valid = check_utf8(text)?;
+    scan_value(text, &mut 0, key)?;
+    Ok(JsonRef::from_validated(valid))
 }
 
 /// Like [`walk`] for texts that are only passed on: one pass, and one more only where it is not all
@@ -76,69 +76,73 @@ pub fn walk<'a>(
 /// # Errors
 ///
 /// A flaw, not always the first; keys before it have been told.
-pub fn prove<'a>(text: &'a [u8], key: impl FnMut(usize, &'a [u8], &'a [u8])) -> Result<(), Bad> {
+pub fn validate<'a>(
+    text: &'a [u8],
+    key: impl FnMut(usize, &'a [u8], &'a [u8]),
+) -> Result<(), JsonError> {
     let mut seen = 0;
-    scan(text, &mut seen, key)?;
-    if seen & TOPS != 0 { utf8(text).map(drop) } else { Ok(()) }
+    scan_value(text, &mut seen, key)?;
+    if seen & HIGH_BITS != 0 { check_utf8(text).map(drop) } else { Ok(()) }
 }
 
-fn utf8(text: &[u8]) -> Result<&str, Bad> {
-    std::str::from_utf8(text).map_err(|e| Bad { flaw: Flaw::Utf8, offset: e.valid_up_to() })
+fn check_utf8(text: &[u8]) -> Result<&str, JsonError> {
+    std::str::from_utf8(text)
+        .map_err(|e| JsonError { kind: JsonErrorKind::Utf8, offset: e.valid_up_to() })
 }
 
 /// The grammar alone. `seen` gathers the bytes of strings, the only place where others than ASCII
 /// can stand.
-fn scan<'a>(
+fn scan_value<'a>(
     text: &'a [u8],
     seen: &mut u64,
     mut key: impl FnMut(usize, &'a [u8], &'a [u8]),
-) -> Result<(), Bad> {
+) -> Result<(), JsonError> {
     let (mut i, mut depth, mut objects) = (0, 0_usize, 0_u128);
     'value: loop {
-        i = space(text, i);
+        i = skip_space(text, i);
         match text.get(i) {
-            Some(b'"') => i = string(text, i + 1, seen)?,
+            Some(b'"') => i = scan_string(text, i + 1, seen)?,
             Some(&open @ (b'{' | b'[')) => {
                 if depth == MAX_DEPTH {
-                    return Err(Bad { flaw: Flaw::TooDeep, offset: i });
+                    return Err(JsonError { kind: JsonErrorKind::TooDeep, offset: i });
                 }
                 let object = open == b'{';
                 objects = objects << 1 | u128::from(object);
                 depth += 1;
-                i = space(text, i + 1);
+                i = skip_space(text, i + 1);
                 if text.get(i) == Some(if object { &b'}' } else { &b']' }) {
                     objects >>= 1;
                     depth -= 1;
                     i += 1;
                 } else {
                     if object {
-                        i = member(text, i, depth, seen, &mut key)?;
+                        i = scan_member(text, i, depth, seen, &mut key)?;
                     }
                     continue 'value;
                 }
             }
-            Some(b't') => i = word(text, i, b"true")?,
-            Some(b'f') => i = word(text, i, b"false")?,
-            Some(b'n') => i = word(text, i, b"null")?,
-            _ => i = number(text, i)?,
+            Some(b't') => i = scan_literal(text, i, b"true")?,
+            Some(b'f') => i = scan_literal(text, i, b"false")?,
+            Some(b'n') => i = scan_literal(text, i, b"null")?,
+            _ => i = scan_number(text, i)?,
         }
         loop {
-            i = space(text, i);
+            i = skip_space(text, i);
             if depth == 0 {
-                return if i == text.len() { Ok(()) } else { Err(syntax(i)) };
+                return if i == text.len() { Ok(()) } else { Err(syntax_error(i)) };
             }
             let object = objects & 1 == 1;
             match text.get(i) {
                 Some(b',') => {
                     i += 1;
                     if object {
-                        i = member(text, i, depth, seen, &mut key)?;
+                        i = scan_member(text, i, depth, seen, &mut key)?;
                     }
                     continue 'value;
                 }
                 Some(b'}') if object => {}
                 Some(b']') if !object => {}
-                _ => return Err(syntax(i)),
+                _ => return Err(syntax_error(i)),
             }
             objects >>= 1;
             depth -= 1;
@@ -152,56 +156,56 @@ fn scan<'a>(
 pub fn is_blank(value: &[u8]) -> bool {
     match value {
         [b'n', ..] | [b'"', b'"', ..] | [b'[', b']', ..] | [b'{', b'}', ..] => true,
-        [b'[', rest @ ..] => rest.get(space(rest, 0)) == Some(&b']'),
-        [b'{', rest @ ..] => rest.get(space(rest, 0)) == Some(&b'}'),
+        [b'[', rest @ ..] => rest.get(skip_space(rest, 0)) == Some(&b']'),
+        [b'{', rest @ ..] => rest.get(skip_space(rest, 0)) == Some(&b'}'),
         _ => false,
     }
 }
 
 /// A key and the colon after it; returns where the value begins.
 #[inline]
-fn member<'a>(
+fn scan_member<'a>(
     text: &'a [u8],
     at: usize,
     depth: usize,
     seen: &mut u64,
     key: &mut impl FnMut(usize, &'a [u8], &'a [u8]),
-) -> Result<usize, Bad> {
-    let open = space(text, at);
+) -> Result<usize, JsonError> {
+    let open = skip_space(text, at);
     if text.get(open) != Some(&b'"') {
-        return Err(syntax(open));
+        return Err(syntax_error(open));
     }
-    let close = string(text, open + 1, seen)?;
-    let colon = space(text, close);
+    let close = scan_string(text, open + 1, seen)?;
+    let colon = skip_space(text, close);
     if text.get(colon) != Some(&b':') {
-        return Err(syntax(colon));
+        return Err(syntax_error(colon));
     }
-    let value = space(text, colon + 1);
+    let value = skip_space(text, colon + 1);
     key(depth, &text[open + 1..close - 1], &text[value..]);
     Ok(value)
 }
 
-fn syntax(offset: usize) -> Bad {
-    Bad { flaw: Flaw::Syntax, offset }
+fn syntax_error(offset: usize) -> JsonError {
+    JsonError { kind: JsonErrorKind::Syntax, offset }
 }
 
 #[inline]
-fn space(text: &[u8], mut i: usize) -> usize {
+fn skip_space(text: &[u8], mut i: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\r' | b'\t') = text.get(i) {
         i += 1;
     }
     i
 }
 
-fn word(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Bad> {
-    if text[at..].starts_with(word) { Ok(at + word.len()) } else { Err(syntax(at)) }
+fn scan_literal(text: &[u8], at: usize, word: &[u8]) -> Result<usize, JsonError> {
+    if text[at..].starts_with(word) { Ok(at + word.len()) } else { Err(syntax_error(at)) }
 }
 
 /// From after the opening quote to after the closing one.
 #[inline]
-fn string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, Bad> {
+fn scan_string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, JsonError> {
     loop {
-        i = plain_run(text, i, seen);
+        i = scan_plain_run(text, i, seen);
         match text.get(i) {
             Some(b'"') => return Ok(i + 1),
             Some(b'\\') => match text.get(i + 1) {
@@ -212,9 +216,9 @@ fn string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, Bad> {
                 {
                     i += 6
                 }
-                _ => return Err(syntax(i)),
+                _ => return Err(syntax_error(i)),
             },
-            _ => return Err(syntax(i)),
+            _ => return Err(syntax_error(i)),
         }
     }
 }
@@ -222,9 +226,9 @@ fn string(text: &[u8], mut i: usize, seen: &mut u64) -> Result<usize, Bad> {
 /// The next quote, backslash or control character, eight bytes at a time, in long texts many at
 /// once.
 #[inline]
-fn plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
+fn scan_plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
     // Most strings are short: many at once are only worth a look where this one is not.
-    let long = i + WIDE / 2;
+    let long = i + WIDE_BYTES / 2;
     while let Some(eight) = text.get(i..i + 8).and_then(|s| <[u8; 8]>::try_from(s).ok()) {
         let w = u64::from_le_bytes(eight);
         let control = w.wrapping_sub(ONES * 0x20) & !w;
@@ -233,7 +237,7 @@ fn plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
         // A borrow can only mark bytes above a true hit, so the lowest mark is always right.
         let hits =
             (control | (quote.wrapping_sub(ONES) & !quote) | (slash.wrapping_sub(ONES) & !slash))
-                & TOPS;
+                & HIGH_BITS;
         // What stands after the hit may count as well: it only costs a second look.
         *seen |= w;
         if hits != 0 {
@@ -241,9 +245,9 @@ fn plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
         }
         i += 8;
         if i >= long {
-            while let Some(high) = text.get(i..i + WIDE).and_then(plain) {
+            while let Some(high) = text.get(i..i + WIDE_BYTES).and_then(plain_bits) {
                 *seen |= u64::from(high);
-                i += WIDE;
+                i += WIDE_BYTES;
             }
         }
     }
@@ -256,28 +260,28 @@ fn plain_run(text: &[u8], mut i: usize, seen: &mut u64) -> usize {
 
 const ONES: u64 = u64::MAX / 255;
 /// The highest bit of each of eight bytes: what ASCII never sets.
-const TOPS: u64 = ONES << 7;
+const HIGH_BITS: u64 = ONES << 7;
 
 /// Bytes looked at together where a text is long.
-const WIDE: usize = 64;
+const WIDE_BYTES: usize = 64;
 
 /// All bits of these bytes, if nothing here ends or escapes. Without a way out in the middle, so
 /// that the compiler makes it wide.
 #[inline]
-fn plain(wide: &[u8]) -> Option<u8> {
+fn plain_bits(wide: &[u8]) -> Option<u8> {
     let hits = wide
         .iter()
         .fold(0, |hits, &b| hits | u8::from(b < 0x20) | u8::from(b == b'"') | u8::from(b == b'\\'));
     (hits == 0).then(|| wide.iter().fold(0, |bits, &b| bits | b))
 }
 
-fn number(text: &[u8], mut i: usize) -> Result<usize, Bad> {
+fn scan_number(text: &[u8], mut i: usize) -> Result<usize, JsonError> {
     let digits = |mut i: usize| {
         let from = i;
         while text.get(i).is_some_and(u8::is_ascii_digit) {
             i += 1;
         }
-        if i > from { Ok(i) } else { Err(syntax(i)) }
+        if i > from { Ok(i) } else { Err(syntax_error(i)) }
     };
     if text.get(i) == Some(&b'-') {
         i += 1;
@@ -299,11 +303,11 @@ fn number(text: &[u8], mut i: usize) -> Result<usize, Bad> {
 /// A value inside a text that [`check`] has proven; reading is lenient: what is not there or of
 /// another type is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Json<'a>(&'a str);
+pub struct JsonRef<'a>(&'a str);
 
-impl<'a> Json<'a> {
+impl<'a> JsonRef<'a> {
     /// A text that was proven before.
-    pub(super) fn proven(text: &'a str) -> Self {
+    pub(super) fn from_validated(text: &'a str) -> Self {
         Self(text.trim_matches([' ', '\n', '\r', '\t']))
     }
 
@@ -355,7 +359,7 @@ impl<'a> Json<'a> {
 
     /// A member reached through nested objects.
     #[must_use]
-    pub fn at(self, path: &[&str]) -> Option<Self> {
+    pub fn member_at(self, path: &[&str]) -> Option<Self> {
         path.iter().try_fold(self, |value, name| value.get(name))
     }
 
@@ -369,9 +373,9 @@ impl<'a> Json<'a> {
             if b[open] != b'"' {
                 return None;
             }
-            let close = skip(b, open);
+            let close = skip_value(b, open);
             let value = next_token(b, close)?;
-            i = skip(b, value).max(value + 1);
+            i = skip_value(b, value).max(value + 1);
             Some((text.get(open + 1..close.checked_sub(1)?)?, Self(text.get(value..i)?)))
         })
     }
@@ -386,7 +390,7 @@ impl<'a> Json<'a> {
             if b[value] == b']' {
                 return None;
             }
-            i = skip(b, value).max(value + 1);
+            i = skip_value(b, value).max(value + 1);
             Some(Self(text.get(value..i)?))
         })
     }
@@ -426,12 +430,12 @@ fn next_token(text: &[u8], mut i: usize) -> Option<usize> {
 
 /// From a value's first byte to after its last. Sound on proven text; never out of bounds on any
 /// other.
-fn skip(text: &[u8], mut i: usize) -> usize {
+fn skip_value(text: &[u8], mut i: usize) -> usize {
     let mut depth = 0_usize;
     while let Some(&b) = text.get(i) {
         match b {
             b'"' => {
-                i = string(text, i + 1, &mut 0).unwrap_or(text.len());
+                i = scan_string(text, i + 1, &mut 0).unwrap_or(text.len());
                 if depth == 0 {
                     return i;
                 }
@@ -455,21 +459,21 @@ fn skip(text: &[u8], mut i: usize) -> usize {
 /// The first value of a text that begins with one; the rest of the text must follow it as it
 /// follows a member.
 #[must_use]
-pub fn first(text: &[u8]) -> &str {
-    std::str::from_utf8(&text[..skip(text, 0)]).unwrap_or_default()
+pub fn first_value(text: &[u8]) -> &str {
+    std::str::from_utf8(&text[..skip_value(text, 0)]).unwrap_or_default()
 }
 
 /// The value that a proven text begins with, as [`walk`] tells it.
 #[must_use]
-pub fn told(text: &[u8]) -> Json<'_> {
-    Json(first(text))
+pub fn value_at(text: &[u8]) -> JsonRef<'_> {
+    JsonRef(first_value(text))
 }
 
 /// The text of a string that begins here, as far as it is there; `None` where it is no string.
 #[must_use]
-pub fn begun(text: &[u8]) -> Option<String> {
+pub fn string_prefix(text: &[u8]) -> Option<String> {
     let inside = text.strip_prefix(b"\"")?;
-    let end = string(text, 1, &mut 0).map_or(inside.len(), |end| end - 2);
+    let end = scan_string(text, 1, &mut 0).map_or(inside.len(), |end| end - 2);
     Some(unescape(&String::from_utf8_lossy(&inside[..end])).trim_end_matches('\u{FFFD}').to_owned())
 }
 
@@ -562,9 +566,9 @@ mod tests {
             "\"abcdefg\"",
             "\"abcdefgh\\\"\"",
         ] {
-            assert_eq!(check(text.as_bytes()).is_ok(), is_json(text.as_bytes()), "{text:?}");
+            assert_eq!(parse(text.as_bytes()).is_ok(), is_json(text.as_bytes()), "{text:?}");
         }
-        assert_eq!(check(b"\"\xff\"").map_err(|b| b.flaw), Err(Flaw::Utf8));
+        assert_eq!(parse(b"\"\xff\"").map_err(|b| b.kind), Err(JsonErrorKind::Utf8));
     }
 
     #[test]
@@ -577,19 +581,19 @@ mod tests {
             (b"1", None),
             (b"", None),
         ] {
-            assert_eq!(begun(text).as_deref(), want, "{text:?}");
+            assert_eq!(string_prefix(text).as_deref(), want, "{text:?}");
         }
     }
 
     #[test]
     fn depth_is_bounded_and_the_bound_is_named() {
         let nest = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-        assert!(check(nest(MAX_DEPTH).as_bytes()).is_ok());
+        assert!(parse(nest(MAX_DEPTH).as_bytes()).is_ok());
         let deep = nest(MAX_DEPTH + 1);
-        let bad = check(deep.as_bytes()).expect_err("too deep");
+        let bad = parse(deep.as_bytes()).expect_err("too deep");
         assert_eq!(bad.describe(deep.as_bytes()), "nested deeper than 128 levels");
         assert_eq!(
-            check(b"{\"a\": }").expect_err("no value").describe(b"{\"a\": }"),
+            parse(b"{\"a\": }").expect_err("no value").describe(b"{\"a\": }"),
             "expected value at line 1 column 7"
         );
     }
@@ -597,7 +601,7 @@ mod tests {
     #[test]
     fn keys_are_told_with_depth_and_value() {
         let mut seen = Vec::new();
-        walk(br#"{"a":1,"b":[{"c":null}],"d":{"e":"f"}}"#, |depth, key, value| {
+        visit(br#"{"a":1,"b":[{"c":null}],"d":{"e":"f"}}"#, |depth, key, value| {
             seen.push((depth, String::from_utf8_lossy(key).into_owned(), value[0]));
         })
         .expect("good");
@@ -607,17 +611,17 @@ mod tests {
 
     #[test]
     fn values_are_read_leniently_and_the_last_duplicate_counts() {
-        let json = check(br#" {"a":1, "n":null,"s":"x\u00e9\ud83d\ude00\ud800\"","l":[1, "two",{"k":[]} ],"a":2.0,"big":18446744073709551616,"neg":-1} "#).expect("good");
-        assert_eq!(json.get("a").and_then(Json::u64), Some(2));
+        let json = parse(br#" {"a":1, "n":null,"s":"x\u00e9\ud83d\ude00\ud800\"","l":[1, "two",{"k":[]} ],"a":2.0,"big":18446744073709551616,"neg":-1} "#).expect("good");
+        assert_eq!(json.get("a").and_then(JsonRef::u64), Some(2));
         assert_eq!(json.get("n"), None);
-        assert_eq!(json.get("s").and_then(Json::str).as_deref(), Some("xé😀\u{fffd}\""));
+        assert_eq!(json.get("s").and_then(JsonRef::str).as_deref(), Some("xé😀\u{fffd}\""));
         assert_eq!(
-            json.get("l").map(|l| l.items().map(Json::kind).collect::<Vec<_>>()),
+            json.get("l").map(|l| l.items().map(JsonRef::kind).collect::<Vec<_>>()),
             Some(vec!["number", "string", "object"])
         );
-        assert_eq!(json.get("big").and_then(Json::u64), None);
-        assert_eq!(json.get("neg").and_then(Json::u64), None);
-        assert_eq!(json.at(&["l", "x"]), None);
+        assert_eq!(json.get("big").and_then(JsonRef::u64), None);
+        assert_eq!(json.get("neg").and_then(JsonRef::u64), None);
+        assert_eq!(json.member_at(&["l", "x"]), None);
         assert!(
             is_blank(b"[ ]")
                 && is_blank(b"{}")
@@ -632,16 +636,16 @@ mod tests {
         fn any_bytes_are_judged_as_the_usual_parser_does(text in proptest::collection::vec(prop_oneof![
             Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b','), Just(b':'), Just(b'1'), Just(b'0'), Just(b'-'),
             Just(b'.'), Just(b'e'), Just(b' '), Just(b'n'), Just(b'u'), Just(b'\n'), any::<u8>()], 0..40)) {
-            prop_assert_eq!(check(&text).is_ok(), is_json(&text));
-            prop_assert_eq!(prove(&text, |_, _, _| {}).is_ok(), is_json(&text));
+            prop_assert_eq!(parse(&text).is_ok(), is_json(&text));
+            prop_assert_eq!(validate(&text, |_, _, _| {}).is_ok(), is_json(&text));
         }
 
         #[test]
         fn bytes_that_are_no_text_are_found_wherever_they_stand(text in ".{0,200}", at in 0_usize..200, byte in 0x80_u8..) {
             let mut json = serde_json::to_vec(&text).expect("a string");
-            prop_assert_eq!(prove(&json, |_, _, _| {}), Ok(()));
+            prop_assert_eq!(validate(&json, |_, _, _| {}), Ok(()));
             json.insert(1 + at % (json.len() - 1), byte);
-            prop_assert_eq!(prove(&json, |_, _, _| {}).is_ok(), is_json(&json));
+            prop_assert_eq!(validate(&json, |_, _, _| {}).is_ok(), is_json(&json));
         }
 
         #[test]
@@ -651,12 +655,12 @@ mod tests {
                 json = json.chars().map(|c| if c.is_ascii() { c.to_string() } else {
                     c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect() }).collect();
             }
-            prop_assert_eq!(check(json.as_bytes()).expect("good").str().expect("string"), text);
+            prop_assert_eq!(parse(json.as_bytes()).expect("good").str().expect("string"), text);
         }
 
         #[test]
         fn reading_unproven_text_never_panics(text in "[\\[\\]{}\",:\\\\a1 ]{0,30}") {
-            let json = Json::proven(&text);
+            let json = JsonRef::from_validated(&text);
             for (_, value) in json.members() {
                 drop(value.str());
             }

@@ -9,9 +9,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 /// Billionths in one unit of any currency.
-pub const NANO: i64 = 1_000_000_000;
+pub const NANOS_PER_UNIT: i64 = 1_000_000_000;
 /// Nothing that a model does costs a million dollars; a number beyond it is noise.
-const MOST: f64 = 1_000_000.0;
+const MAX_AMOUNT: f64 = 1_000_000.0;
 
 /// Money in billionths of a US dollar. Sums stick at the top instead of wrapping.
 #[derive(
@@ -27,12 +27,12 @@ impl NanoUsd {
     /// beyond all measure.
     #[must_use]
     pub fn from_dollars(dollars: f64) -> Option<Self> {
-        nano(dollars).map(Self)
+        to_nanos(dollars).map(Self)
     }
 
     #[must_use]
     pub fn dollars(self) -> f64 {
-        self.0 as f64 / NANO as f64
+        self.0 as f64 / NANOS_PER_UNIT as f64
     }
 
     #[must_use]
@@ -43,23 +43,24 @@ impl NanoUsd {
     /// All digits that there are, for the page that shows the arithmetic: `$0.0214`,
     /// `$0.000000003`.
     #[must_use]
-    pub fn exact(self) -> String {
-        format!("${}", decimal(self.0))
+    pub fn format_exact(self) -> String {
+        format!("${}", format_nanos(self.0))
     }
 }
 
 /// A number in billionths; `None` where it is negative, not finite or beyond all measure.
 #[must_use]
-pub fn nano(number: f64) -> Option<i64> {
-    (number.is_finite() && (0.0..=MOST).contains(&number))
-        .then(|| (number * NANO as f64).round() as i64)
+pub fn to_nanos(number: f64) -> Option<i64> {
+    (number.is_finite() && (0.0..=MAX_AMOUNT).contains(&number))
+        .then(|| (number * NANOS_PER_UNIT as f64).round() as i64)
 }
 
 /// Billionths as a decimal number without trailing zeros: `0.3`, `15`.
 #[must_use]
-pub fn decimal(nano: i64) -> String {
+pub fn format_nanos(nano: i64) -> String {
     let (sign, nano) = (if nano < 0 { "-" } else { "" }, nano.unsigned_abs());
-    let (whole, rest) = (nano / NANO.unsigned_abs(), nano % NANO.unsigned_abs());
+    let (whole, rest) =
+        (nano / NANOS_PER_UNIT.unsigned_abs(), nano % NANOS_PER_UNIT.unsigned_abs());
     if rest == 0 {
         return format!("{sign}{whole}");
     }
@@ -121,7 +122,7 @@ mod tests {
             (i64::MAX, "$9223372036.85", "$9223372036.854775807"),
         ] {
             assert_eq!(
-                (NanoUsd(nano).to_string().as_str(), NanoUsd(nano).exact().as_str()),
+                (NanoUsd(nano).to_string().as_str(), NanoUsd(nano).format_exact().as_str()),
                 (shown, exact)
             );
         }

@@ -1,22 +1,22 @@
 //! JSON lines: one value on each.
 
-use super::cut::{self, Edge};
+use super::cut::{self, Delimiter};
 
 /// A splitter into lines, line ends included.
-pub type Splitter = cut::Splitter<Lines>;
+pub type LineSplitter = cut::FrameSplitter<LineDelimiter>;
 
 /// Ends every unit after its line feed.
 #[derive(Debug, Default)]
-pub struct Lines;
+pub struct LineDelimiter;
 
-impl Edge for Lines {
-    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+impl Delimiter for LineDelimiter {
+    fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
         memchr::memchr(b'\n', bytes).map(|at| at + 1)
     }
 }
 
 /// The line's content: without its end and the space around it; empty for a blank line.
 #[must_use]
-pub fn content(line: &[u8]) -> &[u8] {
+pub fn line_content(line: &[u8]) -> &[u8] {
     line.trim_ascii()
 }

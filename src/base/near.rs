@@ -3,44 +3,46 @@
 /// The closest of `known`, if it is close enough to be a typing mistake.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let asked = fold(word);
+    let wanted = normalize(word);
     // A mistake per three letters; one letter more for a word that only lacks its end (`max_conn`).
-    let limit = (asked.len() / 3).clamp(1, 4);
+    let limit = (wanted.len() / 3).clamp(1, 4);
     known
         .into_iter()
-        .map(|name| (distance(&asked, &fold(name)), name))
-        .filter(|&(far, name)| far <= limit || (asked.len() >= 3 && fold(name).starts_with(&asked)))
+        .map(|name| (edit_distance(&wanted, &normalize(name)), name))
+        .filter(|&(far, name)| {
+            far <= limit || (wanted.len() >= 3 && normalize(name).starts_with(&wanted))
+        })
         .min_by_key(|&(far, _)| far)
         .map(|(_, name)| name)
 }
 
 /// The closest few, best first, for lists of models.
 #[must_use]
-pub fn near<'a>(
+pub fn nearest_few<'a>(
     word: &str,
     known: impl IntoIterator<Item = &'a str>,
-    at_most: usize,
+    max_results: usize,
 ) -> Vec<&'a str> {
-    let asked = fold(word);
-    let limit = (asked.len() / 3).clamp(1, 6);
+    let wanted = normalize(word);
+    let limit = (wanted.len() / 3).clamp(1, 6);
     let mut found: Vec<_> = known
         .into_iter()
         .map(|name| {
-            let folded = fold(name);
-            let inside = asked.len() >= 3 && contains(&folded, &asked);
-            (if inside { 0 } else { distance(&asked, &folded) }, name)
+            let folded = normalize(name);
+            let inside = wanted.len() >= 3 && contains(&folded, &wanted);
+            (if inside { 0 } else { edit_distance(&wanted, &folded) }, name)
         })
         .filter(|&(far, _)| far <= limit)
         .collect();
     found.sort_by_key(|&(far, name)| (far, name.len()));
     found.dedup_by_key(|(_, name)| *name);
-    found.truncate(at_most);
+    found.truncate(max_results);
     found.into_iter().map(|(_, name)| name).collect()
 }
 
 /// Case and the choice between `-`, `_` and space are no difference. Long words are cut: the table
 /// below is square.
-fn fold(word: &str) -> Vec<char> {
+fn normalize(word: &str) -> Vec<char> {
     word.chars()
         .take(96)
         .map(|c| if matches!(c, '-' | ' ') { '_' } else { c.to_ascii_lowercase() })
@@ -52,7 +54,7 @@ fn contains(text: &[char], part: &[char]) -> bool {
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours.
-fn distance(a: &[char], b: &[char]) -> usize {
+fn edit_distance(a: &[char], b: &[char]) -> usize {
     let mut before = vec![0; b.len() + 1];
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for i in 1..=a.len() {
@@ -88,7 +90,7 @@ mod tests {
             assert_eq!(nearest(word, known), want, "{word}");
         }
         assert_eq!(
-            near("sonnet", ["claude-sonnet-4", "gpt-4o", "sonet"], 3),
+            nearest_few("sonnet", ["claude-sonnet-4", "gpt-4o", "sonet"], 3),
             ["claude-sonnet-4", "sonet"]
         );
     }

@@ -50,7 +50,7 @@ impl Pattern {
     pub fn matches(&self, name: &str) -> bool {
         match self {
             Self::Exact(text) => text == name,
-            Self::Glob(text) => glob(text.as_bytes(), name.as_bytes()),
+            Self::Glob(text) => glob_matches(text.as_bytes(), name.as_bytes()),
             Self::Regex(_, regex) => regex.is_match(name),
         }
     }
@@ -71,15 +71,15 @@ impl Pattern {
 /// Only exclusions means "all but these".
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
-    pub yes: Vec<Pattern>,
-    pub no: Vec<Pattern>,
+    pub include: Vec<Pattern>,
+    pub exclude: Vec<Pattern>,
 }
 
 impl Patterns {
     /// `["*"]`
     #[must_use]
     pub fn any() -> Self {
-        Self { yes: vec![Pattern::Glob("*".to_owned())], no: Vec::new() }
+        Self { include: vec![Pattern::Glob("*".to_owned())], exclude: Vec::new() }
     }
 
     /// Reads a list.
@@ -90,8 +90,9 @@ impl Patterns {
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, (usize, String)> {
         let mut out = Self::default();
         for (index, text) in texts.into_iter().enumerate() {
-            let (list, text) =
-                text.strip_prefix('!').map_or((&mut out.yes, text), |rest| (&mut out.no, rest));
+            let (list, text) = text
+                .strip_prefix('!')
+                .map_or((&mut out.include, text), |rest| (&mut out.exclude, rest));
             list.push(Pattern::parse(text).map_err(|e| (index, e))?);
         }
         Ok(out)
@@ -99,14 +100,14 @@ impl Patterns {
 
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let yes =
-            self.yes.is_empty() && !self.no.is_empty() || self.yes.iter().any(|p| p.matches(name));
-        yes && !self.no.iter().any(|p| p.matches(name))
+        let yes = self.include.is_empty() && !self.exclude.is_empty()
+            || self.include.iter().any(|p| p.matches(name));
+        yes && !self.exclude.iter().any(|p| p.matches(name))
     }
 }
 
 /// `*` any run, `?` any one byte; linear in the text for each star.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+fn glob_matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {
         match pattern.get(p) {

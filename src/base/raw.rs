@@ -2,36 +2,36 @@
 
 use std::sync::Arc;
 
-use super::json::{self, Json};
+use super::json::{self, JsonRef};
 
 /// One JSON value, proven well formed; cheap to clone. Equal when the texts are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Raw(Arc<str>);
+pub struct RawJson(Arc<str>);
 
-impl Raw {
+impl RawJson {
     /// The text of a value inside a proven one.
     #[must_use]
-    pub fn of(json: Json<'_>) -> Self {
+    pub fn from_json(json: JsonRef<'_>) -> Self {
         Self(Arc::from(json.text()))
     }
 
     /// A text that may be JSON.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        json::check(text.as_bytes()).ok().map(Self::of)
+        json::parse(text.as_bytes()).ok().map(Self::from_json)
     }
 
     /// A JSON string that says `text`.
     #[must_use]
     pub fn string(text: &str) -> Self {
         let mut out = String::with_capacity(text.len() + 2);
-        super::write::string(&mut out, text);
+        super::write::push_string(&mut out, text);
         Self(out.into())
     }
 
     /// The text that a [`write`](super::write) closure made.
     #[must_use]
-    pub fn object(build: impl FnOnce(&mut super::write::Object<'_>)) -> Self {
+    pub fn object(build: impl FnOnce(&mut super::write::ObjectWriter<'_>)) -> Self {
         Self(super::write::object(build).into())
     }
 
@@ -41,31 +41,31 @@ impl Raw {
     }
 
     #[must_use]
-    pub fn json(&self) -> Json<'_> {
-        Json::proven(&self.0)
+    pub fn json(&self) -> JsonRef<'_> {
+        JsonRef::from_validated(&self.0)
     }
 
     /// As a tree, for the few places that must rewrite it; numbers keep their value, not always
     /// their spelling.
     #[must_use]
-    pub fn value(&self) -> serde_json::Value {
+    pub fn to_value(&self) -> serde_json::Value {
         serde_json::from_str(&self.0).unwrap_or(serde_json::Value::Null)
     }
 }
 
-impl From<&serde_json::Value> for Raw {
+impl From<&serde_json::Value> for RawJson {
     fn from(value: &serde_json::Value) -> Self {
         Self(value.to_string().into())
     }
 }
 
-impl From<u64> for Raw {
+impl From<u64> for RawJson {
     fn from(number: u64) -> Self {
         Self(number.to_string().into())
     }
 }
 
-impl From<bool> for Raw {
+impl From<bool> for RawJson {
     fn from(yes: bool) -> Self {
         Self(Arc::from(if yes { "true" } else { "false" }))
     }

@@ -9,5 +9,5 @@ pub const REDACTED: &str = "[redacted]";
 /// any secret.
 pub trait Redactor: Send + Sync {
     /// The text without secrets; borrowed when there was none.
-    fn text<'a>(&self, text: &'a str) -> Cow<'a, str>;
+    fn redact<'a>(&self, text: &'a str) -> Cow<'a, str>;
 }

@@ -6,36 +6,36 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{self, Json};
+use super::json::{self, JsonRef};
 
 /// What a request body says at its top level, with byte ranges into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scan<'a> {
-    pub model: Option<Found<'a>>,
+pub struct RequestScan<'a> {
+    pub model: Option<SpannedString<'a>>,
     pub stream: Option<bool>,
     pub stream_span: Option<Range<usize>>,
     /// The value of `stream_options`, whatever it is.
     pub stream_options: Option<Range<usize>>,
     pub include_usage: Option<bool>,
     /// Offset of the root object's closing brace.
-    pub end: usize,
+    pub closing_brace: usize,
     /// The root object has no members.
-    pub empty: bool,
+    pub is_empty: bool,
     /// The most output tokens that the client wants, in whatever dialect it says so.
     pub max_tokens: Option<u64>,
     /// Members by which a body of another dialect is told: Gemini's `contents`, the `messages` of
     /// most, Anthropic's `system`.
-    pub contents: bool,
-    pub messages: bool,
-    pub system: bool,
+    pub has_contents: bool,
+    pub has_messages: bool,
+    pub has_system: bool,
     /// `provider` or `models`: wishes of routing.
-    pub wishes: bool,
+    pub has_routing_preferences: bool,
     /// `tools` are there.
-    pub tools: bool,
+    pub has_tools: bool,
     /// `service_tier` or `serviceTier`.
-    pub tier: Option<Cow<'a, str>>,
+    pub service_tier: Option<Cow<'a, str>>,
     /// `previous_response_id`.
-    pub previous: Option<Cow<'a, str>>,
+    pub previous_response_id: Option<Cow<'a, str>>,
     /// What names the conversation: `prompt_cache_key`, else `user`, `metadata.user_id`,
     /// `previous_response_id`.
     pub session: Option<Cow<'a, str>>,
@@ -43,9 +43,9 @@ pub struct Scan<'a> {
 
 /// A string value: its place (quotes included) and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found<'a> {
+pub struct SpannedString<'a> {
     pub span: Range<usize>,
-    pub name: Cow<'a, str>,
+    pub text: Cow<'a, str>,
 }
 
 /// Why a body cannot be taken, and where.
@@ -123,27 +123,27 @@ impl std::error::Error for ScanError {}
 /// # Errors
 ///
 /// Not UTF-8, not one JSON object, `model` or `stream` twice or of the wrong type.
-pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
-    if let Some(raw) = Members::of(body) {
-        return raw.judge(body);
+pub fn scan(body: &[u8]) -> Result<RequestScan<'_>, ScanError> {
+    if let Some(raw) = RawMembers::parse_fast(body) {
+        return raw.to_scan(body);
     }
     // Something is odd or wrong: slower, and able to say what.
     let text = std::str::from_utf8(body)
-        .map_err(|e| error(ScanErrorKind::NotUtf8, body, e.valid_up_to()))?;
+        .map_err(|e| error_at(ScanErrorKind::NotUtf8, body, e.valid_up_to()))?;
     let first = text.bytes().position(|b| !b.is_ascii_whitespace()).ok_or(ScanError {
         kind: ScanErrorKind::Empty,
         line: 0,
         column: 0,
     })?;
     if body[first] != b'{' {
-        serde_json::from_str::<IgnoredAny>(text).map_err(|e| syntax(&e))?;
-        let what = json::check(body).map_or("array", Json::kind);
-        return Err(error(ScanErrorKind::NotAnObject(what), body, first));
+        serde_json::from_str::<IgnoredAny>(text).map_err(|e| syntax_error(&e))?;
+        let what = json::parse(body).map_or("array", JsonRef::kind);
+        return Err(error_at(ScanErrorKind::NotAnObject(what), body, first));
     }
-    let mut raw = Members::default();
+    let mut raw = RawMembers::default();
     let mut parser = serde_json::Deserializer::from_str(text);
-    raw.deserialize(&mut parser).and_then(|()| parser.end()).map_err(|e| syntax(&e))?;
-    raw.judge(body)
+    raw.deserialize(&mut parser).and_then(|()| parser.end()).map_err(|e| syntax_error(&e))?;
+    raw.to_scan(body)
 }
 
 /// The body with these ranges replaced; ranges in order and not overlapping, empty ones insert.
@@ -189,40 +189,40 @@ pub fn json_string(text: &str) -> Bytes {
 
 /// The members of the root object that are looked at, unread.
 #[derive(Default)]
-struct Members<'a> {
+struct RawMembers<'a> {
     model: Option<&'a str>,
     stream: Option<&'a str>,
     stream_options: Option<&'a str>,
     max_tokens: Option<&'a str>,
     /// Objects that may hold the limit: Gemini's and Ollama's.
-    settings: Option<&'a str>,
+    nested_limits: Option<&'a str>,
     session: [Option<&'a str>; 3],
     metadata: Option<&'a str>,
-    tier: Option<&'a str>,
-    twice: Option<(&'static str, &'a str)>,
-    contents: bool,
-    messages: bool,
-    system: bool,
-    tools: bool,
-    wishes: bool,
-    any: bool,
+    service_tier: Option<&'a str>,
+    duplicate: Option<(&'static str, &'a str)>,
+    has_contents: bool,
+    has_messages: bool,
+    has_system: bool,
+    has_tools: bool,
+    has_routing_preferences: bool,
+    has_members: bool,
 }
 
-impl<'a> Members<'a> {
-    fn judge(&self, body: &'a [u8]) -> Result<Scan<'a>, ScanError> {
+impl<'a> RawMembers<'a> {
+    fn to_scan(&self, body: &'a [u8]) -> Result<RequestScan<'a>, ScanError> {
         let span = |raw: &str| {
             let start = raw.as_ptr() as usize - body.as_ptr() as usize;
             start..start + raw.len()
         };
-        if let Some((field, raw)) = self.twice {
-            return Err(error(ScanErrorKind::Duplicate(field), body, span(raw).start));
+        if let Some((field, raw)) = self.duplicate {
+            return Err(error_at(ScanErrorKind::Duplicate(field), body, span(raw).start));
         }
         let wrong = |field, expected, raw: &'a str| {
-            error(
+            error_at(
                 ScanErrorKind::WrongType {
                     field,
                     expected,
-                    got: proven(raw).map_or("something else", Json::kind),
+                    got: parse_member(raw).map_or("something else", JsonRef::kind),
                 },
                 body,
                 span(raw).start,
@@ -231,9 +231,10 @@ impl<'a> Members<'a> {
         let model = self
             .model
             .map(|raw| {
-                let name =
-                    proven(raw).and_then(Json::str).ok_or_else(|| wrong("model", "string", raw))?;
-                Ok(Found { span: span(raw), name })
+                let name = parse_member(raw)
+                    .and_then(JsonRef::str)
+                    .ok_or_else(|| wrong("model", "string", raw))?;
+                Ok(SpannedString { span: span(raw), text: name })
             })
             .transpose()?;
         let stream = match self.stream {
@@ -245,34 +246,34 @@ impl<'a> Members<'a> {
                 _ => return Err(wrong("stream", "boolean", raw)),
             },
         };
-        let read = |raw: Option<&'a str>| raw.and_then(proven);
-        let texts = |raw| read(raw).and_then(Json::str).filter(|text| !text.is_empty());
+        let read = |raw: Option<&'a str>| raw.and_then(parse_member);
+        let texts = |raw| read(raw).and_then(JsonRef::str).filter(|text| !text.is_empty());
         let [cache_key, user, previous] = self.session;
-        Ok(Scan {
+        Ok(RequestScan {
             model,
             stream,
             stream_span: self.stream.map(span),
             stream_options: self.stream_options.map(span),
             include_usage: read(self.stream_options)
                 .and_then(|o| o.get("include_usage"))
-                .and_then(Json::bool),
-            end: body.iter().rposition(|&b| b == b'}').unwrap_or(0),
-            empty: !self.any,
-            max_tokens: read(self.max_tokens).and_then(Json::u64).or_else(|| {
-                let settings = read(self.settings)?;
+                .and_then(JsonRef::bool),
+            closing_brace: body.iter().rposition(|&b| b == b'}').unwrap_or(0),
+            is_empty: !self.has_members,
+            max_tokens: read(self.max_tokens).and_then(JsonRef::u64).or_else(|| {
+                let settings = read(self.nested_limits)?;
                 settings
                     .get("maxOutputTokens")
                     .or_else(|| settings.get("max_output_tokens"))
                     .or_else(|| settings.get("num_predict"))?
                     .u64()
             }),
-            contents: self.contents,
-            messages: self.messages,
-            system: self.system,
-            wishes: self.wishes,
-            tools: self.tools,
-            tier: texts(self.tier),
-            previous: texts(previous),
+            has_contents: self.has_contents,
+            has_messages: self.has_messages,
+            has_system: self.has_system,
+            has_routing_preferences: self.has_routing_preferences,
+            has_tools: self.has_tools,
+            service_tier: texts(self.service_tier),
+            previous_response_id: texts(previous),
             session: texts(cache_key)
                 .or_else(|| texts(user))
                 .or_else(|| {
@@ -284,17 +285,17 @@ impl<'a> Members<'a> {
 }
 
 /// The value for reading; `None` where it nests deeper than we look.
-fn proven(raw: &str) -> Option<Json<'_>> {
-    json::check(raw.as_bytes()).ok()
+fn parse_member(raw: &str) -> Option<JsonRef<'_>> {
+    json::parse(raw.as_bytes()).ok()
 }
 
-fn syntax(e: &serde_json::Error) -> ScanError {
+fn syntax_error(e: &serde_json::Error) -> ScanError {
     let text = e.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     ScanError { kind: ScanErrorKind::Syntax(what.to_owned()), line: e.line(), column: e.column() }
 }
 
-fn error(kind: ScanErrorKind, body: &[u8], offset: usize) -> ScanError {
+fn error_at(kind: ScanErrorKind, body: &[u8], offset: usize) -> ScanError {
     let before = &body[..offset.min(body.len())];
     let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
     let column = offset - before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1) + 1;
@@ -302,7 +303,7 @@ fn error(kind: ScanErrorKind, body: &[u8], offset: usize) -> ScanError {
 }
 
 #[derive(Clone, Copy)]
-enum Member {
+enum RequestMember {
     Contents,
     MaxTokens,
     Messages,
@@ -310,25 +311,30 @@ enum Member {
     Model,
     Other,
     Session(usize),
-    Settings,
+    NestedLimits,
     Stream,
     StreamOptions,
     System,
-    Tier,
+    ServiceTier,
     Tools,
-    Wish,
+    RoutingPreference,
 }
 
-impl Member {
+impl RequestMember {
     /// Whether its value is looked at.
-    fn is_read(self) -> bool {
+    fn needs_value(self) -> bool {
         !matches!(
             self,
-            Self::Contents | Self::Messages | Self::Other | Self::System | Self::Tools | Self::Wish
+            Self::Contents
+                | Self::Messages
+                | Self::Other
+                | Self::System
+                | Self::Tools
+                | Self::RoutingPreference
         )
     }
 
-    fn named(name: &[u8]) -> Self {
+    fn from_name(name: &[u8]) -> Self {
         match name {
             b"contents" => Self::Contents,
             b"messages" => Self::Messages,
@@ -337,56 +343,56 @@ impl Member {
             b"stream_options" => Self::StreamOptions,
             b"system" => Self::System,
             b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" => Self::MaxTokens,
-            b"generationConfig" | b"generation_config" | b"options" => Self::Settings,
+            b"generationConfig" | b"generation_config" | b"options" => Self::NestedLimits,
             b"prompt_cache_key" => Self::Session(0),
             b"user" => Self::Session(1),
             b"previous_response_id" => Self::Session(2),
             b"metadata" => Self::Metadata,
-            b"service_tier" | b"serviceTier" => Self::Tier,
+            b"service_tier" | b"serviceTier" => Self::ServiceTier,
             b"tools" => Self::Tools,
-            b"models" | b"provider" => Self::Wish,
+            b"models" | b"provider" => Self::RoutingPreference,
             _ => Self::Other,
         }
     }
 }
 
-struct Name;
+struct MemberNameSeed;
 
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Member;
+impl<'de> DeserializeSeed<'de> for MemberNameSeed {
+    type Value = RequestMember;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Member, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<RequestMember, D::Error> {
         from.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Name {
-    type Value = Member;
+impl Visitor<'_> for MemberNameSeed {
+    type Value = RequestMember;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Member, E> {
-        Ok(Member::named(name.as_bytes()))
+    fn visit_str<E>(self, name: &str) -> Result<RequestMember, E> {
+        Ok(RequestMember::from_name(name.as_bytes()))
     }
 }
 
-impl<'de> Members<'de> {
+impl<'de> RawMembers<'de> {
     /// The members of a body that is as nearly all are; `None` where it is not an object, has
     /// escapes in its keys, or is flawed.
-    fn of(body: &'de [u8]) -> Option<Self> {
+    fn parse_fast(body: &'de [u8]) -> Option<Self> {
         if *body.trim_ascii_start().first()? != b'{' {
             return None;
         }
         let (mut out, mut odd) = (Self::default(), false);
-        json::prove(body, |depth, key, value| {
+        json::validate(body, |depth, key, value| {
             if depth == 1 {
                 odd |= key.contains(&b'\\');
-                out.any = true;
-                match Member::named(key) {
-                    member if member.is_read() => out.take(member, json::first(value)),
-                    member => out.see(member),
+                out.has_members = true;
+                match RequestMember::from_name(key) {
+                    member if member.needs_value() => out.store(member, json::first_value(value)),
+                    member => out.mark_present(member),
                 }
             }
         })
@@ -395,35 +401,35 @@ impl<'de> Members<'de> {
     }
 
     /// A member of which only matters that it is there.
-    fn see(&mut self, member: Member) {
-        self.contents |= matches!(member, Member::Contents);
-        self.messages |= matches!(member, Member::Messages);
-        self.system |= matches!(member, Member::System);
-        self.tools |= matches!(member, Member::Tools);
-        self.wishes |= matches!(member, Member::Wish);
+    fn mark_present(&mut self, member: RequestMember) {
+        self.has_contents |= matches!(member, RequestMember::Contents);
+        self.has_messages |= matches!(member, RequestMember::Messages);
+        self.has_system |= matches!(member, RequestMember::System);
+        self.has_tools |= matches!(member, RequestMember::Tools);
+        self.has_routing_preferences |= matches!(member, RequestMember::RoutingPreference);
     }
 
-    fn take(&mut self, member: Member, value: &'de str) {
-        let place = match member {
-            Member::Contents
-            | Member::Messages
-            | Member::Other
-            | Member::System
-            | Member::Tools
-            | Member::Wish => return,
-            Member::MaxTokens => &mut self.max_tokens,
-            Member::Metadata => &mut self.metadata,
-            Member::Model => &mut self.model,
-            Member::Session(n) => &mut self.session[n],
-            Member::Settings => &mut self.settings,
-            Member::Stream => &mut self.stream,
-            Member::StreamOptions => &mut self.stream_options,
-            Member::Tier => &mut self.tier,
+    fn store(&mut self, member: RequestMember, value: &'de str) {
+        let slot = match member {
+            RequestMember::Contents
+            | RequestMember::Messages
+            | RequestMember::Other
+            | RequestMember::System
+            | RequestMember::Tools
+            | RequestMember::RoutingPreference => return,
+            RequestMember::MaxTokens => &mut self.max_tokens,
+            RequestMember::Metadata => &mut self.metadata,
+            RequestMember::Model => &mut self.model,
+            RequestMember::Session(n) => &mut self.session[n],
+            RequestMember::NestedLimits => &mut self.nested_limits,
+            RequestMember::Stream => &mut self.stream,
+            RequestMember::StreamOptions => &mut self.stream_options,
+            RequestMember::ServiceTier => &mut self.service_tier,
         };
-        let before = place.replace(value);
+        let before = slot.replace(value);
         match member {
-            Member::Model if before.is_some() => self.twice = Some(("model", value)),
-            Member::Stream if before.is_some() => self.twice = Some(("stream", value)),
+            RequestMember::Model if before.is_some() => self.duplicate = Some(("model", value)),
+            RequestMember::Stream if before.is_some() => self.duplicate = Some(("stream", value)),
             _ => {}
         }
     }
@@ -433,7 +439,7 @@ impl<'de> Members<'de> {
     }
 }
 
-impl<'de> Visitor<'de> for &mut Members<'de> {
+impl<'de> Visitor<'de> for &mut RawMembers<'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -441,14 +447,14 @@ impl<'de> Visitor<'de> for &mut Members<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(member) = map.next_key_seed(Name)? {
-            self.any = true;
+        while let Some(member) = map.next_key_seed(MemberNameSeed)? {
+            self.has_members = true;
             match member {
-                member if member.is_read() => {
-                    self.take(member, map.next_value::<&'de RawValue>()?.get())
+                member if member.needs_value() => {
+                    self.store(member, map.next_value::<&'de RawValue>()?.get())
                 }
                 member => {
-                    self.see(member);
+                    self.mark_present(member);
                     map.next_value::<IgnoredAny>()?;
                 }
             }
@@ -470,15 +476,15 @@ mod tests {
         let scan = scan(body).expect("good");
 
         let model = scan.model.expect("a model");
-        assert_eq!((&body[model.span], model.name.as_ref()), (&b"\"a\\u002fb\""[..], "a/b"));
+        assert_eq!((&body[model.span], model.text.as_ref()), (&b"\"a\\u002fb\""[..], "a/b"));
         assert_eq!(
             (scan.stream, scan.include_usage, scan.max_tokens, scan.session.as_deref()),
             (Some(true), Some(true), Some(7), Some("u"))
         );
         assert_eq!(body[scan.stream_span.expect("span")], *b"true");
         assert_eq!(body[scan.stream_options.expect("span")], *b"{\"include_usage\":true}");
-        assert_eq!(scan.end, body.len() - 2);
-        assert!(!scan.empty);
+        assert_eq!(scan.closing_brace, body.len() - 2);
+        assert!(!scan.is_empty);
     }
 
     #[test]
@@ -505,7 +511,7 @@ mod tests {
             let got = scan(body.as_bytes()).expect("good");
             assert_eq!((got.max_tokens, got.session.as_deref()), (tokens, session), "{body}");
         }
-        assert!(scan(b"{ }").expect("good").empty);
+        assert!(scan(b"{ }").expect("good").is_empty);
     }
 
     #[test]
@@ -539,7 +545,7 @@ mod tests {
             "[".repeat(5000),
             "]".repeat(5000)
         );
-        assert_eq!(scan(body.as_bytes()).expect("good").model.expect("model").name, "m");
+        assert_eq!(scan(body.as_bytes()).expect("good").model.expect("model").text, "m");
     }
 
     #[test]
@@ -559,7 +565,7 @@ mod tests {
             let value = serde_json::json!({ "a": text, "model": name, "z": [text, {"model": 1}] });
             let body = Bytes::from(value.to_string());
             let found = scan(&body).expect("good").model.expect("a model");
-            prop_assert_eq!(found.name.as_ref(), &name);
+            prop_assert_eq!(found.text.as_ref(), &name);
 
             let out = splice(&body, &[(found.span, json_string(&new))]);
 

@@ -6,10 +6,10 @@ use std::borrow::Cow;
 
 use bytes::{BufMut, BytesMut};
 
-use super::cut::{self, Edge};
+use super::cut::{self, Delimiter};
 
 /// A splitter into blocks: the lines up to a blank one, which is included.
-pub type Splitter = cut::Splitter<Blocks>;
+pub type SseSplitter = cut::FrameSplitter<SseDelimiter>;
 
 /// A byte order mark; only allowed before the first block.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -21,59 +21,59 @@ pub const BOM: &[u8] = b"\xef\xbb\xbf";
 /// that the LF of a CRLF stays with it; after a lone CR there is nothing to wait for, and an LF
 /// that follows is skipped.
 #[derive(Debug, Default)]
-pub struct Blocks {
+pub struct SseDelimiter {
     /// The current line has bytes.
-    line: bool,
+    line_has_bytes: bool,
     /// The last byte was a CR that may be half of a CRLF.
-    half: bool,
+    after_cr: bool,
     /// A lone CR ended a line of this block.
-    lone: bool,
+    has_lone_cr: bool,
     /// The last block ended with a CR: an LF now belongs to it.
-    swallow: bool,
+    skip_lf: bool,
 }
 
-impl Blocks {
-    fn done(&mut self, swallow: bool) {
-        *self = Self { swallow, ..Self::default() };
+impl SseDelimiter {
+    fn reset(&mut self, skip_lf: bool) {
+        *self = Self { skip_lf, ..Self::default() };
     }
 }
 
-impl Edge for Blocks {
-    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+impl Delimiter for SseDelimiter {
+    fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut i = 0;
         loop {
-            if self.half {
+            if self.after_cr {
                 let next = *bytes.get(i)?;
-                self.half = false;
-                self.lone |= next != b'\n';
+                self.after_cr = false;
+                self.has_lone_cr |= next != b'\n';
                 i += usize::from(next == b'\n');
-                if !std::mem::take(&mut self.line) {
-                    self.done(false);
+                if !std::mem::take(&mut self.line_has_bytes) {
+                    self.reset(false);
                     return Some(i);
                 }
             }
-            if self.swallow {
+            if self.skip_lf {
                 // Skipped as an empty head of the next block, which is then told as not clean.
                 let next = *bytes.get(i)?;
-                self.swallow = false;
+                self.skip_lf = false;
                 if next == b'\n' {
                     i += 1;
                 }
             }
             let Some(at) = memchr::memchr2(b'\n', b'\r', bytes.get(i..)?) else {
-                self.line |= bytes.len() > i;
+                self.line_has_bytes |= bytes.len() > i;
                 return None;
             };
-            self.line |= at > 0;
+            self.line_has_bytes |= at > 0;
             i += at + 1;
             if bytes[i - 1] == b'\r' {
-                if self.lone && !self.line {
-                    self.done(true);
+                if self.has_lone_cr && !self.line_has_bytes {
+                    self.reset(true);
                     return Some(i);
                 }
-                self.half = true;
-            } else if !std::mem::take(&mut self.line) {
-                self.done(false);
+                self.after_cr = true;
+            } else if !std::mem::take(&mut self.line_has_bytes) {
+                self.reset(false);
                 return Some(i);
             }
         }
@@ -82,57 +82,57 @@ impl Edge for Blocks {
 
 /// What stands in a block besides one `data: ` line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Form {
+pub struct SseFormat {
     /// `data` lines.
-    pub lines: u32,
+    pub data_lines: u32,
     /// An `event` line.
-    pub named: bool,
+    pub has_event_name: bool,
     /// A comment.
-    pub comment: bool,
+    pub has_comment: bool,
     /// `id` or `retry`.
-    pub id: bool,
+    pub has_id_or_retry: bool,
     /// A field that nobody knows.
-    pub unknown: bool,
+    pub has_unknown_field: bool,
     /// A field without the space after its colon.
-    pub tight: bool,
+    pub lacks_space: bool,
     /// A line that ended with CR alone, or a stray line end of the block before.
-    pub lone_cr: bool,
+    pub has_lone_cr: bool,
 }
 
 /// A block, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block<'a> {
+pub struct SseEvent<'a> {
     pub name: &'a [u8],
     /// The `data` lines, joined by LF.
     pub data: Cow<'a, [u8]>,
-    pub form: Form,
+    pub format: SseFormat,
 }
 
 /// Reads the lines of a block; one without its blank line reads as if it had it.
 #[must_use]
-pub fn read(block: &[u8]) -> Block<'_> {
+pub fn read_event(block: &[u8]) -> SseEvent<'_> {
     if let Some(rest) = block.strip_prefix(b"data: ")
         && let Some(at) = memchr::memchr2(b'\n', b'\r', rest)
         && (rest[at..] == *b"\n\n" || rest[at..] == *b"\r\n\r\n")
     {
-        return Block {
+        return SseEvent {
             name: b"",
             data: Cow::Borrowed(&rest[..at]),
-            form: Form { lines: 1, ..Form::default() },
+            format: SseFormat { data_lines: 1, ..SseFormat::default() },
         };
     }
-    let mut out = Block { name: b"", data: Cow::Borrowed(b""), form: Form::default() };
+    let mut out = SseEvent { name: b"", data: Cow::Borrowed(b""), format: SseFormat::default() };
     let mut rest = block;
     // A blank line before the block's own lines is the LF of a CR that ended the block before.
     if block.len() > 1 && block[0] == b'\n' {
-        out.form.lone_cr = true;
+        out.format.has_lone_cr = true;
         rest = &block[1..];
     }
     while !rest.is_empty() {
         let at = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
         let line = &rest[..at];
         let end = if rest[at..].starts_with(b"\r\n") { 2 } else { usize::from(at < rest.len()) };
-        out.form.lone_cr |= end == 1 && rest[at] == b'\r';
+        out.format.has_lone_cr |= end == 1 && rest[at] == b'\r';
         rest = &rest[at + end..];
         if line.is_empty() {
             continue;
@@ -142,15 +142,15 @@ pub fn read(block: &[u8]) -> Block<'_> {
         let value = match value.strip_prefix(b" ") {
             Some(value) => value,
             None => {
-                out.form.tight |= !field.is_empty();
+                out.format.lacks_space |= !field.is_empty();
                 value
             }
         };
         match field {
-            b"" => out.form.comment = true,
+            b"" => out.format.has_comment = true,
             b"data" => {
-                out.form.lines = out.form.lines.saturating_add(1);
-                if out.form.lines == 1 {
+                out.format.data_lines = out.format.data_lines.saturating_add(1);
+                if out.format.data_lines == 1 {
                     out.data = Cow::Borrowed(value);
                 } else {
                     let data = out.data.to_mut();
@@ -159,11 +159,11 @@ pub fn read(block: &[u8]) -> Block<'_> {
                 }
             }
             b"event" => {
-                out.form.named = true;
+                out.format.has_event_name = true;
                 out.name = value;
             }
-            b"id" | b"retry" => out.form.id = true,
-            _ => out.form.unknown = true,
+            b"id" | b"retry" => out.format.has_id_or_retry = true,
+            _ => out.format.has_unknown_field = true,
         }
     }
     out
@@ -171,7 +171,7 @@ pub fn read(block: &[u8]) -> Block<'_> {
 
 /// Writes one event: its name where there is one, a `data: ` line for each line of the data, a
 /// blank line.
-pub fn write_frame(out: &mut BytesMut, name: &[u8], data: &[u8]) {
+pub fn write_event(out: &mut BytesMut, name: &[u8], data: &[u8]) {
     out.reserve(name.len() + data.len() + 24);
     if !name.is_empty() {
         out.put_slice(b"event: ");
@@ -190,12 +190,12 @@ pub fn write_frame(out: &mut BytesMut, name: &[u8], data: &[u8]) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::cut::Piece, *};
+    use super::{super::cut::NextFrame, *};
 
     fn events(chunks: &[&[u8]]) -> Vec<(String, String)> {
-        let (mut splitter, mut out) = (Splitter::default(), Vec::new());
+        let (mut splitter, mut out) = (SseSplitter::default(), Vec::new());
         let mut push = |block: &[u8]| {
-            let block = read(block.strip_prefix(BOM).unwrap_or(block));
+            let block = read_event(block.strip_prefix(BOM).unwrap_or(block));
             if !block.data.is_empty() {
                 out.push((
                     String::from_utf8_lossy(block.name).into_owned(),
@@ -207,14 +207,14 @@ mod tests {
             let mut at = 0;
             loop {
                 match splitter.next(chunk, &mut at) {
-                    Piece::Inside(span) => push(&chunk[span]),
-                    Piece::Joined(block) => push(&block),
-                    Piece::More => break,
-                    Piece::TooLong => panic!("too long"),
+                    NextFrame::Borrowed(span) => push(&chunk[span]),
+                    NextFrame::Joined(block) => push(&block),
+                    NextFrame::Incomplete => break,
+                    NextFrame::TooLong => panic!("too long"),
                 }
             }
         }
-        push(&splitter.rest());
+        push(&splitter.remainder());
         out
     }
 
@@ -254,22 +254,22 @@ mod tests {
 
     #[test]
     fn an_event_of_lone_crs_is_told_without_waiting() {
-        let (mut splitter, mut at) = (Splitter::default(), 0);
-        assert_eq!(splitter.next(b"data: a\r\r", &mut at), Piece::Inside(0..9));
+        let (mut splitter, mut at) = (SseSplitter::default(), 0);
+        assert_eq!(splitter.next(b"data: a\r\r", &mut at), NextFrame::Borrowed(0..9));
     }
 
     #[test]
     fn an_endless_line_is_refused() {
-        let (mut splitter, chunk) = (Splitter::default(), vec![b'x'; 1 << 20]);
-        let refused = (0..9).find(|_| splitter.next(&chunk, &mut 0) == Piece::TooLong);
+        let (mut splitter, chunk) = (SseSplitter::default(), vec![b'x'; 1 << 20]);
+        let refused = (0..9).find(|_| splitter.next(&chunk, &mut 0) == NextFrame::TooLong);
         assert_eq!(refused, Some(8));
     }
 
     #[test]
     fn frames_are_canonical() {
         let mut out = BytesMut::new();
-        write_frame(&mut out, b"x", b"a\nb");
-        write_frame(&mut out, b"", b"c");
+        write_event(&mut out, b"x", b"a\nb");
+        write_event(&mut out, b"", b"c");
         assert_eq!(&out[..], b"event: x\ndata: a\ndata: b\n\ndata: c\n\n");
     }
 

@@ -6,26 +6,31 @@ use std::{borrow::Cow, sync::LazyLock};
 use memchr::memmem;
 
 /// Made once: it is looked for in every event.
-static UNICODE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\\u"));
+static UNICODE_ESCAPE: LazyLock<memmem::Finder<'static>> =
+    LazyLock::new(|| memmem::Finder::new(b"\\u"));
 
 /// An escape's length: `\ud83c`.
-const ESCAPE: usize = 6;
+const ESCAPE_BYTES: usize = 6;
 
 /// Whether a string of this JSON text ends with the first half of a character.
 #[must_use]
-pub fn splits(json: &[u8]) -> bool {
-    lone(json).any(|half| half.ends(json))
+pub fn ends_with_high_surrogate(json: &[u8]) -> bool {
+    lone_surrogates(json).any(|half| half.ends_string(json))
 }
 
 /// Moves first halves at the ends of strings to where their second halves begin a string of the
 /// text that follows. What finds no second half stays.
-pub fn join(before: &mut Vec<u8>, after: &mut Vec<u8>) {
-    let firsts: Vec<usize> =
-        lone(before).filter(|half| half.ends(before)).map(|half| half.at).collect();
-    let seconds: Vec<usize> =
-        lone(after).filter(|half| half.begins(after)).map(|half| half.at).collect();
+pub fn join_split_pairs(before: &mut Vec<u8>, after: &mut Vec<u8>) {
+    let firsts: Vec<usize> = lone_surrogates(before)
+        .filter(|half| half.ends_string(before))
+        .map(|half| half.offset)
+        .collect();
+    let seconds: Vec<usize> = lone_surrogates(after)
+        .filter(|half| half.starts_string(after))
+        .map(|half| half.offset)
+        .collect();
     for (first, second) in firsts.into_iter().zip(seconds).rev() {
-        let escape: Vec<u8> = before.drain(first..first + ESCAPE).collect();
+        let escape: Vec<u8> = before.drain(first..first + ESCAPE_BYTES).collect();
         after.splice(second..second, escape);
     }
 }
@@ -33,57 +38,60 @@ pub fn join(before: &mut Vec<u8>, after: &mut Vec<u8>) {
 /// The text with every half that lacks its other half told as U+FFFD, for readers that take no
 /// halves.
 #[must_use]
-pub fn mended(json: &str) -> Cow<'_, str> {
+pub fn replace_lone(json: &str) -> Cow<'_, str> {
     let mut out = Cow::Borrowed(json);
-    for half in lone(json.as_bytes()) {
+    for half in lone_surrogates(json.as_bytes()) {
         // As long as what it stands for, so that places stay.
-        out.to_mut().replace_range(half.at..half.at + ESCAPE, "\\ufffd");
+        out.to_mut().replace_range(half.offset..half.offset + ESCAPE_BYTES, "\\ufffd");
     }
     out
 }
 
 /// Half a character.
-struct Half {
-    at: usize,
-    first: bool,
+struct Surrogate {
+    offset: usize,
+    is_high: bool,
 }
 
-impl Half {
-    fn ends(&self, json: &[u8]) -> bool {
-        self.first && json.get(self.at + ESCAPE) == Some(&b'"')
+impl Surrogate {
+    fn ends_string(&self, json: &[u8]) -> bool {
+        self.is_high && json.get(self.offset + ESCAPE_BYTES) == Some(&b'"')
     }
 
-    fn begins(&self, json: &[u8]) -> bool {
-        !self.first && self.at > 0 && json[self.at - 1] == b'"' && !escaped(json, self.at - 1)
+    fn starts_string(&self, json: &[u8]) -> bool {
+        !self.is_high
+            && self.offset > 0
+            && json[self.offset - 1] == b'"'
+            && !is_escaped(json, self.offset - 1)
     }
 }
 
 /// Whether the byte there is the second of an escape.
-fn escaped(json: &[u8], at: usize) -> bool {
+fn is_escaped(json: &[u8], at: usize) -> bool {
     json[..at].iter().rev().take_while(|&&b| b == b'\\').count() % 2 == 1
 }
 
 /// The halves that stand alone in their string. Most texts have no escape of this kind at all.
-fn lone(json: &[u8]) -> impl Iterator<Item = Half> {
+fn lone_surrogates(json: &[u8]) -> impl Iterator<Item = Surrogate> {
     let mut from = 0;
     std::iter::from_fn(move || {
-        while let Some(at) = UNICODE.find(&json[from..]).map(|at| from + at) {
+        while let Some(at) = UNICODE_ESCAPE.find(&json[from..]).map(|at| from + at) {
             from = at + 2;
-            if escaped(json, at) {
+            if is_escaped(json, at) {
                 continue;
             }
-            match unit(json, at) {
+            match code_unit(json, at) {
                 Some(0xD800..0xDC00) => {
-                    let next = at + ESCAPE;
+                    let next = at + ESCAPE_BYTES;
                     if json[next..].starts_with(b"\\u")
-                        && matches!(unit(json, next), Some(0xDC00..0xE000))
+                        && matches!(code_unit(json, next), Some(0xDC00..0xE000))
                     {
-                        from = next + ESCAPE;
+                        from = next + ESCAPE_BYTES;
                         continue;
                     }
-                    return Some(Half { at, first: true });
+                    return Some(Surrogate { offset: at, is_high: true });
                 }
-                Some(0xDC00..0xE000) => return Some(Half { at, first: false }),
+                Some(0xDC00..0xE000) => return Some(Surrogate { offset: at, is_high: false }),
                 _ => {}
             }
         }
@@ -92,8 +100,8 @@ fn lone(json: &[u8]) -> impl Iterator<Item = Half> {
 }
 
 /// The number that an escape tells.
-fn unit(json: &[u8], at: usize) -> Option<u16> {
-    let digits = std::str::from_utf8(json.get(at + 2..at + ESCAPE)?).ok()?;
+fn code_unit(json: &[u8], at: usize) -> Option<u16> {
+    let digits = std::str::from_utf8(json.get(at + 2..at + ESCAPE_BYTES)?).ok()?;
     u16::from_str_radix(digits, 16).ok()
 }
 
@@ -103,7 +111,7 @@ mod tests {
 
     fn joined(before: &str, after: &str) -> (String, String) {
         let (mut one, mut two) = (before.as_bytes().to_vec(), after.as_bytes().to_vec());
-        join(&mut one, &mut two);
+        join_split_pairs(&mut one, &mut two);
         (String::from_utf8(one).expect("text"), String::from_utf8(two).expect("text"))
     }
 
@@ -159,16 +167,16 @@ mod tests {
             (r#"{"a":"\u"#, false),
             (r#""\ud83"#, false),
         ] {
-            assert_eq!(splits(json.as_bytes()), want, "{json}");
+            assert_eq!(ends_with_high_surrogate(json.as_bytes()), want, "{json}");
         }
     }
 
     #[test]
     fn what_stays_alone_is_told_as_one_that_is_unknown() {
         assert_eq!(
-            mended(r#"["a\ud83cb","\udf89","\ud83c\udf89","\\ud83c"]"#),
+            replace_lone(r#"["a\ud83cb","\udf89","\ud83c\udf89","\\ud83c"]"#),
             r#"["a\ufffdb","\ufffd","\ud83c\udf89","\\ud83c"]"#
         );
-        assert!(matches!(mended(r#"["a\n"]"#), Cow::Borrowed(_)));
+        assert!(matches!(replace_lone(r#"["a\n"]"#), Cow::Borrowed(_)));
     }
 }

@@ -16,7 +16,7 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("TB", 1_000_000_000_000),
 ];
 /// Ten years: longer is a mistake.
-const LONGEST_MS: u64 = 3_650 * 86_400_000;
+const MAX_DURATION_MS: u64 = 3_650 * 86_400_000;
 
 /// Reads `"250ms"`, `"30s"`, `"5m"`, `"1h30m"`, `"90d"`.
 ///
@@ -25,11 +25,11 @@ const LONGEST_MS: u64 = 3_650 * 86_400_000;
 /// A sentence that says what is wrong and what is allowed.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const FORMS: &str = "write it like \"250ms\", \"30s\", \"5m\", \"1h30m\" or \"90d\"";
-    let mut rest = plain(text, "duration", FORMS)?;
+    let mut rest = check_quantity(text, "duration", FORMS)?;
     let mut total = 0_u64;
     let mut smallest = u64::MAX;
     while !rest.is_empty() {
-        let (number, unit, after) = piece(rest, "duration", FORMS)?;
+        let (number, unit, after) = split_quantity(rest, "duration", FORMS)?;
         let Some(&(_, size)) = DURATION_UNITS.iter().find(|(name, _)| *name == unit) else {
             return Err(if unit.is_empty() {
                 format!("`{}` has no unit: seconds would be \"{number}s\"; {FORMS}", clip(text))
@@ -46,7 +46,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             .ok()
             .and_then(|n| n.checked_mul(size))
             .and_then(|ms| ms.checked_add(total))
-            .filter(|ms| *ms <= LONGEST_MS)
+            .filter(|ms| *ms <= MAX_DURATION_MS)
             .ok_or_else(|| format!("`{}` is longer than the ten years allowed", clip(text)))?;
         rest = after;
     }
@@ -61,8 +61,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 pub fn parse_size(text: &str) -> Result<u64, String> {
     const FORMS: &str =
         "write it like \"64MiB\", \"512KiB\", \"1GiB\" or, in powers of ten, \"64MB\"";
-    let body = plain(text, "size", FORMS)?;
-    let (number, unit, after) = piece(body, "size", FORMS)?;
+    let body = check_quantity(text, "size", FORMS)?;
+    let (number, unit, after) = split_quantity(body, "size", FORMS)?;
     if !after.is_empty() {
         return Err(format!("`{}` is more than a number and a unit; {FORMS}", clip(text)));
     }
@@ -111,7 +111,7 @@ pub fn print_size(bytes: u64) -> String {
 }
 
 /// Refuses what is wrong in every kind of quantity.
-fn plain<'a>(text: &'a str, what: &str, forms: &str) -> Result<&'a str, String> {
+fn check_quantity<'a>(text: &'a str, what: &str, forms: &str) -> Result<&'a str, String> {
     if text.trim().is_empty() {
         return Err(format!("an empty {what}; {forms}"));
     }
@@ -125,7 +125,7 @@ fn plain<'a>(text: &'a str, what: &str, forms: &str) -> Result<&'a str, String> 
 }
 
 /// Number, unit, and what follows.
-fn piece<'a>(
+fn split_quantity<'a>(
     text: &'a str,
     what: &str,
     forms: &str,
@@ -188,8 +188,8 @@ mod tests {
             ("1m1m", "falling order"),
             ("π", "not a duration"),
         ] {
-            let said = parse_duration(text).expect_err(text);
-            assert!(said.contains(part), "{text}: {said}");
+            let message = parse_duration(text).expect_err(text);
+            assert!(message.contains(part), "{text}: {message}");
         }
     }
 
@@ -214,8 +214,8 @@ mod tests {
             ("64mb", "not a unit"),
             ("1MiB2", "more than a number"),
         ] {
-            let said = parse_size(text).expect_err(text);
-            assert!(said.contains(part), "{text}: {said}");
+            let message = parse_size(text).expect_err(text);
+            assert!(message.contains(part), "{text}: {message}");
         }
     }
 
@@ -226,7 +226,7 @@ mod tests {
         }
 
         #[test]
-        fn a_printed_duration_is_read_back(ms in 0..LONGEST_MS) {
+        fn a_printed_duration_is_read_back(ms in 0..MAX_DURATION_MS) {
             let span = Duration::from_millis(ms);
             proptest::prop_assert_eq!(parse_duration(&print_duration(span)), Ok(span));
         }

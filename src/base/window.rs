@@ -7,9 +7,9 @@ use super::clock::Mono;
 
 /// Instants of the last `span`; answers exactly whether one more is within a limit.
 #[derive(Clone, Debug, Default)]
-pub struct Times(VecDeque<Mono>);
+pub struct SlidingLog(VecDeque<Mono>);
 
-impl Times {
+impl SlidingLog {
     /// Until when `limit` per `span` is used up; `None` when one more may go now. A limit of 0 is
     /// none.
     #[must_use]
@@ -21,12 +21,12 @@ impl Times {
 
     /// How many of the last `span` there are, and when the newest of them falls out.
     #[must_use]
-    pub fn recent(&self, span: Duration, now: Mono) -> (usize, Option<Mono>) {
+    pub fn count_within(&self, span: Duration, now: Mono) -> (usize, Option<Mono>) {
         let old = self.0.partition_point(|&at| at + span <= now);
         (self.0.len() - old, self.0.back().map(|&at| at + span).filter(|&at| at > now))
     }
 
-    pub fn push(&mut self, span: Duration, now: Mono) {
+    pub fn record(&mut self, span: Duration, now: Mono) {
         while self.0.front().is_some_and(|&at| at + span <= now) {
             self.0.pop_front();
         }
@@ -36,14 +36,14 @@ impl Times {
 
 /// Counts in equal buckets; the oldest falls out as time goes on.
 #[derive(Clone, Debug)]
-pub struct Buckets {
+pub struct RollingBuckets {
     width: Duration,
     counts: Box<[u32]>,
     /// Number of the newest bucket, counted from the clock's zero.
     newest: u64,
 }
 
-impl Buckets {
+impl RollingBuckets {
     #[must_use]
     pub fn new(width: Duration, number: usize) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl Buckets {
     }
 
     pub fn add(&mut self, n: u32, now: Mono) {
-        let at = self.number(now);
+        let at = self.bucket_number(now);
         let len = self.counts.len() as u64;
         for gone in (self.newest + 1..=at).rev().take(self.counts.len()) {
             self.counts[(gone % len) as usize] = 0;
@@ -67,7 +67,7 @@ impl Buckets {
 
     /// Oldest first, the last one being the bucket of `now`.
     pub fn series(&self, now: Mono) -> impl Iterator<Item = u32> + '_ {
-        let (len, end) = (self.counts.len() as u64, self.number(now).max(self.newest));
+        let (len, end) = (self.counts.len() as u64, self.bucket_number(now).max(self.newest));
         (0..len).map(move |i| {
             // Counted from the end, so that the first buckets of the clock need no negative number.
             let back = len - 1 - i;
@@ -85,7 +85,7 @@ impl Buckets {
         self.series(now).map(u64::from).sum()
     }
 
-    fn number(&self, now: Mono) -> u64 {
+    fn bucket_number(&self, now: Mono) -> u64 {
         u64::try_from(now.0.as_nanos() / self.width.as_nanos()).unwrap_or(u64::MAX)
     }
 }
@@ -93,7 +93,7 @@ impl Buckets {
 /// Amounts of the last minute, in buckets of a second; what was booked can be corrected where it
 /// stands.
 #[derive(Clone, Debug, Default)]
-pub struct Amounts {
+pub struct SlidingSum {
     /// One more than a minute's worth, as the oldest second may be half over; empty until something
     /// is booked.
     seconds: Vec<u64>,
@@ -103,51 +103,51 @@ pub struct Amounts {
 
 /// Where an amount was booked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Booked {
+pub struct RollingReservation {
     second: u64,
     amount: u64,
 }
 
-const SECONDS: u64 = 61;
+const WINDOW_SECONDS: u64 = 61;
 
-impl Amounts {
-    pub fn book(&mut self, amount: u64, now: Mono) -> Booked {
+impl SlidingSum {
+    pub fn reserve(&mut self, amount: u64, now: Mono) -> RollingReservation {
         if self.seconds.is_empty() {
-            self.seconds = vec![0; SECONDS as usize];
+            self.seconds = vec![0; WINDOW_SECONDS as usize];
         }
         let second = now.0.as_secs().max(self.newest);
-        for gone in (self.newest + 1..=second).rev().take(SECONDS as usize) {
-            let slot = &mut self.seconds[(gone % SECONDS) as usize];
+        for gone in (self.newest + 1..=second).rev().take(WINDOW_SECONDS as usize) {
+            let slot = &mut self.seconds[(gone % WINDOW_SECONDS) as usize];
             self.sum -= std::mem::take(slot);
         }
         self.newest = second;
         let amount = amount.min(u64::MAX >> 8);
-        self.put(second, amount, 0);
-        Booked { second, amount }
+        self.adjust(second, amount, 0);
+        RollingReservation { second, amount }
     }
 
     /// What was booked turned out to be another amount; without effect once it has fallen out.
-    pub fn correct(&mut self, booked: Booked, amount: u64) {
-        if self.seconds.is_empty() || booked.second + SECONDS <= self.newest {
+    pub fn correct(&mut self, booked: RollingReservation, amount: u64) {
+        if self.seconds.is_empty() || booked.second + WINDOW_SECONDS <= self.newest {
             return;
         }
-        self.put(booked.second, amount.min(u64::MAX >> 8), booked.amount);
+        self.adjust(booked.second, amount.min(u64::MAX >> 8), booked.amount);
     }
 
-    fn put(&mut self, second: u64, more: u64, less: u64) {
-        let slot = &mut self.seconds[(second % SECONDS) as usize];
+    fn adjust(&mut self, second: u64, more: u64, less: u64) {
+        let slot = &mut self.seconds[(second % WINDOW_SECONDS) as usize];
         let new = slot.saturating_sub(less).saturating_add(more);
         self.sum = self.sum.saturating_sub(*slot).saturating_add(new);
         *slot = new;
     }
 
     /// Oldest first: each second that still counts, and its amount.
-    fn live(&self, now: Mono) -> impl Iterator<Item = (u64, u64)> + '_ {
+    fn live_seconds(&self, now: Mono) -> impl Iterator<Item = (u64, u64)> + '_ {
         let from = (now.0.as_secs() + 1)
-            .saturating_sub(SECONDS)
-            .max((self.newest + 1).saturating_sub(SECONDS));
+            .saturating_sub(WINDOW_SECONDS)
+            .max((self.newest + 1).saturating_sub(WINDOW_SECONDS));
         let to = if self.seconds.is_empty() { from } else { self.newest + 1 };
-        (from..to).map(|second| (second, self.seconds[(second % SECONDS) as usize]))
+        (from..to).map(|second| (second, self.seconds[(second % WINDOW_SECONDS) as usize]))
     }
 
     #[must_use]
@@ -155,7 +155,7 @@ impl Amounts {
         if now.0.as_secs() <= self.newest {
             self.sum
         } else {
-            self.live(now).map(|(_, amount)| amount).sum()
+            self.live_seconds(now).map(|(_, amount)| amount).sum()
         }
     }
 
@@ -168,10 +168,10 @@ impl Amounts {
         if limit == 0 || fits(left) {
             return None;
         }
-        for (second, amount) in self.live(now) {
+        for (second, amount) in self.live_seconds(now) {
             left -= amount;
             if fits(left) {
-                return Some(Mono(Duration::from_secs(second + SECONDS)));
+                return Some(Mono(Duration::from_secs(second + WINDOW_SECONDS)));
             }
         }
         None
@@ -180,28 +180,28 @@ impl Amounts {
 
 /// At most so many a second, with bursts of one second's worth (at least one).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pace {
+pub struct TokenBucket {
     /// When the traffic so far would have ended at exactly the rate.
     paid_until: Mono,
 }
 
-impl Pace {
+impl TokenBucket {
     /// Until when the rate is used up; `None` when one more may go now. A rate of 0 is none.
     #[must_use]
     pub fn full_until(&self, per_second: f64, now: Mono) -> Option<Mono> {
-        let step = step(per_second)?;
+        let step = interval(per_second)?;
         let free = self.paid_until - Duration::from_secs(1).saturating_sub(step);
         (free > now).then_some(free)
     }
 
-    pub fn push(&mut self, per_second: f64, now: Mono) {
-        if let Some(step) = step(per_second) {
+    pub fn consume(&mut self, per_second: f64, now: Mono) {
+        if let Some(step) = interval(per_second) {
             self.paid_until = self.paid_until.max(now) + step;
         }
     }
 }
 
-fn step(per_second: f64) -> Option<Duration> {
+fn interval(per_second: f64) -> Option<Duration> {
     (per_second > 0.0)
         .then(|| Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX))
 }
@@ -220,10 +220,10 @@ mod tests {
 
     #[test]
     fn a_limit_frees_exactly_one_span_after_its_oldest_use() {
-        let mut times = Times::default();
+        let mut times = SlidingLog::default();
         for ms in [0, 1_000, 2_000] {
             assert_eq!(times.full_until(3, MINUTE, at(ms)), None);
-            times.push(MINUTE, at(ms));
+            times.record(MINUTE, at(ms));
         }
         assert_eq!(times.full_until(3, MINUTE, at(3_000)), Some(at(60_000)));
         assert_eq!(times.full_until(3, MINUTE, at(60_000)), None);
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn buckets_forget_what_is_older_than_their_span() {
-        let mut counts = Buckets::new(Duration::from_secs(1), 3);
+        let mut counts = RollingBuckets::new(Duration::from_secs(1), 3);
         counts.add(1, at(0));
         counts.add(2, at(1_000));
         counts.add(4, at(1_500));
@@ -250,50 +250,50 @@ mod tests {
 
     #[test]
     fn buckets_near_the_zero_of_the_clock_count_too() {
-        let mut counts = Buckets::new(Duration::from_secs(1), 3);
+        let mut counts = RollingBuckets::new(Duration::from_secs(1), 3);
         counts.add(1, Mono::default());
         assert_eq!(counts.series(Mono::default()).collect::<Vec<_>>(), [0, 0, 1]);
     }
 
     #[test]
     fn a_pace_allows_one_second_of_burst_and_then_the_rate() {
-        let mut pace = Pace::default();
-        let mut went = 0;
+        let mut pace = TokenBucket::default();
+        let mut allowed = 0;
         while pace.full_until(5.0, at(0)).is_none() {
-            pace.push(5.0, at(0));
-            went += 1;
+            pace.consume(5.0, at(0));
+            allowed += 1;
         }
-        assert_eq!(went, 5);
+        assert_eq!(allowed, 5);
         assert_eq!(pace.full_until(5.0, at(0)), Some(at(200)));
         assert_eq!(pace.full_until(5.0, at(200)), None);
 
-        let mut slow = Pace::default();
-        slow.push(0.5, at(0));
+        let mut slow = TokenBucket::default();
+        slow.consume(0.5, at(0));
         assert_eq!(slow.full_until(0.5, at(0)), Some(at(2_000)));
     }
 
     #[test]
     fn amounts_are_corrected_where_they_were_booked_and_fall_out_after_a_minute() {
-        let mut tokens = Amounts::default();
-        let first = tokens.book(600, at(0));
+        let mut tokens = SlidingSum::default();
+        let first = tokens.reserve(600, at(0));
         assert_eq!(tokens.full_until(1_000, 500, at(1_000)), Some(at(61_000)));
         tokens.correct(first, 100);
         assert_eq!(tokens.full_until(1_000, 500, at(1_000)), None);
-        tokens.book(500, at(2_000));
+        tokens.reserve(500, at(2_000));
         assert_eq!(
             (tokens.sum(at(2_000)), tokens.sum(at(61_500)), tokens.sum(at(63_000))),
             (600, 500, 0)
         );
-        tokens.book(1, at(200_000));
+        tokens.reserve(1, at(200_000));
         tokens.correct(first, 9_999);
         assert_eq!(tokens.sum(at(200_000)), 1, "what fell out is not corrected");
     }
 
     #[test]
     fn more_than_the_limit_goes_alone() {
-        let mut tokens = Amounts::default();
+        let mut tokens = SlidingSum::default();
         assert_eq!(tokens.full_until(1_000, 5_000, at(0)), None);
-        tokens.book(5_000, at(0));
+        tokens.reserve(5_000, at(0));
         assert_eq!(tokens.full_until(1_000, 1, at(500)), Some(at(61_000)));
         assert_eq!(tokens.full_until(0, 1, at(500)), None, "0 is no limit");
     }
@@ -305,12 +305,12 @@ mod tests {
         fn no_minute_ever_holds_more_than_the_limit_and_an_end_is_true(
             steps in proptest::collection::vec((0_u64..20_000, 1_u64..400, 0_u64..500), 1..60)
         ) {
-            let (mut tokens, mut now, mut went) = (Amounts::default(), 0, Vec::<(u64, u64)>::new());
+            let (mut tokens, mut now, mut went) = (SlidingSum::default(), 0, Vec::<(u64, u64)>::new());
             for (pass, amount, real) in steps {
                 now += pass;
                 match tokens.full_until(1_000, amount, at(now)) {
                     None => {
-                        let booked = tokens.book(amount, at(now));
+                        let booked = tokens.reserve(amount, at(now));
                         let real = real.min(amount);
                         tokens.correct(booked, real);
                         went.push((now, real));

@@ -5,41 +5,41 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::{json::Json, raw::Raw};
+use super::{json::JsonRef, raw::RawJson};
 
 /// An object being written.
-pub struct Object<'o> {
+pub struct ObjectWriter<'o> {
     out: &'o mut String,
     empty: bool,
 }
 
 /// An array being written.
-pub struct Array<'o> {
+pub struct ArrayWriter<'o> {
     out: &'o mut String,
     empty: bool,
 }
 
 /// The text of an object.
 #[must_use]
-pub fn object(build: impl FnOnce(&mut Object<'_>)) -> String {
+pub fn object(build: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
     let mut out = String::with_capacity(256);
-    object_into(&mut out, build);
+    push_object(&mut out, build);
     out
 }
 
 /// Appends an object.
-pub fn object_into(out: &mut String, build: impl FnOnce(&mut Object<'_>)) {
+pub fn push_object(out: &mut String, build: impl FnOnce(&mut ObjectWriter<'_>)) {
     out.push('{');
-    build(&mut Object { out, empty: true });
+    build(&mut ObjectWriter { out, empty: true });
     out.push('}');
 }
 
 /// The text of an array.
 #[must_use]
-pub fn array(build: impl FnOnce(&mut Array<'_>)) -> String {
+pub fn array(build: impl FnOnce(&mut ArrayWriter<'_>)) -> String {
     let mut out = String::with_capacity(256);
     out.push('[');
-    build(&mut Array { out: &mut out, empty: true });
+    build(&mut ArrayWriter { out: &mut out, empty: true });
     out.push(']');
     out
 }
@@ -47,7 +47,7 @@ pub fn array(build: impl FnOnce(&mut Array<'_>)) -> String {
 /// Appends JSON on one line, as events and lines need it. What stands as others wrote it may be
 /// laid out over several; line ends can only stand between its tokens, as those inside texts are
 /// escaped.
-pub fn one_line(out: &mut Vec<u8>, json: &str) {
+pub fn push_single_line(out: &mut Vec<u8>, json: &str) {
     let from = out.len();
     out.extend_from_slice(json.as_bytes());
     if memchr::memchr2(b'\n', b'\r', &out[from..]).is_some() {
@@ -56,7 +56,7 @@ pub fn one_line(out: &mut Vec<u8>, json: &str) {
 }
 
 /// Appends a JSON string; everything that JSON wants escaped is.
-pub fn string(out: &mut String, text: &str) {
+pub fn push_string(out: &mut String, text: &str) {
     out.push('"');
     let mut rest = text;
     while let Some(at) = rest.bytes().position(|b| b < b' ' || b == b'"' || b == b'\\') {
@@ -78,8 +78,8 @@ pub fn string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-impl Object<'_> {
-    fn key(&mut self, key: &str) {
+impl ObjectWriter<'_> {
+    fn write_key(&mut self, key: &str) {
         if !std::mem::take(&mut self.empty) {
             self.out.push(',');
         }
@@ -89,8 +89,8 @@ impl Object<'_> {
     }
 
     pub fn str(&mut self, key: &str, text: &str) -> &mut Self {
-        self.key(key);
-        string(self.out, text);
+        self.write_key(key);
+        push_string(self.out, text);
         self
     }
 
@@ -104,24 +104,24 @@ impl Object<'_> {
 
     /// A whole number.
     pub fn num(&mut self, key: &str, number: impl Into<i128>) -> &mut Self {
-        self.plain(key, number.into())
+        self.display(key, number.into())
     }
 
     pub fn bool(&mut self, key: &str, yes: bool) -> &mut Self {
-        self.plain(key, yes)
+        self.display(key, yes)
     }
 
     pub fn null(&mut self, key: &str) -> &mut Self {
-        self.plain(key, "null")
+        self.display(key, "null")
     }
 
     /// A value that is JSON already.
-    pub fn raw(&mut self, key: &str, value: &Raw) -> &mut Self {
-        self.plain(key, value.text())
+    pub fn raw(&mut self, key: &str, value: &RawJson) -> &mut Self {
+        self.display(key, value.text())
     }
 
     /// Left out where there is none.
-    pub fn opt_raw(&mut self, key: &str, value: Option<&Raw>) -> &mut Self {
+    pub fn opt_raw(&mut self, key: &str, value: Option<&RawJson>) -> &mut Self {
         if let Some(value) = value {
             self.raw(key, value);
         }
@@ -129,75 +129,75 @@ impl Object<'_> {
     }
 
     /// A value that stands in a proven text.
-    pub fn json(&mut self, key: &str, value: Json<'_>) -> &mut Self {
-        self.plain(key, value.text())
+    pub fn json(&mut self, key: &str, value: JsonRef<'_>) -> &mut Self {
+        self.display(key, value.text())
     }
 
     /// A text that is JSON already, made by this module.
-    pub fn text(&mut self, key: &str, json: &str) -> &mut Self {
-        self.plain(key, json)
+    pub fn raw_text(&mut self, key: &str, json: &str) -> &mut Self {
+        self.display(key, json)
     }
 
-    pub fn object(&mut self, key: &str, build: impl FnOnce(&mut Object<'_>)) -> &mut Self {
-        self.key(key);
-        object_into(self.out, build);
+    pub fn object(&mut self, key: &str, build: impl FnOnce(&mut ObjectWriter<'_>)) -> &mut Self {
+        self.write_key(key);
+        push_object(self.out, build);
         self
     }
 
-    pub fn array(&mut self, key: &str, build: impl FnOnce(&mut Array<'_>)) -> &mut Self {
-        self.key(key);
+    pub fn array(&mut self, key: &str, build: impl FnOnce(&mut ArrayWriter<'_>)) -> &mut Self {
+        self.write_key(key);
         self.out.push('[');
-        build(&mut Array { out: self.out, empty: true });
+        build(&mut ArrayWriter { out: self.out, empty: true });
         self.out.push(']');
         self
     }
 
-    fn plain(&mut self, key: &str, value: impl Display) -> &mut Self {
-        self.key(key);
+    fn display(&mut self, key: &str, value: impl Display) -> &mut Self {
+        self.write_key(key);
         // Writing to a String cannot fail.
         write!(self.out, "{value}").unwrap_or_default();
         self
     }
 }
 
-impl Array<'_> {
-    fn comma(&mut self) {
+impl ArrayWriter<'_> {
+    fn write_comma(&mut self) {
         if !std::mem::take(&mut self.empty) {
             self.out.push(',');
         }
     }
 
     pub fn str(&mut self, text: &str) -> &mut Self {
-        self.comma();
-        string(self.out, text);
+        self.write_comma();
+        push_string(self.out, text);
         self
     }
 
     pub fn num(&mut self, number: impl Into<i128>) -> &mut Self {
-        self.text(&number.into().to_string())
+        self.raw_text(&number.into().to_string())
     }
 
-    pub fn raw(&mut self, value: &Raw) -> &mut Self {
-        self.text(value.text())
+    pub fn raw(&mut self, value: &RawJson) -> &mut Self {
+        self.raw_text(value.text())
     }
 
     /// A text that is JSON already, made by this module.
-    pub fn text(&mut self, json: &str) -> &mut Self {
-        self.comma();
+    pub fn raw_text(&mut self, json: &str) -> &mut Self {
+        self.write_comma();
         self.out.push_str(json);
         self
     }
 
-    pub fn object(&mut self, build: impl FnOnce(&mut Object<'_>)) -> &mut Self {
-        self.comma();
-        object_into(self.out, build);
+    pub fn object(&mut self, build: impl FnOnce(&mut ObjectWriter<'_>)) -> &mut Self {
+        self.write_comma();
+        push_object(self.out, build);
         self
     }
 
-    pub fn array(&mut self, build: impl FnOnce(&mut Array<'_>)) -> &mut Self {
-        self.comma();
+    pub fn array(&mut self, build: impl FnOnce(&mut ArrayWriter<'_>)) -> &mut Self {
+        self.write_comma();
         self.out.push('[');
-        build(&mut Array { out: self.out, empty: true });
+        build(&mut ArrayWriter { out: self.out, empty: true });
         self.out.push(']');
         self
     }
@@ -213,7 +213,7 @@ mod tests {
             o.str("a", "x\"\\\n\u{1}é").num("n", 3).null("z").bool("b", true);
             o.array("l", |a| {
                 a.num(1).object(|o| {
-                    o.raw("r", &Raw::parse("1.10").expect("json"));
+                    o.raw("r", &RawJson::parse("1.10").expect("json"));
                 });
                 a.array(|_| {});
             });
@@ -223,13 +223,13 @@ mod tests {
             text,
             "{\"a\":\"x\\\"\\\\\\n\\u0001é\",\"n\":3,\"z\":null,\"b\":true,\"l\":[1,{\"r\":1.10},[]]}"
         );
-        assert!(Raw::parse(&text).is_some());
+        assert!(RawJson::parse(&text).is_some());
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_survives(text in ".*") {
-            let raw = Raw::string(&text);
+            let raw = RawJson::string(&text);
             proptest::prop_assert_eq!(raw.json().str().expect("a string").into_owned(), text);
         }
     }

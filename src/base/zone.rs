@@ -4,14 +4,18 @@ use jiff::tz::TimeZone;
 
 /// The zone of this name; the machine's for the empty one, UTC where there is none.
 #[must_use]
-pub fn zone(name: &str) -> TimeZone {
+pub fn timezone_by_name(name: &str) -> TimeZone {
     let named = if name.is_empty() { TimeZone::try_system() } else { TimeZone::get(name) };
     let zone = named.unwrap_or(TimeZone::UTC);
     // One zone of many names: days counted in one of them are those of the others.
-    if zone.iana_name().is_some_and(|name| UTC.contains(&name)) { TimeZone::UTC } else { zone }
+    if zone.iana_name().is_some_and(|name| UTC_NAMES.contains(&name)) {
+        TimeZone::UTC
+    } else {
+        zone
+    }
 }
 
-const UTC: [&str; 6] = ["Etc/UCT", "Etc/UTC", "Etc/Universal", "Etc/Zulu", "UTC", "Zulu"];
+const UTC_NAMES: [&str; 6] = ["Etc/UCT", "Etc/UTC", "Etc/Universal", "Etc/Zulu", "UTC", "Zulu"];
 
 #[cfg(test)]
 mod tests {
@@ -22,8 +26,8 @@ mod tests {
         assert!(
             ["UTC", "Etc/UTC", "Etc/Zulu", "no such zone"]
                 .into_iter()
-                .all(|name| zone(name) == TimeZone::UTC)
+                .all(|name| timezone_by_name(name) == TimeZone::UTC)
         );
-        assert_eq!(zone("Asia/Shanghai").iana_name(), Some("Asia/Shanghai"));
+        assert_eq!(timezone_by_name("Asia/Shanghai").iana_name(), Some("Asia/Shanghai"));
     }
 }

@@ -12,7 +12,7 @@ use super::{
     when,
 };
 use crate::{
-    base::clock::{Clock, System},
+    base::clock::{Clock, SystemClock},
     control::action::Action,
     events::kind::Level,
 };
@@ -44,7 +44,7 @@ pub async fn run(ctx: &Ctx, command: AlertsCommand) -> Result<Exit, CliError> {
                 out::line("nothing is wrong that alerts tell of")?;
                 return Ok(Exit::Ok);
             }
-            let now = System.unix();
+            let now = SystemClock.unix();
             let mut table = Table::new(&["ALERT", "FOR", "WHAT"]);
             for standing in &alerts {
                 let role =

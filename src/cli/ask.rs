@@ -17,8 +17,8 @@ use super::{
 };
 use crate::base::{
     clean::clean,
-    cut::Piece,
-    sse::{self, Splitter},
+    cut::NextFrame,
+    sse::{self, SseSplitter},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -90,21 +90,21 @@ pub async fn run(ctx: &Ctx, args: AskArgs) -> Result<Exit, CliError> {
     let upstream = header(&response, "x-aiproxy-upstream");
     let mut answer =
         Answer { quiet: ctx.global.json, raw: !io::stdout().is_terminal(), ..Answer::default() };
-    let mut splitter = Splitter::default();
+    let mut splitter = SseSplitter::default();
     while let Some(chunk) = response.chunk().await.map_err(|e| told(&e))? {
         let mut at = 0;
         loop {
             match splitter.next(&chunk, &mut at) {
-                Piece::Inside(range) => answer.event(&chunk[range])?,
-                Piece::Joined(block) => answer.event(&block)?,
-                Piece::More => break,
-                Piece::TooLong => {
+                NextFrame::Borrowed(range) => answer.event(&chunk[range])?,
+                NextFrame::Joined(block) => answer.event(&block)?,
+                NextFrame::Incomplete => break,
+                NextFrame::TooLong => {
                     return Err(CliError::failed("the answer holds an event of more than 8 MiB"));
                 }
             }
         }
     }
-    answer.event(&splitter.rest())?;
+    answer.event(&splitter.remainder())?;
     let hint =
         || format!("`aiproxy log show {}` tells what happened", id.as_deref().unwrap_or("last"));
     if !answer.done {
@@ -191,7 +191,7 @@ struct Answer {
 
 impl Answer {
     fn event(&mut self, block: &[u8]) -> Result<(), CliError> {
-        let data = sse::read(block).data;
+        let data = sse::read_event(block).data;
         if *data == *b"[DONE]" {
             self.done = true;
             return Ok(());

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     base::{
-        clock::{Clock, System},
-        zone::zone,
+        clock::{Clock, SystemClock},
+        zone::timezone_by_name,
     },
     control::history::{HistoryQuestion, Page, Refused, UsageQuestion},
     ledger::{
@@ -37,7 +37,7 @@ impl Books {
         }
         let file = settings::load_or_empty(ctx)?;
         let path = file.place.data.join(&file.settings.ledger.path);
-        match Reader::open(&path, zone(&file.settings.ledger.tz)) {
+        match Reader::open(&path, timezone_by_name(&file.settings.ledger.tz)) {
             Ok(reader) => Ok(Self::File(Box::new(reader))),
             Err(QueryError::Missing) => Err(reach::not_running(ctx).await),
             Err(error) => Err(CliError::failed(format!("{}: {error}", path.display()))),
@@ -54,14 +54,14 @@ impl Books {
 
     pub(super) async fn history(&self, question: &HistoryQuestion) -> Result<Page, CliError> {
         match self {
-            Self::File(reader) => question.ask(reader, System.unix()).map_err(|e| refused(&e)),
+            Self::File(reader) => question.ask(reader, SystemClock.unix()).map_err(|e| refused(&e)),
             Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
         }
     }
 
     pub(super) async fn usage(&self, question: &UsageQuestion) -> Result<View, CliError> {
         match self {
-            Self::File(reader) => question.ask(reader, System.unix()).map_err(|e| refused(&e)),
+            Self::File(reader) => question.ask(reader, SystemClock.unix()).map_err(|e| refused(&e)),
             Self::Proxy(reach) => Ok(reach.client.get_json(&question.path()).await?),
         }
     }

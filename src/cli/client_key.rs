@@ -9,7 +9,7 @@ use std::{
 
 use super::{exit::CliError, reveal::reveal};
 use crate::{
-    base::disk::{self, Lock},
+    base::disk::{self, FileLock},
     config::file::Place,
     secrets::{
         Secret, file,
@@ -124,12 +124,12 @@ pub(super) async fn find(
 
 /// The right to make the key; `None` where whoever has it keeps it for longer than making a key
 /// takes.
-async fn turn(data: &Path) -> Result<Option<Lock>, ClientKeyError> {
+async fn turn(data: &Path) -> Result<Option<FileLock>, ClientKeyError> {
     let path = data.join("client.lock");
     let error = |error| ClientKeyError::Disk { path: path.clone(), error };
-    disk::private_dir(data).map_err(error)?;
+    disk::create_private_dir(data).map_err(error)?;
     for _ in 0..LOOKS {
-        if let Some(lock) = Lock::attempt(&path).map_err(error)? {
+        if let Some(lock) = FileLock::try_acquire(&path).map_err(error)? {
             return Ok(Some(lock));
         }
         tokio::time::sleep(LOOK).await;
@@ -156,11 +156,11 @@ pub async fn make(
         return Ok((secret, KeptIn::Keyring(label)));
     }
     let error = |error| ClientKeyError::Disk { path: path.clone(), error };
-    disk::private_dir(data).map_err(error)?;
+    disk::create_private_dir(data).map_err(error)?;
     if let Some(folder) = path.parent() {
-        disk::private_dir(folder).map_err(error)?;
+        disk::create_private_dir(folder).map_err(error)?;
     }
-    disk::replace(&path, format!("{}\n", reveal(&secret)).as_bytes(), 0o600).map_err(error)?;
+    disk::write_atomic(&path, format!("{}\n", reveal(&secret)).as_bytes(), 0o600).map_err(error)?;
     Ok((secret, KeptIn::File(path)))
 }
 

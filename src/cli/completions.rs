@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::{
     Cli,
-    exit::{self, CliError, Exit},
+    exit::{self, CliError, ExitStatus},
     out,
 };
 
@@ -34,11 +34,11 @@ pub struct ManArgs {
 /// # Errors
 ///
 /// Standard output is gone.
-pub fn completions(args: &CompletionArgs) -> Result<Exit, CliError> {
+pub fn print_completions(args: &CompletionArgs) -> Result<ExitStatus, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "aiproxy", &mut script);
     out::print(&String::from_utf8_lossy(&script))?;
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
 }
 
 /// Writes one page for each command.
@@ -46,10 +46,10 @@ pub fn completions(args: &CompletionArgs) -> Result<Exit, CliError> {
 /// # Errors
 ///
 /// The folder cannot be written.
-pub fn man(args: &ManArgs) -> Result<Exit, CliError> {
+pub fn write_man_pages(args: &ManArgs) -> Result<ExitStatus, CliError> {
     std::fs::create_dir_all(&args.dir)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), &args.dir))
-        .map_err(|e| exit::at(&args.dir, &e))?;
-    out::line(&format!("man pages are in {}", args.dir.display()))?;
-    Ok(Exit::Ok)
+        .map_err(|e| exit::path_error(&args.dir, &e))?;
+    out::print_line(&format!("man pages are in {}", args.dir.display()))?;
+    Ok(ExitStatus::Ok)
 }

@@ -126,9 +126,9 @@ fn init(ctx: &Ctx) -> Result<Exit, CliError> {
 fn write(path: &Path, text: &str) -> Result<(), CliError> {
     // A folder that is there already keeps the mode that somebody gave it.
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-        disk::private_dir(folder).map_err(|e| exit::at(folder, &e))?;
+        disk::create_private_dir(folder).map_err(|e| exit::at(folder, &e))?;
     }
-    disk::replace(path, text.as_bytes(), 0o600).map_err(|e| exit::at(path, &e))
+    disk::write_atomic(path, text.as_bytes(), 0o600).map_err(|e| exit::at(path, &e))
 }
 
 /// Reports everything that is wrong with the file, then every reference that leads nowhere.
@@ -229,7 +229,7 @@ async fn edit(ctx: &Ctx) -> Result<Exit, CliError> {
         return Err(CliError::failed("no terminal for an editor")
             .hint("`aiproxy config set PATH VALUE` changes one setting"));
     }
-    disk::private_dir(&place.data).map_err(|e| exit::at(&place.data, &e))?;
+    disk::create_private_dir(&place.data).map_err(|e| exit::at(&place.data, &e))?;
     let copy = place.data.join("config.edit.toml");
     write(&copy, before.as_deref().unwrap_or(EXAMPLE))?;
     loop {

@@ -158,16 +158,20 @@ fn bill(attempt: &AttemptRecord, part: Option<&Part>, several: bool, paint: Pain
         (Some(cost), Source::Reported) => match bill.computed {
             Some(computed) => format!(
                 "{}, as the provider says; by the table above {}",
-                cost.exact(),
-                computed.exact()
+                cost.format_exact(),
+                computed.format_exact()
             ),
-            None => format!("{}, as the provider says", cost.exact()),
+            None => format!("{}, as the provider says", cost.format_exact()),
         },
         (Some(cost), _) => match bill.reported {
             Some(reported) => {
-                format!("{} (`prices_win`); the provider says {}", cost.exact(), reported.exact())
+                format!(
+                    "{} (`prices_win`); the provider says {}",
+                    cost.format_exact(),
+                    reported.format_exact()
+                )
             }
-            None => format!("{}{}", bill.sure.mark(), cost.exact()),
+            None => format!("{}{}", bill.sure.mark(), cost.format_exact()),
         },
     };
     text.push_str(&format!("  {sum}\n"));
@@ -193,9 +197,9 @@ fn arithmetic(usage: &Usage, price: &Used, paint: Paint) -> String {
         table.row(vec![
             format!("  {}", class.name()).into(),
             count.to_string().into(),
-            format!("{} {}", money::decimal(rate), price.currency).into(),
+            format!("{} {}", money::format_nanos(rate), price.currency).into(),
             per.into(),
-            Cell::from(format!("{} {}{borrowed}", money::decimal(sum), price.currency)),
+            Cell::from(format!("{} {}{borrowed}", money::format_nanos(sum), price.currency)),
         ]);
     }
     let mut text = if table.is_empty() { String::new() } else { table.show(paint) };
@@ -203,7 +207,7 @@ fn arithmetic(usage: &Usage, price: &Used, paint: Paint) -> String {
         text.push_str(&format!(
             "  1 {} is ${}\n",
             clean(&price.currency),
-            money::decimal(price.dollars)
+            money::format_nanos(price.dollars)
         ));
     }
     text
@@ -273,7 +277,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::money::{NanoUsd, nano},
+        base::money::{NanoUsd, to_nanos},
         ir::cost::{Bill, Cost, Rates},
         ledger::bodies::Shown,
     };
@@ -281,8 +285,8 @@ mod tests {
     fn full() -> Full {
         let mut record = crate::cli::log::tests::record();
         let mut rates = Rates::default();
-        rates.set(Class::Input, nano(3.0));
-        rates.set(Class::Output, nano(15.0));
+        rates.set(Class::Input, to_nanos(3.0));
+        rates.set(Class::Output, to_nanos(15.0));
         let price = Used {
             name: "anthropic/claude-sonnet-4-5".into(),
             when: "".into(),

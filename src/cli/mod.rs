@@ -34,28 +34,28 @@ use clap::CommandFactory;
 
 use crate::base::clean::clean;
 
-pub use args::{Cli, Command, Global, ServeArgs};
-pub use exit::{CliError, Exit};
+pub use args::{Cli, Command, GlobalArgs, ServeArgs};
+pub use exit::{CliError, ExitStatus};
 
 /// What every command is handed.
 #[derive(Debug)]
-pub struct Ctx {
-    pub global: Global,
+pub struct CommandContext {
+    pub global: GlobalArgs,
 }
 
-impl Ctx {
+impl CommandContext {
     /// Tells the result of an act: a sentence, or `{"ok": true, "text": …}`.
     ///
     /// # Errors
     ///
     /// Standard output is gone.
-    pub fn done(&self, text: &str) -> Result<Exit, CliError> {
+    pub fn print_result(&self, text: &str) -> Result<ExitStatus, CliError> {
         if self.global.json {
-            out::json_line(&serde_json::json!({ "ok": true, "text": text }))?;
+            out::print_json_line(&serde_json::json!({ "ok": true, "text": text }))?;
         } else {
-            out::line(text)?;
+            out::print_line(text)?;
         }
-        Ok(Exit::Ok)
+        Ok(ExitStatus::Ok)
     }
 }
 
@@ -64,23 +64,23 @@ impl Ctx {
 /// # Errors
 ///
 /// What failed, for [`report`].
-pub async fn run(cli: Cli) -> Result<Exit, CliError> {
-    let ctx = Ctx { global: cli.global };
+pub async fn run(cli: Cli) -> Result<ExitStatus, CliError> {
+    let ctx = CommandContext { global: cli.global };
     let Some(command) = cli.command else {
         out::print(&Cli::command().render_help().to_string())?;
-        return Ok(Exit::Ok);
+        return Ok(ExitStatus::Ok);
     };
     // Boxed, so that the future of the longest command is not carried around by the shortest.
     match command {
         Command::Alerts(command) => Box::pin(alerts::run(&ctx, command)).await,
         Command::Ask(args) => Box::pin(ask::run(&ctx, args)).await,
-        Command::Completions(args) => completions::completions(&args),
+        Command::Completions(args) => completions::print_completions(&args),
         Command::Config(command) => Box::pin(config_file::run(&ctx, command)).await,
         Command::Explain(args) => Box::pin(explain::run(&ctx, args)).await,
         Command::Env(args) => Box::pin(env::run(&ctx, args)).await,
         Command::Key(command) => Box::pin(key::run(&ctx, command)).await,
         Command::Log(args) => Box::pin(log::run(&ctx, args)).await,
-        Command::Man(args) => completions::man(&args),
+        Command::Man(args) => completions::write_man_pages(&args),
         Command::Model(command) => Box::pin(model::run(&ctx, command)).await,
         Command::Project(command) => Box::pin(project::run(&ctx, command)).await,
         Command::Reload => Box::pin(stop::reload(&ctx)).await,
@@ -96,14 +96,18 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
 }
 
 /// Says on stderr why a command failed.
-pub fn report(error: &CliError) {
+pub fn report_error(error: &CliError) {
     if error.text.is_empty() {
         return;
     }
-    let paint = out::Paint::stderr();
+    let styler = out::Styler::stderr();
     let text: Vec<_> = error.text.lines().map(clean).collect();
-    out::note(&format!("{} {}", paint.paint(out::Role::Bad, "error:"), text.join("\n")));
+    out::print_note(&format!(
+        "{} {}",
+        styler.style(out::TextRole::Error, "error:"),
+        text.join("\n")
+    ));
     for hint in error.hint.iter().flat_map(|hint| hint.lines()) {
-        out::note(&format!("  {}", clean(hint)));
+        out::print_note(&format!("  {}", clean(hint)));
     }
 }

@@ -111,7 +111,7 @@ async fn remove(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
 }
 
 fn unknown(name: &str, rows: &[ModelView]) -> CliError {
-    let near = near::near(name, rows.iter().map(|row| row.name.as_str()), 3);
+    let near = near::nearest_few(name, rows.iter().map(|row| row.name.as_str()), 3);
     let near = if near.is_empty() { String::new() } else { format!("near: {}; ", near.join(", ")) };
     CliError::failed(format!("no model `{name}`"))
         .hint(format!("{near}`aiproxy model list` shows all"))

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, ExitStatus};
 
 /// Writes to stdout as it is.
 ///
@@ -16,7 +16,7 @@ use super::exit::{CliError, Exit};
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => CliError::quiet(Exit::Ok),
+        io::ErrorKind::BrokenPipe => CliError::quiet(ExitStatus::Ok),
         _ => CliError::failed(format!("standard output: {error}")),
     })
 }
@@ -26,7 +26,7 @@ pub fn print(text: &str) -> Result<(), CliError> {
 /// # Errors
 ///
 /// As [`print()`].
-pub fn line(text: &str) -> Result<(), CliError> {
+pub fn print_line(text: &str) -> Result<(), CliError> {
     print(&format!("{text}\n"))
 }
 
@@ -35,8 +35,10 @@ pub fn line(text: &str) -> Result<(), CliError> {
 /// # Errors
 ///
 /// As [`print()`].
-pub fn json(value: &impl Serialize) -> Result<(), CliError> {
-    line(&serde_json::to_string_pretty(value).map_err(|e| CliError::failed(format!("JSON: {e}")))?)
+pub fn print_json(value: &impl Serialize) -> Result<(), CliError> {
+    print_line(
+        &serde_json::to_string_pretty(value).map_err(|e| CliError::failed(format!("JSON: {e}")))?,
+    )
 }
 
 /// Writes a value as one line of JSON.
@@ -44,72 +46,72 @@ pub fn json(value: &impl Serialize) -> Result<(), CliError> {
 /// # Errors
 ///
 /// As [`print()`].
-pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
-    line(&serde_json::to_string(value).map_err(|e| CliError::failed(format!("JSON: {e}")))?)
+pub fn print_json_line(value: &impl Serialize) -> Result<(), CliError> {
+    print_line(&serde_json::to_string(value).map_err(|e| CliError::failed(format!("JSON: {e}")))?)
 }
 
 /// Says something beside the result: a warning, a step of long work.
-pub fn note(text: &str) {
+pub fn print_note(text: &str) {
     // Where even stderr is gone there is nobody to tell.
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
 /// Whether a person sees stderr; progress is only written then.
 #[must_use]
-pub fn watched() -> bool {
+pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
 /// Paints words by what they mean. Colour is never the only sign.
 #[derive(Clone, Copy, Debug)]
-pub struct Paint {
-    on: bool,
+pub struct Styler {
+    enabled: bool,
 }
 
-impl Paint {
+impl Styler {
     /// For stdout: NO_COLOR, `TERM=dumb` and redirection turn it off.
     #[must_use]
     pub fn stdout() -> Self {
-        Self { on: colour_wanted() && io::stdout().is_terminal() }
+        Self { enabled: color_enabled() && io::stdout().is_terminal() }
     }
 
     /// For stderr.
     #[must_use]
     pub fn stderr() -> Self {
-        Self { on: colour_wanted() && io::stderr().is_terminal() }
+        Self { enabled: color_enabled() && io::stderr().is_terminal() }
     }
 
     #[must_use]
-    pub fn none() -> Self {
-        Self { on: false }
+    pub fn plain() -> Self {
+        Self { enabled: false }
     }
 
     #[must_use]
-    pub fn is_on(self) -> bool {
-        self.on
+    pub fn is_enabled(self) -> bool {
+        self.enabled
     }
 
     #[must_use]
     pub fn bold(self, text: &str) -> String {
-        self.paint(Role::Strong, text)
+        self.style(TextRole::Strong, text)
     }
 
     #[must_use]
     pub fn dim(self, text: &str) -> String {
-        self.paint(Role::Dim, text)
+        self.style(TextRole::Dim, text)
     }
 
     #[must_use]
-    pub fn paint(self, role: Role, text: &str) -> String {
+    pub fn style(self, role: TextRole, text: &str) -> String {
         let code = match role {
-            Role::Plain => return text.to_owned(),
-            Role::Bad => "31",
-            Role::Dim => "2",
-            Role::Good => "32",
-            Role::Strong => "1",
-            Role::Warn => "33",
+            TextRole::Plain => return text.to_owned(),
+            TextRole::Error => "31",
+            TextRole::Dim => "2",
+            TextRole::Success => "32",
+            TextRole::Strong => "1",
+            TextRole::Warn => "33",
         };
-        if self.on && !text.is_empty() {
+        if self.enabled && !text.is_empty() {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
             text.to_owned()
@@ -119,10 +121,10 @@ impl Paint {
 
 /// What a word means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    Bad,
+pub enum TextRole {
+    Error,
     Dim,
-    Good,
+    Success,
     #[default]
     Plain,
     Strong,
@@ -131,7 +133,7 @@ pub enum Role {
 
 /// Whether the environment lets us use colour.
 #[must_use]
-pub fn colour_wanted() -> bool {
+pub fn color_enabled() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
         && std::env::var_os("TERM").is_none_or(|v| v != "dumb")
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     base::{
-        clock::{Clock, System},
+        clock::{Clock, SystemClock},
         near,
         pattern::Patterns,
     },
@@ -308,10 +308,10 @@ async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
 
 fn texts(patterns: &Patterns) -> Vec<String> {
     patterns
-        .yes
+        .include
         .iter()
         .map(|p| p.text().to_owned())
-        .chain(patterns.no.iter().map(|p| format!("!{}", p.text())))
+        .chain(patterns.exclude.iter().map(|p| format!("!{}", p.text())))
         .collect()
 }
 
@@ -388,7 +388,7 @@ async fn show(ctx: &Ctx, name: &str, revealed: bool) -> Result<Exit, CliError> {
     if !budgets.is_empty() {
         out::print(&format!(
             "\n{}",
-            budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), Paint::stdout())
+            budget::table(&budgets.iter().collect::<Vec<_>>(), SystemClock.unix(), Paint::stdout())
         ))?;
     }
     if revealed {

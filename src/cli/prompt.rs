@@ -4,14 +4,14 @@
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
-    reveal::reveal,
+    CommandContext,
+    exit::{CliError, ExitStatus},
+    reveal::expose_secret,
 };
 use crate::secrets::Secret;
 
 /// A key is text of one line; nothing known is longer than a JSON service account.
-const LONGEST: usize = 16 * 1024;
+const MAX_KEY_BYTES: usize = 16 * 1024;
 
 /// Where a secret is typed or piped in from.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -28,7 +28,7 @@ pub struct SecretSource {
 impl SecretSource {
     /// Whether the secret comes without a person being asked.
     #[must_use]
-    pub fn given(&self) -> bool {
+    pub fn is_noninteractive(&self) -> bool {
         self.stdin || self.from_env.is_some()
     }
 
@@ -37,8 +37,8 @@ impl SecretSource {
     /// # Errors
     ///
     /// No terminal.
-    pub fn possible(&self, what: &str) -> Result<(), CliError> {
-        if self.given() || io::stdin().is_terminal() {
+    pub fn ensure_promptable(&self, what: &str) -> Result<(), CliError> {
+        if self.is_noninteractive() || io::stdin().is_terminal() {
             return Ok(());
         }
         Err(CliError::failed(format!("no terminal to ask for {what}"))
@@ -54,17 +54,17 @@ impl SecretSource {
         if let Some(name) = &self.from_env {
             let text = std::env::var_os(name)
                 .ok_or_else(|| CliError::failed(format!("the variable {name} is not set")))?;
-            return checked(text.into_encoded_bytes(), &format!("the variable {name}"));
+            return parse_provider_key(text.into_encoded_bytes(), &format!("the variable {name}"));
         }
         if self.stdin {
-            return checked(piped().await?, "standard input");
+            return parse_provider_key(read_stdin_key().await?, "standard input");
         }
-        self.possible(what)?;
+        self.ensure_promptable(what)?;
         let question = format!("{what} (hidden): ");
-        match apart(|| rpassword::prompt_password(question)).await {
-            Ok(text) => checked(text.into_bytes(), "the prompt"),
+        match read_blocking(|| rpassword::prompt_password(question)).await {
+            Ok(text) => parse_provider_key(text.into_bytes(), "the prompt"),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                Err(CliError::quiet(Exit::Failed))
+                Err(CliError::quiet(ExitStatus::Failed))
             }
             Err(error) => Err(CliError::failed(format!("the prompt: {error}"))
                 .hint("run with --stdin or --from-env NAME")),
@@ -73,7 +73,7 @@ impl SecretSource {
 }
 
 /// Reads on a thread of its own: a person may take long, and Ctrl-C is heard meanwhile.
-async fn apart<T: Send + 'static>(
+async fn read_blocking<T: Send + 'static>(
     read: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(io::Error::other(e)))
@@ -84,8 +84,8 @@ async fn apart<T: Send + 'static>(
 /// # Errors
 ///
 /// It cannot be read, or is no text.
-pub async fn text(limit: u64) -> Result<String, CliError> {
-    let read = apart(move || {
+pub async fn read_stdin_text(limit: u64) -> Result<String, CliError> {
+    let read = read_blocking(move || {
         let mut text = String::new();
         io::stdin().lock().take(limit).read_to_string(&mut text).map(|_| text)
     });
@@ -93,9 +93,9 @@ pub async fn text(limit: u64) -> Result<String, CliError> {
 }
 
 /// Standard input, up to what could be a key.
-async fn piped() -> Result<Vec<u8>, CliError> {
-    let limit = u64::try_from(LONGEST).unwrap_or(u64::MAX) + 3;
-    let read = apart(move || {
+async fn read_stdin_key() -> Result<Vec<u8>, CliError> {
+    let limit = u64::try_from(MAX_KEY_BYTES).unwrap_or(u64::MAX) + 3;
+    let read = read_blocking(move || {
         let mut bytes = Vec::new();
         io::stdin().lock().take(limit).read_to_end(&mut bytes).map(|_| bytes)
     });
@@ -109,9 +109,9 @@ async fn piped() -> Result<Vec<u8>, CliError> {
 /// # Errors
 ///
 /// What is wrong with it, never what it is.
-pub fn checked(bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
-    let secret = single_line(bytes, from)?;
-    if reveal(&secret).starts_with("aip-") {
+pub fn parse_provider_key(bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
+    let secret = parse_token(bytes, from)?;
+    if expose_secret(&secret).starts_with("aip-") {
         return Err(CliError::failed(format!("{from} holds a client key of this proxy (`aip-…`), not a key of a provider"))
             .hint("after `eval \"$(aiproxy env)\"` OPENAI_API_KEY holds our own token; use the provider's key"));
     }
@@ -123,34 +123,34 @@ pub fn checked(bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
 /// # Errors
 ///
 /// As [`checked`].
-pub fn single_line(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
+pub fn parse_token(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
         }
     }
-    let wrong = |text: &str| Err(CliError::failed(format!("{from} {text}")));
+    let error = |text: &str| Err(CliError::failed(format!("{from} {text}")));
     if bytes.is_empty() {
-        return wrong("holds no key: it is empty");
+        return error("holds no key: it is empty");
     }
-    if bytes.len() > LONGEST {
-        return wrong("holds more than 16 KiB: that is no key");
+    if bytes.len() > MAX_KEY_BYTES {
+        return error("holds more than 16 KiB: that is no key");
     }
     if bytes.contains(&b'\n') || bytes.contains(&b'\r') {
-        return wrong("holds more than one line: a key is a single line");
+        return error("holds more than one line: a key is a single line");
     }
     let Ok(text) = String::from_utf8(bytes) else {
-        return wrong("holds binary data: a key is text");
+        return error("holds binary data: a key is text");
     };
     if text.chars().any(|c| c.is_control()) {
-        return wrong("holds control characters: a key is plain text");
+        return error("holds control characters: a key is plain text");
     }
     if text.chars().any(char::is_whitespace) {
-        return wrong("holds spaces: a key has none");
+        return error("holds spaces: a key has none");
     }
     if !text.is_ascii() {
-        return wrong("holds characters that no HTTP header can carry: a key is ASCII");
+        return error("holds characters that no HTTP header can carry: a key is ASCII");
     }
     Ok(Secret::new(text))
 }
@@ -160,23 +160,24 @@ pub fn single_line(mut bytes: Vec<u8>, from: &str) -> Result<Secret, CliError> {
 /// # Errors
 ///
 /// No terminal to ask at; two different answers.
-pub async fn passphrase(exists: bool) -> Result<Secret, CliError> {
+pub async fn ask_passphrase(exists: bool) -> Result<Secret, CliError> {
     if !io::stderr().is_terminal() {
         return Err(CliError::failed(
             "no terminal to ask for the passphrase of the encrypted key file",
         )
         .hint("put it into a file of mode 600 and name that in AIPROXY_KEYS_PASSPHRASE_FILE"));
     }
-    let ask =
-        async |question: &'static str| match apart(move || rpassword::prompt_password(question))
-            .await
-        {
-            Ok(text) => Ok(Secret::new(text)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                Err(CliError::quiet(Exit::Failed))
-            }
-            Err(error) => Err(CliError::failed(format!("the prompt: {error}"))),
-        };
+    let ask = async |question: &'static str| match read_blocking(move || {
+        rpassword::prompt_password(question)
+    })
+    .await
+    {
+        Ok(text) => Ok(Secret::new(text)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            Err(CliError::quiet(ExitStatus::Failed))
+        }
+        Err(error) => Err(CliError::failed(format!("the prompt: {error}"))),
+    };
     if exists {
         return ask("passphrase of the encrypted key file: ").await;
     }
@@ -194,7 +195,7 @@ pub async fn passphrase(exists: bool) -> Result<Secret, CliError> {
 /// # Errors
 ///
 /// "No" ends the command; so does the lack of a terminal.
-pub async fn confirm(ctx: &Ctx, question: &str) -> Result<(), CliError> {
+pub async fn confirm(ctx: &CommandContext, question: &str) -> Result<(), CliError> {
     if ctx.global.yes {
         return Ok(());
     }
@@ -220,7 +221,7 @@ pub async fn ask_line(question: &str) -> Result<String, CliError> {
         // A question that cannot be shown is answered by nobody; reading goes on all the same.
         drop(write!(err, "{question}").and_then(|()| err.flush()));
     }
-    let line = apart(|| {
+    let line = read_blocking(|| {
         let mut line = String::new();
         io::stdin().lock().take(4096).read_line(&mut line).map(|_| line)
     });
@@ -258,13 +259,13 @@ mod tests {
             (b"aip-0123456789", "client key"),
             (&[b'x'; 20_000], "16 KiB"),
         ] {
-            let error = checked(bytes.to_vec(), "standard input").expect_err(why);
+            let error = parse_provider_key(bytes.to_vec(), "standard input").expect_err(why);
             assert!(error.text.contains(why), "{}: {why}", error.text);
-            assert_eq!(error.exit, Exit::Failed);
+            assert_eq!(error.exit, ExitStatus::Failed);
         }
         for good in [&b"sk-abc"[..], b"sk-abc\n", b"sk-abc\r\n"] {
             assert_eq!(
-                checked(good.to_vec(), "standard input").expect("a key").fingerprint(),
+                parse_provider_key(good.to_vec(), "standard input").expect("a key").fingerprint(),
                 Secret::new("sk-abc".into()).fingerprint()
             );
         }

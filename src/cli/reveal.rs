@@ -5,6 +5,6 @@ use crate::secrets::Secret;
 
 /// The text of a secret, for stdout on request or for a request's own header.
 #[must_use]
-pub fn reveal(secret: &Secret) -> &str {
+pub fn expose_secret(secret: &Secret) -> &str {
     secret.expose()
 }

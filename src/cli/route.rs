@@ -3,15 +3,15 @@
 use clap::Args;
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
-    out::{self, Paint, Role},
-    reach::Reach,
-    table::{Cell, Table},
+    CommandContext,
+    exit::{CliError, ExitStatus},
+    out::{self, Styler, TextRole},
+    reach::RunningProxy,
+    table::{TableCell, TextTable},
 };
 use crate::{
     base::clean::clean,
-    control::route::{Explanation, RouteQuestion},
+    control::route::{RouteExplainRequest, RouteExplanation},
     ir::op::Dialect,
 };
 
@@ -31,11 +31,11 @@ pub struct RouteArgs {
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
     /// As a client of this dialect: openai, responses, anthropic, gemini or ollama
-    #[arg(long, value_name = "NAME", default_value = "openai", value_parser = dialect)]
+    #[arg(long, value_name = "NAME", default_value = "openai", value_parser = parse_dialect)]
     dialect: Dialect,
 }
 
-pub(super) fn dialect(name: &str) -> Result<Dialect, String> {
+pub(super) fn parse_dialect(name: &str) -> Result<Dialect, String> {
     Dialect::parse(name)
         .ok_or_else(|| "one of openai, responses, anthropic, gemini, ollama".to_owned())
 }
@@ -45,26 +45,29 @@ pub(super) fn dialect(name: &str) -> Result<Dialect, String> {
 /// # Errors
 ///
 /// None runs. A name that nobody serves is exit code 1, after the explanation.
-pub async fn run(ctx: &Ctx, args: RouteArgs) -> Result<Exit, CliError> {
-    let reach = Reach::find(ctx).await?;
-    let question =
-        RouteQuestion { model: args.model, project: args.project, dialect: Some(args.dialect) };
-    let answer: Explanation = reach.client.post_json("/aiproxy/v1/route", &question).await?;
+pub async fn run(ctx: &CommandContext, args: RouteArgs) -> Result<ExitStatus, CliError> {
+    let proxy = RunningProxy::connect(ctx).await?;
+    let question = RouteExplainRequest {
+        model: args.model,
+        project: args.project,
+        dialect: Some(args.dialect),
+    };
+    let answer: RouteExplanation = proxy.client.post_json("/aiproxy/v1/route", &question).await?;
     if ctx.global.json {
-        out::json(&answer)?;
+        out::print_json(&answer)?;
     } else {
-        out::print(&show(&answer, Paint::stdout()))?;
+        out::print(&render(&answer, Styler::stdout()))?;
     }
     // That everything is blocked just now is an answer; that nobody serves the name is a mistake.
     Ok(if answer.verdict == "unknown" || answer.verdict.is_empty() {
-        Exit::Failed
+        ExitStatus::Failed
     } else {
-        Exit::Ok
+        ExitStatus::Ok
     })
 }
 
-fn show(answer: &Explanation, paint: Paint) -> String {
-    let mut text = paint.paint(Role::Strong, &clean(&answer.asked));
+fn render(answer: &RouteExplanation, styler: Styler) -> String {
+    let mut text = styler.style(TextRole::Strong, &clean(&answer.requested_model));
     if let Some(by) = answer.resolved_by.as_deref().filter(|by| !by.is_empty()) {
         text.push_str(&format!(" ({})", clean(by)));
     }
@@ -73,33 +76,33 @@ fn show(answer: &Explanation, paint: Paint) -> String {
     }
     text.push('\n');
     if let Some(error) = &answer.error {
-        text.push_str(&paint.paint(Role::Bad, &clean(error)));
+        text.push_str(&styler.style(TextRole::Error, &clean(error)));
         text.push('\n');
     }
-    let mut table = Table::new(&["", "UPSTREAM", "KEY", "MODEL", "WHY"]);
+    let mut table = TextTable::new(&["", "UPSTREAM", "KEY", "MODEL", "WHY"]);
     for (mark, role, candidate) in answer
         .chosen
         .iter()
-        .map(|c| ("→", Role::Good, c))
-        .chain(answer.others.iter().map(|c| (" ", Role::Plain, c)))
+        .map(|c| ("→", TextRole::Success, c))
+        .chain(answer.others.iter().map(|c| (" ", TextRole::Plain, c)))
     {
         table.row(vec![
-            Cell::new(role, mark),
-            Cell::new(role, &candidate.upstream),
+            TableCell::new(role, mark),
+            TableCell::new(role, &candidate.upstream),
             if candidate.key.is_empty() { "–".into() } else { (&candidate.key).into() },
             (&candidate.model).into(),
-            (&candidate.why).into(),
+            (&candidate.reason).into(),
         ]);
     }
     if !table.is_empty() {
         text.push('\n');
-        text.push_str(&table.show(paint));
+        text.push_str(&table.render(styler));
     }
     if !answer.plan.is_empty() {
         text.push('\n');
     }
     for line in &answer.plan {
-        text.push_str(&paint.paint(Role::Dim, &clean(line)));
+        text.push_str(&styler.style(TextRole::Dim, &clean(line)));
         text.push('\n');
     }
     text
@@ -111,7 +114,7 @@ mod tests {
 
     #[test]
     fn every_loser_stands_there_with_its_reason() {
-        let answer: Explanation = serde_json::from_value(serde_json::json!({
+        let answer: RouteExplanation = serde_json::from_value(serde_json::json!({
             "asked": "smart", "resolved_by": "alias smart", "verdict": "try",
             "chosen": {"upstream": "anthropic", "key": "work", "model": "claude-x", "tier": [10, 0], "why": "first of the best tier"},
             "others": [{"upstream": "openai", "key": "main", "model": "gpt", "tier": [10, 0], "why": "cooling for 41s: 429"},
@@ -120,7 +123,7 @@ mod tests {
         }))
         .unwrap();
 
-        let text = show(&answer, Paint::none());
+        let text = render(&answer, Styler::plain());
 
         for part in [
             "smart (alias smart): try",

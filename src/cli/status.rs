@@ -14,7 +14,7 @@ use super::{
 use crate::{
     base::{
         clean::clean,
-        clock::{Clock, System, UnixMillis},
+        clock::{Clock, SystemClock, UnixMillis},
     },
     config::settings::Origin,
     control::snapshot::{AlertView, KeyView, Snapshot, UpstreamState, UpstreamView},
@@ -28,7 +28,7 @@ use crate::{
 /// None runs, or something else answers.
 pub async fn run(ctx: &Ctx) -> Result<Exit, CliError> {
     let snapshot = Reach::find(ctx).await?.snapshot().await?;
-    let now = System.unix();
+    let now = SystemClock.unix();
     if ctx.global.json {
         out::json(&as_json(&snapshot, now))?;
     } else {

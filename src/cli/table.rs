@@ -3,40 +3,40 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use super::out::{Paint, Role};
+use super::out::{Styler, TextRole};
 use crate::base::clean;
 
 /// One cell: text and what it means.
 #[derive(Clone, Debug)]
-pub struct Cell(String, Role);
+pub struct TableCell(String, TextRole);
 
-impl Cell {
+impl TableCell {
     /// A cell with a meaning.
-    pub fn new(role: Role, text: impl AsRef<str>) -> Self {
+    pub fn new(role: TextRole, text: impl AsRef<str>) -> Self {
         Self(clean::clean(text.as_ref()).into_owned(), role)
     }
 }
 
-impl<T: AsRef<str>> From<T> for Cell {
+impl<T: AsRef<str>> From<T> for TableCell {
     fn from(text: T) -> Self {
-        Self::new(Role::Plain, text)
+        Self::new(TextRole::Plain, text)
     }
 }
 
 /// Rows under a heading.
 #[derive(Debug)]
-pub struct Table {
+pub struct TextTable {
     head: Vec<&'static str>,
-    rows: Vec<Vec<Cell>>,
+    rows: Vec<Vec<TableCell>>,
 }
 
-impl Table {
+impl TextTable {
     #[must_use]
     pub fn new(head: &[&'static str]) -> Self {
         Self { head: head.to_vec(), rows: Vec::new() }
     }
 
-    pub fn row(&mut self, cells: Vec<Cell>) {
+    pub fn row(&mut self, cells: Vec<TableCell>) {
         self.rows.push(cells);
     }
 
@@ -47,7 +47,7 @@ impl Table {
 
     /// The table as lines; a column that is empty in every row is left out.
     #[must_use]
-    pub fn show(&self, paint: Paint) -> String {
+    pub fn render(&self, styler: Styler) -> String {
         let columns: Vec<(usize, usize)> = (0..self.head.len())
             .filter_map(|at| {
                 let widest = self
@@ -59,16 +59,17 @@ impl Table {
                 (widest > 0).then(|| (at, widest.max(self.head[at].width())))
             })
             .collect();
-        let head: Vec<Cell> = self.head.iter().map(|text| Cell::new(Role::Dim, text)).collect();
+        let head: Vec<TableCell> =
+            self.head.iter().map(|text| TableCell::new(TextRole::Dim, text)).collect();
         let mut out = String::new();
         for row in std::iter::once(&head).chain(&self.rows) {
             let mut line = String::new();
-            let mut owed = 0;
+            let mut padding = 0;
             for &(at, width) in &columns {
-                let Some(Cell(text, role)) = row.get(at) else { continue };
-                line.extend(std::iter::repeat_n(' ', owed));
-                line.push_str(&paint.paint(*role, text));
-                owed = (width + 2).saturating_sub(text.width());
+                let Some(TableCell(text, role)) = row.get(at) else { continue };
+                line.extend(std::iter::repeat_n(' ', padding));
+                line.push_str(&styler.style(*role, text));
+                padding = (width + 2).saturating_sub(text.width());
             }
             out.push_str(line.trim_end());
             out.push('\n');
@@ -83,11 +84,15 @@ mod tests {
 
     #[test]
     fn columns_line_up_also_under_wide_characters_and_escapes_are_taken_out() {
-        let mut table = Table::new(&["NAME", "EMPTY", "STATE"]);
+        let mut table = TextTable::new(&["NAME", "EMPTY", "STATE"]);
         table.row(vec!["通义".into(), "".into(), "ok".into()]);
-        table.row(vec!["a\u{1b}[31mlong-one".into(), "".into(), Cell::new(Role::Bad, "open")]);
+        table.row(vec![
+            "a\u{1b}[31mlong-one".into(),
+            "".into(),
+            TableCell::new(TextRole::Error, "open"),
+        ]);
 
-        let shown = table.show(Paint::none());
+        let shown = table.render(Styler::plain());
 
         let rows: Vec<&str> = shown.lines().collect();
         assert_eq!(rows.len(), 3);

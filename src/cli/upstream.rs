@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     base::{
-        clock::{Clock, System},
+        clock::{Clock, SystemClock},
         near, units,
     },
     config::{
@@ -336,7 +336,7 @@ async fn list(ctx: &Ctx) -> Result<Exit, CliError> {
         if ctx.global.json {
             out::json(&upstreams.iter().map(status::upstream_json).collect::<Vec<_>>())?;
         } else {
-            out::print(&status::upstreams(&upstreams, System.unix(), Paint::stdout()))?;
+            out::print(&status::upstreams(&upstreams, SystemClock.unix(), Paint::stdout()))?;
         }
         return Ok(Exit::Ok);
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     base::{
-        clock::{Clock, System},
+        clock::{Clock, SystemClock},
         money::NanoUsd,
     },
     control::history::UsageQuestion,
@@ -99,7 +99,7 @@ pub async fn run(ctx: &Ctx, args: UsageArgs) -> Result<Exit, CliError> {
     if !budgets.is_empty() {
         out::print(&format!(
             "\n{}",
-            budget::table(&budgets.iter().collect::<Vec<_>>(), System.unix(), paint)
+            budget::table(&budgets.iter().collect::<Vec<_>>(), SystemClock.unix(), paint)
         ))?;
     }
     Ok(Exit::Ok)
@@ -258,7 +258,7 @@ fn csv(view: &View) -> String {
         ];
         let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
         let cost =
-            sums.shown().usd.map(|usd| crate::base::money::decimal(usd.0)).unwrap_or_default();
+            sums.shown().usd.map(|usd| crate::base::money::format_nanos(usd.0)).unwrap_or_default();
         let last = [sums.unpriced, sums.estimated, sums.at_least].map(|n| n.to_string()).join(",");
         text.push_str(&format!("{},{},{cost},{last}\r\n", export::cell(name), numbers.join(",")));
     }

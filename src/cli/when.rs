@@ -1,6 +1,6 @@
 //! Times for people: relative where they are fresh, a clock where they are not.
 
-use crate::base::clock::{Clock, System, UnixMillis};
+use crate::base::clock::{Clock, SystemClock, UnixMillis};
 
 /// A span as `41s`, `2m05s`, `3h12m`, `4d02h`.
 #[must_use]
@@ -42,7 +42,7 @@ pub fn moment(at: UnixMillis) -> String {
     let Ok(at) = jiff::Timestamp::from_millisecond(at.0) else { return "–".to_owned() };
     let (at, now) = (
         at.to_zoned(zone.clone()),
-        jiff::Timestamp::from_millisecond(System.unix().0).unwrap_or_default().to_zoned(zone),
+        jiff::Timestamp::from_millisecond(SystemClock.unix().0).unwrap_or_default().to_zoned(zone),
     );
     at.strftime(if at.date() == now.date() { "%H:%M:%S" } else { "%m-%d %H:%M:%S" }).to_string()
 }

@@ -29,7 +29,7 @@ const ENDPOINTS: [(&str, Dialect); 18] = [
 
 /// A base URL and the query that stood behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parts {
+pub struct BaseUrlParts {
     /// Normalised, without query.
     pub base: String,
     /// Without `?`.
@@ -42,7 +42,7 @@ pub struct Parts {
 /// # Errors
 ///
 /// A sentence: what is wrong, then after `; ` what to write instead.
-pub fn normalise(text: &str, dialect: Dialect) -> Result<String, String> {
+pub fn normalize(text: &str, dialect: Dialect) -> Result<String, String> {
     let parts = parse(text, dialect)?;
     match parts.query {
         None => Ok(parts.base),
@@ -58,7 +58,7 @@ pub fn normalise(text: &str, dialect: Dialect) -> Result<String, String> {
 /// # Errors
 ///
 /// As [`normalise`].
-pub fn parse(text: &str, dialect: Dialect) -> Result<Parts, String> {
+pub fn parse(text: &str, dialect: Dialect) -> Result<BaseUrlParts, String> {
     let text = text.trim();
     let (scheme, rest) = split_scheme(text)?;
     let (rest, fragment) =
@@ -74,15 +74,15 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<Parts, String> {
             "credentials do not belong into a base URL; put the key under `keys`".to_owned()
         );
     }
-    let authority = checked_authority(authority)?;
+    let authority = normalize_authority(authority)?;
     if path.contains(['{', '}', '<', '>']) || authority.contains(['{', '}', '<', '>']) {
         return Err(
             "the base URL still has a placeholder in it; put the real name there".to_owned()
         );
     }
-    let path = trimmed_path(path, dialect);
+    let path = strip_endpoint(path, dialect);
     let path = if path.is_empty() { default_path(dialect) } else { path };
-    Ok(Parts {
+    Ok(BaseUrlParts {
         base: format!("{scheme}://{authority}{path}"),
         query: query.filter(|q| !q.is_empty()),
     })
@@ -116,7 +116,7 @@ pub fn host_port(url: &str) -> Option<(String, u16)> {
 
 /// Scheme, host and port of a URL.
 #[must_use]
-pub fn host(url: &str) -> &str {
+pub fn origin_of(url: &str) -> &str {
     let begin = url.find("://").map_or(0, |at| at + 3);
     let end = url[begin..].find('/').map_or(url.len(), |at| begin + at);
     &url[..end]
@@ -135,14 +135,15 @@ pub fn is_loopback(host: &str) -> bool {
 
 /// Whether this URL leads back to one of our own listeners.
 #[must_use]
-pub fn is_own(url: &str, listen: &[SocketAddr]) -> bool {
+pub fn is_local_listener(url: &str, listen: &[SocketAddr]) -> bool {
     let Some((host, port)) = host_port(url) else { return false };
     let here = is_loopback(&host);
     let ip = host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
     listen.iter().any(|at| {
-        let own = at.ip().to_canonical();
+        let listener_ip = at.ip().to_canonical();
         at.port() == port
-            && (here && (own.is_loopback() || own.is_unspecified()) || ip == Some(own))
+            && (here && (listener_ip.is_loopback() || listener_ip.is_unspecified())
+                || ip == Some(listener_ip))
     })
 }
 
@@ -178,7 +179,7 @@ fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
         let scheme = if local { "http" } else { "https" };
         return Err(format!(
             "a base URL begins with http:// or https://; write `{scheme}://{}`",
-            super::read::clip(text)
+            super::read::truncate(text)
         ));
     };
     match scheme.to_ascii_lowercase().as_str() {
@@ -186,13 +187,13 @@ fn split_scheme(text: &str) -> Result<(&'static str, &str), String> {
         "https" => Ok(("https", rest)),
         other => Err(format!(
             "`{}://` is not a scheme that providers are reached by; use https:// or http://",
-            super::read::clip(other)
+            super::read::truncate(other)
         )),
     }
 }
 
 /// Host and port as sent: lower case, the scheme's own port left as written.
-fn checked_authority(authority: &str) -> Result<String, String> {
+fn normalize_authority(authority: &str) -> Result<String, String> {
     let (host, port) = split_port(authority);
     if host.is_empty() || host == "[]" {
         return Err(
@@ -222,7 +223,10 @@ fn checked_authority(authority: &str) -> Result<String, String> {
         None => Ok(host),
         Some(port) => match port.parse::<u16>() {
             Ok(port) if port > 0 => Ok(format!("{host}:{port}")),
-            _ => Err(format!("`{}` is not a port; ports are 1 to 65535", super::read::clip(port))),
+            _ => Err(format!(
+                "`{}` is not a port; ports are 1 to 65535",
+                super::read::truncate(port)
+            )),
         },
     }
 }
@@ -239,7 +243,7 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn trimmed_path(path: &str, dialect: Dialect) -> String {
+fn strip_endpoint(path: &str, dialect: Dialect) -> String {
     let mut path = path.trim_end_matches('/');
     if let Some(at) = path.find("/models/")
         && path[at..].contains(':')
@@ -292,7 +296,7 @@ mod tests {
             ("http://[::1]", Openai, "http://[::1]/v1"),
             ("http://10.0.0.1:80/x", Openai, "http://10.0.0.1:80/x"),
         ] {
-            assert_eq!(normalise(text, dialect), Ok(want.to_owned()), "{text}");
+            assert_eq!(normalize(text, dialect), Ok(want.to_owned()), "{text}");
         }
     }
 
@@ -315,7 +319,7 @@ mod tests {
             ("http://::1/v1", "brackets"),
             ("https://RESOURCE_{x}.a.b/v1", "placeholder"),
         ] {
-            let said = normalise(text, Dialect::Openai).expect_err(text);
+            let said = normalize(text, Dialect::Openai).expect_err(text);
             assert!(said.contains(part) && !said.contains("pw"), "{text}: {said}");
         }
     }
@@ -333,9 +337,9 @@ mod tests {
             ("http://localhost:8643/v1", false),
             ("https://api.example.com/v1", false),
         ] {
-            assert_eq!(is_own(url, &listen), own, "{url}");
+            assert_eq!(is_local_listener(url, &listen), own, "{url}");
         }
-        assert!(is_own(
+        assert!(is_local_listener(
             "http://192.168.1.5:8642/v1",
             &["192.168.1.5:8642".parse().expect("address")]
         ));
@@ -345,8 +349,8 @@ mod tests {
         #[test]
         fn a_normal_form_is_its_own_normal_form(host in "[a-z]{1,8}(:[1-9][0-9]{1,3})?", path in "(/[a-z0-9.]{1,6}){0,3}/?") {
             for dialect in Dialect::ALL {
-                if let Ok(once) = normalise(&format!("https://{host}{path}"), dialect) {
-                    proptest::prop_assert_eq!(normalise(&once, dialect), Ok(once.clone()));
+                if let Ok(once) = normalize(&format!("https://{host}{path}"), dialect) {
+                    proptest::prop_assert_eq!(normalize(&once, dialect), Ok(once.clone()));
                 }
             }
         }
@@ -354,7 +358,7 @@ mod tests {
         #[test]
         fn any_text_is_answered_without_a_panic(text in ".{0,60}") {
             for dialect in Dialect::ALL {
-                drop(normalise(&text, dialect));
+                drop(normalize(&text, dialect));
             }
         }
     }

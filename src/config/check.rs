@@ -481,7 +481,7 @@ fn file(path: &Path) -> Option<String> {
         Err(e) => Some(format!("{shown}: {}", plain(&e))),
         Ok(found) if !found.is_file() => Some(format!("{shown} is not a file")),
         Ok(_) => {
-            let mode = disk::open_to_others(path)?;
+            let mode = disk::mode_open_to_others(path)?;
             Some(format!("{shown}: others can read it (mode {mode}); `chmod 600` closes it"))
         }
     }

@@ -4,10 +4,12 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use super::{
-    Ids, Settings, base_url, check,
+    IdInterner, Settings, base_url, check,
     presets::{self, Preset},
-    resolve::{FILE_PRIORITY, FOUND_PRIORITY},
-    settings::{Auth, End, Key, Origin, Patch, Proxy, Timeouts, Upstream},
+    resolve::{DISCOVERED_PRIORITY, FILE_PRIORITY},
+    settings::{
+        Auth, DialectEndpoint, Origin, Patch, ProxySetting, Timeouts, Upstream, UpstreamKey,
+    },
 };
 use crate::{base::pattern::Patterns, ir::op::Dialect, secrets::Reference};
 
@@ -51,7 +53,7 @@ impl std::fmt::Debug for Environment {
 #[must_use]
 pub fn from_env(
     env: &Environment,
-    ids: &mut Ids,
+    ids: &mut IdInterner,
     timeouts: &Timeouts,
 ) -> (Vec<Arc<Upstream>>, Vec<String>) {
     let (mut found, mut notes) = (Vec::new(), Vec::new());
@@ -88,17 +90,17 @@ pub fn from_env(
     (found, notes)
 }
 
-fn env_key(upstream: &str, variable: &str, ids: &mut Ids) -> Key {
+fn env_key(upstream: &str, variable: &str, ids: &mut IdInterner) -> UpstreamKey {
     let name: Arc<str> = format!("{upstream}/{variable}").into();
-    Key {
-        id: ids.key(&name),
+    UpstreamKey {
+        id: ids.key_id(&name),
         account: name.clone(),
         name,
         label: variable.into(),
         reference: Reference::Env(variable.to_owned()),
         priority: FILE_PRIORITY,
         weight: 1.0,
-        limit: super::settings::Limit::default(),
+        limit: super::settings::KeyLimit::default(),
         limits: Vec::new(),
         max_concurrency: 0,
         budget: Vec::new(),
@@ -135,29 +137,38 @@ pub fn local_servers() -> Vec<LocalServer> {
         .map(|preset| LocalServer {
             preset: preset.name.clone(),
             name: preset.name.clone(),
-            base_url: preset.ends[0].base_url.clone(),
-            probe_path: preset.probe.clone().unwrap_or_else(|| "/v1/models".to_owned()),
+            base_url: preset.endpoints[0].base_url.clone(),
+            probe_path: preset.probe_path.clone().unwrap_or_else(|| "/v1/models".to_owned()),
         })
         .collect()
 }
 
 /// The upstream for a local server that answered.
 #[must_use]
-pub fn local_upstream(server: &LocalServer, ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
+pub fn local_upstream(server: &LocalServer, ids: &mut IdInterner, timeouts: &Timeouts) -> Upstream {
     let Some(preset) = presets::find(&server.preset) else {
-        let end = End { dialect: Dialect::Openai, base_url: server.base_url.clone(), query: None };
-        return bare(&server.name, vec![end], Origin::Local, ids, timeouts);
+        let end = DialectEndpoint {
+            dialect: Dialect::Openai,
+            base_url: server.base_url.clone(),
+            query: None,
+        };
+        return minimal_upstream(&server.name, vec![end], Origin::Local, ids, timeouts);
     };
     from_preset(preset, Origin::Local, ids, timeouts)
 }
 
 /// The upstream inside this process; it speaks every dialect and costs nothing.
 #[must_use]
-pub fn demo_upstream(ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
-    let speaks =
+pub fn demo_upstream(ids: &mut IdInterner, timeouts: &Timeouts) -> Upstream {
+    let dialects =
         [Dialect::Openai, Dialect::Responses, Dialect::Anthropic, Dialect::Gemini, Dialect::Ollama];
-    let ends = speaks.map(|dialect| End { dialect, base_url: "demo:".to_owned(), query: None });
-    let mut upstream = bare(check::DEMO, ends.to_vec(), Origin::Demo, ids, timeouts);
+    let ends = dialects.map(|dialect| DialectEndpoint {
+        dialect,
+        base_url: "demo:".to_owned(),
+        query: None,
+    });
+    let mut upstream =
+        minimal_upstream(check::DEMO_NAME, ends.to_vec(), Origin::Demo, ids, timeouts);
     upstream.ask_usage = true;
     upstream.models = Patterns::parse(["echo", "lorem", "tools", "think", "flaky", "embed"]).ok();
     upstream
@@ -167,7 +178,7 @@ pub fn demo_upstream(ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
 /// is the whole list. A found upstream yields to one of the file that has its name, its preset or
 /// its address; and our own listener, should it answer where a local server usually does, is none.
 #[must_use]
-pub fn merge(settings: &Settings, found: &[Arc<Upstream>]) -> Settings {
+pub fn merge_discovered(settings: &Settings, found: &[Arc<Upstream>]) -> Settings {
     let mut upstreams: Vec<_> = settings
         .upstreams
         .iter()
@@ -175,18 +186,20 @@ pub fn merge(settings: &Settings, found: &[Arc<Upstream>]) -> Settings {
         .cloned()
         .collect();
     for new in found {
-        let taken = upstreams.iter().any(|known| same(known, new));
-        let own =
-            new.ends.iter().any(|end| base_url::is_own(&end.base_url, &settings.server.listen));
-        if !taken && !own {
+        let taken = upstreams.iter().any(|known| is_same_upstream(known, new));
+        let is_local = new
+            .endpoints
+            .iter()
+            .any(|end| base_url::is_local_listener(&end.base_url, &settings.server.listen));
+        if !taken && !is_local {
             upstreams.push(new.clone());
         }
     }
     Settings { upstreams, ..settings.clone() }
 }
 
-fn same(known: &Upstream, new: &Upstream) -> bool {
-    let place = |end: &End| {
+fn is_same_upstream(known: &Upstream, new: &Upstream) -> bool {
+    let host_and_port = |end: &DialectEndpoint| {
         let (host, port) = base_url::host_port(&end.base_url)?;
         // Every name of this machine is one place.
         let host = if base_url::is_loopback(&host)
@@ -198,54 +211,63 @@ fn same(known: &Upstream, new: &Upstream) -> bool {
         };
         Some((host, port))
     };
-    let address = |a: &End| {
-        new.ends.iter().any(|b| {
+    let address = |a: &DialectEndpoint| {
+        new.endpoints.iter().any(|b| {
             a.base_url == b.base_url
-                || (known.local && new.local && place(a).is_some() && place(a) == place(b))
+                || (known.local
+                    && new.local
+                    && host_and_port(a).is_some()
+                    && host_and_port(a) == host_and_port(b))
         })
     };
     known.name == new.name
         || (known.preset.is_some() && known.preset == new.preset)
-        || known.ends.iter().any(address)
+        || known.endpoints.iter().any(address)
 }
 
-fn from_preset(preset: &Preset, origin: Origin, ids: &mut Ids, timeouts: &Timeouts) -> Upstream {
-    let mut upstream = bare(&preset.name, preset.ends.clone(), origin, ids, timeouts);
+fn from_preset(
+    preset: &Preset,
+    origin: Origin,
+    ids: &mut IdInterner,
+    timeouts: &Timeouts,
+) -> Upstream {
+    let mut upstream =
+        minimal_upstream(&preset.name, preset.endpoints.clone(), origin, ids, timeouts);
     upstream.preset = Some(preset.name.clone());
     upstream.auth = preset.auth.clone();
     upstream.models = preset.models.clone();
     upstream.ask_usage = preset.ask_usage;
-    upstream.reasoning_back = preset.reasoning_back;
+    upstream.accepts_reasoning = preset.accepts_reasoning;
     (upstream.embed, upstream.rerank) = (preset.embed, preset.rerank);
-    upstream.takes_compressed = preset.takes_compressed;
+    upstream.accepts_compressed = preset.accepts_compressed;
     upstream.local = preset.is_local();
     upstream.key_page = preset.key_page.clone();
     upstream.key_env = preset.key_env.first().cloned();
     upstream
 }
 
-fn bare(
+fn minimal_upstream(
     name: &str,
-    ends: Vec<End>,
+    ends: Vec<DialectEndpoint>,
     origin: Origin,
-    ids: &mut Ids,
+    ids: &mut IdInterner,
     timeouts: &Timeouts,
 ) -> Upstream {
     Upstream {
-        id: ids.upstream(name),
+        id: ids.upstream_id(name),
         name: name.into(),
         origin,
         preset: None,
-        ends,
+        endpoints: ends,
         auth: Auth::None,
         models: None,
         rename: std::collections::BTreeMap::new(),
-        priority: FOUND_PRIORITY,
+        priority: DISCOVERED_PRIORITY,
         weight: 1.0,
         max_concurrency: 0,
         max_rps: 0.0,
         region: String::new(),
-        proxy: Proxy::Environment,
+        proxy: ProxySetting::Environment,
         headers: Vec::new(),
         ca_file: None,
         insecure_tls: false,
@@ -253,7 +275,7 @@ fn bare(
         think_split: false,
         stream_keepalive: false,
         prices_win: false,
-        reasoning_back: true,
+        accepts_reasoning: true,
         embed: None,
         rerank: None,
         retry_statuses: None,
@@ -264,7 +286,7 @@ fn bare(
         enabled: true,
         timeouts: *timeouts,
         patch: Patch::default(),
-        takes_compressed: false,
+        accepts_compressed: false,
         local: true,
         key_page: None,
         key_env: None,
@@ -278,14 +300,14 @@ mod tests {
     use super::*;
     use crate::config::load::load;
 
-    fn settings(text: &str, ids: &mut Ids) -> Settings {
+    fn settings(text: &str, ids: &mut IdInterner) -> Settings {
         let loaded = load(text, Path::new("/etc/x/config.toml"), &Environment::default(), ids);
         loaded.settings.unwrap_or_else(|| panic!("{:#?}", loaded.problems))
     }
 
     #[test]
     fn keys_of_the_environment_make_upstreams_and_our_own_do_not() {
-        let mut ids = Ids::default();
+        let mut ids = IdInterner::default();
         let env: Environment = [
             ("GROQ_API_KEY", "gsk_x"),
             ("OPENAI_API_KEY", "aip-ours"),
@@ -309,7 +331,7 @@ mod tests {
 
     #[test]
     fn the_file_wins_over_what_is_found() {
-        let mut ids = Ids::default();
+        let mut ids = IdInterner::default();
         let text = "[[upstream]]\nname = \"mine\"\npreset = \"groq\"\nkeys = [\"env:X\"]\n[[upstream]]\nname = \"box\"\nbase_url = \"http://localhost:11434\"\ndialect = \"ollama\"\n";
         let base = settings(text, &mut ids);
         let env = [("GROQ_API_KEY", "gsk_x"), ("DEEPSEEK_API_KEY", "sk-y")].into_iter().collect();
@@ -318,21 +340,25 @@ mod tests {
             found.push(Arc::new(local_upstream(&server, &mut ids, &base.timeouts)));
         }
 
-        let merged = merge(&base, &found);
+        let merged = merge_discovered(&base, &found);
 
         let names: Vec<_> = merged.upstreams.iter().map(|u| &*u.name).collect();
         assert_eq!(names, ["mine", "box", "deepseek", "lmstudio", "llamacpp", "vllm"]);
-        assert_eq!(merge(&merged, &[]).upstreams.len(), 2, "what is found no more is gone");
+        assert_eq!(
+            merge_discovered(&merged, &[]).upstreams.len(),
+            2,
+            "what is found no more is gone"
+        );
     }
 
     #[test]
     fn a_local_server_that_is_ourselves_is_none() {
-        let mut ids = Ids::default();
+        let mut ids = IdInterner::default();
         let base = settings("[server]\nlisten = \"8080\"\n", &mut ids);
         let found: Vec<_> = local_servers()
             .iter()
             .map(|s| Arc::new(local_upstream(s, &mut ids, &base.timeouts)))
             .collect();
-        assert!(!merge(&base, &found).upstreams.iter().any(|u| &*u.name == "llamacpp"));
+        assert!(!merge_discovered(&base, &found).upstreams.iter().any(|u| &*u.name == "llamacpp"));
     }
 }

@@ -100,26 +100,27 @@ pub enum EditError {
     /// Somebody else changed the file, again and again.
     #[error("{0}: it is being changed by another program; try again")]
     Busy(std::path::PathBuf),
-    #[error("{path}: {said}")]
-    Io { path: std::path::PathBuf, said: String },
+    #[error("{path}: {message}")]
+    Io { path: std::path::PathBuf, message: String },
     /// The change names something that is not there, or is there already.
     #[error("{0}")]
-    Place(String),
+    BadPath(String),
     /// The file with the change would not load; `source` is that text, no error of its own.
-    #[error("{}", first(problems))]
-    Refused { problems: Vec<Problem>, r#source: String },
+    #[error("{}", first_error(problems))]
+    Invalid { problems: Vec<Problem>, r#source: String },
     #[error(
         "the file is not valid TOML, so nothing can be changed in it; `aiproxy config edit` opens it"
     )]
     Syntax,
 }
 
-fn first(problems: &[Problem]) -> String {
-    let errors: Vec<_> = problems.iter().filter(|p| p.level == super::Level::Error).collect();
+fn first_error(problems: &[Problem]) -> String {
+    let errors: Vec<_> =
+        problems.iter().filter(|p| p.level == super::ProblemSeverity::Error).collect();
     match errors.as_slice() {
         [] => "the config would not load".to_owned(),
-        [one] => one.short(),
-        [one, rest @ ..] => format!("{} (and {} more)", one.short(), rest.len()),
+        [one] => one.one_line(),
+        [one, rest @ ..] => format!("{} (and {} more)", one.one_line(), rest.len()),
     }
 }
 
@@ -129,30 +130,38 @@ fn first(problems: &[Problem]) -> String {
 ///
 /// [`EditError::Syntax`] and [`EditError::Place`]. Whether the result loads is for the caller to
 /// see.
-pub fn apply(text: &str, edits: &[Edit]) -> Result<String, EditError> {
+pub fn apply_edits(text: &str, edits: &[Edit]) -> Result<String, EditError> {
     let mut text = text.to_owned();
     for edit in edits {
-        text = one(&text, edit)?;
+        text = apply_edit(&text, edit)?;
     }
     Ok(text)
 }
 
-fn one(text: &str, edit: &Edit) -> Result<String, EditError> {
+fn apply_edit(text: &str, edit: &Edit) -> Result<String, EditError> {
     match edit {
-        Edit::RemoveAlias { name } => return cut::key(text, &["aliases", name]),
+        Edit::RemoveAlias { name } => return cut::remove_key(text, &["aliases", name]),
         Edit::RemoveModel { name } => {
-            let rows = cut::row(text, "model", name);
-            return if rows.is_err() { cut::key(text, &["aliases", name]).or(rows) } else { rows };
+            let rows = cut::remove_row(text, "model", name);
+            return if rows.is_err() {
+                cut::remove_key(text, &["aliases", name]).or(rows)
+            } else {
+                rows
+            };
         }
-        Edit::RemoveProject { name } => return cut::row(text, "project", name),
-        Edit::RemoveUpstream { name } => return cut::row(text, "upstream", name),
-        Edit::Unset { path } => return unset(text, path),
+        Edit::RemoveProject { name } => return cut::remove_row(text, "project", name),
+        Edit::RemoveUpstream { name } => return cut::remove_row(text, "upstream", name),
+        Edit::Unset { path } => return unset_path(text, path),
         _ => {}
     }
     let mut doc = parse(text)?;
     match edit {
         Edit::AddKey { upstream, reference, label } => {
-            keylist::add(row::find(&mut doc, "upstream", upstream)?, reference, label.as_deref())?;
+            keylist::add_key(
+                row::find_row(&mut doc, "upstream", upstream)?,
+                reference,
+                label.as_deref(),
+            )?;
         }
         Edit::AddModel { name, targets, strategy } => {
             let mut fields = vec![(
@@ -160,10 +169,10 @@ fn one(text: &str, edit: &Edit) -> Result<String, EditError> {
                 Value::Array(targets.iter().map(String::as_str).collect::<Array>()),
             )];
             fields.extend(strategy.as_deref().map(|strategy| ("strategy", Value::from(strategy))));
-            row::add(&mut doc, "model", name, fields)?;
+            row::add_row(&mut doc, "model", name, fields)?;
         }
         Edit::AddProject { name, key } => {
-            row::add(&mut doc, "project", name, vec![("key", Value::from(key.as_str()))])?
+            row::add_row(&mut doc, "project", name, vec![("key", Value::from(key.as_str()))])?
         }
         Edit::AddUpstream { name, preset, base_url, dialects } => {
             let mut fields = Vec::new();
@@ -177,41 +186,57 @@ fn one(text: &str, edit: &Edit) -> Result<String, EditError> {
                     Value::Array(many.iter().map(String::as_str).collect::<Array>()),
                 )),
             }
-            row::add(&mut doc, "upstream", name, fields)?;
+            row::add_row(&mut doc, "upstream", name, fields)?;
         }
         Edit::ReplaceKeyReference { upstream, label, reference } => {
-            keylist::replace(
-                row::find(&mut doc, "upstream", upstream)?,
+            keylist::replace_reference(
+                row::find_row(&mut doc, "upstream", upstream)?,
                 upstream,
                 label,
                 reference,
             )?;
         }
         Edit::RemoveKey { upstream, label } => {
-            keylist::remove(row::find(&mut doc, "upstream", upstream)?, upstream, label)?
+            keylist::remove_key(row::find_row(&mut doc, "upstream", upstream)?, upstream, label)?
         }
-        Edit::Set { path, value } => set(&mut doc, path, value)?,
+        Edit::Set { path, value } => set_path(&mut doc, path, value)?,
         Edit::SetAlias { name, target } => {
-            let table = table_at(doc.as_table_mut(), "aliases")?;
-            put(table, name, Value::from(target.as_str()));
+            let table = subtable(doc.as_table_mut(), "aliases")?;
+            set_value(table, name, Value::from(target.as_str()));
         }
         Edit::SetKeyEnabled { upstream, label, enabled } => {
-            keylist::enable(row::find(&mut doc, "upstream", upstream)?, upstream, label, *enabled)?;
+            keylist::set_enabled(
+                row::find_row(&mut doc, "upstream", upstream)?,
+                upstream,
+                label,
+                *enabled,
+            )?;
         }
-        Edit::SetModel { name, path, value } => {
-            set_in(row::find(&mut doc, "model", name)?, "model", &segments(path)?, value)?
-        }
-        Edit::SetProject { name, path, value } => {
-            set_in(row::find(&mut doc, "project", name)?, "project", &segments(path)?, value)?
-        }
+        Edit::SetModel { name, path, value } => set_in_table(
+            row::find_row(&mut doc, "model", name)?,
+            "model",
+            &split_path(path)?,
+            value,
+        )?,
+        Edit::SetProject { name, path, value } => set_in_table(
+            row::find_row(&mut doc, "project", name)?,
+            "project",
+            &split_path(path)?,
+            value,
+        )?,
         Edit::SetUpstream { name, path, value } => {
-            set_in(row::find(&mut doc, "upstream", name)?, "upstream", &segments(path)?, value)?;
+            set_in_table(
+                row::find_row(&mut doc, "upstream", name)?,
+                "upstream",
+                &split_path(path)?,
+                value,
+            )?;
         }
         Edit::SetUpstreamEnabled { name, enabled } => {
-            let row = row::find(&mut doc, "upstream", name)?;
+            let row = row::find_row(&mut doc, "upstream", name)?;
             // True is the default: a row that never said otherwise stays as it is.
             if row.contains_key("enabled") || !enabled {
-                put(row, "enabled", Value::from(*enabled));
+                set_value(row, "enabled", Value::from(*enabled));
             }
         }
         Edit::RemoveAlias { .. }
@@ -228,8 +253,8 @@ fn parse(text: &str) -> Result<DocumentMut, EditError> {
 }
 
 /// Sets a value at a path from the top.
-fn set(doc: &mut DocumentMut, path: &str, value: &str) -> Result<(), EditError> {
-    let names = segments(path)?;
+fn set_path(doc: &mut DocumentMut, path: &str, value: &str) -> Result<(), EditError> {
+    let names = split_path(path)?;
     match names.as_slice() {
         [table, rest @ ..] if table == "aliases" && !rest.is_empty() => {
             let target = value
@@ -238,46 +263,46 @@ fn set(doc: &mut DocumentMut, path: &str, value: &str) -> Result<(), EditError> 
                 .filter(Value::is_str)
                 .unwrap_or_else(|| Value::from(value));
             let name = rest.join(".");
-            put(table_at(doc.as_table_mut(), "aliases")?, &name, target);
+            set_value(subtable(doc.as_table_mut(), "aliases")?, &name, target);
             Ok(())
         }
         [kind, rest @ ..] if row::KINDS.contains(&kind.as_str()) => {
-            let (name, below) = row::named(doc, kind, rest)?;
-            set_in(row::find(doc, kind, &name)?, kind, &below, value)
+            let (name, key_path) = row::split_row_path(doc, kind, rest)?;
+            set_in_table(row::find_row(doc, kind, &name)?, kind, &key_path, value)
         }
-        _ => set_in(doc.as_table_mut(), "", &names, value),
+        _ => set_in_table(doc.as_table_mut(), "", &names, value),
     }
 }
 
 /// Sets a value at a path from a table, making the tables on the way.
-fn set_in(
+fn set_in_table(
     table: &mut dyn TableLike,
-    place: &str,
+    prefix: &str,
     path: &[String],
     value: &str,
 ) -> Result<(), EditError> {
-    let (last, way) = path
+    let (last, parents) = path
         .split_last()
-        .ok_or_else(|| EditError::Place(format!("`{place}` needs the name of a key")))?;
+        .ok_or_else(|| EditError::BadPath(format!("`{prefix}` needs the name of a key")))?;
     let mut at = table;
-    for name in way {
-        at = table_at(at, name)?;
+    for name in parents {
+        at = subtable(at, name)?;
     }
     if at.get(last).is_some_and(|item| item.is_array_of_tables() || item.is_table()) {
-        return Err(EditError::Place(format!(
+        return Err(EditError::BadPath(format!(
             "`{}` is a table; name one of its keys",
             path.join(".")
         )));
     }
     let known = keys::find(
-        &[place, &path.join(".")]
+        &[prefix, &path.join(".")]
             .iter()
             .filter(|p| !p.is_empty())
             .copied()
             .collect::<Vec<_>>()
             .join("."),
     );
-    put(at, last, read_value(value, known.is_some_and(|key| key.kind.is_text())));
+    set_value(at, last, read_value(value, known.is_some_and(|key| key.kind.is_text())));
     Ok(())
 }
 
@@ -295,7 +320,7 @@ fn read_value(text: &str, only_text: bool) -> Value {
 }
 
 /// Puts a value under a key: the old one's surroundings, such as the comment behind it, stay.
-fn put(table: &mut dyn TableLike, name: &str, mut value: Value) {
+fn set_value(table: &mut dyn TableLike, name: &str, mut value: Value) {
     match table.get_mut(name).and_then(Item::as_value_mut) {
         Some(old) => {
             *value.decor_mut() = old.decor().clone();
@@ -322,7 +347,7 @@ fn put(table: &mut dyn TableLike, name: &str, mut value: Value) {
 }
 
 /// The table under a key, made where it is missing.
-fn table_at<'a>(
+fn subtable<'a>(
     table: &'a mut dyn TableLike,
     name: &str,
 ) -> Result<&'a mut dyn TableLike, EditError> {
@@ -335,31 +360,31 @@ fn table_at<'a>(
             Item::Table(Table::new())
         }
     });
-    item.as_table_like_mut().ok_or_else(|| EditError::Place(format!("`{name}` is not a table")))
+    item.as_table_like_mut().ok_or_else(|| EditError::BadPath(format!("`{name}` is not a table")))
 }
 
-fn unset(text: &str, path: &str) -> Result<String, EditError> {
-    let names = segments(path)?;
+fn unset_path(text: &str, path: &str) -> Result<String, EditError> {
+    let names = split_path(path)?;
     match names.as_slice() {
         [table, rest @ ..] if table == "aliases" && !rest.is_empty() => {
-            cut::key(text, &["aliases", &rest.join(".")])
+            cut::remove_key(text, &["aliases", &rest.join(".")])
         }
         [kind, rest @ ..] if row::KINDS.contains(&kind.as_str()) => {
             let mut doc = parse(text)?;
-            let (name, below) = row::named(&mut doc, kind, rest)?;
-            if below.is_empty() {
-                return cut::row(text, kind, &name);
+            let (name, key_path) = row::split_row_path(&mut doc, kind, rest)?;
+            if key_path.is_empty() {
+                return cut::remove_row(text, kind, &name);
             }
-            cut::key_of_row(text, kind, &name, &below)
+            cut::remove_row_key(text, kind, &name, &key_path)
         }
-        names => cut::key(text, &names.iter().map(String::as_str).collect::<Vec<_>>()),
+        names => cut::remove_key(text, &names.iter().map(String::as_str).collect::<Vec<_>>()),
     }
 }
 
 /// Cuts `a.b."c.d"` at its dots.
-fn segments(path: &str) -> Result<Vec<String>, EditError> {
-    let bad = || {
-        EditError::Place(format!(
+fn split_path(path: &str) -> Result<Vec<String>, EditError> {
+    let invalid = || {
+        EditError::BadPath(format!(
             "`{path}` is not the path of a key; write it like `timeouts.idle` or `upstream.NAME.priority`"
         ))
     };
@@ -373,14 +398,15 @@ fn segments(path: &str) -> Result<Vec<String>, EditError> {
         }
     }
     out.push(word);
-    if quote.is_some() || out.iter().any(String::is_empty) { Err(bad()) } else { Ok(out) }
+    if quote.is_some() || out.iter().any(String::is_empty) { Err(invalid()) } else { Ok(out) }
 }
 
 /// That something is not there, with what is near.
-fn nothing<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> EditError {
+fn not_found<'a>(kind: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> EditError {
     let near = near::nearest(name, known)
         .map(|near| format!("; did you mean `{near}`?"))
         .unwrap_or_default();
-    let demo = if kind == "upstream" && name == check::DEMO { " (it is built in)" } else { "" };
-    EditError::Place(format!("there is no {kind} `{name}` in the file{demo}{near}"))
+    let demo =
+        if kind == "upstream" && name == check::DEMO_NAME { " (it is built in)" } else { "" };
+    EditError::BadPath(format!("there is no {kind} `{name}` in the file{demo}{near}"))
 }

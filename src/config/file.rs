@@ -11,7 +11,7 @@ use super::{
     edit::{self, Edit},
     load::load,
 };
-use crate::base::disk::{self, Lock};
+use crate::base::disk::{self, FileLock};
 
 pub use super::edit::EditError;
 
@@ -123,7 +123,7 @@ pub fn read(path: &Path) -> Result<Option<String>, Problem> {
 pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, EditError> {
     let io = |e: &io::Error| EditError::Io { path: path.to_owned(), said: check::plain(e) };
     if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-        disk::private_dir(folder).map_err(|e| io(&e))?;
+        disk::create_private_dir(folder).map_err(|e| io(&e))?;
     }
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let _lock = lock(&target)?;
@@ -147,7 +147,7 @@ pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, Ed
             source: String::new(),
         })?;
         if now == before {
-            disk::replace(&target, text.as_bytes(), mode(&target)).map_err(|e| io(&e))?;
+            disk::write_atomic(&target, text.as_bytes(), mode(&target)).map_err(|e| io(&e))?;
             return Ok(loaded);
         }
     }
@@ -156,12 +156,12 @@ pub fn edit(path: &Path, env: &Environment, edits: &[Edit]) -> Result<Loaded, Ed
 
 /// The lock stands beside the file, for the file itself is replaced; half a minute is longer than
 /// any edit takes.
-fn lock(target: &Path) -> Result<Lock, EditError> {
+fn lock(target: &Path) -> Result<FileLock, EditError> {
     let name =
         target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let beside = target.with_file_name(format!(".{name}.lock"));
     for _ in 0..1_500 {
-        match Lock::attempt(&beside) {
+        match FileLock::try_acquire(&beside) {
             Ok(Some(lock)) => return Ok(lock),
             Ok(None) => std::thread::sleep(Duration::from_millis(20)),
             Err(e) => return Err(EditError::Io { said: check::plain(&e), path: beside }),

@@ -7,20 +7,20 @@ use super::settings::{KeyId, UpstreamId};
 
 /// The interner. One lives as long as the process and is handed to every load.
 #[derive(Debug, Default)]
-pub struct Ids {
+pub struct IdInterner {
     upstreams: HashMap<String, UpstreamId>,
     keys: HashMap<String, KeyId>,
 }
 
-impl Ids {
+impl IdInterner {
     /// The number of an upstream's name.
-    pub fn upstream(&mut self, name: &str) -> UpstreamId {
+    pub fn upstream_id(&mut self, name: &str) -> UpstreamId {
         let next = UpstreamId(u32::try_from(self.upstreams.len()).unwrap_or(u32::MAX));
         *self.upstreams.entry(name.to_owned()).or_insert(next)
     }
 
     /// The number of a key's name, `upstream/label`.
-    pub fn key(&mut self, name: &str) -> KeyId {
+    pub fn key_id(&mut self, name: &str) -> KeyId {
         let next = KeyId(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
         *self.keys.entry(name.to_owned()).or_insert(next)
     }

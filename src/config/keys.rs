@@ -3,14 +3,14 @@
 
 use serde_json::{Map, Value, json};
 
-pub use super::show::{get, show};
+pub use super::show::{key_to_toml, to_toml};
 
 /// One key.
 #[derive(Clone, Copy, Debug)]
-pub struct Key {
+pub struct KeySpec {
     /// From the top; keys of rows without the row's name: `upstream.priority`.
     pub path: &'static str,
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// As it would be written; empty where there is none.
     pub default: &'static str,
     pub doc: &'static str,
@@ -18,7 +18,7 @@ pub struct Key {
 
 /// What a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// A URL, or a table of URLs by dialect.
     BaseUrl,
     /// A table or several: see [`BUDGET`].
@@ -56,7 +56,7 @@ pub enum Kind {
     Words(&'static [&'static str]),
 }
 
-impl Kind {
+impl ValueKind {
     /// Whether what is written in quotes is all it takes, so that `config set` needs none.
     #[must_use]
     pub fn is_text(self) -> bool {
@@ -85,224 +85,229 @@ const STRATEGIES: &[&str] = &{
     }
     names
 };
-const STICKY: &[&str] = &["auto", "session", "off"];
-const MANY: u32 = 1_000_000;
+const AFFINITIES: &[&str] = &["auto", "session", "off"];
+const MAX_COUNT: u32 = 1_000_000;
 
-const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { path, kind, default, doc }
+const fn spec(
+    path: &'static str,
+    kind: ValueKind,
+    default: &'static str,
+    doc: &'static str,
+) -> KeySpec {
+    KeySpec { path, kind, default, doc }
 }
 
 /// Every key that has an effect, table by table.
 #[rustfmt::skip]
-pub const ALL: &[Key] = &[
-    key("server.listen", Kind::Texts, r#"["127.0.0.1:8642", "[::1]:8642"]"#, "Where to listen; \"8642\" means loopback, both families"),
-    key("server.auth", Kind::Flag, "true", "Ask clients for a key; may be off only where every address is loopback"),
-    key("server.trusted_hosts", Kind::Texts, "[]", "Host headers accepted beside localhost, 127.0.0.1 and [::1]"),
-    key("server.allowed_origins", Kind::Texts, "[]", "Browser origins let in"),
-    key("server.max_request_bytes", Kind::Size, r#""64MiB""#, "Largest request body"),
-    key("server.max_response_bytes", Kind::Size, r#""64MiB""#, "Largest answer that is not a stream"),
-    key("server.max_connections", Kind::Count(1, MANY), "1024", "Client connections at once"),
-    key("server.max_requests", Kind::Count(1, MANY), "512", "Requests in flight; beyond it 503"),
-    key("server.max_buffered", Kind::SizeOrAuto, r#""auto""#, "Bodies held at once; auto is the smaller of 512MiB and a quarter of memory"),
-    key("server.drain", Kind::Duration, r#""30s""#, "At shutdown, how long open requests may finish"),
-    key("discover.env", Kind::Flag, "true", "Use provider keys found in the environment"),
-    key("discover.local", Kind::Flag, "true", "Look for model servers on this machine"),
-    key("log.level", Kind::Words(&["error", "warn", "info", "debug", "trace"]), r#""info""#, "What is logged"),
-    key("log.format", Kind::Words(&["text", "json"]), r#""text""#, "How it is written"),
-    key("log.file", Kind::Text, r#""""#, "Where to; empty is stderr"),
-    key("timeouts.connect", Kind::Duration, r#""10s""#, "To connect to an upstream"),
-    key("timeouts.first_byte", Kind::Duration, r#""120s""#, "Until a stream's first event with content"),
-    key("timeouts.idle", Kind::Duration, r#""180s""#, "Silence inside a stream"),
-    key("timeouts.total", Kind::Duration, r#""15m""#, "A request that is not a stream, all attempts together"),
-    key("timeouts.client_head", Kind::Duration, r#""10s""#, "A client's request head"),
-    key("timeouts.client_idle", Kind::Duration, r#""60s""#, "Silence inside a client's request body"),
-    key("timeouts.client_keepalive", Kind::Duration, r#""90s""#, "An idle client connection"),
-    key("retry.max_attempts", Kind::Count(1, 32), "4", "Tries that may have cost upstream work, the first included"),
-    key("retry.backoff", Kind::Duration, r#""250ms""#, "Base of the delay when the same key is tried again"),
-    key("retry.max_backoff", Kind::Duration, r#""8s""#, "Ceiling of that delay"),
-    key("retry.budget", Kind::Number, "0.2", "Share that such retries may add to the request rate, 0 to 1"),
-    key("retry.statuses", Kind::Statuses, r#"["408", "409", "425", "429", "500-599"]"#, "Statuses that are tried again"),
-    key("retry.queue_for", Kind::Duration, r#""10s""#, "Wait so long for the soonest key rather than answer 429"),
-    key("cooldown.rate_limited", Kind::Duration, r#""5s""#, "After a 429 without a hint, doubling"),
-    key("cooldown.server_error", Kind::Duration, r#""15s""#, "After a 5xx or a network error, doubling"),
-    key("cooldown.max", Kind::Duration, r#""10m""#, "Ceiling of the doubling"),
-    key("cooldown.max_hint", Kind::Duration, r#""1h""#, "Ceiling of what a provider asks for"),
-    key("cooldown.quota", Kind::Duration, r#""1h""#, "After spent quota, billing trouble or an unknown model"),
-    key("cooldown.failures", Kind::Count(1, 1_000), "3", "Strikes that open the circuit of an upstream"),
-    key("routing.strategy", Kind::Words(STRATEGIES), r#""priority""#, "How a candidate is drawn from the best tier"),
-    key("routing.region", Kind::Text, r#""""#, "Upstreams of this region are preferred to their equals"),
-    key("routing.sticky", Kind::Words(STICKY), r#""auto""#, "Turns of a conversation go where its prompt is cached: by itself (auto) or by its session's name"),
-    key("routing.sticky_ttl", Kind::Duration, r#""1h""#, "How long a silent conversation is remembered"),
-    key("upstream.name", Kind::Text, "", "What it is called here"),
-    key("upstream.preset", Kind::Text, "", "A known provider, which fills in the rest; `aiproxy upstream presets` lists them"),
-    key("upstream.base_url", Kind::BaseUrl, "", "Where it is; a table by dialect where they differ"),
-    key("upstream.dialect", Kind::Dialects, "", "What it speaks: one or several of openai, responses, anthropic, gemini, ollama"),
-    key("upstream.models", Kind::Texts, "", "What it serves: names, globs, re:REGEX, !EXCLUSION; omitted is what it lists"),
-    key("upstream.rename", Kind::TextMap, "", "Names for clients, and what they are called there"),
-    key("upstream.priority", Kind::Count(0, MANY), "10", "Lower is tried first"),
-    key("upstream.weight", Kind::Number, "1.0", "Share inside a tier"),
-    key("upstream.max_concurrency", Kind::Count(0, MANY), "0", "Requests at once; 0 is no limit"),
-    key("upstream.max_rps", Kind::Number, "0", "Requests a second; 0 is no limit"),
-    key("upstream.region", Kind::Text, r#""""#, "Where it stands"),
-    key("upstream.proxy", Kind::Text, "", "http, https, socks5 or socks5h URL; \"none\" ignores the environment's"),
-    key("upstream.headers", Kind::TextMap, "", "Added to each request"),
-    key("upstream.ca_file", Kind::Text, "", "Certificates trusted beside the system's; relative to this file"),
-    key("upstream.insecure_tls", Kind::Flag, "false", "Trust any certificate"),
-    key("upstream.ask_usage", Kind::Flag, "", "Ask a stream for its usage where the client did not; presets set it"),
-    key("upstream.think_split", Kind::Flag, "false", "<think> text at the beginning of an answer is reasoning"),
-    key("upstream.stream_keepalive", Kind::Flag, "false", "Run whole answers as streams, so that no idle timeout ends them"),
-    key("upstream.prices_win", Kind::Flag, "false", "Its rows in [prices] count, whatever costs it reports"),
-    key("upstream.retry_statuses", Kind::Statuses, "", "Instead of retry.statuses"),
-    key("upstream.budget", Kind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
-    key("upstream.rule", Kind::Rules, "", "What becomes of refusals of some kind"),
-    key("upstream.health", Kind::Health, "", "Ask this path now and then"),
-    key("upstream.keys", Kind::Keys, "", "Credentials: references, or tables"),
-    key("upstream.enabled", Kind::Flag, "true", "Whether it is used"),
-    key("upstream.timeouts", Kind::Timeouts, "", "Instead of [timeouts]"),
-    key("upstream.patch", Kind::Patch, "", "Edits to request bodies"),
-    key("model.name", Kind::Text, "", "What clients ask for; may be a pattern"),
-    key("model.targets", Kind::Targets, "", "\"UPSTREAM:MODEL\", or tables"),
-    key("model.strategy", Kind::Words(STRATEGIES), "", "Instead of routing.strategy"),
-    key("model.sticky", Kind::Words(STICKY), "", "Instead of routing.sticky"),
-    key("model.sticky_ttl", Kind::Duration, "", "Instead of routing.sticky_ttl"),
-    key("model.hedge", Kind::Hedge, "", "Ask a second target where the first is slow to speak"),
-    key("model.rescue", Kind::Flag, "false", "Continue a stream that breaks off elsewhere, from what was said"),
-    key("model.timeouts", Kind::Timeouts, "", "Instead of [timeouts]"),
-    key("keyless.listen", Kind::Text, "", "Where clients without a credential are served; this machine only"),
-    key("keyless.project", Kind::Text, r#""default""#, "Whose requests they are"),
-    key("keyless.dialects", Kind::Dialects, r#"["ollama"]"#, "What may be spoken there"),
-    key("project.name", Kind::Text, "", "What it is called"),
-    key("project.key", Kind::Text, "", "Reference to its client key"),
-    key("project.models", Kind::Texts, r#"["*"]"#, "What it may ask for"),
-    key("project.upstreams", Kind::Texts, r#"["*"]"#, "What may serve it"),
-    key("project.rpm", Kind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
-    key("project.tpm", Kind::Count(0, u32::MAX), "0", "Tokens a minute, input and output; 0 is no limit"),
-    key("project.max_concurrency", Kind::Count(0, MANY), "0", "Requests at once, others wait; 0 is no limit"),
-    key("project.budget", Kind::Budget, "", "What it may spend; beyond it requests are refused until the period ends"),
-    key("project.subnets", Kind::Texts, "[]", "Where its clients may be; empty is anywhere"),
-    key("project.admin", Kind::Flag, "false", "May control the proxy"),
-    key("project.enabled", Kind::Flag, "true", "Whether its key is accepted"),
-    key("budget.usd", Kind::Number, "", "Dollars that all projects together may spend"),
-    key("budget.per", Kind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
-    key("budget.unpriced", Kind::Words(&["warn", "refuse"]), r#""warn""#, "Requests whose price nobody knows: told of once per model, or refused"),
-    key("translation.losses", Kind::Words(&["tell", "refuse"]), r#""tell""#, "Fields that an upstream's protocol has no place for: left out and named, or refused"),
-    key("ledger.path", Kind::Text, r#""ledger.db""#, "Where requests are recorded; relative to the data dir"),
-    key("ledger.tz", Kind::Text, r#""""#, "Time zone of days; empty is the machine's"),
-    key("ledger.bodies", Kind::Words(&["off", "errors", "all"]), r#""all""#, "Which requests and answers are kept whole; secrets are taken out"),
-    key("ledger.bodies_total", Kind::Size, r#""256MiB""#, "Room for them; the oldest go first"),
-    key("ledger.body_limit", Kind::Size, r#""4MiB""#, "Of a longer one beginning and end are kept"),
-    key("ledger.keep", Kind::Duration, r#""90d""#, "How long requests are kept; sums by day stay"),
-    key("ledger.keep_bodies", Kind::Duration, r#""3d""#, "How long bodies are kept"),
-    key("alerts.desktop", Kind::Flag, "false", "Whether alerts show as notifications of the desktop"),
-    key("alerts.webhook", Kind::Text, r#""""#, "Where alerts are sent as JSON"),
-    key("alerts.secret", Kind::Text, r#""""#, "Reference to what signs them"),
-    key("alerts.feishu", Kind::Text, r#""""#, "Address of a Feishu bot that gets them as cards"),
-    key("alerts.events", Kind::Texts, r#"["key_down", "upstream_down", "recovered", "budget", "error_rate"]"#, "Which alerts go out; there are also balance, spike and ledger"),
-    key("otlp.url", Kind::Text, r#""""#, "Collector that gets traces (OTLP over HTTP, JSON)"),
-    key("otlp.headers", Kind::TextMap, "", "Sent with them; values may be references"),
-    key("prices.input", Kind::Number, "", "A million tokens of input"),
-    key("prices.cache_read", Kind::Number, "", "Of input read from the prompt cache; else as input"),
-    key("prices.cache_write_5m", Kind::Number, "", "Of input written to it for five minutes; else as input"),
-    key("prices.cache_write_1h", Kind::Number, "", "For an hour; else as for five minutes"),
-    key("prices.audio_in", Kind::Number, "", "Of sound; else as input"),
-    key("prices.image_in", Kind::Number, "", "Of pictures; else as input"),
-    key("prices.output", Kind::Number, "", "A million tokens of output"),
-    key("prices.reasoning", Kind::Number, "", "Of reasoning; else as output"),
-    key("prices.audio_out", Kind::Number, "", "Of sound; else as output"),
-    key("prices.image_out", Kind::Number, "", "Of pictures; else as output"),
-    key("prices.search", Kind::Number, "", "A thousand web searches"),
-    key("prices.request", Kind::Number, "", "One request"),
-    key("prices.currency", Kind::Text, r#""USD""#, "What these are in; others need a rate"),
-    key("prices.page", Kind::Text, "", "Where they were read"),
-    key("prices.date", Kind::Text, "", "When they were read"),
-    key("prices.when", Kind::Conditions, "", "Other prices, under conditions; the narrowest that holds wins"),
-    key("tui.theme", Kind::Words(&["dark", "light", "contrast", "mono"]), r#""dark""#, "Colours of the dashboard"),
-    key("tui.mouse", Kind::Flag, "true", "Whether the dashboard takes the mouse"),
-    key("tui.lang", Kind::Words(&["auto", "en", "zh"]), r#""auto""#, "Language of the dashboard; auto is that of the locale"),
+pub const KEYS: &[KeySpec] = &[
+    spec("server.listen", ValueKind::Texts, r#"["127.0.0.1:8642", "[::1]:8642"]"#, "Where to listen; \"8642\" means loopback, both families"),
+    spec("server.auth", ValueKind::Flag, "true", "Ask clients for a key; may be off only where every address is loopback"),
+    spec("server.trusted_hosts", ValueKind::Texts, "[]", "Host headers accepted beside localhost, 127.0.0.1 and [::1]"),
+    spec("server.allowed_origins", ValueKind::Texts, "[]", "Browser origins let in"),
+    spec("server.max_request_bytes", ValueKind::Size, r#""64MiB""#, "Largest request body"),
+    spec("server.max_response_bytes", ValueKind::Size, r#""64MiB""#, "Largest answer that is not a stream"),
+    spec("server.max_connections", ValueKind::Count(1, MAX_COUNT), "1024", "Client connections at once"),
+    spec("server.max_requests", ValueKind::Count(1, MAX_COUNT), "512", "Requests in flight; beyond it 503"),
+    spec("server.max_buffered", ValueKind::SizeOrAuto, r#""auto""#, "Bodies held at once; auto is the smaller of 512MiB and a quarter of memory"),
+    spec("server.drain", ValueKind::Duration, r#""30s""#, "At shutdown, how long open requests may finish"),
+    spec("discover.env", ValueKind::Flag, "true", "Use provider keys found in the environment"),
+    spec("discover.local", ValueKind::Flag, "true", "Look for model servers on this machine"),
+    spec("log.level", ValueKind::Words(&["error", "warn", "info", "debug", "trace"]), r#""info""#, "What is logged"),
+    spec("log.format", ValueKind::Words(&["text", "json"]), r#""text""#, "How it is written"),
+    spec("log.file", ValueKind::Text, r#""""#, "Where to; empty is stderr"),
+    spec("timeouts.connect", ValueKind::Duration, r#""10s""#, "To connect to an upstream"),
+    spec("timeouts.first_byte", ValueKind::Duration, r#""120s""#, "Until a stream's first event with content"),
+    spec("timeouts.idle", ValueKind::Duration, r#""180s""#, "Silence inside a stream"),
+    spec("timeouts.total", ValueKind::Duration, r#""15m""#, "A request that is not a stream, all attempts together"),
+    spec("timeouts.client_head", ValueKind::Duration, r#""10s""#, "A client's request head"),
+    spec("timeouts.client_idle", ValueKind::Duration, r#""60s""#, "Silence inside a client's request body"),
+    spec("timeouts.client_keepalive", ValueKind::Duration, r#""90s""#, "An idle client connection"),
+    spec("retry.max_attempts", ValueKind::Count(1, 32), "4", "Tries that may have cost upstream work, the first included"),
+    spec("retry.backoff", ValueKind::Duration, r#""250ms""#, "Base of the delay when the same key is tried again"),
+    spec("retry.max_backoff", ValueKind::Duration, r#""8s""#, "Ceiling of that delay"),
+    spec("retry.budget", ValueKind::Number, "0.2", "Share that such retries may add to the request rate, 0 to 1"),
+    spec("retry.statuses", ValueKind::Statuses, r#"["408", "409", "425", "429", "500-599"]"#, "Statuses that are tried again"),
+    spec("retry.queue_for", ValueKind::Duration, r#""10s""#, "Wait so long for the soonest key rather than answer 429"),
+    spec("cooldown.rate_limited", ValueKind::Duration, r#""5s""#, "After a 429 without a hint, doubling"),
+    spec("cooldown.server_error", ValueKind::Duration, r#""15s""#, "After a 5xx or a network error, doubling"),
+    spec("cooldown.max", ValueKind::Duration, r#""10m""#, "Ceiling of the doubling"),
+    spec("cooldown.max_hint", ValueKind::Duration, r#""1h""#, "Ceiling of what a provider asks for"),
+    spec("cooldown.quota", ValueKind::Duration, r#""1h""#, "After spent quota, billing trouble or an unknown model"),
+    spec("cooldown.failures", ValueKind::Count(1, 1_000), "3", "Strikes that open the circuit of an upstream"),
+    spec("routing.strategy", ValueKind::Words(STRATEGIES), r#""priority""#, "How a candidate is drawn from the best tier"),
+    spec("routing.region", ValueKind::Text, r#""""#, "Upstreams of this region are preferred to their equals"),
+    spec("routing.sticky", ValueKind::Words(AFFINITIES), r#""auto""#, "Turns of a conversation go where its prompt is cached: by itself (auto) or by its session's name"),
+    spec("routing.sticky_ttl", ValueKind::Duration, r#""1h""#, "How long a silent conversation is remembered"),
+    spec("upstream.name", ValueKind::Text, "", "What it is called here"),
+    spec("upstream.preset", ValueKind::Text, "", "A known provider, which fills in the rest; `aiproxy upstream presets` lists them"),
+    spec("upstream.base_url", ValueKind::BaseUrl, "", "Where it is; a table by dialect where they differ"),
+    spec("upstream.dialect", ValueKind::Dialects, "", "What it speaks: one or several of openai, responses, anthropic, gemini, ollama"),
+    spec("upstream.models", ValueKind::Texts, "", "What it serves: names, globs, re:REGEX, !EXCLUSION; omitted is what it lists"),
+    spec("upstream.rename", ValueKind::TextMap, "", "Names for clients, and what they are called there"),
+    spec("upstream.priority", ValueKind::Count(0, MAX_COUNT), "10", "Lower is tried first"),
+    spec("upstream.weight", ValueKind::Number, "1.0", "Share inside a tier"),
+    spec("upstream.max_concurrency", ValueKind::Count(0, MAX_COUNT), "0", "Requests at once; 0 is no limit"),
+    spec("upstream.max_rps", ValueKind::Number, "0", "Requests a second; 0 is no limit"),
+    spec("upstream.region", ValueKind::Text, r#""""#, "Where it stands"),
+    spec("upstream.proxy", ValueKind::Text, "", "http, https, socks5 or socks5h URL; \"none\" ignores the environment's"),
+    spec("upstream.headers", ValueKind::TextMap, "", "Added to each request"),
+    spec("upstream.ca_file", ValueKind::Text, "", "Certificates trusted beside the system's; relative to this file"),
+    spec("upstream.insecure_tls", ValueKind::Flag, "false", "Trust any certificate"),
+    spec("upstream.ask_usage", ValueKind::Flag, "", "Ask a stream for its usage where the client did not; presets set it"),
+    spec("upstream.think_split", ValueKind::Flag, "false", "<think> text at the beginning of an answer is reasoning"),
+    spec("upstream.stream_keepalive", ValueKind::Flag, "false", "Run whole answers as streams, so that no idle timeout ends them"),
+    spec("upstream.prices_win", ValueKind::Flag, "false", "Its rows in [prices] count, whatever costs it reports"),
+    spec("upstream.retry_statuses", ValueKind::Statuses, "", "Instead of retry.statuses"),
+    spec("upstream.budget", ValueKind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
+    spec("upstream.rule", ValueKind::Rules, "", "What becomes of refusals of some kind"),
+    spec("upstream.health", ValueKind::Health, "", "Ask this path now and then"),
+    spec("upstream.keys", ValueKind::Keys, "", "Credentials: references, or tables"),
+    spec("upstream.enabled", ValueKind::Flag, "true", "Whether it is used"),
+    spec("upstream.timeouts", ValueKind::Timeouts, "", "Instead of [timeouts]"),
+    spec("upstream.patch", ValueKind::Patch, "", "Edits to request bodies"),
+    spec("model.name", ValueKind::Text, "", "What clients ask for; may be a pattern"),
+    spec("model.targets", ValueKind::Targets, "", "\"UPSTREAM:MODEL\", or tables"),
+    spec("model.strategy", ValueKind::Words(STRATEGIES), "", "Instead of routing.strategy"),
+    spec("model.sticky", ValueKind::Words(AFFINITIES), "", "Instead of routing.sticky"),
+    spec("model.sticky_ttl", ValueKind::Duration, "", "Instead of routing.sticky_ttl"),
+    spec("model.hedge", ValueKind::Hedge, "", "Ask a second target where the first is slow to speak"),
+    spec("model.rescue", ValueKind::Flag, "false", "Continue a stream that breaks off elsewhere, from what was said"),
+    spec("model.timeouts", ValueKind::Timeouts, "", "Instead of [timeouts]"),
+    spec("keyless.listen", ValueKind::Text, "", "Where clients without a credential are served; this machine only"),
+    spec("keyless.project", ValueKind::Text, r#""default""#, "Whose requests they are"),
+    spec("keyless.dialects", ValueKind::Dialects, r#"["ollama"]"#, "What may be spoken there"),
+    spec("project.name", ValueKind::Text, "", "What it is called"),
+    spec("project.key", ValueKind::Text, "", "Reference to its client key"),
+    spec("project.models", ValueKind::Texts, r#"["*"]"#, "What it may ask for"),
+    spec("project.upstreams", ValueKind::Texts, r#"["*"]"#, "What may serve it"),
+    spec("project.rpm", ValueKind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
+    spec("project.tpm", ValueKind::Count(0, u32::MAX), "0", "Tokens a minute, input and output; 0 is no limit"),
+    spec("project.max_concurrency", ValueKind::Count(0, MAX_COUNT), "0", "Requests at once, others wait; 0 is no limit"),
+    spec("project.budget", ValueKind::Budget, "", "What it may spend; beyond it requests are refused until the period ends"),
+    spec("project.subnets", ValueKind::Texts, "[]", "Where its clients may be; empty is anywhere"),
+    spec("project.admin", ValueKind::Flag, "false", "May control the proxy"),
+    spec("project.enabled", ValueKind::Flag, "true", "Whether its key is accepted"),
+    spec("budget.usd", ValueKind::Number, "", "Dollars that all projects together may spend"),
+    spec("budget.per", ValueKind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
+    spec("budget.unpriced", ValueKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests whose price nobody knows: told of once per model, or refused"),
+    spec("translation.losses", ValueKind::Words(&["tell", "refuse"]), r#""tell""#, "Fields that an upstream's protocol has no place for: left out and named, or refused"),
+    spec("ledger.path", ValueKind::Text, r#""ledger.db""#, "Where requests are recorded; relative to the data dir"),
+    spec("ledger.tz", ValueKind::Text, r#""""#, "Time zone of days; empty is the machine's"),
+    spec("ledger.bodies", ValueKind::Words(&["off", "errors", "all"]), r#""all""#, "Which requests and answers are kept whole; secrets are taken out"),
+    spec("ledger.bodies_total", ValueKind::Size, r#""256MiB""#, "Room for them; the oldest go first"),
+    spec("ledger.body_limit", ValueKind::Size, r#""4MiB""#, "Of a longer one beginning and end are kept"),
+    spec("ledger.keep", ValueKind::Duration, r#""90d""#, "How long requests are kept; sums by day stay"),
+    spec("ledger.keep_bodies", ValueKind::Duration, r#""3d""#, "How long bodies are kept"),
+    spec("alerts.desktop", ValueKind::Flag, "false", "Whether alerts show as notifications of the desktop"),
+    spec("alerts.webhook", ValueKind::Text, r#""""#, "Where alerts are sent as JSON"),
+    spec("alerts.secret", ValueKind::Text, r#""""#, "Reference to what signs them"),
+    spec("alerts.feishu", ValueKind::Text, r#""""#, "Address of a Feishu bot that gets them as cards"),
+    spec("alerts.events", ValueKind::Texts, r#"["key_down", "upstream_down", "recovered", "budget", "error_rate"]"#, "Which alerts go out; there are also balance, spike and ledger"),
+    spec("otlp.url", ValueKind::Text, r#""""#, "Collector that gets traces (OTLP over HTTP, JSON)"),
+    spec("otlp.headers", ValueKind::TextMap, "", "Sent with them; values may be references"),
+    spec("prices.input", ValueKind::Number, "", "A million tokens of input"),
+    spec("prices.cache_read", ValueKind::Number, "", "Of input read from the prompt cache; else as input"),
+    spec("prices.cache_write_5m", ValueKind::Number, "", "Of input written to it for five minutes; else as input"),
+    spec("prices.cache_write_1h", ValueKind::Number, "", "For an hour; else as for five minutes"),
+    spec("prices.audio_in", ValueKind::Number, "", "Of sound; else as input"),
+    spec("prices.image_in", ValueKind::Number, "", "Of pictures; else as input"),
+    spec("prices.output", ValueKind::Number, "", "A million tokens of output"),
+    spec("prices.reasoning", ValueKind::Number, "", "Of reasoning; else as output"),
+    spec("prices.audio_out", ValueKind::Number, "", "Of sound; else as output"),
+    spec("prices.image_out", ValueKind::Number, "", "Of pictures; else as output"),
+    spec("prices.search", ValueKind::Number, "", "A thousand web searches"),
+    spec("prices.request", ValueKind::Number, "", "One request"),
+    spec("prices.currency", ValueKind::Text, r#""USD""#, "What these are in; others need a rate"),
+    spec("prices.page", ValueKind::Text, "", "Where they were read"),
+    spec("prices.date", ValueKind::Text, "", "When they were read"),
+    spec("prices.when", ValueKind::Conditions, "", "Other prices, under conditions; the narrowest that holds wins"),
+    spec("tui.theme", ValueKind::Words(&["dark", "light", "contrast", "mono"]), r#""dark""#, "Colours of the dashboard"),
+    spec("tui.mouse", ValueKind::Flag, "true", "Whether the dashboard takes the mouse"),
+    spec("tui.lang", ValueKind::Words(&["auto", "en", "zh"]), r#""auto""#, "Language of the dashboard; auto is that of the locale"),
 ];
 
 /// Keys of a table in `keys`.
 #[rustfmt::skip]
-pub const KEY: &[Key] = &[
-    key("ref", Kind::Text, "", "keyring:LABEL, env:NAME, file:PATH, cmd:PROGRAM ARGS or vault:LABEL"),
-    key("label", Kind::Text, "", "Its name; else the last part of the reference"),
-    key("account", Kind::Text, "", "Shared by keys that share limits"),
-    key("priority", Kind::Count(0, MANY), "10", "Lower is tried first"),
-    key("weight", Kind::Number, "1.0", "Share inside a tier"),
-    key("rpm", Kind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
-    key("tpm", Kind::Count(0, u32::MAX), "0", "Tokens a minute; 0 is no limit"),
-    key("limits", Kind::Limits, "", "The same for some models: { \"glm-*\" = { rpm = 10 } }"),
-    key("max_concurrency", Kind::Count(0, MANY), "0", "Requests at once; 0 is no limit"),
-    key("budget", Kind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
-    key("refresh", Kind::Duration, "", "Read the reference again this often"),
-    key("enabled", Kind::Flag, "true", "Whether it is used"),
+pub const KEY_FIELDS: &[KeySpec] = &[
+    spec("ref", ValueKind::Text, "", "keyring:LABEL, env:NAME, file:PATH, cmd:PROGRAM ARGS or vault:LABEL"),
+    spec("label", ValueKind::Text, "", "Its name; else the last part of the reference"),
+    spec("account", ValueKind::Text, "", "Shared by keys that share limits"),
+    spec("priority", ValueKind::Count(0, MAX_COUNT), "10", "Lower is tried first"),
+    spec("weight", ValueKind::Number, "1.0", "Share inside a tier"),
+    spec("rpm", ValueKind::Count(0, u32::MAX), "0", "Requests a minute; 0 is no limit"),
+    spec("tpm", ValueKind::Count(0, u32::MAX), "0", "Tokens a minute; 0 is no limit"),
+    spec("limits", ValueKind::Limits, "", "The same for some models: { \"glm-*\" = { rpm = 10 } }"),
+    spec("max_concurrency", ValueKind::Count(0, MAX_COUNT), "0", "Requests at once; 0 is no limit"),
+    spec("budget", ValueKind::Budget, "", "What it may cost; beyond it others serve until the period ends"),
+    spec("refresh", ValueKind::Duration, "", "Read the reference again this often"),
+    spec("enabled", ValueKind::Flag, "true", "Whether it is used"),
 ];
 
 /// Keys of a `budget`.
 #[rustfmt::skip]
-pub const BUDGET: &[Key] = &[
-    key("usd", Kind::Number, "", "Dollars"),
-    key("per", Kind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
-    key("unpriced", Kind::Words(&["warn", "refuse"]), r#""warn""#, "Requests whose price nobody knows: told of once per model, or refused"),
+pub const BUDGET_FIELDS: &[KeySpec] = &[
+    spec("usd", ValueKind::Number, "", "Dollars"),
+    spec("per", ValueKind::Words(&["day", "week", "month", "total"]), "", "In which time; weeks begin on Monday, in the ledger's time zone"),
+    spec("unpriced", ValueKind::Words(&["warn", "refuse"]), r#""warn""#, "Requests whose price nobody knows: told of once per model, or refused"),
 ];
 
 /// Keys of `[[upstream.rule]]`.
 #[rustfmt::skip]
-pub const RULE: &[Key] = &[
-    key("status", Kind::Statuses, "", "Of these statuses; else of any"),
-    key("match", Kind::Text, "", "With this in the answer, case ignored, or re:REGEX"),
-    key("action", Kind::Words(&["retry", "pass", "cool"]), r#""cool""#, "Tried elsewhere, told to the client, or left alone and tried elsewhere"),
-    key("scope", Kind::Words(&["request", "key_model", "key", "account", "upstream"]), r#""key_model""#, "What is left alone"),
-    key("for", Kind::Duration, "", "How long; else as after a 429 without a hint"),
+pub const RULE_FIELDS: &[KeySpec] = &[
+    spec("status", ValueKind::Statuses, "", "Of these statuses; else of any"),
+    spec("match", ValueKind::Text, "", "With this in the answer, case ignored, or re:REGEX"),
+    spec("action", ValueKind::Words(&["retry", "pass", "cool"]), r#""cool""#, "Tried elsewhere, told to the client, or left alone and tried elsewhere"),
+    spec("scope", ValueKind::Words(&["request", "key_model", "key", "account", "upstream"]), r#""key_model""#, "What is left alone"),
+    spec("for", ValueKind::Duration, "", "How long; else as after a 429 without a hint"),
 ];
 
 /// Keys of a table in `targets`.
 #[rustfmt::skip]
-pub const TARGET: &[Key] = &[
-    key("upstream", Kind::Text, "", "Which upstream; else any that serves the model"),
-    key("model", Kind::Text, "", "The model's name there"),
-    key("priority", Kind::Count(0, MANY), "", "Instead of the upstream's"),
-    key("weight", Kind::Number, "", "Instead of the upstream's"),
+pub const TARGET_FIELDS: &[KeySpec] = &[
+    spec("upstream", ValueKind::Text, "", "Which upstream; else any that serves the model"),
+    spec("model", ValueKind::Text, "", "The model's name there"),
+    spec("priority", ValueKind::Count(0, MAX_COUNT), "", "Instead of the upstream's"),
+    spec("weight", ValueKind::Number, "", "Instead of the upstream's"),
 ];
 
 /// Keys of a table in `when`, beside the prices themselves.
 #[rustfmt::skip]
-pub const WHEN: &[Key] = &[
-    key("input_above", Kind::Count(0, u32::MAX), "", "More input tokens than this, cached ones counted"),
-    key("input_upto", Kind::Count(0, u32::MAX), "", "So many or fewer"),
-    key("output_above", Kind::Count(0, u32::MAX), "", "More output tokens than this"),
-    key("output_upto", Kind::Count(0, u32::MAX), "", "So many or fewer"),
-    key("tier", Kind::Text, "", "This service tier"),
-    key("resolution", Kind::Text, "", "Pictures of this size"),
-    key("quality", Kind::Text, "", "Pictures of this quality"),
-    key("thinking", Kind::Flag, "", "Whether it reasoned"),
-    key("from", Kind::Text, "", "From this date on"),
-    key("until", Kind::Text, "", "Before this date"),
-    key("hours", Kind::Text, "", "A span of the day in UTC: 16:30-00:30"),
+pub const CONDITION_FIELDS: &[KeySpec] = &[
+    spec("input_above", ValueKind::Count(0, u32::MAX), "", "More input tokens than this, cached ones counted"),
+    spec("input_upto", ValueKind::Count(0, u32::MAX), "", "So many or fewer"),
+    spec("output_above", ValueKind::Count(0, u32::MAX), "", "More output tokens than this"),
+    spec("output_upto", ValueKind::Count(0, u32::MAX), "", "So many or fewer"),
+    spec("tier", ValueKind::Text, "", "This service tier"),
+    spec("resolution", ValueKind::Text, "", "Pictures of this size"),
+    spec("quality", ValueKind::Text, "", "Pictures of this quality"),
+    spec("thinking", ValueKind::Flag, "", "Whether it reasoned"),
+    spec("from", ValueKind::Text, "", "From this date on"),
+    spec("until", ValueKind::Text, "", "Before this date"),
+    spec("hours", ValueKind::Text, "", "A span of the day in UTC: 16:30-00:30"),
 ];
 
 /// The key of this path.
 #[must_use]
-pub fn find(path: &str) -> Option<&'static Key> {
-    ALL.iter().find(|key| key.path == path).or_else(|| {
+pub fn find(path: &str) -> Option<&'static KeySpec> {
+    KEYS.iter().find(|key| key.path == path).or_else(|| {
         // `upstream.timeouts.idle` is as `timeouts.idle`.
         let (_, below) = path.split_once(".timeouts.")?;
-        ALL.iter().find(|key| key.path.strip_prefix("timeouts.") == Some(below))
+        KEYS.iter().find(|key| key.path.strip_prefix("timeouts.") == Some(below))
     })
 }
 
 /// The JSON schema (2020-12) of the file, for editors.
 #[must_use]
-pub fn schema() -> Value {
+pub fn json_schema() -> Value {
     let mut tables: Map<String, Value> = Map::new();
-    for key in ALL {
+    for key in KEYS {
         let Some((table, name)) = key.path.split_once('.') else { continue };
-        let entry = tables.entry(table).or_insert_with(|| object(&Map::new()));
+        let entry = tables.entry(table).or_insert_with(|| object_schema(&Map::new()));
         if let Some(properties) = entry.get_mut("properties").and_then(Value::as_object_mut) {
-            properties.insert(name.to_owned(), described(key));
+            properties.insert(name.to_owned(), described_schema(key));
         }
     }
-    tables.insert("budget".to_owned(), shape(Kind::Budget));
+    tables.insert("budget".to_owned(), value_schema(ValueKind::Budget));
     let timeouts = tables.get("timeouts").cloned().unwrap_or_default();
     for (name, needed) in [
         ("upstream", json!(["name"])),
@@ -322,7 +327,7 @@ pub fn schema() -> Value {
     }
     tables.insert(
         "rates".to_owned(),
-        json!({ "type": "object", "additionalProperties": shape(Kind::Number), "description": "Dollars for one unit of a currency" }),
+        json!({ "type": "object", "additionalProperties": value_schema(ValueKind::Number), "description": "Dollars for one unit of a currency" }),
     );
     tables.insert("timeouts".to_owned(), json!({ "$ref": "#/$defs/timeouts" }));
     tables.insert(
@@ -344,63 +349,69 @@ pub fn schema() -> Value {
     })
 }
 
-fn object(properties: &Map<String, Value>) -> Value {
+fn object_schema(properties: &Map<String, Value>) -> Value {
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }
 
-fn described(key: &Key) -> Value {
-    let mut schema = shape(key.kind);
+fn described_schema(key: &KeySpec) -> Value {
+    let mut schema = value_schema(key.kind);
     schema["description"] = key.doc.into();
     let default = format!("x = {}", key.default).parse::<toml_edit::DocumentMut>().ok();
-    if let Some(value) = default.as_ref().and_then(|doc| json_of(doc.get("x")?.as_value()?)) {
+    if let Some(value) = default.as_ref().and_then(|doc| toml_to_json(doc.get("x")?.as_value()?)) {
         schema["default"] = value;
     }
     schema
 }
 
-fn json_of(value: &toml_edit::Value) -> Option<Value> {
+fn toml_to_json(value: &toml_edit::Value) -> Option<Value> {
     use toml_edit::Value as Toml;
     match value {
         Toml::String(text) => Some(Value::from(text.value().as_str())),
         Toml::Integer(number) => Some(Value::from(*number.value())),
         Toml::Float(number) => Some(Value::from(*number.value())),
         Toml::Boolean(flag) => Some(Value::from(*flag.value())),
-        Toml::Array(list) => list.iter().map(json_of).collect(),
+        Toml::Array(list) => list.iter().map(toml_to_json).collect(),
         Toml::Datetime(_) | Toml::InlineTable(_) => None,
     }
 }
 
-fn shape(kind: Kind) -> Value {
+fn value_schema(kind: ValueKind) -> Value {
     let text = json!({ "type": "string" });
-    let table = |keys: &[Key]| {
-        object(&keys.iter().map(|key| (key.path.to_owned(), described(key))).collect())
+    let table = |keys: &[KeySpec]| {
+        object_schema(
+            &keys.iter().map(|key| (key.path.to_owned(), described_schema(key))).collect(),
+        )
     };
-    let some = |one: &Value| json!({ "anyOf": [one, { "type": "array", "items": one }] });
+    let one_or_many = |one: &Value| json!({ "anyOf": [one, { "type": "array", "items": one }] });
     match kind {
-        Kind::BaseUrl => {
+        ValueKind::BaseUrl => {
             json!({ "anyOf": [text, { "type": "object", "propertyNames": { "$ref": "#/$defs/dialect" }, "additionalProperties": text }] })
         }
-        Kind::Budget => {
-            let mut one = table(BUDGET);
+        ValueKind::Budget => {
+            let mut one = table(BUDGET_FIELDS);
             one["required"] = json!(["usd", "per"]);
-            some(&one)
+            one_or_many(&one)
         }
-        Kind::Conditions => {
-            let prices = ALL
+        ValueKind::Conditions => {
+            let prices = KEYS
                 .iter()
-                .filter(|key| key.kind == Kind::Number)
+                .filter(|key| key.kind == ValueKind::Number)
                 .filter_map(|key| Some((key.path.strip_prefix("prices.")?, key)));
-            let all = WHEN.iter().map(|key| (key.path, key)).chain(prices);
-            some(&object(&all.map(|(name, key)| (name.to_owned(), described(key))).collect()))
+            let all = CONDITION_FIELDS.iter().map(|key| (key.path, key)).chain(prices);
+            one_or_many(&object_schema(
+                &all.map(|(name, key)| (name.to_owned(), described_schema(key))).collect(),
+            ))
         }
-        Kind::Count(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
-        Kind::Dialects => some(&json!({ "$ref": "#/$defs/dialect" })),
-        Kind::Duration => json!({ "$ref": "#/$defs/duration" }),
-        Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Health => {
+        ValueKind::Count(low, high) => {
+            json!({ "type": "integer", "minimum": low, "maximum": high })
+        }
+        ValueKind::Dialects => one_or_many(&json!({ "$ref": "#/$defs/dialect" })),
+        ValueKind::Duration => json!({ "$ref": "#/$defs/duration" }),
+        ValueKind::Flag => json!({ "type": "boolean" }),
+        ValueKind::Health => {
             json!({ "type": "object", "properties": { "path": text, "every": { "$ref": "#/$defs/duration" } }, "additionalProperties": false })
         }
-        Kind::Hedge => json!({
+        ValueKind::Hedge => json!({
             "type": "object",
             "properties": {
                 "after": { "anyOf": [{ "const": "p95" }, { "$ref": "#/$defs/duration" }] },
@@ -409,27 +420,29 @@ fn shape(kind: Kind) -> Value {
             },
             "additionalProperties": false,
         }),
-        Kind::Keys => some(&json!({ "anyOf": [text, table(KEY)] })),
-        Kind::Limits => {
+        ValueKind::Keys => one_or_many(&json!({ "anyOf": [text, table(KEY_FIELDS)] })),
+        ValueKind::Limits => {
             let number = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
-            json!({ "type": "object", "additionalProperties": object(&Map::from_iter([("rpm".to_owned(), number.clone()), ("tpm".to_owned(), number)])) })
+            json!({ "type": "object", "additionalProperties": object_schema(&Map::from_iter([("rpm".to_owned(), number.clone()), ("tpm".to_owned(), number)])) })
         }
-        Kind::Number => json!({ "type": "number", "minimum": 0 }),
-        Kind::Patch => json!({
+        ValueKind::Number => json!({ "type": "number", "minimum": 0 }),
+        ValueKind::Patch => json!({
             "type": "object",
             "properties": { "set": { "type": "object" }, "default": { "type": "object" }, "remove": { "type": "array", "items": text } },
             "additionalProperties": false,
         }),
-        Kind::Rules => json!({ "type": "array", "items": table(RULE) }),
-        Kind::Size => json!({ "$ref": "#/$defs/size" }),
-        Kind::SizeOrAuto => json!({ "anyOf": [{ "const": "auto" }, { "$ref": "#/$defs/size" }] }),
-        Kind::Statuses => some(&json!({ "type": ["string", "integer"] })),
-        Kind::Targets => some(&json!({ "anyOf": [text, table(TARGET)] })),
-        Kind::Text => text,
-        Kind::TextMap => json!({ "type": "object", "additionalProperties": text }),
-        Kind::Texts => some(&text),
-        Kind::Timeouts => json!({ "$ref": "#/$defs/timeouts" }),
-        Kind::Words(words) => json!({ "enum": words }),
+        ValueKind::Rules => json!({ "type": "array", "items": table(RULE_FIELDS) }),
+        ValueKind::Size => json!({ "$ref": "#/$defs/size" }),
+        ValueKind::SizeOrAuto => {
+            json!({ "anyOf": [{ "const": "auto" }, { "$ref": "#/$defs/size" }] })
+        }
+        ValueKind::Statuses => one_or_many(&json!({ "type": ["string", "integer"] })),
+        ValueKind::Targets => one_or_many(&json!({ "anyOf": [text, table(TARGET_FIELDS)] })),
+        ValueKind::Text => text,
+        ValueKind::TextMap => json!({ "type": "object", "additionalProperties": text }),
+        ValueKind::Texts => one_or_many(&text),
+        ValueKind::Timeouts => json!({ "$ref": "#/$defs/timeouts" }),
+        ValueKind::Words(words) => json!({ "enum": words }),
     }
 }
 
@@ -438,32 +451,32 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Environment, Ids, load::load};
+    use crate::config::{Environment, IdInterner, load::load};
 
     /// The text of a file that sets nothing but this key, to its default or to something of its
     /// kind.
-    fn sample(key: &Key) -> String {
+    fn sample(key: &KeySpec) -> String {
         let value = match key.kind {
             _ if !key.default.is_empty() => key.default.to_owned(),
-            Kind::BaseUrl => "\"https://a.example\"".to_owned(),
-            Kind::Conditions => "[{ input_above = 1, hours = \"16:30-00:30\", from = \"2025-01-01\", input = 1 }]".to_owned(),
-            Kind::Budget => "[{ usd = 5.0, per = \"day\", unpriced = \"refuse\" }, { usd = 50, per = \"month\" }]".to_owned(),
-            Kind::Dialects => "\"openai\"".to_owned(),
-            Kind::Flag => "true".to_owned(),
-            Kind::Health => "{ path = \"/x\", every = \"60s\" }".to_owned(),
-            Kind::Hedge => "{ after = \"p95\", max_share = 0.05, max_tokens = 1 }".to_owned(),
-            Kind::Keys => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, tpm = 1, limits = { \"m-*\" = { rpm = 1 } }, max_concurrency = 1, budget = { usd = 1, per = \"total\" }, refresh = \"45m\", enabled = true }]".to_owned(),
-            Kind::Limits => "{ \"a-*\" = { rpm = 1, tpm = 1 } }".to_owned(),
-            Kind::Patch => "{ set = { \"/a\" = 1 }, default = {}, remove = [\"/b\"] }".to_owned(),
-            Kind::Rules => "[{ status = \"400\", match = \"busy\", action = \"retry\", scope = \"request\", for = \"1s\" }]".to_owned(),
-            Kind::Statuses => "[\"429\"]".to_owned(),
-            Kind::Targets => "[{ upstream = \"a\", model = \"m\", priority = 1, weight = 1 }]".to_owned(),
-            Kind::TextMap => "{ a = \"b\" }".to_owned(),
-            Kind::Texts => "[\"a\"]".to_owned(),
-            Kind::Timeouts => "{ first_byte = \"1s\", idle = \"1s\", total = \"1s\" }".to_owned(),
-            Kind::Words(words) => format!("\"{}\"", words[0]),
-            Kind::Duration => "\"1m\"".to_owned(),
-            Kind::Count(..) | Kind::Number | Kind::Size | Kind::SizeOrAuto | Kind::Text => "\"none\"".to_owned(),
+            ValueKind::BaseUrl => "\"https://a.example\"".to_owned(),
+            ValueKind::Conditions => "[{ input_above = 1, hours = \"16:30-00:30\", from = \"2025-01-01\", input = 1 }]".to_owned(),
+            ValueKind::Budget => "[{ usd = 5.0, per = \"day\", unpriced = \"refuse\" }, { usd = 50, per = \"month\" }]".to_owned(),
+            ValueKind::Dialects => "\"openai\"".to_owned(),
+            ValueKind::Flag => "true".to_owned(),
+            ValueKind::Health => "{ path = \"/x\", every = \"60s\" }".to_owned(),
+            ValueKind::Hedge => "{ after = \"p95\", max_share = 0.05, max_tokens = 1 }".to_owned(),
+            ValueKind::Keys => "[{ ref = \"env:X\", label = \"x\", account = \"a\", priority = 1, weight = 1, rpm = 1, tpm = 1, limits = { \"m-*\" = { rpm = 1 } }, max_concurrency = 1, budget = { usd = 1, per = \"total\" }, refresh = \"45m\", enabled = true }]".to_owned(),
+            ValueKind::Limits => "{ \"a-*\" = { rpm = 1, tpm = 1 } }".to_owned(),
+            ValueKind::Patch => "{ set = { \"/a\" = 1 }, default = {}, remove = [\"/b\"] }".to_owned(),
+            ValueKind::Rules => "[{ status = \"400\", match = \"busy\", action = \"retry\", scope = \"request\", for = \"1s\" }]".to_owned(),
+            ValueKind::Statuses => "[\"429\"]".to_owned(),
+            ValueKind::Targets => "[{ upstream = \"a\", model = \"m\", priority = 1, weight = 1 }]".to_owned(),
+            ValueKind::TextMap => "{ a = \"b\" }".to_owned(),
+            ValueKind::Texts => "[\"a\"]".to_owned(),
+            ValueKind::Timeouts => "{ first_byte = \"1s\", idle = \"1s\", total = \"1s\" }".to_owned(),
+            ValueKind::Words(words) => format!("\"{}\"", words[0]),
+            ValueKind::Duration => "\"1m\"".to_owned(),
+            ValueKind::Count(..) | ValueKind::Number | ValueKind::Size | ValueKind::SizeOrAuto | ValueKind::Text => "\"none\"".to_owned(),
         };
         let (table, name) = key.path.split_once('.').expect("a table and a key");
         match (table, name) {
@@ -500,7 +513,7 @@ mod tests {
             }
             ("prices", _) => {
                 let input = if name == "input" { "" } else { "input = 1\n" };
-                let value = if key.kind == Kind::Number { "1" } else { &value };
+                let value = if key.kind == ValueKind::Number { "1" } else { &value };
                 format!("[prices.\"a/b\"]\n{input}{name} = {value}\n")
             }
             _ => format!("[{table}]\n{name} = {value}\n"),
@@ -509,10 +522,14 @@ mod tests {
 
     #[test]
     fn the_reader_knows_every_key_of_the_table_and_takes_its_default() {
-        for key in ALL {
+        for key in KEYS {
             let text = sample(key);
-            let loaded =
-                load(&text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
+            let loaded = load(
+                &text,
+                Path::new("c.toml"),
+                &Environment::default(),
+                &mut IdInterner::default(),
+            );
             assert!(loaded.settings.is_some(), "{text}: {:#?}", loaded.problems);
         }
     }
@@ -520,17 +537,17 @@ mod tests {
     #[test]
     fn written_defaults_are_the_defaults() {
         let load = |text: &str| {
-            load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default())
+            load(text, Path::new("c.toml"), &Environment::default(), &mut IdInterner::default())
                 .settings
                 .expect("it loads")
         };
-        let plain = show(&load(""));
-        for key in ALL.iter().filter(|key| {
+        let plain = to_toml(&load(""));
+        for key in KEYS.iter().filter(|key| {
             !key.default.is_empty()
                 && !["upstream", "model", "project", "keyless", "prices", "budget"]
                     .contains(&key.path.split('.').next().expect("a table"))
         }) {
-            assert_eq!(show(&load(&sample(key))), plain, "{}", key.path);
+            assert_eq!(to_toml(&load(&sample(key))), plain, "{}", key.path);
         }
     }
 
@@ -539,7 +556,8 @@ mod tests {
         // An unknown key in each table makes the reader say what it knows there.
         let text = "zz = 1\n[server]\nzz = 1\n[discover]\nzz = 1\n[log]\nzz = 1\n[timeouts]\nzz = 1\n[retry]\nzz = 1\n[cooldown]\nzz = 1\n[routing]\nzz = 1\n[tui]\nzz = 1\n[alerts]\nzz = 1\n[otlp]\nzz = 1\n\
             [[upstream]]\nname = \"a\"\nbase_url = \"https://a.example\"\nzz = 1\n[[model]]\nname = \"a\"\ntargets = [\"x\"]\nzz = 1\n[[project]]\nname = \"a\"\nkey = \"env:A\"\nzz = 1\n";
-        let loaded = load(text, Path::new("c.toml"), &Environment::default(), &mut Ids::default());
+        let loaded =
+            load(text, Path::new("c.toml"), &Environment::default(), &mut IdInterner::default());
         assert_eq!(loaded.problems.len(), 14, "{:#?}", loaded.problems);
         for problem in loaded.problems {
             let table = problem.title.split("in `").nth(1).map(|rest| {
@@ -550,9 +568,9 @@ mod tests {
                 let known = match &table {
                     None => {
                         matches!(name, "aliases" | "rates")
-                            || ALL.iter().any(|key| key.path.split('.').next() == Some(name))
+                            || KEYS.iter().any(|key| key.path.split('.').next() == Some(name))
                     }
-                    Some(table) => ALL.iter().any(|key| key.path == format!("{table}.{name}")),
+                    Some(table) => KEYS.iter().any(|key| key.path == format!("{table}.{name}")),
                 };
                 assert!(known, "{table:?}.{name} is not in the table of keys");
             }

@@ -12,7 +12,7 @@ pub const DEFAULT_PORT: u16 = 8642;
 /// # Errors
 ///
 /// A sentence: what is wrong, then after `; ` the forms that are allowed.
-pub fn parse(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
+pub fn parse_addr(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     const FORMS: &str = "write \"8642\", \"127.0.0.1:8642\" or \"[::1]:8642\"";
     let text = text.trim();
     if text.is_empty() {
@@ -29,15 +29,15 @@ pub fn parse(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     };
     let (host, port) = match text.rsplit_once(':') {
         None if text.bytes().all(|b| b.is_ascii_digit()) => ("", text),
-        None => return Err(format!("`{}` has no port; {FORMS}", super::read::clip(text))),
+        None => return Err(format!("`{}` has no port; {FORMS}", super::read::truncate(text))),
         Some((host, port)) => (host, port),
     };
     if host.contains(':') && !host.starts_with('[') {
         return Err(format!("an IPv6 address stands in brackets; {FORMS}"));
     }
-    let port = port
-        .parse::<u16>()
-        .map_err(|_| format!("`{}` is not a port: 1 to 65535; {FORMS}", super::read::clip(port)))?;
+    let port = port.parse::<u16>().map_err(|_| {
+        format!("`{}` is not a port: 1 to 65535; {FORMS}", super::read::truncate(port))
+    })?;
     if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
         return Ok((both(port), true));
     }
@@ -47,7 +47,7 @@ pub fn parse(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     match bare.parse::<IpAddr>() {
         Ok(ip) => Ok((vec![SocketAddr::new(ip, port)], false)),
-        Err(_) => Err(format!("`{}` is not an IP address; {FORMS}", super::read::clip(host))),
+        Err(_) => Err(format!("`{}` is not an IP address; {FORMS}", super::read::truncate(host))),
     }
 }
 
@@ -57,13 +57,13 @@ pub fn parse(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
 /// # Errors
 ///
 /// As [`parse`].
-pub fn parse_all(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
-    let each = text.split(',').map(parse).collect::<Result<Vec<_>, _>>()?;
-    Ok(join(each))
+pub fn parse_addrs(text: &str) -> Result<(Vec<SocketAddr>, bool), String> {
+    let each = text.split(',').map(parse_addr).collect::<Result<Vec<_>, _>>()?;
+    Ok(join_addrs(each))
 }
 
 /// Puts addresses together, each once.
-pub(super) fn join(each: Vec<(Vec<SocketAddr>, bool)>) -> (Vec<SocketAddr>, bool) {
+pub(super) fn join_addrs(each: Vec<(Vec<SocketAddr>, bool)>) -> (Vec<SocketAddr>, bool) {
     let mut addresses = Vec::new();
     let mut optional = false;
     for (list, both) in each {
@@ -93,7 +93,7 @@ mod tests {
             ("0.0.0.0:80", "0.0.0.0:80", false),
             ("127.0.0.1:1,[::1]:2", "127.0.0.1:1 [::1]:2", false),
         ] {
-            let (list, flag) = parse_all(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let (list, flag) = parse_addrs(text).unwrap_or_else(|e| panic!("{text}: {e}"));
             let shown: Vec<_> = list.iter().map(ToString::to_string).collect();
             assert_eq!((shown.join(" ").as_str(), flag), (want, optional), "{text}");
         }
@@ -111,7 +111,7 @@ mod tests {
             ("example.com:1", "not an IP address"),
             ("*:1", "0.0.0.0"),
         ] {
-            let said = parse(text).expect_err(text);
+            let said = parse_addr(text).expect_err(text);
             assert!(said.contains(part), "{text}: {said}");
         }
     }

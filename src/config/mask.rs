@@ -9,19 +9,19 @@ use toml::{
 };
 
 /// Keys whose strings are credentials unless they are references.
-const SECRET: [&str; 7] = ["key", "keys", "ref", "secret", "headers", "webhook", "feishu"];
-const REFERENCES: [&str; 5] = ["keyring:", "env:", "file:", "cmd:", "vault:"];
+const SECRET_KEYS: [&str; 7] = ["key", "keys", "ref", "secret", "headers", "webhook", "feishu"];
+const REFERENCE_SCHEMES: [&str; 5] = ["keyring:", "env:", "file:", "cmd:", "vault:"];
 
 /// The text with every literal credential replaced by asterisks; as many bytes as before, line ends
 /// kept.
 #[must_use]
-pub fn secrets(text: &str) -> String {
+pub fn mask_secrets(text: &str) -> String {
     let mut spans = Vec::new();
     let (table, _) = DeTable::parse_recoverable(text);
     for (name, value) in table.get_ref() {
-        visit(name.get_ref(), value, false, &mut spans);
+        collect_spans(name.get_ref(), value, false, &mut spans);
     }
-    by_shape(text, &mut spans);
+    collect_by_shape(text, &mut spans);
     let mut out = text.as_bytes().to_vec();
     for span in spans {
         for byte in out.get_mut(span).unwrap_or_default() {
@@ -36,17 +36,24 @@ pub fn secrets(text: &str) -> String {
 }
 
 /// What stands in the tree below a secret name.
-fn visit(name: &str, value: &Spanned<DeValue<'_>>, secret: bool, spans: &mut Vec<Range<usize>>) {
-    let secret = secret || SECRET.contains(&name);
+fn collect_spans(
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+    secret: bool,
+    spans: &mut Vec<Range<usize>>,
+) {
+    let secret = secret || SECRET_KEYS.contains(&name);
     match value.get_ref() {
         DeValue::String(text) if secret && !is_reference(text) => spans.push(value.span()),
-        DeValue::Array(items) => items.iter().for_each(|item| visit("", item, secret, spans)),
+        DeValue::Array(items) => {
+            items.iter().for_each(|item| collect_spans("", item, secret, spans))
+        }
         DeValue::Table(rows) => {
             for (name, row) in rows {
                 // Beside a key's reference stand its label and limits.
                 let inherits =
                     secret && !matches!(name.get_ref().as_ref(), "label" | "account" | "refresh");
-                visit(name.get_ref(), row, inherits, spans);
+                collect_spans(name.get_ref(), row, inherits, spans);
             }
         }
         _ => {}
@@ -54,11 +61,11 @@ fn visit(name: &str, value: &Spanned<DeValue<'_>>, secret: bool, spans: &mut Vec
 }
 
 fn is_reference(text: &str) -> bool {
-    REFERENCES.iter().any(|scheme| text.starts_with(scheme))
+    REFERENCE_SCHEMES.iter().any(|scheme| text.starts_with(scheme))
 }
 
 /// What the tree does not hold, because the file is broken there: by the look of it.
-fn by_shape(text: &str, spans: &mut Vec<Range<usize>>) {
+fn collect_by_shape(text: &str, spans: &mut Vec<Range<usize>>) {
     static RULES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         [
             // the rest of a line that sets a credential
@@ -75,7 +82,7 @@ fn by_shape(text: &str, spans: &mut Vec<Range<usize>>) {
     for (index, rule) in RULES.iter().enumerate() {
         for found in rule.captures_iter(text) {
             let Some(part) = found.get(1) else { continue };
-            if index > 0 || !text_is_whole(part.as_str()) {
+            if index > 0 || !is_fully_parsed(part.as_str()) {
                 spans.push(part.range());
             }
         }
@@ -84,7 +91,7 @@ fn by_shape(text: &str, spans: &mut Vec<Range<usize>>) {
 
 /// Whether the tree reader will have seen this: the line's strings are closed, or it begins with a
 /// reference.
-fn text_is_whole(rest: &str) -> bool {
+fn is_fully_parsed(rest: &str) -> bool {
     let quotes = rest.bytes().filter(|b| matches!(b, b'"' | b'\'')).count();
     quotes > 0 || rest.trim().is_empty() || is_reference(rest) || rest.starts_with(['{', '[', '$'])
 }
@@ -100,7 +107,7 @@ mod tests {
             "[[project]]\nkey = \"uvwxyz1234\"\nproxy = \"http://user:passw0rd@h:1\"\n",
             "headers = { authorization = \"Bearer zzzzyyyyxxxx\" }\n",
         );
-        let shown = secrets(text);
+        let shown = mask_secrets(text);
         assert_eq!(shown.len(), text.len());
         for gone in ["abcdefghij", "klmnopqrst", "uvwxyz1234", "passw0rd", "zzzzyyyyxxxx"] {
             assert!(!shown.contains(gone), "{shown}");
@@ -118,14 +125,18 @@ mod tests {
             "key = neverclosed99\n",
             "x = sk-neverclosed99\n[bro",
         ] {
-            assert!(!secrets(text).contains("neverclosed99"), "{text}: {}", secrets(text));
+            assert!(
+                !mask_secrets(text).contains("neverclosed99"),
+                "{text}: {}",
+                mask_secrets(text)
+            );
         }
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_keeps_its_length(text in "(?s).{0,80}") {
-            proptest::prop_assert_eq!(secrets(&text).len(), text.len());
+            proptest::prop_assert_eq!(mask_secrets(&text).len(), text.len());
         }
     }
 }

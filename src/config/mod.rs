@@ -27,7 +27,7 @@ pub mod show;
 pub mod watch;
 
 pub use discover::Environment;
-pub use ids::Ids;
-pub use load::Loaded;
-pub use problem::{Level, Problem};
+pub use ids::IdInterner;
+pub use load::LoadResult;
+pub use problem::{Problem, ProblemSeverity};
 pub use settings::Settings;

@@ -6,17 +6,17 @@ use toml::de::DeTable;
 
 use super::{
     problem::Report,
-    read::{self, Table},
-    settings::{Auth, End},
+    read::{self, TableReader},
+    settings::{Auth, DialectEndpoint},
 };
 use crate::{
     base::pattern::Patterns,
     ir::{embed::EmbedForm, op::Dialect, rerank::RerankForm},
 };
 
-const EMBEDS: [(&str, EmbedForm); 3] =
+const EMBED_FORMS: [(&str, EmbedForm); 3] =
     [("input_type", EmbedForm::InputType), ("task", EmbedForm::Task), ("texts", EmbedForm::Texts)];
-const RERANKS: [(&str, RerankForm); 5] = [
+const RERANK_FORMS: [(&str, RerankForm); 5] = [
     ("data", RerankForm::Data),
     ("meta", RerankForm::Meta),
     ("meta_texts", RerankForm::MetaTexts),
@@ -24,7 +24,7 @@ const RERANKS: [(&str, RerankForm); 5] = [
     ("scores", RerankForm::Scores),
 ];
 
-const TEXT: &str = include_str!("../../assets/presets.toml");
+const PRESETS_TOML: &str = include_str!("../../assets/presets.toml");
 
 /// One provider.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct Preset {
     pub name: Arc<str>,
     pub title: String,
     /// The preferred end first; never empty.
-    pub ends: Vec<End>,
+    pub endpoints: Vec<DialectEndpoint>,
     pub auth: Auth,
     /// Variables that usually hold its key; the first is the provider's own name for it.
     pub key_env: Vec<Arc<str>>,
@@ -40,7 +40,7 @@ pub struct Preset {
     pub key_page: Option<Arc<str>>,
     pub ask_usage: bool,
     /// Whether its chat models take their reasoning back.
-    pub reasoning_back: bool,
+    pub accepts_reasoning: bool,
     /// Forms of its embeddings and reranking, where not as its dialect has them.
     pub embed: Option<EmbedForm>,
     pub rerank: Option<RerankForm>,
@@ -53,21 +53,21 @@ pub struct Preset {
     /// Local servers: the port they usually listen on.
     pub port: Option<u16>,
     /// Local servers: a path that answers 200.
-    pub probe: Option<String>,
-    pub takes_compressed: bool,
+    pub probe_path: Option<String>,
+    pub accepts_compressed: bool,
     /// Where it tells what is left for a key; tried in turn.
-    pub balance: Vec<BalanceAt>,
+    pub balance: Vec<BalanceProbe>,
 }
 
 /// Where a provider tells a balance, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BalanceAt {
+pub struct BalanceProbe {
     /// From the root of its server.
     pub path: String,
     /// JSON pointer of a list, where several are told.
-    pub each: Option<String>,
+    pub list_pointer: Option<String>,
     /// JSON pointers of numbers: what is left, or what was paid and used.
-    pub left: Option<String>,
+    pub remaining: Option<String>,
     pub total: Option<String>,
     pub used: Option<String>,
     /// A code, or the pointer of one.
@@ -87,15 +87,16 @@ impl Preset {
     }
 
     #[must_use]
-    pub fn end(&self, dialect: Dialect) -> Option<&End> {
-        self.ends.iter().find(|end| end.dialect == dialect)
+    pub fn endpoint(&self, dialect: Dialect) -> Option<&DialectEndpoint> {
+        self.endpoints.iter().find(|end| end.dialect == dialect)
     }
 }
 
 /// Every preset, in the order of the file.
 #[must_use]
 pub fn all() -> &'static [Preset] {
-    static ALL: LazyLock<Vec<Preset>> = LazyLock::new(|| read_all(TEXT, &mut Report::default()));
+    static ALL: LazyLock<Vec<Preset>> =
+        LazyLock::new(|| read_all(PRESETS_TOML, &mut Report::default()));
     &ALL
 }
 
@@ -107,7 +108,7 @@ pub fn find(name: &str) -> Option<&'static Preset> {
 
 /// The preset whose keys begin like this one, the longest prefix winning.
 #[must_use]
-pub fn by_key(key: &str) -> Option<&'static Preset> {
+pub fn by_key_prefix(key: &str) -> Option<&'static Preset> {
     let fits = |preset: &&Preset| {
         preset.key_prefix.as_deref().is_some_and(|prefix| key.starts_with(prefix))
     };
@@ -120,90 +121,94 @@ fn read_all(text: &str, report: &mut Report) -> Vec<Preset> {
     for error in errors {
         report.error(&error.span().unwrap_or(0..0), error.message(), None);
     }
-    let mut top = Table::new("", 0..0, table.get_ref());
-    let rows = top.tables("preset", report);
-    let presets = rows.into_iter().filter_map(|row| preset(row, report)).collect();
-    top.end(report);
+    let mut top = TableReader::new("", 0..0, table.get_ref());
+    let rows = top.children("preset", report);
+    let presets = rows.into_iter().filter_map(|row| read_preset(row, report)).collect();
+    top.finish(report);
     presets
 }
 
-fn preset(mut row: Table<'_>, report: &mut Report) -> Option<Preset> {
+fn read_preset(mut row: TableReader<'_>, report: &mut Report) -> Option<Preset> {
     let span = row.span.clone();
-    let name = row.take("name", report, read::text)?.value;
-    row.rename(format!("preset.{name}"));
-    let title = row.or("title", report, name.clone(), read::text);
-    let query = row.take("query", report, read::text).map(|at| at.value);
+    let name = row.read("name", report, read::text)?.value;
+    row.set_path(format!("preset.{name}"));
+    let title = row.read_or("title", report, name.clone(), read::text);
+    let query = row.read("query", report, read::text).map(|at| at.value);
     let ends = row
-        .table("urls", report)
-        .map(|table| ends(table, query.as_ref(), report))
+        .child("urls", report)
+        .map(|table| read_endpoints(table, query.as_ref(), report))
         .unwrap_or_default();
-    let auth = match row.take("auth", report, read::text).map(|at| at.value).as_deref() {
+    let auth = match row.read("auth", report, read::text).map(|at| at.value).as_deref() {
         None | Some("bearer") => Auth::Bearer,
         Some("none") => Auth::None,
         Some(header) => Auth::Header(header.to_owned()),
     };
-    let list = |at: Option<read::At<Vec<read::At<String>>>>| {
+    let list = |at: Option<read::Located<Vec<read::Located<String>>>>| {
         at.map(|at| at.value.into_iter().map(|at| at.value).collect::<Vec<_>>())
     };
-    let key_env = list(row.list("key_env", report, read::text)).unwrap_or_default();
-    let models = list(row.list("models", report, read::text));
+    let key_env = list(row.read_list("key_env", report, read::text)).unwrap_or_default();
+    let models = list(row.read_list("models", report, read::text));
     let preset = Preset {
         title,
         auth,
         key_env: key_env.into_iter().map(Arc::from).collect(),
-        key_prefix: row.take("key_prefix", report, read::text).map(|at| at.value),
-        key_page: row.take("key_page", report, read::text).map(|at| at.value.into()),
-        ask_usage: row.or("ask_usage", report, false, read::flag),
-        embed: row.take("embed", report, read::word(&EMBEDS)).map(|at| at.value),
-        rerank: row.take("rerank", report, read::word(&RERANKS)).map(|at| at.value),
-        reasoning_back: row.or("reasoning_back", report, true, read::flag),
+        key_prefix: row.read("key_prefix", report, read::text).map(|at| at.value),
+        key_page: row.read("key_page", report, read::text).map(|at| at.value.into()),
+        ask_usage: row.read_or("ask_usage", report, false, read::flag),
+        embed: row.read("embed", report, read::one_of(&EMBED_FORMS)).map(|at| at.value),
+        rerank: row.read("rerank", report, read::one_of(&RERANK_FORMS)).map(|at| at.value),
+        accepts_reasoning: row.read_or("reasoning_back", report, true, read::flag),
         models: models.and_then(|texts| Patterns::parse(texts.iter().map(String::as_str)).ok()),
-        models_path: row.take("models_path", report, read::text).map(|at| at.value),
-        needs_url: row.or("needs_url", report, false, read::flag),
+        models_path: row.read("models_path", report, read::text).map(|at| at.value),
+        needs_url: row.read_or("needs_url", report, false, read::flag),
         port: row
-            .take("port", report, read::count(1, 65_535))
+            .read("port", report, read::count(1, 65_535))
             .and_then(|at| u16::try_from(at.value).ok()),
-        probe: row.take("probe", report, read::text).map(|at| at.value),
-        takes_compressed: row.or("compressed", report, false, read::flag),
+        probe_path: row.read("probe", report, read::text).map(|at| at.value),
+        accepts_compressed: row.read_or("compressed", report, false, read::flag),
         balance: row
-            .tables("balance", report)
+            .children("balance", report)
             .into_iter()
-            .filter_map(|row| balance(row, report))
+            .filter_map(|row| read_balance(row, report))
             .collect(),
-        ends,
+        endpoints: ends,
         name: name.into(),
     };
-    row.end(report);
-    if preset.ends.is_empty() {
+    row.finish(report);
+    if preset.endpoints.is_empty() {
         report.error(&span, "a preset without URLs", None);
         return None;
     }
     Some(preset)
 }
 
-fn balance(mut row: Table<'_>, report: &mut Report) -> Option<BalanceAt> {
-    let mut text = |name| row.take(name, report, read::text).map(|at| at.value);
-    let at = BalanceAt {
+fn read_balance(mut row: TableReader<'_>, report: &mut Report) -> Option<BalanceProbe> {
+    let mut text = |name| row.read(name, report, read::text).map(|at| at.value);
+    let at = BalanceProbe {
         path: text("path")?,
-        each: text("each"),
-        left: text("left"),
+        list_pointer: text("each"),
+        remaining: text("left"),
         total: text("total"),
         used: text("used"),
         currency: text("currency")?,
     };
-    row.end(report);
+    row.finish(report);
     Some(at)
 }
 
-fn ends(mut table: Table<'_>, query: Option<&String>, report: &mut Report) -> Vec<End> {
+fn read_endpoints(
+    mut table: TableReader<'_>,
+    query: Option<&String>,
+    report: &mut Report,
+) -> Vec<DialectEndpoint> {
     let mut ends = Vec::new();
-    for (name, node) in table.rest() {
+    for (name, node) in table.remaining() {
         let Some(dialect) = Dialect::parse(&name.value) else {
             report.error(&name.span, "not a dialect", None);
             continue;
         };
-        if let Some(url) = read::one(&name.value, node, report, &read::text) {
-            ends.push(End { dialect, base_url: url.value, query: query.cloned() });
+        if let Some(url) = read::read_value(&name.value, node, report, &read::text) {
+            ends.push(DialectEndpoint { dialect, base_url: url.value, query: query.cloned() });
         }
     }
     ends
@@ -218,7 +223,7 @@ mod tests {
     #[test]
     fn the_embedded_file_is_without_a_problem() {
         let mut report = Report::default();
-        let presets = read_all(TEXT, &mut report);
+        let presets = read_all(PRESETS_TOML, &mut report);
         assert!(report.findings.is_empty(), "{:?}", report.findings);
         assert!(presets.len() > 30, "{}", presets.len());
         let names: BTreeSet<_> = presets.iter().map(|p| p.name.clone()).collect();
@@ -229,7 +234,7 @@ mod tests {
     fn every_preset_can_be_used_as_it_stands() {
         let mut variables = BTreeSet::new();
         for preset in all() {
-            for end in &preset.ends {
+            for end in &preset.endpoints {
                 assert!(!end.base_url.ends_with('/'), "{}", end.base_url);
                 let secure = end.base_url.starts_with("https://") || preset.is_local();
                 assert!(secure, "{}: {}", preset.name, end.base_url);
@@ -239,7 +244,7 @@ mod tests {
             for at in &preset.balance {
                 assert!(
                     at.path.starts_with('/')
-                        && (at.left.is_some() || at.total.is_some() && at.used.is_some()),
+                        && (at.remaining.is_some() || at.total.is_some() && at.used.is_some()),
                     "{at:?}"
                 );
             }
@@ -257,7 +262,7 @@ mod tests {
             ("sk-proj-x", Some("openai")),
             ("zzz", None),
         ] {
-            assert_eq!(by_key(key).map(|p| &*p.name), want, "{key}");
+            assert_eq!(by_key_prefix(key).map(|p| &*p.name), want, "{key}");
         }
     }
 }

@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::mask;
 
 /// More than this nobody reads.
-const MOST: usize = 100;
+const MAX_PROBLEMS: usize = 100;
 
 /// Whether a file with this problem can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum ProblemSeverity {
     Error,
     Warning,
 }
@@ -27,7 +27,7 @@ pub enum Level {
 /// One problem of the config, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    pub level: Level,
+    pub level: ProblemSeverity,
     pub path: PathBuf,
     /// From 1; 0 where the problem is the file as a whole.
     pub line: usize,
@@ -42,13 +42,18 @@ pub struct Problem {
 impl Problem {
     /// A problem of the file as a whole: missing, unreadable, too large.
     #[must_use]
-    pub fn whole(level: Level, path: &Path, title: String, help: Option<String>) -> Self {
+    pub fn of_file(
+        level: ProblemSeverity,
+        path: &Path,
+        title: String,
+        help: Option<String>,
+    ) -> Self {
         Self { level, path: path.to_owned(), line: 0, column: 0, span: 0..0, title, help }
     }
 
     /// One line: `config.toml:12:3: unknown key `base_ulr`; did you mean `base_url`?`
     #[must_use]
-    pub fn short(&self) -> String {
+    pub fn one_line(&self) -> String {
         let help = self.help.as_deref().map(|help| format!("; {help}")).unwrap_or_default();
         let name = self.path.display();
         if self.line == 0 {
@@ -61,14 +66,14 @@ impl Problem {
 /// A finding before it has a line number; what the readers collect.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
-    pub(super) level: Level,
+    pub(super) level: ProblemSeverity,
     pub(super) span: Range<usize>,
     pub(super) title: String,
     pub(super) help: Option<String>,
     /// The other place, where two contradict each other.
     pub(super) first: Option<Range<usize>>,
     /// Something is missing: no news where the file could not be read to its end.
-    pub(super) absent: bool,
+    pub(super) missing: bool,
 }
 
 /// All findings of one load.
@@ -84,7 +89,7 @@ impl Report {
         title: impl Into<String>,
         help: Option<String>,
     ) {
-        self.add(Level::Error, span, title.into(), help);
+        self.add(ProblemSeverity::Error, span, title.into(), help);
     }
 
     pub(super) fn warn(
@@ -93,59 +98,65 @@ impl Report {
         title: impl Into<String>,
         help: Option<String>,
     ) {
-        self.add(Level::Warning, span, title.into(), help);
+        self.add(ProblemSeverity::Warning, span, title.into(), help);
     }
 
     /// An error with two places; the later one is reported, the first is named.
-    pub(super) fn twice(
+    pub(super) fn duplicate(
         &mut self,
         span: &Range<usize>,
         first: &Range<usize>,
         title: impl Into<String>,
         help: Option<String>,
     ) {
-        let (title, level) = (title.into(), Level::Error);
+        let (title, level) = (title.into(), ProblemSeverity::Error);
         self.findings.push(Finding {
             level,
             span: span.clone(),
             title,
             help,
             first: Some(first.clone()),
-            absent: false,
+            missing: false,
         });
     }
 
     /// An error that something is not there.
-    pub(super) fn absent(
+    pub(super) fn missing(
         &mut self,
         span: &Range<usize>,
         title: impl Into<String>,
         help: Option<String>,
     ) {
-        let (title, level) = (title.into(), Level::Error);
+        let (title, level) = (title.into(), ProblemSeverity::Error);
         self.findings.push(Finding {
             level,
             span: span.clone(),
             title,
             help,
             first: None,
-            absent: true,
+            missing: true,
         });
     }
 
-    fn add(&mut self, level: Level, span: &Range<usize>, title: String, help: Option<String>) {
+    fn add(
+        &mut self,
+        level: ProblemSeverity,
+        span: &Range<usize>,
+        title: String,
+        help: Option<String>,
+    ) {
         self.findings.push(Finding {
             level,
             span: span.clone(),
             title,
             help,
             first: None,
-            absent: false,
+            missing: false,
         });
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.findings.iter().any(|f| f.level == Level::Error)
+        self.findings.iter().any(|f| f.level == ProblemSeverity::Error)
     }
 
     /// Problems in the order of the file.
@@ -153,14 +164,14 @@ impl Report {
         let mut findings = self.findings;
         findings.sort_by_key(|f| (f.span.start, f.level));
         // A file of another kind gives one for every line.
-        findings.truncate(MOST);
+        findings.truncate(MAX_PROBLEMS);
         findings
             .into_iter()
             .map(|f| {
-                let (line, column) = place(text, f.span.start);
+                let (line, column) = line_column(text, f.span.start);
                 let title = match f.first {
                     Some(first) => {
-                        format!("{} (first at line {})", f.title, place(text, first.start).0)
+                        format!("{} (first at line {})", f.title, line_column(text, first.start).0)
                     }
                     None => f.title,
                 };
@@ -179,14 +190,14 @@ impl Report {
 }
 
 /// Line and column, from 1; a byte order mark has no column.
-fn place(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text[..floor(text, offset)];
+fn line_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..char_floor(text, offset)];
     let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
     let begin = before.rfind('\n').map_or(0, |at| at + 1);
     (line, before[begin..].chars().filter(|c| *c != '\u{feff}').count() + 1)
 }
 
-fn floor(text: &str, offset: usize) -> usize {
+fn char_floor(text: &str, offset: usize) -> usize {
     (0..=offset.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
@@ -198,7 +209,7 @@ pub fn render(problems: &[Problem], source: &str, coloured: bool) -> String {
         LazyLock::new(|| Regex::new(r"[\x00-\x08\x0b-\x1f\x7f]").ok());
     let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
     // Same number of bytes, so that every span still points at its place.
-    let masked = mask::secrets(source);
+    let masked = mask::mask_secrets(source);
     let shown = match CONTROL.as_ref() {
         Some(control) => control.replace_all(&masked, " "),
         None => masked.as_str().into(),
@@ -206,8 +217,8 @@ pub fn render(problems: &[Problem], source: &str, coloured: bool) -> String {
     let mut out = String::new();
     for problem in problems {
         let title = match problem.level {
-            Level::Error => Shown::ERROR,
-            Level::Warning => Shown::WARNING,
+            ProblemSeverity::Error => Shown::ERROR,
+            ProblemSeverity::Warning => Shown::WARNING,
         }
         .primary_title(problem.title.as_str());
         let path = problem.path.to_string_lossy();
@@ -216,9 +227,9 @@ pub fn render(problems: &[Problem], source: &str, coloured: bool) -> String {
             title.element(annotate_snippets::Origin::path(path.as_ref()))
         } else {
             // The first line is enough: a span over a whole table would show all of it.
-            let start = floor(&shown, problem.span.start);
+            let start = char_floor(&shown, problem.span.start);
             let line_end = shown[start..].find('\n').map_or(shown.len(), |at| start + at);
-            let end = floor(&shown, problem.span.end).clamp(start, line_end);
+            let end = char_floor(&shown, problem.span.end).clamp(start, line_end);
             let snippet = Snippet::source(shown.as_ref()).path(path.as_ref());
             title.element(snippet.annotation(AnnotationKind::Primary.span(start..end)))
         };
@@ -236,9 +247,9 @@ mod tests {
     #[test]
     fn places_count_characters_and_forget_the_byte_order_mark() {
         let text = "\u{feff}a = 1\nbé = 2\n";
-        assert_eq!(place(text, 3), (1, 1));
-        assert_eq!(place(text, text.find('2').expect("there")), (2, 6));
-        assert_eq!(place(text, 999), (3, 1));
+        assert_eq!(line_column(text, 3), (1, 1));
+        assert_eq!(line_column(text, text.find('2').expect("there")), (2, 6));
+        assert_eq!(line_column(text, 999), (3, 1));
     }
 
     #[test]
@@ -264,7 +275,7 @@ mod tests {
         );
         assert!(text.contains("keys = [") && !text.contains("secret-value"), "{text}");
         assert_eq!(
-            problems[0].short(),
+            problems[0].one_line(),
             "config.toml:3:1: unknown key `base_ulr`; did you mean `base_url`?"
         );
     }

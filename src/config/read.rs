@@ -11,74 +11,74 @@ use toml::{
 use super::problem::Report;
 use crate::base::{near, units};
 
-pub(super) type Span = Range<usize>;
+pub(super) type SourceSpan = Range<usize>;
 pub(super) type Node<'a> = Spanned<DeValue<'a>>;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct At<T> {
+pub(super) struct Located<T> {
     pub(super) value: T,
-    pub(super) span: Span,
+    pub(super) span: SourceSpan,
 }
 
-impl<T> At<T> {
-    pub(super) fn new(value: T, span: Span) -> Self {
+impl<T> Located<T> {
+    pub(super) fn new(value: T, span: SourceSpan) -> Self {
         Self { value, span }
     }
 }
 
 /// Why a value cannot be used.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct ValueError {
     pub(super) title: String,
     pub(super) help: Option<String>,
 }
 
-impl Fault {
+impl ValueError {
     pub(super) fn new(title: impl Into<String>) -> Self {
         Self { title: title.into(), help: None }
     }
 
-    pub(super) fn with(title: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(super) fn with_help(title: impl Into<String>, help: impl Into<String>) -> Self {
         Self { title: title.into(), help: Some(help.into()) }
     }
 }
 
 /// A table being read.
-pub(super) struct Table<'a> {
+pub(super) struct TableReader<'a> {
     /// How its keys are called in messages and by `config set`: empty at the top, `timeouts`,
     /// `upstream.nvidia`.
     path: String,
-    pub(super) span: Span,
-    rows: Vec<Row<'a>>,
-    known: Vec<&'static str>,
+    pub(super) span: SourceSpan,
+    entries: Vec<TableEntry<'a>>,
+    known_keys: Vec<&'static str>,
 }
 
-struct Row<'a> {
+struct TableEntry<'a> {
     name: String,
-    name_span: Span,
+    name_span: SourceSpan,
     value: &'a Node<'a>,
-    taken: bool,
+    consumed: bool,
 }
 
-impl<'a> Table<'a> {
-    pub(super) fn new(path: impl Into<String>, span: Span, table: &'a DeTable<'a>) -> Self {
-        let mut rows: Vec<_> = table
+impl<'a> TableReader<'a> {
+    pub(super) fn new(path: impl Into<String>, span: SourceSpan, table: &'a DeTable<'a>) -> Self {
+        let mut entries: Vec<_> = table
             .iter()
-            .map(|(name, value)| Row {
+            .map(|(name, value)| TableEntry {
                 name: name.get_ref().clone().into_owned(),
                 name_span: name.span(),
                 value,
-                taken: false,
+                consumed: false,
             })
             .collect();
         // The map is sorted by name; order means something to people, and to aliases.
-        rows.sort_by_key(|row| row.name_span.start);
-        Self { path: path.into(), span, rows, known: Vec::new() }
+        entries.sort_by_key(|row| row.name_span.start);
+        Self { path: path.into(), span, entries, known_keys: Vec::new() }
     }
 
     /// A value as a table; anything else is reported.
-    pub(super) fn of(
+    pub(super) fn from_node(
         path: impl Into<String>,
         node: &'a Node<'a>,
         report: &mut Report,
@@ -89,7 +89,7 @@ impl<'a> Table<'a> {
             other => {
                 report.error(
                     &node.span(),
-                    format!("`{path}` must be a table, not {}", kind(other)),
+                    format!("`{path}` must be a table, not {}", type_name(other)),
                     None,
                 );
                 None
@@ -98,76 +98,84 @@ impl<'a> Table<'a> {
     }
 
     /// From now on keys are called by the row's own name.
-    pub(super) fn rename(&mut self, path: String) {
+    pub(super) fn set_path(&mut self, path: String) {
         self.path = path;
     }
 
-    pub(super) fn path_of(&self, name: &str) -> String {
+    pub(super) fn key_path(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    pub(super) fn node(&mut self, name: &'static str) -> Option<&'a Node<'a>> {
-        self.known.push(name);
-        let row = self.rows.iter_mut().find(|row| row.name == name)?;
-        row.taken = true;
+    pub(super) fn take_node(&mut self, name: &'static str) -> Option<&'a Node<'a>> {
+        self.known_keys.push(name);
+        let row = self.entries.iter_mut().find(|row| row.name == name)?;
+        row.consumed = true;
         Some(row.value)
     }
 
     /// The value of a key, read by `read`; a value that cannot be used is reported and counts as
     /// absent.
-    pub(super) fn take<T>(
+    pub(super) fn read<T>(
         &mut self,
         name: &'static str,
         report: &mut Report,
-        read: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
-    ) -> Option<At<T>> {
-        let node = self.node(name)?;
-        let path = self.path_of(name);
-        one(&path, node, report, &read)
+        read: impl Fn(&DeValue<'_>) -> Result<T, ValueError>,
+    ) -> Option<Located<T>> {
+        let node = self.take_node(name)?;
+        let path = self.key_path(name);
+        read_value(&path, node, report, &read)
     }
 
     /// As [`Self::take`], with a default.
-    pub(super) fn or<T>(
+    pub(super) fn read_or<T>(
         &mut self,
         name: &'static str,
         report: &mut Report,
         default: T,
-        read: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
+        read: impl Fn(&DeValue<'_>) -> Result<T, ValueError>,
     ) -> T {
-        self.take(name, report, read).map_or(default, |at| at.value)
+        self.read(name, report, read).map_or(default, |at| at.value)
     }
 
     /// A list; one value alone is a list of one.
-    pub(super) fn list<T>(
+    pub(super) fn read_list<T>(
         &mut self,
         name: &'static str,
         report: &mut Report,
-        read: impl Fn(&DeValue<'_>) -> Result<T, Fault>,
-    ) -> Option<At<Vec<At<T>>>> {
-        let node = self.node(name)?;
-        let path = self.path_of(name);
+        read: impl Fn(&DeValue<'_>) -> Result<T, ValueError>,
+    ) -> Option<Located<Vec<Located<T>>>> {
+        let node = self.take_node(name)?;
+        let path = self.key_path(name);
         let values = match node.get_ref() {
             DeValue::Array(items) => {
-                items.iter().filter_map(|item| one(&path, item, report, &read)).collect()
+                items.iter().filter_map(|item| read_value(&path, item, report, &read)).collect()
             }
-            _ => one(&path, node, report, &read).into_iter().collect(),
+            _ => read_value(&path, node, report, &read).into_iter().collect(),
         };
         let values: Vec<_> = values;
         // Each of them has been reported: an empty list would be reported once more.
         let unusable =
             values.is_empty() && node.get_ref().as_array().is_none_or(|items| !items.is_empty());
-        (!unusable).then(|| At::new(values, node.span()))
+        (!unusable).then(|| Located::new(values, node.span()))
     }
 
     /// The table under a key.
-    pub(super) fn table(&mut self, name: &'static str, report: &mut Report) -> Option<Table<'a>> {
-        let node = self.node(name)?;
-        Table::of(self.path_of(name), node, report)
+    pub(super) fn child(
+        &mut self,
+        name: &'static str,
+        report: &mut Report,
+    ) -> Option<TableReader<'a>> {
+        let node = self.take_node(name)?;
+        TableReader::from_node(self.key_path(name), node, report)
     }
 
     /// The tables of `[[name]]`.
-    pub(super) fn tables(&mut self, name: &'static str, report: &mut Report) -> Vec<Table<'a>> {
-        let Some(node) = self.node(name) else { return Vec::new() };
+    pub(super) fn children(
+        &mut self,
+        name: &'static str,
+        report: &mut Report,
+    ) -> Vec<TableReader<'a>> {
+        let Some(node) = self.take_node(name) else { return Vec::new() };
         let DeValue::Array(items) = node.get_ref() else {
             report.error(
                 &node.span(),
@@ -177,59 +185,61 @@ impl<'a> Table<'a> {
             return Vec::new();
         };
         let each = items.iter().enumerate();
-        each.filter_map(|(index, item)| Table::of(format!("{name}[{}]", index + 1), item, report))
-            .collect()
+        each.filter_map(|(index, item)| {
+            TableReader::from_node(format!("{name}[{}]", index + 1), item, report)
+        })
+        .collect()
     }
 
     /// Whatever is left, by name: for tables whose keys are the user's own words.
-    pub(super) fn rest(&mut self) -> Vec<(At<String>, &'a Node<'a>)> {
-        let rows = self.rows.iter_mut().filter(|row| !row.taken);
+    pub(super) fn remaining(&mut self) -> Vec<(Located<String>, &'a Node<'a>)> {
+        let rows = self.entries.iter_mut().filter(|row| !row.consumed);
         rows.map(|row| {
-            row.taken = true;
-            (At::new(row.name.clone(), row.name_span.clone()), row.value)
+            row.consumed = true;
+            (Located::new(row.name.clone(), row.name_span.clone()), row.value)
         })
         .collect()
     }
 
     /// Says of everything nobody asked for that it is unknown.
-    pub(super) fn end(mut self, report: &mut Report) {
+    pub(super) fn finish(mut self, report: &mut Report) {
         let path = self.path.clone();
-        for (name, _) in self.rest() {
-            let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
-            let help = match near::nearest(&name.value, self.known.iter().copied()) {
+        for (name, _) in self.remaining() {
+            let location = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
+            let help = match near::nearest(&name.value, self.known_keys.iter().copied()) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => {
-                    let mut known = self.known.clone();
+                    let mut known = self.known_keys.clone();
                     known.sort_unstable();
                     format!("known here: {}", known.join(", "))
                 }
             };
             report.error(
                 &name.span,
-                format!("unknown key `{}`{place}", clip(&name.value)),
+                format!("unknown key `{}`{location}", truncate(&name.value)),
                 Some(help),
             );
         }
     }
 }
 
-pub(super) fn one<T>(
+pub(super) fn read_value<T>(
     path: &str,
     node: &Node<'_>,
     report: &mut Report,
-    read: &impl Fn(&DeValue<'_>) -> Result<T, Fault>,
-) -> Option<At<T>> {
+    read: &impl Fn(&DeValue<'_>) -> Result<T, ValueError>,
+) -> Option<Located<T>> {
     match read(node.get_ref()) {
-        Ok(value) => Some(At::new(value, node.span())),
-        Err(fault) => {
-            report.error(&node.span(), format!("`{path}`: {}", fault.title), fault.help);
+        Ok(value) => Some(Located::new(value, node.span())),
+        Err(error) => {
+            report.error(&node.span(), format!("`{path}`: {}", error.title), error.help);
             None
         }
     }
 }
 
 /// What a value is, with its article.
-pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",
@@ -241,12 +251,12 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn expected(what: &str, value: &DeValue<'_>) -> Fault {
-    Fault::new(format!("expected {what}, found {}", kind(value)))
+fn expected(what: &str, value: &DeValue<'_>) -> ValueError {
+    ValueError::new(format!("expected {what}, found {}", type_name(value)))
 }
 
 /// Long names are cut before they are quoted.
-pub(super) fn clip(text: &str) -> String {
+pub(super) fn truncate(text: &str) -> String {
     if text.chars().count() <= 60 {
         text.to_owned()
     } else {
@@ -256,46 +266,46 @@ pub(super) fn clip(text: &str) -> String {
 
 // What follows reads one value each.
 
-pub(super) fn text(value: &DeValue<'_>) -> Result<String, Fault> {
+pub(super) fn text(value: &DeValue<'_>) -> Result<String, ValueError> {
     value.as_str().map(str::to_owned).ok_or_else(|| expected("a string", value))
 }
 
-pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, Fault> {
+pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, ValueError> {
     value.as_bool().ok_or_else(|| match value.as_str() {
         Some("true" | "false") => {
-            Fault::with("expected a boolean, found a string", "write it without quotes")
+            ValueError::with_help("expected a boolean, found a string", "write it without quotes")
         }
         _ => expected("true or false", value),
     })
 }
 
-fn integer(value: &DeValue<'_>) -> Result<i128, Fault> {
+fn integer(value: &DeValue<'_>) -> Result<i128, ValueError> {
     let DeValue::Integer(number) = value else {
-        let fault = expected("a whole number", value);
+        let error = expected("a whole number", value);
         let quoted = value.as_str().is_some_and(|text| text.parse::<i64>().is_ok());
         return Err(if quoted {
-            Fault { help: Some("write it without quotes".to_owned()), ..fault }
+            ValueError { help: Some("write it without quotes".to_owned()), ..error }
         } else {
-            fault
+            error
         });
     };
     i128::from_str_radix(&number.as_str().replace('_', ""), number.radix())
-        .map_err(|_| Fault::new("a number far out of range"))
+        .map_err(|_| ValueError::new("a number far out of range"))
 }
 
 /// A whole number within bounds.
-pub(super) fn count(low: u32, high: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, Fault> {
+pub(super) fn count(low: u32, high: u32) -> impl Fn(&DeValue<'_>) -> Result<u32, ValueError> {
     move |value| {
         let number = integer(value)?;
         u32::try_from(number)
             .ok()
             .filter(|n| (low..=high).contains(n))
-            .ok_or_else(|| Fault::new(format!("{number} is out of range: {low} to {high}")))
+            .ok_or_else(|| ValueError::new(format!("{number} is out of range: {low} to {high}")))
     }
 }
 
 /// A number within bounds; whole ones too.
-pub(super) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64, Fault> {
+pub(super) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64, ValueError> {
     move |value| {
         let number = match value {
             DeValue::Float(float) => float
@@ -309,7 +319,7 @@ pub(super) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64
         if number.is_finite() && (low..=high).contains(&number) {
             return Ok(number);
         }
-        Err(Fault::new(format!("{number} is out of range: {low} to {high}")))
+        Err(ValueError::new(format!("{number} is out of range: {low} to {high}")))
     }
 }
 
@@ -317,39 +327,39 @@ pub(super) fn number(low: f64, high: f64) -> impl Fn(&DeValue<'_>) -> Result<f64
 pub(super) fn duration(
     low: Duration,
     high: Duration,
-) -> impl Fn(&DeValue<'_>) -> Result<Duration, Fault> {
+) -> impl Fn(&DeValue<'_>) -> Result<Duration, ValueError> {
     move |value| {
         if let Ok(number) = integer(value) {
-            return Err(Fault::with(
+            return Err(ValueError::with_help(
                 "a duration needs a unit",
                 format!("for seconds write \"{number}s\"; units are ms, s, m, h, d"),
             ));
         }
         let text = value.as_str().ok_or_else(|| expected("a duration such as \"30s\"", value))?;
-        let span = units::parse_duration(text).map_err(split)?;
+        let span = units::parse_duration(text).map_err(split_sentence)?;
         if (low..=high).contains(&span) {
             return Ok(span);
         }
         let (low, high) = (units::print_duration(low), units::print_duration(high));
-        Err(Fault::new(format!("`{text}` is out of range: {low} to {high}")))
+        Err(ValueError::new(format!("`{text}` is out of range: {low} to {high}")))
     }
 }
 
 /// A size within bounds.
-pub(super) fn size(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Fault> {
+pub(super) fn size(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, ValueError> {
     move |value| {
         if let Ok(number) = integer(value) {
-            return Err(Fault::with(
+            return Err(ValueError::with_help(
                 "a size needs a unit",
                 format!("write \"{number}B\", or use KiB, MiB, GiB"),
             ));
         }
         let text = value.as_str().ok_or_else(|| expected("a size such as \"64MiB\"", value))?;
-        let bytes = units::parse_size(text).map_err(split)?;
+        let bytes = units::parse_size(text).map_err(split_sentence)?;
         if (low..=high).contains(&bytes) {
             return Ok(bytes);
         }
-        Err(Fault::new(format!(
+        Err(ValueError::new(format!(
             "`{text}` is out of range: {} to {}",
             units::print_size(low),
             units::print_size(high)
@@ -358,9 +368,9 @@ pub(super) fn size(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, 
 }
 
 /// One of a few words.
-pub(super) fn word<T: Copy>(
+pub(super) fn one_of<T: Copy>(
     words: &'static [(&'static str, T)],
-) -> impl Fn(&DeValue<'_>) -> Result<T, Fault> {
+) -> impl Fn(&DeValue<'_>) -> Result<T, ValueError> {
     move |value| {
         let text = value.as_str().ok_or_else(|| expected("a string", value))?;
         if let Some(&(_, found)) = words.iter().find(|(word, _)| *word == text) {
@@ -370,14 +380,14 @@ pub(super) fn word<T: Copy>(
             words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
         let help = near::nearest(text, words.iter().map(|(word, _)| *word))
             .map(|word| format!("did you mean \"{word}\"?"));
-        Err(Fault { title: format!("\"{}\" is not one of {all}", clip(text)), help })
+        Err(ValueError { title: format!("\"{}\" is not one of {all}", truncate(text)), help })
     }
 }
 
 /// A sentence of `base`, cut at its semicolon into what is wrong and what to do.
-fn split(sentence: String) -> Fault {
+fn split_sentence(sentence: String) -> ValueError {
     match sentence.split_once("; ") {
-        Some((title, help)) => Fault::with(title, help),
-        None => Fault::new(sentence),
+        Some((title, help)) => ValueError::with_help(title, help),
+        None => ValueError::new(sentence),
     }
 }

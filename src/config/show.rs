@@ -9,7 +9,7 @@ use super::settings::{
     Timeouts, Upstream, When,
 };
 use crate::{
-    base::{money::NANO, pattern::Patterns, units},
+    base::{money::NANOS_PER_UNIT, pattern::Patterns, units},
     ir::cost::{Class, Rates},
 };
 
@@ -182,7 +182,7 @@ fn document(settings: &Settings) -> DocumentMut {
     }
     let mut table = Rows::default();
     for (currency, dollars) in &settings.rates {
-        table.put(currency, *dollars as f64 / NANO as f64);
+        table.put(currency, *dollars as f64 / NANOS_PER_UNIT as f64);
     }
     if !settings.rates.is_empty() {
         table.into(&mut doc, "rates");
@@ -267,7 +267,7 @@ fn price(price: &Price) -> Table {
 fn rates(rates: &Rates, put: &mut dyn FnMut(&'static str, Value)) {
     for class in Class::ALL {
         if let Some(price) = rates.written(class) {
-            put(class.name(), (price as f64 / NANO as f64).into());
+            put(class.name(), (price as f64 / NANOS_PER_UNIT as f64).into());
         }
     }
 }
@@ -329,8 +329,8 @@ fn list<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> Array {
 }
 
 fn patterns(patterns: &Patterns) -> Array {
-    let no = patterns.no.iter().map(|pattern| format!("!{}", pattern.text()));
-    list(patterns.yes.iter().map(|pattern| pattern.text().to_owned()).chain(no))
+    let no = patterns.exclude.iter().map(|pattern| format!("!{}", pattern.text()));
+    list(patterns.include.iter().map(|pattern| pattern.text().to_owned()).chain(no))
 }
 
 fn statuses(set: &StatusSet) -> Array {

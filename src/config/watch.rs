@@ -10,24 +10,24 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
 /// An editor that writes in several steps is done when it has been quiet for so long.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE_TIME: Duration = Duration::from_millis(200);
 /// Where the system tells nothing, one look each.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Watches until it is dropped.
 #[derive(Debug)]
-pub struct Watch {
-    stop: Sender<Told>,
+pub struct ConfigWatch {
+    stop: Sender<ChangeNotice>,
 }
 
-impl Drop for Watch {
+impl Drop for ConfigWatch {
     fn drop(&mut self) {
         // An error says that the thread has ended already.
-        self.stop.send(Told::Stop).ok();
+        self.stop.send(ChangeNotice::Stop).ok();
     }
 }
 
-enum Told {
+enum ChangeNotice {
     Changed,
     Stop,
 }
@@ -39,39 +39,42 @@ enum Told {
 /// # Errors
 ///
 /// The system has no thread to give.
-pub fn start(
+pub fn watch_config(
     path: &Path,
-    mut seen: Stamp,
-    tell: tokio::sync::mpsc::Sender<()>,
-) -> std::io::Result<Watch> {
-    let (stop, told) = mpsc::channel();
-    let told_by_system = stop.clone();
+    mut last_stamp: FileStamp,
+    changed_tx: tokio::sync::mpsc::Sender<()>,
+) -> std::io::Result<ConfigWatch> {
+    let (stop, notices) = mpsc::channel();
+    let notice_tx = stop.clone();
     let path = std::path::absolute(path)?;
     let run = move || {
         // Held as long as the loop runs; without it, the loop looks by itself.
-        let mut watcher = watcher(&path, &told_by_system);
+        let mut watcher = start_watcher(&path, &notice_tx);
         // What changed before the system was asked to tell is seen by a first look.
-        told_by_system.send(Told::Changed).ok();
+        notice_tx.send(ChangeNotice::Changed).ok();
         loop {
-            match told.recv_timeout(if watcher.is_some() { Duration::from_secs(60) } else { LOOK })
-            {
-                Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Told::Changed) => {
-                    if !settled(&told) {
+            match notices.recv_timeout(if watcher.is_some() {
+                Duration::from_secs(60)
+            } else {
+                POLL_INTERVAL
+            }) {
+                Ok(ChangeNotice::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(ChangeNotice::Changed) => {
+                    if !wait_until_settled(&notices) {
                         return;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let now = stamp(&path);
-            if now != seen {
+            let current = file_stamp(&path);
+            if current != last_stamp {
                 // The link may lead elsewhere now, or the folder may be there at last.
-                if watcher.is_none() || now.target != seen.target {
-                    watcher = self::watcher(&path, &told_by_system);
+                if watcher.is_none() || current.target != last_stamp.target {
+                    watcher = self::start_watcher(&path, &notice_tx);
                 }
-                seen = now;
+                last_stamp = current;
                 if matches!(
-                    tell.try_send(()),
+                    changed_tx.try_send(()),
                     Err(tokio::sync::mpsc::error::TrySendError::Closed(()))
                 ) {
                     return;
@@ -80,23 +83,23 @@ pub fn start(
         }
     };
     thread::Builder::new().name("config-watch".to_owned()).spawn(run)?;
-    Ok(Watch { stop })
+    Ok(ConfigWatch { stop })
 }
 
 /// Waits until nothing has been told for a while; false where it is time to stop.
-fn settled(told: &mpsc::Receiver<Told>) -> bool {
+fn wait_until_settled(notices: &mpsc::Receiver<ChangeNotice>) -> bool {
     loop {
-        match told.recv_timeout(SETTLE) {
-            Ok(Told::Changed) => {}
+        match notices.recv_timeout(SETTLE_TIME) {
+            Ok(ChangeNotice::Changed) => {}
             Err(RecvTimeoutError::Timeout) => return true,
-            Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+            Ok(ChangeNotice::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
         }
     }
 }
 
 /// What is compared to see whether the file is another.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileStamp {
     target: Option<PathBuf>,
     modified: Option<SystemTime>,
     length: u64,
@@ -104,9 +107,9 @@ pub struct Stamp {
 
 /// How the file is now.
 #[must_use]
-pub fn stamp(path: &Path) -> Stamp {
+pub fn file_stamp(path: &Path) -> FileStamp {
     let found = std::fs::metadata(path).ok();
-    Stamp {
+    FileStamp {
         target: std::fs::canonicalize(path).ok(),
         modified: found.as_ref().and_then(|found| found.modified().ok()),
         length: found.map_or(0, |found| found.len()),
@@ -115,8 +118,8 @@ pub fn stamp(path: &Path) -> Stamp {
 
 /// Watches the folders of the file and of what it links to: editors rename, so the file itself is
 /// soon another. `None` where the system cannot.
-fn watcher(path: &Path, tell: &Sender<Told>) -> Option<RecommendedWatcher> {
-    let tell = tell.clone();
+fn start_watcher(path: &Path, notice_tx: &Sender<ChangeNotice>) -> Option<RecommendedWatcher> {
+    let notice_tx = notice_tx.clone();
     let target = std::fs::canonicalize(path).ok();
     let names: Vec<_> = [Some(path), target.as_deref()]
         .into_iter()
@@ -124,7 +127,7 @@ fn watcher(path: &Path, tell: &Sender<Told>) -> Option<RecommendedWatcher> {
         .filter_map(|p| p.file_name().map(ToOwned::to_owned))
         .collect();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let ours = match event {
+        let relevant = match event {
             Ok(event) if event.kind.is_access() => false,
             Ok(event) => {
                 event.paths.is_empty()
@@ -135,8 +138,8 @@ fn watcher(path: &Path, tell: &Sender<Told>) -> Option<RecommendedWatcher> {
             }
             Err(_) => true,
         };
-        if ours {
-            tell.send(Told::Changed).ok();
+        if relevant {
+            notice_tx.send(ChangeNotice::Changed).ok();
         }
     })
     .ok()?;

@@ -62,7 +62,7 @@ pub enum Action {
 
 /// What came of an act, in words for a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reply {
+pub struct ActionReply {
     pub ok: bool,
     pub text: String,
     /// The request that this began, if it began one.

@@ -5,16 +5,16 @@ use std::{future::Future, pin::Pin};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    action::{Action, Reply},
+    action::{Action, ActionReply},
     snapshot::ConfigView,
 };
 
 /// A boxed future, so that the trait can be an object.
-pub type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What came of a reload.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Reloaded {
+pub struct ReloadResult {
     pub ok: bool,
     /// Rendered: `file:line:column: …`.
     pub problems: Vec<String>,
@@ -26,10 +26,10 @@ pub struct Reloaded {
 /// The hands of the control API.
 pub trait Admin: Send + Sync {
     /// Reads config and references again.
-    fn reload(&self) -> Doing<'_, Reloaded>;
+    fn reload(&self) -> BoxFuture<'_, ReloadResult>;
 
     /// Does one act.
-    fn act(&self, action: Action) -> Doing<'_, Reply>;
+    fn perform(&self, action: Action) -> BoxFuture<'_, ActionReply>;
 
     /// The config as it stands.
     fn config(&self) -> ConfigView;

@@ -6,9 +6,9 @@ use super::snapshot::AlertView;
 
 /// Written by who looks, read by snapshots.
 #[derive(Debug, Default)]
-pub struct Standing(Mutex<Vec<AlertView>>);
+pub struct ActiveAlerts(Mutex<Vec<AlertView>>);
 
-impl Standing {
+impl ActiveAlerts {
     pub fn set(&self, alerts: Vec<AlertView>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = alerts;
     }

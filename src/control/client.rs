@@ -19,31 +19,31 @@ use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    action::{Action, Reply},
+    action::{Action, ActionReply},
     snapshot::Snapshot,
 };
 use crate::{events::kind::Event, secrets::secret::Secret};
 
 /// Where the program listens when nobody says otherwise.
-const PORT: u16 = 8642;
-const CONNECT: Duration = Duration::from_secs(2);
+const DEFAULT_PORT: u16 = 8642;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For the whole of an answer; a key test waits for its upstream.
-const ANSWER: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pings come every 10 s; after this the events have stopped without saying so.
-const SILENCE: Duration = Duration::from_secs(35);
-const ANSWER_BYTES: usize = 64 << 20;
-const FRAME_BYTES: usize = 4 << 20;
+const EVENT_TIMEOUT: Duration = Duration::from_secs(35);
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
+const MAX_FRAME_BYTES: usize = 4 << 20;
 
 /// Speaks to one proxy.
 #[derive(Debug)]
-pub struct Client {
-    base: String,
+pub struct ControlClient {
+    base_url: String,
     token: Secret,
 }
 
 /// Why there is no answer, or not the one that was wanted.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub enum ControlError {
     #[error("the connection to aiproxy broke off")]
     Broken,
     #[error("nothing listens at {addr}")]
@@ -52,10 +52,10 @@ pub enum ClientError {
     #[error("{1}")]
     Refused(u16, String),
     #[error("what answers there is not aiproxy")]
-    SomethingElse,
+    NotAiproxy,
 }
 
-impl ClientError {
+impl ControlError {
     /// What to do next.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -66,22 +66,22 @@ impl ClientError {
                 "the control token changes at each start; --url takes it from AIPROXY_TOKEN or --token-file",
             ),
             Self::Refused(..) => None,
-            Self::SomethingElse => {
+            Self::NotAiproxy => {
                 Some("another program has this port; see `listen` in the config, or give --url")
             }
         }
     }
 }
 
-type Answer = (Response<Incoming>, Driver);
+type DrivenResponse = (Response<Incoming>, ConnDriver);
 
 /// A connection, which moves only while somebody polls it: whoever waits for its answer. `None`
 /// once it ended; what it had read before may still be waiting.
-struct Driver(Option<Pin<Box<Connection>>>);
+struct ConnDriver(Option<Pin<Box<HttpConnection>>>);
 
-type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+type HttpConnection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
-impl Driver {
+impl ConnDriver {
     fn poll(&mut self, cx: &mut Context<'_>) {
         if self.0.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
             self.0 = None;
@@ -89,17 +89,17 @@ impl Driver {
     }
 }
 
-impl Client {
+impl ControlClient {
     /// A client of the proxy at `base` (`http://127.0.0.1:8642` or `127.0.0.1:8642`); nothing is
     /// sent yet.
     #[must_use]
-    pub fn new(base: String, token: Secret) -> Self {
-        Self { base, token }
+    pub fn new(base_url: String, token: Secret) -> Self {
+        Self { base_url, token }
     }
 
     #[must_use]
-    pub fn base(&self) -> &str {
-        &self.base
+    pub fn base_url(&self) -> &str {
+        &self.base_url
     }
 
     /// Everything as it is now.
@@ -107,7 +107,7 @@ impl Client {
     /// # Errors
     ///
     /// Like every question: see [`ClientError`].
-    pub async fn snapshot(&self) -> Result<Snapshot, ClientError> {
+    pub async fn snapshot(&self) -> Result<Snapshot, ControlError> {
         self.get_json("/aiproxy/v1/snapshot").await
     }
 
@@ -116,7 +116,7 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`]; an act that was understood and failed is a `Reply` with `ok: false`.
-    pub async fn act(&self, action: &Action) -> Result<Reply, ClientError> {
+    pub async fn send_action(&self, action: &Action) -> Result<ActionReply, ControlError> {
         self.post_json("/aiproxy/v1/act", action).await
     }
 
@@ -125,8 +125,8 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.json(Method::GET, path, Bytes::new()).await
+    pub async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ControlError> {
+        self.request_json(Method::GET, path, Bytes::new()).await
     }
 
     /// Sends a JSON document and reads the one that comes back.
@@ -138,9 +138,9 @@ impl Client {
         &self,
         path: &str,
         body: &(impl serde::Serialize + Sync),
-    ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|_| ClientError::Broken)?;
-        self.json(Method::POST, path, body.into()).await
+    ) -> Result<T, ControlError> {
+        let body = serde_json::to_vec(body).map_err(|_| ControlError::Broken)?;
+        self.request_json(Method::POST, path, body.into()).await
     }
 
     /// Every event from now on.
@@ -148,11 +148,11 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub async fn events(&self) -> Result<EventStream, ClientError> {
+    pub async fn events(&self) -> Result<EventStream, ControlError> {
         let (response, driver) =
-            timeout(ANSWER, self.send(Method::GET, "/aiproxy/v1/events", Bytes::new()))
+            timeout(RESPONSE_TIMEOUT, self.send(Method::GET, "/aiproxy/v1/events", Bytes::new()))
                 .await
-                .map_err(|_| ClientError::Broken)??;
+                .map_err(|_| ControlError::Broken)??;
         let stream = response
             .headers()
             .get(header::CONTENT_TYPE)
@@ -162,54 +162,61 @@ impl Client {
                 driver,
                 body: response.into_body(),
                 buffer: Vec::new(),
-                frame: Frame::default(),
+                frame: EventFrame::default(),
             });
         }
-        let (status, ours) = (response.status().as_u16(), ours(&response));
-        let bytes = whole(response.into_body(), driver).await?;
-        Err(refusal(status, ours, &bytes))
+        let (status, is_aiproxy) = (response.status().as_u16(), is_from_aiproxy(&response));
+        let bytes = read_to_end(response.into_body(), driver).await?;
+        Err(error_from_response(status, is_aiproxy, &bytes))
     }
 
-    async fn json<T: DeserializeOwned>(
+    async fn request_json<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> Result<T, ClientError> {
+    ) -> Result<T, ControlError> {
         let question = async {
             let (response, driver) = self.send(method, path, body).await?;
-            let (status, ours) = (response.status(), ours(&response));
-            let bytes = whole(response.into_body(), driver).await?;
+            let (status, is_aiproxy) = (response.status(), is_from_aiproxy(&response));
+            let bytes = read_to_end(response.into_body(), driver).await?;
             if !status.is_success() {
-                return Err(refusal(status.as_u16(), ours, &bytes));
+                return Err(error_from_response(status.as_u16(), is_aiproxy, &bytes));
             }
             // Another version's answer may not read as ours; then it is still aiproxy that
             // answered.
-            serde_json::from_slice(&bytes).map_err(|e| match ours {
-                true => ClientError::Refused(
+            serde_json::from_slice(&bytes).map_err(|e| match is_aiproxy {
+                true => ControlError::Refused(
                     status.as_u16(),
                     format!("the running aiproxy answers in another form than this version reads ({e}); restart it"),
                 ),
-                false => ClientError::SomethingElse,
+                false => ControlError::NotAiproxy,
             })
         };
-        timeout(ANSWER, Box::pin(question)).await.map_err(|_| ClientError::Broken)?
+        timeout(RESPONSE_TIMEOUT, Box::pin(question)).await.map_err(|_| ControlError::Broken)?
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
-        let (host, port) =
-            self.address().ok_or_else(|| ClientError::NotReachable { addr: self.base.clone() })?;
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<DrivenResponse, ControlError> {
+        let (host, port) = self
+            .address()
+            .ok_or_else(|| ControlError::NotReachable { addr: self.base_url.clone() })?;
         let addr = format!("{host}:{port}");
         let connect =
-            timeout(CONNECT, TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
-        let Ok(Ok(socket)) = connect else { return Err(ClientError::NotReachable { addr }) };
+            timeout(CONNECT_TIMEOUT, TcpStream::connect((host.trim_matches(['[', ']']), port)))
+                .await;
+        let Ok(Ok(socket)) = connect else { return Err(ControlError::NotReachable { addr }) };
         // Without it a small question may wait for an acknowledgement; that is all there is to
         // lose.
         drop(socket.set_nodelay(true));
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(socket)).await.map_err(|_| ClientError::Broken)?;
-        let mut driver = Driver(Some(Box::pin(connection)));
-        let request = self.request(method, path, &addr, body).ok_or(ClientError::Broken)?;
+            http1::handshake(TokioIo::new(socket)).await.map_err(|_| ControlError::Broken)?;
+        let mut driver = ConnDriver(Some(Box::pin(connection)));
+        let request = self.build_request(method, path, &addr, body).ok_or(ControlError::Broken)?;
         let mut answer = pin!(sender.send_request(request));
         let response = poll_fn(|cx| {
             driver.poll(cx);
@@ -218,12 +225,12 @@ impl Client {
         .await;
         match response {
             Ok(response) => Ok((response, driver)),
-            Err(e) if e.is_parse() => Err(ClientError::SomethingElse),
-            Err(_) => Err(ClientError::Broken),
+            Err(e) if e.is_parse() => Err(ControlError::NotAiproxy),
+            Err(_) => Err(ControlError::Broken),
         }
     }
 
-    fn request(
+    fn build_request(
         &self,
         method: Method,
         path: &str,
@@ -246,63 +253,65 @@ impl Client {
     }
 
     fn address(&self) -> Option<(String, u16)> {
-        let base = self.base.trim_end_matches('/');
+        let base = self.base_url.trim_end_matches('/');
         let plain = if base.contains("://") { base.strip_prefix("http://")? } else { base };
         let uri = plain.parse::<Uri>().ok()?;
-        Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(PORT)))
+        Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(DEFAULT_PORT)))
     }
 }
 
-fn ours(response: &Response<Incoming>) -> bool {
+fn is_from_aiproxy(response: &Response<Incoming>) -> bool {
     response.headers().contains_key("x-aiproxy")
 }
 
 /// Reads a whole answer while its connection is kept moving.
-async fn whole(body: Incoming, mut driver: Driver) -> Result<Bytes, ClientError> {
-    let mut body = pin!(Limited::new(body, ANSWER_BYTES).collect());
+async fn read_to_end(body: Incoming, mut driver: ConnDriver) -> Result<Bytes, ControlError> {
+    let mut body = pin!(Limited::new(body, MAX_RESPONSE_BYTES).collect());
     poll_fn(|cx| {
         driver.poll(cx);
         body.as_mut().poll(cx)
     })
     .await
     .map(http_body_util::Collected::to_bytes)
-    .map_err(|_| ClientError::Broken)
+    .map_err(|_| ControlError::Broken)
 }
 
 /// An error answer in words: ours say `{"error": {"message": …}}` or `{"error": "…"}`.
-fn refusal(status: u16, ours: bool, body: &[u8]) -> ClientError {
+fn error_from_response(status: u16, is_aiproxy: bool, body: &[u8]) -> ControlError {
     let said = serde_json::from_slice::<Value>(body).ok().and_then(|value| {
         let error = value.get("error").unwrap_or(&value);
         let text = error.get("message").or_else(|| error.get("text")).unwrap_or(error);
         text.as_str().map(str::to_owned)
     });
     match said {
-        Some(text) if ours || matches!(status, 401 | 403) => ClientError::Refused(status, text),
-        None if ours => {
-            ClientError::Refused(status, format!("refused without a reason (status {status})"))
+        Some(text) if is_aiproxy || matches!(status, 401 | 403) => {
+            ControlError::Refused(status, text)
         }
-        _ => ClientError::SomethingElse,
+        None if is_aiproxy => {
+            ControlError::Refused(status, format!("refused without a reason (status {status})"))
+        }
+        _ => ControlError::NotAiproxy,
     }
 }
 
 /// The events of one connection.
 pub struct EventStream {
-    driver: Driver,
+    driver: ConnDriver,
     body: Incoming,
     buffer: Vec<u8>,
-    frame: Frame,
+    frame: EventFrame,
 }
 
 /// What the stream says next.
 #[derive(Debug)]
-pub enum Told {
+pub enum StreamItem {
     Event(Box<Event>),
     /// This viewer fell behind: a new snapshot is needed.
     Resync,
 }
 
 #[derive(Debug, Default)]
-struct Frame {
+struct EventFrame {
     name: Vec<u8>,
     data: Vec<u8>,
 }
@@ -313,23 +322,25 @@ impl EventStream {
     /// # Errors
     ///
     /// `Broken` when the stream ended, fell silent, or said what nobody understands.
-    pub async fn next(&mut self) -> Result<Told, ClientError> {
+    pub async fn next(&mut self) -> Result<StreamItem, ControlError> {
         loop {
             while let Some(end) = memchr::memchr(b'\n', &self.buffer) {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                if let Some(told) = self.frame.line(line.trim_ascii_end())? {
-                    return Ok(told);
+                if let Some(item) = self.frame.push_line(line.trim_ascii_end())? {
+                    return Ok(item);
                 }
             }
-            if self.buffer.len() > FRAME_BYTES {
-                return Err(ClientError::Broken);
+            if self.buffer.len() > MAX_FRAME_BYTES {
+                return Err(ControlError::Broken);
             }
-            let chunk = timeout(SILENCE, self.chunk()).await.map_err(|_| ClientError::Broken)??;
+            let chunk = timeout(EVENT_TIMEOUT, self.read_chunk())
+                .await
+                .map_err(|_| ControlError::Broken)??;
             self.buffer.extend_from_slice(&chunk);
         }
     }
 
-    async fn chunk(&mut self) -> Result<Bytes, ClientError> {
+    async fn read_chunk(&mut self) -> Result<Bytes, ControlError> {
         poll_fn(|cx| {
             self.driver.poll(cx);
             loop {
@@ -339,7 +350,7 @@ impl EventStream {
                             return Poll::Ready(Ok(data));
                         }
                     }
-                    Poll::Ready(_) => return Poll::Ready(Err(ClientError::Broken)),
+                    Poll::Ready(_) => return Poll::Ready(Err(ControlError::Broken)),
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -348,24 +359,24 @@ impl EventStream {
     }
 }
 
-impl Frame {
+impl EventFrame {
     /// Takes one line in; the empty one ends a frame.
-    fn line(&mut self, line: &[u8]) -> Result<Option<Told>, ClientError> {
+    fn push_line(&mut self, line: &[u8]) -> Result<Option<StreamItem>, ControlError> {
         if line.is_empty() {
             let frame = std::mem::take(self);
             return match (frame.name.as_slice(), frame.data.as_slice()) {
-                (b"resync", _) => Ok(Some(Told::Resync)),
+                (b"resync", _) => Ok(Some(StreamItem::Resync)),
                 (_, b"") => Ok(None),
                 (_, data) => serde_json::from_slice(data)
-                    .map(|event| Some(Told::Event(Box::new(event))))
-                    .map_err(|_| ClientError::Broken),
+                    .map(|event| Some(StreamItem::Event(Box::new(event))))
+                    .map_err(|_| ControlError::Broken),
             };
         }
         if let Some(name) = line.strip_prefix(b"event:") {
             self.name = name.trim_ascii().to_vec();
         } else if let Some(data) = line.strip_prefix(b"data:") {
-            if self.data.len() + data.len() > FRAME_BYTES {
-                return Err(ClientError::Broken);
+            if self.data.len() + data.len() > MAX_FRAME_BYTES {
+                return Err(ControlError::Broken);
             }
             if !self.data.is_empty() {
                 self.data.push(b'\n');
@@ -387,7 +398,7 @@ mod tests {
     };
 
     /// Plays one answer to one connection; gives back what was asked.
-    async fn play(listener: &TcpListener, answer: &str) -> String {
+    async fn serve_once(listener: &TcpListener, answer: &str) -> String {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut asked = vec![0; 4_096];
         let read = socket.read(&mut asked).await.unwrap();
@@ -395,10 +406,10 @@ mod tests {
         String::from_utf8_lossy(&asked[..read]).into_owned()
     }
 
-    async fn listen() -> (TcpListener, Client) {
+    async fn listen() -> (TcpListener, ControlClient) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}/", listener.local_addr().unwrap());
-        (listener, Client::new(base, Secret::new("token-1".to_owned())))
+        (listener, ControlClient::new(base, Secret::new("token-1".to_owned())))
     }
 
     fn json(status: &str, head: &str, body: &str) -> String {
@@ -410,7 +421,8 @@ mod tests {
         let (listener, client) = listen().await;
 
         let answer = json("200 OK", "x-aiproxy: 1\r\n", r#"{"ok":true,"text":"warmed"}"#);
-        let (asked, reply) = tokio::join!(play(&listener, &answer), client.act(&Action::Reload));
+        let (asked, reply) =
+            tokio::join!(serve_once(&listener, &answer), client.send_action(&Action::Reload));
 
         assert_eq!(reply.unwrap().text, "warmed");
         assert!(asked.starts_with("POST /aiproxy/v1/act HTTP/1.1\r\n"), "{asked}");
@@ -434,7 +446,8 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{".to_owned(), "Broken"),
         ] {
             let (listener, client) = listen().await;
-            let (_, got) = tokio::join!(play(&listener, &answer), client.get_json::<Reply>("/x"));
+            let (_, got) =
+                tokio::join!(serve_once(&listener, &answer), client.get_json::<ActionReply>("/x"));
             assert_eq!(format!("{:?}", got.unwrap_err()), want, "{answer}");
         }
     }
@@ -447,9 +460,10 @@ mod tests {
 
         let got = client.snapshot().await.unwrap_err();
 
-        assert!(matches!(&got, ClientError::NotReachable { addr: at } if *at == addr), "{got:?}");
-        let https = Client::new("https://127.0.0.1:1".to_owned(), Secret::new(String::new()));
-        assert!(matches!(https.snapshot().await, Err(ClientError::NotReachable { .. })));
+        assert!(matches!(&got, ControlError::NotReachable { addr: at } if *at == addr), "{got:?}");
+        let https =
+            ControlClient::new("https://127.0.0.1:1".to_owned(), Secret::new(String::new()));
+        assert!(matches!(https.snapshot().await, Err(ControlError::NotReachable { .. })));
     }
 
     #[tokio::test]
@@ -458,12 +472,12 @@ mod tests {
         let frames = ": ping\n\ndata: {\"seq\":7,\"at\":1,\"kind\":\"notice\",\"text\":\"hi\",\"level\":\"info\"}\n\nevent: resync\ndata: {}\n\n";
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{frames}");
 
-        let (_, stream) = tokio::join!(play(&listener, &answer), client.events());
+        let (_, stream) = tokio::join!(serve_once(&listener, &answer), client.events());
         let mut stream = stream.unwrap();
 
-        let Told::Event(event) = stream.next().await.unwrap() else { panic!("an event") };
+        let StreamItem::Event(event) = stream.next().await.unwrap() else { panic!("an event") };
         assert!(event.seq == 7 && matches!(event.kind, EventKind::Notice { .. }));
-        assert!(matches!(stream.next().await.unwrap(), Told::Resync));
-        assert!(matches!(stream.next().await, Err(ClientError::Broken)));
+        assert!(matches!(stream.next().await.unwrap(), StreamItem::Resync));
+        assert!(matches!(stream.next().await, Err(ControlError::Broken)));
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    base::{clock::UnixMillis, id::RequestId, zone::zone},
+    base::{clock::UnixMillis, id::RequestId, zone::timezone_by_name},
     events::{filter::Filter, record::RequestRecord},
     ir::fault::{ClientError, ErrorKind},
     ledger::{
@@ -115,7 +115,7 @@ impl UsageQuestion {
         let own = if self.tz.is_empty() {
             None
         } else if jiff::tz::TimeZone::get(&self.tz).is_ok() {
-            Some(zone(&self.tz))
+            Some(timezone_by_name(&self.tz))
         } else {
             return Err(Refused::Question(format!(
                 "`{}` is no time zone; write it like Europe/Berlin or UTC",

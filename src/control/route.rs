@@ -5,20 +5,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::settings::{After, Hedge},
+    config::settings::{Hedge, HedgeDelay},
     ir::op::Dialect,
     relay::{budgets, engine::Engine},
     routing::{
-        candidate::{self, Candidate, Question, Verdict, Why, short},
-        health::Size,
-        hedge::ENOUGH,
-        names::{self, Patience},
+        candidate::{self, Candidate, RouteQuery, SkipReason, Verdict, print_span},
+        health::TokenEstimate,
+        hedge::MIN_SAMPLES,
+        names::{self, OnUnknownList},
     },
 };
 
 /// What is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RouteQuestion {
+pub struct RouteExplainRequest {
     pub model: String,
     #[serde(default)]
     pub project: Option<String>,
@@ -28,15 +28,16 @@ pub struct RouteQuestion {
 
 /// The explanation.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Explanation {
-    pub asked: String,
+pub struct RouteExplanation {
+    #[serde(rename = "asked")]
+    pub requested_model: String,
     /// How the name was understood.
     pub resolved_by: Option<String>,
     /// `try`, `wait`, `exhausted`.
     pub verdict: String,
-    pub chosen: Option<Place>,
+    pub chosen: Option<CandidateView>,
     /// Every other candidate and why it lost.
-    pub others: Vec<Place>,
+    pub others: Vec<CandidateView>,
     /// What holds for the request beside the choice: the strategy, a second target, a continuation.
     #[serde(default)]
     pub plan: Vec<String>,
@@ -45,19 +46,21 @@ pub struct Explanation {
 
 /// One candidate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Place {
+pub struct CandidateView {
     pub upstream: String,
     pub key: String,
     pub model: String,
     pub tier: (u32, u32),
-    pub why: String,
+    #[serde(rename = "why")]
+    pub reason: String,
 }
 
 /// Decides without marking anything.
 #[must_use]
-pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
+pub fn explain(engine: &Engine, question: &RouteExplainRequest) -> RouteExplanation {
     let generation = engine.generation();
-    let mut out = Explanation { asked: question.model.clone(), ..Explanation::default() };
+    let mut out =
+        RouteExplanation { requested_model: question.model.clone(), ..RouteExplanation::default() };
     let name = question.project.as_deref().unwrap_or("default");
     let projects = &generation.settings.projects;
     // Without a name any project will do that may do the most: the owner asks.
@@ -69,13 +72,14 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         out.error = Some(format!("no project is named `{name}`; `aiproxy project list` shows all"));
         return out;
     };
-    let learned = engine.lists.learned();
+    let learned = engine.model_lists.learned();
     let dialect = question.dialect.unwrap_or(Dialect::Openai);
     let learned = |id| learned.get(&id).cloned();
-    let (asked, chosen) = match names::ending(&generation.catalog, &question.model, &learned) {
-        Some((name, strategy)) => (name, Some(strategy)),
-        None => (&*question.model, None),
-    };
+    let (asked, chosen) =
+        match names::strategy_suffix(&generation.catalog, &question.model, &learned) {
+            Some((name, strategy)) => (name, Some(strategy)),
+            None => (&*question.model, None),
+        };
     let mut resolved = match names::resolve(
         &generation.catalog,
         asked,
@@ -83,7 +87,7 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         true,
         project,
         &learned,
-        Patience::Over,
+        OnUnknownList::Assume,
     ) {
         Ok(resolved) => resolved,
         Err(error) => {
@@ -95,56 +99,57 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
     resolved.strategy = chosen.unwrap_or(resolved.strategy);
     out.resolved_by = Some(resolved.via.to_string());
     out.plan.push(format!("strategy {}", resolved.strategy.name()));
-    let mut candidates = candidate::candidates(&resolved.targets, &|key| engine.key_info(key));
+    let mut candidates =
+        candidate::build_candidates(&resolved.targets, &|key| engine.key_info(key));
     let now = engine.clock.mono();
-    let costs = if engine.budgets.any() || resolved.strategy.asks_cost() {
-        engine.costs(&candidates, Size::default())
+    let costs = if engine.budgets.has_any() || resolved.strategy.uses_cost() {
+        engine.estimate_costs(&candidates, TokenEstimate::default())
     } else {
         Vec::new()
     };
-    budgets::mark(engine, &project.name, &mut candidates, &costs);
-    let asked = Question {
+    budgets::annotate_candidates(engine, &project.name, &mut candidates, &costs);
+    let asked = RouteQuery {
         strategy: resolved.strategy,
         costs: &costs,
         region: &generation.settings.region,
-        ..Question::of(&candidates)
+        ..RouteQuery::first_attempt(&candidates)
     };
-    let decision = engine.board.decide_dry(&asked, now);
-    let place = |candidate: &Candidate, why: String| Place {
+    let decision = engine.router.preview(&asked, now);
+    let place = |candidate: &Candidate, why: String| CandidateView {
         upstream: candidate.target.upstream.name.to_string(),
         key: candidate.key_name.to_string(),
         model: candidate.target.model.to_string(),
         tier: candidate.tier,
-        why: if candidate.target.dialect == dialect {
+        reason: if candidate.target.dialect == dialect {
             why
         } else {
             format!("{why}; translated to {}", candidate.target.dialect)
         },
     };
     let first = match decision.verdict {
-        Verdict::Try { index, .. } | Verdict::Again { index } => candidates.get(index),
+        Verdict::Try { index, .. } | Verdict::RetrySame { index } => candidates.get(index),
         Verdict::Wait { .. } | Verdict::Exhausted { .. } => None,
     };
-    if let Some((rule, first)) = resolved.timeouts.hedge.as_deref().zip(first) {
-        out.plan.push(second(engine, rule, first));
+    if let Some((rule, first)) = resolved.overrides.hedge.as_deref().zip(first) {
+        out.plan.push(hedge_plan(engine, rule, first));
     }
-    if resolved.timeouts.rescue {
+    if resolved.overrides.rescue {
         out.plan.push(
             "an answer in plain text that breaks off is continued by another target that can"
                 .to_owned(),
         );
     }
     match &decision.verdict {
-        Verdict::Try { index, .. } | Verdict::Again { index } => {
+        Verdict::Try { index, .. } | Verdict::RetrySame { index } => {
             out.verdict = "try".to_owned();
             out.chosen =
-                candidates.get(*index).map(|candidate| place(candidate, decision.verdict.why()));
+                candidates.get(*index).map(|candidate| place(candidate, decision.verdict.text()));
         }
         Verdict::Wait { until } => {
             out.verdict = "wait".to_owned();
             out.error = Some(match until {
                 Some(until) => {
-                    format!("everything is blocked for {} more", short(until.since(now)))
+                    format!("everything is blocked for {} more", print_span(until.since(now)))
                 }
                 None => {
                     "a verdict is awaited (a probe is under way, or keys are being read)".to_owned()
@@ -157,41 +162,41 @@ pub fn explain(engine: &Engine, question: &RouteQuestion) -> Explanation {
         }
     }
     out.others = decision
-        .others
+        .skipped
         .iter()
-        .filter_map(|(index, why): &(usize, Why)| {
+        .filter_map(|(index, why): &(usize, SkipReason)| {
             candidates.get(*index).map(|c| place(c, why.text(now)))
         })
         .collect();
-    for upstream in &resolved.no_end {
+    for upstream in &resolved.unsupported {
         let upstream: &Arc<str> = upstream;
-        out.others.push(Place {
+        out.others.push(CandidateView {
             upstream: upstream.to_string(),
             key: String::new(),
             model: question.model.clone(),
             tier: (0, 0),
-            why: format!("does not speak {dialect} itself"),
+            reason: format!("does not speak {dialect} itself"),
         });
     }
     out
 }
 
 /// When another target would be asked beside this one.
-fn second(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
+fn hedge_plan(engine: &Engine, rule: &Hedge, first: &Candidate) -> String {
     let share = format!("for at most {:.0} % of requests", rule.max_share * 100.0);
-    match (rule.after, engine.hedges.p95(first, true)) {
-        (After::Span(span), _) => format!(
+    match (rule.after, engine.hedge_stats.p95(first, true)) {
+        (HedgeDelay::Fixed(span), _) => format!(
             "a second target is asked after {} ms without a token, {share}",
             span.as_millis()
         ),
-        (After::P95, Some(p95)) => {
+        (HedgeDelay::P95, Some(p95)) => {
             format!(
                 "a second target is asked after {} ms without a token (its p95, streamed), {share}",
                 p95.as_millis()
             )
         }
-        (After::P95, None) => format!(
-            "a second target is asked once {ENOUGH} answers tell what is slow here, {share}"
+        (HedgeDelay::P95, None) => format!(
+            "a second target is asked once {MIN_SAMPLES} answers tell what is slow here, {share}"
         ),
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     base::{
         clock::UnixMillis,
-        disk::{self, Lock},
+        disk::{self, FileLock},
     },
     secrets::Secret,
 };
@@ -118,12 +118,12 @@ impl RunDir {
             let path = path.to_owned();
             move |error| ClaimError::Io { path, error }
         };
-        disk::private_dir(data).map_err(io(data))?;
-        disk::private_dir(&dir).map_err(io(&dir))?;
+        disk::create_private_dir(data).map_err(io(data))?;
+        disk::create_private_dir(&dir).map_err(io(&dir))?;
         let path = dir.join("lock");
         let mut looks = 0;
         let lock = loop {
-            if let Some(lock) = Lock::attempt(&path).map_err(io(&path))? {
+            if let Some(lock) = FileLock::try_acquire(&path).map_err(io(&path))? {
                 break lock;
             }
             if looks == LOOKS {
@@ -163,7 +163,7 @@ impl RunDir {
 #[derive(Debug)]
 pub struct Claimed {
     dir: PathBuf,
-    _lock: Lock,
+    _lock: FileLock,
 }
 
 impl Claimed {
@@ -183,8 +183,8 @@ impl Claimed {
             listen,
         };
         // The card last: whoever reads it finds the token that belongs to it.
-        disk::replace(&self.dir.join("token"), token.as_bytes(), 0o600)?;
-        disk::replace(&self.dir.join("proxy.json"), &serde_json::to_vec(&card)?, 0o600)?;
+        disk::write_atomic(&self.dir.join("token"), token.as_bytes(), 0o600)?;
+        disk::write_atomic(&self.dir.join("proxy.json"), &serde_json::to_vec(&card)?, 0o600)?;
         Ok(Secret::new(token))
     }
 
@@ -266,8 +266,8 @@ mod tests {
         let run = data.path().join("run");
         fs::create_dir_all(&run).unwrap();
         File::create(run.join("lock")).unwrap();
-        disk::replace(&run.join("token"), b"old", 0o600).unwrap();
-        disk::replace(
+        disk::write_atomic(&run.join("token"), b"old", 0o600).unwrap();
+        disk::write_atomic(
             &run.join("proxy.json"),
             br#"{"pid":1,"started":1,"version":"0","listen":["127.0.0.1:1"]}"#,
             0o600,

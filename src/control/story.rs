@@ -127,7 +127,7 @@ fn story(
     let answer = match (answer, side(Side::Answer)) {
         (Some(answer), _) => answer
             .into_iter()
-            .map(|part| Part { text: engine.redactor.text(&part.text).into_owned(), ..part })
+            .map(|part| Part { text: engine.redactor.redact(&part.text).into_owned(), ..part })
             .collect(),
         (None, Some(body)) if wish.raw => transcript::raw(&body.head, &body.tail),
         (None, Some(body)) => {

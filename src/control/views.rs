@@ -263,7 +263,7 @@ pub fn models(engine: &Engine, generation: &Generation) -> Vec<ModelView> {
 fn price(generation: &Generation, upstream: &Upstream, model: &str) -> Option<ModelPrice> {
     let (_, tariff) = generation.prices.find(upstream, model, None)?;
     let used = tariff.usual();
-    let written = |class| used.rates.written(class).map(money::decimal);
+    let written = |class| used.rates.written(class).map(money::format_nanos);
     Some(ModelPrice {
         currency: used.currency.to_string(),
         input: written(Class::Input)?,

@@ -4,32 +4,33 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    Call, Refusal,
-    asked::{Asked, Choice, Tool, text_of, weigh},
+    DemoCall, DemoError,
+    asked::{DemoRequest, DemoTool, DemoToolChoice, count_tokens, text_of},
     json::{Json, object},
-    models::{self, Kind, Model},
-    reply::{Piece, Reply, SSE},
-    script::{self, Finish, PROOF, Said},
+    models::{self, DemoModel, DemoModelKind},
+    reply::{BodyPiece, DemoReply, SSE},
+    script::{self, DemoAnswer, DemoFinish, THOUGHT_SIGNATURE},
 };
 
-pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
-    match (call.get, call.path) {
-        (true, "models") => Ok(Reply::json(list())),
+pub(super) fn answer_call(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
+    match (call.is_get, call.path) {
+        (true, "models") => Ok(DemoReply::json(write_model_list())),
         (true, path) if path.starts_with("models/") => {
-            let model = models::find(&path["models/".len()..]).ok_or_else(|| call.unknown())?;
-            Ok(Reply::json(card(model)))
+            let model =
+                models::find_model(&path["models/".len()..]).ok_or_else(|| call.unknown_path())?;
+            Ok(DemoReply::json(model_card(model)))
         }
-        (false, "messages") => messages(call),
+        (false, "messages") => answer_messages(call),
         (false, "messages/count_tokens") => {
-            call.model(Kind::Chat)?;
-            Ok(Reply::json(object! { "input_tokens": weight(call.body) }))
+            call.requested_model(DemoModelKind::Chat)?;
+            Ok(DemoReply::json(object! { "input_tokens": input_tokens(call.body) }))
         }
-        _ => Err(call.unknown()),
+        _ => Err(call.unknown_path()),
     }
 }
 
-pub(super) fn error(refusal: &Refusal) -> Json {
-    let kind = match refusal.status.as_u16() {
+pub(super) fn write_error(error: &DemoError) -> Json {
+    let kind = match error.status.as_u16() {
         401 => "authentication_error",
         402 => "billing_error",
         403 => "permission_error",
@@ -41,105 +42,108 @@ pub(super) fn error(refusal: &Refusal) -> Json {
         500.. => "api_error",
         _ => "invalid_request_error",
     };
-    object! { "type": "error", "error": object! { "type": kind, "message": &refusal.message }, "request_id": Json::NULL }
+    object! { "type": "error", "error": object! { "type": kind, "message": &error.message }, "request_id": Json::NULL }
 }
 
-fn list() -> Json {
-    let rows = models::ALL.iter().map(card).collect::<Vec<_>>();
-    let end = |model: Option<&Model>| model.map(|model| model.name);
+fn write_model_list() -> Json {
+    let rows = models::ALL.iter().map(model_card).collect::<Vec<_>>();
+    let end = |model: Option<&DemoModel>| model.map(|model| model.name);
     object! { "data": rows, "has_more": false, "first_id": end(models::ALL.first()), "last_id": end(models::ALL.last()) }
 }
 
-fn card(model: &Model) -> Json {
+fn model_card(model: &DemoModel) -> Json {
     object! {
         "type": "model",
         "id": model.name,
-        "display_name": model.about,
+        "display_name": model.description,
         "created_at": "2026-01-01T00:00:00Z",
-        "max_input_tokens": models::CONTEXT,
-        "max_tokens": models::OUTPUT,
+        "max_input_tokens": models::CONTEXT_TOKENS,
+        "max_tokens": models::MAX_OUTPUT_TOKENS,
     }
 }
 
-fn weight(body: &Value) -> u64 {
-    weigh(&[&body["system"], &body["messages"], &body["tools"]]).max(1)
+fn input_tokens(body: &Value) -> u64 {
+    count_tokens(&[&body["system"], &body["messages"], &body["tools"]]).max(1)
 }
 
-fn messages(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let model = call.model(Kind::Chat)?;
-    let asked = read(call.body)?;
-    let said = script::say(model, &asked, call)?;
-    if asked.stream {
-        return Ok(Reply::stream(&said, SSE, events(call, model.name, &said)));
+fn answer_messages(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
+    let model = call.requested_model(DemoModelKind::Chat)?;
+    let request = read_request(call.body)?;
+    let answer = script::compose_answer(model, &request, call)?;
+    if request.stream {
+        return Ok(DemoReply::streaming(&answer, SSE, write_events(call, model.name, &answer)));
     }
-    let block = said.call.as_ref().map_or_else(
-        || object! { "type": "text", "text": said.text() },
-        |tool| object! { "type": "tool_use", "id": call.id("toolu_"), "name": &tool.name, "input": &tool.arguments },
+    let block = answer.tool_call.as_ref().map_or_else(
+        || object! { "type": "text", "text": answer.text() },
+        |tool| object! { "type": "tool_use", "id": call.new_id("toolu_"), "name": &tool.name, "input": &tool.arguments },
     );
-    let thought = said
+    let thought = answer
         .thought
         .as_ref()
-        .map(|thought| object! { "type": "thinking", "thinking": thought, "signature": PROOF });
-    let (reason, sequence) = finish(&said);
-    Ok(Reply::whole(
-        &said,
-        message(
+        .map(|thought| object! { "type": "thinking", "thinking": thought, "signature": THOUGHT_SIGNATURE });
+    let (reason, sequence) = stop_reason(&answer);
+    Ok(DemoReply::full(
+        &answer,
+        write_message(
             call,
             model.name,
             thought.into_iter().chain([block]).collect(),
             Some(reason),
             sequence,
-            usage(said.input, said.output),
+            write_usage(answer.input_tokens, answer.output_tokens),
         ),
     ))
 }
 
-fn read(body: &Value) -> Result<Asked, Refusal> {
-    let bad = |text: &str| Refusal::new(StatusCode::BAD_REQUEST, text);
+fn read_request(body: &Value) -> Result<DemoRequest, DemoError> {
+    let bad = |text: &str| DemoError::new(StatusCode::BAD_REQUEST, text);
     let messages = body["messages"].as_array().filter(|messages| !messages.is_empty());
     let messages = messages.ok_or_else(|| bad("messages: at least one message is required"))?;
     let limit = body["max_tokens"].as_u64().ok_or_else(|| bad("max_tokens: Field required"))?;
     let tools = body["tools"].as_array().into_iter().flatten().filter_map(|tool| {
         // The provider's own tools have no schema; nobody could call them here.
-        Some(Tool {
+        Some(DemoTool {
             name: tool["name"].as_str()?.to_owned(),
             schema: tool.get("input_schema")?.clone(),
         })
     });
     let schema = [&body["output_config"]["format"]["schema"], &body["output_format"]["schema"]];
-    let mut asked = Asked {
+    let mut request = DemoRequest {
         tools: tools.collect(),
-        choice: match (body["tool_choice"]["type"].as_str(), body["tool_choice"]["name"].as_str()) {
-            (Some("none"), _) => Choice::Never,
-            (Some("tool"), Some(name)) => Choice::Named(name.to_owned()),
-            _ => Choice::Free,
+        tool_choice: match (
+            body["tool_choice"]["type"].as_str(),
+            body["tool_choice"]["name"].as_str(),
+        ) {
+            (Some("none"), _) => DemoToolChoice::None,
+            (Some("tool"), Some(name)) => DemoToolChoice::Named(name.to_owned()),
+            _ => DemoToolChoice::Auto,
         },
-        format: schema.into_iter().find(|schema| schema.is_object()).cloned(),
-        limit: Some(limit),
-        input: weight(body),
+        json_schema: schema.into_iter().find(|schema| schema.is_object()).cloned(),
+        max_tokens: Some(limit),
+        input_tokens: input_tokens(body),
         stream: body["stream"].as_bool() == Some(true),
-        ..Asked::default()
+        ..DemoRequest::default()
     };
-    asked.stops(&body["stop_sequences"]);
-    let thoughts =
+    request.read_stop_sequences(&body["stop_sequences"]);
+    let blocks =
         messages.iter().flat_map(|message| message["content"].as_array().into_iter().flatten());
-    asked.proven = thoughts
+    request.has_valid_signature = blocks
         .filter(|block| block["type"] == "thinking")
-        .any(|block| block["signature"] == PROOF);
+        .any(|block| block["signature"] == THOUGHT_SIGNATURE);
     for message in messages.iter().filter(|message| message["role"] == "user") {
         let content = &message["content"];
         let result =
             content.as_array().into_iter().flatten().rfind(|block| block["type"] == "tool_result");
         match result {
-            Some(block) => asked.result(text_of(&block["content"])),
-            None => asked.user(text_of(content)),
+            Some(block) => request.set_tool_result(text_of(&block["content"])),
+            None => request.set_prompt(text_of(content)),
         }
     }
-    Ok(asked)
+    Ok(request)
 }
 
-fn message(
-    call: &Call<'_>,
+fn write_message(
+    call: &DemoCall<'_>,
     model: &str,
     content: Vec<Json>,
     reason: Option<&str>,
@@ -148,7 +152,7 @@ fn message(
 ) -> Json {
     object! {
         "model": model,
-        "id": call.id("msg_"),
+        "id": call.new_id("msg_"),
         "type": "message",
         "role": "assistant",
         "content": content,
@@ -158,16 +162,16 @@ fn message(
     }
 }
 
-fn finish(said: &Said) -> (&'static str, Option<&String>) {
-    match &said.finish {
-        Finish::Length => ("max_tokens", None),
-        Finish::Stop => ("end_turn", None),
-        Finish::Stopped(sequence) => ("stop_sequence", Some(sequence)),
-        Finish::Tool => ("tool_use", None),
+fn stop_reason(answer: &DemoAnswer) -> (&'static str, Option<&String>) {
+    match &answer.finish {
+        DemoFinish::Length => ("max_tokens", None),
+        DemoFinish::Stop => ("end_turn", None),
+        DemoFinish::StopSequence(sequence) => ("stop_sequence", Some(sequence)),
+        DemoFinish::ToolCall => ("tool_use", None),
     }
 }
 
-fn usage(input: u64, output: u64) -> Json {
+fn write_usage(input: u64, output: u64) -> Json {
     object! {
         "input_tokens": input,
         "cache_creation_input_tokens": 0_u64,
@@ -178,59 +182,72 @@ fn usage(input: u64, output: u64) -> Json {
     }
 }
 
-fn events(call: &Call<'_>, model: &str, said: &Said) -> Vec<Piece> {
-    let number = u64::from(said.thought.is_some());
+fn write_events(call: &DemoCall<'_>, model: &str, answer: &DemoAnswer) -> Vec<BodyPiece> {
+    let number = u64::from(answer.thought.is_some());
     let at = |index: u64, delta: Json| {
-        event("content_block_delta", vec![("index", index.into()), ("delta", delta)])
+        sse_event("content_block_delta", vec![("index", index.into()), ("delta", delta)])
     };
     let delta = |delta: Json| at(number, delta);
-    let begin = message(call, model, Vec::new(), None, None, usage(said.input, 1));
-    let block = said.call.as_ref().map_or_else(
+    let begin =
+        write_message(call, model, Vec::new(), None, None, write_usage(answer.input_tokens, 1));
+    let block = answer.tool_call.as_ref().map_or_else(
         || object! { "type": "text", "text": "" },
-        |tool| object! { "type": "tool_use", "id": call.id("toolu_"), "name": &tool.name, "input": Json::empty() },
+        |tool| object! { "type": "tool_use", "id": call.new_id("toolu_"), "name": &tool.name, "input": Json::empty_object() },
     );
     let mut out = vec![
-        Piece::now(event("message_start", vec![("message", begin)])),
-        Piece::now(event("ping", Vec::new())),
+        BodyPiece::immediate(sse_event("message_start", vec![("message", begin)])),
+        BodyPiece::immediate(sse_event("ping", Vec::new())),
     ];
-    if let Some(thought) = &said.thought {
+    if let Some(thought) = &answer.thought {
         let open = object! { "type": "thinking", "thinking": "", "signature": "" };
-        out.push(Piece::now(event(
+        out.push(BodyPiece::immediate(sse_event(
             "content_block_start",
             vec![("index", 0_u64.into()), ("content_block", open)],
         )));
-        out.push(Piece::now(at(0, object! { "type": "thinking_delta", "thinking": thought })));
-        out.push(Piece::now(at(0, object! { "type": "signature_delta", "signature": PROOF })));
-        out.push(Piece::now(event("content_block_stop", vec![("index", 0_u64.into())])));
+        out.push(BodyPiece::immediate(at(
+            0,
+            object! { "type": "thinking_delta", "thinking": thought },
+        )));
+        out.push(BodyPiece::immediate(at(
+            0,
+            object! { "type": "signature_delta", "signature": THOUGHT_SIGNATURE },
+        )));
+        out.push(BodyPiece::immediate(sse_event(
+            "content_block_stop",
+            vec![("index", 0_u64.into())],
+        )));
     }
-    out.push(Piece::now(event(
+    out.push(BodyPiece::immediate(sse_event(
         "content_block_start",
         vec![("index", number.into()), ("content_block", block)],
     )));
-    for (after, text) in said.paced() {
-        out.push(Piece::after(after, delta(object! { "type": "text_delta", "text": text })));
+    for (after, text) in answer.paced_pieces() {
+        out.push(BodyPiece::delayed(after, delta(object! { "type": "text_delta", "text": text })));
     }
-    for (index, text) in said.call.iter().flat_map(Said::argument_pieces).enumerate() {
-        out.push(Piece::after(
-            said.pause(index),
+    for (index, text) in answer.tool_call.iter().flat_map(DemoAnswer::argument_pieces).enumerate() {
+        out.push(BodyPiece::delayed(
+            answer.delay_before(index),
             delta(object! { "type": "input_json_delta", "partial_json": &text }),
         ));
     }
-    let (reason, sequence) = finish(said);
+    let (reason, sequence) = stop_reason(answer);
     let counts = object! {
-        "input_tokens": said.input,
+        "input_tokens": answer.input_tokens,
         "cache_creation_input_tokens": 0_u64,
         "cache_read_input_tokens": 0_u64,
-        "output_tokens": said.output,
+        "output_tokens": answer.output_tokens,
     };
     let end = object! { "stop_reason": reason, "stop_sequence": sequence };
-    out.push(Piece::now(event("content_block_stop", vec![("index", number.into())])));
-    out.push(Piece::now(event("message_delta", vec![("delta", end), ("usage", counts)])));
-    out.push(Piece::now(event("message_stop", Vec::new())));
+    out.push(BodyPiece::immediate(sse_event("content_block_stop", vec![("index", number.into())])));
+    out.push(BodyPiece::immediate(sse_event(
+        "message_delta",
+        vec![("delta", end), ("usage", counts)],
+    )));
+    out.push(BodyPiece::immediate(sse_event("message_stop", Vec::new())));
     out
 }
 
-fn event(name: &str, fields: Vec<(&str, Json)>) -> String {
+fn sse_event(name: &str, fields: Vec<(&str, Json)>) -> String {
     let data = Json::object(&[vec![("type", name.into())], fields].concat());
-    format!("event: {name}\ndata: {}\n\n", data.text())
+    format!("event: {name}\ndata: {}\n\n", data.as_str())
 }

@@ -3,62 +3,63 @@
 use serde_json::Value;
 
 /// Bytes of the last message that are kept: `echo` says no more than this.
-const PROMPT_LIMIT: usize = 32 * 1024;
+const MAX_PROMPT_BYTES: usize = 32 * 1024;
 
 /// One chat request.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Asked {
+pub(super) struct DemoRequest {
     /// Text of the last user message.
     pub(super) prompt: String,
     /// What the tool answered, where the conversation ends with that.
     pub(super) tool_result: Option<String>,
-    pub(super) tools: Vec<Tool>,
-    pub(super) choice: Choice,
+    pub(super) tools: Vec<DemoTool>,
+    pub(super) tool_choice: DemoToolChoice,
     /// The answer must be JSON: of this schema, or any (`Value::Null`).
-    pub(super) format: Option<Value>,
-    pub(super) stop: Vec<String>,
+    pub(super) json_schema: Option<Value>,
+    pub(super) stop_sequences: Vec<String>,
     /// The longest answer, in tokens.
-    pub(super) limit: Option<u64>,
+    pub(super) max_tokens: Option<u64>,
     /// Tokens of everything that was sent.
-    pub(super) input: u64,
+    pub(super) input_tokens: u64,
     pub(super) stream: bool,
     /// The conversation brings back what `think` thought, with what proves it.
-    pub(super) proven: bool,
+    pub(super) has_valid_signature: bool,
 }
 
 /// A function that may be called.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tool {
+pub(super) struct DemoTool {
     pub(super) name: String,
     pub(super) schema: Value,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum DemoToolChoice {
     #[default]
-    Free,
-    Never,
+    Auto,
+    None,
     Named(String),
 }
 
-impl Asked {
+impl DemoRequest {
     /// Keeps the text of a user message; the last one wins, and a tool's result before it is
     /// answered.
-    pub(super) fn user(&mut self, text: String) {
-        self.prompt = cut(text, PROMPT_LIMIT);
+    pub(super) fn set_prompt(&mut self, text: String) {
+        self.prompt = truncated(text, MAX_PROMPT_BYTES);
         self.tool_result = None;
     }
 
     /// Keeps what a tool answered.
-    pub(super) fn result(&mut self, text: String) {
-        self.tool_result = Some(cut(text, PROMPT_LIMIT));
+    pub(super) fn set_tool_result(&mut self, text: String) {
+        self.tool_result = Some(truncated(text, MAX_PROMPT_BYTES));
     }
 
     /// Reads a stop field: a string or a list of them.
-    pub(super) fn stops(&mut self, value: &Value) {
+    pub(super) fn read_stop_sequences(&mut self, value: &Value) {
         let many = value.as_array().map(Vec::as_slice).unwrap_or_default();
         let all = many.iter().chain(std::iter::once(value)).filter_map(Value::as_str);
-        self.stop = all.filter(|text| !text.is_empty()).take(16).map(str::to_owned).collect();
+        self.stop_sequences =
+            all.filter(|text| !text.is_empty()).take(16).map(str::to_owned).collect();
     }
 }
 
@@ -75,31 +76,31 @@ pub(super) fn text_of(content: &Value) -> String {
 }
 
 /// Tokens of everything textual in these values: four bytes each, media not counted.
-pub(super) fn weigh(values: &[&Value]) -> u64 {
-    values.iter().map(|value| bytes_of(value)).sum::<u64>().div_ceil(4)
+pub(super) fn count_tokens(values: &[&Value]) -> u64 {
+    values.iter().map(|value| text_bytes(value)).sum::<u64>().div_ceil(4)
 }
 
 /// Tokens of a text.
-pub(super) fn tokens(text: &str) -> u64 {
+pub(super) fn text_tokens(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
 
-fn bytes_of(value: &Value) -> u64 {
-    const MEDIA: [&str; 6] = ["data", "file_data", "image_url", "images", "type", "url"];
+fn text_bytes(value: &Value) -> u64 {
+    const MEDIA_FIELDS: [&str; 6] = ["data", "file_data", "image_url", "images", "type", "url"];
     match value {
         Value::String(text) => text.len() as u64,
-        Value::Array(items) => items.iter().map(bytes_of).sum(),
+        Value::Array(items) => items.iter().map(text_bytes).sum(),
         Value::Object(fields) => fields
             .iter()
-            .filter(|(key, _)| !MEDIA.contains(&key.as_str()))
-            .map(|(key, value)| key.len() as u64 / 2 + bytes_of(value))
+            .filter(|(key, _)| !MEDIA_FIELDS.contains(&key.as_str()))
+            .map(|(key, value)| key.len() as u64 / 2 + text_bytes(value))
             .sum(),
         _ => 1,
     }
 }
 
 /// The text, no longer than so many bytes.
-pub(super) fn cut(mut text: String, limit: usize) -> String {
+pub(super) fn truncated(mut text: String, limit: usize) -> String {
     text.truncate(text.floor_char_boundary(limit));
     text
 }

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::json::Json;
-use crate::base::draw::{Draw, Seeded};
+use crate::base::draw::{Rng, XorShiftRng};
 
 /// Length of a vector where the request names none.
 pub(super) const DIMENSIONS: u64 = 256;
@@ -36,10 +36,10 @@ pub(super) fn vector(text: &str, dimensions: Option<u64>) -> Vec<f32> {
     // A text without words gets the direction of the empty one.
     for word in words.take(MOST_WORDS).map(str::to_lowercase).chain(std::iter::once(String::new()))
     {
-        let mut draw = Seeded::new(hash(&word));
+        let mut draw = XorShiftRng::new(hash(&word));
         let share = if word.is_empty() { 0.01 } else { 1.0 };
         for place in &mut sum {
-            *place += (draw.unit() - 0.5) * share;
+            *place += (draw.next_f64() - 0.5) * share;
         }
     }
     let norm = sum.iter().map(|place| place * place).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);

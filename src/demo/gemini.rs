@@ -5,47 +5,48 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::{
-    Call, Refusal,
-    asked::{Asked, Choice, Tool, text_of, tokens, weigh},
+    DemoCall, DemoError,
+    asked::{DemoRequest, DemoTool, DemoToolChoice, count_tokens, text_of, text_tokens},
     embed,
     json::{Json, object},
-    models::{self, Kind, Model},
-    reply::{Piece, Reply, SSE},
-    script::{self, Finish, PROOF, Said},
+    models::{self, DemoModel, DemoModelKind},
+    reply::{BodyPiece, DemoReply, SSE},
+    script::{self, DemoAnswer, DemoFinish, THOUGHT_SIGNATURE},
 };
 
-pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
+pub(super) fn answer_call(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
     let path = percent_decode_str(call.path).decode_utf8_lossy();
-    match (call.get, path.split_once('/')) {
+    match (call.is_get, path.split_once('/')) {
         (true, None) if path == "models" => {
-            let rows = models::ALL.iter().map(card).collect::<Vec<_>>();
-            Ok(Reply::json(object! { "models": rows }))
+            let rows = models::ALL.iter().map(model_card).collect::<Vec<_>>();
+            Ok(DemoReply::json(object! { "models": rows }))
         }
         (true, Some(("models", name))) => {
-            let model = models::find(name).ok_or_else(|| missing(name, "generateContent"))?;
-            Ok(Reply::json(card(model)))
+            let model =
+                models::find_model(name).ok_or_else(|| model_not_found(name, "generateContent"))?;
+            Ok(DemoReply::json(model_card(model)))
         }
         (false, Some(("models", target))) => {
-            let (name, method) = target.rsplit_once(':').ok_or_else(|| call.unknown())?;
+            let (name, method) = target.rsplit_once(':').ok_or_else(|| call.unknown_path())?;
             match method {
-                "generateContent" | "streamGenerateContent" => generate(call, name, method),
+                "generateContent" | "streamGenerateContent" => generate_content(call, name, method),
                 "countTokens" => {
-                    named(name, Kind::Chat, method)?;
-                    Ok(Reply::json(count(call.body)))
+                    find_model(name, DemoModelKind::Chat, method)?;
+                    Ok(DemoReply::json(write_token_count(call.body)))
                 }
                 "embedContent" | "batchEmbedContents" => {
-                    named(name, Kind::Embed, method)?;
-                    Ok(Reply::json(embeddings(call.body, method)))
+                    find_model(name, DemoModelKind::Embed, method)?;
+                    Ok(DemoReply::json(write_embeddings(call.body, method)))
                 }
-                _ => Err(call.unknown()),
+                _ => Err(call.unknown_path()),
             }
         }
-        _ => Err(call.unknown()),
+        _ => Err(call.unknown_path()),
     }
 }
 
-pub(super) fn error(refusal: &Refusal) -> Json {
-    let status = match refusal.status.as_u16() {
+pub(super) fn write_error(error: &DemoError) -> Json {
+    let status = match error.status.as_u16() {
         400 => "INVALID_ARGUMENT",
         401 => "UNAUTHENTICATED",
         403 => "PERMISSION_DENIED",
@@ -58,89 +59,99 @@ pub(super) fn error(refusal: &Refusal) -> Json {
         _ => "FAILED_PRECONDITION",
     };
     let mut fields = vec![
-        ("code", u64::from(refusal.status.as_u16()).into()),
-        ("message", Json::from(&refusal.message)),
+        ("code", u64::from(error.status.as_u16()).into()),
+        ("message", Json::from(&error.message)),
         ("status", status.into()),
     ];
-    if let Some(seconds) = refusal.retry_after {
+    if let Some(seconds) = error.retry_after {
         let hint = object! { "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": &format!("{seconds}s") };
         fields.push(("details", vec![hint].into()));
     }
     object! { "error": Json::object(&fields) }
 }
 
-fn missing(name: &str, method: &str) -> Refusal {
+fn model_not_found(name: &str, method: &str) -> DemoError {
     let text = format!(
         "models/{} is not found for API version v1beta, or is not supported for {method}.",
         name.escape_debug()
     );
-    Refusal::new(StatusCode::NOT_FOUND, text)
+    DemoError::new(StatusCode::NOT_FOUND, text)
 }
 
-fn named(name: &str, wanted: Kind, method: &str) -> Result<&'static Model, Refusal> {
-    models::find(name).filter(|model| model.kind == wanted).ok_or_else(|| missing(name, method))
+fn find_model(
+    name: &str,
+    wanted: DemoModelKind,
+    method: &str,
+) -> Result<&'static DemoModel, DemoError> {
+    models::find_model(name)
+        .filter(|model| model.kind == wanted)
+        .ok_or_else(|| model_not_found(name, method))
 }
 
-fn card(model: &Model) -> Json {
+fn model_card(model: &DemoModel) -> Json {
     let methods = match model.kind {
-        Kind::Chat => vec!["generateContent".into(), "countTokens".into()],
-        Kind::Embed => vec!["embedContent".into()],
+        DemoModelKind::Chat => vec!["generateContent".into(), "countTokens".into()],
+        DemoModelKind::Embed => vec!["embedContent".into()],
     };
     object! {
         "name": format!("models/{}", model.name),
         "version": "001",
         "displayName": &format!("Demo {}", model.name),
-        "description": model.about,
-        "inputTokenLimit": models::CONTEXT,
-        "outputTokenLimit": models::OUTPUT,
+        "description": model.description,
+        "inputTokenLimit": models::CONTEXT_TOKENS,
+        "outputTokenLimit": models::MAX_OUTPUT_TOKENS,
         "supportedGenerationMethods": methods,
     }
 }
 
-fn generate(call: &Call<'_>, name: &str, method: &str) -> Result<Reply, Refusal> {
-    let model = named(name, Kind::Chat, method)?;
-    let asked = read(call.body)?;
-    let said = script::say(model, &asked, call)?;
-    let answer = Answer { model: model.name, said: &said, id: call.id("") };
+fn generate_content(call: &DemoCall<'_>, name: &str, method: &str) -> Result<DemoReply, DemoError> {
+    let model = find_model(name, DemoModelKind::Chat, method)?;
+    let request = read_request(call.body)?;
+    let answer = script::compose_answer(model, &request, call)?;
+    let writer = GeminiAnswerWriter { model: model.name, answer: &answer, id: call.new_id("") };
     if method == "generateContent" {
-        let part = said
-            .call
-            .as_ref()
-            .map_or_else(|| object! { "text": said.text() }, |tool| function(call, tool, &said));
-        return Ok(Reply::whole(
-            &said,
-            answer.chunk(answer.thought().into_iter().chain([part]).collect(), true, said.output),
+        let part = answer.tool_call.as_ref().map_or_else(
+            || object! { "text": answer.text() },
+            |tool| function_call_part(call, tool, &answer),
+        );
+        return Ok(DemoReply::full(
+            &answer,
+            writer.write_chunk(
+                writer.thought_part().into_iter().chain([part]).collect(),
+                true,
+                answer.output_tokens,
+            ),
         ));
     }
-    let chunks = answer.chunks(call);
+    let chunks = writer.write_chunks(call);
     if call.query.split('&').any(|pair| pair == "alt=sse") {
-        let frames = chunks
-            .into_iter()
-            .map(|(after, chunk)| Piece::after(after, format!("data: {}\r\n\r\n", chunk.text())));
-        return Ok(Reply::stream(&said, SSE, frames.collect()));
+        let frames = chunks.into_iter().map(|(after, chunk)| {
+            BodyPiece::delayed(after, format!("data: {}\r\n\r\n", chunk.as_str()))
+        });
+        return Ok(DemoReply::streaming(&answer, SSE, frames.collect()));
     }
     let last = chunks.len().saturating_sub(1);
     let frames = chunks.into_iter().enumerate().map(|(index, (after, chunk))| {
         let (before, behind) =
             (if index == 0 { "[" } else { ",\r\n" }, if index == last { "\n]\n" } else { "\n" });
-        Piece::after(after, format!("{before}{}{behind}", chunk.text()))
+        BodyPiece::delayed(after, format!("{before}{}{behind}", chunk.as_str()))
     });
-    Ok(Reply::stream(&said, "application/json; charset=UTF-8", frames.collect()))
+    Ok(DemoReply::streaming(&answer, "application/json; charset=UTF-8", frames.collect()))
 }
 
 /// A field that clients write in either case.
-fn field<'a>(object: &'a Value, camel: &str, snake: &str) -> &'a Value {
+fn either_case<'a>(object: &'a Value, camel: &str, snake: &str) -> &'a Value {
     if object[camel].is_null() { &object[snake] } else { &object[camel] }
 }
 
-fn read(body: &Value) -> Result<Asked, Refusal> {
-    let contents = contents(body);
+fn read_request(body: &Value) -> Result<DemoRequest, DemoError> {
+    let contents = content_list(body);
     if contents.is_empty() {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "contents is not specified"));
+        return Err(DemoError::new(StatusCode::BAD_REQUEST, "contents is not specified"));
     }
     let declared = body["tools"].as_array().into_iter().flatten();
     let declared = declared.flat_map(|tool| {
-        field(tool, "functionDeclarations", "function_declarations")
+        either_case(tool, "functionDeclarations", "function_declarations")
             .as_array()
             .into_iter()
             .flatten()
@@ -150,56 +161,57 @@ fn read(body: &Value) -> Result<Asked, Refusal> {
             [&tool["parametersJsonSchema"], &tool["parameters_json_schema"], &tool["parameters"]];
         let schema =
             schema.into_iter().find(|schema| schema.is_object()).cloned().unwrap_or_default();
-        Some(Tool { name: tool["name"].as_str()?.to_owned(), schema })
+        Some(DemoTool { name: tool["name"].as_str()?.to_owned(), schema })
     });
-    let config = field(body, "generationConfig", "generation_config");
-    let calling = field(
-        field(body, "toolConfig", "tool_config"),
+    let config = either_case(body, "generationConfig", "generation_config");
+    let calling = either_case(
+        either_case(body, "toolConfig", "tool_config"),
         "functionCallingConfig",
         "function_calling_config",
     );
-    let allowed = field(calling, "allowedFunctionNames", "allowed_function_names");
+    let allowed = either_case(calling, "allowedFunctionNames", "allowed_function_names");
     let schema =
         [&config["responseJsonSchema"], &config["responseSchema"], &config["response_schema"]];
-    let json = field(config, "responseMimeType", "response_mime_type") == "application/json";
-    let mut asked = Asked {
+    let json = either_case(config, "responseMimeType", "response_mime_type") == "application/json";
+    let mut request = DemoRequest {
         tools: tools.collect(),
-        choice: match (calling["mode"].as_str(), allowed[0].as_str()) {
-            (Some("NONE"), _) => Choice::Never,
-            (Some("ANY"), Some(name)) => Choice::Named(name.to_owned()),
-            _ => Choice::Free,
+        tool_choice: match (calling["mode"].as_str(), allowed[0].as_str()) {
+            (Some("NONE"), _) => DemoToolChoice::None,
+            (Some("ANY"), Some(name)) => DemoToolChoice::Named(name.to_owned()),
+            _ => DemoToolChoice::Auto,
         },
-        format: schema
+        json_schema: schema
             .into_iter()
             .find(|schema| schema.is_object())
             .cloned()
             .or(json.then_some(Value::Null)),
-        limit: field(config, "maxOutputTokens", "max_output_tokens").as_u64(),
-        input: weight(body),
-        ..Asked::default()
+        max_tokens: either_case(config, "maxOutputTokens", "max_output_tokens").as_u64(),
+        input_tokens: input_tokens(body),
+        ..DemoRequest::default()
     };
-    asked.stops(field(config, "stopSequences", "stop_sequences"));
+    request.read_stop_sequences(either_case(config, "stopSequences", "stop_sequences"));
     let parts =
         contents.iter().flat_map(|content| content["parts"].as_array().into_iter().flatten());
-    asked.proven = parts
-        .filter(|part| !field(part, "functionCall", "function_call").is_null())
-        .any(|part| field(part, "thoughtSignature", "thought_signature") == PROOF);
+    request.has_valid_signature =
+        parts.filter(|part| !either_case(part, "functionCall", "function_call").is_null()).any(
+            |part| either_case(part, "thoughtSignature", "thought_signature") == THOUGHT_SIGNATURE,
+        );
     for content in contents.iter().filter(|content| content["role"] != "model") {
         let parts = content["parts"].as_array().map(Vec::as_slice).unwrap_or_default();
         let result = parts
             .iter()
-            .map(|part| field(part, "functionResponse", "function_response"))
-            .rfind(|answer| !answer.is_null());
+            .map(|part| either_case(part, "functionResponse", "function_response"))
+            .rfind(|response| !response.is_null());
         match result {
-            Some(answer) => asked.result(answer["response"].to_string()),
-            None => asked.user(text_of(&content["parts"])),
+            Some(response) => request.set_tool_result(response["response"].to_string()),
+            None => request.set_prompt(text_of(&content["parts"])),
         }
     }
-    Ok(asked)
+    Ok(request)
 }
 
 /// `contents` may be one object instead of a list.
-fn contents(body: &Value) -> &[Value] {
+fn content_list(body: &Value) -> &[Value] {
     match &body["contents"] {
         Value::Array(items) => items,
         Value::Null => &[],
@@ -207,73 +219,95 @@ fn contents(body: &Value) -> &[Value] {
     }
 }
 
-fn weight(body: &Value) -> u64 {
-    weigh(&[
+fn input_tokens(body: &Value) -> u64 {
+    count_tokens(&[
         &body["contents"],
-        field(body, "systemInstruction", "system_instruction"),
+        either_case(body, "systemInstruction", "system_instruction"),
         &body["tools"],
     ])
     .max(1)
 }
 
-fn function(call: &Call<'_>, tool: &script::ToolCall, said: &Said) -> Json {
-    let what = object! { "id": call.id("call_"), "name": &tool.name, "args": &tool.arguments };
-    match said.thought {
-        Some(_) => object! { "functionCall": what, "thoughtSignature": PROOF },
-        None => object! { "functionCall": what },
+fn function_call_part(
+    call: &DemoCall<'_>,
+    tool: &script::DemoToolCall,
+    answer: &DemoAnswer,
+) -> Json {
+    let fields =
+        object! { "id": call.new_id("call_"), "name": &tool.name, "args": &tool.arguments };
+    match answer.thought {
+        Some(_) => object! { "functionCall": fields, "thoughtSignature": THOUGHT_SIGNATURE },
+        None => object! { "functionCall": fields },
     }
 }
 
 /// One answer and its names.
-struct Answer<'a> {
+struct GeminiAnswerWriter<'a> {
     model: &'a str,
-    said: &'a Said,
+    answer: &'a DemoAnswer,
     id: String,
 }
 
-impl Answer<'_> {
-    fn chunks(&self, call: &Call<'_>) -> Vec<(std::time::Duration, Json)> {
-        if let Some(tool) = &self.said.call {
-            let parts =
-                self.thought().into_iter().chain([function(call, tool, self.said)]).collect();
-            return vec![(self.said.pause(0), self.chunk(parts, true, self.said.output))];
+impl GeminiAnswerWriter<'_> {
+    fn write_chunks(&self, call: &DemoCall<'_>) -> Vec<(std::time::Duration, Json)> {
+        if let Some(tool) = &self.answer.tool_call {
+            let parts = self
+                .thought_part()
+                .into_iter()
+                .chain([function_call_part(call, tool, self.answer)])
+                .collect();
+            return vec![(
+                self.answer.delay_before(0),
+                self.write_chunk(parts, true, self.answer.output_tokens),
+            )];
         }
-        let (last, mut text) = (self.said.pieces.len().saturating_sub(1), String::new());
-        let paced = self.said.paced().enumerate().map(|(index, (after, piece))| {
+        let (last, mut text) = (self.answer.pieces.len().saturating_sub(1), String::new());
+        let paced = self.answer.paced_pieces().enumerate().map(|(index, (after, piece))| {
             text.push_str(piece);
-            (after, self.chunk(vec![object! { "text": piece }], index == last, tokens(&text)))
+            (
+                after,
+                self.write_chunk(
+                    vec![object! { "text": piece }],
+                    index == last,
+                    text_tokens(&text),
+                ),
+            )
         });
         let thought = self
-            .thought()
-            .map(|part| (std::time::Duration::ZERO, self.chunk(vec![part], false, 0)));
+            .thought_part()
+            .map(|part| (std::time::Duration::ZERO, self.write_chunk(vec![part], false, 0)));
         let chunks: Vec<_> = thought.into_iter().chain(paced).collect();
         if chunks.is_empty() {
-            vec![(self.said.pause(0), self.chunk(vec![object! { "text": "" }], true, 1))]
+            vec![(
+                self.answer.delay_before(0),
+                self.write_chunk(vec![object! { "text": "" }], true, 1),
+            )]
         } else {
             chunks
         }
     }
 
-    fn thought(&self) -> Option<Json> {
-        self.said.thought.as_ref().map(|thought| object! { "text": thought, "thought": true })
+    fn thought_part(&self) -> Option<Json> {
+        self.answer.thought.as_ref().map(|thought| object! { "text": thought, "thought": true })
     }
 
-    fn chunk(&self, parts: Vec<Json>, last: bool, output: u64) -> Json {
-        let output = output.saturating_sub(if last { self.said.thinking() } else { 0 });
+    fn write_chunk(&self, parts: Vec<Json>, last: bool, output: u64) -> Json {
+        let output = output.saturating_sub(if last { self.answer.thought_tokens() } else { 0 });
         let mut candidate = vec![("content", object! { "parts": parts, "role": "model" })];
         if last {
-            let reason = if self.said.finish == Finish::Length { "MAX_TOKENS" } else { "STOP" };
+            let reason =
+                if self.answer.finish == DemoFinish::Length { "MAX_TOKENS" } else { "STOP" };
             candidate.push(("finishReason", reason.into()));
         }
         candidate.push(("index", 0_u64.into()));
         object! {
             "candidates": vec![Json::object(&candidate)],
             "usageMetadata": object! {
-                "promptTokenCount": self.said.input,
+                "promptTokenCount": self.answer.input_tokens,
                 "candidatesTokenCount": output,
-                "thoughtsTokenCount": self.said.thinking(),
-                "totalTokenCount": self.said.input + output + self.said.thinking(),
-                "promptTokensDetails": vec![object! { "modality": "TEXT", "tokenCount": self.said.input }],
+                "thoughtsTokenCount": self.answer.thought_tokens(),
+                "totalTokenCount": self.answer.input_tokens + output + self.answer.thought_tokens(),
+                "promptTokensDetails": vec![object! { "modality": "TEXT", "tokenCount": self.answer.input_tokens }],
             },
             "modelVersion": self.model,
             "responseId": &self.id,
@@ -281,16 +315,17 @@ impl Answer<'_> {
     }
 }
 
-fn count(body: &Value) -> Json {
-    let inner = field(body, "generateContentRequest", "generate_content_request");
-    let count = weight(if inner.is_null() { body } else { inner });
+fn write_token_count(body: &Value) -> Json {
+    let inner = either_case(body, "generateContentRequest", "generate_content_request");
+    let count = input_tokens(if inner.is_null() { body } else { inner });
     object! { "totalTokens": count, "promptTokensDetails": vec![object! { "modality": "TEXT", "tokenCount": count }] }
 }
 
-fn embeddings(body: &Value, method: &str) -> Json {
+fn write_embeddings(body: &Value, method: &str) -> Json {
     let one = |request: &Value| {
-        let dimensions = field(request, "outputDimensionality", "output_dimensionality").as_u64();
-        object! { "values": embed::list(&embed::vector(&text_of(&request["content"]["parts"]), dimensions)) }
+        let dimensions =
+            either_case(request, "outputDimensionality", "output_dimensionality").as_u64();
+        object! { "values": embed::write_numbers(&embed::embed_text(&text_of(&request["content"]["parts"]), dimensions)) }
     };
     if method == "embedContent" {
         return object! { "embedding": one(body) };

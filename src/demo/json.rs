@@ -31,7 +31,7 @@ impl Json {
     }
 
     /// `{}`
-    pub(super) fn empty() -> Self {
+    pub(super) fn empty_object() -> Self {
         Self("{}".to_owned())
     }
 
@@ -40,11 +40,11 @@ impl Json {
         Self(number.to_string())
     }
 
-    pub(super) fn into_text(self) -> String {
+    pub(super) fn into_string(self) -> String {
         self.0
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -99,7 +99,7 @@ impl<T: Into<Self>> From<Option<T>> for Json {
 
 impl From<Vec<Self>> for Json {
     fn from(items: Vec<Self>) -> Self {
-        let items: Vec<_> = items.into_iter().map(Self::into_text).collect();
+        let items: Vec<_> = items.into_iter().map(Self::into_string).collect();
         Self(format!("[{}]", items.join(",")))
     }
 }

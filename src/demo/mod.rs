@@ -29,8 +29,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use serde_json::Value;
 
 use self::{
-    models::{Kind, Model},
-    reply::Reply,
+    models::{DemoModel, DemoModelKind},
+    reply::DemoReply,
 };
 use crate::{
     base::clock::{Clock, UnixMillis},
@@ -41,14 +41,14 @@ use crate::{
 /// turns of `flaky`.
 pub struct Demo {
     clock: Arc<dyn Clock>,
-    answered: AtomicU64,
-    flaky: AtomicU64,
+    request_count: AtomicU64,
+    flaky_count: AtomicU64,
 }
 
 impl Demo {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, answered: AtomicU64::new(0), flaky: AtomicU64::new(0) }
+        Self { clock, request_count: AtomicU64::new(0), flaky_count: AtomicU64::new(0) }
     }
 
     /// Answers one request as a provider of this dialect would. The path is the one below the base
@@ -61,81 +61,83 @@ impl Demo {
         dialect: Dialect,
         request: &Request<Bytes>,
     ) -> impl Future<Output = Response<UnsyncBoxBody<Bytes, TransportFault>>> + Send + use<> {
-        self.reply(dialect, request).deliver()
+        self.build_reply(dialect, request).into_response()
     }
 
-    fn reply(&self, dialect: Dialect, request: &Request<Bytes>) -> Reply {
+    fn build_reply(&self, dialect: Dialect, request: &Request<Bytes>) -> DemoReply {
         let now = self.clock.unix();
-        let number = self.answered.fetch_add(1, Ordering::Relaxed);
-        let path = bare(request.uri().path());
+        let number = self.request_count.fetch_add(1, Ordering::Relaxed);
+        let path = strip_version(request.uri().path());
         let get = request.method() == Method::GET || request.method() == Method::HEAD;
         let body = match (get, serde_json::from_slice::<Value>(request.body())) {
             (true, _) => Value::Null,
             (false, Ok(body @ Value::Object(_))) => body,
             (false, _) => {
-                let refusal =
-                    Refusal::new(StatusCode::BAD_REQUEST, "the body is not a JSON object");
-                return refused(dialect, &refusal).with_id(dialect, now, number);
+                let error =
+                    DemoError::new(StatusCode::BAD_REQUEST, "the body is not a JSON object");
+                return error_reply(dialect, &error).with_request_id(dialect, now, number);
             }
         };
-        let call = Call {
-            get,
+        let call = DemoCall {
+            is_get: get,
             path,
             query: request.uri().query().unwrap_or_default(),
             body: &body,
             now,
-            number,
-            flaky: &self.flaky,
+            request_number: number,
+            flaky_count: &self.flaky_count,
         };
         let reply = match dialect {
-            Dialect::Anthropic => anthropic::answer(&call),
-            Dialect::Gemini => gemini::answer(&call),
-            Dialect::Ollama => ollama::answer(&call),
-            Dialect::Openai => openai::answer(&call),
-            Dialect::Responses => responses::answer(&call),
+            Dialect::Anthropic => anthropic::answer_call(&call),
+            Dialect::Gemini => gemini::answer_call(&call),
+            Dialect::Ollama => ollama::answer_call(&call),
+            Dialect::Openai => openai::answer_call(&call),
+            Dialect::Responses => responses::answer_call(&call),
         };
-        reply.unwrap_or_else(|refusal| refused(dialect, &refusal)).with_id(dialect, now, number)
+        reply
+            .unwrap_or_else(|error| error_reply(dialect, &error))
+            .with_request_id(dialect, now, number)
     }
 }
 
 /// One request on its way through the dialect files.
-struct Call<'a> {
-    get: bool,
+struct DemoCall<'a> {
+    is_get: bool,
     /// Without version prefix and leading slash: `chat/completions`.
     path: &'a str,
     query: &'a str,
     body: &'a Value,
     now: UnixMillis,
-    number: u64,
-    flaky: &'a AtomicU64,
+    request_number: u64,
+    flaky_count: &'a AtomicU64,
 }
 
-impl Call<'_> {
+impl DemoCall<'_> {
     /// An id that no other answer of this or an earlier process has.
-    fn id(&self, prefix: &str) -> String {
-        id(prefix, self.now, self.number)
+    fn new_id(&self, prefix: &str) -> String {
+        format_id(prefix, self.now, self.request_number)
     }
 
     /// Unix seconds.
-    fn created(&self) -> i64 {
+    fn created_seconds(&self) -> i64 {
         self.now.0 / 1_000
     }
 
     /// The model of the body, of the wanted kind.
-    fn model(&self, wanted: Kind) -> Result<&'static Model, Refusal> {
+    fn requested_model(&self, wanted: DemoModelKind) -> Result<&'static DemoModel, DemoError> {
         let name = self.body["model"].as_str().or_else(|| self.body["name"].as_str());
-        let name =
-            name.ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "you must provide a model"))?;
-        Self::named(name, wanted)
+        let name = name
+            .ok_or_else(|| DemoError::new(StatusCode::BAD_REQUEST, "you must provide a model"))?;
+        Self::find_model(name, wanted)
     }
 
-    fn named(name: &str, wanted: Kind) -> Result<&'static Model, Refusal> {
-        let model = models::find(name).ok_or_else(|| Refusal {
+    fn find_model(name: &str, wanted: DemoModelKind) -> Result<&'static DemoModel, DemoError> {
+        let model = models::find_model(name).ok_or_else(|| DemoError {
             status: StatusCode::NOT_FOUND,
             message: format!(
                 "the model `{}` does not exist; demo has {}",
                 name.escape_debug(),
-                models::names()
+                models::model_names()
             ),
             code: Some("model_not_found"),
             retry_after: None,
@@ -143,21 +145,21 @@ impl Call<'_> {
         if model.kind == wanted {
             return Ok(model);
         }
-        let fits = models::ALL
+        let suitable = models::ALL
             .iter()
             .find(|other| other.kind == wanted)
             .map_or("another", |other| other.name);
-        let text = format!("the model `{}` cannot do this; ask `{fits}`", model.name);
-        Err(Refusal::new(StatusCode::BAD_REQUEST, text))
+        let text = format!("the model `{}` cannot do this; ask `{suitable}`", model.name);
+        Err(DemoError::new(StatusCode::BAD_REQUEST, text))
     }
 
     /// How many times `flaky` was asked before.
-    fn turn(&self) -> u64 {
-        self.flaky.fetch_add(1, Ordering::Relaxed)
+    fn next_flaky_turn(&self) -> u64 {
+        self.flaky_count.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn unknown(&self) -> Refusal {
-        Refusal::new(
+    fn unknown_path(&self) -> DemoError {
+        DemoError::new(
             StatusCode::NOT_FOUND,
             format!("demo has no such path: /{}", self.path.escape_debug()),
         )
@@ -166,7 +168,7 @@ impl Call<'_> {
 
 /// A failure, chosen or deserved, before a dialect words it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Refusal {
+struct DemoError {
     status: StatusCode,
     message: String,
     code: Option<&'static str>,
@@ -174,29 +176,29 @@ struct Refusal {
     retry_after: Option<u64>,
 }
 
-impl Refusal {
+impl DemoError {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into(), code: None, retry_after: None }
     }
 }
 
-fn refused(dialect: Dialect, refusal: &Refusal) -> Reply {
+fn error_reply(dialect: Dialect, error: &DemoError) -> DemoReply {
     let body = match dialect {
-        Dialect::Anthropic => anthropic::error(refusal),
-        Dialect::Gemini => gemini::error(refusal),
-        Dialect::Ollama => ollama::error(refusal),
-        Dialect::Openai | Dialect::Responses => openai::error(refusal),
+        Dialect::Anthropic => anthropic::write_error(error),
+        Dialect::Gemini => gemini::write_error(error),
+        Dialect::Ollama => ollama::write_error(error),
+        Dialect::Openai | Dialect::Responses => openai::write_error(error),
     };
-    Reply::json(body).status(refusal.status).retry_after(refusal.retry_after)
+    DemoReply::json(body).with_status(error.status).with_retry_after(error.retry_after)
 }
 
-fn id(prefix: &str, now: UnixMillis, number: u64) -> String {
+fn format_id(prefix: &str, now: UnixMillis, number: u64) -> String {
     format!("{prefix}demo{:011x}{number:06x}", now.0)
 }
 
 /// The path without slashes at its ends and without version segments: base URLs come with and
 /// without them.
-fn bare(path: &str) -> &str {
+fn strip_version(path: &str) -> &str {
     let mut path = path.trim_matches('/');
     while let Some(rest) = path.strip_prefix("v1beta/").or_else(|| path.strip_prefix("v1/")) {
         path = rest.trim_start_matches('/');

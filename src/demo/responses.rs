@@ -4,125 +4,128 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    Call, Refusal,
-    asked::{Asked, text_of, weigh},
+    DemoCall, DemoError,
+    asked::{DemoRequest, count_tokens, text_of},
     json::{Json, object},
-    models::Kind,
-    openai::{self, choice, function},
-    reply::{Piece, Reply, SSE},
-    script::{self, Finish, PROOF, Said},
+    models::DemoModelKind,
+    openai::{self, read_function, read_tool_choice},
+    reply::{BodyPiece, DemoReply, SSE},
+    script::{self, DemoAnswer, DemoFinish, THOUGHT_SIGNATURE},
 };
 
-pub(super) fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
-    match (call.get, call.path) {
-        (true, "models") => Ok(Reply::json(openai::list(call))),
-        (true, path) if path.starts_with("models/") => openai::card(call, &path["models/".len()..]),
-        (false, "responses") => respond(call),
+pub(super) fn answer_call(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
+    match (call.is_get, call.path) {
+        (true, "models") => Ok(DemoReply::json(openai::write_model_list(call))),
+        (true, path) if path.starts_with("models/") => {
+            openai::answer_model(call, &path["models/".len()..])
+        }
+        (false, "responses") => create_response(call),
         (false, "responses/input_tokens") => {
-            call.model(Kind::Chat)?;
-            Ok(Reply::json(
-                object! { "object": "response.input_tokens", "input_tokens": weight(call.body) },
+            call.requested_model(DemoModelKind::Chat)?;
+            Ok(DemoReply::json(
+                object! { "object": "response.input_tokens", "input_tokens": input_tokens(call.body) },
             ))
         }
         (_, path) if path.starts_with("responses/") => {
-            Err(Refusal::new(StatusCode::NOT_FOUND, "no response with this id; demo stores none"))
+            Err(DemoError::new(StatusCode::NOT_FOUND, "no response with this id; demo stores none"))
         }
-        _ => Err(call.unknown()),
+        _ => Err(call.unknown_path()),
     }
 }
 
-fn weight(body: &Value) -> u64 {
-    weigh(&[&body["input"], &body["instructions"], &body["tools"]]).max(1)
+fn input_tokens(body: &Value) -> u64 {
+    count_tokens(&[&body["input"], &body["instructions"], &body["tools"]]).max(1)
 }
 
-fn respond(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let model = call.model(Kind::Chat)?;
-    let asked = read(call.body)?;
-    let said = script::say(model, &asked, call)?;
-    let answer = Answer {
+fn create_response(call: &DemoCall<'_>) -> Result<DemoReply, DemoError> {
+    let model = call.requested_model(DemoModelKind::Chat)?;
+    let request = read_request(call.body)?;
+    let answer = script::compose_answer(model, &request, call)?;
+    let writer = ResponsesAnswerWriter {
         call,
         model: model.name,
-        said: &said,
-        id: call.id("resp_"),
-        item_id: call.id(item_prefix(&said)),
+        answer: &answer,
+        id: call.new_id("resp_"),
+        item_id: call.new_id(item_id_prefix(&answer)),
     };
-    if asked.stream {
-        return Ok(Reply::stream(&said, SSE, answer.events()));
+    if request.stream {
+        return Ok(DemoReply::streaming(&answer, SSE, writer.write_events()));
     }
-    Ok(Reply::whole(&said, answer.response(State::Done)))
+    Ok(DemoReply::full(&answer, writer.write_response(DemoResponseState::Done)))
 }
 
-fn read(body: &Value) -> Result<Asked, Refusal> {
-    let mut asked = Asked {
+fn read_request(body: &Value) -> Result<DemoRequest, DemoError> {
+    let mut request = DemoRequest {
         tools: body["tools"]
             .as_array()
             .into_iter()
             .flatten()
             .filter(|tool| tool["type"] == "function")
-            .filter_map(function)
+            .filter_map(read_function)
             .collect(),
-        choice: choice(&body["tool_choice"]),
-        format: match body["text"]["format"]["type"].as_str() {
+        tool_choice: read_tool_choice(&body["tool_choice"]),
+        json_schema: match body["text"]["format"]["type"].as_str() {
             Some("json_schema") => Some(body["text"]["format"]["schema"].clone()),
             Some("json_object") => Some(Value::Null),
             _ => None,
         },
-        limit: body["max_output_tokens"].as_u64(),
-        input: weight(body),
+        max_tokens: body["max_output_tokens"].as_u64(),
+        input_tokens: input_tokens(body),
         stream: body["stream"].as_bool() == Some(true),
-        ..Asked::default()
+        ..DemoRequest::default()
     };
     match &body["input"] {
-        Value::String(text) => asked.user(text.clone()),
+        Value::String(text) => request.set_prompt(text.clone()),
         Value::Array(items) => {
             for item in items {
-                asked.proven |= item["type"] == "reasoning" && item["encrypted_content"] == PROOF;
+                request.has_valid_signature |=
+                    item["type"] == "reasoning" && item["encrypted_content"] == THOUGHT_SIGNATURE;
                 match (item["type"].as_str(), item["role"].as_str()) {
                     (Some("function_call_output" | "custom_tool_call_output"), _) => {
-                        asked.result(text_of(&item["output"]))
+                        request.set_tool_result(text_of(&item["output"]))
                     }
-                    (_, Some("user")) => asked.user(text_of(&item["content"])),
+                    (_, Some("user")) => request.set_prompt(text_of(&item["content"])),
                     _ => {}
                 }
             }
         }
         _ => {
-            return Err(Refusal::new(
+            return Err(DemoError::new(
                 StatusCode::BAD_REQUEST,
                 "`input` must be a string or a list of items",
             ));
         }
     }
-    Ok(asked)
+    Ok(request)
 }
 
-fn item_prefix(said: &Said) -> &'static str {
-    if said.call.is_some() { "fc_" } else { "msg_" }
+fn item_id_prefix(answer: &DemoAnswer) -> &'static str {
+    if answer.tool_call.is_some() { "fc_" } else { "msg_" }
 }
 
 /// How far the answer is.
 #[derive(Clone, Copy, PartialEq)]
-enum State {
-    Begun,
+enum DemoResponseState {
+    InProgress,
     Done,
 }
 
 /// One answer and its names.
-struct Answer<'a> {
-    call: &'a Call<'a>,
+struct ResponsesAnswerWriter<'a> {
+    call: &'a DemoCall<'a>,
     model: &'a str,
-    said: &'a Said,
+    answer: &'a DemoAnswer,
     id: String,
     item_id: String,
 }
 
-impl Answer<'_> {
+impl ResponsesAnswerWriter<'_> {
     /// The response object; a finished one has output and usage.
-    fn response(&self, state: State) -> Json {
-        let (body, done) = (self.call.body, state == State::Done);
+    fn write_response(&self, state: DemoResponseState) -> Json {
+        let (body, done) = (self.call.body, state == DemoResponseState::Done);
         let or =
             |key: &str, value: Json| if body[key].is_null() { value } else { (&body[key]).into() };
-        let cut_short = done && self.said.finish == Finish::Length;
+        let cut_short = done && self.answer.finish == DemoFinish::Length;
         let status = match (done, cut_short) {
             (false, _) => "in_progress",
             (true, false) => "completed",
@@ -136,17 +139,17 @@ impl Answer<'_> {
         object! {
             "id": &self.id,
             "object": "response",
-            "created_at": self.call.created(),
+            "created_at": self.call.created_seconds(),
             "status": status,
             "background": false,
-            "completed_at": (done && !cut_short).then(|| self.call.created()),
+            "completed_at": (done && !cut_short).then(|| self.call.created_seconds()),
             "error": Json::NULL,
             "incomplete_details": cut_short.then(|| object! { "reason": "max_output_tokens" }),
             "instructions": &body["instructions"],
             "max_output_tokens": &body["max_output_tokens"],
             "max_tool_calls": Json::NULL,
             "model": self.model,
-            "output": if done { self.thought().into_iter().chain([self.item(State::Done)]).collect() } else { Vec::new() },
+            "output": if done { self.reasoning_item().into_iter().chain([self.output_item(DemoResponseState::Done)]).collect() } else { Vec::new() },
             "parallel_tool_calls": or("parallel_tool_calls", true.into()),
             "previous_response_id": &body["previous_response_id"],
             "prompt_cache_key": &body["prompt_cache_key"],
@@ -161,62 +164,62 @@ impl Answer<'_> {
             "top_logprobs": 0_u64,
             "top_p": or("top_p", Json::float(1.0)),
             "truncation": or("truncation", "disabled".into()),
-            "usage": done.then(|| self.usage()),
+            "usage": done.then(|| self.write_usage()),
             "user": &body["user"],
-            "metadata": or("metadata", Json::empty()),
+            "metadata": or("metadata", Json::empty_object()),
         }
     }
 
-    fn usage(&self) -> Json {
+    fn write_usage(&self) -> Json {
         object! {
-            "input_tokens": self.said.input,
+            "input_tokens": self.answer.input_tokens,
             "input_tokens_details": object! { "cached_tokens": 0_u64 },
-            "output_tokens": self.said.output,
-            "output_tokens_details": object! { "reasoning_tokens": self.said.thinking() },
-            "total_tokens": self.said.input + self.said.output,
+            "output_tokens": self.answer.output_tokens,
+            "output_tokens_details": object! { "reasoning_tokens": self.answer.thought_tokens() },
+            "total_tokens": self.answer.input_tokens + self.answer.output_tokens,
         }
     }
 
     /// What was thought, as an item of its own.
-    fn thought(&self) -> Option<Json> {
-        let thought = self.said.thought.as_ref()?;
+    fn reasoning_item(&self) -> Option<Json> {
+        let thought = self.answer.thought.as_ref()?;
         let summary = vec![object! { "type": "summary_text", "text": thought }];
         Some(
-            object! { "id": self.call.id("rs_"), "type": "reasoning", "summary": summary, "encrypted_content": PROOF },
+            object! { "id": self.call.new_id("rs_"), "type": "reasoning", "summary": summary, "encrypted_content": THOUGHT_SIGNATURE },
         )
     }
 
     /// The last output item: a message or a function call.
-    fn item(&self, state: State) -> Json {
-        let done = state == State::Done;
-        let status = match (done, &self.said.finish) {
+    fn output_item(&self, state: DemoResponseState) -> Json {
+        let done = state == DemoResponseState::Done;
+        let status = match (done, &self.answer.finish) {
             (false, _) => "in_progress",
-            (true, Finish::Length) => "incomplete",
+            (true, DemoFinish::Length) => "incomplete",
             (true, _) => "completed",
         };
-        if let Some(tool) = &self.said.call {
+        if let Some(tool) = &self.answer.tool_call {
             let arguments = if done { tool.arguments.to_string() } else { String::new() };
             return object! {
                 "id": &self.item_id,
                 "type": "function_call",
                 "status": status,
                 "arguments": arguments,
-                "call_id": self.call.id("call_"),
+                "call_id": self.call.new_id("call_"),
                 "name": &tool.name,
             };
         }
-        let content = if done { vec![part(&self.said.text())] } else { Vec::new() };
+        let content = if done { vec![text_part(&self.answer.text())] } else { Vec::new() };
         object! { "id": &self.item_id, "type": "message", "status": status, "content": content, "role": "assistant" }
     }
 
-    fn events(&self) -> Vec<Piece> {
-        let mut out = Events::default();
+    fn write_events(&self) -> Vec<BodyPiece> {
+        let mut out = NumberedEvents::default();
         for name in ["response.created", "response.in_progress"] {
-            out.push(name, vec![("response", self.response(State::Begun))]);
+            out.push(name, vec![("response", self.write_response(DemoResponseState::InProgress))]);
         }
-        let number = u64::from(self.said.thought.is_some());
-        if let (Some(item), Some(thought)) = (self.thought(), &self.said.thought) {
-            let id = self.call.id("rs_");
+        let number = u64::from(self.answer.thought.is_some());
+        if let (Some(item), Some(thought)) = (self.reasoning_item(), &self.answer.thought) {
+            let id = self.call.new_id("rs_");
             let open = object! { "id": &id, "type": "reasoning", "summary": Vec::new() };
             let at = || {
                 vec![
@@ -253,7 +256,10 @@ impl Answer<'_> {
         }
         out.push(
             "response.output_item.added",
-            vec![("item", self.item(State::Begun)), ("output_index", number.into())],
+            vec![
+                ("item", self.output_item(DemoResponseState::InProgress)),
+                ("output_index", number.into()),
+            ],
         );
         let at = |content: bool| {
             let mut fields =
@@ -263,23 +269,30 @@ impl Answer<'_> {
             }
             fields
         };
-        if let Some(tool) = &self.said.call {
-            for (index, text) in Said::argument_pieces(tool).iter().enumerate() {
+        if let Some(tool) = &self.answer.tool_call {
+            for (index, text) in DemoAnswer::argument_pieces(tool).iter().enumerate() {
                 let fields = [at(false), vec![("delta", text.into())]].concat();
-                out.paced(self.said.pause(index), "response.function_call_arguments.delta", fields);
+                out.push_delayed(
+                    self.answer.delay_before(index),
+                    "response.function_call_arguments.delta",
+                    fields,
+                );
             }
             let arguments =
                 [at(false), vec![("arguments", (&tool.arguments.to_string()).into())]].concat();
             out.push("response.function_call_arguments.done", arguments);
         } else {
-            out.push("response.content_part.added", [at(true), vec![("part", part(""))]].concat());
-            for (after, text) in self.said.paced() {
+            out.push(
+                "response.content_part.added",
+                [at(true), vec![("part", text_part(""))]].concat(),
+            );
+            for (after, text) in self.answer.paced_pieces() {
                 let fields =
                     [at(true), vec![("delta", text.into()), ("logprobs", Vec::new().into())]]
                         .concat();
-                out.paced(after, "response.output_text.delta", fields);
+                out.push_delayed(after, "response.output_text.delta", fields);
             }
-            let text = self.said.text();
+            let text = self.answer.text();
             out.push(
                 "response.output_text.done",
                 [at(true), vec![("text", (&text).into()), ("logprobs", Vec::new().into())]]
@@ -287,44 +300,48 @@ impl Answer<'_> {
             );
             out.push(
                 "response.content_part.done",
-                [at(true), vec![("part", part(&text))]].concat(),
+                [at(true), vec![("part", text_part(&text))]].concat(),
             );
         }
         out.push(
             "response.output_item.done",
-            vec![("item", self.item(State::Done)), ("output_index", number.into())],
+            vec![
+                ("item", self.output_item(DemoResponseState::Done)),
+                ("output_index", number.into()),
+            ],
         );
-        let last = if self.said.finish == Finish::Length {
+        let last = if self.answer.finish == DemoFinish::Length {
             "response.incomplete"
         } else {
             "response.completed"
         };
-        out.push(last, vec![("response", self.response(State::Done))]);
+        out.push(last, vec![("response", self.write_response(DemoResponseState::Done))]);
         out.pieces
     }
 }
 
-fn part(text: &str) -> Json {
+fn text_part(text: &str) -> Json {
     object! { "type": "output_text", "annotations": Vec::new(), "logprobs": Vec::new(), "text": text }
 }
 
 /// Events with their running number.
 #[derive(Default)]
-struct Events {
-    pieces: Vec<Piece>,
+struct NumberedEvents {
+    pieces: Vec<BodyPiece>,
 }
 
-impl Events {
+impl NumberedEvents {
     fn push(&mut self, name: &str, fields: Vec<(&str, Json)>) {
-        self.paced(std::time::Duration::ZERO, name, fields);
+        self.push_delayed(std::time::Duration::ZERO, name, fields);
     }
 
-    fn paced(&mut self, after: std::time::Duration, name: &str, fields: Vec<(&str, Json)>) {
+    fn push_delayed(&mut self, after: std::time::Duration, name: &str, fields: Vec<(&str, Json)>) {
         let number = self.pieces.len() as u64;
         let data = Json::object(
             &[vec![("type", name.into())], fields, vec![("sequence_number", number.into())]]
                 .concat(),
         );
-        self.pieces.push(Piece::after(after, format!("event: {name}\ndata: {}\n\n", data.text())));
+        self.pieces
+            .push(BodyPiece::delayed(after, format!("event: {name}\ndata: {}\n\n", data.as_str())));
     }
 }

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 /// Schemas nested deeper than this get `null`.
-const DEPTH: usize = 12;
+const MAX_DEPTH: usize = 12;
 
 /// The object that fits the schema of a tool's parameters; `{}` where that says nothing.
-pub(super) fn arguments(schema: &Value) -> Value {
-    match of(schema) {
+pub(super) fn sample_arguments(schema: &Value) -> Value {
+    match sample_value(schema) {
         object @ Value::Object(_) => object,
         _ => Value::Object(Map::new()),
     }
@@ -15,18 +15,18 @@ pub(super) fn arguments(schema: &Value) -> Value {
 
 /// A value that fits, as far as types, enums, required fields and lower bounds go. Gemini's
 /// upper-case types and `$ref`s into the schema itself are understood.
-pub(super) fn of(schema: &Value) -> Value {
-    value(schema, schema, "", DEPTH)
+pub(super) fn sample_value(schema: &Value) -> Value {
+    generate_value(schema, schema, "", MAX_DEPTH)
 }
 
-fn value(root: &Value, schema: &Value, name: &str, depth: usize) -> Value {
+fn generate_value(root: &Value, schema: &Value, name: &str, depth: usize) -> Value {
     if depth == 0 {
         return Value::Null;
     }
     if let Some(target) =
         schema["$ref"].as_str().and_then(|path| root.pointer(path.strip_prefix('#')?))
     {
-        return value(root, target, name, depth - 1);
+        return generate_value(root, target, name, depth - 1);
     }
     for given in [&schema["const"], &schema["default"], &schema["enum"][0], &schema["examples"][0]]
     {
@@ -36,7 +36,7 @@ fn value(root: &Value, schema: &Value, name: &str, depth: usize) -> Value {
     }
     for choices in ["anyOf", "oneOf", "allOf"] {
         if !schema[choices][0].is_null() {
-            return value(root, &schema[choices][0], name, depth - 1);
+            return generate_value(root, &schema[choices][0], name, depth - 1);
         }
     }
     let kind = schema["type"]
@@ -45,22 +45,24 @@ fn value(root: &Value, schema: &Value, name: &str, depth: usize) -> Value {
         .unwrap_or_default()
         .to_ascii_lowercase();
     match kind.as_str() {
-        "string" => Value::String(string(schema, name)),
+        "string" => Value::String(sample_string(schema, name)),
         "integer" => json!(schema["minimum"].as_i64().unwrap_or(1)),
         "number" => json!(schema["minimum"].as_f64().unwrap_or(1.5)),
         "boolean" => Value::Bool(true),
         "array" => {
             let count = schema["minItems"].as_u64().unwrap_or(1).clamp(1, 8);
-            (0..count).map(|_| value(root, &schema["items"], name, depth - 1)).collect()
+            (0..count).map(|_| generate_value(root, &schema["items"], name, depth - 1)).collect()
         }
         "null" => Value::Null,
-        _ if kind == "object" || schema["properties"].is_object() => fields(root, schema, depth),
+        _ if kind == "object" || schema["properties"].is_object() => {
+            generate_fields(root, schema, depth)
+        }
         _ => Value::Null,
     }
 }
 
 /// The required fields, or all where none is.
-fn fields(root: &Value, schema: &Value, depth: usize) -> Value {
+fn generate_fields(root: &Value, schema: &Value, depth: usize) -> Value {
     let Some(properties) = schema["properties"].as_object() else {
         return Value::Object(Map::new());
     };
@@ -69,12 +71,12 @@ fn fields(root: &Value, schema: &Value, depth: usize) -> Value {
     let wanted = |key: &str| required.is_empty() || required.contains(&key);
     let chosen = properties.iter().filter(|(key, _)| wanted(key)).take(64);
     chosen
-        .map(|(key, schema)| (key.clone(), value(root, schema, key, depth - 1)))
+        .map(|(key, schema)| (key.clone(), generate_value(root, schema, key, depth - 1)))
         .collect::<Map<_, _>>()
         .into()
 }
 
-fn string(schema: &Value, name: &str) -> String {
+fn sample_string(schema: &Value, name: &str) -> String {
     let mut text = match schema["format"].as_str().unwrap_or_default() {
         "date" => "2026-01-31",
         "date-time" => "2026-01-31T12:00:00Z",
@@ -86,8 +88,8 @@ fn string(schema: &Value, name: &str) -> String {
         _ => "demo",
     }
     .to_owned();
-    let least = schema["minLength"].as_u64().unwrap_or(0).min(1_024);
-    while (text.len() as u64) < least {
+    let min_length = schema["minLength"].as_u64().unwrap_or(0).min(1_024);
+    while (text.len() as u64) < min_length {
         text.push('x');
     }
     text
@@ -119,7 +121,7 @@ mod tests {
             (json!(null), json!({})),
             (json!({"type": "string"}), json!({})),
         ] {
-            assert_eq!(arguments(&schema), want, "{schema}");
+            assert_eq!(sample_arguments(&schema), want, "{schema}");
         }
     }
 
@@ -127,6 +129,6 @@ mod tests {
     fn a_schema_that_contains_itself_ends() {
         let schema = json!({"type": "object", "properties": {"next": {"$ref": "#"}}});
 
-        assert!(arguments(&schema).is_object());
+        assert!(sample_arguments(&schema).is_object());
     }
 }

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 
 use super::*;
-use crate::base::clock::Fake;
+use crate::base::clock::FakeClock;
 
 struct Got {
     status: u16,
@@ -54,7 +54,7 @@ fn request(path: &str, body: &Value) -> Request<Bytes> {
 }
 
 fn demo() -> Demo {
-    Demo::new(Arc::new(Fake::default()))
+    Demo::new(Arc::new(FakeClock::default()))
 }
 
 /// Path and body that say `prompt` to `model`, streamed or not.

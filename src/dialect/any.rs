@@ -18,7 +18,7 @@ impl Meter for AnyMeter {
             return Heed::Nothing;
         }
         let (mut error, mut usage) = (name == b"error", false);
-        let json = match json::walk(data, |depth, key, value| match (depth, key) {
+        let json = match json::visit(data, |depth, key, value| match (depth, key) {
             (1, b"error") => {
                 error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
             }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::{
     base::{
-        cut::Piece,
-        json::{self, Bad, Json},
+        cut::NextFrame,
+        json::{self, JsonError, JsonRef},
         sse,
     },
     dialect::{
@@ -45,7 +45,7 @@ pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
         );
     }
     if let Some(data) = framed(body) {
-        return match json::check(&data) {
+        return match json::parse(&data) {
             Ok(json) if fails || is_error(json) => told(fails.then_some(status), json),
             _ => {
                 let message = words::plain(&String::from_utf8_lossy(&data), MESSAGE);
@@ -60,7 +60,7 @@ pub(super) fn read(status: u16, content_type: &str, body: &[u8]) -> Fault {
             }
         };
     }
-    match json::check(body) {
+    match json::parse(body) {
         Ok(json) if fails || is_error(json) => told(fails.then_some(status), json),
         Ok(json) => unexpected(json.kind()),
         Err(_) if fails && body.len() >= LONG && matches!(body[0], b'{' | b'[') => {
@@ -97,12 +97,12 @@ const LONG: usize = 60 << 10;
 fn long(status: u16, body: &[u8]) -> Fault {
     let (mut message, mut codes) = (None, Vec::new());
     // Where it stops being JSON is where it was cut.
-    let _ = json::prove(body, |depth, key, value| match (depth, key) {
+    let _ = json::validate(body, |depth, key, value| match (depth, key) {
         (1 | 2, b"message") if message.is_none() => {
-            message = json::begun(&value[..value.len().min(MESSAGE * 8)])
+            message = json::string_prefix(&value[..value.len().min(MESSAGE * 8)])
         }
         (1 | 2, b"code" | b"status" | b"type") => {
-            codes.extend(json::begun(&value[..value.len().min(100)]))
+            codes.extend(json::string_prefix(&value[..value.len().min(100)]))
         }
         _ => {}
     });
@@ -132,16 +132,16 @@ fn framed(body: &[u8]) -> Option<Vec<u8>> {
     {
         return None;
     }
-    let (mut splitter, mut at) = (sse::Splitter::default(), 0);
+    let (mut splitter, mut at) = (sse::SseSplitter::default(), 0);
     loop {
         let data = match splitter.next(body, &mut at) {
-            Piece::Inside(span) => sse::read(&body[span]).data.trim_ascii().to_vec(),
-            Piece::Joined(unit) => sse::read(&unit).data.trim_ascii().to_vec(),
-            Piece::More => {
-                return Some(sse::read(&splitter.rest()).data.trim_ascii().to_vec())
+            NextFrame::Borrowed(span) => sse::read_event(&body[span]).data.trim_ascii().to_vec(),
+            NextFrame::Joined(unit) => sse::read_event(&unit).data.trim_ascii().to_vec(),
+            NextFrame::Incomplete => {
+                return Some(sse::read_event(&splitter.remainder()).data.trim_ascii().to_vec())
                     .filter(|data| !data.is_empty());
             }
-            Piece::TooLong => return None,
+            NextFrame::TooLong => return None,
         };
         if !data.is_empty() {
             return Some(data);
@@ -151,9 +151,9 @@ fn framed(body: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether a 200's JSON is an error and no answer.
 #[must_use]
-pub(super) fn is_error(json: Json<'_>) -> bool {
+pub(super) fn is_error(json: JsonRef<'_>) -> bool {
     let json = unlisted(json);
-    let text = |key| json.get(key).and_then(Json::str);
+    let text = |key| json.get(key).and_then(JsonRef::str);
     json.get("error").is_some_and(|e| matches!(e.kind(), "object" | "string") && !e.is_blank())
         || text("type").as_deref() == Some("error")
         || text("object").as_deref() == Some("error")
@@ -163,14 +163,14 @@ pub(super) fn is_error(json: Json<'_>) -> bool {
 /// The fault that an error object tells; without a status (inside a 200, in a stream) the one that
 /// its words stand for.
 #[must_use]
-pub(super) fn told(status: Option<u16>, json: Json<'_>) -> Fault {
+pub(super) fn told(status: Option<u16>, json: JsonRef<'_>) -> Fault {
     let root = unlisted(json);
     let error = root.get("error").filter(|e| e.is_object()).unwrap_or(root);
-    let text = |from: Json<'_>, key: &str| from.get(key).and_then(scalar);
-    let details = || error.get("details").into_iter().flat_map(Json::items);
+    let text = |from: JsonRef<'_>, key: &str| from.get(key).and_then(scalar);
+    let details = || error.get("details").into_iter().flat_map(JsonRef::items);
 
     let message = text(error, "message")
-        .or_else(|| root.get("error").and_then(Json::str).map(|text| text.into_owned()))
+        .or_else(|| root.get("error").and_then(JsonRef::str).map(|text| text.into_owned()))
         .or_else(|| text(root, "message"))
         .or_else(|| root.get("detail").or_else(|| error.get("detail")).map(detail))
         .or_else(|| root.get("errors").map(detail))
@@ -178,7 +178,7 @@ pub(super) fn told(status: Option<u16>, json: Json<'_>) -> Fault {
     let reason = details().find_map(|d| text(d, "reason"));
     let retry = details().find_map(|d| d.get("retryDelay")?.str().and_then(|text| seconds(&text)));
     // Google's code repeats the status, and its name stands in `status`.
-    let google = error.get("status").and_then(Json::str).map(std::borrow::Cow::into_owned);
+    let google = error.get("status").and_then(JsonRef::str).map(std::borrow::Cow::into_owned);
     let code = text(error, "code");
     // The name of an exception may stand behind its namespace.
     let exception = || Some(text(root, "__type")?.rsplit('#').next()?.to_owned());
@@ -237,7 +237,7 @@ pub(super) fn unexpected(what: &str) -> Fault {
 
 /// A stream event that is not what it claims to be; `number` counts from 1.
 #[must_use]
-pub(super) fn bad_event(number: u32, bad: Bad, event: &[u8]) -> Fault {
+pub(super) fn bad_event(number: u32, bad: JsonError, event: &[u8]) -> Fault {
     plain(
         FaultKind::Server,
         502,
@@ -271,7 +271,7 @@ pub(super) fn parting(rest: &[u8]) -> Option<Fault> {
     if !matches!(rest.first(), Some(b'{' | b'[')) {
         return None;
     }
-    json::check(rest).ok().filter(|json| is_error(*json)).map(|json| told(None, json))
+    json::parse(rest).ok().filter(|json| is_error(*json)).map(|json| told(None, json))
 }
 
 fn plain(kind: FaultKind, status: u16, message: String) -> Fault {
@@ -279,12 +279,12 @@ fn plain(kind: FaultKind, status: u16, message: String) -> Fault {
 }
 
 /// Google sometimes wraps an error into a list of one.
-fn unlisted(json: Json<'_>) -> Json<'_> {
+fn unlisted(json: JsonRef<'_>) -> JsonRef<'_> {
     json.items().next().unwrap_or(json)
 }
 
 /// Text, or a number as text.
-fn scalar(json: Json<'_>) -> Option<String> {
+fn scalar(json: JsonRef<'_>) -> Option<String> {
     match json.kind() {
         "string" => json.str().map(std::borrow::Cow::into_owned),
         "number" => Some(json.text().to_owned()),
@@ -294,17 +294,17 @@ fn scalar(json: Json<'_>) -> Option<String> {
 }
 
 /// FastAPI's `detail`: a text, or a list of messages with places.
-fn detail(json: Json<'_>) -> String {
+fn detail(json: JsonRef<'_>) -> String {
     if let Some(text) = json.str() {
         return text.into_owned();
     }
-    let one = |item: Json<'_>| {
+    let one = |item: JsonRef<'_>| {
         let said = item
             .str()
             .map(std::borrow::Cow::into_owned)
             .or_else(|| scalar(item.get("msg").or_else(|| item.get("message"))?))?;
         let place: Vec<_> =
-            item.get("loc").into_iter().flat_map(Json::items).filter_map(scalar).collect();
+            item.get("loc").into_iter().flat_map(JsonRef::items).filter_map(scalar).collect();
         Some(if place.is_empty() { said } else { format!("{said} ({})", place.join(".")) })
     };
     let all: Vec<_> = json.items().filter_map(one).take(5).collect();

@@ -41,7 +41,7 @@ use http::StatusCode;
 pub use responses::stored;
 
 use crate::{
-    base::json::Bad,
+    base::json::JsonError,
     ir::{
         event::ChatEvent,
         extras::Extras,
@@ -362,7 +362,7 @@ pub trait Meter: Send {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heed {
     /// An event that is not JSON of the expected kind.
-    Bad(Bad),
+    Bad(JsonError),
     /// Role, metadata, empty choices: nothing that a client would call an answer.
     Nothing,
     /// A keep-alive of the upstream.

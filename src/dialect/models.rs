@@ -1,7 +1,7 @@
 //! Reads model lists: `{data:[{id}]}`, `{models:[{name}]}`, or a bare list of either.
 
 use crate::{
-    base::json::{self, Json},
+    base::json::{self, JsonRef},
     dialect::ModelEntry,
 };
 
@@ -12,14 +12,14 @@ const LONGEST: usize = 256;
 /// The rows with a usable id, in their order; `None` where the body is no list.
 #[must_use]
 pub(super) fn read(body: &[u8]) -> Option<Vec<ModelEntry>> {
-    let json = json::check(body).ok()?;
+    let json = json::parse(body).ok()?;
     let list =
         if json.is_array() { json } else { json.get("data").or_else(|| json.get("models"))? };
     list.is_array().then(|| list.items().filter_map(row).take(MOST).collect())
 }
 
-fn row(json: Json<'_>) -> Option<ModelEntry> {
-    let text = |key| json.get(key).and_then(Json::str).map(|text| text.into_owned());
+fn row(json: JsonRef<'_>) -> Option<ModelEntry> {
+    let text = |key| json.get(key).and_then(JsonRef::str).map(|text| text.into_owned());
     let id = json
         .str()
         .map(|id| id.into_owned())
@@ -30,7 +30,7 @@ fn row(json: Json<'_>) -> Option<ModelEntry> {
     if id.is_empty() || id.len() > LONGEST || id.chars().any(char::is_control) {
         return None;
     }
-    let created = json.get("created").and_then(Json::i64).or_else(|| {
+    let created = json.get("created").and_then(JsonRef::i64).or_else(|| {
         let told = text("created_at").or_else(|| text("modified_at"))?;
         told.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
     });

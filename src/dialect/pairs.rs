@@ -12,7 +12,7 @@ use super::{
     registry,
     translate::{Reading, Translator},
 };
-use crate::base::raw::Raw;
+use crate::base::raw::RawJson;
 use crate::ir::{
     assemble::{self, Assembler},
     block::{Block, BlockKind, Citation, MediaKind, Source},
@@ -383,7 +383,7 @@ fn every_recorded_request_asks_the_same_in_every_dialect() {
 #[test]
 fn raw_values_with_line_breaks_stay_inside_their_event() {
     const BROKEN: &str = "{\n\t\"type\":\r\n \"web_search_call\",\r\"id\": \"w\",\n\"a\": [\n1]}";
-    let raw = || Raw::parse(BROKEN).expect("json");
+    let raw = || RawJson::parse(BROKEN).expect("json");
     for client in Dialect::ALL {
         for framing in [
             client_framing(client),
@@ -394,7 +394,7 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
             shape.echo.push(
                 Dialect::Responses,
                 "tools",
-                Raw::parse(&format!("[\n{BROKEN}\n]")).expect("json"),
+                RawJson::parse(&format!("[\n{BROKEN}\n]")).expect("json"),
             );
             let mut writer = registry::ingress(client).stream_writer(&shape);
             let mut out = Vec::new();
@@ -410,7 +410,7 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
                 ChatEvent::Open { block: 1, head: Head::Text },
                 ChatEvent::Delta { block: 1, text: "said\nso".to_owned() },
                 ChatEvent::Logprobs(
-                    Raw::parse("[\n{\"token\": \"said\",\n\"logprob\": -1, \"bytes\": null, \"top_logprobs\": []}\n]").expect("json"),
+                    RawJson::parse("[\n{\"token\": \"said\",\n\"logprob\": -1, \"bytes\": null, \"top_logprobs\": []}\n]").expect("json"),
                 ),
                 ChatEvent::Citation { block: 1, citation },
                 ChatEvent::Close { block: 1 },

@@ -10,9 +10,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     base::{
-        cut::{LIMIT, Piece},
+        cut::{MAX_FRAME_BYTES, NextFrame},
         elements,
-        json::{self, Json},
+        json::{self, JsonRef},
         ndjson, sse,
     },
     dialect::{
@@ -91,9 +91,9 @@ enum Array {
 }
 
 enum Cutter {
-    Array(elements::Splitter),
-    Lines(ndjson::Splitter),
-    Sse(sse::Splitter),
+    Array(elements::ArraySplitter),
+    Lines(ndjson::LineSplitter),
+    Sse(sse::SseSplitter),
 }
 
 /// How a dialect's event stream has to look.
@@ -137,9 +137,9 @@ impl Passage {
     #[must_use]
     pub fn new(dialect: Dialect, op: Op, framing: Framing, hide_usage: bool) -> Self {
         let cutter = match framing {
-            Framing::JsonArray => Cutter::Array(elements::Splitter::default()),
-            Framing::Ndjson => Cutter::Lines(ndjson::Splitter::default()),
-            Framing::Sse => Cutter::Sse(sse::Splitter::default()),
+            Framing::JsonArray => Cutter::Array(elements::ArraySplitter::default()),
+            Framing::Ndjson => Cutter::Lines(ndjson::LineSplitter::default()),
+            Framing::Sse => Cutter::Sse(sse::SseSplitter::default()),
         };
         Self {
             dialect,
@@ -194,7 +194,7 @@ impl Passage {
             };
             let before = step.events;
             match piece {
-                Piece::Inside(span) => {
+                NextFrame::Borrowed(span) => {
                     match self.judge(&chunk[span.clone()], &mut step) {
                         Fate::Keep => {}
                         Fate::Drop => {
@@ -218,7 +218,7 @@ impl Passage {
                     }
                     whole = span.end;
                 }
-                Piece::Joined(unit) => {
+                NextFrame::Joined(unit) => {
                     match self.judge(&unit, &mut step) {
                         Fate::Keep => out.push(unit),
                         Fate::Drop => {}
@@ -228,10 +228,11 @@ impl Passage {
                     }
                     (run, whole) = (at, at);
                 }
-                Piece::More => break,
-                Piece::TooLong => {
-                    self.fail(fault::long_event(self.events.saturating_add(1), LIMIT), &mut step)
-                }
+                NextFrame::Incomplete => break,
+                NextFrame::TooLong => self.fail(
+                    fault::long_event(self.events.saturating_add(1), MAX_FRAME_BYTES),
+                    &mut step,
+                ),
             }
             units += 1;
             pings += u32::from(step.events == before);
@@ -249,9 +250,9 @@ impl Passage {
         }
         if self.state == State::Open {
             let rest = match &mut self.cutter {
-                Cutter::Array(splitter) => splitter.rest(),
-                Cutter::Lines(splitter) => splitter.rest(),
-                Cutter::Sse(splitter) => splitter.rest(),
+                Cutter::Array(splitter) => splitter.remainder(),
+                Cutter::Lines(splitter) => splitter.remainder(),
+                Cutter::Sse(splitter) => splitter.remainder(),
             };
             self.last(&rest, out);
             if self.state == State::Open && self.framing == Framing::Sse && !self.meter.complete() {
@@ -324,7 +325,7 @@ impl Passage {
         match self.framing {
             Framing::JsonArray => self.judge_element(unit, step),
             Framing::Ndjson => {
-                let line = ndjson::content(unit);
+                let line = ndjson::line_content(unit);
                 if line.is_empty() || self.heed(b"", line, step) { Fate::Keep } else { Fate::Drop }
             }
             Framing::Sse => self.judge_block(unit, step),
@@ -333,15 +334,15 @@ impl Passage {
 
     fn judge_block(&mut self, unit: &[u8], step: &mut Step) -> Fate {
         let skip = if self.events == 0 && unit.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
-        let block = sse::read(&unit[skip..]);
-        let form = block.form;
+        let block = sse::read_event(&unit[skip..]);
+        let form = block.format;
         if block.data.trim_ascii().is_empty() {
             // No event, but some decoders make one of it.
-            let odd = form.lines > 0
-                || form.named
-                || form.id
-                || form.lone_cr
-                || self.rules.data_only && (form.comment || form.unknown);
+            let odd = form.data_lines > 0
+                || form.has_event_name
+                || form.has_id_or_retry
+                || form.has_lone_cr
+                || self.rules.data_only && (form.has_comment || form.has_unknown_field);
             return match skip {
                 _ if odd => Fate::Drop,
                 0 => Fate::Keep,
@@ -352,7 +353,7 @@ impl Passage {
             return Fate::Drop;
         }
         let rules = self.rules;
-        let name: Cow<'_, [u8]> = match (rules.named, form.named) {
+        let name: Cow<'_, [u8]> = match (rules.named, form.has_event_name) {
             (true, false) => type_of(&block.data),
             _ => Cow::Borrowed(block.name),
         };
@@ -365,23 +366,27 @@ impl Passage {
             // Its SDKs know the last event of a chat stream only by its letters.
             let data = amended.as_deref().unwrap_or_else(|| block.data.trim_ascii());
             let mut out = BytesMut::new();
-            sse::write_frame(&mut out, &name, data);
+            sse::write_event(&mut out, &name, data);
             return Fate::Replace(out.freeze());
         }
-        let strange = form.named || form.comment || form.unknown || form.tight || form.lines > 1;
-        if form.lone_cr || rules.no_ids && form.id || rules.data_only && strange {
+        let strange = form.has_event_name
+            || form.has_comment
+            || form.has_unknown_field
+            || form.lacks_space
+            || form.data_lines > 1;
+        if form.has_lone_cr || rules.no_ids && form.has_id_or_retry || rules.data_only && strange {
             let mut out = BytesMut::new();
-            if rules.data_only && form.lines > 1 {
+            if rules.data_only && form.data_lines > 1 {
                 // A line feed inside JSON can only stand between its tokens.
                 let data: Vec<u8> =
                     block.data.iter().map(|&b| if b == b'\n' { b' ' } else { b }).collect();
-                sse::write_frame(&mut out, b"", &data);
+                sse::write_event(&mut out, b"", &data);
             } else {
-                sse::write_frame(&mut out, if rules.data_only { b"" } else { &name }, &block.data);
+                sse::write_event(&mut out, if rules.data_only { b"" } else { &name }, &block.data);
             }
             return Fate::Replace(out.freeze());
         }
-        if form.named || name.is_empty() {
+        if form.has_event_name || name.is_empty() {
             return if skip == 0 { Fate::Keep } else { Fate::KeepFrom(skip) };
         }
         let mut line = BytesMut::with_capacity(name.len() + 8);
@@ -401,7 +406,7 @@ impl Passage {
         }
         let first = self.array == Array::Before;
         let array = !first || unit.trim_ascii_start().starts_with(b"[");
-        let element = elements::content(unit, first);
+        let element = elements::element_content(unit, first);
         if element.is_empty() && !self.meter.complete() {
             // Cut short, though the array is whole: it stays open for what has to be said about
             // that.
@@ -447,7 +452,7 @@ impl Passage {
                 self.state = State::Failed;
                 if self.framing == Framing::Sse && readable_error(self.dialect, name, data) {
                     let mut frame = BytesMut::new();
-                    sse::write_frame(&mut frame, name, data);
+                    sse::write_event(&mut frame, name, data);
                     self.own_error = Some(frame.freeze());
                 }
                 step.error = Some(fault);
@@ -466,17 +471,17 @@ impl Passage {
     /// An event that the end of the body has cut short counts if its data is whole.
     fn last(&mut self, rest: &Bytes, out: &mut Vec<Bytes>) {
         let mut step = Step::default();
-        let is_whole = |data: &[u8]| data.trim_ascii() == b"[DONE]" || json::check(data).is_ok();
+        let is_whole = |data: &[u8]| data.trim_ascii() == b"[DONE]" || json::parse(data).is_ok();
         match self.framing {
             Framing::Sse => {
                 let skip =
                     if self.events == 0 && rest.starts_with(sse::BOM) { sse::BOM.len() } else { 0 };
-                let block = sse::read(&rest[skip..]);
+                let block = sse::read_event(&rest[skip..]);
                 if block.data.trim_ascii().is_empty() || !is_whole(&block.data) {
                     return;
                 }
                 let mut unit = BytesMut::new();
-                sse::write_frame(&mut unit, block.name, &block.data);
+                sse::write_event(&mut unit, block.name, &block.data);
                 let unit = unit.freeze();
                 match self.judge_block(&unit, &mut step) {
                     Fate::Keep | Fate::KeepFrom(_) => out.push(unit),
@@ -486,7 +491,7 @@ impl Passage {
                 }
             }
             Framing::Ndjson => {
-                let line = ndjson::content(rest);
+                let line = ndjson::line_content(rest);
                 if line.is_empty() || is_whole(line) && self.heed(b"", line, &mut step) {
                     out.extend((!rest.is_empty()).then(|| rest.clone()));
                 }
@@ -517,7 +522,7 @@ fn forward(chunk: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
 
 /// The `type` of an event, where it can stand in an `event:` line.
 fn type_of(data: &[u8]) -> Cow<'_, [u8]> {
-    match json::check(data).ok().and_then(|json| json.get("type")).and_then(Json::str) {
+    match json::parse(data).ok().and_then(|json| json.get("type")).and_then(JsonRef::str) {
         Some(Cow::Borrowed(name)) if name.bytes().all(|b| b.is_ascii_graphic()) => {
             Cow::Borrowed(name.as_bytes())
         }
@@ -527,13 +532,13 @@ fn type_of(data: &[u8]) -> Cow<'_, [u8]> {
 
 /// Whether the official SDKs of a dialect raise an exception for this error event as it is.
 fn readable_error(dialect: Dialect, name: &[u8], data: &[u8]) -> bool {
-    let Ok(event) = json::check(data) else { return false };
-    let text = |path: &[&str]| event.at(path).and_then(Json::str).is_some();
+    let Ok(event) = json::parse(data) else { return false };
+    let text = |path: &[&str]| event.member_at(path).and_then(JsonRef::str).is_some();
     match dialect {
         Dialect::Openai => text(&["error", "message"]),
         Dialect::Anthropic => {
             name == b"error"
-                && event.get("type").and_then(Json::str).as_deref() == Some("error")
+                && event.get("type").and_then(JsonRef::str).as_deref() == Some("error")
                 && text(&["error", "type"])
                 && text(&["error", "message"])
         }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::{
-    base::json::{self, Json},
+    base::json::{self, JsonRef},
     dialect::{Place, Shape, ollama},
     ir::op::Dialect,
 };
@@ -16,7 +16,7 @@ pub fn answer(dialect: Dialect, shape: &Shape, body: &[u8]) -> Option<Bytes> {
     if dialect != Dialect::Ollama {
         return None;
     }
-    let root = json::check(body).ok().filter(|root| root.is_object())?;
+    let root = json::parse(body).ok().filter(|root| root.is_object())?;
     let asked = if shape.place == Place::Generate {
         &["prompt", "images", "suffix"][..]
     } else {
@@ -29,7 +29,7 @@ pub fn answer(dialect: Dialect, shape: &Shape, body: &[u8]) -> Option<Bytes> {
         matches!(span.text(), "0" | "\"0\"" | "\"0s\"") || span.u64() == Some(0)
     });
     let line = ollama::loaded(shape, unload);
-    let streams = root.get("stream").and_then(Json::bool) != Some(false);
+    let streams = root.get("stream").and_then(JsonRef::bool) != Some(false);
     Some(if streams { [&line[..], b"\n"].concat().into() } else { line })
 }
 

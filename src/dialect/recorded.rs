@@ -6,7 +6,7 @@ use std::{env, fs, path::PathBuf};
 use serde_json::Value;
 
 /// One recorded exchange of an HTTP API.
-pub(super) struct Exchange {
+pub(super) struct RecordedExchange {
     pub id: String,
     pub api: String,
     pub streaming: bool,
@@ -22,13 +22,13 @@ pub(super) struct Exchange {
 
 /// All exchanges of the APIs; none where the folder is absent.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-pub(super) fn of(apis: &[&str]) -> Vec<Exchange> {
+pub(super) fn load_exchanges(apis: &[&str]) -> Vec<RecordedExchange> {
     #[expect(
         clippy::disallowed_methods,
         reason = "tests are told by the environment where recordings are"
     )]
-    let told = env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
-    let folder = told
+    let configured = env::var("AIPROXY_EXCHANGES").ok().map(PathBuf::from);
+    let folder = configured
         .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/exchanges"));
     let Ok(index) = fs::read_to_string(folder.join("index.json")) else {
         eprintln!("skipped: no recorded exchanges at {}", folder.display());
@@ -42,7 +42,7 @@ pub(super) fn of(apis: &[&str]) -> Vec<Exchange> {
                 .expect("readable");
             let x: Value = serde_json::from_str(&text).expect("an exchange");
             let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            Exchange {
+            RecordedExchange {
                 id: string(&x["id"]),
                 api: string(&x["api"]),
                 streaming: x["streaming"] == true,

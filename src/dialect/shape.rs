@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     base::{
-        json::{self, Json},
+        json::{self, JsonRef},
         surrogates,
     },
     dialect::{Summary, fault, tokens, words},
@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// Whatever the body says, proven to be JSON.
-pub(super) fn proven<'a>(content_type: &str, body: &'a [u8]) -> Result<Json<'a>, Fault> {
+pub(super) fn proven<'a>(content_type: &str, body: &'a [u8]) -> Result<JsonRef<'a>, Fault> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    json::check(text).map_err(|_| fault::read(200, content_type, body))
+    json::parse(text).map_err(|_| fault::read(200, content_type, body))
 }
 
 /// An answer's root, proven: valid JSON, an object, no error inside.
-pub(super) fn answer<'a>(content_type: &str, body: &'a [u8]) -> Result<Json<'a>, Fault> {
+pub(super) fn answer<'a>(content_type: &str, body: &'a [u8]) -> Result<JsonRef<'a>, Fault> {
     let json = proven(content_type, body)?;
     if fault::is_error(json) {
         return Err(fault::told(None, json));
@@ -30,7 +30,7 @@ pub(super) fn answer<'a>(content_type: &str, body: &'a [u8]) -> Result<Json<'a>,
 /// The answer of an operation that no dialect looks into: whatever is valid, with its usage.
 pub(super) fn other(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let json = json::check(text).map_err(|_| fault::read(200, content_type, body))?;
+    let json = json::parse(text).map_err(|_| fault::read(200, content_type, body))?;
     if fault::is_error(json) {
         return Err(fault::told(None, json));
     }
@@ -42,7 +42,7 @@ pub(super) fn other(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
 }
 
 /// A list that has to be there; null counts as absent.
-pub(super) fn list<'a>(json: Json<'a>, key: &str) -> Result<Json<'a>, Fault> {
+pub(super) fn list<'a>(json: JsonRef<'a>, key: &str) -> Result<JsonRef<'a>, Fault> {
     match json.get(key) {
         Some(list) if list.is_array() => Ok(list),
         Some(other) => Err(fault::unexpected(&format!("`{key}` is {}", other.kind()))),
@@ -51,7 +51,7 @@ pub(super) fn list<'a>(json: Json<'a>, key: &str) -> Result<Json<'a>, Fault> {
 }
 
 /// A name or reason that an upstream gave, made fit to be kept.
-pub(super) fn name(json: Option<Json<'_>>) -> Option<String> {
+pub(super) fn name(json: Option<JsonRef<'_>>) -> Option<String> {
     const LONGEST: usize = 200;
     let json = json?;
     let text = json
@@ -64,7 +64,7 @@ pub(super) fn name(json: Option<Json<'_>>) -> Option<String> {
 pub(super) fn tree(content_type: &str, body: &[u8]) -> Result<Map<String, Value>, Fault> {
     let json = answer(content_type, body)?;
     let tree = serde_json::from_str(json.text())
-        .or_else(|_| serde_json::from_str(&surrogates::mended(json.text())));
+        .or_else(|_| serde_json::from_str(&surrogates::replace_lone(json.text())));
     match tree {
         Ok(Value::Object(map)) => Ok(map),
         _ => Err(fault::unexpected("numbers or characters out of range")),

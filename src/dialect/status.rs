@@ -6,7 +6,7 @@ use http::StatusCode;
 /// content networks speak (520 to 527, 530) as 502 or 504, everything that is no error status as
 /// 502.
 #[must_use]
-pub(super) fn passed(status: u16) -> u16 {
+pub(super) fn client_status(status: u16) -> u16 {
     match status {
         522 | 524 => 504,
         520..=527 | 530 => 502,
@@ -17,6 +17,6 @@ pub(super) fn passed(status: u16) -> u16 {
 
 /// A number as a status; all that we use are valid.
 #[must_use]
-pub(super) fn code(status: u16) -> StatusCode {
+pub(super) fn status_code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY)
 }

@@ -16,28 +16,28 @@ use flate2::read::ZlibDecoder;
 /// Deflated: three bytes of every merge's left token as planes, the same of the right, the tokens
 /// of the single bytes, and the classes of characters as ranges.
 /// `the_packed_vocabulary_is_that_of_the_reference` makes it.
-const PACKED: &[u8] = include_bytes!("../../assets/o200k.bin");
-const MERGES: usize = 199_742;
+const PACKED_VOCABULARY: &[u8] = include_bytes!("../../assets/o200k.bin");
+const MERGE_COUNT: usize = 199_742;
 /// Tokens of single bytes.
-const BYTES: u32 = 256;
+const BYTE_TOKENS: u32 = 256;
 /// Longer pieces are counted in parts: they are no words, and at each cut the count is one too high
 /// at most.
-const LONGEST: usize = 1 << 16;
+const MAX_PIECE_BYTES: usize = 1 << 16;
 /// Up to here the next merge is found by looking through the piece.
-const SHORT: usize = 24;
+const MAX_SHORT_PIECE_BYTES: usize = 24;
 
 static VOCABULARY: LazyLock<Vocabulary> =
-    LazyLock::new(|| Vocabulary::unpack(PACKED).unwrap_or_default());
+    LazyLock::new(|| Vocabulary::unpack(PACKED_VOCABULARY).unwrap_or_default());
 
 /// How many tokens a text has. The first call unpacks the vocabulary, which takes some 20 ms.
 #[must_use]
-pub fn count(text: &str) -> u64 {
+pub fn count_tokens(text: &str) -> u64 {
     let vocabulary = &*VOCABULARY;
-    let (mut sum, mut buffer) = (0_usize, Merging::default());
+    let (mut sum, mut buffer) = (0_usize, MergeBuffer::default());
     let mut rest = text;
     while !rest.is_empty() {
-        let (piece, later) = rest.split_at(vocabulary.piece(rest));
-        for part in piece.as_bytes().chunks(LONGEST) {
+        let (piece, later) = rest.split_at(vocabulary.piece_len(rest));
+        for part in piece.as_bytes().chunks(MAX_PIECE_BYTES) {
             sum += vocabulary.merge(part, &mut buffer).len();
         }
         rest = later;
@@ -47,7 +47,7 @@ pub fn count(text: &str) -> u64 {
 
 /// What a character is to the rule that cuts a text into pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Class {
+enum CharClass {
     #[default]
     Other,
     Upper,
@@ -59,7 +59,7 @@ enum Class {
     Space,
 }
 
-impl Class {
+impl CharClass {
     const ALL: [Self; 7] = [
         Self::Other,
         Self::Upper,
@@ -88,88 +88,89 @@ impl Class {
         matches!(self, Self::Lower | Self::Letter | Self::Mark)
     }
 
-    fn may_stand_before_word(self) -> bool {
+    fn may_precede_word(self) -> bool {
         matches!(self, Self::Other | Self::Mark | Self::Space)
     }
 
-    fn is_sign(self) -> bool {
+    fn is_symbol(self) -> bool {
         matches!(self, Self::Other | Self::Mark)
     }
 }
 
 #[derive(Default)]
 struct Vocabulary {
-    singles: Vec<u32>,
-    merges: Merges,
+    byte_tokens: Vec<u32>,
+    merges: MergeTable,
     /// Where each run of characters of one class begins.
-    classes: Vec<(u32, Class)>,
+    classes: Vec<(u32, CharClass)>,
 }
 
 impl Vocabulary {
     fn unpack(packed: &[u8]) -> io::Result<Self> {
-        let mut plain = Vec::with_capacity(MERGES * 6 + 4096);
+        let mut plain = Vec::with_capacity(MERGE_COUNT * 6 + 4096);
         ZlibDecoder::new(packed).read_to_end(&mut plain)?;
         let (planes, rest) =
-            plain.split_at_checked(MERGES * 6).ok_or(io::ErrorKind::UnexpectedEof)?;
+            plain.split_at_checked(MERGE_COUNT * 6).ok_or(io::ErrorKind::UnexpectedEof)?;
         let (singles, ranges) =
-            rest.split_at_checked(BYTES as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
+            rest.split_at_checked(BYTE_TOKENS as usize).ok_or(io::ErrorKind::UnexpectedEof)?;
         let token = |plane: usize, at: usize| {
-            let byte = |n: usize| u64::from(planes[(plane + n) * MERGES + at]);
+            let byte = |n: usize| u64::from(planes[(plane + n) * MERGE_COUNT + at]);
             byte(0) | byte(1) << 8 | byte(2) << 16
         };
-        let mut merges = Merges::with_room();
-        for at in 0..MERGES {
-            merges.insert(token(0, at), token(3, at), at as u64 + u64::from(BYTES));
+        let mut merges = MergeTable::preallocated();
+        for at in 0..MERGE_COUNT {
+            merges.insert(token(0, at), token(3, at), at as u64 + u64::from(BYTE_TOKENS));
         }
         let (ranges, _) = ranges.as_chunks::<4>();
-        let class = |number: u8| Class::ALL.get(usize::from(number)).copied().unwrap_or_default();
+        let class =
+            |number: u8| CharClass::ALL.get(usize::from(number)).copied().unwrap_or_default();
         let classes = ranges
             .iter()
             .map(|&[a, b, c, number]| (u32::from_le_bytes([a, b, c, 0]), class(number)))
             .collect();
         Ok(Self {
-            singles: singles.iter().map(|&single| u32::from(single)).collect(),
+            byte_tokens: singles.iter().map(|&single| u32::from(single)).collect(),
             merges,
             classes,
         })
     }
 
-    fn class(&self, c: char) -> Class {
+    fn class(&self, c: char) -> CharClass {
         match u8::try_from(c) {
-            Ok(byte) if byte.is_ascii() => Class::of_ascii(byte),
+            Ok(byte) if byte.is_ascii() => CharClass::of_ascii(byte),
             _ => {
                 let after = self.classes.partition_point(|(from, _)| *from <= u32::from(c));
-                after.checked_sub(1).map_or(Class::Other, |at| self.classes[at].1)
+                after.checked_sub(1).map_or(CharClass::Other, |at| self.classes[at].1)
             }
         }
     }
 
     /// Length of the piece at the beginning of a text that is not empty: a word with one sign
     /// before it, up to three digits, a run of signs, or space. Merges never cross pieces.
-    fn piece(&self, text: &str) -> usize {
+    fn piece_len(&self, text: &str) -> usize {
         let Some(first) = text.chars().next() else { return 0 };
         let class = self.class(first);
         let width = first.len_utf8();
-        let leads = class.may_stand_before_word() && !matches!(first, '\r' | '\n');
+        let leads = class.may_precede_word() && !matches!(first, '\r' | '\n');
         let word = leads
-            .then(|| self.mixed(text, width))
+            .then(|| self.mixed_case_end(text, width))
             .flatten()
-            .or_else(|| self.mixed(text, 0))
-            .or_else(|| leads.then(|| self.capitals(text, width)).flatten())
-            .or_else(|| self.capitals(text, 0));
+            .or_else(|| self.mixed_case_end(text, 0))
+            .or_else(|| leads.then(|| self.capitals_end(text, width)).flatten())
+            .or_else(|| self.capitals_end(text, 0));
         if let Some(end) = word {
-            return end + contraction(&text[end..]);
+            return end + contraction_len(&text[end..]);
         }
-        if class == Class::Number {
-            return self.run(text, 0, 3, |class| class == Class::Number);
+        if class == CharClass::Number {
+            return self.run_end(text, 0, 3, |class| class == CharClass::Number);
         }
         let from = usize::from(first == ' ');
-        let signs = self.run(text, from, usize::MAX, Class::is_sign);
+        let signs = self.run_end(text, from, usize::MAX, CharClass::is_symbol);
         if signs > from {
             return signs
                 + text[signs..].bytes().take_while(|b| matches!(b, b'\r' | b'\n' | b'/')).count();
         }
-        let space = self.run(text, 0, usize::MAX, |class| class == Class::Space);
+        let space = self.run_end(text, 0, usize::MAX, |class| class == CharClass::Space);
         if let Some(line_end) = text[..space].rfind(['\r', '\n']) {
             return line_end + 1;
         }
@@ -179,7 +180,7 @@ impl Vocabulary {
     }
 
     /// Letters that end in small ones, from `from` on; its end.
-    fn mixed(&self, text: &str, from: usize) -> Option<usize> {
+    fn mixed_case_end(&self, text: &str, from: usize) -> Option<usize> {
         let (mut at, mut caseless) = (from, None);
         for c in text[from..].chars() {
             let class = self.class(c);
@@ -191,21 +192,27 @@ impl Vocabulary {
                 caseless = Some(at);
             }
         }
-        let end = self.run(text, at, usize::MAX, Class::may_end_word);
+        let end = self.run_end(text, at, usize::MAX, CharClass::may_end_word);
         // Without small letters it ends with the last that could be one.
         if end > at { Some(end) } else { caseless }
     }
 
     /// Large letters, from `from` on; their end.
-    fn capitals(&self, text: &str, from: usize) -> Option<usize> {
-        let end = self.run(text, from, usize::MAX, Class::may_begin_word);
+    fn capitals_end(&self, text: &str, from: usize) -> Option<usize> {
+        let end = self.run_end(text, from, usize::MAX, CharClass::may_begin_word);
         (end > from).then_some(end)
     }
 
-    fn run(&self, text: &str, from: usize, most: usize, fits: impl Fn(Class) -> bool) -> usize {
+    fn run_end(
+        &self,
+        text: &str,
+        from: usize,
+        max_chars: usize,
+        fits: impl Fn(CharClass) -> bool,
+    ) -> usize {
         from + text[from..]
             .chars()
-            .take(most)
+            .take(max_chars)
             .take_while(|&c| fits(self.class(c)))
             .map(char::len_utf8)
             .sum::<usize>()
@@ -213,12 +220,12 @@ impl Vocabulary {
 
     /// The tokens of a piece: the earliest merge of the vocabulary that fits somewhere is done
     /// first, leftmost first.
-    fn merge<'b>(&self, piece: &[u8], buffer: &'b mut Merging) -> &'b [u32] {
+    fn merge<'b>(&self, piece: &[u8], buffer: &'b mut MergeBuffer) -> &'b [u32] {
         buffer.tokens.clear();
         buffer.tokens.extend(
-            piece.iter().map(|&byte| self.singles.get(usize::from(byte)).copied().unwrap_or(0)),
+            piece.iter().map(|&byte| self.byte_tokens.get(usize::from(byte)).copied().unwrap_or(0)),
         );
-        if piece.len() > SHORT {
+        if piece.len() > MAX_SHORT_PIECE_BYTES {
             self.merge_long(buffer);
         } else {
             self.merge_short(&mut buffer.tokens);
@@ -240,8 +247,8 @@ impl Vocabulary {
 
     /// The same for pieces of any length, in n log n: what may be merged waits in a heap, what was
     /// merged is skipped.
-    fn merge_long(&self, buffer: &mut Merging) {
-        let Merging { tokens, next, before, heap } = buffer;
+    fn merge_long(&self, buffer: &mut MergeBuffer) {
+        let MergeBuffer { tokens, next, previous: before, heap } = buffer;
         let length = tokens.len();
         let gone = u32::MAX;
         next.clear();
@@ -277,15 +284,15 @@ impl Vocabulary {
 
 /// What merging needs, used again for each piece.
 #[derive(Default)]
-struct Merging {
+struct MergeBuffer {
     tokens: Vec<u32>,
     next: Vec<usize>,
-    before: Vec<usize>,
+    previous: Vec<usize>,
     heap: BinaryHeap<Reverse<(u32, usize)>>,
 }
 
 /// An English ending like `'s` or `'ll` at the beginning of the text; its length.
-fn contraction(text: &str) -> usize {
+fn contraction_len(text: &str) -> usize {
     let mut chars = text.chars();
     if chars.next() != Some('\'') {
         return 0;
@@ -303,12 +310,12 @@ fn contraction(text: &str) -> usize {
 
 /// From two tokens to the one that they make: 18 bits each, in a table with open addressing.
 #[derive(Default)]
-struct Merges(Vec<u64>);
+struct MergeTable(Vec<u64>);
 
-impl Merges {
+impl MergeTable {
     const SLOTS: usize = 1 << 19;
 
-    fn with_room() -> Self {
+    fn preallocated() -> Self {
         Self(vec![u64::MAX; Self::SLOTS])
     }
 

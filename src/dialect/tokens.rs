@@ -2,7 +2,7 @@
 //! are not read.
 
 use crate::{
-    base::{json::Json, money::NanoUsd},
+    base::{json::JsonRef, money::NanoUsd},
     ir::usage::Usage,
 };
 
@@ -11,11 +11,11 @@ const MOST: u64 = 1 << 40;
 
 /// A count somewhere below `json`.
 #[must_use]
-pub(super) fn count(json: Json<'_>, path: &[&str]) -> Option<u64> {
-    json.at(path).and_then(number)
+pub(super) fn count(json: JsonRef<'_>, path: &[&str]) -> Option<u64> {
+    json.member_at(path).and_then(number)
 }
 
-fn number(json: Json<'_>) -> Option<u64> {
+fn number(json: JsonRef<'_>) -> Option<u64> {
     json.u64().filter(|&n| n <= MOST)
 }
 
@@ -23,15 +23,16 @@ fn number(json: Json<'_>) -> Option<u64> {
 /// behind an aggregator, its fee and what the provider itself charges stand apart, and both were
 /// paid.
 #[must_use]
-pub(super) fn reported(usage: Json<'_>) -> Option<NanoUsd> {
-    let dollars = |json: Json<'_>| json.text().trim().parse().ok().and_then(NanoUsd::from_dollars);
-    let at = |path: &[&str]| usage.at(path).and_then(dollars);
+pub(super) fn reported(usage: JsonRef<'_>) -> Option<NanoUsd> {
+    let dollars =
+        |json: JsonRef<'_>| json.text().trim().parse().ok().and_then(NanoUsd::from_dollars);
+    let at = |path: &[&str]| usage.member_at(path).and_then(dollars);
     if let Some(ticks) = count(usage, &["cost_in_usd_ticks"]) {
         // Ten billion make a dollar.
         return i64::try_from(ticks.saturating_add(5) / 10).ok().map(NanoUsd);
     }
     let cost = at(&["cost"]).or_else(|| at(&["cost", "total_cost"]))?;
-    let own_key = usage.get("is_byok").and_then(Json::bool).unwrap_or(false);
+    let own_key = usage.get("is_byok").and_then(JsonRef::bool).unwrap_or(false);
     let behind = at(&["cost_details", "upstream_inference_cost"]).filter(|_| own_key);
     Some(cost + behind.unwrap_or_default())
 }
@@ -49,7 +50,7 @@ struct Side {
 }
 
 impl Side {
-    fn read(&mut self, details: Json<'_>) {
+    fn read(&mut self, details: JsonRef<'_>) {
         for (key, value) in details.members() {
             let place = match key {
                 "cached_tokens" => &mut self.cached,
@@ -96,7 +97,7 @@ struct Told {
 }
 
 impl Told {
-    fn read(usage: Json<'_>) -> Self {
+    fn read(usage: JsonRef<'_>) -> Self {
         let mut told = Self::default();
         for (key, value) in usage.members() {
             let place = match key {
@@ -145,7 +146,7 @@ impl Told {
 /// The usage object of the OpenAI family, in the words of chat (`prompt_tokens`) or of responses
 /// (`input_tokens`).
 #[must_use]
-pub(super) fn openai(usage: Json<'_>) -> Option<Usage> {
+pub(super) fn openai(usage: JsonRef<'_>) -> Option<Usage> {
     let told = Told::read(usage);
     let (ins, outs) = (told.prompt.or(told.input), told.completion.or(told.output));
     let reported = if told.costs { reported(usage) } else { None };
@@ -232,7 +233,7 @@ mod tests {
             (r#"{"prompt_tokens":9223372036854775808,"completion_tokens":null}"#, None),
             ("{}", None),
         ] {
-            assert_eq!(openai(json::check(text.as_bytes()).expect("good")), want, "{text}");
+            assert_eq!(openai(json::parse(text.as_bytes()).expect("good")), want, "{text}");
         }
     }
 
@@ -257,7 +258,7 @@ mod tests {
             ("{}", None),
         ] {
             assert_eq!(
-                reported(json::check(text.as_bytes()).expect("good")),
+                reported(json::parse(text.as_bytes()).expect("good")),
                 nano.map(NanoUsd),
                 "{text}"
             );

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::{
     base::{
-        cut::{LIMIT, Piece},
+        cut::{MAX_FRAME_BYTES, NextFrame},
         elements, ndjson, sse, surrogates,
     },
     dialect::{
@@ -37,9 +37,9 @@ pub struct Reading {
 }
 
 enum Cutter {
-    Array(elements::Splitter),
-    Lines(ndjson::Splitter),
-    Sse(sse::Splitter),
+    Array(elements::ArraySplitter),
+    Lines(ndjson::LineSplitter),
+    Sse(sse::SseSplitter),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +54,9 @@ impl Reading {
     #[must_use]
     pub fn new(framing: Framing, reader: Box<dyn StreamReader>, think_split: bool) -> Self {
         let cutter = match framing {
-            Framing::JsonArray => Cutter::Array(elements::Splitter::default()),
-            Framing::Ndjson => Cutter::Lines(ndjson::Splitter::default()),
-            Framing::Sse => Cutter::Sse(sse::Splitter::default()),
+            Framing::JsonArray => Cutter::Array(elements::ArraySplitter::default()),
+            Framing::Ndjson => Cutter::Lines(ndjson::LineSplitter::default()),
+            Framing::Sse => Cutter::Sse(sse::SseSplitter::default()),
         };
         let think = think_split.then(think::Split::default);
         Self { cutter, reader, think, held: None, events: 0, first_unit: true, state: State::Open }
@@ -74,11 +74,11 @@ impl Reading {
             };
             let before = step.events;
             match piece {
-                Piece::Inside(span) => self.unit(&chunk[span], said, &mut step),
-                Piece::Joined(unit) => self.unit(&unit, said, &mut step),
-                Piece::More => break,
-                Piece::TooLong => self.fail(
-                    Box::new(fault::long_event(self.events.saturating_add(1), LIMIT)),
+                NextFrame::Borrowed(span) => self.unit(&chunk[span], said, &mut step),
+                NextFrame::Joined(unit) => self.unit(&unit, said, &mut step),
+                NextFrame::Incomplete => break,
+                NextFrame::TooLong => self.fail(
+                    Box::new(fault::long_event(self.events.saturating_add(1), MAX_FRAME_BYTES)),
                     &mut step,
                 ),
             }
@@ -94,18 +94,19 @@ impl Reading {
         let mut step = Step::default();
         if self.state == State::Open {
             let rest = match &mut self.cutter {
-                Cutter::Array(splitter) => splitter.rest(),
-                Cutter::Lines(splitter) => splitter.rest(),
-                Cutter::Sse(splitter) => splitter.rest(),
+                Cutter::Array(splitter) => splitter.remainder(),
+                Cutter::Lines(splitter) => splitter.remainder(),
+                Cutter::Sse(splitter) => splitter.remainder(),
             };
             let whole = match &self.cutter {
                 // Only a whole last event counts; half of one is the cut itself.
                 Cutter::Sse(_) => {
-                    let data =
-                        sse::read(rest.strip_prefix(sse::BOM).unwrap_or(&rest)).data.into_owned();
-                    data.trim_ascii() == b"[DONE]" || crate::base::json::check(&data).is_ok()
+                    let data = sse::read_event(rest.strip_prefix(sse::BOM).unwrap_or(&rest))
+                        .data
+                        .into_owned();
+                    data.trim_ascii() == b"[DONE]" || crate::base::json::parse(&data).is_ok()
                 }
-                Cutter::Lines(_) => crate::base::json::check(ndjson::content(&rest)).is_ok(),
+                Cutter::Lines(_) => crate::base::json::parse(ndjson::line_content(&rest)).is_ok(),
                 Cutter::Array(_) => false,
             };
             if whole {
@@ -147,7 +148,7 @@ impl Reading {
         let first = std::mem::take(&mut self.first_unit);
         match &self.cutter {
             Cutter::Sse(_) => {
-                let block = sse::read(if first {
+                let block = sse::read_event(if first {
                     unit.strip_prefix(sse::BOM).unwrap_or(unit)
                 } else {
                     unit
@@ -157,13 +158,13 @@ impl Reading {
                 }
             }
             Cutter::Lines(_) => {
-                let line = ndjson::content(unit);
+                let line = ndjson::line_content(unit);
                 if !line.is_empty() {
                     self.event(b"", line, said, step);
                 }
             }
             Cutter::Array(_) => {
-                let element = elements::content(unit, first);
+                let element = elements::element_content(unit, first);
                 if !element.is_empty() {
                     self.event(b"", element, said, step);
                 }
@@ -175,7 +176,7 @@ impl Reading {
         let joined = self.held.take().map(|held| {
             let (name, mut before) = *held;
             let mut after = data.to_vec();
-            surrogates::join(&mut before, &mut after);
+            surrogates::join_split_pairs(&mut before, &mut after);
             self.hear(&name, &before, said, step);
             after
         });
@@ -183,7 +184,7 @@ impl Reading {
         if self.state != State::Open {
             return;
         }
-        if surrogates::splits(data) {
+        if surrogates::ends_with_high_surrogate(data) {
             self.held = Some(Box::new((name.to_vec(), data.to_vec())));
             step.events += 1;
             return;

@@ -2,19 +2,19 @@
 //! control characters.
 
 /// The most characters of a vendor's message that are kept.
-pub(super) const MESSAGE: usize = 300;
+pub(super) const MAX_MESSAGE_CHARS: usize = 300;
 /// The most characters of a message that we send.
-pub(super) const SENT: usize = 1500;
+pub(super) const MAX_SENT_CHARS: usize = 1500;
 
 /// Characters that act on a terminal or turn the direction of text, instead of being text.
-fn acts(c: char) -> bool {
+fn is_control_char(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// One line of plain text: white space runs become one space, acting characters vanish.
 #[must_use]
-pub(super) fn plain(text: &str, max: usize) -> String {
+pub(super) fn one_line(text: &str, max: usize) -> String {
     if text.len() <= max && text.bytes().all(|b| b.is_ascii_graphic()) {
         return text.to_owned();
     }
@@ -23,7 +23,7 @@ pub(super) fn plain(text: &str, max: usize) -> String {
     for c in text.chars() {
         if c.is_whitespace() || c.is_control() {
             gap = true;
-        } else if !acts(c) {
+        } else if !is_control_char(c) {
             if count >= max {
                 out.push('…');
                 break;
@@ -42,14 +42,14 @@ pub(super) fn plain(text: &str, max: usize) -> String {
 
 /// The text with acting characters written out (`\u001b`), line feeds and tabs kept.
 #[must_use]
-pub(super) fn escaped(text: &str, max: usize) -> String {
+pub(super) fn escape_controls(text: &str, max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(max * 4));
     for (count, c) in text.chars().enumerate() {
         if count >= max {
             out.push('…');
             break;
         }
-        if acts(c) && c != '\n' && c != '\t' {
+        if is_control_char(c) && c != '\n' && c != '\t' {
             out.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             out.push(c);
@@ -61,13 +61,16 @@ pub(super) fn escaped(text: &str, max: usize) -> String {
 /// The beginning of unreadable bytes, on one line, escaped.
 #[must_use]
 pub(super) fn excerpt(bytes: &[u8]) -> String {
-    const MAX: usize = 120;
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX * 4)]);
-    let line: String =
-        text.chars().take(MAX + 1).map(|c| if c == '\n' || c == '\t' { ' ' } else { c }).collect();
+    const MAX_CHARS: usize = 120;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_CHARS * 4)]);
+    let line: String = text
+        .chars()
+        .take(MAX_CHARS + 1)
+        .map(|c| if c == '\n' || c == '\t' { ' ' } else { c })
+        .collect();
     let mut out = String::new();
-    for (count, c) in escaped(&line, MAX + 1).chars().enumerate() {
-        if count >= MAX {
+    for (count, c) in escape_controls(&line, MAX_CHARS + 1).chars().enumerate() {
+        if count >= MAX_CHARS {
             out.push('…');
             break;
         }
@@ -78,27 +81,29 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
 
 /// The readable part of an HTML page: its title, else its text.
 #[must_use]
-pub(super) fn html(page: &str) -> String {
+pub(super) fn html_text(page: &str) -> String {
     // More than enough for any message; an endless page is not worth reading.
-    let page = cut(page, 64 << 10);
+    let page = truncate(page, 64 << 10);
     let lower = page.to_ascii_lowercase();
     let title = lower.find("<title").and_then(|at| {
         let from = at + page[at..].find('>')? + 1;
         let to = from + lower[from..].find("</title")?;
-        Some(plain(&stripped(&page[from..to]), MESSAGE))
+        Some(one_line(&strip_tags(&page[from..to]), MAX_MESSAGE_CHARS))
     });
-    title.filter(|title| !title.is_empty()).unwrap_or_else(|| plain(&stripped(page), MESSAGE))
+    title
+        .filter(|title| !title.is_empty())
+        .unwrap_or_else(|| one_line(&strip_tags(page), MAX_MESSAGE_CHARS))
 }
 
 /// The text of markup that is no page, as XML.
 #[must_use]
-pub(super) fn markup(text: &str) -> String {
-    plain(&stripped(cut(text, 64 << 10)), MESSAGE)
+pub(super) fn markup_text(text: &str) -> String {
+    one_line(&strip_tags(truncate(text, 64 << 10)), MAX_MESSAGE_CHARS)
 }
 
 /// Text outside of tags, scripts and styles; the commonest entities told as characters, angle
 /// brackets never.
-fn stripped(page: &str) -> String {
+fn strip_tags(page: &str) -> String {
     let lower = page.to_ascii_lowercase();
     let mut out = String::new();
     let mut at = 0;
@@ -130,7 +135,7 @@ fn stripped(page: &str) -> String {
 }
 
 /// At most so many bytes, cut between characters.
-fn cut(text: &str, max: usize) -> &str {
+fn truncate(text: &str, max: usize) -> &str {
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -144,9 +149,9 @@ mod tests {
 
     #[test]
     fn text_is_made_harmless() {
-        assert_eq!(plain(" a\n\tb\u{1b}[2J \u{202e}c ", 20), "a b [2J c");
-        assert_eq!(plain("abcdef", 3), "abc…");
-        assert_eq!(escaped("a\u{1b}\n\u{202e}b", 20), "a\\u001b\n\\u202eb");
+        assert_eq!(one_line(" a\n\tb\u{1b}[2J \u{202e}c ", 20), "a b [2J c");
+        assert_eq!(one_line("abcdef", 3), "abc…");
+        assert_eq!(escape_controls("a\u{1b}\n\u{202e}b", 20), "a\\u001b\n\\u202eb");
         assert_eq!(excerpt(b"{\"a\":\n\xff}"), "{\"a\": \u{fffd}}");
         assert_eq!(excerpt(&[b'x'; 500]).chars().count(), 121);
     }
@@ -154,15 +159,15 @@ mod tests {
     #[test]
     fn pages_are_read_as_text() {
         assert_eq!(
-            html("<html><head><TITLE>502 &amp; more</TITLE></head><body>x</body></html>"),
+            html_text("<html><head><TITLE>502 &amp; more</TITLE></head><body>x</body></html>"),
             "502 & more"
         );
         assert_eq!(
-            html(
+            html_text(
                 "<p>Please <b>log in</b><script>alert('<x>')</script><style>a{}</style><!-- > --> now"
             ),
             "Please log in now"
         );
-        assert_eq!(html("<"), "");
+        assert_eq!(html_text("<"), "");
     }
 }

@@ -4,19 +4,20 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::Level;
+use super::kind::Severity;
 
 /// One alert. Whoever notices tells it on the bus; where it goes from there, and how often, is
 /// decided once for all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
-    pub what: AlertKind,
+    #[serde(rename = "what")]
+    pub kind: AlertKind,
     /// What it is about: `openai/work`, `groq`, `project ide`. The same kind for the same subject
     /// is the same trouble.
     pub subject: Arc<str>,
     /// One sentence for a person, the subject included; nothing secret.
     pub text: Arc<str>,
-    pub level: Level,
+    pub level: Severity,
 }
 
 /// Every kind of alert.

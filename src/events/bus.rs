@@ -13,86 +13,86 @@ use super::{
 use crate::base::{clock::UnixMillis, id::RequestId};
 
 /// Events a slow viewer may lag behind before it must take a new snapshot.
-const LAG: usize = 1_024;
+const VIEWER_CAPACITY: usize = 1_024;
 
 /// Changes of how things stand that somebody who only waits for those may lag behind.
-const NEWS: usize = 64;
+const STATUS_CAPACITY: usize = 64;
 
 /// One per process.
 pub struct Bus {
     live: Mutex<Live>,
-    viewers: broadcast::Sender<Arc<Event>>,
+    viewers_tx: broadcast::Sender<Arc<Event>>,
     /// Only what is rare: who hears this costs requests nothing.
-    news: broadcast::Sender<Arc<Event>>,
+    status_tx: broadcast::Sender<Arc<Event>>,
 }
 
 impl Default for Bus {
     fn default() -> Self {
         Self {
             live: Mutex::default(),
-            viewers: broadcast::channel(LAG).0,
-            news: broadcast::channel(NEWS).0,
+            viewers_tx: broadcast::channel(VIEWER_CAPACITY).0,
+            status_tx: broadcast::channel(STATUS_CAPACITY).0,
         }
     }
 }
 
 impl Bus {
     /// Tells what happened.
-    pub fn tell(&self, at: UnixMillis, kind: EventKind) {
+    pub fn publish(&self, at: UnixMillis, kind: EventKind) {
         // A poisoned fold is still a fold: single events are applied whole or not at all as far as
         // viewers can see.
-        self.fold(&mut self.live.lock().unwrap_or_else(PoisonError::into_inner), at, kind);
+        self.fold_and_send(&mut self.live.lock().unwrap_or_else(PoisonError::into_inner), at, kind);
     }
 
     /// Tells the end of a request, and gives back its record as it is now for good.
-    pub fn tell_end(
+    pub fn publish_end(
         &self,
         at: UnixMillis,
         kind: EventKind,
         id: RequestId,
     ) -> Option<Arc<RequestRecord>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        self.fold(&mut live, at, kind);
+        self.fold_and_send(&mut live, at, kind);
         live.recent.back().filter(|record| record.id == id).cloned()
     }
 
-    fn fold(&self, live: &mut Live, at: UnixMillis, kind: EventKind) {
+    fn fold_and_send(&self, live: &mut Live, at: UnixMillis, kind: EventKind) {
         let event = Event { seq: live.seq + 1, at, kind };
-        if event.kind.is_news() && self.news.receiver_count() > 0 {
+        if event.kind.is_status_change() && self.status_tx.receiver_count() > 0 {
             // Who has just left is no error.
-            drop(self.news.send(Arc::new(event.clone())));
+            drop(self.status_tx.send(Arc::new(event.clone())));
         }
-        if self.viewers.receiver_count() == 0 {
-            live.fold(event);
+        if self.viewers_tx.receiver_count() == 0 {
+            live.apply_owned(event);
             return;
         }
         live.apply(&event);
         // Sent under the lock, so that no viewer sees events out of order. A viewer that has just
         // left is no error.
-        drop(self.viewers.send(Arc::new(event)));
+        drop(self.viewers_tx.send(Arc::new(event)));
     }
 
     /// Whether anybody watches: sampled progress is only worth telling then.
     #[must_use]
-    pub fn watched(&self) -> bool {
-        self.viewers.receiver_count() > 0
+    pub fn has_viewers(&self) -> bool {
+        self.viewers_tx.receiver_count() > 0
     }
 
     /// Looks at the fold.
-    pub fn look<T>(&self, look: impl FnOnce(&Live) -> T) -> T {
-        look(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn view<T>(&self, read: impl FnOnce(&Live) -> T) -> T {
+        read(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Alerts and changes of health, config and the like, from now on.
     #[must_use]
-    pub fn news(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.news.subscribe()
+    pub fn subscribe_status(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.status_tx.subscribe()
     }
 
     /// The fold as it is, and every event after it.
     #[must_use]
-    pub fn watch(&self) -> (Live, broadcast::Receiver<Arc<Event>>) {
+    pub fn subscribe_with_snapshot(&self) -> (Live, broadcast::Receiver<Arc<Event>>) {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        (live.clone(), self.viewers.subscribe())
+        (live.clone(), self.viewers_tx.subscribe())
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{
-    line::Line,
-    record::{RequestRecord, State},
+    line::LogLine,
+    record::{RequestRecord, RequestState},
 };
 use crate::base::money::NanoUsd;
 
@@ -12,26 +12,26 @@ use crate::base::money::NanoUsd;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     text: String,
-    terms: Vec<Term>,
+    terms: Vec<FilterTerm>,
 }
 
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Term {
+pub enum FilterTerm {
     /// More than so much.
-    Costlier(NanoUsd),
-    Cheaper(NanoUsd),
+    CostAbove(NanoUsd),
+    CostBelow(NanoUsd),
     /// The value is in lower case.
-    Field(Field, String),
+    Field(FilterField, String),
     /// Milliseconds.
-    Longer(u64),
-    Shorter(u64),
+    DurationAbove(u64),
+    DurationBelow(u64),
     Word(String),
 }
 
 /// What `field:value` asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
+pub enum FilterField {
     Client,
     Id,
     Key,
@@ -45,17 +45,17 @@ pub enum Field {
 }
 
 /// Each with its word.
-pub const FIELDS: [(&str, Field); 10] = [
-    ("client", Field::Client),
-    ("id", Field::Id),
-    ("key", Field::Key),
-    ("level", Field::Level),
-    ("model", Field::Model),
-    ("op", Field::Op),
-    ("project", Field::Project),
-    ("state", Field::State),
-    ("status", Field::Status),
-    ("upstream", Field::Upstream),
+pub const FIELD_NAMES: [(&str, FilterField); 10] = [
+    ("client", FilterField::Client),
+    ("id", FilterField::Id),
+    ("key", FilterField::Key),
+    ("level", FilterField::Level),
+    ("model", FilterField::Model),
+    ("op", FilterField::Op),
+    ("project", FilterField::Project),
+    ("state", FilterField::State),
+    ("status", FilterField::Status),
+    ("upstream", FilterField::Upstream),
 ];
 
 /// A term that cannot be read: a span or a sum that is none.
@@ -88,7 +88,7 @@ impl Filter {
     ///
     /// A span that is none.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
-        let terms = text.split_whitespace().map(term).collect::<Result<_, _>>()?;
+        let terms = text.split_whitespace().map(parse_term).collect::<Result<_, _>>()?;
         Ok(Self { text: text.trim().to_owned(), terms })
     }
 
@@ -99,7 +99,7 @@ impl Filter {
 
     /// All of these must hold.
     #[must_use]
-    pub fn terms(&self) -> &[Term] {
+    pub fn terms(&self) -> &[FilterTerm] {
         &self.terms
     }
 
@@ -110,32 +110,48 @@ impl Filter {
     }
 
     #[must_use]
-    pub fn keeps_request(&self, r: &RequestRecord) -> bool {
+    pub fn matches_request(&self, r: &RequestRecord) -> bool {
         self.terms.iter().all(|term| match term {
-            Term::Costlier(sum) => r.cost.and_then(|cost| cost.usd).is_some_and(|usd| usd > *sum),
-            Term::Cheaper(sum) => r.cost.and_then(|cost| cost.usd).is_some_and(|usd| usd < *sum),
-            Term::Longer(ms) => r.duration_ms.is_some_and(|d| u64::from(d) > *ms),
-            Term::Shorter(ms) => r.duration_ms.is_some_and(|d| u64::from(d) < *ms),
-            Term::Field(Field::Client, v) => has(&r.client, v),
-            Term::Field(Field::Id, v) => r.id.to_string().starts_with(v),
-            Term::Field(Field::Key, v) => r.attempts.iter().any(|a| has(&a.key, v)),
-            Term::Field(Field::Level, v) => {
-                has(if r.state == State::Failed { "error" } else { "info" }, v)
+            FilterTerm::CostAbove(sum) => {
+                r.cost.and_then(|cost| cost.usd).is_some_and(|usd| usd > *sum)
             }
-            Term::Field(Field::Model, v) => {
-                has(&r.asked, v) || r.attempts.iter().any(|a| has(&a.model, v))
+            FilterTerm::CostBelow(sum) => {
+                r.cost.and_then(|cost| cost.usd).is_some_and(|usd| usd < *sum)
             }
-            Term::Field(Field::Op, v) => has(r.op.name(), v),
-            Term::Field(Field::Project, v) => has(&r.project, v),
-            Term::Field(Field::State, v) => has(state(r.state), v),
-            Term::Field(Field::Status, v) => status(r, v),
-            Term::Field(Field::Upstream, v) => r.attempts.iter().any(|a| has(&a.upstream, v)),
-            Term::Word(w) => {
-                [&r.project, &r.client, &r.asked].into_iter().any(|text| has(text, w))
+            FilterTerm::DurationAbove(ms) => r.duration_ms.is_some_and(|d| u64::from(d) > *ms),
+            FilterTerm::DurationBelow(ms) => r.duration_ms.is_some_and(|d| u64::from(d) < *ms),
+            FilterTerm::Field(FilterField::Client, v) => contains_ignore_case(&r.client, v),
+            FilterTerm::Field(FilterField::Id, v) => r.id.to_string().starts_with(v),
+            FilterTerm::Field(FilterField::Key, v) => {
+                r.attempts.iter().any(|a| contains_ignore_case(&a.key, v))
+            }
+            FilterTerm::Field(FilterField::Level, v) => contains_ignore_case(
+                if r.state == RequestState::Failed { "error" } else { "info" },
+                v,
+            ),
+            FilterTerm::Field(FilterField::Model, v) => {
+                contains_ignore_case(&r.requested_model, v)
+                    || r.attempts.iter().any(|a| contains_ignore_case(&a.model, v))
+            }
+            FilterTerm::Field(FilterField::Op, v) => contains_ignore_case(r.op.name(), v),
+            FilterTerm::Field(FilterField::Project, v) => contains_ignore_case(&r.project, v),
+            FilterTerm::Field(FilterField::State, v) => {
+                contains_ignore_case(state_search_text(r.state), v)
+            }
+            FilterTerm::Field(FilterField::Status, v) => matches_status(r, v),
+            FilterTerm::Field(FilterField::Upstream, v) => {
+                r.attempts.iter().any(|a| contains_ignore_case(&a.upstream, v))
+            }
+            FilterTerm::Word(w) => {
+                [&r.project, &r.client, &r.requested_model]
+                    .into_iter()
+                    .any(|text| contains_ignore_case(text, w))
                     || r.attempts.iter().any(|a| {
-                        [&a.upstream, &a.key, &a.model].into_iter().any(|text| has(text, w))
+                        [&a.upstream, &a.key, &a.model]
+                            .into_iter()
+                            .any(|text| contains_ignore_case(text, w))
                     })
-                    || r.error.as_ref().is_some_and(|e| has(e, w))
+                    || r.error.as_ref().is_some_and(|e| contains_ignore_case(e, w))
                     || r.id.to_string().starts_with(w)
             }
         })
@@ -143,39 +159,46 @@ impl Filter {
 
     /// A line is kept for what it says, or for the request it is about.
     #[must_use]
-    pub fn keeps_line(&self, line: &Line, about: Option<&RequestRecord>) -> bool {
+    pub fn matches_line(&self, line: &LogLine, about: Option<&RequestRecord>) -> bool {
         self.terms.iter().all(|term| match term {
-            Term::Field(Field::Level, v) => has(level(line), v),
-            Term::Word(w) => {
-                has(&line.text, w)
-                    || has(level(line), w)
+            FilterTerm::Field(FilterField::Level, v) => {
+                contains_ignore_case(severity_name(line), v)
+            }
+            FilterTerm::Word(w) => {
+                contains_ignore_case(&line.text, w)
+                    || contains_ignore_case(severity_name(line), w)
                     || line.id.is_some_and(|id| id.to_string().starts_with(w))
             }
             _ => {
                 about.is_some_and(|r| {
-                    Self { text: String::new(), terms: vec![term.clone()] }.keeps_request(r)
-                }) || matches!(term, Term::Field(_, v) if has(&line.text, v))
+                    Self { text: String::new(), terms: vec![term.clone()] }.matches_request(r)
+                }) || matches!(term, FilterTerm::Field(_, v) if contains_ignore_case(&line.text, v))
             }
         })
     }
 
     /// For rows that have only names: any of them must hold each term.
     #[must_use]
-    pub fn keeps_names(&self, names: &[&str]) -> bool {
+    pub fn matches_names(&self, names: &[&str]) -> bool {
         self.terms.iter().all(|term| match term {
-            Term::Field(_, value) | Term::Word(value) => names.iter().any(|name| has(name, value)),
-            Term::Cheaper(_) | Term::Costlier(_) | Term::Longer(_) | Term::Shorter(_) => true,
+            FilterTerm::Field(_, value) | FilterTerm::Word(value) => {
+                names.iter().any(|name| contains_ignore_case(name, value))
+            }
+            FilterTerm::CostBelow(_)
+            | FilterTerm::CostAbove(_)
+            | FilterTerm::DurationAbove(_)
+            | FilterTerm::DurationBelow(_) => true,
         })
     }
 }
 
-fn term(word: &str) -> Result<Term, FilterError> {
+fn parse_term(word: &str) -> Result<FilterTerm, FilterError> {
     let bad = || FilterError(word.to_owned());
     if let Some(span) = word.strip_prefix('>') {
-        return millis(span).map(Term::Longer).ok_or_else(bad);
+        return parse_millis(span).map(FilterTerm::DurationAbove).ok_or_else(bad);
     }
     if let Some(span) = word.strip_prefix('<') {
-        return millis(span).map(Term::Shorter).ok_or_else(bad);
+        return parse_millis(span).map(FilterTerm::DurationBelow).ok_or_else(bad);
     }
     let word = word.to_lowercase();
     if let Some(sum) = word.strip_prefix("cost") {
@@ -183,20 +206,20 @@ fn term(word: &str) -> Result<Term, FilterError> {
             sum.trim_start_matches('$').parse().ok().and_then(NanoUsd::from_dollars).ok_or_else(bad)
         };
         if let Some(sum) = sum.strip_prefix('>') {
-            return read(sum).map(Term::Costlier);
+            return read(sum).map(FilterTerm::CostAbove);
         }
         if let Some(sum) = sum.strip_prefix('<') {
-            return read(sum).map(Term::Cheaper);
+            return read(sum).map(FilterTerm::CostBelow);
         }
     }
-    let Some((field, value)) = word.split_once(':') else { return Ok(Term::Word(word)) };
-    Ok(match FIELDS.iter().find(|(name, _)| *name == field) {
-        Some((_, field)) => Term::Field(*field, value.to_owned()),
-        None => Term::Word(word),
+    let Some((field, value)) = word.split_once(':') else { return Ok(FilterTerm::Word(word)) };
+    Ok(match FIELD_NAMES.iter().find(|(name, _)| *name == field) {
+        Some((_, field)) => FilterTerm::Field(*field, value.to_owned()),
+        None => FilterTerm::Word(word),
     })
 }
 
-fn millis(span: &str) -> Option<u64> {
+fn parse_millis(span: &str) -> Option<u64> {
     let (number, scale) = match span {
         s if s.ends_with("ms") => (s.strip_suffix("ms")?, 1.0),
         s if s.ends_with('m') => (s.strip_suffix('m')?, 60_000.0),
@@ -207,35 +230,35 @@ fn millis(span: &str) -> Option<u64> {
 }
 
 /// `value` is lower case already.
-fn has(text: &str, value: &str) -> bool {
+fn contains_ignore_case(text: &str, value: &str) -> bool {
     value.is_empty() || text.to_lowercase().contains(value)
 }
 
 /// `429`, or a class: `5xx`.
-fn status(r: &RequestRecord, value: &str) -> bool {
-    let Some(status) = r.status.or_else(|| r.last().and_then(|a| a.status)) else {
+fn matches_status(r: &RequestRecord, value: &str) -> bool {
+    let Some(status) = r.status.or_else(|| r.serving_attempt().and_then(|a| a.status)) else {
         return value.is_empty();
     };
     status.to_string().starts_with(value.trim_end_matches('x'))
 }
 
-fn level(line: &Line) -> &'static str {
-    use crate::events::kind::Level;
+fn severity_name(line: &LogLine) -> &'static str {
+    use crate::events::kind::Severity;
     match line.level {
-        Level::Error => "error",
-        Level::Info => "info",
-        Level::Warn => "warn",
+        Severity::Error => "error",
+        Severity::Info => "info",
+        Severity::Warn => "warn",
     }
 }
 
-fn state(state: State) -> &'static str {
+fn state_search_text(state: RequestState) -> &'static str {
     match state {
-        State::Done => "done",
-        State::Failed => "failed",
-        State::Left => "left",
-        State::Queued => "queued running",
-        State::Streaming => "streaming running",
-        State::Waiting => "waiting running",
+        RequestState::Done => "done",
+        RequestState::Failed => "failed",
+        RequestState::ClientGone => "left",
+        RequestState::Queued => "queued running",
+        RequestState::Streaming => "streaming running",
+        RequestState::Waiting => "waiting running",
     }
 }
 
@@ -255,8 +278,8 @@ mod tests {
         let at = UnixMillis(1_700_000_000_000);
         let attempt = AttemptRecord {
             number: 1,
-            task: crate::events::record::Task::Answer,
-            bound: false,
+            role: crate::events::record::AttemptRole::Primary,
+            has_affinity: false,
             upstream: "openai".into(),
             key: "work".into(),
             fingerprint: "sk-…9f2c".into(),
@@ -270,18 +293,18 @@ mod tests {
             maybe_billed: false,
         };
         RequestRecord {
-            cache_lost: None,
+            cache_miss: None,
             id: RequestId::new(at),
             at,
             project: "ide".into(),
             client: "aider".into(),
             dialect: Dialect::Openai,
             op: Op::Chat,
-            asked: "gpt-5-mini".into(),
+            requested_model: "gpt-5-mini".into(),
             stream: true,
             session: None,
             request_bytes: 1,
-            state: State::Failed,
+            state: RequestState::Failed,
             attempts: vec![attempt],
             reason: None,
             ttft_ms: None,
@@ -317,7 +340,7 @@ mod tests {
             ("cost<0.5", true),
             ("costly", false),
         ] {
-            assert_eq!(Filter::parse(text).unwrap().keeps_request(&r), keeps, "{text}");
+            assert_eq!(Filter::parse(text).unwrap().matches_request(&r), keeps, "{text}");
         }
     }
 

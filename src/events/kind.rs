@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     alert::Alert,
-    record::{AttemptRecord, CacheLost, RequestRecord, State},
+    record::{AttemptRecord, CacheMissRecord, RequestRecord, RequestState},
 };
 use crate::{
     base::{clock::UnixMillis, id::RequestId},
@@ -54,11 +54,12 @@ pub enum EventKind {
     /// Sampled, at most four a second and request, only while somebody looks.
     Progress { id: RequestId, answer_bytes: u64, events: u64 },
     /// The provider's prompt cache did not hold what it should have.
-    CacheLost { id: RequestId, lost: Box<CacheLost> },
+    #[serde(rename = "cache_lost")]
+    CacheMissed { id: RequestId, lost: Box<CacheMissRecord> },
     /// The end.
     Ended {
         id: RequestId,
-        state: State,
+        state: RequestState,
         status: Option<u16>,
         duration_ms: u32,
         usage: Option<Usage>,
@@ -73,17 +74,17 @@ pub enum EventKind {
     Alert { alert: Alert },
     /// Health of a key or upstream changed: "openai/work cools for 41s: 429 for gpt-5". Snapshots
     /// have the details.
-    Health { subject: Arc<str>, text: Arc<str>, level: Level },
+    Health { subject: Arc<str>, text: Arc<str>, level: Severity },
     /// A config was applied or refused.
     Config { text: Arc<str>, ok: bool },
     /// Anything else worth a line.
-    Notice { text: Arc<str>, level: Level },
+    Notice { text: Arc<str>, level: Severity },
 }
 
 impl EventKind {
     /// Whether it is about how things stand rather than about one request.
     #[must_use]
-    pub fn is_news(&self) -> bool {
+    pub fn is_status_change(&self) -> bool {
         matches!(
             self,
             Self::Alert { .. } | Self::Config { .. } | Self::Health { .. } | Self::Notice { .. }
@@ -93,7 +94,7 @@ impl EventKind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum Severity {
     Info,
     Warn,
     Error,

@@ -9,36 +9,36 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    kind::{Event, EventKind, Level},
-    line::Line,
-    record::{RequestRecord, State},
+    kind::{Event, EventKind, Severity},
+    line::LogLine,
+    record::{RequestRecord, RequestState},
 };
 use crate::base::{clock::UnixMillis, id::RequestId, money::NanoUsd};
 
 /// Finished requests kept.
-pub const RECENT: usize = 500;
+pub const MAX_RECENT: usize = 500;
 /// Log lines kept.
-pub const LINES: usize = 1_000;
+pub const MAX_LINES: usize = 1_000;
 
 /// What any viewer folds events into; the proxy keeps one, each dashboard its own.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Live {
     /// The newest event folded in.
     pub seq: u64,
-    pub running: Running,
+    pub running: RunningRequests,
     /// Newest last; shared with the ledger.
     pub recent: VecDeque<Arc<RequestRecord>>,
     /// Newest last.
-    pub lines: VecDeque<Line>,
-    pub totals: Totals,
+    pub lines: VecDeque<LogLine>,
+    pub totals: LiveTotals,
 }
 
 /// Requests under way, in the order of their ids: that of their start. Boxed, as they move between
 /// lists.
 #[derive(Clone, Debug, Default)]
-pub struct Running(BTreeMap<RequestId, Box<RequestRecord>>);
+pub struct RunningRequests(BTreeMap<RequestId, Box<RequestRecord>>);
 
-impl Running {
+impl RunningRequests {
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -63,19 +63,19 @@ impl Running {
     }
 }
 
-impl FromIterator<RequestRecord> for Running {
+impl FromIterator<RequestRecord> for RunningRequests {
     fn from_iter<T: IntoIterator<Item = RequestRecord>>(records: T) -> Self {
         Self(records.into_iter().map(|record| (record.id, Box::new(record))).collect())
     }
 }
 
-impl Serialize for Running {
+impl Serialize for RunningRequests {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         out.collect_seq(self.iter())
     }
 }
 
-impl<'de> Deserialize<'de> for Running {
+impl<'de> Deserialize<'de> for RunningRequests {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         Vec::<RequestRecord>::deserialize(from).map(Self::from_iter)
     }
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for Running {
 
 /// Counts since the proxy started.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Totals {
+pub struct LiveTotals {
     pub requests: u64,
     pub failed: u64,
     pub input: u64,
@@ -91,7 +91,8 @@ pub struct Totals {
     pub output: u64,
     /// Of what was cached: because conversations went where they were served before.
     #[serde(default)]
-    pub won: u64,
+    #[serde(rename = "won")]
+    pub affinity_cached: u64,
     /// Of what has a known price.
     #[serde(default)]
     pub cost: NanoUsd,
@@ -103,29 +104,29 @@ pub struct Totals {
 impl Live {
     /// Folds one event in. Events of requests that are not known (a late viewer) are passed over.
     pub fn apply(&mut self, event: &Event) {
-        self.fold(event.clone());
+        self.apply_owned(event.clone());
     }
 
     /// The same for an event that nobody else needs.
-    pub fn fold(&mut self, event: Event) {
+    pub fn apply_owned(&mut self, event: Event) {
         self.seq = event.seq;
         let at = event.at;
         match event.kind {
             EventKind::Accepted { request } => {
                 self.running.0.insert(request.id, request);
             }
-            EventKind::Queued { id, reason } => self.with(id, |r| {
-                r.state = State::Queued;
+            EventKind::Queued { id, reason } => self.update_running(id, |r| {
+                r.state = RequestState::Queued;
                 r.reason = Some(reason);
             }),
-            EventKind::AttemptStarted { id, attempt, reason } => self.with(id, |r| {
-                r.state = State::Waiting;
+            EventKind::AttemptStarted { id, attempt, reason } => self.update_running(id, |r| {
+                r.state = RequestState::Waiting;
                 r.reason = Some(reason);
                 r.attempts.push(*attempt);
             }),
             EventKind::AttemptEnded { id, number, ended_ms, status, outcome, maybe_billed } => {
                 let mut about = None;
-                self.with(id, |r| {
+                self.update_running(id, |r| {
                     if let Some(attempt) = r.attempts.iter_mut().find(|a| a.number == number) {
                         attempt.ended_ms = Some(ended_ms);
                         // One that answered and then broke off has both.
@@ -140,17 +141,17 @@ impl Live {
                         };
                         about = Some(format!(
                             "attempt {number} of {} at {}{key}: {outcome}",
-                            r.asked, attempt.upstream
+                            r.requested_model, attempt.upstream
                         ));
                     }
                 });
                 if let Some(text) = about {
-                    self.line(Line::told(at, Level::Warn, text, Some(id)));
+                    self.push_line(LogLine::new(at, Severity::Warn, text, Some(id)));
                 }
             }
             EventKind::FirstContent { id, number, ttft_ms, head_ms, status } => {
-                self.with(id, |r| {
-                    r.state = State::Streaming;
+                self.update_running(id, |r| {
+                    r.state = RequestState::Streaming;
                     // An answer that is continued elsewhere has begun already.
                     r.ttft_ms = r.ttft_ms.or(Some(ttft_ms));
                     r.status = Some(status);
@@ -167,34 +168,39 @@ impl Live {
                     }
                 })
             }
-            EventKind::Progress { id, answer_bytes, events } => self.with(id, |r| {
+            EventKind::Progress { id, answer_bytes, events } => self.update_running(id, |r| {
                 r.answer_bytes = answer_bytes;
                 r.events = events;
             }),
-            EventKind::CacheLost { id, lost } => {
+            EventKind::CacheMissed { id, lost } => {
                 let (level, text) =
-                    (if lost.usual { Level::Info } else { Level::Warn }, lost.text());
+                    (if lost.is_benign { Severity::Info } else { Severity::Warn }, lost.text());
                 let mut about = None;
-                self.with(id, |r| {
-                    about = Some(format!("{} {}: {text}", r.project, r.asked));
-                    r.cache_lost = Some(lost);
+                self.update_running(id, |r| {
+                    about = Some(format!("{} {}: {text}", r.project, r.requested_model));
+                    r.cache_miss = Some(lost);
                 });
                 if let Some(text) = about {
-                    self.line(Line::told(at, level, text, Some(id)));
+                    self.push_line(LogLine::new(at, level, text, Some(id)));
                 }
             }
-            ended @ EventKind::Ended { .. } => self.ended(at, ended),
-            EventKind::Alert { alert } => self.line(Line::told(at, alert.level, alert.text, None)),
+            ended @ EventKind::Ended { .. } => self.apply_end(at, ended),
+            EventKind::Alert { alert } => {
+                self.push_line(LogLine::new(at, alert.level, alert.text, None))
+            }
             EventKind::Health { text, level, .. } | EventKind::Notice { text, level } => {
-                self.line(Line::told(at, level, text, None));
+                self.push_line(LogLine::new(at, level, text, None));
             }
-            EventKind::Config { text, ok } => {
-                self.line(Line::told(at, if ok { Level::Info } else { Level::Error }, text, None))
-            }
+            EventKind::Config { text, ok } => self.push_line(LogLine::new(
+                at,
+                if ok { Severity::Info } else { Severity::Error },
+                text,
+                None,
+            )),
         }
     }
 
-    fn ended(&mut self, at: UnixMillis, kind: EventKind) {
+    fn apply_end(&mut self, at: UnixMillis, kind: EventKind) {
         let EventKind::Ended {
             id,
             state,
@@ -222,18 +228,19 @@ impl Live {
         record.error = error;
         for attempt in record.attempts.iter_mut().filter(|a| a.ended_ms.is_none()) {
             attempt.ended_ms = Some(duration_ms);
-            attempt.won = state == State::Done;
+            attempt.won = state == RequestState::Done;
             // That the client went away is no failure of who was answering.
-            if state == State::Failed {
+            if state == RequestState::Failed {
                 attempt.outcome = record.error.clone().or_else(|| Some("broke off".into()));
             }
         }
         self.totals.requests += 1;
-        self.totals.failed += u64::from(state == State::Failed);
+        self.totals.failed += u64::from(state == RequestState::Failed);
         if let Some(usage) = usage {
             self.totals.input = self.totals.input.saturating_add(usage.input_total());
             self.totals.cached = self.totals.cached.saturating_add(usage.cache_read);
-            self.totals.won = self.totals.won.saturating_add(record.won());
+            self.totals.affinity_cached =
+                self.totals.affinity_cached.saturating_add(record.affinity_cached_tokens());
             self.totals.output = self.totals.output.saturating_add(usage.output_total());
         }
         match cost.map(|cost| cost.usd) {
@@ -242,21 +249,21 @@ impl Live {
             None => {}
         }
         let record: Arc<RequestRecord> = record.into();
-        self.line(Line::of_request(at, Arc::clone(&record)));
-        if self.recent.len() >= RECENT {
+        self.push_line(LogLine::for_request(at, Arc::clone(&record)));
+        if self.recent.len() >= MAX_RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(record);
     }
 
-    fn line(&mut self, line: Line) {
-        if self.lines.len() >= LINES {
+    fn push_line(&mut self, line: LogLine) {
+        if self.lines.len() >= MAX_LINES {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
     }
 
-    fn with(&mut self, id: RequestId, change: impl FnOnce(&mut RequestRecord)) {
+    fn update_running(&mut self, id: RequestId, change: impl FnOnce(&mut RequestRecord)) {
         if let Some(record) = self.running.0.get_mut(&id) {
             change(record);
         }

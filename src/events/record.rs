@@ -24,12 +24,13 @@ pub struct RequestRecord {
     pub dialect: Dialect,
     pub op: Op,
     /// The model as the client named it; cleaned, cut to 256 characters.
-    pub asked: Arc<str>,
+    #[serde(rename = "asked")]
+    pub requested_model: Arc<str>,
     pub stream: bool,
     pub session: Option<Arc<str>>,
     /// Bytes of the request body.
     pub request_bytes: u64,
-    pub state: State,
+    pub state: RequestState,
     pub attempts: Vec<AttemptRecord>,
     /// Why the last decision went where it did, in words.
     pub reason: Option<Arc<str>>,
@@ -52,14 +53,16 @@ pub struct RequestRecord {
     pub error: Option<Arc<str>>,
     /// The provider's cache did not hold what it should have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache_lost: Option<Box<CacheLost>>,
+    #[serde(rename = "cache_lost")]
+    pub cache_miss: Option<Box<CacheMissRecord>>,
 }
 
 /// A prompt cache that stopped hitting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheLost {
+pub struct CacheMissRecord {
     /// The first part of the prompt that changed, or what else explains it.
-    pub why: Arc<str>,
+    #[serde(rename = "why")]
+    pub reason: Arc<str>,
     /// Tokens that should have come from the cache.
     pub expected: u64,
     /// Tokens that did.
@@ -67,10 +70,11 @@ pub struct CacheLost {
     /// What it cost more than it would have, where prices are known.
     pub cost: Option<NanoUsd>,
     /// It is what one would expect: nothing to look into.
-    pub usual: bool,
+    #[serde(rename = "usual")]
+    pub is_benign: bool,
 }
 
-impl CacheLost {
+impl CacheMissRecord {
     /// In words.
     #[must_use]
     pub fn text(&self) -> String {
@@ -82,7 +86,7 @@ impl CacheLost {
             .unwrap_or_default();
         format!(
             "{} of {} tokens came from the prompt cache: {}{cost}",
-            self.cached, self.expected, self.why
+            self.cached, self.expected, self.reason
         )
     }
 }
@@ -90,37 +94,38 @@ impl CacheLost {
 impl RequestRecord {
     /// Tokens that came from a cache because the conversation went where it was served before.
     #[must_use]
-    pub fn won(&self) -> u64 {
-        let bound =
-            self.last().is_some_and(|attempt| attempt.bound && attempt.task == Task::Answer);
+    pub fn affinity_cached_tokens(&self) -> u64 {
+        let bound = self
+            .serving_attempt()
+            .is_some_and(|attempt| attempt.has_affinity && attempt.role == AttemptRole::Primary);
         self.usage.filter(|_| bound).map_or(0, |usage| usage.cache_read)
     }
 
     /// The attempt that answered, and the newest while none has.
     #[must_use]
-    pub fn last(&self) -> Option<&AttemptRecord> {
+    pub fn serving_attempt(&self) -> Option<&AttemptRecord> {
         self.attempts.iter().rev().find(|attempt| attempt.won).or(self.attempts.last())
     }
 
     #[must_use]
-    pub fn running(&self) -> bool {
-        !matches!(self.state, State::Done | State::Failed | State::Left)
+    pub fn is_running(&self) -> bool {
+        !matches!(self.state, RequestState::Done | RequestState::Failed | RequestState::ClientGone)
     }
 
     /// Output tokens per second from first content to the end (or to `now`), where both are known.
     #[must_use]
     pub fn tokens_per_second(&self, now: UnixMillis) -> Option<f64> {
         let ttft = i64::from(self.ttft_ms?);
-        let took = self.duration_ms.map_or(now.0 - self.at.0, i64::from) - ttft;
+        let elapsed_ms = self.duration_ms.map_or(now.0 - self.at.0, i64::from) - ttft;
         let tokens = self.usage.map_or(self.events, |u| u.output_total());
-        (took >= 200 && tokens > 1).then(|| tokens as f64 * 1000.0 / took as f64)
+        (elapsed_ms >= 200 && tokens > 1).then(|| tokens as f64 * 1000.0 / elapsed_ms as f64)
     }
 }
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum RequestState {
     /// Waits for a key; place in the queue is in `reason`.
     Queued,
     /// An attempt is under way, nothing came yet.
@@ -130,12 +135,13 @@ pub enum State {
     Done,
     Failed,
     /// The client went away.
-    Left,
+    #[serde(rename = "left")]
+    ClientGone,
 }
 
-impl State {
+impl RequestState {
     pub const ALL: [Self; 6] =
-        [Self::Queued, Self::Waiting, Self::Streaming, Self::Done, Self::Failed, Self::Left];
+        [Self::Queued, Self::Waiting, Self::Streaming, Self::Done, Self::Failed, Self::ClientGone];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -145,7 +151,7 @@ impl State {
             Self::Streaming => "streaming",
             Self::Done => "done",
             Self::Failed => "failed",
-            Self::Left => "left",
+            Self::ClientGone => "left",
         }
     }
 
@@ -158,23 +164,24 @@ impl State {
 /// What an attempt was made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Task {
+pub enum AttemptRole {
     /// To answer.
     #[default]
-    Answer,
+    #[serde(rename = "answer")]
+    Primary,
     /// To answer before another that was slow to speak.
     Hedge,
     /// To continue an answer that broke off.
     Rescue,
 }
 
-impl Task {
-    pub const ALL: [Self; 3] = [Self::Answer, Self::Hedge, Self::Rescue];
+impl AttemptRole {
+    pub const ALL: [Self; 3] = [Self::Primary, Self::Hedge, Self::Rescue];
 
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Answer => "answer",
+            Self::Primary => "answer",
             Self::Hedge => "hedge",
             Self::Rescue => "rescue",
         }
@@ -192,10 +199,12 @@ pub struct AttemptRecord {
     /// 1 for the first.
     pub number: u32,
     #[serde(default)]
-    pub task: Task,
+    #[serde(rename = "task")]
+    pub role: AttemptRole,
     /// Its conversation had been served there before.
     #[serde(default)]
-    pub bound: bool,
+    #[serde(rename = "bound")]
+    pub has_affinity: bool,
     pub upstream: Arc<str>,
     /// `label` of the key; empty where none is needed.
     pub key: Arc<str>,

@@ -4,24 +4,24 @@ use std::time::Duration;
 
 /// One limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allowance {
+pub struct RateLimit {
     pub limit: Option<u64>,
     pub remaining: u64,
     /// From now until all of it is there again.
-    pub reset: Duration,
+    pub resets_in: Duration,
 }
 
 /// All that an answer's head tells of; usually nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Allowances {
-    pub requests: Option<Allowance>,
+pub struct RateLimits {
+    pub requests: Option<RateLimit>,
     /// Input and output together.
-    pub tokens: Option<Allowance>,
-    pub input: Option<Allowance>,
-    pub output: Option<Allowance>,
+    pub tokens: Option<RateLimit>,
+    pub input: Option<RateLimit>,
+    pub output: Option<RateLimit>,
 }
 
-impl Allowances {
+impl RateLimits {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

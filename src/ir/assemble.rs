@@ -1,7 +1,7 @@
 //! An answer's events as one answer, and one answer as events.
 
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     ir::{
         block::{Block, BlockKind, Reasoning, Text, ToolCall},
         event::{ChatEvent, Head},
@@ -86,7 +86,7 @@ impl Assembler {
     pub fn finish(mut self) -> Option<ChatResponse> {
         if !self.logprobs.is_empty() {
             self.logprobs.push(']');
-            self.response.logprobs = Raw::parse(&self.logprobs);
+            self.response.logprobs = RawJson::parse(&self.logprobs);
         }
         self.ended.then_some(self.response)
     }

@@ -1,7 +1,7 @@
 //! A message is made of blocks.
 
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     ir::{extras::Extras, op::Dialect},
 };
 
@@ -43,7 +43,7 @@ pub enum BlockKind {
     /// references.
     Foreign {
         dialect: Dialect,
-        body: Raw,
+        body: RawJson,
     },
 }
 
@@ -63,7 +63,7 @@ pub struct Citation {
     /// The part of the text block that it supports, in characters; where the dialect tells it.
     pub span: Option<(u64, u64)>,
     /// The citation as its dialect wrote it.
-    pub raw: Option<(Dialect, Raw)>,
+    pub raw: Option<(Dialect, RawJson)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -164,5 +164,5 @@ pub struct ToolResult {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheMark {
     /// As the dialect wrote it: `{"type":"ephemeral","ttl":"1h"}`.
-    pub raw: Raw,
+    pub raw: RawJson,
 }

@@ -2,33 +2,33 @@
 //! it.
 
 use crate::ir::{
-    block::{CallForm, Proof},
-    event::{ChatEvent, Head},
-    progress::Progress,
+    block::{CallKind, ReasoningSignature},
+    event::{BlockStart, ChatEvent},
+    progress::PartialJson,
 };
 
 /// The open blocks of a stream. Prose closes when something else begins; a call closes when
 /// something else begins and its arguments are complete, so that interleaved calls stay open side
 /// by side.
 #[derive(Debug, Default)]
-pub struct Blocks {
-    next: u32,
-    prose: Option<(u32, Head)>,
-    calls: Vec<Call>,
+pub struct OpenBlocks {
+    next_block: u32,
+    prose: Option<(u32, BlockStart)>,
+    calls: Vec<OpenCall>,
 }
 
 #[derive(Debug)]
-struct Call {
+struct OpenCall {
     /// The upstream's own number of the call.
     key: u64,
     block: u32,
-    arguments: Progress,
+    arguments: PartialJson,
     closed: bool,
 }
 
-impl Blocks {
+impl OpenBlocks {
     /// Text, reasoning or a refusal goes on; empty text opens nothing.
-    pub fn prose(&mut self, head: Head, text: &str, out: &mut Vec<ChatEvent>) {
+    pub fn push_prose(&mut self, head: BlockStart, text: &str, out: &mut Vec<ChatEvent>) {
         if text.is_empty() {
             return;
         }
@@ -37,12 +37,12 @@ impl Blocks {
     }
 
     /// The prose block of this kind, opened where it is not.
-    pub fn open_prose(&mut self, head: Head, out: &mut Vec<ChatEvent>) -> u32 {
+    pub fn open_prose(&mut self, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
         match &self.prose {
             Some((block, open)) if *open == head => *block,
             _ => {
-                self.settle(out);
-                let block = self.open(head.clone(), out);
+                self.close_complete(out);
+                let block = self.open_block(head.clone(), out);
                 self.prose = Some((block, head));
                 block
             }
@@ -51,45 +51,50 @@ impl Blocks {
 
     /// The prose block that is open.
     #[must_use]
-    pub fn current(&self) -> Option<u32> {
+    pub fn current_prose(&self) -> Option<u32> {
         self.prose.as_ref().map(|(block, _)| *block)
     }
 
     /// A proof for the open prose block of this kind; opens an empty one where there is none.
-    pub fn proof(&mut self, head: Head, proof: Proof, out: &mut Vec<ChatEvent>) {
+    pub fn push_signature(
+        &mut self,
+        head: BlockStart,
+        proof: ReasoningSignature,
+        out: &mut Vec<ChatEvent>,
+    ) {
         let block = self.open_prose(head, out);
-        out.push(ChatEvent::Proof { block, proof });
+        out.push(ChatEvent::Signature { block, signature: proof });
     }
 
     /// Whether the call has been opened.
     #[must_use]
-    pub fn knows(&self, key: u64) -> bool {
+    pub fn has_call(&self, key: u64) -> bool {
         self.calls.iter().any(|call| call.key == key)
     }
 
     /// The block of a call, while it is open.
     #[must_use]
-    pub fn open_call(&self, key: u64) -> Option<u32> {
+    pub fn call_block(&self, key: u64) -> Option<u32> {
         self.calls.iter().rfind(|call| call.key == key && !call.closed).map(|call| call.block)
     }
 
     /// Opens a call; returns its block.
-    pub fn call(
+    pub fn start_call(
         &mut self,
         key: u64,
         id: String,
         name: String,
-        form: CallForm,
+        form: CallKind,
         out: &mut Vec<ChatEvent>,
     ) -> u32 {
-        self.settle(out);
-        let block = self.open(Head::ToolCall { id, name, form }, out);
-        self.calls.push(Call { key, block, arguments: Progress::default(), closed: false });
+        self.close_complete(out);
+        let block = self.open_block(BlockStart::ToolCall { id, name, form }, out);
+        self.calls.push(OpenCall { key, block, arguments: PartialJson::default(), closed: false });
         block
     }
 
     /// A piece of a call's arguments; what comes after complete arguments is not told.
-    pub fn arguments(&mut self, key: u64, text: &str, out: &mut Vec<ChatEvent>) {
+    pub fn push_arguments(&mut self, key: u64, text: &str, out: &mut Vec<ChatEvent>) {
         let Some(call) = self.calls.iter_mut().rfind(|call| call.key == key && !call.closed) else {
             return;
         };
@@ -100,11 +105,16 @@ impl Blocks {
     }
 
     /// A block that is told whole: opened and closed.
-    pub fn whole(&mut self, head: Head, proof: Option<Proof>, out: &mut Vec<ChatEvent>) -> u32 {
-        self.settle(out);
-        let block = self.open(head, out);
+    pub fn push_complete(
+        &mut self,
+        head: BlockStart,
+        proof: Option<ReasoningSignature>,
+        out: &mut Vec<ChatEvent>,
+    ) -> u32 {
+        self.close_complete(out);
+        let block = self.open_block(head, out);
         if let Some(proof) = proof {
-            out.push(ChatEvent::Proof { block, proof });
+            out.push(ChatEvent::Signature { block, signature: proof });
         }
         out.push(ChatEvent::Close { block });
         block
@@ -112,24 +122,24 @@ impl Blocks {
 
     /// Whether there was any call.
     #[must_use]
-    pub fn called(&self) -> bool {
+    pub fn has_calls(&self) -> bool {
         !self.calls.is_empty()
     }
 
     /// Whether a call is open whose arguments are not complete.
     #[must_use]
-    pub fn midway(&self) -> bool {
-        self.calls.iter().any(|call| !call.closed && !call.arguments.complete())
+    pub fn has_incomplete_call(&self) -> bool {
+        self.calls.iter().any(|call| !call.closed && !call.arguments.is_complete())
     }
 
     /// Whether anything was ever opened.
     #[must_use]
-    pub fn any(&self) -> bool {
-        self.next > 0
+    pub fn has_blocks(&self) -> bool {
+        self.next_block > 0
     }
 
     /// Closes everything; the answer is complete.
-    pub fn close(&mut self, out: &mut Vec<ChatEvent>) {
+    pub fn close_all(&mut self, out: &mut Vec<ChatEvent>) {
         self.close_prose(out);
         for call in self.calls.iter_mut().filter(|call| !call.closed) {
             call.closed = true;
@@ -137,9 +147,9 @@ impl Blocks {
         }
     }
 
-    fn open(&mut self, head: Head, out: &mut Vec<ChatEvent>) -> u32 {
-        let block = self.next;
-        self.next += 1;
+    fn open_block(&mut self, head: BlockStart, out: &mut Vec<ChatEvent>) -> u32 {
+        let block = self.next_block;
+        self.next_block += 1;
         out.push(ChatEvent::Open { block, head });
         block
     }
@@ -151,9 +161,11 @@ impl Blocks {
     }
 
     /// Something else begins.
-    fn settle(&mut self, out: &mut Vec<ChatEvent>) {
+    fn close_complete(&mut self, out: &mut Vec<ChatEvent>) {
         self.close_prose(out);
-        for call in self.calls.iter_mut().filter(|call| !call.closed && call.arguments.complete()) {
+        for call in
+            self.calls.iter_mut().filter(|call| !call.closed && call.arguments.is_complete())
+        {
             call.closed = true;
             out.push(ChatEvent::Close { block: call.block });
         }
@@ -166,16 +178,16 @@ mod tests {
 
     #[test]
     fn calls_close_when_complete_and_stay_open_when_interleaved() {
-        let (mut blocks, mut out) = (Blocks::default(), Vec::new());
-        blocks.prose(Head::Text, "a", &mut out);
+        let (mut blocks, mut out) = (OpenBlocks::default(), Vec::new());
+        blocks.push_prose(BlockStart::Text, "a", &mut out);
         for (key, name) in [(0, "x"), (1, "y")] {
-            blocks.call(key, name.to_owned(), name.to_owned(), CallForm::Function, &mut out);
-            blocks.arguments(key, "{\"a\":", &mut out);
+            blocks.start_call(key, name.to_owned(), name.to_owned(), CallKind::Function, &mut out);
+            blocks.push_arguments(key, "{\"a\":", &mut out);
         }
-        blocks.arguments(0, "\"}\\\"\"}", &mut out);
-        blocks.arguments(1, "1}", &mut out);
-        blocks.prose(Head::Text, "b", &mut out);
-        blocks.close(&mut out);
+        blocks.push_arguments(0, "\"}\\\"\"}", &mut out);
+        blocks.push_arguments(1, "1}", &mut out);
+        blocks.push_prose(BlockStart::Text, "b", &mut out);
+        blocks.close_all(&mut out);
         let shape: Vec<String> = out
             .iter()
             .map(|event| match event {

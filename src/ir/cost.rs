@@ -148,7 +148,7 @@ impl Serialize for Rates {
         };
         let mut map = to.serialize_map(Some(written().count()))?;
         for (name, price) in written() {
-            map.serialize_entry(name, &money::decimal(price))?;
+            map.serialize_entry(name, &money::format_nanos(price))?;
         }
         map.end()
     }
@@ -163,7 +163,7 @@ impl<'de> Deserialize<'de> for Rates {
                 let number: f64 = text.parse().map_err(|_| D::Error::custom("not a price"))?;
                 rates.set(
                     class,
-                    Some(money::nano(number).ok_or_else(|| D::Error::custom("not a price"))?),
+                    Some(money::to_nanos(number).ok_or_else(|| D::Error::custom("not a price"))?),
                 );
             }
         }
@@ -199,7 +199,7 @@ impl Used {
                 .saturating_mul(scale)
         };
         let millionths = Class::ALL.into_iter().map(part).fold(0_i128, i128::saturating_add);
-        let divisor = 1_000_000 * i128::from(money::NANO);
+        let divisor = 1_000_000 * i128::from(money::NANOS_PER_UNIT);
         let nano = millionths.saturating_mul(i128::from(self.dollars)).saturating_add(divisor / 2)
             / divisor;
         NanoUsd(i64::try_from(nano).unwrap_or(i64::MAX))
@@ -353,8 +353,8 @@ mod tests {
     #[test]
     fn rates_survive_their_text() {
         let mut rates = Rates::default();
-        rates.set(Class::Input, money::nano(0.6));
-        rates.set(Class::CacheWrite1h, money::nano(6.0));
+        rates.set(Class::Input, money::to_nanos(0.6));
+        rates.set(Class::CacheWrite1h, money::to_nanos(6.0));
 
         let text = serde_json::to_string(&rates).unwrap();
 

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     ir::{extras::Extras, usage::Usage},
 };
 
@@ -62,9 +62,9 @@ impl EmbedRequest {
 pub enum EmbedInput {
     Text(String),
     /// A JSON array of token numbers.
-    Tokens(Raw),
+    Tokens(RawJson),
     /// A picture or the like, as its form says it.
-    Other(Raw),
+    Other(RawJson),
 }
 
 /// What the vectors are for.
@@ -96,7 +96,7 @@ pub struct EmbedResponse {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Vector {
     /// A JSON array; the numbers keep their text.
-    Numbers(Raw),
+    Numbers(RawJson),
     /// Base64 of 32-bit floats, least byte first.
     Packed(String),
 }
@@ -105,18 +105,18 @@ impl Vector {
     /// As a JSON value, packed or not: what is packed already, or is not yet, goes as it is. A
     /// vector that cannot be unpacked stays what it was.
     #[must_use]
-    pub fn told(&self, packed: bool) -> Raw {
+    pub fn told(&self, packed: bool) -> RawJson {
         match self {
             Self::Numbers(numbers) if !packed => numbers.clone(),
-            Self::Numbers(numbers) => Raw::string(&pack(numbers.json())),
-            Self::Packed(text) if packed => Raw::string(text),
-            Self::Packed(text) => unpack(text).unwrap_or_else(|| Raw::string(text)),
+            Self::Numbers(numbers) => RawJson::string(&pack(numbers.json())),
+            Self::Packed(text) if packed => RawJson::string(text),
+            Self::Packed(text) => unpack(text).unwrap_or_else(|| RawJson::string(text)),
         }
     }
 }
 
 /// Each number is read as the nearest 32-bit float, so that nothing is rounded twice.
-fn pack(numbers: Json<'_>) -> String {
+fn pack(numbers: JsonRef<'_>) -> String {
     let bytes: Vec<u8> = numbers
         .items()
         .flat_map(|number| number.text().parse::<f32>().unwrap_or(0.0).to_le_bytes())
@@ -125,7 +125,7 @@ fn pack(numbers: Json<'_>) -> String {
 }
 
 /// Each float in the shortest text that reads as the same float; what JSON has no number for is 0.
-fn unpack(text: &str) -> Option<Raw> {
+fn unpack(text: &str) -> Option<RawJson> {
     let bytes = STANDARD.decode(text).ok()?;
     let (floats, []) = bytes.as_chunks::<4>() else { return None };
     let mut out = String::with_capacity(floats.len() * 13 + 2);
@@ -138,7 +138,7 @@ fn unpack(text: &str) -> Option<Raw> {
         out.push_str(&(if float.is_finite() { float } else { 0.0 }).to_string());
     }
     out.push(']');
-    Raw::parse(&out)
+    RawJson::parse(&out)
 }
 
 #[cfg(test)]
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_text_unless_packed() {
-        let numbers = Vector::Numbers(Raw::parse("[0.10, -1e-3,\n2]").expect("json"));
+        let numbers = Vector::Numbers(RawJson::parse("[0.10, -1e-3,\n2]").expect("json"));
         assert_eq!(numbers.told(false).text(), "[0.10, -1e-3,\n2]");
         assert_eq!(numbers.told(true).text(), r#""zczMPW8Sg7oAAABA""#);
         assert_eq!(
@@ -165,7 +165,7 @@ mod tests {
         fn packing_is_exact(floats in proptest::collection::vec(proptest::num::f32::NORMAL | proptest::num::f32::ZERO | proptest::num::f32::SUBNORMAL, 0..20)) {
             let packed = STANDARD.encode(floats.iter().flat_map(|float| float.to_le_bytes()).collect::<Vec<u8>>());
             let numbers = Vector::Packed(packed.clone()).told(false);
-            prop_assert_eq!(Vector::Numbers(numbers).told(true), Raw::string(&packed));
+            prop_assert_eq!(Vector::Numbers(numbers).told(true), RawJson::string(&packed));
         }
     }
 }

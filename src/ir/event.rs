@@ -1,7 +1,7 @@
 //! An answer as it comes: blocks open, grow and close.
 
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     ir::{
         block::{CallForm, Citation, Media, Proof},
         op::Dialect,
@@ -42,7 +42,7 @@ pub enum ChatEvent {
         citation: Citation,
     },
     /// Elements of OpenAI's `logprobs.content`, a JSON array, belonging to the text just told.
-    Logprobs(Raw),
+    Logprobs(RawJson),
     Close {
         block: u32,
     },
@@ -71,6 +71,6 @@ pub enum Head {
     /// Told whole; has no deltas.
     Foreign {
         dialect: Dialect,
-        body: Raw,
+        body: RawJson,
     },
 }

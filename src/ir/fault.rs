@@ -28,7 +28,7 @@ pub enum FaultKind {
     /// 5xx and 529, an error object or HTML inside a 200, an answer of no known shape.
     Server,
     /// A login page: something between us and the upstream answered, or a redirect.
-    Portal,
+    CaptivePortal,
 }
 
 /// An upstream's own words about a failure.
@@ -41,11 +41,11 @@ pub struct Fault {
     pub message: String,
     /// The vendor's machine-readable code and type, where it gave them.
     pub code: Option<String>,
-    pub kind_name: Option<String>,
+    pub error_type: Option<String>,
     pub param: Option<String>,
     /// How long the body asks us to wait (Gemini's RetryInfo); headers are read by
     /// `upstream::hints`.
-    pub hint: Option<Duration>,
+    pub retry_after: Option<Duration>,
 }
 
 /// What the connection did instead of answering.
@@ -56,7 +56,7 @@ pub struct TransportFault {
     /// (api.example.com:443)".
     pub message: String,
     /// Whether the request may have been read by the upstream (so that it may be billed).
-    pub sent: bool,
+    pub may_be_received: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub enum TransportKind {
     /// Closed or reset after the request was sent, before the head.
     Reset,
     /// Not an HTTP response, malformed head, head too large.
-    Garbage,
+    InvalidHttp,
     /// The body broke: cut, reset, malformed chunk, corrupt coding.
     BodyBroken,
     /// The answer was larger than `max_response_bytes`.
@@ -90,8 +90,8 @@ pub enum TransportKind {
 
 /// What we tell a client, before it is put into its dialect.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClientError {
-    pub kind: ErrorKind,
+pub struct ProxyError {
+    pub kind: ProxyErrorKind,
     /// The upstream's status where it passes through; else the dialect's usual one for the kind.
     pub status: Option<u16>,
     pub message: String,
@@ -104,9 +104,9 @@ pub struct ClientError {
     pub should_retry: Option<bool>,
 }
 
-impl ClientError {
+impl ProxyError {
     #[must_use]
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ProxyErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             status: None,
@@ -152,7 +152,7 @@ impl ClientError {
 /// The situations of our own errors (statuses, types and codes per dialect stand in
 /// `dialect/*/error.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
+pub enum ProxyErrorKind {
     BadRequest,
     /// The client's own token is missing or wrong.
     Unauthorized,
@@ -173,7 +173,7 @@ pub enum ErrorKind {
     /// The upstream failed, is unreachable or answered garbage.
     Upstream,
     /// The upstream's own words with its own status (4xx passed through).
-    UpstreamSaid,
+    UpstreamError,
     /// Too many requests in flight, draining.
     Overloaded,
     /// Nothing enabled could serve this: no key, all disabled or rejected.

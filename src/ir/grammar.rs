@@ -1,13 +1,13 @@
 //! Whether a sequence of events is a well-formed answer.
 
-use crate::ir::event::{ChatEvent, Head};
+use crate::ir::event::{BlockStart, ChatEvent};
 
 /// Checks the rules that stand at [`ChatEvent`].
 ///
 /// # Errors
 ///
 /// The first breach, in words.
-pub fn check(events: &[ChatEvent]) -> Result<(), String> {
+pub fn validate_events(events: &[ChatEvent]) -> Result<(), String> {
     let mut open: Vec<(bool, bool)> = Vec::new();
     for (at, event) in events.iter().enumerate() {
         let state = |block: u32| open.get(block as usize).copied();
@@ -22,12 +22,15 @@ pub fn check(events: &[ChatEvent]) -> Result<(), String> {
                         open.len()
                     ));
                 }
-                open.push((true, !matches!(head, Head::Media(_) | Head::Foreign { .. })));
+                open.push((
+                    true,
+                    !matches!(head, BlockStart::Media(_) | BlockStart::Foreign { .. }),
+                ));
             }
             ChatEvent::Delta { block, .. } if state(*block) != Some((true, true)) => {
                 return Err(format!("event {at}: a delta for block {block}, which takes none now"));
             }
-            ChatEvent::Proof { block, .. } | ChatEvent::Citation { block, .. }
+            ChatEvent::Signature { block, .. } | ChatEvent::Citation { block, .. }
                 if !matches!(state(*block), Some((true, _))) =>
             {
                 return Err(format!("event {at}: something for block {block}, which is not open"));

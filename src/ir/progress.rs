@@ -2,24 +2,24 @@
 
 /// What is open after the pieces up to now.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct PartialJson {
     depth: u32,
-    text: bool,
+    in_string: bool,
     escaped: bool,
-    begun: bool,
+    started: bool,
 }
 
-impl Progress {
+impl PartialJson {
     /// A piece of the value.
     pub fn feed(&mut self, text: &str) {
-        text.bytes().for_each(|b| self.byte(b));
+        text.bytes().for_each(|b| self.feed_byte(b));
     }
 
     /// A piece as it stands in the JSON text around it: from the opening quote of its string on.
     /// Anything else that begins there is told whole.
     pub fn feed_quoted(&mut self, value: &[u8]) {
         let Some(inside) = value.strip_prefix(b"\"") else {
-            self.begun |= matches!(value.first(), Some(b'{' | b'['));
+            self.started |= matches!(value.first(), Some(b'{' | b'['));
             return;
         };
         let mut escaped = false;
@@ -28,33 +28,33 @@ impl Progress {
                 // An escape tells itself, or a character that opens and closes nothing.
                 _ if std::mem::take(&mut escaped) => {
                     if let b'"' | b'\\' = b {
-                        self.byte(b);
+                        self.feed_byte(b);
                     } else {
-                        self.byte(b' ');
+                        self.feed_byte(b' ');
                     }
                 }
                 b'\\' => escaped = true,
                 b'"' => return,
-                _ => self.byte(b),
+                _ => self.feed_byte(b),
             }
         }
     }
 
-    fn byte(&mut self, b: u8) {
-        if self.text {
+    fn feed_byte(&mut self, b: u8) {
+        if self.in_string {
             match b {
                 _ if self.escaped => self.escaped = false,
                 b'\\' => self.escaped = true,
-                b'"' => self.text = false,
+                b'"' => self.in_string = false,
                 _ => {}
             }
             return;
         }
         match b {
-            b'"' => self.text = true,
+            b'"' => self.in_string = true,
             b'{' | b'[' => {
                 self.depth += 1;
-                self.begun = true;
+                self.started = true;
             }
             b'}' | b']' => self.depth = self.depth.saturating_sub(1),
             _ => {}
@@ -63,8 +63,8 @@ impl Progress {
 
     /// An object or array has begun, and everything that was opened is closed.
     #[must_use]
-    pub fn complete(&self) -> bool {
-        self.begun && self.depth == 0 && !self.text
+    pub fn is_complete(&self) -> bool {
+        self.started && self.depth == 0 && !self.in_string
     }
 }
 
@@ -83,17 +83,17 @@ mod tests {
             (&[""], false),
             (&["1"], false),
         ] {
-            let (mut plain, mut quoted) = (Progress::default(), Progress::default());
+            let (mut plain, mut quoted) = (PartialJson::default(), PartialJson::default());
             for piece in pieces {
                 plain.feed(piece);
                 quoted.feed_quoted(
                     format!("{}}}]", serde_json::to_string(piece).expect("a string")).as_bytes(),
                 );
             }
-            assert_eq!((plain.complete(), quoted.complete()), (want, want), "{pieces:?}");
+            assert_eq!((plain.is_complete(), quoted.is_complete()), (want, want), "{pieces:?}");
         }
-        let mut object = Progress::default();
+        let mut object = PartialJson::default();
         object.feed_quoted(b"{\"a\":1}}");
-        assert!(object.complete());
+        assert!(object.is_complete());
     }
 }

@@ -3,7 +3,7 @@
 use crate::ir::{
     block::Block,
     extras::Extras,
-    settings::Settings,
+    settings::GenerationSettings,
     tool::{Tool, ToolChoice},
 };
 
@@ -13,18 +13,18 @@ pub struct ChatRequest {
     /// What stands before the conversation (system prompt, `instructions`, a leading system
     /// message).
     pub system: Vec<Block>,
-    pub messages: Vec<Message>,
+    pub messages: Vec<ChatMessage>,
     pub tools: Vec<Tool>,
     pub tool_choice: Option<ToolChoice>,
-    pub settings: Settings,
+    pub settings: GenerationSettings,
     pub stream: bool,
     /// Fields of the request that the answer has to repeat (Responses).
-    pub echo: Extras,
+    pub echoed_fields: Extras,
     pub extras: Extras,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Message {
+pub struct ChatMessage {
     pub role: Role,
     pub blocks: Vec<Block>,
     /// OpenAI's `name` of a participant.
@@ -32,7 +32,7 @@ pub struct Message {
     pub extras: Extras,
 }
 
-impl Message {
+impl ChatMessage {
     #[must_use]
     pub fn new(role: Role, blocks: Vec<Block>) -> Self {
         Self { role, blocks, name: None, extras: Extras::default() }

@@ -1,7 +1,7 @@
 //! Documents that are to be put in order by what they say to a query, in nobody's dialect.
 
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     ir::{extras::Extras, usage::Usage},
 };
 
@@ -29,7 +29,7 @@ pub struct RerankRequest {
     pub form: RerankForm,
     pub query: String,
     /// Texts or objects, as they stood.
-    pub documents: Vec<Raw>,
+    pub documents: Vec<RawJson>,
     pub top: Option<u64>,
     pub return_documents: Option<bool>,
     /// Whether documents that are too long are to be cut rather than refused.
@@ -53,5 +53,5 @@ pub struct Ranked {
     /// Which document, counted from 0.
     pub index: u64,
     /// A number, as its upstream wrote it.
-    pub score: Raw,
+    pub score: RawJson,
 }

@@ -1,7 +1,7 @@
 //! An answer, whole.
 
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     ir::{block::Block, extras::Extras, usage::Usage},
 };
 
@@ -19,7 +19,7 @@ pub struct ChatResponse {
     pub usage: Option<Usage>,
     pub service_tier: Option<String>,
     /// The token array of OpenAI's `logprobs.content`.
-    pub logprobs: Option<Raw>,
+    pub logprobs: Option<RawJson>,
     pub extras: Extras,
 }
 

@@ -6,50 +6,50 @@ use crate::ir::event::ChatEvent;
 
 /// Lets one block through at a time; what belongs to others waits, in order, until it closes.
 #[derive(Debug, Default)]
-pub struct Sequence {
+pub struct BlockSerializer {
     open: Option<u32>,
-    held: VecDeque<ChatEvent>,
+    deferred: VecDeque<ChatEvent>,
 }
 
-impl Sequence {
+impl BlockSerializer {
     /// Takes an event and gives what may be told now. `End` lets everything through.
-    pub fn push(&mut self, event: ChatEvent, told: &mut Vec<ChatEvent>) {
-        if !self.held.is_empty() && matches!(event, ChatEvent::End { .. }) {
+    pub fn push(&mut self, event: ChatEvent, out: &mut Vec<ChatEvent>) {
+        if !self.deferred.is_empty() && matches!(event, ChatEvent::End { .. }) {
             self.open = None;
-            while let Some(block) = self.held.iter().find_map(block) {
+            while let Some(block) = self.deferred.iter().find_map(block_of) {
                 let (now, later) =
-                    self.held.drain(..).partition(|event| self::block(event) == Some(block));
-                self.held = later;
+                    self.deferred.drain(..).partition(|event| self::block_of(event) == Some(block));
+                self.deferred = later;
                 let now: VecDeque<ChatEvent> = now;
-                told.extend(now);
+                out.extend(now);
             }
         }
-        match (block(&event), self.open) {
-            (Some(block), Some(open)) if block != open => self.held.push_back(event),
+        match (block_of(&event), self.open) {
+            (Some(block), Some(open)) if block != open => self.deferred.push_back(event),
             (Some(block), _) => {
                 let closes = matches!(event, ChatEvent::Close { .. });
                 self.open = (!closes).then_some(block);
-                told.push(event);
+                out.push(event);
                 if closes {
-                    self.release(told);
+                    self.release(out);
                 }
             }
-            (None, _) => told.push(event),
+            (None, _) => out.push(event),
         }
     }
 
-    fn release(&mut self, told: &mut Vec<ChatEvent>) {
-        for event in std::mem::take(&mut self.held) {
-            self.push(event, told);
+    fn release(&mut self, out: &mut Vec<ChatEvent>) {
+        for event in std::mem::take(&mut self.deferred) {
+            self.push(event, out);
         }
     }
 }
 
-fn block(event: &ChatEvent) -> Option<u32> {
+fn block_of(event: &ChatEvent) -> Option<u32> {
     match event {
         ChatEvent::Open { block, .. }
         | ChatEvent::Delta { block, .. }
-        | ChatEvent::Proof { block, .. }
+        | ChatEvent::Signature { block, .. }
         | ChatEvent::Citation { block, .. }
         | ChatEvent::Close { block } => Some(*block),
         ChatEvent::Begin { .. } | ChatEvent::Logprobs(_) | ChatEvent::End { .. } => None,
@@ -59,14 +59,14 @@ fn block(event: &ChatEvent) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::event::Head;
+    use crate::ir::event::BlockStart;
 
     #[test]
     fn interleaved_blocks_come_one_after_the_other() {
-        let open = |block| ChatEvent::Open { block, head: Head::Text };
+        let open = |block| ChatEvent::Open { block, head: BlockStart::Text };
         let delta = |block| ChatEvent::Delta { block, text: block.to_string() };
         let close = |block| ChatEvent::Close { block };
-        let (mut sequence, mut told) = (Sequence::default(), Vec::new());
+        let (mut sequence, mut out) = (BlockSerializer::default(), Vec::new());
         for event in [
             open(0),
             delta(0),
@@ -80,7 +80,7 @@ mod tests {
             delta(2),
             close(2),
         ] {
-            sequence.push(event, &mut told);
+            sequence.push(event, &mut out);
         }
         let want = [
             open(0),
@@ -95,6 +95,6 @@ mod tests {
             delta(2),
             close(2),
         ];
-        assert_eq!(told, want);
+        assert_eq!(out, want);
     }
 }

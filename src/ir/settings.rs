@@ -1,20 +1,20 @@
 //! How an answer is to be made.
 
-use crate::base::raw::Raw;
+use crate::base::raw::RawJson;
 
 /// Sampling, lengths, formats and wishes. Numbers that are only passed on keep their text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     pub max_tokens: Option<u64>,
-    pub temperature: Option<Raw>,
-    pub top_p: Option<Raw>,
-    pub top_k: Option<Raw>,
-    pub min_p: Option<Raw>,
-    pub frequency_penalty: Option<Raw>,
-    pub presence_penalty: Option<Raw>,
-    pub repetition_penalty: Option<Raw>,
+    pub temperature: Option<RawJson>,
+    pub top_p: Option<RawJson>,
+    pub top_k: Option<RawJson>,
+    pub min_p: Option<RawJson>,
+    pub frequency_penalty: Option<RawJson>,
+    pub presence_penalty: Option<RawJson>,
+    pub repetition_penalty: Option<RawJson>,
     pub stop: Vec<String>,
-    pub seed: Option<Raw>,
+    pub seed: Option<RawJson>,
     /// How many answers; other dialects give one.
     pub n: Option<u64>,
     pub logprobs: Option<bool>,
@@ -27,7 +27,7 @@ pub struct Settings {
     /// The end user, for abuse detection.
     pub user: Option<String>,
     /// Key-value pairs for the provider's own records.
-    pub metadata: Option<Raw>,
+    pub metadata: Option<RawJson>,
     pub prompt_cache_key: Option<String>,
     pub parallel_tools: Option<bool>,
 }
@@ -37,7 +37,12 @@ pub struct Settings {
 pub enum Format {
     Text,
     Json,
-    Schema { name: Option<String>, description: Option<String>, schema: Raw, strict: Option<bool> },
+    Schema {
+        name: Option<String>,
+        description: Option<String>,
+        schema: RawJson,
+        strict: Option<bool>,
+    },
 }
 
 /// How much the model is to think, and what of it is to be shown.

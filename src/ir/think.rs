@@ -2,193 +2,208 @@
 //! line break needed.
 
 use crate::ir::{
-    block::{Block, BlockKind, Reasoning, Text},
-    blocks::Blocks,
-    event::{ChatEvent, Head},
+    block::{Block, BlockKind, Reasoning, TextBlock},
+    blocks::OpenBlocks,
+    event::{BlockStart, ChatEvent},
     response::ChatResponse,
 };
 
-const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+const OPEN_TAG: &str = "<think>";
+const CLOSE_TAG: &str = "</think>";
 
 /// Rewrites the events of an answer. Only its first text is looked at, and only before anything
 /// else was said.
 #[derive(Debug, Default)]
-pub struct Split {
-    stage: Stage,
+pub struct ThinkTagSplitter {
+    state: ThinkState,
     /// What may still turn out to be a tag.
-    held: String,
+    pending: String,
     /// The block that is being split, as the reader numbers it, and all blocks as they are told.
-    source: Option<u32>,
-    told: Vec<(u32, u32)>,
-    blocks: Blocks,
-    shift: u32,
+    source_block: Option<u32>,
+    renumbered: Vec<(u32, u32)>,
+    blocks: OpenBlocks,
+    next_block: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum ThinkState {
     /// Nothing was said but white space.
     #[default]
     Start,
     Inside,
     /// After the closing tag: white space before the answer is dropped.
-    Gap,
-    Over,
+    AfterCloseTag,
+    Done,
 }
 
-impl Split {
+impl ThinkTagSplitter {
     /// Takes an event and appends what it becomes.
     pub fn push(&mut self, event: ChatEvent, out: &mut Vec<ChatEvent>) {
         match event {
-            ChatEvent::Open { block, head: Head::Text }
-                if self.stage == Stage::Start && self.source.is_none() =>
+            ChatEvent::Open { block, head: BlockStart::Text }
+                if self.state == ThinkState::Start && self.source_block.is_none() =>
             {
-                self.source = Some(block);
+                self.source_block = Some(block);
             }
-            ChatEvent::Delta { block, text } if self.source == Some(block) => self.text(&text, out),
-            ChatEvent::Close { block } if self.source == Some(block) => self.close(out),
+            ChatEvent::Delta { block, text } if self.source_block == Some(block) => {
+                self.push_text(&text, out)
+            }
+            ChatEvent::Close { block } if self.source_block == Some(block) => {
+                self.close_source(out)
+            }
             ChatEvent::Open { block, head } => {
-                self.close(out);
-                self.stage = Stage::Over;
-                let told = self.next();
-                self.told.push((block, told));
-                out.push(ChatEvent::Open { block: told, head });
+                self.close_source(out);
+                self.state = ThinkState::Done;
+                let number = self.allocate_block();
+                self.renumbered.push((block, number));
+                out.push(ChatEvent::Open { block: number, head });
             }
             ChatEvent::Delta { block, text } => {
-                out.extend(self.number(block).map(|block| ChatEvent::Delta { block, text }));
+                out.extend(self.renumber(block).map(|block| ChatEvent::Delta { block, text }));
             }
-            ChatEvent::Proof { block, proof } => {
-                out.extend(self.number(block).map(|block| ChatEvent::Proof { block, proof }));
+            ChatEvent::Signature { block, signature: proof } => {
+                out.extend(
+                    self.renumber(block)
+                        .map(|block| ChatEvent::Signature { block, signature: proof }),
+                );
             }
             ChatEvent::Citation { block, citation } => {
-                out.extend(self.number(block).map(|block| ChatEvent::Citation { block, citation }));
+                out.extend(
+                    self.renumber(block).map(|block| ChatEvent::Citation { block, citation }),
+                );
             }
             ChatEvent::Close { block } => {
-                out.extend(self.number(block).map(|block| ChatEvent::Close { block }))
+                out.extend(self.renumber(block).map(|block| ChatEvent::Close { block }))
             }
             ChatEvent::End { .. } => {
-                self.close(out);
+                self.close_source(out);
                 out.push(event);
             }
             ChatEvent::Begin { .. } | ChatEvent::Logprobs(_) => out.push(event),
         }
     }
 
-    fn next(&mut self) -> u32 {
-        let next = self.shift;
-        self.shift += 1;
+    fn allocate_block(&mut self) -> u32 {
+        let next = self.next_block;
+        self.next_block += 1;
         next
     }
 
-    fn number(&self, block: u32) -> Option<u32> {
-        if self.source == Some(block) {
-            return self.blocks.current();
+    fn renumber(&self, block: u32) -> Option<u32> {
+        if self.source_block == Some(block) {
+            return self.blocks.current_prose();
         }
-        self.told.iter().find(|(source, _)| *source == block).map(|(_, told)| *told)
+        self.renumbered.iter().find(|(source, _)| *source == block).map(|(_, number)| *number)
     }
 
-    fn say(&mut self, head: Head, text: &str, out: &mut Vec<ChatEvent>) {
+    fn emit(&mut self, head: BlockStart, text: &str, out: &mut Vec<ChatEvent>) {
         let from = out.len();
-        self.blocks.prose(head, text, out);
-        self.shift +=
+        self.blocks.push_prose(head, text, out);
+        self.next_block +=
             out[from..].iter().filter(|event| matches!(event, ChatEvent::Open { .. })).count()
                 as u32;
     }
 
-    fn text(&mut self, text: &str, out: &mut Vec<ChatEvent>) {
-        if self.stage == Stage::Over {
-            return self.say(Head::Text, text, out);
+    fn push_text(&mut self, text: &str, out: &mut Vec<ChatEvent>) {
+        if self.state == ThinkState::Done {
+            return self.emit(BlockStart::Text, text, out);
         }
-        self.held.push_str(text);
+        self.pending.push_str(text);
         loop {
-            match self.stage {
-                Stage::Start => {
-                    let begun = self.held.trim_start();
-                    if begun.is_empty() || begun.len() < OPEN.len() && OPEN.starts_with(begun) {
+            match self.state {
+                ThinkState::Start => {
+                    let trimmed = self.pending.trim_start();
+                    if trimmed.is_empty()
+                        || trimmed.len() < OPEN_TAG.len() && OPEN_TAG.starts_with(trimmed)
+                    {
                         return;
                     }
-                    match begun.strip_prefix(OPEN) {
+                    match trimmed.strip_prefix(OPEN_TAG) {
                         Some(rest) => {
-                            self.held = rest.to_owned();
-                            self.stage = Stage::Inside;
+                            self.pending = rest.to_owned();
+                            self.state = ThinkState::Inside;
                         }
                         None => {
-                            self.stage = Stage::Over;
-                            let held = std::mem::take(&mut self.held);
-                            return self.say(Head::Text, &held, out);
+                            self.state = ThinkState::Done;
+                            let pending = std::mem::take(&mut self.pending);
+                            return self.emit(BlockStart::Text, &pending, out);
                         }
                     }
                 }
-                Stage::Inside => match self.find_close() {
+                ThinkState::Inside => match self.find_close_tag() {
                     Some(at) => {
-                        let rest = self.held.split_off(at + CLOSE.len());
-                        self.held.truncate(at);
-                        let thought = std::mem::replace(&mut self.held, rest);
-                        self.say(Head::Reasoning { summary: false }, &thought, out);
-                        self.stage = Stage::Gap;
+                        let rest = self.pending.split_off(at + CLOSE_TAG.len());
+                        self.pending.truncate(at);
+                        let thought = std::mem::replace(&mut self.pending, rest);
+                        self.emit(BlockStart::Reasoning { summary: false }, &thought, out);
+                        self.state = ThinkState::AfterCloseTag;
                     }
                     None => {
-                        let keep = (1..CLOSE.len())
+                        let keep = (1..CLOSE_TAG.len())
                             .rev()
-                            .find(|n| self.held.ends_with(&CLOSE[..*n]))
+                            .find(|n| self.pending.ends_with(&CLOSE_TAG[..*n]))
                             .unwrap_or(0);
-                        let tail = self.held.split_off(self.held.len() - keep);
-                        let thought = std::mem::replace(&mut self.held, tail);
-                        return self.say(Head::Reasoning { summary: false }, &thought, out);
+                        let tail = self.pending.split_off(self.pending.len() - keep);
+                        let thought = std::mem::replace(&mut self.pending, tail);
+                        return self.emit(BlockStart::Reasoning { summary: false }, &thought, out);
                     }
                 },
-                Stage::Gap => {
-                    let rest = self.held.trim_start().to_owned();
-                    self.held.clear();
+                ThinkState::AfterCloseTag => {
+                    let rest = self.pending.trim_start().to_owned();
+                    self.pending.clear();
                     if !rest.is_empty() {
-                        self.stage = Stage::Over;
-                        self.say(Head::Text, &rest, out);
+                        self.state = ThinkState::Done;
+                        self.emit(BlockStart::Text, &rest, out);
                     }
                     return;
                 }
-                Stage::Over => return,
+                ThinkState::Done => return,
             }
         }
     }
 
     /// Where the thought ends in what is held; line breaks before its first word are dropped.
-    fn find_close(&mut self) -> Option<usize> {
-        if self.blocks.current().is_none() {
-            let breaks = self.held.len() - self.held.trim_start_matches(['\n', '\r']).len();
-            self.held.drain(..breaks);
+    fn find_close_tag(&mut self) -> Option<usize> {
+        if self.blocks.current_prose().is_none() {
+            let breaks = self.pending.len() - self.pending.trim_start_matches(['\n', '\r']).len();
+            self.pending.drain(..breaks);
         }
-        self.held.find(CLOSE)
+        self.pending.find(CLOSE_TAG)
     }
 
-    fn close(&mut self, out: &mut Vec<ChatEvent>) {
-        if self.source.is_none() {
+    fn close_source(&mut self, out: &mut Vec<ChatEvent>) {
+        if self.source_block.is_none() {
             return;
         }
-        let held = std::mem::take(&mut self.held);
-        match self.stage {
-            Stage::Start | Stage::Over => self.say(Head::Text, &held, out),
-            Stage::Inside => self.say(Head::Reasoning { summary: false }, &held, out),
-            Stage::Gap => {}
+        let pending = std::mem::take(&mut self.pending);
+        match self.state {
+            ThinkState::Start | ThinkState::Done => self.emit(BlockStart::Text, &pending, out),
+            ThinkState::Inside => {
+                self.emit(BlockStart::Reasoning { summary: false }, &pending, out)
+            }
+            ThinkState::AfterCloseTag => {}
         }
-        self.blocks.close(out);
-        self.stage = Stage::Over;
-        self.source = None;
+        self.blocks.close_all(out);
+        self.state = ThinkState::Done;
+        self.source_block = None;
     }
 }
 
 /// Does the same to an answer that came whole.
-pub fn split(response: &mut ChatResponse) {
+pub fn split_response(response: &mut ChatResponse) {
     let Some(at) =
         response.blocks.iter().position(|block| !matches!(block.kind, BlockKind::Foreign { .. }))
     else {
         return;
     };
     let BlockKind::Text(text) = &mut response.blocks[at].kind else { return };
-    let Some(inside) = text.text.trim_start().strip_prefix(OPEN) else { return };
-    let (thought, rest) = inside.split_once(CLOSE).unwrap_or((inside, ""));
+    let Some(inside) = text.text.trim_start().strip_prefix(OPEN_TAG) else { return };
+    let (thought, rest) = inside.split_once(CLOSE_TAG).unwrap_or((inside, ""));
     let thought = thought.trim_start_matches(['\n', '\r']).to_owned();
-    let rest =
-        Text { text: rest.trim_start().to_owned(), citations: std::mem::take(&mut text.citations) };
+    let rest = TextBlock {
+        text: rest.trim_start().to_owned(),
+        citations: std::mem::take(&mut text.citations),
+    };
     let mut blocks =
         vec![Block::new(BlockKind::Reasoning(Reasoning { text: thought, summary: false }))];
     if !rest.text.is_empty() {
@@ -200,22 +215,22 @@ pub fn split(response: &mut ChatResponse) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::assemble::{Assembler, events};
+    use crate::ir::assemble::{Assembler, to_events};
 
-    fn whole(text: &str) -> ChatResponse {
+    fn text_response(text: &str) -> ChatResponse {
         ChatResponse { blocks: vec![Block::text(text)], ..ChatResponse::default() }
     }
 
-    fn said(response: &ChatResponse) -> (String, String) {
-        let (mut thought, mut told) = (String::new(), String::new());
+    fn reasoning_and_text(response: &ChatResponse) -> (String, String) {
+        let (mut thought, mut visible) = (String::new(), String::new());
         for block in &response.blocks {
             match &block.kind {
                 BlockKind::Reasoning(it) => thought.push_str(&it.text),
-                BlockKind::Text(it) => told.push_str(&it.text),
+                BlockKind::Text(it) => visible.push_str(&it.text),
                 _ => {}
             }
         }
-        (thought, told)
+        (thought, visible)
     }
 
     #[test]
@@ -228,12 +243,16 @@ mod tests {
             ("<think>never closed </thi", "never closed </thi", ""),
             ("  plain", "", "  plain"),
         ] {
-            let mut response = whole(text);
-            split(&mut response);
-            assert_eq!(said(&response), (thought.to_owned(), rest.to_owned()), "{text}");
+            let mut response = text_response(text);
+            split_response(&mut response);
+            assert_eq!(
+                reasoning_and_text(&response),
+                (thought.to_owned(), rest.to_owned()),
+                "{text}"
+            );
             for cut in 0..text.len() {
-                let (mut splitter, mut out) = (Split::default(), Vec::new());
-                for event in events(&whole("")) {
+                let (mut splitter, mut out) = (ThinkTagSplitter::default(), Vec::new());
+                for event in to_events(&text_response("")) {
                     if let ChatEvent::Close { .. } = event {
                         for piece in [&text[..cut], &text[cut..]] {
                             splitter.push(
@@ -244,11 +263,11 @@ mod tests {
                     }
                     splitter.push(event, &mut out);
                 }
-                crate::ir::grammar::check(&out).expect("well formed");
+                crate::ir::grammar::validate_events(&out).expect("well formed");
                 let mut assembler = Assembler::default();
                 out.iter().for_each(|event| assembler.feed(event));
-                let (got, told) = said(&assembler.finish().expect("complete"));
-                assert_eq!((got.as_str(), told.as_str()), (thought, rest), "{text} at {cut}");
+                let (got, visible) = reasoning_and_text(&assembler.finish().expect("complete"));
+                assert_eq!((got.as_str(), visible.as_str()), (thought, rest), "{text} at {cut}");
             }
         }
     }

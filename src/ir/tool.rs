@@ -1,7 +1,7 @@
 //! What the model may call.
 
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     ir::{block::CacheMark, extras::Extras, op::Dialect},
 };
 
@@ -19,7 +19,7 @@ pub struct FunctionTool {
     pub name: String,
     pub description: Option<String>,
     /// JSON Schema of the arguments; absent means no arguments.
-    pub schema: Option<Raw>,
+    pub schema: Option<RawJson>,
     pub strict: Option<bool>,
     /// The namespace it stands in (Responses); `name` is then unique as `namespace__name`.
     pub namespace: Option<String>,
@@ -32,7 +32,7 @@ pub struct CustomTool {
     pub name: String,
     pub description: Option<String>,
     /// `{"type":"grammar",…}` or `{"type":"text"}`.
-    pub format: Option<Raw>,
+    pub format: Option<RawJson>,
     pub extras: Extras,
 }
 
@@ -41,7 +41,7 @@ pub struct HostedTool {
     pub kind: Hosted,
     pub dialect: Dialect,
     /// The tool as its dialect wrote it, whole.
-    pub body: Raw,
+    pub body: RawJson,
 }
 
 /// What hosted tools have in common across dialects.
@@ -98,7 +98,7 @@ impl CustomTool {
         FunctionTool {
             name: self.name.clone(),
             description: (!description.is_empty()).then_some(description),
-            schema: Raw::parse(
+            schema: RawJson::parse(
                 r#"{"type":"object","properties":{"input":{"type":"string","description":"The tool's whole input, as free text."}},"required":["input"],"additionalProperties":false}"#,
             ),
             strict: None,
@@ -113,7 +113,7 @@ impl CustomTool {
 /// are something else.
 #[must_use]
 pub fn custom_input(arguments: &str) -> String {
-    let inside = Raw::parse(arguments)
+    let inside = RawJson::parse(arguments)
         .and_then(|raw| raw.json().get("input")?.str().map(std::borrow::Cow::into_owned));
     inside.unwrap_or_else(|| arguments.to_owned())
 }

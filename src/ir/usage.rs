@@ -37,7 +37,8 @@ pub struct Usage {
     pub searches: u64,
     /// What the provider says that it cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reported: Option<NanoUsd>,
+    #[serde(rename = "reported")]
+    pub reported_cost: Option<NanoUsd>,
 }
 
 impl Usage {
@@ -56,20 +57,20 @@ impl Usage {
             audio_out: self.audio_out.saturating_add(other.audio_out),
             image_out: self.image_out.saturating_add(other.image_out),
             searches: self.searches.saturating_add(other.searches),
-            reported: None,
+            reported_cost: None,
         }
     }
 
     /// Input that came from no cache and went into none: text, sound, pictures.
     #[must_use]
-    pub fn fresh(&self) -> u64 {
+    pub fn uncached_input(&self) -> u64 {
         self.input.saturating_add(self.audio_in).saturating_add(self.image_in)
     }
 
     /// All input, cached or not.
     #[must_use]
     pub fn input_total(&self) -> u64 {
-        self.fresh()
+        self.uncached_input()
             .saturating_add(self.cache_read)
             .saturating_add(self.cache_write_5m)
             .saturating_add(self.cache_write_1h)

@@ -48,10 +48,10 @@ impl Kept {
             }
             _ => ("", ""),
         };
-        let (head, tail) = (redactor.text(head), redactor.text(tail));
+        let (head, tail) = (redactor.redact(head), redactor.redact(tail));
         let mut bytes = head.as_bytes().to_vec();
         bytes.extend_from_slice(tail.as_bytes());
-        let media = redactor.text(&body.media).chars().take(100).collect();
+        let media = redactor.redact(&body.media).chars().take(100).collect();
         Self {
             id: body.id.to_string(),
             side: body.side,
@@ -354,7 +354,7 @@ mod tests {
     struct Hide;
 
     impl Redactor for Hide {
-        fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
             if text.contains("SECRET") {
                 Cow::Owned(text.replace("SECRET", "[redacted]"))
             } else {
@@ -488,7 +488,7 @@ mod tests {
             let request = id(1);
             write(&mut connection, &Body::new(request, Side::Answer, "text/plain", Bytes::from(text.clone())), 0);
             let shown = read(&connection, &request.to_string()).unwrap();
-            prop_assert_eq!(&shown[0].head, &Hide.text(&text));
+            prop_assert_eq!(&shown[0].head, &Hide.redact(&text));
         }
 
         #[test]

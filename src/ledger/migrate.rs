@@ -3,20 +3,20 @@
 use rusqlite::Connection;
 
 /// The steps, each from one version to the next; never changed once released.
-const STEPS: &[&str] = &[
+const MIGRATIONS: &[&str] = &[
     include_str!("../../assets/migrations/0001_ledger.sql"),
     include_str!("../../assets/migrations/0002_task.sql"),
 ];
 
 /// Marks a file as ours: "aipx".
-const APPLICATION: i32 = 0x6169_7078;
+const APPLICATION_ID: i32 = 0x6169_7078;
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     #[error("it holds something else than a ledger")]
     Foreign,
-    #[error("it was written by a newer aiproxy (version {0} of its form; this one knows {known})", known = STEPS.len())]
+    #[error("it was written by a newer aiproxy (version {0} of its form; this one knows {known})", known = MIGRATIONS.len())]
     Newer(usize),
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
@@ -24,8 +24,8 @@ pub enum MigrateError {
 
 /// The version of the form that this program writes.
 #[must_use]
-pub fn latest() -> usize {
-    STEPS.len()
+pub fn latest_version() -> usize {
+    MIGRATIONS.len()
 }
 
 /// Takes every step that the file lacks; all of them or none.
@@ -33,15 +33,15 @@ pub fn latest() -> usize {
 /// # Errors
 ///
 /// A file of a newer version or of another program, which is left as it is; what SQLite says.
-pub fn run(connection: &mut Connection) -> Result<(), MigrateError> {
-    run_to(connection, STEPS)
+pub fn migrate(connection: &mut Connection) -> Result<(), MigrateError> {
+    run_steps(connection, MIGRATIONS)
 }
 
-fn run_to(connection: &mut Connection, steps: &[&str]) -> Result<(), MigrateError> {
+fn run_steps(connection: &mut Connection, steps: &[&str]) -> Result<(), MigrateError> {
     let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let number = |name: &str| tx.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let version = usize::try_from(number("user_version")?).unwrap_or(usize::MAX);
-    if number("application_id")? != APPLICATION {
+    if number("application_id")? != APPLICATION_ID {
         let tables: i64 =
             tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if tables > 0 || version > 0 {
@@ -54,7 +54,7 @@ fn run_to(connection: &mut Connection, steps: &[&str]) -> Result<(), MigrateErro
     for step in &steps[version..] {
         tx.execute_batch(step)?;
     }
-    tx.pragma_update(None, "application_id", APPLICATION)?;
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
     tx.pragma_update(None, "user_version", i32::try_from(steps.len()).unwrap_or(i32::MAX))?;
     tx.commit()?;
     Ok(())
@@ -75,36 +75,36 @@ mod tests {
     #[test]
     fn every_earlier_version_becomes_the_same() {
         let mut fresh = Connection::open_in_memory().unwrap();
-        run(&mut fresh).unwrap();
-        for version in 0..=STEPS.len() {
+        migrate(&mut fresh).unwrap();
+        for version in 0..=MIGRATIONS.len() {
             let mut old = Connection::open_in_memory().unwrap();
             if version > 0 {
-                run_to(&mut old, &STEPS[..version]).unwrap();
+                run_steps(&mut old, &MIGRATIONS[..version]).unwrap();
             }
-            run(&mut old).unwrap();
+            migrate(&mut old).unwrap();
             assert_eq!(schema(&old), schema(&fresh), "from version {version}");
-            run(&mut old).unwrap();
+            migrate(&mut old).unwrap();
         }
     }
 
     #[test]
     fn what_is_newer_or_not_ours_is_left_alone() {
         let mut newer = Connection::open_in_memory().unwrap();
-        run(&mut newer).unwrap();
+        migrate(&mut newer).unwrap();
         newer.pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(run(&mut newer), Err(MigrateError::Newer(99))));
+        assert!(matches!(migrate(&mut newer), Err(MigrateError::Newer(99))));
 
         let mut other = Connection::open_in_memory().unwrap();
         other.execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
         let before = schema(&other);
-        assert!(matches!(run(&mut other), Err(MigrateError::Foreign)));
+        assert!(matches!(migrate(&mut other), Err(MigrateError::Foreign)));
         assert_eq!(schema(&other), before);
     }
 
     #[test]
     fn a_step_that_fails_changes_nothing() {
         let mut file = Connection::open_in_memory().unwrap();
-        assert!(run_to(&mut file, &["CREATE TABLE a (x)", "CREATE TABLE a (x)"]).is_err());
+        assert!(run_steps(&mut file, &["CREATE TABLE a (x)", "CREATE TABLE a (x)"]).is_err());
         assert!(schema(&file).is_empty());
     }
 }

@@ -10,5 +10,5 @@ pub mod sqlite;
 pub mod usage;
 pub mod writer;
 
-pub use query::Reader;
-pub use writer::{Ledger, Start, Status};
+pub use query::LedgerReader;
+pub use writer::{Ledger, LedgerStatus, WriterConfig};

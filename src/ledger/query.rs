@@ -250,7 +250,7 @@ impl Reader {
         before: Option<RequestId>,
         limit: usize,
     ) -> Result<Turns, QueryError> {
-        let from = RequestId::floor(since);
+        let from = RequestId::min_text_at(since);
         let until = before.map_or_else(|| "g".to_owned(), |before| before.to_string());
         let mut query = self.connection.prepare_cached(
             "SELECT id FROM request WHERE id >= ?1 AND id < ?2 AND session = ?3 AND project = ?4 ORDER BY id DESC LIMIT ?5",

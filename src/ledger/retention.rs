@@ -37,7 +37,7 @@ pub(super) fn tend(file: &mut File, settings: &Settings, now: UnixMillis) -> Res
             "SELECT id FROM request WHERE id < ?1 AND finished < ?2 ORDER BY id LIMIT ?3",
         )?;
         query
-            .query_map((RequestId::floor(UnixMillis(kept)), kept, AT_ONCE as i64), |row| {
+            .query_map((RequestId::min_text_at(UnixMillis(kept)), kept, AT_ONCE as i64), |row| {
                 row.get(0)
             })?
             .collect::<Result<_, _>>()?

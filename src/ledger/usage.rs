@@ -335,7 +335,7 @@ impl Reader {
             .connection
             .prepare_cached("SELECT upstream, key, model, usage, cost FROM attempt WHERE request = ?1 ORDER BY won, number")?;
         // What finished since then began no longer before.
-        let begun = RequestId::floor(UnixMillis(from.0.saturating_sub(LONGEST_MS)));
+        let begun = RequestId::min_text_at(UnixMillis(from.0.saturating_sub(LONGEST_MS)));
         let mut rows = query.query(params![begun, from.0])?;
         while let Some(row) = rows.next()? {
             let text = |at: usize| {

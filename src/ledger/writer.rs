@@ -25,7 +25,7 @@ use crate::{
     base::{
         clock::{Clock, Mono},
         redact::Redactor,
-        zone::zone,
+        zone::timezone_by_name,
     },
     config::settings::Ledger as Settings,
     events::{
@@ -105,7 +105,7 @@ impl Ledger {
     ///
     /// The system gives no thread.
     pub fn start(start: Start) -> std::io::Result<Self> {
-        let zone = zone(&start.settings.tz);
+        let zone = timezone_by_name(&start.settings.tz);
         let shared =
             Arc::new(Shared { settings: Mutex::new(start.settings.clone()), ..Shared::default() });
         let path = start.path.clone();

@@ -3,5 +3,5 @@
 pub mod cost;
 pub mod table;
 
-pub use cost::{Question, bill};
-pub use table::Book;
+pub use cost::{BillQuery, bill};
+pub use table::PriceBook;

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::{
-    engine::{Engine, Held},
-    wishes::Wishes,
+    engine::{BufferReservation, Engine},
+    wishes::RoutingPreferences,
 };
 use crate::{
     base::{
@@ -41,13 +41,13 @@ pub struct Endpoint {
     /// Below the upstream's base URL, begins with `/`; `{model}` stands where the path holds the
     /// model.
     pub path: String,
-    pub model: ModelPlace,
-    pub stream: StreamPlace,
+    pub model: ModelLocation,
+    pub stream: StreamMode,
 }
 
 /// Where the model's name stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ModelPlace {
+pub enum ModelLocation {
     Body,
     /// Decoded from the path.
     Path(String),
@@ -57,17 +57,17 @@ pub enum ModelPlace {
 
 /// How a client asks for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamPlace {
+pub enum StreamMode {
     /// `"stream": true`; the flag is what absence means.
     Body {
         default: bool,
     },
-    Yes(Framing),
-    No,
+    Always(Framing),
+    Never,
 }
 
 /// A request, read.
-pub struct Ask {
+pub struct ProxyRequest {
     pub id: RequestId,
     /// The request that this one repeats.
     pub replay_of: Option<RequestId>,
@@ -82,12 +82,12 @@ pub struct Ask {
     /// Decoded, whole.
     pub body: Bytes,
     /// The body as it came, with its coding, where it was compressed.
-    pub coded: Option<(Bytes, HeaderValue)>,
+    pub encoded_body: Option<(Bytes, HeaderValue)>,
     /// Where the model's name stands in `body`, JSON quotes included for JSON.
     pub model_span: Option<Range<usize>>,
     /// Whether the span is in a form rather than in JSON.
-    pub form: bool,
-    pub asked: Arc<str>,
+    pub is_multipart: bool,
+    pub requested_model: Arc<str>,
     pub stream: bool,
     /// Only `Accept` asks for the stream; the upstream has to be told in the body.
     pub add_stream: bool,
@@ -106,35 +106,35 @@ pub struct Ask {
     /// The service tier that the client asks for, on which the price may depend.
     pub tier: Option<Box<str>>,
     /// How long the client says it will wait.
-    pub patience: Option<Duration>,
+    pub client_timeout: Option<Duration>,
     /// `x-aiproxy-upstream` of the client: only this one.
-    pub pin: Option<Arc<str>>,
+    pub pinned_upstream: Option<Arc<str>>,
     /// Whose request the body is; another dialect's than the path says where a body was taken for
     /// what it looks like.
-    pub read_as: Dialect,
+    pub body_dialect: Dialect,
     /// The response that the request goes on from (`previous_response_id`).
-    pub previous: Option<Box<str>>,
+    pub previous_response_id: Option<Box<str>>,
     /// The body cannot pass as it is: it names or holds what only we understand.
-    pub rewrite: bool,
+    pub must_rewrite: bool,
     /// Only this upstream, only this key: what the request names lives there.
-    pub home: Option<(UpstreamId, Option<KeyId>)>,
+    pub owner: Option<(UpstreamId, Option<KeyId>)>,
     /// `x-aiproxy-strict: 1`: nothing may be lost in translation.
     pub strict: bool,
     /// What it wishes of routing, taken out of the body.
-    pub wishes: Option<Box<Wishes>>,
-    pub held: Held,
+    pub preferences: Option<Box<RoutingPreferences>>,
+    pub buffer_reservation: BufferReservation,
 }
 
 /// The empty text, shared.
-pub(super) fn nothing() -> Arc<str> {
+pub(super) fn empty_str() -> Arc<str> {
     static NOTHING: OnceLock<Arc<str>> = OnceLock::new();
     Arc::clone(NOTHING.get_or_init(|| Arc::from("")))
 }
 
-impl Ask {
+impl ProxyRequest {
     /// The most output tokens that the client allows; 0 where no answer of tokens is to come.
     #[must_use]
-    pub fn output(&self) -> u64 {
+    pub fn output_limit(&self) -> u64 {
         if matches!(self.endpoint.op, Op::Chat | Op::Completions) {
             self.max_tokens.unwrap_or(u64::MAX)
         } else {
@@ -144,7 +144,7 @@ impl Ask {
 
     /// The same request for another attempt beside this one; what is held for its body stays with
     /// this one.
-    pub(super) fn twin(&self, engine: &Arc<Engine>) -> Box<Self> {
+    pub(super) fn clone_for_hedge(&self, engine: &Arc<Engine>) -> Box<Self> {
         Box::new(Self {
             id: self.id,
             replay_of: self.replay_of,
@@ -156,10 +156,10 @@ impl Ask {
             query: self.query.clone(),
             headers: self.headers.clone(),
             body: self.body.clone(),
-            coded: self.coded.clone(),
+            encoded_body: self.encoded_body.clone(),
             model_span: self.model_span.clone(),
-            form: self.form,
-            asked: Arc::clone(&self.asked),
+            is_multipart: self.is_multipart,
+            requested_model: Arc::clone(&self.requested_model),
             stream: self.stream,
             add_stream: self.add_stream,
             framing: self.framing,
@@ -169,24 +169,24 @@ impl Ask {
             session: self.session.clone(),
             estimate: self.estimate,
             max_tokens: self.max_tokens,
-            patience: self.patience,
-            pin: self.pin.clone(),
-            read_as: self.read_as,
-            previous: self.previous.clone(),
-            rewrite: self.rewrite,
-            home: self.home,
+            client_timeout: self.client_timeout,
+            pinned_upstream: self.pinned_upstream.clone(),
+            body_dialect: self.body_dialect,
+            previous_response_id: self.previous_response_id.clone(),
+            must_rewrite: self.must_rewrite,
+            owner: self.owner,
             strict: self.strict,
-            wishes: None,
+            preferences: None,
             tier: self.tier.clone(),
-            held: Held::none(engine),
+            buffer_reservation: BufferReservation::empty(engine),
         })
     }
 
     /// Nothing is sent again from here on: what was kept for that is let go.
-    pub fn forget_body(&mut self) {
+    pub fn drop_body(&mut self) {
         self.body = Bytes::new();
-        self.coded = None;
+        self.encoded_body = None;
         self.headers = HeaderMap::new();
-        self.held.release();
+        self.buffer_reservation.release();
     }
 }

@@ -16,7 +16,7 @@ use super::engine::Engine;
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
-        money::{NANO, NanoUsd, nano},
+        money::{NANOS_PER_UNIT, NanoUsd, to_nanos},
     },
     config::{
         base_url,
@@ -43,7 +43,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Answers are small.
 const LARGEST: usize = 64 << 10;
 /// Less than this is little: a dollar.
-const LITTLE: NanoUsd = NanoUsd(NANO);
+const LITTLE: NanoUsd = NanoUsd(NANOS_PER_UNIT);
 
 /// What is known, by key.
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ impl Balance {
     /// `$12.300`, `88.88 CNY`.
     #[must_use]
     pub fn text(&self) -> String {
-        match (&*self.currency, nano(self.amount)) {
+        match (&*self.currency, to_nanos(self.amount)) {
             ("USD", Some(nano)) => NanoUsd(nano).to_string(),
             (currency, _) => format!("{:.2} {currency}", self.amount),
         }
@@ -236,7 +236,8 @@ fn root(end: &End) -> Option<End> {
 /// Keeps what a provider told, and says so where it is little now or more than before.
 fn tell(engine: &Engine, upstream: &Upstream, key: &Key, amount: f64, currency: String) {
     let rate = prices::dollars(&currency, &engine.generation().settings.rates);
-    let usd = rate.and_then(|rate| nano(amount * rate as f64 / NANO as f64)).map(NanoUsd);
+    let usd =
+        rate.and_then(|rate| to_nanos(amount * rate as f64 / NANOS_PER_UNIT as f64)).map(NanoUsd);
     let balance = Balance { amount, currency, usd, at: engine.clock.unix() };
     let low = balance.is_low();
     let text = balance.text();

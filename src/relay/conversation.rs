@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::ask::Ask;
 use crate::{
-    base::json::{self, Json},
+    base::json::{self, JsonRef},
     config::settings::Sticky,
     ir::op::{Dialect, Op},
     routing::{
@@ -36,7 +36,7 @@ pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Sticky) -> Option<Keys
     }
     let project = &*ask.caller.project.name;
     let mut keys = if sticky == Sticky::Auto && ask.estimate >= LEAST && !ask.form {
-        json::check(&ask.body)
+        json::parse(&ask.body)
             .map(|body| chain(seed, &(project, &*ask.asked), body, ask.endpoint.dialect))
             .unwrap_or_default()
     } else {
@@ -47,7 +47,7 @@ pub(super) fn keys(seed: &RandomState, ask: &Ask, sticky: Sticky) -> Option<Keys
 }
 
 /// The hashes of a conversation's beginnings.
-fn chain(seed: &RandomState, whose: &(&str, &str), body: Json<'_>, dialect: Dialect) -> Keys {
+fn chain(seed: &RandomState, whose: &(&str, &str), body: JsonRef<'_>, dialect: Dialect) -> Keys {
     let mut before = seed.hash_one(whose);
     let mut has_head = false;
     for name in
@@ -69,7 +69,7 @@ fn chain(seed: &RandomState, whose: &(&str, &str), body: Json<'_>, dialect: Dial
     }
     let (mut chain, mut head, mut at, mut asked) = (Vec::new(), None, before, false);
     for message in said.items() {
-        let role = message.get("role").and_then(Json::str);
+        let role = message.get("role").and_then(JsonRef::str);
         let role = role.as_deref().unwrap_or(if dialect == Dialect::Gemini { "user" } else { "" });
         let leads = matches!(role, "system" | "developer") && chain.is_empty() && !asked;
         at = seed.hash_one((at, object(seed, message, &["id", "status"])));
@@ -90,18 +90,18 @@ fn chain(seed: &RandomState, whose: &(&str, &str), body: Json<'_>, dialect: Dial
 /// no conversation.
 #[must_use]
 pub(super) fn prefix(seed: &RandomState, ask: &Ask) -> Option<(u64, Prefix)> {
-    let body = json::check(&ask.body).ok()?;
+    let body = json::parse(&ask.body).ok()?;
     let prefix = parts(seed, body, ask.endpoint.dialect)?;
     Some((seed.hash_one((&*ask.caller.project.name, &*ask.asked)), prefix))
 }
 
-fn parts(seed: &RandomState, body: Json<'_>, dialect: Dialect) -> Option<Prefix> {
+fn parts(seed: &RandomState, body: JsonRef<'_>, dialect: Dialect) -> Option<Prefix> {
     let said = ["messages", "input", "contents"]
         .into_iter()
         .find_map(|name| body.get(name))
         .filter(|said| said.is_array())?;
     let tools = ["tools", "functions"].into_iter().find_map(|name| body.get(name));
-    let each = || tools.into_iter().flat_map(Json::items).map(|tool| digest(seed, tool, ""));
+    let each = || tools.into_iter().flat_map(JsonRef::items).map(|tool| digest(seed, tool, ""));
     let mut out = Prefix {
         tools: each().fold(0, |before, tool| seed.hash_one((before, tool))),
         tool_set: each().fold(0, u64::wrapping_add),
@@ -114,7 +114,7 @@ fn parts(seed: &RandomState, body: Json<'_>, dialect: Dialect) -> Option<Prefix>
         }
     }
     for message in said.items() {
-        let role = message.get("role").and_then(Json::str);
+        let role = message.get("role").and_then(JsonRef::str);
         let hash = object(seed, message, &["id", "status"]);
         let role =
             match role.as_deref().unwrap_or(if dialect == Dialect::Gemini { "user" } else { "" }) {
@@ -136,7 +136,7 @@ fn parts(seed: &RandomState, body: Json<'_>, dialect: Dialect) -> Option<Prefix>
 }
 
 /// A value's hash; `name` is the key it stands under.
-fn digest(seed: &RandomState, value: Json<'_>, name: &str) -> u64 {
+fn digest(seed: &RandomState, value: JsonRef<'_>, name: &str) -> u64 {
     if value.is_object() {
         return object(seed, value, &[]);
     }
@@ -157,7 +157,7 @@ fn digest(seed: &RandomState, value: Json<'_>, name: &str) -> u64 {
 }
 
 /// An object's hash, without the members of these names and without marks for the cache.
-fn object(seed: &RandomState, value: Json<'_>, without: &[&str]) -> u64 {
+fn object(seed: &RandomState, value: JsonRef<'_>, without: &[&str]) -> u64 {
     let counts =
         |name: &str| !matches!(name, "cache_control" | "cachePoint") && !without.contains(&name);
     value.members().filter(|(name, _)| counts(name)).fold(0_u64, |sum, (name, value)| {
@@ -180,7 +180,7 @@ mod tests {
         // One seed for all, as in one process.
         static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
         let text = body.to_string();
-        chain(&SEED, &("ide", "m"), json::check(text.as_bytes()).expect("JSON"), Dialect::Openai)
+        chain(&SEED, &("ide", "m"), json::parse(text.as_bytes()).expect("JSON"), Dialect::Openai)
     }
 
     fn turn(role: &str, text: &str) -> Value {
@@ -222,7 +222,7 @@ mod tests {
     fn the_parts_of_a_prompt_are_told_apart() {
         static SEED: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
         let parts = |body: &Value| {
-            parts(&SEED, json::check(body.to_string().as_bytes()).expect("JSON"), Dialect::Openai)
+            parts(&SEED, json::parse(body.to_string().as_bytes()).expect("JSON"), Dialect::Openai)
                 .expect("parts")
         };
         let tool = |name: &str| json!({"type": "function", "function": {"name": name}});
@@ -260,7 +260,7 @@ mod tests {
             let keys = chain(
                 &RandomState::new(),
                 &("a", "m"),
-                json::check(text.as_bytes()).expect("JSON"),
+                json::parse(text.as_bytes()).expect("JSON"),
                 dialect,
             );
             assert_eq!(keys.chain.len(), 1, "{body}");

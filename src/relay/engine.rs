@@ -18,7 +18,9 @@ use super::{
     remember::Remember, stored::Stored, waiting::Queue,
 };
 use crate::{
-    base::{clean, clock::Clock, draw::Seeded, id::IdMap, redact::Redactor, zone::zone},
+    base::{
+        clean, clock::Clock, draw::XorShiftRng, id::IdMap, redact::Redactor, zone::timezone_by_name,
+    },
     config::{
         Settings,
         settings::{Bodies, KeyId, Upstream, UpstreamId},
@@ -95,7 +97,7 @@ pub struct Engine {
     pub remember: Remember,
     generation: ArcSwap<Generation>,
     accounts: ArcSwap<IdMap<KeyId, AccountId>>,
-    luck: Mutex<Seeded>,
+    luck: Mutex<XorShiftRng>,
     /// Requests in flight, and bytes of bodies held for them.
     in_flight: AtomicUsize,
     buffered: AtomicU64,
@@ -131,7 +133,7 @@ impl Engine {
             lists,
             queue: Queue::default(),
             projects: Projects::default(),
-            budgets: Budgets::new(zone(&settings.ledger.tz)),
+            budgets: Budgets::new(timezone_by_name(&settings.ledger.tz)),
             unpriced: Unpriced::default(),
             halts: Halts::default(),
             heads: Heads::default(),
@@ -149,7 +151,7 @@ impl Engine {
             remember,
             generation: ArcSwap::from_pointee(Generation::new(settings)),
             accounts: ArcSwap::default(),
-            luck: Mutex::new(Seeded::from_os()),
+            luck: Mutex::new(XorShiftRng::from_os()),
             in_flight: AtomicUsize::new(0),
             buffered: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -241,10 +243,10 @@ impl Engine {
     /// Text from outside as it may be shown: without secrets, without control characters.
     #[must_use]
     pub fn words(&self, text: &str) -> String {
-        clean::clean(&self.redactor.text(text)).into_owned()
+        clean::clean(&self.redactor.redact(text)).into_owned()
     }
 
-    pub(super) fn with_luck<T>(&self, f: impl FnOnce(&mut Seeded) -> T) -> T {
+    pub(super) fn with_luck<T>(&self, f: impl FnOnce(&mut XorShiftRng) -> T) -> T {
         f(&mut self.luck.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

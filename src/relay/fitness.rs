@@ -5,7 +5,7 @@ use memchr::memmem;
 
 use super::ask::Ask;
 use crate::{
-    base::json::{self, Json},
+    base::json::{self, JsonRef},
     config::facts,
     ir::op::{Dialect, Op},
     routing::candidate::{Candidate, Unfit},
@@ -106,10 +106,10 @@ const SIDE: [&str; 4] = ["background", "container", "mcp_servers", "web_search_o
 /// Whether the provider itself is to run tools for a request; yes where that cannot be told.
 #[must_use]
 pub(super) fn runs_tools(body: &[u8]) -> bool {
-    let Ok(body) = json::check(body) else { return true };
+    let Ok(body) = json::parse(body) else { return true };
     let asked =
         |name: &&str| body.get(name).is_some_and(|value| !matches!(value.text(), "null" | "false"));
-    let theirs = |tool: Json<'_>| match tool.get("type").and_then(Json::str) {
+    let theirs = |tool: JsonRef<'_>| match tool.get("type").and_then(JsonRef::str) {
         Some(kind) => {
             !CLIENTS.iter().any(|known| kind.starts_with(known))
                 && !kind.starts_with("text_editor_")

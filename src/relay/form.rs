@@ -21,7 +21,7 @@ pub fn boundary(content_type: &str) -> Option<&str> {
 /// Parts are delimited as RFC 2046 section 5.1.1 says; the field's own headers are searched for
 /// `name="…"`.
 #[must_use]
-pub fn field(body: &[u8], boundary: &str, name: &str) -> Option<Range<usize>> {
+pub fn find_field(body: &[u8], boundary: &str, name: &str) -> Option<Range<usize>> {
     let delimiter = format!("--{boundary}");
     let finder = memmem::Finder::new(delimiter.as_bytes());
     let wanted = format!("name=\"{name}\"");
@@ -58,10 +58,10 @@ mod tests {
 
     #[test]
     fn the_model_of_a_form_is_found() {
-        let span = field(FORM, "XX", "model").expect("a model field");
+        let span = find_field(FORM, "XX", "model").expect("a model field");
         assert_eq!(&FORM[span], b"whisper-1");
-        assert_eq!(field(FORM, "XX", "language"), None);
-        assert_eq!(field(b"--XX\r\nbroken", "XX", "model"), None);
+        assert_eq!(find_field(FORM, "XX", "language"), None);
+        assert_eq!(find_field(b"--XX\r\nbroken", "XX", "model"), None);
     }
 
     #[test]
@@ -76,7 +76,7 @@ mod tests {
         fn no_body_panics(body in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
             let mut form = b"--XX\r\n".to_vec();
             form.extend(body);
-            drop(field(&form, "XX", "model"));
+            drop(find_field(&form, "XX", "model"));
         }
     }
 }

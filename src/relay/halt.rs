@@ -15,65 +15,65 @@ use crate::base::id::{IdMap, RequestId};
 
 /// Why a request was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum CancelReason {
     Killed,
     Shutdown,
 }
 
 /// The handle that one request watches.
 #[derive(Default)]
-pub struct Halt {
-    cause: AtomicU8,
+pub struct CancelHandle {
+    reason: AtomicU8,
     waker: AtomicWaker,
 }
 
-impl Halt {
-    fn set(&self, cause: Cause) {
-        self.cause.store(if cause == Cause::Killed { 1 } else { 2 }, Ordering::Release);
+impl CancelHandle {
+    fn cancel(&self, cause: CancelReason) {
+        self.reason.store(if cause == CancelReason::Killed { 1 } else { 2 }, Ordering::Release);
         self.waker.wake();
     }
 
     /// Whether the request is to end; registers the task when it is not.
-    pub fn poll(&self, cx: &Context<'_>) -> Poll<Cause> {
+    pub fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<CancelReason> {
         self.waker.register(cx.waker());
-        match self.cause.load(Ordering::Acquire) {
+        match self.reason.load(Ordering::Acquire) {
             0 => Poll::Pending,
-            1 => Poll::Ready(Cause::Killed),
-            _ => Poll::Ready(Cause::Shutdown),
+            1 => Poll::Ready(CancelReason::Killed),
+            _ => Poll::Ready(CancelReason::Shutdown),
         }
     }
 
     /// Waits until the request is to end.
-    pub async fn wait(&self) -> Cause {
-        poll_fn(|cx| self.poll(cx)).await
+    pub async fn cancelled(&self) -> CancelReason {
+        poll_fn(|cx| self.poll_cancelled(cx)).await
     }
 }
 
 /// All running requests.
 #[derive(Default)]
-pub struct Halts(Mutex<IdMap<RequestId, Arc<Halt>>>);
+pub struct Cancellations(Mutex<IdMap<RequestId, Arc<CancelHandle>>>);
 
-impl Halts {
-    pub(super) fn enter(&self, id: RequestId) -> Arc<Halt> {
-        let halt = Arc::new(Halt::default());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&halt));
-        halt
+impl Cancellations {
+    pub(super) fn register(&self, id: RequestId) -> Arc<CancelHandle> {
+        let cancel = Arc::new(CancelHandle::default());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&cancel));
+        cancel
     }
 
-    pub(super) fn leave(&self, id: RequestId) {
+    pub(super) fn unregister(&self, id: RequestId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
     /// Ends one request; false where it is not running.
-    pub fn kill(&self, id: RequestId) -> bool {
-        let halt = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        halt.inspect(|halt| halt.set(Cause::Killed)).is_some()
+    pub fn cancel(&self, id: RequestId) -> bool {
+        let cancel = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        cancel.inspect(|cancel| cancel.cancel(CancelReason::Killed)).is_some()
     }
 
     /// Ends all of them.
-    pub fn cut_all(&self) {
-        for halt in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            halt.set(Cause::Shutdown);
+    pub fn cancel_all(&self) {
+        for cancel in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            cancel.cancel(CancelReason::Shutdown);
         }
     }
 

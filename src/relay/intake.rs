@@ -263,7 +263,7 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
         ask.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     match &ask.endpoint.model {
         ModelPlace::Upstream(name) => {
-            ask.asked = Arc::from(clean::cut_end(&clean::clean(name), MODEL_NAME).as_ref());
+            ask.asked = Arc::from(clean::truncate_end(&clean::clean(name), MODEL_NAME).as_ref());
             return Ok(());
         }
         ModelPlace::Path(model) => {
@@ -293,7 +293,7 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
             None => error,
         }
     })?;
-    if scan.wishes
+    if scan.has_routing_preferences
         && ask.wishes.is_none()
         && matches!(ask.endpoint.op, Op::Chat | Op::Completions | Op::Embed)
     {
@@ -307,8 +307,8 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
     }
     if ask.endpoint.model == ModelPlace::Body {
         let found = scan.model.as_ref().ok_or_else(no_model)?;
-        check_name(&found.name)?;
-        ask.asked = Arc::from(found.name.as_ref());
+        check_name(&found.text)?;
+        ask.asked = Arc::from(found.text.as_ref());
         ask.model_span = Some(found.span.clone());
     }
     if let StreamPlace::Body { default } = ask.endpoint.stream {
@@ -319,35 +319,35 @@ fn find_model(ask: &mut Ask, settings: &Settings) -> Result<(), ClientError> {
     ask.read_as = read_as(&ask.endpoint, &scan, &body);
     ask.rewrite = holds_ours(ask.endpoint.dialect, &body);
     ask.previous = scan
-        .previous
+        .previous_response_id
         .as_deref()
         .filter(|_| ask.endpoint.dialect == Dialect::Responses)
         .map(Box::from);
     ask.include_usage = scan.include_usage.unwrap_or(false);
     ask.stream_options = scan.stream_options.clone();
-    ask.object_end = Some((scan.end, scan.empty));
+    ask.object_end = Some((scan.closing_brace, scan.is_empty));
     ask.estimate = (body.len() / 4) as u64;
     ask.max_tokens = scan.max_tokens;
-    ask.tier = scan.tier.as_deref().filter(|tier| tier.len() <= TIER).map(Box::from);
+    ask.tier = scan.service_tier.as_deref().filter(|tier| tier.len() <= TIER).map(Box::from);
     if ask.session.is_none() {
         ask.session = scan
             .session
             .as_deref()
-            .map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref()));
+            .map(|s| Arc::from(clean::truncate_end(&clean::clean(s), 128).as_ref()));
     }
     Ok(())
 }
 
 /// Whose request a body is: chat clients also send what looks like Anthropic's or Gemini's.
-fn read_as(endpoint: &Endpoint, scan: &splice::Scan<'_>, body: &[u8]) -> Dialect {
+fn read_as(endpoint: &Endpoint, scan: &splice::RequestScan<'_>, body: &[u8]) -> Dialect {
     if endpoint.dialect != Dialect::Openai || endpoint.op != Op::Chat {
         return endpoint.dialect;
     }
     let has = |key: &[u8]| memchr::memmem::find(body, key).is_some();
     match scan {
-        splice::Scan { messages: false, contents: true, .. } => Dialect::Gemini,
-        splice::Scan { messages: true, system: true, .. } => Dialect::Anthropic,
-        splice::Scan { messages: true, tools: true, .. }
+        splice::RequestScan { has_messages: false, has_contents: true, .. } => Dialect::Gemini,
+        splice::RequestScan { has_messages: true, has_system: true, .. } => Dialect::Anthropic,
+        splice::RequestScan { has_messages: true, has_tools: true, .. }
             if has(b"\"input_schema\"") && !has(b"\"parameters\"") =>
         {
             Dialect::Anthropic
@@ -480,7 +480,8 @@ impl Said {
         }
         let (session, pin) = (session.and_then(text), pin.and_then(text));
         Self {
-            session: session.map(|s| Arc::from(clean::cut_end(&clean::clean(s), 128).as_ref())),
+            session: session
+                .map(|s| Arc::from(clean::truncate_end(&clean::clean(s), 128).as_ref())),
             pin: pin.map(Arc::from),
             strict: strict.is_some_and(|v| matches!(v.as_bytes(), b"1" | b"true")),
             patience: waits.into_iter().flatten().next().and_then(text).and_then(patience),

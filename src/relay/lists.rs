@@ -146,7 +146,7 @@ impl ModelLists {
         }
         let saved = serde_json::to_vec(&kept)
             .map_err(std::io::Error::other)
-            .and_then(|bytes| disk::replace(file, &bytes, 0o600));
+            .and_then(|bytes| disk::write_atomic(file, &bytes, 0o600));
         if let Err(e) = saved {
             tracing::warn!(file = %file.display(), error = %e, "model lists could not be kept");
         }

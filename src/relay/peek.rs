@@ -11,131 +11,131 @@ use std::{
 
 use bytes::Bytes;
 
-use super::transcript::{Part, Teller};
+use super::transcript::{TranscriptPart, TranscriptReader};
 use crate::base::{
     clock::Mono,
     id::{IdMap, RequestId},
 };
 
 /// Who does not look again within this looks no more.
-const LEASE: Duration = Duration::from_secs(5);
+const VIEWER_LEASE: Duration = Duration::from_secs(5);
 /// Bytes that wait to be read by whoever looks.
-const PENDING: usize = 1 << 20;
+const MAX_PENDING_BYTES: usize = 1 << 20;
 /// Requests looked at once.
-const MOST: usize = 32;
+const MAX_TAPS: usize = 32;
 
 /// The requests that somebody looks at.
 #[derive(Default)]
-pub struct Peeks {
+pub struct LiveTaps {
     /// So that a request that nobody looks at costs one look at a number.
     count: AtomicUsize,
-    peeks: Mutex<IdMap<RequestId, Peek>>,
+    taps: Mutex<IdMap<RequestId, LiveTap>>,
 }
 
-struct Peek {
-    teller: Teller,
+struct LiveTap {
+    reader: TranscriptReader,
     pending: Vec<u8>,
     /// More came than waits here.
-    missed: bool,
+    overflowed: bool,
     started: bool,
-    until: Mono,
+    lease_until: Mono,
 }
 
 /// What was said before somebody looked: beginning and end, and how many bytes it was.
-pub(super) type Before<'a> = Option<(&'a [u8], &'a [u8], u64)>;
+pub(super) type Backlog<'a> = Option<(&'a [u8], &'a [u8], u64)>;
 
-impl Peeks {
+impl LiveTaps {
     /// Whether anybody looks at anything.
     #[must_use]
-    pub(super) fn any(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
     /// What a request's answer said up to now, from here on kept for the next look. `None` where
     /// too many are looked at.
-    pub fn look(
+    pub fn read(
         &self,
         id: RequestId,
-        teller: impl FnOnce() -> Teller,
+        new_reader: impl FnOnce() -> TranscriptReader,
         now: Mono,
-    ) -> Option<Vec<Part>> {
-        let mut peeks = self.peeks.lock().unwrap_or_else(PoisonError::into_inner);
-        peeks.retain(|_, peek| peek.until >= now);
-        if !peeks.contains_key(&id) && peeks.len() < MOST {
-            peeks.insert(
+    ) -> Option<Vec<TranscriptPart>> {
+        let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+        taps.retain(|_, tap| tap.lease_until >= now);
+        if !taps.contains_key(&id) && taps.len() < MAX_TAPS {
+            taps.insert(
                 id,
-                Peek {
-                    teller: teller(),
+                LiveTap {
+                    reader: new_reader(),
                     pending: Vec::new(),
-                    missed: false,
+                    overflowed: false,
                     started: false,
-                    until: now,
+                    lease_until: now,
                 },
             );
         }
-        self.count.store(peeks.len(), Ordering::Relaxed);
-        let peek = peeks.get_mut(&id)?;
-        peek.until = Mono(now.0.saturating_add(LEASE));
-        peek.read();
-        Some(peek.teller.parts())
+        self.count.store(taps.len(), Ordering::Relaxed);
+        let tap = taps.get_mut(&id)?;
+        tap.lease_until = Mono(now.0.saturating_add(VIEWER_LEASE));
+        tap.process_pending();
+        Some(tap.reader.parts())
     }
 
     /// More of an answer goes to its client; `before` is what went there already.
-    pub(super) fn sent(
+    pub(super) fn push(
         &self,
         id: RequestId,
         bytes: &[u8],
         already: u64,
-        before: Before<'_>,
+        before: Backlog<'_>,
         now: Mono,
     ) {
-        let mut peeks = self.peeks.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(peek) = peeks.get_mut(&id) else { return };
-        if peek.until < now {
-            peeks.remove(&id);
-            self.count.store(peeks.len(), Ordering::Relaxed);
+        let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(tap) = taps.get_mut(&id) else { return };
+        if tap.lease_until < now {
+            taps.remove(&id);
+            self.count.store(taps.len(), Ordering::Relaxed);
             return;
         }
-        if !std::mem::replace(&mut peek.started, true) {
+        if !std::mem::replace(&mut tap.started, true) {
             match before {
                 Some((head, tail, total)) => {
-                    peek.teller.feed(&Bytes::copy_from_slice(head));
+                    tap.reader.feed(&Bytes::copy_from_slice(head));
                     if (head.len() + tail.len()) as u64 != total {
-                        peek.teller.gap();
+                        tap.reader.push_gap();
                     }
-                    peek.teller.feed(&Bytes::copy_from_slice(tail));
+                    tap.reader.feed(&Bytes::copy_from_slice(tail));
                 }
-                None if already > 0 => peek.teller.gap(),
+                None if already > 0 => tap.reader.push_gap(),
                 None => {}
             }
         }
-        if peek.pending.len() + bytes.len() > PENDING {
-            peek.missed = true;
-            peek.pending.clear();
+        if tap.pending.len() + bytes.len() > MAX_PENDING_BYTES {
+            tap.overflowed = true;
+            tap.pending.clear();
             return;
         }
-        peek.pending.extend_from_slice(bytes);
+        tap.pending.extend_from_slice(bytes);
     }
 
     /// The request has ended.
-    pub(super) fn leave(&self, id: RequestId) {
-        if !self.any() {
+    pub(super) fn remove(&self, id: RequestId) {
+        if !self.is_active() {
             return;
         }
-        let mut peeks = self.peeks.lock().unwrap_or_else(PoisonError::into_inner);
-        peeks.remove(&id);
-        self.count.store(peeks.len(), Ordering::Relaxed);
+        let mut taps = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
+        taps.remove(&id);
+        self.count.store(taps.len(), Ordering::Relaxed);
     }
 }
 
-impl Peek {
-    fn read(&mut self) {
-        if std::mem::take(&mut self.missed) {
-            self.teller.gap();
+impl LiveTap {
+    fn process_pending(&mut self) {
+        if std::mem::take(&mut self.overflowed) {
+            self.reader.push_gap();
         }
         let pending = std::mem::take(&mut self.pending);
         if !pending.is_empty() {
-            self.teller.feed(&pending.into());
+            self.reader.feed(&pending.into());
         }
     }
 }
@@ -147,11 +147,11 @@ mod tests {
         base::clock::UnixMillis,
         dialect::Framing,
         ir::op::{Dialect, Op},
-        relay::transcript::Who,
+        relay::transcript::Speaker,
     };
 
-    fn teller() -> Teller {
-        Teller::new(Dialect::Openai, Op::Chat, Some(Framing::Sse))
+    fn teller() -> TranscriptReader {
+        TranscriptReader::new(Dialect::Openai, Op::Chat, Some(Framing::Sse))
     }
 
     fn event(text: &str) -> Vec<u8> {
@@ -162,53 +162,53 @@ mod tests {
         Mono(Duration::from_secs(seconds))
     }
 
-    fn text(parts: &[Part]) -> String {
+    fn text(parts: &[TranscriptPart]) -> String {
         parts
             .iter()
-            .map(|part| if part.who == Who::Gap { "…" } else { part.text.as_str() })
+            .map(|part| if part.speaker == Speaker::Gap { "…" } else { part.text.as_str() })
             .collect()
     }
 
     #[test]
     fn nothing_is_kept_of_what_nobody_looks_at() {
-        let (peeks, id) = (Peeks::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
-        peeks.sent(id, &event("a"), 0, None, at(1));
-        assert!(!peeks.any());
+        let (peeks, id) = (LiveTaps::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
+        peeks.push(id, &event("a"), 0, None, at(1));
+        assert!(!peeks.is_active());
 
-        assert_eq!(text(&peeks.look(id, teller, at(2)).unwrap()), "");
-        peeks.sent(id, &event("b"), 90, None, at(3));
-        assert_eq!(text(&peeks.look(id, teller, at(4)).unwrap()), "…b");
+        assert_eq!(text(&peeks.read(id, teller, at(2)).unwrap()), "");
+        peeks.push(id, &event("b"), 90, None, at(3));
+        assert_eq!(text(&peeks.read(id, teller, at(4)).unwrap()), "…b");
 
-        peeks.sent(id, &event("c"), 180, None, at(20));
-        assert!(!peeks.any(), "whoever looked has gone");
+        peeks.push(id, &event("c"), 180, None, at(20));
+        assert!(!peeks.is_active(), "whoever looked has gone");
     }
 
     #[test]
     fn what_was_kept_of_the_beginning_is_told_first() {
-        let (peeks, id) = (Peeks::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
-        peeks.look(id, teller, at(1)).unwrap();
+        let (peeks, id) = (LiveTaps::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
+        peeks.read(id, teller, at(1)).unwrap();
         let before = event("a");
-        peeks.sent(
+        peeks.push(
             id,
             &event("b"),
             before.len() as u64,
             Some((&before, &[], before.len() as u64)),
             at(1),
         );
-        peeks.sent(id, &event("c"), 200, None, at(1));
-        assert_eq!(text(&peeks.look(id, teller, at(2)).unwrap()), "abc");
-        peeks.leave(id);
-        assert!(!peeks.any());
+        peeks.push(id, &event("c"), 200, None, at(1));
+        assert_eq!(text(&peeks.read(id, teller, at(2)).unwrap()), "abc");
+        peeks.remove(id);
+        assert!(!peeks.is_active());
     }
 
     #[test]
     fn a_flood_that_nobody_reads_is_dropped() {
-        let (peeks, id) = (Peeks::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
-        peeks.look(id, teller, at(1)).unwrap();
+        let (peeks, id) = (LiveTaps::default(), RequestId::new(UnixMillis(1_700_000_000_000)));
+        peeks.read(id, teller, at(1)).unwrap();
         for _ in 0..200 {
-            peeks.sent(id, &event(&"x".repeat(10_000)), 0, None, at(1));
+            peeks.push(id, &event(&"x".repeat(10_000)), 0, None, at(1));
         }
-        assert!(peeks.peeks.lock().unwrap()[&id].pending.len() <= PENDING);
-        assert!(text(&peeks.look(id, teller, at(2)).unwrap()).contains('…'));
+        assert!(peeks.taps.lock().unwrap()[&id].pending.len() <= MAX_PENDING_BYTES);
+        assert!(text(&peeks.read(id, teller, at(2)).unwrap()).contains('…'));
     }
 }

@@ -14,7 +14,7 @@ use super::{engine::Engine, prepare::required};
 use crate::{
     base::{
         clock::{Mono, UnixMillis},
-        draw::Draw,
+        draw::Rng,
     },
     config::settings::{Health, Upstream, UpstreamId},
     ir::fault::{TransportFault, TransportKind},
@@ -94,7 +94,7 @@ pub async fn run(engine: &Arc<Engine>) {
 }
 
 fn scattered(engine: &Engine, span: Duration) -> Duration {
-    span.mul_f64(1.0 + JITTER * engine.with_luck(|luck| 2.0 * luck.unit() - 1.0))
+    span.mul_f64(1.0 + JITTER * engine.with_luck(|luck| 2.0 * luck.next_f64() - 1.0))
 }
 
 async fn one(engine: &Engine, upstream: Arc<Upstream>, health: Health) -> (UpstreamId, Duration) {

@@ -469,7 +469,7 @@ impl Pump {
         let own = self.flow.own_error().filter(|_| matches!(broke, Broke::Said(_)));
         let own = own.filter(|event| {
             std::str::from_utf8(event)
-                .is_ok_and(|text| matches!(self.job.engine.redactor.text(text), Cow::Borrowed(_)))
+                .is_ok_and(|text| matches!(self.job.engine.redactor.redact(text), Cow::Borrowed(_)))
         });
         let last = own
             .cloned()

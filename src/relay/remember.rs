@@ -209,7 +209,7 @@ impl Remember {
         if *saved == bytes {
             return;
         }
-        match disk::replace(file, &bytes, 0o600) {
+        match disk::write_atomic(file, &bytes, 0o600) {
             Ok(()) => *saved = bytes,
             Err(e) => {
                 tracing::warn!(file = %file.display(), "what is believed of keys is not kept over a restart: {e}")

@@ -7,16 +7,16 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
 
 use super::{
-    ask::{Caller, Endpoint, ModelPlace},
-    engine::{Engine, Place},
-    intake::{self, Head},
+    ask::{Caller, Endpoint, ModelLocation},
+    engine::{Engine, InFlightPermit},
+    intake::{self, RequestHead},
     serve,
 };
 use crate::{base::id::RequestId, config::settings::Project};
 
 /// What is sent again.
 pub struct Replay {
-    pub of: RequestId,
+    pub original_id: RequestId,
     pub endpoint: Endpoint,
     pub query: Option<String>,
     pub project: Arc<Project>,
@@ -27,7 +27,7 @@ pub struct Replay {
 }
 
 /// A request that is about to be sent again; it goes when its `run` is polled, and to its end.
-pub struct Begun {
+pub struct PendingReplay {
     pub id: RequestId,
     pub run: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -37,34 +37,36 @@ pub struct Begun {
 /// # Errors
 ///
 /// Too many requests in flight, or a body that cannot be read (any more).
-pub fn begin(engine: &Arc<Engine>, replay: Replay) -> Result<Begun, String> {
-    let Replay { of, mut endpoint, query, project, program, body, model } = replay;
+pub fn prepare_replay(engine: &Arc<Engine>, replay: Replay) -> Result<PendingReplay, String> {
+    let Replay { original_id: of, mut endpoint, query, project, program, body, model } = replay;
     let generation = engine.generation();
     let body = match (model, &mut endpoint.model) {
         (None, _) => body,
-        (Some(model), ModelPlace::Path(name)) => {
+        (Some(model), ModelLocation::Path(name)) => {
             *name = model;
             body
         }
-        (Some(model), _) => with_model(&body, model)?,
+        (Some(model), _) => replace_model(&body, model)?,
     };
     let id = RequestId::new(engine.clock.unix());
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let caller = Caller { project, program, addr: std::net::Ipv4Addr::LOCALHOST.into() };
-    let head = Head { id, endpoint, caller, method: Method::POST, query, headers, home: None };
-    let ask = intake::again(engine, &generation, head, body, of).map_err(|error| error.message)?;
-    let place = Place::take(engine, generation.settings.server.max_requests)
+    let head =
+        RequestHead { id, endpoint, caller, method: Method::POST, query, headers, owner: None };
+    let request =
+        intake::from_replay(engine, &generation, head, body, of).map_err(|error| error.message)?;
+    let permit = InFlightPermit::try_acquire(engine, generation.settings.server.max_requests)
         .ok_or("too many requests are in flight")?;
     let engine = Arc::clone(engine);
     let run = Box::pin(async move {
-        let mut answer = serve::begin(&engine, generation, ask, place).await.into_body();
+        let mut answer = serve::start(&engine, generation, request, permit).await.into_body();
         while let Some(Ok(_)) = answer.frame().await {}
     });
-    Ok(Begun { id, run })
+    Ok(PendingReplay { id, run })
 }
 
-fn with_model(body: &[u8], model: String) -> Result<Bytes, String> {
+fn replace_model(body: &[u8], model: String) -> Result<Bytes, String> {
     let mut read: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(body).map_err(|e| format!("its body is no JSON object: {e}"))?;
     read.insert("model".to_owned(), model.into());
@@ -80,8 +82,8 @@ mod tests {
     #[test]
     fn another_model_takes_the_place_of_the_first() {
         let body =
-            with_model(br#"{"model":"a","n":12345678901234567890}"#, "b".to_owned()).unwrap();
+            replace_model(br#"{"model":"a","n":12345678901234567890}"#, "b".to_owned()).unwrap();
         assert_eq!(body, r#"{"model":"b","n":12345678901234567890}"#);
-        assert!(with_model(b"[]", "b".to_owned()).is_err());
+        assert!(replace_model(b"[]", "b".to_owned()).is_err());
     }
 }

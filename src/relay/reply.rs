@@ -124,7 +124,7 @@ pub fn error(dialect: Dialect, id: RequestId, error: &ClientError) -> Response<R
 
 /// Marks an answer with its request id, and keeps browsers from guessing.
 pub fn stamp(headers: &mut HeaderMap, id: RequestId) {
-    if let Ok(value) = HeaderValue::from_bytes(&id.digits()) {
+    if let Ok(value) = HeaderValue::from_bytes(&id.hex_digits()) {
         headers.insert(REQUEST_ID, value);
     }
     headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));

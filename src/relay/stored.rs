@@ -72,7 +72,7 @@ impl Stored {
         {
             return;
         }
-        let id = json::check(&body)
+        let id = json::parse(&body)
             .ok()
             .and_then(|json| json.get("id")?.str().map(|id| Box::from(&*id)));
         let Some(id) = id else { return };
@@ -195,7 +195,7 @@ pub fn previous(request: &ChatRequest) -> Option<String> {
 #[must_use]
 pub fn unknown(id: &str) -> ClientError {
     let id = clean::clean(id);
-    let id = clean::cut_end(&id, 80);
+    let id = clean::truncate_end(&id, 80);
     let message = format!(
         "Previous response with id '{id}' not found. aiproxy keeps responses in memory for a day, for the project that asked; send the whole conversation as `input` instead"
     );

@@ -80,7 +80,7 @@ pub fn conversation(dialect: Dialect, op: Op, head: &str, tail: &str) -> Vec<Par
     if !tail.is_empty() || !matches!(op, Op::Chat | Op::Completions | Op::CountTokens) {
         return raw(head, tail);
     }
-    let Ok(body) = json::check(head.as_bytes()) else { return raw(head, tail) };
+    let Ok(body) = json::parse(head.as_bytes()) else { return raw(head, tail) };
     let place = match dialect {
         _ if op == Op::Completions => dialect::Place::Completions,
         Dialect::Ollama if body.get("messages").is_none() => dialect::Place::Generate,

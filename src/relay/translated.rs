@@ -366,7 +366,7 @@ pub(super) fn learn(job: &Job, id: Option<&str>, body: &Bytes) {
     else {
         return;
     };
-    let said = || Some(json::check(body).ok()?.get("id")?.str()?.into_owned());
+    let said = || Some(json::parse(body).ok()?.get("id")?.str()?.into_owned());
     if let Some(id) = id.map(str::to_owned).or_else(said) {
         job.engine.stored.learn(
             &job.ask.caller.project.name,

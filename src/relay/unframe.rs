@@ -2,9 +2,9 @@
 
 use crate::{
     base::{
-        cut::Piece,
+        cut::NextFrame,
         json,
-        sse::{self, Splitter},
+        sse::{self, SseSplitter},
         surrogates,
     },
     dialect::Framing,
@@ -17,32 +17,32 @@ pub fn events(body: &[u8], framing: Framing) -> Option<Vec<(Vec<u8>, Vec<u8>)>> 
         return None;
     }
     let body = body.strip_prefix(sse::BOM).unwrap_or(body);
-    let (mut out, mut splitter, mut at) = (Vec::new(), Splitter::default(), 0);
+    let (mut out, mut splitter, mut at) = (Vec::new(), SseSplitter::default(), 0);
     let mut add = |block: &[u8]| {
-        let block = sse::read(block);
+        let block = sse::read_event(block);
         if !block.data.trim_ascii().is_empty() {
             out.push((block.name.to_vec(), block.data.into_owned()));
         }
     };
     loop {
         match splitter.next(body, &mut at) {
-            Piece::Inside(span) => add(&body[span]),
-            Piece::Joined(block) => add(&block),
-            Piece::More => break,
-            Piece::TooLong => return None,
+            NextFrame::Borrowed(span) => add(&body[span]),
+            NextFrame::Joined(block) => add(&block),
+            NextFrame::Incomplete => break,
+            NextFrame::TooLong => return None,
         }
     }
     // The last event may lack its blank line.
-    let rest = splitter.rest();
+    let rest = splitter.remainder();
     add(&rest);
     // An error may stand bare behind the events.
-    if json::check(&rest).is_ok_and(|rest| rest.get("error").is_some()) {
+    if json::parse(&rest).is_ok_and(|rest| rest.get("error").is_some()) {
         out.push((b"error".to_vec(), rest.to_vec()));
     }
     for at in 1..out.len() {
-        if surrogates::splits(&out[at - 1].1) {
+        if surrogates::ends_with_high_surrogate(&out[at - 1].1) {
             let (before, after) = out.split_at_mut(at);
-            surrogates::join(&mut before[at - 1].1, &mut after[0].1);
+            surrogates::join_split_pairs(&mut before[at - 1].1, &mut after[0].1);
         }
     }
     Some(out)

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::{
     base::{
         clean,
-        json::{self, Json},
+        json::{self, JsonRef},
     },
     config::settings::{Mix, Strategy},
     ir::fault::{ClientError, ErrorKind},
@@ -49,7 +49,7 @@ pub(super) fn take(
     body: &[u8],
     known: &dyn Fn(&str) -> bool,
 ) -> Result<Option<(Wishes, Bytes)>, ClientError> {
-    let Ok(root) = json::check(body) else { return Ok(None) };
+    let Ok(root) = json::parse(body) else { return Ok(None) };
     let mut wishes = Wishes::default();
     let provider = root.get("provider").filter(|value| value.is_object());
     if let Some(provider) = provider
@@ -77,7 +77,7 @@ pub(super) fn take(
 
 /// Whether the object is for us; then what it says.
 fn read(
-    provider: Json<'_>,
+    provider: JsonRef<'_>,
     known: &dyn Fn(&str) -> bool,
     wishes: &mut Wishes,
 ) -> Result<bool, ClientError> {
@@ -127,7 +127,7 @@ fn read(
     Ok(true)
 }
 
-fn names(value: Json<'_>, field: &str) -> Result<Vec<String>, ClientError> {
+fn names(value: JsonRef<'_>, field: &str) -> Result<Vec<String>, ClientError> {
     let wrong = || bad(field, "a list of names");
     if !value.is_array() || value.items().count() > MOST {
         return Err(wrong());

@@ -7,24 +7,24 @@ use super::candidate::{AccountId, Candidate};
 use crate::{base::clock::Mono, config::settings::UpstreamId};
 
 /// Conversations that are remembered; beyond, those that were silent longest go.
-const MOST: usize = 10_000;
+const MAX_BINDINGS: usize = 10_000;
 /// A binding to a worse tier holds so long after the better one is back.
-pub const LAPSE: Duration = Duration::from_secs(300);
+pub const WORSE_TIER_GRACE: Duration = Duration::from_secs(300);
 /// A request waits at most so long for the account it is bound to.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const MAX_AFFINITY_WAIT: Duration = Duration::from_secs(2);
 
 /// What a conversation is known by: hashes, made with its project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keys {
+pub struct ConversationKeys {
     /// What the client calls it.
     pub session: Option<u64>,
     /// Its beginnings up to each message, the longest first; each has a message of the user in it.
     pub chain: Vec<u64>,
     /// What stands before the first message: system and tools.
-    pub head: Option<u64>,
+    pub preamble: Option<u64>,
 }
 
-impl Keys {
+impl ConversationKeys {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -33,34 +33,34 @@ impl Keys {
 
 /// Where a conversation was served last.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Binding {
+pub struct AffinityBinding {
     pub upstream: UpstreamId,
     pub upstream_name: Arc<str>,
     pub account: AccountId,
     pub model: Arc<str>,
-    pub bound: Mono,
-    pub seen: Mono,
+    pub bound_at: Mono,
+    pub last_used: Mono,
     /// Since when a better tier than its own has been ready.
-    pub better: Option<Mono>,
+    pub better_tier_since: Option<Mono>,
 }
 
 /// A binding as a decision sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bound<'a> {
-    pub binding: &'a Binding,
+pub struct AffinityHint<'a> {
+    pub binding: &'a AffinityBinding,
     /// Only system and tools are the same: good for a tie-break, and only while there is plenty
     /// left.
-    pub loose: bool,
+    pub weak: bool,
     /// It is waited for until then.
-    pub wait: Mono,
+    pub wait_until: Mono,
 }
 
-impl Bound<'_> {
+impl AffinityHint<'_> {
     /// Whether a candidate is what the conversation is bound to. Keys of the account may differ,
     /// the model may not: caches are kept per model.
     #[must_use]
-    pub fn is(&self, candidate: &Candidate) -> bool {
-        let Binding { upstream, account, model, .. } = self.binding;
+    pub fn matches(&self, candidate: &Candidate) -> bool {
+        let AffinityBinding { upstream, account, model, .. } = self.binding;
         candidate.account == *account
             && candidate.upstream() == *upstream
             && candidate.target.model == *model
@@ -68,57 +68,64 @@ impl Bound<'_> {
 
     /// Whether it still holds though a better tier is ready.
     #[must_use]
-    pub fn outlasts_better(&self, now: Mono) -> bool {
-        !self.loose && self.binding.better.is_none_or(|since| now.since(since) < LAPSE)
+    pub fn sticks_despite_better_tier(&self, now: Mono) -> bool {
+        !self.weak
+            && self
+                .binding
+                .better_tier_since
+                .is_none_or(|since| now.since(since) < WORSE_TIER_GRACE)
     }
 }
 
 /// All that are remembered.
 #[derive(Debug, Default)]
-pub struct Bindings {
-    by_key: HashMap<u64, Binding>,
+pub struct AffinityBindings {
+    by_key: HashMap<u64, AffinityBinding>,
 }
 
-impl Bindings {
+impl AffinityBindings {
     /// The binding of a conversation: by its name, then by its longest known beginning, then by
     /// what stands before it. Gives its key with it, and whether it is the last kind.
     #[must_use]
-    pub fn find(&self, keys: &Keys, ttl: Duration, now: Mono) -> Option<(u64, bool)> {
-        let fresh =
-            |key: &u64| self.by_key.get(key).is_some_and(|binding| now.since(binding.seen) < ttl);
+    pub fn find(&self, keys: &ConversationKeys, ttl: Duration, now: Mono) -> Option<(u64, bool)> {
+        let fresh = |key: &u64| {
+            self.by_key.get(key).is_some_and(|binding| now.since(binding.last_used) < ttl)
+        };
         let firm = keys.session.iter().chain(&keys.chain).copied().find(fresh);
-        firm.map(|key| (key, false)).or_else(|| keys.head.filter(fresh).map(|key| (key, true)))
+        firm.map(|key| (key, false)).or_else(|| keys.preamble.filter(fresh).map(|key| (key, true)))
     }
 
     #[must_use]
-    pub fn get(&self, key: u64) -> Option<&Binding> {
+    pub fn get(&self, key: u64) -> Option<&AffinityBinding> {
         self.by_key.get(&key)
     }
 
     /// Remembers who served a conversation. A binding that stays where it is keeps its beginning.
-    pub fn bind(&mut self, keys: &Keys, mut binding: Binding, now: Mono) {
-        for key in keys.session.into_iter().chain(keys.chain.first().copied()).chain(keys.head) {
+    pub fn bind(&mut self, keys: &ConversationKeys, mut binding: AffinityBinding, now: Mono) {
+        for key in keys.session.into_iter().chain(keys.chain.first().copied()).chain(keys.preamble)
+        {
             if let Some(old) = self.by_key.get(&key)
                 && (old.upstream, old.account, &old.model)
                     == (binding.upstream, binding.account, &binding.model)
             {
-                binding.bound = old.bound;
+                binding.bound_at = old.bound_at;
             }
-            if self.by_key.len() >= MOST && !self.by_key.contains_key(&key) {
-                self.make_room(now);
+            if self.by_key.len() >= MAX_BINDINGS && !self.by_key.contains_key(&key) {
+                self.evict_idle(now);
             }
-            self.by_key.insert(key, Binding { seen: now, ..binding.clone() });
+            self.by_key.insert(key, AffinityBinding { last_used: now, ..binding.clone() });
         }
     }
 
     /// A better tier than its own is ready, or is not.
-    pub fn better(&mut self, key: u64, ready: bool, now: Mono) {
+    pub fn record_better_tier(&mut self, key: u64, ready: bool, now: Mono) {
         if let Some(binding) = self.by_key.get_mut(&key) {
-            binding.better = if ready { binding.better.or(Some(now)) } else { None };
+            binding.better_tier_since =
+                if ready { binding.better_tier_since.or(Some(now)) } else { None };
         }
     }
 
-    pub fn forget(&mut self, key: u64) -> bool {
+    pub fn remove(&mut self, key: u64) -> bool {
         self.by_key.remove(&key).is_some()
     }
 
@@ -133,17 +140,17 @@ impl Bindings {
     }
 
     /// Drops the eighth that was silent longest, so that this is rare.
-    fn make_room(&mut self, now: Mono) {
+    fn evict_idle(&mut self, now: Mono) {
         let mut silent: Vec<Duration> =
-            self.by_key.values().map(|binding| now.since(binding.seen)).collect();
+            self.by_key.values().map(|binding| now.since(binding.last_used)).collect();
         let keep = silent.len() - silent.len() / 8 - 1;
         let (_, limit, _) = silent.select_nth_unstable(keep);
         let limit = *limit;
-        let mut room = self.by_key.len() / 8;
+        let mut excess = self.by_key.len() / 8;
         self.by_key.retain(|_, binding| {
-            let goes = room > 0 && now.since(binding.seen) >= limit;
-            room -= usize::from(goes);
-            !goes
+            let evicted = excess > 0 && now.since(binding.last_used) >= limit;
+            excess -= usize::from(evicted);
+            !evicted
         });
     }
 }
@@ -155,32 +162,40 @@ mod tests {
     use super::*;
     use crate::routing::fixture::{at, cases};
 
-    const HOUR: Duration = Duration::from_secs(3_600);
+    const ONE_HOUR: Duration = Duration::from_secs(3_600);
 
-    fn binding(account: u32, now: u64) -> Binding {
-        Binding {
+    fn binding(account: u32, now: u64) -> AffinityBinding {
+        AffinityBinding {
             upstream: UpstreamId(1),
             upstream_name: "one".into(),
             account: AccountId(account),
             model: "m".into(),
-            bound: at(now),
-            seen: at(now),
-            better: None,
+            bound_at: at(now),
+            last_used: at(now),
+            better_tier_since: None,
         }
     }
 
-    fn chain(hashes: &[u64]) -> Keys {
-        Keys { session: None, chain: hashes.to_vec(), head: None }
+    fn chain(hashes: &[u64]) -> ConversationKeys {
+        ConversationKeys { session: None, chain: hashes.to_vec(), preamble: None }
     }
 
     #[test]
     fn the_longest_known_beginning_counts_and_what_stands_before_is_the_last_resort() {
-        let mut all = Bindings::default();
-        all.bind(&Keys { head: Some(9), ..chain(&[3, 2, 1]) }, binding(1, 0), at(0));
-        all.bind(&Keys { head: Some(9), ..chain(&[5, 4, 3, 2, 1]) }, binding(2, 1), at(1));
+        let mut all = AffinityBindings::default();
+        all.bind(
+            &ConversationKeys { preamble: Some(9), ..chain(&[3, 2, 1]) },
+            binding(1, 0),
+            at(0),
+        );
+        all.bind(
+            &ConversationKeys { preamble: Some(9), ..chain(&[5, 4, 3, 2, 1]) },
+            binding(2, 1),
+            at(1),
+        );
 
-        let account = |keys: &Keys| {
-            all.find(keys, HOUR, at(2))
+        let account = |keys: &ConversationKeys| {
+            all.find(keys, ONE_HOUR, at(2))
                 .map(|(key, loose)| (all.get(key).expect("known").account.0, loose))
         };
         assert_eq!(account(&chain(&[7, 6, 5, 4, 3, 2, 1])), Some((2, false)));
@@ -190,36 +205,48 @@ mod tests {
             "a branch goes on from where it left"
         );
         assert_eq!(account(&chain(&[2, 1])), None, "only whole requests were bound");
-        assert_eq!(account(&Keys { head: Some(9), ..chain(&[77]) }), Some((2, true)));
+        assert_eq!(
+            account(&ConversationKeys { preamble: Some(9), ..chain(&[77]) }),
+            Some((2, true))
+        );
     }
 
     #[test]
     fn a_name_wins_and_a_binding_ends_with_its_time() {
-        let mut all = Bindings::default();
-        all.bind(&Keys { session: Some(40), ..chain(&[1]) }, binding(1, 0), at(0));
+        let mut all = AffinityBindings::default();
+        all.bind(&ConversationKeys { session: Some(40), ..chain(&[1]) }, binding(1, 0), at(0));
         all.bind(&chain(&[2, 1]), binding(2, 0), at(0));
-        let keys = Keys { session: Some(40), ..chain(&[2, 1]) };
-        assert_eq!(all.find(&keys, HOUR, at(3_599)), Some((40, false)));
-        assert_eq!(all.find(&keys, HOUR, at(3_600)), None);
-        assert!(all.forget(40) && !all.forget(40));
+        let keys = ConversationKeys { session: Some(40), ..chain(&[2, 1]) };
+        assert_eq!(all.find(&keys, ONE_HOUR, at(3_599)), Some((40, false)));
+        assert_eq!(all.find(&keys, ONE_HOUR, at(3_600)), None);
+        assert!(all.remove(40) && !all.remove(40));
     }
 
     #[test]
     fn a_binding_that_stays_keeps_its_beginning_and_one_that_moves_does_not() {
-        let mut all = Bindings::default();
-        let keys = Keys { session: Some(40), ..Keys::default() };
+        let mut all = AffinityBindings::default();
+        let keys = ConversationKeys { session: Some(40), ..ConversationKeys::default() };
         all.bind(&keys, binding(1, 0), at(0));
-        all.better(40, true, at(5));
+        all.record_better_tier(40, true, at(5));
         all.bind(
             &keys,
-            Binding { better: all.get(40).and_then(|known| known.better), ..binding(1, 10) },
+            AffinityBinding {
+                better_tier_since: all.get(40).and_then(|known| known.better_tier_since),
+                ..binding(1, 10)
+            },
             at(10),
         );
         let stayed = all.get(40).expect("bound").clone();
-        assert_eq!((stayed.bound, stayed.seen, stayed.better), (at(0), at(10), Some(at(5))));
+        assert_eq!(
+            (stayed.bound_at, stayed.last_used, stayed.better_tier_since),
+            (at(0), at(10), Some(at(5)))
+        );
         all.bind(&keys, binding(2, 20), at(20));
         let moved = all.get(40).expect("bound");
-        assert_eq!((moved.bound, moved.better, moved.account), (at(20), None, AccountId(2)));
+        assert_eq!(
+            (moved.bound_at, moved.better_tier_since, moved.account),
+            (at(20), None, AccountId(2))
+        );
     }
 
     proptest! {
@@ -227,13 +254,13 @@ mod tests {
 
         #[test]
         fn there_are_never_more_than_fit_and_the_newest_is_among_them(seeds in proptest::collection::vec(any::<u64>(), 1..40)) {
-            let mut all = Bindings::default();
+            let mut all = AffinityBindings::default();
             for (now, seed) in (0..).zip(seeds) {
                 for n in 0..600 {
                     all.bind(&chain(&[seed.wrapping_add(n)]), binding(1, now), at(now));
-                    prop_assert!(all.len() <= MOST);
+                    prop_assert!(all.len() <= MAX_BINDINGS);
                 }
-                prop_assert_eq!(all.find(&chain(&[seed]), HOUR, at(now)), Some((seed, false)));
+                prop_assert_eq!(all.find(&chain(&[seed]), ONE_HOUR, at(now)), Some((seed, false)));
             }
         }
     }

@@ -28,7 +28,7 @@ pub use super::{
     view::{HealthState, HealthView, KeyHealthView},
 };
 use crate::{
-    base::{clock::Mono, draw::Draw},
+    base::{clock::Mono, draw::Rng},
     config::settings::{KeyId, Upstream, UpstreamId},
     ir::allowance::Allowances,
 };
@@ -52,8 +52,8 @@ struct State {
 /// The luck of a dry run: none.
 struct Plain;
 
-impl Draw for Plain {
-    fn unit(&mut self) -> f64 {
+impl Rng for Plain {
+    fn next_f64(&mut self) -> f64 {
         0.0
     }
 }
@@ -113,7 +113,7 @@ impl Board {
         &self,
         q: &Question<'_>,
         now: Mono,
-        draw: &mut dyn Draw,
+        draw: &mut dyn Rng,
     ) -> (Decision, Option<Ticket>) {
         let mut state = self.lock();
         let decision = decide(q, &state.health, now, draw);
@@ -133,7 +133,7 @@ impl Board {
         q: &Question<'_>,
         (keys, ttl, wait): (&Arc<Keys>, Duration, Mono),
         now: Mono,
-        draw: &mut dyn Draw,
+        draw: &mut dyn Rng,
     ) -> (Decision, Option<Ticket>) {
         let State { health, bindings, .. } = &mut *self.lock();
         let found = bindings.find(keys, ttl, now);
@@ -164,7 +164,7 @@ impl Board {
         q: &Question<'_>,
         keys: Option<&Arc<Keys>>,
         now: Mono,
-        draw: &mut dyn Draw,
+        draw: &mut dyn Rng,
     ) -> Option<(usize, Ticket)> {
         let health = &mut self.lock().health;
         let Verdict::Try { index, probe: false, why: Chosen::Only | Chosen::Best { .. } } =
@@ -288,7 +288,7 @@ impl Board {
         so_far: &mut Attempts,
         to: To,
         now: Mono,
-        draw: &mut dyn Draw,
+        draw: &mut dyn Rng,
     ) -> Again {
         let State { health, budget, .. } = &mut *self.lock();
         retry::again(outcome, so_far, to, &health.policy.retry, budget, now, draw)

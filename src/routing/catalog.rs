@@ -187,7 +187,7 @@ pub fn claim(upstream: &Upstream, name: &str, learned: Learned<'_>) -> Claim {
 
 /// Whether the patterns mean this name, rather than everything.
 fn chooses(patterns: &Patterns, name: &str) -> bool {
-    patterns.yes.iter().any(|pattern| !pattern.is_any() && pattern.matches(name))
+    patterns.include.iter().any(|pattern| !pattern.is_any() && pattern.matches(name))
 }
 
 /// Names that the upstream is known to serve, as clients may ask for them: configured ones (true),
@@ -211,7 +211,7 @@ pub fn each_served(upstream: &Upstream, learned: Learned<'_>, each: &mut dyn FnM
     }
     upstream.rename.keys().for_each(|name| each(name, true));
     let patterns = upstream.models.as_ref();
-    for pattern in patterns.iter().flat_map(|patterns| &patterns.yes) {
+    for pattern in patterns.iter().flat_map(|patterns| &patterns.include) {
         if pattern.is_exact() && patterns.is_some_and(|patterns| patterns.matches(pattern.text())) {
             each(pattern.text(), true);
         }

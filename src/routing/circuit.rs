@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::outcome::Cool;
 use crate::{
-    base::{backoff::doubled, clock::Mono},
+    base::{backoff::exponential, clock::Mono},
     config::settings::{Cooldown, Retry},
 };
 
@@ -174,7 +174,7 @@ impl Circuit {
                     cause,
                     since,
                     struck,
-                    retest_at: now + doubled(RETEST, RETEST_MAX, retests),
+                    retest_at: now + exponential(RETEST, RETEST_MAX, retests),
                     retests,
                 }
             }
@@ -395,7 +395,7 @@ impl Term {
             failure.hint.filter(|hint| !hint.is_zero()).map(|hint| hint.min(cooldown.max_hint));
         let nth = strikes.saturating_sub(failure.threshold.max(1));
         let own = |base| {
-            let span = doubled(base, cooldown.max.max(base), nth);
+            let span = exponential(base, cooldown.max.max(base), nth);
             if nth > 0 { span.mul_f64(1.0 - SCATTER * fraction(id)) } else { span }
         };
         let fixed = |span: Duration| Self {

@@ -1,11 +1,11 @@
 //! What a request would cost where.
 
-use super::{candidate::Candidate, health::Size, limits::USUAL};
+use super::{candidate::Candidate, health::TokenEstimate, limits::DEFAULT_OUTPUT_TOKENS};
 use crate::config::settings::Upstream;
 
 /// Billionths of a dollar per token, and for the request as such.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Price {
+pub struct TokenPrice {
     pub input: f64,
     pub output: f64,
     pub request: f64,
@@ -14,12 +14,12 @@ pub struct Price {
 /// For each candidate, what a request of this size would cost, without caches; `None` where no
 /// price is known.
 #[must_use]
-pub fn of(
+pub fn estimate_costs(
     candidates: &[Candidate],
-    asked: Size,
-    price: &dyn Fn(&Upstream, &str) -> Option<Price>,
+    size: TokenEstimate,
+    price: &dyn Fn(&Upstream, &str) -> Option<TokenPrice>,
 ) -> Vec<Option<f64>> {
-    let (input, output) = (asked.input.max(1) as f64, asked.output.min(USUAL) as f64);
+    let (input, output) = (size.input.max(1) as f64, size.output.min(DEFAULT_OUTPUT_TOKENS) as f64);
     let mut out: Vec<Option<f64>> = Vec::with_capacity(candidates.len());
     for (at, candidate) in candidates.iter().enumerate() {
         // The keys of one target stand side by side.
@@ -40,19 +40,23 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::routing::fixture::{ready, target, upstream};
+    use crate::routing::fixture::{ready_candidates, target, upstream};
 
     #[test]
     fn a_cost_is_of_input_and_expected_output_once_per_target() {
-        let candidates = ready(&[
+        let candidates = ready_candidates(&[
             target(&Arc::new(upstream(1, "a", None, 2)), "m"),
             target(&Arc::new(upstream(2, "b", None, 1)), "m"),
         ]);
         let price = |upstream: &Upstream, _: &str| {
-            (&*upstream.name == "a").then_some(Price { input: 2.0, output: 10.0, request: 3.0 })
+            (&*upstream.name == "a").then_some(TokenPrice {
+                input: 2.0,
+                output: 10.0,
+                request: 3.0,
+            })
         };
 
-        let costs = of(&candidates, Size { input: 100, output: 50 }, &price);
+        let costs = estimate_costs(&candidates, TokenEstimate { input: 100, output: 50 }, &price);
 
         assert_eq!(costs, [Some(703.0), Some(703.0), None]);
     }

@@ -7,7 +7,7 @@ use super::{
     strategy,
 };
 use crate::{
-    base::{clock::Mono, draw::Draw},
+    base::{clock::Mono, draw::Rng},
     config::settings::UpstreamId,
 };
 
@@ -16,7 +16,7 @@ const LARGE: u64 = 32_000;
 
 /// The decision; changes nothing.
 #[must_use]
-pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Draw) -> Decision {
+pub fn decide(q: &Question<'_>, health: &Health, now: Mono, draw: &mut dyn Rng) -> Decision {
     let entrants = entrants(q, health, now);
     // The best tiers of those that are ready, and of those that are ready as probes.
     let (mut ready, mut due) = (None, None);

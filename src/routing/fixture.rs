@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    candidate::{AccountId, Candidate, KeyState, Target, candidates},
+    candidate::{AccountId, Candidate, KeyState, Target, build_candidates},
     circuit::Policy,
 };
 use crate::{
     base::{clock::Mono, pattern::Patterns},
     config::settings::{
-        Auth, Cooldown, End, Key, KeyId, Origin, Patch, Project, Proxy, Retry, Settings, StatusSet,
-        Strategy, Timeouts, Upstream, UpstreamId,
+        Auth, Cooldown, DialectEndpoint, KeyId, Origin, Patch, Project, ProxySetting,
+        RetrySettings, Settings, StatusSet, Strategy, Timeouts, Upstream, UpstreamId, UpstreamKey,
     },
     ir::op::Dialect,
     secrets::Reference,
@@ -41,7 +41,7 @@ pub(super) fn policy() -> Policy {
             quota: s(3_600),
             failures: 3,
         },
-        retry: Retry {
+        retry: RetrySettings {
             max_attempts: 4,
             backoff: Duration::from_millis(250),
             max_backoff: s(8),
@@ -72,7 +72,7 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
         name: name.into(),
         origin: Origin::File,
         preset: None,
-        ends: vec![End {
+        endpoints: vec![DialectEndpoint {
             dialect: Dialect::Openai,
             base_url: format!("https://{name}.example/v1"),
             query: None,
@@ -85,7 +85,7 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
         max_concurrency: 0,
         max_rps: 0.0,
         region: String::new(),
-        proxy: Proxy::Environment,
+        proxy: ProxySetting::Environment,
         headers: Vec::new(),
         ca_file: None,
         insecure_tls: false,
@@ -93,7 +93,7 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
         think_split: false,
         stream_keepalive: false,
         prices_win: false,
-        reasoning_back: true,
+        accepts_reasoning: true,
         embed: None,
         rerank: None,
         retry_statuses: None,
@@ -104,16 +104,16 @@ pub(super) fn upstream(id: u32, name: &str, models: Option<&[&str]>, keys: u32) 
         enabled: true,
         timeouts: timeouts(),
         patch: Patch::default(),
-        takes_compressed: false,
+        accepts_compressed: false,
         local: false,
         key_page: None,
         key_env: None,
     }
 }
 
-pub(super) fn key(id: u32, upstream: &str, n: u32) -> Key {
+pub(super) fn key(id: u32, upstream: &str, n: u32) -> UpstreamKey {
     let name: Arc<str> = format!("{upstream}/k{n}").into();
-    Key {
+    UpstreamKey {
         id: KeyId(id),
         name: Arc::clone(&name),
         label: format!("k{n}").into(),
@@ -121,7 +121,7 @@ pub(super) fn key(id: u32, upstream: &str, n: u32) -> Key {
         account: name,
         priority: 10,
         weight: 1.0,
-        limit: crate::config::settings::Limit::default(),
+        limit: crate::config::settings::KeyLimit::default(),
         limits: Vec::new(),
         max_concurrency: 0,
         budget: Vec::new(),
@@ -141,8 +141,8 @@ pub(super) fn target(upstream: &Arc<Upstream>, model: &str) -> Arc<Target> {
 }
 
 /// All keys ready, each its own account.
-pub(super) fn ready(targets: &[Arc<Target>]) -> Vec<Candidate> {
-    candidates(targets, &|key| (KeyState::Ready, AccountId(key.0)))
+pub(super) fn ready_candidates(targets: &[Arc<Target>]) -> Vec<Candidate> {
+    build_candidates(targets, &|key| (KeyState::Ready, AccountId(key.0)))
 }
 
 pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
@@ -162,10 +162,13 @@ pub(super) fn project(models: &[&str], upstreams: &[&str]) -> Project {
 }
 
 pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
-    use crate::config::settings::{Alerts, Discover, Ledger, Log, Otlp, Server, Tui};
+    use crate::config::settings::{
+        AlertSettings, DiscoverySettings, LedgerSettings, LogSettings, OtlpSettings,
+        ServerSettings, TuiSettings,
+    };
     let policy = policy();
     Settings {
-        server: Server {
+        server: ServerSettings {
             listen: Vec::new(),
             optional_v6: true,
             auth: true,
@@ -178,12 +181,12 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
             max_buffered: None,
             drain: Duration::ZERO,
         },
-        discover: Discover { env: false, local: false },
-        log: Log { level: "info".to_owned(), json: false, file: None },
+        discover: DiscoverySettings { env: false, local: false },
+        log: LogSettings { level: "info".to_owned(), json: false, file: None },
         budget: Vec::new(),
-        ledger: Ledger::default(),
-        alerts: Alerts::default(),
-        otlp: Otlp::default(),
+        ledger: LedgerSettings::default(),
+        alerts: AlertSettings::default(),
+        otlp: OtlpSettings::default(),
         prices: Vec::new(),
         rates: BTreeMap::new(),
         timeouts: timeouts(),
@@ -191,14 +194,14 @@ pub(super) fn settings(upstreams: Vec<Upstream>) -> Settings {
         cooldown: policy.cooldown,
         strategy: Strategy::Priority,
         region: String::new(),
-        sticky: crate::config::settings::Sticky::Auto,
+        sticky: crate::config::settings::Affinity::Auto,
         sticky_ttl: Duration::from_secs(3_600),
         keyless: Vec::new(),
-        losses: crate::config::settings::Losses::Tell,
+        losses: crate::config::settings::LossPolicy::Report,
         upstreams: upstreams.into_iter().map(Arc::new).collect(),
         models: Vec::new(),
         aliases: Vec::new(),
         projects: Vec::new(),
-        tui: Tui { theme: "dark".to_owned(), mouse: false, lang: "auto".to_owned() },
+        tui: TuiSettings { theme: "dark".to_owned(), mouse: false, lang: "auto".to_owned() },
     }
 }

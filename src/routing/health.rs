@@ -14,7 +14,7 @@ use super::{
     stats::Stats,
 };
 use crate::{
-    base::{clock::Mono, id::IdMap, window::Pace},
+    base::{clock::Mono, id::IdMap, window::TokenBucket},
     config::settings::{KeyId, Strategy, Upstream, UpstreamId},
     ir::op::Dialect,
 };
@@ -45,7 +45,7 @@ pub struct Health {
 pub struct UpstreamHealth {
     pub circuit: Circuit,
     pub running: u32,
-    pub pace: Pace,
+    pub pace: TokenBucket,
     pub stats: Stats,
     /// Where the stride over this upstream's keys stands.
     pub key_time: f64,
@@ -333,7 +333,7 @@ impl Health {
         let upstream = self.upstreams.entry(ticket.upstream).or_default();
         let key = self.keys.entry(ticket.key).or_default();
         upstream.running = upstream.running.saturating_add(1);
-        upstream.pace.push(target.upstream.max_rps, now);
+        upstream.pace.consume(target.upstream.max_rps, now);
         upstream.circuit.turn(&sent, &self.policy, now);
         key.running = key.running.saturating_add(1);
         key.requests += 1;

@@ -4,11 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    circuit::{Belief, Circuit},
+    circuit::{Circuit, OpenReason},
     health::Health,
-    learned::{Kind, Window},
-    outcome::Cool,
-    recent::Peak,
+    learned::{LimitKind, LimitWindow},
+    outcome::CooldownClass,
+    recent::PeakEwma,
 };
 use crate::{
     base::clock::Mono,
@@ -17,89 +17,107 @@ use crate::{
 
 /// What is held against a scope.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kept {
+pub struct SavedCircuit {
     /// `None`: rejected, until somebody finds otherwise.
     pub until: Option<Mono>,
     pub since: Mono,
     pub strikes: u32,
     pub cause: Arc<str>,
-    pub class: Cool,
-    pub blocked: bool,
-    pub hinted: bool,
+    pub class: CooldownClass,
+    pub hard_block: bool,
+    pub from_provider: bool,
 }
 
 /// One upstream.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct KeptUpstream {
-    pub circuit: Option<Kept>,
+pub struct SavedUpstream {
+    pub circuit: Option<SavedCircuit>,
     /// Expected time to first token, by model.
     pub ttft: Vec<(Arc<str>, Duration)>,
 }
 
 /// One key.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct KeptKey {
-    pub circuit: Option<Kept>,
-    pub account: Option<Kept>,
-    pub models: Vec<(Arc<str>, Kept)>,
-    pub limits: Vec<(Arc<str>, Kind, Window)>,
+pub struct SavedKey {
+    pub circuit: Option<SavedCircuit>,
+    pub account: Option<SavedCircuit>,
+    pub models: Vec<(Arc<str>, SavedCircuit)>,
+    pub limits: Vec<(Arc<str>, LimitKind, LimitWindow)>,
 }
 
-impl KeptUpstream {
+impl SavedUpstream {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-impl KeptKey {
+impl SavedKey {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-impl Kept {
+impl SavedCircuit {
     /// What is worth keeping of a circuit: what is not over. A probe that was under way begins
     /// again.
-    fn of(circuit: &Circuit, now: Mono) -> Option<Self> {
-        let kept = |belief: &Belief, until| Self {
+    fn from_circuit(circuit: &Circuit, now: Mono) -> Option<Self> {
+        let saved = |belief: &OpenReason, until| Self {
             until: Some(until),
             since: belief.since,
             strikes: belief.strikes,
             cause: Arc::clone(&belief.cause),
             class: belief.class,
-            blocked: belief.blocked,
-            hinted: belief.hinted,
+            hard_block: belief.hard_block,
+            from_provider: belief.from_provider,
         };
         match circuit {
-            Circuit::Open { belief, until } if *until > now => Some(kept(belief, *until)),
-            Circuit::Open { belief, .. } | Circuit::Probing { belief, .. }
-                if belief.class != Cool::Nothing =>
+            Circuit::Open { reason: belief, until } if *until > now => Some(saved(belief, *until)),
+            Circuit::Open { reason: belief, .. } | Circuit::Probing { reason: belief, .. }
+                if belief.class != CooldownClass::None =>
             {
-                Some(kept(belief, now))
+                Some(saved(belief, now))
             }
-            Circuit::Shut { cause, since, .. } => Some(Self {
+            Circuit::Rejected { cause, since, .. } => Some(Self {
                 until: None,
                 since: *since,
                 strikes: 0,
                 cause: Arc::clone(cause),
-                class: Cool::Rejected,
-                blocked: true,
-                hinted: false,
+                class: CooldownClass::Rejected,
+                hard_block: true,
+                from_provider: false,
             }),
             Circuit::Closed { .. } | Circuit::Open { .. } | Circuit::Probing { .. } => None,
         }
     }
 
-    fn circuit(self, now: Mono) -> Circuit {
-        let Self { until, since, strikes, cause, class, blocked, hinted } = self;
+    fn into_circuit(self, now: Mono) -> Circuit {
+        let Self {
+            until,
+            since,
+            strikes,
+            cause,
+            class,
+            hard_block: blocked,
+            from_provider: hinted,
+        } = self;
         match until {
             // The free check of a rejected key may go at once: nobody knows for how long we were
             // away.
-            None => Circuit::Shut { cause, since, struck: 0, retest_at: now, retests: 0 },
+            None => {
+                Circuit::Rejected { cause, since, last_failure: 0, recheck_at: now, rechecks: 0 }
+            }
             Some(until) => Circuit::Open {
-                belief: Belief { strikes, struck: 0, since, cause, class, blocked, hinted },
+                reason: OpenReason {
+                    strikes,
+                    last_failure: 0,
+                    since,
+                    cause,
+                    class,
+                    hard_block: blocked,
+                    from_provider: hinted,
+                },
                 until,
             },
         }
@@ -108,65 +126,67 @@ impl Kept {
 
 impl Health {
     #[must_use]
-    pub fn kept_upstream(&self, id: UpstreamId, now: Mono) -> KeptUpstream {
-        let Some(upstream) = self.upstreams.get(&id) else { return KeptUpstream::default() };
+    pub fn save_upstream(&self, id: UpstreamId, now: Mono) -> SavedUpstream {
+        let Some(upstream) = self.upstreams.get(&id) else { return SavedUpstream::default() };
         let known = upstream.targets.iter().filter(|target| target.ttft.is_known());
         let ttft = known.map(|target| {
             (Arc::clone(&target.model), Duration::from_secs_f64(target.ttft.expected(now)))
         });
         // What is as good as forgotten is not kept.
         let ttft = ttft.filter(|(_, span)| *span >= Duration::from_millis(1)).collect();
-        KeptUpstream { circuit: Kept::of(&upstream.circuit, now), ttft }
+        SavedUpstream { circuit: SavedCircuit::from_circuit(&upstream.circuit, now), ttft }
     }
 
-    pub fn restore_upstream(&mut self, id: UpstreamId, kept: KeptUpstream, now: Mono) {
+    pub fn restore_upstream(&mut self, id: UpstreamId, saved: SavedUpstream, now: Mono) {
         let upstream = self.upstreams.entry(id).or_default();
-        if let Some(kept) = kept.circuit {
-            upstream.circuit = kept.circuit(now);
+        if let Some(kept) = saved.circuit {
+            upstream.circuit = kept.into_circuit(now);
         }
-        for (model, span) in kept.ttft {
-            upstream.target_mut(&model).ttft = Peak::known(span, now);
+        for (model, span) in saved.ttft {
+            upstream.target_mut(&model).ttft = PeakEwma::restored(span, now);
         }
     }
 
     #[must_use]
-    pub fn kept_key(&self, id: KeyId, now: Mono) -> KeptKey {
-        let Some(key) = self.keys.get(&id) else { return KeptKey::default() };
-        KeptKey {
-            circuit: Kept::of(&key.circuit, now),
+    pub fn save_key(&self, id: KeyId, now: Mono) -> SavedKey {
+        let Some(key) = self.keys.get(&id) else { return SavedKey::default() };
+        SavedKey {
+            circuit: SavedCircuit::from_circuit(&key.circuit, now),
             account: key
                 .account
                 .and_then(|account| self.accounts.get(&account))
-                .and_then(|circuit| Kept::of(circuit, now)),
+                .and_then(|circuit| SavedCircuit::from_circuit(circuit, now)),
             models: key
                 .models
                 .iter()
-                .filter_map(|(model, circuit)| Some((Arc::clone(model), Kept::of(circuit, now)?)))
+                .filter_map(|(model, circuit)| {
+                    Some((Arc::clone(model), SavedCircuit::from_circuit(circuit, now)?))
+                })
                 .collect(),
             limits: key
-                .spent
-                .learned(now)
+                .usage
+                .rate_limits(now)
                 .map(|(model, kind, window)| (Arc::clone(model), kind, window))
                 .collect(),
         }
     }
 
-    pub fn restore_key(&mut self, id: KeyId, kept: KeptKey, now: Mono) {
+    pub fn restore_key(&mut self, id: KeyId, saved: SavedKey, now: Mono) {
         let key = self.keys.entry(id).or_default();
-        if let Some(kept) = kept.circuit {
-            key.circuit = kept.circuit(now);
+        if let Some(kept) = saved.circuit {
+            key.circuit = kept.into_circuit(now);
         }
-        for (model, kept) in kept.models {
-            *key.model_made(&model) = kept.circuit(now);
+        for (model, kept) in saved.models {
+            *key.model_circuit_entry(&model) = kept.into_circuit(now);
         }
-        for (model, kind, window) in kept.limits {
-            key.spent.learned_mut(&model, now).set(kind, window);
+        for (model, kind, window) in saved.limits {
+            key.usage.rate_limits_mut(&model, now).set(kind, window);
         }
         // A key without an account row is its own.
         let account = key.account.unwrap_or(super::candidate::AccountId(id.0));
-        if let Some(kept) = kept.account {
+        if let Some(kept) = saved.account {
             key.account = Some(account);
-            self.accounts.insert(account, kept.circuit(now));
+            self.accounts.insert(account, kept.into_circuit(now));
         }
     }
 }
@@ -176,17 +196,17 @@ mod tests {
     use super::*;
     use crate::routing::fixture::{at, policy};
 
-    fn open(until: u64, class: Cool) -> Circuit {
-        let belief = Belief {
+    fn open(until: u64, class: CooldownClass) -> Circuit {
+        let belief = OpenReason {
             strikes: 2,
-            struck: 9,
+            last_failure: 9,
             since: at(0),
             cause: "429".into(),
             class,
-            blocked: true,
-            hinted: true,
+            hard_block: true,
+            from_provider: true,
         };
-        Circuit::Open { belief, until: at(until) }
+        Circuit::Open { reason: belief, until: at(until) }
     }
 
     #[test]
@@ -194,26 +214,28 @@ mod tests {
         let (id, model): (KeyId, Arc<str>) = (KeyId(1), "m".into());
         let mut before = Health::new(policy());
         let key = before.keys.entry(id).or_default();
-        key.circuit = Circuit::Shut {
+        key.circuit = Circuit::Rejected {
             cause: "401".into(),
             since: at(0),
-            struck: 9,
-            retest_at: at(600),
-            retests: 2,
+            last_failure: 9,
+            recheck_at: at(600),
+            rechecks: 2,
         };
-        *key.model_made(&model) = open(100, Cool::RateLimited);
-        let window = Window { limit: Some(10), remaining: 3, until: at(50) };
-        key.spent.learned_mut(&model, at(0)).set(Kind::Requests, window);
+        *key.model_circuit_entry(&model) = open(100, CooldownClass::RateLimited);
+        let window = LimitWindow { limit: Some(10), remaining: 3, until: at(50) };
+        key.usage.rate_limits_mut(&model, at(0)).set(LimitKind::Requests, window);
 
-        let kept = before.kept_key(id, at(10));
+        let kept = before.save_key(id, at(10));
         let mut after = Health::new(policy());
         after.restore_key(id, kept.clone(), at(20));
 
-        assert_eq!(after.kept_key(id, at(10)), kept);
+        assert_eq!(after.save_key(id, at(10)), kept);
         let key = after.keys.get(&id).expect("restored");
-        assert!(matches!(key.circuit, Circuit::Shut { retest_at, .. } if retest_at == at(20)));
         assert!(
-            matches!(key.model(&model), Some(Circuit::Open { until, .. }) if *until == at(100))
+            matches!(key.circuit, Circuit::Rejected { recheck_at, .. } if recheck_at == at(20))
+        );
+        assert!(
+            matches!(key.model_circuit(&model), Some(Circuit::Open { until, .. }) if *until == at(100))
         );
     }
 
@@ -222,10 +244,10 @@ mod tests {
         let (id, model): (UpstreamId, Arc<str>) = (UpstreamId(1), "m".into());
         let mut before = Health::new(policy());
         let upstream = before.upstreams.entry(id).or_default();
-        upstream.circuit = open(5, Cool::ServerError);
-        upstream.target_mut(&model).ttft.add(Duration::from_millis(400), at(10));
+        upstream.circuit = open(5, CooldownClass::ServerError);
+        upstream.target_mut(&model).ttft.record(Duration::from_millis(400), at(10));
 
-        let kept = before.kept_upstream(id, at(10));
+        let kept = before.save_upstream(id, at(10));
         let mut after = Health::new(policy());
         after.restore_upstream(id, kept, at(10));
 
@@ -238,6 +260,6 @@ mod tests {
         assert!(
             (upstream.target(&model).expect("known").ttft.expected(at(10)) - 0.4).abs() < 0.001
         );
-        assert!(Health::new(policy()).kept_upstream(id, at(0)).is_empty());
+        assert!(Health::new(policy()).save_upstream(id, at(0)).is_empty());
     }
 }

@@ -11,7 +11,7 @@ use super::health::MINUTE;
 use crate::{
     base::{
         clock::Mono,
-        window::{Amounts, Booked, Times},
+        window::{RollingReservation, SlidingLog, SlidingSum},
     },
     config::settings::Project,
 };
@@ -56,7 +56,7 @@ impl Usual {
 #[derive(Clone, Debug)]
 pub struct Booking {
     model: Arc<str>,
-    tokens: Option<Booked>,
+    tokens: Option<RollingReservation>,
 }
 
 /// What a project asks to be let in with.
@@ -95,8 +95,8 @@ pub struct Left {
 
 #[derive(Debug, Default)]
 struct Used {
-    requests: Times,
-    tokens: Amounts,
+    requests: SlidingLog,
+    tokens: SlidingSum,
     running: u32,
     usual: Usual,
 }
@@ -138,9 +138,9 @@ impl Projects {
             return Err(full);
         }
         if project.rpm > 0 {
-            used.requests.push(MINUTE, now);
+            used.requests.record(MINUTE, now);
         }
-        let tokens = (project.tpm > 0).then(|| used.tokens.book(tokens, now));
+        let tokens = (project.tpm > 0).then(|| used.tokens.reserve(tokens, now));
         Ok(Booking { model: Arc::clone(wanted.model), tokens })
     }
 
@@ -181,7 +181,7 @@ impl Projects {
     pub fn left(&self, project: &Project, now: Mono) -> (Option<Left>, Option<Left>) {
         let all = self.lock();
         let Some(used) = all.get(&project.name) else { return (None, None) };
-        let (requests, until) = used.requests.recent(MINUTE, now);
+        let (requests, until) = used.requests.count_within(MINUTE, now);
         let tokens = used.tokens.sum(now);
         let left = |limit: u32, used: u64, reset| {
             (limit > 0).then(|| Left {

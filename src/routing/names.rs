@@ -141,7 +141,7 @@ pub fn ending<'n>(
         let configured = upstream
             .models
             .iter()
-            .flat_map(|models| &models.yes)
+            .flat_map(|models| &models.include)
             .any(|pattern| pattern.is_exact() && pattern.matches(asked));
         configured
             || upstream.rename.contains_key(asked)
@@ -205,7 +205,7 @@ pub fn resolve(
             return Err(not_allowed());
         }
         let known = known(catalog, project, learned);
-        let near = near::near(asked, known.iter().map(|name| &**name), 3)
+        let near = near::nearest_few(asked, known.iter().map(|name| &**name), 3)
             .into_iter()
             .map(str::to_owned)
             .collect();

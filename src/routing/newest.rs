@@ -4,11 +4,11 @@ use std::cmp::{Ordering, Reverse};
 
 /// The newest of the names offered so far.
 #[derive(Debug, Default)]
-pub(super) struct Newest(pub(super) Option<String>);
+pub(super) struct NewestName(pub(super) Option<String>);
 
-impl Newest {
-    pub(super) fn offer(&mut self, name: &str) {
-        if self.0.as_deref().is_none_or(|best| compare(name, best) == Ordering::Greater) {
+impl NewestName {
+    pub(super) fn consider(&mut self, name: &str) {
+        if self.0.as_deref().is_none_or(|best| compare_versions(name, best) == Ordering::Greater) {
             self.0 = Some(name.to_owned());
         }
     }
@@ -16,16 +16,16 @@ impl Newest {
 
 /// Higher versions are newer, then later dates; a name without a date stands for the latest of its
 /// version. Among equals the shorter name, as the rest is `-preview` and the like.
-fn compare(a: &str, b: &str) -> Ordering {
+fn compare_versions(a: &str, b: &str) -> Ordering {
     let key = |name: &str| {
-        let (version, date) = read(name);
+        let (version, date) = parse_version(name);
         (version, date.is_none(), date, Reverse(name.len()))
     };
     key(a).cmp(&key(b)).then_with(|| b.cmp(a))
 }
 
 /// The numbers of a name, and the date among them.
-fn read(name: &str) -> (Vec<u64>, Option<u64>) {
+fn parse_version(name: &str) -> (Vec<u64>, Option<u64>) {
     let runs: Vec<&str> = name.split(|c: char| !c.is_ascii_digit()).collect();
     let (mut version, mut date, mut at) = (Vec::new(), None, 0);
     while let Some(run) = runs.get(at) {
@@ -74,9 +74,9 @@ mod tests {
             (&["gemini-2.5-pro-preview", "gemini-2.5-pro", "gemini-2.0-pro"], "gemini-2.5-pro"),
             (&["m-9", "m-10"], "m-10"),
         ] {
-            let (mut there, mut back) = (Newest::default(), Newest::default());
-            names.iter().for_each(|name| there.offer(name));
-            names.iter().rev().for_each(|name| back.offer(name));
+            let (mut there, mut back) = (NewestName::default(), NewestName::default());
+            names.iter().for_each(|name| there.consider(name));
+            names.iter().rev().for_each(|name| back.consider(name));
             assert_eq!((there.0.as_deref(), back.0.as_deref()), (Some(want), Some(want)));
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::outcome::{Outcome, Retry as How};
 use crate::{
-    base::{backoff::full_jitter, clock::Mono, draw::Draw, window::Buckets},
+    base::{backoff::full_jitter, clock::Mono, draw::Rng, window::RollingBuckets},
     config::settings::Retry,
 };
 
@@ -95,7 +95,7 @@ pub fn again(
     rules: &Retry,
     budget: &mut Budget,
     now: Mono,
-    draw: &mut dyn Draw,
+    draw: &mut dyn Rng,
 ) -> Again {
     let most = rules.max_attempts.max(1);
     match outcome.retry {
@@ -132,13 +132,13 @@ pub fn again(
 /// Of all traffic of the last ten seconds, how much was retries.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    requests: Buckets,
-    retries: Buckets,
+    requests: RollingBuckets,
+    retries: RollingBuckets,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        let seconds = || Buckets::new(Duration::from_secs(1), SPAN_SECONDS);
+        let seconds = || RollingBuckets::new(Duration::from_secs(1), SPAN_SECONDS);
         Self { requests: seconds(), retries: seconds() }
     }
 }
@@ -166,7 +166,7 @@ impl Budget {
 mod tests {
     use super::*;
     use crate::{
-        base::draw::Scripted,
+        base::draw::ScriptedRng,
         ir::fault::{Fault, FaultKind, TransportFault, TransportKind},
         routing::{
             fixture::{at, policy},
@@ -199,7 +199,7 @@ mod tests {
                 rules,
                 &mut budget,
                 at(0),
-                &mut Scripted::new(&[1.0]),
+                &mut ScriptedRng::new(&[1.0]),
             ) {
                 return (tries, why);
             }
@@ -254,7 +254,7 @@ mod tests {
                 &rules,
                 &mut budget,
                 at(0),
-                &mut Scripted::new(&[luck]),
+                &mut ScriptedRng::new(&[luck]),
             );
             assert_eq!(got, Again::After(Duration::from_millis(millis)));
         }
@@ -293,7 +293,7 @@ mod tests {
                 &rules,
                 &mut budget,
                 at(0),
-                &mut Scripted::new(&[0.0])
+                &mut ScriptedRng::new(&[0.0])
             ),
             Again::AtOnce
         );
@@ -304,7 +304,7 @@ mod tests {
             &rules,
             &mut budget,
             at(0),
-            &mut Scripted::new(&[0.0]),
+            &mut ScriptedRng::new(&[0.0]),
         );
         assert_eq!(same, Again::Stop(Stop::Budget));
     }

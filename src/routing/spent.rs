@@ -10,7 +10,7 @@ use super::{
 use crate::{
     base::{
         clock::Mono,
-        window::{Amounts, Booked, Times},
+        window::{RollingReservation, SlidingLog, SlidingSum},
     },
     config::settings::Limit,
 };
@@ -27,15 +27,15 @@ pub struct Spent {
 
 #[derive(Debug, Default)]
 struct Count {
-    requests: Times,
-    tokens: Amounts,
+    requests: SlidingLog,
+    tokens: SlidingSum,
 }
 
 /// What an attempt reserved, to be settled by its true usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reserved {
-    all: Option<Booked>,
-    model: Option<Booked>,
+    all: Option<RollingReservation>,
+    model: Option<RollingReservation>,
 }
 
 /// What stands against another attempt.
@@ -169,11 +169,11 @@ impl Spent {
 }
 
 impl Count {
-    fn book(&mut self, limit: Limit, demand: Demand, now: Mono) -> Option<Booked> {
+    fn book(&mut self, limit: Limit, demand: Demand, now: Mono) -> Option<RollingReservation> {
         if limit.rpm > 0 {
-            self.requests.push(MINUTE, now);
+            self.requests.record(MINUTE, now);
         }
-        (limit.tpm > 0).then(|| self.tokens.book(demand.total(), now))
+        (limit.tpm > 0).then(|| self.tokens.reserve(demand.total(), now))
     }
 }
 

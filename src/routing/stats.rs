@@ -3,7 +3,7 @@
 
 use std::{cell::Cell, collections::VecDeque, time::Duration};
 
-use crate::base::{clock::Mono, window::Buckets};
+use crate::base::{clock::Mono, window::RollingBuckets};
 
 const KEPT: usize = 100;
 const SPAN: Duration = Duration::from_secs(15 * 60);
@@ -16,8 +16,8 @@ const SPARK_WIDTH: Duration = Duration::from_secs(20);
 pub struct Stats {
     /// When it ended, whether it failed, time to first token.
     ends: VecDeque<(Mono, bool, Option<Duration>)>,
-    attempts: Buckets,
-    failed: Buckets,
+    attempts: RollingBuckets,
+    failed: RollingBuckets,
     /// The newest summary, and when it was made: decisions ask for it often.
     summary: Cell<Option<(Mono, Summary)>>,
 }
@@ -46,8 +46,8 @@ impl Default for Stats {
     fn default() -> Self {
         Self {
             ends: VecDeque::new(),
-            attempts: Buckets::new(SPARK_WIDTH, SPARK),
-            failed: Buckets::new(SPARK_WIDTH, SPARK),
+            attempts: RollingBuckets::new(SPARK_WIDTH, SPARK),
+            failed: RollingBuckets::new(SPARK_WIDTH, SPARK),
             summary: Cell::new(None),
         }
     }

@@ -9,7 +9,7 @@ use super::{
     stats::Summary,
 };
 use crate::{
-    base::{clock::Mono, draw::Draw},
+    base::{clock::Mono, draw::Rng},
     config::settings::{Mix, Strategy},
 };
 
@@ -30,7 +30,7 @@ pub fn choose(
     pool: &[usize],
     health: &Health,
     now: Mono,
-    draw: &mut dyn Draw,
+    draw: &mut dyn Rng,
 ) -> usize {
     let targets = || {
         let mut last: Option<&Arc<Target>> = None;
@@ -148,7 +148,7 @@ fn by_errors(weight: f64, lately: Summary) -> f64 {
 }
 
 /// Drawn by score; those unfit only where all are.
-fn drawn(scored: &[(usize, f64)], draw: &mut dyn Draw) -> Option<usize> {
+fn drawn(scored: &[(usize, f64)], draw: &mut dyn Rng) -> Option<usize> {
     let fit = scored.iter().any(|(_, score)| *score >= UNFIT);
     let share = |score: f64| {
         if !fit {
@@ -159,7 +159,7 @@ fn drawn(scored: &[(usize, f64)], draw: &mut dyn Draw) -> Option<usize> {
             0.0
         }
     };
-    let mut point = draw.unit() * scored.iter().map(|(_, score)| share(*score)).sum::<f64>();
+    let mut point = draw.next_f64() * scored.iter().map(|(_, score)| share(*score)).sum::<f64>();
     let found = scored.iter().find(|(_, score)| {
         point -= share(*score);
         point < 0.0
@@ -180,11 +180,11 @@ fn round_robin<'a>(
 fn weighted<'a, I: Iterator<Item = &'a Arc<Target>>>(
     targets: &dyn Fn() -> I,
     health: &Health,
-    draw: &mut dyn Draw,
+    draw: &mut dyn Rng,
 ) -> Option<&'a Arc<Target>> {
     let least = targets().map(|target| stands(target, health)).min_by(f64::total_cmp)?;
     let equals = || targets().filter(|target| stands(target, health) <= least);
-    let mut point = draw.unit() * equals().map(|target| target.weight.max(0.0)).sum::<f64>();
+    let mut point = draw.next_f64() * equals().map(|target| target.weight.max(0.0)).sum::<f64>();
     let drawn = equals().find(|target| {
         point -= target.weight.max(0.0);
         point < 0.0
@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::draw::{Scripted, Seeded},
+        base::draw::{ScriptedRng, XorShiftRng},
         config::settings::Upstream,
         routing::fixture::{at, cases, policy, ready, target, upstream},
     };
@@ -251,7 +251,7 @@ mod tests {
         pool: &[usize],
         candidates: &[Candidate],
         health: &Health,
-        draw: &mut dyn Draw,
+        draw: &mut dyn Rng,
     ) -> usize {
         choose(&Question { strategy, ..Question::of(candidates) }, pool, health, at(0), draw)
     }
@@ -260,7 +260,7 @@ mod tests {
         strategy: Strategy,
         candidates: &[Candidate],
         n: usize,
-        draw: &mut dyn Draw,
+        draw: &mut dyn Rng,
     ) -> BTreeMap<String, usize> {
         let mut health = Health::new(policy());
         let pool: Vec<usize> = (0..candidates.len()).collect();
@@ -282,7 +282,7 @@ mod tests {
         let mut openai = upstream(1, "openai", None, 2);
         Arc::make_mut(&mut openai.keys[1]).weight = 3.0;
         let candidates = ready(&[target(&Arc::new(openai), "gpt")]);
-        let got = run(Strategy::Priority, &candidates, 40, &mut Scripted::new(&[0.0]));
+        let got = run(Strategy::Priority, &candidates, 40, &mut ScriptedRng::new(&[0.0]));
         assert_eq!(got, of(&[("openai/k0", 10), ("openai/k1", 30)]));
     }
 
@@ -299,7 +299,11 @@ mod tests {
             (Strategy::RoundRobin, of(&[("a/k0", 20), ("b/k0", 20)])),
             (Strategy::Weighted, of(&[("a/k0", 10), ("b/k0", 30)])),
         ] {
-            assert_eq!(run(strategy, &candidates, 40, &mut Seeded::new(7)), want, "{strategy:?}");
+            assert_eq!(
+                run(strategy, &candidates, 40, &mut XorShiftRng::new(7)),
+                want,
+                "{strategy:?}"
+            );
         }
     }
 
@@ -313,7 +317,7 @@ mod tests {
         let mut went = BTreeMap::new();
         for _ in 0..40 {
             let index =
-                pick(Strategy::Weighted, &[0, 1], &candidates, &health, &mut Seeded::new(3));
+                pick(Strategy::Weighted, &[0, 1], &candidates, &health, &mut XorShiftRng::new(3));
             *went
                 .entry(
                     health
@@ -335,8 +339,13 @@ mod tests {
         }
         let mut second = 0;
         for _ in 0..10 {
-            let index =
-                pick(Strategy::Priority, &[0, 1], &candidates, &health, &mut Scripted::new(&[0.0]));
+            let index = pick(
+                Strategy::Priority,
+                &[0, 1],
+                &candidates,
+                &health,
+                &mut ScriptedRng::new(&[0.0]),
+            );
             health.take(&candidates[index], Strategy::Priority, false, at(0));
             second += usize::from(index == 1);
         }
@@ -370,7 +379,7 @@ mod tests {
         (candidates, health): &(Vec<Candidate>, Health),
         costs: &[Option<f64>],
     ) -> usize {
-        let mut luck = Seeded::new(11);
+        let mut luck = XorShiftRng::new(11);
         let question = Question { strategy, costs, ..Question::of(candidates) };
         (0..100).filter(|_| choose(&question, &[0, 1], health, at(1), &mut luck) == 0).count()
     }
@@ -413,7 +422,7 @@ mod tests {
             target(&Arc::new(heavy), "m"),
         ]);
         assert_eq!(
-            run(Strategy::LeastBusy, &candidates, 40, &mut Scripted::new(&[0.0])),
+            run(Strategy::LeastBusy, &candidates, 40, &mut ScriptedRng::new(&[0.0])),
             of(&[("a/k0", 10), ("b/k0", 30)])
         );
     }
@@ -471,7 +480,7 @@ mod tests {
             let costs = [costs, None];
             let question = Question { strategy: Strategy::ALL[which].1, costs: &costs, ..Question::of(&candidates) };
             for pool in [&[0_usize, 1][..], &[0], &[1]] {
-                prop_assert!(pool.contains(&choose(&question, pool, &health, at(5), &mut Scripted::new(&[luck]))));
+                prop_assert!(pool.contains(&choose(&question, pool, &health, at(5), &mut ScriptedRng::new(&[luck]))));
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     circuit::Circuit,
     health::KeyHealth,
-    learned::{Kind, Window},
-    outcome::Cool,
+    learned::{LimitKind, LimitWindow},
+    outcome::CooldownClass,
 };
 use crate::base::clock::Mono;
 
@@ -30,9 +30,9 @@ pub struct HealthView {
     pub until: Option<Mono>,
     pub since: Option<Mono>,
     /// The end is a vendor's hint (true) or our own belief (false).
-    pub hinted: bool,
+    pub from_provider: bool,
     /// Known to be of no use before the end, not merely suspect.
-    pub blocked: bool,
+    pub hard_block: bool,
 }
 
 /// A key: what holds for all its models, and the narrower states.
@@ -45,50 +45,51 @@ pub struct KeyHealthView {
     pub tokens: u64,
     pub running: u32,
     /// What its provider said is left, by model.
-    pub limits: Vec<(Arc<str>, Kind, Window)>,
+    pub limits: Vec<(Arc<str>, LimitKind, LimitWindow)>,
 }
 
 impl HealthView {
     /// A key's, account's or model's circuit.
     #[must_use]
-    pub fn of(circuit: &Circuit, now: Mono) -> Self {
+    pub fn from_circuit(circuit: &Circuit, now: Mono) -> Self {
         match circuit {
             Circuit::Closed { .. } => Self::default(),
             // Over: nothing keeps it from being used, the next request tests it.
             Circuit::Open { until, .. } if *until <= now => Self::default(),
-            Circuit::Open { belief, until } => Self {
+            Circuit::Open { reason: belief, until } => Self {
                 state: HealthState::Cooling,
                 cause: Some(Arc::clone(&belief.cause)),
                 until: Some(*until),
                 since: Some(belief.since),
-                hinted: belief.hinted,
-                blocked: belief.blocked,
+                from_provider: belief.from_provider,
+                hard_block: belief.hard_block,
             },
-            Circuit::Probing { belief, sent, .. } => Self {
+            Circuit::Probing { reason: belief, sent_at: sent, .. } => Self {
                 state: HealthState::Probing,
                 cause: Some(Arc::clone(&belief.cause)),
                 until: None,
                 since: Some(*sent),
-                hinted: false,
-                blocked: false,
+                from_provider: false,
+                hard_block: false,
             },
-            Circuit::Shut { cause, since, .. } => Self {
+            Circuit::Rejected { cause, since, .. } => Self {
                 state: HealthState::Rejected,
                 cause: Some(Arc::clone(cause)),
                 until: None,
                 since: Some(*since),
-                hinted: false,
-                blocked: true,
+                from_provider: false,
+                hard_block: true,
             },
         }
     }
 
     /// An upstream's circuit: opened by strikes it is open, by hand it cools.
     #[must_use]
-    pub fn of_upstream(circuit: &Circuit, now: Mono) -> Self {
-        let view = Self::of(circuit, now);
-        let struck = circuit.belief().is_some_and(|belief| belief.class != Cool::Nothing);
-        if view.state == HealthState::Cooling && struck {
+    pub fn from_upstream_circuit(circuit: &Circuit, now: Mono) -> Self {
+        let view = Self::from_circuit(circuit, now);
+        let by_failures =
+            circuit.open_reason().is_some_and(|belief| belief.class != CooldownClass::None);
+        if view.state == HealthState::Cooling && by_failures {
             Self { state: HealthState::Open, ..view }
         } else {
             view
@@ -107,14 +108,15 @@ impl HealthView {
 
 impl KeyHealthView {
     #[must_use]
-    pub fn of(key: &KeyHealth, account: Option<&Circuit>, now: Mono) -> Self {
-        let own = HealthView::of(&key.circuit, now);
-        let shared = account.map(|circuit| HealthView::of(circuit, now)).unwrap_or_default();
+    pub fn from_key(key: &KeyHealth, account: Option<&Circuit>, now: Mono) -> Self {
+        let own = HealthView::from_circuit(&key.circuit, now);
+        let shared =
+            account.map(|circuit| HealthView::from_circuit(circuit, now)).unwrap_or_default();
         let worse = (shared.severity(), shared.until) > (own.severity(), own.until);
         let models = key
             .models
             .iter()
-            .map(|(model, circuit)| (Arc::clone(model), HealthView::of(circuit, now)));
+            .map(|(model, circuit)| (Arc::clone(model), HealthView::from_circuit(circuit, now)));
         Self {
             health: if worse { shared } else { own },
             models: models.filter(|(_, view)| view.state != HealthState::Ok).collect(),
@@ -122,8 +124,8 @@ impl KeyHealthView {
             tokens: key.tokens,
             running: key.running,
             limits: key
-                .spent
-                .learned(now)
+                .usage
+                .rate_limits(now)
                 .map(|(model, kind, window)| (Arc::clone(model), kind, window))
                 .collect(),
         }

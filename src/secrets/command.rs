@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Secret,
-    redact::{printable, shapes},
+    redact::{printable, redact_key_shapes},
 };
 
 /// Runs a program without a shell and returns the first line of its output.
@@ -34,14 +34,14 @@ pub fn run(
     forbid_env: &dyn Fn(&str) -> bool,
     limit: Duration,
 ) -> impl Future<Output = Result<Secret, CommandError>> + Send + use<> {
-    let prepared = prepare(words, forbid_env);
+    let prepared = build_command(words, forbid_env);
     async move {
         let (program, mut command) = prepared?;
         let child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => CommandError::NotFound { program },
             _ => CommandError::Start { program, error },
         })?;
-        let mut running = Running { child, ended: false };
+        let mut running = RunningCommand { child, exited: false };
         timeout(limit, running.first_line()).await.unwrap_or(Err(CommandError::Timeout { limit }))
     }
 }
@@ -49,9 +49,9 @@ pub fn run(
 /// Why a command gave no key. Never holds what the program wrote to stdout.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    #[error("the program wrote nothing{}", said(.stderr))]
+    #[error("the program wrote nothing{}", stderr_suffix(.stderr))]
     Empty { stderr: String },
-    #[error("the program ended with {status}{}", said(.stderr))]
+    #[error("the program ended with {status}{}", stderr_suffix(.stderr))]
     Failed { status: ExitStatus, stderr: String },
     #[error("no program given")]
     NoProgram,
@@ -66,7 +66,7 @@ pub enum CommandError {
     #[error("the program did not end within {} s", limit.as_secs_f32())]
     Timeout { limit: Duration },
     #[error("the program wrote more than a key")]
-    TooMuch,
+    OutputTooLarge,
 }
 
 impl CommandError {
@@ -83,18 +83,18 @@ impl CommandError {
             Self::Failed { .. } | Self::Empty { .. } => {
                 "run it by hand as it stands there; it must write the key on its first line"
             }
-            Self::NotText | Self::Read(_) | Self::TooMuch => {
+            Self::NotText | Self::Read(_) | Self::OutputTooLarge => {
                 "it must write the key, and only the key, on its first line"
             }
         }
     }
 }
 
-fn said(stderr: &str) -> String {
+fn stderr_suffix(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!(": {stderr}") }
 }
 
-fn prepare(
+fn build_command(
     words: &[String],
     forbid_env: &dyn Fn(&str) -> bool,
 ) -> Result<(String, Command), CommandError> {
@@ -107,7 +107,7 @@ fn prepare(
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     for (name, value) in std::env::vars_os() {
-        if is_kept_back(&name.to_string_lossy(), &value.to_string_lossy(), forbid_env) {
+        if must_withhold(&name.to_string_lossy(), &value.to_string_lossy(), forbid_env) {
             command.env_remove(&name);
         }
     }
@@ -117,20 +117,20 @@ fn prepare(
     Ok((program.clone(), command))
 }
 
-fn is_kept_back(name: &str, value: &str, forbid_env: &dyn Fn(&str) -> bool) -> bool {
-    OURS.contains(&name) || forbid_env(name) || shapes(value) != value
+fn must_withhold(name: &str, value: &str, forbid_env: &dyn Fn(&str) -> bool) -> bool {
+    OWN_SECRET_VARIABLES.contains(&name) || forbid_env(name) || redact_key_shapes(value) != value
 }
 
 /// A started program; killed with its whole group when this is dropped before its end was seen.
-struct Running {
+struct RunningCommand {
     child: Child,
-    ended: bool,
+    exited: bool,
 }
 
-impl Drop for Running {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
         #[cfg(unix)]
-        if !self.ended
+        if !self.exited
             && let Some(group) =
                 self.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()))
         {
@@ -140,38 +140,38 @@ impl Drop for Running {
     }
 }
 
-impl Running {
+impl RunningCommand {
     async fn first_line(&mut self) -> Result<Secret, CommandError> {
         let (mut stdout, mut stderr) = (self.child.stdout.take(), self.child.stderr.take());
-        let (mut line, mut tail) = (Line::new(), Tail::default());
-        let mut buffer = Zeroizing::new(vec![0; CHUNK]);
-        let mut errors = Zeroizing::new(vec![0; CHUNK]);
+        let (mut line, mut tail) = (FirstLine::new(), OutputTail::default());
+        let mut buffer = Zeroizing::new(vec![0; CHUNK_BYTES]);
+        let mut errors = Zeroizing::new(vec![0; CHUNK_BYTES]);
         let status = loop {
             tokio::select! {
                 biased;
-                n = read(&mut stdout, &mut buffer) => line.feed(&buffer[..n.map_err(CommandError::Read)?])?,
-                n = read(&mut stderr, &mut errors) => tail.feed(&errors[..n.unwrap_or(0)]),
+                n = read_pipe(&mut stdout, &mut buffer) => line.feed(&buffer[..n.map_err(CommandError::Read)?])?,
+                n = read_pipe(&mut stderr, &mut errors) => tail.feed(&errors[..n.unwrap_or(0)]),
                 status = self.child.wait() => break status.map_err(CommandError::Read)?,
             }
         };
-        self.ended = true;
+        self.exited = true;
         // All it wrote is in the pipes by now. Their end may never come: something it started may
         // still hold them.
         let rest = async {
             while stdout.is_some() {
-                let n = read(&mut stdout, &mut buffer).await.map_err(CommandError::Read)?;
+                let n = read_pipe(&mut stdout, &mut buffer).await.map_err(CommandError::Read)?;
                 line.feed(&buffer[..n])?;
             }
             while stderr.is_some() {
-                let n = read(&mut stderr, &mut errors).await.unwrap_or(0);
+                let n = read_pipe(&mut stderr, &mut errors).await.unwrap_or(0);
                 tail.feed(&errors[..n]);
             }
             Ok(())
         };
-        timeout(GRACE, rest).await.unwrap_or(Ok(()))?;
+        timeout(PIPE_GRACE, rest).await.unwrap_or(Ok(()))?;
 
         let text = line.text();
-        let stderr = || tail.shown(text.unwrap_or_default());
+        let stderr = || tail.to_safe_line(text.unwrap_or_default());
         if !status.success() {
             return Err(CommandError::Failed { status, stderr: stderr() });
         }
@@ -184,7 +184,10 @@ impl Running {
 }
 
 /// Reads what there is; at the end the pipe is taken away, and one that is away is never ready.
-async fn read<R: AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut [u8]) -> io::Result<usize> {
+async fn read_pipe<R: AsyncRead + Unpin>(
+    pipe: &mut Option<R>,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
     let Some(open) = pipe else { return std::future::pending().await };
     let n = open.read(buffer).await;
     if !matches!(n, Ok(1..)) {
@@ -194,30 +197,34 @@ async fn read<R: AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut [u8]) -> 
 }
 
 /// The first line of a stream; the rest is counted and forgotten.
-struct Line {
+struct FirstLine {
     bytes: Zeroizing<Vec<u8>>,
     complete: bool,
-    seen: usize,
+    bytes_read: usize,
 }
 
-impl Line {
+impl FirstLine {
     fn new() -> Self {
         // As large as it can get, so that no outgrown copy is left behind in freed memory.
-        Self { bytes: Zeroizing::new(Vec::with_capacity(LINE_BYTES)), complete: false, seen: 0 }
+        Self {
+            bytes: Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES)),
+            complete: false,
+            bytes_read: 0,
+        }
     }
 
     fn feed(&mut self, chunk: &[u8]) -> Result<(), CommandError> {
-        self.seen += chunk.len();
+        self.bytes_read += chunk.len();
         if !self.complete {
             let end = memchr::memchr(b'\n', chunk);
             self.complete = end.is_some();
             let part = &chunk[..end.unwrap_or(chunk.len())];
-            if self.bytes.len() + part.len() > LINE_BYTES {
-                return Err(CommandError::TooMuch);
+            if self.bytes.len() + part.len() > MAX_LINE_BYTES {
+                return Err(CommandError::OutputTooLarge);
             }
             self.bytes.extend_from_slice(part);
         }
-        if self.seen > OUTPUT_BYTES { Err(CommandError::TooMuch) } else { Ok(()) }
+        if self.bytes_read > MAX_OUTPUT_BYTES { Err(CommandError::OutputTooLarge) } else { Ok(()) }
     }
 
     fn text(&self) -> Result<&str, std::str::Utf8Error> {
@@ -227,36 +234,36 @@ impl Line {
 
 /// The last bytes of a stream.
 #[derive(Default)]
-struct Tail(Zeroizing<Vec<u8>>);
+struct OutputTail(Zeroizing<Vec<u8>>);
 
-impl Tail {
+impl OutputTail {
     fn feed(&mut self, chunk: &[u8]) {
         self.0.extend_from_slice(chunk);
-        let over = self.0.len().saturating_sub(TAIL_BYTES);
+        let over = self.0.len().saturating_sub(MAX_TAIL_BYTES);
         self.0.drain(..over);
     }
 
     /// One harmless line, without the key in case the program echoed it.
-    fn shown(&self, key: &str) -> String {
+    fn to_safe_line(&self, key: &str) -> String {
         let text = String::from_utf8_lossy(&self.0);
         let text = if key.trim().is_empty() {
             text
         } else {
             text.replace(key.trim(), crate::base::redact::REDACTED).into()
         };
-        printable(&text, SHOWN)
+        printable(&text, MAX_SHOWN_CHARS)
     }
 }
 
 /// Variables of our own that open something.
-const OURS: [&str; 2] = ["AIPROXY_TOKEN", "AIPROXY_KEYS_PASSPHRASE_FILE"];
-const CHUNK: usize = 4096;
-const LINE_BYTES: usize = 64 * 1024;
-const OUTPUT_BYTES: usize = 1024 * 1024;
-const TAIL_BYTES: usize = 1024;
-const SHOWN: usize = 300;
+const OWN_SECRET_VARIABLES: [&str; 2] = ["AIPROXY_TOKEN", "AIPROXY_KEYS_PASSPHRASE_FILE"];
+const CHUNK_BYTES: usize = 4096;
+const MAX_LINE_BYTES: usize = 64 * 1024;
+const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
+const MAX_TAIL_BYTES: usize = 1024;
+const MAX_SHOWN_CHARS: usize = 300;
 /// How long the pipes of a program that has ended may stay open.
-const GRACE: Duration = Duration::from_millis(250);
+const PIPE_GRACE: Duration = Duration::from_millis(250);
 
 #[cfg(all(test, unix))]
 mod tests {
@@ -298,13 +305,13 @@ mod tests {
             ("HOME", "/home/me", false),
             ("PASSWORD_STORE_DIR", "/home/me/.password-store", false),
         ] {
-            assert_eq!(is_kept_back(name, value, forbid), kept_back, "{name}");
+            assert_eq!(must_withhold(name, value, forbid), kept_back, "{name}");
         }
     }
 
     #[tokio::test]
     async fn failures_are_told_without_the_key() {
-        for (script, said) in [
+        for (script, expected) in [
             (
                 "echo sk-one; echo 'vault is \u{1b}[1mlocked for sk-one' >&2; exit 3",
                 "exit status: 3: vault is  [1mlocked for [redacted]",
@@ -317,12 +324,12 @@ mod tests {
             ("kill -9 $$", "SIGKILL"),
         ] {
             let error = sh(script).await.expect_err(script).to_string();
-            assert!(error.contains(said) && !error.contains("sk-one"), "{script}: {error}");
+            assert!(error.contains(expected) && !error.contains("sk-one"), "{script}: {error}");
         }
         let nowhere =
-            run(&["/nowhere/pass".to_owned()], &|_| false, GRACE).await.expect_err("nowhere");
+            run(&["/nowhere/pass".to_owned()], &|_| false, PIPE_GRACE).await.expect_err("nowhere");
         assert_eq!(nowhere.to_string(), "no program `/nowhere/pass`");
-        assert!(matches!(run(&[], &|_| false, GRACE).await, Err(CommandError::NoProgram)));
+        assert!(matches!(run(&[], &|_| false, PIPE_GRACE).await, Err(CommandError::NoProgram)));
     }
 
     #[tokio::test]
@@ -337,15 +344,16 @@ mod tests {
     #[tokio::test]
     async fn at_the_timeout_everything_it_started_is_killed() {
         let dir = tempfile::tempdir().expect("a folder");
-        let told = dir.path().join("pid");
-        let script = format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", told.display());
+        let pid_file = dir.path().join("pid");
+        let script =
+            format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", pid_file.display());
         let words = ["/bin/sh", "-c", &script].map(str::to_owned);
 
         // Long enough for a busy machine to write the number.
         let error = run(&words, &|_| false, Duration::from_secs(2)).await.expect_err("it waits");
 
         assert_eq!(error.to_string(), "the program did not end within 2 s");
-        let pid = std::fs::read_to_string(told).expect("its number");
+        let pid = std::fs::read_to_string(pid_file).expect("its number");
         // A kill takes effect in its own time, and the killed one may wait for somebody to collect
         // it.
         let runs = || {

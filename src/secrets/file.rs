@@ -25,22 +25,22 @@ pub fn read_line(path: &Path) -> Result<Zeroizing<String>, FileError> {
         rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
     );
     let file = options.open(path)?;
-    check(&file)?;
+    check_private_file(&file)?;
     // As large as it can get, so that no outgrown copy is left behind in freed memory.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT_BYTES + 1));
-    file.take(LIMIT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > LIMIT_BYTES {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES + 1));
+    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_FILE_BYTES {
         return Err(FileError::TooLong);
     }
     let text =
         std::str::from_utf8(&bytes).map_err(|_| FileError::NotText)?.trim_end_matches(['\n', '\r']);
     if text.contains(['\n', '\r']) {
-        return Err(FileError::Lines);
+        return Err(FileError::MultipleLines);
     }
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-fn check(file: &File) -> Result<(), FileError> {
+fn check_private_file(file: &File) -> Result<(), FileError> {
     let meta = file.metadata()?;
     if meta.is_dir() {
         return Err(FileError::Directory);
@@ -52,7 +52,7 @@ fn check(file: &File) -> Result<(), FileError> {
     {
         let mode = std::os::unix::fs::MetadataExt::mode(&meta) & 0o7777;
         if mode & 0o077 != 0 {
-            return Err(FileError::Open { mode });
+            return Err(FileError::TooPermissive { mode });
         }
     }
     Ok(())
@@ -66,7 +66,7 @@ pub enum FileError {
     #[error("cannot be read: {0}")]
     Io(io::Error),
     #[error("holds more than one line; a key file holds the key and nothing else")]
-    Lines,
+    MultipleLines,
     #[error("no such file")]
     Missing,
     #[error("not an ordinary file")]
@@ -74,7 +74,7 @@ pub enum FileError {
     #[error("holds bytes that are not text")]
     NotText,
     #[error("others can read or change it (mode {mode:04o})")]
-    Open { mode: u32 },
+    TooPermissive { mode: u32 },
     #[error("holds more than 64 KiB")]
     TooLong,
 }
@@ -95,14 +95,14 @@ impl FileError {
     pub fn hint(&self, path: &Path) -> String {
         let path = path.display();
         match self {
-            Self::Open { .. } => format!("`chmod 600 {path}`"),
+            Self::TooPermissive { .. } => format!("`chmod 600 {path}`"),
             Self::Missing => format!("write the key to {path} (mode 600), or correct the path"),
             _ => "name a file of mode 600 that holds the key on its only line".to_owned(),
         }
     }
 }
 
-const LIMIT_BYTES: usize = 64 * 1024;
+const MAX_FILE_BYTES: usize = 64 * 1024;
 
 #[cfg(all(test, unix))]
 mod tests {
@@ -125,15 +125,15 @@ mod tests {
     fn only_a_private_file_of_one_line_is_read() {
         assert_eq!(read(b"sk-abc\r\n", 0o600).expect("private"), "sk-abc");
         assert_eq!(read(b"sk-abc", 0o400).expect("read-only"), "sk-abc");
-        for (content, mode, said) in [
+        for (content, mode, expected) in [
             (&b"sk-abc"[..], 0o644, "mode 0644"),
             (b"sk-abc", 0o620, "mode 0620"),
             (b"sk-abc\nsk-def\n", 0o600, "more than one line"),
             (b"sk-\xff", 0o600, "not text"),
             (&[b'x'; 70_000], 0o600, "64 KiB"),
         ] {
-            let error = read(content, mode).expect_err(said).to_string();
-            assert!(error.contains(said) && !error.contains("sk-"), "{error}");
+            let error = read(content, mode).expect_err(expected).to_string();
+            assert!(error.contains(expected) && !error.contains("sk-"), "{error}");
         }
     }
 

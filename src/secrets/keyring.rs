@@ -24,14 +24,14 @@ use super::{Secret, redact::printable};
 /// ends with the last handle.
 #[derive(Clone)]
 pub struct Keyring {
-    way: Way,
-    patience: Duration,
+    backend: KeyringBackend,
+    timeout: Duration,
 }
 
 #[derive(Clone)]
-enum Way {
-    Thread(Arc<Worker>),
-    Nowhere(Arc<str>),
+enum KeyringBackend {
+    Thread(Arc<KeyringThread>),
+    Unavailable(Arc<str>),
 }
 
 impl Keyring {
@@ -39,20 +39,20 @@ impl Keyring {
     /// asked yet.
     #[must_use]
     pub fn system() -> Self {
-        Self::through(connect)
+        Self::with_connector(connect)
     }
 
     /// A keyring that is not to be used; every call says why.
     #[must_use]
-    pub fn none(reason: impl Into<Arc<str>>) -> Self {
-        Self { way: Way::Nowhere(reason.into()), patience: PATIENCE }
+    pub fn unavailable(reason: impl Into<Arc<str>>) -> Self {
+        Self { backend: KeyringBackend::Unavailable(reason.into()), timeout: DEFAULT_TIMEOUT }
     }
 
     /// The same keyring, with callers that wait this long; for a person who may have to type a
     /// passphrase first.
     #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn with_timeout(mut self, patience: Duration) -> Self {
+        self.timeout = patience;
         self
     }
 
@@ -66,8 +66,8 @@ impl Keyring {
     ///
     /// [`KeyringError`], without any value in it.
     pub async fn get(&self, label: &str) -> Result<Option<Secret>, KeyringError> {
-        let label = checked(label)?;
-        self.call(move |session| session.get(&label)).await
+        let label = validate_label(label)?;
+        self.run_on_thread(move |session| session.get(&label)).await
     }
 
     /// Stores a key, replacing the one that was there.
@@ -76,9 +76,9 @@ impl Keyring {
     ///
     /// [`KeyringError`]. After `Timeout` the key may still be stored, once the prompt is answered.
     pub async fn set(&self, label: &str, secret: &Secret) -> Result<(), KeyringError> {
-        let label = checked(label)?;
+        let label = validate_label(label)?;
         let secret = Zeroizing::new(secret.expose().to_owned());
-        self.call(move |session| session.set(&label, secret.as_bytes())).await
+        self.run_on_thread(move |session| session.set(&label, secret.as_bytes())).await
     }
 
     /// Removes a key; `false` if there was none.
@@ -87,8 +87,8 @@ impl Keyring {
     ///
     /// [`KeyringError`].
     pub async fn delete(&self, label: &str) -> Result<bool, KeyringError> {
-        let label = checked(label)?;
-        self.call(move |session| session.delete(&label)).await
+        let label = validate_label(label)?;
+        self.run_on_thread(move |session| session.delete(&label)).await
     }
 
     /// Finds out whether keys can be kept here, by storing, reading and removing an entry of our
@@ -98,30 +98,35 @@ impl Keyring {
     ///
     /// What stood in the way.
     pub async fn probe(&self) -> Result<(), KeyringError> {
-        self.call(Session::probe).await
+        self.run_on_thread(KeyringSession::probe).await
     }
 
-    fn through(
+    fn with_connector(
         connect: impl Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync + 'static,
     ) -> Self {
-        let worker =
-            Worker { connect: Arc::new(connect), queue: OnceLock::new(), hold: Arc::default() };
-        Self { way: Way::Thread(Arc::new(worker)), patience: PATIENCE }
+        let worker = KeyringThread {
+            connect: Arc::new(connect),
+            sender: OnceLock::new(),
+            lease: Arc::default(),
+        };
+        Self { backend: KeyringBackend::Thread(Arc::new(worker)), timeout: DEFAULT_TIMEOUT }
     }
 
-    async fn call<T: Send + 'static>(
+    async fn run_on_thread<T: Send + 'static>(
         &self,
-        task: impl FnOnce(&mut Session) -> Result<T, KeyringError> + Send + 'static,
+        task: impl FnOnce(&mut KeyringSession) -> Result<T, KeyringError> + Send + 'static,
     ) -> Result<T, KeyringError> {
-        let worker = match &self.way {
-            Way::Thread(worker) => worker,
-            Way::Nowhere(reason) => return Err(KeyringError::NoService(reason.to_string())),
+        let worker = match &self.backend {
+            KeyringBackend::Thread(worker) => worker,
+            KeyringBackend::Unavailable(reason) => {
+                return Err(KeyringError::NoService(reason.to_string()));
+            }
         };
-        if worker.hold.is_given_up() {
+        if worker.lease.is_abandoned() {
             return Err(KeyringError::Busy);
         }
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |session| {
+        let job: KeyringJob = Box::new(move |session| {
             // Whoever was told "timeout" while this waited in the queue must not find it done after
             // all.
             if !reply.is_closed() {
@@ -130,13 +135,13 @@ impl Keyring {
                 drop(reply.send(task(session)));
             }
         });
-        let queue = worker.queue()?;
-        let answered = tokio::time::timeout(self.patience, async {
-            queue.send(job).await.map_err(|_| KeyringError::Other(GONE.to_owned()))?;
-            answer.await.map_err(|_| KeyringError::Other(GONE.to_owned()))?
+        let queue = worker.job_sender()?;
+        let answered = tokio::time::timeout(self.timeout, async {
+            queue.send(job).await.map_err(|_| KeyringError::Other(THREAD_GONE.to_owned()))?;
+            answer.await.map_err(|_| KeyringError::Other(THREAD_GONE.to_owned()))?
         });
         answered.await.unwrap_or_else(|_| {
-            worker.hold.give_up();
+            worker.lease.abandon();
             Err(KeyringError::Timeout)
         })
     }
@@ -186,21 +191,21 @@ impl KeyringError {
     }
 }
 
-struct Worker {
+struct KeyringThread {
     connect: Arc<dyn Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync>,
-    queue: OnceLock<Result<mpsc::Sender<Job>, String>>,
-    hold: Arc<Hold>,
+    sender: OnceLock<Result<mpsc::Sender<KeyringJob>, String>>,
+    lease: Arc<ThreadLease>,
 }
 
-impl Worker {
-    fn queue(&self) -> Result<&mpsc::Sender<Job>, KeyringError> {
-        let queue = self.queue.get_or_init(|| {
-            let (queue, jobs) = mpsc::channel(QUEUE);
-            let session = Session { connect: Arc::clone(&self.connect), store: None };
-            let hold = Arc::clone(&self.hold);
+impl KeyringThread {
+    fn job_sender(&self) -> Result<&mpsc::Sender<KeyringJob>, KeyringError> {
+        let queue = self.sender.get_or_init(|| {
+            let (queue, jobs) = mpsc::channel(MAX_QUEUED_JOBS);
+            let session = KeyringSession { connect: Arc::clone(&self.connect), store: None };
+            let hold = Arc::clone(&self.lease);
             let thread = std::thread::Builder::new().name("keyring".to_owned());
             thread
-                .spawn(move || serve(jobs, session, &hold))
+                .spawn(move || run_jobs(jobs, session, &hold))
                 .map(|_| queue)
                 .map_err(|e| format!("no thread for it: {e}"))
         });
@@ -208,9 +213,9 @@ impl Worker {
     }
 }
 
-type Job = Box<dyn FnOnce(&mut Session) + Send>;
+type KeyringJob = Box<dyn FnOnce(&mut KeyringSession) + Send>;
 
-fn serve(mut jobs: mpsc::Receiver<Job>, mut session: Session, hold: &Hold) {
+fn run_jobs(mut jobs: mpsc::Receiver<KeyringJob>, mut session: KeyringSession, hold: &ThreadLease) {
     let mut number = 0;
     while let Some(job) = jobs.blocking_recv() {
         number += 1;
@@ -226,32 +231,32 @@ fn serve(mut jobs: mpsc::Receiver<Job>, mut session: Session, hold: &Hold) {
 
 /// Which call holds the thread, and whether somebody has given up on it.
 #[derive(Default)]
-struct Hold {
+struct ThreadLease {
     /// The number of the call being made; 0 while there is none.
     running: AtomicU64,
-    given_up: AtomicU64,
+    abandoned: AtomicU64,
 }
 
-impl Hold {
-    fn give_up(&self) {
-        self.given_up.store(self.running.load(Ordering::SeqCst), Ordering::SeqCst);
+impl ThreadLease {
+    fn abandon(&self) {
+        self.abandoned.store(self.running.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    fn is_given_up(&self) -> bool {
+    fn is_abandoned(&self) -> bool {
         let running = self.running.load(Ordering::SeqCst);
-        running != 0 && running == self.given_up.load(Ordering::SeqCst)
+        running != 0 && running == self.abandoned.load(Ordering::SeqCst)
     }
 }
 
 /// The thread's connection to the store.
-struct Session {
+struct KeyringSession {
     connect: Arc<dyn Fn() -> Result<Arc<CredentialStore>, KeyringError> + Send + Sync>,
     store: Option<Arc<CredentialStore>>,
 }
 
-impl Session {
+impl KeyringSession {
     fn get(&mut self, label: &str) -> Result<Option<Secret>, KeyringError> {
-        let Some(bytes) = self.ask(label, Entry::get_secret)? else { return Ok(None) };
+        let Some(bytes) = self.with_entry(label, Entry::get_secret)? else { return Ok(None) };
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Some(Secret::new(text))),
             Err(error) => {
@@ -262,7 +267,7 @@ impl Session {
     }
 
     fn set(&mut self, label: &str, secret: &[u8]) -> Result<(), KeyringError> {
-        match self.ask(label, |entry| entry.set_secret(secret))? {
+        match self.with_entry(label, |entry| entry.set_secret(secret))? {
             Some(()) => Ok(()),
             None => {
                 Err(KeyringError::NoService("it has no collection to keep a key in".to_owned()))
@@ -271,7 +276,7 @@ impl Session {
     }
 
     fn delete(&mut self, label: &str) -> Result<bool, KeyringError> {
-        Ok(self.ask(label, Entry::delete_credential)?.is_some())
+        Ok(self.with_entry(label, Entry::delete_credential)?.is_some())
     }
 
     fn probe(&mut self) -> Result<(), KeyringError> {
@@ -289,18 +294,18 @@ impl Session {
     }
 
     /// `None` when there is no such entry.
-    fn ask<T>(
+    fn with_entry<T>(
         &mut self,
         label: &str,
-        act: impl Fn(&Entry) -> keyring_core::Result<T>,
+        operation: impl Fn(&Entry) -> keyring_core::Result<T>,
     ) -> Result<Option<T>, KeyringError> {
         let reused = self.store.is_some();
-        let mut answer = self.ask_once(label, &act)?;
+        let mut answer = self.try_with_entry(label, &operation)?;
         // A service that was restarted has forgotten our session, and every call over it fails for
         // ever.
         if reused && matches!(answer, Err(Error::PlatformFailure(_) | Error::NoDefaultStore)) {
             self.store = None;
-            answer = self.ask_once(label, &act)?;
+            answer = self.try_with_entry(label, &operation)?;
         }
         match answer {
             Ok(value) => Ok(Some(value)),
@@ -309,16 +314,16 @@ impl Session {
         }
     }
 
-    fn ask_once<T>(
+    fn try_with_entry<T>(
         &mut self,
         label: &str,
-        act: &impl Fn(&Entry) -> keyring_core::Result<T>,
+        operation: &impl Fn(&Entry) -> keyring_core::Result<T>,
     ) -> Result<keyring_core::Result<T>, KeyringError> {
         let store = match &self.store {
             Some(store) => store,
             None => self.store.insert((self.connect)()?),
         };
-        Ok(store.build(SERVICE, label, None).and_then(|entry| act(&entry)))
+        Ok(store.build(SERVICE, label, None).and_then(|entry| operation(&entry)))
     }
 }
 
@@ -344,8 +349,8 @@ fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
 fn has_session_bus() -> bool {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let folder = || {
-        let usual = || format!("/run/user/{}", rustix::process::getuid().as_raw()).into();
-        named("XDG_RUNTIME_DIR").map_or_else(usual, std::path::PathBuf::from)
+        let default_dir = || format!("/run/user/{}", rustix::process::getuid().as_raw()).into();
+        named("XDG_RUNTIME_DIR").map_or_else(default_dir, std::path::PathBuf::from)
     };
     named("DBUS_SESSION_BUS_ADDRESS").is_some() || folder().join("bus").exists()
 }
@@ -354,7 +359,7 @@ fn has_session_bus() -> bool {
 fn connect() -> Result<Arc<CredentialStore>, KeyringError> {
     let status = keyring::Entry::store_status()
         .as_ref()
-        .map_err(|error| printable(&error.to_string(), SHOWN));
+        .map_err(|error| printable(&error.to_string(), MAX_SHOWN_CHARS));
     status
         .and_then(|()| {
             keyring_core::get_default_store().ok_or_else(|| "none for this system".to_owned())
@@ -371,7 +376,7 @@ fn classify(error: Error) -> KeyringError {
             _ => KeyringError::Denied,
         },
         Error::PlatformFailure(cause) => {
-            let text = printable(&cause.to_string(), SHOWN);
+            let text = printable(&cause.to_string(), MAX_SHOWN_CHARS);
             let says = |names: &[&str]| names.iter().any(|name| text.contains(name));
             if says(&["AccessDenied"]) {
                 KeyringError::Denied
@@ -397,15 +402,15 @@ fn classify(error: Error) -> KeyringError {
         Error::TooLong(_, limit) => {
             KeyringError::Other(format!("it takes at most {limit} characters"))
         }
-        other => KeyringError::Other(printable(&other.to_string(), SHOWN)),
+        other => KeyringError::Other(printable(&other.to_string(), MAX_SHOWN_CHARS)),
     }
 }
 
 /// The service's transport takes no NUL, and a label is shown on terminals.
-fn checked(label: &str) -> Result<String, KeyringError> {
-    if label.is_empty() || label.len() > LABEL_BYTES || label.chars().any(char::is_control) {
+fn validate_label(label: &str) -> Result<String, KeyringError> {
+    if label.is_empty() || label.len() > MAX_LABEL_BYTES || label.chars().any(char::is_control) {
         return Err(KeyringError::Other(format!(
-            "a label has 1 to {LABEL_BYTES} bytes and no control characters"
+            "a label has 1 to {MAX_LABEL_BYTES} bytes and no control characters"
         )));
     }
     Ok(label.to_owned())
@@ -414,13 +419,13 @@ fn checked(label: &str) -> Result<String, KeyringError> {
 /// The service of every entry of ours.
 pub const SERVICE: &str = "aiproxy";
 /// How long a caller waits for an answer.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions waiting at the thread; more wait in their callers, within the same patience.
-const QUEUE: usize = 64;
-const LABEL_BYTES: usize = 256;
+const MAX_QUEUED_JOBS: usize = 64;
+const MAX_LABEL_BYTES: usize = 256;
 /// Characters of a foreign error text that are passed on.
-const SHOWN: usize = 200;
-const GONE: &str = "its library broke off";
+const MAX_SHOWN_CHARS: usize = 200;
+const THREAD_GONE: &str = "its library broke off";
 
 #[cfg(test)]
 mod tests {
@@ -429,14 +434,14 @@ mod tests {
     use super::*;
 
     fn mock() -> Keyring {
-        Keyring::through(|| Ok(keyring_core::mock::Store::new().expect("a mock store")))
+        Keyring::with_connector(|| Ok(keyring_core::mock::Store::new().expect("a mock store")))
     }
 
     /// A keyring whose first answers wait for a word in the channel.
     fn gated() -> (Keyring, std_mpsc::Sender<()>) {
         let (open, gate) = std_mpsc::channel();
         let gate = Mutex::new(gate);
-        let keyring = Keyring::through(move || {
+        let keyring = Keyring::with_connector(move || {
             gate.lock()
                 .expect("one thread")
                 .recv()
@@ -465,7 +470,7 @@ mod tests {
     #[tokio::test]
     async fn a_silent_keyring_costs_one_patience_and_then_nothing() {
         let (keyring, open) = gated();
-        let hasty = keyring.clone().with_patience(Duration::from_millis(50));
+        let hasty = keyring.clone().with_timeout(Duration::from_millis(50));
 
         assert_eq!(hasty.get("a").await.expect_err("silent"), KeyringError::Timeout);
         // On a busy machine the thread may not have come to the first call yet; then that one was
@@ -483,7 +488,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_given_up_in_the_queue_is_not_done_later() {
         let (keyring, open) = gated();
-        let hasty = keyring.clone().with_patience(Duration::from_millis(50));
+        let hasty = keyring.clone().with_timeout(Duration::from_millis(50));
 
         let (first, second) = tokio::join!(hasty.get("a"), async {
             let secret = Secret::new("sk-late".to_owned());
@@ -501,7 +506,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_the_library_ends_one_call_only() {
         let calls = AtomicU64::new(0);
-        let keyring = Keyring::through(move || {
+        let keyring = Keyring::with_connector(move || {
             assert!(calls.fetch_add(1, Ordering::SeqCst) > 0, "a bug in the library");
             Ok(keyring_core::mock::Store::new().expect("a mock store"))
         });
@@ -512,7 +517,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_keyring_says_why_and_what_else() {
-        let error = Keyring::none("switched off").get("a").await.expect_err("none");
+        let error = Keyring::unavailable("switched off").get("a").await.expect_err("none");
 
         assert_eq!(error.to_string(), "no OS keyring service: switched off");
         assert!(error.hint().contains("--vault") && error.hint().contains("env:"));

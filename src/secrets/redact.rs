@@ -59,7 +59,7 @@ impl KnownSecrets {
 }
 
 impl Redactor for KnownSecrets {
-    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut found = shaped(text);
         {
             let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -239,7 +239,7 @@ mod tests {
                 .replace("%5C", "%5c"),
         ] {
             assert_eq!(
-                redactor.text(&format!("<{form}> and <{form}>")),
+                redactor.redact(&format!("<{form}> and <{form}>")),
                 "<[redacted]> and <[redacted]>",
                 "{form}"
             );
@@ -262,7 +262,7 @@ mod tests {
                         general_purpose::STANDARD.encode(&whole),
                         general_purpose::URL_SAFE_NO_PAD.encode(&whole),
                     ] {
-                        let shown = redactor.text(&text);
+                        let shown = redactor.redact(&text);
                         assert!(
                             shown.contains(REDACTED) && shown.len() < REDACTED.len() + 20,
                             "{key} {before} {after}: {shown}"
@@ -285,7 +285,7 @@ mod tests {
             ),
             ("(hf_0123456789abcdefgh) (gsk_0123456789abcdefgh)", "([redacted]) ([redacted])"),
         ] {
-            assert_eq!(KnownSecrets::new().text(text), shown);
+            assert_eq!(KnownSecrets::new().redact(text), shown);
         }
         for text in [
             "",
@@ -295,7 +295,7 @@ mod tests {
             "sk-\u{2026}ab12",
             "bearer of bad news",
         ] {
-            assert!(matches!(KnownSecrets::new().text(text), Cow::Borrowed(_)), "{text}");
+            assert!(matches!(KnownSecrets::new().redact(text), Cow::Borrowed(_)), "{text}");
         }
     }
 
@@ -304,26 +304,26 @@ mod tests {
         let redactor = known(&["abcdefghij", "fghijklmno", "klmno-and-more"]);
 
         assert_eq!(
-            redactor.text("<abcdefghijklmno> <abcdefghijklmno-and-more>"),
+            redactor.redact("<abcdefghijklmno> <abcdefghijklmno-and-more>"),
             "<[redacted]> <[redacted]>"
         );
-        assert_eq!(redactor.text("abcdefghij\u{e4}"), "[redacted]\u{e4}");
+        assert_eq!(redactor.redact("abcdefghij\u{e4}"), "[redacted]\u{e4}");
     }
 
     #[test]
     fn secrets_of_the_last_generation_are_still_removed() {
         let redactor = known(&["first-secret"]);
         redactor.replace_all([&Secret::new("second-secret".to_owned())]);
-        assert_eq!(redactor.text("first-secret second-secret"), "[redacted] [redacted]");
+        assert_eq!(redactor.redact("first-secret second-secret"), "[redacted] [redacted]");
 
         redactor.replace_all([&Secret::new("third-secret".to_owned())]);
-        assert_eq!(redactor.text("first-secret second-secret"), "first-secret [redacted]");
+        assert_eq!(redactor.redact("first-secret second-secret"), "first-secret [redacted]");
     }
 
     proptest::proptest! {
         #[test]
         fn no_text_keeps_a_known_secret(before in ".*", key in "K%\\PC{8,40}", after in ".*") {
-            let shown = known(&[&key]).text(&format!("{before}{key}{after}")).into_owned();
+            let shown = known(&[&key]).redact(&format!("{before}{key}{after}")).into_owned();
             proptest::prop_assert!(!shown.contains(&key) && shown.contains(REDACTED), "{}", shown);
         }
     }
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn short_words_are_not_learnt() {
         assert_eq!(
-            known(&["", "local", "1234567"]).text("a local model 1234567"),
+            known(&["", "local", "1234567"]).redact("a local model 1234567"),
             "a local model 1234567"
         );
     }

@@ -43,7 +43,9 @@ impl Reference {
             "vault" => Ok(Self::Vault(named("a label, as in `vault:openai/work`")?)),
             "env" => Ok(Self::Env(named("the name of a variable, as in `env:OPENAI_API_KEY`")?)),
             "file" => Ok(Self::File(PathBuf::from(named("a path")?))),
-            "cmd" => Ok(Self::Command(words(&named("a program, as in `cmd:pass show openai`")?)?)),
+            "cmd" => {
+                Ok(Self::Command(split_words(&named("a program, as in `cmd:pass show openai`")?)?))
+            }
             _ => Self::literal(text),
         }
     }
@@ -62,7 +64,7 @@ impl Reference {
     /// The label that a key gets where the config names none; `None` for a literal (the config
     /// numbers those).
     #[must_use]
-    pub fn label(&self) -> Option<String> {
+    pub fn default_label(&self) -> Option<String> {
         let last = |text: &str| text.rsplit('/').next().unwrap_or(text).to_owned();
         match self {
             Self::Keyring(label) | Self::Vault(label) => Some(last(label)),
@@ -95,7 +97,7 @@ impl fmt::Debug for Reference {
 
 /// Splits a command line at spaces; single and double quotes group, a backslash outside single
 /// quotes escapes.
-fn words(line: &str) -> Result<Vec<String>, String> {
+fn split_words(line: &str) -> Result<Vec<String>, String> {
     let (mut out, mut word, mut open, mut quote) = (Vec::new(), String::new(), false, None);
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
@@ -145,7 +147,7 @@ mod tests {
         ] {
             let reference = Reference::parse(text).expect(text);
             assert_eq!(
-                (reference.to_string().as_str(), reference.label().as_deref()),
+                (reference.to_string().as_str(), reference.default_label().as_deref()),
                 (shown, label)
             );
         }

@@ -17,19 +17,19 @@ use super::{
 };
 
 /// Reads references; lives as long as the process, so that commands run once.
-pub struct Resolver {
+pub struct SecretResolver {
     keyring: Keyring,
     vault: Arc<VaultSource>,
     env: HashMap<String, Secret>,
     /// Variables that hold keys; no program we start gets them.
-    key_names: RwLock<HashSet<String>>,
-    commands: Mutex<HashMap<Vec<String>, Slot>>,
+    withheld_env_names: RwLock<HashSet<String>>,
+    commands: Mutex<HashMap<Vec<String>, CommandSlot>>,
 }
 
 /// What a command gave; locked while it runs, so that two who ask together run it once.
-type Slot = Arc<tokio::sync::Mutex<Option<Secret>>>;
+type CommandSlot = Arc<tokio::sync::Mutex<Option<Secret>>>;
 
-impl Resolver {
+impl SecretResolver {
     /// Reads variables from `env` (as it was at the start), and keeps `provider_env_names` from the
     /// programs of `cmd:`.
     #[must_use]
@@ -44,15 +44,15 @@ impl Resolver {
             keyring,
             vault: Arc::new(vault),
             env,
-            key_names: RwLock::new(provider_env_names),
+            withheld_env_names: RwLock::new(provider_env_names),
             commands: Mutex::default(),
         }
     }
 
     /// More variables that hold keys: those that `env:` references of a newly read config name.
     /// Before the first `cmd:`.
-    pub fn guard_env(&self, names: impl IntoIterator<Item = String>) {
-        self.key_names.write().unwrap_or_else(PoisonError::into_inner).extend(names);
+    pub fn withhold_env(&self, names: impl IntoIterator<Item = String>) {
+        self.withheld_env_names.write().unwrap_or_else(PoisonError::into_inner).extend(names);
     }
 
     /// The provider's key that a reference names.
@@ -61,9 +61,9 @@ impl Resolver {
     ///
     /// [`ResolveError`]: names the reference, never the value. A key of our own kind is refused.
     pub async fn resolve(&self, reference: &Reference) -> Result<Secret, ResolveError> {
-        let secret = self.resolve_client(reference).await?;
+        let secret = self.resolve_any_key(reference).await?;
         if secret.expose().starts_with(CLIENT_KEY_PREFIX) {
-            return Err(ResolveError::OurOwn { reference: reference.to_string() });
+            return Err(ResolveError::ClientKey { reference: reference.to_string() });
         }
         Ok(secret)
     }
@@ -74,9 +74,9 @@ impl Resolver {
     /// # Errors
     ///
     /// [`ResolveError`], but never `OurOwn`.
-    pub async fn resolve_client(&self, reference: &Reference) -> Result<Secret, ResolveError> {
+    pub async fn resolve_any_key(&self, reference: &Reference) -> Result<Secret, ResolveError> {
         let secret = self.read(reference).await?;
-        checked(&secret)
+        validate_key(&secret)
             .map_err(|flaw| ResolveError::NotAKey { reference: reference.to_string(), flaw })
     }
 
@@ -85,13 +85,17 @@ impl Resolver {
     /// # Errors
     ///
     /// [`ResolveError`], but never `OurOwn`.
-    pub async fn resolve_words(&self, reference: &Reference) -> Result<Secret, ResolveError> {
+    pub async fn resolve_header_value(
+        &self,
+        reference: &Reference,
+    ) -> Result<Secret, ResolveError> {
         let secret = self.read(reference).await?;
         let text = secret.expose().trim();
         match text.chars().find(|c| c.is_control()) {
-            Some(_) => {
-                Err(ResolveError::NotAKey { reference: reference.to_string(), flaw: Flaw::Control })
-            }
+            Some(_) => Err(ResolveError::NotAKey {
+                reference: reference.to_string(),
+                flaw: InvalidKey::Control,
+            }),
             None => Ok(Secret::new(text.to_owned())),
         }
     }
@@ -99,17 +103,17 @@ impl Resolver {
     async fn read(&self, reference: &Reference) -> Result<Secret, ResolveError> {
         match reference {
             Reference::Keyring(label) => self.read_keyring(label).await,
-            Reference::Env(name) => self.read_variable(name),
+            Reference::Env(name) => self.read_env(name),
             Reference::File(path) => read_file(path).await,
             Reference::Command(words) => self.run_command(words, reference).await,
             Reference::Vault(label) => self.read_vault(label).await,
-            Reference::Literal(secret) => Ok(copy(secret)),
+            Reference::Literal(secret) => Ok(copy_secret(secret)),
         }
     }
 
     /// Forgets what a command gave, so that it runs again: after a 401, or when its `refresh` is
     /// due.
-    pub fn forget(&self, reference: &Reference) {
+    pub fn forget_command(&self, reference: &Reference) {
         if let Reference::Command(words) = reference {
             self.commands.lock().unwrap_or_else(PoisonError::into_inner).remove(words);
         }
@@ -123,14 +127,14 @@ impl Resolver {
         }
     }
 
-    fn read_variable(&self, name: &str) -> Result<Secret, ResolveError> {
-        self.guard_env([name.to_owned()]);
+    fn read_env(&self, name: &str) -> Result<Secret, ResolveError> {
+        self.withhold_env([name.to_owned()]);
         let value =
             self.env.get(name).ok_or_else(|| ResolveError::Unset { name: name.to_owned() })?;
         if value.expose().trim().is_empty() {
             return Err(ResolveError::EmptyVariable { name: name.to_owned() });
         }
-        Ok(copy(value))
+        Ok(copy_secret(value))
     }
 
     async fn run_command(
@@ -144,16 +148,16 @@ impl Resolver {
         };
         let mut slot = slot.lock().await;
         if let Some(secret) = &*slot {
-            return Ok(copy(secret));
+            return Ok(copy_secret(secret));
         }
         let running = {
-            let names = self.key_names.read().unwrap_or_else(PoisonError::into_inner);
-            command::run(words, &|name| names.contains(name), COMMAND_LIMIT)
+            let names = self.withheld_env_names.read().unwrap_or_else(PoisonError::into_inner);
+            command::run(words, &|name| names.contains(name), COMMAND_TIMEOUT)
         };
         let secret = running
             .await
             .map_err(|error| ResolveError::Command { reference: reference.to_string(), error })?;
-        *slot = Some(copy(&secret));
+        *slot = Some(copy_secret(&secret));
         Ok(secret)
     }
 
@@ -162,16 +166,16 @@ impl Resolver {
         let wanted = label.to_owned();
         // Deriving the key takes a tenth of a second of one core: not on a runtime's thread.
         let found = tokio::task::spawn_blocking(move || vault.get(&wanted)).await;
-        found.unwrap_or_else(|_| Err(VaultProblem::Vault(VaultError::Busy))).map_err(|problem| {
+        found.unwrap_or_else(|_| Err(VaultReadError::Vault(VaultError::Busy))).map_err(|problem| {
             match problem {
-                VaultProblem::NotThere => ResolveError::NotInVault { label: label.to_owned() },
-                VaultProblem::NoPassphrase => {
+                VaultReadError::NotFound => ResolveError::NotInVault { label: label.to_owned() },
+                VaultReadError::NoPassphrase => {
                     ResolveError::NoPassphrase { label: label.to_owned() }
                 }
-                VaultProblem::PassphraseFile(path, error) => {
+                VaultReadError::PassphraseFile(path, error) => {
                     ResolveError::PassphraseFile { path, error }
                 }
-                VaultProblem::Vault(error) => {
+                VaultReadError::Vault(error) => {
                     ResolveError::Vault { label: label.to_owned(), error }
                 }
             }
@@ -198,7 +202,7 @@ pub struct VaultSource {
 enum Passphrase {
     None,
     File(PathBuf),
-    Given(Secret),
+    Typed(Secret),
 }
 
 impl VaultSource {
@@ -222,34 +226,34 @@ impl VaultSource {
     pub fn with_passphrase(vault: Vault, passphrase: Secret) -> Self {
         Self {
             vault: Some(vault),
-            passphrase: Passphrase::Given(passphrase),
+            passphrase: Passphrase::Typed(passphrase),
             open: Mutex::new(None),
         }
     }
 
-    fn get(&self, label: &str) -> Result<Secret, VaultProblem> {
+    fn get(&self, label: &str) -> Result<Secret, VaultReadError> {
         let vault =
-            self.vault.as_ref().filter(|vault| vault.exists()).ok_or(VaultProblem::NotThere)?;
+            self.vault.as_ref().filter(|vault| vault.exists()).ok_or(VaultReadError::NotFound)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // With the derived key at hand, reading again costs nothing worth mentioning.
         let known = match open.as_mut().map(OpenVault::refresh) {
             Some(Ok(())) => open.as_ref(),
             None | Some(Err(VaultError::Changed)) => None,
-            Some(Err(error)) => return Err(VaultProblem::Vault(error)),
+            Some(Err(error)) => return Err(VaultReadError::Vault(error)),
         };
         if let Some(known) = known {
-            return known.get(label).ok_or(VaultProblem::NotThere);
+            return known.get(label).ok_or(VaultReadError::NotFound);
         }
         let opened = match &self.passphrase {
-            Passphrase::None => return Err(VaultProblem::NoPassphrase),
-            Passphrase::Given(passphrase) => vault.open(passphrase),
+            Passphrase::None => return Err(VaultReadError::NoPassphrase),
+            Passphrase::Typed(passphrase) => vault.open(passphrase),
             Passphrase::File(path) => vault.open(
                 &read_passphrase(path)
-                    .map_err(|e| VaultProblem::PassphraseFile(path.clone(), e))?,
+                    .map_err(|e| VaultReadError::PassphraseFile(path.clone(), e))?,
             ),
         };
-        let secret = open.insert(opened.map_err(VaultProblem::Vault)?).get(label);
-        secret.ok_or(VaultProblem::NotThere)
+        let secret = open.insert(opened.map_err(VaultReadError::Vault)?).get(label);
+        secret.ok_or(VaultReadError::NotFound)
     }
 }
 
@@ -262,34 +266,36 @@ pub fn read_passphrase(path: &Path) -> Result<Secret, FileError> {
     file::read_line(path).map(|text| Secret::new(text.as_str().to_owned()))
 }
 
-enum VaultProblem {
+enum VaultReadError {
     NoPassphrase,
-    NotThere,
+    NotFound,
     PassphraseFile(PathBuf, FileError),
     Vault(VaultError),
 }
 
 /// The key without the whitespace around it.
-fn checked(secret: &Secret) -> Result<Secret, Flaw> {
+fn validate_key(secret: &Secret) -> Result<Secret, InvalidKey> {
     let text = secret.expose().trim();
     let flaw = text.chars().find_map(|c| match c {
-        '\n' | '\r' => Some(Flaw::Newline),
-        c if c.is_whitespace() => Some(Flaw::Space),
-        c if c.is_control() => Some(Flaw::Control),
-        c if !c.is_ascii() => Some(Flaw::NotAscii),
+        '\n' | '\r' => Some(InvalidKey::Newline),
+        c if c.is_whitespace() => Some(InvalidKey::Space),
+        c if c.is_control() => Some(InvalidKey::Control),
+        c if !c.is_ascii() => Some(InvalidKey::NotAscii),
         _ => None,
     });
     match flaw {
         Some(flaw) => Err(flaw),
-        None if text.is_empty() => Err(Flaw::Empty),
-        None if text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']) => Err(Flaw::Quoted),
+        None if text.is_empty() => Err(InvalidKey::Empty),
+        None if text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']) => {
+            Err(InvalidKey::Quoted)
+        }
         None => Ok(Secret::new(text.to_owned())),
     }
 }
 
 /// Why a value cannot be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Flaw {
+pub enum InvalidKey {
     #[error("key contains a control character")]
     Control,
     #[error("key is empty")]
@@ -304,7 +310,7 @@ pub enum Flaw {
     Space,
 }
 
-fn copy(secret: &Secret) -> Secret {
+fn copy_secret(secret: &Secret) -> Secret {
     Secret::new(secret.expose().to_owned())
 }
 
@@ -322,13 +328,13 @@ pub enum ResolveError {
     #[error("`vault:{label}`: the encrypted key file needs its passphrase")]
     NoPassphrase { label: String },
     #[error("`{reference}`: {flaw}")]
-    NotAKey { reference: String, flaw: Flaw },
+    NotAKey { reference: String, flaw: InvalidKey },
     #[error("`keyring:{label}`: no such entry in the OS keyring")]
     NotInKeyring { label: String },
     #[error("`vault:{label}`: no such entry in the encrypted key file")]
     NotInVault { label: String },
     #[error("`{reference}`: this is a client key of aiproxy (`aip-…`), not a provider's key")]
-    OurOwn { reference: String },
+    ClientKey { reference: String },
     #[error("the passphrase file {}: {error}", path.display())]
     PassphraseFile { path: PathBuf, error: FileError },
     #[error("`env:{name}`: {name} is not set")]
@@ -346,7 +352,7 @@ impl ResolveError {
 
     /// What happened and what to do, for a key of this upstream.
     #[must_use]
-    pub fn said(&self, upstream: &str) -> String {
+    pub fn message_with_hint(&self, upstream: &str) -> String {
         format!("{}; {}", self.text(), self.hint().replace("UPSTREAM", upstream))
     }
 
@@ -364,9 +370,9 @@ impl ResolveError {
                 format!("put it into a file of mode 600 and start with {PASSPHRASE_FILE}=FILE, or start `aiproxy serve` on a terminal")
             }
             Self::NotAKey { .. } => "store the key alone, as the provider shows it: `aiproxy key add UPSTREAM`".to_owned(),
-            Self::NotInKeyring { label } => add(label, ""),
-            Self::NotInVault { label } => add(label, " --vault"),
-            Self::OurOwn { .. } => "a shell that ran `aiproxy env` has it in the provider's variable; start aiproxy from another one, or \
+            Self::NotInKeyring { label } => add_command(label, ""),
+            Self::NotInVault { label } => add_command(label, " --vault"),
+            Self::ClientKey { .. } => "a shell that ran `aiproxy env` has it in the provider's variable; start aiproxy from another one, or \
                                     store the provider's key: `aiproxy key add UPSTREAM`"
                 .to_owned(),
             Self::Vault { error, .. } => error.hint().to_owned(),
@@ -375,7 +381,7 @@ impl ResolveError {
 }
 
 /// The command that stores what is missing; labels are `UPSTREAM/LABEL`, or `client/PROJECT`.
-fn add(label: &str, option: &str) -> String {
+fn add_command(label: &str, option: &str) -> String {
     match label.split_once('/') {
         Some(("client", project)) => format!("`aiproxy project rotate {project}` makes a new one"),
         Some((upstream, "main")) => format!("`aiproxy key add {upstream}{option}`"),
@@ -386,19 +392,19 @@ fn add(label: &str, option: &str) -> String {
 
 /// Names the file that holds the vault's passphrase.
 pub const PASSPHRASE_FILE: &str = "AIPROXY_KEYS_PASSPHRASE_FILE";
-const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn resolver(env: &[(&str, &str)], vault: VaultSource) -> Resolver {
+    fn resolver(env: &[(&str, &str)], vault: VaultSource) -> SecretResolver {
         let env =
             env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Resolver::new(Keyring::none("none in this test"), vault, env, HashSet::new())
+        SecretResolver::new(Keyring::unavailable("none in this test"), vault, env, HashSet::new())
     }
 
-    async fn read(resolver: &Resolver, reference: &str) -> Result<String, ResolveError> {
+    async fn read(resolver: &SecretResolver, reference: &str) -> Result<String, ResolveError> {
         let reference = Reference::parse(reference).expect("a reference");
         resolver.resolve(&reference).await.map(|secret| secret.expose().to_owned())
     }
@@ -433,7 +439,7 @@ mod tests {
             assert!(error.hint().contains('`'), "{}", error.hint());
         }
         let ours = resolver
-            .resolve_client(&Reference::Env("OURS".to_owned()))
+            .resolve_any_key(&Reference::Env("OURS".to_owned()))
             .await
             .expect("right for a client");
         assert_eq!(ours.expose(), "aip-0123");
@@ -454,8 +460,8 @@ mod tests {
             read(&resolver, "vault:openai/work").await.expect_err("no vault").hint(),
             "`aiproxy key add openai --label work --vault`"
         );
-        assert_eq!(add("openai/main", ""), "`aiproxy key add openai`");
-        assert_eq!(add("client/ide", ""), "`aiproxy project rotate ide` makes a new one");
+        assert_eq!(add_command("openai/main", ""), "`aiproxy key add openai`");
+        assert_eq!(add_command("client/ide", ""), "`aiproxy project rotate ide` makes a new one");
         let keyring = read(&resolver, "keyring:openai/work").await.expect_err("no keyring");
         assert_eq!(
             keyring.text(),
@@ -481,7 +487,7 @@ mod tests {
             (one.expect("a key").expose(), two.expect("the same").expose()),
             ("sk-run-1", "sk-run-1")
         );
-        resolver.forget(&reference);
+        resolver.forget_command(&reference);
         assert_eq!(resolver.resolve(&reference).await.expect("again").expose(), "sk-run-2");
     }
 

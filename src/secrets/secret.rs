@@ -43,16 +43,16 @@ impl Secret {
     /// HMAC-SHA256 of a message with this as its key (RFC 2104).
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 32] {
-        hmac(self.0.as_bytes(), message)
+        hmac_sha256(self.0.as_bytes(), message)
     }
 
     /// The same with a key that begins with other text: some services put the time there.
     #[must_use]
-    pub fn sign_after(&self, before: &str, message: &[u8]) -> [u8; 32] {
+    pub fn sign_with_prefix(&self, before: &str, message: &[u8]) -> [u8; 32] {
         let mut key = Zeroizing::new(String::with_capacity(before.len() + self.0.len()));
         key.push_str(before);
         key.push_str(&self.0);
-        hmac(key.as_bytes(), message)
+        hmac_sha256(key.as_bytes(), message)
     }
 
     /// As the value of a header; `None` where it cannot be one.
@@ -70,7 +70,7 @@ impl Secret {
     }
 }
 
-fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     const BLOCK: usize = 64;
     let mut block = Zeroizing::new([0_u8; BLOCK]);
     if key.len() > BLOCK {
@@ -91,7 +91,7 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
 ///
 /// [`NoEntropy`] where the operating system has none to give; there is no second-best source for a
 /// key.
-pub fn generate() -> Result<Secret, NoEntropy> {
+pub fn generate_client_key() -> Result<Secret, NoEntropy> {
     let mut random = Zeroizing::new([0; 24]);
     getrandom::fill(random.as_mut()).map_err(NoEntropy)?;
     // Exactly as long as the key, so that no half-filled copy stays behind in freed memory.
@@ -115,7 +115,7 @@ pub struct NoEntropy(getrandom::Error);
 ///
 /// The operating system's, where it does not let go of the limit.
 #[cfg(unix)]
-pub fn no_core_dumps() -> std::io::Result<()> {
+pub fn disable_core_dumps() -> std::io::Result<()> {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     Ok(rustix::process::setrlimit(rustix::process::Resource::Core, none)?)
 }
@@ -156,17 +156,21 @@ mod tests {
         let jefe = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         assert_eq!(hex(Secret::new("Jefe".to_owned()).sign(b"what do ya want for nothing?")), jefe);
         assert_eq!(
-            hex(Secret::new("fe".to_owned()).sign_after("Je", b"what do ya want for nothing?")),
+            hex(Secret::new("fe".to_owned())
+                .sign_with_prefix("Je", b"what do ya want for nothing?")),
             jefe
         );
-        let long =
-            hex(hmac(&[0xaa; 131], b"Test Using Larger Than Block-Size Key - Hash Key First"));
+        let long = hex(hmac_sha256(
+            &[0xaa; 131],
+            b"Test Using Larger Than Block-Size Key - Hash Key First",
+        ));
         assert_eq!(long, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
     }
 
     #[test]
     fn a_client_key_is_long_random_and_safe_in_a_url() {
-        let (one, two) = (generate().expect("entropy"), generate().expect("entropy"));
+        let (one, two) =
+            (generate_client_key().expect("entropy"), generate_client_key().expect("entropy"));
 
         let tail = one.expose().strip_prefix("aip-").expect("our prefix");
         assert_eq!(tail.len(), 32);

@@ -26,7 +26,7 @@ use super::Secret;
 #[derive(Clone, Debug)]
 pub struct Vault {
     path: PathBuf,
-    costs: Costs,
+    costs: Argon2Costs,
 }
 
 impl Vault {
@@ -34,7 +34,7 @@ impl Vault {
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         let default = Params::default();
-        let costs = Costs {
+        let costs = Argon2Costs {
             memory_kib: default.m_cost(),
             passes: default.t_cost(),
             lanes: default.p_cost(),
@@ -60,27 +60,32 @@ impl Vault {
         if passphrase.expose().is_empty() {
             return Err(VaultError::EmptyPassphrase);
         }
-        let Some(bytes) = read(&self.path)? else {
-            let mut salt = [0; SALT];
+        let Some(bytes) = read_file(&self.path)? else {
+            let mut salt = [0; SALT_BYTES];
             getrandom::fill(&mut salt).map_err(|_| VaultError::NoEntropy)?;
-            let lock = Lock { costs: self.costs, salt, key: self.costs.derive(passphrase, &salt)? };
-            return Ok(OpenVault { path: self.path.clone(), lock, keys: BTreeMap::new() });
+            let lock =
+                VaultKey { costs: self.costs, salt, key: self.costs.derive(passphrase, &salt)? };
+            return Ok(OpenVault {
+                path: self.path.clone(),
+                vault_key: lock,
+                keys: BTreeMap::new(),
+            });
         };
-        let sealed = Sealed::parse(&bytes)?;
-        let lock = Lock {
+        let sealed = SealedFile::parse(&bytes)?;
+        let lock = VaultKey {
             costs: sealed.costs,
             salt: sealed.salt,
             key: sealed.costs.derive(passphrase, &sealed.salt)?,
         };
-        let keys = lock.unseal(&sealed)?;
-        Ok(OpenVault { path: self.path.clone(), lock, keys })
+        let keys = lock.decrypt(&sealed)?;
+        Ok(OpenVault { path: self.path.clone(), vault_key: lock, keys })
     }
 }
 
 /// A vault whose passphrase was right; holds the keys in memory, wiped when dropped.
 pub struct OpenVault {
     path: PathBuf,
-    lock: Lock,
+    vault_key: VaultKey,
     keys: BTreeMap<String, Secret>,
 }
 
@@ -88,7 +93,7 @@ impl OpenVault {
     /// The key under a label.
     #[must_use]
     pub fn get(&self, label: &str) -> Option<Secret> {
-        self.keys.get(label).map(copy)
+        self.keys.get(label).map(copy_secret)
     }
 
     /// All labels, sorted.
@@ -103,7 +108,7 @@ impl OpenVault {
     ///
     /// [`VaultError`]; the file is then as it was.
     pub fn set(&mut self, label: &str, secret: &Secret) -> Result<(), VaultError> {
-        self.change(|keys| keys.insert(label.to_owned(), copy(secret)).is_some()).map(|_| ())
+        self.update(|keys| keys.insert(label.to_owned(), copy_secret(secret)).is_some()).map(|_| ())
     }
 
     /// Removes a key and saves the file; `false` if there was none.
@@ -112,7 +117,7 @@ impl OpenVault {
     ///
     /// [`VaultError`]; the file is then as it was.
     pub fn remove(&mut self, label: &str) -> Result<bool, VaultError> {
-        self.change(|keys| keys.remove(label).is_some())
+        self.update(|keys| keys.remove(label).is_some())
     }
 
     /// Reads the file again, with the passphrase it was opened with.
@@ -121,31 +126,31 @@ impl OpenVault {
     ///
     /// [`VaultError::Changed`] if it was made anew with another one.
     pub fn refresh(&mut self) -> Result<(), VaultError> {
-        self.keys = match read(&self.path)? {
+        self.keys = match read_file(&self.path)? {
             Some(bytes) => {
-                let sealed = Sealed::parse(&bytes)?;
-                if sealed.salt != self.lock.salt {
+                let sealed = SealedFile::parse(&bytes)?;
+                if sealed.salt != self.vault_key.salt {
                     return Err(VaultError::Changed);
                 }
-                self.lock.unseal(&sealed)?
+                self.vault_key.decrypt(&sealed)?
             }
             None => BTreeMap::new(),
         };
         Ok(())
     }
 
-    fn change(
+    fn update(
         &mut self,
         change: impl FnOnce(&mut BTreeMap<String, Secret>) -> bool,
     ) -> Result<bool, VaultError> {
         let path = self.path.clone();
         let folder =
             path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        private_folder(folder)?;
-        let _writer = only_writer(&path)?;
+        create_private_folder(folder)?;
+        let _writer = lock_for_writing(&path)?;
         self.refresh()?;
         let changed = change(&mut self.keys);
-        replace(folder, &path, &self.lock.seal(&self.keys)?)?;
+        replace_file(folder, &path, &self.vault_key.encrypt(&self.keys)?)?;
         Ok(changed)
     }
 }
@@ -161,13 +166,13 @@ pub enum VaultError {
     Damaged(&'static str),
     #[error("an empty passphrase protects nothing")]
     EmptyPassphrase,
-    #[error("the encrypted key file {path}: cannot {doing}: {error}")]
-    Io { path: String, doing: &'static str, error: io::Error },
+    #[error("the encrypted key file {path}: cannot {action}: {error}")]
+    Io { path: String, action: &'static str, error: io::Error },
     #[error("the encrypted key file is of version {0}, newer than this program reads ({VERSION})")]
-    Newer(u8),
+    NewerVersion(u8),
     #[error("no random bytes from the operating system")]
     NoEntropy,
-    #[error("the encrypted key file would be larger than {} MiB", LIMIT_BYTES >> 20)]
+    #[error("the encrypted key file would be larger than {} MiB", MAX_FILE_BYTES >> 20)]
     TooLarge,
     #[error("wrong passphrase for the encrypted key file")]
     WrongPassphrase,
@@ -186,7 +191,7 @@ impl VaultError {
                 "choose a passphrase, or put one into a file of mode 600 and name it in AIPROXY_KEYS_PASSPHRASE_FILE"
             }
             Self::Io { .. } => "see that the data folder exists, belongs to you and has room",
-            Self::Newer(_) => "use the newer aiproxy that wrote it",
+            Self::NewerVersion(_) => "use the newer aiproxy that wrote it",
             Self::NoEntropy => "try again later; nothing was written",
             Self::TooLarge => "remove keys that are not used any more: `aiproxy key list`",
             Self::WrongPassphrase => {
@@ -198,13 +203,13 @@ impl VaultError {
 
 /// What Argon2id may spend; written into the file, so that it may change later.
 #[derive(Clone, Copy, Debug)]
-struct Costs {
+struct Argon2Costs {
     memory_kib: u32,
     passes: u32,
     lanes: u32,
 }
 
-impl Costs {
+impl Argon2Costs {
     fn derive(self, passphrase: &Secret, salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
         // A file from elsewhere must not make us spend all the memory there is.
         if self.memory_kib > 1 << 20 || self.passes > 64 || self.lanes > 16 {
@@ -222,31 +227,31 @@ impl Costs {
 }
 
 /// The key of the file, and what it was made from.
-struct Lock {
-    costs: Costs,
-    salt: [u8; SALT],
+struct VaultKey {
+    costs: Argon2Costs,
+    salt: [u8; SALT_BYTES],
     key: Zeroizing<[u8; 32]>,
 }
 
-impl Lock {
+impl VaultKey {
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new(self.key.as_ref().into())
     }
 
-    fn seal(&self, keys: &BTreeMap<String, Secret>) -> Result<Vec<u8>, VaultError> {
+    fn encrypt(&self, keys: &BTreeMap<String, Secret>) -> Result<Vec<u8>, VaultError> {
         let shown: BTreeMap<&str, &str> =
             keys.iter().map(|(label, key)| (label.as_str(), key.expose())).collect();
         // Room for every character escaped, so that no outgrown copy is left behind in freed
         // memory.
-        let room =
+        let capacity =
             shown.iter().map(|(label, key)| 6 * (label.len() + key.len()) + 8).sum::<usize>() + 2;
-        let mut plain = Zeroizing::new(Vec::with_capacity(room));
+        let mut plain = Zeroizing::new(Vec::with_capacity(capacity));
         serde_json::to_writer(&mut *plain, &shown).map_err(|_| VaultError::TooLarge)?;
-        if plain.len() > LIMIT_BYTES / 2 {
+        if plain.len() > MAX_FILE_BYTES / 2 {
             return Err(VaultError::TooLarge);
         }
 
-        let mut nonce = [0; NONCE];
+        let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|_| VaultError::NoEntropy)?;
         let mut out = MAGIC.to_vec();
         out.push(VERSION);
@@ -265,8 +270,8 @@ impl Lock {
         Ok(out)
     }
 
-    fn unseal(&self, sealed: &Sealed<'_>) -> Result<BTreeMap<String, Secret>, VaultError> {
-        let payload = Payload { msg: sealed.text, aad: sealed.header };
+    fn decrypt(&self, sealed: &SealedFile<'_>) -> Result<BTreeMap<String, Secret>, VaultError> {
+        let payload = Payload { msg: sealed.ciphertext, aad: sealed.header };
         let plain = self
             .cipher()
             .decrypt(XNonce::from_slice(&sealed.nonce), payload)
@@ -279,15 +284,15 @@ impl Lock {
 }
 
 /// The parts of a file whose digest is right.
-struct Sealed<'a> {
+struct SealedFile<'a> {
     header: &'a [u8],
-    costs: Costs,
-    salt: [u8; SALT],
-    nonce: [u8; NONCE],
-    text: &'a [u8],
+    costs: Argon2Costs,
+    salt: [u8; SALT_BYTES],
+    nonce: [u8; NONCE_BYTES],
+    ciphertext: &'a [u8],
 }
 
-impl<'a> Sealed<'a> {
+impl<'a> SealedFile<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, VaultError> {
         let cut = VaultError::Damaged("it is cut short");
         let Some(rest) = bytes.strip_prefix(MAGIC) else {
@@ -296,7 +301,7 @@ impl<'a> Sealed<'a> {
         let (&version, rest) = rest.split_first().ok_or(cut)?;
         if version != VERSION {
             return Err(if version > VERSION {
-                VaultError::Newer(version)
+                VaultError::NewerVersion(version)
             } else {
                 VaultError::Damaged("its version is unknown")
             });
@@ -305,10 +310,10 @@ impl<'a> Sealed<'a> {
             let (&memory, rest) = rest.split_first_chunk::<4>()?;
             let (&passes, rest) = rest.split_first_chunk::<4>()?;
             let (&lanes, rest) = rest.split_first_chunk::<4>()?;
-            let (&salt, rest) = rest.split_first_chunk::<SALT>()?;
-            let (&nonce, rest) = rest.split_first_chunk::<NONCE>()?;
+            let (&salt, rest) = rest.split_first_chunk::<SALT_BYTES>()?;
+            let (&nonce, rest) = rest.split_first_chunk::<NONCE_BYTES>()?;
             let (text, &digest) = rest.split_last_chunk::<32>()?;
-            let costs = Costs {
+            let costs = Argon2Costs {
                 memory_kib: u32::from_le_bytes(memory),
                 passes: u32::from_le_bytes(passes),
                 lanes: u32::from_le_bytes(lanes),
@@ -321,24 +326,26 @@ impl<'a> Sealed<'a> {
         if Sha256::digest(&bytes[..whole]).as_slice() != digest {
             return Err(VaultError::Damaged("its checksum is wrong"));
         }
-        Ok(Self { header: &bytes[..header], costs, salt, nonce, text })
+        Ok(Self { header: &bytes[..header], costs, salt, nonce, ciphertext: text })
     }
 }
 
-fn copy(secret: &Secret) -> Secret {
+fn copy_secret(secret: &Secret) -> Secret {
     Secret::new(secret.expose().to_owned())
 }
 
 /// The file's bytes; `None` if there is no file.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(path, "open it")(error)),
+        Err(error) => return Err(io_error(path, "open it")(error)),
     };
     let mut bytes = Vec::new();
-    file.take(LIMIT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed(path, "read it"))?;
-    if bytes.len() > LIMIT_BYTES {
+    file.take(MAX_FILE_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io_error(path, "read it"))?;
+    if bytes.len() > MAX_FILE_BYTES {
         Err(VaultError::Damaged("it is too large"))
     } else {
         Ok(Some(bytes))
@@ -346,12 +353,12 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, VaultError> {
 }
 
 /// Puts new content in the file's place: all of it or none, readable by nobody else at any moment.
-fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
+fn replace_file(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|_| VaultError::NoEntropy)?;
-    let fresh = beside(path, &format!(".{:016x}.new", u64::from_le_bytes(random)));
+    let fresh = with_suffix(path, &format!(".{:016x}.new", u64::from_le_bytes(random)));
     let write = || {
-        let mut file = private().write(true).create_new(true).open(&fresh)?;
+        let mut file = private_options().write(true).create_new(true).open(&fresh)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&fresh, path)?;
@@ -362,30 +369,30 @@ fn replace(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), VaultError> {
     write().map_err(|error| {
         // What is left is encrypted, and the error that matters is the first one.
         drop(fs::remove_file(&fresh));
-        failed(folder, "write it")(error)
+        io_error(folder, "write it")(error)
     })
 }
 
 /// Holds the lock file until dropped. It stays where it is: removing it would let two in.
-fn only_writer(path: &Path) -> Result<File, VaultError> {
-    let path = beside(path, ".lock");
-    let file = private()
+fn lock_for_writing(path: &Path) -> Result<File, VaultError> {
+    let path = with_suffix(path, ".lock");
+    let file = private_options()
         .write(true)
         .create(true)
         .truncate(false)
         .open(&path)
-        .map_err(failed(&path, "lock it"))?;
+        .map_err(io_error(&path, "lock it"))?;
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(error)) => return Err(failed(&path, "lock it")(error)),
+            Err(TryLockError::Error(error)) => return Err(io_error(&path, "lock it")(error)),
         }
     }
     Err(VaultError::Busy)
 }
 
-fn private() -> OpenOptions {
+fn private_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     {
@@ -397,30 +404,30 @@ fn private() -> OpenOptions {
     options
 }
 
-fn private_folder(folder: &Path) -> Result<(), VaultError> {
+fn create_private_folder(folder: &Path) -> Result<(), VaultError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder).map_err(failed(folder, "make its folder"))
+    builder.create(folder).map_err(io_error(folder, "make its folder"))
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+fn with_suffix(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-fn failed(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> VaultError {
+fn io_error(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> VaultError {
     let path = path.display().to_string();
-    move |error| VaultError::Io { path, doing, error }
+    move |error| VaultError::Io { path, action: doing, error }
 }
 
 const MAGIC: &[u8] = b"aiproxy vault\n";
 const VERSION: u8 = 1;
-const SALT: usize = 16;
-const NONCE: usize = 24;
-const LIMIT_BYTES: usize = 4 << 20;
+const SALT_BYTES: usize = 16;
+const NONCE_BYTES: usize = 24;
+const MAX_FILE_BYTES: usize = 4 << 20;
 /// Two seconds in all; a writer holds the lock for milliseconds.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -437,7 +444,7 @@ mod tests {
     fn vault() -> (tempfile::TempDir, Vault) {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("data/keys.enc");
-        (dir, Vault { path, costs: Costs { memory_kib: 64, passes: 1, lanes: 1 } })
+        (dir, Vault { path, costs: Argon2Costs { memory_kib: 64, passes: 1, lanes: 1 } })
     }
 
     #[test]
@@ -466,24 +473,27 @@ mod tests {
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
-            assert!(matches!(Sealed::parse(&bytes), Err(VaultError::Damaged(_))), "byte {at}");
+            assert!(matches!(SealedFile::parse(&bytes), Err(VaultError::Damaged(_))), "byte {at}");
             assert!(
-                matches!(Sealed::parse(&whole[..at]), Err(VaultError::Damaged(_))),
+                matches!(SealedFile::parse(&whole[..at]), Err(VaultError::Damaged(_))),
                 "cut at {at}"
             );
         }
         let mut newer = whole;
         newer[MAGIC.len()] = VERSION + 1;
-        assert!(matches!(Sealed::parse(&newer), Err(VaultError::Newer(2))));
+        assert!(matches!(SealedFile::parse(&newer), Err(VaultError::NewerVersion(2))));
     }
 
     #[test]
     fn costs_from_a_forged_file_are_bounded() {
         for costs in [
-            Costs { memory_kib: u32::MAX, passes: 1, lanes: 1 },
-            Costs { memory_kib: 64, passes: 0, lanes: 1 },
+            Argon2Costs { memory_kib: u32::MAX, passes: 1, lanes: 1 },
+            Argon2Costs { memory_kib: 64, passes: 0, lanes: 1 },
         ] {
-            assert!(matches!(costs.derive(&secret("p"), &[0; SALT]), Err(VaultError::Damaged(_))));
+            assert!(matches!(
+                costs.derive(&secret("p"), &[0; SALT_BYTES]),
+                Err(VaultError::Damaged(_))
+            ));
         }
     }
 
@@ -491,16 +501,18 @@ mod tests {
     fn a_changed_header_is_not_vouched_for() {
         let (_dir, vault) = vault();
         let open = vault.open(&secret("p")).expect("new");
-        let mut bytes =
-            open.lock.seal(&BTreeMap::from([("a".to_owned(), secret("sk-a"))])).expect("sealed");
+        let mut bytes = open
+            .vault_key
+            .encrypt(&BTreeMap::from([("a".to_owned(), secret("sk-a"))]))
+            .expect("sealed");
         // The costs, with the checksum made right again.
         bytes[MAGIC.len() + 1] ^= 1;
         let end = bytes.len() - 32;
         let digest = Sha256::digest(&bytes[..end]);
         bytes[end..].copy_from_slice(&digest);
 
-        let sealed = Sealed::parse(&bytes).expect("the checksum is right");
-        assert!(matches!(open.lock.unseal(&sealed), Err(VaultError::WrongPassphrase)));
+        let sealed = SealedFile::parse(&bytes).expect("the checksum is right");
+        assert!(matches!(open.vault_key.decrypt(&sealed), Err(VaultError::WrongPassphrase)));
     }
 
     #[test]
@@ -516,9 +528,9 @@ mod tests {
         one.refresh().expect("read again");
 
         assert_eq!(one.labels(), ["one", "two"]);
-        let held = only_writer(&vault.path).expect("free");
+        let guard = lock_for_writing(&vault.path).expect("free");
         assert!(matches!(one.set("late", &secret("sk-late")), Err(VaultError::Busy)));
-        drop(held);
+        drop(guard);
     }
 
     #[test]

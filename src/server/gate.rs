@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::guard::credential::Clients;
-use crate::{config::settings::Keyless, control::api::Control, relay::engine::Engine};
+use super::guard::credential::ClientKeys;
+use crate::{config::settings::KeylessListener, control::api::ControlApi, relay::engine::Engine};
 
 /// The server's view of the proxy.
-pub struct Gate {
+pub struct ServerState {
     pub engine: Arc<Engine>,
-    pub clients: Arc<Clients>,
-    pub control: Arc<Control>,
+    pub clients: Arc<ClientKeys>,
+    pub control: Arc<ControlApi>,
     /// Who comes in here needs no credential.
-    pub keyless: Option<Keyless>,
+    pub keyless: Option<KeylessListener>,
 }

@@ -72,7 +72,7 @@ pub(super) fn unknown(what: &str, name: &str, hint: &str) -> ClientError {
     let name = clean::clean(name);
     ClientError::new(
         ErrorKind::UnknownPath,
-        format!("no {what} is named `{}`; {hint}", clean::cut_end(&name, 80)),
+        format!("no {what} is named `{}`; {hint}", clean::truncate_end(&name, 80)),
     )
     .code("not_found")
 }

@@ -9,11 +9,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{connection, gate::Gate};
+use super::{connection, gate::ServerState};
 
 const BACKLOG: u32 = 1_024;
 /// Pause after an accept that failed for want of descriptors or memory.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// An address that could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +24,12 @@ pub struct ListenError {
 }
 
 /// An address that is ours, on which nobody is answered yet.
-pub struct Bound {
+pub struct BoundListener {
     socket: TcpSocket,
     pub addr: SocketAddr,
 }
 
-impl Bound {
+impl BoundListener {
     /// From now on clients are taken in.
     ///
     /// # Errors
@@ -46,14 +46,14 @@ impl Bound {
 /// # Errors
 ///
 /// The first address that cannot be had.
-pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<Bound>, ListenError> {
-    let mut out: Vec<Bound> = Vec::new();
+pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<BoundListener>, ListenError> {
+    let mut out: Vec<BoundListener> = Vec::new();
     for &addr in addrs {
         // Port 0 for both families means the same free port for both.
         let port =
             out.first().filter(|_| addr.port() == 0).map_or(addr.port(), |first| first.addr.port());
         let addr = SocketAddr::new(addr.ip(), port);
-        match bound(addr) {
+        match bind_addr(addr) {
             Ok(socket) => out.push(socket),
             Err(e)
                 if addr.is_ipv6()
@@ -74,7 +74,7 @@ pub fn bind(addrs: &[SocketAddr], optional_v6: bool) -> Result<Vec<Bound>, Liste
     Ok(out)
 }
 
-fn bound(addr: SocketAddr) -> io::Result<Bound> {
+fn bind_addr(addr: SocketAddr) -> io::Result<BoundListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // So that a restart need not wait for old connections; on Windows the option means something
     // else.
@@ -82,33 +82,33 @@ fn bound(addr: SocketAddr) -> io::Result<Bound> {
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     let addr = socket.local_addr()?;
-    Ok(Bound { socket, addr })
+    Ok(BoundListener { socket, addr })
 }
 
 /// Accepts until told to stop; every connection is a task of the tracker.
-pub async fn accept(
+pub async fn accept_loop(
     listener: TcpListener,
-    gate: Arc<Gate>,
-    places: Arc<Semaphore>,
+    server: Arc<ServerState>,
+    permits: Arc<Semaphore>,
     tracker: TaskTracker,
     stop: CancellationToken,
 ) {
     loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
+        let permit = tokio::select! {
+            place = Arc::clone(&permits).acquire_owned() => place,
             () = stop.cancelled() => return,
         };
-        let Ok(place) = place else { return };
+        let Ok(permit) = permit else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (gate, stop) = (Arc::clone(&gate), stop.clone());
+                let (server, stop) = (Arc::clone(&server), stop.clone());
                 tracker.spawn(async move {
-                    connection::serve(gate, stream, peer, stop).await;
-                    drop(place);
+                    connection::serve(server, stream, peer, stop).await;
+                    drop(permit);
                 });
             }
             Err(e)
@@ -120,7 +120,7 @@ pub async fn accept(
                 // Out of descriptors: the connection stays in the backlog, and a tight loop would
                 // only burn CPU.
                 tracing::warn!(error = %e, "cannot accept connections just now");
-                sleep(PAUSE).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }

@@ -403,7 +403,7 @@ fn program(headers: &HeaderMap) -> Arc<str> {
         Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => name,
         _ => word,
     };
-    Arc::from(clean::cut_end(&clean::clean(name), 32).as_ref())
+    Arc::from(clean::truncate_end(&clean::clean(name), 32).as_ref())
 }
 
 fn nowhere_error(
@@ -413,7 +413,7 @@ fn nowhere_error(
     settings: &Settings,
 ) -> ClientError {
     let path = clean::clean(path);
-    let path = clean::cut_end(&path, 120);
+    let path = clean::truncate_end(&path, 120);
     if let Some(allow) = nowhere.allow {
         return ClientError::new(
             ErrorKind::MethodNotAllowed,

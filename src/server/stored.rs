@@ -95,7 +95,7 @@ fn unknown(response: &str) -> ClientError {
     let text = clean::clean(response);
     let message = format!(
         "Response with id '{}' not found. aiproxy keeps its own responses in memory for a day, for the project that asked for them",
-        clean::cut_end(&text, 80)
+        clean::truncate_end(&text, 80)
     );
     ClientError::new(ErrorKind::UnknownPath, message).code("not_found")
 }

@@ -18,13 +18,13 @@ use tokio::{
 };
 
 /// What a connection is doing, for the clocks that watch it.
-pub struct Pulse {
+pub struct ConnActivity {
     phase: AtomicU8,
     /// Milliseconds after `born` when the phase began.
-    since: AtomicU64,
+    phase_since_ms: AtomicU64,
     /// Milliseconds after `born` since when a write is stuck; 0 where none is.
-    stuck: AtomicU64,
-    born: Instant,
+    stalled_since_ms: AtomicU64,
+    created: Instant,
 }
 
 /// The phases of a connection.
@@ -38,24 +38,24 @@ pub enum Phase {
     Busy,
 }
 
-impl Pulse {
+impl ConnActivity {
     #[must_use]
     pub fn new() -> Self {
         Self {
             phase: AtomicU8::new(1),
-            since: AtomicU64::new(0),
-            stuck: AtomicU64::new(0),
-            born: Instant::now(),
+            phase_since_ms: AtomicU64::new(0),
+            stalled_since_ms: AtomicU64::new(0),
+            created: Instant::now(),
         }
     }
 
-    fn now(&self) -> u64 {
-        self.born.elapsed().as_millis() as u64
+    fn elapsed_ms(&self) -> u64 {
+        self.created.elapsed().as_millis() as u64
     }
 
-    pub fn enter(&self, phase: Phase) {
+    pub fn enter_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
-        self.since.store(self.now(), Ordering::Relaxed);
+        self.phase_since_ms.store(self.elapsed_ms(), Ordering::Relaxed);
     }
 
     /// The phase and when it began.
@@ -66,53 +66,59 @@ impl Pulse {
             1 => Phase::Head,
             _ => Phase::Busy,
         };
-        (phase, self.born + std::time::Duration::from_millis(self.since.load(Ordering::Relaxed)))
+        (
+            phase,
+            self.created
+                + std::time::Duration::from_millis(self.phase_since_ms.load(Ordering::Relaxed)),
+        )
     }
 
     /// Since when the client takes no bytes that are ready for it.
     #[must_use]
-    pub fn stuck(&self) -> Option<Instant> {
-        match self.stuck.load(Ordering::Relaxed) {
+    pub fn stalled_since(&self) -> Option<Instant> {
+        match self.stalled_since_ms.load(Ordering::Relaxed) {
             0 => None,
-            at => Some(self.born + std::time::Duration::from_millis(at)),
+            at => Some(self.created + std::time::Duration::from_millis(at)),
         }
     }
 }
 
-impl Default for Pulse {
+impl Default for ConnActivity {
     fn default() -> Self {
         Self::new()
     }
 }
 
 /// The socket.
-pub struct Wire {
+pub struct RewindIo {
     stream: TcpStream,
     peeked: Bytes,
-    pulse: Arc<Pulse>,
+    activity: Arc<ConnActivity>,
 }
 
-impl Wire {
+impl RewindIo {
     #[must_use]
-    pub fn new(stream: TcpStream, peeked: Bytes, pulse: Arc<Pulse>) -> Self {
-        Self { stream, peeked, pulse }
+    pub fn new(stream: TcpStream, peeked: Bytes, activity: Arc<ConnActivity>) -> Self {
+        Self { stream, peeked, activity: activity }
     }
 
-    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+    fn record_write(&self, result: &Poll<io::Result<usize>>) {
         match result {
-            Poll::Pending if self.pulse.stuck.load(Ordering::Relaxed) == 0 => {
-                self.pulse.stuck.store(self.pulse.now().max(1), Ordering::Relaxed);
+            Poll::Pending if self.activity.stalled_since_ms.load(Ordering::Relaxed) == 0 => {
+                self.activity
+                    .stalled_since_ms
+                    .store(self.activity.elapsed_ms().max(1), Ordering::Relaxed);
             }
             Poll::Pending => {}
-            Poll::Ready(_) if self.pulse.stuck.load(Ordering::Relaxed) != 0 => {
-                self.pulse.stuck.store(0, Ordering::Relaxed)
+            Poll::Ready(_) if self.activity.stalled_since_ms.load(Ordering::Relaxed) != 0 => {
+                self.activity.stalled_since_ms.store(0, Ordering::Relaxed)
             }
             Poll::Ready(_) => {}
         }
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for RewindIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -133,15 +139,15 @@ impl AsyncRead for Wire {
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before
-            && this.pulse.phase.load(Ordering::Relaxed) == Phase::Idle as u8
+            && this.activity.phase.load(Ordering::Relaxed) == Phase::Idle as u8
         {
-            this.pulse.enter(Phase::Head);
+            this.activity.enter_phase(Phase::Head);
         }
         read
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for RewindIo {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -149,7 +155,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write(cx, data);
-        this.wrote(&result);
+        this.record_write(&result);
         result
     }
 
@@ -172,7 +178,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        this.wrote(&result);
+        this.record_write(&result);
         result
     }
 }

@@ -3,45 +3,57 @@
 use std::fmt::{Display, Write};
 
 /// The type that the page is served with.
-pub const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A page of metrics being written.
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct TextEncoder {
     out: String,
     /// The family that samples belong to.
-    name: &'static str,
+    family_name: &'static str,
 }
 
-impl Page {
+impl TextEncoder {
     /// Begins a family: its samples follow.
-    pub fn family(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.name = name;
-        self.put(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    pub fn begin_family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.family_name = name;
+        self.write_text(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
     /// One sample of the family.
-    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
-        self.line("", labels, None, value);
+    pub fn write_sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.write_line("", labels, None, value);
     }
 
     /// A family of one sample.
-    pub fn single(&mut self, name: &'static str, kind: &str, help: &str, value: impl Display) {
-        self.family(name, kind, help);
-        self.sample(&[], value);
+    pub fn write_single(
+        &mut self,
+        name: &'static str,
+        kind: &str,
+        help: &str,
+        value: impl Display,
+    ) {
+        self.begin_family(name, kind, help);
+        self.write_sample(&[], value);
     }
 
     /// A histogram of the family: counts of buckets that are not yet summed up, one more than there
     /// are bounds.
-    pub fn histogram(&mut self, labels: &[(&str, &str)], bounds: &[f64], counts: &[u64], sum: f64) {
+    pub fn write_histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        bounds: &[f64],
+        counts: &[u64],
+        sum: f64,
+    ) {
         let mut total = 0;
         for (at, count) in counts.iter().enumerate() {
             total += count;
             let bound = bounds.get(at).map_or_else(|| "+Inf".to_owned(), ToString::to_string);
-            self.line("_bucket", labels, Some(&bound), total);
+            self.write_line("_bucket", labels, Some(&bound), total);
         }
-        self.line("_sum", labels, None, sum);
-        self.line("_count", labels, None, total);
+        self.write_line("_sum", labels, None, sum);
+        self.write_line("_count", labels, None, total);
     }
 
     #[must_use]
@@ -49,35 +61,35 @@ impl Page {
         self.out
     }
 
-    fn line(
+    fn write_line(
         &mut self,
         suffix: &str,
         labels: &[(&str, &str)],
         bound: Option<&str>,
         value: impl Display,
     ) {
-        let name = self.name;
-        self.put(format_args!("{name}{suffix}"));
+        let name = self.family_name;
+        self.write_text(format_args!("{name}{suffix}"));
         let mut open = '{';
         for (label, value) in labels.iter().copied().chain(bound.map(|bound| ("le", bound))) {
-            self.put(format_args!("{open}{label}=\""));
-            escape(value, &mut self.out);
+            self.write_text(format_args!("{open}{label}=\""));
+            escape_label(value, &mut self.out);
             self.out.push('"');
             open = ',';
         }
         if open == ',' {
             self.out.push('}');
         }
-        self.put(format_args!(" {value}\n"));
+        self.write_text(format_args!(" {value}\n"));
     }
 
-    fn put(&mut self, text: std::fmt::Arguments<'_>) {
+    fn write_text(&mut self, text: std::fmt::Arguments<'_>) {
         // Writing into a string does not fail.
         self.out.write_fmt(text).unwrap_or_default();
     }
 }
 
-fn escape(text: &str, out: &mut String) {
+fn escape_label(text: &str, out: &mut String) {
     for c in text.chars() {
         match c {
             '\\' => out.push_str("\\\\"),
@@ -95,12 +107,12 @@ mod tests {
 
     #[test]
     fn families_samples_and_histograms_are_written_as_the_format_says() {
-        let mut page = Page::default();
-        page.family("a_total", "counter", "How many");
-        page.sample(&[("model", "we\"ird\\\nname\u{1b}")], 3);
-        page.family("b_seconds", "histogram", "How long");
-        page.histogram(&[("x", "y")], &[0.5, 1.0], &[1, 0, 2], 7.25);
-        page.single("c", "gauge", "Now", 1.5);
+        let mut page = TextEncoder::default();
+        page.begin_family("a_total", "counter", "How many");
+        page.write_sample(&[("model", "we\"ird\\\nname\u{1b}")], 3);
+        page.begin_family("b_seconds", "histogram", "How long");
+        page.write_histogram(&[("x", "y")], &[0.5, 1.0], &[1, 0, 2], 7.25);
+        page.write_single("c", "gauge", "Now", 1.5);
 
         assert_eq!(
             page.finish(),

@@ -48,7 +48,7 @@ fn text(buffer: &Buffer) -> String {
         for cell in cells {
             if skip == 0 {
                 line.push_str(cell.symbol());
-                skip = crate::base::clean::width(cell.symbol()).max(1);
+                skip = crate::base::clean::display_width(cell.symbol()).max(1);
             }
             skip -= 1;
         }

@@ -2,19 +2,19 @@
 
 use crate::{
     base::id::RequestId,
-    control::{action::Action, history::By, story::Wish},
+    control::{action::Action, history::GroupBy, story::TranscriptQuery},
 };
 
 /// One wish; the loop carries it out and answers with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    Act(Action),
+    Action(Action),
     /// Into the clipboard of the terminal.
     Copy(String),
     /// Opens a file in the reader's editor.
     Edit(String),
     /// The whole account of a request, as text.
-    FetchAccount {
+    FetchExplain {
         id: RequestId,
     },
     FetchHistory {
@@ -22,14 +22,14 @@ pub enum Effect {
         before: Option<RequestId>,
     },
     FetchSnapshot,
-    FetchStory {
+    FetchTranscript {
         id: RequestId,
-        wish: Wish,
+        query: TranscriptQuery,
     },
     /// Today's sums by key.
     FetchToday,
     FetchUsage {
-        by: By,
+        by: GroupBy,
         days: u32,
     },
     Leave {

@@ -9,20 +9,20 @@ pub const UNKNOWN: &str = "–";
 /// The moment of a frame as its reader has it: the time, how far theirs is ahead of UTC, and their
 /// language.
 #[derive(Clone, Copy, Debug)]
-pub struct Now {
+pub struct FrameContext {
     pub at: UnixMillis,
     /// Seconds.
     pub offset: i32,
     pub text: &'static Texts,
 }
 
-impl Default for Now {
+impl Default for FrameContext {
     fn default() -> Self {
         Self { at: UnixMillis(0), offset: 0, text: Lang::English.texts() }
     }
 }
 
-impl Now {
+impl FrameContext {
     /// Days since 1970 where the reader is.
     #[must_use]
     pub fn day(self, at: UnixMillis) -> i64 {
@@ -64,7 +64,7 @@ pub fn count(n: u64) -> String {
 
 /// Milliseconds that were measured: `0.41s`, `12.3s`, `118s`, `2h05m`.
 #[must_use]
-pub fn took(ms: u64) -> String {
+pub fn duration(ms: u64) -> String {
     match ms {
         0..9_995 => format!("{:.2}s", ms as f64 / 1_000.0),
         9_995..99_950 => format!("{:.1}s", ms as f64 / 1_000.0),
@@ -87,7 +87,7 @@ pub fn span(ms: u64) -> String {
 
 /// What is left of a wait: whole seconds, begun ones counted, so that it ends at 0.
 #[must_use]
-pub fn left(ms: u64) -> String {
+pub fn remaining(ms: u64) -> String {
     span(ms.div_ceil(1_000).saturating_mul(1_000))
 }
 
@@ -105,14 +105,14 @@ pub fn age(ms: u64) -> String {
 
 /// The time of day: `14:03:21`.
 #[must_use]
-pub fn clock(at: UnixMillis, now: Now) -> String {
+pub fn clock(at: UnixMillis, now: FrameContext) -> String {
     let s = at.0.div_euclid(1_000).saturating_add(i64::from(now.offset)).rem_euclid(86_400);
     format!("{:02}:{:02}:{:02}", s / 3_600, s / 60 % 60, s % 60)
 }
 
 /// The time of day where that is enough, else month and day with it: `11-14 22:13`.
 #[must_use]
-pub fn moment(at: UnixMillis, now: Now) -> String {
+pub fn date_time(at: UnixMillis, now: FrameContext) -> String {
     let clock = clock(at, now);
     if now.day(at) == now.day(now.at) {
         return clock;
@@ -138,12 +138,12 @@ pub fn date(days: i64) -> (i64, i64, i64) {
 
 /// A share of a whole: a fraction while there are fewer than 20, else per cent.
 #[must_use]
-pub fn share(part: u64, whole: u64) -> String {
-    match whole {
+pub fn share(part: u64, total: u64) -> String {
+    match total {
         0 => UNKNOWN.to_owned(),
-        1..20 => format!("{part}/{whole}"),
+        1..20 => format!("{part}/{total}"),
         _ => {
-            let percent = part as f64 * 100.0 / whole as f64;
+            let percent = part as f64 * 100.0 / total as f64;
             if percent > 0.0 && percent < 9.95 {
                 format!("{percent:.1} %")
             } else {
@@ -191,7 +191,7 @@ mod tests {
         for (ms, want) in
             [(0, "0s"), (1, "1s"), (41_000, "41s"), (41_001, "42s"), (59_500, "1m00s")]
         {
-            assert_eq!(left(ms), want);
+            assert_eq!(remaining(ms), want);
         }
         for (ms, want) in [
             (410, "0.41s"),
@@ -200,7 +200,7 @@ mod tests {
             (99_990, "100s"),
             (7_500_000, "2h05m"),
         ] {
-            assert_eq!(took(ms), want);
+            assert_eq!(duration(ms), want);
         }
         for (ms, want) in [
             (8_000, "8s"),
@@ -215,20 +215,20 @@ mod tests {
 
     #[test]
     fn shares_are_per_cent_only_of_enough() {
-        for (part, whole, want) in
+        for (part, total, want) in
             [(0, 0, "–"), (1, 3, "1/3"), (1, 100, "1.0 %"), (0, 100, "0 %"), (71, 100, "71 %")]
         {
-            assert_eq!(share(part, whole), want);
+            assert_eq!(share(part, total), want);
         }
     }
 
     #[test]
     fn clocks_are_local() {
-        let now = Now { offset: 3_600, ..Now::default() };
+        let now = FrameContext { offset: 3_600, ..FrameContext::default() };
         assert_eq!(clock(UnixMillis(1_700_000_000_000), now), "23:13:20");
-        assert_eq!(clock(UnixMillis(-1), Now::default()), "23:59:59");
-        assert_eq!(moment(UnixMillis(1_700_000_000_000), now), "11-14 23:13");
-        assert_eq!(moment(UnixMillis(1_000), now), "01:00:01");
+        assert_eq!(clock(UnixMillis(-1), FrameContext::default()), "23:59:59");
+        assert_eq!(date_time(UnixMillis(1_700_000_000_000), now), "11-14 23:13");
+        assert_eq!(date_time(UnixMillis(1_000), now), "01:00:01");
         for (days, want) in [
             (0, (1970, 1, 1)),
             (-1, (1969, 12, 31)),

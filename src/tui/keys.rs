@@ -3,26 +3,26 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{
-    app::{App, Over},
+    app::{App, Overlay},
     screens::Screen,
-    text::{Texts, Word},
+    text::{TextFn, Texts},
 };
 
 /// What a key press means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum KeyAction {
     Back,
-    Began,
+    ShowReplay,
     Bottom,
     Cool,
     Copy,
-    Days,
+    CycleDays,
     Down,
     Edit,
     Explain,
     Filter,
-    Go(Screen),
-    Group,
+    GoTo(Screen),
+    CycleGroup,
     Headers,
     Help,
     Kill,
@@ -43,22 +43,22 @@ pub enum Act {
     Test,
     Toggle,
     Top,
-    Unfold,
+    ToggleExpand,
     Up,
     Warm,
 }
 
 /// A row of the table.
-pub struct Binding {
+pub struct KeyBinding {
     pub codes: &'static [KeyCode],
     /// As it is written on screen.
     pub label: &'static str,
     /// Where it holds: a set of the places below.
-    on: u16,
-    pub act: Act,
-    pub help: Option<Word>,
+    contexts: u16,
+    pub action: KeyAction,
+    pub help: Option<TextFn>,
     /// For the bottom line of those places, where it matters.
-    pub foot: Option<Word>,
+    pub foot: Option<TextFn>,
 }
 
 const LIVE: u16 = 1;
@@ -77,169 +77,246 @@ const fn bind(
     codes: &'static [KeyCode],
     label: &'static str,
     on: u16,
-    act: Act,
-    help: Word,
-) -> Binding {
-    Binding { codes, label, on, act, help: Some(help), foot: None }
+    act: KeyAction,
+    help: TextFn,
+) -> KeyBinding {
+    KeyBinding { codes, label, contexts: on, action: act, help: Some(help), foot: None }
 }
 
-const fn foot(
+const fn with_footer(
     codes: &'static [KeyCode],
     label: &'static str,
     on: u16,
-    act: Act,
-    foot: Word,
-    help: Word,
-) -> Binding {
-    Binding { codes, label, on, act, help: Some(help), foot: Some(foot) }
+    act: KeyAction,
+    foot: TextFn,
+    help: TextFn,
+) -> KeyBinding {
+    KeyBinding { codes, label, contexts: on, action: act, help: Some(help), foot: Some(foot) }
 }
 
 /// Said in the row before it.
-const fn also(codes: &'static [KeyCode], on: u16, act: Act) -> Binding {
-    Binding { codes, label: "", on, act, help: None, foot: None }
+const fn alias(codes: &'static [KeyCode], on: u16, act: KeyAction) -> KeyBinding {
+    KeyBinding { codes, label: "", contexts: on, action: act, help: None, foot: None }
 }
 
-const fn key(c: char) -> KeyCode {
+const fn char_key(c: char) -> KeyCode {
     KeyCode::Char(c)
 }
 
 /// In the order in which the bottom line and the help page list them. A key may stand in several
 /// rows, for different places.
-pub static TABLE: &[Binding] = &[
-    foot(
-        &[KeyCode::Enter, key('i')],
+pub static KEY_BINDINGS: &[KeyBinding] = &[
+    with_footer(
+        &[KeyCode::Enter, char_key('i')],
         "Enter",
         LIVE,
-        Act::Open,
+        KeyAction::Open,
         |t| &t.foot.open,
         |t| &t.help.open_request,
     ),
-    foot(
-        &[KeyCode::Enter, key('i')],
+    with_footer(
+        &[KeyCode::Enter, char_key('i')],
         "Enter",
         LOG,
-        Act::Open,
+        KeyAction::Open,
         |t| &t.foot.open,
         |t| &t.help.open_line,
     ),
-    foot(
+    with_footer(
         &[KeyCode::Enter],
         "Enter",
         USAGE,
-        Act::Open,
+        KeyAction::Open,
         |t| &t.foot.requests,
         |t| &t.help.open_usage,
     ),
-    foot(&[KeyCode::Tab], "Tab", REQUEST, Act::NextPane, |t| &t.foot.pane, |t| &t.help.pane),
-    also(&[KeyCode::BackTab], REQUEST, Act::PreviousPane),
-    foot(&[key('i')], "i", REQUEST, Act::Explain, |t| &t.foot.explain, |t| &t.help.explain),
-    bind(&[KeyCode::Enter], "Enter", REQUEST, Act::Unfold, |t| &t.help.unfold),
-    foot(&[key('o')], "o", USAGE, Act::Group, |t| &t.foot.group, |t| &t.help.group),
-    foot(&[key('d')], "d", USAGE, Act::Days, |t| &t.foot.days, |t| &t.help.days),
-    foot(&[key('c')], "c", KEYS | UPSTREAMS, Act::Cool, |t| &t.foot.cool, |t| &t.help.cool),
-    foot(&[key('w')], "w", KEYS | UPSTREAMS, Act::Warm, |t| &t.foot.warm, |t| &t.help.warm),
-    bind(&[key('w')], "w", LIVE | MODELS | USAGE | LOG | CONFIG, Act::Warm, |t| {
+    with_footer(
+        &[KeyCode::Tab],
+        "Tab",
+        REQUEST,
+        KeyAction::NextPane,
+        |t| &t.foot.pane,
+        |t| &t.help.pane,
+    ),
+    alias(&[KeyCode::BackTab], REQUEST, KeyAction::PreviousPane),
+    with_footer(
+        &[char_key('i')],
+        "i",
+        REQUEST,
+        KeyAction::Explain,
+        |t| &t.foot.explain,
+        |t| &t.help.explain,
+    ),
+    bind(&[KeyCode::Enter], "Enter", REQUEST, KeyAction::ToggleExpand, |t| &t.help.unfold),
+    with_footer(
+        &[char_key('o')],
+        "o",
+        USAGE,
+        KeyAction::CycleGroup,
+        |t| &t.foot.group,
+        |t| &t.help.group,
+    ),
+    with_footer(
+        &[char_key('d')],
+        "d",
+        USAGE,
+        KeyAction::CycleDays,
+        |t| &t.foot.days,
+        |t| &t.help.days,
+    ),
+    with_footer(
+        &[char_key('c')],
+        "c",
+        KEYS | UPSTREAMS,
+        KeyAction::Cool,
+        |t| &t.foot.cool,
+        |t| &t.help.cool,
+    ),
+    with_footer(
+        &[char_key('w')],
+        "w",
+        KEYS | UPSTREAMS,
+        KeyAction::Warm,
+        |t| &t.foot.warm,
+        |t| &t.help.warm,
+    ),
+    bind(&[char_key('w')], "w", LIVE | MODELS | USAGE | LOG | CONFIG, KeyAction::Warm, |t| {
         &t.help.warm_problem
     }),
-    foot(
-        &[key(' ')],
+    with_footer(
+        &[char_key(' ')],
         "space",
         KEYS | UPSTREAMS,
-        Act::Toggle,
+        KeyAction::Toggle,
         |t| &t.foot.toggle,
         |t| &t.help.toggle,
     ),
-    foot(&[key('t')], "t", KEYS, Act::Test, |t| &t.foot.test, |t| &t.help.test),
-    bind(&[KeyCode::Enter], "Enter", KEYS, Act::Open, |t| &t.help.key_log),
-    bind(&[KeyCode::Enter], "Enter", UPSTREAMS, Act::Open, |t| &t.help.upstream_live),
-    foot(&[key('e')], "e", CONFIG, Act::Edit, |t| &t.foot.edit, |t| &t.help.edit),
-    foot(&[key('R')], "R", CONFIG, Act::Reload, |t| &t.foot.reload, |t| &t.help.reload),
-    bind(&[key('R')], "R", ALL & !CONFIG, Act::Reload, |t| &t.help.reload),
-    foot(&[key('/')], "/", LISTS, Act::Filter, |t| &t.foot.filter, |t| &t.help.filter),
-    foot(&[key('x')], "x", LIVE, Act::Kill, |t| &t.foot.kill, |t| &t.help.kill),
-    bind(&[key('h')], "h", REQUEST, Act::Headers, |t| &t.help.headers),
-    foot(&[key('r')], "r", LIVE | REQUEST, Act::Replay, |t| &t.foot.replay, |t| &t.help.replay),
-    bind(&[key('n')], "n", LIVE | LOG | REQUEST, Act::Began, |t| &t.help.began),
-    foot(&[key('y')], "y", LIVE | REQUEST, Act::Copy, |t| &t.foot.copy, |t| &t.help.copy),
-    foot(&[key('p')], "p", LIVE | LOG, Act::Pause, |t| &t.foot.pause, |t| &t.help.pause),
-    foot(&[key('s')], "s", LISTS, Act::Sort, |t| &t.foot.sort, |t| &t.help.sort),
-    foot(
+    with_footer(&[char_key('t')], "t", KEYS, KeyAction::Test, |t| &t.foot.test, |t| &t.help.test),
+    bind(&[KeyCode::Enter], "Enter", KEYS, KeyAction::Open, |t| &t.help.key_log),
+    bind(&[KeyCode::Enter], "Enter", UPSTREAMS, KeyAction::Open, |t| &t.help.upstream_live),
+    with_footer(&[char_key('e')], "e", CONFIG, KeyAction::Edit, |t| &t.foot.edit, |t| &t.help.edit),
+    with_footer(
+        &[char_key('R')],
+        "R",
+        CONFIG,
+        KeyAction::Reload,
+        |t| &t.foot.reload,
+        |t| &t.help.reload,
+    ),
+    bind(&[char_key('R')], "R", ALL & !CONFIG, KeyAction::Reload, |t| &t.help.reload),
+    with_footer(
+        &[char_key('/')],
+        "/",
+        LISTS,
+        KeyAction::Filter,
+        |t| &t.foot.filter,
+        |t| &t.help.filter,
+    ),
+    with_footer(&[char_key('x')], "x", LIVE, KeyAction::Kill, |t| &t.foot.kill, |t| &t.help.kill),
+    bind(&[char_key('h')], "h", REQUEST, KeyAction::Headers, |t| &t.help.headers),
+    with_footer(
+        &[char_key('r')],
+        "r",
+        LIVE | REQUEST,
+        KeyAction::Replay,
+        |t| &t.foot.replay,
+        |t| &t.help.replay,
+    ),
+    bind(&[char_key('n')], "n", LIVE | LOG | REQUEST, KeyAction::ShowReplay, |t| &t.help.began),
+    with_footer(
+        &[char_key('y')],
+        "y",
+        LIVE | REQUEST,
+        KeyAction::Copy,
+        |t| &t.foot.copy,
+        |t| &t.help.copy,
+    ),
+    with_footer(
+        &[char_key('p')],
+        "p",
+        LIVE | LOG,
+        KeyAction::Pause,
+        |t| &t.foot.pause,
+        |t| &t.help.pause,
+    ),
+    with_footer(&[char_key('s')], "s", LISTS, KeyAction::Sort, |t| &t.foot.sort, |t| &t.help.sort),
+    with_footer(
         &[KeyCode::Esc, KeyCode::Backspace],
         "Esc",
         REQUEST | HELP,
-        Act::Back,
+        KeyAction::Back,
         |t| &t.foot.back,
         |t| &t.help.back,
     ),
-    bind(&[key('x')], "x", REQUEST, Act::Kill, |t| &t.help.kill),
-    bind(&[key('b')], "b", REQUEST, Act::Raw, |t| &t.help.raw),
-    bind(&[KeyCode::Esc], "Esc", LISTS, Act::Back, |t| &t.help.clear),
-    bind(&[KeyCode::Up, key('k')], "j k ↑ ↓", ALL, Act::Up, |t| &t.help.move_),
-    also(&[KeyCode::Down, key('j')], ALL, Act::Down),
-    bind(&[KeyCode::Home, key('g')], "g G", ALL, Act::Top, |t| &t.help.ends),
-    also(&[KeyCode::End, key('G')], ALL, Act::Bottom),
-    bind(&[KeyCode::PageUp], "PgUp PgDn", ALL, Act::PageUp, |t| &t.help.page),
-    also(&[KeyCode::PageDown], ALL, Act::PageDown),
-    bind(&[key('1')], "1", ALL, Act::Go(Screen::Live), |t| &t.help.live),
-    bind(&[key('2')], "2", ALL, Act::Go(Screen::Upstreams), |t| &t.help.upstreams),
-    bind(&[key('3')], "3", ALL, Act::Go(Screen::Keys), |t| &t.help.keys),
-    bind(&[key('4')], "4", ALL, Act::Go(Screen::Models), |t| &t.help.models),
-    bind(&[key('5')], "5", ALL, Act::Go(Screen::Usage), |t| &t.help.usage),
-    bind(&[key('6')], "6", ALL, Act::Go(Screen::Log), |t| &t.help.log),
-    bind(&[key('7')], "7", ALL, Act::Go(Screen::Config), |t| &t.help.config),
-    foot(
+    bind(&[char_key('x')], "x", REQUEST, KeyAction::Kill, |t| &t.help.kill),
+    bind(&[char_key('b')], "b", REQUEST, KeyAction::Raw, |t| &t.help.raw),
+    bind(&[KeyCode::Esc], "Esc", LISTS, KeyAction::Back, |t| &t.help.clear),
+    bind(&[KeyCode::Up, char_key('k')], "j k ↑ ↓", ALL, KeyAction::Up, |t| &t.help.move_),
+    alias(&[KeyCode::Down, char_key('j')], ALL, KeyAction::Down),
+    bind(&[KeyCode::Home, char_key('g')], "g G", ALL, KeyAction::Top, |t| &t.help.ends),
+    alias(&[KeyCode::End, char_key('G')], ALL, KeyAction::Bottom),
+    bind(&[KeyCode::PageUp], "PgUp PgDn", ALL, KeyAction::PageUp, |t| &t.help.page),
+    alias(&[KeyCode::PageDown], ALL, KeyAction::PageDown),
+    bind(&[char_key('1')], "1", ALL, KeyAction::GoTo(Screen::Live), |t| &t.help.live),
+    bind(&[char_key('2')], "2", ALL, KeyAction::GoTo(Screen::Upstreams), |t| &t.help.upstreams),
+    bind(&[char_key('3')], "3", ALL, KeyAction::GoTo(Screen::Keys), |t| &t.help.keys),
+    bind(&[char_key('4')], "4", ALL, KeyAction::GoTo(Screen::Models), |t| &t.help.models),
+    bind(&[char_key('5')], "5", ALL, KeyAction::GoTo(Screen::Usage), |t| &t.help.usage),
+    bind(&[char_key('6')], "6", ALL, KeyAction::GoTo(Screen::Log), |t| &t.help.log),
+    bind(&[char_key('7')], "7", ALL, KeyAction::GoTo(Screen::Config), |t| &t.help.config),
+    with_footer(
         &[KeyCode::Tab],
         "Tab",
         ALL & !(REQUEST | HELP),
-        Act::NextScreen,
+        KeyAction::NextScreen,
         |t| &t.foot.next,
         |t| &t.help.next,
     ),
-    also(&[KeyCode::BackTab], ALL & !(REQUEST | HELP), Act::PreviousScreen),
-    bind(&[key('q')], "q Ctrl-C", ALL, Act::Quit, |t| &t.help.quit),
-    bind(&[key('!')], "!", ALL, Act::Problems, |t| &t.help.problems),
-    foot(
-        &[key('?'), KeyCode::F(1)],
+    alias(&[KeyCode::BackTab], ALL & !(REQUEST | HELP), KeyAction::PreviousScreen),
+    bind(&[char_key('q')], "q Ctrl-C", ALL, KeyAction::Quit, |t| &t.help.quit),
+    bind(&[char_key('!')], "!", ALL, KeyAction::Problems, |t| &t.help.problems),
+    with_footer(
+        &[char_key('?'), KeyCode::F(1)],
         "?",
         ALL & !HELP,
-        Act::Help,
+        KeyAction::Help,
         |t| &t.foot.all,
         |t| &t.help.help,
     ),
-    also(&[key('?'), KeyCode::F(1)], HELP, Act::Help),
+    alias(&[char_key('?'), KeyCode::F(1)], HELP, KeyAction::Help),
 ];
 
-impl Binding {
+impl KeyBinding {
     /// Its label in the reader's language.
     #[must_use]
-    pub fn said(&self, text: &'static Texts) -> &'static str {
+    pub fn label_text(&self, text: &'static Texts) -> &'static str {
         if self.label == "space" { &text.key.space } else { self.label }
     }
 
     /// Whether it holds where the reader was when the help page was opened: on the screen, or on a
     /// request.
     #[must_use]
-    pub fn under_help(&self, app: &App) -> bool {
-        let place = match &app.over {
-            Some(Over::Help { under: Some(_), .. }) => REQUEST,
-            _ => bit(app.screen),
+    pub fn applies_under_help(&self, app: &App) -> bool {
+        let context = match &app.overlay {
+            Some(Overlay::Help { request_view: Some(_), .. }) => REQUEST,
+            _ => context_bit(app.screen),
         };
-        self.on & place != 0
+        self.contexts & context != 0
     }
 
     /// Whether it holds where the reader is.
     #[must_use]
-    pub fn here(&self, app: &App) -> bool {
-        let place = match &app.over {
-            Some(Over::Help { .. } | Over::Problems { .. }) => HELP,
-            Some(Over::Request(_)) => REQUEST,
-            None => bit(app.screen),
+    pub fn applies(&self, app: &App) -> bool {
+        let context = match &app.overlay {
+            Some(Overlay::Help { .. } | Overlay::Problems { .. }) => HELP,
+            Some(Overlay::Request(_)) => REQUEST,
+            None => context_bit(app.screen),
         };
-        self.on & place != 0
+        self.contexts & context != 0
     }
 }
 
-fn bit(screen: Screen) -> u16 {
+fn context_bit(screen: Screen) -> u16 {
     match screen {
         Screen::Config => CONFIG,
         Screen::Keys => KEYS,
@@ -253,17 +330,17 @@ fn bit(screen: Screen) -> u16 {
 
 /// What a key press means where the reader is.
 #[must_use]
-pub fn act(app: &App, key: KeyEvent) -> Option<Act> {
+pub fn action_for(app: &App, key: KeyEvent) -> Option<KeyAction> {
     if is_interrupt(key) {
-        return Some(Act::Quit);
+        return Some(KeyAction::Quit);
     }
     if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
         return None;
     }
-    TABLE
+    KEY_BINDINGS
         .iter()
-        .find(|binding| binding.codes.contains(&key.code) && binding.here(app))
-        .map(|binding| binding.act)
+        .find(|binding| binding.codes.contains(&key.code) && binding.applies(app))
+        .map(|binding| binding.action)
 }
 
 /// Ctrl-C, which raw mode hands over as a key.
@@ -278,10 +355,11 @@ mod tests {
 
     #[test]
     fn no_key_means_two_things_in_one_place() {
-        for (at, a) in TABLE.iter().enumerate() {
-            for b in &TABLE[at + 1..] {
-                let both = a.codes.iter().any(|code| b.codes.contains(code)) && a.on & b.on != 0;
-                assert!(!both, "{:?} and {:?}", a.act, b.act);
+        for (at, a) in KEY_BINDINGS.iter().enumerate() {
+            for b in &KEY_BINDINGS[at + 1..] {
+                let both = a.codes.iter().any(|code| b.codes.contains(code))
+                    && a.contexts & b.contexts != 0;
+                assert!(!both, "{:?} and {:?}", a.action, b.action);
             }
         }
     }
@@ -289,7 +367,8 @@ mod tests {
     #[test]
     fn every_screen_has_its_digit() {
         for screen in Screen::ALL {
-            let digit = TABLE.iter().find(|b| b.act == Act::Go(screen)).map(|b| b.label);
+            let digit =
+                KEY_BINDINGS.iter().find(|b| b.action == KeyAction::GoTo(screen)).map(|b| b.label);
             assert_eq!(digit, Some(screen.digit().to_string().as_str()));
         }
     }

@@ -9,7 +9,7 @@ use super::{
     screens::Screen,
     text::Texts,
 };
-use crate::base::clean::width;
+use crate::base::clean::display_width;
 
 /// Below this a frame says only to make it larger.
 pub const SMALLEST: (u16, u16) = (40, 10);
@@ -61,7 +61,7 @@ pub fn tabs(columns: u16, text: &Texts) -> Vec<(Screen, String, u16)> {
     let mut tabs = Vec::new();
     for screen in Screen::ALL {
         let label = format!("{} {}", screen.digit(), screen.word(text));
-        let wide = u16::try_from(width(&label)).unwrap_or(u16::MAX);
+        let wide = u16::try_from(display_width(&label)).unwrap_or(u16::MAX);
         if x + wide >= columns {
             break;
         }
@@ -77,6 +77,6 @@ pub fn tab_at(column: u16, columns: u16, text: &Texts) -> Option<Screen> {
     tabs(columns, text)
         .into_iter()
         .rev()
-        .find(|(_, label, x)| column >= *x && usize::from(column - x) < width(label))
+        .find(|(_, label, x)| column >= *x && usize::from(column - x) < display_width(label))
         .map(|(screen, ..)| screen)
 }

@@ -5,10 +5,10 @@ use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 use crate::{
     base::id::RequestId,
     control::{
-        action::Reply,
-        history::{Page, View},
+        action::ActionReply,
+        history::{HistoryPage, UsageReport},
         snapshot::Snapshot,
-        story::Story,
+        story::RequestTranscript,
     },
     events::kind::Event,
 };
@@ -17,24 +17,24 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Msg {
     /// The whole account of a request, or why there is none.
-    Account {
+    Explain {
         id: RequestId,
-        said: Result<String, String>,
+        text: Result<String, String>,
     },
     /// An act was answered, or could not be asked (`Err` says why).
-    Answered(Result<Reply, String>),
+    ActionResult(Result<ActionReply, String>),
     Event(Box<Event>),
     /// The editor could not be opened.
     EditorMissing,
     /// A page of the past for the filter it was asked with.
     History {
         filter: String,
-        page: Result<Page, String>,
+        page: Result<HistoryPage, String>,
     },
     Key(KeyEvent),
     /// The proxy is gone; how long until the next try.
-    Lost {
-        why: String,
+    Disconnected {
+        reason: String,
         retry_ms: u64,
     },
     Mouse(MouseEvent),
@@ -46,9 +46,9 @@ pub enum Msg {
     /// This viewer fell behind.
     Resync,
     Snapshot(Box<Snapshot>),
-    Story(Result<Box<Story>, String>),
+    Transcript(Result<Box<RequestTranscript>, String>),
     /// A second went by.
     Tick,
-    Today(Result<Box<View>, String>),
-    Usage(Result<Box<View>, String>),
+    Today(Result<Box<UsageReport>, String>),
+    Usage(Result<Box<UsageReport>, String>),
 }

@@ -12,27 +12,27 @@ use crate::{
 };
 
 /// Milliseconds of one slot.
-const SLOT: i64 = 5_000;
+const SLOT_MS: i64 = 5_000;
 /// Slots kept: sixteen minutes.
-const SLOTS: usize = 192;
+const MAX_SLOTS: usize = 192;
 
 /// Requests and output tokens per slot, oldest first.
 #[derive(Clone, Debug, Default)]
-pub struct Rates {
-    slots: VecDeque<Slot>,
+pub struct TrafficRates {
+    slots: VecDeque<RateSlot>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct RateSlot {
     number: i64,
     requests: u32,
     tokens: u64,
 }
 
-impl Rates {
+impl TrafficRates {
     /// What the requests of a snapshot tell about the time before.
     #[must_use]
-    pub fn seeded(live: &Live) -> Self {
+    pub fn from_live(live: &Live) -> Self {
         let mut starts: Vec<_> = live.finished().chain(live.running.iter()).map(|r| r.at).collect();
         starts.sort_unstable();
         let mut rates = Self::default();
@@ -43,7 +43,7 @@ impl Rates {
     }
 
     /// Counts one event; `live` is the fold before it.
-    pub fn count(&mut self, event: &Event, live: &Live) {
+    pub fn record(&mut self, event: &Event, live: &Live) {
         let before = |id| live.running.get(id).map_or(0, |r| r.events);
         match &event.kind {
             EventKind::Accepted { .. } => self.add(event.at, 1, 0),
@@ -59,13 +59,13 @@ impl Rates {
     }
 
     fn add(&mut self, at: UnixMillis, requests: u32, tokens: u64) {
-        let number = at.0.div_euclid(SLOT);
+        let number = at.0.div_euclid(SLOT_MS);
         // Events come in order; a clock that was set back counts into the newest slot.
         if self.slots.back().is_none_or(|slot| slot.number < number) {
-            if self.slots.len() >= SLOTS {
+            if self.slots.len() >= MAX_SLOTS {
                 self.slots.pop_front();
             }
-            self.slots.push_back(Slot { number, requests: 0, tokens: 0 });
+            self.slots.push_back(RateSlot { number, requests: 0, tokens: 0 });
         }
         if let Some(slot) = self.slots.back_mut() {
             slot.requests = slot.requests.saturating_add(requests);
@@ -101,8 +101,8 @@ impl Rates {
     }
 
     /// The sum over `slots` slots, the newest of which is `back` slots ago.
-    fn sum(&self, now: UnixMillis, back: i64, slots: i64, of: impl Fn(&Slot) -> u64) -> u64 {
-        let newest = now.0.div_euclid(SLOT) - back;
+    fn sum(&self, now: UnixMillis, back: i64, slots: i64, of: impl Fn(&RateSlot) -> u64) -> u64 {
+        let newest = now.0.div_euclid(SLOT_MS) - back;
         let wanted = newest - slots + 1..=newest;
         self.slots
             .iter()
@@ -123,7 +123,7 @@ mod tests {
     fn requests_count_in_the_minute_they_began() {
         let live = sample::live();
         let now = sample::NOW;
-        let rates = Rates::seeded(&live);
+        let rates = TrafficRates::from_live(&live);
 
         assert_eq!(rates.requests_per_minute(now), 4);
         assert_eq!(rates.requests_per_minute(UnixMillis(now.0 + 600_000)), 0);

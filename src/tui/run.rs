@@ -25,7 +25,7 @@ use super::{
 use crate::{
     base::{
         clean::clean,
-        clock::{Clock, System, UnixMillis},
+        clock::{Clock, SystemClock, UnixMillis},
     },
     events::kind::EventKind,
 };
@@ -142,7 +142,7 @@ async fn attend(mut app: App, ends: Ends, mut told: mpsc::Receiver<Msg>) -> Exit
                 }
             },
             () = sleep_until(next_frame), if changed => {
-                let now = local(System.unix(), text);
+                let now = local(SystemClock.unix(), text);
                 app.settle(now);
                 if screen.draw(|buffer| draw(&app, now, &look, buffer)).is_err() {
                     return gone;
@@ -156,11 +156,11 @@ async fn attend(mut app: App, ends: Ends, mut told: mpsc::Receiver<Msg>) -> Exit
                     return gone;
                 }
                 // A second that changes nothing costs no frame.
-                let still = !changed && !app.counting(System.unix());
+                let still = !changed && !app.counting(SystemClock.unix());
                 msgs.push(Msg::Tick);
                 if still {
                     changed = false;
-                    for effect in update(&mut app, Msg::Tick, local(System.unix(), text)) {
+                    for effect in update(&mut app, Msg::Tick, local(SystemClock.unix(), text)) {
                         carry_out(effect, &screen, &ask);
                     }
                     continue;
@@ -173,7 +173,7 @@ async fn attend(mut app: App, ends: Ends, mut told: mpsc::Receiver<Msg>) -> Exit
                 msgs.append(&mut batch);
             }
         }
-        let now = local(System.unix(), text);
+        let now = local(SystemClock.unix(), text);
         let mut effects = Vec::new();
         for msg in msgs {
             changed = true;

@@ -5,30 +5,30 @@
 use std::{borrow::Cow, sync::OnceLock};
 
 use super::{
-    format::Now,
+    format::FrameContext,
     text::{Lang, fill},
 };
 
 /// Longer texts are no shapes of ours.
-const LONGEST: usize = 2_000;
+const MAX_TEXT_BYTES: usize = 2_000;
 /// Texts within texts.
-const DEPTH: usize = 6;
+const MAX_DEPTH: usize = 6;
 /// Digits of an id that its title shows.
-const SHORT: usize = 4;
+const SHORT_ID_DIGITS: usize = 4;
 /// Digits of an id.
-const DIGITS: usize = 20;
+const ID_DIGITS: usize = 20;
 
 /// A shape, as what stands between its blanks and their names.
 #[derive(Debug)]
-struct Shape {
-    begin: String,
+struct MessagePattern {
+    prefix: String,
     /// Each blank with what follows it.
-    blanks: Vec<(String, String)>,
-    to: String,
+    placeholders: Vec<(String, String)>,
+    translation: String,
 }
 
-impl Shape {
-    fn read(from: &str, to: String) -> Option<Self> {
+impl MessagePattern {
+    fn parse(from: &str, to: String) -> Option<Self> {
         let (begin, mut rest) = from.split_once('{').unwrap_or((from, ""));
         let mut blanks = Vec::new();
         while !rest.is_empty() {
@@ -37,27 +37,27 @@ impl Shape {
             blanks.push((name.to_owned(), text.to_owned()));
             rest = next;
         }
-        Some(Self { begin: begin.to_owned(), blanks, to })
+        Some(Self { prefix: begin.to_owned(), placeholders: blanks, translation: to })
     }
 
     /// Characters that have to be there: of two shapes that fit, the one with more of them says
     /// more.
-    fn weight(&self) -> usize {
-        self.begin.len() + self.blanks.iter().map(|(_, text)| text.len()).sum::<usize>()
+    fn literal_len(&self) -> usize {
+        self.prefix.len() + self.placeholders.iter().map(|(_, text)| text.len()).sum::<usize>()
     }
 
     /// What stands in its blanks, where the text has this shape.
-    fn fits<'t>(&self, text: &'t str) -> Option<Vec<(&str, &'t str)>> {
-        let mut rest = text.strip_prefix(&*self.begin)?;
-        let mut found = Vec::with_capacity(self.blanks.len());
-        for (at, (name, after)) in self.blanks.iter().enumerate() {
-            let end = match (at + 1 == self.blanks.len(), after.is_empty()) {
+    fn matches<'t>(&self, text: &'t str) -> Option<Vec<(&str, &'t str)>> {
+        let mut rest = text.strip_prefix(&*self.prefix)?;
+        let mut found = Vec::with_capacity(self.placeholders.len());
+        for (at, (name, after)) in self.placeholders.iter().enumerate() {
+            let end = match (at + 1 == self.placeholders.len(), after.is_empty()) {
                 (true, true) => rest.len(),
                 (true, false) => rest.strip_suffix(&**after)?.len(),
                 (false, _) => rest.find(&**after)?,
             };
             let value = &rest[..end];
-            if value.is_empty() || (!free(name) && value.contains(char::is_whitespace)) {
+            if value.is_empty() || (!takes_any_text(name) && value.contains(char::is_whitespace)) {
                 return None;
             }
             found.push((&**name, value));
@@ -68,22 +68,24 @@ impl Shape {
 }
 
 /// Whether a blank takes any text.
-fn free(name: &str) -> bool {
+fn takes_any_text(name: &str) -> bool {
     name.starts_with("what")
 }
 
-fn shapes() -> &'static [Shape] {
-    static SHAPES: OnceLock<Vec<Shape>> = OnceLock::new();
+fn patterns() -> &'static [MessagePattern] {
+    static SHAPES: OnceLock<Vec<MessagePattern>> = OnceLock::new();
     SHAPES.get_or_init(|| {
-        let mut shapes: Vec<Shape> =
-            table().into_iter().filter_map(|(from, to)| Shape::read(&from, to)).collect();
-        shapes.sort_by_key(|shape| std::cmp::Reverse(shape.weight()));
+        let mut shapes: Vec<MessagePattern> = pattern_table()
+            .into_iter()
+            .filter_map(|(from, to)| MessagePattern::parse(&from, to))
+            .collect();
+        shapes.sort_by_key(|shape| std::cmp::Reverse(shape.literal_len()));
         shapes
     })
 }
 
 /// The lines of the file.
-fn table() -> Vec<(String, String)> {
+fn pattern_table() -> Vec<(String, String)> {
     let file: toml::Table =
         include_str!("../../assets/texts/said.toml").parse().expect("a test reads the file");
     let Some(toml::Value::Table(lines)) = file.into_iter().next().map(|(_, lines)| lines) else {
@@ -94,40 +96,53 @@ fn table() -> Vec<(String, String)> {
 
 /// A text of the proxy for this reader.
 #[must_use]
-pub fn said<'t>(text: &'t str, now: Now) -> Cow<'t, str> {
+pub fn translate_message<'t>(text: &'t str, now: FrameContext) -> Cow<'t, str> {
     if std::ptr::eq(now.text, Lang::Chinese.texts()) {
-        translated(text, DEPTH)
+        translate(text, MAX_DEPTH)
     } else {
         Cow::Borrowed(text)
     }
 }
 
-fn translated(text: &str, depth: usize) -> Cow<'_, str> {
-    if depth == 0 || text.len() > LONGEST {
+fn translate(text: &str, depth: usize) -> Cow<'_, str> {
+    if depth == 0 || text.len() > MAX_TEXT_BYTES {
         return Cow::Borrowed(text);
     }
-    let Some((shape, found)) = shapes().iter().find_map(|shape| Some((shape, shape.fits(text)?)))
+    let Some((shape, found)) =
+        patterns().iter().find_map(|shape| Some((shape, shape.matches(text)?)))
     else {
         return Cow::Borrowed(text);
     };
     let values: Vec<(&str, Cow<'_, str>)> = found
         .into_iter()
         .map(|(name, value)| {
-            (name, if free(name) { translated(value, depth - 1) } else { Cow::Borrowed(value) })
+            (
+                name,
+                if takes_any_text(name) {
+                    translate(value, depth - 1)
+                } else {
+                    Cow::Borrowed(value)
+                },
+            )
         })
         .collect();
     let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, &**value)).collect();
-    Cow::Owned(fill(&shape.to, &values))
+    Cow::Owned(fill(&shape.translation, &values))
 }
 
 /// The text with ids of requests as titles show them: `…4e69`.
 #[must_use]
-pub fn shorter(text: &str) -> String {
+pub fn shorten_ids(text: &str) -> String {
     let id = |word: &str| {
-        word.len() == DIGITS && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        word.len() == ID_DIGITS
+            && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let short = |word: &str| {
-        if id(word) { format!("…{}", &word[DIGITS - SHORT..]) } else { word.to_owned() }
+        if id(word) {
+            format!("…{}", &word[ID_DIGITS - SHORT_ID_DIGITS..])
+        } else {
+            word.to_owned()
+        }
     };
     text.split(' ').map(short).collect::<Vec<_>>().join(" ")
 }
@@ -139,7 +154,11 @@ mod tests {
     use super::*;
 
     fn chinese(text: &str) -> String {
-        said(text, Now { text: Lang::Chinese.texts(), ..Now::default() }).into_owned()
+        translate_message(
+            text,
+            FrameContext { text: Lang::Chinese.texts(), ..FrameContext::default() },
+        )
+        .into_owned()
     }
 
     #[test]
@@ -184,17 +203,21 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(chinese(text), want, "{text}");
-            assert_eq!(said(text, Now::default()), text, "English goes through as it came");
+            assert_eq!(
+                translate_message(text, FrameContext::default()),
+                text,
+                "English goes through as it came"
+            );
         }
     }
 
     #[test]
     fn every_line_of_the_file_is_found_by_its_own_shape_and_uses_its_blanks() {
-        assert!(table().len() > 40);
-        for (from, to) in table() {
-            let shape = Shape::read(&from, to.clone()).unwrap();
+        assert!(pattern_table().len() > 40);
+        for (from, to) in pattern_table() {
+            let shape = MessagePattern::parse(&from, to.clone()).unwrap();
             let values: Vec<(&str, &str)> =
-                shape.blanks.iter().map(|(name, _)| (&**name, "x7")).collect();
+                shape.placeholders.iter().map(|(name, _)| (&**name, "x7")).collect();
             for (name, _) in &values {
                 assert!(to.contains(&format!("{{{name}}}")), "{from}: {name} is lost");
             }
@@ -205,8 +228,8 @@ mod tests {
     #[test]
     fn ids_are_as_short_as_in_titles() {
         let text = "request 018bcfe5680000000008 goes out again as 018bcfe56800000000aa";
-        assert_eq!(shorter(text), "request …0008 goes out again as …00aa");
-        assert_eq!(shorter("no id, 018bcfe568"), "no id, 018bcfe568");
+        assert_eq!(shorten_ids(text), "request …0008 goes out again as …00aa");
+        assert_eq!(shorten_ids("no id, 018bcfe568"), "no id, 018bcfe568");
     }
 
     proptest! {
@@ -215,7 +238,7 @@ mod tests {
             drop(chinese(&text));
             let cools = chinese(&format!("a cools for 3s: {what}"));
             prop_assert!(!cools.is_empty());
-            drop(shorter(&text));
+            drop(shorten_ids(&text));
         }
     }
 }

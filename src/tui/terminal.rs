@@ -25,9 +25,9 @@ use ratatui::{
 const CLIPBOARD_BYTES: usize = 70_000;
 
 /// Whether the terminal is ours now: it is given back once, by whoever comes first.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+static TERMINAL_ACQUIRED: AtomicBool = AtomicBool::new(false);
 /// Whether a panic of any thread ends the dashboard, or only one of the dashboard's own.
-static ALONE: AtomicBool = AtomicBool::new(false);
+static DASHBOARD_ONLY: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// This thread is running the dashboard right now, rather than the proxy beside it.
@@ -35,26 +35,26 @@ thread_local! {
 }
 
 /// The terminal while it is ours; dropping gives it back.
-pub struct Screen {
+pub struct TerminalGuard {
     terminal: Terminal<CrosstermBackend<io::Stdout>>,
     mouse: bool,
 }
 
-impl Screen {
+impl TerminalGuard {
     /// Takes the terminal over. `alone`: nothing but the dashboard runs in this process.
     ///
     /// # Errors
     ///
     /// When stdout is no terminal, or does not do as a terminal should.
-    pub fn take(mouse: bool, alone: bool) -> io::Result<Self> {
+    pub fn acquire(mouse: bool, alone: bool) -> io::Result<Self> {
         if !stdout().is_terminal() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "stdout is not a terminal"));
         }
-        ALONE.store(alone, Ordering::SeqCst);
-        hook_panics();
+        DASHBOARD_ONLY.store(alone, Ordering::SeqCst);
+        install_panic_hook();
         // From here on an early return gives it back.
-        let back = GiveBack;
-        enter(mouse)?;
+        let back = TerminalRestore;
+        enter_dashboard_mode(mouse)?;
         let mut terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
         terminal.clear()?;
         std::mem::forget(back);
@@ -66,8 +66,8 @@ impl Screen {
     /// # Errors
     ///
     /// When the terminal is gone.
-    pub fn lend(&self) -> io::Result<()> {
-        give_back();
+    pub fn suspend(&self) -> io::Result<()> {
+        restore_terminal();
         stdout().flush()
     }
 
@@ -76,8 +76,8 @@ impl Screen {
     /// # Errors
     ///
     /// When the terminal is gone.
-    pub fn take_back(&mut self) -> io::Result<()> {
-        enter(self.mouse)?;
+    pub fn resume(&mut self) -> io::Result<()> {
+        enter_dashboard_mode(self.mouse)?;
         self.terminal.clear()
     }
 
@@ -87,7 +87,7 @@ impl Screen {
     ///
     /// When the terminal is gone, or was given back because something panicked.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Buffer)) -> io::Result<()> {
-        if !TAKEN.load(Ordering::SeqCst) {
+        if !TERMINAL_ACQUIRED.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::NotConnected.into());
         }
         self.terminal.draw(|frame| draw(frame.buffer_mut())).map(drop)
@@ -113,23 +113,23 @@ impl Screen {
     }
 }
 
-impl Drop for Screen {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
-        give_back();
+        restore_terminal();
     }
 }
 
-struct GiveBack;
+struct TerminalRestore;
 
-impl Drop for GiveBack {
+impl Drop for TerminalRestore {
     fn drop(&mut self) {
-        give_back();
+        restore_terminal();
     }
 }
 
-fn enter(mouse: bool) -> io::Result<()> {
+fn enter_dashboard_mode(mouse: bool) -> io::Result<()> {
     enable_raw_mode()?;
-    TAKEN.store(true, Ordering::SeqCst);
+    TERMINAL_ACQUIRED.store(true, Ordering::SeqCst);
     execute!(stdout(), EnterAlternateScreen, event::EnableBracketedPaste, cursor::Hide)?;
     if mouse {
         execute!(stdout(), event::EnableMouseCapture)?;
@@ -137,8 +137,8 @@ fn enter(mouse: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn give_back() {
-    if !TAKEN.swap(false, Ordering::SeqCst) {
+fn restore_terminal() {
+    if !TERMINAL_ACQUIRED.swap(false, Ordering::SeqCst) {
         return;
     }
     // Where the terminal is gone there is nothing to give back and nobody to tell.
@@ -156,13 +156,13 @@ fn give_back() {
 /// Gives the terminal back before the message of a panic is printed. A panic of the proxy beside
 /// the dashboard ends one request, not the dashboard: it goes to the log instead of across the
 /// screen.
-fn hook_panics() {
+fn install_panic_hook() {
     static HOOKED: Once = Once::new();
     HOOKED.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            let ours = ALONE.load(Ordering::SeqCst) || INSIDE.get();
-            if TAKEN.load(Ordering::SeqCst) && !ours {
+            let ends_dashboard = DASHBOARD_ONLY.load(Ordering::SeqCst) || INSIDE.get();
+            if TERMINAL_ACQUIRED.load(Ordering::SeqCst) && !ends_dashboard {
                 let at = panic.location().map_or_else(String::new, ToString::to_string);
                 tracing::error!(
                     at,
@@ -171,7 +171,7 @@ fn hook_panics() {
                 );
                 return;
             }
-            give_back();
+            restore_terminal();
             before(panic);
         }));
     });
@@ -182,11 +182,11 @@ fn hook_panics() {
 /// # Errors
 ///
 /// None of its own.
-pub async fn inside<F: Future>(future: F) -> F::Output {
+pub async fn run_as_dashboard<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|cx| {
         let before = INSIDE.replace(true);
-        let _after = Restore(before);
+        let _after = HookGuard(before);
         future.as_mut().poll(cx)
     })
     .await
@@ -194,15 +194,15 @@ pub async fn inside<F: Future>(future: F) -> F::Output {
 
 /// Puts the mark back, but not while a panic unwinds: the hook has run by then, and the thread is
 /// lost anyway.
-struct Restore(bool);
+struct HookGuard(bool);
 
-impl Drop for Restore {
+impl Drop for HookGuard {
     fn drop(&mut self) {
         INSIDE.set(self.0);
     }
 }
 
-pub use input::Input;
+pub use input::InputReader;
 
 /// Keys, mouse and signals. A thread of its own asks crossterm, and only when something is there:
 /// after a hang-up its reader turns round for ever, so it must be neither on a thread of the
@@ -224,20 +224,20 @@ mod input {
     };
 
     /// Events between the reading thread and the loop; beyond that typing waits in the terminal.
-    const QUEUE: usize = 256;
+    const MAX_QUEUED_EVENTS: usize = 256;
 
     /// What comes from the reader's side.
     #[derive(Debug)]
-    pub enum Heard {
+    pub enum InputEvent {
         Event(Event),
         /// The terminal is gone, or somebody asks the process to end.
         Gone,
         Resized,
     }
 
-    pub struct Input {
+    pub struct InputReader {
         tty: AsyncFd<OwnedFd>,
-        read: std_mpsc::SyncSender<()>,
+        read_request: std_mpsc::SyncSender<()>,
         events: mpsc::Receiver<Event>,
         window: Signal,
         hang_up: Signal,
@@ -245,18 +245,18 @@ mod input {
         interrupt: Signal,
         /// A hang-up with the terminal still there is somebody's wish to reload the proxy in this
         /// process.
-        alone: bool,
+        dashboard_only: bool,
     }
 
     #[expect(
         deprecated,
         reason = "its successor is an unsafe function; an OwnedFd keeps the promise that one asks for"
     )]
-    fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
         AsyncFd::with_interest(fd, Interest::READABLE)
     }
 
-    impl Input {
+    impl InputReader {
         /// Begins to listen.
         ///
         /// # Errors
@@ -268,10 +268,10 @@ mod input {
             } else {
                 std::fs::File::open("/dev/tty")?.into()
             };
-            let (read, asked) = std_mpsc::sync_channel::<()>(1);
-            let (found, events) = mpsc::channel(QUEUE);
+            let (read, read_requests) = std_mpsc::sync_channel::<()>(1);
+            let (found, events) = mpsc::channel(MAX_QUEUED_EVENTS);
             std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
-                while asked.recv().is_ok() {
+                while read_requests.recv().is_ok() {
                     while let Ok(true) = event::poll(Duration::ZERO) {
                         let Ok(event) = event::read() else { break };
                         if found.blocking_send(event).is_err() {
@@ -281,49 +281,49 @@ mod input {
                 }
             })?;
             Ok(Self {
-                tty: watch(fd)?,
-                read,
+                tty: watch_readable(fd)?,
+                read_request: read,
                 events,
                 window: signal(SignalKind::window_change())?,
                 hang_up: signal(SignalKind::hangup())?,
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
-                alone,
+                dashboard_only: alone,
             })
         }
 
         /// What comes next. May be dropped and called again: nothing is lost.
-        pub async fn next(&mut self) -> Heard {
+        pub async fn next(&mut self) -> InputEvent {
             loop {
                 tokio::select! {
-                    event = self.events.recv() => return event.map_or(Heard::Gone, Heard::Event),
+                    event = self.events.recv() => return event.map_or(InputEvent::Gone, InputEvent::Event),
                     ready = self.tty.readable() => {
-                        let Ok(mut ready) = ready else { return Heard::Gone };
+                        let Ok(mut ready) = ready else { return InputEvent::Gone };
                         let state = ready.ready();
                         ready.clear_ready();
                         drop(ready);
-                        if state.is_read_closed() || state.is_error() || !self.alive() {
-                            return Heard::Gone;
+                        if state.is_read_closed() || state.is_error() || !self.is_alive() {
+                            return InputEvent::Gone;
                         }
                         // A full slot means that the thread has been asked already and not looked
                         // yet.
-                        self.read.try_send(()).unwrap_or_default();
+                        self.read_request.try_send(()).unwrap_or_default();
                     }
-                    _ = self.window.recv() => return Heard::Resized,
+                    _ = self.window.recv() => return InputEvent::Resized,
                     _ = self.hang_up.recv() => {
-                        if self.alone || !self.alive() {
-                            return Heard::Gone;
+                        if self.dashboard_only || !self.is_alive() {
+                            return InputEvent::Gone;
                         }
                     }
-                    _ = self.terminate.recv() => return Heard::Gone,
-                    _ = self.interrupt.recv() => return Heard::Gone,
+                    _ = self.terminate.recv() => return InputEvent::Gone,
+                    _ = self.interrupt.recv() => return InputEvent::Gone,
                 }
             }
         }
 
         /// Whether the terminal is still there.
         #[must_use]
-        pub fn alive(&self) -> bool {
+        pub fn is_alive(&self) -> bool {
             rustix::termios::tcgetattr(self.tty.get_ref()).is_ok()
         }
     }
@@ -353,7 +353,7 @@ mod input {
         events: mpsc::Receiver<Event>,
     }
 
-    impl Input {
+    impl InputReader {
         /// Begins to listen.
         ///
         /// # Errors
@@ -372,7 +372,7 @@ mod input {
         }
 
         /// What comes next. May be dropped and called again: nothing is lost.
-        pub async fn next(&mut self) -> Heard {
+        pub async fn next(&mut self) -> InputEvent {
             tokio::select! {
                 event = self.events.recv() => match event {
                     Some(Event::Resize(..)) => Heard::Resized,
@@ -391,4 +391,4 @@ mod input {
     }
 }
 
-pub use input::Heard;
+pub use input::InputEvent;

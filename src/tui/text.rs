@@ -14,8 +14,8 @@ impl Lang {
     /// What the config says, else what the locale (`zh_CN.UTF-8`) says.
     #[must_use]
     pub fn pick(config: &str, locale: &str) -> Self {
-        let said = if matches!(config, "en" | "zh") { config } else { locale };
-        if said.get(..2).is_some_and(|begin| begin.eq_ignore_ascii_case("zh")) {
+        let choice = if matches!(config, "en" | "zh") { config } else { locale };
+        if choice.get(..2).is_some_and(|begin| begin.eq_ignore_ascii_case("zh")) {
             Self::Chinese
         } else {
             Self::English
@@ -27,11 +27,11 @@ impl Lang {
     pub fn texts(self) -> &'static Texts {
         static ENGLISH: OnceLock<Texts> = OnceLock::new();
         static CHINESE: OnceLock<Texts> = OnceLock::new();
-        let (place, text) = match self {
+        let (cell, text) = match self {
             Self::Chinese => (&CHINESE, include_str!("../../assets/texts/zh.toml")),
             Self::English => (&ENGLISH, include_str!("../../assets/texts/en.toml")),
         };
-        place.get_or_init(|| Texts::read(text).expect("a test reads both files"))
+        cell.get_or_init(|| Texts::read(text).expect("a test reads both files"))
     }
 }
 
@@ -65,7 +65,7 @@ impl Source {
 }
 
 /// One of the texts, chosen before the language is known.
-pub type Word = fn(&Texts) -> &str;
+pub type TextFn = fn(&Texts) -> &str;
 
 /// A text with its blanks (`{name}`) filled; a blank that nobody fills stays.
 #[must_use]

@@ -5,9 +5,9 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 /// What a piece of text is there for. State is always a word or a glyph as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum ThemeRole {
     Accent,
-    Bad,
+    Error,
     Dim,
     Ok,
     Text,
@@ -18,7 +18,7 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Theme {
     accent: Style,
-    bad: Style,
+    error: Style,
     dim: Style,
     ok: Style,
     select: Style,
@@ -51,7 +51,7 @@ impl Theme {
         };
         Some(Self {
             accent: role("accent")?,
-            bad: role("bad")?,
+            error: role("bad")?,
             dim: role("dim")?,
             ok: role("ok")?,
             select: role("select")?,
@@ -61,14 +61,14 @@ impl Theme {
     }
 
     #[must_use]
-    pub fn style(&self, role: Role) -> Style {
+    pub fn style(&self, role: ThemeRole) -> Style {
         match role {
-            Role::Accent => self.accent,
-            Role::Bad => self.bad,
-            Role::Dim => self.dim,
-            Role::Ok => self.ok,
-            Role::Text => self.text,
-            Role::Warn => self.warn,
+            ThemeRole::Accent => self.accent,
+            ThemeRole::Error => self.error,
+            ThemeRole::Dim => self.dim,
+            ThemeRole::Ok => self.ok,
+            ThemeRole::Text => self.text,
+            ThemeRole::Warn => self.warn,
         }
     }
 
@@ -85,11 +85,11 @@ fn style(table: &dyn TableLike) -> Option<Style> {
         let value = value.as_value()?;
         let modifier = match name {
             "fg" => {
-                style = style.fg(colour(value)?);
+                style = style.fg(parse_color(value)?);
                 continue;
             }
             "bg" => {
-                style = style.bg(colour(value)?);
+                style = style.bg(parse_color(value)?);
                 continue;
             }
             "bold" => Modifier::BOLD,
@@ -106,7 +106,7 @@ fn style(table: &dyn TableLike) -> Option<Style> {
     Some(style)
 }
 
-fn colour(value: &Value) -> Option<Color> {
+fn parse_color(value: &Value) -> Option<Color> {
     if let Some(index) = value.as_integer() {
         return u8::try_from(index).ok().map(Color::Indexed);
     }
@@ -124,7 +124,8 @@ mod tests {
             assert!(Theme::named(name).is_some(), "{name}");
         }
         let mono = Theme::named("mono").unwrap();
-        for style in [mono.accent, mono.bad, mono.dim, mono.ok, mono.select, mono.text, mono.warn] {
+        for style in [mono.accent, mono.error, mono.dim, mono.ok, mono.select, mono.text, mono.warn]
+        {
             assert_eq!((style.fg, style.bg), (None, None));
         }
         assert_eq!(Theme::named("solarized"), None);
@@ -135,10 +136,10 @@ mod tests {
         let theme =
             Theme::parse("ok = { fg = 114, bold = true }\nbad = { fg = '#ff0000' }").unwrap();
         assert_eq!(
-            theme.style(Role::Ok),
+            theme.style(ThemeRole::Ok),
             Style::new().fg(Color::Indexed(114)).add_modifier(Modifier::BOLD)
         );
-        assert_eq!(theme.style(Role::Bad).fg, Some(Color::Rgb(255, 0, 0)));
+        assert_eq!(theme.style(ThemeRole::Error).fg, Some(Color::Rgb(255, 0, 0)));
         assert_eq!(Theme::parse("ok = { fg = 300 }"), None);
         assert_eq!(Theme::parse("ok = { colour = 3 }"), None);
         assert_eq!(Theme::parse("not toml"), None);

@@ -11,7 +11,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 /// The codings that are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coding {
+pub enum ContentCoding {
     Brotli,
     Deflate,
     Gzip,
@@ -21,9 +21,9 @@ pub enum Coding {
 /// Why bytes cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    Corrupt(Coding),
+    Corrupt(ContentCoding),
     /// The coding ended before its own end mark.
-    Truncated(Coding),
+    Truncated(ContentCoding),
     /// More than one coding, or one that is not known.
     Unknown,
     /// Larger than the bound, decoded.
@@ -45,7 +45,7 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-impl Coding {
+impl ContentCoding {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Coding {
     /// # Errors
     ///
     /// `Unknown`, also for two codings one over the other.
-    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, DecodeError> {
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, DecodeError> {
         let mut found = None;
         for value in headers.get_all(CONTENT_ENCODING) {
             for token in value.to_str().map_err(|_| DecodeError::Unknown)?.split(',').map(str::trim)
@@ -88,11 +88,11 @@ impl Coding {
 /// # Errors
 ///
 /// `Corrupt`, `Truncated` or `TooLarge`.
-pub fn whole(coding: Coding, body: &Bytes, limit: usize) -> Result<Bytes, DecodeError> {
+pub fn decode_all(coding: ContentCoding, body: &Bytes, limit: usize) -> Result<Bytes, DecodeError> {
     let mut decoder = Decoder::new(coding);
     let mut input = body.clone();
     let mut out = BytesMut::new();
-    while let Some(piece) = decoder.step(&mut input)? {
+    while let Some(piece) = decoder.decode_step(&mut input)? {
         if out.len() + piece.len() > limit {
             return Err(DecodeError::TooLarge);
         }
@@ -104,67 +104,67 @@ pub fn whole(coding: Coding, body: &Bytes, limit: usize) -> Result<Bytes, Decode
 
 /// One body's decoding.
 pub struct Decoder {
-    coding: Coding,
-    state: State,
+    coding: ContentCoding,
+    state: CodingState,
     scratch: Box<[u8]>,
     /// An empty body is no corrupt one.
-    begun: bool,
+    started: bool,
 }
 
 /// The most that one step gives.
-const STEP: usize = 16 * 1024;
+const MAX_STEP_BYTES: usize = 16 * 1024;
 /// The most that a gzip header with its optional fields may hold.
-const GZIP_HEADER: usize = 64 * 1024;
+const MAX_GZIP_HEADER_BYTES: usize = 64 * 1024;
 /// RFC 9659.
-const ZSTD_WINDOW: u64 = 8 << 20;
+const MAX_ZSTD_WINDOW_BYTES: u64 = 8 << 20;
 
-enum State {
+enum CodingState {
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
     /// Two bytes tell zlib from raw deflate, which is what some servers send.
     DeflateHead(BytesMut),
     Deflate(Decompress),
-    GzipHead(BytesMut, Members),
+    GzipHead(BytesMut, GzipMember),
     Gzip(Decompress, Crc),
     GzipTail(BytesMut, Crc),
-    Zstd(Box<Zstd>),
+    Zstd(Box<ZstdDecoder>),
     /// The coding has ended; what comes after it is dropped.
     Ended,
 }
 
 /// Whether a gzip member came before: what follows it may be another or garbage.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Members {
+enum GzipMember {
     First,
-    Further,
+    Later,
 }
 
-struct Zstd {
+struct ZstdDecoder {
     decoder: FrameDecoder,
-    held: BytesMut,
+    buffer: BytesMut,
     /// A frame is under way, and whether it ends with a checksum.
-    frame: Option<bool>,
-    frames: u32,
+    frame_checksum: Option<bool>,
+    frame_count: u32,
 }
 
 impl Decoder {
     #[must_use]
-    pub fn new(coding: Coding) -> Self {
+    pub fn new(coding: ContentCoding) -> Self {
         let state = match coding {
-            Coding::Brotli => State::Brotli(Box::new(BrotliState::new_strict(
+            ContentCoding::Brotli => CodingState::Brotli(Box::new(BrotliState::new_strict(
                 StandardAlloc::default(),
                 StandardAlloc::default(),
                 StandardAlloc::default(),
             ))),
-            Coding::Deflate => State::DeflateHead(BytesMut::new()),
-            Coding::Gzip => State::GzipHead(BytesMut::new(), Members::First),
-            Coding::Zstd => State::Zstd(Box::new(Zstd {
+            ContentCoding::Deflate => CodingState::DeflateHead(BytesMut::new()),
+            ContentCoding::Gzip => CodingState::GzipHead(BytesMut::new(), GzipMember::First),
+            ContentCoding::Zstd => CodingState::Zstd(Box::new(ZstdDecoder {
                 decoder: FrameDecoder::new(),
-                held: BytesMut::new(),
-                frame: None,
-                frames: 0,
+                buffer: BytesMut::new(),
+                frame_checksum: None,
+                frame_count: 0,
             })),
         };
-        Self { coding, state, scratch: vec![0; STEP].into(), begun: false }
+        Self { coding, state, scratch: vec![0; MAX_STEP_BYTES].into(), started: false }
     }
 
     /// Takes from `input` and gives the next decoded piece, at most 16 KiB; `None` when all of
@@ -173,28 +173,28 @@ impl Decoder {
     /// # Errors
     ///
     /// `Corrupt`.
-    pub fn step(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
-        self.begun |= !input.is_empty();
+    pub fn decode_step(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
+        self.started |= !input.is_empty();
         loop {
             let corrupt = DecodeError::Corrupt(self.coding);
             match &mut self.state {
-                State::Ended => {
+                CodingState::Ended => {
                     input.clear();
                     return Ok(None);
                 }
-                State::DeflateHead(head) => {
-                    fill(head, input, 2);
+                CodingState::DeflateHead(head) => {
+                    fill_to(head, input, 2);
                     let [first, second, ..] = head[..] else { return Ok(None) };
                     let zlib =
                         first & 0x0f == 8 && u16::from_be_bytes([first, second]).is_multiple_of(31);
-                    give_back(head, input);
-                    self.state = State::Deflate(Decompress::new(zlib));
+                    unread(head, input);
+                    self.state = CodingState::Deflate(Decompress::new(zlib));
                 }
-                State::Deflate(inflate) => {
+                CodingState::Deflate(inflate) => {
                     let (written, ended) =
-                        step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
+                        inflate_step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
                     if ended {
-                        self.state = State::Ended;
+                        self.state = CodingState::Ended;
                     }
                     if written > 0 {
                         return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
@@ -203,27 +203,27 @@ impl Decoder {
                         return Ok(None);
                     }
                 }
-                State::GzipHead(head, members) => {
+                CodingState::GzipHead(head, members) => {
                     head.extend_from_slice(input);
                     input.clear();
-                    match gzip_header(head) {
+                    match gzip_header_len(head) {
                         Ok(Some(length)) => {
                             head.advance(length);
                             *input = std::mem::take(head).freeze();
-                            self.state = State::Gzip(Decompress::new(false), Crc::new());
+                            self.state = CodingState::Gzip(Decompress::new(false), Crc::new());
                         }
-                        Ok(None) if head.len() <= GZIP_HEADER => return Ok(None),
-                        _ if *members == Members::Further => self.state = State::Ended,
+                        Ok(None) if head.len() <= MAX_GZIP_HEADER_BYTES => return Ok(None),
+                        _ if *members == GzipMember::Later => self.state = CodingState::Ended,
                         _ => return Err(corrupt),
                     }
                 }
-                State::Gzip(inflate, crc) => {
+                CodingState::Gzip(inflate, crc) => {
                     let (written, ended) =
-                        step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
+                        inflate_step(inflate, input, &mut self.scratch).ok_or(corrupt)?;
                     crc.update(&self.scratch[..written]);
                     if ended {
                         self.state =
-                            State::GzipTail(BytesMut::with_capacity(8), std::mem::take(crc));
+                            CodingState::GzipTail(BytesMut::with_capacity(8), std::mem::take(crc));
                     }
                     if written > 0 {
                         return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
@@ -232,33 +232,33 @@ impl Decoder {
                         return Ok(None);
                     }
                 }
-                State::GzipTail(tail, crc) => {
-                    fill(tail, input, 8);
+                CodingState::GzipTail(tail, crc) => {
+                    fill_to(tail, input, 8);
                     let [a, b, c, d, e, f, g, h] = tail[..] else { return Ok(None) };
                     if u32::from_le_bytes([a, b, c, d]) != crc.sum()
                         || u32::from_le_bytes([e, f, g, h]) != crc.amount()
                     {
                         return Err(corrupt);
                     }
-                    self.state = State::GzipHead(BytesMut::new(), Members::Further);
+                    self.state = CodingState::GzipHead(BytesMut::new(), GzipMember::Later);
                 }
-                State::Brotli(brotli) => {
-                    let (mut left, mut taken, mut room, mut written, mut total) =
-                        (input.len(), 0, STEP, 0, 0);
+                CodingState::Brotli(brotli) => {
+                    let (mut remaining, mut consumed, mut capacity, mut written, mut total) =
+                        (input.len(), 0, MAX_STEP_BYTES, 0, 0);
                     let result = BrotliDecompressStream(
-                        &mut left,
-                        &mut taken,
+                        &mut remaining,
+                        &mut consumed,
                         input,
-                        &mut room,
+                        &mut capacity,
                         &mut written,
                         &mut self.scratch,
                         &mut total,
                         brotli,
                     );
-                    input.advance(taken);
+                    input.advance(consumed);
                     match result {
                         BrotliResult::ResultFailure => return Err(corrupt),
-                        BrotliResult::ResultSuccess => self.state = State::Ended,
+                        BrotliResult::ResultSuccess => self.state = CodingState::Ended,
                         BrotliResult::NeedsMoreInput if written == 0 => return Ok(None),
                         BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
                     }
@@ -266,15 +266,15 @@ impl Decoder {
                         return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
                     }
                 }
-                State::Zstd(zstd) => {
-                    zstd.held.extend_from_slice(input);
+                CodingState::Zstd(zstd) => {
+                    zstd.buffer.extend_from_slice(input);
                     input.clear();
-                    match zstd.step(&mut self.scratch).ok_or(corrupt)? {
-                        Told::Bytes(written) => {
+                    match zstd.decode_step(&mut self.scratch).ok_or(corrupt)? {
+                        ZstdStep::Bytes(written) => {
                             return Ok(Some(Bytes::copy_from_slice(&self.scratch[..written])));
                         }
-                        Told::NeedsInput => return Ok(None),
-                        Told::Ended => self.state = State::Ended,
+                        ZstdStep::NeedsInput => return Ok(None),
+                        ZstdStep::Ended => self.state = CodingState::Ended,
                     }
                 }
             }
@@ -288,11 +288,11 @@ impl Decoder {
     /// `Truncated` where the coding has not.
     pub fn finish(&self) -> Result<(), DecodeError> {
         let ended = match &self.state {
-            State::Ended | State::GzipHead(_, Members::Further) => true,
-            State::Zstd(zstd) => zstd.frame.is_none() && zstd.frames > 0,
+            CodingState::Ended | CodingState::GzipHead(_, GzipMember::Later) => true,
+            CodingState::Zstd(zstd) => zstd.frame_checksum.is_none() && zstd.frame_count > 0,
             _ => false,
         };
-        if ended || !self.begun { Ok(()) } else { Err(DecodeError::Truncated(self.coding)) }
+        if ended || !self.started { Ok(()) } else { Err(DecodeError::Truncated(self.coding)) }
     }
 }
 
@@ -303,17 +303,21 @@ impl fmt::Debug for Decoder {
 }
 
 /// Moves bytes until `head` holds `wanted`.
-fn fill(head: &mut BytesMut, input: &mut Bytes, wanted: usize) {
-    let take = wanted.saturating_sub(head.len()).min(input.len());
-    head.extend_from_slice(&input.split_to(take));
+fn fill_to(head: &mut BytesMut, input: &mut Bytes, wanted: usize) {
+    let count = wanted.saturating_sub(head.len()).min(input.len());
+    head.extend_from_slice(&input.split_to(count));
 }
 
-fn give_back(head: &BytesMut, input: &mut Bytes) {
+fn unread(head: &BytesMut, input: &mut Bytes) {
     *input = [&head[..], &input[..]].concat().into();
 }
 
 /// One inflate step: bytes written, and whether the deflate data has ended.
-fn step(inflate: &mut Decompress, input: &mut Bytes, scratch: &mut [u8]) -> Option<(usize, bool)> {
+fn inflate_step(
+    inflate: &mut Decompress,
+    input: &mut Bytes,
+    scratch: &mut [u8],
+) -> Option<(usize, bool)> {
     let (read, written) = (inflate.total_in(), inflate.total_out());
     let status = inflate.decompress(input, scratch, FlushDecompress::None).ok()?;
     input.advance(usize::try_from(inflate.total_in() - read).ok()?);
@@ -321,7 +325,7 @@ fn step(inflate: &mut Decompress, input: &mut Bytes, scratch: &mut [u8]) -> Opti
 }
 
 /// The length of a gzip member's header (RFC 1952); `None` while it is not all there.
-fn gzip_header(bytes: &[u8]) -> Result<Option<usize>, ()> {
+fn gzip_header_len(bytes: &[u8]) -> Result<Option<usize>, ()> {
     if bytes.iter().zip([0x1f, 0x8b, 8]).any(|(have, want)| *have != want) {
         return Err(());
     }
@@ -348,37 +352,37 @@ fn gzip_header(bytes: &[u8]) -> Result<Option<usize>, ()> {
     Ok((bytes.len() >= at).then_some(at))
 }
 
-enum Told {
+enum ZstdStep {
     Bytes(usize),
     Ended,
     NeedsInput,
 }
 
-impl Zstd {
+impl ZstdDecoder {
     /// The decoder wants whole blocks, and would decode all it is given before giving anything: so
     /// it gets one block at a time. It keeps back a window's worth until the frame ends.
-    fn step(&mut self, scratch: &mut [u8]) -> Option<Told> {
+    fn decode_step(&mut self, scratch: &mut [u8]) -> Option<ZstdStep> {
         loop {
             let written = self.decoder.read(scratch).ok()?;
             if written > 0 {
-                return Some(Told::Bytes(written));
+                return Some(ZstdStep::Bytes(written));
             }
-            let Some(checksum) = self.frame else {
-                match zstd_header(&self.held) {
+            let Some(checksum) = self.frame_checksum else {
+                match parse_zstd_header(&self.buffer) {
                     Ok(Some((length, checksum))) => {
-                        self.decoder.init(&self.held[..length]).ok()?;
-                        self.held.advance(length);
-                        self.frame = Some(checksum);
-                        self.frames += 1;
+                        self.decoder.init(&self.buffer[..length]).ok()?;
+                        self.buffer.advance(length);
+                        self.frame_checksum = Some(checksum);
+                        self.frame_count += 1;
                         continue;
                     }
-                    Ok(None) => return Some(Told::NeedsInput),
+                    Ok(None) => return Some(ZstdStep::NeedsInput),
                     // Bytes after the last frame.
-                    Err(()) if self.frames > 0 => return Some(Told::Ended),
+                    Err(()) if self.frame_count > 0 => return Some(ZstdStep::Ended),
                     Err(()) => return None,
                 }
             };
-            let [a, b, c, ..] = self.held[..] else { return Some(Told::NeedsInput) };
+            let [a, b, c, ..] = self.buffer[..] else { return Some(ZstdStep::NeedsInput) };
             let header = u32::from_le_bytes([a, b, c, 0]);
             let (last, kind, size) = (header & 1 == 1, header >> 1 & 3, (header >> 3) as usize);
             let length =
@@ -386,15 +390,15 @@ impl Zstd {
             if kind == 3 || size > 128 * 1024 {
                 return None;
             }
-            if self.held.len() < length {
-                return Some(Told::NeedsInput);
+            if self.buffer.len() < length {
+                return Some(ZstdStep::NeedsInput);
             }
             self.decoder
-                .decode_blocks(&self.held[..length], BlockDecodingStrategy::UptoBlocks(1))
+                .decode_blocks(&self.buffer[..length], BlockDecodingStrategy::UptoBlocks(1))
                 .ok()?;
-            self.held.advance(length);
+            self.buffer.advance(length);
             if last {
-                self.frame = None;
+                self.frame_checksum = None;
             }
         }
     }
@@ -402,7 +406,7 @@ impl Zstd {
 
 /// Length of a zstd frame header (RFC 8878) and whether a checksum ends the frame; `None` while it
 /// is not all there.
-fn zstd_header(bytes: &[u8]) -> Result<Option<(usize, bool)>, ()> {
+fn parse_zstd_header(bytes: &[u8]) -> Result<Option<(usize, bool)>, ()> {
     if bytes.iter().zip([0x28, 0xb5, 0x2f, 0xfd]).any(|(have, want)| *have != want) {
         return Err(());
     }
@@ -425,7 +429,7 @@ fn zstd_header(bytes: &[u8]) -> Result<Option<(usize, bool)>, ()> {
         let base = 1_u64 << (10 + (header[5] >> 3));
         base + base / 8 * u64::from(header[5] & 7)
     };
-    if window > ZSTD_WINDOW { Err(()) } else { Ok(Some((length, descriptor & 4 != 0))) }
+    if window > MAX_ZSTD_WINDOW_BYTES { Err(()) } else { Ok(Some((length, descriptor & 4 != 0))) }
 }
 
 #[cfg(test)]
@@ -470,12 +474,12 @@ mod tests {
     }
 
     /// Fed in pieces of `size`, as a socket would.
-    fn pieces(coding: Coding, data: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
+    fn pieces(coding: ContentCoding, data: &[u8], size: usize) -> Result<Vec<u8>, DecodeError> {
         let mut decoder = Decoder::new(coding);
         let mut out = Vec::new();
         for piece in data.chunks(size) {
             let mut piece = Bytes::copy_from_slice(piece);
-            while let Some(bytes) = decoder.step(&mut piece)? {
+            while let Some(bytes) = decoder.decode_step(&mut piece)? {
                 out.extend_from_slice(&bytes);
             }
         }
@@ -485,11 +489,11 @@ mod tests {
     #[test]
     fn every_coding_is_decoded_however_it_is_cut() {
         for (coding, data) in [
-            (Coding::Gzip, gzip(TEXT)),
-            (Coding::Deflate, zlib(TEXT)),
-            (Coding::Deflate, raw(TEXT)),
-            (Coding::Brotli, brotli()),
-            (Coding::Zstd, zstd(TEXT)),
+            (ContentCoding::Gzip, gzip(TEXT)),
+            (ContentCoding::Deflate, zlib(TEXT)),
+            (ContentCoding::Deflate, raw(TEXT)),
+            (ContentCoding::Brotli, brotli()),
+            (ContentCoding::Zstd, zstd(TEXT)),
         ] {
             for size in [1, 2, 3, 7, 1_000] {
                 assert_eq!(
@@ -504,35 +508,41 @@ mod tests {
     #[test]
     fn what_was_flushed_comes_out_at_once() {
         let mut encoder = write::GzEncoder::new(Vec::new(), Compression::default());
-        let mut decoder = Decoder::new(Coding::Gzip);
+        let mut decoder = Decoder::new(ContentCoding::Gzip);
         for event in ["data: one\n\n", "data: two\n\n", "data: three\n\n"] {
             encoder.write_all(event.as_bytes()).expect("memory");
             encoder.flush().expect("memory");
             let mut sent = Bytes::from(std::mem::take(encoder.get_mut()));
-            assert_eq!(decoder.step(&mut sent), Ok(Some(Bytes::from_static(event.as_bytes()))));
-            assert_eq!(decoder.step(&mut sent), Ok(None));
+            assert_eq!(
+                decoder.decode_step(&mut sent),
+                Ok(Some(Bytes::from_static(event.as_bytes())))
+            );
+            assert_eq!(decoder.decode_step(&mut sent), Ok(None));
         }
     }
 
     #[test]
     fn a_cut_coding_is_truncated_and_a_changed_one_corrupt() {
         for (coding, data) in [
-            (Coding::Gzip, gzip(TEXT)),
-            (Coding::Deflate, zlib(TEXT)),
-            (Coding::Brotli, brotli()),
-            (Coding::Zstd, zstd(TEXT)),
+            (ContentCoding::Gzip, gzip(TEXT)),
+            (ContentCoding::Deflate, zlib(TEXT)),
+            (ContentCoding::Brotli, brotli()),
+            (ContentCoding::Zstd, zstd(TEXT)),
         ] {
             let cut = pieces(coding, &data[..data.len() - 3], 5);
             assert_eq!(cut, Err(DecodeError::Truncated(coding)));
             assert_eq!(pieces(coding, b"", 1), Ok(Vec::new()));
         }
-        for coding in [Coding::Gzip, Coding::Zstd] {
+        for coding in [ContentCoding::Gzip, ContentCoding::Zstd] {
             assert_eq!(pieces(coding, TEXT, 5), Err(DecodeError::Corrupt(coding)));
         }
         let mut wrong = gzip(TEXT);
         let crc = wrong.len() - 8;
         wrong[crc] ^= 1;
-        assert_eq!(pieces(Coding::Gzip, &wrong, 99), Err(DecodeError::Corrupt(Coding::Gzip)));
+        assert_eq!(
+            pieces(ContentCoding::Gzip, &wrong, 99),
+            Err(DecodeError::Corrupt(ContentCoding::Gzip))
+        );
     }
 
     #[test]
@@ -540,10 +550,10 @@ mod tests {
         let garbage = [gzip(TEXT), b"trailing garbage".to_vec()].concat();
         let twice = [gzip(TEXT), gzip(b"more")].concat();
         for size in [1, 4, 1_000] {
-            assert_eq!(pieces(Coding::Gzip, &garbage, size).as_deref(), Ok(TEXT));
-            assert_eq!(pieces(Coding::Gzip, &twice, size), Ok([TEXT, b"more"].concat()));
+            assert_eq!(pieces(ContentCoding::Gzip, &garbage, size).as_deref(), Ok(TEXT));
+            assert_eq!(pieces(ContentCoding::Gzip, &twice, size), Ok([TEXT, b"more"].concat()));
             assert_eq!(
-                pieces(Coding::Zstd, &[zstd(TEXT), zstd(b"more")].concat(), size),
+                pieces(ContentCoding::Zstd, &[zstd(TEXT), zstd(b"more")].concat(), size),
                 Ok([TEXT, b"more"].concat())
             );
         }
@@ -552,39 +562,41 @@ mod tests {
     #[test]
     fn a_bomb_is_cut_at_the_limit() {
         let zeros = vec![0; 8 << 20];
-        for (coding, data) in [(Coding::Gzip, gzip(&zeros)), (Coding::Zstd, zstd(&zeros))] {
-            assert_eq!(whole(coding, &data.into(), 1 << 20), Err(DecodeError::TooLarge));
+        for (coding, data) in
+            [(ContentCoding::Gzip, gzip(&zeros)), (ContentCoding::Zstd, zstd(&zeros))]
+        {
+            assert_eq!(decode_all(coding, &data.into(), 1 << 20), Err(DecodeError::TooLarge));
         }
     }
 
     #[test]
     fn codings_are_told_by_their_header_and_double_ones_refused() {
         for (value, expected) in [
-            ("gzip", Ok(Some(Coding::Gzip))),
-            (" X-Gzip ", Ok(Some(Coding::Gzip))),
+            ("gzip", Ok(Some(ContentCoding::Gzip))),
+            (" X-Gzip ", Ok(Some(ContentCoding::Gzip))),
             ("identity", Ok(None)),
-            ("br, identity", Ok(Some(Coding::Brotli))),
+            ("br, identity", Ok(Some(ContentCoding::Brotli))),
             ("gzip, gzip", Err(DecodeError::Unknown)),
             ("snappy", Err(DecodeError::Unknown)),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_ENCODING, HeaderValue::from_str(value).expect("a value"));
-            assert_eq!(Coding::of(&headers), expected, "{value}");
+            assert_eq!(ContentCoding::from_headers(&headers), expected, "{value}");
         }
     }
 
     proptest! {
         #[test]
         fn random_bytes_never_panic(data in proptest::collection::vec(any::<u8>(), 0..400), which in 0..4_usize, size in 1..50_usize) {
-            let coding = [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd][which];
+            let coding = [ContentCoding::Gzip, ContentCoding::Deflate, ContentCoding::Brotli, ContentCoding::Zstd][which];
             let prefix: &[u8] = [&b"\x1f\x8b\x08\0\0\0\0\0\0\0"[..], b"\x78\x9c", b"", b"\x28\xb5\x2f\xfd"][which];
             drop(pieces(coding, &[prefix, &data].concat(), size));
         }
 
         #[test]
         fn any_text_survives_any_cut(data in proptest::collection::vec(any::<u8>(), 0..5_000), size in 1..700_usize) {
-            prop_assert_eq!(pieces(Coding::Gzip, &gzip(&data), size), Ok(data.clone()));
-            prop_assert_eq!(pieces(Coding::Zstd, &zstd(&data), size), Ok(data));
+            prop_assert_eq!(pieces(ContentCoding::Gzip, &gzip(&data), size), Ok(data.clone()));
+            prop_assert_eq!(pieces(ContentCoding::Zstd, &zstd(&data), size), Ok(data));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONNECTION};
 
 /// Marks a request with the proxies that sent it on, so that a loop is seen.
-pub const HOP: &str = "x-aiproxy-hop";
+pub const HOP_HEADER: &str = "x-aiproxy-hop";
 /// Where an upstream's own request id goes.
 pub const UPSTREAM_REQUEST_ID: &str = "x-upstream-request-id";
 /// More marks than anybody has proxies in a row.
@@ -14,14 +14,15 @@ const MAX_HOPS: usize = 16;
 /// Leaves of a client's headers what goes to an upstream of the same dialect: all but hop-by-hop
 /// ones, credentials, cookies, browser and forwarding headers, our own, and values that are not
 /// visible ASCII.
-pub fn request_filter(headers: &mut HeaderMap) {
-    let hop_by_hop = Named::of(headers);
-    let kept = |name: &HeaderName| !common(name.as_str()) || name.as_str() == HOP;
-    let gone = headers
-        .iter()
-        .filter(|(name, value)| !kept(name) || hop_by_hop.has(name) || !visible(value));
-    let gone: Vec<HeaderName> = gone.map(|(name, _)| name.clone()).collect();
-    for name in gone {
+pub fn filter_request_headers(headers: &mut HeaderMap) {
+    let hop_by_hop = ConnectionHeaders::from_headers(headers);
+    let passes =
+        |name: &HeaderName| !is_never_forwarded(name.as_str()) || name.as_str() == HOP_HEADER;
+    let removed = headers.iter().filter(|(name, value)| {
+        !passes(name) || hop_by_hop.contains(name) || !is_visible_ascii(value)
+    });
+    let removed: Vec<HeaderName> = removed.map(|(name, _)| name.clone()).collect();
+    for name in removed {
         headers.remove(name);
     }
 }
@@ -29,10 +30,13 @@ pub fn request_filter(headers: &mut HeaderMap) {
 /// What of a client's filtered headers goes to an upstream of another dialect: nothing that only
 /// its own would understand.
 #[must_use]
-pub fn neutral(headers: &HeaderMap) -> HeaderMap {
+pub fn cross_dialect_headers(headers: &HeaderMap) -> HeaderMap {
     let mut out = HeaderMap::new();
     for (name, value) in headers {
-        if matches!(name.as_str(), "user-agent" | "traceparent" | "tracestate" | "baggage" | HOP) {
+        if matches!(
+            name.as_str(),
+            "user-agent" | "traceparent" | "tracestate" | "baggage" | HOP_HEADER
+        ) {
             out.append(name.clone(), value.clone());
         }
     }
@@ -41,31 +45,31 @@ pub fn neutral(headers: &HeaderMap) -> HeaderMap {
 
 /// Leaves of an upstream's headers what goes to the client. Taken in place, as most answers lose
 /// one or two.
-pub fn response_filter(headers: &mut HeaderMap) {
-    if headers.len() > MOST {
-        let beyond: Vec<HeaderName> = headers.keys().skip(MOST).cloned().collect();
-        for name in beyond {
+pub fn filter_response_headers(headers: &mut HeaderMap) {
+    if headers.len() > MAX_RESPONSE_HEADERS {
+        let excess: Vec<HeaderName> = headers.keys().skip(MAX_RESPONSE_HEADERS).cloned().collect();
+        for name in excess {
             headers.remove(name);
         }
     }
-    let hop_by_hop = Named::of(headers);
+    let hop_by_hop = ConnectionHeaders::from_headers(headers);
     let passes = |name: &HeaderName, value: &HeaderValue| {
         let text = name.as_str();
-        !(common(text)
-            || only_from_upstream(text)
-            || hop_by_hop.has(name)
-            || !visible(value)
-            || value.len() > LONGEST)
+        !(is_never_forwarded(text)
+            || is_upstream_only(text)
+            || hop_by_hop.contains(name)
+            || !is_visible_ascii(value)
+            || value.len() > MAX_VALUE_BYTES)
     };
-    let own_id = |name: &HeaderName| matches!(name.as_str(), "x-request-id" | "request-id");
-    let gone: Vec<HeaderName> = headers
+    let is_request_id = |name: &HeaderName| matches!(name.as_str(), "x-request-id" | "request-id");
+    let removed: Vec<HeaderName> = headers
         .iter()
-        .filter(|(name, value)| own_id(name) || !passes(name, value))
+        .filter(|(name, value)| is_request_id(name) || !passes(name, value))
         .map(|(name, _)| name.clone())
         .collect();
-    for name in gone {
+    for name in removed {
         let value = headers.remove(&name);
-        if let Some(value) = value.filter(|value| own_id(&name) && visible(value)) {
+        if let Some(value) = value.filter(|value| is_request_id(&name) && is_visible_ascii(value)) {
             headers.entry(HeaderName::from_static(UPSTREAM_REQUEST_ID)).or_insert(value);
         }
     }
@@ -73,12 +77,12 @@ pub fn response_filter(headers: &mut HeaderMap) {
 
 /// A header value longer than this, and headers beyond this many, are nothing that clients read;
 /// some refuse the whole answer for them.
-const LONGEST: usize = 8 << 10;
-const MOST: usize = 64;
+const MAX_VALUE_BYTES: usize = 8 << 10;
+const MAX_RESPONSE_HEADERS: usize = 64;
 
 /// This process's mark.
 #[must_use]
-pub fn hop() -> &'static str {
+pub fn hop_id() -> &'static str {
     static MARK: OnceLock<String> = OnceLock::new();
     MARK.get_or_init(|| {
         let mut bytes = [0; 8];
@@ -91,9 +95,9 @@ pub fn hop() -> &'static str {
 
 /// Whether a request was sent by this very process, or has passed too many proxies like it.
 #[must_use]
-pub fn looped(headers: &HeaderMap) -> bool {
+pub fn is_looped(headers: &HeaderMap) -> bool {
     let mut marks = headers
-        .get_all(HOP)
+        .get_all(HOP_HEADER)
         .iter()
         .filter_map(|v| v.to_str().ok())
         .flat_map(|v| v.split(','))
@@ -101,28 +105,28 @@ pub fn looped(headers: &HeaderMap) -> bool {
     let mut count = 0;
     marks.any(|mark| {
         count += 1;
-        mark == hop() || count > MAX_HOPS
+        mark == hop_id() || count > MAX_HOPS
     })
 }
 
 /// Adds this process's mark to those that are there.
-pub(super) fn mark(headers: &mut HeaderMap) {
+pub(super) fn append_hop(headers: &mut HeaderMap) {
     static MARK: OnceLock<HeaderValue> = OnceLock::new();
-    let own = MARK.get_or_init(|| {
-        HeaderValue::from_str(hop()).unwrap_or_else(|_| HeaderValue::from_static("aiproxy"))
+    let hop_value = MARK.get_or_init(|| {
+        HeaderValue::from_str(hop_id()).unwrap_or_else(|_| HeaderValue::from_static("aiproxy"))
     });
-    headers.append(HeaderName::from_static(HOP), own.clone());
+    headers.append(HeaderName::from_static(HOP_HEADER), hop_value.clone());
 }
 
 /// The headers that `Connection` declares to be for this hop only.
-struct Named<'a>(Option<&'a HeaderMap>);
+struct ConnectionHeaders<'a>(Option<&'a HeaderMap>);
 
-impl<'a> Named<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
+impl<'a> ConnectionHeaders<'a> {
+    fn from_headers(headers: &'a HeaderMap) -> Self {
         Self(headers.contains_key(CONNECTION).then_some(headers))
     }
 
-    fn has(&self, name: &HeaderName) -> bool {
+    fn contains(&self, name: &HeaderName) -> bool {
         let Some(headers) = self.0 else { return false };
         headers
             .get_all(CONNECTION)
@@ -133,7 +137,7 @@ impl<'a> Named<'a> {
 }
 
 /// Never passes in either direction.
-fn common(name: &str) -> bool {
+fn is_never_forwarded(name: &str) -> bool {
     match name {
         "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade"
         | "http2-settings" => true,
@@ -147,7 +151,7 @@ fn common(name: &str) -> bool {
 }
 
 /// Means something only between the upstream and us, or is ours to say.
-fn only_from_upstream(name: &str) -> bool {
+fn is_upstream_only(name: &str) -> bool {
     matches!(
         name,
         "set-cookie"
@@ -160,7 +164,7 @@ fn only_from_upstream(name: &str) -> bool {
     ) || name.starts_with("access-control-")
 }
 
-fn visible(value: &HeaderValue) -> bool {
+fn is_visible_ascii(value: &HeaderValue) -> bool {
     value.as_bytes().iter().all(|&b| matches!(b, b'\t' | 0x20..=0x7e))
 }
 
@@ -215,7 +219,7 @@ mod tests {
             ("beta", b"b"),
         ]);
         let mut out = from;
-        request_filter(&mut out);
+        filter_request_headers(&mut out);
         assert_eq!(names(&out), ["beta", "content-type", "traceparent", "user-agent"]);
         assert_eq!(out.get_all("beta").iter().count(), 2);
     }
@@ -243,7 +247,7 @@ mod tests {
             ("x-ratelimit-remaining-requests", b"9"),
         ]);
         let mut out = from;
-        response_filter(&mut out);
+        filter_response_headers(&mut out);
         assert_eq!(
             names(&out),
             ["content-type", "x-ratelimit-remaining-requests", "x-upstream-request-id"]
@@ -256,13 +260,13 @@ mod tests {
     #[test]
     fn a_request_that_this_process_sent_is_known_again_even_through_another_proxy() {
         let mut headers = map(&[("x-aiproxy-hop", b"0123456789abcdef")]);
-        request_filter(&mut headers);
-        assert!(!looped(&headers));
-        mark(&mut headers);
+        filter_request_headers(&mut headers);
+        assert!(!is_looped(&headers));
+        append_hop(&mut headers);
         let mut again = headers.clone();
-        request_filter(&mut again);
-        again.append(HOP, HeaderValue::from_static("fedcba9876543210"));
-        assert!(looped(&again));
-        assert!(looped(&map(&[(HOP, "a,".repeat(40).as_bytes())])));
+        filter_request_headers(&mut again);
+        again.append(HOP_HEADER, HeaderValue::from_static("fedcba9876543210"));
+        assert!(is_looped(&again));
+        assert!(is_looped(&map(&[(HOP_HEADER, "a,".repeat(40).as_bytes())])));
     }
 }

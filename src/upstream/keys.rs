@@ -18,22 +18,22 @@ use crate::{
 
 /// All keys of the process by id. Reading takes no lock; writing copies the (small) table.
 #[derive(Default)]
-pub struct Keys {
-    table: ArcSwap<IdMap<KeyId, Entry>>,
-    writing: Mutex<()>,
+pub struct ProviderKeys {
+    table: ArcSwap<IdMap<KeyId, KeyEntry>>,
+    write_lock: Mutex<()>,
 }
 
 /// What may be told of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyInfo {
-    pub state: State,
+pub struct SecretSummary {
+    pub state: SecretState,
     /// Empty unless `Ready`.
     pub fingerprint: Fingerprint,
 }
 
 /// Whether a key's secret is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SecretState {
     Ready,
     /// Still being read.
     Waiting,
@@ -42,14 +42,14 @@ pub enum State {
 }
 
 #[derive(Clone)]
-enum Entry {
-    Ready(Arc<Held>),
+enum KeyEntry {
+    Ready(Arc<LoadedKey>),
     Waiting,
     Missing(Arc<str>),
 }
 
 /// A secret in the forms in which it travels, made once.
-struct Held {
+struct LoadedKey {
     secret: Arc<Secret>,
     fingerprint: Fingerprint,
     digest: [u8; 32],
@@ -57,60 +57,62 @@ struct Held {
     bare: HeaderValue,
 }
 
-impl Keys {
+impl ProviderKeys {
     /// Makes a key usable. A secret that no header can carry is `Missing`, with that as the reason.
     pub fn set(&self, key: KeyId, secret: Arc<Secret>) {
-        let entry = match (header("Bearer ", &secret), header("", &secret)) {
+        let entry = match (header_value("Bearer ", &secret), header_value("", &secret)) {
             (Some(bearer), Some(bare)) => {
-                Entry::Ready(Arc::new(Held { fingerprint: secret.fingerprint(), digest: secret.digest(), bearer, bare, secret }))
+                KeyEntry::Ready(Arc::new(LoadedKey { fingerprint: secret.fingerprint(), digest: secret.digest(), bearer, bare, secret }))
             }
-            _ => Entry::Missing("the key has characters that no header can carry; was it copied whole, on one line?".into()),
+            _ => KeyEntry::Missing("the key has characters that no header can carry; was it copied whole, on one line?".into()),
         };
-        self.change(|table| drop(table.insert(key, entry)));
+        self.update(|table| drop(table.insert(key, entry)));
     }
 
     /// The reference resolves to nothing.
-    pub fn missing(&self, key: KeyId, reason: Arc<str>) {
-        self.change(|table| drop(table.insert(key, Entry::Missing(reason))));
+    pub fn set_missing(&self, key: KeyId, reason: Arc<str>) {
+        self.update(|table| drop(table.insert(key, KeyEntry::Missing(reason))));
     }
 
     /// The secret is being read from a slow store.
-    pub fn waiting(&self, key: KeyId) {
-        self.change(|table| drop(table.insert(key, Entry::Waiting)));
+    pub fn set_waiting(&self, key: KeyId) {
+        self.update(|table| drop(table.insert(key, KeyEntry::Waiting)));
     }
 
     /// The key is gone from the config.
-    pub fn forget(&self, key: KeyId) {
-        self.change(|table| drop(table.remove(&key)));
+    pub fn remove(&self, key: KeyId) {
+        self.update(|table| drop(table.remove(&key)));
     }
 
     /// A key that was never mentioned is `Waiting`.
     #[must_use]
-    pub fn state(&self, key: KeyId) -> KeyInfo {
+    pub fn summary(&self, key: KeyId) -> SecretSummary {
         match self.table.load().get(&key) {
-            Some(Entry::Ready(held)) => {
-                KeyInfo { state: State::Ready, fingerprint: Arc::clone(&held.fingerprint) }
-            }
-            Some(Entry::Missing(reason)) => {
-                KeyInfo { state: State::Missing(Arc::clone(reason)), fingerprint: "".into() }
-            }
-            Some(Entry::Waiting) | None => {
-                KeyInfo { state: State::Waiting, fingerprint: "".into() }
+            Some(KeyEntry::Ready(held)) => SecretSummary {
+                state: SecretState::Ready,
+                fingerprint: Arc::clone(&held.fingerprint),
+            },
+            Some(KeyEntry::Missing(reason)) => SecretSummary {
+                state: SecretState::Missing(Arc::clone(reason)),
+                fingerprint: "".into(),
+            },
+            Some(KeyEntry::Waiting) | None => {
+                SecretSummary { state: SecretState::Waiting, fingerprint: "".into() }
             }
         }
     }
 
     /// Whether a request could use it now.
     #[must_use]
-    pub fn ready(&self, key: KeyId) -> bool {
-        matches!(self.table.load().get(&key), Some(Entry::Ready(_)))
+    pub fn is_ready(&self, key: KeyId) -> bool {
+        matches!(self.table.load().get(&key), Some(KeyEntry::Ready(_)))
     }
 
     /// SHA-256 of the secret: keys with the same one share an account.
     #[must_use]
     pub fn digest(&self, key: KeyId) -> Option<[u8; 32]> {
         match self.table.load().get(&key) {
-            Some(Entry::Ready(held)) => Some(held.digest),
+            Some(KeyEntry::Ready(held)) => Some(held.digest),
             _ => None,
         }
     }
@@ -125,43 +127,45 @@ impl Keys {
     #[must_use]
     pub fn secret(&self, key: KeyId) -> Option<Arc<Secret>> {
         match self.table.load().get(&key) {
-            Some(Entry::Ready(held)) => Some(Arc::clone(&held.secret)),
+            Some(KeyEntry::Ready(held)) => Some(Arc::clone(&held.secret)),
             _ => None,
         }
     }
 
     /// The value of `Authorization`.
-    pub(super) fn bearer(&self, key: KeyId) -> Option<HeaderValue> {
+    pub(super) fn bearer_header(&self, key: KeyId) -> Option<HeaderValue> {
         match self.table.load().get(&key) {
-            Some(Entry::Ready(held)) => Some(held.bearer.clone()),
+            Some(KeyEntry::Ready(held)) => Some(held.bearer.clone()),
             _ => None,
         }
     }
 
     /// The bare key, for headers of other names.
-    pub(super) fn bare(&self, key: KeyId) -> Option<HeaderValue> {
+    pub(super) fn bare_header(&self, key: KeyId) -> Option<HeaderValue> {
         match self.table.load().get(&key) {
-            Some(Entry::Ready(held)) => Some(held.bare.clone()),
+            Some(KeyEntry::Ready(held)) => Some(held.bare.clone()),
             _ => None,
         }
     }
 
-    fn change(&self, edit: impl FnOnce(&mut IdMap<KeyId, Entry>)) {
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+    fn update(&self, edit: impl FnOnce(&mut IdMap<KeyId, KeyEntry>)) {
+        let _one_at_a_time = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut table = IdMap::clone(&self.table.load());
         edit(&mut table);
         self.table.store(Arc::new(table));
     }
 }
 
-impl fmt::Debug for Keys {
+impl fmt::Debug for ProviderKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.table.load().keys().map(|key| (key, self.state(*key)))).finish()
+        f.debug_map()
+            .entries(self.table.load().keys().map(|key| (key, self.summary(*key))))
+            .finish()
     }
 }
 
 /// The header value shares its bytes with a buffer that is overwritten when the last copy goes.
-fn header(prefix: &str, secret: &Secret) -> Option<HeaderValue> {
+fn header_value(prefix: &str, secret: &Secret) -> Option<HeaderValue> {
     let text = secret.expose();
     if text.is_empty() || text.bytes().any(|b| !(0x21..=0x7e).contains(&b)) {
         return None;
@@ -184,40 +188,40 @@ mod tests {
 
     #[test]
     fn a_key_goes_from_waiting_to_ready_to_missing_to_forgotten() {
-        let (keys, id) = (Keys::default(), KeyId(1));
-        keys.waiting(id);
-        assert_eq!(keys.state(id).state, State::Waiting);
+        let (keys, id) = (ProviderKeys::default(), KeyId(1));
+        keys.set_waiting(id);
+        assert_eq!(keys.summary(id).state, SecretState::Waiting);
 
         keys.set(id, secret("sk-abcdef"));
-        assert_eq!(keys.state(id).state, State::Ready);
-        assert_eq!(keys.bearer(id).expect("ready"), "Bearer sk-abcdef");
-        assert_eq!(keys.bare(id).expect("ready"), "sk-abcdef");
+        assert_eq!(keys.summary(id).state, SecretState::Ready);
+        assert_eq!(keys.bearer_header(id).expect("ready"), "Bearer sk-abcdef");
+        assert_eq!(keys.bare_header(id).expect("ready"), "sk-abcdef");
         assert!(
             keys.same_secret(id, &secret("sk-abcdef"))
                 && !keys.same_secret(id, &secret("sk-other"))
         );
 
-        keys.missing(id, "no such variable".into());
-        assert_eq!(keys.state(id).state, State::Missing("no such variable".into()));
-        assert_eq!((keys.digest(id), keys.bearer(id)), (None, None));
+        keys.set_missing(id, "no such variable".into());
+        assert_eq!(keys.summary(id).state, SecretState::Missing("no such variable".into()));
+        assert_eq!((keys.digest(id), keys.bearer_header(id)), (None, None));
 
-        keys.forget(id);
-        assert_eq!(keys.state(id).state, State::Waiting);
+        keys.remove(id);
+        assert_eq!(keys.summary(id).state, SecretState::Waiting);
     }
 
     #[test]
     fn a_secret_that_no_header_can_carry_is_missing() {
         for text in ["", "two words", "line\nbreak", "schlüssel"] {
-            let keys = Keys::default();
+            let keys = ProviderKeys::default();
             keys.set(KeyId(1), secret(text));
-            assert!(matches!(keys.state(KeyId(1)).state, State::Missing(_)), "{text:?}");
+            assert!(matches!(keys.summary(KeyId(1)).state, SecretState::Missing(_)), "{text:?}");
         }
     }
 
     #[test]
     fn nothing_of_a_key_is_printed() {
-        let keys = Keys::default();
+        let keys = ProviderKeys::default();
         keys.set(KeyId(1), secret("sk-abcdefghijk"));
-        assert!(!format!("{keys:?} {:?}", keys.bearer(KeyId(1))).contains("abcdef"));
+        assert!(!format!("{keys:?} {:?}", keys.bearer_header(KeyId(1))).contains("abcdef"));
     }
 }

@@ -31,47 +31,56 @@ use tower_service::Service;
 use super::{
     connect::Connector,
     fault::ConnectFault,
-    line::{Line, LineState},
+    line::{IoState, TrackedIo},
 };
 
 /// A connection that has news for itself again and again gives way after so many looks.
-const LOOKS: u8 = 8;
+const MAX_POLLS: u8 = 8;
 
 /// The kept connections of one way of reaching hosts.
-pub(super) struct Lanes {
+pub(super) struct PlainPool {
     /// A handful: searched in order.
-    hosts: Mutex<Vec<Host>>,
-    idle: Duration,
-    most: usize,
-    max_head: usize,
+    hosts: Mutex<Vec<HostConnections>>,
+    idle_timeout: Duration,
+    max_idle_per_host: usize,
+    max_head_bytes: usize,
 }
 
-struct Host {
+struct HostConnections {
     authority: Authority,
     /// Oldest first.
-    kept: Vec<Lane>,
+    idle: Vec<PooledConn>,
 }
 
 /// One connection.
-struct Lane {
+struct PooledConn {
     sender: SendRequest<Full<Bytes>>,
     /// `None` once it has ended.
-    connection: Option<Box<Connection<TokioIo<Line>, Full<Bytes>>>>,
-    line: Arc<LineState>,
-    news: Arc<News>,
-    rested: Instant,
+    connection: Option<Box<Connection<TokioIo<TrackedIo>, Full<Bytes>>>>,
+    io_state: Arc<IoState>,
+    waker: Arc<WakerRelay>,
+    idle_since: Instant,
 }
 
 /// Why no head came.
-pub(super) enum LaneError {
+pub(super) enum PlainSendError {
     Connect(ConnectFault),
     /// With what is known of the connection.
-    Exchange(hyper::Error, Arc<LineState>),
+    Exchange(hyper::Error, Arc<IoState>),
 }
 
-impl Lanes {
-    pub(super) fn new(idle: Duration, most: usize, max_head: usize) -> Self {
-        Self { hosts: Mutex::default(), idle, most, max_head }
+impl PlainPool {
+    pub(super) fn new(
+        idle_timeout: Duration,
+        max_idle_per_host: usize,
+        max_head_bytes: usize,
+    ) -> Self {
+        Self {
+            hosts: Mutex::default(),
+            idle_timeout: idle_timeout,
+            max_idle_per_host: max_idle_per_host,
+            max_head_bytes: max_head_bytes,
+        }
     }
 
     /// Sends a request in absolute form and waits for the head of its answer. `kept`: whether a
@@ -80,123 +89,127 @@ impl Lanes {
         self: &Arc<Self>,
         mut request: Request<Full<Bytes>>,
         connector: &Connector,
-        kept: bool,
-    ) -> Result<(Response<LaneBody>, Arc<LineState>), LaneError> {
+        reuse: bool,
+    ) -> Result<(Response<PooledBody>, Arc<IoState>), PlainSendError> {
         let uri = std::mem::take(request.uri_mut());
         let Some(authority) = uri.authority().cloned() else {
-            return Err(LaneError::Connect(ConnectFault::unresolved(&uri)));
+            return Err(PlainSendError::Connect(ConnectFault::unresolved(&uri)));
         };
-        request.headers_mut().entry(HOST).or_insert_with(|| host(&uri, &authority));
+        request.headers_mut().entry(HOST).or_insert_with(|| host_header(&uri, &authority));
         let path = uri
             .path_and_query()
             .cloned()
             .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
         loop {
-            let mut lane = match self.take(&authority).filter(|_| kept) {
-                Some(lane) => lane,
+            let mut conn = match self.take_idle(&authority).filter(|_| reuse) {
+                Some(conn) => conn,
                 // Boxed: rare, and large.
                 None => Box::pin(self.open(&uri, connector)).await?,
             };
-            match lane.exchange(request).await {
+            match conn.exchange(request).await {
                 Ok(response) => {
-                    let line = Arc::clone(&lane.line);
+                    let io_state = Arc::clone(&conn.io_state);
                     return Ok((
-                        response.map(|body| LaneBody::new(body, lane, authority, Arc::clone(self))),
-                        line,
+                        response
+                            .map(|body| PooledBody::new(body, conn, authority, Arc::clone(self))),
+                        io_state,
                     ));
                 }
-                Err((_, Some(unsent))) if lane.line.reused() => request = unsent,
-                Err((error, _)) => return Err(LaneError::Exchange(error, lane.line)),
+                Err((_, Some(unsent))) if conn.io_state.reused() => request = unsent,
+                Err((error, _)) => return Err(PlainSendError::Exchange(error, conn.io_state)),
             }
         }
     }
 
-    async fn open(&self, to: &Uri, connector: &Connector) -> Result<Lane, LaneError> {
-        let io = connector.clone().call(to.clone()).await.map_err(LaneError::Connect)?;
-        let line = Arc::clone(io.inner().state());
-        match Builder::new().max_buf_size(self.max_head).handshake(io).await {
-            Ok((sender, connection)) => Ok(Lane {
+    async fn open(&self, to: &Uri, connector: &Connector) -> Result<PooledConn, PlainSendError> {
+        let io = connector.clone().call(to.clone()).await.map_err(PlainSendError::Connect)?;
+        let io_state = Arc::clone(io.inner().state());
+        match Builder::new().max_buf_size(self.max_head_bytes).handshake(io).await {
+            Ok((sender, connection)) => Ok(PooledConn {
                 sender,
                 connection: Some(Box::new(connection)),
-                line,
-                news: Arc::default(),
-                rested: Instant::now(),
+                io_state,
+                waker: Arc::default(),
+                idle_since: Instant::now(),
             }),
-            Err(error) => Err(LaneError::Exchange(error, line)),
+            Err(error) => Err(PlainSendError::Exchange(error, io_state)),
         }
     }
 
     /// The connection used last that is still good.
-    fn take(&self, authority: &Authority) -> Option<Lane> {
+    fn take_idle(&self, authority: &Authority) -> Option<PooledConn> {
         loop {
-            let mut lane = {
+            let mut conn = {
                 let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-                hosts.iter_mut().find(|host| host.authority == *authority)?.kept.pop()?
+                hosts.iter_mut().find(|host| host.authority == *authority)?.idle.pop()?
             };
-            if lane.rested.elapsed() < self.idle && lane.rests() {
-                return Some(lane);
+            if conn.idle_since.elapsed() < self.idle_timeout && conn.check_idle() {
+                return Some(conn);
             }
         }
     }
 
-    fn give(&self, mut lane: Lane, authority: Authority) {
+    fn return_idle(&self, mut conn: PooledConn, authority: Authority) {
         // The task that had it must not be kept in memory by its waker.
-        drop(lane.news.task.take());
-        if !lane.rests() {
+        drop(conn.waker.task.take());
+        if !conn.check_idle() {
             return;
         }
-        lane.rested = Instant::now();
+        conn.idle_since = Instant::now();
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let host = match hosts.iter_mut().position(|host| host.authority == authority) {
             Some(at) => &mut hosts[at],
             None => {
-                hosts.push(Host { authority, kept: Vec::new() });
+                hosts.push(HostConnections { authority, idle: Vec::new() });
                 let last = hosts.len() - 1;
                 &mut hosts[last]
             }
         };
-        if host.kept.len() < self.most {
-            host.kept.push(lane);
+        if host.idle.len() < self.max_idle_per_host {
+            host.idle.push(conn);
         }
     }
 
     /// Drops what lay too long, and what the other side has closed.
-    pub(super) fn sweep(&self) {
+    pub(super) fn drop_stale(&self) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         for host in hosts.iter_mut() {
-            host.kept.retain_mut(|lane| lane.rested.elapsed() < self.idle && lane.rests());
+            host.idle.retain_mut(|conn| {
+                conn.idle_since.elapsed() < self.idle_timeout && conn.check_idle()
+            });
         }
-        hosts.retain(|host| !host.kept.is_empty());
+        hosts.retain(|host| !host.idle.is_empty());
     }
 
     /// Drops all that are kept.
-    pub(super) fn clear(&self) {
+    pub(super) fn drop_idle(&self) {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 /// The value of `Host`: without the port that is meant anyway.
-fn host(uri: &Uri, authority: &Authority) -> HeaderValue {
+fn host_header(uri: &Uri, authority: &Authority) -> HeaderValue {
     let text = match uri.port_u16() {
         Some(80) | None => authority.host(),
-        Some(_) => {
-            authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place)
-        }
+        Some(_) => authority
+            .as_str()
+            .rsplit_once('@')
+            .map_or(authority.as_str(), |(_, host_port)| host_port),
     };
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("localhost"))
 }
 
-impl Lane {
+impl PooledConn {
     /// The head of the answer; the request comes back where none of it was sent.
     async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Full<Bytes>>>)> {
         let mut sending = pin!(self.sender.try_send_request(request));
-        let (connection, news) = (&mut self.connection, &self.news);
+        let (connection, relay) = (&mut self.connection, &self.waker);
         let result = std::future::poll_fn(|cx| {
-            drive(connection, news, cx, |quiet| sending.as_mut().poll(quiet))
+            drive_connection(connection, relay, cx, |quiet| sending.as_mut().poll(quiet))
         })
         .await;
         result.map_err(|mut error| {
@@ -207,9 +220,9 @@ impl Lane {
 
     /// Whether it lies open and unused, ready for a request. What the other side did meanwhile is
     /// noticed here.
-    fn rests(&mut self) -> bool {
+    fn check_idle(&mut self) -> bool {
         if let Some(connection) = &mut self.connection {
-            let waker = Waker::from(Arc::clone(&self.news));
+            let waker = Waker::from(Arc::clone(&self.waker));
             if Pin::new(&mut **connection).poll(&mut Context::from_waker(&waker)).is_ready() {
                 self.connection = None;
             }
@@ -224,9 +237,9 @@ impl Lane {
 /// What waits is only ever moved on by the connection, and this looks at it after each of the
 /// connection's moves: so it gets a waker that does nothing, and the connection's own is deaf while
 /// both are looked at here. Else each chunk would wake the task that is at it already.
-fn drive<T>(
-    connection: &mut Option<Box<Connection<TokioIo<Line>, Full<Bytes>>>>,
-    news: &Arc<News>,
+fn drive_connection<T>(
+    connection: &mut Option<Box<Connection<TokioIo<TrackedIo>, Full<Bytes>>>>,
+    relay: &Arc<WakerRelay>,
     cx: &mut Context<'_>,
     mut waits: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
@@ -234,11 +247,11 @@ fn drive<T>(
     if let Poll::Ready(done) = waits(&mut quiet) {
         return Poll::Ready(done);
     }
-    news.task.register(cx.waker());
-    let waker = Waker::from(Arc::clone(news));
-    for _ in 0..LOOKS {
-        news.deaf.store(true, SeqCst);
-        news.came.store(false, SeqCst);
+    relay.task.register(cx.waker());
+    let waker = Waker::from(Arc::clone(relay));
+    for _ in 0..MAX_POLLS {
+        relay.suppressed.store(true, SeqCst);
+        relay.woken.store(false, SeqCst);
         let ended = connection.as_mut().is_some_and(|connection| {
             Pin::new(&mut **connection).poll(&mut Context::from_waker(&waker)).is_ready()
         });
@@ -247,11 +260,11 @@ fn drive<T>(
             *connection = None;
         }
         let done = waits(&mut quiet);
-        news.deaf.store(false, SeqCst);
+        relay.suppressed.store(false, SeqCst);
         if done.is_ready() {
             return done;
         }
-        if !news.came.swap(false, SeqCst) && has_budget_remaining() {
+        if !relay.woken.swap(false, SeqCst) && has_budget_remaining() {
             return Poll::Pending;
         }
         if !has_budget_remaining() {
@@ -264,21 +277,21 @@ fn drive<T>(
 
 /// Takes a connection's wake-ups to the task that has it.
 #[derive(Default)]
-struct News {
+struct WakerRelay {
     task: AtomicWaker,
-    came: AtomicBool,
+    woken: AtomicBool,
     /// The task is looking at the connection just now.
-    deaf: AtomicBool,
+    suppressed: AtomicBool,
 }
 
-impl Wake for News {
+impl Wake for WakerRelay {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.came.store(true, SeqCst);
-        if !self.deaf.load(SeqCst) {
+        self.woken.store(true, SeqCst);
+        if !self.suppressed.load(SeqCst) {
             self.task.wake();
         }
     }
@@ -286,25 +299,25 @@ impl Wake for News {
 
 /// The body of an answer, with the connection that it comes over. Dropped before its end, it closes
 /// the connection.
-pub(super) struct LaneBody {
+pub(super) struct PooledBody {
     body: Incoming,
     /// `None` once the connection was given back.
-    lane: Option<(Lane, Authority, Arc<Lanes>)>,
+    conn: Option<(PooledConn, Authority, Arc<PlainPool>)>,
 }
 
-impl LaneBody {
-    fn new(body: Incoming, lane: Lane, authority: Authority, home: Arc<Lanes>) -> Self {
-        Self { body, lane: Some((lane, authority, home)) }
+impl PooledBody {
+    fn new(body: Incoming, conn: PooledConn, authority: Authority, pool: Arc<PlainPool>) -> Self {
+        Self { body, conn: Some((conn, authority, pool)) }
     }
 
-    fn give_back(&mut self) {
-        if let Some((lane, authority, home)) = self.lane.take() {
-            home.give(lane, authority);
+    fn return_conn(&mut self) {
+        if let Some((conn, authority, pool)) = self.conn.take() {
+            pool.return_idle(conn, authority);
         }
     }
 }
 
-impl Body for LaneBody {
+impl Body for PooledBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -313,21 +326,21 @@ impl Body for LaneBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
-        let Some((lane, _, _)) = &mut this.lane else { return Poll::Ready(None) };
+        let Some((conn, _, _)) = &mut this.conn else { return Poll::Ready(None) };
         let body = &mut this.body;
-        let polled = drive(&mut lane.connection, &lane.news, cx, |quiet| {
+        let polled = drive_connection(&mut conn.connection, &conn.waker, cx, |quiet| {
             Pin::new(&mut *body).poll_frame(quiet)
         });
         match &polled {
-            Poll::Ready(None) => this.give_back(),
-            Poll::Ready(Some(Err(_))) => this.lane = None,
+            Poll::Ready(None) => this.return_conn(),
+            Poll::Ready(Some(Err(_))) => this.conn = None,
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lane.is_none() || self.body.is_end_stream()
+        self.conn.is_none() || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -335,10 +348,10 @@ impl Body for LaneBody {
     }
 }
 
-impl Drop for LaneBody {
+impl Drop for PooledBody {
     fn drop(&mut self) {
         if self.body.is_end_stream() {
-            self.give_back();
+            self.return_conn();
         }
     }
 }

@@ -24,68 +24,68 @@ use tokio::{
 };
 
 /// TCP, or TLS to a proxy over TCP.
-pub(super) type Raw = MaybeHttpsStream<TokioIo<TcpStream>>;
+pub(super) type RawIo = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// The way to the upstream's host, through a proxy or not; TLS to the upstream goes over it.
-pub(super) struct Hop {
-    pub(super) raw: Raw,
+pub(super) struct ProxyHop {
+    pub(super) raw: RawIo,
     /// A proxy at the other end takes requests in absolute form.
     pub(super) proxied: bool,
 }
 
 /// What happened on a connection; shared with whoever must judge its end.
 #[derive(Debug, Default)]
-pub(super) struct LineState {
+pub(super) struct IoState {
     /// Answers whose head was received.
-    pub(super) answers: AtomicU32,
+    pub(super) responses: AtomicU32,
     /// Something was received since the last write.
-    pub(super) heard: AtomicBool,
+    pub(super) received_any: AtomicBool,
     /// It lay in the pool before its first request.
-    pub(super) rested: AtomicBool,
+    pub(super) idle_before_use: AtomicBool,
 }
 
-impl LineState {
+impl IoState {
     /// Whether it was open already when its present request came.
     pub(super) fn reused(&self) -> bool {
-        self.answers.load(Relaxed) > 0 || self.rested.load(Relaxed)
+        self.responses.load(Relaxed) > 0 || self.idle_before_use.load(Relaxed)
     }
 }
 
 /// A connection that waited this long for its first request may have been closed meanwhile.
-const REST: Duration = Duration::from_millis(500);
+const MAX_UNUSED_AGE: Duration = Duration::from_millis(500);
 
 /// The connection as the HTTP client sees it.
-pub(super) struct Line {
-    io: TokioIo<MaybeHttpsStream<Hop>>,
-    state: Arc<LineState>,
+pub(super) struct TrackedIo {
+    io: TokioIo<MaybeHttpsStream<ProxyHop>>,
+    state: Arc<IoState>,
     opened: Instant,
     written: bool,
     /// Writing failed: the other side reads no more. What it has said may still be read.
-    deaf: bool,
+    write_failed: bool,
 }
 
-impl Line {
-    pub(super) fn new(io: MaybeHttpsStream<Hop>) -> Self {
+impl TrackedIo {
+    pub(super) fn new(io: MaybeHttpsStream<ProxyHop>) -> Self {
         Self {
             io: TokioIo::new(io),
             state: Arc::default(),
             opened: Instant::now(),
             written: false,
-            deaf: false,
+            write_failed: false,
         }
     }
 
-    pub(super) fn state(&self) -> &Arc<LineState> {
+    pub(super) fn state(&self) -> &Arc<IoState> {
         &self.state
     }
 
     fn before_write(&mut self) {
         if !self.written {
             self.written = true;
-            self.state.rested.store(self.opened.elapsed() > REST, Relaxed);
+            self.state.idle_before_use.store(self.opened.elapsed() > MAX_UNUSED_AGE, Relaxed);
         }
-        if self.state.heard.load(Relaxed) {
-            self.state.heard.store(false, Relaxed);
+        if self.state.received_any.load(Relaxed) {
+            self.state.received_any.store(false, Relaxed);
         }
     }
 
@@ -99,7 +99,7 @@ impl Line {
     ) -> Poll<io::Result<usize>> {
         match result {
             Poll::Ready(Err(_)) => {
-                self.deaf = true;
+                self.write_failed = true;
                 Poll::Ready(Ok(length))
             }
             other => other,
@@ -107,7 +107,7 @@ impl Line {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for TrackedIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -116,21 +116,21 @@ impl AsyncRead for Line {
         let this = self.get_mut();
         let before = buf.filled().len();
         let result = Pin::new(&mut this.io).poll_read(cx, buf);
-        if buf.filled().len() > before && !this.state.heard.load(Relaxed) {
-            this.state.heard.store(true, Relaxed);
+        if buf.filled().len() > before && !this.state.received_any.load(Relaxed) {
+            this.state.received_any.store(true, Relaxed);
         }
         result
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for TrackedIo {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.deaf {
+        if this.write_failed {
             return Poll::Ready(Ok(buf.len()));
         }
         this.before_write();
@@ -145,7 +145,7 @@ impl AsyncWrite for Line {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let length = || bufs.iter().map(|b| b.len()).sum();
-        if this.deaf {
+        if this.write_failed {
             return Poll::Ready(Ok(length()));
         }
         this.before_write();
@@ -159,7 +159,7 @@ impl AsyncWrite for Line {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.deaf {
+        if this.write_failed {
             return Poll::Ready(Ok(()));
         }
         let result = Pin::new(&mut this.io).poll_flush(cx).map_ok(|()| 0);
@@ -171,20 +171,20 @@ impl AsyncWrite for Line {
     }
 }
 
-impl Connection for Line {
+impl Connection for TrackedIo {
     fn connected(&self) -> Connected {
         self.io.inner().connected().extra(Arc::clone(&self.state))
     }
 }
 
-impl Connection for Hop {
+impl Connection for ProxyHop {
     // Without the addresses that a TCP stream would add: they would be copied into every response.
     fn connected(&self) -> Connected {
         Connected::new().proxy(self.proxied)
     }
 }
 
-impl Read for Hop {
+impl Read for ProxyHop {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -194,7 +194,7 @@ impl Read for Hop {
     }
 }
 
-impl Write for Hop {
+impl Write for ProxyHop {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -18,10 +18,10 @@ use tower_service::Service;
 /// Looks names up with the system's resolver. Nothing is remembered: not a success, as the system
 /// caches, and not a failure, as the next try may succeed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Resolver(Arc<Mutex<HashMap<Box<str>, Waiters>>>);
+pub(super) struct DnsResolver(Arc<Mutex<HashMap<Box<str>, LookupWaiters>>>);
 
-type Waiters = Vec<oneshot::Sender<Found>>;
-type Found = Result<Vec<SocketAddr>, LookupError>;
+type LookupWaiters = Vec<oneshot::Sender<LookupResult>>;
+type LookupResult = Result<Vec<SocketAddr>, LookupError>;
 
 /// Why a name has no address.
 #[derive(Clone, Debug)]
@@ -36,13 +36,13 @@ impl fmt::Display for LookupError {
 impl std::error::Error for LookupError {}
 
 /// Names looked up at the same time: far more than there are upstreams.
-const AT_ONCE: usize = 64;
+const MAX_CONCURRENT_LOOKUPS: usize = 64;
 /// What `getaddrinfo` and the modules behind it may need.
-const STACK: usize = 512 * 1024;
+const LOOKUP_STACK_BYTES: usize = 512 * 1024;
 
-impl Resolver {
+impl DnsResolver {
     /// All addresses of a host, with port 0.
-    pub(super) async fn find(&self, host: &str) -> Found {
+    pub(super) async fn lookup(&self, host: &str) -> LookupResult {
         // RFC 6761: these never exist, and a name server that cannot be reached would take seconds
         // to say so.
         if host
@@ -53,7 +53,7 @@ impl Resolver {
         {
             return Err(LookupError("the name does not exist".into()));
         }
-        match self.join(host) {
+        match self.join_or_start(host) {
             Ok(answer) => {
                 answer.await.unwrap_or_else(|_| Err(LookupError("the lookup broke off".into())))
             }
@@ -62,22 +62,22 @@ impl Resolver {
     }
 
     /// Joins the lookup that is under way for this name, or starts one.
-    fn join(&self, host: &str) -> Result<oneshot::Receiver<Found>, LookupError> {
-        let (tell, answer) = oneshot::channel();
+    fn join_or_start(&self, host: &str) -> Result<oneshot::Receiver<LookupResult>, LookupError> {
+        let (sender, receiver) = oneshot::channel();
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiters) = running.get_mut(host) {
             waiters.retain(|w| !w.is_closed());
-            waiters.push(tell);
-            return Ok(answer);
+            waiters.push(sender);
+            return Ok(receiver);
         }
-        if running.len() >= AT_ONCE {
+        if running.len() >= MAX_CONCURRENT_LOOKUPS {
             return Err(LookupError("too many name lookups hang".into()));
         }
         let (name, table) = (Box::<str>::from(host), Arc::clone(&self.0));
         // A plain thread: shutdown does not wait for it, unlike for the runtime's blocking ones.
         let started = std::thread::Builder::new()
             .name("lookup".to_owned())
-            .stack_size(STACK)
+            .stack_size(LOOKUP_STACK_BYTES)
             .spawn(move || {
                 let found = (&*name, 0_u16)
                     .to_socket_addrs()
@@ -91,15 +91,15 @@ impl Resolver {
             });
         match started {
             Ok(_detached) => {
-                running.insert(host.into(), vec![tell]);
-                Ok(answer)
+                running.insert(host.into(), vec![sender]);
+                Ok(receiver)
             }
             Err(error) => Err(LookupError(format!("no thread for a name lookup: {error}").into())),
         }
     }
 }
 
-impl Service<Name> for Resolver {
+impl Service<Name> for DnsResolver {
     type Response = vec::IntoIter<SocketAddr>;
     type Error = LookupError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, LookupError>> + Send>>;
@@ -110,7 +110,7 @@ impl Service<Name> for Resolver {
 
     fn call(&mut self, name: Name) -> Self::Future {
         let this = self.clone();
-        Box::pin(async move { this.find(name.as_str()).await.map(Vec::into_iter) })
+        Box::pin(async move { this.lookup(name.as_str()).await.map(Vec::into_iter) })
     }
 }
 
@@ -120,12 +120,13 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_found_also_by_many_at_once_and_nothing_stays_behind() {
-        let resolver = Resolver::default();
-        let all = futures_util::future::join_all((0..20).map(|_| resolver.find("localhost"))).await;
+        let resolver = DnsResolver::default();
+        let all =
+            futures_util::future::join_all((0..20).map(|_| resolver.lookup("localhost"))).await;
         for found in all {
             assert!(found.expect("localhost has an address").iter().all(|a| a.ip().is_loopback()));
         }
         assert!(resolver.0.lock().expect("no panic").is_empty());
-        assert!(resolver.find("nx.invalid").await.is_err());
+        assert!(resolver.lookup("nx.invalid").await.is_err());
     }
 }

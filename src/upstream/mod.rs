@@ -21,6 +21,6 @@ pub mod side;
 pub mod tls;
 pub mod uri;
 
-pub use body::AnswerBody;
-pub use keys::Keys;
-pub use send::{Answer, Call, Gateway};
+pub use body::UpstreamBody;
+pub use keys::ProviderKeys;
+pub use send::{UpstreamClient, UpstreamRequest, UpstreamResponse};

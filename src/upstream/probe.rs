@@ -12,14 +12,14 @@ use hyper_util::{
 };
 
 /// A server on this machine answers in this time or is not there.
-const WITHIN: Duration = Duration::from_millis(300);
-const LARGEST: usize = 4 << 20;
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
+const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// Asks all URLs (plain HTTP, without a proxy) at once; for each its JSON body, where it answered
 /// 2xx with one within 300 ms.
-pub async fn answering<S: AsRef<str>>(urls: &[S]) -> Vec<Option<Bytes>> {
+pub async fn fetch_json_bodies<S: AsRef<str>>(urls: &[S]) -> Vec<Option<Bytes>> {
     let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(WITHIN));
+    connector.set_connect_timeout(Some(PROBE_TIMEOUT));
     let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
     let ask = |url: &S| {
         let (client, uri) = (client.clone(), url.as_ref().parse::<Uri>());
@@ -32,13 +32,15 @@ pub async fn answering<S: AsRef<str>>(urls: &[S]) -> Vec<Option<Bytes>> {
             if !answer.status().is_success() {
                 return None;
             }
-            let body = Limited::new(answer.into_body(), LARGEST).collect().await.ok()?.to_bytes();
+            let body =
+                Limited::new(answer.into_body(), MAX_BODY_BYTES).collect().await.ok()?.to_bytes();
             matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')).then_some(body)
         }
     };
     join_all(
-        urls.iter()
-            .map(|url| async { tokio::time::timeout(WITHIN, ask(url)).await.ok().flatten() }),
+        urls.iter().map(|url| async {
+            tokio::time::timeout(PROBE_TIMEOUT, ask(url)).await.ok().flatten()
+        }),
     )
     .await
 }

@@ -20,18 +20,18 @@ use tokio::sync::OnceCell;
 /// The TLS settings of one (`ca_file`, `insecure_tls`), made at first use: reading the system's
 /// roots takes tens of milliseconds and memory that who asks only local models never pays.
 #[derive(Debug)]
-pub(super) struct Tls {
+pub(super) struct TlsSettings {
     ca_file: Option<PathBuf>,
     insecure: bool,
     config: OnceCell<Arc<ClientConfig>>,
 }
 
-impl Tls {
+impl TlsSettings {
     pub(super) fn new(ca_file: Option<PathBuf>, insecure: bool) -> Self {
         Self { ca_file, insecure, config: OnceCell::new() }
     }
 
-    pub(super) fn is_for(&self, ca_file: Option<&Path>, insecure: bool) -> bool {
+    pub(super) fn matches(&self, ca_file: Option<&Path>, insecure: bool) -> bool {
         self.ca_file.as_deref() == ca_file && self.insecure == insecure
     }
 
@@ -40,7 +40,9 @@ impl Tls {
     pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, String> {
         let make = || async {
             let (ca_file, insecure) = (self.ca_file.clone(), self.insecure);
-            match tokio::task::spawn_blocking(move || make(ca_file.as_deref(), insecure)).await {
+            match tokio::task::spawn_blocking(move || build_config(ca_file.as_deref(), insecure))
+                .await
+            {
                 Ok(made) => made.map(Arc::new),
                 Err(_) => Err("the system's certificates could not be read".to_owned()),
             }
@@ -49,12 +51,12 @@ impl Tls {
     }
 }
 
-fn make(ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, String> {
+fn build_config(ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = if insecure {
-        Arc::new(Anybody(Arc::clone(&provider)))
+        Arc::new(NoVerification(Arc::clone(&provider)))
     } else {
-        verifier(ca_file, &provider)?
+        build_verifier(ca_file, &provider)?
     };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -66,11 +68,11 @@ fn make(ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, String> 
     Ok(config)
 }
 
-fn verifier(
+fn build_verifier(
     ca_file: Option<&Path>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
-    let extra = ca_file.map(read).transpose()?.unwrap_or_default();
+    let extra = ca_file.map(read_ca_file).transpose()?.unwrap_or_default();
     let only_system = extra.is_empty();
     match Verifier::new_with_extra_roots(extra, Arc::clone(provider)) {
         Ok(verifier) => Ok(Arc::new(verifier)),
@@ -91,7 +93,7 @@ fn verifier(
     }
 }
 
-fn read(ca_file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn read_ca_file(ca_file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = ca_file.display();
     let found: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(ca_file).and_then(Iterator::collect);
@@ -107,9 +109,9 @@ fn read(ca_file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 /// `insecure_tls = true`: any certificate; the handshake must still be made by the one who holds
 /// its key.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct NoVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -8,45 +8,52 @@ use http::{Uri, uri::InvalidUri};
 /// # Errors
 ///
 /// The result is not a URI.
-pub(super) fn build(
+pub(super) fn build_uri(
     base: &str,
     path: &str,
-    ends: Option<&str>,
-    clients: Option<&str>,
+    endpoint_query: Option<&str>,
+    client_query: Option<&str>,
 ) -> Result<Uri, InvalidUri> {
-    let room = base.len() + path.len() + ends.map_or(0, str::len) + clients.map_or(0, str::len) + 2;
-    let mut out = BytesMut::with_capacity(room);
+    let capacity = base.len()
+        + path.len()
+        + endpoint_query.map_or(0, str::len)
+        + client_query.map_or(0, str::len)
+        + 2;
+    let mut out = BytesMut::with_capacity(capacity);
     out.put_slice(base.as_bytes());
     out.put_slice(path.as_bytes());
-    let mut mark = b'?';
-    if let Some(query) = ends.filter(|q| !q.is_empty()) {
-        out.put_u8(mark);
+    let mut separator = b'?';
+    if let Some(query) = endpoint_query.filter(|q| !q.is_empty()) {
+        out.put_u8(separator);
         out.put_slice(query.as_bytes());
-        mark = b'&';
+        separator = b'&';
     }
-    for pair in clients.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
-        let name = name(pair);
+    for pair in client_query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+        let name = param_name(pair);
         // `key` is a client's credential for us; what the upstream's config sets, a client does not
         // override.
-        if &*name == "key" || ends.is_some_and(|q| q.split('&').any(|own| self::name(own) == name))
+        if &*name == "key"
+            || endpoint_query.is_some_and(|q| {
+                q.split('&').any(|configured| self::param_name(configured) == name)
+            })
         {
             continue;
         }
-        out.put_u8(mark);
+        out.put_u8(separator);
         out.put_slice(pair.as_bytes());
-        mark = b'&';
+        separator = b'&';
     }
     Uri::from_maybe_shared(out.freeze())
 }
 
-fn name(pair: &str) -> std::borrow::Cow<'_, str> {
+fn param_name(pair: &str) -> std::borrow::Cow<'_, str> {
     let raw = pair.split_once('=').map_or(pair, |(name, _)| name);
     percent_encoding::percent_decode_str(raw).decode_utf8_lossy()
 }
 
 /// `host:port`, for messages. Never with user or password.
 #[must_use]
-pub fn place(uri: &Uri) -> String {
+pub fn host_port(uri: &Uri) -> String {
     let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
         Some("https") => 443,
         Some("socks5" | "socks5h") => 1080,
@@ -57,9 +64,9 @@ pub fn place(uri: &Uri) -> String {
 
 /// The same of a base URL.
 #[must_use]
-pub fn place_of(base_url: &str) -> String {
+pub fn host_port_of(base_url: &str) -> String {
     Uri::from_maybe_shared(Bytes::copy_from_slice(base_url.as_bytes()))
-        .map_or_else(|_| "?".to_owned(), |uri| place(&uri))
+        .map_or_else(|_| "?".to_owned(), |uri| host_port(&uri))
 }
 
 #[cfg(test)]
@@ -82,14 +89,14 @@ mod tests {
             ),
             ("http://a:1/o", "/x", Some("api-version=2"), None, "http://a:1/o/x?api-version=2"),
         ] {
-            assert_eq!(build(base, path, ends, clients).expect("a URI").to_string(), expected);
+            assert_eq!(build_uri(base, path, ends, clients).expect("a URI").to_string(), expected);
         }
-        assert!(build("https://a.b", "/a b", None, None).is_err());
+        assert!(build_uri("https://a.b", "/a b", None, None).is_err());
     }
 
     #[test]
     fn places_name_host_and_port_only() {
-        assert_eq!(place_of("https://user:secret@api.x.com/v1"), "api.x.com:443");
-        assert_eq!(place_of("http://[::1]:8080"), "[::1]:8080");
+        assert_eq!(host_port_of("https://user:secret@api.x.com/v1"), "api.x.com:443");
+        assert_eq!(host_port_of("http://[::1]:8080"), "[::1]:8080");
     }
 }

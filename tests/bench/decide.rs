@@ -4,7 +4,7 @@
 use std::{fmt::Write, hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use aiproxy::{
-    base::{clock::Mono, draw::Seeded},
+    base::{clock::Mono, draw::XorShiftRng},
     config::{
         Ids,
         discover::Environment,
@@ -29,7 +29,7 @@ pub(super) fn run() {
         let settings = settings(upstreams, keys);
         let found = candidates_of(&settings);
         let (board, mut luck) =
-            (Board::new(Policy::new(&settings.cooldown, &settings.retry)), Seeded::new(1));
+            (Board::new(Policy::new(&settings.cooldown, &settings.retry)), XorShiftRng::new(1));
         for strategy in [
             Strategy::Priority,
             Strategy::Weighted,

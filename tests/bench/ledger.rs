@@ -14,7 +14,7 @@ use std::{
 
 use aiproxy::{
     base::{
-        clock::{System, UnixMillis},
+        clock::{SystemClock, UnixMillis},
         id::RequestId,
         money::NanoUsd,
         redact::Redactor,
@@ -45,7 +45,7 @@ const START: i64 = 1_700_000_000_000;
 struct Plain;
 
 impl Redactor for Plain {
-    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(text)
     }
 }
@@ -138,7 +138,7 @@ fn main() {
         path: home.path().join("ledger.db"),
         settings,
         notes,
-        clock: Arc::new(System),
+        clock: Arc::new(SystemClock),
         redactor: Arc::new(Plain),
         tell: Box::new(|_, text| println!("{text}")),
         seen: Box::new(|_| ()),

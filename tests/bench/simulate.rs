@@ -4,7 +4,7 @@
 //! many, with that seed.
 #![expect(clippy::print_stdout, reason = "a program that prints")]
 
-use aiproxy::config::settings::{Mix, Strategy};
+use aiproxy::config::settings::{AdaptiveMix, Strategy};
 
 mod world;
 
@@ -32,7 +32,7 @@ fn main() {
         ("least_latency", ours(Strategy::LeastLatency)),
         ("least_cost", ours(Strategy::LeastCost)),
         ("least_busy", ours(Strategy::LeastBusy)),
-        ("adaptive", ours(Strategy::Adaptive(Mix::Balanced))),
+        ("adaptive", ours(Strategy::Adaptive(AdaptiveMix::Balanced))),
     ];
     for (name, router) in rows {
         let mut report = simulate(router, requests, seed);

@@ -4,14 +4,14 @@ use std::hint::black_box;
 
 use aiproxy::{
     dialect::{
-        Carry, Framing, Place, Shape, Thinking, Traits, registry,
-        translate::{Reading, Translator},
+        AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking, registry,
+        translate::{EventDecoder, Translator},
     },
     ir::{extras::Extras, op::Dialect},
 };
 use bytes::Bytes;
 
-use super::best;
+use super::best_time;
 
 const EVENTS: usize = 4000;
 
@@ -39,7 +39,7 @@ pub(super) fn run() {
 }
 
 /// What comes before the words, and the event that says one.
-fn events(dialect: Dialect) -> (String, Box<dyn Fn(usize) -> String>) {
+fn stream_events(dialect: Dialect) -> (String, Box<dyn Fn(usize) -> String>) {
     match dialect {
         Dialect::Openai => (
             String::new(),
@@ -91,26 +91,26 @@ fn framing(dialect: Dialect) -> Framing {
 }
 
 fn stream(upstream: Dialect, client: Dialect) {
-    let (head, event) = events(upstream);
+    let (head, event) = stream_events(upstream);
     let head = Bytes::from(head);
     let all: Vec<Bytes> = (0..EVENTS).map(|i| Bytes::from(event(i))).collect();
-    let shape = Shape {
-        place: Place::Main,
+    let shape = ResponseSpec {
+        endpoint: ChatEndpoint::Chat,
         model: "some-model".to_owned(),
-        id: "0123456789".to_owned(),
-        now: 1_750_000_000,
+        request_id: "0123456789".to_owned(),
+        created: 1_750_000_000,
         framing: framing(client),
-        usage: true,
-        custom: Vec::new(),
-        namespaced: Vec::new(),
+        include_usage: true,
+        custom_tools: Vec::new(),
+        namespaced_tools: Vec::new(),
         echo: Extras::default(),
     };
     let mut out = Vec::with_capacity(EVENTS * 2);
-    let time = best(|| {
+    let time = best_time(|| {
         out.clear();
-        let reading = Reading::new(
+        let reading = EventDecoder::new(
             framing(upstream),
-            registry::egress(upstream).stream_reader(&Carry::default()),
+            registry::egress(upstream).stream_reader(&AttemptContext::default()),
             false,
         );
         let mut translator =
@@ -127,7 +127,7 @@ fn stream(upstream: Dialect, client: Dialect) {
     );
 }
 
-fn small(dialect: Dialect) -> &'static str {
+fn small_request(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Openai => {
             r#"{"model":"m","temperature":0.5,"max_tokens":500,"stream":true,"messages":[{"role":"system","content":"You are terse and exact."},{"role":"user","content":"What is the weather in Łódź?"},{"role":"assistant","content":null,"tool_calls":[{"id":"call_1","type":"function","function":{"name":"weather","arguments":"{\"city\":\"Łódź\"}"}}]},{"role":"tool","tool_call_id":"call_1","content":"sunny"}],"tools":[{"type":"function","function":{"name":"weather","description":"Tells the weather","parameters":{"type":"object","properties":{"city":{"type":"string"},"days":{"type":"integer"}},"required":["city"]}}}]}"#
@@ -149,21 +149,21 @@ fn small(dialect: Dialect) -> &'static str {
 
 fn request(client: Dialect, upstream: Dialect) {
     const TIMES: usize = 200;
-    let traits = Traits {
+    let traits = TargetTraits {
         model: "m".to_owned(),
         stream: true,
         max_output: Some(64_000),
         thinking: Thinking::Effort,
-        limit_field: "max_tokens",
+        max_tokens_field: "max_tokens",
         developer_role: false,
-        takes_reasoning: true,
-        seed: "0123456789".to_owned(),
+        accepts_reasoning: true,
+        call_id_seed: "0123456789".to_owned(),
     };
-    let body = small(client).as_bytes();
-    let time = best(|| {
+    let body = small_request(client).as_bytes();
+    let time = best_time(|| {
         for _ in 0..TIMES {
             let request = registry::ingress(client)
-                .read_request(Place::Main, black_box(body))
+                .read_request(ChatEndpoint::Chat, black_box(body))
                 .expect("a request");
             black_box(registry::egress(upstream).write_request(&request, &traits));
         }

@@ -14,7 +14,7 @@ use std::{
 use aiproxy::{
     base::{
         clock::Mono,
-        draw::{Draw, Seeded},
+        draw::{Rng, XorShiftRng},
     },
     config::{
         Ids,
@@ -225,8 +225,8 @@ struct World {
     now: Duration,
     /// What the world does, and what the router draws: apart, so that every router meets the same
     /// world.
-    fate: Seeded,
-    luck: Seeded,
+    fate: XorShiftRng,
+    luck: XorShiftRng,
     next_talk: u64,
     plain_turn: usize,
     left: u64,
@@ -249,7 +249,7 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
         (KeyState::Ready, AccountId(key.0))
     });
     assert_eq!(found.len(), UPSTREAMS * KEYS);
-    let mut fate = Seeded::new(seed);
+    let mut fate = XorShiftRng::new(seed);
     let end = Duration::from_secs_f64(requests as f64 / LOAD * 1.1 + 60.0);
     let upstreams: Vec<Truth> = (0..UPSTREAMS).map(|n| truth(n, end, &mut fate)).collect();
     let mut keys: Vec<KeyTruth> = (0..UPSTREAMS * KEYS).map(|_| KeyTruth::default()).collect();
@@ -271,7 +271,7 @@ pub(crate) fn simulate(router: Router, requests: u64, seed: u64) -> Report {
         number: 0,
         now: Duration::ZERO,
         fate,
-        luck: Seeded::new(seed ^ 0x5EED),
+        luck: XorShiftRng::new(seed ^ 0x5EED),
         next_talk: 1,
         plain_turn: 0,
         left: requests,
@@ -306,11 +306,11 @@ fn settings() -> Settings {
 }
 
 /// Up for a quarter of an hour, down for a minute and a half, on average.
-fn truth(n: usize, end: Duration, fate: &mut Seeded) -> Truth {
+fn truth(n: usize, end: Duration, fate: &mut XorShiftRng) -> Truth {
     let (mut flips, mut at) = (Vec::new(), Duration::ZERO);
     while at < end {
         let mean = if flips.len() % 2 == 0 { 900.0 } else { 90.0 };
-        at += Duration::from_secs_f64(5.0 - mean * (1.0 - fate.unit()).ln());
+        at += Duration::from_secs_f64(5.0 - mean * (1.0 - fate.next_f64()).ln());
         flips.push(at);
     }
     let dear = 1.0 + ((n + 4) % UPSTREAMS) as f64 * 0.5;
@@ -337,7 +337,7 @@ impl World {
         self.next_talk += 1;
         Talk {
             chain: vec![self.next_talk << 20],
-            tokens: 1_500 + (self.fate.unit() * 3_000.0) as u64,
+            tokens: 1_500 + (self.fate.next_f64() * 3_000.0) as u64,
             cached: HashMap::new(),
         }
     }
@@ -363,12 +363,12 @@ impl World {
         let Some(left) = self.left.checked_sub(1) else { return };
         self.left = left;
         self.report.requests += 1;
-        let which = (self.fate.unit() * CONVERSATIONS as f64) as usize;
+        let which = (self.fate.next_f64() * CONVERSATIONS as f64) as usize;
         if self.talks[which].chain.len() as u32 >= TURNS * 2 {
             self.talks[which] = self.fresh_talk();
         }
-        let asked = 50 + (self.fate.unit() * 400.0) as u64;
-        let output = 50 + (self.fate.unit() * 500.0) as u64;
+        let asked = 50 + (self.fate.next_f64() * 400.0) as u64;
+        let output = 50 + (self.fate.next_f64() * 500.0) as u64;
         let talk = &mut self.talks[which];
         let next = talk.chain[0] + 1;
         // The longest beginning first.
@@ -392,7 +392,7 @@ impl World {
             plain: Vec::new(),
         });
         self.board.count_request(self.mono());
-        let gap = Duration::from_secs_f64(-(1.0 - self.fate.unit()).ln() / LOAD);
+        let gap = Duration::from_secs_f64(-(1.0 - self.fate.next_f64()).ln() / LOAD);
         self.at(self.now + gap, Event::Arrive);
         self.happen(Event::Decide(request));
     }
@@ -482,7 +482,7 @@ impl World {
     /// What the provider does with it.
     fn attempt(&mut self, request: Box<Request>, ticket: Option<Ticket>, index: usize) {
         self.report.attempts += 1;
-        let (now, luck) = (self.now, self.fate.unit());
+        let (now, luck) = (self.now, self.fate.next_f64());
         let (upstream, key) = (&self.upstreams[index / KEYS], &mut self.keys[index]);
         let (after, result) = if !upstream.is_up(now) {
             match luck {
@@ -517,8 +517,8 @@ impl World {
                 // Two in a hundred take twelve times as long; one in five hundred breaks before it
                 // says anything.
                 let slow = if luck < 0.02 { 12.0 } else { 1.0 };
-                let spread = (-2.0 * (1.0 - self.fate.unit()).ln()).sqrt()
-                    * (std::f64::consts::TAU * self.fate.unit()).cos();
+                let spread = (-2.0 * (1.0 - self.fate.next_f64()).ln()).sqrt()
+                    * (std::f64::consts::TAU * self.fate.next_f64()).cos();
                 let took = Duration::from_secs_f64(upstream.ttft * slow * (0.35 * spread).exp());
                 let broke = luck > 0.998;
                 (took, if broke { Err(transport(TransportKind::BodyBroken, true)) } else { Ok(()) })

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
 use aiproxy::{
-    base::{cut::Piece, sse},
+    base::{cut::NextFrame, sse},
     dialect::{
         Carry, Framing, Place, Shape, Thinking, Traits, registry,
         translate::{Reading, Translator},
@@ -78,7 +78,7 @@ pub fn responses(data: &[u8]) {
     };
     let whole = registry::ingress(client).write_response(&response, &shape(framing(client)));
     assert!(
-        aiproxy::base::json::check(&whole).is_ok(),
+        aiproxy::base::json::parse(&whole).is_ok(),
         "{upstream} → {client}: {}",
         String::from_utf8_lossy(&whole)
     );
@@ -89,22 +89,22 @@ pub fn responses(data: &[u8]) {
 /// The blocks of an event stream are the same however it is cut.
 pub fn sse(data: &[u8]) {
     let blocks = |chunks: &[&[u8]]| {
-        let (mut splitter, mut out) = (sse::Splitter::default(), Vec::new());
+        let (mut splitter, mut out) = (sse::SseSplitter::default(), Vec::new());
         for chunk in chunks {
             let (chunk, mut at) = (Bytes::copy_from_slice(chunk), 0);
             loop {
                 match splitter.next(&chunk, &mut at) {
-                    Piece::Inside(span) => out.push(chunk[span].to_vec()),
-                    Piece::Joined(unit) => out.push(unit.to_vec()),
-                    Piece::More => break,
-                    Piece::TooLong => return Vec::new(),
+                    NextFrame::Borrowed(span) => out.push(chunk[span].to_vec()),
+                    NextFrame::Joined(unit) => out.push(unit.to_vec()),
+                    NextFrame::Incomplete => break,
+                    NextFrame::TooLong => return Vec::new(),
                 }
             }
         }
-        out.push(splitter.rest().to_vec());
+        out.push(splitter.remainder().to_vec());
         out.iter()
             .map(|block| {
-                let read = sse::read(block);
+                let read = sse::read_event(block);
                 (read.name.to_vec(), read.data.to_vec())
             })
             .filter(|(_, data)| !data.is_empty())

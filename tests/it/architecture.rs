@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Each room and what it may import. `main` may import `cli` and nothing else.
-const ROOMS: &[(&str, &[&str])] = &[
+const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("ir", &["base"]),
     ("events", &["ir", "base"]),
@@ -71,7 +71,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// Where a secret may leave its wrapper: where it is kept, where it becomes a header, where a
 /// client's key is compared, and where a person asked to see it.
-const EXPOSING: &[&str] = &[
+const SECRET_EXPOSING_FILES: &[&str] = &[
     "secrets/",
     "server/guard/",
     "upstream/auth.rs",
@@ -81,7 +81,7 @@ const EXPOSING: &[&str] = &[
 ];
 
 /// Names in the preset file that are also dialects or plain words.
-const ORDINARY: &[&str] = &[
+const ORDINARY_WORDS: &[&str] = &[
     "anthropic",
     "custom",
     "demo",
@@ -93,14 +93,14 @@ const ORDINARY: &[&str] = &[
     "voyage",
 ];
 
-fn source() -> PathBuf {
+fn source_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
 /// Every Rust file of the program, with its path below `src`; not those that are only compiled for
 /// tests.
-fn files() -> Vec<(String, String)> {
-    let root = source();
+fn product_files() -> Vec<(String, String)> {
+    let root = source_dir();
     let (mut open, mut found) = (vec![root.clone()], Vec::new());
     while let Some(folder) = open.pop() {
         for entry in
@@ -144,7 +144,7 @@ fn test_modules(file: &str, text: &str) -> Vec<String> {
 }
 
 /// The text without comments, and without what stands in a test module of its own at the end.
-fn code(text: &str) -> String {
+fn strip_comments_and_tests(text: &str) -> String {
     let tests = text.match_indices("\n#[cfg(test)]\n").find(|(at, marker)| {
         let line = text[at + marker.len()..].lines().next().unwrap_or_default();
         line.contains("mod ") && line.ends_with('{')
@@ -154,7 +154,7 @@ fn code(text: &str) -> String {
 }
 
 /// The rooms that a file names after `crate::`, groups (`crate::{a::b, c}`) included.
-fn imports(text: &str) -> BTreeSet<String> {
+fn imported_modules(text: &str) -> BTreeSet<String> {
     let mut rooms = BTreeSet::new();
     let mut add = |path: &str| {
         let room: String = path
@@ -195,7 +195,7 @@ fn imports(text: &str) -> BTreeSet<String> {
 fn the_collector_of_imports_sees_groups_and_paths() {
     let text = "use crate::{\n    base::{clock::Clock, id},\n    ir,\n};\nfn f(a: crate::events::Bus) { use crate::config::X; }";
 
-    let found: Vec<_> = imports(text).into_iter().collect();
+    let found: Vec<_> = imported_modules(text).into_iter().collect();
 
     assert_eq!(found, ["base", "config", "events", "ir"]);
 }
@@ -210,17 +210,17 @@ fn modules_for_tests_are_known_by_their_declaration() {
 
 #[test]
 fn rooms_import_only_what_lies_below_them() {
-    let names: Vec<_> = ROOMS.iter().map(|(name, _)| *name).collect();
+    let names: Vec<_> = LAYERS.iter().map(|(name, _)| *name).collect();
     let mut wrong = Vec::new();
-    for (file, text) in files() {
+    for (file, text) in product_files() {
         let Some((room, _)) = file.split_once('/') else { continue };
-        let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == room) else {
             wrong.push(format!(
                 "src/{file}: the room `{room}` is not in the table of tests/it/architecture.rs"
             ));
             continue;
         };
-        for import in imports(&code(&text)) {
+        for import in imported_modules(&strip_comments_and_tests(&text)) {
             // What is no room is an item of the crate root, of which there is none but macros.
             if names.contains(&import.as_str())
                 && import != room
@@ -236,11 +236,13 @@ fn rooms_import_only_what_lies_below_them() {
 
 #[test]
 fn secrets_are_shown_in_few_places() {
-    let shown = files().into_iter().filter(|(_, text)| code(text).contains(".expose("));
+    let shown = product_files()
+        .into_iter()
+        .filter(|(_, text)| strip_comments_and_tests(text).contains(".expose("));
 
     let wrong: Vec<_> = shown
         .map(|(file, _)| file)
-        .filter(|file| !EXPOSING.iter().any(|place| file.starts_with(place)))
+        .filter(|file| !SECRET_EXPOSING_FILES.iter().any(|place| file.starts_with(place)))
         .collect();
 
     assert!(
@@ -265,11 +267,11 @@ fn vendors_are_data() {
     for rows in presets.iter().filter_map(|(_, item)| item.as_array_of_tables()) {
         vendors.extend(rows.iter().filter_map(|row| row.get("name")?.as_str()).map(str::to_owned));
     }
-    vendors.retain(|vendor| vendor.len() > 2 && !ORDINARY.contains(&vendor.as_str()));
+    vendors.retain(|vendor| vendor.len() > 2 && !ORDINARY_WORDS.contains(&vendor.as_str()));
     assert!(vendors.len() > 3, "the preset file has names: {vendors:?}");
     let mut wrong = Vec::new();
-    for (file, text) in files() {
-        for literal in words_in_quotes(&code(&text)) {
+    for (file, text) in product_files() {
+        for literal in one_word_literals(&strip_comments_and_tests(&text)) {
             for vendor in vendors.iter().filter(|vendor| has_word(&literal.to_lowercase(), vendor))
             {
                 wrong.push(format!("src/{file} says \"{literal}\", which names `{vendor}`"));
@@ -282,7 +284,7 @@ fn vendors_are_data() {
 
 /// The string literals that are one word: what code decides by. Sentences, such as examples in a
 /// help text, are not.
-fn words_in_quotes(text: &str) -> Vec<&str> {
+fn one_word_literals(text: &str) -> Vec<&str> {
     let pieces = text.lines().flat_map(|line| line.split('"').skip(1).step_by(2));
     // How keys begin ("abc-", alone or in a pattern of alternatives) tells keys from other text,
     // whoever issued them.

@@ -5,9 +5,9 @@ use std::{fs, time::Duration};
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::{Answer, Request},
-    proxy::{Proxy, Setup, body},
-    until,
+    client::{HttpAnswer, Request},
+    poll_until,
+    proxy::{Proxy, Setup, chat_body},
     upstream::{Gate, Scene, Upstream},
 };
 
@@ -24,12 +24,12 @@ fn config(budget: &str) -> String {
     format!("{prices}[[project]]\nname = \"ide\"\nkey = \"{IDE}\"\n{budget}\n")
 }
 
-fn ask(proxy: &Proxy) -> Answer {
-    Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).send(proxy.addr)
+fn send_priced_chat(proxy: &Proxy) -> HttpAnswer {
+    Request::post("/v1/chat/completions", &chat_body("m", "hi", false)).bearer(IDE).send(proxy.addr)
 }
 
 /// A budget as `status --json` has it.
-fn budget(proxy: &Proxy, of: &str) -> Value {
+fn budget_row(proxy: &Proxy, of: &str) -> Value {
     let status = proxy.status_json();
     let found = status["budgets"]
         .as_array()
@@ -38,22 +38,22 @@ fn budget(proxy: &Proxy, of: &str) -> Value {
     found.unwrap_or_else(|| panic!("no budget of {of} in {status}"))
 }
 
-fn text_of(proxy: &Proxy, args: &[&str]) -> String {
+fn cli_output(proxy: &Proxy, args: &[&str]) -> String {
     let output = proxy.cli(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 #[test]
-fn pain_22_what_refuses_is_what_is_shown_in_every_dialect() {
+fn what_refuses_is_what_is_shown_in_every_dialect() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config(&config("budget = { usd = 2.5, per = \"day\" }"))
         .upstream("one", &upstream, &["work"])
         .start();
 
-    let statuses: Vec<u16> = (0..3).map(|_| ask(&proxy).status).collect();
-    let refused = ask(&proxy);
+    let statuses: Vec<u16> = (0..3).map(|_| send_priced_chat(&proxy).status).collect();
+    let refused = send_priced_chat(&proxy);
 
     assert_eq!(statuses, [200, 200, 200], "the third began while half a dollar was left");
     assert_eq!(refused.status, 429, "{}", refused.text());
@@ -75,7 +75,7 @@ fn pain_22_what_refuses_is_what_is_shown_in_every_dialect() {
     let wait: u64 =
         refused.header("retry-after").and_then(|value| value.parse().ok()).expect("when");
     assert!((1..=86_400).contains(&wait), "{wait}");
-    assert_eq!(upstream.journal().len(), 3, "what is refused is not sent");
+    assert_eq!(upstream.requests().len(), 3, "what is refused is not sent");
 
     let anthropic =
         json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]});
@@ -98,21 +98,21 @@ fn pain_22_what_refuses_is_what_is_shown_in_every_dialect() {
         gemini.text()
     );
 
-    let row = budget(&proxy, "project ide");
+    let row = budget_row(&proxy, "project ide");
     assert_eq!(
         (&row["spent"], &row["reserved"], &row["percent"]),
         (&json!(3.0), &json!(0.0), &json!(120))
     );
     let usage: Value =
-        serde_json::from_str(&text_of(&proxy, &["usage", "--by", "project", "--json"]))
+        serde_json::from_str(&cli_output(&proxy, &["usage", "--by", "project", "--json"]))
             .expect("JSON");
     assert_eq!(usage["rows"][0]["cost"], 3_000_000_000_u64, "the ledger says the same");
     assert_eq!(usage["budgets"][0]["spent"], 3.0);
     for args in [&["usage"][..], &["status"], &["project", "show", "ide"]] {
-        assert!(text_of(&proxy, args).contains("120 %"), "{args:?}");
+        assert!(cli_output(&proxy, args).contains("120 %"), "{args:?}");
     }
     assert!(
-        text_of(&proxy, &["route", "m", "--project", "ide"])
+        cli_output(&proxy, &["route", "m", "--project", "ide"])
             .contains("has spent $3.000 of its $2.500 a day")
     );
     let lines = proxy.snapshot()["live"]["lines"].to_string();
@@ -130,11 +130,11 @@ fn a_spent_project_hears_of_its_budget_though_other_keys_are_out_for_other_reaso
         .config(&config("budget = { usd = 1, per = \"day\" }"))
         .upstream("one", &one, &["work", "other", "third"])
         .start();
-    assert_eq!(ask(&proxy).status, 200);
+    assert_eq!(send_priced_chat(&proxy).status, 200);
     assert_eq!(proxy.key("one/work")["state"], "partly", "it cools for this model");
     proxy.cli(&["key", "disable", "one/third"]);
 
-    let refused = ask(&proxy);
+    let refused = send_priced_chat(&proxy);
 
     assert_eq!(
         (refused.status, &refused.json()["error"]["code"]),
@@ -159,7 +159,7 @@ fn a_key_over_its_budget_gives_way_to_others() {
     assert!((0..3).all(|_| proxy.chat("hi").status == 200));
 
     let keys: Vec<_> = upstream
-        .journal()
+        .requests()
         .iter()
         .map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned())
         .collect();
@@ -172,7 +172,7 @@ fn a_key_over_its_budget_gives_way_to_others() {
     );
     assert!(key["until"].is_string(), "{key}");
     assert!(
-        text_of(&proxy, &["route", "m"])
+        cli_output(&proxy, &["route", "m"])
             .contains("key `one/first` has spent $1.000 of its $1.000 a month")
     );
 }
@@ -188,8 +188,9 @@ fn an_upstream_over_its_budget_gives_way_and_the_last_one_says_so() {
         .upstream_at("two", &two.url(), &["work"], limited)
         .start();
 
-    let said: Vec<_> = (0..2).map(|_| proxy.ask(&body("any", "hi", false)).said()).collect();
-    let refused = proxy.ask(&body("any", "hi", false));
+    let said: Vec<_> =
+        (0..2).map(|_| proxy.ask(&chat_body("any", "hi", false)).chat_text()).collect();
+    let refused = proxy.ask(&chat_body("any", "hi", false));
 
     assert_eq!(said, ["one", "two"]);
     assert_eq!(refused.status, 429, "{}", refused.text());
@@ -202,7 +203,7 @@ fn an_upstream_over_its_budget_gives_way_and_the_last_one_says_so() {
 
 #[test]
 fn a_running_stream_is_never_cut_and_who_comes_meanwhile_waits_for_its_bill() {
-    let gate = Gate::shut();
+    let gate = Gate::closed();
     let scene = Scene::sse(&["hel", "lo"]).gate(1, &gate);
     let upstream = Upstream::start(vec![scene, Scene::chat("hello")]);
     let proxy = Setup::new()
@@ -210,28 +211,32 @@ fn a_running_stream_is_never_cut_and_who_comes_meanwhile_waits_for_its_bill() {
         .upstream("one", &upstream, &["work"])
         .start();
     let open = |stream| {
-        Request::post("/v1/chat/completions", &body("m", "hi", stream)).bearer(IDE).open(proxy.addr)
+        Request::post("/v1/chat/completions", &chat_body("m", "hi", stream))
+            .bearer(IDE)
+            .open(proxy.addr)
     };
 
     let mut first = open(true);
-    upstream.request(0);
+    upstream.nth_request(0);
     let mut second = open(false);
-    until("the second in the queue", || {
+    poll_until("the second in the queue", || {
         proxy.snapshot()["live"]["running"]
             .as_array()
             .filter(|all| all.iter().any(|r| r["state"] == "queued"))
             .map(|_| ())
     });
     assert!(
-        budget(&proxy, "project ide")["reserved"].as_f64().is_some_and(|reserved| reserved > 0.5)
+        budget_row(&proxy, "project ide")["reserved"]
+            .as_f64()
+            .is_some_and(|reserved| reserved > 0.5)
     );
     gate.open();
 
-    let stream = first.answer();
-    assert_eq!((stream.status, stream.said().as_str()), (200, "hello"));
-    let second = second.answer();
+    let stream = first.read_answer();
+    assert_eq!((stream.status, stream.chat_text().as_str()), (200, "hello"));
+    let second = second.read_answer();
     assert_eq!(second.status, 429, "{}", second.text());
-    assert_eq!(upstream.journal().len(), 1);
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[cfg(unix)]
@@ -244,7 +249,7 @@ fn what_was_spent_survives_a_restart_by_the_ledger_or_without_it() {
         .config(&config("budget = { usd = 2, per = \"day\" }"))
         .upstream("one", &upstream, &["work"])
         .start();
-    assert!((0..2).all(|_| ask(&proxy).status == 200));
+    assert!((0..2).all(|_| send_priced_chat(&proxy).status == 200));
 
     for (lost, how) in [
         (None, Signal::TERM),
@@ -259,29 +264,29 @@ fn what_was_spent_survives_a_restart_by_the_ledger_or_without_it() {
             fs::remove_file(home.data().join(file)).expect("it is there");
         }
         proxy = Proxy::spawn(home);
-        let refused = ask(&proxy);
+        let refused = send_priced_chat(&proxy);
         assert_eq!(refused.status, 429, "without {lost:?}: {}", refused.text());
-        assert_eq!(budget(&proxy, "project ide")["spent"], 2.0, "without {lost:?}");
+        assert_eq!(budget_row(&proxy, "project ide")["spent"], 2.0, "without {lost:?}");
     }
-    assert_eq!(upstream.journal().len(), 2);
+    assert_eq!(upstream.requests().len(), 2);
 }
 
 #[test]
 fn more_is_allowed_at_once_and_a_new_budget_knows_what_was_spent_before() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().config(&config("")).upstream("one", &upstream, &["work"]).start();
-    assert!((0..2).all(|_| ask(&proxy).status == 200));
-    until("the ledger to have them", || {
-        let usage: Value = serde_json::from_str(&text_of(&proxy, &["usage", "--json"])).ok()?;
+    assert!((0..2).all(|_| send_priced_chat(&proxy).status == 200));
+    poll_until("the ledger to have them", || {
+        let usage: Value = serde_json::from_str(&cli_output(&proxy, &["usage", "--json"])).ok()?;
         (usage["total"]["requests"] == 2).then_some(())
     });
 
-    text_of(&proxy, &["project", "set", "ide", "budget={ usd = 1.5, per = \"month\" }"]);
-    assert_eq!(ask(&proxy).status, 429);
-    assert_eq!(budget(&proxy, "project ide")["spent"], 2.0);
-    text_of(&proxy, &["project", "set", "ide", "budget.usd=10"]);
-    assert_eq!(ask(&proxy).status, 200);
-    assert_eq!(budget(&proxy, "project ide")["spent"], 3.0);
+    cli_output(&proxy, &["project", "set", "ide", "budget={ usd = 1.5, per = \"month\" }"]);
+    assert_eq!(send_priced_chat(&proxy).status, 429);
+    assert_eq!(budget_row(&proxy, "project ide")["spent"], 2.0);
+    cli_output(&proxy, &["project", "set", "ide", "budget.usd=10"]);
+    assert_eq!(send_priced_chat(&proxy).status, 200);
+    assert_eq!(budget_row(&proxy, "project ide")["spent"], 3.0);
 }
 
 #[test]
@@ -296,11 +301,12 @@ fn everybody_together_may_spend_so_much_and_what_is_free_goes_on() {
         .upstream("two", &two, &["work"])
         .start();
 
-    let said: Vec<_> = (0..3).map(|_| proxy.ask(&body("any", "hi", false)).said()).collect();
+    let said: Vec<_> =
+        (0..3).map(|_| proxy.ask(&chat_body("any", "hi", false)).chat_text()).collect();
 
     assert_eq!(said, ["dear", "free", "free"], "a server on this machine costs nothing");
-    assert_eq!(budget(&proxy, "all")["percent"], 100);
-    let pinned = Request::post("/v1/chat/completions", &body("one:m", "hi", false));
+    assert_eq!(budget_row(&proxy, "all")["percent"], 100);
+    let pinned = Request::post("/v1/chat/completions", &chat_body("one:m", "hi", false));
     let refused = proxy.send(&pinned);
     assert!(
         refused.status == 429 && refused.text().contains("everybody together has spent"),
@@ -322,14 +328,14 @@ fn a_price_that_nobody_knows_is_told_once_or_refused() {
     };
 
     let refusing = start("budget = { usd = 5, per = \"day\", unpriced = \"refuse\" }");
-    let refused = ask(&refusing);
+    let refused = send_priced_chat(&refusing);
     assert_eq!(refused.status, 403, "{}", refused.text());
     assert!(refused.text().contains("[prices.\\\"three/m\\\"]"), "{}", refused.text());
-    assert_eq!(upstream.journal().len(), 0);
+    assert_eq!(upstream.requests().len(), 0);
 
     let warning = start("budget = { usd = 5, per = \"day\" }");
-    assert!((0..3).all(|_| ask(&warning).status == 200));
-    assert_eq!(budget(&warning, "project ide")["unpriced"], 3);
+    assert!((0..3).all(|_| send_priced_chat(&warning).status == 200));
+    assert_eq!(budget_row(&warning, "project ide")["unpriced"], 3);
     let lines = warning.snapshot()["live"]["lines"].to_string();
     assert_eq!(lines.matches("nobody knows the price of `three/m`").count(), 1, "{lines}");
 }
@@ -345,22 +351,22 @@ fn both_attempts_of_a_hedge_are_booked_and_hedges_stop_at_four_fifths() {
         .upstream("one", &one, &["work"])
         .upstream("two", &two, &["work"])
         .start();
-    let mut asked = body("auto", "hi", false);
+    let mut asked = chat_body("auto", "hi", false);
     asked["max_tokens"] = json!(1);
 
-    assert_eq!(proxy.ask(&asked).said(), "quick");
-    let both = budget(&proxy, "all");
+    assert_eq!(proxy.ask(&asked).chat_text(), "quick");
+    let both = budget_row(&proxy, "all");
     assert!(
         both["spent"].as_f64() > Some(1.5),
         "the one that was let go may have cost something too: {both}"
     );
     assert_eq!(both["reserved"], 0.0, "{both}");
-    until("four fifths to be spent", || {
+    poll_until("four fifths to be spent", || {
         proxy.ask(&asked);
-        (budget(&proxy, "all")["percent"].as_u64() >= Some(80)).then_some(())
+        (budget_row(&proxy, "all")["percent"].as_u64() >= Some(80)).then_some(())
     });
-    let hedged = two.journal().len();
+    let hedged = two.requests().len();
 
-    assert_eq!(proxy.ask(&asked).said(), "slow");
-    assert_eq!(two.journal().len(), hedged);
+    assert_eq!(proxy.ask(&asked).chat_text(), "slow");
+    assert_eq!(two.requests().len(), hedged);
 }

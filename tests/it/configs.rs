@@ -474,7 +474,7 @@ async fn a_saved_file_is_noticed_whichever_way_it_is_saved() {
     let (tell, mut told) = tokio::sync::mpsc::channel(1);
     let watch = watch::start(&path, watch::stamp(&path), tell).expect("watched");
     for text in ["[tui]\n", "[tui]\nmouse = true\n"] {
-        disk::replace(&path, text.as_bytes(), 0o600).expect("saved");
+        disk::write_atomic(&path, text.as_bytes(), 0o600).expect("saved");
         told.recv().await.expect("told of a rename");
     }
     fs::File::options()

@@ -6,17 +6,17 @@ use serde_json::json;
 
 use crate::support::{
     client::{Request, events},
-    proxy::{CLIENT_KEY, Setup, body, secret},
-    until,
+    poll_until,
+    proxy::{CLIENT_KEY, Setup, chat_body, secret},
     upstream::{Scene, Upstream, chunk},
 };
 
 /// Retries that do not make a test wait.
-const QUICK: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
+const SHORT_RETRIES: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
 
 #[test]
-fn pain_16_a_429_moves_on_to_the_next_key_and_cools_the_first() {
-    let upstream = Upstream::directed(|seen, _| {
+fn a_429_moves_on_to_the_next_key_and_cools_the_first() {
+    let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") {
             Scene::status(429).header("retry-after", "30")
         } else {
@@ -27,10 +27,10 @@ fn pain_16_a_429_moves_on_to_the_next_key_and_cools_the_first() {
 
     let answers: Vec<_> = (0..5).map(|_| proxy.chat("hi")).collect();
 
-    assert!(answers.iter().all(|answer| answer.status == 200 && answer.said() == "hello"));
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.chat_text() == "hello"));
     assert_eq!(answers[0].header("x-aiproxy-attempts"), Some("2"));
     let asked: Vec<_> =
-        upstream.journal().iter().map(|seen| seen.key() == secret("one", "work")).collect();
+        upstream.requests().iter().map(|seen| seen.key() == secret("one", "work")).collect();
     assert_eq!(asked, [true, false, false, false, false, false], "the limited key is asked once");
     let scope = proxy.key("one/work")["scopes"][0].clone();
     assert_eq!(
@@ -48,8 +48,8 @@ fn pain_16_a_429_moves_on_to_the_next_key_and_cools_the_first() {
 }
 
 #[test]
-fn pain_16_when_every_key_is_limited_the_client_hears_the_earliest_true_time() {
-    let upstream = Upstream::directed(|seen, _| {
+fn when_every_key_is_limited_the_client_hears_the_earliest_true_time() {
+    let upstream = Upstream::with_director(|seen, _| {
         Scene::status(429)
             .header("retry-after", if seen.key() == secret("one", "work") { "300" } else { "40" })
     });
@@ -66,12 +66,12 @@ fn pain_16_when_every_key_is_limited_the_client_hears_the_earliest_true_time() {
     assert!((35..=40).contains(&wait), "{wait}");
     assert!(begun.elapsed() < Duration::from_secs(3));
     assert!(answer.json()["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
-    assert_eq!(upstream.journal().len(), 2);
+    assert_eq!(upstream.requests().len(), 2);
 }
 
 #[test]
-fn pain_16_a_model_that_is_limited_does_not_take_others_with_it() {
-    let upstream = Upstream::directed(|seen, _| {
+fn a_model_that_is_limited_does_not_take_others_with_it() {
+    let upstream = Upstream::with_director(|seen, _| {
         if seen.json()["model"] == "busy" {
             Scene::status(429).header("retry-after", "30")
         } else {
@@ -80,23 +80,23 @@ fn pain_16_a_model_that_is_limited_does_not_take_others_with_it() {
     });
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
-    let busy = proxy.ask(&body("busy", "hi", false));
-    let idle = proxy.ask(&body("idle", "hi", false));
+    let busy = proxy.ask(&chat_body("busy", "hi", false));
+    let idle = proxy.ask(&chat_body("idle", "hi", false));
 
     assert_eq!((busy.status, idle.status), (429, 200), "{}", idle.text());
     assert_eq!(proxy.key("one/work")["state"], "partly");
 }
 
 #[test]
-fn pain_16_a_short_limit_is_waited_out() {
+fn a_short_limit_is_waited_out() {
     let upstream =
         Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
     let answer = proxy.chat("hi");
 
-    assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
-    let journal = upstream.journal();
+    assert_eq!((answer.status, answer.chat_text().as_str()), (200, "hello"), "{}", answer.text());
+    let journal = upstream.requests();
     assert!(
         journal[1].at - journal[0].at >= Duration::from_millis(990),
         "not before the second it was asked for"
@@ -108,21 +108,21 @@ fn a_server_error_is_tried_elsewhere() {
     let broken = Upstream::start(vec![Scene::status(500)]);
     let good = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
-        .config(QUICK)
+        .config(SHORT_RETRIES)
         .upstream("one", &broken, &["work"])
         .upstream("two", &good, &["work"])
         .start();
 
     let answer = proxy.chat("hi");
 
-    assert_eq!(answer.said(), "hello");
+    assert_eq!(answer.chat_text(), "hello");
     assert_eq!(answer.header("x-aiproxy-upstream"), Some("two"));
 }
 
 #[test]
 fn a_refused_connection_is_tried_elsewhere_at_once() {
     let good = Upstream::start(vec![Scene::chat("hello")]);
-    let dead = format!("http://{}/v1", Upstream::refused());
+    let dead = format!("http://{}/v1", Upstream::refused_addr());
     let proxy = Setup::new()
         .upstream_at("one", &dead, &["work"], "")
         .upstream("two", &good, &["work"])
@@ -131,40 +131,40 @@ fn a_refused_connection_is_tried_elsewhere_at_once() {
 
     let answer = proxy.chat("hi");
 
-    assert_eq!(answer.said(), "hello");
+    assert_eq!(answer.chat_text(), "hello");
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
 
 #[test]
-fn pain_28_one_500_on_the_only_key_is_no_outage() {
+fn one_500_on_the_only_key_is_no_outage() {
     let upstream = Upstream::start(vec![Scene::status(500), Scene::chat("hello")]);
-    let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new().config(SHORT_RETRIES).upstream("one", &upstream, &["work"]).start();
 
     let answer = proxy.chat("hi");
 
-    assert_eq!(answer.said(), "hello", "{}", answer.text());
+    assert_eq!(answer.chat_text(), "hello", "{}", answer.text());
 }
 
 #[test]
-fn pain_7_an_error_inside_a_200_fails_over() {
+fn an_error_inside_a_200_fails_over() {
     let lying = Upstream::start(vec![Scene::json(
         200,
         &json!({"error": {"message": "overloaded", "type": "server_error"}}),
     )]);
     let good = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
-        .config(QUICK)
+        .config(SHORT_RETRIES)
         .upstream("one", &lying, &["work"])
         .upstream("two", &good, &["work"])
         .start();
 
     let answer = proxy.chat("hi");
 
-    assert_eq!(answer.said(), "hello", "{}", answer.text());
+    assert_eq!(answer.chat_text(), "hello", "{}", answer.text());
 }
 
 #[test]
-fn pain_7_a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
+fn a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
     let role = chunk(&json!({"role": "assistant", "content": ""}), None);
     let done = || "data: [DONE]\n\n".to_owned();
     let failed = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": null, "error": {"message": "no", "code": 500}}]});
@@ -179,7 +179,7 @@ fn pain_7_a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
         let empty = Upstream::start(vec![Scene::events(events)]);
         let good = Upstream::start(vec![Scene::sse(&["hello"]), Scene::sse(&["hello"])]);
         let proxy = Setup::new()
-            .config(QUICK)
+            .config(SHORT_RETRIES)
             .upstream("one", &empty, &["work"])
             .upstream("two", &good, &["work"])
             .start();
@@ -187,7 +187,7 @@ fn pain_7_a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
         let answer = proxy.chat_stream("hi");
 
         assert_eq!(
-            (answer.status, answer.said().as_str()),
+            (answer.status, answer.chat_text().as_str()),
             (200, "hello"),
             "{told}: {}",
             answer.text()
@@ -198,12 +198,12 @@ fn pain_7_a_stream_that_only_says_that_it_is_over_fails_over_unseen() {
 #[test]
 fn an_empty_answer_that_says_why_it_ended_is_an_answer() {
     let upstream = Upstream::start(vec![Scene::sse(&[])]);
-    let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new().config(SHORT_RETRIES).upstream("one", &upstream, &["work"]).start();
 
     let answer = proxy.chat_stream("hi");
 
     assert_eq!(
-        (answer.status, answer.said().as_str(), upstream.journal().len()),
+        (answer.status, answer.chat_text().as_str(), upstream.requests().len()),
         (200, "", 1),
         "{}",
         answer.text()
@@ -216,7 +216,7 @@ fn the_last_words_of_a_stream_are_told_though_they_are_no_event() {
     let error = "{\"error\": {\"message\": \"the engine died\", \"code\": 500}}\n".to_owned();
     let upstream =
         Upstream::start(vec![Scene::events([chunk(&json!({"content": "a"}), None), error])]);
-    let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new().config(SHORT_RETRIES).upstream("one", &upstream, &["work"]).start();
 
     let answer = proxy.chat_stream("hi");
 
@@ -232,7 +232,7 @@ fn errors_that_are_not_coded_as_they_say_are_read_all_the_same() {
     let scene = Scene::json(400, &json!({"error": {"message": "the picture is too large"}}))
         .header("content-encoding", "gzip");
     let upstream = Upstream::start(vec![scene]);
-    let proxy = Setup::new().config(QUICK).upstream("one", &upstream, &["work"]).start();
+    let proxy = Setup::new().config(SHORT_RETRIES).upstream("one", &upstream, &["work"]).start();
 
     let answer = proxy.chat("hi");
 
@@ -241,44 +241,44 @@ fn errors_that_are_not_coded_as_they_say_are_read_all_the_same() {
 }
 
 #[test]
-fn pain_7_a_stream_that_breaks_before_content_fails_over_unseen() {
+fn a_stream_that_breaks_before_content_fails_over_unseen() {
     let broken = Upstream::start(vec![Scene::sse(&["never"]).cut_after(1)]);
     let good = Upstream::start(vec![Scene::sse(&["hel", "lo"])]);
     let proxy = Setup::new()
-        .config(QUICK)
+        .config(SHORT_RETRIES)
         .upstream("one", &broken, &["work"])
         .upstream("two", &good, &["work"])
         .start();
 
     let answer = proxy.chat_stream("hi");
 
-    assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
+    assert_eq!((answer.status, answer.chat_text().as_str()), (200, "hello"), "{}", answer.text());
     assert_eq!(events(&answer.body).iter().filter(|data| *data == "[DONE]").count(), 1);
 }
 
 #[test]
-fn pain_8_nothing_is_sent_again_once_content_has_left() {
+fn nothing_is_sent_again_once_content_has_left() {
     let broken = Upstream::start(vec![Scene::sse(&["hel", "lo"]).cut_after(2)]);
     let good = Upstream::start(vec![Scene::sse(&["other"])]);
     let proxy = Setup::new()
-        .config(QUICK)
+        .config(SHORT_RETRIES)
         .upstream("one", &broken, &["work"])
         .upstream("two", &good, &["work"])
         .start();
 
     let answer = proxy.chat_stream("hi");
 
-    assert_eq!(answer.said(), "hel");
+    assert_eq!(answer.chat_text(), "hel");
     assert!(
         answer.text().contains("\"error\"") && !answer.text().contains("[DONE]"),
         "{}",
         answer.text()
     );
-    assert!(good.journal().is_empty());
+    assert!(good.requests().is_empty());
 }
 
 #[test]
-fn pain_29_a_bad_request_cools_nothing() {
+fn a_bad_request_cools_nothing() {
     let upstream =
         Upstream::start(vec![Scene::status(400), Scene::status(422), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
@@ -290,7 +290,7 @@ fn pain_29_a_bad_request_cools_nothing() {
 }
 
 #[test]
-fn pain_29_a_request_that_we_refuse_ourselves_cools_nothing() {
+fn a_request_that_we_refuse_ourselves_cools_nothing() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config("[server]\nmax_request_bytes = \"1KiB\"")
@@ -301,15 +301,15 @@ fn pain_29_a_request_that_we_refuse_ourselves_cools_nothing() {
 
     assert_eq!(refused.status, 413);
     assert_eq!(proxy.key("one/work")["state"], "ok");
-    assert_eq!(proxy.chat("hi").said(), "hello");
+    assert_eq!(proxy.chat("hi").chat_text(), "hello");
 }
 
 #[test]
-fn pain_31_an_attempt_is_one_value_url_key_and_model() {
+fn an_attempt_is_one_value_url_key_and_model() {
     let first = Upstream::start(vec![Scene::status(503)]);
     let second = Upstream::start(vec![Scene::chat("hello")]);
     let config = format!(
-        "{QUICK}\n[[model]]\nname = \"auto\"\ntargets = [\"one:model-a\", \"two:model-b\"]"
+        "{SHORT_RETRIES}\n[[model]]\nname = \"auto\"\ntargets = [\"one:model-a\", \"two:model-b\"]"
     );
     let proxy = Setup::new()
         .config(&config)
@@ -317,35 +317,35 @@ fn pain_31_an_attempt_is_one_value_url_key_and_model() {
         .upstream("two", &second, &["home"])
         .start();
 
-    let answer = proxy.ask(&body("auto", "hi", false));
+    let answer = proxy.ask(&chat_body("auto", "hi", false));
 
-    assert_eq!(answer.said(), "hello", "{}", answer.text());
+    assert_eq!(answer.chat_text(), "hello", "{}", answer.text());
     for (upstream, model, key) in
         [(&first, "model-a", secret("one", "work")), (&second, "model-b", secret("two", "home"))]
     {
-        for seen in upstream.journal() {
+        for seen in upstream.requests() {
             assert_eq!((seen.json()["model"].as_str(), seen.key()), (Some(model), key.as_str()));
             assert_eq!(
                 (seen.method.as_str(), seen.path.as_str()),
                 ("POST", "/v1/chat/completions")
             );
         }
-        assert!(!upstream.journal().is_empty());
+        assert!(!upstream.requests().is_empty());
     }
 }
 
 #[test]
 fn a_rejected_key_is_left_alone_until_it_is_warmed() {
-    let upstream = Upstream::directed(|seen, _| {
+    let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") }
     });
     let proxy = Setup::new().upstream("one", &upstream, &["work", "spare"]).start();
 
-    let said: Vec<_> = (0..3).map(|_| proxy.chat("hi").said()).collect();
+    let said: Vec<_> = (0..3).map(|_| proxy.chat("hi").chat_text()).collect();
 
     assert_eq!(said, ["hello"; 3]);
     assert_eq!(
-        upstream.journal().iter().filter(|seen| seen.key() == secret("one", "work")).count(),
+        upstream.requests().iter().filter(|seen| seen.key() == secret("one", "work")).count(),
         1
     );
     assert_eq!(proxy.key("one/work")["state"], "rejected");
@@ -368,7 +368,7 @@ fn the_only_key_rejected_is_a_502_that_names_the_key_and_not_its_secret() {
 }
 
 #[test]
-fn pain_1_a_warmed_key_is_used_again() {
+fn a_warmed_key_is_used_again() {
     let upstream = Upstream::start(vec![
         Scene::status(429).header("retry-after", "600"),
         Scene::chat("hello"),
@@ -379,12 +379,14 @@ fn pain_1_a_warmed_key_is_used_again() {
     let warmed = proxy.cli(&["key", "warm", "one/work"]);
 
     assert!(warmed.status.success(), "{}", String::from_utf8_lossy(&warmed.stderr));
-    assert_eq!(proxy.chat("hi").said(), "hello");
-    until("the key to be well again", || (proxy.key("one/work")["state"] == "ok").then_some(()));
+    assert_eq!(proxy.chat("hi").chat_text(), "hello");
+    poll_until("the key to be well again", || {
+        (proxy.key("one/work")["state"] == "ok").then_some(())
+    });
 }
 
 #[test]
-fn pain_1_a_vendor_that_asks_for_days_gets_what_is_configured() {
+fn a_vendor_that_asks_for_days_gets_what_is_configured() {
     let upstream = Upstream::start(vec![
         Scene::status(429).header("retry-after", "561600"),
         Scene::chat("hello"),
@@ -393,22 +395,22 @@ fn pain_1_a_vendor_that_asks_for_days_gets_what_is_configured() {
     let proxy = setup.upstream("one", &upstream, &["work"]).start();
     assert_eq!(proxy.chat("hi").status, 429);
 
-    until("the key to be tested by a request", || {
-        (proxy.chat("hi").said() == "hello").then_some(())
+    poll_until("the key to be tested by a request", || {
+        (proxy.chat("hi").chat_text() == "hello").then_some(())
     });
 
-    assert_eq!(upstream.journal().len(), 2, "asked once more, after its second");
+    assert_eq!(upstream.requests().len(), 2, "asked once more, after its second");
     assert_eq!(proxy.key("one/work")["state"], "ok");
 }
 
 #[test]
-fn pain_28_when_all_keys_cool_a_short_wait_queues_and_a_long_one_names_keys_and_times() {
+fn when_all_keys_cool_a_short_wait_queues_and_a_long_one_names_keys_and_times() {
     let short =
         Upstream::start(vec![Scene::status(429).header("retry-after", "1"), Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &short, &["work"]).start();
-    assert_eq!(proxy.chat("hi").said(), "hello", "a second is waited for");
+    assert_eq!(proxy.chat("hi").chat_text(), "hello", "a second is waited for");
 
-    let long = Upstream::directed(|seen, _| {
+    let long = Upstream::with_director(|seen, _| {
         Scene::status(429)
             .header("retry-after", if seen.key() == secret("one", "work") { "300" } else { "40" })
     });
@@ -424,13 +426,13 @@ fn pain_28_when_all_keys_cool_a_short_wait_queues_and_a_long_one_names_keys_and_
             "{part} is missing: {text}"
         );
     }
-    assert_eq!(long.journal().len(), 2, "nobody was asked again");
+    assert_eq!(long.requests().len(), 2, "nobody was asked again");
 }
 
 #[test]
-fn pain_30_an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
+fn an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
     let error = json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}});
-    let upstream = Upstream::directed(move |seen, _| {
+    let upstream = Upstream::with_director(move |seen, _| {
         if seen.key().contains("first") || seen.key().contains("second") {
             Scene::json(429, &error)
         } else {
@@ -452,11 +454,11 @@ fn pain_30_an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
     let proxy = Setup::new().config(&row).start();
 
     let said: Vec<_> =
-        ["m", "n", "o"].map(|model| proxy.ask(&body(model, "hi", false)).said()).into();
+        ["m", "n", "o"].map(|model| proxy.ask(&chat_body(model, "hi", false)).chat_text()).into();
 
     assert_eq!(said, ["hello"; 3]);
     let asked: Vec<_> = upstream
-        .journal()
+        .requests()
         .iter()
         .map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned())
         .collect();
@@ -469,7 +471,7 @@ fn pain_30_an_account_that_is_out_is_out_for_every_model_and_key_of_it() {
 
 #[test]
 fn among_a_rejected_a_limited_and_a_good_key_two_hundred_requests_succeed() {
-    let upstream = Upstream::directed(|seen, _| match seen.key() {
+    let upstream = Upstream::with_director(|seen, _| match seen.key() {
         key if key == secret("one", "bad") => Scene::status(401),
         key if key == secret("one", "slow") => Scene::status(429).header("retry-after", "60"),
         _ => Scene::chat("hello"),
@@ -486,7 +488,7 @@ fn among_a_rejected_a_limited_and_a_good_key_two_hundred_requests_succeed() {
 
     assert_eq!(statuses, [200; 200]);
     let asked = |label: &str| {
-        upstream.journal().iter().filter(|seen| seen.key() == secret("one", label)).count()
+        upstream.requests().iter().filter(|seen| seen.key() == secret("one", label)).count()
     };
     let (bad, slow, good) = (asked("bad"), asked("slow"), asked("good"));
     // Only what was under way before the first refusal may have met it.
@@ -506,14 +508,14 @@ fn a_key_that_is_still_being_read_is_waited_for_when_the_others_have_failed() {
     let broken = Upstream::start(vec![Scene::sse(&["never"]).cut_after(1)]);
     let good = Upstream::start(vec![Scene::sse(&["hel", "lo"])]);
     let slow = format!(
-        "{QUICK}\n[[upstream]]\nname = \"two\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\npriority = 20\nkeys = [\"cmd:sh -c 'sleep 1; echo sk-it-slow'\"]",
+        "{SHORT_RETRIES}\n[[upstream]]\nname = \"two\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\npriority = 20\nkeys = [\"cmd:sh -c 'sleep 1; echo sk-it-slow'\"]",
         good.url()
     );
     let proxy = Setup::new().config(&slow).upstream("one", &broken, &["work"]).start();
 
     let answer = proxy.chat_stream("hi");
 
-    assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
+    assert_eq!((answer.status, answer.chat_text().as_str()), (200, "hello"), "{}", answer.text());
 }
 
 #[test]
@@ -559,7 +561,7 @@ fn a_refusal_means_the_same_when_it_is_remembered_as_when_it_came() {
             }
             // The scripted list tells of the model: it may be asked for again when that is read.
             assert!(
-                status == 404 || upstream.journal().len() == keys.len(),
+                status == 404 || upstream.requests().len() == keys.len(),
                 "{status}: asked once with each key"
             );
         }

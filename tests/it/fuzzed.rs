@@ -13,12 +13,12 @@ use serde_json::Value;
 mod targets;
 
 /// How long each target is tried.
-const SPAN: Duration = Duration::from_secs(2);
+const RUN_TIME: Duration = Duration::from_secs(2);
 
 /// A name, and what is done with the bytes.
-type Target = (&'static str, fn(&[u8]));
+type FuzzTarget = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 4] = [
+const TARGETS: [FuzzTarget; 4] = [
     ("requests", targets::requests),
     ("responses", targets::responses),
     ("sse", targets::sse),
@@ -30,7 +30,7 @@ fn root() -> PathBuf {
 }
 
 /// Where each API's dialect stands among all.
-fn place(api: &str) -> Option<u8> {
+fn dialect_index(api: &str) -> Option<u8> {
     let name = match api {
         "openai.chat" => "openai",
         "openai.responses" => "responses",
@@ -44,7 +44,7 @@ fn place(api: &str) -> Option<u8> {
 }
 
 /// Inputs to begin with: the recordings where they are, and a few of our own.
-fn seeds(target: &str) -> Vec<Vec<u8>> {
+fn seed_inputs(target: &str) -> Vec<Vec<u8>> {
     let mut out: Vec<Vec<u8>> = Vec::new();
     let mut add = |dialect: u8, body: &[u8]| out.push([&[dialect, 1][..], body].concat());
     for dialect in 0..5 {
@@ -62,7 +62,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
     for row in &index {
-        let Some(dialect) = row["api"].as_str().and_then(place) else { continue };
+        let Some(dialect) = row["api"].as_str().and_then(dialect_index) else { continue };
         let text = row["file"]
             .as_str()
             .and_then(|file| fs::read(folder.join(file)).ok())
@@ -80,10 +80,10 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 }
 
 /// A generator that gives the same numbers in every run.
-struct Dice(u64);
+struct ByteRng(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+impl ByteRng {
+    fn below(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -117,25 +117,25 @@ const WORDS: [&[u8]; 22] = [
     b"</think>",
 ];
 
-fn spoil(seeds: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
-    let mut bytes = seeds[dice.roll(seeds.len())].clone();
-    bytes[0] = if dice.roll(4) == 0 { dice.roll(256) as u8 } else { bytes[0] };
-    bytes[1] = dice.roll(256) as u8;
-    for _ in 0..dice.roll(6) {
-        let at = 2 + dice.roll(bytes.len() - 2);
-        let to = (at + dice.roll(40)).min(bytes.len());
-        match dice.roll(6) {
+fn mutate(seeds: &[Vec<u8>], dice: &mut ByteRng) -> Vec<u8> {
+    let mut bytes = seeds[dice.below(seeds.len())].clone();
+    bytes[0] = if dice.below(4) == 0 { dice.below(256) as u8 } else { bytes[0] };
+    bytes[1] = dice.below(256) as u8;
+    for _ in 0..dice.below(6) {
+        let at = 2 + dice.below(bytes.len() - 2);
+        let to = (at + dice.below(40)).min(bytes.len());
+        match dice.below(6) {
             0 => {
                 let last = bytes.len() - 1;
-                bytes[at.min(last)] = dice.roll(256) as u8;
+                bytes[at.min(last)] = dice.below(256) as u8;
             }
             1 => drop(bytes.drain(at.min(to)..to)),
-            2 => drop(bytes.splice(at..at, WORDS[dice.roll(WORDS.len())].iter().copied())),
-            3 => drop(bytes.splice(at..to, WORDS[dice.roll(WORDS.len())].iter().copied())),
+            2 => drop(bytes.splice(at..at, WORDS[dice.below(WORDS.len())].iter().copied())),
+            3 => drop(bytes.splice(at..to, WORDS[dice.below(WORDS.len())].iter().copied())),
             4 => {
-                let other = &seeds[dice.roll(seeds.len())];
-                let from = 2 + dice.roll(other.len() - 2);
-                let piece = other[from..(from + dice.roll(200)).min(other.len())].to_vec();
+                let other = &seeds[dice.below(seeds.len())];
+                let from = 2 + dice.below(other.len() - 2);
+                let piece = other[from..(from + dice.below(200)).min(other.len())].to_vec();
                 drop(bytes.splice(at..at, piece));
             }
             _ => bytes.truncate(at.max(3)),
@@ -159,9 +159,9 @@ fn found_inputs_stay_fixed() {
     }
 }
 
-fn tried(name: &str) {
+fn run_mutated(name: &str) {
     let (_, run) = TARGETS.into_iter().find(|(known, _)| *known == name).expect("a target");
-    let seeds = seeds(name);
+    let seeds = seed_inputs(name);
     let seed = std::env::var("FUZZ_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
@@ -169,13 +169,13 @@ fn tried(name: &str) {
     let span = std::env::var("FUZZ_SECONDS")
         .ok()
         .and_then(|seconds| seconds.parse().ok())
-        .map_or(SPAN, Duration::from_secs);
-    let (mut dice, begun) = (Dice(seed), Instant::now());
+        .map_or(RUN_TIME, Duration::from_secs);
+    let (mut dice, begun) = (ByteRng(seed), Instant::now());
     for seed in &seeds {
         run(seed);
     }
     while begun.elapsed() < span {
-        let input = spoil(&seeds, &mut dice);
+        let input = mutate(&seeds, &mut dice);
         if std::panic::catch_unwind(|| run(&input)).is_err() {
             let folder = root().join("tests/fuzz/inputs").join(name);
             let path = folder.join(format!("found-{:016x}", dice.0));
@@ -191,20 +191,20 @@ fn tried(name: &str) {
 
 #[test]
 fn spoiled_requests_keep_the_law() {
-    tried("requests");
+    run_mutated("requests");
 }
 
 #[test]
 fn spoiled_responses_keep_the_law() {
-    tried("responses");
+    run_mutated("responses");
 }
 
 #[test]
 fn spoiled_event_streams_keep_the_law() {
-    tried("sse");
+    run_mutated("sse");
 }
 
 #[test]
 fn spoiled_streams_keep_the_law() {
-    tried("streams");
+    run_mutated("streams");
 }

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::support::{
+    poll_until,
     proxy::{Proxy, Setup},
-    until,
     upstream::{Scene, Upstream},
 };
 
@@ -13,7 +13,7 @@ use crate::support::{
 const PRICES: &str = "[prices.\"one/m\"]\ninput = 3.0\ncache_read = 0.3\noutput = 15.0";
 
 /// An answer that says so many of its 4,000 input tokens came from the cache.
-fn chat(cached: u64) -> Scene {
+fn cached_chat(cached: u64) -> Scene {
     Scene::json(
         200,
         &json!({
@@ -25,7 +25,7 @@ fn chat(cached: u64) -> Scene {
 }
 
 /// A conversation of so many turns that is large enough to be cached.
-fn talk(turns: usize, system: &str, tools: &[&str]) -> Value {
+fn conversation(turns: usize, system: &str, tools: &[&str]) -> Value {
     let mut messages = vec![
         json!({"role": "system", "content": format!("{system} {}", "be brief ".repeat(1_000))}),
     ];
@@ -42,34 +42,34 @@ fn talk(turns: usize, system: &str, tools: &[&str]) -> Value {
     json!({"model": "m", "messages": messages, "tools": tools, "user": "talk-1"})
 }
 
-fn last(proxy: &Proxy) -> Value {
-    until("the request in the ledger", || {
+fn last_request(proxy: &Proxy) -> Value {
+    poll_until("the request in the ledger", || {
         serde_json::from_slice::<Value>(&proxy.cli(&["explain", "last", "--json"]).stdout).ok()
     })
 }
 
-fn page(proxy: &Proxy) -> String {
+fn metrics_page(proxy: &Proxy) -> String {
     String::from_utf8(proxy.cli(&["explain", "last"]).stdout).expect("text")
 }
 
 #[test]
-fn pain_4_a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_changed_and_its_cost()
-{
+fn a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_changed_and_its_cost() {
     // Some other conversation first: nothing is looked at before a provider has told of a cache.
     let cached = [3_000, 3_000, 3_500, 0, 3_600];
-    let upstream =
-        Upstream::directed(move |_, number| chat(cached.get(number).copied().unwrap_or_default()));
+    let upstream = Upstream::with_director(move |_, number| {
+        cached_chat(cached.get(number).copied().unwrap_or_default())
+    });
     let proxy = Setup::new().config(PRICES).upstream("one", &upstream, &["work"]).start();
     let tools = ["read", "write"];
     proxy.chat("wake up");
     for turns in [1, 2] {
-        assert_eq!(proxy.ask(&talk(turns, "You are kind.", &tools)).status, 200);
+        assert_eq!(proxy.ask(&conversation(turns, "You are kind.", &tools)).status, 200);
     }
-    assert!(!page(&proxy).contains("prompt cache"), "it hits");
+    assert!(!metrics_page(&proxy).contains("prompt cache"), "it hits");
 
-    proxy.ask(&talk(3, "You are kind.", &["write", "read"]));
+    proxy.ask(&conversation(3, "You are kind.", &["write", "read"]));
 
-    let full = last(&proxy);
+    let full = last_request(&proxy);
     let lost = &full["record"]["cache_lost"];
     assert_eq!(
         (lost["expected"].as_u64(), lost["cached"].as_u64()),
@@ -78,7 +78,7 @@ fn pain_4_a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_cha
     );
     assert_eq!(lost["why"], "the client changed the order of the tools");
     assert_eq!(lost["cost"], 9_450_000, "3,500 tokens at $2.70 a million: {lost}");
-    let explained = page(&proxy);
+    let explained = metrics_page(&proxy);
     assert!(
         explained.contains(
             "0 of 3500 tokens came from the prompt cache: the client changed the order of the tools"
@@ -97,35 +97,36 @@ fn pain_4_a_prompt_cache_that_stops_hitting_is_told_with_the_first_part_that_cha
         "{lines:?}"
     );
 
-    proxy.ask(&talk(4, "You are kind.", &["write", "read"]));
-    assert!(!page(&proxy).contains("prompt cache"), "told once");
+    proxy.ask(&conversation(4, "You are kind.", &["write", "read"]));
+    assert!(!metrics_page(&proxy).contains("prompt cache"), "told once");
 }
 
 #[test]
-fn pain_15_a_move_to_another_account_is_named_and_what_affinity_won_is_counted() {
+fn a_move_to_another_account_is_named_and_what_affinity_won_is_counted() {
     let upstream =
-        Upstream::directed(|seen, number| match (seen.key().contains("spare"), number) {
+        Upstream::with_director(|seen, number| match (seen.key().contains("spare"), number) {
             (false, 3) => Scene::status(429).header("retry-after", "60"),
-            (true, _) => chat(0),
-            (false, number) => chat(if number < 2 { 3_000 } else { 3_500 }),
+            (true, _) => cached_chat(0),
+            (false, number) => cached_chat(if number < 2 { 3_000 } else { 3_500 }),
         });
     let proxy = Setup::new().config(PRICES).upstream("one", &upstream, &["work", "spare"]).start();
     proxy.chat("wake up");
     for turns in [1, 2] {
-        proxy.ask(&talk(turns, "You are kind.", &[]));
+        proxy.ask(&conversation(turns, "You are kind.", &[]));
     }
-    let full = last(&proxy);
+    let full = last_request(&proxy);
     assert_eq!(full["record"]["attempts"][0]["bound"], true, "{full}");
     assert!(
-        page(&proxy)
+        metrics_page(&proxy)
             .contains("87 % of the input because it went where its conversation was before"),
         "{}",
-        page(&proxy)
+        metrics_page(&proxy)
     );
 
-    proxy.ask(&talk(3, "You are kind.", &[]));
+    proxy.ask(&conversation(3, "You are kind.", &[]));
 
-    let why = last(&proxy)["record"]["cache_lost"]["why"].as_str().unwrap_or_default().to_owned();
+    let why =
+        last_request(&proxy)["record"]["cache_lost"]["why"].as_str().unwrap_or_default().to_owned();
     assert_eq!(why, "it went to one/spare, whose account is not that of one/work");
     let usage: Value =
         serde_json::from_slice(&proxy.cli(&["usage", "--json"]).stdout).expect("sums");

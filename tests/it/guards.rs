@@ -4,11 +4,11 @@ use serde_json::json;
 
 use crate::support::{
     client::Request,
-    proxy::{CLIENT_KEY, Proxy, Setup, body},
+    proxy::{CLIENT_KEY, Proxy, Setup, chat_body},
     upstream::{Scene, Upstream},
 };
 
-fn open() -> (Upstream, Proxy) {
+fn start_proxy() -> (Upstream, Proxy) {
     let upstream = Upstream::start(vec![
         Scene::chat("hello").header("set-cookie", "session=1").header("x-request-id", "req_theirs"),
     ]);
@@ -16,28 +16,34 @@ fn open() -> (Upstream, Proxy) {
     (upstream, proxy)
 }
 
-fn chat() -> Request {
-    Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(CLIENT_KEY)
+fn chat_request() -> Request {
+    Request::post("/v1/chat/completions", &chat_body("m", "hi", false)).bearer(CLIENT_KEY)
 }
 
 #[test]
-fn pain_23_other_hosts_other_origins_and_strangers_are_refused() {
-    let (upstream, proxy) = open();
+fn other_hosts_other_origins_and_strangers_are_refused() {
+    let (upstream, proxy) = start_proxy();
 
     for (what, request, status) in [
-        ("a rebound name", chat().header("host", "evil.example"), 403),
-        ("a foreign page", chat().header("origin", "https://evil.example"), 403),
-        ("a page from a file", chat().header("origin", "null"), 403),
-        ("a local page that nobody listed", chat().header("origin", "http://localhost:3000"), 403),
+        ("a rebound name", chat_request().header("host", "evil.example"), 403),
+        ("a foreign page", chat_request().header("origin", "https://evil.example"), 403),
+        ("a page from a file", chat_request().header("origin", "null"), 403),
         (
-            "a page's simple request",
-            chat().header("origin", "https://evil.example").header("content-type", "text/plain"),
+            "a local page that nobody listed",
+            chat_request().header("origin", "http://localhost:3000"),
             403,
         ),
-        ("a cross-site fetch", chat().header("sec-fetch-site", "cross-site"), 403),
-        ("no token", Request::post("/v1/chat/completions", &body("m", "hi", false)), 401),
-        ("a wrong token", chat().bearer("aip-wrong"), 401),
-        ("a form", chat().header("content-type", "application/x-www-form-urlencoded"), 415),
+        (
+            "a page's simple request",
+            chat_request()
+                .header("origin", "https://evil.example")
+                .header("content-type", "text/plain"),
+            403,
+        ),
+        ("a cross-site fetch", chat_request().header("sec-fetch-site", "cross-site"), 403),
+        ("no token", Request::post("/v1/chat/completions", &chat_body("m", "hi", false)), 401),
+        ("a wrong token", chat_request().bearer("aip-wrong"), 401),
+        ("a form", chat_request().header("content-type", "application/x-www-form-urlencoded"), 415),
     ] {
         let answer = request.send(proxy.addr);
 
@@ -45,11 +51,11 @@ fn pain_23_other_hosts_other_origins_and_strangers_are_refused() {
         assert!(answer.json()["error"]["message"].is_string(), "{what}: {}", answer.text());
         assert!(answer.header("access-control-allow-origin").is_none(), "{what}");
     }
-    assert!(upstream.journal().is_empty());
+    assert!(upstream.requests().is_empty());
 }
 
 #[test]
-fn pain_23_control_and_lists_need_their_tokens() {
+fn control_and_lists_need_their_tokens() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let config = "[[project]]\nname = \"guest\"\nkey = \"aip-guest-0123456789abcdef\"";
     let proxy = Setup::new().config(config).upstream("one", &upstream, &["work"]).start();
@@ -73,9 +79,9 @@ fn pain_23_control_and_lists_need_their_tokens() {
 }
 
 #[test]
-fn pain_23_off_loopback_needs_auth() {
+fn off_loopback_needs_auth() {
     let home =
-        Setup::new().whole_config("[server]\nlisten = \"0.0.0.0:8642\"\nauth = false\n").home();
+        Setup::new().full_config("[server]\nlisten = \"0.0.0.0:8642\"\nauth = false\n").home();
 
     let out = home.command().args(["config", "check"]).output().expect("run");
 
@@ -84,9 +90,9 @@ fn pain_23_off_loopback_needs_auth() {
 
 #[test]
 fn a_providers_key_used_as_ours_is_told_apart() {
-    let (_, proxy) = open();
+    let (_, proxy) = start_proxy();
 
-    let answer = chat().bearer("sk-proj-0123456789").send(proxy.addr);
+    let answer = chat_request().bearer("sk-proj-0123456789").send(proxy.addr);
 
     assert_eq!(answer.status, 401);
     assert!(answer.text().contains("aiproxy project show --reveal"), "{}", answer.text());
@@ -95,8 +101,8 @@ fn a_providers_key_used_as_ours_is_told_apart() {
 
 #[test]
 fn the_token_may_come_in_every_usual_place() {
-    let (_, proxy) = open();
-    let bare = || Request::post("/v1/chat/completions", &body("m", "hi", false));
+    let (_, proxy) = start_proxy();
+    let bare = || Request::post("/v1/chat/completions", &chat_body("m", "hi", false));
 
     for (what, request) in [
         ("bearer", bare().bearer(CLIENT_KEY)),
@@ -104,18 +110,21 @@ fn the_token_may_come_in_every_usual_place() {
         ("x-goog-api-key", bare().header("x-goog-api-key", CLIENT_KEY)),
         (
             "the path",
-            Request::post(&format!("/~{CLIENT_KEY}/v1/chat/completions"), &body("m", "hi", false)),
+            Request::post(
+                &format!("/~{CLIENT_KEY}/v1/chat/completions"),
+                &chat_body("m", "hi", false),
+            ),
         ),
     ] {
-        assert_eq!(request.send(proxy.addr).said(), "hello", "{what}");
+        assert_eq!(request.send(proxy.addr).chat_text(), "hello", "{what}");
     }
 }
 
 #[test]
 fn what_belongs_to_the_client_stays_with_the_client() {
-    let (upstream, proxy) = open();
+    let (upstream, proxy) = start_proxy();
 
-    let request = chat()
+    let request = chat_request()
         .header("cookie", "a=b")
         .header("x-api-key", CLIENT_KEY)
         .header("x-aiproxy-secret", "1")
@@ -127,7 +136,7 @@ fn what_belongs_to_the_client_stays_with_the_client() {
         .send(proxy.addr);
 
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let seen = upstream.request(0);
+    let seen = upstream.nth_request(0);
     for name in ["cookie", "x-api-key", "x-aiproxy-secret", "forwarded", "x-hop", "origin"] {
         assert_eq!(seen.header(name), None, "{name} reached the upstream");
     }
@@ -149,13 +158,13 @@ fn the_bytes_of_request_and_answer_are_not_rewritten() {
         .header("content-type", "application/json");
     let answer = proxy.send(&request);
 
-    assert_eq!(String::from_utf8_lossy(&upstream.request(0).body), odd);
+    assert_eq!(String::from_utf8_lossy(&upstream.nth_request(0).body), odd);
     assert_eq!(answer.text(), reply.to_string());
 }
 
 #[test]
 fn unknown_paths_methods_and_models_are_told_in_the_clients_dialect() {
-    let (upstream, proxy) = open();
+    let (upstream, proxy) = start_proxy();
 
     let unknown = proxy.send(&Request::post("/v1/nowhere", &json!({})));
     let method = proxy.send(&Request::get("/v1/chat/completions").method("DELETE"));
@@ -172,5 +181,5 @@ fn unknown_paths_methods_and_models_are_told_in_the_clients_dialect() {
     );
     assert!(method.header("allow").is_some());
     assert_eq!(anthropic.json()["type"], "error");
-    assert!(upstream.journal().is_empty());
+    assert!(upstream.requests().is_empty());
 }

@@ -8,23 +8,23 @@ use std::sync::{
 use serde_json::{Value, json};
 
 use crate::support::{
+    poll_until,
     proxy::{Proxy, Setup, secret},
-    until,
     upstream::{Scene, Upstream},
 };
 
 /// An upstream that answers probes of `/v1/alive` with the status that is set.
-fn probed() -> (Upstream, Arc<AtomicU16>) {
+fn probed_upstream() -> (Upstream, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(200));
     let told = Arc::clone(&status);
-    let upstream = Upstream::directed(move |seen, _| match seen.path.as_str() {
+    let upstream = Upstream::with_director(move |seen, _| match seen.path.as_str() {
         "/v1/alive" => Scene::status(told.load(Ordering::Relaxed)),
         _ => Scene::chat("probed"),
     });
     (upstream, status)
 }
 
-const PROBED: &str = "health = { path = \"/alive\", every = \"1s\" }";
+const PROBE_CONFIG: &str = "health = { path = \"/alive\", every = \"1s\" }";
 
 fn upstream_row(proxy: &Proxy, name: &str) -> Value {
     let status = proxy.status_json();
@@ -36,20 +36,20 @@ fn upstream_row(proxy: &Proxy, name: &str) -> Value {
 }
 
 fn wait_for(proxy: &Proxy, what: &str, test: impl Fn(&Value) -> bool) -> Value {
-    until(what, || Some(upstream_row(proxy, "one")).filter(|row| test(row)))
+    poll_until(what, || Some(upstream_row(proxy, "one")).filter(|row| test(row)))
 }
 
-fn chats(upstream: &Upstream) -> usize {
-    upstream.journal().iter().filter(|seen| seen.method == "POST").count()
+fn chat_count(upstream: &Upstream) -> usize {
+    upstream.requests().iter().filter(|seen| seen.method == "POST").count()
 }
 
 #[test]
 fn a_probe_finds_an_upstream_away_before_a_request_does_and_back_before_its_cooldown_ends() {
-    let (one, status) = probed();
+    let (one, status) = probed_upstream();
     let two = Upstream::start(vec![Scene::chat("other")]);
     let setup = Setup::new().config("[cooldown]\nfailures = 2\nserver_error = \"5m\"\n");
     let proxy = setup
-        .upstream_at("one", &one.url(), &["work"], PROBED)
+        .upstream_at("one", &one.url(), &["work"], PROBE_CONFIG)
         .upstream("two", &two, &["work"])
         .start();
 
@@ -63,14 +63,18 @@ fn a_probe_finds_an_upstream_away_before_a_request_does_and_back_before_its_cool
     let away = wait_for(&proxy, "the upstream to be open", |row| row["state"] == "open");
     assert_eq!(away["cause"], "503 (probe of /alive)", "{away}");
     assert_eq!(
-        (proxy.chat("hi").said().as_str(), chats(&one)),
+        (proxy.chat("hi").chat_text().as_str(), chat_count(&one)),
         ("other", 0),
         "no request had to find out"
     );
 
     status.store(404, Ordering::Relaxed);
     wait_for(&proxy, "a probe that is answered", |row| row["state"] != "open");
-    assert_eq!(proxy.chat("hi").said(), "probed", "whatever it thinks of the path, it is there");
+    assert_eq!(
+        proxy.chat("hi").chat_text(),
+        "probed",
+        "whatever it thinks of the path, it is there"
+    );
     assert_eq!(upstream_row(&proxy, "one")["state"], "healthy");
     let lines = proxy.snapshot()["live"]["lines"].to_string();
     assert!(lines.contains("answers its probe: the next request tests it"), "{lines}");
@@ -79,17 +83,17 @@ fn a_probe_finds_an_upstream_away_before_a_request_does_and_back_before_its_cool
 #[test]
 fn no_refusal_of_a_probe_is_held_against_anybody() {
     for refusal in [401, 403, 404, 429, 302] {
-        let (one, status) = probed();
+        let (one, status) = probed_upstream();
         status.store(refusal, Ordering::Relaxed);
         let setup = Setup::new().config("[cooldown]\nfailures = 1\n");
-        let proxy = setup.upstream_at("one", &one.url(), &["work"], PROBED).start();
+        let proxy = setup.upstream_at("one", &one.url(), &["work"], PROBE_CONFIG).start();
 
-        until("two probes", || (one.journal().len() >= 2).then_some(()));
+        poll_until("two probes", || (one.requests().len() >= 2).then_some(()));
 
         assert_eq!(upstream_row(&proxy, "one")["state"], "healthy", "{refusal}");
         assert_eq!(proxy.key("one/work")["state"], "ok", "{refusal}");
         assert_eq!(
-            one.journal()[0].key(),
+            one.requests()[0].key(),
             secret("one", "work"),
             "asked with a key, as some answer nothing else"
         );
@@ -98,21 +102,23 @@ fn no_refusal_of_a_probe_is_held_against_anybody() {
 
 #[test]
 fn nobody_is_probed_unasked_and_nobody_who_just_served() {
-    let ((one, _), (two, _), (three, _)) = (probed(), probed(), probed());
+    let ((one, _), (two, _), (three, _)) =
+        (probed_upstream(), probed_upstream(), probed_upstream());
     let rarely = "health = { path = \"/alive\", every = \"1h\" }";
     let setup = Setup::new().upstream_at("one", &one.url(), &["work"], rarely).upstream(
         "two",
         &two,
         &["work"],
     );
-    let proxy = setup.upstream_at("three", &three.url(), &["work"], PROBED).start();
+    let proxy = setup.upstream_at("three", &three.url(), &["work"], PROBE_CONFIG).start();
     assert_eq!(proxy.chat("hi").status, 200);
 
     // The first probe of each comes within two seconds or so.
-    until("three probes of the third", || (three.journal().len() >= 3).then_some(()));
+    poll_until("three probes of the third", || (three.requests().len() >= 3).then_some(()));
 
-    let probes =
-        |upstream: &Upstream| upstream.journal().iter().filter(|seen| seen.method == "GET").count();
+    let probes = |upstream: &Upstream| {
+        upstream.requests().iter().filter(|seen| seen.method == "GET").count()
+    };
     assert_eq!((probes(&one), probes(&two)), (0, 0));
     assert!(upstream_row(&proxy, "one")["probe"].is_null());
 }
@@ -120,7 +126,7 @@ fn nobody_is_probed_unasked_and_nobody_who_just_served() {
 /// A provider that tells its balance, as the preset says where, and takes no request without money.
 fn provider(cents: &Arc<AtomicU64>) -> Upstream {
     let cents = Arc::clone(cents);
-    Upstream::directed(move |seen, _| {
+    Upstream::with_director(move |seen, _| {
         let cents = cents.load(Ordering::Relaxed);
         match (seen.path.as_str(), cents) {
             ("/user/balance", _) => {
@@ -151,7 +157,7 @@ fn what_is_left_at_a_provider_is_shown_per_key_and_said_where_it_is_little() {
         .upstream_at("one", &upstream.url(), &["work"], "preset = \"deepseek\"")
         .start();
 
-    let balance = until("the balance", || {
+    let balance = poll_until("the balance", || {
         Some(proxy.key("one/work")["balance"].clone()).filter(Value::is_object)
     });
 
@@ -168,7 +174,7 @@ fn what_is_left_at_a_provider_is_shown_per_key_and_said_where_it_is_little() {
     }
     assert_eq!(alerts(&proxy, "left at its provider"), 0);
     let asked = |upstream: &Upstream| {
-        upstream.journal().iter().filter(|seen| seen.path == "/user/balance").count()
+        upstream.requests().iter().filter(|seen| seen.path == "/user/balance").count()
     };
     assert_eq!(asked(&upstream), 1, "and not again and again");
     drop(proxy);
@@ -177,7 +183,7 @@ fn what_is_left_at_a_provider_is_shown_per_key_and_said_where_it_is_little() {
     let proxy = Setup::new()
         .upstream_at("one", &upstream.url(), &["work"], "preset = \"deepseek\"")
         .start();
-    until("the alert", || {
+    poll_until("the alert", || {
         (alerts(&proxy, "one/work has $0.400 left at its provider") == 1).then_some(())
     });
     assert!(proxy.key("one/work")["balance"]["low"].as_bool().unwrap_or_default());
@@ -185,7 +191,7 @@ fn what_is_left_at_a_provider_is_shown_per_key_and_said_where_it_is_little() {
 
 #[test]
 fn a_place_that_a_key_may_not_ask_is_passed_over_and_the_next_one_tells() {
-    let upstream = Upstream::directed(|seen, _| match seen.path.as_str() {
+    let upstream = Upstream::with_director(|seen, _| match seen.path.as_str() {
         "/api/v1/key" => {
             Scene::json(200, &json!({"data": {"limit": null, "limit_remaining": null, "usage": 3}}))
         }
@@ -199,7 +205,7 @@ fn a_place_that_a_key_may_not_ask_is_passed_over_and_the_next_one_tells() {
         .upstream_at("one", &upstream.url(), &["work", "spare"], "preset = \"openrouter\"")
         .start();
 
-    let balance = until("the balance", || {
+    let balance = poll_until("the balance", || {
         Some(proxy.key("one/spare")["balance"].clone()).filter(Value::is_object)
     });
 
@@ -228,12 +234,12 @@ fn a_login_page_in_between_is_said_and_held_against_nobody() {
             assert_eq!(answer.status, 502, "{}", answer.text());
             assert!(answer.text().contains("sign-in"), "{}", answer.text());
         }
-        assert_eq!(one.journal().len(), 2, "no storm of retries");
+        assert_eq!(one.requests().len(), 2, "no storm of retries");
         assert_eq!(
             (&proxy.key("one/work")["state"], &upstream_row(&proxy, "one")["state"]),
             (&json!("ok"), &json!("healthy"))
         );
 
-        assert_eq!(proxy.chat("hi").said(), "hello", "as soon as somebody signed in");
+        assert_eq!(proxy.chat("hi").chat_text(), "hello", "as soon as somebody signed in");
     }
 }

@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::{Request, events},
-    proxy::{CLIENT_KEY, Proxy, Setup, body},
-    until,
+    poll_until,
+    proxy::{CLIENT_KEY, Proxy, Setup, chat_body},
     upstream::{Gate, Scene, Upstream, chunk},
 };
 
-const QUICK: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
+const SHORT_RETRIES: &str = "[retry]\nbackoff = \"5ms\"\nmax_backoff = \"10ms\"";
 
 /// Two upstreams behind the model `auto`, the second asked after so long.
 fn setup(one: &Upstream, two: &Upstream, hedge: &str) -> Setup {
     Setup::new()
-        .config(QUICK)
+        .config(SHORT_RETRIES)
         .config(&format!(
             "[[model]]\nname = \"auto\"\ntargets = [\"one:m\", \"two:m\"]\nhedge = {hedge}"
         ))
@@ -24,15 +24,15 @@ fn setup(one: &Upstream, two: &Upstream, hedge: &str) -> Setup {
         .upstream("two", two, &["work"])
 }
 
-const SOON: &str = "{ after = \"60ms\", max_share = 1 }";
+const HEDGE_AFTER_60MS: &str = "{ after = \"60ms\", max_share = 1 }";
 
-fn explained(proxy: &Proxy) -> Value {
-    until("the request in the ledger", || {
+fn explain_last(proxy: &Proxy) -> Value {
+    poll_until("the request in the ledger", || {
         serde_json::from_slice(&proxy.cli(&["explain", "last", "--json"]).stdout).ok()
     })
 }
 
-fn attempts(explained: &Value) -> Vec<(String, String, bool)> {
+fn attempt_rows(explained: &Value) -> Vec<(String, String, bool)> {
     let rows = explained["record"]["attempts"].as_array().cloned().unwrap_or_default();
     let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
     rows.iter().map(|row| (text(row, "upstream"), text(row, "task"), row["won"] == true)).collect()
@@ -41,23 +41,28 @@ fn attempts(explained: &Value) -> Vec<(String, String, bool)> {
 #[test]
 fn a_second_that_speaks_first_answers_and_the_first_is_let_go_without_a_strike() {
     for stream in [true, false] {
-        let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::shut())]);
+        let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::closed())]);
         let two = Upstream::start(vec![if stream {
             Scene::sse(&["hel", "lo"])
         } else {
             Scene::chat("hello")
         }]);
-        let proxy = setup(&one, &two, SOON).start();
+        let proxy = setup(&one, &two, HEDGE_AFTER_60MS).start();
 
-        let answer = proxy.ask(&body("auto", "hi", stream));
+        let answer = proxy.ask(&chat_body("auto", "hi", stream));
 
-        assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
+        assert_eq!(
+            (answer.status, answer.chat_text().as_str()),
+            (200, "hello"),
+            "{}",
+            answer.text()
+        );
         assert_eq!(answer.header("x-aiproxy-upstream"), Some("two"));
         assert_eq!(answer.header("x-aiproxy-attempts"), Some("2"));
-        one.until(0, "the first to be let go", |seen| seen.left.is_some());
-        let full = explained(&proxy);
+        one.wait_for_request(0, "the first to be let go", |seen| seen.hung_up_at.is_some());
+        let full = explain_last(&proxy);
         assert_eq!(
-            attempts(&full),
+            attempt_rows(&full),
             [("one".into(), "answer".into(), false), ("two".into(), "hedge".into(), true)]
         );
         assert_eq!(full["parts"].as_array().map(Vec::len), Some(2), "both are billed: {full}");
@@ -77,7 +82,7 @@ fn a_dry_run_tells_when_a_second_would_be_asked() {
     let idle = Upstream::start(vec![Scene::chat("never asked")]);
     for (hedge, want) in [
         (
-            SOON,
+            HEDGE_AFTER_60MS,
             "a second target is asked after 60 ms without a token, for at most 100 % of requests",
         ),
         (
@@ -94,26 +99,31 @@ fn a_dry_run_tells_when_a_second_would_be_asked() {
 #[test]
 fn a_first_that_speaks_late_but_first_answers_and_the_second_is_let_go() {
     for stream in [true, false] {
-        let gate = Gate::shut();
+        let gate = Gate::closed();
         let scene = if stream { Scene::sse(&["hel", "lo"]) } else { Scene::chat("hello") };
         let one = Upstream::start(vec![scene.head_gate(&gate)]);
-        let two = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::shut())]);
-        let proxy = setup(&one, &two, SOON).start();
-        let asked = Request::post("/v1/chat/completions", &body("auto", "hi", stream))
+        let two = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::closed())]);
+        let proxy = setup(&one, &two, HEDGE_AFTER_60MS).start();
+        let asked = Request::post("/v1/chat/completions", &chat_body("auto", "hi", stream))
             .bearer(CLIENT_KEY)
             .open(proxy.addr);
-        two.request(0);
+        two.nth_request(0);
 
         gate.open();
         let mut asked = asked;
-        let answer = asked.answer();
+        let answer = asked.read_answer();
 
-        assert_eq!((answer.status, answer.said().as_str()), (200, "hello"), "{}", answer.text());
-        assert_eq!(answer.header("x-aiproxy-upstream"), Some("one"));
-        two.until(0, "the second to be let go", |seen| seen.left.is_some());
-        let full = explained(&proxy);
         assert_eq!(
-            attempts(&full),
+            (answer.status, answer.chat_text().as_str()),
+            (200, "hello"),
+            "{}",
+            answer.text()
+        );
+        assert_eq!(answer.header("x-aiproxy-upstream"), Some("one"));
+        two.wait_for_request(0, "the second to be let go", |seen| seen.hung_up_at.is_some());
+        let full = explain_last(&proxy);
+        assert_eq!(
+            attempt_rows(&full),
             [("one".into(), "answer".into(), true), ("two".into(), "hedge".into(), false)]
         );
         assert!(
@@ -127,54 +137,54 @@ fn a_first_that_speaks_late_but_first_answers_and_the_second_is_let_go() {
 
 #[test]
 fn where_both_fail_the_client_hears_of_it_and_where_one_does_the_other_answers() {
-    let (first, second) = (Gate::shut(), Gate::shut());
+    let (first, second) = (Gate::closed(), Gate::closed());
     let one = Upstream::start(vec![Scene::status(500).head_gate(&first)]);
-    let two = Upstream::directed({
+    let two = Upstream::with_director({
         let second = second.clone();
         move |_, number| {
             if number == 0 { Scene::chat("hello").head_gate(&second) } else { Scene::status(400) }
         }
     });
-    let proxy = setup(&one, &two, SOON).start();
-    let mut asked = Request::post("/v1/chat/completions", &body("auto", "hi", false))
+    let proxy = setup(&one, &two, HEDGE_AFTER_60MS).start();
+    let mut asked = Request::post("/v1/chat/completions", &chat_body("auto", "hi", false))
         .bearer(CLIENT_KEY)
         .open(proxy.addr);
-    two.request(0);
+    two.nth_request(0);
     first.open();
-    one.until(0, "the first to fail", |seen| seen.answered);
+    one.wait_for_request(0, "the first to fail", |seen| seen.response_sent);
     second.open();
 
-    assert_eq!(asked.answer().said(), "hello");
+    assert_eq!(asked.read_answer().chat_text(), "hello");
     assert_eq!(
-        attempts(&explained(&proxy)),
+        attempt_rows(&explain_last(&proxy)),
         [("one".into(), "answer".into(), false), ("two".into(), "hedge".into(), true)]
     );
 
     let slow = Upstream::start(vec![Scene::status(400).delay(Duration::from_millis(150))]);
     let bad = Upstream::start(vec![Scene::status(400).delay(Duration::from_millis(150))]);
-    let proxy = setup(&slow, &bad, SOON).start();
-    let answer = proxy.ask(&body("auto", "hi", false));
+    let proxy = setup(&slow, &bad, HEDGE_AFTER_60MS).start();
+    let answer = proxy.ask(&chat_body("auto", "hi", false));
     assert_eq!(answer.status, 400, "{}", answer.text());
     assert!(answer.text().contains("scripted 400"), "{}", answer.text());
-    assert_eq!((slow.journal().len(), bad.journal().len()), (1, 1));
+    assert_eq!((slow.requests().len(), bad.requests().len()), (1, 1));
 }
 
 #[test]
-fn pain_2_a_hang_up_ends_both() {
+fn a_hang_up_ends_both() {
     for stream in [true, false] {
-        let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::shut())]);
-        let two = Upstream::start(vec![Scene::sse(&["never"]).gate(1, &Gate::shut())]);
-        let proxy = setup(&one, &two, SOON).start();
-        let asked = Request::post("/v1/chat/completions", &body("auto", "hi", stream))
+        let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::closed())]);
+        let two = Upstream::start(vec![Scene::sse(&["never"]).gate(1, &Gate::closed())]);
+        let proxy = setup(&one, &two, HEDGE_AFTER_60MS).start();
+        let asked = Request::post("/v1/chat/completions", &chat_body("auto", "hi", stream))
             .bearer(CLIENT_KEY)
             .open(proxy.addr);
-        two.request(0);
+        two.nth_request(0);
 
         drop(asked);
 
-        one.until(0, "the first to be let go", |seen| seen.left.is_some());
-        two.until(0, "the second to be let go", |seen| seen.left.is_some());
-        let full = explained(&proxy);
+        one.wait_for_request(0, "the first to be let go", |seen| seen.hung_up_at.is_some());
+        two.wait_for_request(0, "the second to be let go", |seen| seen.hung_up_at.is_some());
+        let full = explain_last(&proxy);
         assert_eq!(full["record"]["state"], "left", "{full}");
         assert_eq!(full["parts"].as_array().map(Vec::len), Some(2), "both are billed: {full}");
     }
@@ -186,32 +196,33 @@ fn the_share_is_kept_and_server_tools_are_never_run_twice() {
     let (one, two) = (Upstream::start(vec![slow()]), Upstream::start(vec![Scene::chat("quick")]));
     let proxy = setup(&one, &two, "{ after = \"20ms\", max_share = 0.5 }").start();
 
-    let said: Vec<String> = (0..4).map(|_| proxy.ask(&body("auto", "hi", false)).said()).collect();
+    let said: Vec<String> =
+        (0..4).map(|_| proxy.ask(&chat_body("auto", "hi", false)).chat_text()).collect();
     assert_eq!(
         said,
         ["hello", "quick", "hello", "quick"],
         "every other request may be asked twice"
     );
 
-    let mut search = body("auto", "hi", false);
+    let mut search = chat_body("auto", "hi", false);
     search["web_search_options"] = json!({});
     for _ in 0..2 {
-        assert_eq!(proxy.ask(&search).said(), "hello");
+        assert_eq!(proxy.ask(&search).chat_text(), "hello");
     }
-    assert_eq!(two.journal().len(), 2);
+    assert_eq!(two.requests().len(), 2);
 }
 
 #[test]
 fn after_twenty_answers_the_slow_ones_are_known() {
     let quick = || Scene::chat("hello");
-    let one =
-        Upstream::directed(
-            move |_, number| if number < 20 { quick() } else { quick().head_gate(&Gate::shut()) },
-        );
+    let one = Upstream::with_director(move |_, number| {
+        if number < 20 { quick() } else { quick().head_gate(&Gate::closed()) }
+    });
     let two = Upstream::start(vec![Scene::chat("second")]);
     let proxy = setup(&one, &two, "{ max_share = 0.1 }").start();
 
-    let said: Vec<String> = (0..21).map(|_| proxy.ask(&body("auto", "hi", false)).said()).collect();
+    let said: Vec<String> =
+        (0..21).map(|_| proxy.ask(&chat_body("auto", "hi", false)).chat_text()).collect();
 
     assert!(said[..20].iter().all(|said| said == "hello"), "{said:?}");
     assert_eq!(said[20], "second");
@@ -219,7 +230,7 @@ fn after_twenty_answers_the_slow_ones_are_known() {
 
 #[test]
 fn a_translated_hedge_answers_in_the_clients_dialect_and_another_account_goes_first() {
-    let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::shut())]);
+    let one = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::closed())]);
     let two = Upstream::start(vec![Scene::events([
         chunk(&json!({"role": "assistant", "content": ""}), None),
         chunk(&json!({"content": "hello"}), None),
@@ -228,10 +239,10 @@ fn a_translated_hedge_answers_in_the_clients_dialect_and_another_account_goes_fi
     ])]);
     let proxy = Setup::new()
         .config(&format!(
-            "[[model]]\nname = \"auto\"\ntargets = [\"one:m\", \"two:m\"]\nhedge = {SOON}"
+            "[[model]]\nname = \"auto\"\ntargets = [\"one:m\", \"two:m\"]\nhedge = {HEDGE_AFTER_60MS}"
         ))
         .upstream_at("one", &one.url(), &["work", "spare"], "")
-        .speaking("openai", "two", &two, "")
+        .upstream_with_dialect("openai", "two", &two, "")
         .start();
     let ask = json!({"model": "auto", "max_tokens": 50, "stream": true, "messages": [{"role": "user", "content": "hi"}]});
 
@@ -245,5 +256,5 @@ fn a_translated_hedge_answers_in_the_clients_dialect_and_another_account_goes_fi
     assert_eq!(names.first(), Some(&json!("message_start")), "{}", answer.text());
     assert_eq!(names.last(), Some(&json!("message_stop")), "{}", answer.text());
     assert!(answer.text().contains("hello"));
-    assert_eq!(one.journal().len() + two.journal().len(), 2);
+    assert_eq!(one.requests().len() + two.requests().len(), 2);
 }

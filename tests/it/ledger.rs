@@ -15,21 +15,21 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::{Connection, Request},
-    proxy::{CLIENT_KEY, Proxy, Setup, body, secret},
-    until,
+    poll_until,
+    proxy::{CLIENT_KEY, Proxy, Setup, chat_body, secret},
     upstream::{Gate, Scene, Upstream},
 };
 
 /// A price for the scripted model: a million tokens cost a dollar in and ten out.
 const PRICED: &str = "[ledger]\ntz = \"UTC\"\n[prices.\"one/m\"]\ninput = 1\noutput = 10";
 
-fn json_of(proxy: &Proxy, args: &[&str]) -> Value {
+fn cli_json(proxy: &Proxy, args: &[&str]) -> Value {
     let output = proxy.cli(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}"))
 }
 
-fn text_of(proxy: &Proxy, args: &[&str]) -> String {
+fn cli_output(proxy: &Proxy, args: &[&str]) -> String {
     let output = proxy.cli(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
@@ -37,7 +37,7 @@ fn text_of(proxy: &Proxy, args: &[&str]) -> String {
 
 #[test]
 fn what_was_asked_is_recorded_with_its_cost_and_can_be_explained() {
-    let upstream = Upstream::directed(|seen, _| {
+    let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") {
             Scene::status(429).header("retry-after", "30")
         } else {
@@ -48,18 +48,18 @@ fn what_was_asked_is_recorded_with_its_cost_and_can_be_explained() {
     proxy.chat("how are you?");
 
     // Three tokens in, two out.
-    let usage = json_of(&proxy, &["usage", "--json"]);
+    let usage = cli_json(&proxy, &["usage", "--json"]);
     assert_eq!(
         (&usage["rows"][0]["name"], &usage["rows"][0]["cost"], &usage["total"]["requests"]),
         (&json!("m"), &json!(23_000), &json!(1))
     );
-    let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+    let shown = cli_json(&proxy, &["log", "show", "last", "--json"]);
     assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(2));
     assert_eq!(
         (&shown["cost"]["usd"], &shown["parts"][0]["bill"]["source"]),
         (&json!(23_000), &json!("free"))
     );
-    let explained = text_of(&proxy, &["explain", "last"]);
+    let explained = cli_output(&proxy, &["explain", "last"]);
     for part in [
         "attempt 1 at one",
         "attempt 2 at one",
@@ -72,36 +72,36 @@ fn what_was_asked_is_recorded_with_its_cost_and_can_be_explained() {
         assert!(explained.contains(part), "{part} is missing in\n{explained}");
     }
     assert!(
-        text_of(&proxy, &["log", "show", "last", "--body", "request"]).contains("how are you?")
+        cli_output(&proxy, &["log", "show", "last", "--body", "request"]).contains("how are you?")
     );
-    assert!(text_of(&proxy, &["log", "show", "last", "--body", "answer"]).contains("hello"));
+    assert!(cli_output(&proxy, &["log", "show", "last", "--body", "answer"]).contains("hello"));
     assert_eq!(proxy.snapshot()["live"]["totals"]["cost"], 23_000);
     for by in ["project", "upstream", "key", "client", "session", "day"] {
         assert_eq!(
-            json_of(&proxy, &["usage", "--by", by, "--json"])["total"]["cost"],
+            cli_json(&proxy, &["usage", "--by", by, "--json"])["total"]["cost"],
             23_000,
             "{by}"
         );
     }
-    let page = text_of(&proxy, &["usage"]);
+    let page = cli_output(&proxy, &["usage"]);
     assert!(page.contains("today") && page.contains("<$0.001"), "{page}");
 }
 
 #[test]
 fn history_outlives_the_proxy_and_is_read_without_one() {
-    let upstream = Upstream::directed(|seen, _| match seen.json()["model"].as_str() {
+    let upstream = Upstream::with_director(|seen, _| match seen.json()["model"].as_str() {
         Some("=cmd|x") => Scene::status(400),
         _ => Scene::chat("hello"),
     });
     let mut proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
     proxy.chat("hi");
-    proxy.ask(&body("=cmd|x", "hi", false));
+    proxy.ask(&chat_body("=cmd|x", "hi", false));
     proxy.signal(rustix::process::Signal::TERM);
     assert_eq!(proxy.exit_code(), Some(0));
 
-    let log = text_of(&proxy, &["log", "status:2xx"]);
-    let exported = text_of(&proxy, &["log", "export"]);
-    let csv = text_of(&proxy, &["log", "export", "--format", "csv"]);
+    let log = cli_output(&proxy, &["log", "status:2xx"]);
+    let exported = cli_output(&proxy, &["log", "export"]);
+    let csv = cli_output(&proxy, &["log", "export", "--format", "csv"]);
 
     assert_eq!(log.lines().count(), 1, "{log}");
     let lines: Vec<Value> =
@@ -116,7 +116,7 @@ fn history_outlives_the_proxy_and_is_read_without_one() {
         csv.lines().all(|line| line.split(',').all(|cell| !cell.starts_with(['=', '+', '-', '@']))),
         "{csv}"
     );
-    assert_eq!(json_of(&proxy, &["usage", "--json"])["total"]["requests"], 2);
+    assert_eq!(cli_json(&proxy, &["usage", "--json"])["total"]["requests"], 2);
     assert_eq!(proxy.cli(&["log", "--since", "soon"]).status.code(), Some(2));
     assert_eq!(proxy.cli(&["usage", "--by", "mood"]).status.code(), Some(2));
     assert_eq!(proxy.cli(&["log", "show", "ffffff"]).status.code(), Some(1));
@@ -124,14 +124,14 @@ fn history_outlives_the_proxy_and_is_read_without_one() {
 
 #[test]
 fn what_is_not_told_is_estimated_and_marked() {
-    let gate = Gate::shut();
+    let gate = Gate::closed();
     let held = Scene::sse(&["one ", "two ", "three ", "four "]).gate(4, &gate);
     let upstream = Upstream::start(vec![held, Scene::sse(&["one ", "two "])]);
     let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
     let mut left = proxy.open_chat("tell me something long", true);
-    left.until("three");
+    left.read_until("three");
     drop(left);
-    let cost = until("the request to be recorded", || {
+    let cost = poll_until("the request to be recorded", || {
         let shown = proxy.cli(&["log", "show", "last", "--json"]);
         let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
         (shown["state"] == "left").then(|| shown["cost"].clone())
@@ -145,13 +145,13 @@ fn what_is_not_told_is_estimated_and_marked() {
     );
     // A whole stream without usage is estimated too.
     proxy.chat_stream("hi");
-    let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+    let shown = cli_json(&proxy, &["log", "show", "last", "--json"]);
     assert_eq!(
         (&shown["state"], &shown["cost"]["sure"]),
         (&json!("done"), &json!("estimate")),
         "{shown}"
     );
-    assert!(text_of(&proxy, &["log"]).contains('~'));
+    assert!(cli_output(&proxy, &["log"]).contains('~'));
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn what_the_provider_says_that_it_costs_counts() {
     let proxy = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]).start();
     let bill = || {
         proxy.chat("hi");
-        let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+        let shown = cli_json(&proxy, &["log", "show", "last", "--json"]);
         (
             shown["cost"]["usd"].clone(),
             shown["parts"][0]["bill"]["computed"].clone(),
@@ -181,14 +181,14 @@ fn what_the_provider_says_that_it_costs_counts() {
 }
 
 #[test]
-fn pain_22_an_unknown_price_is_never_nothing() {
-    let upstream = Upstream::directed(|_, _| Scene::chat("hello"));
+fn an_unknown_price_is_never_nothing() {
+    let upstream = Upstream::with_director(|_, _| Scene::chat("hello"));
     let proxy = Setup::new()
         .upstream_at("one", "http://127.0.0.1:1", &[], "enabled = false")
         .upstream("far", &upstream, &["work"])
         .start();
     proxy.chat("hi");
-    let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+    let shown = cli_json(&proxy, &["log", "show", "last", "--json"]);
     // On this machine it is free; elsewhere nobody knows.
     assert_eq!(
         (&shown["cost"]["usd"], &shown["parts"][0]["bill"]["source"]),
@@ -200,7 +200,7 @@ fn pain_22_an_unknown_price_is_never_nothing() {
 fn no_key_reaches_the_files_and_bodies_stay_within_their_room() {
     let key = secret("one", "work");
     let echo = key.clone();
-    let upstream = Upstream::directed(move |_, nth| match nth % 3 {
+    let upstream = Upstream::with_director(move |_, nth| match nth % 3 {
         0 => Scene::chat(&format!("your key is {echo}")),
         1 => Scene::json(500, &json!({"error": {"message": format!("bad key {echo}")}})),
         _ => Scene::sse(&["your key ", &echo, " is leaked"]),
@@ -214,9 +214,9 @@ fn no_key_reaches_the_files_and_bodies_stay_within_their_room() {
                 format!("{:x}", (k + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(n as u32))
             })
             .collect();
-        proxy.ask(&body("m", &format!("my key is {key}, {noise}"), n % 2 == 0));
+        proxy.ask(&chat_body("m", &format!("my key is {key}, {noise}"), n % 2 == 0));
     }
-    let shown = json_of(&proxy, &["log", "show", "last", "--json"]);
+    let shown = cli_json(&proxy, &["log", "show", "last", "--json"]);
     let sent = shown["bodies"]
         .as_array()
         .and_then(|bodies| bodies.iter().find(|body| body["side"] == "request"))
@@ -253,7 +253,7 @@ fn no_key_reaches_the_files_and_bodies_stay_within_their_room() {
 
 #[test]
 fn a_damaged_or_locked_file_never_fails_a_request() {
-    let upstream = Upstream::directed(|_, _| Scene::chat("hello"));
+    let upstream = Upstream::with_director(|_, _| Scene::chat("hello"));
     let setup = Setup::new().config(PRICED).upstream("one", &upstream, &["work"]);
     let home = setup.home();
     fs::create_dir_all(home.data()).expect("the data dir");
@@ -261,7 +261,7 @@ fn a_damaged_or_locked_file_never_fails_a_request() {
         .expect("written");
     let mut proxy = Proxy::spawn(home);
     assert_eq!(proxy.chat("hi").status, 200);
-    assert_eq!(json_of(&proxy, &["usage", "--json"])["total"]["requests"], 1);
+    assert_eq!(cli_json(&proxy, &["usage", "--json"])["total"]["requests"], 1);
     assert!(proxy.output().contains("is damaged"), "{}", proxy.output());
     let names: Vec<String> = fs::read_dir(proxy.home.data())
         .expect("it")
@@ -276,13 +276,13 @@ fn a_damaged_or_locked_file_never_fails_a_request() {
     let begun = Instant::now();
     assert_eq!(proxy.chat("hi").status, 200);
     assert!(begun.elapsed() < Duration::from_secs(2), "the request waits for nothing");
-    until("the trouble to be known", || {
+    poll_until("the trouble to be known", || {
         proxy.snapshot()["ledger"]["trouble"].as_str().map(str::to_owned)
     });
     other.execute_batch("COMMIT").expect("unlocked");
     drop(other);
-    until("it to be written", || {
-        (json_of(&proxy, &["usage", "--json"])["total"]["requests"] == 2).then_some(())
+    poll_until("it to be written", || {
+        (cli_json(&proxy, &["usage", "--json"])["total"]["requests"] == 2).then_some(())
     });
     proxy.signal(rustix::process::Signal::TERM);
     assert_eq!(proxy.exit_code(), Some(0));
@@ -290,7 +290,7 @@ fn a_damaged_or_locked_file_never_fails_a_request() {
 
 /// How many requests are answered before the kill: few each time, or as many as `CRASH_REQUESTS`
 /// says, once.
-fn crash_sizes() -> Vec<usize> {
+fn crash_request_counts() -> Vec<usize> {
     let many = std::env::var("CRASH_REQUESTS")
         .ok()
         .map(|n| n.parse().expect("CRASH_REQUESTS is a number"));
@@ -298,7 +298,7 @@ fn crash_sizes() -> Vec<usize> {
 }
 
 /// Up to this, by chance: a kill must find the ledger anywhere.
-fn chance(upto: u64) -> u64 {
+fn random_below(upto: u64) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0) % upto.max(1)
 }
@@ -306,18 +306,18 @@ fn chance(upto: u64) -> u64 {
 /// Asks until there was the kill; every request that was answered, and when.
 fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, told: &Mutex<Vec<(String, Instant)>>) {
     // The built-in upstream: the scripted one remembers every request.
-    let request =
-        Request::post("/v1/chat/completions", &body("demo/echo", "hi", false)).bearer(CLIENT_KEY);
+    let request = Request::post("/v1/chat/completions", &chat_body("demo/echo", "hi", false))
+        .bearer(CLIENT_KEY);
     let bytes = request.bytes(proxy.addr);
     while !stop.load(Ordering::Relaxed) {
         // The connection of the moment of the kill cannot be made, and an answer may be cut
         // anywhere.
         let asked = AssertUnwindSafe(|| {
-            let mut connection = Connection::to(proxy.addr);
+            let mut connection = Connection::connect(proxy.addr);
             while !stop.load(Ordering::Relaxed) {
                 connection.write(&bytes);
-                let Some(answer) = connection.try_answer() else { return };
-                if answer.status == 200 && answer.whole {
+                let Some(answer) = connection.try_read_answer() else { return };
+                if answer.status == 200 && answer.complete {
                     let id = answer.header("x-request-id").unwrap_or_default().to_owned();
                     told.lock().expect("ids").push((id, Instant::now()));
                 }
@@ -328,13 +328,13 @@ fn ask_until_killed(proxy: &Proxy, stop: &AtomicBool, told: &Mutex<Vec<(String, 
 }
 
 #[test]
-fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
+fn a_kill_loses_nothing_that_was_told_a_second_before() {
     const SECOND: Duration = Duration::from_secs(1);
     let mut proxy = Setup::new().config("[ledger]\ntz = \"UTC\"").start();
     let mut before = 0;
-    for size in crash_sizes() {
+    for size in crash_request_counts() {
         let (told, stop) = (Mutex::new(Vec::<(String, Instant)>::new()), AtomicBool::new(false));
-        let wanted = size + usize::try_from(chance(size as u64 / 10)).expect("few");
+        let wanted = size + usize::try_from(random_below(size as u64 / 10)).expect("few");
         let killed = std::thread::scope(|scope| {
             for _ in 0..4 {
                 let (told, stop, proxy) = (&told, &stop, &proxy);
@@ -348,7 +348,7 @@ fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
                     begun.elapsed() < Duration::from_secs(60).max(SECOND * (size as u32 / 50)),
                     "too slow to be of use"
                 );
-                std::thread::park_timeout(Duration::from_micros(chance(2_000)));
+                std::thread::park_timeout(Duration::from_micros(random_below(2_000)));
             }
             proxy.signal(rustix::process::Signal::KILL);
             let killed = Instant::now();
@@ -358,7 +358,7 @@ fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
         assert_eq!(proxy.exit_code(), None, "killed");
 
         let told = told.into_inner().expect("ids");
-        let times = recorded(&proxy);
+        let times = recorded_counts(&proxy);
         let due: Vec<&String> = told
             .iter()
             .filter(|(_, at)| killed.duration_since(*at) > SECOND)
@@ -384,15 +384,15 @@ fn pain_27_a_kill_loses_nothing_that_was_told_a_second_before() {
         let home = proxy.take_home();
         proxy = Proxy::spawn(home);
         let all =
-            json_of(&proxy, &["usage", "--json"])["demo"]["requests"].as_u64().expect("a number");
+            cli_json(&proxy, &["usage", "--json"])["demo"]["requests"].as_u64().expect("a number");
         assert_eq!(all, times.len() as u64, "sums agree with rows");
     }
 }
 
 /// How often each request stands in the ledger.
-fn recorded(proxy: &Proxy) -> HashMap<String, u32> {
+fn recorded_counts(proxy: &Proxy) -> HashMap<String, u32> {
     let mut times: HashMap<String, u32> = HashMap::new();
-    for line in text_of(proxy, &["log", "export"]).lines() {
+    for line in cli_output(proxy, &["log", "export"]).lines() {
         let record: Value = serde_json::from_str(line).expect("JSON");
         *times.entry(record["id"].as_str().expect("an id").to_owned()).or_default() += 1;
     }

@@ -8,32 +8,32 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::Request,
-    proxy::{CLIENT_KEY, Proxy, Setup, body, secret},
-    until,
-    upstream::{Scene, Seen, Upstream},
+    poll_until,
+    proxy::{CLIENT_KEY, Proxy, Setup, chat_body, secret},
+    upstream::{ReceivedRequest, Scene, Upstream},
 };
 
 /// Somebody who takes whatever is posted.
-fn receiver() -> Upstream {
-    Upstream::directed(|_, _| Scene::json(200, &json!({ "code": 0 })))
+fn webhook_receiver() -> Upstream {
+    Upstream::with_director(|_, _| Scene::json(200, &json!({ "code": 0 })))
 }
 
-fn at(receiver: &Upstream, path: &str) -> String {
+fn receiver_url(receiver: &Upstream, path: &str) -> String {
     format!("http://{}{path}", receiver.addr())
 }
 
 /// The first message of this kind.
-fn message(receiver: &Upstream, kind: &str) -> (Seen, Value) {
-    until(&format!("an alert of the kind {kind}"), || {
+fn first_message(receiver: &Upstream, kind: &str) -> (ReceivedRequest, Value) {
+    poll_until(&format!("an alert of the kind {kind}"), || {
         receiver
-            .everything()
+            .all_requests()
             .into_iter()
             .map(|seen| (seen.clone(), seen.json()))
             .find(|(_, told)| told["kind"] == kind)
     })
 }
 
-fn control(proxy: &Proxy, path: &str) -> crate::support::client::Answer {
+fn control_get(proxy: &Proxy, path: &str) -> crate::support::client::HttpAnswer {
     let token =
         std::fs::read_to_string(proxy.home.data().join("run/token")).expect("the control token");
     Request::get(path).bearer(token.trim()).send(proxy.addr)
@@ -41,14 +41,14 @@ fn control(proxy: &Proxy, path: &str) -> crate::support::client::Answer {
 
 #[test]
 fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
-    let hook = receiver();
-    let upstream = Upstream::directed(|seen, _| {
+    let hook = webhook_receiver();
+    let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") { Scene::status(401) } else { Scene::chat("hello") }
     });
     let config = format!(
         "[alerts]\nwebhook = \"{}\"\nsecret = \"env:IT_HOOK\"\nfeishu = \"{}\"",
-        at(&hook, "/hook/secret-path"),
-        at(&hook, "/bot")
+        receiver_url(&hook, "/hook/secret-path"),
+        receiver_url(&hook, "/bot")
     );
     let setup = Setup::new().config(&config).variable("IT_HOOK", "a-very-long-secret");
     let proxy = setup.upstream("one", &upstream, &["work", "spare"]).start();
@@ -56,7 +56,7 @@ fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
         assert_eq!(proxy.chat("hi").status, 200);
     }
 
-    let (seen, told) = message(&hook, "key_rejected");
+    let (seen, told) = first_message(&hook, "key_rejected");
     assert_eq!(seen.path, "/hook/secret-path");
     assert_eq!(
         (&told["event"], &told["upstream"], &told["key"], &told["level"]),
@@ -71,7 +71,8 @@ fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
     let digest = Secret::new("a-very-long-secret".to_owned()).sign(signed.as_bytes());
     let want: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(seen.header("x-aiproxy-signature"), Some(format!("sha256={want}").as_str()));
-    let card = until("a card", || hook.everything().into_iter().find(|seen| seen.path == "/bot"));
+    let card =
+        poll_until("a card", || hook.all_requests().into_iter().find(|seen| seen.path == "/bot"));
     assert_eq!(card.json()["card"]["header"]["template"], "red");
     assert!(card.json()["sign"].is_string());
 
@@ -81,13 +82,13 @@ fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
     assert!(String::from_utf8_lossy(&listed.stdout).contains("one/work is rejected"), "{listed:?}");
     let warmed = proxy.cli(&["key", "warm", "one/work"]);
     assert!(warmed.status.success(), "{warmed:?}");
-    let (_, well) = message(&hook, "recovered");
+    let (_, well) = first_message(&hook, "recovered");
     assert_eq!(
         (&well["upstream"], &well["key"], &well["level"]),
         (&json!("one"), &json!("work"), &json!("info"))
     );
     let rejected = hook
-        .everything()
+        .all_requests()
         .into_iter()
         .filter(|seen| seen.path != "/bot" && seen.json()["kind"] == "key_rejected")
         .count();
@@ -104,23 +105,23 @@ fn a_rejected_key_is_told_to_the_webhook_once_signed_and_in_status() {
 #[test]
 fn an_upstream_that_fails_is_told_and_what_is_not_taken_is_sent_again_with_the_same_id() {
     let tries = AtomicUsize::new(0);
-    let hook = Upstream::directed(move |_, _| {
+    let hook = Upstream::with_director(move |_, _| {
         if tries.fetch_add(1, Ordering::Relaxed) == 0 {
             Scene::status(503)
         } else {
             Scene::json(200, &json!({}))
         }
     });
-    let upstream = Upstream::directed(|_, _| Scene::status(500));
+    let upstream = Upstream::with_director(|_, _| Scene::status(500));
     let config = format!(
         "[alerts]\nwebhook = \"{}\"\n[retry]\nmax_attempts = 1\n[cooldown]\nfailures = 1",
-        at(&hook, "/hook")
+        receiver_url(&hook, "/hook")
     );
     let proxy = Setup::new().config(&config).upstream("one", &upstream, &["work"]).start();
     proxy.chat("hi");
 
-    let first = hook.request(0);
-    let again = hook.request(1);
+    let first = hook.nth_request(0);
+    let again = hook.nth_request(1);
 
     assert_eq!(first.json()["kind"], "upstream_down", "{}", first.json());
     assert_eq!(
@@ -137,12 +138,12 @@ fn an_upstream_that_fails_is_told_and_what_is_not_taken_is_sent_again_with_the_s
 
 #[test]
 fn a_test_of_the_alerts_says_what_came_of_each_way() {
-    let hook = receiver();
+    let hook = webhook_receiver();
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let nowhere = Upstream::refused();
+    let nowhere = Upstream::refused_addr();
     let config = format!(
         "[alerts]\nwebhook = \"{}\"\nfeishu = \"http://{nowhere}/bot\"",
-        at(&hook, "/hook")
+        receiver_url(&hook, "/hook")
     );
     let proxy = Setup::new().config(&config).upstream("one", &upstream, &["work"]).start();
 
@@ -155,7 +156,7 @@ fn a_test_of_the_alerts_says_what_came_of_each_way() {
             && said.contains("feishu: "),
         "{said}"
     );
-    assert_eq!(message(&hook, "test").1["event"], "test");
+    assert_eq!(first_message(&hook, "test").1["event"], "test");
 
     let silent = Setup::new().upstream("one", &upstream, &["work"]).start();
     let tested = silent.cli(&["alerts", "test"]);
@@ -164,7 +165,7 @@ fn a_test_of_the_alerts_says_what_came_of_each_way() {
 
 #[test]
 fn metrics_tell_of_requests_attempts_and_keys_to_the_owner_only() {
-    let upstream = Upstream::directed(|seen, _| {
+    let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") {
             Scene::status(429).header("retry-after", "30")
         } else {
@@ -176,7 +177,7 @@ fn metrics_tell_of_requests_attempts_and_keys_to_the_owner_only() {
     proxy.chat("hi");
     proxy.chat("hi");
 
-    let answer = control(&proxy, "/metrics");
+    let answer = control_get(&proxy, "/metrics");
 
     assert_eq!(
         (answer.status, answer.header("content-type")),
@@ -216,13 +217,13 @@ fn metrics_tell_of_requests_attempts_and_keys_to_the_owner_only() {
 
 #[test]
 fn the_turns_of_a_session_are_told_to_its_own_project() {
-    let upstream = Upstream::directed(|_, nth| Scene::chat(&format!("answer {nth}")));
+    let upstream = Upstream::with_director(|_, nth| Scene::chat(&format!("answer {nth}")));
     let other = "aip-it-other-0123456789abcdef0123456789";
     let config = format!("[[project]]\nname = \"other\"\nkey = \"{other}\"");
     let proxy = Setup::new().config(&config).upstream("one", &upstream, &["work"]).start();
     for n in 0..3 {
         let asked =
-            Request::post("/v1/chat/completions", &body("m", &format!("question {n}"), false))
+            Request::post("/v1/chat/completions", &chat_body("m", &format!("question {n}"), false))
                 .header("x-session-id", "s/1");
         assert_eq!(proxy.send(&asked).status, 200);
     }
@@ -256,8 +257,8 @@ fn the_turns_of_a_session_are_told_to_its_own_project() {
 
 #[test]
 fn traces_are_sent_with_a_span_for_the_request_and_one_for_each_attempt() {
-    let collector = receiver();
-    let upstream = Upstream::directed(|seen, _| {
+    let collector = webhook_receiver();
+    let upstream = Upstream::with_director(|seen, _| {
         if seen.key() == secret("one", "work") { Scene::status(429) } else { Scene::chat("hello") }
     });
     let config = format!(
@@ -266,12 +267,12 @@ fn traces_are_sent_with_a_span_for_the_request_and_one_for_each_attempt() {
     );
     let setup = Setup::new().config(&config).variable("IT_OTLP", "Basic abc def");
     let proxy = setup.upstream("one", &upstream, &["work", "spare"]).start();
-    let asked = Request::post("/v1/chat/completions", &body("m", "hi", false));
+    let asked = Request::post("/v1/chat/completions", &chat_body("m", "hi", false));
     proxy.send(
         &asked.header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     );
 
-    let seen = collector.request(0);
+    let seen = collector.nth_request(0);
 
     assert_eq!(
         (seen.path.as_str(), seen.header("authorization")),
@@ -292,7 +293,7 @@ fn traces_are_sent_with_a_span_for_the_request_and_one_for_each_attempt() {
 
 #[test]
 fn a_replay_is_compared_with_the_first_time() {
-    let upstream = Upstream::directed(|seen, _| match seen.json()["model"].as_str() {
+    let upstream = Upstream::with_director(|seen, _| match seen.json()["model"].as_str() {
         Some("big") => Scene::chat("one\ntwo\nthree"),
         _ => Scene::chat("one\n2\nthree"),
     });
@@ -316,7 +317,7 @@ fn a_replay_is_compared_with_the_first_time() {
         (&json!(true), &json!(""), &json!("big"))
     );
     assert_eq!(proxy.cli(&["log", "replay", "ffff"]).status.code(), Some(1));
-    assert_eq!(upstream.journal().len(), 3);
+    assert_eq!(upstream.requests().len(), 3);
 }
 
 #[test]
@@ -332,7 +333,7 @@ fn what_cannot_be_sent_to_is_refused_before_it_runs() {
         ("[otlp]\nurl = \"localhost:4318\"", "no address that something can be sent to"),
         ("[otlp]\nheaders = { \"a b\" = \"c\" }", "is no name of a header"),
     ] {
-        let home = Setup::new().whole_config(config).home();
+        let home = Setup::new().full_config(config).home();
         let checked = home.command().args(["config", "check"]).output().expect("run aiproxy");
         let said = String::from_utf8_lossy(&checked.stderr).into_owned()
             + &String::from_utf8_lossy(&checked.stdout);

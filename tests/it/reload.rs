@@ -1,32 +1,32 @@
 //! Reload: an edit applies at once, a bad edit changes nothing and says where it is bad.
 
 use crate::support::{
-    proxy::{Setup, body},
-    until,
+    poll_until,
+    proxy::{Setup, chat_body},
     upstream::{Gate, Scene, Upstream},
 };
 
 #[test]
-fn pain_26_saving_the_file_applies_it() {
+fn saving_the_file_applies_it() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
-    assert_eq!(proxy.ask(&body("one/m", "hi", false)).said(), "hello");
+    assert_eq!(proxy.ask(&chat_body("one/m", "hi", false)).chat_text(), "hello");
     let text = std::fs::read_to_string(proxy.home.config()).expect("the config");
 
     proxy.home.write_config(&text.replace("name = \"one\"", "name = \"renamed\""));
 
-    until("the new name to be served", || {
+    poll_until("the new name to be served", || {
         let names = proxy.status_json()["upstreams"].clone();
         names
             .as_array()
             .is_some_and(|rows| rows.iter().any(|row| row["name"] == "renamed"))
             .then_some(())
     });
-    assert_eq!(proxy.ask(&body("renamed/m", "hi", false)).said(), "hello");
+    assert_eq!(proxy.ask(&chat_body("renamed/m", "hi", false)).chat_text(), "hello");
 }
 
 #[test]
-fn pain_26_a_command_reloads_too_and_a_broken_file_changes_nothing() {
+fn a_command_reloads_too_and_a_broken_file_changes_nothing() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let good = std::fs::read_to_string(proxy.home.config()).expect("the config");
@@ -40,7 +40,7 @@ fn pain_26_a_command_reloads_too_and_a_broken_file_changes_nothing() {
         told.contains("config.toml") && told.contains("server"),
         "names file and likely key: {told}"
     );
-    assert_eq!(proxy.chat("hi").said(), "hello");
+    assert_eq!(proxy.chat("hi").chat_text(), "hello");
     let problems = proxy.status_json()["config"]["problems"].to_string();
     assert!(problems.contains("config.toml:1:"), "file, line and column: {problems}");
 
@@ -48,7 +48,7 @@ fn pain_26_a_command_reloads_too_and_a_broken_file_changes_nothing() {
     let applied = proxy.cli(&["reload"]);
 
     assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
-    until("the problems to be gone", || {
+    poll_until("the problems to be gone", || {
         proxy.status_json()["config"]["problems"]
             .as_array()
             .is_some_and(Vec::is_empty)
@@ -57,19 +57,19 @@ fn pain_26_a_command_reloads_too_and_a_broken_file_changes_nothing() {
 }
 
 #[test]
-fn pain_26_streams_under_way_end_with_what_they_began_with() {
-    let gate = Gate::shut();
+fn streams_under_way_end_with_what_they_began_with() {
+    let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("hi", true);
-    connection.until("\"a\"");
+    connection.read_until("\"a\"");
 
-    proxy.home.write_config(&Setup::new().text());
+    proxy.home.write_config(&Setup::new().config_text());
     assert!(proxy.cli(&["reload"]).status.success());
     gate.open();
 
-    let rest = connection.answer();
-    assert!(rest.whole && rest.text().contains("[DONE]"), "{}", rest.text());
+    let rest = connection.read_answer();
+    assert!(rest.complete && rest.text().contains("[DONE]"), "{}", rest.text());
     assert_eq!(proxy.chat("hi").status, 404, "the upstream is gone for new requests");
 }
 
@@ -82,7 +82,7 @@ fn a_cooldown_lives_on_over_a_reload() {
     assert!(proxy.cli(&["reload"]).status.success());
 
     assert_eq!(proxy.chat("hi").status, 429);
-    assert_eq!(upstream.journal().len(), 1);
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
@@ -96,5 +96,5 @@ fn a_changed_listen_is_said_to_need_a_restart() {
         .write_config(&format!("[server]\nlisten = \"127.0.0.1:9\"\nmax_requests = 100\n{text}"));
     assert!(proxy.cli(&["reload"]).status.success());
 
-    assert_eq!(proxy.chat("hi").said(), "hello");
+    assert_eq!(proxy.chat("hi").chat_text(), "hello");
 }

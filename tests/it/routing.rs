@@ -5,20 +5,20 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::{
-    client::{Answer, Request},
-    proxy::{CLIENT_KEY, Setup, body, secret},
-    until,
+    client::{HttpAnswer, Request},
+    poll_until,
+    proxy::{CLIENT_KEY, Setup, chat_body, secret},
     upstream::{Gate, Scene, Upstream},
 };
 
 /// Another project, with this client key and these lines.
-fn project(name: &str, key: &str, lines: &str) -> String {
+fn project_toml(name: &str, key: &str, lines: &str) -> String {
     format!("[[project]]\nname = \"{name}\"\nkey = \"{key}\"\n{lines}\n")
 }
 
 const IDE: &str = "aip-it-ide-0123456789abcdef0123456789ab";
 
-fn number(answer: &Answer, header: &str) -> u64 {
+fn header_number(answer: &HttpAnswer, header: &str) -> u64 {
     answer
         .header(header)
         .and_then(|value| value.trim_end_matches('s').parse().ok())
@@ -26,14 +26,16 @@ fn number(answer: &Answer, header: &str) -> u64 {
 }
 
 #[test]
-fn pain_16_a_project_over_its_requests_a_minute_hears_so_at_once() {
+fn a_project_over_its_requests_a_minute_hears_so_at_once() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
-        .config(&project("ide", IDE, "rpm = 2"))
+        .config(&project_toml("ide", IDE, "rpm = 2"))
         .upstream("one", &upstream, &["work"])
         .start();
     let ask = || {
-        Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).send(proxy.addr)
+        Request::post("/v1/chat/completions", &chat_body("m", "hi", false))
+            .bearer(IDE)
+            .send(proxy.addr)
     };
 
     let answers = [ask(), ask(), ask()];
@@ -45,13 +47,17 @@ fn pain_16_a_project_over_its_requests_a_minute_hears_so_at_once() {
         answers[2].text()
     );
     assert_eq!(
-        answers.each_ref().map(|answer| number(answer, "x-ratelimit-remaining-requests")),
+        answers.each_ref().map(|answer| header_number(answer, "x-ratelimit-remaining-requests")),
         [1, 0, 0]
     );
-    assert_eq!(number(&answers[2], "x-ratelimit-limit-requests"), 2);
-    assert!((55..=60).contains(&number(&answers[2], "retry-after")), "{:?}", answers[2].headers);
+    assert_eq!(header_number(&answers[2], "x-ratelimit-limit-requests"), 2);
+    assert!(
+        (55..=60).contains(&header_number(&answers[2], "retry-after")),
+        "{:?}",
+        answers[2].headers
+    );
     assert!(answers[2].text().contains("rpm"), "{}", answers[2].text());
-    assert_eq!(upstream.journal().len(), 2);
+    assert_eq!(upstream.requests().len(), 2);
     assert_eq!(proxy.chat("hi").status, 200, "other projects go on");
     assert!(!proxy.output().contains("not enforced"));
 }
@@ -60,17 +66,17 @@ fn pain_16_a_project_over_its_requests_a_minute_hears_so_at_once() {
 fn a_projects_tokens_are_reserved_and_settled_by_what_was_used() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
-        .config(&project("ide", IDE, "tpm = 2000"))
+        .config(&project_toml("ide", IDE, "tpm = 2000"))
         .upstream("one", &upstream, &["work"])
         .start();
     let ask = |prompt: &str| {
-        let mut body = body("m", prompt, false);
+        let mut body = chat_body("m", prompt, false);
         body["max_tokens"] = json!(50);
         Request::post("/v1/chat/completions", &body).bearer(IDE).send(proxy.addr)
     };
 
     let first = ask("hi");
-    let left = number(&ask("hi"), "x-ratelimit-remaining-tokens");
+    let left = header_number(&ask("hi"), "x-ratelimit-remaining-tokens");
     let large = ask(&"x".repeat(8_000));
 
     assert_eq!(first.status, 200);
@@ -81,36 +87,38 @@ fn a_projects_tokens_are_reserved_and_settled_by_what_was_used() {
 
 #[test]
 fn a_projects_requests_at_once_wait_for_each_other() {
-    let gate = Gate::shut();
+    let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::chat("hello").head_gate(&gate)]);
     let proxy = Setup::new()
-        .config(&project("ide", IDE, "max_concurrency = 1"))
+        .config(&project_toml("ide", IDE, "max_concurrency = 1"))
         .upstream("one", &upstream, &["work"])
         .start();
     let open = || {
-        Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(IDE).open(proxy.addr)
+        Request::post("/v1/chat/completions", &chat_body("m", "hi", false))
+            .bearer(IDE)
+            .open(proxy.addr)
     };
 
     let mut first = open();
-    until("the first at the upstream", || (upstream.journal().len() == 1).then_some(()));
+    poll_until("the first at the upstream", || (upstream.requests().len() == 1).then_some(()));
     let mut second = open();
-    until("the second in the queue", || {
+    poll_until("the second in the queue", || {
         proxy.snapshot()["live"]["running"]
             .as_array()
             .filter(|all| all.iter().any(|r| r["state"] == "queued"))
             .map(|_| ())
     });
-    assert_eq!(upstream.journal().len(), 1);
+    assert_eq!(upstream.requests().len(), 1);
     gate.open();
 
-    assert_eq!(first.answer().status, 200);
-    assert_eq!(second.answer().status, 200);
-    assert_eq!(upstream.journal().len(), 2);
+    assert_eq!(first.read_answer().status, 200);
+    assert_eq!(second.read_answer().status, 200);
+    assert_eq!(upstream.requests().len(), 2);
 }
 
 #[test]
-fn pain_16_a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429() {
-    let upstream = Upstream::directed(|seen, _| {
+fn a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429() {
+    let upstream = Upstream::with_director(|seen, _| {
         let scene = Scene::chat("hello");
         if seen.key() != secret("one", "work") {
             return scene;
@@ -126,7 +134,7 @@ fn pain_16_a_key_of_which_nothing_is_left_is_passed_over_before_it_answers_429()
 
     assert!(answers.iter().all(|answer| answer.status == 200));
     let asked: Vec<_> =
-        upstream.journal().iter().map(|seen| seen.key() == secret("one", "work")).collect();
+        upstream.requests().iter().map(|seen| seen.key() == secret("one", "work")).collect();
     assert_eq!(asked, [true, false, false]);
     let left = proxy.key("one/work")["limits"][0].clone();
     assert_eq!(
@@ -168,10 +176,10 @@ fn a_keys_limit_for_some_models_holds_for_these_only() {
     let proxy = Setup::new().config(&row).start();
 
     let models = ["glm-5", "glm-5", "gpt-5", "gpt-5"];
-    assert!(models.iter().all(|model| proxy.ask(&body(model, "hi", false)).status == 200));
+    assert!(models.iter().all(|model| proxy.ask(&chat_body(model, "hi", false)).status == 200));
 
     let keys: Vec<_> = upstream
-        .journal()
+        .requests()
         .iter()
         .map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned())
         .collect();
@@ -189,7 +197,7 @@ fn the_quickest_upstream_gets_what_follows() {
         .upstream("two", &quick, &["work"])
         .start();
 
-    let said: Vec<_> = (0..5).map(|_| proxy.chat("hi").said()).collect();
+    let said: Vec<_> = (0..5).map(|_| proxy.chat("hi").chat_text()).collect();
 
     assert_eq!(said, ["slow", "quick", "quick", "quick", "quick"]);
 }
@@ -205,7 +213,8 @@ fn the_preferred_region_goes_first_and_gives_way_to_health() {
         .start();
 
     let told = proxy.cli(&["route", "m"]);
-    let said = [proxy.chat("hi").said(), proxy.chat("hi").said(), proxy.chat("hi").said()];
+    let said =
+        [proxy.chat("hi").chat_text(), proxy.chat("hi").chat_text(), proxy.chat("hi").chat_text()];
 
     assert!(String::from_utf8_lossy(&told.stdout).contains("ready, in another region"), "{told:?}");
     assert_eq!(said, ["near", "far", "far"]);
@@ -213,10 +222,9 @@ fn the_preferred_region_goes_first_and_gives_way_to_health() {
 
 #[test]
 fn an_adaptive_mix_leaves_an_upstream_that_errs() {
-    let bad =
-        Upstream::directed(
-            |_, number| if number % 2 == 0 { Scene::status(500) } else { Scene::chat("bad") },
-        );
+    let bad = Upstream::with_director(|_, number| {
+        if number % 2 == 0 { Scene::status(500) } else { Scene::chat("bad") }
+    });
     let good = Upstream::start(vec![Scene::chat("good")]);
     let config = "[cooldown]\nserver_error = \"1ms\"\nmax = \"1ms\"\n[retry]\nbackoff = \"1ms\"\nmax_backoff = \"1ms\"\n[routing]\nstrategy = \"adaptive:error_rate\"";
     let proxy = Setup::new()
@@ -225,7 +233,7 @@ fn an_adaptive_mix_leaves_an_upstream_that_errs() {
         .upstream("two", &good, &["work"])
         .start();
 
-    let said: Vec<_> = (0..120).map(|_| proxy.chat("hi").said()).collect();
+    let said: Vec<_> = (0..120).map(|_| proxy.chat("hi").chat_text()).collect();
 
     assert!(said.iter().all(|said| !said.is_empty()), "nothing fails while one is healthy");
     let late = said[60..].iter().filter(|said| *said == "bad").count();
@@ -233,7 +241,7 @@ fn an_adaptive_mix_leaves_an_upstream_that_errs() {
 }
 
 /// A conversation of so many turns, long enough to be cached.
-fn talk(about: &str, turns: usize) -> serde_json::Value {
+fn conversation(about: &str, turns: usize) -> serde_json::Value {
     let mut messages = vec![json!({"role": "system", "content": "be brief"})];
     for turn in 0..turns {
         messages.push(
@@ -247,7 +255,7 @@ fn talk(about: &str, turns: usize) -> serde_json::Value {
 }
 
 /// An upstream with two keys that take turns.
-fn pair(upstream: &Upstream) -> String {
+fn two_key_config(upstream: &Upstream) -> String {
     format!(
         "[[upstream]]\nname = \"one\"\nbase_url = \"{}\"\ndialect = \"openai\"\nmodels = [\"*\"]\nkeys = [\
          {{ ref = \"sk-it-first-000000000000\", label = \"first\" }}, {{ ref = \"sk-it-second-00000000000\", label = \"second\" }}]",
@@ -255,26 +263,26 @@ fn pair(upstream: &Upstream) -> String {
     )
 }
 
-fn keys_of(upstream: &Upstream) -> Vec<String> {
+fn used_keys(upstream: &Upstream) -> Vec<String> {
     upstream
-        .journal()
+        .requests()
         .iter()
         .map(|seen| seen.key().split('-').nth(2).unwrap_or_default().to_owned())
         .collect()
 }
 
 #[test]
-fn pain_15_the_turns_of_a_conversation_go_to_the_account_that_has_it_cached() {
+fn the_turns_of_a_conversation_go_to_the_account_that_has_it_cached() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config(&pair(&upstream)).start();
+    let proxy = Setup::new().config(&two_key_config(&upstream)).start();
 
     for turns in 1..4 {
         for about in ["cats", "dogs"] {
-            assert_eq!(proxy.ask(&talk(about, turns)).status, 200);
+            assert_eq!(proxy.ask(&conversation(about, turns)).status, 200);
         }
     }
 
-    let keys = keys_of(&upstream);
+    let keys = used_keys(&upstream);
     assert_ne!(keys[0], keys[1], "two conversations, two keys");
     assert_eq!(
         keys,
@@ -285,13 +293,16 @@ fn pain_15_the_turns_of_a_conversation_go_to_the_account_that_has_it_cached() {
 #[test]
 fn without_affinity_keys_take_turns() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
-    let proxy = Setup::new().config("[routing]\nsticky = \"off\"").config(&pair(&upstream)).start();
+    let proxy = Setup::new()
+        .config("[routing]\nsticky = \"off\"")
+        .config(&two_key_config(&upstream))
+        .start();
 
     for turns in 1..4 {
-        proxy.ask(&talk("cats", turns));
+        proxy.ask(&conversation("cats", turns));
     }
 
-    assert_eq!(keys_of(&upstream), ["first", "second", "first"]);
+    assert_eq!(used_keys(&upstream), ["first", "second", "first"]);
 }
 
 #[test]
@@ -299,12 +310,12 @@ fn a_session_can_be_looked_at_and_forgotten_by_its_own_project_only() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config("[routing]\nsticky = \"session\"")
-        .config(&project("ide", IDE, ""))
-        .config(&pair(&upstream))
+        .config(&project_toml("ide", IDE, ""))
+        .config(&two_key_config(&upstream))
         .start();
     let ask = || {
         proxy.send(
-            &Request::post("/v1/chat/completions", &body("m", "hi", false))
+            &Request::post("/v1/chat/completions", &chat_body("m", "hi", false))
                 .header("x-session-id", "s/1"),
         )
     };
@@ -312,7 +323,7 @@ fn a_session_can_be_looked_at_and_forgotten_by_its_own_project_only() {
 
     assert_eq!(proxy.send(&Request::get(path)).status, 404);
     assert!([ask(), ask(), ask()].iter().all(|answer| answer.status == 200));
-    let keys = keys_of(&upstream);
+    let keys = used_keys(&upstream);
     assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
 
     let told = proxy.send(&Request::get(path));
@@ -340,7 +351,7 @@ fn what_would_be_decided_is_told_without_deciding_it() {
     let second = Upstream::start(vec![Scene::chat("hello")]);
     let model = "[[model]]\nname = \"auto\"\ntargets = [\"one:a\", \"two:b\"]";
     let proxy = Setup::new()
-        .config(&project("ide", IDE, "models = [\"auto\"]"))
+        .config(&project_toml("ide", IDE, "models = [\"auto\"]"))
         .config(model)
         .upstream_at("one", &first.url(), &["work"], "region = \"eu\"")
         .upstream_at("two", &second.url(), &["home"], "region = \"us\"")
@@ -372,7 +383,7 @@ fn what_would_be_decided_is_told_without_deciding_it() {
     assert_eq!(proxy.send(&Request::get("/routing/sessions/c")).status, 404, "nothing was bound");
     decide(json!({"logical_model": "auto", "conversation_id": "c", "bind": true}));
     assert_eq!(proxy.send(&Request::get("/routing/sessions/c")).json()["provider_id"], "one");
-    assert!(first.journal().is_empty() && second.journal().is_empty());
+    assert!(first.requests().is_empty() && second.requests().is_empty());
 
     let all = [
         "/providers",
@@ -409,7 +420,7 @@ fn a_model_whose_context_is_too_small_is_passed_over_with_that_reason() {
         .upstream("one", &small, &["work"])
         .upstream("two", &large, &["work"])
         .start();
-    let ask = |prompt: &str| proxy.ask(&body("auto", prompt, false)).said();
+    let ask = |prompt: &str| proxy.ask(&chat_body("auto", prompt, false)).chat_text();
 
     assert_eq!(ask("hi"), "small");
     assert_eq!(ask(&"word ".repeat(10_000)), "large");
@@ -428,14 +439,14 @@ fn a_model_that_sees_no_pictures_is_passed_over_where_another_does() {
     let picture = json!({"model": "auto", "messages": [{"role": "user", "content": [
         {"type": "text", "text": "what is this"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]});
 
-    assert_eq!(proxy.ask(&picture).said(), "seeing");
+    assert_eq!(proxy.ask(&picture).chat_text(), "seeing");
     assert_eq!(proxy.chat("hi").status, 200);
-    assert_eq!(proxy.ask(&body("auto", "hi", false)).said(), "blind");
+    assert_eq!(proxy.ask(&chat_body("auto", "hi", false)).chat_text(), "blind");
 }
 
 #[test]
 fn rules_of_an_upstream_say_what_its_refusals_mean() {
-    let odd = Upstream::directed(|seen, _| {
+    let odd = Upstream::with_director(|seen, _| {
         let refuse = |text: &str| {
             Scene::json(400, &json!({"error": {"message": text, "type": "invalid_request_error"}}))
         };
@@ -454,13 +465,13 @@ fn rules_of_an_upstream_say_what_its_refusals_mean() {
         .upstream("two", &good, &["work"])
         .start();
 
-    assert_eq!(proxy.chat("hi").said(), "one");
+    assert_eq!(proxy.chat("hi").chat_text(), "one");
     assert_eq!(proxy.chat("wrong").status, 400, "no rule is of that");
     assert_eq!(proxy.chat("gone").status, 500, "told as it is");
     assert_eq!(proxy.key("one/work")["state"], "ok");
-    assert_eq!(proxy.chat("busy").said(), "two");
+    assert_eq!(proxy.chat("busy").chat_text(), "two");
     assert_eq!(proxy.key("one/work")["scopes"][0]["state"], "cooling");
-    assert_eq!(proxy.chat("hi").said(), "two");
+    assert_eq!(proxy.chat("hi").chat_text(), "two");
 }
 
 #[test]
@@ -470,15 +481,15 @@ fn a_request_may_wish_who_serves_it_and_the_wish_is_not_sent() {
     let proxy =
         Setup::new().upstream("one", &first, &["work"]).upstream("two", &second, &["work"]).start();
     let wish = |provider: serde_json::Value| {
-        let mut body = body("m", "hi", false);
+        let mut body = chat_body("m", "hi", false);
         body["provider"] = provider;
         proxy.ask(&body)
     };
 
-    assert_eq!(wish(json!({"order": ["two"]})).said(), "second");
-    assert_eq!(wish(json!({"only": ["two"]})).said(), "second");
-    assert_eq!(wish(json!({"ignore": ["one"]})).said(), "second");
-    assert_eq!(wish(json!({"sort": "price"})).said(), "first");
+    assert_eq!(wish(json!({"order": ["two"]})).chat_text(), "second");
+    assert_eq!(wish(json!({"only": ["two"]})).chat_text(), "second");
+    assert_eq!(wish(json!({"ignore": ["one"]})).chat_text(), "second");
+    assert_eq!(wish(json!({"sort": "price"})).chat_text(), "first");
     let nobody = wish(json!({"only": ["two"], "ignore": ["two"]}));
     assert_eq!(
         (nobody.status, nobody.json()["error"]["param"].as_str()),
@@ -487,10 +498,10 @@ fn a_request_may_wish_who_serves_it_and_the_wish_is_not_sent() {
         nobody.text()
     );
     assert_eq!(wish(json!({"sort": "luck"})).status, 400);
-    assert!(second.journal().iter().all(|seen| seen.json().get("provider").is_none()));
-    assert_eq!(wish(json!({"order": ["somebody-else"]})).said(), "first");
+    assert!(second.requests().iter().all(|seen| seen.json().get("provider").is_none()));
+    assert_eq!(wish(json!({"order": ["somebody-else"]})).chat_text(), "first");
     assert_eq!(
-        first.journal().last().expect("asked").json()["provider"]["order"][0],
+        first.requests().last().expect("asked").json()["provider"]["order"][0],
         "somebody-else",
         "meant for the provider itself"
     );
@@ -498,7 +509,7 @@ fn a_request_may_wish_who_serves_it_and_the_wish_is_not_sent() {
 
 #[test]
 fn further_models_are_asked_where_the_first_cannot_be_had() {
-    let first = Upstream::directed(|seen, _| {
+    let first = Upstream::with_director(|seen, _| {
         if seen.json()["model"] == "a" {
             Scene::status(429).header("retry-after", "30")
         } else {
@@ -506,13 +517,13 @@ fn further_models_are_asked_where_the_first_cannot_be_had() {
         }
     });
     let proxy = Setup::new().upstream("one", &first, &["work"]).start();
-    let mut asked = body("a", "hi", false);
+    let mut asked = chat_body("a", "hi", false);
     asked["models"] = json!(["b"]);
 
     let answer = proxy.ask(&asked);
 
-    assert_eq!((answer.status, answer.said().as_str()), (200, "b"), "{}", answer.text());
-    assert!(first.journal().iter().all(|seen| seen.json().get("models").is_none()));
+    assert_eq!((answer.status, answer.chat_text().as_str()), (200, "b"), "{}", answer.text());
+    assert!(first.requests().iter().all(|seen| seen.json().get("models").is_none()));
 }
 
 #[test]
@@ -521,18 +532,20 @@ fn the_ending_of_a_name_chooses_a_strategy() {
     let quick = Upstream::start(vec![Scene::chat("quick")]);
     let proxy =
         Setup::new().upstream("one", &slow, &["work"]).upstream("two", &quick, &["work"]).start();
-    let ask = |model: &str| proxy.ask(&body(model, "hi", false)).said();
+    let ask = |model: &str| proxy.ask(&chat_body(model, "hi", false)).chat_text();
 
     assert_eq!(
         [ask("m:fast"), ask("m:fast"), ask("m:fast"), ask("m")],
         ["slow", "quick", "quick", "slow"]
     );
-    assert!(slow.journal().iter().chain(&quick.journal()).all(|seen| seen.json()["model"] == "m"));
+    assert!(
+        slow.requests().iter().chain(&quick.requests()).all(|seen| seen.json()["model"] == "m")
+    );
 }
 
 #[test]
 fn what_is_believed_of_keys_survives_a_restart() {
-    let upstream = Upstream::directed(|seen, _| match seen.key() {
+    let upstream = Upstream::with_director(|seen, _| match seen.key() {
         key if key == secret("one", "work") => Scene::status(429).header("retry-after", "300"),
         key if key == secret("one", "bad") => Scene::status(401),
         _ => Scene::chat("hello")
@@ -540,14 +553,14 @@ fn what_is_believed_of_keys_survives_a_restart() {
             .header("x-ratelimit-reset-tokens", "5m0s"),
     });
     let proxy = Setup::new().upstream("one", &upstream, &["work", "bad", "spare"]).start();
-    assert_eq!(proxy.chat("hi").said(), "hello");
-    assert_eq!(upstream.journal().len(), 3);
+    assert_eq!(proxy.chat("hi").chat_text(), "hello");
+    assert_eq!(upstream.requests().len(), 3);
 
     let proxy = proxy.restart();
 
-    assert_eq!(proxy.chat("hi").said(), "hello");
+    assert_eq!(proxy.chat("hi").chat_text(), "hello");
     let asked: Vec<_> =
-        upstream.journal().iter().skip(3).map(|seen| seen.key().to_owned()).collect();
+        upstream.requests().iter().skip(3).map(|seen| seen.key().to_owned()).collect();
     assert_eq!(asked, [secret("one", "spare")], "who was limited or rejected is not asked again");
     assert_eq!(proxy.key("one/work")["scopes"][0]["state"], "cooling");
     assert_eq!(proxy.key("one/bad")["state"], "rejected");
@@ -558,35 +571,38 @@ fn what_is_believed_of_keys_survives_a_restart() {
 
 #[test]
 fn who_may_not_wait_for_its_own_account_is_served_by_another_at_once() {
-    let gate = Gate::shut();
+    let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::directed(move |_, number| {
+    let upstream = Upstream::with_director(move |_, number| {
         let scene = Scene::chat("hello");
         if number == 1 { scene.head_gate(&held) } else { scene }
     });
-    let row = pair(&upstream)
+    let row = two_key_config(&upstream)
         .replace("label = \"first\"", "label = \"first\", max_concurrency = 1")
         .replace("label = \"second\"", "label = \"second\", max_concurrency = 1");
     let proxy = Setup::new().config("[retry]\nqueue_for = \"0s\"").config(&row).start();
-    assert_eq!(proxy.ask(&talk("cats", 1)).status, 200);
-    let mut busy =
-        Request::post("/v1/chat/completions", &talk("cats", 2)).bearer(CLIENT_KEY).open(proxy.addr);
-    until("the second turn at the upstream", || (upstream.journal().len() == 2).then_some(()));
+    assert_eq!(proxy.ask(&conversation("cats", 1)).status, 200);
+    let mut busy = Request::post("/v1/chat/completions", &conversation("cats", 2))
+        .bearer(CLIENT_KEY)
+        .open(proxy.addr);
+    poll_until("the second turn at the upstream", || {
+        (upstream.requests().len() == 2).then_some(())
+    });
     let begun = Instant::now();
 
-    let third = proxy.ask(&talk("cats", 3));
+    let third = proxy.ask(&conversation("cats", 3));
 
     assert_eq!(third.status, 200, "{}", third.text());
     assert!(begun.elapsed() < Duration::from_millis(1_500), "it did not wait");
-    let keys = keys_of(&upstream);
+    let keys = used_keys(&upstream);
     assert_eq!((&keys[0], keys[0] == keys[2]), (&keys[1], false), "{keys:?}");
     gate.open();
-    assert_eq!(busy.answer().status, 200);
+    assert_eq!(busy.read_answer().status, 200);
 }
 
 #[test]
 fn projects_take_turns_where_requests_wait_for_one_key() {
-    let gate = Gate::shut();
+    let gate = Gate::closed();
     let upstream =
         Upstream::start(vec![Scene::chat("hello").head_gate(&gate), Scene::chat("hello")]);
     let row = format!(
@@ -594,9 +610,9 @@ fn projects_take_turns_where_requests_wait_for_one_key() {
          keys = [{{ ref = \"sk-it-only-0000000000000\", label = \"only\", max_concurrency = 1 }}]",
         upstream.url()
     );
-    let proxy = Setup::new().config(&project("ide", IDE, "")).config(&row).start();
+    let proxy = Setup::new().config(&project_toml("ide", IDE, "")).config(&row).start();
     let open = |key: &str, prompt: &str| {
-        Request::post("/v1/chat/completions", &body("m", prompt, false))
+        Request::post("/v1/chat/completions", &chat_body("m", prompt, false))
             .bearer(key)
             .open(proxy.addr)
     };
@@ -606,19 +622,19 @@ fn projects_take_turns_where_requests_wait_for_one_key() {
     };
 
     let mut open_ones = vec![open(CLIENT_KEY, "first")];
-    upstream.request(0);
+    upstream.nth_request(0);
     for (key, prompt) in
         [(CLIENT_KEY, "a1"), (CLIENT_KEY, "a2"), (CLIENT_KEY, "a3"), (IDE, "b1"), (IDE, "b2")]
     {
         let before = queued();
         open_ones.push(open(key, prompt));
-        until("it to wait", || (queued() == before + 1).then_some(()));
+        poll_until("it to wait", || (queued() == before + 1).then_some(()));
     }
     gate.open();
 
-    assert!(open_ones.iter_mut().all(|connection| connection.answer().status == 200));
+    assert!(open_ones.iter_mut().all(|connection| connection.read_answer().status == 200));
     let asked: Vec<_> = upstream
-        .journal()
+        .requests()
         .iter()
         .map(|seen| seen.json()["messages"][0]["content"].clone())
         .collect();
@@ -634,7 +650,8 @@ fn the_cheapest_by_the_built_in_prices_serves() {
     let setup = Setup::new().config(logical).upstream_at("one", &dear.url(), &["work"], preset);
     let proxy = setup.upstream_at("two", &cheap.url(), &["work"], preset).start();
 
-    let said: Vec<_> = (0..3).map(|_| proxy.ask(&body("any", "hi", false)).said()).collect();
+    let said: Vec<_> =
+        (0..3).map(|_| proxy.ask(&chat_body("any", "hi", false)).chat_text()).collect();
 
     assert_eq!(said, ["cheap", "cheap", "cheap"]);
     // By suffix the same, without a row for it.
@@ -656,13 +673,14 @@ fn a_model_that_cannot_be_bound_to_a_schema_is_passed_over_for_that() {
         .upstream("one", &old, &["work"])
         .upstream("two", &new, &["work"])
         .start();
-    let mut bound = body("any", "hi", false);
+    let mut bound = chat_body("any", "hi", false);
     bound["response_format"] =
         json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
 
-    let said = [proxy.ask(&body("any", "hi", false)).said(), proxy.ask(&bound).said()];
+    let said =
+        [proxy.ask(&chat_body("any", "hi", false)).chat_text(), proxy.ask(&bound).chat_text()];
 
     assert_eq!(said, ["old", "new"]);
     bound["model"] = json!("one:gpt-4-turbo");
-    assert_eq!(proxy.ask(&bound).said(), "old", "where there is nobody else it is tried");
+    assert_eq!(proxy.ask(&bound).chat_text(), "old", "where there is nobody else it is tried");
 }

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::Request,
-    proxy::{CLIENT_KEY, Proxy, Setup, body, secret},
+    proxy::{CLIENT_KEY, Proxy, Setup, chat_body, secret},
     upstream::{Scene, Upstream},
 };
 
 /// What `aiproxy env` exports.
-fn variables(proxy: &Proxy) -> BTreeMap<String, String> {
+fn env_variables(proxy: &Proxy) -> BTreeMap<String, String> {
     let out = proxy.cli(&["env"]);
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let pair = |line: &str| {
@@ -30,8 +30,8 @@ fn variables(proxy: &Proxy) -> BTreeMap<String, String> {
 
 #[test]
 fn without_config_and_keys_every_dialect_is_answered_by_the_demo() {
-    let proxy = Setup::new().whole_config("").start();
-    let key = variables(&proxy)["OPENAI_API_KEY"].clone();
+    let proxy = Setup::new().full_config("").start();
+    let key = env_variables(&proxy)["OPENAI_API_KEY"].clone();
     let messages = json!([{"role": "user", "content": "hello"}]);
 
     for (path, body, at) in [
@@ -71,7 +71,7 @@ fn without_config_and_keys_every_dialect_is_answered_by_the_demo() {
 }
 
 #[test]
-fn pain_25_it_answers_soon_after_it_was_started() {
+fn it_answers_soon_after_it_was_started() {
     // Unoptimised, beside other tests: the bound is wide, and one good start of three is enough.
     let best = (0..3).map(|_| {
         let begun = Instant::now();
@@ -87,10 +87,10 @@ fn pain_25_it_answers_soon_after_it_was_started() {
 }
 
 #[test]
-fn pain_14_compressed_bodies_are_understood() {
+fn compressed_bodies_are_understood() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
-    let plain = body("m", "compress me", false).to_string().into_bytes();
+    let plain = chat_body("m", "compress me", false).to_string().into_bytes();
     let gzip = || {
         let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         writer.write_all(&plain).and_then(|()| writer.finish()).expect("gzip")
@@ -113,12 +113,12 @@ fn pain_14_compressed_bodies_are_understood() {
         let answer = proxy.send(&request.header("content-encoding", coding));
 
         assert_eq!(
-            (answer.status, answer.said().as_str()),
+            (answer.status, answer.chat_text().as_str()),
             (200, "hello"),
             "{coding}: {}",
             answer.text()
         );
-        let seen = upstream.request(number);
+        let seen = upstream.nth_request(number);
         assert_eq!(
             (seen.header("content-encoding"), seen.json()["messages"][0]["content"].as_str()),
             (None, Some("compress me")),
@@ -128,7 +128,7 @@ fn pain_14_compressed_bodies_are_understood() {
 }
 
 #[test]
-fn pain_14_a_bomb_is_refused() {
+fn a_bomb_is_refused() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config("[server]\nmax_request_bytes = \"1MiB\"")
@@ -144,11 +144,11 @@ fn pain_14_a_bomb_is_refused() {
     let answer = proxy.send(&request.header("content-encoding", "gzip"));
 
     assert_eq!(answer.status, 413, "{}", answer.text());
-    assert!(upstream.journal().is_empty());
+    assert!(upstream.requests().is_empty());
 }
 
 #[test]
-fn pain_18_long_conversations_pass_and_the_limit_names_itself() {
+fn long_conversations_pass_and_the_limit_names_itself() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new()
         .config("[server]\nmax_request_bytes = \"9MiB\"")
@@ -158,20 +158,20 @@ fn pain_18_long_conversations_pass_and_the_limit_names_itself() {
     let long = proxy.chat(&"x".repeat(8 << 20));
     let longer = proxy.chat(&"x".repeat(10 << 20));
 
-    assert_eq!(long.said(), "hello");
+    assert_eq!(long.chat_text(), "hello");
     assert_eq!(
-        upstream.request(0).json()["messages"][0]["content"].as_str().map(str::len),
+        upstream.nth_request(0).json()["messages"][0]["content"].as_str().map(str::len),
         Some(8 << 20)
     );
     assert_eq!(longer.status, 413);
     let message = longer.json()["error"]["message"].as_str().expect("a message").to_owned();
     assert!(message.contains("max_request_bytes") && message.contains('9'), "{message}");
-    assert_eq!(upstream.journal().len(), 1);
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
-fn pain_20_a_key_that_an_upstream_echoes_is_seen_nowhere() {
-    let upstream = Upstream::directed(|seen, number| {
+fn a_key_that_an_upstream_echoes_is_seen_nowhere() {
+    let upstream = Upstream::with_director(|seen, number| {
         let key = seen.key().to_owned();
         match number {
             0 => Scene::json(
@@ -224,30 +224,32 @@ fn pain_20_a_key_that_an_upstream_echoes_is_seen_nowhere() {
             && !snapshot.contains(canary)
             && !proxy.output().contains(canary)
     );
-    assert_eq!(holding(proxy.home.path(), canary), Vec::<String>::new());
-    assert_eq!(upstream.request(0).key(), canary, "the upstream did get its key");
+    assert_eq!(files_containing(proxy.home.path(), canary), Vec::<String>::new());
+    assert_eq!(upstream.nth_request(0).key(), canary, "the upstream did get its key");
 }
 
 #[test]
-fn pain_21_tools_are_given_a_local_token_and_no_provider_key() {
+fn tools_are_given_a_local_token_and_no_provider_key() {
     let upstream = Upstream::start(vec![Scene::chat("hello")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
 
-    let exported = variables(&proxy);
+    let exported = env_variables(&proxy);
 
     let key = &exported["OPENAI_API_KEY"];
     assert!(key.starts_with("aip-"), "{exported:?}");
     assert!(!exported.values().any(|value| value.contains(&secret("one", "work"))));
-    let answer =
-        Request::post("/v1/chat/completions", &body("m", "hi", false)).bearer(key).send(proxy.addr);
-    assert_eq!(answer.said(), "hello", "{} {}", answer.status, answer.text());
+    let answer = Request::post("/v1/chat/completions", &chat_body("m", "hi", false))
+        .bearer(key)
+        .send(proxy.addr);
+    assert_eq!(answer.chat_text(), "hello", "{} {}", answer.status, answer.text());
 }
 
 #[test]
-fn pain_32_a_proxy_that_is_its_own_upstream_refuses_instead_of_looping() {
+fn a_proxy_that_is_its_own_upstream_refuses_instead_of_looping() {
     let proxy = Setup::new().start();
-    let text =
-        Setup::new().upstream_at("self", &format!("http://{}/v1", proxy.addr), &[], "").text();
+    let text = Setup::new()
+        .upstream_at("self", &format!("http://{}/v1", proxy.addr), &[], "")
+        .config_text();
     let text = text.replace("keys = []", &format!("keys = [\"{CLIENT_KEY}\"]"));
     proxy.home.write_config(&text);
     let reload = proxy.cli(&["reload"]);
@@ -263,13 +265,13 @@ fn pain_32_a_proxy_that_is_its_own_upstream_refuses_instead_of_looping() {
 }
 
 /// Files below a folder that hold this text.
-fn holding(folder: &Path, text: &str) -> Vec<String> {
+fn files_containing(folder: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in
         std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path())
     {
         if entry.is_dir() {
-            found.extend(holding(&entry, text));
+            found.extend(files_containing(&entry, text));
         } else if std::fs::read(&entry)
             .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
         {

@@ -4,44 +4,44 @@ use std::net::TcpStream;
 
 use crate::support::{
     client::Request,
+    poll_until,
     proxy::{Proxy, Setup},
-    until,
     upstream::{Gate, Scene, Upstream},
 };
 
 /// Whether anybody still accepts connections there.
-fn listens(proxy: &Proxy) -> bool {
+fn is_listening(proxy: &Proxy) -> bool {
     TcpStream::connect(proxy.addr).is_ok()
 }
 
 #[test]
 #[cfg(unix)]
 fn a_term_signal_lets_streams_finish() {
-    let gate = Gate::shut();
+    let gate = Gate::closed();
     let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
     let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("hi", true);
-    connection.until("\"a\"");
+    connection.read_until("\"a\"");
 
     proxy.signal(rustix::process::Signal::TERM);
-    until("the port to close", || (!listens(&proxy)).then_some(()));
+    poll_until("the port to close", || (!is_listening(&proxy)).then_some(()));
     gate.open();
 
-    let rest = connection.answer();
-    assert!(rest.whole && rest.text().contains("[DONE]"), "{}", rest.text());
+    let rest = connection.read_answer();
+    assert!(rest.complete && rest.text().contains("[DONE]"), "{}", rest.text());
     assert_eq!(proxy.exit_code(), Some(0), "{}", proxy.output());
 }
 
 #[test]
 #[cfg(unix)]
 fn a_second_signal_ends_at_once() {
-    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("hi", true);
-    connection.until("\"a\"");
+    connection.read_until("\"a\"");
 
     proxy.signal(rustix::process::Signal::TERM);
-    until("the port to close", || (!listens(&proxy)).then_some(()));
+    poll_until("the port to close", || (!is_listening(&proxy)).then_some(()));
     proxy.signal(rustix::process::Signal::TERM);
 
     proxy.exit_code();
@@ -49,15 +49,15 @@ fn a_second_signal_ends_at_once() {
 
 #[test]
 fn stop_now_ends_streams_with_an_error_in_their_dialect() {
-    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let mut proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("hi", true);
-    connection.until("\"a\"");
+    connection.read_until("\"a\"");
 
     let stopped = proxy.cli(&["stop", "--now"]);
 
     assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
-    let rest = connection.answer();
+    let rest = connection.read_answer();
     assert!(
         rest.text().contains("\"error\"") && !rest.text().contains("[DONE]"),
         "{}",
@@ -68,17 +68,17 @@ fn stop_now_ends_streams_with_an_error_in_their_dialect() {
 
 #[test]
 fn a_drain_that_takes_too_long_ends_streams_with_an_error() {
-    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let mut proxy = Setup::new()
         .config("[server]\ndrain = \"200ms\"")
         .upstream("one", &upstream, &["work"])
         .start();
     let mut connection = proxy.open_chat("hi", true);
-    connection.until("\"a\"");
+    connection.read_until("\"a\"");
 
     assert!(proxy.cli(&["stop"]).status.success());
 
-    let rest = connection.answer();
+    let rest = connection.read_answer();
     assert!(
         rest.text().contains("\"error\"") && !rest.text().contains("[DONE]"),
         "{}",
@@ -129,7 +129,7 @@ fn where_nothing_runs_commands_say_so() {
 fn a_killed_proxy_leaves_nothing_that_blocks_the_next() {
     let proxy = Setup::new().start();
     proxy.signal(rustix::process::Signal::KILL);
-    until("the port to close", || (!listens(&proxy)).then_some(()));
+    poll_until("the port to close", || (!is_listening(&proxy)).then_some(()));
 
     let again = proxy.home.command().args(["status"]).output().expect("run");
     let second = proxy.cli(&["config", "check"]);

@@ -6,40 +6,40 @@ use serde_json::json;
 
 use crate::support::{
     client::{Request, events},
-    proxy::{CLIENT_KEY, Proxy, Setup, body},
-    until,
+    poll_until,
+    proxy::{CLIENT_KEY, Proxy, Setup, chat_body},
     upstream::{Gate, Scene, Upstream, chunk},
 };
 
 /// How soon the upstream must be let go after the client has left.
-const SOON: Duration = Duration::from_millis(50);
+const MAX_HANG_UP_DELAY: Duration = Duration::from_millis(50);
 
 /// The best of three: the machine may be busy with other tests, the proxy may not be slow three
 /// times.
 fn best_of_three(measure: impl Fn() -> Duration) {
     let best = (0..3).map(|_| measure()).min().expect("three tries");
-    assert!(best < SOON, "the upstream was let go after {best:?} at best");
+    assert!(best < MAX_HANG_UP_DELAY, "the upstream was let go after {best:?} at best");
 }
 
-fn running(proxy: &Proxy) -> u64 {
+fn running_requests(proxy: &Proxy) -> u64 {
     proxy.status_json()["requests"]["running"].as_u64().expect("a number")
 }
 
 #[test]
-fn pain_2_a_hang_up_before_the_head_closes_the_upstream() {
+fn a_hang_up_before_the_head_closes_the_upstream() {
     for stream in [true, false] {
         best_of_three(|| {
-            let upstream = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::shut())]);
+            let upstream = Upstream::start(vec![Scene::sse(&["never"]).head_gate(&Gate::closed())]);
             let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
             let connection = proxy.open_chat("hi", stream);
-            upstream.request(0);
+            upstream.nth_request(0);
 
             let left = Instant::now();
             drop(connection);
 
             upstream
-                .until(0, "the upstream to be let go", |seen| seen.left.is_some())
-                .left
+                .wait_for_request(0, "the upstream to be let go", |seen| seen.hung_up_at.is_some())
+                .hung_up_at
                 .expect("left")
                 - left
         });
@@ -47,23 +47,24 @@ fn pain_2_a_hang_up_before_the_head_closes_the_upstream() {
 }
 
 #[test]
-fn pain_2_a_hang_up_while_streaming_closes_the_upstream() {
+fn a_hang_up_while_streaming_closes_the_upstream() {
     best_of_three(|| {
-        let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &Gate::shut())]);
+        let upstream = Upstream::start(vec![Scene::sse(&["a", "b"]).gate(2, &Gate::closed())]);
         let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
         let mut connection = proxy.open_chat("hi", true);
-        connection.until("\"a\"");
+        connection.read_until("\"a\"");
 
         let left = Instant::now();
         drop(connection);
 
         let took = upstream
-            .until(0, "the upstream to be let go", |seen| seen.left.is_some())
-            .left
+            .wait_for_request(0, "the upstream to be let go", |seen| seen.hung_up_at.is_some())
+            .hung_up_at
             .expect("left")
             - left;
-        let record =
-            until("the record", || proxy.snapshot()["live"]["recent"].as_array()?.last().cloned());
+        let record = poll_until("the record", || {
+            proxy.snapshot()["live"]["recent"].as_array()?.last().cloned()
+        });
         assert!(
             record["state"] == "left" && record["attempts"][0]["outcome"].is_null(),
             "nobody's failure: {record}"
@@ -73,87 +74,88 @@ fn pain_2_a_hang_up_while_streaming_closes_the_upstream() {
 }
 
 #[test]
-fn pain_2_a_hang_up_between_role_and_content_closes_the_upstream() {
+fn a_hang_up_between_role_and_content_closes_the_upstream() {
     best_of_three(|| {
-        let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(1, &Gate::shut())]);
+        let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(1, &Gate::closed())]);
         let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
         let connection = proxy.open_chat("hi", true);
-        upstream.request(0);
+        upstream.nth_request(0);
 
         let left = Instant::now();
         drop(connection);
 
         upstream
-            .until(0, "the upstream to be let go", |seen| seen.left.is_some())
-            .left
+            .wait_for_request(0, "the upstream to be let go", |seen| seen.hung_up_at.is_some())
+            .hung_up_at
             .expect("left")
             - left
     });
 }
 
 #[test]
-fn pain_2_a_hang_up_between_retries_asks_no_more() {
+fn a_hang_up_between_retries_asks_no_more() {
     let upstream = Upstream::start(vec![Scene::status(500)]);
     let proxy = Setup::new()
         .config("[retry]\nbackoff = \"20s\"\nmax_backoff = \"20s\"")
         .upstream("one", &upstream, &["work"])
         .start();
     let connection = proxy.open_chat("hi", false);
-    upstream.until(0, "the first try", |seen| seen.answered);
+    upstream.wait_for_request(0, "the first try", |seen| seen.response_sent);
 
     drop(connection);
 
-    until("the request to be forgotten", || (running(&proxy) == 0).then_some(()));
-    assert_eq!(upstream.journal().len(), 1);
+    poll_until("the request to be forgotten", || (running_requests(&proxy) == 0).then_some(()));
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
-fn pain_2_a_hang_up_in_the_queue_leaves_it() {
+fn a_hang_up_in_the_queue_leaves_it() {
     let upstream = Upstream::start(vec![Scene::status(429).header("retry-after", "9")]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let connection = proxy.open_chat("hi", false);
-    upstream.until(0, "the refusal", |seen| seen.answered);
+    upstream.wait_for_request(0, "the refusal", |seen| seen.response_sent);
     assert_eq!(
-        until("the request to wait", || Some(running(&proxy)).filter(|count| *count > 0)),
+        poll_until("the request to wait", || Some(running_requests(&proxy))
+            .filter(|count| *count > 0)),
         1
     );
 
     drop(connection);
 
-    until("the queue to be empty", || (running(&proxy) == 0).then_some(()));
-    assert_eq!(upstream.journal().len(), 1);
+    poll_until("the queue to be empty", || (running_requests(&proxy) == 0).then_some(()));
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
 fn a_client_that_will_send_nothing_more_is_gone() {
-    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("hi", true);
-    connection.until("\"a\"");
+    connection.read_until("\"a\"");
 
     connection.half_close();
 
-    upstream.until(0, "the upstream to be let go", |seen| seen.left.is_some());
+    upstream.wait_for_request(0, "the upstream to be let go", |seen| seen.hung_up_at.is_some());
 }
 
 #[test]
-fn pain_34_requests_that_were_left_leave_nothing_behind() {
-    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::shut())]);
+fn requests_that_were_left_leave_nothing_behind() {
+    let upstream = Upstream::start(vec![Scene::sse(&["a"]).gate(2, &Gate::closed())]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let leave = |count: usize| {
         let open: Vec<_> = (0..count).map(|_| proxy.open_chat("hi", true)).collect();
         for mut connection in open {
-            connection.until("\"a\"");
+            connection.read_until("\"a\"");
         }
-        until("everything to end", || (running(&proxy) == 0).then_some(()));
+        poll_until("everything to end", || (running_requests(&proxy) == 0).then_some(()));
     };
     leave(2);
     let before = open_files(&proxy);
 
     leave(40);
 
-    until("the sockets to be closed", || (open_files(&proxy) <= before + 4).then_some(()));
-    assert!(upstream.journal().iter().all(|seen| seen.left.is_some()));
+    poll_until("the sockets to be closed", || (open_files(&proxy) <= before + 4).then_some(()));
+    assert!(upstream.requests().iter().all(|seen| seen.hung_up_at.is_some()));
 }
 
 /// Open files of the proxy; 0 where the system does not tell.
@@ -162,8 +164,8 @@ fn open_files(proxy: &Proxy) -> usize {
 }
 
 #[test]
-fn pain_36_events_pass_one_by_one_as_they_come() {
-    let gates: Vec<_> = (0..3).map(|_| Gate::shut()).collect();
+fn events_pass_one_by_one_as_they_come() {
+    let gates: Vec<_> = (0..3).map(|_| Gate::closed()).collect();
     let texts = ["a", "b", "c"];
     for (index, text) in texts.iter().enumerate() {
         // The next event is not even sent before this one has been seen.
@@ -171,22 +173,22 @@ fn pain_36_events_pass_one_by_one_as_they_come() {
         let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
         let mut connection = proxy.open_chat("hi", true);
 
-        connection.until(&format!("\"{text}\""));
+        connection.read_until(&format!("\"{text}\""));
 
         gates[index].open();
-        assert!(connection.answer().whole);
+        assert!(connection.read_answer().complete);
     }
 }
 
 #[test]
-fn pain_36_the_pace_of_the_upstream_is_the_pace_of_the_client() {
+fn the_pace_of_the_upstream_is_the_pace_of_the_client() {
     let pace = Duration::from_millis(20);
     let upstream = Upstream::start(vec![Scene::sse(&["a"; 10]).pace(pace)]);
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("hi", true);
-    connection.head();
+    connection.read_head();
 
-    let pieces = connection.timed();
+    let pieces = connection.timed_pieces();
 
     // Twelve pauses were made upstream; in one lump they would all arrive at the end.
     let spread = pieces.last().expect("pieces").0 - pieces[0].0;
@@ -195,7 +197,7 @@ fn pain_36_the_pace_of_the_upstream_is_the_pace_of_the_client() {
 }
 
 #[test]
-fn pain_6_a_truncated_stream_ends_with_an_error_and_not_as_if_it_were_whole() {
+fn a_truncated_stream_ends_with_an_error_and_not_as_if_it_were_whole() {
     for cut in [
         Scene::sse(&["a", "b"]).cut_after(2),
         Scene::events([chunk(&json!({"content": "a"}), None)]),
@@ -208,14 +210,14 @@ fn pain_6_a_truncated_stream_ends_with_an_error_and_not_as_if_it_were_whole() {
         let last = events(&answer.body).pop().expect("events");
         assert!(last.contains("\"error\""), "{last}");
         assert!(!answer.text().contains("[DONE]"));
-        until("the failure to be counted", || {
+        poll_until("the failure to be counted", || {
             (proxy.status_json()["requests"]["failed"] == 1).then_some(())
         });
     }
 }
 
 #[test]
-fn pain_35_events_may_be_cut_anywhere() {
+fn events_may_be_cut_anywhere() {
     let whole: String = ["h\u{e9}", "\u{1f600}", "\\n\\n"]
         .iter()
         .map(|text| chunk(&json!({ "content": text }), None))
@@ -249,17 +251,17 @@ fn a_garbled_answer_is_a_502_in_the_clients_dialect() {
 
 #[test]
 fn requests_on_one_connection_are_answered_in_order() {
-    let upstream = Upstream::directed(|_, number| Scene::chat(&format!("answer {number}")));
+    let upstream = Upstream::with_director(|_, number| Scene::chat(&format!("answer {number}")));
     let proxy = Setup::new().upstream("one", &upstream, &["work"]).start();
     let mut connection = proxy.open_chat("first", false);
 
-    let first = connection.answer();
+    let first = connection.read_answer();
     connection.write(
-        &Request::post("/v1/chat/completions", &body("m", "second", false))
+        &Request::post("/v1/chat/completions", &chat_body("m", "second", false))
             .bearer(CLIENT_KEY)
             .bytes(proxy.addr),
     );
-    let second = connection.answer();
+    let second = connection.read_answer();
 
-    assert_eq!([first.said(), second.said()], ["answer 0", "answer 1"]);
+    assert_eq!([first.chat_text(), second.chat_text()], ["answer 0", "answer 1"]);
 }

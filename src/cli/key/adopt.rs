@@ -1,10 +1,10 @@
 //! `aiproxy key adopt`: keys that stand in the config file move into the keyring.
 
-use super::store::Store;
+use super::store::KeyStore;
 use crate::{
     cli::{
-        Ctx,
-        exit::{CliError, Exit},
+        CommandContext,
+        exit::{CliError, ExitStatus},
         out, reach, settings,
     },
     config::edit::Edit,
@@ -12,14 +12,14 @@ use crate::{
 };
 
 /// A name that is taken by another key gets a number; this many are tried.
-const TRIES: u32 = 100;
+const MAX_NAMES: u32 = 100;
 
 /// Moves every literal key.
 ///
 /// # Errors
 ///
 /// No keyring; the file cannot be changed, in which case it still holds the keys.
-pub(super) async fn run(ctx: &Ctx, vault: bool) -> Result<Exit, CliError> {
+pub(super) async fn run(ctx: &CommandContext, vault: bool) -> Result<ExitStatus, CliError> {
     let file = settings::load(ctx)?;
     let keys: Vec<_> = file
         .settings
@@ -41,14 +41,20 @@ pub(super) async fn run(ctx: &Ctx, vault: bool) -> Result<Exit, CliError> {
         })
         .collect();
     if keys.is_empty() && projects.is_empty() {
-        return ctx.done("no key stands in the config file");
+        return ctx.print_result("no key stands in the config file");
     }
-    let mut store = if vault { Store::vault(&file.place).await? } else { Store::keyring().await? };
+    let mut store = if vault {
+        KeyStore::open_vault(&file.paths).await?
+    } else {
+        KeyStore::open_keyring().await?
+    };
     let mut edits = Vec::new();
     for (upstream, key, secret) in keys {
-        let entry = kept(&mut store, &format!("{}/{}", upstream.name, key.label), secret).await?;
+        let entry =
+            store_under_free_name(&mut store, &format!("{}/{}", upstream.name, key.label), secret)
+                .await?;
         let reference = store.reference(&entry);
-        out::note(&format!("{} ({}) → {reference}", key.name, secret.fingerprint()));
+        out::print_note(&format!("{} ({}) → {reference}", key.name, secret.fingerprint()));
         edits.push(Edit::ReplaceKeyReference {
             upstream: upstream.name.to_string(),
             label: key.label.to_string(),
@@ -56,10 +62,15 @@ pub(super) async fn run(ctx: &Ctx, vault: bool) -> Result<Exit, CliError> {
         });
     }
     for (project, secret) in projects {
-        let entry = kept(&mut store, &format!("client/{}", project.name), secret).await?;
+        let entry =
+            store_under_free_name(&mut store, &format!("client/{}", project.name), secret).await?;
         let reference = store.reference(&entry);
-        out::note(&format!("project {} ({}) → {reference}", project.name, secret.fingerprint()));
-        let value = settings::text_value(&reference);
+        out::print_note(&format!(
+            "project {} ({}) → {reference}",
+            project.name,
+            secret.fingerprint()
+        ));
+        let value = settings::toml_string(&reference);
         edits.push(Edit::SetProject {
             name: project.name.to_string(),
             path: "key".to_owned(),
@@ -67,18 +78,25 @@ pub(super) async fn run(ctx: &Ctx, vault: bool) -> Result<Exit, CliError> {
         });
     }
     // Last: until here the file holds every key, and what lies in the store twice does no harm.
-    settings::edit(ctx, &edits)?;
+    settings::edit_config(ctx, &edits)?;
     reach::reload_if_running(ctx).await;
     let many = if edits.len() == 1 { "1 key".to_owned() } else { format!("{} keys", edits.len()) };
-    ctx.done(&format!("{many} moved into {}; the config refers to them", store.name()))
+    ctx.print_result(&format!(
+        "{many} moved into {}; the config refers to them",
+        store.display_name()
+    ))
 }
 
 /// Stores a key under this name, or where another key has it, under the name with a number.
-async fn kept(store: &mut Store, entry: &str, secret: &Secret) -> Result<String, CliError> {
-    for number in 1..TRIES {
+async fn store_under_free_name(
+    store: &mut KeyStore,
+    entry: &str,
+    secret: &Secret,
+) -> Result<String, CliError> {
+    for number in 1..MAX_NAMES {
         let name = if number == 1 { entry.to_owned() } else { format!("{entry}-{number}") };
         match store.get(&name).await? {
-            Some(there) if there.digest() == secret.digest() => return Ok(name),
+            Some(stored) if stored.digest() == secret.digest() => return Ok(name),
             Some(_) => {}
             None => {
                 store.put(&name, secret).await?;
@@ -86,5 +104,5 @@ async fn kept(store: &mut Store, entry: &str, secret: &Secret) -> Result<String,
             }
         }
     }
-    Err(CliError::failed(format!("{} holds too many keys named {entry}", store.name())))
+    Err(CliError::failed(format!("{} holds too many keys named {entry}", store.display_name())))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 
 use crate::{
-    base::clean::{clean, cut_end},
+    base::clean::{clean, truncate_end},
     cli::reveal::reveal,
     config::{
         presets,
@@ -73,7 +73,9 @@ pub(in crate::cli) async fn ask(upstream: &Arc<Upstream>, secret: Option<&Secret
 fn verdict(status: u16, models: Option<usize>, said: impl FnOnce() -> String) -> Verdict {
     match status {
         200..=299 => Verdict::Good { models },
-        401 | 403 => Verdict::Rejected { status, said: cut_end(&clean(&said()), 200).into_owned() },
+        401 | 403 => {
+            Verdict::Rejected { status, said: truncate_end(&clean(&said()), 200).into_owned() }
+        }
         status => Verdict::Unknown(format!("the list of models answers with status {status}")),
     }
 }

@@ -8,7 +8,7 @@ use super::{
     table::{self, Advice},
 };
 use crate::{
-    base::clock::{Clock, System},
+    base::clock::{Clock, SystemClock},
     cli::{
         Ctx,
         exit::{CliError, Exit},
@@ -67,7 +67,7 @@ async fn running(
     } else if keys.is_empty() {
         out::line(NONE)?;
     } else {
-        let (now, paint) = (System.unix(), Paint::stdout());
+        let (now, paint) = (SystemClock.unix(), Paint::stdout());
         out::print(&table::keys(&keys, now, paint))?;
         if long || asked.is_some() {
             out::print(&table::limits(&keys, now, paint))?;

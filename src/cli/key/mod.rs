@@ -13,8 +13,8 @@ pub(super) mod table;
 use clap::{Args, Subcommand};
 
 use super::{
-    Ctx,
-    exit::{CliError, Exit},
+    CommandContext,
+    exit::{CliError, ExitStatus},
     prompt::SecretSource,
 };
 use crate::base::near;
@@ -129,14 +129,14 @@ pub struct AddArgs {
     missing: bool,
     /// Taken in only to be refused: a key never stands on a command line.
     #[arg(long = "key", hide = true, value_name = "KEY")]
-    given: Option<String>,
+    key_argument: Option<String>,
     #[arg(hide = true)]
     more: Vec<String>,
 }
 
 impl AddArgs {
     /// As `key add NAME --stdin`.
-    pub(super) fn piped(upstream: &str, no_check: bool) -> Self {
+    pub(super) fn from_stdin(upstream: &str, no_check: bool) -> Self {
         Self {
             upstream: Some(upstream.to_owned()),
             label: None,
@@ -145,7 +145,7 @@ impl AddArgs {
             no_check,
             preset: None,
             missing: false,
-            given: None,
+            key_argument: None,
             more: Vec::new(),
         }
     }
@@ -156,13 +156,13 @@ impl AddArgs {
 /// # Errors
 ///
 /// See each.
-pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
+pub async fn run(ctx: &CommandContext, command: KeyCommand) -> Result<ExitStatus, CliError> {
     match command {
         KeyCommand::Add(args) => add::run(ctx, args).await,
         KeyCommand::Adopt { vault } => adopt::run(ctx, vault).await,
         KeyCommand::Cool { key, model, span } => act::cool(ctx, key, model, span).await,
-        KeyCommand::Disable { key } => act::enable(ctx, &key, false).await,
-        KeyCommand::Enable { key } => act::enable(ctx, &key, true).await,
+        KeyCommand::Disable { key } => act::set_enabled(ctx, &key, false).await,
+        KeyCommand::Enable { key } => act::set_enabled(ctx, &key, true).await,
         KeyCommand::List { key, long } => list::run(ctx, key.as_deref(), long).await,
         KeyCommand::Remove { key } => remove::run(ctx, &key).await,
         KeyCommand::Test { key } => act::test(ctx, key).await,
@@ -175,32 +175,32 @@ pub async fn run(ctx: &Ctx, command: KeyCommand) -> Result<Exit, CliError> {
 /// # Errors
 ///
 /// No such key, with the nearest; an upstream with several.
-pub(super) fn find<'a>(
-    asked: &str,
+pub(super) fn find_key<'a>(
+    requested: &str,
     known: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<(String, String), CliError> {
     let known: Vec<(&str, &str)> = known.into_iter().collect();
     if let Some((upstream, label)) = known.iter().find(|(upstream, label)| {
-        asked.strip_prefix(upstream).and_then(|r| r.strip_prefix('/')) == Some(label)
+        requested.strip_prefix(upstream).and_then(|r| r.strip_prefix('/')) == Some(label)
     }) {
         return Ok(((*upstream).to_owned(), (*label).to_owned()));
     }
-    let own: Vec<_> = known.iter().filter(|(upstream, _)| *upstream == asked).collect();
+    let of_upstream: Vec<_> = known.iter().filter(|(upstream, _)| *upstream == requested).collect();
     let names: Vec<String> =
         known.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
-    match own[..] {
+    match of_upstream[..] {
         [(upstream, label)] => Ok(((*upstream).to_owned(), (*label).to_owned())),
         [] => {
             let upstreams = known.iter().map(|(upstream, _)| *upstream);
-            let near = near::nearest(asked, names.iter().map(String::as_str).chain(upstreams));
+            let near = near::nearest(requested, names.iter().map(String::as_str).chain(upstreams));
             let near = near.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
-            Err(CliError::failed(format!("no key `{asked}`"))
+            Err(CliError::failed(format!("no key `{requested}`"))
                 .hint(format!("{near}`aiproxy key list` shows all")))
         }
         _ => {
             let labels: Vec<_> =
-                own.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
-            Err(CliError::failed(format!("`{asked}` has {} keys", own.len()))
+                of_upstream.iter().map(|(upstream, label)| format!("{upstream}/{label}")).collect();
+            Err(CliError::failed(format!("`{requested}` has {} keys", of_upstream.len()))
                 .hint(format!("say which: {}", labels.join(", "))))
         }
     }
@@ -213,12 +213,14 @@ mod tests {
     #[test]
     fn a_key_is_found_by_its_name_or_by_an_upstream_that_has_one() {
         let known = [("openai", "work"), ("openai", "home"), ("groq", "main"), ("a/b", "c")];
-        assert_eq!(find("openai/work", known).unwrap(), ("openai".into(), "work".into()));
-        assert_eq!(find("groq", known).unwrap(), ("groq".into(), "main".into()));
-        assert_eq!(find("a/b/c", known).unwrap(), ("a/b".into(), "c".into()));
-        assert!(find("openai", known).unwrap_err().hint.unwrap().contains("openai/home"));
-        assert!(find("openai/wrok", known).unwrap_err().hint.unwrap().contains("`openai/work`"));
-        assert!(find("gorq", known).unwrap_err().hint.unwrap().contains("`groq`"));
-        assert!(find("nobody", known).unwrap_err().hint.unwrap().contains("key list"));
+        assert_eq!(find_key("openai/work", known).unwrap(), ("openai".into(), "work".into()));
+        assert_eq!(find_key("groq", known).unwrap(), ("groq".into(), "main".into()));
+        assert_eq!(find_key("a/b/c", known).unwrap(), ("a/b".into(), "c".into()));
+        assert!(find_key("openai", known).unwrap_err().hint.unwrap().contains("openai/home"));
+        assert!(
+            find_key("openai/wrok", known).unwrap_err().hint.unwrap().contains("`openai/work`")
+        );
+        assert!(find_key("gorq", known).unwrap_err().hint.unwrap().contains("`groq`"));
+        assert!(find_key("nobody", known).unwrap_err().hint.unwrap().contains("key list"));
     }
 }

@@ -1,22 +1,22 @@
 //! The difference of two texts, line by line, as `diff -u` writes it.
 
 /// Lines of what is alike that stand around a difference.
-const AROUND: usize = 3;
+const CONTEXT_LINES: usize = 3;
 /// More work than this is not done: then all is told as different.
-const WORK: usize = 4_000_000;
+const MAX_COMPARISONS: usize = 4_000_000;
 
 /// One line and where it is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line<'a> {
+enum DiffLine<'a> {
     Both(&'a str),
     Old(&'a str),
     New(&'a str),
 }
 
 /// The differences; empty where there is none.
-pub(super) fn unified(old: &str, new: &str, names: (&str, &str)) -> String {
-    let lines = lines(&old.lines().collect::<Vec<_>>(), &new.lines().collect::<Vec<_>>());
-    let changed = |line: &Line<'_>| !matches!(line, Line::Both(_));
+pub(super) fn unified_diff(old: &str, new: &str, names: (&str, &str)) -> String {
+    let lines = diff_lines(&old.lines().collect::<Vec<_>>(), &new.lines().collect::<Vec<_>>());
+    let changed = |line: &DiffLine<'_>| !matches!(line, DiffLine::Both(_));
     if !lines.iter().any(changed) {
         return String::new();
     }
@@ -24,58 +24,58 @@ pub(super) fn unified(old: &str, new: &str, names: (&str, &str)) -> String {
     let (mut at, mut old_line, mut new_line) = (0, 1, 1);
     while at < lines.len() {
         let Some(first) = lines[at..].iter().position(changed).map(|n| at + n) else { break };
-        let from = first.saturating_sub(AROUND).max(at);
+        let from = first.saturating_sub(CONTEXT_LINES).max(at);
         // Goes on while the next difference is near.
         let mut end = first + 1;
-        while let Some(next) = lines[end..].iter().take(2 * AROUND + 1).position(changed) {
+        while let Some(next) = lines[end..].iter().take(2 * CONTEXT_LINES + 1).position(changed) {
             end += next + 1;
         }
-        let to = (end + AROUND).min(lines.len());
+        let to = (end + CONTEXT_LINES).min(lines.len());
         for line in &lines[at..from] {
-            step(line, &mut old_line, &mut new_line);
+            advance(line, &mut old_line, &mut new_line);
         }
         let hunk = &lines[from..to];
-        let (olds, news) = hunk.iter().fold((0, 0), |(old, new), line| match line {
-            Line::Both(_) => (old + 1, new + 1),
-            Line::Old(_) => (old + 1, new),
-            Line::New(_) => (old, new + 1),
+        let (old_count, new_count) = hunk.iter().fold((0, 0), |(old, new), line| match line {
+            DiffLine::Both(_) => (old + 1, new + 1),
+            DiffLine::Old(_) => (old + 1, new),
+            DiffLine::New(_) => (old, new + 1),
         });
         // A range without lines is named by the line before it.
         let start = |line: usize, count: usize| if count == 0 { line - 1 } else { line };
         out.push_str(&format!(
-            "@@ -{},{olds} +{},{news} @@\n",
-            start(old_line, olds),
-            start(new_line, news)
+            "@@ -{},{old_count} +{},{new_count} @@\n",
+            start(old_line, old_count),
+            start(new_line, new_count)
         ));
         for line in hunk {
             let (mark, text) = match line {
-                Line::Both(text) => (' ', text),
-                Line::Old(text) => ('-', text),
-                Line::New(text) => ('+', text),
+                DiffLine::Both(text) => (' ', text),
+                DiffLine::Old(text) => ('-', text),
+                DiffLine::New(text) => ('+', text),
             };
             out.push_str(&format!("{mark}{text}\n"));
-            step(line, &mut old_line, &mut new_line);
+            advance(line, &mut old_line, &mut new_line);
         }
         at = to;
     }
     out
 }
 
-fn step(line: &Line<'_>, old: &mut usize, new: &mut usize) {
-    *old += usize::from(!matches!(line, Line::New(_)));
-    *new += usize::from(!matches!(line, Line::Old(_)));
+fn advance(line: &DiffLine<'_>, old: &mut usize, new: &mut usize) {
+    *old += usize::from(!matches!(line, DiffLine::New(_)));
+    *new += usize::from(!matches!(line, DiffLine::Old(_)));
 }
 
 /// All lines in order, the longest common part kept.
-fn lines<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Line<'a>> {
+fn diff_lines<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<DiffLine<'a>> {
     let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let tail =
         old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (a, b) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
-    let mut out: Vec<Line<'a>> = old[..head].iter().map(|line| Line::Both(line)).collect();
-    if a.len().saturating_mul(b.len()) > WORK {
-        out.extend(a.iter().map(|line| Line::Old(line)));
-        out.extend(b.iter().map(|line| Line::New(line)));
+    let mut out: Vec<DiffLine<'a>> = old[..head].iter().map(|line| DiffLine::Both(line)).collect();
+    if a.len().saturating_mul(b.len()) > MAX_COMPARISONS {
+        out.extend(a.iter().map(|line| DiffLine::Old(line)));
+        out.extend(b.iter().map(|line| DiffLine::New(line)));
     } else {
         // length[i][j]: the longest common part of what is left from i and j on.
         let width = b.len() + 1;
@@ -92,20 +92,20 @@ fn lines<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Line<'a>> {
         let (mut i, mut j) = (0, 0);
         while i < a.len() || j < b.len() {
             if i < a.len() && j < b.len() && a[i] == b[j] {
-                out.push(Line::Both(a[i]));
+                out.push(DiffLine::Both(a[i]));
                 (i, j) = (i + 1, j + 1);
             } else if i < a.len()
                 && (j == b.len() || length[(i + 1) * width + j] >= length[i * width + j + 1])
             {
-                out.push(Line::Old(a[i]));
+                out.push(DiffLine::Old(a[i]));
                 i += 1;
             } else {
-                out.push(Line::New(b[j]));
+                out.push(DiffLine::New(b[j]));
                 j += 1;
             }
         }
     }
-    out.extend(old[old.len() - tail..].iter().map(|line| Line::Both(line)));
+    out.extend(old[old.len() - tail..].iter().map(|line| DiffLine::Both(line)));
     out
 }
 
@@ -128,7 +128,7 @@ mod tests {
                 "--- 1\n+++ 2\n@@ -1,5 +1,5 @@\n 1\n-2\n+x\n 3\n 4\n 5\n@@ -9,4 +9,4 @@\n 9\n 10\n 11\n-12\n+y\n",
             ),
         ] {
-            assert_eq!(unified(old, new, ("1", "2")), want);
+            assert_eq!(unified_diff(old, new, ("1", "2")), want);
         }
     }
 
@@ -136,11 +136,11 @@ mod tests {
         #[test]
         fn both_texts_can_be_read_from_the_lines(old in "[abc\n]{0,40}", new in "[abc\n]{0,40}") {
             let (a, b): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
-            let all = lines(&a, &b);
-            let olds: Vec<_> = all.iter().filter_map(|line| match line { Line::Both(text) | Line::Old(text) => Some(*text), Line::New(_) => None }).collect();
-            let news: Vec<_> = all.iter().filter_map(|line| match line { Line::Both(text) | Line::New(text) => Some(*text), Line::Old(_) => None }).collect();
+            let all = diff_lines(&a, &b);
+            let olds: Vec<_> = all.iter().filter_map(|line| match line { DiffLine::Both(text) | DiffLine::Old(text) => Some(*text), DiffLine::New(_) => None }).collect();
+            let news: Vec<_> = all.iter().filter_map(|line| match line { DiffLine::Both(text) | DiffLine::New(text) => Some(*text), DiffLine::Old(_) => None }).collect();
             prop_assert_eq!((olds, news), (a, b));
-            prop_assert_eq!(unified(&old, &new, ("1", "2")).is_empty(), old.lines().eq(new.lines()));
+            prop_assert_eq!(unified_diff(&old, &new, ("1", "2")).is_empty(), old.lines().eq(new.lines()));
         }
     }
 }

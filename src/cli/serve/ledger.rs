@@ -6,29 +6,29 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::{
     base::units,
-    config::settings::Bodies,
+    config::settings::BodyStorage,
     events::{
-        kind::{EventKind, Level},
-        sink::{Entry, Note},
+        kind::{EventKind, Severity},
+        sink::{LedgerEntry, LedgerMessage},
     },
-    ledger::{Ledger, Start},
+    ledger::{Ledger, WriterConfig},
     relay::engine::Engine,
 };
 
 /// The ledger looks after what is old this often, if it has nothing else to do.
-const TICK: Duration = Duration::from_secs(60);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Starts the ledger's thread. Without one the proxy serves all the same, and says so.
-pub(super) fn start(
+pub(super) fn start_ledger(
     engine: &Arc<Engine>,
     data: &Path,
-    notes: Receiver<Note>,
-    seen: Box<dyn FnMut(&Entry) + Send>,
+    notes: Receiver<LedgerMessage>,
+    seen: Box<dyn FnMut(&LedgerEntry) + Send>,
 ) -> Option<Arc<Ledger>> {
     let settings = engine.generation().settings.ledger.clone();
     let path = data.join(&settings.path);
-    if !path.exists() && settings.bodies != Bodies::Off {
-        let what = if settings.bodies == Bodies::All {
+    if !path.exists() && settings.bodies != BodyStorage::Off {
+        let what = if settings.bodies == BodyStorage::All {
             "requests and answers"
         } else {
             "requests that fail"
@@ -36,27 +36,27 @@ pub(super) fn start(
         let text = format!(
             "{what} are kept in {} for {}, at most {}, without secrets; `bodies = \"off\"` under [ledger] keeps none",
             path.display(),
-            units::print_duration(settings.keep_bodies),
+            units::print_duration(settings.body_retention),
             units::print_size(settings.bodies_total)
         );
-        tell(engine, Level::Info, text);
+        publish_notice(engine, Severity::Info, text);
     }
-    let teller = Arc::clone(engine);
-    let start = Start {
+    let publisher = Arc::clone(engine);
+    let start = WriterConfig {
         path,
         settings,
-        notes,
+        messages: notes,
         clock: Arc::clone(&engine.clock),
         redactor: Arc::clone(&engine.redactor),
-        tell: Box::new(move |level, text| tell(&teller, level, text)),
-        seen,
+        report: Box::new(move |level, text| publish_notice(&publisher, level, text)),
+        on_request: seen,
     };
     match Ledger::start(start) {
         Ok(ledger) => Some(Arc::new(ledger)),
         Err(error) => {
-            tell(
+            publish_notice(
                 engine,
-                Level::Error,
+                Severity::Error,
                 format!("requests are not recorded: no thread for the ledger: {error}"),
             );
             None
@@ -64,30 +64,30 @@ pub(super) fn start(
     }
 }
 
-fn tell(engine: &Engine, level: Level, text: String) {
+fn publish_notice(engine: &Engine, level: Severity, text: String) {
     match level {
-        Level::Error => tracing::error!("{text}"),
-        Level::Info => tracing::info!("{text}"),
-        Level::Warn => tracing::warn!("{text}"),
+        Severity::Error => tracing::error!("{text}"),
+        Severity::Info => tracing::info!("{text}"),
+        Severity::Warn => tracing::warn!("{text}"),
     }
-    engine.bus.tell(engine.clock.unix(), EventKind::Notice { text: text.into(), level });
+    engine.bus.publish(engine.clock.unix(), EventKind::Notice { text: text.into(), level });
 }
 
 /// Lets old rows go also while nothing happens, and says when bodies were not kept. That requests
 /// found no place is an alert.
-pub(super) async fn look_after(engine: &Engine) {
-    let mut told = 0;
+pub(super) async fn monitor(engine: &Engine) {
+    let mut reported = 0;
     loop {
-        tokio::time::sleep(TICK).await;
-        engine.sink.tick();
-        let skipped = engine.sink.skipped();
-        if skipped > told {
+        tokio::time::sleep(MAINTENANCE_INTERVAL).await;
+        engine.ledger_queue.tick();
+        let skipped = engine.ledger_queue.skipped_bodies();
+        if skipped > reported {
             let text = format!(
                 "the bodies of {} requests were not kept: too much came at once; the requests are recorded",
-                skipped - told
+                skipped - reported
             );
-            tell(engine, Level::Warn, text);
-            told = skipped;
+            publish_notice(engine, Severity::Warn, text);
+            reported = skipped;
         }
     }
 }

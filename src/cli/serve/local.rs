@@ -8,17 +8,17 @@ use http::{Request, Response};
 use crate::{
     demo::Demo,
     ir::op::Dialect,
-    upstream::local::{Local, LocalBody},
+    upstream::local::{InProcess, InProcessBody},
 };
 
 /// The demo as the gateway asks it.
 pub(super) struct DemoUpstream(pub Demo);
 
-impl Local for DemoUpstream {
-    fn answer(
+impl InProcess for DemoUpstream {
+    fn respond(
         &self,
         request: Request<Bytes>,
-    ) -> Pin<Box<dyn Future<Output = Response<LocalBody>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Response<InProcessBody>> + Send + '_>> {
         let dialect = request.extensions().get::<Dialect>().copied().unwrap_or(Dialect::Openai);
         Box::pin(self.0.answer(dialect, &request))
     }

@@ -31,7 +31,7 @@ use super::{
     reveal::reveal,
 };
 use crate::{
-    base::clock::{Clock, System},
+    base::clock::{Clock, SystemClock},
     config::{
         Environment, Ids, Settings, file,
         file::Place,
@@ -106,7 +106,7 @@ pub async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliError> {
         ));
     }
 
-    let clock: Arc<dyn Clock> = Arc::new(System);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let keys = Arc::new(Keys::default());
     let known = Arc::new(KnownSecrets::new());
     let demo = Arc::new(local::DemoUpstream(Demo::new(Arc::clone(&clock))));
@@ -439,7 +439,7 @@ fn read_config(place: &Place, env: &Environment, ids: &mut Ids) -> Result<Writte
         problems: Vec::new(),
         marked: String::new(),
         warnings: loaded.problems.iter().map(problem::Problem::short).collect(),
-        applied: System.unix(),
+        applied: SystemClock.unix(),
         needs_restart: false,
     };
     Ok(Written { settings, view })

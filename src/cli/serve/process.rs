@@ -3,21 +3,21 @@
 use std::net::SocketAddr;
 
 /// `max_buffered = "auto"`: the smaller of this and a quarter of the memory.
-const MOST: u64 = 512 << 20;
+const MAX_BUFFER_BYTES: u64 = 512 << 20;
 
 /// Bytes of bodies that may be held at once.
 #[must_use]
 pub(super) fn buffer_limit() -> u64 {
-    memory().map_or(MOST, |bytes| MOST.min(bytes / 4))
+    available_memory().map_or(MAX_BUFFER_BYTES, |bytes| MAX_BUFFER_BYTES.min(bytes / 4))
 }
 
 /// Memory that this process may use: the machine's, or less where a cgroup says so.
 #[cfg(target_os = "linux")]
-fn memory() -> Option<u64> {
+fn available_memory() -> Option<u64> {
     let total = rustix::system::sysinfo();
     let machine = (total.totalram as u64).saturating_mul(u64::from(total.mem_unit));
-    let own = std::fs::read_to_string("/proc/self/cgroup").ok();
-    let path = own
+    let cgroup = std::fs::read_to_string("/proc/self/cgroup").ok();
+    let path = cgroup
         .as_deref()
         .and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::")))
         .unwrap_or("/")
@@ -38,7 +38,7 @@ fn memory() -> Option<u64> {
 /// Name and pid of the process that listens on an address, where the system tells.
 #[cfg(target_os = "linux")]
 #[must_use]
-pub(super) fn listening_on(addr: SocketAddr) -> Option<String> {
+pub(super) fn process_listening_on(addr: SocketAddr) -> Option<String> {
     let wanted = format!(":{:04X}", addr.port());
     let mut inodes = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
@@ -56,11 +56,11 @@ pub(super) fn listening_on(addr: SocketAddr) -> Option<String> {
             continue;
         };
         let Ok(open) = std::fs::read_dir(process.path().join("fd")) else { continue };
-        let ours = open.flatten().any(|fd| {
+        let is_listener = open.flatten().any(|fd| {
             std::fs::read_link(fd.path())
                 .is_ok_and(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str()))
         });
-        if ours {
+        if is_listener {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some(format!("{} (pid {pid})", crate::base::clean::clean(name.trim())));
         }
@@ -76,7 +76,7 @@ pub fn listening_on(_addr: SocketAddr) -> Option<String> {
 
 /// What this machine is called.
 #[cfg(unix)]
-pub(super) fn host(_: &std::collections::HashMap<String, String>) -> String {
+pub(super) fn host_name(_: &std::collections::HashMap<String, String>) -> String {
     crate::base::clean::clean(&rustix::system::uname().nodename().to_string_lossy()).into_owned()
 }
 

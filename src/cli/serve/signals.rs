@@ -5,39 +5,39 @@ use std::io;
 use tokio_util::sync::CancellationToken;
 
 /// What a signal asks for.
-pub(super) enum Signal {
+pub(super) enum ProcessSignal {
     Reload,
     Stop,
 }
 
 /// SIGTERM, SIGINT and SIGHUP.
 #[cfg(unix)]
-pub(super) struct Signals {
+pub(super) struct SignalListener {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
     /// The process began with a terminal of its own.
-    terminal: bool,
+    had_terminal: bool,
 }
 
 #[cfg(unix)]
-impl Signals {
+impl SignalListener {
     pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            terminal: has_terminal(),
+            had_terminal: has_terminal(),
         })
     }
 
-    pub(super) async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> ProcessSignal {
         tokio::select! {
-            _ = self.terminate.recv() => Signal::Stop,
-            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.terminate.recv() => ProcessSignal::Stop,
+            _ = self.interrupt.recv() => ProcessSignal::Stop,
             // A daemon is told to reload; a foreground process whose terminal closed is told to go.
-            _ = self.hangup.recv() => if self.terminal && !has_terminal() { Signal::Stop } else { Signal::Reload },
+            _ = self.hangup.recv() => if self.had_terminal && !has_terminal() { ProcessSignal::Stop } else { ProcessSignal::Reload },
         }
     }
 
@@ -71,7 +71,7 @@ pub struct Signals {
 }
 
 #[cfg(not(unix))]
-impl Signals {
+impl SignalListener {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: tokio::signal::windows::ctrl_c()?,
@@ -79,12 +79,12 @@ impl Signals {
         })
     }
 
-    pub async fn next(&mut self) -> Signal {
+    pub async fn next(&mut self) -> ProcessSignal {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.close.recv() => {}
         }
-        Signal::Stop
+        ProcessSignal::Stop
     }
 
     pub fn stop_at_once_on_next(self, now: CancellationToken) {

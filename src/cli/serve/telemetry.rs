@@ -6,36 +6,36 @@ use tokio::sync::mpsc::Receiver;
 
 use super::keys::KeyLoader;
 use crate::{
-    config::settings::Otlp,
-    events::sink::Entry,
+    config::settings::OtlpSettings,
+    events::sink::LedgerEntry,
     relay::engine::Engine,
     secrets::Secret,
     telemetry::{
         metrics::Metrics,
-        otlp::{Traced, Traces},
-        traces::Parent,
+        otlp::{FinishedRequest, OtlpExporter},
+        traces::TraceParent,
     },
-    upstream::post::Poster,
+    upstream::post::WebhookClient,
 };
 
 /// What the ledger's thread does with each finished request beside writing it.
-pub(super) fn tap(
+pub(super) fn request_observer(
     engine: &Arc<Engine>,
     metrics: Arc<Metrics>,
-    traces: Arc<Traces>,
-) -> Box<dyn FnMut(&Entry) + Send> {
+    traces: Arc<OtlpExporter>,
+) -> Box<dyn FnMut(&LedgerEntry) + Send> {
     let engine = Arc::downgrade(engine);
     Box::new(move |entry| {
-        metrics.count(entry);
-        if traces.on()
+        metrics.record(entry);
+        if traces.is_enabled()
             && let Some(engine) = engine.upgrade()
         {
-            let heads = engine.heads.find(entry.record.id);
-            let parent = heads.and_then(|(asked, _)| {
-                asked
+            let heads = engine.recent_headers.find(entry.record.id);
+            let parent = heads.and_then(|(request_headers, _)| {
+                request_headers
                     .iter()
                     .find(|(name, _)| name == "traceparent")
-                    .and_then(|(_, value)| Parent::parse(value))
+                    .and_then(|(_, value)| TraceParent::parse(value))
             });
             traces.offer(entry, parent);
         }
@@ -43,20 +43,20 @@ pub(super) fn tap(
 }
 
 /// Sends traces while somebody wants them.
-pub(super) async fn send(
+pub(super) async fn run_otlp_export(
     engine: &Engine,
     loader: &KeyLoader,
-    poster: &Poster,
-    traces: &Traces,
-    mut reader: Receiver<Box<Traced>>,
+    poster: &WebhookClient,
+    traces: &OtlpExporter,
+    mut reader: Receiver<Box<FinishedRequest>>,
     host: &str,
 ) {
     let mut failing = false;
-    while let Some(batch) = Traces::gather(&mut reader).await {
+    while let Some(batch) = OtlpExporter::collect_batch(&mut reader).await {
         let otlp = engine.generation().settings.otlp.clone();
         let Some(url) = &otlp.url else { continue };
-        let sent = match credentials(loader, &otlp).await {
-            Ok(credentials) => traces.send(poster, url, &credentials, &batch, host).await,
+        let sent = match read_otlp_headers(loader, &otlp).await {
+            Ok(credentials) => traces.send_batch(poster, url, &credentials, &batch, host).await,
             Err(why) => Err(why),
         };
         match sent {
@@ -77,10 +77,13 @@ pub(super) async fn send(
     }
 }
 
-async fn credentials(loader: &KeyLoader, otlp: &Otlp) -> Result<Vec<(String, Secret)>, String> {
+async fn read_otlp_headers(
+    loader: &KeyLoader,
+    otlp: &OtlpSettings,
+) -> Result<Vec<(String, Secret)>, String> {
     let mut found = Vec::new();
     for (name, reference) in &otlp.headers {
-        let secret = loader.resolver.resolve_words(reference).await;
+        let secret = loader.resolver.resolve_header_value(reference).await;
         let secret = secret.map_err(|error| {
             format!("`otlp.headers.{name}`: {}; {}", error.text(), error.hint())
         })?;

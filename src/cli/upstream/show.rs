@@ -8,7 +8,7 @@ use super::known;
 use crate::{
     base::{
         clean::clean,
-        clock::{Clock, System, UnixMillis},
+        clock::{Clock, SystemClock, UnixMillis},
         pattern::Patterns,
     },
     cli::{
@@ -59,7 +59,7 @@ pub(super) async fn run(ctx: &Ctx, name: &str) -> Result<Exit, CliError> {
         out::json(&one.as_json())?;
         return Ok(Exit::Ok);
     }
-    out::print(&one.as_text(System.unix(), Paint::stdout()))?;
+    out::print(&one.as_text(SystemClock.unix(), Paint::stdout()))?;
     if live.is_none() {
         out::note(&format!(
             "note: {}, so nothing is known about its state",
@@ -371,10 +371,10 @@ fn limit(limit: Limit, at_once: u32) -> String {
 
 fn texts(patterns: &Patterns) -> Vec<String> {
     patterns
-        .yes
+        .include
         .iter()
         .map(|p| p.text().to_owned())
-        .chain(patterns.no.iter().map(|p| format!("!{}", p.text())))
+        .chain(patterns.exclude.iter().map(|p| format!("!{}", p.text())))
         .collect()
 }
 

@@ -4,37 +4,37 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Table, TableLike};
 
-use super::{EditError, nothing, parse, row};
+use super::{EditError, not_found, parse, row};
 
 /// Takes out a row with everything below it.
-pub(super) fn row(text: &str, kind: &str, name: &str) -> Result<String, EditError> {
+pub(super) fn remove_row(text: &str, kind: &str, name: &str) -> Result<String, EditError> {
     let doc = Document::parse(text).map_err(|_| EditError::Syntax)?;
     let Some(Item::ArrayOfTables(rows)) = doc.get(kind) else {
-        return inline_row(text, kind, name);
+        return remove_inline_row(text, kind, name);
     };
     let Some(found) = rows.iter().find(|row| row.get("name").and_then(Item::as_str) == Some(name))
     else {
         let known: Vec<_> =
             rows.iter().filter_map(|row| row.get("name").and_then(Item::as_str)).collect();
-        return Err(nothing(kind, name, known));
+        return Err(not_found(kind, name, known));
     };
     let mut ranges = Vec::new();
-    tables(text, found, &mut ranges);
-    Ok(without(text, ranges))
+    collect_table_ranges(text, found, &mut ranges);
+    Ok(remove_ranges(text, ranges))
 }
 
 /// Takes out a key, named from the top.
-pub(super) fn key(text: &str, path: &[&str]) -> Result<String, EditError> {
+pub(super) fn remove_key(text: &str, path: &[&str]) -> Result<String, EditError> {
     let doc = Document::parse(text).map_err(|_| EditError::Syntax)?;
-    match key_in(text, doc.as_table(), path) {
-        Some(Cut::Ranges(ranges)) => Ok(without(text, ranges)),
-        Some(Cut::Inside) => inside(text, |doc| Some(doc.as_table_mut()), path),
-        None => Err(EditError::Place(format!("`{}` is not set in the file", path.join(".")))),
+    match find_removal(text, doc.as_table(), path) {
+        Some(Removal::Ranges(ranges)) => Ok(remove_ranges(text, ranges)),
+        Some(Removal::InlineTable) => remove_inline_key(text, |doc| Some(doc.as_table_mut()), path),
+        None => Err(EditError::BadPath(format!("`{}` is not set in the file", path.join(".")))),
     }
 }
 
 /// Takes out a key of a row.
-pub(super) fn key_of_row(
+pub(super) fn remove_row_key(
     text: &str,
     kind: &str,
     name: &str,
@@ -48,51 +48,51 @@ pub(super) fn key_of_row(
         }
         _ => None,
     };
-    match table.map(|table| key_in(text, table, &names)) {
-        Some(Some(Cut::Ranges(ranges))) => Ok(without(text, ranges)),
-        Some(None) => Err(EditError::Place(format!(
+    match table.map(|table| find_removal(text, table, &names)) {
+        Some(Some(Removal::Ranges(ranges))) => Ok(remove_ranges(text, ranges)),
+        Some(None) => Err(EditError::BadPath(format!(
             "`{kind}.{name}.{}` is not set in the file",
             path.join(".")
         ))),
-        Some(Some(Cut::Inside)) | None => {
-            inside(text, |doc| row::find(doc, kind, name).ok(), &names)
+        Some(Some(Removal::InlineTable)) | None => {
+            remove_inline_key(text, |doc| row::find_row(doc, kind, name).ok(), &names)
         }
     }
 }
 
-enum Cut {
+enum Removal {
     Ranges(Vec<Range<usize>>),
     /// Inside an inline table, whose commas must fit afterwards.
-    Inside,
+    InlineTable,
 }
 
-fn key_in(text: &str, table: &Table, path: &[&str]) -> Option<Cut> {
+fn find_removal(text: &str, table: &Table, path: &[&str]) -> Option<Removal> {
     let (name, rest) = path.split_first()?;
     let item = table.get(name)?;
     match item {
-        Item::Table(below) if rest.is_empty() => {
+        Item::Table(child) if rest.is_empty() => {
             let mut ranges = Vec::new();
-            tables(text, below, &mut ranges);
-            Some(Cut::Ranges(ranges))
+            collect_table_ranges(text, child, &mut ranges);
+            Some(Removal::Ranges(ranges))
         }
-        Item::Table(below) => key_in(text, below, rest),
+        Item::Table(child) => find_removal(text, child, rest),
         Item::Value(value) if rest.is_empty() => {
             let start = table.key(name)?.span()?.start;
             let lines = line_start(text, start)..line_end(text, value.span()?.end);
-            Some(Cut::Ranges(std::iter::once(lines).collect()))
+            Some(Removal::Ranges(std::iter::once(lines).collect()))
         }
-        Item::Value(value) if value.is_inline_table() => Some(Cut::Inside),
+        Item::Value(value) if value.is_inline_table() => Some(Removal::InlineTable),
         Item::ArrayOfTables(rows) if rest.is_empty() => {
             let mut ranges = Vec::new();
-            rows.iter().for_each(|row| tables(text, row, &mut ranges));
-            Some(Cut::Ranges(ranges))
+            rows.iter().for_each(|row| collect_table_ranges(text, row, &mut ranges));
+            Some(Removal::Ranges(ranges))
         }
         _ => None,
     }
 }
 
 /// The lines of a table, and of each table below it.
-fn tables(text: &str, table: &Table, ranges: &mut Vec<Range<usize>>) {
+fn collect_table_ranges(text: &str, table: &Table, ranges: &mut Vec<Range<usize>>) {
     let header = table.span().filter(|_| !table.is_implicit() && !table.is_dotted());
     let mut end = header.as_ref().map_or(0, |span| {
         line_end(text, text[span.start..].find('\n').map_or(text.len(), |at| span.start + at))
@@ -100,14 +100,16 @@ fn tables(text: &str, table: &Table, ranges: &mut Vec<Range<usize>>) {
     let mut first = header.as_ref().map(|span| line_start(text, span.start));
     for (name, item) in table {
         match item {
-            Item::Table(below) if below.is_dotted() => {
+            Item::Table(child) if child.is_dotted() => {
                 let mut dotted = Vec::new();
-                tables(text, below, &mut dotted);
+                collect_table_ranges(text, child, &mut dotted);
                 end = dotted.iter().map(|range| range.end).max().map_or(end, |at| at.max(end));
                 first = first.or_else(|| dotted.iter().map(|range| range.start).min());
             }
-            Item::Table(below) => tables(text, below, ranges),
-            Item::ArrayOfTables(rows) => rows.iter().for_each(|row| tables(text, row, ranges)),
+            Item::Table(child) => collect_table_ranges(text, child, ranges),
+            Item::ArrayOfTables(rows) => {
+                rows.iter().for_each(|row| collect_table_ranges(text, row, ranges))
+            }
             Item::Value(value) => {
                 let start = table
                     .key(name)
@@ -120,20 +122,20 @@ fn tables(text: &str, table: &Table, ranges: &mut Vec<Range<usize>>) {
         }
     }
     if let Some(first) = first {
-        let start = if header.is_some() { above(text, first) } else { first };
+        let start = if header.is_some() { comment_start(text, first) } else { first };
         ranges.push(start..end.max(first));
     }
 }
 
 /// Where the comment begins that stands directly above a line; the file's own head stays.
-fn above(text: &str, line: usize) -> usize {
+fn comment_start(text: &str, line: usize) -> usize {
     let mut start = line;
     while start > 0 {
-        let before = line_start(text, start - 1);
-        if !text[before..start].trim_start().starts_with('#') {
+        let previous_line = line_start(text, start - 1);
+        if !text[previous_line..start].trim_start().starts_with('#') {
             return start;
         }
-        start = before;
+        start = previous_line;
     }
     line
 }
@@ -147,7 +149,7 @@ fn line_end(text: &str, at: usize) -> usize {
 }
 
 /// The text without these pieces; no two empty lines where there was a piece between them.
-fn without(text: &str, mut ranges: Vec<Range<usize>>) -> String {
+fn remove_ranges(text: &str, mut ranges: Vec<Range<usize>>) -> String {
     ranges.sort_by_key(|range| range.start);
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
@@ -168,26 +170,26 @@ fn without(text: &str, mut ranges: Vec<Range<usize>>) -> String {
 }
 
 /// Removes a key below an inline table.
-fn inside(
+fn remove_inline_key(
     text: &str,
     find: impl for<'a> Fn(&'a mut toml_edit::DocumentMut) -> Option<&'a mut dyn TableLike>,
     path: &[&str],
 ) -> Result<String, EditError> {
     let mut doc = parse(text)?;
-    let missing = || EditError::Place(format!("`{}` is not set in the file", path.join(".")));
-    let (last, way) = path.split_last().ok_or_else(missing)?;
+    let missing = || EditError::BadPath(format!("`{}` is not set in the file", path.join(".")));
+    let (last, parents) = path.split_last().ok_or_else(missing)?;
     let mut table = find(&mut doc).ok_or_else(missing)?;
-    for name in way {
+    for name in parents {
         table = table.get_mut(name).and_then(Item::as_table_like_mut).ok_or_else(missing)?;
     }
     table.remove(last).ok_or_else(missing)?;
     Ok(doc.to_string())
 }
 
-fn inline_row(text: &str, kind: &str, name: &str) -> Result<String, EditError> {
+fn remove_inline_row(text: &str, kind: &str, name: &str) -> Result<String, EditError> {
     let mut doc = parse(text)?;
-    let known = row::names(&doc, kind);
-    let missing = nothing(kind, name, known.iter().map(String::as_str));
+    let known = row::row_names(&doc, kind);
+    let missing = not_found(kind, name, known.iter().map(String::as_str));
     let Some(rows) = doc.get_mut(kind).and_then(Item::as_array_mut) else { return Err(missing) };
     let fits = |value: &toml_edit::Value| {
         value.as_inline_table().and_then(|row| row.get("name")?.as_str()) == Some(name)

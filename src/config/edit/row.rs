@@ -2,19 +2,19 @@
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
-use super::{EditError, nothing};
+use super::{EditError, not_found};
 
 pub(super) const KINDS: [&str; 3] = ["upstream", "model", "project"];
 
 /// The row of this name, whether it is a `[[table]]` or stands in an inline list.
-pub(super) fn find<'a>(
+pub(super) fn find_row<'a>(
     doc: &'a mut DocumentMut,
     kind: &str,
     name: &str,
 ) -> Result<&'a mut dyn TableLike, EditError> {
     let missing = {
-        let known = names(doc, kind);
-        nothing(kind, name, known.iter().map(String::as_str))
+        let known = row_names(doc, kind);
+        not_found(kind, name, known.iter().map(String::as_str))
     };
     let fits = |table: &dyn TableLike| table.get("name").and_then(Item::as_str) == Some(name);
     let found: Option<&mut dyn TableLike> = match doc.get_mut(kind) {
@@ -32,7 +32,7 @@ pub(super) fn find<'a>(
 }
 
 /// The names of all rows of a kind.
-pub(super) fn names(doc: &DocumentMut, kind: &str) -> Vec<String> {
+pub(super) fn row_names(doc: &DocumentMut, kind: &str) -> Vec<String> {
     let name = |table: &dyn TableLike| table.get("name").and_then(Item::as_str).map(str::to_owned);
     match doc.get(kind) {
         Some(Item::ArrayOfTables(rows)) => rows.iter().filter_map(|row| name(row)).collect(),
@@ -44,12 +44,12 @@ pub(super) fn names(doc: &DocumentMut, kind: &str) -> Vec<String> {
 }
 
 /// Cuts `NAME.key.key` into the row's name, which may have dots in it, and the rest.
-pub(super) fn named(
+pub(super) fn split_row_path(
     doc: &mut DocumentMut,
     kind: &str,
     path: &[String],
 ) -> Result<(String, Vec<String>), EditError> {
-    let known = names(doc, kind);
+    let known = row_names(doc, kind);
     for length in (1..=path.len()).rev() {
         let name = path[..length].join(".");
         if known.contains(&name) {
@@ -57,20 +57,20 @@ pub(super) fn named(
         }
     }
     match path.first() {
-        Some(name) => Err(nothing(kind, name, known.iter().map(String::as_str))),
-        None => Err(EditError::Place(format!("`{kind}` needs a name: `{kind}.NAME.key`"))),
+        Some(name) => Err(not_found(kind, name, known.iter().map(String::as_str))),
+        None => Err(EditError::BadPath(format!("`{kind}` needs a name: `{kind}.NAME.key`"))),
     }
 }
 
 /// Adds a row at the end of its kind.
-pub(super) fn add(
+pub(super) fn add_row(
     doc: &mut DocumentMut,
     kind: &'static str,
     name: &str,
     fields: Vec<(&str, Value)>,
 ) -> Result<(), EditError> {
-    if names(doc, kind).iter().any(|known| known == name) {
-        return Err(EditError::Place(format!("there is a {kind} `{name}` already")));
+    if row_names(doc, kind).iter().any(|known| known == name) {
+        return Err(EditError::BadPath(format!("there is a {kind} `{name}` already")));
     }
     let fields = [("name", Value::from(name))].into_iter().chain(fields);
     let first = doc.as_table().is_empty();
@@ -89,16 +89,16 @@ pub(super) fn add(
             for (key, value) in fields {
                 table.insert(key, value);
             }
-            push(rows, Value::InlineTable(table));
+            push_value(rows, Value::InlineTable(table));
         }
-        _ => return Err(EditError::Place(format!("`{kind}` is not a list of tables"))),
+        _ => return Err(EditError::BadPath(format!("`{kind}` is not a list of tables"))),
     }
     Ok(())
 }
 
 /// Adds a value to a list: on a line of its own where the others have theirs, behind the last one's
 /// comment.
-pub(super) fn push(list: &mut Array, mut value: Value) {
+pub(super) fn push_value(list: &mut Array, mut value: Value) {
     let lead =
         list.iter().last().and_then(|last| last.decor().prefix()?.as_str()).map(str::to_owned);
     let tail = list.trailing().as_str().unwrap_or_default().to_owned();

@@ -3,57 +3,60 @@
 use http::{HeaderName, HeaderValue, Uri};
 use toml::de::DeValue;
 
-use super::upstream::reference;
+use super::upstream::read_reference;
 use crate::{
     config::{
         problem::Report,
-        read::{self, Fault, Span, Table, clip, flag, text, word},
-        settings::{AlertEvent, Alerts, Otlp, SideUrl},
+        read::{self, SourceSpan, TableReader, ValueError, flag, one_of, text, truncate},
+        settings::{AlertEvent, AlertSettings, OtlpSettings, OutboundUrl},
     },
     secrets::Reference,
 };
 
 /// The two tables as written.
 #[derive(Default)]
-pub(in crate::config) struct News {
-    pub(in crate::config) alerts: Alerts,
+pub(in crate::config) struct AlertsAndOtlp {
+    pub(in crate::config) alerts: AlertSettings,
     /// Where `secret` stands, for checks.
-    pub(in crate::config) secret_at: Option<Span>,
-    pub(in crate::config) otlp: Otlp,
+    pub(in crate::config) secret_at: Option<SourceSpan>,
+    pub(in crate::config) otlp: OtlpSettings,
 }
 
-pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> News {
-    let mut news = News::default();
-    if let Some(mut table) = top.table("alerts", report) {
-        news.alerts.desktop = table.or("desktop", report, false, flag);
-        news.alerts.webhook = table.or("webhook", report, None, address);
-        let secret = table.take("secret", report, |value| {
-            if value.as_str() == Some("") { Ok(None) } else { reference(value).map(Some) }
+pub(super) fn read_alerts_and_otlp(
+    top: &mut TableReader<'_>,
+    report: &mut Report,
+) -> AlertsAndOtlp {
+    let mut tables = AlertsAndOtlp::default();
+    if let Some(mut table) = top.child("alerts", report) {
+        tables.alerts.desktop = table.read_or("desktop", report, false, flag);
+        tables.alerts.webhook = table.read_or("webhook", report, None, read_url);
+        let secret = table.read("secret", report, |value| {
+            if value.as_str() == Some("") { Ok(None) } else { read_reference(value).map(Some) }
         });
-        news.secret_at = secret.as_ref().map(|at| at.span.clone());
-        news.alerts.secret = secret.and_then(|at| at.value);
-        news.alerts.feishu = table.or("feishu", report, None, address);
-        if let Some(list) = table.list("events", report, word(&AlertEvent::ALL)) {
-            news.alerts.events = list.value.into_iter().map(|at| at.value).collect();
+        tables.secret_at = secret.as_ref().map(|at| at.span.clone());
+        tables.alerts.secret = secret.and_then(|at| at.value);
+        tables.alerts.feishu = table.read_or("feishu", report, None, read_url);
+        if let Some(list) = table.read_list("events", report, one_of(&AlertEvent::ALL)) {
+            tables.alerts.events = list.value.into_iter().map(|at| at.value).collect();
         }
-        table.end(report);
+        table.finish(report);
     }
-    if let Some(mut table) = top.table("otlp", report) {
-        news.otlp.url = table.or("url", report, None, traces);
-        news.otlp.headers = headers(&mut table, report);
-        table.end(report);
+    if let Some(mut table) = top.child("otlp", report) {
+        tables.otlp.url = table.read_or("url", report, None, read_collector_url);
+        tables.otlp.headers = read_headers(&mut table, report);
+        table.finish(report);
     }
-    news
+    tables
 }
 
 /// An address that something is sent to; empty is none.
-fn address(value: &DeValue<'_>) -> Result<Option<SideUrl>, Fault> {
+fn read_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueError> {
     let written = text(value)?;
     if written.is_empty() {
         return Ok(None);
     }
     let bad = || {
-        Fault::with(
+        ValueError::with_help(
             "this is no address that something can be sent to",
             "write it whole, as in \"https://hooks.example/abc\"",
         )
@@ -62,29 +65,29 @@ fn address(value: &DeValue<'_>) -> Result<Option<SideUrl>, Fault> {
     let scheme = uri.scheme_str().ok_or_else(bad)?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?;
     if !matches!(scheme, "http" | "https") {
-        return Err(Fault::with(
-            format!("`{}:` is not spoken here", clip(scheme)),
+        return Err(ValueError::with_help(
+            format!("`{}:` is not spoken here", truncate(scheme)),
             "write an address that begins with https:// or http://",
         ));
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(Fault::with(
+        return Err(ValueError::with_help(
             "a user name in an address is not sent",
             "leave it out; `secret` signs what is sent, `headers` under [otlp] takes credentials",
         ));
     }
     let port = uri.port_u16().map_or_else(String::new, |port| format!(":{port}"));
-    let place = format!("{scheme}://{host}{port}");
-    Ok(Some(SideUrl::new(written, place)))
+    let origin = format!("{scheme}://{host}{port}");
+    Ok(Some(OutboundUrl::new(written, origin)))
 }
 
 /// The address of a collector: without a path it gets the usual one.
-fn traces(value: &DeValue<'_>) -> Result<Option<SideUrl>, Fault> {
-    Ok(address(value)?.map(|url| {
+fn read_collector_url(value: &DeValue<'_>) -> Result<Option<OutboundUrl>, ValueError> {
+    Ok(read_url(value)?.map(|url| {
         let bare =
-            url.whole().strip_prefix(url.place()).is_some_and(|path| matches!(path, "" | "/"));
+            url.full().strip_prefix(url.origin()).is_some_and(|path| matches!(path, "" | "/"));
         if bare {
-            SideUrl::new(format!("{}/v1/traces", url.place()), url.place().to_owned())
+            OutboundUrl::new(format!("{}/v1/traces", url.origin()), url.origin().to_owned())
         } else {
             url
         }
@@ -92,20 +95,20 @@ fn traces(value: &DeValue<'_>) -> Result<Option<SideUrl>, Fault> {
 }
 
 /// Names, and references to values or the values themselves.
-fn headers(table: &mut Table<'_>, report: &mut Report) -> Vec<(String, Reference)> {
-    let path = table.path_of("headers");
-    let Some(mut rows) = table.table("headers", report) else { return Vec::new() };
+fn read_headers(table: &mut TableReader<'_>, report: &mut Report) -> Vec<(String, Reference)> {
+    let path = table.key_path("headers");
+    let Some(mut rows) = table.child("headers", report) else { return Vec::new() };
     let mut found = Vec::new();
-    for (name, node) in rows.rest() {
+    for (name, node) in rows.remaining() {
         if HeaderName::from_bytes(name.value.as_bytes()).is_err() {
             report.error(
                 &name.span,
-                format!("`{}` is no name of a header", clip(&name.value)),
+                format!("`{}` is no name of a header", truncate(&name.value)),
                 None,
             );
             continue;
         }
-        let value = read::one(&format!("{path}.{}", name.value), node, report, &|value| {
+        let value = read::read_value(&format!("{path}.{}", name.value), node, report, &|value| {
             let written = text(value)?;
             let literal = || {
                 Reference::Literal(std::sync::Arc::new(crate::secrets::Secret::new(
@@ -113,13 +116,13 @@ fn headers(table: &mut Table<'_>, report: &mut Report) -> Vec<(String, Reference
                 )))
             };
             if HeaderValue::from_str(&written).is_err() {
-                return Err(Fault::new("this cannot be sent as a header"));
+                return Err(ValueError::new("this cannot be sent as a header"));
             }
             // What has spaces is no key, but may well be a header: `Basic abc`.
             Ok(Reference::parse(&written).unwrap_or_else(|_| literal()))
         });
         found.extend(value.map(|at| (name.value.to_ascii_lowercase(), at.value)));
     }
-    rows.end(report);
+    rows.finish(report);
     found
 }

@@ -5,122 +5,126 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use toml::de::DeValue;
 
-use super::{ledger, statuses};
+use super::{ledger, read_statuses};
 use crate::config::{
     listen,
     problem::Report,
-    read::{self, Fault, Span, Table, count, duration, flag, number, size, text, word},
+    read::{
+        self, SourceSpan, TableReader, ValueError, count, duration, flag, number, one_of, size,
+        text,
+    },
     settings::{
-        Cooldown, Discover, Ledger, Log, Losses, Retry, Server, StatusSet, Sticky, Strategy,
-        Timeouts, Tui,
+        Affinity, Cooldown, DiscoverySettings, LedgerSettings, LogSettings, LossPolicy,
+        RetrySettings, ServerSettings, StatusSet, Strategy, Timeouts, TuiSettings,
     },
 };
 
 const MS: Duration = Duration::from_millis(1);
-const STICKY_TTL: Duration = seconds(3_600);
+const DEFAULT_STICKY_TTL: Duration = seconds(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-pub(in crate::config) struct General {
-    pub(in crate::config) server: Server,
+pub(in crate::config) struct RawGeneral {
+    pub(in crate::config) server: ServerSettings,
     /// Where `listen` and `auth` stand, for checks that need both.
-    pub(in crate::config) listen_at: Option<Span>,
-    pub(in crate::config) auth_at: Option<Span>,
-    pub(in crate::config) discover: Discover,
-    pub(in crate::config) log: Log,
+    pub(in crate::config) listen_span: Option<SourceSpan>,
+    pub(in crate::config) auth_span: Option<SourceSpan>,
+    pub(in crate::config) discover: DiscoverySettings,
+    pub(in crate::config) log: LogSettings,
     pub(in crate::config) timeouts: Timeouts,
-    pub(in crate::config) retry: Retry,
+    pub(in crate::config) retry: RetrySettings,
     pub(in crate::config) cooldown: Cooldown,
     pub(in crate::config) strategy: Strategy,
     pub(in crate::config) region: String,
-    pub(in crate::config) sticky: Sticky,
+    pub(in crate::config) sticky: Affinity,
     pub(in crate::config) sticky_ttl: Duration,
-    pub(in crate::config) losses: Losses,
-    pub(in crate::config) ledger: Ledger,
-    pub(in crate::config) tui: Tui,
+    pub(in crate::config) losses: LossPolicy,
+    pub(in crate::config) ledger: LedgerSettings,
+    pub(in crate::config) tui: TuiSettings,
 }
 
-pub(super) fn read(top: &mut Table<'_>, report: &mut Report) -> General {
+pub(super) fn read_general(top: &mut TableReader<'_>, report: &mut Report) -> RawGeneral {
     let (mut server, mut listen_at, mut auth_at) = (default_server(), None, None);
-    if let Some(table) = top.table("server", report) {
+    if let Some(table) = top.child("server", report) {
         (server, listen_at, auth_at) = read_server(table, server, report);
     }
-    let mut general = General {
+    let mut general = RawGeneral {
         server,
-        listen_at,
-        auth_at,
-        discover: Discover { env: true, local: true },
-        log: Log { level: "info".to_owned(), json: false, file: None },
+        listen_span: listen_at,
+        auth_span: auth_at,
+        discover: DiscoverySettings { env: true, local: true },
+        log: LogSettings { level: "info".to_owned(), json: false, file: None },
         timeouts: default_timeouts(),
         retry: default_retry(),
         cooldown: default_cooldown(),
         strategy: Strategy::Priority,
         region: String::new(),
-        sticky: Sticky::Auto,
-        sticky_ttl: STICKY_TTL,
-        losses: Losses::Tell,
-        ledger: Ledger::default(),
-        tui: Tui { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
+        sticky: Affinity::Auto,
+        sticky_ttl: DEFAULT_STICKY_TTL,
+        losses: LossPolicy::Report,
+        ledger: LedgerSettings::default(),
+        tui: TuiSettings { theme: "dark".to_owned(), mouse: true, lang: "auto".to_owned() },
     };
-    if let Some(mut table) = top.table("discover", report) {
-        general.discover.env = table.or("env", report, true, flag);
-        general.discover.local = table.or("local", report, true, flag);
-        table.end(report);
+    if let Some(mut table) = top.child("discover", report) {
+        general.discover.env = table.read_or("env", report, true, flag);
+        general.discover.local = table.read_or("local", report, true, flag);
+        table.finish(report);
     }
-    if let Some(table) = top.table("log", report) {
+    if let Some(table) = top.child("log", report) {
         general.log = read_log(table, report);
     }
-    if let Some(table) = top.table("timeouts", report) {
-        general.timeouts = timeouts(table, general.timeouts, report);
+    if let Some(table) = top.child("timeouts", report) {
+        general.timeouts = read_timeouts(table, general.timeouts, report);
     }
-    if let Some(table) = top.table("retry", report) {
+    if let Some(table) = top.child("retry", report) {
         general.retry = read_retry(table, general.retry, report);
     }
-    if let Some(table) = top.table("cooldown", report) {
+    if let Some(table) = top.child("cooldown", report) {
         general.cooldown = read_cooldown(table, &general.cooldown, report);
     }
-    if let Some(mut table) = top.table("routing", report) {
-        general.strategy = table.or("strategy", report, Strategy::Priority, super::strategy);
-        general.region = table.or("region", report, String::new(), text);
-        general.sticky = table.or("sticky", report, Sticky::Auto, word(&Sticky::ALL));
+    if let Some(mut table) = top.child("routing", report) {
+        general.strategy =
+            table.read_or("strategy", report, Strategy::Priority, super::read_strategy);
+        general.region = table.read_or("region", report, String::new(), text);
+        general.sticky = table.read_or("sticky", report, Affinity::Auto, one_of(&Affinity::ALL));
         general.sticky_ttl =
-            table.or("sticky_ttl", report, STICKY_TTL, duration(seconds(1), 30 * DAY));
-        table.end(report);
+            table.read_or("sticky_ttl", report, DEFAULT_STICKY_TTL, duration(seconds(1), 30 * DAY));
+        table.finish(report);
     }
-    if let Some(mut table) = top.table("translation", report) {
-        general.losses = table.or(
+    if let Some(mut table) = top.child("translation", report) {
+        general.losses = table.read_or(
             "losses",
             report,
-            Losses::Tell,
-            word(&[("tell", Losses::Tell), ("refuse", Losses::Refuse)]),
+            LossPolicy::Report,
+            one_of(&[("tell", LossPolicy::Report), ("refuse", LossPolicy::Refuse)]),
         );
-        table.end(report);
+        table.finish(report);
     }
-    if let Some(table) = top.table("ledger", report) {
-        general.ledger = ledger::read(table, report);
+    if let Some(table) = top.child("ledger", report) {
+        general.ledger = ledger::read_ledger(table, report);
     }
-    if let Some(mut table) = top.table("tui", report) {
-        let themes = word(&[
+    if let Some(mut table) = top.child("tui", report) {
+        let themes = one_of(&[
             ("dark", "dark"),
             ("light", "light"),
             ("contrast", "contrast"),
             ("mono", "mono"),
         ]);
-        general.tui.theme = table.or("theme", report, "dark", themes).to_owned();
-        general.tui.mouse = table.or("mouse", report, true, flag);
-        let languages = word(&[("", "auto"), ("auto", "auto"), ("en", "en"), ("zh", "zh")]);
-        general.tui.lang = table.or("lang", report, "auto", languages).to_owned();
-        table.end(report);
+        general.tui.theme = table.read_or("theme", report, "dark", themes).to_owned();
+        general.tui.mouse = table.read_or("mouse", report, true, flag);
+        let languages = one_of(&[("", "auto"), ("auto", "auto"), ("en", "en"), ("zh", "zh")]);
+        general.tui.lang = table.read_or("lang", report, "auto", languages).to_owned();
+        table.finish(report);
     }
     general
 }
 
-fn default_server() -> Server {
-    let (listen, optional_v6) = listen::parse("8642").unwrap_or_default();
-    Server {
+fn default_server() -> ServerSettings {
+    let (listen, optional_v6) = listen::parse_addr("8642").unwrap_or_default();
+    ServerSettings {
         listen,
         optional_v6,
         auth: true,
@@ -147,8 +151,8 @@ fn default_timeouts() -> Timeouts {
     }
 }
 
-fn default_retry() -> Retry {
-    Retry {
+fn default_retry() -> RetrySettings {
+    RetrySettings {
         max_attempts: 4,
         backoff: Duration::from_millis(250),
         max_backoff: seconds(8),
@@ -170,11 +174,11 @@ fn default_cooldown() -> Cooldown {
 }
 
 fn read_server(
-    mut table: Table<'_>,
-    mut server: Server,
+    mut table: TableReader<'_>,
+    mut server: ServerSettings,
     report: &mut Report,
-) -> (Server, Option<Span>, Option<Span>) {
-    let listen_at = table.list("listen", report, address);
+) -> (ServerSettings, Option<SourceSpan>, Option<SourceSpan>) {
+    let listen_at = table.read_list("listen", report, read_listen);
     let listen_span = listen_at.as_ref().map(|at| at.span.clone());
     if let Some(list) = listen_at {
         if list.value.is_empty() {
@@ -185,51 +189,60 @@ fn read_server(
             );
         } else {
             (server.listen, server.optional_v6) =
-                listen::join(list.value.into_iter().map(|at| at.value).collect());
+                listen::join_addrs(list.value.into_iter().map(|at| at.value).collect());
             server.optional_v6 |= both_families(&server.listen);
         }
     }
-    let auth = table.take("auth", report, flag);
+    let auth = table.read("auth", report, flag);
     let auth_span = auth.as_ref().map(|at| at.span.clone());
     server.auth = auth.is_none_or(|at| at.value);
-    let words = |at: Option<read::At<Vec<read::At<String>>>>| {
+    let words = |at: Option<read::Located<Vec<read::Located<String>>>>| {
         at.map(|at| at.value.into_iter().map(|at| at.value).collect()).unwrap_or_default()
     };
-    server.trusted_hosts = words(table.list("trusted_hosts", report, host));
-    server.allowed_origins = words(table.list("allowed_origins", report, origin));
-    server.max_request_bytes =
-        table.or("max_request_bytes", report, server.max_request_bytes, size(1 << 10, 1 << 32));
-    server.max_response_bytes =
-        table.or("max_response_bytes", report, server.max_response_bytes, size(1 << 10, 1 << 32));
+    server.trusted_hosts = words(table.read_list("trusted_hosts", report, read_host));
+    server.allowed_origins = words(table.read_list("allowed_origins", report, read_origin));
+    server.max_request_bytes = table.read_or(
+        "max_request_bytes",
+        report,
+        server.max_request_bytes,
+        size(1 << 10, 1 << 32),
+    );
+    server.max_response_bytes = table.read_or(
+        "max_response_bytes",
+        report,
+        server.max_response_bytes,
+        size(1 << 10, 1 << 32),
+    );
     let many = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     server.max_connections = table
-        .take("max_connections", report, count(1, 1_000_000))
+        .read("max_connections", report, count(1, 1_000_000))
         .map_or(server.max_connections, |at| many(at.value));
     server.max_requests = table
-        .take("max_requests", report, count(1, 1_000_000))
+        .read("max_requests", report, count(1, 1_000_000))
         .map_or(server.max_requests, |at| many(at.value));
-    server.max_buffered = table.or("max_buffered", report, None, |value| match value.as_str() {
-        Some("auto") => Ok(None),
-        _ => size(1 << 20, 1 << 40)(value).map(Some),
-    });
+    server.max_buffered =
+        table.read_or("max_buffered", report, None, |value| match value.as_str() {
+            Some("auto") => Ok(None),
+            _ => size(1 << 20, 1 << 40)(value).map(Some),
+        });
     server.drain =
-        table.or("drain", report, server.drain, duration(Duration::ZERO, seconds(3_600)));
-    table.end(report);
+        table.read_or("drain", report, server.drain, duration(Duration::ZERO, seconds(3_600)));
+    table.finish(report);
     (server, listen_span, auth_span)
 }
 
-fn address(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), Fault> {
+fn read_listen(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), ValueError> {
     let written = match value {
         DeValue::Integer(port) => port.as_str().to_owned(),
         _ => text(value)?,
     };
     let (list, both) =
-        listen::parse(&written).map_err(|sentence| match sentence.split_once("; ") {
-            Some((title, help)) => Fault::with(title, help),
-            None => Fault::new(sentence),
+        listen::parse_addr(&written).map_err(|sentence| match sentence.split_once("; ") {
+            Some((title, help)) => ValueError::with_help(title, help),
+            None => ValueError::new(sentence),
         })?;
     if list.iter().any(|at| at.port() == 0) {
-        return Err(Fault::with(
+        return Err(ValueError::with_help(
             "port 0 is chosen anew at each start, so nothing could be pointed at it",
             "name a port from 1 to 65535; `serve --listen 127.0.0.1:0` takes any",
         ));
@@ -248,7 +261,7 @@ fn both_families(listen: &[SocketAddr]) -> bool {
     })
 }
 
-fn host(value: &DeValue<'_>) -> Result<String, Fault> {
+fn read_host(value: &DeValue<'_>) -> Result<String, ValueError> {
     let host = text(value)?;
     let fine = !host.is_empty()
         && host.bytes().all(|b| {
@@ -257,53 +270,53 @@ fn host(value: &DeValue<'_>) -> Result<String, Fault> {
     if fine {
         Ok(host.to_ascii_lowercase())
     } else {
-        Err(Fault::with(
-            format!("`{}` is not a host name", read::clip(&host)),
+        Err(ValueError::with_help(
+            format!("`{}` is not a host name", read::truncate(&host)),
             "write it as browsers send it: \"laptop.lan\" or \"laptop.lan:8642\"",
         ))
     }
 }
 
-fn origin(value: &DeValue<'_>) -> Result<String, Fault> {
+fn read_origin(value: &DeValue<'_>) -> Result<String, ValueError> {
     let origin = text(value)?;
     let rest = origin.split_once("://").map(|(_, rest)| rest);
     if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '*', ' '])) {
         return Ok(origin.to_ascii_lowercase());
     }
-    Err(Fault::with(
-        format!("`{}` is not an origin", read::clip(&origin)),
+    Err(ValueError::with_help(
+        format!("`{}` is not an origin", read::truncate(&origin)),
         "write scheme, host and port, without a path: \"http://localhost:3000\"",
     ))
 }
 
-fn read_log(mut table: Table<'_>, report: &mut Report) -> Log {
-    let levels = word(&[
+fn read_log(mut table: TableReader<'_>, report: &mut Report) -> LogSettings {
+    let levels = one_of(&[
         ("error", "error"),
         ("warn", "warn"),
         ("info", "info"),
         ("debug", "debug"),
         ("trace", "trace"),
     ]);
-    let log = Log {
-        level: table.or("level", report, "info", levels).to_owned(),
-        json: table.or("format", report, false, word(&[("text", false), ("json", true)])),
+    let log = LogSettings {
+        level: table.read_or("level", report, "info", levels).to_owned(),
+        json: table.read_or("format", report, false, one_of(&[("text", false), ("json", true)])),
         file: table
-            .take("file", report, text)
+            .read("file", report, text)
             .map(|at| at.value)
             .filter(|file| !file.is_empty())
             .map(PathBuf::from),
     };
-    table.end(report);
+    table.finish(report);
     log
 }
 
 /// `[timeouts]` and its likes: what is not written stays as it was.
-pub(in crate::config) fn timeouts(
-    mut table: Table<'_>,
+pub(in crate::config) fn read_timeouts(
+    mut table: TableReader<'_>,
     base: Timeouts,
     report: &mut Report,
 ) -> Timeouts {
-    let mut take = |name, default| table.or(name, report, default, duration(MS, DAY));
+    let mut take = |name, default| table.read_or(name, report, default, duration(MS, DAY));
     let timeouts = Timeouts {
         connect: take("connect", base.connect),
         first_byte: take("first_byte", base.first_byte),
@@ -313,30 +326,39 @@ pub(in crate::config) fn timeouts(
         client_idle: take("client_idle", base.client_idle),
         client_keepalive: take("client_keepalive", base.client_keepalive),
     };
-    table.end(report);
+    table.finish(report);
     timeouts
 }
 
-fn read_retry(mut table: Table<'_>, base: Retry, report: &mut Report) -> Retry {
-    let retry = Retry {
-        max_attempts: table.or("max_attempts", report, base.max_attempts, count(1, 32)),
-        backoff: table.or("backoff", report, base.backoff, duration(MS, seconds(60))),
-        max_backoff: table.or("max_backoff", report, base.max_backoff, duration(MS, seconds(600))),
-        budget: table.or("budget", report, base.budget, number(0.0, 1.0)),
-        statuses: statuses(&mut table, "statuses", report).unwrap_or(base.statuses),
-        queue_for: table.or(
+fn read_retry(
+    mut table: TableReader<'_>,
+    base: RetrySettings,
+    report: &mut Report,
+) -> RetrySettings {
+    let retry = RetrySettings {
+        max_attempts: table.read_or("max_attempts", report, base.max_attempts, count(1, 32)),
+        backoff: table.read_or("backoff", report, base.backoff, duration(MS, seconds(60))),
+        max_backoff: table.read_or(
+            "max_backoff",
+            report,
+            base.max_backoff,
+            duration(MS, seconds(600)),
+        ),
+        budget: table.read_or("budget", report, base.budget, number(0.0, 1.0)),
+        statuses: read_statuses(&mut table, "statuses", report).unwrap_or(base.statuses),
+        queue_for: table.read_or(
             "queue_for",
             report,
             base.queue_for,
             duration(Duration::ZERO, seconds(600)),
         ),
     };
-    table.end(report);
+    table.finish(report);
     retry
 }
 
-fn read_cooldown(mut table: Table<'_>, base: &Cooldown, report: &mut Report) -> Cooldown {
-    let mut take = |name, default| table.or(name, report, default, duration(MS, 30 * DAY));
+fn read_cooldown(mut table: TableReader<'_>, base: &Cooldown, report: &mut Report) -> Cooldown {
+    let mut take = |name, default| table.read_or(name, report, default, duration(MS, 30 * DAY));
     let mut cooldown = Cooldown {
         rate_limited: take("rate_limited", base.rate_limited),
         server_error: take("server_error", base.server_error),
@@ -345,7 +367,7 @@ fn read_cooldown(mut table: Table<'_>, base: &Cooldown, report: &mut Report) -> 
         quota: take("quota", base.quota),
         failures: base.failures,
     };
-    cooldown.failures = table.or("failures", report, base.failures, count(1, 1_000));
-    table.end(report);
+    cooldown.failures = table.read_or("failures", report, base.failures, count(1, 1_000));
+    table.finish(report);
     cooldown
 }

@@ -4,38 +4,38 @@ use std::net::SocketAddr;
 
 use toml::de::DeValue;
 
-use super::{name, upstream::dialect};
+use super::{read_name, upstream::read_dialect};
 use crate::{
     config::{
         listen,
         problem::Report,
-        read::{At, Fault, Table, text},
+        read::{Located, TableReader, ValueError, text},
     },
     ir::op::Dialect,
 };
 
-pub(in crate::config) struct Keyless {
-    pub(in crate::config) listen: At<(Vec<SocketAddr>, bool)>,
-    pub(in crate::config) project: Option<At<String>>,
+pub(in crate::config) struct RawKeyless {
+    pub(in crate::config) listen: Located<(Vec<SocketAddr>, bool)>,
+    pub(in crate::config) project: Option<Located<String>>,
     pub(in crate::config) dialects: Vec<Dialect>,
 }
 
-pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Keyless> {
+pub(super) fn read_keyless(mut row: TableReader<'_>, report: &mut Report) -> Option<RawKeyless> {
     let before = report.findings.len();
-    let listen = row.take("listen", report, address);
-    let project = row.take("project", report, name);
+    let listen = row.read("listen", report, read_loopback);
+    let project = row.read("project", report, read_name);
     let dialects = row
-        .list("dialects", report, dialect)
+        .read_list("dialects", report, read_dialect)
         .map(|list| list.value.into_iter().map(|at| at.value).collect());
     if listen.is_none() && report.findings.len() == before {
-        report.absent(
+        report.missing(
             &row.span,
             "a [[keyless]] without `listen`".to_owned(),
             Some("add a line `listen = \"127.0.0.1:11435\"`".to_owned()),
         );
     }
-    row.end(report);
-    Some(Keyless {
+    row.finish(report);
+    Some(RawKeyless {
         listen: listen?,
         project,
         dialects: dialects.unwrap_or_else(|| vec![Dialect::Ollama]),
@@ -43,15 +43,15 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Keyless> {
 }
 
 /// Only this machine's own clients may do without a credential.
-fn address(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), Fault> {
+fn read_loopback(value: &DeValue<'_>) -> Result<(Vec<SocketAddr>, bool), ValueError> {
     let written = text(value)?;
     let (list, both) =
-        listen::parse(&written).map_err(|sentence| match sentence.split_once("; ") {
-            Some((what, help)) => Fault::with(what, help),
-            None => Fault::new(sentence),
+        listen::parse_addr(&written).map_err(|sentence| match sentence.split_once("; ") {
+            Some((what, help)) => ValueError::with_help(what, help),
+            None => ValueError::new(sentence),
         })?;
     match list.iter().find(|at| !at.ip().to_canonical().is_loopback() || at.port() == 0) {
-        Some(at) => Err(Fault::with(
+        Some(at) => Err(ValueError::with_help(
             format!(
                 "a keyless listener at {at}: it would be open to more than this machine's own clients"
             ),

@@ -16,85 +16,85 @@ use toml::de::{DeTable, DeValue};
 use super::{
     prices,
     problem::Report,
-    read::{self, At, Fault, Table},
+    read::{self, Located, TableReader, ValueError},
     settings::{Budget, PriceRow, StatusSet, Strategy},
 };
 use crate::base::pattern::Patterns;
 
 /// The whole file as written.
-pub(super) struct Written {
-    pub(super) general: general::General,
-    pub(super) news: alerts::News,
-    pub(super) upstreams: Vec<upstream::Upstream>,
-    pub(super) models: Vec<model::Model>,
-    pub(super) aliases: Vec<model::Alias>,
-    pub(super) projects: Vec<project::Project>,
+pub(super) struct RawConfig {
+    pub(super) general: general::RawGeneral,
+    pub(super) alerts_and_otlp: alerts::AlertsAndOtlp,
+    pub(super) upstreams: Vec<upstream::RawUpstream>,
+    pub(super) models: Vec<model::RawModel>,
+    pub(super) aliases: Vec<model::RawAlias>,
+    pub(super) projects: Vec<project::RawProject>,
     pub(super) budget: Vec<Budget>,
-    pub(super) keyless: Vec<keyless::Keyless>,
+    pub(super) keyless: Vec<keyless::RawKeyless>,
     pub(super) prices: Vec<PriceRow>,
-    pub(super) rates: price::Currencies,
+    pub(super) rates: price::CurrencyRates,
 }
 
-pub(super) fn read(table: &DeTable<'_>, report: &mut Report) -> Written {
-    let mut top = Table::new("", 0..0, table);
+pub(super) fn read_config(table: &DeTable<'_>, report: &mut Report) -> RawConfig {
+    let mut top = TableReader::new("", 0..0, table);
     let rates = top
-        .table("rates", report)
-        .map(|table| price::currencies(table, report))
+        .child("rates", report)
+        .map(|table| price::read_rates(table, report))
         .unwrap_or_default();
-    let mut known = prices::currencies().clone();
-    known.extend(rates.clone());
-    let written = Written {
-        general: general::read(&mut top, report),
-        news: alerts::read(&mut top, report),
+    let mut currencies = prices::currencies().clone();
+    currencies.extend(rates.clone());
+    let raw = RawConfig {
+        general: general::read_general(&mut top, report),
+        alerts_and_otlp: alerts::read_alerts_and_otlp(&mut top, report),
         upstreams: top
-            .tables("upstream", report)
+            .children("upstream", report)
             .into_iter()
-            .filter_map(|row| upstream::read(row, report))
+            .filter_map(|row| upstream::read_upstream(row, report))
             .collect(),
         models: top
-            .tables("model", report)
+            .children("model", report)
             .into_iter()
-            .filter_map(|row| model::read(row, report))
+            .filter_map(|row| model::read_model(row, report))
             .collect(),
         aliases: top
-            .table("aliases", report)
-            .map(|table| model::aliases(table, report))
+            .child("aliases", report)
+            .map(|table| model::read_aliases(table, report))
             .unwrap_or_default(),
         keyless: top
-            .tables("keyless", report)
+            .children("keyless", report)
             .into_iter()
-            .filter_map(|row| keyless::read(row, report))
+            .filter_map(|row| keyless::read_keyless(row, report))
             .collect(),
         prices: top
-            .table("prices", report)
-            .map(|table| price::rows(table, &known, report))
+            .child("prices", report)
+            .map(|table| price::read_price_rows(table, &currencies, report))
             .unwrap_or_default(),
         rates,
         projects: top
-            .tables("project", report)
+            .children("project", report)
             .into_iter()
-            .filter_map(|row| project::read(row, report))
+            .filter_map(|row| project::read_project(row, report))
             .collect(),
-        budget: budget::read(&mut top, report),
+        budget: budget::read_budgets(&mut top, report),
     };
-    top.end(report);
-    written
+    top.finish(report);
+    raw
 }
 
 /// A name that is part of other names: `upstream/label`, `upstream:model`, `config set
 /// upstream.NAME…`.
-fn name(value: &DeValue<'_>) -> Result<String, Fault> {
+fn read_name(value: &DeValue<'_>) -> Result<String, ValueError> {
     let text = read::text(value)?;
     if text.is_empty() {
-        return Err(Fault::new("an empty name"));
+        return Err(ValueError::new("an empty name"));
     }
     if text.chars().count() > 64 {
-        return Err(Fault::new("a name of more than 64 characters"));
+        return Err(ValueError::new("a name of more than 64 characters"));
     }
     if let Some(bad) = text.chars().find(|c| !c.is_alphanumeric() && !matches!(c, '-' | '_' | '.'))
     {
-        return Err(Fault::with(
-            format!("`{}` has {bad:?} in it", read::clip(&text)),
+        return Err(ValueError::with_help(
+            format!("`{}` has {bad:?} in it", read::truncate(&text)),
             "names are of letters, digits, `-`, `_` and `.`",
         ));
     }
@@ -102,19 +102,19 @@ fn name(value: &DeValue<'_>) -> Result<String, Fault> {
 }
 
 /// The `name` of a row; a row without one is reported and left out.
-fn row_name(
-    row: &mut Table<'_>,
+fn read_row_name(
+    row: &mut TableReader<'_>,
     kind: &str,
     report: &mut Report,
-    read: impl Fn(&DeValue<'_>) -> Result<String, Fault>,
-) -> Option<At<String>> {
+    read: impl Fn(&DeValue<'_>) -> Result<String, ValueError>,
+) -> Option<Located<String>> {
     let before = report.findings.len();
-    let found = row.take("name", report, read);
+    let found = row.read("name", report, read);
     match &found {
-        Some(name) => row.rename(format!("{kind}.{}", name.value)),
+        Some(name) => row.set_path(format!("{kind}.{}", name.value)),
         // A bad name has been reported already.
         None if report.findings.len() == before => {
-            report.absent(
+            report.missing(
                 &row.span,
                 format!("a [[{kind}]] without `name`"),
                 Some("add a line `name = \"…\"`".to_owned()),
@@ -126,34 +126,38 @@ fn row_name(
 }
 
 /// A list of patterns; each bad one is reported at its own place.
-fn patterns(
-    table: &mut Table<'_>,
+fn read_patterns(
+    table: &mut TableReader<'_>,
     name: &'static str,
     report: &mut Report,
-) -> Option<At<Patterns>> {
-    let list = table.list(name, report, |value| {
+) -> Option<Located<Patterns>> {
+    let list = table.read_list(name, report, |value| {
         let text = read::text(value)?;
         if text.trim_start_matches('!').is_empty() {
-            return Err(Fault::with(
+            return Err(ValueError::with_help(
                 "an empty pattern",
                 "write a name, a glob such as \"gpt-*\", \"re:REGEX\" or \"!EXCLUSION\"",
             ));
         }
         match Patterns::parse([text.as_str()]) {
             Ok(_) => Ok(text),
-            Err((_, sentence)) => Err(Fault::new(format!(
+            Err((_, sentence)) => Err(ValueError::new(format!(
                 "`{}` is no regular expression: {sentence}",
-                read::clip(&text)
+                read::truncate(&text)
             ))),
         }
     })?;
     let parsed = Patterns::parse(list.value.iter().map(|at| at.value.as_str())).ok()?;
-    Some(At::new(parsed, list.span))
+    Some(Located::new(parsed, list.span))
 }
 
 /// `["429", "500-599"]`; numbers are taken too.
-fn statuses(table: &mut Table<'_>, name: &'static str, report: &mut Report) -> Option<StatusSet> {
-    let list = table.list(name, report, |value| {
+fn read_statuses(
+    table: &mut TableReader<'_>,
+    name: &'static str,
+    report: &mut Report,
+) -> Option<StatusSet> {
+    let list = table.read_list(name, report, |value| {
         let text = match value {
             DeValue::Integer(number) => number.as_str().to_owned(),
             _ => read::text(value)?,
@@ -165,8 +169,8 @@ fn statuses(table: &mut Table<'_>, name: &'static str, report: &mut Report) -> O
             {
                 Ok((low, high))
             }
-            _ => Err(Fault::with(
-                format!("`{}` is not an HTTP status", read::clip(&text)),
+            _ => Err(ValueError::with_help(
+                format!("`{}` is not an HTTP status", read::truncate(&text)),
                 "write \"429\" or a range such as \"500-599\"",
             )),
         }
@@ -175,6 +179,6 @@ fn statuses(table: &mut Table<'_>, name: &'static str, report: &mut Report) -> O
 }
 
 /// How a candidate is drawn.
-fn strategy(value: &DeValue<'_>) -> Result<Strategy, Fault> {
-    read::word(&Strategy::ALL)(value)
+fn read_strategy(value: &DeValue<'_>) -> Result<Strategy, ValueError> {
+    read::one_of(&Strategy::ALL)(value)
 }

@@ -5,78 +5,83 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::{
-    row_name,
-    upstream::{TimeoutsPart, timeouts_part},
+    read_row_name,
+    upstream::{PartialTimeouts, read_partial_timeouts},
 };
 use crate::{
     base::pattern::Pattern,
     config::{
         problem::Report,
-        read::{self, At, Fault, Node, Table, count, duration, flag, number, text, word},
-        settings::{After, Sticky, Strategy},
+        read::{
+            self, Located, Node, TableReader, ValueError, count, duration, flag, number, one_of,
+            text,
+        },
+        settings::{Affinity, HedgeDelay, Strategy},
     },
 };
 
-pub(in crate::config) struct Model {
-    pub(in crate::config) name: At<Pattern>,
-    pub(in crate::config) targets: Vec<Target>,
+pub(in crate::config) struct RawModel {
+    pub(in crate::config) name: Located<Pattern>,
+    pub(in crate::config) targets: Vec<RawTarget>,
     pub(in crate::config) strategy: Option<Strategy>,
-    pub(in crate::config) sticky: Option<Sticky>,
+    pub(in crate::config) sticky: Option<Affinity>,
     pub(in crate::config) sticky_ttl: Option<Duration>,
-    pub(in crate::config) hedge: Option<Hedge>,
+    pub(in crate::config) hedge: Option<RawHedge>,
     pub(in crate::config) rescue: bool,
-    pub(in crate::config) timeouts: TimeoutsPart,
+    pub(in crate::config) timeouts: PartialTimeouts,
 }
 
-pub(in crate::config) struct Hedge {
-    pub(in crate::config) after: After,
+pub(in crate::config) struct RawHedge {
+    pub(in crate::config) after: HedgeDelay,
     pub(in crate::config) max_share: f64,
     pub(in crate::config) max_tokens: u64,
 }
 
-pub(in crate::config) enum Target {
+pub(in crate::config) enum RawTarget {
     /// `"nvidia:vendor/model"` or `"gpt-4o"`
-    Text(At<String>),
+    Name(Located<String>),
     Table {
-        upstream: Option<At<String>>,
-        model: At<String>,
+        upstream: Option<Located<String>>,
+        model: Located<String>,
         priority: Option<u32>,
         weight: Option<f64>,
     },
 }
 
-pub(in crate::config) struct Alias {
-    pub(in crate::config) name: At<Pattern>,
-    pub(in crate::config) target: At<String>,
+pub(in crate::config) struct RawAlias {
+    pub(in crate::config) name: Located<Pattern>,
+    pub(in crate::config) target: Located<String>,
 }
 
-pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Model> {
-    let name = row_name(&mut row, "model", report, |value| {
+pub(super) fn read_model(mut row: TableReader<'_>, report: &mut Report) -> Option<RawModel> {
+    let name = read_row_name(&mut row, "model", report, |value| {
         let written = text(value)?;
-        pattern(&written).map(|_| written)
+        parse_pattern(&written).map(|_| written)
     });
     let before = report.findings.len();
-    let targets = targets(&mut row, report);
+    let targets = read_targets(&mut row, report);
     if targets.is_empty() && report.findings.len() == before {
         let help = "write targets = [\"UPSTREAM:MODEL\"]".to_owned();
-        report.absent(
+        report.missing(
             &row.span,
-            format!("`{}` has no targets", row.path_of("targets")),
+            format!("`{}` has no targets", row.key_path("targets")),
             Some(help),
         );
     }
-    let strategy = row.take("strategy", report, super::strategy).map(|at| at.value);
-    let timeouts =
-        row.table("timeouts", report).map(|table| timeouts_part(table, report)).unwrap_or_default();
-    let sticky = row.take("sticky", report, word(&Sticky::ALL)).map(|at| at.value);
+    let strategy = row.read("strategy", report, super::read_strategy).map(|at| at.value);
+    let timeouts = row
+        .child("timeouts", report)
+        .map(|table| read_partial_timeouts(table, report))
+        .unwrap_or_default();
+    let sticky = row.read("sticky", report, one_of(&Affinity::ALL)).map(|at| at.value);
     let span = duration(Duration::from_secs(1), Duration::from_secs(30 * 86_400));
-    let sticky_ttl = row.take("sticky_ttl", report, span).map(|at| at.value);
-    let hedge = row.table("hedge", report).map(|table| hedge(table, report));
-    let rescue = row.or("rescue", report, false, flag);
-    row.end(report);
+    let sticky_ttl = row.read("sticky_ttl", report, span).map(|at| at.value);
+    let hedge = row.child("hedge", report).map(|table| read_hedge(table, report));
+    let rescue = row.read_or("rescue", report, false, flag);
+    row.finish(report);
     let name = name?;
-    Some(Model {
-        name: At::new(pattern(&name.value).ok()?, name.span),
+    Some(RawModel {
+        name: Located::new(parse_pattern(&name.value).ok()?, name.span),
         targets,
         strategy,
         sticky,
@@ -88,76 +93,80 @@ pub(super) fn read(mut row: Table<'_>, report: &mut Report) -> Option<Model> {
 }
 
 /// `{ after = "p95", max_share = 0.05, max_tokens = 20000 }`; each has its default.
-fn hedge(mut table: Table<'_>, report: &mut Report) -> Hedge {
+fn read_hedge(mut table: TableReader<'_>, report: &mut Report) -> RawHedge {
     let span = duration(Duration::from_millis(10), Duration::from_secs(3_600));
-    let after = table.or("after", report, After::default(), |value| match value.as_str() {
-        Some("p95") => Ok(After::P95),
-        _ => span(value)
-            .map(After::Span)
-            .map_err(|fault| Fault::with(fault.title, "\"p95\", or a duration such as \"2s\"")),
-    });
-    let max_share = table.or("max_share", report, 0.05, number(0.0, 1.0));
-    let max_tokens = table.or("max_tokens", report, 20_000, count(1, u32::MAX));
-    table.end(report);
-    Hedge { after, max_share, max_tokens: u64::from(max_tokens) }
+    let after =
+        table.read_or("after", report, HedgeDelay::default(), |value| match value.as_str() {
+            Some("p95") => Ok(HedgeDelay::P95),
+            _ => span(value).map(HedgeDelay::Fixed).map_err(|fault| {
+                ValueError::with_help(fault.title, "\"p95\", or a duration such as \"2s\"")
+            }),
+        });
+    let max_share = table.read_or("max_share", report, 0.05, number(0.0, 1.0));
+    let max_tokens = table.read_or("max_tokens", report, 20_000, count(1, u32::MAX));
+    table.finish(report);
+    RawHedge { after, max_share, max_tokens: u64::from(max_tokens) }
 }
 
-fn targets(row: &mut Table<'_>, report: &mut Report) -> Vec<Target> {
-    let Some(node) = row.node("targets") else { return Vec::new() };
-    let path = row.path_of("targets");
+fn read_targets(row: &mut TableReader<'_>, report: &mut Report) -> Vec<RawTarget> {
+    let Some(node) = row.take_node("targets") else { return Vec::new() };
+    let path = row.key_path("targets");
     match node.get_ref() {
         DeValue::Array(items) => {
-            items.iter().filter_map(|item| target(&path, item, report)).collect()
+            items.iter().filter_map(|item| read_target(&path, item, report)).collect()
         }
-        _ => target(&path, node, report).into_iter().collect(),
+        _ => read_target(&path, node, report).into_iter().collect(),
     }
 }
 
-fn target(path: &str, node: &Node<'_>, report: &mut Report) -> Option<Target> {
+fn read_target(path: &str, node: &Node<'_>, report: &mut Report) -> Option<RawTarget> {
     let DeValue::Table(_) = node.get_ref() else {
-        return read::one(path, node, report, &filled).map(Target::Text);
+        return read::read_value(path, node, report, &read_nonempty).map(RawTarget::Name);
     };
-    let mut table = Table::of(path, node, report)?;
+    let mut table = TableReader::from_node(path, node, report)?;
     let before = report.findings.len();
-    let model = table.take("model", report, filled);
+    let model = table.read("model", report, read_nonempty);
     if model.is_none() && report.findings.len() == before {
-        report.absent(&table.span, format!("`{path}`: a target without `model`"), None);
+        report.missing(&table.span, format!("`{path}`: a target without `model`"), None);
     }
-    let upstream = table.take("upstream", report, filled);
-    let priority = table.take("priority", report, count(0, 1_000_000)).map(|at| at.value);
-    let weight = table.take("weight", report, number(0.001, 1e6)).map(|at| at.value);
-    table.end(report);
-    Some(Target::Table { upstream, model: model?, priority, weight })
+    let upstream = table.read("upstream", report, read_nonempty);
+    let priority = table.read("priority", report, count(0, 1_000_000)).map(|at| at.value);
+    let weight = table.read("weight", report, number(0.001, 1e6)).map(|at| at.value);
+    table.finish(report);
+    Some(RawTarget::Table { upstream, model: model?, priority, weight })
 }
 
-fn filled(value: &DeValue<'_>) -> Result<String, Fault> {
+fn read_nonempty(value: &DeValue<'_>) -> Result<String, ValueError> {
     let written = text(value)?;
     if written.trim().is_empty() || written.contains(char::is_control) {
-        return Err(Fault::new("an empty name"));
+        return Err(ValueError::new("an empty name"));
     }
     Ok(written)
 }
 
-fn pattern(written: &str) -> Result<Pattern, Fault> {
+fn parse_pattern(written: &str) -> Result<Pattern, ValueError> {
     if written.is_empty() || written.starts_with('!') {
-        return Err(Fault::with(
+        return Err(ValueError::with_help(
             "a model's name is a name or a pattern",
             "exclusions (`!`) belong into `models` of an upstream",
         ));
     }
     Pattern::parse(written).map_err(|sentence| {
-        Fault::new(format!("`{}` is no regular expression: {sentence}", read::clip(written)))
+        ValueError::new(format!(
+            "`{}` is no regular expression: {sentence}",
+            read::truncate(written)
+        ))
     })
 }
 
-pub(super) fn aliases(mut table: Table<'_>, report: &mut Report) -> Vec<Alias> {
+pub(super) fn read_aliases(mut table: TableReader<'_>, report: &mut Report) -> Vec<RawAlias> {
     let mut out = Vec::new();
-    for (name, node) in table.rest() {
-        let path = table.path_of(&name.value);
-        let target = read::one(&path, node, report, &filled);
-        match (pattern(&name.value), target) {
+    for (name, node) in table.remaining() {
+        let path = table.key_path(&name.value);
+        let target = read::read_value(&path, node, report, &read_nonempty);
+        match (parse_pattern(&name.value), target) {
             (Ok(pattern), Some(target)) => {
-                out.push(Alias { name: At::new(pattern, name.span), target })
+                out.push(RawAlias { name: Located::new(pattern, name.span), target })
             }
             (Err(fault), _) => {
                 report.error(&name.span, format!("`{path}`: {}", fault.title), fault.help)

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use crate::{
     base::{
         clock::UnixMillis,
-        money::{NANO, nano},
+        money::{NANOS_PER_UNIT, to_nanos},
         pattern::Pattern,
     },
     config::{
@@ -36,7 +36,7 @@ pub(in crate::config) fn currencies(mut table: Table<'_>, report: &mut Report) -
         }
         let path = table.path_of(&name.value);
         if let Some(rate) = read::one(&path, node, report, &number(1e-6, 1e6)) {
-            out.insert(name.value, nano(rate.value).unwrap_or_default());
+            out.insert(name.value, to_nanos(rate.value).unwrap_or_default());
         }
     }
     out
@@ -126,7 +126,7 @@ fn classes(table: &mut Table<'_>, report: &mut Report) -> Rates {
     for class in Class::ALL {
         rates.set(
             class,
-            table.take(class.name(), report, number(0.0, MOST)).and_then(|at| nano(at.value)),
+            table.take(class.name(), report, number(0.0, MOST)).and_then(|at| to_nanos(at.value)),
         );
     }
     rates
@@ -246,4 +246,4 @@ pub(in crate::config) fn lists(mut top: Table<'_>, report: &mut Report) -> Lists
 }
 
 /// One dollar in billionths of a dollar.
-pub(in crate::config) const DOLLAR: i64 = NANO;
+pub(in crate::config) const DOLLAR: i64 = NANOS_PER_UNIT;

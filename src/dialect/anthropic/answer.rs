@@ -40,7 +40,7 @@ pub(super) fn as_stream(body: &[u8]) -> Result<Bytes, Fault> {
 
     let mut out = BytesMut::new();
     let mut write = |name: &str, event: Value| {
-        sse::write_frame(&mut out, name.as_bytes(), event.to_string().as_bytes())
+        sse::write_event(&mut out, name.as_bytes(), event.to_string().as_bytes())
     };
     write("message_start", json!({ "type": "message_start", "message": message }));
     let blocks = match blocks {

@@ -1,7 +1,7 @@
 //! Content blocks, of requests and of answers.
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     ir::{
         block::{
             Block, BlockKind, CacheMark, CallForm, Citation, Media, MediaKind, Proof, ProofKind,
@@ -22,7 +22,7 @@ pub(super) const WHOLE: [&str; 2] = ["document.content", "search_result"];
 const ME: Dialect = Dialect::Anthropic;
 
 /// A message's content: text, a list of blocks, or nothing.
-pub(super) fn content(json: Option<Json<'_>>) -> Vec<Block> {
+pub(super) fn content(json: Option<JsonRef<'_>>) -> Vec<Block> {
     let Some(json) = json else { return Vec::new() };
     if json.is_object() {
         return block(json).into_iter().collect();
@@ -34,14 +34,14 @@ pub(super) fn content(json: Option<Json<'_>>) -> Vec<Block> {
 }
 
 /// A block; a bare text counts as one, other values as nothing.
-pub(super) fn block(json: Json<'_>) -> Option<Block> {
+pub(super) fn block(json: JsonRef<'_>) -> Option<Block> {
     if let Some(text) = json.str() {
         return Some(Block::text(text));
     }
     if !json.is_object() {
         return None;
     }
-    let (kind, known): (_, &[&str]) = match json.get("type").and_then(Json::str).as_deref() {
+    let (kind, known): (_, &[&str]) = match json.get("type").and_then(JsonRef::str).as_deref() {
         Some("text") | None if json.get("text").is_some() => {
             (text_block(json), &["type", "text", "citations", "cache_control"])
         }
@@ -62,28 +62,28 @@ pub(super) fn block(json: Json<'_>) -> Option<Block> {
 }
 
 /// The prompt-cache breakpoint on an object.
-pub(super) fn cache(json: Json<'_>) -> Option<CacheMark> {
-    json.get("cache_control").map(|mark| CacheMark { raw: Raw::of(mark) })
+pub(super) fn cache(json: JsonRef<'_>) -> Option<CacheMark> {
+    json.get("cache_control").map(|mark| CacheMark { raw: RawJson::from_json(mark) })
 }
 
 /// A citation in any of its forms.
-pub(super) fn citation(json: Json<'_>) -> Citation {
+pub(super) fn citation(json: JsonRef<'_>) -> Citation {
     let url = string(json, "url")
         .or_else(|| string(json, "source").filter(|source| source.contains("://")));
     // Without its index it is one that we made of a foreign one; the provider would refuse it.
     let made =
-        json.get("encrypted_index").and_then(Json::str).is_some_and(|index| index.is_empty());
+        json.get("encrypted_index").and_then(JsonRef::str).is_some_and(|index| index.is_empty());
     Citation {
         url,
         title: string(json, "title").or_else(|| string(json, "document_title")),
         cited: string(json, "cited_text"),
         span: None,
-        raw: (!made).then(|| (ME, Raw::of(json))),
+        raw: (!made).then(|| (ME, RawJson::from_json(json))),
     }
 }
 
 /// The arguments of a call: the text of an object; some vendors put that text into a string.
-pub(super) fn input(json: Option<Json<'_>>) -> String {
+pub(super) fn input(json: Option<JsonRef<'_>>) -> String {
     json.map_or_else(String::new, |input| {
         input.str().map_or_else(|| input.text().to_owned(), std::borrow::Cow::into_owned)
     })
@@ -100,20 +100,21 @@ pub(super) fn signature(value: &str) -> Option<Proof> {
     })
 }
 
-pub(super) fn string(json: Json<'_>, key: &str) -> Option<String> {
-    json.get(key).and_then(Json::str).map(std::borrow::Cow::into_owned)
+pub(super) fn string(json: JsonRef<'_>, key: &str) -> Option<String> {
+    json.get(key).and_then(JsonRef::str).map(std::borrow::Cow::into_owned)
 }
 
-pub(super) fn foreign(json: Json<'_>) -> Block {
-    Block::new(BlockKind::Foreign { dialect: ME, body: Raw::of(json) })
+pub(super) fn foreign(json: JsonRef<'_>) -> Block {
+    Block::new(BlockKind::Foreign { dialect: ME, body: RawJson::from_json(json) })
 }
 
-fn text_block(json: Json<'_>) -> BlockKind {
-    let citations = json.get("citations").into_iter().flat_map(Json::items).map(citation).collect();
+fn text_block(json: JsonRef<'_>) -> BlockKind {
+    let citations =
+        json.get("citations").into_iter().flat_map(JsonRef::items).map(citation).collect();
     BlockKind::Text(Text { text: string(json, "text").unwrap_or_default(), citations })
 }
 
-fn call(json: Json<'_>) -> BlockKind {
+fn call(json: JsonRef<'_>) -> BlockKind {
     let (id, name) =
         (string(json, "id").unwrap_or_default(), string(json, "name").unwrap_or_default());
     BlockKind::ToolCall(ToolCall {
@@ -124,21 +125,21 @@ fn call(json: Json<'_>) -> BlockKind {
     })
 }
 
-fn result(json: Json<'_>) -> BlockKind {
+fn result(json: JsonRef<'_>) -> BlockKind {
     BlockKind::ToolResult(ToolResult {
         call: string(json, "tool_use_id").unwrap_or_default(),
         name: None,
         content: content(json.get("content")),
-        is_error: json.get("is_error").and_then(Json::bool).unwrap_or(false),
+        is_error: json.get("is_error").and_then(JsonRef::bool).unwrap_or(false),
         form: CallForm::Function,
     })
 }
 
-fn thought(json: Json<'_>) -> Block {
+fn thought(json: JsonRef<'_>) -> Block {
     let redacted = string(json, "data").filter(|_| json.get("thinking").is_none());
     let proof = match redacted {
         Some(value) => Some(Proof { dialect: ME, kind: ProofKind::Redacted, value, id: None }),
-        None => json.get("signature").and_then(Json::str).and_then(|value| signature(&value)),
+        None => json.get("signature").and_then(JsonRef::str).and_then(|value| signature(&value)),
     };
     let text = string(json, "thinking").unwrap_or_default();
     let extras = Extras::of(ME, json, &["type", "thinking", "signature", "data"]);
@@ -146,7 +147,7 @@ fn thought(json: Json<'_>) -> Block {
 }
 
 /// Media whose source is of one of the plain kinds.
-fn media(json: Json<'_>, kind: MediaKind) -> Option<Media> {
+fn media(json: JsonRef<'_>, kind: MediaKind) -> Option<Media> {
     source(json).map(|(source, mime)| Media {
         kind,
         source,
@@ -156,10 +157,10 @@ fn media(json: Json<'_>, kind: MediaKind) -> Option<Media> {
     })
 }
 
-fn source(json: Json<'_>) -> Option<(Source, Option<String>)> {
+fn source(json: JsonRef<'_>) -> Option<(Source, Option<String>)> {
     let source = json.get("source")?;
     let mime = string(source, "media_type");
-    let read = match source.get("type").and_then(Json::str).as_deref()? {
+    let read = match source.get("type").and_then(JsonRef::str).as_deref()? {
         "base64" => Source::Base64(string(source, "data")?),
         "text" => Source::Text(string(source, "data")?),
         "url" => Source::Url(string(source, "url")?),
@@ -169,8 +170,8 @@ fn source(json: Json<'_>) -> Option<(Source, Option<String>)> {
     Some((read, mime))
 }
 
-fn document(json: Json<'_>) -> Block {
-    match (media(json, MediaKind::Document), json.at(&["source", "content"])) {
+fn document(json: JsonRef<'_>) -> Block {
+    match (media(json, MediaKind::Document), json.member_at(&["source", "content"])) {
         (Some(media), _) => {
             let extras = Extras::of(ME, json, &["type", "source", "title", "cache_control"]);
             Block { cache: cache(json), extras, ..Block::new(BlockKind::Media(media)) }
@@ -180,7 +181,7 @@ fn document(json: Json<'_>) -> Block {
     }
 }
 
-fn search_result(json: Json<'_>) -> Block {
+fn search_result(json: JsonRef<'_>) -> Block {
     match json.get("content") {
         Some(blocks) => told_as_text(json, blocks, WHOLE[1]),
         None => foreign(json),
@@ -188,7 +189,7 @@ fn search_result(json: Json<'_>) -> Block {
 }
 
 /// A document made of blocks: its text for everybody, itself for its own dialect.
-fn told_as_text(json: Json<'_>, blocks: Json<'_>, key: &str) -> Block {
+fn told_as_text(json: JsonRef<'_>, blocks: JsonRef<'_>, key: &str) -> Block {
     let texts: Vec<String> = content(Some(blocks))
         .into_iter()
         .filter_map(|block| match block.kind {
@@ -206,6 +207,6 @@ fn told_as_text(json: Json<'_>, blocks: Json<'_>, key: &str) -> Block {
         detail: None,
     };
     let mut extras = Extras::default();
-    extras.push(ME, key, Raw::of(json));
+    extras.push(ME, key, RawJson::from_json(json));
     Block { cache: cache(json), extras, ..Block::new(BlockKind::Media(media)) }
 }

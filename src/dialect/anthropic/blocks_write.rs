@@ -35,7 +35,7 @@ pub(super) fn system(pieces: &[Piece<'_>], names: &Names, lost: &mut Losses) -> 
 pub(super) fn turn(turn: &Turn<'_>, names: &Names, lost: &mut Losses) -> String {
     write::object(|o| {
         o.str("role", if turn.assistant { "assistant" } else { "user" });
-        o.text("content", &said(&turn.pieces, names, lost));
+        o.raw_text("content", &said(&turn.pieces, names, lost));
         for extras in &turn.extras {
             extras.write(ME, o, |key| lost.add(format!("messages.{key}")));
         }
@@ -56,13 +56,13 @@ pub(super) fn object(arguments: &str) -> Cow<'_, str> {
     if matches!(text, "" | "null") {
         return Cow::Borrowed("{}");
     }
-    match json::check(text.as_bytes()) {
+    match json::parse(text.as_bytes()) {
         Ok(json) if json.is_object() => Cow::Borrowed(text),
         // Some languages write an object without members so.
         Ok(json) if json.is_array() && json.is_blank() => Cow::Borrowed("{}"),
         Ok(json) => match json
             .str()
-            .filter(|inner| json::check(inner.as_bytes()).is_ok_and(json::Json::is_object))
+            .filter(|inner| json::parse(inner.as_bytes()).is_ok_and(json::JsonRef::is_object))
         {
             Some(inner) => Cow::Owned(inner.into_owned()),
             None => write::object(|o| {
@@ -83,13 +83,13 @@ fn said(pieces: &[Piece<'_>], names: &Names, lost: &mut Losses) -> String {
         && extras.is_none_or(Extras::is_empty)
     {
         let mut out = String::with_capacity(text.len() + 2);
-        write::string(&mut out, text);
+        write::push_string(&mut out, text);
         return out;
     }
     write::array(|a| pieces.iter().for_each(|it| piece(a, it, names, lost)))
 }
 
-fn piece(a: &mut write::Array<'_>, piece: &Piece<'_>, names: &Names, lost: &mut Losses) {
+fn piece(a: &mut write::ArrayWriter<'_>, piece: &Piece<'_>, names: &Names, lost: &mut Losses) {
     if let What::Foreign(body) = &piece.what {
         a.raw(body);
         return;
@@ -100,11 +100,11 @@ fn piece(a: &mut write::Array<'_>, piece: &Piece<'_>, names: &Names, lost: &mut 
                 o.str("type", "tool_use")
                     .str("id", id)
                     .str("name", names.sent(&call.name))
-                    .text("input", &input(call));
+                    .raw_text("input", &input(call));
             }
             What::Foreign(_) => {}
             What::Media { kind, source, title } => {
-                o.str("type", kind).text("source", source);
+                o.str("type", kind).raw_text("source", source);
                 if *kind == "document" {
                     o.opt_str("title", *title);
                 }
@@ -129,7 +129,7 @@ fn piece(a: &mut write::Array<'_>, piece: &Piece<'_>, names: &Names, lost: &mut 
 }
 
 fn finish(
-    o: &mut write::Object<'_>,
+    o: &mut write::ObjectWriter<'_>,
     cache: Option<&CacheMark>,
     extras: Option<&Extras>,
     lost: &mut Losses,
@@ -141,7 +141,7 @@ fn finish(
 }
 
 /// Only its own citations are taken back: they hold an index that others lack.
-fn citations(o: &mut write::Object<'_>, citations: &[Citation], lost: &mut Losses) {
+fn citations(o: &mut write::ObjectWriter<'_>, citations: &[Citation], lost: &mut Losses) {
     let own: Vec<_> = citations
         .iter()
         .filter_map(|it| it.raw.as_ref().filter(|(dialect, _)| *dialect == ME))
@@ -158,7 +158,7 @@ fn citations(o: &mut write::Object<'_>, citations: &[Citation], lost: &mut Losse
     }
 }
 
-fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses) {
+fn result(o: &mut write::ObjectWriter<'_>, results: &[&ToolResult], lost: &mut Losses) {
     if results.is_empty() {
         o.str("content", NO_RESULT).bool("is_error", true);
         return;
@@ -195,7 +195,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
                         match media::sent(medium) {
                             Ok((kind, source)) => {
                                 a.object(|o| {
-                                    o.str("type", kind).text("source", &source);
+                                    o.str("type", kind).raw_text("source", &source);
                                     if kind == "document" {
                                         o.opt_str("title", medium.name.as_deref());
                                     }
@@ -230,7 +230,7 @@ fn result(o: &mut write::Object<'_>, results: &[&ToolResult], lost: &mut Losses)
             o.str("content", text);
         }
         _ if count > 0 => {
-            o.text("content", &blocks);
+            o.raw_text("content", &blocks);
         }
         _ => {}
     }

@@ -8,58 +8,58 @@ use crate::{
     dialect::{
         anthropic::overflow,
         status,
-        words::{self, SENT},
+        words::{self, MAX_SENT_CHARS},
     },
-    ir::fault::{ClientError, ErrorKind},
+    ir::fault::{ProxyError, ProxyErrorKind},
 };
 
-pub(super) fn write(error: &ClientError, request_id: &str) -> (StatusCode, Bytes) {
+pub(super) fn write_error(error: &ProxyError, request_id: &str) -> (StatusCode, Bytes) {
     let status = status_of(error);
-    (status::code(status), body(error, status, request_id).to_string().into())
+    (status::status_code(status), error_body(error, status, request_id).to_string().into())
 }
 
 /// The name matters: without it the SDKs pass over the event.
-pub(super) fn event(error: &ClientError, request_id: &str) -> Bytes {
-    format!("event: error\ndata: {}\n\n", body(error, status_of(error), request_id)).into()
+pub(super) fn error_event(error: &ProxyError, request_id: &str) -> Bytes {
+    format!("event: error\ndata: {}\n\n", error_body(error, status_of(error), request_id)).into()
 }
 
-fn body(error: &ClientError, status: u16, request_id: &str) -> Value {
-    let message = overflow::worded(error).unwrap_or_else(|| error.message.clone());
-    let mut said = json!({ "type": type_of(status), "message": words::escaped(&message, SENT) });
+fn error_body(error: &ProxyError, status: u16, request_id: &str) -> Value {
+    let message = overflow::reword(error).unwrap_or_else(|| error.message.clone());
+    let mut fields = json!({ "type": error_type(status), "message": words::escape_controls(&message, MAX_SENT_CHARS) });
     if let Some(code) = &error.code {
-        said["details"] = json!({ "error_code": code });
+        fields["details"] = json!({ "error_code": code });
     }
-    json!({ "type": "error", "error": said, "request_id": request_id })
+    json!({ "type": "error", "error": fields, "request_id": request_id })
 }
 
-fn status_of(error: &ClientError) -> u16 {
-    if overflow::is(error) {
+fn status_of(error: &ProxyError) -> u16 {
+    if overflow::is_context_overflow(error) {
         return 400;
     }
     error.status.map_or_else(
         || match error.kind {
-            ErrorKind::BadRequest | ErrorKind::UpstreamSaid => 400,
-            ErrorKind::Unauthorized => 401,
-            ErrorKind::OutOfCredit => 402,
-            ErrorKind::Forbidden => 403,
-            ErrorKind::ModelNotFound | ErrorKind::UnknownPath => 404,
-            ErrorKind::MethodNotAllowed => 405,
-            ErrorKind::Conflict => 409,
-            ErrorKind::TooLarge => 413,
-            ErrorKind::UnsupportedMedia => 415,
-            ErrorKind::UpgradeRequired => 426,
-            ErrorKind::RateLimited => 429,
-            ErrorKind::Internal => 500,
-            ErrorKind::Upstream => 502,
-            ErrorKind::Unavailable => 503,
-            ErrorKind::Timeout => 504,
-            ErrorKind::Overloaded => 529,
+            ProxyErrorKind::BadRequest | ProxyErrorKind::UpstreamError => 400,
+            ProxyErrorKind::Unauthorized => 401,
+            ProxyErrorKind::OutOfCredit => 402,
+            ProxyErrorKind::Forbidden => 403,
+            ProxyErrorKind::ModelNotFound | ProxyErrorKind::UnknownPath => 404,
+            ProxyErrorKind::MethodNotAllowed => 405,
+            ProxyErrorKind::Conflict => 409,
+            ProxyErrorKind::TooLarge => 413,
+            ProxyErrorKind::UnsupportedMedia => 415,
+            ProxyErrorKind::UpgradeRequired => 426,
+            ProxyErrorKind::RateLimited => 429,
+            ProxyErrorKind::Internal => 500,
+            ProxyErrorKind::Upstream => 502,
+            ProxyErrorKind::Unavailable => 503,
+            ProxyErrorKind::Timeout => 504,
+            ProxyErrorKind::Overloaded => 529,
         },
-        status::passed,
+        status::client_status,
     )
 }
 
-fn type_of(status: u16) -> &'static str {
+fn error_type(status: u16) -> &'static str {
     match status {
         401 => "authentication_error",
         402 => "billing_error",
@@ -81,26 +81,27 @@ mod tests {
 
     #[test]
     fn bodies_name_type_and_request() {
-        let (status, body) = write(&ClientError::new(ErrorKind::ModelNotFound, "model: x"), "r1");
+        let (status, body) =
+            write_error(&ProxyError::new(ProxyErrorKind::ModelNotFound, "model: x"), "r1");
         assert_eq!(status, 404);
         assert_eq!(
             body,
             r#"{"error":{"message":"model: x","type":"not_found_error"},"request_id":"r1","type":"error"}"#
         );
-        assert!(event(&ClientError::new(ErrorKind::Overloaded, "m"), "r1").starts_with(
+        assert!(error_event(&ProxyError::new(ProxyErrorKind::Overloaded, "m"), "r1").starts_with(
             b"event: error\ndata: {\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"}"
         ));
     }
 
     #[test]
-    fn a_conversation_that_is_too_long_is_said_in_the_words_that_clients_look_for() {
-        let mut error = ClientError::new(
-            ErrorKind::UpstreamSaid,
+    fn a_context_overflow_uses_the_phrase_that_clients_look_for() {
+        let mut error = ProxyError::new(
+            ProxyErrorKind::UpstreamError,
             "This model's maximum context length is 10 tokens.",
         )
         .status(413);
         error.code = Some("context_length_exceeded".into());
-        let (status, body) = write(&error, "r");
+        let (status, body) = write_error(&error, "r");
         assert_eq!(status, 400);
         let text = String::from_utf8_lossy(&body).into_owned();
         assert!(text.contains(r#""message":"prompt is too long: This model's maximum"#), "{text}");
@@ -110,15 +111,15 @@ mod tests {
     #[test]
     fn statuses_are_those_that_its_sdks_know() {
         for (kind, given, want) in [
-            (ErrorKind::Overloaded, None, 529),
-            (ErrorKind::OutOfCredit, None, 402),
-            (ErrorKind::Upstream, Some(529), 529),
-            (ErrorKind::Upstream, Some(522), 504),
-            (ErrorKind::Timeout, None, 504),
+            (ProxyErrorKind::Overloaded, None, 529),
+            (ProxyErrorKind::OutOfCredit, None, 402),
+            (ProxyErrorKind::Upstream, Some(529), 529),
+            (ProxyErrorKind::Upstream, Some(522), 504),
+            (ProxyErrorKind::Timeout, None, 504),
         ] {
-            let mut error = ClientError::new(kind, "m");
+            let mut error = ProxyError::new(kind, "m");
             error.status = given;
-            assert_eq!(write(&error, "r").0, want, "{kind:?} {given:?}");
+            assert_eq!(write_error(&error, "r").0, want, "{kind:?} {given:?}");
         }
     }
 }

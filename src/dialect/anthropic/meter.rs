@@ -2,7 +2,7 @@
 
 use crate::{
     base::{
-        json::{self, Flaw, Json, is_blank},
+        json::{self, JsonErrorKind, JsonRef, is_blank},
         money::NanoUsd,
     },
     dialect::{
@@ -39,7 +39,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn take(&mut self, usage: Json<'_>) {
+    pub(super) fn take(&mut self, usage: JsonRef<'_>) {
         let set = |place: &mut Option<u64>, path: &[&str]| *place = count(usage, path).or(*place);
         set(&mut self.input, &["input_tokens"]);
         set(&mut self.read, &["cache_read_input_tokens"]);
@@ -84,7 +84,7 @@ struct Marks<'a> {
 impl MessageMeter {
     /// Takes the usage of an event's part. Its SDKs need one, so where there is none the event has
     /// to leave with `zero`.
-    fn counted(&mut self, part: Json<'_>, data: &[u8], zero: &str) -> Heed {
+    fn counted(&mut self, part: JsonRef<'_>, data: &[u8], zero: &str) -> Heed {
         match part.get("usage").filter(|usage| usage.is_object() && !usage.is_blank()) {
             Some(usage) => {
                 self.counts.take(usage);
@@ -97,7 +97,7 @@ impl MessageMeter {
 
 /// `data` with a member of `part`, an object inside it, put in or replaced; everything else as it
 /// was.
-fn with_member(data: &[u8], part: Json<'_>, key: &str, member: &str) -> Vec<u8> {
+fn with_member(data: &[u8], part: JsonRef<'_>, key: &str, member: &str) -> Vec<u8> {
     let place = |text: &str| text.as_ptr().addr() - data.as_ptr().addr();
     let mut out = data.to_vec();
     match part.members().filter(|(known, _)| *known == key).last() {
@@ -121,7 +121,7 @@ impl Meter for MessageMeter {
             return Heed::Hide;
         }
         let mut marks = Marks::default();
-        let json = match json::walk(data, |depth, key, value| match (depth, key) {
+        let json = match json::visit(data, |depth, key, value| match (depth, key) {
             (1, b"type") => marks.kind = value,
             (1, b"error") => {
                 marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
@@ -136,7 +136,9 @@ impl Meter for MessageMeter {
             Ok(json) if fault::is_error(json) => {
                 return Heed::Error(Box::new(fault::told(None, json)));
             }
-            Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
+            Ok(_) => {
+                return Heed::Bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 });
+            }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
                 return Heed::Error(Box::new(fault::said(data)));
             }
@@ -180,14 +182,15 @@ impl Meter for MessageMeter {
             )));
         }
         if kind(b"message_delta") {
-            self.finish = shape::name(json.at(&["delta", "stop_reason"])).or(self.finish.take());
+            self.finish =
+                shape::name(json.member_at(&["delta", "stop_reason"])).or(self.finish.take());
             return self.counted(json, data, r#""usage":{"output_tokens":0}"#);
         }
         if starts && let Some(block) = json.get("content_block") {
             self.opened = true;
-            let quiet = match block.get("type").and_then(Json::str).as_deref() {
-                Some("text") => block.get("text").is_none_or(Json::is_blank),
-                Some("thinking") => block.get("thinking").is_none_or(Json::is_blank),
+            let quiet = match block.get("type").and_then(JsonRef::str).as_deref() {
+                Some("text") => block.get("text").is_none_or(JsonRef::is_blank),
+                Some("thinking") => block.get("thinking").is_none_or(JsonRef::is_blank),
                 _ => false,
             };
             self.content |= !quiet;

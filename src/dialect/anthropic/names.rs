@@ -13,19 +13,19 @@ use crate::ir::{
 };
 
 /// The longest name of a tool.
-const LONGEST: usize = 128;
+const MAX_NAME_LEN: usize = 128;
 
 /// Tools that go by another name.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct AnthropicToolNames {
     /// As sent, as the client knows them.
     renamed: Vec<(String, String)>,
 }
 
-impl Names {
+impl AnthropicToolNames {
     /// Finds a name for every tool that is offered, chosen or was called. `fixed` are names that
     /// others bear already.
-    pub(super) fn of(request: &ChatRequest, fixed: &[&str]) -> Self {
+    pub(super) fn for_request(request: &ChatRequest, fixed: &[&str]) -> Self {
         let offered = request.tools.iter().filter_map(Tool::name);
         let called =
             request.messages.iter().flat_map(|message| &message.blocks).filter_map(|block| {
@@ -39,20 +39,21 @@ impl Names {
             _ => None,
         };
         let all = || offered.clone().chain(called.clone()).chain(chosen);
-        if all().all(|name| allowed(name) && !fixed.contains(&name)) {
+        if all().all(|name| is_valid_name(name) && !fixed.contains(&name)) {
             return Self::default();
         }
         let mut taken: HashSet<String> = all()
-            .filter(|name| allowed(name))
+            .filter(|name| is_valid_name(name))
             .chain(fixed.iter().copied())
             .map(str::to_owned)
             .collect();
         let mut renamed: Vec<(String, String)> = Vec::new();
         for name in all() {
-            if (!allowed(name) || fixed.contains(&name))
+            if (!is_valid_name(name) || fixed.contains(&name))
                 && !renamed.iter().any(|(_, known)| known == name)
             {
-                let sent = free(&clean(name, "tool"), LONGEST, |name| taken.contains(name));
+                let sent =
+                    unique_name(&sanitize(name, "tool"), MAX_NAME_LEN, |name| taken.contains(name));
                 taken.insert(sent.clone());
                 renamed.push((sent, name.to_owned()));
             }
@@ -61,7 +62,7 @@ impl Names {
     }
 
     /// The name to send.
-    pub(super) fn sent<'n>(&'n self, name: &'n str) -> &'n str {
+    pub(super) fn wire_name<'n>(&'n self, name: &'n str) -> &'n str {
         self.renamed.iter().find(|(_, known)| known == name).map_or(name, |(sent, _)| sent)
     }
 
@@ -72,62 +73,62 @@ impl Names {
 
 /// Ids of calls: allowed, unique in the conversation, the same for a call and its result.
 #[derive(Debug)]
-pub(super) struct Ids<'s> {
+pub(super) struct AnthropicRequestCallIds<'s> {
     seed: &'s str,
-    made: u32,
+    generated: u32,
     latest: HashMap<&'s str, String>,
     used: HashSet<String>,
 }
 
-impl<'s> Ids<'s> {
+impl<'s> AnthropicRequestCallIds<'s> {
     pub(super) fn new(seed: &'s str) -> Self {
-        Self { seed, made: 0, latest: HashMap::new(), used: HashSet::new() }
+        Self { seed, generated: 0, latest: HashMap::new(), used: HashSet::new() }
     }
 
     /// The id of a call. Some clients count anew in each turn, so an id that was there before
     /// becomes another.
-    pub(super) fn call(&mut self, id: &'s str) -> String {
-        let wish = if id.is_empty() {
-            self.made += 1;
-            Cow::Owned(format!("call_{}_{}", clean(self.seed, "0"), self.made - 1))
+    pub(super) fn id_for_call(&mut self, id: &'s str) -> String {
+        let candidate = if id.is_empty() {
+            self.generated += 1;
+            Cow::Owned(format!("call_{}_{}", sanitize(self.seed, "0"), self.generated - 1))
         } else {
-            clean(id, "call")
+            sanitize(id, "call")
         };
-        let sent = free(&wish, usize::MAX, |id| self.used.contains(id));
+        let sent = unique_name(&candidate, usize::MAX, |id| self.used.contains(id));
         self.used.insert(sent.clone());
         self.latest.insert(id, sent.clone());
         sent
     }
 
     /// The id of the call that a result answers: the latest of that name.
-    pub(super) fn result(&self, id: &str) -> Option<&str> {
+    pub(super) fn id_for_result(&self, id: &str) -> Option<&str> {
         self.latest.get(id).map(String::as_str)
     }
 }
 
-fn allowed(name: &str) -> bool {
-    !name.is_empty() && name.len() <= LONGEST && name.bytes().all(fits)
+fn is_valid_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME_LEN && name.bytes().all(is_name_byte)
 }
 
-fn fits(b: u8) -> bool {
+fn is_name_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'_' || b == b'-'
 }
 
 /// The text with everything else made an underscore.
-fn clean<'n>(name: &'n str, empty: &'static str) -> Cow<'n, str> {
+fn sanitize<'n>(name: &'n str, empty: &'static str) -> Cow<'n, str> {
     match name {
         "" => Cow::Borrowed(empty),
-        _ if name.bytes().all(fits) => Cow::Borrowed(name),
+        _ if name.bytes().all(is_name_byte) => Cow::Borrowed(name),
         _ => name
             .chars()
-            .map(|c| if c.is_ascii() && fits(c as u8) { c } else { '_' })
+            .map(|c| if c.is_ascii() && is_name_byte(c as u8) { c } else { '_' })
             .collect::<String>()
             .into(),
     }
 }
 
 /// The name, or the name with the first number that makes it free; at most `max` characters.
-fn free(name: &str, max: usize, taken: impl Fn(&str) -> bool) -> String {
+fn unique_name(name: &str, max: usize, taken: impl Fn(&str) -> bool) -> String {
     let short = &name[..name.len().min(max)];
     if !taken(short) {
         return short.to_owned();
@@ -155,24 +156,27 @@ mod tests {
             ..ChatRequest::default()
         };
 
-        let names = Names::of(&request, &["ok"]);
+        let names = AnthropicToolNames::for_request(&request, &["ok"]);
 
         let sent: Vec<_> = ["a.b", "a_b", "a b", "é", "ok", "other"]
             .into_iter()
-            .map(|name| names.sent(name))
+            .map(|name| names.wire_name(name))
             .collect();
         assert_eq!(sent, ["a_b_2", "a_b", "a_b_3", "_", "ok_2", "other"]);
-        assert_eq!(names.sent(&long).len(), LONGEST);
+        assert_eq!(names.wire_name(&long).len(), MAX_NAME_LEN);
     }
 
     #[test]
     fn an_id_that_comes_again_becomes_another_and_results_follow_the_latest() {
-        let mut ids = Ids::new("s");
-        assert_eq!(ids.call("f.x:0"), "f_x_0");
-        assert_eq!(ids.result("f.x:0"), Some("f_x_0"));
-        assert_eq!(ids.call("f.x:0"), "f_x_0_2");
-        assert_eq!(ids.result("f.x:0"), Some("f_x_0_2"));
-        assert_eq!((ids.call(""), ids.call("")), ("call_s_0".to_owned(), "call_s_1".to_owned()));
-        assert_eq!(ids.result("nobody"), None);
+        let mut ids = AnthropicRequestCallIds::new("s");
+        assert_eq!(ids.id_for_call("f.x:0"), "f_x_0");
+        assert_eq!(ids.id_for_result("f.x:0"), Some("f_x_0"));
+        assert_eq!(ids.id_for_call("f.x:0"), "f_x_0_2");
+        assert_eq!(ids.id_for_result("f.x:0"), Some("f_x_0_2"));
+        assert_eq!(
+            (ids.id_for_call(""), ids.id_for_call("")),
+            ("call_s_0".to_owned(), "call_s_1".to_owned())
+        );
+        assert_eq!(ids.id_for_result("nobody"), None);
     }
 }

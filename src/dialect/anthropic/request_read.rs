@@ -2,8 +2,8 @@
 
 use crate::{
     base::{
-        json::{self, Json},
-        raw::Raw,
+        json::{self, JsonRef},
+        raw::RawJson,
     },
     dialect::anthropic::blocks_read,
     ir::{
@@ -20,7 +20,7 @@ use crate::{
 const ME: Dialect = Dialect::Anthropic;
 
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
-    let json = json::check(body).map_err(|bad| {
+    let json = json::parse(body).map_err(|bad| {
         ClientError::new(ErrorKind::BadRequest, format!("invalid JSON: {}", bad.describe(body)))
     })?;
     if !json.is_object() {
@@ -52,11 +52,11 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
         tools: json
             .get("tools")
             .into_iter()
-            .flat_map(Json::items)
+            .flat_map(JsonRef::items)
             .filter(|tool| tool.is_object())
             .map(tool)
             .collect(),
-        stream: json.get("stream").and_then(Json::bool).unwrap_or(false),
+        stream: json.get("stream").and_then(JsonRef::bool).unwrap_or(false),
         ..ChatRequest::default()
     };
     let leading =
@@ -66,7 +66,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
     }
     if let Some(choice) = json.get("tool_choice") {
         settings.parallel_tools =
-            choice.get("disable_parallel_tool_use").and_then(Json::bool).map(|no| !no);
+            choice.get("disable_parallel_tool_use").and_then(JsonRef::bool).map(|no| !no);
         request.tool_choice = tool_choice(choice);
     }
     name_results(&mut request.messages);
@@ -79,7 +79,7 @@ fn refused(field: &str, what: &str) -> ClientError {
     ClientError::new(ErrorKind::BadRequest, message).param(field.to_owned())
 }
 
-fn messages(json: Json<'_>) -> Result<Vec<Message>, ClientError> {
+fn messages(json: JsonRef<'_>) -> Result<Vec<Message>, ClientError> {
     let list = json.get("messages").ok_or_else(|| refused("messages", "field required"))?;
     if !list.is_array() {
         return Err(refused("messages", &format!("expected a list, got {}", list.kind())));
@@ -87,14 +87,14 @@ fn messages(json: Json<'_>) -> Result<Vec<Message>, ClientError> {
     list.items().enumerate().map(|(at, message)| self::message(at, message)).collect()
 }
 
-fn message(at: usize, json: Json<'_>) -> Result<Message, ClientError> {
+fn message(at: usize, json: JsonRef<'_>) -> Result<Message, ClientError> {
     if !json.is_object() {
         return Err(refused(
             &format!("messages.{at}"),
             &format!("expected an object, got {}", json.kind()),
         ));
     }
-    let role = match json.get("role").and_then(Json::str).as_deref() {
+    let role = match json.get("role").and_then(JsonRef::str).as_deref() {
         Some("user") => Role::User,
         Some("assistant") => Role::Assistant,
         Some("system" | "developer") => Role::System,
@@ -134,10 +134,11 @@ fn name_results(messages: &mut [Message]) {
     }
 }
 
-fn settings(json: Json<'_>, extras: &mut Extras) -> Settings {
-    let number = |key: &str| json.get(key).filter(|value| value.kind() == "number").map(Raw::of);
+fn settings(json: JsonRef<'_>, extras: &mut Extras) -> Settings {
+    let number =
+        |key: &str| json.get(key).filter(|value| value.kind() == "number").map(RawJson::from_json);
     let mut settings = Settings {
-        max_tokens: json.get("max_tokens").and_then(Json::u64),
+        max_tokens: json.get("max_tokens").and_then(JsonRef::u64),
         temperature: number("temperature"),
         top_p: number("top_p"),
         top_k: number("top_k"),
@@ -153,7 +154,8 @@ fn settings(json: Json<'_>, extras: &mut Extras) -> Settings {
     let mut wish = thinking(json.get("thinking"), extras);
     let mut format = json.get("output_format");
     if let Some(config) = json.get("output_config") {
-        let effort = config.get("effort").and_then(Json::str).and_then(|name| Effort::parse(&name));
+        let effort =
+            config.get("effort").and_then(JsonRef::str).and_then(|name| Effort::parse(&name));
         if effort.is_some() {
             wish.get_or_insert_default().effort = effort;
         }
@@ -169,46 +171,46 @@ fn settings(json: Json<'_>, extras: &mut Extras) -> Settings {
     settings.format = format.and_then(|format| format.get("schema")).map(|schema| Format::Schema {
         name: None,
         description: None,
-        schema: Raw::of(schema),
+        schema: RawJson::from_json(schema),
         strict: None,
     });
     settings
 }
 
 /// What is left of an object whose known members are told elsewhere.
-fn keep(extras: &mut Extras, key: &str, json: Json<'_>, known: &[&str]) {
+fn keep(extras: &mut Extras, key: &str, json: JsonRef<'_>, known: &[&str]) {
     let rest = Extras::of(ME, json, known);
     if !rest.is_empty() {
-        let raw = Raw::object(|o| rest.write(ME, o, |_| {}));
+        let raw = RawJson::object(|o| rest.write(ME, o, |_| {}));
         extras.push(ME, key, raw);
     }
 }
 
-fn strings(json: Option<Json<'_>>) -> Vec<String> {
+fn strings(json: Option<JsonRef<'_>>) -> Vec<String> {
     let Some(json) = json else { return Vec::new() };
     match json.str() {
         Some(one) => vec![one.into_owned()],
-        None => json.items().filter_map(Json::str).map(std::borrow::Cow::into_owned).collect(),
+        None => json.items().filter_map(JsonRef::str).map(std::borrow::Cow::into_owned).collect(),
     }
 }
 
-fn thinking(json: Option<Json<'_>>, extras: &mut Extras) -> Option<ReasoningWish> {
+fn thinking(json: Option<JsonRef<'_>>, extras: &mut Extras) -> Option<ReasoningWish> {
     let json = json?;
-    let (enabled, adaptive) = match json.get("type").and_then(Json::str).as_deref() {
+    let (enabled, adaptive) = match json.get("type").and_then(JsonRef::str).as_deref() {
         Some("enabled") => (true, false),
         Some("adaptive") => (true, true),
         Some("disabled") => (false, false),
         _ => {
-            extras.push(ME, "thinking", Raw::of(json));
+            extras.push(ME, "thinking", RawJson::from_json(json));
             return None;
         }
     };
-    let show = match json.get("display").and_then(Json::str).as_deref() {
+    let show = match json.get("display").and_then(JsonRef::str).as_deref() {
         Some("summarized") => Some(true),
         Some("omitted") => Some(false),
         _ => None,
     };
-    let budget = json.get("budget_tokens").and_then(Json::u64);
+    let budget = json.get("budget_tokens").and_then(JsonRef::u64);
     Some(ReasoningWish {
         enabled: Some(enabled),
         effort: None,
@@ -219,8 +221,8 @@ fn thinking(json: Option<Json<'_>>, extras: &mut Extras) -> Option<ReasoningWish
     })
 }
 
-fn tool_choice(json: Json<'_>) -> Option<ToolChoice> {
-    let kind = json.get("type").or(Some(json)).and_then(Json::str)?;
+fn tool_choice(json: JsonRef<'_>) -> Option<ToolChoice> {
+    let kind = json.get("type").or(Some(json)).and_then(JsonRef::str)?;
     Some(match &*kind {
         "auto" => ToolChoice::Auto,
         "any" => ToolChoice::Required,
@@ -230,8 +232,8 @@ fn tool_choice(json: Json<'_>) -> Option<ToolChoice> {
     })
 }
 
-fn tool(json: Json<'_>) -> Tool {
-    let kind = json.get("type").and_then(Json::str);
+fn tool(json: JsonRef<'_>) -> Tool {
+    let kind = json.get("type").and_then(JsonRef::str);
     if let Some(kind) = kind.as_deref().filter(|kind| *kind != "custom") {
         let kinds = [
             ("web_search_", Hosted::WebSearch),
@@ -242,13 +244,13 @@ fn tool(json: Json<'_>) -> Tool {
             .into_iter()
             .find(|(begin, _)| kind.starts_with(begin))
             .map_or(Hosted::Other, |(_, kind)| kind);
-        return Tool::Hosted(HostedTool { kind, dialect: ME, body: Raw::of(json) });
+        return Tool::Hosted(HostedTool { kind, dialect: ME, body: RawJson::from_json(json) });
     }
     Tool::Function(FunctionTool {
         name: blocks_read::string(json, "name").unwrap_or_default(),
         description: blocks_read::string(json, "description"),
-        schema: json.get("input_schema").map(Raw::of),
-        strict: json.get("strict").and_then(Json::bool),
+        schema: json.get("input_schema").map(RawJson::from_json),
+        strict: json.get("strict").and_then(JsonRef::bool),
         namespace: None,
         cache: blocks_read::cache(json),
         extras: Extras::of(

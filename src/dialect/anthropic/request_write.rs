@@ -2,9 +2,9 @@
 
 use crate::{
     base::{
-        json::Json,
-        raw::Raw,
-        write::{self, Object},
+        json::JsonRef,
+        raw::RawJson,
+        write::{self, ObjectWriter},
     },
     dialect::{
         Carry, Encoded, Traits,
@@ -64,17 +64,17 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
             o.bool("stream", true);
         }
         if !conversation.system.is_empty() {
-            o.text("system", &blocks_write::system(&conversation.system, &names, &mut lost));
+            o.raw_text("system", &blocks_write::system(&conversation.system, &names, &mut lost));
         }
         o.array("messages", |a| {
             for turn in &conversation.turns {
-                a.text(&blocks_write::turn(turn, &names, &mut lost));
+                a.raw_text(&blocks_write::turn(turn, &names, &mut lost));
             }
         });
         if !tools.is_empty() {
-            o.text("tools", &format!("[{}]", tools.join(",")));
+            o.raw_text("tools", &format!("[{}]", tools.join(",")));
             if let Some(choice) = tools_write::choice(request, &names) {
-                o.text("tool_choice", &choice);
+                o.raw_text("tool_choice", &choice);
             }
         } else if matches!(request.tool_choice, Some(ToolChoice::Named(_) | ToolChoice::Required)) {
             lost.add("tool_choice");
@@ -86,7 +86,7 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
 }
 
 fn settings(
-    o: &mut Object<'_>,
+    o: &mut ObjectWriter<'_>,
     request: &ChatRequest,
     plan: &Plan,
     format: Option<&str>,
@@ -106,13 +106,13 @@ fn settings(
         });
     }
     if let Some(thinking) = &plan.thinking {
-        o.text("thinking", thinking);
+        o.raw_text("thinking", thinking);
     }
     shared(o, request, "output_config", |o| {
         o.opt_str("effort", plan.effort);
         if let Some(schema) = format {
             o.object("format", |o| {
-                o.str("type", "json_schema").text("schema", schema);
+                o.str("type", "json_schema").raw_text("schema", schema);
             });
         }
     });
@@ -141,10 +141,10 @@ fn settings(
 
 /// An object of which the settings tell a part and the extras the rest.
 fn shared(
-    o: &mut Object<'_>,
+    o: &mut ObjectWriter<'_>,
     request: &ChatRequest,
     key: &str,
-    build: impl FnOnce(&mut Object<'_>),
+    build: impl FnOnce(&mut ObjectWriter<'_>),
 ) {
     let text = write::object(|o| {
         build(o);
@@ -155,14 +155,14 @@ fn shared(
         }
     });
     if text != "{}" {
-        o.text(key, &text);
+        o.raw_text(key, &text);
     }
 }
 
 /// While it thinks, a model takes no other temperature than 1, no `top_k`, and `top_p` only close
 /// to 1.
-fn sampling(o: &mut Object<'_>, settings: &Settings, thinks: bool, lost: &mut Losses) {
-    let value = |raw: &Option<Raw>| raw.as_ref().and_then(|raw| raw.text().parse::<f64>().ok());
+fn sampling(o: &mut ObjectWriter<'_>, settings: &Settings, thinks: bool, lost: &mut Losses) {
+    let value = |raw: &Option<RawJson>| raw.as_ref().and_then(|raw| raw.text().parse::<f64>().ok());
     let (temperature, top_p) = (value(&settings.temperature), value(&settings.top_p));
     match (temperature, &settings.temperature) {
         (Some(1.0), Some(raw)) => {
@@ -199,7 +199,7 @@ fn sampling(o: &mut Object<'_>, settings: &Settings, thinks: bool, lost: &mut Lo
 
 /// What this dialect has no words for, unless it says only the usual.
 fn unknown(settings: &Settings, lost: &mut Losses) {
-    let says = |raw: &Option<Raw>, usual: f64| {
+    let says = |raw: &Option<RawJson>, usual: f64| {
         raw.as_ref().is_some_and(|raw| raw.text().parse::<f64>().ok() != Some(usual))
     };
     for (field, said) in [
@@ -212,7 +212,7 @@ fn unknown(settings: &Settings, lost: &mut Losses) {
         ("logprobs", settings.logprobs == Some(true)),
         ("top_logprobs", settings.top_logprobs.is_some_and(|n| n > 0)),
         ("verbosity", settings.verbosity.as_deref().is_some_and(|it| it != "medium")),
-        ("metadata", settings.metadata.as_ref().is_some_and(|it| !Json::is_blank(it.json()))),
+        ("metadata", settings.metadata.as_ref().is_some_and(|it| !JsonRef::is_blank(it.json()))),
         ("prompt_cache_key", settings.prompt_cache_key.is_some()),
     ] {
         if said {

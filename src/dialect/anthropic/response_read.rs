@@ -1,7 +1,7 @@
 //! Answers of upstreams that came whole.
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     dialect::{
         Carry,
         anthropic::{blocks_read, meter::Counts},
@@ -60,7 +60,7 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     if let Some(usage) = usage {
         let rest = Extras::of(ME, usage, &COUNTED);
         if !rest.is_empty() {
-            extras.push(ME, "usage", Raw::object(|o| rest.write(ME, o, |_| {})));
+            extras.push(ME, "usage", RawJson::object(|o| rest.write(ME, o, |_| {})));
         }
     }
     Ok(ChatResponse {
@@ -94,7 +94,7 @@ pub(super) fn finish(said: Option<String>, sequence: Option<String>, called: boo
 }
 
 /// The service tier in the words of all dialects.
-pub(super) fn tier(usage: Json<'_>) -> Option<String> {
+pub(super) fn tier(usage: JsonRef<'_>) -> Option<String> {
     shape::name(usage.get("service_tier"))
         .map(|tier| if tier == "standard" { "default".to_owned() } else { tier })
 }

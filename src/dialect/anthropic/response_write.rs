@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    base::write::{self, Array, Object},
+    base::write::{self, ArrayWriter, ObjectWriter},
     dialect::{
         Shape,
         anthropic::{blocks_read::UNSIGNED, blocks_write},
@@ -50,7 +50,7 @@ pub(super) fn id(shape: &Shape) -> String {
 }
 
 /// The fields `stop_reason` and `stop_sequence`.
-pub(super) fn stop(o: &mut Object<'_>, finish: &Finish, refused: bool) {
+pub(super) fn stop(o: &mut ObjectWriter<'_>, finish: &Finish, refused: bool) {
     let sequence = finish.sequence.as_deref();
     let reason = match finish.kind {
         FinishKind::Stop if refused => "refusal",
@@ -73,7 +73,7 @@ pub(super) fn stop(o: &mut Object<'_>, finish: &Finish, refused: bool) {
 
 /// The members of `usage`. The counts have to be there; what nobody told is 0. Input leaves out
 /// what the cache holds.
-pub(super) fn usage(o: &mut Object<'_>, usage: Option<&Usage>, tier: Option<&str>) {
+pub(super) fn usage(o: &mut ObjectWriter<'_>, usage: Option<&Usage>, tier: Option<&str>) {
     let counts = usage.copied().unwrap_or_default();
     totals(o, &counts);
     o.object("cache_creation", |o| {
@@ -88,7 +88,7 @@ pub(super) fn usage(o: &mut Object<'_>, usage: Option<&Usage>, tier: Option<&str
 }
 
 /// The counts that also stand at the end of a stream.
-pub(super) fn totals(o: &mut Object<'_>, counts: &Usage) {
+pub(super) fn totals(o: &mut ObjectWriter<'_>, counts: &Usage) {
     o.num("input_tokens", counts.fresh());
     o.num(
         "cache_creation_input_tokens",
@@ -138,7 +138,7 @@ pub(super) fn seal(proof: Option<&Proof>) -> Seal<'_> {
 
 /// Blocks that this dialect's answers have no place for (pictures, other dialects' own) are left
 /// out.
-fn block(a: &mut Array<'_>, block: &Block) {
+fn block(a: &mut ArrayWriter<'_>, block: &Block) {
     match &block.kind {
         BlockKind::Text(text) if text.text.is_empty() && text.citations.is_empty() => {}
         BlockKind::Text(text) => {
@@ -146,7 +146,7 @@ fn block(a: &mut Array<'_>, block: &Block) {
                 o.str("type", "text").str("text", &text.text);
                 let citations: Vec<String> = text.citations.iter().filter_map(citation).collect();
                 if !citations.is_empty() {
-                    o.text("citations", &format!("[{}]", citations.join(",")));
+                    o.raw_text("citations", &format!("[{}]", citations.join(",")));
                 }
                 rest(o, block);
             });
@@ -181,7 +181,7 @@ fn block(a: &mut Array<'_>, block: &Block) {
                 o.str("type", "tool_use")
                     .str("id", &call.id)
                     .str("name", &call.name)
-                    .text("input", &input);
+                    .raw_text("input", &input);
                 rest(o, block);
             });
         }
@@ -192,6 +192,6 @@ fn block(a: &mut Array<'_>, block: &Block) {
     }
 }
 
-fn rest(o: &mut Object<'_>, block: &Block) {
+fn rest(o: &mut ObjectWriter<'_>, block: &Block) {
     block.extras.write(ME, o, |_| {});
 }

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 
-use crate::base::{json::Json, raw::Raw, write};
+use crate::base::{json::JsonRef, raw::RawJson, write};
 
 /// The arguments of a tool without any.
 pub(super) const NOTHING: &str = r#"{"type":"object","properties":{}}"#;
@@ -26,13 +26,13 @@ pub(super) enum Fit {
 
 /// A schema whose root is an object without alternatives; those are merged into one object. Whether
 /// it had to be changed in what it means.
-pub(super) fn rooted(schema: &Raw) -> (String, bool) {
+pub(super) fn rooted(schema: &RawJson) -> (String, bool) {
     let json = schema.json();
     if !json.is_object() {
         return (NOTHING.to_owned(), false);
     }
     let branching = ["anyOf", "oneOf", "allOf"].iter().any(|key| json.get(key).is_some());
-    let object = json.get("type").and_then(Json::str).as_deref() == Some("object");
+    let object = json.get("type").and_then(JsonRef::str).as_deref() == Some("object");
     if object && !branching {
         return (json.text().to_owned(), false);
     }
@@ -55,20 +55,20 @@ pub(super) fn rooted(schema: &Raw) -> (String, bool) {
 
 /// The properties of an object and of all its alternatives; required is what every alternative
 /// requires.
-fn merged(root: Json<'_>, o: &mut write::Object<'_>) {
-    let branches = |key: &str| -> Vec<Json<'_>> {
+fn merged(root: JsonRef<'_>, o: &mut write::ObjectWriter<'_>) {
+    let branches = |key: &str| -> Vec<JsonRef<'_>> {
         root.get(key)
             .into_iter()
-            .flat_map(Json::items)
+            .flat_map(JsonRef::items)
             .map(|branch| resolved(root, branch))
             .collect()
     };
-    let all: Vec<Json<'_>> = branches("allOf");
-    let any: Vec<Json<'_>> = branches("anyOf").into_iter().chain(branches("oneOf")).collect();
+    let all: Vec<JsonRef<'_>> = branches("allOf");
+    let any: Vec<JsonRef<'_>> = branches("anyOf").into_iter().chain(branches("oneOf")).collect();
     let mut seen: Vec<&str> = Vec::new();
     o.object("properties", |o| {
         for node in std::iter::once(&root).chain(&all).chain(&any) {
-            for (key, value) in node.get("properties").into_iter().flat_map(Json::members) {
+            for (key, value) in node.get("properties").into_iter().flat_map(JsonRef::members) {
                 if !seen.contains(&key) {
                     seen.push(key);
                     o.json(key, value);
@@ -76,10 +76,10 @@ fn merged(root: Json<'_>, o: &mut write::Object<'_>) {
             }
         }
     });
-    let required = |node: &Json<'_>| -> Vec<String> {
+    let required = |node: &JsonRef<'_>| -> Vec<String> {
         node.get("required")
             .into_iter()
-            .flat_map(Json::items)
+            .flat_map(JsonRef::items)
             .map(|name| name.text().to_owned())
             .collect()
     };
@@ -94,13 +94,13 @@ fn merged(root: Json<'_>, o: &mut write::Object<'_>) {
     names.sort();
     names.dedup();
     if !names.is_empty() {
-        o.text("required", &format!("[{}]", names.join(",")));
+        o.raw_text("required", &format!("[{}]", names.join(",")));
     }
 }
 
 /// A branch, or what it refers to inside the root.
-fn resolved<'a>(root: Json<'a>, branch: Json<'a>) -> Json<'a> {
-    let path = branch.get("$ref").and_then(Json::str);
+fn resolved<'a>(root: JsonRef<'a>, branch: JsonRef<'a>) -> JsonRef<'a> {
+    let path = branch.get("$ref").and_then(JsonRef::str);
     let target = path
         .as_deref()
         .and_then(|path| path.strip_prefix("#/"))
@@ -111,7 +111,7 @@ fn resolved<'a>(root: Json<'a>, branch: Json<'a>) -> Json<'a> {
 /// The schema in the enforced subset. `title` and `description` are added where the schema has
 /// none.
 pub(super) fn subset(schema: &str, title: Option<&str>, description: Option<&str>) -> Fit {
-    let Some(raw) = Raw::parse(schema) else { return Fit::No };
+    let Some(raw) = RawJson::parse(schema) else { return Fit::No };
     let json = raw.json();
     if recursive(json) {
         return Fit::No;
@@ -122,7 +122,7 @@ pub(super) fn subset(schema: &str, title: Option<&str>, description: Option<&str
         if let Some(value) = value.filter(|_| json.get(key).is_none() && text.len() > 2) {
             text.pop();
             text.push_str(&format!(",\"{key}\":"));
-            write::string(&mut text, value);
+            write::push_string(&mut text, value);
             text.push('}');
         }
     }
@@ -130,9 +130,9 @@ pub(super) fn subset(schema: &str, title: Option<&str>, description: Option<&str
 }
 
 /// Whether a definition leads back to itself, or a reference out of the schema.
-fn recursive(root: Json<'_>) -> bool {
-    fn references(json: Json<'_>, out: &mut Vec<String>) {
-        if let Some(path) = json.get("$ref").and_then(Json::str) {
+fn recursive(root: JsonRef<'_>) -> bool {
+    fn references(json: JsonRef<'_>, out: &mut Vec<String>) {
+        if let Some(path) = json.get("$ref").and_then(JsonRef::str) {
             out.push(path.into_owned());
         }
         for inner in json
@@ -145,8 +145,8 @@ fn recursive(root: Json<'_>) -> bool {
         }
     }
     fn follow(
-        root: Json<'_>,
-        json: Json<'_>,
+        root: JsonRef<'_>,
+        json: JsonRef<'_>,
         way: &mut Vec<String>,
         seen: &mut Vec<String>,
     ) -> bool {
@@ -184,7 +184,7 @@ const FORMATS: [&str; 10] =
 
 impl State {
     /// The node in the subset; `None` where it cannot be said.
-    fn node(&mut self, json: Json<'_>) -> Option<String> {
+    fn node(&mut self, json: JsonRef<'_>) -> Option<String> {
         let says = |key: &str| json.get(key).is_some();
         if !json.is_object()
             || !["type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"]
@@ -194,8 +194,8 @@ impl State {
             return None;
         }
         let kinds: Vec<_> = match json.get("type") {
-            Some(kind) if kind.is_array() => kind.items().filter_map(Json::str).collect(),
-            kind => kind.and_then(Json::str).into_iter().collect(),
+            Some(kind) if kind.is_array() => kind.items().filter_map(JsonRef::str).collect(),
+            kind => kind.and_then(JsonRef::str).into_iter().collect(),
         };
         let object = kinds.iter().any(|kind| kind == "object");
         if object && !says("properties") {
@@ -258,26 +258,26 @@ impl State {
                 write!(said, "{gap}({words})").unwrap_or_default();
             }
             let mut quoted = String::new();
-            write::string(&mut quoted, &said);
+            write::push_string(&mut quoted, &said);
             member("description", &quoted);
         }
         out.push('}');
         Some(out)
     }
 
-    fn each(&mut self, json: Json<'_>) -> Option<String> {
+    fn each(&mut self, json: JsonRef<'_>) -> Option<String> {
         let mut nodes = Vec::new();
         for (key, value) in json.members() {
             nodes.push((key, self.node(value)?));
         }
         Some(write::object(|o| {
             for (key, node) in &nodes {
-                o.text(key, node);
+                o.raw_text(key, node);
             }
         }))
     }
 
-    fn list(&mut self, json: Json<'_>) -> Option<String> {
+    fn list(&mut self, json: JsonRef<'_>) -> Option<String> {
         let nodes: Option<Vec<String>> = json.items().map(|node| self.node(node)).collect();
         Some(format!("[{}]", nodes?.join(",")))
     }
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_tool_s_schema_has_an_object_at_its_root() {
-        let rooted = |schema: &str| rooted(&Raw::parse(schema).expect("json"));
+        let rooted = |schema: &str| rooted(&RawJson::parse(schema).expect("json"));
         for same in [NOTHING, r#"{"type":"object","properties":{"a":{"anyOf":[{"type":"null"}]}}}"#]
         {
             assert_eq!(rooted(same), (same.to_owned(), false));

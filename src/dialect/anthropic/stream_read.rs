@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     base::{
-        json::{self, Json},
-        raw::Raw,
+        json::{self, JsonRef},
+        raw::RawJson,
     },
     dialect::{
         Carry, StreamReader, Summary,
@@ -55,7 +55,7 @@ enum What {
     /// Not told before it is whole: its body, and the pieces of its `input`.
     Foreign {
         body: Map<String, Value>,
-        raw: Raw,
+        raw: RawJson,
         input: String,
         grown: bool,
     },
@@ -94,17 +94,17 @@ impl MessageReader {
         }
     }
 
-    fn usage(&mut self, usage: Option<Json<'_>>) {
+    fn usage(&mut self, usage: Option<JsonRef<'_>>) {
         if let Some(usage) = usage {
             self.counts.take(usage);
             self.tier = response_read::tier(usage).or(self.tier.take());
         }
     }
 
-    fn start(&mut self, index: u64, block: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn start(&mut self, index: u64, block: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         // A second block of one number: the stop of the first was lost.
         self.stop(index, out);
-        let text = |key: &str| block.get(key).and_then(Json::str).unwrap_or_default();
+        let text = |key: &str| block.get(key).and_then(JsonRef::str).unwrap_or_default();
         let what = match &*text("type") {
             "text" => What::Text { block: None },
             "thinking" => What::Thought { block: None, signature: text("signature").into_owned() },
@@ -136,14 +136,19 @@ impl MessageReader {
                     Ok(Value::Object(body)) => body,
                     _ => Map::new(),
                 };
-                What::Foreign { body, raw: Raw::of(block), input: String::new(), grown: false }
+                What::Foreign {
+                    body,
+                    raw: RawJson::from_json(block),
+                    input: String::new(),
+                    grown: false,
+                }
             }
         };
         self.open.push(Open { index, what });
         match &*text("type") {
             "text" => {
                 self.grow(index, Growth::Text(&text("text")), out);
-                for citation in block.get("citations").into_iter().flat_map(Json::items) {
+                for citation in block.get("citations").into_iter().flat_map(JsonRef::items) {
                     self.grow(index, Growth::Citation(citation), out);
                 }
             }
@@ -152,7 +157,7 @@ impl MessageReader {
         }
     }
 
-    fn delta(&mut self, index: u64, delta: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn delta(&mut self, index: u64, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let foreign = self
             .open
             .iter()
@@ -264,7 +269,7 @@ impl MessageReader {
                             serde_json::from_str(&input).unwrap_or(Value::String(input)),
                         );
                     }
-                    raw = Raw::from(&Value::Object(body));
+                    raw = RawJson::from(&Value::Object(body));
                 }
                 Some(open(&mut self.next, Head::Foreign { dialect: ME, body: raw }, out))
             }
@@ -289,9 +294,9 @@ impl MessageReader {
 
     /// The number of a block; without one, a start is the next block and anything else is about the
     /// last.
-    fn index(&self, json: Json<'_>, starts: bool) -> u64 {
+    fn index(&self, json: JsonRef<'_>, starts: bool) -> u64 {
         let last = self.open.last().map(|open| open.index);
-        json.get("index").and_then(Json::u64).unwrap_or_else(|| {
+        json.get("index").and_then(JsonRef::u64).unwrap_or_else(|| {
             if starts { u64::from(self.events) << 32 } else { last.unwrap_or(0) }
         })
     }
@@ -314,7 +319,7 @@ impl StreamReader for MessageReader {
             }
             return Ok(());
         }
-        let json = match json::check(data) {
+        let json = match json::parse(data) {
             Ok(json) => json,
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
                 return Err(Box::new(fault::said(data)));
@@ -324,7 +329,7 @@ impl StreamReader for MessageReader {
         if !json.is_object() && !fault::is_error(json) {
             return Err(Box::new(response_read::not_an_event(json.kind())));
         }
-        let told = json.get("type").and_then(Json::str);
+        let told = json.get("type").and_then(JsonRef::str);
         let kind = told.as_deref().map_or(name, str::as_bytes);
         match kind {
             b"content_block_delta" => {
@@ -389,9 +394,9 @@ impl StreamReader for MessageReader {
 #[derive(Clone, Copy)]
 enum Growth<'a> {
     Arguments(&'a str),
-    Citation(Json<'a>),
+    Citation(JsonRef<'a>),
     /// To a block that only its dialect knows.
-    Other(Json<'a>),
+    Other(JsonRef<'a>),
     Signature(&'a str),
     Text(&'a str),
     Thought(&'a str),
@@ -417,14 +422,14 @@ fn open(next: &mut u32, head: Head, out: &mut Vec<ChatEvent>) -> u32 {
 }
 
 /// Texts grow, lists of citations too, everything else is replaced.
-fn fill(body: &mut Map<String, Value>, input: &mut String, delta: Json<'_>) {
+fn fill(body: &mut Map<String, Value>, input: &mut String, delta: JsonRef<'_>) {
     for (key, value) in delta.members() {
         match (key, value.str()) {
             ("type", _) => {}
             ("partial_json", Some(text)) => input.push_str(&text),
             (_, Some(text)) => shape::append(body.entry(key).or_insert(Value::Null), &text),
             _ => {
-                body.insert(key.to_owned(), Raw::of(value).value());
+                body.insert(key.to_owned(), RawJson::from_json(value).to_value());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Answers to clients as they come.
 
 use crate::{
-    base::write::{self, Object},
+    base::write::{self, ObjectWriter},
     dialect::{
         Shape, StreamWriter,
         anthropic::{
@@ -79,16 +79,16 @@ impl MessageWriter {
         }
     }
 
-    fn frame(&mut self, out: &mut Vec<u8>, name: &str, build: impl FnOnce(&mut Object<'_>)) {
+    fn frame(&mut self, out: &mut Vec<u8>, name: &str, build: impl FnOnce(&mut ObjectWriter<'_>)) {
         self.text.clear();
-        write::object_into(&mut self.text, |o| {
+        write::push_object(&mut self.text, |o| {
             o.str("type", name);
             build(o);
         });
         out.extend_from_slice(b"event: ");
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\ndata: ");
-        write::one_line(out, &self.text);
+        write::push_single_line(out, &self.text);
         out.extend_from_slice(b"\n\n");
     }
 
@@ -111,14 +111,14 @@ impl MessageWriter {
         });
     }
 
-    fn start(&mut self, out: &mut Vec<u8>, block: impl FnOnce(&mut Object<'_>)) {
+    fn start(&mut self, out: &mut Vec<u8>, block: impl FnOnce(&mut ObjectWriter<'_>)) {
         let index = self.index;
         self.frame(out, "content_block_start", |o| {
             o.num("index", index).object("content_block", block);
         });
     }
 
-    fn delta(&mut self, out: &mut Vec<u8>, kind: &str, build: impl FnOnce(&mut Object<'_>)) {
+    fn delta(&mut self, out: &mut Vec<u8>, kind: &str, build: impl FnOnce(&mut ObjectWriter<'_>)) {
         let index = self.index;
         self.frame(out, "content_block_delta", |o| {
             o.num("index", index).object("delta", |o| {
@@ -218,7 +218,7 @@ impl MessageWriter {
             }
             Now::Call { form: CallForm::Custom, .. } => {
                 let mut quoted = String::with_capacity(text.len() + 2);
-                write::string(&mut quoted, text);
+                write::push_string(&mut quoted, text);
                 self.arguments(out, &quoted[1..quoted.len() - 1]);
             }
             Now::Call { arguments, .. } => match arguments {
@@ -243,7 +243,7 @@ impl MessageWriter {
         };
         self.open_text(out);
         self.delta(out, "citations_delta", |o| {
-            o.text("citation", &json);
+            o.raw_text("citation", &json);
         });
     }
 

@@ -102,7 +102,7 @@ fn shown(wish: &ReasoningWish) -> Option<bool> {
     wish.show.or(wish.summary.as_ref().map(|_| true))
 }
 
-fn display(o: &mut write::Object<'_>, wish: &ReasoningWish) {
+fn display(o: &mut write::ObjectWriter<'_>, wish: &ReasoningWish) {
     o.opt_str("display", shown(wish).map(|show| if show { "summarized" } else { "omitted" }));
 }
 

@@ -1,7 +1,7 @@
 //! Tools and the choice among them.
 
 use crate::{
-    base::{json::Json, write},
+    base::{json::JsonRef, write},
     dialect::{
         anthropic::{
             names::Names,
@@ -77,7 +77,7 @@ fn function(tool: &FunctionTool, names: &Names, lost: &mut Losses) -> String {
     write::object(|o| {
         o.str("name", names.sent(&tool.name))
             .opt_str("description", tool.description.as_deref())
-            .text("input_schema", &schema);
+            .raw_text("input_schema", &schema);
         if strict {
             o.bool("strict", true);
         }
@@ -96,17 +96,17 @@ fn hosted(tool: &HostedTool, lost: &mut Losses) -> Option<String> {
     }
     let kind = json
         .get("type")
-        .and_then(Json::str)
+        .and_then(JsonRef::str)
         .map_or_else(|| "hosted".to_owned(), std::borrow::Cow::into_owned);
     lost.add(format!("tools.{kind}"));
     None
 }
 
 /// Another dialect's search, with what both have: domains and where the user is.
-fn search(json: Json<'_>, lost: &mut Losses) -> String {
+fn search(json: JsonRef<'_>, lost: &mut Losses) -> String {
     let filters = json.get("filters").unwrap_or(json);
     let place = json.get("user_location").map(|place| place.get("approximate").unwrap_or(place));
-    if json.get("search_context_size").and_then(Json::str).is_some_and(|size| size != "medium") {
+    if json.get("search_context_size").and_then(JsonRef::str).is_some_and(|size| size != "medium") {
         lost.add("tools.web_search.search_context_size");
     }
     write::object(|o| {
@@ -122,7 +122,7 @@ fn search(json: Json<'_>, lost: &mut Losses) -> String {
             o.object("user_location", |o| {
                 o.str("type", "approximate");
                 for key in ["city", "region", "country", "timezone"] {
-                    o.opt_str(key, place.get(key).and_then(Json::str).as_deref());
+                    o.opt_str(key, place.get(key).and_then(JsonRef::str).as_deref());
                 }
             });
         }

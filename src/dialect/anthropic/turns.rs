@@ -4,7 +4,7 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     dialect::{
         anthropic::{blocks_read::WHOLE, media, names::Ids},
         losses::Losses,
@@ -50,7 +50,7 @@ pub(super) enum What<'a> {
         call: &'a ToolCall,
     },
     /// A block of this dialect, as it stood.
-    Foreign(&'a Raw),
+    Foreign(&'a RawJson),
     Media {
         kind: &'static str,
         source: String,
@@ -286,10 +286,10 @@ impl<'a> Arranger<'a, '_> {
 }
 
 /// What a foreign block is called among the losses: its own type.
-pub(super) fn foreign_name(body: &Raw) -> String {
+pub(super) fn foreign_name(body: &RawJson) -> String {
     body.json()
         .get("type")
-        .and_then(crate::base::json::Json::str)
+        .and_then(crate::base::json::JsonRef::str)
         .map_or_else(|| "messages.foreign".to_owned(), |kind| format!("messages.{kind}"))
 }
 

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    base::{json::Json, sse},
+    base::{json::JsonRef, sse},
     dialect::{
         Framing, Summary, fault,
         gemini::meter::{finish, usage},
@@ -21,7 +21,7 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
     // A blocked prompt has no candidates, only the reason.
     if json.get("promptFeedback").is_none() || json.get("candidates").is_some() {
         for candidate in shape::list(json, "candidates")?.items() {
-            let parts = candidate.at(&["content", "parts"]);
+            let parts = candidate.member_at(&["content", "parts"]);
             if !candidate.is_object() || parts.is_some_and(|parts| !parts.is_array()) {
                 return Err(fault::unexpected("a candidate is no candidate"));
             }
@@ -35,14 +35,14 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
 }
 
 /// The list of chunks that an answer is where it was streamed, but not asked for as events.
-pub(super) fn listed<'a>(content_type: &str, body: &'a [u8]) -> Result<Option<Json<'a>>, Fault> {
+pub(super) fn listed<'a>(content_type: &str, body: &'a [u8]) -> Result<Option<JsonRef<'a>>, Fault> {
     let json = shape::proven(content_type, body)?;
     Ok(Some(json)
-        .filter(|json| json.is_array() && json.items().next().is_some_and(Json::is_object)))
+        .filter(|json| json.is_array() && json.items().next().is_some_and(JsonRef::is_object)))
 }
 
 /// Whether the chunks are a complete answer.
-fn whole(chunks: Json<'_>) -> Result<(), Fault> {
+fn whole(chunks: JsonRef<'_>) -> Result<(), Fault> {
     if let Some(error) = chunks.items().find(|chunk| fault::is_error(*chunk)) {
         return Err(fault::told(None, error));
     }
@@ -51,7 +51,7 @@ fn whole(chunks: Json<'_>) -> Result<(), Fault> {
 
 /// One event that is the whole answer, or each chunk of a list of them.
 pub(super) fn as_stream(body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
-    let chunks: Vec<Json<'_>> = match listed("", body)? {
+    let chunks: Vec<JsonRef<'_>> = match listed("", body)? {
         Some(list) => {
             whole(list)?;
             list.items().collect()
@@ -70,7 +70,7 @@ pub(super) fn as_stream(body: &[u8], framing: Framing) -> Result<Bytes, Fault> {
         Framing::Ndjson => lines.map(|line| line + "\n").collect::<String>().into(),
         Framing::Sse => {
             let mut out = BytesMut::new();
-            lines.for_each(|line| sse::write_frame(&mut out, b"", line.as_bytes()));
+            lines.for_each(|line| sse::write_event(&mut out, b"", line.as_bytes()));
             out.freeze()
         }
     })
@@ -85,7 +85,8 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
         if data.trim_ascii() == b"[DONE]" {
             continue;
         }
-        done |= shape::answer("", data).ok().is_some_and(|json: Json<'_>| finish(json).is_some());
+        done |=
+            shape::answer("", data).ok().is_some_and(|json: JsonRef<'_>| finish(json).is_some());
         let mut chunk = shape::event(data)?;
         if let Some(Value::Array(parts)) = chunk.remove("candidates") {
             for (at, part) in parts.into_iter().enumerate() {

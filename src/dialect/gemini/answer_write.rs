@@ -1,12 +1,12 @@
 //! The pieces of an answer that whole ones and streams have in common.
 
 use crate::{
-    base::{json::Json, raw::Raw, write::Object},
+    base::{json::JsonRef, raw::RawJson, write::ObjectWriter},
     ir::{block::Citation, usage::Usage},
 };
 
 /// `promptTokenCount` includes what was cached, `candidatesTokenCount` excludes thoughts.
-pub(super) fn usage(o: &mut Object<'_>, usage: Option<Usage>, tier: Option<&str>) {
+pub(super) fn usage(o: &mut ObjectWriter<'_>, usage: Option<Usage>, tier: Option<&str>) {
     o.object("usageMetadata", |o| {
         // What nobody counted is not zero; the object is there all the same, for clients that look
         // into it.
@@ -39,7 +39,7 @@ pub(super) struct Placed {
     pub(super) place: Option<(u64, u64)>,
 }
 
-pub(super) fn grounding(o: &mut Object<'_>, cited: &[Placed]) {
+pub(super) fn grounding(o: &mut ObjectWriter<'_>, cited: &[Placed]) {
     if cited.is_empty() {
         return;
     }
@@ -78,7 +78,7 @@ pub(super) fn grounding(o: &mut Object<'_>, cited: &[Placed]) {
 }
 
 /// OpenAI's `logprobs.content` as `logprobsResult`.
-pub(super) fn logprobs(o: &mut Object<'_>, logprobs: &Raw) {
+pub(super) fn logprobs(o: &mut ObjectWriter<'_>, logprobs: &RawJson) {
     o.object("logprobsResult", |o| {
         o.array("chosenCandidates", |a| {
             for token in logprobs.json().items() {
@@ -89,7 +89,8 @@ pub(super) fn logprobs(o: &mut Object<'_>, logprobs: &Raw) {
             for token in logprobs.json().items() {
                 a.object(|o| {
                     o.array("candidates", |a| {
-                        for token in token.get("top_logprobs").into_iter().flat_map(Json::items) {
+                        for token in token.get("top_logprobs").into_iter().flat_map(JsonRef::items)
+                        {
                             a.object(|o| candidate(o, token));
                         }
                     });
@@ -99,8 +100,8 @@ pub(super) fn logprobs(o: &mut Object<'_>, logprobs: &Raw) {
     });
 }
 
-fn candidate(o: &mut Object<'_>, token: Json<'_>) {
-    o.opt_str("token", token.get("token").and_then(Json::str).as_deref());
+fn candidate(o: &mut ObjectWriter<'_>, token: JsonRef<'_>) {
+    o.opt_str("token", token.get("token").and_then(JsonRef::str).as_deref());
     if let Some(value) = token.get("logprob") {
         o.json("logProbability", value);
     }

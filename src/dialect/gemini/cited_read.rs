@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{json::Json, raw::Raw, write},
+    base::{json::JsonRef, raw::RawJson, write},
     ir::block::Citation,
 };
 
@@ -38,23 +38,23 @@ impl Heard {
         Some(self.kept.get(..at)?.chars().count() as u64)
     }
 
-    fn span(&self, place: Json<'_>) -> Option<(u64, u64)> {
+    fn span(&self, place: JsonRef<'_>) -> Option<(u64, u64)> {
         // A place at the very beginning is left out, as zeros are.
-        let start = place.get("startIndex").and_then(Json::u64).unwrap_or(0);
-        let end = place.get("endIndex").and_then(Json::u64)?;
+        let start = place.get("startIndex").and_then(JsonRef::u64).unwrap_or(0);
+        let end = place.get("endIndex").and_then(JsonRef::u64)?;
         Some((self.character(start)?, self.character(end)?)).filter(|(start, end)| start < end)
     }
 }
 
 /// `groundingMetadata`: one citation for each source of each supported piece; sources without any
 /// stand alone.
-pub(super) fn grounding(json: Json<'_>, heard: &Heard, out: &mut Vec<Citation>) {
+pub(super) fn grounding(json: JsonRef<'_>, heard: &Heard, out: &mut Vec<Citation>) {
     let chunks: Vec<Citation> =
-        json.get("groundingChunks").into_iter().flat_map(Json::items).map(chunk).collect();
+        json.get("groundingChunks").into_iter().flat_map(JsonRef::items).map(chunk).collect();
     let mut used = vec![false; chunks.len()];
-    for support in json.get("groundingSupports").into_iter().flat_map(Json::items) {
+    for support in json.get("groundingSupports").into_iter().flat_map(JsonRef::items) {
         let span = support.get("segment").and_then(|segment| heard.span(segment));
-        for index in support.get("groundingChunkIndices").into_iter().flat_map(Json::items) {
+        for index in support.get("groundingChunkIndices").into_iter().flat_map(JsonRef::items) {
             let Some(at) =
                 index.u64().and_then(|at| usize::try_from(at).ok()).filter(|&at| at < chunks.len())
             else {
@@ -73,13 +73,13 @@ pub(super) fn grounding(json: Json<'_>, heard: &Heard, out: &mut Vec<Citation>) 
     out.extend(alone.map(|(chunk, _)| chunk).take(MOST));
 }
 
-fn chunk(json: Json<'_>) -> Citation {
+fn chunk(json: JsonRef<'_>) -> Citation {
     let source = ["web", "retrievedContext", "maps", "image"]
         .iter()
         .find_map(|kind| json.get(kind))
         .unwrap_or(json);
     let text = |key: &str| {
-        source.get(key).and_then(Json::str).map(Cow::into_owned).filter(|text| !text.is_empty())
+        source.get(key).and_then(JsonRef::str).map(Cow::into_owned).filter(|text| !text.is_empty())
     };
     Citation {
         url: text("uri").or_else(|| text("sourceUri")),
@@ -90,10 +90,10 @@ fn chunk(json: Json<'_>) -> Citation {
 }
 
 /// `citationMetadata`: where the model repeats what others wrote.
-pub(super) fn sources(json: Json<'_>, heard: &Heard, out: &mut Vec<Citation>) {
+pub(super) fn sources(json: JsonRef<'_>, heard: &Heard, out: &mut Vec<Citation>) {
     let list = json.get("citationSources").or_else(|| json.get("citations"));
-    for source in list.into_iter().flat_map(Json::items).take(MOST) {
-        let text = |key| source.get(key).and_then(Json::str).map(Cow::into_owned);
+    for source in list.into_iter().flat_map(JsonRef::items).take(MOST) {
+        let text = |key| source.get(key).and_then(JsonRef::str).map(Cow::into_owned);
         if text("uri").is_some() || text("title").is_some() {
             out.push(Citation {
                 url: text("uri"),
@@ -106,31 +106,31 @@ pub(super) fn sources(json: Json<'_>, heard: &Heard, out: &mut Vec<Citation>) {
 }
 
 /// `logprobsResult` as the array of OpenAI's `logprobs.content`.
-pub(super) fn logprobs(json: Json<'_>) -> Option<Raw> {
+pub(super) fn logprobs(json: JsonRef<'_>) -> Option<RawJson> {
     let chosen = json.get("chosenCandidates")?;
-    let mut tops = json.get("topCandidates").into_iter().flat_map(Json::items);
+    let mut tops = json.get("topCandidates").into_iter().flat_map(JsonRef::items);
     let text = write::array(|a| {
         for token in chosen.items() {
             let top = tops.next().and_then(|top| top.get("candidates"));
             a.object(|o| {
                 entry(o, token);
                 o.array("top_logprobs", |a| {
-                    for token in top.into_iter().flat_map(Json::items) {
+                    for token in top.into_iter().flat_map(JsonRef::items) {
                         a.object(|o| entry(o, token));
                     }
                 });
             });
         }
     });
-    Raw::parse(&text).filter(|raw| raw.text() != "[]")
+    RawJson::parse(&text).filter(|raw| raw.text() != "[]")
 }
 
-fn entry(o: &mut write::Object<'_>, token: Json<'_>) {
-    let text = token.get("token").and_then(Json::str).unwrap_or_default();
+fn entry(o: &mut write::ObjectWriter<'_>, token: JsonRef<'_>) {
+    let text = token.get("token").and_then(JsonRef::str).unwrap_or_default();
     o.str("token", &text);
     match token.get("logProbability").filter(|value| value.kind() == "number") {
         Some(value) => o.json("logprob", value),
-        None => o.text("logprob", "0.0"),
+        None => o.raw_text("logprob", "0.0"),
     };
     o.array("bytes", |a| {
         text.bytes().for_each(|b| {
@@ -152,7 +152,7 @@ mod tests {
             br#"{"groundingChunks":[{"web":{"uri":"u","title":"t"}},{"retrievedContext":{"text":"words"}},{"web":{"uri":"v"}}],
             "groundingSupports":[{"segment":{"endIndex":5},"groundingChunkIndices":[0,1,9]}]}"#;
         let mut told = Vec::new();
-        grounding(json::check(grounding_json).expect("json"), &heard, &mut told);
+        grounding(json::parse(grounding_json).expect("json"), &heard, &mut told);
         let citation =
             |url: Option<&str>| Citation { url: url.map(str::to_owned), ..Citation::default() };
         assert_eq!(
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn probabilities_take_the_usual_form() {
-        let json = json::check(br#"{"chosenCandidates":[{"token":"a","tokenId":1,"logProbability":-0.5}],"topCandidates":[{"candidates":[{"token":"b","logProbability":-1}]}]}"#).expect("json");
+        let json = json::parse(br#"{"chosenCandidates":[{"token":"a","tokenId":1,"logProbability":-0.5}],"topCandidates":[{"candidates":[{"token":"b","logProbability":-1}]}]}"#).expect("json");
         assert_eq!(
             logprobs(json).expect("some").text(),
             r#"[{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"b","logprob":-1,"bytes":[98]}]}]"#

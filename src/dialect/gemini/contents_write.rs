@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::write::{self, Array, Object},
+    base::write::{self, ArrayWriter, ObjectWriter},
     dialect::{
         Thinking, Traits,
         gemini::{
@@ -51,11 +51,11 @@ pub(super) fn write(messages: &[Message], traits: &Traits, losses: &mut Losses) 
             }
             if turn.model && model_last && turn.items.iter().any(is_call) {
                 // A call must follow something.
-                contents.text(FILLER);
+                contents.raw_text(FILLER);
             }
             model_last = turn.model;
             contents.object(|o| {
-                o.str("role", if turn.model { "model" } else { "user" }).text("parts", &parts);
+                o.str("role", if turn.model { "model" } else { "user" }).raw_text("parts", &parts);
             });
         }
     })
@@ -105,7 +105,7 @@ fn parts(turn: &Turn<'_>, traits: &Traits, losses: &mut Losses) -> String {
     })
 }
 
-fn part(a: &mut Array<'_>, block: &Block, needed: &mut bool, losses: &mut Losses) {
+fn part(a: &mut ArrayWriter<'_>, block: &Block, needed: &mut bool, losses: &mut Losses) {
     marks(block, losses);
     let signature = wire::own(block.proof.as_ref());
     if block.proof.is_some() && signature.is_none() {
@@ -161,10 +161,10 @@ fn part(a: &mut Array<'_>, block: &Block, needed: &mut bool, losses: &mut Losses
 
 /// A part, with what its own dialect said of it besides.
 fn whole(
-    a: &mut Array<'_>,
+    a: &mut ArrayWriter<'_>,
     block: &Block,
     losses: &mut Losses,
-    build: impl FnOnce(&mut Object<'_>),
+    build: impl FnOnce(&mut ObjectWriter<'_>),
 ) {
     a.object(|o| {
         build(o);
@@ -178,7 +178,7 @@ fn marks(block: &Block, losses: &mut Losses) {
     }
 }
 
-fn head(o: &mut Object<'_>, id: &str, name: &str) {
+fn head(o: &mut ObjectWriter<'_>, id: &str, name: &str) {
     if !id.starts_with(wire::MADE) {
         o.str("id", id);
     }
@@ -186,7 +186,7 @@ fn head(o: &mut Object<'_>, id: &str, name: &str) {
 }
 
 fn answer<'a>(
-    a: &mut Array<'_>,
+    a: &mut ArrayWriter<'_>,
     block: &'a Block,
     result: &'a ToolResult,
     name: &str,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Gemini, schema, wire};
 use crate::{
-    base::{raw::Raw, sse},
+    base::{raw::RawJson, sse},
     dialect::{
         Carry, Egress as _, Framing, Ingress as _, Place, Shape, Thinking, Traits,
         losses::Losses,
@@ -95,8 +95,8 @@ fn listed(value: &Value) -> Vec<Value> {
 }
 
 fn fitted(value: &Value) -> Value {
-    let plain = schema::to_json_schema(Raw::from(value).json());
-    schema::from_json_schema(plain.json(), "x", &mut Losses::default()).value()
+    let plain = schema::to_json_schema(RawJson::from(value).json());
+    schema::from_json_schema(plain.json(), "x", &mut Losses::default()).to_value()
 }
 
 /// A request with what may be said in several ways said in one.
@@ -275,12 +275,12 @@ fn finish(reason: &Value) -> String {
 /// The chunks of a recorded answer.
 fn chunks(x: &Exchange) -> Vec<Value> {
     if x.kind == "sse" {
-        let mut splitter = sse::Splitter::default();
+        let mut splitter = sse::SseSplitter::default();
         let body = Bytes::from(x.response.clone());
         let mut at = 0;
         let mut out = Vec::new();
-        while let crate::base::cut::Piece::Inside(span) = splitter.next(&body, &mut at) {
-            out.extend(serde_json::from_slice::<Value>(&sse::read(&body[span]).data).ok());
+        while let crate::base::cut::NextFrame::Borrowed(span) = splitter.next(&body, &mut at) {
+            out.extend(serde_json::from_slice::<Value>(&sse::read_event(&body[span]).data).ok());
         }
         out
     } else {

@@ -1,7 +1,7 @@
 //! Watches a stream of generateContent chunks.
 
 use crate::{
-    base::json::{self, Flaw, Json, is_blank},
+    base::json::{self, JsonErrorKind, JsonRef, is_blank},
     dialect::{Heed, Meter, Summary, fault, shape, tokens::count},
     ir::usage::Usage,
 };
@@ -16,7 +16,7 @@ pub(super) struct ContentMeter {
 
 /// `candidatesTokenCount` excludes thoughts; `promptTokenCount` includes what was cached, but not
 /// what tools brought in.
-pub(super) fn usage(told: Json<'_>) -> Option<Usage> {
+pub(super) fn usage(told: JsonRef<'_>) -> Option<Usage> {
     let read = |key| count(told, &[key]);
     let (prompt, output, reasoning) =
         (read("promptTokenCount"), read("candidatesTokenCount"), read("thoughtsTokenCount"));
@@ -36,16 +36,16 @@ pub(super) fn usage(told: Json<'_>) -> Option<Usage> {
 }
 
 /// Why generation ended: the first candidate's reason, else why the prompt was blocked.
-pub(super) fn finish(json: Json<'_>) -> Option<String> {
+pub(super) fn finish(json: JsonRef<'_>) -> Option<String> {
     const NOT_YET: &str = "FINISH_REASON_UNSPECIFIED";
     let mut reasons = json
         .get("candidates")
         .into_iter()
-        .flat_map(Json::items)
+        .flat_map(JsonRef::items)
         .filter_map(|c| shape::name(c.get("finishReason")));
     reasons
         .find(|reason| reason != NOT_YET)
-        .or_else(|| shape::name(json.at(&["promptFeedback", "blockReason"])))
+        .or_else(|| shape::name(json.member_at(&["promptFeedback", "blockReason"])))
 }
 
 /// What a chunk holds, found in the pass that proves it well formed.
@@ -85,16 +85,16 @@ impl Marks {
 }
 
 /// The candidates of a chunk, each with the bit of its index; indexes beyond the last bit share it.
-fn candidates(json: Json<'_>) -> impl Iterator<Item = (u32, Json<'_>)> {
-    let list = json.get("candidates").into_iter().flat_map(Json::items);
+fn candidates(json: JsonRef<'_>) -> impl Iterator<Item = (u32, JsonRef<'_>)> {
+    let list = json.get("candidates").into_iter().flat_map(JsonRef::items);
     list.map(|candidate| {
-        (1 << candidate.get("index").and_then(Json::u64).unwrap_or(0).min(31), candidate)
+        (1 << candidate.get("index").and_then(JsonRef::u64).unwrap_or(0).min(31), candidate)
     })
 }
 
 impl ContentMeter {
     /// Whether a chunk goes on only with what has ended: nobody is to hear that.
-    fn over(&self, json: Json<'_>) -> bool {
+    fn over(&self, json: JsonRef<'_>) -> bool {
         candidates(json).all(|(bit, _)| self.ended & bit != 0)
     }
 }
@@ -105,12 +105,14 @@ impl Meter for ContentMeter {
             return Heed::Hide;
         }
         let mut marks = Marks::default();
-        let json = match json::walk(data, |depth, key, value| marks.key(depth, key, value)) {
+        let json = match json::visit(data, |depth, key, value| marks.key(depth, key, value)) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
             Ok(json) if fault::is_error(json) => {
                 return Heed::Error(Box::new(fault::told(None, json)));
             }
-            Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
+            Ok(_) => {
+                return Heed::Bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 });
+            }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
                 return Heed::Error(Box::new(fault::said(data)));
             }

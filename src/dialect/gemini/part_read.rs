@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     dialect::gemini::{
         schema,
         wire::{self, MADE},
@@ -49,7 +49,7 @@ impl Calls {
 }
 
 /// One part; `None` where it is neither an object nor text.
-pub(super) fn block(part: Json<'_>, calls: &mut Calls) -> Option<Block> {
+pub(super) fn block(part: JsonRef<'_>, calls: &mut Calls) -> Option<Block> {
     if let Some(text) = part.str() {
         return Some(Block::text(text));
     }
@@ -73,7 +73,7 @@ pub(super) fn block(part: Json<'_>, calls: &mut Calls) -> Option<Block> {
             "executableCode" | "codeExecutionResult" | "toolCall" | "toolResponse" => {
                 return Some(foreign(part));
             }
-            key => block.extras.push(Dialect::Gemini, key, Raw::of(value)),
+            key => block.extras.push(Dialect::Gemini, key, RawJson::from_json(value)),
         }
     }
     block.kind = match (kind, text.map(Cow::into_owned)) {
@@ -89,11 +89,11 @@ pub(super) fn block(part: Json<'_>, calls: &mut Calls) -> Option<Block> {
     Some(block)
 }
 
-fn foreign(part: Json<'_>) -> Block {
-    Block::new(BlockKind::Foreign { dialect: Dialect::Gemini, body: Raw::of(part) })
+fn foreign(part: JsonRef<'_>) -> Block {
+    Block::new(BlockKind::Foreign { dialect: Dialect::Gemini, body: RawJson::from_json(part) })
 }
 
-fn inline(value: Json<'_>) -> Media {
+fn inline(value: JsonRef<'_>) -> Media {
     let data = wire::string(value, "data").unwrap_or_default();
     let mime = wire::string(value, "mimeType").map(Cow::into_owned);
     Media {
@@ -107,7 +107,7 @@ fn inline(value: Json<'_>) -> Media {
     }
 }
 
-fn file(value: Json<'_>) -> Media {
+fn file(value: JsonRef<'_>) -> Media {
     let uri = wire::string(value, "fileUri").unwrap_or_default().into_owned();
     let mime = wire::string(value, "mimeType").map(Cow::into_owned);
     // Files of the provider's own store; only it can fetch them.
@@ -124,7 +124,7 @@ fn file(value: Json<'_>) -> Media {
     }
 }
 
-fn call(value: Json<'_>, calls: &mut Calls) -> ToolCall {
+fn call(value: JsonRef<'_>, calls: &mut Calls) -> ToolCall {
     let name = wire::string(value, "name").unwrap_or_default().into_owned();
     let arguments =
         wire::member(value, "args").map_or_else(String::new, |args| args.text().to_owned());
@@ -137,7 +137,7 @@ fn call(value: Json<'_>, calls: &mut Calls) -> ToolCall {
 }
 
 /// A response with a single text is that text; any other is its JSON.
-fn result(value: Json<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
+fn result(value: JsonRef<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
     let name = wire::string(value, "name").unwrap_or_default().into_owned();
     let mut result = ToolResult {
         call: calls.answered(wire::string(value, "id"), &name),
@@ -154,7 +154,7 @@ fn result(value: Json<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
                 result.is_error =
                     key == Some("error") && only.is_some_and(|only| only.kind() != "null");
                 let text = only
-                    .and_then(Json::str)
+                    .and_then(JsonRef::str)
                     .map_or_else(|| schema::readable(value), Cow::into_owned);
                 if !value.is_blank() {
                     result.content.push(Block::text(text));
@@ -166,7 +166,7 @@ fn result(value: Json<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
             key => block.extras.push(
                 Dialect::Gemini,
                 &format!("functionResponse.{key}"),
-                Raw::of(value),
+                RawJson::from_json(value),
             ),
         }
     }
@@ -174,7 +174,7 @@ fn result(value: Json<'_>, calls: &mut Calls, block: &mut Block) -> ToolResult {
     result
 }
 
-fn block_of_result(part: Json<'_>, calls: &mut Calls) -> Option<Block> {
+fn block_of_result(part: JsonRef<'_>, calls: &mut Calls) -> Option<Block> {
     block(part, calls)
         .filter(|block| matches!(block.kind, BlockKind::Media(_) | BlockKind::Text(_)))
 }
@@ -185,7 +185,7 @@ mod tests {
     use crate::base::json;
 
     fn read(part: &str) -> Block {
-        block(json::check(part.as_bytes()).expect("json"), &mut Calls::default()).expect("a part")
+        block(json::parse(part.as_bytes()).expect("json"), &mut Calls::default()).expect("a part")
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::{
     base::{
         json,
-        write::{Array, Object},
+        write::{ArrayWriter, ObjectWriter},
     },
     dialect::gemini::wire,
     ir::{
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-pub(super) fn text(o: &mut Object<'_>, text: &str, thought: bool, signature: Option<&str>) {
+pub(super) fn text(o: &mut ObjectWriter<'_>, text: &str, thought: bool, signature: Option<&str>) {
     o.str("text", text);
     if thought {
         o.bool("thought", true);
@@ -22,7 +22,7 @@ pub(super) fn text(o: &mut Object<'_>, text: &str, thought: bool, signature: Opt
     o.opt_str("thoughtSignature", signature);
 }
 
-pub(super) fn call(o: &mut Object<'_>, call: &ToolCall, name: &str, signature: Option<&str>) {
+pub(super) fn call(o: &mut ObjectWriter<'_>, call: &ToolCall, name: &str, signature: Option<&str>) {
     o.object("functionCall", |o| {
         if !call.id.starts_with(wire::MADE) {
             o.str("id", &call.id);
@@ -34,12 +34,12 @@ pub(super) fn call(o: &mut Object<'_>, call: &ToolCall, name: &str, signature: O
 }
 
 /// Arguments are an object here; whatever else a model wrote becomes one's `input`.
-fn arguments(o: &mut Object<'_>, text: &str, form: CallForm) {
+fn arguments(o: &mut ObjectWriter<'_>, text: &str, form: CallForm) {
     if form == CallForm::Custom {
-        o.text("args", &tool::custom_arguments(text));
+        o.raw_text("args", &tool::custom_arguments(text));
         return;
     }
-    match json::check(text.as_bytes()) {
+    match json::parse(text.as_bytes()) {
         Ok(json) if json.is_object() => o.json("args", json),
         Ok(json) => o.object("args", |o| {
             o.json("input", json);
@@ -96,7 +96,7 @@ pub(super) enum Carried<'a> {
 }
 
 impl Carried<'_> {
-    pub(super) fn write(&self, o: &mut Object<'_>) {
+    pub(super) fn write(&self, o: &mut ObjectWriter<'_>) {
         match self {
             Self::Inline { mime, data } => {
                 o.object("inlineData", |o| {
@@ -114,7 +114,7 @@ impl Carried<'_> {
         }
     }
 
-    pub(super) fn push(&self, a: &mut Array<'_>) {
+    pub(super) fn push(&self, a: &mut ArrayWriter<'_>) {
         a.object(|o| self.write(o));
     }
 

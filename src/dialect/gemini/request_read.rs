@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use crate::{
     base::{
-        json::{self, Json},
-        raw::Raw,
+        json::{self, JsonRef},
+        raw::RawJson,
     },
     dialect::gemini::{
         part_read, schema,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
-    let json = json::check(body).map_err(|bad| {
+    let json = json::parse(body).map_err(|bad| {
         bad_request(format!("Invalid JSON payload received. {}", bad.describe(body)))
     })?;
     if !json.is_object() {
@@ -50,7 +50,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
             }
             // The path says both.
             "model" | "stream" => {}
-            key => request.extras.push(Dialect::Gemini, key, Raw::of(value)),
+            key => request.extras.push(Dialect::Gemini, key, RawJson::from_json(value)),
         }
     }
     request.messages = messages.unwrap_or_default();
@@ -65,14 +65,14 @@ fn bad_request(message: impl Into<String>) -> ClientError {
     ClientError::new(ErrorKind::BadRequest, message)
 }
 
-fn wrong(field: &str, value: Json<'_>) -> ClientError {
+fn wrong(field: &str, value: JsonRef<'_>) -> ClientError {
     bad_request(format!("Invalid value at '{field}': {} is not what belongs here", value.kind()))
         .param(field.to_owned())
 }
 
 /// A list of contents; a single content, and texts or parts without one, count as what the user
 /// says.
-fn contents(value: Json<'_>) -> Result<Vec<Message>, ClientError> {
+fn contents(value: JsonRef<'_>) -> Result<Vec<Message>, ClientError> {
     let mut calls = part_read::Calls::default();
     let mut messages: Vec<Message> = Vec::new();
     let mut loose = false;
@@ -96,7 +96,7 @@ fn contents(value: Json<'_>) -> Result<Vec<Message>, ClientError> {
     Ok(messages)
 }
 
-fn message(content: Json<'_>, calls: &mut part_read::Calls) -> Result<Message, ClientError> {
+fn message(content: JsonRef<'_>, calls: &mut part_read::Calls) -> Result<Message, ClientError> {
     let mut message = Message::new(Role::User, Vec::new());
     for (key, value) in wire::members(content) {
         match &*key {
@@ -115,22 +115,22 @@ fn message(content: Json<'_>, calls: &mut part_read::Calls) -> Result<Message, C
                     );
                 }
             }
-            key => message.extras.push(Dialect::Gemini, key, Raw::of(value)),
+            key => message.extras.push(Dialect::Gemini, key, RawJson::from_json(value)),
         }
     }
     Ok(message)
 }
 
 /// A content, its parts, or bare text.
-fn system(value: Json<'_>) -> Vec<Block> {
+fn system(value: JsonRef<'_>) -> Vec<Block> {
     let parts = wire::member(value, "parts").unwrap_or(value);
     let text =
-        |part: Json<'_>| part.str().or_else(|| wire::string(part, "text")).map(Cow::into_owned);
+        |part: JsonRef<'_>| part.str().or_else(|| wire::string(part, "text")).map(Cow::into_owned);
     wire::list(parts).filter_map(text).filter(|text| !text.is_empty()).map(Block::text).collect()
 }
 
 /// One tool object; each of its members is a tool, or a list of functions.
-fn tools(value: Json<'_>, tools: &mut Vec<Tool>) {
+fn tools(value: JsonRef<'_>, tools: &mut Vec<Tool>) {
     for (key, value) in wire::members(value) {
         if key == "functionDeclarations" {
             tools.extend(wire::list(value).map(function));
@@ -142,38 +142,42 @@ fn tools(value: Json<'_>, tools: &mut Vec<Tool>) {
             "urlContext" => Hosted::UrlContext,
             _ => Hosted::Other,
         };
-        let body = Raw::object(|o| {
+        let body = RawJson::object(|o| {
             o.json(&key, value);
         });
         tools.push(Tool::Hosted(HostedTool { kind, dialect: Dialect::Gemini, body }));
     }
 }
 
-fn function(value: Json<'_>) -> Tool {
+fn function(value: JsonRef<'_>) -> Tool {
     let mut tool = FunctionTool::default();
     for (key, value) in wire::members(value) {
         match &*key {
             "name" => tool.name = value.str().unwrap_or_default().into_owned(),
             "description" => tool.description = value.str().map(Cow::into_owned),
             "parameters" => tool.schema = Some(schema::to_json_schema(value)),
-            "parametersJsonSchema" => tool.schema = Some(Raw::of(value)),
-            key => tool.extras.push(Dialect::Gemini, key, Raw::of(value)),
+            "parametersJsonSchema" => tool.schema = Some(RawJson::from_json(value)),
+            key => tool.extras.push(Dialect::Gemini, key, RawJson::from_json(value)),
         }
     }
     Tool::Function(tool)
 }
 
-fn tool_config(value: Json<'_>, request: &mut ChatRequest) {
+fn tool_config(value: JsonRef<'_>, request: &mut ChatRequest) {
     for (key, value) in wire::members(value) {
         if key == "functionCallingConfig" {
             function_calling(value, request);
         } else {
-            request.extras.push(Dialect::Gemini, &format!("toolConfig.{key}"), Raw::of(value));
+            request.extras.push(
+                Dialect::Gemini,
+                &format!("toolConfig.{key}"),
+                RawJson::from_json(value),
+            );
         }
     }
 }
 
-fn function_calling(config: Json<'_>, request: &mut ChatRequest) {
+fn function_calling(config: JsonRef<'_>, request: &mut ChatRequest) {
     let (mut mode, mut names) = (String::new(), Vec::new());
     for (key, value) in wire::members(config) {
         match &*key {
@@ -189,7 +193,7 @@ fn function_calling(config: Json<'_>, request: &mut ChatRequest) {
             key => request.extras.push(
                 Dialect::Gemini,
                 &format!("toolConfig.functionCallingConfig.{key}"),
-                Raw::of(value),
+                RawJson::from_json(value),
             ),
         }
     }
@@ -206,12 +210,12 @@ fn function_calling(config: Json<'_>, request: &mut ChatRequest) {
         request.extras.push(
             Dialect::Gemini,
             "toolConfig.functionCallingConfig.mode",
-            Raw::string("VALIDATED"),
+            RawJson::string("VALIDATED"),
         );
     }
 }
 
-fn generation_config(config: Json<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
+fn generation_config(config: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
     let settings = &mut request.settings;
     let (mut mime, mut shape) = (None, None);
     for (key, value) in wire::members(config) {
@@ -238,7 +242,7 @@ fn generation_config(config: Json<'_>, request: &mut ChatRequest) -> Result<(), 
             }
             "responseMimeType" => mime = value.str(),
             "responseSchema" => shape = Some(schema::to_json_schema(value)),
-            "responseJsonSchema" | "_responseJsonSchema" => shape = Some(Raw::of(value)),
+            "responseJsonSchema" | "_responseJsonSchema" => shape = Some(RawJson::from_json(value)),
             "thinkingConfig" => settings.reasoning = Some(thinking(value)),
             // Text alone is what every other dialect answers.
             "responseModalities"
@@ -247,7 +251,7 @@ fn generation_config(config: Json<'_>, request: &mut ChatRequest) -> Result<(), 
             key => request.extras.push(
                 Dialect::Gemini,
                 &format!("generationConfig.{key}"),
-                Raw::of(value),
+                RawJson::from_json(value),
             ),
         }
     }
@@ -262,7 +266,7 @@ fn generation_config(config: Json<'_>, request: &mut ChatRequest) -> Result<(), 
             request.extras.push(
                 Dialect::Gemini,
                 "generationConfig.responseMimeType",
-                Raw::string(other),
+                RawJson::string(other),
             );
             if let Some(shape) = shape {
                 request.extras.push(Dialect::Gemini, "generationConfig.responseJsonSchema", shape);
@@ -273,7 +277,7 @@ fn generation_config(config: Json<'_>, request: &mut ChatRequest) -> Result<(), 
     Ok(())
 }
 
-fn thinking(config: Json<'_>) -> ReasoningWish {
+fn thinking(config: JsonRef<'_>) -> ReasoningWish {
     // Thoughts are not shown unless asked for.
     let mut wish = ReasoningWish { show: Some(false), ..ReasoningWish::default() };
     for (key, value) in wire::members(config) {
@@ -302,15 +306,15 @@ fn thinking(config: Json<'_>) -> ReasoningWish {
 }
 
 /// A number, with its text; the wire also takes it in quotes.
-fn number(value: Json<'_>) -> Option<Raw> {
+fn number(value: JsonRef<'_>) -> Option<RawJson> {
     match value.kind() {
-        "number" => Some(Raw::of(value)),
-        "string" => Raw::parse(&value.str()?).filter(|raw| raw.json().kind() == "number"),
+        "number" => Some(RawJson::from_json(value)),
+        "string" => RawJson::parse(&value.str()?).filter(|raw| raw.json().kind() == "number"),
         _ => None,
     }
 }
 
-fn count(value: Json<'_>) -> Option<u64> {
+fn count(value: JsonRef<'_>) -> Option<u64> {
     value.u64().or_else(|| value.str()?.parse().ok())
 }
 
@@ -318,7 +322,7 @@ fn count(value: Json<'_>) -> Option<u64> {
 pub(super) fn beneath<'a>(
     extras: &'a Extras,
     prefix: &'a str,
-) -> impl Iterator<Item = (&'a str, &'a Raw)> {
+) -> impl Iterator<Item = (&'a str, &'a RawJson)> {
     let own = |key: &str| extras.get(Dialect::Gemini, key).is_some();
     extras
         .iter()
@@ -378,7 +382,7 @@ mod tests {
         let settings = &request.settings;
         assert_eq!(request.system, [Block::text("be")]);
         assert_eq!(
-            (settings.max_tokens, settings.top_p.as_ref().map(Raw::text), &*settings.stop),
+            (settings.max_tokens, settings.top_p.as_ref().map(RawJson::text), &*settings.stop),
             (Some(5), Some("0.50"), &["a".to_owned()][..])
         );
         assert!(

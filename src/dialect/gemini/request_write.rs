@@ -2,8 +2,8 @@
 
 use crate::{
     base::{
-        raw::Raw,
-        write::{self, Object},
+        raw::RawJson,
+        write::{self, ObjectWriter},
     },
     dialect::{
         Carry, Encoded, Thinking, Traits,
@@ -39,15 +39,15 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     }
     let config = config(request, traits, &mut losses);
     let body = write::object(|o| {
-        o.text("contents", &contents);
+        o.raw_text("contents", &contents);
         if let Some(parts) = &system {
             o.object("systemInstruction", |o| {
-                o.text("parts", parts);
+                o.raw_text("parts", parts);
             });
         }
         tools(o, request, &mut carry, &mut losses);
         if config != "{}" {
-            o.text("generationConfig", &config);
+            o.raw_text("generationConfig", &config);
         }
         tier(o, &request.settings, &mut losses);
         for (key, value) in request.extras.iter() {
@@ -99,7 +99,7 @@ fn foreign_extras(block: &Block, place: &str, losses: &mut Losses) {
     }
 }
 
-fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &mut Losses) {
+fn tools(o: &mut ObjectWriter<'_>, request: &ChatRequest, carry: &mut Carry, losses: &mut Losses) {
     let functions: Vec<String> = request
         .tools
         .iter()
@@ -114,7 +114,7 @@ fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &
             Tool::Hosted(_) => None,
         })
         .collect();
-    let hosted: Vec<Raw> = request
+    let hosted: Vec<RawJson> = request
         .tools
         .iter()
         .filter_map(|tool| match tool {
@@ -128,7 +128,7 @@ fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &
                 a.object(|o| {
                     o.array("functionDeclarations", |a| {
                         functions.iter().for_each(|function| {
-                            a.text(function);
+                            a.raw_text(function);
                         });
                     });
                 });
@@ -154,7 +154,7 @@ fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &
     });
     let config = write::object(|o| {
         if calling != "{}" {
-            o.text("functionCallingConfig", &calling);
+            o.raw_text("functionCallingConfig", &calling);
         }
         for (key, value) in beneath(&request.extras, "toolConfig.")
             .filter(|(key, _)| !key.starts_with("functionCallingConfig."))
@@ -163,7 +163,7 @@ fn tools(o: &mut Object<'_>, request: &ChatRequest, carry: &mut Carry, losses: &
         }
     });
     if config != "{}" {
-        o.text("toolConfig", &config);
+        o.raw_text("toolConfig", &config);
     }
     if request.settings.parallel_tools == Some(false) && !functions.is_empty() {
         losses.add("parallel_tool_calls");
@@ -196,7 +196,7 @@ fn function(tool: &FunctionTool, carry: &mut Carry, losses: &mut Losses) -> Stri
 /// A tool that the provider runs, in its own words. Ones of other dialects give way to functions:
 /// the provider takes both together only where the client can send its calls of them back, which
 /// those clients cannot.
-fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option<Raw> {
+fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option<RawJson> {
     if tool.dialect == Dialect::Gemini {
         return Some(tool.body.clone());
     }
@@ -226,13 +226,13 @@ fn own_hosted(tool: &HostedTool, functions: bool, losses: &mut Losses) -> Option
     {
         losses.add(format!("{name}.{key}"));
     }
-    Some(Raw::object(|o| {
+    Some(RawJson::object(|o| {
         o.object(own, |_| {});
     }))
 }
 
-fn choice(o: &mut Object<'_>, choice: Option<&ToolChoice>, own_mode: Option<&Raw>) {
-    let names = |o: &mut Object<'_>, names: &[String]| {
+fn choice(o: &mut ObjectWriter<'_>, choice: Option<&ToolChoice>, own_mode: Option<&RawJson>) {
+    let names = |o: &mut ObjectWriter<'_>, names: &[String]| {
         o.array("allowedFunctionNames", |a| {
             names.iter().for_each(|name| {
                 a.str(&fit(name));
@@ -312,7 +312,7 @@ fn config(request: &ChatRequest, traits: &Traits, losses: &mut Losses) -> String
         if let Some(wish) = &settings.reasoning {
             let thinking = write::object(|o| thinking(o, wish, traits.thinking, losses));
             if thinking != "{}" {
-                o.text("thinkingConfig", &thinking);
+                o.raw_text("thinkingConfig", &thinking);
             }
         }
         for (key, value) in beneath(&request.extras, "generationConfig.") {
@@ -341,7 +341,7 @@ fn lost_settings(settings: &Settings, losses: &mut Losses) {
     }
 }
 
-fn thinking(o: &mut Object<'_>, wish: &ReasoningWish, how: Thinking, losses: &mut Losses) {
+fn thinking(o: &mut ObjectWriter<'_>, wish: &ReasoningWish, how: Thinking, losses: &mut Losses) {
     let wanted = wish.enabled != Some(false) && wish.level() != Some(Effort::None);
     match how {
         Thinking::Never if wanted && (wish.enabled == Some(true) || wish.level().is_some()) => {
@@ -364,7 +364,7 @@ fn thinking(o: &mut Object<'_>, wish: &ReasoningWish, how: Thinking, losses: &mu
             o.opt_str("thinkingLevel", level);
         }
         Thinking::Budget if wish.adaptive => {
-            o.text("thinkingBudget", "-1");
+            o.raw_text("thinkingBudget", "-1");
         }
         Thinking::Budget => {
             if let Some(tokens) = wish.tokens() {
@@ -382,7 +382,7 @@ fn thinking(o: &mut Object<'_>, wish: &ReasoningWish, how: Thinking, losses: &mu
 }
 
 /// Tiers have the same names where both sides have them; the standard one need not be said.
-fn tier(o: &mut Object<'_>, settings: &Settings, losses: &mut Losses) {
+fn tier(o: &mut ObjectWriter<'_>, settings: &Settings, losses: &mut Losses) {
     match settings.service_tier.as_deref() {
         None | Some("auto" | "default" | "standard" | "standard_only") => {}
         Some(tier @ ("flex" | "priority")) => {
@@ -516,7 +516,7 @@ mod tests {
             Tool::Hosted(HostedTool {
                 kind,
                 dialect: Dialect::Anthropic,
-                body: Raw::parse(body).expect("json"),
+                body: RawJson::parse(body).expect("json"),
             })
         };
         let named = |name: &str| {
@@ -567,7 +567,7 @@ mod tests {
             (Role::User, vec![Block::text("hi")]),
         ]);
         request.system = vec![Block::text("early")];
-        let raw = |text: &str| Raw::parse(text);
+        let raw = |text: &str| RawJson::parse(text);
         request.settings = Settings {
             max_tokens: Some(5000),
             temperature: raw("0.10"),
@@ -592,7 +592,7 @@ mod tests {
             ..Settings::default()
         };
         request.extras = Extras::default();
-        request.extras.push(Dialect::Openai, "store", Raw::from(true));
+        request.extras.push(Dialect::Openai, "store", RawJson::from(true));
 
         let (body, mut losses) = written(&request, Thinking::Budget);
 
@@ -630,14 +630,14 @@ mod tests {
     #[test]
     fn content_of_other_dialects_is_written_or_lost() {
         let mut cached = Block::text("hi");
-        cached.cache = Some(CacheMark { raw: Raw::from(true) });
+        cached.cache = Some(CacheMark { raw: RawJson::from(true) });
         let cited = Block::new(BlockKind::Text(Text {
             text: "t".to_owned(),
             citations: vec![Citation::default()],
         }));
         let foreign = Block::new(BlockKind::Foreign {
             dialect: Dialect::Anthropic,
-            body: Raw::parse(r#"{"type":"server_tool_use"}"#).expect("json"),
+            body: RawJson::parse(r#"{"type":"server_tool_use"}"#).expect("json"),
         });
         let request = of(vec![
             (

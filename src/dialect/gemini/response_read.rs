@@ -1,7 +1,7 @@
 //! Reads an answer that came whole: one chunk that holds everything.
 
 use crate::{
-    base::json::Json,
+    base::json::JsonRef,
     dialect::{
         Carry, StreamReader, fault,
         gemini::{answer, stream_read::ContentReader},
@@ -15,7 +15,9 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     let root = shape::proven(content_type, body)?;
     let (mut reader, mut events) = (ContentReader::new(carry), Vec::new());
     let mut last = root;
-    if root.is_array() && !fault::is_error(root) && root.items().next().is_some_and(Json::is_object)
+    if root.is_array()
+        && !fault::is_error(root)
+        && root.items().next().is_some_and(JsonRef::is_object)
     {
         for chunk in root.items() {
             reader.chunk(chunk, false, &mut events).map_err(|fault| *fault)?;

@@ -39,7 +39,7 @@ pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
                             let part = part(block);
                             if part != "{}" {
                                 empty = false;
-                                a.text(&part);
+                                a.raw_text(&part);
                             }
                         }
                         if empty {

@@ -24,9 +24,9 @@ use std::{borrow::Cow, fmt::Write as _};
 
 use crate::{
     base::{
-        json::Json,
-        raw::Raw,
-        write::{self, Array, Object},
+        json::JsonRef,
+        raw::RawJson,
+        write::{self, ArrayWriter, ObjectWriter},
     },
     dialect::{gemini::wire, losses::Losses},
 };
@@ -37,19 +37,19 @@ const MOST_BYTES: usize = 1 << 20;
 const MOST_LEVELS: u32 = 60;
 
 /// This dialect's own kind of schema as JSON Schema.
-pub(super) fn to_json_schema(schema: Json<'_>) -> Raw {
+pub(super) fn to_json_schema(schema: JsonRef<'_>) -> RawJson {
     let mut out = String::with_capacity(schema.text().len());
     plain(&mut out, schema);
-    Raw::parse(&out).unwrap_or_else(|| Raw::of(schema))
+    RawJson::parse(&out).unwrap_or_else(|| RawJson::from_json(schema))
 }
 
-fn plain(out: &mut String, schema: Json<'_>) {
+fn plain(out: &mut String, schema: JsonRef<'_>) {
     if !schema.is_object() {
         out.push_str(schema.text());
         return;
     }
-    let nullable = wire::member(schema, "nullable").and_then(Json::bool) == Some(true);
-    write::object_into(out, |o| {
+    let nullable = wire::member(schema, "nullable").and_then(JsonRef::bool) == Some(true);
+    write::push_object(out, |o| {
         for (key, value) in wire::members(schema) {
             match &*key {
                 "type" => {
@@ -72,41 +72,41 @@ fn plain(out: &mut String, schema: Json<'_>) {
                 "properties" | "$defs" | "defs" | "definitions" => {
                     o.object(&key, |o| {
                         for (name, value) in value.members() {
-                            o.text(name, &plain_text(value));
+                            o.raw_text(name, &plain_text(value));
                         }
                     });
                 }
                 "anyOf" | "oneOf" | "allOf" | "prefixItems" => {
                     o.array(&key, |a| {
                         for value in value.items() {
-                            a.text(&plain_text(value));
+                            a.raw_text(&plain_text(value));
                         }
                         if nullable && key == "anyOf" && wire::member(schema, "type").is_none() {
-                            a.text(r#"{"type":"null"}"#);
+                            a.raw_text(r#"{"type":"null"}"#);
                         }
                     });
                 }
                 "items" | "additionalProperties" | "not" => {
-                    o.text(&key, &plain_text(value));
+                    o.raw_text(&key, &plain_text(value));
                 }
                 "enum" if nullable => {
                     o.array("enum", |a| {
                         for value in value.items().filter(|value| value.kind() != "null") {
-                            a.text(value.text());
+                            a.raw_text(value.text());
                         }
-                        a.text("null");
+                        a.raw_text("null");
                     });
                 }
                 "example" => {
                     o.array("examples", |a| {
-                        a.text(value.text());
+                        a.raw_text(value.text());
                     });
                 }
                 // Counts are 64-bit numbers, which the wire may put into quotes.
                 "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties"
                 | "maxProperties" => {
                     let told = value.str().filter(|text| text.parse::<u64>().is_ok());
-                    o.text(&key, told.as_deref().unwrap_or(value.text()));
+                    o.raw_text(&key, told.as_deref().unwrap_or(value.text()));
                 }
                 "nullable" | "propertyOrdering" => {}
                 "format" if value.str().as_deref() == Some("enum") => {}
@@ -118,7 +118,7 @@ fn plain(out: &mut String, schema: Json<'_>) {
     });
 }
 
-fn plain_text(schema: Json<'_>) -> String {
+fn plain_text(schema: JsonRef<'_>) -> String {
     let mut out = String::with_capacity(schema.text().len());
     plain(&mut out, schema);
     out
@@ -126,15 +126,19 @@ fn plain_text(schema: Json<'_>) -> String {
 
 /// JSON Schema as the provider takes it; what of it constrains and is not taken is told to
 /// `losses`, after `prefix`.
-pub(super) fn from_json_schema(schema: Json<'_>, prefix: &'static str, losses: &mut Losses) -> Raw {
+pub(super) fn from_json_schema(
+    schema: JsonRef<'_>,
+    prefix: &'static str,
+    losses: &mut Losses,
+) -> RawJson {
     let mut fitting = Fitting { root: schema, grown: 0, level: 0, prefix, losses };
     let mut out = String::with_capacity(schema.text().len() + 32);
     fitting.schema(&mut out, schema, &mut Vec::new(), true);
-    Raw::parse(&out).unwrap_or_else(|| Raw::of(schema))
+    RawJson::parse(&out).unwrap_or_else(|| RawJson::from_json(schema))
 }
 
 struct Fitting<'a, 'l> {
-    root: Json<'a>,
+    root: JsonRef<'a>,
     grown: usize,
     level: u32,
     prefix: &'static str,
@@ -144,7 +148,7 @@ struct Fitting<'a, 'l> {
 /// The members of a schema with its references and `allOf` folded in: what stands nearer comes
 /// first.
 struct Folded<'a> {
-    members: Vec<(Cow<'a, str>, Json<'a>)>,
+    members: Vec<(Cow<'a, str>, JsonRef<'a>)>,
     references: Vec<Cow<'a, str>>,
     cut: bool,
 }
@@ -157,7 +161,7 @@ impl<'a> Fitting<'a, '_> {
     fn schema(
         &mut self,
         out: &mut String,
-        schema: Json<'a>,
+        schema: JsonRef<'a>,
         within: &mut Vec<Cow<'a, str>>,
         root: bool,
     ) {
@@ -175,14 +179,14 @@ impl<'a> Fitting<'a, '_> {
         let members = folded.members;
         let first =
             |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
-        let integer = first("type").and_then(Json::str).as_deref() == Some("integer");
+        let integer = first("type").and_then(JsonRef::str).as_deref() == Some("integer");
         let names = || {
             members
                 .iter()
                 .filter(|(key, _)| key == "properties")
                 .flat_map(|(_, value)| value.members())
         };
-        write::object_into(out, |o| {
+        write::push_object(out, |o| {
             if root && first("type").is_none() {
                 o.str("type", "object");
             }
@@ -198,7 +202,7 @@ impl<'a> Fitting<'a, '_> {
                             for (name, value) in names() {
                                 if !told.contains(&name) {
                                     told.push(name);
-                                    o.text(name, &self.text(value, within));
+                                    o.raw_text(name, &self.text(value, within));
                                 }
                             }
                         });
@@ -207,10 +211,10 @@ impl<'a> Fitting<'a, '_> {
                     "items" if folded.cut => {}
                     "items" if value.is_array() => self.list(o, "prefixItems", *value, within),
                     "items" => {
-                        o.text("items", &self.text(*value, within));
+                        o.raw_text("items", &self.text(*value, within));
                     }
                     "additionalProperties" if value.is_object() => {
-                        o.text("additionalProperties", &self.text(*value, within));
+                        o.raw_text("additionalProperties", &self.text(*value, within));
                     }
                     "anyOf" | "oneOf" | "prefixItems" if folded.cut => {}
                     "anyOf" | "oneOf" | "prefixItems" => self.list(o, key, *value, within),
@@ -219,7 +223,7 @@ impl<'a> Fitting<'a, '_> {
                             && matches!(value.kind(), "string" | "number") =>
                     {
                         o.array("enum", |a| {
-                            a.text(value.text());
+                            a.raw_text(value.text());
                         });
                     }
                     "enum" => {
@@ -231,7 +235,7 @@ impl<'a> Fitting<'a, '_> {
                         if fit().next().is_some() {
                             o.array("enum", |a| {
                                 fit().for_each(|value| {
-                                    a.text(value.text());
+                                    a.raw_text(value.text());
                                 });
                             });
                         }
@@ -280,7 +284,7 @@ impl<'a> Fitting<'a, '_> {
         self.level -= 1;
     }
 
-    fn text(&mut self, schema: Json<'a>, within: &mut Vec<Cow<'a, str>>) -> String {
+    fn text(&mut self, schema: JsonRef<'a>, within: &mut Vec<Cow<'a, str>>) -> String {
         let mut out = String::with_capacity(schema.text().len());
         self.schema(&mut out, schema, within, false);
         out
@@ -288,19 +292,24 @@ impl<'a> Fitting<'a, '_> {
 
     fn list(
         &mut self,
-        o: &mut Object<'_>,
+        o: &mut ObjectWriter<'_>,
         key: &str,
-        schemas: Json<'a>,
+        schemas: JsonRef<'a>,
         within: &mut Vec<Cow<'a, str>>,
     ) {
-        o.array(key, |a: &mut Array<'_>| {
+        o.array(key, |a: &mut ArrayWriter<'_>| {
             for schema in schemas.items() {
-                a.text(&self.text(schema, within));
+                a.raw_text(&self.text(schema, within));
             }
         });
     }
 
-    fn required(&self, o: &mut Object<'_>, members: &[(Cow<'a, str>, Json<'a>)], known: bool) {
+    fn required(
+        &self,
+        o: &mut ObjectWriter<'_>,
+        members: &[(Cow<'a, str>, JsonRef<'a>)],
+        known: bool,
+    ) {
         let properties = || {
             members
                 .iter()
@@ -322,7 +331,7 @@ impl<'a> Fitting<'a, '_> {
         if !told.is_empty() {
             o.array("required", |a| {
                 told.iter().for_each(|name| {
-                    a.text(name);
+                    a.raw_text(name);
                 });
             });
         }
@@ -330,7 +339,7 @@ impl<'a> Fitting<'a, '_> {
 
     fn fold(
         &mut self,
-        schema: Json<'a>,
+        schema: JsonRef<'a>,
         within: &[Cow<'a, str>],
         folded: &mut Folded<'a>,
         depth: u32,
@@ -339,7 +348,7 @@ impl<'a> Fitting<'a, '_> {
             .members()
             .filter(|(key, value)| !matches!(*key, "$ref" | "allOf") && value.kind() != "null");
         folded.members.extend(own.map(|(key, value)| (Cow::Borrowed(key), value)));
-        if let Some(reference) = schema.get("$ref").and_then(Json::str) {
+        if let Some(reference) = schema.get("$ref").and_then(JsonRef::str) {
             let known = within.contains(&reference) || folded.references.contains(&reference);
             match self.target(&reference) {
                 Some(target) if known || self.grown > MOST_BYTES || depth > 20 => {
@@ -357,7 +366,7 @@ impl<'a> Fitting<'a, '_> {
                 None => self.lose("$ref"),
             }
         }
-        for part in schema.get("allOf").into_iter().flat_map(Json::items) {
+        for part in schema.get("allOf").into_iter().flat_map(JsonRef::items) {
             if depth > 20 {
                 folded.cut = true;
             } else {
@@ -367,7 +376,7 @@ impl<'a> Fitting<'a, '_> {
     }
 
     /// What a reference into the same document names.
-    fn target(&self, reference: &str) -> Option<Json<'a>> {
+    fn target(&self, reference: &str) -> Option<JsonRef<'a>> {
         let pointer = reference.strip_prefix('#')?;
         pointer.split('/').skip(1).try_fold(self.root, |json, step| {
             let step = step.replace("~1", "/").replace("~0", "~");
@@ -383,24 +392,24 @@ impl<'a> Fitting<'a, '_> {
 /// A key as it stands between its quotes.
 fn key_text(key: &str) -> String {
     let mut out = String::new();
-    write::string(&mut out, key);
+    write::push_string(&mut out, key);
     out[1..out.len() - 1].to_owned()
 }
 
 /// A JSON value's text with its escapes undone where they need not be: what people and models read
 /// best.
-pub(super) fn readable(json: Json<'_>) -> String {
+pub(super) fn readable(json: JsonRef<'_>) -> String {
     let mut out = String::with_capacity(json.text().len());
     tell(&mut out, json);
     out
 }
 
-fn tell(out: &mut String, json: Json<'_>) {
+fn tell(out: &mut String, json: JsonRef<'_>) {
     let text = json.text();
     if !text.contains("\\u") {
         out.push_str(text);
     } else if let Some(text) = json.str() {
-        write::string(out, &text);
+        write::push_string(out, &text);
     } else if json.is_object() {
         for (at, (key, value)) in json.members().enumerate() {
             // Writing to a String cannot fail.
@@ -424,8 +433,8 @@ mod tests {
     use super::*;
 
     fn fitted(schema: &Value) -> (Value, Vec<String>) {
-        let (raw, mut losses) = (Raw::from(schema), Losses::default());
-        let got = from_json_schema(raw.json(), "tools.schema", &mut losses).value();
+        let (raw, mut losses) = (RawJson::from(schema), Losses::default());
+        let got = from_json_schema(raw.json(), "tools.schema", &mut losses).to_value();
         (got, losses.into_vec().into_iter().map(|loss| loss.0.into_owned()).collect())
     }
 
@@ -445,7 +454,7 @@ mod tests {
                 json!({"anyOf":[{"type":"string"},{"type":"null"}],"examples":[3]}),
             ),
         ] {
-            assert_eq!(to_json_schema(Raw::from(&given).json()).value(), want);
+            assert_eq!(to_json_schema(RawJson::from(&given).json()).to_value(), want);
         }
     }
 
@@ -520,7 +529,7 @@ mod tests {
 
     #[test]
     fn texts_are_told_readably() {
-        let raw = Raw::parse(r#"{"a":"\u00e9 <","b":[1.50,"\n"]}"#).expect("json");
+        let raw = RawJson::parse(r#"{"a":"\u00e9 <","b":[1.50,"\n"]}"#).expect("json");
         assert_eq!(readable(raw.json()), "{\"a\":\"é <\",\"b\":[1.50,\"\\n\"]}");
     }
 }

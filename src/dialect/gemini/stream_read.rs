@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use crate::{
     base::{
-        json::{self, Flaw, Json},
-        raw::Raw,
+        json::{self, JsonErrorKind, JsonRef},
+        raw::RawJson,
     },
     dialect::{
         Carry, StreamReader, Summary, fault,
@@ -41,8 +41,8 @@ pub(super) struct ContentReader {
     sealed: bool,
     heard: Heard,
     /// The latest grounding; later ones hold the earlier.
-    grounding: Option<Raw>,
-    citations: Option<Raw>,
+    grounding: Option<RawJson>,
+    citations: Option<RawJson>,
     finish: Option<(FinishKind, String)>,
     model: Option<String>,
     /// The latest usage, as it was told.
@@ -52,24 +52,24 @@ pub(super) struct ContentReader {
 /// A chunk's members.
 #[derive(Default)]
 struct Chunk<'a> {
-    candidates: Option<Json<'a>>,
-    created: Option<Json<'a>>,
+    candidates: Option<JsonRef<'a>>,
+    created: Option<JsonRef<'a>>,
     error: bool,
-    feedback: Option<Json<'a>>,
-    id: Option<Json<'a>>,
-    model: Option<Json<'a>>,
-    usage: Option<Json<'a>>,
+    feedback: Option<JsonRef<'a>>,
+    id: Option<JsonRef<'a>>,
+    model: Option<JsonRef<'a>>,
+    usage: Option<JsonRef<'a>>,
 }
 
 #[derive(Default)]
 struct Candidate<'a> {
-    content: Option<Json<'a>>,
-    finish: Option<Json<'a>>,
-    message: Option<Json<'a>>,
+    content: Option<JsonRef<'a>>,
+    finish: Option<JsonRef<'a>>,
+    message: Option<JsonRef<'a>>,
     index: u64,
-    grounding: Option<Json<'a>>,
-    citations: Option<Json<'a>>,
-    logprobs: Option<Json<'a>>,
+    grounding: Option<JsonRef<'a>>,
+    citations: Option<JsonRef<'a>>,
+    logprobs: Option<JsonRef<'a>>,
 }
 
 #[derive(Default)]
@@ -77,9 +77,9 @@ struct Part<'a> {
     text: Option<Cow<'a, str>>,
     thought: bool,
     signature: Option<Cow<'a, str>>,
-    call: Option<Json<'a>>,
-    inline: Option<Json<'a>>,
-    file: Option<Json<'a>>,
+    call: Option<JsonRef<'a>>,
+    inline: Option<JsonRef<'a>>,
+    file: Option<JsonRef<'a>>,
     other: bool,
 }
 
@@ -106,7 +106,7 @@ impl ContentReader {
     /// One chunk, or an answer that came whole.
     pub(super) fn chunk(
         &mut self,
-        json: Json<'_>,
+        json: JsonRef<'_>,
         error: bool,
         out: &mut Vec<ChatEvent>,
     ) -> Result<(), Box<Fault>> {
@@ -128,7 +128,7 @@ impl ContentReader {
                 model: self.model.clone().unwrap_or_default(),
                 created: chunk
                     .created
-                    .and_then(Json::str)
+                    .and_then(JsonRef::str)
                     .and_then(|at| at.parse().ok())
                     .map(jiff::Timestamp::as_second),
                 usage: self.counted(),
@@ -140,7 +140,7 @@ impl ContentReader {
             self.finish = Some((FinishKind::Filter, reason));
         }
         // Other candidates than the first are nobody's.
-        let candidates = chunk.candidates.into_iter().flat_map(Json::items);
+        let candidates = chunk.candidates.into_iter().flat_map(JsonRef::items);
         if let Some(candidate) =
             candidates.map(Candidate::read).find(|candidate| candidate.index == 0)
         {
@@ -163,7 +163,9 @@ impl ContentReader {
         if let Some(logprobs) = candidate.logprobs.and_then(cited_read::logprobs) {
             out.push(ChatEvent::Logprobs(logprobs));
         }
-        let told = |json: Option<Json<'_>>| json.filter(|json| !json.is_blank()).map(Raw::of);
+        let told = |json: Option<JsonRef<'_>>| {
+            json.filter(|json| !json.is_blank()).map(RawJson::from_json)
+        };
         self.grounding = told(candidate.grounding).or(self.grounding.take());
         self.citations = told(candidate.citations).or(self.citations.take());
         let Some(reason) = candidate.finish.and_then(|finish| wire::word(finish, FINISHES)) else {
@@ -175,14 +177,14 @@ impl ContentReader {
             None => {
                 return Err(Box::new(finish::failure(
                     &reason,
-                    candidate.message.and_then(Json::str).as_deref(),
+                    candidate.message.and_then(JsonRef::str).as_deref(),
                 )));
             }
         }
         Ok(())
     }
 
-    fn part(&mut self, json: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn part(&mut self, json: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let part = Part::read(json);
         let proof = part.signature.map(wire::signature);
         if let Some(call) = part.call {
@@ -193,7 +195,7 @@ impl ContentReader {
         } else if part.other && part.text.is_none() {
             self.leave(out);
             self.blocks.whole(
-                Head::Foreign { dialect: Dialect::Gemini, body: Raw::of(json) },
+                Head::Foreign { dialect: Dialect::Gemini, body: RawJson::from_json(json) },
                 None,
                 out,
             );
@@ -228,7 +230,7 @@ impl ContentReader {
         }
     }
 
-    fn call(&mut self, call: Json<'_>, proof: Option<Proof>, out: &mut Vec<ChatEvent>) {
+    fn call(&mut self, call: JsonRef<'_>, proof: Option<Proof>, out: &mut Vec<ChatEvent>) {
         self.leave(out);
         let key = self.calls.len() as u64;
         let given = wire::string(call, "id")
@@ -239,7 +241,7 @@ impl ContentReader {
         let name = wire::string(call, "name").unwrap_or_default();
         let block =
             self.blocks.call(key, id, self.carry.name(&name).to_owned(), CallForm::Function, out);
-        let arguments = wire::member(call, "args").map_or("{}", Json::text);
+        let arguments = wire::member(call, "args").map_or("{}", JsonRef::text);
         self.blocks.arguments(key, arguments, out);
         if let Some(proof) = proof {
             out.push(ChatEvent::Proof { block, proof });
@@ -270,7 +272,7 @@ impl ContentReader {
     }
 
     fn counted(&self) -> Option<Usage> {
-        json::check(self.usage.as_bytes()).ok().and_then(meter::usage)
+        json::parse(self.usage.as_bytes()).ok().and_then(meter::usage)
     }
 }
 
@@ -286,10 +288,10 @@ impl StreamReader for ContentReader {
         }
         self.events = self.events.saturating_add(1);
         let bad = |bad| Box::new(fault::bad_event(self.events, bad, data));
-        match json::check(data) {
+        match json::parse(data) {
             Ok(json) if json.is_object() => self.chunk(json, name == b"error", out),
             Ok(json) if fault::is_error(json) => Err(Box::new(fault::told(None, json))),
-            Ok(_) => Err(bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 })),
+            Ok(_) => Err(bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 })),
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
                 Err(Box::new(fault::said(data)))
             }
@@ -310,7 +312,7 @@ impl StreamReader for ContentReader {
         } else {
             kind
         };
-        let tier = json::check(self.usage.as_bytes())
+        let tier = json::parse(self.usage.as_bytes())
             .ok()
             .and_then(|usage| shape::name(usage.get("serviceTier")));
         out.push(ChatEvent::End {
@@ -340,7 +342,7 @@ impl StreamReader for ContentReader {
 }
 
 impl<'a> Chunk<'a> {
-    fn read(json: Json<'a>) -> Self {
+    fn read(json: JsonRef<'a>) -> Self {
         let mut chunk = Self::default();
         for (key, value) in json.members() {
             let value = || Some(value).filter(|value| value.kind() != "null");
@@ -366,7 +368,7 @@ impl<'a> Chunk<'a> {
 }
 
 impl<'a> Candidate<'a> {
-    fn read(json: Json<'a>) -> Self {
+    fn read(json: JsonRef<'a>) -> Self {
         let mut candidate = Self::default();
         for (key, value) in json.members() {
             let value = Some(value).filter(|value| value.kind() != "null");
@@ -374,7 +376,7 @@ impl<'a> Candidate<'a> {
                 "content" => candidate.content = value,
                 "finishReason" | "finish_reason" => candidate.finish = value,
                 "finishMessage" | "finish_message" => candidate.message = value,
-                "index" => candidate.index = value.and_then(Json::u64).unwrap_or(0),
+                "index" => candidate.index = value.and_then(JsonRef::u64).unwrap_or(0),
                 "groundingMetadata" | "grounding_metadata" => candidate.grounding = value,
                 "citationMetadata" | "citation_metadata" => candidate.citations = value,
                 "logprobsResult" | "logprobs_result" => candidate.logprobs = value,
@@ -386,7 +388,7 @@ impl<'a> Candidate<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn read(json: Json<'a>) -> Self {
+    fn read(json: JsonRef<'a>) -> Self {
         let mut part = Self::default();
         if let Some(text) = json.str() {
             part.text = Some(text);
@@ -408,7 +410,7 @@ impl<'a> Part<'a> {
     }
 }
 
-fn inline(value: Json<'_>) -> Media {
+fn inline(value: JsonRef<'_>) -> Media {
     let mime = wire::string(value, "mimeType").map(Cow::into_owned);
     Media {
         kind: wire::kind_of(mime.as_deref().unwrap_or_default()),
@@ -419,7 +421,7 @@ fn inline(value: Json<'_>) -> Media {
     }
 }
 
-fn file(value: Json<'_>) -> Media {
+fn file(value: JsonRef<'_>) -> Media {
     let mime = wire::string(value, "mimeType").map(Cow::into_owned);
     Media {
         kind: wire::kind_of(mime.as_deref().unwrap_or_default()),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    base::write::{self, Array, Object},
+    base::write::{self, ArrayWriter, ObjectWriter},
     dialect::{
         Framing, Shape, StreamWriter,
         gemini::{
@@ -80,13 +80,13 @@ impl ContentWriter {
     fn chunk(
         &mut self,
         out: &mut Vec<u8>,
-        parts: impl FnOnce(&mut Array<'_>),
-        more: impl FnOnce(&mut Object<'_>),
-        usage: impl FnOnce(&mut Object<'_>),
+        parts: impl FnOnce(&mut ArrayWriter<'_>),
+        more: impl FnOnce(&mut ObjectWriter<'_>),
+        usage: impl FnOnce(&mut ObjectWriter<'_>),
     ) {
         let mut text = std::mem::take(&mut self.scratch);
         text.clear();
-        write::object_into(&mut text, |o| {
+        write::push_object(&mut text, |o| {
             o.array("candidates", |a| {
                 a.object(|o| {
                     o.object("content", |o| {
@@ -107,7 +107,7 @@ impl ContentWriter {
             (Framing::JsonArray, _) => b",\n",
             (Framing::Ndjson, _) => b"",
         });
-        write::one_line(out, &text);
+        write::push_single_line(out, &text);
         out.extend_from_slice(match self.framing {
             Framing::Sse => b"\n\n",
             Framing::JsonArray => b"",
@@ -117,7 +117,7 @@ impl ContentWriter {
         self.chunks = self.chunks.saturating_add(1);
     }
 
-    fn part(&mut self, out: &mut Vec<u8>, part: impl FnOnce(&mut Object<'_>)) {
+    fn part(&mut self, out: &mut Vec<u8>, part: impl FnOnce(&mut ObjectWriter<'_>)) {
         self.chunk(
             out,
             |a| {
@@ -321,7 +321,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::raw::Raw,
+        base::raw::RawJson,
         dialect::Place,
         ir::{
             block::{CallForm, Citation, ProofKind},
@@ -429,7 +429,8 @@ mod tests {
             proof(1, Dialect::Gemini),
             ChatEvent::Citation { block: 1, citation },
             ChatEvent::Logprobs(
-                Raw::parse(r#"[{"token":"yes","logprob":-1,"top_logprobs":[]}]"#).expect("json"),
+                RawJson::parse(r#"[{"token":"yes","logprob":-1,"top_logprobs":[]}]"#)
+                    .expect("json"),
             ),
             ChatEvent::Close { block: 1 },
             ChatEvent::End {

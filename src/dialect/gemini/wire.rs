@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::json::Json,
+    base::json::JsonRef,
     ir::{
         block::{MediaKind, Proof, ProofKind},
         op::Dialect,
@@ -48,7 +48,9 @@ pub(super) fn camel(key: &str) -> Cow<'_, str> {
 }
 
 /// The members of an object that are not null, with their keys in camel case.
-pub(super) fn members<'a>(object: Json<'a>) -> impl Iterator<Item = (Cow<'a, str>, Json<'a>)> {
+pub(super) fn members<'a>(
+    object: JsonRef<'a>,
+) -> impl Iterator<Item = (Cow<'a, str>, JsonRef<'a>)> {
     object
         .members()
         .filter(|(_, value)| value.kind() != "null")
@@ -56,22 +58,22 @@ pub(super) fn members<'a>(object: Json<'a>) -> impl Iterator<Item = (Cow<'a, str
 }
 
 /// A member by its name in camel case, spelled either way.
-pub(super) fn member<'a>(object: Json<'a>, name: &str) -> Option<Json<'a>> {
+pub(super) fn member<'a>(object: JsonRef<'a>, name: &str) -> Option<JsonRef<'a>> {
     members(object).filter(|(key, _)| key == name).last().map(|(_, value)| value)
 }
 
 /// A string member.
-pub(super) fn string<'a>(object: Json<'a>, name: &str) -> Option<Cow<'a, str>> {
+pub(super) fn string<'a>(object: JsonRef<'a>, name: &str) -> Option<Cow<'a, str>> {
     member(object, name)?.str()
 }
 
 /// The elements of a list; a single value stands for a list of one.
-pub(super) fn list<'a>(value: Json<'a>) -> impl Iterator<Item = Json<'a>> {
+pub(super) fn list<'a>(value: JsonRef<'a>) -> impl Iterator<Item = JsonRef<'a>> {
     value.items().chain((!value.is_array()).then_some(value))
 }
 
 /// An enum's word, told as word or as number.
-pub(super) fn word<'a>(value: Json<'a>, words: &[&'static str]) -> Option<Cow<'a, str>> {
+pub(super) fn word<'a>(value: JsonRef<'a>, words: &[&'static str]) -> Option<Cow<'a, str>> {
     value
         .str()
         .or_else(|| words.get(usize::try_from(value.u64()?).ok()?).map(|word| Cow::Borrowed(*word)))
@@ -179,8 +181,8 @@ mod tests {
             assert_eq!(camel(key), want);
         }
         let json =
-            crate::base::json::check(br#"{"some_key":1,"type":6,"none":null}"#).expect("json");
-        assert_eq!(member(json, "someKey").and_then(Json::u64), Some(1));
+            crate::base::json::parse(br#"{"some_key":1,"type":6,"none":null}"#).expect("json");
+        assert_eq!(member(json, "someKey").and_then(JsonRef::u64), Some(1));
         assert_eq!(member(json, "none"), None);
         assert_eq!(member(json, "type").and_then(|t| word(t, TYPES)).as_deref(), Some("OBJECT"));
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Written, object};
 use crate::{
-    base::{json::Json, write},
+    base::{json::JsonRef, write},
     dialect::{shape, tokens},
     ir::{
         fault::{ClientError, Fault},
@@ -97,7 +97,7 @@ pub fn read(content_type: &str, body: &[u8]) -> Result<u64, Fault> {
     let places: [&[&str]; 4] = [&["input_tokens"], &["totalTokens"], &["total_tokens"], &["count"]];
     // Gemini leaves out a count of zero.
     let none =
-        || root.members().all(|(_, value): (_, Json<'_>)| value.kind() != "number").then_some(0);
+        || root.members().all(|(_, value): (_, JsonRef<'_>)| value.kind() != "number").then_some(0);
     places
         .iter()
         .find_map(|path| tokens::count(root, path))

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     base::{
-        json::Json,
-        raw::Raw,
-        write::{self, Object},
+        json::JsonRef,
+        raw::RawJson,
+        write::{self, ObjectWriter},
     },
     dialect::{fault, shape, tokens},
     ir::{
@@ -70,7 +70,7 @@ pub fn read_request(
     plain(root, form)
 }
 
-fn told_by_fields(root: Json<'_>) -> EmbedForm {
+fn told_by_fields(root: JsonRef<'_>) -> EmbedForm {
     let any = |keys: &[&str]| keys.iter().any(|key| root.get(key).is_some());
     if any(&["texts", "embedding_types"]) {
         EmbedForm::Texts
@@ -83,7 +83,7 @@ fn told_by_fields(root: Json<'_>) -> EmbedForm {
     }
 }
 
-fn plain(root: Json<'_>, form: EmbedForm) -> Result<EmbedRequest, ClientError> {
+fn plain(root: JsonRef<'_>, form: EmbedForm) -> Result<EmbedRequest, ClientError> {
     let words = words(form);
     let mut request = EmbedRequest { form, ..EmbedRequest::default() };
     let mut input = None;
@@ -109,7 +109,7 @@ fn plain(root: Json<'_>, form: EmbedForm) -> Result<EmbedRequest, ClientError> {
             }
             "user" if text.is_some() && speaker(form) == Dialect::Openai => request.user = text,
             _ if value.is_blank() && speaker(form) == Dialect::Ollama => {}
-            _ => request.extras.push(speaker(form), key, Raw::of(value)),
+            _ => request.extras.push(speaker(form), key, RawJson::from_json(value)),
         }
     }
     let input = input.ok_or_else(|| missing(words.input))?;
@@ -124,22 +124,24 @@ fn missing(field: &'static str) -> ClientError {
     refused(format!("missing `{field}`")).param(field)
 }
 
-fn inputs(value: Json<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, bool), ClientError> {
-    let one = |value: Json<'_>| match value.kind() {
+fn inputs(value: JsonRef<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, bool), ClientError> {
+    let one = |value: JsonRef<'_>| match value.kind() {
         "string" => value.str().map(|text| EmbedInput::Text(text.into_owned())),
         "array" if value.items().all(|token| token.u64().is_some()) => {
-            Some(EmbedInput::Tokens(Raw::of(value)))
+            Some(EmbedInput::Tokens(RawJson::from_json(value)))
         }
         "object" => {
             let text = string(value, "text").filter(|_| value.members().count() == 1);
-            Some(text.map_or_else(|| EmbedInput::Other(Raw::of(value)), EmbedInput::Text))
+            Some(
+                text.map_or_else(|| EmbedInput::Other(RawJson::from_json(value)), EmbedInput::Text),
+            )
         }
         _ => None,
     };
     let tokens = value.is_array()
         && !value.is_blank()
         && value.items().all(|token| token.kind() == "number");
-    let wrong = |value: Json<'_>| {
+    let wrong = |value: JsonRef<'_>| {
         refused(format!("`{field}` must hold texts or lists of tokens, got {}", value.kind()))
             .param(field)
     };
@@ -151,9 +153,9 @@ fn inputs(value: Json<'_>, field: &'static str) -> Result<(Vec<EmbedInput>, bool
     all.map(|inputs| (inputs, false))
 }
 
-fn gemini(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
+fn gemini(root: JsonRef<'_>) -> Result<EmbedRequest, ClientError> {
     let content = root.get("content").ok_or_else(|| missing("content"))?;
-    let parts: Vec<Json<'_>> = match content.get("parts") {
+    let parts: Vec<JsonRef<'_>> = match content.get("parts") {
         Some(parts) if parts.is_array() => parts.items().collect(),
         Some(part) => vec![part],
         None => content.str().map(|_| content).into_iter().collect(),
@@ -163,16 +165,16 @@ fn gemini(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
     let input = if texts.len() == parts.len() {
         EmbedInput::Text(texts.concat())
     } else {
-        EmbedInput::Other(Raw::of(content))
+        EmbedInput::Other(RawJson::from_json(content))
     };
     let either = |a: &str, b: &str| root.get(a).or_else(|| root.get(b));
     let words = words(EmbedForm::Gemini);
     Ok(EmbedRequest {
         form: EmbedForm::Gemini,
         inputs: vec![input],
-        dimensions: either("outputDimensionality", "output_dimensionality").and_then(Json::u64),
+        dimensions: either("outputDimensionality", "output_dimensionality").and_then(JsonRef::u64),
         task: either("taskType", "task_type")
-            .and_then(Json::str)
+            .and_then(JsonRef::str)
             .map(|task| words.read_task(&task)),
         title: string(root, "title"),
         extras: Extras::of(
@@ -193,7 +195,7 @@ fn gemini(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
 }
 
 /// What the requests of a batch say beside their contents is taken from the first.
-fn gemini_batch(root: Json<'_>) -> Result<EmbedRequest, ClientError> {
+fn gemini_batch(root: JsonRef<'_>) -> Result<EmbedRequest, ClientError> {
     let list = root
         .get("requests")
         .filter(|list| list.is_array() && !list.is_blank())
@@ -252,7 +254,7 @@ pub fn write_request(form: EmbedForm, request: &EmbedRequest, model: &str) -> Op
     Some(Written { path, body: body.into(), losses })
 }
 
-fn plain_body(o: &mut Object<'_>, request: &EmbedRequest, model: &str, words: &Words) {
+fn plain_body(o: &mut ObjectWriter<'_>, request: &EmbedRequest, model: &str, words: &Words) {
     let form = words.form;
     o.str("model", model);
     let alone = match form {
@@ -261,7 +263,7 @@ fn plain_body(o: &mut Object<'_>, request: &EmbedRequest, model: &str, words: &W
         _ => request.alone && request.inputs.len() == 1,
     };
     let value = |input: &EmbedInput| match input {
-        EmbedInput::Text(text) => Raw::string(text),
+        EmbedInput::Text(text) => RawJson::string(text),
         EmbedInput::Tokens(raw) | EmbedInput::Other(raw) => raw.clone(),
     };
     match request.inputs.first() {
@@ -310,7 +312,7 @@ fn plain_body(o: &mut Object<'_>, request: &EmbedRequest, model: &str, words: &W
 
 fn gemini_body(request: &EmbedRequest, model: &str, words: &Words) -> String {
     let own = format!("models/{}", model.strip_prefix("models/").unwrap_or(model));
-    let one = |o: &mut Object<'_>, input: &EmbedInput| {
+    let one = |o: &mut ObjectWriter<'_>, input: &EmbedInput| {
         o.str("model", &own);
         match input {
             EmbedInput::Other(raw) | EmbedInput::Tokens(raw) => o.raw("content", raw),
@@ -349,12 +351,12 @@ fn gemini_body(request: &EmbedRequest, model: &str, words: &Words) -> String {
 /// The fault, when the body holds no vectors.
 pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, Fault> {
     let root = shape::answer(content_type, body)?;
-    let vector = |value: Json<'_>| match value.kind() {
-        "array" => Some(Vector::Numbers(Raw::of(value))),
+    let vector = |value: JsonRef<'_>| match value.kind() {
+        "array" => Some(Vector::Numbers(RawJson::from_json(value))),
         "string" => value.str().map(|text| Vector::Packed(text.into_owned())),
         _ => None,
     };
-    let wrapped = |value: Json<'_>| {
+    let wrapped = |value: JsonRef<'_>| {
         vector(value.get("values").or_else(|| value.get("embedding")).unwrap_or(value))
     };
     let listed = root.get("data").or_else(|| root.get("embeddings"));
@@ -377,17 +379,17 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<EmbedResponse, F
 }
 
 /// By their indexes, where they have some.
-fn ordered(list: Json<'_>) -> Vec<Json<'_>> {
-    let mut all: Vec<(u64, Json<'_>)> = list
+fn ordered(list: JsonRef<'_>) -> Vec<JsonRef<'_>> {
+    let mut all: Vec<(u64, JsonRef<'_>)> = list
         .items()
         .zip(0..)
-        .map(|(item, at)| (item.get("index").and_then(Json::u64).unwrap_or(at), item))
+        .map(|(item, at)| (item.get("index").and_then(JsonRef::u64).unwrap_or(at), item))
         .collect();
     all.sort_by_key(|(at, _)| *at);
     all.into_iter().map(|(_, item)| item).collect()
 }
 
-fn usage(root: Json<'_>) -> Option<Usage> {
+fn usage(root: JsonRef<'_>) -> Option<Usage> {
     let input =
         |path: &[&str]| tokens::count(root, path).map(|input| Usage { input, ..Usage::default() });
     root.get("usage")
@@ -407,13 +409,13 @@ pub fn write_response(
 ) -> Bytes {
     let tokens = response.usage.map(|usage| usage.input_total());
     let vectors = |packed: bool| response.vectors.iter().map(move |vector| vector.told(packed));
-    let first = || vectors(false).next().unwrap_or_else(|| Raw::object(|_| {}));
-    let values = |vector: &Raw| {
-        Raw::object(|o| {
+    let first = || vectors(false).next().unwrap_or_else(|| RawJson::object(|_| {}));
+    let values = |vector: &RawJson| {
+        RawJson::object(|o| {
             o.raw("values", vector);
         })
     };
-    let metadata = |o: &mut Object<'_>| {
+    let metadata = |o: &mut ObjectWriter<'_>| {
         if let Some(tokens) = tokens {
             o.object("usageMetadata", |o| {
                 o.num("promptTokenCount", tokens).num("totalTokenCount", tokens);

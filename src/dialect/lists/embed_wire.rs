@@ -1,7 +1,7 @@
 //! What the forms of embeddings call the same things.
 
 use crate::{
-    base::json::Json,
+    base::json::JsonRef,
     ir::embed::{EmbedForm, EmbedTask},
 };
 
@@ -117,7 +117,7 @@ impl Words {
     }
 
     /// Whether inputs that are too long are cut: a boolean, or in one form the side that is cut.
-    pub(super) fn read_truncate(&self, value: Json<'_>) -> Option<bool> {
+    pub(super) fn read_truncate(&self, value: JsonRef<'_>) -> Option<bool> {
         value.bool().or_else(|| match value.str()?.as_ref() {
             "NONE" => Some(false),
             "END" => Some(true),

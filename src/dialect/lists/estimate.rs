@@ -8,7 +8,7 @@
 
 use super::media_size;
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     ir::{
         block::{Block, BlockKind, Media, ProofKind, Source},
         request::ChatRequest,
@@ -61,7 +61,7 @@ impl Scale<'_> {
         (self.count)(text)
     }
 
-    fn raw(&self, raw: &Raw) -> u64 {
+    fn raw(&self, raw: &RawJson) -> u64 {
         self.text(raw.text())
     }
 
@@ -196,7 +196,7 @@ mod tests {
         }
         let tool = Tool::Function(FunctionTool {
             name: "f".to_owned(),
-            schema: Raw::parse("{ \"a\": 1 }"),
+            schema: RawJson::parse("{ \"a\": 1 }"),
             ..FunctionTool::default()
         });
         assert!(

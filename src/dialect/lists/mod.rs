@@ -10,7 +10,7 @@ pub mod rerank;
 use bytes::Bytes;
 
 use crate::{
-    base::json::{self, Json},
+    base::json::{self, JsonRef},
     dialect::Loss,
     ir::{
         extras::Extras,
@@ -32,8 +32,8 @@ fn refused(message: impl Into<String>) -> ClientError {
     ClientError::new(ErrorKind::BadRequest, message)
 }
 
-fn object(body: &[u8]) -> Result<Json<'_>, ClientError> {
-    let root = json::check(body)
+fn object(body: &[u8]) -> Result<JsonRef<'_>, ClientError> {
+    let root = json::parse(body)
         .map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
     if root.is_object() {
         Ok(root)
@@ -42,9 +42,9 @@ fn object(body: &[u8]) -> Result<Json<'_>, ClientError> {
     }
 }
 
-fn string(json: Json<'_>, key: &str) -> Option<String> {
+fn string(json: JsonRef<'_>, key: &str) -> Option<String> {
     json.get(key)
-        .and_then(Json::str)
+        .and_then(JsonRef::str)
         .map(std::borrow::Cow::into_owned)
         .filter(|text| !text.is_empty())
 }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::{Written, lose, lose_extras, object, refused, string};
 use crate::{
     base::{
-        json::Json,
-        raw::Raw,
-        write::{self, Object},
+        json::JsonRef,
+        raw::RawJson,
+        write::{self, ObjectWriter},
     },
     dialect::{fault, shape, tokens},
     ir::{
@@ -40,7 +40,7 @@ pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ClientErro
                 request.return_documents = value.bool()
             }
             "truncate" | "truncation" if value.bool().is_some() => request.truncate = value.bool(),
-            _ => request.extras.push(Dialect::Openai, key, Raw::of(value)),
+            _ => request.extras.push(Dialect::Openai, key, RawJson::from_json(value)),
         }
     }
     request.query = query.ok_or_else(|| refused("missing `query`").param("query"))?.into_owned();
@@ -54,14 +54,14 @@ pub fn read_request(path: &str, body: &[u8]) -> Result<RerankRequest, ClientErro
         ))
         .param("documents"));
     }
-    request.documents = list.items().map(Raw::of).collect();
+    request.documents = list.items().map(RawJson::from_json).collect();
     if request.documents.is_empty() {
         return Err(refused("`documents` must not be empty").param("documents"));
     }
     Ok(request)
 }
 
-fn told_by_fields(path: &str, root: Json<'_>) -> RerankForm {
+fn told_by_fields(path: &str, root: JsonRef<'_>) -> RerankForm {
     let any = |keys: &[&str]| keys.iter().any(|key| root.get(key).is_some());
     if any(&["texts", "return_text", "raw_scores"]) {
         RerankForm::Scores
@@ -139,7 +139,7 @@ fn top_field(form: RerankForm) -> Option<&'static str> {
 }
 
 /// The text of a document: itself, its `text`, else its JSON.
-fn words(document: &Raw) -> String {
+fn words(document: &RawJson) -> String {
     let json = document.json();
     json.str()
         .or_else(|| json.get("text")?.str())
@@ -160,18 +160,21 @@ pub fn read_response(content_type: &str, body: &[u8]) -> Result<RerankResponse, 
     let list = if root.is_array() {
         Some(root)
     } else {
-        places.iter().find_map(|key| root.get(key)).or_else(|| root.at(&["output", "results"]))
+        places
+            .iter()
+            .find_map(|key| root.get(key))
+            .or_else(|| root.member_at(&["output", "results"]))
     };
     let list =
         list.filter(|list| list.is_array()).ok_or_else(|| fault::unexpected("no `results`"))?;
-    let ranked = |(item, at): (Json<'_>, u64)| {
+    let ranked = |(item, at): (JsonRef<'_>, u64)| {
         let score = ["relevance_score", "score", "logit"]
             .iter()
             .find_map(|key| item.get(key))
             .filter(|score| score.kind() == "number")?;
         Some(Ranked {
-            index: item.get("index").and_then(Json::u64).unwrap_or(at),
-            score: Raw::of(score),
+            index: item.get("index").and_then(JsonRef::u64).unwrap_or(at),
+            score: RawJson::from_json(score),
         })
     };
     let results: Option<Vec<_>> = list.items().zip(0..).map(ranked).collect();
@@ -198,7 +201,7 @@ pub fn write_response(
 ) -> Bytes {
     let most = request.top.and_then(|top| usize::try_from(top).ok()).unwrap_or(usize::MAX);
     let results = || response.results.iter().take(most);
-    let document = |o: &mut Object<'_>, result: &Ranked| {
+    let document = |o: &mut ObjectWriter<'_>, result: &Ranked| {
         let told = request.documents.get(usize::try_from(result.index).unwrap_or(usize::MAX));
         let Some(told) = told.filter(|_| request.return_documents == Some(true)) else { return };
         match (request.form, told.json().is_object()) {
@@ -210,7 +213,7 @@ pub fn write_response(
             }),
         };
     };
-    let list = |a: &mut write::Array<'_>, score: &str| {
+    let list = |a: &mut write::ArrayWriter<'_>, score: &str| {
         for result in results() {
             a.object(|o| {
                 o.num("index", result.index);
@@ -219,7 +222,7 @@ pub fn write_response(
             });
         }
     };
-    let usage = |o: &mut Object<'_>| {
+    let usage = |o: &mut ObjectWriter<'_>| {
         let tokens = response.usage.map_or(0, |usage| usage.input_total());
         o.object("usage", |o| {
             if request.form == RerankForm::Results {
@@ -228,7 +231,7 @@ pub fn write_response(
             o.num("total_tokens", tokens);
         });
     };
-    let meta = |o: &mut Object<'_>, version: &str| {
+    let meta = |o: &mut ObjectWriter<'_>, version: &str| {
         o.object("meta", |o| {
             o.object("api_version", |o| {
                 o.str("version", version);

@@ -1,18 +1,18 @@
 //! The table of losses. A writer that leaves something out under a new name needs a line here.
 
-use super::Row;
+use super::LossRow;
 use crate::ir::op::Dialect::{
     self, Anthropic as A, Gemini as G, Ollama as L, Openai as O, Responses as R,
 };
 
-const fn row(name: &'static str, to: &'static [Dialect], why: &'static str) -> Row {
-    Row { name, to, why }
+const fn row(name: &'static str, to: &'static [Dialect], why: &'static str) -> LossRow {
+    LossRow { name, dialects: to, explanation: why }
 }
 
-const NONE: &str = "there is no such setting";
-const FIELD: &str = "a field that only the client's own dialect knows";
+const NO_SUCH_SETTING: &str = "there is no such setting";
+const DIALECT_ONLY_FIELD: &str = "a field that only the client's own dialect knows";
 
-pub(super) const ROWS: &[Row] = &[
+pub(super) const CHAT_ROWS: &[LossRow] = &[
     // Settings.
     row("n", &[O, R, A, G, L], "one answer is asked for, the first one that the client sees"),
     row(
@@ -22,26 +22,26 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row("temperature", &[A], "a thinking model takes only 1, and none takes more than 1"),
     row("top_p", &[A], "a thinking model takes it only from 0.95 up"),
-    row("top_k", &[O, R], NONE),
+    row("top_k", &[O, R], NO_SUCH_SETTING),
     row("top_k", &[A], "a thinking model takes none"),
-    row("min_p", &[O, R, A, G], NONE),
-    row("frequency_penalty", &[R, A], NONE),
-    row("presence_penalty", &[R, A], NONE),
-    row("repetition_penalty", &[O, R, A, G], NONE),
-    row("seed", &[R, A], NONE),
-    row("stop", &[R], NONE),
+    row("min_p", &[O, R, A, G], NO_SUCH_SETTING),
+    row("frequency_penalty", &[R, A], NO_SUCH_SETTING),
+    row("presence_penalty", &[R, A], NO_SUCH_SETTING),
+    row("repetition_penalty", &[O, R, A, G], NO_SUCH_SETTING),
+    row("seed", &[R, A], NO_SUCH_SETTING),
+    row("stop", &[R], NO_SUCH_SETTING),
     row("stop", &[A], "stop sequences of white space are refused there; the others are kept"),
     row("stop", &[G], "five are taken; the first five are kept"),
-    row("logprobs", &[A], NONE),
-    row("top_logprobs", &[A], NONE),
-    row("verbosity", &[A, G, L], NONE),
+    row("logprobs", &[A], NO_SUCH_SETTING),
+    row("top_logprobs", &[A], NO_SUCH_SETTING),
+    row("verbosity", &[A, G, L], NO_SUCH_SETTING),
     row(
         "service_tier",
         &[O, R, A, G, L],
         "the tier has no equal there; the provider's usual one serves",
     ),
     row("user", &[R], "names of users longer than 64 characters are refused there"),
-    row("user", &[G, L], NONE),
+    row("user", &[G, L], NO_SUCH_SETTING),
     row("metadata", &[O, A, G, L], "the provider keeps no such records, or refuses them unasked"),
     row("prompt_cache_key", &[A, G, L], "prompt caches are kept otherwise there"),
     row("parallel_tool_calls", &[G, L], "models may always call several tools at once"),
@@ -133,7 +133,7 @@ pub(super) const ROWS: &[Row] = &[
         "there are no cache breakpoints; the provider caches by itself",
     ),
     row("system.media", &[O, R, A, G], "instructions are text only"),
-    row("system.<field>", &[O, R, G], FIELD),
+    row("system.<field>", &[O, R, G], DIALECT_ONLY_FIELD),
     row(
         "messages.cache_control",
         &[O, R, G, L],
@@ -176,15 +176,15 @@ pub(super) const ROWS: &[Row] = &[
         "a part of a message, or a field of one, that only the client's own dialect knows",
     ),
     row("messages.<field>", &[O], "a field of a message that only the client's own dialect knows"),
-    row("<field>", &[O, R, A, G, L], FIELD),
+    row("<field>", &[O, R, A, G, L], DIALECT_ONLY_FIELD),
 ];
 
-pub(super) const SMALL: &[Row] = &[
+pub(super) const OP_ROWS: &[LossRow] = &[
     row("dimensions", &[], "the length of vectors cannot be chosen there"),
     row("encoding_format", &[], "vectors come as numbers; quantised ones are not made there"),
     row("task", &[], "what the vectors are for cannot be told there"),
     row("title", &[], "documents have no titles there"),
     row("truncate", &[], "too long inputs are treated as the provider does"),
-    row("user", &[], NONE),
-    row("<field>", &[], FIELD),
+    row("user", &[], NO_SUCH_SETTING),
+    row("<field>", &[], DIALECT_ONLY_FIELD),
 ];

@@ -6,18 +6,18 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::*;
-use crate::dialect::{Place, Thinking, Traits, recorded, registry};
+use crate::dialect::{ChatEndpoint, TargetTraits, Thinking, recorded, registry};
 
-fn traits(thinking: Thinking, takes_reasoning: bool, max_output: u64) -> Traits {
-    Traits {
+fn traits(thinking: Thinking, takes_reasoning: bool, max_output: u64) -> TargetTraits {
+    TargetTraits {
         model: "m".to_owned(),
         stream: false,
         max_output: Some(max_output),
         thinking,
-        limit_field: "max_tokens",
+        max_tokens_field: "max_tokens",
         developer_role: false,
-        takes_reasoning,
-        seed: "seed".to_owned(),
+        accepts_reasoning: takes_reasoning,
+        call_id_seed: "seed".to_owned(),
     }
 }
 
@@ -35,7 +35,8 @@ fn occurs(word: &str, body: &str) -> bool {
 /// What is wrong with the losses of one request into every dialect; what was lost is added to
 /// `seen`.
 fn unexplained(client: Dialect, body: &str, seen: &mut Vec<(Dialect, String)>) -> Vec<String> {
-    let Ok(request) = registry::ingress(client).read_request(Place::Main, body.as_bytes()) else {
+    let Ok(request) = registry::ingress(client).read_request(ChatEndpoint::Chat, body.as_bytes())
+    else {
         return Vec::new();
     };
     let mut wrong = Vec::new();
@@ -43,10 +44,10 @@ fn unexplained(client: Dialect, body: &str, seen: &mut Vec<(Dialect, String)>) -
         for traits in [
             traits(Thinking::Effort, true, 64_000),
             traits(Thinking::Budget, false, 200),
-            traits(Thinking::Never, false, 200),
+            traits(Thinking::Unsupported, false, 200),
         ] {
             for loss in registry::egress(to).write_request(&request, &traits).losses {
-                match row(&loss.0, to) {
+                match find_row(&loss.0, to) {
                     None => {
                         wrong.push(format!("{client} → {to}: `{}` is not in the table", loss.0))
                     }
@@ -81,7 +82,7 @@ fn every_loss_of_a_recorded_request_is_in_the_table() {
         ("gemini.streamGenerateContent", Dialect::Gemini),
         ("ollama.chat", Dialect::Ollama),
     ] {
-        for x in recorded::of(&[api]) {
+        for x in recorded::load_exchanges(&[api]) {
             wrong.extend(
                 unexplained(client, &x.request.to_string(), &mut Vec::new())
                     .into_iter()
@@ -104,7 +105,7 @@ fn everything_at_once_loses_only_what_the_table_says() {
     for client in Dialect::ALL {
         let body = everything(client).to_string();
         assert!(
-            registry::ingress(client).read_request(Place::Main, body.as_bytes()).is_ok(),
+            registry::ingress(client).read_request(ChatEndpoint::Chat, body.as_bytes()).is_ok(),
             "{client}"
         );
         wrong.extend(unexplained(client, &body, &mut seen));
@@ -147,7 +148,7 @@ fn every_name_in_the_writers_is_in_the_table() {
                 let name = capture[1].replace(['{', '}'], "_");
                 if !capture[1].starts_with('{') {
                     assert!(
-                        row(&name, to)
+                        find_row(&name, to)
                             .is_some_and(|row| !row.is_pattern() || capture[1].contains('{')),
                         "{name} in {}",
                         path.display()
@@ -168,9 +169,9 @@ fn the_more_exact_line_explains() {
         ("tools.schema.$ref", Dialect::Gemini, Some("tools.schema.<keyword>")),
         ("tools.memory_1", Dialect::Gemini, Some("tools.<type or field>")),
     ] {
-        assert_eq!(row(name, to).map(|row| row.name), want, "{name} to {to}");
+        assert_eq!(find_row(name, to).map(|row| row.name), want, "{name} to {to}");
     }
-    assert!(tables().contains("### To `gemini`\n"));
+    assert!(to_markdown().contains("### To `gemini`\n"));
 }
 
 #[test]

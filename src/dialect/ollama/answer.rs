@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    base::json::Json,
+    base::json::JsonRef,
     dialect::{Summary, fault, ollama::meter::usage, shape},
     ir::fault::Fault,
 };
@@ -23,7 +23,7 @@ pub(super) fn read_embedding(content_type: &str, body: &[u8]) -> Result<Summary,
     shape::answer(content_type, body).map(summary)
 }
 
-fn summary(json: Json<'_>) -> Summary {
+fn summary(json: JsonRef<'_>) -> Summary {
     Summary {
         usage: usage(json),
         finish: shape::name(json.get("done_reason")),

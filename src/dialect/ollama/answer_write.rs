@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     base::{
-        raw::Raw,
-        write::{self, Object},
+        raw::RawJson,
+        write::{self, ObjectWriter},
     },
     dialect::{
         Place, Shape, StreamWriter,
@@ -38,7 +38,7 @@ struct Said<'s> {
     thinking: &'s str,
     images: &'s [Cow<'s, str>],
     calls: &'s [(usize, &'s ToolCall)],
-    logprobs: Option<&'s Raw>,
+    logprobs: Option<&'s RawJson>,
 }
 
 impl Frame {
@@ -51,7 +51,7 @@ impl Frame {
         }
     }
 
-    fn write(&self, said: &Said<'_>, finish: impl FnOnce(&mut Object<'_>)) -> String {
+    fn write(&self, said: &Said<'_>, finish: impl FnOnce(&mut ObjectWriter<'_>)) -> String {
         write::object(|o| {
             o.str("model", &self.model).str("created_at", &self.created_at);
             if self.generate {
@@ -69,7 +69,7 @@ impl Frame {
     }
 }
 
-fn rest(o: &mut Object<'_>, said: &Said<'_>) {
+fn rest(o: &mut ObjectWriter<'_>, said: &Said<'_>) {
     if !said.thinking.is_empty() {
         o.str("thinking", said.thinking);
     }
@@ -86,7 +86,7 @@ fn rest(o: &mut Object<'_>, said: &Said<'_>) {
                 a.object(|o| {
                     o.str("id", &call.id).object("function", |o| {
                         o.num("index", *index as u64).str("name", &call.name);
-                        o.text("arguments", &arguments(&call.arguments, call.form));
+                        o.raw_text("arguments", &arguments(&call.arguments, call.form));
                     });
                 });
             }
@@ -96,7 +96,7 @@ fn rest(o: &mut Object<'_>, said: &Said<'_>) {
 
 /// The last line's own fields. What the answer took is known only where its server told it. Clients
 /// divide by it, so the unknown is told as the shortest time there is, not as zero.
-fn ending(o: &mut Object<'_>, kind: FinishKind, usage: Option<Usage>, extras: &Extras) {
+fn ending(o: &mut ObjectWriter<'_>, kind: FinishKind, usage: Option<Usage>, extras: &Extras) {
     let reason = match kind {
         FinishKind::Stop | FinishKind::ToolCalls => "stop",
         FinishKind::Length => "length",
@@ -154,7 +154,7 @@ pub(super) fn whole(response: &ChatResponse, shape: &Shape) -> Bytes {
     };
     let frame = Frame::new(shape, response.created);
     let mut line = Vec::new();
-    write::one_line(
+    write::push_single_line(
         &mut line,
         &frame.write(&said, |o| ending(o, response.finish.kind, response.usage, &response.extras)),
     );
@@ -203,7 +203,7 @@ impl LineWriter {
         let line = frame.write(said, |o| {
             o.bool("done", false);
         });
-        write::one_line(out, &line);
+        write::push_single_line(out, &line);
         out.push(b'\n');
     }
 
@@ -272,7 +272,7 @@ impl StreamWriter for LineWriter {
                 let frame = self.frame.get_or_insert_with(|| Frame::new(&self.shape, None));
                 let line = frame
                     .write(&Said::default(), |o| ending(o, finish.kind, usage, &Extras::default()));
-                write::one_line(out, &line);
+                write::push_single_line(out, &line);
                 out.push(b'\n');
             }
             ChatEvent::Proof { .. } | ChatEvent::Citation { .. } => {}

@@ -6,7 +6,7 @@ use base64::{
 };
 
 use crate::{
-    base::json::Json,
+    base::json::JsonRef,
     ir::block::{Block, BlockKind, Media, MediaKind, Source},
 };
 
@@ -21,7 +21,7 @@ const BEGINNINGS: [(&str, &str); 6] = [
 ];
 
 /// A picture of a message; its type is read from its beginning.
-pub(super) fn read(value: Json<'_>) -> Option<Block> {
+pub(super) fn read(value: JsonRef<'_>) -> Option<Block> {
     let text = value.str()?;
     let (mime, data) = data_url(&text).unwrap_or((None, &text));
     let guess =

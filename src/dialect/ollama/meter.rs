@@ -1,7 +1,7 @@
 //! Watches the lines of a chat or generate stream.
 
 use crate::{
-    base::json::{self, Flaw, Json, is_blank},
+    base::json::{self, JsonErrorKind, JsonRef, is_blank},
     dialect::{Heed, Meter, Summary, fault, shape, tokens::count},
     ir::usage::Usage,
 };
@@ -13,7 +13,7 @@ pub(super) struct LineMeter {
 }
 
 /// The counts of a final line; thinking is part of `eval_count`.
-pub(super) fn usage(line: Json<'_>) -> Option<Usage> {
+pub(super) fn usage(line: JsonRef<'_>) -> Option<Usage> {
     let (input, output) = (count(line, &["prompt_eval_count"]), count(line, &["eval_count"]));
     if input.is_none() && output.is_none() {
         return None;
@@ -24,7 +24,7 @@ pub(super) fn usage(line: Json<'_>) -> Option<Usage> {
 impl Meter for LineMeter {
     fn event(&mut self, _name: &[u8], data: &[u8]) -> Heed {
         let (mut content, mut done, mut error) = (false, false, false);
-        let json = match json::walk(data, |depth, key, value| match (depth, key) {
+        let json = match json::visit(data, |depth, key, value| match (depth, key) {
             (1, b"done") => done = value.starts_with(b"true"),
             (1, b"error") => {
                 error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
@@ -36,7 +36,9 @@ impl Meter for LineMeter {
             _ => {}
         }) {
             Ok(json) if data.first() == Some(&b'{') => json,
-            Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
+            Ok(_) => {
+                return Heed::Bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 });
+            }
             Err(bad) => return Heed::Bad(bad),
         };
         if error {

@@ -2,8 +2,8 @@
 
 use crate::{
     base::{
-        json::{self, Json},
-        raw::Raw,
+        json::{self, JsonRef},
+        raw::RawJson,
     },
     dialect::{Place, ollama::image},
     ir::{
@@ -24,7 +24,7 @@ pub(super) const UNNAMED: &str = "call_unnamed_";
 
 pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
     let refused = |message: String| ClientError::new(ErrorKind::BadRequest, message);
-    let root = json::check(body)
+    let root = json::parse(body)
         .map_err(|bad| refused(format!("invalid JSON: {}", bad.describe(body))))?;
     if !root.is_object() {
         return Err(refused(format!("expected an object, got {}", root.kind())));
@@ -46,12 +46,12 @@ pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError
             "raw" if value.bool() == Some(false) => {}
             _ if setting(&mut request.settings, key, value) => {}
             "options" if value.is_object() => options(&mut request, value),
-            _ => request.extras.push(OWN, key, Raw::of(value)),
+            _ => request.extras.push(OWN, key, RawJson::from_json(value)),
         }
     }
     if generate {
         let mut blocks: Vec<Block> =
-            images.into_iter().flat_map(Json::items).filter_map(image::read).collect();
+            images.into_iter().flat_map(JsonRef::items).filter_map(image::read).collect();
         blocks.extend(prompt.map(|prompt| Block::text(text(prompt))));
         request.messages.extend((!blocks.is_empty()).then(|| Message::new(Role::User, blocks)));
     } else if let Some(list) = messages {
@@ -69,7 +69,7 @@ pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError
 }
 
 /// Whether the field beside the options was one that is known, and of its type.
-fn setting(settings: &mut Settings, key: &str, value: Json<'_>) -> bool {
+fn setting(settings: &mut Settings, key: &str, value: JsonRef<'_>) -> bool {
     match key {
         "think" => {
             let effort = value.str().and_then(|name| Effort::parse(&name));
@@ -82,7 +82,7 @@ fn setting(settings: &mut Settings, key: &str, value: Json<'_>) -> bool {
             settings.format = Some(Format::Schema {
                 name: None,
                 description: None,
-                schema: Raw::of(value),
+                schema: RawJson::from_json(value),
                 strict: None,
             });
             true
@@ -104,29 +104,31 @@ fn setting(settings: &mut Settings, key: &str, value: Json<'_>) -> bool {
 }
 
 /// Options that other dialects know too go to the settings, all others are kept under `options.…`.
-fn options(request: &mut ChatRequest, options: Json<'_>) {
+fn options(request: &mut ChatRequest, options: JsonRef<'_>) {
     let settings = &mut request.settings;
     for (key, value) in options.members().filter(|(_, value)| value.kind() != "null") {
         let most = value.u64().filter(|&most| most > 0);
         match (key, sampling(settings, key)) {
-            (_, Some(place)) if value.kind() == "number" => *place = Some(Raw::of(value)),
+            (_, Some(place)) if value.kind() == "number" => {
+                *place = Some(RawJson::from_json(value))
+            }
             ("num_predict", _) if most.is_some() => settings.max_tokens = most,
             // Without limit, which is also what happens where nothing is said.
             ("num_predict", _) if value.i64() == Some(-1) => {}
             ("stop", _) => {
-                let texts = value.str().into_iter().chain(value.items().filter_map(Json::str));
+                let texts = value.str().into_iter().chain(value.items().filter_map(JsonRef::str));
                 settings.stop = texts
                     .map(std::borrow::Cow::into_owned)
                     .filter(|text| !text.is_empty())
                     .collect();
             }
-            _ => request.extras.push(OWN, &format!("options.{key}"), Raw::of(value)),
+            _ => request.extras.push(OWN, &format!("options.{key}"), RawJson::from_json(value)),
         }
     }
 }
 
 /// Where a number among the options is kept.
-fn sampling<'s>(settings: &'s mut Settings, option: &str) -> Option<&'s mut Option<Raw>> {
+fn sampling<'s>(settings: &'s mut Settings, option: &str) -> Option<&'s mut Option<RawJson>> {
     Some(match option {
         "temperature" => &mut settings.temperature,
         "top_p" => &mut settings.top_p,
@@ -140,14 +142,24 @@ fn sampling<'s>(settings: &'s mut Settings, option: &str) -> Option<&'s mut Opti
     })
 }
 
-fn tool(tool: Json<'_>) -> Tool {
+fn tool(tool: JsonRef<'_>) -> Tool {
     let Some(function) = tool.get("function").filter(|function| function.is_object()) else {
-        return Tool::Hosted(HostedTool { kind: Hosted::Other, dialect: OWN, body: Raw::of(tool) });
+        return Tool::Hosted(HostedTool {
+            kind: Hosted::Other,
+            dialect: OWN,
+            body: RawJson::from_json(tool),
+        });
     };
     Tool::Function(FunctionTool {
         name: function.get("name").map(text).unwrap_or_default(),
-        description: function.get("description").and_then(Json::str).map(|text| text.into_owned()),
-        schema: function.get("parameters").filter(|schema| schema.is_object()).map(Raw::of),
+        description: function
+            .get("description")
+            .and_then(JsonRef::str)
+            .map(|text| text.into_owned()),
+        schema: function
+            .get("parameters")
+            .filter(|schema| schema.is_object())
+            .map(RawJson::from_json),
         extras: Extras::of(OWN, function, &["name", "description", "parameters"]),
         ..FunctionTool::default()
     })
@@ -186,18 +198,18 @@ impl Waiting {
     }
 }
 
-fn conversation(request: &mut ChatRequest, list: Json<'_>) {
+fn conversation(request: &mut ChatRequest, list: JsonRef<'_>) {
     let (mut waiting, mut after_result) = (Waiting::default(), false);
     for item in list.items() {
         let string = |key: &str| {
             item.get(key)
-                .and_then(Json::str)
+                .and_then(JsonRef::str)
                 .map(|text| text.into_owned())
                 .filter(|text| !text.is_empty())
         };
         let content = item.get("content").filter(|content| !content.is_blank()).map(text);
         let images =
-            || item.get("images").into_iter().flat_map(Json::items).filter_map(image::read);
+            || item.get("images").into_iter().flat_map(JsonRef::items).filter_map(image::read);
         let role = string("role").unwrap_or_default().to_ascii_lowercase();
         let extras = |known: &[&str]| Extras::of(OWN, item, known);
         if role == "tool" {
@@ -237,7 +249,7 @@ fn conversation(request: &mut ChatRequest, list: Json<'_>) {
             blocks.extend(
                 item.get("tool_calls")
                     .into_iter()
-                    .flat_map(Json::items)
+                    .flat_map(JsonRef::items)
                     .map(|call| self::call(call, &mut waiting)),
             );
         } else {
@@ -260,11 +272,11 @@ fn conversation(request: &mut ChatRequest, list: Json<'_>) {
     }
 }
 
-fn call(call: Json<'_>, waiting: &mut Waiting) -> Block {
+fn call(call: JsonRef<'_>, waiting: &mut Waiting) -> Block {
     let function = call.get("function").unwrap_or(call);
     let name = function.get("name").map(text).unwrap_or_default();
     let id =
-        call.get("id").and_then(Json::str).map(|id| id.into_owned()).filter(|id| !id.is_empty());
+        call.get("id").and_then(JsonRef::str).map(|id| id.into_owned()).filter(|id| !id.is_empty());
     let mut block = Block::new(BlockKind::ToolCall(ToolCall {
         id: waiting.call(id, &name),
         name,
@@ -276,7 +288,7 @@ fn call(call: Json<'_>, waiting: &mut Waiting) -> Block {
 }
 
 /// Arguments come as an object; some say its text.
-pub(super) fn arguments(value: Option<Json<'_>>) -> String {
+pub(super) fn arguments(value: Option<JsonRef<'_>>) -> String {
     value
         .map(|value| {
             value.str().map_or_else(|| value.text().to_owned(), std::borrow::Cow::into_owned)
@@ -285,12 +297,12 @@ pub(super) fn arguments(value: Option<Json<'_>>) -> String {
 }
 
 /// A text; of a list of parts the texts of the parts, of anything else its JSON.
-fn text(value: Json<'_>) -> String {
+fn text(value: JsonRef<'_>) -> String {
     match value.kind() {
         "string" => value.str().map(std::borrow::Cow::into_owned).unwrap_or_default(),
         "array" => value
             .items()
-            .filter_map(|part| part.get("text").and_then(Json::str).or_else(|| part.str()))
+            .filter_map(|part| part.get("text").and_then(JsonRef::str).or_else(|| part.str()))
             .collect(),
         _ => value.text().to_owned(),
     }

@@ -4,8 +4,8 @@ use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
     base::{
-        raw::Raw,
-        write::{self, Array, Object},
+        raw::RawJson,
+        write::{self, ArrayWriter, ObjectWriter},
     },
     dialect::{
         Carry, Encoded, Thinking, Traits,
@@ -55,7 +55,7 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
     Encoded { body: body.into(), headers: Vec::new(), losses: losses.into_vec(), carry }
 }
 
-fn settings(o: &mut Object<'_>, request: &ChatRequest, traits: &Traits, losses: &mut Losses) {
+fn settings(o: &mut ObjectWriter<'_>, request: &ChatRequest, traits: &Traits, losses: &mut Losses) {
     let settings = &request.settings;
     match &settings.format {
         Some(Format::Json) => {
@@ -103,7 +103,7 @@ fn settings(o: &mut Object<'_>, request: &ChatRequest, traits: &Traits, losses: 
         }
     });
     if options != "{}" {
-        o.text("options", &options);
+        o.raw_text("options", &options);
     }
     losses.when(settings.n.is_some_and(|n| n > 1), "n");
     losses.when(settings.verbosity.is_some(), "verbosity");
@@ -115,7 +115,7 @@ fn settings(o: &mut Object<'_>, request: &ChatRequest, traits: &Traits, losses: 
 }
 
 /// Levels are taken by models that know levels, and count as `true` with the others.
-fn think(o: &mut Object<'_>, wish: &ReasoningWish, thinking: Thinking, losses: &mut Losses) {
+fn think(o: &mut ObjectWriter<'_>, wish: &ReasoningWish, thinking: Thinking, losses: &mut Losses) {
     if wish.level() == Some(Effort::None) {
         o.bool("think", false);
         return;
@@ -146,7 +146,7 @@ fn think(o: &mut Object<'_>, wish: &ReasoningWish, thinking: Thinking, losses: &
     );
 }
 
-fn tools(a: &mut Array<'_>, tools: &[Tool], losses: &mut Losses) {
+fn tools(a: &mut ArrayWriter<'_>, tools: &[Tool], losses: &mut Losses) {
     for tool in tools {
         match tool {
             Tool::Function(tool) => function(a, tool, losses),
@@ -167,19 +167,19 @@ fn tools(a: &mut Array<'_>, tools: &[Tool], losses: &mut Losses) {
     }
 }
 
-fn function(a: &mut Array<'_>, tool: &FunctionTool, losses: &mut Losses) {
+fn function(a: &mut ArrayWriter<'_>, tool: &FunctionTool, losses: &mut Losses) {
     losses.when(tool.strict == Some(true), "tools.strict");
     losses.when(tool.cache.is_some(), "tools.cache_control");
     a.object(|o| {
         o.str("type", "function").object("function", |o| {
             o.str("name", &tool.name).opt_str("description", tool.description.as_deref());
-            o.text("parameters", &schema::parameters(tool.schema.as_ref()));
+            o.raw_text("parameters", &schema::parameters(tool.schema.as_ref()));
             tool.extras.write(OWN, o, |key| losses.add(format!("tools.{key}")));
         });
     });
 }
 
-fn messages(a: &mut Array<'_>, request: &ChatRequest, losses: &mut Losses) {
+fn messages(a: &mut ArrayWriter<'_>, request: &ChatRequest, losses: &mut Losses) {
     if !request.system.is_empty() {
         losses
             .when(request.system.iter().any(|block| block.cache.is_some()), "system.cache_control");
@@ -243,7 +243,7 @@ fn messages(a: &mut Array<'_>, request: &ChatRequest, losses: &mut Losses) {
 
 /// A message of the system or the user.
 fn said(
-    a: &mut Array<'_>,
+    a: &mut ArrayWriter<'_>,
     role: &str,
     name: Option<&str>,
     blocks: &[&Block],
@@ -259,7 +259,7 @@ fn said(
     });
 }
 
-fn assistant(a: &mut Array<'_>, message: &Message, losses: &mut Losses) {
+fn assistant(a: &mut ArrayWriter<'_>, message: &Message, losses: &mut Losses) {
     let mut thinking: Vec<&str> = Vec::new();
     let (mut rest, mut calls): (Vec<&Block>, Vec<(&Block, &ToolCall)>) = (Vec::new(), Vec::new());
     for block in &message.blocks {
@@ -292,7 +292,7 @@ fn assistant(a: &mut Array<'_>, message: &Message, losses: &mut Losses) {
                         }
                         o.object("function", |o| {
                             o.str("name", &call.name)
-                                .text("arguments", &arguments(&call.arguments, call.form));
+                                .raw_text("arguments", &arguments(&call.arguments, call.form));
                         });
                         block.extras.write(OWN, o, |key| losses.add(format!("messages.{key}")));
                     });
@@ -304,7 +304,7 @@ fn assistant(a: &mut Array<'_>, message: &Message, losses: &mut Losses) {
 }
 
 fn result(
-    a: &mut Array<'_>,
+    a: &mut ArrayWriter<'_>,
     result: &ToolResult,
     block: &Block,
     called: Option<&str>,
@@ -333,11 +333,11 @@ pub(super) fn arguments(text: &str, form: CallForm) -> Cow<'_, str> {
     if trimmed.is_empty() {
         return "{}".into();
     }
-    let object = trimmed.starts_with('{') && Raw::parse(trimmed).is_some();
+    let object = trimmed.starts_with('{') && RawJson::parse(trimmed).is_some();
     if object { trimmed.into() } else { tool::custom_arguments(text).into() }
 }
 
-fn list(o: &mut Object<'_>, key: &str, texts: &[Cow<'_, str>]) {
+fn list(o: &mut ObjectWriter<'_>, key: &str, texts: &[Cow<'_, str>]) {
     if !texts.is_empty() {
         o.array(key, |a| {
             for text in texts {

@@ -8,22 +8,22 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::base::{json::Json, raw::Raw};
+use crate::base::{json::JsonRef, raw::RawJson};
 
 const NONE: &str = r#"{"type":"object","properties":{}}"#;
 
 /// The parameters of a function; with none of their own, those of a function without arguments.
-pub(super) fn parameters(schema: Option<&Raw>) -> Cow<'_, str> {
+pub(super) fn parameters(schema: Option<&RawJson>) -> Cow<'_, str> {
     let Some(schema) = schema.filter(|schema| schema.json().is_object()) else {
         return NONE.into();
     };
     let json = schema.json();
     let whole = json.get("type").is_some_and(|kind| kind.str().as_deref() == Some("object"))
-        && json.get("properties").is_some_and(Json::is_object);
+        && json.get("properties").is_some_and(JsonRef::is_object);
     if whole && fits(json, true) {
         return schema.text().into();
     }
-    let mut value = schema.value();
+    let mut value = schema.to_value();
     if let Value::Object(map) = &mut value {
         // Its type is a plain name here; below it may be a list.
         if !map.get("type").is_some_and(|kind| kind == "object") {
@@ -37,7 +37,7 @@ pub(super) fn parameters(schema: Option<&Raw>) -> Cow<'_, str> {
     value.to_string().into()
 }
 
-fn fits(schema: Json<'_>, root: bool) -> bool {
+fn fits(schema: JsonRef<'_>, root: bool) -> bool {
     schema.members().all(|(key, value)| match key {
         "properties" => {
             value.is_object()
@@ -105,7 +105,7 @@ mod tests {
                 r#"{"properties":{"a":{},"b":{"not":{}},"c":{"properties":{"d":{}}}},"type":"object"}"#,
             ),
         ] {
-            let raw = schema.map(|text| Raw::parse(text).expect("json"));
+            let raw = schema.map(|text| RawJson::parse(text).expect("json"));
             assert_eq!(parameters(raw.as_ref()), want);
         }
     }

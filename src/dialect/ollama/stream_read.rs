@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::json::{self, Bad, Flaw, Json},
+    base::json::{self, JsonError, JsonErrorKind, JsonRef},
     dialect::{
         Carry, StreamReader, Summary, fault,
         ollama::{answer, image, meter::usage, request_read::arguments},
@@ -44,7 +44,7 @@ impl LineReader {
         }
     }
 
-    fn line(&mut self, line: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn line(&mut self, line: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let mut seen = Line::default();
         for (key, value) in line.members().filter(|(_, value)| value.kind() != "null") {
             match key {
@@ -65,7 +65,7 @@ impl LineReader {
         if !std::mem::replace(&mut self.begun, true) {
             let created = seen
                 .created_at
-                .and_then(Json::str)
+                .and_then(JsonRef::str)
                 .and_then(|at| at.parse::<jiff::Timestamp>().ok());
             self.summary.model = shape::name(seen.model);
             out.push(ChatEvent::Begin {
@@ -75,22 +75,26 @@ impl LineReader {
                 usage: None,
             });
         }
-        let words = |value: Option<Json<'_>>| {
-            value.and_then(Json::str).map(Cow::into_owned).unwrap_or_default()
+        let words = |value: Option<JsonRef<'_>>| {
+            value.and_then(JsonRef::str).map(Cow::into_owned).unwrap_or_default()
         };
         self.blocks.prose(Head::Reasoning { summary: false }, &words(seen.thinking), out);
         self.blocks.prose(Head::Text, &words(seen.content), out);
         if let Some(list) = seen.logprobs.filter(|list| list.is_array() && !list.is_blank()) {
-            out.push(ChatEvent::Logprobs(crate::base::raw::Raw::of(list)));
+            out.push(ChatEvent::Logprobs(crate::base::raw::RawJson::from_json(list)));
         }
-        for block in
-            seen.images.into_iter().flat_map(Json::items).chain(seen.image).filter_map(image::read)
+        for block in seen
+            .images
+            .into_iter()
+            .flat_map(JsonRef::items)
+            .chain(seen.image)
+            .filter_map(image::read)
         {
             if let BlockKind::Media(media) = block.kind {
                 self.blocks.whole(Head::Media(media), None, out);
             }
         }
-        for call in seen.tool_calls.into_iter().flat_map(Json::items) {
+        for call in seen.tool_calls.into_iter().flat_map(JsonRef::items) {
             self.call(call, out);
         }
         if seen.done {
@@ -98,10 +102,13 @@ impl LineReader {
         }
     }
 
-    fn call(&mut self, call: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn call(&mut self, call: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let function = call.get("function").unwrap_or(call);
-        let string = |from: Json<'_>, key: &str| {
-            from.get(key).and_then(Json::str).map(Cow::into_owned).filter(|text| !text.is_empty())
+        let string = |from: JsonRef<'_>, key: &str| {
+            from.get(key)
+                .and_then(JsonRef::str)
+                .map(Cow::into_owned)
+                .filter(|text| !text.is_empty())
         };
         let (key, name) = (self.calls, string(function, "name").unwrap_or_default());
         self.calls += 1;
@@ -110,7 +117,7 @@ impl LineReader {
         self.blocks.arguments(key, &arguments(function.get("arguments")), out);
     }
 
-    fn end_with(&mut self, reason: Option<String>, line: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn end_with(&mut self, reason: Option<String>, line: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         self.blocks.close(out);
         let kind = match reason.as_deref() {
             Some("length") => FinishKind::Length,
@@ -130,20 +137,20 @@ impl LineReader {
 
 #[derive(Default)]
 struct Line<'a> {
-    model: Option<Json<'a>>,
-    created_at: Option<Json<'a>>,
-    content: Option<Json<'a>>,
-    thinking: Option<Json<'a>>,
-    tool_calls: Option<Json<'a>>,
-    images: Option<Json<'a>>,
-    image: Option<Json<'a>>,
-    logprobs: Option<Json<'a>>,
+    model: Option<JsonRef<'a>>,
+    created_at: Option<JsonRef<'a>>,
+    content: Option<JsonRef<'a>>,
+    thinking: Option<JsonRef<'a>>,
+    tool_calls: Option<JsonRef<'a>>,
+    images: Option<JsonRef<'a>>,
+    image: Option<JsonRef<'a>>,
+    logprobs: Option<JsonRef<'a>>,
     done: bool,
-    done_reason: Option<Json<'a>>,
+    done_reason: Option<JsonRef<'a>>,
 }
 
 impl<'a> Line<'a> {
-    fn message(&mut self, message: Json<'a>) {
+    fn message(&mut self, message: JsonRef<'a>) {
         for (key, value) in message.members().filter(|(_, value)| value.kind() != "null") {
             match key {
                 "content" => self.content = Some(value),
@@ -167,10 +174,10 @@ impl StreamReader for LineReader {
             return Ok(());
         }
         self.lines = self.lines.saturating_add(1);
-        let bad = |bad: Bad| Box::new(fault::bad_event(self.lines, bad, data));
-        let line = json::check(data).map_err(bad)?;
+        let bad = |bad: JsonError| Box::new(fault::bad_event(self.lines, bad, data));
+        let line = json::parse(data).map_err(bad)?;
         if !line.is_object() {
-            return Err(bad(Bad { flaw: Flaw::NotAnObject, offset: 0 }));
+            return Err(bad(JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 }));
         }
         if fault::is_error(line) {
             return Err(Box::new(fault::told(None, line)));

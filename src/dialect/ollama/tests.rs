@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     dialect::{Loss, Thinking, recorded, translate::Reading},
     ir::{
         assemble::{self, Assembler},
@@ -238,7 +238,7 @@ fn a_conversation_of_other_dialects_is_written_with_its_losses() {
     request.settings.max_tokens = Some(9);
     request.settings.reasoning =
         Some(ReasoningWish { enabled: Some(true), budget: Some(2000), ..ReasoningWish::default() });
-    request.extras.push(Dialect::Openai, "logit_bias", Raw::from(1));
+    request.extras.push(Dialect::Openai, "logit_bias", RawJson::from(1));
 
     let (got, losses) = written(&request);
 
@@ -418,7 +418,7 @@ fn calls_thoughts_pictures_and_probabilities_are_told() {
         ],
         finish: Finish { kind: FinishKind::ToolCalls, said: None, sequence: None },
         usage: Some(usage),
-        logprobs: Raw::parse(r#"[{"token":"so","logprob":-0.1,"top_logprobs":[]}]"#),
+        logprobs: RawJson::parse(r#"[{"token":"so","logprob":-0.1,"top_logprobs":[]}]"#),
         ..ChatResponse::default()
     };
 

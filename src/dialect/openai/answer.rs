@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     base::{
-        json::{self, Json},
+        json::{self, JsonRef},
         sse,
     },
     dialect::{Summary, fault, openai::response_read::failure, shape, tokens},
@@ -43,7 +43,7 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Summary, Fault> {
 fn usual(body: &[u8]) -> Option<Summary> {
     let (mut usage, mut model, mut choices, mut told, mut reason) = (None, None, None, None, None);
     let (mut inside, mut odd) = (false, false);
-    let json = json::walk(body, |depth, key, value| {
+    let json = json::visit(body, |depth, key, value| {
         let place = match (depth, key) {
             (1, b"usage") => &mut usage,
             (1, b"model") => &mut model,
@@ -72,11 +72,11 @@ fn usual(body: &[u8]) -> Option<Summary> {
     }
     Some(Summary {
         usage: usage
-            .map(json::told)
+            .map(json::value_at)
             .filter(|usage| usage.kind() != "null")
             .and_then(tokens::openai),
-        finish: shape::name(reason.map(json::told)),
-        model: shape::name(model.map(json::told)),
+        finish: shape::name(reason.map(json::value_at)),
+        model: shape::name(model.map(json::value_at)),
     })
 }
 
@@ -99,7 +99,7 @@ pub(super) fn as_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
         if let Some(usage) = usage {
             chunk.insert("usage".to_owned(), usage.clone());
         }
-        sse::write_frame(&mut out, b"", Value::Object(chunk).to_string().as_bytes());
+        sse::write_event(&mut out, b"", Value::Object(chunk).to_string().as_bytes());
     };
     let choices = match choices {
         Some(Value::Array(list)) => list,
@@ -133,7 +133,7 @@ pub(super) fn as_stream(op: Op, body: &[u8]) -> Result<Bytes, Fault> {
     }
     write(first.into(), None);
     write(last.into(), usage.as_ref());
-    sse::write_frame(&mut out, b"", b"[DONE]");
+    sse::write_event(&mut out, b"", b"[DONE]");
     Ok(out.freeze())
 }
 
@@ -148,7 +148,8 @@ pub(super) fn as_answer(op: Op, events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, 
             continue;
         }
         let json = shape::answer("", data)?;
-        if let Some(fault) = json.get("choices").into_iter().flat_map(Json::items).find_map(failure)
+        if let Some(fault) =
+            json.get("choices").into_iter().flat_map(JsonRef::items).find_map(failure)
         {
             return Err(fault);
         }
@@ -246,7 +247,7 @@ fn unfinished(choices: &[Map<String, Value>], done: bool) -> Option<Fault> {
                 .chain(message.get("function_call"))
         });
     let whole = |call: &Value| match call.get("arguments") {
-        Some(Value::String(text)) => json::check(text.as_bytes()).is_ok(),
+        Some(Value::String(text)) => json::parse(text.as_bytes()).is_ok(),
         other => other.is_some_and(said),
     };
     (!calls.all(whole)).then(shape::cut)

@@ -2,7 +2,7 @@
 //! its own form.
 
 use crate::{
-    base::{json::Json, raw::Raw, write},
+    base::{json::JsonRef, raw::RawJson, write},
     dialect::openai::request_read::refuse,
     ir::{
         block::Block,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The user message that a prompt (and what is to follow the answer) comes to.
-pub(super) fn prompt(json: Json<'_>) -> Result<Message, ClientError> {
+pub(super) fn prompt(json: JsonRef<'_>) -> Result<Message, ClientError> {
     let prompt = json
         .get("prompt")
         .ok_or_else(|| refuse("prompt", "Missing required parameter: 'prompt'."))?;
@@ -28,7 +28,7 @@ pub(super) fn prompt(json: Json<'_>) -> Result<Message, ClientError> {
             format!("Invalid type for 'prompt': {what}; send the prompt as a string."),
         ));
     };
-    let suffix = json.get("suffix").and_then(Json::str).filter(|suffix| !suffix.is_empty());
+    let suffix = json.get("suffix").and_then(JsonRef::str).filter(|suffix| !suffix.is_empty());
     let asked = match suffix {
         None => text.into_owned(),
         Some(suffix) => format!(
@@ -42,9 +42,10 @@ pub(super) fn prompt(json: Json<'_>) -> Result<Message, ClientError> {
 
 /// `logprobs` of a completion, made of the token array of a chat answer; `offset` is where the text
 /// begins, in characters.
-pub(super) fn logprobs(tokens: &Raw, offset: &mut u64) -> String {
-    let of =
-        |token: Json<'_>| token.get("token").and_then(Json::str).unwrap_or_default().into_owned();
+pub(super) fn logprobs(tokens: &RawJson, offset: &mut u64) -> String {
+    let of = |token: JsonRef<'_>| {
+        token.get("token").and_then(JsonRef::str).unwrap_or_default().into_owned()
+    };
     let items = || tokens.json().items();
     write::object(|o| {
         o.array("text_offset", |a| {
@@ -55,7 +56,7 @@ pub(super) fn logprobs(tokens: &Raw, offset: &mut u64) -> String {
         });
         o.array("token_logprobs", |a| {
             items().for_each(|token| {
-                a.text(token.get("logprob").map_or("null", Json::text));
+                a.raw_text(token.get("logprob").map_or("null", JsonRef::text));
             });
         });
         o.array("tokens", |a| {
@@ -66,13 +67,13 @@ pub(super) fn logprobs(tokens: &Raw, offset: &mut u64) -> String {
         o.array("top_logprobs", |a| {
             for token in items() {
                 a.object(|o| {
-                    for top in token.get("top_logprobs").into_iter().flat_map(Json::items) {
+                    for top in token.get("top_logprobs").into_iter().flat_map(JsonRef::items) {
                         // Keys are written as they stand, so the quotes around a token's text are
                         // taken off.
-                        let name = Raw::string(&of(top));
-                        o.text(
+                        let name = RawJson::string(&of(top));
+                        o.raw_text(
                             &name.text()[1..name.text().len() - 1],
-                            top.get("logprob").map_or("null", Json::text),
+                            top.get("logprob").map_or("null", JsonRef::text),
                         );
                     }
                 });
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn prompts_become_one_message() {
-        let read = |body: &str| prompt(Raw::parse(body).expect("json").json());
+        let read = |body: &str| prompt(RawJson::parse(body).expect("json").json());
         let said = |body: &str| match &read(body).expect("a prompt").blocks[0].kind {
             crate::ir::block::BlockKind::Text(text) => text.text.clone(),
             other => panic!("{other:?}"),
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn log_probabilities_take_the_old_form() {
-        let tokens = Raw::parse(
+        let tokens = RawJson::parse(
             r#"[{"token":"é\"","logprob":-0.5,"bytes":[1],"top_logprobs":[{"token":"é\"","logprob":-0.5}]},{"token":"b"}]"#,
         );
         let mut offset = 3;

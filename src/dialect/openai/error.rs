@@ -5,35 +5,36 @@ use http::StatusCode;
 
 use crate::{
     dialect::{classic, status},
-    ir::fault::ClientError,
+    ir::fault::ProxyError,
 };
 
-pub(super) fn write(error: &ClientError) -> (StatusCode, Bytes) {
-    let told = classic::told(error);
-    (status::code(told.status), classic::body(error, &told).to_string().into())
+pub(super) fn write_error(error: &ProxyError) -> (StatusCode, Bytes) {
+    let code = classic::error_code(error);
+    (status::status_code(code.status), classic::error_body(error, &code).to_string().into())
 }
 
 /// An event without a name: its SDKs raise for any chunk with a truthy `error`.
-pub(super) fn event(error: &ClientError) -> Bytes {
-    format!("data: {}\n\n", classic::body(error, &classic::told(error))).into()
+pub(super) fn write_error_event(error: &ProxyError) -> Bytes {
+    format!("data: {}\n\n", classic::error_body(error, &classic::error_code(error))).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::fault::ErrorKind;
+    use crate::ir::fault::ProxyErrorKind;
 
     #[test]
     fn bodies_have_all_four_fields() {
-        let (status, body) =
-            write(&ClientError::new(ErrorKind::ModelNotFound, "no \u{1b}[x").param("model"));
+        let (status, body) = write_error(
+            &ProxyError::new(ProxyErrorKind::ModelNotFound, "no \u{1b}[x").param("model"),
+        );
         assert_eq!(status, 404);
         assert_eq!(
             body,
             r#"{"error":{"code":"model_not_found","message":"no \\u001b[x","param":"model","type":"invalid_request_error"}}"#
         );
         assert_eq!(
-            event(&ClientError::new(ErrorKind::Internal, "m")),
+            write_error_event(&ProxyError::new(ProxyErrorKind::Internal, "m")),
             "data: {\"error\":{\"code\":null,\"message\":\"m\",\"param\":null,\"type\":\"server_error\"}}\n\n"
         );
     }
@@ -41,18 +42,18 @@ mod tests {
     #[test]
     fn statuses_are_those_that_its_sdks_know() {
         for (kind, given, want) in [
-            (ErrorKind::Overloaded, None, 503),
-            (ErrorKind::OutOfCredit, None, 429),
-            (ErrorKind::TooLarge, None, 413),
-            (ErrorKind::Upstream, Some(529), 503),
-            (ErrorKind::Upstream, Some(524), 504),
-            (ErrorKind::Upstream, Some(520), 502),
-            (ErrorKind::Upstream, Some(999), 502),
-            (ErrorKind::UpstreamSaid, Some(422), 422),
+            (ProxyErrorKind::Overloaded, None, 503),
+            (ProxyErrorKind::OutOfCredit, None, 429),
+            (ProxyErrorKind::TooLarge, None, 413),
+            (ProxyErrorKind::Upstream, Some(529), 503),
+            (ProxyErrorKind::Upstream, Some(524), 504),
+            (ProxyErrorKind::Upstream, Some(520), 502),
+            (ProxyErrorKind::Upstream, Some(999), 502),
+            (ProxyErrorKind::UpstreamError, Some(422), 422),
         ] {
-            let mut error = ClientError::new(kind, "m");
+            let mut error = ProxyError::new(kind, "m");
             error.status = given;
-            assert_eq!(write(&error).0, want, "{kind:?} {given:?}");
+            assert_eq!(write_error(&error).0, want, "{kind:?} {given:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads a conversation.
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     dialect::openai::{parts_read, reasoning, request_read::refuse},
     ir::{
         block::{Block, BlockKind, CallForm, Reasoning, Text, ToolCall, ToolResult},
@@ -14,7 +14,7 @@ use crate::{
 
 const OWN: Dialect = Dialect::Openai;
 
-pub(super) fn read(list: Json<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
+pub(super) fn read(list: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
     if !list.is_array() {
         return Err(refuse(
             "messages",
@@ -33,7 +33,7 @@ pub(super) fn read(list: Json<'_>, request: &mut ChatRequest) -> Result<(), Clie
             );
             return Err(refuse(format!("messages[{at}]"), text));
         }
-        let role = message.get("role").and_then(Json::str).unwrap_or_default();
+        let role = message.get("role").and_then(JsonRef::str).unwrap_or_default();
         match role.as_ref() {
             "assistant" => reader.assistant(message, at)?,
             "developer" | "system" => reader.system(message, at)?,
@@ -70,17 +70,17 @@ struct Called {
     answered: bool,
 }
 
-fn text(value: Json<'_>) -> Option<String> {
+fn text(value: JsonRef<'_>) -> Option<String> {
     value.str().map(std::borrow::Cow::into_owned)
 }
 
 /// A field's text where there is some.
-fn some(message: Json<'_>, key: &str) -> Option<String> {
+fn some(message: JsonRef<'_>, key: &str) -> Option<String> {
     message.get(key).and_then(text).filter(|text| !text.is_empty())
 }
 
 /// Marks the last block where the whole message is marked.
-fn mark(message: Json<'_>, extras: &mut Extras, blocks: &mut [Block]) {
+fn mark(message: JsonRef<'_>, extras: &mut Extras, blocks: &mut [Block]) {
     let mark = parts_read::mark(message, extras);
     if let Some(last) = blocks.last_mut() {
         last.cache = last.cache.take().or(mark);
@@ -90,7 +90,7 @@ fn mark(message: Json<'_>, extras: &mut Extras, blocks: &mut [Block]) {
 impl Reader<'_> {
     /// A leading system message stands before the conversation; what it says besides its content is
     /// kept with its first block.
-    fn system(&mut self, message: Json<'_>, at: usize) -> Result<(), ClientError> {
+    fn system(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
         let mut blocks = parts_read::content(message.get("content"), at)?;
         let extras = Extras::of(OWN, message, &["role", "content", "name", "cache_control"]);
         if !self.request.messages.is_empty() {
@@ -103,7 +103,7 @@ impl Reader<'_> {
         mark(message, &mut Extras::default(), &mut blocks);
         if let Some(first) = blocks.first_mut() {
             extras.iter().for_each(|(key, value)| first.extras.push(OWN, key, value.clone()));
-            let head = Raw::object(|o| {
+            let head = RawJson::object(|o| {
                 let rest = message
                     .members()
                     .filter(|(key, value)| *key != "content" && value.kind() != "null");
@@ -117,7 +117,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn user(&mut self, message: Json<'_>, at: usize) -> Result<(), ClientError> {
+    fn user(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
         if message.get("content").is_none() {
             let text = format!(
                 "Invalid value for 'messages[{at}].content': expected a string or an array of content parts, got null."
@@ -132,7 +132,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn assistant(&mut self, message: Json<'_>, at: usize) -> Result<(), ClientError> {
+    fn assistant(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
         const KNOWN: [&str; 14] = [
             "role",
             "content",
@@ -152,7 +152,7 @@ impl Reader<'_> {
         let mut extras = Extras::of(OWN, message, &KNOWN);
         for key in ["annotations", "thought_signature"] {
             if let Some(value) = message.get(key) {
-                extras.also(OWN, key, Raw::of(value));
+                extras.also(OWN, key, RawJson::from_json(value));
             }
         }
         let mut blocks = Vec::new();
@@ -167,12 +167,12 @@ impl Reader<'_> {
                 None => extras.also(
                     OWN,
                     "extra_content",
-                    Raw::parse(&proof.value).unwrap_or_else(|| Raw::from(true)),
+                    RawJson::parse(&proof.value).unwrap_or_else(|| RawJson::from(true)),
                 ),
             }
         }
         blocks.extend(some(message, "refusal").map(|words| Block::new(BlockKind::Refusal(words))));
-        for call in message.get("tool_calls").into_iter().flat_map(Json::items) {
+        for call in message.get("tool_calls").into_iter().flat_map(JsonRef::items) {
             blocks.push(self.call(call, at)?);
         }
         if let Some(call) =
@@ -190,7 +190,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn call(&mut self, call: Json<'_>, at: usize) -> Result<Block, ClientError> {
+    fn call(&mut self, call: JsonRef<'_>, at: usize) -> Result<Block, ClientError> {
         let id = some(call, "id");
         let mut block = match (call.get("function"), call.get("custom")) {
             (Some(function), _) => self.called(id, function, "arguments", CallForm::Function),
@@ -212,7 +212,7 @@ impl Reader<'_> {
     fn called(
         &mut self,
         id: Option<String>,
-        inside: Json<'_>,
+        inside: JsonRef<'_>,
         field: &str,
         form: CallForm,
     ) -> Block {
@@ -227,7 +227,7 @@ impl Reader<'_> {
     }
 
     /// Results that follow each other are one message.
-    fn result(&mut self, message: Json<'_>, at: usize) -> Result<(), ClientError> {
+    fn result(&mut self, message: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
         let (id, name) = (some(message, "tool_call_id"), some(message, "name"));
         let open = |call: &&mut Called| !call.answered;
         let call = match (&id, &name) {
@@ -255,7 +255,7 @@ impl Reader<'_> {
         block.extras =
             Extras::of(OWN, message, &["role", "content", "tool_call_id", "name", "cache_control"]);
         if let Some(name) = name.filter(|_| message.get("tool_call_id").is_some()) {
-            block.extras.also(OWN, "name", Raw::string(&name));
+            block.extras.also(OWN, "name", RawJson::string(&name));
         }
         let mut extras = std::mem::take(&mut block.extras);
         mark(message, &mut extras, std::slice::from_mut(&mut block));
@@ -275,7 +275,7 @@ impl Reader<'_> {
 }
 
 /// What the assistant thought, from whichever places tell it; those are kept in their own spelling.
-fn thought(message: Json<'_>, blocks: &mut Vec<Block>, extras: &mut Extras) {
+fn thought(message: JsonRef<'_>, blocks: &mut Vec<Block>, extras: &mut Extras) {
     let told = || reasoning::FIELDS.iter().filter_map(|key| Some((*key, message.get(key)?)));
     let details = message.get("reasoning_details").filter(|details| details.is_array());
     let plain =
@@ -286,9 +286,9 @@ fn thought(message: Json<'_>, blocks: &mut Vec<Block>, extras: &mut Extras) {
         .unwrap_or_default();
     let sealed = details.filter(|details| reasoning::sealed(*details));
     let mut spelled = Extras::default();
-    told().for_each(|(key, value)| spelled.also(OWN, key, Raw::of(value)));
+    told().for_each(|(key, value)| spelled.also(OWN, key, RawJson::from_json(value)));
     if let Some(details) = details.filter(|_| sealed.is_none()) {
-        spelled.also(OWN, "reasoning_details", Raw::of(details));
+        spelled.also(OWN, "reasoning_details", RawJson::from_json(details));
     }
     if text.is_empty() && sealed.is_none() {
         for key in reasoning::FIELDS.iter().chain(&["reasoning_details"]) {

@@ -3,8 +3,8 @@
 
 use crate::{
     base::{
-        raw::Raw,
-        write::{Array, Object},
+        raw::RawJson,
+        write::{ArrayWriter, ObjectWriter},
     },
     dialect::{
         Traits,
@@ -26,7 +26,7 @@ pub(super) fn write(
     request: &ChatRequest,
     traits: &Traits,
     names: &Names,
-    a: &mut Array<'_>,
+    a: &mut ArrayWriter<'_>,
     losses: &mut Losses,
 ) {
     let mut writer = Writer { request, traits, names, losses, results: results(&request.messages) };
@@ -75,7 +75,7 @@ impl<'w> Writer<'w> {
 
     /// Messages of this dialect come back as they were; what others say before the conversation is
     /// one message.
-    fn system(&mut self, a: &mut Array<'_>) {
+    fn system(&mut self, a: &mut ArrayWriter<'_>) {
         let blocks = &self.request.system;
         let heads = |block: &Block| block.extras.get(OWN, "system").is_some();
         let mut from = 0;
@@ -113,7 +113,7 @@ impl<'w> Writer<'w> {
     }
 
     /// A message of a user or of the system, as it stands.
-    fn told(&mut self, message: &Message, blocks: &[&Block], a: &mut Array<'_>) {
+    fn told(&mut self, message: &Message, blocks: &[&Block], a: &mut ArrayWriter<'_>) {
         let role = if message.role == Role::System { self.system_role() } else { "user" };
         a.object(|o| {
             o.str("role", role).opt_str("name", message.name.as_deref());
@@ -128,7 +128,7 @@ impl<'w> Writer<'w> {
     }
 
     /// Results have been written after their calls; those of no call are told as text.
-    fn user(&mut self, message: &'w Message, a: &mut Array<'_>) {
+    fn user(&mut self, message: &'w Message, a: &mut ArrayWriter<'_>) {
         let mut orphans = Vec::new();
         let mut own = Vec::with_capacity(message.blocks.len());
         for block in &message.blocks {
@@ -163,7 +163,7 @@ impl<'w> Writer<'w> {
         self.told(message, &orphans.iter().chain(own).collect::<Vec<_>>(), a);
     }
 
-    fn assistant(&mut self, at: usize, message: &Message, a: &mut Array<'_>) {
+    fn assistant(&mut self, at: usize, message: &Message, a: &mut ArrayWriter<'_>) {
         let blocks = &message.blocks;
         let calls: Vec<&ToolCall> = blocks
             .iter()
@@ -269,7 +269,7 @@ impl<'w> Writer<'w> {
         }
     }
 
-    fn call(&mut self, block: &Block, call: &ToolCall, a: &mut Array<'_>) {
+    fn call(&mut self, block: &Block, call: &ToolCall, a: &mut ArrayWriter<'_>) {
         let native = |tool: &Tool| matches!(tool, Tool::Custom(tool) if tool.name == call.name && tools_write::native(tool));
         a.object(|o| {
             o.str("id", &names::id(&call.id));
@@ -300,7 +300,7 @@ impl<'w> Writer<'w> {
 
     /// The results of a message's calls, in the order in which they came; what they show besides
     /// text follows as the user's.
-    fn answers(&mut self, at: usize, calls: &[&ToolCall], a: &mut Array<'_>) {
+    fn answers(&mut self, at: usize, calls: &[&ToolCall], a: &mut ArrayWriter<'_>) {
         let mut open: Vec<&str> = calls.iter().map(|call| call.id.as_str()).collect();
         let mut shown: Vec<Block> = Vec::new();
         for n in 0..self.results.len() {
@@ -338,7 +338,7 @@ impl<'w> Writer<'w> {
         }
     }
 
-    fn answer(&mut self, block: &Block, result: &ToolResult, a: &mut Array<'_>) {
+    fn answer(&mut self, block: &Block, result: &ToolResult, a: &mut ArrayWriter<'_>) {
         let marked = block.extras.get(OWN, "cache_control").is_some();
         parts_write::beside(block, marked, self.losses);
         a.object(|o| {
@@ -368,9 +368,9 @@ struct Said<'b> {
     text: String,
     refusal: String,
     thought: String,
-    details: Vec<Raw>,
+    details: Vec<RawJson>,
     /// Reasoning in the spelling it came in.
-    spelled: Vec<(&'static str, Raw)>,
+    spelled: Vec<(&'static str, RawJson)>,
     parts: Vec<&'b Block>,
     /// Whether the content must be a list.
     as_parts: bool,
@@ -416,7 +416,7 @@ fn words(result: &ToolResult, losses: &mut Losses) -> String {
 }
 
 /// The texts as one: many providers take no list here.
-fn joined(blocks: &[&Block], o: &mut Object<'_>, losses: &mut Losses) {
+fn joined(blocks: &[&Block], o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     let mut text = String::new();
     for block in blocks {
         parts_write::beside(block, false, losses);

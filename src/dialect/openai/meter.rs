@@ -1,7 +1,7 @@
 //! Watches a stream of chat or completion chunks.
 
 use crate::{
-    base::json::{self, Flaw, is_blank},
+    base::json::{self, JsonErrorKind, is_blank},
     dialect::{Heed, Meter, Summary, fault, openai::response_read, shape, tokens},
     ir::{fault::Fault, progress::Progress},
 };
@@ -90,12 +90,14 @@ impl Meter for ChatMeter {
             return Heed::Terminal;
         }
         let mut marks = Marks::default();
-        let json = match json::walk(data, |depth, key, value| marks.key(depth, key, value)) {
+        let json = match json::visit(data, |depth, key, value| marks.key(depth, key, value)) {
             Ok(json) if data.trim_ascii_start().first() == Some(&b'{') => json,
             Ok(json) if fault::is_error(json) => {
                 return Heed::Error(Box::new(fault::told(None, json)));
             }
-            Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
+            Ok(_) => {
+                return Heed::Bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 });
+            }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
                 return Heed::Error(Box::new(fault::said(data)));
             }
@@ -116,7 +118,7 @@ impl Meter for ChatMeter {
         let content = marks.content || marks.calls;
         self.content |= content;
         if marks.finish || marks.failure {
-            for choice in json.get("choices").into_iter().flat_map(json::Json::items) {
+            for choice in json.get("choices").into_iter().flat_map(json::JsonRef::items) {
                 if let Some(fault) = response_read::failure(choice) {
                     return Heed::Error(Box::new(fault));
                 }

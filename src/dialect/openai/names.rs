@@ -10,16 +10,16 @@ use crate::ir::{
 };
 
 /// The most characters of a tool's name.
-const NAME: usize = 64;
+const MAX_TOOL_NAME_CHARS: usize = 64;
 /// The most characters of a call's id.
-const ID: usize = 40;
+const MAX_CALL_ID_CHARS: usize = 40;
 
 /// Tools that go by another name: as sent, as the client knows them.
 #[derive(Debug, Default)]
-pub(super) struct Names(Vec<(String, String)>);
+pub(super) struct OpenaiToolNames(Vec<(String, String)>);
 
-impl Names {
-    pub(super) fn of(request: &ChatRequest) -> Self {
+impl OpenaiToolNames {
+    pub(super) fn for_request(request: &ChatRequest) -> Self {
         let choice = match &request.tool_choice {
             Some(ToolChoice::Named(name)) => std::slice::from_ref(name),
             Some(ToolChoice::Allowed { names, .. }) => names.as_slice(),
@@ -41,12 +41,12 @@ impl Names {
                 .chain(calls.clone())
         };
         let mut names = Self::default();
-        for name in all().filter(|name| !fits(name)) {
+        for name in all().filter(|name| !is_valid_name(name)) {
             if names.0.iter().all(|(_, known)| known != name) {
                 // The same name becomes the same in every request, so that prompt caches hold.
                 let mut salt = 0;
                 let sent = loop {
-                    let sent = narrowed(name, NAME, salt);
+                    let sent = shorten(name, MAX_TOOL_NAME_CHARS, salt);
                     if all().all(|other| other != sent)
                         && names.0.iter().all(|(other, _)| *other != sent)
                     {
@@ -60,7 +60,7 @@ impl Names {
         names
     }
 
-    pub(super) fn sent<'a>(&'a self, name: &'a str) -> &'a str {
+    pub(super) fn sent_name<'a>(&'a self, name: &'a str) -> &'a str {
         self.0.iter().find(|(_, known)| known == name).map_or(name, |(sent, _)| sent)
     }
 
@@ -70,25 +70,33 @@ impl Names {
 }
 
 /// A name in the narrow alphabet, as it stands where it fits.
-pub(super) fn fitting(name: &str) -> Cow<'_, str> {
-    if fits(name) { Cow::Borrowed(name) } else { Cow::Owned(narrowed(name, NAME, 0)) }
+pub(super) fn to_valid_name(name: &str) -> Cow<'_, str> {
+    if is_valid_name(name) {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(shorten(name, MAX_TOOL_NAME_CHARS, 0))
+    }
 }
 
 /// A call's id; longer ones are shortened the same way in calls and results.
-pub(super) fn id(id: &str) -> Cow<'_, str> {
-    if id.chars().count() <= ID { Cow::Borrowed(id) } else { Cow::Owned(narrowed(id, ID, 0)) }
+pub(super) fn to_valid_id(id: &str) -> Cow<'_, str> {
+    if id.chars().count() <= MAX_CALL_ID_CHARS {
+        Cow::Borrowed(id)
+    } else {
+        Cow::Owned(shorten(id, MAX_CALL_ID_CHARS, 0))
+    }
 }
 
-fn fits(name: &str) -> bool {
-    (1..=NAME).contains(&name.len())
+fn is_valid_name(name: &str) -> bool {
+    (1..=MAX_TOOL_NAME_CHARS).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 /// What fits of a text, and a digest of the whole.
-fn narrowed(text: &str, most: usize, salt: u32) -> String {
+fn shorten(text: &str, max_chars: usize, salt: u32) -> String {
     let narrow = text
         .chars()
-        .take(most - 9)
+        .take(max_chars - 9)
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' });
     let mut digest = 0x811c_9dc5_u32 ^ salt;
     for b in text.bytes() {
@@ -112,16 +120,17 @@ mod tests {
             tools: vec![tool("a.b"), tool("a b"), tool("ok-1_"), tool(&long)],
             ..ChatRequest::default()
         };
-        let names = Names::of(&request);
-        assert_eq!(names.sent("ok-1_"), "ok-1_");
-        let sent: Vec<_> = ["a.b", "a b", &long].map(|name| names.sent(name).to_owned()).into();
-        assert!(sent.iter().all(|name| fits(name)), "{sent:?}");
+        let names = OpenaiToolNames::for_request(&request);
+        assert_eq!(names.sent_name("ok-1_"), "ok-1_");
+        let sent: Vec<_> =
+            ["a.b", "a b", &long].map(|name| names.sent_name(name).to_owned()).into();
+        assert!(sent.iter().all(|name| is_valid_name(name)), "{sent:?}");
         assert!(
             sent[0].starts_with("a_b_") && sent[1].starts_with("a_b_") && sent[0] != sent[1],
             "{sent:?}"
         );
-        assert_eq!(Names::of(&request).into_vec(), names.into_vec());
-        assert_eq!(id("call_1"), "call_1");
-        assert_eq!(id(&"y".repeat(60)).len(), 40);
+        assert_eq!(OpenaiToolNames::for_request(&request).into_vec(), names.into_vec());
+        assert_eq!(to_valid_id("call_1"), "call_1");
+        assert_eq!(to_valid_id(&"y".repeat(60)).len(), 40);
     }
 }

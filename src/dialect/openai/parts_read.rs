@@ -1,7 +1,7 @@
 //! Reads content: a text, or a list of parts.
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     dialect::openai::{reasoning, request_read::refuse},
     ir::{
         block::{Block, BlockKind, CacheMark, Media, MediaKind, Reasoning, Source, Text},
@@ -14,7 +14,7 @@ use crate::{
 const OWN: Dialect = Dialect::Openai;
 
 /// The blocks of a content; `at` names the message.
-pub(super) fn content(value: Option<Json<'_>>, at: usize) -> Result<Vec<Block>, ClientError> {
+pub(super) fn content(value: Option<JsonRef<'_>>, at: usize) -> Result<Vec<Block>, ClientError> {
     let Some(value) = value else { return Ok(Vec::new()) };
     match value.kind() {
         "string" => {
@@ -32,8 +32,8 @@ pub(super) fn content(value: Option<Json<'_>>, at: usize) -> Result<Vec<Block>, 
 }
 
 /// A cache mark of a message, part or tool, kept in its own spelling too.
-pub(super) fn mark(object: Json<'_>, extras: &mut Extras) -> Option<CacheMark> {
-    let raw = Raw::of(object.get("cache_control").filter(|mark| mark.is_object())?);
+pub(super) fn mark(object: JsonRef<'_>, extras: &mut Extras) -> Option<CacheMark> {
+    let raw = RawJson::from_json(object.get("cache_control").filter(|mark| mark.is_object())?);
     extras.also(OWN, "cache_control", raw.clone());
     Some(CacheMark { raw })
 }
@@ -50,27 +50,27 @@ pub(super) fn source(url: &str) -> (Source, Option<String>) {
     }
 }
 
-fn part(part: Json<'_>) -> Block {
+fn part(part: JsonRef<'_>) -> Block {
     if let Some(text) = part.str() {
         return Block::text(text);
     }
     let Some((kind, known)) = known(part) else {
-        return Block::new(BlockKind::Foreign { dialect: OWN, body: Raw::of(part) });
+        return Block::new(BlockKind::Foreign { dialect: OWN, body: RawJson::from_json(part) });
     };
     let mut block = Block::new(kind);
     block.extras = Extras::of(OWN, part, &["type", "cache_control", known]);
     block.cache = mark(part, &mut block.extras);
     if let BlockKind::Reasoning(_) = block.kind {
         block.extras = Extras::default();
-        block.extras.also(OWN, "thinking", Raw::of(part));
+        block.extras.also(OWN, "thinking", RawJson::from_json(part));
     }
     block
 }
 
 /// What a part says, and the field that says it.
-fn known(part: Json<'_>) -> Option<(BlockKind, &'static str)> {
-    let text = |value: Json<'_>| value.str().map(std::borrow::Cow::into_owned);
-    let kind = part.get("type").and_then(Json::str);
+fn known(part: JsonRef<'_>) -> Option<(BlockKind, &'static str)> {
+    let text = |value: JsonRef<'_>| value.str().map(std::borrow::Cow::into_owned);
+    let kind = part.get("type").and_then(JsonRef::str);
     match kind.as_deref() {
         Some("text" | "input_text" | "output_text") | None => {
             let told = Text { text: text(part.get("text")?)?, citations: Vec::new() };
@@ -95,15 +95,18 @@ fn known(part: Json<'_>) -> Option<(BlockKind, &'static str)> {
             } else {
                 (Source::Base64(data.into_owned()), None)
             };
-            let mime =
-                audio.get("format").and_then(Json::str).map(|format| audio_mime(&format)).or(mime);
+            let mime = audio
+                .get("format")
+                .and_then(JsonRef::str)
+                .map(|format| audio_mime(&format))
+                .or(mime);
             Some((media(MediaKind::Audio, source, mime, None, None), "input_audio"))
         }
         Some("file" | "input_file") => {
             let file = part.get("file").unwrap_or(part);
             let name = file.get("filename").and_then(text);
             let (source, mime) = match (
-                file.get("file_data").and_then(Json::str),
+                file.get("file_data").and_then(JsonRef::str),
                 file.get("file_id").and_then(text),
             ) {
                 (Some(data), _) if data.starts_with("data:") || data.contains("://") => {

@@ -1,7 +1,7 @@
 //! Writes content: a text where that says all, else a list of parts.
 
 use crate::{
-    base::write::{Array, Object},
+    base::write::{ArrayWriter, ObjectWriter},
     dialect::{losses::Losses, openai::reasoning},
     ir::{
         block::{Block, BlockKind, Media, MediaKind, Source},
@@ -13,7 +13,12 @@ use crate::{
 const OWN: Dialect = Dialect::Openai;
 
 /// Writes `content`; `marked` where the whole message bears a cache mark in our own spelling.
-pub(super) fn content(blocks: &[&Block], marked: bool, o: &mut Object<'_>, losses: &mut Losses) {
+pub(super) fn content(
+    blocks: &[&Block],
+    marked: bool,
+    o: &mut ObjectWriter<'_>,
+    losses: &mut Losses,
+) {
     match blocks {
         [] => {
             o.str("content", "");
@@ -62,7 +67,7 @@ pub(super) fn beside(block: &Block, marked: bool, losses: &mut Losses) {
 }
 
 /// Writes one part; a block that has none is a loss.
-pub(super) fn part(block: &Block, marked: bool, a: &mut Array<'_>, losses: &mut Losses) {
+pub(super) fn part(block: &Block, marked: bool, a: &mut ArrayWriter<'_>, losses: &mut Losses) {
     beside(block, marked, losses);
     match &block.kind {
         BlockKind::Text(text) => {
@@ -92,14 +97,14 @@ pub(super) fn part(block: &Block, marked: bool, a: &mut Array<'_>, losses: &mut 
     }
 }
 
-fn own(block: &Block, o: &mut Object<'_>, losses: &mut Losses) {
+fn own(block: &Block, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     // What a system message says beside its content stands in the message.
-    let head = block.extras.get(OWN, "system").map(crate::base::raw::Raw::json);
+    let head = block.extras.get(OWN, "system").map(crate::base::raw::RawJson::json);
     let outside = |key: &str| key == "system" || head.is_some_and(|head| head.get(key).is_some());
     block.extras.write_but(outside, OWN, o, |key| losses.add(format!("messages.{key}")));
 }
 
-fn media(block: &Block, media: &Media, a: &mut Array<'_>, losses: &mut Losses) {
+fn media(block: &Block, media: &Media, a: &mut ArrayWriter<'_>, losses: &mut Losses) {
     let mime = || media.mime.as_deref();
     let data_url =
         |data: &str, usual: &str| format!("data:{};base64,{data}", mime().unwrap_or(usual));
@@ -178,7 +183,7 @@ fn media(block: &Block, media: &Media, a: &mut Array<'_>, losses: &mut Losses) {
 }
 
 /// The proof of an assistant's text in its own form.
-pub(super) fn extra_content(blocks: &[Block]) -> Option<crate::base::raw::Raw> {
+pub(super) fn extra_content(blocks: &[Block]) -> Option<crate::base::raw::RawJson> {
     blocks
         .iter()
         .filter(|block| matches!(block.kind, BlockKind::Text(_)))

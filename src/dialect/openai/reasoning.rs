@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{json::Json, raw::Raw, write},
+    base::{json::JsonRef, raw::RawJson, write},
     ir::{
         block::{Proof, ProofKind},
         op::Dialect,
@@ -18,7 +18,7 @@ pub(super) const FIELDS: [&str; 3] = ["reasoning_content", "reasoning", "reasoni
 const MOST: usize = 4 << 20;
 
 /// Text, or the texts of a list of parts.
-pub(super) fn plain(value: Json<'_>) -> Option<Cow<'_, str>> {
+pub(super) fn plain(value: JsonRef<'_>) -> Option<Cow<'_, str>> {
     if value.is_array() {
         let text: String = value
             .items()
@@ -30,16 +30,16 @@ pub(super) fn plain(value: Json<'_>) -> Option<Cow<'_, str>> {
 }
 
 /// The words in `reasoning_details`.
-pub(super) fn words(details: Json<'_>) -> String {
+pub(super) fn words(details: JsonRef<'_>) -> String {
     details
         .items()
         .filter_map(|item| item.get("text").or_else(|| item.get("summary")))
-        .filter_map(Json::str)
+        .filter_map(JsonRef::str)
         .collect()
 }
 
 /// Whether `reasoning_details` hold something that only their provider can read or check.
-pub(super) fn sealed(details: Json<'_>) -> bool {
+pub(super) fn sealed(details: JsonRef<'_>) -> bool {
     details.items().any(|item| {
         ["signature", "data"].iter().any(|key| item.get(key).is_some_and(|seal| !seal.is_blank()))
     })
@@ -56,7 +56,7 @@ pub(super) fn proof(details: &str) -> Proof {
 }
 
 /// `extra_content` beside a text or a call: what its provider wants back with it.
-pub(super) fn beside(object: Json<'_>) -> Option<Proof> {
+pub(super) fn beside(object: JsonRef<'_>) -> Option<Proof> {
     let extra = object.get("extra_content").filter(|extra| !extra.is_blank())?;
     Some(Proof {
         dialect: Dialect::Openai,
@@ -67,27 +67,27 @@ pub(super) fn beside(object: Json<'_>) -> Option<Proof> {
 }
 
 /// A proof of ours that has the form of [`beside`].
-pub(super) fn as_beside(proof: Option<&Proof>) -> Option<Raw> {
+pub(super) fn as_beside(proof: Option<&Proof>) -> Option<RawJson> {
     let proof = proof
         .filter(|proof| proof.dialect == Dialect::Openai && proof.kind == ProofKind::Signature)?;
-    Raw::parse(&proof.value)
+    RawJson::parse(&proof.value)
 }
 
 /// A proof of ours that is an array of details.
-pub(super) fn as_details(proof: Option<&Proof>) -> Option<Raw> {
+pub(super) fn as_details(proof: Option<&Proof>) -> Option<RawJson> {
     let proof = proof
         .filter(|proof| proof.dialect == Dialect::Openai && proof.kind == ProofKind::Encrypted)?;
-    Raw::parse(&proof.value).filter(|raw| raw.json().is_array())
+    RawJson::parse(&proof.value).filter(|raw| raw.json().is_array())
 }
 
 /// Several arrays as one; a single one stays as it is, byte for byte.
-pub(super) fn joined(details: &[Raw]) -> Option<Raw> {
+pub(super) fn joined(details: &[RawJson]) -> Option<RawJson> {
     match details {
         [] => None,
         [one] => Some(one.clone()),
-        several => Raw::parse(&write::array(|a| {
+        several => RawJson::parse(&write::array(|a| {
             for item in several.iter().flat_map(|details| details.json().items()) {
-                a.text(item.text());
+                a.raw_text(item.text());
             }
         })),
     }
@@ -98,7 +98,7 @@ pub(super) fn joined(details: &[Raw]) -> Option<Raw> {
 pub(super) struct Details {
     items: Vec<Item>,
     /// The array, where there was but one.
-    only: Option<Raw>,
+    only: Option<RawJson>,
     arrays: u32,
     bytes: usize,
     sealed: bool,
@@ -116,13 +116,13 @@ struct Item {
 #[derive(Debug)]
 enum Member {
     Grows(String),
-    Told(Raw),
+    Told(RawJson),
 }
 
 impl Details {
-    pub(super) fn feed(&mut self, details: Json<'_>) {
+    pub(super) fn feed(&mut self, details: JsonRef<'_>) {
         self.arrays = self.arrays.saturating_add(1);
-        self.only = (self.arrays == 1).then(|| Raw::of(details));
+        self.only = (self.arrays == 1).then(|| RawJson::from_json(details));
         for part in details.items().filter(|part| part.is_object()) {
             self.bytes = self.bytes.saturating_add(part.text().len());
             if self.bytes > MOST {
@@ -133,9 +133,9 @@ impl Details {
         }
     }
 
-    fn piece(&mut self, part: Json<'_>) {
-        let index = part.get("index").and_then(Json::u64);
-        let kind = part.get("type").and_then(Json::str).unwrap_or_default();
+    fn piece(&mut self, part: JsonRef<'_>) {
+        let index = part.get("index").and_then(JsonRef::u64);
+        let kind = part.get("type").and_then(JsonRef::str).unwrap_or_default();
         // Sealed data comes whole; a second one is another item.
         let data = part.get("data").is_some_and(|data| !data.is_blank());
         let same = |item: &Item| {
@@ -165,12 +165,14 @@ impl Details {
             match (known, text) {
                 (Some(Member::Grows(all)), Some(text)) => all.push_str(&text),
                 (Some(_), None) if value.kind() == "null" => {}
-                (Some(member), None) => *member = Member::Told(Raw::of(value)),
+                (Some(member), None) => *member = Member::Told(RawJson::from_json(value)),
                 (Some(member), Some(text)) => *member = Member::Grows(text.into_owned()),
                 (None, Some(text)) => {
                     item.members.push((key.into(), Member::Grows(text.into_owned())))
                 }
-                (None, None) => item.members.push((key.into(), Member::Told(Raw::of(value)))),
+                (None, None) => {
+                    item.members.push((key.into(), Member::Told(RawJson::from_json(value))))
+                }
             }
         }
     }
@@ -205,8 +207,8 @@ impl Details {
 mod tests {
     use super::*;
 
-    fn json(text: &str) -> Raw {
-        Raw::parse(text).expect("json")
+    fn json(text: &str) -> RawJson {
+        RawJson::parse(text).expect("json")
     }
 
     #[test]
@@ -222,7 +224,7 @@ mod tests {
         }
         let proof = details.take().expect("sealed");
         assert_eq!(
-            json(&proof.value).value(),
+            json(&proof.value).to_value(),
             serde_json::json!([
                 {"type":"reasoning.text","format":"f","index":0,"text":"a\"b","signature":"S+/="},
                 {"type":"reasoning.encrypted","id":"x","index":0,"data":"D"},

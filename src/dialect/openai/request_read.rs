@@ -2,8 +2,8 @@
 
 use crate::{
     base::{
-        json::{self, Json},
-        raw::Raw,
+        json::{self, JsonRef},
+        raw::RawJson,
     },
     dialect::{
         Place,
@@ -20,7 +20,7 @@ use crate::{
 const OWN: Dialect = Dialect::Openai;
 
 pub(super) fn read(place: Place, body: &[u8]) -> Result<ChatRequest, ClientError> {
-    let json = json::check(body).map_err(|bad| {
+    let json = json::parse(body).map_err(|bad| {
         ClientError::new(
             ErrorKind::BadRequest,
             format!("the request's body is not JSON: {}", bad.describe(body)),
@@ -51,7 +51,7 @@ pub(super) fn refuse(param: impl Into<String>, message: impl Into<String>) -> Cl
     ClientError::new(ErrorKind::BadRequest, message).param(param.into())
 }
 
-fn fields(json: Json<'_>, place: Place, request: &mut ChatRequest) {
+fn fields(json: JsonRef<'_>, place: Place, request: &mut ChatRequest) {
     let mut limits = (None, None);
     for (key, value) in json.members().filter(|(_, value)| value.kind() != "null") {
         let read = match key {
@@ -78,7 +78,7 @@ fn fields(json: Json<'_>, place: Place, request: &mut ChatRequest) {
                 let plain = value.members().count()
                     <= if matches!(format, Some(Format::Schema { .. })) { 2 } else { 1 };
                 if format.is_some() && !plain {
-                    request.extras.also(OWN, key, Raw::of(value));
+                    request.extras.also(OWN, key, RawJson::from_json(value));
                 }
                 put(&mut request.settings.format, format)
             }
@@ -87,22 +87,22 @@ fn fields(json: Json<'_>, place: Place, request: &mut ChatRequest) {
             "top_k" | "min_p" | "repetition_penalty" | "metadata" | "service_tier" => {
                 let read = setting(&mut request.settings, key, value);
                 if read {
-                    request.extras.also(OWN, key, Raw::of(value));
+                    request.extras.also(OWN, key, RawJson::from_json(value));
                 }
                 read
             }
             "safety_identifier" => {
-                request.extras.also(OWN, key, Raw::of(value));
+                request.extras.also(OWN, key, RawJson::from_json(value));
                 request.settings.user.is_some() || put(&mut request.settings.user, text(value))
             }
             _ if wish(request.settings.reasoning.get_or_insert_default(), key, value) => {
-                request.extras.also(OWN, key, Raw::of(value));
+                request.extras.also(OWN, key, RawJson::from_json(value));
                 true
             }
             _ => setting(&mut request.settings, key, value),
         };
         if !read {
-            request.extras.push(OWN, key, Raw::of(value));
+            request.extras.push(OWN, key, RawJson::from_json(value));
         }
     }
     request.settings.max_tokens = limits.0.or(limits.1);
@@ -119,13 +119,13 @@ fn put<T>(place: &mut Option<T>, value: Option<T>) -> bool {
     told
 }
 
-fn text(value: Json<'_>) -> Option<String> {
+fn text(value: JsonRef<'_>) -> Option<String> {
     value.str().map(std::borrow::Cow::into_owned)
 }
 
 /// Whether the field is a setting of the right type.
-fn setting(s: &mut Settings, key: &str, value: Json<'_>) -> bool {
-    let number = || (value.kind() == "number").then(|| Raw::of(value));
+fn setting(s: &mut Settings, key: &str, value: JsonRef<'_>) -> bool {
+    let number = || (value.kind() == "number").then(|| RawJson::from_json(value));
     match key {
         "temperature" => put(&mut s.temperature, number()),
         "top_p" => put(&mut s.top_p, number()),
@@ -141,7 +141,7 @@ fn setting(s: &mut Settings, key: &str, value: Json<'_>) -> bool {
         "verbosity" => put(&mut s.verbosity, text(value)),
         "service_tier" => put(&mut s.service_tier, text(value)),
         "user" => put(&mut s.user, text(value)),
-        "metadata" => put(&mut s.metadata, value.is_object().then(|| Raw::of(value))),
+        "metadata" => put(&mut s.metadata, value.is_object().then(|| RawJson::from_json(value))),
         "prompt_cache_key" => put(&mut s.prompt_cache_key, text(value)),
         "parallel_tool_calls" => put(&mut s.parallel_tools, value.bool()),
         "stop" => {
@@ -155,8 +155,8 @@ fn setting(s: &mut Settings, key: &str, value: Json<'_>) -> bool {
     }
 }
 
-fn format(value: Json<'_>) -> Option<Format> {
-    let kind = value.get("type").and_then(Json::str);
+fn format(value: JsonRef<'_>) -> Option<Format> {
+    let kind = value.get("type").and_then(JsonRef::str);
     match kind.as_deref() {
         Some("text") => Some(Format::Text),
         Some("json_object") => Some(Format::Json),
@@ -166,8 +166,8 @@ fn format(value: Json<'_>) -> Option<Format> {
             Some(Format::Schema {
                 name: told.get("name").and_then(text),
                 description: told.get("description").and_then(text),
-                schema: Raw::of(schema),
-                strict: told.get("strict").and_then(Json::bool),
+                schema: RawJson::from_json(schema),
+                strict: told.get("strict").and_then(JsonRef::bool),
             })
         }
         Some(_) => None,
@@ -176,9 +176,9 @@ fn format(value: Json<'_>) -> Option<Format> {
 
 /// Whether the field says how much to think, in one of the spellings that providers of this dialect
 /// have.
-fn wish(wish: &mut ReasoningWish, key: &str, value: Json<'_>) -> bool {
-    let effort = |value: Json<'_>| value.str().and_then(|name| Effort::parse(&name));
-    let switch = |wish: &mut ReasoningWish, value: Json<'_>| match value.str().as_deref() {
+fn wish(wish: &mut ReasoningWish, key: &str, value: JsonRef<'_>) -> bool {
+    let effort = |value: JsonRef<'_>| value.str().and_then(|name| Effort::parse(&name));
+    let switch = |wish: &mut ReasoningWish, value: JsonRef<'_>| match value.str().as_deref() {
         Some("enabled") => wish.enabled = Some(true),
         Some("disabled") => wish.enabled = Some(false),
         Some("adaptive" | "auto") => wish.adaptive = true,
@@ -191,13 +191,13 @@ fn wish(wish: &mut ReasoningWish, key: &str, value: Json<'_>) -> bool {
         }
         "reasoning" if value.is_object() => {
             put(&mut wish.effort, value.get("effort").and_then(effort));
-            put(&mut wish.budget, value.get("max_tokens").and_then(Json::u64));
-            put(&mut wish.enabled, value.get("enabled").and_then(Json::bool));
-            put(&mut wish.show, value.get("exclude").and_then(Json::bool).map(|hidden| !hidden));
+            put(&mut wish.budget, value.get("max_tokens").and_then(JsonRef::u64));
+            put(&mut wish.enabled, value.get("enabled").and_then(JsonRef::bool));
+            put(&mut wish.show, value.get("exclude").and_then(JsonRef::bool).map(|hidden| !hidden));
             put(&mut wish.summary, value.get("summary").and_then(text));
         }
         "thinking" if value.is_object() => {
-            put(&mut wish.budget, value.get("budget_tokens").and_then(Json::u64));
+            put(&mut wish.budget, value.get("budget_tokens").and_then(JsonRef::u64));
             switch(wish, value.get("type").unwrap_or(value));
         }
         "thinking" | "enable_thinking" => switch(wish, value),

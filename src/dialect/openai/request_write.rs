@@ -1,7 +1,7 @@
 //! Writes a conversation as a chat request: settings here, messages and tools in their own files.
 
 use crate::{
-    base::{write, write::Object},
+    base::{write, write::ObjectWriter},
     dialect::{
         Carry, Encoded, Thinking, Traits,
         losses::Losses,
@@ -51,7 +51,7 @@ fn settings(
     s: &Settings,
     extras: &Extras,
     traits: &Traits,
-    o: &mut Object<'_>,
+    o: &mut ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     if let Some(limit) = s.max_tokens {
@@ -145,7 +145,7 @@ fn spelled(extras: &Extras, key: &str) -> Option<String> {
     extras.get(OWN, key)?.json().str().map(std::borrow::Cow::into_owned)
 }
 
-fn wish(wish: &ReasoningWish, traits: &Traits, o: &mut Object<'_>, losses: &mut Losses) {
+fn wish(wish: &ReasoningWish, traits: &Traits, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     if wish.show == Some(false) {
         losses.add("reasoning.show");
     }
@@ -178,7 +178,7 @@ fn wish(wish: &ReasoningWish, traits: &Traits, o: &mut Object<'_>, losses: &mut 
     }
 }
 
-fn format(format: &Format, o: &mut Object<'_>) {
+fn format(format: &Format, o: &mut ObjectWriter<'_>) {
     o.object("response_format", |o| match format {
         Format::Text => {
             o.str("type", "text");
@@ -200,7 +200,7 @@ fn format(format: &Format, o: &mut Object<'_>) {
 }
 
 /// What came in this dialect goes back into it, save what only the old endpoint knows.
-fn extras(extras: &Extras, o: &mut Object<'_>, losses: &mut Losses) {
+fn extras(extras: &Extras, o: &mut ObjectWriter<'_>, losses: &mut Losses) {
     const OLD: [&str; 2] = ["best_of", "echo"];
     for field in OLD {
         if extras.get(OWN, field).is_some() {

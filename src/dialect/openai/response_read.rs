@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     dialect::{
         Carry, fault,
         openai::{parts_read, reasoning},
@@ -28,12 +28,12 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     let choices = shape::list(json, "choices")?;
     let choice = choices
         .items()
-        .find(|choice| choice.get("index").and_then(Json::u64).unwrap_or(0) == 0)
+        .find(|choice| choice.get("index").and_then(JsonRef::u64).unwrap_or(0) == 0)
         .or_else(|| choices.items().next());
     let mut response = ChatResponse {
         id: text(json.get("id")).unwrap_or_default(),
         model: text(json.get("model")).unwrap_or_default(),
-        created: json.get("created").and_then(Json::i64).filter(|&at| at > 0),
+        created: json.get("created").and_then(JsonRef::i64).filter(|&at| at > 0),
         usage: json.get("usage").and_then(tokens::openai),
         service_tier: text(json.get("service_tier")),
         extras: Extras::of(
@@ -60,9 +60,9 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
     let told = choice.get("message").unwrap_or(choice);
     cite(&mut response.blocks, citations(told, json));
     response.logprobs = choice
-        .at(&["logprobs", "content"])
+        .member_at(&["logprobs", "content"])
         .filter(|list| list.is_array() && !list.is_blank())
-        .map(Raw::of);
+        .map(RawJson::from_json);
     let called = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
     let refused = response.blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
     response.finish = finish(shape::name(choice.get("finish_reason")), called, refused);
@@ -71,19 +71,19 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
 }
 
 /// The error that a choice is instead of an answer: some gateways tell it there.
-pub(super) fn failure(choice: Json<'_>) -> Option<Fault> {
+pub(super) fn failure(choice: JsonRef<'_>) -> Option<Fault> {
     if choice
         .get("error")
         .is_some_and(|error| matches!(error.kind(), "object" | "string") && !error.is_blank())
     {
         return Some(fault::told(None, choice));
     }
-    let failed = choice.get("finish_reason").and_then(Json::str).as_deref() == Some("error");
+    let failed = choice.get("finish_reason").and_then(JsonRef::str).as_deref() == Some("error");
     failed.then(|| fault::unexpected("the provider ended the answer with an error"))
 }
 
 /// A text that says something.
-pub(super) fn text(value: Option<Json<'_>>) -> Option<String> {
+pub(super) fn text(value: Option<JsonRef<'_>>) -> Option<String> {
     value?.str().filter(|text| !text.is_empty()).map(Cow::into_owned)
 }
 
@@ -111,7 +111,7 @@ pub(super) fn finish(said: Option<String>, called: bool, refused: bool) -> Finis
     Finish { kind, said, sequence: None }
 }
 
-fn message_blocks(message: Json<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
+fn message_blocks(message: JsonRef<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
     let content = message.get("content");
     let parts =
         content.and_then(|content| parts_read::content(Some(content), 0).ok()).unwrap_or_default();
@@ -147,7 +147,7 @@ fn message_blocks(message: Json<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
     }
     blocks.extend(text(message.get("refusal")).map(|words| Block::new(BlockKind::Refusal(words))));
     let mut ids = Ids::new(&carry.seed);
-    for call in message.get("tool_calls").into_iter().flat_map(Json::items) {
+    for call in message.get("tool_calls").into_iter().flat_map(JsonRef::items) {
         let Some((form, inside)) = call_inside(call) else { continue };
         let made = ids.own(text(call.get("id")));
         let mut block = Block::new(BlockKind::ToolCall(called(made, form, inside, carry)));
@@ -166,7 +166,7 @@ fn message_blocks(message: Json<'_>, carry: &Carry, blocks: &mut Vec<Block>) {
 }
 
 /// Reasoning in the first place that holds some, and the details' seals.
-fn thought(message: Json<'_>, in_parts: bool, blocks: &mut Vec<Block>) {
+fn thought(message: JsonRef<'_>, in_parts: bool, blocks: &mut Vec<Block>) {
     let details = message.get("reasoning_details").filter(|details| details.is_array());
     let plain = reasoning::FIELDS
         .iter()
@@ -186,8 +186,8 @@ fn thought(message: Json<'_>, in_parts: bool, blocks: &mut Vec<Block>) {
 }
 
 /// Images that stand beside the content.
-pub(super) fn images(message: Json<'_>) -> impl Iterator<Item = Media> {
-    message.get("images").into_iter().flat_map(Json::items).filter_map(|image| {
+pub(super) fn images(message: JsonRef<'_>) -> impl Iterator<Item = Media> {
+    message.get("images").into_iter().flat_map(JsonRef::items).filter_map(|image| {
         let at = image.get("image_url").unwrap_or(image);
         let url = at.str().or_else(|| at.get("url")?.str())?;
         let (source, mime) = parts_read::source(&url);
@@ -196,19 +196,19 @@ pub(super) fn images(message: Json<'_>) -> impl Iterator<Item = Media> {
 }
 
 /// What a call says, and in which form.
-pub(super) fn call_inside(call: Json<'_>) -> Option<(CallForm, Json<'_>)> {
+pub(super) fn call_inside(call: JsonRef<'_>) -> Option<(CallForm, JsonRef<'_>)> {
     let function = call.get("function").map(|function| (CallForm::Function, function));
     function.or_else(|| call.get("custom").map(|custom| (CallForm::Custom, custom)))
 }
 
 /// A call's arguments: text, or (against the rules) the object itself.
-pub(super) fn arguments<'a>(form: CallForm, inside: Json<'a>) -> Option<Cow<'a, str>> {
+pub(super) fn arguments<'a>(form: CallForm, inside: JsonRef<'a>) -> Option<Cow<'a, str>> {
     let told = inside.get(if form == CallForm::Custom { "input" } else { "arguments" })?;
     Some(told.str().unwrap_or_else(|| Cow::Borrowed(told.text())))
 }
 
-fn called(id: String, form: CallForm, inside: Json<'_>, carry: &Carry) -> ToolCall {
-    let name = inside.get("name").and_then(Json::str).unwrap_or_default();
+fn called(id: String, form: CallForm, inside: JsonRef<'_>, carry: &Carry) -> ToolCall {
+    let name = inside.get("name").and_then(JsonRef::str).unwrap_or_default();
     let arguments = arguments(form, inside).unwrap_or_default().into_owned();
     ToolCall { id, name: carry.name(&name).to_owned(), arguments, form }
 }
@@ -235,40 +235,40 @@ impl Ids {
 
 /// Sources: annotations of the message, else the lists that search providers put beside the
 /// choices.
-pub(super) fn citations(message: Json<'_>, root: Json<'_>) -> Vec<Citation> {
+pub(super) fn citations(message: JsonRef<'_>, root: JsonRef<'_>) -> Vec<Citation> {
     let annotated: Vec<_> = message
         .get("annotations")
         .into_iter()
-        .flat_map(Json::items)
+        .flat_map(JsonRef::items)
         .filter_map(annotation)
         .collect();
     if annotated.is_empty() { listed(root) } else { annotated }
 }
 
-pub(super) fn annotation(one: Json<'_>) -> Option<Citation> {
+pub(super) fn annotation(one: JsonRef<'_>) -> Option<Citation> {
     let told = one.get("url_citation")?;
     let span = told
         .get("start_index")
-        .and_then(Json::u64)
-        .zip(told.get("end_index").and_then(Json::u64))
+        .and_then(JsonRef::u64)
+        .zip(told.get("end_index").and_then(JsonRef::u64))
         .filter(|(from, to)| to > from);
     Some(Citation {
         url: Some(text(told.get("url"))?),
         title: text(told.get("title")),
         cited: text(told.get("content")),
         span,
-        raw: Some((OWN, Raw::of(one))),
+        raw: Some((OWN, RawJson::from_json(one))),
     })
 }
 
 /// `search_results`, else plain addresses in `citations`.
-pub(super) fn listed(root: Json<'_>) -> Vec<Citation> {
-    let one = |source: Json<'_>| {
+pub(super) fn listed(root: JsonRef<'_>) -> Vec<Citation> {
+    let one = |source: JsonRef<'_>| {
         let url = source.str().map(Cow::into_owned).or_else(|| text(source.get("url")))?;
         Some(Citation { url: Some(url), title: text(source.get("title")), ..Citation::default() })
     };
     let list = |key: &str| {
-        root.get(key).into_iter().flat_map(Json::items).filter_map(one).collect::<Vec<_>>()
+        root.get(key).into_iter().flat_map(JsonRef::items).filter_map(one).collect::<Vec<_>>()
     };
     Some(list("search_results"))
         .filter(|found| !found.is_empty())

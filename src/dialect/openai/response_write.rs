@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::{
     base::{
-        raw::Raw,
-        write::{self, Array, Object},
+        raw::RawJson,
+        write::{self, ArrayWriter, ObjectWriter},
     },
     dialect::{
         Place, Shape,
@@ -35,7 +35,7 @@ pub(super) fn write(response: &ChatResponse, shape: &Shape) -> Bytes {
                     o.str("text", &Said::of(&response.blocks).plain());
                     match &response.logprobs {
                         Some(tokens) => {
-                            o.text("logprobs", &completions::logprobs(tokens, &mut 0));
+                            o.raw_text("logprobs", &completions::logprobs(tokens, &mut 0));
                         }
                         None => {
                             o.null("logprobs");
@@ -73,7 +73,7 @@ pub(super) struct Said<'b> {
     text: String,
     refusal: String,
     thought: String,
-    details: Vec<Raw>,
+    details: Vec<RawJson>,
     calls: Vec<&'b Block>,
     citations: Vec<(u64, u64, &'b Citation)>,
     media: Vec<&'b Media>,
@@ -120,7 +120,7 @@ impl<'b> Said<'b> {
     }
 }
 
-fn message(blocks: &[Block], shape: &Shape, o: &mut Object<'_>) {
+fn message(blocks: &[Block], shape: &Shape, o: &mut ObjectWriter<'_>) {
     let said = Said::of(blocks);
     o.object("message", |o| {
         o.str("role", "assistant");
@@ -174,7 +174,7 @@ fn message(blocks: &[Block], shape: &Shape, o: &mut Object<'_>) {
     });
 }
 
-fn call(block: &Block, shape: &Shape, a: &mut Array<'_>) {
+fn call(block: &Block, shape: &Shape, a: &mut ArrayWriter<'_>) {
     let BlockKind::ToolCall(call) = &block.kind else { return };
     a.object(|o| {
         o.str("id", &call.id);
@@ -209,7 +209,7 @@ fn object_text(arguments: &str) -> &str {
 }
 
 /// An annotation; sources without an address have no place.
-pub(super) fn annotation(citation: &Citation, from: u64, length: u64, a: &mut Array<'_>) {
+pub(super) fn annotation(citation: &Citation, from: u64, length: u64, a: &mut ArrayWriter<'_>) {
     if let Some((OWN, raw)) = &citation.raw {
         a.raw(raw);
         return;
@@ -224,7 +224,7 @@ pub(super) fn annotation(citation: &Citation, from: u64, length: u64, a: &mut Ar
     });
 }
 
-pub(super) fn image(media: &Media, at: u32, a: &mut Array<'_>) {
+pub(super) fn image(media: &Media, at: u32, a: &mut ArrayWriter<'_>) {
     let url = match &media.source {
         Source::Base64(data) => {
             format!("data:{};base64,{data}", media.mime.as_deref().unwrap_or("image/png"))
@@ -239,7 +239,7 @@ pub(super) fn image(media: &Media, at: u32, a: &mut Array<'_>) {
     });
 }
 
-pub(super) fn logprobs(tokens: Option<&Raw>, o: &mut Object<'_>) {
+pub(super) fn logprobs(tokens: Option<&RawJson>, o: &mut ObjectWriter<'_>) {
     match tokens {
         Some(tokens) => {
             o.object("logprobs", |o| {
@@ -275,7 +275,7 @@ pub(super) fn finish_word(
 }
 
 /// Counts as this dialect adds them up: what was cached is input, what was thought is output.
-pub(super) fn usage(usage: &Usage, o: &mut Object<'_>) {
+pub(super) fn usage(usage: &Usage, o: &mut ObjectWriter<'_>) {
     let (input, output) = (usage.input_total(), usage.output_total());
     o.num("prompt_tokens", input)
         .num("completion_tokens", output)

@@ -2,8 +2,8 @@
 
 use crate::{
     base::{
-        json::{self, Flaw, Json},
-        raw::Raw,
+        json::{self, JsonErrorKind, JsonRef},
+        raw::RawJson,
     },
     dialect::{
         Carry, StreamReader, Summary, fault,
@@ -117,7 +117,7 @@ impl ChunkReader {
         }
     }
 
-    fn begin(&mut self, root: Option<Json<'_>>, out: &mut Vec<ChatEvent>) {
+    fn begin(&mut self, root: Option<JsonRef<'_>>, out: &mut Vec<ChatEvent>) {
         if !std::mem::replace(&mut self.begun, true) {
             let told = |key: &str| {
                 root.and_then(|root| response_read::text(root.get(key))).unwrap_or_default()
@@ -132,7 +132,7 @@ impl ChunkReader {
         }
     }
 
-    fn chunk(&mut self, json: Json<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn chunk(&mut self, json: JsonRef<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
         let mut choices = None;
         for (key, value) in json.members() {
             match key {
@@ -158,7 +158,7 @@ impl ChunkReader {
         }
         let Some(choices) = choices else { return Ok(()) };
         for choice in choices.items().filter(|choice| choice.is_object()) {
-            if choice.get("index").and_then(Json::u64).unwrap_or(0) == 0 {
+            if choice.get("index").and_then(JsonRef::u64).unwrap_or(0) == 0 {
                 self.begin(Some(json), out);
                 self.choice(choice, out)?;
             }
@@ -166,7 +166,7 @@ impl ChunkReader {
         Ok(())
     }
 
-    fn choice(&mut self, choice: Json<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
+    fn choice(&mut self, choice: JsonRef<'_>, out: &mut Vec<ChatEvent>) -> Result<(), Box<Fault>> {
         let (mut delta, mut message, mut text, mut logprobs, mut failed) =
             (None, None, None, None, false);
         for (key, value) in choice.members().filter(|(_, value)| value.kind() != "null") {
@@ -199,15 +199,15 @@ impl ChunkReader {
             self.say(&text, out);
         }
         if let Some(list) = logprobs {
-            out.push(ChatEvent::Logprobs(Raw::of(list)));
+            out.push(ChatEvent::Logprobs(RawJson::from_json(list)));
         }
         Ok(())
     }
 
-    fn delta(&mut self, delta: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn delta(&mut self, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let (mut content, mut refusal, mut calls, mut call, mut sources, mut proof, mut odd) =
             (None, None, None, None, None, None, false);
-        let mut thoughts: [Option<Json<'_>>; 3] = [None; 3];
+        let mut thoughts: [Option<JsonRef<'_>>; 3] = [None; 3];
         let mut details = None;
         for (key, value) in delta.members().filter(|(_, value)| !value.is_blank()) {
             match key {
@@ -243,12 +243,14 @@ impl ChunkReader {
             self.refused = true;
             self.blocks.prose(Head::Refusal, &words, out);
         }
-        for one in sources.into_iter().flat_map(Json::items).filter_map(response_read::annotation) {
+        for one in
+            sources.into_iter().flat_map(JsonRef::items).filter_map(response_read::annotation)
+        {
             self.cited = true;
             self.sources.push(one);
         }
         self.cite(out);
-        for call in calls.into_iter().flat_map(Json::items) {
+        for call in calls.into_iter().flat_map(JsonRef::items) {
             self.call(call, out);
         }
         if let Some(call) = call {
@@ -258,8 +260,8 @@ impl ChunkReader {
 
     fn thought(
         &mut self,
-        fields: [Option<Json<'_>>; 3],
-        details: Option<Json<'_>>,
+        fields: [Option<JsonRef<'_>>; 3],
+        details: Option<JsonRef<'_>>,
         out: &mut Vec<ChatEvent>,
     ) {
         const DETAILS: &str = "reasoning_details";
@@ -309,7 +311,7 @@ impl ChunkReader {
     }
 
     /// Content as a list of parts.
-    fn parts(&mut self, list: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn parts(&mut self, list: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         for block in parts_read::content(Some(list), 0).unwrap_or_default() {
             match block.kind {
                 BlockKind::Text(text) => self.say(&text.text, out),
@@ -327,8 +329,8 @@ impl ChunkReader {
     }
 
     /// Images beside the content, and what was spoken, as text.
-    fn odd(&mut self, delta: Json<'_>, out: &mut Vec<ChatEvent>) {
-        if let Some(words) = delta.at(&["audio", "transcript"]).and_then(Json::str) {
+    fn odd(&mut self, delta: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+        if let Some(words) = delta.member_at(&["audio", "transcript"]).and_then(JsonRef::str) {
             self.say(&words, out);
         }
         for media in response_read::images(delta) {
@@ -337,11 +339,11 @@ impl ChunkReader {
         }
     }
 
-    fn call(&mut self, call: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn call(&mut self, call: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let Some((form, inside)) = response_read::call_inside(call) else { return };
         let id = response_read::text(call.get("id"));
         self.part_of_call(
-            call.get("index").and_then(Json::u64),
+            call.get("index").and_then(JsonRef::u64),
             id,
             form,
             inside,
@@ -355,11 +357,11 @@ impl ChunkReader {
         index: Option<u64>,
         id: Option<String>,
         form: CallForm,
-        inside: Json<'_>,
+        inside: JsonRef<'_>,
         proof: Option<Proof>,
         out: &mut Vec<ChatEvent>,
     ) {
-        let name = inside.get("name").and_then(Json::str).filter(|name| !name.is_empty());
+        let name = inside.get("name").and_then(JsonRef::str).filter(|name| !name.is_empty());
         let arguments = response_read::arguments(form, inside).unwrap_or_default();
         // An index may be used again, or be missing; then a name with an id of its own is another
         // call.
@@ -478,13 +480,13 @@ impl StreamReader for ChunkReader {
             self.finish(out);
             return Ok(());
         }
-        let json = match json::check(data) {
+        let json = match json::parse(data) {
             Ok(json) if json.is_object() => json,
             Ok(list) if fault::is_error(list) => return Err(Box::new(fault::told(None, list))),
             Ok(_) => {
                 return Err(Box::new(fault::bad_event(
                     self.events,
-                    json::Bad { flaw: Flaw::NotAnObject, offset: 0 },
+                    json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 },
                     data,
                 )));
             }

@@ -2,8 +2,8 @@
 
 use crate::{
     base::{
-        raw::Raw,
-        write::{self, Object},
+        raw::RawJson,
+        write::{self, ObjectWriter},
     },
     dialect::{
         Place, Shape, StreamWriter,
@@ -101,26 +101,26 @@ impl ChunkWriter {
     }
 
     /// A chunk of the choice: its delta, and nothing else to tell.
-    fn delta(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut Object<'_>)) {
+    fn delta(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
         self.json.clear();
-        write::object_into(&mut self.json, build);
+        write::push_object(&mut self.json, build);
         out.extend_from_slice(self.head.as_bytes());
         out.extend_from_slice(b"[{\"index\":0,\"delta\":");
-        write::one_line(out, &self.json);
+        write::push_single_line(out, &self.json);
         out.extend_from_slice(b",\"logprobs\":null,\"finish_reason\":null}]");
         out.extend_from_slice(self.tail.as_bytes());
     }
 
     /// A chunk whose choice is more than a delta.
-    fn choice(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut Object<'_>)) {
+    fn choice(&mut self, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
         self.json.clear();
-        write::object_into(&mut self.json, |o| {
+        write::push_object(&mut self.json, |o| {
             o.num("index", 0);
             build(o);
         });
         out.extend_from_slice(self.head.as_bytes());
         out.push(b'[');
-        write::one_line(out, &self.json);
+        write::push_single_line(out, &self.json);
         out.push(b']');
         out.extend_from_slice(self.tail.as_bytes());
     }
@@ -184,7 +184,7 @@ impl ChunkWriter {
         }
     }
 
-    fn call(&mut self, index: u32, out: &mut Vec<u8>, build: impl FnOnce(&mut Object<'_>)) {
+    fn call(&mut self, index: u32, out: &mut Vec<u8>, build: impl FnOnce(&mut ObjectWriter<'_>)) {
         self.delta(out, |o| {
             o.array("tool_calls", |a| {
                 a.object(|o| {
@@ -304,11 +304,11 @@ impl ChunkWriter {
         }
     }
 
-    fn logprobs(&mut self, tokens: &Raw, out: &mut Vec<u8>) {
+    fn logprobs(&mut self, tokens: &RawJson, out: &mut Vec<u8>) {
         if self.old() {
             let told = completions::logprobs(tokens, &mut self.offset);
             self.choice(out, |o| {
-                o.str("text", "").text("logprobs", &told).null("finish_reason");
+                o.str("text", "").raw_text("logprobs", &told).null("finish_reason");
             });
         } else {
             self.choice(out, |o| {

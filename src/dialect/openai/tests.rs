@@ -4,35 +4,35 @@
 mod answers;
 mod requests;
 
-use crate::dialect::{Carry, Framing, Place, Shape, Thinking, Traits};
+use crate::dialect::{AttemptContext, ChatEndpoint, Framing, ResponseSpec, TargetTraits, Thinking};
 
-fn traits() -> Traits {
-    Traits {
+fn traits() -> TargetTraits {
+    TargetTraits {
         model: "m".to_owned(),
         stream: false,
         max_output: None,
         thinking: Thinking::Effort,
-        limit_field: "max_completion_tokens",
+        max_tokens_field: "max_completion_tokens",
         developer_role: false,
-        takes_reasoning: true,
-        seed: "s".to_owned(),
+        accepts_reasoning: true,
+        call_id_seed: "s".to_owned(),
     }
 }
 
-fn carry() -> Carry {
-    Carry { renamed: Vec::new(), seed: "s".to_owned() }
+fn carry() -> AttemptContext {
+    AttemptContext { renamed_tools: Vec::new(), call_id_seed: "s".to_owned() }
 }
 
-fn shape() -> Shape {
-    Shape {
-        place: Place::Main,
+fn shape() -> ResponseSpec {
+    ResponseSpec {
+        endpoint: ChatEndpoint::Chat,
         model: "asked".to_owned(),
-        id: "r1".to_owned(),
-        now: 7,
+        request_id: "r1".to_owned(),
+        created: 7,
         framing: Framing::Sse,
-        usage: true,
-        custom: Vec::new(),
-        namespaced: Vec::new(),
+        include_usage: true,
+        custom_tools: Vec::new(),
+        namespaced_tools: Vec::new(),
         echo: crate::ir::extras::Extras::default(),
     }
 }

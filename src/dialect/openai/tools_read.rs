@@ -1,7 +1,7 @@
 //! Reads what the model may call: tools, legacy functions, and the choice among them.
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     dialect::openai::request_read::refuse,
     ir::{
         block::CacheMark,
@@ -15,7 +15,7 @@ use crate::{
 
 const OWN: Dialect = Dialect::Openai;
 
-pub(super) fn read(json: Json<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
+pub(super) fn read(json: JsonRef<'_>, request: &mut ChatRequest) -> Result<(), ClientError> {
     if let Some(tools) = json.get("tools") {
         if !tools.is_array() {
             return Err(refuse(
@@ -32,18 +32,18 @@ pub(super) fn read(json: Json<'_>, request: &mut ChatRequest) -> Result<(), Clie
             })?);
         }
     }
-    for one in json.get("functions").into_iter().flat_map(Json::items) {
+    for one in json.get("functions").into_iter().flat_map(JsonRef::items) {
         let named = function(one, one).ok_or_else(|| {
             refuse("functions", "Missing required parameter: 'functions[].name'.")
         })?;
         request.tools.push(Tool::Function(named));
         if request.echo.is_empty() {
             // Who asks with functions knows no tool calls.
-            request.echo.push(OWN, "functions", Raw::from(true));
+            request.echo.push(OWN, "functions", RawJson::from(true));
         }
     }
     if json.get("web_search_options").is_some() {
-        let body = Raw::object(|o| {
+        let body = RawJson::object(|o| {
             o.json("web_search_options", json.get("web_search_options").unwrap_or(json));
         });
         request.tools.push(Tool::Hosted(HostedTool {
@@ -57,7 +57,7 @@ pub(super) fn read(json: Json<'_>, request: &mut ChatRequest) -> Result<(), Clie
         Some(told) => match choice(told) {
             Some(choice) => Some(choice),
             None => {
-                request.extras.push(OWN, "tool_choice", Raw::of(told));
+                request.extras.push(OWN, "tool_choice", RawJson::from_json(told));
                 None
             }
         },
@@ -65,13 +65,13 @@ pub(super) fn read(json: Json<'_>, request: &mut ChatRequest) -> Result<(), Clie
     Ok(())
 }
 
-fn text(value: Json<'_>) -> Option<String> {
+fn text(value: JsonRef<'_>) -> Option<String> {
     value.str().map(std::borrow::Cow::into_owned)
 }
 
 /// `None`: a function without a name.
-fn tool(one: Json<'_>) -> Option<Tool> {
-    let kind = one.get("type").and_then(Json::str).unwrap_or("function".into());
+fn tool(one: JsonRef<'_>) -> Option<Tool> {
+    let kind = one.get("type").and_then(JsonRef::str).unwrap_or("function".into());
     if let Some(custom) = one.get("custom").filter(|custom| kind == "custom" && custom.is_object())
     {
         return Some(Tool::Custom(self::custom(one, custom)?));
@@ -98,12 +98,12 @@ fn tool(one: Json<'_>) -> Option<Tool> {
             } else {
                 Hosted::Other
             };
-            Some(Tool::Hosted(HostedTool { kind, dialect: OWN, body: Raw::of(one) }))
+            Some(Tool::Hosted(HostedTool { kind, dialect: OWN, body: RawJson::from_json(one) }))
         }
     }
 }
 
-fn function(one: Json<'_>, inside: Json<'_>) -> Option<FunctionTool> {
+fn function(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<FunctionTool> {
     const INSIDE: [&str; 5] = ["name", "description", "parameters", "input_schema", "strict"];
     let nested = one != inside;
     let known: &[&str] =
@@ -113,13 +113,13 @@ fn function(one: Json<'_>, inside: Json<'_>) -> Option<FunctionTool> {
         for (key, value) in
             inside.members().filter(|(key, value)| !INSIDE.contains(key) && value.kind() != "null")
         {
-            extras.push(OWN, &format!("function.{key}"), Raw::of(value));
+            extras.push(OWN, &format!("function.{key}"), RawJson::from_json(value));
         }
     }
     let cache = one
         .get("cache_control")
         .filter(|mark| mark.is_object())
-        .map(|mark| CacheMark { raw: Raw::of(mark) });
+        .map(|mark| CacheMark { raw: RawJson::from_json(mark) });
     if let Some(mark) = &cache {
         extras.also(OWN, "cache_control", mark.raw.clone());
     }
@@ -130,27 +130,27 @@ fn function(one: Json<'_>, inside: Json<'_>) -> Option<FunctionTool> {
             .get("parameters")
             .or_else(|| inside.get("input_schema"))
             .filter(|schema| schema.is_object())
-            .map(Raw::of),
-        strict: inside.get("strict").and_then(Json::bool),
+            .map(RawJson::from_json),
+        strict: inside.get("strict").and_then(JsonRef::bool),
         namespace: None,
         cache,
         extras,
     })
 }
 
-fn custom(one: Json<'_>, inside: Json<'_>) -> Option<CustomTool> {
+fn custom(one: JsonRef<'_>, inside: JsonRef<'_>) -> Option<CustomTool> {
     let mut extras = Extras::of(OWN, one, &["type", "custom"]);
     // Only who sends it in this form can have it in this form.
-    extras.also(OWN, "type", Raw::string("custom"));
+    extras.also(OWN, "type", RawJson::string("custom"));
     let format = inside.get("format").map(|format| match format.get("grammar") {
         // The common form has the grammar's fields beside the type.
-        Some(grammar) => Raw::object(|o| {
+        Some(grammar) => RawJson::object(|o| {
             o.str("type", "grammar");
             grammar.members().for_each(|(key, value)| {
                 o.json(key, value);
             });
         }),
-        None => Raw::of(format),
+        None => RawJson::from_json(format),
     });
     Some(CustomTool {
         name: inside.get("name").and_then(text).filter(|name| !name.is_empty())?,
@@ -160,7 +160,7 @@ fn custom(one: Json<'_>, inside: Json<'_>) -> Option<CustomTool> {
     })
 }
 
-fn choice(told: Json<'_>) -> Option<ToolChoice> {
+fn choice(told: JsonRef<'_>) -> Option<ToolChoice> {
     let word = |word: &str| match word {
         "auto" => Some(ToolChoice::Auto),
         "none" => Some(ToolChoice::None),
@@ -170,18 +170,18 @@ fn choice(told: Json<'_>) -> Option<ToolChoice> {
     if let Some(said) = told.str() {
         return word(&said);
     }
-    let kind = told.get("type").and_then(Json::str).unwrap_or_default();
+    let kind = told.get("type").and_then(JsonRef::str).unwrap_or_default();
     if kind == "allowed_tools" {
         let allowed = told.get("allowed_tools").unwrap_or(told);
         let names =
-            allowed.get("tools").into_iter().flat_map(Json::items).filter_map(named).collect();
-        let required = allowed.get("mode").and_then(Json::str).as_deref() == Some("required");
+            allowed.get("tools").into_iter().flat_map(JsonRef::items).filter_map(named).collect();
+        let required = allowed.get("mode").and_then(JsonRef::str).as_deref() == Some("required");
         return Some(ToolChoice::Allowed { names, required });
     }
     named(told).map(ToolChoice::Named).or_else(|| word(&kind))
 }
 
-fn named(tool: Json<'_>) -> Option<String> {
+fn named(tool: JsonRef<'_>) -> Option<String> {
     let inside = tool.get("function").or_else(|| tool.get("custom")).unwrap_or(tool);
     inside.get("name").and_then(text)
 }
@@ -192,7 +192,7 @@ mod tests {
 
     fn read_all(text: &str) -> ChatRequest {
         let mut request = ChatRequest::default();
-        read(Raw::parse(text).expect("json").json(), &mut request).expect("good");
+        read(RawJson::parse(text).expect("json").json(), &mut request).expect("good");
         request
     }
 
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(names, ["a", "b", "c", "d", "-"]);
         let Tool::Custom(custom) = &request.tools[3] else { panic!("custom") };
         assert_eq!(
-            custom.format.as_ref().map(Raw::text),
+            custom.format.as_ref().map(RawJson::text),
             Some(r#"{"type":"grammar","syntax":"lark","definition":"x"}"#)
         );
         assert!(matches!(
@@ -241,7 +241,7 @@ mod tests {
         let mut request = ChatRequest::default();
         assert!(
             read(
-                Raw::parse(r#"{"tools":[{"type":"function"}]}"#).expect("json").json(),
+                RawJson::parse(r#"{"tools":[{"type":"function"}]}"#).expect("json").json(),
                 &mut request
             )
             .is_err()

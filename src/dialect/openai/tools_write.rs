@@ -2,8 +2,8 @@
 
 use crate::{
     base::{
-        raw::Raw,
-        write::{Array, Object},
+        raw::RawJson,
+        write::{ArrayWriter, ObjectWriter},
     },
     dialect::{losses::Losses, openai::names::Names},
     ir::{
@@ -24,13 +24,13 @@ pub(super) fn write(
     tools: &[Tool],
     choice: Option<&ToolChoice>,
     names: &Names,
-    o: &mut Object<'_>,
+    o: &mut ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     // Hosted tools of others have no place, and one of ours is a field of the request.
     let searching = |tool: &Tool| match tool {
         Tool::Hosted(hosted) if hosted.dialect == OWN => {
-            hosted.body.json().get("web_search_options").map(Raw::of)
+            hosted.body.json().get("web_search_options").map(RawJson::from_json)
         }
         _ => None,
     };
@@ -79,7 +79,7 @@ pub(super) fn write(
     }
 }
 
-fn function(tool: &FunctionTool, names: &Names, a: &mut Array<'_>, losses: &mut Losses) {
+fn function(tool: &FunctionTool, names: &Names, a: &mut ArrayWriter<'_>, losses: &mut Losses) {
     if tool.cache.is_some() && tool.extras.get(OWN, "cache_control").is_none() {
         losses.add("tools.cache_control");
     }
@@ -88,7 +88,7 @@ fn function(tool: &FunctionTool, names: &Names, a: &mut Array<'_>, losses: &mut 
             o.str("name", names.sent(&tool.name))
                 .opt_str("description", tool.description.as_deref());
             if let Some(schema) = &tool.schema {
-                o.text("parameters", &rooted(schema));
+                o.raw_text("parameters", &rooted(schema));
             }
             if let Some(strict) = tool.strict {
                 o.bool("strict", strict);
@@ -112,13 +112,13 @@ fn function(tool: &FunctionTool, names: &Names, a: &mut Array<'_>, losses: &mut 
 
 /// Parameters must be an object with properties at their root; a schema that leaves that unsaid is
 /// refused.
-fn rooted(schema: &Raw) -> std::borrow::Cow<'_, str> {
+fn rooted(schema: &RawJson) -> std::borrow::Cow<'_, str> {
     let json = schema.json();
     let (kind, properties) = (json.get("type").is_some(), json.get("properties").is_some());
     if kind && properties || !json.is_object() {
         return schema.text().into();
     }
-    let whole = Raw::object(|o| {
+    let whole = RawJson::object(|o| {
         if !kind {
             o.str("type", "object");
         }
@@ -132,7 +132,7 @@ fn rooted(schema: &Raw) -> std::borrow::Cow<'_, str> {
     whole.text().to_owned().into()
 }
 
-fn custom(tool: &CustomTool, names: &Names, a: &mut Array<'_>) {
+fn custom(tool: &CustomTool, names: &Names, a: &mut ArrayWriter<'_>) {
     a.object(|o| {
         o.object("custom", |o| {
             o.str("name", names.sent(&tool.name))
@@ -155,8 +155,8 @@ fn custom(tool: &CustomTool, names: &Names, a: &mut Array<'_>) {
     });
 }
 
-fn choice(choice: &ToolChoice, tools: &[Tool], names: &Names, o: &mut Object<'_>) {
-    let named = |o: &mut Object<'_>, name: &str| {
+fn choice(choice: &ToolChoice, tools: &[Tool], names: &Names, o: &mut ObjectWriter<'_>) {
+    let named = |o: &mut ObjectWriter<'_>, name: &str| {
         let free = tools
             .iter()
             .any(|tool| matches!(tool, Tool::Custom(tool) if tool.name == name && native(tool)));

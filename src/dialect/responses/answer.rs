@@ -58,7 +58,7 @@ impl Events {
         event["type"] = kind.into();
         event["sequence_number"] = self.sequence.into();
         self.sequence += 1;
-        sse::write_frame(&mut self.out, kind.as_bytes(), event.to_string().as_bytes());
+        sse::write_event(&mut self.out, kind.as_bytes(), event.to_string().as_bytes());
     }
 
     fn item(&mut self, index: usize, item: &Value) {
@@ -145,7 +145,7 @@ pub(super) fn as_answer(events: &[(Vec<u8>, Vec<u8>)]) -> Result<Bytes, Fault> {
             }
             "response.failed" => {
                 let response = event.remove("response").unwrap_or_default().to_string();
-                return Err(crate::base::json::check(response.as_bytes())
+                return Err(crate::base::json::parse(response.as_bytes())
                     .map_or_else(|_| shape::cut(), |json| fault::told(None, json)));
             }
             "response.completed" | "response.incomplete" => {

@@ -1,7 +1,7 @@
 //! Reads a request's input: items become messages, the leading system messages stand before them.
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     dialect::responses::{
         items_read::{self, ITEM, MADE, OWN, form, kind, mark, part, string},
         request_read::{refused, wrong},
@@ -41,7 +41,7 @@ impl<'a> Input<'a> {
     /// # Errors
     ///
     /// Items that the API itself refuses, by their place.
-    pub(super) fn item(&mut self, item: Json<'_>, at: usize) -> Result<(), ClientError> {
+    pub(super) fn item(&mut self, item: JsonRef<'_>, at: usize) -> Result<(), ClientError> {
         let place = |key: &str| format!("input[{at}]{key}");
         if !item.is_object() {
             return Err(wrong(&place(""), "an object", item));
@@ -83,7 +83,7 @@ impl<'a> Input<'a> {
 
     fn message(
         &mut self,
-        item: Json<'_>,
+        item: JsonRef<'_>,
         place: &dyn Fn(&str) -> String,
     ) -> Result<(), ClientError> {
         let role = match string(item, "role").as_deref() {
@@ -139,7 +139,7 @@ impl<'a> Input<'a> {
 
     fn call(
         &mut self,
-        item: Json<'_>,
+        item: JsonRef<'_>,
         form: CallForm,
         place: &dyn Fn(&str) -> String,
     ) -> Result<(), ClientError> {
@@ -160,7 +160,7 @@ impl<'a> Input<'a> {
 
     fn result(
         &mut self,
-        item: Json<'_>,
+        item: JsonRef<'_>,
         kind: &str,
         place: &dyn Fn(&str) -> String,
     ) -> Result<(), ClientError> {
@@ -219,9 +219,9 @@ impl<'a> Input<'a> {
     }
 }
 
-fn foreign(item: Json<'_>) -> Block {
-    let mut block = Block::new(BlockKind::Foreign { dialect: OWN, body: Raw::of(item) });
-    block.extras.note(OWN, ITEM, Raw::object(|_| {}));
+fn foreign(item: JsonRef<'_>) -> Block {
+    let mut block = Block::new(BlockKind::Foreign { dialect: OWN, body: RawJson::from_json(item) });
+    block.extras.note(OWN, ITEM, RawJson::object(|_| {}));
     block
 }
 

@@ -1,7 +1,7 @@
 //! Writes messages as items, with every result behind its call.
 
 use crate::{
-    base::{raw::Raw, write},
+    base::{raw::RawJson, write},
     dialect::{
         Traits,
         losses::Losses,
@@ -184,12 +184,12 @@ impl<'a> Items<'a> {
             item_fields(o, extras);
             match content {
                 [text] if plain => {
-                    o.text("content", text);
+                    o.raw_text("content", text);
                 }
                 parts => {
                     o.array("content", |a| {
                         for part in parts {
-                            a.text(part);
+                            a.raw_text(part);
                         }
                     });
                 }
@@ -304,7 +304,7 @@ impl<'a> Items<'a> {
                 Some(text) => o.str("output", text),
                 None => o.array("output", |a| {
                     for part in &parts {
-                        a.text(part);
+                        a.raw_text(part);
                     }
                 }),
             };
@@ -384,7 +384,7 @@ impl<'a> Items<'a> {
     }
 }
 
-fn item_fields(o: &mut write::Object<'_>, extras: &Extras) {
+fn item_fields(o: &mut write::ObjectWriter<'_>, extras: &Extras) {
     if extras.is_from(OWN) {
         for (key, value) in
             extras.iter().filter_map(|(key, value)| Some((key.strip_prefix(ITEM_FIELD)?, value)))
@@ -395,5 +395,5 @@ fn item_fields(o: &mut write::Object<'_>, extras: &Extras) {
 }
 
 fn quoted(text: &str) -> String {
-    Raw::string(text).text().to_owned()
+    RawJson::string(text).text().to_owned()
 }

@@ -1,7 +1,7 @@
 //! Reads items and their parts: the same in requests, answers and streams.
 
 use crate::{
-    base::{json::Json, raw::Raw, write},
+    base::{json::JsonRef, raw::RawJson, write},
     ir::{
         block::{
             Block, BlockKind, CallForm, Citation, Media, MediaKind, Proof, ProofKind, Reasoning,
@@ -26,17 +26,17 @@ pub(super) const MADE: &str = "rs_aip_";
 /// Between the parts of a summary.
 pub(super) const BREAK: &str = "\n\n";
 
-pub(super) fn string(json: Json<'_>, key: &str) -> Option<String> {
-    json.get(key).and_then(Json::str).map(std::borrow::Cow::into_owned)
+pub(super) fn string(json: JsonRef<'_>, key: &str) -> Option<String> {
+    json.get(key).and_then(JsonRef::str).map(std::borrow::Cow::into_owned)
 }
 
-pub(super) fn kind(json: Json<'_>) -> String {
+pub(super) fn kind(json: JsonRef<'_>) -> String {
     string(json, "type").unwrap_or_default()
 }
 
 /// The members that are in `wanted`.
-pub(super) fn only(json: Json<'_>, wanted: &[&str]) -> Raw {
-    Raw::object(|o| {
+pub(super) fn only(json: JsonRef<'_>, wanted: &[&str]) -> RawJson {
+    RawJson::object(|o| {
         for (key, value) in
             json.members().filter(|(key, value)| wanted.contains(key) && value.kind() != "null")
         {
@@ -47,22 +47,26 @@ pub(super) fn only(json: Json<'_>, wanted: &[&str]) -> Raw {
 
 /// Keeps an item's own fields at its first block: what it is called and how far it is as a note,
 /// the rest as extras.
-pub(super) fn mark(block: &mut Extras, item: Json<'_>, known: &[&str]) {
+pub(super) fn mark(block: &mut Extras, item: JsonRef<'_>, known: &[&str]) {
     const NOTED: [&str; 5] = ["type", "role", "id", "status", "namespace"];
     block.note(OWN, ITEM, only(item, &NOTED));
     for (key, value) in item.members().filter(|(key, value)| {
         !known.contains(key) && !NOTED.contains(key) && value.kind() != "null"
     }) {
-        block.push(OWN, &format!("{ITEM_FIELD}{key}"), Raw::of(value));
+        block.push(OWN, &format!("{ITEM_FIELD}{key}"), RawJson::from_json(value));
     }
 }
 
 /// A part of a message's content, or of a tool's output.
-pub(super) fn part(json: Json<'_>) -> Block {
+pub(super) fn part(json: JsonRef<'_>) -> Block {
     let (kind, known): (BlockKind, &[&str]) = match (kind(json).as_str(), string(json, "text")) {
         ("input_text" | "output_text" | "text" | "summary_text" | "reasoning_text", Some(text)) => {
-            let citations =
-                json.get("annotations").into_iter().flat_map(Json::items).map(citation).collect();
+            let citations = json
+                .get("annotations")
+                .into_iter()
+                .flat_map(JsonRef::items)
+                .map(citation)
+                .collect();
             (
                 BlockKind::Text(Text { text, citations }),
                 &["type", "text", "annotations", "logprobs"],
@@ -99,13 +103,13 @@ pub(super) fn part(json: Json<'_>) -> Block {
     Block { extras: Extras::of(OWN, json, known), ..Block::new(kind) }
 }
 
-fn foreign_part(json: Json<'_>) -> Block {
-    let mut block = Block::new(BlockKind::Foreign { dialect: OWN, body: Raw::of(json) });
-    block.extras.note(OWN, PART, Raw::from(true));
+fn foreign_part(json: JsonRef<'_>) -> Block {
+    let mut block = Block::new(BlockKind::Foreign { dialect: OWN, body: RawJson::from_json(json) });
+    block.extras.note(OWN, PART, RawJson::from(true));
     block
 }
 
-fn media(kind: &str, json: Json<'_>) -> Option<Media> {
+fn media(kind: &str, json: JsonRef<'_>) -> Option<Media> {
     let text = |key| string(json, key).filter(|text| !text.is_empty());
     let file = text("file_id").map(Source::FileId);
     let plain = |kind, source, mime| Media {
@@ -171,23 +175,23 @@ fn mime_of(name: &str) -> Option<String> {
     Some(mime.to_owned())
 }
 
-pub(super) fn citation(json: Json<'_>) -> Citation {
-    let count = |key| json.get(key).and_then(Json::u64);
+pub(super) fn citation(json: JsonRef<'_>) -> Citation {
+    let count = |key| json.get(key).and_then(JsonRef::u64);
     Citation {
         url: string(json, "url"),
         title: string(json, "title").or_else(|| string(json, "filename")),
         cited: None,
         span: count("start_index").zip(count("end_index")),
-        raw: Some((OWN, Raw::of(json))),
+        raw: Some((OWN, RawJson::from_json(json))),
     }
 }
 
 /// The thought of a reasoning item: its summary, else its words; and whether it is the summary.
-pub(super) fn thought(item: Json<'_>) -> (String, bool) {
+pub(super) fn thought(item: JsonRef<'_>) -> (String, bool) {
     let texts = |key| {
         item.get(key)
             .into_iter()
-            .flat_map(Json::items)
+            .flat_map(JsonRef::items)
             .filter_map(|part| string(part, "text"))
             .collect::<Vec<_>>()
     };
@@ -203,19 +207,19 @@ pub(super) fn thought(item: Json<'_>) -> (String, bool) {
     (words, summary)
 }
 
-pub(super) fn proof(item: Json<'_>) -> Option<Proof> {
+pub(super) fn proof(item: JsonRef<'_>) -> Option<Proof> {
     let value = string(item, "encrypted_content").filter(|value| !value.is_empty())?;
     let id = string(item, "id").filter(|id| !id.is_empty() && !id.starts_with(MADE));
     Some(Proof { dialect: OWN, kind: ProofKind::Encrypted, value, id })
 }
 
 /// A reasoning item, kept whole beside what is understood of it.
-pub(super) fn reasoning(item: Json<'_>) -> Block {
+pub(super) fn reasoning(item: JsonRef<'_>) -> Block {
     let (text, summary) = thought(item);
     let mut block = Block::new(BlockKind::Reasoning(Reasoning { text, summary }));
     block.proof = proof(item);
     if block.proof.is_some() || !string(item, "id").is_some_and(|id| id.starts_with(MADE)) {
-        let rest = Raw::object(|o| {
+        let rest = RawJson::object(|o| {
             for (key, value) in item
                 .members()
                 .filter(|(key, value)| *key != "encrypted_content" && value.kind() != "null")
@@ -229,7 +233,7 @@ pub(super) fn reasoning(item: Json<'_>) -> Block {
 }
 
 /// A call for the client; without any id where the item has none.
-pub(super) fn call(item: Json<'_>, form: CallForm) -> ToolCall {
+pub(super) fn call(item: JsonRef<'_>, form: CallForm) -> ToolCall {
     let (key, name) = (
         if form == CallForm::Custom { "input" } else { "arguments" },
         string(item, "name").unwrap_or_default(),
@@ -254,7 +258,7 @@ pub(super) fn form(kind: &str) -> Option<CallForm> {
 }
 
 /// An image that the provider made, where it is told whole.
-pub(super) fn image(item: Json<'_>) -> Option<Media> {
+pub(super) fn image(item: JsonRef<'_>) -> Option<Media> {
     let data = string(item, "result").filter(|data| !data.is_empty())?;
     let format = string(item, "output_format").unwrap_or_else(|| "png".to_owned());
     Some(Media {
@@ -272,7 +276,7 @@ pub(super) fn joined(namespace: &str, name: &str) -> String {
 }
 
 /// Writes an object's members into another.
-pub(super) fn members(o: &mut write::Object<'_>, object: &Raw, except: &[&str]) {
+pub(super) fn members(o: &mut write::ObjectWriter<'_>, object: &RawJson, except: &[&str]) {
     for (key, value) in object.json().members().filter(|(key, _)| !except.contains(key)) {
         o.json(key, value);
     }

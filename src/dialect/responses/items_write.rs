@@ -58,14 +58,14 @@ impl Frames {
         &mut self,
         kind: &str,
         out: &mut Vec<u8>,
-        build: impl FnOnce(&mut write::Object<'_>),
+        build: impl FnOnce(&mut write::ObjectWriter<'_>),
     ) {
         if self.quiet {
             return;
         }
         self.line.clear();
         let number = self.number;
-        write::object_into(&mut self.line, |o| {
+        write::push_object(&mut self.line, |o| {
             o.str("type", kind).num("sequence_number", number);
             build(o);
         });
@@ -73,7 +73,7 @@ impl Frames {
         for piece in ["event: ", kind, "\ndata: "] {
             out.extend_from_slice(piece.as_bytes());
         }
-        write::one_line(out, &self.line);
+        write::push_single_line(out, &self.line);
         out.extend_from_slice(b"\n\n");
     }
 }
@@ -87,34 +87,34 @@ pub(super) fn append(list: &mut String, element: &str) {
 }
 
 pub(super) fn place<'p, 'o>(
-    o: &'p mut write::Object<'o>,
+    o: &'p mut write::ObjectWriter<'o>,
     id: &str,
     index: u64,
     part: u64,
-) -> &'p mut write::Object<'o> {
+) -> &'p mut write::ObjectWriter<'o> {
     o.str("item_id", id).num("output_index", index).num("content_index", part)
 }
 
-pub(super) fn message(o: &mut write::Object<'_>, id: &str, word: &str, parts: &str) {
+pub(super) fn message(o: &mut write::ObjectWriter<'_>, id: &str, word: &str, parts: &str) {
     o.str("id", id)
         .str("type", "message")
         .str("status", word)
         .str("role", "assistant")
-        .text("content", &format!("[{parts}]"));
+        .raw_text("content", &format!("[{parts}]"));
 }
 
-pub(super) fn summary_text(o: &mut write::Object<'_>, text: &str) {
+pub(super) fn summary_text(o: &mut write::ObjectWriter<'_>, text: &str) {
     o.str("type", "summary_text").str("text", text);
 }
 
 impl Part {
-    pub(super) fn object(&self, o: &mut write::Object<'_>) {
+    pub(super) fn object(&self, o: &mut write::ObjectWriter<'_>) {
         if self.refusal {
             o.str("type", "refusal").str("refusal", &self.text);
         } else {
             o.str("type", "output_text").str("text", &self.text);
-            o.text("annotations", &format!("[{}]", self.annotations))
-                .text("logprobs", &format!("[{}]", self.logprobs));
+            o.raw_text("annotations", &format!("[{}]", self.annotations))
+                .raw_text("logprobs", &format!("[{}]", self.logprobs));
         }
     }
 }
@@ -141,7 +141,7 @@ impl Call {
         }
     }
 
-    pub(super) fn object(&self, o: &mut write::Object<'_>, word: &str, said: &str) {
+    pub(super) fn object(&self, o: &mut write::ObjectWriter<'_>, word: &str, said: &str) {
         o.str("id", &self.id)
             .str("type", if self.custom { "custom_tool_call" } else { "function_call" })
             .str("status", word);
@@ -174,7 +174,7 @@ impl Thought {
         self.id = Some(id);
     }
 
-    pub(super) fn object(&self, o: &mut write::Object<'_>) {
+    pub(super) fn object(&self, o: &mut write::ObjectWriter<'_>) {
         o.opt_str("id", self.id.as_deref()).str("type", "reasoning").array("summary", |a| {
             if !self.text.is_empty() {
                 a.object(|o| summary_text(o, &self.text));

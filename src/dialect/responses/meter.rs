@@ -1,7 +1,7 @@
 //! Watches a stream of response events.
 
 use crate::{
-    base::json::{self, Flaw, Json, is_blank},
+    base::json::{self, JsonErrorKind, JsonRef, is_blank},
     dialect::{
         Heed, Meter, Summary, fault,
         responses::response_read::{cancelled, failure},
@@ -25,9 +25,9 @@ struct Marks<'a> {
 }
 
 /// Usage, status (why, where it is incomplete) and model of a response object.
-pub(super) fn summary(response: Json<'_>) -> Summary {
+pub(super) fn summary(response: JsonRef<'_>) -> Summary {
     let status = shape::name(response.get("status"));
-    let reason = shape::name(response.at(&["incomplete_details", "reason"]));
+    let reason = shape::name(response.member_at(&["incomplete_details", "reason"]));
     Summary {
         usage: response.get("usage").and_then(tokens::openai),
         finish: reason.or(status),
@@ -41,7 +41,7 @@ impl Meter for ResponseMeter {
             return Heed::Hide;
         }
         let mut marks = Marks::default();
-        let json = match json::walk(data, |depth, key, value| match (depth, key) {
+        let json = match json::visit(data, |depth, key, value| match (depth, key) {
             (1, b"type") => marks.kind = value,
             (1, b"error") => {
                 marks.error |= matches!(value.first(), Some(b'{' | b'"')) && !is_blank(value)
@@ -54,7 +54,9 @@ impl Meter for ResponseMeter {
             Ok(json) if fault::is_error(json) => {
                 return Heed::Error(Box::new(fault::told(None, json)));
             }
-            Ok(_) => return Heed::Bad(json::Bad { flaw: Flaw::NotAnObject, offset: 0 }),
+            Ok(_) => {
+                return Heed::Bad(json::JsonError { kind: JsonErrorKind::NotAnObject, offset: 0 });
+            }
             Err(_) if name == b"error" && !data.starts_with(b"{") => {
                 return Heed::Error(Box::new(fault::said(data)));
             }
@@ -98,7 +100,7 @@ impl Meter for ResponseMeter {
                 Heed::Error(Box::new(fault::told(None, json.get("response").unwrap_or(json))))
             }
             b"response.output_item.added" => {
-                match json.at(&["item", "type"]).and_then(Json::str).as_deref() {
+                match json.member_at(&["item", "type"]).and_then(JsonRef::str).as_deref() {
                     None | Some("message" | "reasoning") => Heed::Nothing,
                     Some(_) => Heed::Content,
                 }
@@ -106,10 +108,10 @@ impl Meter for ResponseMeter {
             b"response.output_item.done" => Heed::Content,
             _ => {
                 if self.id.is_none() {
-                    self.id = shape::name(json.at(&["response", "id"]));
+                    self.id = shape::name(json.member_at(&["response", "id"]));
                 }
                 if self.summary.model.is_none() {
-                    self.summary.model = shape::name(json.at(&["response", "model"]));
+                    self.summary.model = shape::name(json.member_at(&["response", "model"]));
                 }
                 Heed::Nothing
             }

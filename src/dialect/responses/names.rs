@@ -7,36 +7,39 @@ use std::{
 };
 
 use crate::{
-    dialect::responses::{items_read::OWN, tools_read::INSIDE},
+    dialect::responses::{items_read::DIALECT, tools_read::PARENT_NAMESPACE_NOTE},
     ir::{block::BlockKind, request::ChatRequest, tool::Tool},
 };
 
-const LONGEST: usize = 64;
+const MAX_NAME_LEN: usize = 64;
 
 /// How the names of a request's tools are sent.
-pub(super) struct Names<'a> {
+pub(super) struct ResponsesToolNames<'a> {
     /// Name as we know it, namespace.
-    inside: Vec<(&'a str, Cow<'a, str>)>,
-    custom: Vec<&'a str>,
+    namespaces: Vec<(&'a str, Cow<'a, str>)>,
+    custom_tools: Vec<&'a str>,
     /// As sent, as we know it.
     renamed: Vec<(String, String)>,
 }
 
-impl<'a> Names<'a> {
-    pub(super) fn of(request: &'a ChatRequest) -> Self {
-        let mut names = Self { inside: Vec::new(), custom: Vec::new(), renamed: Vec::new() };
+impl<'a> ResponsesToolNames<'a> {
+    pub(super) fn from_request(request: &'a ChatRequest) -> Self {
+        let mut names =
+            Self { namespaces: Vec::new(), custom_tools: Vec::new(), renamed: Vec::new() };
         for tool in &request.tools {
             match tool {
-                Tool::Function(it) => names.inside.extend(
+                Tool::Function(it) => names.namespaces.extend(
                     it.namespace.as_deref().map(|space| (it.name.as_str(), Cow::Borrowed(space))),
                 ),
                 Tool::Custom(it) => {
-                    names.custom.push(&it.name);
+                    names.custom_tools.push(&it.name);
                     let space = it
                         .extras
-                        .get(OWN, INSIDE)
+                        .get(DIALECT, PARENT_NAMESPACE_NOTE)
                         .and_then(|raw| Some(raw.json().str()?.into_owned()));
-                    names.inside.extend(space.map(|space| (it.name.as_str(), Cow::Owned(space))));
+                    names
+                        .namespaces
+                        .extend(space.map(|space| (it.name.as_str(), Cow::Owned(space))));
                 }
                 Tool::Hosted(_) => {}
             }
@@ -50,14 +53,17 @@ impl<'a> Names<'a> {
             });
         let all: Vec<&str> = request.tools.iter().filter_map(Tool::name).chain(called).collect();
         for name in &all {
-            if fits(name)
-                || names.space(name).is_some()
+            if is_valid_name(name)
+                || names.namespace(name).is_some()
                 || names.renamed.iter().any(|(_, known)| known == name)
             {
                 continue;
             }
-            let base: String =
-                name.chars().map(|c| if allowed(c) { c } else { '_' }).take(LONGEST - 4).collect();
+            let base: String = name
+                .chars()
+                .map(|c| if is_name_char(c) { c } else { '_' })
+                .take(MAX_NAME_LEN - 4)
+                .collect();
             let taken = |sent: &str| {
                 all.contains(&sent) || names.renamed.iter().any(|(other, _)| other == sent)
             };
@@ -70,50 +76,51 @@ impl<'a> Names<'a> {
     }
 
     /// The namespace of a tool.
-    pub(super) fn space(&self, name: &str) -> Option<&str> {
-        self.inside.iter().find(|(known, _)| *known == name).map(|(_, space)| &**space)
+    pub(super) fn namespace(&self, name: &str) -> Option<&str> {
+        self.namespaces.iter().find(|(known, _)| *known == name).map(|(_, space)| &**space)
     }
 
     /// The name as it is sent, without its namespace.
-    pub(super) fn sent<'n>(&'n self, name: &'n str) -> &'n str {
-        if let Some(space) = self.space(name) {
-            return inner(space, name);
+    pub(super) fn wire_name<'n>(&'n self, name: &'n str) -> &'n str {
+        if let Some(space) = self.namespace(name) {
+            return strip_namespace(space, name);
         }
         self.renamed.iter().find(|(_, known)| known == name).map_or(name, |(sent, _)| sent)
     }
 
     pub(super) fn is_custom(&self, name: &str) -> bool {
-        self.custom.contains(&name)
+        self.custom_tools.contains(&name)
     }
 
     /// For the reader of the answer, who also has to know which tools stand in namespaces.
-    pub(super) fn renamed(self) -> Vec<(String, String)> {
-        let inside = self.inside.into_iter().map(|(name, _)| (name.to_owned(), name.to_owned()));
+    pub(super) fn into_renamed(self) -> Vec<(String, String)> {
+        let inside =
+            self.namespaces.into_iter().map(|(name, _)| (name.to_owned(), name.to_owned()));
         self.renamed.into_iter().chain(inside).collect()
     }
 }
 
 /// A name inside its namespace.
-pub(super) fn inner<'a>(space: &str, name: &'a str) -> &'a str {
-    name.strip_prefix(space).and_then(|rest| rest.strip_prefix("__")).unwrap_or(name)
+pub(super) fn strip_namespace<'a>(namespace: &str, name: &'a str) -> &'a str {
+    name.strip_prefix(namespace).and_then(|rest| rest.strip_prefix("__")).unwrap_or(name)
 }
 
-fn allowed(c: char) -> bool {
+fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
-fn fits(name: &str) -> bool {
-    !name.is_empty() && name.len() <= LONGEST && name.chars().all(allowed)
+fn is_valid_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME_LEN && name.chars().all(is_name_char)
 }
 
 /// A call's id, made short enough; the same for the call and its result.
-pub(super) fn call_id(id: &str) -> Cow<'_, str> {
-    if id.len() <= LONGEST {
+pub(super) fn to_valid_call_id(id: &str) -> Cow<'_, str> {
+    if id.len() <= MAX_NAME_LEN {
         return Cow::Borrowed(id);
     }
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
-    let head: String = id.chars().filter(|&c| allowed(c)).take(40).collect();
+    let head: String = id.chars().filter(|&c| is_name_char(c)).take(40).collect();
     Cow::Owned(format!("{head}_{:016x}", hasher.finish()))
 }
 
@@ -131,9 +138,14 @@ mod tests {
             tools: vec![tool("a.b"), tool("a:b"), tool("a_b"), tool("ok")],
             ..ChatRequest::default()
         };
-        let names = Names::of(&request);
+        let names = ResponsesToolNames::from_request(&request);
         assert_eq!(
-            [names.sent("a.b"), names.sent("a:b"), names.sent("a_b"), names.sent("ok")],
+            [
+                names.wire_name("a.b"),
+                names.wire_name("a:b"),
+                names.wire_name("a_b"),
+                names.wire_name("ok")
+            ],
             ["a_b_2", "a_b_3", "a_b", "ok"]
         );
     }
@@ -141,8 +153,8 @@ mod tests {
     #[test]
     fn long_ids_are_cut_the_same_way_everywhere() {
         let long = "x".repeat(100);
-        assert_eq!(call_id(&long), call_id(&long));
-        assert!(call_id(&long).len() <= LONGEST);
-        assert_eq!(call_id("call_1"), "call_1");
+        assert_eq!(to_valid_call_id(&long), to_valid_call_id(&long));
+        assert!(to_valid_call_id(&long).len() <= MAX_NAME_LEN);
+        assert_eq!(to_valid_call_id("call_1"), "call_1");
     }
 }

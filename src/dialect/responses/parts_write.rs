@@ -27,7 +27,7 @@ pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<Str
     for (key, _) in block.extras.iter().filter(|_| !own) {
         losses.add(format!("messages.{key}"));
     }
-    let more = |o: &mut write::Object<'_>| {
+    let more = |o: &mut write::ObjectWriter<'_>| {
         for (key, value) in
             block.extras.iter().filter(|(key, _)| own && !key.starts_with(ITEM_FIELD))
         {
@@ -39,7 +39,7 @@ pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<Str
             o.str("type", if role == Role::Assistant { "output_text" } else { "input_text" })
                 .str("text", &text.text);
             if role == Role::Assistant {
-                o.text("annotations", &annotations(text));
+                o.raw_text("annotations", &annotations(text));
             }
             more(o);
         })),
@@ -62,7 +62,7 @@ pub(super) fn part(role: Role, block: &Block, losses: &mut Losses) -> Option<Str
 
 fn media(
     media: &Media,
-    more: &dyn Fn(&mut write::Object<'_>),
+    more: &dyn Fn(&mut write::ObjectWriter<'_>),
     losses: &mut Losses,
 ) -> Option<String> {
     let url = |data: &str, usual: &str| {
@@ -138,7 +138,7 @@ fn annotations(text: &Text) -> String {
     write::array(|a| {
         for citation in &text.citations {
             if let Some(json) = schema::annotation(citation, text.text.chars().count() as u64) {
-                a.text(&json);
+                a.raw_text(&json);
             }
         }
     })

@@ -2,8 +2,8 @@
 
 use crate::{
     base::{
-        json::{self, Json},
-        raw::Raw,
+        json::{self, JsonRef},
+        raw::RawJson,
     },
     dialect::responses::{
         input_read::Input,
@@ -59,21 +59,21 @@ pub(super) const ENCRYPTED: &str = "reasoning.encrypted_content";
 ///
 /// What the API itself refuses: no input, or input of the wrong type.
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
-    let root = json::check(body)
+    let root = json::parse(body)
         .map_err(|bad| refused(format!("the body is not JSON: {}", bad.describe(body)), None))?;
     if !root.is_object() {
         return Err(refused(format!("the body must be an object, got {}", root.kind()), None));
     }
     let mut request = ChatRequest::default();
     // Even where nothing is left over, it is known who spoke.
-    request.extras.note(OWN, "dialect", Raw::string("responses"));
+    request.extras.note(OWN, "dialect", RawJson::string("responses"));
     if let Some(tools) = root.get("tools") {
         request.tools = tools_read::tools(array(tools, "tools")?);
     }
     for (key, value) in root.members().filter(|(_, value)| value.kind() != "null") {
         field(&mut request, key, value)?;
         if ECHOED.contains(&key) {
-            request.echo.push(OWN, key, Raw::of(value));
+            request.echo.push(OWN, key, RawJson::from_json(value));
         }
     }
     let mut input = Input::new(&request.tools);
@@ -102,7 +102,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, ClientError> {
     Ok(request)
 }
 
-fn field(request: &mut ChatRequest, key: &str, value: Json<'_>) -> Result<(), ClientError> {
+fn field(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) -> Result<(), ClientError> {
     let settings = &mut request.settings;
     let text = || value.str().map(std::borrow::Cow::into_owned);
     match key {
@@ -131,10 +131,10 @@ fn field(request: &mut ChatRequest, key: &str, value: Json<'_>) -> Result<(), Cl
         "parallel_tool_calls" => settings.parallel_tools = value.bool(),
         "prompt_cache_key" => settings.prompt_cache_key = text(),
         "service_tier" => settings.service_tier = text(),
-        "metadata" => settings.metadata = Some(Raw::of(value)),
+        "metadata" => settings.metadata = Some(RawJson::from_json(value)),
         "user" => settings.user = text(),
         "safety_identifier" => {
-            request.extras.note(OWN, key, Raw::of(value));
+            request.extras.note(OWN, key, RawJson::from_json(value));
             settings.user = settings.user.take().or_else(text);
         }
         "text" => format(request, value),
@@ -142,9 +142,9 @@ fn field(request: &mut ChatRequest, key: &str, value: Json<'_>) -> Result<(), Cl
         "tool_choice" => {
             request.tool_choice = tools_read::choice(value, &request.tools);
             if request.tool_choice.is_none() {
-                request.extras.push(OWN, key, Raw::of(value));
+                request.extras.push(OWN, key, RawJson::from_json(value));
             } else if value.is_object() {
-                request.extras.note(OWN, key, Raw::of(value));
+                request.extras.note(OWN, key, RawJson::from_json(value));
             }
         }
         "include" => {
@@ -156,33 +156,33 @@ fn field(request: &mut ChatRequest, key: &str, value: Json<'_>) -> Result<(), Cl
                 .items()
                 .all(|one| one.str().is_some_and(|name| name == ENCRYPTED || name == LOGPROBS));
             if known {
-                request.extras.note(OWN, key, Raw::of(value));
+                request.extras.note(OWN, key, RawJson::from_json(value));
             } else {
-                request.extras.push(OWN, key, Raw::of(value));
+                request.extras.push(OWN, key, RawJson::from_json(value));
             }
         }
         // The proxy itself does these, or they say what is so anyway.
         "store" | "previous_response_id" | "stream_options" => {
-            request.extras.note(OWN, key, Raw::of(value))
+            request.extras.note(OWN, key, RawJson::from_json(value))
         }
         "truncation" if value.str().as_deref() == Some("disabled") => {
-            request.extras.note(OWN, key, Raw::of(value))
+            request.extras.note(OWN, key, RawJson::from_json(value))
         }
         "background" if value.bool() == Some(false) => {
-            request.extras.note(OWN, key, Raw::of(value))
+            request.extras.note(OWN, key, RawJson::from_json(value))
         }
         _ if UNOFFICIAL.contains(&key) => {
             unofficial(request, key, value);
-            request.extras.note(OWN, key, Raw::of(value));
+            request.extras.note(OWN, key, RawJson::from_json(value));
         }
-        _ => request.extras.push(OWN, key, Raw::of(value)),
+        _ => request.extras.push(OWN, key, RawJson::from_json(value)),
     }
     Ok(())
 }
 
-fn unofficial(request: &mut ChatRequest, key: &str, value: Json<'_>) {
+fn unofficial(request: &mut ChatRequest, key: &str, value: JsonRef<'_>) {
     let settings = &mut request.settings;
-    let raw = Some(Raw::of(value));
+    let raw = Some(RawJson::from_json(value));
     match key {
         "frequency_penalty" => settings.frequency_penalty = raw,
         "presence_penalty" => settings.presence_penalty = raw,
@@ -201,7 +201,7 @@ fn unofficial(request: &mut ChatRequest, key: &str, value: Json<'_>) {
     }
 }
 
-fn format(request: &mut ChatRequest, text: Json<'_>) {
+fn format(request: &mut ChatRequest, text: JsonRef<'_>) {
     request.settings.verbosity = string(text, "verbosity");
     leftovers(request, "text.", text, &["format", "verbosity"]);
     let Some(format) = text.get("format") else { return };
@@ -212,8 +212,9 @@ fn format(request: &mut ChatRequest, text: Json<'_>) {
             // The form of chat nests it once more.
             let inner =
                 format.get("json_schema").filter(|inner| inner.is_object()).unwrap_or(format);
-            let schema = inner.get("schema").map_or_else(|| Raw::object(|_| {}), Raw::of);
-            let strict = inner.get("strict").and_then(Json::bool);
+            let schema =
+                inner.get("schema").map_or_else(|| RawJson::object(|_| {}), RawJson::from_json);
+            let strict = inner.get("strict").and_then(JsonRef::bool);
             Some(Format::Schema {
                 name: string(inner, "name"),
                 description: string(inner, "description"),
@@ -222,19 +223,19 @@ fn format(request: &mut ChatRequest, text: Json<'_>) {
             })
         }
         _ => {
-            request.extras.push(OWN, "text.format", Raw::of(format));
+            request.extras.push(OWN, "text.format", RawJson::from_json(format));
             None
         }
     };
 }
 
-fn reasoning(request: &mut ChatRequest, json: Json<'_>) {
+fn reasoning(request: &mut ChatRequest, json: JsonRef<'_>) {
     let told = string(json, "effort");
     let effort = told.as_deref().and_then(Effort::parse);
     if effort.is_none()
         && let Some(unknown) = json.get("effort")
     {
-        request.extras.push(OWN, "reasoning.effort", Raw::of(unknown));
+        request.extras.push(OWN, "reasoning.effort", RawJson::from_json(unknown));
     }
     let summary = string(json, "summary").or_else(|| string(json, "generate_summary"));
     request.settings.reasoning = Some(ReasoningWish {
@@ -247,23 +248,27 @@ fn reasoning(request: &mut ChatRequest, json: Json<'_>) {
     leftovers(request, "reasoning.", json, &["effort", "summary", "generate_summary"]);
 }
 
-fn leftovers(request: &mut ChatRequest, prefix: &str, json: Json<'_>, known: &[&str]) {
+fn leftovers(request: &mut ChatRequest, prefix: &str, json: JsonRef<'_>, known: &[&str]) {
     for (key, value) in
         json.members().filter(|(key, value)| !known.contains(key) && value.kind() != "null")
     {
-        request.extras.push(OWN, &format!("{prefix}{key}"), Raw::of(value));
+        request.extras.push(OWN, &format!("{prefix}{key}"), RawJson::from_json(value));
     }
 }
 
-fn number(key: &str, value: Json<'_>) -> Result<Raw, ClientError> {
-    if value.kind() == "number" { Ok(Raw::of(value)) } else { Err(wrong(key, "a number", value)) }
+fn number(key: &str, value: JsonRef<'_>) -> Result<RawJson, ClientError> {
+    if value.kind() == "number" {
+        Ok(RawJson::from_json(value))
+    } else {
+        Err(wrong(key, "a number", value))
+    }
 }
 
-fn array<'a>(value: Json<'a>, key: &str) -> Result<Json<'a>, ClientError> {
+fn array<'a>(value: JsonRef<'a>, key: &str) -> Result<JsonRef<'a>, ClientError> {
     if value.is_array() { Ok(value) } else { Err(wrong(key, "an array", value)) }
 }
 
-pub(super) fn wrong(place: &str, wanted: &str, got: Json<'_>) -> ClientError {
+pub(super) fn wrong(place: &str, wanted: &str, got: JsonRef<'_>) -> ClientError {
     refused(
         format!("Invalid type for '{place}': expected {wanted}, but got {}.", got.kind()),
         Some(place.to_owned()),

@@ -1,7 +1,7 @@
 //! Writes a conversation as a request of this API.
 
 use crate::{
-    base::{raw::Raw, write},
+    base::{raw::RawJson, write},
     dialect::{
         Carry, Encoded, Thinking, Traits,
         losses::Losses,
@@ -41,18 +41,18 @@ pub(super) fn write(request: &ChatRequest, traits: &Traits) -> Encoded {
         }
         o.array("input", |a| {
             for item in &input {
-                a.text(item);
+                a.raw_text(item);
             }
         });
         if !tools.is_empty() {
             o.array("tools", |a| {
                 for tool in &tools {
-                    a.text(tool);
+                    a.raw_text(tool);
                 }
             });
         }
         if let Some(choice) = tools_write::choice(request, &names) {
-            o.text("tool_choice", &choice);
+            o.raw_text("tool_choice", &choice);
         }
         if let Some(parallel) = settings.parallel_tools.filter(|_| own || !tools.is_empty()) {
             o.bool("parallel_tool_calls", parallel);
@@ -126,7 +126,7 @@ fn instructions(request: &ChatRequest, losses: &mut Losses) -> Option<String> {
     out
 }
 
-fn text(request: &ChatRequest, o: &mut write::Object<'_>) {
+fn text(request: &ChatRequest, o: &mut write::ObjectWriter<'_>) {
     let settings = &request.settings;
     let more: Vec<_> = request
         .extras
@@ -165,7 +165,7 @@ fn text(request: &ChatRequest, o: &mut write::Object<'_>) {
 fn reasoning(
     request: &ChatRequest,
     traits: &Traits,
-    o: &mut write::Object<'_>,
+    o: &mut write::ObjectWriter<'_>,
     losses: &mut Losses,
 ) {
     let own = request.extras.is_from(OWN);
@@ -215,7 +215,7 @@ fn effort(wish: &ReasoningWish) -> Option<&'static str> {
     }
 }
 
-fn tier(request: &ChatRequest, own: bool, o: &mut write::Object<'_>, losses: &mut Losses) {
+fn tier(request: &ChatRequest, own: bool, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
     match request.settings.service_tier.as_deref() {
         None => {}
         Some("standard_only" | "standard") if !own => {
@@ -228,7 +228,7 @@ fn tier(request: &ChatRequest, own: bool, o: &mut write::Object<'_>, losses: &mu
     }
 }
 
-fn user(request: &ChatRequest, own: bool, o: &mut write::Object<'_>, losses: &mut Losses) {
+fn user(request: &ChatRequest, own: bool, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
     let Some(user) = request.settings.user.as_deref() else { return };
     let safety = request.extras.get(OWN, "safety_identifier");
     if let Some(safety) = safety {
@@ -244,7 +244,7 @@ fn user(request: &ChatRequest, own: bool, o: &mut write::Object<'_>, losses: &mu
     }
 }
 
-fn unofficial(request: &ChatRequest, o: &mut write::Object<'_>, losses: &mut Losses) {
+fn unofficial(request: &ChatRequest, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
     let settings = &request.settings;
     let raws = [
         ("frequency_penalty", settings.frequency_penalty.is_some()),
@@ -267,15 +267,15 @@ fn unofficial(request: &ChatRequest, o: &mut write::Object<'_>, losses: &mut Los
     }
 }
 
-fn include(request: &ChatRequest, traits: &Traits, o: &mut write::Object<'_>) {
-    let mut wished: Vec<Raw> = request
+fn include(request: &ChatRequest, traits: &Traits, o: &mut write::ObjectWriter<'_>) {
+    let mut wished: Vec<RawJson> = request
         .extras
         .get(OWN, "include")
         .into_iter()
-        .flat_map(|list| list.json().items().map(Raw::of).collect::<Vec<_>>())
+        .flat_map(|list| list.json().items().map(RawJson::from_json).collect::<Vec<_>>())
         .collect();
     let mut add = |name: &str| {
-        let raw = Raw::string(name);
+        let raw = RawJson::string(name);
         if !wished.contains(&raw) {
             wished.push(raw);
         }
@@ -298,7 +298,12 @@ fn include(request: &ChatRequest, traits: &Traits, o: &mut write::Object<'_>) {
     }
 }
 
-fn leftover(request: &ChatRequest, own: bool, o: &mut write::Object<'_>, losses: &mut Losses) {
+fn leftover(
+    request: &ChatRequest,
+    own: bool,
+    o: &mut write::ObjectWriter<'_>,
+    losses: &mut Losses,
+) {
     for key in ["truncation", "background"].into_iter().filter(|_| own) {
         // As a field it is among those below.
         let noted = request.extras.iter().all(|(name, _)| name != key);

@@ -1,7 +1,7 @@
 //! Reads a whole answer.
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     dialect::{
         Carry, fault,
         responses::{
@@ -32,7 +32,7 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
             }
         }
         // Some tell nothing but the text.
-        _ => match json.get("output_text").and_then(Json::str) {
+        _ => match json.get("output_text").and_then(JsonRef::str) {
             Some(text) => blocks.push(Block::text(text)),
             None => {
                 return Err(shape::list(json, "output")
@@ -41,8 +41,8 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
             }
         },
     }
-    let logprobs: Vec<Raw> =
-        json.get("output").into_iter().flat_map(Json::items).flat_map(logprobs).collect();
+    let logprobs: Vec<RawJson> =
+        json.get("output").into_iter().flat_map(JsonRef::items).flat_map(logprobs).collect();
     let called = blocks.iter().any(|block| matches!(block.kind, BlockKind::ToolCall(_)));
     let refused = blocks.iter().any(|block| matches!(block.kind, BlockKind::Refusal(_)));
     Ok(ChatResponse {
@@ -59,7 +59,7 @@ pub(super) fn read(content_type: &str, body: &[u8], carry: &Carry) -> Result<Cha
 }
 
 /// The blocks that an output item is.
-pub(super) fn output(item: Json<'_>, carry: &Carry, calls: &mut u32) -> Vec<Block> {
+pub(super) fn output(item: JsonRef<'_>, carry: &Carry, calls: &mut u32) -> Vec<Block> {
     let kind = kind(item);
     if let Some(form) = form(&kind) {
         let mut call = items_read::call(item, form);
@@ -93,7 +93,7 @@ pub(super) fn output(item: Json<'_>, carry: &Carry, calls: &mut u32) -> Vec<Bloc
             image(item).map(|media| Block::new(BlockKind::Media(media))).into_iter().collect()
         }
         "" if !item.is_object() => Vec::new(),
-        _ => vec![Block::new(BlockKind::Foreign { dialect: OWN, body: Raw::of(item) })],
+        _ => vec![Block::new(BlockKind::Foreign { dialect: OWN, body: RawJson::from_json(item) })],
     }
 }
 
@@ -104,7 +104,7 @@ pub(super) fn call_id(told: String, carry: &Carry, calls: &mut u32) -> String {
 }
 
 /// The called tool's name as the client knows it.
-pub(super) fn name(item: Json<'_>, sent: &str, carry: &Carry) -> String {
+pub(super) fn name(item: JsonRef<'_>, sent: &str, carry: &Carry) -> String {
     let full = string(item, "namespace").map(|space| items_read::joined(&space, sent));
     // Tools that the provider found by itself stand in namespaces of which the client knows
     // nothing.
@@ -113,26 +113,30 @@ pub(super) fn name(item: Json<'_>, sent: &str, carry: &Carry) -> String {
 }
 
 /// Elements of the log probabilities of an item's texts.
-fn logprobs(item: Json<'_>) -> Vec<Raw> {
-    let parts = item.get("content").into_iter().flat_map(Json::items);
+fn logprobs(item: JsonRef<'_>) -> Vec<RawJson> {
+    let parts = item.get("content").into_iter().flat_map(JsonRef::items);
     parts
         .flat_map(|part| {
-            part.get("logprobs").into_iter().flat_map(Json::items).map(Raw::of).collect::<Vec<_>>()
+            part.get("logprobs")
+                .into_iter()
+                .flat_map(JsonRef::items)
+                .map(RawJson::from_json)
+                .collect::<Vec<_>>()
         })
         .collect()
 }
 
-fn joined(list: &[Raw]) -> Option<Raw> {
+fn joined(list: &[RawJson]) -> Option<RawJson> {
     let all = crate::base::write::array(|a| {
         for one in list {
             a.raw(one);
         }
     });
-    Raw::parse(&all).filter(|_| !list.is_empty())
+    RawJson::parse(&all).filter(|_| !list.is_empty())
 }
 
 /// A response that has failed or was cancelled.
-pub(super) fn failure(response: Json<'_>) -> Option<Fault> {
+pub(super) fn failure(response: JsonRef<'_>) -> Option<Fault> {
     match string(response, "status").as_deref() {
         Some("failed") => Some(fault::told(None, response)),
         Some("cancelled") => Some(cancelled()),
@@ -144,14 +148,14 @@ pub(super) fn cancelled() -> Fault {
     fault::unexpected("the response was cancelled")
 }
 
-pub(super) fn created(response: Json<'_>) -> Option<i64> {
+pub(super) fn created(response: JsonRef<'_>) -> Option<i64> {
     let at = response.get("created_at")?;
     // Some tell fractions.
     at.i64().or_else(|| at.text().split('.').next()?.parse().ok())
 }
 
-pub(super) fn finish(response: Json<'_>, called: bool, refused: bool) -> Finish {
-    let reason = response.at(&["incomplete_details", "reason"]).and_then(Json::str);
+pub(super) fn finish(response: JsonRef<'_>, called: bool, refused: bool) -> Finish {
+    let reason = response.member_at(&["incomplete_details", "reason"]).and_then(JsonRef::str);
     let kind = match (string(response, "status").as_deref(), reason.as_deref()) {
         (Some("incomplete"), Some("content_filter")) => FinishKind::Filter,
         (Some("incomplete"), _) => FinishKind::Length,
@@ -163,6 +167,6 @@ pub(super) fn finish(response: Json<'_>, called: bool, refused: bool) -> Finish 
     Finish { kind, said: meter::summary(response).finish, sequence: None }
 }
 
-pub(super) fn usage(usage: Json<'_>) -> Option<Usage> {
+pub(super) fn usage(usage: JsonRef<'_>) -> Option<Usage> {
     tokens::openai(usage)
 }

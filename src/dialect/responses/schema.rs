@@ -2,7 +2,7 @@
 //! nothing was said.
 
 use crate::{
-    base::{raw::Raw, write},
+    base::{raw::RawJson, write},
     dialect::{Shape, responses::items_read::OWN},
     ir::{block::Citation, response::Finish, response::FinishKind, usage::Usage},
 };
@@ -49,23 +49,20 @@ pub(super) enum State<'a> {
 impl Envelope {
     pub(super) fn new(shape: &Shape) -> Self {
         let repeated = write::object(|o| {
-            o.text("presence_penalty", "0.0");
+            o.raw_text("presence_penalty", "0.0");
             for (key, usual) in REPEATED {
                 match shape.echo.get(OWN, key) {
                     Some(said) => o.raw(key, said),
-                    None => o.text(key, usual),
+                    None => o.raw_text(key, usual),
                 };
             }
-            o.text("reasoning", &reasoning(shape.echo.get(OWN, "reasoning")));
-            o.text("text", &text(shape.echo.get(OWN, "text")));
+            o.raw_text("reasoning", &reasoning(shape.echo.get(OWN, "reasoning")));
+            o.raw_text("text", &text(shape.echo.get(OWN, "text")));
             o.array("tools", |a| {
-                for tool in shape
-                    .echo
-                    .get(OWN, "tools")
-                    .into_iter()
-                    .flat_map(|list| list.json().items().map(Raw::of).collect::<Vec<_>>())
-                {
-                    a.text(&self::tool(&tool));
+                for tool in shape.echo.get(OWN, "tools").into_iter().flat_map(|list| {
+                    list.json().items().map(RawJson::from_json).collect::<Vec<_>>()
+                }) {
+                    a.raw_text(&self::tool(&tool));
                 }
             });
         });
@@ -92,7 +89,7 @@ impl Envelope {
     }
 
     /// Writes the object; `output` is the text of the items.
-    pub(super) fn object(&self, o: &mut write::Object<'_>, state: &State<'_>, output: &str) {
+    pub(super) fn object(&self, o: &mut write::ObjectWriter<'_>, state: &State<'_>, output: &str) {
         let completed = matches!(state, State::Ended { word: "completed", .. });
         o.str("id", &self.id).str("object", "response").num("created_at", self.created);
         let word = match state {
@@ -127,7 +124,7 @@ impl Envelope {
             }
             _ => o.null("incomplete_details"),
         };
-        o.str("model", &self.model).text("output", &format!("[{output}]"));
+        o.str("model", &self.model).raw_text("output", &format!("[{output}]"));
         match state {
             State::Ended { usage: Some(usage), .. } => o.object("usage", |o| self::usage(o, usage)),
             _ => o.null("usage"),
@@ -140,7 +137,7 @@ impl Envelope {
         };
         o.str("service_tier", told.unwrap_or(&self.tier));
         // The first of the members brings the others along.
-        o.text("frequency_penalty", &self.rest);
+        o.raw_text("frequency_penalty", &self.rest);
     }
 }
 
@@ -161,7 +158,7 @@ pub(super) fn word(finish: &Finish, refused: bool) -> &str {
     }
 }
 
-pub(super) fn usage(o: &mut write::Object<'_>, usage: &Usage) {
+pub(super) fn usage(o: &mut write::ObjectWriter<'_>, usage: &Usage) {
     let (input, output) = (usage.input_total(), usage.output_total());
     o.num("input_tokens", input);
     o.object("input_tokens_details", |o| {
@@ -191,11 +188,11 @@ pub(super) fn annotation(citation: &Citation, end: u64) -> Option<String> {
     }))
 }
 
-fn reasoning(said: Option<&Raw>) -> String {
+fn reasoning(said: Option<&RawJson>) -> String {
     filled(said, &[("effort", "null"), ("summary", "null")])
 }
 
-fn text(said: Option<&Raw>) -> String {
+fn text(said: Option<&RawJson>) -> String {
     let Some(said) = said else { return r#"{"format":{"type":"text"}}"#.to_owned() };
     let json = said.json();
     let Some(format) = json.get("format").filter(|format| format.is_object()) else {
@@ -203,19 +200,19 @@ fn text(said: Option<&Raw>) -> String {
     };
     let schema = format.get("type").and_then(|kind| kind.str()).as_deref() == Some("json_schema");
     let format = if schema {
-        filled(Some(&Raw::of(format)), &[("description", "null"), ("strict", "false")])
+        filled(Some(&RawJson::from_json(format)), &[("description", "null"), ("strict", "false")])
     } else {
         format.text().to_owned()
     };
     write::object(|o| {
-        o.text("format", &format);
+        o.raw_text("format", &format);
         for (key, value) in json.members().filter(|(key, _)| *key != "format") {
             o.json(key, value);
         }
     })
 }
 
-fn tool(said: &Raw) -> String {
+fn tool(said: &RawJson) -> String {
     let json = said.json();
     match json.get("type").and_then(|kind| kind.str()).as_deref() {
         Some("function") => filled(
@@ -227,9 +224,10 @@ fn tool(said: &Raw) -> String {
                 o.json(key, value);
             }
             o.array("tools", |a| {
-                for inner in json.get("tools").into_iter().flat_map(crate::base::json::Json::items)
+                for inner in
+                    json.get("tools").into_iter().flat_map(crate::base::json::JsonRef::items)
                 {
-                    a.text(&tool(&Raw::of(inner)));
+                    a.raw_text(&tool(&RawJson::from_json(inner)));
                 }
             });
         }),
@@ -238,14 +236,14 @@ fn tool(said: &Raw) -> String {
 }
 
 /// An object with what it lacks.
-fn filled(said: Option<&Raw>, usual: &[(&str, &str)]) -> String {
+fn filled(said: Option<&RawJson>, usual: &[(&str, &str)]) -> String {
     write::object(|o| {
         for (key, value) in said.into_iter().flat_map(|said| said.json().members()) {
             o.json(key, value);
         }
         for (key, usual) in usual {
             if said.is_none_or(|said| said.json().members().all(|(known, _)| known != *key)) {
-                o.text(key, usual);
+                o.raw_text(key, usual);
             }
         }
     })

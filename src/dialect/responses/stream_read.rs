@@ -2,7 +2,7 @@
 //! the whole items.
 
 use crate::{
-    base::json::{self, Json},
+    base::json::{self, JsonRef},
     dialect::{
         Carry, StreamReader, Summary, fault,
         responses::{
@@ -79,7 +79,7 @@ impl Reader {
         }
     }
 
-    fn begin(&mut self, response: Option<Json<'_>>, out: &mut Vec<ChatEvent>) {
+    fn begin(&mut self, response: Option<JsonRef<'_>>, out: &mut Vec<ChatEvent>) {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
@@ -95,8 +95,8 @@ impl Reader {
     }
 
     /// The item that an event belongs to; ids may differ from event to event, numbers do not.
-    fn item(&mut self, event: Json<'_>, id: Option<String>) -> usize {
-        let number = event.get("output_index").and_then(Json::u64);
+    fn item(&mut self, event: JsonRef<'_>, id: Option<String>) -> usize {
+        let number = event.get("output_index").and_then(JsonRef::u64);
         let found = match (number, &id) {
             (Some(number), _) => self.items.iter().position(|item| item.key == number),
             (None, Some(id)) => self.items.iter().position(|item| item.id == *id),
@@ -209,14 +209,14 @@ impl Reader {
         }
     }
 
-    fn added(&mut self, at: usize, item: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn added(&mut self, at: usize, item: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         if let Some(form) = form(&kind(item)) {
             self.call(at, item, form, out);
         }
     }
 
     /// Opens a call as soon as its name is known.
-    fn call(&mut self, at: usize, item: Json<'_>, form: CallForm, out: &mut Vec<ChatEvent>) {
+    fn call(&mut self, at: usize, item: JsonRef<'_>, form: CallForm, out: &mut Vec<ChatEvent>) {
         let known = &self.items[at];
         if known.done || known.open.is_some() || !known.told.is_empty() {
             return;
@@ -233,7 +233,7 @@ impl Reader {
     }
 
     /// A part of a message is complete.
-    fn part_done(&mut self, at: usize, index: u64, part: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn part_done(&mut self, at: usize, index: u64, part: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let (slot, key) = match kind(part).as_str() {
             "output_text" | "text" => (Slot::Text, "text"),
             "refusal" => (Slot::Refusal, "refusal"),
@@ -251,16 +251,17 @@ impl Reader {
             && let Some(list) =
                 part.get("logprobs").filter(|list| list.is_array() && !list.is_blank())
         {
-            out.push(ChatEvent::Logprobs(crate::base::raw::Raw::of(list)));
+            out.push(ChatEvent::Logprobs(crate::base::raw::RawJson::from_json(list)));
         }
-        for one in part.get("annotations").into_iter().flat_map(Json::items).skip(open.citations) {
+        for one in part.get("annotations").into_iter().flat_map(JsonRef::items).skip(open.citations)
+        {
             out.push(ChatEvent::Citation { block, citation: citation(one) });
         }
         self.close(at, out);
     }
 
     /// An item is complete.
-    fn item_done(&mut self, at: usize, item: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn item_done(&mut self, at: usize, item: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         if self.items[at].done {
             return;
         }
@@ -288,7 +289,10 @@ impl Reader {
             _ => {
                 let head = match image(item) {
                     Some(media) if kind == "image_generation_call" => Head::Media(media),
-                    _ => Head::Foreign { dialect: OWN, body: crate::base::raw::Raw::of(item) },
+                    _ => Head::Foreign {
+                        dialect: OWN,
+                        body: crate::base::raw::RawJson::from_json(item),
+                    },
                 };
                 out.push(ChatEvent::Open { block: self.next, head });
                 out.push(ChatEvent::Close { block: self.next });
@@ -299,7 +303,7 @@ impl Reader {
         self.items[at].done = true;
     }
 
-    fn thought_done(&mut self, at: usize, item: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn thought_done(&mut self, at: usize, item: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let slot = match &self.items[at].open {
             Some(part) => part.slot,
             None => {
@@ -316,7 +320,7 @@ impl Reader {
                 self.whole(at, slot, 0, &text.str().unwrap_or_default(), out)
             }
             list => {
-                for (part, index) in list.into_iter().flat_map(Json::items).zip(0..) {
+                for (part, index) in list.into_iter().flat_map(JsonRef::items).zip(0..) {
                     self.whole(at, slot, index, &string(part, "text").unwrap_or_default(), out);
                 }
             }
@@ -331,7 +335,7 @@ impl Reader {
         }
     }
 
-    fn cite(&mut self, at: usize, index: u64, event: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn cite(&mut self, at: usize, index: u64, event: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let Some(annotation) = event.get("annotation").filter(|annotation| annotation.is_object())
         else {
             return;
@@ -343,8 +347,9 @@ impl Reader {
         }
     }
 
-    fn terminal(&mut self, response: Json<'_>, out: &mut Vec<ChatEvent>) {
-        for (item, number) in response.get("output").into_iter().flat_map(Json::items).zip(0_u64..)
+    fn terminal(&mut self, response: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
+        for (item, number) in
+            response.get("output").into_iter().flat_map(JsonRef::items).zip(0_u64..)
         {
             let known = self.items.iter().position(|known| known.key == number);
             let at = known.unwrap_or_else(|| {
@@ -375,7 +380,7 @@ impl Reader {
         });
     }
 
-    fn grow(&mut self, kind: &str, event: Json<'_>, out: &mut Vec<ChatEvent>) {
+    fn grow(&mut self, kind: &str, event: JsonRef<'_>, out: &mut Vec<ChatEvent>) {
         let (what, done) = match kind.strip_suffix(".delta") {
             Some(what) => (what, false),
             None => (kind.strip_suffix(".done").unwrap_or(kind), true),
@@ -391,9 +396,9 @@ impl Reader {
         };
         let index = match slot {
             Slot::Arguments => 0,
-            Slot::Summary => event.get("summary_index").and_then(Json::u64).unwrap_or(0),
+            Slot::Summary => event.get("summary_index").and_then(JsonRef::u64).unwrap_or(0),
             Slot::Refusal | Slot::Text | Slot::Thought => {
-                event.get("content_index").and_then(Json::u64).unwrap_or(0)
+                event.get("content_index").and_then(JsonRef::u64).unwrap_or(0)
             }
         };
         let at = self.item(event, string(event, "item_id"));
@@ -407,7 +412,7 @@ impl Reader {
             && let Some(part) = &mut self.items[at].open
         {
             part.logprobs = true;
-            out.push(ChatEvent::Logprobs(crate::base::raw::Raw::of(list)));
+            out.push(ChatEvent::Logprobs(crate::base::raw::RawJson::from_json(list)));
         }
     }
 }
@@ -423,13 +428,13 @@ impl StreamReader for Reader {
         if self.done || data.trim_ascii() == b"[DONE]" {
             return Ok(());
         }
-        let event = match json::check(data) {
+        let event = match json::parse(data) {
             Ok(event) if event.is_object() => event,
             Ok(list) if fault::is_error(list) => return Err(Box::new(fault::told(None, list))),
             Ok(_) => {
                 return Err(Box::new(fault::bad_event(
                     self.events,
-                    json::Bad { flaw: json::Flaw::NotAnObject, offset: 0 },
+                    json::JsonError { kind: json::JsonErrorKind::NotAnObject, offset: 0 },
                     data,
                 )));
             }
@@ -438,7 +443,7 @@ impl StreamReader for Reader {
             }
             Err(bad) => return Err(Box::new(fault::bad_event(self.events, bad, data))),
         };
-        let told = event.get("type").and_then(Json::str);
+        let told = event.get("type").and_then(JsonRef::str);
         // Where the type is missing, the event's name says it.
         let kind = told.as_deref().or_else(|| std::str::from_utf8(name).ok()).unwrap_or_default();
         if kind == "error" || kind.is_empty() && fault::is_error(event) || name == b"error" {
@@ -479,7 +484,7 @@ impl StreamReader for Reader {
             "content_part.done" => {
                 self.begin(None, out);
                 let at = self.item(event, string(event, "item_id"));
-                let index = event.get("content_index").and_then(Json::u64).unwrap_or(0);
+                let index = event.get("content_index").and_then(JsonRef::u64).unwrap_or(0);
                 if let Some(part) = event.get("part") {
                     self.part_done(at, index, part, out);
                 }
@@ -487,7 +492,7 @@ impl StreamReader for Reader {
             "output_text.annotation.added" | "output_text_annotation.added" => {
                 self.begin(None, out);
                 let at = self.item(event, string(event, "item_id"));
-                let index = event.get("content_index").and_then(Json::u64).unwrap_or(0);
+                let index = event.get("content_index").and_then(JsonRef::u64).unwrap_or(0);
                 self.cite(at, index, event, out);
             }
             _ if kind.ends_with(".delta") || kind.ends_with(".done") => {

@@ -181,7 +181,7 @@ impl Writer {
         let index = self.count;
         for kind in ["response.output_item.added", "response.output_item.done"] {
             self.frames.emit(kind, out, |o| {
-                o.num("output_index", index).text("item", item);
+                o.num("output_index", index).raw_text("item", item);
             });
         }
         append(&mut self.output, item);
@@ -310,7 +310,7 @@ impl Writer {
         self.frames.emit("response.output_text.annotation.added", out, |o| {
             place(o, id, index, *count)
                 .num("annotation_index", number)
-                .text("annotation", &annotation);
+                .raw_text("annotation", &annotation);
         });
     }
 
@@ -327,7 +327,7 @@ impl Writer {
         }
         append(&mut part.logprobs, inside);
         self.frames.emit("response.output_text.delta", out, |o| {
-            place(o, id, index, *count).str("delta", "").text("logprobs", list);
+            place(o, id, index, *count).str("delta", "").raw_text("logprobs", list);
         });
     }
 
@@ -341,12 +341,12 @@ impl Writer {
             place(o, id, index, number)
                 .str(if part.refusal { "refusal" } else { "text" }, &part.text);
             if !part.refusal {
-                o.text("logprobs", &format!("[{}]", part.logprobs));
+                o.raw_text("logprobs", &format!("[{}]", part.logprobs));
             }
         });
         let text = write::object(|o| part.object(o));
         self.frames.emit("response.content_part.done", out, |o| {
-            place(o, id, index, number).text("part", &text);
+            place(o, id, index, number).raw_text("part", &text);
         });
         append(&mut speech.parts, &text);
         speech.count += 1;
@@ -394,7 +394,7 @@ impl Writer {
             }
         };
         self.frames.emit("response.output_item.done", out, |o| {
-            o.num("output_index", index).text("item", &item);
+            o.num("output_index", index).raw_text("item", &item);
         });
         append(&mut self.output, &item);
         self.count += 1;

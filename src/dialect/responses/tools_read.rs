@@ -2,7 +2,7 @@
 //! runs itself.
 
 use crate::{
-    base::{json::Json, raw::Raw},
+    base::{json::JsonRef, raw::RawJson},
     dialect::responses::items_read::{OWN, joined, kind, string},
     ir::{
         extras::Extras,
@@ -15,7 +15,7 @@ pub(super) const NAMESPACE: &str = "namespace";
 /// Note at a free-text tool: the namespace that it stands in.
 pub(super) const INSIDE: &str = "inside";
 
-pub(super) fn tools(list: Json<'_>) -> Vec<Tool> {
+pub(super) fn tools(list: JsonRef<'_>) -> Vec<Tool> {
     let mut out = Vec::new();
     for tool in list.items() {
         match kind(tool).as_str() {
@@ -25,7 +25,7 @@ pub(super) fn tools(list: Json<'_>) -> Vec<Tool> {
             kind => out.push(Tool::Hosted(HostedTool {
                 kind: hosted(kind),
                 dialect: OWN,
-                body: Raw::of(tool),
+                body: RawJson::from_json(tool),
             })),
         }
     }
@@ -40,14 +40,14 @@ fn hosted(kind: &str) -> Hosted {
     }
 }
 
-fn function(tool: Json<'_>) -> FunctionTool {
+fn function(tool: JsonRef<'_>) -> FunctionTool {
     // The form of chat is not official here, but understood.
     let inner = tool.get("function").filter(|inner| inner.is_object()).unwrap_or(tool);
     FunctionTool {
         name: string(inner, "name").unwrap_or_default(),
         description: string(inner, "description"),
-        schema: inner.get("parameters").map(Raw::of),
-        strict: inner.get("strict").and_then(Json::bool),
+        schema: inner.get("parameters").map(RawJson::from_json),
+        strict: inner.get("strict").and_then(JsonRef::bool),
         namespace: None,
         cache: None,
         extras: Extras::of(
@@ -58,31 +58,31 @@ fn function(tool: Json<'_>) -> FunctionTool {
     }
 }
 
-fn custom(tool: Json<'_>) -> CustomTool {
+fn custom(tool: JsonRef<'_>) -> CustomTool {
     let inner = tool.get("custom").filter(|inner| inner.is_object()).unwrap_or(tool);
     CustomTool {
         name: string(inner, "name").unwrap_or_default(),
         description: string(inner, "description"),
-        format: inner.get("format").map(Raw::of),
+        format: inner.get("format").map(RawJson::from_json),
         extras: Extras::of(OWN, tool, &["type", "custom", "name", "description", "format"]),
     }
 }
 
 /// Whether a namespace can be told as single tools.
-fn holds_tools(tool: Json<'_>) -> bool {
-    let mut inside = tool.get("tools").into_iter().flat_map(Json::items).peekable();
+fn holds_tools(tool: JsonRef<'_>) -> bool {
+    let mut inside = tool.get("tools").into_iter().flat_map(JsonRef::items).peekable();
     inside.peek().is_some()
         && inside.all(|tool| matches!(kind(tool).as_str(), "function" | "custom"))
 }
 
-fn namespace(tool: Json<'_>, out: &mut Vec<Tool>) {
+fn namespace(tool: JsonRef<'_>, out: &mut Vec<Tool>) {
     let name = string(tool, "name").unwrap_or_default();
     let first = out.len();
-    for inner in tool.get("tools").into_iter().flat_map(Json::items) {
+    for inner in tool.get("tools").into_iter().flat_map(JsonRef::items) {
         let one = if kind(inner) == "custom" {
             let mut it = custom(inner);
             it.name = joined(&name, &it.name);
-            it.extras.note(OWN, INSIDE, Raw::string(&name));
+            it.extras.note(OWN, INSIDE, RawJson::string(&name));
             Tool::Custom(it)
         } else {
             let it = function(inner);
@@ -94,14 +94,14 @@ fn namespace(tool: Json<'_>, out: &mut Vec<Tool>) {
         };
         out.push(one);
     }
-    let whole = Raw::object(|o| {
+    let whole = RawJson::object(|o| {
         for (key, value) in tool.members().filter(|(key, value)| {
             !["type", "name", "tools"].contains(key) && value.kind() != "null"
         }) {
             o.json(key, value);
         }
     });
-    let description = tool.get("description").map(Raw::of);
+    let description = tool.get("description").map(RawJson::from_json);
     if let Some(extras) = out.get_mut(first).and_then(extras) {
         extras.note(OWN, NAMESPACE, whole);
         if let Some(description) = description {
@@ -119,7 +119,7 @@ fn extras(tool: &mut Tool) -> Option<&mut Extras> {
 }
 
 /// The wish, where it can be told to others; a wish for a hosted tool cannot.
-pub(super) fn choice(json: Json<'_>, tools: &[Tool]) -> Option<ToolChoice> {
+pub(super) fn choice(json: JsonRef<'_>, tools: &[Tool]) -> Option<ToolChoice> {
     if let Some(word) = json.str() {
         return match &*word {
             "auto" => Some(ToolChoice::Auto),
@@ -141,7 +141,7 @@ pub(super) fn choice(json: Json<'_>, tools: &[Tool]) -> Option<ToolChoice> {
     }
 }
 
-fn named(json: Json<'_>, tools: &[Tool]) -> Option<String> {
+fn named(json: JsonRef<'_>, tools: &[Tool]) -> Option<String> {
     let inner = json
         .get("function")
         .or_else(|| json.get("custom"))

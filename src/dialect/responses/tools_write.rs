@@ -1,7 +1,7 @@
 //! Writes tools and the wish for one.
 
 use crate::{
-    base::{raw::Raw, write},
+    base::{raw::RawJson, write},
     dialect::{
         losses::Losses,
         responses::{
@@ -47,7 +47,7 @@ pub(super) fn tools(request: &ChatRequest, names: &Names<'_>, losses: &mut Losse
             }
             o.array("tools", |a| {
                 for tool in &inside {
-                    a.text(tool);
+                    a.raw_text(tool);
                 }
             });
         }));
@@ -86,11 +86,11 @@ fn function(tool: &FunctionTool, names: &Names<'_>, losses: &mut Losses) -> Stri
                 o.raw("parameters", schema);
             }
             Some(schema) => {
-                o.text("parameters", &object_schema(schema));
+                o.raw_text("parameters", &object_schema(schema));
             }
             None if own => {}
             None => {
-                o.text("parameters", r#"{"type":"object","properties":{}}"#);
+                o.raw_text("parameters", r#"{"type":"object","properties":{}}"#);
             }
         }
         // Left out, it would mean that schemas are made strict.
@@ -102,7 +102,7 @@ fn function(tool: &FunctionTool, names: &Names<'_>, losses: &mut Losses) -> Stri
 }
 
 /// A schema of arguments has to say that they are an object.
-fn object_schema(schema: &Raw) -> String {
+fn object_schema(schema: &RawJson) -> String {
     let json = schema.json();
     if !json.is_object() {
         return r#"{"type":"object","properties":{}}"#.to_owned();
@@ -129,7 +129,7 @@ fn custom(tool: &CustomTool, names: &Names<'_>, losses: &mut Losses) -> String {
     })
 }
 
-fn leftover(extras: &Extras, o: &mut write::Object<'_>, losses: &mut Losses) {
+fn leftover(extras: &Extras, o: &mut write::ObjectWriter<'_>, losses: &mut Losses) {
     for (key, value) in extras.iter() {
         if !extras.is_from(OWN) {
             losses.add(format!("tools.{key}"));
@@ -191,7 +191,7 @@ pub(super) fn choice(request: &ChatRequest, names: &Names<'_>) -> Option<String>
     {
         return Some(said.text().to_owned());
     }
-    let named = |o: &mut write::Object<'_>, name: &str| {
+    let named = |o: &mut write::ObjectWriter<'_>, name: &str| {
         o.str("type", if names.is_custom(name) { "custom" } else { "function" })
             .str("name", names.sent(name));
         o.opt_str("namespace", names.space(name));

@@ -13,9 +13,9 @@ static REFERENCE: LazyLock<CoreBPE> =
     LazyLock::new(|| tiktoken_rs::o200k_base().expect("a vocabulary"));
 
 fn tokens(text: &str) -> Vec<u32> {
-    let (mut all, mut buffer, mut rest) = (Vec::new(), Merging::default(), text);
+    let (mut all, mut buffer, mut rest) = (Vec::new(), MergeBuffer::default(), text);
     while !rest.is_empty() {
-        let (piece, later) = rest.split_at(VOCABULARY.piece(rest));
+        let (piece, later) = rest.split_at(VOCABULARY.piece_len(rest));
         all.extend_from_slice(VOCABULARY.merge(piece.as_bytes(), &mut buffer));
         rest = later;
     }
@@ -43,7 +43,7 @@ fn hard_texts_have_the_tokens_of_the_reference() {
         "http://example.com/a/b//c?x=1&y=2#z",
     ] {
         assert_eq!(tokens(text), REFERENCE.encode_ordinary(text), "{text:?}");
-        assert_eq!(count(text), REFERENCE.encode_ordinary(text).len() as u64, "{text:?}");
+        assert_eq!(count_tokens(text), REFERENCE.encode_ordinary(text).len() as u64, "{text:?}");
     }
 }
 
@@ -56,7 +56,7 @@ fn recorded_texts_have_the_tokens_of_the_reference() {
         "openai.responses",
         "openai.embeddings",
     ];
-    for exchange in recorded::of(&all) {
+    for exchange in recorded::load_exchanges(&all) {
         for text in [exchange.request.to_string(), exchange.response] {
             let text: String = text.chars().take(8_000).collect();
             assert_eq!(tokens(&text), REFERENCE.encode_ordinary(&text), "{}", exchange.id);
@@ -70,7 +70,7 @@ fn long_runs_are_counted_in_time() {
         let text = run.repeat(60_000 / run.len());
         assert_eq!(tokens(&text), REFERENCE.encode_ordinary(&text), "{run:?}");
         let long = run.repeat(1_000_000 / run.len());
-        let few = count(&long);
+        let few = count_tokens(&long);
         assert!(few > 1_000 && few <= 1_000_000, "{run:?}: {few}");
     }
 }
@@ -91,19 +91,19 @@ proptest! {
 
 /// The vocabulary of the reference, before it is deflated: what `assets/o200k.bin` holds.
 fn pack() -> Vec<u8> {
-    let texts: Vec<Vec<u8>> = (0..MERGES as u32 + BYTES)
+    let texts: Vec<Vec<u8>> = (0..MERGE_COUNT as u32 + BYTE_TOKENS)
         .map(|token| REFERENCE.decode_bytes([token].as_slice()).expect("a token").to_vec())
         .collect();
     let ranks: HashMap<&[u8], u32> =
         texts.iter().zip(0..).map(|(text, rank)| (text.as_slice(), rank)).collect();
-    let mut singles = [0_u8; BYTES as usize];
-    for (token, text) in texts.iter().take(BYTES as usize).enumerate() {
+    let mut singles = [0_u8; BYTE_TOKENS as usize];
+    for (token, text) in texts.iter().take(BYTE_TOKENS as usize).enumerate() {
         assert_eq!(text.len(), 1);
         singles[usize::from(text[0])] = token as u8;
     }
-    let mut planes = vec![0_u8; MERGES * 6];
-    for (at, text) in texts.iter().skip(BYTES as usize).enumerate() {
-        let limit = at as u32 + BYTES;
+    let mut planes = vec![0_u8; MERGE_COUNT * 6];
+    for (at, text) in texts.iter().skip(BYTE_TOKENS as usize).enumerate() {
+        let limit = at as u32 + BYTE_TOKENS;
         let mut ends: Vec<usize> = (0..=text.len()).collect();
         while ends.len() > 3 {
             let merges = ends
@@ -115,7 +115,7 @@ fn pack() -> Vec<u8> {
         }
         for (plane, half) in [&text[..ends[1]], &text[ends[1]..]].into_iter().enumerate() {
             for byte in 0..3 {
-                planes[(plane * 3 + byte) * MERGES + at] = ranks[half].to_le_bytes()[byte];
+                planes[(plane * 3 + byte) * MERGE_COUNT + at] = ranks[half].to_le_bytes()[byte];
             }
         }
     }
@@ -152,7 +152,7 @@ fn the_packed_vocabulary_is_that_of_the_reference() {
         return;
     }
     let mut found = Vec::new();
-    ZlibDecoder::new(PACKED).read_to_end(&mut found).expect("the file");
+    ZlibDecoder::new(PACKED_VOCABULARY).read_to_end(&mut found).expect("the file");
     // Not `assert_eq`: nobody reads a megabyte of numbers.
     assert!(
         found == wanted,

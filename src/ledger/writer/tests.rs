@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     base::{
-        clock::{Fake, UnixMillis},
+        clock::{FakeClock, UnixMillis},
         id::RequestId,
         money::NanoUsd,
     },
@@ -27,14 +27,14 @@ use crate::{
 struct Plain;
 
 impl Redactor for Plain {
-    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         Cow::Owned(text.replace("sk-very-secret", "[redacted]"))
     }
 }
 
 struct World {
     home: tempfile::TempDir,
-    clock: Arc<Fake>,
+    clock: Arc<FakeClock>,
 }
 
 impl World {
@@ -520,7 +520,7 @@ async fn what_is_old_goes_and_no_secret_stays() {
         ..Settings::default()
     };
     let (sink, ledger, _told) = world.start_with(settings);
-    world.clock.pass(Duration::from_secs(7_000));
+    world.clock.advance(Duration::from_secs(7_000));
     let ids: Vec<RequestId> = (0..60)
         .map(|n| {
             let mut entry = world.entry(n * 120);

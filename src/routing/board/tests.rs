@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    base::draw::Scripted,
+    base::draw::ScriptedRng,
     config::settings::Upstream,
     events::kind::Level,
     ir::{
@@ -82,7 +82,7 @@ impl World {
 
     fn ask_large(&self, tried: &[Tried], estimate: u64, now: u64) -> (Decision, Option<Ticket>) {
         let question = Question { tried, estimate, ..Question::of(&self.candidates) };
-        self.board.decide(&question, at(now), &mut Scripted::new(&[0.0]))
+        self.board.decide(&question, at(now), &mut ScriptedRng::new(&[0.0]))
     }
 
     fn verdict(&self, tried: &[Tried], now: u64) -> Verdict {
@@ -340,7 +340,7 @@ fn a_second_is_taken_only_of_those_that_are_ready() {
     let world = World::new(vec![upstream(1, "a", None, 1), upstream(2, "b", None, 1)]);
     let ready = |tried: &[Tried], now: u64| {
         let question = Question { tried, ..Question::of(&world.candidates) };
-        world.board.decide_ready(&question, None, at(now), &mut Scripted::new(&[0.0])).map(
+        world.board.decide_ready(&question, None, at(now), &mut ScriptedRng::new(&[0.0])).map(
             |(index, ticket)| {
                 world.board.record(&ticket, End::Abandoned, at(now));
                 index

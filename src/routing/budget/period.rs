@@ -2,34 +2,34 @@
 
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 
-use crate::{base::clock::UnixMillis, config::settings::Per};
+use crate::{base::clock::UnixMillis, config::settings::Period};
 
 /// A span of the calendar in one time zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Period {
+pub struct CalendarPeriod {
     pub from: UnixMillis,
     /// `None`: it never ends.
     pub until: Option<UnixMillis>,
 }
 
-impl Period {
+impl CalendarPeriod {
     /// The one that holds a moment. Days have 23 or 25 hours where clocks change, and weeks begin
     /// on Monday.
     #[must_use]
-    pub fn of(per: Per, at: UnixMillis, zone: &TimeZone) -> Self {
+    pub fn containing(per: Period, at: UnixMillis, zone: &TimeZone) -> Self {
         let always = Self { from: UnixMillis(0), until: None };
         let Ok(moment) = Timestamp::from_millisecond(at.0) else { return always };
         let today = moment.to_zoned(zone.clone()).date();
         let (first, next) = match per {
-            Per::Day => (Some(today), today.tomorrow().ok()),
-            Per::Week => {
+            Period::Day => (Some(today), today.tomorrow().ok()),
+            Period::Week => {
                 let monday = today
                     .checked_sub(i64::from(today.weekday().to_monday_zero_offset()).days())
                     .ok();
                 (monday, monday.and_then(|monday| monday.checked_add(7.days()).ok()))
             }
-            Per::Month => (Some(today.first_of_month()), today.last_of_month().tomorrow().ok()),
-            Per::Total => return always,
+            Period::Month => (Some(today.first_of_month()), today.last_of_month().tomorrow().ok()),
+            Period::Total => return always,
         };
         let midnight = |date: Option<Date>| {
             Some(UnixMillis(date?.to_zoned(zone.clone()).ok()?.timestamp().as_millisecond()))
@@ -52,14 +52,14 @@ mod tests {
         let shanghai = TimeZone::get("Asia/Shanghai").unwrap();
         for (per, moment, zone, from, until) in [
             (
-                Per::Day,
+                Period::Day,
                 "2025-09-03T21:59:59Z",
                 &berlin,
                 "2025-09-02T22:00:00Z",
                 "2025-09-03T22:00:00Z",
             ),
             (
-                Per::Day,
+                Period::Day,
                 "2025-09-03T22:00:00Z",
                 &berlin,
                 "2025-09-03T22:00:00Z",
@@ -67,7 +67,7 @@ mod tests {
             ),
             // The day on which clocks go back has 25 hours.
             (
-                Per::Day,
+                Period::Day,
                 "2025-10-26T12:00:00Z",
                 &berlin,
                 "2025-10-25T22:00:00Z",
@@ -75,37 +75,37 @@ mod tests {
             ),
             // A Sunday, and the Monday after it.
             (
-                Per::Week,
+                Period::Week,
                 "2025-09-07T12:00:00Z",
                 &shanghai,
                 "2025-08-31T16:00:00Z",
                 "2025-09-07T16:00:00Z",
             ),
             (
-                Per::Week,
+                Period::Week,
                 "2025-09-07T16:00:00Z",
                 &shanghai,
                 "2025-09-07T16:00:00Z",
                 "2025-09-14T16:00:00Z",
             ),
             (
-                Per::Month,
+                Period::Month,
                 "2025-12-31T15:00:00Z",
                 &shanghai,
                 "2025-11-30T16:00:00Z",
                 "2025-12-31T16:00:00Z",
             ),
         ] {
-            let period = Period::of(per, at(moment), zone);
+            let period = CalendarPeriod::containing(per, at(moment), zone);
             assert_eq!(
                 period,
-                Period { from: at(from), until: Some(at(until)) },
+                CalendarPeriod { from: at(from), until: Some(at(until)) },
                 "{per:?} {moment}"
             );
         }
         assert_eq!(
-            Period::of(Per::Total, at("2025-09-03T00:00:00Z"), &berlin),
-            Period { from: UnixMillis(0), until: None }
+            CalendarPeriod::containing(Period::Total, at("2025-09-03T00:00:00Z"), &berlin),
+            CalendarPeriod { from: UnixMillis(0), until: None }
         );
     }
 }

@@ -4,7 +4,7 @@ use http::{HeaderMap, Uri, header};
 
 use crate::{
     base::clean,
-    ir::fault::{ClientError, ErrorKind},
+    ir::fault::{ProxyError, ProxyErrorKind},
 };
 
 /// Checks Host (and `:authority`, and an absolute-form URI) against loopback names and `trusted`.
@@ -12,13 +12,13 @@ use crate::{
 /// # Errors
 ///
 /// 400 for a missing, doubled or malformed Host; 403 for one that is not allowed.
-pub fn check(
+pub fn check_host(
     headers: &HeaderMap,
     uri: &Uri,
     http2: bool,
     trusted: &[String],
-) -> Result<(), ClientError> {
-    let bad = |message: &str| Err(ClientError::new(ErrorKind::BadRequest, message));
+) -> Result<(), ProxyError> {
+    let bad = |message: &str| Err(ProxyError::new(ProxyErrorKind::BadRequest, message));
     let mut hosts = headers.get_all(header::HOST).iter();
     let (first, second) = (hosts.next(), hosts.next());
     if second.is_some() {
@@ -36,19 +36,19 @@ pub fn check(
         (None, Some(authority)) if http2 => authority,
         (None, _) => return bad("the request has no Host header"),
     };
-    let Some(name) = name(host) else { return bad("the Host header is malformed") };
-    if allowed(name, trusted) {
+    let Some(name) = parse_host(host) else { return bad("the Host header is malformed") };
+    if is_allowed(name, trusted) {
         return Ok(());
     }
     let message = format!(
         "Host `{}` is not allowed; aiproxy answers to localhost, or to names in `trusted_hosts` under [server]",
         clean::clean(host)
     );
-    Err(ClientError::new(ErrorKind::Forbidden, message).code("host_not_allowed"))
+    Err(ProxyError::new(ProxyErrorKind::Forbidden, message).code("host_not_allowed"))
 }
 
 /// The host without port and without a trailing dot; `None` where it is no host.
-fn name(host: &str) -> Option<&str> {
+fn parse_host(host: &str) -> Option<&str> {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => {
             let inside = rest.find(']')?;
@@ -65,12 +65,12 @@ fn name(host: &str) -> Option<&str> {
     (good_port && good_name).then(|| name.strip_suffix('.').unwrap_or(name))
 }
 
-fn allowed(name: &str, trusted: &[String]) -> bool {
+fn is_allowed(name: &str, trusted: &[String]) -> bool {
     // Written out rather than parsed: `127.1`, `2130706433` and mapped addresses are how filters
     // are slipped past.
-    let ours = ["localhost", "127.0.0.1", "[::1]"];
+    let loopback = ["localhost", "127.0.0.1", "[::1]"];
     let is = |host: &str| host.eq_ignore_ascii_case(name);
-    ours.into_iter().any(is) || trusted.iter().any(|host| is(host.trim_end_matches('.')))
+    loopback.into_iter().any(is) || trusted.iter().any(|host| is(host.trim_end_matches('.')))
 }
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pain_23_only_our_own_names_are_answered() {
+    fn only_our_own_names_are_answered() {
         let trusted = ["mybox.lan".to_owned()];
         for (host, ok) in [
             ("localhost:8642", true),
@@ -99,11 +99,11 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().expect("header text"));
             assert_eq!(
-                check(&headers, &Uri::from_static("/"), false, &trusted).is_ok(),
+                check_host(&headers, &Uri::from_static("/"), false, &trusted).is_ok(),
                 ok,
                 "{host}"
             );
         }
-        assert!(check(&HeaderMap::new(), &Uri::from_static("/"), false, &[]).is_err());
+        assert!(check_host(&HeaderMap::new(), &Uri::from_static("/"), false, &[]).is_err());
     }
 }

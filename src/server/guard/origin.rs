@@ -4,12 +4,12 @@ use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::{
     base::clean,
-    ir::fault::{ClientError, ErrorKind},
+    ir::fault::{ProxyError, ProxyErrorKind},
 };
 
 /// What the answer must say to a browser whose origin is allowed.
 #[derive(Clone, Debug)]
-pub struct Allowed(pub HeaderValue);
+pub struct AllowedOrigin(pub HeaderValue);
 
 /// Checks Origin and Sec-Fetch-Site.
 ///
@@ -17,21 +17,24 @@ pub struct Allowed(pub HeaderValue);
 ///
 /// 403 for any origin that is not listed, `null` included, and for cross-site fetches without an
 /// Origin.
-pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<Option<Allowed>, ClientError> {
+pub fn check_origin(
+    headers: &HeaderMap,
+    allowed: &[String],
+) -> Result<Option<AllowedOrigin>, ProxyError> {
     if let Some(origin) = headers.get(header::ORIGIN) {
         let text = origin.to_str().unwrap_or("?");
-        if allowed.iter().any(|one| one == text) {
-            return Ok(Some(Allowed(origin.clone())));
+        if allowed.iter().any(|listed| listed == text) {
+            return Ok(Some(AllowedOrigin(origin.clone())));
         }
         let message = format!(
             "origin `{}` is not allowed; list it in `allowed_origins` under [server] to let this web page in",
             clean::clean(text)
         );
-        return Err(ClientError::new(ErrorKind::Forbidden, message).code("origin_not_allowed"));
+        return Err(ProxyError::new(ProxyErrorKind::Forbidden, message).code("origin_not_allowed"));
     }
     let site = headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
     if matches!(site, Some("cross-site" | "same-site")) {
-        return Err(ClientError::new(ErrorKind::Forbidden, "a web page may not ask aiproxy")
+        return Err(ProxyError::new(ProxyErrorKind::Forbidden, "a web page may not ask aiproxy")
             .code("origin_not_allowed"));
     }
     Ok(None)
@@ -44,7 +47,7 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// The headers of an answer to an allowed origin; never with credentials.
-pub fn allow(origin: &Allowed, preflight: bool, out: &mut HeaderMap) {
+pub fn set_cors_headers(origin: &AllowedOrigin, preflight: bool, out: &mut HeaderMap) {
     out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.0.clone());
     out.insert(header::VARY, HeaderValue::from_static("Origin"));
     if preflight {
@@ -72,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pain_23_pages_are_refused_unless_listed() {
+    fn pages_are_refused_unless_listed() {
         let allowed = ["http://localhost:3000".to_owned()];
         for (name, value, ok) in [
             ("origin", "http://localhost:3000", true),
@@ -84,7 +87,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
-            assert_eq!(check(&headers, &allowed).is_ok(), ok, "{name}: {value}");
+            assert_eq!(check_origin(&headers, &allowed).is_ok(), ok, "{name}: {value}");
         }
     }
 }

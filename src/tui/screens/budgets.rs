@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use crate::{
-    base::clean::{clean, cut_middle, width},
+    base::clean::{clean, display_width, truncate_middle},
     control::snapshot::{BudgetView, Per},
     tui::{
         app::App,
@@ -40,7 +40,7 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
     let rows = shown(app, area.height);
     let names: Vec<String> = rows.iter().map(|budget| name(budget, now)).collect();
     let sums: Vec<String> = rows.iter().map(|budget| sum(budget, now)).collect();
-    let wide = |texts: &[String]| texts.iter().map(|text| width(text)).max().unwrap_or(0);
+    let wide = |texts: &[String]| texts.iter().map(|text| display_width(text)).max().unwrap_or(0);
     let (left, middle) = (wide(&names).min(usize::from(area.width) / 3), wide(&sums));
     for ((budget, (name, sum)), y) in rows.iter().zip(names.iter().zip(&sums)).zip(area.y..) {
         let role = match budget.percent {
@@ -48,8 +48,8 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect) {
             80.. => Role::Warn,
             _ => Role::Accent,
         };
-        let name = cut_middle(name, left).into_owned();
-        let pad = |text: &str, to: usize| " ".repeat((to + 2).saturating_sub(width(text)));
+        let name = truncate_middle(name, left).into_owned();
+        let pad = |text: &str, to: usize| " ".repeat((to + 2).saturating_sub(display_width(text)));
         let mut spans = vec![
             span(format!("{name}{}", pad(&name, left)), Role::Text),
             span(format!("{sum}{}", pad(sum, middle)), Role::Text),

@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use crate::{
-    base::clean::width,
+    base::clean::display_width,
     events::kind::Level,
     tui::{
         app::App,
@@ -86,7 +86,7 @@ fn lines(app: &App, now: Now) -> Vec<Vec<Span>> {
 }
 
 fn fact(name: &str, value: String) -> Vec<Span> {
-    let pad = " ".repeat(NAMES.saturating_sub(width(name)));
+    let pad = " ".repeat(NAMES.saturating_sub(display_width(name)));
     vec![span(format!("  {name}{pad}"), Role::Dim), span(value, Role::Text)]
 }
 

@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use crate::{
-    base::clean::width,
+    base::clean::display_width,
     tui::{
         app::{App, Over},
         format::Now,
@@ -62,7 +62,7 @@ fn rows(app: &App, now: Now) -> (Vec<Vec<Span>>, Vec<Vec<Span>>) {
         )
     };
     let row = |label: &str, help: &str| {
-        let pad = " ".repeat(11_usize.saturating_sub(width(label)));
+        let pad = " ".repeat(11_usize.saturating_sub(display_width(label)));
         vec![span(format!("  {label}{pad}"), Role::Accent), span(help, Role::Text)]
     };
     let text = &now.text.help;

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::{Order, window};
 use crate::{
     base::{
-        clean::{clean, cut_middle, width},
+        clean::{clean, display_width, truncate_middle},
         clock::UnixMillis,
     },
     control::{
@@ -139,7 +139,7 @@ fn columns<'a>() -> [Column<Row<'a>>; 11] {
             right: false,
             leaves: 0,
             cell: |row, _, room| {
-                vec![span(cut_middle(&clean(&name_of(row.key)), room), Role::Text)]
+                vec![span(truncate_middle(&clean(&name_of(row.key)), room), Role::Text)]
             },
         },
         Column {
@@ -363,9 +363,10 @@ fn below<'a>(row: &Row<'a>, now: Now, under: &Under<'_, Row<'a>>) -> Vec<Vec<Spa
         return Vec::new();
     };
     let line = |scope: &ModelScope| {
-        let name = cut_middle(&clean(&scope.model), states.saturating_sub(1)).into_owned();
+        let name = truncate_middle(&clean(&scope.model), states.saturating_sub(1)).into_owned();
         let pad = |from: usize, to: usize| " ".repeat(to.saturating_sub(from));
-        let mut spans = vec![span(format!("{name}{}", pad(width(&name), states)), Role::Text)];
+        let mut spans =
+            vec![span(format!("{name}{}", pad(display_width(&name), states)), Role::Text)];
         let state = state(scope.state, now.text);
         let wide = usize::from(spans_width(&state));
         spans.extend(state);

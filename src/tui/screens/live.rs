@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use super::{Order, window};
 use crate::{
-    base::clean::{clean, cut_middle, width},
+    base::clean::{clean, display_width, truncate_middle},
     events::record::{AttemptRecord, RequestRecord, State},
     tui::{
         app::{App, Entry, RowId},
@@ -290,7 +290,7 @@ const COLUMNS: [Column<RequestRecord>; 12] = [
 fn client(r: &RequestRecord, room: usize) -> String {
     let plain = r.project.is_empty() || &*r.project == "default";
     let name = if plain && !r.client.is_empty() { &r.client } else { &r.project };
-    cut_middle(&clean(name), room).into_owned()
+    truncate_middle(&clean(name), room).into_owned()
 }
 
 /// `asked → resolved` where they differ; the resolved part goes first when room is short.
@@ -307,17 +307,17 @@ fn model(r: &RequestRecord, room: usize) -> String {
         .map(|a| clean(&a.model))
         .filter(|model| !model.is_empty() && *model != asked);
     if let Some(resolved) = resolved {
-        let left = room.saturating_sub(width(&asked) + 3);
-        if left >= 6.min(width(&resolved)) {
-            return format!("{asked} → {}", cut_middle(&resolved, left));
+        let left = room.saturating_sub(display_width(&asked) + 3);
+        if left >= 6.min(display_width(&resolved)) {
+            return format!("{asked} → {}", truncate_middle(&resolved, left));
         }
     }
-    cut_middle(&asked, room).into_owned()
+    truncate_middle(&asked, room).into_owned()
 }
 
 fn name(name: Option<&str>, room: usize) -> Span {
     match name.filter(|name| !name.is_empty()) {
-        Some(name) => span(cut_middle(&clean(name), room), Role::Text),
+        Some(name) => span(truncate_middle(&clean(name), room), Role::Text),
         None => span(UNKNOWN, Role::Dim),
     }
 }
@@ -373,7 +373,7 @@ pub(super) fn state(r: &RequestRecord, now: Now, room: usize) -> Vec<Span> {
 fn fitting(status: &str, words: &[&str], room: usize) -> String {
     let word = words
         .iter()
-        .find(|word| width(status) + width(word) + 2 <= room)
+        .find(|word| display_width(status) + display_width(word) + 2 <= room)
         .copied()
         .unwrap_or_default();
     format!("{status}{word}")

@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use super::{Order, window};
 use crate::{
-    base::clean::{clean, cut_middle},
+    base::clean::{clean, truncate_middle},
     control::snapshot::{KeyHealth, ModelView, Snapshot, UpstreamState},
     tui::{
         app::{App, Entry, RowId},
@@ -104,7 +104,9 @@ fn columns<'a>() -> [Column<Row<'a>>; 5] {
             max: 44,
             right: false,
             leaves: 0,
-            cell: |row, _, room| vec![span(cut_middle(&clean(&row.model.name), room), Role::Text)],
+            cell: |row, _, room| {
+                vec![span(truncate_middle(&clean(&row.model.name), room), Role::Text)]
+            },
         },
         Column {
             title: |t| &t.col.kind,

@@ -4,20 +4,20 @@ use ratatui::layout::Rect;
 
 use crate::tui::{
     app::App,
-    format::Now,
+    format::FrameContext,
     problem,
     text::fill,
-    theme::Role,
+    theme::ThemeRole,
     widgets::{
-        canvas::{Canvas, Span, span},
+        canvas::{Canvas, StyledSpan, span},
         prose,
     },
 };
 
 /// Lines of one problem.
-const MOST: usize = 6;
+const MAX_LINES_PER_PROBLEM: usize = 6;
 
-pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect, scroll: u16) {
+pub(super) fn draw(app: &App, now: FrameContext, canvas: &mut Canvas<'_>, area: Rect, scroll: u16) {
     for (line, y) in
         lines(app, now, area.width).iter().skip(usize::from(scroll)).zip(area.y..area.bottom())
     {
@@ -25,27 +25,30 @@ pub(super) fn draw(app: &App, now: Now, canvas: &mut Canvas<'_>, area: Rect, scr
     }
 }
 
-pub(super) fn lines(app: &App, now: Now, columns: u16) -> Vec<Vec<Span>> {
-    let all = problem::ranked(app, now);
+pub(super) fn lines(app: &App, now: FrameContext, columns: u16) -> Vec<Vec<StyledSpan>> {
+    let all = problem::ranked_problems(app, now);
     let text = &now.text.wrong;
     if all.is_empty() {
-        return vec![vec![span(text.none.clone(), Role::Dim)]];
+        return vec![vec![span(text.none.clone(), ThemeRole::Dim)]];
     }
-    let mut lines = vec![vec![span(fill(&text.list, &[("n", &all.len().to_string())]), Role::Dim)]];
-    let room = usize::from(columns.saturating_sub(6));
+    let mut lines =
+        vec![vec![span(fill(&text.list, &[("n", &all.len().to_string())]), ThemeRole::Dim)]];
+    let max_width = usize::from(columns.saturating_sub(6));
     for problem in &all {
-        let glyph = if problem.role == Role::Bad { "✕ " } else { "▲ " };
-        for (at, line) in prose::wrap(&problem.text, room, MOST).into_iter().enumerate() {
+        let glyph = if problem.role == ThemeRole::Error { "✕ " } else { "▲ " };
+        for (at, line) in
+            prose::wrap(&problem.text, max_width, MAX_LINES_PER_PROBLEM).into_iter().enumerate()
+        {
             lines.push(vec![
                 span(if at == 0 { glyph } else { "  " }, problem.role),
                 span(line, problem.role),
             ]);
         }
         let (key, screen) =
-            (problem.screen.digit().to_string(), problem.screen.word(now.text).to_lowercase());
+            (problem.screen.digit().to_string(), problem.screen.label(now.text).to_lowercase());
         lines.push(vec![span(
             format!("  {}", fill(&now.text.top.shows, &[("key", &key), ("screen", &screen)])),
-            Role::Dim,
+            ThemeRole::Dim,
         )]);
     }
     lines

@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use super::{Order, window};
 use crate::{
-    base::clean::{clean, cut_middle},
+    base::clean::{clean, truncate_middle},
     control::snapshot::{ProbeView, UpstreamState, UpstreamView},
     tui::{
         app::{App, Entry, RowId},
@@ -101,7 +101,7 @@ const COLUMNS: [Column<UpstreamView>; 10] = [
         max: 24,
         right: false,
         leaves: 0,
-        cell: |u, _, room| vec![span(cut_middle(&clean(&u.name), room), Role::Text)],
+        cell: |u, _, room| vec![span(truncate_middle(&clean(&u.name), room), Role::Text)],
     },
     Column {
         title: |t| &t.col.dialect,

@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use super::{Order, budgets, window};
 use crate::{
-    base::clean::{clean, cut_middle},
+    base::clean::{clean, truncate_middle},
     control::history::{By, Row, Sums, View},
     tui::{
         app::{App, Entry, RowId},
@@ -385,7 +385,7 @@ fn name(part: &Part<'_>, now: Now, room: usize) -> Span {
     if part.row.name.is_empty() {
         return span(now.text.usage.unnamed.clone(), Role::Dim);
     }
-    span(cut_middle(&clean(&part.row.name), room), Role::Text)
+    span(truncate_middle(&clean(&part.row.name), room), Role::Text)
 }
 
 fn failed(sums: &Sums) -> Span {

@@ -3,44 +3,47 @@
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
 use super::{
-    go,
-    moving::{open, scroll},
-    over::show_problems,
+    go_to_screen,
+    moving::{open_row, scroll},
+    over::toggle_problems,
 };
 use crate::tui::{
-    app::{App, Link},
+    app::{App, ConnState},
     effect::Effect,
-    format::Now,
+    format::FrameContext,
     layout::{self, Layout},
     screens,
 };
 
 const DOUBLE_CLICK_MS: i64 = 400;
 
-pub(super) fn mouse_moved(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
+pub(super) fn on_mouse(app: &mut App, mouse: MouseEvent, now: FrameContext) -> Vec<Effect> {
     match mouse.kind {
         MouseEventKind::ScrollDown => scroll(app, 3, now),
         MouseEventKind::ScrollUp => scroll(app, -3, now),
         MouseEventKind::Down(MouseButton::Left) if app.dialog.is_none() => {
-            return clicked(app, mouse, now);
+            return on_click(app, mouse, now);
         }
         _ => {}
     }
     Vec::new()
 }
 
-fn clicked(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
+fn on_click(app: &mut App, mouse: MouseEvent, now: FrameContext) -> Vec<Effect> {
     let (columns, rows) = app.size;
-    let layout = Layout::of(app, columns, rows, now);
-    if layout.wide() && mouse.row == layout.tabs.y {
+    let layout = Layout::compute(app, columns, rows, now);
+    if layout.is_wide() && mouse.row == layout.tabs.y {
         return layout::tab_at(mouse.column, columns, now.text)
-            .map_or_else(Vec::new, |screen| go(app, screen, now));
+            .map_or_else(Vec::new, |screen| go_to_screen(app, screen, now));
     }
-    if layout.problem.height > 0 && mouse.row == layout.problem.y && app.link == Link::Up {
-        show_problems(app);
+    if layout.problem.height > 0
+        && mouse.row == layout.problem.y
+        && app.connection == ConnState::Connected
+    {
+        toggle_problems(app);
         return Vec::new();
     }
-    if app.over.is_some() {
+    if app.overlay.is_some() {
         return Vec::new();
     }
     let Some(id) = screens::row_at(app, layout.body, mouse.row) else { return Vec::new() };
@@ -50,5 +53,5 @@ fn clicked(app: &mut App, mouse: MouseEvent, now: Now) -> Vec<Effect> {
         .is_some_and(|(before, at)| *before == id && now.at.0 - at.0 <= DOUBLE_CLICK_MS);
     app.clicked = (!again).then(|| (id.clone(), now.at));
     app.select(id);
-    if again { open(app, now) } else { Vec::new() }
+    if again { open_row(app, now) } else { Vec::new() }
 }

@@ -4,81 +4,87 @@ use super::refresh::refresh;
 use crate::{
     events::filter::Filter,
     tui::{
-        app::{App, Look, Over, Pane},
+        app::{App, Overlay, Pane, RequestView},
         effect::Effect,
-        format::Now,
+        format::FrameContext,
     },
 };
 
-pub(super) fn back(app: &mut App) {
-    match app.over.take() {
-        Some(Over::Help { under: Some(look), .. } | Over::Problems { under: Some(look), .. }) => {
-            app.over = Some(Over::Request(*look))
-        }
+pub(super) fn go_back(app: &mut App) {
+    match app.overlay.take() {
+        Some(
+            Overlay::Help { request_view: Some(view), .. }
+            | Overlay::Problems { request_view: Some(view), .. },
+        ) => app.overlay = Some(Overlay::Request(*view)),
         // What was said is not held longer than it is looked at.
-        Some(_) => (app.story, app.account) = (None, None),
+        Some(_) => (app.transcript, app.explain) = (None, None),
         None => {
-            let place = app.place_mut();
-            place.filter = Filter::default();
-            place.selected = None;
+            let list = app.list_state_mut();
+            list.filter = Filter::default();
+            list.selected = None;
         }
     }
 }
 
-pub(super) fn turn(app: &mut App, steps: usize, now: Now) -> Vec<Effect> {
-    if let Some(Over::Request(look)) = &mut app.over {
-        look.pane = look.pane.after(steps);
+pub(super) fn cycle_pane(app: &mut App, steps: usize, now: FrameContext) -> Vec<Effect> {
+    if let Some(Overlay::Request(view)) = &mut app.overlay {
+        view.pane = view.pane.cycled(steps);
     }
     refresh(app, now)
 }
 
 /// Goes to a pane; from there, back to the first.
-pub(super) fn show_pane(app: &mut App, pane: Pane) {
-    if let Some(Over::Request(look)) = &mut app.over {
-        look.pane = if look.pane == pane { Pane::Way } else { pane };
+pub(super) fn toggle_pane(app: &mut App, pane: Pane) {
+    if let Some(Overlay::Request(view)) = &mut app.overlay {
+        view.pane = if view.pane == pane { Pane::Timeline } else { pane };
     }
 }
 
 /// The request that something lies over.
-fn beneath(over: Option<Over>) -> Option<Box<Look>> {
-    match over? {
-        Over::Help { under, .. } | Over::Problems { under, .. } => under,
-        Over::Request(look) => Some(Box::new(look)),
+fn underlying_request(overlay: Option<Overlay>) -> Option<Box<RequestView>> {
+    match overlay? {
+        Overlay::Help { request_view: under, .. }
+        | Overlay::Problems { request_view: under, .. } => under,
+        Overlay::Request(view) => Some(Box::new(view)),
     }
 }
 
 /// Opens the list of all problems, or closes it.
-pub(super) fn show_problems(app: &mut App) {
-    app.over = match app.over.take() {
-        Some(Over::Problems { under, .. }) => under.map(|look| Over::Request(*look)),
-        over => Some(Over::Problems { scroll: 0, under: beneath(over) }),
+pub(super) fn toggle_problems(app: &mut App) {
+    app.overlay = match app.overlay.take() {
+        Some(Overlay::Problems { request_view: under, .. }) => {
+            under.map(|view| Overlay::Request(*view))
+        }
+        overlay => Some(Overlay::Problems { scroll: 0, request_view: underlying_request(overlay) }),
     };
 }
 
 /// Opens the page of all keys, or closes it.
-pub(super) fn show_help(app: &mut App) {
-    app.over = match app.over.take() {
-        Some(Over::Help { under, .. }) => under.map(|look| Over::Request(*look)),
-        over => Some(Over::Help { scroll: 0, under: beneath(over) }),
+pub(super) fn toggle_help(app: &mut App) {
+    app.overlay = match app.overlay.take() {
+        Some(Overlay::Help { request_view: under, .. }) => {
+            under.map(|view| Overlay::Request(*view))
+        }
+        overlay => Some(Overlay::Help { scroll: 0, request_view: underlying_request(overlay) }),
     };
 }
 
 /// Shows long system messages as a whole, or as a line again.
-pub(super) fn unfold(app: &mut App) {
-    if let Some(Over::Request(look)) = &mut app.over {
-        look.unfolded = !look.unfolded;
-        look.pane = Pane::Conversation;
-        look.scroll[Pane::Conversation as usize] = 0;
+pub(super) fn toggle_expand(app: &mut App) {
+    if let Some(Overlay::Request(view)) = &mut app.overlay {
+        view.expanded = !view.expanded;
+        view.pane = Pane::Conversation;
+        view.scroll[Pane::Conversation as usize] = 0;
     }
 }
 
 /// Shows bytes as they were, or what they say again.
-pub(super) fn show_raw(app: &mut App) {
-    if let Some(Over::Request(look)) = &mut app.over {
-        look.raw = !look.raw;
-        look.scroll = Look::at(look.id).scroll;
-        if !matches!(look.pane, Pane::Answer | Pane::Conversation) {
-            look.pane = Pane::Answer;
+pub(super) fn toggle_raw(app: &mut App) {
+    if let Some(Overlay::Request(view)) = &mut app.overlay {
+        view.raw = !view.raw;
+        view.scroll = RequestView::new(view.id).scroll;
+        if !matches!(view.pane, Pane::Answer | Pane::Conversation) {
+            view.pane = Pane::Answer;
         }
     }
 }

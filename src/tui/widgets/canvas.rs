@@ -4,7 +4,7 @@
 use ratatui::{buffer::Buffer, layout::Rect, style::Modifier};
 
 use crate::{
-    base::clean::{clean, cut_end, width},
+    base::clean::{clean, display_width, truncate_end},
     tui::theme::{Role, Theme},
 };
 
@@ -24,7 +24,7 @@ pub fn spans_width(spans: &[Span]) -> u16 {
 }
 
 fn columns(text: &str) -> u16 {
-    u16::try_from(width(text)).unwrap_or(u16::MAX)
+    u16::try_from(display_width(text)).unwrap_or(u16::MAX)
 }
 
 /// A frame being drawn.
@@ -47,7 +47,7 @@ impl Canvas<'_> {
             None => text,
         };
         let text = clean(text);
-        let text = cut_end(&text, usize::from(room));
+        let text = truncate_end(&text, usize::from(room));
         self.buffer.set_stringn(x, y, &text, usize::from(room), self.theme.style(role)).0
     }
 

@@ -4,40 +4,40 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 
 /// `part` of `whole` in `room` columns.
 #[must_use]
-pub fn gauge(part: u64, whole: u64, room: usize) -> String {
-    let full = if whole == 0 {
+pub fn gauge(part: u64, total: u64, max_width: usize) -> String {
+    let full = if total == 0 {
         0
     } else {
-        (u128::from(part.min(whole)) * room as u128).div_ceil(u128::from(whole)) as usize
+        (u128::from(part.min(total)) * max_width as u128).div_ceil(u128::from(total)) as usize
     };
-    "█".repeat(full) + &"░".repeat(room - full)
+    "█".repeat(full) + &"░".repeat(max_width - full)
 }
 
 /// A column per value, the highest full.
 #[must_use]
 pub fn bars(values: &[u64]) -> String {
-    let most = values.iter().copied().max().unwrap_or(0).max(1);
+    let max = values.iter().copied().max().unwrap_or(0).max(1);
     values
         .iter()
-        .map(|value| BARS[(u128::from(*value) * 7).div_ceil(u128::from(most)).min(7) as usize])
+        .map(|value| BARS[(u128::from(*value) * 7).div_ceil(u128::from(max)).min(7) as usize])
         .collect()
 }
 
 /// A bar whose length is `part` of `whole`, in at most `room` columns; by eighths, and never
 /// nothing for something.
 #[must_use]
-pub fn bar(part: u64, whole: u64, room: usize) -> String {
-    const ENDS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let eighths = (u128::from(part.min(whole)) * room as u128 * 8)
-        .div_ceil(u128::from(whole.max(1))) as usize;
-    "█".repeat(eighths / 8) + ENDS[eighths % 8]
+pub fn bar(part: u64, total: u64, max_width: usize) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (u128::from(part.min(total)) * max_width as u128 * 8)
+        .div_ceil(u128::from(total.max(1))) as usize;
+    "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
 
 /// A standing bar of at most `lines` pieces, from below.
 #[must_use]
-pub fn column(part: u64, whole: u64, lines: usize) -> Vec<char> {
-    let eighths = (u128::from(part.min(whole)) * lines as u128 * 8)
-        .div_ceil(u128::from(whole.max(1))) as usize;
+pub fn column(part: u64, total: u64, lines: usize) -> Vec<char> {
+    let eighths = (u128::from(part.min(total)) * lines as u128 * 8)
+        .div_ceil(u128::from(total.max(1))) as usize;
     let mut pieces = vec!['█'; eighths / 8];
     if !eighths.is_multiple_of(8) {
         pieces.push(BARS[eighths % 8 - 1]);
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn amounts_fill_their_room_from_the_left() {
-        for (part, whole, want) in [
+        for (part, total, want) in [
             (0, 60, "░░░░░"),
             (1, 60, "█░░░░"),
             (41, 60, "████░"),
@@ -59,7 +59,7 @@ mod tests {
             (99, 60, "█████"),
             (1, 0, "░░░░░"),
         ] {
-            assert_eq!(gauge(part, whole, 5), want, "{part}/{whole}");
+            assert_eq!(gauge(part, total, 5), want, "{part}/{total}");
         }
         assert_eq!(bars(&[0, 1, 4, 8]), "▁▂▅█");
         assert_eq!(bars(&[0, 0]), "▁▁");

@@ -84,7 +84,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::clean::width;
+    use crate::base::clean::display_width;
 
     #[test]
     fn words_stay_whole_and_wide_characters_count_twice() {
@@ -113,7 +113,7 @@ mod tests {
         #[test]
         fn no_line_is_wider_than_its_room(text in "[a-z 通\u{301}👩\n]{0,200}", room in 2_usize..40) {
             for line in wrap(&text, room, 1_000) {
-                prop_assert!(width(&line) <= room, "{line:?}");
+                prop_assert!(display_width(&line) <= room, "{line:?}");
             }
         }
     }

@@ -3,60 +3,60 @@
 
 use ratatui::layout::Rect;
 
-use super::canvas::{Canvas, Span, spans_width};
-use crate::tui::{format::Now, text::Word, theme::Role};
+use super::canvas::{Canvas, StyledSpan, spans_width};
+use crate::tui::{format::FrameContext, text::TextFn, theme::ThemeRole};
 
 /// Columns before the first one, for the mark of the selected row.
-const MARK: u16 = 3;
+const MARK_WIDTH: u16 = 3;
 /// Columns that lines under a row stand further in.
-const BELOW: u16 = 2;
+const DETAIL_INDENT: u16 = 2;
 
 /// A column of rows of type `R`.
 pub struct Column<R> {
-    pub title: Word,
+    pub title: TextFn,
     pub min: u16,
     pub max: u16,
-    pub right: bool,
+    pub align_right: bool,
     /// 0 stays; else the lowest leaves first.
-    pub leaves: u8,
+    pub hide_order: u8,
     /// What stands there, in at most that many columns.
-    pub cell: fn(&R, Now, usize) -> Vec<Span>,
+    pub cell: fn(&R, FrameContext, usize) -> Vec<StyledSpan>,
 }
 
 /// The rows to draw: those from the first one shown.
-pub struct Rows<'a, R> {
+pub struct TableRows<'a, R> {
     pub rows: &'a [&'a R],
     /// Place of the selected one among them.
     pub selected: Option<usize>,
     /// Whether the mark stands at the first row only because none is selected.
     pub following: bool,
     /// Lines under a row.
-    pub below: fn(&R, Now, &Under<'_, R>) -> Vec<Vec<Span>>,
+    pub details: fn(&R, FrameContext, &RowDetail<'_, R>) -> Vec<Vec<StyledSpan>>,
     /// The column that the order goes by, by its place.
     pub sorted: Option<usize>,
 }
 
 /// The room of lines under a row.
-pub struct Under<'a, R> {
+pub struct RowDetail<'a, R> {
     /// Columns they have.
-    pub room: usize,
-    places: &'a [(&'a Column<R>, u16, u16)],
+    pub width: usize,
+    placed: &'a [(&'a Column<R>, u16, u16)],
     columns: &'a [Column<R>],
 }
 
-impl<R> Under<'_, R> {
+impl<R> RowDetail<'_, R> {
     /// Where a column of the table begins, counted from the beginning of such a line; `None` where
     /// it left.
     #[must_use]
-    pub fn begins(&self, column: usize) -> Option<usize> {
+    pub fn column_start(&self, column: usize) -> Option<usize> {
         let column = self.columns.get(column)?;
-        let (_, x, _) = self.places.iter().find(|(kept, ..)| std::ptr::eq(*kept, column))?;
-        Some(usize::from(x.saturating_sub(MARK + BELOW)))
+        let (_, x, _) = self.placed.iter().find(|(shown, ..)| std::ptr::eq(*shown, column))?;
+        Some(usize::from(x.saturating_sub(MARK_WIDTH + DETAIL_INDENT)))
     }
 }
 
 /// No lines under rows.
-pub fn nothing_below<R>(_: &R, _: Now, _: &Under<'_, R>) -> Vec<Vec<Span>> {
+pub fn no_details<R>(_: &R, _: FrameContext, _: &RowDetail<'_, R>) -> Vec<Vec<StyledSpan>> {
     Vec::new()
 }
 
@@ -65,22 +65,22 @@ pub fn draw<R>(
     canvas: &mut Canvas<'_>,
     area: Rect,
     columns: &[Column<R>],
-    rows: &Rows<'_, R>,
-    now: Now,
+    rows: &TableRows<'_, R>,
+    now: FrameContext,
 ) {
     if area.height == 0 {
         return;
     }
-    let places = fit(columns, area.width);
+    let placed = fit_columns(columns, area.width);
     let sorted = rows.sorted.and_then(|at| columns.get(at));
-    for (column, x, wide) in &places {
+    for (column, x, wide) in &placed {
         let role = if sorted.is_some_and(|sorted| std::ptr::eq(sorted, *column)) {
-            Role::Accent
+            ThemeRole::Accent
         } else {
-            Role::Dim
+            ThemeRole::Dim
         };
         let title = [((column.title)(now.text).to_owned(), role)];
-        cell(canvas, area.x + x, area.y, *wide, column.right, &title);
+        draw_cell(canvas, area.x + x, area.y, *wide, column.align_right, &title);
     }
     let mut y = area.y + 1;
     for (at, row) in rows.rows.iter().enumerate() {
@@ -90,75 +90,84 @@ pub fn draw<R>(
         let selected = rows.selected == Some(at);
         let from = y;
         if selected {
-            canvas.put(area.x + 1, y, 1, "▸", Role::Accent);
+            canvas.put(area.x + 1, y, 1, "▸", ThemeRole::Accent);
         } else if rows.following && at == 0 {
-            canvas.put(area.x + 1, y, 1, "▸", Role::Dim);
+            canvas.put(area.x + 1, y, 1, "▸", ThemeRole::Dim);
         }
-        for (column, x, wide) in &places {
-            cell(
+        for (column, x, wide) in &placed {
+            draw_cell(
                 canvas,
                 area.x + x,
                 y,
                 *wide,
-                column.right,
+                column.align_right,
                 &(column.cell)(row, now, usize::from(*wide)),
             );
         }
         y += 1;
-        let room = area.width.saturating_sub(MARK + BELOW + 1);
-        for line in
-            (rows.below)(row, now, &Under { room: usize::from(room), places: &places, columns })
-        {
+        let max_width = area.width.saturating_sub(MARK_WIDTH + DETAIL_INDENT + 1);
+        for line in (rows.details)(
+            row,
+            now,
+            &RowDetail { width: usize::from(max_width), placed: &placed, columns },
+        ) {
             if y < area.bottom() {
-                canvas.spans(area.x + MARK + BELOW, y, room, &line);
+                canvas.spans(area.x + MARK_WIDTH + DETAIL_INDENT, y, max_width, &line);
                 y += 1;
             }
         }
         if selected {
-            canvas.select(Rect { y: from, height: y - from, ..area });
+            canvas.highlight(Rect { y: from, height: y - from, ..area });
         }
     }
 }
 
-fn cell(canvas: &mut Canvas<'_>, x: u16, y: u16, wide: u16, right: bool, spans: &[Span]) {
+fn draw_cell(
+    canvas: &mut Canvas<'_>,
+    x: u16,
+    y: u16,
+    wide: u16,
+    right: bool,
+    spans: &[StyledSpan],
+) {
     let indent = if right { wide.saturating_sub(spans_width(spans)) } else { 0 };
     canvas.spans(x + indent, y, wide - indent, spans);
 }
 
 /// The columns that there is room for, with their place and width.
-fn fit<R>(columns: &[Column<R>], width: u16) -> Vec<(&Column<R>, u16, u16)> {
+fn fit_columns<R>(columns: &[Column<R>], width: u16) -> Vec<(&Column<R>, u16, u16)> {
     let gap = if width >= 130 { 2 } else { 1 };
-    let room = width.saturating_sub(MARK + 1);
-    let mut kept: Vec<&Column<R>> = columns.iter().collect();
-    let need = |kept: &[&Column<R>]| {
-        kept.iter().map(|c| c.min).sum::<u16>() + gap * (kept.len() as u16).saturating_sub(1)
+    let max_width = width.saturating_sub(MARK_WIDTH + 1);
+    let mut shown: Vec<&Column<R>> = columns.iter().collect();
+    let need = |shown: &[&Column<R>]| {
+        shown.iter().map(|c| c.min).sum::<u16>() + gap * (shown.len() as u16).saturating_sub(1)
     };
-    while need(&kept) > room {
-        let Some(leaver) = kept
+    while need(&shown) > max_width {
+        let Some(leaver) = shown
             .iter()
             .enumerate()
-            .filter(|(_, c)| c.leaves > 0)
-            .min_by_key(|(_, c)| c.leaves)
+            .filter(|(_, c)| c.hide_order > 0)
+            .min_by_key(|(_, c)| c.hide_order)
             .map(|(at, _)| at)
         else {
             break;
         };
-        kept.remove(leaver);
+        shown.remove(leaver);
     }
-    let mut widths: Vec<u16> = kept.iter().map(|c| c.min).collect();
+    let mut widths: Vec<u16> = shown.iter().map(|c| c.min).collect();
     let total =
         |widths: &[u16]| widths.iter().sum::<u16>() + gap * (widths.len() as u16).saturating_sub(1);
     // What is missing is taken from the widest; what is left goes round, more of it to those that
     // can use more.
-    while total(&widths) > room {
+    while total(&widths) > max_width {
         let Some(widest) = widths.iter_mut().max().filter(|wide| **wide > 1) else { break };
         *widest -= 1;
     }
-    let mut left = room.saturating_sub(total(&widths));
+    let mut left = max_width.saturating_sub(total(&widths));
     let mut grew = true;
     while grew && left > 0 {
         grew = false;
-        for (wide, column) in widths.iter_mut().zip(&kept) {
+        for (wide, column) in widths.iter_mut().zip(&shown) {
             let more = (1 + (column.max - column.min) / 16)
                 .min(column.max.saturating_sub(*wide))
                 .min(left);
@@ -167,13 +176,14 @@ fn fit<R>(columns: &[Column<R>], width: u16) -> Vec<(&Column<R>, u16, u16)> {
             grew |= more > 0;
         }
     }
-    let mut x = MARK;
-    kept.into_iter()
+    let mut x = MARK_WIDTH;
+    shown
+        .into_iter()
         .zip(widths)
         .map(|(column, wide)| {
-            let place = (column, x, wide);
+            let placed = (column, x, wide);
             x += wide + gap;
-            place
+            placed
         })
         .collect()
 }
@@ -187,8 +197,8 @@ mod tests {
             title: |text| &text.col.model,
             min,
             max,
-            right: false,
-            leaves,
+            align_right: false,
+            hide_order: leaves,
             cell: |(), _, _| Vec::new(),
         }
     }
@@ -197,7 +207,10 @@ mod tests {
     fn columns_leave_in_their_order_and_grow_up_to_their_most() {
         let columns = [column(10, 20, 0), column(10, 10, 1), column(10, 10, 2)];
         let at = |width| {
-            fit(&columns, width).into_iter().map(|(c, x, w)| (c.leaves, x, w)).collect::<Vec<_>>()
+            fit_columns(&columns, width)
+                .into_iter()
+                .map(|(c, x, w)| (c.hide_order, x, w))
+                .collect::<Vec<_>>()
         };
 
         assert_eq!(at(60), [(0, 3, 20), (1, 24, 10), (2, 35, 10)]);

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::PATIENCE;
+use super::TEST_TIMEOUT;
 
 /// A request, as bytes to be.
 #[derive(Clone, Debug)]
@@ -70,13 +70,13 @@ impl Request {
     }
 
     /// Sends the request on a connection of its own and reads the whole answer.
-    pub(crate) fn send(&self, addr: SocketAddr) -> Answer {
-        self.open(addr).answer()
+    pub(crate) fn send(&self, addr: SocketAddr) -> HttpAnswer {
+        self.open(addr).read_answer()
     }
 
     /// Sends the request; the answer is read by whoever holds the connection.
     pub(crate) fn open(&self, addr: SocketAddr) -> Connection {
-        let mut connection = Connection::to(addr);
+        let mut connection = Connection::connect(addr);
         connection.write(&self.bytes(addr));
         connection
     }
@@ -84,17 +84,17 @@ impl Request {
 
 /// A whole answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     /// The body ended as its framing says it must.
-    pub(crate) whole: bool,
+    pub(crate) complete: bool,
 }
 
-impl Answer {
+impl HttpAnswer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        find(&self.headers, name)
+        find_header(&self.headers, name)
     }
 
     pub(crate) fn text(&self) -> String {
@@ -107,7 +107,7 @@ impl Answer {
     }
 
     /// What an OpenAI chat answer says, streamed or not.
-    pub(crate) fn said(&self) -> String {
+    pub(crate) fn chat_text(&self) -> String {
         if let Ok(json) = serde_json::from_slice::<Value>(&self.body) {
             return json["choices"][0]["message"]["content"]
                 .as_str()
@@ -130,7 +130,7 @@ pub(crate) fn delta(data: &str) -> String {
     chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned()
 }
 
-fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
+fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers
         .iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(name))
@@ -141,13 +141,13 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
 pub(crate) struct Connection {
     socket: TcpStream,
     buffer: Vec<u8>,
-    head: Option<(u16, Vec<(String, String)>)>,
-    left: Left,
+    read_head: Option<(u16, Vec<(String, String)>)>,
+    remaining: RemainingBody,
 }
 
 /// How much of the body is still to come.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Left {
+enum RemainingBody {
     Bytes(usize),
     Chunks,
     Done,
@@ -155,11 +155,11 @@ enum Left {
 }
 
 impl Connection {
-    pub(crate) fn to(addr: SocketAddr) -> Self {
-        let socket = TcpStream::connect_timeout(&addr, PATIENCE).expect("connect");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
+        let socket = TcpStream::connect_timeout(&addr, TEST_TIMEOUT).expect("connect");
+        socket.set_read_timeout(Some(TEST_TIMEOUT)).expect("a read timeout");
         socket.set_nodelay(true).expect("no delay");
-        Self { socket, buffer: Vec::new(), head: None, left: Left::Done }
+        Self { socket, buffer: Vec::new(), read_head: None, remaining: RemainingBody::Done }
     }
 
     /// Sends bytes as they are. A peer that already closed is seen when reading.
@@ -173,7 +173,7 @@ impl Connection {
     }
 
     /// Reads more; false at the end, a reset included.
-    fn more(&mut self) -> bool {
+    fn read_more(&mut self) -> bool {
         let mut piece = [0; 16 * 1024];
         match self.socket.read(&mut piece) {
             Ok(0) => false,
@@ -188,7 +188,7 @@ impl Connection {
                 ) =>
             {
                 panic!(
-                    "nothing came for {PATIENCE:?}; so far: {}",
+                    "nothing came for {TEST_TIMEOUT:?}; so far: {}",
                     String::from_utf8_lossy(&self.buffer)
                 )
             }
@@ -197,18 +197,18 @@ impl Connection {
     }
 
     /// Everything until the peer closes.
-    pub(crate) fn rest(mut self) -> Vec<u8> {
-        while self.more() {}
+    pub(crate) fn read_to_end(mut self) -> Vec<u8> {
+        while self.read_more() {}
         self.buffer
     }
 
     /// Status and headers of the next answer; `None` where the peer closed instead.
-    pub(crate) fn head(&mut self) -> Option<(u16, Vec<(String, String)>)> {
+    pub(crate) fn read_head(&mut self) -> Option<(u16, Vec<(String, String)>)> {
         let end = loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end;
             }
-            if !self.more() {
+            if !self.read_more() {
                 return None;
             }
         };
@@ -224,36 +224,39 @@ impl Connection {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        self.left = match (find(&headers, "transfer-encoding"), find(&headers, "content-length")) {
-            (Some(_), _) => Left::Chunks,
-            (None, Some(length)) => Left::Bytes(length.parse().expect("a length")),
-            _ if status == 204 || status == 304 || status < 200 => Left::Done,
-            _ => Left::UntilClose,
+        self.remaining = match (
+            find_header(&headers, "transfer-encoding"),
+            find_header(&headers, "content-length"),
+        ) {
+            (Some(_), _) => RemainingBody::Chunks,
+            (None, Some(length)) => RemainingBody::Bytes(length.parse().expect("a length")),
+            _ if status == 204 || status == 304 || status < 200 => RemainingBody::Done,
+            _ => RemainingBody::UntilClose,
         };
-        self.head = Some((status, headers.clone()));
+        self.read_head = Some((status, headers.clone()));
         Some((status, headers))
     }
 
     /// The next piece of the body as it came; `Ok(None)` at its proper end, `Err` where it broke
     /// off.
-    pub(crate) fn piece(&mut self) -> Result<Option<Vec<u8>>, ()> {
+    pub(crate) fn read_piece(&mut self) -> Result<Option<Vec<u8>>, ()> {
         loop {
-            match self.left {
-                Left::Done | Left::Bytes(0) => return Ok(None),
-                Left::Bytes(left) if !self.buffer.is_empty() => {
+            match self.remaining {
+                RemainingBody::Done | RemainingBody::Bytes(0) => return Ok(None),
+                RemainingBody::Bytes(left) if !self.buffer.is_empty() => {
                     let take = left.min(self.buffer.len());
-                    self.left = Left::Bytes(left - take);
+                    self.remaining = RemainingBody::Bytes(left - take);
                     return Ok(Some(self.buffer.drain(..take).collect()));
                 }
-                Left::UntilClose if !self.buffer.is_empty() => {
+                RemainingBody::UntilClose if !self.buffer.is_empty() => {
                     return Ok(Some(std::mem::take(&mut self.buffer)));
                 }
-                Left::Chunks => {
-                    if let Some((from, to)) = self.chunk() {
+                RemainingBody::Chunks => {
+                    if let Some((from, to)) = self.find_chunk() {
                         let piece = self.buffer[from..to].to_vec();
                         self.buffer.drain(..to + 2);
                         if piece.is_empty() {
-                            self.left = Left::Done;
+                            self.remaining = RemainingBody::Done;
                             return Ok(None);
                         }
                         return Ok(Some(piece));
@@ -261,14 +264,18 @@ impl Connection {
                 }
                 _ => {}
             }
-            if !self.more() {
-                return if self.left == Left::UntilClose { Ok(None) } else { Err(()) };
+            if !self.read_more() {
+                return if self.remaining == RemainingBody::UntilClose {
+                    Ok(None)
+                } else {
+                    Err(())
+                };
             }
         }
     }
 
     /// Where the next chunk lies, once it is whole.
-    fn chunk(&self) -> Option<(usize, usize)> {
+    fn find_chunk(&self) -> Option<(usize, usize)> {
         let line = self.buffer.windows(2).position(|window| window == b"\r\n")?;
         let size = std::str::from_utf8(&self.buffer[..line]).expect("a chunk size");
         let size = usize::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16)
@@ -277,13 +284,13 @@ impl Connection {
     }
 
     /// Reads until the body has said this; panics when it ends before.
-    pub(crate) fn until(&mut self, wanted: &str) -> String {
-        if self.head.is_none() {
-            self.head();
+    pub(crate) fn read_until(&mut self, wanted: &str) -> String {
+        if self.read_head.is_none() {
+            self.read_head();
         }
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains(wanted) {
-            let piece = self.piece().ok().flatten();
+            let piece = self.read_piece().ok().flatten();
             let Some(piece) = piece else {
                 panic!("the body ended before {wanted:?}: {}", String::from_utf8_lossy(&seen))
             };
@@ -293,30 +300,30 @@ impl Connection {
     }
 
     /// The pieces of the body with the time each took since this call.
-    pub(crate) fn timed(&mut self) -> Vec<(Duration, Vec<u8>)> {
+    pub(crate) fn timed_pieces(&mut self) -> Vec<(Duration, Vec<u8>)> {
         let (begun, mut pieces) = (Instant::now(), Vec::new());
-        while let Ok(Some(piece)) = self.piece() {
+        while let Ok(Some(piece)) = self.read_piece() {
             pieces.push((begun.elapsed(), piece));
         }
         pieces
     }
 
     /// The next answer, whole.
-    pub(crate) fn answer(&mut self) -> Answer {
-        self.try_answer().unwrap_or_else(|| {
+    pub(crate) fn read_answer(&mut self) -> HttpAnswer {
+        self.try_read_answer().unwrap_or_else(|| {
             panic!("closed without an answer: {}", String::from_utf8_lossy(&self.buffer))
         })
     }
 
     /// The next answer; `None` where the peer closed instead.
-    pub(crate) fn try_answer(&mut self) -> Option<Answer> {
-        let (status, headers) = match self.head.take() {
+    pub(crate) fn try_read_answer(&mut self) -> Option<HttpAnswer> {
+        let (status, headers) = match self.read_head.take() {
             Some(head) => head,
-            None => self.head()?,
+            None => self.read_head()?,
         };
         let (mut body, mut whole) = (Vec::new(), true);
         loop {
-            match self.piece() {
+            match self.read_piece() {
                 Ok(Some(piece)) => body.extend(piece),
                 Ok(None) => break,
                 Err(()) => {
@@ -325,7 +332,7 @@ impl Connection {
                 }
             }
         }
-        self.head = None;
-        Some(Answer { status, headers, body, whole })
+        self.read_head = None;
+        Some(HttpAnswer { status, headers, body, complete: whole })
     }
 }

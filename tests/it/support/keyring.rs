@@ -17,7 +17,7 @@ pub enum Service {
     /// A daemon whose collection was never made: it answers, and has nowhere to keep anything.
     NeverUnlocked,
     /// There is a bus, and nobody on it.
-    Nobody,
+    Absent,
     /// There is no bus.
     NoBus,
     /// A service that the bus starts and that never says anything.
@@ -26,13 +26,13 @@ pub enum Service {
 }
 
 /// A bus and what answers on it, until dropped.
-pub struct Ring {
+pub struct TestKeyring {
     home: tempfile::TempDir,
     address: String,
     bus: Option<Child>,
 }
 
-impl Ring {
+impl TestKeyring {
     /// `None`, and a line that says so, where the programs for it are not installed.
     pub fn start(service: Service) -> Option<Self> {
         let home = tempfile::Builder::new().prefix("aiproxy-ring-").tempdir().expect("a home");
@@ -40,7 +40,7 @@ impl Ring {
             return Some(Self { home, address: String::new(), bus: None });
         }
         for program in ["dbus-run-session", "dbus-send", "gnome-keyring-daemon"] {
-            if !installed(program) {
+            if !is_installed(program) {
                 println!(
                     "skipped: {program} is not installed (apt-get install gnome-keyring dbus)"
                 );
@@ -49,16 +49,16 @@ impl Ring {
         }
         let mut ring = Self { home, address: String::new(), bus: None };
         let daemon = match service {
-            Service::Unlocked => UNLOCK,
+            Service::Unlocked => UNLOCK_COMMAND,
             Service::NeverUnlocked => {
                 "gnome-keyring-daemon --start --components=secrets >/dev/null 2>&1"
             }
-            Service::Nobody | Service::NoBus | Service::Silent => "true",
+            Service::Absent | Service::NoBus | Service::Silent => "true",
         };
         let script = format!("echo \"$DBUS_SESSION_BUS_ADDRESS\"; {daemon}; echo up; exec cat");
         let mut command = Command::new("dbus-run-session");
         // With the system's own configuration the bus would start a daemon by itself.
-        if matches!(service, Service::Nobody | Service::Silent) {
+        if matches!(service, Service::Absent | Service::Silent) {
             command.arg(format!("--config-file={}", ring.write_config(service).display()));
         }
         command
@@ -100,7 +100,7 @@ impl Ring {
         if service == Service::Silent {
             // It goes by itself: the bus does not take it along.
             let unit = "[D-BUS Service]\nName=org.freedesktop.secrets\nExec=/bin/sleep 60\n";
-            write(&services.join("org.freedesktop.secrets.service"), unit);
+            write_file(&services.join("org.freedesktop.secrets.service"), unit);
         }
         let path = self.home.path().join("bus.conf");
         let text = format!(
@@ -111,12 +111,12 @@ impl Ring {
             self.home.path().display(),
             services.display()
         );
-        write(&path, &text);
+        write_file(&path, &text);
         path
     }
 }
 
-impl Drop for Ring {
+impl Drop for TestKeyring {
     fn drop(&mut self) {
         if let Some(mut bus) = self.bus.take() {
             // Without its input `cat` ends, with it the session, with that the daemon.
@@ -127,17 +127,17 @@ impl Drop for Ring {
 }
 
 /// Runs the body of a test on a bus of its own. `name` is the test's own full name.
-pub fn on_the_bus(service: Service, name: &str, body: impl Future<Output = ()>) {
-    if std::env::var_os(MARK).is_some() {
+pub fn run_on_bus(service: Service, name: &str, body: impl Future<Output = ()>) {
+    if std::env::var_os(BUS_MARKER).is_some() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         return runtime.block_on(body);
     }
-    let Some(ring) = Ring::start(service) else { return };
+    let Some(ring) = TestKeyring::start(service) else { return };
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command
         .args(["--exact", name, "--nocapture"])
-        .env(MARK, "1")
+        .env(BUS_MARKER, "1")
         .envs(ring.env())
         .env_remove("DISPLAY")
         .env_remove("WAYLAND_DISPLAY");
@@ -151,7 +151,7 @@ pub fn on_the_bus(service: Service, name: &str, body: impl Future<Output = ()>) 
 }
 
 /// Locks the collection of the bus we are on.
-pub fn lock() {
+pub fn lock_collection() {
     let target = [
         "--session",
         "--print-reply",
@@ -167,25 +167,25 @@ pub fn lock() {
 }
 
 /// Puts a new daemon in the place of the one on our bus; it opens the same folder.
-pub fn restart() {
+pub fn restart_daemon() {
     let done = Command::new("sh")
-        .args(["-c", &UNLOCK.replace("--unlock", "--replace --unlock")])
+        .args(["-c", &UNLOCK_COMMAND.replace("--unlock", "--replace --unlock")])
         .status()
         .expect("a shell");
     assert!(done.success());
 }
 
-fn installed(program: &str) -> bool {
+fn is_installed(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
     })
 }
 
-fn write(path: &std::path::Path, text: &str) {
+fn write_file(path: &std::path::Path, text: &str) {
     fs::File::create(path).and_then(|mut file| file.write_all(text.as_bytes())).expect("written");
 }
 
-const MARK: &str = "AIPROXY_TEST_ON_THE_BUS";
+const BUS_MARKER: &str = "AIPROXY_TEST_ON_THE_BUS";
 /// The passphrase goes in without a line end.
-const UNLOCK: &str =
+const UNLOCK_COMMAND: &str =
     "printf test-pass | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1";

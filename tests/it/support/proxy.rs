@@ -11,9 +11,9 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    client::{Answer, Connection, Request},
+    client::{Connection, HttpAnswer, Request},
     home::Home,
-    until,
+    poll_until,
     upstream::Upstream,
 };
 
@@ -24,13 +24,18 @@ pub(crate) const CLIENT_KEY: &str = "aip-it-0123456789abcdef0123456789abcdef";
 pub(crate) struct Setup {
     home: Home,
     rows: String,
-    extra: String,
-    whole: Option<String>,
+    extra_config: String,
+    full_config: Option<String>,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { home: Home::new(), rows: String::new(), extra: String::new(), whole: None }
+        Self {
+            home: Home::new(),
+            rows: String::new(),
+            extra_config: String::new(),
+            full_config: None,
+        }
     }
 
     /// An upstream of the OpenAI dialect that serves every model, with keys of these labels. The
@@ -45,7 +50,7 @@ impl Setup {
     }
 
     /// An upstream of any dialect with one key, `work`.
-    pub(crate) fn speaking(
+    pub(crate) fn upstream_with_dialect(
         self,
         dialect: &str,
         name: &str,
@@ -79,8 +84,8 @@ impl Setup {
 
     /// More TOML, after the tests' own project and before the upstreams.
     pub(crate) fn config(mut self, text: &str) -> Self {
-        self.extra += text;
-        self.extra.push('\n');
+        self.extra_config += text;
+        self.extra_config.push('\n');
         self
     }
 
@@ -91,17 +96,17 @@ impl Setup {
     }
 
     /// Exactly this config file and nothing else.
-    pub(crate) fn whole_config(mut self, text: &str) -> Self {
-        self.whole = Some(text.to_owned());
+    pub(crate) fn full_config(mut self, text: &str) -> Self {
+        self.full_config = Some(text.to_owned());
         self
     }
 
     /// The config file that `start` writes.
-    pub(crate) fn text(&self) -> String {
-        self.whole.clone().unwrap_or_else(|| {
+    pub(crate) fn config_text(&self) -> String {
+        self.full_config.clone().unwrap_or_else(|| {
             format!(
                 "{}\n[discover]\nenv = false\nlocal = false\n\n[[project]]\nname = \"it\"\nkey = \"{CLIENT_KEY}\"\nadmin = true\n{}",
-                self.extra, self.rows
+                self.extra_config, self.rows
             )
         })
     }
@@ -109,13 +114,13 @@ impl Setup {
     /// Starts the program and waits until it listens; it knows the keys of [`Setup::upstream`]
     /// then.
     pub(crate) fn start(self) -> Proxy {
-        self.home.write_config(&self.text());
+        self.home.write_config(&self.config_text());
         Proxy::spawn(self.home)
     }
 
     /// The home alone, for commands that need no proxy.
     pub(crate) fn home(self) -> Home {
-        self.home.write_config(&self.text());
+        self.home.write_config(&self.config_text());
         self.home
     }
 }
@@ -147,11 +152,11 @@ impl Proxy {
             .spawn()
             .expect("start aiproxy");
         let stderr = Arc::new(Mutex::new(String::new()));
-        collect(child.stderr.take().expect("stderr"), Arc::clone(&stderr));
-        collect(child.stdout.take().expect("stdout"), Arc::clone(&stderr));
+        collect_output(child.stderr.take().expect("stderr"), Arc::clone(&stderr));
+        collect_output(child.stdout.take().expect("stdout"), Arc::clone(&stderr));
         let run = home.data().join("run/proxy.json");
         let said = Arc::clone(&stderr);
-        let addr = until("the proxy to listen", || {
+        let addr = poll_until("the proxy to listen", || {
             let gone = child.try_wait().expect("the child");
             assert!(
                 gone.is_none(),
@@ -179,27 +184,27 @@ impl Proxy {
     }
 
     /// One chat request for model `m`, not streamed.
-    pub(crate) fn chat(&self, prompt: &str) -> Answer {
-        self.ask(&body("m", prompt, false))
+    pub(crate) fn chat(&self, prompt: &str) -> HttpAnswer {
+        self.ask(&chat_body("m", prompt, false))
     }
 
     /// One chat request for model `m`, streamed, read to its end.
-    pub(crate) fn chat_stream(&self, prompt: &str) -> Answer {
-        self.ask(&body("m", prompt, true))
+    pub(crate) fn chat_stream(&self, prompt: &str) -> HttpAnswer {
+        self.ask(&chat_body("m", prompt, true))
     }
 
-    pub(crate) fn ask(&self, body: &Value) -> Answer {
+    pub(crate) fn ask(&self, body: &Value) -> HttpAnswer {
         self.send(&Request::post("/v1/chat/completions", body))
     }
 
     /// Sends with the client key.
-    pub(crate) fn send(&self, request: &Request) -> Answer {
+    pub(crate) fn send(&self, request: &Request) -> HttpAnswer {
         request.clone().bearer(CLIENT_KEY).send(self.addr)
     }
 
     /// Sends a chat request for model `m` and leaves the answer to the caller.
     pub(crate) fn open_chat(&self, prompt: &str, stream: bool) -> Connection {
-        Request::post("/v1/chat/completions", &body("m", prompt, stream))
+        Request::post("/v1/chat/completions", &chat_body("m", prompt, stream))
             .bearer(CLIENT_KEY)
             .open(self.addr)
     }
@@ -249,7 +254,7 @@ impl Proxy {
 
     /// Waits until the program ends; its exit code, `None` where a signal ended it.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
-        until("the proxy to end", || self.child.try_wait().expect("the child")).code()
+        poll_until("the proxy to end", || self.child.try_wait().expect("the child")).code()
     }
 
     /// The home for the next one, once this has ended.
@@ -274,11 +279,11 @@ impl Drop for Proxy {
 }
 
 /// A chat request.
-pub(crate) fn body(model: &str, prompt: &str, stream: bool) -> Value {
+pub(crate) fn chat_body(model: &str, prompt: &str, stream: bool) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": prompt}], "stream": stream})
 }
 
-fn collect(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
+fn collect_output(from: impl std::io::Read + Send + 'static, into: Arc<Mutex<String>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             let mut text = into.lock().expect("the text");

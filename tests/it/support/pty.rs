@@ -9,10 +9,10 @@ use std::{
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
-use super::{PATIENCE, home::Home};
+use super::{TEST_TIMEOUT, home::Home};
 
 /// The question where the cursor is, which every terminal answers.
-const WHERE: &[u8] = b"\x1b[6n";
+const CURSOR_QUERY: &[u8] = b"\x1b[6n";
 
 /// A program in a terminal of its own; killed when dropped.
 pub(crate) struct Terminal {
@@ -88,26 +88,26 @@ impl Terminal {
     }
 
     /// Reads until the screen shows this.
-    pub(crate) fn until(&mut self, wanted: &str) -> String {
-        self.until_seen(wanted, |screen| screen.contains(wanted))
+    pub(crate) fn wait_for_text(&mut self, wanted: &str) -> String {
+        self.wait_for(wanted, |screen| screen.contains(wanted))
     }
 
     /// Reads until the screen satisfies.
-    pub(crate) fn until_seen(&mut self, what: &str, test: impl Fn(&str) -> bool) -> String {
-        let end = Instant::now() + PATIENCE;
+    pub(crate) fn wait_for(&mut self, what: &str, test: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + TEST_TIMEOUT;
         while !test(&self.screen()) {
             let left = end.saturating_duration_since(Instant::now());
-            assert!(self.read(left), "the screen never showed {what:?}:\n{}", self.screen());
+            assert!(self.read_more(left), "the screen never showed {what:?}:\n{}", self.screen());
         }
         self.screen()
     }
 
     /// Takes what the program writes next; false when it ended or the time is over.
-    fn read(&mut self, patience: Duration) -> bool {
+    fn read_more(&mut self, patience: Duration) -> bool {
         match self.bytes.recv_timeout(patience) {
             Ok(bytes) => {
                 self.parser.process(&bytes);
-                if bytes.windows(WHERE.len()).any(|window| window == WHERE) {
+                if bytes.windows(CURSOR_QUERY.len()).any(|window| window == CURSOR_QUERY) {
                     let (row, column) = self.parser.screen().cursor_position();
                     self.press(&format!("\x1b[{};{}R", row + 1, column + 1));
                 }
@@ -120,9 +120,9 @@ impl Terminal {
 
     /// Waits until the program ends: its exit code. Everything it wrote until then is in `raw`.
     pub(crate) fn exit_code(&mut self) -> u32 {
-        let end = Instant::now() + PATIENCE;
-        while self.read(end.saturating_duration_since(Instant::now())) {}
-        super::until("the program in the terminal to end", || {
+        let end = Instant::now() + TEST_TIMEOUT;
+        while self.read_more(end.saturating_duration_since(Instant::now())) {}
+        super::poll_until("the program in the terminal to end", || {
             self.child.try_wait().expect("the child")
         })
         .exit_code()

@@ -17,7 +17,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::until;
+use super::poll_until;
 
 /// All upstreams of the test binary live here.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
@@ -33,7 +33,7 @@ static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
 pub(crate) struct Gate(Arc<Semaphore>);
 
 impl Gate {
-    pub(crate) fn shut() -> Self {
+    pub(crate) fn closed() -> Self {
         Self(Arc::new(Semaphore::new(0)))
     }
 
@@ -42,7 +42,7 @@ impl Gate {
         self.0.close();
     }
 
-    async fn pass(&self) {
+    async fn wait_open(&self) {
         // The semaphore has no permits; it ends the wait by being closed.
         drop(self.0.acquire().await);
     }
@@ -61,7 +61,7 @@ pub(crate) struct Scene {
     /// Held before the piece of this index.
     gate: Option<(usize, Gate)>,
     /// The connection breaks after so many pieces.
-    cut: Option<usize>,
+    cut_after: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,7 +83,7 @@ impl Scene {
             pace: Duration::ZERO,
             head_gate: None,
             gate: None,
-            cut: None,
+            cut_after: None,
         }
     }
 
@@ -170,7 +170,7 @@ impl Scene {
 
     /// Closes the connection after so many pieces, in the middle of the answer.
     pub(crate) fn cut_after(mut self, pieces: usize) -> Self {
-        self.cut = Some(pieces);
+        self.cut_after = Some(pieces);
         self
     }
 
@@ -202,19 +202,19 @@ pub(crate) fn chunk(delta: &Value, finish: Option<&str>) -> String {
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ReceivedRequest {
     pub(crate) at: Instant,
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     /// When the caller hung up, if it did so before the answer's end.
-    pub(crate) left: Option<Instant>,
+    pub(crate) hung_up_at: Option<Instant>,
     /// The whole answer was sent.
-    pub(crate) answered: bool,
+    pub(crate) response_sent: bool,
 }
 
-impl Seen {
+impl ReceivedRequest {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -236,43 +236,43 @@ impl Seen {
     }
 }
 
-type Director = dyn Fn(&Seen, usize) -> Scene + Send + Sync;
+type Director = dyn Fn(&ReceivedRequest, usize) -> Scene + Send + Sync;
 
 /// A scripted upstream; it stops when the test does.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     addr: SocketAddr,
-    journal: Arc<Mutex<Vec<Seen>>>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
 impl Upstream {
     /// Plays these scenes in order, the last one for ever. Model lists (GET) are no scene: they
     /// tell of one model, `m`.
     pub(crate) fn start(scenes: Vec<Scene>) -> Self {
-        Self::directed(move |_, number| scenes[number.min(scenes.len() - 1)].clone())
+        Self::with_director(move |_, number| scenes[number.min(scenes.len() - 1)].clone())
     }
 
     /// Chooses each scene by the request and its number.
-    pub(crate) fn directed(
-        director: impl Fn(&Seen, usize) -> Scene + Send + Sync + 'static,
+    pub(crate) fn with_director(
+        director: impl Fn(&ReceivedRequest, usize) -> Scene + Send + Sync + 'static,
     ) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("non-blocking");
         let addr = listener.local_addr().expect("an address");
-        let (journal, director): (Arc<Mutex<Vec<Seen>>>, Arc<Director>) =
+        let (requests, director): (Arc<Mutex<Vec<ReceivedRequest>>>, Arc<Director>) =
             (Arc::default(), Arc::new(director));
-        let stage = Stage { journal: Arc::clone(&journal), director };
+        let stage = ConnectionState { journal: Arc::clone(&requests), director };
         RUNTIME.spawn(async move {
             let listener = TcpListener::from_std(listener).expect("a listener");
             while let Ok((socket, _)) = listener.accept().await {
-                RUNTIME.spawn(stage.clone().serve(socket));
+                RUNTIME.spawn(stage.clone().serve_connection(socket));
             }
         });
-        Self { addr, journal }
+        Self { addr, requests }
     }
 
     /// A port where nobody listens.
-    pub(crate) fn refused() -> SocketAddr {
+    pub(crate) fn refused_addr() -> SocketAddr {
         std::net::TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a port")
@@ -288,35 +288,40 @@ impl Upstream {
     }
 
     /// Requests so far, without model lists.
-    pub(crate) fn journal(&self) -> Vec<Seen> {
-        self.everything().into_iter().filter(|seen| !seen.is_list()).collect()
+    pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
+        self.all_requests().into_iter().filter(|seen| !seen.is_list()).collect()
     }
 
     /// Requests so far, model lists included.
-    pub(crate) fn everything(&self) -> Vec<Seen> {
-        self.journal.lock().expect("the journal").clone()
+    pub(crate) fn all_requests(&self) -> Vec<ReceivedRequest> {
+        self.requests.lock().expect("the journal").clone()
     }
 
     /// Waits for the request of this number (0 is the first) to satisfy.
-    pub(crate) fn until(&self, number: usize, what: &str, test: impl Fn(&Seen) -> bool) -> Seen {
-        until(what, || self.journal().get(number).filter(|seen| test(seen)).cloned())
+    pub(crate) fn wait_for_request(
+        &self,
+        number: usize,
+        what: &str,
+        test: impl Fn(&ReceivedRequest) -> bool,
+    ) -> ReceivedRequest {
+        poll_until(what, || self.requests().get(number).filter(|seen| test(seen)).cloned())
     }
 
     /// Waits for the request of this number to arrive.
-    pub(crate) fn request(&self, number: usize) -> Seen {
-        self.until(number, &format!("request {number} at the upstream"), |_| true)
+    pub(crate) fn nth_request(&self, number: usize) -> ReceivedRequest {
+        self.wait_for_request(number, &format!("request {number} at the upstream"), |_| true)
     }
 }
 
 /// What a connection needs to know.
 #[derive(Clone)]
-struct Stage {
-    journal: Arc<Mutex<Vec<Seen>>>,
+struct ConnectionState {
+    journal: Arc<Mutex<Vec<ReceivedRequest>>>,
     director: Arc<Director>,
 }
 
-impl Stage {
-    async fn serve(self, socket: TcpStream) {
+impl ConnectionState {
+    async fn serve_connection(self, socket: TcpStream) {
         drop(socket.set_nodelay(true));
         let (mut reader, mut writer) = socket.into_split();
         let mut buffer = Vec::new();
@@ -334,14 +339,15 @@ impl Stage {
                 (journal.len() - 1, scene)
             };
             let ended = tokio::select! {
-                ended = play(&scene, &mut writer) => ended,
-                () = hung_up(&mut reader, &mut buffer) => {
-                    self.journal.lock().expect("the journal")[row].left = Some(Instant::now());
+                ended = play_scene(&scene, &mut writer) => ended,
+                () = wait_hang_up(&mut reader, &mut buffer) => {
+                    self.journal.lock().expect("the journal")[row].hung_up_at = Some(Instant::now());
                     return;
                 }
             };
-            self.journal.lock().expect("the journal")[row].answered = ended == Ended::Whole;
-            if ended != Ended::Whole || scene.framing == Framing::Raw {
+            self.journal.lock().expect("the journal")[row].response_sent =
+                ended == SceneEnd::Complete;
+            if ended != SceneEnd::Complete || scene.framing == Framing::Raw {
                 return;
             }
         }
@@ -349,29 +355,29 @@ impl Stage {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Ended {
+enum SceneEnd {
     Cut,
-    Lost,
-    Whole,
+    ClientGone,
+    Complete,
 }
 
-async fn play(scene: &Scene, writer: &mut OwnedWriteHalf) -> Ended {
+async fn play_scene(scene: &Scene, writer: &mut OwnedWriteHalf) -> SceneEnd {
     if let Some(gate) = &scene.head_gate {
-        gate.pass().await;
+        gate.wait_open().await;
     }
     if !scene.delay.is_zero() {
         tokio::time::sleep(scene.delay).await;
     }
     let chunked = scene.framing == Framing::Chunked;
     if writer.write_all(&scene.head()).await.is_err() {
-        return Ended::Lost;
+        return SceneEnd::ClientGone;
     }
     for (index, piece) in scene.pieces.iter().enumerate() {
-        if scene.cut == Some(index) {
-            return Ended::Cut;
+        if scene.cut_after == Some(index) {
+            return SceneEnd::Cut;
         }
         if let Some((_, gate)) = scene.gate.as_ref().filter(|(before, _)| *before == index) {
-            gate.pass().await;
+            gate.wait_open().await;
         }
         if index > 0 && !scene.pace.is_zero() {
             tokio::time::sleep(scene.pace).await;
@@ -382,29 +388,29 @@ async fn play(scene: &Scene, writer: &mut OwnedWriteHalf) -> Ended {
             piece.clone()
         };
         if writer.write_all(&framed).await.is_err() {
-            return Ended::Lost;
+            return SceneEnd::ClientGone;
         }
     }
-    if scene.cut.is_some() {
-        return Ended::Cut;
+    if scene.cut_after.is_some() {
+        return SceneEnd::Cut;
     }
     if chunked && writer.write_all(b"0\r\n\r\n").await.is_err() {
-        return Ended::Lost;
+        return SceneEnd::ClientGone;
     }
-    Ended::Whole
+    SceneEnd::Complete
 }
 
 /// Ends when the caller closes; what it sends meanwhile is kept.
-async fn hung_up(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) {
+async fn wait_hang_up(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) {
     while reader.read_buf(buffer).await.is_ok_and(|count| count > 0) {}
 }
 
-async fn read_request(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Option<Seen> {
+async fn read_request(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Option<ReceivedRequest> {
     let end = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break end + 4;
         }
-        more(reader, buffer).await?;
+        read_more(reader, buffer).await?;
     };
     let head: Vec<_> = buffer.drain(..end).collect();
     let head = String::from_utf8_lossy(&head).into_owned();
@@ -425,12 +431,12 @@ async fn read_request(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Optio
                 if let Some(line) = buffer.windows(2).position(|window| window == b"\r\n") {
                     break line;
                 }
-                more(reader, buffer).await?;
+                read_more(reader, buffer).await?;
             };
             let size = usize::from_str_radix(std::str::from_utf8(&buffer[..line]).ok()?.trim(), 16)
                 .ok()?;
             while buffer.len() < line + 2 + size + 2 {
-                more(reader, buffer).await?;
+                read_more(reader, buffer).await?;
             }
             body.extend_from_slice(&buffer[line + 2..line + 2 + size]);
             buffer.drain(..line + 2 + size + 2);
@@ -442,14 +448,22 @@ async fn read_request(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Optio
         let length =
             find("content-length").and_then(|length| length.parse().ok()).unwrap_or(0_usize);
         while buffer.len() < length {
-            more(reader, buffer).await?;
+            read_more(reader, buffer).await?;
         }
         body = buffer.drain(..length).collect();
     }
-    Some(Seen { at: Instant::now(), method, path, headers, body, left: None, answered: false })
+    Some(ReceivedRequest {
+        at: Instant::now(),
+        method,
+        path,
+        headers,
+        body,
+        hung_up_at: None,
+        response_sent: false,
+    })
 }
 
-async fn more(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Option<()> {
+async fn read_more(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Option<()> {
     let count = reader.read_buf(buffer).await.ok()?;
     (count > 0).then_some(())
 }

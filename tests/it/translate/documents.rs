@@ -11,7 +11,7 @@ fn the_losses_in_the_docs_are_the_losses_of_the_table() {
     let (begin, end) = ("<!-- losses: written by a test -->\n", "<!-- end of losses -->");
     let (before, rest) = text.split_once(begin).expect("where the losses begin");
     let (_, after) = rest.split_once(end).expect("where the losses end");
-    let wanted = format!("{before}{begin}\n{}\n{end}{after}", losses::tables());
+    let wanted = format!("{before}{begin}\n{}\n{end}{after}", losses::to_markdown());
     if std::env::var_os("WRITE_EXPECTED").is_some() {
         fs::write(&path, &wanted).expect("written");
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::scenes::{before, before_with, whole};
+use super::scenes::{full_scene, proxy_before, proxy_before_with};
 use crate::support::{client::Request, upstream::Scene};
 
 fn openai_vectors() -> Value {
@@ -21,7 +21,7 @@ fn embeddings_go_from_every_form_to_every_form() {
         ),
     ];
     for (upstream, answer) in answers {
-        let (seen, proxy) = before(upstream, vec![Scene::json(200, &answer)]);
+        let (seen, proxy) = proxy_before(upstream, vec![Scene::json(200, &answer)]);
         let openai = proxy
             .send(&Request::post(
                 "/v1/embeddings",
@@ -51,7 +51,7 @@ fn embeddings_go_from_every_form_to_every_form() {
             .json();
         let packed = packed["data"][0]["embedding"].clone();
         assert!(upstream == "openai" || packed == "AAAAPwAAgL8=", "{upstream}: {packed}");
-        for request in seen.journal() {
+        for request in seen.requests() {
             let sent = request.json().to_string();
             assert!(
                 sent.contains("\"a\"") && sent.contains("\"b\""),
@@ -66,7 +66,7 @@ fn embeddings_go_from_every_form_to_every_form() {
 fn rerank_goes_from_one_form_to_another() {
     let answer = json!({"object": "list", "model": "m", "data": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}], "usage": {"total_tokens": 9}});
     let (upstream, proxy) =
-        before_with("openai", vec![Scene::json(200, &answer)], "preset = \"voyage\"");
+        proxy_before_with("openai", vec![Scene::json(200, &answer)], "preset = \"voyage\"");
     let body = json!({"model": "m", "query": "q", "documents": ["a", "b"], "top_n": 2, "return_documents": true});
 
     let answer = proxy.send(&Request::post("/v1/rerank", &body));
@@ -79,13 +79,13 @@ fn rerank_goes_from_one_form_to_another() {
         answer.status,
         answer.text()
     );
-    assert_eq!(upstream.request(0).json()["top_k"], 2, "{:#}", upstream.request(0).json());
+    assert_eq!(upstream.nth_request(0).json()["top_k"], 2, "{:#}", upstream.nth_request(0).json());
 }
 
 #[test]
 fn old_completions_are_answered_by_chat_upstreams() {
     for dialect in ["anthropic", "gemini"] {
-        let (_upstream, proxy) = before(dialect, vec![whole(dialect, "b()")]);
+        let (_upstream, proxy) = proxy_before(dialect, vec![full_scene(dialect, "b()")]);
         let body =
             json!({"model": "m", "prompt": "def a():", "suffix": "return 1", "max_tokens": 20});
         let answer = proxy.send(&Request::post("/v1/completions", &body));
@@ -100,7 +100,7 @@ fn old_completions_are_answered_by_chat_upstreams() {
 
 #[test]
 fn ollama_clients_see_cards_and_lists_of_models_elsewhere() {
-    let (upstream, proxy) = before("anthropic", vec![whole("anthropic", "hi")]);
+    let (upstream, proxy) = proxy_before("anthropic", vec![full_scene("anthropic", "hi")]);
 
     let card = proxy.send(&Request::post("/api/show", &json!({"model": "m"})));
     let generated = proxy.send(&Request::post(
@@ -126,5 +126,5 @@ fn ollama_clients_see_cards_and_lists_of_models_elsewhere() {
         "{}",
         generated.text()
     );
-    assert_eq!((loaded.status, upstream.journal().len()), (200, 1), "{}", loaded.text());
+    assert_eq!((loaded.status, upstream.requests().len()), (200, 1), "{}", loaded.text());
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::scenes::{DIALECTS, ask, pieces, whole};
+use super::scenes::{DIALECTS, chat_request, full_scene, stream_events};
 use crate::support::{
     client::Request,
     proxy::{CLIENT_KEY, Setup},
@@ -11,16 +11,16 @@ use crate::support::{
 };
 
 /// A generator that gives the same numbers in every run.
-struct Dice(u64);
+struct ValueRng(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+impl ValueRng {
+    fn below(&mut self, sides: usize) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides.max(1)
     }
 
-    fn value(&mut self) -> Value {
+    fn odd_value(&mut self) -> Value {
         let odd = [
             json!(null),
             json!(true),
@@ -33,11 +33,11 @@ impl Dice {
             json!([[]]),
             json!({"type": 7}),
         ];
-        odd[self.roll(odd.len())].clone()
+        odd[self.below(odd.len())].clone()
     }
 
     /// Puts something odd somewhere into a value.
-    fn spoil(&mut self, value: &mut Value) {
+    fn mutate(&mut self, value: &mut Value) {
         let inside: Vec<&mut Value> = match value {
             Value::Array(items) => items.iter_mut().collect(),
             Value::Object(members) => members
@@ -48,15 +48,15 @@ impl Dice {
             _ => Vec::new(),
         };
         let count = inside.len();
-        match inside.into_iter().nth(self.roll(count)) {
-            Some(within) if self.roll(5) > 0 => self.spoil(within),
-            Some(within) => *within = self.value(),
-            None => *value = self.value(),
+        match inside.into_iter().nth(self.below(count)) {
+            Some(within) if self.below(5) > 0 => self.mutate(within),
+            Some(within) => *within = self.odd_value(),
+            None => *value = self.odd_value(),
         }
     }
 }
 
-fn rich(dialect: &str) -> (String, Value) {
+fn full_request(dialect: &str) -> (String, Value) {
     let part = json!([{"type": "text", "text": "t"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]);
     let call = json!({"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}});
     let body = match dialect {
@@ -97,12 +97,13 @@ fn rich(dialect: &str) -> (String, Value) {
 
 #[test]
 fn odd_bodies_never_break_anything() {
-    let mut dice = Dice(1);
+    let mut dice = ValueRng(1);
     for upstream_dialect in ["openai", "anthropic", "gemini"] {
-        let upstream = Upstream::start(vec![whole(upstream_dialect, "ok")]);
-        let proxy = Setup::new().speaking(upstream_dialect, "one", &upstream, "").start();
+        let upstream = Upstream::start(vec![full_scene(upstream_dialect, "ok")]);
+        let proxy =
+            Setup::new().upstream_with_dialect(upstream_dialect, "one", &upstream, "").start();
         for client in DIALECTS.into_iter().filter(|client| *client != upstream_dialect) {
-            let (path, body) = rich(client);
+            let (path, body) = full_request(client);
             assert_eq!(
                 proxy.send(&Request::post(&path, &body)).status,
                 200,
@@ -111,7 +112,7 @@ fn odd_bodies_never_break_anything() {
             );
             for _ in 0..60 {
                 let mut odd = body.clone();
-                (0..=dice.roll(3)).for_each(|_| dice.spoil(&mut odd));
+                (0..=dice.below(3)).for_each(|_| dice.mutate(&mut odd));
                 let answer = proxy.send(&Request::post(&path, &odd));
                 assert!(
                     matches!(answer.status, 200 | 400 | 404 | 422),
@@ -127,18 +128,18 @@ fn odd_bodies_never_break_anything() {
 
 #[test]
 fn odd_answers_end_in_an_error_or_an_answer() {
-    let mut dice = Dice(2);
+    let mut dice = ValueRng(2);
     for upstream_dialect in DIALECTS {
-        let good = pieces(upstream_dialect, &["hel", "lo"]).concat().into_bytes();
+        let good = stream_events(upstream_dialect, &["hel", "lo"]).concat().into_bytes();
         let odd: Vec<Vec<u8>> = (0..40)
             .map(|_| {
                 let mut bytes = good.clone();
-                for _ in 0..=dice.roll(4) {
-                    let at = dice.roll(bytes.len());
-                    match dice.roll(3) {
-                        0 => bytes[at] = b"\"{}[],:0x\n\xff"[dice.roll(11)],
+                for _ in 0..=dice.below(4) {
+                    let at = dice.below(bytes.len());
+                    match dice.below(3) {
+                        0 => bytes[at] = b"\"{}[],:0x\n\xff"[dice.below(11)],
                         1 => bytes.truncate(at + 1),
-                        _ => drop(bytes.drain(at..(at + dice.roll(30)).min(bytes.len()))),
+                        _ => drop(bytes.drain(at..(at + dice.below(30)).min(bytes.len()))),
                     }
                 }
                 bytes
@@ -150,13 +151,15 @@ fn odd_answers_end_in_an_error_or_an_answer() {
             odd.iter().map(|bytes| Scene::stream(kind, [bytes.clone()])).collect();
         let upstream = Upstream::start(scenes);
         let settings = "[retry]\nmax_attempts = 1\nqueue_for = \"0s\"\n[cooldown]\nserver_error = \"1ms\"\nmax = \"1ms\"";
-        let proxy =
-            Setup::new().config(settings).speaking(upstream_dialect, "one", &upstream, "").start();
+        let proxy = Setup::new()
+            .config(settings)
+            .upstream_with_dialect(upstream_dialect, "one", &upstream, "")
+            .start();
         let client = if upstream_dialect == "openai" { "anthropic" } else { "openai" };
         for bytes in &odd {
-            let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
+            let answer = chat_request(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
             assert!(
-                answer.whole && !answer.body.is_empty(),
+                answer.complete && !answer.body.is_empty(),
                 "{upstream_dialect}: {}",
                 String::from_utf8_lossy(bytes)
             );

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::scenes::{
-    DIALECTS, Heard, anthropic_events, ask, before, event, hear, heard, message, pieces, stream,
-    whole,
+    DIALECTS, ReadAnswer, anthropic_event, anthropic_events, anthropic_message, ask_and_read,
+    chat_request, full_scene, proxy_before, read_answer, stream_events, stream_scene,
 };
 use crate::support::{
     client::Request,
@@ -15,19 +15,19 @@ use crate::support::{
 /// Bytes that a careless re-encoding would change.
 const SIGNATURE: &str = "EqQB+/==\u{e9}\\\"</sig>";
 
-fn weather() -> Value {
+fn weather_tool() -> Value {
     json!({"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}})
 }
 
 fn thinking_call() -> Value {
-    message(
+    anthropic_message(
         &json!([{"type": "thinking", "thinking": "I should look.", "signature": SIGNATURE}, {"type": "redacted_thinking", "data": "sealed+/="},
             {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Łódź"}}]),
         "tool_use",
     )
 }
 
-fn same_thought(body: &Value) -> bool {
+fn has_signature(body: &Value) -> bool {
     let content = body["messages"][1]["content"].as_array().cloned().unwrap_or_default();
     content.first()
         == Some(&json!({"type": "thinking", "thinking": "I should look.", "signature": SIGNATURE}))
@@ -35,29 +35,32 @@ fn same_thought(body: &Value) -> bool {
 }
 
 #[test]
-fn pain_3_signatures_come_back_byte_for_byte_through_a_client_that_cannot_carry_them() {
-    let (upstream, proxy) =
-        before("anthropic", vec![Scene::json(200, &thinking_call()), whole("anthropic", "sunny")]);
-    let first = proxy.ask(&json!({"model": "m", "tools": [weather()], "messages": [{"role": "user", "content": "?"}]})).json();
+fn signatures_come_back_byte_for_byte_through_a_client_that_cannot_carry_them() {
+    let (upstream, proxy) = proxy_before(
+        "anthropic",
+        vec![Scene::json(200, &thinking_call()), full_scene("anthropic", "sunny")],
+    );
+    let first = proxy.ask(&json!({"model": "m", "tools": [weather_tool()], "messages": [{"role": "user", "content": "?"}]})).json();
     let said = &first["choices"][0]["message"];
     let call = &said["tool_calls"][0];
 
-    let answer = proxy.ask(&json!({"model": "m", "tools": [weather()], "messages": [
+    let answer = proxy.ask(&json!({"model": "m", "tools": [weather_tool()], "messages": [
         {"role": "user", "content": "?"},
         {"role": "assistant", "content": null, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}]}));
 
-    assert_eq!(answer.said(), "sunny", "{}", answer.text());
-    let sent = upstream.request(1).json();
-    assert!(same_thought(&sent), "{sent:#}");
+    assert_eq!(answer.chat_text(), "sunny", "{}", answer.text());
+    let sent = upstream.nth_request(1).json();
+    assert!(has_signature(&sent), "{sent:#}");
     assert_eq!(answer.header("x-aiproxy-losses"), None);
 }
 
 #[test]
-fn pain_3_streamed_signatures_come_back_as_well() {
+fn streamed_signatures_come_back_as_well() {
     let content = thinking_call()["content"].clone();
-    let mut events =
-        vec![event(&json!({"type": "message_start", "message": message(&json!([]), "tool_use")}))];
+    let mut events = vec![anthropic_event(
+        &json!({"type": "message_start", "message": anthropic_message(&json!([]), "tool_use")}),
+    )];
     for (at, block) in content.as_array().expect("blocks").iter().enumerate() {
         let mut head = block.clone();
         for key in ["thinking", "signature"] {
@@ -66,12 +69,12 @@ fn pain_3_streamed_signatures_come_back_as_well() {
             }
         }
         let delta = |delta: Value| {
-            event(&json!({"type": "content_block_delta", "index": at, "delta": delta}))
+            anthropic_event(&json!({"type": "content_block_delta", "index": at, "delta": delta}))
         };
         if block["type"] == "tool_use" {
             head["input"] = json!({});
         }
-        events.push(event(
+        events.push(anthropic_event(
             &json!({"type": "content_block_start", "index": at, "content_block": head}),
         ));
         match block["type"].as_str() {
@@ -87,16 +90,16 @@ fn pain_3_streamed_signatures_come_back_as_well() {
             )),
             _ => {}
         }
-        events.push(event(&json!({"type": "content_block_stop", "index": at})));
+        events.push(anthropic_event(&json!({"type": "content_block_stop", "index": at})));
     }
-    events.push(event(&json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}})));
-    events.push(event(&json!({"type": "message_stop"})));
+    events.push(anthropic_event(&json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}})));
+    events.push(anthropic_event(&json!({"type": "message_stop"})));
     let (upstream, proxy) =
-        before("anthropic", vec![Scene::events(events), whole("anthropic", "sunny")]);
+        proxy_before("anthropic", vec![Scene::events(events), full_scene("anthropic", "sunny")]);
 
-    let tools = json!([weather()]);
+    let tools = json!([weather_tool()]);
     let first = proxy.ask(&json!({"model": "m", "stream": true, "tools": tools, "messages": [{"role": "user", "content": "?"}]}));
-    let said = heard("openai", true, &first);
+    let said = read_answer("openai", true, &first);
     assert_eq!(
         (said.reasoning.as_str(), said.calls),
         ("I should look.", vec![("weather".to_owned(), json!({"city": "Łódź"}))])
@@ -106,13 +109,13 @@ fn pain_3_streamed_signatures_come_back_as_well() {
         {"role": "assistant", "tool_calls": [{"id": "toolu_1", "type": "function", "function": {"name": "weather", "arguments": "{\"city\":\"Łódź\"}"}}]},
         {"role": "tool", "tool_call_id": "toolu_1", "content": "sunny"}]}));
 
-    assert!(same_thought(&upstream.request(1).json()), "{:#}", upstream.request(1).json());
+    assert!(has_signature(&upstream.nth_request(1).json()), "{:#}", upstream.nth_request(1).json());
 }
 
 #[test]
-fn pain_3_foreign_reasoning_is_dropped_and_said() {
+fn foreign_reasoning_is_dropped_and_said() {
     for dialect in ["openai", "gemini", "responses", "ollama"] {
-        let (upstream, proxy) = before(dialect, vec![whole(dialect, "on")]);
+        let (upstream, proxy) = proxy_before(dialect, vec![full_scene(dialect, "on")]);
         let body = json!({"model": "m", "max_tokens": 99, "messages": [
             {"role": "user", "content": "?"},
             {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": SIGNATURE}, {"type": "redacted_thinking", "data": "sealed+/="}, {"type": "text", "text": "a"}]},
@@ -126,14 +129,14 @@ fn pain_3_foreign_reasoning_is_dropped_and_said() {
             "{dialect}: {:?}",
             answer.headers
         );
-        let sent = String::from_utf8_lossy(&upstream.request(0).body).into_owned();
+        let sent = String::from_utf8_lossy(&upstream.nth_request(0).body).into_owned();
         assert!(!sent.contains("EqQB") && !sent.contains("sealed"), "{dialect}: {sent}");
     }
 }
 
 #[test]
-fn pain_4_cache_control_is_carried_on_every_block_type() {
-    let (upstream, proxy) = before("anthropic", vec![whole("anthropic", "ok")]);
+fn cache_control_is_carried_on_every_block_type() {
+    let (upstream, proxy) = proxy_before("anthropic", vec![full_scene("anthropic", "ok")]);
     let mark = json!({"type": "ephemeral", "ttl": "1h"});
     let png = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="});
     // What an agent for Claude sends, posted where chat clients post.
@@ -147,8 +150,8 @@ fn pain_4_cache_control_is_carried_on_every_block_type() {
 
     let answer = proxy.ask(&body);
 
-    assert_eq!(answer.said(), "ok", "{}", answer.text());
-    let sent = upstream.request(0).json();
+    assert_eq!(answer.chat_text(), "ok", "{}", answer.text());
+    let sent = upstream.nth_request(0).json();
     for place in [
         "/system/0",
         "/tools/0",
@@ -167,10 +170,10 @@ fn pain_4_cache_control_is_carried_on_every_block_type() {
 }
 
 #[test]
-fn pain_4_marks_of_chat_clients_are_carried() {
-    let (upstream, proxy) = before("anthropic", vec![whole("anthropic", "ok")]);
+fn marks_of_chat_clients_are_carried() {
+    let (upstream, proxy) = proxy_before("anthropic", vec![full_scene("anthropic", "ok")]);
     let mark = json!({"type": "ephemeral"});
-    let mut tool = weather();
+    let mut tool = weather_tool();
     tool["cache_control"] = mark.clone();
     let call =
         json!({"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}});
@@ -182,7 +185,7 @@ fn pain_4_marks_of_chat_clients_are_carried() {
         {"role": "assistant", "content": null, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "r", "cache_control": mark}]}]}));
 
-    let sent = upstream.request(0).json();
+    let sent = upstream.nth_request(0).json();
     assert_eq!(answer.header("x-aiproxy-losses"), None);
     for place in ["/system/0", "/tools/0", "/messages/0/content/0", "/messages/0/content/1"] {
         assert_eq!(
@@ -199,7 +202,7 @@ fn pain_4_marks_of_chat_clients_are_carried() {
 }
 
 #[test]
-fn pain_5_interleaved_parallel_calls_keep_their_arguments() {
+fn interleaved_parallel_calls_keep_their_arguments() {
     let call = |at: usize, mut call: Value| {
         call["index"] = json!(at);
         chunk(&json!({"tool_calls": [call]}), None)
@@ -217,9 +220,9 @@ fn pain_5_interleaved_parallel_calls_keep_their_arguments() {
         chunk(&json!({}), Some("tool_calls")),
         "data: [DONE]\n\n".to_owned(),
     ];
-    let (_upstream, proxy) = before("openai", vec![Scene::events(events)]);
+    let (_upstream, proxy) = proxy_before("openai", vec![Scene::events(events)]);
     for client in ["anthropic", "gemini", "ollama", "responses"] {
-        let heard = hear(&proxy, client, true);
+        let heard = ask_and_read(&proxy, client, true);
         let want =
             vec![("f".to_owned(), json!({"city": "Łódź"})), ("g".to_owned(), json!({"x": [1, 2]}))];
         assert_eq!((heard.calls, heard.success, heard.error), (want, true, None), "{client}");
@@ -227,88 +230,96 @@ fn pain_5_interleaved_parallel_calls_keep_their_arguments() {
 }
 
 #[test]
-fn pain_6_a_truncated_stream_ends_in_an_error_of_the_clients_dialect() {
+fn a_truncated_stream_ends_in_an_error_of_the_clients_dialect() {
     for upstream in DIALECTS {
-        let all = pieces(upstream, &["half", " more"]);
+        let all = stream_events(upstream, &["half", " more"]);
         // Without what ends it: neither the finish nor the terminal event.
         let cut = all.len() - if upstream == "openai" || upstream == "anthropic" { 2 } else { 1 };
         let kind = if upstream == "ollama" { "application/x-ndjson" } else { "text/event-stream" };
-        let (_upstream, proxy) = before(upstream, vec![Scene::stream(kind, all[..cut].to_vec())]);
+        let (_upstream, proxy) =
+            proxy_before(upstream, vec![Scene::stream(kind, all[..cut].to_vec())]);
         for client in DIALECTS.into_iter().filter(|client| *client != upstream) {
-            let heard = hear(&proxy, client, true);
+            let heard = ask_and_read(&proxy, client, true);
             assert!(!heard.success && heard.error.is_some(), "{client} over {upstream}: {heard:?}");
         }
     }
 }
 
 /// A proxy with a bad upstream of one dialect before a good one of another.
-fn bad_then_good(dialect: &str, bad: Scene, good: Vec<Scene>) -> (Upstream, Upstream, Proxy) {
+fn proxy_with_bad_then_good(
+    dialect: &str,
+    bad: Scene,
+    good: Vec<Scene>,
+) -> (Upstream, Upstream, Proxy) {
     let (first, second) = (Upstream::start(vec![bad]), Upstream::start(good));
     let proxy = Setup::new()
-        .speaking(dialect, "bad", &first, "priority = 1")
-        .speaking("gemini", "good", &second, "priority = 2")
+        .upstream_with_dialect(dialect, "bad", &first, "priority = 1")
+        .upstream_with_dialect("gemini", "good", &second, "priority = 2")
         .start();
     (first, second, proxy)
 }
 
 #[test]
-fn pain_7_an_error_inside_a_200_of_another_dialect_fails_over() {
+fn an_error_inside_a_200_of_another_dialect_fails_over() {
     let error =
         json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
-    let started =
-        event(&json!({"type": "message_start", "message": message(&json!([]), "end_turn")}));
+    let started = anthropic_event(
+        &json!({"type": "message_start", "message": anthropic_message(&json!([]), "end_turn")}),
+    );
     for (streamed, bad) in [
-        (true, Scene::events([started, event(&error)])),
+        (true, Scene::events([started, anthropic_event(&error)])),
         (true, Scene::json(200, &error)),
         (false, Scene::json(200, &error)),
     ] {
-        let good = if streamed { stream("gemini", &["good"]) } else { whole("gemini", "good") };
-        let (first, _second, proxy) = bad_then_good("anthropic", bad, vec![good]);
+        let good =
+            if streamed { stream_scene("gemini", &["good"]) } else { full_scene("gemini", "good") };
+        let (first, _second, proxy) = proxy_with_bad_then_good("anthropic", bad, vec![good]);
 
-        let heard = hear(&proxy, "openai", streamed);
+        let heard = ask_and_read(&proxy, "openai", streamed);
 
-        assert_eq!(heard, Heard::text("good"), "streamed: {streamed}");
-        assert!(!first.journal().is_empty());
+        assert_eq!(heard, ReadAnswer::text("good"), "streamed: {streamed}");
+        assert!(!first.requests().is_empty());
     }
 }
 
 #[test]
-fn pain_8_nothing_is_replayed_after_content() {
+fn nothing_is_replayed_after_content() {
     let mut events = anthropic_events(&["rm -rf /tmp/a"]);
     events.truncate(3);
-    events.push(event(
+    events.push(anthropic_event(
         &json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
     ));
     for client in ["openai", "responses", "gemini", "ollama"] {
-        let (_first, second, proxy) = bad_then_good(
+        let (_first, second, proxy) = proxy_with_bad_then_good(
             "anthropic",
             Scene::events(events.clone()),
-            vec![stream("gemini", &["again"])],
+            vec![stream_scene("gemini", &["again"])],
         );
 
-        let heard = hear(&proxy, client, true);
+        let heard = ask_and_read(&proxy, client, true);
 
         assert!(
             !heard.success && heard.error.as_deref().is_some_and(|e| e.contains("verloaded")),
             "{client}: {heard:?}"
         );
         assert!(!heard.text.contains("again"), "{client}: {heard:?}");
-        assert!(second.journal().is_empty());
+        assert!(second.requests().is_empty());
     }
 }
 
 #[test]
-fn pain_12_a_silent_translated_stream_is_kept_alive_in_the_clients_dialect() {
-    let gate = Gate::shut();
-    let (_upstream, proxy) = before("openai", vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
+fn a_silent_translated_stream_is_kept_alive_in_the_clients_dialect() {
+    let gate = Gate::closed();
+    let (_upstream, proxy) = proxy_before("openai", vec![Scene::sse(&["a", "b"]).gate(2, &gate)]);
     let waits: Vec<_> = [("anthropic", "event: ping"), ("responses", ": "), ("gemini", "\n\n\n\n")]
         .into_iter()
         .map(|(client, ping)| {
-            let mut connection = ask(client, true, "hi").bearer(CLIENT_KEY).open(proxy.addr);
+            let mut connection =
+                chat_request(client, true, "hi").bearer(CLIENT_KEY).open(proxy.addr);
             std::thread::spawn(move || {
-                let mut seen = connection.until("\"a\"");
+                let mut seen = connection.read_until("\"a\"");
                 if client != "gemini" {
-                    seen += &connection.until(ping);
+                    seen += &connection.read_until(ping);
                 }
                 (client, connection, seen)
             })
@@ -319,14 +330,14 @@ fn pain_12_a_silent_translated_stream_is_kept_alive_in_the_clients_dialect() {
     gate.open();
 
     for (client, mut connection, _) in waited {
-        let rest = connection.answer();
-        assert!(rest.whole && rest.text().contains("\"b\""), "{client}: {}", rest.text());
+        let rest = connection.read_answer();
+        assert!(rest.complete && rest.text().contains("\"b\""), "{client}: {}", rest.text());
     }
 }
 
 #[test]
-fn pain_19_tokens_are_counted_with_the_tools_where_no_upstream_counts() {
-    let (_upstream, proxy) = before("openai", vec![whole("openai", "never asked")]);
+fn tokens_are_counted_with_the_tools_where_no_upstream_counts() {
+    let (_upstream, proxy) = proxy_before("openai", vec![full_scene("openai", "never asked")]);
     let schema: Value = (0..40)
         .map(|n| {
             (
@@ -363,9 +374,9 @@ fn pain_19_tokens_are_counted_with_the_tools_where_no_upstream_counts() {
 }
 
 #[test]
-fn pain_19_an_upstream_that_counts_is_asked() {
+fn an_upstream_that_counts_is_asked() {
     let (upstream, proxy) =
-        before("anthropic", vec![Scene::json(200, &json!({"input_tokens": 42}))]);
+        proxy_before("anthropic", vec![Scene::json(200, &json!({"input_tokens": 42}))]);
     for (path, body, field) in [
         (
             "/v1beta/models/m:countTokens",
@@ -387,12 +398,12 @@ fn pain_19_an_upstream_that_counts_is_asked() {
             answer.text()
         );
     }
-    assert!(upstream.journal().iter().all(|seen| seen.path.ends_with("/messages/count_tokens")));
+    assert!(upstream.requests().iter().all(|seen| seen.path.ends_with("/messages/count_tokens")));
 }
 
 #[test]
-fn pain_24_schemas_are_made_to_fit_gemini_and_each_loss_is_named() {
-    let (upstream, proxy) = before("gemini", vec![whole("gemini", "ok")]);
+fn schemas_are_made_to_fit_gemini_and_each_loss_is_named() {
+    let (upstream, proxy) = proxy_before("gemini", vec![full_scene("gemini", "ok")]);
     let schema = json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "required": ["to"], "additionalProperties": false,
         "properties": {"to": {"$ref": "#/$defs/person"}, "kind": {"const": "a"}, "tags": {"type": "array", "items": {"type": "string"}, "uniqueItems": true}},
         "$defs": {"person": {"type": "object", "properties": {"name": {"type": "string"}, "friend": {"$ref": "#/$defs/person"}}}}});
@@ -402,12 +413,12 @@ fn pain_24_schemas_are_made_to_fit_gemini_and_each_loss_is_named() {
         &json!({"model": "m", "tools": [tool], "messages": [{"role": "user", "content": "?"}]}),
     );
 
-    assert_eq!(answer.said(), "ok", "{}", answer.text());
+    assert_eq!(answer.chat_text(), "ok", "{}", answer.text());
     assert_eq!(
         answer.header("x-aiproxy-losses"),
         Some("tools.schema.$ref, tools.schema.uniqueItems")
     );
-    let sent = upstream.request(0).json();
+    let sent = upstream.nth_request(0).json();
     let sent = &sent["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"];
     assert_eq!(sent["properties"]["to"]["properties"]["name"]["type"], "string");
     assert_eq!(sent["properties"]["kind"]["enum"], json!(["a"]));
@@ -417,7 +428,7 @@ fn pain_24_schemas_are_made_to_fit_gemini_and_each_loss_is_named() {
 }
 
 #[test]
-fn pain_33_results_follow_their_calls_and_keep_their_images() {
+fn results_follow_their_calls_and_keep_their_images() {
     let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}});
     let body = json!({"model": "m", "max_tokens": 9, "tools": [{"name": "f", "input_schema": {"type": "object"}}], "messages": [
         {"role": "user", "content": "?"},
@@ -425,12 +436,12 @@ fn pain_33_results_follow_their_calls_and_keep_their_images() {
         {"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "tool_result", "tool_use_id": "2", "content": "two"},
             {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "one"}, image]}]}]});
     for dialect in ["openai", "responses", "gemini", "ollama"] {
-        let (upstream, proxy) = before(dialect, vec![whole(dialect, "ok")]);
+        let (upstream, proxy) = proxy_before(dialect, vec![full_scene(dialect, "ok")]);
 
         let answer = proxy.send(&Request::post("/v1/messages", &body));
 
         assert_eq!(answer.status, 200, "{dialect}: {}", answer.text());
-        let sent = upstream.request(0).json();
+        let sent = upstream.nth_request(0).json();
         assert!(sent.to_string().contains("iVBORw0KGgo="), "{dialect}: {sent:#}");
         let order: Vec<&str> = match dialect {
             "openai" | "ollama" => sent["messages"]
@@ -470,16 +481,16 @@ fn pain_33_results_follow_their_calls_and_keep_their_images() {
 }
 
 #[test]
-fn pain_35_a_stream_split_at_every_byte_is_read() {
+fn a_stream_split_at_every_byte_is_read() {
     for upstream in DIALECTS {
-        let bytes = pieces(upstream, &["zażółć ", "🎉", " gęślą"]).concat().into_bytes();
+        let bytes = stream_events(upstream, &["zażółć ", "🎉", " gęślą"]).concat().into_bytes();
         let kind = if upstream == "ollama" { "application/x-ndjson" } else { "text/event-stream" };
         let (_upstream, proxy) =
-            before(upstream, vec![Scene::stream(kind, bytes.iter().map(|byte| vec![*byte]))]);
+            proxy_before(upstream, vec![Scene::stream(kind, bytes.iter().map(|byte| vec![*byte]))]);
         for client in DIALECTS {
             assert_eq!(
-                hear(&proxy, client, true),
-                Heard::text("zażółć 🎉 gęślą"),
+                ask_and_read(&proxy, client, true),
+                ReadAnswer::text("zażółć 🎉 gęślą"),
                 "{client} over {upstream}"
             );
         }
@@ -487,14 +498,14 @@ fn pain_35_a_stream_split_at_every_byte_is_read() {
 }
 
 #[test]
-fn pain_39_gemini_clients_work_over_every_upstream() {
+fn gemini_clients_work_over_every_upstream() {
     for upstream in ["openai", "responses", "anthropic", "ollama"] {
-        let (_upstream, proxy) = before(
+        let (_upstream, proxy) = proxy_before(
             upstream,
             vec![
-                whole(upstream, "one"),
-                stream(upstream, &["t", "wo"]),
-                stream(upstream, &["th", "ree"]),
+                full_scene(upstream, "one"),
+                stream_scene(upstream, &["t", "wo"]),
+                stream_scene(upstream, &["th", "ree"]),
             ],
         );
         let body = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "generationConfig": {"maxOutputTokens": 50}});
@@ -502,7 +513,7 @@ fn pain_39_gemini_clients_work_over_every_upstream() {
             |action: &str| proxy.send(&Request::post(&format!("/v1beta/models/m:{action}"), &body));
 
         let whole = post("generateContent");
-        assert_eq!(heard("gemini", false, &whole), Heard::text("one"), "{upstream}");
+        assert_eq!(read_answer("gemini", false, &whole), ReadAnswer::text("one"), "{upstream}");
         assert_eq!(whole.json()["modelVersion"], "m");
         assert!(
             whole.json()["usageMetadata"]["totalTokenCount"]
@@ -513,7 +524,7 @@ fn pain_39_gemini_clients_work_over_every_upstream() {
         );
 
         let sse = post("streamGenerateContent?alt=sse");
-        assert_eq!(heard("gemini", true, &sse), Heard::text("two"), "{upstream}");
+        assert_eq!(read_answer("gemini", true, &sse), ReadAnswer::text("two"), "{upstream}");
         assert!(
             sse.text().lines().all(|line| line.is_empty() || line.starts_with("data: ")),
             "{}",
@@ -522,12 +533,12 @@ fn pain_39_gemini_clients_work_over_every_upstream() {
 
         let array = post("streamGenerateContent");
         assert!(array.json().is_array(), "{upstream}: {}", array.text());
-        assert_eq!(heard("gemini", false, &array), Heard::text("three"), "{upstream}");
+        assert_eq!(read_answer("gemini", false, &array), ReadAnswer::text("three"), "{upstream}");
     }
 }
 
 #[test]
-fn pain_5_a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
+fn a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
     let call = |arguments: &str| {
         let call = json!({"index": 0, "id": "c", "type": "function", "function": {"name": "weather", "arguments": arguments}});
         chunk(&json!({ "tool_calls": [call] }), None)
@@ -536,8 +547,8 @@ fn pain_5_a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
         for stream in [true, false] {
             let end = || "data: [DONE]\n\n".to_owned();
             let half = Scene::events([call("{\"city\": \"Z"), end()]);
-            let (_upstream, proxy) = before("openai", vec![half; 6]);
-            let told = hear(&proxy, client, stream);
+            let (_upstream, proxy) = proxy_before("openai", vec![half; 6]);
+            let told = ask_and_read(&proxy, client, stream);
             assert!(told.error.is_some() && !told.success, "{client} {stream}: {told:?}");
 
             let rest = chunk(
@@ -545,8 +556,8 @@ fn pain_5_a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
                 None,
             );
             let (_upstream, proxy) =
-                before("openai", vec![Scene::events([call("{\"city\": "), rest, end()])]);
-            let told = hear(&proxy, client, stream);
+                proxy_before("openai", vec![Scene::events([call("{\"city\": "), rest, end()])]);
+            let told = ask_and_read(&proxy, client, stream);
             assert_eq!(
                 (&told.error, told.calls),
                 (&None, vec![("weather".to_owned(), json!({"city": "Z"}))]),
@@ -557,7 +568,7 @@ fn pain_5_a_call_that_was_cut_is_never_told_as_one_that_is_whole() {
 }
 
 #[test]
-fn pain_35_a_character_in_two_halves_is_whole_for_every_client() {
+fn a_character_in_two_halves_is_whole_for_every_client() {
     for client in DIALECTS {
         for stream in [true, false] {
             let halves = ["\\ud83c", "\\udf89"]
@@ -565,18 +576,18 @@ fn pain_35_a_character_in_two_halves_is_whole_for_every_client() {
             let pieces = halves
                 .into_iter()
                 .chain([chunk(&json!({}), Some("stop")), "data: [DONE]\n\n".to_owned()]);
-            let (_upstream, proxy) = before("openai", vec![Scene::events(pieces)]);
+            let (_upstream, proxy) = proxy_before("openai", vec![Scene::events(pieces)]);
             if (client, stream) == ("openai", true) {
                 continue; // Its bytes pass as they came.
             }
-            let told = hear(&proxy, client, stream);
+            let told = ask_and_read(&proxy, client, stream);
             assert_eq!((told.text.as_str(), told.error), ("\u{1f389}", None), "{client} {stream}");
         }
     }
 }
 
 #[test]
-fn pain_6_a_gemini_array_is_told_as_events_and_a_cut_one_as_cut() {
+fn a_gemini_array_is_told_as_events_and_a_cut_one_as_cut() {
     let part = |text: &str, finish: Option<&str>| {
         let content = json!({"role": "model", "parts": [{ "text": text }]});
         json!({"candidates": [{"content": content, "index": 0, "finishReason": finish}]})
@@ -585,13 +596,13 @@ fn pain_6_a_gemini_array_is_told_as_events_and_a_cut_one_as_cut() {
     let cut = json!([part("a", None), part("b", None)]);
     let failed = json!([part("a", None), {"error": {"code": 503, "message": "all busy", "status": "UNAVAILABLE"}}]);
     for client in DIALECTS {
-        let (_upstream, proxy) = before("gemini", vec![Scene::json(200, &whole)]);
-        let told = hear(&proxy, client, true);
+        let (_upstream, proxy) = proxy_before("gemini", vec![Scene::json(200, &whole)]);
+        let told = ask_and_read(&proxy, client, true);
         assert_eq!((told.text.as_str(), told.success, told.error), ("ab", true, None), "{client}");
         for (bad, words) in [(&cut, "before the answer was complete"), (&failed, "all busy")] {
-            let (_upstream, proxy) = before("gemini", vec![Scene::json(200, bad); 6]);
-            let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
-            let told = heard(client, answer.status == 200, &answer);
+            let (_upstream, proxy) = proxy_before("gemini", vec![Scene::json(200, bad); 6]);
+            let answer = chat_request(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
+            let told = read_answer(client, answer.status == 200, &answer);
             assert!(
                 !told.success && told.error.as_ref().is_some_and(|error| error.contains(words)),
                 "{client}: {told:?}"
@@ -601,7 +612,7 @@ fn pain_6_a_gemini_array_is_told_as_events_and_a_cut_one_as_cut() {
 }
 
 #[test]
-fn pain_7_errors_in_the_middle_of_a_stream_bear_their_names() {
+fn errors_in_the_middle_of_a_stream_bear_their_names() {
     for (client, code, want) in [
         ("anthropic", "insufficient_quota", "billing_error"),
         ("anthropic", "rate_limit_exceeded", "rate_limit_error"),
@@ -611,9 +622,11 @@ fn pain_7_errors_in_the_middle_of_a_stream_bear_their_names() {
             "data: {}\n\n",
             json!({"error": {"message": "no more", "type": code, "code": code}})
         );
-        let (_upstream, proxy) =
-            before("openai", vec![Scene::events([chunk(&json!({"content": "a"}), None), error])]);
-        let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
+        let (_upstream, proxy) = proxy_before(
+            "openai",
+            vec![Scene::events([chunk(&json!({"content": "a"}), None), error])],
+        );
+        let answer = chat_request(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
         assert!(answer.text().contains(want), "{client} {code}: {}", answer.text());
     }
 }

@@ -4,7 +4,10 @@ use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use super::scenes::{DIALECTS, Heard, ask, before, before_with, hear, heard, stream, whole};
+use super::scenes::{
+    DIALECTS, ReadAnswer, ask_and_read, chat_request, full_scene, proxy_before, proxy_before_with,
+    read_answer, stream_scene,
+};
 use crate::support::{
     client::Request,
     proxy::{CLIENT_KEY, Setup},
@@ -15,21 +18,26 @@ use crate::support::{
 fn every_client_is_answered_by_every_upstream_whole_and_streamed() {
     for upstream in DIALECTS {
         let scene = move |streamed: bool| {
-            if streamed { stream(upstream, &["hel", "lo"]) } else { whole(upstream, "hello") }
+            if streamed {
+                stream_scene(upstream, &["hel", "lo"])
+            } else {
+                full_scene(upstream, "hello")
+            }
         };
         let (_upstream, proxy) = {
-            let upstream_server = Upstream::directed(move |seen, _| {
+            let upstream_server = Upstream::with_director(move |seen, _| {
                 let body = seen.json();
                 scene(body["stream"] == true || seen.path.contains("streamGenerateContent"))
             });
-            let proxy = Setup::new().speaking(upstream, "one", &upstream_server, "").start();
+            let proxy =
+                Setup::new().upstream_with_dialect(upstream, "one", &upstream_server, "").start();
             (upstream_server, proxy)
         };
         for client in DIALECTS {
             for streamed in [false, true] {
                 assert_eq!(
-                    hear(&proxy, client, streamed),
-                    Heard::text("hello"),
+                    ask_and_read(&proxy, client, streamed),
+                    ReadAnswer::text("hello"),
                     "{client} over {upstream}, streamed: {streamed}"
                 );
             }
@@ -39,7 +47,7 @@ fn every_client_is_answered_by_every_upstream_whole_and_streamed() {
 
 #[test]
 fn what_was_lost_is_named_and_strict_clients_are_refused() {
-    let (upstream, proxy) = before("anthropic", vec![whole("anthropic", "ok")]);
+    let (upstream, proxy) = proxy_before("anthropic", vec![full_scene("anthropic", "ok")]);
     let request = Request::post(
         "/v1/chat/completions",
         &json!({"model": "m", "seed": 1, "logit_bias": {"1": 2}, "messages": [{"role": "user", "content": "hi"}]}),
@@ -56,7 +64,7 @@ fn what_was_lost_is_named_and_strict_clients_are_refused() {
         strict.text()
     );
     assert!(strict.text().contains("`seed` (there is no such setting)"), "{}", strict.text());
-    assert_eq!(upstream.journal().len(), 1);
+    assert_eq!(upstream.requests().len(), 1);
     let lossless = Request::post(
         "/v1/chat/completions",
         &json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
@@ -73,42 +81,42 @@ fn what_was_lost_is_named_and_strict_clients_are_refused() {
 #[test]
 fn losses_are_refused_where_the_config_says_so_and_another_target_is_asked() {
     let (lossy, lossless) = (
-        Upstream::start(vec![whole("anthropic", "lossy")]),
-        Upstream::start(vec![whole("openai", "lossless")]),
+        Upstream::start(vec![full_scene("anthropic", "lossy")]),
+        Upstream::start(vec![full_scene("openai", "lossless")]),
     );
     let proxy = Setup::new()
         .config("[translation]\nlosses = \"refuse\"")
-        .speaking("anthropic", "first", &lossy, "priority = 1")
-        .speaking("openai", "second", &lossless, "priority = 2")
+        .upstream_with_dialect("anthropic", "first", &lossy, "priority = 1")
+        .upstream_with_dialect("openai", "second", &lossless, "priority = 2")
         .start();
     let answer = proxy
         .ask(&json!({"model": "m", "seed": 1, "messages": [{"role": "user", "content": "hi"}]}));
-    assert_eq!(answer.said(), "lossless", "{}", answer.text());
-    assert!(lossy.journal().is_empty());
+    assert_eq!(answer.chat_text(), "lossless", "{}", answer.text());
+    assert!(lossy.requests().is_empty());
 }
 
 #[test]
 fn a_limit_that_was_bent_is_a_loss() {
-    let (upstream, proxy) = before("responses", vec![whole("responses", "ok")]);
+    let (upstream, proxy) = proxy_before("responses", vec![full_scene("responses", "ok")]);
     let answer = proxy.ask(
         &json!({"model": "m", "max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}),
     );
     assert_eq!(
-        (answer.header("x-aiproxy-losses"), &upstream.request(0).json()["max_output_tokens"]),
+        (answer.header("x-aiproxy-losses"), &upstream.nth_request(0).json()["max_output_tokens"]),
         (Some("max_tokens"), &json!(16))
     );
 }
 
 #[test]
 fn bodies_of_other_dialects_are_recognised_where_chat_clients_post() {
-    let (upstream, proxy) = before("openai", vec![whole("openai", "ok")]);
+    let (upstream, proxy) = proxy_before("openai", vec![full_scene("openai", "ok")]);
     for body in [
         json!({"model": "m", "contents": [{"role": "user", "parts": [{"text": "hi"}]}], "systemInstruction": {"parts": [{"text": "be"}]}}),
         json!({"model": "m", "system": "be", "max_tokens": 50, "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}),
     ] {
         let answer = proxy.ask(&body);
-        assert_eq!(answer.said(), "ok", "{}", answer.text());
-        let sent = upstream.journal().last().expect("a request").json();
+        assert_eq!(answer.chat_text(), "ok", "{}", answer.text());
+        let sent = upstream.requests().last().expect("a request").json();
         assert_eq!(
             sent["messages"],
             json!([{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}]),
@@ -120,31 +128,33 @@ fn bodies_of_other_dialects_are_recognised_where_chat_clients_post() {
 #[test]
 fn accept_alone_asks_for_a_stream_unless_the_body_says_no() {
     for upstream in ["openai", "anthropic"] {
-        let (seen, proxy) =
-            before(upstream, vec![stream(upstream, &["hel", "lo"]), whole(upstream, "hello")]);
+        let (seen, proxy) = proxy_before(
+            upstream,
+            vec![stream_scene(upstream, &["hel", "lo"]), full_scene(upstream, "hello")],
+        );
         let body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
         let streamed = proxy.send(
             &Request::post("/v1/chat/completions", &body).header("accept", "text/event-stream"),
         );
         assert_eq!(
-            heard("openai", true, &streamed),
-            Heard::text("hello"),
+            read_answer("openai", true, &streamed),
+            ReadAnswer::text("hello"),
             "{upstream}: {}",
             streamed.text()
         );
-        assert_eq!(seen.request(0).json()["stream"], true);
+        assert_eq!(seen.nth_request(0).json()["stream"], true);
         let mut body = body;
         body["stream"] = json!(false);
         let plain = proxy.send(
             &Request::post("/v1/chat/completions", &body).header("accept", "text/event-stream"),
         );
-        assert_eq!(heard("openai", false, &plain), Heard::text("hello"), "{upstream}");
+        assert_eq!(read_answer("openai", false, &plain), ReadAnswer::text("hello"), "{upstream}");
     }
 }
 
 #[test]
 fn a_websocket_for_responses_is_declined_at_once() {
-    let (_upstream, proxy) = before("openai", vec![whole("openai", "never")]);
+    let (_upstream, proxy) = proxy_before("openai", vec![full_scene("openai", "never")]);
     let request = Request::get("/v1/responses")
         .header("connection", "Upgrade")
         .header("upgrade", "websocket")
@@ -155,23 +165,25 @@ fn a_websocket_for_responses_is_declined_at_once() {
 
 #[test]
 fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
-    let upstream = Upstream::start(vec![whole("openai", "hello")]);
+    let upstream = Upstream::start(vec![full_scene("openai", "hello")]);
     let port = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a port");
     let rows =
         format!("[[keyless]]\nlisten = \"{port}\"\nproject = \"it\"\ndialects = [\"ollama\"]");
-    let _proxy = Setup::new().config(&rows).speaking("openai", "one", &upstream, "").start();
+    let _proxy =
+        Setup::new().config(&rows).upstream_with_dialect("openai", "one", &upstream, "").start();
 
-    let plain = ask("ollama", false, "hi").send(port);
+    let plain = chat_request("ollama", false, "hi").send(port);
     let tags = Request::get("/api/tags").send(port);
-    let other = ask("openai", false, "hi").send(port);
-    let rebound = ask("ollama", false, "hi").header("host", "evil.example").send(port);
-    let page = ask("ollama", false, "hi").header("origin", "https://evil.example").send(port);
+    let other = chat_request("openai", false, "hi").send(port);
+    let rebound = chat_request("ollama", false, "hi").header("host", "evil.example").send(port);
+    let page =
+        chat_request("ollama", false, "hi").header("origin", "https://evil.example").send(port);
     let raw = Request::get("/u/one/v1/files").send(port);
     let control = Request::get("/aiproxy/v1/snapshot").send(port);
 
-    assert_eq!(heard("ollama", false, &plain), Heard::text("hello"), "{}", plain.text());
+    assert_eq!(read_answer("ollama", false, &plain), ReadAnswer::text("hello"), "{}", plain.text());
     assert_eq!(tags.status, 200);
     for (what, answer) in [
         ("another dialect", other),
@@ -187,22 +199,22 @@ fn a_keyless_listener_serves_its_dialects_and_keeps_every_other_guard() {
             answer.text()
         );
     }
-    assert_eq!(upstream.journal().len(), 1);
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
 fn think_split_makes_reasoning_of_think_text_streamed_or_not() {
     for upstream in ["openai", "ollama"] {
         let cuts = ["<th", "ink>let me", " see</thi", "nk>the ", "answer <think> stays"];
-        let (_upstream, proxy) = before_with(
+        let (_upstream, proxy) = proxy_before_with(
             upstream,
-            vec![stream(upstream, &cuts), whole(upstream, &cuts.concat())],
+            vec![stream_scene(upstream, &cuts), full_scene(upstream, &cuts.concat())],
             "think_split = true",
         );
         for (client, streamed) in
             [("openai", true), ("openai", false), ("anthropic", false), ("ollama", false)]
         {
-            let heard = hear(&proxy, client, streamed);
+            let heard = ask_and_read(&proxy, client, streamed);
             assert_eq!(
                 (heard.reasoning.as_str(), heard.text.as_str()),
                 ("let me see", "the answer <think> stays"),
@@ -215,19 +227,19 @@ fn think_split_makes_reasoning_of_think_text_streamed_or_not() {
 #[test]
 fn stream_keepalive_runs_a_whole_answer_as_a_stream() {
     for upstream in DIALECTS {
-        let (seen, proxy) = before_with(
+        let (seen, proxy) = proxy_before_with(
             upstream,
-            vec![stream(upstream, &["hel", "lo"])],
+            vec![stream_scene(upstream, &["hel", "lo"])],
             "stream_keepalive = true",
         );
         for client in DIALECTS {
             assert_eq!(
-                hear(&proxy, client, false),
-                Heard::text("hello"),
+                ask_and_read(&proxy, client, false),
+                ReadAnswer::text("hello"),
                 "{client} over {upstream}"
             );
         }
-        let request = seen.request(0);
+        let request = seen.nth_request(0);
         assert!(
             request.json()["stream"] == true || request.path.contains("streamGenerateContent"),
             "{upstream}: {}",
@@ -245,9 +257,9 @@ fn reasoning_reaches_every_client() {
         chunk(&json!({}), Some("stop")),
         "data: [DONE]\n\n".to_owned(),
     ];
-    let (_upstream, proxy) = before("openai", vec![Scene::events(events)]);
+    let (_upstream, proxy) = proxy_before("openai", vec![Scene::events(events)]);
     for client in ["responses", "anthropic", "gemini", "ollama"] {
-        let heard = hear(&proxy, client, true);
+        let heard = ask_and_read(&proxy, client, true);
         assert_eq!(
             (heard.reasoning.as_str(), heard.text.as_str()),
             ("hm, well", "yes"),
@@ -266,7 +278,7 @@ fn errors_have_the_clients_form_and_the_upstreams_meaning() {
     let upstream = Upstream::start(vec![limited]);
     let proxy = Setup::new()
         .config("[retry]\nqueue_for = \"0s\"")
-        .speaking("anthropic", "one", &upstream, "")
+        .upstream_with_dialect("anthropic", "one", &upstream, "")
         .start();
     for (client, place) in [
         ("openai", "/error/type"),
@@ -274,7 +286,7 @@ fn errors_have_the_clients_form_and_the_upstreams_meaning() {
         ("gemini", "/error/status"),
         ("ollama", "/error"),
     ] {
-        let answer = ask(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
+        let answer = chat_request(client, true, "hi").bearer(CLIENT_KEY).send(proxy.addr);
         assert_eq!(answer.status, 429, "{client}: {}", answer.text());
         assert!(
             answer.json().pointer(place).is_some_and(Value::is_string),
@@ -303,7 +315,7 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
-        let (_upstream, proxy) = before(upstream, vec![Scene::raw(head + &body)]);
+        let (_upstream, proxy) = proxy_before(upstream, vec![Scene::raw(head + &body)]);
         for client in DIALECTS {
             let request = match client {
                 "responses" => {
@@ -313,7 +325,7 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
                     Request::post_bytes("/v1/responses", text.into_bytes())
                         .header("content-type", "application/json")
                 }
-                client => ask(client, true, "hi"),
+                client => chat_request(client, true, "hi"),
             };
             let answer = request.bearer(CLIENT_KEY).send(proxy.addr);
             let text = answer.text();
@@ -327,7 +339,7 @@ fn raw_values_with_line_breaks_stay_inside_their_event() {
                 client == "ollama" || text.split(['\n', '\r']).all(known),
                 "{client} over {upstream}: {text}"
             );
-            let got = heard(client, true, &answer);
+            let got = read_answer(client, true, &answer);
             assert!(got.success && got.text == "hello", "{client} over {upstream}: {got:?} {text}");
         }
     }

@@ -3,11 +3,13 @@
 
 use serde_json::{Value, json};
 
-use super::scenes::{DIALECTS, Heard, ask, event, heard, pieces, stream};
+use super::scenes::{
+    DIALECTS, ReadAnswer, anthropic_event, chat_request, read_answer, stream_events, stream_scene,
+};
 use crate::support::{
     client::{Request, events},
+    poll_until,
     proxy::{CLIENT_KEY, Proxy, Setup},
-    until,
     upstream::{Gate, Scene, Upstream, chunk},
 };
 
@@ -15,7 +17,7 @@ use crate::support::{
 const MODEL: &str = "claude-3-5-haiku-20241022";
 
 /// The model `m`, of these upstreams in order: their dialect and what they do.
-fn proxy(rescue: bool, model: &str, upstreams: &[(&str, &Upstream)]) -> Proxy {
+fn start_proxy(rescue: bool, model: &str, upstreams: &[(&str, &Upstream)]) -> Proxy {
     let names = ["one", "two", "three"];
     let targets: Vec<String> = (10..)
         .zip(names)
@@ -32,36 +34,36 @@ fn proxy(rescue: bool, model: &str, upstreams: &[(&str, &Upstream)]) -> Proxy {
         .iter()
         .zip(names)
         .fold(setup, |setup, ((dialect, upstream), name)| {
-            setup.speaking(dialect, name, upstream, "")
+            setup.upstream_with_dialect(dialect, name, upstream, "")
         })
         .start()
 }
 
 /// A stream of these texts that breaks off after them.
-fn broken(dialect: &str, texts: &[&str]) -> Scene {
+fn broken_stream(dialect: &str, texts: &[&str]) -> Scene {
     let before = match dialect {
         "openai" => 1,
         "responses" | "anthropic" => 2,
         _ => 0,
     };
-    stream(dialect, texts).cut_after(before + texts.len())
+    stream_scene(dialect, texts).cut_after(before + texts.len())
 }
 
 /// What an upstream was asked to go on from.
-fn begun(upstream: &Upstream) -> String {
-    let asked = upstream.request(0).json();
+fn continued_text(upstream: &Upstream) -> String {
+    let asked = upstream.nth_request(0).json();
     let last = asked["messages"].as_array().and_then(|all| all.last()).expect("messages").clone();
     assert_eq!(last["role"], "assistant", "{asked}");
     last["content"].as_str().or(last["content"][0]["text"].as_str()).expect("a text").to_owned()
 }
 
-fn explained(proxy: &Proxy) -> Value {
-    until("the request in the ledger", || {
+fn explain_last(proxy: &Proxy) -> Value {
+    poll_until("the request in the ledger", || {
         serde_json::from_slice(&proxy.cli(&["explain", "last", "--json"]).stdout).ok()
     })
 }
 
-fn datas(answer: &[u8]) -> Vec<Value> {
+fn event_data(answer: &[u8]) -> Vec<Value> {
     events(answer).iter().filter_map(|data| serde_json::from_str(data).ok()).collect()
 }
 
@@ -70,21 +72,21 @@ fn clients_of_every_dialect_hear_one_answer_whoever_broke_off_and_whoever_went_o
     for client in DIALECTS {
         for first in ["openai", "anthropic", client] {
             for second in ["openai", "anthropic"] {
-                let one = Upstream::start(vec![broken(first, &["Hello ", "wide \n"])]);
-                let two = Upstream::start(vec![stream(second, &["\nwor", "ld"])]);
-                let proxy = proxy(true, MODEL, &[(first, &one), (second, &two)]);
+                let one = Upstream::start(vec![broken_stream(first, &["Hello ", "wide \n"])]);
+                let two = Upstream::start(vec![stream_scene(second, &["\nwor", "ld"])]);
+                let proxy = start_proxy(true, MODEL, &[(first, &one), (second, &two)]);
 
-                let answer = proxy.send(&ask(client, true, "hi"));
+                let answer = proxy.send(&chat_request(client, true, "hi"));
 
-                let seen = heard(client, true, &answer);
+                let seen = read_answer(client, true, &answer);
                 assert_eq!(
                     seen,
-                    Heard::text("Hello wide \nworld"),
+                    ReadAnswer::text("Hello wide \nworld"),
                     "{client} over {first} then {second}: {}",
                     answer.text()
                 );
-                assert_eq!(begun(&two), "Hello wide");
-                assert_eq!(two.request(0).json()["model"], MODEL);
+                assert_eq!(continued_text(&two), "Hello wide");
+                assert_eq!(two.nth_request(0).json()["model"], MODEL);
             }
         }
     }
@@ -99,18 +101,18 @@ fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
                 "usage": {"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output}})
         )
     };
-    let mut rest = pieces("openai", &["world"]);
+    let mut rest = stream_events("openai", &["world"]);
     rest.insert(rest.len() - 1, usage(12, 4));
-    let one = Upstream::start(vec![broken("openai", &["Hello ", "wide "])]);
+    let one = Upstream::start(vec![broken_stream("openai", &["Hello ", "wide "])]);
     let two = Upstream::start(vec![Scene::events(rest)]);
-    let proxy = proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
+    let proxy = start_proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
     let mut body = json!({"model": "m", "stream": true, "max_tokens": 100, "stream_options": {"include_usage": true}});
     body["messages"] = json!([{"role": "user", "content": "hi"}]);
 
     let answer = proxy.ask(&body);
 
-    assert_eq!(answer.said(), "Hello wide world");
-    let all = datas(&answer.body);
+    assert_eq!(answer.chat_text(), "Hello wide world");
+    let all = event_data(&answer.body);
     assert!(
         all.iter().all(|data| data["id"] == "chatcmpl-it" && data["model"] == "m"),
         "{}",
@@ -126,9 +128,9 @@ fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
     let told = &all.last().expect("usage")["usage"];
     assert_eq!(told["completion_tokens"], 6, "two pieces, then four tokens: {told}");
     assert!(told["prompt_tokens"].as_u64() > Some(12), "both were asked: {told}");
-    assert_eq!(two.request(0).json()["max_tokens"], 98, "what was said is not said again");
+    assert_eq!(two.nth_request(0).json()["max_tokens"], 98, "what was said is not said again");
 
-    let full = explained(&proxy);
+    let full = explain_last(&proxy);
     let rows = full["record"]["attempts"].as_array().cloned().unwrap_or_default();
     assert_eq!(
         rows.iter().map(|row| row["task"].as_str().unwrap()).collect::<Vec<_>>(),
@@ -151,13 +153,13 @@ fn a_chat_stream_has_one_id_one_end_and_the_usage_of_both() {
 
 #[test]
 fn an_anthropic_stream_keeps_its_message_and_its_block() {
-    let one = Upstream::start(vec![broken("anthropic", &["Hello "])]);
-    let two = Upstream::start(vec![stream("anthropic", &["world"])]);
-    let proxy = proxy(true, MODEL, &[("anthropic", &one), ("anthropic", &two)]);
+    let one = Upstream::start(vec![broken_stream("anthropic", &["Hello "])]);
+    let two = Upstream::start(vec![stream_scene("anthropic", &["world"])]);
+    let proxy = start_proxy(true, MODEL, &[("anthropic", &one), ("anthropic", &two)]);
 
-    let answer = proxy.send(&ask("anthropic", true, "hi"));
+    let answer = proxy.send(&chat_request("anthropic", true, "hi"));
 
-    let kinds: Vec<String> = datas(&answer.body)
+    let kinds: Vec<String> = event_data(&answer.body)
         .iter()
         .map(|data| data["type"].as_str().unwrap_or_default().to_owned())
         .collect();
@@ -171,7 +173,9 @@ fn an_anthropic_stream_keeps_its_message_and_its_block() {
     ];
     assert_eq!(kinds, [&want[..], &["message_stop"]].concat(), "{}", answer.text());
     assert!(
-        datas(&answer.body).iter().all(|data| data.get("index").is_none_or(|index| index == 0))
+        event_data(&answer.body)
+            .iter()
+            .all(|data| data.get("index").is_none_or(|index| index == 0))
     );
 }
 
@@ -179,32 +183,33 @@ fn an_anthropic_stream_keeps_its_message_and_its_block() {
 fn an_error_in_the_middle_is_mended_too_and_a_second_break_as_well() {
     let overloaded =
         json!({"type": "error", "error": {"type": "overloaded_error", "message": "overloaded"}});
-    let mut failing = pieces("anthropic", &["one "]);
+    let mut failing = stream_events("anthropic", &["one "]);
     failing.truncate(3);
-    failing.push(event(&overloaded));
+    failing.push(anthropic_event(&overloaded));
     let one = Upstream::start(vec![Scene::events(failing)]);
-    let two = Upstream::start(vec![broken("openai", &["two "])]);
-    let three = Upstream::start(vec![stream("anthropic", &["three"])]);
-    let proxy = proxy(true, MODEL, &[("anthropic", &one), ("openai", &two), ("anthropic", &three)]);
+    let two = Upstream::start(vec![broken_stream("openai", &["two "])]);
+    let three = Upstream::start(vec![stream_scene("anthropic", &["three"])]);
+    let proxy =
+        start_proxy(true, MODEL, &[("anthropic", &one), ("openai", &two), ("anthropic", &three)]);
 
-    let answer = proxy.send(&ask("anthropic", true, "hi"));
+    let answer = proxy.send(&chat_request("anthropic", true, "hi"));
 
     assert_eq!(
-        heard("anthropic", true, &answer),
-        Heard::text("one two three"),
+        read_answer("anthropic", true, &answer),
+        ReadAnswer::text("one two three"),
         "{}",
         answer.text()
     );
-    assert_eq!(begun(&three), "one two");
+    assert_eq!(continued_text(&three), "one two");
 }
 
 #[test]
-fn pain_8_what_cannot_be_gone_on_from_ends_with_the_error_as_ever() {
+fn what_cannot_be_gone_on_from_ends_with_the_error_as_ever() {
     let call = json!({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}]});
-    let mut calling = pieces("openai", &["I call"]);
+    let mut calling = stream_events("openai", &["I call"]);
     calling.truncate(2);
     calling.push(chunk(&call, None));
-    let plain = || broken("openai", &["Hello "]);
+    let plain = || broken_stream("openai", &["Hello "]);
     let schema = json!({"response_format": {"type": "json_object"}});
     for (what, rescue, model, scene, more) in [
         ("not asked for", false, MODEL, plain(), json!({})),
@@ -215,9 +220,11 @@ fn pain_8_what_cannot_be_gone_on_from_ends_with_the_error_as_ever() {
         ("thinking", true, MODEL, plain(), json!({"reasoning_effort": "high"})),
         ("a call", true, MODEL, Scene::events(calling).cut_after(3), json!({})),
     ] {
-        let (one, two) =
-            (Upstream::start(vec![scene]), Upstream::start(vec![stream("openai", &["world"])]));
-        let proxy = proxy(rescue, model, &[("openai", &one), ("openai", &two)]);
+        let (one, two) = (
+            Upstream::start(vec![scene]),
+            Upstream::start(vec![stream_scene("openai", &["world"])]),
+        );
+        let proxy = start_proxy(rescue, model, &[("openai", &one), ("openai", &two)]);
         let mut body =
             json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
         for (name, value) in more.as_object().expect("members") {
@@ -232,33 +239,33 @@ fn pain_8_what_cannot_be_gone_on_from_ends_with_the_error_as_ever() {
             "{what}: {}",
             answer.text()
         );
-        assert_eq!(two.journal().len(), 0, "{what}");
+        assert_eq!(two.requests().len(), 0, "{what}");
     }
 }
 
 #[test]
 fn where_nobody_can_go_on_the_error_names_who_broke_off() {
-    let one = Upstream::start(vec![broken("openai", &["Hello "])]);
+    let one = Upstream::start(vec![broken_stream("openai", &["Hello "])]);
     let two = Upstream::start(vec![Scene::status(500)]);
-    let proxy = proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
+    let proxy = start_proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
 
-    let answer = proxy.send(&ask("openai", true, "hi"));
+    let answer = proxy.send(&chat_request("openai", true, "hi"));
 
     assert!(
         answer.text().contains("\"error\"") && answer.text().contains("upstream one"),
         "{}",
         answer.text()
     );
-    let full = explained(&proxy);
+    let full = explain_last(&proxy);
     assert_eq!(full["record"]["attempts"].as_array().map(Vec::len), Some(2), "{full}");
     assert_eq!(full["record"]["state"], "failed");
 }
 
 #[test]
 fn a_hedge_that_won_and_broke_off_is_rescued() {
-    let one = Upstream::start(vec![stream("openai", &["never"]).head_gate(&Gate::shut())]);
-    let two = Upstream::start(vec![broken("anthropic", &["Hello "])]);
-    let three = Upstream::start(vec![stream("openai", &["world"])]);
+    let one = Upstream::start(vec![stream_scene("openai", &["never"]).head_gate(&Gate::closed())]);
+    let two = Upstream::start(vec![broken_stream("anthropic", &["Hello "])]);
+    let three = Upstream::start(vec![stream_scene("openai", &["world"])]);
     let targets: Vec<String> = (10..)
         .zip(["one", "two", "three"])
         .map(|(n, name)| {
@@ -271,22 +278,22 @@ fn a_hedge_that_won_and_broke_off_is_rescued() {
     );
     let proxy = Setup::new()
         .config(&row)
-        .speaking("openai", "one", &one, "")
-        .speaking("anthropic", "two", &two, "")
-        .speaking("openai", "three", &three, "")
+        .upstream_with_dialect("openai", "one", &one, "")
+        .upstream_with_dialect("anthropic", "two", &two, "")
+        .upstream_with_dialect("openai", "three", &three, "")
         .start();
 
-    let answer = proxy.send(&ask("anthropic", true, "hi"));
+    let answer = proxy.send(&chat_request("anthropic", true, "hi"));
 
     // The first may speak for itself once it has been asked again; the one that hung was let go.
     assert_eq!(
-        heard("anthropic", true, &answer).text.split(' ').next(),
+        read_answer("anthropic", true, &answer).text.split(' ').next(),
         Some("Hello"),
         "{}",
         answer.text()
     );
-    one.until(0, "the first to be let go", |seen| seen.left.is_some());
-    let full = explained(&proxy);
+    one.wait_for_request(0, "the first to be let go", |seen| seen.hung_up_at.is_some());
+    let full = explain_last(&proxy);
     let tasks: Vec<_> = full["record"]["attempts"]
         .as_array()
         .unwrap()
@@ -298,21 +305,21 @@ fn a_hedge_that_won_and_broke_off_is_rescued() {
 }
 
 #[test]
-fn pain_2_a_hang_up_ends_a_rescue() {
-    let one = Upstream::start(vec![broken("openai", &["Hello "])]);
-    let two = Upstream::start(vec![stream("openai", &["world"]).head_gate(&Gate::shut())]);
-    let proxy = proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
+fn a_hang_up_ends_a_rescue() {
+    let one = Upstream::start(vec![broken_stream("openai", &["Hello "])]);
+    let two = Upstream::start(vec![stream_scene("openai", &["world"]).head_gate(&Gate::closed())]);
+    let proxy = start_proxy(true, MODEL, &[("openai", &one), ("openai", &two)]);
     let body =
         json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
     let mut asked =
         Request::post("/v1/chat/completions", &body).bearer(CLIENT_KEY).open(proxy.addr);
-    asked.until("Hello");
-    two.request(0);
+    asked.read_until("Hello");
+    two.nth_request(0);
 
     drop(asked);
 
-    two.until(0, "the second to be let go", |seen| seen.left.is_some());
-    let full = explained(&proxy);
+    two.wait_for_request(0, "the second to be let go", |seen| seen.hung_up_at.is_some());
+    let full = explain_last(&proxy);
     assert_eq!(full["record"]["state"], "left");
     assert_eq!(full["parts"].as_array().map(Vec::len), Some(2), "each is billed once: {full}");
     assert_eq!(full["parts"][1]["usage"]["output"], 0, "{full}");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::{Answer, Request, events},
+    client::{HttpAnswer, Request, events},
     proxy::{CLIENT_KEY, Proxy, Setup},
     upstream::{Scene, Upstream, chunk},
 };
@@ -11,29 +11,33 @@ use crate::support::{
 pub(super) const DIALECTS: [&str; 5] = ["openai", "responses", "anthropic", "gemini", "ollama"];
 
 /// A proxy before one upstream of this dialect.
-pub(super) fn before(dialect: &str, scenes: Vec<Scene>) -> (Upstream, Proxy) {
-    before_with(dialect, scenes, "")
+pub(super) fn proxy_before(dialect: &str, scenes: Vec<Scene>) -> (Upstream, Proxy) {
+    proxy_before_with(dialect, scenes, "")
 }
 
 /// The same with more lines of TOML for the upstream.
-pub(super) fn before_with(dialect: &str, scenes: Vec<Scene>, more: &str) -> (Upstream, Proxy) {
+pub(super) fn proxy_before_with(
+    dialect: &str,
+    scenes: Vec<Scene>,
+    more: &str,
+) -> (Upstream, Proxy) {
     let upstream = Upstream::start(scenes);
-    let proxy = Setup::new().speaking(dialect, "one", &upstream, more).start();
+    let proxy = Setup::new().upstream_with_dialect(dialect, "one", &upstream, more).start();
     (upstream, proxy)
 }
 
 /// A server-sent event with its name.
-pub(super) fn named(kind: &str, data: &Value) -> String {
+pub(super) fn named_event(kind: &str, data: &Value) -> String {
     format!("event: {kind}\ndata: {data}\n\n")
 }
 
 /// Anthropic's own event, named as its type.
-pub(super) fn event(data: &Value) -> String {
-    named(data["type"].as_str().expect("a type"), data)
+pub(super) fn anthropic_event(data: &Value) -> String {
+    named_event(data["type"].as_str().expect("a type"), data)
 }
 
 /// A whole answer of an upstream, with usage 7 in and 5 out.
-pub(super) fn whole(dialect: &str, text: &str) -> Scene {
+pub(super) fn full_scene(dialect: &str, text: &str) -> Scene {
     let body = match dialect {
         "openai" => {
             json!({"id": "chatcmpl-up", "object": "chat.completion", "created": 1, "model": "m",
@@ -44,7 +48,7 @@ pub(super) fn whole(dialect: &str, text: &str) -> Scene {
             &json!([{"type": "message", "id": "msg_up", "role": "assistant", "status": "completed",
             "content": [{"type": "output_text", "text": text, "annotations": []}]}]),
         ),
-        "anthropic" => message(&json!([{"type": "text", "text": text}]), "end_turn"),
+        "anthropic" => anthropic_message(&json!([{"type": "text", "text": text}]), "end_turn"),
         "gemini" => {
             json!({"candidates": [{"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}],
             "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 5, "totalTokenCount": 12}, "modelVersion": "m"})
@@ -64,7 +68,7 @@ pub(super) fn response(output: &Value) -> Value {
 }
 
 /// An Anthropic message with this content.
-pub(super) fn message(content: &Value, reason: &str) -> Value {
+pub(super) fn anthropic_message(content: &Value, reason: &str) -> Value {
     json!({"id": "msg_up", "type": "message", "role": "assistant", "model": "m", "content": content, "stop_reason": reason,
         "stop_sequence": null, "usage": {"input_tokens": 7, "output_tokens": 5}})
 }
@@ -72,24 +76,26 @@ pub(super) fn message(content: &Value, reason: &str) -> Value {
 /// The events of an Anthropic stream that says these texts in one block.
 pub(super) fn anthropic_events(texts: &[&str]) -> Vec<String> {
     let mut out = vec![
-        event(&json!({"type": "message_start", "message": message(&json!([]), "end_turn")})),
-        event(
+        anthropic_event(
+            &json!({"type": "message_start", "message": anthropic_message(&json!([]), "end_turn")}),
+        ),
+        anthropic_event(
             &json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
         ),
     ];
     out.extend(
-        texts.iter().map(|text| event(&json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}))),
+        texts.iter().map(|text| anthropic_event(&json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}))),
     );
-    out.push(event(&json!({"type": "content_block_stop", "index": 0})));
-    out.push(event(
+    out.push(anthropic_event(&json!({"type": "content_block_stop", "index": 0})));
+    out.push(anthropic_event(
         &json!({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": null}, "usage": {"output_tokens": 5}}),
     ));
-    out.push(event(&json!({"type": "message_stop"})));
+    out.push(anthropic_event(&json!({"type": "message_stop"})));
     out
 }
 
 /// The events of a stream of this dialect that says these texts.
-pub(super) fn pieces(dialect: &str, texts: &[&str]) -> Vec<String> {
+pub(super) fn stream_events(dialect: &str, texts: &[&str]) -> Vec<String> {
     match dialect {
         "openai" => {
             let mut out = vec![chunk(&json!({"role": "assistant", "content": ""}), None)];
@@ -103,20 +109,20 @@ pub(super) fn pieces(dialect: &str, texts: &[&str]) -> Vec<String> {
             let part = json!({"type": "output_text", "text": all, "annotations": []});
             let item = json!({"type": "message", "id": "msg_up", "role": "assistant", "status": "completed", "content": [part]});
             let mut out = vec![
-                event(
+                anthropic_event(
                     &json!({"type": "response.created", "sequence_number": 0, "response": {"id": "resp_up", "model": "m", "status": "in_progress", "output": []}}),
                 ),
-                event(
+                anthropic_event(
                     &json!({"type": "response.output_item.added", "output_index": 0, "item": {"type": "message", "id": "msg_up", "role": "assistant", "content": []}}),
                 ),
             ];
             out.extend(texts.iter().map(|text| {
-                event(&json!({"type": "response.output_text.delta", "item_id": "msg_up", "output_index": 0, "content_index": 0, "delta": text}))
+                anthropic_event(&json!({"type": "response.output_text.delta", "item_id": "msg_up", "output_index": 0, "content_index": 0, "delta": text}))
             }));
-            out.push(event(
+            out.push(anthropic_event(
                 &json!({"type": "response.output_item.done", "output_index": 0, "item": item}),
             ));
-            out.push(event(
+            out.push(anthropic_event(
                 &json!({"type": "response.completed", "response": response(&json!([item]))}),
             ));
             out
@@ -151,15 +157,15 @@ pub(super) fn pieces(dialect: &str, texts: &[&str]) -> Vec<String> {
 }
 
 /// A stream of this dialect that says these texts, an event a piece.
-pub(super) fn stream(dialect: &str, texts: &[&str]) -> Scene {
+pub(super) fn stream_scene(dialect: &str, texts: &[&str]) -> Scene {
     Scene::stream(
         if dialect == "ollama" { "application/x-ndjson" } else { "text/event-stream" },
-        pieces(dialect, texts),
+        stream_events(dialect, texts),
     )
 }
 
 /// Asks for model `m` as a client of this dialect.
-pub(super) fn ask(dialect: &str, stream: bool, prompt: &str) -> Request {
+pub(super) fn chat_request(dialect: &str, stream: bool, prompt: &str) -> Request {
     let messages = json!([{"role": "user", "content": prompt}]);
     match dialect {
         "openai" => Request::post(
@@ -190,7 +196,7 @@ pub(super) fn ask(dialect: &str, stream: bool, prompt: &str) -> Request {
 
 /// What a client of this dialect understands.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Heard {
+pub(super) struct ReadAnswer {
     pub(super) text: String,
     pub(super) reasoning: String,
     /// Names and arguments.
@@ -200,18 +206,18 @@ pub(super) struct Heard {
     pub(super) error: Option<String>,
 }
 
-impl Heard {
+impl ReadAnswer {
     pub(super) fn text(text: &str) -> Self {
         Self { text: text.to_owned(), success: true, ..Self::default() }
     }
 }
 
-fn words(value: &Value) -> &str {
+fn as_text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
 /// Reads an answer as a client of this dialect does.
-pub(super) fn heard(dialect: &str, streamed: bool, answer: &Answer) -> Heard {
+pub(super) fn read_answer(dialect: &str, streamed: bool, answer: &HttpAnswer) -> ReadAnswer {
     let parts: Vec<Value> = match (dialect, streamed) {
         ("ollama", true) => answer
             .text()
@@ -226,7 +232,7 @@ pub(super) fn heard(dialect: &str, streamed: bool, answer: &Answer) -> Heard {
             .collect(),
         _ => vec![answer.json()],
     };
-    let mut heard = Heard::default();
+    let mut heard = ReadAnswer::default();
     match dialect {
         "openai" => openai(&parts, answer, streamed, &mut heard),
         "responses" => responses(&parts, &mut heard),
@@ -247,17 +253,17 @@ fn arguments(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| json!(text))
 }
 
-fn openai(parts: &[Value], answer: &Answer, streamed: bool, heard: &mut Heard) {
+fn openai(parts: &[Value], answer: &HttpAnswer, streamed: bool, heard: &mut ReadAnswer) {
     let mut calls: Vec<(String, String)> = Vec::new();
     for choice in parts.iter().map(|part| &part["choices"][0]) {
         let said = if streamed { &choice["delta"] } else { &choice["message"] };
-        heard.text += words(&said["content"]);
-        heard.reasoning += words(&said["reasoning_content"]);
+        heard.text += as_text(&said["content"]);
+        heard.reasoning += as_text(&said["reasoning_content"]);
         for (at, call) in said["tool_calls"].as_array().into_iter().flatten().enumerate() {
             let at = call["index"].as_u64().map_or(at, |at| at as usize);
             calls.resize(calls.len().max(at + 1), Default::default());
-            calls[at].0 += words(&call["function"]["name"]);
-            calls[at].1 += words(&call["function"]["arguments"]);
+            calls[at].0 += as_text(&call["function"]["name"]);
+            calls[at].1 += as_text(&call["function"]["arguments"]);
         }
         heard.success |= choice["finish_reason"].is_string();
     }
@@ -267,13 +273,13 @@ fn openai(parts: &[Value], answer: &Answer, streamed: bool, heard: &mut Heard) {
     heard.calls = calls.into_iter().map(|(name, text)| (name, arguments(&text))).collect();
 }
 
-fn responses(parts: &[Value], heard: &mut Heard) {
+fn responses(parts: &[Value], heard: &mut ReadAnswer) {
     for part in parts {
-        let object = match words(&part["type"]) {
+        let object = match as_text(&part["type"]) {
             "" => part,
             "response.completed" | "response.failed" => &part["response"],
             "error" => {
-                heard.error = Some(words(&part["message"]).to_owned());
+                heard.error = Some(as_text(&part["message"]).to_owned());
                 continue;
             }
             _ => continue,
@@ -281,23 +287,24 @@ fn responses(parts: &[Value], heard: &mut Heard) {
         heard.success |= object["status"] == "completed";
         heard.error = object["error"]["message"].as_str().map(str::to_owned);
         for item in object["output"].as_array().into_iter().flatten() {
-            match words(&item["type"]) {
+            match as_text(&item["type"]) {
                 "message" => item["content"]
                     .as_array()
                     .into_iter()
                     .flatten()
-                    .for_each(|part| heard.text += words(&part["text"])),
+                    .for_each(|part| heard.text += as_text(&part["text"])),
                 "reasoning" => {
                     let both = [&item["summary"], &item["content"]];
                     both.into_iter()
                         .flat_map(|list| list.as_array().into_iter().flatten())
-                        .for_each(|part| heard.reasoning += words(&part["text"]));
+                        .for_each(|part| heard.reasoning += as_text(&part["text"]));
                 }
-                "function_call" => heard
-                    .calls
-                    .push((words(&item["name"]).to_owned(), arguments(words(&item["arguments"])))),
+                "function_call" => heard.calls.push((
+                    as_text(&item["name"]).to_owned(),
+                    arguments(as_text(&item["arguments"])),
+                )),
                 "custom_tool_call" => {
-                    heard.calls.push((words(&item["name"]).to_owned(), item["input"].clone()))
+                    heard.calls.push((as_text(&item["name"]).to_owned(), item["input"].clone()))
                 }
                 _ => {}
             }
@@ -305,10 +312,10 @@ fn responses(parts: &[Value], heard: &mut Heard) {
     }
 }
 
-fn anthropic(parts: &[Value], streamed: bool, heard: &mut Heard) {
+fn anthropic(parts: &[Value], streamed: bool, heard: &mut ReadAnswer) {
     let mut open: Vec<(Value, String)> = Vec::new();
     for part in parts {
-        match words(&part["type"]) {
+        match as_text(&part["type"]) {
             "message" => {
                 heard.success = part["stop_reason"].is_string();
                 open = part["content"]
@@ -323,7 +330,7 @@ fn anthropic(parts: &[Value], streamed: bool, heard: &mut Heard) {
                 let at = part["index"].as_u64().expect("an index") as usize;
                 let delta = &part["delta"];
                 for key in ["text", "thinking", "partial_json"] {
-                    open[at].1 += words(&delta[key]);
+                    open[at].1 += as_text(&delta[key]);
                 }
             }
             "message_stop" => heard.success = true,
@@ -331,47 +338,47 @@ fn anthropic(parts: &[Value], streamed: bool, heard: &mut Heard) {
         }
     }
     for (block, more) in open {
-        match words(&block["type"]) {
-            "text" => heard.text += &(words(&block["text"]).to_owned() + &more),
-            "thinking" => heard.reasoning += &(words(&block["thinking"]).to_owned() + &more),
+        match as_text(&block["type"]) {
+            "text" => heard.text += &(as_text(&block["text"]).to_owned() + &more),
+            "thinking" => heard.reasoning += &(as_text(&block["thinking"]).to_owned() + &more),
             "tool_use" => {
                 let input = if streamed {
                     arguments(if more.is_empty() { "{}" } else { &more })
                 } else {
                     block["input"].clone()
                 };
-                heard.calls.push((words(&block["name"]).to_owned(), input));
+                heard.calls.push((as_text(&block["name"]).to_owned(), input));
             }
             _ => {}
         }
     }
 }
 
-fn gemini(parts: &[Value], heard: &mut Heard) {
+fn gemini(parts: &[Value], heard: &mut ReadAnswer) {
     let parts = parts
         .iter()
         .flat_map(|part| part.as_array().cloned().unwrap_or_else(|| vec![part.clone()]));
     for candidate in parts.map(|part| part["candidates"][0].clone()) {
         for part in candidate["content"]["parts"].as_array().into_iter().flatten() {
             if part["thought"] == true {
-                heard.reasoning += words(&part["text"]);
+                heard.reasoning += as_text(&part["text"]);
             } else if let Some(call) = part.get("functionCall") {
-                heard.calls.push((words(&call["name"]).to_owned(), call["args"].clone()));
+                heard.calls.push((as_text(&call["name"]).to_owned(), call["args"].clone()));
             } else {
-                heard.text += words(&part["text"]);
+                heard.text += as_text(&part["text"]);
             }
         }
         heard.success |= candidate["finishReason"].is_string();
     }
 }
 
-fn ollama(parts: &[Value], heard: &mut Heard) {
+fn ollama(parts: &[Value], heard: &mut ReadAnswer) {
     for part in parts {
-        heard.text += words(&part["message"]["content"]);
-        heard.reasoning += words(&part["message"]["thinking"]);
+        heard.text += as_text(&part["message"]["content"]);
+        heard.reasoning += as_text(&part["message"]["thinking"]);
         for call in part["message"]["tool_calls"].as_array().into_iter().flatten() {
             heard.calls.push((
-                words(&call["function"]["name"]).to_owned(),
+                as_text(&call["function"]["name"]).to_owned(),
                 call["function"]["arguments"].clone(),
             ));
         }
@@ -380,7 +387,7 @@ fn ollama(parts: &[Value], heard: &mut Heard) {
 }
 
 /// Asks and reads.
-pub(super) fn hear(proxy: &Proxy, dialect: &str, stream: bool) -> Heard {
-    let answer = ask(dialect, stream, "hi").bearer(CLIENT_KEY).send(proxy.addr);
-    heard(dialect, stream, &answer)
+pub(super) fn ask_and_read(proxy: &Proxy, dialect: &str, stream: bool) -> ReadAnswer {
+    let answer = chat_request(dialect, stream, "hi").bearer(CLIENT_KEY).send(proxy.addr);
+    read_answer(dialect, stream, &answer)
 }

@@ -2,38 +2,49 @@
 
 use serde_json::{Value, json};
 
-use super::scenes::{before, heard, message, response, stream, whole};
+use super::scenes::{
+    anthropic_message, full_scene, proxy_before, read_answer, response, stream_scene,
+};
 use crate::support::{
-    client::{Answer, Request},
+    client::{HttpAnswer, Request},
     proxy::{Proxy, Setup, secret},
     upstream::{Scene, Upstream},
 };
 
-fn create(proxy: &Proxy, body: &Value) -> Answer {
+fn create_response(proxy: &Proxy, body: &Value) -> HttpAnswer {
     proxy.send(&Request::post("/v1/responses", body))
 }
 
-fn get(proxy: &Proxy, path: &str) -> Answer {
+fn get_path(proxy: &Proxy, path: &str) -> HttpAnswer {
     proxy.send(&Request::get(&format!("/v1/responses/{path}")))
 }
 
 #[test]
 fn a_conversation_goes_on_by_its_id_over_a_chat_upstream() {
-    let (upstream, proxy) = before(
+    let (upstream, proxy) = proxy_before(
         "openai",
-        vec![whole("openai", "one"), whole("openai", "two"), whole("openai", "three")],
+        vec![
+            full_scene("openai", "one"),
+            full_scene("openai", "two"),
+            full_scene("openai", "three"),
+        ],
     );
-    let first = create(&proxy, &json!({"model": "m", "input": "a", "instructions": "be"})).json();
-    let second =
-        create(&proxy, &json!({"model": "m", "input": "b", "previous_response_id": first["id"]}))
-            .json();
+    let first =
+        create_response(&proxy, &json!({"model": "m", "input": "a", "instructions": "be"})).json();
+    let second = create_response(
+        &proxy,
+        &json!({"model": "m", "input": "b", "previous_response_id": first["id"]}),
+    )
+    .json();
 
-    let third =
-        create(&proxy, &json!({"model": "m", "input": "c", "previous_response_id": second["id"]}));
+    let third = create_response(
+        &proxy,
+        &json!({"model": "m", "input": "c", "previous_response_id": second["id"]}),
+    );
 
-    assert_eq!(heard("responses", false, &third).text, "three", "{}", third.text());
+    assert_eq!(read_answer("responses", false, &third).text, "three", "{}", third.text());
     assert_eq!(third.json()["previous_response_id"], second["id"]);
-    let said: Vec<(String, String)> = upstream.request(2).json()["messages"]
+    let said: Vec<(String, String)> = upstream.nth_request(2).json()["messages"]
         .as_array()
         .expect("messages")
         .iter()
@@ -53,9 +64,10 @@ fn a_conversation_goes_on_by_its_id_over_a_chat_upstream() {
 fn a_tool_loop_goes_on_by_its_id_over_gemini_which_wants_names() {
     let call = json!({"candidates": [{"content": {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "c2ln"}]}, "finishReason": "STOP"}]});
     let (upstream, proxy) =
-        before("gemini", vec![Scene::json(200, &call), whole("gemini", "done")]);
+        proxy_before("gemini", vec![Scene::json(200, &call), full_scene("gemini", "done")]);
     let tools = json!([{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}]);
-    let first = create(&proxy, &json!({"model": "m", "input": "a", "tools": tools})).json();
+    let first =
+        create_response(&proxy, &json!({"model": "m", "input": "a", "tools": tools})).json();
     let output = first["output"]
         .as_array()
         .expect("items")
@@ -65,21 +77,22 @@ fn a_tool_loop_goes_on_by_its_id_over_gemini_which_wants_names() {
     let result =
         json!({"type": "function_call_output", "call_id": output["call_id"], "output": "r"});
 
-    let second = create(
+    let second = create_response(
         &proxy,
         &json!({"model": "m", "input": [result], "tools": tools, "previous_response_id": first["id"]}),
     );
 
-    assert_eq!(heard("responses", false, &second).text, "done", "{}", second.text());
-    let sent = upstream.request(1).json();
+    assert_eq!(read_answer("responses", false, &second).text, "done", "{}", second.text());
+    let sent = upstream.nth_request(1).json();
     assert_eq!(sent["contents"][1]["parts"][0]["thoughtSignature"], "c2ln", "{sent:#}");
     assert_eq!(sent["contents"][2]["parts"][0]["functionResponse"]["name"], "f", "{sent:#}");
 }
 
 #[test]
 fn a_response_made_here_can_be_fetched_listed_and_deleted() {
-    let (upstream, proxy) = before("anthropic", vec![stream("anthropic", &["hel", "lo"])]);
-    let streamed = create(
+    let (upstream, proxy) =
+        proxy_before("anthropic", vec![stream_scene("anthropic", &["hel", "lo"])]);
+    let streamed = create_response(
         &proxy,
         &json!({"model": "m", "stream": true, "input": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}),
     );
@@ -92,14 +105,15 @@ fn a_response_made_here_can_be_fetched_listed_and_deleted() {
         .to_owned();
     let id = format!("resp_{id}");
 
-    let fetched = get(&proxy, &id);
-    let items = get(&proxy, &format!("{id}/input_items?order=asc&limit=1"));
+    let fetched = get_path(&proxy, &id);
+    let items = get_path(&proxy, &format!("{id}/input_items?order=asc&limit=1"));
     let cancelled = proxy.send(&Request::post(&format!("/v1/responses/{id}/cancel"), &json!({})));
     let deleted = proxy.send(&Request::get(&format!("/v1/responses/{id}")).method("DELETE"));
-    let gone = get(&proxy, &id);
-    let lost = create(&proxy, &json!({"model": "m", "input": "c", "previous_response_id": id}));
+    let gone = get_path(&proxy, &id);
+    let lost =
+        create_response(&proxy, &json!({"model": "m", "input": "c", "previous_response_id": id}));
 
-    assert_eq!(heard("responses", false, &fetched).text, "hello", "{}", fetched.text());
+    assert_eq!(read_answer("responses", false, &fetched).text, "hello", "{}", fetched.text());
     assert_eq!(
         (fetched.json()["id"].as_str(), &fetched.json()["object"]),
         (Some(id.as_str()), &json!("response"))
@@ -118,17 +132,20 @@ fn a_response_made_here_can_be_fetched_listed_and_deleted() {
     assert_eq!(deleted.json(), json!({"id": id, "object": "response", "deleted": true}));
     assert_eq!((gone.status, lost.status), (404, 400), "{}", lost.text());
     assert_eq!(lost.json()["error"]["code"], "previous_response_not_found");
-    assert_eq!(upstream.journal().len(), 1);
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
 fn store_false_keeps_nothing() {
-    let (_upstream, proxy) = before("openai", vec![whole("openai", "one")]);
-    let first = create(&proxy, &json!({"model": "m", "input": "a", "store": false})).json();
+    let (_upstream, proxy) = proxy_before("openai", vec![full_scene("openai", "one")]);
+    let first =
+        create_response(&proxy, &json!({"model": "m", "input": "a", "store": false})).json();
     assert_eq!(first["store"], false);
-    assert_eq!(get(&proxy, first["id"].as_str().expect("an id")).status, 404);
-    let next =
-        create(&proxy, &json!({"model": "m", "input": "b", "previous_response_id": first["id"]}));
+    assert_eq!(get_path(&proxy, first["id"].as_str().expect("an id")).status, 404);
+    let next = create_response(
+        &proxy,
+        &json!({"model": "m", "input": "b", "previous_response_id": first["id"]}),
+    );
     assert_eq!(next.status, 400, "{}", next.text());
 }
 
@@ -136,7 +153,7 @@ fn store_false_keeps_nothing() {
 fn a_response_that_passed_is_asked_for_where_it_lives_with_the_key_that_made_it() {
     let item = json!([{"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": "there", "annotations": []}]}]);
     let home =
-        Upstream::directed(move |seen, _| match (seen.method.as_str(), seen.path.as_str()) {
+        Upstream::with_director(move |seen, _| match (seen.method.as_str(), seen.path.as_str()) {
             ("POST", "/v1/responses") => Scene::json(200, &response(&item)),
             ("GET", "/v1/responses/resp_up") => Scene::json(200, &response(&item)),
             ("GET", "/v1/responses/resp_up/input_items?limit=2") => {
@@ -151,23 +168,28 @@ fn a_response_that_passed_is_asked_for_where_it_lives_with_the_key_that_made_it(
             }
             _ => Scene::status(404),
         });
-    let other = Upstream::start(vec![whole("responses", "elsewhere")]);
+    let other = Upstream::start(vec![full_scene("responses", "elsewhere")]);
     let proxy = Setup::new()
-        .speaking("responses", "home", &home, "priority = 1")
-        .speaking("responses", "other", &other, "priority = 2")
+        .upstream_with_dialect("responses", "home", &home, "priority = 1")
+        .upstream_with_dialect("responses", "other", &other, "priority = 2")
         .start();
-    assert_eq!(create(&proxy, &json!({"model": "m", "input": "a"})).json()["id"], "resp_up");
+    assert_eq!(
+        create_response(&proxy, &json!({"model": "m", "input": "a"})).json()["id"],
+        "resp_up"
+    );
 
-    let fetched = get(&proxy, "resp_up");
-    let items = get(&proxy, "resp_up/input_items?limit=2");
+    let fetched = get_path(&proxy, "resp_up");
+    let items = get_path(&proxy, "resp_up/input_items?limit=2");
     let cancelled = proxy.send(&Request::post("/v1/responses/resp_up/cancel", &json!({})));
-    let next =
-        create(&proxy, &json!({"model": "m", "input": "b", "previous_response_id": "resp_up"}));
+    let next = create_response(
+        &proxy,
+        &json!({"model": "m", "input": "b", "previous_response_id": "resp_up"}),
+    );
     let deleted = proxy.send(&Request::get("/v1/responses/resp_up").method("DELETE"));
-    let gone = get(&proxy, "resp_up");
+    let gone = get_path(&proxy, "resp_up");
 
     assert_eq!(
-        heard("responses", false, &fetched).text,
+        read_answer("responses", false, &fetched).text,
         "there",
         "{} {}",
         fetched.status,
@@ -179,8 +201,8 @@ fn a_response_that_passed_is_asked_for_where_it_lives_with_the_key_that_made_it(
         "{}",
         cancelled.text()
     );
-    assert!(other.journal().is_empty());
-    let seen = home.everything();
+    assert!(other.requests().is_empty());
+    let seen = home.all_requests();
     let asked = seen.iter().filter(|seen| seen.path.contains("/responses"));
     assert!(
         asked.clone().count() == 6
@@ -192,14 +214,16 @@ fn a_response_that_passed_is_asked_for_where_it_lives_with_the_key_that_made_it(
 
 #[test]
 fn a_conversation_is_compacted_over_a_chat_upstream_and_goes_on() {
-    let (upstream, proxy) =
-        before("openai", vec![whole("openai", "they greeted"), whole("openai", "on")]);
+    let (upstream, proxy) = proxy_before(
+        "openai",
+        vec![full_scene("openai", "they greeted"), full_scene("openai", "on")],
+    );
     let body = json!({"model": "m", "instructions": "be", "input": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]});
 
     let compact = proxy.send(&Request::post("/v1/responses/compact", &body));
     let mut input = compact.json()["output"].as_array().cloned().expect("items");
     input.push(json!({"role": "user", "content": "next"}));
-    let next = create(&proxy, &json!({"model": "m", "input": input}));
+    let next = create_response(&proxy, &json!({"model": "m", "input": input}));
 
     assert_eq!(
         (compact.status, &compact.json()["object"]),
@@ -207,9 +231,9 @@ fn a_conversation_is_compacted_over_a_chat_upstream_and_goes_on() {
         "{}",
         compact.text()
     );
-    assert_eq!(heard("responses", false, &next).text, "on", "{}", next.text());
-    assert!(upstream.request(0).json()["messages"].to_string().contains("Summarise"));
-    let sent = upstream.request(1).json()["messages"].to_string();
+    assert_eq!(read_answer("responses", false, &next).text, "on", "{}", next.text());
+    assert!(upstream.nth_request(0).json()["messages"].to_string().contains("Summarise"));
+    let sent = upstream.nth_request(1).json()["messages"].to_string();
     assert!(
         sent.contains("they greeted") && sent.contains("hello") && !sent.contains("\"hi\""),
         "{sent}"
@@ -220,17 +244,17 @@ fn a_conversation_is_compacted_over_a_chat_upstream_and_goes_on() {
 fn another_project_cannot_go_on_from_a_response() {
     let upstream = Upstream::start(vec![Scene::json(
         200,
-        &message(&json!([{"type": "text", "text": "mine"}]), "end_turn"),
+        &anthropic_message(&json!([{"type": "text", "text": "mine"}]), "end_turn"),
     )]);
     let other = "aip-it-ffffffffffffffffffffffffffffffff";
     let proxy = Setup::new()
         .config(&format!("[[project]]\nname = \"other\"\nkey = \"{other}\"\n"))
-        .speaking("anthropic", "one", &upstream, "")
+        .upstream_with_dialect("anthropic", "one", &upstream, "")
         .start();
-    let first = create(&proxy, &json!({"model": "m", "input": "a"})).json();
+    let first = create_response(&proxy, &json!({"model": "m", "input": "a"})).json();
     let id = first["id"].as_str().expect("an id");
     let theirs = |request: Request| request.bearer(other).send(proxy.addr).status;
-    assert_eq!(get(&proxy, id).status, 200);
+    assert_eq!(get_path(&proxy, id).status, 200);
     assert_eq!(theirs(Request::get(&format!("/v1/responses/{id}"))), 404);
     assert_eq!(
         theirs(Request::post(

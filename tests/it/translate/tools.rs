@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::scenes::{before, event, heard, message, whole};
+use super::scenes::{anthropic_event, anthropic_message, full_scene, proxy_before, read_answer};
 use crate::support::{
     client::{Request, events},
     upstream::{Scene, chunk},
@@ -11,14 +11,14 @@ use crate::support::{
 const PATCH: &str =
     "*** Begin Patch\n*** Update File: a.rs\n-\"old\"\n+\"new\" \\ ü\n*** End Patch";
 
-fn tools() -> Value {
+fn custom_tools() -> Value {
     json!([
         {"type": "custom", "name": "apply_patch", "description": "Patches files.", "format": {"type": "grammar", "syntax": "lark", "definition": "start: begin"}},
         {"type": "namespace", "name": "files", "description": "d", "tools": [{"type": "function", "name": "read", "parameters": {"type": "object"}}]},
         {"type": "web_search"}])
 }
 
-fn called(dialect: &str, name: &str, arguments: &Value) -> Scene {
+fn tool_call_scene(dialect: &str, name: &str, arguments: &Value) -> Scene {
     match dialect {
         "openai" => {
             let call = json!({"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments.to_string()}});
@@ -30,7 +30,7 @@ fn called(dialect: &str, name: &str, arguments: &Value) -> Scene {
         }
         _ => Scene::json(
             200,
-            &message(
+            &anthropic_message(
                 &json!([{"type": "tool_use", "id": "c1", "name": name, "input": arguments}]),
                 "tool_use",
             ),
@@ -50,19 +50,22 @@ fn first_tool(dialect: &str, sent: &Value) -> (Value, Value, Value) {
 }
 
 #[test]
-fn pain_17_custom_tools_work_over_chat_and_anthropic_upstreams() {
+fn custom_tools_work_over_chat_and_anthropic_upstreams() {
     for dialect in ["openai", "anthropic"] {
-        let (upstream, proxy) = before(
+        let (upstream, proxy) = proxy_before(
             dialect,
-            vec![called(dialect, "apply_patch", &json!({"input": PATCH})), whole(dialect, "done")],
+            vec![
+                tool_call_scene(dialect, "apply_patch", &json!({"input": PATCH})),
+                full_scene(dialect, "done"),
+            ],
         );
 
         let first = proxy.send(&Request::post(
             "/v1/responses",
-            &json!({"model": "m", "input": "fix", "tools": tools()}),
+            &json!({"model": "m", "input": "fix", "tools": custom_tools()}),
         ));
         let call = first.json()["output"][0].clone();
-        let next = json!({"model": "m", "tools": tools(), "input": [{"role": "user", "content": "fix"}, call,
+        let next = json!({"model": "m", "tools": custom_tools(), "input": [{"role": "user", "content": "fix"}, call,
             {"type": "custom_tool_call_output", "call_id": call["call_id"], "output": "ok"}]});
         let second = proxy.send(&Request::post("/v1/responses", &next));
 
@@ -71,7 +74,7 @@ fn pain_17_custom_tools_work_over_chat_and_anthropic_upstreams() {
             (&json!("custom_tool_call"), &json!("apply_patch"), &json!(PATCH)),
             "{dialect}"
         );
-        let sent = upstream.request(0).json();
+        let sent = upstream.nth_request(0).json();
         let (name, description, schema) = first_tool(dialect, &sent);
         assert_eq!(
             (&name, &schema["required"]),
@@ -82,14 +85,14 @@ fn pain_17_custom_tools_work_over_chat_and_anthropic_upstreams() {
             description.as_str().is_some_and(|text| text.contains("start: begin")),
             "{description}"
         );
-        assert_eq!(heard("responses", false, &second).text, "done", "{}", second.text());
-        let again = upstream.request(1).json().to_string();
+        assert_eq!(read_answer("responses", false, &second).text, "done", "{}", second.text());
+        let again = upstream.nth_request(1).json().to_string();
         assert!(again.contains("Begin Patch") && again.contains("\"ok\""), "{again}");
     }
 }
 
 #[test]
-fn pain_17_a_streamed_custom_call_comes_as_its_free_text() {
+fn a_streamed_custom_call_comes_as_its_free_text() {
     let arguments = json!({"input": PATCH}).to_string();
     let cuts: Vec<&str> = [0, 3, 11, 14, 30, 75, arguments.len()]
         .windows(2)
@@ -108,32 +111,34 @@ fn pain_17_a_streamed_custom_call_comes_as_its_free_text() {
     };
     let anthropic = {
         let mut out = vec![
-            event(&json!({"type": "message_start", "message": message(&json!([]), "tool_use")})),
-            event(
+            anthropic_event(
+                &json!({"type": "message_start", "message": anthropic_message(&json!([]), "tool_use")}),
+            ),
+            anthropic_event(
                 &json!({"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "c1", "name": "apply_patch", "input": {}}}),
             ),
         ];
         let delta = |cut: &&str| {
-            event(
+            anthropic_event(
                 &json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": cut}}),
             )
         };
         out.extend(cuts.iter().map(delta));
         out.extend([
-            event(&json!({"type": "content_block_stop", "index": 0})),
-            event(&json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}})),
-            event(&json!({"type": "message_stop"})),
+            anthropic_event(&json!({"type": "content_block_stop", "index": 0})),
+            anthropic_event(&json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}})),
+            anthropic_event(&json!({"type": "message_stop"})),
         ]);
         out
     };
     for (dialect, pieces) in [("openai", openai), ("anthropic", anthropic)] {
-        let (_upstream, proxy) = before(dialect, vec![Scene::events(pieces)]);
+        let (_upstream, proxy) = proxy_before(dialect, vec![Scene::events(pieces)]);
 
-        let body = json!({"model": "m", "input": "fix", "tools": tools(), "stream": true});
+        let body = json!({"model": "m", "input": "fix", "tools": custom_tools(), "stream": true});
         let answer = proxy.send(&Request::post("/v1/responses", &body));
 
         assert_eq!(
-            heard("responses", true, &answer).calls,
+            read_answer("responses", true, &answer).calls,
             [("apply_patch".to_owned(), json!(PATCH))],
             "{dialect}"
         );
@@ -152,16 +157,18 @@ fn pain_17_a_streamed_custom_call_comes_as_its_free_text() {
 }
 
 #[test]
-fn pain_17_namespaced_tools_come_back_in_their_namespace_and_hosted_ones_are_named_as_lost() {
-    let (upstream, proxy) =
-        before("openai", vec![called("openai", "files__read", &json!({"path": "a"}))]);
+fn namespaced_tools_come_back_in_their_namespace_and_hosted_ones_are_named_as_lost() {
+    let (upstream, proxy) = proxy_before(
+        "openai",
+        vec![tool_call_scene("openai", "files__read", &json!({"path": "a"}))],
+    );
 
     let answer = proxy.send(&Request::post(
         "/v1/responses",
-        &json!({"model": "m", "input": "fix", "tools": tools()}),
+        &json!({"model": "m", "input": "fix", "tools": custom_tools()}),
     ));
 
-    let sent = upstream.request(0).json();
+    let sent = upstream.nth_request(0).json();
     assert_eq!(sent["tools"][1]["function"]["name"], "files__read", "{sent:#}");
     assert_eq!(
         answer.header("x-aiproxy-losses").map(|all| all.contains("tools.web_search")),

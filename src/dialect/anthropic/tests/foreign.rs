@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Anthropic, client_stream, put_together, shape, written};
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     dialect::{Ingress, Place, Thinking, UNSIGNED},
     ir::{
         block::{
@@ -95,7 +95,7 @@ fn tool_results_stand_right_after_their_calls_whatever_the_client_did() {
 
 #[test]
 fn images_in_results_and_breakpoints_everywhere_arrive() {
-    let mark = || Some(CacheMark { raw: Raw::parse(r#"{"type":"ephemeral"}"#).expect("json") });
+    let mark = || Some(CacheMark { raw: RawJson::parse(r#"{"type":"ephemeral"}"#).expect("json") });
     let image = Block::new(BlockKind::Media(Media {
         kind: MediaKind::Image,
         source: Source::Base64("iVBORw0".to_owned()),
@@ -252,7 +252,7 @@ fn answers_of_others_are_told_in_full() {
             custom,
             Block::new(BlockKind::Foreign {
                 dialect: Dialect::Gemini,
-                body: Raw::parse("{}").expect("json"),
+                body: RawJson::parse("{}").expect("json"),
             }),
         ],
         finish: Finish { kind: FinishKind::ToolCalls, ..Finish::default() },
@@ -331,9 +331,9 @@ fn finishes_have_this_dialect_s_words() {
 
 #[test]
 fn settings_of_others_are_said_or_named_as_lost() {
-    let raw = |text: &str| Raw::parse(text);
+    let raw = |text: &str| RawJson::parse(text);
     let mut extras = Extras::default();
-    extras.push(Dialect::Openai, "store", Raw::from(true));
+    extras.push(Dialect::Openai, "store", RawJson::from(true));
     let schema = raw(r#"{"type":"object","properties":{"n":{"type":"integer","minimum":1}}}"#)
         .expect("json");
     let request = ChatRequest {
@@ -422,9 +422,9 @@ fn settings_of_others_are_said_or_named_as_lost() {
 #[test]
 fn a_model_that_must_call_does_not_think_and_one_that_thinks_gets_no_sampling() {
     let settings = Settings {
-        temperature: Raw::parse("0.2"),
-        top_k: Raw::parse("5"),
-        top_p: Raw::parse("0.97"),
+        temperature: RawJson::parse("0.2"),
+        top_k: RawJson::parse("5"),
+        top_p: RawJson::parse("0.97"),
         reasoning: Some(ReasoningWish { effort: Some(Effort::High), ..ReasoningWish::default() }),
         format: Some(Format::Json),
         ..Settings::default()

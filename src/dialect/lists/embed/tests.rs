@@ -187,7 +187,7 @@ fn answers_are_told_in_the_form_of_the_question() {
 #[test]
 fn an_openai_client_gets_what_its_schema_wants() {
     let response = EmbedResponse {
-        vectors: vec![Vector::Numbers(Raw::parse("[0.10]").expect("json"))],
+        vectors: vec![Vector::Numbers(RawJson::parse("[0.10]").expect("json"))],
         ..EmbedResponse::default()
     };
     let request = read(Dialect::Openai, "/embeddings", &json!({"input": "a"}));

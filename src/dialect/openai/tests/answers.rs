@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{carry, shape};
 use crate::{
-    base::raw::Raw,
+    base::raw::RawJson,
     dialect::{
         Carry, Egress, Framing, Ingress, Place, Shape, StreamReader,
         openai::Openai,
@@ -60,7 +60,7 @@ fn meaning(response: &ChatResponse) -> Meaning {
             _ => {}
         }
     }
-    said.logprobs = response.logprobs.as_ref().map(Raw::value);
+    said.logprobs = response.logprobs.as_ref().map(RawJson::to_value);
     said
 }
 
@@ -484,7 +484,7 @@ fn answers_have_every_field_of_the_published_schema() {
 #[test]
 fn old_clients_get_old_answers() {
     let old = Shape { place: Place::Completions, ..shape() };
-    let tokens = Raw::parse(r#"[{"token":"hi","logprob":-1,"top_logprobs":[]}]"#);
+    let tokens = RawJson::parse(r#"[{"token":"hi","logprob":-1,"top_logprobs":[]}]"#);
     let response = ChatResponse {
         blocks: vec![Block::text("hi")],
         logprobs: tokens,
@@ -505,7 +505,7 @@ fn old_clients_get_old_answers() {
     assert_eq!(text, "hi");
 
     let mut legacy = shape();
-    legacy.echo.push(crate::ir::op::Dialect::Openai, "functions", Raw::from(true));
+    legacy.echo.push(crate::ir::op::Dialect::Openai, "functions", RawJson::from(true));
     let call = ToolCall {
         id: "c".to_owned(),
         name: "f".to_owned(),

@@ -165,7 +165,7 @@ fn what_other_apis_wish_is_mapped_or_named() {
     request.tool_choice = Some(ToolChoice::Allowed { names: vec!["f".to_owned()], required: true });
     let settings = &mut request.settings;
     settings.max_tokens = Some(1);
-    settings.top_k = crate::base::raw::Raw::parse("4");
+    settings.top_k = crate::base::raw::RawJson::parse("4");
     settings.stop = vec!["x".to_owned()];
     settings.n = Some(2);
     settings.user = Some("u".repeat(100));

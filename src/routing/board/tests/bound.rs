@@ -22,7 +22,7 @@ impl World {
             &question,
             (keys, HOUR, at(now + 2)),
             at(now),
-            &mut Scripted::new(&[0.0]),
+            &mut ScriptedRng::new(&[0.0]),
         )
     }
 
@@ -102,7 +102,7 @@ fn a_binding_waits_a_moment_for_its_key_and_no_longer() {
             &question,
             (&keys(&[3, 2, 1]), HOUR, at(wait)),
             at(now),
-            &mut Scripted::new(&[0.0]),
+            &mut ScriptedRng::new(&[0.0]),
         )
     };
     assert_eq!(ask(4, 2).0.verdict, Verdict::Wait { until: Some(at(4)) });

@@ -19,8 +19,8 @@ use crate::{
 /// A draw that is never the same twice.
 struct Golden(f64);
 
-impl Draw for Golden {
-    fn unit(&mut self) -> f64 {
+impl Rng for Golden {
+    fn next_f64(&mut self) -> f64 {
         self.0 = (self.0 + 0.618_033_988_749_895).fract();
         self.0
     }

@@ -1,7 +1,7 @@
 //! The way of a request: why it went where, what was tried when, and its numbers.
 
 use crate::{
-    base::clean::{clean, width},
+    base::clean::{clean, display_width},
     events::record::{AttemptRecord, RequestRecord, Task},
     tui::{
         app::App,
@@ -119,7 +119,7 @@ fn attempt(a: &AttemptRecord, whole: u64, now: Now, columns: u16, lines: &mut Ve
         line.push(model);
     }
     let all = usize::from(columns.saturating_sub(4));
-    if usize::from(spans_width(&line)) + width(&clean(&said)) <= all {
+    if usize::from(spans_width(&line)) + display_width(&clean(&said)) <= all {
         line.push(span(said, role));
         lines.push(line);
         return;
